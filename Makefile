@@ -1,0 +1,74 @@
+# Every target installs what it needs: Debian packages when run as root on Debian, and
+# otherwise says in one line what is missing. Rust and Go themselves must be there.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-lint build release demo test test-unit test-long e2e bench lint licences crds clean
+
+# What the lab runs, and what its images are made of.
+PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
+	containerd runc containernetworking-plugins nftables iptables conntrack iproute2 \
+	busybox-static
+# Two labs at once are what two cores carry.
+E2E_THREADS ?= 2
+# One test binary after the other, its tests in threads; sums up what ran.
+CARGO_TEST = ./scripts/cargo-test
+
+help: ## Show this list
+	@echo "Ballast: load balancers for Kubernetes Services. Targets:"
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
+
+setup: ## Install the Debian packages that are missing (root), or name them
+	@./scripts/setup cargo go $(addprefix deb:,$(PACKAGES))
+
+build: setup ## Build everything (debug)
+	cargo build --locked --workspace --all-targets
+
+release: setup ## Build the release binary
+	cargo build --locked --release --workspace
+
+demo: setup ## Boot a real cluster, give a Service an address, use it, clean up (KEEP=1 leaves it up)
+	cargo build --locked --workspace
+	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	./target/debug/demo
+
+test: setup lint ## Everything that must be green: lint, unit tests, end-to-end tests
+	cargo build --locked --workspace --all-targets
+	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	$(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS)
+
+test-unit: setup ## Tests that need no cluster
+	$(CARGO_TEST) --locked --workspace --exclude ballast-e2e
+
+e2e: setup ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=services)
+	cargo build --locked --workspace --all-targets
+	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	$(CARGO_TEST) --locked -p ballast-e2e $(if $(T),--test $(T)) -- --test-threads=$(E2E_THREADS)
+
+test-long: setup ## What is too long for `test`: the load balancer tests of Kubernetes' own suite
+	cargo build --locked --workspace
+	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	./target/debug/upstream
+
+bench: setup ## Measure against the reference controller and a raw loop, paired in one run
+	cargo build --locked --release --workspace
+	./target/release/bench
+
+lint: setup-lint ## Formatting and clippy
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+licences: ## Check licences and sources of dependencies against deny.toml
+	./scripts/licences
+
+setup-lint:
+	@./scripts/setup cargo rustfmt clippy
+
+crds: ## Write crds/crds.yaml from the types
+	cargo run --locked --quiet -p ballast -- crds > crds/crds.yaml.new
+	mv crds/crds.yaml.new crds/crds.yaml
+
+clean: ## Remove labs, caches and build output
+	-[ ! -x target/debug/lab ] || ./target/debug/lab down --all
+	cargo clean
+	rm -rf .cache

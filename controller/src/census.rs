@@ -1,0 +1,127 @@
+//! Metrics that are counted when somebody asks, instead of kept: Services by state,
+//! and the queue.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::board::Board;
+use crate::class::Classes;
+use crate::queue::Queue;
+use crate::status::conditions::{ACCEPTED, PROGRAMMED};
+use crate::store::Store;
+use crate::view::{Name, ServiceView};
+
+/// Counts at scrape time.
+pub struct Census {
+    /// The Services, as watched.
+    pub services: Arc<Store<Name, ServiceView>>,
+    /// The classes.
+    pub board: Board,
+    /// The work queue.
+    pub queue: Queue<Name>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+struct Labels {
+    class: String,
+    reason: String,
+}
+
+/// Services that wait, by class and reason.
+fn pending(classes: &Classes, services: &[Arc<ServiceView>]) -> BTreeMap<(String, String), i64> {
+    let mut counts = BTreeMap::new();
+    for service in services {
+        let Some(class) = classes.claim(service) else {
+            continue;
+        };
+        // The label is a class that exists, never what a user made up.
+        let class = if classes.views.contains_key(class) {
+            class
+        } else {
+            ""
+        };
+        if let Some(reason) = pending_reason(service) {
+            *counts
+                .entry((class.to_owned(), reason.to_owned()))
+                .or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+/// Why a Service that is ours has no working load balancer; `None` if it has.
+pub fn pending_reason(service: &ServiceView) -> Option<&str> {
+    let refused = service
+        .condition(ACCEPTED)
+        .filter(|it| it.status == "False");
+    let unprogrammed = service
+        .condition(PROGRAMMED)
+        .filter(|it| it.status != "True");
+    match (refused.or(unprogrammed), service.condition(PROGRAMMED)) {
+        (Some(condition), _) => Some(&condition.reason),
+        (None, Some(_)) => None,
+        (None, None) => Some("Unseen"),
+    }
+}
+
+// === impl Census ===
+
+impl fmt::Debug for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Census").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Census {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let as_i64 = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let depth = ConstGauge::new(as_i64(self.queue.depth()));
+        let in_flight = ConstGauge::new(as_i64(self.queue.in_flight()));
+        let oldest = ConstGauge::new(self.queue.oldest_age().unwrap_or_default().as_secs_f64());
+        gauge(
+            &mut encoder,
+            "ballast_queue_depth",
+            "Services due for a reconcile",
+            &depth,
+        )?;
+        gauge(
+            &mut encoder,
+            "ballast_queue_in_flight",
+            "Services being reconciled",
+            &in_flight,
+        )?;
+        gauge(
+            &mut encoder,
+            "ballast_queue_oldest_age_seconds",
+            "How long the Service that waits longest for a worker has waited",
+            &oldest,
+        )?;
+        let name = "ballast_services_pending";
+        let help = "Services without a working load balancer, by class and reason";
+        let mut family = encoder.encode_descriptor(
+            name,
+            help,
+            None,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
+        for ((class, reason), count) in pending(&self.board.snapshot(), &self.services.all()) {
+            let labels = Labels { class, reason };
+            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> Result<(), fmt::Error> {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}

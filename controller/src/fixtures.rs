@@ -1,0 +1,249 @@
+//! Builders for the tests of the functions that choose: a Service, a class, a world,
+//! each a valid one that a test bends where it looks.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ballast_crds::{LoadBalancerClassStatus, MockSettings, ProviderSettings};
+use ballast_provider::{
+    Address, Affinity, Balancer, Change, Family, Ingress, IpMode, Key, Listener, LoadBalancer,
+    Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Reason, Recorded, Refusal,
+    Released, Removal, ServiceId, State, TargetSet, TrafficPolicy,
+};
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+
+use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
+use crate::view::{ConditionView, ServiceView};
+
+/// A provider of which only the pure half may be used: it shares by share key and
+/// refuses a balancer with a listener on port 666.
+pub(crate) struct PureProvider;
+
+pub(crate) fn id(name: &str) -> ServiceId {
+    ServiceId {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: format!("uid-{name}"),
+    }
+}
+
+pub(crate) fn second(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+pub(crate) fn listener(port: u16) -> Listener {
+    Listener {
+        name: None,
+        protocol: Protocol::Tcp,
+        port,
+        node_port: 30_000 + port,
+    }
+}
+
+pub(crate) fn ingress(ip: &str, port: u16) -> Ingress {
+    Ingress {
+        address: Address::Ip(ip.parse().unwrap(), IpMode::Proxy),
+        ports: vec![PortStatus {
+            port,
+            protocol: Protocol::Tcp,
+            error: None,
+        }],
+    }
+}
+
+pub(crate) fn programmed(ip: &str) -> Observed {
+    Observed {
+        ingress: vec![ingress(ip, 80)],
+        state: State::Programmed,
+    }
+}
+
+pub(crate) fn condition(kind: &str, status: &str, reason: Reason, message: &str) -> ConditionView {
+    ConditionView {
+        kind: kind.into(),
+        status: status.into(),
+        reason: reason.as_str().into(),
+        message: message.into(),
+        since: second(1),
+    }
+}
+
+// === impl ServiceView ===
+
+impl ServiceView {
+    /// A fresh Service of class `local` with port 80.
+    pub(crate) fn test(name: &str) -> Self {
+        Self {
+            id: id(name),
+            version: 1,
+            created: second(100),
+            deleting: false,
+            wants: true,
+            class: Some("ballast.dev/local".into()),
+            held_by: vec![],
+            standard_finalizer: false,
+            load_balancer: Some(Ok(LoadBalancer {
+                id: id(name),
+                listeners: vec![listener(80)],
+                families: vec![Family::V4],
+                traffic_policy: TrafficPolicy::Cluster,
+                affinity: Affinity::None,
+                source_ranges: vec![],
+                requested_addresses: vec![],
+                share_key: None,
+            })),
+            accepted_before: None,
+            unknown_annotations: vec![],
+            ingress: vec![],
+            conditions: vec![],
+        }
+    }
+
+    pub(crate) fn class(mut self, class: Option<&str>) -> Self {
+        self.class = class.map(str::to_owned);
+        self
+    }
+
+    pub(crate) fn held_by(mut self, classes: &[&str]) -> Self {
+        self.held_by = classes.iter().map(|&class| class.to_owned()).collect();
+        self
+    }
+
+    pub(crate) fn standard(mut self) -> Self {
+        self.standard_finalizer = true;
+        self
+    }
+
+    pub(crate) fn deleting(mut self) -> Self {
+        self.deleting = true;
+        self
+    }
+
+    /// As the API server leaves it after a change to `ClusterIP`.
+    pub(crate) fn cluster_ip(mut self) -> Self {
+        self.wants = false;
+        self.class = None;
+        self.load_balancer = None;
+        self.ingress.clear();
+        self
+    }
+
+    pub(crate) fn refused(mut self, reason: Reason) -> Self {
+        self.load_balancer = Some(Err(Refusal::new(reason, "no")));
+        self
+    }
+
+    pub(crate) fn created(mut self, at: i64) -> Self {
+        self.created = second(at);
+        self
+    }
+
+    pub(crate) fn shares(mut self, key: &str, port: u16) -> Self {
+        if let Some(Ok(wanted)) = &mut self.load_balancer {
+            wanted.share_key = Some(key.to_owned());
+            wanted.listeners = vec![listener(port)];
+        }
+        self
+    }
+
+    pub(crate) fn publishing(mut self, ip: &str) -> Self {
+        self.ingress = vec![ingress(ip, 80)];
+        self
+    }
+
+    pub(crate) fn saying(mut self, conditions: &[ConditionView]) -> Self {
+        self.conditions.extend_from_slice(conditions);
+        self
+    }
+}
+
+// === impl ClassView ===
+
+impl ClassView {
+    /// A mock class, in use.
+    pub(crate) fn test(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            version: 1,
+            created: second(10),
+            deleting: false,
+            finalizers: vec![IN_USE_FINALIZER.into()],
+            default: false,
+            force_default: false,
+            max: None,
+            removal: Removal::Delete,
+            provider: Ok(ProviderSettings::Mock(MockSettings {
+                endpoint: "http://127.0.0.1:1".into(),
+            })),
+            status: LoadBalancerClassStatus::default(),
+        }
+    }
+}
+
+// === impl Classes ===
+
+impl Classes {
+    /// These classes, each with a ready provider.
+    pub(crate) fn test(views: impl IntoIterator<Item = ClassView>) -> Self {
+        let mut classes = Self {
+            contender: Contender::Nobody,
+            ..Self::default()
+        };
+        for view in views {
+            let ready = Instance::Ready(Arc::new(PureProvider));
+            classes.instances.insert(view.name.clone(), ready);
+            classes.views.insert(view.name.clone(), Arc::new(view));
+        }
+        classes
+    }
+}
+
+// === impl PureProvider ===
+
+#[async_trait]
+impl Provider for PureProvider {
+    fn key(&self, load_balancer: &LoadBalancer) -> Key {
+        let uid = || load_balancer.id.uid.clone();
+        Key(load_balancer.share_key.clone().unwrap_or_else(uid))
+    }
+
+    fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
+        let mut listeners = balancer
+            .members
+            .iter()
+            .flat_map(|member| &member.load_balancer.listeners);
+        match listeners.find(|listener| listener.port == 666) {
+            Some(_) => Err(Refusal::new(
+                Reason::Unsupported,
+                "port 666 is beyond this provider",
+            )),
+            None => Ok(()),
+        }
+    }
+
+    async fn restore(&self, _: Vec<Recorded>) -> Result<(), ProviderError> {
+        unreachable!("choosing has no effects")
+    }
+
+    async fn ensure(&self, _: &Balancer) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        unreachable!("choosing has no effects")
+    }
+
+    async fn retarget(&self, _: &TargetSet, _: &[Key]) -> Result<(), ProviderError> {
+        unreachable!("choosing has no effects")
+    }
+
+    async fn release(&self, _: &ServiceId, _: Removal) -> Result<Released, ProviderError> {
+        unreachable!("choosing has no effects")
+    }
+
+    async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
+        unreachable!("choosing has no effects")
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        unreachable!("choosing has no effects")
+    }
+}

@@ -1,0 +1,317 @@
+//! The provider instances: one task per class on the leader, from the class's arrival
+//! to its end.
+//!
+//! A task builds its provider, lets it restore what the Services publish, brings its
+//! targets up to date, and then follows two streams: the targets (debounced; the latest
+//! wins) and the provider's own changes (each wakes its Service). It posts on the board
+//! whether it can work; while it cannot, no Service of the class is touched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_crds::ProviderSettings;
+use ballast_provider::{Mark, Provider, ProviderError, Recorded, TargetSet, mark};
+use futures::StreamExt;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::backoff::Backoff;
+use crate::board::Board;
+use crate::class::{ClassView, Classes, Instance};
+use crate::lease::Fence;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::store::Store;
+use crate::view::{Name, ServiceView};
+use crate::watch::settled;
+
+/// Between tries of a cloud that does not answer. Many Services wait for one class, so a
+/// cloud that is back is noticed soon.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// A wave of node changes ends when nothing came for this long …
+const QUIET: Duration = Duration::from_millis(300);
+/// … or after this long, whatever comes.
+const WAVE: Duration = Duration::from_secs(3);
+
+/// Builds the provider of a class.
+pub trait Factory: Send + Sync {
+    /// A fresh instance, not yet restored.
+    fn build(
+        &self,
+        settings: &ProviderSettings,
+        mark: Mark,
+    ) -> Result<Arc<dyn Provider>, ProviderError>;
+}
+
+/// What every instance task needs.
+#[derive(Clone)]
+pub struct Context {
+    /// Builds providers.
+    pub factory: Arc<dyn Factory>,
+    /// UID of `kube-system` and the name people gave the cluster.
+    pub cluster: (String, String),
+    /// The Services, as watched.
+    pub services: Arc<Store<Name, ServiceView>>,
+    /// Where instances are posted.
+    pub board: Board,
+    /// Who is to be woken.
+    pub queue: Queue<Name>,
+    /// What is recorded.
+    pub ledger: Arc<Ledger>,
+    /// Who carries traffic.
+    pub targets: watch::Receiver<TargetSet>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Asked before every effect.
+    pub fence: Fence,
+}
+
+/// Runs the instances of all classes in scope; ends with the board.
+pub async fn run(context: Context) {
+    let mut board = context.board.subscribe();
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let mut running: BTreeMap<String, (String, tokio::task::AbortHandle)> = BTreeMap::new();
+    let mut before = Arc::new(Classes::default());
+    board.mark_changed();
+    while board.changed().await.is_ok() {
+        let classes = board.borrow_and_update().clone();
+        if !classes.claims_as(&before) {
+            wake_all(&context);
+        }
+        before = Arc::clone(&classes);
+        let wanted: BTreeMap<&str, &Arc<ClassView>> = classes
+            .views
+            .values()
+            .filter(|class| classes.scope.owns(&class.name) && class.unusable().is_none())
+            .map(|class| (class.name.as_str(), class))
+            .collect();
+        // A class of the same name and another UID is another class.
+        running.retain(|name, (uid, task)| {
+            let keep = wanted
+                .get(name.as_str())
+                .is_some_and(|class| class.uid == *uid);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        if classes
+            .instances
+            .keys()
+            .any(|name| !running.contains_key(name))
+        {
+            context
+                .board
+                .retain_instances(&running.keys().cloned().collect());
+        }
+        for (name, class) in wanted {
+            if !running.contains_key(name) {
+                let task = tasks.spawn(serve(context.clone(), Arc::clone(class)));
+                running.insert(name.to_owned(), (class.uid.clone(), task));
+            }
+        }
+        while let Some(ended) = tasks.try_join_next() {
+            // A class whose task died would never be served again: the process is to exit.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+/// One class, from restore to its end.
+async fn serve(context: Context, class: Arc<ClassView>) {
+    let name = class.name.as_str();
+    let mut rng = rand::make_rng::<rand::rngs::SmallRng>();
+    let mut attempt = 0;
+    let mut targets = context.targets.clone();
+    let provider = loop {
+        match start(&context, &class, &mut targets).await {
+            Ok(provider) => break provider,
+            Err(error) => {
+                warn!(class = name, %error, "the provider cannot start");
+                context
+                    .metrics
+                    .provider_error(name, error.reason().as_str());
+                fail(&context, name, error.to_string());
+                tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
+                attempt = attempt.saturating_add(1);
+            }
+        }
+    };
+    info!(class = name, "the provider is ready");
+    context.ledger.open(name);
+    context
+        .board
+        .post_instance(name, Instance::Ready(Arc::clone(&provider)));
+    wake(&context, name);
+    // Side by side, and neither is cancelled by the other: a wave of nodes that is being
+    // waited for must not be lost because something happened in the cloud meanwhile.
+    tokio::select! {
+        never = follow_changes(&context, name, provider.as_ref()) => match never {},
+        () = follow_waves(&context, name, provider.as_ref(), targets) => {}
+    }
+}
+
+/// Wakes the Services that the provider tells of, for ever.
+async fn follow_changes(
+    context: &Context,
+    class: &str,
+    provider: &dyn Provider,
+) -> std::convert::Infallible {
+    let mut changes = provider.changes();
+    while let Some(change) = changes.next().await {
+        info!(class, service = %change.id, cause = ?change.cause, "changed in the cloud");
+        context.queue.add(Name::from(&change.id));
+    }
+    // The provider has nothing to tell; only targets are left.
+    std::future::pending().await
+}
+
+/// Follows the targets, a wave at a time, until nobody watches nodes any more.
+async fn follow_waves(
+    context: &Context,
+    class: &str,
+    provider: &dyn Provider,
+    mut targets: watch::Receiver<TargetSet>,
+) {
+    let mut served_before = !targets.borrow().is_empty();
+    while settled(&mut targets, QUIET, WAVE).await {
+        follow_targets(context, class, provider, &mut targets).await;
+        // Whether there is any target at all is part of every Service's condition.
+        let serves_now = !targets.borrow().is_empty();
+        if std::mem::replace(&mut served_before, serves_now) != serves_now {
+            wake(context, class);
+        }
+    }
+}
+
+async fn start(
+    context: &Context,
+    class: &ClassView,
+    targets: &mut watch::Receiver<TargetSet>,
+) -> Result<Arc<dyn Provider>, ProviderError> {
+    let settings = class.provider.clone().map_err(ProviderError::transient)?;
+    let mark = Mark {
+        cluster: context.cluster.0.clone(),
+        cluster_name: context.cluster.1.clone(),
+        class: class.name.clone(),
+    };
+    let provider = context.factory.build(&settings, mark)?;
+    provider.restore(recorded(context, &class.name)).await?;
+    take_stock(context, &class.name, provider.as_ref()).await?;
+    if context.fence.epoch().is_none() {
+        return Err(ProviderError::transient(
+            "this process does not lead any more",
+        ));
+    }
+    let now = targets.borrow_and_update().clone();
+    provider.retarget(&now, &[]).await?;
+    Ok(provider)
+}
+
+/// What the cloud holds for this class goes into the ledger: a load balancer whose
+/// Service lost its finalizer, or vanished while nobody watched, is released as well.
+async fn take_stock(
+    context: &Context,
+    class: &str,
+    provider: &dyn Provider,
+) -> Result<(), ProviderError> {
+    for owned in provider.inventory().await? {
+        match owned.id {
+            _ if owned.tags.contains_key(mark::RETAINED) => {}
+            Some(id) => context.ledger.record(&id, class),
+            None => warn!(
+                class,
+                name = owned.name,
+                "in the cloud with our marks, but no Service named"
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// What the Services of a class publish now.
+fn recorded(context: &Context, class: &str) -> Vec<Recorded> {
+    let classes = context.board.snapshot();
+    let services = context.services.all();
+    let of_class = services
+        .iter()
+        .filter(|service| classes.claim(service) == Some(class));
+    of_class
+        .filter(|service| !service.ingress.is_empty())
+        .map(|service| Recorded {
+            id: service.id.clone(),
+            addresses: service.addresses(),
+        })
+        .collect()
+}
+
+/// Retries until it succeeds; newer targets replace the ones that failed.
+async fn follow_targets(
+    context: &Context,
+    class: &str,
+    provider: &dyn Provider,
+    targets: &mut watch::Receiver<TargetSet>,
+) {
+    let mut rng = rand::make_rng::<rand::rngs::SmallRng>();
+    let mut attempt = 0;
+    // Who was stopped for longer than its term wakes up with targets of that time.
+    while context.fence.epoch().is_some() {
+        let now = targets.borrow_and_update().clone();
+        match provider.retarget(&now, &[]).await {
+            Ok(()) => {
+                info!(class, targets = now.len(), "targets changed");
+                context.metrics.retargeted(class, "changed");
+                break;
+            }
+            Err(error) => {
+                warn!(class, %error, "targets not changed");
+                context.metrics.retargeted(class, "failed");
+                tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
+                attempt = attempt.saturating_add(1);
+            }
+        }
+    }
+}
+
+fn fail(context: &Context, class: &str, message: String) {
+    let board = context.board.snapshot();
+    let known =
+        matches!(board.instances.get(class), Some(Instance::Failing(before)) if *before == message);
+    if !known {
+        context
+            .board
+            .post_instance(class, Instance::Failing(message));
+        wake(context, class);
+    }
+}
+
+/// A class came, went or was edited: every Service that could be ours looks again.
+fn wake_all(context: &Context) {
+    for service in context.services.all() {
+        if service.load_balancer.is_some() || !service.held_by.is_empty() {
+            context.queue.add(Name::from(&service.id));
+        }
+    }
+}
+
+/// Everything that this class serves, held, or left behind.
+fn wake(context: &Context, class: &str) {
+    let classes = context.board.snapshot();
+    for service in context.services.all() {
+        if service.is_held_by(class) || classes.claim(&service) == Some(class) {
+            context.queue.add(Name::from(&service.id));
+        }
+    }
+    context
+        .ledger
+        .names()
+        .into_iter()
+        .for_each(|name| context.queue.add(name));
+}

@@ -1,0 +1,120 @@
+//! `ballast`: one binary, one command a role.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use ballast::args::{Cli, Command, ControllerArgs, LogFormat};
+use ballast::run::{self, Exit};
+use ballast_mock::server::ServerArgs;
+use clap::Parser as _;
+use futures::FutureExt as _;
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The lease is lost: a supervisor is to start the process again.
+const LEASE_LOST: u8 = 3;
+/// As the parser of flags ends.
+const WRONG_USAGE: u8 = 2;
+
+/// Flags that parse and cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+struct WrongUsage(anyhow::Error);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ballast: {error:#}");
+            if error.is::<WrongUsage>() {
+                return ExitCode::from(WRONG_USAGE);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<ExitCode> {
+    let Cli {
+        log,
+        log_format,
+        command,
+    } = cli;
+    let filter = EnvFilter::try_new(&log)
+        .with_context(|| format!("--log is \"{log}\""))
+        .map_err(WrongUsage)?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match log_format {
+        LogFormat::Text => logs
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    match command {
+        Command::Crds => {
+            let yaml = ballast_crds::yaml()?;
+            std::io::stdout()
+                .write_all(yaml.as_bytes())
+                .context("cannot write the CRDs")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Controller(args) => runtime()?.block_on(controller(*args)),
+        Command::MockCloud(args) => {
+            runtime()?.block_on(mock_cloud(*args))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+async fn controller(args: ControllerArgs) -> Result<ExitCode> {
+    let options = args.into_options().map_err(WrongUsage)?;
+    let mut config = kube::Config::infer().await.context(
+        "no way to the API server: not in a cluster, and no usable kubeconfig (KUBECONFIG)",
+    )?;
+    // The client's own retries hide an outage for minutes; the queue retries visibly.
+    config.default_retry = false;
+    let client = Client::try_from(config).context("cannot make a client of the API server")?;
+    let exit = run::run(client, options, asked_to_stop()?.boxed()).await?;
+    Ok(match exit {
+        Exit::Stopped => ExitCode::SUCCESS,
+        Exit::LeaseLost => ExitCode::from(LEASE_LOST),
+    })
+}
+
+async fn mock_cloud(args: ServerArgs) -> Result<()> {
+    let options = args
+        .into_options()
+        .map_err(|error| WrongUsage(error.into()))?;
+    let (stop, asked) = (CancellationToken::new(), asked_to_stop()?);
+    let guard = stop.clone();
+    tokio::spawn(async move {
+        asked.await;
+        guard.cancel();
+    });
+    Ok(ballast_mock::server::run(options, stop).await?)
+}
+
+/// Completes at the first SIGTERM or SIGINT.
+fn asked_to_stop() -> Result<impl Future<Output = ()> + Send + 'static> {
+    let mut term = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,3 @@
+//! Tests of the work queue: single stories in virtual time, and a naive model.
+mod model;
+mod stories;

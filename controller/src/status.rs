@@ -1,0 +1,447 @@
+//! What a Service is to say about itself, and the smallest patch that makes it say so.
+//! Pure: a patch is `None` when nothing differs, so steady state writes nothing.
+//!
+//! Patches are strategic-merge patches to `services/status`: conditions merge by
+//! type, so other controllers' stay, and `spec` is never part of them. Each carries
+//! the UID, so that it cannot hit a later Service of the same name.
+
+use ballast_crds::class_key;
+use ballast_provider::{Address, Ingress, IpMode, Observed, ProviderError, Reason, Refusal, State};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::view::{ConditionView, STANDARD_FINALIZER, ServiceView};
+
+/// The condition types that we write.
+pub mod conditions {
+    /// We own the Service and its settings are valid.
+    pub const ACCEPTED: &str = "ballast.dev/Accepted";
+    /// Traffic can flow.
+    pub const PROGRAMMED: &str = "ballast.dev/Programmed";
+}
+
+/// What a Service is to say. `None` leaves what is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// `status.loadBalancer.ingress`
+    pub ingress: Option<Vec<Ingress>>,
+    /// `ballast.dev/Accepted`
+    pub accepted: Option<Condition>,
+    /// `ballast.dev/Programmed`
+    pub programmed: Option<Condition>,
+}
+
+/// A condition without its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `True`, `False` or `Unknown`.
+    pub status: &'static str,
+    /// For machines.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+}
+
+// === impl Desired ===
+
+impl Desired {
+    /// Before the first effect: accepted, and on its way.
+    pub fn provisioning(service: &ServiceView, class: &str) -> Self {
+        Self {
+            accepted: Some(accepted(service, class)),
+            programmed: Some(under_way()),
+            ingress: None,
+        }
+    }
+
+    /// A refusal says why; what the Service has stays, and so does what is said of it.
+    pub fn refused(refusal: &Refusal) -> Self {
+        Self {
+            accepted: Some(Condition {
+                status: "False",
+                reason: refusal.reason,
+                message: refusal.message.clone(),
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// Something is missing. A Service whose traffic flows need not say so, unless it is
+    /// to go and cannot.
+    pub fn waiting(service: &ServiceView, class: &str, why: &Refusal) -> Self {
+        let claimed = service.wants && !service.deleting;
+        Self {
+            accepted: claimed.then(|| accepted(service, class)),
+            programmed: (service.ingress.is_empty() || !claimed).then(|| Condition {
+                status: if service.ingress.is_empty() {
+                    "False"
+                } else {
+                    "Unknown"
+                },
+                reason: why.reason,
+                message: why.message.clone(),
+            }),
+            ingress: None,
+        }
+    }
+
+    /// What the provider reports is what the Service says (invariant 2).
+    pub fn observed(
+        service: &ServiceView,
+        class: &str,
+        observed: &Observed,
+        no_targets: bool,
+    ) -> Self {
+        let programmed = match &observed.state {
+            State::Programmed if no_targets => Condition {
+                status: "False",
+                reason: Reason::NoEligibleNodes,
+                message:
+                    "No node is eligible: all are excluded, being deleted, or without an InternalIP"
+                        .to_owned(),
+            },
+            State::Programmed => Condition {
+                status: "True",
+                reason: Reason::Programmed,
+                message: "The load balancer is active".to_owned(),
+            },
+            State::Pending {
+                reason: Reason::Provisioning,
+                ..
+            } => under_way(),
+            State::Pending {
+                reason, message, ..
+            } => Condition {
+                status: "False",
+                reason: *reason,
+                message: message.clone(),
+            },
+        };
+        Self {
+            accepted: Some(accepted(service, class)),
+            programmed: Some(programmed),
+            ingress: (!observed.ingress.is_empty()).then(|| observed.ingress.clone()),
+        }
+    }
+
+    /// The provider failed. With an address traffic may well flow by the last settings
+    /// that were applied: then nobody knows, and the address stays (invariant 2).
+    pub fn failed(service: &ServiceView, class: &str, error: &ProviderError) -> Self {
+        let status = if service.ingress.is_empty() {
+            "False"
+        } else {
+            "Unknown"
+        };
+        Self {
+            accepted: (service.wants && !service.deleting).then(|| accepted(service, class)),
+            programmed: Some(Condition {
+                status,
+                reason: error.reason(),
+                message: error.to_string(),
+            }),
+            ingress: None,
+        }
+    }
+
+    /// The Service as it is after this has been written to it.
+    pub fn applied_to(&self, service: &ServiceView, now: Timestamp) -> ServiceView {
+        let mut after = service.clone();
+        if let Some(ingress) = &self.ingress {
+            after.ingress.clone_from(ingress);
+        }
+        for (kind, condition) in self.conditions() {
+            let since = condition.since(kind, service, now);
+            after.conditions.retain(|old| old.kind != kind);
+            after.conditions.push(ConditionView {
+                kind: kind.to_owned(),
+                status: condition.status.to_owned(),
+                reason: condition.reason.as_str().to_owned(),
+                message: condition.message.clone(),
+                since,
+            });
+        }
+        after
+    }
+
+    fn conditions(&self) -> impl Iterator<Item = (&'static str, &Condition)> {
+        let all = [
+            (conditions::ACCEPTED, &self.accepted),
+            (conditions::PROGRAMMED, &self.programmed),
+        ];
+        all.into_iter()
+            .filter_map(|(kind, condition)| Some((kind, condition.as_ref()?)))
+    }
+
+    /// What of it differs from what the Service says now.
+    fn difference(&self, service: &ServiceView) -> Self {
+        let differs = |kind: &str, condition: &Condition| {
+            service.condition(kind).is_none_or(|now| !condition.is(now))
+        };
+        Self {
+            ingress: self
+                .ingress
+                .clone()
+                .filter(|ingress| *ingress != service.ingress),
+            accepted: self
+                .accepted
+                .clone()
+                .filter(|it| differs(conditions::ACCEPTED, it)),
+            programmed: self
+                .programmed
+                .clone()
+                .filter(|it| differs(conditions::PROGRAMMED, it)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The same words before and after the first answer of the provider: no write between.
+fn under_way() -> Condition {
+    Condition {
+        status: "False",
+        reason: Reason::Provisioning,
+        message: "The load balancer is being made".to_owned(),
+    }
+}
+
+fn accepted(service: &ServiceView, class: &str) -> Condition {
+    let mut message = format!("LoadBalancerClass {class} serves this Service");
+    if !service.unknown_annotations.is_empty() {
+        message.push_str("; annotations that mean nothing: ");
+        message.push_str(&service.unknown_annotations.join(", "));
+    }
+    Condition {
+        status: "True",
+        reason: Reason::Accepted,
+        message,
+    }
+}
+
+// === impl Condition ===
+
+impl Condition {
+    fn is(&self, now: &ConditionView) -> bool {
+        self.status == now.status
+            && self.reason.as_str() == now.reason
+            && self.message == now.message
+    }
+
+    /// The time moves only when the status does.
+    fn since(&self, kind: &str, service: &ServiceView, now: Timestamp) -> Timestamp {
+        let before = service
+            .condition(kind)
+            .filter(|before| before.status == self.status);
+        before.map_or(now, |before| before.since)
+    }
+
+    fn to_json(&self, kind: &str, service: &ServiceView, now: Timestamp) -> Value {
+        json!({
+            "type": kind,
+            "status": self.status,
+            "reason": self.reason.as_str(),
+            "message": self.message,
+            "lastTransitionTime": rfc3339(self.since(kind, service, now)),
+        })
+    }
+}
+
+/// The patch before the first effect: the class's finalizer (and for a class-less
+/// Service the standard one) together with the first conditions. `None` if all is there.
+pub fn finalizer_patch(service: &ServiceView, class: &str, now: Timestamp) -> Option<Value> {
+    let mut missing = Vec::new();
+    if !service.is_held_by(class) {
+        missing.push(class_key(class));
+    }
+    if service.class.is_none() && !service.standard_finalizer {
+        missing.push(STANDARD_FINALIZER.to_owned());
+    }
+    if missing.is_empty() {
+        return None;
+    }
+    let desired = Desired::provisioning(service, class);
+    let mut patch = status_json(&desired.difference(service), service, now);
+    patch["metadata"] = json!({"uid": service.id.uid, "finalizers": missing});
+    Some(patch)
+}
+
+/// The patch that makes the Service say what it is to say; `None` if it does.
+pub fn patch(service: &ServiceView, desired: &Desired, now: Timestamp) -> Option<Value> {
+    let difference = desired.difference(service);
+    (!difference.is_empty()).then(|| {
+        let mut patch = status_json(&difference, service, now);
+        patch["metadata"] = json!({"uid": service.id.uid});
+        patch
+    })
+}
+
+/// The patch after a release: finalizers off, and our conditions where the object stays.
+pub fn released_patch(service: &ServiceView, class: &str) -> Value {
+    let mut finalizers = vec![class_key(class)];
+    // Another controller's, if the Service wants a class-less load balancer by now.
+    let standard_is_ours = service.deleting || !service.wants || service.class.is_some();
+    if service.standard_finalizer && standard_is_ours {
+        finalizers.push(STANDARD_FINALIZER.to_owned());
+    }
+    let mut patch = json!({"metadata": {
+        "uid": service.id.uid,
+        "$deleteFromPrimitiveList/finalizers": finalizers,
+    }});
+    if !service.deleting && !service.conditions.is_empty() {
+        patch["status"] = json!({"conditions": dropped_conditions(service)});
+    }
+    patch
+}
+
+/// The patch that takes our conditions off a Service that is not ours any more.
+pub fn clean_patch(service: &ServiceView) -> Value {
+    json!({
+        "metadata": {"uid": service.id.uid},
+        "status": {"conditions": dropped_conditions(service)},
+    })
+}
+
+fn dropped_conditions(service: &ServiceView) -> Vec<Value> {
+    let kinds = service.conditions.iter().map(|condition| &condition.kind);
+    kinds
+        .map(|kind| json!({"type": kind, "$patch": "delete"}))
+        .collect()
+}
+
+fn status_json(difference: &Desired, service: &ServiceView, now: Timestamp) -> Value {
+    let mut status = json!({});
+    if let Some(ingress) = &difference.ingress {
+        let entries: Vec<Value> = ingress.iter().map(ingress_json).collect();
+        status["loadBalancer"] = json!({"ingress": entries});
+    }
+    let changed: Vec<Value> = difference
+        .conditions()
+        .map(|(kind, condition)| condition.to_json(kind, service, now))
+        .collect();
+    if !changed.is_empty() {
+        status["conditions"] = changed.into();
+    }
+    json!({"status": status})
+}
+
+fn ingress_json(ingress: &Ingress) -> Value {
+    let ports: Vec<Value> = ingress
+        .ports
+        .iter()
+        .map(|port| match &port.error {
+            None => json!({"port": port.port, "protocol": port.protocol.as_str()}),
+            Some(error) => {
+                json!({"port": port.port, "protocol": port.protocol.as_str(), "error": error})
+            }
+        })
+        .collect();
+    match &ingress.address {
+        Address::Ip(ip, mode) => json!({
+            "ip": ip.to_string(),
+            "ipMode": match mode { IpMode::Vip => "VIP", IpMode::Proxy => "Proxy" },
+            "ports": ports,
+        }),
+        Address::Hostname(hostname) => json!({"hostname": hostname, "ports": ports}),
+    }
+}
+
+/// Whole seconds, as the API server keeps condition times.
+pub fn rfc3339(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The event that belongs to a status write; none for a change that is no transition.
+pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Event> {
+    let difference = desired.difference(service);
+    if let Some(refused) = difference
+        .accepted
+        .filter(|condition| condition.status == "False")
+    {
+        return Some(Event::sync_failed(&refused.message));
+    }
+    let programmed = desired.programmed.as_ref()?;
+    match (programmed.status, programmed.reason) {
+        ("True", _) if difference.programmed.is_some() || difference.ingress.is_some() => {
+            let was = service
+                .condition(conditions::PROGRAMMED)
+                .is_some_and(|now| now.status == "True");
+            (!was || difference.ingress.is_some()).then_some(Event::Ensured)
+        }
+        (_, Reason::NoEligibleNodes) => difference.programmed.map(|_| Event::Unavailable),
+        (_, Reason::Provisioning | Reason::Releasing) => None,
+        ("False" | "Unknown", _) => difference.programmed.map(|condition| {
+            let doing = if service.wants && !service.deleting {
+                "ensure"
+            } else {
+                "delete"
+            };
+            Event::sync_failed(&format!(
+                "failed to {doing} load balancer: {}",
+                condition.message
+            ))
+        }),
+        _ => None,
+    }
+}
+
+/// Events with the reasons and messages of the reference controller, where it has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Work that takes longer than a moment.
+    Ensuring,
+    /// Traffic can flow, or flows elsewhere.
+    Ensured,
+    /// A release that takes longer than a moment.
+    Deleting,
+    /// Nothing is left.
+    Deleted,
+    /// No targets.
+    Unavailable,
+    /// It failed; the note says how.
+    SyncFailed(String),
+}
+
+// === impl Event ===
+
+impl Event {
+    fn sync_failed(what: &str) -> Self {
+        Self::SyncFailed(format!("Error syncing load balancer: {what}"))
+    }
+
+    /// `reason`
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Ensuring => "EnsuringLoadBalancer",
+            Self::Ensured => "EnsuredLoadBalancer",
+            Self::Deleting => "DeletingLoadBalancer",
+            Self::Deleted => "DeletedLoadBalancer",
+            Self::Unavailable => "UnAvailableLoadBalancer",
+            Self::SyncFailed(_) => "SyncLoadBalancerFailed",
+        }
+    }
+
+    /// `note`
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Ensuring => "Ensuring load balancer",
+            Self::Ensured => "Ensured load balancer",
+            Self::Deleting => "Deleting load balancer",
+            Self::Deleted => "Deleted load balancer",
+            Self::Unavailable => "There are no available nodes for LoadBalancer",
+            Self::SyncFailed(message) => message,
+        }
+    }
+
+    /// `Normal` or `Warning`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable | Self::SyncFailed(_) => "Warning",
+            _ => "Normal",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

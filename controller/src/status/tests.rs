@@ -1,0 +1,356 @@
+use ballast_provider::PortStatus;
+
+use super::conditions::{ACCEPTED, PROGRAMMED};
+use super::*;
+use crate::fixtures::{condition, ingress, programmed, second};
+
+fn web() -> ServiceView {
+    ServiceView::test("web")
+}
+
+/// As it is after a successful ensure.
+fn settled() -> ServiceView {
+    let fresh = web().held_by(&["local"]);
+    Desired::observed(&fresh, "local", &programmed("192.0.2.1"), false)
+        .applied_to(&fresh, second(5))
+}
+
+fn transient() -> ProviderError {
+    ProviderError::transient("the cloud does not answer")
+}
+
+#[test]
+fn the_first_patch_claims_and_says_so() {
+    let patch = finalizer_patch(&web(), "local", second(7)).unwrap();
+    insta::assert_json_snapshot!(patch, @r#"
+    {
+      "metadata": {
+        "finalizers": [
+          "ballast.dev/local"
+        ],
+        "uid": "uid-web"
+      },
+      "status": {
+        "conditions": [
+          {
+            "lastTransitionTime": "1970-01-01T00:00:07Z",
+            "message": "LoadBalancerClass local serves this Service",
+            "reason": "Accepted",
+            "status": "True",
+            "type": "ballast.dev/Accepted"
+          },
+          {
+            "lastTransitionTime": "1970-01-01T00:00:07Z",
+            "message": "The load balancer is being made",
+            "reason": "Provisioning",
+            "status": "False",
+            "type": "ballast.dev/Programmed"
+          }
+        ]
+      }
+    }
+    "#);
+}
+
+/// Upstream's `TestAddFinalizer`, and what it does not know.
+#[test]
+fn finalizers_are_added_once_and_the_standard_one_only_without_a_class() {
+    let added = |service: &ServiceView| {
+        finalizer_patch(service, "local", second(7))
+            .map(|patch| patch["metadata"]["finalizers"].clone())
+    };
+    let classless = web().class(None);
+    assert_eq!(added(&web()), Some(json!(["ballast.dev/local"])));
+    assert_eq!(added(&web().held_by(&["local"])), None);
+    assert_eq!(
+        added(&classless),
+        Some(json!(["ballast.dev/local", STANDARD_FINALIZER]))
+    );
+    assert_eq!(
+        added(&classless.clone().held_by(&["local"])),
+        Some(json!([STANDARD_FINALIZER]))
+    );
+    assert_eq!(added(&classless.held_by(&["local"]).standard()), None);
+}
+
+#[test]
+fn the_second_patch_publishes() {
+    let fresh = web();
+    let begun = Desired::provisioning(&fresh, "local").applied_to(&fresh, second(7));
+    let desired = Desired::observed(&begun, "local", &programmed("192.0.2.1"), false);
+    insta::assert_json_snapshot!(patch(&begun, &desired, second(9)).unwrap(), @r#"
+    {
+      "metadata": {
+        "uid": "uid-web"
+      },
+      "status": {
+        "conditions": [
+          {
+            "lastTransitionTime": "1970-01-01T00:00:09Z",
+            "message": "The load balancer is active",
+            "reason": "Programmed",
+            "status": "True",
+            "type": "ballast.dev/Programmed"
+          }
+        ],
+        "loadBalancer": {
+          "ingress": [
+            {
+              "ip": "192.0.2.1",
+              "ipMode": "Proxy",
+              "ports": [
+                {
+                  "port": 80,
+                  "protocol": "TCP"
+                }
+              ]
+            }
+          ]
+        }
+      }
+    }
+    "#);
+}
+
+/// Upstream's `TestPatchStatus` and `TestLoadBalancerStatusEqual`, as differences.
+#[test]
+fn only_what_differs_is_written() {
+    let settled = settled();
+    let says = |observed: &Observed| {
+        patch(
+            &settled,
+            &Desired::observed(&settled, "local", observed, false),
+            second(9),
+        )
+    };
+    assert_eq!(says(&programmed("192.0.2.1")), None, "steady state");
+    let moved = says(&programmed("192.0.2.2")).unwrap();
+    assert_eq!(
+        moved["status"]["loadBalancer"]["ingress"][0]["ip"],
+        "192.0.2.2"
+    );
+    assert!(moved["status"].get("conditions").is_none(), "{moved}");
+    let mut vip = programmed("192.0.2.1");
+    vip.ingress[0].address = Address::Ip("192.0.2.1".parse().unwrap(), IpMode::Vip);
+    assert!(says(&vip).is_some(), "another mode");
+    let mut ports = programmed("192.0.2.1");
+    let second = PortStatus {
+        port: 443,
+        ..ports.ingress[0].ports[0].clone()
+    };
+    ports.ingress[0].ports.push(second);
+    assert!(says(&ports).is_some(), "another port");
+}
+
+#[test]
+fn provisioning_is_said_once_whatever_the_provider_calls_it() {
+    let fresh = web();
+    let begun = Desired::provisioning(&fresh, "local").applied_to(&fresh, second(7));
+    let pending = Observed {
+        ingress: vec![],
+        state: State::Pending {
+            reason: Reason::Provisioning,
+            message: "step 3 of 7".into(),
+            retry_after: None,
+        },
+    };
+    let desired = Desired::observed(&begun, "local", &pending, false);
+    assert_eq!(patch(&begun, &desired, second(9)), None);
+}
+
+#[test]
+fn errors_never_clear_an_address() {
+    for desired in [
+        Desired::failed(&settled(), "local", &transient()),
+        Desired::refused(&Refusal::new(Reason::Unsupported, "no")),
+        Desired::waiting(&settled(), "local", &Refusal::new(Reason::CloudError, "no")),
+    ] {
+        assert_eq!(desired.ingress, None, "{desired:?}");
+        assert_eq!(
+            desired.applied_to(&settled(), second(9)).ingress,
+            settled().ingress
+        );
+    }
+    let silent = Observed {
+        ingress: vec![],
+        ..programmed("192.0.2.1")
+    };
+    assert_eq!(
+        Desired::observed(&settled(), "local", &silent, false).ingress,
+        None
+    );
+}
+
+#[test]
+fn a_failure_is_false_without_and_unknown_with_an_address() {
+    let status = |service: &ServiceView| {
+        Desired::failed(service, "local", &transient())
+            .programmed
+            .unwrap()
+            .status
+    };
+    assert_eq!(status(&web()), "False");
+    assert_eq!(status(&settled()), "Unknown");
+}
+
+#[test]
+fn a_refusal_leaves_what_is_said_of_the_traffic() {
+    let refused = Desired::refused(&Refusal::new(Reason::Unsupported, "no"));
+    assert_eq!(refused.programmed, None);
+    let after = refused.applied_to(&settled(), second(9));
+    assert_eq!(after.condition(PROGRAMMED), settled().condition(PROGRAMMED));
+    assert_eq!(after.condition(ACCEPTED).unwrap().status, "False");
+}
+
+#[test]
+fn times_move_only_with_the_status() {
+    let said = web().saying(&[condition(PROGRAMMED, "False", Reason::Provisioning, "x")]);
+    let since = |observed: &Observed| {
+        let desired = Desired::observed(&said, "local", observed, false);
+        desired
+            .applied_to(&said, second(9))
+            .condition(PROGRAMMED)
+            .unwrap()
+            .since
+    };
+    assert_eq!(since(&programmed("192.0.2.1")), second(9));
+    let refused = Observed {
+        ingress: vec![],
+        state: State::Pending {
+            reason: Reason::PortInUse,
+            message: "x".into(),
+            retry_after: None,
+        },
+    };
+    assert_eq!(since(&refused), second(1));
+}
+
+#[test]
+fn no_targets_is_no_traffic() {
+    let desired = Desired::observed(&web(), "local", &programmed("192.0.2.1"), true);
+    assert_eq!(
+        desired.programmed.as_ref().unwrap().reason,
+        Reason::NoEligibleNodes
+    );
+    assert_eq!(transition_event(&web(), &desired), Some(Event::Unavailable));
+    assert_eq!(
+        desired.ingress,
+        Some(vec![ingress("192.0.2.1", 80)]),
+        "the address is published all the same"
+    );
+}
+
+/// Upstream's `TestRemoveFinalizer`, and what it does not know.
+#[test]
+fn a_release_takes_off_what_is_ours() {
+    let finalizers = |service: &ServiceView| {
+        released_patch(service, "local")["metadata"]["$deleteFromPrimitiveList/finalizers"].clone()
+    };
+    let ours = json!(["ballast.dev/local"]);
+    let both = json!(["ballast.dev/local", STANDARD_FINALIZER]);
+    let held = web().class(None).held_by(&["local"]).standard();
+    assert_eq!(finalizers(&web().held_by(&["local"]).deleting()), ours);
+    assert_eq!(finalizers(&held.clone().deleting()), both);
+    assert_eq!(finalizers(&held.clone().cluster_ip()), both);
+    assert_eq!(
+        finalizers(&held),
+        ours,
+        "a class-less one that somebody else may serve by now"
+    );
+}
+
+#[test]
+fn conditions_go_where_the_object_stays() {
+    let dropped = |service: &ServiceView| released_patch(service, "local").get("status").cloned();
+    assert_eq!(dropped(&settled().deleting()), None);
+    assert_eq!(
+        dropped(&settled().cluster_ip()).unwrap()["conditions"],
+        json!([{"type": ACCEPTED, "$patch": "delete"}, {"type": PROGRAMMED, "$patch": "delete"}])
+    );
+    assert_eq!(
+        clean_patch(&settled())["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[test]
+fn unknown_annotations_are_named_where_people_look() {
+    let mut service = web();
+    service.unknown_annotations =
+        vec!["ballast.dev/adresses (did you mean ballast.dev/addresses?)".into()];
+    let message = Desired::provisioning(&service, "local")
+        .accepted
+        .unwrap()
+        .message;
+    assert!(message.contains("ballast.dev/adresses"), "{message}");
+}
+
+#[test]
+fn one_event_per_transition() {
+    let ensured = |service: &ServiceView, ip: &str| {
+        transition_event(
+            service,
+            &Desired::observed(service, "local", &programmed(ip), false),
+        )
+    };
+    assert_eq!(ensured(&web(), "192.0.2.1"), Some(Event::Ensured));
+    assert_eq!(ensured(&settled(), "192.0.2.1"), None, "steady state");
+    assert_eq!(
+        ensured(&settled(), "192.0.2.2"),
+        Some(Event::Ensured),
+        "it moved"
+    );
+
+    let failure = |service: &ServiceView| {
+        transition_event(service, &Desired::failed(service, "local", &transient()))
+    };
+    let failed = Desired::failed(&web(), "local", &transient()).applied_to(&web(), second(9));
+    assert_eq!(
+        failure(&web()).unwrap().message(),
+        "Error syncing load balancer: failed to ensure load balancer: the cloud does not answer"
+    );
+    assert_eq!(failure(&failed), None, "an unchanged failure");
+    assert_eq!(
+        ensured(&failed, "192.0.2.1"),
+        Some(Event::Ensured),
+        "healed"
+    );
+    let leaving = web().held_by(&["local"]).deleting();
+    assert!(
+        failure(&leaving)
+            .unwrap()
+            .message()
+            .contains("failed to delete load balancer")
+    );
+
+    let refusal = Desired::refused(&Refusal::new(Reason::Unsupported, "SCTP"));
+    assert_eq!(
+        transition_event(&web(), &refusal).unwrap().message(),
+        "Error syncing load balancer: SCTP"
+    );
+    let refused = refusal.applied_to(&web(), second(9));
+    assert_eq!(transition_event(&refused, &refusal), None);
+}
+
+proptest::proptest! {
+    /// Saying it twice is saying it once, whatever was said before (invariant 3).
+    #[test]
+    fn applying_leaves_nothing_to_write(
+        status in "True|False|Unknown", message in ".{0,20}", publishes in proptest::bool::ANY, no_targets in proptest::bool::ANY,
+    ) {
+        let mut service = web().saying(&[condition(PROGRAMMED, &status, Reason::CloudError, &message)]);
+        if publishes { service = service.publishing("192.0.2.9"); }
+        for desired in [
+            Desired::observed(&service, "local", &programmed("192.0.2.1"), no_targets),
+            Desired::failed(&service, "local", &transient()),
+            Desired::provisioning(&service, "local"),
+        ] {
+            let after = desired.applied_to(&service, second(9));
+            proptest::prop_assert_eq!(patch(&after, &desired, second(10)), None);
+            proptest::prop_assert_eq!(transition_event(&after, &desired), None);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Many at once: quotas, default classes, other controllers, and watches that lose
+//! what happened.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::support::api::{Kind, Port, Svc};
+use crate::support::journal::Target;
+use crate::support::lab::{Lab, simulate};
+
+/// Who of the 20 has a load balancer; the others are marked as refused.
+fn admitted(lab: &mut Lab) -> BTreeSet<String> {
+    let balanced = lab.balanced();
+    let services = lab.api.all(Kind::Service);
+    lab.refused.clear();
+    let mut names = BTreeSet::new();
+    for (key, service) in services {
+        if balanced.contains(service["metadata"]["uid"].as_str().unwrap()) {
+            names.insert(key);
+        } else {
+            lab.refused.insert(key, "QuotaExceeded");
+        }
+    }
+    names
+}
+
+#[test]
+fn a_quota_admits_exactly_so_many_and_one_more_for_each_that_goes() {
+    simulate(51, async |lab| {
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["maxLoadBalancers"] = 3.into();
+        });
+        lab.start();
+        lab.led().await;
+        for number in 0..20 {
+            lab.api
+                .create_service(&Svc::new(&format!("shop/web-{number:02}")));
+        }
+        lab.until("three are in", |lab| lab.balanced().len() == 3)
+            .await;
+        let first = admitted(lab);
+        lab.settle().await;
+        lab.rest(60).await;
+        assert_eq!(admitted(lab), first, "somebody was moved");
+        let leaves = first.first().unwrap().clone();
+        lab.api.delete(Kind::Service, &leaves);
+        lab.gone(Kind::Service, &leaves).await;
+        lab.until("another is in", |lab| lab.balanced().len() == 3)
+            .await;
+        let second = admitted(lab);
+        lab.settle().await;
+        lab.rest(60).await;
+        assert_eq!(second.difference(&first).count(), 1);
+        assert_eq!(lab.balanced().len(), 3);
+        lab.assert_steady().await;
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["maxLoadBalancers"] = 5.into();
+        });
+        lab.until("five are in", |lab| lab.balanced().len() == 5)
+            .await;
+        admitted(lab);
+        lab.settle().await;
+    });
+}
+
+/// After a restart those who have a place keep it, whoever is older.
+#[test]
+fn a_quota_that_is_lowered_evicts_nobody() {
+    simulate(52, async |lab| {
+        for number in 0..4 {
+            lab.api
+                .create_service(&Svc::new(&format!("shop/web-{number}")));
+        }
+        lab.start();
+        lab.settle().await;
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["maxLoadBalancers"] = 2.into();
+        });
+        lab.assert_steady().await;
+        assert_eq!(lab.balanced().len(), 4);
+    });
+}
+
+#[test]
+fn of_two_default_classes_the_older_one_serves() {
+    simulate(53, async |lab| {
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["default"] = true.into();
+        });
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        lab.api.create_class("another", &json!({"default": true}));
+        lab.start();
+        lab.api.create_service(&Svc::new("shop/web").classless());
+        lab.settle().await;
+        lab.until("the younger says so", |lab| {
+            let class = lab.api.get(Kind::Class, "another").unwrap();
+            let conditions = class["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            conditions
+                .iter()
+                .any(|it| it["type"] == "Default" && it["reason"] == "Conflict")
+        })
+        .await;
+        // A new default moves no live Service.
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["default"] = false.into();
+        });
+        lab.api.create_service(&Svc::new("shop/next").classless());
+        lab.settle().await;
+        let class = |lab: &Lab, key: &str| lab.cloud.of(&lab.uid(key))[0].tag("ballast.dev/class");
+        assert_eq!(
+            (
+                class(lab, "shop/web").as_str(),
+                class(lab, "shop/next").as_str()
+            ),
+            ("local", "another")
+        );
+        lab.assert_steady().await;
+    });
+}
+
+#[test]
+fn a_default_class_takes_nothing_while_another_controller_runs() {
+    simulate(54, async |lab| {
+        const LEASE: &str = "kube-system/cloud-controller-manager";
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["default"] = true.into();
+        });
+        lab.api.create_service(&Svc::new("shop/web").classless());
+        lab.api.renew_foreign_lease(LEASE, "ccm-1", 0);
+        lab.start();
+        for beat in 1..30 {
+            lab.rest(5).await;
+            lab.api.renew_foreign_lease(LEASE, "ccm-1", beat);
+        }
+        assert_eq!(lab.effects(0, Target::Service).len(), 0, "{}", lab.dump());
+        // It stops, and after two looks nobody contends any more.
+        lab.settle().await;
+        assert_eq!(lab.addresses("shop/web").len(), 1);
+    });
+}
+
+#[test]
+fn a_watch_that_is_cut_and_relisted_misses_nothing() {
+    simulate(55, async |lab| {
+        for number in 0..6 {
+            lab.api
+                .create_service(&Svc::new(&format!("shop/web-{number}")));
+        }
+        lab.start();
+        lab.settle().await;
+        lab.api.freeze_watches(true);
+        // One goes without a trace, one goes by its finalizer, one is replaced, one is new.
+        lab.api.strip("shop/web-0");
+        lab.api.delete(Kind::Service, "shop/web-0");
+        lab.api.delete(Kind::Service, "shop/web-1");
+        lab.api.strip("shop/web-2");
+        lab.api.delete(Kind::Service, "shop/web-2");
+        lab.api
+            .create_service(&Svc::new("shop/web-2").ports(&[Port(99, "TCP")]));
+        lab.api.create_service(&Svc::new("shop/web-9"));
+        lab.rest(30).await;
+        lab.api.freeze_watches(false);
+        lab.api.compact();
+        lab.settle().await;
+        lab.assert_steady().await;
+    });
+}
+
+#[test]
+fn a_list_that_comes_in_pages_is_whole() {
+    simulate(56, async |lab| {
+        lab.api.limit_pages(7);
+        for number in 0..40 {
+            lab.api
+                .create_service(&Svc::new(&format!("shop/web-{number:02}")));
+        }
+        lab.start();
+        lab.settle().await;
+        let mark = lab.journal.mark();
+        lab.rest(12).await;
+        lab.api.compact();
+        lab.rest(60).await;
+        lab.assert_steady().await;
+        assert_eq!(lab.effects(mark, Target::Service).len(), 0);
+    });
+}
+
+/// A view that is older than our own write is not acted on.
+#[test]
+fn a_watch_that_lags_makes_nothing_twice() {
+    simulate(57, async |lab| {
+        lab.start();
+        lab.led().await;
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.until("the finalizer is on", |lab| {
+            lab.service("shop/web")["metadata"]["finalizers"].is_array()
+        })
+        .await;
+        lab.api.freeze_watches(true);
+        lab.served("shop/web").await;
+        lab.cloud.vandalise("nobody");
+        lab.rest(120).await;
+        assert_eq!(lab.effects(0, Target::Service).len(), 2, "{}", lab.dump());
+        lab.api.freeze_watches(false);
+        lab.settle().await;
+        assert_eq!(lab.effects(0, Target::Service).len(), 2, "{}", lab.dump());
+    });
+}
+
+#[test]
+fn two_controllers_with_different_classes_leave_each_other_alone() {
+    simulate(58, async |lab| {
+        lab.api.create_class("other", &json!({}));
+        lab.start_for(&["local"]);
+        lab.start_for(&["other"]);
+        lab.led().await;
+        lab.api.create_service(&Svc::new("shop/a"));
+        lab.api
+            .create_service(&Svc::new("shop/b").class("ballast.dev/other"));
+        lab.settle().await;
+        for key in ["shop/a", "shop/b"] {
+            lab.api.set_type(key, "ClusterIP", None);
+        }
+        lab.settle().await;
+        // Now the other way round.
+        lab.api
+            .set_type("shop/a", "LoadBalancer", Some("ballast.dev/other"));
+        lab.settle().await;
+        lab.api.delete(Kind::Service, "shop/a");
+        lab.gone(Kind::Service, "shop/a").await;
+        let by = |subject: &str, uid: bool| -> BTreeSet<String> {
+            let effects = lab.effects(0, if uid { Target::Cloud } else { Target::Service });
+            effects
+                .into_iter()
+                .filter(|it| it.subject == subject)
+                .map(|it| it.by)
+                .collect()
+        };
+        assert_eq!(
+            by("shop/b", false),
+            BTreeSet::from(["c2".to_owned()]),
+            "{}",
+            lab.dump()
+        );
+        assert_eq!(
+            by("shop/a", false),
+            BTreeSet::from(["c1".to_owned(), "c2".to_owned()])
+        );
+        lab.assert_steady().await;
+    });
+}
+
+/// Between the two: the type goes and comes back for the other controller's class
+/// before either has looked.
+#[test]
+fn a_service_that_changes_hands_between_two_controllers_is_released_by_the_first() {
+    simulate(59, async |lab| {
+        lab.api.create_class("other", &json!({}));
+        lab.start_for(&["local"]);
+        lab.start_for(&["other"]);
+        lab.led().await;
+        for round in 0..6 {
+            let key = format!("shop/web-{round}");
+            lab.api.create_service(&Svc::new(&key));
+            lab.settle().await;
+            lab.api.set_type(&key, "ClusterIP", None);
+            tokio::time::sleep(std::time::Duration::from_millis(round * 3)).await;
+            lab.api
+                .set_type(&key, "LoadBalancer", Some("ballast.dev/other"));
+            lab.settle().await;
+        }
+        lab.assert_steady().await;
+    });
+}

@@ -1,0 +1,132 @@
+//! Invariant 7: only the leader writes; a process that loses its lease exits.
+
+use std::time::Duration;
+
+use ballast::run::Exit;
+use serde_json::json;
+
+use crate::support::api::{Kind, Port, Svc};
+use crate::support::journal::{Reach, Target};
+use crate::support::lab::{Lab, simulate};
+
+/// What an instance did, without the election, as times.
+fn times(lab: &Lab, by: &str) -> Vec<Duration> {
+    let effects = lab.journal.since(0).into_iter();
+    effects
+        .filter(|effect| effect.by == by)
+        .map(|effect| effect.at)
+        .collect()
+}
+
+async fn two(lab: &mut Lab) {
+    lab.start();
+    lab.led().await;
+    lab.start();
+    for number in 0..10 {
+        lab.api
+            .create_service(&Svc::new(&format!("shop/web-{number}")));
+    }
+    lab.settle().await;
+}
+
+async fn exits(lab: &mut Lab) {
+    lab.until("the old leader exits", |lab| {
+        lab.instances[0].task.is_finished()
+    })
+    .await;
+    let old = lab.instances.remove(0);
+    assert_eq!(old.task.await.unwrap().unwrap(), Exit::LeaseLost);
+}
+
+#[test]
+fn invariant_7_a_follower_writes_nothing() {
+    simulate(31, async |lab| {
+        two(lab).await;
+        lab.rest(60).await;
+        assert!(times(lab, "c2").is_empty(), "{}", lab.dump());
+    });
+}
+
+#[test]
+fn invariant_7_a_leader_that_is_cut_off_exits_before_another_writes() {
+    for reach in [Reach::CloudOnly, Reach::NoLease] {
+        simulate(32, async |lab| {
+            two(lab).await;
+            lab.may_end(0);
+            let cut = lab.journal.age();
+            lab.instances[0].link.set(reach);
+            // Work for both, all the time.
+            for round in 0..120 {
+                lab.api.set_ports(
+                    &format!("shop/web-{}", round % 10),
+                    &[Port(1000 + round, "TCP")],
+                );
+                lab.api
+                    .create_service(&Svc::new(&format!("shop/new-{round}")));
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            exits(lab).await;
+            lab.settle().await;
+            let (old, new) = (times(lab, "c1"), times(lab, "c2"));
+            let (last, first) = (*old.last().unwrap(), new[0]);
+            assert!(
+                last < first,
+                "the old one at {last:?}, the new one from {first:?} on"
+            );
+            assert!(
+                last <= cut + Duration::from_secs(10),
+                "{last:?}, cut off at {cut:?}"
+            );
+            lab.assert_steady().await;
+        });
+    }
+}
+
+#[test]
+fn invariant_7_a_lease_that_another_takes_ends_the_leader() {
+    simulate(33, async |lab| {
+        two(lab).await;
+        lab.may_end(0);
+        lab.api
+            .edit(Kind::Lease, "kube-system/ballast-controller", |lease| {
+                lease["spec"]["holderIdentity"] = json!("somebody");
+                lease["spec"]["leaseDurationSeconds"] = json!(15);
+            });
+        exits(lab).await;
+        lab.led().await;
+        lab.assert_steady().await;
+    });
+}
+
+/// An orderly end hands over at once, and what was begun is finished.
+#[test]
+fn a_leader_that_is_stopped_hands_over() {
+    simulate(34, async |lab| {
+        lab.cloud
+            .take_time(Duration::from_secs(5), Duration::from_secs(5));
+        lab.start();
+        lab.led().await;
+        for number in 0..10 {
+            lab.api
+                .create_service(&Svc::new(&format!("shop/web-{number}")));
+        }
+        lab.until("work has begun", |lab| lab.cloud.balancers().len() > 2)
+            .await;
+        let start = tokio::time::Instant::now();
+        lab.restart().await;
+        lab.led().await;
+        assert!(
+            start.elapsed() < Duration::from_secs(13),
+            "{:?}",
+            start.elapsed()
+        );
+        lab.settle().await;
+        assert_eq!(
+            lab.effects(0, Target::Cloud)
+                .iter()
+                .filter(|it| it.verb == "create")
+                .count(),
+            10
+        );
+    });
+}

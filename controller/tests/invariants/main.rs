@@ -1,0 +1,21 @@
+//! The invariants of the design, each against a strict API server and a cloud that
+//! outlives the controllers, with a crash between every two effects.
+//!
+//! All of it runs in one process, on one thread per test and in virtual time: a back-off
+//! of minutes and the expiry of a lease cost nothing.
+
+#![allow(unreachable_pub)] // A test is a crate of its own; nothing is reachable anyway.
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic)] // These are tests, helpers included.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod crowd;
+mod foreign;
+mod garbage;
+mod leaders;
+mod orders;
+mod quiet;
+mod random;

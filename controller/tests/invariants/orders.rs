@@ -1,0 +1,224 @@
+//! Invariants 1 and 2: the order of effects, and what the status says meanwhile. (The
+//! world itself watches over both in every other test as well: the cloud looks for the
+//! finalizer before each call, the API server for the load balancer before a finalizer
+//! goes and for the address before a status is replaced.)
+
+use std::time::Duration;
+
+use ballast_provider::{ProviderError, Reason, Refusal};
+use serde_json::json;
+
+use crate::support::api::{Kind, Port, Svc};
+use crate::support::cloud::Call;
+use crate::support::journal::{Effect, Target};
+use crate::support::lab::{Lab, simulate};
+
+const WEB: &str = "shop/web";
+
+async fn serve(lab: &mut Lab) {
+    lab.api.create_service(&Svc::new(WEB));
+    lab.start();
+    lab.served(WEB).await;
+}
+
+/// Where in the order the first such effect is.
+fn position(effects: &[Effect], target: Target, detail: &str) -> usize {
+    let found = effects
+        .iter()
+        .position(|it| it.target == target && (it.verb == detail || it.detail.contains(detail)));
+    found.unwrap_or_else(|| panic!("no {detail} in {effects:#?}"))
+}
+
+#[test]
+fn invariant_1_the_finalizer_is_on_first_and_off_last() {
+    simulate(1, async |lab| {
+        lab.cloud
+            .take_time(Duration::from_secs(7), Duration::from_secs(7));
+        serve(lab).await;
+        let effects = lab.journal.since(0);
+        let on = position(
+            &effects,
+            Target::Service,
+            "\"finalizers\":[\"ballast.dev/local\"]",
+        );
+        let class = position(&effects, Target::Class, "ballast.dev/in-use");
+        let create = position(&effects, Target::Cloud, "create");
+        assert!(class < on && on < create, "{effects:#?}");
+
+        lab.api.delete(Kind::Service, WEB);
+        lab.gone(Kind::Service, WEB).await;
+        let effects = lab.journal.since(0);
+        let off = position(&effects, Target::Service, "$deleteFromPrimitiveList");
+        let gone = position(&effects, Target::Cloud, "delete");
+        assert!(gone < off, "{effects:#?}");
+        assert_eq!(
+            off,
+            effects
+                .iter()
+                .rposition(|it| it.target == Target::Service)
+                .unwrap()
+        );
+    });
+}
+
+#[test]
+fn invariant_1_a_release_that_fails_keeps_the_finalizer() {
+    simulate(2, async |lab| {
+        serve(lab).await;
+        lab.cloud.fail(
+            Call::Release,
+            &ProviderError::transient("the cloud is down"),
+            4,
+        );
+        lab.api.delete(Kind::Service, WEB);
+        lab.until("the release fails", |lab| lab.cloud.faults_left() < 2)
+            .await;
+        assert_eq!(
+            lab.service(WEB)["metadata"]["finalizers"],
+            json!(["ballast.dev/local"])
+        );
+        let why = lab.condition(WEB, "Programmed").unwrap();
+        assert_eq!(
+            (&why["status"], &why["reason"]),
+            (&json!("Unknown"), &json!("CloudError"))
+        );
+        lab.gone(Kind::Service, WEB).await;
+        lab.settle().await;
+    });
+}
+
+#[test]
+fn invariant_1_a_service_without_a_class_gets_and_loses_both_finalizers_at_once() {
+    simulate(3, async |lab| {
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["default"] = true.into();
+        });
+        lab.api.create_service(&Svc::new(WEB).classless());
+        lab.start();
+        lab.served(WEB).await;
+        let both = json!([
+            "ballast.dev/local",
+            "service.kubernetes.io/load-balancer-cleanup"
+        ]);
+        assert_eq!(lab.service(WEB)["metadata"]["finalizers"], both);
+        lab.api.set_type(WEB, "NodePort", None);
+        lab.settle().await;
+        assert!(lab.service(WEB)["metadata"].get("finalizers").is_none());
+        assert_eq!(lab.effects(0, Target::Service).len(), 3, "{}", lab.dump());
+    });
+}
+
+#[test]
+fn invariant_2_errors_never_clear_the_status() {
+    let errors = [
+        ProviderError::transient("the cloud is down"),
+        ProviderError::Throttled {
+            retry_after: Duration::from_secs(3),
+        },
+        Refusal::new(Reason::QuotaExceeded, "no more of these").into(),
+    ];
+    for error in errors {
+        simulate(4, async |lab| {
+            serve(lab).await;
+            let address = lab.addresses(WEB);
+            let published = lab.service(WEB)["status"]["loadBalancer"].clone();
+            lab.cloud.fail(Call::Ensure, &error, 3);
+            lab.api.set_ports(WEB, &[Port(80, "TCP"), Port(81, "TCP")]);
+            lab.until("the error is told", |lab| {
+                lab.condition(WEB, "Programmed").unwrap()["status"] == "Unknown"
+            })
+            .await;
+            assert_eq!(lab.service(WEB)["status"]["loadBalancer"], published);
+            lab.cloud.heal();
+            // A refusal waits for a change.
+            lab.api.set_ports(WEB, &[Port(81, "TCP")]);
+            lab.settle().await;
+            assert_eq!(lab.addresses(WEB), address);
+        });
+    }
+}
+
+#[test]
+fn invariant_2_the_address_stays_over_edits_of_ports_nodes_and_policy() {
+    simulate(5, async |lab| {
+        serve(lab).await;
+        let address = lab.addresses(WEB);
+        let edits: [(&str, serde_json::Value); 4] = [
+            ("externalTrafficPolicy", json!("Local")),
+            ("sessionAffinity", json!("ClientIP")),
+            ("loadBalancerSourceRanges", json!(["192.0.2.0/24"])),
+            ("externalTrafficPolicy", json!("Cluster")),
+        ];
+        for (field, value) in edits {
+            lab.api
+                .edit(Kind::Service, WEB, |service| service["spec"][field] = value);
+            lab.settle().await;
+            assert_eq!(lab.addresses(WEB), address);
+        }
+        lab.api
+            .set_ports(WEB, &[Port(443, "TCP"), Port(443, "UDP")]);
+        lab.api.create_node("node-3", "192.0.2.3");
+        lab.settle().await;
+        for node in ["node-1", "node-2", "node-3"] {
+            lab.api.delete(Kind::Node, node);
+        }
+        lab.until("no targets are told", |lab| {
+            lab.condition(WEB, "Programmed").unwrap()["reason"] == "NoEligibleNodes"
+        })
+        .await;
+        lab.api.create_node("node-4", "192.0.2.4");
+        lab.settle().await;
+        assert_eq!(lab.addresses(WEB), address);
+    });
+}
+
+/// What a user edits into something impossible keeps what it had.
+#[test]
+fn invariant_2_a_refused_edit_changes_only_the_condition() {
+    simulate(6, async |lab| {
+        serve(lab).await;
+        let before = (lab.addresses(WEB), lab.cloud.balancers().len());
+        lab.api.edit(Kind::Service, WEB, |service| {
+            service["spec"]["loadBalancerSourceRanges"] = json!(["not a range"]);
+        });
+        lab.refusal(WEB, "Invalid").await;
+        lab.rest(60).await;
+        assert_eq!((lab.addresses(WEB), lab.cloud.balancers().len()), before);
+        assert_eq!(lab.condition(WEB, "Programmed").unwrap()["status"], "True");
+        lab.api.create_node("node-3", "192.0.2.3");
+        lab.until("its targets are still kept", |lab| {
+            lab.cloud.targets("local").unwrap().len() == 3
+        })
+        .await;
+        lab.api.edit(Kind::Service, WEB, |service| {
+            service["spec"]["loadBalancerSourceRanges"] = json!([]);
+        });
+        lab.settle().await;
+    });
+}
+
+/// Drift: what somebody deletes in the cloud comes back, with the address people know.
+#[test]
+fn invariant_2_what_vanishes_in_the_cloud_comes_back_with_its_address() {
+    simulate(7, async |lab| {
+        serve(lab).await;
+        let address = lab.addresses(WEB);
+        lab.cloud.vandalise(&lab.uid(WEB));
+        lab.settle().await;
+        assert_eq!(lab.addresses(WEB), address);
+    });
+}
+
+/// A status that a user wiped by hand is published again.
+#[test]
+fn invariant_2_a_status_wiped_by_hand_comes_back() {
+    simulate(8, async |lab| {
+        serve(lab).await;
+        let address = lab.addresses(WEB);
+        lab.api.edit(Kind::Service, WEB, |service| {
+            service["status"] = json!({"loadBalancer": {}});
+        });
+        lab.settle().await;
+        assert_eq!(lab.addresses(WEB), address);
+    });
+}

@@ -1,0 +1,229 @@
+//! Invariant 3: steady state writes nothing, and what is written is no more than needed.
+
+use std::time::Duration;
+
+use ballast_provider::ProviderError;
+use serde_json::json;
+
+use crate::support::api::{Kind, Port, Svc};
+use crate::support::cloud::Call;
+use crate::support::journal::Target;
+use crate::support::lab::{Lab, simulate};
+
+const MANY: usize = 50;
+
+fn key(number: usize) -> String {
+    format!("shop/web-{number:03}")
+}
+
+async fn serve_many(lab: &mut Lab) {
+    for number in 0..MANY {
+        lab.api.create_service(&Svc::new(&key(number)));
+    }
+    lab.start();
+    lab.until("all are served", |lab| lab.cloud.ours().len() == MANY)
+        .await;
+    lab.settle().await;
+}
+
+#[test]
+fn invariant_3_a_restart_writes_nothing_and_a_fresh_service_costs_two_patches_and_an_event() {
+    simulate(11, async |lab| {
+        serve_many(lab).await;
+        lab.until("all events are sent", |lab| lab.api.events().len() == MANY)
+            .await;
+        assert_eq!(
+            lab.effects(0, Target::Service).len(),
+            2 * MANY,
+            "{}",
+            lab.dump()
+        );
+        assert_eq!(lab.effects(0, Target::Event).len(), MANY);
+        // Per Service three calls, and one for the targets.
+        assert_eq!(lab.effects(0, Target::Cloud).len(), 3 * MANY + 1);
+        lab.assert_steady().await;
+    });
+}
+
+#[test]
+fn invariant_3_a_deletion_costs_one_patch_and_an_event() {
+    simulate(12, async |lab| {
+        serve_many(lab).await;
+        lab.rest(12).await;
+        let mark = lab.journal.mark();
+        for number in 0..MANY {
+            lab.api.delete(Kind::Service, &key(number));
+        }
+        lab.settle().await;
+        lab.until("all events are sent", |lab| {
+            lab.api.events().len() == 2 * MANY
+        })
+        .await;
+        assert_eq!(
+            lab.effects(mark, Target::Service).len(),
+            MANY,
+            "{}",
+            lab.dump()
+        );
+        assert_eq!(lab.effects(mark, Target::Event).len(), MANY);
+        lab.assert_steady().await;
+    });
+}
+
+#[test]
+fn invariant_3_a_wave_of_nodes_is_one_call_and_no_write() {
+    simulate(13, async |lab| {
+        serve_many(lab).await;
+        lab.rest(12).await;
+        let (mark, ensures) = (lab.journal.mark(), lab.cloud.calls("ensure"));
+        for number in 10..30 {
+            lab.api
+                .create_node(&format!("node-{number}"), &format!("192.0.2.{number}"));
+        }
+        lab.settle().await;
+        lab.rest(60).await;
+        assert_eq!(
+            lab.effects(mark, Target::Cloud).len(),
+            1,
+            "{:#?}",
+            lab.journal.since(mark)
+        );
+        assert_eq!(lab.journal.since(mark).len(), 1);
+        assert_eq!(
+            lab.cloud.calls("ensure"),
+            ensures,
+            "a node touched Services"
+        );
+    });
+}
+
+#[test]
+fn invariant_3_what_is_of_no_concern_is_not_written_about() {
+    simulate(14, async |lab| {
+        serve_many(lab).await;
+        lab.rest(12).await;
+        let mark = lab.journal.mark();
+        lab.api.edit(Kind::Service, &key(0), |service| {
+            service["metadata"]["labels"] = json!({"team": "shop"});
+            service["spec"]["selector"] = json!({"app": "web"});
+        });
+        lab.api.edit(Kind::Node, "node-1", |node| {
+            node["status"]["images"] = json!(["a", "b"]);
+        });
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["metadata"]["labels"] = json!({"a": "b"});
+        });
+        lab.rest(60).await;
+        lab.assert_quiet(mark);
+    });
+}
+
+#[test]
+fn a_service_that_is_edited_100_times_ends_in_the_last_state_with_few_writes() {
+    simulate(15, async |lab| {
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        lab.served("shop/web").await;
+        let mark = lab.journal.mark();
+        for port in 1..=100 {
+            lab.api.set_ports("shop/web", &[Port(1000 + port, "TCP")]);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        lab.settle().await;
+        assert_eq!(
+            lab.service("shop/web")["status"]["loadBalancer"]["ingress"][0]["ports"][0]["port"],
+            1100
+        );
+        let writes = lab.effects(mark, Target::Service).len();
+        assert!(writes <= 40, "{writes} writes");
+        lab.assert_steady().await;
+    });
+}
+
+#[test]
+fn a_provider_that_fails_ten_times_is_one_condition_and_one_event() {
+    simulate(16, async |lab| {
+        lab.cloud.fail(
+            Call::Ensure,
+            &ProviderError::transient("the cloud is down"),
+            10,
+        );
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        lab.until("it has failed ten times", |lab| {
+            lab.cloud.faults_left() == 0
+        })
+        .await;
+        // Finalizer and failure, once each.
+        assert_eq!(lab.effects(0, Target::Service).len(), 2, "{}", lab.dump());
+        assert_eq!(lab.api.events(), ["SyncLoadBalancerFailed shop/web"]);
+        lab.settle().await;
+        lab.until("the success is told", |lab| lab.api.events().len() == 2)
+            .await;
+        assert_eq!(lab.effects(0, Target::Service).len(), 3);
+    });
+}
+
+#[test]
+fn failures_back_off_to_minutes_and_start_anew_after_a_success() {
+    simulate(17, async |lab| {
+        lab.cloud.fail(
+            Call::Ensure,
+            &ProviderError::transient("the cloud is down"),
+            1000,
+        );
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        lab.rest(3600).await;
+        let calls = lab.cloud.calls("ensure");
+        // 8 within the first 255 s, then one every 150 to 300 s.
+        assert!((15..=35).contains(&calls), "{calls} calls in an hour");
+        lab.cloud.heal();
+        lab.settle().await;
+        lab.cloud.fail(
+            Call::Ensure,
+            &ProviderError::transient("the cloud is down"),
+            1,
+        );
+        let start = tokio::time::Instant::now();
+        lab.api.set_ports("shop/web", &[Port(81, "TCP")]);
+        lab.settle().await;
+        assert!(
+            start.elapsed() <= Duration::from_secs(8),
+            "{:?}",
+            start.elapsed()
+        );
+    });
+}
+
+/// A cloud that asks for patience gets it, and it does not count as a failure.
+#[test]
+fn a_throttled_call_waits_as_long_as_it_was_told() {
+    simulate(18, async |lab| {
+        let error = ProviderError::Throttled {
+            retry_after: Duration::from_secs(7),
+        };
+        lab.cloud.fail(Call::Ensure, &error, 5);
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        let start = tokio::time::Instant::now();
+        lab.settle().await;
+        let took = start.elapsed().as_secs();
+        // The echo of the condition that says so may cost one early try.
+        assert!((27..=42).contains(&took), "{took} s");
+        assert_eq!(lab.effects(0, Target::Service).len(), 3, "{}", lab.dump());
+    });
+}
+
+/// Trouble of the API server is no reason to do anything twice in the cloud.
+#[test]
+fn writes_that_the_server_refuses_are_tried_again() {
+    simulate(19, async |lab| {
+        lab.api.refuse_writes(500, 6);
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        lab.settle().await;
+        assert_eq!(lab.effects(0, Target::Cloud).len(), 4, "{}", lab.dump());
+        lab.assert_steady().await;
+    });
+}

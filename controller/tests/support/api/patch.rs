@@ -1,0 +1,307 @@
+//! What a patch makes of an object: strategic merge for Services (finalizers by value,
+//! conditions by type, ingress whole), JSON merge for classes.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value};
+
+use super::requests::conflict;
+use super::{Api, Kind, Refused, texts};
+use crate::support::journal::Link;
+
+const DELETE_FINALIZERS: &str = "$deleteFromPrimitiveList/finalizers";
+const STANDARD: &str = "service.kubernetes.io/load-balancer-cleanup";
+
+/// A Service after a patch of its status.
+pub(super) fn service(
+    api: &Api,
+    link: &Link,
+    object: &Value,
+    patch: &Value,
+) -> Result<Value, Refused> {
+    let forbid = |what: String| {
+        api.journal
+            .violation(format!("{}: {what}: {patch}", link.name()));
+    };
+    for key in keys(patch) {
+        if !["metadata", "status"].contains(&key.as_str()) {
+            forbid(format!("a patch of {key}"));
+        }
+    }
+    for key in keys(&patch["metadata"]) {
+        if !["uid", "resourceVersion", "finalizers", DELETE_FINALIZERS].contains(&key.as_str()) {
+            forbid(format!("a patch of metadata.{key}"));
+        }
+    }
+    for key in keys(&patch["status"]) {
+        if !["loadBalancer", "conditions"].contains(&key.as_str()) {
+            forbid(format!("a patch of status.{key}"));
+        }
+    }
+    if patch["metadata"]["uid"].is_null() {
+        forbid("a patch that could hit another Service of the name".to_owned());
+    }
+    preconditions(Kind::Service, object, &patch["metadata"])?;
+    let mut object = object.clone();
+    finalizers(api, link, &mut object, &patch["metadata"])?;
+    conditions(&mut object, &patch["status"]["conditions"], &forbid);
+    ingress(&mut object, &patch["status"], &forbid)?;
+    Ok(object)
+}
+
+fn preconditions(kind: Kind, object: &Value, meta: &Value) -> Result<(), Refused> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if let Some(uid) = meta["uid"]
+        .as_str()
+        .filter(|uid| object["metadata"]["uid"] != *uid)
+    {
+        return Err((
+            422,
+            "Invalid",
+            format!(
+                "{} \"{name}\" is invalid: metadata.uid: Invalid value: \"{uid}\": field is immutable",
+                kind.name()
+            ),
+        ));
+    }
+    if meta["resourceVersion"].is_string()
+        && meta["resourceVersion"] != object["metadata"]["resourceVersion"]
+    {
+        return Err(conflict(kind, name));
+    }
+    Ok(())
+}
+
+fn finalizers(api: &Api, link: &Link, object: &mut Value, meta: &Value) -> Result<(), Refused> {
+    let uid = object["metadata"]["uid"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let mut all = texts(&object["metadata"]["finalizers"]);
+    let new: Vec<String> = texts(&meta["finalizers"])
+        .into_iter()
+        .filter(|it| !all.contains(it))
+        .collect();
+    if !new.is_empty() && object["metadata"].get("deletionTimestamp").is_some() {
+        let what = format!(
+            "Service \"{}\" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {new:?}",
+            object["metadata"]["name"]
+        );
+        return Err((422, "Invalid", what));
+    }
+    all.extend(new);
+    for gone in texts(&meta[DELETE_FINALIZERS]) {
+        if !gone.starts_with("ballast.dev/") && gone != STANDARD {
+            api.journal.violation(format!(
+                "{} takes off the foreign finalizer {gone}",
+                link.name()
+            ));
+        }
+        // Invariant 1: off only after all is gone.
+        let class = gone
+            .strip_prefix("ballast.dev/")
+            .filter(|class| api.cloud_holds(&uid, class));
+        if let Some(class) = class {
+            let what = format!(
+                "{} takes {gone} off, and class {class} still has a load balancer for {uid}",
+                link.name()
+            );
+            api.journal.violation(what);
+        }
+        all.retain(|finalizer| *finalizer != gone);
+    }
+    set_finalizers(object, all);
+    Ok(())
+}
+
+/// An empty list is no list.
+pub(super) fn set_finalizers(object: &mut Value, all: Vec<String>) {
+    if all.is_empty() {
+        object["metadata"]
+            .as_object_mut()
+            .unwrap()
+            .remove("finalizers");
+    } else {
+        object["metadata"]["finalizers"] = all.into();
+    }
+}
+
+fn conditions(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) {
+    let Some(changes) = patch.as_array() else {
+        return;
+    };
+    let mut all = object["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    for change in changes.iter().rev() {
+        let kind = change["type"].as_str().unwrap_or_default();
+        if !kind.starts_with("ballast.dev/") {
+            forbid(format!("a foreign condition {kind:?}"));
+        }
+        let at = all.iter().position(|condition| condition["type"] == kind);
+        if change["$patch"] == "delete" {
+            all.retain(|condition| condition["type"] != kind);
+            continue;
+        }
+        if !is_sound(change) {
+            forbid(format!("a condition that is not valid: {change}"));
+        }
+        match at {
+            Some(at) => merge(&mut all[at], change),
+            None => all.insert(0, change.clone()),
+        }
+    }
+    if all.is_empty() {
+        object["status"]
+            .as_object_mut()
+            .unwrap()
+            .remove("conditions");
+    } else {
+        object["status"]["conditions"] = all.into();
+    }
+}
+
+/// What `metav1.Condition` demands, and the real server does not check.
+fn is_sound(condition: &Value) -> bool {
+    let text = |field: &str| condition[field].as_str().unwrap_or_default();
+    ["True", "False", "Unknown"].contains(&text("status"))
+        && text("reason").starts_with(|first: char| first.is_ascii_uppercase())
+        && text("reason").chars().all(char::is_alphanumeric)
+        && !text("message").is_empty()
+        && text("message").len() <= 32_768
+        && text("lastTransitionTime")
+            .parse::<jiff::Timestamp>()
+            .is_ok()
+}
+
+fn ingress(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) -> Result<(), Refused> {
+    let Some(balancer) = patch.get("loadBalancer") else {
+        return Ok(());
+    };
+    for key in keys(balancer) {
+        if key != "ingress" {
+            forbid(format!("a patch of status.loadBalancer.{key}"));
+        }
+    }
+    let entries = balancer["ingress"].as_array().cloned().unwrap_or_default();
+    // Invariant 2: an address is never taken back by a patch.
+    if entries.is_empty() {
+        forbid("status.loadBalancer is cleared".to_owned());
+    }
+    if object["spec"]["type"] != "LoadBalancer" {
+        let what = format!(
+            "Service {} is invalid: status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'",
+            object["metadata"]["name"]
+        );
+        return Err((422, "Invalid", what));
+    }
+    for entry in &entries {
+        let ip = entry["ip"].as_str().map(|ip| ip.parse::<IpAddr>().is_ok());
+        let mode = entry["ipMode"]
+            .as_str()
+            .map(|mode| ["VIP", "Proxy"].contains(&mode));
+        let sound = match (ip, entry["hostname"].as_str()) {
+            (Some(true), None) => mode == Some(true),
+            (None, Some(_)) => mode.is_none(),
+            _ => false,
+        };
+        if !sound {
+            forbid(format!("an ingress that is not valid: {entry}"));
+        }
+    }
+    // Invariant 2: clouds here never move an address, so neither does a status.
+    let ips = |entries: &[Value]| {
+        entries
+            .iter()
+            .map(|entry| entry["ip"].clone())
+            .collect::<Vec<_>>()
+    };
+    let old = object["status"]["loadBalancer"]["ingress"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if !old.is_empty() && ips(&old) != ips(&entries) {
+        forbid(format!("the address changes from {:?}", ips(&old)));
+    }
+    object["status"]["loadBalancer"]["ingress"] = entries.into();
+    Ok(())
+}
+
+/// A class after a merge patch of it or of its status.
+pub(super) fn class(
+    api: &Api,
+    object: &Value,
+    of_status: bool,
+    patch: &Value,
+) -> Result<Value, Refused> {
+    let allowed: &[&str] = if of_status {
+        &["status"]
+    } else {
+        &["metadata"]
+    };
+    let meta: &[&str] = &["resourceVersion", "finalizers"];
+    if keys(patch)
+        .iter()
+        .any(|key| !allowed.contains(&key.as_str()))
+        || keys(&patch["metadata"])
+            .iter()
+            .any(|key| !meta.contains(&key.as_str()))
+    {
+        api.journal
+            .violation(format!("a patch of more of a class than is ours: {patch}"));
+    }
+    let mut after = object.clone();
+    if of_status {
+        merge(&mut after, patch);
+        return Ok(after);
+    }
+    if patch["metadata"]["resourceVersion"].is_null() {
+        api.journal.violation(format!(
+            "finalizers of a class replaced without a guard: {patch}"
+        ));
+    }
+    preconditions(Kind::Class, object, &patch["metadata"])?;
+    let (before, now) = (
+        texts(&object["metadata"]["finalizers"]),
+        texts(&patch["metadata"]["finalizers"]),
+    );
+    let foreign = |all: &[String]| {
+        all.iter()
+            .filter(|it| !it.starts_with("ballast.dev/"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    if foreign(&before) != foreign(&now) {
+        api.journal.violation(format!(
+            "foreign finalizers of a class changed: {before:?} to {now:?}"
+        ));
+    }
+    set_finalizers(&mut after, now);
+    Ok(after)
+}
+
+/// RFC 7386.
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(changes) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = Value::Object(Map::new());
+    }
+    for (key, change) in changes {
+        if change.is_null() {
+            object.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut object[key], change);
+        }
+    }
+}
+
+fn keys(value: &Value) -> Vec<String> {
+    value
+        .as_object()
+        .map(|object| object.keys().cloned().collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,203 @@
+//! A cloud in memory that outlives the controllers; [`provider`] is the way to it.
+//!
+//! A load balancer takes three mutating calls (create with tags, configure, commit), a
+//! release two (empty, delete), so that a crash can leave half-made things behind. Each
+//! is an effect in the journal.
+
+mod provider;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ballast_provider::{Cause, Change, LoadBalancer, ProviderError, TargetSet, mark};
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+pub use self::provider::CloudFactory;
+use super::api::Api;
+use super::journal::Journal;
+
+/// The cloud.
+pub struct Cloud {
+    api: Arc<Api>,
+    journal: Arc<Journal>,
+    state: Mutex<Inner>,
+    changes: broadcast::Sender<(String, Change)>,
+}
+
+#[derive(Default)]
+struct Inner {
+    balancers: BTreeMap<String, Lb>,
+    targets: BTreeMap<String, TargetSet>,
+    faults: VecDeque<(Call, ProviderError)>,
+    /// How long a new load balancer takes until traffic flows.
+    provisioning: Duration,
+    /// How long a deletion takes.
+    deleting: Duration,
+    last_address: u32,
+    calls: BTreeMap<&'static str, usize>,
+}
+
+/// One load balancer.
+#[derive(Clone, Debug)]
+pub struct Lb {
+    pub tags: BTreeMap<String, String>,
+    /// Which instance made it.
+    pub by: String,
+    pub addresses: Vec<IpAddr>,
+    /// What it was last configured as.
+    pub shape: Option<LoadBalancer>,
+    pub active_at: Option<Instant>,
+    pub gone_at: Option<Instant>,
+}
+
+/// Which call a fault is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Restore,
+    Ensure,
+    Retarget,
+    Release,
+}
+
+// === impl Cloud ===
+
+impl Cloud {
+    pub fn new(api: &Arc<Api>) -> Arc<Self> {
+        let cloud = Arc::new(Self {
+            api: Arc::clone(api),
+            journal: Arc::clone(&api.journal),
+            state: Mutex::default(),
+            changes: broadcast::Sender::new(1024),
+        });
+        let this = Arc::downgrade(&cloud);
+        api.ask_cloud(move |uid, class| {
+            this.upgrade().is_some_and(|cloud| {
+                cloud
+                    .lock()
+                    .balancers
+                    .values()
+                    .any(|lb| lb.is_of(uid) && lb.tag(mark::CLASS) == class && !lb.retained())
+            })
+        });
+        cloud
+    }
+
+    /// Everything in it, by name.
+    pub fn balancers(&self) -> BTreeMap<String, Lb> {
+        self.lock().balancers.clone()
+    }
+
+    /// What carries our cluster's tag and was not kept on purpose.
+    pub fn ours(&self) -> Vec<Lb> {
+        let all = self.balancers().into_values();
+        all.filter(|lb| lb.tag(mark::CLUSTER) == self.cluster() && !lb.retained())
+            .collect()
+    }
+
+    pub fn of(&self, uid: &str) -> Vec<Lb> {
+        self.ours().into_iter().filter(|lb| lb.is_of(uid)).collect()
+    }
+
+    pub fn targets(&self, class: &str) -> Option<TargetSet> {
+        self.lock().targets.get(class).cloned()
+    }
+
+    /// Puts something there that the controller did not make.
+    pub fn plant(&self, name: &str, lb: Lb) {
+        self.lock().balancers.insert(name.to_owned(), lb);
+        self.journal.changed();
+    }
+
+    /// Makes the next calls of a kind fail.
+    pub fn fail(&self, call: Call, error: &ProviderError, times: usize) {
+        let faults = std::iter::repeat_n((call, error.clone()), times);
+        self.lock().faults.extend(faults);
+    }
+
+    pub fn heal(&self) {
+        self.lock().faults.clear();
+    }
+
+    pub fn faults_left(&self) -> usize {
+        self.lock().faults.len()
+    }
+
+    pub fn take_time(&self, provisioning: Duration, deleting: Duration) {
+        let mut state = self.lock();
+        state.provisioning = provisioning;
+        state.deleting = deleting;
+    }
+
+    /// How often a call was made, read-only or not.
+    pub fn calls(&self, call: &'static str) -> usize {
+        self.lock().calls.get(call).copied().unwrap_or_default()
+    }
+
+    /// Somebody deletes it in the cloud's console.
+    pub fn vandalise(&self, uid: &str) {
+        let lbs: Vec<(String, Lb)> = self
+            .balancers()
+            .into_iter()
+            .filter(|(_, lb)| lb.is_of(uid))
+            .collect();
+        for (name, lb) in lbs {
+            self.lock().balancers.remove(&name);
+            self.tell(&lb, Cause::Gone);
+        }
+        self.journal.changed();
+    }
+
+    /// The UID of the namespace `kube-system`.
+    pub fn cluster(&self) -> String {
+        let namespace = self
+            .api
+            .get(super::api::Kind::Namespace, "kube-system")
+            .unwrap();
+        namespace["metadata"]["uid"].as_str().unwrap().to_owned()
+    }
+
+    fn tell(&self, lb: &Lb, cause: Cause) {
+        if let Some(id) = mark::service_of(&lb.tags) {
+            let _ = self
+                .changes
+                .send((lb.tag(mark::CLASS), Change { id, cause }));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Lb ===
+
+impl Lb {
+    pub fn tag(&self, key: &str) -> String {
+        self.tags.get(key).cloned().unwrap_or_default()
+    }
+
+    pub fn is_of(&self, uid: &str) -> bool {
+        self.tags
+            .get(mark::SERVICE_UID)
+            .is_some_and(|tag| tag == uid)
+    }
+
+    pub fn retained(&self) -> bool {
+        self.tags.contains_key(mark::RETAINED)
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.active_at.is_some_and(|at| at <= Instant::now()) && self.gone_at.is_none()
+    }
+}
+
+/// The UIDs that load balancers are for.
+pub fn uids(balancers: &[Lb]) -> BTreeSet<String> {
+    balancers
+        .iter()
+        .map(|lb| lb.tag(mark::SERVICE_UID))
+        .collect()
+}

@@ -1,0 +1,450 @@
+//! The provider of one class in one instance: what the controller sees of the cloud.
+//!
+//! Every mutating call is checked before it happens: the finalizer is on the Service, the
+//! object is ours, there is no second one, and no other call for the same key.
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ballast::instance::Factory;
+use ballast_crds::ProviderSettings;
+use ballast_provider::{
+    Address, Balancer, Cause, Change, Ingress, IpMode, Key, LoadBalancer, Mark, Observed, Owned,
+    PortStatus, Provider, ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId,
+    State, TargetSet, mark,
+};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::time::Instant;
+
+use super::{Call, Cloud, Inner, Lb};
+use crate::support::journal::{Dead, Effect, Link, Target};
+
+/// Builds providers over one instance's link.
+pub struct CloudFactory {
+    pub cloud: Arc<Cloud>,
+    pub link: Link,
+}
+
+/// One class's provider in one instance.
+struct CloudProvider {
+    cloud: Arc<Cloud>,
+    link: Link,
+    mark: Mark,
+    restored: Mutex<bool>,
+    listened: Mutex<bool>,
+    busy: Mutex<HashSet<String>>,
+}
+
+/// A key that is being worked on.
+struct Turn<'a> {
+    provider: &'a CloudProvider,
+    key: String,
+}
+
+// === impl CloudFactory ===
+
+impl Factory for CloudFactory {
+    fn build(&self, _: &ProviderSettings, mark: Mark) -> Result<Arc<dyn Provider>, ProviderError> {
+        Ok(Arc::new(CloudProvider {
+            cloud: Arc::clone(&self.cloud),
+            link: self.link.clone(),
+            mark,
+            restored: Mutex::new(false),
+            listened: Mutex::new(false),
+            busy: Mutex::default(),
+        }))
+    }
+}
+
+// === impl CloudProvider ===
+
+impl CloudProvider {
+    /// What every call goes through: the way, the rules, the faults.
+    async fn call(&self, call: Call, name: &'static str) -> Result<(), ProviderError> {
+        self.link.to_cloud().await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        self.link.to_cloud().await;
+        if call != Call::Restore && !*self.restored.lock().unwrap() {
+            self.cloud
+                .journal
+                .violation(format!("{name} before restore"));
+        }
+        let mut state = self.cloud.lock();
+        *state.calls.entry(name).or_default() += 1;
+        let fault = state.faults.iter().position(|(of, _)| *of == call);
+        let fault = fault.and_then(|at| state.faults.remove(at));
+        drop(state);
+        self.cloud.journal.changed();
+        fault.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// One mutating call: it happens, or nobody ever hears of it again.
+    async fn mutate<R>(
+        &self,
+        verb: &'static str,
+        uid: &str,
+        detail: String,
+        act: impl FnOnce(&mut Inner) -> R + Send,
+    ) -> R {
+        let effect = Effect::of(
+            Target::Cloud,
+            verb,
+            uid,
+            format!("{} {detail}", self.mark.class),
+        );
+        let result = self
+            .cloud
+            .journal
+            .effect(&self.link, effect, || act(&mut self.cloud.lock()));
+        match result {
+            Ok(result) => {
+                // Between two calls others get their turn.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                self.link.to_cloud().await;
+                result
+            }
+            Err(Dead) => pending().await,
+        }
+    }
+
+    /// Invariant 1 before an effect, invariant 6 on what it is about.
+    fn check(&self, verb: &str, uid: &str, lb: Option<&Lb>, making: bool) {
+        let violation = |what: &str| {
+            self.cloud
+                .journal
+                .violation(format!("{} {verb}s for {uid}: {what}", self.link.name()));
+        };
+        if making && !self.cloud.api.guards(uid, &self.mark.class) {
+            violation("the finalizer is not on the Service");
+        }
+        if lb.is_some_and(|lb| !self.mark.owns(&lb.tags)) {
+            violation("not ours");
+        }
+    }
+
+    fn turn(&self, key: &str) -> Turn<'_> {
+        if !self.busy.lock().unwrap().insert(key.to_owned()) {
+            self.cloud
+                .journal
+                .violation(format!("two calls at once for {key}"));
+        }
+        Turn {
+            provider: self,
+            key: key.to_owned(),
+        }
+    }
+
+    fn name(&self, uid: &str) -> String {
+        self.mark.name("bl", &Key(uid.to_owned()))
+    }
+
+    async fn create(&self, name: &str, wanted: &LoadBalancer, recorded: &[IpAddr]) {
+        let uid = &wanted.id.uid;
+        self.check("create", uid, None, true);
+        let mut tags = self.mark.tags(&wanted.id);
+        tags.insert(
+            mark::CREATED_AT.to_owned(),
+            "2025-06-15T00:00:00Z".to_owned(),
+        );
+        self.mutate("create", uid, name.to_owned(), |state| {
+            // Two controllers with a class each may overlap: each releases its own.
+            let same =
+                |lb: &Lb| lb.tag(mark::CLASS) == self.mark.class || lb.by == self.link.name();
+            let twice = state
+                .balancers
+                .values()
+                .any(|lb| lb.is_of(uid) && !lb.retained() && same(lb));
+            if twice || state.balancers.contains_key(name) {
+                self.cloud
+                    .journal
+                    .violation(format!("a second load balancer for {uid}"));
+            }
+            let addresses = if recorded.is_empty() {
+                state.last_address += 1;
+                vec![IpAddr::V4(Ipv4Addr::from(
+                    u32::from(Ipv4Addr::new(198, 51, 100, 0)) + state.last_address,
+                ))]
+            } else {
+                recorded.to_vec()
+            };
+            let lb = Lb {
+                tags,
+                by: self.link.name().to_owned(),
+                addresses,
+                shape: None,
+                active_at: None,
+                gone_at: None,
+            };
+            state.balancers.insert(name.to_owned(), lb);
+        })
+        .await;
+    }
+
+    async fn commit(&self, name: &str, wanted: &LoadBalancer) {
+        let uid = &wanted.id.uid;
+        let before = self.cloud.lock().balancers.get(name).cloned();
+        self.check("configure", uid, before.as_ref(), true);
+        let ports: Vec<u16> = wanted
+            .listeners
+            .iter()
+            .map(|listener| listener.port)
+            .collect();
+        self.mutate("configure", uid, format!("{ports:?}"), |state| {
+            // Somebody may have deleted it meanwhile.
+            if let Some(lb) = state.balancers.get_mut(name) {
+                lb.tags.remove(mark::APPLIED);
+                lb.shape = Some(wanted.clone());
+            }
+        })
+        .await;
+        let took = self
+            .mutate("commit", uid, String::new(), |state| {
+                let provisioning = state.provisioning;
+                let lb = state.balancers.get_mut(name)?;
+                lb.tags.insert(mark::APPLIED.to_owned(), digest(wanted));
+                let fresh = lb.active_at.is_none();
+                lb.active_at.get_or_insert(Instant::now() + provisioning);
+                fresh.then_some(provisioning)
+            })
+            .await;
+        let Some(took) = took.filter(|took| !took.is_zero()) else {
+            return;
+        };
+        let (cloud, name) = (Arc::clone(&self.cloud), name.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(took).await;
+            let lb = cloud.lock().balancers.get(&name).cloned();
+            if let Some(lb) = lb {
+                cloud.tell(&lb, Cause::Active);
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Provider for CloudProvider {
+    fn key(&self, load_balancer: &LoadBalancer) -> Key {
+        Key(load_balancer.id.uid.clone())
+    }
+
+    fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
+        match balancer.members[0].load_balancer.listeners.len() {
+            0..=50 => Ok(()),
+            many => Err(Refusal::new(
+                Reason::Unsupported,
+                format!("spec.ports has {many} entries: this cloud takes 50"),
+            )),
+        }
+    }
+
+    async fn restore(&self, _: Vec<Recorded>) -> Result<(), ProviderError> {
+        self.call(Call::Restore, "restore").await?;
+        if std::mem::replace(&mut *self.restored.lock().unwrap(), true) {
+            self.cloud.journal.violation("restored twice");
+        }
+        Ok(())
+    }
+
+    async fn ensure(
+        &self,
+        balancer: &Balancer,
+    ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        let _turn = self.turn(&balancer.key.0);
+        self.call(Call::Ensure, "ensure").await?;
+        let [member] = balancer.members.as_slice() else {
+            self.cloud
+                .journal
+                .violation(format!("a balancer of {} members", balancer.members.len()));
+            return Err(ProviderError::transient("not one member"));
+        };
+        let wanted = &member.load_balancer;
+        let name = self.name(&wanted.id.uid);
+        let mut before = self.cloud.lock().balancers.get(&name).cloned();
+        if let Some(gone) = before.as_ref().and_then(|lb| lb.gone_at) {
+            // Half released: the rest goes first, and then a new one is made.
+            if gone > Instant::now() {
+                return Ok(vec![(wanted.id.clone(), releasing())]);
+            }
+            self.check("delete", &wanted.id.uid, before.as_ref(), false);
+            self.mutate("delete", &wanted.id.uid, name.clone(), |state| {
+                state.balancers.remove(&name)
+            })
+            .await;
+            before = None;
+        }
+        if before.is_none() {
+            self.create(&name, wanted, &member.recorded).await;
+        }
+        let applied = before.and_then(|lb| lb.tags.get(mark::APPLIED).cloned());
+        if applied != Some(digest(wanted)) {
+            self.commit(&name, wanted).await;
+        }
+        let lb = self.cloud.lock().balancers.get(&name).cloned();
+        let Some(lb) = lb else {
+            return Err(ProviderError::transient("it vanished"));
+        };
+        Ok(vec![(wanted.id.clone(), observed(&lb, wanted))])
+    }
+
+    async fn retarget(&self, targets: &TargetSet, _: &[Key]) -> Result<(), ProviderError> {
+        self.call(Call::Retarget, "retarget").await?;
+        let class = self.mark.class.clone();
+        if self.cloud.targets(&class).as_ref() != Some(targets) {
+            let detail = format!("{} targets", targets.len());
+            self.mutate("retarget", "", detail, |state| {
+                state.targets.insert(class, targets.clone())
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
+        let _turn = self.turn(&id.uid);
+        self.call(Call::Release, "release").await?;
+        let name = self.name(&id.uid);
+        let Some(lb) = self
+            .cloud
+            .lock()
+            .balancers
+            .get(&name)
+            .cloned()
+            .filter(|lb| !lb.retained())
+        else {
+            return Ok(Released::Gone);
+        };
+        self.check("release", &id.uid, Some(&lb), false);
+        if removal == Removal::Retain {
+            self.mutate("retain", &id.uid, name.clone(), |state| {
+                if let Some(lb) = state.balancers.get_mut(&name) {
+                    lb.tags.insert(mark::RETAINED.to_owned(), "true".to_owned());
+                }
+            })
+            .await;
+            return Ok(Released::Gone);
+        }
+        if lb.gone_at.is_none() {
+            self.mutate("empty", &id.uid, name.clone(), |state| {
+                let gone = Instant::now() + state.deleting;
+                if let Some(lb) = state.balancers.get_mut(&name) {
+                    lb.gone_at = Some(gone);
+                    lb.shape = None;
+                }
+            })
+            .await;
+        }
+        let gone = self
+            .cloud
+            .lock()
+            .balancers
+            .get(&name)
+            .and_then(|lb| lb.gone_at);
+        if gone.is_some_and(|at| at > Instant::now()) {
+            return Ok(Released::InProgress {
+                retry_after: Duration::from_secs(1),
+            });
+        }
+        self.mutate("delete", &id.uid, name.clone(), |state| {
+            state.balancers.remove(&name)
+        })
+        .await;
+        Ok(Released::Gone)
+    }
+
+    async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
+        let all = self
+            .cloud
+            .balancers()
+            .into_iter()
+            .filter(|(_, lb)| self.mark.owns(&lb.tags));
+        Ok(all
+            .map(|(name, lb)| Owned {
+                id: mark::service_of(&lb.tags),
+                name,
+                tags: lb.tags,
+            })
+            .collect())
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        if std::mem::replace(&mut *self.listened.lock().unwrap(), true) {
+            self.cloud.journal.violation("changes() twice");
+        }
+        let (class, link, receive) = (
+            self.mark.class.clone(),
+            self.link.clone(),
+            self.cloud.changes.subscribe(),
+        );
+        futures::stream::unfold(receive, move |mut receive| {
+            let (class, link) = (class.clone(), link.clone());
+            async move {
+                loop {
+                    let (of, change) = receive.recv().await.ok()?;
+                    link.to_cloud().await;
+                    if of == class {
+                        return Some((change, receive));
+                    }
+                }
+            }
+        })
+        .boxed()
+    }
+}
+
+// === impl Turn ===
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.provider.busy.lock().unwrap().remove(&self.key);
+    }
+}
+
+fn observed(lb: &Lb, wanted: &LoadBalancer) -> Observed {
+    let ports: Vec<PortStatus> = wanted
+        .listeners
+        .iter()
+        .map(|listener| PortStatus {
+            port: listener.port,
+            protocol: listener.protocol,
+            error: None,
+        })
+        .collect();
+    let ingress = lb.addresses.iter().map(|ip| Ingress {
+        address: Address::Ip(*ip, IpMode::Proxy),
+        ports: ports.clone(),
+    });
+    let state = if lb.is_active() {
+        State::Programmed
+    } else {
+        State::Pending {
+            reason: Reason::Provisioning,
+            message: "The load balancer is being made".to_owned(),
+            retry_after: None,
+        }
+    };
+    Observed {
+        ingress: ingress.collect(),
+        state,
+    }
+}
+
+/// What was there before is still on its way out.
+fn releasing() -> Observed {
+    Observed {
+        ingress: Vec::new(),
+        state: State::Pending {
+            reason: Reason::Releasing,
+            message: "The former load balancer is being removed".to_owned(),
+            retry_after: Some(Duration::from_secs(1)),
+        },
+    }
+}
+
+fn digest(wanted: &LoadBalancer) -> String {
+    mark::digest([serde_json::to_string(wanted).unwrap().as_str()])
+}

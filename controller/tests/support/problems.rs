@@ -1,0 +1,241 @@
+//! What a world without problems looks like, told from what the users want and what
+//! exists. It knows nothing of how the controller works.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ballast_provider::{TargetSet, mark};
+use serde_json::Value;
+
+use super::api::{Kind, texts};
+use super::lab::Lab;
+
+const STANDARD: &str = "service.kubernetes.io/load-balancer-cleanup";
+
+/// Everything that is not as it should be.
+pub fn of(lab: &Lab) -> Vec<String> {
+    let mut problems = Vec::new();
+    let services = lab.api.all(Kind::Service);
+    let classes = lab.api.all(Kind::Class);
+    let mut wanted = BTreeMap::new();
+    for (key, service) in &services {
+        let mut say = |what: String| problems.push(format!("{key}: {what}"));
+        match class_of(service, &classes).filter(|_| !lab.refused.contains_key(key)) {
+            Some(class) => {
+                wanted.insert(text(&service["metadata"]["uid"]), class.clone());
+                served(lab, key, service, &class, &mut say);
+            }
+            None => unserved(lab, key, service, &classes, &mut say),
+        }
+    }
+    cloud(lab, &wanted, &mut |what| problems.push(what));
+    for (name, class) in &classes {
+        let holders = services
+            .values()
+            .filter(|service| ours(service).contains(name))
+            .count();
+        let guarded =
+            texts(&class["metadata"]["finalizers"]).contains(&"ballast.dev/in-use".to_owned());
+        if guarded != (holders > 0) {
+            problems.push(format!(
+                "class {name}: guarded: {guarded}, holders: {holders}"
+            ));
+        }
+        if class["metadata"].get("deletionTimestamp").is_some() && holders == 0 {
+            problems.push(format!("class {name} is still there"));
+        }
+    }
+    problems
+}
+
+/// The class that is to serve a Service now.
+fn class_of(service: &Value, classes: &BTreeMap<String, Value>) -> Option<String> {
+    let deleting = service["metadata"].get("deletionTimestamp").is_some();
+    if service["spec"]["type"] != "LoadBalancer" || deleting {
+        return None;
+    }
+    let class = match service["spec"]["loadBalancerClass"].as_str() {
+        Some(class) => class.strip_prefix("ballast.dev/")?.to_owned(),
+        None => match ours(service)
+            .first()
+            .filter(|_| finalizers(service).contains(STANDARD))
+        {
+            Some(class) => class.clone(),
+            None => oldest_default(classes)?,
+        },
+    };
+    classes.contains_key(&class).then_some(class)
+}
+
+fn oldest_default(classes: &BTreeMap<String, Value>) -> Option<String> {
+    let alive = |class: &&Value| {
+        class["spec"]["default"] == true && class["metadata"].get("deletionTimestamp").is_none()
+    };
+    let age = |class: &&Value| {
+        (
+            text(&class["metadata"]["creationTimestamp"]),
+            text(&class["metadata"]["name"]),
+        )
+    };
+    let oldest = classes.values().filter(alive).min_by_key(age)?;
+    Some(text(&oldest["metadata"]["name"]))
+}
+
+fn served(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
+    let mut expected = BTreeSet::from([format!("ballast.dev/{class}")]);
+    if service["spec"].get("loadBalancerClass").is_none() {
+        expected.insert(STANDARD.to_owned());
+    }
+    let finalizers: BTreeSet<String> = finalizers(service)
+        .into_iter()
+        .filter(|it| it.starts_with("ballast.dev/") || it == STANDARD)
+        .collect();
+    if finalizers != expected {
+        say(format!("finalizers {finalizers:?}, not {expected:?}"));
+    }
+    let lbs = lab.cloud.of(&text(&service["metadata"]["uid"]));
+    let [lb] = lbs.as_slice() else {
+        return say(format!("{} load balancers", lbs.len()));
+    };
+    if lb.tag(mark::CLASS) != class {
+        say(format!(
+            "its load balancer is of the class {}",
+            lb.tag(mark::CLASS)
+        ));
+    }
+    let ports = ports(&service["spec"]["ports"]);
+    let shape = lb.shape.iter().flat_map(|shape| &shape.listeners);
+    let listeners: BTreeSet<(u64, String)> = shape
+        .map(|listener| (u64::from(listener.port), listener.protocol.to_string()))
+        .collect();
+    if !lb.is_active() {
+        say("its load balancer is not active".to_owned());
+    }
+    if ports != listeners || !lb.tags.contains_key(mark::APPLIED) {
+        say(format!("listeners {listeners:?}, not {ports:?}"));
+    }
+    let ips: Vec<String> = lb.addresses.iter().map(ToString::to_string).collect();
+    if lab.addresses(key) != ips {
+        say(format!("publishes {:?}, not {ips:?}", lab.addresses(key)));
+    }
+    for entry in service["status"]["loadBalancer"]["ingress"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        if self::ports(&entry["ports"]) != ports {
+            say(format!("publishes the ports {}", entry["ports"]));
+        }
+    }
+    let status = |kind: &str| {
+        lab.condition(key, kind)
+            .map(|it| text(&it["status"]))
+            .unwrap_or_default()
+    };
+    if (status("Accepted").as_str(), status("Programmed").as_str()) != ("True", "True") {
+        say(format!("conditions {}", service["status"]["conditions"]));
+    }
+}
+
+fn unserved(
+    lab: &Lab,
+    key: &str,
+    service: &Value,
+    classes: &BTreeMap<String, Value>,
+    say: &mut dyn FnMut(String),
+) {
+    let held: Vec<String> = ours(service)
+        .into_iter()
+        .filter(|class| classes.contains_key(class))
+        .collect();
+    if !held.is_empty() {
+        say(format!("held by {held:?}"));
+    }
+    let meta = &service["metadata"];
+    if meta.get("deletionTimestamp").is_some()
+        && finalizers(service)
+            .iter()
+            .all(|it| it.starts_with("ballast.dev/"))
+    {
+        say("still there".to_owned());
+    }
+    if let Some(reason) = lab.refused.get(key) {
+        let accepted = lab.condition(key, "Accepted").unwrap_or_default();
+        if accepted["status"] != "False" || accepted["reason"] != *reason {
+            say(format!("not refused as {reason}: {accepted}"));
+        }
+    } else {
+        let conditions = service["status"]["conditions"].as_array();
+        let stale = |it: &Value| text(&it["type"]).starts_with("ballast.dev/");
+        if conditions.is_some_and(|all| all.iter().any(stale))
+            && meta.get("deletionTimestamp").is_none()
+        {
+            say(format!(
+                "stale conditions {}",
+                service["status"]["conditions"]
+            ));
+        }
+    }
+}
+
+/// Nothing leaked, and the targets are the eligible nodes.
+fn cloud(lab: &Lab, wanted: &BTreeMap<String, String>, say: &mut dyn FnMut(String)) {
+    for lb in lab.cloud.ours() {
+        let uid = lb.tag(mark::SERVICE_UID);
+        if wanted.get(&uid) != Some(&lb.tag(mark::CLASS)) {
+            say(format!(
+                "leaked: a load balancer of {} for {uid} ({})",
+                lb.tag(mark::CLASS),
+                lb.tag(mark::SERVICE)
+            ));
+        }
+    }
+    let nodes: BTreeSet<String> = lab
+        .api
+        .all(Kind::Node)
+        .into_iter()
+        .filter(|(_, node)| {
+            let label = &node["metadata"]["labels"]["node.kubernetes.io/exclude-from-external-load-balancers"];
+            label.is_null() || label == "false"
+        })
+        .map(|(name, _)| name)
+        .collect();
+    for class in wanted.values() {
+        let targets: BTreeSet<String> = match lab.cloud.targets(class) {
+            Some(TargetSet::Nodes(targets)) => {
+                targets.into_iter().map(|target| target.name).collect()
+            }
+            None => BTreeSet::new(),
+        };
+        if targets != nodes {
+            say(format!("targets of {class} are {targets:?}, not {nodes:?}"));
+        }
+    }
+}
+
+/// The classes whose finalizers a Service carries.
+fn ours(service: &Value) -> Vec<String> {
+    let all = finalizers(service).into_iter();
+    all.filter_map(|it| it.strip_prefix("ballast.dev/").map(str::to_owned))
+        .collect()
+}
+
+fn finalizers(object: &Value) -> BTreeSet<String> {
+    texts(&object["metadata"]["finalizers"])
+        .into_iter()
+        .collect()
+}
+
+fn ports(list: &Value) -> BTreeSet<(u64, String)> {
+    let all = list.as_array().into_iter().flatten();
+    all.map(|port| {
+        (
+            port["port"].as_u64().unwrap_or_default(),
+            text(&port["protocol"]),
+        )
+    })
+    .collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

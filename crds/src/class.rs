@@ -1,0 +1,187 @@
+//! `LoadBalancerClass`: which provider serves the Services that name it, and how.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A class NAME serves the Services with `spec.loadBalancerClass: ballast.dev/NAME`.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "ballast.dev",
+    version = "v1alpha1",
+    kind = "LoadBalancerClass",
+    plural = "loadbalancerclasses",
+    shortname = "lbclass",
+    category = "ballast",
+    status = "LoadBalancerClassStatus",
+    doc = "Which provider gives load balancers to the Services that name this class, and how.",
+    derive = "PartialEq",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("the name of a LoadBalancerClass has at most 63 characters: it becomes part of a finalizer and of tags"),
+    printcolumn(json_path = ".status.provider", name = "Provider", type_ = "string"),
+    printcolumn(json_path = ".spec.default", name = "Default", type_ = "boolean"),
+    printcolumn(json_path = ".status.loadBalancers", name = "Load balancers", type_ = "integer"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Accepted\")].reason", name = "Accepted", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".metadata.creationTimestamp", name = "Age", type_ = "date")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("[has(self.aws), has(self.l2), has(self.mock)].filter(set, set).size() == 1").message("exactly one of spec.aws, spec.l2 and spec.mock must be set"),
+    validation = Rule::new("has(self.aws) == has(oldSelf.aws) && has(self.l2) == has(oldSelf.l2) && has(self.mock) == has(oldSelf.mock)").message("the provider of a class cannot be changed: create another class and move the Services"),
+)]
+pub struct LoadBalancerClassSpec {
+    /// Also take Services without `spec.loadBalancerClass`. Only the oldest default
+    /// class is effective. A live Service never moves to another class.
+    #[serde(default)]
+    pub default: bool,
+
+    /// Be the default class although another service controller runs in this
+    /// cluster; without it such a class is `Contested` and takes nothing.
+    #[serde(default)]
+    pub force_default: bool,
+
+    /// How many Services may have a load balancer of this class; more are refused
+    /// with `QuotaExceeded`. Those that have one keep it, then the oldest come first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_load_balancers: Option<i32>,
+
+    /// What becomes of a load balancer whose Service goes.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+
+    /// AWS Network Load Balancers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<AwsSettings>,
+
+    /// Addresses announced on the local network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l2: Option<L2Settings>,
+
+    /// Load balancers of a `ballast mock-cloud`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mock: Option<MockSettings>,
+}
+
+/// What becomes of a load balancer whose Service goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It is deleted.
+    #[default]
+    Delete,
+    /// It stays in the cloud, tagged as retained.
+    Retain,
+}
+
+/// Settings of the AWS provider.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.region == oldSelf.region").message("spec.aws.region cannot be changed: create another class and move the Services"))]
+pub struct AwsSettings {
+    /// The region the load balancers live in, such as `eu-central-1`.
+    #[schemars(length(min = 1, max = 32))]
+    pub region: String,
+}
+
+/// Settings of the L2 provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct L2Settings {}
+
+/// Settings of the mock provider.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.endpoint == oldSelf.endpoint").message("spec.mock.endpoint cannot be changed: the load balancers of the old cloud would be left behind; create another class and move the Services"))]
+pub struct MockSettings {
+    /// Where the mock cloud's API answers, such as `http://127.0.0.1:8111`.
+    #[schemars(length(max = 253), regex(pattern = r"^http://[^/?#\s]+$"))]
+    pub endpoint: String,
+}
+
+/// What the controller reports about a class; written at most once in 5 seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancerClassStatus {
+    /// `aws`, `l2` or `mock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+
+    /// Services that have, or are getting, a load balancer of this class.
+    #[serde(default)]
+    pub load_balancers: i64,
+
+    /// Those of them through which traffic can flow.
+    #[serde(default)]
+    pub programmed: i64,
+
+    /// `Accepted`: the settings are valid and the class takes Services.
+    /// `Ready`: the provider answers. `InUse`: who uses it. `Default`: whether it takes
+    /// Services without a class, or who does instead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The provider of a class with its settings, as one value instead of three options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderSettings {
+    /// AWS NLB.
+    Aws(AwsSettings),
+    /// Local network.
+    L2(L2Settings),
+    /// Mock cloud.
+    Mock(MockSettings),
+}
+
+/// Which provider a class has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// AWS NLB.
+    Aws,
+    /// Local network.
+    L2,
+    /// Mock cloud.
+    Mock,
+}
+
+// === impl LoadBalancerClassSpec ===
+
+impl LoadBalancerClassSpec {
+    /// The one provider this class names; `None` if it names none or several, which
+    /// the API server refuses and the controller therefore only sees from a broken CRD.
+    pub fn provider(&self) -> Option<ProviderSettings> {
+        match (&self.aws, &self.l2, &self.mock) {
+            (Some(aws), None, None) => Some(ProviderSettings::Aws(aws.clone())),
+            (None, Some(l2), None) => Some(ProviderSettings::L2(l2.clone())),
+            (None, None, Some(mock)) => Some(ProviderSettings::Mock(mock.clone())),
+            _ => None,
+        }
+    }
+}
+
+// === impl ProviderSettings ===
+
+impl ProviderSettings {
+    /// Which provider it is.
+    pub const fn kind(&self) -> ProviderKind {
+        match self {
+            Self::Aws(_) => ProviderKind::Aws,
+            Self::L2(_) => ProviderKind::L2,
+            Self::Mock(_) => ProviderKind::Mock,
+        }
+    }
+}
+
+// === impl ProviderKind ===
+
+impl ProviderKind {
+    /// The spelling in `spec` and in `status.provider`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aws => "aws",
+            Self::L2 => "l2",
+            Self::Mock => "mock",
+        }
+    }
+}

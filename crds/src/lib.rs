@@ -1,0 +1,77 @@
+//! The Kubernetes API of Ballast: group `ballast.dev`, version `v1alpha1`.
+//!
+//! This crate owns the types and is the source of `crds/crds.yaml` (written by
+//! `ballast crds`, kept true by a test). It depends on nothing of ours. Rules that
+//! the API server can check stand here as CEL, so that a mistake is answered at
+//! `kubectl apply` and never reaches the controller.
+
+// The derive repeats the types in a private module, where `pub` says nothing.
+#![allow(unreachable_pub)]
+
+pub mod class;
+
+pub use class::{
+    AwsSettings, DeletionPolicy, L2Settings, LoadBalancerClass, LoadBalancerClassSpec,
+    LoadBalancerClassStatus, MockSettings, ProviderKind, ProviderSettings,
+};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The API group, and the prefix of every annotation, condition and finalizer of ours.
+pub const GROUP: &str = "ballast.dev";
+
+/// All CRDs, in the order in which they are printed.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    vec![LoadBalancerClass::crd()]
+}
+
+/// All CRDs as one multi-document YAML, as `ballast crds` prints it.
+pub fn yaml() -> Result<String, serde_yaml_ng::Error> {
+    all().iter().try_fold(String::new(), |mut text, crd| {
+        text.push_str("---\n");
+        text.push_str(&serde_yaml_ng::to_string(crd)?);
+        Ok(text)
+    })
+}
+
+/// `ballast.dev/NAME`: what a Service puts into `spec.loadBalancerClass`, and the
+/// finalizer that says which class has to clean up.
+pub fn class_key(class: &str) -> String {
+    format!("{GROUP}/{class}")
+}
+
+/// The class that a `spec.loadBalancerClass` or a finalizer names, if it is one of ours.
+pub fn class_of_key(key: &str) -> Option<&str> {
+    key.strip_prefix(GROUP)?.strip_prefix('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_keys_round_trip_and_foreign_ones_are_none() {
+        assert_eq!(class_of_key(&class_key("local")), Some("local"));
+        for foreign in [
+            "example.com/local",
+            "ballast.devil/x",
+            "local",
+            "ballast.dev",
+        ] {
+            assert_eq!(class_of_key(foreign), None, "{foreign}");
+        }
+    }
+
+    /// `make crds` writes the file; this test is why nobody forgets.
+    #[test]
+    fn the_committed_yaml_is_what_the_types_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/crds.yaml");
+        let committed = std::fs::read_to_string(path).unwrap();
+        assert_eq!(
+            committed,
+            yaml().unwrap(),
+            "run `make crds` and commit the result"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! Who is measured, as processes: each with the rights of a `ServiceAccount`, on the same
+//! host as the API server, and each a fresh process per measurement.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::Contender;
+use super::bed::Bed;
+use super::usage;
+use crate::{Host, eventually, installation};
+
+const BALLAST: &str = "ballast-1";
+const REFERENCE: &str = "reference-1";
+const REFERENCE_USER: &str = "system:serviceaccount:bench:reference";
+const REFERENCE_COUNTS: &str = "http://127.0.0.1:8099/counts";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a contender is to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Task {
+    /// Services at once, for the raw loop.
+    pub(crate) concurrency: usize,
+    /// Services are there already.
+    pub(crate) backlog: bool,
+}
+
+/// A contender that runs.
+#[derive(Debug)]
+pub(crate) struct Live {
+    /// The name of its process in the lab.
+    pub(crate) process: String,
+    contender: Contender,
+}
+
+/// How often the reference controller called its cloud.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) ensures: u32,
+    pub(crate) updates: u32,
+}
+
+impl Contender {
+    /// Who it is to the API server, as the audit log names it.
+    pub(crate) const fn user(self) -> &'static str {
+        match self {
+            Self::Ballast | Self::Raw => installation::USER,
+            Self::Reference | Self::ReferenceDefaults => REFERENCE_USER,
+        }
+    }
+
+    /// Starts it; it may not be ready yet.
+    pub(crate) async fn start(self, bed: &Bed<'_>, task: Task) -> Result<Live> {
+        let process = match self {
+            Self::Ballast => {
+                bed.ballast
+                    .spawn_controller(BALLAST, &["--simulate"])
+                    .await?;
+                BALLAST.to_owned()
+            }
+            Self::Reference => {
+                let flags = [
+                    "--concurrent-service-syncs=10",
+                    "--kube-api-qps=-1",
+                    "--kube-api-burst=-1",
+                ];
+                reference(bed, &flags).await?
+            }
+            Self::ReferenceDefaults => reference(bed, &[]).await?,
+            Self::Raw => {
+                let concurrency = task.concurrency.to_string();
+                let mut flags = vec!["--concurrency", &concurrency];
+                flags.extend(task.backlog.then_some("--backlog"));
+                bed.begin("raw", &flags, &bed.account).await?.name
+            }
+        };
+        Ok(Live {
+            process,
+            contender: self,
+        })
+    }
+}
+
+async fn reference(bed: &Bed<'_>, flags: &[&str]) -> Result<String> {
+    let (program, kubeconfig) = &bed.reference;
+    let fixed = [
+        program.display().to_string(),
+        format!("--kubeconfig={}", kubeconfig.display()),
+    ];
+    let flags = flags.iter().map(|&flag| flag.to_owned());
+    bed.lab
+        .spawn(
+            REFERENCE,
+            Host::ControlPlane,
+            fixed.into_iter().chain(flags),
+            &[],
+        )
+        .await?;
+    Ok(REFERENCE.to_owned())
+}
+
+impl Live {
+    /// Waits until it works and has nothing left to do.
+    pub(crate) async fn idle(&self, bed: &Bed<'_>) -> Result<()> {
+        match self.contender {
+            Contender::Ballast => {
+                bed.ballast.leader(&[BALLAST]).await?;
+                bed.ballast.controller_ready(BALLAST).await?;
+            }
+            Contender::Reference | Contender::ReferenceDefaults => {
+                eventually(PATIENCE, || self.counts(bed)).await?;
+            }
+            Contender::Raw => {
+                eventually(PATIENCE, || async {
+                    let log = bed.lab.log(&self.process)?;
+                    log.lines()
+                        .any(|line| line == "ready")
+                        .then_some(())
+                        .context("not ready")
+                })
+                .await?;
+            }
+        }
+        usage::quiet(bed.lab, PATIENCE).await
+    }
+
+    /// How often the cloud of the reference controller was called.
+    pub(crate) async fn counts(&self, bed: &Bed<'_>) -> Result<Counts> {
+        Ok(serde_json::from_str(&bed.get(REFERENCE_COUNTS).await?)?)
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(self, bed: &Bed<'_>) -> Result<()> {
+        bed.lab.stop(&self.process).await.map(drop)
+    }
+}

@@ -1,0 +1,238 @@
+//! The order of a run: rounds of contenders, each on a state of its own.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use anyhow::{Context, Result, bail};
+
+use super::bed::{self, Bed};
+use super::{Contender, Sample, Scenario, Values, scenario, writes};
+use crate::{Cache, Lab, Progress};
+
+/// The reference controller with its defaults makes five Services a second.
+const DEFAULTS_AT_MOST: u32 = 100;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is measured.
+    pub scenarios: Vec<Scenario>,
+    /// Who.
+    pub contenders: Vec<Contender>,
+    /// How often.
+    pub rounds: u32,
+    /// How many Services instead of each scenario's own number.
+    pub services: Option<u32>,
+    /// Services at once in the raw loop: the best of these is taken.
+    pub sweep: Vec<usize>,
+    /// Part of the labs' names.
+    pub name: String,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Every measurement.
+    pub samples: Vec<Sample>,
+    /// What the raw loop did best with, by scenario.
+    pub concurrency: Vec<(Scenario, usize)>,
+}
+
+/// A run under way.
+struct Run {
+    options: Options,
+    reference: PathBuf,
+    progress: Progress,
+    outcome: Outcome,
+}
+
+/// Measures all that is asked for.
+pub async fn run(options: Options) -> Result<Outcome> {
+    if options.rounds == 0 || options.sweep.is_empty() {
+        bail!("nothing to measure: --repeat and --sweep need at least one");
+    }
+    let progress = Progress::new(true);
+    let reference =
+        tokio::task::spawn_blocking(move || Cache::ensure(progress)?.reference(progress)).await??;
+    let mut run = Run {
+        options,
+        reference,
+        progress,
+        outcome: Outcome {
+            samples: vec![],
+            concurrency: vec![],
+        },
+    };
+    let (counted, timed): (Vec<_>, Vec<_>) = run
+        .options
+        .scenarios
+        .clone()
+        .into_iter()
+        .partition(|scenario| *scenario == Scenario::Writes);
+    // Writing an audit log takes time, so times are measured without.
+    if !counted.is_empty() {
+        run.on_lab(true, |run, bed| Box::pin(run.count(bed)))
+            .await?;
+    }
+    if !timed.is_empty() {
+        run.on_lab(false, |run, bed| Box::pin(run.time(bed, timed)))
+            .await?;
+    }
+    Ok(run.outcome)
+}
+
+/// Work on a bed.
+type Work<'f> = Pin<Box<dyn Future<Output = Result<()>> + 'f>>;
+
+impl Run {
+    /// A lab for one kind of measurement, taken down at the end.
+    async fn on_lab<F>(&mut self, audit: bool, work: F) -> Result<()>
+    where
+        F: for<'f> FnOnce(&'f mut Self, &'f Bed<'f>) -> Work<'f>,
+    {
+        let kind = if audit { "writes" } else { "times" };
+        let name = format!("{}-{kind}", self.options.name);
+        self.progress.say(format!("booting the lab {name}"));
+        let lab = Lab::start(bed::options(&name, audit)).await?;
+        let made = Bed::make(&lab, self.reference.clone()).await;
+        let worked = match &made {
+            Ok(bed) => work(self, bed).await,
+            Err(_) => Ok(()),
+        };
+        drop(made?);
+        let worked = lab.explain(worked).await;
+        lab.down().await?;
+        worked
+    }
+
+    /// Writes do not depend on chance: once is enough.
+    async fn count(&mut self, bed: &Bed<'_>) -> Result<()> {
+        bed.save("empty").await?;
+        let scenario = Scenario::Writes;
+        for contender in self.contenders(scenario) {
+            self.progress
+                .say(format!("writes of {}", contender.title()));
+            let services = self.services(scenario, contender);
+            let values = writes::writes(bed, contender, services).await?;
+            self.note(scenario, contender, 1, values);
+            bed.restore("empty").await?;
+        }
+        Ok(())
+    }
+
+    async fn time(&mut self, bed: &Bed<'_>, scenarios: Vec<Scenario>) -> Result<()> {
+        bed.save("empty").await?;
+        for scenario in scenarios {
+            let snapshot = match scenario {
+                Scenario::Backlog1000 | Scenario::Backlog5000 => {
+                    scenario::fill(
+                        bed,
+                        self.services(scenario, Contender::Ballast),
+                        self.progress,
+                    )
+                    .await?
+                }
+                Scenario::Load | Scenario::Writes => "empty".to_owned(),
+            };
+            self.rounds(bed, scenario, &snapshot).await?;
+        }
+        Ok(())
+    }
+
+    async fn rounds(&mut self, bed: &Bed<'_>, scenario: Scenario, snapshot: &str) -> Result<()> {
+        let mut contenders = self.contenders(scenario);
+        let mut concurrency = self.options.sweep[0];
+        if contenders.contains(&Contender::Raw) {
+            concurrency = self.sweep(bed, scenario, snapshot).await?;
+            self.outcome.concurrency.push((scenario, concurrency));
+        }
+        for round in 1..=self.options.rounds {
+            for contender in contenders.clone() {
+                if contender == Contender::ReferenceDefaults && round > 1 {
+                    continue;
+                }
+                let values = self
+                    .measure(bed, scenario, snapshot, contender, concurrency)
+                    .await
+                    .with_context(|| format!("{} of {}", scenario.title(), contender.title()))?;
+                self.note(scenario, contender, round, values);
+            }
+            // Whoever was first is last in the next round.
+            contenders.rotate_left(1);
+        }
+        Ok(())
+    }
+
+    /// The best concurrency of the raw loop.
+    async fn sweep(&mut self, bed: &Bed<'_>, scenario: Scenario, snapshot: &str) -> Result<usize> {
+        let sweep = self.options.sweep.clone();
+        if let [only] = sweep[..] {
+            return Ok(only);
+        }
+        let mut best = (f64::INFINITY, sweep[0]);
+        for concurrency in sweep {
+            let values = self
+                .measure(bed, scenario, snapshot, Contender::Raw, concurrency)
+                .await?;
+            let value = values.get(scenario.key()).copied().unwrap_or(f64::NAN);
+            self.progress.say(format!(
+                "{}: raw loop, {concurrency} at once: {value:.2}",
+                scenario.title()
+            ));
+            if value < best.0 {
+                best = (value, concurrency);
+            }
+        }
+        Ok(best.1)
+    }
+
+    async fn measure(
+        &self,
+        bed: &Bed<'_>,
+        scenario: Scenario,
+        snapshot: &str,
+        contender: Contender,
+        concurrency: usize,
+    ) -> Result<Values> {
+        bed.restore(snapshot).await?;
+        let services = self.services(scenario, contender);
+        match scenario {
+            Scenario::Backlog1000 | Scenario::Backlog5000 => {
+                scenario::backlog(bed, contender, services, concurrency).await
+            }
+            Scenario::Load => scenario::load(bed, contender, services, concurrency).await,
+            Scenario::Writes => writes::writes(bed, contender, services).await,
+        }
+    }
+
+    fn note(&mut self, scenario: Scenario, contender: Contender, round: u32, values: Values) {
+        let value = values.get(scenario.key()).copied().unwrap_or(f64::NAN);
+        self.progress.say(format!(
+            "{}, round {round}, {}: {} {value:.2}",
+            scenario.title(),
+            contender.title(),
+            scenario.key()
+        ));
+        self.outcome.samples.push(Sample {
+            scenario,
+            contender,
+            round,
+            services: self.services(scenario, contender),
+            values,
+        });
+    }
+
+    fn services(&self, scenario: Scenario, contender: Contender) -> u32 {
+        let all = self.options.services.unwrap_or(scenario.services());
+        match contender {
+            Contender::ReferenceDefaults => all.min(DEFAULTS_AT_MOST),
+            _ => all,
+        }
+    }
+
+    fn contenders(&self, scenario: Scenario) -> Vec<Contender> {
+        let all = self.options.contenders.iter().copied();
+        all.filter(|contender| scenario.fits(*contender)).collect()
+    }
+}

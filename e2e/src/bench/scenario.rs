@@ -1,0 +1,144 @@
+//! The measurements of time, memory and processor time: a backlog, and a load.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::bed::Bed;
+use super::contender::{Live, Task};
+use super::usage::{self, Machine, Usage};
+use super::{Contender, Values};
+use crate::{Component, Progress};
+
+/// 100 Services take the reference controller 20 s as it is shipped.
+const LIMIT: Duration = Duration::from_mins(5);
+/// When every address is there, a contender may still be sending events.
+const AFTERMATH: Duration = Duration::from_secs(25);
+
+#[derive(Deserialize)]
+struct Seen {
+    first: f64,
+    last: f64,
+}
+
+#[derive(Deserialize)]
+struct Waits {
+    p50: f64,
+    p95: f64,
+    max: f64,
+    rate: f64,
+    seconds: f64,
+}
+
+/// The processor time of everybody, up to a moment.
+struct Books {
+    machine: Machine,
+    api_server: f64,
+    etcd: f64,
+}
+
+/// Services exist, then the contender starts.
+pub(crate) async fn backlog(
+    bed: &Bed<'_>,
+    contender: Contender,
+    services: u32,
+    concurrency: usize,
+) -> Result<Values> {
+    let (task, services) = (
+        Task {
+            concurrency,
+            backlog: true,
+        },
+        services.to_string(),
+    );
+    let observer = bed.user("observe", &["--services", &services]).await?;
+    let books = Books::open(bed).await?;
+    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    let live = contender.start(bed, task).await?;
+    let seen: Seen = observer.result(LIMIT).await?;
+    let mut values = Values::from([
+        ("start to last address, s", seen.last - start),
+        ("first write to last address, s", seen.last - seen.first),
+    ]);
+    // The raw loop has ended by itself, and with it what it used.
+    let used = (contender != Contender::Raw).then_some(&live);
+    books.close(bed, used, &mut values).await?;
+    live.stop(bed).await?;
+    Ok(values)
+}
+
+/// The contender runs, then Services are created as fast as the API server takes them.
+pub(crate) async fn load(
+    bed: &Bed<'_>,
+    contender: Contender,
+    services: u32,
+    concurrency: usize,
+) -> Result<Values> {
+    let task = Task {
+        concurrency,
+        backlog: false,
+    };
+    let live = contender.start(bed, task).await?;
+    live.idle(bed).await?;
+    let books = Books::open(bed).await?;
+    let services = services.to_string();
+    let user = bed.user("load", &["--services", &services]).await?;
+    let waits: Waits = user.result(LIMIT).await?;
+    let mut values = Values::from([
+        ("reply to address p50, ms", waits.p50),
+        ("reply to address p95, ms", waits.p95),
+        ("reply to address max, ms", waits.max),
+        ("created per second", waits.rate),
+        ("first create to last address, s", waits.seconds),
+    ]);
+    books.close(bed, Some(&live), &mut values).await?;
+    live.stop(bed).await?;
+    Ok(values)
+}
+
+/// Creates the Services of a backlog and keeps that state.
+pub(crate) async fn fill(bed: &Bed<'_>, services: u32, progress: Progress) -> Result<String> {
+    let snapshot = format!("backlog-{services}");
+    bed.restore("empty").await?;
+    progress.say(format!("creating {services} Services, once"));
+    let number = services.to_string();
+    bed.run::<serde_json::Value>("create", &["--services", &number])
+        .await?;
+    bed.save(&snapshot).await?;
+    Ok(snapshot)
+}
+
+impl Books {
+    async fn open(bed: &Bed<'_>) -> Result<Self> {
+        let (api_server, etcd) = (Component::ApiServer.name(), Component::Etcd.name());
+        Ok(Self {
+            machine: Machine::now()?,
+            api_server: Usage::of(bed.lab, &api_server).await?.cpu,
+            etcd: Usage::of(bed.lab, &etcd).await?.cpu,
+        })
+    }
+
+    /// When the work is done and all that it started.
+    async fn close(self, bed: &Bed<'_>, live: Option<&Live>, values: &mut Values) -> Result<()> {
+        usage::quiet(bed.lab, AFTERMATH).await?;
+        let now = Self::open(bed).await?;
+        let (api_server, etcd) = (now.api_server - self.api_server, now.etcd - self.etcd);
+        let all = now.machine.busy_since(self.machine);
+        values.extend([
+            ("processor of the API server, s", api_server),
+            ("processor of etcd, s", etcd),
+        ]);
+        let Some(live) = live else {
+            return Ok(());
+        };
+        let of = Usage::of(bed.lab, &live.process).await?;
+        values.extend([
+            ("resident, MB", of.resident),
+            ("resident at most, MB", of.peak),
+            ("processor, s", of.cpu),
+            ("processor of all else, s", all - api_server - etcd - of.cpu),
+        ]);
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! What one Service costs the API server, counted in its audit log: created, after a
+//! restart, when a node comes, deleted. Leases do not count, and what a class says of
+//! itself is told apart.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+
+use super::bed::Bed;
+use super::contender::{Live, Task};
+use super::{Contender, NAMESPACE, Values};
+use crate::{AuditEvent, eventually};
+
+/// Node changes are collected for up to 3 s.
+const STILL: Duration = Duration::from_secs(4);
+const LIMIT: Duration = Duration::from_mins(2);
+const TASK: Task = Task {
+    concurrency: 0,
+    backlog: false,
+};
+
+/// Counts the writes of one contender, on a bed that it alone uses.
+struct Counter<'a, 'b> {
+    bed: &'b Bed<'a>,
+    contender: Contender,
+    services: f64,
+    /// How many lines of the log are accounted for.
+    seen: usize,
+    values: Values,
+}
+
+/// The rows of one step: patches, events, and what a class says.
+type Rows = [&'static str; 3];
+
+const CREATE: Rows = [
+    "create: patches",
+    "create: events",
+    "create: of the class, all",
+];
+const RESTART: Rows = [
+    "restart: patches",
+    "restart: events",
+    "restart: of the class, all",
+];
+const NODE: Rows = [
+    "node added: patches",
+    "node added: events",
+    "node added: of the class, all",
+];
+const DELETE: Rows = [
+    "delete: patches",
+    "delete: events",
+    "delete: of the class, all",
+];
+
+/// One Service's life, for many of them at once.
+pub(crate) async fn writes(bed: &Bed<'_>, contender: Contender, services: u32) -> Result<Values> {
+    let mut counter = Counter {
+        bed,
+        contender,
+        services: f64::from(services),
+        seen: bed.lab.audit()?.len(),
+        values: Values::new(),
+    };
+    let live = contender.start(bed, TASK).await?;
+    live.idle(bed).await?;
+    let number = services.to_string();
+    bed.run::<serde_json::Value>("create", &["--services", &number])
+        .await?;
+    counter.step(CREATE).await?;
+
+    live.stop(bed).await?;
+    let live = contender.start(bed, TASK).await?;
+    live.idle(bed).await?;
+    counter.step(RESTART).await?;
+    counter.calls(&live).await?;
+
+    bed.add_node("bench-3").await?;
+    counter.step(NODE).await?;
+    counter.calls(&live).await?;
+
+    let all: Api<Service> = Api::namespaced(bed.lab.kube(), NAMESPACE);
+    all.delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await?;
+    eventually(LIMIT, || async {
+        let left = all.list_metadata(&ListParams::default()).await?.items.len();
+        ensure!(left == 0, "{left} Services are left");
+        Ok(())
+    })
+    .await?;
+    counter.step(DELETE).await?;
+    live.stop(bed).await?;
+    Ok(counter.values)
+}
+
+impl Counter<'_, '_> {
+    /// Waits until nothing is written any more and counts what was.
+    async fn step(&mut self, [patches, events, class]: Rows) -> Result<()> {
+        let (start, mut last) = (Instant::now(), (Instant::now(), 0));
+        let written = loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let log = self.bed.lab.audit()?;
+            let written = self.ours(&log);
+            if written.len() != last.1 {
+                last = (Instant::now(), written.len());
+            }
+            ensure!(start.elapsed() < LIMIT, "it does not stop writing");
+            if last.0.elapsed() > STILL {
+                self.seen = log.len();
+                break written;
+            }
+        };
+        let count = |resource: &str| {
+            let number = written.iter().filter(|it| it.resource == resource).count();
+            u32::try_from(number).map_or(f64::NAN, f64::from)
+        };
+        self.values
+            .insert(patches, count("services") / self.services);
+        self.values.insert(events, count("events") / self.services);
+        if self.contender == Contender::Ballast {
+            self.values.insert(class, count("loadbalancerclasses"));
+        }
+        Ok(())
+    }
+
+    fn ours(&self, log: &[AuditEvent]) -> Vec<AuditEvent> {
+        let mine = |it: &&AuditEvent| it.user == self.contender.user() && it.resource != "leases";
+        let new = log.get(self.seen..).unwrap_or_default();
+        new.iter().filter(mine).cloned().collect()
+    }
+
+    /// What the cloud of the reference controller was asked for, since its last start.
+    async fn calls(&mut self, live: &Live) -> Result<()> {
+        if self.contender != Contender::Ballast {
+            let counts = live.counts(self.bed).await?;
+            let per_service = |calls| f64::from(calls) / self.services;
+            self.values
+                .insert("since restart: ensures", per_service(counts.ensures));
+            self.values
+                .insert("since restart: updates", per_service(counts.updates));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! `make bench`: Ballast beside the reference service controller and beside a raw loop, on
+//! real Kubernetes. See `docs/benchmarks.md`. Needs root, as the lab does.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use ballast_e2e::bench::inside::{self, Job};
+use ballast_e2e::bench::run::{self, Options};
+use ballast_e2e::bench::{Contender, Scenario, report};
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Measures the controller: time, writes, memory.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Measure only this (comma-separated).
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Scenario::ALL)]
+    only: Vec<Scenario>,
+
+    /// Measure only these (comma-separated).
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Contender::ALL)]
+    contenders: Vec<Contender>,
+
+    /// How often; medians are told.
+    #[arg(long, default_value_t = 3, value_name = "ROUNDS")]
+    repeat: u32,
+
+    /// This many Services everywhere, for a quick look; goals then mean nothing.
+    #[arg(long, value_name = "NUMBER")]
+    services: Option<u32>,
+
+    /// Services at once in the raw loop; the best is taken.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NUMBERS",
+        default_value = "8,16,32,64,128"
+    )]
+    sweep: Vec<usize>,
+
+    /// How the result is printed on standard output.
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+
+    /// The labs' names begin with this.
+    #[arg(long, default_value = "bench", value_name = "NAME")]
+    name: String,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What the bench runs of itself beside the API server.
+    #[command(subcommand, hide = true)]
+    Inside(Job),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs: every measurement.
+    Json,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match execute(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: Cli) -> Result<()> {
+    if let Some(Command::Inside(job)) = cli.command {
+        return inside::run(job).await;
+    }
+    let outcome = run::run(Options {
+        scenarios: cli.only,
+        contenders: cli.contenders,
+        rounds: cli.repeat,
+        services: cli.services,
+        sweep: cli.sweep,
+        name: cli.name,
+    })
+    .await?;
+    match cli.output {
+        Output::Table => print!("{}", report::table(&outcome)),
+        Output::Json => println!("{:#}", report::json(&outcome)),
+    }
+    Ok(())
+}

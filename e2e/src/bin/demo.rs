@@ -1,0 +1,203 @@
+//! `make demo`: from nothing to a Service that answers from outside its cluster, and
+//! back to an empty cloud. Every step says what it does and how long it took; the first
+//! that fails ends the demo with a status that is not 0.
+//!
+//! `KEEP=1` leaves the cluster up and says how to use it. `BALLAST_LAB` names the lab.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use ballast_e2e::installation::Installation;
+use ballast_e2e::{Host, Lab, LabOptions, eventually};
+
+const WEB: &str = include_str!("../../manifests/web.yaml");
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let start = Instant::now();
+    match demo().await {
+        Ok(()) => {
+            println!("\nDone in {:.1} s.", start.elapsed().as_secs_f32());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo() -> Result<()> {
+    let keep = std::env::var("KEEP").is_ok_and(|value| !["", "0"].contains(&value.as_str()));
+    let lab = step(
+        "Boot a real Kubernetes: two nodes in network namespaces",
+        async {
+            let lab = Lab::start(LabOptions {
+                name: std::env::var("BALLAST_LAB").unwrap_or_else(|_| "demo".to_owned()),
+                nodes: 2,
+                progress: false,
+                ..LabOptions::default()
+            })
+            .await?;
+            let version = lab
+                .kubectl(&[
+                    "get",
+                    "nodes",
+                    "-o",
+                    "custom-columns=:metadata.name,:status.nodeInfo.kubeletVersion",
+                    "--no-headers",
+                ])
+                .await?;
+            Ok((indent(&version), lab))
+        },
+    )
+    .await?;
+    let shown = show(&lab).await;
+    let shown = lab.explain(shown).await;
+    if keep {
+        let address = address(&lab).await.unwrap_or_else(|_| "ADDRESS".to_owned());
+        let (name, kubeconfig) = (lab.name().to_owned(), lab.kubeconfig());
+        lab.detach().await?;
+        println!("\nThe cluster stays up (KEEP=1):");
+        println!("  target/debug/lab kubectl --name {name} -- get services");
+        println!(
+            "  target/debug/lab exec --name {name} client -- curl -s http://{address}/hostname"
+        );
+        println!(
+            "  export KUBECONFIG={}   # for programs of this machine",
+            kubeconfig.display()
+        );
+        println!("  target/debug/lab down --name {name}");
+        return shown;
+    }
+    shown?;
+    step("Take the cluster down", async {
+        lab.down().await.map(|()| (String::new(), ()))
+    })
+    .await
+}
+
+async fn show(lab: &Lab) -> Result<()> {
+    step(
+        "Deploy two web servers, and a Service of type LoadBalancer",
+        async {
+            lab.apply(WEB).await?;
+            lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])
+                .await?;
+            let service = lab.kubectl(&["get", "service", "web"]).await?;
+            ensure!(
+                service.contains("<pending>"),
+                "nobody can have given it an address yet:\n{service}"
+            );
+            Ok((indent(&service), ()))
+        },
+    )
+    .await?;
+    let ballast = step(
+        "Install Ballast: CRD, rights, a mock cloud, two controllers, a default class",
+        async {
+            let ballast = Installation::new(lab).await?;
+            ballast.start_cloud(&[]).await?;
+            ballast.start_controller("ballast-1", &[]).await?;
+            ballast.start_controller("ballast-2", &[]).await?;
+            ballast.mock_class("local", "default: true").await?;
+            Ok((String::new(), ballast))
+        },
+    )
+    .await?;
+    let address = step("The Service that said <pending> has an address", async {
+        let address = eventually(Duration::from_secs(20), || address(lab)).await?;
+        Ok((
+            indent(&lab.kubectl(&["get", "service", "web"]).await?),
+            address,
+        ))
+    })
+    .await?;
+    step(
+        "The address answers from outside the nodes, and both servers get their share",
+        async {
+            let pods = eventually(Duration::from_secs(20), || both_answer(lab, &address)).await?;
+            let hosts = format!(
+                "curl http://{address}/hostname from the client host:\n{}",
+                pods.into_iter().collect::<Vec<_>>().join("\n")
+            );
+            Ok((indent(&hosts), ()))
+        },
+    )
+    .await?;
+    step("It says what happened", async {
+        let conditions = lab
+            .kubectl(&["get", "service", "web", "-o", "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}"])
+            .await?;
+        let events = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=web,involvedObject.kind=Service", "-o", "custom-columns=:type,:reason,:message", "--no-headers"]).await?;
+        Ok((indent(&format!("{conditions}{events}")), ()))
+    })
+    .await?;
+    if std::env::var("KEEP").is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
+        return Ok(());
+    }
+    step(
+        "Delete the Service: the address stops answering, the cloud is empty",
+        async {
+            lab.kubectl(&["delete", "service", "web", "--timeout=30s"])
+                .await?;
+            eventually(Duration::from_secs(20), || async {
+                let left = ballast.load_balancers().await?.len();
+                ensure!(left == 0, "{left} load balancers are left");
+                Ok(())
+            })
+            .await?;
+            let silent = curl(lab, &address).await.is_err();
+            ensure!(silent, "{address} still answers");
+            Ok((String::new(), ()))
+        },
+    )
+    .await
+}
+
+async fn address(lab: &Lab) -> Result<String> {
+    let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
+    let ip = lab.kubectl(&["get", "service", "web", "-o", path]).await?;
+    if ip.is_empty() {
+        let all = lab
+            .kubectl(&["get", "service", "web", "-o", "jsonpath={.status}"])
+            .await?;
+        bail!("no address yet; status: {all}");
+    }
+    Ok(ip)
+}
+
+async fn both_answer(lab: &Lab, address: &str) -> Result<BTreeSet<String>> {
+    let mut pods = BTreeSet::new();
+    for _ in 0..20 {
+        pods.insert(curl(lab, address).await?);
+    }
+    ensure!(pods.len() == 2, "only {pods:?} answered in 20 requests");
+    Ok(pods)
+}
+
+async fn curl(lab: &Lab, address: &str) -> Result<String> {
+    let url = format!("http://{address}/hostname");
+    let output = lab
+        .exec(Host::Client, ["curl", "-gsf", "--max-time", "3", &url])
+        .await?;
+    output.ok().with_context(|| url.clone())
+}
+
+/// Runs one step and tells of it.
+async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>) -> Result<T> {
+    println!("\n▸ {what}");
+    let start = Instant::now();
+    let (shown, value) = work.await.with_context(|| format!("step \"{what}\""))?;
+    print!("{shown}");
+    println!("  {:.1} s", start.elapsed().as_secs_f32());
+    Ok(value)
+}
+
+fn indent(text: &str) -> String {
+    text.lines()
+        .fold(String::new(), |shown, line| shown + "    " + line + "\n")
+}

@@ -1,0 +1,167 @@
+//! `make test-long`: the `[Feature:LoadBalancer]` tests of Kubernetes' own end-to-end
+//! suite, against Ballast with the mock cloud on a lab of three nodes.
+//!
+//! The suite runs on the client behind the router: some of its tests fail by their own
+//! rule when the client's address is in the nodes' network. Its programs are built from
+//! the module that the lab is built from. The exit status is the suite's.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::installation::Installation;
+use ballast_e2e::{Host, Lab, LabOptions, Progress, Reach};
+use clap::Parser;
+
+const NODES: u8 = 3;
+const SUITE: &str = "upstream";
+/// Two tests of a quarter of an hour each are in here.
+const LIMIT: Duration = Duration::from_mins(100);
+
+/// Runs the upstream suite of Kubernetes against Ballast.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "Examples:\n  upstream\n  upstream --focus 'UDP service'\n  upstream --skip 'rolling update'"
+)]
+struct Args {
+    /// Only tests whose names match.
+    #[arg(long, default_value = r"Feature:LoadBalancer\]", value_name = "REGEX")]
+    focus: String,
+
+    /// No tests whose names match.
+    #[arg(long, default_value = "", value_name = "REGEX")]
+    skip: String,
+
+    /// Tests at once.
+    #[arg(long, default_value = "3", value_name = "NUMBER")]
+    procs: u8,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("upstream: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> Result<bool> {
+    let progress = Progress::new(true);
+    let programs = build(progress)?;
+    let lab = Lab::start(LabOptions {
+        name: SUITE.to_owned(),
+        nodes: NODES,
+        wait_dns: true,
+        audit: false,
+        ..LabOptions::default()
+    })
+    .await?;
+    let ballast = Installation::new(&lab).await?;
+    ballast.start_cloud(&[]).await?;
+    ballast.start_controller("ballast-1", &[]).await?;
+    ballast.mock_class("local", "default: true").await?;
+    progress.say("running the suite");
+    let kubeconfig = lab.kubeconfig_for_user("upstream", &["system:masters"], Reach::Inside)?;
+    let command = suite(args, &programs, &lab.program("kubectl"), &kubeconfig);
+    lab.spawn(
+        SUITE,
+        Host::FarClient,
+        command,
+        &[("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")],
+    )
+    .await?;
+    let passed = follow(&lab).await?;
+    lab.down().await?;
+    progress.say("done");
+    Ok(passed)
+}
+
+fn suite(args: &Args, programs: &Path, kubectl: &Path, kubeconfig: &Path) -> Vec<String> {
+    let mut command = vec![
+        programs.join("ginkgo").display().to_string(),
+        format!("--procs={}", args.procs),
+        "--timeout=95m".to_owned(),
+        "--no-color".to_owned(),
+        format!("--focus={}", args.focus),
+    ];
+    if !args.skip.is_empty() {
+        command.push(format!("--skip={}", args.skip));
+    }
+    command.extend([
+        programs.join("e2e.test").display().to_string(),
+        "--".to_owned(),
+        "--provider=skeleton".to_owned(),
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--kubectl-path={}", kubectl.display()),
+        format!("--num-nodes={NODES}"),
+        "--dump-logs-on-failure=false".to_owned(),
+        "--disable-log-dump".to_owned(),
+    ]);
+    command
+}
+
+/// Prints what the suite prints, until it ends.
+async fn follow(lab: &Lab) -> Result<bool> {
+    let start = Instant::now();
+    let mut printed = 0;
+    loop {
+        let ended = lab.wait_exit(SUITE, Duration::from_secs(2)).await;
+        let log = lab.log(SUITE)?;
+        print!("{}", log.get(printed..).unwrap_or_default());
+        printed = log.len();
+        if let Ok(exit) = ended {
+            return Ok(exit.code == Some(0));
+        }
+        ensure!(start.elapsed() < LIMIT, "the suite does not end");
+    }
+}
+
+/// Builds the suite and its runner beside the cluster's programs.
+fn build(progress: Progress) -> Result<PathBuf> {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/upstream");
+    std::fs::create_dir_all(&folder)?;
+    let folder = folder.canonicalize()?;
+    progress.say("building the suite (two minutes if Go's own cache is cold)");
+    for arguments in [
+        [
+            "test",
+            "-c",
+            "-trimpath",
+            "-o",
+            "e2e.test",
+            "k8s.io/kubernetes/test/e2e",
+        ]
+        .as_slice(),
+        [
+            "build",
+            "-trimpath",
+            "-o",
+            "ginkgo",
+            "github.com/onsi/ginkgo/v2/ginkgo",
+        ]
+        .as_slice(),
+    ] {
+        let mut arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        let output = arguments.len() - 2;
+        arguments[output] = folder.join(&arguments[output]).display().to_string();
+        let built = Command::new("go")
+            .args(&arguments)
+            .current_dir(&module)
+            .env("CGO_ENABLED", "0")
+            .output()
+            .context("go does not start")?;
+        let errors = String::from_utf8_lossy(&built.stderr);
+        ensure!(
+            built.status.success(),
+            "go {}:\n{errors}",
+            arguments.join(" ")
+        );
+    }
+    Ok(folder)
+}

@@ -1,0 +1,276 @@
+//! The cluster's binaries, built from the one Go module in `e2e/kubernetes` and kept in a
+//! cache folder whose name is the hash of everything they are built from. A file that has its
+//! final name is complete and is never written again.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::images;
+use crate::progress::Progress;
+
+/// Binary and Go package. Order is build order: what takes longest to compile first.
+const PROGRAMS: [(&str, &str); 10] = [
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    (
+        "kube-controller-manager",
+        "k8s.io/kubernetes/cmd/kube-controller-manager",
+    ),
+    ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    ("etcd", "go.etcd.io/etcd/server/v3"),
+    ("coredns", "./coredns"),
+    ("pause", "./pause"),
+    ("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
+];
+
+/// What decides over the binaries, beside the flags.
+const SOURCES: [&str; 4] = ["go.mod", "go.sum", "coredns/main.go", "pause/main.go"];
+
+/// Programs of the machine that a lab runs, and the Debian package of each.
+const TOOLS: [(&str, &str); 8] = [
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("runc", "runc"),
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+];
+
+/// Where Debian has the CNI plug-ins.
+pub(crate) const CNI_PLUGINS: &str = "/usr/lib/cni";
+
+const NO_GO: &str =
+    "go is missing, which builds Kubernetes: install Go 1.26 or newer and have it in PATH";
+
+/// A complete cache folder.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+impl Cache {
+    /// A folder that is known to be complete.
+    pub(crate) fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Its path.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// One of the binaries.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join("bin").join(name)
+    }
+
+    /// Builds what is missing. Others that want the same wait and then use it.
+    pub fn ensure(progress: Progress) -> Result<Self> {
+        let source = source();
+        let flags = flags(&source)?;
+        let dir = folder().join(key(&source, &flags)?);
+        let cache = Self { dir };
+        std::fs::create_dir_all(cache.dir.join("bin")).with_context(|| {
+            format!(
+                "cannot make {}; set BALLAST_CACHE to a folder that can be written",
+                cache.dir.display()
+            )
+        })?;
+        if !cache.complete()? {
+            let lock = File::create(cache.dir.join("lock"))?;
+            if lock.try_lock().is_err() {
+                progress.say("another process builds Kubernetes; waiting for it");
+                lock.lock()?;
+            }
+            cache.build(&source, &flags, progress)?;
+            images::ensure(&cache, progress)?;
+        }
+        Ok(cache)
+    }
+
+    /// Whatever has its final name was written to the end before it got it.
+    fn complete(&self) -> Result<bool> {
+        let images = images::archives(self)?;
+        Ok(PROGRAMS.iter().all(|(name, _)| self.program(name).exists())
+            && images.iter().all(|(_, path)| path.exists()))
+    }
+
+    fn build(&self, source: &Path, flags: &str, progress: Progress) -> Result<()> {
+        let missing: Vec<_> = PROGRAMS
+            .iter()
+            .filter(|(name, _)| !self.program(name).exists())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if !on_path("go") {
+            bail!(NO_GO);
+        }
+        progress.say(format!(
+            "building {} programs of Kubernetes (minutes if Go's own cache is cold)",
+            missing.len()
+        ));
+        for (name, package) in missing {
+            self.compile(source, flags, name, package)?;
+            progress.say(format!("built {name}"));
+        }
+        Ok(())
+    }
+
+    fn compile(&self, source: &Path, flags: &str, name: &str, package: &str) -> Result<()> {
+        let new = self.dir.join("bin").join(format!("{name}.new"));
+        let built = Command::new("go")
+            .args(["build", "-trimpath", "-ldflags", flags, "-o"])
+            .arg(&new)
+            .arg(package)
+            .current_dir(source)
+            .env("CGO_ENABLED", "0")
+            .stdin(Stdio::null())
+            .output()
+            .context("go does not start")?;
+        if !built.status.success() {
+            bail!(
+                "go build {package} failed:\n{}",
+                String::from_utf8_lossy(&built.stderr)
+            );
+        }
+        std::fs::rename(new, self.program(name))?;
+        Ok(())
+    }
+
+    /// The reference service controller that the benchmark compares with. No lab needs it,
+    /// so it is built when it is asked for, and has the hash of its source in its name.
+    pub fn reference(&self, progress: Progress) -> Result<PathBuf> {
+        let source = source();
+        let text = std::fs::read(source.join("reference/main.go"))
+            .context("cannot read e2e/kubernetes/reference/main.go")?;
+        let hash = crate::image::hex(&Sha256::digest(text));
+        let name = format!("service-controller-{}", &hash[..8]);
+        if !self.program(&name).exists() {
+            let lock = File::create(self.dir.join("lock"))?;
+            lock.lock()?;
+            if !self.program(&name).exists() {
+                if !on_path("go") {
+                    bail!(NO_GO);
+                }
+                self.compile(&source, &flags(&source)?, &name, "./reference")?;
+                progress.say("built the reference service controller");
+            }
+        }
+        Ok(self.program(&name))
+    }
+}
+
+/// Says in one line what to install, if anything.
+pub(crate) fn check_tools() -> Result<()> {
+    let mut packages: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(tool, _)| !on_path(tool))
+        .map(|(_, package)| *package)
+        .collect();
+    if !Path::new(CNI_PLUGINS).join("ptp").exists() {
+        packages.push("containernetworking-plugins");
+    }
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the lab needs programs that are not installed: apt-get install {}",
+        packages.join(" ")
+    )
+}
+
+/// Whether a program of that name is in PATH, or where system programs are.
+pub(crate) fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(system)
+        .any(|dir| dir.join(program).exists())
+}
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
+}
+
+fn folder() -> PathBuf {
+    std::env::var_os("BALLAST_CACHE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/kubernetes"),
+        |dir| PathBuf::from(dir).join("kubernetes"),
+    )
+}
+
+/// Stamps the version in, without which nodes report v0.0.0.
+fn flags(source: &Path) -> Result<String> {
+    let module = std::fs::read_to_string(source.join("go.mod"))?;
+    let version =
+        version(&module).context("e2e/kubernetes/go.mod requires no k8s.io/kubernetes")?;
+    let mut parts = version.trim_start_matches('v').split('.');
+    let (major, minor) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    Ok(format!(
+        "-s -w -X k8s.io/component-base/version.gitVersion={version} -X k8s.io/component-base/version.gitMajor={major} \
+         -X k8s.io/component-base/version.gitMinor={minor} -X k8s.io/client-go/pkg/version.gitVersion={version}"
+    ))
+}
+
+fn version(module: &str) -> Option<&str> {
+    module
+        .lines()
+        .find_map(|line| {
+            line.trim()
+                .trim_start_matches("require ")
+                .strip_prefix("k8s.io/kubernetes ")
+        })?
+        .split(' ')
+        .next()
+}
+
+fn key(source: &Path, flags: &str) -> Result<String> {
+    let mut hash = Sha256::new();
+    for file in SOURCES {
+        let text = std::fs::read(source.join(file))
+            .with_context(|| format!("cannot read e2e/kubernetes/{file}"))?;
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.update(flags);
+    hash.update(format!("{PROGRAMS:?}"));
+    Ok(crate::image::hex(&hash.finalize())[..16].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_module() {
+        assert_eq!(
+            version("require (\n\tk8s.io/kubernetes v1.36.3\n)"),
+            Some("v1.36.3")
+        );
+        assert_eq!(
+            version("require k8s.io/kubernetes v1.40.0 // indirect"),
+            Some("v1.40.0")
+        );
+        assert!(flags(&source()).unwrap().contains("gitVersion=v1."));
+    }
+
+    #[test]
+    fn another_flag_is_another_folder() {
+        let of = |flags| key(&source(), flags).unwrap();
+        assert_eq!(of("a"), of("a"));
+        assert_ne!(of("a"), of("b"));
+    }
+}

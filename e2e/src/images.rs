@@ -1,0 +1,154 @@
+//! The images that every node has: pause, agnhost, and the name server.
+//!
+//! They carry their upstream names, so that manifests written for a real cluster run as they are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use sha2::{Digest, Sha256};
+
+use crate::binaries::Cache;
+use crate::image::{Entry, Image, hex};
+use crate::progress::Progress;
+
+/// The image of a pod's own container.
+pub const PAUSE: &str = "registry.k8s.io/pause:3.10.1";
+/// The image of test pods. Has `sh`, `wget`, `nc` and `curl` too, where Debian's
+/// busybox-static and curl are installed.
+pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
+/// The image of the name server.
+pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.14.6";
+
+/// Raised when what is in the images changes.
+const RECIPE: u32 = 2;
+
+/// Where Debian has a busybox that needs no libraries.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// Called by the upstream suite in test pods. Has no static package, so its libraries go along.
+const CURL: &str = "/usr/bin/curl";
+
+/// What test pods call by name.
+const APPLETS: [&str; 28] = [
+    "sh", "ash", "cat", "cp", "cut", "date", "echo", "env", "false", "find", "grep", "head",
+    "hostname", "id", "ip", "ls", "mkdir", "nc", "nslookup", "ping", "printf", "ps", "rm", "seq",
+    "sleep", "tail", "true", "wget",
+];
+
+/// The archives of a cache, by the name of the image they hold.
+pub(crate) fn archives(cache: &Cache) -> Result<Vec<(&'static str, PathBuf)>> {
+    let dir = cache.dir().join("images").join(variant()?);
+    Ok([PAUSE, COREDNS, AGNHOST]
+        .map(|name| (name, dir.join(format!("{}.tar", short(name)))))
+        .to_vec())
+}
+
+/// Writes the archives that are missing.
+pub(crate) fn ensure(cache: &Cache, progress: Progress) -> Result<()> {
+    for (name, path) in archives(cache)? {
+        if path.exists() {
+            continue;
+        }
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
+        image(cache, name).write(&path)?;
+        progress.say(format!("wrote the image {name}"));
+    }
+    Ok(())
+}
+
+/// `agnhost` of `registry/path/agnhost:1`.
+fn short(reference: &str) -> &str {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    last.split(':').next().unwrap_or(last)
+}
+
+/// The images hold programs of the machine too; another version of those is another folder.
+fn variant() -> Result<String> {
+    let mut hash = Sha256::new();
+    for path in tools() {
+        let file = std::fs::metadata(&path)?;
+        hash.update(format!(
+            "{} {} {:?}\n",
+            path.display(),
+            file.len(),
+            file.modified()?
+        ));
+    }
+    Ok(format!("{RECIPE}-{}", &hex(&hash.finalize())[..8]))
+}
+
+/// Programs of the machine that agnhost's image gets, libraries included, as far as they are there.
+fn tools() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    if Path::new("/usr/share/doc/busybox-static").exists() && Path::new(BUSYBOX).exists() {
+        files.push(PathBuf::from(BUSYBOX));
+    }
+    if Path::new(CURL).exists() {
+        files.push(PathBuf::from(CURL));
+        files.extend(libraries(CURL));
+    }
+    files
+}
+
+/// The libraries of a program, by the paths under which it looks for them.
+fn libraries(program: &str) -> Vec<PathBuf> {
+    let Ok(output) = Command::new("ldd").arg(program).output() else {
+        return vec![];
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let path = |line: &str| {
+        line.split_ascii_whitespace()
+            .find(|word| word.starts_with('/'))
+            .map(PathBuf::from)
+    };
+    let mut found: Vec<PathBuf> = text.lines().filter_map(path).collect();
+    found.sort();
+    found
+}
+
+fn image(cache: &Cache, reference: &str) -> Image {
+    let program = short(reference);
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+    let mut entries = vec![
+        Entry::Folder("bin", 0o755),
+        Entry::Folder("etc", 0o755),
+        Entry::Folder("root", 0o700),
+        Entry::Folder("tmp", 0o1777),
+        Entry::Folder("usr", 0o755),
+        Entry::Folder("usr/bin", 0o755),
+        Entry::Folder("var", 0o755),
+        Entry::Text("etc/passwd", passwd.to_owned()),
+        Entry::Text("etc/group", "root:x:0:\nnogroup:x:65534:\n".to_owned()),
+        Entry::Text("etc/nsswitch.conf", "hosts: files dns\n".to_owned()),
+    ];
+    let tools = if program == "agnhost" {
+        tools()
+    } else {
+        vec![]
+    };
+    if tools.iter().any(|tool| tool.ends_with("busybox")) {
+        entries.extend(
+            APPLETS.map(|name| Entry::Link(format!("bin/{name}"), "/bin/busybox".to_owned())),
+        );
+    }
+    for tool in tools {
+        entries.push(Entry::Program(
+            tool.to_string_lossy().trim_start_matches('/').to_owned(),
+            tool,
+        ));
+    }
+    entries.push(Entry::Program(program.to_owned(), cache.program(program)));
+    Image {
+        reference: reference.to_owned(),
+        entrypoint: vec![format!("/{program}")],
+        user: if program == "pause" {
+            "65535:65535".to_owned()
+        } else {
+            String::new()
+        },
+        entries,
+    }
+}

@@ -1,0 +1,263 @@
+//! Ballast on a lab: CRDs, rights, a mock cloud, controllers. Used by the demo and by
+//! the tests, so that both run what a user would run: the built binary, as a process,
+//! with the rights of its own `ServiceAccount` and no others.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{CLOUD_RANGE_V4, CLOUD_RANGE_V6, Exit, Families, Host, Lab, Reach, Signal, eventually};
+
+const RBAC: &str = include_str!("../../deploy/rbac.yaml");
+const NAMESPACE: &str = "ballast-system";
+const ACCOUNT: &str = "ballast-controller";
+const CLOUD_PORT: u16 = 8111;
+const ADMIN_PORT: u16 = 8110;
+/// The process name of the mock cloud in the lab.
+pub const CLOUD: &str = "mock-cloud";
+/// Who the controller is to the API server, as the audit log names it.
+pub const USER: &str = "system:serviceaccount:ballast-system:ballast-controller";
+
+/// Ballast, installed on a lab.
+#[derive(Debug)]
+pub struct Installation<'a> {
+    lab: &'a Lab,
+    binary: String,
+    kubeconfig: String,
+}
+
+/// What the mock cloud counted since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// All calls.
+    pub total: u64,
+    /// Calls that could change something.
+    pub mutating: u64,
+}
+
+// === impl Installation ===
+
+impl<'a> Installation<'a> {
+    /// Applies the CRDs and the rights. Nothing runs yet.
+    pub async fn new(lab: &'a Lab) -> Result<Self> {
+        let binary = binary()?;
+        let crds = std::process::Command::new(&binary)
+            .arg("crds")
+            .output()
+            .with_context(|| format!("cannot run {} crds", binary.display()))?;
+        lab.apply(&String::from_utf8(crds.stdout)?).await?;
+        lab.apply(RBAC).await?;
+        lab.kubectl(&[
+            "wait",
+            "--for=condition=Established",
+            "crd/loadbalancerclasses.ballast.dev",
+        ])
+        .await?;
+        let kubeconfig = lab
+            .kubeconfig_for_service_account(NAMESPACE, ACCOUNT, Reach::Inside)
+            .await?;
+        Ok(Self {
+            lab,
+            binary: binary.display().to_string(),
+            kubeconfig: kubeconfig.display().to_string(),
+        })
+    }
+
+    /// The URL of the mock cloud, as classes name it.
+    pub fn endpoint(&self) -> String {
+        let address = self.lab.addresses(Host::Cloud)[0];
+        format!("http://{address}:{CLOUD_PORT}")
+    }
+
+    /// Starts the mock cloud on the lab's `cloud` host and waits until it answers.
+    pub async fn start_cloud(&self, flags: &[&str]) -> Result<()> {
+        let listen = format!("{}:{CLOUD_PORT}", self.lab.addresses(Host::Cloud)[0]);
+        let state = self.lab.dir().join(CLOUD).display().to_string();
+        let mut argv = vec![
+            self.binary.as_str(),
+            "mock-cloud",
+            "--listen",
+            &listen,
+            "--state-dir",
+            &state,
+            "--addresses",
+            CLOUD_RANGE_V4,
+        ];
+        if self.lab.families() == Families::Dual {
+            argv.extend(["--addresses", CLOUD_RANGE_V6]);
+        }
+        argv.extend(flags);
+        self.lab.spawn(CLOUD, Host::Cloud, argv, &[]).await?;
+        self.cloud_answers().await
+    }
+
+    /// Waits until the mock cloud answers.
+    pub async fn cloud_answers(&self) -> Result<()> {
+        eventually(Duration::from_secs(10), || async {
+            self.cloud("/healthz").await.map(drop)
+        })
+        .await
+        .context("the mock cloud does not answer")
+    }
+
+    /// Starts a controller replica and waits until it is ready.
+    pub async fn start_controller(&self, replica: &str, flags: &[&str]) -> Result<()> {
+        self.spawn_controller(replica, flags).await?;
+        self.controller_ready(replica).await
+    }
+
+    /// Starts a controller replica.
+    pub async fn spawn_controller(&self, replica: &str, flags: &[&str]) -> Result<()> {
+        self.spawn_controller_as(replica, Host::ControlPlane, &self.kubeconfig, flags)
+            .await
+    }
+
+    /// Starts a controller replica elsewhere or as somebody else, whom the audit log then
+    /// tells from the others. Its admin server can be reached from that host only.
+    pub async fn spawn_controller_as(
+        &self,
+        replica: &str,
+        host: Host,
+        kubeconfig: &str,
+        flags: &[&str],
+    ) -> Result<()> {
+        let admin = format!("127.0.0.1:{}", admin_port(replica)?);
+        let mut argv = vec![
+            self.binary.as_str(),
+            "controller",
+            "--identity",
+            replica,
+            "--lease-namespace",
+            NAMESPACE,
+            "--admin-address",
+            &admin,
+            "--cluster-name",
+            self.lab.name(),
+        ];
+        argv.extend(flags);
+        let env = [("KUBECONFIG", kubeconfig)];
+        self.lab.spawn(replica, host, argv, &env).await?;
+        Ok(())
+    }
+
+    /// Waits until a replica says that it is ready.
+    pub async fn controller_ready(&self, replica: &str) -> Result<()> {
+        eventually(Duration::from_secs(20), || async {
+            self.admin(replica, "/readyz").await.map(drop)
+        })
+        .await
+        .with_context(|| format!("controller {replica} does not become ready"))
+    }
+
+    /// Waits until one of these replicas leads, and says which.
+    pub async fn leader<'r>(&self, replicas: &[&'r str]) -> Result<&'r str> {
+        eventually(Duration::from_secs(30), || async {
+            for replica in replicas {
+                let metrics = self.admin(replica, "/metrics").await.unwrap_or_default();
+                if metrics.lines().any(|line| line == "ballast_leader 1") {
+                    return Ok(*replica);
+                }
+            }
+            bail!("none of {replicas:?} leads")
+        })
+        .await
+    }
+
+    /// Kills a process of the installation at once, without a chance to clean up.
+    pub async fn kill(&self, process: &str) -> Result<()> {
+        self.lab.kill(process, Signal::SIGKILL).await?;
+        self.lab.wait_exit(process, Duration::from_secs(5)).await?;
+        Ok(())
+    }
+
+    /// Asks a process to end and returns how it did.
+    pub async fn stop(&self, process: &str) -> Result<Exit> {
+        self.lab.stop(process).await
+    }
+
+    /// What a replica's admin server answers; an error unless it is 200.
+    pub async fn admin(&self, replica: &str, path: &str) -> Result<String> {
+        let url = format!("http://127.0.0.1:{}{path}", admin_port(replica)?);
+        self.get(Host::ControlPlane, &url).await
+    }
+
+    /// What the mock cloud's API answers; an error unless it is 200.
+    pub async fn cloud(&self, path: &str) -> Result<String> {
+        let url = format!("{}{path}", self.endpoint());
+        self.get(Host::ControlPlane, &url).await
+    }
+
+    /// All load balancers in the mock cloud.
+    pub async fn load_balancers(&self) -> Result<Vec<Value>> {
+        let page: Value = serde_json::from_str(&self.cloud("/v1/load-balancers").await?)?;
+        page["items"]
+            .as_array()
+            .cloned()
+            .context("no items in the cloud's answer")
+    }
+
+    /// How many calls the mock cloud has had.
+    pub async fn calls(&self) -> Result<Calls> {
+        let page: Value = serde_json::from_str(&self.cloud("/v1/calls?since=0").await?)?;
+        let count = |field: &str| {
+            page[field]
+                .as_u64()
+                .with_context(|| format!("no {field} in {page}"))
+        };
+        Ok(Calls {
+            total: count("total")?,
+            mutating: count("mutating")?,
+        })
+    }
+
+    async fn get(&self, from: Host, url: &str) -> Result<String> {
+        let output = self
+            .lab
+            .exec(from, ["curl", "-gsf", "--max-time", "5", url])
+            .await?;
+        output.ok().with_context(|| format!("GET {url}"))
+    }
+
+    /// Applies a class of the mock provider; `more` is added to its spec.
+    pub async fn mock_class(&self, name: &str, more: &str) -> Result<()> {
+        self.lab.apply(&self.mock_class_yaml(name, more)).await
+    }
+
+    /// The manifest of a class of the mock provider.
+    pub fn mock_class_yaml(&self, name: &str, more: &str) -> String {
+        format!(
+            "apiVersion: ballast.dev/v1alpha1\nkind: LoadBalancerClass\nmetadata: {{name: {name}}}\nspec: {{mock: {{endpoint: \"{}\"}}, {more}}}\n",
+            self.endpoint()
+        )
+    }
+}
+
+/// Each replica has a port of its own: `ballast-1` is on the first.
+fn admin_port(replica: &str) -> Result<u16> {
+    let number = replica
+        .rsplit('-')
+        .next()
+        .and_then(|number| number.parse::<u16>().ok());
+    let number =
+        number.with_context(|| format!("a replica is named NAME-NUMBER, not {replica}"))?;
+    Ok(ADMIN_PORT + 10 * number)
+}
+
+/// The `ballast` binary: `BALLAST_BIN`, or the one built beside this program.
+pub fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("BALLAST_BIN") {
+        return Ok(path.into());
+    }
+    let me = std::env::current_exe().context("this program has no path")?;
+    let beside = me
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("ballast"));
+    beside
+        .into_iter()
+        .find(|path| path.is_file())
+        .context("no ballast binary beside this program; run `cargo build --workspace` first, or set BALLAST_BIN")
+}

@@ -1,0 +1,474 @@
+//! A running lab, and what tests and people do with it. Coming up is in [`crate::boot`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client};
+
+use crate::audit::{self, AuditEvent};
+use crate::components::{Component, Setup};
+use crate::control::{Control, Exit, Output, ProcessSpec, Request, Status};
+use crate::logs::Collector;
+use crate::net::{Families, Host};
+use crate::options::LabOptions;
+use crate::pki::{Credential, inside};
+use crate::state::{Found, Place, Record};
+use crate::{Signal, boot, nodes, objects};
+
+/// How long a command on a host may take, unless said otherwise.
+const EXEC_TIME: Duration = Duration::from_mins(1);
+
+/// How long a component may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running lab. With [`LabOptions::die_with_owner`] it ends with this value; if that happens
+/// in a panic, logs and objects go to [`LabOptions::artifacts`] first.
+pub struct Lab {
+    pub(crate) place: Place,
+    pub(crate) record: Record,
+    pub(crate) setup: Setup,
+    pub(crate) control: Control,
+    pub(crate) client: Client,
+    /// The nodes there are; the highest number ever used, so that names are not used twice.
+    pub(crate) nodes: Mutex<Vec<u8>>,
+    pub(crate) artifacts: Option<PathBuf>,
+    /// The connection whose end is the lab's end.
+    pub(crate) owner: Option<tokio::net::UnixStream>,
+}
+
+/// From where a kubeconfig is to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By programs of the machine, through the forwarded port.
+    Machine,
+    /// By programs on the lab's hosts ([`Lab::spawn`], [`Lab::exec`]) and in pods.
+    Inside,
+}
+
+impl Lab {
+    /// Brings a lab up and returns when all nodes are Ready. A dead lab of that name is
+    /// replaced; a running one is an error.
+    pub async fn start(options: LabOptions) -> Result<Self> {
+        boot::start(options).await
+    }
+
+    /// The lab of that name that runs already.
+    pub async fn attach(name: &str) -> Result<Self> {
+        let place = Place::new(name)?;
+        let Found::Running(record) = place.find()? else {
+            bail!("no lab {name} runs; start it with `lab up --name {name}`")
+        };
+        let lab = boot::assemble(place, record).await?;
+        Ok(lab)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.place.name()
+    }
+
+    /// Its state folder.
+    pub fn dir(&self) -> PathBuf {
+        self.place.dir()
+    }
+
+    /// A program of the cluster's own build: `kubectl`, `agnhost`, `etcd`, …
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.setup.cache.program(name)
+    }
+
+    /// What its nodes, pods and Services speak.
+    pub fn families(&self) -> Families {
+        self.setup.families
+    }
+
+    /// A client with all rights.
+    pub fn kube(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The administrator's kubeconfig, for programs of the machine.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir().join("pki/admin.kubeconfig")
+    }
+
+    /// A kubeconfig for a user of that name in these groups. It has the rights that RBAC gives them.
+    pub fn kubeconfig_for_user(
+        &self,
+        user: &str,
+        groups: &[&str],
+        reach: Reach,
+    ) -> Result<PathBuf> {
+        let file = format!("user-{}", user.replace([':', '/'], "-"));
+        self.setup.pki().issue(&file, user, groups, &[], &[])?;
+        self.write_kubeconfig(&file, reach, &Credential::Certificate(&file))
+    }
+
+    /// A kubeconfig with a token of a `ServiceAccount`, good for a day.
+    pub async fn kubeconfig_for_service_account(
+        &self,
+        namespace: &str,
+        name: &str,
+        reach: Reach,
+    ) -> Result<PathBuf> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.kube(), namespace);
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(86_400),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest {
+            spec,
+            ..TokenRequest::default()
+        };
+        let answer = accounts
+            .create_token_request(name, &kube::api::PostParams::default(), &request)
+            .await
+            .with_context(|| format!("no token for the ServiceAccount {namespace}/{name}"))?;
+        let token = answer.status.context("the API server gave no token")?.token;
+        self.write_kubeconfig(
+            &format!("sa-{namespace}-{name}"),
+            reach,
+            &Credential::Token(&token),
+        )
+    }
+
+    fn write_kubeconfig(
+        &self,
+        file: &str,
+        reach: Reach,
+        credential: &Credential<'_>,
+    ) -> Result<PathBuf> {
+        let (server, suffix) = match reach {
+            Reach::Machine => (format!("https://127.0.0.1:{}", self.record.port), ""),
+            Reach::Inside => (inside(IpAddr::V4(Host::ControlPlane.v4())), "-inside"),
+        };
+        self.setup
+            .pki()
+            .kubeconfig(&format!("{file}{suffix}.kubeconfig"), &server, credential)
+    }
+
+    /// Runs the cluster's own kubectl as administrator and returns what it printed.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        let run = tokio::process::Command::new(self.setup.cache.program("kubectl"))
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(EXEC_TIME, run)
+            .await
+            .with_context(|| {
+                format!(
+                    "kubectl {} took over {} s",
+                    arguments.join(" "),
+                    EXEC_TIME.as_secs()
+                )
+            })??;
+        if !output.status.success() {
+            bail!(
+                "kubectl {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Applies YAML of one or more documents (server-side apply, conflicts forced).
+    pub async fn apply(&self, yaml: &str) -> Result<()> {
+        objects::apply(&self.client, yaml).await
+    }
+
+    /// Runs a command on a host and returns what it said, whatever its exit code. It is killed after a minute.
+    pub async fn exec<A: AsRef<str>>(
+        &self,
+        host: Host,
+        argv: impl IntoIterator<Item = A>,
+    ) -> Result<Output> {
+        self.exec_for(host, argv, EXEC_TIME).await
+    }
+
+    /// Like [`Lab::exec`], with a time of its own.
+    pub async fn exec_for<A: AsRef<str>>(
+        &self,
+        host: Host,
+        argv: impl IntoIterator<Item = A>,
+        time: Duration,
+    ) -> Result<Output> {
+        let argv: Vec<A> = argv.into_iter().collect();
+        let argv: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
+        self.control.exec(&host.name(), &argv, time).await
+    }
+
+    /// Starts a process on a host. Its output goes to `logs/NAME.log`; it ends with the lab.
+    pub async fn spawn<A: Into<String>>(
+        &self,
+        name: &str,
+        host: Host,
+        argv: impl IntoIterator<Item = A>,
+        env: &[(&str, &str)],
+    ) -> Result<u32> {
+        let env: BTreeMap<String, String> = env
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        let argv = argv.into_iter().map(Into::into).collect();
+        self.control
+            .call(&Request::Spawn(ProcessSpec {
+                name: name.to_owned(),
+                host: host.name(),
+                argv,
+                env,
+            }))
+            .await
+    }
+
+    /// Sends a signal to a process that [`Lab::spawn`] started, or to a component by its process name.
+    pub async fn kill(&self, name: &str, signal: Signal) -> Result<()> {
+        self.control
+            .call(&Request::Kill {
+                name: name.to_owned(),
+                signal: signal as i32,
+            })
+            .await
+    }
+
+    /// Waits until a process has ended.
+    pub async fn wait_exit(&self, name: &str, timeout: Duration) -> Result<Exit> {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.control
+            .call(&Request::Wait {
+                name: name.to_owned(),
+                timeout_ms,
+            })
+            .await
+    }
+
+    /// Ends a process: asks it to, and kills it if it does not within 5 s. One that has ended is left alone.
+    pub async fn stop(&self, name: &str) -> Result<Exit> {
+        if let Ok(exit) = self.wait_exit(name, Duration::ZERO).await {
+            return Ok(exit);
+        }
+        self.kill(name, Signal::SIGTERM).await?;
+        if let Ok(exit) = self.wait_exit(name, GRACE).await {
+            return Ok(exit);
+        }
+        // It may end between the two.
+        let _ = self.kill(name, Signal::SIGKILL).await;
+        self.wait_exit(name, GRACE).await
+    }
+
+    /// Starts a process again that has ended, exactly as it was.
+    pub async fn start_again(&self, name: &str) -> Result<u32> {
+        self.control
+            .call(&Request::Start {
+                name: name.to_owned(),
+            })
+            .await
+    }
+
+    /// Stops a process and starts it again.
+    pub async fn restart(&self, name: &str) -> Result<()> {
+        self.stop(name).await?;
+        self.start_again(name).await?;
+        Ok(())
+    }
+
+    /// What hosts and processes there are.
+    pub async fn status(&self) -> Result<Status> {
+        self.control.call(&Request::Status).await
+    }
+
+    /// The output so far of a process or component.
+    pub fn log(&self, name: &str) -> Result<String> {
+        let path = self.dir().join("logs").join(format!("{name}.log"));
+        let bytes = std::fs::read(&path).with_context(|| format!("no log {}", path.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Stops a component.
+    pub async fn stop_component(&self, component: Component) -> Result<()> {
+        self.stop(&component.name()).await.map(drop)
+    }
+
+    /// Starts a component that was stopped. The API server is waited for.
+    pub async fn start_component(&self, component: Component) -> Result<()> {
+        self.start_again(&component.name()).await?;
+        if component == Component::ApiServer {
+            boot::api_ready(self).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops a component and starts it again.
+    pub async fn restart_component(&self, component: Component) -> Result<()> {
+        self.stop_component(component).await?;
+        self.start_component(component).await
+    }
+
+    /// Pulls a host's cable: it loses its carrier.
+    pub async fn cut(&self, host: Host) -> Result<()> {
+        self.cable(host, "down").await
+    }
+
+    /// Puts a host's cable back.
+    pub async fn restore(&self, host: Host) -> Result<()> {
+        self.cable(host, "up").await
+    }
+
+    async fn cable(&self, host: Host, state: &str) -> Result<()> {
+        self.exec(Host::Hub, ["ip", "link", "set", &host.cable(), state])
+            .await?
+            .ok()?;
+        Ok(())
+    }
+
+    /// The numbers of the nodes there are.
+    pub fn nodes(&self) -> Vec<u8> {
+        self.lock_nodes().clone()
+    }
+
+    pub(crate) fn lock_nodes(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.nodes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Adds a node with the next number, waits until it is Ready, and returns its host.
+    pub async fn add_node(&self) -> Result<Host> {
+        nodes::add_node(self).await
+    }
+
+    /// Takes a node away as a power cut would, pods and all, and deletes its Node object.
+    pub async fn remove_node(&self, node: Host) -> Result<()> {
+        nodes::remove_node(self, node).await
+    }
+
+    /// Imports image archives (OCI or `docker save`) into every node, also those that come later.
+    pub async fn import_images(&self, archives: &[PathBuf]) -> Result<()> {
+        for archive in archives {
+            let archive = nodes::keep_image(&self.dir(), archive)?;
+            let numbers = self.nodes();
+            futures::future::try_join_all(
+                numbers
+                    .iter()
+                    .map(|&node| nodes::import(&self.control, node, &archive)),
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// All writes that the API server has answered so far, in order.
+    pub fn audit(&self) -> Result<Vec<AuditEvent>> {
+        let mut events = self.audit_with_reads()?;
+        events.retain(AuditEvent::is_write);
+        Ok(events)
+    }
+
+    /// The same, and among them what the controller's user has read.
+    pub fn audit_with_reads(&self) -> Result<Vec<AuditEvent>> {
+        audit::read(&self.dir().join("audit.log"))
+    }
+
+    /// A host's addresses, IPv4 first.
+    pub fn addresses(&self, host: Host) -> Vec<IpAddr> {
+        host.addresses(self.setup.families)
+    }
+
+    /// Writes logs, events, objects and the hosts' network state into a folder.
+    pub async fn collect_logs(&self, into: &Path) -> Result<()> {
+        let (collector, into) = (self.collector(), into.to_owned());
+        tokio::task::spawn_blocking(move || collector.collect(&into)).await?
+    }
+
+    /// Ends what runs and keeps what was written, for whoever wants to know why.
+    pub(crate) fn fell_over(mut self) -> Result<()> {
+        self.owner = None;
+        self.place.end()
+    }
+
+    /// Passes a result on. If it is an error, logs and objects go to [`LabOptions::artifacts`]
+    /// first: for tests that end with an error, not a panic.
+    pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err()
+            && let Some(artifacts) = &self.artifacts
+        {
+            let into = artifacts.join(self.name());
+            self.collect_logs(&into).await?;
+            return result.with_context(|| format!("logs and objects are in {}", into.display()));
+        }
+        result
+    }
+
+    fn collector(&self) -> Collector {
+        Collector {
+            dir: self.dir(),
+            kubectl: self.setup.cache.program("kubectl"),
+            kubeconfig: self.kubeconfig(),
+            supervisor: self.record.pid,
+        }
+    }
+
+    /// Lets the lab live on after this process.
+    pub async fn detach(mut self) -> Result<()> {
+        self.control.call::<()>(&Request::Detach).await?;
+        self.owner = None;
+        Ok(())
+    }
+
+    /// Ends the lab and removes all that it left.
+    pub async fn down(mut self) -> Result<()> {
+        self.owner = None;
+        let place = self.place.clone();
+        tokio::task::spawn_blocking(move || {
+            let _lock = place.lock()?;
+            place.destroy().map(drop)
+        })
+        .await?
+    }
+}
+
+impl std::fmt::Debug for Lab {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lab")
+            .field("place", &self.place)
+            .field("record", &self.record)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.owner.is_none() {
+            return;
+        }
+        if std::thread::panicking()
+            && let Some(artifacts) = &self.artifacts
+        {
+            let into = artifacts.join(self.name());
+            match self.collector().collect(&into) {
+                Ok(()) => eprintln!(
+                    "logs and objects of lab {} are in {}",
+                    self.name(),
+                    into.display()
+                ),
+                Err(error) => eprintln!(
+                    "logs of lab {} could not be collected: {error:#}",
+                    self.name()
+                ),
+            }
+        }
+        if let Err(error) = self.place.destroy() {
+            eprintln!("lab {} could not be removed: {error:#}", self.name());
+        }
+    }
+}

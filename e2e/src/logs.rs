@@ -1,0 +1,158 @@
+//! What a failed test leaves for its reader: logs, objects, and the hosts' network state.
+//!
+//! Synchronous, because it also runs while a panic unwinds.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::supervisor::thread_name;
+
+/// Objects worth having.
+const KINDS: &str = "nodes,services,endpointslices.discovery.k8s.io,pods,deployments,daemonsets,leases.coordination.k8s.io,events";
+
+/// Commands that show a host's network, and the file each goes to.
+const NETWORK: [(&str, &[&str]); 3] = [
+    ("addresses", &["ip", "address"]),
+    (
+        "routes",
+        &[
+            "sh",
+            "-c",
+            "ip route show table all; ip -6 route show table all",
+        ],
+    ),
+    ("nftables", &["nft", "list", "ruleset"]),
+];
+
+/// All that is needed to collect, even if the lab is half dead.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    pub(crate) dir: PathBuf,
+    pub(crate) kubectl: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) supervisor: i32,
+}
+
+impl Collector {
+    pub(crate) fn collect(&self, into: &Path) -> Result<()> {
+        std::fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        copy_tree(&self.dir.join("logs"), &into.join("logs"))?;
+        let audit = self.dir.join("audit.log");
+        if audit.exists() {
+            std::fs::copy(audit, into.join("audit.log"))?;
+        }
+        for entry in std::fs::read_dir(&self.dir)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("node") && entry.path().join("pods").is_dir() {
+                copy_tree(&entry.path().join("pods"), &into.join("pods").join(&name))?;
+            }
+        }
+        self.kubectl(
+            &["get", KINDS, "-A", "-o", "yaml"],
+            &into.join("objects.yaml"),
+        )?;
+        self.kubectl(
+            &["get", "events", "-A", "--sort-by=.lastTimestamp"],
+            &into.join("events.txt"),
+        )?;
+        for (host, enter) in hosts(self.supervisor) {
+            let folder = into.join("network").join(host);
+            std::fs::create_dir_all(&folder)?;
+            for (file, argv) in NETWORK {
+                run(
+                    Command::new("nsenter").args(&enter).arg("--").args(argv),
+                    &folder.join(file),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn kubectl(&self, arguments: &[&str], out: &Path) -> Result<()> {
+        let mut command = Command::new(&self.kubectl);
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg("--request-timeout=10s")
+            .args(arguments);
+        run(&mut command, out)
+    }
+}
+
+/// How to enter a host's namespaces from outside: arguments of `nsenter`.
+pub fn enter(supervisor: i32, host: &str) -> Option<Vec<String>> {
+    let wanted = thread_name(host);
+    let found = threads(supervisor)
+        .into_iter()
+        .find(|(name, _)| *name == wanted)?;
+    Some(found.1)
+}
+
+fn hosts(supervisor: i32) -> Vec<(String, Vec<String>)> {
+    let strip =
+        |(name, enter): (String, _)| name.strip_prefix("h:").map(|host| (host.to_owned(), enter));
+    threads(supervisor).into_iter().filter_map(strip).collect()
+}
+
+/// The threads of process 1's children by name. A host is one of them.
+fn threads(init: i32) -> Vec<(String, Vec<String>)> {
+    let Ok(children) = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")) else {
+        return vec![];
+    };
+    let mut found = Vec::new();
+    for child in children.split_ascii_whitespace() {
+        for task in std::fs::read_dir(format!("/proc/{child}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = task.path();
+            let Ok(name) = std::fs::read_to_string(path.join("comm")) else {
+                continue;
+            };
+            let namespace = |kind: &str, name: &str| {
+                format!("--{kind}={}", path.join("ns").join(name).display())
+            };
+            let enter = vec![
+                namespace("net", "net"),
+                namespace("mount", "mnt"),
+                namespace("uts", "uts"),
+                namespace("ipc", "ipc"),
+                namespace("pid", "pid"),
+            ];
+            found.push((name.trim().to_owned(), enter));
+        }
+    }
+    found
+}
+
+fn run(command: &mut Command, out: &Path) -> Result<()> {
+    let file = std::fs::File::create(out)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file);
+    // A program that fails has said why in the file.
+    command
+        .status()
+        .with_context(|| format!("{} does not start", command.get_program().display()))?;
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)
+        .with_context(|| format!("no folder {}", from.display()))?
+        .flatten()
+    {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_tree(&from, &to)?;
+        } else if from.is_file() {
+            std::fs::copy(from, to)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Nodes: how their chain of programs starts, when they count as ready, how they come and go.
+//!
+//! A node's number is never used twice in a lab's life: name and addresses come from it, and
+//! what is left of an old node must not be taken for the new one's.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::DeleteParams;
+
+use crate::boot::{add_host, api_ready, dead, hosts_file, spawn};
+use crate::components::Component;
+use crate::control::{Control, HUB, Request};
+use crate::eventually::eventually;
+use crate::images;
+use crate::lab::Lab;
+use crate::net::{self, Host, MAX_NODES};
+
+const NODE_TIME: Duration = Duration::from_mins(2);
+
+/// See [`Lab::add_node`].
+pub(crate) async fn add_node(lab: &Lab) -> Result<Host> {
+    let used = std::fs::read_dir(lab.dir())?.flatten();
+    let used = used.filter_map(|entry| Host::named(&entry.file_name().to_string_lossy()));
+    // Folders of removed nodes stay, so that numbers (addresses, names) are not used twice.
+    let last = used
+        .filter_map(|host| {
+            if let Host::Node(number) = host {
+                Some(number)
+            } else {
+                None
+            }
+        })
+        .max();
+    let node = last.unwrap_or(0) + 1;
+    if node > MAX_NODES {
+        bail!("a lab has at most {MAX_NODES} nodes over its life");
+    }
+    let others = lab.nodes();
+    lab.lock_nodes().push(node);
+    std::fs::write(
+        lab.dir().join("hosts"),
+        hosts_file(lab.setup.families, &lab.nodes()),
+    )?;
+    node_processes(lab, node).await?;
+    for other in others {
+        let lines = net::pod_routes("replace", node, lab.setup.families).join("\n") + "\n";
+        let host = Host::Node(other).name();
+        lab.control
+            .exec_with(
+                &host,
+                &["ip", "-batch", "-"],
+                &lines,
+                Duration::from_secs(5),
+            )
+            .await?
+            .ok()?;
+    }
+    nodes_ready(lab, &[node]).await?;
+    Ok(Host::Node(node))
+}
+
+/// See [`Lab::remove_node`].
+pub(crate) async fn remove_node(lab: &Lab, node: Host) -> Result<()> {
+    let Host::Node(number) = node else {
+        bail!("{} is not a node", node.name())
+    };
+    if !lab.nodes().contains(&number) {
+        bail!("there is no {}", node.name());
+    }
+    // The cable first: a kernel goes on forwarding until its namespace is gone.
+    lab.control
+        .exec(
+            HUB,
+            &["ip", "link", "delete", &node.cable()],
+            Duration::from_secs(5),
+        )
+        .await?
+        .ok()?;
+    let request = Request::RemoveHost { host: node.name() };
+    lab.control.call::<()>(&request).await?;
+    lab.lock_nodes().retain(|&other| other != number);
+    let nodes: Api<Node> = Api::all(lab.kube());
+    nodes
+        .delete(&node.name(), &DeleteParams::default())
+        .await
+        .context("its Node object could not be deleted")?;
+    Ok(())
+}
+
+/// A node's files, host, containerd, images, kubelet and kube-proxy, in this order.
+pub(crate) async fn node_processes(lab: &Lab, node: u8) -> Result<()> {
+    let setup = lab.setup.clone();
+    tokio::task::spawn_blocking(move || setup.node_files(node)).await??;
+    add_host(lab, Host::Node(node)).await?;
+    spawn(&lab.control, lab.setup.containerd(node)).await?;
+    let own = images::archives(&lab.setup.cache)?
+        .into_iter()
+        .map(|(_, archive)| archive);
+    for archive in own.chain(kept_images(&lab.dir())) {
+        import(&lab.control, node, &archive).await?;
+    }
+    // A kubelet that finds no API server looks again ever more rarely, up to every 7 s.
+    api_ready(lab).await?;
+    spawn(&lab.control, lab.setup.kubelet(node)).await?;
+    spawn(&lab.control, lab.setup.proxy(node)).await
+}
+
+/// Copies an archive into the lab's folder, where nodes that come later find it.
+pub(crate) fn keep_image(dir: &Path, archive: &Path) -> Result<PathBuf> {
+    let folder = dir.join("images");
+    std::fs::create_dir_all(&folder)?;
+    let name = archive
+        .file_name()
+        .with_context(|| format!("{} is no file", archive.display()))?;
+    let kept = folder.join(name);
+    std::fs::copy(archive, &kept)
+        .with_context(|| format!("cannot copy the archive {}", archive.display()))?;
+    Ok(kept)
+}
+
+fn kept_images(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir.join("images"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Imports an archive into a node's containerd, waiting for that to answer.
+pub(crate) async fn import(control: &Control, node: u8, archive: &Path) -> Result<()> {
+    let (host, archive) = (Host::Node(node).name(), archive.to_string_lossy());
+    let version = ["ctr", "version"];
+    eventually(Duration::from_secs(30), || async {
+        control
+            .exec(&host, &version, Duration::from_secs(5))
+            .await?
+            .ok()
+    })
+    .await
+    .with_context(|| {
+        format!("containerd of {host} does not answer; see `lab logs containerd-{node}`")
+    })?;
+    let argv = ["ctr", "--namespace=k8s.io", "images", "import", &archive];
+    let said = control.exec(&host, &argv, Duration::from_mins(1)).await?;
+    said.ok()
+        .with_context(|| format!("cannot import {archive} into {host}"))?;
+    Ok(())
+}
+
+/// Waits until nodes are Ready and their kube-proxy has made its rules.
+pub(crate) async fn nodes_ready(lab: &Lab, numbers: &[u8]) -> Result<()> {
+    let nodes: Api<Node> = Api::all(lab.kube());
+    let of_node = |&n: &u8| {
+        [
+            Component::Containerd(n),
+            Component::Kubelet(n),
+            Component::Proxy(n),
+        ]
+    };
+    let needed: Vec<Component> = numbers.iter().flat_map(of_node).collect();
+    eventually(NODE_TIME, || async {
+        if let Some(dead) = dead(lab, &needed).await? {
+            return Ok(Err(dead));
+        }
+        let list = nodes.list(&kube::api::ListParams::default()).await?;
+        for number in numbers {
+            let name = Host::Node(*number).name();
+            let node = list
+                .items
+                .iter()
+                .find(|node| node.metadata.name.as_ref() == Some(&name));
+            let node = node.with_context(|| {
+                format!("{name} is not registered; see `lab logs kubelet-{number}`")
+            })?;
+            ready(node).with_context(|| name.clone())?;
+            // Ready says nothing of kube-proxy; a NodePort that refuses is a flake in some test.
+            let health = format!("/api/v1/nodes/{name}:10256/proxy/healthz");
+            let request = http::Request::get(health).body(vec![])?;
+            lab.client
+                .request_text(request)
+                .await
+                .with_context(|| format!("kube-proxy of {name} has no rules yet"))?;
+        }
+        Ok(Ok(()))
+    })
+    .await
+    .context("not all nodes get ready")?
+}
+
+fn ready(node: &Node) -> Result<()> {
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "Ready")
+        .context("no condition Ready yet")?;
+    if ready.status != "True" {
+        bail!(
+            "not Ready: {}",
+            ready.message.as_deref().unwrap_or("no reason given")
+        );
+    }
+    let tainted = node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten())
+        .any(|taint| taint.key.contains("not-ready"));
+    if tainted {
+        Err(anyhow!("Ready, but its taint is not gone yet"))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! The benchmark on a handful of Services: that it still runs, not what it measures.
+//!
+//! The first run builds the reference controller, one more Go program of the same module.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+#[test]
+fn every_contender_works_off_a_backlog() -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--name", "t-bench", "--only", "backlog-1000"])
+        .args(["--services", "20", "--repeat", "1", "--sweep", "8"])
+        .args(["--output", "json"])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let result: Value = serde_json::from_slice(&output.stdout)?;
+    let samples = result["samples"].as_array().context("no samples")?;
+    for contender in ["ballast", "reference", "raw"] {
+        let sample = samples
+            .iter()
+            .find(|sample| sample["contender"] == contender)
+            .with_context(|| format!("{contender} was not measured"))?;
+        let seconds = sample["values"]["start to last address, s"]
+            .as_f64()
+            .context("no time")?;
+        ensure!(seconds > 0.0 && seconds < 60.0, "{contender}: {seconds} s");
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! Many Services at once, and what must hold of all of them whatever fails meanwhile:
+//! each has one load balancer, no load balancer is nobody's, no address ever changes.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test program uses a part of it"
+)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use ballast_e2e::{AuditEvent, Host, eventually};
+use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::watcher::{self, Event, watcher};
+use serde_json::{Value, json};
+
+use crate::common::{PROGRAMMED, SOON, Site, addresses, finalizers, status_of, told};
+
+/// Lease times under which a dead leader is replaced within seconds.
+pub const QUICK: &[&str] = &[
+    "--lease-duration",
+    "4",
+    "--renew-deadline",
+    "3",
+    "--retry-period",
+    "0.5",
+];
+/// `spec.loadBalancerClass` of [`crate::common::CLASS`].
+pub const LOCAL: &str = "ballast.dev/local";
+/// Calls of a user at a time.
+const AT_ONCE: usize = 16;
+
+/// Watches the addresses of all Services, and complains when a published one changes.
+pub struct Witness {
+    seen: Arc<Mutex<Seen>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    published: BTreeMap<String, Vec<IpAddr>>,
+    complaints: Vec<String>,
+}
+
+// === impl Witness ===
+
+impl Witness {
+    pub fn of(site: &Site<'_>) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (api, noted) = (site.services(), Arc::clone(&seen));
+        let task = tokio::spawn(async move {
+            let mut stream = watcher(api, watcher::Config::default()).boxed();
+            while let Some(event) = stream.next().await {
+                if let Ok(Event::Apply(service) | Event::InitApply(service)) = event {
+                    noted
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .note(&service);
+                }
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// An error if an address has changed; how many Services had one.
+    pub fn is_content(&self) -> Result<usize> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+        Ok(seen.published.len())
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Seen {
+    fn note(&mut self, service: &Service) {
+        let wants = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+        let uid = service.metadata.uid.clone().unwrap_or_default();
+        if wants != Some("LoadBalancer") {
+            self.published.remove(&uid);
+            return;
+        }
+        let now = addresses(service);
+        match self.published.get(&uid) {
+            Some(before) if *before != now => self.complaints.push(format!(
+                "{} had {before:?} and now has {now:?}",
+                service.metadata.name.as_deref().unwrap_or_default()
+            )),
+            None if !now.is_empty() => {
+                self.published.insert(uid, now);
+            }
+            _ => {}
+        }
+    }
+}
+
+// === impl Site ===
+
+impl Site<'_> {
+    /// Creates Services of [`LOCAL`], many at a time.
+    pub async fn create_all(&self, names: &[String]) -> Result<()> {
+        stream::iter(names)
+            .map(|name| self.create(name, LOCAL))
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+    }
+
+    /// Creates one Service of this class that sends port 80 to nobody in particular.
+    pub async fn create(&self, name: &str, class: &str) -> Result<()> {
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {
+                "type": "LoadBalancer",
+                "loadBalancerClass": class,
+                "selector": {"app": "web"},
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+            },
+        }))?;
+        self.services()
+            .create(&PostParams::default(), &service)
+            .await
+            .with_context(|| format!("cannot create {name}"))?;
+        Ok(())
+    }
+
+    /// Asks for the deletion of Services, many at a time, and does not wait for it.
+    pub async fn delete_all(&self, names: &[String]) -> Result<()> {
+        stream::iter(names)
+            .map(|name| async move {
+                let params = DeleteParams::default();
+                self.services().delete(name, &params).await?;
+                anyhow::Ok(())
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+    }
+
+    /// Waits until so many Services of type `LoadBalancer` are there, each has one active
+    /// load balancer with the addresses it publishes, and the cloud has no other.
+    pub async fn converges(&self, count: usize) -> Result<()> {
+        self.converges_within(count, SOON).await
+    }
+
+    pub async fn converges_within(&self, count: usize, time: Duration) -> Result<()> {
+        eventually(time, || async {
+            let services = self.services().list(&ListParams::default()).await?;
+            let mut wanted = BTreeMap::new();
+            for service in services {
+                let kind = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+                if kind == Some("LoadBalancer") {
+                    let programmed = status_of(&service, PROGRAMMED) == "True";
+                    let name = service.metadata.name.as_deref().unwrap_or_default();
+                    ensure!(programmed, "{name} is not Programmed: {}", told(&service));
+                    let uid = service.metadata.uid.clone().unwrap_or_default();
+                    wanted.insert(uid, addresses(&service));
+                } else {
+                    let left = finalizers(&service);
+                    ensure!(left.is_empty(), "finalizers are left: {left:?}");
+                }
+            }
+            ensure!(
+                wanted.len() == count,
+                "{} Services, not {count}",
+                wanted.len()
+            );
+            let balancers = self.ballast.load_balancers().await?;
+            matches(&mut wanted, &balancers)
+        })
+        .await
+    }
+
+    /// Who holds a Lease of the namespace of Ballast: the name before the random suffix.
+    pub async fn holder(&self, lease: &str) -> Result<String> {
+        let api: Api<Lease> = Api::namespaced(self.lab.kube(), "ballast-system");
+        let spec = api.get(lease).await?.spec.context("a Lease without spec")?;
+        let identity = spec.holder_identity.unwrap_or_default();
+        Ok(identity.split('_').next().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until one of these processes holds the Lease of that name.
+    pub async fn held_by(&self, lease: &str, who: &[&str]) -> Result<String> {
+        eventually(SOON, || async {
+            let holder = self.holder(lease).await?;
+            ensure!(who.contains(&holder.as_str()), "{lease}: {holder:?}");
+            Ok(holder)
+        })
+        .await
+    }
+
+    /// Where the audit log ends now.
+    pub fn audited(&self) -> Result<usize> {
+        Ok(self.lab.audit()?.len())
+    }
+
+    /// What a user has written since then; renewals of Leases do not count.
+    pub fn writes_since(&self, since: usize, user: &str) -> Result<Vec<AuditEvent>> {
+        let mut events = self.lab.audit()?.split_off(since);
+        events.retain(|event| event.user == user && event.resource != "leases");
+        Ok(events)
+    }
+
+    /// The calls to the cloud after this number, oldest first, as `METHOD path`, only
+    /// those that could change something.
+    pub async fn cloud_calls(&self, since: u64) -> Result<Vec<String>> {
+        let page: Value = serde_json::from_str(
+            &self
+                .ballast
+                .cloud(&format!("/v1/calls?since={since}"))
+                .await?,
+        )?;
+        let items = page["items"].as_array().context("no items")?;
+        let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        Ok(items
+            .iter()
+            .filter(|call| call["mutating"] == true)
+            .map(|call| format!("{} {}", text(&call["method"]), text(&call["path"])))
+            .collect())
+    }
+
+    /// Sends something to the cloud's API, as somebody with access to it would.
+    pub async fn cloud_send(&self, method: &str, path: &str, body: &str) -> Result<String> {
+        let url = format!("{}{path}", self.ballast.endpoint());
+        let argv = [
+            "curl",
+            "-gsSf",
+            "-X",
+            method,
+            "-H",
+            "content-type: application/json",
+            "-d",
+            body,
+            &url,
+        ];
+        self.lab.exec(Host::ControlPlane, argv).await?.ok()
+    }
+
+    /// The value of a metric of a replica, labels included in the name; 0 if it is not there.
+    pub async fn metric(&self, replica: &str, name: &str) -> Result<f64> {
+        let value = self.sample(replica, name).await?;
+        Ok(value.parse()?)
+    }
+
+    /// The same of a counter or a gauge that counts.
+    pub async fn count(&self, replica: &str, name: &str) -> Result<u64> {
+        let value = self.sample(replica, name).await?;
+        Ok(value.parse()?)
+    }
+
+    async fn sample(&self, replica: &str, name: &str) -> Result<String> {
+        let text = self.ballast.admin(replica, "/metrics").await?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.unwrap_or("0").to_owned())
+    }
+}
+
+fn matches(wanted: &mut BTreeMap<String, Vec<IpAddr>>, balancers: &[Value]) -> Result<()> {
+    for balancer in balancers {
+        let tags = &balancer["desired"]["tags"];
+        let uid = tags["ballast.dev/service-uid"].as_str().unwrap_or_default();
+        let Some(published) = wanted.remove(uid) else {
+            bail!("nobody's, or a second one: {balancer}")
+        };
+        ensure!(balancer["state"] == "active", "not active: {balancer}");
+        let has: Vec<IpAddr> = serde_json::from_value(balancer["addresses"].clone())?;
+        ensure!(has == published, "published {published:?}: {balancer}");
+    }
+    ensure!(wanted.is_empty(), "without load balancer: {wanted:?}");
+    Ok(())
+}
+
+/// `PREFIX-1` to `PREFIX-N`.
+pub fn names(prefix: &str, count: usize) -> Vec<String> {
+    (1..=count)
+        .map(|number| format!("{prefix}-{number}"))
+        .collect()
+}

@@ -1,0 +1,49 @@
+//! `make demo` as a program: it ends well in time, and not at all well where a step fails.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+/// What the demo may take once everything is built.
+const LIMIT: Duration = Duration::from_secs(90);
+
+fn demo(name: &str, more: &[(&str, &str)]) -> Result<Output> {
+    Ok(Command::new(env!("CARGO_BIN_EXE_demo"))
+        .env("BALLAST_LAB", name)
+        .env_remove("KEEP")
+        .envs(more.iter().copied())
+        .output()?)
+}
+
+#[test]
+fn the_demo_ends_with_an_empty_cloud_in_time() -> Result<()> {
+    let start = Instant::now();
+    let output = demo("t-demo", &[])?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{errors}");
+    for step in [
+        "<pending>",
+        "EnsuredLoadBalancer",
+        "the cloud is empty",
+        "Done in",
+    ] {
+        ensure!(said.contains(step), "no word of \"{step}\":\n{said}");
+    }
+    ensure!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
+    Ok(())
+}
+
+#[test]
+fn a_step_that_fails_is_named_and_is_the_status() -> Result<()> {
+    let output = demo("t-demo-fails", &[("BALLAST_BIN", "/bin/false")])?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(1),
+        "{:?}\n{errors}",
+        output.status
+    );
+    ensure!(errors.contains("step \"Install Ballast"), "{errors}");
+    Ok(())
+}

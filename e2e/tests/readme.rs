@@ -1,0 +1,121 @@
+//! The README's own commands, read from it and run as they stand there: what a person
+//! with a cluster whose nodes their machine reaches does first.
+//!
+//! Two things differ from a laptop, and are said here: the machine is the lab's client
+//! host, and the image is the one that the lab has, as there is no registry.
+
+mod common;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach, eventually};
+
+use crate::common::SOON;
+
+const README: &str = include_str!("../../README.md");
+const HEADING: &str = "## Use it with kind";
+
+/// The lines of the first code block under the heading, without their comments.
+fn commands() -> Result<Vec<String>> {
+    let section = README
+        .split(HEADING)
+        .nth(1)
+        .context("the README has no such section")?;
+    let block = section
+        .split("```")
+        .nth(1)
+        .context("the section has no code block")?;
+    let lines = block
+        .lines()
+        .map(|line| line.split("  #").next().unwrap_or(line).trim());
+    Ok(lines
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Folders of the built binary and of kubectl, which stand in for `cargo build` and PATH.
+fn path(lab: &Lab) -> Result<String> {
+    let me = std::env::current_exe()?;
+    let built = me.ancestors().nth(2).context("no build folder")?;
+    let kubectl = lab.program("kubectl");
+    let tools = kubectl.parent().context("no folder of tools")?;
+    Ok(format!(
+        "{}:{}:/usr/sbin:/usr/bin:/sbin:/bin",
+        built.display(),
+        tools.display()
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_of_the_readme_give_a_service_an_address() -> Result<()> {
+    let lab = Lab::start(LabOptions {
+        name: "readme".to_owned(),
+        progress: false,
+        ..LabOptions::default()
+    })
+    .await?;
+    let result = follow(&lab).await;
+    let result = lab.explain(result).await;
+    lab.down().await?;
+    result
+}
+
+async fn follow(lab: &Lab) -> Result<()> {
+    let commands = commands()?;
+    ensure!(
+        commands.len() == 9,
+        "the README has other commands now: {commands:#?}"
+    );
+    let kubeconfig = lab.kubeconfig_for_user("reader", &["system:masters"], Reach::Inside)?;
+    let (root, path) = (
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."),
+        path(lab)?,
+    );
+    let shell = |command: &str| {
+        let command = match command.split_once("--image=nginx") {
+            Some((before, after)) => {
+                format!("{before} --image={AGNHOST} {after} -- /agnhost netexec --http-port=80")
+            }
+            None => command.to_owned(),
+        };
+        let command = format!(
+            "cd {} && export KUBECONFIG={} PATH={path} BALLAST_MOCK_STATE_DIR={} && {command}",
+            root.display(),
+            kubeconfig.display(),
+            lab.dir().join("readme-cloud").display(),
+        );
+        ["bash".to_owned(), "-c".to_owned(), command]
+    };
+    for (number, command) in commands.iter().enumerate() {
+        match command.strip_suffix(" &") {
+            _ if command.starts_with("cargo build") => {}
+            Some(service) => {
+                let exec = shell(&format!("exec {service}"));
+                lab.spawn(&format!("readme-{number}"), Host::Client, exec, &[])
+                    .await?;
+            }
+            None => {
+                eventually(SOON, || async {
+                    let output = lab.exec(Host::Client, shell(command)).await?;
+                    output.ok().with_context(|| command.clone())
+                })
+                .await?;
+            }
+        }
+    }
+    let events = lab
+        .kubectl(&[
+            "get",
+            "events",
+            "--field-selector",
+            "reason=EnsuredLoadBalancer",
+        ])
+        .await?;
+    ensure!(
+        events.contains("service/web"),
+        "the address came from somewhere else:\n{events}"
+    );
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! The controller runs with the rights of `deploy/rbac.yaml`: none is missing, none is
+//! never used. And what it says of itself: readiness, metrics, help, exit status.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+#[path = "common/crowd.rs"]
+mod crowd;
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::installation::{USER, binary};
+use ballast_e2e::{AuditEvent, Host, Signal, eventually};
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde_json::json;
+
+use common::{ACCEPTED, CLASS, Plan, SOON, Site, load_balancer};
+use crowd::LOCAL;
+
+const REPLICA: &str = "ballast-1";
+const RBAC: &str = include_str!("../../deploy/rbac.yaml");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_its_own_rights_alone() -> Result<()> {
+    Plan {
+        nodes: 1,
+        controllers: 0,
+        class: None,
+        ..Plan::new("t-rights")
+    }
+    .run(async |site| {
+        readiness_says_what_is_missing(site).await?;
+        everything_it_does(site).await?;
+        metrics_are_plausible(site).await?;
+        stops_when_asked(site).await?;
+        rights_fit(&site.lab.audit_with_reads()?)
+    })
+    .await
+}
+
+/// What a path of the admin server answers, whatever the status.
+async fn admin(site: &Site<'_>, path: &str) -> Result<String> {
+    let url = format!("http://127.0.0.1:8120{path}");
+    let argv = ["curl", "-s", "-m3", "-w", "%{http_code}", &url];
+    site.lab.exec(Host::ControlPlane, argv).await?.ok()
+}
+
+async fn readiness_says_what_is_missing(site: &Site<'_>) -> Result<()> {
+    let crd = "crd/loadbalancerclasses.ballast.dev";
+    site.lab.kubectl(&["delete", crd, "--wait=true"]).await?;
+    site.ballast.spawn_controller(REPLICA, &[]).await?;
+    eventually(SOON, || async {
+        let said = admin(site, "/readyz").await?;
+        let helps = said.contains("is the CRD installed? ballast crds | kubectl apply -f -");
+        ensure!(helps && said.ends_with("503"), "{said}");
+        ensure!(!said.contains("list of Services"), "that is there: {said}");
+        Ok(())
+    })
+    .await?;
+    let alive = admin(site, "/livez").await?;
+    ensure!(alive == "alive\n200", "{alive}");
+    let crds = ballast(&["crds"])?;
+    site.apply(&String::from_utf8(crds.stdout)?).await?;
+    let applied = Instant::now();
+    site.ballast.controller_ready(REPLICA).await?;
+    println!(
+        "ready {:.1?} after the CRD was installed",
+        applied.elapsed()
+    );
+    let ready = admin(site, "/readyz").await?;
+    ensure!(ready == "ready\n200", "{ready}");
+    Ok(())
+}
+
+async fn everything_it_does(site: &Site<'_>) -> Result<()> {
+    site.ballast.mock_class(CLASS, "default: true").await?;
+    for name in ["one", "two"] {
+        site.create(name, LOCAL).await?;
+    }
+    let ports = "ports: [{port: 80}], selector: {app: web}";
+    site.apply(&load_balancer("without-class", ports)).await?;
+    site.converges(3).await?;
+    let no_ports = format!("{ports}, allocateLoadBalancerNodePorts: false");
+    site.apply(&load_balancer("no-ports", &no_ports)).await?;
+    site.says("no-ports", ACCEPTED, "False", "NodePortsMissing")
+        .await?;
+    site.delete("one").await?;
+    vanishes(site, "two").await?;
+    // The last event of a namespace that goes is refused, and not for want of a right.
+    site.lab.kubectl(&["create", "namespace", "going"]).await?;
+    let going = load_balancer("last", ports).replace("namespace: default", "namespace: going");
+    site.apply(&going).await?;
+    eventually(SOON, || async {
+        let made = site.ballast.load_balancers().await?.len();
+        ensure!(made == 2, "{made} load balancers");
+        Ok(())
+    })
+    .await?;
+    site.lab
+        .kubectl(&["delete", "namespace", "going", "--timeout=40s"])
+        .await?;
+    site.ballast.mock_class("short-lived", "").await?;
+    site.create("short", "ballast.dev/short-lived").await?;
+    site.converges_but("no-ports", 2).await?;
+    site.delete("short").await?;
+    site.lab
+        .kubectl(&[
+            "delete",
+            "loadbalancerclass",
+            "short-lived",
+            "--timeout=20s",
+        ])
+        .await?;
+    Ok(())
+}
+
+/// Without a finalizer, and before the controller sees it.
+async fn vanishes(site: &Site<'_>, name: &str) -> Result<()> {
+    site.lab.kill(REPLICA, Signal::SIGSTOP).await?;
+    site.patch(name, json!({"metadata": {"finalizers": null}}))
+        .await?;
+    site.delete_all(&[name.to_owned()]).await?;
+    site.lab.kill(REPLICA, Signal::SIGCONT).await?;
+    site.not_in_cloud(name).await
+}
+
+impl Site<'_> {
+    /// The cloud has so many load balancers, and all Services but one have theirs.
+    async fn converges_but(&self, pending: &str, count: usize) -> Result<()> {
+        eventually(SOON, || async {
+            let made = self.ballast.load_balancers().await?.len();
+            ensure!(made == count, "{made} load balancers beside {pending}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn metrics_are_plausible(site: &Site<'_>) -> Result<()> {
+    let text = site.ballast.admin(REPLICA, "/metrics").await?;
+    ensure!(text.trim_end().ends_with("# EOF"), "OpenMetrics ends so");
+    let count = async |name: &str| site.count(REPLICA, name).await;
+    let sum = async |name: &str| site.metric(REPLICA, name).await;
+    for outcome in ["ensured", "released", "waiting"] {
+        let label = format!("{{outcome=\"{outcome}\"}}");
+        let reconciles = count(&format!("ballast_reconciles_total{label}")).await?;
+        let timed = count(&format!("ballast_reconcile_duration_seconds_count{label}")).await?;
+        let took = sum(&format!("ballast_reconcile_duration_seconds_sum{label}")).await?;
+        println!("{outcome}: {reconciles} reconciles in {took:.3} s");
+        ensure!(
+            reconciles >= 1 && timed >= reconciles,
+            "{outcome}: {reconciles}, {timed}"
+        );
+        ensure!(took < 10.0, "{outcome}: {took} s");
+    }
+    let addressed = count("ballast_time_to_address_seconds_count").await?;
+    let took = sum("ballast_time_to_address_seconds_sum").await?;
+    println!("{addressed} addresses after {took:.3} s in all");
+    // One for each Service that got one: none is missed, none counted twice.
+    ensure!(
+        addressed == 5 && took > 0.0 && took < 30.0,
+        "{addressed} took {took} s"
+    );
+    for (name, expected) in [
+        ("ballast_leader", 1),
+        ("ballast_targets", 1),
+        ("ballast_queue_depth", 0),
+        (
+            "ballast_services_pending{class=\"local\",reason=\"NodePortsMissing\"}",
+            1,
+        ),
+    ] {
+        ensure!(text.contains(name), "no {name} in {text}");
+        let now = count(name).await?;
+        ensure!(now == expected, "{name} is {now}");
+    }
+    let pending = text
+        .lines()
+        .filter(|line| line.starts_with("ballast_services_pending{"));
+    ensure!(pending.count() == 1, "others are not pending: {text}");
+    ensure!(count("ballast_events_total{outcome=\"sent\"}").await? >= 5);
+    ensure!(count("ballast_api_writes_total{kind=\"status\"}").await? >= 5);
+    Ok(())
+}
+
+async fn stops_when_asked(site: &Site<'_>) -> Result<()> {
+    let asked = Instant::now();
+    site.lab.kill(REPLICA, Signal::SIGTERM).await?;
+    let exit = site.lab.wait_exit(REPLICA, SOON).await?;
+    println!("asked to stop: {exit} after {:.2?}", asked.elapsed());
+    ensure!(exit.success(), "{exit}");
+    ensure!(asked.elapsed() < Duration::from_secs(2));
+    Ok(())
+}
+
+/// A document of the manifest, as far as rights are concerned.
+#[derive(Deserialize)]
+struct Role {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    rules: Vec<PolicyRule>,
+}
+
+/// One verb on one resource, and where.
+#[derive(Debug)]
+struct Right<'a> {
+    verb: &'a str,
+    group: &'a str,
+    /// With its subresource.
+    resource: &'a str,
+    namespace: Option<&'a str>,
+    /// Any, if there is none.
+    names: &'a [String],
+}
+
+/// Nothing was forbidden, and every single right was used.
+fn rights_fit(audit: &[AuditEvent]) -> Result<()> {
+    let own: Vec<&AuditEvent> = audit.iter().filter(|event| event.user == USER).collect();
+    let forbidden: Vec<_> = own.iter().filter(|event| event.forbidden).collect();
+    ensure!(forbidden.is_empty(), "{forbidden:#?}");
+    let mut granted = 0;
+    for document in serde_yaml_ng::Deserializer::from_str(RBAC) {
+        let role = Role::deserialize(document)?;
+        for right in rights(&role) {
+            granted += 1;
+            let used = own.iter().any(|event| right.allows(event));
+            ensure!(used, "never used: {right:?}");
+        }
+    }
+    println!(
+        "{granted} rights granted, {} requests, all rights used",
+        own.len()
+    );
+    ensure!(
+        granted >= 14,
+        "only {granted} rights were found in the file"
+    );
+    Ok(())
+}
+
+fn rights(role: &Role) -> Vec<Right<'_>> {
+    let mut all = Vec::new();
+    for rule in &role.rules {
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                all.extend(rule.verbs.iter().map(|verb| Right {
+                    verb,
+                    group,
+                    resource,
+                    namespace: role.metadata.namespace.as_deref(),
+                    names: rule.resource_names.as_deref().unwrap_or_default(),
+                }));
+            }
+        }
+    }
+    all
+}
+
+impl Right<'_> {
+    fn allows(&self, event: &AuditEvent) -> bool {
+        let resource = if event.subresource.is_empty() {
+            event.resource.clone()
+        } else {
+            format!("{}/{}", event.resource, event.subresource)
+        };
+        let there = self
+            .namespace
+            .is_none_or(|namespace| namespace == event.namespace);
+        let named = self.names.is_empty() || self.names.contains(&event.name);
+        self.verb == event.verb
+            && self.group == event.group
+            && self.resource == resource
+            && there
+            && named
+    }
+}
+
+fn ballast(arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(binary()?);
+    // As on a fresh machine: no cluster, no settings.
+    let command = command
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/nonexistent");
+    command.output().context("ballast does not run")
+}
+
+/// Every flag of an example exists; commands that show examples show them in their help.
+#[test]
+fn help_has_examples() -> Result<()> {
+    for command in ["controller", "mock-cloud", "crds"] {
+        let help = ballast(&[command, "--help"])?;
+        ensure!(help.status.success(), "{command} --help: {:?}", help.status);
+        let help = String::from_utf8(help.stdout)?;
+        let (options, examples) = help
+            .split_once("Examples:")
+            .with_context(|| format!("no examples in {help}"))?;
+        ensure!(
+            examples.contains(&format!("ballast {command}")),
+            "{examples}"
+        );
+        let own = |line: &&str| line.trim_start().starts_with(&format!("ballast {command}"));
+        let flags = examples
+            .lines()
+            .filter(own)
+            .flat_map(|line| line.split([' ', '=']).filter(|word| word.starts_with("--")));
+        for flag in flags {
+            // Of another program, behind a pipe.
+            ensure!(
+                options.contains(flag) || examples.contains(&format!("kubectl apply {flag}")),
+                "{command}: the example's {flag} does not exist"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_status_2() -> Result<()> {
+    for wrong in [
+        vec![],
+        vec!["conjure"],
+        vec!["controller", "--no-such-flag"],
+        vec!["controller", "--workers", "0"],
+        vec!["controller", "--lease-duration", "soon"],
+        vec!["controller", "--renew-deadline", "20"],
+        vec!["mock-cloud", "--listen", "nowhere"],
+        vec!["mock-cloud", "--addresses", "10.0.0.9-10.0.0.1"],
+        vec!["crds", "--log", "ballast=loud"],
+    ] {
+        let said = ballast(&wrong)?;
+        let text = String::from_utf8_lossy(&said.stderr);
+        ensure!(
+            said.status.code() == Some(2),
+            "{wrong:?}: {:?} {text}",
+            said.status
+        );
+        ensure!(!text.is_empty(), "{wrong:?} says nothing");
+    }
+    // Right usage, and nothing to talk to: another status.
+    let alone = ballast(&["controller", "--admin-address", "127.0.0.1:0"])?;
+    ensure!(alone.status.code() == Some(1), "{:?}", alone.status);
+    let text = String::from_utf8_lossy(&alone.stderr);
+    ensure!(text.contains("KUBECONFIG"), "{text}");
+    Ok(())
+}

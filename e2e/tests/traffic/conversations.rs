@@ -1,0 +1,150 @@
+//! What is under way when something changes: it goes on, or is cut no later than said.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use ballast_e2e::{Host, eventually};
+use serde_json::json;
+
+use super::common::{OF_CLASS, SOON, Site, addresses, load_balancer, url, web};
+use super::{DUAL, wire};
+
+const MEGABYTES: usize = 8 << 20;
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+pub(crate) async fn large_transfers(site: &Site<'_>) -> Result<()> {
+    let ports = "ports: [{name: echo, port: 7, targetPort: 9000}, {name: other, port: 80}]";
+    let spec = format!("{OF_CLASS}, {DUAL}, selector: {{app: echo}}, {ports}");
+    site.apply(&load_balancer("echo", &spec)).await?;
+    let service = site.programmed("echo").await?;
+    for (ip, from) in addresses(&service)
+        .into_iter()
+        .zip([Host::Client, Host::FarClient])
+    {
+        let to = SocketAddr::new(ip, 7);
+        let stream = eventually(SOON, || talk(site, from, to)).await?;
+        wire::carries(stream, MEGABYTES)
+            .await
+            .with_context(|| format!("{to} from {}", from.name()))?;
+    }
+    Ok(())
+}
+
+/// A connection that has been answered once.
+async fn talk(site: &Site<'_>, from: Host, to: SocketAddr) -> Result<TcpStream> {
+    let mut stream = wire::connect(site.lab, from, to).await?;
+    tokio::task::spawn_blocking(move || {
+        wire::echoes(&mut stream, "hello")?;
+        Ok(stream)
+    })
+    .await?
+}
+
+/// How many of the connections still answer; the others are closed.
+fn alive(streams: &mut Vec<TcpStream>) -> usize {
+    streams.retain_mut(|stream| wire::echoes(stream, "still there?").is_ok());
+    streams.len()
+}
+
+pub(crate) async fn edits_and_drains(site: &Site<'_>) -> Result<()> {
+    let service = site.get("echo").await?;
+    let to = SocketAddr::new(addresses(&service)[0], 7);
+    // In turns over both nodes.
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(talk(site, Host::Client, to).await?);
+    }
+    let spec = service.spec.as_ref().context("no spec")?;
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let same = ports[0].node_port;
+    for (port, node_port) in [(80, 31_777), (81, 31_778)] {
+        let patch = json!({"spec": {"ports": [
+            {"name": "echo", "port": 7, "targetPort": 9000, "nodePort": same},
+            {"name": "other", "port": port, "nodePort": node_port},
+        ]}});
+        site.patch("echo", patch).await?;
+        eventually(SOON, || async {
+            let there = site.in_cloud("echo").await?.context("not in the cloud")?;
+            let listener = &there["desired"]["listeners"][1];
+            ensure!(listener["port"] == port, "{there}");
+            ensure!(listener["node_port"] == node_port, "{there}");
+            Ok(())
+        })
+        .await?;
+        ensure!(alive(&mut streams) == 4, "an edit of another port cut some");
+    }
+    drained(site, to, streams).await
+}
+
+async fn drained(site: &Site<'_>, to: SocketAddr, mut streams: Vec<TcpStream>) -> Result<()> {
+    let start = Instant::now();
+    let label = format!("{EXCLUDE}=true");
+    site.lab
+        .kubectl(&["label", "node", "node2", &label])
+        .await?;
+    let there = site.in_cloud("echo").await?.context("not in the cloud")?;
+    let set = there["desired"]["targetSet"].as_str().unwrap_or_default();
+    let path = format!("/v1/target-sets/{set}");
+    eventually(SOON, || async {
+        let set = site.ballast.cloud(&path).await?;
+        ensure!(!set.contains("node2"), "{set}");
+        Ok(())
+    })
+    .await?;
+    let left = alive(&mut streams);
+    ensure!(
+        start.elapsed() > Duration::from_secs(9) || left == 4,
+        "only {left} of 4 live on while node2 drains"
+    );
+    // Those by the other node outlive the drain; those by this one end with it.
+    let streams = std::sync::Mutex::new(streams);
+    eventually(SOON, || async {
+        let left = streams.lock().map_or(0, |mut streams| alive(&mut streams));
+        ensure!(left == 2, "{left} of 4 live, 2 went by node2");
+        Ok(())
+    })
+    .await?;
+    ensure!(
+        start.elapsed() >= Duration::from_secs(10),
+        "cut before the drain time was over"
+    );
+    talk(site, Host::Client, to).await?;
+    site.lab
+        .kubectl(&["label", "node", "node2", &format!("{EXCLUDE}-")])
+        .await
+        .map(drop)
+}
+
+pub(crate) async fn a_node_is_cut(site: &Site<'_>) -> Result<()> {
+    let spec = format!("{}, externalTrafficPolicy: Local", web("web"));
+    site.apply(&load_balancer("web", &spec)).await?;
+    let ip = site.address("web").await?;
+    let page = url(ip, 80, "/hostname");
+    let both = || async {
+        let mut who = std::collections::BTreeSet::new();
+        for _ in 0..10 {
+            who.insert(site.curl(Host::Client, &page).await?);
+        }
+        ensure!(who.len() == 2, "only {who:?} answer");
+        Ok(())
+    };
+    eventually(SOON, both).await?;
+    site.lab.cut(Host::Node(2)).await?;
+    let cut = Instant::now();
+    eventually(SOON, || async {
+        for _ in 0..6 {
+            site.curl(Host::Client, &page).await?;
+        }
+        Ok(())
+    })
+    .await?;
+    let time = cut.elapsed();
+    site.lab.restore(Host::Node(2)).await?;
+    if time > Duration::from_secs(10) {
+        bail!("traffic went on only after {:.1} s", time.as_secs_f32());
+    }
+    eventually(SOON, both)
+        .await
+        .context("after the cable is back")
+}

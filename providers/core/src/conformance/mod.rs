@@ -1,0 +1,190 @@
+//! What every provider must keep, checked on the provider itself (feature
+//! `conformance`).
+//!
+//! A provider's crate implements [`Lab`] and [`Harness`] over its cloud, real or
+//! simulated, and runs [`run_all`] in a test. Each check is a function of its own in
+//! [`CHECKS`], gets clouds of its own, and says in its [`Failure`] what differs.
+//!
+//! What is random is drawn from [`Lab::seed`], so a failure repeats.
+
+mod checks;
+mod crashes;
+mod fixtures;
+mod run;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+
+use crate::mark::Mark;
+use crate::model::TargetSet;
+use crate::provider::Provider;
+
+/// Makes empty clouds.
+#[async_trait]
+pub trait Lab: Send + Sync {
+    /// A new, empty cloud.
+    async fn cloud(&self) -> Box<dyn Harness>;
+
+    /// Whether several Services can live on one balancer of this provider.
+    fn shares(&self) -> bool {
+        false
+    }
+
+    /// Decides everything that is random.
+    fn seed(&self) -> u64 {
+        1
+    }
+}
+
+/// One cloud, and the controller's processes that come and go in front of it.
+#[async_trait]
+pub trait Harness: Send + Sync {
+    /// A new instance on this cloud, as after a restart of the controller. It has no
+    /// memory but what the cloud and `restore` give it.
+    async fn provider(&self, mark: &Mark) -> Arc<dyn Provider>;
+
+    /// Mutating calls so far, of all instances.
+    async fn effects(&self) -> u64;
+
+    /// Sets a crash, or takes it back, so that the cloud answers again.
+    async fn set_crash(&self, crash: Option<Crash>);
+
+    /// Whether the crash has struck.
+    async fn crashed(&self) -> bool;
+
+    /// Everything in the cloud, whoever it belongs to, by name.
+    async fn contents(&self) -> BTreeMap<String, Object>;
+
+    /// Puts an object into the cloud that no instance made.
+    async fn plant(&self, name: &str, tags: BTreeMap<String, String>);
+
+    /// Lets the cloud go on, where something is under way.
+    async fn pause(&self);
+}
+
+/// The controller's process dies around one mutating call; that one and all that
+/// follow bring an error, until the crash is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The call with this number, counted from 1 after the crash was set, never happens.
+    Before(u64),
+    /// It happens, and its answer is lost.
+    After(u64),
+}
+
+/// One object of the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// All its tags.
+    pub tags: BTreeMap<String, String>,
+    /// The addresses it holds.
+    pub addresses: Vec<IpAddr>,
+    /// All else that matters, in any form that is equal for equal objects: no
+    /// addresses, clocks or random identifiers.
+    pub state: String,
+}
+
+/// A check that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which check.
+    pub check: &'static str,
+    /// What differs.
+    pub message: String,
+}
+
+/// How a check ends.
+pub type Outcome = Result<(), Failure>;
+
+/// One check.
+pub type Check = for<'a> fn(&'a dyn Lab) -> BoxFuture<'a, Outcome>;
+
+/// All checks, by name.
+pub const CHECKS: [(&str, Check); 14] = [
+    ("ensure_twice_is_ensure_once", |lab| {
+        Box::pin(checks::ensure_twice_is_ensure_once(lab))
+    }),
+    ("retarget_twice_is_retarget_once", |lab| {
+        Box::pin(checks::retarget_twice_is_retarget_once(lab))
+    }),
+    ("a_restart_changes_nothing", |lab| {
+        Box::pin(checks::a_restart_changes_nothing(lab))
+    }),
+    ("ensure_works_before_any_retarget", |lab| {
+        Box::pin(checks::ensure_works_before_any_retarget(lab))
+    }),
+    ("a_crash_in_create_converges", |lab| {
+        Box::pin(crashes::a_crash_in_create_converges(lab))
+    }),
+    ("a_crash_in_update_converges", |lab| {
+        Box::pin(crashes::a_crash_in_update_converges(lab))
+    }),
+    ("a_crash_in_retarget_converges", |lab| {
+        Box::pin(crashes::a_crash_in_retarget_converges(lab))
+    }),
+    ("a_crash_in_release_converges", |lab| {
+        Box::pin(crashes::a_crash_in_release_converges(lab))
+    }),
+    ("addresses_survive_edits", |lab| {
+        Box::pin(checks::addresses_survive_edits(lab))
+    }),
+    ("members_join_and_leave_in_any_order", |lab| {
+        Box::pin(checks::members_join_and_leave_in_any_order(lab))
+    }),
+    ("anything_can_be_released", |lab| {
+        Box::pin(crashes::anything_can_be_released(lab))
+    }),
+    ("the_inventory_is_complete", |lab| {
+        Box::pin(checks::the_inventory_is_complete(lab))
+    }),
+    ("nothing_foreign_is_touched", |lab| {
+        Box::pin(checks::nothing_foreign_is_touched(lab))
+    }),
+    ("what_is_retained_stays", |lab| {
+        Box::pin(checks::what_is_retained_stays(lab))
+    }),
+];
+
+/// Runs all checks and returns every failure.
+pub async fn run_all(lab: &dyn Lab) -> Result<(), Vec<Failure>> {
+    let mut failures = Vec::new();
+    for (_, check) in CHECKS {
+        failures.extend(check(lab).await.err());
+    }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(failures)
+    }
+}
+
+/// Runs one check by its name; an unknown name is a failure.
+pub async fn run(lab: &dyn Lab, name: &str) -> Outcome {
+    match CHECKS.iter().find(|(known, _)| *known == name) {
+        Some((_, check)) => check(lab).await,
+        None => Err(Failure {
+            check: "run",
+            message: format!("there is no check {name:?}"),
+        }),
+    }
+}
+
+/// The targets the suite uses: nodes on loopback addresses.
+pub fn targets(count: u8) -> TargetSet {
+    fixtures::targets(count)
+}
+
+// === impl Failure ===
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.check, self.message)
+    }
+}
+
+impl std::error::Error for Failure {}

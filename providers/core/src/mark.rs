@@ -1,0 +1,151 @@
+//! The marks that say whose a cloud object is. Nothing is modified or deleted in a
+//! cloud unless its tags carry our cluster and our class (invariant 6); nothing is
+//! adopted by name alone.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::model::{Key, ServiceId};
+
+/// UID of the cluster's `kube-system` namespace.
+pub const CLUSTER: &str = "ballast.dev/cluster";
+/// The cluster's name, for people.
+pub const CLUSTER_NAME: &str = "ballast.dev/cluster-name";
+/// The `LoadBalancerClass`.
+pub const CLASS: &str = "ballast.dev/class";
+/// `namespace/name` of the Service.
+pub const SERVICE: &str = "ballast.dev/service";
+/// UID of the Service.
+pub const SERVICE_UID: &str = "ballast.dev/service-uid";
+/// When the object was made, RFC 3339.
+pub const CREATED_AT: &str = "ballast.dev/created-at";
+/// Hash of the desired state that was last applied in full.
+pub const APPLIED: &str = "ballast.dev/applied";
+/// Set when a load balancer was kept on purpose (`deletionPolicy: Retain`).
+pub const RETAINED: &str = "ballast.dev/retained";
+
+/// Whose objects a provider instance makes, and the only ones it may touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// UID of the `kube-system` namespace.
+    pub cluster: String,
+    /// For people; never used to decide anything.
+    pub cluster_name: String,
+    /// Name of the `LoadBalancerClass`.
+    pub class: String,
+}
+
+// === impl Mark ===
+
+impl Mark {
+    /// The tags of an object of this mark that serves one Service.
+    pub fn tags(&self, id: &ServiceId) -> BTreeMap<String, String> {
+        [
+            (CLUSTER, self.cluster.clone()),
+            (CLUSTER_NAME, self.cluster_name.clone()),
+            (CLASS, self.class.clone()),
+            (SERVICE, id.to_string()),
+            (SERVICE_UID, id.uid.clone()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+
+    /// Whether tags carry this cluster and this class.
+    pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.get(CLUSTER) == Some(&self.cluster) && tags.get(CLASS) == Some(&self.class)
+    }
+
+    /// A name that is the same for the same balancer for ever, and different for
+    /// every cluster, class and key: `PREFIX-` and 24 hex digits.
+    pub fn name(&self, prefix: &str, key: &Key) -> String {
+        let digest = digest([self.cluster.as_str(), self.class.as_str(), key.0.as_str()]);
+        format!("{prefix}-{}", &digest[..24])
+    }
+}
+
+/// The Service that tags name, if they name one in full.
+pub fn service_of(tags: &BTreeMap<String, String>) -> Option<ServiceId> {
+    let (namespace, name) = tags.get(SERVICE)?.split_once('/')?;
+    Some(ServiceId {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: tags.get(SERVICE_UID)?.clone(),
+    })
+}
+
+/// SHA-256 over the parts in hex; parts are separated, so ("a","b") is not ("ab").
+pub fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let bytes = hasher.finalize();
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark() -> Mark {
+        Mark {
+            cluster: "c-1".into(),
+            cluster_name: "lab".into(),
+            class: "local".into(),
+        }
+    }
+
+    fn id() -> ServiceId {
+        ServiceId {
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: "u-1".into(),
+        }
+    }
+
+    #[test]
+    fn tags_name_the_service_and_prove_ownership() {
+        let tags = mark().tags(&id());
+        assert!(mark().owns(&tags));
+        assert_eq!(service_of(&tags), Some(id()));
+    }
+
+    #[test]
+    fn another_cluster_or_class_is_foreign() {
+        let tags = mark().tags(&id());
+        for foreign in [
+            Mark {
+                cluster: "c-2".into(),
+                ..mark()
+            },
+            Mark {
+                class: "other".into(),
+                ..mark()
+            },
+        ] {
+            assert!(!foreign.owns(&tags), "{foreign:?}");
+        }
+        assert!(!mark().owns(&BTreeMap::new()));
+    }
+
+    #[test]
+    fn names_differ_where_owners_differ() {
+        let key = Key("u-1".into());
+        let name = mark().name("bl", &key);
+        assert_eq!(name, mark().name("bl", &key));
+        assert_eq!(name.len(), 27);
+        let moved = Mark {
+            cluster: "c-1l".into(),
+            class: "ocal".into(),
+            ..mark()
+        };
+        assert_ne!(name, moved.name("bl", &key));
+    }
+}

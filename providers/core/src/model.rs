@@ -1,0 +1,265 @@
+//! The domain model: plain values, complete enough that two equal [`Balancer`]s
+//! mean the same cloud objects. Nothing here is optional "for now": a value that
+//! is absent means what its documentation says.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Which Service a load balancer belongs to. Two Services of one name that lived
+/// one after the other differ in `uid`, and never share anything.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ServiceId {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.uid`; the identity, the names above are for people.
+    pub uid: String,
+}
+
+/// Names one balancer, the unit in which work is serialised: a Service UID, or a
+/// share key where several Services live on one load balancer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key(pub String);
+
+/// Transport protocols a listener can have. SCTP is refused before it gets here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// An IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4
+    #[serde(rename = "IPv4")]
+    V4,
+    /// IPv6
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+/// One port of a Service: where clients connect and which node port answers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Listener {
+    /// The port's name in the Service, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// The port clients connect to.
+    pub port: u16,
+    /// The node port that carries it on every target.
+    pub node_port: u16,
+}
+
+/// Which nodes may get traffic, and how to ask a node whether it wants some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// Any node forwards to any endpoint; kube-proxy's own health decides.
+    Cluster,
+    /// Only nodes with a local endpoint; each answers for itself on this port
+    /// (`spec.healthCheckNodePort`).
+    Local {
+        /// HTTP 200 on this node port means that the node has a ready endpoint.
+        health_check_node_port: u16,
+    },
+}
+
+/// Whether one client stays with one target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Affinity {
+    /// Each connection is balanced anew.
+    None,
+    /// Connections of one client address go to one target until it was silent this long.
+    ClientIp {
+        /// Seconds, 1 to 86,400 (`sessionAffinityConfig.clientIP.timeoutSeconds`).
+        timeout_seconds: u32,
+    },
+}
+
+/// The load balancer one Service asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBalancer {
+    /// Whose it is.
+    pub id: ServiceId,
+    /// In the Service's order; (protocol, port) is unique.
+    pub listeners: Vec<Listener>,
+    /// Families to publish an address for, primary first; never empty.
+    pub families: Vec<Family>,
+    /// Which nodes get traffic.
+    pub traffic_policy: TrafficPolicy,
+    /// Client stickiness.
+    pub affinity: Affinity,
+    /// Clients that may connect; empty means everybody, on both families.
+    pub source_ranges: Vec<IpNet>,
+    /// Addresses the user asked for by name, at most one per family.
+    pub requested_addresses: Vec<IpAddr>,
+    /// Services with the same share key and class may live on one balancer.
+    pub share_key: Option<String>,
+}
+
+/// One Service on a balancer, with the addresses that its status already publishes.
+/// A provider gives those out again if it can, also after it lost its own memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What the Service asks for.
+    pub load_balancer: LoadBalancer,
+    /// `status.loadBalancer.ingress[].ip` as published now.
+    pub recorded: Vec<IpAddr>,
+}
+
+/// Everything that lives under one [`Key`]; total: a member not listed is to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Balancer {
+    /// The unit of serialisation.
+    pub key: Key,
+    /// At least one; in order of creation, so that an older Service wins a conflict.
+    pub members: Vec<Member>,
+}
+
+/// A machine that carries node ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// The node's name.
+    pub name: String,
+    /// Its `InternalIP`s, both families, in the node's order.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Who gets the traffic of a class's load balancers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetSet {
+    /// One set for the whole class: the eligible nodes.
+    Nodes(BTreeSet<Target>),
+}
+
+/// How in-cluster clients reach an address (KEP-1860).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum IpMode {
+    /// Packets arrive at the node with the load balancer's address as destination.
+    #[serde(rename = "VIP")]
+    Vip,
+    /// The load balancer connects to the node by itself.
+    Proxy,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Address {
+    /// An address, with the mode Kubernetes requires beside it.
+    Ip(IpAddr, IpMode),
+    /// A DNS name; it never has a mode.
+    Hostname(String),
+}
+
+/// The state of one port of a published address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The Service port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// `ballast.dev/CamelCase` where this port does not work; `None` is fine.
+    pub error: Option<String>,
+}
+
+/// One entry of `status.loadBalancer.ingress`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ingress {
+    /// Where clients connect.
+    pub address: Address,
+    /// Every port of the Service, in its order (the API wants all or none).
+    pub ports: Vec<PortStatus>,
+}
+
+// === impl ServiceId ===
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl Key ===
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    /// The spelling of the Kubernetes API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl Family ===
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+// === impl TargetSet ===
+
+impl TargetSet {
+    /// How many targets it has.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Nodes(nodes) => nodes.len(),
+        }
+    }
+
+    /// Whether nothing could take traffic.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+// === impl Ingress ===
+
+impl Ingress {
+    /// The IP address, if it is one.
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self.address {
+            Address::Ip(ip, _) => Some(ip),
+            Address::Hostname(_) => None,
+        }
+    }
+}

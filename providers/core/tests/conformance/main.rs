@@ -1,0 +1,66 @@
+//! The suite on itself: a correct provider passes every check, and each kind of defect
+//! is found by the check that is meant for it.
+#![allow(clippy::unwrap_used, clippy::panic)] // the toy is test code
+
+mod toy;
+
+use ballast_provider::conformance::{CHECKS, run, run_all};
+use toy::{Defect, ToyLab};
+
+#[tokio::test]
+async fn a_correct_provider_passes() {
+    if let Err(failures) = run_all(&ToyLab(Defect::None)).await {
+        let lines: Vec<String> = failures.iter().map(ToString::to_string).collect();
+        panic!("{}", lines.join("\n"));
+    }
+}
+
+/// Which check finds which defect. Every check is there at least once: none is idle.
+const FOUND_BY: [(&str, Defect); 18] = [
+    ("ensure_twice_is_ensure_once", Defect::WritesAlways),
+    ("retarget_twice_is_retarget_once", Defect::RetargetsAlways),
+    ("a_restart_changes_nothing", Defect::WritesAfterRestart),
+    ("a_restart_changes_nothing", Defect::RandomNames),
+    (
+        "ensure_works_before_any_retarget",
+        Defect::NeedsTargetsFirst,
+    ),
+    ("a_crash_in_create_converges", Defect::RandomNames),
+    ("a_crash_in_create_converges", Defect::TrustsHalfMade),
+    ("a_crash_in_update_converges", Defect::WritesAlways),
+    ("a_crash_in_retarget_converges", Defect::RandomNames),
+    ("a_crash_in_release_converges", Defect::RandomNames),
+    ("addresses_survive_edits", Defect::AddressOfPorts),
+    ("members_join_and_leave_in_any_order", Defect::KeepsLeavers),
+    ("anything_can_be_released", Defect::LeaksOnRelease),
+    ("anything_can_be_released", Defect::FailsOnAbsent),
+    ("the_inventory_is_complete", Defect::ListsOnlyTheFirst),
+    ("the_inventory_is_complete", Defect::ListsForeign),
+    ("nothing_foreign_is_touched", Defect::AdoptsByName),
+    ("what_is_retained_stays", Defect::DeletesRetained),
+];
+
+#[tokio::test]
+async fn every_defect_is_found() {
+    for (check, defect) in FOUND_BY {
+        let failure = run(&ToyLab(defect), check).await.expect_err(check);
+        assert_eq!(failure.check, check);
+        assert!(!failure.message.is_empty());
+        println!("{defect:?}: {failure}");
+    }
+}
+
+#[test]
+fn every_check_is_proved() {
+    for (check, _) in CHECKS {
+        assert!(
+            FOUND_BY.iter().any(|(found, _)| *found == check),
+            "{check} is not proved"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_check_is_a_failure() {
+    assert!(run(&ToyLab(Defect::None), "no_such_check").await.is_err());
+}

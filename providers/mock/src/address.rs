@@ -1,0 +1,277 @@
+//! Which addresses the cloud may give, and the choice among them. Pure.
+//!
+//! The server's state calls [`Allocator`] inside the transaction that makes a load
+//! balancer. Invariants: an address has at most one holder; a network or broadcast
+//! address of a CIDR is never given; what was never given comes first, then what has
+//! rested longest.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ballast_provider::Family;
+use ipnet::IpNet;
+
+/// So many released addresses per family are remembered before they are preferred to
+/// fresh ones; bounds the memory where a range is practically endless (IPv6).
+const RESTING: usize = 65_536;
+
+/// A CIDR, a `first-last` range or a single address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    text: String,
+    family: Family,
+    first: u128,
+    last: u128,
+}
+
+/// A range that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// Neither CIDR nor range nor address.
+    #[error(
+        "address range {0:?} is neither a CIDR (127.77.0.0/16), nor first-last (10.0.0.10-10.0.0.20), nor an address"
+    )]
+    Syntax(String),
+    /// Ends of two families.
+    #[error("address range {0:?} begins in one IP family and ends in the other")]
+    Mixed(String),
+    /// Ends in the wrong order.
+    #[error("address range {0:?} ends before it begins")]
+    Reversed(String),
+    /// Addresses nobody can connect to.
+    #[error("address range {0:?} contains unspecified or multicast addresses")]
+    Unusable(String),
+}
+
+/// Who holds what, and what rests.
+#[derive(Clone, Debug)]
+pub(crate) struct Allocator {
+    ranges: Vec<AddressRange>,
+    /// Per range: everything before it is held or resting.
+    cursors: Vec<u128>,
+    held: HashMap<IpAddr, String>,
+    resting: HashMap<IpAddr, u64>,
+    /// The same, in the order of release.
+    queue: BTreeSet<(Family, u64, IpAddr)>,
+}
+
+/// Why an address cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// Somebody else has it.
+    Held { address: IpAddr, holder: String },
+    /// In none of the ranges.
+    Outside { address: IpAddr },
+    /// No range of the family, or nothing free in it.
+    Exhausted { family: Family, has_range: bool },
+}
+
+// === impl AddressRange ===
+
+impl AddressRange {
+    /// The family of its addresses.
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether the address may be given out of it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        Family::of(address) == self.family && (self.first..=self.last).contains(&to_number(address))
+    }
+
+    fn of_net(text: &str, net: IpNet) -> Self {
+        let (first, last) = (to_number(net.network()), to_number(net.broadcast()));
+        // The first of an IPv6 subnet is the routers' anycast address; a point-to-point
+        // net has neither it nor a broadcast address.
+        let (skip_first, skip_last) = match net {
+            IpNet::V4(net) => (net.prefix_len() < 31, net.prefix_len() < 31),
+            IpNet::V6(net) => (net.prefix_len() < 127, false),
+        };
+        Self {
+            text: text.to_owned(),
+            family: Family::of(net.network()),
+            first: first + u128::from(skip_first),
+            last: last - u128::from(skip_last),
+        }
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = RangeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let syntax = || RangeError::Syntax(text.to_owned());
+        let range = if text.contains('/') {
+            Self::of_net(text, text.parse::<IpNet>().map_err(|_| syntax())?)
+        } else {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let first: IpAddr = first.trim().parse().map_err(|_| syntax())?;
+            let last: IpAddr = last.trim().parse().map_err(|_| syntax())?;
+            if Family::of(first) != Family::of(last) {
+                return Err(RangeError::Mixed(text.to_owned()));
+            }
+            Self {
+                text: text.to_owned(),
+                family: Family::of(first),
+                first: to_number(first),
+                last: to_number(last),
+            }
+        };
+        if range.first > range.last {
+            return Err(RangeError::Reversed(text.to_owned()));
+        }
+        let ends = [range.first, range.last].map(|end| to_address(range.family, end));
+        if ends
+            .iter()
+            .any(|end| end.is_unspecified() || end.is_multicast())
+        {
+            return Err(RangeError::Unusable(text.to_owned()));
+        }
+        Ok(range)
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+// === impl Allocator ===
+
+impl Allocator {
+    pub(crate) fn new(ranges: Vec<AddressRange>) -> Self {
+        Self {
+            cursors: ranges.iter().map(|range| range.first).collect(),
+            ranges,
+            held: HashMap::new(),
+            resting: HashMap::new(),
+            queue: BTreeSet::new(),
+        }
+    }
+
+    /// An address by name: free, or already this holder's.
+    pub(crate) fn request(&self, address: IpAddr, holder: &str) -> Result<IpAddr, Denied> {
+        match self.held.get(&address) {
+            Some(present) if present == holder => Ok(address),
+            Some(present) => Err(Denied::Held {
+                address,
+                holder: present.clone(),
+            }),
+            None if self.ranges.iter().any(|range| range.contains(address)) => Ok(address),
+            None => Err(Denied::Outside { address }),
+        }
+    }
+
+    /// Any address of the family, not one of `avoid`.
+    pub(crate) fn choose(&self, family: Family, avoid: &[IpAddr]) -> Result<IpAddr, Denied> {
+        let resting = (family, 0, lowest(family))..=(family, u64::MAX, highest(family));
+        let crowded = self.resting.len() >= RESTING;
+        let fresh = || self.fresh(family, avoid);
+        let rested = || {
+            self.queue
+                .range(resting.clone())
+                .map(|(_, _, address)| *address)
+                // A range may be gone since the address was given out of it.
+                .find(|address| !avoid.contains(address) && self.in_ranges(*address))
+        };
+        let chosen = if crowded {
+            rested().or_else(fresh)
+        } else {
+            fresh().or_else(rested)
+        };
+        chosen.ok_or_else(|| Denied::Exhausted {
+            family,
+            has_range: self.ranges.iter().any(|range| range.family == family),
+        })
+    }
+
+    /// Records a holder. The address was chosen or requested just before.
+    pub(crate) fn hold(&mut self, address: IpAddr, holder: &str) {
+        self.held.insert(address, holder.to_owned());
+        if let Some(at) = self.resting.remove(&address) {
+            self.queue.remove(&(Family::of(address), at, address));
+        }
+        self.advance();
+    }
+
+    /// Puts an address to rest; `at` rises with every release.
+    pub(crate) fn rest(&mut self, address: IpAddr, at: u64) {
+        self.held.remove(&address);
+        if let Some(before) = self.resting.insert(address, at) {
+            self.queue.remove(&(Family::of(address), before, address));
+        }
+        self.queue.insert((Family::of(address), at, address));
+        self.advance();
+    }
+
+    fn in_ranges(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(address))
+    }
+
+    fn known(&self, address: IpAddr) -> bool {
+        self.held.contains_key(&address) || self.resting.contains_key(&address)
+    }
+
+    fn fresh(&self, family: Family, avoid: &[IpAddr]) -> Option<IpAddr> {
+        self.ranges
+            .iter()
+            .zip(&self.cursors)
+            .filter(|(range, _)| range.family == family)
+            .find_map(|(range, cursor)| {
+                (*cursor..=range.last)
+                    .map(|number| to_address(family, number))
+                    .find(|address| !self.known(*address) && !avoid.contains(address))
+            })
+    }
+
+    /// Keeps the search for fresh addresses short.
+    fn advance(&mut self) {
+        for index in 0..self.ranges.len() {
+            let (family, last) = (self.ranges[index].family, self.ranges[index].last);
+            let mut cursor = self.cursors[index];
+            while cursor <= last && self.known(to_address(family, cursor)) {
+                cursor += 1;
+            }
+            self.cursors[index] = cursor;
+        }
+    }
+}
+
+/// The ranges as a person wrote them.
+pub(crate) fn describe(ranges: &[AddressRange]) -> String {
+    let texts: Vec<&str> = ranges.iter().map(|range| range.text.as_str()).collect();
+    texts.join(", ")
+}
+
+fn to_number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // an IPv4 number came from 32 bits
+fn to_address(family: Family, number: u128) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::from(number as u32)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(number)),
+    }
+}
+
+fn lowest(family: Family) -> IpAddr {
+    to_address(family, 0)
+}
+
+fn highest(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::BROADCAST),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(u128::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! What health checks mean. Pure; the driver is `probe`.
+//!
+//! One check per node serves all load balancers with the `Cluster` policy, one per
+//! node and `healthCheckNodePort` those with `Local`. Where nothing listens on the
+//! shared port (another proxy than kube-proxy), the node port itself is tried.
+//!
+//! Invariants: two failures in a row make a target unhealthy, one success healthy; a
+//! target nobody has asked yet is neither; a check nobody wants any more is dropped.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ballast_provider::{Listener, Protocol, Target, TrafficPolicy};
+use tokio::time::Instant;
+
+use super::PlaneOptions;
+use super::plan::Config;
+use crate::api::TargetHealth;
+
+/// Failures in a row that make a target unhealthy.
+const FAILURES: u32 = 2;
+
+/// What is asked of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Question {
+    /// kube-proxy's `/healthz`.
+    Shared,
+    /// `/healthz` of a Service with the `Local` policy.
+    Local(u16),
+    /// Whether the node port accepts a connection.
+    Accepts(u16),
+}
+
+/// One check: which node is asked what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Check {
+    pub(super) node: IpAddr,
+    pub(super) question: Question,
+}
+
+/// One answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It wants traffic.
+    Good,
+    /// It does not, or did not answer in time.
+    Bad,
+    /// The node is there and nothing listens on that port.
+    Nothing,
+}
+
+/// What all answers so far mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Unknown,
+    Healthy,
+    Unhealthy,
+    /// Only of [`Question::Shared`]: ask the node port instead.
+    Absent,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    verdict: Verdict,
+    failures: u32,
+    nothing: u32,
+    next: Instant,
+    asking: bool,
+}
+
+/// All checks.
+#[derive(Debug)]
+pub(super) struct HealthTable {
+    interval: Duration,
+    checks: HashMap<Check, State>,
+}
+
+// === impl HealthTable ===
+
+impl HealthTable {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            checks: HashMap::new(),
+        }
+    }
+
+    /// The checks these load balancers and target sets need now.
+    pub(super) fn needed<'a>(
+        &self,
+        configs: impl Iterator<Item = &'a Config>,
+        targets: impl Fn(&str) -> Vec<IpAddr>,
+    ) -> BTreeSet<Check> {
+        let mut questions: BTreeSet<(&str, Question)> = BTreeSet::new();
+        for config in configs {
+            let set = config.target_set.as_str();
+            match config.policy {
+                TrafficPolicy::Cluster => {
+                    questions.insert((set, Question::Shared));
+                    let tcp = config
+                        .listeners
+                        .iter()
+                        .filter(|l| l.protocol == Protocol::Tcp);
+                    questions.extend(tcp.map(|l| (set, Question::Accepts(l.node_port))));
+                }
+                TrafficPolicy::Local {
+                    health_check_node_port,
+                } => {
+                    questions.insert((set, Question::Local(health_check_node_port)));
+                }
+            }
+        }
+        let mut nodes: HashMap<&str, Vec<IpAddr>> = HashMap::new();
+        let mut needed = BTreeSet::new();
+        for (set, question) in questions {
+            for node in nodes.entry(set).or_insert_with(|| targets(set)) {
+                let node = *node;
+                let fallback = matches!(question, Question::Accepts(_));
+                if !fallback || self.of(node, Question::Shared) == Verdict::Absent {
+                    needed.insert(Check { node, question });
+                }
+            }
+        }
+        needed
+    }
+
+    /// Drops what is no longer needed; what is new is due at once.
+    pub(super) fn keep(&mut self, needed: &BTreeSet<Check>, now: Instant) {
+        self.checks.retain(|check, _| needed.contains(check));
+        for check in needed {
+            self.checks.entry(*check).or_insert(State {
+                verdict: Verdict::Unknown,
+                failures: 0,
+                nothing: 0,
+                next: now,
+                asking: false,
+            });
+        }
+    }
+
+    /// The checks to start now; each is due again an interval later.
+    pub(super) fn start_due(&mut self, now: Instant) -> Vec<Check> {
+        let mut due = Vec::new();
+        for (check, state) in &mut self.checks {
+            if state.next <= now && !state.asking {
+                state.asking = true;
+                state.next = now + self.interval;
+                due.push(*check);
+            }
+        }
+        due
+    }
+
+    /// When to call [`Self::start_due`] again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let idle = self.checks.values().filter(|state| !state.asking);
+        idle.map(|state| state.next).min()
+    }
+
+    /// Takes an answer; whether it changes what somebody may be sent.
+    pub(super) fn answer(&mut self, check: Check, answer: Answer) -> bool {
+        let Some(state) = self.checks.get_mut(&check) else {
+            return false;
+        };
+        state.asking = false;
+        let before = state.verdict;
+        match answer {
+            Answer::Good => {
+                (state.failures, state.nothing) = (0, 0);
+                state.verdict = Verdict::Healthy;
+            }
+            Answer::Nothing if check.question == Question::Shared => {
+                state.failures = 0;
+                state.nothing += 1;
+                // kube-proxy may just be restarting: only a node of which nothing
+                // better is known is judged by its node ports at once.
+                if before == Verdict::Unknown || state.nothing >= FAILURES {
+                    state.verdict = Verdict::Absent;
+                }
+            }
+            Answer::Bad | Answer::Nothing => {
+                state.nothing = 0;
+                state.failures += 1;
+                if state.failures >= FAILURES {
+                    state.verdict = Verdict::Unhealthy;
+                }
+            }
+        }
+        state.verdict != before
+    }
+
+    /// What is known of a target for one listener.
+    pub(super) fn verdict(
+        &self,
+        config: &Config,
+        listener: &Listener,
+        target: &Target,
+    ) -> TargetHealth {
+        let Some(node) = node_of(target) else {
+            return TargetHealth::Unhealthy;
+        };
+        let verdict = match self.decisive(node, config, listener) {
+            Some(question) => self.of(node, question),
+            None => Verdict::Unknown,
+        };
+        match verdict {
+            Verdict::Unknown | Verdict::Absent => TargetHealth::Initial,
+            Verdict::Healthy => TargetHealth::Healthy,
+            Verdict::Unhealthy => TargetHealth::Unhealthy,
+        }
+    }
+
+    /// The check that decides, for people.
+    pub(super) fn describe(
+        &self,
+        config: &Config,
+        listener: &Listener,
+        target: &Target,
+        options: &PlaneOptions,
+    ) -> String {
+        let Some(node) = node_of(target) else {
+            return "none: the target has no address".to_owned();
+        };
+        let at = |port| SocketAddr::new(node, port);
+        match self.decisive(node, config, listener) {
+            Some(Question::Shared) => format!("http {}/healthz", at(options.health_port)),
+            Some(Question::Local(port)) => format!("http {}/healthz", at(port)),
+            Some(Question::Accepts(port)) => format!("tcp {}", at(port)),
+            None => format!(
+                "none: nothing listens on {} and there is no TCP port to try",
+                at(options.health_port)
+            ),
+        }
+    }
+
+    /// The question that decides for a listener: where nothing answers for the node
+    /// as a whole, its own node port, and for UDP any TCP node port of the same
+    /// load balancer.
+    fn decisive(&self, node: IpAddr, config: &Config, listener: &Listener) -> Option<Question> {
+        match config.policy {
+            TrafficPolicy::Local {
+                health_check_node_port,
+            } => Some(Question::Local(health_check_node_port)),
+            TrafficPolicy::Cluster if self.of(node, Question::Shared) != Verdict::Absent => {
+                Some(Question::Shared)
+            }
+            TrafficPolicy::Cluster => {
+                let tcp = |listener: &&Listener| listener.protocol == Protocol::Tcp;
+                Some(listener)
+                    .filter(tcp)
+                    .or_else(|| config.listeners.iter().find(tcp))
+                    .map(|listener| Question::Accepts(listener.node_port))
+            }
+        }
+    }
+
+    fn of(&self, node: IpAddr, question: Question) -> Verdict {
+        let state = self.checks.get(&Check { node, question });
+        state.map_or(Verdict::Unknown, |state| state.verdict)
+    }
+}
+
+/// The address under which a node is asked: its first.
+pub(super) fn node_of(target: &Target) -> Option<IpAddr> {
+    target.addresses.first().copied()
+}
+
+#[cfg(test)]
+mod tests;

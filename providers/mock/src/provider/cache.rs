@@ -1,0 +1,276 @@
+//! What this process knows of the cloud: what it costs no call to know. Pure.
+//!
+//! `restore` fills it, answers of calls renew it, the stream of changes invalidates
+//! it. Invariants: an entry is trusted only while no change with a higher sequence
+//! number than its own is known; what became of a call without an answer is doubtful
+//! until the object was read again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use ballast_provider::{Cause, Change, Mark, Recorded, ServiceId, mark};
+
+use super::shape::fingerprint;
+use crate::api::{ChangeKind, ChangeView, LifecycleState, LoadBalancerView, Position};
+
+/// One load balancer of ours.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) view: LoadBalancerView,
+    pub(super) fingerprint: String,
+    /// The highest sequence number heard of it.
+    heard: u64,
+    /// We asked for its deletion.
+    releasing: bool,
+}
+
+/// Everything known.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    /// Whether all that is ours was listed: what is not here is then not there.
+    loaded: bool,
+    position: Option<Position>,
+    entries: HashMap<String, Entry>,
+    doubtful: HashSet<String>,
+    in_flight: HashSet<String>,
+    /// Who waits for an address or for quota.
+    refused: BTreeMap<String, ServiceId>,
+    /// Published addresses of Services whose load balancer the cloud does not have
+    /// (it lost its state): nobody else shall get them meanwhile.
+    reserved: HashMap<IpAddr, String>,
+}
+
+/// What is known of one name.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    /// This, for sure.
+    Fresh(Box<Entry>),
+    /// Something, but it must be read again.
+    Doubtful,
+    /// It is not there.
+    Absent,
+}
+
+// === impl Cache ===
+
+impl Cache {
+    pub(super) fn known(&self, name: &str) -> Known {
+        match self.entries.get(name) {
+            _ if self.doubtful.contains(name) => Known::Doubtful,
+            Some(entry) if entry.heard > entry.view.seq || entry.releasing => Known::Doubtful,
+            Some(entry) => Known::Fresh(Box::new(entry.clone())),
+            None if self.loaded => Known::Absent,
+            None => Known::Doubtful,
+        }
+    }
+
+    /// Where to begin following changes.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.position.clone()
+    }
+
+    /// Takes the answer of a call.
+    pub(super) fn store(&mut self, view: LoadBalancerView) {
+        self.doubtful.remove(&view.name);
+        self.refused.remove(&view.name);
+        self.reserved
+            .retain(|address, _| !view.addresses.contains(address));
+        let heard = self.entries.get(&view.name).map_or(0, |entry| entry.heard);
+        let entry = Entry {
+            fingerprint: fingerprint(&view.desired),
+            heard: heard.max(view.seq),
+            releasing: false,
+            view,
+        };
+        self.entries.insert(entry.view.name.clone(), entry);
+    }
+
+    /// The object is not there.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.doubtful.remove(name);
+        self.entries.remove(name);
+    }
+
+    /// The Service is gone for good.
+    pub(super) fn release(&mut self, name: &str, uid: &str) {
+        self.refused.remove(name);
+        self.reserved.retain(|_, holder| holder != uid);
+    }
+
+    /// Its deletion goes on.
+    pub(super) fn releasing(&mut self, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.releasing = true;
+        }
+    }
+
+    /// A call had no answer.
+    pub(super) fn doubt(&mut self, name: &str) {
+        self.doubtful.insert(name.to_owned());
+    }
+
+    /// It waits until somebody else lets something go.
+    pub(super) fn wait_for_room(&mut self, name: &str, id: &ServiceId) {
+        self.refused.insert(name.to_owned(), id.clone());
+    }
+
+    /// Addresses a new load balancer must not get, besides this Service's own.
+    pub(super) fn reserved(&self, uid: &str) -> Vec<IpAddr> {
+        let others = self.reserved.iter().filter(|(_, holder)| *holder != uid);
+        let mut addresses: Vec<IpAddr> = others.map(|(address, _)| *address).collect();
+        addresses.sort_unstable();
+        addresses
+    }
+
+    pub(super) fn begin(&mut self, name: &str) {
+        self.in_flight.insert(name.to_owned());
+    }
+
+    pub(super) fn end(&mut self, name: &str) {
+        self.in_flight.remove(name);
+    }
+
+    pub(super) fn is_in_flight(&self, name: &str) -> bool {
+        self.in_flight.contains(name)
+    }
+
+    /// Takes the first complete list.
+    pub(super) fn load(
+        &mut self,
+        views: Vec<LoadBalancerView>,
+        position: Position,
+        recorded: &[Recorded],
+    ) {
+        self.reserved = recorded
+            .iter()
+            .flat_map(|record| {
+                let uid = &record.id.uid;
+                record.addresses.iter().map(move |ip| (*ip, uid.clone()))
+            })
+            .collect();
+        self.entries.clear();
+        self.doubtful.clear();
+        for view in views {
+            self.store(view);
+        }
+        self.position = Some(position);
+        self.loaded = true;
+    }
+
+    /// Takes a list made after changes may have been missed; says what differs.
+    pub(super) fn relist(
+        &mut self,
+        views: Vec<LoadBalancerView>,
+        position: &Position,
+    ) -> Vec<Change> {
+        let same_life = self
+            .position
+            .as_ref()
+            .is_some_and(|p| p.epoch == position.epoch);
+        let listed: BTreeSet<String> = views.iter().map(|view| view.name.clone()).collect();
+        let mut changes = Vec::new();
+        for view in views {
+            changes.extend(self.compare(view, same_life));
+        }
+        let gone: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(name, entry)| {
+                let newer = same_life && entry.view.seq > position.seq;
+                !listed.contains(*name) && !self.in_flight.contains(*name) && !newer
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            if let Some(entry) = self.entries.remove(&name) {
+                for address in &entry.view.addresses {
+                    if let Some(id) = mark::service_of(&entry.view.desired.tags) {
+                        self.reserved.insert(*address, id.uid);
+                    }
+                }
+                changes.extend(change(&entry.view.desired.tags, Cause::Gone));
+            }
+        }
+        self.position = Some(position.clone());
+        self.loaded = true;
+        changes.extend(self.room());
+        changes
+    }
+
+    /// Takes one event of the stream; says what it means to the controller.
+    pub(super) fn hear(&mut self, mark: &Mark, event: &ChangeView) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if event.kind == ChangeKind::Deleted {
+            changes.extend(self.room());
+        }
+        let Some(entry) = self
+            .entries
+            .get_mut(&event.name)
+            .filter(|_| mark.owns(&event.tags))
+        else {
+            return changes;
+        };
+        if event.seq <= entry.view.seq {
+            return changes;
+        }
+        entry.heard = entry.heard.max(event.seq);
+        let cause = match event.kind {
+            ChangeKind::Deleted => Cause::Gone,
+            ChangeKind::Active => Cause::Active,
+            ChangeKind::Deleting if entry.releasing => return changes,
+            ChangeKind::Created | ChangeKind::Changed | ChangeKind::Deleting => Cause::Drifted,
+        };
+        if cause == Cause::Gone {
+            self.forget(&event.name);
+        }
+        changes.extend(change(&event.tags, cause));
+        changes
+    }
+
+    /// Somebody let something go: who was refused for want of it may try again.
+    fn room(&mut self) -> Vec<Change> {
+        let waiting = std::mem::take(&mut self.refused);
+        let again = |id| Change {
+            id,
+            cause: Cause::Drifted,
+        };
+        waiting.into_values().map(again).collect()
+    }
+
+    fn compare(&mut self, view: LoadBalancerView, same_life: bool) -> Option<Change> {
+        if self.in_flight.contains(&view.name) {
+            return None;
+        }
+        let known = self.entries.get(&view.name);
+        let cause = match known {
+            None => Some(Cause::Drifted),
+            Some(entry) if same_life && view.seq < entry.view.seq => return None,
+            Some(entry) if entry.releasing => return None,
+            Some(entry) if entry.fingerprint != fingerprint(&view.desired) => Some(Cause::Drifted),
+            Some(entry) if entry.view.state != view.state => match view.state {
+                LifecycleState::Active => Some(Cause::Active),
+                LifecycleState::Provisioning | LifecycleState::Deleting => Some(Cause::Drifted),
+            },
+            Some(entry) => {
+                let same = entry.view.addresses == view.addresses
+                    && entry.view.problem == view.problem
+                    && entry.heard <= entry.view.seq;
+                (!same).then_some(Cause::Drifted)
+            }
+        };
+        if !same_life {
+            // Sequence numbers began anew: nothing heard before counts any more.
+            self.entries.remove(&view.name);
+        }
+        let tags = view.desired.tags.clone();
+        self.store(view);
+        cause.and_then(|cause| change(&tags, cause))
+    }
+}
+
+fn change(tags: &BTreeMap<String, String>, cause: Cause) -> Option<Change> {
+    mark::service_of(tags).map(|id| Change { id, cause })
+}
+
+#[cfg(test)]
+mod tests;

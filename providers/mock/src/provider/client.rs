@@ -1,0 +1,411 @@
+//! HTTP to the mock cloud: one function per call, a time limit on each, and answers
+//! turned into the provider's errors. Messages are the same on every retry.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use ballast_provider::{Mark, ProviderError, Reason, Refusal, mark};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::api::{
+    ChangesPage, Code, LoadBalancerPage, LoadBalancerView, Position, Problem, PutLoadBalancer,
+    TagPatch, TargetSetBody,
+};
+
+/// For any call; the long poll has its waiting on top.
+const CALL_LIMIT: Duration = Duration::from_secs(4);
+
+/// The largest answer: a full page of load balancers with 256 listeners each.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Where the cloud names no time.
+const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+
+/// An endpoint that cannot be one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the endpoint {endpoint:?} is not http://HOST:PORT")]
+pub struct EndpointError {
+    /// What was given.
+    pub endpoint: String,
+}
+
+/// One cloud, called in the name of one owner.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+    endpoint: String,
+    token: Option<String>,
+    mark: Mark,
+}
+
+/// Why a call brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// No answer: what was asked for may have happened or not.
+    Unreachable,
+    /// An answer that says no.
+    Refused {
+        problem: Problem,
+        retry_after: Option<Duration>,
+    },
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(super) fn new(
+        endpoint: &str,
+        token: Option<String>,
+        mark: Mark,
+    ) -> Result<Self, EndpointError> {
+        let bad = || EndpointError {
+            endpoint: endpoint.to_owned(),
+        };
+        let uri: http::Uri = endpoint.parse().map_err(|_| bad())?;
+        let plain = uri.path() == "/" || uri.path().is_empty();
+        if uri.scheme_str() != Some("http") || uri.authority().is_none() || !plain {
+            return Err(bad());
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CALL_LIMIT));
+        connector.set_nodelay(true);
+        Ok(Self {
+            http: HttpClient::builder(TokioExecutor::new()).build(connector),
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token,
+            mark,
+        })
+    }
+
+    pub(super) async fn get(&self, name: &str) -> Result<Option<LoadBalancerView>, Failed> {
+        let path = format!("/v1/load-balancers/{}", encode(name));
+        found(self.call(Method::GET, &path, None::<&()>, CALL_LIMIT).await)
+    }
+
+    /// Refused if the cloud is not in the life of its state that is meant.
+    pub(super) async fn put(
+        &self,
+        name: &str,
+        body: &PutLoadBalancer,
+        life: Option<&Position>,
+    ) -> Result<LoadBalancerView, Failed> {
+        let mut path = format!("/v1/load-balancers/{}{}", encode(name), self.owner());
+        if let Some(life) = life {
+            // Writing into a String does not fail.
+            let _ = write!(path, "&epoch={}", encode(&life.epoch));
+        }
+        let (_, view) = self
+            .call(Method::PUT, &path, Some(body), CALL_LIMIT)
+            .await?;
+        Ok(view)
+    }
+
+    /// Whether it is gone, and not only going.
+    pub(super) async fn delete(&self, name: &str) -> Result<bool, Failed> {
+        let path = format!("/v1/load-balancers/{}{}", encode(name), self.owner());
+        let (status, _) = self
+            .send(Method::DELETE, &path, None::<&()>, CALL_LIMIT)
+            .await?;
+        Ok(status != StatusCode::ACCEPTED)
+    }
+
+    pub(super) async fn patch_tags(
+        &self,
+        name: &str,
+        change: &TagPatch,
+    ) -> Result<LoadBalancerView, Failed> {
+        let path = format!("/v1/load-balancers/{}/tags{}", encode(name), self.owner());
+        let (_, view) = self
+            .call(Method::PATCH, &path, Some(change), CALL_LIMIT)
+            .await?;
+        Ok(view)
+    }
+
+    /// Everything of this owner, and the place in the stream of changes from which on
+    /// nothing is missed.
+    pub(super) async fn list(&self) -> Result<(Vec<LoadBalancerView>, Position), Failed> {
+        let cluster = encode(&format!("{}={}", mark::CLUSTER, self.mark.cluster));
+        let class = encode(&format!("{}={}", mark::CLASS, self.mark.class));
+        let base = format!("/v1/load-balancers?tag={cluster}&tag={class}");
+        let mut path = base.clone();
+        let (mut items, mut position) = (Vec::new(), None);
+        loop {
+            let (_, page): (_, LoadBalancerPage) = self
+                .call(Method::GET, &path, None::<&()>, CALL_LIMIT)
+                .await?;
+            items.extend(page.items);
+            let position = position.get_or_insert(page.position);
+            match page.next_page_token {
+                Some(token) => path = format!("{base}&page_token={}", encode(&token)),
+                None => return Ok((items, position.clone())),
+            }
+        }
+    }
+
+    pub(super) async fn get_targets(&self, name: &str) -> Result<Option<TargetSetBody>, Failed> {
+        let path = format!("/v1/target-sets/{}", encode(name));
+        found(self.call(Method::GET, &path, None::<&()>, CALL_LIMIT).await)
+    }
+
+    pub(super) async fn put_targets(&self, name: &str, body: &TargetSetBody) -> Result<(), Failed> {
+        let path = format!("/v1/target-sets/{}{}", encode(name), self.owner());
+        self.send(Method::PUT, &path, Some(body), CALL_LIMIT)
+            .await?;
+        Ok(())
+    }
+
+    /// Waits for changes after a place; `None` if that place is not known any more.
+    pub(super) async fn changes(
+        &self,
+        since: &Position,
+        wait: Duration,
+    ) -> Result<Option<ChangesPage>, Failed> {
+        let path = format!(
+            "/v1/changes?since={}&epoch={}&wait={}",
+            since.seq,
+            encode(&since.epoch),
+            wait.as_secs()
+        );
+        let called = self.call(Method::GET, &path, None::<&()>, CALL_LIMIT + wait);
+        match called.await {
+            Ok((_, page)) => Ok(Some(page)),
+            Err(failed) if failed.code() == Some(Code::SequenceUnknown) => Ok(None),
+            Err(failed) => Err(failed),
+        }
+    }
+
+    /// The error the controller sees.
+    pub(super) fn error(&self, failed: Failed) -> ProviderError {
+        let endpoint = &self.endpoint;
+        let (problem, retry_after) = match failed {
+            Failed::Unreachable => {
+                return ProviderError::transient(format!(
+                    "the mock cloud at {endpoint} cannot be reached"
+                ));
+            }
+            Failed::Refused {
+                problem,
+                retry_after,
+            } => (problem, retry_after),
+        };
+        match (problem.code, reason(problem.code)) {
+            (Code::Throttled, _) => ProviderError::Throttled {
+                retry_after: retry_after.unwrap_or(DEFAULT_RETRY),
+            },
+            (Code::Unauthorized, _) => ProviderError::transient(format!(
+                "the mock cloud at {endpoint} does not accept the token; the class and the cloud must have the same"
+            )),
+            (Code::Internal | Code::SequenceUnknown, _) => ProviderError::transient(format!(
+                "the mock cloud at {endpoint} answers with an error of its own; see its log"
+            )),
+            (_, reason) => Refusal::new(reason, problem.message).into(),
+        }
+    }
+
+    fn owner(&self) -> String {
+        let owner = format!("{}/{}", self.mark.cluster, self.mark.class);
+        format!("?owner={}", encode(&owner))
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        limit: Duration,
+    ) -> Result<(StatusCode, T), Failed> {
+        let (status, answer) = self.send(method, path, body, limit).await?;
+        let value = serde_json::from_slice(&answer).map_err(|error| {
+            tracing::warn!(path, %error, "the mock cloud's answer cannot be read");
+            Failed::internal()
+        })?;
+        Ok((status, value))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Failed> {
+        let shown = method.clone();
+        let unreachable = |error: &dyn std::fmt::Display| {
+            tracing::debug!(method = %shown, path, %error, "the mock cloud does not answer");
+            Failed::Unreachable
+        };
+        let request = self.request(method.clone(), path, body)?;
+        let answered = timeout(limit, async {
+            let response = self
+                .http
+                .request(request)
+                .await
+                .map_err(|error| unreachable(&error))?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await;
+            Ok((head, body.map_err(|error| unreachable(&error))?.to_bytes()))
+        });
+        let (head, body) = answered.await.map_err(|elapsed| unreachable(&elapsed))??;
+        if head.status.is_success() {
+            return Ok((head.status, body));
+        }
+        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| {
+            Problem::new(Code::Internal, format!("HTTP status {}", head.status))
+        });
+        tracing::debug!(%method, path, status = %head.status, %problem, "the mock cloud refuses");
+        let seconds = head.headers.get(header::RETRY_AFTER);
+        let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+        Err(Failed::Refused {
+            problem,
+            retry_after: seconds.map(Duration::from_secs),
+        })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Request<Full<Bytes>>, Failed> {
+        let body = body.map(serde_json::to_vec).transpose();
+        let body = body.map_err(|_| Failed::internal())?.unwrap_or_default();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.endpoint))
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(body.into()));
+        request.map_err(|_| Failed::internal())
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    pub(super) const fn code(&self) -> Option<Code> {
+        match self {
+            Self::Unreachable => None,
+            Self::Refused { problem, .. } => Some(problem.code),
+        }
+    }
+
+    fn internal() -> Self {
+        Self::Refused {
+            problem: Problem::new(Code::Internal, "unreadable"),
+            retry_after: None,
+        }
+    }
+}
+
+/// The reason a condition shows for a code.
+pub(super) const fn reason(code: Code) -> Reason {
+    match code {
+        Code::QuotaExceeded => Reason::QuotaExceeded,
+        Code::AddressInUse => Reason::AddressInUse,
+        Code::NoAddressAvailable => Reason::NoAddressAvailable,
+        Code::PortInUse => Reason::PortInUse,
+        Code::Throttled => Reason::Throttled,
+        Code::Invalid => Reason::Invalid,
+        Code::Deleting => Reason::Releasing,
+        Code::NotFound
+        | Code::NotOwner
+        | Code::Unauthorized
+        | Code::SequenceUnknown
+        | Code::Internal => Reason::CloudError,
+    }
+}
+
+/// "There is none" is an answer.
+fn found<T>(called: Result<(StatusCode, T), Failed>) -> Result<Option<T>, Failed> {
+    match called {
+        Ok((_, value)) => Ok(Some(value)),
+        Err(failed) if failed.code() == Some(Code::NotFound) => Ok(None),
+        Err(failed) => Err(failed),
+    }
+}
+
+/// Percent-encoding of one part of a path or query.
+fn encode(text: &str) -> String {
+    text.bytes()
+        .fold(String::with_capacity(text.len()), |mut encoded, byte| {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                    encoded.push(char::from(byte));
+                }
+                // Writing into a String does not fail.
+                _ => drop(write!(encoded, "%{byte:02X}")),
+            }
+            encoded
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(endpoint: &str) -> Result<Client, EndpointError> {
+        let mark = Mark {
+            cluster: "c".into(),
+            cluster_name: "lab".into(),
+            class: "local".into(),
+        };
+        Client::new(endpoint, None, mark)
+    }
+
+    #[test]
+    fn only_plain_http_endpoints_are_taken() {
+        for good in ["http://127.0.0.1:8111", "http://[::1]:8111/", "http://mock"] {
+            assert!(client(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "127.0.0.1:8111",
+            "https://mock",
+            "http://",
+            "http://mock/v1",
+            "unix:/x",
+        ] {
+            assert!(client(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_encoded() {
+        assert_eq!(
+            encode("ballast.dev/class=a b"),
+            "ballast.dev%2Fclass%3Da%20b"
+        );
+    }
+
+    #[test]
+    fn errors_say_the_same_on_every_retry() {
+        let client = client("http://mock:1").unwrap();
+        assert_eq!(
+            client.error(Failed::Unreachable),
+            ProviderError::transient("the mock cloud at http://mock:1 cannot be reached")
+        );
+        for (code, expected) in [
+            (Code::QuotaExceeded, Reason::QuotaExceeded),
+            (Code::AddressInUse, Reason::AddressInUse),
+            (Code::NoAddressAvailable, Reason::NoAddressAvailable),
+            (Code::Invalid, Reason::Invalid),
+            (Code::NotOwner, Reason::CloudError),
+        ] {
+            let failed = Failed::Refused {
+                problem: Problem::new(code, "why"),
+                retry_after: None,
+            };
+            let refused = ProviderError::Refused(Refusal::new(expected, "why"));
+            assert_eq!(client.error(failed), refused);
+        }
+    }
+}

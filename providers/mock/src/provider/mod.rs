@@ -1,0 +1,343 @@
+//! The provider of a mock class: a client of the mock cloud's HTTP API.
+//!
+//! The controller makes one per class. Without a difference it makes no call at all:
+//! everything of ours is listed once (`restore`), and the stream of changes says what
+//! happened since. Every mutating call carries our owner as a precondition, so that
+//! nothing foreign is touched even if it came under our name a moment ago.
+
+mod cache;
+mod changes;
+mod client;
+mod shape;
+pub(crate) mod validate;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ballast_provider::{
+    Balancer, Change, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider, ProviderError,
+    Recorded, Refusal, Released, Removal, ServiceId, TargetSet, mark,
+};
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use self::cache::{Cache, Known};
+pub use self::client::EndpointError;
+use self::client::{Client, Failed};
+use crate::api::{
+    Code, Desired, LoadBalancerView, Problem, PutLoadBalancer, TagPatch, TargetSetBody,
+};
+
+/// A deletion is asked about again after this time, unless the stream tells first.
+const RELEASE_RETRY: Duration = Duration::from_secs(1);
+
+/// Load balancers of one class on a mock cloud.
+pub struct MockProvider {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    mark: Mark,
+    cache: Mutex<Cache>,
+    /// The target set: what shall be, and what the cloud is known to have.
+    targets: tokio::sync::Mutex<Targets>,
+    /// Some call of ours has ended.
+    landed: Notify,
+}
+
+#[derive(Default)]
+struct Targets {
+    desired: Option<TargetSetBody>,
+    applied: Option<TargetSetBody>,
+}
+
+/// Marks a name as being changed by us until it is dropped.
+struct Flight<'a> {
+    inner: &'a Inner,
+    name: &'a str,
+}
+
+// === impl MockProvider ===
+
+impl MockProvider {
+    /// A client of the mock cloud at `endpoint`, such as `http://127.0.0.1:8111`. Makes
+    /// no call.
+    pub fn new(endpoint: &str, token: Option<String>, mark: Mark) -> Result<Self, EndpointError> {
+        let inner = Inner {
+            client: Client::new(endpoint, token, mark.clone())?,
+            mark,
+            cache: Mutex::default(),
+            targets: tokio::sync::Mutex::default(),
+            landed: Notify::new(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+#[async_trait]
+impl Provider for MockProvider {
+    fn key(&self, load_balancer: &LoadBalancer) -> Key {
+        Key(load_balancer.id.uid.clone())
+    }
+
+    fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
+        validate::validate(balancer)
+    }
+
+    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError> {
+        let listed = self.inner.client.list().await;
+        let (views, position) = listed.map_err(|failed| self.inner.client.error(failed))?;
+        self.inner.cache().load(views, position, &recorded);
+        Ok(())
+    }
+
+    async fn ensure(
+        &self,
+        balancer: &Balancer,
+    ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        let mut observed = Vec::with_capacity(balancer.members.len());
+        for member in &balancer.members {
+            let seen = self.inner.ensure(member).await;
+            let seen = seen.map_err(|failed| self.inner.client.error(failed))?;
+            observed.push((member.load_balancer.id.clone(), seen));
+        }
+        Ok(observed)
+    }
+
+    async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
+        let desired = shape::target_set(&self.inner.mark, targets);
+        let put = self.inner.retarget(desired).await;
+        put.map_err(|failed| self.inner.client.error(failed))
+    }
+
+    async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
+        let released = match removal {
+            Removal::Delete => self.inner.delete(id).await,
+            Removal::Retain => self.inner.retain(id).await,
+        };
+        released.map_err(|failed| self.inner.client.error(failed))
+    }
+
+    async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
+        let listed = self.inner.client.list().await;
+        let (views, _) = listed.map_err(|failed| self.inner.client.error(failed))?;
+        let owned = |view: LoadBalancerView| Owned {
+            id: mark::service_of(&view.desired.tags),
+            name: view.name,
+            tags: view.desired.tags,
+        };
+        Ok(views.into_iter().map(owned).collect())
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        changes::follow(Arc::clone(&self.inner))
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    async fn ensure(&self, member: &Member) -> Result<Observed, Failed> {
+        let load_balancer = &member.load_balancer;
+        let name = shape::name_of(&self.mark, &load_balancer.id);
+        let desired = shape::desired(&self.mark, load_balancer);
+        let wanted = shape::fingerprint(&desired);
+        let known = self.cache().known(&name);
+        let present = match known {
+            Known::Fresh(entry) if entry.fingerprint == wanted => {
+                if entry.view.state == crate::api::LifecycleState::Active {
+                    return Ok(shape::observed(member, &entry.view));
+                }
+                self.look(&name).await?
+            }
+            Known::Fresh(entry) => Some(entry.view),
+            Known::Doubtful => self.look(&name).await?,
+            Known::Absent => None,
+        };
+        if let Some(view) = &present
+            && shape::fingerprint(&view.desired) == wanted
+        {
+            return Ok(shape::observed(member, view));
+        }
+        self.put(&name, member, desired, present.as_ref()).await
+    }
+
+    /// Reads one of ours; a foreign object under our name is refused.
+    async fn look(&self, name: &str) -> Result<Option<LoadBalancerView>, Failed> {
+        let view = self.client.get(name).await?;
+        match &view {
+            Some(view) if self.mark.owns(&view.desired.tags) => self.cache().store(view.clone()),
+            Some(_) => {
+                let message = format!(
+                    "load balancer {name} exists in the mock cloud and belongs to somebody else; delete it there"
+                );
+                return Err(Failed::Refused {
+                    problem: Problem::new(Code::NotOwner, message),
+                    retry_after: None,
+                });
+            }
+            None => self.cache().forget(name),
+        }
+        Ok(view)
+    }
+
+    async fn put(
+        &self,
+        name: &str,
+        member: &Member,
+        mut desired: Desired,
+        present: Option<&LoadBalancerView>,
+    ) -> Result<Observed, Failed> {
+        let created = present.and_then(|view| view.desired.tags.get(mark::CREATED_AT).cloned());
+        let created = created.unwrap_or_else(|| Timestamp::now().to_string());
+        desired.tags.insert(mark::CREATED_AT.to_owned(), created);
+        let id = &member.load_balancer.id;
+        let body = PutLoadBalancer {
+            desired,
+            preferred_addresses: member.recorded.clone(),
+            avoid_addresses: if present.is_none() && shape::needs_new_address(member) {
+                self.cache().reserved(&id.uid)
+            } else {
+                Vec::new()
+            },
+        };
+        let _flight = self.fly(name);
+        let life = self.cache().position();
+        match self.client.put(name, &body, life.as_ref()).await {
+            Ok(view) => {
+                let observed = shape::observed(member, &view);
+                self.cache().store(view);
+                Ok(observed)
+            }
+            Err(failed) => match failed.code() {
+                Some(Code::Deleting) => {
+                    self.cache().doubt(name);
+                    Ok(shape::going())
+                }
+                // The cloud lost its state and we have not looked yet whose addresses
+                // must be kept free; the stream of changes does.
+                Some(Code::SequenceUnknown) => Ok(shape::later()),
+                Some(Code::QuotaExceeded | Code::AddressInUse | Code::NoAddressAvailable) => {
+                    self.cache().wait_for_room(name, id);
+                    Err(failed)
+                }
+                _ => {
+                    self.cache().doubt(name);
+                    Err(failed)
+                }
+            },
+        }
+    }
+
+    async fn delete(&self, id: &ServiceId) -> Result<Released, Failed> {
+        let name = shape::name_of(&self.mark, id);
+        let _flight = self.fly(&name);
+        match self.client.delete(&name).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.cache().releasing(&name);
+                return Ok(Released::InProgress {
+                    retry_after: RELEASE_RETRY,
+                });
+            }
+            Err(failed) => self.absent_or(&name, failed)?,
+        }
+        self.cache().forget(&name);
+        self.cache().release(&name, &id.uid);
+        Ok(Released::Gone)
+    }
+
+    async fn retain(&self, id: &ServiceId) -> Result<Released, Failed> {
+        let name = shape::name_of(&self.mark, id);
+        let known = self.cache().known(&name);
+        let retained = |view: &LoadBalancerView| view.desired.tags.contains_key(mark::RETAINED);
+        if !matches!(&known, Known::Fresh(entry) if retained(&entry.view)) {
+            let now = Timestamp::now().to_string();
+            let tags = BTreeMap::from([(mark::RETAINED.to_owned(), Some(now))]);
+            let _flight = self.fly(&name);
+            match self.client.patch_tags(&name, &TagPatch { tags }).await {
+                Ok(view) => self.cache().store(view),
+                Err(failed) => {
+                    self.absent_or(&name, failed)?;
+                    self.cache().forget(&name);
+                }
+            }
+        }
+        self.cache().release(&name, &id.uid);
+        Ok(Released::Gone)
+    }
+
+    /// Whether a failure means that nothing of ours is there.
+    fn absent_or(&self, name: &str, failed: Failed) -> Result<(), Failed> {
+        match failed.code() {
+            Some(Code::NotFound) => Ok(()),
+            Some(Code::NotOwner) => {
+                tracing::warn!(
+                    name,
+                    "an object under our name belongs to somebody else; left alone"
+                );
+                Ok(())
+            }
+            _ => {
+                self.cache().doubt(name);
+                Err(failed)
+            }
+        }
+    }
+
+    async fn retarget(&self, desired: TargetSetBody) -> Result<(), Failed> {
+        let mut targets = self.targets.lock().await;
+        targets.desired = Some(desired.clone());
+        if targets.applied.as_ref() == Some(&desired) {
+            return Ok(());
+        }
+        let name = shape::target_set_name(&self.mark);
+        if targets.applied.take().is_none()
+            && self.client.get_targets(&name).await?.as_ref() == Some(&desired)
+        {
+            targets.applied = Some(desired);
+            return Ok(());
+        }
+        self.client.put_targets(&name, &desired).await?;
+        targets.applied = Some(desired);
+        Ok(())
+    }
+
+    /// After the cloud lost its state.
+    async fn retarget_again(&self) -> Result<(), Failed> {
+        let desired = {
+            let mut targets = self.targets.lock().await;
+            targets.applied = None;
+            targets.desired.clone()
+        };
+        match desired {
+            Some(desired) => self.retarget(desired).await,
+            None => Ok(()),
+        }
+    }
+
+    fn fly<'a>(&'a self, name: &'a str) -> Flight<'a> {
+        self.cache().begin(name);
+        Flight { inner: self, name }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        // Every change of the cache is one insertion or removal: good after a panic too.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Flight ===
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.inner.cache().end(self.name);
+        self.inner.landed.notify_waiters();
+    }
+}

@@ -1,0 +1,144 @@
+//! From the domain model to the mock cloud's wire format and back. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ballast_provider::mark::{self, digest};
+use ballast_provider::{
+    Address, Family, Ingress, IpMode, Key, LoadBalancer, Mark, Member, Observed, PortStatus,
+    Reason, ServiceId, State, TargetSet,
+};
+
+use super::client::reason;
+use crate::api::{Desired, LifecycleState, LoadBalancerView, TargetSetBody};
+
+/// The stream of changes tells; this is for the case that it cannot.
+const SAFETY_RETRY: Duration = Duration::from_mins(1);
+
+/// Far longer than a list takes.
+const LATER: Duration = Duration::from_secs(1);
+
+/// The tags this provider sets and compares; others are somebody else's business.
+const OWN_TAGS: [&str; 6] = [
+    mark::CLUSTER,
+    mark::CLUSTER_NAME,
+    mark::CLASS,
+    mark::SERVICE,
+    mark::SERVICE_UID,
+    mark::RETAINED,
+];
+
+/// The name of a Service's load balancer in the cloud.
+pub(super) fn name_of(mark: &Mark, id: &ServiceId) -> String {
+    mark.name("bl", &Key(id.uid.clone()))
+}
+
+/// The name of the class's one target set.
+pub(super) fn target_set_name(mark: &Mark) -> String {
+    mark.name("ts", &Key("nodes".to_owned()))
+}
+
+/// What a Service's load balancer shall be.
+pub(super) fn desired(mark: &Mark, load_balancer: &LoadBalancer) -> Desired {
+    Desired {
+        listeners: load_balancer.listeners.clone(),
+        families: load_balancer.families.clone(),
+        traffic_policy: load_balancer.traffic_policy,
+        affinity: load_balancer.affinity,
+        source_ranges: load_balancer.source_ranges.clone(),
+        target_set: target_set_name(mark),
+        requested_addresses: load_balancer.requested_addresses.clone(),
+        tags: mark.tags(&load_balancer.id),
+    }
+}
+
+/// Equal for equal desired states, whatever else is tagged on the object.
+pub(super) fn fingerprint(desired: &Desired) -> String {
+    let mut own = desired.clone();
+    own.tags.retain(|key, _| OWN_TAGS.contains(&key.as_str()));
+    // Plain values with string keys: this does not fail.
+    let text = serde_json::to_string(&own).unwrap_or_default();
+    digest([text.as_str()])
+}
+
+/// The class's target set.
+pub(super) fn target_set(mark: &Mark, targets: &TargetSet) -> TargetSetBody {
+    let TargetSet::Nodes(nodes) = targets;
+    let tags = [
+        (mark::CLUSTER, &mark.cluster),
+        (mark::CLUSTER_NAME, &mark.cluster_name),
+        (mark::CLASS, &mark.class),
+    ];
+    let own = |(key, value): (&str, &String)| (key.to_owned(), value.clone());
+    TargetSetBody {
+        targets: nodes.iter().cloned().collect(),
+        tags: tags.into_iter().map(own).collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// What the controller shall see of it.
+pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
+    let ports = member.load_balancer.listeners.iter();
+    let ports: Vec<PortStatus> = ports
+        .map(|listener| PortStatus {
+            port: listener.port,
+            protocol: listener.protocol,
+            error: None,
+        })
+        .collect();
+    let ingress = view.addresses.iter().map(|ip| Ingress {
+        address: Address::Ip(*ip, IpMode::Proxy),
+        ports: ports.clone(),
+    });
+    let ingress = ingress.collect();
+    let pending = |reason, message: &str| State::Pending {
+        reason,
+        message: message.to_owned(),
+        retry_after: Some(SAFETY_RETRY),
+    };
+    let state = match (view.state, &view.problem) {
+        (LifecycleState::Active, _) => State::Programmed,
+        (LifecycleState::Provisioning, Some(problem)) => {
+            pending(reason(problem.code), &problem.message)
+        }
+        (LifecycleState::Provisioning, None) => pending(
+            Reason::Provisioning,
+            "the mock cloud is provisioning the load balancer",
+        ),
+        (LifecycleState::Deleting, _) => return going(),
+    };
+    Observed { ingress, state }
+}
+
+/// It takes a moment until it can be asked for.
+pub(super) fn later() -> Observed {
+    Observed {
+        ingress: Vec::new(),
+        state: State::Pending {
+            reason: Reason::Provisioning,
+            message: "the mock cloud has lost its state".to_owned(),
+            retry_after: Some(LATER),
+        },
+    }
+}
+
+/// The former load balancer of the same Service is still going.
+pub(super) fn going() -> Observed {
+    Observed {
+        ingress: Vec::new(),
+        state: State::Pending {
+            reason: Reason::Releasing,
+            message: "the Service's former load balancer is still being deleted".to_owned(),
+            retry_after: Some(SAFETY_RETRY),
+        },
+    }
+}
+
+/// Families without a recorded address: only for those a new one may be chosen.
+pub(super) fn needs_new_address(member: &Member) -> bool {
+    let recorded = |family: &Family| {
+        let mut recorded = member.recorded.iter();
+        recorded.any(|ip| Family::of(*ip) == *family)
+    };
+    !member.load_balancer.families.iter().all(recorded)
+}

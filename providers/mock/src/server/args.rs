@@ -1,0 +1,332 @@
+//! `ballast mock-cloud`'s flags, each also an environment variable, and the options
+//! they make.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::address::AddressRange;
+use crate::plane::PlaneOptions;
+
+/// Flags of `ballast mock-cloud`.
+#[derive(Clone, Debug, clap::Args)]
+#[allow(clippy::doc_markdown)] // these comments are help texts: backticks would show
+pub struct ServerArgs {
+    /// Address and port of the HTTP API, such as 127.0.0.1:8111 or [::1]:8111
+    #[arg(long, env = "BALLAST_MOCK_LISTEN", default_value = "127.0.0.1:8111")]
+    pub listen: SocketAddr,
+
+    /// Directory of the durable state, such as /var/lib/ballast-mock; made if absent
+    #[arg(long, env = "BALLAST_MOCK_STATE_DIR", default_value = "ballast-mock")]
+    pub state_dir: PathBuf,
+
+    /// Addresses to give to load balancers: a CIDR, first-last or one address, IPv4 or
+    /// IPv6; repeatable (in the environment: separated by commas). Without an IPv6
+    /// range there are no IPv6 load balancers. Example:
+    /// --addresses 172.18.255.200-172.18.255.250 --addresses fd00:18::/120
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_ADDRESSES",
+        value_name = "RANGE",
+        value_delimiter = ',',
+        default_value = "127.77.0.0/16"
+    )]
+    pub addresses: Vec<AddressRange>,
+
+    /// File with the bearer token that mutating calls must carry, such as
+    /// /etc/ballast/token; without one everybody who reaches the API may change it
+    #[arg(long, env = "BALLAST_MOCK_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// How long a new load balancer takes to become active, such as 0s, 500ms or 2m
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_PROVISIONING_LATENCY",
+        default_value = "0s",
+        value_name = "TIME"
+    )]
+    pub provisioning_latency: Span,
+
+    /// How long a deleted load balancer takes to be gone, such as 0s, 500ms or 2m
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_DELETION_LATENCY",
+        default_value = "0s",
+        value_name = "TIME"
+    )]
+    pub deletion_latency: Span,
+
+    /// Most load balancers at a time, such as 50 to try what a quota does
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_MAX_LOAD_BALANCERS",
+        default_value_t = 10_000
+    )]
+    pub max_load_balancers: usize,
+
+    /// Most listeners of one load balancer
+    #[arg(long, env = "BALLAST_MOCK_MAX_LISTENERS", default_value_t = 256)]
+    pub max_listeners: usize,
+
+    /// Mutating calls per second before the API answers 429, such as 5 to try what
+    /// throttling does; 0 is no limit
+    #[arg(long, env = "BALLAST_MOCK_RATE_LIMIT", default_value_t = 0)]
+    pub rate_limit: u32,
+
+    /// Time between two health checks of one target, such as 2s
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_HEALTH_INTERVAL",
+        default_value = "2s",
+        value_name = "TIME"
+    )]
+    pub health_interval: Span,
+
+    /// How long one health check may take, such as 1s
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_HEALTH_TIMEOUT",
+        default_value = "1s",
+        value_name = "TIME"
+    )]
+    pub health_timeout: Span,
+
+    /// Port of the nodes' /healthz (kube-proxy's), checked once per node
+    #[arg(long, env = "BALLAST_MOCK_HEALTH_PORT", default_value_t = 10_256)]
+    pub health_port: u16,
+
+    /// How long established connections may go on after their target went away, such as 30s
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_DRAIN",
+        default_value = "30s",
+        value_name = "TIME"
+    )]
+    pub drain: Span,
+
+    /// Most TCP connections of one load balancer at a time
+    #[arg(long, env = "BALLAST_MOCK_MAX_CONNECTIONS", default_value_t = 4_096)]
+    pub max_connections: usize,
+
+    /// Most UDP clients of one listener at a time
+    #[arg(long, env = "BALLAST_MOCK_MAX_FLOWS", default_value_t = 1_024)]
+    pub max_flows: usize,
+}
+
+/// A time on the command line: `500ms`, `2s`, `1m 30s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// What the server runs with.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Where the API listens; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Where the state is.
+    pub state_dir: PathBuf,
+    /// Addresses for load balancers.
+    pub addresses: Vec<AddressRange>,
+    /// What mutating calls must carry.
+    pub token: Option<String>,
+    /// From creation to active.
+    pub provisioning_latency: Duration,
+    /// From deletion to gone.
+    pub deletion_latency: Duration,
+    /// Quota.
+    pub max_load_balancers: usize,
+    /// Quota per load balancer.
+    pub max_listeners: usize,
+    /// Mutating calls per second; 0 is no limit.
+    pub rate_limit: u32,
+    /// The data plane's.
+    pub plane: PlaneOptions,
+}
+
+/// A flag that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArgsError {
+    /// The token file.
+    #[error("--token-file {path:?} cannot be read")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An empty token would let everybody in who sends an empty one.
+    #[error("--token-file {path:?} is empty")]
+    EmptyToken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A number that makes no sense.
+    #[error("--{flag} is {value}, it must be more than zero")]
+    Zero {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        value: &'static str,
+    },
+}
+
+// === impl ServerArgs ===
+
+impl ServerArgs {
+    /// The options these flags mean; reads the token file.
+    pub fn into_options(self) -> Result<ServerOptions, ArgsError> {
+        let Self {
+            listen,
+            state_dir,
+            addresses,
+            token_file,
+            provisioning_latency,
+            deletion_latency,
+            max_load_balancers,
+            max_listeners,
+            rate_limit,
+            health_interval,
+            health_timeout,
+            health_port,
+            drain,
+            max_connections,
+            max_flows,
+        } = self;
+        for (flag, zero, value) in [
+            ("health-interval", health_interval.0.is_zero(), "0s"),
+            ("health-timeout", health_timeout.0.is_zero(), "0s"),
+            ("health-port", health_port == 0, "0"),
+            ("max-connections", max_connections == 0, "0"),
+            ("max-flows", max_flows == 0, "0"),
+        ] {
+            if zero {
+                return Err(ArgsError::Zero { flag, value });
+            }
+        }
+        Ok(ServerOptions {
+            listen,
+            state_dir,
+            addresses,
+            token: token_file.map(read_token).transpose()?,
+            provisioning_latency: provisioning_latency.0,
+            deletion_latency: deletion_latency.0,
+            max_load_balancers,
+            max_listeners,
+            rate_limit,
+            plane: PlaneOptions {
+                health_interval: health_interval.0,
+                health_timeout: health_timeout.0,
+                health_port,
+                drain: drain.0,
+                max_connections,
+                max_flows,
+                ..PlaneOptions::default()
+            },
+        })
+    }
+}
+
+fn read_token(path: PathBuf) -> Result<String, ArgsError> {
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text.trim().is_empty() => Err(ArgsError::EmptyToken { path }),
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(source) => Err(ArgsError::Token { path, source }),
+    }
+}
+
+// === impl ServerOptions ===
+
+impl ServerOptions {
+    /// The defaults of the flags, with this state directory.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8111)),
+            state_dir: state_dir.into(),
+            addresses: "127.77.0.0/16".parse().into_iter().collect(),
+            token: None,
+            provisioning_latency: Duration::ZERO,
+            deletion_latency: Duration::ZERO,
+            max_load_balancers: 10_000,
+            max_listeners: 256,
+            rate_limit: 0,
+            plane: PlaneOptions::default(),
+        }
+    }
+}
+
+// === impl Span ===
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || format!("{text:?} is no time such as 500ms, 2s or 1m");
+        let span: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
+        Duration::try_from(span).map(Self).map_err(|_| bad())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        server: ServerArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<ServerArgs, clap::Error> {
+        let cli = Cli::try_parse_from(["mock-cloud"].iter().chain(flags));
+        cli.map(|cli| cli.server)
+    }
+
+    #[test]
+    fn the_defaults_of_the_flags_are_the_defaults_of_the_options() {
+        let flags = parse(&[]).unwrap().into_options().unwrap();
+        let options = ServerOptions::new("ballast-mock");
+        assert_eq!(format!("{flags:?}"), format!("{options:?}"));
+    }
+
+    #[test]
+    fn flags_are_understood_or_refused_with_a_reason() {
+        let args = parse(&[
+            "--addresses",
+            "10.0.0.1-10.0.0.9,fd00::/64",
+            "--drain",
+            "1m 30s",
+        ]);
+        let args = args.unwrap();
+        assert_eq!(args.addresses.len(), 2);
+        assert_eq!(args.drain.0, Duration::from_secs(90));
+        let error = parse(&["--addresses", "10.0.0.9-10.0.0.1"]).unwrap_err();
+        assert!(
+            error.to_string().contains("ends before it begins"),
+            "{error}"
+        );
+        let error = parse(&["--drain", "soon"]).unwrap_err();
+        assert!(error.to_string().contains("500ms"), "{error}");
+        let zero = parse(&["--health-interval", "0s"]).unwrap().into_options();
+        assert!(zero.unwrap_err().to_string().contains("--health-interval"));
+    }
+
+    #[test]
+    fn an_empty_token_file_is_no_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let error = parse(&["--token-file", path])
+            .unwrap()
+            .into_options()
+            .unwrap_err();
+        assert!(matches!(error, ArgsError::EmptyToken { .. }), "{error}");
+        std::fs::write(file.path(), "s3cret\n").unwrap();
+        let options = parse(&["--token-file", path])
+            .unwrap()
+            .into_options()
+            .unwrap();
+        assert_eq!(options.token.as_deref(), Some("s3cret"));
+    }
+}

@@ -1,0 +1,486 @@
+//! The cloud's state and every decision about it. Pure: a request becomes a list of
+//! [`Edit`]s, the store commits them in one transaction, then they are applied here.
+//!
+//! Only the writer thread (`writer.rs`) changes it; handlers and the data plane read.
+//! Invariants: what is in memory is what was committed (but [`Plane`], which a new
+//! process finds out anew); an address is held from the commit that makes a load
+//! balancer to the commit that removes it; sequence numbers rise without gaps.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use ballast_provider::{Family, Target, mark};
+use jiff::Timestamp;
+
+use super::lifecycle::{Phase, Step};
+pub(crate) use super::record::{Deletion, Edit, Owner, Plane, Record, Rules, Stored};
+use super::record::{change, check_owner, gone, view};
+use crate::address::{Allocator, Denied, describe};
+use crate::api::{
+    ChangeKind, ChangeView, Code, LoadBalancerView, Position, Problem, PutLoadBalancer,
+    TargetSetBody,
+};
+
+/// So many changes are kept for those who follow them; who is further back lists again.
+pub(crate) const MAX_CHANGES: usize = 10_000;
+
+/// Most targets of one set.
+pub(crate) const MAX_TARGETS: usize = 5_000;
+
+/// The whole state.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    epoch: String,
+    seq: u64,
+    rules: Rules,
+    load_balancers: BTreeMap<String, (Record, Plane)>,
+    target_sets: BTreeMap<String, TargetSetBody>,
+    allocator: Allocator,
+    changes: VecDeque<ChangeView>,
+    deadlines: BTreeSet<(Timestamp, String)>,
+}
+
+// === impl Cloud ===
+
+impl Cloud {
+    /// The state as stored; what was active is taken to be open until the data plane
+    /// says otherwise, so that a restart alone is no change.
+    pub(crate) fn new(rules: Rules, stored: Stored) -> Self {
+        let mut cloud = Self {
+            epoch: stored.epoch,
+            seq: stored.seq,
+            allocator: Allocator::new(rules.ranges.clone()),
+            rules,
+            load_balancers: BTreeMap::new(),
+            target_sets: stored.target_sets.into_iter().collect(),
+            changes: stored.changes.into(),
+            deadlines: BTreeSet::new(),
+        };
+        for (address, at) in stored.resting {
+            cloud.allocator.rest(address, at);
+        }
+        for record in stored.records {
+            for address in &record.addresses {
+                cloud.allocator.hold(*address, &record.name);
+            }
+            let name = record.name.clone();
+            let active = record.phase == Phase::Active;
+            cloud.apply(vec![Edit::Put(Box::new(record))]);
+            if active {
+                cloud.apply(vec![Edit::Plane(name, Plane::Open)]);
+            }
+        }
+        cloud
+    }
+
+    // --- reading ---
+
+    pub(crate) fn position(&self) -> Position {
+        Position {
+            epoch: self.epoch.clone(),
+            seq: self.seq,
+        }
+    }
+
+    pub(crate) fn record(&self, name: &str) -> Option<&Record> {
+        self.load_balancers.get(name).map(|(record, _)| record)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.load_balancers.keys()
+    }
+
+    pub(crate) fn view(&self, name: &str) -> Option<LoadBalancerView> {
+        self.load_balancers.get(name).map(view)
+    }
+
+    /// Load balancers after `token` in the order of their names that carry all tags;
+    /// one more than `limit` is looked for, to know whether there is another page.
+    pub(crate) fn page(
+        &self,
+        tags: &[(String, String)],
+        token: Option<&str>,
+        limit: usize,
+    ) -> (Vec<LoadBalancerView>, Option<String>) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = token.map_or(Unbounded, |token| Excluded(token.to_owned()));
+        let mut items: Vec<LoadBalancerView> = self
+            .load_balancers
+            .range((from, Unbounded))
+            .map(|(_, entry)| entry)
+            .filter(|(record, _)| {
+                let have = &record.desired.tags;
+                tags.iter().all(|(key, value)| have.get(key) == Some(value))
+            })
+            .take(limit + 1)
+            .map(view)
+            .collect();
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = more.then(|| items.last().map(|item| item.name.clone()));
+        (items, next.flatten())
+    }
+
+    pub(crate) fn target_set(&self, name: &str) -> Option<&TargetSetBody> {
+        self.target_sets.get(name)
+    }
+
+    pub(crate) fn target_sets(&self) -> impl Iterator<Item = (&String, &Vec<Target>)> {
+        self.target_sets
+            .iter()
+            .map(|(name, set)| (name, &set.targets))
+    }
+
+    /// Changes after a sequence number; `None` where they are no longer, or not yet, known.
+    pub(crate) fn changes_since(&self, seq: u64, limit: usize) -> Option<Vec<ChangeView>> {
+        let oldest = self
+            .changes
+            .front()
+            .map_or(self.seq, |change| change.seq - 1);
+        if seq < oldest || seq > self.seq {
+            return None;
+        }
+        let behind = usize::try_from(self.seq - seq).unwrap_or(usize::MAX);
+        let skip = self.changes.len().saturating_sub(behind);
+        Some(
+            self.changes
+                .iter()
+                .skip(skip)
+                .take(limit)
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    // --- deciding ---
+
+    /// Makes or changes a load balancer. Nothing if it already is as desired.
+    pub(crate) fn put(
+        &self,
+        now: Timestamp,
+        name: &str,
+        owner: Option<&Owner>,
+        body: &PutLoadBalancer,
+    ) -> Result<Vec<Edit>, Problem> {
+        super::validate::load_balancer(name, &body.desired, self.rules.max_listeners)?;
+        let present = self.record(name);
+        if let Some(present) = present {
+            check_owner("load balancer", name, owner, &present.desired.tags)?;
+            if matches!(present.phase, Phase::Deleting { .. }) {
+                return Err(Problem::new(
+                    Code::Deleting,
+                    format!("load balancer {name} is being deleted; try again when it is gone"),
+                ));
+            }
+        } else if self.load_balancers.len() >= self.rules.max_load_balancers {
+            return Err(Problem::new(
+                Code::QuotaExceeded,
+                format!(
+                    "the mock cloud holds {} load balancers already; raise --max-load-balancers or delete some",
+                    self.rules.max_load_balancers
+                ),
+            ));
+        }
+        let held: &[IpAddr] = present.map_or(&[], |present| &present.addresses);
+        let addresses = self.addresses(name, held, body)?;
+        if present.is_some_and(|present| {
+            present.desired == body.desired && present.addresses == addresses
+        }) {
+            return Ok(Vec::new());
+        }
+        let seq = self.seq + 1;
+        let record = Record {
+            name: name.to_owned(),
+            seq,
+            created_at: present.map_or(now, |present| present.created_at),
+            phase: present.map_or_else(
+                || Phase::born(now, self.rules.provisioning_latency),
+                |present| present.phase,
+            ),
+            addresses,
+            desired: body.desired.clone(),
+        };
+        let rested = held
+            .iter()
+            .filter(|address| !record.addresses.contains(address));
+        let taken = record
+            .addresses
+            .iter()
+            .filter(|address| !held.contains(address));
+        let mut edits: Vec<Edit> = rested.map(|address| Edit::Rest(*address, seq)).collect();
+        edits.extend(taken.map(|address| Edit::Hold(*address, name.to_owned())));
+        let kind = match present {
+            Some(_) => ChangeKind::Changed,
+            None => ChangeKind::Created,
+        };
+        edits.push(change(seq, kind, &record));
+        edits.push(Edit::Put(Box::new(record)));
+        Ok(edits)
+    }
+
+    /// Begins the deletion, or ends it at once where there is no latency.
+    pub(crate) fn delete(
+        &self,
+        now: Timestamp,
+        name: &str,
+        owner: Option<&Owner>,
+    ) -> Result<(Vec<Edit>, Deletion), Problem> {
+        let record = self.existing(name)?;
+        check_owner("load balancer", name, owner, &record.desired.tags)?;
+        match record.phase.deleted(now, self.rules.deletion_latency) {
+            Step::Stay => Ok((Vec::new(), Deletion::Deleting)),
+            Step::To(phase) => {
+                let edits = self.moved(record, phase, ChangeKind::Deleting, self.seq + 1);
+                Ok((edits, Deletion::Deleting))
+            }
+            Step::Gone => Ok((gone(record, self.seq + 1), Deletion::Gone)),
+        }
+    }
+
+    /// Sets and removes tags.
+    pub(crate) fn patch_tags(
+        &self,
+        name: &str,
+        owner: Option<&Owner>,
+        patch: &BTreeMap<String, Option<String>>,
+    ) -> Result<Vec<Edit>, Problem> {
+        let record = self.existing(name)?;
+        check_owner("load balancer", name, owner, &record.desired.tags)?;
+        let mut record = record.clone();
+        let before = record.desired.tags.clone();
+        for (key, value) in patch {
+            match value {
+                Some(value) => record.desired.tags.insert(key.clone(), value.clone()),
+                None => record.desired.tags.remove(key),
+            };
+        }
+        super::validate::tags(&record.desired.tags)?;
+        if record.desired.tags == before {
+            return Ok(Vec::new());
+        }
+        record.seq = self.seq + 1;
+        Ok(vec![
+            change(record.seq, ChangeKind::Changed, &record),
+            Edit::Put(Box::new(record)),
+        ])
+    }
+
+    /// Replaces a target set. Nothing if it is the same already.
+    pub(crate) fn put_targets(
+        &self,
+        name: &str,
+        owner: Option<&Owner>,
+        body: TargetSetBody,
+    ) -> Result<Vec<Edit>, Problem> {
+        super::validate::target_set(name, &body, MAX_TARGETS)?;
+        match self.target_sets.get(name) {
+            Some(present) => {
+                check_owner("target set", name, owner, &present.tags)?;
+                if *present == body {
+                    return Ok(Vec::new());
+                }
+            }
+            None if self.target_sets.len() >= self.rules.max_load_balancers => {
+                return Err(Problem::new(
+                    Code::QuotaExceeded,
+                    format!(
+                        "the mock cloud holds {} target sets already",
+                        self.target_sets.len()
+                    ),
+                ));
+            }
+            None => {}
+        }
+        Ok(vec![Edit::Targets(name.to_owned(), body)])
+    }
+
+    /// What the clock has brought.
+    pub(crate) fn tick(&self, now: Timestamp) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        let mut seq = self.seq;
+        let due = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        for record in due.filter_map(|(_, name)| self.record(name)) {
+            match record.phase.step(now) {
+                Step::Stay => {}
+                Step::To(phase) => {
+                    seq += 1;
+                    edits.extend(self.moved(record, phase, ChangeKind::Changed, seq));
+                }
+                Step::Gone => {
+                    seq += 1;
+                    edits.extend(gone(record, seq));
+                }
+            }
+        }
+        edits
+    }
+
+    /// Takes the data plane's word for a load balancer that shall be open.
+    pub(crate) fn report(&self, name: &str, plane: Plane) -> Vec<Edit> {
+        let Some((record, before)) = self.load_balancers.get(name) else {
+            return Vec::new();
+        };
+        if record.phase != Phase::Active || *before == plane {
+            return Vec::new();
+        }
+        let kind = match plane {
+            Plane::Open => ChangeKind::Active,
+            Plane::Closed | Plane::Failed(_) => ChangeKind::Changed,
+        };
+        let mut record = record.clone();
+        record.seq = self.seq + 1;
+        vec![
+            change(record.seq, kind, &record),
+            Edit::Put(Box::new(record)),
+            Edit::Plane(name.to_owned(), plane),
+        ]
+    }
+
+    fn existing(&self, name: &str) -> Result<&Record, Problem> {
+        self.record(name).ok_or_else(|| {
+            Problem::new(Code::NotFound, format!("there is no load balancer {name}"))
+        })
+    }
+
+    fn moved(&self, record: &Record, phase: Phase, kind: ChangeKind, seq: u64) -> Vec<Edit> {
+        debug_assert!(seq > self.seq);
+        let mut record = record.clone();
+        record.phase = phase;
+        record.seq = seq;
+        vec![change(seq, kind, &record), Edit::Put(Box::new(record))]
+    }
+
+    /// One address per family: the requested one, else the held, else a preferred
+    /// one that is free, else any.
+    fn addresses(
+        &self,
+        name: &str,
+        held: &[IpAddr],
+        body: &PutLoadBalancer,
+    ) -> Result<Vec<IpAddr>, Problem> {
+        let of = |addresses: &[IpAddr], family: Family| {
+            let found = addresses.iter().find(|ip| Family::of(**ip) == family);
+            found.copied()
+        };
+        let one = |family: Family| {
+            if let Some(requested) = of(&body.desired.requested_addresses, family) {
+                return self.allocator.request(requested, name);
+            }
+            if let Some(held) = of(held, family) {
+                return Ok(held);
+            }
+            if let Some(preferred) = of(&body.preferred_addresses, family)
+                && let Ok(address) = self.allocator.request(preferred, name)
+            {
+                return Ok(address);
+            }
+            self.allocator.choose(family, &body.avoid_addresses)
+        };
+        let families = body.desired.families.iter();
+        families
+            .map(|family| one(*family).map_err(|denied| self.denied(&denied)))
+            .collect()
+    }
+
+    fn denied(&self, denied: &Denied) -> Problem {
+        let ranges = describe(&self.rules.ranges);
+        match denied {
+            Denied::Held { address, holder } => {
+                let tags = self.record(holder).map(|record| &record.desired.tags);
+                let service = tags.and_then(|tags| tags.get(mark::SERVICE));
+                let whose = service.map_or_else(
+                    || format!("load balancer {holder}"),
+                    |service| format!("load balancer {holder} (Service {service})"),
+                );
+                Problem::new(
+                    Code::AddressInUse,
+                    format!("the requested address {address} belongs to {whose}"),
+                )
+            }
+            Denied::Outside { address } => Problem::new(
+                Code::NoAddressAvailable,
+                format!(
+                    "the requested address {address} is in none of the mock cloud's ranges ({ranges})"
+                ),
+            ),
+            Denied::Exhausted {
+                family,
+                has_range: true,
+            } => Problem::new(
+                Code::NoAddressAvailable,
+                format!(
+                    "no {family} address is free in the mock cloud's ranges ({ranges}); add one with --addresses"
+                ),
+            ),
+            Denied::Exhausted {
+                family,
+                has_range: false,
+            } => Problem::new(
+                Code::NoAddressAvailable,
+                format!(
+                    "the mock cloud has no {family} range (it has {ranges}); add one with --addresses"
+                ),
+            ),
+        }
+    }
+
+    // --- applying ---
+
+    /// Takes over what was committed.
+    pub(crate) fn apply(&mut self, edits: Vec<Edit>) {
+        for edit in edits {
+            match edit {
+                Edit::Put(record) => self.put_record(*record),
+                Edit::Drop(name) => {
+                    if let Some((record, _)) = self.load_balancers.remove(&name) {
+                        self.forget_deadline(&record);
+                    }
+                }
+                Edit::Rest(address, at) => self.allocator.rest(address, at),
+                Edit::Hold(address, holder) => self.allocator.hold(address, &holder),
+                Edit::Targets(name, body) => {
+                    self.target_sets.insert(name, body);
+                }
+                Edit::Change(change) => {
+                    self.seq = change.seq;
+                    self.changes.push_back(change);
+                    if self.changes.len() > MAX_CHANGES {
+                        self.changes.pop_front();
+                    }
+                }
+                Edit::Plane(name, plane) => {
+                    if let Some(entry) = self.load_balancers.get_mut(&name) {
+                        entry.1 = plane;
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_record(&mut self, record: Record) {
+        let before = self.load_balancers.remove(&record.name);
+        let plane = before.map_or(Plane::Closed, |(before, plane)| {
+            self.forget_deadline(&before);
+            plane
+        });
+        if let Some(at) = record.phase.deadline() {
+            self.deadlines.insert((at, record.name.clone()));
+        }
+        self.load_balancers
+            .insert(record.name.clone(), (record, plane));
+    }
+
+    fn forget_deadline(&mut self, record: &Record) {
+        if let Some(at) = record.phase.deadline() {
+            self.deadlines.remove(&(at, record.name.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+use std::time::Duration;
+
+use ballast_provider::{Affinity, Listener, Protocol, TrafficPolicy};
+use proptest::prelude::*;
+
+use super::*;
+use crate::api::{Desired, LifecycleState};
+
+fn rules(latency: u64) -> Rules {
+    Rules {
+        ranges: vec!["10.0.0.1-10.0.0.4".parse().unwrap()],
+        max_load_balancers: 6,
+        max_listeners: 2,
+        provisioning_latency: Duration::from_secs(latency),
+        deletion_latency: Duration::from_secs(latency),
+    }
+}
+
+fn cloud(latency: u64) -> Cloud {
+    Cloud::new(rules(latency), Stored::default())
+}
+
+fn body(node_port: u16) -> PutLoadBalancer {
+    PutLoadBalancer {
+        desired: Desired {
+            listeners: vec![Listener {
+                name: None,
+                protocol: Protocol::Tcp,
+                port: 80,
+                node_port,
+            }],
+            families: vec![Family::V4],
+            traffic_policy: TrafficPolicy::Cluster,
+            affinity: Affinity::None,
+            source_ranges: Vec::new(),
+            target_set: "nodes".into(),
+            requested_addresses: Vec::new(),
+            tags: BTreeMap::new(),
+        },
+        preferred_addresses: Vec::new(),
+        avoid_addresses: Vec::new(),
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn put(cloud: &mut Cloud, now: i64, name: &str, body: &PutLoadBalancer) -> Result<(), Problem> {
+    let edits = cloud.put(at(now), name, None, body)?;
+    cloud.apply(edits);
+    Ok(())
+}
+
+fn state(cloud: &Cloud, name: &str) -> Option<LifecycleState> {
+    cloud.view(name).map(|view| view.state)
+}
+
+#[test]
+fn a_life_from_provisioning_to_gone() {
+    use LifecycleState::{Active, Deleting, Provisioning};
+    let mut cloud = cloud(10);
+    put(&mut cloud, 0, "web", &body(1)).unwrap();
+    assert_eq!(cloud.deadline(), Some(at(10)));
+    assert!(cloud.tick(at(9)).is_empty());
+    cloud.apply(cloud.tick(at(10)));
+    assert_eq!(
+        state(&cloud, "web"),
+        Some(Provisioning),
+        "its ports are not open yet"
+    );
+    cloud.apply(cloud.report("web", Plane::Open));
+    assert_eq!(state(&cloud, "web"), Some(Active));
+    assert!(cloud.report("web", Plane::Open).is_empty());
+    let (edits, deletion) = cloud.delete(at(20), "web", None).unwrap();
+    cloud.apply(edits);
+    assert_eq!(
+        (deletion, state(&cloud, "web")),
+        (Deletion::Deleting, Some(Deleting))
+    );
+    let error = cloud.put(at(21), "web", None, &body(2)).unwrap_err();
+    assert_eq!(error.code, Code::Deleting);
+    cloud.apply(cloud.tick(at(30)));
+    assert_eq!((state(&cloud, "web"), cloud.deadline()), (None, None));
+    let kinds: Vec<ChangeKind> = cloud
+        .changes_since(0, 99)
+        .unwrap()
+        .iter()
+        .map(|c| c.kind)
+        .collect();
+
+    assert_eq!(
+        kinds,
+        [
+            ChangeKind::Created,
+            ChangeKind::Changed,
+            ChangeKind::Active,
+            ChangeKind::Deleting,
+            ChangeKind::Deleted
+        ]
+    );
+}
+
+#[test]
+fn an_edit_keeps_the_address_and_a_request_moves_it() {
+    let mut cloud = cloud(0);
+    put(&mut cloud, 0, "a", &body(1)).unwrap();
+    put(&mut cloud, 0, "b", &body(1)).unwrap();
+    let before = cloud.view("a").unwrap().addresses;
+    put(&mut cloud, 1, "a", &body(2)).unwrap();
+    assert_eq!(cloud.view("a").unwrap().addresses, before);
+    let mut wanted = body(2);
+    let other = cloud.view("b").unwrap().addresses[0];
+    wanted.desired.requested_addresses = vec![other];
+    let error = cloud.put(at(2), "a", None, &wanted).unwrap_err();
+    assert_eq!(error.code, Code::AddressInUse);
+    let free: IpAddr = "10.0.0.4".parse().unwrap();
+    wanted.desired.requested_addresses = vec![free];
+    put(&mut cloud, 3, "a", &wanted).unwrap();
+    assert_eq!(cloud.view("a").unwrap().addresses, [free]);
+}
+
+#[test]
+fn preferred_addresses_are_given_if_free_and_avoided_ones_are_not() {
+    let mut cloud = cloud(0);
+    let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+    let mut wanted = body(1);
+    wanted.preferred_addresses = vec![ip(3)];
+    put(&mut cloud, 0, "a", &wanted).unwrap();
+    put(&mut cloud, 0, "b", &wanted).unwrap();
+    let mut avoiding = body(1);
+    avoiding.avoid_addresses = vec![ip(2)];
+    put(&mut cloud, 0, "c", &avoiding).unwrap();
+    let held = |name: &str| cloud.view(name).unwrap().addresses[0];
+    assert_eq!([held("a"), held("b"), held("c")], [ip(3), ip(1), ip(4)]);
+}
+
+#[test]
+fn who_is_too_far_behind_is_told_so() {
+    let mut cloud = cloud(0);
+    assert_eq!(cloud.changes_since(0, 9), Some(Vec::new()));
+    assert_eq!(cloud.changes_since(1, 9), None);
+    let edits = MAX_CHANGES as u64 + 5;
+    for number in 0..edits {
+        let port = if number % 2 == 0 { 1 } else { 2 };
+        put(&mut cloud, 0, "a", &body(port)).unwrap();
+    }
+    assert_eq!(cloud.changes_since(4, 1), None);
+    assert_eq!(cloud.changes_since(5, 1).unwrap()[0].seq, 6);
+    assert_eq!(cloud.changes_since(edits, 1), Some(Vec::new()));
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(u8, u16),
+    Delete(u8),
+    Open(u8),
+    Wait(i64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0u8..8, 1u16..3).prop_map(|(name, port)| Op::Put(name, port)),
+        3 => (0u8..8).prop_map(Op::Delete),
+        2 => (0u8..8).prop_map(Op::Open),
+        2 => (0i64..4).prop_map(Op::Wait),
+    ]
+}
+
+proptest! {
+    /// Whatever is called in whatever order: an address has one holder, sequence numbers
+    /// have no gaps, the quota holds, and what is stored reads back as the same cloud.
+    #[test]
+    fn the_state_stays_consistent(ops in prop::collection::vec(op(), 1..80), latency in 0u64..3) {
+        let mut cloud = cloud(latency);
+        let mut records: BTreeMap<String, Record> = BTreeMap::new();
+        let mut now = 0;
+        for op in ops {
+            let edits = match op {
+                Op::Put(name, port) => cloud.put(at(now), &format!("lb-{name}"), None, &body(port)).unwrap_or_default(),
+                Op::Delete(name) => cloud.delete(at(now), &format!("lb-{name}"), None).map(|(edits, _)| edits).unwrap_or_default(),
+                Op::Open(name) => cloud.report(&format!("lb-{name}"), Plane::Open),
+                Op::Wait(seconds) => {
+                    now += seconds;
+                    cloud.tick(at(now))
+                }
+            };
+            let mut seq = cloud.position().seq;
+            for edit in &edits {
+                match edit {
+                    Edit::Change(change) => {
+                        seq += 1;
+                        prop_assert_eq!(change.seq, seq);
+                    }
+                    Edit::Put(record) => drop(records.insert(record.name.clone(), (**record).clone())),
+                    Edit::Drop(name) => drop(records.remove(name)),
+                    _ => {}
+                }
+            }
+            cloud.apply(edits);
+            let held: Vec<IpAddr> = records.values().flat_map(|record| record.addresses.clone()).collect();
+            let unique: BTreeSet<IpAddr> = held.iter().copied().collect();
+            prop_assert_eq!(held.len(), unique.len(), "an address has two holders");
+            prop_assert!(records.len() <= 4, "there are four addresses");
+            let names: Vec<&String> = cloud.names().collect();
+            prop_assert_eq!(names, records.keys().collect::<Vec<_>>());
+            prop_assert!(cloud.deadline().is_none_or(|deadline| deadline >= at(now) || !cloud.tick(at(now)).is_empty()));
+        }
+        let again = Cloud::new(rules(latency), Stored { records: records.values().cloned().collect(), ..Stored::default() });
+        for (name, record) in &records {
+            prop_assert_eq!(again.record(name), Some(record));
+        }
+        prop_assert_eq!(again.deadline(), cloud.deadline());
+    }
+}

@@ -1,0 +1,406 @@
+//! The HTTP API: parses, asks the state, answers. Nothing is decided here.
+//!
+//! Every call is logged, has a time limit, and a mutating one needs the token and a
+//! place in the rate limit. An `owner=CLUSTER/CLASS` query makes a call fail where the
+//! object's tags name another owner, atomically with the change itself; an `epoch=EPOCH`
+//! query makes a `PUT` fail that was meant for an earlier life of the state.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use http::{HeaderValue, StatusCode, header};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::calls::{CallLog, is_mutating};
+use super::cloud::{Deletion, Owner};
+use super::guard::{Guard, Limiter};
+use super::writer::Writer;
+use crate::api::{
+    ChangesPage, Code, LoadBalancerPage, MAX_PAGE, MAX_WAIT_SECONDS, Problem, PutLoadBalancer,
+    TagPatch, TargetHealthView, TargetSetBody,
+};
+use crate::plane::Plane;
+
+/// The largest body; a full target set of 5,000 nodes is below 1 MB.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// For any call but the one that waits for changes.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a `PUT` waits for its ports to be open before it answers without.
+const PLANE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Changes per answer.
+const CHANGES_PAGE: usize = 1_000;
+
+/// What the handlers share.
+pub(super) struct App {
+    pub(super) writer: Writer,
+    pub(super) plane: Plane,
+    pub(super) applied: watch::Receiver<u64>,
+    pub(super) calls: Mutex<CallLog>,
+    pub(super) guard: Guard,
+    pub(super) limiter: Mutex<Limiter>,
+    /// Two target sets of one name reach the data plane in the order of their commits.
+    pub(super) targets: tokio::sync::Mutex<()>,
+    pub(super) shutdown: CancellationToken,
+}
+
+type Shared = State<Arc<App>>;
+type Answer<T> = Result<T, Failure>;
+
+/// An error answer.
+pub(super) struct Failure {
+    problem: Problem,
+    retry_after: Option<Duration>,
+}
+
+/// All routes.
+pub(super) fn router(app: Arc<App>) -> Router {
+    let load_balancer = get(read_one).put(put_one).delete(delete_one);
+    let tags = axum::routing::patch(patch_tags).put(patch_tags);
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/v1/load-balancers", get(list))
+        .route("/v1/load-balancers/{name}", load_balancer)
+        .route("/v1/load-balancers/{name}/tags", tags)
+        .route("/v1/load-balancers/{name}/targets", get(target_health))
+        .route("/v1/target-sets/{name}", get(read_targets).put(put_targets))
+        .route("/v1/changes", get(changes))
+        .route("/v1/calls", get(calls))
+        .fallback(|| async { Failure::from(Problem::new(Code::NotFound, "there is no such path")) })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(Arc::clone(&app), around))
+        .with_state(app)
+}
+
+/// Around every call: the token, the rate, the time limit, the log.
+async fn around(State(app): Shared, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or_else(String::new, ToString::to_string);
+    let response = if let Err(failure) = admit(&app, &request) {
+        failure.into_response()
+    } else {
+        let limit = CALL_LIMIT + Duration::from_secs(MAX_WAIT_SECONDS);
+        let late = Problem::new(Code::Internal, "the call took too long");
+        let answered = timeout(limit, next.run(request)).await;
+        answered.unwrap_or_else(|_| Failure::from(late).into_response())
+    };
+    let status = response.status().as_u16();
+    tracing::debug!(%method, path, status, "call");
+    let mut calls = lock(&app.calls);
+    calls.record(Timestamp::now(), &method, path, status);
+    drop(calls);
+    response
+}
+
+fn admit(app: &App, request: &Request) -> Answer<()> {
+    if !is_mutating(request.method()) {
+        return Ok(());
+    }
+    let header = request.headers().get(header::AUTHORIZATION);
+    if !app
+        .guard
+        .admits(header.and_then(|value| value.to_str().ok()))
+    {
+        return Err(Problem::new(
+            Code::Unauthorized,
+            "this call needs the header 'Authorization: Bearer TOKEN' with the token of --token-file",
+        )
+        .into());
+    }
+    lock(&app.limiter)
+        .take(Instant::now())
+        .map_err(|wait| Failure {
+            problem: Problem::new(Code::Throttled, "more calls than --rate-limit allows"),
+            retry_after: Some(wait),
+        })
+}
+
+async fn read_one(State(app): Shared, Path(name): Path<String>) -> Answer<Response> {
+    let view = app.writer.read().view(&name);
+    view.map(|view| Json(view).into_response())
+        .ok_or_else(|| missing("load balancer", &name))
+}
+
+async fn put_one(
+    State(app): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
+) -> Answer<Response> {
+    let owner = owner(&query)?;
+    let epoch = query.get("epoch").cloned();
+    let body: PutLoadBalancer = parse(&body)?;
+    let key = name.clone();
+    let decide = move |cloud: &super::cloud::Cloud, now| {
+        if epoch.is_some_and(|epoch| epoch != cloud.position().epoch) {
+            let lost = "the cloud has lost its state since: list again";
+            return Err(Problem::new(Code::SequenceUnknown, lost));
+        }
+        let edits = cloud.put(now, &key, owner.as_ref(), &body)?;
+        let made = cloud.record(&key).is_none();
+        Ok((edits, made))
+    };
+    let made = app.writer.change(decide).await?;
+    let view = app
+        .settled(&name)
+        .await
+        .ok_or_else(|| missing("load balancer", &name))?;
+    let status = if made {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(view)).into_response())
+}
+
+async fn delete_one(
+    State(app): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer<StatusCode> {
+    let owner = owner(&query)?;
+    let key = name.clone();
+    let deletion = app
+        .writer
+        .change(move |cloud, now| cloud.delete(now, &key, owner.as_ref()))
+        .await?;
+    app.settled(&name).await;
+    Ok(match deletion {
+        Deletion::Gone => StatusCode::NO_CONTENT,
+        Deletion::Deleting => StatusCode::ACCEPTED,
+    })
+}
+
+async fn patch_tags(
+    State(app): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
+) -> Answer<Response> {
+    let owner = owner(&query)?;
+    let patch: TagPatch = parse(&body)?;
+    let key = name.clone();
+    app.writer
+        .change(move |cloud, _| Ok((cloud.patch_tags(&key, owner.as_ref(), &patch.tags)?, ())))
+        .await?;
+    read_one(State(app), Path(name)).await
+}
+
+async fn list(
+    State(app): Shared,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Answer<Json<LoadBalancerPage>> {
+    let (mut tags, mut token, mut limit) = (Vec::new(), None, MAX_PAGE);
+    for (key, value) in pairs {
+        match key.as_str() {
+            "tag" => match value.split_once('=') {
+                Some((key, value)) => tags.push((key.to_owned(), value.to_owned())),
+                None => return Err(invalid("tag", &format!("{value:?} is not KEY=VALUE"))),
+            },
+            "page_token" => token = Some(value),
+            "limit" => match value.parse() {
+                Ok(wanted @ 1..) => limit = MAX_PAGE.min(wanted),
+                _ => return Err(invalid("limit", &format!("{value:?} is no number above 0"))),
+            },
+            _ => {
+                return Err(invalid(
+                    "query",
+                    &format!("{key:?} is none of tag, limit and page_token"),
+                ));
+            }
+        }
+    }
+    let cloud = app.writer.read();
+    let (items, next_page_token) = cloud.page(&tags, token.as_deref(), limit);
+    Ok(Json(LoadBalancerPage {
+        items,
+        next_page_token,
+        position: cloud.position(),
+    }))
+}
+
+async fn target_health(
+    State(app): Shared,
+    Path(name): Path<String>,
+) -> Answer<Json<Vec<TargetHealthView>>> {
+    if app.writer.read().record(&name).is_none() {
+        return Err(missing("load balancer", &name));
+    }
+    Ok(Json(app.plane.health(&name)))
+}
+
+async fn read_targets(State(app): Shared, Path(name): Path<String>) -> Answer<Json<TargetSetBody>> {
+    let set = app.writer.read().target_set(&name).cloned();
+    set.map(Json).ok_or_else(|| missing("target set", &name))
+}
+
+async fn put_targets(
+    State(app): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    body: Bytes,
+) -> Answer<Json<TargetSetBody>> {
+    let owner = owner(&query)?;
+    let body: TargetSetBody = parse(&body)?;
+    // A task of its own: a client that goes away ends the handler, and targets that are
+    // written but not in force would stay so until the next change.
+    let put = tokio::spawn(async move {
+        let key = name.clone();
+        let _order = app.targets.lock().await;
+        app.writer
+            .change(move |cloud, _| Ok((cloud.put_targets(&key, owner.as_ref(), body)?, ())))
+            .await?;
+        let set = app.writer.read().target_set(&name).cloned();
+        let set = set.ok_or_else(|| missing("target set", &name))?;
+        app.plane.set_targets(&name, set.targets.clone());
+        Ok(Json(set))
+    });
+    put.await.unwrap_or_else(|_| {
+        let interrupted = Problem::new(Code::Internal, "the change was interrupted");
+        Err(interrupted.into())
+    })
+}
+
+async fn changes(
+    State(app): Shared,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer<Json<ChangesPage>> {
+    let number = |key: &'static str, default: u64| match query.get(key) {
+        None => Ok(default),
+        Some(text) => text
+            .parse::<u64>()
+            .map_err(|_| invalid(key, &format!("{text:?} is no number"))),
+    };
+    let since = number("since", 0)?;
+    let wait = number("wait", 0)?.min(MAX_WAIT_SECONDS);
+    let until = Instant::now() + Duration::from_secs(wait);
+    let mut latest = app.writer.seq();
+    loop {
+        latest.borrow_and_update();
+        let page = app.changes_page(since, query.get("epoch"))?;
+        if !page.items.is_empty() || Instant::now() >= until {
+            return Ok(Json(page));
+        }
+        tokio::select! {
+            // Nobody who waits shall hold up the shutdown.
+            () = app.shutdown.cancelled() => return Ok(Json(page)),
+            _ = timeout_at(until, latest.changed()) => {}
+        }
+    }
+}
+
+async fn calls(
+    State(app): Shared,
+    Query(query): Query<HashMap<String, String>>,
+) -> Answer<Response> {
+    let since = query.get("since").map_or(Ok(0), |text| text.parse());
+    let since = since.map_err(|_| invalid("since", "it is no number"))?;
+    let page = lock(&app.calls).since(since);
+    Ok(Json(page).into_response())
+}
+
+// === impl App ===
+
+impl App {
+    /// The load balancer after the data plane has seen all that was committed so far.
+    async fn settled(&self, name: &str) -> Option<crate::api::LoadBalancerView> {
+        let seq = self.writer.read().position().seq;
+        let mut applied = self.applied.clone();
+        // Late is no error: the answer then says that it is still provisioning.
+        let _ = timeout(PLANE_LIMIT, applied.wait_for(|applied| *applied >= seq)).await;
+        self.writer.read().view(name)
+    }
+
+    fn changes_page(&self, since: u64, epoch: Option<&String>) -> Answer<ChangesPage> {
+        let cloud = self.writer.read();
+        let mut position = cloud.position();
+        let same_life = epoch.is_none_or(|epoch| *epoch == position.epoch);
+        let items = cloud
+            .changes_since(since, CHANGES_PAGE)
+            .filter(|_| same_life);
+        let Some(items) = items else {
+            return Err(Problem::new(
+                Code::SequenceUnknown,
+                format!("since: the changes after {since} are not known (the last one is {}); list again", position.seq),
+            )
+            .into());
+        };
+        if let Some(last) = items.last() {
+            position.seq = last.seq;
+        }
+        Ok(ChangesPage { items, position })
+    }
+}
+
+// === impl Failure ===
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            retry_after: None,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let code = self.problem.code.status();
+        let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.problem)).into_response();
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, and never "at once".
+            let seconds = wait.as_secs() + 1;
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+fn owner(query: &HashMap<String, String>) -> Answer<Option<Owner>> {
+    let Some(text) = query.get("owner") else {
+        return Ok(None);
+    };
+    match text.rsplit_once('/') {
+        Some((cluster, class)) => Ok(Some(Owner {
+            cluster: cluster.to_owned(),
+            class: class.to_owned(),
+        })),
+        None => Err(invalid("owner", &format!("{text:?} is not CLUSTER/CLASS"))),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| invalid("body", &error.to_string()))
+}
+
+fn invalid(field: &str, message: &str) -> Failure {
+    Problem::new(Code::Invalid, format!("{field}: {message}")).into()
+}
+
+fn missing(kind: &str, name: &str) -> Failure {
+    Problem::new(Code::NotFound, format!("there is no {kind} {name}")).into()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counters and a ring: nothing that a panic could leave half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

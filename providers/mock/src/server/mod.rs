@@ -1,0 +1,165 @@
+//! The mock cloud's server, as `ballast mock-cloud` runs it.
+//!
+//! Tasks: the HTTP server, the follower that keeps the data plane with the state
+//! (`follow`), the health checks, and what the data plane spawns per socket and
+//! connection; a thread writes the state (`writer`). All end with the shutdown token.
+//! The API opens only when the data plane is as the stored state says.
+
+mod args;
+mod calls;
+mod cloud;
+mod follow;
+mod guard;
+mod http;
+mod lifecycle;
+mod record;
+mod store;
+mod validate;
+mod writer;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use self::args::{ArgsError, ServerArgs, ServerOptions, Span};
+pub use self::store::StoreError;
+pub use crate::plane::PlaneOptions;
+
+use self::calls::CallLog;
+use self::cloud::{Cloud, Rules};
+use self::guard::{Guard, Limiter};
+use self::http::App;
+use self::store::Store;
+use self::writer::Writer;
+use crate::plane::Plane;
+
+/// How long open calls may take to end after the shutdown began.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A server whose API is bound and whose data plane runs.
+pub struct Server {
+    listener: TcpListener,
+    app: Arc<App>,
+    applied: watch::Sender<u64>,
+    shutdown: CancellationToken,
+}
+
+/// Why the server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The API's port.
+    #[error("the API cannot listen on {address}; choose another with --listen")]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gave no thread, or the API's socket failed.
+    #[error("the mock cloud cannot go on")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs the server until the token is cancelled, then ends open calls and connections.
+pub async fn run(options: ServerOptions, shutdown: CancellationToken) -> Result<(), ServerError> {
+    Server::start(options, shutdown).await?.serve().await
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Reads the state, opens the ports of what was active, and binds the API.
+    pub async fn start(
+        options: ServerOptions,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ServerError> {
+        // First, so that a second server on the same state ends before it reads it.
+        let address = options.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ServerError::Listen { address, source })?;
+        let directory = options.state_dir.clone();
+        let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
+        let (store, stored) = opened.map_err(std::io::Error::other)??;
+        let rules = Rules {
+            ranges: options.addresses,
+            max_load_balancers: options.max_load_balancers,
+            max_listeners: options.max_listeners,
+            provisioning_latency: options.provisioning_latency,
+            deletion_latency: options.deletion_latency,
+        };
+        let writer = Writer::start(store, Cloud::new(rules, stored))?;
+        let plane = Plane::start(options.plane, shutdown.clone());
+        let seq = follow::begin(&writer, &plane).await;
+        let (applied, follower) = watch::channel(seq);
+        let app = Arc::new(App {
+            writer,
+            plane,
+            applied: follower,
+            calls: Mutex::new(CallLog::default()),
+            guard: Guard::new(options.token.as_deref()),
+            limiter: Mutex::new(Limiter::new(options.rate_limit)),
+            targets: tokio::sync::Mutex::new(()),
+            shutdown: shutdown.clone(),
+        });
+        Ok(Self {
+            listener,
+            app,
+            applied,
+            shutdown,
+        })
+    }
+
+    /// Where the API listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until the token is cancelled.
+    pub async fn serve(self) -> Result<(), ServerError> {
+        let Self {
+            listener,
+            app,
+            applied,
+            shutdown,
+        } = self;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "the mock cloud listens");
+        }
+        let follower = tokio::spawn(follow::run(
+            app.writer.clone(),
+            app.plane.clone(),
+            applied,
+            shutdown.clone(),
+        ));
+        let signal = shutdown.clone();
+        let served = axum::serve(listener, http::router(app))
+            .with_graceful_shutdown(async move { signal.cancelled().await })
+            .into_future();
+        let late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let result = tokio::select! {
+            served = served => served,
+            () = late => {
+                tracing::warn!("calls were still open after the grace time");
+                Ok(())
+            }
+        };
+        // A server that failed takes the data plane with it.
+        shutdown.cancel();
+        if follower.await.is_err() {
+            tracing::error!("the follower of the state has ended badly");
+        }
+        Ok(result?)
+    }
+}

@@ -1,0 +1,159 @@
+//! What the cloud's state is made of, and the edits that change it. Plain values; the
+//! decisions are in `cloud`, the disk is `store`'s.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ballast_provider::mark;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::lifecycle::Phase;
+use crate::address::AddressRange;
+use crate::api::{
+    ChangeKind, ChangeView, Code, Desired, LifecycleState, LoadBalancerView, Problem, TargetSetBody,
+};
+
+/// Limits and delays of this cloud.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) ranges: Vec<AddressRange>,
+    pub(crate) max_load_balancers: usize,
+    pub(crate) max_listeners: usize,
+    pub(crate) provisioning_latency: Duration,
+    pub(crate) deletion_latency: Duration,
+}
+
+/// What is stored of a load balancer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) seq: u64,
+    pub(crate) created_at: Timestamp,
+    pub(crate) phase: Phase,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) desired: Desired,
+}
+
+/// What the data plane says of an active load balancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Plane {
+    /// Not heard of yet.
+    Closed,
+    /// All its ports are open.
+    Open,
+    /// Some port cannot be opened.
+    Failed(Problem),
+}
+
+/// One thing that changes together with others in one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// A load balancer is now this.
+    Put(Box<Record>),
+    /// A load balancer is gone.
+    Drop(String),
+    /// A released address rests from this sequence number on.
+    Rest(IpAddr, u64),
+    /// An address rests no more.
+    Hold(IpAddr, String),
+    /// A target set is now this.
+    Targets(String, TargetSetBody),
+    /// An entry for those who follow.
+    Change(ChangeView),
+    /// Not stored: the data plane's word.
+    Plane(String, Plane),
+}
+
+/// What was read from the store.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) epoch: String,
+    pub(crate) seq: u64,
+    pub(crate) records: Vec<Record>,
+    pub(crate) target_sets: Vec<(String, TargetSetBody)>,
+    pub(crate) resting: Vec<(IpAddr, u64)>,
+    pub(crate) changes: Vec<ChangeView>,
+}
+
+/// Who may touch an object: `None` is anybody, as an operator with curl.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) cluster: String,
+    pub(crate) class: String,
+}
+
+/// How far a deletion has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// It is gone.
+    Gone,
+    /// It goes.
+    Deleting,
+}
+
+// === impl Owner ===
+
+impl Owner {
+    fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.get(mark::CLUSTER) == Some(&self.cluster) && tags.get(mark::CLASS) == Some(&self.class)
+    }
+}
+
+pub(super) fn view((record, plane): &(Record, Plane)) -> LoadBalancerView {
+    let (state, problem) = match (record.phase, plane) {
+        (Phase::Provisioning { .. }, _) | (Phase::Active, Plane::Closed) => {
+            (LifecycleState::Provisioning, None)
+        }
+        (Phase::Active, Plane::Open) => (LifecycleState::Active, None),
+        (Phase::Active, Plane::Failed(problem)) => {
+            (LifecycleState::Provisioning, Some(problem.clone()))
+        }
+        (Phase::Deleting { .. }, _) => (LifecycleState::Deleting, None),
+    };
+    LoadBalancerView {
+        name: record.name.clone(),
+        seq: record.seq,
+        created_at: record.created_at,
+        state,
+        problem,
+        addresses: record.addresses.clone(),
+        desired: record.desired.clone(),
+    }
+}
+
+pub(super) fn change(seq: u64, kind: ChangeKind, record: &Record) -> Edit {
+    Edit::Change(ChangeView {
+        seq,
+        kind,
+        name: record.name.clone(),
+        tags: record.desired.tags.clone(),
+    })
+}
+
+pub(super) fn gone(record: &Record, seq: u64) -> Vec<Edit> {
+    let addresses = record.addresses.iter();
+    let mut edits: Vec<Edit> = addresses.map(|ip| Edit::Rest(*ip, seq)).collect();
+    edits.push(change(seq, ChangeKind::Deleted, record));
+    edits.push(Edit::Drop(record.name.clone()));
+    edits
+}
+
+pub(super) fn check_owner(
+    kind: &str,
+    name: &str,
+    owner: Option<&Owner>,
+    tags: &BTreeMap<String, String>,
+) -> Result<(), Problem> {
+    match owner {
+        Some(owner) if !owner.owns(tags) => Err(Problem::new(
+            Code::NotOwner,
+            format!(
+                "{kind} {name} exists and belongs to somebody else (its tags are not of cluster {}, class {})",
+                owner.cluster, owner.class
+            ),
+        )),
+        _ => Ok(()),
+    }
+}

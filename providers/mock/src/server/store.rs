@@ -1,0 +1,206 @@
+//! The cloud's state on disk: one `SQLite` file, one connection, one writer thread.
+//!
+//! WAL with `synchronous=NORMAL`: a killed process loses nothing, because what was
+//! committed is with the kernel. A machine that loses its power may lose the last
+//! commits, never consistency; the controller then makes them again, with the same
+//! addresses, since Services publish them. That is not worth a disk flush per call.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::cloud::{Edit, MAX_CHANGES, Stored};
+
+/// Rises when the tables change in a way that this code cannot read.
+const SCHEMA: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS load_balancers (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS target_sets (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS resting (address TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS changes (seq INTEGER PRIMARY KEY, change TEXT NOT NULL);
+";
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Connection,
+}
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory cannot be made.
+    #[error("state directory {path:?} cannot be made")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// `SQLite`'s answer.
+    #[error("the state file cannot be used")]
+    Sqlite(#[from] rusqlite::Error),
+    /// What is stored is not what this program writes.
+    #[error("the state file holds something unreadable in {table}; move it away to begin anew")]
+    Unreadable {
+        /// Where.
+        table: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Written by a newer program.
+    #[error(
+        "the state file has schema {found}, this program reads {SCHEMA}; move it away to begin anew"
+    )]
+    Schema {
+        /// What the file says.
+        found: i64,
+    },
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens or makes the file and reads everything.
+    pub(super) fn open(directory: &Path) -> Result<(Self, Stored), StoreError> {
+        std::fs::create_dir_all(directory).map_err(|source| StoreError::Directory {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let connection = Connection::open(directory.join("mock-cloud.sqlite"))?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        // A second server on the same state would give out the same addresses.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if found > SCHEMA {
+            return Err(StoreError::Schema { found });
+        }
+        connection.execute_batch(TABLES)?;
+        connection.pragma_update(None, "user_version", SCHEMA)?;
+        let store = Self { connection };
+        let stored = store.read()?;
+        Ok((store, stored))
+    }
+
+    /// Writes all edits or none.
+    pub(super) fn commit(&mut self, edits: &[Edit]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction()?;
+        for edit in edits {
+            write(&transaction, edit)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Stored, StoreError> {
+        let records = self.rows("load_balancers", "SELECT record FROM load_balancers")?;
+        let changes = self.rows("changes", "SELECT change FROM changes ORDER BY seq")?;
+        let mut target_sets = Vec::new();
+        let mut resting = Vec::new();
+        let mut statement = self
+            .connection
+            .prepare("SELECT name, body FROM target_sets")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+        for row in rows {
+            let (name, body) = row?;
+            target_sets.push((name, parse("target_sets", &body)?));
+        }
+        let mut statement = self
+            .connection
+            .prepare("SELECT address, since FROM resting")?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+        })?;
+        for row in rows {
+            let (address, since) = row?;
+            // An address that does not parse rests for nobody.
+            if let Ok(address) = address.parse::<IpAddr>() {
+                resting.push((address, since.unsigned_abs()));
+            }
+        }
+        Ok(Stored {
+            epoch: self.epoch()?,
+            seq: self.seq()?,
+            records,
+            target_sets,
+            resting,
+            changes,
+        })
+    }
+
+    fn rows<T: serde::de::DeserializeOwned>(
+        &self,
+        table: &'static str,
+        query: &str,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.connection.prepare(query)?;
+        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+        rows.map(|row| parse(table, &row?)).collect()
+    }
+
+    /// The name of this life of the state, made with the file.
+    fn epoch(&self) -> Result<String, StoreError> {
+        let fresh = format!("{:016x}", rand::random::<u64>());
+        self.connection.execute(
+            "INSERT OR IGNORE INTO meta (key, value) VALUES ('epoch', ?1)",
+            [&fresh],
+        )?;
+        let query = "SELECT value FROM meta WHERE key = 'epoch'";
+        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
+    }
+
+    fn seq(&self) -> Result<u64, StoreError> {
+        let query = "SELECT COALESCE(MAX(seq), 0) FROM changes";
+        let seq: i64 = self.connection.query_row(query, [], |row| row.get(0))?;
+        Ok(seq.unsigned_abs())
+    }
+}
+
+fn write(transaction: &Transaction<'_>, edit: &Edit) -> Result<(), StoreError> {
+    match edit {
+        Edit::Put(record) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO load_balancers (name, record) VALUES (?1, ?2)")?
+            .execute(params![record.name, print("load_balancers", record)?])?,
+        Edit::Drop(name) => transaction
+            .prepare_cached("DELETE FROM load_balancers WHERE name = ?1")?
+            .execute([name])?,
+        Edit::Rest(address, at) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO resting (address, since) VALUES (?1, ?2)")?
+            .execute(params![address.to_string(), signed(*at)])?,
+        Edit::Hold(address, _) => transaction
+            .prepare_cached("DELETE FROM resting WHERE address = ?1")?
+            .execute([address.to_string()])?,
+        Edit::Targets(name, body) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO target_sets (name, body) VALUES (?1, ?2)")?
+            .execute(params![name, print("target_sets", body)?])?,
+        Edit::Change(change) => {
+            transaction
+                .prepare_cached("DELETE FROM changes WHERE seq <= ?1")?
+                .execute([signed(change.seq) - signed(MAX_CHANGES as u64)])?;
+            transaction
+                .prepare_cached("INSERT INTO changes (seq, change) VALUES (?1, ?2)")?
+                .execute(params![signed(change.seq), print("changes", change)?])?
+        }
+        Edit::Plane(..) => 0,
+    };
+    Ok(())
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|source| StoreError::Unreadable { table, source })
+}
+
+fn print<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|source| StoreError::Unreadable { table, source })
+}

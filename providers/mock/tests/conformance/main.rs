@@ -1,0 +1,166 @@
+//! The conformance suite on the instant provider, and on the client with a real server
+//! process that is killed (SIGKILL) and started again at every crash.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+mod instant;
+mod process;
+mod proxy;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_mock::MockProvider;
+use ballast_provider::conformance::{CHECKS, Lab, run};
+use ballast_provider::{
+    Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Protocol, Provider,
+    ServiceId, State, TrafficPolicy,
+};
+use process::Process;
+use tokio::task::JoinSet;
+
+/// All checks; every failure is shown.
+async fn pass(lab: &dyn Lab) {
+    let mut failures = Vec::new();
+    for (name, _) in CHECKS {
+        failures.extend(
+            run(lab, name)
+                .await
+                .err()
+                .map(|failure| failure.to_string()),
+        );
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[tokio::test]
+async fn the_instant_provider_conforms() {
+    for seed in 1..=20 {
+        pass(&instant::InstantLab { seed }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_conforms_with_a_server_that_is_killed() {
+    pass(&process::ServerLab::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_conforms_with_a_slow_cloud() {
+    let lab = process::ServerLab::slow();
+    for name in [
+        "ensure_twice_is_ensure_once",
+        "a_restart_changes_nothing",
+        "a_crash_in_create_converges",
+        "a_crash_in_release_converges",
+        "anything_can_be_released",
+    ] {
+        if let Err(failure) = run(&lab, name).await {
+            panic!("{failure}");
+        }
+    }
+}
+
+/// Whatever was answered before a SIGKILL is there after it, with the same address; what
+/// was not answered is there whole or not at all; no address is given twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_survives_a_kill() {
+    for answers in [1, 5, 17, 40] {
+        killed_after(answers).await;
+    }
+}
+
+async fn killed_after(answers: usize) {
+    let state = tempfile::tempdir().unwrap();
+    let range = process::range();
+    let mut server = Process::start(state.path(), &range, Duration::ZERO);
+    let client = |address: SocketAddr| {
+        let mark = Mark {
+            cluster: "c".into(),
+            cluster_name: "kill".into(),
+            class: "local".into(),
+        };
+        let endpoint = format!("http://{address}");
+        Arc::new(MockProvider::new(&endpoint, Some(process::TOKEN.into()), mark).unwrap())
+    };
+    let provider = client(server.address);
+    provider.restore(Vec::new()).await.unwrap();
+    let (answered, mut done) = tokio::sync::mpsc::channel(256);
+    let mut tasks = JoinSet::new();
+    for worker in 0..4_u16 {
+        let (provider, answered) = (Arc::clone(&provider), answered.clone());
+        tasks.spawn(async move {
+            for number in 0..50 {
+                let wanted = service(worker * 50 + number);
+                let Ok(observed) = provider.ensure(&wanted).await else {
+                    return;
+                };
+                let _ = answered.send((wanted, observed)).await;
+            }
+        });
+    }
+    drop(answered);
+    let mut kept = Vec::new();
+    while kept.len() < answers {
+        kept.push(done.recv().await.unwrap());
+    }
+    server.kill();
+    while let Some(more) = done.recv().await {
+        kept.push(more);
+    }
+    let server = Process::start(state.path(), &range, Duration::ZERO);
+    let provider = client(server.address);
+    provider.restore(Vec::new()).await.unwrap();
+    let mut addresses = BTreeSet::new();
+    for (wanted, observed) in kept {
+        let again = provider.ensure(&wanted).await.unwrap();
+        assert_eq!(again, observed, "after {answers} answers");
+        assert!(addresses.insert(again[0].1.ingress[0].ip()), "given twice");
+    }
+    let inventory = provider.inventory().await.unwrap();
+    for owned in inventory {
+        let number = owned.id.unwrap().name.parse().unwrap();
+        let observed = provider.ensure(&service(number)).await.unwrap();
+        addresses.insert(observed[0].1.ingress[0].ip());
+        assert_eq!(observed[0].1.state, State::Programmed);
+    }
+    assert_eq!(addresses.len(), provider.inventory().await.unwrap().len());
+}
+
+fn service(number: u16) -> Balancer {
+    let id = ServiceId {
+        namespace: "kill".into(),
+        name: number.to_string(),
+        uid: format!("uid-{number}"),
+    };
+    let listener = Listener {
+        name: None,
+        protocol: Protocol::Tcp,
+        port: 20_999,
+        node_port: 30_999,
+    };
+    let load_balancer = LoadBalancer {
+        id,
+        listeners: vec![listener],
+        families: vec![Family::V4],
+        traffic_policy: TrafficPolicy::Cluster,
+        affinity: Affinity::None,
+        source_ranges: Vec::new(),
+        requested_addresses: Vec::new(),
+        share_key: None,
+    };
+    Balancer {
+        key: Key(load_balancer.id.uid.clone()),
+        members: vec![Member {
+            load_balancer,
+            recorded: Vec::new(),
+        }],
+    }
+}
+
+/// Not a test: the server process of the tests above, which start this binary again.
+#[test]
+fn serve_for_another_test() {
+    process::serve_if_asked();
+}

@@ -1,0 +1,441 @@
+//! The provider against a server in the same process: calls, errors, changes.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
+
+mod support;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ballast_mock::MockProvider;
+use ballast_provider::{
+    Balancer, Cause, Change, Listener, LoadBalancer, Observed, Protocol, Provider, ProviderError,
+    Reason, Recorded, Released, Removal, State,
+};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use serde_json::json;
+use support::nodes::port;
+use support::{Cloud, balancer, call, eventually, get, id, listener, load_balancer, options};
+
+fn tcp(name: &str) -> LoadBalancer {
+    load_balancer(name, vec![listener(Protocol::Tcp, port(), 30_080)])
+}
+
+async fn restored(cloud: &Cloud) -> MockProvider {
+    let provider = cloud.provider();
+    provider.restore(Vec::new()).await.unwrap();
+    provider
+}
+
+async fn ensure(provider: &MockProvider, wanted: &Balancer) -> Observed {
+    provider.ensure(wanted).await.unwrap().remove(0).1
+}
+
+async fn refused(provider: &MockProvider, wanted: &Balancer) -> (Reason, String) {
+    match provider.ensure(wanted).await {
+        Err(ProviderError::Refused(refusal)) => (refusal.reason, refusal.message),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn calls(cloud: &Cloud) -> (u64, u64) {
+    let (_, page) = get(cloud, "/v1/calls").await;
+    // The call that asks is not in the log yet.
+    (
+        page["total"].as_u64().unwrap(),
+        page["mutating"].as_u64().unwrap(),
+    )
+}
+
+async fn next(changes: &mut BoxStream<'static, Change>) -> Change {
+    let next = tokio::time::timeout(support::DEADLINE, changes.next());
+    next.await.unwrap().unwrap()
+}
+
+fn change(name: &str, cause: Cause) -> Change {
+    Change {
+        id: id(name),
+        cause,
+    }
+}
+
+#[tokio::test]
+async fn a_load_balancer_is_made_seen_again_and_released() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let provider = restored(&cloud).await;
+    let web = balancer(tcp("web"));
+    let first = ensure(&provider, &web).await;
+    assert_eq!(first.state, State::Programmed);
+    let before = calls(&cloud).await;
+    assert_eq!(ensure(&provider, &web).await, first);
+    assert_eq!(
+        calls(&cloud).await,
+        (before.0 + 1, before.1),
+        "no call at all but ours"
+    );
+    assert_eq!(provider.inventory().await.unwrap()[0].id, Some(id("web")));
+    let released = provider.release(&id("web"), Removal::Delete).await.unwrap();
+    assert_eq!(released, Released::Gone);
+    assert!(provider.inventory().await.unwrap().is_empty());
+    tokio::time::timeout(Duration::from_secs(10), cloud.stop())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_restart_of_both_sides_costs_two_reads() {
+    let state = tempfile::tempdir().unwrap();
+    let options = options(&state);
+    let cloud = Cloud::start(options.clone()).await;
+    let provider = restored(&cloud).await;
+    let services: Vec<Balancer> = (0..20).map(|n| balancer(tcp(&format!("s{n}")))).collect();
+    let mut before = Vec::new();
+    for service in &services {
+        before.push(ensure(&provider, service).await);
+    }
+    cloud.stop().await;
+    let cloud = Cloud::start(options).await;
+    let provider = restored(&cloud).await;
+    for (service, observed) in services.iter().zip(&before) {
+        assert_eq!(ensure(&provider, service).await, *observed);
+    }
+    assert_eq!(
+        calls(&cloud).await,
+        (1, 0),
+        "one page is listed, that is all"
+    );
+}
+
+#[tokio::test]
+async fn provisioning_is_followed_to_its_end_without_another_write() {
+    let state = tempfile::tempdir().unwrap();
+    let mut options = options(&state);
+    options.provisioning_latency = Duration::from_millis(150);
+    options.deletion_latency = Duration::from_millis(150);
+    let cloud = Cloud::start(options).await;
+    let provider = restored(&cloud).await;
+    let mut changes = provider.changes();
+    let web = balancer(tcp("web"));
+    let first = ensure(&provider, &web).await;
+    let State::Pending { reason, .. } = &first.state else {
+        panic!("{first:?}");
+    };
+    assert_eq!(*reason, Reason::Provisioning);
+    let mutating = calls(&cloud).await.1;
+    loop {
+        let change = next(&mut changes).await;
+        assert_eq!(change.id, id("web"));
+        if change.cause == Cause::Active {
+            break;
+        }
+    }
+    let active = ensure(&provider, &web).await;
+    assert_eq!(
+        (active.state, &active.ingress),
+        (State::Programmed, &first.ingress)
+    );
+    assert_eq!(calls(&cloud).await.1, mutating);
+
+    let released = provider.release(&id("web"), Removal::Delete).await.unwrap();
+    assert!(matches!(released, Released::InProgress { .. }));
+    let again = ensure(&provider, &web).await;
+    assert!(
+        matches!(
+            again.state,
+            State::Pending {
+                reason: Reason::Releasing,
+                ..
+            }
+        ),
+        "{again:?}"
+    );
+    while next(&mut changes).await != change("web", Cause::Gone) {}
+    let released = provider.release(&id("web"), Removal::Delete).await.unwrap();
+    assert_eq!(released, Released::Gone);
+}
+
+#[tokio::test]
+async fn what_others_do_to_our_load_balancer_is_told_and_repaired() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let provider = restored(&cloud).await;
+    let mut changes = provider.changes();
+    let web = balancer(tcp("web"));
+    let first = ensure(&provider, &web).await;
+    let name = provider.inventory().await.unwrap().remove(0).name;
+    let path = format!("/v1/load-balancers/{name}");
+
+    let mut desired = get(&cloud, &path).await.1["desired"].clone();
+    desired["affinity"] = json!({"ClientIp": {"timeout_seconds": 5}});
+    let (status, _) = call(&cloud, "PUT", &path, Some(json!({"desired": desired}))).await;
+    assert_eq!(status, 200);
+    assert_eq!(next(&mut changes).await, change("web", Cause::Drifted));
+    assert_eq!(ensure(&provider, &web).await, first);
+    assert_eq!(
+        get(&cloud, &path).await.1["desired"]["affinity"],
+        "None",
+        "repaired"
+    );
+
+    assert_eq!(call(&cloud, "DELETE", &path, None).await.0, 204);
+    assert_eq!(next(&mut changes).await, change("web", Cause::Gone));
+    let mut recorded = web.clone();
+    recorded.members[0].recorded = first
+        .ingress
+        .iter()
+        .filter_map(ballast_provider::Ingress::ip)
+        .collect();
+    assert_eq!(
+        ensure(&provider, &recorded).await,
+        first,
+        "made again with its address"
+    );
+}
+
+#[tokio::test]
+async fn a_cloud_that_lost_its_state_is_filled_again_with_the_same_addresses() {
+    let state = tempfile::tempdir().unwrap();
+    let mut options = options(&state);
+    let cloud = Cloud::start(options.clone()).await;
+    options.listen = cloud.address;
+    let provider = restored(&cloud).await;
+    provider
+        .retarget(&ballast_provider::conformance::targets(2), &[])
+        .await
+        .unwrap();
+    let mut services = vec![balancer(tcp("a")), balancer(tcp("b"))];
+    let mut before = Vec::new();
+    for service in &mut services {
+        let observed = ensure(&provider, service).await;
+        service.members[0].recorded = vec![observed.ingress[0].ip().unwrap()];
+        before.push(observed);
+    }
+    let mut changes = provider.changes();
+    cloud.stop().await;
+    let empty = tempfile::tempdir().unwrap();
+    options.state_dir = empty.path().to_owned();
+    let cloud = Cloud::start(options).await;
+    // So early that nobody has noticed the loss: it waits, and takes nobody's address.
+    let early = ensure(&provider, &balancer(tcp("new"))).await;
+    assert!(early.ingress.is_empty(), "{early:?}");
+    assert!(matches!(
+        early.state,
+        State::Pending {
+            retry_after: Some(_),
+            ..
+        }
+    ));
+    let mut gone = vec![next(&mut changes).await, next(&mut changes).await];
+    gone.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(gone, [change("a", Cause::Gone), change("b", Cause::Gone)]);
+    // A new Service comes before the old ones are made again: it takes none of theirs.
+    let new = ensure(&provider, &balancer(tcp("new"))).await;
+    for (service, observed) in services.iter().zip(&before) {
+        assert_eq!(ensure(&provider, service).await, *observed);
+        assert_ne!(new.ingress[0].ip(), observed.ingress[0].ip());
+    }
+    let targets = get(&cloud, "/v1/calls").await.1;
+    let put = |call: &serde_json::Value| {
+        call["method"] == "PUT"
+            && call["path"]
+                .as_str()
+                .unwrap()
+                .starts_with("/v1/target-sets/")
+    };
+    assert!(
+        targets["items"].as_array().unwrap().iter().any(put),
+        "targets are put again"
+    );
+}
+
+#[tokio::test]
+async fn after_a_restart_of_the_controller_published_addresses_are_reserved() {
+    let state = tempfile::tempdir().unwrap();
+    let mut options = options(&state);
+    options.addresses = vec!["127.77.77.1-127.77.77.3".parse().unwrap()];
+    let cloud = Cloud::start(options).await;
+    let provider = cloud.provider();
+    let published: IpAddr = "127.77.77.1".parse().unwrap();
+    let recorded = Recorded {
+        id: id("old"),
+        addresses: vec![published],
+    };
+    provider.restore(vec![recorded]).await.unwrap();
+    let new = ensure(&provider, &balancer(tcp("new"))).await;
+    assert_eq!(new.ingress[0].ip(), Some("127.77.77.2".parse().unwrap()));
+    // The old Service is gone: its address is free.
+    provider.release(&id("old"), Removal::Delete).await.unwrap();
+    let next = ensure(&provider, &balancer(tcp("next"))).await;
+    assert_eq!(next.ingress[0].ip(), Some(published));
+}
+
+#[tokio::test]
+async fn refusals_name_the_reason_and_those_who_wait_are_woken() {
+    let state = tempfile::tempdir().unwrap();
+    let mut options = options(&state);
+    options.addresses = vec!["127.77.78.1-127.77.78.2".parse().unwrap()];
+    options.max_load_balancers = 3;
+    let cloud = Cloud::start(options).await;
+    let provider = restored(&cloud).await;
+    let mut changes = provider.changes();
+    let first = ensure(&provider, &balancer(tcp("a"))).await;
+    let taken = first.ingress[0].ip().unwrap();
+
+    let mut wants = tcp("wants");
+    wants.requested_addresses = vec![taken];
+    let (reason, message) = refused(&provider, &balancer(wants)).await;
+    assert_eq!(reason, Reason::AddressInUse);
+    assert!(
+        message.contains(&taken.to_string()) && message.contains("shop/a"),
+        "{message}"
+    );
+
+    let mut outside = tcp("outside");
+    outside.requested_addresses = vec!["127.99.0.1".parse().unwrap()];
+    let (reason, message) = refused(&provider, &balancer(outside)).await;
+    assert_eq!(reason, Reason::NoAddressAvailable);
+    assert!(message.contains("127.99.0.1") && message.contains("127.77.78.1-127.77.78.2"));
+
+    let mut v6 = tcp("v6");
+    v6.families = vec![ballast_provider::Family::V6];
+    let (reason, message) = refused(&provider, &balancer(v6)).await;
+    assert_eq!(reason, Reason::NoAddressAvailable);
+    assert!(message.contains("IPv6"), "{message}");
+
+    ensure(&provider, &balancer(tcp("b"))).await;
+    assert_eq!(
+        refused(&provider, &balancer(tcp("c"))).await.0,
+        Reason::NoAddressAvailable
+    );
+    provider.release(&id("a"), Removal::Delete).await.unwrap();
+    let mut woken: Vec<String> = Vec::new();
+    while woken.len() < 4 {
+        woken.push(next(&mut changes).await.id.name);
+    }
+    woken.sort();
+    assert_eq!(woken, ["c", "outside", "v6", "wants"]);
+}
+
+#[tokio::test]
+async fn the_quota_is_named() {
+    let state = tempfile::tempdir().unwrap();
+    let mut options = options(&state);
+    options.max_load_balancers = 1;
+    options.max_listeners = 1;
+    let cloud = Cloud::start(options).await;
+    let provider = restored(&cloud).await;
+    ensure(&provider, &balancer(tcp("a"))).await;
+    let (reason, message) = refused(&provider, &balancer(tcp("b"))).await;
+    assert_eq!(reason, Reason::QuotaExceeded);
+    assert!(message.contains("--max-load-balancers"), "{message}");
+    let mut two = tcp("a");
+    two.listeners.push(listener(Protocol::Udp, 53, 30_053));
+    let (reason, message) = refused(&provider, &balancer(two)).await;
+    assert_eq!(reason, Reason::QuotaExceeded);
+    assert!(message.contains("2 listeners"), "{message}");
+}
+
+#[tokio::test]
+async fn errors_that_pass_are_transient_and_stable() {
+    let state = tempfile::tempdir().unwrap();
+    let mut options = options(&state);
+    options.token = Some("right".into());
+    options.rate_limit = 1;
+    let cloud = Cloud::start(options).await;
+    let wrong =
+        MockProvider::new(&cloud.endpoint(), Some("wrong".into()), support::mark()).unwrap();
+    wrong.restore(Vec::new()).await.unwrap();
+    let error = wrong.ensure(&balancer(tcp("a"))).await.unwrap_err();
+    assert!(
+        matches!(&error, ProviderError::Transient { message } if message.contains("token")),
+        "{error:?}"
+    );
+    let right =
+        MockProvider::new(&cloud.endpoint(), Some("right".into()), support::mark()).unwrap();
+    right.restore(Vec::new()).await.unwrap();
+    ensure(&right, &balancer(tcp("a"))).await;
+    let error = right.ensure(&balancer(tcp("b"))).await.unwrap_err();
+    let expected = ProviderError::Throttled {
+        retry_after: Duration::from_secs(1),
+    };
+    assert_eq!(error, expected);
+    let endpoint = cloud.endpoint();
+    cloud.stop().await;
+    let expected = format!("the mock cloud at {endpoint} cannot be reached");
+    for _ in 0..2 {
+        let error = right.ensure(&balancer(tcp("c"))).await.unwrap_err();
+        assert_eq!(error, ProviderError::transient(expected.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_class_keeps_one_target_set_for_all() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let provider = restored(&cloud).await;
+    for name in ["a", "b", "c"] {
+        ensure(&provider, &balancer(tcp(name))).await;
+    }
+    let before = calls(&cloud).await.1;
+    let targets = ballast_provider::conformance::targets(3);
+    provider.retarget(&targets, &[]).await.unwrap();
+    assert_eq!(
+        calls(&cloud).await.1,
+        before + 1,
+        "one call for a change of nodes"
+    );
+    let name = provider.inventory().await.unwrap().remove(0).name;
+    let health = eventually("3 targets", async || {
+        let health = get(&cloud, &format!("/v1/load-balancers/{name}/targets"))
+            .await
+            .1;
+        (health.as_array()?.len() == 3).then_some(health)
+    })
+    .await;
+    assert_eq!(
+        health[0]["listener"].as_str().unwrap().split('/').next(),
+        Some("TCP")
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_without_a_call() {
+    let provider = MockProvider::new("http://127.0.0.1:9", None, support::mark()).unwrap();
+    let zero = Listener {
+        node_port: 0,
+        ..listener(Protocol::Tcp, 80, 1)
+    };
+    for (wrong, reason, needle) in [
+        (load_balancer("a", vec![]), Reason::Invalid, "no port"),
+        (
+            load_balancer("a", vec![zero]),
+            Reason::NodePortsMissing,
+            "TCP/80",
+        ),
+        (
+            load_balancer(
+                "a",
+                vec![
+                    listener(Protocol::Udp, 53, 1),
+                    listener(Protocol::Udp, 53, 2),
+                ],
+            ),
+            Reason::Invalid,
+            "UDP/53",
+        ),
+        (
+            LoadBalancer {
+                requested_addresses: vec!["fd00::1".parse().unwrap()],
+                ..tcp("a")
+            },
+            Reason::Invalid,
+            "fd00::1",
+        ),
+    ] {
+        let refusal = provider.validate(&balancer(wrong)).unwrap_err();
+        assert_eq!(refusal.reason, reason);
+        assert!(refusal.message.contains(needle), "{refusal}");
+    }
+    assert!(provider.validate(&balancer(tcp("a"))).is_ok());
+}
