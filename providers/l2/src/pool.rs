@@ -1,0 +1,171 @@
+//! Address pools as values: what one says, whom it serves, in which order pools are
+//! asked, and what becomes of pools that overlap.
+//!
+//! Invariant: of the pools that [`judge`] lets serve, no two have an address in
+//! common. Nothing here knows which addresses are used.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ballast_provider::Family;
+use jiff::Timestamp;
+
+use crate::claim::Claim;
+use crate::interval::Intervals;
+use crate::range::{Edges, Entry, Range};
+use crate::selector::Selector;
+
+/// An address pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.creationTimestamp`; of two pools that overlap the newer one loses.
+    pub created: Timestamp,
+    /// Its addresses; entries of one pool may overlap each other.
+    pub entries: Vec<Entry>,
+    /// Which addresses of the entries are not given out unasked.
+    pub edges: Edges,
+    /// Whether a Service that names neither pool nor address may be served.
+    pub auto_assign: bool,
+    /// Lower is asked first; 0 and `None` are asked last (as in `MetalLB`).
+    pub priority: Option<u32>,
+    /// Only Services of namespaces with such labels; `None`: of all.
+    pub namespace_selector: Option<Selector>,
+    /// Only Services with such labels; `None`: all.
+    pub service_selector: Option<Selector>,
+    /// How long a released address rests before a Service gets it unasked.
+    pub reuse_after: Duration,
+    /// Whether Services of different namespaces may share an address of this pool.
+    pub share_across_namespaces: bool,
+    /// Whether Services move here whose address no pool has (any more), and away from
+    /// here if the selectors do not let them in (any more). Without it they stay where
+    /// they are and are told.
+    pub reallocate: bool,
+}
+
+/// Whether a pool serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    Serves,
+    /// It overlaps an older pool and gives nothing until that ends.
+    Conflict {
+        /// The older pool.
+        with: String,
+        /// What both claim: the first such range in the order of the entries.
+        range: Range,
+    },
+}
+
+/// The standing of each pool, in the given order. The older pool wins, of the same
+/// age the first by name; one that lost harms nobody else: a third pool that overlaps
+/// only the loser serves.
+pub fn judge(pools: &[Pool]) -> Vec<Standing> {
+    let mut order: Vec<usize> = (0..pools.len()).collect();
+    order.sort_by_key(|index| (pools[*index].created, &pools[*index].name));
+    let mut standing = vec![Standing::Serves; pools.len()];
+    let mut serving: Vec<usize> = Vec::new();
+    for index in order {
+        let conflict = serving.iter().find_map(|other| {
+            let range = pools[*other].overlap(&pools[index])?;
+            Some((pools[*other].name.clone(), range))
+        });
+        match conflict {
+            Some((with, range)) => standing[index] = Standing::Conflict { with, range },
+            None => serving.push(index),
+        }
+    }
+    standing
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// A pool of that name with nothing in it and every setting at its default.
+    pub fn new(name: impl Into<String>, created: Timestamp) -> Self {
+        Self {
+            name: name.into(),
+            created,
+            entries: Vec::new(),
+            edges: Edges::default(),
+            auto_assign: true,
+            priority: None,
+            namespace_selector: None,
+            service_selector: None,
+            reuse_after: Duration::from_secs(120),
+            share_across_namespaces: false,
+            reallocate: false,
+        }
+    }
+
+    /// Whether the selectors let this Service in.
+    pub fn permits(&self, claim: &Claim) -> bool {
+        let namespace = self.namespace_selector.as_ref();
+        let service = self.service_selector.as_ref();
+        namespace.is_none_or(|selector| selector.matches(&claim.namespace_labels))
+            && service.is_none_or(|selector| selector.matches(&claim.labels))
+    }
+
+    /// Whether the address is in one of the entries.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.entries.iter().any(|e| e.range().contains(address))
+    }
+
+    /// The first range that both pools have.
+    pub fn overlap(&self, other: &Self) -> Option<Range> {
+        self.entries.iter().find_map(|mine| {
+            let mut theirs = other.entries.iter();
+            theirs.find_map(|theirs| mine.range().overlap(&theirs.range()))
+        })
+    }
+
+    /// The order in which pools are asked: by priority, then those made for some
+    /// Services before those for all, then the older, then by name. A pool that is
+    /// added later therefore never comes before an equal one.
+    pub(crate) fn rank(&self) -> impl Ord + use<'_> {
+        let selective = self.namespace_selector.is_some() || self.service_selector.is_some();
+        let priority = self.priority.filter(|p| *p != 0).unwrap_or(u32::MAX);
+        (priority, Reverse(selective), self.created, &self.name)
+    }
+
+    /// All addresses of one family.
+    pub(crate) fn covered(&self, family: Family) -> Intervals {
+        let mut covered = Intervals::default();
+        for entry in self.of(family) {
+            let (first, last) = entry.range().numbers();
+            covered.insert_span(first, last);
+        }
+        covered
+    }
+
+    /// The addresses of one family that are given out unasked. What one entry skips,
+    /// another may still give.
+    pub(crate) fn given(&self, family: Family) -> Intervals {
+        let mut given = Intervals::default();
+        for entry in self.of(family) {
+            let (mut first, last) = entry.range().numbers();
+            let mut skipped = self.edges.skipped(entry);
+            skipped.sort_unstable();
+            for skip in skipped {
+                if first < skip {
+                    given.insert_span(first, skip - 1);
+                }
+                first = first.max(skip.saturating_add(1));
+            }
+            if first <= last {
+                given.insert_span(first, last);
+            }
+        }
+        given
+    }
+
+    fn of(&self, family: Family) -> impl Iterator<Item = &Entry> {
+        let of_family = move |entry: &&Entry| entry.range().family() == family;
+        self.entries.iter().filter(of_family)
+    }
+}
+
+#[cfg(test)]
+mod tests;

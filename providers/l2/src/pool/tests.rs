@@ -1,0 +1,138 @@
+use super::*;
+use crate::range;
+
+fn pool(name: &str, created: i64, entries: &[&str]) -> Pool {
+    Pool {
+        entries: range::parse(entries).unwrap(),
+        ..Pool::new(name, Timestamp::from_second(created).unwrap())
+    }
+}
+
+#[test]
+fn the_newer_of_two_pools_that_overlap_is_in_conflict() {
+    let serves = || "serves".to_owned();
+    let lost = |with: &str, range: &str| format!("{with} {range}");
+    for (pools, expected) in [
+        (
+            vec![
+                pool("a", 1, &["10.0.0.0/24"]),
+                pool("b", 2, &["10.0.1.0/24"]),
+            ],
+            vec![serves(), serves()],
+        ),
+        // The order of the list does not matter, the age does.
+        (
+            vec![pool("a", 2, &["10.0.0.0/24"]), pool("b", 1, &["10.0.0.9"])],
+            vec![lost("b", "10.0.0.9"), serves()],
+        ),
+        // Of one age: the name.
+        (
+            vec![pool("b", 1, &["fd00::/64"]), pool("a", 1, &["fd00::/126"])],
+            vec![lost("a", "fd00::-fd00::3"), serves()],
+        ),
+        // b lost to a, so it takes nothing from c.
+        (
+            vec![
+                pool("a", 1, &["10.0.0.0/25"]),
+                pool("b", 2, &["10.0.0.0/24"]),
+                pool("c", 3, &["10.0.0.128/25"]),
+            ],
+            vec![serves(), lost("a", "10.0.0.0-10.0.0.127"), serves()],
+        ),
+        // With itself a pool has no conflict.
+        (
+            vec![pool("a", 1, &["10.0.0.0/24", "10.0.0.7"])],
+            vec![serves()],
+        ),
+        // IPv4 10.0.0.1 and the IPv6 address of the same number are not the same.
+        (
+            vec![pool("a", 1, &["10.0.0.1"]), pool("b", 2, &["::a00:1"])],
+            vec![serves(), serves()],
+        ),
+    ] {
+        let judged: Vec<String> = judge(&pools)
+            .into_iter()
+            .map(|standing| match standing {
+                Standing::Serves => serves(),
+                Standing::Conflict { with, range } => format!("{with} {range}"),
+            })
+            .collect();
+        assert_eq!(judged, expected, "{pools:?}");
+    }
+}
+
+#[test]
+fn the_order_in_which_pools_are_asked() {
+    let with = |name, created, priority, selective: bool| Pool {
+        priority,
+        service_selector: selective.then(Selector::default),
+        ..pool(name, created, &[])
+    };
+    let mut pools = [
+        with("young", 9, None, false),
+        with("b-old", 1, None, false),
+        with("a-old", 1, None, false),
+        with("zero", 0, Some(0), false),
+        with("selective", 5, None, true),
+        with("second", 0, Some(20), false),
+        with("first-for-all", 0, Some(10), false),
+        with("first-selective", 3, Some(10), true),
+    ];
+    pools.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    let names: Vec<&str> = pools.iter().map(|pool| pool.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "first-selective",
+            "first-for-all",
+            "second",
+            "selective",
+            "zero",
+            "a-old",
+            "b-old",
+            "young"
+        ]
+    );
+}
+
+#[test]
+fn sizes_are_right_for_both_families() {
+    for (entries, edges, covered, given) in [
+        (&["10.0.0.0/16"][..], Edges::Use, [65_536, 0], [65_536, 0]),
+        (&["10.0.0.0/16"], Edges::Skip, [65_536, 0], [65_534, 0]),
+        (
+            &["10.0.0.0/16"],
+            Edges::SkipOctets,
+            [65_536, 0],
+            [65_024, 0],
+        ),
+        (
+            &["fd00::/64"],
+            Edges::Skip,
+            [0, 1 << 64],
+            [0, (1 << 64) - 1],
+        ),
+        (&["fc00::/7"], Edges::Use, [0, 1 << 121], [0, 1 << 121]),
+        (
+            &[
+                "10.0.0.0/24",
+                "10.0.0.128/25",
+                "10.0.1.1",
+                "fd00::1-fd00::4",
+            ],
+            Edges::Use,
+            [257, 4],
+            [257, 4],
+        ),
+        // The single address is wanted although the CIDR skips it.
+        (&["10.0.0.0/30", "10.0.0.3"], Edges::Skip, [4, 0], [3, 0]),
+    ] {
+        let pool = Pool {
+            edges,
+            ..pool("a", 0, entries)
+        };
+        let families = [Family::V4, Family::V6];
+        assert_eq!(families.map(|f| pool.covered(f).count()), covered);
+        assert_eq!(families.map(|f| pool.given(f).count()), given);
+    }
+}

@@ -1,0 +1,323 @@
+//! What a pool's address entries mean: a CIDR, `first-last`, or one address, of
+//! either family. Owns the parsing, its errors, and the arithmetic between
+//! addresses and numbers.
+//!
+//! Invariants: a [`Range`] has one family and `first <= last`; both families are
+//! counted in `u128`, so no size overflows. Nothing here knows who uses an address.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ballast_provider::Family;
+use ipnet::IpNet;
+
+/// Consecutive addresses of one family, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
+    family: Family,
+    first: u128,
+    last: u128,
+}
+
+/// One line of a pool's `addresses`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    text: String,
+    range: Range,
+    form: Form,
+}
+
+/// How an entry was written; the addresses at the ends of a network are special
+/// only where the user wrote a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `10.0.0.0/24`, with the length of the prefix.
+    Cidr(u8),
+    /// `10.0.0.10-10.0.0.20`
+    Span,
+    /// `10.0.0.10`
+    Single,
+}
+
+/// Which addresses of its entries a pool never gives out by itself. All of them
+/// still belong to the pool: a Service that asks for one by name gets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Edges {
+    /// The first and last address of an IPv4 CIDR (network and broadcast, if the
+    /// CIDR is a whole subnet) and the first of an IPv6 CIDR (the routers' anycast
+    /// address, RFC 4291 section 2.6.1). Not of a /31, /32, /127 or /128, which have
+    /// none, nor of `first-last` and single addresses, where the user chose the ends.
+    /// The default: two addresses less hurt nobody, a broadcast address cannot work.
+    #[default]
+    Skip,
+    /// As `Skip`, and every IPv4 address that ends in .0 or .255, in CIDRs and in
+    /// `first-last` (there are old clients that refuse them). A single address stays,
+    /// somebody wrote it on purpose. One interval of memory per /24 of the pool.
+    SkipOctets,
+    /// None.
+    Use,
+}
+
+/// An entry that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// None of the three forms.
+    #[error(
+        "address entry {0:?} is neither a CIDR (10.0.0.0/24), nor first-last (10.0.0.10-10.0.0.20), nor an address"
+    )]
+    Syntax(String),
+    /// A CIDR with bits set behind its prefix: it could mean the network or the host.
+    #[error(
+        "address entry {entry:?} has bits set behind its prefix; write {network} for the network or {host} for the address"
+    )]
+    HostBits {
+        /// As written.
+        entry: String,
+        /// The network it could mean.
+        network: IpNet,
+        /// The address it could mean.
+        host: IpAddr,
+    },
+    /// Ends of two families.
+    #[error("address entry {0:?} begins in one IP family and ends in the other")]
+    Mixed(String),
+    /// Ends in the wrong order.
+    #[error("address entry {0:?} ends before it begins")]
+    Reversed(String),
+    /// No host can have such an address on a network.
+    #[error("address entry {entry:?} contains {what} addresses, which no load balancer can have")]
+    Unusable {
+        /// As written.
+        entry: String,
+        /// Which kind.
+        what: &'static str,
+    },
+}
+
+/// Ranges in which no load balancer can live, with what they are called.
+const UNUSABLE: [(&str, IpAddr, IpAddr); 9] = [
+    ("unspecified", v4([0, 0, 0, 0]), v4([0, 255, 255, 255])),
+    ("loopback", v4([127, 0, 0, 0]), v4([127, 255, 255, 255])),
+    ("multicast", v4([224, 0, 0, 0]), v4([239, 255, 255, 255])),
+    ("broadcast", v4([255; 4]), v4([255; 4])),
+    ("unspecified", v6([0; 8]), v6([0; 8])),
+    (
+        "loopback",
+        v6([0, 0, 0, 0, 0, 0, 0, 1]),
+        v6([0, 0, 0, 0, 0, 0, 0, 1]),
+    ),
+    (
+        "IPv4-mapped",
+        v6([0, 0, 0, 0, 0, 0xffff, 0, 0]),
+        v6([0, 0, 0, 0, 0, 0xffff, 0xffff, 0xffff]),
+    ),
+    (
+        "link-local",
+        v6([0xfe80, 0, 0, 0, 0, 0, 0, 0]),
+        v6([
+            0xfebf, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff,
+        ]),
+    ),
+    (
+        "multicast",
+        v6([0xff00, 0, 0, 0, 0, 0, 0, 0]),
+        v6([0xffff; 8]),
+    ),
+];
+
+const fn v4(octets: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]))
+}
+
+const fn v6(s: [u16; 8]) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(
+        s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7],
+    ))
+}
+
+/// Reads all entries of a pool; the first that cannot be used is the error.
+pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Vec<Entry>, EntryError> {
+    entries.iter().map(|entry| entry.as_ref().parse()).collect()
+}
+
+/// The place of an address in its family, counted from zero.
+pub(crate) const fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits() as u128,
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// The address at a place; the inverse of [`number`].
+pub(crate) fn address(family: Family, number: u128) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        Family::V6 => Ipv6Addr::from_bits(number).into(),
+    }
+}
+
+// === impl Range ===
+
+impl Range {
+    /// From one address to another; `None` if the families differ or the order is wrong.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        let family = Family::of(first);
+        let (first, end) = (number(first), number(last));
+        (family == Family::of(last) && first <= end).then_some(Self {
+            family,
+            first,
+            last: end,
+        })
+    }
+
+    /// The family of all its addresses.
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Its lowest address.
+    pub fn first(&self) -> IpAddr {
+        address(self.family, self.first)
+    }
+
+    /// Its highest address.
+    pub fn last(&self) -> IpAddr {
+        address(self.family, self.last)
+    }
+
+    /// Whether the address is one of its own.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        Family::of(address) == self.family && (self.first..=self.last).contains(&number(address))
+    }
+
+    /// What two ranges have in common.
+    pub fn overlap(&self, other: &Self) -> Option<Self> {
+        let first = self.first.max(other.first);
+        let last = self.last.min(other.last);
+        (self.family == other.family && first <= last).then_some(Self {
+            family: self.family,
+            first,
+            last,
+        })
+    }
+
+    pub(crate) const fn numbers(&self) -> (u128, u128) {
+        (self.first, self.last)
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first())
+        } else {
+            write!(f, "{}-{}", self.first(), self.last())
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// All of its addresses.
+    pub const fn range(&self) -> Range {
+        self.range
+    }
+
+    /// How it was written.
+    pub const fn form(&self) -> Form {
+        self.form
+    }
+
+    fn of_net(text: &str, net: IpNet) -> Result<Self, EntryError> {
+        if net.trunc() != net {
+            return Err(EntryError::HostBits {
+                entry: text.to_owned(),
+                network: net.trunc(),
+                host: net.addr(),
+            });
+        }
+        let form = Form::Cidr(net.prefix_len());
+        Self::between(text, net.network(), net.broadcast(), form)
+    }
+
+    fn between(text: &str, first: IpAddr, last: IpAddr, form: Form) -> Result<Self, EntryError> {
+        let range = Range::new(first, last).ok_or_else(|| {
+            if Family::of(first) == Family::of(last) {
+                EntryError::Reversed(text.to_owned())
+            } else {
+                EntryError::Mixed(text.to_owned())
+            }
+        })?;
+        let unusable = |(_, low, high): &&(&str, IpAddr, IpAddr)| {
+            Range::new(*low, *high).is_some_and(|bad| bad.overlap(&range).is_some())
+        };
+        if let Some((what, ..)) = UNUSABLE.iter().find(unusable) {
+            return Err(EntryError::Unusable {
+                entry: text.to_owned(),
+                what,
+            });
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            range,
+            form,
+        })
+    }
+}
+
+impl FromStr for Entry {
+    type Err = EntryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let syntax = || EntryError::Syntax(text.to_owned());
+        if text.contains('/') {
+            return Self::of_net(text, text.parse().map_err(|_| syntax())?);
+        }
+        let (first, last, form) = match text.split_once('-') {
+            Some((first, last)) => (first, last, Form::Span),
+            None => (text, text, Form::Single),
+        };
+        let end = |end: &str| end.trim().parse::<IpAddr>().map_err(|_| syntax());
+        Self::between(text, end(first)?, end(last)?, form)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+// === impl Edges ===
+
+impl Edges {
+    /// The numbers of the entry that are not given out by themselves.
+    pub(crate) fn skipped(self, entry: &Entry) -> Vec<u128> {
+        let (first, last) = entry.range.numbers();
+        let mut skipped = Vec::new();
+        if self == Self::Use {
+            return skipped;
+        }
+        match (entry.form, entry.range.family) {
+            (Form::Cidr(..31), Family::V4) => skipped.extend([first, last]),
+            (Form::Cidr(..127), Family::V6) => skipped.push(first),
+            _ => {}
+        }
+        if self == Self::SkipOctets
+            && entry.range.family == Family::V4
+            && entry.form != Form::Single
+        {
+            for block in (first >> 8)..=(last >> 8) {
+                let ends = [block << 8, (block << 8) | 255];
+                skipped.extend(ends.iter().filter(|n| (first..=last).contains(n)));
+            }
+        }
+        skipped
+    }
+}
+
+#[cfg(test)]
+mod tests;

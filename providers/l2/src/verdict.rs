@@ -1,0 +1,167 @@
+//! The answers of the allocator: addresses, or why not. Owns the words users read.
+//!
+//! Invariant: a message names the Service, address, port, pool and rule that matter,
+//! and never a count or a time, so that it stays the same from one retry to the next.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ballast_provider::{Family, Reason, ServiceId};
+
+/// A Service has what it asked for, or as much of it as its policy lets it live with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// At most one per family, in the order of the claim's families.
+    pub addresses: Vec<IpAddr>,
+    /// What its owner must know all the same.
+    pub markers: Vec<Marker>,
+}
+
+/// Something is not as it should be, although the Service has its address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Marker {
+    /// The Service keeps an address that no pool (any more) gives it.
+    OutsidePool {
+        /// The address.
+        address: IpAddr,
+        /// The pool that has the address and does not serve this Service; `None` if
+        /// no pool has it.
+        pool: Option<String>,
+    },
+    /// The status of two Services named one address; the older kept it.
+    Duplicate {
+        /// The address.
+        address: IpAddr,
+        /// The other Service.
+        other: ServiceId,
+        /// Whether this Service is the one that kept it.
+        kept: bool,
+    },
+    /// `PreferDualStack`, and no pool has a free address of this family.
+    Missing {
+        /// The family.
+        family: Family,
+    },
+}
+
+/// A Service does not get what it asks for. Nothing changes until the claim or
+/// something it waits for does; then it is woken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Denial {
+    /// What kind of denial.
+    pub why: Why,
+    /// For the user.
+    pub message: String,
+    /// What the Service has all the same: the addresses it had before this claim.
+    pub keeps: Vec<IpAddr>,
+}
+
+/// Kinds of denial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// The claim contradicts itself.
+    Invalid,
+    /// The pool asked for by name does not exist.
+    PoolNotFound,
+    /// The pool asked for overlaps an older one and does not serve.
+    PoolConflict,
+    /// The pool asked for, or that of the address asked for, does not serve this Service.
+    PoolNotPermitted,
+    /// No pool serves this Service unasked.
+    NoPool,
+    /// The address asked for is in no pool, or not in the pool asked for.
+    AddressOutsidePool,
+    /// The address asked for belongs to somebody else.
+    AddressInUse,
+    /// A port is taken on the address.
+    PortInUse,
+    /// The pools that serve this Service are exhausted.
+    NoAddressAvailable,
+}
+
+// === impl Why ===
+
+impl Why {
+    /// The spelling for conditions and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::PoolNotFound => "PoolNotFound",
+            Self::PoolConflict => "PoolConflict",
+            Self::PoolNotPermitted => "PoolNotPermitted",
+            Self::NoPool => "NoPool",
+            Self::AddressOutsidePool => "AddressOutsidePool",
+            Self::AddressInUse => "AddressInUse",
+            Self::PortInUse => "PortInUse",
+            Self::NoAddressAvailable => "NoAddressAvailable",
+        }
+    }
+
+    /// The nearest of the reasons all providers have.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Invalid | Self::PoolNotFound | Self::AddressOutsidePool => Reason::Invalid,
+            Self::PoolNotPermitted => Reason::Unsupported,
+            Self::AddressInUse => Reason::AddressInUse,
+            Self::PortInUse => Reason::PortInUse,
+            Self::PoolConflict | Self::NoPool | Self::NoAddressAvailable => {
+                Reason::NoAddressAvailable
+            }
+        }
+    }
+}
+
+// === impl Marker ===
+
+impl Marker {
+    /// The spelling for conditions and metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::OutsidePool { .. } => "AddressOutsidePool",
+            Self::Duplicate { .. } => "AddressDuplicate",
+            Self::Missing { .. } => "NoAddressAvailable",
+        }
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutsidePool {
+                address,
+                pool: None,
+            } => write!(
+                f,
+                "{address} is in no pool that serves; the Service keeps it (a pool with reallocate: true would take the Service in)"
+            ),
+            Self::OutsidePool {
+                address,
+                pool: Some(pool),
+            } => write!(
+                f,
+                "{address} is in pool {pool:?}, whose selectors do not let this Service in; it keeps the address"
+            ),
+            Self::Duplicate {
+                address,
+                other,
+                kept: true,
+            } => write!(
+                f,
+                "{address} was recorded for Service {other} too; this Service is older and keeps it"
+            ),
+            Self::Duplicate {
+                address,
+                other,
+                kept: false,
+            } => write!(
+                f,
+                "{address} was recorded here, but belongs to Service {other}, which is older"
+            ),
+            Self::Missing { family } => write!(
+                f,
+                "PreferDualStack: no pool that serves this Service has a free {family} address"
+            ),
+        }
+    }
+}
