@@ -272,6 +272,10 @@ async fn lead(
         shared.client.clone(),
         options.election.identity().to_owned(),
         fence.clone(),
+        Box::new({
+            let queue = shared.queue.clone();
+            move || queue.depth() + queue.in_flight() > 0
+        }),
         Arc::clone(&shared.metrics),
     );
     let sender = tokio::spawn(sender.run());

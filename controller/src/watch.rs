@@ -15,13 +15,16 @@ use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
+use rand::rngs::SmallRng;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::admin::Gate;
+use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::class::ClassView;
 use crate::eligibility;
@@ -33,6 +36,16 @@ use crate::view::{Name, NodeView, ServiceView};
 
 /// Objects per page of a list: bounds the memory of a start.
 const PAGE: u32 = 500;
+
+/// Between two tries of a watch. The usual 30 s and more would add themselves to each
+/// outage of the API server; three watches that ask every few seconds hurt nobody.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+
+/// Counts the tries of one watch.
+struct Retries {
+    attempt: u32,
+    rng: SmallRng,
+}
 
 /// Feeds Services into their store and their names into the queue.
 pub struct ServiceWatch {
@@ -49,12 +62,39 @@ pub struct ServiceWatch {
     pub metrics: Arc<Metrics>,
 }
 
+// === impl Retries ===
+
+impl Retries {
+    fn new() -> Self {
+        Self {
+            attempt: 0,
+            rng: rand::make_rng(),
+        }
+    }
+}
+
+impl Iterator for Retries {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = RETRY.delay(self.attempt, &mut self.rng);
+        self.attempt = self.attempt.saturating_add(1);
+        Some(delay)
+    }
+}
+
+impl utils::Backoff for Retries {
+    fn reset(&mut self) {
+        self.attempt = 0;
+    }
+}
+
 // === impl ServiceWatch ===
 
 impl ServiceWatch {
     /// Watches for ever.
     pub async fn run(self, client: Client, gate: Gate) {
-        let stream = watcher(Api::<Service>::all(client), config()).default_backoff();
+        let stream = watcher(Api::<Service>::all(client), config()).backoff(Retries::new());
         pin_mut!(stream);
         while let Some(event) = stream.next().await {
             match event {
@@ -117,7 +157,7 @@ pub async fn nodes(
     metrics: Arc<Metrics>,
 ) {
     let store: Store<String, NodeView> = Store::default();
-    let stream = watcher(Api::<Node>::all(client), config()).default_backoff();
+    let stream = watcher(Api::<Node>::all(client), config()).backoff(Retries::new());
     pin_mut!(stream);
     while let Some(event) = stream.next().await {
         match event {
@@ -146,7 +186,7 @@ pub async fn nodes(
 pub async fn classes(client: Client, board: Board, gate: Gate, metrics: Arc<Metrics>) {
     let store: Store<String, ClassView> = Store::default();
     let api: Api<DeserializeGuard<LoadBalancerClass>> = Api::all(client);
-    let stream = watcher(api, config()).default_backoff();
+    let stream = watcher(api, config()).backoff(Retries::new());
     pin_mut!(stream);
     while let Some(event) = stream.next().await {
         match event {

@@ -24,6 +24,8 @@ use crate::{Signal, boot, nodes, objects};
 
 /// How long a command on a host may take, unless said otherwise.
 const EXEC_TIME: Duration = Duration::from_mins(1);
+/// Longer than any `--timeout` that callers give kubectl, so that its own words are heard.
+const KUBECTL_TIME: Duration = Duration::from_secs(150);
 
 /// How long a component may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -163,13 +165,13 @@ impl Lab {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(EXEC_TIME, run)
+        let output = tokio::time::timeout(KUBECTL_TIME, run)
             .await
             .with_context(|| {
                 format!(
                     "kubectl {} took over {} s",
                     arguments.join(" "),
-                    EXEC_TIME.as_secs()
+                    KUBECTL_TIME.as_secs()
                 )
             })??;
         if !output.status.success() {
@@ -451,9 +453,9 @@ impl Drop for Lab {
         if self.owner.is_none() {
             return;
         }
-        if std::thread::panicking()
-            && let Some(artifacts) = &self.artifacts
-        {
+        // Who is content takes the lab down; this is the way of a test that fails.
+        self.collector().tell();
+        if let Some(artifacts) = &self.artifacts {
             let into = artifacts.join(self.name());
             match self.collector().collect(&into) {
                 Ok(()) => eprintln!(

@@ -12,6 +12,9 @@ use crate::supervisor::thread_name;
 /// Objects worth having.
 const KINDS: &str = "nodes,services,endpointslices.discovery.k8s.io,pods,deployments,daemonsets,leases.coordination.k8s.io,events";
 
+/// Lines of each list that [`Collector::tell`] prints.
+const TOLD: usize = 30;
+
 /// Commands that show a host's network, and the file each goes to.
 const NETWORK: [(&str, &[&str]); 3] = [
     ("addresses", &["ip", "address"]),
@@ -70,14 +73,42 @@ impl Collector {
         Ok(())
     }
 
+    /// Says on standard error how the cluster is: all that a reader of a CI log will have.
+    pub(crate) fn tell(&self) {
+        for arguments in [
+            &["get", "nodes,pods,services", "-A", "-o", "wide"][..],
+            &[
+                "get",
+                "events",
+                "-A",
+                "--sort-by=.metadata.creationTimestamp",
+            ],
+        ] {
+            let Ok(output) = self.command(arguments).stdin(Stdio::null()).output() else {
+                continue;
+            };
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<&str> = said.lines().collect();
+            eprintln!("kubectl {}", arguments.join(" "));
+            for line in &lines[lines.len().saturating_sub(TOLD)..] {
+                eprintln!("  {line}");
+            }
+        }
+    }
+
     fn kubectl(&self, arguments: &[&str], out: &Path) -> Result<()> {
+        run(&mut self.command(arguments), out)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
         command
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .arg("--request-timeout=10s")
             .args(arguments);
-        run(&mut command, out)
+        command
     }
 }
 

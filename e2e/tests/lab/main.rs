@@ -45,7 +45,13 @@ async fn hostname(lab: &Lab, from: Host, at: &str) -> Result<String> {
 
 async fn web(lab: &Lab) -> Result<()> {
     lab.apply(WEB).await?;
-    lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])
+    rolled_out(lab).await
+}
+
+/// After the API server was away, controllers and scheduler look again ever more rarely, up
+/// to every minute (client-go's reflector: 30 s and jitter).
+async fn rolled_out(lab: &Lab) -> Result<()> {
+    lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=140s"])
         .await?;
     Ok(())
 }
@@ -334,8 +340,7 @@ async fn nodes_come_and_go(lab: &Lab) -> Result<()> {
     }
     lab.kubectl(&["scale", "deployment/web", "--replicas=3"])
         .await?;
-    lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])
-        .await?;
+    rolled_out(lab).await?;
     lab.remove_node(node).await?;
     assert_eq!(lab.nodes(), [1, 2]);
     ensure!(
