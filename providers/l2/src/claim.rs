@@ -117,6 +117,14 @@ impl Claim {
         self.share_key.as_deref().filter(|key| !key.is_empty())
     }
 
+    /// The families it is to have addresses of, primary first.
+    pub(crate) fn wanted(&self) -> &[Family] {
+        match self.policy {
+            FamilyPolicy::SingleStack => self.families.get(..1).unwrap_or_default(),
+            FamilyPolicy::PreferDualStack | FamilyPolicy::RequireDualStack => &self.families,
+        }
+    }
+
     pub(crate) fn requested(&self, family: Family) -> Option<IpAddr> {
         let mut requested = self.requested.iter().copied();
         requested.find(|address| Family::of(*address) == family)
@@ -154,10 +162,10 @@ impl Claim {
                 "more than one {family} address is requested; a Service has one of each family"
             ));
         }
-        let alien = |address: &&IpAddr| !self.families.contains(&Family::of(**address));
+        let alien = |address: &&IpAddr| !self.wanted().contains(&Family::of(**address));
         self.requested.iter().find(alien).map(|address| {
             let family = Family::of(*address);
-            format!("{address} is requested, but {family} is not among the Service's ipFamilies")
+            format!("{address} is requested, but the Service has no {family}: see its ipFamilies and ipFamilyPolicy")
         })
     }
 }

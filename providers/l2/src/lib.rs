@@ -7,7 +7,9 @@
 //! - [`pool`]: pools, their selectors, order and conflicts.
 //! - [`claim`]: what a Service asks for; the rule of sharing.
 //! - [`verdict`]: what it gets, or why not.
+//! - [`allocator`]: the [`Allocator`], which holds the whole state.
 
+pub mod allocator;
 pub mod claim;
 mod interval;
 pub mod pool;
@@ -15,6 +17,7 @@ pub mod range;
 pub mod selector;
 pub mod verdict;
 
+pub use allocator::{Allocator, Inventory};
 pub use claim::{Backend, Claim, FamilyPolicy};
 pub use pool::{Pool, Standing};
 pub use range::{Edges, Entry, EntryError, Range};

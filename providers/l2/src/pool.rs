@@ -94,7 +94,7 @@ impl Pool {
             priority: None,
             namespace_selector: None,
             service_selector: None,
-            reuse_after: Duration::from_secs(120),
+            reuse_after: Duration::from_mins(2),
             share_across_namespaces: false,
             reallocate: false,
         }

@@ -1,0 +1,264 @@
+//! Changes of the surroundings: pools, nodes' addresses, agents' holdings.
+//!
+//! Invariant: whatever rested rests on, also through the deletion and return of its
+//! pool; a pool that is not changed costs nothing and nobody in it is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ballast_provider::{Family, ServiceId};
+use jiff::Timestamp;
+
+use super::ledger::{Ledger, Supply, index, within};
+use super::{Allocator, Answer};
+use crate::claim::{Claim, Turn};
+use crate::pool::{Pool, judge};
+use crate::range::{address, number};
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+// === impl Allocator ===
+
+impl Allocator {
+    /// All pools as they are now. Wakes the Services that are told something else now,
+    /// and of those that wait as many as can be served, oldest first.
+    pub fn set_pools(&mut self, pools: Vec<Pool>, now: Timestamp) {
+        self.advance(now);
+        let standing = judge(&pools);
+        let mut supplies: Vec<_> = pools.into_iter().zip(standing).collect();
+        supplies.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
+        let new: BTreeMap<&str, _> = supplies.iter().map(|s| (s.0.name.as_str(), s)).collect();
+        let mut changed: BTreeSet<String> = BTreeSet::new();
+        for supply in &self.ledger.pools {
+            let same =
+                |(pool, standing): &(Pool, _)| *pool == supply.pool && *standing == supply.standing;
+            if !new.get(&*supply.name).is_some_and(|new| same(new)) {
+                changed.insert(supply.name.to_string());
+            }
+        }
+        let added = new.keys().filter(|name| self.ledger.find(name).is_none());
+        changed.extend(added.map(|name| (*name).to_owned()));
+        if changed.is_empty() {
+            return;
+        }
+        // Whom the pools concern as they were, and as they are.
+        let mut concerned = self.concerned(&changed);
+        let supplies = supplies.into_iter().map(|(pool, s)| Supply::new(pool, s));
+        self.ledger.replace(supplies.collect(), &changed);
+        concerned.extend(self.concerned(&changed));
+        self.serve_waiting();
+        for (_, id) in concerned {
+            self.reconsider(&id);
+        }
+        self.serve_waiting();
+    }
+
+    /// The addresses of all nodes: nobody is given one of them.
+    pub fn set_skipped(&mut self, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
+        self.advance(now);
+        let before = self.ledger.skipped.clone();
+        for address in before.difference(addresses) {
+            self.ledger.unskip(*address, now);
+        }
+        for address in addresses.difference(&before) {
+            self.ledger.skip(*address);
+        }
+        self.serve_waiting();
+    }
+
+    /// All that one agent announces; none when the agent is gone. Nobody is given an
+    /// address that is announced, except the Service that has it.
+    pub fn set_held(&mut self, agent: &str, addresses: BTreeSet<IpAddr>, now: Timestamp) {
+        self.advance(now);
+        let before = self.agents.remove(agent).unwrap_or_default();
+        for address in addresses.difference(&before) {
+            self.ledger.hold(*address);
+        }
+        for address in before.difference(&addresses) {
+            self.ledger.unhold(*address, now);
+        }
+        if !addresses.is_empty() {
+            self.agents.insert(agent.to_owned(), addresses);
+        }
+        self.serve_waiting();
+    }
+
+    /// The Services with an address in one of these pools, and those that wait and
+    /// could be told something else by one.
+    fn concerned(&self, pools: &BTreeSet<String>) -> BTreeSet<Turn> {
+        let waits = |(_, id): &&Turn| self.is_concerned(id, pools);
+        let mut residents: BTreeSet<Turn> = self.waiting.all().filter(waits).cloned().collect();
+        let supplies = self.ledger.pools.iter();
+        for supply in supplies.filter(|supply| pools.contains(&*supply.name)) {
+            for family in FAMILIES {
+                for span in supply.pool.covered(family).iter() {
+                    let slots = within(&self.ledger.slots, family, span);
+                    let members = slots.flat_map(|(_, slot)| &slot.members);
+                    residents.extend(members.map(|member| member.turn()));
+                }
+            }
+        }
+        residents
+    }
+
+    /// Whether a Service that waits could be told something else.
+    fn is_concerned(&self, id: &ServiceId, changed: &BTreeSet<String>) -> bool {
+        let waits = self.waiting.waits(id);
+        if waits.is_some_and(|w| w.spaces.iter().any(|(pool, _)| changed.contains(&**pool))) {
+            return true;
+        }
+        let Some(service) = self.services.get(id) else {
+            return false;
+        };
+        let claim = &service.claim;
+        if claim
+            .pool
+            .as_ref()
+            .is_some_and(|name| changed.contains(name))
+        {
+            return true;
+        }
+        let mut supplies = self.ledger.pools.iter();
+        supplies.any(|s| changed.contains(&*s.name) && concerns(&s.pool, claim))
+    }
+
+    /// Calls or wakes a Service whose claim would be answered differently now.
+    fn reconsider(&mut self, id: &ServiceId) {
+        let Some(service) = self.services.get(id) else {
+            return;
+        };
+        if self.waiting.is_called(id) || service.answer == Answer::Nothing {
+            return;
+        }
+        let claim = service.claim.clone();
+        match self.plan(&claim) {
+            Ok(plan) if !plan.takes.is_empty() => {
+                let mut spaces = Vec::new();
+                for taken in plan.takes {
+                    let Some(pool) = self.ledger.pool_of(taken) else {
+                        continue;
+                    };
+                    let joins = self.ledger.slots.contains_key(&taken);
+                    let supply = &mut self.ledger.pools[pool];
+                    if !joins {
+                        supply.spaces[index(Family::of(taken))].reserved += 1;
+                        spaces.push(supply.key(Family::of(taken)));
+                    }
+                }
+                self.waiting.call(id, spaces, self.now);
+            }
+            Ok(plan) => {
+                if service.answer != Answer::Granted(plan.markers.clone()) {
+                    self.waiting.wake(id);
+                } else if !plan.markers.is_empty() {
+                    self.waiting.add(claim.turn(), plan.waits);
+                }
+            }
+            Err(refused) => {
+                if service.answer == Answer::Denied(refused.denial.why) {
+                    self.waiting.add(claim.turn(), refused.waits);
+                } else {
+                    self.waiting.wake(id);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a pool has to do with what a Service asks for.
+fn concerns(pool: &Pool, claim: &Claim) -> bool {
+    pool.permits(claim)
+        || claim
+            .requested
+            .iter()
+            .any(|address| pool.contains(*address))
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Puts other pools in the place of all. Those not changed keep their spaces.
+    fn replace(&mut self, mut supplies: Vec<Supply>, changed: &BTreeSet<String>) {
+        let mut old: BTreeMap<_, _> = std::mem::take(&mut self.pools)
+            .into_iter()
+            .map(|supply| (supply.name.clone(), supply))
+            .collect();
+        for supply in &mut supplies {
+            let Some(before) = old.remove(&supply.name) else {
+                continue;
+            };
+            if changed.contains(&*supply.name) {
+                for (space, before) in supply.spaces.iter_mut().zip(&before.spaces) {
+                    space.inherit(before);
+                }
+                old.insert(before.name.clone(), before);
+            } else {
+                *supply = before;
+            }
+        }
+        self.pools = supplies;
+        self.cover = self.covered();
+        for pool in 0..self.pools.len() {
+            if changed.contains(&*self.pools[pool].name) && self.pools[pool].serves() {
+                self.settle(pool);
+            }
+        }
+        self.rest_on(old.into_values());
+    }
+
+    fn covered(&self) -> [BTreeMap<u128, (u128, usize)>; 2] {
+        FAMILIES.map(|family| {
+            let serving = self.pools.iter().enumerate().filter(|(_, s)| s.serves());
+            let spans = serving.flat_map(|(index, supply)| {
+                let covered = supply.pool.covered(family);
+                let spans: Vec<_> = covered.iter().collect();
+                spans
+                    .into_iter()
+                    .map(move |(first, last)| (first, (last, index)))
+            });
+            spans.collect()
+        })
+    }
+
+    /// Takes what is not free out of a new space.
+    fn settle(&mut self, pool: usize) {
+        for family in FAMILIES {
+            let covered = self.pools[pool].pool.covered(family);
+            let supply = &mut self.pools[pool];
+            let space = &mut supply.spaces[index(family)];
+            for span in covered.iter() {
+                for (address, _) in within(&self.slots, family, span) {
+                    space.take(number(address));
+                    supply.assigned[index(family)] += 1;
+                }
+                let ends = address(family, span.0)..=address(family, span.1);
+                let held = self.held.range(ends.clone()).map(|(address, _)| address);
+                for address in held.chain(self.skipped.range(ends)) {
+                    space.take(number(*address));
+                }
+            }
+        }
+    }
+
+    /// What rested in pools that changed or are gone, and outside of all, goes on to
+    /// rest where it belongs now, in the old order.
+    fn rest_on(&mut self, old: impl Iterator<Item = Supply>) {
+        let mut resting: Vec<(u64, IpAddr, Timestamp)> = std::mem::take(&mut self.limbo)
+            .into_iter()
+            .map(|(address, (place, since))| (place, address, since))
+            .collect();
+        for supply in old {
+            for family in FAMILIES {
+                let remembered = supply.space(family).remembered();
+                resting.extend(
+                    remembered
+                        .map(|(place, rest)| (place, address(family, rest.number), rest.since)),
+                );
+            }
+        }
+        resting.sort_unstable();
+        for (place, address, since) in resting {
+            self.rest(address, place, since);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Who has which address, and which addresses of which pool are free.
+//!
+//! Invariants: an address with a member, a holder or a node is in no space's free
+//! set; every other given address is in exactly one; the members of one address keep
+//! the sharing rule (except that of namespaces, which is asked on joining only);
+//! `events` names every address whose members or freedom changed. The ledger never
+//! decides who gets what: the plan does.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use ballast_provider::{Family, ServiceId};
+use jiff::Timestamp;
+
+use super::space::{Rest, Space};
+use crate::claim::{Claim, Clash};
+use crate::pool::{Pool, Standing};
+use crate::range::{address, number};
+
+/// So many ripe addresses are remembered besides as many as are assigned.
+const REMEMBERED: usize = 64;
+
+/// A released address that no pool has is remembered so long: a pool that is deleted
+/// and made again must not give it at once.
+const LIMBO: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
+/// Names the free addresses of one pool and family.
+pub(super) type SpaceKey = (Arc<str>, Family);
+
+/// See the head of the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    /// In the order in which they are asked.
+    pub(super) pools: Vec<Supply>,
+    /// Per family: first to last address and the pool that serves them.
+    pub(super) cover: [BTreeMap<u128, (u128, usize)>; 2],
+    pub(super) slots: BTreeMap<IpAddr, Slot>,
+    /// The addresses of each share key.
+    shares: HashMap<String, BTreeSet<IpAddr>>,
+    /// Addresses that agents announce, with the number of agents.
+    pub(super) held: BTreeMap<IpAddr, usize>,
+    /// Addresses of nodes.
+    pub(super) skipped: BTreeSet<IpAddr>,
+    /// What rests outside all pools.
+    pub(super) limbo: BTreeMap<IpAddr, (u64, Timestamp)>,
+    /// Look for those that may be forgotten when there are more.
+    limbo_most: usize,
+    sequence: u64,
+    pub(super) events: BTreeSet<IpAddr>,
+}
+
+/// A pool with its state.
+#[derive(Clone, Debug)]
+pub(super) struct Supply {
+    pub(super) name: Arc<str>,
+    pub(super) pool: Pool,
+    pub(super) standing: Standing,
+    pub(super) spaces: [Space; 2],
+    pub(super) assigned: [usize; 2],
+}
+
+/// An address that somebody has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slot {
+    /// At least one, in the order of joining; each with the claim last accepted.
+    pub(super) members: Vec<Arc<Claim>>,
+}
+
+pub(super) const fn index(family: Family) -> usize {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    }
+}
+
+// === impl Supply ===
+
+impl Supply {
+    pub(super) fn serves(&self) -> bool {
+        self.standing == Standing::Serves
+    }
+
+    pub(super) fn space(&self, family: Family) -> &Space {
+        &self.spaces[index(family)]
+    }
+
+    pub(super) fn key(&self, family: Family) -> SpaceKey {
+        (self.name.clone(), family)
+    }
+
+    pub(super) fn ripen(&mut self, now: Timestamp) {
+        for (space, assigned) in self.spaces.iter_mut().zip(self.assigned) {
+            space.ripen(now, self.pool.reuse_after, assigned + REMEMBERED);
+        }
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    pub(super) fn has(&self, id: &ServiceId) -> bool {
+        self.members.iter().any(|member| member.id == *id)
+    }
+
+    /// The first member, other than itself, with which the claim cannot share.
+    pub(super) fn clash(&self, claim: &Claim, across: bool) -> Option<(&Claim, Clash)> {
+        let mut others = self.members.iter().filter(|member| member.id != claim.id);
+        others.find_map(|member| Some((&**member, claim.clash(member, across)?)))
+    }
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// The pool that serves the address.
+    pub(super) fn pool_of(&self, address: IpAddr) -> Option<usize> {
+        let number = number(address);
+        let cover = &self.cover[index(Family::of(address))];
+        let (_, (last, pool)) = cover.range(..=number).next_back()?;
+        (number <= *last).then_some(*pool)
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.pools.iter().position(|supply| &*supply.name == name)
+    }
+
+    pub(super) fn space_mut(&mut self, key: &SpaceKey) -> Option<&mut Space> {
+        let pool = self.find(&key.0)?;
+        Some(&mut self.pools[pool].spaces[index(key.1)])
+    }
+
+    pub(super) fn is_held(&self, address: IpAddr) -> bool {
+        self.held.contains_key(&address)
+    }
+
+    pub(super) fn held_in(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
+        let held = self.held.keys().copied();
+        held.filter(move |address| Family::of(*address) == family)
+    }
+
+    /// The first so many addresses of a share key in one family, lowest first.
+    pub(super) fn shared(&self, key: &str, family: Family, most: usize) -> Vec<IpAddr> {
+        let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let Some(all) = self.shares.get(key) else {
+            return Vec::new();
+        };
+        match family {
+            Family::V4 => all.range(..v6).take(most).copied().collect(),
+            Family::V6 => all.range(v6..).take(most).copied().collect(),
+        }
+    }
+
+    /// Gives the Service a share of the address, or renews its claim there.
+    pub(super) fn occupy(&mut self, address: IpAddr, claim: &Arc<Claim>) {
+        let slot = self.slots.entry(address).or_default();
+        let first = slot.members.is_empty();
+        let mut old = None;
+        match slot.members.iter_mut().find(|m| m.id == claim.id) {
+            Some(member) if **member == **claim => return,
+            Some(member) => old = Some(std::mem::replace(member, claim.clone())),
+            None => slot.members.push(claim.clone()),
+        }
+        // Only a sole owner ever changes its key.
+        let old_key = old.as_ref().and_then(|old| old.key());
+        if let Some(old_key) = old_key.filter(|key| Some(*key) != claim.key()) {
+            self.unshare(old_key, address);
+        }
+        if let Some(key) = claim.key() {
+            self.shares
+                .entry(key.to_owned())
+                .or_default()
+                .insert(address);
+        }
+        if first {
+            self.withdraw(address);
+            if let Some(pool) = self.pool_of(address) {
+                self.pools[pool].assigned[index(Family::of(address))] += 1;
+            }
+        }
+        self.events.insert(address);
+    }
+
+    /// Takes the Service's share of the address away.
+    pub(super) fn vacate(&mut self, address: IpAddr, id: &ServiceId, now: Timestamp) {
+        let Some(slot) = self.slots.get_mut(&address) else {
+            return;
+        };
+        let Some(place) = slot.members.iter().position(|member| member.id == *id) else {
+            return;
+        };
+        let claim = slot.members.remove(place);
+        let empty = slot.members.is_empty();
+        self.events.insert(address);
+        if !empty {
+            return;
+        }
+        self.slots.remove(&address);
+        if let Some(key) = claim.key() {
+            self.unshare(key, address);
+        }
+        if let Some(pool) = self.pool_of(address) {
+            let assigned = &mut self.pools[pool].assigned[index(Family::of(address))];
+            *assigned = assigned.saturating_sub(1);
+        }
+        self.free(address, now);
+    }
+
+    /// One more agent announces the address.
+    pub(super) fn hold(&mut self, address: IpAddr) {
+        *self.held.entry(address).or_default() += 1;
+        self.withdraw(address);
+    }
+
+    /// One agent less announces it; after the last it begins to rest.
+    pub(super) fn unhold(&mut self, address: IpAddr, now: Timestamp) {
+        let Some(agents) = self.held.get_mut(&address) else {
+            return;
+        };
+        *agents -= 1;
+        if *agents == 0 {
+            self.held.remove(&address);
+            self.free(address, now);
+            self.events.insert(address);
+        }
+    }
+
+    /// A node has the address.
+    pub(super) fn skip(&mut self, address: IpAddr) {
+        self.skipped.insert(address);
+        self.withdraw(address);
+    }
+
+    /// No node has it any more; it begins to rest.
+    pub(super) fn unskip(&mut self, address: IpAddr, now: Timestamp) {
+        self.skipped.remove(&address);
+        self.free(address, now);
+        self.events.insert(address);
+    }
+
+    /// Whether nothing stands against giving the address to somebody.
+    pub(super) fn is_free(&self, address: IpAddr) -> bool {
+        !self.slots.contains_key(&address)
+            && !self.is_held(address)
+            && !self.skipped.contains(&address)
+    }
+
+    /// The clock went back.
+    pub(super) fn rewind(&mut self, now: Timestamp) {
+        for supply in &mut self.pools {
+            for space in &mut supply.spaces {
+                space.rewind(now, supply.pool.reuse_after);
+            }
+        }
+        for (_, since) in self.limbo.values_mut() {
+            *since = now.min(*since);
+        }
+    }
+
+    fn withdraw(&mut self, address: IpAddr) {
+        self.limbo.remove(&address);
+        if let Some(pool) = self.pool_of(address) {
+            self.pools[pool].spaces[index(Family::of(address))].take(number(address));
+        }
+    }
+
+    fn free(&mut self, address: IpAddr, now: Timestamp) {
+        if !self.is_free(address) {
+            return;
+        }
+        self.sequence += 1;
+        self.rest(address, self.sequence, now);
+    }
+
+    /// Lets a free address rest in the space that gives it, or outside.
+    pub(super) fn rest(&mut self, address: IpAddr, place: u64, since: Timestamp) {
+        let rest = Rest {
+            number: number(address),
+            since,
+        };
+        let rests = self.pool_of(address).is_some_and(|pool| {
+            self.pools[pool].spaces[index(Family::of(address))].put_back(place, rest)
+        });
+        if rests {
+            return;
+        }
+        self.limbo.insert(address, (place, since));
+        // Looking at all of them each time they doubled costs next to nothing.
+        if self.limbo.len() > self.limbo_most.max(REMEMBERED) {
+            self.limbo
+                .retain(|_, (_, begun)| since.duration_since(*begun) < LIMBO);
+            self.limbo_most = self.limbo.len() * 2;
+        }
+    }
+
+    fn unshare(&mut self, key: &str, address: IpAddr) {
+        if let Some(addresses) = self.shares.get_mut(key) {
+            addresses.remove(&address);
+            if addresses.is_empty() {
+                self.shares.remove(key);
+            }
+        }
+    }
+}
+
+impl Supply {
+    /// A pool all of whose given addresses are free.
+    pub(super) fn new(pool: Pool, standing: Standing) -> Self {
+        let given = |family| match standing {
+            Standing::Serves => Space::new(pool.given(family)),
+            Standing::Conflict { .. } => Space::default(),
+        };
+        Self {
+            name: pool.name.as_str().into(),
+            spaces: [given(Family::V4), given(Family::V6)],
+            assigned: [0; 2],
+            pool,
+            standing,
+        }
+    }
+}
+
+/// The addresses of an interval that are keys of a map.
+pub(super) fn within<V>(
+    map: &BTreeMap<IpAddr, V>,
+    family: Family,
+    (first, last): (u128, u128),
+) -> impl Iterator<Item = (IpAddr, &V)> {
+    map.range(address(family, first)..=address(family, last))
+        .map(|(address, value)| (*address, value))
+}

@@ -1,0 +1,373 @@
+//! Which Service has which address: the whole state, and every change to it.
+//!
+//! [`Allocator::restore`] builds it from what the Services' status publishes, the only
+//! record there is; afterwards each event is one call. Every call takes `now`, does
+//! no I/O, and costs the logarithm of the number of Services (and a step per pool).
+//! After any call [`Allocator::drain_woken`] names the Services whose answer would now
+//! be another; nobody else need be asked.
+//!
+//! # Invariants
+//! - An address belongs to one Service, or to several that keep the sharing rule
+//!   (see [`crate::claim`]).
+//! - A Service keeps its address until it is released or itself asks for something
+//!   else; an edit of pools moves it only where a pool says `reallocate`.
+//! - A denial changes nothing: the Service keeps what it had, as it was accepted.
+//! - A free address is given to a woken Service before others, and to those that wait
+//!   oldest first.
+//! - Memory grows with what is used and what rests, not with the size of pools.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ballast_provider::{Family, ServiceId};
+use jiff::Timestamp;
+
+use crate::claim::Claim;
+use crate::pool::Pool;
+use crate::verdict::{Denial, Grant, Marker, Why};
+use ledger::Ledger;
+use plan::{Plan, Refused};
+use space::end_of_rest;
+use waiting::Waiting;
+
+mod edit;
+mod ledger;
+mod plan;
+mod report;
+mod space;
+mod waiting;
+
+pub use report::{Counts, PoolReport, Resting};
+
+/// See the head of the module.
+#[derive(Clone, Debug)]
+pub struct Allocator {
+    ledger: Ledger,
+    services: HashMap<ServiceId, Service>,
+    waiting: Waiting,
+    /// What agents announce, by agent.
+    agents: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Addresses that were recorded for more than one Service, with those that lost.
+    disputes: BTreeMap<IpAddr, BTreeSet<ServiceId>>,
+    /// The latest time seen.
+    now: Timestamp,
+}
+
+/// All that must be known before the first decision.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// Every pool.
+    pub pools: Vec<Pool>,
+    /// Every Service that publishes an address, with it in `recorded`.
+    pub claims: Vec<Claim>,
+    /// What each agent announces.
+    pub held: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// The addresses of all nodes.
+    pub skipped: BTreeSet<IpAddr>,
+    /// Until when somebody else may have released addresses: the instant of the change
+    /// of leaders. For `reuse_after` from then on, free addresses are given from an
+    /// arbitrary place on instead of from the lowest. `None`: nobody was there before.
+    pub predecessor: Option<Timestamp>,
+}
+
+/// A Service that has claimed.
+#[derive(Clone, Debug)]
+struct Service {
+    claim: Arc<Claim>,
+    addresses: Vec<IpAddr>,
+    /// Recorded for it, but owned by an older Service.
+    lost: Vec<(IpAddr, ServiceId)>,
+    answer: Answer,
+}
+
+/// What a Service was told last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Nothing,
+    Granted(Vec<Marker>),
+    Denied(Why),
+}
+
+// === impl Allocator ===
+
+impl Allocator {
+    /// The only way to make one, so that nothing is decided before everything is known.
+    ///
+    /// Every recorded address stays with its Service, in a pool or not. Where two
+    /// Services that may not share have one recorded, the older keeps it; both are
+    /// told by [`Marker::Duplicate`] until the younger's record has changed.
+    pub fn restore(inventory: Inventory, now: Timestamp) -> Self {
+        let Inventory {
+            pools,
+            mut claims,
+            held,
+            skipped,
+            predecessor,
+        } = inventory;
+        let mut allocator = Self {
+            ledger: Ledger::default(),
+            services: HashMap::with_capacity(claims.len()),
+            waiting: Waiting::default(),
+            agents: BTreeMap::new(),
+            disputes: BTreeMap::new(),
+            now,
+        };
+        allocator.set_pools(pools, now);
+        allocator.set_skipped(&skipped, now);
+        for (agent, addresses) in held {
+            allocator.set_held(&agent, addresses, now);
+        }
+        claims.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        for claim in claims {
+            allocator.adopt(&Arc::new(claim));
+        }
+        if let Some(since) = predecessor {
+            allocator.begin_doubt(since);
+        }
+        allocator.ledger.events.clear();
+        allocator.waiting.drain();
+        allocator
+    }
+
+    /// Gives a Service what it asks for, or says why not. Idempotent: asked again
+    /// without a change in between, the answer is the same. To be called for every
+    /// new Service and whenever one of its claim's parts changes.
+    pub fn allocate(&mut self, claim: Claim, now: Timestamp) -> Result<Grant, Denial> {
+        self.advance(now);
+        let claim = Arc::new(claim);
+        if !self.services.contains_key(&claim.id) {
+            self.adopt(&claim);
+        }
+        self.end_disputes(&claim);
+        let plan = self.plan(&claim);
+        self.waiting.remove(&claim.id);
+        self.unreserve(&claim.id);
+        let answer = match plan {
+            Ok(plan) => Ok(self.commit(&claim, plan)),
+            Err(refused) => Err(self.refuse(&claim, *refused)),
+        };
+        self.serve_waiting();
+        answer
+    }
+
+    /// Forgets a Service; its addresses begin to rest. Returns them.
+    pub fn release(&mut self, id: &ServiceId, now: Timestamp) -> Vec<IpAddr> {
+        self.advance(now);
+        self.waiting.remove(id);
+        self.unreserve(id);
+        let Some(service) = self.services.remove(id) else {
+            self.serve_waiting();
+            return Vec::new();
+        };
+        for address in &service.addresses {
+            self.ledger.vacate(*address, id, self.now);
+        }
+        for (address, owner) in service.lost {
+            self.end_dispute(address, id, &owner);
+        }
+        self.serve_waiting();
+        service.addresses
+    }
+
+    /// Lets time pass: rests end, unanswered calls lapse. Every other call does it too.
+    pub fn advance(&mut self, now: Timestamp) {
+        if now < self.now {
+            self.ledger.rewind(now);
+            self.waiting.rewind(now);
+        }
+        self.now = now;
+        while let Some(id) = self.waiting.lapsed(now) {
+            self.unreserve(&id);
+        }
+        self.serve_waiting();
+    }
+
+    /// When [`advance`](Self::advance) is to be called at the latest if nothing else
+    /// happens, so that who waits is woken in time; `None`: never.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let rests = self.waiting.spaces().filter_map(|(name, family)| {
+            let supply = &self.ledger.pools[self.ledger.find(name)?];
+            supply.space(*family).first_ripe(supply.pool.reuse_after)
+        });
+        rests.chain(self.waiting.first_lapse()).min()
+    }
+
+    /// The Services to be asked again since the last call, in the order in which they
+    /// are to be served. Until it claims, what was freed is reserved for each.
+    #[must_use]
+    pub fn drain_woken(&mut self) -> Vec<ServiceId> {
+        self.waiting.drain()
+    }
+
+    /// The addresses a Service has, in the order of its families.
+    pub fn addresses(&self, id: &ServiceId) -> &[IpAddr] {
+        self.services.get(id).map_or(&[], |s| &s.addresses)
+    }
+
+    /// Meets a Service: what its status publishes becomes its own, unless an older one
+    /// has it. The namespace rule of sharing is not asked: they share already.
+    fn adopt(&mut self, claim: &Arc<Claim>) {
+        let mut service = Service {
+            claim: claim.clone(),
+            addresses: Vec::new(),
+            lost: Vec::new(),
+            answer: Answer::Nothing,
+        };
+        for address in &claim.recorded {
+            let family = Family::of(*address);
+            if service.addresses.iter().any(|a| Family::of(*a) == family) {
+                continue;
+            }
+            let slot = self.ledger.slots.get(address);
+            match slot.and_then(|slot| slot.clash(claim, true)) {
+                None => {
+                    self.ledger.occupy(*address, claim);
+                    service.addresses.push(*address);
+                }
+                Some((owner, _)) => {
+                    let owner = owner.id.clone();
+                    self.waiting.wake(&owner);
+                    let losers = self.disputes.entry(*address).or_default();
+                    losers.insert(claim.id.clone());
+                    service.lost.push((*address, owner));
+                }
+            }
+        }
+        self.services.insert(claim.id.clone(), service);
+    }
+
+    /// A duplicate is over once the loser's status does not name the address any more.
+    fn end_disputes(&mut self, claim: &Claim) {
+        if self.disputes.is_empty() {
+            return;
+        }
+        let Some(service) = self.services.get_mut(&claim.id) else {
+            return;
+        };
+        let named = |(address, _): &(IpAddr, ServiceId)| claim.recorded.contains(address);
+        let (lost, over) = std::mem::take(&mut service.lost)
+            .into_iter()
+            .partition(named);
+        service.lost = lost;
+        for (address, owner) in over {
+            self.end_dispute(address, &claim.id, &owner);
+        }
+    }
+
+    fn end_dispute(&mut self, address: IpAddr, loser: &ServiceId, owner: &ServiceId) {
+        if let Some(losers) = self.disputes.get_mut(&address) {
+            losers.remove(loser);
+            if losers.is_empty() {
+                self.disputes.remove(&address);
+            }
+        }
+        if self.services.contains_key(owner) {
+            self.waiting.wake(owner);
+        }
+    }
+
+    fn commit(&mut self, claim: &Arc<Claim>, plan: Plan) -> Grant {
+        let Plan {
+            addresses,
+            takes: _,
+            markers,
+            waits,
+        } = plan;
+        if let Some(service) = self.services.get_mut(&claim.id) {
+            for address in service.addresses.iter().filter(|a| !addresses.contains(a)) {
+                self.ledger.vacate(*address, &claim.id, self.now);
+            }
+            service.claim = claim.clone();
+            service.addresses.clone_from(&addresses);
+            service.answer = Answer::Granted(markers.clone());
+        }
+        for address in &addresses {
+            self.ledger.occupy(*address, claim);
+        }
+        if !markers.is_empty() {
+            self.waiting.add(claim.turn(), waits);
+        }
+        Grant { addresses, markers }
+    }
+
+    fn refuse(&mut self, claim: &Arc<Claim>, refused: Refused) -> Denial {
+        self.waiting.add(claim.turn(), refused.waits);
+        if let Some(service) = self.services.get_mut(&claim.id) {
+            service.claim = claim.clone();
+            service.answer = Answer::Denied(refused.denial.why);
+        }
+        refused.denial
+    }
+
+    /// The Service has claimed or is gone: what was reserved for it is free for others.
+    fn unreserve(&mut self, id: &ServiceId) {
+        for space in self.waiting.answered(id) {
+            if let Some(space) = self.ledger.space_mut(&space) {
+                space.reserved = space.reserved.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Ends the rests that are over, then calls who waits for what is free.
+    fn serve_waiting(&mut self) {
+        for supply in &mut self.ledger.pools {
+            supply.ripen(self.now);
+        }
+        let events = std::mem::take(&mut self.ledger.events);
+        if self.waiting.is_empty() {
+            return;
+        }
+        for address in events {
+            self.serve_address(address);
+        }
+        let spaces: Vec<_> = self.waiting.spaces().cloned().collect();
+        for key in spaces {
+            while let Some(id) = self.waiting.first_for(&key).cloned() {
+                let Some(space) = self.ledger.space_mut(&key).filter(|s| s.is_open(0)) else {
+                    break;
+                };
+                space.reserved += 1;
+                self.waiting.call(&id, vec![key.clone()], self.now);
+            }
+        }
+    }
+
+    /// Wakes those who wait for this address and could have it now, together.
+    fn serve_address(&mut self, address: IpAddr) {
+        let slot = self.ledger.slots.get(&address);
+        let key = slot.and_then(|slot| slot.members.first()?.key());
+        let mut served: Vec<Arc<Claim>> = Vec::new();
+        for (_, id) in self.waiting.for_address(address, key) {
+            let Some(claim) = self.services.get(&id).map(|s| s.claim.clone()) else {
+                continue;
+            };
+            let together = served
+                .iter()
+                .all(|other| claim.clash(other, true).is_none());
+            // Its own address changed: its companions let it have its way, perhaps.
+            let gets = match self.plan(&claim) {
+                Ok(plan) => plan.addresses.contains(&address),
+                Err(_) => false,
+            };
+            if together && gets {
+                self.waiting.wake(&id);
+                served.push(claim);
+            }
+        }
+    }
+
+    fn begin_doubt(&mut self, since: Timestamp) {
+        let seed = since.as_nanosecond().to_le_bytes();
+        let seed = u64::from_le_bytes(std::array::from_fn(|i| seed[i]));
+        for supply in &mut self.ledger.pools {
+            let until = end_of_rest(since, supply.pool.reuse_after);
+            for space in &mut supply.spaces {
+                space.begin_doubt(until, seed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,472 @@
+//! What a claim would get now. Reads everything, changes nothing.
+//!
+//! # The order of decisions
+//!
+//! Family by family, in the claim's order:
+//! 1. An address asked for by name is kept or taken; it may rest (who names it knows
+//!    it), and may be one its pool does not give unasked. It must be in a pool whose
+//!    selectors let the Service in, whether or not that pool assigns automatically.
+//! 2. Else the present address is kept, unless the Service asks by name for a pool
+//!    and the address is in another, or it shares the address and now has another
+//!    share key than its companions. Ports and traffic policy never move a Service: an
+//!    edit that its companions do not allow is denied.
+//! 3. An address in no pool, or in one whose selectors do not let the Service in, is
+//!    kept and marked. It moves only if its pool says `reallocate`, or, where no pool
+//!    has it, to a pool that does; not while a pool in conflict has it, since the
+//!    conflict may end.
+//! 4. What is missing now is chosen: first an address to share, lowest first; then
+//!    both families from the first pool that has both; else each from the pool of the
+//!    other family's address if it can, then from the first pool that can.
+//!    `RequireDualStack` gets both or none; `PreferDualStack` what there is.
+
+use std::net::IpAddr;
+
+use ballast_provider::Family;
+
+use super::Allocator;
+use super::ledger::{Supply, index};
+use super::waiting::Waits;
+use crate::claim::{Claim, Clash, FamilyPolicy};
+use crate::pool::Standing;
+use crate::range::address;
+use crate::verdict::{Denial, Marker, Why};
+
+/// So many addresses of a share key are looked at for one that can be joined. Only
+/// where so many are full of conflicts does a Service get one of its own too early.
+const SHARES_LOOKED_AT: usize = 32;
+
+/// What a claim gets.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// In the order of the claim's families.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Those the Service does not have yet.
+    pub(super) takes: Vec<IpAddr>,
+    pub(super) markers: Vec<Marker>,
+    /// What would make it better.
+    pub(super) waits: Waits,
+}
+
+/// Why a claim gets nothing.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) denial: Denial,
+    pub(super) waits: Waits,
+}
+
+/// A plan under way.
+#[derive(Debug, Default)]
+struct Draft {
+    /// Kept or taken, per family.
+    chosen: [Option<IpAddr>; 2],
+    takes: Vec<IpAddr>,
+    /// Families without an address.
+    need: Vec<Family>,
+    /// Addresses that could move: the pool that has it but does not serve the Service.
+    loose: Vec<(IpAddr, Option<usize>)>,
+    problem: Option<(Why, String)>,
+    markers: Vec<Marker>,
+    waits: Waits,
+}
+
+// === impl Draft ===
+
+impl Draft {
+    fn keep(&mut self, address: IpAddr) {
+        self.chosen[index(Family::of(address))] = Some(address);
+    }
+
+    fn take(&mut self, address: IpAddr) {
+        self.keep(address);
+        self.takes.push(address);
+    }
+
+    fn fail(&mut self, why: Why, message: String) {
+        self.problem.get_or_insert((why, message));
+    }
+
+    fn refused(self, keeps: &[IpAddr]) -> Refused {
+        let (why, message) = self
+            .problem
+            .unwrap_or_else(|| (Why::NoAddressAvailable, "no address is free".to_owned()));
+        Refused {
+            denial: Denial {
+                why,
+                message,
+                keeps: keeps.to_vec(),
+            },
+            waits: self.waits,
+        }
+    }
+}
+
+// === impl Allocator ===
+
+impl Allocator {
+    pub(super) fn plan(&self, claim: &Claim) -> Result<Plan, Box<Refused>> {
+        let current = self.addresses(&claim.id);
+        let mut draft = Draft::default();
+        if let Some(fault) = claim.fault() {
+            draft.fail(Why::Invalid, fault);
+            return Err(Box::new(draft.refused(current)));
+        }
+        for family in claim.wanted() {
+            let present = current.iter().find(|a| Family::of(**a) == *family).copied();
+            self.look_at(claim, *family, present, &mut draft);
+        }
+        if draft.problem.is_none() && !draft.need.is_empty() {
+            self.fill(claim, &mut draft);
+        }
+        if draft.problem.is_some() {
+            return Err(Box::new(draft.refused(current)));
+        }
+        self.resettle(claim, &mut draft);
+        draft.markers.extend(self.disputed(&claim.id));
+        let chosen = claim
+            .wanted()
+            .iter()
+            .filter_map(|f| draft.chosen[index(*f)]);
+        Ok(Plan {
+            addresses: chosen.collect(),
+            takes: draft.takes,
+            markers: draft.markers,
+            waits: draft.waits,
+        })
+    }
+
+    /// Steps 1 to 3 for one family.
+    fn look_at(&self, claim: &Claim, family: Family, present: Option<IpAddr>, draft: &mut Draft) {
+        let requested = claim.requested(family);
+        if let Some(address) = requested.filter(|_| requested != present) {
+            match self.admit(claim, address) {
+                Ok(()) => draft.take(address),
+                Err((why, message)) => {
+                    draft.fail(why, message);
+                    if matches!(why, Why::AddressInUse | Why::PortInUse) {
+                        draft.waits.addresses.insert(address);
+                    }
+                }
+            }
+            return;
+        }
+        let Some(address) = present else {
+            draft.need.push(family);
+            return;
+        };
+        let slot = self.ledger.slots.get(&address);
+        match slot.and_then(|slot| slot.clash(claim, true)) {
+            Some((_, Clash::Key)) if requested.is_none() => return draft.need.push(family),
+            Some((other, clash)) => {
+                let (why, message) = describe(address, other, clash, "");
+                draft.waits.addresses.insert(address);
+                return draft.fail(why, message);
+            }
+            None => {}
+        }
+        let pool = self.ledger.pool_of(address);
+        let supply = pool.map(|pool| &self.ledger.pools[pool]);
+        let elsewhere = |supply: &Supply| claim.pool.as_ref().is_some_and(|p| **p != *supply.name);
+        match supply {
+            Some(supply) if requested.is_none() && elsewhere(supply) => draft.need.push(family),
+            Some(supply) if supply.pool.permits(claim) => draft.keep(address),
+            _ => {
+                draft.keep(address);
+                draft.loose.push((address, pool));
+            }
+        }
+    }
+
+    /// Whether the Service may have the address it asks for.
+    fn admit(&self, claim: &Claim, address: IpAddr) -> Result<(), (Why, String)> {
+        let Some(pool) = self.ledger.pool_of(address) else {
+            let message = match self.in_conflict(address) {
+                Some(supply) => format!("{address} is in {}", not_serving(supply)),
+                None => format!("{address} is in no address pool"),
+            };
+            return Err((Why::AddressOutsidePool, message));
+        };
+        let supply = &self.ledger.pools[pool];
+        let name = &supply.name;
+        if let Some(asked) = claim.pool.as_ref().filter(|asked| ***asked != **name) {
+            let message = format!("{address} is in pool {name:?}, but pool {asked:?} is requested");
+            return Err((Why::AddressOutsidePool, message));
+        }
+        if !supply.pool.permits(claim) {
+            let message = format!(
+                "{address} is in pool {name:?}, whose selectors do not let this Service in"
+            );
+            return Err((Why::PoolNotPermitted, message));
+        }
+        if let Some(slot) = self.ledger.slots.get(&address) {
+            let clash = slot.clash(claim, supply.pool.share_across_namespaces);
+            return clash.map_or(Ok(()), |(other, clash)| {
+                Err(describe(address, other, clash, name))
+            });
+        }
+        if self.ledger.skipped.contains(&address) {
+            return Err((
+                Why::AddressInUse,
+                format!("{address} is the address of a node"),
+            ));
+        }
+        if self.ledger.is_held(address) {
+            let message = format!("{address} is still announced by a node for its last owner");
+            return Err((Why::AddressInUse, message));
+        }
+        Ok(())
+    }
+
+    /// Step 4: addresses for the families without one.
+    fn fill(&self, claim: &Claim, draft: &mut Draft) {
+        let home = self.home(draft);
+        let candidates = match self.candidates(claim, home) {
+            Ok(candidates) => candidates,
+            Err((why, message)) => {
+                if draft.chosen == [None; 2] || claim.policy != FamilyPolicy::PreferDualStack {
+                    draft.fail(why, message);
+                }
+                Vec::new()
+            }
+        };
+        let picks = self.pick(claim, &draft.need, &candidates, home);
+        for family in std::mem::take(&mut draft.need) {
+            if let Some(address) = picks[index(family)] {
+                draft.take(address);
+                continue;
+            }
+            draft.need.push(family);
+            for pool in &candidates {
+                let supply = &self.ledger.pools[*pool];
+                if supply.space(family).given().count() > 0 {
+                    draft.waits.spaces.insert(supply.key(family));
+                }
+            }
+            draft.waits.key = claim.key().map(str::to_owned);
+        }
+        let content = claim.policy == FamilyPolicy::PreferDualStack && draft.chosen != [None; 2];
+        if draft.need.is_empty() || content {
+            let missing = draft
+                .need
+                .iter()
+                .map(|family| Marker::Missing { family: *family });
+            draft.markers.extend(missing);
+        } else {
+            let message = self.exhausted(&candidates, draft.need[0]);
+            draft.fail(Why::NoAddressAvailable, message);
+        }
+    }
+
+    /// Step 3: addresses that no pool gives this Service.
+    fn resettle(&self, claim: &Claim, draft: &mut Draft) {
+        for (address, from) in std::mem::take(&mut draft.loose) {
+            let family = Family::of(address);
+            let leaves = from.is_some_and(|pool| self.ledger.pools[pool].pool.reallocate);
+            let stays = claim.requested(family) == Some(address)
+                || (from.is_none() && self.in_conflict(address).is_some());
+            let mut targets = match self.candidates(claim, None) {
+                Ok(candidates) if !stays => candidates,
+                _ => Vec::new(),
+            };
+            targets.retain(|pool| leaves || self.ledger.pools[*pool].pool.reallocate);
+            let home = self.home(draft);
+            if let Some(pick) = self.pick(claim, &[family], &targets, home)[index(family)] {
+                draft.take(pick);
+                continue;
+            }
+            let spaces = targets
+                .iter()
+                .map(|pool| self.ledger.pools[*pool].key(family));
+            draft.waits.spaces.extend(spaces);
+            draft.markers.push(Marker::OutsidePool {
+                address,
+                pool: from.map(|pool| self.ledger.pools[pool].name.to_string()),
+            });
+        }
+    }
+
+    /// The pool that one of the addresses is in, for the other one.
+    fn home(&self, draft: &Draft) -> Option<usize> {
+        let mut chosen = draft.chosen.iter().flatten();
+        chosen.find_map(|address| self.ledger.pool_of(*address))
+    }
+
+    /// The pools that may serve the Service, in the order in which they are asked.
+    fn candidates(&self, claim: &Claim, home: Option<usize>) -> Result<Vec<usize>, (Why, String)> {
+        let pools = &self.ledger.pools;
+        if let Some(name) = &claim.pool {
+            let Some(pool) = self.ledger.find(name) else {
+                return Err((
+                    Why::PoolNotFound,
+                    format!("there is no address pool {name:?}"),
+                ));
+            };
+            let supply = &pools[pool];
+            if !supply.serves() {
+                return Err((Why::PoolConflict, not_serving(supply)));
+            }
+            if !supply.pool.permits(claim) {
+                let message = format!("the selectors of pool {name:?} do not let this Service in");
+                return Err((Why::PoolNotPermitted, message));
+            }
+            return Ok(vec![pool]);
+        }
+        let serves = |pool: &usize| {
+            let supply = &pools[*pool];
+            let asked = supply.pool.auto_assign || home == Some(*pool);
+            asked && supply.serves() && supply.pool.permits(claim)
+        };
+        let candidates: Vec<usize> = (0..pools.len()).filter(serves).collect();
+        if candidates.is_empty() {
+            let message = if pools.is_empty() {
+                "there is no address pool".to_owned()
+            } else {
+                "no address pool serves this Service unasked: see autoAssign, the selectors and the conditions of the pools".to_owned()
+            };
+            return Err((Why::NoPool, message));
+        }
+        Ok(candidates)
+    }
+
+    /// An address of each family from these pools, where there is one.
+    fn pick(
+        &self,
+        claim: &Claim,
+        wanted: &[Family],
+        pools: &[usize],
+        home: Option<usize>,
+    ) -> [Option<IpAddr>; 2] {
+        let mut picks = [None; 2];
+        for family in wanted {
+            picks[index(*family)] = self.join(claim, *family, pools);
+        }
+        let open = |pool: usize, family: Family| {
+            let supply = &self.ledger.pools[pool];
+            let own = self.waiting.reserved(&claim.id, &supply.name, family);
+            supply.space(family).is_open(own)
+        };
+        let give = |pool: usize, family: Family| {
+            let next = self.ledger.pools[pool].space(family).next(self.now);
+            next.map(|number| address(family, number))
+        };
+        if wanted.len() == 2 && picks == [None; 2] {
+            let mut pools = pools.iter().copied();
+            let both = pools.find(|pool| wanted.iter().all(|family| open(*pool, *family)));
+            if let Some(pool) = both {
+                return [give(pool, Family::V4), give(pool, Family::V6)];
+            }
+        }
+        for family in wanted {
+            if picks[index(*family)].is_some() {
+                continue;
+            }
+            let other = picks.iter().flatten().next();
+            let home = home.or_else(|| self.ledger.pool_of(*other?));
+            let first = home.filter(|home| pools.contains(home)).into_iter();
+            let mut order = first.chain(pools.iter().copied());
+            let pool = order.find(|pool| open(*pool, *family));
+            picks[index(*family)] = pool.and_then(|pool| give(pool, *family));
+        }
+        picks
+    }
+
+    /// The lowest address that the Service can share.
+    fn join(&self, claim: &Claim, family: Family, pools: &[usize]) -> Option<IpAddr> {
+        let shared = self.ledger.shared(claim.key()?, family, SHARES_LOOKED_AT);
+        shared.into_iter().find(|address| {
+            let Some(pool) = self.ledger.pool_of(*address) else {
+                return false;
+            };
+            let across = self.ledger.pools[pool].pool.share_across_namespaces;
+            let slot = self.ledger.slots.get(address);
+            let fits = |slot: &super::ledger::Slot| {
+                !slot.has(&claim.id) && slot.clash(claim, across).is_none()
+            };
+            pools.contains(&pool) && slot.is_some_and(fits)
+        })
+    }
+
+    /// A pool in conflict that has the address.
+    fn in_conflict(&self, address: IpAddr) -> Option<&Supply> {
+        let mut losers = self.ledger.pools.iter().filter(|supply| !supply.serves());
+        losers.find(|supply| supply.pool.contains(address))
+    }
+
+    fn exhausted(&self, candidates: &[usize], family: Family) -> String {
+        let pools = candidates.iter().map(|pool| &self.ledger.pools[*pool]);
+        let full: Vec<&str> = pools
+            .filter(|supply| supply.space(family).given().count() > 0)
+            .map(|supply| &*supply.name)
+            .collect();
+        if full.is_empty() {
+            return format!("no address pool that serves this Service has {family} addresses");
+        }
+        format!(
+            "no address pool that serves this Service has a free {family} address (exhausted: {}); released addresses rest for the pool's reuseAfter first",
+            full.join(", ")
+        )
+    }
+
+    /// What the Service must know of duplicates found in the status of Services.
+    fn disputed(&self, id: &ballast_provider::ServiceId) -> Vec<Marker> {
+        if self.disputes.is_empty() {
+            return Vec::new();
+        }
+        let Some(service) = self.services.get(id) else {
+            return Vec::new();
+        };
+        let lost = service
+            .lost
+            .iter()
+            .map(|(address, owner)| Marker::Duplicate {
+                address: *address,
+                other: owner.clone(),
+                kept: false,
+            });
+        let kept = service.addresses.iter().flat_map(|address| {
+            let losers = self.disputes.get(address).into_iter().flatten();
+            losers.map(|loser| Marker::Duplicate {
+                address: *address,
+                other: loser.clone(),
+                kept: true,
+            })
+        });
+        lost.chain(kept).collect()
+    }
+}
+
+fn not_serving(supply: &Supply) -> String {
+    let name = &supply.name;
+    match &supply.standing {
+        Standing::Serves => format!("pool {name:?}"),
+        Standing::Conflict { with, range } => format!(
+            "pool {name:?}, which does not serve because {range} is also in pool {with:?}, which is older"
+        ),
+    }
+}
+
+/// Why two Services cannot have one address.
+fn describe(address: IpAddr, other: &Claim, clash: Clash, pool: &str) -> (Why, String) {
+    let id = &other.id;
+    match clash {
+        Clash::Key => (
+            Why::AddressInUse,
+            format!("{address} belongs to Service {id}; to share it, both need the same share key"),
+        ),
+        Clash::Namespace => (
+            Why::AddressInUse,
+            format!(
+                "{address} belongs to Service {id} of another namespace, and pool {pool:?} does not allow sharing across namespaces"
+            ),
+        ),
+        Clash::Port(protocol, port) => (
+            Why::PortInUse,
+            format!("port {protocol}/{port} on {address} belongs to Service {id}"),
+        ),
+        Clash::Backend => (
+            Why::AddressInUse,
+            format!(
+                "{address} is shared with Service {id}, whose traffic policy or endpoints differ: Cluster goes with Cluster, Local only with Local and the same selector"
+            ),
+        ),
+    }
+}

@@ -1,0 +1,171 @@
+//! What the allocator knows, for people, status counters and metrics. Changes nothing.
+
+use std::net::IpAddr;
+
+use ballast_provider::{Family, ServiceId};
+use jiff::Timestamp;
+
+use super::Allocator;
+use super::ledger::{Supply, index, within};
+use super::space::end_of_rest;
+use crate::pool::Standing;
+use crate::range::{address, number};
+
+/// One pool as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it serves.
+    pub standing: Standing,
+    /// Its IPv4 addresses.
+    pub v4: Counts,
+    /// Its IPv6 addresses.
+    pub v6: Counts,
+    /// What a Service without wishes would get next, per family that has any.
+    pub next: Vec<IpAddr>,
+    /// Node addresses in it; they are not given out, and the user should know.
+    pub skipped: Vec<IpAddr>,
+}
+
+/// How many addresses of one family a pool has; those at the edges and of nodes count
+/// only while somebody has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All: the sum of the others.
+    pub total: u128,
+    /// Those of Services.
+    pub assigned: u128,
+    /// Those that could be given now.
+    pub available: u128,
+    /// Released ones that rest.
+    pub resting: u128,
+    /// Those of nobody that agents still announce.
+    pub held: u128,
+}
+
+/// A released address that rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resting {
+    /// The address.
+    pub address: IpAddr,
+    /// It is given out again from then on.
+    pub until: Timestamp,
+}
+
+// === impl Counts ===
+
+impl Counts {
+    /// A count as the API writes it; what does not fit is the largest that does.
+    pub fn saturated(count: u128) -> i64 {
+        i64::try_from(count).unwrap_or(i64::MAX)
+    }
+}
+
+// === impl Allocator ===
+
+impl Allocator {
+    /// All pools, in the order in which they are asked.
+    pub fn pools(&self) -> Vec<PoolReport> {
+        let report = |supply: &Supply| {
+            let families = [Family::V4, Family::V6];
+            let next = families.into_iter().filter_map(|family| {
+                let next = supply.space(family).next(self.now)?;
+                Some(address(family, next))
+            });
+            let skipped = self.ledger.skipped.iter().copied();
+            PoolReport {
+                name: supply.name.to_string(),
+                standing: supply.standing.clone(),
+                v4: self.counts(supply, Family::V4),
+                v6: self.counts(supply, Family::V6),
+                next: next.collect(),
+                skipped: skipped.filter(|a| supply.pool.contains(*a)).collect(),
+            }
+        };
+        self.ledger.pools.iter().map(report).collect()
+    }
+
+    /// Who has which address of a pool, in the order of the addresses.
+    pub fn assigned(&self, pool: &str) -> Vec<(IpAddr, Vec<ServiceId>)> {
+        let Some(supply) = self.supply(pool) else {
+            return Vec::new();
+        };
+        let mut assigned = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            for span in supply.pool.covered(family).iter() {
+                let slots = within(&self.ledger.slots, family, span);
+                assigned.extend(slots.map(|(address, slot)| (address, ids(slot))));
+            }
+        }
+        assigned
+    }
+
+    /// Who has an address that no pool serves, in the order of the addresses.
+    pub fn outside(&self) -> Vec<(IpAddr, Vec<ServiceId>)> {
+        let slots = self.ledger.slots.iter();
+        let outside = slots.filter(|(address, _)| self.ledger.pool_of(**address).is_none());
+        outside
+            .map(|(address, slot)| (*address, ids(slot)))
+            .collect()
+    }
+
+    /// What rests in a pool, in the order in which it comes back.
+    pub fn resting(&self, pool: &str) -> Vec<Resting> {
+        let Some(supply) = self.supply(pool) else {
+            return Vec::new();
+        };
+        let families = [Family::V4, Family::V6].into_iter();
+        let resting = families.flat_map(|family| {
+            let resting = supply.space(family).resting();
+            resting.map(move |rest| Resting {
+                address: address(family, rest.number),
+                until: end_of_rest(rest.since, supply.pool.reuse_after),
+            })
+        });
+        resting.collect()
+    }
+
+    /// Everybody who waits for an address or a better one, oldest first.
+    pub fn waiting(&self) -> Vec<ServiceId> {
+        self.waiting.all().map(|(_, id)| id.clone()).collect()
+    }
+
+    /// How many things the free addresses of all pools take to remember: intervals and
+    /// released addresses. Memory is proportional to this and to what is assigned.
+    pub fn footprint(&self) -> usize {
+        let spaces = self.ledger.pools.iter().flat_map(|supply| &supply.spaces);
+        spaces.map(super::space::Space::footprint).sum::<usize>() + self.ledger.limbo.len()
+    }
+
+    fn supply(&self, pool: &str) -> Option<&Supply> {
+        let supply = &self.ledger.pools[self.ledger.find(pool)?];
+        supply.serves().then_some(supply)
+    }
+
+    fn counts(&self, supply: &Supply, family: Family) -> Counts {
+        let space = supply.space(family);
+        let assigned = supply.assigned[index(family)] as u128;
+        let resting = space.resting().count() as u128;
+        let of_nobody = |held: &IpAddr| {
+            let given = space.given().contains(number(*held));
+            given && !self.ledger.slots.contains_key(held) && !self.ledger.skipped.contains(held)
+        };
+        let held = self.ledger.held_in(family).filter(of_nobody).count() as u128;
+        let available = space.available();
+        Counts {
+            total: available.saturating_add(assigned + resting + held),
+            assigned,
+            available,
+            resting,
+            held,
+        }
+    }
+}
+
+fn ids(slot: &super::ledger::Slot) -> Vec<ServiceId> {
+    slot.members
+        .iter()
+        .map(|member| member.id.clone())
+        .collect()
+}

@@ -1,0 +1,190 @@
+//! The free addresses of one pool and family, and the order in which they are given.
+//!
+//! What was never given comes first, lowest first; then what was released longest
+//! ago. A released address rests before it is given at all, and is *ripe* after.
+//! Only so many ripe addresses are remembered; beyond that the one released longest
+//! ago counts as never given, which keeps the order and bounds the memory by what is
+//! used and what rests, however large the pool.
+//!
+//! Invariants: an address is in exactly one of `fresh`, `ripe` and `resting`, or in
+//! none if it is not free (the ledger knows why); only numbers in `given` are in one
+//! of them; `ripe` and `resting` are in the order of release, and so are the times.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::interval::Intervals;
+
+/// Free addresses, see the head of the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Space {
+    given: Intervals,
+    fresh: Intervals,
+    ripe: BTreeMap<u64, Rest>,
+    resting: BTreeMap<u64, Rest>,
+    /// Where in `ripe` or `resting` a number is.
+    places: HashMap<u128, u64>,
+    doubt: Option<Doubt>,
+    /// So many of the available addresses are meant for Services that were woken.
+    pub(super) reserved: usize,
+}
+
+/// An address that was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) number: u128,
+    pub(super) since: Timestamp,
+}
+
+/// After a change of leaders nobody knows which addresses were released a moment ago.
+/// All that are free rest, and as nothing else is free, they are given all the same,
+/// but from an arbitrary place on: the lowest would likely be the one just released,
+/// and so would be any fixed place when leaders change often.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    until: Timestamp,
+    from: u128,
+}
+
+/// When a rest that began then is over.
+pub(super) fn end_of_rest(since: Timestamp, reuse_after: Duration) -> Timestamp {
+    SignedDuration::try_from(reuse_after)
+        .ok()
+        .and_then(|rest| since.checked_add(rest).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+// === impl Space ===
+
+impl Space {
+    /// A space in which everything is fresh.
+    pub(super) fn new(given: Intervals) -> Self {
+        Self {
+            fresh: given.clone(),
+            given,
+            ..Self::default()
+        }
+    }
+
+    /// What the next pools edit keeps of this space.
+    pub(super) fn inherit(&mut self, old: &Self) {
+        self.doubt = old.doubt;
+        self.reserved = old.reserved;
+    }
+
+    /// Everything it gives unasked, free or not.
+    pub(super) const fn given(&self) -> &Intervals {
+        &self.given
+    }
+
+    /// How many addresses could be given now.
+    pub(super) fn available(&self) -> u128 {
+        self.fresh.count().saturating_add(self.ripe.len() as u128)
+    }
+
+    /// Whether there is an address besides the reserved ones, of which `own` are the asker's.
+    pub(super) fn is_open(&self, own: usize) -> bool {
+        self.available() > self.reserved.saturating_sub(own) as u128
+    }
+
+    /// Which address would be given now.
+    pub(super) fn next(&self, now: Timestamp) -> Option<u128> {
+        let doubt = self.doubt.filter(|doubt| now < doubt.until);
+        doubt
+            .and_then(|doubt| self.fresh.first_from(doubt.from))
+            .or_else(|| self.fresh.first())
+            .or_else(|| self.ripe.values().next().map(|rest| rest.number))
+    }
+
+    /// Makes an address not free, in whichever state; whether it was free.
+    pub(super) fn take(&mut self, number: u128) -> bool {
+        if let Some(place) = self.places.remove(&number) {
+            return self.ripe.remove(&place).is_some() || self.resting.remove(&place).is_some();
+        }
+        self.fresh.remove(number)
+    }
+
+    /// An address is free again and begins to rest; false if it is not given unasked.
+    pub(super) fn put_back(&mut self, place: u64, rest: Rest) -> bool {
+        if !self.given.contains(rest.number) {
+            return false;
+        }
+        self.fresh.remove(rest.number);
+        self.places.insert(rest.number, place);
+        self.resting.insert(place, rest);
+        true
+    }
+
+    /// Ends the rests that are over, and forgets when `remembered` ripe addresses are
+    /// exceeded.
+    pub(super) fn ripen(&mut self, now: Timestamp, reuse_after: Duration, remembered: usize) {
+        while let Some(first) = self.resting.first_entry() {
+            if end_of_rest(first.get().since, reuse_after) > now {
+                break;
+            }
+            let (place, rest) = first.remove_entry();
+            self.ripe.insert(place, rest);
+        }
+        while self.ripe.len() > remembered {
+            let Some((_, rest)) = self.ripe.pop_first() else {
+                break;
+            };
+            self.places.remove(&rest.number);
+            self.fresh.insert(rest.number);
+        }
+    }
+
+    /// The clock went back: no rest may have begun in the future.
+    pub(super) fn rewind(&mut self, now: Timestamp, reuse_after: Duration) {
+        for rest in self.resting.values_mut().chain(self.ripe.values_mut()) {
+            rest.since = rest.since.min(now);
+        }
+        if let Some(doubt) = &mut self.doubt {
+            doubt.until = doubt.until.min(end_of_rest(now, reuse_after));
+        }
+    }
+
+    /// Until then nothing is known about what was released before.
+    pub(super) fn begin_doubt(&mut self, until: Timestamp, seed: u64) {
+        let (Some(first), Some(last)) = (self.fresh.first(), self.fresh.last()) else {
+            return;
+        };
+        let from = match (last - first).checked_add(1) {
+            Some(size) => first + u128::from(scatter(seed)) % size,
+            None => u128::from(scatter(seed)),
+        };
+        self.doubt = Some(Doubt { until, from });
+    }
+
+    /// When the first rest ends, if one is under way.
+    pub(super) fn first_ripe(&self, reuse_after: Duration) -> Option<Timestamp> {
+        let first = self.resting.values().next()?;
+        Some(end_of_rest(first.since, reuse_after))
+    }
+
+    /// What rests, in the order of release.
+    pub(super) fn resting(&self) -> impl Iterator<Item = Rest> + '_ {
+        self.resting.values().copied()
+    }
+
+    /// All that is remembered, with its place in the order of release.
+    pub(super) fn remembered(&self) -> impl Iterator<Item = (u64, Rest)> + '_ {
+        let both = self.ripe.iter().chain(&self.resting);
+        both.map(|(place, rest)| (*place, *rest))
+    }
+
+    /// What the memory is proportional to: intervals and remembered addresses.
+    pub(super) fn footprint(&self) -> usize {
+        self.given.spans() + self.fresh.spans() + self.places.len()
+    }
+}
+
+/// Spreads neighbouring seeds over all numbers (the finaliser of `SplitMix64`).
+const fn scatter(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

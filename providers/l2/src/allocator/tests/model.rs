@@ -1,0 +1,1 @@
+//! To come: histories against a naive model.
