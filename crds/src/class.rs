@@ -1,6 +1,7 @@
 //! `LoadBalancerClass`: which provider serves the Services that name it, and how.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -84,10 +85,47 @@ pub struct AwsSettings {
     pub region: String,
 }
 
-/// Settings of the L2 provider.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Settings of the L2 provider. Without pool names and selector, every pool serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct L2Settings {}
+pub struct L2Settings {
+    /// Only addresses of these pools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub address_pools: Vec<String>,
+
+    /// Addresses of pools with these labels, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_pool_selector: Option<LabelSelector>,
+
+    /// Only nodes with these labels announce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+
+    /// Only interfaces whose names match one of these regular expressions announce, such
+    /// as `^eth[0-9]+$`; without any, all that have the address's subnet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub interfaces: Vec<String>,
+
+    /// How the failure of a node is noticed.
+    #[serde(default)]
+    pub failure_detection: FailureDetection,
+
+    /// How often an announced address is repeated unasked, such as `1m`; 0s is never.
+    #[serde(default = "one_minute")]
+    pub refresh_interval: Duration,
+}
+
+/// How the failure of an announcing node is noticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FailureDetection {
+    /// Nodes watch each other on the wire: under a second; needs an open port.
+    #[default]
+    Fast,
+    /// By Leases of the API server alone: no open port, up to 20 seconds.
+    Lease,
+}
 
 /// Settings of the mock provider.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +162,7 @@ pub struct LoadBalancerClassStatus {
 }
 
 /// The provider of a class with its settings, as one value instead of three options.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ProviderSettings {
     /// AWS NLB.
     Aws(AwsSettings),
@@ -143,6 +181,10 @@ pub enum ProviderKind {
     L2,
     /// Mock cloud.
     Mock,
+}
+
+fn one_minute() -> Duration {
+    std::time::Duration::from_mins(1).into()
 }
 
 // === impl LoadBalancerClassSpec ===

@@ -9,10 +9,14 @@
 #![allow(unreachable_pub)]
 
 pub mod class;
+pub mod pool;
 
 pub use class::{
-    AwsSettings, DeletionPolicy, L2Settings, LoadBalancerClass, LoadBalancerClassSpec,
-    LoadBalancerClassStatus, MockSettings, ProviderKind, ProviderSettings,
+    AwsSettings, DeletionPolicy, FailureDetection, L2Settings, LoadBalancerClass,
+    LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, ProviderKind, ProviderSettings,
+};
+pub use pool::{
+    AddressPool, AddressPoolSpec, AddressPoolStatus, Edges, PoolCounts, PoolEntry, Resting,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -23,7 +27,7 @@ pub const GROUP: &str = "ballast.dev";
 
 /// All CRDs, in the order in which they are printed.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![LoadBalancerClass::crd()]
+    vec![LoadBalancerClass::crd(), AddressPool::crd()]
 }
 
 /// All CRDs as one multi-document YAML, as `ballast crds` prints it.
