@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # What the lab runs, and what its images are made of.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
 	containerd runc containernetworking-plugins nftables iptables conntrack iproute2 \
-	busybox-static
+	busybox-static netcat-openbsd wget
 # Two labs at once are what two cores carry.
 E2E_THREADS ?= 2
 # One test binary after the other, its tests in threads; sums up what ran.

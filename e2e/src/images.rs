@@ -14,20 +14,26 @@ use crate::progress::Progress;
 
 /// The image of a pod's own container.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10.1";
-/// The image of test pods. Has `sh`, `wget`, `nc` and `curl` too, where Debian's
-/// busybox-static and curl are installed.
+/// The image of test pods. Has `sh`, `curl`, `nc` and `wget` too, where Debian's
+/// busybox-static, curl, netcat-openbsd and wget are installed.
 pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
 /// The image of the name server.
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.14.6";
 
 /// Raised when what is in the images changes.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 
 /// Where Debian has a busybox that needs no libraries.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Called by the upstream suite in test pods. Has no static package, so its libraries go along.
-const CURL: &str = "/usr/bin/curl";
+/// Called by the upstream suite in test pods: where Debian has them, and their place in the
+/// image. They have no static packages, so their libraries go along. Busybox's own `nc` has
+/// not the flags that the suite uses, and its static `wget` falls over a bare address.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("/usr/bin/curl", "usr/bin/curl"),
+    ("/bin/nc.openbsd", "bin/nc"),
+    ("/usr/bin/wget", "bin/wget"),
+];
 
 /// What test pods call by name.
 const APPLETS: [&str; 28] = [
@@ -68,7 +74,7 @@ fn short(reference: &str) -> &str {
 /// The images hold programs of the machine too; another version of those is another folder.
 fn variant() -> Result<String> {
     let mut hash = Sha256::new();
-    for path in tools() {
+    for (path, _) in tools() {
         let file = std::fs::metadata(&path)?;
         hash.update(format!(
             "{} {} {:?}\n",
@@ -80,17 +86,23 @@ fn variant() -> Result<String> {
     Ok(format!("{RECIPE}-{}", &hex(&hash.finalize())[..8]))
 }
 
-/// Programs of the machine that agnhost's image gets, libraries included, as far as they are there.
-fn tools() -> Vec<PathBuf> {
-    let mut files = Vec::new();
+/// Files of the machine that agnhost's image gets, with their places there, libraries
+/// included, as far as they are there.
+fn tools() -> Vec<(PathBuf, String)> {
+    let mut files = std::collections::BTreeMap::new();
     if Path::new("/usr/share/doc/busybox-static").exists() && Path::new(BUSYBOX).exists() {
-        files.push(PathBuf::from(BUSYBOX));
+        files.insert(PathBuf::from(BUSYBOX), "bin/busybox".to_owned());
     }
-    if Path::new(CURL).exists() {
-        files.push(PathBuf::from(CURL));
-        files.extend(libraries(CURL));
+    for (program, place) in PROGRAMS {
+        if Path::new(program).exists() {
+            files.insert(program.into(), place.to_owned());
+            files.extend(libraries(program).into_iter().map(|library| {
+                let place = library.to_string_lossy().trim_start_matches('/').to_owned();
+                (library, place)
+            }));
+        }
     }
-    files
+    files.into_iter().collect()
 }
 
 /// The libraries of a program, by the paths under which it looks for them.
@@ -129,16 +141,14 @@ fn image(cache: &Cache, reference: &str) -> Image {
     } else {
         vec![]
     };
-    if tools.iter().any(|tool| tool.ends_with("busybox")) {
-        entries.extend(
-            APPLETS.map(|name| Entry::Link(format!("bin/{name}"), "/bin/busybox".to_owned())),
-        );
+    if tools.iter().any(|(_, place)| place == "bin/busybox") {
+        let links = APPLETS.map(|name| format!("bin/{name}"));
+        let real = |link: &String| tools.iter().any(|(_, place)| place == link);
+        let links = links.into_iter().filter(|link| !real(link));
+        entries.extend(links.map(|link| Entry::Link(link, "/bin/busybox".to_owned())));
     }
-    for tool in tools {
-        entries.push(Entry::Program(
-            tool.to_string_lossy().trim_start_matches('/').to_owned(),
-            tool,
-        ));
+    for (tool, place) in tools {
+        entries.push(Entry::Program(place, tool));
     }
     entries.push(Entry::Program(program.to_owned(), cache.program(program)));
     Image {

@@ -2,7 +2,8 @@
 //! suite, against Ballast with the mock cloud on a lab of three nodes.
 //!
 //! The suite runs on the client behind the router: some of its tests fail by their own
-//! rule when the client's address is in the nodes' network. Its programs are built from
+//! rule when the client's address is in the nodes' network. The lab is IPv4 only, because
+//! the suite writes a node's IPv6 address into URLs without brackets. Its programs are built from
 //! the module that the lab is built from. The exit status is the suite's.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::installation::Installation;
-use ballast_e2e::{Host, Lab, LabOptions, Progress, Reach};
+use ballast_e2e::{Families, Host, Lab, LabOptions, Progress, Reach};
 use clap::Parser;
 
 const NODES: u8 = 3;
@@ -56,6 +57,7 @@ async fn run(args: &Args) -> Result<bool> {
     let lab = Lab::start(LabOptions {
         name: SUITE.to_owned(),
         nodes: NODES,
+        families: Families::Ipv4,
         wait_dns: true,
         audit: false,
         ..LabOptions::default()
