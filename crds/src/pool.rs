@@ -59,7 +59,7 @@ pub struct AddressPoolSpec {
     /// How long a released address rests before another Service gets it unasked, such as
     /// `2m` or `90s`, so that clients and routers have forgotten who had it.
     #[serde(default = "two_minutes")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('24h')").message("spec.reuseAfter is between 0s and 24h"))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(ns|us|ms|s|m|h))+$') && duration(self) <= duration('24h')").message("spec.reuseAfter is a time such as 2m or 90s, between 0s and 24h"))]
     pub reuse_after: Duration,
 
     /// Which addresses at the edges of networks are not given out unasked.
