@@ -1,15 +1,16 @@
 //! The API types on a real API server: what it takes, what it refuses and with which
 //! words, what it prints, and who may write what.
 //!
-//! `manifests/classes/good` and `bad` hold one class per file; a bad one begins with
-//! `# refused: ` and the words the API server must say.
+//! `manifests/classes` and `manifests/pools` have folders `good` and `bad` with one object
+//! per file; a bad one begins with `# refused: ` and the words the API server must say.
 
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use ballast_crds::LoadBalancerClass;
+use ballast_crds::{AddressPool, LoadBalancerClass};
 use ballast_e2e::eventually;
 use common::{CLASS, OF_CLASS, Plan, SOON, Site, load_balancer};
 use kube::Api;
@@ -17,7 +18,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn classes_on_a_real_api_server() -> Result<()> {
+async fn the_api_on_a_real_api_server() -> Result<()> {
     let plan = Plan {
         nodes: 1,
         controllers: 0,
@@ -26,10 +27,13 @@ async fn classes_on_a_real_api_server() -> Result<()> {
     };
     plan.run(async |site| {
         printed_crds_are_the_committed_ones()?;
-        good_ones_are_taken(site).await?;
-        bad_ones_are_refused(site).await?;
+        for (folder, resource) in [("classes", "lbclass"), ("pools", "lbpool")] {
+            good_ones_are_taken(site, folder, resource).await?;
+            bad_ones_are_refused(site, folder, resource).await?;
+        }
         status_has_its_own_door(site).await?;
-        columns_say_what_matters(site).await
+        columns_say_what_matters(site).await?;
+        pools_say_what_matters(site).await
     })
     .await
 }
@@ -61,9 +65,10 @@ fn printed_crds_are_the_committed_ones() -> Result<()> {
 }
 
 /// Every example of a folder, by its file's name.
-fn examples(kind: &str) -> Result<Vec<(String, String)>> {
+fn examples(folder: &str, kind: &str) -> Result<Vec<(String, String)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("manifests/classes")
+        .join("manifests")
+        .join(folder)
         .join(kind);
     let mut all = Vec::new();
     for entry in std::fs::read_dir(&folder)? {
@@ -76,35 +81,33 @@ fn examples(kind: &str) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-async fn good_ones_are_taken(site: &Site<'_>) -> Result<()> {
-    for (file, yaml) in examples("good")? {
+async fn good_ones_are_taken(site: &Site<'_>, folder: &str, resource: &str) -> Result<()> {
+    for (file, yaml) in examples(folder, "good")? {
         site.apply(&yaml)
             .await
-            .with_context(|| format!("good/{file}"))?;
+            .with_context(|| format!("{folder}/good/{file}"))?;
     }
     site.lab
-        .kubectl(&["delete", "lbclass", "--all", "--timeout=20s"])
+        .kubectl(&["delete", resource, "--all", "--timeout=20s"])
         .await
         .map(drop)
 }
 
-async fn bad_ones_are_refused(site: &Site<'_>) -> Result<()> {
-    for (file, yaml) in examples("bad")? {
+async fn bad_ones_are_refused(site: &Site<'_>, folder: &str, resource: &str) -> Result<()> {
+    for (file, yaml) in examples(folder, "bad")? {
         let (first, _) = yaml.split_once('\n').unwrap_or_default();
         let words = first
             .strip_prefix("# refused: ")
-            .with_context(|| format!("bad/{file} does not say how it is refused"))?;
+            .with_context(|| format!("{folder}/bad/{file} does not say how it is refused"))?;
         let answer = site.apply(&yaml).await;
         let error = answer
             .err()
-            .with_context(|| format!("bad/{file} was taken"))?;
+            .with_context(|| format!("{folder}/bad/{file} was taken"))?;
         let error = format!("{error:#}");
-        ensure!(error.contains(words), "bad/{file}: {error}");
+        ensure!(error.contains(words), "{folder}/bad/{file}: {error}");
     }
-    let left = classes(site)
-        .list(&kube::api::ListParams::default())
-        .await?;
-    ensure!(left.items.is_empty(), "{left:?}");
+    let left = site.lab.kubectl(&["get", resource, "-o", "name"]).await?;
+    ensure!(left.trim().is_empty(), "{left}");
     Ok(())
 }
 
@@ -141,49 +144,91 @@ async fn columns_say_what_matters(site: &Site<'_>) -> Result<()> {
     let spec = format!("{OF_CLASS}, ports: [{{port: 80}}]");
     site.apply(&load_balancer("web", &spec)).await?;
     site.programmed("web").await?;
-    eventually(SOON, || async {
-        let table = site.lab.kubectl(&["get", "lbclass"]).await?;
-        let mut lines = table.lines();
-        let header = lines.next().unwrap_or_default();
-        let columns: Vec<&str> = header
-            .split("   ")
-            .map(str::trim)
-            .filter(|it| !it.is_empty())
-            .collect();
-        ensure!(
-            columns
-                == [
-                    "NAME",
-                    "PROVIDER",
-                    "DEFAULT",
-                    "LOAD BALANCERS",
-                    "ACCEPTED",
-                    "READY",
-                    "AGE"
-                ],
-            "{columns:?}"
-        );
-        let row: Vec<&str> = lines
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        ensure!(
-            row.len() == 7 && row[..6] == [CLASS, "mock", "true", "1", "Accepted", "True"],
-            "{table}"
-        );
-        Ok(())
-    })
-    .await?;
+    let columns = [
+        "NAME",
+        "PROVIDER",
+        "DEFAULT",
+        "LOAD BALANCERS",
+        "ACCEPTED",
+        "READY",
+        "AGE",
+    ];
+    let cells = [CLASS, "mock", "true", "1", "Accepted", "True"];
+    eventually(SOON, || shows(site, "lbclass", &columns, &cells)).await?;
     let all = site.lab.kubectl(&["get", "ballast", "-o", "name"]).await?;
     ensure!(all.trim() == "loadbalancerclass.ballast.dev/local", "{all}");
-    let help = site
-        .lab
-        .kubectl(&["explain", "lbclass.spec.mock.endpoint"])
+    explains(
+        site,
+        "lbclass.spec.mock.endpoint",
+        "Where the mock cloud's API answers",
+    )
+    .await
+}
+
+/// What `kubectl get lbpool` shows, by column, when the controller has looked at it.
+async fn pools_say_what_matters(site: &Site<'_>) -> Result<()> {
+    site.apply("apiVersion: ballast.dev/v1alpha1\nkind: AddressPool\nmetadata: {name: office}\nspec: {addresses: [192.0.2.0/24, \"2001:db8::/64\"], autoAssign: false}\n")
         .await?;
+    let api: Api<AddressPool> = Api::all(site.lab.kube());
+    let made = api.get("office").await?;
+    ensure!(made.status.is_none(), "{made:?}");
     ensure!(
-        help.contains("Where the mock cloud's API answers"),
-        "{help}"
+        Duration::from(made.spec.reuse_after) == Duration::from_mins(2) && made.spec.priority == 0,
+        "not the defaults: {made:?}"
     );
+    let status = json!({
+        "total": "256 + 2^64", "used": "3", "free": "251 + 2^64",
+        "ipv4": {"total": 256, "assigned": 2, "available": 252},
+        "ipv6": {"total": i64::MAX, "assigned": 1, "available": i64::MAX},
+        "next": ["192.0.2.3", "2001:db8::2"],
+        "resting": [{"address": "192.0.2.9", "until": "2026-01-01T00:00:00Z"}],
+        "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    });
+    let patch = Patch::Merge(json!({"status": status}));
+    let written = api
+        .patch_status("office", &PatchParams::default(), &patch)
+        .await?;
+    let kept = serde_json::to_value(written.status)?;
+    ensure!(kept == status, "{kept} is not what was written: {status}");
+    let columns = ["NAME", "TOTAL", "USED", "FREE", "AUTO", "ACCEPTED", "AGE"];
+    let cells = [
+        "office",
+        "256 + 2^64",
+        "3",
+        "251 + 2^64",
+        "false",
+        "Accepted",
+    ];
+    shows(site, "lbpool", &columns, &cells).await?;
+    explains(
+        site,
+        "lbpool.spec.edges",
+        "edges of networks are not given out unasked",
+    )
+    .await
+}
+
+/// The columns of `kubectl get`, and the cells of its first row; the last is an age.
+async fn shows(site: &Site<'_>, resource: &str, columns: &[&str], cells: &[&str]) -> Result<()> {
+    let table = site.lab.kubectl(&["get", resource]).await?;
+    let mut lines = table.lines().map(|line| {
+        line.split("   ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .collect::<Vec<_>>()
+    });
+    let header = lines.next().unwrap_or_default();
+    ensure!(header == columns, "{table}");
+    let row = lines.next().unwrap_or_default();
+    ensure!(
+        row.len() == columns.len() && row[..cells.len()] == *cells,
+        "{table}"
+    );
+    Ok(())
+}
+
+async fn explains(site: &Site<'_>, field: &str, words: &str) -> Result<()> {
+    let help = site.lab.kubectl(&["explain", field]).await?;
+    ensure!(help.contains(words), "{help}");
     Ok(())
 }
