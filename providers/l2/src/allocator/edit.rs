@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use ballast_provider::{Family, ServiceId};
 use jiff::Timestamp;
 
+use super::Allocator;
 use super::ledger::{Ledger, Supply, index, within};
-use super::{Allocator, Answer};
 use crate::claim::{Claim, Turn};
 use crate::pool::{Pool, judge};
 use crate::range::{address, number};
@@ -120,48 +120,6 @@ impl Allocator {
         }
         let mut supplies = self.ledger.pools.iter();
         supplies.any(|s| changed.contains(&*s.name) && concerns(&s.pool, claim))
-    }
-
-    /// Calls or wakes a Service whose claim would be answered differently now.
-    fn reconsider(&mut self, id: &ServiceId) {
-        let Some(service) = self.services.get(id) else {
-            return;
-        };
-        if self.waiting.is_called(id) || service.answer == Answer::Nothing {
-            return;
-        }
-        let claim = service.claim.clone();
-        match self.plan(&claim) {
-            Ok(plan) if !plan.takes.is_empty() => {
-                let mut spaces = Vec::new();
-                for taken in plan.takes {
-                    let Some(pool) = self.ledger.pool_of(taken) else {
-                        continue;
-                    };
-                    let joins = self.ledger.slots.contains_key(&taken);
-                    let supply = &mut self.ledger.pools[pool];
-                    if !joins {
-                        supply.spaces[index(Family::of(taken))].reserved += 1;
-                        spaces.push(supply.key(Family::of(taken)));
-                    }
-                }
-                self.waiting.call(id, spaces, self.now);
-            }
-            Ok(plan) => {
-                if service.answer != Answer::Granted(plan.markers.clone()) {
-                    self.waiting.wake(id);
-                } else if !plan.markers.is_empty() {
-                    self.waiting.add(claim.turn(), plan.waits);
-                }
-            }
-            Err(refused) => {
-                if service.answer == Answer::Denied(refused.denial.why) {
-                    self.waiting.add(claim.turn(), refused.waits);
-                } else {
-                    self.waiting.wake(id);
-                }
-            }
-        }
     }
 }
 

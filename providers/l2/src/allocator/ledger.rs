@@ -125,6 +125,11 @@ impl Ledger {
         self.pools.iter().position(|supply| &*supply.name == name)
     }
 
+    pub(super) fn space(&self, (pool, family): &SpaceKey) -> Option<&Space> {
+        let pool = self.find(pool)?;
+        Some(self.pools[pool].space(*family))
+    }
+
     pub(super) fn space_mut(&mut self, key: &SpaceKey) -> Option<&mut Space> {
         let pool = self.find(&key.0)?;
         Some(&mut self.pools[pool].spaces[index(key.1)])

@@ -26,14 +26,16 @@ use jiff::Timestamp;
 use crate::claim::Claim;
 use crate::pool::Pool;
 use crate::verdict::{Denial, Grant, Marker, Why};
-use ledger::Ledger;
+use ledger::{Ledger, index};
 use plan::{Plan, Refused};
+use record::Disputes;
 use space::end_of_rest;
 use waiting::Waiting;
 
 mod edit;
 mod ledger;
 mod plan;
+mod record;
 mod report;
 mod space;
 mod waiting;
@@ -48,8 +50,7 @@ pub struct Allocator {
     waiting: Waiting,
     /// What agents announce, by agent.
     agents: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Addresses that were recorded for more than one Service, with those that lost.
-    disputes: BTreeMap<IpAddr, BTreeSet<ServiceId>>,
+    disputes: Disputes,
     /// The latest time seen.
     now: Timestamp,
 }
@@ -110,7 +111,7 @@ impl Allocator {
             services: HashMap::with_capacity(claims.len()),
             waiting: Waiting::default(),
             agents: BTreeMap::new(),
-            disputes: BTreeMap::new(),
+            disputes: Disputes::new(),
             now,
         };
         allocator.set_pools(pools, now);
@@ -139,7 +140,7 @@ impl Allocator {
         if !self.services.contains_key(&claim.id) {
             self.adopt(&claim);
         }
-        self.end_disputes(&claim);
+        self.end_lost(&claim);
         let plan = self.plan(&claim);
         self.waiting.remove(&claim.id);
         self.unreserve(&claim.id);
@@ -147,6 +148,7 @@ impl Allocator {
             Ok(plan) => Ok(self.commit(&claim, plan)),
             Err(refused) => Err(self.refuse(&claim, *refused)),
         };
+        self.end_lost(&claim);
         self.serve_waiting();
         answer
     }
@@ -161,10 +163,10 @@ impl Allocator {
             return Vec::new();
         };
         for address in &service.addresses {
-            self.ledger.vacate(*address, id, self.now);
+            self.vacate(*address, id);
         }
-        for (address, owner) in service.lost {
-            self.end_dispute(address, id, &owner);
+        for (address, owner) in &service.lost {
+            self.end_dispute(*address, owner, id);
         }
         self.serve_waiting();
         service.addresses
@@ -205,68 +207,6 @@ impl Allocator {
         self.services.get(id).map_or(&[], |s| &s.addresses)
     }
 
-    /// Meets a Service: what its status publishes becomes its own, unless an older one
-    /// has it. The namespace rule of sharing is not asked: they share already.
-    fn adopt(&mut self, claim: &Arc<Claim>) {
-        let mut service = Service {
-            claim: claim.clone(),
-            addresses: Vec::new(),
-            lost: Vec::new(),
-            answer: Answer::Nothing,
-        };
-        for address in &claim.recorded {
-            let family = Family::of(*address);
-            if service.addresses.iter().any(|a| Family::of(*a) == family) {
-                continue;
-            }
-            let slot = self.ledger.slots.get(address);
-            match slot.and_then(|slot| slot.clash(claim, true)) {
-                None => {
-                    self.ledger.occupy(*address, claim);
-                    service.addresses.push(*address);
-                }
-                Some((owner, _)) => {
-                    let owner = owner.id.clone();
-                    self.waiting.wake(&owner);
-                    let losers = self.disputes.entry(*address).or_default();
-                    losers.insert(claim.id.clone());
-                    service.lost.push((*address, owner));
-                }
-            }
-        }
-        self.services.insert(claim.id.clone(), service);
-    }
-
-    /// A duplicate is over once the loser's status does not name the address any more.
-    fn end_disputes(&mut self, claim: &Claim) {
-        if self.disputes.is_empty() {
-            return;
-        }
-        let Some(service) = self.services.get_mut(&claim.id) else {
-            return;
-        };
-        let named = |(address, _): &(IpAddr, ServiceId)| claim.recorded.contains(address);
-        let (lost, over) = std::mem::take(&mut service.lost)
-            .into_iter()
-            .partition(named);
-        service.lost = lost;
-        for (address, owner) in over {
-            self.end_dispute(address, &claim.id, &owner);
-        }
-    }
-
-    fn end_dispute(&mut self, address: IpAddr, loser: &ServiceId, owner: &ServiceId) {
-        if let Some(losers) = self.disputes.get_mut(&address) {
-            losers.remove(loser);
-            if losers.is_empty() {
-                self.disputes.remove(&address);
-            }
-        }
-        if self.services.contains_key(owner) {
-            self.waiting.wake(owner);
-        }
-    }
-
     fn commit(&mut self, claim: &Arc<Claim>, plan: Plan) -> Grant {
         let Plan {
             addresses,
@@ -274,13 +214,14 @@ impl Allocator {
             markers,
             waits,
         } = plan;
+        let mut before = Vec::new();
         if let Some(service) = self.services.get_mut(&claim.id) {
-            for address in service.addresses.iter().filter(|a| !addresses.contains(a)) {
-                self.ledger.vacate(*address, &claim.id, self.now);
-            }
             service.claim = claim.clone();
-            service.addresses.clone_from(&addresses);
+            before = std::mem::replace(&mut service.addresses, addresses.clone());
             service.answer = Answer::Granted(markers.clone());
+        }
+        for address in before.iter().filter(|a| !addresses.contains(a)) {
+            self.vacate(*address, &claim.id);
         }
         for address in &addresses {
             self.ledger.occupy(*address, claim);
@@ -289,6 +230,11 @@ impl Allocator {
             self.waiting.add(claim.turn(), waits);
         }
         Grant { addresses, markers }
+    }
+
+    fn vacate(&mut self, address: IpAddr, id: &ServiceId) {
+        self.ledger.vacate(address, id, self.now);
+        self.end_kept(address, id);
     }
 
     fn refuse(&mut self, claim: &Arc<Claim>, refused: Refused) -> Denial {
@@ -323,37 +269,91 @@ impl Allocator {
         }
         let spaces: Vec<_> = self.waiting.spaces().cloned().collect();
         for key in spaces {
-            while let Some(id) = self.waiting.first_for(&key).cloned() {
-                let Some(space) = self.ledger.space_mut(&key).filter(|s| s.is_open(0)) else {
+            let mut last = None;
+            while self
+                .ledger
+                .space(&key)
+                .is_some_and(|space| space.is_open(0))
+            {
+                let Some(turn) = self.waiting.next_for(&key, last.as_ref()).cloned() else {
                     break;
                 };
-                space.reserved += 1;
-                self.waiting.call(&id, vec![key.clone()], self.now);
+                // It may lack something else by now; then it goes on to wait for that.
+                self.reconsider(&turn.1);
+                last = Some(turn);
             }
         }
     }
 
-    /// Wakes those who wait for this address and could have it now, together.
+    /// Calls or wakes a Service whose claim would be answered differently now.
+    fn reconsider(&mut self, id: &ServiceId) {
+        let Some(service) = self.services.get(id) else {
+            return;
+        };
+        if self.waiting.is_called(id) || service.answer == Answer::Nothing {
+            return;
+        }
+        let claim = service.claim.clone();
+        match self.plan(&claim) {
+            Ok(plan) if !plan.takes.is_empty() => self.call(id, &plan),
+            Ok(plan) => {
+                if service.answer != Answer::Granted(plan.markers.clone()) {
+                    self.waiting.wake(id);
+                } else if !plan.markers.is_empty() {
+                    self.waiting.add(claim.turn(), plan.waits);
+                }
+            }
+            Err(refused) => {
+                if service.answer == Answer::Denied(refused.denial.why) {
+                    self.waiting.add(claim.turn(), refused.waits);
+                } else {
+                    self.waiting.wake(id);
+                }
+            }
+        }
+    }
+
+    /// Has a Service asked again, and reserves all that it would take: with half of it
+    /// reserved, two that need two families would take turns for ever.
+    fn call(&mut self, id: &ServiceId, plan: &Plan) {
+        let mut spaces = Vec::new();
+        for taken in &plan.takes {
+            let family = Family::of(*taken);
+            let joins = self.ledger.slots.contains_key(taken);
+            let Some(pool) = self.ledger.pool_of(*taken).filter(|_| !joins) else {
+                continue;
+            };
+            let supply = &mut self.ledger.pools[pool];
+            supply.spaces[index(family)].reserved += 1;
+            spaces.push(supply.key(family));
+        }
+        self.waiting.call(id, spaces, self.now);
+    }
+
+    /// Wakes those who wait for this address and could have it now, together, and
+    /// those who are denied for another reason now.
     fn serve_address(&mut self, address: IpAddr) {
         let slot = self.ledger.slots.get(&address);
         let key = slot.and_then(|slot| slot.members.first()?.key());
         let mut served: Vec<Arc<Claim>> = Vec::new();
         for (_, id) in self.waiting.for_address(address, key) {
-            let Some(claim) = self.services.get(&id).map(|s| s.claim.clone()) else {
+            let Some(service) = self.services.get(&id) else {
                 continue;
             };
-            let together = served
-                .iter()
-                .all(|other| claim.clash(other, true).is_none());
-            // Its own address changed: its companions let it have its way, perhaps.
-            let gets = match self.plan(&claim) {
-                Ok(plan) => plan.addresses.contains(&address),
-                Err(_) => false,
-            };
-            if together && gets {
-                self.waiting.wake(&id);
+            let claim = service.claim.clone();
+            if self
+                .plan(&claim)
+                .is_ok_and(|plan| plan.addresses.contains(&address))
+            {
+                if served
+                    .iter()
+                    .any(|other| claim.clash(other, true).is_some())
+                {
+                    continue;
+                }
                 served.push(claim);
             }
+            self.reconsider(&id);
         }
     }
 

@@ -121,7 +121,9 @@ impl Allocator {
             return Err(Box::new(draft.refused(current)));
         }
         self.resettle(claim, &mut draft);
-        draft.markers.extend(self.disputed(&claim.id));
+        draft
+            .markers
+            .extend(self.disputed(&claim.id, &draft.chosen));
         let chosen = claim
             .wanted()
             .iter()
@@ -155,7 +157,11 @@ impl Allocator {
         };
         let slot = self.ledger.slots.get(&address);
         match slot.and_then(|slot| slot.clash(claim, true)) {
-            Some((_, Clash::Key)) if requested.is_none() => return draft.need.push(family),
+            Some((_, Clash::Key)) if requested.is_none() => {
+                // If its companions leave before there is another, it can stay.
+                draft.waits.addresses.insert(address);
+                return draft.need.push(family);
+            }
             Some((other, clash)) => {
                 let (why, message) = describe(address, other, clash, "");
                 draft.waits.addresses.insert(address);
@@ -277,6 +283,9 @@ impl Allocator {
                 .iter()
                 .map(|pool| self.ledger.pools[*pool].key(family));
             draft.waits.spaces.extend(spaces);
+            if !targets.is_empty() {
+                draft.waits.key = claim.key().map(str::to_owned);
+            }
             draft.markers.push(Marker::OutsidePool {
                 address,
                 pool: from.map(|pool| self.ledger.pools[pool].name.to_string()),
@@ -404,33 +413,6 @@ impl Allocator {
             "no address pool that serves this Service has a free {family} address (exhausted: {}); released addresses rest for the pool's reuseAfter first",
             full.join(", ")
         )
-    }
-
-    /// What the Service must know of duplicates found in the status of Services.
-    fn disputed(&self, id: &ballast_provider::ServiceId) -> Vec<Marker> {
-        if self.disputes.is_empty() {
-            return Vec::new();
-        }
-        let Some(service) = self.services.get(id) else {
-            return Vec::new();
-        };
-        let lost = service
-            .lost
-            .iter()
-            .map(|(address, owner)| Marker::Duplicate {
-                address: *address,
-                other: owner.clone(),
-                kept: false,
-            });
-        let kept = service.addresses.iter().flat_map(|address| {
-            let losers = self.disputes.get(address).into_iter().flatten();
-            losers.map(|loser| Marker::Duplicate {
-                address: *address,
-                other: loser.clone(),
-                kept: true,
-            })
-        });
-        lost.chain(kept).collect()
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use ballast_provider::{Family, ServiceId};
 use jiff::{SignedDuration, Timestamp};
@@ -116,9 +117,11 @@ impl Waiting {
         self.by_space.keys()
     }
 
-    /// Who waits longest for a space.
-    pub(super) fn first_for(&self, space: &SpaceKey) -> Option<&ServiceId> {
-        Some(&self.by_space.get(space)?.first()?.1)
+    /// Who waits longest for a space, or longest after somebody.
+    pub(super) fn next_for(&self, space: &SpaceKey, after: Option<&Turn>) -> Option<&Turn> {
+        let turns = self.by_space.get(space)?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        turns.range((from, Bound::Unbounded)).next()
     }
 
     /// Who waits for an address, by name or by a share key it has, oldest first.

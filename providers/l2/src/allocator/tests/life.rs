@@ -261,3 +261,28 @@ fn messages_do_not_differ_from_retry_to_retry() {
     assert_eq!(allocator.allocate(claim("b", 0), at(4)), first);
     assert_eq!(allocator.allocate(claim("b", 0), at(50)), first);
 }
+
+#[test]
+fn memory_is_bounded_by_what_is_used_and_what_rests() {
+    let mut allocator = started(vec![resting(pool("a", 0, &["fd00::/64"]), 10)]);
+    let six = |n: i64| Claim {
+        families: vec![Family::V6],
+        ..claim(&format!("s{n}"), 0)
+    };
+    for n in 0..50 {
+        allocator.ask(&six(n), 0);
+    }
+    let mut given = BTreeSet::new();
+    for second in 1..5_000 {
+        let mut churned = allocator
+            .allocate(six(1_000), at(second))
+            .unwrap()
+            .addresses;
+        allocator.release(&id("s1000"), at(second));
+        given.extend(churned.pop());
+        // 50 used, 10 resting, as many remembered as are used and 64 more.
+        assert!(allocator.footprint() < 200, "{}", allocator.footprint());
+    }
+    // What is forgotten comes first again; before that every address had its turn.
+    assert!((100..200).contains(&given.len()), "{}", given.len());
+}

@@ -11,7 +11,7 @@ mod waiting;
 
 use std::time::Duration;
 
-use ballast_provider::{Protocol, ServiceId};
+use ballast_provider::{Family, Protocol, ServiceId};
 
 use super::*;
 use crate::claim::{Backend, FamilyPolicy};
@@ -126,7 +126,7 @@ pub(super) fn outcome(answer: &Result<Grant, Denial>) -> String {
             words.join(" ")
         }
         Err(denial) => {
-            let mut words = vec![denial.why.as_str().to_owned()];
+            let mut words = vec![format!("{:?}", denial.why)];
             words.extend(denial.keeps.iter().map(ToString::to_string));
             words.join(" ")
         }

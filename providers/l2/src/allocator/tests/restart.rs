@@ -75,16 +75,13 @@ fn shared_addresses_come_back_shared_as_far_as_the_rule_goes() {
         allocator.ask(&of("a", 1, 80), 1),
         "10.0.0.1 AddressDuplicate"
     );
-    // Which one c lost to: the one whose port it wanted; b knows as they share.
-    assert_eq!(
-        allocator.ask(&of("b", 2, 443), 1),
-        "10.0.0.1 AddressDuplicate"
-    );
+    // b and d have nothing to do with what c lost to a.
+    assert_eq!(allocator.ask(&of("b", 2, 443), 1), "10.0.0.1");
     assert_eq!(
         allocator.ask(&of("c", 3, 80), 1),
         "10.0.0.2 AddressDuplicate"
     );
-    assert_eq!(allocator.ask(&foreign(22), 1), "10.0.0.1 AddressDuplicate");
+    assert_eq!(allocator.ask(&foreign(22), 1), "10.0.0.1");
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! What the status of Services publishes, and what becomes of an address that two
+//! publish.
+//!
+//! Invariant: a dispute stands in `disputes` and in the loser's `lost`, or in neither;
+//! while it stands, the owner has the address and the loser has not. It ends when the
+//! loser's status does not name the address any more, when one of the two leaves, or
+//! when they come to share it; then the other one is asked again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ballast_provider::{Family, ServiceId};
+
+use super::{Allocator, Answer, Service};
+use crate::claim::Claim;
+use crate::verdict::Marker;
+
+/// By address: the owner and the Service that lost it.
+pub(super) type Disputes = BTreeMap<IpAddr, BTreeSet<(ServiceId, ServiceId)>>;
+
+// === impl Allocator ===
+
+impl Allocator {
+    /// Meets a Service: what its status publishes becomes its own, unless an older one
+    /// has it. The namespace rule of sharing is not asked: they share already.
+    pub(super) fn adopt(&mut self, claim: &Arc<Claim>) {
+        let mut service = Service {
+            claim: claim.clone(),
+            addresses: Vec::new(),
+            lost: Vec::new(),
+            answer: Answer::Nothing,
+        };
+        for address in &claim.recorded {
+            let family = Family::of(*address);
+            if service.addresses.iter().any(|a| Family::of(*a) == family) {
+                continue;
+            }
+            let slot = self.ledger.slots.get(address);
+            match slot.and_then(|slot| slot.clash(claim, true)) {
+                None => {
+                    self.ledger.occupy(*address, claim);
+                    service.addresses.push(*address);
+                }
+                Some((owner, _)) => {
+                    let owner = owner.id.clone();
+                    self.waiting.wake(&owner);
+                    let disputes = self.disputes.entry(*address).or_default();
+                    disputes.insert((owner.clone(), claim.id.clone()));
+                    service.lost.push((*address, owner));
+                }
+            }
+        }
+        self.services.insert(claim.id.clone(), service);
+    }
+
+    /// Ends the disputes this Service lost, as far as they are over.
+    pub(super) fn end_lost(&mut self, claim: &Claim) {
+        if self.disputes.is_empty() {
+            return;
+        }
+        let Some(service) = self.services.get_mut(&claim.id) else {
+            return;
+        };
+        let stands = |(address, _): &(IpAddr, ServiceId)| {
+            claim.recorded.contains(address) && !service.addresses.contains(address)
+        };
+        let (lost, over) = service.lost.iter().cloned().partition(stands);
+        service.lost = lost;
+        for (address, owner) in over {
+            self.end_dispute(address, &owner, &claim.id);
+        }
+    }
+
+    /// Ends the disputes about an address that its owner has left.
+    pub(super) fn end_kept(&mut self, address: IpAddr, owner: &ServiceId) {
+        let disputes = self.disputes.get(&address).into_iter().flatten();
+        let kept = disputes.filter(|(keeper, _)| keeper == owner);
+        let losers: Vec<ServiceId> = kept.map(|(_, loser)| loser.clone()).collect();
+        for loser in losers {
+            self.end_dispute(address, owner, &loser);
+        }
+    }
+
+    /// Ends one dispute; both that are still there are asked again.
+    pub(super) fn end_dispute(&mut self, address: IpAddr, owner: &ServiceId, loser: &ServiceId) {
+        if let Some(disputes) = self.disputes.get_mut(&address) {
+            disputes.remove(&(owner.clone(), loser.clone()));
+            if disputes.is_empty() {
+                self.disputes.remove(&address);
+            }
+        }
+        if self.addresses(owner).contains(&address) {
+            self.waiting.wake(owner);
+        }
+        if let Some(service) = self.services.get_mut(loser) {
+            let before = service.lost.len();
+            service.lost.retain(|(a, o)| *a != address || o != owner);
+            if service.lost.len() < before {
+                self.waiting.wake(loser);
+            }
+        }
+    }
+
+    /// What the Service must be told of its disputes.
+    pub(super) fn disputed(&self, id: &ServiceId, chosen: &[Option<IpAddr>; 2]) -> Vec<Marker> {
+        if self.disputes.is_empty() {
+            return Vec::new();
+        }
+        let lost = self.services.get(id).into_iter().flat_map(|s| &s.lost);
+        let lost = lost.filter(|(address, _)| !chosen.contains(&Some(*address)));
+        let lost = lost.map(|(address, owner)| Marker::Duplicate {
+            address: *address,
+            other: owner.clone(),
+            kept: false,
+        });
+        let kept = chosen.iter().flatten().flat_map(|address| {
+            let disputes = self.disputes.get(address).into_iter().flatten();
+            let own = disputes.filter(|(owner, _)| owner == id);
+            own.map(|(_, loser)| Marker::Duplicate {
+                address: *address,
+                other: loser.clone(),
+                kept: true,
+            })
+        });
+        lost.chain(kept).collect()
+    }
+}
