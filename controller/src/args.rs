@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ballast_l2::Addresses;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::backoff::Backoff;
@@ -198,6 +199,7 @@ impl ControllerArgs {
             retry_period,
         };
         let identity = identity.unwrap_or_else(host_name);
+        let addresses = Arc::new(Addresses::default());
         Ok(Options {
             scope: if classes.is_empty() {
                 Scope::All
@@ -212,8 +214,10 @@ impl ControllerArgs {
             admin: admin_address,
             factory: Arc::new(Providers {
                 mock_token: mock_token_file.as_deref().map(read_token).transpose()?,
+                addresses: Arc::clone(&addresses),
                 simulate,
             }),
+            addresses,
         })
     }
 }

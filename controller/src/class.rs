@@ -16,7 +16,7 @@ use ballast_provider::{Provider, Removal};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 
-use crate::view::{ServiceView, version};
+use crate::view::{ServiceView, created, version};
 
 /// The finalizer that a class carries while Services use it.
 pub const IN_USE_FINALIZER: &str = "ballast.dev/in-use";
@@ -124,10 +124,7 @@ impl ClassView {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             version: version(meta),
-            created: meta
-                .creation_timestamp
-                .as_ref()
-                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            created: created(meta),
             deleting: meta.deletion_timestamp.is_some(),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
             default: spec.is_some_and(|spec| spec.default),
@@ -176,8 +173,8 @@ impl ClassView {
         match &self.provider {
             Err(message) => Some(message.clone()),
             Ok(settings) => match settings.kind() {
-                ProviderKind::Mock => None,
-                kind => Some(format!(
+                ProviderKind::L2 | ProviderKind::Mock => None,
+                kind @ ProviderKind::Aws => Some(format!(
                     "spec.{}: this build of Ballast has no such provider",
                     kind.as_str()
                 )),

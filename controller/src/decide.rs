@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use ballast_provider::{
-    Balancer, Family, Key, LoadBalancer, Member, Provider, Reason, Refusal, Removal,
+    Balancer, Family, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal,
 };
 
 use crate::class::{ClassView, Classes, Instance};
 use crate::group::group;
 use crate::ledger::Ledger;
+use crate::namespaces::{self, Namespaces};
 use crate::view::ServiceView;
 
 /// One step for one Service.
@@ -76,6 +77,8 @@ pub struct World<'a> {
     pub classes: &'a Classes,
     /// Who has a place where.
     pub ledger: &'a Ledger,
+    /// Labels of namespaces, for what places a Service.
+    pub namespaces: &'a Namespaces,
     /// Every Service; only asked where others matter (quota, sharing).
     pub services: &'a dyn Fn() -> Vec<Arc<ServiceView>>,
 }
@@ -190,7 +193,7 @@ fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Option<Keep> {
     let accepted = accepted_before(service)?;
     let balancer = Balancer {
         key: provider.key(&accepted),
-        members: vec![member(service, &accepted)],
+        members: vec![member(service, &accepted, world.namespaces)],
     };
     let keeps = balancer.key.0 == service.id.uid
         && service.is_held_by(class)
@@ -328,7 +331,7 @@ fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_
     };
     let alone = Balancer {
         key: provider.key(wanted),
-        members: vec![member(service, wanted)],
+        members: vec![member(service, wanted, world.namespaces)],
     };
     provider.validate(&alone).is_ok()
 }
@@ -355,13 +358,17 @@ fn balancer(
     if key.0 == service.id.uid {
         return Ok(Balancer {
             key,
-            members: vec![member(service, wanted)],
+            members: vec![member(service, wanted, world.namespaces)],
         });
     }
     let sharers = sharers(service, &key, class, provider, world);
-    group(&key, service, &sharers, |other| {
-        world.ledger.has(&other.id, class)
-    })
+    group(
+        &key,
+        service,
+        &sharers,
+        |other| world.ledger.has(&other.id, class),
+        |other, wanted| member(other, wanted, world.namespaces),
+    )
 }
 
 /// The other Services whose load balancers have the same key.
@@ -382,10 +389,14 @@ fn sharers(
 }
 
 /// A Service as a member of a balancer.
-pub fn member(service: &ServiceView, wanted: &LoadBalancer) -> Member {
+pub fn member(service: &ServiceView, wanted: &LoadBalancer, namespaces: &Namespaces) -> Member {
     Member {
         load_balancer: wanted.clone(),
         recorded: service.addresses(),
+        placement: Placement {
+            namespace_labels: namespaces::labels(namespaces, &service.id.namespace),
+            ..service.placement.clone()
+        },
     }
 }
 

@@ -53,10 +53,7 @@ pub(crate) fn ingress(ip: &str, port: u16) -> Ingress {
 }
 
 pub(crate) fn programmed(ip: &str) -> Observed {
-    Observed {
-        ingress: vec![ingress(ip, 80)],
-        state: State::Programmed,
-    }
+    Observed::new(vec![ingress(ip, 80)], State::Programmed)
 }
 
 pub(crate) fn condition(kind: &str, status: &str, reason: Reason, message: &str) -> ConditionView {
@@ -93,6 +90,7 @@ impl ServiceView {
                 requested_addresses: vec![],
                 share_key: None,
             })),
+            placement: ballast_provider::Placement::default(),
             accepted_before: None,
             unknown_annotations: vec![],
             ingress: vec![],

@@ -6,18 +6,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ballast_provider::{Balancer, Key, Protocol, Reason, Refusal};
+use ballast_provider::{Balancer, Key, LoadBalancer, Member, Protocol, Reason, Refusal};
 
-use crate::decide::member;
 use crate::view::ServiceView;
 
 /// The balancer of `service` with those of `sharers` that have a right to be on it;
-/// refused if `service` itself has not. `placed` tells who already is on it.
+/// refused if `service` itself has not. `placed` tells who already is on it, `member` makes
+/// one of a Service.
 pub fn group(
     key: &Key,
     service: &ServiceView,
     sharers: &[Arc<ServiceView>],
     placed: impl Fn(&ServiceView) -> bool,
+    member: impl Fn(&ServiceView, &LoadBalancer) -> Member,
 ) -> Result<Balancer, Refusal> {
     let mut all: Vec<&ServiceView> = sharers.iter().map(Arc::as_ref).collect();
     all.push(service);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ballast_provider::{
-    Balancer, Key, Observed, Provider, ProviderError, Released, Removal, ServiceId, State,
+    Balancer, Key, Observed, Provider, ProviderError, Record, Released, Removal, ServiceId, State,
     TargetSet,
 };
 use jiff::Timestamp;
@@ -65,12 +65,22 @@ pub enum Outcome {
     Ensured,
     /// All gone.
     Released,
-    /// Waits for the user, the class or the provider to change; they wake it.
+    /// Waits for the user, the class or another Service to change; they wake it.
     Waiting,
+    /// Waits for the provider, which alone knows when there is news.
+    Parked,
     /// Look again after this time; no failure.
     Pending(Duration),
     /// It failed; back off.
     Failed,
+}
+
+/// A Service with the class that serves it.
+#[derive(Clone, Copy)]
+struct Served<'a> {
+    service: &'a ServiceView,
+    class: &'a str,
+    record: Record,
 }
 
 /// One lock per key while it is in use.
@@ -88,7 +98,7 @@ impl Outcome {
             Self::Ignored => "ignored",
             Self::Ensured => "ensured",
             Self::Released => "released",
-            Self::Waiting => "waiting",
+            Self::Waiting | Self::Parked => "waiting",
             Self::Pending(_) => "pending",
             Self::Failed => "failed",
         }
@@ -100,7 +110,7 @@ impl Outcome {
         let urgency = |outcome: Self| match outcome {
             Self::Ignored => 0,
             Self::Ensured => 1,
-            Self::Waiting => 2,
+            Self::Waiting | Self::Parked => 2,
             Self::Released => 3,
             Self::Pending(_) => 4,
             Self::Failed => 5,
@@ -182,7 +192,10 @@ impl Performer {
         }
         match in_time(keep.provider.ensure(&keep.balancer)).await {
             Ok(_) => Outcome::Waiting,
-            Err(error) => self.provider_failed(&service.id, &keep.class, &error),
+            Err(error) => {
+                let record = keep.provider.record();
+                self.provider_failed(&service.id, &keep.class, &error, record)
+            }
         }
     }
 
@@ -207,10 +220,13 @@ impl Performer {
     ) -> Outcome {
         let now = Timestamp::now();
         let mut service = service.clone();
-        if let Some(patch) = status::finalizer_patch(&service, class, now) {
+        // A Service without a class carries the standard finalizer, whoever serves it.
+        let held = provider.record() == Record::Cloud || service.class.is_none();
+        if let Some(patch) = status::finalizer_patch(&service, class, now).filter(|_| held) {
             match self.write(&service, "finalizer", &patch).await {
-                Ok(Written::Version(_)) => {
+                Ok(Written::Version(version)) => {
                     service = Desired::provisioning(&service, class).applied_to(&service, now);
+                    service.version = version;
                 }
                 written => return settle(&written, Outcome::Waiting),
             }
@@ -224,24 +240,36 @@ impl Performer {
                 let Some((_, observed)) = all.into_iter().find(|(id, _)| *id == service.id) else {
                     let silent =
                         ProviderError::transient("the provider did not report this Service");
-                    return self.failed(&service, class, &silent).await;
+                    return self
+                        .failed(&service, class, &silent, provider.record())
+                        .await;
                 };
-                self.observed(&service, class, &observed, began).await
+                let served = Served {
+                    service: &service,
+                    class,
+                    record: provider.record(),
+                };
+                self.observed(&served, &observed, began).await
             }
-            Err(error) => self.failed(&service, class, &error).await,
+            Err(error) => {
+                self.failed(&service, class, &error, provider.record())
+                    .await
+            }
         }
     }
 
-    async fn observed(
-        &self,
-        service: &ServiceView,
-        class: &str,
-        observed: &Observed,
-        began: Instant,
-    ) -> Outcome {
+    async fn observed(&self, served: &Served<'_>, observed: &Observed, began: Instant) -> Outcome {
+        let Served {
+            service,
+            class,
+            record,
+        } = *served;
         let no_targets = self.targets.borrow().is_empty();
         let desired = Desired::observed(service, class, observed, no_targets);
-        match self.publish(service, &desired).await {
+        // Two leaders for a moment, or a stale store: an address must not be claimed over
+        // a version that nobody here has seen.
+        let over = (record == Record::Status && desired.claims(service)).then_some(service.version);
+        match self.publish_over(service, &desired, over).await {
             Ok(Written::Version(_)) => {}
             written => return settle(&written, Outcome::Waiting),
         }
@@ -254,6 +282,9 @@ impl Performer {
                 self.ledger.finished(&service.id, class);
                 Outcome::Ensured
             }
+            State::Pending {
+                retry_after: None, ..
+            } if record == Record::Status => Outcome::Parked,
             State::Pending { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SAFETY_RETRY);
                 Outcome::Pending(self.slow(service, class, began, Event::Ensuring, wait))
@@ -261,8 +292,14 @@ impl Performer {
         }
     }
 
-    async fn failed(&self, service: &ServiceView, class: &str, error: &ProviderError) -> Outcome {
-        let outcome = self.provider_failed(&service.id, class, error);
+    async fn failed(
+        &self,
+        service: &ServiceView,
+        class: &str,
+        error: &ProviderError,
+        record: Record,
+    ) -> Outcome {
+        let outcome = self.provider_failed(&service.id, class, error, record);
         let desired = Desired::failed(service, class, error);
         match self.publish(service, &desired).await {
             Err(error) => settle(&Err(error), Outcome::Failed),
@@ -288,8 +325,11 @@ impl Performer {
         let began = self.ledger.began(&service.id, class, Instant::now());
         match in_time(provider.release(&service.id, removal)).await {
             Ok(Released::Gone) => {
-                let patch = status::released_patch(service, class);
-                match self.write(service, "release", &patch).await {
+                let written = match status::released_patch(service, class) {
+                    Some(patch) => self.write(service, "release", &patch).await,
+                    None => Ok(Written::Version(service.version)),
+                };
+                match written {
                     Ok(Written::Version(_)) => {
                         self.recorder.event(&service.id, Event::Deleted);
                         info!(service = %service.id, class, "released");
@@ -303,7 +343,7 @@ impl Performer {
             Ok(Released::InProgress { retry_after }) => {
                 Outcome::Pending(self.slow(service, class, began, Event::Deleting, retry_after))
             }
-            Err(error) => self.failed(service, class, &error).await,
+            Err(error) => self.failed(service, class, &error, provider.record()).await,
         }
     }
 
@@ -343,15 +383,22 @@ impl Performer {
                 Outcome::Released
             }
             Ok(Released::InProgress { retry_after }) => Outcome::Pending(retry_after),
-            Err(error) => self.provider_failed(&entry.id, &entry.class, &error),
+            Err(error) => self.provider_failed(&entry.id, &entry.class, &error, provider.record()),
         }
     }
 
     /// Counts and logs a failed call; says when to try again.
-    fn provider_failed(&self, id: &ServiceId, class: &str, error: &ProviderError) -> Outcome {
+    fn provider_failed(
+        &self,
+        id: &ServiceId,
+        class: &str,
+        error: &ProviderError,
+        record: Record,
+    ) -> Outcome {
         self.metrics.provider_error(class, error.reason().as_str());
         warn!(service = %id, class, reason = %error.reason(), %error, "provider call failed");
         match error {
+            ProviderError::Refused(_) if record == Record::Status => Outcome::Parked,
             ProviderError::Refused(_) => Outcome::Waiting,
             ProviderError::Throttled { retry_after } => Outcome::Pending(*retry_after),
             ProviderError::Transient { .. } => Outcome::Failed,
@@ -383,9 +430,22 @@ impl Performer {
         service: &ServiceView,
         desired: &Desired,
     ) -> Result<Written, WriteError> {
-        let Some(patch) = status::patch(service, desired, Timestamp::now()) else {
+        self.publish_over(service, desired, None).await
+    }
+
+    /// Like [`Performer::publish`], but only over this version.
+    async fn publish_over(
+        &self,
+        service: &ServiceView,
+        desired: &Desired,
+        version: Option<u64>,
+    ) -> Result<Written, WriteError> {
+        let Some(mut patch) = status::patch(service, desired, Timestamp::now()) else {
             return Ok(Written::Version(service.version));
         };
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = version.to_string().into();
+        }
         let written = self.write(service, "status", &patch).await?;
         if let (Written::Version(_), Some(event)) = (written, transition_event(service, desired)) {
             self.recorder.event(&service.id, event);
@@ -428,7 +488,7 @@ async fn in_time<T>(
 fn settle(written: &Result<Written, WriteError>, outcome: Outcome) -> Outcome {
     match written {
         Ok(Written::Version(_)) => outcome,
-        Ok(Written::Gone) => Outcome::Waiting,
+        Ok(Written::Gone) | Err(WriteError::Conflict) => Outcome::Waiting,
         Err(_) => Outcome::Failed,
     }
 }

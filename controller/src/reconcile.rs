@@ -5,13 +5,16 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use ballast_l2::Addresses;
 use tracing::{Instrument, debug, info_span};
 
 use crate::board::Board;
 use crate::class::Classes;
 use crate::decide::{World, decide};
 use crate::ledger::Entry;
+use crate::namespaces::Namespaces;
 use crate::perform::{Outcome, Performer};
+use crate::pools::Strangers;
 use crate::queue::Queue;
 use crate::store::Store;
 use crate::view::{Name, ServiceView};
@@ -20,6 +23,12 @@ use crate::view::{Name, ServiceView};
 pub struct Reconciler {
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
+    /// Labels of namespaces, as watched.
+    pub namespaces: Arc<Namespaces>,
+    /// Who has which address of the pools.
+    pub addresses: Arc<Addresses>,
+    /// Addresses of Services that are not ours to place.
+    pub strangers: Strangers,
     /// The classes, as posted.
     pub board: Board,
     /// Does what is decided.
@@ -62,9 +71,11 @@ impl Reconciler {
                 self.queue.forget(name);
                 self.queue.add_after(name.clone(), wait);
             }
-            Outcome::Ignored | Outcome::Ensured | Outcome::Released | Outcome::Waiting => {
-                self.queue.forget(name);
-            }
+            Outcome::Ignored
+            | Outcome::Ensured
+            | Outcome::Released
+            | Outcome::Waiting
+            | Outcome::Parked => self.queue.forget(name),
         }
         self.waiting.note(name, outcome == Outcome::Waiting);
         if self.performer.ledger.releases() != releases {
@@ -80,6 +91,8 @@ impl Reconciler {
         let ledger = &self.performer.ledger;
         let classes = self.board.snapshot();
         let service = self.services.get(name);
+        self.strangers
+            .note(&self.addresses, name, service.as_deref(), &classes);
         let uid = service.as_ref().map(|service| service.id.uid.as_str());
         let mut absent = Outcome::Ignored;
         for entry in ledger.left_behind(name, uid) {
@@ -99,6 +112,7 @@ impl Reconciler {
             &World {
                 classes: &classes,
                 ledger,
+                namespaces: &self.namespaces,
                 services: &|| self.services.all(),
             },
         );

@@ -7,14 +7,16 @@
 //! fresh process is the one state that is known to be right.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use ballast_l2::{Addresses, Inventory};
 use ballast_provider::TargetSet;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
@@ -33,7 +35,9 @@ use crate::instance::{self, Factory};
 use crate::lease::{Config, Election, Ended, Fence, KubeLease, Leadership};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::namespaces::Namespaces;
 use crate::perform::{KeyLocks, Performer};
+use crate::pools::{self, PoolKeeper, Pools, Strangers};
 use crate::queue::Queue;
 use crate::reconcile::{Reconciler, Waiting};
 use crate::recorder::{self, Recorder};
@@ -67,6 +71,8 @@ pub struct Options {
     pub admin: SocketAddr,
     /// Builds providers.
     pub factory: Arc<dyn Factory>,
+    /// Who has which address of the pools; what the factory's `l2` classes use.
+    pub addresses: Arc<Addresses>,
 }
 
 /// How a run ended.
@@ -84,8 +90,12 @@ struct Shared {
     services: Arc<Store<Name, ServiceView>>,
     board: Board,
     queue: Queue<Name>,
+    pools: Arc<Pools>,
+    namespaces: Arc<Namespaces>,
+    addresses: Arc<Addresses>,
     ledger: Arc<Ledger>,
     targets: watch::Receiver<TargetSet>,
+    node_addresses: watch::Receiver<BTreeSet<IpAddr>>,
     leads: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     health: Health,
@@ -187,13 +197,18 @@ async fn follow(
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
     let (targets_sender, targets) = watch::channel(TargetSet::Nodes(BTreeSet::new()));
+    let (nodes_sender, node_addresses) = watch::channel(BTreeSet::new());
     let shared = Shared {
         client: client.clone(),
         services: Arc::default(),
         board: Board::new(options.scope.clone()),
         queue: Queue::new(options.backoff),
+        pools: Arc::default(),
+        namespaces: Arc::default(),
+        addresses: Arc::clone(&options.addresses),
         ledger: Arc::default(),
         targets,
+        node_addresses,
         leads: Arc::default(),
         metrics,
         health: Health::default(),
@@ -230,6 +245,7 @@ async fn follow(
     let nodes = watches::nodes(
         client.clone(),
         targets_sender,
+        nodes_sender,
         gate("the list of Nodes"),
         metrics(),
     );
@@ -241,7 +257,23 @@ async fn follow(
         ),
         metrics(),
     );
+    let pools = watches::pools(
+        client.clone(),
+        Arc::clone(&shared.pools),
+        gate("the list of AddressPools (is the CRD installed? ballast crds | kubectl apply -f -)"),
+        metrics(),
+    );
+    let namespaces = watches::namespaces(
+        client.clone(),
+        Arc::clone(&shared.namespaces),
+        Arc::clone(&shared.services),
+        shared.queue.clone(),
+        gate("the list of Namespaces"),
+        metrics(),
+    );
     let services = services.run(client.clone(), service_gate);
+    tasks.spawn(ends("pools", pools));
+    tasks.spawn(ends("namespaces", namespaces));
     tasks.spawn(ends("services", services));
     tasks.spawn(ends("nodes", nodes));
     tasks.spawn(ends("classes", classes));
@@ -284,6 +316,9 @@ async fn lead(
     let services = Arc::clone(&shared.services);
     let reconciler = Arc::new(Reconciler {
         services: Arc::clone(&services),
+        namespaces: Arc::clone(&shared.namespaces),
+        addresses: Arc::clone(&shared.addresses),
+        strangers: Strangers::default(),
         board: shared.board.clone(),
         performer: performer(shared, &writer, recorder, &class_wanted),
         queue: shared.queue.clone(),
@@ -298,7 +333,15 @@ async fn lead(
         ledger: Arc::clone(&shared.ledger),
         targets: shared.targets.clone(),
         metrics: Arc::clone(&shared.metrics),
-        fence,
+        fence: fence.clone(),
+    };
+    let keeper = PoolKeeper {
+        addresses: Arc::clone(&shared.addresses),
+        pools: Arc::clone(&shared.pools),
+        nodes: shared.node_addresses.clone(),
+        queue: shared.queue.clone(),
+        writer: writer.clone(),
+        metrics: Arc::clone(&shared.metrics),
     };
     let class_status = ClassStatus {
         board: shared.board.clone(),
@@ -314,11 +357,14 @@ async fn lead(
         shared.board.clone(),
         shared.client.clone(),
     );
+    let shelves = (Arc::clone(&shared.pools), shared.node_addresses.clone());
+    let led_before = fence.epoch() > Some(0);
     shared.leads.store(true, Ordering::Release);
     tasks.spawn(async move {
         health.opened().await;
         prime(&ledger, &reconciler.services, &board);
-        for name in reconciler.services.keys() {
+        open(&shelves, &reconciler, led_before);
+        for name in oldest_first(&reconciler.services) {
             reconciler.queue.add(name);
         }
         let mut team: JoinSet<()> = JoinSet::new();
@@ -327,6 +373,7 @@ async fn lead(
         }
         team.spawn(instance::run(context));
         team.spawn(class_status.run());
+        team.spawn(keeper.run());
         team.spawn(contender::run(client, board));
         match team.join_next().await {
             // Workers end when the queue is closed, which is the orderly end.
@@ -367,6 +414,35 @@ fn prime(ledger: &Ledger, services: &Store<Name, ServiceView>, board: &Board) {
             ledger.record(&service.id, class);
         }
     }
+}
+
+/// Addresses are given from here on: all Services and pools are listed.
+fn open(
+    (pools, nodes): &(Arc<Pools>, watch::Receiver<BTreeSet<IpAddr>>),
+    reconciler: &Reconciler,
+    led_before: bool,
+) {
+    let now = Timestamp::now();
+    let (inventory, served) = pools::inventory(
+        &reconciler.services.all(),
+        &reconciler.board.snapshot(),
+        &reconciler.namespaces,
+    );
+    let inventory = Inventory {
+        pools: pools.readable(),
+        skipped: nodes.borrow().clone(),
+        // What the one before released in its last moments is not written anywhere.
+        predecessor: led_before.then_some(now),
+        ..inventory
+    };
+    reconciler.addresses.open(inventory, served, now);
+}
+
+/// Where there is not enough for all, the older Services come first.
+fn oldest_first(services: &Store<Name, ServiceView>) -> Vec<Name> {
+    let mut all = services.all();
+    all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    all.iter().map(|service| Name::from(&service.id)).collect()
 }
 
 /// The cluster's identity in tags: the UID of a namespace that nobody can delete.

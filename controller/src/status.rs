@@ -57,11 +57,7 @@ impl Desired {
     /// A refusal says why; what the Service has stays, and so does what is said of it.
     pub fn refused(refusal: &Refusal) -> Self {
         Self {
-            accepted: Some(Condition {
-                status: "False",
-                reason: refusal.reason,
-                message: refusal.message.clone(),
-            }),
+            accepted: Some(refused(refusal)),
             ..Self::default()
         }
     }
@@ -117,8 +113,12 @@ impl Desired {
                 message: message.clone(),
             },
         };
+        let accepted = match &observed.objection {
+            Some(objection) => refused(objection),
+            None => remarked(accepted(service, class), &observed.remarks),
+        };
         Self {
-            accepted: Some(accepted(service, class)),
+            accepted: Some(accepted),
             programmed: Some(programmed),
             ingress: (!observed.ingress.is_empty()).then(|| observed.ingress.clone()),
         }
@@ -172,6 +172,11 @@ impl Desired {
             .filter_map(|(kind, condition)| Some((kind, condition.as_ref()?)))
     }
 
+    /// Whether it would publish other addresses than the Service does.
+    pub fn claims(&self, service: &ServiceView) -> bool {
+        self.difference(service).ingress.is_some()
+    }
+
     /// What of it differs from what the Service says now.
     fn difference(&self, service: &ServiceView) -> Self {
         let differs = |kind: &str, condition: &Condition| {
@@ -218,6 +223,22 @@ fn accepted(service: &ServiceView, class: &str) -> Condition {
         reason: Reason::Accepted,
         message,
     }
+}
+
+fn refused(refusal: &Refusal) -> Condition {
+    Condition {
+        status: "False",
+        reason: refusal.reason,
+        message: refusal.message.clone(),
+    }
+}
+
+fn remarked(mut condition: Condition, remarks: &[String]) -> Condition {
+    for remark in remarks {
+        condition.message.push_str("; ");
+        condition.message.push_str(remark);
+    }
+    condition
 }
 
 // === impl Condition ===
@@ -278,21 +299,29 @@ pub fn patch(service: &ServiceView, desired: &Desired, now: Timestamp) -> Option
 }
 
 /// The patch after a release: finalizers off, and our conditions where the object stays.
-pub fn released_patch(service: &ServiceView, class: &str) -> Value {
-    let mut finalizers = vec![class_key(class)];
+/// `None` if neither is there.
+pub fn released_patch(service: &ServiceView, class: &str) -> Option<Value> {
+    let mut finalizers = Vec::new();
+    if service.is_held_by(class) {
+        finalizers.push(class_key(class));
+    }
     // Another controller's, if the Service wants a class-less load balancer by now.
     let standard_is_ours = service.deleting || !service.wants || service.class.is_some();
     if service.standard_finalizer && standard_is_ours {
         finalizers.push(STANDARD_FINALIZER.to_owned());
     }
-    let mut patch = json!({"metadata": {
-        "uid": service.id.uid,
-        "$deleteFromPrimitiveList/finalizers": finalizers,
-    }});
-    if !service.deleting && !service.conditions.is_empty() {
+    let conditions = !service.deleting && !service.conditions.is_empty();
+    if finalizers.is_empty() && !conditions {
+        return None;
+    }
+    let mut patch = json!({"metadata": {"uid": service.id.uid}});
+    if !finalizers.is_empty() {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
+    }
+    if conditions {
         patch["status"] = json!({"conditions": dropped_conditions(service)});
     }
-    patch
+    Some(patch)
 }
 
 /// The patch that takes our conditions off a Service that is not ours any more.
@@ -370,7 +399,7 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
             (!was || difference.ingress.is_some()).then_some(Event::Ensured)
         }
         (_, Reason::NoEligibleNodes) => difference.programmed.map(|_| Event::Unavailable),
-        (_, Reason::Provisioning | Reason::Releasing) => None,
+        (_, Reason::Provisioning | Reason::Releasing | Reason::NotAnnounced) => None,
         ("False" | "Unknown", _) => difference.programmed.map(|condition| {
             let doing = if service.wants && !service.deleting {
                 "ensure"

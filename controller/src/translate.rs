@@ -6,14 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ballast_crds::GROUP;
 use ballast_provider::{
-    Affinity, Family, Ingress, Listener, LoadBalancer, PortStatus, Protocol, Reason, Refusal,
-    ServiceId, TrafficPolicy,
+    Affinity, Family, FamilyPolicy, Ingress, Listener, LoadBalancer, Placement, PortStatus,
+    Protocol, Reason, Refusal, ServiceId, TrafficPolicy,
 };
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::view::created;
 
 type Annotations = BTreeMap<String, String>;
 
@@ -28,10 +32,9 @@ pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source
 /// What users of `MetalLB` already have.
 const METALLB_ADDRESSES: &str = "metallb.io/loadBalancerIPs";
 const METALLB_SHARE_KEY: &str = "metallb.io/allow-shared-ip";
+const METALLB_POOL: &str = "metallb.io/address-pool";
 
 const KNOWN: [&str; 3] = [ADDRESSES, SHARE_KEY, ADDRESS_POOL];
-/// Known, and of no use yet: the providers that will use them are not built in.
-const UNUSED: [&str; 2] = [SHARE_KEY, ADDRESS_POOL];
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
 /// What the Service asks for, or why that cannot be.
@@ -42,7 +45,7 @@ pub fn load_balancer(
 ) -> Result<LoadBalancer, Refusal> {
     let families = families(spec);
     Ok(LoadBalancer {
-        listeners: listeners(id, spec)?,
+        listeners: listeners(spec)?,
         traffic_policy: traffic_policy(spec)?,
         affinity: affinity(spec),
         source_ranges: source_ranges(spec, annotations)?,
@@ -52,6 +55,34 @@ pub fn load_balancer(
         families,
         id: id.clone(),
     })
+}
+
+/// What decides which pool serves the Service; the labels of its namespace are not known here.
+pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
+    let nothing = Annotations::new();
+    let annotations = meta.annotations.as_ref().unwrap_or(&nothing);
+    let selector = spec.selector.iter().flatten();
+    let selector: Vec<String> = selector
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    Placement {
+        created: created(meta),
+        family_policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
+            Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
+            _ => FamilyPolicy::SingleStack,
+        },
+        pool: first(annotations, &[ADDRESS_POOL, METALLB_POOL]).map(|(_, pool)| pool.to_owned()),
+        endpoints: if selector.is_empty() {
+            format!("service {}", meta.name.as_deref().unwrap_or_default())
+        } else {
+            // Endpoints are of one namespace.
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            format!("{namespace}: {}", selector.join(","))
+        },
+        labels: Arc::new(meta.labels.clone().unwrap_or_default()),
+        namespace_labels: Arc::default(),
+    }
 }
 
 /// The part of a refused Service that was accepted before: the ports that it publishes.
@@ -83,42 +114,20 @@ pub fn unknown_annotations(annotations: &Annotations) -> Vec<String> {
             key.strip_prefix(GROUP)
                 .is_some_and(|rest| rest.starts_with('/'))
         })
-        .filter(|key| !KNOWN.contains(&key.as_str()) || UNUSED.contains(&key.as_str()))
+        .filter(|key| !KNOWN.contains(&key.as_str()))
         .map(|key| match nearest(key) {
-            Some(known) if known == key => format!("{key} (no provider of this build uses it)"),
             Some(known) => format!("{key} (did you mean {known}?)"),
             None => key.clone(),
         })
         .collect()
 }
 
-fn listeners(id: &ServiceId, spec: &ServiceSpec) -> Result<Vec<Listener>, Refusal> {
+fn listeners(spec: &ServiceSpec) -> Result<Vec<Listener>, Refusal> {
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let listeners: Result<Vec<Listener>, Refusal> = ports
-        .iter()
-        .enumerate()
+    let listeners = ports.iter().enumerate();
+    listeners
         .map(|(index, port)| listener(index, port))
-        .collect();
-    let listeners = listeners?;
-    let missing: Vec<String> = listeners
-        .iter()
-        .filter(|listener| listener.node_port == 0)
-        .map(|listener| format!("{}/{}", listener.port, listener.protocol))
-        .collect();
-    if missing.is_empty() {
-        return Ok(listeners);
-    }
-    let ServiceId {
-        namespace, name, ..
-    } = id;
-    Err(Refusal::new(
-        Reason::NodePortsMissing,
-        format!(
-            "no node port for {}: traffic reaches the nodes through node ports. Switch them on: kubectl patch service {name} -n {namespace} \
-             -p '{{\"spec\":{{\"allocateLoadBalancerNodePorts\":true}}}}'",
-            missing.join(", ")
-        ),
-    ))
+        .collect()
 }
 
 fn listener(index: usize, port: &ServicePort) -> Result<Listener, Refusal> {

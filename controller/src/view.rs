@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use ballast_crds::{GROUP, class_of_key};
 use ballast_provider::{
-    Address, Ingress, IpMode, LoadBalancer, PortStatus, Protocol, Refusal, ServiceId, Target,
+    Address, Ingress, IpMode, LoadBalancer, Placement, PortStatus, Protocol, Refusal, ServiceId,
+    Target,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -53,6 +54,8 @@ pub struct ServiceView {
     pub standard_finalizer: bool,
     /// What it asks for, or why that cannot be; `None` unless it could be ours.
     pub load_balancer: Option<Result<LoadBalancer, Refusal>>,
+    /// What decides which pool serves it.
+    pub placement: Placement,
     /// Of a refused one: the part that was accepted before and is published still.
     pub accepted_before: Option<Box<LoadBalancer>>,
     /// Keys of our annotation families that mean nothing, with the nearest that does.
@@ -166,10 +169,12 @@ impl ServiceView {
                 Vec::new()
             },
             version: version(meta),
-            created: meta
-                .creation_timestamp
-                .as_ref()
-                .map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            placement: if could_be_ours {
+                translate::placement(meta, spec)
+            } else {
+                Placement::default()
+            },
+            created: created(meta),
             deleting: meta.deletion_timestamp.is_some(),
             standard_finalizer: finalizers
                 .iter()
@@ -199,6 +204,12 @@ impl ServiceView {
     pub fn is_held_by(&self, class: &str) -> bool {
         self.held_by.iter().any(|held| held == class)
     }
+}
+
+/// `metadata.creationTimestamp`
+pub fn created(meta: &ObjectMeta) -> Timestamp {
+    let created = meta.creation_timestamp.as_ref();
+    created.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
 /// `metadata.resourceVersion` as a number; 0 where a server does not use numbers.

@@ -5,15 +5,17 @@
 //! targets, classes go to the board. Errors are retried by the watcher with back-off;
 //! they are counted, and the readiness gate says what is missing until the first list.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ballast_crds::LoadBalancerClass;
+use ballast_crds::{AddressPool, LoadBalancerClass};
 use ballast_provider::TargetSet;
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{Node, Service};
-use kube::core::DeserializeGuard;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -30,6 +32,8 @@ use crate::class::ClassView;
 use crate::eligibility;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::namespaces::Namespaces;
+use crate::pools::{PoolView, Pools};
 use crate::queue::Queue;
 use crate::store::{Changed, Store};
 use crate::view::{Name, NodeView, ServiceView};
@@ -149,10 +153,11 @@ impl ServiceWatch {
     }
 }
 
-/// Keeps the targets of all classes current.
+/// Keeps the targets of all classes current, and the addresses of all nodes, targets or not.
 pub async fn nodes(
     client: Client,
     targets: watch::Sender<TargetSet>,
+    addresses: watch::Sender<BTreeSet<IpAddr>>,
     gate: Gate,
     metrics: Arc<Metrics>,
 ) {
@@ -167,13 +172,12 @@ pub async fn nodes(
                     (view.target.name.clone(), view)
                 });
                 if is_news(&changed, store.is_ready()) {
-                    let now = eligibility::targets(store.all().iter().map(Arc::as_ref));
+                    let nodes = store.all();
+                    let now = eligibility::targets(nodes.iter().map(Arc::as_ref));
                     metrics.set_targets(now.len());
-                    targets.send_if_modified(|before| {
-                        let differs = *before != now;
-                        *before = now;
-                        differs
-                    });
+                    replace(&targets, now);
+                    let all = nodes.iter().flat_map(|node| &node.target.addresses);
+                    replace(&addresses, all.copied().collect());
                     gate.ready();
                 }
             }
@@ -207,6 +211,78 @@ pub async fn classes(client: Client, board: Board, gate: Gate, metrics: Arc<Metr
                 &gate,
                 store.is_ready(),
             ),
+        }
+    }
+}
+
+/// Tells of a value only if it is another.
+fn replace<T: PartialEq>(sender: &watch::Sender<T>, now: T) {
+    sender.send_if_modified(|before| {
+        let differs = *before != now;
+        *before = now;
+        differs
+    });
+}
+
+/// Keeps the address pools current.
+pub async fn pools(client: Client, pools: Arc<Pools>, gate: Gate, metrics: Arc<Metrics>) {
+    let api: Api<DeserializeGuard<AddressPool>> = Api::all(client);
+    let stream = watcher(api, config()).backoff(Retries::new());
+    pin_mut!(stream);
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => {
+                let changed = pools.store.apply(event, |guard| {
+                    let view = PoolView::of(guard);
+                    (view.name.clone(), view)
+                });
+                if is_news(&changed, pools.store.is_ready()) {
+                    pools.changed();
+                    gate.ready();
+                }
+            }
+            Err(error) => failed(
+                "addresspools",
+                &error,
+                &metrics,
+                &gate,
+                pools.store.is_ready(),
+            ),
+        }
+    }
+}
+
+/// Keeps the labels of namespaces current. Where they change, the Services of that
+/// namespace are looked at again.
+pub async fn namespaces(
+    client: Client,
+    namespaces: Arc<Namespaces>,
+    services: Arc<Store<Name, ServiceView>>,
+    queue: Queue<Name>,
+    gate: Gate,
+    metrics: Arc<Metrics>,
+) {
+    let stream =
+        watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config()).backoff(Retries::new());
+    pin_mut!(stream);
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(event) => {
+                let changed = namespaces.apply(event, |object| {
+                    let labels = object.metadata.labels.clone().unwrap_or_default();
+                    (object.metadata.name.clone().unwrap_or_default(), labels)
+                });
+                if changed.became_ready {
+                    gate.ready();
+                } else if namespaces.is_ready() && !changed.keys.is_empty() {
+                    let mut names = services.keys();
+                    names.retain(|name| changed.keys.contains(&name.namespace));
+                    for name in names {
+                        queue.add(name);
+                    }
+                }
+            }
+            Err(error) => failed("namespaces", &error, &metrics, &gate, namespaces.is_ready()),
         }
     }
 }

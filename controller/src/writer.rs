@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use ballast_crds::LoadBalancerClass;
+use ballast_crds::{AddressPool, AddressPoolStatus, LoadBalancerClass};
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use k8s_openapi::api::core::v1::Service;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::lease::Fence;
 use crate::view::{Name, version};
@@ -57,6 +57,9 @@ pub enum WriteError {
     /// It answered, and did not do it.
     #[error("the API server refused: {0}")]
     Api(#[source] Box<kube::Error>),
+    /// The object has changed since; its new version will be looked at.
+    #[error("the object has changed meanwhile")]
+    Conflict,
     /// Another process may be the leader by now.
     #[error("this process does not lead any more")]
     NotLeader,
@@ -114,6 +117,19 @@ impl Writer {
         self.patch(&uri, "application/merge-patch+json", body).await
     }
 
+    /// Merge patch of a pool's status.
+    pub async fn patch_pool_status(
+        &self,
+        name: &str,
+        status: &AddressPoolStatus,
+    ) -> Result<Written, WriteError> {
+        let url = AddressPool::url_path(&(), None);
+        let uri = format!("{url}/{name}/status?fieldManager={MANAGER}");
+        let body = json!({"status": whole(status)});
+        self.patch(&uri, "application/merge-patch+json", &body)
+            .await
+    }
+
     async fn patch(
         &self,
         uri: &str,
@@ -134,9 +150,24 @@ impl Writer {
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || is_other_uid(&status) => {
                 Ok(Written::Gone)
             }
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(WriteError::Conflict),
             Ok(Err(error)) => Err(WriteError::Api(Box::new(error))),
         }
     }
+}
+
+/// In a merge patch a field goes only if it says null.
+fn whole(status: &AddressPoolStatus) -> Value {
+    let mut value = json!({
+        "total": null, "used": null, "free": null, "ipv4": null, "ipv6": null,
+        "next": null, "resting": null, "conditions": null,
+    });
+    if let (Some(all), Ok(Value::Object(set))) =
+        (value.as_object_mut(), serde_json::to_value(status))
+    {
+        all.extend(set);
+    }
+    value
 }
 
 /// A UID cannot be changed: that is how the API server says that the name belongs to

@@ -158,5 +158,5 @@ const fn yes() -> bool {
 }
 
 fn two_minutes() -> Duration {
-    std::time::Duration::from_secs(120).into()
+    std::time::Duration::from_mins(2).into()
 }

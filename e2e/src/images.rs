@@ -21,15 +21,17 @@ pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.14.6";
 
 /// Raised when what is in the images changes.
-const RECIPE: u32 = 3;
+const RECIPE: u32 = 4;
 
 /// Where Debian has a busybox that needs no libraries.
 const BUSYBOX: &str = "/bin/busybox";
 
 /// Called by the upstream suite in test pods: where Debian has them, and their place in the
 /// image. They have no static packages, so their libraries go along. Busybox's own `nc` has
-/// not the flags that the suite uses, and its static `wget` falls over a bare address.
-const PROGRAMS: [(&str, &str); 3] = [
+/// not the flags that the suite uses, its static `wget` falls over a bare address, and its
+/// `sh` prefers both to those of the path.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("/bin/dash", "bin/sh"),
     ("/usr/bin/curl", "usr/bin/curl"),
     ("/bin/nc.openbsd", "bin/nc"),
     ("/usr/bin/wget", "bin/wget"),

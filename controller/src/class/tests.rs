@@ -37,7 +37,6 @@ fn a_class_with_two_providers_or_none_or_an_unbuilt_one_serves_nobody() {
     for (spec, named) in [
         ("mock: {endpoint: 'http://a'}, l2: {}", "exactly one"),
         ("default: true", "exactly one"),
-        ("l2: {}", "spec.l2"),
         ("aws: {region: eu-central-1}", "spec.aws"),
     ] {
         let yaml = format!(

@@ -148,8 +148,10 @@ fn a_removal_that_may_have_failed_is_taken_back_when_somebody_comes() {
 #[test]
 fn a_class_says_why_it_does_not_serve() {
     let aws = ClassView {
-        provider: Ok(ballast_crds::ProviderSettings::L2(
-            ballast_crds::L2Settings {},
+        provider: Ok(ballast_crds::ProviderSettings::Aws(
+            ballast_crds::AwsSettings {
+                region: "eu-central-1".into(),
+            },
         )),
         ..ClassView::test("local")
     };

@@ -32,6 +32,7 @@ fn step_among(
     let world = World {
         classes,
         ledger,
+        namespaces: &Namespaces::default(),
         services: &|| all.clone(),
     };
     match decide(service, &world) {
@@ -413,6 +414,7 @@ fn sharers_of_a_key_are_one_balancer_and_ports_go_to_the_older() {
     let world = World {
         classes: &classes,
         ledger: &ledger,
+        namespaces: &Namespaces::default(),
         services: &|| arcs.clone(),
     };
     let Decision::Ensure { balancer, .. } = decide(&all[1], &world) else {
@@ -451,6 +453,7 @@ fn a_refused_edit_keeps_what_was_accepted_on_its_node_ports() {
         let world = World {
             classes: &classes,
             ledger,
+            namespaces: &Namespaces::default(),
             services: &Vec::new,
         };
         match decide(service, &world) {

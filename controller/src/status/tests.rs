@@ -146,14 +146,14 @@ fn only_what_differs_is_written() {
 fn provisioning_is_said_once_whatever_the_provider_calls_it() {
     let fresh = web();
     let begun = Desired::provisioning(&fresh, "local").applied_to(&fresh, second(7));
-    let pending = Observed {
-        ingress: vec![],
-        state: State::Pending {
+    let pending = Observed::new(
+        vec![],
+        State::Pending {
             reason: Reason::Provisioning,
             message: "step 3 of 7".into(),
             retry_after: None,
         },
-    };
+    );
     let desired = Desired::observed(&begun, "local", &pending, false);
     assert_eq!(patch(&begun, &desired, second(9)), None);
 }
@@ -214,14 +214,14 @@ fn times_move_only_with_the_status() {
             .since
     };
     assert_eq!(since(&programmed("192.0.2.1")), second(9));
-    let refused = Observed {
-        ingress: vec![],
-        state: State::Pending {
+    let refused = Observed::new(
+        vec![],
+        State::Pending {
             reason: Reason::PortInUse,
             message: "x".into(),
             retry_after: None,
         },
-    };
+    );
     assert_eq!(since(&refused), second(1));
 }
 
@@ -244,7 +244,8 @@ fn no_targets_is_no_traffic() {
 #[test]
 fn a_release_takes_off_what_is_ours() {
     let finalizers = |service: &ServiceView| {
-        released_patch(service, "local")["metadata"]["$deleteFromPrimitiveList/finalizers"].clone()
+        released_patch(service, "local").unwrap()["metadata"]["$deleteFromPrimitiveList/finalizers"]
+            .clone()
     };
     let ours = json!(["ballast.dev/local"]);
     let both = json!(["ballast.dev/local", STANDARD_FINALIZER]);
@@ -261,8 +262,13 @@ fn a_release_takes_off_what_is_ours() {
 
 #[test]
 fn conditions_go_where_the_object_stays() {
-    let dropped = |service: &ServiceView| released_patch(service, "local").get("status").cloned();
-    assert_eq!(dropped(&settled().deleting()), None);
+    let dropped = |service: &ServiceView| released_patch(service, "local")?.get("status").cloned();
+    assert_eq!(dropped(&settled().held_by(&["local"]).deleting()), None);
+    assert_eq!(
+        released_patch(&web().deleting(), "local"),
+        None,
+        "nothing to take off"
+    );
     assert_eq!(
         dropped(&settled().cluster_ip()).unwrap()["conditions"],
         json!([{"type": ACCEPTED, "$patch": "delete"}, {"type": PROGRAMMED, "$patch": "delete"}])

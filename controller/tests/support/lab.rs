@@ -145,6 +145,7 @@ impl Lab {
                 cloud: Arc::clone(&self.cloud),
                 link: link.clone(),
             }),
+            addresses: Arc::default(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let client = self.api.client(&link);

@@ -35,6 +35,18 @@ pub enum Reason {
     AddressInUse,
     /// The range or pool has no free address.
     NoAddressAvailable,
+    /// The Service keeps an address that no pool gives it (any more).
+    AddressOutsidePool,
+    /// The pool asked for does not exist.
+    PoolNotFound,
+    /// The pool asked for overlaps an older one and does not serve.
+    PoolConflict,
+    /// The pool asked for, or that of the address asked for, does not serve this Service.
+    PoolNotPermitted,
+    /// No pool serves this Service unasked.
+    NoPool,
+    /// The address is assigned, and no node announces it yet.
+    NotAnnounced,
     /// No node is eligible as a target.
     NoEligibleNodes,
     /// A limit of the class or of the cloud is reached.
@@ -95,6 +107,12 @@ impl Reason {
             Self::PortInUse => "PortInUse",
             Self::AddressInUse => "AddressInUse",
             Self::NoAddressAvailable => "NoAddressAvailable",
+            Self::AddressOutsidePool => "AddressOutsidePool",
+            Self::PoolNotFound => "PoolNotFound",
+            Self::PoolConflict => "PoolConflict",
+            Self::PoolNotPermitted => "PoolNotPermitted",
+            Self::NoPool => "NoPool",
+            Self::NotAnnounced => "NotAnnounced",
             Self::NoEligibleNodes => "NoEligibleNodes",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Throttled => "Throttled",

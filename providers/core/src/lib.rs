@@ -18,7 +18,10 @@ pub mod provider;
 pub use error::{ProviderError, Reason, Refusal};
 pub use mark::Mark;
 pub use model::{
-    Address, Affinity, Balancer, Family, Ingress, IpMode, Key, Listener, LoadBalancer, Member,
-    PortStatus, Protocol, ServiceId, Target, TargetSet, TrafficPolicy,
+    Address, Affinity, Balancer, Family, FamilyPolicy, Ingress, IpMode, Key, Labels, Listener,
+    LoadBalancer, Member, Placement, PortStatus, Protocol, ServiceId, Target, TargetSet,
+    TrafficPolicy,
 };
-pub use provider::{Cause, Change, Observed, Owned, Provider, Recorded, Released, Removal, State};
+pub use provider::{
+    Cause, Change, Observed, Owned, Provider, Record, Recorded, Released, Removal, State,
+};

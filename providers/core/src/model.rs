@@ -2,12 +2,16 @@
 //! mean the same cloud objects. Nothing here is optional "for now": a value that
 //! is absent means what its documentation says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Reason, Refusal};
 
 /// Which Service a load balancer belongs to. Two Services of one name that lived
 /// one after the other differ in `uid`, and never share anything.
@@ -57,7 +61,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// The port clients connect to.
     pub port: u16,
-    /// The node port that carries it on every target.
+    /// The node port that carries it on every target; 0 where the Service has none
+    /// (`allocateLoadBalancerNodePorts: false`).
     pub node_port: u16,
 }
 
@@ -115,6 +120,41 @@ pub struct Member {
     pub load_balancer: LoadBalancer,
     /// `status.loadBalancer.ingress[].ip` as published now.
     pub recorded: Vec<IpAddr>,
+    /// For providers that choose among pools.
+    pub placement: Placement,
+}
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// What decides which pool serves a Service, and in which turn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// `metadata.creationTimestamp`: the older is served first.
+    pub created: Timestamp,
+    /// `spec.ipFamilyPolicy`
+    pub family_policy: FamilyPolicy,
+    /// The pool asked for by name.
+    pub pool: Option<String>,
+    /// Stands for the set of endpoints (the selector, canonically written; the Service's
+    /// own name if it has none); only compared.
+    pub endpoints: String,
+    /// `metadata.labels`
+    pub labels: Arc<Labels>,
+    /// Those of its namespace.
+    pub namespace_labels: Arc<Labels>,
+}
+
+/// `spec.ipFamilyPolicy`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FamilyPolicy {
+    /// One address.
+    #[default]
+    SingleStack,
+    /// One of each family if possible, else one.
+    PreferDualStack,
+    /// One of each family, or none.
+    RequireDualStack,
 }
 
 /// Everything that lives under one [`Key`]; total: a member not listed is to go.
@@ -233,6 +273,56 @@ impl fmt::Display for Family {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
         })
+    }
+}
+
+// === impl LoadBalancer ===
+
+impl LoadBalancer {
+    /// For providers that reach the nodes through node ports: refuses a port without one.
+    pub fn require_node_ports(&self) -> Result<(), Refusal> {
+        let missing: Vec<String> = self
+            .listeners
+            .iter()
+            .filter(|listener| listener.node_port == 0)
+            .map(|listener| format!("{}/{}", listener.port, listener.protocol))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let ServiceId {
+            namespace, name, ..
+        } = &self.id;
+        Err(Refusal::new(
+            Reason::NodePortsMissing,
+            format!(
+                "no node port for {}: traffic reaches the nodes through node ports. Switch them on: kubectl patch service {name} -n {namespace} \
+                 -p '{{\"spec\":{{\"allocateLoadBalancerNodePorts\":true}}}}'",
+                missing.join(", ")
+            ),
+        ))
+    }
+
+    /// What its status publishes for these addresses: each with every port, none failing.
+    pub fn ingress(
+        &self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        mode: IpMode,
+    ) -> Vec<Ingress> {
+        let ports: Vec<PortStatus> = self
+            .listeners
+            .iter()
+            .map(|listener| PortStatus {
+                port: listener.port,
+                protocol: listener.protocol,
+                error: None,
+            })
+            .collect();
+        let entry = |address| Ingress {
+            address: Address::Ip(address, mode),
+            ports: ports.clone(),
+        };
+        addresses.into_iter().map(entry).collect()
     }
 }
 

@@ -18,6 +18,11 @@ use crate::model::{Balancer, Ingress, Key, LoadBalancer, ServiceId, TargetSet};
 /// it; every call ends within the provider's own time-out.
 #[async_trait]
 pub trait Provider: Send + Sync {
+    /// Where it is written what a Service has.
+    fn record(&self) -> Record {
+        Record::Cloud
+    }
+
     /// Under which key this load balancer's work is serialised. Pure.
     fn key(&self, load_balancer: &LoadBalancer) -> Key;
 
@@ -52,6 +57,18 @@ pub trait Provider: Send + Sync {
     fn changes(&self) -> BoxStream<'static, Change>;
 }
 
+/// Where it is written what a Service has, and with that what a release must outlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// In a cloud, where it stays when the Service goes: a finalizer holds the Service
+    /// until it is released.
+    Cloud,
+    /// In the Service's status alone: what goes with it need not be held. A claim of an
+    /// address is written only over the version that it was decided on, and the provider
+    /// itself says who may try again when something is freed.
+    Status,
+}
+
 /// What a Service's status published before this process started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
@@ -68,6 +85,11 @@ pub struct Observed {
     pub ingress: Vec<Ingress>,
     /// Whether traffic can flow.
     pub state: State,
+    /// What is wrong with it although it is served: its settings are not accepted as
+    /// they are, and what it has stays.
+    pub objection: Option<Refusal>,
+    /// What its owner should know besides; stable over retries.
+    pub remarks: Vec<String>,
 }
 
 /// Whether traffic can flow through a load balancer.
@@ -136,4 +158,18 @@ pub enum Cause {
     Drifted,
     /// It is gone.
     Gone,
+}
+
+// === impl Observed ===
+
+impl Observed {
+    /// Without objection and remarks.
+    pub const fn new(ingress: Vec<Ingress>, state: State) -> Self {
+        Self {
+            ingress,
+            state,
+            objection: None,
+            remarks: Vec::new(),
+        }
+    }
 }

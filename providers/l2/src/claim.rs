@@ -11,13 +11,15 @@
 //!    either; `Local` only with `Local` and the same endpoints, since an address
 //!    lives on one node and that node must have an endpoint of each Service.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use ballast_provider::FamilyPolicy;
 use ballast_provider::{Family, Protocol, ServiceId};
 use jiff::Timestamp;
 
-use crate::selector::Labels;
+use crate::selector::{Labels, Selector};
 
 /// A Service's request, complete; also the order in which Services are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Claim {
     pub requested: Vec<IpAddr>,
     /// The pool asked for by name.
     pub pool: Option<String>,
+    /// The pools of the Service's class; `None`: all.
+    pub pools: Option<Arc<PoolFilter>>,
     /// Services of one key may share an address; empty is none.
     pub share_key: Option<String>,
     /// What clients connect to; matters for sharing only.
@@ -49,15 +53,13 @@ pub struct Claim {
     pub recorded: Vec<IpAddr>,
 }
 
-/// `spec.ipFamilyPolicy`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FamilyPolicy {
-    /// One address.
-    SingleStack,
-    /// One of each family if possible, else one.
-    PreferDualStack,
-    /// One of each family, or none.
-    RequireDualStack,
+/// Some of the pools: those named, and those whose labels are selected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolFilter {
+    /// By name.
+    pub names: BTreeSet<String>,
+    /// By labels; `None` selects none.
+    pub selector: Option<Selector>,
 }
 
 /// Which nodes can serve a Service.
@@ -101,6 +103,7 @@ impl Claim {
             policy: FamilyPolicy::SingleStack,
             requested: Vec::new(),
             pool: None,
+            pools: None,
             share_key: None,
             ports: Vec::new(),
             backend: Backend::Cluster,
@@ -167,5 +170,15 @@ impl Claim {
             let family = Family::of(*address);
             format!("{address} is requested, but the Service has no {family}: see its ipFamilies and ipFamilyPolicy")
         })
+    }
+}
+
+// === impl PoolFilter ===
+
+impl PoolFilter {
+    /// Whether a pool is one of them.
+    pub fn lets(&self, name: &str, labels: &Labels) -> bool {
+        let selected = self.selector.as_ref();
+        self.names.contains(name) || selected.is_some_and(|selector| selector.matches(labels))
     }
 }

@@ -14,13 +14,15 @@ use jiff::Timestamp;
 use crate::claim::Claim;
 use crate::interval::Intervals;
 use crate::range::{Edges, Entry, Range};
-use crate::selector::Selector;
+use crate::selector::{Labels, Selector};
 
 /// An address pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// `metadata.name`
     pub name: String,
+    /// `metadata.labels`, by which classes choose.
+    pub labels: Labels,
     /// `metadata.creationTimestamp`; of two pools that overlap the newer one loses.
     pub created: Timestamp,
     /// Its addresses; entries of one pool may overlap each other.
@@ -87,6 +89,7 @@ impl Pool {
     pub fn new(name: impl Into<String>, created: Timestamp) -> Self {
         Self {
             name: name.into(),
+            labels: Labels::new(),
             created,
             entries: Vec::new(),
             edges: Edges::default(),
@@ -100,8 +103,12 @@ impl Pool {
         }
     }
 
-    /// Whether the selectors let this Service in.
+    /// Whether the Service's class and the selectors let this Service in.
     pub fn permits(&self, claim: &Claim) -> bool {
+        let class = claim.pools.as_ref();
+        if class.is_some_and(|pools| !pools.lets(&self.name, &self.labels)) {
+            return false;
+        }
         let namespace = self.namespace_selector.as_ref();
         let service = self.service_selector.as_ref();
         namespace.is_none_or(|selector| selector.matches(&claim.namespace_labels))

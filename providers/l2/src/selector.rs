@@ -3,10 +3,7 @@
 //! An empty selector matches everything, as in the API; "no selector" is an
 //! `Option` of the caller's.
 
-use std::collections::BTreeMap;
-
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+pub use ballast_provider::Labels;
 
 /// All of it must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

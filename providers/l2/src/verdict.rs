@@ -83,31 +83,18 @@ pub enum Why {
 // === impl Why ===
 
 impl Why {
-    /// The spelling for conditions and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Invalid => "Invalid",
-            Self::PoolNotFound => "PoolNotFound",
-            Self::PoolConflict => "PoolConflict",
-            Self::PoolNotPermitted => "PoolNotPermitted",
-            Self::NoPool => "NoPool",
-            Self::AddressOutsidePool => "AddressOutsidePool",
-            Self::AddressInUse => "AddressInUse",
-            Self::PortInUse => "PortInUse",
-            Self::NoAddressAvailable => "NoAddressAvailable",
-        }
-    }
-
-    /// The nearest of the reasons all providers have.
+    /// As conditions and metrics show it.
     pub const fn reason(self) -> Reason {
         match self {
-            Self::Invalid | Self::PoolNotFound | Self::AddressOutsidePool => Reason::Invalid,
-            Self::PoolNotPermitted => Reason::Unsupported,
+            Self::Invalid => Reason::Invalid,
+            Self::PoolNotFound => Reason::PoolNotFound,
+            Self::PoolConflict => Reason::PoolConflict,
+            Self::PoolNotPermitted => Reason::PoolNotPermitted,
+            Self::NoPool => Reason::NoPool,
+            Self::AddressOutsidePool => Reason::AddressOutsidePool,
             Self::AddressInUse => Reason::AddressInUse,
             Self::PortInUse => Reason::PortInUse,
-            Self::PoolConflict | Self::NoPool | Self::NoAddressAvailable => {
-                Reason::NoAddressAvailable
-            }
+            Self::NoAddressAvailable => Reason::NoAddressAvailable,
         }
     }
 }

@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Address, Balancer, Change, Family, Ingress, IpMode, Key, LoadBalancer, Mark, Member, Observed,
-    Owned, PortStatus, Provider, ProviderError, Recorded, Refusal, Released, Removal, ServiceId,
-    State, TargetSet,
+    Balancer, Change, IpMode, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider,
+    ProviderError, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -98,23 +97,10 @@ impl InstantProvider {
     }
 
     fn observed(member: &Member, index: u32) -> Observed {
-        let load_balancer = &member.load_balancer;
-        let ports = load_balancer.listeners.iter();
-        let ports: Vec<PortStatus> = ports
-            .map(|listener| PortStatus {
-                port: listener.port,
-                protocol: listener.protocol,
-                error: None,
-            })
-            .collect();
-        let ingress = |family: &Family| Ingress {
-            address: Address::Ip(cloud::address(*family, index), IpMode::Proxy),
-            ports: ports.clone(),
-        };
-        Observed {
-            ingress: load_balancer.families.iter().map(ingress).collect(),
-            state: State::Programmed,
-        }
+        let families = member.load_balancer.families.iter();
+        let addresses = families.map(|family| cloud::address(*family, index));
+        let ingress = member.load_balancer.ingress(addresses, IpMode::Proxy);
+        Observed::new(ingress, State::Programmed)
     }
 }
 

@@ -411,7 +411,7 @@ async fn what_cannot_be_is_refused_without_a_call() {
         (
             load_balancer("a", vec![zero]),
             Reason::NodePortsMissing,
-            "TCP/80",
+            "80/TCP",
         ),
         (
             load_balancer(

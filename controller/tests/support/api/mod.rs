@@ -36,6 +36,7 @@ pub enum Kind {
     Service,
     Node,
     Class,
+    Pool,
     Lease,
     Namespace,
 }
@@ -100,6 +101,7 @@ impl Kind {
             Self::Service => "Service",
             Self::Node => "Node",
             Self::Class => "LoadBalancerClass",
+            Self::Pool => "AddressPool",
             Self::Lease => "Lease",
             Self::Namespace => "Namespace",
         }
@@ -107,7 +109,7 @@ impl Kind {
 
     const fn version(self) -> &'static str {
         match self {
-            Self::Class => "ballast.dev/v1alpha1",
+            Self::Class | Self::Pool => "ballast.dev/v1alpha1",
             Self::Lease => "coordination.k8s.io/v1",
             _ => "v1",
         }
@@ -118,6 +120,7 @@ impl Kind {
             Self::Service => "services",
             Self::Node => "nodes",
             Self::Class => "loadbalancerclasses.ballast.dev",
+            Self::Pool => "addresspools.ballast.dev",
             Self::Lease => "leases.coordination.k8s.io",
             Self::Namespace => "namespaces",
         }

@@ -29,6 +29,12 @@ impl Api {
             ["apis", "ballast.dev", "v1alpha1", "loadbalancerclasses"] if get => {
                 Ok(self.list_or_watch(link, Kind::Class, parts))
             }
+            ["apis", "ballast.dev", "v1alpha1", "addresspools"] if get => {
+                Ok(self.list_or_watch(link, Kind::Pool, parts))
+            }
+            ["api", "v1", "namespaces"] if get => {
+                Ok(self.list_or_watch(link, Kind::Namespace, parts))
+            }
             ["api", "v1", "namespaces", "kube-system"] if get => Ok(reply(
                 parts,
                 self.found(Kind::Namespace, "kube-system", "kube-system"),

@@ -13,9 +13,8 @@ use async_trait::async_trait;
 use ballast::instance::Factory;
 use ballast_crds::ProviderSettings;
 use ballast_provider::{
-    Address, Balancer, Cause, Change, Ingress, IpMode, Key, LoadBalancer, Mark, Observed, Owned,
-    PortStatus, Provider, ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId,
-    State, TargetSet, mark,
+    Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider,
+    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -233,8 +232,9 @@ impl Provider for CloudProvider {
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
-        match balancer.members[0].load_balancer.listeners.len() {
-            0..=50 => Ok(()),
+        let wanted = &balancer.members[0].load_balancer;
+        match wanted.listeners.len() {
+            0..=50 => wanted.require_node_ports(),
             many => Err(Refusal::new(
                 Reason::Unsupported,
                 format!("spec.ports has {many} entries: this cloud takes 50"),
@@ -405,19 +405,7 @@ impl Drop for Turn<'_> {
 }
 
 fn observed(lb: &Lb, wanted: &LoadBalancer) -> Observed {
-    let ports: Vec<PortStatus> = wanted
-        .listeners
-        .iter()
-        .map(|listener| PortStatus {
-            port: listener.port,
-            protocol: listener.protocol,
-            error: None,
-        })
-        .collect();
-    let ingress = lb.addresses.iter().map(|ip| Ingress {
-        address: Address::Ip(*ip, IpMode::Proxy),
-        ports: ports.clone(),
-    });
+    let ingress = wanted.ingress(lb.addresses.iter().copied(), IpMode::Proxy);
     let state = if lb.is_active() {
         State::Programmed
     } else {
@@ -427,22 +415,19 @@ fn observed(lb: &Lb, wanted: &LoadBalancer) -> Observed {
             retry_after: None,
         }
     };
-    Observed {
-        ingress: ingress.collect(),
-        state,
-    }
+    Observed::new(ingress, state)
 }
 
 /// What was there before is still on its way out.
 fn releasing() -> Observed {
-    Observed {
-        ingress: Vec::new(),
-        state: State::Pending {
+    Observed::new(
+        Vec::new(),
+        State::Pending {
             reason: Reason::Releasing,
             message: "The former load balancer is being removed".to_owned(),
             retry_after: Some(Duration::from_secs(1)),
         },
-    }
+    )
 }
 
 fn digest(wanted: &LoadBalancer) -> String {

@@ -207,6 +207,7 @@ async fn together(
     let member = |(number, addresses): (&u16, &Vec<IpAddr>)| Member {
         load_balancer: fixtures::sharing(*number),
         recorded: addresses.clone(),
+        placement: crate::Placement::default(),
     };
     let balancer = Balancer {
         key: provider.key(&fixtures::sharing(*first)),

@@ -100,6 +100,7 @@ pub(super) fn alone(key: Key, load_balancer: LoadBalancer, recorded: &[IpAddr]) 
         members: vec![Member {
             load_balancer,
             recorded: recorded.to_vec(),
+            placement: crate::Placement::default(),
         }],
     }
 }

@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use ballast_provider::conformance::{Crash, Harness, Lab, Object};
 use ballast_provider::{
-    Address, Balancer, Change, Ingress, IpMode, Key, LoadBalancer, Mark, Observed, Owned,
-    PortStatus, Provider, ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId,
-    State, TargetSet, mark,
+    Balancer, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError,
+    Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -334,23 +333,8 @@ impl Provider for Toy {
             self.put(&name, self.class_tags(), state, preferred)?
         };
         let observed = balancer.members.iter().map(|member| {
-            let ports = member
-                .load_balancer
-                .listeners
-                .iter()
-                .map(|listener| PortStatus {
-                    port: listener.port,
-                    protocol: listener.protocol,
-                    error: None,
-                });
-            let ingress = Ingress {
-                address: Address::Ip(address, IpMode::Vip),
-                ports: ports.collect(),
-            };
-            let observed = Observed {
-                ingress: vec![ingress],
-                state: State::Programmed,
-            };
+            let ingress = member.load_balancer.ingress([address], IpMode::Vip);
+            let observed = Observed::new(ingress, State::Programmed);
             (member.load_balancer.id.clone(), observed)
         });
         Ok(observed.collect())

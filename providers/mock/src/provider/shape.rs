@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use ballast_provider::mark::{self, digest};
 use ballast_provider::{
-    Address, Family, Ingress, IpMode, Key, LoadBalancer, Mark, Member, Observed, PortStatus,
-    Reason, ServiceId, State, TargetSet,
+    Family, IpMode, Key, LoadBalancer, Mark, Member, Observed, Reason, ServiceId, State, TargetSet,
 };
 
 use super::client::reason;
@@ -78,19 +77,8 @@ pub(super) fn target_set(mark: &Mark, targets: &TargetSet) -> TargetSetBody {
 
 /// What the controller shall see of it.
 pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
-    let ports = member.load_balancer.listeners.iter();
-    let ports: Vec<PortStatus> = ports
-        .map(|listener| PortStatus {
-            port: listener.port,
-            protocol: listener.protocol,
-            error: None,
-        })
-        .collect();
-    let ingress = view.addresses.iter().map(|ip| Ingress {
-        address: Address::Ip(*ip, IpMode::Proxy),
-        ports: ports.clone(),
-    });
-    let ingress = ingress.collect();
+    let wanted = &member.load_balancer;
+    let ingress = wanted.ingress(view.addresses.iter().copied(), IpMode::Proxy);
     let pending = |reason, message: &str| State::Pending {
         reason,
         message: message.to_owned(),
@@ -107,31 +95,48 @@ pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
         ),
         (LifecycleState::Deleting, _) => return going(),
     };
-    Observed { ingress, state }
+    let mut observed = Observed::new(ingress, state);
+    observed.remarks = remarks(member);
+    observed
+}
+
+/// Wishes that this provider does not know.
+fn remarks(member: &Member) -> Vec<String> {
+    let unknown = [
+        (
+            member.load_balancer.share_key.is_some(),
+            "ballast.dev/share-key",
+        ),
+        (member.placement.pool.is_some(), "ballast.dev/address-pool"),
+    ];
+    let unknown = unknown.into_iter().filter(|(is_set, _)| *is_set);
+    unknown
+        .map(|(_, key)| format!("{key} means nothing to the mock provider"))
+        .collect()
 }
 
 /// It takes a moment until it can be asked for.
 pub(super) fn later() -> Observed {
-    Observed {
-        ingress: Vec::new(),
-        state: State::Pending {
+    Observed::new(
+        Vec::new(),
+        State::Pending {
             reason: Reason::Provisioning,
             message: "the mock cloud has lost its state".to_owned(),
             retry_after: Some(LATER),
         },
-    }
+    )
 }
 
 /// The former load balancer of the same Service is still going.
 pub(super) fn going() -> Observed {
-    Observed {
-        ingress: Vec::new(),
-        state: State::Pending {
+    Observed::new(
+        Vec::new(),
+        State::Pending {
             reason: Reason::Releasing,
             message: "the Service's former load balancer is still being deleted".to_owned(),
             retry_after: Some(SAFETY_RETRY),
         },
-    }
+    )
 }
 
 /// Families without a recorded address: only for those a new one may be chosen.

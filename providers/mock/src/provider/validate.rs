@@ -27,17 +27,10 @@ fn load_balancer(load_balancer: &LoadBalancer) -> Result<(), Refusal> {
             format!("spec.ports: {count} ports, the mock cloud carries at most {MAX_LISTENERS}"),
         ));
     }
+    load_balancer.require_node_ports()?;
     let mut seen = HashSet::new();
     for listener in &load_balancer.listeners {
         let shown = format!("{}/{}", listener.protocol, listener.port);
-        if listener.node_port == 0 {
-            return Err(Refusal::new(
-                Reason::NodePortsMissing,
-                format!(
-                    "spec.ports: {shown} has no node port, which the mock cloud needs; set spec.allocateLoadBalancerNodePorts to true"
-                ),
-            ));
-        }
         if !seen.insert((listener.protocol, listener.port)) {
             return Err(Refusal::new(
                 Reason::Invalid,

@@ -115,6 +115,7 @@ impl Harness for InstantHarness {
             members: vec![Member {
                 load_balancer,
                 recorded: Vec::new(),
+                placement: ballast_provider::Placement::default(),
             }],
         };
         provider.ensure(&balancer).await.unwrap();

@@ -155,6 +155,7 @@ fn service(number: u16) -> Balancer {
         members: vec![Member {
             load_balancer,
             recorded: Vec::new(),
+            placement: ballast_provider::Placement::default(),
         }],
     }
 }

@@ -81,6 +81,7 @@ pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
         members: vec![Member {
             load_balancer,
             recorded: Vec::new(),
+            placement: ballast_provider::Placement::default(),
         }],
     }
 }

@@ -1,0 +1,143 @@
+//! What a pool says about itself. Pure.
+
+use std::net::IpAddr;
+
+use ballast_crds::{AddressPoolStatus, PoolCounts};
+use ballast_l2::allocator::{Counts, PoolReport, Resting};
+use ballast_l2::pool::Standing;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::PoolView;
+
+/// Node addresses that a condition names.
+const NAMED: usize = 5;
+
+/// The status of a pool, with the times of conditions that did not change kept. `report`:
+/// what the allocator knows of it, if it can be understood.
+pub fn report(
+    view: &PoolView,
+    report: Option<&(PoolReport, Vec<Resting>)>,
+    now: Timestamp,
+) -> AddressPoolStatus {
+    let mut status = AddressPoolStatus::default();
+    status
+        .conditions
+        .push(accepted(view, report.map(|(pool, _)| &pool.standing)));
+    if let Some((pool, resting)) = report {
+        status.total = Some(sizes(pool, |counts| counts.total));
+        status.used = Some((pool.v4.assigned + pool.v6.assigned).to_string());
+        status.free = Some(sizes(pool, free));
+        status.ipv4 = counts(&pool.v4);
+        status.ipv6 = counts(&pool.v6);
+        status.next = pool.next.iter().map(IpAddr::to_string).collect();
+        status.resting = resting
+            .iter()
+            .map(|rest| ballast_crds::Resting {
+                address: rest.address.to_string(),
+                until: Time(whole_seconds(rest.until)),
+            })
+            .collect();
+        status.conditions.extend(node_addresses(&pool.skipped));
+    }
+    for condition in &mut status.conditions {
+        let mut before = view.status.conditions.iter();
+        condition.last_transition_time = before
+            .find(|before| before.type_ == condition.type_ && before.status == condition.status)
+            .map_or_else(
+                || Time(whole_seconds(now)),
+                |before| before.last_transition_time.clone(),
+            );
+    }
+    status
+}
+
+/// As the API server keeps times; rounded up, so that nothing is announced too early.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    let up = i64::from(time.subsec_nanosecond() > 0);
+    Timestamp::from_second(time.as_second() + up).unwrap_or(time)
+}
+
+fn accepted(view: &PoolView, standing: Option<&Standing>) -> Condition {
+    match (&view.pool, standing) {
+        (Err(message), _) => condition("Accepted", false, "Invalid", message.clone()),
+        (Ok(_), Some(Standing::Conflict { with, range })) => condition(
+            "Accepted",
+            false,
+            "Conflict",
+            format!(
+                "{range} is in AddressPool {with} too, which is older; this pool gives nothing until that ends"
+            ),
+        ),
+        (Ok(_), _) => condition("Accepted", true, "Accepted", "The pool serves".to_owned()),
+    }
+}
+
+fn node_addresses(skipped: &[IpAddr]) -> Option<Condition> {
+    if skipped.is_empty() {
+        return None;
+    }
+    let named: Vec<String> = skipped.iter().take(NAMED).map(IpAddr::to_string).collect();
+    let more = skipped.len() - named.len();
+    let named = named.join(", ");
+    let message = if more == 0 {
+        format!("Nodes have {named}: no Service gets them")
+    } else {
+        format!("Nodes have {named} and {more} more: no Service gets them")
+    };
+    Some(condition("NodeAddresses", true, "Skipped", message))
+}
+
+fn condition(kind: &str, status: bool, reason: &str, message: String) -> Condition {
+    Condition {
+        type_: kind.to_owned(),
+        status: if status { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        observed_generation: None,
+    }
+}
+
+/// Those that a Service could get, now or after their rest.
+const fn free(counts: &Counts) -> u128 {
+    counts.available + counts.resting + counts.held
+}
+
+fn counts(counts: &Counts) -> Option<PoolCounts> {
+    (counts.total > 0).then(|| PoolCounts {
+        total: Counts::saturated(counts.total),
+        assigned: Counts::saturated(counts.assigned),
+        available: Counts::saturated(free(counts)),
+    })
+}
+
+/// `254`, `2^64`, or `254 + 2^64`.
+fn sizes(pool: &PoolReport, count: impl Fn(&Counts) -> u128) -> String {
+    let families = [&pool.v4, &pool.v6].into_iter();
+    let sizes: Vec<String> = families
+        .filter(|counts| counts.total > 0)
+        .map(|counts| size(count(counts)))
+        .collect();
+    if sizes.is_empty() {
+        "0".to_owned()
+    } else {
+        sizes.join(" + ")
+    }
+}
+
+/// Large numbers as the power of two that they are nearly.
+fn size(count: u128) -> String {
+    const PLAIN: u128 = 1 << 32;
+    if count <= PLAIN {
+        return count.to_string();
+    }
+    let floor = count.ilog2();
+    let power = if count.is_power_of_two() {
+        floor
+    } else {
+        floor + 1
+    };
+    let sign = if count.is_power_of_two() { "" } else { "<" };
+    format!("{sign}2^{power}")
+}

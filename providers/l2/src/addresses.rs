@@ -1,0 +1,157 @@
+//! The one [`Allocator`] of a process, shared by its `l2` classes, because pools are.
+//!
+//! Owns the lock and the wake-up; chooses nothing. Closed until [`Addresses::open`]: no
+//! address is given before all Services and pools are known. Who may try again is handed
+//! out by [`Addresses::woken`] to one task of the controller, each name once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ballast_provider::ServiceId;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use crate::allocator::{Allocator, Inventory, PoolReport, Resting};
+use crate::claim::Claim;
+use crate::pool::Pool;
+use crate::verdict::{Denial, Grant};
+
+/// See the head of the module.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    state: Mutex<Option<State>>,
+    news: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    allocator: Allocator,
+    /// Which class serves a Service that has claimed.
+    classes: HashMap<ServiceId, String>,
+    woken: Vec<ServiceId>,
+}
+
+// === impl Addresses ===
+
+impl Addresses {
+    /// Begins with what the Services' status publishes; `classes` says who serves each.
+    pub fn open(&self, inventory: Inventory, classes: HashMap<ServiceId, String>, now: Timestamp) {
+        *self.lock() = Some(State {
+            allocator: Allocator::restore(inventory, now),
+            classes,
+            woken: Vec::new(),
+        });
+    }
+
+    /// Whether everything is known and addresses may be given.
+    pub fn is_open(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// See [`Allocator::allocate`]; `None` before [`Addresses::open`].
+    pub fn allocate(
+        &self,
+        class: &str,
+        claim: Claim,
+        now: Timestamp,
+    ) -> Option<Result<Grant, Denial>> {
+        self.with(|state| {
+            if state
+                .classes
+                .get(&claim.id)
+                .is_none_or(|known| known != class)
+            {
+                state.classes.insert(claim.id.clone(), class.to_owned());
+            }
+            state.allocator.allocate(claim, now)
+        })
+    }
+
+    /// See [`Allocator::release`].
+    pub fn release(&self, id: &ServiceId, now: Timestamp) {
+        self.with(|state| {
+            state.classes.remove(id);
+            state.allocator.release(id, now);
+        });
+    }
+
+    /// See [`Allocator::set_pools`].
+    pub fn set_pools(&self, pools: Vec<Pool>, now: Timestamp) {
+        self.with(|state| state.allocator.set_pools(pools, now));
+    }
+
+    /// See [`Allocator::set_skipped`].
+    pub fn set_skipped(&self, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
+        self.with(|state| state.allocator.set_skipped(addresses, now));
+    }
+
+    /// See [`Allocator::set_held`].
+    pub fn set_held(&self, by: &str, addresses: BTreeSet<IpAddr>, now: Timestamp) {
+        self.with(|state| state.allocator.set_held(by, addresses, now));
+    }
+
+    /// Lets time pass; says when to do that again at the latest.
+    pub fn advance(&self, now: Timestamp) -> Option<Timestamp> {
+        self.with(|state| {
+            state.allocator.advance(now);
+            state.allocator.wake_at()
+        })
+        .flatten()
+    }
+
+    /// Waits until somebody may try again, and names them, each once.
+    pub async fn woken(&self) -> Vec<ServiceId> {
+        loop {
+            let news = self.news.notified();
+            let woken = self.with(|state| std::mem::take(&mut state.woken));
+            match woken {
+                Some(woken) if !woken.is_empty() => return woken,
+                _ => news.await,
+            }
+        }
+    }
+
+    /// The Services that have claimed through a class.
+    pub fn of_class(&self, class: &str) -> Vec<ServiceId> {
+        let of_class = |state: &mut State| {
+            let all = state.classes.iter();
+            all.filter(|(_, of)| *of == class)
+                .map(|(id, _)| id.clone())
+                .collect()
+        };
+        self.with(of_class).unwrap_or_default()
+    }
+
+    /// All pools as they stand, with the first `limit` addresses that rest in each.
+    pub fn pools(&self, limit: usize) -> Vec<(PoolReport, Vec<Resting>)> {
+        let pools = |state: &mut State| {
+            let pools = state.allocator.pools().into_iter();
+            pools
+                .map(|pool| {
+                    let mut resting = state.allocator.resting(&pool.name);
+                    resting.sort_by_key(|rest| (rest.until, rest.address));
+                    resting.truncate(limit);
+                    (pool, resting)
+                })
+                .collect()
+        };
+        self.with(pools).unwrap_or_default()
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> Option<R> {
+        let mut guard = self.lock();
+        let state = guard.as_mut()?;
+        let result = work(state);
+        state.woken.extend(state.allocator.drain_woken());
+        if !state.woken.is_empty() {
+            self.news.notify_one();
+        }
+        Some(result)
+    }
+
+    // The allocator does not panic half-way; a poisoned lock would stop every class.
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,197 @@
+//! A class of the controller whose addresses come from pools.
+//!
+//! The Services' status is the only record ([`Record::Status`]), so nothing here talks to
+//! anybody: allocation is a call of [`Addresses`]. Announcing is the agents' work; until
+//! one says that it has an address, the Service is `NotAnnounced`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ballast_provider::{
+    Balancer, Change, IpMode, Key, LoadBalancer, Member, Observed, Owned, Placement, Provider,
+    ProviderError, Reason, Record, Recorded, Refusal, Released, Removal, ServiceId, State,
+    TargetSet, TrafficPolicy,
+};
+use futures::stream::{BoxStream, StreamExt, pending};
+use jiff::Timestamp;
+
+use crate::addresses::Addresses;
+use crate::claim::{Backend, Claim, PoolFilter};
+use crate::verdict::{Denial, Grant, Marker};
+
+/// One `l2` class.
+#[derive(Debug)]
+pub struct L2Provider {
+    class: String,
+    /// The pools of the class; `None`: all.
+    pools: Option<Arc<PoolFilter>>,
+    addresses: Arc<Addresses>,
+}
+
+// === impl L2Provider ===
+
+impl L2Provider {
+    /// A class that gives addresses of these pools, `None` being all.
+    pub fn new(class: String, pools: Option<PoolFilter>, addresses: Arc<Addresses>) -> Self {
+        Self {
+            class,
+            pools: pools.map(Arc::new),
+            addresses,
+        }
+    }
+
+    /// What a Service asks of the pools.
+    fn claim(&self, member: &Member) -> Claim {
+        claim(
+            &member.load_balancer,
+            &member.placement,
+            member.recorded.clone(),
+            self.pools.clone(),
+        )
+    }
+
+    fn observe(&self, member: &Member) -> Result<Observed, ProviderError> {
+        let answer = self
+            .addresses
+            .allocate(&self.class, self.claim(member), Timestamp::now())
+            .ok_or_else(not_open)?;
+        match answer {
+            Ok(grant) => Ok(granted(&member.load_balancer, grant)),
+            Err(denial) if denial.keeps.is_empty() => Err(refusal(&denial).into()),
+            // What it has stays; its new wish is what is refused.
+            Err(denial) => {
+                let objection = refusal(&denial);
+                let mut observed = announced_by_nobody(&member.load_balancer, denial.keeps);
+                observed.objection = Some(objection);
+                Ok(observed)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for L2Provider {
+    fn record(&self) -> Record {
+        Record::Status
+    }
+
+    fn key(&self, load_balancer: &LoadBalancer) -> Key {
+        Key(load_balancer.id.uid.clone())
+    }
+
+    fn validate(&self, _: &Balancer) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// The addresses of all classes were restored together, when [`Addresses`] was opened.
+    async fn restore(&self, _: Vec<Recorded>) -> Result<(), ProviderError> {
+        if self.addresses.is_open() {
+            Ok(())
+        } else {
+            Err(not_open())
+        }
+    }
+
+    async fn ensure(
+        &self,
+        balancer: &Balancer,
+    ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        let members = balancer.members.iter();
+        members
+            .map(|member| Ok((member.load_balancer.id.clone(), self.observe(member)?)))
+            .collect()
+    }
+
+    async fn retarget(&self, _: &TargetSet, _: &[Key]) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    async fn release(&self, id: &ServiceId, _: Removal) -> Result<Released, ProviderError> {
+        self.addresses.release(id, Timestamp::now());
+        Ok(Released::Gone)
+    }
+
+    async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
+        let own = |id: ServiceId| Owned {
+            name: id.to_string(),
+            id: Some(id),
+            tags: std::collections::BTreeMap::new(),
+        };
+        Ok(self
+            .addresses
+            .of_class(&self.class)
+            .into_iter()
+            .map(own)
+            .collect())
+    }
+
+    /// Who may try again is told for all classes at once, by [`Addresses::woken`].
+    fn changes(&self) -> BoxStream<'static, Change> {
+        pending().boxed()
+    }
+}
+
+/// The claim of a Service with these settings, which publishes these addresses.
+pub fn claim(
+    wanted: &LoadBalancer,
+    placement: &Placement,
+    recorded: Vec<std::net::IpAddr>,
+    pools: Option<Arc<PoolFilter>>,
+) -> Claim {
+    let listeners = wanted.listeners.iter();
+    Claim {
+        id: wanted.id.clone(),
+        created: placement.created,
+        namespace_labels: Arc::clone(&placement.namespace_labels),
+        labels: Arc::clone(&placement.labels),
+        families: wanted.families.clone(),
+        policy: placement.family_policy,
+        requested: wanted.requested_addresses.clone(),
+        pool: placement.pool.clone(),
+        pools,
+        share_key: wanted.share_key.clone(),
+        ports: listeners
+            .map(|listener| (listener.protocol, listener.port))
+            .collect(),
+        backend: match wanted.traffic_policy {
+            TrafficPolicy::Cluster => Backend::Cluster,
+            TrafficPolicy::Local { .. } => Backend::Local(placement.endpoints.clone()),
+        },
+        recorded,
+    }
+}
+
+fn granted(wanted: &LoadBalancer, grant: Grant) -> Observed {
+    let mut observed = announced_by_nobody(wanted, grant.addresses);
+    for marker in grant.markers {
+        match marker {
+            Marker::OutsidePool { .. } => {
+                observed.objection =
+                    Some(Refusal::new(Reason::AddressOutsidePool, marker.to_string()));
+            }
+            Marker::Duplicate { .. } | Marker::Missing { .. } => {
+                observed.remarks.push(marker.to_string());
+            }
+        }
+    }
+    observed
+}
+
+fn announced_by_nobody(wanted: &LoadBalancer, addresses: Vec<std::net::IpAddr>) -> Observed {
+    Observed::new(
+        wanted.ingress(addresses, IpMode::Vip),
+        State::Pending {
+            reason: Reason::NotAnnounced,
+            message: "The address is assigned; no node announces it yet".to_owned(),
+            retry_after: None,
+        },
+    )
+}
+
+fn refusal(denial: &Denial) -> Refusal {
+    Refusal::new(denial.why.reason(), denial.message.clone())
+}
+
+fn not_open() -> ProviderError {
+    ProviderError::transient("the address pools are not listed yet")
+}
