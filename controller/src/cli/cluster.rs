@@ -1,0 +1,149 @@
+//! The way to the cluster for commands that people run: flags, client, lists, and errors
+//! that say what to do.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde::de::DeserializeOwned;
+
+/// A person waits: better an error than a minute of nothing.
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
+const PAGE: u32 = 500;
+
+/// Which cluster.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ClusterArgs {
+    /// The kubeconfig; without it KUBECONFIG or ~/.kube/config, or the service
+    /// account of the pod this runs in.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig; without it the current one.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// Why a list could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The cluster does not know the kind.
+    #[error("the cluster has no {0}")]
+    NoSuchKind(&'static str),
+    /// The user has no right to it.
+    #[error("you may not list {what}: {message}")]
+    Forbidden {
+        /// The kind, in the plural.
+        what: &'static str,
+        /// As the API server says it.
+        message: String,
+    },
+    /// The API server answers, and not with a list.
+    #[error("cannot list {what}: {message}")]
+    Refused {
+        /// The kind, in the plural.
+        what: &'static str,
+        /// As the API server says it.
+        message: String,
+    },
+    /// It does not answer.
+    #[error("no answer from the API server about {what}")]
+    NoAnswer {
+        /// The kind, in the plural.
+        what: &'static str,
+        /// The client's error.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// All objects of a kind, page by page.
+pub async fn list<K>(
+    api: &Api<K>,
+    what: &'static str,
+    params: &ListParams,
+) -> Result<Vec<K>, ReadError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut params = params.clone().limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let page = api
+            .list(&params)
+            .await
+            .map_err(|error| ReadError::of(what, error))?;
+        all.extend(page.items);
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => params = params.continue_token(&token),
+            _ => return Ok(all),
+        }
+    }
+}
+
+// === impl ClusterArgs ===
+
+impl ClusterArgs {
+    /// A client as the user; nothing is asked yet.
+    pub async fn client(&self) -> Result<Client> {
+        let mut config = self.config().await?;
+        // Retries would hide an outage for minutes.
+        config.default_retry = false;
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = Some(ANSWER);
+        Client::try_from(config).context("cannot make a client of the API server")
+    }
+
+    async fn config(&self) -> Result<Config> {
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        if let Some(file) = &self.kubeconfig {
+            let unusable = || format!("cannot use {} (--kubeconfig)", file.display());
+            let kubeconfig = Kubeconfig::read_from(file).with_context(unusable)?;
+            return Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .with_context(unusable);
+        }
+        if let Some(context) = &self.context {
+            return Config::from_kubeconfig(&options)
+                .await
+                .with_context(|| format!("cannot use the context {context} (--context)"));
+        }
+        Config::infer().await.context(
+            "no way to the API server: no usable kubeconfig (KUBECONFIG, ~/.kube/config, --kubeconfig), and not in a cluster",
+        )
+    }
+}
+
+// === impl ReadError ===
+
+impl ReadError {
+    fn of(what: &'static str, error: kube::Error) -> Self {
+        match error {
+            // By code: the answer about an unknown kind has no reason.
+            kube::Error::Api(status) => match status.code {
+                404 => Self::NoSuchKind(what),
+                403 => Self::Forbidden {
+                    what,
+                    message: status.message,
+                },
+                _ => Self::Refused {
+                    what,
+                    message: status.message,
+                },
+            },
+            source => Self::NoAnswer {
+                what,
+                source: Box::new(source),
+            },
+        }
+    }
+}

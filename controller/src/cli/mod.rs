@@ -1,0 +1,40 @@
+//! Commands for people: [`status`] says how every load balancer is, [`migrate`] brings
+//! the settings of another load balancer over.
+//!
+//! They are no part of the controller: each runs once, as the user, with the rights of
+//! the user's kubeconfig, and needs no running controller. Everything that is printed is
+//! made by pure functions of what was read and the time; the only I/O is in each
+//! command's `run` and in [`cluster`].
+
+pub mod cluster;
+pub mod status;
+pub mod text;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+/// The name was given and nothing is called so.
+pub const NOT_FOUND: u8 = 4;
+/// The name of the binary that `kubectl ballast` looks for.
+const PLUGIN: &str = "kubectl-ballast";
+
+/// What the user types before the command: `ballast`, or `kubectl ballast`.
+pub fn program() -> &'static str {
+    let called = std::env::args_os().next();
+    let name = called.as_deref().map(Path::new).and_then(Path::file_name);
+    match name {
+        Some(name) if name == PLUGIN => "kubectl ballast",
+        _ => "ballast",
+    }
+}
+
+/// Writes to standard output; a reader that has enough, such as `head`, is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}

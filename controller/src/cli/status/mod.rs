@@ -1,0 +1,270 @@
+//! `ballast status`: every load balancer, or address pool, and why each is as it is.
+//!
+//! Reads the Kubernetes API alone, with the rights of the user. [`report`] and [`pools`]
+//! say what is so, [`render`] how it looks; [`run`] reads, prints, and ends.
+
+#[cfg(test)]
+mod fixtures;
+pub mod pools;
+pub mod render;
+pub mod report;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use ballast_crds::{AddressPool, LoadBalancerClass};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, Service};
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client};
+use serde::Serialize;
+
+use super::cluster::{ClusterArgs, ReadError, list};
+use super::text::Look;
+use super::{NOT_FOUND, print, program};
+use pools::PoolReport;
+use render::View;
+use report::{Classes, EventLine, Report};
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  # Every load balancer of Ballast, and why those that wait do so:
+  ballast status
+
+  # One Service: conditions with their times, ports, events.
+  ballast status web -n shop
+
+  # What a script asks: the Services through which no traffic flows.
+  ballast status -o json | jq -r '.services[] | select(.ready | not) | .name'
+
+  # How full the address pools are, who has which address, what rests until when:
+  ballast status --pools
+
+The same as a plugin of kubectl, if the binary is called kubectl-ballast: kubectl ballast status.
+
+STATE is Ready; Releasing; Pending (the controller has said nothing yet); NotServed (only with
+NAME: no class of Ballast serves it); or the reason of the condition that stands in the way.
+
+Exit status: 0 it was read, whatever it says, 1 the cluster cannot be read, 2 wrong usage,
+4 there is nothing called NAME.";
+
+/// Flags of `ballast status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Only the Service of this name, and everything about it; with --pools the pool.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Only this namespace; all without it.
+    #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "pools")]
+    pub namespace: Option<String>,
+
+    /// Address pools instead of Services.
+    #[arg(long)]
+    pub pools: bool,
+
+    /// For people, or for programs.
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
+
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table; with NAME a description.
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// What is printed, and how it ends.
+struct Answer {
+    out: String,
+    /// For standard error.
+    notes: Vec<String>,
+    found: bool,
+}
+
+/// Reads the cluster and prints what is so.
+pub async fn run(args: StatusArgs) -> Result<ExitCode> {
+    let client = args.cluster.client().await?;
+    let view = View {
+        look: look(),
+        now: Timestamp::now(),
+        program: program(),
+    };
+    let answer = if args.pools {
+        of_pools(&args, client, view).await?
+    } else {
+        of_services(&args, client, view).await?
+    };
+    print(&answer.out)?;
+    for note in &answer.notes {
+        eprintln!("{note}");
+    }
+    Ok(if answer.found {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NOT_FOUND)
+    })
+}
+
+async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Result<Answer> {
+    let mut notes = Vec::new();
+    let classes = classes(&client, &mut notes).await?;
+    let services = services(args, &client).await?;
+    let Some(name) = &args.name else {
+        let report = report::report(&services, &classes);
+        let out = match args.output {
+            Output::Table => {
+                notes.extend(render::hint(&report, view));
+                render::services(&report, view)
+            }
+            format => write(&report, format)?,
+        };
+        return Ok(Answer {
+            out,
+            notes,
+            found: true,
+        });
+    };
+    let mut report = report::named(&services, &classes, name);
+    for service in &mut report.services {
+        match events(&client, &service.namespace, name).await {
+            Ok(lines) => service.events = Some(lines),
+            Err(error) => notes.push(format!(
+                "events are missing here: {:#}",
+                anyhow::Error::new(error)
+            )),
+        }
+    }
+    let found = !report.services.is_empty();
+    if !found {
+        let place = args.namespace.as_ref();
+        let place = place.map_or("any namespace".to_owned(), |it| format!("namespace {it}"));
+        notes.push(format!("ballast: there is no Service {name} in {place}"));
+    }
+    let out = match args.output {
+        Output::Table => described(&report, view),
+        format => write(&report, format)?,
+    };
+    Ok(Answer { out, notes, found })
+}
+
+fn described(report: &Report, view: View<'_>) -> String {
+    let all: Vec<String> = report
+        .services
+        .iter()
+        .map(|service| render::description(service, view))
+        .collect();
+    all.join("\n")
+}
+
+async fn of_pools(args: &StatusArgs, client: Client, view: View<'_>) -> Result<Answer> {
+    let api = Api::<DeserializeGuard<AddressPool>>::all(client.clone());
+    let params = ListParams::default();
+    let pools = list(&api, "AddressPools", &params).await.map_err(helpful)?;
+    let services = services(args, &client).await?;
+    let mut report = pools::report(&pools, &services);
+    let mut notes = Vec::new();
+    let mut found = true;
+    if let Some(name) = &args.name {
+        report.pools.retain(|pool| pool.name == *name);
+        found = !report.pools.is_empty();
+    }
+    match &args.name {
+        Some(name) if !found => notes.push(format!("ballast: there is no AddressPool {name}")),
+        _ if args.output == Output::Table => notes.extend(render::pools_hint(&report, view)),
+        _ => {}
+    }
+    let out = match args.output {
+        Output::Table => render::pools(&report, view),
+        format => write::<PoolReport>(&report, format)?,
+    };
+    Ok(Answer { out, notes, found })
+}
+
+/// Without them, Services without a class cannot be told apart; the others can.
+async fn classes(client: &Client, notes: &mut Vec<String>) -> Result<Classes> {
+    let api = Api::<DeserializeGuard<LoadBalancerClass>>::all(client.clone());
+    match list(&api, "LoadBalancerClasses", &ListParams::default()).await {
+        Ok(classes) => Ok(Classes::of(&classes)),
+        Err(ReadError::Forbidden { .. }) => {
+            notes.push(
+                "you may not list LoadBalancerClasses: Services without a class may be missing here"
+                    .to_owned(),
+            );
+            Ok(Classes::unknown())
+        }
+        Err(error) => Err(helpful(error)),
+    }
+}
+
+async fn services(args: &StatusArgs, client: &Client) -> Result<Vec<Service>> {
+    let api: Api<Service> = match &args.namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    // A pool is asked for by its own name, not by a Service's.
+    let name = args.name.as_ref().filter(|_| !args.pools);
+    let params = match name {
+        Some(name) => ListParams::default().fields(&format!("metadata.name={name}")),
+        None => ListParams::default(),
+    };
+    match list(&api, "Services", &params).await {
+        Err(error @ ReadError::Forbidden { .. }) if args.namespace.is_none() => {
+            Err(error).context("of all namespaces; name one with -n NAMESPACE")
+        }
+        other => Ok(other?),
+    }
+}
+
+async fn events(client: &Client, namespace: &str, name: &str) -> Result<Vec<EventLine>, ReadError> {
+    let api: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let fields = format!("involvedObject.kind=Service,involvedObject.name={name}");
+    let events = list(&api, "Events", &ListParams::default().fields(&fields)).await?;
+    Ok(EventLine::all(&events))
+}
+
+fn helpful(error: ReadError) -> anyhow::Error {
+    let missing = matches!(error, ReadError::NoSuchKind(_));
+    let error = anyhow::Error::new(error);
+    if missing {
+        error.context(
+            "Ballast is not installed in this cluster; its CRDs come with: ballast crds | kubectl apply --server-side -f -",
+        )
+    } else {
+        error
+    }
+}
+
+fn write<T: Serialize>(report: &T, format: Output) -> Result<String> {
+    Ok(match format {
+        Output::Yaml => serde_yaml_ng::to_string(report)?,
+        Output::Json | Output::Table => serde_json::to_string_pretty(report)? + "\n",
+    })
+}
+
+/// Colour and wrapping are for terminals, and colour not for all of them.
+fn look() -> Look {
+    if !std::io::stdout().is_terminal() {
+        return Look::default();
+    }
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    Look {
+        width: terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)),
+        colour: !set("NO_COLOR") && !dumb,
+        whole: false,
+    }
+}

@@ -1,0 +1,296 @@
+//! What `ballast status` prints for people. Pure: the same values and time, the same text.
+
+use jiff::Timestamp;
+
+use super::pools::{Assigned, PoolReport, PoolStatus};
+use super::report::{PortLine, Report, ServiceStatus};
+use crate::cli::text::{Cell, Look, NOTHING, Table, Tone, age, length, one_line, wrap};
+use crate::status::rfc3339;
+use ballast_crds::PoolCounts;
+
+/// What is known beside the values.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// Where it goes.
+    pub look: Look,
+    /// The time of reading.
+    pub now: Timestamp,
+    /// `ballast` or `kubectl ballast`.
+    pub program: &'a str,
+}
+
+/// The column in which a description's values begin.
+const VALUES: usize = 12;
+
+/// One line per Service.
+pub fn services(report: &Report, view: View<'_>) -> String {
+    if report.services.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&[
+        "NAMESPACE",
+        "NAME",
+        "CLASS",
+        "ADDRESS",
+        "SINCE",
+        "STATE",
+        "WHY",
+    ]);
+    for service in &report.services {
+        table.row(vec![
+            Cell::new(&service.namespace),
+            Cell::new(&service.name),
+            Cell::new(service.class.as_deref().unwrap_or_default()),
+            Cell::new(service.addresses.join(",")),
+            Cell::new(since(service.since, view)),
+            Cell::new(&service.state).toned(tone(&service.state)),
+            Cell::remark(&service.why),
+        ]);
+    }
+    table.render(view.look)
+}
+
+/// What to do next, if something waits; for standard error, so that rows stay rows.
+pub fn hint(report: &Report, view: View<'_>) -> Option<String> {
+    let all = report.services.len();
+    let mut waiting = report.services.iter().filter(|one| !one.is_well());
+    if let Some(first) = waiting.next() {
+        let count = waiting.count() + 1;
+        let verb = if count == 1 { "is" } else { "are" };
+        return Some(format!(
+            "{count} of {all} {verb} not ready; more about the first: {} status {} -n {}",
+            view.program, first.name, first.namespace
+        ));
+    }
+    match report.unclaimed.as_slice() {
+        [] if all == 0 => Some("no Service has or awaits a load balancer of Ballast".to_owned()),
+        [] => None,
+        [first, more @ ..] => {
+            let and = match more.len() {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            Some(format!(
+                "{first}{and} waits for an address, names no class, and no class of Ballast takes such Services: kubectl get lbclass"
+            ))
+        }
+    }
+}
+
+/// Everything about one Service.
+pub fn description(service: &ServiceStatus, view: View<'_>) -> String {
+    let mut out = String::new();
+    let mut field = |name: &str, value: &str| {
+        let room = view
+            .look
+            .width
+            .map_or(usize::MAX, |all| all.saturating_sub(VALUES).max(2 * VALUES));
+        let margin = format!("\n{}", " ".repeat(VALUES));
+        let value = match one_line(value) {
+            text if text.is_empty() => NOTHING.to_owned(),
+            text => wrap(&text, room).join(&margin),
+        };
+        out.extend([&format!("{name:VALUES$}"), value.as_str(), "\n"]);
+    };
+    field(
+        "Service",
+        &format!("{}/{}", service.namespace, service.name),
+    );
+    let class = service.class.as_deref().unwrap_or_default();
+    match &service.provider {
+        Some(provider) => field("Class", &format!("{class} ({provider})")),
+        None => field("Class", class),
+    }
+    field("Address", &service.addresses.join(", "));
+    field("State", &state_since(service, view));
+    if !service.why.is_empty() {
+        field("Why", &service.why);
+    }
+    if service.ready && !service.is_well() {
+        field("", "Traffic flows as it did before.");
+    }
+    let ports: Vec<String> = service.ports.iter().map(port).collect();
+    field("Ports", &ports.join(", "));
+    if let Some(policy) = &service.traffic_policy {
+        field("Policy", policy);
+    }
+    out.push_str(&conditions(service, view));
+    out.push_str(&events(service, view));
+    out
+}
+
+/// How full the pools are, and who has which address.
+pub fn pools(report: &PoolReport, view: View<'_>) -> String {
+    let mut table = Table::new(&[
+        "POOL", "FAMILY", "TOTAL", "USED", "FREE", "NEXT", "STATE", "WHY",
+    ]);
+    for pool in &report.pools {
+        pool_rows(&mut table, pool);
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    let mut out = table.render(view.look);
+    let mut table = Table::new(&["ADDRESS", "POOL", "USE"]);
+    for pool in &report.pools {
+        for one in &pool.assigned {
+            let cell = Cell::remark(&users(one));
+            table.row(vec![Cell::new(&one.address), Cell::new(&pool.name), cell]);
+        }
+        for one in &pool.resting {
+            let left = length(one.until.as_second() - view.now.as_second());
+            let text = format!("rests for {left}, until {}", rfc3339(one.until));
+            let cell = Cell::remark(&text).toned(Tone::Waiting);
+            table.row(vec![Cell::new(&one.address), Cell::new(&pool.name), cell]);
+        }
+    }
+    if !table.is_empty() {
+        out.push('\n');
+        out.push_str(&table.render(view.look));
+    }
+    out
+}
+
+/// What to do about pools that do not serve, or that there are none.
+pub fn pools_hint(report: &PoolReport, view: View<'_>) -> Option<String> {
+    let all = report.pools.len();
+    if all == 0 {
+        return Some("there is no AddressPool".to_owned());
+    }
+    let mut idle = report.pools.iter().filter(|pool| !pool.is_well());
+    let first = idle.next().filter(|_| all > 1)?;
+    let count = idle.count() + 1;
+    let verb = if count == 1 { "gives" } else { "give" };
+    Some(format!(
+        "{count} of {all} {verb} no addresses; more about the first: {} status --pools {}",
+        view.program, first.name
+    ))
+}
+
+fn pool_rows(table: &mut Table, pool: &PoolStatus) {
+    let families = [("IPv4", pool.ipv4, '.'), ("IPv6", pool.ipv6, ':')];
+    let mut rows: Vec<Vec<Cell>> = Vec::new();
+    for (family, counts, sign) in families {
+        let Some(counts) = counts else { continue };
+        let next = pool.next.iter().find(|address| address.contains(sign));
+        let PoolCounts {
+            total,
+            assigned,
+            available,
+        } = counts;
+        let mut row = vec![Cell::new(&pool.name), Cell::new(family)];
+        row.extend([total, assigned, available].map(|number| Cell::new(count(number))));
+        row.push(Cell::new(next.map_or("", String::as_str)));
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        let mut row = vec![Cell::new(&pool.name)];
+        row.resize_with(6, || Cell::new(""));
+        rows.push(row);
+    }
+    for (number, mut row) in rows.into_iter().enumerate() {
+        row.push(Cell::new(&pool.state).toned(tone(&pool.state)));
+        // Once is enough.
+        row.push(Cell::remark(if number == 0 { &pool.why } else { "" }));
+        table.row(row);
+    }
+}
+
+/// Numbers end at 2^63 - 1, which means: that many or more.
+fn count(number: i64) -> String {
+    if number == i64::MAX {
+        "2^63+".to_owned()
+    } else {
+        number.to_string()
+    }
+}
+
+fn users(one: &Assigned) -> String {
+    let names: Vec<String> = one
+        .services
+        .iter()
+        .map(|user| format!("{}/{}", user.namespace, user.name))
+        .collect();
+    names.join(", ")
+}
+
+fn tone(state: &str) -> Tone {
+    match state {
+        "Ready" => Tone::Good,
+        "Pending" | "Provisioning" | "Releasing" | "Throttled" | "NotAnnounced" => Tone::Waiting,
+        _ => Tone::Bad,
+    }
+}
+
+fn since(time: Option<Timestamp>, view: View<'_>) -> String {
+    time.map_or(NOTHING.to_owned(), |time| age(time, view.now))
+}
+
+fn state_since(service: &ServiceStatus, view: View<'_>) -> String {
+    match service.since {
+        Some(time) => format!(
+            "{}, since {} ({})",
+            service.state,
+            rfc3339(time),
+            age(time, view.now)
+        ),
+        None => service.state.clone(),
+    }
+}
+
+fn port(port: &PortLine) -> String {
+    let name = port.name.as_deref().map(|name| format!("{name} "));
+    let node_port = port.node_port.map(|it| format!(" (node port {it})"));
+    let error = port.error.as_deref().map(|error| format!(" ({error})"));
+    let [name, node_port, error] = [name, node_port, error].map(Option::unwrap_or_default);
+    format!("{name}{}/{}{node_port}{error}", port.port, port.protocol)
+}
+
+fn conditions(service: &ServiceStatus, view: View<'_>) -> String {
+    if service.conditions.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"]);
+    for one in &service.conditions {
+        let since = format!("{} ({})", rfc3339(one.since), age(one.since, view.now));
+        table.row(vec![
+            Cell::new(&one.r#type),
+            Cell::new(&one.status),
+            Cell::new(&one.reason),
+            Cell::new(since),
+            Cell::remark(&one.message),
+        ]);
+    }
+    format!("\n{}", table.render(uncut(view)))
+}
+
+fn events(service: &ServiceStatus, view: View<'_>) -> String {
+    let Some(events) = &service.events else {
+        return String::new();
+    };
+    if events.is_empty() {
+        return "\nNo events.\n".to_owned();
+    }
+    let mut table = Table::new(&["EVENT", "REASON", "LAST", "TIMES", "MESSAGE"]);
+    for one in events {
+        table.row(vec![
+            Cell::new(&one.r#type),
+            Cell::new(&one.reason),
+            Cell::new(since(one.time, view)),
+            Cell::new(one.count.to_string()),
+            Cell::remark(&one.message),
+        ]);
+    }
+    format!("\n{}", table.render(uncut(view)))
+}
+
+/// A description is where the whole text is.
+const fn uncut(view: View<'_>) -> Look {
+    Look {
+        whole: true,
+        ..view.look
+    }
+}
+
+#[cfg(test)]
+mod tests;

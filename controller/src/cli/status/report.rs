@@ -1,0 +1,487 @@
+//! What `ballast status` says of Services, as values: which are ours, and how each is.
+//! Pure. `-o json|yaml` prints these structs as they stand here, so a field may be added
+//! to them, and none renamed or removed.
+
+use std::collections::BTreeMap;
+
+use ballast_crds::{GROUP, LoadBalancerClass, class_of_key};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::DeserializeGuard;
+use serde::Serialize;
+
+use crate::status::conditions::{ACCEPTED, PROGRAMMED};
+
+/// Which nodes have the addresses (L2).
+const ANNOUNCED: &str = "ballast.dev/Announced";
+
+/// All load balancers, or those of one name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// By namespace and name.
+    pub services: Vec<ServiceStatus>,
+    /// `NAMESPACE/NAME` of Services of type `LoadBalancer` that wait for an address, name
+    /// no class, and that no class takes.
+    pub unclaimed: Vec<String>,
+}
+
+/// One Service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// The name of the class that serves it or is to; for a class that is not Ballast's
+    /// the whole `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    /// `aws`, `l2` or `mock`, if the class says so.
+    pub provider: Option<String>,
+    /// IP addresses and host names, in the order of the Service's status.
+    pub addresses: Vec<String>,
+    /// `Ready`; `Releasing`; `Pending`: the controller has said nothing yet;
+    /// `NotServed`: no class of Ballast serves it; or the reason of the condition that
+    /// stands in the way.
+    pub state: String,
+    /// Traffic can flow, perhaps by settings older than the last edit: `Programmed` is
+    /// true.
+    pub ready: bool,
+    /// Since when the state is what it is.
+    pub since: Option<Timestamp>,
+    /// Why it is not `Ready`; empty if it is.
+    pub why: String,
+    /// What it listens on.
+    pub ports: Vec<PortLine>,
+    /// `Cluster` or `Local`.
+    pub traffic_policy: Option<String>,
+    /// Ballast's own.
+    pub conditions: Vec<ConditionLine>,
+    /// Newest first; only where one Service was asked for, and if they could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<EventLine>>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortLine {
+    /// `spec.ports[].name`
+    pub name: Option<String>,
+    /// `TCP`, `UDP`
+    pub protocol: String,
+    /// What clients connect to.
+    pub port: i32,
+    /// What the load balancer connects to on the nodes.
+    pub node_port: Option<i32>,
+    /// What is wrong with this port alone.
+    pub error: Option<String>,
+}
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConditionLine {
+    /// `ballast.dev/…`
+    pub r#type: String,
+    /// `True`, `False` or `Unknown`
+    pub status: String,
+    /// For machines.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When `status` last changed.
+    pub since: Timestamp,
+}
+
+/// An event about a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventLine {
+    /// When it last happened.
+    pub time: Option<Timestamp>,
+    /// `Normal` or `Warning`
+    pub r#type: String,
+    /// For machines.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// How often it happened.
+    pub count: i32,
+}
+
+/// The classes as far as this command asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// By name: the provider. `None`: the classes may not be read, so nothing is known.
+    known: Option<BTreeMap<String, Option<String>>>,
+    /// The one that takes Services without a class.
+    default: Option<String>,
+}
+
+/// How a Service is, in one word, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Standing {
+    state: String,
+    since: Option<Timestamp>,
+    why: String,
+}
+
+/// All Services of ours, and those that nobody takes.
+pub fn report(services: &[Service], classes: &Classes) -> Report {
+    let mut report = Report::default();
+    for service in services {
+        if let Some(status) = ServiceStatus::of(service, classes) {
+            report.services.push(status);
+        } else if is_unclaimed(service) && classes.known.is_some() {
+            let meta = &service.metadata;
+            let name = meta.name.as_deref().unwrap_or_default();
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            report.unclaimed.push(format!("{namespace}/{name}"));
+        }
+    }
+    let order = |a: &ServiceStatus, b: &ServiceStatus| {
+        (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name))
+    };
+    report.services.sort_by(order);
+    report.unclaimed.sort();
+    report
+}
+
+/// Every Service of the name, of ours or not: who asks for one wants to know why not.
+pub fn named(services: &[Service], classes: &Classes, name: &str) -> Report {
+    let called = services
+        .iter()
+        .filter(|service| service.metadata.name.as_deref() == Some(name));
+    let one = |service: &Service| {
+        ServiceStatus::of(service, classes)
+            .unwrap_or_else(|| ServiceStatus::not_served(service, classes))
+    };
+    let mut services: Vec<ServiceStatus> = called.map(one).collect();
+    services.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+    Report {
+        services,
+        unclaimed: Vec::new(),
+    }
+}
+
+fn is_load_balancer(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
+}
+
+fn is_deleting(service: &Service) -> bool {
+    service.metadata.deletion_timestamp.is_some()
+}
+
+fn spec_class(service: &Service) -> Option<&str> {
+    let spec = service.spec.as_ref()?;
+    spec.load_balancer_class.as_deref()
+}
+
+fn is_unclaimed(service: &Service) -> bool {
+    is_load_balancer(service)
+        && !is_deleting(service)
+        && spec_class(service).is_none()
+        && addresses(service).is_empty()
+}
+
+/// The class of ours whose finalizer the Service carries.
+fn holder(service: &Service) -> Option<&str> {
+    let finalizers = service.metadata.finalizers.as_deref().unwrap_or_default();
+    finalizers.iter().find_map(|one| class_of_key(one))
+}
+
+/// What a Service publishes.
+pub(super) fn addresses(service: &Service) -> Vec<String> {
+    let status = service.status.as_ref();
+    let entries = status
+        .and_then(|status| status.load_balancer.as_ref())
+        .and_then(|load_balancer| load_balancer.ingress.as_deref())
+        .unwrap_or_default();
+    entries
+        .iter()
+        .filter_map(|entry| entry.ip.clone().or_else(|| entry.hostname.clone()))
+        .collect()
+}
+
+/// The condition of that type, if any.
+pub(super) fn find<'c>(conditions: &'c [ConditionLine], kind: &str) -> Option<&'c ConditionLine> {
+    conditions.iter().find(|one| one.r#type == kind)
+}
+
+fn conditions(service: &Service) -> Vec<ConditionLine> {
+    let status = service.status.as_ref();
+    let all = status.and_then(|status| status.conditions.as_deref());
+    let ours = all.unwrap_or_default().iter().filter(|condition| {
+        let rest = condition.type_.strip_prefix(GROUP);
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    });
+    let mut lines: Vec<ConditionLine> = ours.map(ConditionLine::of).collect();
+    let place = |kind: &str| {
+        let known = [ACCEPTED, PROGRAMMED, ANNOUNCED];
+        known.iter().position(|one| *one == kind).unwrap_or(9)
+    };
+    lines.sort_by(|a, b| (place(&a.r#type), &a.r#type).cmp(&(place(&b.r#type), &b.r#type)));
+    lines
+}
+
+fn ports(service: &Service) -> Vec<PortLine> {
+    let spec = service.spec.as_ref();
+    let ports = spec.and_then(|spec| spec.ports.as_deref());
+    let line = |port: &ServicePort| {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        PortLine {
+            name: port.name.clone(),
+            protocol: protocol.to_owned(),
+            port: port.port,
+            node_port: port.node_port.filter(|number| *number != 0),
+            error: port_error(service, port.port, protocol),
+        }
+    };
+    ports.unwrap_or_default().iter().map(line).collect()
+}
+
+fn port_error(service: &Service, number: i32, protocol: &str) -> Option<String> {
+    let status = service.status.as_ref()?.load_balancer.as_ref()?;
+    let entries = status.ingress.as_deref().unwrap_or_default().iter();
+    let mut ports = entries.flat_map(|entry| entry.ports.as_deref().unwrap_or_default());
+    ports
+        .find(|port| port.port == number && port.protocol == protocol && port.error.is_some())
+        .and_then(|port| port.error.clone())
+}
+
+// === impl Classes ===
+
+impl Classes {
+    /// What the classes say of themselves.
+    pub fn of(classes: &[DeserializeGuard<LoadBalancerClass>]) -> Self {
+        let mut known = BTreeMap::new();
+        let mut default = None;
+        for guard in classes {
+            let (name, status) = match &guard.0 {
+                Ok(class) => (class.metadata.name.clone(), class.status.as_ref()),
+                Err(broken) => (broken.metadata.name.clone(), None),
+            };
+            let name = name.unwrap_or_default();
+            let conditions = status.map(|status| status.conditions.as_slice());
+            let takes = |one: &Condition| one.type_ == "Default" && one.status == "True";
+            if conditions.unwrap_or_default().iter().any(takes) {
+                default = Some(name.clone());
+            }
+            known.insert(name, status.and_then(|status| status.provider.clone()));
+        }
+        Self {
+            known: Some(known),
+            default,
+        }
+    }
+
+    /// Where the user may not read them.
+    pub fn unknown() -> Self {
+        Self::default()
+    }
+
+    fn is_missing(&self, class: &str) -> bool {
+        let known = self.known.as_ref();
+        known.is_some_and(|known| !known.contains_key(class))
+    }
+
+    fn provider(&self, class: &str) -> Option<String> {
+        self.known.as_ref()?.get(class)?.clone()
+    }
+
+    /// The class of ours that serves the Service, or would.
+    fn serving(&self, service: &Service) -> Option<String> {
+        let named = spec_class(service).filter(|_| is_load_balancer(service));
+        if let Some(class) = named.and_then(class_of_key).or_else(|| holder(service)) {
+            return Some(class.to_owned());
+        }
+        let open = is_load_balancer(service) && !is_deleting(service) && named.is_none();
+        self.default.clone().filter(|_| open)
+    }
+}
+
+// === impl ServiceStatus ===
+
+impl ServiceStatus {
+    /// `None` if the Service is none of ours.
+    fn of(service: &Service, classes: &Classes) -> Option<Self> {
+        let serving = classes.serving(service);
+        let conditions = conditions(service);
+        if serving.is_none() && (conditions.is_empty() || !is_load_balancer(service)) {
+            return None;
+        }
+        let standing = Standing::of(service, serving.as_deref(), &conditions, classes);
+        let ready = find(&conditions, PROGRAMMED).is_some_and(|one| one.status == "True");
+        Some(Self {
+            provider: serving.as_deref().and_then(|name| classes.provider(name)),
+            class: serving.or_else(|| spec_class(service).map(str::to_owned)),
+            ready: ready && is_load_balancer(service) && !is_deleting(service),
+            ..Self::plain(service, conditions, standing)
+        })
+    }
+
+    /// A Service that was asked for by name and is none of ours.
+    fn not_served(service: &Service, classes: &Classes) -> Self {
+        let class = spec_class(service);
+        let why = match class {
+            _ if !is_load_balancer(service) => "its type is not LoadBalancer".to_owned(),
+            Some(class) => format!(
+                "it names the class {class}; those of Ballast are called {GROUP}/NAME"
+            ),
+            None if classes.known.is_none() => {
+                "it names no class, and whether a class of Ballast is the default cannot be read"
+                    .to_owned()
+            }
+            None => "it names no class, and no class of Ballast takes such Services: kubectl get lbclass shows which is the default"
+                .to_owned(),
+        };
+        let standing = Standing {
+            state: "NotServed".to_owned(),
+            since: created(service),
+            why,
+        };
+        Self {
+            class: class.map(str::to_owned),
+            ..Self::plain(service, conditions(service), standing)
+        }
+    }
+
+    fn plain(service: &Service, conditions: Vec<ConditionLine>, standing: Standing) -> Self {
+        let meta = &service.metadata;
+        let spec = service.spec.as_ref();
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            addresses: addresses(service),
+            state: standing.state,
+            since: standing.since,
+            why: standing.why,
+            ports: ports(service),
+            traffic_policy: spec.and_then(|spec| spec.external_traffic_policy.clone()),
+            conditions,
+            ..Self::default()
+        }
+    }
+
+    /// `Ready`: traffic flows, and by what was asked for last.
+    pub fn is_well(&self) -> bool {
+        self.state == "Ready"
+    }
+}
+
+fn created(service: &Service) -> Option<Timestamp> {
+    let time = service.metadata.creation_timestamp.as_ref();
+    time.map(|time| time.0)
+}
+
+// === impl Standing ===
+
+impl Standing {
+    fn of(
+        service: &Service,
+        class: Option<&str>,
+        conditions: &[ConditionLine],
+        classes: &Classes,
+    ) -> Self {
+        if is_deleting(service) || !is_load_balancer(service) {
+            return Self::releasing(service, conditions);
+        }
+        let order = [ACCEPTED, PROGRAMMED, ANNOUNCED];
+        let said = order.iter().filter_map(|kind| find(conditions, kind));
+        if let Some(obstacle) = said.clone().find(|one| one.status != "True") {
+            return Self {
+                state: obstacle.reason.clone(),
+                since: Some(obstacle.since),
+                why: obstacle.message.clone(),
+            };
+        }
+        if let Some(programmed) = find(conditions, PROGRAMMED) {
+            return Self {
+                state: "Ready".to_owned(),
+                since: Some(programmed.since),
+                why: String::new(),
+            };
+        }
+        let why = match class {
+            Some(class) if classes.is_missing(class) => {
+                format!("there is no LoadBalancerClass {class}")
+            }
+            _ => "the controller has not said anything about it yet: does it run?".to_owned(),
+        };
+        Self {
+            state: "Pending".to_owned(),
+            since: created(service),
+            why,
+        }
+    }
+
+    /// What hinders the release is what the provider says now; what was said while the
+    /// Service lived explains nothing.
+    fn releasing(service: &Service, conditions: &[ConditionLine]) -> Self {
+        let deleted = service.metadata.deletion_timestamp.as_ref();
+        let obstacle = find(conditions, PROGRAMMED).filter(|one| one.status != "True");
+        let why = match (obstacle, holder(service)) {
+            (Some(obstacle), _) => obstacle.message.clone(),
+            (None, Some(class)) => {
+                format!("the controller of class {class} has not yet said that all is gone")
+            }
+            (None, None) => "a finalizer that is not Ballast's keeps it".to_owned(),
+        };
+        Self {
+            state: "Releasing".to_owned(),
+            since: deleted.map(|time| time.0).or(obstacle.map(|one| one.since)),
+            why,
+        }
+    }
+}
+
+// === impl ConditionLine ===
+
+impl ConditionLine {
+    /// As it stands on an object.
+    pub fn of(condition: &Condition) -> Self {
+        Self {
+            r#type: condition.type_.clone(),
+            status: condition.status.clone(),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            since: condition.last_transition_time.0,
+        }
+    }
+}
+
+// === impl EventLine ===
+
+impl EventLine {
+    /// The events of one object, newest first.
+    pub fn all(events: &[Event]) -> Vec<Self> {
+        let mut lines: Vec<Self> = events.iter().map(Self::of).collect();
+        lines.sort_by_key(|line| std::cmp::Reverse(line.time));
+        lines
+    }
+
+    fn of(event: &Event) -> Self {
+        let series = event.series.as_ref();
+        let observed = series.and_then(|series| series.last_observed_time.as_ref());
+        let time = observed
+            .or(event.event_time.as_ref())
+            .map(|time| time.0)
+            .or(event.last_timestamp.as_ref().map(|time| time.0))
+            .or(event.metadata.creation_timestamp.as_ref().map(|t| t.0));
+        let count = series.and_then(|series| series.count).or(event.count);
+        Self {
+            time,
+            r#type: event.type_.clone().unwrap_or_default(),
+            reason: event.reason.clone().unwrap_or_default(),
+            message: event.message.clone().unwrap_or_default(),
+            count: count.unwrap_or(1).max(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
