@@ -398,9 +398,13 @@ impl Lab {
         self.place.end()
     }
 
-    /// Passes a result on. If it is an error, logs and objects go to [`LabOptions::artifacts`]
-    /// first: for tests that end with an error, not a panic.
+    /// Passes a result on. If it is an error, says how the cluster is, and logs and objects go
+    /// to [`LabOptions::artifacts`] first: for tests that end with an error, not a panic.
     pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            let collector = self.collector();
+            tokio::task::spawn_blocking(move || collector.tell()).await?;
+        }
         if result.is_err()
             && let Some(artifacts) = &self.artifacts
         {
