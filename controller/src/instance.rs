@@ -25,7 +25,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::store::Store;
-use crate::view::{Name, ServiceView};
+use crate::view::{Name, ServiceView, oldest_first};
 use crate::watch::settled;
 
 /// Between tries of a cloud that does not answer. Many Services wait for one class, so a
@@ -294,7 +294,7 @@ fn fail(context: &Context, class: &str, message: String) {
 
 /// A class came, went or was edited: every Service that could be ours looks again.
 fn wake_all(context: &Context) {
-    for service in context.services.all() {
+    for service in oldest_first(context.services.all()) {
         if service.load_balancer.is_some() || !service.held_by.is_empty() {
             context.queue.add(Name::from(&service.id));
         }
@@ -304,7 +304,7 @@ fn wake_all(context: &Context) {
 /// Everything that this class serves, held, or left behind.
 fn wake(context: &Context, class: &str) {
     let classes = context.board.snapshot();
-    for service in context.services.all() {
+    for service in oldest_first(context.services.all()) {
         if service.is_held_by(class) || classes.claim(&service) == Some(class) {
             context.queue.add(Name::from(&service.id));
         }

@@ -42,7 +42,7 @@ use crate::queue::Queue;
 use crate::reconcile::{Reconciler, Waiting};
 use crate::recorder::{self, Recorder};
 use crate::store::Store;
-use crate::view::{Name, ServiceView};
+use crate::view::{Name, ServiceView, oldest_first};
 use crate::watch as watches;
 use crate::writer::Writer;
 
@@ -364,8 +364,8 @@ async fn lead(
         health.opened().await;
         prime(&ledger, &reconciler.services, &board);
         open(&shelves, &reconciler, led_before);
-        for name in oldest_first(&reconciler.services) {
-            reconciler.queue.add(name);
+        for service in oldest_first(reconciler.services.all()) {
+            reconciler.queue.add(Name::from(&service.id));
         }
         let mut team: JoinSet<()> = JoinSet::new();
         for _ in 0..workers {
@@ -436,13 +436,6 @@ fn open(
         ..inventory
     };
     reconciler.addresses.open(inventory, served, now);
-}
-
-/// Where there is not enough for all, the older Services come first.
-fn oldest_first(services: &Store<Name, ServiceView>) -> Vec<Name> {
-    let mut all = services.all();
-    all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-    all.iter().map(|service| Name::from(&service.id)).collect()
 }
 
 /// The cluster's identity in tags: the UID of a namespace that nobody can delete.

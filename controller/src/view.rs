@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ballast_crds::{GROUP, class_of_key};
 use ballast_provider::{
@@ -204,6 +205,12 @@ impl ServiceView {
     pub fn is_held_by(&self, class: &str) -> bool {
         self.held_by.iter().any(|held| held == class)
     }
+}
+
+/// Where there is not enough for all, the older Services come first.
+pub fn oldest_first(mut services: Vec<Arc<ServiceView>>) -> Vec<Arc<ServiceView>> {
+    services.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    services
 }
 
 /// `metadata.creationTimestamp`
