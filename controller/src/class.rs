@@ -157,6 +157,12 @@ impl ClassView {
             .any(|finalizer| finalizer == IN_USE_FINALIZER)
     }
 
+    /// Its addresses come from pools: nothing outside the cluster, no finalizer of need.
+    pub fn uses_pools(&self) -> bool {
+        let settings = self.provider.as_ref();
+        settings.is_ok_and(|settings| settings.kind() == ProviderKind::L2)
+    }
+
     /// Whether Services fare the same under this view as under the other: a new status
     /// or version alone changes nothing for them.
     fn serves_as(&self, other: &Self) -> bool {

@@ -20,7 +20,7 @@ use crate::board::Board;
 use crate::class::{ClassView, Classes, DefaultState, IN_USE_FINALIZER, Instance};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::status::conditions::PROGRAMMED;
+use crate::status::conditions::{ACCEPTED, PROGRAMMED};
 use crate::store::Store;
 use crate::view::{Name, ServiceView};
 use crate::writer::Writer;
@@ -87,7 +87,8 @@ pub fn usage(
         for (name, usage) in &mut all {
             let wants =
                 claim == Some(name.as_str()) && matches!(service.load_balancer, Some(Ok(_)));
-            let holds = service.is_held_by(name);
+            let pooled = || classes.get(name).is_some_and(ClassView::uses_pools);
+            let holds = service.is_held_by(name) || (wants && shows(service) && pooled());
             usage.wanted += usize::from(wants);
             usage.programmed += usize::from(
                 wants
@@ -106,6 +107,12 @@ pub fn usage(
         usage.names.truncate(NAMED);
     }
     all
+}
+
+/// Where addresses come from pools no finalizer says who has one, or is to get one.
+fn shows(service: &ServiceView) -> bool {
+    let accepted = service.condition(ACCEPTED);
+    !service.ingress.is_empty() || accepted.is_some_and(|now| now.status == "True")
 }
 
 /// What is to become of the finalizer of a class. `ready`: its cloud was looked at, so the

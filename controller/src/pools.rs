@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ballast_crds::{AddressPool, AddressPoolStatus, Edges, ProviderKind};
+use ballast_crds::{AddressPool, AddressPoolStatus, Edges};
 use ballast_l2::{Addresses, Claim, Entry, Inventory, Pool, provider};
 use ballast_provider::{Family, ServiceId};
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::class::Classes;
+use crate::class::{ClassView, Classes};
 use crate::metrics::Metrics;
 use crate::namespaces::{self, Namespaces};
 use crate::queue::Queue;
@@ -107,12 +107,7 @@ pub fn inventory(
 
 /// The `l2` class that has given a Service its addresses.
 fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a str> {
-    let is_l2 = |class: &&str| {
-        let provider = classes
-            .get(class)
-            .and_then(|view| view.provider.as_ref().ok());
-        provider.is_some_and(|settings| settings.kind() == ProviderKind::L2)
-    };
+    let is_l2 = |class: &&str| classes.get(class).is_some_and(ClassView::uses_pools);
     let held = service.held_by.iter().map(String::as_str);
     classes.claim(service).into_iter().chain(held).find(is_l2)
 }
