@@ -15,6 +15,7 @@ mod crash;
 mod crowd;
 mod foreign;
 mod garbage;
+mod l2;
 mod leaders;
 mod orders;
 mod quiet;

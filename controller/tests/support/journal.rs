@@ -17,6 +17,8 @@ pub enum Target {
     Service,
     /// A class or its status.
     Class,
+    /// A pool's status.
+    Pool,
     /// An event.
     Event,
     /// The election; not counted by the fuse, it has its own simulation.

@@ -21,6 +21,10 @@ pub fn of(lab: &Lab) -> Vec<String> {
         let mut say = |what: String| problems.push(format!("{key}: {what}"));
         match class_of(service, &classes).filter(|_| !lab.refused.contains_key(key)) {
             Some(class) => {
+                if is_l2(&classes, &class) {
+                    from_a_pool(lab, key, service, &class, &mut say);
+                    continue;
+                }
                 wanted.insert(text(&service["metadata"]["uid"]), class.clone());
                 served(lab, key, service, &class, &mut say);
             }
@@ -29,9 +33,14 @@ pub fn of(lab: &Lab) -> Vec<String> {
     }
     cloud(lab, &wanted, &mut |what| problems.push(what));
     for (name, class) in &classes {
+        let served = |key: &str, service: &Value| {
+            is_l2(&classes, name)
+                && class_of(service, &classes).as_ref() == Some(name)
+                && (lab.denied.contains_key(key) || !lab.addresses(key).is_empty())
+        };
         let holders = services
-            .values()
-            .filter(|service| ours(service).contains(name))
+            .iter()
+            .filter(|(key, service)| ours(service).contains(name) || served(key, service))
             .count();
         let guarded =
             texts(&class["metadata"]["finalizers"]).contains(&"ballast.dev/in-use".to_owned());
@@ -80,18 +89,46 @@ fn oldest_default(classes: &BTreeMap<String, Value>) -> Option<String> {
     Some(text(&oldest["metadata"]["name"]))
 }
 
-fn served(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
-    let mut expected = BTreeSet::from([format!("ballast.dev/{class}")]);
-    if service["spec"].get("loadBalancerClass").is_none() {
-        expected.insert(STANDARD.to_owned());
+fn is_l2(classes: &BTreeMap<String, Value>, name: &str) -> bool {
+    classes
+        .get(name)
+        .is_some_and(|class| class["spec"].get("l2").is_some())
+}
+
+/// Of an `l2` class: an address, which nobody announces yet, or why there is none.
+fn from_a_pool(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
+    held_as(
+        service,
+        class,
+        service["spec"].get("loadBalancerClass").is_none(),
+        say,
+    );
+    let programmed = lab.condition(key, "Programmed").unwrap_or_default();
+    let accepted = lab.condition(key, "Accepted").unwrap_or_default();
+    let reason = lab.denied.get(key).copied().unwrap_or("NotAnnounced");
+    if accepted["status"] != "True"
+        || programmed["status"] != "False"
+        || programmed["reason"] != reason
+    {
+        say(format!("conditions {}", service["status"]["conditions"]));
     }
-    let finalizers: BTreeSet<String> = finalizers(service)
+    let addresses = lab.addresses(key);
+    if addresses.is_empty() != lab.denied.contains_key(key) {
+        say(format!("publishes {addresses:?}"));
+    }
+    for entry in service["status"]["loadBalancer"]["ingress"]
+        .as_array()
         .into_iter()
-        .filter(|it| it.starts_with("ballast.dev/") || it == STANDARD)
-        .collect();
-    if finalizers != expected {
-        say(format!("finalizers {finalizers:?}, not {expected:?}"));
+        .flatten()
+    {
+        if ports(&entry["ports"]) != ports(&service["spec"]["ports"]) || entry["ipMode"] != "VIP" {
+            say(format!("publishes {entry}"));
+        }
     }
+}
+
+fn served(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
+    held_as(service, class, true, say);
     let lbs = lab.cloud.of(&text(&service["metadata"]["uid"]));
     let [lb] = lbs.as_slice() else {
         return say(format!("{} load balancers", lbs.len()));
@@ -133,6 +170,24 @@ fn served(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMu
     };
     if (status("Accepted").as_str(), status("Programmed").as_str()) != ("True", "True") {
         say(format!("conditions {}", service["status"]["conditions"]));
+    }
+}
+
+/// The finalizers that a served Service has, if it has any.
+fn held_as(service: &Value, class: &str, any: bool, say: &mut dyn FnMut(String)) {
+    let mut expected = BTreeSet::new();
+    if any {
+        expected.insert(format!("ballast.dev/{class}"));
+    }
+    if service["spec"].get("loadBalancerClass").is_none() {
+        expected.insert(STANDARD.to_owned());
+    }
+    let finalizers: BTreeSet<String> = finalizers(service)
+        .into_iter()
+        .filter(|it| it.starts_with("ballast.dev/") || it == STANDARD)
+        .collect();
+    if finalizers != expected {
+        say(format!("finalizers {finalizers:?}, not {expected:?}"));
     }
 }
 

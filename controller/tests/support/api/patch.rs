@@ -1,5 +1,5 @@
 //! What a patch makes of an object: strategic merge for Services (finalizers by value,
-//! conditions by type, ingress whole), JSON merge for classes.
+//! conditions by type, ingress whole), JSON merge for classes and pools.
 
 use std::net::IpAddr;
 
@@ -45,7 +45,9 @@ pub(super) fn service(
     let mut object = object.clone();
     finalizers(api, link, &mut object, &patch["metadata"])?;
     conditions(&mut object, &patch["status"]["conditions"], &forbid);
+    let before = object.clone();
     ingress(&mut object, &patch["status"], &forbid)?;
+    claims(api, &before, &object, &patch["metadata"], &forbid);
     Ok(object)
 }
 
@@ -211,21 +213,50 @@ fn ingress(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) -> Result
         }
     }
     // Invariant 2: clouds here never move an address, so neither does a status.
-    let ips = |entries: &[Value]| {
-        entries
-            .iter()
-            .map(|entry| entry["ip"].clone())
-            .collect::<Vec<_>>()
-    };
-    let old = object["status"]["loadBalancer"]["ingress"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    if !old.is_empty() && ips(&old) != ips(&entries) {
-        forbid(format!("the address changes from {:?}", ips(&old)));
+    let (old, new) = (ips(object, "Proxy"), entries.clone());
+    object["status"]["loadBalancer"]["ingress"] = new.into();
+    if !old.is_empty() && old != ips(object, "Proxy") {
+        forbid(format!("the address changes from {old:?}"));
     }
-    object["status"]["loadBalancer"]["ingress"] = entries.into();
     Ok(())
+}
+
+/// Addresses of pools: claimed over the version that was seen, and never twice.
+fn claims(api: &Api, before: &Value, after: &Value, meta: &Value, forbid: &dyn Fn(String)) {
+    let had = ips(before, "VIP");
+    let claimed: Vec<String> = ips(after, "VIP")
+        .into_iter()
+        .filter(|ip| !had.contains(ip))
+        .collect();
+    if claimed.is_empty() {
+        return;
+    }
+    if meta["resourceVersion"].is_null() {
+        forbid(format!("{claimed:?} is claimed over any version"));
+    }
+    let key = |service: &Value| service["metadata"]["annotations"]["ballast.dev/share-key"].clone();
+    for other in api.all(Kind::Service).into_values() {
+        if other["metadata"]["uid"] == before["metadata"]["uid"] {
+            continue;
+        }
+        let shared = key(&other).is_string() && key(&other) == key(after);
+        let theirs = [ips(&other, "VIP"), ips(&other, "Proxy")].concat();
+        if !shared && claimed.iter().any(|ip| theirs.contains(ip)) {
+            let owner = &other["metadata"]["name"];
+            forbid(format!("{claimed:?} is published by {owner} already"));
+        }
+    }
+}
+
+/// The published addresses of one mode.
+fn ips(service: &Value, mode: &str) -> Vec<String> {
+    let entries = service["status"]["loadBalancer"]["ingress"].as_array();
+    entries
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry["ipMode"] == mode)
+        .filter_map(|entry| entry["ip"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// A class after a merge patch of it or of its status.
@@ -278,6 +309,25 @@ pub(super) fn class(
         ));
     }
     set_finalizers(&mut after, now);
+    Ok(after)
+}
+
+/// A pool after a merge patch of its status.
+pub(super) fn pool(api: &Api, object: &Value, patch: &Value) -> Result<Value, Refused> {
+    preconditions(Kind::Pool, object, &patch["metadata"])?;
+    if keys(patch) != ["status"] {
+        api.journal.violation(format!(
+            "a patch of more of a pool than its status: {patch}"
+        ));
+    }
+    let unsound = |it: &Value| it["type"] == Value::Null || !is_sound(it);
+    let conditions = patch["status"]["conditions"].as_array();
+    if conditions.is_none_or(|all| all.is_empty() || all.iter().any(unsound)) {
+        api.journal
+            .violation(format!("conditions of a pool that are not valid: {patch}"));
+    }
+    let mut after = object.clone();
+    merge(&mut after, patch);
     Ok(after)
 }
 

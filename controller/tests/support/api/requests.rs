@@ -66,6 +66,14 @@ impl Api {
             }
             [
                 "apis",
+                "ballast.dev",
+                "v1alpha1",
+                "addresspools",
+                name,
+                "status",
+            ] if parts.method == Method::PATCH => self.patch_pool(link, parts, name, &body),
+            [
+                "apis",
                 "events.k8s.io",
                 "v1",
                 "namespaces",
@@ -143,6 +151,24 @@ impl Api {
             let object = self.found(Kind::Class, name, name)?;
             let patched = patch::class(self, &object, of_status, body)?;
             Ok(self.lock().put(Kind::Class, name, patched))
+        })?;
+        Ok(reply(parts, result))
+    }
+
+    fn patch_pool(
+        &self,
+        link: &Link,
+        parts: &Parts,
+        name: &str,
+        body: &Value,
+    ) -> Result<Response, Dead> {
+        self.expect(link, parts, "application/merge-patch+json");
+        let effect = Effect::of(Target::Pool, "patch status", name, body.to_string());
+        let result = self.journal.effect(link, effect, || {
+            self.fault()?;
+            let object = self.found(Kind::Pool, name, name)?;
+            let patched = patch::pool(self, &object, body)?;
+            Ok(self.lock().put(Kind::Pool, name, patched))
         })?;
         Ok(reply(parts, result))
     }

@@ -226,6 +226,28 @@ impl Api {
         )
     }
 
+    /// A class whose addresses come from pools.
+    pub fn create_l2_class(&self, name: &str, spec: &Value) -> String {
+        let mut all = json!({"mock": null, "l2": {}});
+        for (field, value) in spec.as_object().unwrap() {
+            all[field] = value.clone();
+        }
+        self.create_class(name, &all)
+    }
+
+    /// A pool, with the defaults of the CRD.
+    pub fn create_pool(&self, name: &str, addresses: &[&str], spec: &Value) -> String {
+        let mut all = json!({
+            "addresses": addresses, "autoAssign": true, "priority": 0, "reuseAfter": "2m",
+            "edges": "Skip", "shareAcrossNamespaces": false, "reallocate": false,
+        });
+        for (field, value) in spec.as_object().unwrap() {
+            all[field] = value.clone();
+        }
+        let object = json!({"metadata": {"name": name}, "spec": all});
+        self.create(Kind::Pool, name, object)
+    }
+
     pub fn create_node(&self, name: &str, address: &str) {
         let object = json!({
             "metadata": {"name": name, "labels": {}},

@@ -117,7 +117,7 @@ impl Api {
                 },
             );
         }
-        if kind != Kind::Class {
+        if !matches!(kind, Kind::Class | Kind::Pool) {
             for object in &mut rest {
                 let fields = object.as_object_mut().unwrap();
                 fields.remove("kind");

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ballast::factory::Providers;
 use ballast::instance::Factory;
 use ballast_crds::ProviderSettings;
 use ballast_provider::{
@@ -27,6 +28,8 @@ use crate::support::journal::{Dead, Effect, Link, Target};
 pub struct CloudFactory {
     pub cloud: Arc<Cloud>,
     pub link: Link,
+    /// Who builds the classes without a cloud.
+    pub own: Providers,
 }
 
 /// One class's provider in one instance.
@@ -48,7 +51,14 @@ struct Turn<'a> {
 // === impl CloudFactory ===
 
 impl Factory for CloudFactory {
-    fn build(&self, _: &ProviderSettings, mark: Mark) -> Result<Arc<dyn Provider>, ProviderError> {
+    fn build(
+        &self,
+        settings: &ProviderSettings,
+        mark: Mark,
+    ) -> Result<Arc<dyn Provider>, ProviderError> {
+        if matches!(settings, ProviderSettings::L2(_)) {
+            return self.own.build(settings, mark);
+        }
         Ok(Arc::new(CloudProvider {
             cloud: Arc::clone(&self.cloud),
             link: self.link.clone(),
