@@ -327,3 +327,6 @@ pub async fn settled<T>(
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

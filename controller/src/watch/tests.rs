@@ -1,0 +1,184 @@
+//! Which edits of a Service or a Node mean anything to a load balancer: the rows of
+//! upstream's `TestNeedsUpdate` and `Test_shouldSyncUpdatedNode`, with our answers.
+
+use ballast_provider::LoadBalancer;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Merges one JSON object into another.
+fn merged(base: &Value, patch: &Value) -> Value {
+    let (Value::Object(base), Value::Object(patch)) = (base, patch) else {
+        return patch.clone();
+    };
+    let mut all = base.clone();
+    for (key, value) in patch {
+        let merged = merged(all.get(key).unwrap_or(&Value::Null), value);
+        all.insert(key.clone(), merged);
+    }
+    Value::Object(all)
+}
+
+/// What a Service with this spec asks for, and whether it wants a load balancer at all.
+fn asks(uid: &str, spec: &Value) -> (bool, Option<LoadBalancer>) {
+    let object = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop", "uid": uid},
+        "spec": spec,
+    });
+    let view = ServiceView::of(&serde_json::from_value(object).unwrap());
+    (view.wants, view.load_balancer.and_then(Result::ok))
+}
+
+fn service_spec() -> Value {
+    json!({
+        "type": "LoadBalancer",
+        "loadBalancerClass": "ballast.dev/local",
+        "ipFamilies": ["IPv4"],
+        "externalTrafficPolicy": "Cluster",
+        "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080, "targetPort": 20, "appProtocol": "http"}],
+    })
+}
+
+fn port(patch: &Value) -> Value {
+    let port = merged(&service_spec()["ports"][0], patch);
+    json!({"ports": [port]})
+}
+
+#[test]
+fn edits_of_a_service_that_mean_something() {
+    let before = asks("1", &service_spec());
+    assert!(before.0 && before.1.is_some());
+    for (what, patch) in [
+        ("type", json!({"type": "ClusterIP"})),
+        ("port", port(&json!({"port": 81}))),
+        ("node port", port(&json!({"nodePort": 30081}))),
+        ("protocol", port(&json!({"protocol": "UDP"}))),
+        ("name of a port", port(&json!({"name": "http"}))),
+        (
+            "traffic policy",
+            json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": 31000}),
+        ),
+        ("single to dual", json!({"ipFamilies": ["IPv4", "IPv6"]})),
+        ("the other family", json!({"ipFamilies": ["IPv6"]})),
+        ("affinity", json!({"sessionAffinity": "ClientIP"})),
+        (
+            "ranges",
+            json!({"loadBalancerSourceRanges": ["192.0.2.0/24"]}),
+        ),
+        ("address", json!({"loadBalancerIP": "192.0.2.1"})),
+    ] {
+        let after = asks("1", &merged(&service_spec(), &patch));
+        assert_ne!(before, after, "{what}");
+    }
+    assert_ne!(before, asks("2", &service_spec()), "another object");
+    let local = |health: u16| {
+        let policy = json!({"externalTrafficPolicy": "Local", "healthCheckNodePort": health});
+        asks("1", &merged(&service_spec(), &policy))
+    };
+    assert_ne!(local(31_000), local(31_001), "health check node port");
+}
+
+/// Endpoints and in-cluster ways are kube-proxy's; upstream ensures anew for some of them.
+#[test]
+fn edits_of_a_service_that_mean_nothing() {
+    let before = asks("1", &service_spec());
+    for (what, patch) in [
+        ("external IPs", json!({"externalIPs": ["192.0.2.7"]})),
+        ("target port", port(&json!({"targetPort": 21}))),
+        ("target port by name", port(&json!({"targetPort": "http"}))),
+        ("app protocol", port(&json!({"appProtocol": "https"}))),
+        ("internal policy", json!({"internalTrafficPolicy": "Local"})),
+        (
+            "not-ready addresses",
+            json!({"publishNotReadyAddresses": true}),
+        ),
+        (
+            "distribution",
+            json!({"trafficDistribution": "PreferClose"}),
+        ),
+        ("cluster IP", json!({"clusterIP": "10.96.0.7"})),
+    ] {
+        let after = asks("1", &merged(&service_spec(), &patch));
+        assert_eq!(before, after, "{what}");
+    }
+}
+
+fn targets_of(node: &Value) -> TargetSet {
+    let view = NodeView::of(&serde_json::from_value(node.clone()).unwrap());
+    eligibility::targets([&view])
+}
+
+fn node() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": "node-1", "labels": {}},
+        "spec": {"providerID": "lab://1"},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": "192.0.2.11"}, {"type": "Hostname", "address": "node-1"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    })
+}
+
+#[test]
+fn edits_of_a_node_that_mean_something() {
+    let before = targets_of(&node());
+    assert_eq!(before.len(), 1);
+    let label = |value: &str| json!({"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": value}}});
+    for (what, patch) in [
+        ("excluded", label("")),
+        ("excluded in so many words", label("true")),
+        (
+            "deletion",
+            json!({"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}}),
+        ),
+        (
+            "the autoscaler's taint",
+            json!({"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}),
+        ),
+        (
+            "address",
+            json!({"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.12"}]}}),
+        ),
+        ("no address", json!({"status": {"addresses": []}})),
+    ] {
+        assert_ne!(before, targets_of(&merged(&node(), &patch)), "{what}");
+    }
+}
+
+#[test]
+fn edits_of_a_node_that_mean_nothing() {
+    let before = targets_of(&node());
+    for (what, patch) in [
+        (
+            "not ready",
+            json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
+        ),
+        (
+            "readiness unknown",
+            json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
+        ),
+        ("no condition", json!({"status": {"conditions": []}})),
+        ("provider id", json!({"spec": {"providerID": "lab://2"}})),
+        ("cordoned", json!({"spec": {"unschedulable": true}})),
+        (
+            "another taint",
+            json!({"spec": {"taints": [{"key": "example.com/x", "effect": "NoExecute"}]}}),
+        ),
+        (
+            "the exclusion label says no",
+            json!({"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": "false"}}}),
+        ),
+        (
+            "a control plane",
+            json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}),
+        ),
+        (
+            "another label",
+            json!({"metadata": {"labels": {"zone": "a"}}}),
+        ),
+    ] {
+        assert_eq!(before, targets_of(&merged(&node(), &patch)), "{what}");
+    }
+}
