@@ -11,6 +11,7 @@ mod common;
 #[path = "common/crowd.rs"]
 mod crowd;
 
+use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::json;
 
-use common::{ACCEPTED, CLASS, Plan, SOON, Site, load_balancer};
+use common::{ACCEPTED, CLASS, PROGRAMMED, Plan, SOON, Site, addresses, load_balancer};
 use crowd::LOCAL;
 
 const REPLICA: &str = "ballast-1";
+const POOL: &str = "{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {name: metal}, spec: {l2: {}}}
+---
+{apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: metal}, spec: {addresses: [192.0.2.7]}}
+";
 const RBAC: &str = include_str!("../../deploy/rbac.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +124,25 @@ async fn everything_it_does(site: &Site<'_>) -> Result<()> {
             "--timeout=20s",
         ])
         .await?;
-    Ok(())
+    an_address_of_a_pool(site).await
+}
+
+async fn an_address_of_a_pool(site: &Site<'_>) -> Result<()> {
+    site.apply(POOL).await?;
+    let spec = "loadBalancerClass: ballast.dev/metal, ports: [{port: 80}]";
+    site.apply(&load_balancer("metal", spec)).await?;
+    site.says("metal", PROGRAMMED, "False", "NotAnnounced")
+        .await?;
+    let got = addresses(&site.get("metal").await?);
+    ensure!(got == [IpAddr::from([192, 0, 2, 7])], "{got:?}");
+    eventually(SOON, || async {
+        let columns = "custom-columns=used:.status.used,free:.status.free";
+        let argv = ["get", "addresspool", "metal", "-o", columns, "--no-headers"];
+        let said = site.lab.kubectl(&argv).await?;
+        ensure!(said.split_whitespace().eq(["1", "0"]), "{said}");
+        Ok(())
+    })
+    .await
 }
 
 /// Without a finalizer, and before the controller sees it.
@@ -166,7 +189,7 @@ async fn metrics_are_plausible(site: &Site<'_>) -> Result<()> {
     println!("{addressed} addresses after {took:.3} s in all");
     // One for each Service that got one: none is missed, none counted twice.
     ensure!(
-        addressed == 5 && took > 0.0 && took < 30.0,
+        addressed == 6 && took > 0.0 && took < 30.0,
         "{addressed} took {took} s"
     );
     for (name, expected) in [
@@ -177,6 +200,10 @@ async fn metrics_are_plausible(site: &Site<'_>) -> Result<()> {
             "ballast_services_pending{class=\"local\",reason=\"NodePortsMissing\"}",
             1,
         ),
+        (
+            "ballast_services_pending{class=\"metal\",reason=\"NotAnnounced\"}",
+            1,
+        ),
     ] {
         ensure!(text.contains(name), "no {name} in {text}");
         let now = count(name).await?;
@@ -185,7 +212,7 @@ async fn metrics_are_plausible(site: &Site<'_>) -> Result<()> {
     let pending = text
         .lines()
         .filter(|line| line.starts_with("ballast_services_pending{"));
-    ensure!(pending.count() == 1, "others are not pending: {text}");
+    ensure!(pending.count() == 2, "others are not pending: {text}");
     ensure!(count("ballast_events_total{outcome=\"sent\"}").await? >= 5);
     ensure!(count("ballast_api_writes_total{kind=\"status\"}").await? >= 5);
     Ok(())

@@ -55,8 +55,6 @@ pub enum Reason {
     Throttled,
     /// The cloud did not answer, or answered with an error of its own.
     CloudError,
-    /// A defect of Ballast: something that must not happen did.
-    Internal,
 }
 
 /// The provider will not do this until something changes: no retry helps.
@@ -117,7 +115,6 @@ impl Reason {
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Throttled => "Throttled",
             Self::CloudError => "CloudError",
-            Self::Internal => "Internal",
         }
     }
 }

@@ -11,7 +11,6 @@
 mod cloud;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
@@ -33,7 +32,6 @@ const CHANGES: usize = 1_024;
 pub struct InstantProvider {
     mark: Mark,
     cloud: Arc<InstantCloud>,
-    latency: Duration,
     inject: mpsc::Sender<Change>,
     changes: Mutex<Option<mpsc::Receiver<Change>>>,
 }
@@ -52,16 +50,9 @@ impl InstantProvider {
         Self {
             mark,
             cloud,
-            latency: Duration::ZERO,
             inject,
             changes: Mutex::new(Some(changes)),
         }
-    }
-
-    /// The same, with a delay before every effect.
-    #[must_use]
-    pub fn with_latency(self, latency: Duration) -> Self {
-        Self { latency, ..self }
     }
 
     /// What was called so far, on the whole cloud.
@@ -83,13 +74,7 @@ impl InstantProvider {
         self.cloud.slots()
     }
 
-    async fn effect<T>(
-        &self,
-        effect: impl FnOnce(&mut Slots) -> T + Send,
-    ) -> Result<T, ProviderError> {
-        if !self.latency.is_zero() {
-            tokio::time::sleep(self.latency).await;
-        }
+    fn effect<T>(&self, effect: impl FnOnce(&mut Slots) -> T + Send) -> Result<T, ProviderError> {
         match self.slots().effect(effect) {
             Effect::Done(value) => Ok(value),
             Effect::Lost => Err(ProviderError::transient("the instant cloud did not answer")),
@@ -142,7 +127,7 @@ impl Provider for InstantProvider {
         } else {
             let ask = cloud::wish(balancer);
             let put = |slots: &mut Slots| slots.put(&self.mark, &balancer.key, &members, ask);
-            self.effect(put).await??
+            self.effect(put)??
         };
         let observed = balancer.members.iter().map(|member| {
             let id = member.load_balancer.id.clone();
@@ -162,7 +147,6 @@ impl Provider for InstantProvider {
             return Ok(());
         }
         self.effect(|slots| slots.set_targets(&self.mark, hash))
-            .await
     }
 
     async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
@@ -172,8 +156,7 @@ impl Provider for InstantProvider {
             slots.has(&self.mark, id, removal)
         };
         if there {
-            self.effect(|slots| slots.release(&self.mark, id, removal))
-                .await?;
+            self.effect(|slots| slots.release(&self.mark, id, removal))?;
         }
         Ok(Released::Gone)
     }

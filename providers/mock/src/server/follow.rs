@@ -52,6 +52,8 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) {
     let mut latest = writer.seq();
+    // Kept over changes: a busy cloud must not put off the ports that may be free by now.
+    let mut retry: Option<Instant> = None;
     loop {
         latest.borrow_and_update();
         let done = *applied.borrow();
@@ -60,11 +62,16 @@ pub(super) async fn run(
             apply(&writer, &plane, &name).await;
         }
         applied.send_replace(seq);
-        let wake = wake_at(&writer, &plane);
+        retry = (!plane.failed().is_empty())
+            .then(|| retry.unwrap_or_else(|| Instant::now() + plane.bind_retry()));
+        let wake = wake_at(&writer, retry);
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = latest.changed() => if changed.is_err() { return },
-            () = sleep_until(wake) => on_time(&writer, &plane).await,
+            () = sleep_until(wake) => {
+                on_time(&writer, &plane).await;
+                retry = None;
+            }
         }
     }
 }
@@ -80,17 +87,13 @@ async fn on_time(writer: &Writer, plane: &Plane) {
     }
 }
 
-fn wake_at(writer: &Writer, plane: &Plane) -> Instant {
+fn wake_at(writer: &Writer, retry: Option<Instant>) -> Instant {
     let now = Timestamp::now();
     let deadline = writer.read().deadline().map_or(IDLE, |at| {
         Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
     });
-    let retry = if plane.failed().is_empty() {
-        IDLE
-    } else {
-        plane.bind_retry()
-    };
-    Instant::now() + deadline.min(retry)
+    let phase = Instant::now() + deadline;
+    retry.map_or(phase, |retry| retry.min(phase))
 }
 
 /// Load balancers that changed after `done`; all of them if that is too long ago.
