@@ -6,6 +6,8 @@ use ballast_crds::{L2Settings, ProviderSettings};
 use ballast_l2::{Addresses, L2Provider, PoolFilter};
 use ballast_mock::{InstantProvider, MockProvider};
 use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use regex::Regex;
 use tracing::warn;
 
 use crate::instance::Factory;
@@ -22,16 +24,36 @@ pub struct Providers {
     pub simulate: bool,
 }
 
-/// The pools of a class; `None`: all.
-fn pool_filter(l2: &L2Settings) -> Result<Option<PoolFilter>, String> {
+/// The pools of a class; `None`: all. Refuses whatever of the class cannot be understood,
+/// also what only the announcers will use: whoever writes a class is told at once.
+fn pool_filter(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
+    let invalid = |message: String| Refusal::new(Reason::Invalid, message);
+    for pattern in &l2.interfaces {
+        Regex::new(pattern).map_err(|error| {
+            invalid(format!(
+                "spec.l2.interfaces has \"{pattern}\", which is no regular expression: {}",
+                last_line(&error.to_string())
+            ))
+        })?;
+    }
+    let selector = |field: &str, selector: Option<&LabelSelector>| {
+        let parsed = selector.map(selectors::parse).transpose();
+        parsed.map_err(|error| invalid(format!("spec.l2.{field}: {error}")))
+    };
+    selector("nodeSelector", l2.node_selector.as_ref())?;
     if l2.address_pools.is_empty() && l2.address_pool_selector.is_none() {
         return Ok(None);
     }
-    let selector = l2.address_pool_selector.as_ref();
     Ok(Some(PoolFilter {
         names: l2.address_pools.iter().cloned().collect(),
-        selector: selector.map(selectors::parse).transpose()?,
+        selector: selector("addressPoolSelector", l2.address_pool_selector.as_ref())?,
     }))
+}
+
+/// What is wrong; the lines before it draw the place.
+fn last_line(error: &str) -> &str {
+    let line = error.lines().last().unwrap_or_default();
+    line.trim_start_matches("error: ")
 }
 
 // === impl Providers ===
@@ -61,12 +83,7 @@ impl Factory for Providers {
                 Ok(Arc::new(provider))
             }
             ProviderSettings::L2(l2) => {
-                let pools = pool_filter(l2).map_err(|error| {
-                    Refusal::new(
-                        Reason::Invalid,
-                        format!("spec.l2.addressPoolSelector: {error}"),
-                    )
-                })?;
+                let pools = pool_filter(l2)?;
                 let addresses = Arc::clone(&self.addresses);
                 Ok(Arc::new(L2Provider::new(mark.class, pools, addresses)))
             }
@@ -79,5 +96,37 @@ impl Factory for Providers {
             )
             .into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refusal(l2: Value) -> Option<String> {
+        let l2: L2Settings = serde_json::from_value(l2).unwrap();
+        pool_filter(&l2).err().map(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn a_class_that_cannot_be_understood_is_refused_by_field_and_value() {
+        let odd = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
+        for (l2, words) in [
+            (
+                json!({"interfaces": ["^eth[0-9]+$", "eth["]}),
+                r#"spec.l2.interfaces has "eth[", which is no regular expression: unclosed character class"#,
+            ),
+            (json!({"nodeSelector": odd}), "spec.l2.nodeSelector: "),
+            (
+                json!({"addressPoolSelector": odd}),
+                "spec.l2.addressPoolSelector: ",
+            ),
+        ] {
+            let said = refusal(l2).unwrap();
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(refusal(json!({"interfaces": ["^eth[0-9]+$", ""]})), None);
     }
 }

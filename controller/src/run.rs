@@ -217,6 +217,7 @@ async fn follow(
         services: Arc::clone(&shared.services),
         board: shared.board.clone(),
         queue: shared.queue.clone(),
+        addresses: Arc::clone(&shared.addresses),
     }));
     let queue = shared.queue.clone();
     shared

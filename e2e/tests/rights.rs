@@ -204,6 +204,14 @@ async fn metrics_are_plausible(site: &Site<'_>) -> Result<()> {
             "ballast_services_pending{class=\"metal\",reason=\"NotAnnounced\"}",
             1,
         ),
+        (
+            "ballast_pool_addresses{pool=\"metal\",family=\"IPv4\",state=\"assigned\"}",
+            1,
+        ),
+        (
+            "ballast_pool_addresses{pool=\"metal\",family=\"IPv4\",state=\"available\"}",
+            0,
+        ),
     ] {
         ensure!(text.contains(name), "no {name} in {text}");
         let now = count(name).await?;
