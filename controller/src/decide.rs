@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use ballast_provider::{
-    Balancer, Family, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal,
+    Balancer, Family, Key, LoadBalancer, Member, Placement, Provider, Reason, Record, Refusal,
+    Removal,
 };
 
 use crate::class::{ClassView, Classes, Instance};
@@ -195,8 +196,9 @@ fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Option<Keep> {
         key: provider.key(&accepted),
         members: vec![member(service, &accepted, world.namespaces)],
     };
+    let guarded = provider.record() == Record::Status || service.is_held_by(class);
     let keeps = balancer.key.0 == service.id.uid
-        && service.is_held_by(class)
+        && guarded
         && world.ledger.has(&service.id, class)
         && publishes(service, &accepted)
         && provider.validate(&balancer).is_ok();

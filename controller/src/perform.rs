@@ -6,13 +6,15 @@
 //!
 //! A crash between any two is followed by the same decision again.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod locks;
+mod outcome;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{
-    Balancer, Key, Observed, Provider, ProviderError, Record, Released, Removal, ServiceId, State,
-    TargetSet,
+    Balancer, Observed, Provider, ProviderError, Record, Refusal, Released, Removal, ServiceId,
+    State, TargetSet,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,6 +30,9 @@ use crate::recorder::Recorder;
 use crate::status::{self, Desired, Event, transition_event};
 use crate::view::{Name, ServiceView};
 use crate::writer::{WriteError, Writer, Written};
+
+pub use self::locks::KeyLocks;
+pub use self::outcome::Outcome;
 
 /// Work that takes longer than this is announced by an event.
 const SLOW: Duration = Duration::from_secs(2);
@@ -56,71 +61,14 @@ pub struct Performer {
     pub locks: KeyLocks,
 }
 
-/// What became of one step, and with that when the Service is looked at again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing was to be done.
-    Ignored,
-    /// As the user wants it.
-    Ensured,
-    /// All gone.
-    Released,
-    /// Waits for the user, the class or another Service to change; they wake it.
-    Waiting,
-    /// Waits for the provider, which alone knows when there is news.
-    Parked,
-    /// Look again after this time; no failure.
-    Pending(Duration),
-    /// It failed; back off.
-    Failed,
-}
-
 /// A Service with the class that serves it.
 #[derive(Clone, Copy)]
 struct Served<'a> {
     service: &'a ServiceView,
     class: &'a str,
-    record: Record,
-}
-
-/// One lock per key while it is in use.
-#[derive(Debug, Default)]
-pub struct KeyLocks {
-    locks: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    /// The label of metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Ignored => "ignored",
-            Self::Ensured => "ensured",
-            Self::Released => "released",
-            Self::Waiting | Self::Parked => "waiting",
-            Self::Pending(_) => "pending",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Of two steps under one name, the outcome that needs to be looked at sooner.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        let urgency = |outcome: Self| match outcome {
-            Self::Ignored => 0,
-            Self::Ensured => 1,
-            Self::Waiting | Self::Parked => 2,
-            Self::Released => 3,
-            Self::Pending(_) => 4,
-            Self::Failed => 5,
-        };
-        match (self, other) {
-            (Self::Pending(one), Self::Pending(two)) => Self::Pending(one.min(two)),
-            _ if urgency(other) >= urgency(self) => other,
-            _ => self,
-        }
-    }
+    provider: &'a dyn Provider,
+    /// What is wrong with it today; what was accepted before goes on.
+    refusal: Option<&'a Refusal>,
 }
 
 // === impl Performer ===
@@ -142,14 +90,7 @@ impl Performer {
                 settle(&written, Outcome::Released)
             }
             Decision::Refuse { refusal, keep } => {
-                let written = self.publish(service, &Desired::refused(&refusal)).await;
-                let refused = settle(&written, Outcome::Waiting);
-                match (keep, written) {
-                    (Some(keep), Ok(Written::Version(_))) => {
-                        refused.and(self.keep(service, &keep).await)
-                    }
-                    _ => refused,
-                }
+                self.refuse(service, &refusal, keep.as_ref()).await
             }
             Decision::Wait { class, why } => match why {
                 None => {
@@ -184,19 +125,28 @@ impl Performer {
         }
     }
 
-    /// What it already has goes on; what the provider says of that is not published, for
-    /// the Service says that it is refused.
-    async fn keep(&self, service: &ServiceView, keep: &Keep) -> Outcome {
-        if !self.writer.leads() {
-            return Outcome::Failed;
-        }
-        match in_time(keep.provider.ensure(&keep.balancer)).await {
-            Ok(_) => Outcome::Waiting,
-            Err(error) => {
-                let record = keep.provider.record();
-                self.provider_failed(&service.id, &keep.class, &error, record)
-            }
-        }
+    /// What it already has goes on, and the Service says how that is.
+    async fn refuse(
+        &self,
+        service: &ServiceView,
+        refusal: &Refusal,
+        keep: Option<&Keep>,
+    ) -> Outcome {
+        let desired = Desired::refused(service, refusal, keep.is_some());
+        let written = self.publish(service, &desired).await;
+        let refused = settle(&written, Outcome::Waiting);
+        let (Some(keep), Ok(Written::Version(version))) = (keep, written) else {
+            return refused;
+        };
+        let mut service = desired.applied_to(service, Timestamp::now());
+        service.version = version;
+        let served = Served {
+            service: &service,
+            class: &keep.class,
+            provider: keep.provider.as_ref(),
+            refusal: Some(refusal),
+        };
+        refused.and(self.bring(&served, &keep.balancer).await)
     }
 
     /// The place was taken between decision and reservation, or the class closes.
@@ -204,7 +154,7 @@ impl Performer {
         let full = classes.get(class).and_then(|view| Some((view, view.max?)));
         match full {
             Some((view, max)) if self.ledger.count(class) >= max => {
-                let desired = Desired::refused(&quota_exceeded(view, max));
+                let desired = Desired::refused(service, &quota_exceeded(view, max), false);
                 settle(&self.publish(service, &desired).await, Outcome::Waiting)
             }
             _ => Outcome::Pending(Duration::from_secs(1)),
@@ -225,47 +175,48 @@ impl Performer {
         if let Some(patch) = status::finalizer_patch(&service, class, now).filter(|_| held) {
             match self.write(&service, "finalizer", &patch).await {
                 Ok(Written::Version(version)) => {
-                    service = Desired::provisioning(&service, class).applied_to(&service, now);
+                    service = Desired::first(&service, class).applied_to(&service, now);
                     service.version = version;
                 }
                 written => return settle(&written, Outcome::Waiting),
             }
         }
+        let served = Served {
+            service: &service,
+            class,
+            provider,
+            refusal: None,
+        };
+        self.bring(&served, balancer).await
+    }
+
+    /// Brings the balancer to the desired state and publishes what comes of it.
+    async fn bring(&self, served: &Served<'_>, balancer: &Balancer) -> Outcome {
         if !self.writer.leads() {
             return Outcome::Failed;
         }
-        let began = self.ledger.began(&service.id, class, Instant::now());
-        match in_time(provider.ensure(balancer)).await {
+        let id = &served.service.id;
+        let began = self.ledger.began(id, served.class, Instant::now());
+        match in_time(served.provider.ensure(balancer)).await {
             Ok(all) => {
-                let Some((_, observed)) = all.into_iter().find(|(id, _)| *id == service.id) else {
+                let Some((_, observed)) = all.into_iter().find(|(reported, _)| reported == id)
+                else {
                     let silent =
                         ProviderError::transient("the provider did not report this Service");
-                    return self
-                        .failed(&service, class, &silent, provider.record())
-                        .await;
+                    return self.failed(served, &silent).await;
                 };
-                let served = Served {
-                    service: &service,
-                    class,
-                    record: provider.record(),
-                };
-                self.observed(&served, &observed, began).await
+                self.observed(served, &observed, began).await
             }
-            Err(error) => {
-                self.failed(&service, class, &error, provider.record())
-                    .await
-            }
+            Err(error) => self.failed(served, &error).await,
         }
     }
 
     async fn observed(&self, served: &Served<'_>, observed: &Observed, began: Instant) -> Outcome {
-        let Served {
-            service,
-            class,
-            record,
-        } = *served;
+        let Served { service, class, .. } = *served;
+        let record = served.provider.record();
         let no_targets = self.targets.borrow().is_empty();
         let desired = Desired::observed(service, class, observed, no_targets);
+        let desired = desired.despite(served.refusal);
         // Two leaders for a moment, or a stale store: an address must not be claimed over
         // a version that nobody here has seen.
         let over = (record == Record::Status && desired.claims(service)).then_some(service.version);
@@ -292,15 +243,10 @@ impl Performer {
         }
     }
 
-    async fn failed(
-        &self,
-        service: &ServiceView,
-        class: &str,
-        error: &ProviderError,
-        record: Record,
-    ) -> Outcome {
-        let outcome = self.provider_failed(&service.id, class, error, record);
-        let desired = Desired::failed(service, class, error);
+    async fn failed(&self, served: &Served<'_>, error: &ProviderError) -> Outcome {
+        let Served { service, class, .. } = *served;
+        let outcome = self.provider_failed(&service.id, class, error, served.provider.record());
+        let desired = Desired::failed(service, class, error).despite(served.refusal);
         match self.publish(service, &desired).await {
             Err(error) => settle(&Err(error), Outcome::Failed),
             Ok(_) => outcome,
@@ -343,7 +289,15 @@ impl Performer {
             Ok(Released::InProgress { retry_after }) => {
                 Outcome::Pending(self.slow(service, class, began, Event::Deleting, retry_after))
             }
-            Err(error) => self.failed(service, class, &error, provider.record()).await,
+            Err(error) => {
+                let served = Served {
+                    service,
+                    class,
+                    provider,
+                    refusal: None,
+                };
+                self.failed(&served, &error).await
+            }
         }
     }
 
@@ -490,34 +444,5 @@ fn settle(written: &Result<Written, WriteError>, outcome: Outcome) -> Outcome {
         Ok(Written::Version(_)) => outcome,
         Ok(Written::Gone) | Err(WriteError::Conflict) => Outcome::Waiting,
         Err(_) => Outcome::Failed,
-    }
-}
-
-// === impl KeyLocks ===
-
-impl KeyLocks {
-    /// Waits for the turn of a shared balancer. A Service alone on its balancer has it
-    /// already: the queue never hands one Service to two workers.
-    ///
-    /// To be taken before deciding: a decision lists all members, and one made while
-    /// another worker was adding a member would take that member off again.
-    pub async fn turn(
-        &self,
-        service: &ServiceView,
-        classes: &Classes,
-    ) -> Option<tokio::sync::OwnedMutexGuard<()>> {
-        let Some(Ok(wanted)) = &service.load_balancer else {
-            return None;
-        };
-        let key = classes.provider(classes.claim(service)?)?.key(wanted);
-        if key.0 == service.id.uid {
-            return None;
-        }
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(locks.entry(key).or_default())
-        };
-        Some(lock.lock_owned().await)
     }
 }

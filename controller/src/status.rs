@@ -45,8 +45,12 @@ pub struct Condition {
 // === impl Desired ===
 
 impl Desired {
-    /// Before the first effect: accepted, and on its way.
-    pub fn provisioning(service: &ServiceView, class: &str) -> Self {
+    /// Before the first effect: accepted, and on its way. A Service of which more is known
+    /// has lost its finalizer, and nothing else: its load balancer was made long ago.
+    pub fn first(service: &ServiceView, class: &str) -> Self {
+        if service.condition(conditions::PROGRAMMED).is_some() || !service.ingress.is_empty() {
+            return Self::default();
+        }
         Self {
             accepted: Some(accepted(service, class)),
             programmed: Some(under_way()),
@@ -54,11 +58,38 @@ impl Desired {
         }
     }
 
-    /// A refusal says why; what the Service has stays, and so does what is said of it.
-    pub fn refused(refusal: &Refusal) -> Self {
+    /// A refusal says why; what the Service has stays. How that is is said next if it is
+    /// `kept`; otherwise nobody follows it, and nothing is claimed of it any more.
+    pub fn refused(service: &ServiceView, refusal: &Refusal, kept: bool) -> Self {
+        let said = service.condition(conditions::PROGRAMMED);
+        let programmed = said.filter(|_| !kept).map(|_| {
+            let (status, message) = if service.ingress.is_empty() {
+                ("False", "Not while the Service is not accepted")
+            } else {
+                (
+                    "Unknown",
+                    "What was there before stays as it was; how that is, is not known while the Service is not accepted",
+                )
+            };
+            Condition {
+                status,
+                reason: refusal.reason,
+                message: message.to_owned(),
+            }
+        });
         Self {
             accepted: Some(refused(refusal)),
-            ..Self::default()
+            programmed,
+            ingress: None,
+        }
+    }
+
+    /// The same of a Service that is refused today: its load balancer is that of before.
+    #[must_use]
+    pub fn despite(self, refusal: Option<&Refusal>) -> Self {
+        Self {
+            accepted: refusal.map(refused).or(self.accepted),
+            ..self
         }
     }
 
@@ -282,7 +313,7 @@ pub fn finalizer_patch(service: &ServiceView, class: &str, now: Timestamp) -> Op
     if missing.is_empty() {
         return None;
     }
-    let desired = Desired::provisioning(service, class);
+    let desired = Desired::first(service, class);
     let mut patch = status_json(&desired.difference(service), service, now);
     patch["metadata"] = json!({"uid": service.id.uid, "finalizers": missing});
     Some(patch)

@@ -102,7 +102,14 @@ pub fn accepted_before(
         };
         published.iter().any(is)
     });
-    let accepted = load_balancer(id, &spec, annotations).ok()?;
+    let accepted = load_balancer(id, &spec, annotations).or_else(|_| {
+        // Addresses that nobody can give: those that it publishes are what it was given.
+        spec.load_balancer_ip = None;
+        let mut annotations = annotations.clone();
+        annotations.retain(|key, _| ![ADDRESSES, METALLB_ADDRESSES].contains(&key.as_str()));
+        load_balancer(id, &spec, &annotations)
+    });
+    let accepted = accepted.ok()?;
     (!accepted.listeners.is_empty()).then_some(accepted)
 }
 

@@ -76,7 +76,7 @@ fn finalizers_are_added_once_and_the_standard_one_only_without_a_class() {
 #[test]
 fn the_second_patch_publishes() {
     let fresh = web();
-    let begun = Desired::provisioning(&fresh, "local").applied_to(&fresh, second(7));
+    let begun = Desired::first(&fresh, "local").applied_to(&fresh, second(7));
     let desired = Desired::observed(&begun, "local", &programmed("192.0.2.1"), false);
     insta::assert_json_snapshot!(patch(&begun, &desired, second(9)).unwrap(), @r#"
     {
@@ -145,7 +145,7 @@ fn only_what_differs_is_written() {
 #[test]
 fn provisioning_is_said_once_whatever_the_provider_calls_it() {
     let fresh = web();
-    let begun = Desired::provisioning(&fresh, "local").applied_to(&fresh, second(7));
+    let begun = Desired::first(&fresh, "local").applied_to(&fresh, second(7));
     let pending = Observed::new(
         vec![],
         State::Pending {
@@ -162,7 +162,7 @@ fn provisioning_is_said_once_whatever_the_provider_calls_it() {
 fn errors_never_clear_an_address() {
     for desired in [
         Desired::failed(&settled(), "local", &transient()),
-        Desired::refused(&Refusal::new(Reason::Unsupported, "no")),
+        Desired::refused(&settled(), &refusal("no"), false),
         Desired::waiting(&settled(), "local", &Refusal::new(Reason::CloudError, "no")),
     ] {
         assert_eq!(desired.ingress, None, "{desired:?}");
@@ -193,13 +193,60 @@ fn a_failure_is_false_without_and_unknown_with_an_address() {
     assert_eq!(status(&settled()), "Unknown");
 }
 
+fn refusal(message: &str) -> Refusal {
+    Refusal::new(Reason::Unsupported, message)
+}
+
 #[test]
-fn a_refusal_leaves_what_is_said_of_the_traffic() {
-    let refused = Desired::refused(&Refusal::new(Reason::Unsupported, "no"));
-    assert_eq!(refused.programmed, None);
-    let after = refused.applied_to(&settled(), second(9));
-    assert_eq!(after.condition(PROGRAMMED), settled().condition(PROGRAMMED));
-    assert_eq!(after.condition(ACCEPTED).unwrap().status, "False");
+fn a_refused_service_claims_nothing_that_nobody_looks_at() {
+    let programmed = |service: &ServiceView, kept: bool| {
+        let refused = Desired::refused(service, &refusal("no"), kept);
+        let after = refused.applied_to(service, second(9));
+        assert_eq!(after.condition(ACCEPTED).unwrap().status, "False");
+        after.condition(PROGRAMMED).map(|it| it.status.clone())
+    };
+    let provisioning = Desired::first(&web(), "local").applied_to(&web(), second(7));
+    for (service, kept, status) in [
+        (web(), false, None),
+        (provisioning.clone(), false, Some("False")),
+        (settled(), false, Some("Unknown")),
+        // What it has is brought up to date next, and that is what it will say.
+        (settled(), true, Some("True")),
+    ] {
+        assert_eq!(programmed(&service, kept).as_deref(), status, "{service:?}");
+    }
+    let gone = Desired::refused(&provisioning, &refusal("no"), false);
+    assert_eq!(gone.programmed.unwrap().reason, Reason::Unsupported);
+}
+
+#[test]
+fn what_a_refused_service_has_is_reported_and_it_stays_refused() {
+    let refusal = refusal("no");
+    let moved = Desired::observed(&settled(), "local", &programmed("192.0.2.1"), true);
+    let said = moved
+        .despite(Some(&refusal))
+        .applied_to(&settled(), second(9));
+    let accepted = said.condition(ACCEPTED).unwrap();
+    assert_eq!(
+        (accepted.status.as_str(), accepted.message.as_str()),
+        ("False", "no")
+    );
+    assert_eq!(
+        said.condition(PROGRAMMED).unwrap().reason,
+        "NoEligibleNodes"
+    );
+}
+
+/// Somebody took its finalizer off: that is no reason to take anything else back.
+#[test]
+fn a_lost_finalizer_is_put_back_and_nothing_else() {
+    let stripped = ServiceView {
+        held_by: vec![],
+        ..settled()
+    };
+    let patch = finalizer_patch(&stripped, "local", second(9)).unwrap();
+    assert_eq!(patch["status"], json!({}));
+    assert_eq!(patch["metadata"]["finalizers"], json!([class_key("local")]));
 }
 
 #[test]
@@ -287,10 +334,7 @@ fn unknown_annotations_are_named_where_people_look() {
     let mut service = web();
     service.unknown_annotations =
         vec!["ballast.dev/adresses (did you mean ballast.dev/addresses?)".into()];
-    let message = Desired::provisioning(&service, "local")
-        .accepted
-        .unwrap()
-        .message;
+    let message = Desired::first(&service, "local").accepted.unwrap().message;
     assert!(message.contains("ballast.dev/adresses"), "{message}");
 }
 
@@ -332,7 +376,7 @@ fn one_event_per_transition() {
             .contains("failed to delete load balancer")
     );
 
-    let refusal = Desired::refused(&Refusal::new(Reason::Unsupported, "SCTP"));
+    let refusal = Desired::refused(&web(), &refusal("SCTP"), false);
     assert_eq!(
         transition_event(&web(), &refusal).unwrap().message(),
         "Error syncing load balancer: SCTP"
@@ -352,7 +396,7 @@ proptest::proptest! {
         for desired in [
             Desired::observed(&service, "local", &programmed("192.0.2.1"), no_targets),
             Desired::failed(&service, "local", &transient()),
-            Desired::provisioning(&service, "local"),
+            Desired::first(&service, "local"),
         ] {
             let after = desired.applied_to(&service, second(9));
             proptest::prop_assert_eq!(patch(&after, &desired, second(10)), None);

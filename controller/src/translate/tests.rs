@@ -287,6 +287,29 @@ fn what_was_accepted_before_is_what_is_published() {
     assert_eq!(before(&torn, &published), None, "wrong beyond its ports");
 }
 
+#[test]
+fn addresses_that_cannot_be_do_not_hide_what_was_given() {
+    let published = [crate::fixtures::ingress("192.0.2.1", 80)];
+    let asks_for = |annotations: &Annotations, field: Option<&str>| {
+        let spec = ServiceSpec {
+            ports: Some(vec![port(80, "TCP", 31111)]),
+            load_balancer_ip: field.map(ToOwned::to_owned),
+            ..spec()
+        };
+        let accepted = accepted_before(&id(), &spec, annotations, &published);
+        accepted.unwrap().requested_addresses
+    };
+    let nothing: [IpAddr; 0] = [];
+    assert_eq!(asks_for(&annotated(ADDRESSES, "garbage"), None), nothing);
+    assert_eq!(
+        asks_for(&annotated(METALLB_ADDRESSES, "1.2"), None),
+        nothing
+    );
+    assert_eq!(asks_for(&Annotations::new(), Some("x")), nothing);
+    let good: IpAddr = "192.0.2.1".parse().unwrap();
+    assert_eq!(asks_for(&annotated(ADDRESSES, "192.0.2.1"), None), [good]);
+}
+
 proptest::proptest! {
     /// No user input panics (invariant 8).
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::api::{Kind, Port, Svc};
+use crate::support::journal::Target;
 use crate::support::lab::{Lab, crash_everywhere};
 
 const WEB: &str = "shop/web";
@@ -198,8 +199,10 @@ fn a_service_becomes_a_cluster_ip_while_down() {
 fn finalizers_are_stripped_by_hand_while_up() {
     crash_everywhere(async |lab| {
         serve(lab).await;
+        let mark = told(lab).await;
         lab.api.strip(WEB);
         lab.settle().await;
+        nothing_is_taken_back(lab, mark);
         lab.api.strip(WEB);
         lab.api.delete(Kind::Service, WEB);
         lab.gone(Kind::Service, WEB).await;
@@ -211,9 +214,26 @@ fn finalizers_are_stripped_by_hand_while_up() {
 fn finalizers_are_stripped_by_hand_while_down() {
     crash_everywhere(async |lab| {
         serve(lab).await;
+        let mark = told(lab).await;
         lab.stop().await;
         lab.api.strip(WEB);
         lab.start();
         lab.settle().await;
+        nothing_is_taken_back(lab, mark);
     });
+}
+
+/// Waits until the events of what has happened so far are sent.
+async fn told(lab: &mut Lab) -> usize {
+    lab.rest(1).await;
+    lab.journal.mark()
+}
+
+/// Nothing but the finalizer was written, and nothing was said.
+fn nothing_is_taken_back(lab: &Lab, mark: usize) {
+    for effect in lab.effects(mark, Target::Service) {
+        assert!(!effect.detail.contains("conditions"), "{effect:?}");
+    }
+    let events = lab.effects(mark, Target::Event);
+    assert!(events.is_empty(), "{events:?}");
 }

@@ -184,7 +184,11 @@ fn invariant_2_a_refused_edit_changes_only_the_condition() {
         lab.refusal(WEB, "Invalid").await;
         lab.rest(60).await;
         assert_eq!((lab.addresses(WEB), lab.cloud.balancers().len()), before);
-        assert_eq!(lab.condition(WEB, "Programmed").unwrap()["status"], "True");
+        // Which ranges it had is not known any more, so nobody can look after it.
+        assert_eq!(
+            lab.condition(WEB, "Programmed").unwrap()["status"],
+            "Unknown"
+        );
         lab.api.create_node("node-3", "192.0.2.3");
         lab.until("its targets are still kept", |lab| {
             lab.cloud.targets("local").unwrap().len() == 3
@@ -194,6 +198,48 @@ fn invariant_2_a_refused_edit_changes_only_the_condition() {
             service["spec"]["loadBalancerSourceRanges"] = json!([]);
         });
         lab.settle().await;
+    });
+}
+
+/// What was accepted before goes on, and the Service says how that is.
+#[test]
+fn invariant_2_a_refused_service_still_says_how_its_load_balancer_is() {
+    simulate(9, async |lab| {
+        lab.cloud.take_time(Duration::from_secs(7), Duration::ZERO);
+        lab.api.create_service(&Svc::new(WEB));
+        lab.start();
+        lab.until("its address is known", |lab| !lab.addresses(WEB).is_empty())
+            .await;
+        let address = lab.addresses(WEB);
+        lab.api
+            .set_ports(WEB, &[Port(80, "TCP"), Port(5060, "SCTP")]);
+        lab.refusal(WEB, "Unsupported").await;
+        let programmed = |lab: &Lab| lab.condition(WEB, "Programmed").unwrap();
+        assert_eq!(programmed(lab)["reason"], "Provisioning");
+        lab.until("it is made", |lab| programmed(lab)["status"] == "True")
+            .await;
+
+        lab.api.edit(Kind::Service, WEB, |service| {
+            service["metadata"]["annotations"] = json!({"ballast.dev/addresses": "garbage"});
+        });
+        lab.refusal(WEB, "Unsupported").await;
+        lab.cloud.vandalise(&lab.uid(WEB));
+        lab.until("it is there again", |lab| {
+            lab.cloud.ours().len() == 1 && programmed(lab)["status"] == "True"
+        })
+        .await;
+        for node in ["node-1", "node-2"] {
+            lab.api.delete(Kind::Node, node);
+        }
+        lab.until("nobody carries its traffic", |lab| {
+            programmed(lab)["reason"] == "NoEligibleNodes"
+        })
+        .await;
+        assert_eq!(lab.addresses(WEB), address);
+        assert_eq!(
+            lab.condition(WEB, "Accepted").unwrap()["reason"],
+            "Unsupported"
+        );
     });
 }
 

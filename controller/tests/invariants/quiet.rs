@@ -140,6 +140,36 @@ fn a_service_that_is_edited_100_times_ends_in_the_last_state_with_few_writes() {
     });
 }
 
+/// People are told that it takes time only if it does.
+#[test]
+fn work_is_announced_if_it_takes_over_two_seconds() {
+    let slow = ["EnsuringLoadBalancer", "EnsuredLoadBalancer"];
+    let slowly_gone = ["DeletingLoadBalancer", "DeletedLoadBalancer"];
+    for (seconds, made, gone) in [(1, &slow[1..], &slowly_gone[1..]), (3, &slow, &slowly_gone)] {
+        simulate(18, async |lab| {
+            let takes = Duration::from_secs(seconds);
+            lab.cloud.take_time(takes, takes);
+            lab.api.create_service(&Svc::new("shop/web"));
+            lab.start();
+            lab.served("shop/web").await;
+            lab.rest(1).await;
+            let told = |reasons: &[&str]| -> Vec<String> {
+                let reasons = reasons.iter();
+                reasons.map(|reason| format!("{reason} shop/web")).collect()
+            };
+            assert_eq!(lab.api.events(), told(made), "{seconds} s");
+            lab.api.delete(Kind::Service, "shop/web");
+            lab.gone(Kind::Service, "shop/web").await;
+            lab.rest(1).await;
+            assert_eq!(
+                lab.api.events(),
+                told(&[made, gone].concat()),
+                "{seconds} s"
+            );
+        });
+    }
+}
+
 #[test]
 fn a_provider_that_fails_ten_times_is_one_condition_and_one_event() {
     simulate(16, async |lab| {
