@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-lint build release demo test test-unit test-long e2e bench lint licences crds clean
+.PHONY: help setup setup-rust setup-lint build release demo test test-unit test-long e2e bench lint licences crds clean
 
 # What the lab runs, and what its images are made of.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
@@ -18,14 +18,17 @@ help: ## Show this list
 	@echo "Ballast: load balancers for Kubernetes Services. Targets:"
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
 
+setup-rust: # What the crates are built with: SQLite and ring bring C of their own.
+	@./scripts/setup cargo deb:gcc deb:libc6-dev
+
 setup: ## Install the Debian packages that are missing (root), or name them
 	@./scripts/setup cargo go $(addprefix deb:,$(PACKAGES))
 
 build: setup ## Build everything (debug)
 	cargo build --locked --workspace --all-targets
 
-release: setup ## Build the release binary
-	cargo build --locked --release --workspace
+release: setup-rust ## Build the release binary
+	cargo build --locked --release -p ballast
 
 demo: setup ## Boot a real cluster, give a Service an address, use it, clean up (KEEP=1 leaves it up)
 	cargo build --locked --workspace
@@ -37,7 +40,7 @@ test: setup lint ## Everything that must be green: lint, unit tests, end-to-end 
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	$(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS)
 
-test-unit: setup ## Tests that need no cluster
+test-unit: setup-rust ## Tests that need no cluster
 	$(CARGO_TEST) --locked --workspace --exclude ballast-e2e
 
 e2e: setup ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=services)
@@ -58,13 +61,13 @@ lint: setup-lint ## Formatting and clippy
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-licences: ## Check licences and sources of dependencies against deny.toml
+licences: setup-rust ## Check licences and sources of dependencies against deny.toml
 	./scripts/licences
 
-setup-lint:
-	@./scripts/setup cargo rustfmt clippy
+setup-lint: setup-rust
+	@./scripts/setup rustfmt clippy
 
-crds: ## Write crds/crds.yaml from the types
+crds: setup-rust ## Write crds/crds.yaml from the types
 	cargo run --locked --quiet -p ballast -- crds > crds/crds.yaml.new
 	mv crds/crds.yaml.new crds/crds.yaml
 

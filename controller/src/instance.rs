@@ -23,6 +23,7 @@ use crate::class::{ClassView, Classes, Instance};
 use crate::lease::Fence;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::perform::in_time;
 use crate::queue::Queue;
 use crate::store::Store;
 use crate::view::{Name, ServiceView, oldest_first};
@@ -139,8 +140,7 @@ async fn serve(context: Context, class: Arc<ClassView>) {
                     .metrics
                     .provider_error(name, error.reason().as_str());
                 fail(&context, name, error.to_string());
-                tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
-                attempt = attempt.saturating_add(1);
+                pause(&error, &mut attempt, &mut rng).await;
             }
         }
     };
@@ -203,7 +203,7 @@ async fn start(
         class: class.name.clone(),
     };
     let provider = context.factory.build(&settings, mark)?;
-    provider.restore(recorded(context, &class.name)).await?;
+    in_time(provider.restore(recorded(context, &class.name))).await?;
     take_stock(context, &class.name, provider.as_ref()).await?;
     if context.fence.epoch().is_none() {
         return Err(ProviderError::transient(
@@ -211,7 +211,7 @@ async fn start(
         ));
     }
     let now = targets.borrow_and_update().clone();
-    provider.retarget(&now, &[]).await?;
+    in_time(provider.retarget(&now, &[])).await?;
     Ok(provider)
 }
 
@@ -222,7 +222,7 @@ async fn take_stock(
     class: &str,
     provider: &dyn Provider,
 ) -> Result<(), ProviderError> {
-    for owned in provider.inventory().await? {
+    for owned in in_time(provider.inventory()).await? {
         match owned.id {
             _ if owned.tags.contains_key(mark::RETAINED) => {}
             Some(id) => context.ledger.record(&id, class),
@@ -264,7 +264,7 @@ async fn follow_targets(
     // Who was stopped for longer than its term wakes up with targets of that time.
     while context.fence.epoch().is_some() {
         let now = targets.borrow_and_update().clone();
-        match provider.retarget(&now, &[]).await {
+        match in_time(provider.retarget(&now, &[])).await {
             Ok(()) => {
                 info!(class, targets = now.len(), "targets changed");
                 context.metrics.retargeted(class, "changed");
@@ -273,11 +273,24 @@ async fn follow_targets(
             Err(error) => {
                 warn!(class, %error, "targets not changed");
                 context.metrics.retargeted(class, "failed");
-                tokio::time::sleep(BACKOFF.delay(attempt, &mut rng)).await;
-                attempt = attempt.saturating_add(1);
+                pause(&error, &mut attempt, &mut rng).await;
             }
         }
     }
+}
+
+/// Until the next try: as long as the cloud says, which does not count as a failure, or
+/// longer after each failure.
+async fn pause(error: &ProviderError, attempt: &mut u32, rng: &mut rand::rngs::SmallRng) {
+    let wait = match error {
+        ProviderError::Throttled { retry_after } => *retry_after,
+        ProviderError::Refused(_) | ProviderError::Transient { .. } => {
+            let wait = BACKOFF.delay(*attempt, rng);
+            *attempt = attempt.saturating_add(1);
+            wait
+        }
+    };
+    tokio::time::sleep(wait).await;
 }
 
 fn fail(context: &Context, class: &str, message: String) {

@@ -89,7 +89,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "ballast_time_to_address",
-            "From the arrival of a new Service in the watch to its published address",
+            "From the creation of a Service, or its change of type, to its published address",
             Unit::Seconds,
             self.time_to_address.clone(),
         );
@@ -185,11 +185,12 @@ impl Metrics {
         self.arrivals().entry(name.clone()).or_insert(now);
     }
 
-    /// Its address is published.
-    pub fn addressed(&self, name: &Name, now: Instant) {
-        if let Some(since) = self.arrivals().remove(name) {
-            self.time_to_address.observe((now - since).as_secs_f64());
-        }
+    /// Its first address is published. `age` counts for a Service that was there before
+    /// this process watched: one that waited for a leader has waited all the same.
+    pub fn addressed(&self, name: &Name, now: Instant, age: Duration) {
+        let arrived = self.arrivals().remove(name);
+        let waited = arrived.map_or(age, |since| now - since);
+        self.time_to_address.observe(waited.as_secs_f64());
     }
 
     /// There is no Service of this name any more.

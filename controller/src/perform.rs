@@ -8,6 +8,7 @@
 
 mod locks;
 mod outcome;
+mod patience;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +34,12 @@ use crate::writer::{WriteError, Writer, Written};
 
 pub use self::locks::KeyLocks;
 pub use self::outcome::Outcome;
+pub use self::patience::in_time;
 
 /// Work that takes longer than this is announced by an event.
 const SLOW: Duration = Duration::from_secs(2);
 /// A store that lags behind catches up within this time, or is asked again.
 const STALE_RETRY: Duration = Duration::from_secs(1);
-/// For one call of a provider, with all that it calls in turn.
-const PROVIDER_LIMIT: Duration = Duration::from_secs(30);
 /// A lost change of the provider heals after this time.
 const SAFETY_RETRY: Duration = Duration::from_secs(30);
 
@@ -224,9 +224,12 @@ impl Performer {
             Ok(Written::Version(_)) => {}
             written => return settle(&written, Outcome::Waiting),
         }
-        if !observed.ingress.is_empty() {
-            self.metrics
-                .addressed(&Name::from(&service.id), Instant::now().into_std());
+        if service.ingress.is_empty() && !observed.ingress.is_empty() {
+            self.metrics.addressed(
+                &Name::from(&service.id),
+                Instant::now().into_std(),
+                age(service),
+            );
         }
         match &observed.state {
             State::Programmed => {
@@ -425,17 +428,10 @@ impl Performer {
     }
 }
 
-/// A provider that hangs must not hold a worker for ever; its own calls have shorter limits.
-async fn in_time<T>(
-    call: impl Future<Output = Result<T, ProviderError>>,
-) -> Result<T, ProviderError> {
-    match tokio::time::timeout(PROVIDER_LIMIT, call).await {
-        Ok(result) => result,
-        Err(_) => Err(ProviderError::transient(format!(
-            "the provider did not answer in {} s",
-            PROVIDER_LIMIT.as_secs()
-        ))),
-    }
+/// In whole seconds, as the API server counts them.
+fn age(service: &ServiceView) -> Duration {
+    let age = Timestamp::now().duration_since(service.created);
+    age.try_into().unwrap_or_default()
 }
 
 /// A Service that is gone comes back as an absence, if it left anything.

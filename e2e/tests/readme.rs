@@ -9,7 +9,7 @@ mod common;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach, eventually};
+use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach};
 
 use crate::common::SOON;
 
@@ -35,7 +35,7 @@ fn commands() -> Result<Vec<String>> {
         .collect())
 }
 
-/// Folders of the built binary and of kubectl, which stand in for `cargo build` and PATH.
+/// Folders of the built binary and of kubectl, which stand in for `make release` and PATH.
 fn path(lab: &Lab) -> Result<String> {
     let me = std::env::current_exe()?;
     let built = me.ancestors().nth(2).context("no build folder")?;
@@ -65,7 +65,7 @@ async fn the_commands_of_the_readme_give_a_service_an_address() -> Result<()> {
 async fn follow(lab: &Lab) -> Result<()> {
     let commands = commands()?;
     ensure!(
-        commands.len() == 9,
+        commands.len() == 12,
         "the README has other commands now: {commands:#?}"
     );
     let kubeconfig = lab.kubeconfig_for_user("reader", &["system:masters"], Reach::Inside)?;
@@ -90,18 +90,19 @@ async fn follow(lab: &Lab) -> Result<()> {
     };
     for (number, command) in commands.iter().enumerate() {
         match command.strip_suffix(" &") {
-            _ if command.starts_with("cargo build") => {}
+            _ if command.starts_with("make release") => {}
             Some(service) => {
                 let exec = shell(&format!("exec {service}"));
                 lab.spawn(&format!("readme-{number}"), Host::Client, exec, &[])
                     .await?;
             }
             None => {
-                eventually(SOON, || async {
-                    let output = lab.exec(Host::Client, shell(command)).await?;
-                    output.ok().with_context(|| command.clone())
-                })
-                .await?;
+                // Once: whoever pastes the block does not try again either.
+                let run = tokio::time::timeout(SOON, lab.exec(Host::Client, shell(command)));
+                let output = run
+                    .await
+                    .with_context(|| format!("still runs: {command}"))??;
+                output.ok().with_context(|| command.clone())?;
             }
         }
     }

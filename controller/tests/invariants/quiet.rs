@@ -245,6 +245,34 @@ fn a_throttled_call_waits_as_long_as_it_was_told() {
     });
 }
 
+/// Also where it is not about one Service: at the start of a class, and for its targets.
+#[test]
+fn a_class_that_is_throttled_waits_as_long_as_it_was_told() {
+    let patience = ProviderError::Throttled {
+        retry_after: Duration::from_secs(100),
+    };
+    for call in [Call::Restore, Call::Retarget] {
+        simulate(20, async |lab| {
+            lab.cloud.fail(call, &patience, 1);
+            lab.api.create_service(&Svc::new("shop/web"));
+            lab.start();
+            let start = tokio::time::Instant::now();
+            lab.served("shop/web").await;
+            let took = start.elapsed().as_secs();
+            assert!((100..=103).contains(&took), "{took} s");
+            lab.cloud.fail(Call::Retarget, &patience, 1);
+            let (mark, start) = (lab.journal.mark(), tokio::time::Instant::now());
+            lab.api.create_node("node-9", "192.0.2.9");
+            lab.until("it is a target", |lab| {
+                !lab.effects(mark, Target::Cloud).is_empty()
+            })
+            .await;
+            let took = start.elapsed().as_secs();
+            assert!((100..=104).contains(&took), "{took} s");
+        });
+    }
+}
+
 /// Trouble of the API server is no reason to do anything twice in the cloud.
 #[test]
 fn writes_that_the_server_refuses_are_tried_again() {
