@@ -11,6 +11,8 @@ mod common;
 #[path = "common/crowd.rs"]
 mod crowd;
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::eventually;
 use ballast_e2e::installation::{CLOUD, USER};
@@ -23,11 +25,15 @@ const REPLICAS: [&str; 2] = ["ballast-1", "ballast-2"];
 /// Services that nobody touches while other things happen.
 const CROWD: usize = 200;
 
+/// Leaders in the whole story: the first, one after the restart, one after that is killed.
+const LEADERS: u64 = 3;
+
 /// The sum of what was allowed so far, against the sum of what was spent: a write that
 /// comes late is found by the next step.
 struct Budget<'a> {
     site: &'a Site<'a>,
     start: usize,
+    since: Instant,
     allowed: Spent,
 }
 
@@ -44,6 +50,7 @@ impl<'a> Budget<'a> {
         Ok(Self {
             site,
             start: site.audited()?,
+            since: Instant::now(),
             allowed: Spent::default(),
         })
     }
@@ -87,18 +94,27 @@ impl<'a> Budget<'a> {
         Ok(())
     }
 
-    /// Classes are left out: their counters are written at most every 5 s.
+    /// Beside it, the counters of the class are written at most every 5 s, by each leader.
     fn spent(&self) -> Result<Spent> {
         let mut spent = Spent::default();
+        let (mut counters, mut guards) = (0, 0);
         for event in self.site.writes_since(self.start, USER)? {
             ensure!(event.code < 400, "refused: {event:?}");
             match (event.resource.as_str(), event.verb.as_str()) {
                 ("services", "patch") => spent.patches += 1,
                 ("events", "create") => spent.events += 1,
-                ("loadbalancerclasses", _) => {}
+                ("loadbalancerclasses", "patch") if event.subresource == "status" => counters += 1,
+                ("loadbalancerclasses", "patch") => guards += 1,
                 _ => anyhow::bail!("no budget for {event:?}"),
             }
         }
+        let paced = self.since.elapsed().as_secs() / 5 + LEADERS;
+        ensure!(
+            counters <= paced,
+            "{counters} writes of the class's counters, {paced} are allowed by now"
+        );
+        // On for the first Service, off after it, on for the crowd.
+        ensure!(guards <= 3, "{guards} writes of the class's finalizer");
         Ok(spent)
     }
 }
