@@ -60,7 +60,9 @@ pub struct Pools {
     changes: watch::Sender<()>,
 }
 
-/// Addresses that Services which are not ours to place publish: they are not free.
+/// Addresses that Services publish which the allocator has not met: they are not free.
+/// Those are the Services that are not ours to place, and those that are (since a moment
+/// ago, say) and have not asked yet, or cannot, because they are refused.
 #[derive(Debug, Default)]
 pub struct Strangers(Mutex<HashMap<Name, BTreeSet<IpAddr>>>);
 
@@ -226,7 +228,10 @@ impl Strangers {
         classes: &Classes,
     ) {
         let published: BTreeSet<IpAddr> = match service {
-            Some(service) if placed_by(service, classes).is_none() => {
+            Some(service)
+                if !service.ingress.is_empty()
+                    && (placed_by(service, classes).is_none() || !addresses.knows(&service.id)) =>
+            {
                 service.addresses().into_iter().collect()
             }
             _ => BTreeSet::new(),

@@ -94,6 +94,60 @@ fn a_report_counts_both_families_and_names_node_addresses() {
     assert!(status.conditions[1].message.contains("192.0.2.4"));
 }
 
+/// As another controller left them when it went: in the status, and nowhere else.
+#[test]
+fn addresses_that_were_published_before_a_class_came_are_nobody_elses() {
+    let (addresses, strangers) = (Addresses::default(), Strangers::default());
+    let inventory = Inventory {
+        pools: vec![Pool {
+            reuse_after: Duration::ZERO,
+            ..view(&json!({"addresses": ["192.0.2.1-192.0.2.3"]}))
+                .pool
+                .unwrap()
+        }],
+        ..Inventory::default()
+    };
+    addresses.open(inventory, HashMap::new(), Timestamp::UNIX_EPOCH);
+    let classless = |name: &str| ServiceView::test(name).class(None);
+    let old = classless("old").publishing("192.0.2.1");
+    let refused = classless("refused")
+        .publishing("192.0.2.2")
+        .refused(ballast_provider::Reason::Unsupported);
+    let note = |service: &ServiceView, classes: &Classes| {
+        strangers.note(&addresses, &Name::from(&service.id), Some(service), classes);
+    };
+    let asks = |service: &ServiceView| {
+        let claim = recorded(service, service.addresses(), &Namespaces::default());
+        addresses
+            .allocate("metal", claim, Timestamp::UNIX_EPOCH)
+            .unwrap()
+            .map(|grant| grant.addresses)
+    };
+    let metal = ClassView {
+        default: true,
+        provider: Ok(ballast_crds::ProviderSettings::L2(
+            serde_json::from_value(json!({})).unwrap(),
+        )),
+        ..ClassView::test("metal")
+    };
+    let (before, after) = (Classes::default(), Classes::test([metal]));
+    note(&old, &before);
+    note(&refused, &before);
+    // The class is there, and each has had its turn, up to the moment before it asks.
+    note(&old, &after);
+    note(&refused, &after);
+    let ip = |last| vec![IpAddr::from([192, 0, 2, last])];
+    assert_eq!(asks(&classless("new")), Ok(ip(3)), "no other is free");
+    assert_eq!(asks(&old), Ok(ip(1)));
+    note(&old, &after);
+    assert!(
+        asks(&classless("late")).is_err(),
+        "one is refused and keeps it"
+    );
+    strangers.note(&addresses, &Name::from(&refused.id), None, &after);
+    assert_eq!(asks(&classless("late")), Ok(ip(2)), "until it goes");
+}
+
 #[test]
 fn the_time_of_a_condition_moves_only_with_its_status() {
     let mut pool = view(&json!({"addresses": ["192.0.2.1"]}));

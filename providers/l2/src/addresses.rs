@@ -49,6 +49,12 @@ impl Addresses {
         self.lock().is_some()
     }
 
+    /// Whether a Service has claimed, or was met at the start.
+    pub fn knows(&self, id: &ServiceId) -> bool {
+        self.with(|state| state.allocator.knows(id))
+            .unwrap_or_default()
+    }
+
     /// See [`Allocator::allocate`]; `None` before [`Addresses::open`].
     pub fn allocate(
         &self,

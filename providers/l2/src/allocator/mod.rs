@@ -202,6 +202,11 @@ impl Allocator {
         self.waiting.drain()
     }
 
+    /// Whether a Service has claimed, or was met at the start.
+    pub fn knows(&self, id: &ServiceId) -> bool {
+        self.services.contains_key(id)
+    }
+
     /// The addresses a Service has, in the order of its families.
     pub fn addresses(&self, id: &ServiceId) -> &[IpAddr] {
         self.services.get(id).map_or(&[], |s| &s.addresses)
