@@ -29,10 +29,19 @@ pub const SHARE_KEY: &str = "ballast.dev/share-key";
 pub const ADDRESS_POOL: &str = "ballast.dev/address-pool";
 /// Upstream's annotation for `spec.loadBalancerSourceRanges`, used if the field is empty.
 pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
-/// What users of `MetalLB` already have.
-const METALLB_ADDRESSES: &str = "metallb.io/loadBalancerIPs";
-const METALLB_SHARE_KEY: &str = "metallb.io/allow-shared-ip";
-const METALLB_POOL: &str = "metallb.io/address-pool";
+/// What users of `MetalLB` already have, by its present prefix and its former one.
+const METALLB_ADDRESSES: [&str; 2] = [
+    "metallb.io/loadBalancerIPs",
+    "metallb.universe.tf/loadBalancerIPs",
+];
+const METALLB_SHARE_KEY: [&str; 2] = [
+    "metallb.io/allow-shared-ip",
+    "metallb.universe.tf/allow-shared-ip",
+];
+const METALLB_POOL: [&str; 2] = [
+    "metallb.io/address-pool",
+    "metallb.universe.tf/address-pool",
+];
 
 const KNOWN: [&str; 3] = [ADDRESSES, SHARE_KEY, ADDRESS_POOL];
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
@@ -50,8 +59,7 @@ pub fn load_balancer(
         affinity: affinity(spec),
         source_ranges: source_ranges(spec, annotations)?,
         requested_addresses: requested_addresses(spec, annotations, &families)?,
-        share_key: first(annotations, &[SHARE_KEY, METALLB_SHARE_KEY])
-            .map(|(_, key)| key.to_owned()),
+        share_key: first(annotations, SHARE_KEY, METALLB_SHARE_KEY).map(|(_, key)| key.to_owned()),
         families,
         id: id.clone(),
     })
@@ -72,7 +80,7 @@ pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
             Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
             _ => FamilyPolicy::SingleStack,
         },
-        pool: first(annotations, &[ADDRESS_POOL, METALLB_POOL]).map(|(_, pool)| pool.to_owned()),
+        pool: first(annotations, ADDRESS_POOL, METALLB_POOL).map(|(_, pool)| pool.to_owned()),
         endpoints: if selector.is_empty() {
             format!("service {}", meta.name.as_deref().unwrap_or_default())
         } else {
@@ -268,7 +276,7 @@ fn requested_addresses(
     annotations: &Annotations,
     families: &[Family],
 ) -> Result<Vec<IpAddr>, Refusal> {
-    let (origin, text) = match first(annotations, &[ADDRESSES, METALLB_ADDRESSES]) {
+    let (origin, text) = match first(annotations, ADDRESSES, METALLB_ADDRESSES) {
         Some(found) => found,
         None => match spec.load_balancer_ip.as_deref() {
             Some(text) if !text.is_empty() => ("spec.loadBalancerIP", text),
@@ -301,12 +309,15 @@ fn requested_addresses(
     Ok(addresses)
 }
 
+/// Our own key goes first.
 fn first<'a>(
     annotations: &'a Annotations,
-    keys: &[&'static str],
+    own: &'static str,
+    others: [&'static str; 2],
 ) -> Option<(&'static str, &'a str)> {
-    keys.iter()
-        .find_map(|key| annotations.get(*key).map(|value| (*key, value.trim())))
+    std::iter::once(own)
+        .chain(others)
+        .find_map(|key| annotations.get(key).map(|value| (key, value.trim())))
         .filter(|(_, value)| !value.is_empty())
 }
 

@@ -200,7 +200,7 @@ fn source_ranges_come_from_the_field_then_from_the_annotation() {
 }
 
 #[test]
-fn requested_addresses_have_three_spellings() {
+fn requested_addresses_have_several_spellings() {
     let dual = ServiceSpec {
         ip_families: Some(vec!["IPv4".into(), "IPv6".into()]),
         load_balancer_ip: Some("192.0.2.1".into()),
@@ -218,10 +218,34 @@ fn requested_addresses_have_three_spellings() {
         texts(&annotated(ADDRESSES, "192.0.2.9, 2001:db8::9")),
         ["192.0.2.9", "2001:db8::9"]
     );
-    assert_eq!(
-        texts(&annotated(METALLB_ADDRESSES, "2001:db8::9")),
-        ["2001:db8::9"]
-    );
+    for key in METALLB_ADDRESSES {
+        assert_eq!(texts(&annotated(key, "2001:db8::9")), ["2001:db8::9"]);
+    }
+}
+
+#[test]
+fn annotations_of_metallb_mean_the_same_by_both_of_its_prefixes_and_ours_go_first() {
+    for prefix in ["metallb.io", "metallb.universe.tf"] {
+        let mut annotations: Annotations = [
+            (format!("{prefix}/allow-shared-ip"), "web".to_owned()),
+            (format!("{prefix}/address-pool"), "front".to_owned()),
+        ]
+        .into();
+        let share_key = |annotations: &Annotations| accepted(&spec(), annotations).share_key;
+        let pool = |annotations: &Annotations| {
+            let meta = ObjectMeta {
+                annotations: Some(annotations.clone()),
+                ..ObjectMeta::default()
+            };
+            placement(&meta, &spec()).pool
+        };
+        assert_eq!(share_key(&annotations).as_deref(), Some("web"), "{prefix}");
+        assert_eq!(pool(&annotations).as_deref(), Some("front"), "{prefix}");
+        annotations.insert(SHARE_KEY.into(), "own".into());
+        annotations.insert(ADDRESS_POOL.into(), "back".into());
+        assert_eq!(share_key(&annotations).as_deref(), Some("own"));
+        assert_eq!(pool(&annotations).as_deref(), Some("back"));
+    }
 }
 
 #[test]
