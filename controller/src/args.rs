@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::backoff::Backoff;
 use crate::class::Scope;
-use crate::cli::status;
+use crate::cli::{migrate, status};
 use crate::factory::Providers;
 use crate::lease::{Config, Timing};
 use crate::run::Options;
@@ -71,6 +71,10 @@ pub enum Command {
     /// Show every load balancer, or address pool, and why each is as it is.
     #[command(after_help = status::EXAMPLES)]
     Status(Box<status::StatusArgs>),
+
+    /// Bring over the settings of another load balancer, and its Services with their
+    /// addresses.
+    Migrate(Box<migrate::MigrateArgs>),
 
     /// Print the CRDs, for `kubectl apply -f -`.
     #[command(after_help = "Examples:\n  ballast crds | kubectl apply --server-side -f -")]

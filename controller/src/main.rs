@@ -67,6 +67,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         }
         Command::Controller(args) => runtime()?.block_on(controller(*args)),
         Command::Status(args) => runtime()?.block_on(cli::status::run(*args)),
+        Command::Migrate(args) => runtime()?.block_on(cli::migrate::run(*args)),
         Command::MockCloud(args) => {
             runtime()?.block_on(mock_cloud(*args))?;
             Ok(ExitCode::SUCCESS)
@@ -77,7 +78,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
 /// What a person's command cannot do, it says itself, once.
 fn filter(log: &str, command: &Command) -> String {
     match command {
-        Command::Status(_) => format!("{log},kube_client=off"),
+        Command::Status(_) | Command::Migrate(_) => format!("{log},kube_client=off"),
         _ => log.to_owned(),
     }
 }

@@ -87,6 +87,19 @@ where
     }
 }
 
+/// The same, with what to do if it was one of Ballast's own kinds that is missing.
+pub fn helpful(error: ReadError) -> anyhow::Error {
+    let missing = matches!(error, ReadError::NoSuchKind(_));
+    let error = anyhow::Error::new(error);
+    if missing {
+        error.context(
+            "Ballast is not installed in this cluster; its CRDs come with: ballast crds | kubectl apply --server-side -f -",
+        )
+    } else {
+        error
+    }
+}
+
 // === impl ClusterArgs ===
 
 impl ClusterArgs {

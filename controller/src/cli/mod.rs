@@ -7,6 +7,7 @@
 //! command's `run` and in [`cluster`].
 
 pub mod cluster;
+pub mod migrate;
 pub mod status;
 pub mod text;
 
@@ -15,8 +16,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use text::Look;
+
 /// The name was given and nothing is called so.
 pub const NOT_FOUND: u8 = 4;
+/// It is done as far as it can be, and the rest waits for somebody else.
+pub const NOT_YET: u8 = 5;
 /// The name of the binary that `kubectl ballast` looks for.
 const PLUGIN: &str = "kubectl-ballast";
 
@@ -27,6 +32,20 @@ pub fn program() -> &'static str {
     match name {
         Some(name) if name == PLUGIN => "kubectl ballast",
         _ => "ballast",
+    }
+}
+
+/// Colour and wrapping are for terminals, and colour not for all of them.
+fn look(terminal: bool) -> Look {
+    if !terminal {
+        return Look::default();
+    }
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    Look {
+        width: terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)),
+        colour: !set("NO_COLOR") && !dumb,
+        whole: false,
     }
 }
 

@@ -22,9 +22,8 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 use serde::Serialize;
 
-use super::cluster::{ClusterArgs, ReadError, list};
-use super::text::Look;
-use super::{NOT_FOUND, print, program};
+use super::cluster::{ClusterArgs, ReadError, helpful, list};
+use super::{NOT_FOUND, look, print, program};
 use pools::PoolReport;
 use render::View;
 use report::{Classes, EventLine, Report};
@@ -99,7 +98,7 @@ struct Answer {
 pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     let client = args.cluster.client().await?;
     let view = View {
-        look: look(),
+        look: look(std::io::stdout().is_terminal()),
         now: Timestamp::now(),
         program: program(),
     };
@@ -236,35 +235,9 @@ async fn events(client: &Client, namespace: &str, name: &str) -> Result<Vec<Even
     Ok(EventLine::all(&events))
 }
 
-fn helpful(error: ReadError) -> anyhow::Error {
-    let missing = matches!(error, ReadError::NoSuchKind(_));
-    let error = anyhow::Error::new(error);
-    if missing {
-        error.context(
-            "Ballast is not installed in this cluster; its CRDs come with: ballast crds | kubectl apply --server-side -f -",
-        )
-    } else {
-        error
-    }
-}
-
 fn write<T: Serialize>(report: &T, format: Output) -> Result<String> {
     Ok(match format {
         Output::Yaml => serde_yaml_ng::to_string(report)?,
         Output::Json | Output::Table => serde_json::to_string_pretty(report)? + "\n",
     })
-}
-
-/// Colour and wrapping are for terminals, and colour not for all of them.
-fn look() -> Look {
-    if !std::io::stdout().is_terminal() {
-        return Look::default();
-    }
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-    Look {
-        width: terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)),
-        colour: !set("NO_COLOR") && !dumb,
-        whole: false,
-    }
 }

@@ -195,7 +195,7 @@ fn holder(service: &Service) -> Option<&str> {
 }
 
 /// What a Service publishes.
-pub(super) fn addresses(service: &Service) -> Vec<String> {
+pub(crate) fn addresses(service: &Service) -> Vec<String> {
     let status = service.status.as_ref();
     let entries = status
         .and_then(|status| status.load_balancer.as_ref())

@@ -1,0 +1,321 @@
+//! From `L2Advertisement`s to `l2` classes. Pure.
+//!
+//! `MetalLB` decides by pool who announces, Ballast by class. So pools that are announced
+//! alike, by the same nodes on the same interfaces, become one class. A Service without a
+//! class can only be of one: that of the pools from which most Services have an address.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ballast_crds::{
+    DeletionPolicy, FailureDetection, L2Settings, LoadBalancerClass, LoadBalancerClassSpec,
+};
+use ballast_l2::Entry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Duration;
+
+use super::anyof::{self, any_of};
+use super::convert::{FROM, Remarks, Wish};
+use super::source::{AdvertisementSpec, BgpSpec, Note, NoteKind, Object, PoolSpec, Source};
+use crate::cli::status::report::addresses;
+
+/// As the CRD has it.
+const MOST_INTERFACES: usize = 16;
+
+/// How a pool is announced.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Settings {
+    nodes: Option<LabelSelector>,
+    interfaces: BTreeSet<String>,
+}
+
+/// Pools that are announced alike.
+#[derive(Debug)]
+struct Group<'a> {
+    settings: Settings,
+    /// Who announces them.
+    by: Vec<&'a Object<AdvertisementSpec>>,
+    pools: Vec<&'a Object<PoolSpec>>,
+}
+
+/// The classes for the pools that were made, the main one first.
+pub(super) fn classes(
+    source: &Source,
+    made: &[String],
+    wish: Wish<'_>,
+    notes: &mut Vec<Note>,
+) -> Vec<LoadBalancerClass> {
+    for advertisement in &source.advertisements {
+        remark(advertisement, source, notes);
+    }
+    let groups = groups(source, made, notes);
+    let alone = groups.len() == 1;
+    let mut names = BTreeSet::new();
+    let mut classes = Vec::new();
+    for group in &groups {
+        let main = classes.is_empty();
+        let name = name(group, main, wish.class, &mut names);
+        if !main {
+            for advertisement in &group.by {
+                Remarks::about(&advertisement.title, notes).differs(
+                    "spec",
+                    &format!("a Service that is to be announced so names the class: spec.loadBalancerClass: ballast.dev/{name}; one without a class is announced as class {} says", wish.class),
+                );
+            }
+        }
+        let mut class = LoadBalancerClass::new(&name, spec(group, alone, main && wish.default));
+        class.metadata.labels = Some([(FROM.0.to_owned(), FROM.1.to_owned())].into());
+        classes.push(class);
+    }
+    classes
+}
+
+/// What of an advertisement has no equal, whatever becomes of its pools.
+fn remark(object: &Object<AdvertisementSpec>, source: &Source, notes: &mut Vec<Note>) {
+    let mut remarks = Remarks::about(&object.title, notes);
+    let spec = &object.spec;
+    remarks.unknown("spec", &spec.unknown);
+    if !spec.service_selectors.is_empty() {
+        remarks.no_equal(
+            "spec.serviceSelectors",
+            "every Service with an address of these pools is announced",
+        );
+    }
+    if !spec.preferred_node_selectors.is_empty() {
+        remarks.no_equal(
+            "spec.preferredNodeSelectors",
+            "Ballast spreads addresses over the nodes; none is preferred",
+        );
+    }
+    for name in &spec.ip_address_pools {
+        if !source.pools.iter().any(|pool| pool.name == *name) {
+            let message = format!("there is no IPAddressPool {name}");
+            remarks.left_out("spec.ipAddressPools", &message);
+        }
+    }
+    for (field, selectors) in [
+        ("ipAddressPoolSelectors", &spec.ip_address_pool_selectors),
+        ("nodeSelectors", &spec.node_selectors),
+    ] {
+        if let Some(fault) = anyof::fault(selectors) {
+            remarks.left_out(&format!("spec.{field}"), &fault);
+        }
+    }
+}
+
+/// The main group first: most Services, then no restriction, then in the order of pools.
+fn groups<'a>(source: &'a Source, made: &[String], notes: &mut Vec<Note>) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut pools: Vec<_> = source.pools.iter().collect();
+    pools.sort_by(|a, b| a.name.cmp(&b.name));
+    pools.dedup_by(|a, b| a.name == b.name);
+    for pool in pools.into_iter().filter(|pool| made.contains(&pool.name)) {
+        let all = source.advertisements.iter();
+        let by: Vec<_> = all.filter(|one| announces(&one.spec, pool)).collect();
+        if by.is_empty() {
+            notes.push(unannounced(pool, source));
+            continue;
+        }
+        let settings = settings(&by, notes);
+        match groups.iter_mut().find(|group| group.settings == settings) {
+            Some(group) => {
+                group.pools.push(pool);
+                group.by.extend(by);
+                group.by.sort_by(|a, b| a.title.cmp(&b.title));
+                group.by.dedup_by(|a, b| a.title == b.title);
+            }
+            None => groups.push(Group {
+                settings,
+                by,
+                pools: vec![pool],
+            }),
+        }
+    }
+    groups.sort_by_cached_key(|group| {
+        let restricted = group.settings != Settings::default();
+        (std::cmp::Reverse(services(group, source)), restricted)
+    });
+    groups
+}
+
+/// One whose nodes cannot be read is left out: it must not become all nodes.
+fn announces(spec: &AdvertisementSpec, pool: &Object<PoolSpec>) -> bool {
+    let readable = anyof::fault(&spec.node_selectors).is_none();
+    readable
+        && selects(
+            &spec.ip_address_pools,
+            &spec.ip_address_pool_selectors,
+            pool,
+        )
+}
+
+fn selects(names: &[String], selectors: &[LabelSelector], pool: &Object<PoolSpec>) -> bool {
+    (names.is_empty() && selectors.is_empty())
+        || names.contains(&pool.name)
+        || anyof::matches(selectors, &pool.labels)
+}
+
+fn unannounced(pool: &Object<PoolSpec>, source: &Source) -> Note {
+    let bgp = |one: &&Object<BgpSpec>| {
+        let spec = &one.spec;
+        selects(
+            &spec.ip_address_pools,
+            &spec.ip_address_pool_selectors,
+            pool,
+        )
+    };
+    let message = match source.bgp.iter().find(bgp) {
+        Some(bgp) => format!(
+            "only {} announces it, and Ballast does not speak BGP: no class uses the AddressPool",
+            bgp.title
+        ),
+        None => {
+            "no L2Advertisement selects it, so MetalLB announces it nowhere: no class uses the AddressPool"
+                .to_owned()
+        }
+    };
+    Note {
+        object: pool.title.clone(),
+        field: String::new(),
+        kind: NoteKind::NoEqual,
+        message,
+    }
+}
+
+fn settings(by: &[&Object<AdvertisementSpec>], notes: &mut Vec<Note>) -> Settings {
+    let all: Vec<LabelSelector> = by
+        .iter()
+        .flat_map(|one| one.spec.node_selectors.iter().cloned())
+        .collect();
+    let everywhere = by.iter().any(|one| one.spec.node_selectors.is_empty());
+    let selector = if everywhere {
+        None
+    } else {
+        any_of(&all).or_else(|| {
+            let first = all.first()?;
+            for one in by {
+                Remarks::about(&one.title, notes).differs(
+                    "spec.nodeSelectors",
+                    &format!("a class has one selector, and it is {}; the others are left out: give all those nodes one label, and select that", anyof::text(first)),
+                );
+            }
+            Some(first.clone())
+        })
+    };
+    let anywhere = by.iter().any(|one| one.spec.interfaces.is_empty());
+    let interfaces = by
+        .iter()
+        .flat_map(|one| one.spec.interfaces.iter().cloned());
+    let interfaces: BTreeSet<String> = if anywhere {
+        BTreeSet::new()
+    } else {
+        interfaces.collect()
+    };
+    let pairs = |one: &&Object<AdvertisementSpec>| {
+        by.iter().any(|other| {
+            other.spec.node_selectors != one.spec.node_selectors
+                && other.spec.interfaces != one.spec.interfaces
+        })
+    };
+    for one in by.iter().filter(|one| pairs(one)) {
+        Remarks::about(&one.title, notes).differs(
+            "spec.interfaces",
+            "several advertisements name other interfaces for other nodes; a class has one list, for all of its nodes",
+        );
+    }
+    Settings {
+        nodes: selector,
+        interfaces,
+    }
+}
+
+/// How many Services publish an address of these pools.
+fn services(group: &Group<'_>, source: &Source) -> usize {
+    let entries = group.pools.iter().flat_map(|pool| &pool.spec.addresses);
+    let entries: Vec<Entry> = entries.filter_map(|text| text.parse().ok()).collect();
+    let within = |address: &IpAddr| entries.iter().any(|entry| entry.range().contains(*address));
+    let mut count = 0;
+    for service in &source.services {
+        let mut published = addresses(service).into_iter();
+        if published.any(|text| text.parse().is_ok_and(|address| within(&address))) {
+            count += 1;
+        }
+    }
+    count
+}
+
+fn name(group: &Group<'_>, main: bool, class: &str, taken: &mut BTreeSet<String>) -> String {
+    let by = group.by.first().map_or("", |one| one.name.as_str());
+    let mut name = if main {
+        class.to_owned()
+    } else {
+        format!("{class}-{by}").chars().take(60).collect()
+    };
+    let mut number = 2;
+    while !taken.insert(name.clone()) {
+        name = format!(
+            "{}-{number}",
+            name.trim_end_matches(|c: char| c == '-' || c.is_ascii_digit())
+        );
+        number += 1;
+    }
+    name
+}
+
+fn spec(group: &Group<'_>, alone: bool, default: bool) -> LoadBalancerClassSpec {
+    let (address_pools, address_pool_selector) = pools(group, alone);
+    LoadBalancerClassSpec {
+        default,
+        force_default: false,
+        max_load_balancers: None,
+        deletion_policy: DeletionPolicy::default(),
+        aws: None,
+        l2: Some(L2Settings {
+            address_pools,
+            address_pool_selector,
+            node_selector: group.settings.nodes.clone(),
+            interfaces: patterns(&group.settings.interfaces),
+            failure_detection: FailureDetection::default(),
+            refresh_interval: Duration::from(std::time::Duration::from_mins(1)),
+        }),
+        mock: None,
+    }
+}
+
+/// Names, unless the advertisement's own words can be kept: they count for pools to come.
+fn pools(group: &Group<'_>, alone: bool) -> (Vec<String>, Option<LabelSelector>) {
+    let all = |one: &&Object<AdvertisementSpec>| {
+        one.spec.ip_address_pools.is_empty() && one.spec.ip_address_pool_selectors.is_empty()
+    };
+    if alone && group.by.iter().any(all) {
+        return (Vec::new(), None);
+    }
+    let names = group.pools.iter().map(|pool| pool.name.clone());
+    match (group.by.as_slice(), alone) {
+        ([only], true) => {
+            let selector = any_of(&only.spec.ip_address_pool_selectors);
+            let own = names
+                .filter(|name| selector.is_none() || only.spec.ip_address_pools.contains(name));
+            (own.collect(), selector)
+        }
+        _ => (names.collect(), None),
+    }
+}
+
+/// Exact names as regular expressions.
+fn patterns(interfaces: &BTreeSet<String>) -> Vec<String> {
+    let escaped = |name: &String| {
+        name.chars().fold(String::new(), |mut text, c| {
+            if !c.is_ascii_alphanumeric() && !"-_@:".contains(c) {
+                text.push('\\');
+            }
+            text.push(c);
+            text
+        })
+    };
+    let names: Vec<String> = interfaces.iter().map(escaped).collect();
+    if names.len() > MOST_INTERFACES {
+        return vec![format!("^({})$", names.join("|"))];
+    }
+    names.iter().map(|name| format!("^{name}$")).collect()
+}

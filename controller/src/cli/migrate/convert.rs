@@ -1,0 +1,299 @@
+//! From `MetalLB`'s objects to Ballast's, and a note for all that does not come over as it
+//! was. Pure.
+//!
+//! Where Ballast cannot say what `MetalLB` was told, the result serves fewer Services,
+//! never more: an address that somebody gets by mistake is hard to take back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ballast_crds::{AddressPool, AddressPoolSpec, Edges, LoadBalancerClass, PoolEntry};
+use ballast_l2::range::Form;
+use ballast_l2::{Entry, EntryError};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Duration;
+use serde_json::Value;
+
+use super::anyof::{self, any_of};
+use super::classes;
+use super::source::{Allocation, Note, NoteKind, Object, PoolSpec, Source};
+
+/// On everything that this command makes, so that a second run knows it again.
+pub const FROM: (&str, &str) = ("ballast.dev/migrated-from", "metallb");
+
+/// As the CRDs have it.
+const MOST_ENTRIES: usize = 64;
+const LONGEST_NAME: usize = 63;
+
+/// The equal objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Migration {
+    /// By name.
+    pub pools: Vec<AddressPool>,
+    /// The first is the one that is to take the Services without a class.
+    pub classes: Vec<LoadBalancerClass>,
+    /// By object.
+    pub notes: Vec<Note>,
+}
+
+/// What the user decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// What the class is called.
+    pub class: &'a str,
+    /// Whether it takes Services without a class from now on.
+    pub default: bool,
+}
+
+/// The whole conversion.
+pub fn convert(source: &Source, wish: Wish<'_>) -> Migration {
+    let mut notes = source.notes.clone();
+    let mut pools: BTreeMap<String, AddressPool> = BTreeMap::new();
+    let labels: BTreeSet<String> = source
+        .advertisements
+        .iter()
+        .flat_map(|one| anyof::keys(&one.spec.ip_address_pool_selectors))
+        .collect();
+    for object in &source.pools {
+        let mut remarks = Remarks::about(&object.title, &mut notes);
+        if pools.contains_key(&object.name) {
+            let twice = "another namespace has an IPAddressPool of this name, and an AddressPool has no namespace";
+            remarks.left_out("metadata.name", twice);
+            continue;
+        }
+        if let Some(pool) = pool(object, &source.namespaces, &labels, &mut remarks) {
+            pools.insert(object.name.clone(), pool);
+        }
+    }
+    let made: Vec<String> = pools.keys().cloned().collect();
+    let classes = classes::classes(source, &made, wish, &mut notes);
+    notes.sort();
+    notes.dedup();
+    Migration {
+        pools: pools.into_values().collect(),
+        classes,
+        notes,
+    }
+}
+
+/// As a manifest: what nobody asked for is not said.
+pub fn manifest<T: serde::Serialize>(object: &T) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(object)?;
+    let unsaid = [
+        ("", "status"),
+        ("/spec", "forceDefault"),
+        ("/spec", "deletionPolicy"),
+        ("/spec", "reuseAfter"),
+        ("/spec", "reallocate"),
+        ("/spec/l2", "failureDetection"),
+        ("/spec/l2", "refreshInterval"),
+    ];
+    for (place, field) in unsaid {
+        if let Some(Value::Object(fields)) = value.pointer_mut(place) {
+            fields.remove(field);
+        }
+    }
+    if let Some(Value::Object(spec)) = value.pointer_mut("/spec")
+        && spec.get("priority").is_some_and(|it| *it == 0)
+    {
+        spec.remove("priority");
+    }
+    Ok(value)
+}
+
+fn pool(
+    object: &Object<PoolSpec>,
+    known: &[Namespace],
+    labels: &BTreeSet<String>,
+    remarks: &mut Remarks<'_>,
+) -> Option<AddressPool> {
+    let spec = &object.spec;
+    remarks.unknown("spec", &spec.unknown);
+    if object.name.len() > LONGEST_NAME {
+        let message = format!("the name of an AddressPool has at most {LONGEST_NAME} characters");
+        return remarks.left_out("metadata.name", &message);
+    }
+    let addresses = addresses(spec, remarks);
+    if addresses.is_empty() {
+        return remarks.left_out("spec.addresses", "none of them can be used");
+    }
+    if addresses.len() > MOST_ENTRIES {
+        let message = format!(
+            "{} entries, and an AddressPool has at most {MOST_ENTRIES}: join neighbours, or make two pools",
+            addresses.len()
+        );
+        return remarks.left_out("spec.addresses", &message);
+    }
+    let everyone = Allocation::default();
+    let allocation = spec.service_allocation.as_ref().unwrap_or(&everyone);
+    remarks.unknown("spec.serviceAllocation", &allocation.unknown);
+    for (field, selectors) in [
+        ("namespaceSelectors", &allocation.namespace_selectors),
+        ("serviceSelectors", &allocation.service_selectors),
+    ] {
+        if let Some(fault) = anyof::fault(selectors) {
+            return remarks.left_out(&format!("spec.serviceAllocation.{field}"), &fault);
+        }
+    }
+    let mut pool = AddressPool::new(
+        &object.name,
+        AddressPoolSpec {
+            addresses: addresses.into_iter().map(PoolEntry).collect(),
+            auto_assign: spec.auto_assign,
+            priority: allocation.priority.max(0),
+            namespace_selector: namespace_selector(allocation, known, remarks),
+            service_selector: service_selector(allocation, remarks),
+            reuse_after: Duration::from(std::time::Duration::from_mins(2)),
+            edges: if spec.avoid_buggy_ips {
+                Edges::SkipOctets
+            } else {
+                Edges::Use
+            },
+            // MetalLB asks only for the key.
+            share_across_namespaces: true,
+            reallocate: false,
+        },
+    );
+    let kept = object
+        .labels
+        .iter()
+        .filter(|(key, _)| labels.contains(*key));
+    let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
+    let own = (FROM.0.to_owned(), FROM.1.to_owned());
+    pool.metadata.labels = Some(kept.chain([own]).collect());
+    Some(pool)
+}
+
+fn addresses(spec: &PoolSpec, remarks: &mut Remarks<'_>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (index, text) in spec.addresses.iter().enumerate() {
+        let text = text.trim();
+        let field = format!("spec.addresses[{index}]");
+        let entry = match text.parse::<Entry>() {
+            // MetalLB means the network.
+            Err(EntryError::HostBits { network, .. }) => network.to_string().parse::<Entry>(),
+            read => read,
+        };
+        match entry {
+            Ok(entry) => {
+                if spec.avoid_buggy_ips && has_own_edges(&entry) {
+                    remarks.differs(&field, &format!("edges: SkipOctets leaves out the ends of {entry} as well, unless a Service names them"));
+                }
+                all.push(entry.to_string());
+            }
+            Err(error) => {
+                remarks.left_out(&field, &error.to_string());
+            }
+        }
+    }
+    all
+}
+
+/// Whether the ends of a network are others than those that `MetalLB` avoids.
+fn has_own_edges(entry: &Entry) -> bool {
+    matches!(
+        (entry.form(), entry.range().first().is_ipv4()),
+        (Form::Cidr(25..31), true) | (Form::Cidr(..127), false)
+    )
+}
+
+fn namespace_selector(
+    allocation: &Allocation,
+    known: &[Namespace],
+    remarks: &mut Remarks<'_>,
+) -> Option<LabelSelector> {
+    let names = &allocation.namespaces;
+    let mut all = allocation.namespace_selectors.clone();
+    if !names.is_empty() {
+        all.insert(0, anyof::namespaces(names));
+    }
+    let first = all.first()?;
+    if let Some(one) = any_of(&all) {
+        return Some(one);
+    }
+    let field = "spec.serviceAllocation.namespaceSelectors";
+    if known.is_empty() {
+        remarks.differs(
+            field,
+            &format!(
+                "an AddressPool has one selector, and it is {}; the others are left out (with the cluster's Namespaces at hand they could be listed by name)",
+                anyof::text(first)
+            ),
+        );
+        return Some(first.clone());
+    }
+    let selected = known.iter().filter(|namespace| {
+        let labels = namespace.metadata.labels.clone().unwrap_or_default();
+        anyof::matches(&allocation.namespace_selectors, &labels)
+    });
+    let selected = selected.filter_map(|namespace| namespace.metadata.name.clone());
+    let listed: BTreeSet<String> = names.iter().cloned().chain(selected).collect();
+    remarks.differs(
+        field,
+        "an AddressPool has one selector: it names the namespaces that are selected today; those that come later are to be added",
+    );
+    Some(anyof::namespaces(&listed))
+}
+
+fn service_selector(allocation: &Allocation, remarks: &mut Remarks<'_>) -> Option<LabelSelector> {
+    let all = &allocation.service_selectors;
+    let first = all.first()?;
+    any_of(all).or_else(|| {
+        remarks.differs(
+            "spec.serviceAllocation.serviceSelectors",
+            &format!(
+                "an AddressPool has one selector, and it is {}; the others are left out: give all those Services one label, and select that",
+                anyof::text(first)
+            ),
+        );
+        Some(first.clone())
+    })
+}
+
+/// Notes about one object.
+#[derive(Debug)]
+pub(super) struct Remarks<'a> {
+    object: &'a str,
+    notes: &'a mut Vec<Note>,
+}
+
+// === impl Remarks ===
+
+impl<'a> Remarks<'a> {
+    pub(super) fn about(object: &'a str, notes: &'a mut Vec<Note>) -> Self {
+        Self { object, notes }
+    }
+
+    pub(super) fn differs(&mut self, field: &str, message: &str) {
+        self.push(field, NoteKind::Differs, message);
+    }
+
+    pub(super) fn no_equal(&mut self, field: &str, message: &str) {
+        self.push(field, NoteKind::NoEqual, message);
+    }
+
+    /// Always `None`, for who has nothing else to return.
+    pub(super) fn left_out(&mut self, field: &str, message: &str) -> Option<AddressPool> {
+        self.push(field, NoteKind::LeftOut, message);
+        None
+    }
+
+    pub(super) fn unknown(&mut self, place: &str, fields: &BTreeMap<String, Value>) {
+        for field in fields.keys() {
+            let message = "this version of Ballast does not know the field";
+            self.no_equal(&format!("{place}.{field}"), message);
+        }
+    }
+
+    fn push(&mut self, field: &str, kind: NoteKind, message: &str) {
+        self.notes.push(Note {
+            object: self.object.to_owned(),
+            field: field.to_owned(),
+            kind,
+            message: message.to_owned(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

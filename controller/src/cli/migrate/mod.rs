@@ -1,0 +1,402 @@
+//! `ballast migrate metallb`: Ballast's objects from `MetalLB`'s, and the Services with
+//! the addresses that they have.
+//!
+//! [`source`] reads, [`convert`] and `classes` say what is equal, [`takeover`] what becomes
+//! of Services, [`render`] how it looks: all pure. [`run`] and `cluster` have the effects,
+//! and those are two kinds of objects of our own, applied with `--apply`; nothing of
+//! `MetalLB`'s and no Service is ever written.
+
+pub mod anyof;
+mod classes;
+mod cluster;
+pub mod convert;
+pub mod render;
+pub mod source;
+pub mod takeover;
+
+use std::io::{IsTerminal as _, Read as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use ballast_crds::LoadBalancerClass;
+use clap::{Args, Subcommand, ValueEnum};
+use kube::{Client, ResourceExt as _};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::cluster::{ClusterArgs, ReadError, helpful};
+use super::text::Look;
+use super::{NOT_FOUND, NOT_YET, look, print, program};
+use convert::{Migration, Wish, convert, manifest};
+use render::{Applied, Blocked};
+use source::{Note, Source};
+use takeover::{Running, ServiceLine};
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  # What is equal to MetalLB's objects in this cluster, what is not, and what becomes of the
+  # Services. Changes nothing.
+  ballast migrate metallb
+
+  # The same of manifests, without a cluster:
+  ballast migrate metallb -f metallb.yaml > ballast.yaml
+  kustomize build . | ballast migrate metallb -f -
+
+  # Beside MetalLB: pools and classes are made, and no Service is taken over.
+  ballast migrate metallb --apply
+
+  # Then the move itself. Services keep their addresses, and MetalLB's speakers answer for
+  # them until they are deleted.
+  kubectl scale deployment controller -n metallb-system --replicas=0
+  ballast migrate metallb --apply
+
+Stop MetalLB's controller before its objects or CRDs are deleted: it takes the addresses away
+from the Services when their pools go.
+
+Exit status: 0 done, 1 the cluster or a file cannot be read, or an object not be applied, 2 wrong
+usage, 4 there is nothing of MetalLB, 5 applied, and no Service is taken over yet: MetalLB's
+controller runs, or another class is the default.";
+
+/// Flags of `ballast migrate`.
+#[derive(Clone, Debug, Args)]
+pub struct MigrateArgs {
+    /// Whose settings.
+    #[command(subcommand)]
+    pub from: From,
+}
+
+/// Where one can come from.
+#[derive(Clone, Debug, Subcommand)]
+#[expect(clippy::doc_markdown, reason = "the help shows the text as it stands")]
+pub enum From {
+    /// From MetalLB: IPAddressPools, L2Advertisements, and the Services it serves.
+    #[command(after_help = EXAMPLES)]
+    Metallb(Box<MetallbArgs>),
+}
+
+/// Flags of `ballast migrate metallb`.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "the help shows the text as it stands")]
+pub struct MetallbArgs {
+    /// Read manifests instead of the cluster's objects; - is standard input. May be
+    /// repeated.
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub files: Vec<String>,
+
+    /// Apply the objects, and take over the Services if MetalLB's controller is gone.
+    #[arg(long)]
+    pub apply: bool,
+
+    /// What the class is called that takes over.
+    #[arg(long, default_value = "metallb", value_name = "NAME")]
+    pub class: String,
+
+    /// The --lb-class that MetalLB runs with, if its Deployment cannot be asked any more: it
+    /// serves the Services of that class and no others.
+    #[arg(long, value_name = "CLASS")]
+    pub lb_class: Option<String>,
+
+    /// Manifests, or a report for programs.
+    #[arg(short, long, default_value = "manifests", value_name = "FORMAT")]
+    pub output: Output,
+
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// YAML that kubectl applies; with --apply tables of what was done.
+    Manifests,
+    /// All of it as JSON.
+    Json,
+    /// All of it as YAML.
+    Yaml,
+}
+
+/// What `-o json|yaml` prints: a field may be added, and none renamed or removed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    objects: Vec<Value>,
+    notes: &'a [Note],
+    services: &'a [ServiceLine],
+    running: &'a Running,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked: Option<&'a Blocked>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied: Option<&'a [Applied]>,
+}
+
+/// All that is known before anything is applied.
+#[derive(Debug, Default)]
+struct Known {
+    source: Source,
+    running: Running,
+    blocked: Option<Blocked>,
+    /// The class is the default already; that is never taken back.
+    default: bool,
+    /// Of an earlier run, where `MetalLB`'s own objects are gone.
+    before: Option<Migration>,
+    /// For standard error.
+    hints: Vec<String>,
+}
+
+/// Reads, prints, and with `--apply` applies.
+pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
+    let From::Metallb(args) = args.from;
+    let mut source = Source::default();
+    for file in &args.files {
+        let text = text(file)?;
+        source.read(&text).with_context(|| file.clone())?;
+    }
+    let client = if args.apply || args.files.is_empty() {
+        Some(args.cluster.client().await?)
+    } else {
+        None
+    };
+    let mut known = match &client {
+        Some(client) => look_around(&args, client, source).await?,
+        None => Known {
+            source,
+            blocked: Some(Blocked::Unknown),
+            ..Known::default()
+        },
+    };
+    if known.source.found == 0 && known.before.is_none() {
+        let place = match args.files.as_slice() {
+            [] => "in this cluster".to_owned(),
+            files => format!("in {}", files.join(", ")),
+        };
+        eprintln!("ballast: there is nothing of MetalLB {place}");
+        return Ok(ExitCode::from(NOT_FOUND));
+    }
+    let lb_class = args.lb_class.clone().or(known.running.lb_class.clone());
+    if let Some(class) = &lb_class {
+        known.blocked = Some(Blocked::ClassOfItsOwn(class.clone()));
+    }
+    let migration = migration(&args, &mut known);
+    let services = takeover::services(&known.source.services, &migration, lb_class.as_deref());
+    match client.filter(|_| args.apply) {
+        Some(client) => apply(&args, &client, known, migration, &services).await,
+        None => show(&args, &known, &migration, &services),
+    }
+}
+
+fn text(file: &str) -> Result<String> {
+    if file == "-" {
+        let mut text = String::new();
+        let read = std::io::stdin().read_to_string(&mut text);
+        return read.map(|_| text).context("cannot read standard input");
+    }
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
+}
+
+/// All of the cluster that is asked for.
+async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) -> Result<Known> {
+    let mut hints = Vec::new();
+    let from_cluster = args.files.is_empty();
+    if from_cluster {
+        cluster::metallb(client, &mut source).await?;
+    }
+    match cluster::services(client).await {
+        Ok(services) => source.services = services.into_iter().filter(source::wants).collect(),
+        Err(error) => hints.push(tolerated(args, error, "what becomes of them is not known")?),
+    }
+    match cluster::namespaces(client).await {
+        Ok(namespaces) => source.namespaces = namespaces,
+        Err(error) => {
+            hints.push(tolerated(
+                args,
+                error,
+                "selectors of namespaces may be incomplete",
+            )?);
+        }
+    }
+    let (running, mut blocked) = match cluster::workloads(client).await {
+        Ok(workloads) => {
+            let running = Running::of(&workloads);
+            let runs = !running.controllers.is_empty();
+            (running, runs.then_some(Blocked::ControllerRuns))
+        }
+        Err(error) => {
+            hints.push(tolerated(args, error, "whether MetalLB runs is not known")?);
+            (Running::default(), Some(Blocked::Unknown))
+        }
+    };
+    let classes = match cluster::classes(client).await {
+        Ok(classes) => classes,
+        Err(ReadError::NoSuchKind(_) | ReadError::Forbidden { .. }) if !args.apply => Vec::new(),
+        Err(error) => return Err(helpful(error)),
+    };
+    if let Some(other) = takeover::other_default(&classes, &args.class) {
+        blocked.get_or_insert(Blocked::OtherDefault(other));
+    }
+    let before = if source.found == 0 && from_cluster {
+        made_before(args, client).await?
+    } else {
+        None
+    };
+    Ok(Known {
+        source,
+        running,
+        blocked,
+        default: takeover::is_default(&classes, &args.class),
+        before,
+        hints,
+    })
+}
+
+/// Who only looks may do so with few rights; what is missing is said.
+fn tolerated(args: &MetallbArgs, error: ReadError, what: &str) -> Result<String> {
+    match error {
+        ReadError::Forbidden { .. } if !args.apply => Ok(format!("{error}: {what}")),
+        error => Err(error.into()),
+    }
+}
+
+async fn made_before(args: &MetallbArgs, client: &Client) -> Result<Option<Migration>> {
+    let mut before = cluster::made_before(client).await?;
+    let ours = |class: &LoadBalancerClass| class.name_any() == args.class;
+    before.classes.sort_by_key(|class| !ours(class));
+    let found = before.classes.first().is_some_and(ours);
+    Ok(found.then_some(before))
+}
+
+fn migration(args: &MetallbArgs, known: &mut Known) -> Migration {
+    let default = known.blocked.is_none() || known.default;
+    match known.before.take() {
+        Some(mut before) => {
+            if let Some(class) = before.classes.first_mut() {
+                class.spec.default = default;
+            }
+            before
+        }
+        None => convert(
+            &known.source,
+            Wish {
+                class: &args.class,
+                default,
+            },
+        ),
+    }
+}
+
+/// Standard output is for what was asked, standard error for what is to be known of it.
+fn show(
+    args: &MetallbArgs,
+    known: &Known,
+    migration: &Migration,
+    services: &[ServiceLine],
+) -> Result<ExitCode> {
+    match args.output {
+        Output::Manifests => {
+            print(&render::manifests(migration, known.blocked.as_ref())?)?;
+            let look = whole(std::io::stderr().is_terminal());
+            say(&render::notes(&migration.notes, look));
+            say(&render::services(services, look));
+        }
+        format => print(&report(args, known, migration, services, None, format)?)?,
+    }
+    for hint in &known.hints {
+        eprintln!("{hint}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn apply(
+    args: &MetallbArgs,
+    client: &Client,
+    mut known: Known,
+    mut migration: Migration,
+    services: &[ServiceLine],
+) -> Result<ExitCode> {
+    let mut applied = Vec::new();
+    for pool in &migration.pools {
+        applied.push(cluster::apply(client, "AddressPool", pool).await);
+    }
+    let failed = |applied: &[Applied]| applied.iter().any(|one| one.outcome == "failed");
+    if failed(&applied) && !known.default {
+        known.blocked = Some(Blocked::Failed);
+        for class in &mut migration.classes {
+            class.spec.default = false;
+        }
+    }
+    // The main class last: it takes the Services.
+    for class in migration.classes.iter().rev() {
+        applied.push(cluster::apply(client, "LoadBalancerClass", class).await);
+    }
+    match args.output {
+        Output::Manifests => {
+            let look = whole(std::io::stdout().is_terminal());
+            let mut out = render::applied(&applied, look);
+            let services = render::services(services, look);
+            if !services.is_empty() {
+                out.extend(["\n", &services]);
+            }
+            print(&out)?;
+            let look = whole(std::io::stderr().is_terminal());
+            say(&render::notes(&migration.notes, look));
+        }
+        format => print(&report(
+            args,
+            &known,
+            &migration,
+            services,
+            Some(&applied),
+            format,
+        )?)?,
+    }
+    let blocked = known.blocked.as_ref();
+    for line in render::next(&migration, blocked, &known.running, program()) {
+        eprintln!("{line}");
+    }
+    Ok(if failed(&applied) {
+        ExitCode::FAILURE
+    } else if blocked.is_some_and(Blocked::is_not_yet) && !known.default {
+        ExitCode::from(NOT_YET)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn report(
+    args: &MetallbArgs,
+    known: &Known,
+    migration: &Migration,
+    services: &[ServiceLine],
+    applied: Option<&[Applied]>,
+    format: Output,
+) -> Result<String> {
+    let pools = migration.pools.iter().map(manifest);
+    let classes = migration.classes.iter().map(manifest);
+    let report = Report {
+        objects: pools.chain(classes).collect::<Result<_, _>>()?,
+        notes: &migration.notes,
+        services,
+        running: &known.running,
+        blocked: known.blocked.as_ref(),
+        applied: applied.filter(|_| args.apply),
+    };
+    Ok(match format {
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Output::Manifests | Output::Yaml => serde_yaml_ng::to_string(&report)?,
+    })
+}
+
+fn say(text: &str) {
+    if !text.is_empty() {
+        eprintln!("{}", text.trim_end());
+    }
+}
+
+/// What is to be done stands at the end of a message; so nothing is cut.
+fn whole(terminal: bool) -> Look {
+    Look {
+        whole: true,
+        ..look(terminal)
+    }
+}

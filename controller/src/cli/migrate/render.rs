@@ -1,0 +1,209 @@
+//! What `ballast migrate` prints for people. Pure.
+
+use anyhow::Result;
+
+use super::convert::{Migration, manifest};
+use super::source::Note;
+use super::takeover::{Fate, Running, ServiceLine};
+use crate::cli::text::{Cell, Look, Table, Tone};
+use ballast_crds::LoadBalancerClass;
+use serde::Serialize;
+
+/// What became of an object that was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Applied {
+    /// `AddressPool` or `LoadBalancerClass`
+    pub kind: &'static str,
+    /// `metadata.name`
+    pub name: String,
+    /// `created`, `configured`, `unchanged`, or `failed`
+    pub outcome: &'static str,
+    /// Why it failed.
+    pub why: String,
+}
+
+/// Why no Service is taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Blocked {
+    /// Nobody has looked: there is no cluster, or the user may not.
+    Unknown,
+    /// The same Services have another writer.
+    ControllerRuns,
+    /// Another class takes them.
+    OtherDefault(String),
+    /// `MetalLB` served one class alone.
+    ClassOfItsOwn(String),
+    /// An object was not applied.
+    Failed,
+}
+
+/// The objects, as `kubectl apply -f -` takes them.
+pub fn manifests(migration: &Migration, blocked: Option<&Blocked>) -> Result<String> {
+    let mut out = String::from("# Made of MetalLB's objects by: ballast migrate metallb\n");
+    if let (Some(blocked), Some(class)) = (blocked, migration.classes.first()) {
+        out.extend(["# ", &blocked.explain(class), "\n"]);
+    }
+    for pool in &migration.pools {
+        document(&mut out, pool)?;
+    }
+    for class in &migration.classes {
+        document(&mut out, class)?;
+    }
+    Ok(out)
+}
+
+fn document<T: Serialize>(out: &mut String, object: &T) -> Result<()> {
+    let value = manifest(object)?;
+    out.push_str("---\n");
+    out.push_str(&serde_yaml_ng::to_string(&value)?);
+    Ok(())
+}
+
+/// What does not come over as it was.
+pub fn notes(notes: &[Note], look: Look) -> String {
+    if notes.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["OBJECT", "FIELD", "HOW", "WHY"]);
+    for note in notes {
+        table.row(vec![
+            Cell::new(&note.object),
+            Cell::new(&note.field),
+            Cell::new(note.kind.as_str()),
+            Cell::remark(&note.message),
+        ]);
+    }
+    table.render(look)
+}
+
+/// What was applied.
+pub fn applied(lines: &[Applied], look: Look) -> String {
+    let mut table = Table::new(&["KIND", "NAME", "RESULT", "WHY"]);
+    for line in lines {
+        let tone = match line.outcome {
+            "failed" => Tone::Bad,
+            _ => Tone::Good,
+        };
+        table.row(vec![
+            Cell::new(line.kind),
+            Cell::new(&line.name),
+            Cell::new(line.outcome).toned(tone),
+            Cell::remark(&line.why),
+        ]);
+    }
+    table.render(look)
+}
+
+/// What becomes of the Services; below, what only their owners can do.
+pub fn services(lines: &[ServiceLine], look: Look) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["NAMESPACE", "NAME", "ADDRESS", "SERVICE", "WHY"]);
+    for line in lines {
+        let tone = match line.fate {
+            Fate::Keeps | Fate::Served => Tone::Good,
+            Fate::Gets => Tone::Waiting,
+            Fate::KeepsOutside | Fate::ByHand => Tone::Bad,
+        };
+        table.row(vec![
+            Cell::new(&line.namespace),
+            Cell::new(&line.name),
+            Cell::new(line.addresses.join(",")),
+            Cell::new(line.fate.as_str()).toned(tone),
+            Cell::remark(&line.why),
+        ]);
+    }
+    let mut out = table.render(look);
+    for line in lines.iter().filter(|line| !line.commands.is_empty()) {
+        out.extend(["\n# ", &line.namespace, "/", &line.name, "\n"]);
+        for command in &line.commands {
+            out.push_str(command);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// What to do next.
+pub fn next(
+    migration: &Migration,
+    blocked: Option<&Blocked>,
+    running: &Running,
+    program: &str,
+) -> Vec<String> {
+    let Some(class) = migration.classes.first() else {
+        return vec!["no class is made: no L2Advertisement announces a pool".to_owned()];
+    };
+    let mut lines = Vec::new();
+    match blocked {
+        Some(Blocked::ControllerRuns) => {
+            let controllers = running.controllers.join(", ");
+            lines.push(format!(
+                "no Service is taken over: MetalLB's controller runs ({controllers}), and two would write the same Services"
+            ));
+            lines.push(match running.stop() {
+                Some(stop) => format!("stop it and run this again; the Services keep their addresses: {stop} && {program} migrate metallb --apply"),
+                None => format!("it is stopping; run this again: {program} migrate metallb --apply"),
+            });
+        }
+        Some(blocked) => lines.push(blocked.explain(class)),
+        None => {}
+    }
+    if blocked.is_none() && !running.speakers.is_empty() {
+        lines.push(format!(
+            "MetalLB's speakers answer for the addresses still ({}); delete them when Ballast announces: {program} status",
+            running.speakers.join(", ")
+        ));
+    }
+    lines
+}
+
+// === impl Blocked ===
+
+impl Blocked {
+    fn explain(&self, class: &LoadBalancerClass) -> String {
+        let name = class.metadata.name.as_deref().unwrap_or_default();
+        match self {
+            Self::Unknown => format!(
+                "LoadBalancerClass {name} takes no Service yet: set default: true when MetalLB's controller is gone, and Services without a class keep their addresses"
+            ),
+            Self::ControllerRuns => format!(
+                "LoadBalancerClass {name} takes no Service yet, because MetalLB's controller runs: set default: true when it is gone, and Services without a class keep their addresses"
+            ),
+            Self::OtherDefault(other) => format!(
+                "LoadBalancerClass {name} takes no Service: LoadBalancerClass {other} is the default; unset that, and run this again"
+            ),
+            Self::ClassOfItsOwn(served) => format!(
+                "LoadBalancerClass {name} is no default: MetalLB serves only Services of the class {served} (--lb-class), and a Service's class cannot be changed"
+            ),
+            Self::Failed => "no Service is taken over: not everything could be applied".to_owned(),
+        }
+    }
+
+    /// Whether somebody has to do something before a second run does more.
+    pub const fn is_not_yet(&self) -> bool {
+        matches!(self, Self::ControllerRuns | Self::OtherDefault(_))
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// The command that stops the controllers; pods alone stop by themselves.
+    fn stop(&self) -> Option<String> {
+        let deployments = self.controllers.iter().filter_map(|one| {
+            let (namespace, name) = one.strip_prefix("Deployment ")?.split_once('/')?;
+            Some(format!(
+                "kubectl scale deployment {name} -n {namespace} --replicas=0"
+            ))
+        });
+        let all: Vec<String> = deployments.collect();
+        (!all.is_empty()).then(|| all.join(" && "))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! What `MetalLB` was told, as this command reads it: from manifests or from the cluster,
+//! one JSON value an object. Pure.
+//!
+//! Invariants: an object that cannot be read becomes a [`Note`] and harms no other; a
+//! field that nobody here knows is named, never dropped in silence.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+type Map = BTreeMap<String, String>;
+
+/// Everything that is looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Addresses.
+    pub pools: Vec<Object<PoolSpec>>,
+    /// Who announces which on the local network.
+    pub advertisements: Vec<Object<AdvertisementSpec>>,
+    /// Who announces which by BGP; there is no equal, but their pools must be told apart.
+    pub bgp: Vec<Object<BgpSpec>>,
+    /// As far as they could be read, for selectors of namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Those of type `LoadBalancer`.
+    pub services: Vec<Service>,
+    /// What cannot be read, or has no equal as a whole.
+    pub notes: Vec<Note>,
+    /// Objects of `MetalLB`, read or not.
+    pub found: usize,
+}
+
+/// An object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object<T> {
+    /// `KIND NAMESPACE/NAME`, as notes call it.
+    pub title: String,
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.labels`, by which advertisements choose pools.
+    pub labels: Map,
+    /// `spec`
+    pub spec: T,
+}
+
+/// `spec` of an `IPAddressPool`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSpec {
+    /// CIDRs and `first-last`.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Also for Services that ask for neither pool nor address.
+    #[serde(default = "yes")]
+    pub auto_assign: bool,
+    /// Not those that end in .0 and .255.
+    #[serde(default, rename = "avoidBuggyIPs")]
+    pub avoid_buggy_ips: bool,
+    /// Only for some Services.
+    pub service_allocation: Option<Allocation>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, Value>,
+}
+
+/// `spec.serviceAllocation`: in one of the namespaces, and with one of the labels.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Allocation {
+    /// Lower first; 0 last.
+    pub priority: i32,
+    /// By name.
+    pub namespaces: Vec<String>,
+    /// Or by any of these.
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// Any of these.
+    pub service_selectors: Vec<LabelSelector>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, Value>,
+}
+
+/// `spec` of an `L2Advertisement`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AdvertisementSpec {
+    /// By name; together with the selectors empty: all.
+    pub ip_address_pools: Vec<String>,
+    /// Any of these.
+    pub ip_address_pool_selectors: Vec<LabelSelector>,
+    /// Any of these; empty: all nodes.
+    pub node_selectors: Vec<LabelSelector>,
+    /// Exact names; empty: all.
+    pub interfaces: Vec<String>,
+    /// Only these Services.
+    pub service_selectors: Vec<LabelSelector>,
+    /// These nodes rather than others.
+    pub preferred_node_selectors: Vec<Value>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub unknown: BTreeMap<String, Value>,
+}
+
+/// What is read of a `BGPAdvertisement`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct BgpSpec {
+    /// By name; together with the selectors empty: all.
+    pub ip_address_pools: Vec<String>,
+    /// Any of these.
+    pub ip_address_pool_selectors: Vec<LabelSelector>,
+}
+
+/// Something that does not come over as it was.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// `KIND NAMESPACE/NAME`
+    pub object: String,
+    /// Where in it; empty: all of it.
+    pub field: String,
+    /// How bad it is.
+    pub kind: NoteKind,
+    /// Why, and what to do.
+    pub message: String,
+}
+
+/// How something does not come over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum NoteKind {
+    /// It came over, and means something slightly else.
+    Differs,
+    /// Ballast has nothing like it.
+    NoEqual,
+    /// It is wrong, or beyond a limit, and was left out.
+    LeftOut,
+}
+
+/// Text that is no manifest.
+#[derive(Debug, thiserror::Error)]
+#[error("document {number} is not YAML: {source}")]
+pub struct NotYaml {
+    number: usize,
+    #[source]
+    source: serde_yaml_ng::Error,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Reads manifests: several documents, lists taken apart.
+    pub fn read(&mut self, yaml: &str) -> Result<(), NotYaml> {
+        for (index, document) in serde_yaml_ng::Deserializer::from_str(yaml).enumerate() {
+            let value = Value::deserialize(document).map_err(|source| NotYaml {
+                number: index + 1,
+                source,
+            })?;
+            self.add(value);
+        }
+        Ok(())
+    }
+
+    /// Takes in one object; what is neither `MetalLB`'s nor asked for is passed over.
+    pub fn add(&mut self, mut value: Value) {
+        if let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) {
+            for item in items {
+                self.add(item);
+            }
+            return;
+        }
+        without_nulls(&mut value);
+        let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        match (version.as_str(), kind.as_str()) {
+            ("v1", "Service") => self.services.extend(service(value)),
+            ("v1", "Namespace") => self.namespaces.extend(serde_json::from_value(value)),
+            ("v1", "ConfigMap") => self.old_configuration(&value),
+            (version, kind) if version.starts_with("metallb.io/") => self.own(kind, value),
+            _ => {}
+        }
+    }
+
+    fn own(&mut self, kind: &str, value: Value) {
+        self.found += 1;
+        let title = title(kind, &value);
+        let read = match kind {
+            "IPAddressPool" => object(&title, value).map(|it| self.pools.push(it)),
+            "L2Advertisement" => object(&title, value).map(|it| self.advertisements.push(it)),
+            "BGPAdvertisement" => {
+                self.has_no_equal(&title, BGP);
+                object(&title, value).map(|it| self.bgp.push(it))
+            }
+            "BGPPeer" | "BFDProfile" | "Community" => {
+                self.has_no_equal(&title, BGP);
+                Ok(())
+            }
+            "AddressPool" => {
+                self.has_no_equal(
+                    &title,
+                    "MetalLB 0.14 and later do not know it: make IPAddressPools and L2Advertisements of it",
+                );
+                Ok(())
+            }
+            // What MetalLB reports is no setting.
+            _ => Ok(()),
+        };
+        if let Err(error) = read {
+            self.notes.push(Note {
+                object: title,
+                field: "spec".to_owned(),
+                kind: NoteKind::LeftOut,
+                message: format!("it cannot be read: {error}"),
+            });
+        }
+    }
+
+    /// Before 0.13, everything stood in one `ConfigMap`.
+    fn old_configuration(&mut self, value: &Value) {
+        if value["data"]["config"]
+            .as_str()
+            .is_some_and(|text| text.contains("address-pools:"))
+        {
+            self.found += 1;
+            self.has_no_equal(
+                &title("ConfigMap", value),
+                "MetalLB 0.13 and later do not read it: make IPAddressPools and L2Advertisements of it",
+            );
+        }
+    }
+
+    fn has_no_equal(&mut self, title: &str, message: &str) {
+        self.notes.push(Note {
+            object: title.to_owned(),
+            field: String::new(),
+            kind: NoteKind::NoEqual,
+            message: message.to_owned(),
+        });
+    }
+}
+
+const BGP: &str = "Ballast does not speak BGP; it announces on the local network alone";
+
+fn service(value: Value) -> Option<Service> {
+    serde_json::from_value(value).ok().filter(wants)
+}
+
+/// Whether a Service is one of type `LoadBalancer`.
+pub(super) fn wants(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+}
+
+fn object<T: DeserializeOwned>(
+    title: &str,
+    mut value: Value,
+) -> Result<Object<T>, serde_json::Error> {
+    let meta: ObjectMeta = serde_json::from_value(value["metadata"].take())?;
+    let spec = match value["spec"].take() {
+        Value::Null => Value::Object(serde_json::Map::new()),
+        spec => spec,
+    };
+    Ok(Object {
+        title: title.to_owned(),
+        name: meta.name.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        spec: serde_json::from_value(spec)?,
+    })
+}
+
+fn title(kind: &str, value: &Value) -> String {
+    let of = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+    match (of("namespace"), of("name")) {
+        ("", name) => format!("{kind} {name}"),
+        (namespace, name) => format!("{kind} {namespace}/{name}"),
+    }
+}
+
+/// In a manifest, a field without a value is a field that is not there.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+// === impl NoteKind ===
+
+impl NoteKind {
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Differs => "differs",
+            Self::NoEqual => "no equal",
+            Self::LeftOut => "left out",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

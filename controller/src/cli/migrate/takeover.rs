@@ -1,0 +1,372 @@
+//! What becomes of the Services, and who stands in the way. Pure.
+//!
+//! A Service keeps its address because its status is the record: Ballast's controller
+//! takes what is published as given, whoever wrote it. So nothing is written to a Service
+//! here. Two controllers that both write that status would never come to rest; hence
+//! nobody is taken over while `MetalLB`'s controller runs. Its speakers write nothing and
+//! go on answering for the addresses.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ballast_crds::{AddressPool, LoadBalancerClass, class_key, class_of_key};
+use ballast_l2::Entry;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DeserializeGuard;
+use serde::Serialize;
+
+use super::anyof;
+use super::convert::Migration;
+use crate::cli::status::report::addresses;
+use crate::view::created;
+
+/// What becomes of one Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceLine {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// What it publishes now.
+    pub addresses: Vec<String>,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Why; empty where nothing is to be said.
+    pub why: String,
+    /// What its owner can do, one after the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
+}
+
+/// What becomes of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Fate {
+    /// It is Ballast's with the address it has.
+    Keeps,
+    /// The same, and it will say that no pool of its class gives it that address.
+    KeepsOutside,
+    /// It has none, and Ballast gives it one.
+    Gets,
+    /// A class of Ballast serves it already.
+    Served,
+    /// Only its owner can move it.
+    ByHand,
+}
+
+/// What of `MetalLB` runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    /// Who writes the status of Services.
+    pub controllers: Vec<String>,
+    /// Who announces.
+    pub speakers: Vec<String>,
+    /// `--lb-class` of the controller: it serves only the Services of that class.
+    pub lb_class: Option<String>,
+}
+
+/// What was seen in the cluster, for [`Running::of`].
+#[derive(Clone, Debug, Default)]
+pub struct Workloads {
+    /// All.
+    pub deployments: Vec<Deployment>,
+    /// All.
+    pub daemon_sets: Vec<DaemonSet>,
+    /// With one of `MetalLB`'s labels.
+    pub pods: Vec<Pod>,
+}
+
+/// The Services that `MetalLB` serves, and those that wait for anybody.
+pub fn services(
+    services: &[Service],
+    migration: &Migration,
+    lb_class: Option<&str>,
+) -> Vec<ServiceLine> {
+    let mut lines: Vec<ServiceLine> = services
+        .iter()
+        .filter_map(|service| line(service, migration, lb_class))
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Option<ServiceLine> {
+    let class = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.load_balancer_class.as_deref());
+    let addresses = addresses(service);
+    let pools: Vec<Option<&AddressPool>> = addresses
+        .iter()
+        .map(|address| pool_of(address.parse().ok()?, &migration.pools))
+        .collect();
+    let meta = &service.metadata;
+    let held = meta
+        .finalizers
+        .iter()
+        .flatten()
+        .find_map(|it| class_of_key(it));
+    let ours = held.or(class.and_then(class_of_key));
+    let from_metallb = pools.iter().any(Option::is_some) || class == lb_class;
+    let main = migration.classes.first();
+    let mut commands = Vec::new();
+    let (fate, why) = match (class, ours) {
+        (_, Some(ours)) => {
+            let made = |class: &LoadBalancerClass| class.metadata.name.as_deref() == Some(ours);
+            if !migration.classes.iter().any(made) {
+                return None;
+            }
+            (Fate::Served, format!("LoadBalancerClass {ours} serves it"))
+        }
+        (Some(class), None) if from_metallb => {
+            let pool = pools.iter().flatten().next().copied();
+            commands = by_hand(meta, &addresses, pool, &migration.classes);
+            (
+                Fate::ByHand,
+                format!(
+                    "its class {class} cannot be changed; the commands below give it another, with a moment without an address"
+                ),
+            )
+        }
+        (Some(_), None) => return None,
+        // Then those without a class were never MetalLB's.
+        (None, None) if lb_class.is_some() => return None,
+        (None, None) => classless(&addresses, &pools, main?),
+    };
+    Some(ServiceLine {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        addresses,
+        fate,
+        why,
+        commands,
+    })
+}
+
+fn classless(
+    addresses: &[String],
+    pools: &[Option<&AddressPool>],
+    main: &LoadBalancerClass,
+) -> (Fate, String) {
+    let name = named(&main.metadata);
+    for (address, pool) in addresses.iter().zip(pools) {
+        match pool {
+            None => {
+                return (
+                    Fate::KeepsOutside,
+                    format!(
+                        "{address} is in no pool; the Service will say so (AddressOutsidePool)"
+                    ),
+                );
+            }
+            Some(pool) if !uses(main, pool) => {
+                return (
+                    Fate::KeepsOutside,
+                    format!(
+                        "{address} is in pool {}, which LoadBalancerClass {name} does not use; the Service will say so (AddressOutsidePool), and is announced as class {name} says",
+                        named(&pool.metadata)
+                    ),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    if addresses.is_empty() {
+        return (
+            Fate::Gets,
+            format!("it has no address; LoadBalancerClass {name} gives it one"),
+        );
+    }
+    (Fate::Keeps, String::new())
+}
+
+/// A class cannot be changed, but a Service that is no load balancer has none; its node
+/// ports stay, and so does the address if it is asked for by name.
+fn by_hand(
+    meta: &ObjectMeta,
+    addresses: &[String],
+    pool: Option<&AddressPool>,
+    classes: &[LoadBalancerClass],
+) -> Vec<String> {
+    let fits = classes
+        .iter()
+        .find(|class| pool.is_some_and(|pool| uses(class, pool)));
+    let Some(class) = fits.or(classes.first()) else {
+        return Vec::new();
+    };
+    let place = format!(
+        "{} -n {}",
+        named(meta),
+        meta.namespace.as_deref().unwrap_or("default")
+    );
+    let patch = |spec: &str| format!("kubectl patch service {place} -p '{{\"spec\":{{{spec}}}}}'");
+    let mut commands = Vec::new();
+    if !addresses.is_empty() {
+        commands.push(format!(
+            "kubectl annotate service {place} --overwrite ballast.dev/addresses={}",
+            addresses.join(",")
+        ));
+    }
+    commands.push(patch("\"type\":\"NodePort\""));
+    commands.push(patch(&format!(
+        "\"type\":\"LoadBalancer\",\"loadBalancerClass\":\"{}\"",
+        class_key(named(&class.metadata))
+    )));
+    commands
+}
+
+fn pool_of(address: IpAddr, pools: &[AddressPool]) -> Option<&AddressPool> {
+    pools.iter().find(|pool| {
+        let mut entries = pool.spec.addresses.iter();
+        entries.any(|entry| {
+            let entry = entry.0.parse::<Entry>();
+            entry.is_ok_and(|entry| entry.range().contains(address))
+        })
+    })
+}
+
+fn uses(class: &LoadBalancerClass, pool: &AddressPool) -> bool {
+    let Some(l2) = &class.spec.l2 else {
+        return false;
+    };
+    let nothing = BTreeMap::new();
+    let labels = pool.metadata.labels.as_ref().unwrap_or(&nothing);
+    let mut names = l2.address_pools.iter();
+    match &l2.address_pool_selector {
+        None if l2.address_pools.is_empty() => true,
+        None => names.any(|name| name == named(&pool.metadata)),
+        Some(selector) => {
+            names.any(|name| name == named(&pool.metadata))
+                || anyof::matches(std::slice::from_ref(selector), labels)
+        }
+    }
+}
+
+fn named(meta: &ObjectMeta) -> &str {
+    meta.name.as_deref().unwrap_or_default()
+}
+
+/// Another class that takes the Services without a class: of several, the oldest does.
+pub fn other_default(
+    classes: &[DeserializeGuard<LoadBalancerClass>],
+    ours: &str,
+) -> Option<String> {
+    let defaults: Vec<&ObjectMeta> = defaults(classes).collect();
+    let own = defaults.iter().find(|meta| named(meta) == ours);
+    let own = own.map(|meta| (created(meta), ours));
+    let mut others = defaults.iter().filter(|meta| named(meta) != ours);
+    let other = others.find(|meta| own.is_none_or(|own| (created(meta), named(meta)) < own));
+    other?.name.clone()
+}
+
+/// Whether the class is the default already.
+pub fn is_default(classes: &[DeserializeGuard<LoadBalancerClass>], ours: &str) -> bool {
+    defaults(classes).any(|meta| named(meta) == ours)
+}
+
+fn defaults(classes: &[DeserializeGuard<LoadBalancerClass>]) -> impl Iterator<Item = &ObjectMeta> {
+    let read = classes.iter().filter_map(|guard| guard.0.as_ref().ok());
+    read.filter(|class| class.spec.default && class.metadata.deletion_timestamp.is_none())
+        .map(|class| &class.metadata)
+}
+
+// === impl Fate ===
+
+impl Fate {
+    /// For people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keeps => "keeps its address",
+            Self::KeepsOutside => "keeps its address, outside the pools of its class",
+            Self::Gets => "gets an address",
+            Self::Served => "is served",
+            Self::ByHand => "needs your hand",
+        }
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// What runs, or is told to: one that is scaled to nothing is gone, and its pods with
+    /// it as soon as they have stopped.
+    pub fn of(workloads: &Workloads) -> Self {
+        let mut running = Self::default();
+        for one in &workloads.deployments {
+            let Some(spec) = &one.spec else { continue };
+            let pod = spec.template.spec.as_ref();
+            if spec.replicas != Some(0) {
+                running.add("Deployment", &one.metadata, pod);
+            }
+        }
+        for one in &workloads.daemon_sets {
+            let pod = one
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.template.spec.as_ref());
+            running.add("DaemonSet", &one.metadata, pod);
+        }
+        for one in &workloads.pods {
+            let phase = one
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref());
+            if !matches!(phase, Some("Succeeded" | "Failed")) {
+                running.add("Pod", &one.metadata, one.spec.as_ref());
+            }
+        }
+        running
+    }
+
+    fn add(&mut self, kind: &str, meta: &ObjectMeta, pod: Option<&PodSpec>) {
+        let Some(role) = role(meta, pod) else { return };
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let name = meta.name.as_deref().unwrap_or_default();
+        let text = format!("{kind} {namespace}/{name}");
+        match role {
+            Role::Controller => self.controllers.push(text),
+            Role::Speaker => self.speakers.push(text),
+        }
+        let containers = pod.iter().flat_map(|pod| &pod.containers);
+        let mut arguments = containers.flat_map(|it| it.args.iter().chain(&it.command).flatten());
+        let class = arguments.find_map(|argument| argument.strip_prefix("--lb-class="));
+        if let Some(class) = class.filter(|class| !class.is_empty()) {
+            self.lb_class = Some(class.to_owned());
+        }
+    }
+}
+
+enum Role {
+    Controller,
+    Speaker,
+}
+
+/// By the labels of `MetalLB`'s manifests or chart, or by the image, which a mirror keeps
+/// the end of.
+fn role(meta: &ObjectMeta, pod: Option<&PodSpec>) -> Option<Role> {
+    let label = |key: &str| meta.labels.as_ref()?.get(key).map(String::as_str);
+    let labelled =
+        label("app") == Some("metallb") || label("app.kubernetes.io/name") == Some("metallb");
+    let component = label("component").or(label("app.kubernetes.io/component"));
+    let by_label = labelled.then_some(component).flatten();
+    let images = pod.iter().flat_map(|pod| &pod.containers);
+    let mut images = images.filter_map(|container| {
+        let image = container.image.as_deref()?;
+        let image = image.split('@').next()?;
+        let (_, rest) = image
+            .split_once("metallb/")
+            .or(image.split_once("metallb-"))?;
+        rest.split(':').next()
+    });
+    match by_label.or_else(|| images.find(|it| ["controller", "speaker"].contains(it)))? {
+        "controller" => Some(Role::Controller),
+        "speaker" => Some(Role::Speaker),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
