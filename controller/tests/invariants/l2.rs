@@ -6,6 +6,7 @@
 //! minutes never ends, one of none is over at once.
 
 mod crash;
+mod takeover;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
