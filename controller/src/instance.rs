@@ -74,7 +74,7 @@ pub struct Context {
 pub async fn run(context: Context) {
     let mut board = context.board.subscribe();
     let mut tasks: JoinSet<()> = JoinSet::new();
-    let mut running: BTreeMap<String, (String, tokio::task::AbortHandle)> = BTreeMap::new();
+    let mut running: BTreeMap<String, (Arc<ClassView>, tokio::task::AbortHandle)> = BTreeMap::new();
     let mut before = Arc::new(Classes::default());
     board.mark_changed();
     while board.changed().await.is_ok() {
@@ -89,11 +89,9 @@ pub async fn run(context: Context) {
             .filter(|class| classes.scope.owns(&class.name) && class.unusable().is_none())
             .map(|class| (class.name.as_str(), class))
             .collect();
-        // A class of the same name and another UID is another class.
-        running.retain(|name, (uid, task)| {
-            let keep = wanted
-                .get(name.as_str())
-                .is_some_and(|class| class.uid == *uid);
+        running.retain(|name, (class, task)| {
+            let now = wanted.get(name.as_str());
+            let keep = now.is_some_and(|now| serves_alike(class, now));
             if !keep {
                 task.abort();
             }
@@ -111,7 +109,7 @@ pub async fn run(context: Context) {
         for (name, class) in wanted {
             if !running.contains_key(name) {
                 let task = tasks.spawn(serve(context.clone(), Arc::clone(class)));
-                running.insert(name.to_owned(), (class.uid.clone(), task));
+                running.insert(name.to_owned(), (Arc::clone(class), task));
             }
         }
         while let Some(ended) = tasks.try_join_next() {
@@ -123,6 +121,12 @@ pub async fn run(context: Context) {
             }
         }
     }
+}
+
+/// Whether the provider that was built for a class can serve it as it is now. A class of
+/// the same name and another UID is another class.
+fn serves_alike(before: &ClassView, now: &ClassView) -> bool {
+    before.uid == now.uid && before.provider == now.provider
 }
 
 /// One class, from restore to its end.

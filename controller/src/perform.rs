@@ -272,19 +272,16 @@ impl Performer {
         }
         self.ledger.record(&service.id, class);
         let began = self.ledger.began(&service.id, class, Instant::now());
+        // What is recorded nowhere else is published until the Service says so no more, and
+        // nobody else may have it before.
+        let published = provider.record() == Record::Status;
+        if published && let Err(error) = self.unmark(service, class).await {
+            return settle(&Err(error), Outcome::Failed);
+        }
         match in_time(provider.release(&service.id, removal)).await {
             Ok(Released::Gone) => {
-                let written = match status::released_patch(service, class) {
-                    Some(patch) => self.write(service, "release", &patch).await,
-                    None => Ok(Written::Version(service.version)),
-                };
-                match written {
-                    Ok(Written::Version(_)) => {
-                        self.recorder.event(&service.id, Event::Deleted);
-                        info!(service = %service.id, class, "released");
-                    }
-                    Ok(Written::Gone) => {}
-                    Err(error) => return settle(&Err(error), Outcome::Failed),
+                if !published && let Err(error) = self.unmark(service, class).await {
+                    return settle(&Err(error), Outcome::Failed);
                 }
                 self.ledger.forget(&service.id, class);
                 Outcome::Released
@@ -302,6 +299,19 @@ impl Performer {
                 self.failed(&served, &error).await
             }
         }
+    }
+
+    /// Takes our marks off a Service that has nothing of this class any more, and says so.
+    async fn unmark(&self, service: &ServiceView, class: &str) -> Result<(), WriteError> {
+        let written = match status::released_patch(service, class) {
+            Some(patch) => self.write(service, "release", &patch).await?,
+            None => Written::Version(service.version),
+        };
+        if let Written::Version(_) = written {
+            self.recorder.event(&service.id, Event::Deleted);
+            info!(service = %service.id, class, "released");
+        }
+        Ok(())
     }
 
     async fn is_current(&self, service: &ServiceView) -> bool {

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_crds::GROUP;
 use ballast_provider::{
     Affinity, Family, FamilyPolicy, Ingress, Listener, LoadBalancer, Placement, PortStatus,
     Protocol, Reason, Refusal, ServiceId, TrafficPolicy,
@@ -43,7 +42,19 @@ const METALLB_POOL: [&str; 2] = [
     "metallb.universe.tf/address-pool",
 ];
 
-const KNOWN: [&str; 3] = [ADDRESSES, SHARE_KEY, ADDRESS_POOL];
+/// What `MetalLB` itself notes on a Service; nobody asks for anything by it.
+const METALLB_NOTES: [&str; 2] = [
+    "metallb.io/ip-allocated-from-pool",
+    "metallb.universe.tf/ip-allocated-from-pool",
+];
+
+/// A key that begins so and is none of ours was meant for us, and misspelt.
+const FAMILIES: [&str; 4] = [
+    "ballast.dev/",
+    "metallb.io/",
+    "metallb.universe.tf/",
+    "service.beta.kubernetes.io/load-balancer-",
+];
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
 /// What the Service asks for, or why that cannot be.
@@ -114,27 +125,31 @@ pub fn accepted_before(
         // Addresses that nobody can give: those that it publishes are what it was given.
         spec.load_balancer_ip = None;
         let mut annotations = annotations.clone();
-        annotations.retain(|key, _| ![ADDRESSES, METALLB_ADDRESSES].contains(&key.as_str()));
+        annotations.retain(|key, _| key != ADDRESSES && !METALLB_ADDRESSES.contains(&key.as_str()));
         load_balancer(id, &spec, &annotations)
     });
     let accepted = accepted.ok()?;
     (!accepted.listeners.is_empty()).then_some(accepted)
 }
 
-/// Annotations of our prefix that mean nothing, each with the nearest that does.
+/// Annotations of our families that mean nothing, each with the nearest that does.
 pub fn unknown_annotations(annotations: &Annotations) -> Vec<String> {
-    annotations
-        .keys()
-        .filter(|key| {
-            key.strip_prefix(GROUP)
-                .is_some_and(|rest| rest.starts_with('/'))
-        })
-        .filter(|key| !KNOWN.contains(&key.as_str()))
+    let keys = annotations.keys().map(String::as_str);
+    keys.filter(|key| FAMILIES.iter().any(|family| key.starts_with(family)))
+        .filter(|key| !known().any(|known| known == *key) && !METALLB_NOTES.contains(key))
         .map(|key| match nearest(key) {
             Some(known) => format!("{key} (did you mean {known}?)"),
-            None => key.clone(),
+            None => key.to_owned(),
         })
         .collect()
+}
+
+/// All keys that mean something.
+fn known() -> impl Iterator<Item = &'static str> {
+    let ours = [ADDRESSES, SHARE_KEY, ADDRESS_POOL, SOURCE_RANGES].into_iter();
+    ours.chain(METALLB_ADDRESSES)
+        .chain(METALLB_SHARE_KEY)
+        .chain(METALLB_POOL)
 }
 
 fn listeners(spec: &ServiceSpec) -> Result<Vec<Listener>, Refusal> {
@@ -323,8 +338,7 @@ fn first<'a>(
 
 /// The known key within three edits, if there is one.
 fn nearest(key: &str) -> Option<&'static str> {
-    KNOWN
-        .into_iter()
+    known()
         .map(|known| (edits(key, known), known))
         .filter(|(edits, _)| *edits <= 3)
         .min()

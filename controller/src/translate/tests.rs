@@ -268,6 +268,16 @@ fn misspelt_annotations_are_named_with_their_neighbour() {
         ("ballast.dev/share-key", "x"),
         ("ballast.dev/something-else", "x"),
         ("example.com/addresses", "x"),
+        ("metallb.io/adress-pool", "x"),
+        ("metallb.io/loadBalancerIP", "x"),
+        ("metallb.io/ip-allocated-from-pool", "x"),
+        ("metallb.universe.tf/allow-shared-ip", "x"),
+        ("service.beta.kubernetes.io/aws-load-balancer-type", "nlb"),
+        ("service.beta.kubernetes.io/load-balancer-source-range", "x"),
+        (
+            "service.beta.kubernetes.io/load-balancer-source-ranges",
+            "x",
+        ),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
@@ -275,7 +285,10 @@ fn misspelt_annotations_are_named_with_their_neighbour() {
         unknown_annotations(&annotations),
         [
             "ballast.dev/adresses (did you mean ballast.dev/addresses?)",
-            "ballast.dev/something-else"
+            "ballast.dev/something-else",
+            "metallb.io/adress-pool (did you mean metallb.io/address-pool?)",
+            "metallb.io/loadBalancerIP (did you mean metallb.io/loadBalancerIPs?)",
+            "service.beta.kubernetes.io/load-balancer-source-range (did you mean service.beta.kubernetes.io/load-balancer-source-ranges?)",
         ]
     );
 }
@@ -326,7 +339,7 @@ fn addresses_that_cannot_be_do_not_hide_what_was_given() {
     let nothing: [IpAddr; 0] = [];
     assert_eq!(asks_for(&annotated(ADDRESSES, "garbage"), None), nothing);
     assert_eq!(
-        asks_for(&annotated(METALLB_ADDRESSES, "1.2"), None),
+        asks_for(&annotated(METALLB_ADDRESSES[0], "1.2"), None),
         nothing
     );
     assert_eq!(asks_for(&Annotations::new(), Some("x")), nothing);

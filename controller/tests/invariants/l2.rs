@@ -452,3 +452,27 @@ fn a_claim_over_a_version_that_has_passed_is_made_again_over_the_new_one() {
         lab.assert_steady().await;
     });
 }
+
+/// The settings of a class may change while it is in use.
+#[test]
+fn a_class_that_is_given_another_pool_serves_from_it() {
+    simulate(92, async |lab| {
+        lan(lab, TWO, &json!({}));
+        lab.api
+            .create_pool("back", &["198.51.100.7"], &json!({"priority": 1}));
+        let only = |lab: &Lab, pool: &str| {
+            lab.api.edit(Kind::Class, "lan", |class| {
+                class["spec"]["l2"]["addressPools"] = json!([pool]);
+            });
+        };
+        only(lab, "front");
+        lab.api.create_service(&svc(WEB));
+        lab.start();
+        assert_eq!(given(lab, WEB).await, "203.0.113.1");
+        only(lab, "back");
+        lab.rest(5).await;
+        lab.api.create_service(&svc("shop/new"));
+        assert_eq!(given(lab, "shop/new").await, "198.51.100.7");
+        assert_eq!(lab.addresses(WEB), ["203.0.113.1"], "nobody moves unasked");
+    });
+}

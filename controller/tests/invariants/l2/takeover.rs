@@ -42,6 +42,10 @@ fn a_class_that_becomes_the_default_takes_services_with_their_addresses() {
         lab.assert_steady().await;
         assert_eq!(lab.addresses("shop/a"), ["203.0.113.1"]);
         assert_eq!(lab.addresses("shop/b"), ["203.0.113.2"]);
+        // Nobody gets an address that is still published, though it rests for no time.
+        lab.api.delete(Kind::Service, "shop/a");
+        assert_eq!(given(lab, "shop/waits").await, "203.0.113.1");
+        lab.gone(Kind::Service, "shop/a").await;
     });
 }
 
