@@ -9,6 +9,8 @@ use crate::support::api::{Kind, Port, Svc};
 use crate::support::journal::{Reach, Target};
 use crate::support::lab::{Lab, simulate};
 
+const WEB: &str = "shop/web";
+
 /// What an instance did, without the election, as times.
 fn times(lab: &Lab, by: &str) -> Vec<Duration> {
     let effects = lab.journal.since(0).into_iter();
@@ -129,4 +131,60 @@ fn a_leader_that_is_stopped_hands_over() {
             10
         );
     });
+}
+
+/// A new leader whose server lags behind does not know the youngest Services, or what
+/// became of them; in the cloud it finds what they have. It must not take that down.
+#[test]
+fn what_lives_is_not_released_by_a_leader_that_sees_the_past() {
+    // What the past says of the Service, and what is done to it since.
+    type Story = (fn(&mut Lab), fn(&mut Lab));
+    let stories: [Story; 3] = [
+        (
+            |_| {},
+            |lab| {
+                lab.api.create_service(&Svc::new(WEB));
+            },
+        ),
+        (
+            |lab| {
+                lab.api.create_service(&Svc::new(WEB));
+                lab.api.set_type(WEB, "ClusterIP", None);
+            },
+            |lab| {
+                let class = Some("ballast.dev/local");
+                lab.api.set_type(WEB, "LoadBalancer", class);
+            },
+        ),
+        (
+            |lab| {
+                lab.api.create_service(&Svc::new(WEB));
+                lab.api.set_type(WEB, "ClusterIP", None);
+            },
+            |lab| {
+                lab.api.delete(Kind::Service, WEB);
+                lab.api.create_service(&Svc::new(WEB));
+            },
+        ),
+    ];
+    for (seed, (before, since)) in (70..).zip(stories) {
+        simulate(seed, async |lab| {
+            before(lab);
+            let past = lab.api.remember();
+            since(lab);
+            lab.start();
+            lab.served(WEB).await;
+            let address = lab.addresses(WEB);
+            lab.stop().await;
+            lab.api.lag(Some(past));
+            let mark = lab.journal.mark();
+            lab.start();
+            lab.rest(60).await;
+            let cloud = lab.effects(mark, Target::Cloud);
+            assert!(!cloud.iter().any(|it| it.verb == "delete"), "{cloud:#?}");
+            lab.api.lag(None);
+            lab.settle().await;
+            assert_eq!(lab.addresses(WEB), address);
+        });
+    }
 }

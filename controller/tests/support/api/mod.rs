@@ -68,6 +68,8 @@ struct State {
     /// Watches begun before this generation are cut.
     generation: u64,
     frozen: bool,
+    /// Services as lists tell of them instead of as they are, and the version of that.
+    past: Option<Past>,
     uids: u64,
     node_ports: u16,
     rng: SmallRng,
@@ -82,6 +84,13 @@ struct Change {
     kind: Kind,
     event: &'static str,
     object: Value,
+}
+
+/// How all Services once were.
+#[derive(Clone)]
+pub struct Past {
+    version: u64,
+    services: Vec<Value>,
 }
 
 /// The rest of a list that was begun.
@@ -147,6 +156,7 @@ impl Api {
                 tampered: BTreeSet::new(),
                 generation: 0,
                 frozen: false,
+                past: None,
                 uids: 0,
                 node_ports: 30_000,
                 rng: SmallRng::seed_from_u64(seed),

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::patch::set_finalizers;
-use super::{Api, Kind, State, texts};
+use super::{Api, Kind, Past, State, texts};
 
 /// A Service as its user writes it.
 #[derive(Clone, Debug)]
@@ -309,6 +309,27 @@ impl Api {
     /// Watches are open and tell nothing.
     pub fn freeze_watches(&self, frozen: bool) {
         self.lock().frozen = frozen;
+        self.journal.changed();
+    }
+
+    /// All Services as they are now.
+    pub fn remember(&self) -> Past {
+        let state = self.lock();
+        let objects = state.objects.iter();
+        let services = objects.filter(|((kind, _), _)| *kind == Kind::Service);
+        Past {
+            version: state.version,
+            services: services.map(|(_, object)| object.clone()).collect(),
+        }
+    }
+
+    /// A server whose cache lags behind: lists tell of the past, watches of nothing. Until
+    /// it is told `None`; then watches tell all that has happened since.
+    pub fn lag(&self, past: Option<Past>) {
+        let mut state = self.lock();
+        state.frozen = past.is_some();
+        state.past = past;
+        drop(state);
         self.journal.changed();
     }
 

@@ -14,7 +14,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Api, Kind, Page, Refused, answer, status};
+use super::{Api, Kind, Page, Past, Refused, answer, status};
 use crate::support::journal::Link;
 
 /// One watch that is open.
@@ -84,6 +84,11 @@ impl Api {
     ) -> Result<Value, Refused> {
         let mut state = self.lock();
         let page = match token {
+            None if kind == Kind::Service && state.past.is_some() => {
+                let Past { version, services } = state.past.clone().unwrap();
+                let rest = services;
+                Page { version, rest }
+            }
             None => {
                 let all = state.objects.iter().filter(|((of, _), _)| *of == kind);
                 Page {
