@@ -218,7 +218,7 @@ async fn all_looked_at(site: &Site<'_>) -> Result<()> {
         ensure!(done >= CROWD as u64, "{done} reconciles");
         let leader = site.ballast.leader(&REPLICAS).await?;
         for idle in ["ballast_queue_depth", "ballast_queue_in_flight"] {
-            let left = site.count(leader, idle).await?;
+            let left = site.gauge(leader, idle).await?;
             ensure!(left == 0, "{idle} {left}");
         }
         Ok(())

@@ -1,4 +1,4 @@
-use ballast_provider::PortStatus;
+use ballast_provider::{PortStatus, Protocol};
 
 use super::conditions::{ACCEPTED, PROGRAMMED};
 use super::*;
@@ -113,6 +113,8 @@ fn the_second_patch_publishes() {
 }
 
 /// Upstream's `TestPatchStatus` and `TestLoadBalancerStatusEqual`, as differences.
+type Bend = fn(&mut Observed);
+
 #[test]
 fn only_what_differs_is_written() {
     let settled = settled();
@@ -130,16 +132,37 @@ fn only_what_differs_is_written() {
         "192.0.2.2"
     );
     assert!(moved["status"].get("conditions").is_none(), "{moved}");
-    let mut vip = programmed("192.0.2.1");
-    vip.ingress[0].address = Address::Ip("192.0.2.1".parse().unwrap(), IpMode::Vip);
-    assert!(says(&vip).is_some(), "another mode");
-    let mut ports = programmed("192.0.2.1");
-    let second = PortStatus {
-        port: 443,
-        ..ports.ingress[0].ports[0].clone()
-    };
-    ports.ingress[0].ports.push(second);
-    assert!(says(&ports).is_some(), "another port");
+    // Upstream's `LoadBalancerStatusEqual`, one difference each.
+    let bends: [(&str, Bend); 7] = [
+        ("another mode", |it| {
+            it.ingress[0].address = Address::Ip("192.0.2.1".parse().unwrap(), IpMode::Vip);
+        }),
+        ("a name instead of an address", |it| {
+            it.ingress[0].address = Address::Hostname("lb.example.com".to_owned());
+        }),
+        ("one address more", |it| {
+            it.ingress.push(ingress("192.0.2.2", 80))
+        }),
+        ("one port more", |it| {
+            let more = PortStatus {
+                port: 443,
+                ..it.ingress[0].ports[0].clone()
+            };
+            it.ingress[0].ports.push(more);
+        }),
+        ("no ports", |it| it.ingress[0].ports.clear()),
+        ("another protocol", |it| {
+            it.ingress[0].ports[0].protocol = Protocol::Udp;
+        }),
+        ("an error on a port", |it| {
+            it.ingress[0].ports[0].error = Some("example.com/Closed".to_owned());
+        }),
+    ];
+    for (what, bend) in bends {
+        let mut observed = programmed("192.0.2.1");
+        bend(&mut observed);
+        assert!(says(&observed).is_some(), "{what}");
+    }
 }
 
 #[test]

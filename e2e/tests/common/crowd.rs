@@ -74,6 +74,7 @@ impl Witness {
     pub fn is_content(&self) -> Result<usize> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
+        ensure!(!seen.published.is_empty(), "it has seen no address at all");
         Ok(seen.published.len())
     }
 }
@@ -260,12 +261,22 @@ impl Site<'_> {
         Ok(value.parse()?)
     }
 
+    /// A metric that a replica has, whatever its value.
+    pub async fn gauge(&self, replica: &str, name: &str) -> Result<u64> {
+        let value = self.find(replica, name).await?;
+        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
     async fn sample(&self, replica: &str, name: &str) -> Result<String> {
+        let found = self.find(replica, name).await?;
+        Ok(found.unwrap_or_else(|| "0".to_owned()))
+    }
+
+    async fn find(&self, replica: &str, name: &str) -> Result<Option<String>> {
         let text = self.ballast.admin(replica, "/metrics").await?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line.unwrap_or("0").to_owned())
+        let mut lines = text.lines();
+        let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(found.map(ToOwned::to_owned))
     }
 }
 

@@ -49,6 +49,8 @@ async fn nothing_outlives_a_killed_owner_or_supervisor() -> Result<()> {
             .code()
             == Some(3)
     );
+    // Whoever starts it again need not know.
+    ensure!(lab(&["up", "--nodes", "1"])?.success());
     ensure!(lab(&["down"])?.success());
     assert_eq!(traces(name), BTreeSet::new());
 
