@@ -141,7 +141,7 @@ fn only_what_differs_is_written() {
             it.ingress[0].address = Address::Hostname("lb.example.com".to_owned());
         }),
         ("one address more", |it| {
-            it.ingress.push(ingress("192.0.2.2", 80))
+            it.ingress.push(ingress("192.0.2.2", 80));
         }),
         ("one port more", |it| {
             let more = PortStatus {
