@@ -21,7 +21,7 @@ pub const CLOUD: &str = "mock-cloud";
 pub const USER: &str = "system:serviceaccount:ballast-system:ballast-controller";
 
 /// Ballast, installed on a lab.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Installation<'a> {
     lab: &'a Lab,
     binary: String,

@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use super::Contender;
 use super::bed::Bed;
+use super::inside::Duty;
 use super::usage;
 use crate::{Host, eventually, installation};
 
-const BALLAST: &str = "ballast-1";
+pub(super) const BALLAST: &str = "ballast-1";
 const REFERENCE: &str = "reference-1";
 const REFERENCE_USER: &str = "system:serviceaccount:bench:reference";
 const REFERENCE_COUNTS: &str = "http://127.0.0.1:8099/counts";
@@ -22,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Task {
     /// Services at once, for the raw loop.
     pub(crate) concurrency: usize,
-    /// Services are there already.
-    pub(crate) backlog: bool,
+    /// What the raw loop does.
+    pub(crate) duty: Duty,
 }
 
 /// A contender that runs.
@@ -70,8 +71,8 @@ impl Contender {
             Self::ReferenceDefaults => reference(bed, &[]).await?,
             Self::Raw => {
                 let concurrency = task.concurrency.to_string();
-                let mut flags = vec!["--concurrency", &concurrency];
-                flags.extend(task.backlog.then_some("--backlog"));
+                let duty = task.duty.name();
+                let flags = ["--concurrency", &concurrency, "--duty", duty];
                 bed.begin("raw", &flags, &bed.account).await?.name
             }
         };

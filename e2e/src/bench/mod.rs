@@ -1,13 +1,14 @@
 //! The benchmark: Ballast beside the reference service controller and beside a raw loop
 //! that makes the same two patches, on one real API server, in one run.
 //!
-//! [`bed`] is the cluster and its snapshots, [`contender`] who is measured, [`scenario`]
-//! and [`writes`] how, [`inside`] what runs next to the API server, [`report`] what is
+//! [`bed`] is the cluster and its snapshots, [`contender`] who is measured, [`scenario`],
+//! [`writes`] and [`pool`] how, [`inside`] what runs next to the API server, [`report`] what is
 //! told. All times are taken by the same clock on the same machine.
 
 pub mod bed;
 pub mod contender;
 pub mod inside;
+mod pool;
 pub mod report;
 pub mod run;
 mod scenario;
@@ -53,6 +54,13 @@ pub enum Scenario {
     #[value(name = "backlog-5000")]
     #[serde(rename = "backlog-5000")]
     Backlog5000,
+    /// 5,000 Services first that want an address of one /16 pool, the controller after.
+    #[value(name = "pool-5000")]
+    #[serde(rename = "pool-5000")]
+    Pool5000,
+    /// The same with a pool that this fills, then a restart, then 1,000 of the Services
+    /// anew: who is written to.
+    PoolLife,
 }
 
 /// One measurement of one contender.
@@ -99,11 +107,13 @@ impl Contender {
 
 impl Scenario {
     /// All, in the order they are run.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Writes,
         Self::Load,
         Self::Backlog1000,
         Self::Backlog5000,
+        Self::Pool5000,
+        Self::PoolLife,
     ];
 
     /// How many Services.
@@ -111,7 +121,7 @@ impl Scenario {
         match self {
             Self::Writes => 200,
             Self::Load | Self::Backlog1000 => 1_000,
-            Self::Backlog5000 => 5_000,
+            Self::Backlog5000 | Self::Pool5000 | Self::PoolLife => 5_000,
         }
     }
 
@@ -120,7 +130,8 @@ impl Scenario {
         match self {
             Self::Writes => "create: patches",
             Self::Load => "reply to address p95, ms",
-            Self::Backlog1000 | Self::Backlog5000 => "start to last address, s",
+            Self::Backlog1000 | Self::Backlog5000 | Self::Pool5000 => "start to last address, s",
+            Self::PoolLife => pool::TO_OTHERS,
         }
     }
 
@@ -131,6 +142,8 @@ impl Scenario {
             Self::Load => "Created at full speed",
             Self::Backlog1000 => "Backlog of 1,000",
             Self::Backlog5000 => "Backlog of 5,000",
+            Self::Pool5000 => "Addresses of a /16",
+            Self::PoolLife => "A full pool",
         }
     }
 
@@ -143,6 +156,28 @@ impl Scenario {
                     Self::Backlog1000 | Self::Backlog5000,
                     Contender::ReferenceDefaults
                 )
+                | (
+                    Self::Pool5000,
+                    Contender::Reference | Contender::ReferenceDefaults
+                )
+                | (
+                    Self::PoolLife,
+                    Contender::Reference | Contender::ReferenceDefaults | Contender::Raw
+                )
         )
+    }
+
+    /// Whether it is read off the audit log. Writing one takes time, so times are measured
+    /// without where they are compared.
+    pub(crate) const fn is_counted(self) -> bool {
+        matches!(self, Self::Writes | Self::PoolLife)
+    }
+
+    /// How often at most: writes do not depend on chance.
+    pub(crate) const fn rounds(self, wanted: u32) -> u32 {
+        match self {
+            Self::Writes => 1,
+            _ => wanted,
+        }
     }
 }

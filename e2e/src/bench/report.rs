@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::run::Outcome;
-use super::{Contender, Sample, Scenario};
+use super::{Contender, Sample, Scenario, pool};
 
 /// One goal, and what was measured for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,7 +85,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 /// Whether Ballast is as good as it is to be.
 pub fn goals(samples: &[Sample]) -> Vec<Goal> {
     use Contender::{Ballast, Raw, Reference};
-    use Scenario::{Backlog1000, Backlog5000, Load};
+    use Scenario::{Backlog1000, Backlog5000, Load, Pool5000};
     let compare = |what, scenario: Scenario, pair, limit| Goal {
         what,
         measured: ratio(samples, scenario, pair, scenario.key()),
@@ -93,7 +93,7 @@ pub fn goals(samples: &[Sample]) -> Vec<Goal> {
     };
     let near = Limit::AtMost(1.3);
     let ahead = Limit::AtLeast(1.5);
-    vec![
+    let mut goals = vec![
         compare(
             "backlog of 1,000, times the raw loop",
             Backlog1000,
@@ -129,7 +129,43 @@ pub fn goals(samples: &[Sample]) -> Vec<Goal> {
             measured: median_of(samples, Backlog5000, Ballast, "resident, MB"),
             limit: Limit::AtMost(40.0),
         },
-    ]
+        compare(
+            "5,000 addresses of a pool, times the raw loop",
+            Pool5000,
+            (Ballast, Raw),
+            Limit::AtMost(1.25),
+        ),
+    ];
+    goals.extend(full_pool(samples));
+    goals
+}
+
+/// Goals of the scenario that counts writes.
+fn full_pool(samples: &[Sample]) -> impl Iterator<Item = Goal> {
+    let at_most = [
+        (
+            "patches per Service for its address",
+            "backlog: patches",
+            1.0,
+        ),
+        ("patches per Service at a restart", "restart: patches", 0.0),
+        (
+            "restart with 5,000 to ready, s",
+            "restart: to ready, s",
+            2.0,
+        ),
+        ("resident after it, MB", "restart: resident, MB", 60.0),
+        (
+            "patches of others when 1,000 are made anew",
+            pool::TO_OTHERS,
+            0.0,
+        ),
+    ];
+    at_most.into_iter().map(|(what, row, limit)| Goal {
+        what,
+        measured: median_of(samples, Scenario::PoolLife, Contender::Ballast, row),
+        limit: Limit::AtMost(limit),
+    })
 }
 
 impl Goal {

@@ -7,7 +7,9 @@ use std::pin::Pin;
 use anyhow::{Context, Result, bail};
 
 use super::bed::{self, Bed};
-use super::{Contender, Sample, Scenario, Values, scenario, writes};
+use super::contender::Task;
+use super::inside::Duty;
+use super::{Contender, Sample, Scenario, Values, pool, scenario, writes};
 use crate::{Cache, Lab, Progress};
 
 /// The reference controller with its defaults makes five Services a second.
@@ -69,15 +71,12 @@ pub async fn run(options: Options) -> Result<Outcome> {
         .scenarios
         .clone()
         .into_iter()
-        .partition(|scenario| *scenario == Scenario::Writes);
-    // Writing an audit log takes time, so times are measured without.
-    if !counted.is_empty() {
-        run.on_lab(true, |run, bed| Box::pin(run.count(bed)))
-            .await?;
-    }
-    if !timed.is_empty() {
-        run.on_lab(false, |run, bed| Box::pin(run.time(bed, timed)))
-            .await?;
+        .partition(|scenario| scenario.is_counted());
+    for (audit, scenarios) in [(true, counted), (false, timed)] {
+        if !scenarios.is_empty() {
+            run.on_lab(audit, |run, bed| Box::pin(run.all(bed, scenarios)))
+                .await?;
+        }
     }
     Ok(run.outcome)
 }
@@ -106,34 +105,22 @@ impl Run {
         worked
     }
 
-    /// Writes do not depend on chance: once is enough.
-    async fn count(&mut self, bed: &Bed<'_>) -> Result<()> {
-        bed.save("empty").await?;
-        let scenario = Scenario::Writes;
-        for contender in self.contenders(scenario) {
-            self.progress
-                .say(format!("writes of {}", contender.title()));
-            let services = self.services(scenario, contender);
-            let values = writes::writes(bed, contender, services).await?;
-            self.note(scenario, contender, 1, values);
-            bed.restore("empty").await?;
-        }
-        Ok(())
-    }
-
-    async fn time(&mut self, bed: &Bed<'_>, scenarios: Vec<Scenario>) -> Result<()> {
+    async fn all(&mut self, bed: &Bed<'_>, scenarios: Vec<Scenario>) -> Result<()> {
         bed.save("empty").await?;
         for scenario in scenarios {
+            let services = self.services(scenario, Contender::Ballast);
             let snapshot = match scenario {
-                Scenario::Backlog1000 | Scenario::Backlog5000 => {
-                    scenario::fill(
-                        bed,
-                        self.services(scenario, Contender::Ballast),
-                        self.progress,
-                    )
-                    .await?
-                }
                 Scenario::Load | Scenario::Writes => "empty".to_owned(),
+                Scenario::Backlog1000 | Scenario::Backlog5000 => {
+                    scenario::fill(bed, services, None, self.progress).await?
+                }
+                Scenario::Pool5000 => {
+                    scenario::fill(bed, services, Some(pool::WIDE), self.progress).await?
+                }
+                Scenario::PoolLife => {
+                    let exact = pool::of_size(services);
+                    scenario::fill(bed, services, Some(&exact), self.progress).await?
+                }
             };
             self.rounds(bed, scenario, &snapshot).await?;
         }
@@ -147,7 +134,7 @@ impl Run {
             concurrency = self.sweep(bed, scenario, snapshot).await?;
             self.outcome.concurrency.push((scenario, concurrency));
         }
-        for round in 1..=self.options.rounds {
+        for round in 1..=scenario.rounds(self.options.rounds) {
             for contender in contenders.clone() {
                 if contender == Contender::ReferenceDefaults && round > 1 {
                     continue;
@@ -197,10 +184,22 @@ impl Run {
     ) -> Result<Values> {
         bed.restore(snapshot).await?;
         let services = self.services(scenario, contender);
+        let backlog = Task {
+            concurrency,
+            duty: Duty::Backlog,
+        };
         match scenario {
             Scenario::Backlog1000 | Scenario::Backlog5000 => {
-                scenario::backlog(bed, contender, services, concurrency).await
+                scenario::backlog(bed, contender, services, backlog).await
             }
+            Scenario::Pool5000 => {
+                let addresses = Task {
+                    duty: Duty::Addresses,
+                    ..backlog
+                };
+                scenario::backlog(bed, contender, services, addresses).await
+            }
+            Scenario::PoolLife => pool::life(bed, services).await,
             Scenario::Load => scenario::load(bed, contender, services, concurrency).await,
             Scenario::Writes => writes::writes(bed, contender, services).await,
         }

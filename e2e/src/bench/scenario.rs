@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::bed::Bed;
 use super::contender::{Live, Task};
+use super::inside::Duty;
 use super::usage::{self, Machine, Usage};
-use super::{Contender, Values};
+use super::{Contender, Values, pool};
 use crate::{Component, Progress};
 
 /// 100 Services take the reference controller 20 s as it is shipped.
@@ -43,15 +44,9 @@ pub(crate) async fn backlog(
     bed: &Bed<'_>,
     contender: Contender,
     services: u32,
-    concurrency: usize,
+    task: Task,
 ) -> Result<Values> {
-    let (task, services) = (
-        Task {
-            concurrency,
-            backlog: true,
-        },
-        services.to_string(),
-    );
+    let services = services.to_string();
     let observer = bed.user("observe", &["--services", &services]).await?;
     let books = Books::open(bed).await?;
     let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
@@ -77,7 +72,7 @@ pub(crate) async fn load(
 ) -> Result<Values> {
     let task = Task {
         concurrency,
-        backlog: false,
+        duty: Duty::Follow,
     };
     let live = contender.start(bed, task).await?;
     live.idle(bed).await?;
@@ -97,14 +92,25 @@ pub(crate) async fn load(
     Ok(values)
 }
 
-/// Creates the Services of a backlog and keeps that state.
-pub(crate) async fn fill(bed: &Bed<'_>, services: u32, progress: Progress) -> Result<String> {
-    let snapshot = format!("backlog-{services}");
+/// Creates the Services of a backlog and keeps that state: Services without a class, or
+/// such that want an address of the pool with this range.
+pub(crate) async fn fill(
+    bed: &Bed<'_>,
+    services: u32,
+    range: Option<&str>,
+    progress: Progress,
+) -> Result<String> {
     bed.restore("empty").await?;
     progress.say(format!("creating {services} Services, once"));
     let number = services.to_string();
-    bed.run::<serde_json::Value>("create", &["--services", &number])
-        .await?;
+    let mut flags = vec!["--services", &number];
+    let mut snapshot = format!("backlog-{services}");
+    if let Some(range) = range {
+        bed.lab.apply(&pool::manifest(range)).await?;
+        flags.extend(["--class", pool::CLASS_KEY]);
+        snapshot = format!("pool-{services}");
+    }
+    bed.run::<serde_json::Value>("create", &flags).await?;
     bed.save(&snapshot).await?;
     Ok(snapshot)
 }

@@ -11,29 +11,30 @@ use kube::api::{DeleteParams, ListParams};
 
 use super::bed::Bed;
 use super::contender::{Live, Task};
+use super::inside::Duty;
 use super::{Contender, NAMESPACE, Values};
 use crate::{AuditEvent, eventually};
 
 /// Node changes are collected for up to 3 s.
 const STILL: Duration = Duration::from_secs(4);
 const LIMIT: Duration = Duration::from_mins(2);
-const TASK: Task = Task {
+pub(super) const TASK: Task = Task {
     concurrency: 0,
-    backlog: false,
+    duty: Duty::Follow,
 };
 
 /// Counts the writes of one contender, on a bed that it alone uses.
-struct Counter<'a, 'b> {
+pub(super) struct Counter<'a, 'b> {
     bed: &'b Bed<'a>,
     contender: Contender,
     services: f64,
     /// How many lines of the log are accounted for.
     seen: usize,
-    values: Values,
+    pub(super) values: Values,
 }
 
 /// The rows of one step: patches, events, and what a class says.
-type Rows = [&'static str; 3];
+pub(super) type Rows = [&'static str; 3];
 
 const CREATE: Rows = [
     "create: patches",
@@ -58,13 +59,7 @@ const DELETE: Rows = [
 
 /// One Service's life, for many of them at once.
 pub(crate) async fn writes(bed: &Bed<'_>, contender: Contender, services: u32) -> Result<Values> {
-    let mut counter = Counter {
-        bed,
-        contender,
-        services: f64::from(services),
-        seen: bed.lab.audit()?.len(),
-        values: Values::new(),
-    };
+    let mut counter = Counter::open(bed, contender, services)?;
     let live = contender.start(bed, TASK).await?;
     live.idle(bed).await?;
     let number = services.to_string();
@@ -96,9 +91,25 @@ pub(crate) async fn writes(bed: &Bed<'_>, contender: Contender, services: u32) -
     Ok(counter.values)
 }
 
-impl Counter<'_, '_> {
+impl<'a, 'b> Counter<'a, 'b> {
+    /// From now on, of one contender; figures are per Service.
+    pub(super) fn open(bed: &'b Bed<'a>, contender: Contender, services: u32) -> Result<Self> {
+        Ok(Self {
+            bed,
+            contender,
+            services: f64::from(services),
+            seen: bed.lab.audit()?.len(),
+            values: Values::new(),
+        })
+    }
+
+    /// From now on, figures are per so many Services.
+    pub(super) fn per(&mut self, services: u32) {
+        self.services = f64::from(services);
+    }
+
     /// Waits until nothing is written any more and counts what was.
-    async fn step(&mut self, [patches, events, class]: Rows) -> Result<()> {
+    pub(super) async fn step(&mut self, [patches, events, class]: Rows) -> Result<Vec<AuditEvent>> {
         let (start, mut last) = (Instant::now(), (Instant::now(), 0));
         let written = loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -121,9 +132,10 @@ impl Counter<'_, '_> {
             .insert(patches, count("services") / self.services);
         self.values.insert(events, count("events") / self.services);
         if self.contender == Contender::Ballast {
-            self.values.insert(class, count("loadbalancerclasses"));
+            let all = count("loadbalancerclasses") + count("addresspools");
+            self.values.insert(class, all);
         }
-        Ok(())
+        Ok(written)
     }
 
     fn ours(&self, log: &[AuditEvent]) -> Vec<AuditEvent> {

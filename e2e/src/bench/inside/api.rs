@@ -29,7 +29,7 @@ pub(super) struct Object {
 pub(super) struct Meta {
     pub(super) name: String,
     pub(super) uid: String,
-    resource_version: String,
+    pub(super) resource_version: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -132,13 +132,14 @@ async fn connect(
 }
 
 /// Creates a Service as people write them.
-pub(super) async fn create(client: &Client, name: &str) -> Result<()> {
+pub(super) async fn create(client: &Client, name: &str, class: Option<&str>) -> Result<()> {
     let body = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": {
             "type": "LoadBalancer",
+            "loadBalancerClass": class,
             "selector": {"app": name},
             "ports": [
                 {"name": "http", "port": 80, "targetPort": 8080},
@@ -154,6 +155,16 @@ pub(super) async fn create(client: &Client, name: &str) -> Result<()> {
         .request::<PartialObjectMeta<Service>>(request)
         .await
         .with_context(|| format!("cannot create {name}"))?;
+    Ok(())
+}
+
+/// Deletes a Service that has no finalizer.
+pub(super) async fn delete(client: &Client, name: &str) -> Result<()> {
+    let request = Request::delete(path(&format!("/{name}"))).body(vec![])?;
+    client
+        .request::<IgnoredAny>(request)
+        .await
+        .with_context(|| format!("cannot delete {name}"))?;
     Ok(())
 }
 

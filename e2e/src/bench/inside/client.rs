@@ -22,7 +22,7 @@ struct Seen {
 /// Creates Services.
 pub(super) async fn create(client: Client, load: &Load) -> Result<()> {
     let start = Instant::now();
-    create_all(&client, load).await?;
+    create_all(&client, load, false).await?;
     println!("{}", json!({"seconds": start.elapsed().as_secs_f64()}));
     Ok(())
 }
@@ -61,7 +61,7 @@ pub(super) async fn load(client: Client, load: &Load) -> Result<()> {
     println!("ready");
     let start = Instant::now();
     let watching = tokio::spawn(watch(events, load.services));
-    let created = create_all(&client, load).await?;
+    let created = create_all(&client, load, false).await?;
     let creating = start.elapsed();
     let seen = watching.await??;
     let mut waits: Vec<f64> = created
@@ -110,14 +110,50 @@ async fn watch(mut events: Watch, services: u32) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Creates them all and says when each was answered.
-async fn create_all(client: &Client, load: &Load) -> Result<Vec<(String, Instant)>> {
+/// Deletes Services, creates them again, and says how long that took until the last of
+/// the new ones had its address.
+pub(super) async fn recreate(client: Client, load: &Load) -> Result<()> {
+    let (objects, version) = api::list(&client).await?;
+    let names: HashSet<String> = (0..load.services).map(name).collect();
+    let mut before: HashMap<String, String> = objects
+        .into_iter()
+        .map(|it| (it.metadata.name, it.metadata.uid))
+        .filter(|(name, _)| names.contains(name))
+        .collect();
+    let mut events = Watch::from(&client, version).await?;
+    let (start, load) = (Instant::now(), load.clone());
+    let working = tokio::spawn(async move { create_all(&client, &load, true).await });
+    while !before.is_empty() {
+        let Event::Changed(object) = events.next().await? else {
+            continue;
+        };
+        let new = |uid: &String| *uid != object.metadata.uid;
+        if object.has_address() && before.get(&object.metadata.name).is_some_and(new) {
+            before.remove(&object.metadata.name);
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    working.await??;
+    println!("{}", json!({"seconds": seconds}));
+    Ok(())
+}
+
+fn name(number: u32) -> String {
+    format!("web-{number}")
+}
+
+/// Creates them all, in place of those of the same names if so asked, and says when each
+/// was answered.
+async fn create_all(client: &Client, load: &Load, replace: bool) -> Result<Vec<(String, Instant)>> {
     futures::stream::iter(0..load.services)
         .map(|number| {
-            let client = client.clone();
+            let (client, class) = (client.clone(), load.class.clone());
             let create = async move {
-                let name = format!("web-{number}");
-                api::create(&client, &name).await?;
+                let name = name(number);
+                if replace {
+                    api::delete(&client, &name).await?;
+                }
+                api::create(&client, &name, class.as_deref()).await?;
                 anyhow::Ok((name, Instant::now()))
             };
             async move { tokio::spawn(create).await? }

@@ -30,10 +30,23 @@ pub enum Job {
         /// Services at once.
         #[arg(long)]
         concurrency: usize,
-        /// Work off what is there, with bodies made beforehand; else follow the watch.
+        /// What it does.
         #[arg(long)]
-        backlog: bool,
+        duty: Duty,
     },
+    /// Delete Services, create them again, and watch until all have an address.
+    Recreate(Load),
+}
+
+/// What the raw loop does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Duty {
+    /// Two patches for each Service that arrives.
+    Follow,
+    /// Two patches for each that there is, with bodies made beforehand.
+    Backlog,
+    /// The same with one patch, as a Service of an `l2` class costs.
+    Addresses,
 }
 
 /// Services to be created.
@@ -45,6 +58,22 @@ pub struct Load {
     /// How many at once.
     #[arg(long, default_value_t = 16)]
     concurrency: usize,
+    /// Their `spec.loadBalancerClass`; without one if absent.
+    #[arg(long)]
+    class: Option<String>,
+}
+
+// === impl Duty ===
+
+impl Duty {
+    /// As `--duty` takes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Follow => "follow",
+            Self::Backlog => "backlog",
+            Self::Addresses => "addresses",
+        }
+    }
 }
 
 /// Does one job.
@@ -58,8 +87,9 @@ pub async fn run(job: Job) -> Result<()> {
         Job::Load(load) => client::load(client, &load).await,
         Job::Raw {
             concurrency,
-            backlog: true,
-        } => raw::backlog(client, concurrency).await,
-        Job::Raw { concurrency, .. } => raw::follow(client, concurrency).await,
+            duty: Duty::Follow,
+        } => raw::follow(client, concurrency).await,
+        Job::Raw { concurrency, duty } => raw::backlog(client, concurrency, duty).await,
+        Job::Recreate(load) => client::recreate(client, &load).await,
     }
 }

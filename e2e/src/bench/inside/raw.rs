@@ -1,4 +1,4 @@
-//! The raw loop: what the API server can do at most. The same two patches per Service as
+//! The raw loop: what the API server can do at most. The same patches per Service as
 //! Ballast makes, one after the other, and no decision, no provider, no event.
 
 use std::sync::Arc;
@@ -7,26 +7,26 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::Duty;
 use super::api::{self, Event, Object, Watch};
-use crate::bench::CLASS;
+use crate::bench::{CLASS, pool};
 
 /// The bodies for one Service.
 struct Patches {
     name: String,
-    first: Vec<u8>,
-    second: Vec<u8>,
+    bodies: Vec<Vec<u8>>,
 }
 
 /// Works off the Services that there are. All bodies are made before the first is sent.
-pub(super) async fn backlog(client: Client, concurrency: usize) -> Result<()> {
+pub(super) async fn backlog(client: Client, concurrency: usize, duty: Duty) -> Result<()> {
     let (objects, _) = api::list(&client).await?;
     let all: Vec<Patches> = objects
         .iter()
         .zip(0..)
-        .map(|(it, n)| Patches::of(it, n))
+        .map(|(it, n)| Patches::of(it, n, duty))
         .collect();
     println!("ready");
     futures::stream::iter(all)
@@ -53,7 +53,7 @@ pub(super) async fn follow(client: Client, concurrency: usize) -> Result<()> {
             continue;
         };
         number += 1;
-        let patches = Patches::of(&object, number);
+        let patches = Patches::of(&object, number, Duty::Follow);
         let place = Arc::clone(&places).acquire_owned().await?;
         let client = client.clone();
         tokio::spawn(async move {
@@ -66,42 +66,78 @@ pub(super) async fn follow(client: Client, concurrency: usize) -> Result<()> {
 }
 
 impl Patches {
-    fn of(object: &Object, number: u32) -> Self {
-        let uid = &object.metadata.uid;
-        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
-            json!({"type": format!("ballast.dev/{kind}"), "status": status, "reason": reason,
-                "message": message, "lastTransitionTime": now})
+    fn of(object: &Object, number: u32, duty: Duty) -> Self {
+        let bodies = match duty {
+            Duty::Follow | Duty::Backlog => of_a_cloud(object, number),
+            Duty::Addresses => vec![of_a_pool(object, number)],
         };
-        let first = json!({
-            "metadata": {"uid": uid, "finalizers":
-                [format!("ballast.dev/{CLASS}"), "service.kubernetes.io/load-balancer-cleanup"]},
-            "status": {"conditions": [
-                condition("Accepted", "True", "Accepted",
-                    &format!("LoadBalancerClass {CLASS} serves this Service")),
-                condition("Programmed", "False", "Provisioning", "The load balancer is being made"),
-            ]},
-        });
-        let [_, _, high, low] = number.to_be_bytes();
-        let ports = [80, 443].map(|port| json!({"port": port, "protocol": "TCP"}));
-        let second = json!({
-            "metadata": {"uid": uid},
-            "status": {
-                "conditions":
-                    [condition("Programmed", "True", "Programmed", "The load balancer is active")],
-                "loadBalancer": {"ingress":
-                    [{"ip": format!("198.18.{high}.{low}"), "ipMode": "Proxy", "ports": ports}]},
-            },
-        });
+        let bodies = bodies.iter().map(|body| body.to_string().into_bytes());
         Self {
             name: object.metadata.name.clone(),
-            first: first.to_string().into_bytes(),
-            second: second.to_string().into_bytes(),
+            bodies: bodies.collect(),
         }
     }
 
     async fn send(self, client: Client) -> Result<()> {
-        api::patch(&client, &self.name, self.first).await?;
-        api::patch(&client, &self.name, self.second).await
+        for body in self.bodies {
+            api::patch(&client, &self.name, body).await?;
+        }
+        Ok(())
     }
+}
+
+/// Finalizers and first conditions, then the address.
+fn of_a_cloud(object: &Object, number: u32) -> Vec<Value> {
+    let uid = &object.metadata.uid;
+    let first = json!({
+        "metadata": {"uid": uid, "finalizers":
+            [format!("ballast.dev/{CLASS}"), "service.kubernetes.io/load-balancer-cleanup"]},
+        "status": {"conditions": [
+            accepted(CLASS),
+            condition("Programmed", "False", "Provisioning", "The load balancer is being made"),
+        ]},
+    });
+    let second = json!({
+        "metadata": {"uid": uid},
+        "status": {
+            "conditions":
+                [condition("Programmed", "True", "Programmed", "The load balancer is active")],
+            "loadBalancer": ingress(number, "Proxy"),
+        },
+    });
+    vec![first, second]
+}
+
+/// Address and conditions together, over the version that was seen.
+fn of_a_pool(object: &Object, number: u32) -> Value {
+    let meta = &object.metadata;
+    json!({
+        "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},
+        "status": {
+            "conditions": [
+                accepted(pool::CLASS),
+                condition("Programmed", "False", "NotAnnounced",
+                    "The address is assigned; no node announces it yet"),
+            ],
+            "loadBalancer": ingress(number, "VIP"),
+        },
+    })
+}
+
+fn accepted(class: &str) -> Value {
+    let message = format!("LoadBalancerClass {class} serves this Service");
+    condition("Accepted", "True", "Accepted", &message)
+}
+
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    json!({"type": format!("ballast.dev/{kind}"), "status": status, "reason": reason,
+        "message": message, "lastTransitionTime": now})
+}
+
+fn ingress(number: u32, mode: &str) -> Value {
+    let [_, _, high, low] = number.to_be_bytes();
+    let ports = [80, 443].map(|port| json!({"port": port, "protocol": "TCP"}));
+    json!({"ingress":
+        [{"ip": format!("198.18.{high}.{low}"), "ipMode": mode, "ports": ports}]})
 }
