@@ -117,7 +117,12 @@ impl Allocator {
         if draft.problem.is_none() && !draft.need.is_empty() {
             self.fill(claim, &mut draft);
         }
-        if draft.problem.is_some() {
+        if let Some((_, message)) = &mut draft.problem {
+            // Its status may name an address that it lost: it is told, as the owner is.
+            for marker in self.disputed(&claim.id, &[None; 2]) {
+                message.push_str("; ");
+                message.push_str(&marker.to_string());
+            }
             return Err(Box::new(draft.refused(current)));
         }
         self.resettle(claim, &mut draft);

@@ -54,6 +54,24 @@ fn of_two_with_one_address_the_older_keeps_it_and_both_are_told() {
 }
 
 #[test]
+fn the_younger_of_two_is_told_also_where_no_other_address_is_free() {
+    let of = |name, age| recorded(claim(name, age), &["10.0.0.1"]);
+    let pools = vec![pool("a", 0, &["10.0.0.1"])];
+    let mut allocator = restored(pools, vec![of("young", 2), of("old", 1)]);
+    let denial = allocator.allocate(of("young", 2), at(1)).unwrap_err();
+    assert_eq!(denial.why, Why::NoAddressAvailable);
+    let marker = Marker::Duplicate {
+        address: ip("10.0.0.1"),
+        other: id("old"),
+        kept: false,
+    };
+    assert!(denial.message.ends_with(&format!("; {marker}")), "{denial}");
+    // Once the older is gone there is nothing to tell.
+    allocator.release(&id("old"), at(2));
+    assert_eq!(allocator.woken(), ["young"]);
+}
+
+#[test]
 fn one_that_lost_and_goes_leaves_no_trace() {
     let of = |name, age| recorded(claim(name, age), &["10.0.0.1"]);
     let mut allocator = restored(small(), vec![of("young", 2), of("old", 1)]);
