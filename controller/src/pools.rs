@@ -36,6 +36,9 @@ pub use report::report;
 
 /// The least time between two status writes of one pool.
 const PACE: Duration = Duration::from_secs(5);
+/// The time between two looks at what is to be written. With looks as far apart as writes,
+/// the one after a write would come a moment too early, and each status be twice as old.
+const LOOK: Duration = Duration::from_secs(1);
 /// Resting addresses that a status names.
 const RESTING: usize = 16;
 
@@ -266,7 +269,7 @@ impl PoolKeeper {
         let mut written: BTreeMap<String, (Instant, AddressPoolStatus)> = BTreeMap::new();
         let mut told = Vec::new();
         pools.mark_changed();
-        let mut pace = tokio::time::interval(PACE);
+        let mut pace = tokio::time::interval(LOOK);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let alarm = self.alarm();

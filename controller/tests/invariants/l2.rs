@@ -123,6 +123,24 @@ fn a_fresh_service_costs_one_patch_no_finalizer_and_no_event() {
 }
 
 #[test]
+fn a_pool_counts_within_seconds() {
+    simulate(70, async |lab| {
+        lan(lab, SIX, &json!({}));
+        lab.start();
+        lab.led().await;
+        for number in 1..=4 {
+            let key = format!("shop/web-{number}");
+            lab.api.create_service(&svc(&key));
+            given(lab, &key).await;
+            // A status is written 5 s after the last one at the earliest.
+            lab.rest(7).await;
+            let pool = lab.api.get(Kind::Pool, "front").unwrap();
+            assert_eq!(pool["status"]["used"], number.to_string(), "{}", lab.dump());
+        }
+    });
+}
+
+#[test]
 fn a_service_without_a_class_carries_both_finalizers_and_is_released() {
     simulate(72, async |lab| {
         lan(lab, "203.0.113.1", &json!({}));
