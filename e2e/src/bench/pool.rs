@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use serde::Deserialize;
 
 use super::bed::Bed;
 use super::contender::BALLAST;
+use super::scenario::Waits;
 use super::usage::Usage;
 use super::writes::{Counter, Rows, TASK};
 use super::{Contender, NAMESPACE, Values};
@@ -41,11 +41,6 @@ const RECREATED: Rows = [
     "anew: events",
     "anew: of class and pool, all",
 ];
-
-#[derive(Deserialize)]
-struct Took {
-    seconds: f64,
-}
 
 /// The range of a pool of this size.
 pub(super) fn of_size(services: u32) -> String {
@@ -83,8 +78,8 @@ pub(super) async fn life(bed: &Bed<'_>, services: u32) -> Result<Values> {
 
     let anew = (services / ANEW).max(1);
     let number = anew.to_string();
-    let flags = ["--services", &number, "--class", CLASS_KEY];
-    let took: Took = bed.run("recreate", &flags).await?;
+    let flags = ["--services", &number, "--class", CLASS_KEY, "--replace"];
+    let waits: Waits = bed.run("load", &flags).await?;
     counter.per(anew);
     let written = counter.step(RECREATED).await?;
     // They are numbered from 0, and the first of them were made anew.
@@ -107,7 +102,9 @@ pub(super) async fn life(bed: &Bed<'_>, services: u32) -> Result<Values> {
         ("restart: to all looked at, s", looked.as_secs_f64()),
         ("restart: resident, MB", used.resident),
         ("restart: resident at most, MB", used.peak),
-        ("anew: first deleted to last address, s", took.seconds),
+        ("anew: first deleted to last address, s", waits.seconds),
+        ("anew: reply to address p50, ms", waits.p50),
+        ("anew: reply to address p95, ms", waits.p95),
         (TO_OTHERS, f64::from(others)),
     ]);
     Ok(values)

@@ -23,13 +23,14 @@ struct Seen {
     last: f64,
 }
 
+/// What the job `load` says.
 #[derive(Deserialize)]
-struct Waits {
-    p50: f64,
-    p95: f64,
-    max: f64,
-    rate: f64,
-    seconds: f64,
+pub(super) struct Waits {
+    pub(super) p50: f64,
+    pub(super) p95: f64,
+    pub(super) max: f64,
+    pub(super) rate: f64,
+    pub(super) seconds: f64,
 }
 
 /// The processor time of everybody, up to a moment.

@@ -22,7 +22,7 @@ struct Seen {
 /// Creates Services.
 pub(super) async fn create(client: Client, load: &Load) -> Result<()> {
     let start = Instant::now();
-    create_all(&client, load, false).await?;
+    create_all(&client, load).await?;
     println!("{}", json!({"seconds": start.elapsed().as_secs_f64()}));
     Ok(())
 }
@@ -38,7 +38,7 @@ pub(super) async fn observe(client: Client, services: u32) -> Result<()> {
     );
     let events = Watch::from(&client, version).await?;
     println!("ready");
-    let seen = watch(events, services).await?;
+    let seen = watch(events, services, HashSet::new()).await?;
     let first = seen.first_change.context("nothing changed")?;
     let last = seen
         .addressed
@@ -56,12 +56,13 @@ pub(super) async fn observe(client: Client, services: u32) -> Result<()> {
 
 /// Creates Services and says how long after each create reply its address was seen.
 pub(super) async fn load(client: Client, load: &Load) -> Result<()> {
-    let (_, version) = api::list(&client).await?;
+    let (objects, version) = api::list(&client).await?;
+    let old = objects.into_iter().map(|it| it.metadata.uid).collect();
     let events = Watch::from(&client, version).await?;
     println!("ready");
     let start = Instant::now();
-    let watching = tokio::spawn(watch(events, load.services));
-    let created = create_all(&client, load, false).await?;
+    let watching = tokio::spawn(watch(events, load.services, old));
+    let created = create_all(&client, load).await?;
     let creating = start.elapsed();
     let seen = watching.await??;
     let mut waits: Vec<f64> = created
@@ -94,7 +95,8 @@ pub(super) async fn load(client: Client, load: &Load) -> Result<()> {
     Ok(())
 }
 
-async fn watch(mut events: Watch, services: u32) -> Result<Seen> {
+/// Watches until so many Services have an address; those of `old` UIDs do not count.
+async fn watch(mut events: Watch, services: u32, old: HashSet<String>) -> Result<Seen> {
     let mut seen = Seen::default();
     while seen.addressed.len() < services as usize {
         let event = events.next().await?;
@@ -102,6 +104,9 @@ async fn watch(mut events: Watch, services: u32) -> Result<Seen> {
         let Event::Changed(object) = event else {
             continue;
         };
+        if old.contains(&object.metadata.uid) {
+            continue;
+        }
         seen.first_change.get_or_insert(now);
         if object.has_address() {
             seen.addressed.entry(object.metadata.name).or_insert(now);
@@ -110,50 +115,18 @@ async fn watch(mut events: Watch, services: u32) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Deletes Services, creates them again, and says how long that took until the last of
-/// the new ones had its address.
-pub(super) async fn recreate(client: Client, load: &Load) -> Result<()> {
-    let (objects, version) = api::list(&client).await?;
-    let names: HashSet<String> = (0..load.services).map(name).collect();
-    let mut before: HashMap<String, String> = objects
-        .into_iter()
-        .map(|it| (it.metadata.name, it.metadata.uid))
-        .filter(|(name, _)| names.contains(name))
-        .collect();
-    let mut events = Watch::from(&client, version).await?;
-    let (start, load) = (Instant::now(), load.clone());
-    let working = tokio::spawn(async move { create_all(&client, &load, true).await });
-    while !before.is_empty() {
-        let Event::Changed(object) = events.next().await? else {
-            continue;
-        };
-        let new = |uid: &String| *uid != object.metadata.uid;
-        if object.has_address() && before.get(&object.metadata.name).is_some_and(new) {
-            before.remove(&object.metadata.name);
-        }
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    working.await??;
-    println!("{}", json!({"seconds": seconds}));
-    Ok(())
-}
-
-fn name(number: u32) -> String {
-    format!("web-{number}")
-}
-
 /// Creates them all, in place of those of the same names if so asked, and says when each
 /// was answered.
-async fn create_all(client: &Client, load: &Load, replace: bool) -> Result<Vec<(String, Instant)>> {
+async fn create_all(client: &Client, load: &Load) -> Result<Vec<(String, Instant)>> {
     futures::stream::iter(0..load.services)
         .map(|number| {
-            let (client, class) = (client.clone(), load.class.clone());
+            let (client, load) = (client.clone(), load.clone());
             let create = async move {
-                let name = name(number);
-                if replace {
+                let name = format!("web-{number}");
+                if load.replace {
                     api::delete(&client, &name).await?;
                 }
-                api::create(&client, &name, class.as_deref()).await?;
+                api::create(&client, &name, load.class.as_deref()).await?;
                 anyhow::Ok((name, Instant::now()))
             };
             async move { tokio::spawn(create).await? }

@@ -34,8 +34,6 @@ pub enum Job {
         #[arg(long)]
         duty: Duty,
     },
-    /// Delete Services, create them again, and watch until all have an address.
-    Recreate(Load),
 }
 
 /// What the raw loop does.
@@ -61,6 +59,9 @@ pub struct Load {
     /// Their `spec.loadBalancerClass`; without one if absent.
     #[arg(long)]
     class: Option<String>,
+    /// Delete those of the same names first, each just before.
+    #[arg(long)]
+    replace: bool,
 }
 
 // === impl Duty ===
@@ -90,6 +91,5 @@ pub async fn run(job: Job) -> Result<()> {
             duty: Duty::Follow,
         } => raw::follow(client, concurrency).await,
         Job::Raw { concurrency, duty } => raw::backlog(client, concurrency, duty).await,
-        Job::Recreate(load) => client::recreate(client, &load).await,
     }
 }
