@@ -252,18 +252,7 @@ async fn nothing_changed(site: &Site<'_>, budget: &mut Budget<'_>) -> Result<()>
     let calls = site.ballast.calls().await?.mutating - before;
     ensure!(calls == 0, "{calls} calls changed something in the cloud");
     let node = async {
-        let node = "apiVersion: v1\nkind: Node\nmetadata: {name: paper}\n";
-        site.apply(node).await?;
-        let address = r#"{"status":{"addresses":[{"type":"InternalIP","address":"10.89.0.120"}]}}"#;
-        let argv = [
-            "patch",
-            "node",
-            "paper",
-            "--subresource=status",
-            "-p",
-            address,
-        ];
-        site.lab.kubectl(&argv).await?;
+        site.paper_node("paper", "10.89.0.120").await?;
         eventually(SOON, || async {
             let calls = site.ballast.calls().await?.mutating - before;
             ensure!(calls == 1, "{calls} calls");

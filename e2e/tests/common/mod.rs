@@ -50,6 +50,8 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Site<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) ballast: Installation<'a>,
+    /// Where its Services are.
+    pub(crate) namespace: String,
 }
 
 // === impl Plan ===
@@ -103,20 +105,44 @@ impl<'a> Plan<'a> {
         if let Some(more) = self.class {
             ballast.mock_class(CLASS, more).await?;
         }
-        Ok(Site { lab, ballast })
+        Ok(Site {
+            lab,
+            ballast,
+            namespace: "default".to_owned(),
+        })
     }
 }
 
 // === impl Site ===
 
 impl Site<'_> {
-    /// Services of the namespace `default`.
+    /// The same with the Services of another namespace.
+    pub(crate) fn within(&self, namespace: &str) -> Self {
+        Self {
+            lab: self.lab,
+            ballast: self.ballast.clone(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    /// Its Services.
     pub(crate) fn services(&self) -> Api<Service> {
-        Api::namespaced(self.lab.kube(), "default")
+        Api::namespaced(self.lab.kube(), &self.namespace)
     }
 
     pub(crate) async fn apply(&self, yaml: &str) -> Result<()> {
         self.lab.apply(yaml).await
+    }
+
+    /// A Node object with this address, and no machine behind it.
+    pub(crate) async fn paper_node(&self, name: &str, address: &str) -> Result<()> {
+        let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n");
+        self.apply(&node).await?;
+        let status = format!(
+            r#"{{"status":{{"addresses":[{{"type":"InternalIP","address":"{address}"}}]}}}}"#
+        );
+        let argv = ["patch", "node", name, "--subresource=status", "-p", &status];
+        self.lab.kubectl(&argv).await.map(drop)
     }
 
     pub(crate) async fn get(&self, name: &str) -> Result<Service> {
@@ -237,7 +263,7 @@ impl Site<'_> {
 
     /// `Type Reason: message` of every event about a Service of this name, oldest first.
     pub(crate) async fn events(&self, name: &str) -> Result<Vec<String>> {
-        let api: Api<Event> = Api::namespaced(self.lab.kube(), "default");
+        let api: Api<Event> = Api::namespaced(self.lab.kube(), &self.namespace);
         let fields = format!("involvedObject.kind=Service,involvedObject.name={name}");
         let mut events = api
             .list(&ListParams::default().fields(&fields))

@@ -1,0 +1,77 @@
+//! Addresses from pools on real Kubernetes: the cases of `MetalLB`'s own end-to-end tests
+//! (assignment, families, namespaces, labels, priorities, removal, sharing, counters),
+//! told as what Ballast says and does.
+//!
+//! One lab for all; each case has a [`Corner`] of it: a namespace, a class and pools of
+//! its own, so that none sees another's. The restart at the end finds them all.
+
+mod common;
+#[path = "pools/corner.rs"]
+mod corner;
+#[path = "common/crowd.rs"]
+mod crowd;
+#[path = "pools/edits.rs"]
+mod edits;
+#[path = "pools/families.rs"]
+mod families;
+#[path = "pools/requests.rs"]
+mod requests;
+#[path = "pools/restart.rs"]
+mod restart;
+#[path = "pools/selection.rs"]
+mod selection;
+#[path = "pools/sharing.rs"]
+mod sharing;
+#[path = "pools/waiting.rs"]
+mod waiting;
+
+use anyhow::{Result, ensure};
+
+use common::Plan;
+use corner::Corner;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_pools() -> Result<()> {
+    let plan = Plan {
+        nodes: 0,
+        controller: crowd::QUICK,
+        class: None,
+        ..Plan::new("t-pools")
+    };
+    plan.run(async |site| {
+        let mut failures: Vec<String> = Vec::new();
+        macro_rules! cases {
+            ($($case:path),* $(,)?) => {$(
+                let start = std::time::Instant::now();
+                // One that fails does not hide what the others show.
+                if let Err(error) = $case(site).await {
+                    failures.push(format!("{}: {error:#}", stringify!($case)));
+                }
+                println!("{}: {:.1} s", stringify!($case), start.elapsed().as_secs_f32());
+            )*};
+        }
+        cases![
+            requests::what_is_asked_for_is_given_or_refused_by_name,
+            requests::another_wish_moves_and_frees,
+            families::policies_and_order,
+            families::a_family_comes_and_goes,
+            selection::namespaces_labels_and_priorities,
+            selection::labels_change,
+            edits::a_pool_shrinks_and_goes,
+            edits::of_two_that_overlap_the_newer_stops,
+            edits::addresses_of_nodes_are_skipped,
+            sharing::ports_keys_and_policies,
+            sharing::namespaces,
+            sharing::an_edit_that_its_companion_forbids,
+            waiting::what_becomes_free_goes_to_the_oldest,
+            waiting::a_type_changes_and_comes_back,
+            waiting::an_address_rests,
+            waiting::counters_of_both_families,
+            restart::two_services_publish_one_address,
+            restart::nothing_changes,
+        ];
+        ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+        Ok(())
+    })
+    .await
+}
