@@ -127,7 +127,7 @@ impl fmt::Display for Marker {
                 pool: Some(pool),
             } => write!(
                 f,
-                "{address} is in pool {pool:?}, whose selectors do not let this Service in; it keeps the address"
+                "{address} is in pool {pool:?}, which does not serve this Service (its selectors or the class leave it out); it keeps the address"
             ),
             Self::Duplicate {
                 address,

@@ -12,8 +12,8 @@
 //! - A Service keeps its address until it is released or itself asks for something
 //!   else; an edit of pools moves it only where a pool says `reallocate`.
 //! - A denial changes nothing: the Service keeps what it had, as it was accepted.
-//! - A free address is given to a woken Service before others, and to those that wait
-//!   oldest first.
+//! - A free address is given to a woken Service before others: first to one that asks for
+//!   it by name, then to those that take any, oldest first.
 //! - Memory grows with what is used and what rests, not with the size of pools.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
