@@ -204,7 +204,7 @@ impl Allocator {
         }
         if !supply.pool.permits(claim) {
             let message = format!(
-                "{address} is in pool {name:?}, whose selectors do not let this Service in"
+                "{address} is in pool {name:?}, whose selectors, or those of the class, leave this Service out"
             );
             return Err((Why::PoolNotPermitted, message));
         }
