@@ -255,6 +255,13 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
     };
     match world.classes.instances.get(name) {
         Some(Instance::Ready(_)) if !class.is_guarded() => wait(None),
+        // A pool may be closed to namespaces with a label, and an address is kept.
+        Some(Instance::Ready(provider))
+            if provider.record() == Record::Status
+                && !namespaces::is_known(world.namespaces, &service.id.namespace) =>
+        {
+            wait(None)
+        }
         Some(Instance::Ready(provider)) => {
             let balancer = balancer(service, wanted, name, provider.as_ref(), world)?;
             provider.validate(&balancer)?;

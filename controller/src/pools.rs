@@ -15,7 +15,7 @@ use ballast_l2::{Addresses, Claim, Entry, Inventory, Pool, provider};
 use ballast_provider::{Family, ServiceId};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -26,7 +26,7 @@ use crate::queue::Queue;
 use crate::selectors;
 use crate::store::Store;
 use crate::view::{Name, ServiceView, created, version};
-use crate::writer::Writer;
+use crate::writer::{self, Writer};
 
 mod report;
 #[cfg(test)]
@@ -67,7 +67,7 @@ pub struct Pools {
 /// Those are the Services that are not ours to place, and those that are (since a moment
 /// ago, say) and have not asked yet, or cannot, because they are refused.
 #[derive(Debug, Default)]
-pub struct Strangers(Mutex<HashMap<Name, BTreeSet<IpAddr>>>);
+pub struct Strangers(Mutex<HashMap<String, BTreeSet<IpAddr>>>);
 
 /// What the task needs.
 pub struct PoolKeeper {
@@ -83,6 +83,16 @@ pub struct PoolKeeper {
     pub writer: Writer,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Rung after the allocator has been told of a change of pools.
+    pub told: Notify,
+}
+
+/// The last status of a pool that was written.
+struct Written {
+    at: Instant,
+    /// What the pool's version was after it.
+    version: u64,
+    status: AddressPoolStatus,
 }
 
 /// What the allocator begins with, and which class serves each of its Services.
@@ -104,10 +114,16 @@ pub fn inventory(
             inventory.claims.push(claim);
         } else {
             let addresses = addresses.into_iter().collect();
-            inventory.held.insert(service.id.to_string(), addresses);
+            let name = Name::from(&service.id);
+            inventory.held.insert(holder(&name), addresses);
         }
     }
     (inventory, served)
+}
+
+/// A Service that is not ours to place, as refusals name it.
+fn holder(name: &Name) -> String {
+    format!("Service {}/{}", name.namespace, name.name)
 }
 
 /// The `l2` class that has given a Service its addresses.
@@ -221,6 +237,13 @@ impl Pools {
 // === impl Strangers ===
 
 impl Strangers {
+    /// Begins with what the allocator was told of at its start: who is gone before its
+    /// first turn must be taken off as well.
+    pub fn begin(&self, inventory: &Inventory) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(inventory.held.clone());
+    }
+
     /// Takes note of what a name publishes now, `None` being no such Service. Costs one
     /// look where nothing has changed.
     pub fn note(
@@ -239,38 +262,42 @@ impl Strangers {
             }
             _ => BTreeSet::new(),
         };
+        let holder = holder(name);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let same = known
-            .get(name)
+            .get(&holder)
             .map_or(published.is_empty(), |before| *before == published);
         if same {
             return;
         }
         if published.is_empty() {
-            known.remove(name);
+            known.remove(&holder);
         } else {
-            known.insert(name.clone(), published.clone());
+            known.insert(holder.clone(), published.clone());
         }
         drop(known);
-        addresses.set_held(
-            &format!("{}/{}", name.namespace, name.name),
-            published,
-            Timestamp::now(),
-        );
+        addresses.set_held(&holder, published, Timestamp::now());
     }
 }
 
 // === impl PoolKeeper ===
 
 impl PoolKeeper {
-    /// Works until the watches are gone.
-    pub async fn run(mut self) {
+    /// Works until the watches are gone. Writes have a loop of their own: a slow API server
+    /// must not keep anybody from an address.
+    pub async fn run(self) {
+        tokio::select! {
+            () = self.tell() => {}
+            () = self.report() => {}
+        }
+    }
+
+    /// Tells the allocator of pools, nodes and time, and wakes whom it names.
+    async fn tell(&self) {
         let mut pools = self.pools.changes.subscribe();
-        let mut written: BTreeMap<String, (Instant, AddressPoolStatus)> = BTreeMap::new();
+        let mut nodes = self.nodes.clone();
         let mut told = Vec::new();
         pools.mark_changed();
-        let mut pace = tokio::time::interval(LOOK);
-        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let alarm = self.alarm();
             tokio::select! {
@@ -286,16 +313,29 @@ impl PoolKeeper {
                         self.addresses.set_pools(now.clone(), Timestamp::now());
                         told = now;
                     }
-                    self.look(&mut written).await;
+                    self.told.notify_one();
                 }
-                changed = self.nodes.changed() => {
+                changed = nodes.changed() => {
                     if changed.is_err() { return }
-                    let nodes = self.nodes.borrow_and_update().clone();
+                    let nodes = nodes.borrow_and_update().clone();
                     self.addresses.set_skipped(&nodes, Timestamp::now());
                 }
-                _ = pace.tick() => self.look(&mut written).await,
                 () = alarm => {}
             }
+        }
+    }
+
+    /// Writes the status of pools, for ever.
+    async fn report(&self) {
+        let mut written = BTreeMap::new();
+        let mut pace = tokio::time::interval(LOOK);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.told.notified() => {}
+                _ = pace.tick() => {}
+            }
+            self.write_statuses(&mut written).await;
         }
     }
 
@@ -315,7 +355,7 @@ impl PoolKeeper {
         }
     }
 
-    async fn look(&self, written: &mut BTreeMap<String, (Instant, AddressPoolStatus)>) {
+    async fn write_statuses(&self, written: &mut BTreeMap<String, Written>) {
         let reports: HashMap<String, _> = self
             .addresses
             .pools(RESTING)
@@ -326,19 +366,37 @@ impl PoolKeeper {
         for view in &views {
             let status = report(view, reports.get(&view.name), Timestamp::now());
             let last = written.get(&view.name);
-            if status == view.status
-                || last.is_some_and(|(at, last)| at.elapsed() < PACE || *last == status)
-            {
+            if status == view.status || last.is_some_and(|last| last.suffices(view, &status)) {
                 continue;
             }
             self.metrics.wrote("pool-status");
             match self.writer.patch_pool_status(&view.name, &status).await {
-                Ok(_) => {
-                    written.insert(view.name.clone(), (Instant::now(), status));
+                Ok(answer) => {
+                    let version = match answer {
+                        writer::Written::Version(version) => version,
+                        writer::Written::Gone => view.version,
+                    };
+                    let now = Written {
+                        at: Instant::now(),
+                        version,
+                        status,
+                    };
+                    written.insert(view.name.clone(), now);
                 }
                 Err(error) => warn!(pool = view.name, %error, "status of the pool not written"),
             }
         }
         written.retain(|name, _| views.iter().any(|view| view.name == *name));
+    }
+}
+
+// === impl Written ===
+
+impl Written {
+    /// Nothing is to be written for now: the last write was just now, or said the same and
+    /// has not come back through the watch. What somebody else wrote over it is mended.
+    fn suffices(&self, view: &PoolView, status: &AddressPoolStatus) -> bool {
+        let unseen = view.version < self.version && self.status == *status;
+        self.at.elapsed() < PACE || unseen
     }
 }

@@ -343,6 +343,7 @@ async fn lead(
         queue: shared.queue.clone(),
         writer: writer.clone(),
         metrics: Arc::clone(&shared.metrics),
+        told: Notify::new(),
     };
     let class_status = ClassStatus {
         board: shared.board.clone(),
@@ -436,6 +437,7 @@ fn open(
         predecessor: led_before.then_some(now),
         ..inventory
     };
+    reconciler.strangers.begin(&inventory);
     reconciler.addresses.open(inventory, served, now);
 }
 

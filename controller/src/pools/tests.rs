@@ -148,6 +148,62 @@ fn addresses_that_were_published_before_a_class_came_are_nobody_elses() {
     assert_eq!(asks(&classless("late")), Ok(ip(2)), "until it goes");
 }
 
+/// It was there when the leader began, and went before its first turn.
+#[test]
+fn an_address_of_somebody_else_is_free_when_he_goes_at_once() {
+    let other = ServiceView::test("other").publishing("192.0.2.1");
+    let services = [std::sync::Arc::new(other.clone())];
+    let classes = Classes::default();
+    let (inventory, served) = inventory(&services, &classes, &Namespaces::default());
+    let inventory = Inventory {
+        pools: vec![Pool {
+            reuse_after: Duration::ZERO,
+            ..view(&json!({"addresses": ["192.0.2.1"]})).pool.unwrap()
+        }],
+        ..inventory
+    };
+    let (addresses, strangers) = (Addresses::default(), Strangers::default());
+    strangers.begin(&inventory);
+    addresses.open(inventory, served, Timestamp::UNIX_EPOCH);
+    let asks = || {
+        let claim = recorded(&ServiceView::test("new"), vec![], &Namespaces::default());
+        addresses
+            .allocate("metal", claim, Timestamp::UNIX_EPOCH)
+            .unwrap()
+    };
+    assert!(asks().is_err(), "it is published");
+    strangers.note(&addresses, &Name::from(&other.id), None, &classes);
+    assert!(asks().is_ok());
+}
+
+#[test]
+fn a_status_that_somebody_wrote_over_is_written_again() {
+    let mut pool = view(&json!({"addresses": ["192.0.2.1"]}));
+    let status = report(&pool, Some(&reported(&pool)), Timestamp::UNIX_EPOCH);
+    let ago = |seconds| {
+        Instant::now()
+            .checked_sub(Duration::from_secs(seconds))
+            .unwrap()
+    };
+    let last = |seconds, version| Written {
+        at: ago(seconds),
+        version,
+        status: status.clone(),
+    };
+    pool.version = 7;
+    assert!(last(1, 8).suffices(&pool, &status), "just now");
+    assert!(
+        last(60, 8).suffices(&pool, &status),
+        "it is on its way back"
+    );
+    assert!(!last(60, 8).suffices(&pool, &AddressPoolStatus::default()));
+    pool.version = 9;
+    assert!(
+        !last(60, 8).suffices(&pool, &status),
+        "somebody wrote since"
+    );
+}
+
 #[test]
 fn the_time_of_a_condition_moves_only_with_its_status() {
     let mut pool = view(&json!({"addresses": ["192.0.2.1"]}));

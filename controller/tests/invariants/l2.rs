@@ -363,6 +363,28 @@ fn an_address_that_somebody_elses_service_publishes_is_not_free() {
     });
 }
 
+/// The watch of namespaces may be behind that of Services: nobody is served before it is
+/// known which pools are closed to it.
+#[test]
+fn a_pool_that_shuts_some_namespaces_out_waits_until_they_are_known() {
+    simulate(93, async |lab| {
+        let shut = json!([{"key": "team", "operator": "NotIn", "values": ["shop"]}]);
+        let selector = json!({"namespaceSelector": {"matchExpressions": shut}});
+        lan(lab, TWO, &selector);
+        lab.api.delete(Kind::Namespace, "shop");
+        lab.api.create_service(&svc(WEB));
+        lab.start();
+        lab.rest(10).await;
+        assert!(lab.addresses(WEB).is_empty(), "{}", lab.dump());
+        lab.api.create_namespace("shop", &json!({"team": "shop"}));
+        waits(lab, WEB, "NoPool").await;
+        lab.api.edit(Kind::Namespace, "shop", |namespace| {
+            namespace["metadata"]["labels"] = json!({"team": "else"});
+        });
+        given(lab, WEB).await;
+    });
+}
+
 #[test]
 fn a_pool_for_some_namespaces_follows_their_labels() {
     simulate(80, async |lab| {

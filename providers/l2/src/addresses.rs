@@ -135,9 +135,12 @@ impl Addresses {
             let pools = state.allocator.pools().into_iter();
             pools
                 .map(|pool| {
-                    let mut resting = state.allocator.resting(&pool.name);
-                    resting.sort_by_key(|rest| (rest.until, rest.address));
-                    resting.truncate(limit);
+                    let mut resting = Vec::new();
+                    if limit > 0 {
+                        resting = state.allocator.resting(&pool.name);
+                        resting.sort_by_key(|rest| (rest.until, rest.address));
+                        resting.truncate(limit);
+                    }
                     (pool, resting)
                 })
                 .collect()

@@ -102,8 +102,9 @@ impl Why {
 // === impl Marker ===
 
 impl Marker {
-    /// The spelling for conditions and metrics.
-    pub const fn as_str(&self) -> &'static str {
+    /// What it is, in a word.
+    #[cfg(test)]
+    pub(crate) const fn as_str(&self) -> &'static str {
         match self {
             Self::OutsidePool { .. } => "AddressOutsidePool",
             Self::Duplicate { .. } => "AddressDuplicate",

@@ -30,7 +30,7 @@ use super::{NOT_FOUND, NOT_YET, look, print, program};
 use convert::{Migration, Wish, convert, manifest};
 use render::{Applied, Blocked};
 use source::{Note, Source};
-use takeover::{Running, ServiceLine};
+use takeover::{Circumstances, Running, ServiceLine, blocked};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -136,7 +136,12 @@ struct Report<'a> {
 struct Known {
     source: Source,
     running: Running,
+    /// Whether `MetalLB`'s controller does, if that is known.
+    runs: Option<bool>,
+    /// Chosen when all else is known.
     blocked: Option<Blocked>,
+    /// Another class that is the default.
+    other_default: Option<String>,
     /// The class is the default already; that is never taken back.
     default: bool,
     /// Of an earlier run, where `MetalLB`'s own objects are gone.
@@ -162,7 +167,6 @@ pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
         Some(client) => look_around(&args, client, source).await?,
         None => Known {
             source,
-            blocked: Some(Blocked::Unknown),
             ..Known::default()
         },
     };
@@ -175,9 +179,12 @@ pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(NOT_FOUND));
     }
     let lb_class = args.lb_class.clone().or(known.running.lb_class.clone());
-    if let Some(class) = &lb_class {
-        known.blocked = Some(Blocked::ClassOfItsOwn(class.clone()));
-    }
+    known.blocked = blocked(&Circumstances {
+        runs: known.runs,
+        default: known.default,
+        other_default: known.other_default.as_deref(),
+        lb_class: lb_class.as_deref(),
+    });
     let migration = migration(&args, &mut known);
     let services = takeover::services(&known.source.services, &migration, lb_class.as_deref());
     match client.filter(|_| args.apply) {
@@ -216,15 +223,15 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
             )?);
         }
     }
-    let (running, mut blocked) = match cluster::workloads(client).await {
+    let (running, runs) = match cluster::workloads(client).await {
         Ok(workloads) => {
             let running = Running::of(&workloads);
             let runs = !running.controllers.is_empty();
-            (running, runs.then_some(Blocked::ControllerRuns))
+            (running, Some(runs))
         }
         Err(error) => {
             hints.push(tolerated(args, error, "whether MetalLB runs is not known")?);
-            (Running::default(), Some(Blocked::Unknown))
+            (Running::default(), None)
         }
     };
     let classes = match cluster::classes(client).await {
@@ -232,9 +239,6 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
         Err(ReadError::NoSuchKind(_) | ReadError::Forbidden { .. }) if !args.apply => Vec::new(),
         Err(error) => return Err(helpful(error)),
     };
-    if let Some(other) = takeover::other_default(&classes, &args.class) {
-        blocked.get_or_insert(Blocked::OtherDefault(other));
-    }
     let before = if source.found == 0 && from_cluster {
         made_before(args, client).await?
     } else {
@@ -243,8 +247,10 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
     Ok(Known {
         source,
         running,
-        blocked,
+        runs,
         default: takeover::is_default(&classes, &args.class),
+        other_default: takeover::other_default(&classes, &args.class),
+        blocked: None,
         before,
         hints,
     })
@@ -356,7 +362,7 @@ async fn apply(
     }
     Ok(if failed(&applied) {
         ExitCode::FAILURE
-    } else if blocked.is_some_and(Blocked::is_not_yet) && !known.default {
+    } else if blocked.is_some_and(|blocked| blocked.is_not_yet(known.default)) {
         ExitCode::from(NOT_YET)
     } else {
         ExitCode::SUCCESS

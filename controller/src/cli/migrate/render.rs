@@ -31,6 +31,8 @@ pub enum Blocked {
     Unknown,
     /// The same Services have another writer.
     ControllerRuns,
+    /// They have two: the class is the default already, and `MetalLB`'s controller runs.
+    TwoWriters,
     /// Another class takes them.
     OtherDefault(String),
     /// `MetalLB` served one class alone.
@@ -149,6 +151,13 @@ pub fn next(
                 None => format!("it is stopping; run this again: {program} migrate metallb --apply"),
             });
         }
+        Some(Blocked::TwoWriters) => {
+            lines.push(Blocked::TwoWriters.explain(class));
+            lines.push(match running.stop() {
+                Some(stop) => format!("stop it now: {stop}"),
+                None => "it is stopping".to_owned(),
+            });
+        }
         Some(blocked) => lines.push(blocked.explain(class)),
         None => {}
     }
@@ -173,6 +182,9 @@ impl Blocked {
             Self::ControllerRuns => format!(
                 "LoadBalancerClass {name} takes no Service yet, because MetalLB's controller runs: set default: true when it is gone, and Services without a class keep their addresses"
             ),
+            Self::TwoWriters => format!(
+                "LoadBalancerClass {name} is the default already, and MetalLB's controller runs too: both write the status of the same Services"
+            ),
             Self::OtherDefault(other) => format!(
                 "LoadBalancerClass {name} takes no Service: LoadBalancerClass {other} is the default; unset that, and run this again"
             ),
@@ -183,9 +195,14 @@ impl Blocked {
         }
     }
 
-    /// Whether somebody has to do something before a second run does more.
-    pub const fn is_not_yet(&self) -> bool {
-        matches!(self, Self::ControllerRuns | Self::OtherDefault(_))
+    /// Whether somebody has to do something before all is well; `default`: whether the
+    /// class takes Services already.
+    pub const fn is_not_yet(&self, default: bool) -> bool {
+        match self {
+            Self::ControllerRuns | Self::TwoWriters => true,
+            Self::OtherDefault(_) => !default,
+            Self::Unknown | Self::ClassOfItsOwn(_) | Self::Failed => false,
+        }
     }
 }
 

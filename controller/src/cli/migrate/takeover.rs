@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::anyof;
 use super::convert::Migration;
+use super::render::Blocked;
 use crate::cli::status::report::addresses;
 use crate::view::created;
 
@@ -247,6 +248,31 @@ fn uses(class: &LoadBalancerClass, pool: &AddressPool) -> bool {
 
 fn named(meta: &ObjectMeta) -> &str {
     meta.name.as_deref().unwrap_or_default()
+}
+
+/// What decides whether Services may be taken over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Circumstances<'a> {
+    /// Whether `MetalLB`'s controller runs, if that is known.
+    pub runs: Option<bool>,
+    /// The class is the default already.
+    pub default: bool,
+    /// Another class that is the default.
+    pub other_default: Option<&'a str>,
+    /// The one class that `MetalLB` serves, if it does.
+    pub lb_class: Option<&'a str>,
+}
+
+/// Why no Service is taken over, or ought to have been.
+pub fn blocked(now: &Circumstances<'_>) -> Option<Blocked> {
+    match (now.lb_class, now.runs, now.other_default) {
+        (Some(class), ..) => Some(Blocked::ClassOfItsOwn(class.to_owned())),
+        (_, Some(true), _) if now.default => Some(Blocked::TwoWriters),
+        (_, Some(true), _) => Some(Blocked::ControllerRuns),
+        (_, None, _) => Some(Blocked::Unknown),
+        (_, _, Some(other)) => Some(Blocked::OtherDefault(other.to_owned())),
+        _ => None,
+    }
 }
 
 /// Another class that takes the Services without a class: of several, the oldest does.

@@ -257,6 +257,11 @@ impl Api {
         self.create(Kind::Node, name, object);
     }
 
+    pub fn create_namespace(&self, name: &str, labels: &Value) {
+        let object = json!({"metadata": {"name": name, "labels": labels}});
+        self.create(Kind::Namespace, name, object);
+    }
+
     /// The namespace controller: no new content, and everything in it is deleted.
     pub fn delete_namespace(&self, namespace: &str) {
         self.lock().terminating.insert(namespace.to_owned());

@@ -1,4 +1,4 @@
-//! Changes of the surroundings: pools, nodes' addresses, agents' holdings.
+//! Changes of the surroundings: pools, nodes' addresses, what others hold.
 //!
 //! Invariant: whatever rested rests on, also through the deletion and return of its
 //! pool; a pool that is not changed costs nothing and nobody in it is asked.
@@ -66,11 +66,11 @@ impl Allocator {
         self.serve_waiting();
     }
 
-    /// All that one agent announces; none when the agent is gone. Nobody is given an
-    /// address that is announced, except the Service that has it.
-    pub fn set_held(&mut self, agent: &str, addresses: BTreeSet<IpAddr>, now: Timestamp) {
+    /// All that one holder has; nothing when it is gone. Nobody is given an address that is
+    /// held, except the Service that has it.
+    pub fn set_held(&mut self, holder: &str, addresses: BTreeSet<IpAddr>, now: Timestamp) {
         self.advance(now);
-        let before = self.agents.remove(agent).unwrap_or_default();
+        let before = self.holders.remove(holder).unwrap_or_default();
         for address in addresses.difference(&before) {
             self.ledger.hold(*address);
         }
@@ -78,7 +78,7 @@ impl Allocator {
             self.ledger.unhold(*address, now);
         }
         if !addresses.is_empty() {
-            self.agents.insert(agent.to_owned(), addresses);
+            self.holders.insert(holder.to_owned(), addresses);
         }
         self.serve_waiting();
     }

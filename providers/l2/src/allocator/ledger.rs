@@ -38,7 +38,7 @@ pub(super) struct Ledger {
     pub(super) slots: BTreeMap<IpAddr, Slot>,
     /// The addresses of each share key.
     shares: HashMap<String, BTreeSet<IpAddr>>,
-    /// Addresses that agents announce, with the number of agents.
+    /// Addresses that others hold, with the number of holders.
     pub(super) held: BTreeMap<IpAddr, usize>,
     /// Addresses of nodes.
     pub(super) skipped: BTreeSet<IpAddr>,
@@ -211,19 +211,19 @@ impl Ledger {
         self.free(address, now);
     }
 
-    /// One more agent announces the address.
+    /// One more holds the address.
     pub(super) fn hold(&mut self, address: IpAddr) {
         *self.held.entry(address).or_default() += 1;
         self.withdraw(address);
     }
 
-    /// One agent less announces it; after the last it begins to rest.
+    /// One less holds it; after the last it begins to rest.
     pub(super) fn unhold(&mut self, address: IpAddr, now: Timestamp) {
-        let Some(agents) = self.held.get_mut(&address) else {
+        let Some(holders) = self.held.get_mut(&address) else {
             return;
         };
-        *agents -= 1;
-        if *agents == 0 {
+        *holders -= 1;
+        if *holders == 0 {
             self.held.remove(&address);
             self.free(address, now);
             self.events.insert(address);

@@ -48,8 +48,8 @@ pub struct Allocator {
     ledger: Ledger,
     services: HashMap<ServiceId, Service>,
     waiting: Waiting,
-    /// What agents announce, by agent.
-    agents: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Addresses that others hold, by holder.
+    holders: BTreeMap<String, BTreeSet<IpAddr>>,
     disputes: Disputes,
     /// The latest time seen.
     now: Timestamp,
@@ -62,7 +62,8 @@ pub struct Inventory {
     pub pools: Vec<Pool>,
     /// Every Service that publishes an address, with it in `recorded`.
     pub claims: Vec<Claim>,
-    /// What each agent announces.
+    /// Addresses that are not ours to give, by holder: `Service shop/web` of another
+    /// controller today, a node that announces for a former owner once there are agents.
     pub held: BTreeMap<String, BTreeSet<IpAddr>>,
     /// The addresses of all nodes.
     pub skipped: BTreeSet<IpAddr>,
@@ -110,14 +111,14 @@ impl Allocator {
             ledger: Ledger::default(),
             services: HashMap::with_capacity(claims.len()),
             waiting: Waiting::default(),
-            agents: BTreeMap::new(),
+            holders: BTreeMap::new(),
             disputes: Disputes::new(),
             now,
         };
         allocator.set_pools(pools, now);
         allocator.set_skipped(&skipped, now);
-        for (agent, addresses) in held {
-            allocator.set_held(&agent, addresses, now);
+        for (holder, addresses) in held {
+            allocator.set_held(&holder, addresses, now);
         }
         claims.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         for claim in claims {

@@ -221,7 +221,8 @@ impl Allocator {
             ));
         }
         if self.ledger.is_held(address) {
-            let message = format!("{address} is still announced by a node for its last owner");
+            let holder = self.holder(address).unwrap_or("somebody else");
+            let message = format!("{address} is in use by {holder}");
             return Err((Why::AddressInUse, message));
         }
         Ok(())

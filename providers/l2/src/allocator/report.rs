@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use ballast_provider::{Family, ServiceId};
+use ballast_provider::Family;
 use jiff::Timestamp;
 
 use super::Allocator;
-use super::ledger::{Supply, index, within};
+use super::ledger::{Supply, index};
 use super::space::end_of_rest;
 use crate::pool::Standing;
 use crate::range::{address, number};
@@ -40,7 +40,7 @@ pub struct Counts {
     pub available: u128,
     /// Released ones that rest.
     pub resting: u128,
-    /// Those of nobody that agents still announce.
+    /// Those that others hold: Services of other controllers, say.
     pub held: u128,
 }
 
@@ -86,30 +86,6 @@ impl Allocator {
         self.ledger.pools.iter().map(report).collect()
     }
 
-    /// Who has which address of a pool, in the order of the addresses.
-    pub fn assigned(&self, pool: &str) -> Vec<(IpAddr, Vec<ServiceId>)> {
-        let Some(supply) = self.supply(pool) else {
-            return Vec::new();
-        };
-        let mut assigned = Vec::new();
-        for family in [Family::V4, Family::V6] {
-            for span in supply.pool.covered(family).iter() {
-                let slots = within(&self.ledger.slots, family, span);
-                assigned.extend(slots.map(|(address, slot)| (address, ids(slot))));
-            }
-        }
-        assigned
-    }
-
-    /// Who has an address that no pool serves, in the order of the addresses.
-    pub fn outside(&self) -> Vec<(IpAddr, Vec<ServiceId>)> {
-        let slots = self.ledger.slots.iter();
-        let outside = slots.filter(|(address, _)| self.ledger.pool_of(**address).is_none());
-        outside
-            .map(|(address, slot)| (*address, ids(slot)))
-            .collect()
-    }
-
     /// What rests in a pool, in the order in which it comes back.
     pub fn resting(&self, pool: &str) -> Vec<Resting> {
         let Some(supply) = self.supply(pool) else {
@@ -126,16 +102,18 @@ impl Allocator {
         resting.collect()
     }
 
-    /// Everybody who waits for an address or a better one, oldest first.
-    pub fn waiting(&self) -> Vec<ServiceId> {
-        self.waiting.all().map(|(_, id)| id.clone()).collect()
-    }
-
     /// How many things the free addresses of all pools take to remember: intervals and
     /// released addresses. Memory is proportional to this and to what is assigned.
     pub fn footprint(&self) -> usize {
         let spaces = self.ledger.pools.iter().flat_map(|supply| &supply.spaces);
         spaces.map(super::space::Space::footprint).sum::<usize>() + self.ledger.limbo.len()
+    }
+
+    /// Who holds an address that is not ours to give.
+    pub(super) fn holder(&self, address: IpAddr) -> Option<&str> {
+        let mut holders = self.holders.iter();
+        let found = holders.find(|(_, addresses)| addresses.contains(&address));
+        found.map(|(holder, _)| holder.as_str())
     }
 
     fn supply(&self, pool: &str) -> Option<&Supply> {
@@ -163,9 +141,49 @@ impl Allocator {
     }
 }
 
-fn ids(slot: &super::ledger::Slot) -> Vec<ServiceId> {
-    slot.members
-        .iter()
-        .map(|member| member.id.clone())
-        .collect()
+/// What tests look at.
+#[cfg(test)]
+mod seen {
+    use super::super::ledger::{Slot, within};
+    use ballast_provider::ServiceId;
+
+    use super::{Allocator, Family, IpAddr};
+
+    impl Allocator {
+        /// Who has which address of a pool, in the order of the addresses.
+        pub fn assigned(&self, pool: &str) -> Vec<(IpAddr, Vec<ServiceId>)> {
+            let Some(supply) = self.supply(pool) else {
+                return Vec::new();
+            };
+            let mut assigned = Vec::new();
+            for family in [Family::V4, Family::V6] {
+                for span in supply.pool.covered(family).iter() {
+                    let slots = within(&self.ledger.slots, family, span);
+                    assigned.extend(slots.map(|(address, slot)| (address, ids(slot))));
+                }
+            }
+            assigned
+        }
+
+        /// Who has an address that no pool serves, in the order of the addresses.
+        pub fn outside(&self) -> Vec<(IpAddr, Vec<ServiceId>)> {
+            let slots = self.ledger.slots.iter();
+            let outside = slots.filter(|(address, _)| self.ledger.pool_of(**address).is_none());
+            outside
+                .map(|(address, slot)| (*address, ids(slot)))
+                .collect()
+        }
+
+        /// Everybody who waits for an address or a better one, oldest first.
+        pub fn waiting(&self) -> Vec<ServiceId> {
+            self.waiting.all().map(|(_, id)| id.clone()).collect()
+        }
+    }
+
+    fn ids(slot: &Slot) -> Vec<ServiceId> {
+        slot.members
+            .iter()
+            .map(|member| member.id.clone())
+            .collect()
+    }
 }

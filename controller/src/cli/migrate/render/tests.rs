@@ -64,6 +64,8 @@ fn what_to_do_next_is_said() {
         (None, &gone),
         (Some(&Blocked::ControllerRuns), &running),
         (Some(&Blocked::ControllerRuns), &stopping),
+        (Some(&Blocked::TwoWriters), &running),
+        (Some(&Blocked::TwoWriters), &stopping),
         (Some(&other), &gone),
         (Some(&its_own), &gone),
         (Some(&Blocked::Failed), &gone),

@@ -256,3 +256,62 @@ fn another_default_is_named_if_it_comes_first() {
     let alone = [class("local", true, 1)];
     assert_eq!(other_default(&alone, "metallb").as_deref(), Some("local"));
 }
+
+#[test]
+fn who_stands_in_the_way() {
+    let free = Circumstances {
+        runs: Some(false),
+        ..Circumstances::default()
+    };
+    let runs = Circumstances {
+        runs: Some(true),
+        ..free
+    };
+    let its_own = Blocked::ClassOfItsOwn("metallb.io/x".to_owned());
+    for (now, expected) in [
+        (free, None),
+        (
+            Circumstances {
+                default: true,
+                ..free
+            },
+            None,
+        ),
+        (runs, Some(Blocked::ControllerRuns)),
+        (
+            Circumstances {
+                default: true,
+                ..runs
+            },
+            Some(Blocked::TwoWriters),
+        ),
+        (Circumstances { runs: None, ..free }, Some(Blocked::Unknown)),
+        (
+            Circumstances {
+                other_default: Some("local"),
+                ..free
+            },
+            Some(Blocked::OtherDefault("local".to_owned())),
+        ),
+        (
+            Circumstances {
+                other_default: Some("local"),
+                ..runs
+            },
+            Some(Blocked::ControllerRuns),
+        ),
+        (
+            Circumstances {
+                lb_class: Some("metallb.io/x"),
+                ..runs
+            },
+            Some(its_own.clone()),
+        ),
+    ] {
+        assert_eq!(blocked(&now), expected, "{now:?}");
+    }
+    // Two writers are never well, whatever was done before.
+    assert!(Blocked::TwoWriters.is_not_yet(true) && Blocked::ControllerRuns.is_not_yet(false));
+    let other = Blocked::OtherDefault(String::new());
+    assert!(other.is_not_yet(false) && !other.is_not_yet(true) && !its_own.is_not_yet(false));
+}

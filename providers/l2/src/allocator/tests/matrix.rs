@@ -212,7 +212,7 @@ fn node_addresses_announced_ones_and_edges_are_not_given() {
         assert!(denial.message.contains(needle), "{denial}");
     };
     refused("b", "10.0.0.1", "of a node");
-    refused("c", "10.0.0.2", "still announced");
+    refused("c", "10.0.0.2", "in use by node-1");
     // The edge belongs to the pool and goes to who asks for it.
     assert_eq!(
         allocator.ask(&asking(claim("d", 0), &["10.0.0.7"]), 1),
