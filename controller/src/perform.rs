@@ -2,7 +2,9 @@
 //! clouds. It chooses nothing but the order, and the order is the safety:
 //!
 //! - to ensure: place in the ledger, finalizers, provider, status (invariants 1, 2, 5);
-//! - to release: provider, finalizers, ledger.
+//! - to release: provider, finalizers, ledger; where the Service's status is the only
+//!   record ([`Record::Status`]): finalizers and conditions, provider, ledger, because an
+//!   address must not be free while it is published.
 //!
 //! A crash between any two is followed by the same decision again.
 
@@ -217,8 +219,8 @@ impl Performer {
         let no_targets = self.targets.borrow().is_empty();
         let desired = Desired::observed(service, class, observed, no_targets);
         let desired = desired.despite(served.refusal);
-        // Two leaders for a moment, or a stale store: an address must not be claimed over
-        // a version that nobody here has seen.
+        // A stale store: an address must not be claimed over a version that nobody here
+        // has seen. (That two leaders give one address to two Services, the fence prevents.)
         let over = (record == Record::Status && desired.claims(service)).then_some(service.version);
         match self.publish_over(service, &desired, over).await {
             Ok(Written::Version(_)) => {}

@@ -2,7 +2,8 @@
 //!
 //! Runs on followers too, so that a new leader begins with warm stores. Each task
 //! says what changed to whoever must know: Service names go to the queue, nodes become
-//! targets, classes go to the board. Errors are retried by the watcher with back-off;
+//! targets, classes go to the board, pools to their keeper, and a namespace whose labels
+//! changed wakes its Services. Errors are retried by the watcher with back-off;
 //! they are counted, and the readiness gate says what is missing until the first list.
 
 use std::collections::BTreeSet;
@@ -42,7 +43,7 @@ use crate::view::{Name, NodeView, ServiceView};
 const PAGE: u32 = 500;
 
 /// Between two tries of a watch. The usual 30 s and more would add themselves to each
-/// outage of the API server; three watches that ask every few seconds hurt nobody.
+/// outage of the API server; five watches that ask every few seconds hurt nobody.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// Counts the tries of one watch.

@@ -98,21 +98,23 @@ pub struct L2Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_pool_selector: Option<LabelSelector>,
 
-    /// Only nodes with these labels announce.
+    /// Only nodes with these labels announce (once this version has an announcer).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
 
     /// Only interfaces whose names match one of these regular expressions announce, such
-    /// as `^eth[0-9]+$`; without any, all that have the address's subnet.
+    /// as `^eth[0-9]+$`; without any, all that have the address's subnet (once this version
+    /// has an announcer).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub interfaces: Vec<String>,
 
-    /// How the failure of a node is noticed.
+    /// How the failure of a node is noticed (once this version has an announcer).
     #[serde(default)]
     pub failure_detection: FailureDetection,
 
-    /// How often an announced address is repeated unasked, such as `1m`; 0s is never.
+    /// How often an announced address is repeated unasked, such as `1m`; 0s is never (once
+    /// this version has an announcer).
     #[serde(default = "one_minute")]
     pub refresh_interval: Duration,
 }
