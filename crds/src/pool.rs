@@ -149,7 +149,8 @@ pub struct PoolCounts {
     pub total: i64,
     /// Those that Services have.
     pub assigned: i64,
-    /// Those that a Service could get, those that rest included.
+    /// Those that a Service could get now. What is neither assigned nor available rests, or
+    /// is held by somebody else, as the metric `ballast_pool_addresses` says.
     pub available: i64,
 }
 

@@ -101,14 +101,14 @@ fn condition(kind: &str, status: bool, reason: &str, message: String) -> Conditi
 
 /// Those that a Service could get, now or after their rest.
 const fn free(counts: &Counts) -> u128 {
-    counts.available + counts.resting + counts.held
+    counts.available + counts.resting
 }
 
 fn counts(counts: &Counts) -> Option<PoolCounts> {
     (counts.total > 0).then(|| PoolCounts {
         total: Counts::saturated(counts.total),
         assigned: Counts::saturated(counts.assigned),
-        available: Counts::saturated(free(counts)),
+        available: Counts::saturated(counts.available),
     })
 }
 
