@@ -45,6 +45,7 @@ mod tests {
                 name: name.into(),
                 addresses: vec!["192.0.2.7".parse().unwrap()],
             },
+            addresses: vec![],
             deleting: false,
             excluded: None,
             doomed: false,

@@ -221,13 +221,17 @@ impl Pools {
         self.changes.send_replace(());
     }
 
-    /// Those that can be understood.
+    /// Those that can be understood. While some cannot, nobody is moved: an address that
+    /// is in no other pool may well belong to one of those.
     pub fn readable(&self) -> Vec<Pool> {
-        let mut pools: Vec<Pool> = self
-            .store
-            .all()
-            .iter()
-            .filter_map(|view| view.pool.clone().ok())
+        let views = self.store.all();
+        let all_known = views.iter().all(|view| view.pool.is_ok());
+        let known = views.iter().filter_map(|view| view.pool.clone().ok());
+        let mut pools: Vec<Pool> = known
+            .map(|pool| Pool {
+                reallocate: pool.reallocate && all_known,
+                ..pool
+            })
             .collect();
         pools.sort_by(|a, b| a.name.cmp(&b.name));
         pools

@@ -359,13 +359,13 @@ async fn lead(
         shared.board.clone(),
         shared.client.clone(),
     );
-    let shelves = (Arc::clone(&shared.pools), shared.node_addresses.clone());
+    let (pools, nodes) = (Arc::clone(&shared.pools), shared.node_addresses.clone());
     let led_before = fence.epoch() > Some(0);
     shared.leads.store(true, Ordering::Release);
     tasks.spawn(async move {
         health.opened().await;
         prime(&ledger, &reconciler.services, &board);
-        open(&shelves, &reconciler, led_before);
+        open(&pools, &nodes, &reconciler, led_before);
         for service in oldest_first(reconciler.services.all()) {
             reconciler.queue.add(Name::from(&service.id));
         }
@@ -420,7 +420,8 @@ fn prime(ledger: &Ledger, services: &Store<Name, ServiceView>, board: &Board) {
 
 /// Addresses are given from here on: all Services and pools are listed.
 fn open(
-    (pools, nodes): &(Arc<Pools>, watch::Receiver<BTreeSet<IpAddr>>),
+    pools: &Pools,
+    nodes: &watch::Receiver<BTreeSet<IpAddr>>,
     reconciler: &Reconciler,
     led_before: bool,
 ) {

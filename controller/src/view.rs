@@ -87,6 +87,8 @@ pub struct ConditionView {
 pub struct NodeView {
     /// What a balancer connects to.
     pub target: Target,
+    /// All of its addresses, whatever their type: no Service may have one of them.
+    pub addresses: Vec<IpAddr>,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
     /// The value of the exclusion label, if it is there.
@@ -322,6 +324,11 @@ impl NodeView {
                     .filter_map(|address| address.address.parse().ok())
                     .collect(),
             },
+            addresses: addresses
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|address| address.address.parse().ok())
+                .collect(),
             deleting: meta.deletion_timestamp.is_some(),
             excluded: labels.and_then(|labels| labels.get(EXCLUDE_LABEL)).cloned(),
             doomed: taints

@@ -177,7 +177,7 @@ pub async fn nodes(
                     let now = eligibility::targets(nodes.iter().map(Arc::as_ref));
                     metrics.set_targets(now.len());
                     replace(&targets, now);
-                    let all = nodes.iter().flat_map(|node| &node.target.addresses);
+                    let all = nodes.iter().flat_map(|node| &node.addresses);
                     replace(&addresses, all.copied().collect());
                     gate.ready();
                 }

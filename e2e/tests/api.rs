@@ -32,8 +32,9 @@ async fn the_api_on_a_real_api_server() -> Result<()> {
             bad_ones_are_refused(site, folder, resource).await?;
         }
         status_has_its_own_door(site).await?;
-        columns_say_what_matters(site).await?;
-        pools_say_what_matters(site).await
+        // Before there is a controller, which writes the status of pools as well.
+        pools_say_what_matters(site).await?;
+        columns_say_what_matters(site).await
     })
     .await
 }

@@ -13,6 +13,40 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+/// What addresses of a pool cost does not depend on how many there are.
+#[test]
+fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["--name", "t-bench-pool", "--only", "pool-5000,pool-life"])
+        .args(["--services", "20", "--repeat", "1", "--sweep", "8"])
+        .args(["--output", "json"])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let result: Value = serde_json::from_slice(&output.stdout)?;
+    let samples = result["samples"].as_array().context("no samples")?;
+    let life = samples
+        .iter()
+        .find(|sample| sample["scenario"] == "pool-life")
+        .context("no life of a pool")?;
+    for (what, expected) in [
+        ("backlog: patches", 1.0),
+        ("backlog: events", 0.0),
+        ("restart: patches", 0.0),
+        ("restart: events", 0.0),
+        ("restart: of class and pool, all", 0.0),
+        ("anew: patches", 1.0),
+        ("anew: patches of others, all", 0.0),
+    ] {
+        let measured = life["values"][what].as_f64().context(what)?;
+        ensure!(
+            (measured - expected).abs() < f64::EPSILON,
+            "{what}: {measured}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn every_contender_works_off_a_backlog() -> Result<()> {
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))

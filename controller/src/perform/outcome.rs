@@ -13,7 +13,7 @@ pub enum Outcome {
     Released,
     /// Waits for the user, the class or another Service to change; they wake it.
     Waiting,
-    /// Waits for the provider, which alone knows when there is news.
+    /// The same, but nothing that another Service gives up can help.
     Parked,
     /// Look again after this time; no failure.
     Pending(Duration),

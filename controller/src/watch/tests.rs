@@ -182,3 +182,24 @@ fn edits_of_a_node_that_mean_nothing() {
         assert_eq!(before, targets_of(&merged(&node(), &patch)), "{what}");
     }
 }
+
+/// Targets are reached by internal addresses; no Service may have any address of a node.
+#[test]
+fn every_address_of_a_node_is_known() {
+    let node = json!({
+        "metadata": {"name": "node-1"},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": "192.0.2.7"},
+            {"type": "ExternalIP", "address": "203.0.113.7"},
+            {"type": "InternalIP", "address": "2001:db8::7"},
+            {"type": "Hostname", "address": "node-1"},
+        ]},
+    });
+    let view = NodeView::of(&serde_json::from_value(node).unwrap());
+    let texts = |addresses: &[IpAddr]| -> Vec<String> {
+        addresses.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(texts(&view.target.addresses), ["192.0.2.7", "2001:db8::7"]);
+    let all = ["192.0.2.7", "203.0.113.7", "2001:db8::7"];
+    assert_eq!(texts(&view.addresses), all);
+}

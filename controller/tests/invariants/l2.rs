@@ -493,6 +493,38 @@ fn a_claim_over_a_version_that_has_passed_is_made_again_over_the_new_one() {
     });
 }
 
+/// A pool that cannot be read any more still has its Services: an address in use is not
+/// taken away because somebody has mistyped.
+#[test]
+fn nobody_is_moved_while_a_pool_cannot_be_read() {
+    simulate(94, async |lab| {
+        lan(lab, TWO, &json!({"priority": 1}));
+        lab.api
+            .create_pool("back", &["198.18.0.0/29"], &json!({"reallocate": true}));
+        lab.api.create_service(&svc(WEB));
+        lab.start();
+        let address = given(lab, WEB).await;
+        let is = |lab: &Lab, entry: &str| {
+            lab.api.edit(Kind::Pool, "front", |pool| {
+                pool["spec"]["addresses"] = json!([entry]);
+            });
+        };
+        for mistyped in ["203.0.113.1/29", "203.0.113.6-203.0.113.1"] {
+            is(lab, mistyped);
+            lab.rest(30).await;
+            assert_eq!(lab.addresses(WEB), [address.as_str()], "{mistyped}");
+            is(lab, TWO);
+            lab.rest(5).await;
+        }
+        // Said plainly, it is meant.
+        is(lab, "203.0.113.6");
+        lab.until("it is moved", |lab| {
+            lab.addresses(WEB) != [address.as_str()]
+        })
+        .await;
+    });
+}
+
 /// The settings of a class may change while it is in use.
 #[test]
 fn a_class_that_is_given_another_pool_serves_from_it() {

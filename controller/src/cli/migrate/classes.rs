@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Duration;
 
 use super::anyof::{self, any_of};
-use super::convert::{FROM, Remarks, Wish};
+use super::convert::{FROM, Remarks, Wish, entry};
 use super::source::{AdvertisementSpec, BgpSpec, Note, NoteKind, Object, PoolSpec, Source};
 use crate::cli::status::report::addresses;
 
@@ -232,7 +232,7 @@ fn settings(by: &[&Object<AdvertisementSpec>], notes: &mut Vec<Note>) -> Setting
 /// How many Services publish an address of these pools.
 fn services(group: &Group<'_>, source: &Source) -> usize {
     let entries = group.pools.iter().flat_map(|pool| &pool.spec.addresses);
-    let entries: Vec<Entry> = entries.filter_map(|text| text.parse().ok()).collect();
+    let entries: Vec<Entry> = entries.filter_map(|text| entry(text).ok()).collect();
     let within = |address: &IpAddr| entries.iter().any(|entry| entry.range().contains(*address));
     let mut count = 0;
     for service in &source.services {

@@ -164,17 +164,20 @@ fn pool(
     Some(pool)
 }
 
+/// An entry as `MetalLB` reads it: of an address with a prefix it means the network.
+pub(super) fn entry(text: &str) -> Result<Entry, EntryError> {
+    match text.trim().parse::<Entry>() {
+        Err(EntryError::HostBits { network, .. }) => network.to_string().parse(),
+        read => read,
+    }
+}
+
 fn addresses(spec: &PoolSpec, remarks: &mut Remarks<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for (index, text) in spec.addresses.iter().enumerate() {
         let text = text.trim();
         let field = format!("spec.addresses[{index}]");
-        let entry = match text.parse::<Entry>() {
-            // MetalLB means the network.
-            Err(EntryError::HostBits { network, .. }) => network.to_string().parse::<Entry>(),
-            read => read,
-        };
-        match entry {
+        match entry(text) {
             Ok(entry) => {
                 if spec.avoid_buggy_ips && has_own_edges(&entry) {
                     remarks.differs(&field, &format!("edges: SkipOctets leaves out the ends of {entry} as well, unless a Service names them"));

@@ -108,7 +108,7 @@ pub fn services(lines: &[ServiceLine], look: Look) -> String {
         let tone = match line.fate {
             Fate::Keeps | Fate::Served => Tone::Good,
             Fate::Gets => Tone::Waiting,
-            Fate::KeepsOutside | Fate::ByHand => Tone::Bad,
+            Fate::KeepsOutside | Fate::Refused | Fate::ByHand => Tone::Bad,
         };
         table.row(vec![
             Cell::new(&line.namespace),

@@ -21,7 +21,7 @@ use super::anyof;
 use super::convert::Migration;
 use super::render::Blocked;
 use crate::cli::status::report::addresses;
-use crate::view::created;
+use crate::view::{ServiceView, created};
 
 /// What becomes of one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -51,6 +51,8 @@ pub enum Fate {
     KeepsOutside,
     /// It has none, and Ballast gives it one.
     Gets,
+    /// It keeps what it has and is refused: the controller will say so, too.
+    Refused,
     /// A class of Ballast serves it already.
     Served,
     /// Only its owner can move it.
@@ -135,7 +137,7 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
         (Some(_), None) => return None,
         // Then those without a class were never MetalLB's.
         (None, None) if lb_class.is_some() => return None,
-        (None, None) => classless(&addresses, &pools, main?),
+        (None, None) => classless(service, &addresses, &pools, &migration.pools, main?),
     };
     Some(ServiceLine {
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -148,8 +150,10 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
 }
 
 fn classless(
+    service: &Service,
     addresses: &[String],
     pools: &[Option<&AddressPool>],
+    made: &[AddressPool],
     main: &LoadBalancerClass,
 ) -> (Fate, String) {
     let name = named(&main.metadata);
@@ -173,6 +177,19 @@ fn classless(
                 );
             }
             Some(_) => {}
+        }
+    }
+    let view = ServiceView::of(service);
+    if let Some(Err(refusal)) = &view.load_balancer {
+        return (Fate::Refused, format!("{}: {refusal}", refusal.reason));
+    }
+    if let Some(asked) = &view.placement.pool {
+        let mut usable = made.iter().filter(|pool| uses(main, pool));
+        if !usable.any(|pool| named(&pool.metadata) == asked) {
+            let why = format!(
+                "its annotation asks for pool {asked}, which LoadBalancerClass {name} does not use"
+            );
+            return (Fate::Refused, why);
         }
     }
     if addresses.is_empty() {
@@ -308,6 +325,7 @@ impl Fate {
             Self::Keeps => "keeps its address",
             Self::KeepsOutside => "keeps its address, outside the pools of its class",
             Self::Gets => "gets an address",
+            Self::Refused => "is refused, and keeps what it has",
             Self::Served => "is served",
             Self::ByHand => "needs your hand",
         }
@@ -357,10 +375,11 @@ impl Running {
             Role::Speaker => self.speakers.push(text),
         }
         let containers = pod.iter().flat_map(|pod| &pod.containers);
-        let mut arguments = containers.flat_map(|it| it.args.iter().chain(&it.command).flatten());
-        let class = arguments.find_map(|argument| argument.strip_prefix("--lb-class="));
-        if let Some(class) = class.filter(|class| !class.is_empty()) {
-            self.lb_class = Some(class.to_owned());
+        let arguments = containers.flat_map(|it| it.args.iter().chain(&it.command).flatten());
+        let words: Vec<&str> = arguments.flat_map(|it| it.splitn(2, '=')).collect();
+        let class = words.windows(2).find(|pair| pair[0] == "--lb-class");
+        if let Some([_, class]) = class.filter(|pair| !pair[1].is_empty()) {
+            self.lb_class = Some((*class).to_owned());
         }
     }
 }

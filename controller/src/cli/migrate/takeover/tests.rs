@@ -210,6 +210,22 @@ fn metallb_is_known_by_its_labels_and_by_its_images() {
 }
 
 #[test]
+fn the_class_of_metallb_is_read_in_both_spellings() {
+    let labels = json!({"app": "metallb", "component": "controller"});
+    let of = |arguments: &Value| {
+        let mut one = workload(&labels, "x/controller:1", 1);
+        one["spec"]["template"]["spec"]["containers"][0]["args"] = arguments.clone();
+        running(&json!([one]), &json!([]), &json!([])).lb_class
+    };
+    let theirs = Some("metallb.io/x".to_owned());
+    assert_eq!(of(&json!(["--lb-class=metallb.io/x", "--port=1"])), theirs);
+    assert_eq!(of(&json!(["--lb-class", "metallb.io/x"])), theirs);
+    for none in [json!(["--lb-class="]), json!(["--lb-class"]), json!([])] {
+        assert_eq!(of(&none), None, "{none}");
+    }
+}
+
+#[test]
 fn pods_that_still_stop_count_and_speakers_are_told_apart() {
     let controller = json!({"app": "metallb", "component": "controller"});
     let speaker = json!({"app": "metallb", "component": "speaker"});
@@ -314,4 +330,33 @@ fn who_stands_in_the_way() {
     assert!(Blocked::TwoWriters.is_not_yet(true) && Blocked::ControllerRuns.is_not_yet(false));
     let other = Blocked::OtherDefault(String::new());
     assert!(other.is_not_yet(false) && !other.is_not_yet(true) && !its_own.is_not_yet(false));
+}
+
+#[test]
+fn what_the_controller_will_refuse_is_said_before() {
+    let edited = |change: fn(&mut Value)| {
+        let mut one = serde_json::to_value(service(None, &[], &["192.0.2.3"])).unwrap();
+        change(&mut one);
+        fate(serde_json::from_value(one).unwrap(), None).unwrap()
+    };
+    let (sctp, why) =
+        edited(|one| one["spec"]["ports"] = json!([{"port": 5060, "protocol": "SCTP"}]));
+    assert_eq!(sctp, Fate::Refused);
+    assert!(
+        why.contains("Unsupported") && why.contains("5060/SCTP"),
+        "{why}"
+    );
+    let asks = |pool: &str, key: &str| {
+        let mut one = serde_json::to_value(service(None, &[], &[])).unwrap();
+        one["metadata"]["annotations"] = json!({key: pool});
+        fate(serde_json::from_value(one).unwrap(), None).unwrap()
+    };
+    let key = "metallb.io/address-pool";
+    assert_eq!(asks("front", key).0, Fate::Gets);
+    for pool in ["back", "nowhere"] {
+        let (fate, why) = asks(pool, key);
+        assert_eq!(fate, Fate::Refused, "{pool}");
+        assert!(why.contains(pool) && why.contains("metallb"), "{why}");
+    }
+    assert_eq!(asks("x", "metallb.io/loadBalancerIPs").0, Fate::Refused);
 }
