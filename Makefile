@@ -14,6 +14,10 @@ E2E_THREADS ?= 2
 # One test binary after the other, its tests in threads; sums up what ran.
 CARGO_TEST = ./scripts/cargo-test
 
+# What every change must pass is the same for every change; `make test-long` and a plain
+# `cargo test` draw their histories anew each time.
+test test-unit e2e: export PROPTEST_RNG_SEED ?= 11
+
 help: ## Show this list
 	@echo "Ballast: load balancers for Kubernetes Services. Targets:"
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
@@ -48,7 +52,8 @@ e2e: setup ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	$(CARGO_TEST) --locked -p ballast-e2e $(if $(T),--test $(T)) -- --test-threads=$(E2E_THREADS)
 
-test-long: setup ## What is too long for `test`: the load balancer tests of Kubernetes' own suite
+test-long: setup ## What is too long for `test`: many random histories, and Kubernetes' own load balancer tests
+	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	cargo build --locked --workspace
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	./target/debug/upstream

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// Addresses for Services, which of them may have one, and how an address comes back.
 ///
-/// What one object can know is checked by the API server; an overlap with another pool,
-/// which it cannot know, is the condition `Accepted` of the newer one.
+/// The API server checks what its rules can say; whether a range ends before it begins, and
+/// whether nobody can use its addresses, is the condition `Accepted` (`Invalid`), and an
+/// overlap with another pool that of the newer one (`Conflict`).
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "ballast.dev",
@@ -37,6 +38,8 @@ pub struct AddressPoolSpec {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.all(a, a.contains('-') ? isIP(a.split('-')[0].trim()) && a.split('-').size() == 2 && isIP(a.split('-')[1].trim()) : isIP(a) || isCIDR(a))").message("each address is a CIDR such as 192.0.2.0/24, a range such as 192.0.2.10-192.0.2.20, or one address"))]
     #[x_kube(validation = Rule::new("self.all(a, !a.contains('-') || a.split('-').size() != 2 || !isIP(a.split('-')[0].trim()) || !isIP(a.split('-')[1].trim()) || ip(a.split('-')[0].trim()).family() == ip(a.split('-')[1].trim()).family())").message("both ends of a range are of one family"))]
+    #[x_kube(validation = Rule::new("self.all(a, !isCIDR(a) || cidr(a).ip() == cidr(a).masked().ip())").message("an address with a prefix length is a network: 192.0.2.0/24, not 192.0.2.1/24"))]
+    #[x_kube(validation = Rule::new("self.all(a, !isIP(a) && !isCIDR(a) || !(isIP(a) ? ip(a) : cidr(a).ip()).isLoopback() && !(isIP(a) ? ip(a) : cidr(a).ip()).isUnspecified())").message("nobody else reaches loopback addresses or 0.0.0.0 and ::"))]
     pub addresses: Vec<PoolEntry>,
 
     /// Also for Services that ask for neither pool nor address.

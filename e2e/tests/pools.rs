@@ -5,6 +5,8 @@
 //! One lab for all; each case has a [`Corner`] of it: a namespace, a class and pools of
 //! its own, so that none sees another's. The restart at the end finds them all.
 
+#[path = "common/command.rs"]
+mod command;
 mod common;
 #[path = "pools/corner.rs"]
 mod corner;

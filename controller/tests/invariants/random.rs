@@ -185,8 +185,14 @@ async fn peace(lab: &mut Lab) {
     }
 }
 
+/// 50 are what every change must pass; `make test-long` tries more.
+fn cases() -> u32 {
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(50)
+}
+
 proptest! {
-    #![proptest_config(Config { cases: 50, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(Config { cases: cases(), failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn whatever_happens_the_world_comes_to_order_and_to_rest(

@@ -4,9 +4,10 @@ use anyhow::{Context, Result, ensure};
 use ballast_e2e::eventually;
 use ballast_e2e::installation::USER;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Corner;
+use crate::command::Ballast;
 use crate::common::{SOON, Site, addresses};
 use crate::corner::{tells, texts};
 
@@ -112,8 +113,43 @@ pub(crate) async fn an_address_rests(site: &Site<'_>) -> Result<()> {
             Ok(())
         })
         .await?;
+    people_are_told(site).await?;
     // Nothing happens but that time passes.
     here.has("three", &["198.18.42.1"]).await.map(drop)
+}
+
+/// `ballast status` of what the controller itself has written: who has which address, what
+/// rests, and why somebody waits.
+async fn people_are_told(site: &Site<'_>) -> Result<()> {
+    let admin = Ballast::of(&site.lab.kubeconfig());
+    let json = |text: String| serde_json::from_str::<Value>(&text).context(text);
+    let argv = ["status", "--pools", "resting-lan", "-o", "json"];
+    let pools = json(admin.out(&argv).await?)?;
+    let pool = &pools["pools"][0];
+    ensure!(pool["state"] == "Ready" && pool["used"] == "1", "{pool}");
+    ensure!(pool["resting"][0]["address"] == "198.18.42.1", "{pool}");
+    let has = &pool["assigned"][0];
+    ensure!(has["address"] == "198.18.42.2", "{pool}");
+    ensure!(has["services"][0]["name"] == "two", "{pool}");
+    let argv = ["status", "-n", "resting", "-o", "json"];
+    let services = json(admin.out(&argv).await?)?;
+    let of = |name: &str| {
+        let all = services["services"].as_array();
+        let mut all = all.into_iter().flatten();
+        all.find(|one| one["name"] == name)
+            .cloned()
+            .with_context(|| format!("no {name} in {services}"))
+    };
+    let (two, three) = (of("two")?, of("three")?);
+    ensure!(
+        two["provider"] == "l2" && two["state"] == "NotAnnounced",
+        "{two}"
+    );
+    ensure!(two["addresses"] == json!(["198.18.42.2"]), "{two}");
+    ensure!(three["state"] == "NoAddressAvailable", "{three}");
+    let why = three["why"].as_str().unwrap_or_default();
+    ensure!(why.contains("reuseAfter"), "{three}");
+    Ok(())
 }
 
 pub(crate) async fn counters_of_both_families(site: &Site<'_>) -> Result<()> {
