@@ -206,6 +206,9 @@ proptest! {
                 perform(lab, act).await;
             }
             peace(lab).await;
+            // A class whose cloud was down tries again within 30 s; without Services nobody
+            // waits for it.
+            lab.rest(35).await;
             lab.settle().await;
             lab.assert_steady().await;
         });
