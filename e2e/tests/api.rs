@@ -206,7 +206,11 @@ async fn pools_say_what_matters(site: &Site<'_>) -> Result<()> {
         "lbpool.spec.edges",
         "edges of networks are not given out unasked",
     )
-    .await
+    .await?;
+    site.lab
+        .kubectl(&["delete", "lbpool", "office", "--timeout=20s"])
+        .await
+        .map(drop)
 }
 
 /// The columns of `kubectl get`, and the cells of its first row; the last is an age.

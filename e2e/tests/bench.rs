@@ -34,7 +34,6 @@ fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
         ("backlog: events", 0.0),
         ("restart: patches", 0.0),
         ("restart: events", 0.0),
-        ("restart: of class and pool, all", 0.0),
         ("anew: patches", 1.0),
         ("anew: patches of others, all", 0.0),
     ] {
