@@ -13,11 +13,10 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// What addresses of a pool cost does not depend on how many there are.
-#[test]
-fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
+/// The samples of scenarios with 20 Services.
+fn samples(name: &str, only: &str) -> Result<Vec<Value>> {
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["--name", "t-bench-pool", "--only", "pool-5000,pool-life"])
+        .args(["--name", name, "--only", only])
         .args(["--services", "20", "--repeat", "1", "--sweep", "8"])
         .args(["--output", "json"])
         .output()?;
@@ -25,6 +24,13 @@ fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
     ensure!(output.status.success(), "{said}");
     let result: Value = serde_json::from_slice(&output.stdout)?;
     let samples = result["samples"].as_array().context("no samples")?;
+    Ok(samples.clone())
+}
+
+/// What addresses of a pool cost does not depend on how many there are.
+#[test]
+fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
+    let samples = samples("t-bench-pool", "pool-5000,pool-life")?;
     let life = samples
         .iter()
         .find(|sample| sample["scenario"] == "pool-life")
@@ -48,15 +54,7 @@ fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
 
 #[test]
 fn every_contender_works_off_a_backlog() -> Result<()> {
-    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["--name", "t-bench", "--only", "backlog-1000"])
-        .args(["--services", "20", "--repeat", "1", "--sweep", "8"])
-        .args(["--output", "json"])
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{said}");
-    let result: Value = serde_json::from_slice(&output.stdout)?;
-    let samples = result["samples"].as_array().context("no samples")?;
+    let samples = samples("t-bench", "backlog-1000")?;
     for contender in ["ballast", "reference", "raw"] {
         let sample = samples
             .iter()
