@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::board::Board;
 use crate::class::{ClassView, Classes, DefaultState, IN_USE_FINALIZER, Instance};
+use crate::conditions::{condition, dated};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::status::conditions::{ACCEPTED, PROGRAMMED};
@@ -149,19 +150,7 @@ pub fn report(
 ) -> LoadBalancerClassStatus {
     let mut conditions = vec![accepted(class), ready(class, classes), in_use(usage)];
     conditions.extend(default(class, classes));
-    for condition in &mut conditions {
-        let before = class
-            .status
-            .conditions
-            .iter()
-            .find(|before| before.type_ == condition.type_);
-        condition.last_transition_time = match before {
-            Some(before) if before.status == condition.status => {
-                before.last_transition_time.clone()
-            }
-            _ => Time(now),
-        };
-    }
+    dated(&mut conditions, &class.status.conditions, &Time(now));
     LoadBalancerClassStatus {
         provider: class
             .provider
@@ -171,17 +160,6 @@ pub fn report(
         load_balancers: i64::try_from(usage.held).unwrap_or(i64::MAX),
         programmed: i64::try_from(usage.programmed).unwrap_or(i64::MAX),
         conditions,
-    }
-}
-
-fn condition(kind: &str, status: bool, reason: &str, message: String) -> Condition {
-    Condition {
-        type_: kind.to_owned(),
-        status: if status { "True" } else { "False" }.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        observed_generation: None,
     }
 }
 

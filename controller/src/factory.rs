@@ -6,12 +6,11 @@ use ballast_crds::{L2Settings, ProviderSettings};
 use ballast_l2::{Addresses, L2Provider, PoolFilter};
 use ballast_mock::{InstantProvider, MockProvider};
 use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use regex::Regex;
 use tracing::warn;
 
 use crate::instance::Factory;
-use crate::selectors;
+use crate::{pools, selectors};
 
 /// The providers of this build.
 #[derive(Clone, Debug, Default)]
@@ -24,9 +23,9 @@ pub struct Providers {
     pub simulate: bool,
 }
 
-/// The pools of a class; `None`: all. Refuses whatever of the class cannot be understood,
-/// also what only the announcers will use: whoever writes a class is told at once.
-fn pool_filter(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
+/// Refuses whatever of a class cannot be understood, also what only the announcers will
+/// use: whoever writes a class is told at once. Returns its pools; `None`: all.
+fn understood(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
     let invalid = |message: String| Refusal::new(Reason::Invalid, message);
     for pattern in &l2.interfaces {
         Regex::new(pattern).map_err(|error| {
@@ -36,18 +35,9 @@ fn pool_filter(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
             ))
         })?;
     }
-    let selector = |field: &str, selector: Option<&LabelSelector>| {
-        let parsed = selector.map(selectors::parse).transpose();
-        parsed.map_err(|error| invalid(format!("spec.l2.{field}: {error}")))
-    };
-    selector("nodeSelector", l2.node_selector.as_ref())?;
-    if l2.address_pools.is_empty() && l2.address_pool_selector.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(PoolFilter {
-        names: l2.address_pools.iter().cloned().collect(),
-        selector: selector("addressPoolSelector", l2.address_pool_selector.as_ref())?,
-    }))
+    let nodes = l2.node_selector.as_ref().map(selectors::parse).transpose();
+    nodes.map_err(|error| invalid(format!("spec.l2.nodeSelector: {error}")))?;
+    pools::filter(l2).map_err(|error| invalid(format!("spec.l2.addressPoolSelector: {error}")))
 }
 
 /// What is wrong; the lines before it draw the place.
@@ -83,7 +73,7 @@ impl Factory for Providers {
                 Ok(Arc::new(provider))
             }
             ProviderSettings::L2(l2) => {
-                let pools = pool_filter(l2)?;
+                let pools = understood(l2)?;
                 let addresses = Arc::clone(&self.addresses);
                 Ok(Arc::new(L2Provider::new(mark.class, pools, addresses)))
             }
@@ -107,7 +97,7 @@ mod tests {
 
     fn refusal(l2: Value) -> Option<String> {
         let l2: L2Settings = serde_json::from_value(l2).unwrap();
-        pool_filter(&l2).err().map(|refusal| refusal.to_string())
+        understood(&l2).err().map(|refusal| refusal.to_string())
     }
 
     #[test]

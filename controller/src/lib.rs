@@ -12,6 +12,7 @@ pub mod census;
 pub mod class;
 pub mod class_status;
 pub mod cli;
+pub mod conditions;
 pub mod contender;
 pub mod decide;
 pub mod eligibility;

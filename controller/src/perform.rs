@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{
-    Balancer, Observed, Provider, ProviderError, Reason, Record, Refusal, Released, Removal,
-    ServiceId, State, TargetSet,
+    Balancer, Observed, Provider, ProviderError, Record, Refusal, Released, Removal, ServiceId,
+    State, TargetSet,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -136,12 +136,7 @@ impl Performer {
     ) -> Outcome {
         let desired = Desired::refused(service, refusal, keep.is_some());
         let written = self.publish(service, &desired).await;
-        let waits = if may_come_free(refusal.reason) {
-            Outcome::Waiting
-        } else {
-            Outcome::Parked
-        };
-        let refused = settle(&written, waits);
+        let refused = settle(&written, Outcome::of_refused(service));
         let (Some(keep), Ok(Written::Version(version))) = (keep, written) else {
             return refused;
         };
@@ -445,19 +440,6 @@ impl Performer {
     }
 }
 
-/// Whether what somebody else gives up could end the refusal; all others end with a change of
-/// the Service, its class or its nodes, which wake it by name.
-const fn may_come_free(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::QuotaExceeded
-            | Reason::PortInUse
-            | Reason::AddressInUse
-            | Reason::NoAddressAvailable
-            | Reason::Releasing
-    )
-}
-
 /// In whole seconds, as the API server counts them.
 fn age(service: &ServiceView) -> Duration {
     let age = Timestamp::now().duration_since(service.created);
@@ -470,34 +452,5 @@ fn settle(written: &Result<Written, WriteError>, outcome: Outcome) -> Outcome {
         Ok(Written::Version(_)) => outcome,
         Ok(Written::Gone) | Err(WriteError::Conflict) => Outcome::Waiting,
         Err(_) => Outcome::Failed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// 5,000 Services that are refused for their own sake must not be looked at again for
-    /// each one that goes.
-    #[test]
-    fn a_release_wakes_only_whom_it_can_help() {
-        for helps in [
-            Reason::QuotaExceeded,
-            Reason::PortInUse,
-            Reason::AddressInUse,
-            Reason::NoAddressAvailable,
-            Reason::Releasing,
-        ] {
-            assert!(may_come_free(helps), "{helps}");
-        }
-        for own in [
-            Reason::Invalid,
-            Reason::Unsupported,
-            Reason::NodePortsMissing,
-            Reason::ClassNotFound,
-            Reason::ClassNotReady,
-        ] {
-            assert!(!may_come_free(own), "{own}");
-        }
     }
 }

@@ -1,17 +1,17 @@
 //! Address pools, between the API and the allocator of [`ballast_l2`].
 //!
 //! Owns what an `AddressPool` says ([`PoolView`]), what it reports ([`report`]), what the
-//! allocator begins with ([`inventory`]), and the leader's one task that tells the
-//! allocator of pools, nodes and time, wakes who may try again, and writes the pools'
-//! status, at most once in [`PACE`] each and only if it differs.
+//! allocator begins with ([`inventory`]), and the leader's task ([`PoolKeeper`]). One loop
+//! of it tells the allocator of pools, nodes and time and wakes who may try again; the
+//! other writes the pools' status, at most once in [`PACE`] each and only if it differs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ballast_crds::{AddressPool, AddressPoolStatus, Edges};
-use ballast_l2::{Addresses, Claim, Entry, Inventory, Pool, provider};
+use ballast_crds::{AddressPool, AddressPoolStatus, Edges, L2Settings};
+use ballast_l2::{Addresses, Claim, Entry, Inventory, Pool, PoolFilter, provider};
 use ballast_provider::{Family, ServiceId};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
@@ -83,8 +83,18 @@ pub struct PoolKeeper {
     pub writer: Writer,
     /// Counts.
     pub metrics: Arc<Metrics>,
-    /// Rung after the allocator has been told of a change of pools.
-    pub told: Notify,
+}
+
+/// The pools of a class; `None`: all.
+pub fn filter(l2: &L2Settings) -> Result<Option<PoolFilter>, String> {
+    if l2.address_pools.is_empty() && l2.address_pool_selector.is_none() {
+        return Ok(None);
+    }
+    let selector = l2.address_pool_selector.as_ref();
+    Ok(Some(PoolFilter {
+        names: l2.address_pools.iter().cloned().collect(),
+        selector: selector.map(selectors::parse).transpose()?,
+    }))
 }
 
 /// The last status of a pool that was written.
@@ -290,17 +300,19 @@ impl PoolKeeper {
     /// Works until the watches are gone. Writes have a loop of their own: a slow API server
     /// must not keep anybody from an address.
     pub async fn run(self) {
+        let told = Notify::new();
         tokio::select! {
-            () = self.tell() => {}
-            () = self.report() => {}
+            () = self.tell(&told) => {}
+            () = self.report(&told) => {}
         }
     }
 
-    /// Tells the allocator of pools, nodes and time, and wakes whom it names.
-    async fn tell(&self) {
+    /// Tells the allocator of pools, nodes and time, and wakes whom it names; rings after
+    /// each change of pools.
+    async fn tell(&self, told: &Notify) {
         let mut pools = self.pools.changes.subscribe();
         let mut nodes = self.nodes.clone();
-        let mut told = Vec::new();
+        let mut known = Vec::new();
         pools.mark_changed();
         loop {
             let alarm = self.alarm();
@@ -313,11 +325,11 @@ impl PoolKeeper {
                 changed = pools.changed() => {
                     if changed.is_err() { return }
                     let now = self.pools.readable();
-                    if now != told {
+                    if now != known {
                         self.addresses.set_pools(now.clone(), Timestamp::now());
-                        told = now;
+                        known = now;
                     }
-                    self.told.notify_one();
+                    told.notify_one();
                 }
                 changed = nodes.changed() => {
                     if changed.is_err() { return }
@@ -329,14 +341,14 @@ impl PoolKeeper {
         }
     }
 
-    /// Writes the status of pools, for ever.
-    async fn report(&self) {
+    /// Writes the status of pools, for ever: when it rings, and from time to time.
+    async fn report(&self, told: &Notify) {
         let mut written = BTreeMap::new();
         let mut pace = tokio::time::interval(LOOK);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.told.notified() => {}
+                () = told.notified() => {}
                 _ = pace.tick() => {}
             }
             self.write_statuses(&mut written).await;

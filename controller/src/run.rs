@@ -343,7 +343,6 @@ async fn lead(
         queue: shared.queue.clone(),
         writer: writer.clone(),
         metrics: Arc::clone(&shared.metrics),
-        told: Notify::new(),
     };
     let class_status = ClassStatus {
         board: shared.board.clone(),

@@ -8,6 +8,7 @@
 
 pub mod cluster;
 pub mod migrate;
+mod service;
 pub mod status;
 pub mod text;
 

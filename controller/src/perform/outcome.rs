@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::view::ServiceView;
+
 /// What became of one step, and with that when the Service is looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -24,6 +26,15 @@ pub enum Outcome {
 // === impl Outcome ===
 
 impl Outcome {
+    /// Of a refused Service. What is wrong in its own words only an edit of them mends, and
+    /// that wakes it by name; all else may end with what somebody else gives up.
+    pub const fn of_refused(service: &ServiceView) -> Self {
+        match &service.load_balancer {
+            Some(Err(_)) => Self::Parked,
+            Some(Ok(_)) | None => Self::Waiting,
+        }
+    }
+
     /// The label of metrics.
     pub const fn label(self) -> &'static str {
         match self {
@@ -52,5 +63,22 @@ impl Outcome {
             _ if urgency(other) >= urgency(self) => other,
             _ => self,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_provider::Reason;
+
+    use super::*;
+
+    /// 5,000 Services that are refused for their own sake must not be looked at again for
+    /// each one that goes; who is refused for a quota, a port or a sharer must.
+    #[test]
+    fn a_release_wakes_only_whom_it_can_help() {
+        let own = ServiceView::test("web").refused(Reason::Invalid);
+        assert_eq!(Outcome::of_refused(&own), Outcome::Parked);
+        let elsewhere = ServiceView::test("web");
+        assert_eq!(Outcome::of_refused(&elsewhere), Outcome::Waiting);
     }
 }

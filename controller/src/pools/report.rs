@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::PoolView;
+use crate::conditions::{condition, dated};
 
 /// Node addresses that a condition names.
 const NAMED: usize = 5;
@@ -40,15 +41,8 @@ pub fn report(
             .collect();
         status.conditions.extend(node_addresses(&pool.skipped));
     }
-    for condition in &mut status.conditions {
-        let mut before = view.status.conditions.iter();
-        condition.last_transition_time = before
-            .find(|before| before.type_ == condition.type_ && before.status == condition.status)
-            .map_or_else(
-                || Time(whole_seconds(now)),
-                |before| before.last_transition_time.clone(),
-            );
-    }
+    let now = Time(whole_seconds(now));
+    dated(&mut status.conditions, &view.status.conditions, &now);
     status
 }
 
@@ -86,17 +80,6 @@ fn node_addresses(skipped: &[IpAddr]) -> Option<Condition> {
         format!("Nodes have {named} and {more} more: no Service gets them")
     };
     Some(condition("NodeAddresses", true, "Skipped", message))
-}
-
-fn condition(kind: &str, status: bool, reason: &str, message: String) -> Condition {
-    Condition {
-        type_: kind.to_owned(),
-        status: if status { "True" } else { "False" }.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        last_transition_time: Time(Timestamp::UNIX_EPOCH),
-        observed_generation: None,
-    }
 }
 
 /// Those that a Service could get, now or after their rest.

@@ -1,8 +1,10 @@
-use ballast_provider::{PortStatus, Protocol};
+use ballast_crds::class_key;
+use ballast_provider::{Address, IpMode, PortStatus, Protocol};
 
 use super::conditions::{ACCEPTED, PROGRAMMED};
 use super::*;
 use crate::fixtures::{condition, ingress, programmed, second};
+use crate::view::STANDARD_FINALIZER;
 
 fn web() -> ServiceView {
     ServiceView::test("web")

@@ -29,4 +29,4 @@ pub use pool::{Pool, Standing};
 pub use provider::L2Provider;
 pub use range::{Edges, Entry, EntryError, Range};
 pub use selector::{Labels, Operator, Requirement, Selector};
-pub use verdict::{Denial, Grant, Marker, Why};
+pub use verdict::{Denial, Grant, Marker};

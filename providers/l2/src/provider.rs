@@ -189,7 +189,7 @@ fn announced_by_nobody(wanted: &LoadBalancer, addresses: Vec<std::net::IpAddr>) 
 }
 
 fn refusal(denial: &Denial) -> Refusal {
-    Refusal::new(denial.why.reason(), denial.message.clone())
+    Refusal::new(denial.reason, denial.message.clone())
 }
 
 fn not_open() -> ProviderError {

@@ -50,53 +50,11 @@ pub enum Marker {
 #[error("{message}")]
 pub struct Denial {
     /// What kind of denial.
-    pub why: Why,
+    pub reason: Reason,
     /// For the user.
     pub message: String,
     /// What the Service has all the same: the addresses it had before this claim.
     pub keeps: Vec<IpAddr>,
-}
-
-/// Kinds of denial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Why {
-    /// The claim contradicts itself.
-    Invalid,
-    /// The pool asked for by name does not exist.
-    PoolNotFound,
-    /// The pool asked for overlaps an older one and does not serve.
-    PoolConflict,
-    /// The pool asked for, or that of the address asked for, does not serve this Service.
-    PoolNotPermitted,
-    /// No pool serves this Service unasked.
-    NoPool,
-    /// The address asked for is in no pool, or not in the pool asked for.
-    AddressOutsidePool,
-    /// The address asked for belongs to somebody else.
-    AddressInUse,
-    /// A port is taken on the address.
-    PortInUse,
-    /// The pools that serve this Service are exhausted.
-    NoAddressAvailable,
-}
-
-// === impl Why ===
-
-impl Why {
-    /// As conditions and metrics show it.
-    pub const fn reason(self) -> Reason {
-        match self {
-            Self::Invalid => Reason::Invalid,
-            Self::PoolNotFound => Reason::PoolNotFound,
-            Self::PoolConflict => Reason::PoolConflict,
-            Self::PoolNotPermitted => Reason::PoolNotPermitted,
-            Self::NoPool => Reason::NoPool,
-            Self::AddressOutsidePool => Reason::AddressOutsidePool,
-            Self::AddressInUse => Reason::AddressInUse,
-            Self::PortInUse => Reason::PortInUse,
-            Self::NoAddressAvailable => Reason::NoAddressAvailable,
-        }
-    }
 }
 
 // === impl Marker ===

@@ -17,7 +17,7 @@ use kube::core::Duration;
 use super::anyof::{self, any_of};
 use super::convert::{FROM, Remarks, Wish, entry};
 use super::source::{AdvertisementSpec, BgpSpec, Note, NoteKind, Object, PoolSpec, Source};
-use crate::cli::status::report::addresses;
+use crate::cli::service::addresses;
 
 /// As the CRD has it.
 const MOST_INTERFACES: usize = 16;

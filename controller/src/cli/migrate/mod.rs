@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::cluster::{ClusterArgs, ReadError, helpful};
+use super::service::is_load_balancer;
 use super::text::Look;
 use super::{NOT_FOUND, NOT_YET, look, print, program};
 use convert::{Migration, Wish, convert, manifest};
@@ -210,7 +211,7 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
         cluster::metallb(client, &mut source).await?;
     }
     match cluster::services(client).await {
-        Ok(services) => source.services = services.into_iter().filter(source::wants).collect(),
+        Ok(services) => source.services = services.into_iter().filter(is_load_balancer).collect(),
         Err(error) => hints.push(tolerated(args, error, "what becomes of them is not known")?),
     }
     match cluster::namespaces(client).await {

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cli::service::is_load_balancer;
+
 type Map = BTreeMap<String, String>;
 
 /// Everything that is looked at.
@@ -248,13 +250,7 @@ impl Source {
 const BGP: &str = "Ballast does not speak BGP; it announces on the local network alone";
 
 fn service(value: Value) -> Option<Service> {
-    serde_json::from_value(value).ok().filter(wants)
-}
-
-/// Whether a Service is one of type `LoadBalancer`.
-pub(super) fn wants(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    spec.is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+    serde_json::from_value(value).ok().filter(is_load_balancer)
 }
 
 fn object<T: DeserializeOwned>(

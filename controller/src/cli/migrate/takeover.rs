@@ -17,10 +17,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
-use super::anyof;
 use super::convert::Migration;
 use super::render::Blocked;
-use crate::cli::status::report::addresses;
+use crate::cli::service::addresses;
+use crate::pools;
 use crate::view::{ServiceView, created};
 
 /// What becomes of one Service.
@@ -252,14 +252,10 @@ fn uses(class: &LoadBalancerClass, pool: &AddressPool) -> bool {
     };
     let nothing = BTreeMap::new();
     let labels = pool.metadata.labels.as_ref().unwrap_or(&nothing);
-    let mut names = l2.address_pools.iter();
-    match &l2.address_pool_selector {
-        None if l2.address_pools.is_empty() => true,
-        None => names.any(|name| name == named(&pool.metadata)),
-        Some(selector) => {
-            names.any(|name| name == named(&pool.metadata))
-                || anyof::matches(std::slice::from_ref(selector), labels)
-        }
+    match pools::filter(l2) {
+        Ok(None) => true,
+        Ok(Some(filter)) => filter.lets(named(&pool.metadata), labels),
+        Err(_) => false,
     }
 }
 

@@ -15,7 +15,8 @@ use k8s_openapi::api::core::v1::Service;
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
-use super::report::{ConditionLine, addresses, find};
+use super::report::{ConditionLine, find};
+use crate::cli::service::addresses;
 
 /// All address pools, or one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

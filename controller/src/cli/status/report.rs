@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
+use crate::cli::service::{addresses, is_load_balancer};
 use crate::status::conditions::{ACCEPTED, PROGRAMMED};
 
 /// Which nodes have the addresses (L2).
@@ -167,11 +168,6 @@ pub fn named(services: &[Service], classes: &Classes, name: &str) -> Report {
     }
 }
 
-fn is_load_balancer(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
-}
-
 fn is_deleting(service: &Service) -> bool {
     service.metadata.deletion_timestamp.is_some()
 }
@@ -192,19 +188,6 @@ fn is_unclaimed(service: &Service) -> bool {
 fn holder(service: &Service) -> Option<&str> {
     let finalizers = service.metadata.finalizers.as_deref().unwrap_or_default();
     finalizers.iter().find_map(|one| class_of_key(one))
-}
-
-/// What a Service publishes.
-pub(crate) fn addresses(service: &Service) -> Vec<String> {
-    let status = service.status.as_ref();
-    let entries = status
-        .and_then(|status| status.load_balancer.as_ref())
-        .and_then(|load_balancer| load_balancer.ingress.as_deref())
-        .unwrap_or_default();
-    entries
-        .iter()
-        .filter_map(|entry| entry.ip.clone().or_else(|| entry.hostname.clone()))
-        .collect()
 }
 
 /// The condition of that type, if any.

@@ -20,12 +20,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_provider::{Family, ServiceId};
+use ballast_provider::{Family, Reason, ServiceId};
 use jiff::Timestamp;
 
 use crate::claim::Claim;
 use crate::pool::Pool;
-use crate::verdict::{Denial, Grant, Marker, Why};
+use crate::verdict::{Denial, Grant, Marker};
 use ledger::{Ledger, index};
 use plan::{Plan, Refused};
 use record::Disputes;
@@ -88,7 +88,7 @@ struct Service {
 enum Answer {
     Nothing,
     Granted(Vec<Marker>),
-    Denied(Why),
+    Denied(Reason),
 }
 
 // === impl Allocator ===
@@ -247,7 +247,7 @@ impl Allocator {
         self.waiting.add(claim.turn(), refused.waits);
         if let Some(service) = self.services.get_mut(&claim.id) {
             service.claim = claim.clone();
-            service.answer = Answer::Denied(refused.denial.why);
+            service.answer = Answer::Denied(refused.denial.reason);
         }
         refused.denial
     }
@@ -310,7 +310,7 @@ impl Allocator {
                 }
             }
             Err(refused) => {
-                if service.answer == Answer::Denied(refused.denial.why) {
+                if service.answer == Answer::Denied(refused.denial.reason) {
                     self.waiting.add(claim.turn(), refused.waits);
                 } else {
                     self.waiting.wake(id);

@@ -21,7 +21,7 @@
 
 use std::net::IpAddr;
 
-use ballast_provider::Family;
+use ballast_provider::{Family, Reason};
 
 use super::Allocator;
 use super::ledger::{Supply, index};
@@ -29,7 +29,7 @@ use super::waiting::Waits;
 use crate::claim::{Claim, Clash, FamilyPolicy};
 use crate::pool::Standing;
 use crate::range::address;
-use crate::verdict::{Denial, Marker, Why};
+use crate::verdict::{Denial, Marker};
 
 /// So many addresses of a share key are looked at for one that can be joined. Only
 /// where so many are full of conflicts does a Service get one of its own too early.
@@ -47,7 +47,7 @@ pub(super) struct Plan {
     pub(super) waits: Waits,
 }
 
-/// Why a claim gets nothing.
+/// Reason a claim gets nothing.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) denial: Denial,
@@ -64,7 +64,7 @@ struct Draft {
     need: Vec<Family>,
     /// Addresses that could move: the pool that has it but does not serve the Service.
     loose: Vec<(IpAddr, Option<usize>)>,
-    problem: Option<(Why, String)>,
+    problem: Option<(Reason, String)>,
     markers: Vec<Marker>,
     waits: Waits,
 }
@@ -81,17 +81,17 @@ impl Draft {
         self.takes.push(address);
     }
 
-    fn fail(&mut self, why: Why, message: String) {
-        self.problem.get_or_insert((why, message));
+    fn fail(&mut self, reason: Reason, message: String) {
+        self.problem.get_or_insert((reason, message));
     }
 
     fn refused(self, keeps: &[IpAddr]) -> Refused {
-        let (why, message) = self
+        let (reason, message) = self
             .problem
-            .unwrap_or_else(|| (Why::NoAddressAvailable, "no address is free".to_owned()));
+            .unwrap_or_else(|| (Reason::NoAddressAvailable, "no address is free".to_owned()));
         Refused {
             denial: Denial {
-                why,
+                reason,
                 message,
                 keeps: keeps.to_vec(),
             },
@@ -107,7 +107,7 @@ impl Allocator {
         let current = self.addresses(&claim.id);
         let mut draft = Draft::default();
         if let Some(fault) = claim.fault() {
-            draft.fail(Why::Invalid, fault);
+            draft.fail(Reason::Invalid, fault);
             return Err(Box::new(draft.refused(current)));
         }
         for family in claim.wanted() {
@@ -147,9 +147,9 @@ impl Allocator {
         if let Some(address) = requested.filter(|_| requested != present) {
             match self.admit(claim, address) {
                 Ok(()) => draft.take(address),
-                Err((why, message)) => {
-                    draft.fail(why, message);
-                    if matches!(why, Why::AddressInUse | Why::PortInUse) {
+                Err((reason, message)) => {
+                    draft.fail(reason, message);
+                    if matches!(reason, Reason::AddressInUse | Reason::PortInUse) {
                         draft.waits.addresses.insert(address);
                     }
                 }
@@ -168,9 +168,9 @@ impl Allocator {
                 return draft.need.push(family);
             }
             Some((other, clash)) => {
-                let (why, message) = describe(address, other, clash, "");
+                let (reason, message) = describe(address, other, clash, "");
                 draft.waits.addresses.insert(address);
-                return draft.fail(why, message);
+                return draft.fail(reason, message);
             }
             None => {}
         }
@@ -188,25 +188,25 @@ impl Allocator {
     }
 
     /// Whether the Service may have the address it asks for.
-    fn admit(&self, claim: &Claim, address: IpAddr) -> Result<(), (Why, String)> {
+    fn admit(&self, claim: &Claim, address: IpAddr) -> Result<(), (Reason, String)> {
         let Some(pool) = self.ledger.pool_of(address) else {
             let message = match self.in_conflict(address) {
                 Some(supply) => format!("{address} is in {}", not_serving(supply)),
                 None => format!("{address} is in no address pool"),
             };
-            return Err((Why::AddressOutsidePool, message));
+            return Err((Reason::AddressOutsidePool, message));
         };
         let supply = &self.ledger.pools[pool];
         let name = &supply.name;
         if let Some(asked) = claim.pool.as_ref().filter(|asked| ***asked != **name) {
             let message = format!("{address} is in pool {name:?}, but pool {asked:?} is requested");
-            return Err((Why::AddressOutsidePool, message));
+            return Err((Reason::AddressOutsidePool, message));
         }
         if !supply.pool.permits(claim) {
             let message = format!(
                 "{address} is in pool {name:?}, whose selectors, or those of the class, leave this Service out"
             );
-            return Err((Why::PoolNotPermitted, message));
+            return Err((Reason::PoolNotPermitted, message));
         }
         if let Some(slot) = self.ledger.slots.get(&address) {
             let clash = slot.clash(claim, supply.pool.share_across_namespaces);
@@ -216,14 +216,14 @@ impl Allocator {
         }
         if self.ledger.skipped.contains(&address) {
             return Err((
-                Why::AddressInUse,
+                Reason::AddressInUse,
                 format!("{address} is the address of a node"),
             ));
         }
         if self.ledger.is_held(address) {
             let holder = self.holder(address).unwrap_or("somebody else");
             let message = format!("{address} is in use by {holder}");
-            return Err((Why::AddressInUse, message));
+            return Err((Reason::AddressInUse, message));
         }
         Ok(())
     }
@@ -233,9 +233,9 @@ impl Allocator {
         let home = self.home(draft);
         let candidates = match self.candidates(claim, home) {
             Ok(candidates) => candidates,
-            Err((why, message)) => {
+            Err((reason, message)) => {
                 if draft.chosen == [None; 2] || claim.policy != FamilyPolicy::PreferDualStack {
-                    draft.fail(why, message);
+                    draft.fail(reason, message);
                 }
                 Vec::new()
             }
@@ -264,7 +264,7 @@ impl Allocator {
             draft.markers.extend(missing);
         } else {
             let message = self.exhausted(&candidates, draft.need[0]);
-            draft.fail(Why::NoAddressAvailable, message);
+            draft.fail(Reason::NoAddressAvailable, message);
         }
     }
 
@@ -306,22 +306,26 @@ impl Allocator {
     }
 
     /// The pools that may serve the Service, in the order in which they are asked.
-    fn candidates(&self, claim: &Claim, home: Option<usize>) -> Result<Vec<usize>, (Why, String)> {
+    fn candidates(
+        &self,
+        claim: &Claim,
+        home: Option<usize>,
+    ) -> Result<Vec<usize>, (Reason, String)> {
         let pools = &self.ledger.pools;
         if let Some(name) = &claim.pool {
             let Some(pool) = self.ledger.find(name) else {
                 return Err((
-                    Why::PoolNotFound,
+                    Reason::PoolNotFound,
                     format!("there is no address pool {name:?}"),
                 ));
             };
             let supply = &pools[pool];
             if !supply.serves() {
-                return Err((Why::PoolConflict, not_serving(supply)));
+                return Err((Reason::PoolConflict, not_serving(supply)));
             }
             if !supply.pool.permits(claim) {
                 let message = format!("the selectors of pool {name:?} do not let this Service in");
-                return Err((Why::PoolNotPermitted, message));
+                return Err((Reason::PoolNotPermitted, message));
             }
             return Ok(vec![pool]);
         }
@@ -337,7 +341,7 @@ impl Allocator {
             } else {
                 "no address pool serves this Service unasked: see autoAssign, the selectors and the conditions of the pools".to_owned()
             };
-            return Err((Why::NoPool, message));
+            return Err((Reason::NoPool, message));
         }
         Ok(candidates)
     }
@@ -432,26 +436,26 @@ fn not_serving(supply: &Supply) -> String {
     }
 }
 
-/// Why two Services cannot have one address.
-fn describe(address: IpAddr, other: &Claim, clash: Clash, pool: &str) -> (Why, String) {
+/// Reason two Services cannot have one address.
+fn describe(address: IpAddr, other: &Claim, clash: Clash, pool: &str) -> (Reason, String) {
     let id = &other.id;
     match clash {
         Clash::Key => (
-            Why::AddressInUse,
+            Reason::AddressInUse,
             format!("{address} belongs to Service {id}; to share it, both need the same share key"),
         ),
         Clash::Namespace => (
-            Why::AddressInUse,
+            Reason::AddressInUse,
             format!(
                 "{address} belongs to Service {id} of another namespace, and pool {pool:?} does not allow sharing across namespaces"
             ),
         ),
         Clash::Port(protocol, port) => (
-            Why::PortInUse,
+            Reason::PortInUse,
             format!("port {protocol}/{port} on {address} belongs to Service {id}"),
         ),
         Clash::Backend => (
-            Why::AddressInUse,
+            Reason::AddressInUse,
             format!(
                 "{address} is shared with Service {id}, whose traffic policy or endpoints differ: Cluster goes with Cluster, Local only with Local and the same selector"
             ),

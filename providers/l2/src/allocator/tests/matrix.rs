@@ -189,7 +189,7 @@ fn a_pool_that_is_full_is_not_left_by_who_asked_for_it() {
     };
     assert_eq!(allocator.ask(&in_one("a"), 1), "10.0.1.1");
     let denial = allocator.allocate(in_one("b"), at(1)).unwrap_err();
-    assert_eq!(denial.why, Why::NoAddressAvailable);
+    assert_eq!(denial.reason, Reason::NoAddressAvailable);
     assert!(denial.message.contains("exhausted: one"), "{denial}");
     // Who did not ask takes another.
     assert_eq!(allocator.ask(&claim("c", 0), 1), "10.0.0.0");
@@ -208,7 +208,7 @@ fn node_addresses_announced_ones_and_edges_are_not_given() {
     let mut refused = |name, address, needle: &str| {
         let claim = asking(claim(name, 0), &[address]);
         let denial = allocator.allocate(claim, at(1)).unwrap_err();
-        assert_eq!(denial.why, Why::AddressInUse);
+        assert_eq!(denial.reason, Reason::AddressInUse);
         assert!(denial.message.contains(needle), "{denial}");
     };
     refused("b", "10.0.0.1", "of a node");

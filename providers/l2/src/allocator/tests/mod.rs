@@ -11,7 +11,7 @@ mod waiting;
 
 use std::time::Duration;
 
-use ballast_provider::{Family, Protocol, ServiceId};
+use ballast_provider::{Family, Protocol, Reason, ServiceId};
 
 use super::*;
 use crate::claim::{Backend, FamilyPolicy};
@@ -126,7 +126,7 @@ pub(super) fn outcome(answer: &Result<Grant, Denial>) -> String {
             words.join(" ")
         }
         Err(denial) => {
-            let mut words = vec![format!("{:?}", denial.why)];
+            let mut words = vec![format!("{:?}", denial.reason)];
             words.extend(denial.keeps.iter().map(ToString::to_string));
             words.join(" ")
         }

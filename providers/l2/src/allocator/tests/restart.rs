@@ -59,7 +59,7 @@ fn the_younger_of_two_is_told_also_where_no_other_address_is_free() {
     let pools = vec![pool("a", 0, &["10.0.0.1"])];
     let mut allocator = restored(pools, vec![of("young", 2), of("old", 1)]);
     let denial = allocator.allocate(of("young", 2), at(1)).unwrap_err();
-    assert_eq!(denial.why, Why::NoAddressAvailable);
+    assert_eq!(denial.reason, Reason::NoAddressAvailable);
     let marker = Marker::Duplicate {
         address: ip("10.0.0.1"),
         other: id("old"),

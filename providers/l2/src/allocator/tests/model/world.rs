@@ -106,10 +106,10 @@ impl World {
             let told = self.allocator.plan(&self.desired[&id]);
             let now = match told {
                 Ok(plan) => Ok((plan.addresses, plan.markers)),
-                Err(refused) => Err(refused.denial.why),
+                Err(refused) => Err(refused.denial.reason),
             };
             let then = answer.map(|grant| (grant.addresses, grant.markers));
-            let then = then.map_err(|denial| denial.why);
+            let then = then.map_err(|denial| denial.reason);
             // With two families, what stands in the way of either may be named.
             let either = self.desired[&id].families.len() > 1;
             if !(either && now.is_err() && then.is_err()) {
@@ -452,12 +452,12 @@ impl World {
                     }
                 }
             }
-            Err(denial) if denial.why == Why::NoAddressAvailable => {
+            Err(denial) if denial.reason == Reason::NoAddressAvailable => {
                 let lacks = claim.wanted().iter().any(|family| !available(*family));
                 assert!(lacks, "{id} waits for what is free: {denial}");
             }
             Err(denial) => {
-                let asked = matches!(denial.why, Why::AddressInUse | Why::PortInUse);
+                let asked = matches!(denial.reason, Reason::AddressInUse | Reason::PortInUse);
                 let free = claim.requested.iter().all(|a| self.is_free(*a));
                 assert!(
                     !asked || !free || !denial.keeps.is_empty(),
