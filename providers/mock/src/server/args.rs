@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::nic::InterfaceChoice;
 use crate::address::AddressRange;
 use crate::plane::PlaneOptions;
 
@@ -23,16 +24,22 @@ pub struct ServerArgs {
 
     /// Addresses to give to load balancers: a CIDR, first-last or one address, IPv4 or
     /// IPv6; repeatable (in the environment: separated by commas). Without an IPv6
-    /// range there are no IPv6 load balancers. Example:
+    /// range there are no IPv6 load balancers. Without this: 127.77.0.0/16, or with
+    /// --interface the top of its subnets, at most 254 addresses of each family. Example:
     /// --addresses 172.18.255.200-172.18.255.250 --addresses fd00:18::/120
     #[arg(
         long,
         env = "BALLAST_MOCK_ADDRESSES",
         value_name = "RANGE",
-        value_delimiter = ',',
-        default_value = "127.77.0.0/16"
+        value_delimiter = ','
     )]
     pub addresses: Vec<AddressRange>,
+
+    /// Puts the addresses on this network interface, such as eth0, so that its neighbours
+    /// reach them; auto takes that of the default route. An address that another host has
+    /// is left alone. Needs CAP_NET_ADMIN and CAP_NET_RAW
+    #[arg(long, env = "BALLAST_MOCK_INTERFACE", value_name = "NAME")]
+    pub interface: Option<InterfaceChoice>,
 
     /// File with the bearer token that mutating calls must carry, such as
     /// /etc/ballast/token; without one everybody who reaches the API may change it
@@ -125,8 +132,10 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// Where the state is.
     pub state_dir: PathBuf,
-    /// Addresses for load balancers.
+    /// Addresses for load balancers; none is the default of the flag.
     pub addresses: Vec<AddressRange>,
+    /// Where they are to be put; nowhere if they are reachable as they are.
+    pub interface: Option<InterfaceChoice>,
     /// What mutating calls must carry.
     pub token: Option<String>,
     /// From creation to active.
@@ -180,6 +189,7 @@ impl ServerArgs {
             listen,
             state_dir,
             addresses,
+            interface,
             token_file,
             provisioning_latency,
             deletion_latency,
@@ -208,6 +218,7 @@ impl ServerArgs {
             listen,
             state_dir,
             addresses,
+            interface,
             token: token_file.map(read_token).transpose()?,
             provisioning_latency: provisioning_latency.0,
             deletion_latency: deletion_latency.0,
@@ -243,7 +254,8 @@ impl ServerOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8111)),
             state_dir: state_dir.into(),
-            addresses: "127.77.0.0/16".parse().into_iter().collect(),
+            addresses: Vec::new(),
+            interface: None,
             token: None,
             provisioning_latency: Duration::ZERO,
             deletion_latency: Duration::ZERO,

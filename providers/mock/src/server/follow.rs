@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::Host;
 use super::cloud::{self, Cloud};
 use super::lifecycle::Phase;
 use super::writer::Writer;
-use crate::plane::{Config, Plane};
+use crate::plane::Config;
 
 /// Pause after the state could not be written.
 const RETRY: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_hours(1);
 
 /// Brings the data plane to the state as it is, without waiting for anything.
-pub(super) async fn begin(writer: &Writer, plane: &Plane) -> u64 {
+pub(super) async fn begin(writer: &Writer, host: &Host) -> u64 {
     let (seq, names, sets) = {
         let cloud = writer.read();
         let names: Vec<String> = cloud.names().cloned().collect();
@@ -36,10 +37,18 @@ pub(super) async fn begin(writer: &Writer, plane: &Plane) -> u64 {
         (cloud.position().seq, names, sets)
     };
     for (name, targets) in sets {
-        plane.set_targets(&name, targets);
+        host.plane.set_targets(&name, targets);
+    }
+    if let Some(nic) = &host.nic {
+        // All at once: to ask for one takes a while. Who has one is found out again, and
+        // said, when its ports are to be opened.
+        let wanted = writer.read().held();
+        nic.keep(&wanted).await;
+        let claims = wanted.into_iter().map(|ip| nic.claim(ip));
+        stream::iter(claims).buffer_unordered(CLAIMS).for_each(async |_| {}).await;
     }
     for name in names {
-        apply(writer, plane, &name).await;
+        apply(writer, host, &name).await;
     }
     seq
 }
@@ -47,7 +56,7 @@ pub(super) async fn begin(writer: &Writer, plane: &Plane) -> u64 {
 /// Runs until shutdown.
 pub(super) async fn run(
     writer: Writer,
-    plane: Plane,
+    host: Host,
     applied: watch::Sender<u64>,
     shutdown: CancellationToken,
 ) {
@@ -57,19 +66,23 @@ pub(super) async fn run(
     loop {
         latest.borrow_and_update();
         let done = *applied.borrow();
-        let (seq, names) = pending(&writer.read(), &plane, done);
+        let (seq, names) = pending(&writer.read(), &host, done);
         for name in names {
-            apply(&writer, &plane, &name).await;
+            apply(&writer, &host, &name).await;
+        }
+        if let Some(nic) = &host.nic {
+            let wanted = writer.read().held();
+            nic.keep(&wanted).await;
         }
         applied.send_replace(seq);
-        retry = (!plane.failed().is_empty())
-            .then(|| retry.unwrap_or_else(|| Instant::now() + plane.bind_retry()));
+        retry = (!host.plane.failed().is_empty())
+            .then(|| retry.unwrap_or_else(|| Instant::now() + host.plane.bind_retry()));
         let wake = wake_at(&writer, retry);
         tokio::select! {
             () = shutdown.cancelled() => return,
             changed = latest.changed() => if changed.is_err() { return },
             () = sleep_until(wake) => {
-                on_time(&writer, &plane).await;
+                on_time(&writer, &host).await;
                 retry = None;
             }
         }
@@ -77,13 +90,13 @@ pub(super) async fn run(
 }
 
 /// What the clock brings: phases that end, and ports that may be free by now.
-async fn on_time(writer: &Writer, plane: &Plane) {
+async fn on_time(writer: &Writer, host: &Host) {
     let ticked = writer.change(|cloud, now| Ok((cloud.tick(now), ()))).await;
     if ticked.is_err() {
         tokio::time::sleep(RETRY).await;
     }
-    for name in plane.failed() {
-        apply(writer, plane, &name).await;
+    for name in host.plane.failed() {
+        apply(writer, host, &name).await;
     }
 }
 
@@ -97,15 +110,15 @@ fn wake_at(writer: &Writer, retry: Option<Instant>) -> Instant {
 }
 
 /// Load balancers that changed after `done`; all of them if that is too long ago.
-fn pending(cloud: &Cloud, plane: &Plane, done: u64) -> (u64, BTreeSet<String>) {
+fn pending(cloud: &Cloud, host: &Host, done: u64) -> (u64, BTreeSet<String>) {
     let names = match cloud.changes_since(done, usize::MAX) {
         Some(changes) => changes.into_iter().map(|change| change.name).collect(),
-        None => cloud.names().cloned().chain(plane.names()).collect(),
+        None => cloud.names().cloned().chain(host.plane.names()).collect(),
     };
     (cloud.position().seq, names)
 }
 
-async fn apply(writer: &Writer, plane: &Plane, name: &str) {
+async fn apply(writer: &Writer, host: &Host, name: &str) {
     let config = {
         let cloud = writer.read();
         let record = cloud.record(name);

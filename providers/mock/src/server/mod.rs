@@ -12,6 +12,7 @@ mod follow;
 mod guard;
 mod http;
 mod lifecycle;
+mod nic;
 mod record;
 mod store;
 mod validate;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::args::{ArgsError, ServerArgs, ServerOptions, Span};
+pub use self::nic::{InterfaceChoice, NicError};
 pub use self::store::StoreError;
 pub use crate::plane::PlaneOptions;
 
@@ -33,8 +35,10 @@ use self::calls::CallLog;
 use self::cloud::{Cloud, Rules};
 use self::guard::{Guard, Limiter};
 use self::http::App;
+use self::nic::Nic;
 use self::store::Store;
 use self::writer::Writer;
+use crate::address::AddressRange;
 use crate::plane::Plane;
 
 /// How long open calls may take to end after the shutdown began.
@@ -63,6 +67,9 @@ pub enum ServerError {
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The interface for the addresses.
+    #[error(transparent)]
+    Nic(#[from] NicError),
     /// The system gave no thread, or the API's socket failed.
     #[error("the mock cloud cannot go on")]
     System(#[from] std::io::Error),
@@ -71,6 +78,24 @@ pub enum ServerError {
 /// Runs the server until the token is cancelled, then ends open calls and connections.
 pub async fn run(options: ServerOptions, shutdown: CancellationToken) -> Result<(), ServerError> {
     Server::start(options, shutdown).await?.serve().await
+}
+
+/// Where the load balancers of the state become real.
+#[derive(Clone)]
+pub(crate) struct Host {
+    /// Sockets.
+    plane: Plane,
+    /// Addresses, where they have to be put somewhere.
+    nic: Option<Arc<Nic>>,
+}
+
+/// The ranges that were given, or those that go without saying.
+fn ranges(given: Vec<AddressRange>, nic: Option<&Nic>) -> Result<Vec<AddressRange>, NicError> {
+    match nic {
+        _ if !given.is_empty() => Ok(given),
+        Some(nic) => nic.ranges(),
+        None => Ok("127.77.0.0/16".parse().into_iter().collect()),
+    }
 }
 
 // === impl Server ===
@@ -89,8 +114,12 @@ impl Server {
         let directory = options.state_dir.clone();
         let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
         let (store, stored) = opened.map_err(std::io::Error::other)??;
+        let nic = match &options.interface {
+            Some(choice) => Some(Arc::new(Nic::open(choice).await?)),
+            None => None,
+        };
         let rules = Rules {
-            ranges: options.addresses,
+            ranges: ranges(options.addresses, nic.as_deref())?,
             max_load_balancers: options.max_load_balancers,
             max_listeners: options.max_listeners,
             provisioning_latency: options.provisioning_latency,
@@ -98,11 +127,12 @@ impl Server {
         };
         let writer = Writer::start(store, Cloud::new(rules, stored))?;
         let plane = Plane::start(options.plane, shutdown.clone());
-        let seq = follow::begin(&writer, &plane).await;
+        let host = Host { plane, nic };
+        let seq = follow::begin(&writer, &host).await;
         let (applied, follower) = watch::channel(seq);
         let app = Arc::new(App {
             writer,
-            plane,
+            host,
             applied: follower,
             calls: Mutex::new(CallLog::default()),
             guard: Guard::new(options.token.as_deref()),
@@ -136,10 +166,11 @@ impl Server {
         }
         let follower = tokio::spawn(follow::run(
             app.writer.clone(),
-            app.plane.clone(),
+            app.host.clone(),
             applied,
             shutdown.clone(),
         ));
+        let nic = app.host.nic.clone();
         let signal = shutdown.clone();
         let served = axum::serve(listener, http::router(app))
             .with_graceful_shutdown(async move { signal.cancelled().await })
@@ -159,6 +190,9 @@ impl Server {
         shutdown.cancel();
         if follower.await.is_err() {
             tracing::error!("the follower of the state has ended badly");
+        }
+        if let Some(nic) = nic {
+            nic.clear().await;
         }
         Ok(result?)
     }

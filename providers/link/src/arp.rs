@@ -1,0 +1,204 @@
+//! ARP for IPv4 over Ethernet (RFC 826), and what address conflict detection makes of it
+//! (RFC 5227). Pure: bytes in, values out.
+
+use std::net::Ipv4Addr;
+
+use crate::Mac;
+
+/// Bytes of an ARP packet of IPv4 over Ethernet, without the Ethernet header.
+pub const LENGTH: usize = 28;
+
+/// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
+const HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Who has the target address?
+    Request,
+    /// The sender has the sender address.
+    Reply,
+}
+
+/// An ARP packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Question or answer.
+    pub operation: Operation,
+    /// Who sends it.
+    pub sender_mac: Mac,
+    /// Which address the sender has; unspecified in a probe.
+    pub sender: Ipv4Addr,
+    /// Whom an answer is for.
+    pub target_mac: Mac,
+    /// Whose address is asked for.
+    pub target: Ipv4Addr,
+}
+
+// === impl Packet ===
+
+impl Packet {
+    /// Asks whether anybody has `address` without saying that we do (RFC 5227 §1.1).
+    pub const fn probe(mac: Mac, address: Ipv4Addr) -> Self {
+        Self {
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender: Ipv4Addr::UNSPECIFIED,
+            target_mac: Mac::UNKNOWN,
+            target: address,
+        }
+    }
+
+    /// Tells everybody that `mac` has `address` (RFC 5227 §1.1, RFC 5944 §4.6).
+    pub const fn announcement(mac: Mac, address: Ipv4Addr) -> Self {
+        Self {
+            operation: Operation::Request,
+            sender_mac: mac,
+            sender: address,
+            target_mac: Mac::UNKNOWN,
+            target: address,
+        }
+    }
+
+    /// Whether this shows that somebody but `mac` uses `address`, or is about to
+    /// (RFC 5227 §2.1.1).
+    pub fn conflicts(&self, mac: Mac, address: Ipv4Addr) -> bool {
+        let uses = self.sender == address;
+        let probes = self.operation == Operation::Request
+            && self.sender.is_unspecified()
+            && self.target == address;
+        self.sender_mac != mac && (uses || probes)
+    }
+
+    /// The packet as it is sent.
+    pub fn encode(&self) -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
+        bytes[..6].copy_from_slice(&HEAD);
+        bytes[7] = match self.operation {
+            Operation::Request => 1,
+            Operation::Reply => 2,
+        };
+        bytes[8..14].copy_from_slice(&self.sender_mac.0);
+        bytes[14..18].copy_from_slice(&self.sender.octets());
+        bytes[18..24].copy_from_slice(&self.target_mac.0);
+        bytes[24..28].copy_from_slice(&self.target.octets());
+        bytes
+    }
+
+    /// Reads a packet; `None` if it is not ARP for IPv4 over Ethernet. Padding after it is
+    /// ignored: Ethernet frames have at least 60 bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; LENGTH] = bytes.first_chunk()?;
+        if bytes[..6] != HEAD {
+            return None;
+        }
+        let operation = match (bytes[6], bytes[7]) {
+            (0, 1) => Operation::Request,
+            (0, 2) => Operation::Reply,
+            _ => return None,
+        };
+        let mac = |from: usize| Some(Mac(*bytes.get(from..)?.first_chunk()?));
+        let address = |from: usize| {
+            let octets: [u8; 4] = *bytes.get(from..)?.first_chunk()?;
+            Some(Ipv4Addr::from(octets))
+        };
+        Some(Self {
+            operation,
+            sender_mac: mac(8)?,
+            sender: address(14)?,
+            target_mac: mac(18)?,
+            target: address(24)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WE: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+    const IP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
+    fn packet() -> impl Strategy<Value = Packet> {
+        let operation = prop_oneof![Just(Operation::Request), Just(Operation::Reply)];
+        let parts = (operation, any::<[u8; 6]>(), any::<[u8; 6]>());
+        (parts, any::<Ipv4Addr>(), any::<Ipv4Addr>()).prop_map(
+            |((operation, sender_mac, target_mac), sender, target)| Packet {
+                operation,
+                sender_mac: Mac(sender_mac),
+                sender,
+                target_mac: Mac(target_mac),
+                target,
+            },
+        )
+    }
+
+    #[test]
+    fn a_probe_on_the_wire() {
+        let wire = Packet::probe(WE, IP).encode();
+        let expected = [
+            0, 1, 8, 0, 6, 4, 0, 1, // Ethernet, IPv4, lengths, request
+            2, 0, 0, 0, 0, 1, 0, 0, 0, 0, // from us, without an address
+            0, 0, 0, 0, 0, 0, 192, 0, 2, 7,
+        ];
+        assert_eq!(wire, expected);
+    }
+
+    #[test]
+    fn who_stands_in_the_way() {
+        let packet = |operation, sender_mac, sender, target| Packet {
+            operation,
+            sender_mac,
+            sender,
+            target_mac: Mac::UNKNOWN,
+            target,
+        };
+        let (request, reply) = (Operation::Request, Operation::Reply);
+        let (none, else_) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(192, 0, 2, 8));
+        for (said, conflicts) in [
+            (packet(reply, OTHER, IP, none), true),
+            (packet(request, OTHER, IP, IP), true),
+            (packet(request, OTHER, IP, else_), true),
+            (packet(request, OTHER, none, IP), true),
+            // Somebody asks for it and has another address: that is no conflict.
+            (packet(request, OTHER, else_, IP), false),
+            (packet(request, OTHER, none, else_), false),
+            (packet(reply, OTHER, else_, IP), false),
+            // Our own words come back.
+            (Packet::probe(WE, IP), false),
+            (Packet::announcement(WE, IP), false),
+        ] {
+            assert_eq!(said.conflicts(WE, IP), conflicts, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_arp_for_ipv4_is_nothing() {
+        let good = Packet::announcement(WE, IP).encode();
+        assert_eq!(Packet::decode(&good[..27]), None);
+        for (at, odd) in [(1, 6), (2, 0x86), (4, 8), (5, 16), (6, 1), (7, 0), (7, 3)] {
+            let mut bytes = good;
+            bytes[at] = odd;
+            assert_eq!(Packet::decode(&bytes), None, "byte {at} is {odd}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_read(packet in packet(), padding in 0..40usize) {
+            let mut wire = packet.encode().to_vec();
+            wire.resize(LENGTH + padding, 0);
+            prop_assert_eq!(Packet::decode(&wire), Some(packet));
+        }
+
+        #[test]
+        fn anything_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(packet) = Packet::decode(&bytes) {
+                prop_assert_eq!(&packet.encode()[..], &bytes[..LENGTH]);
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Interfaces and their addresses, by netlink (rtnetlink(7)).
+
+use std::io;
+use std::net::IpAddr;
+
+use futures::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope,
+};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::{Handle, RouteMessageBuilder};
+use tokio::task::JoinHandle;
+
+use crate::Mac;
+
+/// How addresses of ours are told from all others: the kernel keeps the number with the
+/// address (`IFA_PROTO`, Linux 5.18). Below 5 are the kernel's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(pub u8);
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// `eth0`
+    pub name: String,
+    /// Its own; unknown on what is no Ethernet.
+    pub mac: Mac,
+    /// Switched on, and its cable leads somewhere.
+    pub up: bool,
+    /// It is `lo`.
+    pub loopback: bool,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Of which interface.
+    pub interface: u32,
+    /// With the length of its network's prefix.
+    pub net: IpNet,
+    /// Whose it is, if it says so.
+    pub mark: Option<Mark>,
+    /// IPv6: not yet known to be free on the segment.
+    pub tentative: bool,
+    /// IPv6: somebody else on the segment has it; it is not used.
+    pub duplicate: bool,
+    /// Reachable by others: neither of this host nor of this link alone.
+    pub global: bool,
+}
+
+/// What netlink said no to.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No connection to the kernel.
+    #[error("no netlink socket")]
+    Connect(#[source] io::Error),
+    /// The right is missing.
+    #[error("not allowed to change the addresses of interfaces: CAP_NET_ADMIN is missing")]
+    NotPermitted,
+    /// Everything else.
+    #[error("the kernel refuses: {0}")]
+    Refused(#[source] rtnetlink::Error),
+}
+
+/// A conversation with the kernel, in the network namespace in which it was begun. Ends
+/// when dropped.
+#[derive(Debug)]
+pub struct Links {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+// === impl Links ===
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Links {
+    /// Begins the conversation; needs a Tokio runtime.
+    pub fn connect() -> Result<Self, LinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Connect)?;
+        Ok(Self {
+            handle,
+            connection: tokio::spawn(connection),
+        })
+    }
+
+    /// All interfaces.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>, LinkError> {
+        let links = self.handle.link().get().execute();
+        Ok(links
+            .map_ok(|message| interface(&message))
+            .try_collect()
+            .await?)
+    }
+
+    /// All addresses of all interfaces.
+    pub async fn addresses(&self) -> Result<Vec<Address>, LinkError> {
+        let addresses = self.handle.address().get().execute();
+        let all: Vec<_> = addresses
+            .map_ok(|message| address(&message))
+            .try_collect()
+            .await?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    /// The interface by which the host reaches the rest of the world: that of the default
+    /// route with the lowest metric, IPv4 first.
+    pub async fn default_interface(&self) -> Result<Option<u32>, LinkError> {
+        let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+        let v6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
+        for query in [v4, v6] {
+            let routes = self.handle.route().get(query).execute();
+            let routes: Vec<RouteMessage> = routes.try_collect().await?;
+            let best = routes.iter().filter_map(default_route).min();
+            if let Some((_, index)) = best {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives an interface an address, as a host address without a route of its own, with
+    /// our mark. Nothing happens if it has it already. An IPv6 address is `tentative`
+    /// afterwards, until the kernel has asked the segment for it.
+    pub async fn add(&self, interface: u32, ip: IpAddr, mark: Mark) -> Result<(), LinkError> {
+        let mut request = self.handle.address().add(interface, ip, host_prefix(ip));
+        let attributes = &mut request.message_mut().attributes;
+        attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
+        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(mark.0)));
+        match request.execute().await {
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Takes an address away. Nothing happens if it is not there.
+    pub async fn remove(&self, interface: u32, ip: IpAddr) -> Result<(), LinkError> {
+        let mut message = AddressMessage::default();
+        message.header.family = match ip {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.prefix_len = host_prefix(ip);
+        message.header.index = interface;
+        message.attributes.push(AddressAttribute::Local(ip));
+        match self.handle.address().del(message).execute().await {
+            Err(error) if errno(&error) == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+const fn host_prefix(ip: IpAddr) -> u8 {
+    match ip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+/// The error of the kernel, as a positive number.
+fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.code.map(|code| code.get().abs()),
+        _ => None,
+    }
+}
+
+fn interface(message: &LinkMessage) -> Interface {
+    let mut interface = Interface {
+        index: message.header.index,
+        name: String::new(),
+        mac: Mac::UNKNOWN,
+        up: message
+            .header
+            .flags
+            .contains(LinkFlags::LowerUp | LinkFlags::Up),
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => interface.name.clone_from(name),
+            LinkAttribute::Address(bytes) => {
+                interface.mac = bytes.as_slice().try_into().map_or(Mac::UNKNOWN, Mac);
+            }
+            _ => {}
+        }
+    }
+    interface
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    let (mut local, mut peer, mut mark) = (None, None, None);
+    let mut flags = AddressFlags::empty();
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => peer = Some(*ip),
+            AddressAttribute::Flags(all) => flags = *all,
+            AddressAttribute::Protocol(protocol) => mark = Some(Mark((*protocol).into())),
+            _ => {}
+        }
+    }
+    // IPv6 has `IFA_LOCAL` only on links between two.
+    let ip = local.or(peer)?;
+    Some(Address {
+        interface: message.header.index,
+        net: IpNet::new(ip, message.header.prefix_len).ok()?,
+        mark,
+        tentative: flags.contains(AddressFlags::Tentative),
+        duplicate: flags.contains(AddressFlags::Dadfailed),
+        global: message.header.scope == AddressScope::Universe,
+    })
+}
+
+/// Metric and interface of a default route.
+fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
+    if route.header.destination_prefix_length != 0 {
+        return None;
+    }
+    let (mut metric, mut index) = (0, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(oif) => index = Some(*oif),
+            _ => {}
+        }
+    }
+    Some((metric, index?))
+}
+
+// === impl LinkError ===
+
+impl From<rtnetlink::Error> for LinkError {
+    fn from(error: rtnetlink::Error) -> Self {
+        match errno(&error) {
+            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
+            _ => Self::Refused(error),
+        }
+    }
+}

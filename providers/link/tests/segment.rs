@@ -1,0 +1,297 @@
+//! Two hosts on one segment, each in a network namespace of its own that nothing leads out
+//! of: addresses, probes and announcements on a real wire. Needs root.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use ballast_link::arp::{Operation, Packet};
+use ballast_link::probe::{Timing, probe};
+use ballast_link::{Interface, Links, Mac, Mark, PacketSocket, announce};
+use futures::TryStreamExt;
+use nix::sched::{CloneFlags, setns, unshare};
+use rtnetlink::{LinkUnspec, LinkVeth};
+use socket2::{Domain, Protocol, Socket, Type};
+
+const OURS: Mark = Mark(77);
+/// Longer than anything takes.
+const LONG: Duration = Duration::from_secs(10);
+const PATIENT: Timing = Timing {
+    probes: 3,
+    interval: Duration::from_millis(100),
+};
+
+/// One side of the cable.
+struct Host {
+    namespace: File,
+}
+
+/// A thread on one host, with a runtime of its own: sockets and netlink stay there.
+fn on<T: Send>(host: &Host, work: impl AsyncFnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            setns(&host.namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            runtime().block_on(work())
+        });
+        thread.join().unwrap()
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A namespace that lives as long as its file is open.
+fn namespace() -> Host {
+    std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let namespace = File::open("/proc/thread-self/ns/net").unwrap();
+        Host { namespace }
+    })
+    .join()
+    .unwrap()
+}
+
+/// Two hosts, `eth0` to `eth0`.
+fn segment() -> (Host, Host) {
+    let (one, two) = (namespace(), namespace());
+    let other = two.namespace.as_raw_fd();
+    on(&one, async || {
+        let handle = netlink();
+        let veth = LinkVeth::new("eth0", "peer").build();
+        handle.link().add(veth).execute().await.unwrap();
+        let peer = LinkUnspec::new_with_index(index_of(&handle, "peer").await);
+        let peer = peer.name("eth0").setns_by_fd(other).build();
+        handle.link().set(peer).execute().await.unwrap();
+        switch_on(&handle).await;
+    });
+    on(&two, async || switch_on(&netlink()).await);
+    (one, two)
+}
+
+fn netlink() -> rtnetlink::Handle {
+    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    handle
+}
+
+async fn index_of(handle: &rtnetlink::Handle, name: &str) -> u32 {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    links.try_next().await.unwrap().unwrap().header.index
+}
+
+async fn switch_on(handle: &rtnetlink::Handle) {
+    let up = LinkUnspec::new_with_index(index_of(handle, "eth0").await).up();
+    handle.link().set(up.build()).execute().await.unwrap();
+}
+
+async fn eth0(links: &Links) -> Interface {
+    loop {
+        let all = links.interfaces().await.unwrap();
+        let eth0 = all.into_iter().find(|it| it.name == "eth0").unwrap();
+        if eth0.up {
+            return eth0;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn addresses(links: &Links, mark: Option<Mark>) -> Vec<IpAddr> {
+    let all = links.addresses().await.unwrap();
+    let mut ips: Vec<IpAddr> = all
+        .iter()
+        .filter(|address| address.mark == mark)
+        .map(|address| address.net.addr())
+        .collect();
+    ips.sort();
+    ips
+}
+
+#[test]
+fn addresses_bear_our_mark_and_come_and_go() {
+    let (host, _other) = segment();
+    on(&host, async || {
+        let links = Links::connect().unwrap();
+        let eth0 = eth0(&links).await;
+        assert!(eth0.mac != Mac::UNKNOWN && !eth0.loopback, "{eth0:?}");
+        let node: IpAddr = "192.0.2.1".parse().unwrap();
+        let add = netlink().address().add(eth0.index, node, 24);
+        add.execute().await.unwrap();
+        let ours: [IpAddr; 2] = [
+            "192.0.2.200".parse().unwrap(),
+            "2001:db8::200".parse().unwrap(),
+        ];
+        for ip in ours {
+            links.add(eth0.index, ip, OURS).await.unwrap();
+            links.add(eth0.index, ip, OURS).await.unwrap();
+        }
+        assert_eq!(addresses(&links, Some(OURS)).await, ours);
+        assert!(addresses(&links, None).await.contains(&node));
+        for ip in ours {
+            links.remove(eth0.index, ip).await.unwrap();
+            links.remove(eth0.index, ip).await.unwrap();
+        }
+        assert_eq!(addresses(&links, Some(OURS)).await, [] as [IpAddr; 0]);
+        assert!(addresses(&links, None).await.contains(&node));
+    });
+}
+
+#[test]
+fn the_default_route_names_the_interface() {
+    let (host, _other) = segment();
+    on(&host, async || {
+        let links = Links::connect().unwrap();
+        let eth0 = eth0(&links).await;
+        assert_eq!(links.default_interface().await.unwrap(), None);
+        let handle = netlink();
+        let node = "192.0.2.1".parse().unwrap();
+        handle
+            .address()
+            .add(eth0.index, node, 24)
+            .execute()
+            .await
+            .unwrap();
+        let gateway = Ipv4Addr::new(192, 0, 2, 2);
+        let route = rtnetlink::RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway);
+        handle.route().add(route.build()).execute().await.unwrap();
+        let found = links.default_interface().await.unwrap();
+        assert_eq!(found, Some(eth0.index));
+    });
+}
+
+#[test]
+fn a_probe_finds_who_has_an_address_and_nobody_where_nobody_has() {
+    let (one, two) = segment();
+    let taken = Ipv4Addr::new(192, 0, 2, 9);
+    let mac = on(&two, async || {
+        let links = Links::connect().unwrap();
+        let eth0 = eth0(&links).await;
+        links.add(eth0.index, taken.into(), OURS).await.unwrap();
+        eth0.mac
+    });
+    on(&one, async || {
+        let eth0 = eth0(&Links::connect().unwrap()).await;
+        assert_eq!(probe(&eth0, taken, PATIENT).await.unwrap(), Some(mac));
+        let free = Ipv4Addr::new(192, 0, 2, 10);
+        assert_eq!(probe(&eth0, free, PATIENT).await.unwrap(), None);
+    });
+}
+
+#[test]
+fn the_kernel_finds_an_ipv6_address_that_somebody_has() {
+    let (one, two) = segment();
+    let taken: IpAddr = "2001:db8::9".parse().unwrap();
+    let settles = async |links: &Links| loop {
+        let all = links.addresses().await.unwrap();
+        let it = all.into_iter().find(|it| it.net.addr() == taken).unwrap();
+        if !it.tentative || it.duplicate {
+            return it.duplicate;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    for (host, duplicate) in [(&two, false), (&one, true)] {
+        on(host, async || {
+            let links = Links::connect().unwrap();
+            let eth0 = eth0(&links).await;
+            links.add(eth0.index, taken, OURS).await.unwrap();
+            assert_eq!(settles(&links).await, duplicate);
+        });
+    }
+}
+
+/// Waits until the kernel has found out that nobody else has an IPv6 address.
+async fn usable(links: &Links, ip: IpAddr) {
+    loop {
+        let all = links.addresses().await.unwrap();
+        let it = all.into_iter().find(|it| it.net.addr() == ip).unwrap();
+        assert!(!it.duplicate);
+        if !it.tentative {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What `listen` returns on the second host, which begins to hear before the first host
+/// announces an address that it has; and the first host's station.
+fn announced<S: Send, T: Send>(
+    ip: IpAddr,
+    open: impl AsyncFnOnce(Interface) -> S + Send,
+    hear: impl AsyncFnOnce(S) -> T + Send,
+) -> (Mac, T) {
+    let (one, two) = segment();
+    let (ready, listening) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let two = &two;
+        let heard = scope.spawn(move || {
+            on(two, async move || {
+                let eth0 = eth0(&Links::connect().unwrap()).await;
+                let socket = open(eth0).await;
+                ready.send(()).unwrap();
+                hear(socket).await
+            })
+        });
+        listening.recv().unwrap();
+        let mac = on(&one, async || {
+            let links = Links::connect().unwrap();
+            let eth0 = eth0(&links).await;
+            links.add(eth0.index, ip, OURS).await.unwrap();
+            usable(&links, ip).await;
+            announce::announce(&eth0, ip).await.unwrap();
+            eth0.mac
+        });
+        (mac, heard.join().unwrap())
+    })
+}
+
+#[test]
+fn an_ipv4_address_is_announced_to_all() {
+    let ip = Ipv4Addr::new(192, 0, 2, 9);
+    let open = async |eth0: Interface| PacketSocket::arp(eth0.index).unwrap();
+    let hear = async |socket: PacketSocket| {
+        let heard = tokio::time::timeout(LONG, socket.receive()).await;
+        Packet::decode(&heard.unwrap().unwrap()).unwrap()
+    };
+    let (mac, heard) = announced(ip.into(), open, hear);
+    assert_eq!(heard, Packet::announcement(mac, ip));
+    assert_eq!(heard.operation, Operation::Request);
+}
+
+#[test]
+fn an_ipv6_address_is_announced_to_all() {
+    let ip: Ipv6Addr = "2001:db8::9".parse().unwrap();
+    let open = async |_| {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        socket
+    };
+    let hear = async |mut socket: Socket| {
+        let mut buffer = [0; 128];
+        // The kernel speaks too, of its own addresses.
+        for _ in 0..100 {
+            let length = socket.read(&mut buffer).unwrap();
+            if buffer[0] == 136 && buffer[8..24] == ip.octets() {
+                return buffer[4..length].to_vec();
+            }
+        }
+        panic!("not among 100 messages");
+    };
+    let (mac, heard) = announced(ip.into(), open, hear);
+    // Flag Override, then the address, then an option of 8 bytes: the station.
+    let mut expected = vec![0x20, 0, 0, 0];
+    expected.extend(ip.octets());
+    expected.extend([2, 1]);
+    expected.extend(mac.0);
+    assert_eq!(heard, expected);
+}
