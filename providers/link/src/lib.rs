@@ -17,6 +17,8 @@ pub mod arp;
 mod links;
 pub mod probe;
 mod socket;
+#[cfg(feature = "testbed")]
+pub mod testbed;
 
 pub use links::{Address, Interface, LinkError, Links, Mark};
 pub use socket::PacketSocket;

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
@@ -17,7 +18,9 @@ use tokio::task::JoinHandle;
 use crate::Mac;
 
 /// How addresses of ours are told from all others: the kernel keeps the number with the
-/// address (`IFA_PROTO`, Linux 5.18). Below 5 are the kernel's own.
+/// address (`IFA_PROTO`, Linux 5.18). Below 5 are the kernel's own. Older kernels forget it,
+/// so the address bears [`Mark::priority`] as well (`IFA_RT_PRIORITY`, Linux 4.18), which
+/// means nothing where an address brings no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(pub u8);
 
@@ -47,7 +50,8 @@ pub struct Address {
     pub mark: Option<Mark>,
     /// IPv6: not yet known to be free on the segment.
     pub tentative: bool,
-    /// IPv6: somebody else on the segment has it; it is not used.
+    /// IPv6: somebody else on the segment has it; it is not used. One with a lifetime does
+    /// not stay to say so: the kernel removes it.
     pub duplicate: bool,
     /// Reachable by others: neither of this host nor of this link alone.
     pub global: bool,
@@ -73,6 +77,22 @@ pub enum LinkError {
 pub struct Links {
     handle: Handle,
     connection: JoinHandle<()>,
+}
+
+// === impl Mark ===
+
+impl Mark {
+    /// The same as a route priority: "bal" and the number.
+    pub const fn priority(self) -> u32 {
+        u32::from_be_bytes([b'b', b'a', b'l', self.0])
+    }
+
+    fn of(priority: u32) -> Option<Self> {
+        match priority.to_be_bytes() {
+            [b'b', b'a', b'l', number] => Some(Self(number)),
+            _ => None,
+        }
+    }
 }
 
 // === impl Links ===
@@ -128,18 +148,25 @@ impl Links {
         Ok(None)
     }
 
-    /// Gives an interface an address, as a host address without a route of its own, with
-    /// our mark. Nothing happens if it has it already. An IPv6 address is `tentative`
-    /// afterwards, until the kernel has asked the segment for it.
-    pub async fn add(&self, interface: u32, ip: IpAddr, mark: Mark) -> Result<(), LinkError> {
-        let mut request = self.handle.address().add(interface, ip, host_prefix(ip));
+    /// Gives an interface an address for a lifetime, in whole seconds, or prolongs it: a
+    /// host address without a route of its own, with our mark. The kernel removes it when
+    /// nobody prolongs it, so a process that dies for good leaves nothing behind. An IPv6
+    /// address is `tentative` at first, until the kernel has asked the segment for it.
+    pub async fn put(
+        &self,
+        interface: u32,
+        ip: IpAddr,
+        mark: Mark,
+        lifetime: Duration,
+    ) -> Result<(), LinkError> {
+        let request = self.handle.address().add(interface, ip, host_prefix(ip));
+        let mut request = request.replace();
         let attributes = &mut request.message_mut().attributes;
         attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
         attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(mark.0)));
-        match request.execute().await {
-            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(()),
-            other => Ok(other?),
-        }
+        attributes.push(AddressAttribute::RoutePriority(mark.priority()));
+        attributes.push(AddressAttribute::CacheInfo(valid_for(ip, lifetime)));
+        Ok(request.execute().await?)
     }
 
     /// Takes an address away. Nothing happens if it is not there.
@@ -157,6 +184,15 @@ impl Links {
             other => Ok(other?),
         }
     }
+}
+
+fn valid_for(ip: IpAddr, lifetime: Duration) -> CacheInfo {
+    let mut info = CacheInfo::default();
+    info.ifa_valid = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+    // "Deprecated" (RFC 4862 §5.5.4): the host itself is not to speak from it. IPv4 has no
+    // such rule, and takes the address of the route's own network.
+    info.ifa_preferred = if ip.is_ipv6() { 0 } else { info.ifa_valid };
+    info
 }
 
 const fn host_prefix(ip: IpAddr) -> u8 {
@@ -182,7 +218,7 @@ fn interface(message: &LinkMessage) -> Interface {
         up: message
             .header
             .flags
-            .contains(LinkFlags::LowerUp | LinkFlags::Up),
+            .contains(LinkFlags::LowerUp | LinkFlags::Up | LinkFlags::Running),
         loopback: message.header.flags.contains(LinkFlags::Loopback),
     };
     for attribute in &message.attributes {
@@ -206,6 +242,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
             AddressAttribute::Address(ip) => peer = Some(*ip),
             AddressAttribute::Flags(all) => flags = *all,
             AddressAttribute::Protocol(protocol) => mark = Some(Mark((*protocol).into())),
+            AddressAttribute::RoutePriority(priority) => mark = mark.or(Mark::of(*priority)),
             _ => {}
         }
     }

@@ -7,105 +7,26 @@
     reason = "a test fails by panicking"
 )]
 
-use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use ballast_link::arp::{Operation, Packet};
 use ballast_link::probe::{Timing, probe};
+use ballast_link::testbed::{eth0, netlink, on, segment};
 use ballast_link::{Interface, Links, Mac, Mark, PacketSocket, announce};
-use futures::TryStreamExt;
-use nix::sched::{CloneFlags, setns, unshare};
-use rtnetlink::{LinkUnspec, LinkVeth};
+use netlink_packet_route::address::AddressAttribute;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const OURS: Mark = Mark(77);
+/// Of addresses.
+const LIFETIME: Duration = Duration::from_secs(60);
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(10);
 const PATIENT: Timing = Timing {
     probes: 3,
     interval: Duration::from_millis(100),
 };
-
-/// One side of the cable.
-struct Host {
-    namespace: File,
-}
-
-/// A thread on one host, with a runtime of its own: sockets and netlink stay there.
-fn on<T: Send>(host: &Host, work: impl AsyncFnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(&host.namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            runtime().block_on(work())
-        });
-        thread.join().unwrap()
-    })
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-/// A namespace that lives as long as its file is open.
-fn namespace() -> Host {
-    std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let namespace = File::open("/proc/thread-self/ns/net").unwrap();
-        Host { namespace }
-    })
-    .join()
-    .unwrap()
-}
-
-/// Two hosts, `eth0` to `eth0`.
-fn segment() -> (Host, Host) {
-    let (one, two) = (namespace(), namespace());
-    let other = two.namespace.as_raw_fd();
-    on(&one, async || {
-        let handle = netlink();
-        let veth = LinkVeth::new("eth0", "peer").build();
-        handle.link().add(veth).execute().await.unwrap();
-        let peer = LinkUnspec::new_with_index(index_of(&handle, "peer").await);
-        let peer = peer.name("eth0").setns_by_fd(other).build();
-        handle.link().set(peer).execute().await.unwrap();
-        switch_on(&handle).await;
-    });
-    on(&two, async || switch_on(&netlink()).await);
-    (one, two)
-}
-
-fn netlink() -> rtnetlink::Handle {
-    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
-    tokio::spawn(connection);
-    handle
-}
-
-async fn index_of(handle: &rtnetlink::Handle, name: &str) -> u32 {
-    let mut links = handle.link().get().match_name(name.to_owned()).execute();
-    links.try_next().await.unwrap().unwrap().header.index
-}
-
-async fn switch_on(handle: &rtnetlink::Handle) {
-    let up = LinkUnspec::new_with_index(index_of(handle, "eth0").await).up();
-    handle.link().set(up.build()).execute().await.unwrap();
-}
-
-async fn eth0(links: &Links) -> Interface {
-    loop {
-        let all = links.interfaces().await.unwrap();
-        let eth0 = all.into_iter().find(|it| it.name == "eth0").unwrap();
-        if eth0.up {
-            return eth0;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
 
 async fn addresses(links: &Links, mark: Option<Mark>) -> Vec<IpAddr> {
     let all = links.addresses().await.unwrap();
@@ -133,8 +54,8 @@ fn addresses_bear_our_mark_and_come_and_go() {
             "2001:db8::200".parse().unwrap(),
         ];
         for ip in ours {
-            links.add(eth0.index, ip, OURS).await.unwrap();
-            links.add(eth0.index, ip, OURS).await.unwrap();
+            links.put(eth0.index, ip, OURS, LIFETIME).await.unwrap();
+            links.put(eth0.index, ip, OURS, LIFETIME).await.unwrap();
         }
         assert_eq!(addresses(&links, Some(OURS)).await, ours);
         assert!(addresses(&links, None).await.contains(&node));
@@ -144,6 +65,52 @@ fn addresses_bear_our_mark_and_come_and_go() {
         }
         assert_eq!(addresses(&links, Some(OURS)).await, [] as [IpAddr; 0]);
         assert!(addresses(&links, None).await.contains(&node));
+    });
+}
+
+#[test]
+fn an_address_that_nobody_prolongs_goes_by_itself() {
+    let (host, _other) = segment();
+    on(&host, async || {
+        let links = Links::connect().unwrap();
+        let eth0 = eth0(&links).await;
+        let [short, long]: [IpAddr; 2] = [
+            "192.0.2.200".parse().unwrap(),
+            "192.0.2.201".parse().unwrap(),
+        ];
+        let second = Duration::from_secs(1);
+        links.put(eth0.index, short, OURS, second).await.unwrap();
+        links.put(eth0.index, long, OURS, second).await.unwrap();
+        links.put(eth0.index, long, OURS, LIFETIME).await.unwrap();
+        let gone = async {
+            while addresses(&links, Some(OURS)).await != [long] {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LONG, gone).await.unwrap();
+    });
+}
+
+/// What kernels before 5.18 keep of the mark.
+#[test]
+fn the_mark_is_known_by_its_priority_alone() {
+    let (host, _other) = segment();
+    on(&host, async || {
+        let links = Links::connect().unwrap();
+        let eth0 = eth0(&links).await;
+        let ours: [IpAddr; 2] = [
+            "192.0.2.200".parse().unwrap(),
+            "2001:db8::200".parse().unwrap(),
+        ];
+        for ip in ours {
+            let handle = netlink();
+            let prefix = if ip.is_ipv4() { 32 } else { 128 };
+            let mut add = handle.address().add(eth0.index, ip, prefix);
+            let priority = AddressAttribute::RoutePriority(OURS.priority());
+            add.message_mut().attributes.push(priority);
+            add.execute().await.unwrap();
+        }
+        assert_eq!(addresses(&links, Some(OURS)).await, ours);
     });
 }
 
@@ -177,7 +144,10 @@ fn a_probe_finds_who_has_an_address_and_nobody_where_nobody_has() {
     let mac = on(&two, async || {
         let links = Links::connect().unwrap();
         let eth0 = eth0(&links).await;
-        links.add(eth0.index, taken.into(), OURS).await.unwrap();
+        links
+            .put(eth0.index, taken.into(), OURS, LIFETIME)
+            .await
+            .unwrap();
         eth0.mac
     });
     on(&one, async || {
@@ -194,9 +164,10 @@ fn the_kernel_finds_an_ipv6_address_that_somebody_has() {
     let taken: IpAddr = "2001:db8::9".parse().unwrap();
     let settles = async |links: &Links| loop {
         let all = links.addresses().await.unwrap();
-        let it = all.into_iter().find(|it| it.net.addr() == taken).unwrap();
-        if !it.tentative || it.duplicate {
-            return it.duplicate;
+        match all.into_iter().find(|it| it.net.addr() == taken) {
+            None => return true,
+            Some(it) if !it.tentative => return it.duplicate,
+            Some(_) => {}
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
@@ -204,7 +175,7 @@ fn the_kernel_finds_an_ipv6_address_that_somebody_has() {
         on(host, async || {
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
-            links.add(eth0.index, taken, OURS).await.unwrap();
+            links.put(eth0.index, taken, OURS, LIFETIME).await.unwrap();
             assert_eq!(settles(&links).await, duplicate);
         });
     }
@@ -246,7 +217,7 @@ fn announced<S: Send, T: Send>(
         let mac = on(&one, async || {
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
-            links.add(eth0.index, ip, OURS).await.unwrap();
+            links.put(eth0.index, ip, OURS, LIFETIME).await.unwrap();
             usable(&links, ip).await;
             announce::announce(&eth0, ip).await.unwrap();
             eth0.mac

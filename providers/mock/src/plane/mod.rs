@@ -17,6 +17,7 @@ mod flows;
 mod health;
 mod plan;
 mod probe;
+mod reach;
 mod sticky;
 mod tcp;
 mod udp;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ballast_provider::{Affinity, Target};
+use futures::future::join_all;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,7 @@ use crate::api::{Code, Problem, TargetHealthView};
 use balance::Candidate;
 use health::HealthTable;
 pub(crate) use plan::{Config, Socket};
+use reach::Knocks;
 use sticky::StickyTable;
 
 /// Clients remembered per load balancer with client affinity.
@@ -83,13 +86,13 @@ struct Shared {
     rechecks: Notify,
     /// A check has ended.
     answered: Notify,
+    knocks: Knocks,
 }
 
 /// One load balancer's open sockets.
 struct Running {
     balancer: Arc<Balancer>,
     sockets: BTreeMap<Socket, CancellationToken>,
-    failed: bool,
 }
 
 /// What the tasks of one load balancer share.
@@ -137,6 +140,7 @@ impl Plane {
             version: watch::channel(0).0,
             rechecks: Notify::new(),
             answered: Notify::new(),
+            knocks: Knocks::default(),
         });
         let plane = Self {
             shared,
@@ -163,7 +167,6 @@ impl Plane {
             .or_insert_with(|| self.running_as(name, &config));
         let changed = entry.balancer.replace(config);
         let result = Self::rebind(entry);
-        entry.failed = result.is_err();
         drop(running);
         if changed {
             self.shared.bump();
@@ -181,11 +184,23 @@ impl Plane {
         self.shared.bump();
     }
 
-    /// Load balancers some port of which could not be opened.
-    pub(crate) fn failed(&self) -> Vec<String> {
-        let running = self.running();
-        let failed = running.iter().filter(|(_, entry)| entry.failed);
-        failed.map(|(name, _)| name.clone()).collect()
+    /// Whether clients arrive at the open ports of a load balancer, as far as this machine
+    /// can tell; a port that cannot be tried is given the benefit of the doubt.
+    pub(crate) async fn knock(&self, name: &str) -> Result<(), Problem> {
+        let sockets: Vec<Socket> = match self.running().get(name) {
+            Some(entry) => entry.sockets.keys().copied().collect(),
+            None => Vec::new(),
+        };
+        let knocks = sockets.iter().map(async |socket| {
+            let arrives = reach::arrives(&self.shared.knocks, *socket).await;
+            arrives.unwrap_or_else(|error| {
+                tracing::debug!(%socket, %error, "not known whether clients arrive");
+                true
+            })
+        });
+        let arrived = join_all(knocks).await;
+        let missed = sockets.iter().zip(arrived).find(|(_, arrives)| !arrives);
+        missed.map_or(Ok(()), |(socket, _)| Err(intercepted(*socket)))
     }
 
     /// Names of all load balancers that are open or should be.
@@ -225,7 +240,6 @@ impl Plane {
         Running {
             balancer: Arc::new(balancer),
             sockets: BTreeMap::new(),
-            failed: false,
         }
     }
 
@@ -305,6 +319,18 @@ fn cannot_open(socket: Socket, error: &std::io::Error) -> Problem {
             "{} port {} cannot be opened: {why}",
             socket.protocol,
             socket.address()
+        ),
+    )
+}
+
+fn intercepted(socket: Socket) -> Problem {
+    Problem::new(
+        Code::PortInUse,
+        format!(
+            "{} port {} is open and no connection arrives: something on the mock cloud's node takes them first, most likely because {} is a node port of some Service; choose another port",
+            socket.protocol,
+            socket.address(),
+            socket.port
         ),
     )
 }

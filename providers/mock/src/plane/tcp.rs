@@ -72,6 +72,9 @@ pub(super) async fn serve(
                 continue;
             }
         };
+        if balancer.shared.knocks.is_one(peer) {
+            continue;
+        }
         if !balancer.admits(peer.ip()) {
             tracing::debug!(%socket, %peer, "refused by the source ranges");
             reset(&client);

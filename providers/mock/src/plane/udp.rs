@@ -107,6 +107,9 @@ pub(super) async fn serve(
 impl Server {
     /// Sends one datagram on; one that cannot be sent is lost, as UDP may.
     async fn forward(&mut self, client: SocketAddr, datagram: &[u8]) {
+        if self.balancer.shared.knocks.is_one(client) {
+            return;
+        }
         if !self.balancer.admits(client.ip()) {
             return;
         }

@@ -152,6 +152,13 @@ impl Cloud {
         )
     }
 
+    /// Every address that a load balancer has.
+    pub(crate) fn held(&self) -> BTreeSet<IpAddr> {
+        let records = self.load_balancers.values();
+        let addresses = records.flat_map(|(record, _)| &record.addresses);
+        addresses.copied().collect()
+    }
+
     /// When [`Self::tick`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(at, _)| *at)

@@ -22,15 +22,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::Host;
 use super::calls::{CallLog, is_mutating};
 use super::cloud::{Deletion, Owner};
 use super::guard::{Guard, Limiter};
+use super::put::{self, Put};
 use super::writer::Writer;
 use crate::api::{
-    ChangesPage, Code, LoadBalancerPage, MAX_PAGE, MAX_WAIT_SECONDS, Problem, PutLoadBalancer,
-    TagPatch, TargetHealthView, TargetSetBody,
+    ChangesPage, Code, LoadBalancerPage, MAX_PAGE, MAX_WAIT_SECONDS, Problem, TagPatch,
+    TargetHealthView, TargetSetBody,
 };
-use crate::plane::Plane;
 
 /// The largest body; a full target set of 5,000 nodes is below 1 MB.
 const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -47,7 +48,7 @@ const CHANGES_PAGE: usize = 1_000;
 /// What the handlers share.
 pub(super) struct App {
     pub(super) writer: Writer,
-    pub(super) plane: Plane,
+    pub(super) host: Host,
     pub(super) applied: watch::Receiver<u64>,
     pub(super) calls: Mutex<CallLog>,
     pub(super) guard: Guard,
@@ -143,20 +144,18 @@ async fn put_one(
     Query(query): Query<HashMap<String, String>>,
     body: Bytes,
 ) -> Answer<Response> {
-    let owner = owner(&query)?;
-    let epoch = query.get("epoch").cloned();
-    let body: PutLoadBalancer = parse(&body)?;
-    let key = name.clone();
-    let decide = move |cloud: &super::cloud::Cloud, now| {
-        if epoch.is_some_and(|epoch| epoch != cloud.position().epoch) {
-            let lost = "the cloud has lost its state since: list again";
-            return Err(Problem::new(Code::SequenceUnknown, lost));
-        }
-        let edits = cloud.put(now, &key, owner.as_ref(), &body)?;
-        let made = cloud.record(&key).is_none();
-        Ok((edits, made))
+    let put = Put {
+        name: name.clone(),
+        owner: owner(&query)?,
+        epoch: query.get("epoch").cloned(),
+        body: parse(&body)?,
     };
-    let made = app.writer.change(decide).await?;
+    // A task of its own: a client that goes away must not leave an address half claimed.
+    let made = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { put::put(&app.writer, &app.host, put).await }
+    });
+    let made = made.await.unwrap_or_else(|_| Err(interrupted()))?;
     let view = app
         .settled(&name)
         .await
@@ -242,7 +241,7 @@ async fn target_health(
     if app.writer.read().record(&name).is_none() {
         return Err(missing("load balancer", &name));
     }
-    Ok(Json(app.plane.health(&name)))
+    Ok(Json(app.host.plane.health(&name)))
 }
 
 async fn read_targets(State(app): Shared, Path(name): Path<String>) -> Answer<Json<TargetSetBody>> {
@@ -268,13 +267,10 @@ async fn put_targets(
             .await?;
         let set = app.writer.read().target_set(&name).cloned();
         let set = set.ok_or_else(|| missing("target set", &name))?;
-        app.plane.set_targets(&name, set.targets.clone());
+        app.host.plane.set_targets(&name, set.targets.clone());
         Ok(Json(set))
     });
-    put.await.unwrap_or_else(|_| {
-        let interrupted = Problem::new(Code::Internal, "the change was interrupted");
-        Err(interrupted.into())
-    })
+    put.await.unwrap_or_else(|_| Err(interrupted().into()))
 }
 
 async fn changes(
@@ -394,6 +390,10 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
 
 fn invalid(field: &str, message: &str) -> Failure {
     Problem::new(Code::Invalid, format!("{field}: {message}")).into()
+}
+
+fn interrupted() -> Problem {
+    Problem::new(Code::Internal, "the change was interrupted")
 }
 
 fn missing(kind: &str, name: &str) -> Failure {

@@ -13,6 +13,7 @@ mod guard;
 mod http;
 mod lifecycle;
 mod nic;
+mod put;
 mod record;
 mod store;
 mod validate;
@@ -33,12 +34,13 @@ pub use crate::plane::PlaneOptions;
 
 use self::calls::CallLog;
 use self::cloud::{Cloud, Rules};
+use self::follow::Follower;
 use self::guard::{Guard, Limiter};
 use self::http::App;
 use self::nic::Nic;
 use self::store::Store;
 use self::writer::Writer;
-use crate::address::AddressRange;
+use crate::address::{AddressRange, describe};
 use crate::plane::Plane;
 
 /// How long open calls may take to end after the shutdown began.
@@ -48,6 +50,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Server {
     listener: TcpListener,
     app: Arc<App>,
+    follower: Follower,
     applied: watch::Sender<u64>,
     shutdown: CancellationToken,
 }
@@ -118,8 +121,13 @@ impl Server {
             Some(choice) => Some(Arc::new(Nic::open(choice).await?)),
             None => None,
         };
+        let ranges = ranges(options.addresses, nic.as_deref())?;
+        if let Some(nic) = &nic {
+            let (interface, ranges) = (nic.name(), describe(&ranges));
+            tracing::info!(interface, ranges, "addresses are put on the interface");
+        }
         let rules = Rules {
-            ranges: ranges(options.addresses, nic.as_deref())?,
+            ranges,
             max_load_balancers: options.max_load_balancers,
             max_listeners: options.max_listeners,
             provisioning_latency: options.provisioning_latency,
@@ -128,12 +136,12 @@ impl Server {
         let writer = Writer::start(store, Cloud::new(rules, stored))?;
         let plane = Plane::start(options.plane, shutdown.clone());
         let host = Host { plane, nic };
-        let seq = follow::begin(&writer, &host).await;
-        let (applied, follower) = watch::channel(seq);
+        let (follower, seq) = Follower::begin(writer.clone(), host.clone()).await;
+        let (applied, done) = watch::channel(seq);
         let app = Arc::new(App {
             writer,
             host,
-            applied: follower,
+            applied: done,
             calls: Mutex::new(CallLog::default()),
             guard: Guard::new(options.token.as_deref()),
             limiter: Mutex::new(Limiter::new(options.rate_limit)),
@@ -143,6 +151,7 @@ impl Server {
         Ok(Self {
             listener,
             app,
+            follower,
             applied,
             shutdown,
         })
@@ -158,18 +167,14 @@ impl Server {
         let Self {
             listener,
             app,
+            follower,
             applied,
             shutdown,
         } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "the mock cloud listens");
         }
-        let follower = tokio::spawn(follow::run(
-            app.writer.clone(),
-            app.host.clone(),
-            applied,
-            shutdown.clone(),
-        ));
+        let follower = tokio::spawn(follower.run(applied, shutdown.clone()));
         let nic = app.host.nic.clone();
         let signal = shutdown.clone();
         let served = axum::serve(listener, http::router(app))
@@ -180,7 +185,8 @@ impl Server {
             tokio::time::sleep(GRACE).await;
         };
         let result = tokio::select! {
-            served = served => served,
+            served = served => served.map_err(ServerError::from),
+            gone = tended(nic.as_deref()) => Err(gone.into()),
             () = late => {
                 tracing::warn!("calls were still open after the grace time");
                 Ok(())
@@ -194,6 +200,14 @@ impl Server {
         if let Some(nic) = nic {
             nic.clear().await;
         }
-        Ok(result?)
+        result
+    }
+}
+
+/// Ends when the interface is gone; without one, never.
+async fn tended(nic: Option<&Nic>) -> NicError {
+    match nic {
+        Some(nic) => nic.tend().await,
+        None => std::future::pending().await,
     }
 }

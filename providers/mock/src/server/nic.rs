@@ -1,17 +1,19 @@
 //! The network interface on which the cloud's addresses live, where `--interface` says so.
 //!
-//! Owns which of the cloud's addresses are on it. The handler of a `PUT` calls
-//! [`Nic::claim`] before an address is promised to anybody, the follower before ports are
-//! opened on it; the follower calls [`Nic::keep`] when load balancers are gone, the server
-//! [`Nic::clear`] when it ends.
+//! Owns which of the cloud's addresses are on it; [`claims`] is what it knows of each. The
+//! handler of a `PUT` calls [`Nic::propose`] before an address is promised to anybody, the
+//! follower [`Nic::claim`] before ports are opened on it and [`Nic::keep`] when load
+//! balancers are gone; the server runs [`Nic::tend`] and calls [`Nic::clear`] when it ends.
 //!
 //! Invariants: an address is put there only after the segment was asked and nobody had it
 //! (RFC 5227; for IPv6 the kernel asks, RFC 4862 §5.4); no address without our mark is ever
 //! removed; what a crash has left there is taken over if it is still promised, and removed
-//! if not.
+//! if not; and by the kernel, after [`LIFETIME`], if no life follows.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+mod claims;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,13 +24,19 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::address::AddressRange;
 use crate::api::{Code, Problem};
+use claims::{Claims, Foreign, Next};
 
 /// Addresses of ours bear this number.
 const MARK: Mark = Mark(77);
 /// The most addresses of one family that are taken unasked, from the top of the subnet.
 const MOST: u128 = 254;
-/// How long somebody is remembered who had an address that we wanted.
-const REMEMBERED: Duration = Duration::from_mins(5);
+/// How long an address stays that nobody prolongs.
+const LIFETIME: Duration = Duration::from_mins(1);
+/// Two may fail.
+const PROLONG: Duration = Duration::from_secs(20);
+/// A published address that another host has is waited for this long before the Service
+/// gets another: it may be what the cloud's former life left on another node.
+const PATIENCE: Duration = LIFETIME.saturating_add(Duration::from_secs(30));
 /// The kernel's question for an IPv6 address takes one to two seconds.
 const DETECTION: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -62,8 +70,13 @@ pub enum NicError {
         /// Those that might be meant.
         present: String,
     },
+    /// It went away while it was in use.
+    #[error("the network interface {0} is gone")]
+    Gone(String),
     /// No subnet is large enough.
-    #[error("--interface {name}: its subnets ({subnets}) are too small to take addresses from; say which with --addresses")]
+    #[error(
+        "--interface {name}: its subnets ({subnets}) are too small to take addresses from; say which with --addresses"
+    )]
     Small {
         /// The interface.
         name: String,
@@ -78,17 +91,28 @@ pub(super) struct Nic {
     interface: Interface,
     /// The subnets of the node itself.
     subnets: Vec<IpNet>,
-    claims: Mutex<HashMap<IpAddr, Claim>>,
+    claims: Mutex<Claims>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
-    /// Somebody is about to find out.
-    Asked,
-    /// It is on the interface.
-    Ours,
-    /// Somebody else had it then.
-    Foreign(Option<Mac>, Instant),
+/// Why an address cannot be had.
+pub(super) enum Denial {
+    /// Another host, or another load balancer, has it or is about to; another address may do.
+    Elsewhere(Problem),
+    /// Another host has it, and may let it go soon.
+    Wait(Problem),
+    /// The kernel does not play along.
+    Broken(Problem),
+}
+
+/// Why it could not be found out who has an address.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the network cannot be asked for it (CAP_NET_RAW is needed): {0}")]
+    Probe(#[from] std::io::Error),
+    #[error("the kernel has not finished to ask for it")]
+    Slow,
 }
 
 // === impl Nic ===
@@ -107,7 +131,7 @@ impl Nic {
             .into_iter()
             .filter(|address| address.interface == interface.index)
             .partition(|address| address.mark == Some(MARK));
-        let claims = ours.iter().map(|it| (it.net.addr(), Claim::Ours)).collect();
+        let claims = Claims::left(ours.iter().map(|it| it.net.addr()));
         let nodes = nodes.into_iter().filter(|address| address.global);
         Ok(Self {
             links,
@@ -135,124 +159,180 @@ impl Nic {
         &self.interface.name
     }
 
-    /// What is not to be proposed to anybody: others have it, or it is being asked for.
-    pub(super) fn taken(&self) -> Vec<IpAddr> {
-        let now = Instant::now();
-        let mut claims = self.claims();
-        claims.retain(|_, claim| match claim {
-            Claim::Foreign(_, at) => now.duration_since(*at) < REMEMBERED,
-            Claim::Asked | Claim::Ours => true,
-        });
-        let taken = claims.iter().filter(|(_, claim)| **claim != Claim::Ours);
-        taken.map(|(ip, _)| *ip).collect()
+    /// What is not to be proposed to anybody: others have it, or are about to.
+    pub(super) fn avoided(&self) -> Vec<IpAddr> {
+        self.claims().avoided(Instant::now())
     }
 
-    /// Puts an address on the interface unless somebody else has it; the problem says who.
-    /// At once if it is there already.
+    /// Reserves an address for a load balancer that is not part of the state yet.
+    /// `published`: its Service says that it has it.
+    pub(super) async fn propose(&self, ip: IpAddr, published: bool) -> Result<(), Denial> {
+        let next = self.claims().proposed(ip, Instant::now());
+        self.act(next, ip, published).await
+    }
+
+    /// Sees to it that an address of the state is on the interface.
     pub(super) async fn claim(&self, ip: IpAddr) -> Result<(), Problem> {
-        if self.claims().get(&ip) == Some(&Claim::Ours) {
-            return Ok(());
-        }
-        self.claims().insert(ip, Claim::Asked);
-        let asked = match ip {
-            IpAddr::V4(v4) => self.ask(v4).await,
-            IpAddr::V6(_) => self.try_out(ip).await,
-        };
-        match asked {
-            Ok(None) => {
-                self.claims().insert(ip, Claim::Ours);
-                // Who has had it before, on another node say, is remembered by nobody.
-                if let Err(error) = announce::announce(&self.interface, ip).await {
-                    tracing::warn!(%ip, %error, "the address could not be announced");
-                }
+        let next = self.claims().promised(ip, Instant::now());
+        match self.act(next, ip, false).await {
+            Ok(()) => {
+                self.claims().promised(ip, Instant::now());
                 Ok(())
             }
-            Ok(Some(mac)) => {
-                let claim = Claim::Foreign(Some(mac).filter(|mac| *mac != Mac::UNKNOWN), Instant::now());
-                self.claims().insert(ip, claim);
-                Err(self.occupied(ip, mac))
-            }
-            Err(problem) => {
-                self.claims().remove(&ip);
+            Err(Denial::Elsewhere(problem) | Denial::Wait(problem) | Denial::Broken(problem)) => {
                 Err(problem)
             }
         }
     }
 
-    /// Removes every address of ours but these and those that are being asked for.
-    pub(super) async fn keep(&self, wanted: &BTreeSet<IpAddr>) {
-        let left: Vec<IpAddr> = {
-            let claims = self.claims();
-            let ours = claims.iter().filter(|(_, claim)| **claim == Claim::Ours);
-            ours.map(|(ip, _)| *ip).filter(|ip| !wanted.contains(ip)).collect()
-        };
-        for ip in left {
-            match self.links.remove(self.interface.index, ip).await {
-                Ok(()) => {
-                    self.claims().remove(&ip);
+    /// Removes what is on the interface and neither part of the state nor about to be.
+    pub(super) async fn keep(&self, held: &BTreeSet<IpAddr>) {
+        let left = self.claims().settle(held);
+        self.remove(left).await;
+    }
+
+    /// Takes back what was proposed in vain.
+    pub(super) async fn give_up(&self, proposed: impl IntoIterator<Item = IpAddr>) {
+        self.remove(proposed).await;
+    }
+
+    /// Removes every address of ours.
+    pub(super) async fn clear(&self) {
+        let all = self.claims().present();
+        self.remove(all).await;
+    }
+
+    /// Prolongs what is there, until the interface is gone.
+    pub(super) async fn tend(&self) -> NicError {
+        loop {
+            sleep(PROLONG).await;
+            let present = self.claims().present();
+            for ip in present {
+                // It may have been let go meanwhile.
+                if !self.claims().present().contains(&ip) {
+                    continue;
                 }
+                if let Err(error) = self.put(ip).await {
+                    tracing::warn!(%ip, %error, "the address could not be prolonged");
+                }
+            }
+            match self.links.interfaces().await {
+                Ok(all) if all.iter().all(|it| it.index != self.interface.index) => {
+                    return NicError::Gone(self.interface.name.clone());
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the interfaces cannot be read"),
+            }
+        }
+    }
+
+    async fn act(&self, next: Next, ip: IpAddr, published: bool) -> Result<(), Denial> {
+        let foreign = match next {
+            Next::Have => return Ok(()),
+            Next::Busy => return Err(Denial::Elsewhere(busy(ip))),
+            Next::Taken(foreign) => foreign,
+            Next::Ask => match self.ask(ip).await {
+                Ok(None) => {
+                    self.claims().reserve(ip);
+                    // Who has had it before, on another node say, is remembered by neighbours.
+                    if let Err(error) = announce::announce(&self.interface, ip).await {
+                        tracing::warn!(%ip, %error, "the address could not be announced");
+                    }
+                    return Ok(());
+                }
+                Ok(Some(mac)) => {
+                    let known = Some(mac).filter(|mac| *mac != Mac::UNKNOWN);
+                    self.claims().foreign(ip, known, Instant::now())
+                }
+                Err(error) => {
+                    self.claims().forget(ip);
+                    return Err(Denial::Broken(self.failed(ip, &error)));
+                }
+            },
+        };
+        let problem = self.occupied(ip, foreign);
+        let young = foreign.seen.duration_since(foreign.since) < PATIENCE;
+        Err(if published && young {
+            Denial::Wait(problem)
+        } else {
+            Denial::Elsewhere(problem)
+        })
+    }
+
+    async fn remove(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        for ip in addresses {
+            match self.links.remove(self.interface.index, ip).await {
+                Ok(()) => self.claims().forget(ip),
                 Err(error) => tracing::warn!(%ip, %error, "the address could not be removed"),
             }
         }
     }
 
-    /// Removes every address of ours.
-    pub(super) async fn clear(&self) {
-        self.keep(&BTreeSet::new()).await;
-    }
-
-    async fn ask(&self, ip: Ipv4Addr) -> Result<Option<Mac>, Problem> {
-        let asked = probe(&self.interface, ip, Timing::default()).await;
-        let holder = asked.map_err(|error| self.failed(ip.into(), &error))?;
-        if holder.is_none() {
-            self.add(ip.into()).await?;
+    /// Who has the address; with nobody, it is on the interface afterwards.
+    async fn ask(&self, ip: IpAddr) -> Result<Option<Mac>, AskError> {
+        // The kernel answers nobody's probe for an address of its own.
+        let own = self.links.addresses().await?;
+        if own
+            .iter()
+            .any(|it| it.net.addr() == ip && it.mark != Some(MARK))
+        {
+            return Ok(Some(self.interface.mac));
         }
-        Ok(holder)
+        match ip {
+            IpAddr::V4(v4) => {
+                let holder = probe(&self.interface, v4, Timing::default()).await?;
+                if holder.is_none() {
+                    self.put(ip).await?;
+                }
+                Ok(holder)
+            }
+            IpAddr::V6(_) => self.try_out(ip).await,
+        }
     }
 
     /// The kernel does not say who has an IPv6 address, only that somebody does.
-    async fn try_out(&self, ip: IpAddr) -> Result<Option<Mac>, Problem> {
-        self.add(ip).await?;
+    async fn try_out(&self, ip: IpAddr) -> Result<Option<Mac>, AskError> {
+        self.put(ip).await?;
         let settled = timeout(DETECTION, async {
             loop {
                 let all = self.links.addresses().await?;
                 match all.iter().find(|it| it.net.addr() == ip) {
-                    Some(it) if it.duplicate => return Ok::<_, LinkError>(true),
+                    // With a lifetime, it vanishes if somebody has it.
+                    None => return Ok::<_, LinkError>(true),
+                    Some(it) if it.duplicate => return Ok(true),
                     Some(it) if !it.tentative => return Ok(false),
-                    _ => sleep(LOOK_AGAIN).await,
+                    Some(_) => sleep(LOOK_AGAIN).await,
                 }
             }
         });
         let outcome = settled.await;
         if !matches!(outcome, Ok(Ok(false))) {
-            let removed = self.links.remove(self.interface.index, ip).await;
-            removed.map_err(|error| self.failed(ip, &error))?;
+            self.links.remove(self.interface.index, ip).await?;
         }
-        match outcome {
-            Ok(Ok(true)) => Ok(Some(Mac::UNKNOWN)),
-            Ok(Ok(false)) => Ok(None),
-            Ok(Err(error)) => Err(self.failed(ip, &error)),
-            Err(_) => Err(self.failed(ip, &"the kernel has not finished to ask for it")),
-        }
+        Ok(outcome
+            .map_err(|_| AskError::Slow)??
+            .then_some(Mac::UNKNOWN))
     }
 
-    async fn add(&self, ip: IpAddr) -> Result<(), Problem> {
-        let added = self.links.add(self.interface.index, ip, MARK).await;
-        added.map_err(|error| self.failed(ip, &error))
+    async fn put(&self, ip: IpAddr) -> Result<(), LinkError> {
+        self.links
+            .put(self.interface.index, ip, MARK, LIFETIME)
+            .await
     }
 
-    fn failed(&self, ip: IpAddr, error: &dyn std::fmt::Display) -> Problem {
+    fn failed(&self, ip: IpAddr, error: &AskError) -> Problem {
+        let name = &self.interface.name;
         Problem::new(
             Code::Internal,
-            format!("{ip} cannot be put on interface {}: {error}", self.interface.name),
+            format!("{ip} cannot be put on interface {name}: {error}"),
         )
     }
 
-    fn occupied(&self, ip: IpAddr, mac: Mac) -> Problem {
-        let who = if mac == Mac::UNKNOWN {
-            "another host".to_owned()
-        } else {
-            format!("the host with the MAC address {mac}")
+    fn occupied(&self, ip: IpAddr, foreign: Foreign) -> Problem {
+        let who = match foreign.mac {
+            None => "another host".to_owned(),
+            Some(mac) if mac == self.interface.mac => "the node itself".to_owned(),
+            Some(mac) => format!("the host with the MAC address {mac}"),
         };
         let name = &self.interface.name;
         Problem::new(
@@ -261,9 +341,17 @@ impl Nic {
         )
     }
 
-    fn claims(&self) -> MutexGuard<'_, HashMap<IpAddr, Claim>> {
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        // Each change is one insertion or removal: good after a panic too.
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn busy(ip: IpAddr) -> Problem {
+    Problem::new(
+        Code::AddressInUse,
+        format!("another load balancer is about to get {ip}"),
+    )
 }
 
 async fn choose(
@@ -354,7 +442,9 @@ mod tests {
             ("192.0.2.1/32", None),
             (
                 "fc00:f853:ccd:e793::2/64",
-                Some("fc00:f853:ccd:e793:ffff:ffff:ffff:ff02-fc00:f853:ccd:e793:ffff:ffff:ffff:ffff"),
+                Some(
+                    "fc00:f853:ccd:e793:ffff:ffff:ffff:ff02-fc00:f853:ccd:e793:ffff:ffff:ffff:ffff",
+                ),
             ),
             ("2001:db8::1/128", None),
         ] {

@@ -1,0 +1,235 @@
+//! What is known of each address that the cloud wants on its interface. Pure.
+//!
+//! An address goes `Asking` → `Reserved` → `Ours`: asked for on the segment, on the
+//! interface and promised to nobody yet, on the interface and part of the state. Invariant:
+//! only what is `Reserved` or `Ours` is on the interface.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ballast_link::Mac;
+use tokio::time::Instant;
+
+/// Somebody who has an address of ours is asked about again after this long at the soonest.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long an address is not proposed to anybody after somebody else had it.
+const AVOIDED: Duration = Duration::from_mins(5);
+
+/// One address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    Asking,
+    Reserved,
+    Ours,
+    Foreign(Foreign),
+}
+
+/// Somebody else has an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Foreign {
+    /// Who; nobody says so for IPv6.
+    pub(super) mac: Option<Mac>,
+    /// When that was found out first, in a row.
+    pub(super) since: Instant,
+    /// When last.
+    pub(super) seen: Instant,
+}
+
+/// What is to be done about an address that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: it is on the interface.
+    Have,
+    /// Ask the segment; it is `Asking` now.
+    Ask,
+    /// Another load balancer is about to get it.
+    Busy,
+    /// Somebody had it a moment ago.
+    Taken(Foreign),
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Claims(HashMap<IpAddr, Claim>);
+
+// === impl Claims ===
+
+impl Claims {
+    /// What a former life has left on the interface.
+    pub(super) fn left(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let ours = addresses.into_iter().map(|ip| (ip, Claim::Ours));
+        Self(ours.collect())
+    }
+
+    /// The address is part of the state.
+    pub(super) fn promised(&mut self, ip: IpAddr, now: Instant) -> Next {
+        match self.0.get(&ip) {
+            Some(Claim::Ours) => Next::Have,
+            Some(Claim::Reserved) => {
+                self.0.insert(ip, Claim::Ours);
+                Next::Have
+            }
+            _ => self.begin(ip, now),
+        }
+    }
+
+    /// A load balancer that is not part of the state yet would like it.
+    pub(super) fn proposed(&mut self, ip: IpAddr, now: Instant) -> Next {
+        match self.0.get(&ip) {
+            Some(Claim::Reserved) => Next::Busy,
+            // Left over, or about to be removed: it is there.
+            Some(Claim::Ours) => {
+                self.0.insert(ip, Claim::Reserved);
+                Next::Have
+            }
+            _ => self.begin(ip, now),
+        }
+    }
+
+    fn begin(&mut self, ip: IpAddr, now: Instant) -> Next {
+        match self.0.get(&ip) {
+            Some(Claim::Asking) => Next::Busy,
+            Some(Claim::Foreign(foreign)) if now.duration_since(foreign.seen) < ASK_AGAIN => {
+                Next::Taken(*foreign)
+            }
+            before => {
+                // Kept over the question, so that it is known since when.
+                if !matches!(before, Some(Claim::Foreign(_))) {
+                    self.0.insert(ip, Claim::Asking);
+                }
+                Next::Ask
+            }
+        }
+    }
+
+    /// Nobody had it, and it is on the interface.
+    pub(super) fn reserve(&mut self, ip: IpAddr) {
+        self.0.insert(ip, Claim::Reserved);
+    }
+
+    /// Somebody has it.
+    pub(super) fn foreign(&mut self, ip: IpAddr, mac: Option<Mac>, now: Instant) -> Foreign {
+        let since = match self.0.get(&ip) {
+            Some(Claim::Foreign(before)) if now.duration_since(before.seen) < AVOIDED => {
+                before.since
+            }
+            _ => now,
+        };
+        let foreign = Foreign {
+            mac,
+            since,
+            seen: now,
+        };
+        self.0.insert(ip, Claim::Foreign(foreign));
+        foreign
+    }
+
+    /// It is not on the interface, and nothing is known of it.
+    pub(super) fn forget(&mut self, ip: IpAddr) {
+        self.0.remove(&ip);
+    }
+
+    /// The state holds these: what else is on the interface, and promised to nobody, is to
+    /// go.
+    pub(super) fn settle(&mut self, held: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+        for (ip, claim) in &mut self.0 {
+            if *claim == Claim::Reserved && held.contains(ip) {
+                *claim = Claim::Ours;
+            }
+        }
+        let ours = self.0.iter().filter(|(_, claim)| **claim == Claim::Ours);
+        let left = ours.map(|(ip, _)| *ip).filter(|ip| !held.contains(ip));
+        left.collect()
+    }
+
+    /// What is on the interface.
+    pub(super) fn present(&self) -> Vec<IpAddr> {
+        let there = |claim: &Claim| matches!(claim, Claim::Reserved | Claim::Ours);
+        let present = self.0.iter().filter(|(_, claim)| there(claim));
+        present.map(|(ip, _)| *ip).collect()
+    }
+
+    /// What is not to be proposed to anybody.
+    pub(super) fn avoided(&mut self, now: Instant) -> Vec<IpAddr> {
+        self.0.retain(|_, claim| match claim {
+            Claim::Foreign(foreign) => now.duration_since(foreign.seen) < AVOIDED,
+            Claim::Asking | Claim::Reserved | Claim::Ours => true,
+        });
+        let avoided = self.0.iter().filter(|(_, claim)| **claim != Claim::Ours);
+        avoided.map(|(ip, _)| *ip).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 200));
+
+    const NONE: [IpAddr; 0] = [];
+
+    fn held() -> BTreeSet<IpAddr> {
+        BTreeSet::from([IP])
+    }
+
+    #[test]
+    fn an_address_is_asked_for_once_and_stays_until_the_state_lets_it_go() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        assert_eq!(claims.proposed(IP, now), Next::Ask);
+        assert_eq!(claims.proposed(IP, now), Next::Busy, "somebody else asks");
+        assert_eq!(claims.avoided(now), [IP]);
+        claims.reserve(IP);
+        assert_eq!(
+            claims.proposed(IP, now),
+            Next::Busy,
+            "promised to the first"
+        );
+        assert_eq!(
+            claims.settle(&BTreeSet::new()),
+            NONE,
+            "not yet in the state"
+        );
+        assert_eq!(claims.promised(IP, now), Next::Have);
+        assert_eq!(claims.settle(&held()), NONE);
+        assert_eq!(claims.avoided(now), NONE, "the state knows who has it");
+        assert_eq!(claims.settle(&BTreeSet::new()), [IP]);
+        assert_eq!(claims.present(), [IP], "until it has been removed");
+        claims.forget(IP);
+        assert_eq!(claims.present(), NONE);
+    }
+
+    #[test]
+    fn a_crash_leaves_what_is_taken_over_or_removed() {
+        let now = Instant::now();
+        let mut claims = Claims::left([IP]);
+        assert_eq!(claims.promised(IP, now), Next::Have);
+        assert_eq!(claims.settle(&BTreeSet::new()), [IP]);
+        // Proposed before it is removed: it is there already.
+        assert_eq!(claims.proposed(IP, now), Next::Have);
+        assert_eq!(claims.settle(&BTreeSet::new()), NONE);
+    }
+
+    #[test]
+    fn who_has_an_address_is_remembered_and_asked_about_again() {
+        let start = Instant::now();
+        let mut claims = Claims::default();
+        claims.promised(IP, start);
+        let foreign = claims.foreign(IP, None, start);
+        assert_eq!(
+            claims.promised(IP, start + ASK_AGAIN / 2),
+            Next::Taken(foreign)
+        );
+        let later = start + ASK_AGAIN;
+        assert_eq!(claims.promised(IP, later), Next::Ask);
+        let again = claims.foreign(IP, None, later);
+        assert_eq!((again.since, again.seen), (start, later));
+        assert_eq!(claims.avoided(later), [IP]);
+        assert_eq!(claims.avoided(later + AVOIDED), NONE);
+        assert_eq!(
+            claims.foreign(IP, None, later + AVOIDED).since,
+            later + AVOIDED
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! A `PUT` of a load balancer: one decision on the state, and, where addresses live on a
+//! network interface, the question to the segment before it.
+//!
+//! The question takes up to seconds, so it is not asked inside the decision: an address is
+//! proposed by the state, reserved on the interface, and then taken by the decision that
+//! counts. Invariant: what is committed was reserved, and what was reserved in vain is off
+//! the interface again.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Host;
+use super::cloud::{Cloud, Edit, Owner};
+use super::nic::{Denial, Nic};
+use super::writer::Writer;
+use crate::api::{Code, Problem, PutLoadBalancer};
+
+/// No other address is tried after this time; who asked waits no longer than 4 s.
+const TRIES: Duration = Duration::from_millis(1_500);
+
+/// What was asked for.
+pub(super) struct Put {
+    pub(super) name: String,
+    pub(super) owner: Option<Owner>,
+    /// The life of the state for which it was meant.
+    pub(super) epoch: Option<String>,
+    pub(super) body: PutLoadBalancer,
+}
+
+/// Makes or changes a load balancer; says whether it was made.
+pub(super) async fn put(writer: &Writer, host: &Host, mut put: Put) -> Result<bool, Problem> {
+    let Some(nic) = &host.nic else {
+        return writer
+            .change(move |cloud, now| put.decide(cloud, now))
+            .await;
+    };
+    let mut reserved = Vec::new();
+    let made = match reserve(writer, nic, &mut put, &mut reserved).await {
+        Ok(()) => {
+            let promised = reserved.clone();
+            let decide = move |cloud: &Cloud, now| {
+                let (edits, made) = put.decide(cloud, now)?;
+                let other = addresses(&edits).find(|ip| !promised.contains(ip));
+                other.map_or(Ok((edits, made)), |ip| Err(changed(ip)))
+            };
+            writer.change(decide).await
+        }
+        Err(problem) => Err(problem),
+    };
+    let held = writer.read().held();
+    reserved.retain(|ip| !held.contains(ip));
+    nic.give_up(reserved).await;
+    made
+}
+
+/// Reserves the addresses that the state would give, or others in their place.
+async fn reserve(
+    writer: &Writer,
+    nic: &Nic,
+    put: &mut Put,
+    reserved: &mut Vec<IpAddr>,
+) -> Result<(), Problem> {
+    let published = put.body.preferred_addresses.clone();
+    let until = Instant::now() + TRIES;
+    loop {
+        put.body.avoid_addresses.extend(nic.avoided());
+        put.body.avoid_addresses.retain(|ip| !reserved.contains(ip));
+        let proposed: Vec<IpAddr> = {
+            let (edits, _) = put.decide(&writer.read(), Timestamp::now())?;
+            addresses(&edits)
+                .filter(|ip| !reserved.contains(ip))
+                .collect()
+        };
+        if proposed.is_empty() {
+            return Ok(());
+        }
+        let asked = proposed
+            .iter()
+            .map(|ip| nic.propose(*ip, published.contains(ip)));
+        let answers = join_all(asked).await;
+        let mut refused = Ok(());
+        for (ip, answer) in proposed.into_iter().zip(answers) {
+            match answer {
+                Ok(()) => {
+                    reserved.push(ip);
+                    // So that the decision comes to the same.
+                    put.body.preferred_addresses.insert(0, ip);
+                }
+                Err(Denial::Elsewhere(problem)) => {
+                    put.body.preferred_addresses.retain(|other| *other != ip);
+                    put.body.avoid_addresses.push(ip);
+                    let last = put.body.desired.requested_addresses.contains(&ip)
+                        || Instant::now() >= until;
+                    if last {
+                        refused = Err(problem);
+                    }
+                }
+                Err(Denial::Wait(problem) | Denial::Broken(problem)) => refused = Err(problem),
+            }
+        }
+        refused?;
+    }
+}
+
+/// What would be taken from the ranges.
+fn addresses(edits: &[Edit]) -> impl Iterator<Item = IpAddr> + '_ {
+    edits.iter().filter_map(|edit| match edit {
+        Edit::Hold(ip, _) => Some(*ip),
+        _ => None,
+    })
+}
+
+fn changed(ip: IpAddr) -> Problem {
+    Problem::new(
+        Code::AddressInUse,
+        format!("{ip} became free while another address was asked for; try again"),
+    )
+}
+
+// === impl Put ===
+
+impl Put {
+    fn decide(&self, cloud: &Cloud, now: Timestamp) -> Result<(Vec<Edit>, bool), Problem> {
+        let life = &cloud.position().epoch;
+        if self.epoch.as_ref().is_some_and(|epoch| epoch != life) {
+            let lost = "the cloud has lost its state since: list again";
+            return Err(Problem::new(Code::SequenceUnknown, lost));
+        }
+        let edits = cloud.put(now, &self.name, self.owner.as_ref(), &self.body)?;
+        Ok((edits, cloud.record(&self.name).is_none()))
+    }
+}
