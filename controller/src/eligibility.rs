@@ -4,26 +4,55 @@
 //! because the load balancer's own health check knows better and sooner. Unlike the
 //! reference, a changed node address counts.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 
-use ballast_provider::{Target, TargetSet};
+use ballast_provider::{Exclusion, Target, TargetSet};
 
 use crate::view::NodeView;
 
-/// The targets of every class: the eligible nodes with at least one `InternalIP`.
-pub fn targets<'a>(nodes: impl IntoIterator<Item = &'a NodeView>) -> TargetSet {
-    let eligible = nodes.into_iter().filter(|node| is_eligible(node));
-    TargetSet::Nodes(
-        eligible
-            .map(|node| node.target.clone())
-            .filter(|target| !target.addresses.is_empty())
-            .collect::<BTreeSet<Target>>(),
-    )
+/// Who may carry traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eligible {
+    /// The eligible nodes with at least one `InternalIP`.
+    nodes: TargetSet,
+    /// The same where the label did not count.
+    unlabelled: TargetSet,
+}
+
+/// What stands behind the load balancers of a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// No node.
+    None,
+    /// The eligible nodes.
+    Nodes,
+    /// Every node, because every one carries the label.
+    DespiteLabel,
+}
+
+/// Looks at all nodes.
+pub fn eligible(nodes: &[impl Borrow<NodeView>]) -> Eligible {
+    let targets = |wanted: fn(&NodeView) -> bool| {
+        let nodes = nodes.iter().map(Borrow::borrow);
+        let nodes = nodes.filter(|node| wanted(node));
+        let targets = nodes.map(|node| node.target.clone());
+        let reachable = targets.filter(|target| !target.addresses.is_empty());
+        TargetSet::Nodes(reachable.collect::<BTreeSet<Target>>())
+    };
+    Eligible {
+        nodes: targets(is_eligible),
+        unlabelled: targets(stays),
+    }
 }
 
 /// Whether a node belongs behind load balancers.
 pub fn is_eligible(node: &NodeView) -> bool {
-    !node.deleting && !node.doomed && !excludes(node.excluded.as_deref())
+    stays(node) && !excludes(node.excluded.as_deref())
+}
+
+fn stays(node: &NodeView) -> bool {
+    !node.deleting && !node.doomed
 }
 
 /// The exclusion label excludes unless its value is one of the spellings of *false*
@@ -33,6 +62,37 @@ fn excludes(label: Option<&str>) -> bool {
         label,
         None | Some("0" | "f" | "F" | "false" | "False" | "FALSE")
     )
+}
+
+// === impl Eligible ===
+
+impl Eligible {
+    /// The targets of a provider that takes the label so.
+    pub fn targets(&self, exclusion: Exclusion) -> &TargetSet {
+        match self.backing(exclusion) {
+            Backing::DespiteLabel => &self.unlabelled,
+            Backing::Nodes | Backing::None => &self.nodes,
+        }
+    }
+
+    /// What those are.
+    pub fn backing(&self, exclusion: Exclusion) -> Backing {
+        match exclusion {
+            _ if !self.nodes.is_empty() => Backing::Nodes,
+            Exclusion::UnlessAll if !self.unlabelled.is_empty() => Backing::DespiteLabel,
+            Exclusion::UnlessAll | Exclusion::Absolute => Backing::None,
+        }
+    }
+}
+
+impl Default for Eligible {
+    fn default() -> Self {
+        let none = || TargetSet::Nodes(BTreeSet::new());
+        Self {
+            nodes: none(),
+            unlabelled: none(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +145,41 @@ mod tests {
             doomed: true,
             ..node("a")
         }));
+    }
+
+    fn targets<const N: usize>(nodes: [&NodeView; N]) -> TargetSet {
+        eligible(&nodes).targets(Exclusion::Absolute).clone()
+    }
+
+    #[test]
+    fn where_every_node_is_labelled_it_depends_on_the_provider() {
+        let labelled = |name| NodeView {
+            excluded: Some(String::new()),
+            ..node(name)
+        };
+        let (a, b, c) = (labelled("a"), labelled("b"), node("c"));
+        let going = NodeView {
+            deleting: true,
+            ..labelled("d")
+        };
+        for (nodes, exclusion, backing, count) in [
+            (vec![&a, &b], Exclusion::Absolute, Backing::None, 0),
+            (vec![&a, &b], Exclusion::UnlessAll, Backing::DespiteLabel, 2),
+            (
+                vec![&a, &going],
+                Exclusion::UnlessAll,
+                Backing::DespiteLabel,
+                1,
+            ),
+            (vec![&a, &b, &c], Exclusion::UnlessAll, Backing::Nodes, 1),
+            (vec![&a, &b, &c], Exclusion::Absolute, Backing::Nodes, 1),
+            (vec![&going], Exclusion::UnlessAll, Backing::None, 0),
+            (vec![], Exclusion::UnlessAll, Backing::None, 0),
+        ] {
+            let all = eligible(&nodes);
+            assert_eq!(all.backing(exclusion), backing, "{nodes:?}");
+            assert_eq!(all.targets(exclusion).len(), count, "{nodes:?}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::ProviderSettings;
-use ballast_provider::{Mark, Provider, ProviderError, Recorded, TargetSet, mark};
+use ballast_provider::{Mark, Provider, ProviderError, Recorded, mark};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::class::{ClassView, Classes, Instance};
+use crate::eligibility::Eligible;
 use crate::lease::Fence;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -63,7 +64,7 @@ pub struct Context {
     /// What is recorded.
     pub ledger: Arc<Ledger>,
     /// Who carries traffic.
-    pub targets: watch::Receiver<TargetSet>,
+    pub targets: watch::Receiver<Eligible>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Asked before every effect.
@@ -182,14 +183,18 @@ async fn follow_waves(
     context: &Context,
     class: &str,
     provider: &dyn Provider,
-    mut targets: watch::Receiver<TargetSet>,
+    mut targets: watch::Receiver<Eligible>,
 ) {
-    let mut served_before = !targets.borrow().is_empty();
+    let backing = |targets: &watch::Receiver<Eligible>| {
+        let targets = targets.borrow();
+        targets.backing(provider.exclusion())
+    };
+    let mut before = backing(&targets);
     while settled(&mut targets, QUIET, WAVE).await {
         follow_targets(context, class, provider, &mut targets).await;
         // Whether there is any target at all is part of every Service's condition.
-        let serves_now = !targets.borrow().is_empty();
-        if std::mem::replace(&mut served_before, serves_now) != serves_now {
+        let now = backing(&targets);
+        if std::mem::replace(&mut before, now) != now {
             wake(context, class);
         }
     }
@@ -198,7 +203,7 @@ async fn follow_waves(
 async fn start(
     context: &Context,
     class: &ClassView,
-    targets: &mut watch::Receiver<TargetSet>,
+    targets: &mut watch::Receiver<Eligible>,
 ) -> Result<Arc<dyn Provider>, ProviderError> {
     let settings = class.provider.clone().map_err(ProviderError::transient)?;
     let mark = Mark {
@@ -215,7 +220,8 @@ async fn start(
         ));
     }
     let now = targets.borrow_and_update().clone();
-    in_time(provider.retarget(&now, &[])).await?;
+    let now = now.targets(provider.exclusion());
+    in_time(provider.retarget(now, &[])).await?;
     Ok(provider)
 }
 
@@ -261,14 +267,15 @@ async fn follow_targets(
     context: &Context,
     class: &str,
     provider: &dyn Provider,
-    targets: &mut watch::Receiver<TargetSet>,
+    targets: &mut watch::Receiver<Eligible>,
 ) {
     let mut rng = rand::make_rng::<rand::rngs::SmallRng>();
     let mut attempt = 0;
     // Who was stopped for longer than its term wakes up with targets of that time.
     while context.fence.epoch().is_some() {
         let now = targets.borrow_and_update().clone();
-        match in_time(provider.retarget(&now, &[])).await {
+        let now = now.targets(provider.exclusion());
+        match in_time(provider.retarget(now, &[])).await {
             Ok(()) => {
                 info!(class, targets = now.len(), "targets changed");
                 context.metrics.retargeted(class, "changed");

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ballast_provider::{
     Balancer, Observed, Provider, ProviderError, Record, Refusal, Released, Removal, ServiceId,
-    State, TargetSet,
+    State,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -27,6 +27,7 @@ use tracing::{info, warn};
 
 use crate::class::Classes;
 use crate::decide::{Decision, Keep, quota_exceeded};
+use crate::eligibility::Eligible;
 use crate::ledger::{Entry, Ledger};
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
@@ -54,7 +55,7 @@ pub struct Performer {
     /// Remembers what has effects.
     pub ledger: Arc<Ledger>,
     /// Who carries traffic; here only whether anybody does.
-    pub targets: watch::Receiver<TargetSet>,
+    pub targets: watch::Receiver<Eligible>,
     /// Rung when a Service waits for its class to become usable.
     pub class_wanted: Arc<Notify>,
     /// Counts.
@@ -216,8 +217,8 @@ impl Performer {
     async fn observed(&self, served: &Served<'_>, observed: &Observed, began: Instant) -> Outcome {
         let Served { service, class, .. } = *served;
         let record = served.provider.record();
-        let no_targets = self.targets.borrow().is_empty();
-        let desired = Desired::observed(service, class, observed, no_targets);
+        let backing = self.targets.borrow().backing(served.provider.exclusion());
+        let desired = Desired::observed(service, class, observed, backing);
         let desired = desired.despite(served.refusal);
         // A stale store: an address must not be claimed over a version that nobody here
         // has seen. (That two leaders give one address to two Services, the fence prevents.)

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use ballast_l2::{Addresses, Inventory};
-use ballast_provider::TargetSet;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -31,6 +30,7 @@ use crate::census::Census;
 use crate::class::Scope;
 use crate::class_status::ClassStatus;
 use crate::contender;
+use crate::eligibility::Eligible;
 use crate::instance::{self, Factory};
 use crate::lease::{Config, Election, Ended, Fence, KubeLease, Leadership};
 use crate::ledger::Ledger;
@@ -94,7 +94,7 @@ struct Shared {
     namespaces: Arc<Namespaces>,
     addresses: Arc<Addresses>,
     ledger: Arc<Ledger>,
-    targets: watch::Receiver<TargetSet>,
+    targets: watch::Receiver<Eligible>,
     node_addresses: watch::Receiver<BTreeSet<IpAddr>>,
     leads: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
@@ -196,7 +196,7 @@ async fn follow(
 ) -> Result<Shared> {
     let mut registry = Registry::default();
     let metrics = Arc::new(Metrics::register(&mut registry));
-    let (targets_sender, targets) = watch::channel(TargetSet::Nodes(BTreeSet::new()));
+    let (targets_sender, targets) = watch::channel(Eligible::default());
     let (nodes_sender, node_addresses) = watch::channel(BTreeSet::new());
     let shared = Shared {
         client: client.clone(),

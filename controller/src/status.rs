@@ -5,11 +5,15 @@ use ballast_provider::{Ingress, Observed, ProviderError, Reason, Refusal, State}
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::eligibility::Backing;
 use crate::view::{ConditionView, ServiceView};
 
 mod patch;
 
 pub use patch::{clean_patch, finalizer_patch, patch, released_patch, rfc3339};
+
+/// A kind cluster of one node is so.
+const ALL_LABELLED: &str = "The load balancer is active, with all nodes: every one of them carries the label node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The condition types that we write.
 pub mod conditions {
@@ -116,10 +120,10 @@ impl Desired {
         service: &ServiceView,
         class: &str,
         observed: &Observed,
-        no_targets: bool,
+        backing: Backing,
     ) -> Self {
         let programmed = match &observed.state {
-            State::Programmed if no_targets => Condition {
+            State::Programmed if backing == Backing::None => Condition {
                 status: "False",
                 reason: Reason::NoEligibleNodes,
                 message:
@@ -129,7 +133,10 @@ impl Desired {
             State::Programmed => Condition {
                 status: "True",
                 reason: Reason::Programmed,
-                message: "The load balancer is active".to_owned(),
+                message: match backing {
+                    Backing::DespiteLabel => ALL_LABELLED.to_owned(),
+                    Backing::None | Backing::Nodes => "The load balancer is active".to_owned(),
+                },
             },
             State::Pending {
                 reason: Reason::Provisioning,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ballast_crds::{AddressPool, LoadBalancerClass};
-use ballast_provider::TargetSet;
+use ballast_provider::Exclusion;
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -30,7 +30,7 @@ use crate::admin::Gate;
 use crate::backoff::Backoff;
 use crate::board::Board;
 use crate::class::ClassView;
-use crate::eligibility;
+use crate::eligibility::{self, Eligible};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
@@ -157,7 +157,7 @@ impl ServiceWatch {
 /// Keeps the targets of all classes current, and the addresses of all nodes, targets or not.
 pub async fn nodes(
     client: Client,
-    targets: watch::Sender<TargetSet>,
+    targets: watch::Sender<Eligible>,
     addresses: watch::Sender<BTreeSet<IpAddr>>,
     gate: Gate,
     metrics: Arc<Metrics>,
@@ -174,8 +174,8 @@ pub async fn nodes(
                 });
                 if is_news(&changed, store.is_ready()) {
                     let nodes = store.all();
-                    let now = eligibility::targets(nodes.iter().map(Arc::as_ref));
-                    metrics.set_targets(now.len());
+                    let now = eligibility::eligible(&nodes);
+                    metrics.set_targets(now.targets(Exclusion::Absolute).len());
                     replace(&targets, now);
                     let all = nodes.iter().flat_map(|node| &node.addresses);
                     replace(&addresses, all.copied().collect());

@@ -13,7 +13,7 @@ fn web() -> ServiceView {
 /// As it is after a successful ensure.
 fn settled() -> ServiceView {
     let fresh = web().held_by(&["local"]);
-    Desired::observed(&fresh, "local", &programmed("192.0.2.1"), false)
+    Desired::observed(&fresh, "local", &programmed("192.0.2.1"), Backing::Nodes)
         .applied_to(&fresh, second(5))
 }
 
@@ -79,7 +79,7 @@ fn finalizers_are_added_once_and_the_standard_one_only_without_a_class() {
 fn the_second_patch_publishes() {
     let fresh = web();
     let begun = Desired::first(&fresh, "local").applied_to(&fresh, second(7));
-    let desired = Desired::observed(&begun, "local", &programmed("192.0.2.1"), false);
+    let desired = Desired::observed(&begun, "local", &programmed("192.0.2.1"), Backing::Nodes);
     insta::assert_json_snapshot!(patch(&begun, &desired, second(9)).unwrap(), @r#"
     {
       "metadata": {
@@ -123,7 +123,7 @@ fn only_what_differs_is_written() {
     let says = |observed: &Observed| {
         patch(
             &settled,
-            &Desired::observed(&settled, "local", observed, false),
+            &Desired::observed(&settled, "local", observed, Backing::Nodes),
             second(9),
         )
     };
@@ -179,7 +179,7 @@ fn provisioning_is_said_once_whatever_the_provider_calls_it() {
             retry_after: None,
         },
     );
-    let desired = Desired::observed(&begun, "local", &pending, false);
+    let desired = Desired::observed(&begun, "local", &pending, Backing::Nodes);
     assert_eq!(patch(&begun, &desired, second(9)), None);
 }
 
@@ -201,7 +201,7 @@ fn errors_never_clear_an_address() {
         ..programmed("192.0.2.1")
     };
     assert_eq!(
-        Desired::observed(&settled(), "local", &silent, false).ingress,
+        Desired::observed(&settled(), "local", &silent, Backing::Nodes).ingress,
         None
     );
 }
@@ -245,9 +245,22 @@ fn a_refused_service_claims_nothing_that_nobody_looks_at() {
 }
 
 #[test]
+fn that_all_nodes_are_labelled_is_said() {
+    let despite = Desired::observed(
+        &settled(),
+        "local",
+        &programmed("192.0.2.1"),
+        Backing::DespiteLabel,
+    );
+    let said = despite.programmed.unwrap();
+    assert_eq!(said.status, "True");
+    assert!(said.message.contains(crate::view::EXCLUDE_LABEL));
+}
+
+#[test]
 fn what_a_refused_service_has_is_reported_and_it_stays_refused() {
     let refusal = refusal("no");
-    let moved = Desired::observed(&settled(), "local", &programmed("192.0.2.1"), true);
+    let moved = Desired::observed(&settled(), "local", &programmed("192.0.2.1"), Backing::None);
     let said = moved
         .despite(Some(&refusal))
         .applied_to(&settled(), second(9));
@@ -278,7 +291,7 @@ fn a_lost_finalizer_is_put_back_and_nothing_else() {
 fn times_move_only_with_the_status() {
     let said = web().saying(&[condition(PROGRAMMED, "False", Reason::Provisioning, "x")]);
     let since = |observed: &Observed| {
-        let desired = Desired::observed(&said, "local", observed, false);
+        let desired = Desired::observed(&said, "local", observed, Backing::Nodes);
         desired
             .applied_to(&said, second(9))
             .condition(PROGRAMMED)
@@ -299,7 +312,7 @@ fn times_move_only_with_the_status() {
 
 #[test]
 fn no_targets_is_no_traffic() {
-    let desired = Desired::observed(&web(), "local", &programmed("192.0.2.1"), true);
+    let desired = Desired::observed(&web(), "local", &programmed("192.0.2.1"), Backing::None);
     assert_eq!(
         desired.programmed.as_ref().unwrap().reason,
         Reason::NoEligibleNodes
@@ -368,7 +381,7 @@ fn one_event_per_transition() {
     let ensured = |service: &ServiceView, ip: &str| {
         transition_event(
             service,
-            &Desired::observed(service, "local", &programmed(ip), false),
+            &Desired::observed(service, "local", &programmed(ip), Backing::Nodes),
         )
     };
     assert_eq!(ensured(&web(), "192.0.2.1"), Some(Event::Ensured));
@@ -414,12 +427,12 @@ proptest::proptest! {
     /// Saying it twice is saying it once, whatever was said before (invariant 3).
     #[test]
     fn applying_leaves_nothing_to_write(
-        status in "True|False|Unknown", message in ".{0,20}", publishes in proptest::bool::ANY, no_targets in proptest::bool::ANY,
+        status in "True|False|Unknown", message in ".{0,20}", publishes in proptest::bool::ANY, backing in proptest::sample::select(vec![Backing::None, Backing::Nodes, Backing::DespiteLabel]),
     ) {
         let mut service = web().saying(&[condition(PROGRAMMED, &status, Reason::CloudError, &message)]);
         if publishes { service = service.publishing("192.0.2.9"); }
         for desired in [
-            Desired::observed(&service, "local", &programmed("192.0.2.1"), no_targets),
+            Desired::observed(&service, "local", &programmed("192.0.2.1"), backing),
             Desired::failed(&service, "local", &transient()),
             Desired::first(&service, "local"),
         ] {

@@ -104,9 +104,9 @@ fn edits_of_a_service_that_mean_nothing() {
     }
 }
 
-fn targets_of(node: &Value) -> TargetSet {
+fn targets_of(node: &Value) -> Eligible {
     let view = NodeView::of(&serde_json::from_value(node.clone()).unwrap());
-    eligibility::targets([&view])
+    eligibility::eligible(&[view])
 }
 
 fn node() -> Value {
@@ -124,7 +124,7 @@ fn node() -> Value {
 #[test]
 fn edits_of_a_node_that_mean_something() {
     let before = targets_of(&node());
-    assert_eq!(before.len(), 1);
+    assert_eq!(before.targets(Exclusion::Absolute).len(), 1);
     let label = |value: &str| json!({"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": value}}});
     for (what, patch) in [
         ("excluded", label("")),

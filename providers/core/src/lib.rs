@@ -23,5 +23,5 @@ pub use model::{
     TrafficPolicy,
 };
 pub use provider::{
-    Cause, Change, Observed, Owned, Provider, Record, Recorded, Released, Removal, State,
+    Cause, Change, Exclusion, Observed, Owned, Provider, Record, Recorded, Released, Removal, State,
 };

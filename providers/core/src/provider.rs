@@ -23,6 +23,12 @@ pub trait Provider: Send + Sync {
         Record::Cloud
     }
 
+    /// What the label that excludes a node from load balancers means where every node
+    /// carries it.
+    fn exclusion(&self) -> Exclusion {
+        Exclusion::Absolute
+    }
+
     /// Under which key this load balancer's work is serialised. Pure.
     fn key(&self, load_balancer: &LoadBalancer) -> Key;
 
@@ -55,6 +61,16 @@ pub trait Provider: Send + Sync {
     /// What changed by itself: became active, drifted, vanished. Wakes the loop; a
     /// lost change heals at the next reconcile. May be called once.
     fn changes(&self) -> BoxStream<'static, Change>;
+}
+
+/// What `node.kubernetes.io/exclude-from-external-load-balancers` means where every node
+/// carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// There are no targets.
+    Absolute,
+    /// All are targets: a cluster of one node marks it so, and has no other.
+    UnlessAll,
 }
 
 /// Where it is written what a Service has, and with that what a release must outlive.

@@ -20,7 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 const OURS: Mark = Mark(77);
 /// Of addresses.
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_mins(1);
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(10);
 const PATIENT: Timing = Timing {

@@ -18,6 +18,7 @@ use support::{Cloud, call, eventually};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_util::sync::CancellationToken;
 
 /// As the cloud marks its own.
 const OURS: Mark = Mark(77);
@@ -27,7 +28,7 @@ const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 191);
 const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 192);
 const NODE_V6: &str = "2001:db8::1";
-/// The first of 2001:db8::/64.
+/// The first of that node's network.
 const FIRST_V6: &str = "2001:db8::ffff:ffff:ffff:ff02";
 
 /// The wire, with the cloud's host as a node of a network and a neighbour.
@@ -281,7 +282,7 @@ fn a_published_address_that_a_former_life_has_elsewhere_is_waited_for() {
 fn a_port_that_the_node_has_is_in_use() {
     let (node, _neighbour) = hosts();
     on(&node, async || {
-        let _metrics = TcpListener::bind("[::]:9100").await.unwrap();
+        let metrics = TcpListener::bind("[::]:9100").await.unwrap();
         let _names = UdpSocket::bind("0.0.0.0:53").await.unwrap();
         let state = TempDir::new().unwrap();
         let cloud = Cloud::start(options(&state)).await;
@@ -292,7 +293,7 @@ fn a_port_that_the_node_has_is_in_use() {
             let said = made["problem"]["message"].as_str().unwrap();
             assert!(said.contains(&format!(":{port}")), "{said}");
         }
-        drop(_metrics);
+        drop(metrics);
         eventually("the port is free", async || {
             let (_, now) = support::get(&cloud, "/v1/load-balancers/on-9100").await;
             (now["state"] == "active").then_some(())
@@ -309,7 +310,7 @@ fn an_interface_that_is_not_there_is_named() {
         let state = TempDir::new().unwrap();
         let mut wrong = options(&state);
         wrong.interface = Some(InterfaceChoice::Named("eth7".into()));
-        let started = ballast_mock::server::Server::start(wrong, Default::default()).await;
+        let started = ballast_mock::server::Server::start(wrong, CancellationToken::new()).await;
         let error = started.err().unwrap().to_string();
         assert!(error.contains("eth7") && error.contains("eth0"), "{error}");
     });

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider, ProviderError,
-    Recorded, Refusal, Released, Removal, ServiceId, TargetSet, mark,
+    Balancer, Change, Exclusion, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider,
+    ProviderError, Recorded, Refusal, Released, Removal, ServiceId, TargetSet, mark,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -82,6 +82,11 @@ impl MockProvider {
 
 #[async_trait]
 impl Provider for MockProvider {
+    /// As kind has it: a cluster of one node, for a laptop.
+    fn exclusion(&self) -> Exclusion {
+        Exclusion::UnlessAll
+    }
+
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         Key(load_balancer.id.uid.clone())
     }
