@@ -26,6 +26,7 @@ pub struct Installation<'a> {
     lab: &'a Lab,
     binary: String,
     kubeconfig: String,
+    cloud_host: Host,
 }
 
 /// What the mock cloud counted since it started.
@@ -62,34 +63,51 @@ impl<'a> Installation<'a> {
             lab,
             binary: binary.display().to_string(),
             kubeconfig: kubeconfig.display().to_string(),
+            cloud_host: Host::Cloud,
         })
+    }
+
+    /// The same with the mock cloud elsewhere. On a node it has its addresses on the node's
+    /// interface, as in a cluster.
+    #[must_use]
+    pub fn with_cloud_on(mut self, host: Host) -> Self {
+        self.cloud_host = host;
+        self
     }
 
     /// The URL of the mock cloud, as classes name it.
     pub fn endpoint(&self) -> String {
-        let address = self.lab.addresses(Host::Cloud)[0];
+        let address = self.lab.addresses(self.cloud_host)[0];
         format!("http://{address}:{CLOUD_PORT}")
     }
 
-    /// Starts the mock cloud on the lab's `cloud` host and waits until it answers.
+    /// Starts the mock cloud on its host and waits until it answers.
     pub async fn start_cloud(&self, flags: &[&str]) -> Result<()> {
-        let listen = format!("{}:{CLOUD_PORT}", self.lab.addresses(Host::Cloud)[0]);
-        let state = self.lab.dir().join(CLOUD).display().to_string();
-        let mut argv = vec![
-            self.binary.as_str(),
-            "mock-cloud",
-            "--listen",
-            &listen,
-            "--state-dir",
-            &state,
-            "--addresses",
-            CLOUD_RANGE_V4,
-        ];
-        if self.lab.families() == Families::Dual {
-            argv.extend(["--addresses", CLOUD_RANGE_V6]);
+        self.start_cloud_through(&[], flags).await
+    }
+
+    /// The same, started by another program.
+    pub async fn start_cloud_through(&self, wrapper: &[&str], flags: &[&str]) -> Result<()> {
+        let listen = format!("{}:{CLOUD_PORT}", self.lab.addresses(self.cloud_host)[0]);
+        // Elsewhere it finds nothing of what it knew: as a pod that moves.
+        let name = match self.cloud_host {
+            Host::Cloud => CLOUD.to_owned(),
+            host => format!("{CLOUD}-{}", host.name()),
+        };
+        let state = self.lab.dir().join(name).display().to_string();
+        let mut argv = wrapper.to_vec();
+        argv.extend([self.binary.as_str(), "mock-cloud", "--listen", &listen]);
+        argv.extend(["--state-dir", &state]);
+        if self.cloud_host == Host::Cloud {
+            argv.extend(["--addresses", CLOUD_RANGE_V4]);
+            if self.lab.families() == Families::Dual {
+                argv.extend(["--addresses", CLOUD_RANGE_V6]);
+            }
+        } else {
+            argv.extend(["--interface", "auto"]);
         }
         argv.extend(flags);
-        self.lab.spawn(CLOUD, Host::Cloud, argv, &[]).await?;
+        self.lab.spawn(CLOUD, self.cloud_host, argv, &[]).await?;
         self.cloud_answers().await
     }
 

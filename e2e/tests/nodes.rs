@@ -143,6 +143,7 @@ async fn targets_follow_the_nodes() -> Result<()> {
             );
             ensure!(written.is_empty(), "{written:#?}");
             no_node_at_all(site).await?;
+            every_node_labelled(site, &targets).await?;
             witness.is_content()?;
             Ok(())
         })
@@ -313,9 +314,10 @@ async fn while_the_cloud_talks(site: &Site<'_>, targets: &Targets<'_>) -> Result
 /// This is the one change of nodes that Services speak of.
 async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
     let before = site.events("web-1").await?.len();
-    for node in ["node1", "node2"] {
-        label(site, node, Some("")).await?;
-    }
+    let kubectl = async |arguments: &[&str]| site.lab.kubectl(arguments).await.map(drop);
+    let doomed = "ToBeDeletedByClusterAutoscaler";
+    let taint = format!("{doomed}=1:NoSchedule");
+    kubectl(&["taint", "node", "node1", "node2", &taint]).await?;
     let message = site
         .says("web-1", PROGRAMMED, "False", "NoEligibleNodes")
         .await?;
@@ -324,9 +326,8 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
     site.create("newcomer", LOCAL).await?;
     site.says("newcomer", PROGRAMMED, "False", "NoEligibleNodes")
         .await?;
-    for node in ["node1", "node2"] {
-        label(site, node, None).await?;
-    }
+    let untaint = format!("{doomed}-");
+    kubectl(&["taint", "node", "node1", "node2", &untaint]).await?;
     site.converges(6).await?;
     eventually(common::SOON, || async {
         let events = site.events("web-1").await?.split_off(before);
@@ -341,4 +342,35 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
     let service = site.get("web-1").await?;
     ensure!(condition(&service, PROGRAMMED).is_some_and(|it| it.status == "True"));
     Ok(())
+}
+
+/// As in a kind cluster of one node: the mock cloud has no others, so it takes them.
+async fn every_node_labelled(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
+    label(site, "node1", Some("")).await?;
+    label(site, "node2", Some("")).await?;
+    let said = eventually(common::SOON, || async {
+        let service = site.get("web-1").await?;
+        let said = condition(&service, PROGRAMMED).context("no condition")?;
+        ensure!(said.message.contains(EXCLUDE), "{}", said.message);
+        Ok(said.clone())
+    })
+    .await?;
+    ensure!(said.status == "True", "{said:?}");
+    let both = targets.now().await?;
+    ensure!(both.len() == 2, "{both:?}");
+    label(site, "node2", None).await?;
+    eventually(common::SOON, || async {
+        let now = targets.now().await?;
+        ensure!(now.keys().eq(["node2"]), "{now:?}");
+        let service = site.get("web-1").await?;
+        let said = condition(&service, PROGRAMMED).context("no condition")?;
+        ensure!(
+            said.message == "The load balancer is active",
+            "{}",
+            said.message
+        );
+        Ok(())
+    })
+    .await?;
+    label(site, "node1", None).await
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::installation::Installation;
-use ballast_e2e::{Host, Lab, LabOptions, eventually};
+use ballast_e2e::{Host, Lab, LabOptions, ProxyMode, eventually};
 use k8s_openapi::api::core::v1::{Event, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Api;
@@ -44,6 +44,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) class: Option<&'a str>,
     /// Added to the API server's flags.
     pub(crate) api_server: &'a [&'a str],
+    /// Where the mock cloud is; on a node with its addresses on the node's interface.
+    pub(crate) cloud_on: Host,
+    pub(crate) proxy: ProxyMode,
 }
 
 /// Ballast on a lab.
@@ -67,6 +70,8 @@ impl<'a> Plan<'a> {
             controllers: 1,
             class: Some(""),
             api_server: &[],
+            cloud_on: Host::Cloud,
+            proxy: ProxyMode::default(),
         }
     }
 
@@ -76,6 +81,7 @@ impl<'a> Plan<'a> {
             name: self.name.to_owned(),
             nodes: self.nodes,
             progress: false,
+            proxy: self.proxy,
             api_server_flags: self
                 .api_server
                 .iter()
@@ -96,6 +102,7 @@ impl<'a> Plan<'a> {
 
     async fn install<'l>(&self, lab: &'l Lab) -> Result<Site<'l>> {
         let ballast = Installation::new(lab).await?;
+        let ballast = ballast.with_cloud_on(self.cloud_on);
         ballast.start_cloud(self.cloud).await?;
         for number in 1..=self.controllers {
             ballast

@@ -35,6 +35,9 @@ const IDLE: Duration = Duration::from_hours(1);
 /// Whether clients arrive is found out again after this long: a node port may have come.
 const KNOCK_AGAIN: Duration = Duration::from_secs(30);
 
+/// The same of what was opened just now: kube-proxy may not have got to it yet.
+const KNOCK_SOON: Duration = Duration::from_secs(3);
+
 /// Load balancers that are looked after at once where that takes a while.
 const AT_ONCE: usize = 32;
 
@@ -48,6 +51,9 @@ pub(super) struct Follower {
     retry: Option<Instant>,
     /// When to find out again whether clients arrive.
     knock: Instant,
+    /// Load balancers that changed lately, and when to find that out for them.
+    young: BTreeSet<String>,
+    knock_young: Option<Instant>,
 }
 
 /// What became of a load balancer that shall be open.
@@ -86,6 +92,8 @@ impl Follower {
             lacking: BTreeSet::new(),
             retry: None,
             knock: Instant::now() + KNOCK_AGAIN,
+            young: BTreeSet::new(),
+            knock_young: None,
         };
         follower.apply(names).await;
         (follower, seq)
@@ -98,15 +106,19 @@ impl Follower {
             latest.borrow_and_update();
             let done = *applied.borrow();
             let (seq, names) = self.pending(&self.writer.read(), done);
-            self.apply(names).await;
+            self.apply(names.clone()).await;
             if let Some(nic) = &self.host.nic {
                 let held = self.writer.read().held();
                 nic.keep(&held).await;
+                self.young.extend(names);
             }
             applied.send_replace(seq);
             // Kept over changes: a busy cloud must not put off what may be free by now.
             let soon = || Instant::now() + self.host.plane.bind_retry();
             self.retry = (!self.lacking.is_empty()).then(|| self.retry.unwrap_or_else(soon));
+            let later = || Instant::now() + KNOCK_SOON;
+            self.knock_young =
+                (!self.young.is_empty()).then(|| self.knock_young.unwrap_or_else(later));
             let wake = self.wake_at();
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -124,14 +136,16 @@ impl Follower {
             tokio::time::sleep(RETRY).await;
         }
         let now = Instant::now();
+        let mut due = std::mem::take(&mut self.lacking);
+        if self.knock_young.is_some_and(|at| at <= now) {
+            self.knock_young = None;
+            due.append(&mut self.young);
+        }
         if self.host.nic.is_some() && self.knock <= now {
             self.knock = now + KNOCK_AGAIN;
-            let all: Vec<String> = self.writer.read().names().cloned().collect();
-            self.apply(all).await;
-        } else {
-            let lacking: Vec<String> = self.lacking.iter().cloned().collect();
-            self.apply(lacking).await;
+            due.extend(self.writer.read().names().cloned());
         }
+        self.apply(due).await;
         self.retry = None;
     }
 
@@ -141,7 +155,7 @@ impl Follower {
             Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
         });
         let knock = self.host.nic.is_some().then_some(self.knock);
-        let others = [self.retry, knock].into_iter().flatten();
+        let others = [self.retry, self.knock_young, knock].into_iter().flatten();
         others.fold(Instant::now() + deadline, Instant::min)
     }
 

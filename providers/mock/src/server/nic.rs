@@ -323,7 +323,8 @@ impl Nic {
     fn failed(&self, ip: IpAddr, error: &AskError) -> Problem {
         let name = &self.interface.name;
         Problem::new(
-            Code::Internal,
+            // Not `Internal`: whoever waits for the address can mend most of it.
+            Code::NoAddressAvailable,
             format!("{ip} cannot be put on interface {name}: {error}"),
         )
     }

@@ -1,0 +1,266 @@
+//! The mock cloud on a node, as it runs in a cluster: its addresses are on the node's
+//! network interface, and neighbours reach them as they reach the node. kube-proxy is in its
+//! iptables mode here, which takes node ports at every address of a node.
+
+mod common;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::installation::CLOUD;
+use ballast_e2e::{Host, ProxyMode, eventually};
+use common::{OF_CLASS, PROGRAMMED, Plan, SOON, Site, addresses, condition, load_balancer, web};
+
+const NODE: Host = Host::Node(1);
+/// What the chart gives it, and nothing else.
+const CAPABILITIES: &str = "net_admin,net_bind_service,net_raw";
+/// As `ip` shows the cloud's mark: "bal" and its number.
+const MARK: &str = " metric 1650551885 ";
+/// From the cloud's start to the next connection: the promise of the issue that asked for it.
+const BACK: Duration = Duration::from_secs(2);
+
+fn plan(name: &str) -> Plan<'_> {
+    Plan {
+        cloud_on: NODE,
+        proxy: ProxyMode::Iptables,
+        ..Plan::new(name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_reach_what_outlives_everything() -> Result<()> {
+    plan("t-in-cluster")
+        .run(async |site| {
+            site.pods("web", 2).await?;
+            let spec = format!("{}, ipFamilyPolicy: RequireDualStack", web("web"));
+            site.apply(&load_balancer("web", &spec)).await?;
+            let ips = addresses(&site.programmed("web").await?);
+            let expected: [IpAddr; 2] =
+                ["10.89.0.191".parse()?, "fd89::ffff:ffff:ffff:ff02".parse()?];
+            ensure!(ips == expected, "the top of the nodes' network: {ips:?}");
+            reached(site, &ips).await?;
+            killed(site, &ips).await?;
+            moved(site, &ips).await?;
+            site.delete("web").await?;
+            eventually(SOON, || nothing_left(site, Host::Node(2))).await
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_that_the_node_has() -> Result<()> {
+    plan("t-in-cluster-ports")
+        .run(async |site| {
+            site.pods("web", 2).await?;
+            wildcard_listener(site).await?;
+            node_port_of_another(site).await?;
+            own_node_port(site).await
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_capability_is_needed_and_no_other() -> Result<()> {
+    plan("t-in-cluster-caps")
+        .run(async |site| {
+            site.pods("web", 1).await?;
+            site.ballast.stop(CLOUD).await?;
+            for missing in CAPABILITIES.split(',') {
+                without(site, missing)
+                    .await
+                    .with_context(|| missing.to_owned())?;
+            }
+            with_capabilities(site, CAPABILITIES).await?;
+            let ip = site.address("web").await?;
+            site.answers(Host::Client, ip, 80).await.map(drop)
+        })
+        .await
+}
+
+/// By a machine beside the nodes, by nodes, and by the node that has the address.
+async fn reached(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
+    for ip in ips {
+        for from in [Host::Client, Host::Node(2), NODE] {
+            let answer = site.answers(from, *ip, 80).await;
+            answer.with_context(|| format!("{ip} from {}", from.name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a crash leaves on the interface is there for the next life.
+async fn killed(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
+    site.ballast.kill(CLOUD).await?;
+    let left = on_interface(site, NODE).await?;
+    ensure!(left.len() == ips.len(), "after a kill: {left:?}");
+    let start = Instant::now();
+    site.lab.start_again(CLOUD).await?;
+    for ip in ips {
+        site.answers(Host::Client, *ip, 80).await?;
+    }
+    let took = start.elapsed();
+    println!("after a kill, both families answer {took:.2?} after the start");
+    ensure!(took < BACK, "{took:?}");
+    // For good: what nobody prolongs has an end.
+    for address in on_interface(site, NODE).await? {
+        ensure!(!address.contains("valid_lft forever"), "{address}");
+    }
+    Ok(())
+}
+
+/// Elsewhere, and without its state: the Services' status says what they had.
+async fn moved(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
+    site.ballast.stop(CLOUD).await?;
+    nothing_left(site, NODE).await?;
+    // The class's endpoint is the old node's: there, a relay to the new one.
+    let other = site.ballast.clone().with_cloud_on(Host::Node(2));
+    other.start_cloud(&[]).await?;
+    relay(site).await?;
+    for ip in ips {
+        site.answers(Host::Client, *ip, 80).await?;
+    }
+    let service = site.programmed("web").await?;
+    ensure!(
+        addresses(&service) == ips,
+        "moved: {:?}",
+        addresses(&service)
+    );
+    let there = on_interface(site, Host::Node(2)).await?;
+    ensure!(there.len() == ips.len(), "{there:?}");
+    Ok(())
+}
+
+/// In a cluster the Service in front of the pod does this.
+async fn relay(site: &Site<'_>) -> Result<()> {
+    let (from, to) = (
+        site.lab.addresses(NODE)[0],
+        site.lab.addresses(Host::Node(2))[0],
+    );
+    for chain in ["PREROUTING", "OUTPUT"] {
+        let rule = format!(
+            "iptables -w -t nat -I {chain} -p tcp -d {from} --dport 8111 -j DNAT --to-destination {to}:8111"
+        );
+        sh(site, NODE, &rule).await?;
+    }
+    sh(
+        site,
+        NODE,
+        "iptables -w -t nat -I POSTROUTING -p tcp --dport 8111 -j MASQUERADE",
+    )
+    .await
+    .map(drop)
+}
+
+async fn wildcard_listener(site: &Site<'_>) -> Result<()> {
+    let spec =
+        format!("{OF_CLASS}, selector: {{app: web}}, ports: [{{port: 10250, targetPort: 8080}}]");
+    site.apply(&load_balancer("kubelet", &spec)).await?;
+    let said = site
+        .says("kubelet", PROGRAMMED, "False", "PortInUse")
+        .await?;
+    ensure!(said.contains("10250"), "{said}");
+    site.delete("kubelet").await
+}
+
+/// Some other Service's node port: it comes, it is in the way, it goes.
+async fn node_port_of_another(site: &Site<'_>) -> Result<()> {
+    let both = "{name: t, port: 30123, targetPort: 8080}, {name: u, protocol: UDP, port: 30124, targetPort: 8081}";
+    let spec = format!("{OF_CLASS}, selector: {{app: web}}, ports: [{both}]");
+    site.apply(&load_balancer("web", &spec)).await?;
+    let ip = site.address("web").await?;
+    site.answers(Host::Client, ip, 30_123).await?;
+    for (protocol, port) in [("TCP", 30_123), ("UDP", 30_124)] {
+        let ports = format!("[{{protocol: {protocol}, port: 80, nodePort: {port}}}]");
+        let spec = format!("type: NodePort, selector: {{app: web}}, ports: {ports}");
+        site.apply(&common::service_yaml("other", "", &spec))
+            .await?;
+        let said = says(site, "web", "False").await?;
+        ensure!(
+            said.contains("PortInUse") && said.contains(&port.to_string()),
+            "{said}"
+        );
+        site.delete("other").await?;
+        says(site, "web", "True").await?;
+    }
+    site.answers(Host::Client, ip, 30_123).await?;
+    site.delete("web").await
+}
+
+/// Whether clients arrive is found out again every 30 s.
+async fn says(site: &Site<'_>, name: &str, status: &str) -> Result<String> {
+    eventually(2 * SOON, || async {
+        let service = site.get(name).await?;
+        let now = condition(&service, PROGRAMMED).context("no condition")?;
+        ensure!(now.status == status, "{now:?}");
+        Ok(format!("{} {}", now.reason, now.message))
+    })
+    .await
+}
+
+async fn own_node_port(site: &Site<'_>) -> Result<()> {
+    let ports = "[{port: 30125, nodePort: 30125, targetPort: 8080}]";
+    let spec = format!("{OF_CLASS}, selector: {{app: web}}, ports: {ports}");
+    site.apply(&load_balancer("same", &spec)).await?;
+    let said = site.says("same", PROGRAMMED, "False", "PortInUse").await?;
+    ensure!(said.contains("30125"), "{said}");
+    site.delete("same").await
+}
+
+/// What does not work without one of the capabilities, said so that it can be mended.
+async fn without(site: &Site<'_>, missing: &str) -> Result<()> {
+    let left: Vec<&str> = CAPABILITIES
+        .split(',')
+        .filter(|it| *it != missing)
+        .collect();
+    with_capabilities(site, &left.join(",")).await?;
+    site.apply(&load_balancer("web", &web("web"))).await?;
+    let wanted = format!("CAP_{}", missing.to_uppercase());
+    let short = missing.to_uppercase();
+    let said = eventually(SOON, || async {
+        let service = site.get("web").await?;
+        let now = condition(&service, PROGRAMMED).context("no condition")?;
+        let named = now.message.contains(&wanted) || now.message.contains(&short);
+        ensure!(now.status == "False" && named, "{now:?}");
+        Ok(now.message.clone())
+    })
+    .await?;
+    println!("without {missing}: {said}");
+    site.delete("web").await?;
+    site.ballast.stop(CLOUD).await?;
+    Ok(())
+}
+
+/// As a container has them: uid 0, and a bounding set.
+async fn with_capabilities(site: &Site<'_>, capabilities: &str) -> Result<()> {
+    let list: Vec<String> = capabilities.split(',').map(|it| format!("+{it}")).collect();
+    let set = format!("--bounding-set=-all,{}", list.join(","));
+    site.ballast
+        .start_cloud_through(
+            &["setpriv", &set, "--inh-caps=-all", "--no-new-privs", "--"],
+            &[],
+        )
+        .await?;
+    if capabilities == CAPABILITIES {
+        site.apply(&load_balancer("web", &web("web"))).await?;
+    }
+    Ok(())
+}
+
+async fn nothing_left(site: &Site<'_>, node: Host) -> Result<()> {
+    let left = on_interface(site, node).await?;
+    ensure!(left.is_empty(), "left on {}: {left:?}", node.name());
+    Ok(())
+}
+
+/// The cloud's addresses on a node, a line each.
+async fn on_interface(site: &Site<'_>, node: Host) -> Result<Vec<String>> {
+    let argv = ["ip", "-oneline", "address", "show", "dev", "eth0"];
+    let text = site.lab.exec(node, argv).await?.ok()?;
+    let ours = text.lines().filter(|line| line.contains(MARK));
+    Ok(ours.map(str::to_owned).collect())
+}
+
+async fn sh(site: &Site<'_>, host: Host, script: &str) -> Result<String> {
+    site.lab.exec(host, ["sh", "-c", script]).await?.ok()
+}
