@@ -9,13 +9,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use ballast_crds::{
-    DeletionPolicy, LoadBalancerClass, LoadBalancerClassStatus, ProviderKind, ProviderSettings,
-    class_of_key,
+    DeletionPolicy, Draining, LoadBalancerClass, LoadBalancerClassStatus, ProviderKind,
+    ProviderSettings, class_of_key,
 };
-use ballast_provider::{Provider, Removal};
+use ballast_provider::{Provider, Reason, Refusal, Removal};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 
+use crate::status::rfc3339;
 use crate::view::{ServiceView, created, version};
 
 /// The finalizer that a class carries while Services use it.
@@ -163,12 +164,34 @@ impl ClassView {
         settings.is_ok_and(|settings| settings.kind() == ProviderKind::L2)
     }
 
-    /// Whether Services fare the same under this view as under the other: a new status
-    /// or version alone changes nothing for them.
+    /// The drain switch, if it is on.
+    pub const fn draining(&self) -> Option<&Draining> {
+        self.status.draining.as_ref()
+    }
+
+    /// What class and Services say while it is on: by what, and how to undo it.
+    pub fn drained(&self) -> Option<Refusal> {
+        let Draining { since, reason } = self.draining()?;
+        let reason = reason.as_deref().filter(|reason| !reason.is_empty());
+        let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+        let (name, since) = (&self.name, rfc3339(since.0));
+        Some(Refusal::new(
+            Reason::Draining,
+            format!(
+                "ballast teardown{reason} drains LoadBalancerClass {name} since {since}: it gives no load balancers and takes back those it gave, until ballast teardown --undo --classes {name}"
+            ),
+        ))
+    }
+
+    /// Whether Services fare the same under this view as under the other: of a new status
+    /// only the drain switch changes anything for them, of a new version nothing.
     fn serves_as(&self, other: &Self) -> bool {
         let of = |view: &Self| Self {
             version: 0,
-            status: LoadBalancerClassStatus::default(),
+            status: LoadBalancerClassStatus {
+                draining: view.status.draining.clone(),
+                ..LoadBalancerClassStatus::default()
+            },
             ..view.clone()
         };
         of(self) == of(other)
@@ -242,16 +265,22 @@ impl Classes {
         }
     }
 
-    /// The class that is to serve this Service now; `None`: nobody of ours.
+    /// The class that is to serve this Service now; `None`: nobody of ours. A class that
+    /// is drained still claims what is its own, so that nobody else takes it meanwhile:
+    /// as the default class, too, if it is the oldest.
     pub fn claim<'a>(&'a self, service: &'a ServiceView) -> Option<&'a str> {
+        self.claimant(service).filter(|name| self.scope.owns(name))
+    }
+
+    /// The same, whichever installation serves the class.
+    pub fn claimant<'a>(&'a self, service: &'a ServiceView) -> Option<&'a str> {
         if !service.wants || service.deleting {
             return None;
         }
-        let name = match &service.class {
-            Some(key) => class_of_key(key)?,
-            None => self.classless(service)?,
-        };
-        self.scope.owns(name).then_some(name)
+        match &service.class {
+            Some(key) => class_of_key(key),
+            None => self.classless(service),
+        }
     }
 
     /// A live class-less Service stays where it is, whatever the default is now. The

@@ -2,13 +2,15 @@
 //!
 //! [`report`] and [`guard`] choose and are pure; [`run`] is the leader's one task that
 //! writes classes: the finalizer at once (Services wait for it), the status at most
-//! once in [`PACE`] per class.
+//! once in [`PACE`] per class. The drain switch in that status is `ballast teardown`'s: it is
+//! read here and never written.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::LoadBalancerClassStatus;
+use ballast_provider::Reason;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::json;
@@ -28,6 +30,8 @@ use crate::writer::Writer;
 
 /// The least time between two status writes of one class.
 pub const PACE: Duration = Duration::from_secs(5);
+/// Somebody waits until a class that is drained is free.
+const IMPATIENT: Duration = Duration::from_secs(1);
 /// A burst of changes on the board becomes one look.
 const BURST: Duration = Duration::from_millis(20);
 const NAMED: usize = 5;
@@ -35,7 +39,7 @@ const NAMED: usize = 5;
 /// Who uses a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Services that want it and whose settings are valid.
+    /// Services that are to have it and whose settings are valid: none while it is drained.
     pub wanted: usize,
     /// Services that have, or may have, something in its cloud.
     pub held: usize,
@@ -86,11 +90,13 @@ pub fn usage(
     for service in services {
         let claim = classes.claim(service);
         for (name, usage) in &mut all {
+            let class = classes.get(name);
             let wants =
                 claim == Some(name.as_str()) && matches!(service.load_balancer, Some(Ok(_)));
-            let pooled = || classes.get(name).is_some_and(ClassView::uses_pools);
-            let holds = service.is_held_by(name) || (wants && shows(service) && pooled());
-            usage.wanted += usize::from(wants);
+            let pooled = || class.is_some_and(ClassView::uses_pools);
+            let drained = class.is_some_and(|class| class.draining().is_some());
+            let holds = service.is_held_by(name) || (wants && shows(service, drained) && pooled());
+            usage.wanted += usize::from(wants && !drained);
             usage.programmed += usize::from(
                 wants
                     && service
@@ -110,10 +116,11 @@ pub fn usage(
     all
 }
 
-/// Where addresses come from pools no finalizer says who has one, or is to get one.
-fn shows(service: &ServiceView) -> bool {
+/// Where addresses come from pools no finalizer says who has one, or is to get one: of a
+/// class that is drained, nobody is.
+fn shows(service: &ServiceView, drained: bool) -> bool {
     let accepted = service.condition(ACCEPTED);
-    !service.ingress.is_empty() || accepted.is_some_and(|now| now.status == "True")
+    !service.ingress.is_empty() || (!drained && accepted.is_some_and(|now| now.status == "True"))
 }
 
 /// What is to become of the finalizer of a class. `ready`: its cloud was looked at, so the
@@ -129,6 +136,14 @@ pub fn guard(class: &ClassView, usage: &Usage, ready: bool, closed: bool) -> Gua
         (true, false) => Guard::Remove,
         _ => Guard::Keep,
     }
+}
+
+/// A class is drained and its own finalizer is still on.
+fn lets_go(classes: &Classes) -> bool {
+    let mut all = classes.views.values();
+    all.any(|class| {
+        class.draining().is_some() && class.is_guarded() && classes.scope.owns(&class.name)
+    })
 }
 
 /// Its provider is being started and the class has a status from before: that stands
@@ -160,10 +175,32 @@ pub fn report(
         load_balancers: i64::try_from(usage.held).unwrap_or(i64::MAX),
         programmed: i64::try_from(usage.programmed).unwrap_or(i64::MAX),
         conditions,
+        draining: class.status.draining.clone(),
     }
 }
 
+/// What we write of a status: not the switch, which is not ours to write. A merge patch
+/// that does not name it leaves it as it is, even if it has changed meanwhile.
+fn own_part(status: &LoadBalancerClassStatus) -> LoadBalancerClassStatus {
+    LoadBalancerClassStatus {
+        draining: None,
+        ..status.clone()
+    }
+}
+
+/// Whether the class says of the drain switch what is so. Who waits for it waits for the
+/// answer, so this news does not keep the pace.
+fn says_how_it_drains(class: &ClassView, said: &LoadBalancerClassStatus) -> bool {
+    let draining = |it: &&Condition| it.reason == Reason::Draining.as_str();
+    let said = said.conditions.iter().find(|it| it.type_ == "Accepted");
+    let said = said.filter(draining).map(|it| it.message.as_str());
+    said == class.drained().as_ref().map(|it| it.message.as_str())
+}
+
 fn accepted(class: &ClassView) -> Condition {
+    if let Some(drained) = class.drained() {
+        return condition("Accepted", false, drained.reason.as_str(), drained.message);
+    }
     match (class.unusable(), &class.provider) {
         (Some(message), Ok(_)) => condition("Accepted", false, "Unsupported", message),
         (Some(message), Err(_)) => condition("Accepted", false, "Invalid", message),
@@ -220,7 +257,13 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
             "Default",
             true,
             "Effective",
-            "Takes Services without spec.loadBalancerClass".to_owned(),
+            match class.draining() {
+                None => "Takes Services without spec.loadBalancerClass".to_owned(),
+                Some(_) => {
+                    "Services without spec.loadBalancerClass are its own; while it is drained nobody takes them"
+                        .to_owned()
+                }
+            },
         ),
         DefaultState::Conflict(other) => condition(
             "Default",
@@ -254,6 +297,11 @@ impl ClassStatus {
         let mut guarded: BTreeMap<String, u64> = BTreeMap::new();
         loop {
             self.look(&mut written, &mut guarded).await;
+            let soon = if lets_go(&self.board.snapshot()) {
+                IMPATIENT
+            } else {
+                PACE
+            };
             tokio::select! {
                 changed = board.changed() => {
                     if changed.is_err() { return }
@@ -262,7 +310,7 @@ impl ClassStatus {
                 }
                 // A Service waits for the finalizer; it must not wait for the pace.
                 () = self.wanted.notified() => {}
-                () = tokio::time::sleep(PACE) => {}
+                () = tokio::time::sleep(soon) => {}
             }
         }
     }
@@ -283,9 +331,11 @@ impl ClassStatus {
                 guarded.insert(name.clone(), class.version);
             }
             let last = written.get(name);
+            let said = last.map_or(&class.status, |(_, status)| status);
+            let pressing = !says_how_it_drains(class, said);
             // What is undecided is told in a moment, with everything else.
             if classes.default_state(class) == Some(DefaultState::Undecided)
-                || last.is_some_and(|(at, _)| at.elapsed() < PACE)
+                || (!pressing && last.is_some_and(|(at, _)| at.elapsed() < PACE))
             {
                 continue;
             }
@@ -350,7 +400,7 @@ impl ClassStatus {
         self.metrics.wrote("class-status");
         let written = self
             .writer
-            .patch_class(&class.name, true, &json!({"status": status}))
+            .patch_class(&class.name, true, &json!({"status": own_part(&status)}))
             .await;
         if let Err(error) = written {
             warn!(class = class.name, %error, "status of the class not written");

@@ -32,6 +32,8 @@ pub enum Decision {
         provider: Arc<dyn Provider>,
         /// What becomes of the cloud objects.
         removal: Removal,
+        /// What the Service, which wants them back, says afterwards; `None`: it does not.
+        drained: Option<Refusal>,
     },
     /// No retry helps; a change of the Service or its class does. What the Service
     /// already has stays, and follows its node ports: they are targets.
@@ -47,6 +49,8 @@ pub enum Decision {
         class: String,
         /// Why, as the condition says it; `None`: it takes only a moment, write nothing.
         why: Option<Refusal>,
+        /// The class is drained, and this stands in the way of that.
+        drained: Option<Refusal>,
     },
     /// Bring its balancer to the desired state and publish what comes of it.
     Ensure {
@@ -91,12 +95,15 @@ pub fn decide(service: &ServiceView, world: &World<'_>) -> Decision {
     }
     let claim = world.classes.claim(service);
     if let Some(class) = stale_holder(service, claim, world) {
-        return release(service, &class, world.classes);
+        return release(service, &class, world.classes, None);
     }
     match claim {
         Some(class) => match held_elsewhere(service, world) {
             Some(other) if !service.is_held_by(class) => wait_for_release(class, other),
-            _ => serve(service, class, world),
+            _ => match world.classes.get(class).and_then(ClassView::drained) {
+                Some(drained) => drain(service, class, drained, world),
+                None => serve(service, class, world),
+            },
         },
         None if service.conditions.is_empty() || belongs_to_another_scope(service, world) => {
             Decision::Ignore
@@ -121,18 +128,32 @@ fn wait_for_release(class: &str, other: &str) -> Decision {
                 "waiting until LoadBalancerClass {other}, which served this Service before, has released it"
             ),
         )),
+        drained: None,
+    }
+}
+
+/// Its class gives no load balancers and takes back those it gave.
+fn drain(service: &ServiceView, class: &str, drained: Refusal, world: &World<'_>) -> Decision {
+    // An address without our finalizer on a Service without a class is somebody else's.
+    let has = service.is_held_by(class)
+        || world.ledger.has(&service.id, class)
+        || (service.class.is_some() && !service.ingress.is_empty());
+    if has {
+        return release(service, class, world.classes, Some(drained));
+    }
+    Decision::Refuse {
+        refusal: drained,
+        keep: None,
     }
 }
 
 /// Another installation writes its conditions.
 fn belongs_to_another_scope(service: &ServiceView, world: &World<'_>) -> bool {
-    let named_elsewhere = service.wants
-        && service
-            .class
-            .as_deref()
-            .and_then(ballast_crds::class_of_key)
-            .is_some_and(|class| !world.classes.scope.owns(class));
-    held_elsewhere(service, world).is_some() || named_elsewhere
+    let claimed_elsewhere = world
+        .classes
+        .claimant(service)
+        .is_some_and(|class| !world.classes.scope.owns(class));
+    held_elsewhere(service, world).is_some() || claimed_elsewhere
 }
 
 /// A class in scope that does not serve the Service and has, or may have, something for
@@ -144,10 +165,16 @@ fn stale_holder(service: &ServiceView, claim: Option<&str>, world: &World<'_>) -
         .find(|class| Some(class.as_str()) != claim && world.classes.scope.owns(class))
 }
 
-fn release(service: &ServiceView, class: &str, classes: &Classes) -> Decision {
+fn release(
+    service: &ServiceView,
+    class: &str,
+    classes: &Classes,
+    drained: Option<Refusal>,
+) -> Decision {
     let wait = |reason, message| Decision::Wait {
         class: class.to_owned(),
         why: Some(Refusal::new(reason, message)),
+        drained: drained.clone(),
     };
     let Some(view) = classes.get(class) else {
         return wait(
@@ -169,11 +196,13 @@ fn release(service: &ServiceView, class: &str, classes: &Classes) -> Decision {
             class: class.to_owned(),
             provider: Arc::clone(provider),
             removal: view.removal,
+            drained,
         },
         Some(Instance::Failing(message)) => wait(Reason::CloudError, message.clone()),
         None | Some(Instance::Starting) => Decision::Wait {
             class: class.to_owned(),
             why: None,
+            drained,
         },
     }
 }
@@ -251,6 +280,7 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
         Ok(Decision::Wait {
             class: name.to_owned(),
             why,
+            drained: None,
         })
     };
     match world.classes.instances.get(name) {

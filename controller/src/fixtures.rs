@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ballast_crds::{LoadBalancerClassStatus, MockSettings, ProviderSettings};
+use ballast_crds::{Draining, LoadBalancerClassStatus, MockSettings, ProviderSettings};
 use ballast_provider::{
     Address, Affinity, Balancer, Change, Family, Ingress, IpMode, Key, Listener, LoadBalancer,
     Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Reason, Recorded, Refusal,
@@ -12,6 +12,7 @@ use ballast_provider::{
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
 use crate::view::{ConditionView, ServiceView};
@@ -177,6 +178,15 @@ impl ClassView {
             })),
             status: LoadBalancerClassStatus::default(),
         }
+    }
+
+    /// With the drain switch on.
+    pub(crate) fn drains(mut self, reason: Option<&str>) -> Self {
+        self.status.draining = Some(Draining {
+            since: Time(second(50)),
+            reason: reason.map(str::to_owned),
+        });
+        self
     }
 }
 

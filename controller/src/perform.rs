@@ -95,13 +95,17 @@ impl Performer {
             Decision::Refuse { refusal, keep } => {
                 self.refuse(service, &refusal, keep.as_ref()).await
             }
-            Decision::Wait { class, why } => match why {
+            Decision::Wait {
+                class,
+                why,
+                drained,
+            } => match why {
                 None => {
                     self.class_wanted.notify_one();
                     Outcome::Waiting
                 }
                 Some(why) => {
-                    let desired = Desired::waiting(service, &class, &why);
+                    let desired = Desired::waiting(service, &class, &why, drained.as_ref());
                     settle(&self.publish(service, &desired).await, Outcome::Waiting)
                 }
             },
@@ -121,9 +125,15 @@ impl Performer {
                 class,
                 provider,
                 removal,
+                drained,
             } => {
-                self.release(service, &class, provider.as_ref(), removal)
-                    .await
+                let served = Served {
+                    service,
+                    class: &class,
+                    provider: provider.as_ref(),
+                    refusal: drained.as_ref(),
+                };
+                self.release(&served, removal).await
             }
         }
     }
@@ -137,7 +147,7 @@ impl Performer {
     ) -> Outcome {
         let desired = Desired::refused(service, refusal, keep.is_some());
         let written = self.publish(service, &desired).await;
-        let refused = settle(&written, Outcome::of_refused(service));
+        let refused = settle(&written, Outcome::of_refused(service, refusal));
         let (Some(keep), Ok(Written::Version(version))) = (keep, written) else {
             return refused;
         };
@@ -259,13 +269,13 @@ impl Performer {
         }
     }
 
-    async fn release(
-        &self,
-        service: &ServiceView,
-        class: &str,
-        provider: &dyn Provider,
-        removal: Removal,
-    ) -> Outcome {
+    async fn release(&self, served: &Served<'_>, removal: Removal) -> Outcome {
+        let Served {
+            service,
+            class,
+            provider,
+            refusal: drained,
+        } = *served;
         if !self.writer.leads() {
             return Outcome::Failed;
         }
@@ -278,35 +288,40 @@ impl Performer {
         // What is recorded nowhere else is published until the Service says so no more, and
         // nobody else may have it before.
         let published = provider.record() == Record::Status;
-        if published && let Err(error) = self.unmark(service, class).await {
+        if published && let Err(error) = self.unmark(served).await {
             return settle(&Err(error), Outcome::Failed);
         }
         match in_time(provider.release(&service.id, removal)).await {
             Ok(Released::Gone) => {
-                if !published && let Err(error) = self.unmark(service, class).await {
+                if !published && let Err(error) = self.unmark(served).await {
                     return settle(&Err(error), Outcome::Failed);
                 }
                 self.ledger.forget(&service.id, class);
                 Outcome::Released
             }
             Ok(Released::InProgress { retry_after }) => {
-                Outcome::Pending(self.slow(service, class, began, Event::Deleting, retry_after))
-            }
-            Err(error) => {
-                let served = Served {
-                    service,
-                    class,
-                    provider,
-                    refusal: None,
+                let wait = self.slow(service, class, began, Event::Deleting, retry_after);
+                let Some(drained) = drained else {
+                    return Outcome::Pending(wait);
                 };
-                self.failed(&served, &error).await
+                let desired = Desired::draining(service, drained);
+                settle(
+                    &self.publish(service, &desired).await,
+                    Outcome::Pending(wait),
+                )
             }
+            Err(error) => self.failed(served, &error).await,
         }
     }
 
     /// Takes our marks off a Service that has nothing of this class any more, and says so.
-    async fn unmark(&self, service: &ServiceView, class: &str) -> Result<(), WriteError> {
-        let written = match status::released_patch(service, class) {
+    async fn unmark(&self, served: &Served<'_>) -> Result<(), WriteError> {
+        let Served { service, class, .. } = *served;
+        let patch = match served.refusal {
+            None => status::released_patch(service, class),
+            Some(drained) => status::drained_patch(service, class, drained, Timestamp::now()),
+        };
+        let written = match patch {
             Some(patch) => self.write(service, "release", &patch).await?,
             None => Written::Version(service.version),
         };

@@ -10,7 +10,7 @@ use crate::view::{ConditionView, ServiceView};
 
 mod patch;
 
-pub use patch::{clean_patch, finalizer_patch, patch, released_patch, rfc3339};
+pub use patch::{clean_patch, drained_patch, finalizer_patch, patch, released_patch, rfc3339};
 
 /// A kind cluster of one node is so.
 const ALL_LABELLED: &str = "The load balancer is active, with all nodes: every one of them carries the label node.kubernetes.io/exclude-from-external-load-balancers";
@@ -96,12 +96,38 @@ impl Desired {
         }
     }
 
-    /// Something is missing. A Service whose traffic flows need not say so, unless it is
-    /// to go and cannot.
-    pub fn waiting(service: &ServiceView, class: &str, why: &Refusal) -> Self {
-        let claimed = service.wants && !service.deleting;
+    /// The class is drained, and what the Service has is being taken down.
+    pub fn draining(service: &ServiceView, drained: &Refusal) -> Self {
         Self {
-            accepted: claimed.then(|| accepted(service, class)),
+            accepted: Some(refused(drained)),
+            programmed: Some(Condition {
+                status: if service.ingress.is_empty() {
+                    "False"
+                } else {
+                    "Unknown"
+                },
+                reason: Reason::Releasing,
+                message: "The load balancer is being taken down".to_owned(),
+            }),
+            ingress: None,
+        }
+    }
+
+    /// Something is missing. A Service whose traffic flows need not say so, unless its load
+    /// balancer is to go (`drained`: because of the class) and cannot.
+    pub fn waiting(
+        service: &ServiceView,
+        class: &str,
+        why: &Refusal,
+        drained: Option<&Refusal>,
+    ) -> Self {
+        let wanted = service.wants && !service.deleting;
+        let claimed = wanted && drained.is_none();
+        Self {
+            accepted: match drained {
+                Some(drained) => Some(refused(drained)),
+                None => claimed.then(|| accepted(service, class)),
+            },
             programmed: (service.ingress.is_empty() || !claimed).then(|| Condition {
                 status: if service.ingress.is_empty() {
                     "False"

@@ -1,6 +1,6 @@
 //! `LoadBalancerClass`: which provider serves the Services that name it, and how.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -161,6 +161,25 @@ pub struct LoadBalancerClassStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+
+    /// The drain switch: while it is here, the class gives no load balancers and takes
+    /// back those it gave; the Services stay. Written by `ballast teardown` alone, and here
+    /// rather than in the spec, so that what manages the spec cannot flip it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Draining>,
+}
+
+/// Since when a class is drained, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Draining {
+    /// When the switch was put on.
+    pub since: Time,
+
+    /// What for, in the words of whoever did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub reason: Option<String>,
 }
 
 /// The provider of a class with its settings, as one value instead of three options.

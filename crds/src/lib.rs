@@ -12,7 +12,7 @@ pub mod class;
 pub mod pool;
 
 pub use class::{
-    AwsSettings, DeletionPolicy, FailureDetection, L2Settings, LoadBalancerClass,
+    AwsSettings, DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
     LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, ProviderKind, ProviderSettings,
 };
 pub use pool::{

@@ -190,3 +190,84 @@ fn a_second_report_is_the_first() {
         first
     );
 }
+
+/// What is in the way of a helm uninstall is the class's own finalizer: it goes when the
+/// last load balancer has, whoever still waits for one.
+#[test]
+fn a_drained_class_is_wanted_by_nobody() {
+    let drained = ClassView::test("local").drains(None);
+    let classes = Classes::test([drained.clone()]);
+    let of = |service: ServiceView| {
+        usage(&classes, &arcs(&[service]), &Ledger::default())
+            .remove("local")
+            .unwrap()
+    };
+    let waiting = of(ServiceView::test("web"));
+    assert_eq!((waiting.wanted, waiting.held), (0, 0));
+    assert_eq!(guard(&drained, &waiting, true, false), Guard::Remove);
+    let held = of(ServiceView::test("web").held_by(&["local"]));
+    assert_eq!((held.wanted, held.held), (0, 1));
+    assert_eq!(guard(&drained, &held, true, false), Guard::Keep);
+}
+
+#[test]
+fn a_drained_class_with_pools_is_held_by_addresses_alone() {
+    let view = ClassView {
+        provider: Ok(ballast_crds::ProviderSettings::L2(
+            serde_json::from_str("{}").unwrap(),
+        )),
+        ..ClassView::test("local")
+    };
+    let accepted = crate::fixtures::condition(ACCEPTED, "True", Reason::Accepted, "yes");
+    let waits = || ServiceView::test("web").saying(std::slice::from_ref(&accepted));
+    for (what, class, service, expected) in [
+        ("waits for an address", view.clone(), waits(), 1),
+        ("drained", view.clone().drains(None), waits(), 0),
+        (
+            "drained, and it still has one",
+            view.drains(None),
+            waits().publishing("192.0.2.1"),
+            1,
+        ),
+    ] {
+        let classes = Classes::test([class]);
+        let usage = usage(&classes, &arcs(&[service]), &Ledger::default());
+        assert_eq!(usage["local"].held, expected, "{what}");
+    }
+}
+
+#[test]
+fn a_drained_class_says_so_at_once_and_leaves_the_switch_alone() {
+    let class = ClassView {
+        default: true,
+        ..ClassView::test("local").drains(Some("helm uninstall"))
+    };
+    let classes = Classes::test([class.clone()]);
+    let nobody = Usage::default();
+    let (status, reason, message) = said(&class, &classes, &nobody, "Accepted");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Draining"));
+    assert!(message.contains("--undo --classes local"), "{message}");
+    let (status, reason, message) = said(&class, &classes, &nobody, "Default");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "Effective"));
+    assert!(message.contains("nobody takes them"), "{message}");
+
+    let before = ClassView::test("local");
+    let calm = report(
+        &before,
+        &Classes::test([before.clone()]),
+        &nobody,
+        second(1),
+    );
+    let told = report(&class, &classes, &nobody, second(9));
+    assert!(!says_how_it_drains(&class, &calm), "news does not wait");
+    assert!(says_how_it_drains(&class, &told));
+    assert!(!says_how_it_drains(&before, &told), "the end of it as well");
+    assert!(says_how_it_drains(&before, &calm));
+
+    assert_eq!(
+        told.draining, class.status.draining,
+        "a second report is the first"
+    );
+    let sent = serde_json::to_value(own_part(&told)).unwrap();
+    assert_eq!(sent.get("draining"), None, "{sent}");
+}

@@ -1,3 +1,5 @@
+mod drain;
+
 use std::collections::BTreeSet;
 
 use super::*;
@@ -10,6 +12,8 @@ enum Step {
     Ignore,
     Clean,
     Release(&'static str),
+    /// A release because of the class; the Service stays.
+    Drain(&'static str),
     Refuse(Reason),
     Wait(Option<Reason>),
     Ensure(&'static str),
@@ -38,7 +42,13 @@ fn step_among(
     match decide(service, &world) {
         Decision::Ignore => Step::Ignore,
         Decision::Clean => Step::Clean,
-        Decision::Release { class, .. } => Step::Release(intern(&class)),
+        Decision::Release { class, drained, .. } => match drained {
+            None => Step::Release(intern(&class)),
+            Some(drained) => {
+                assert_eq!(drained.reason, Reason::Draining);
+                Step::Drain(intern(&class))
+            }
+        },
         Decision::Refuse { refusal, .. } => Step::Refuse(refusal.reason),
         Decision::Wait { why, .. } => Step::Wait(why.map(|why| why.reason)),
         Decision::Ensure { class, .. } => Step::Ensure(intern(&class)),

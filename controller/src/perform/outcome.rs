@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ballast_provider::{Reason, Refusal};
+
 use crate::view::ServiceView;
 
 /// What became of one step, and with that when the Service is looked at again.
@@ -27,10 +29,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// Of a refused Service. What is wrong in its own words only an edit of them mends, and
-    /// that wakes it by name; all else may end with what somebody else gives up.
-    pub const fn of_refused(service: &ServiceView) -> Self {
+    /// that wakes it by name; a drain ends with a change of the class, which wakes all; all
+    /// else may end with what somebody else gives up.
+    pub fn of_refused(service: &ServiceView, refusal: &Refusal) -> Self {
         match &service.load_balancer {
             Some(Err(_)) => Self::Parked,
+            Some(Ok(_)) | None if refusal.reason == Reason::Draining => Self::Parked,
             Some(Ok(_)) | None => Self::Waiting,
         }
     }
@@ -68,17 +72,22 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use ballast_provider::Reason;
-
     use super::*;
 
     /// 5,000 Services that are refused for their own sake must not be looked at again for
     /// each one that goes; who is refused for a quota, a port or a sharer must.
     #[test]
     fn a_release_wakes_only_whom_it_can_help() {
+        let refused = |reason| Refusal::new(reason, "no");
         let own = ServiceView::test("web").refused(Reason::Invalid);
-        assert_eq!(Outcome::of_refused(&own), Outcome::Parked);
-        let elsewhere = ServiceView::test("web");
-        assert_eq!(Outcome::of_refused(&elsewhere), Outcome::Waiting);
+        let invalid = refused(Reason::Invalid);
+        assert_eq!(Outcome::of_refused(&own, &invalid), Outcome::Parked);
+        let valid = ServiceView::test("web");
+        for (reason, expected) in [
+            (Reason::QuotaExceeded, Outcome::Waiting),
+            (Reason::Draining, Outcome::Parked),
+        ] {
+            assert_eq!(Outcome::of_refused(&valid, &refused(reason)), expected);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Each carries the UID, so that it cannot hit a later Service of the same name. Pure.
 
 use ballast_crds::class_key;
-use ballast_provider::{Address, Ingress, IpMode};
+use ballast_provider::{Address, Ingress, IpMode, Refusal};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -61,6 +61,44 @@ pub fn released_patch(service: &ServiceView, class: &str) -> Option<Value> {
     }
     if conditions {
         patch["status"] = json!({"conditions": dropped_conditions(service)});
+    }
+    Some(patch)
+}
+
+/// The patch after the release of a Service whose class is drained: finalizers off, no
+/// address any more, and why. `None` if it is so.
+pub fn drained_patch(
+    service: &ServiceView,
+    class: &str,
+    drained: &Refusal,
+    now: Timestamp,
+) -> Option<Value> {
+    let mut finalizers = Vec::new();
+    if service.is_held_by(class) {
+        finalizers.push(class_key(class));
+    }
+    // It had a load balancer of ours, so the standard one is ours as well.
+    if service.standard_finalizer {
+        finalizers.push(STANDARD_FINALIZER.to_owned());
+    }
+    let bare = ServiceView {
+        ingress: Vec::new(),
+        ..service.clone()
+    };
+    let desired = Desired::refused(&bare, drained, false);
+    let mut patch = status_json(&desired.difference(service), service, now);
+    if !service.ingress.is_empty() {
+        patch["status"]["loadBalancer"] = json!({"ingress": null});
+    }
+    let unchanged = patch["status"]
+        .as_object()
+        .is_some_and(serde_json::Map::is_empty);
+    if finalizers.is_empty() && unchanged {
+        return None;
+    }
+    patch["metadata"] = json!({"uid": service.id.uid});
+    if !finalizers.is_empty() {
+        patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
     }
     Some(patch)
 }

@@ -13,6 +13,7 @@ mod support;
 
 mod crash;
 mod crowd;
+mod drain;
 mod foreign;
 mod garbage;
 mod l2;

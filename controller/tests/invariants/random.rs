@@ -27,6 +27,7 @@ enum Act {
     Spoil { name: u8, spoilt: bool },
     Node { name: u8 },
     Default { on: bool },
+    Drain { class: u8, on: bool },
     CutWatches,
     Compact,
     Freeze { frozen: bool },
@@ -53,6 +54,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (name.clone(), any::<bool>()).prop_map(|(name, spoilt)| Act::Spoil { name, spoilt }),
         1 => name.clone().prop_map(|name| Act::Node { name }),
         1 => any::<bool>().prop_map(|on| Act::Default { on }),
+        3 => (0..2_u8, any::<bool>()).prop_map(|(class, on)| Act::Drain { class, on }),
         1 => Just(Act::CutWatches),
         1 => Just(Act::Compact),
         1 => any::<bool>().prop_map(|frozen| Act::Freeze { frozen }),
@@ -126,6 +128,10 @@ async fn perform(lab: &mut Lab, act: &Act) {
         Act::Default { on } => drop(lab.api.edit(Kind::Class, "local", |it| {
             it["spec"]["default"] = (*on).into();
         })),
+        Act::Drain { class, on } => {
+            let class = ["local", "other"][usize::from(*class)];
+            lab.api.drain(class, *on);
+        }
         Act::CutWatches => lab.api.cut_watches(),
         Act::Compact => lab.api.compact(),
         Act::Freeze { frozen } => lab.api.freeze_watches(*frozen),

@@ -19,7 +19,12 @@ pub fn of(lab: &Lab) -> Vec<String> {
     let mut wanted = BTreeMap::new();
     for (key, service) in &services {
         let mut say = |what: String| problems.push(format!("{key}: {what}"));
-        match class_of(service, &classes).filter(|_| !lab.refused.contains_key(key)) {
+        let class = class_of(service, &classes);
+        if let Some(class) = class.as_ref().filter(|class| drains(&classes, class)) {
+            drained(lab, key, service, class, &mut say);
+            continue;
+        }
+        match class.filter(|_| !lab.refused.contains_key(key)) {
             Some(class) => {
                 if is_l2(&classes, &class) {
                     from_a_pool(lab, key, service, &class, &mut say);
@@ -36,7 +41,8 @@ pub fn of(lab: &Lab) -> Vec<String> {
         let served = |key: &str, service: &Value| {
             is_l2(&classes, name)
                 && class_of(service, &classes).as_ref() == Some(name)
-                && (lab.denied.contains_key(key) || !lab.addresses(key).is_empty())
+                && ((lab.denied.contains_key(key) && !drains(&classes, name))
+                    || !lab.addresses(key).is_empty())
         };
         let holders = services
             .iter()
@@ -93,6 +99,32 @@ fn is_l2(classes: &BTreeMap<String, Value>, name: &str) -> bool {
     classes
         .get(name)
         .is_some_and(|class| class["spec"].get("l2").is_some())
+}
+
+/// Somebody has put the drain switch of a class on.
+fn drains(classes: &BTreeMap<String, Value>, name: &str) -> bool {
+    classes
+        .get(name)
+        .is_some_and(|class| !class["status"]["draining"].is_null())
+}
+
+/// Of a class that is drained: nothing of ours but the reason why.
+fn drained(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
+    let held = finalizers(service);
+    if held.contains(STANDARD) || held.iter().any(|it| it.starts_with("ballast.dev/")) {
+        say(format!("{class} is drained, and holds it still: {held:?}"));
+    }
+    if !lab.addresses(key).is_empty() {
+        say(format!("{class} is drained: {:?}", lab.addresses(key)));
+    }
+    let accepted = lab.condition(key, "Accepted").unwrap_or_default();
+    if accepted["status"] != "False" || accepted["reason"] != "Draining" {
+        say(format!("{class} is drained, and it says {accepted}"));
+    }
+    let programmed = lab.condition(key, "Programmed").unwrap_or_default();
+    if !programmed.is_null() && programmed["status"] != "False" {
+        say(format!("{class} is drained, and it says {programmed}"));
+    }
 }
 
 /// Of an `l2` class: an address, which nobody announces yet, or why there is none.

@@ -23,6 +23,8 @@ pub enum Reason {
     ClassNotFound,
     /// The class exists and cannot serve; its own conditions say why.
     ClassNotReady,
+    /// The class is being drained: it gives no load balancers and takes back those it gave.
+    Draining,
     /// The Service asks for something this provider cannot do.
     Unsupported,
     /// A value that cannot be parsed, named in the message.
@@ -99,6 +101,7 @@ impl Reason {
             Self::Releasing => "Releasing",
             Self::ClassNotFound => "ClassNotFound",
             Self::ClassNotReady => "ClassNotReady",
+            Self::Draining => "Draining",
             Self::Unsupported => "Unsupported",
             Self::Invalid => "Invalid",
             Self::NodePortsMissing => "NodePortsMissing",

@@ -63,6 +63,8 @@ struct State {
     page_limit: usize,
     events: Vec<Value>,
     terminating: BTreeSet<String>,
+    /// Classes that were drained at some time.
+    drained: BTreeSet<String>,
     /// UIDs whose finalizers a user has stripped.
     tampered: BTreeSet<String>,
     /// Watches begun before this generation are cut.
@@ -153,6 +155,7 @@ impl Api {
                 page_limit: usize::MAX,
                 events: Vec::new(),
                 terminating: BTreeSet::new(),
+                drained: BTreeSet::new(),
                 tampered: BTreeSet::new(),
                 generation: 0,
                 frozen: false,

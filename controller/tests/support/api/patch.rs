@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::requests::conflict;
 use super::{Api, Kind, Refused, texts};
@@ -46,6 +46,10 @@ pub(super) fn service(
     finalizers(api, link, &mut object, &patch["metadata"])?;
     conditions(&mut object, &patch["status"]["conditions"], &forbid);
     let before = object.clone();
+    if is_taken_back(api, &object, patch) {
+        object["status"]["loadBalancer"] = json!({});
+        return Ok(object);
+    }
     ingress(&mut object, &patch["status"], &forbid)?;
     claims(api, &before, &object, &patch["metadata"], &forbid);
     Ok(object)
@@ -177,6 +181,22 @@ fn is_sound(condition: &Value) -> bool {
             .is_ok()
 }
 
+/// The one case in which a status is cleared: the class is drained, and nothing is left in
+/// its cloud.
+fn is_taken_back(api: &Api, object: &Value, patch: &Value) -> bool {
+    let balancer = patch["status"]["loadBalancer"].as_object();
+    let clears = balancer.is_some_and(|it| it.get("ingress") == Some(&Value::Null));
+    let all = object["status"]["conditions"].as_array();
+    let says = all.into_iter().flatten().any(|it| {
+        it["type"] == "ballast.dev/Accepted"
+            && it["status"] == "False"
+            && it["reason"] == "Draining"
+    });
+    let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+    let drained = api.lock().drained.clone();
+    clears && says && !drained.is_empty() && drained.iter().all(|it| !api.cloud_holds(uid, it))
+}
+
 fn ingress(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) -> Result<(), Refused> {
     let Some(balancer) = patch.get("loadBalancer") else {
         return Ok(());
@@ -281,6 +301,10 @@ pub(super) fn class(
     {
         api.journal
             .violation(format!("a patch of more of a class than is ours: {patch}"));
+    }
+    if patch["status"].get("draining").is_some() {
+        api.journal
+            .violation(format!("the drain switch is not ours to flip: {patch}"));
     }
     let mut after = object.clone();
     if of_status {

@@ -235,6 +235,19 @@ impl Api {
         self.create_class(name, &all)
     }
 
+    /// The drain switch of a class, as `ballast teardown` flips it.
+    pub fn drain(&self, class: &str, on: bool) -> bool {
+        let now = self.now();
+        self.lock().drained.insert(class.to_owned());
+        self.edit(Kind::Class, class, |object| {
+            if !on && object["status"].is_object() {
+                object["status"].as_object_mut().unwrap().remove("draining");
+            } else if on && object["status"]["draining"].is_null() {
+                object["status"]["draining"] = json!({"since": now});
+            }
+        })
+    }
+
     /// A pool, with the defaults of the CRD.
     pub fn create_pool(&self, name: &str, addresses: &[&str], spec: &Value) -> String {
         let mut all = json!({
