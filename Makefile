@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rust setup-lint build release demo test test-unit test-long e2e bench lint licences crds clean
+.PHONY: help setup setup-rust setup-lint build release demo test test-unit test-long e2e bench lint licences crds chart clean
 
 # What the lab runs, and what its images are made of.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
@@ -42,6 +42,7 @@ demo: setup ## Boot a real cluster, give a Service an address, use it, clean up 
 test: setup lint ## Everything that must be green: lint, unit tests, end-to-end tests
 	cargo build --locked --workspace --all-targets
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
 	$(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS)
 
 test-unit: setup-rust ## Tests that need no cluster
@@ -50,6 +51,7 @@ test-unit: setup-rust ## Tests that need no cluster
 e2e: setup ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=services)
 	cargo build --locked --workspace --all-targets
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
 	$(CARGO_TEST) --locked -p ballast-e2e $(if $(T),--test $(T)) -- --test-threads=$(E2E_THREADS)
 
 test-long: setup ## What is too long for `test`: many random histories, and Kubernetes' own load balancer tests
@@ -75,6 +77,10 @@ setup-lint: setup-rust
 crds: setup-rust ## Write crds/crds.yaml from the types
 	cargo run --locked --quiet -p ballast -- crds > crds/crds.yaml.new
 	mv crds/crds.yaml.new crds/crds.yaml
+	cp crds/crds.yaml charts/ballast/crds/crds.yaml
+
+chart: setup ## Write what is made from the chart: its README, its CRDs, deploy/rbac.yaml
+	cargo run --locked --quiet -p ballast-e2e --bin chart -- write
 
 clean: ## Remove labs, caches and build output
 	-[ ! -x target/debug/lab ] || ./target/debug/lab down --all

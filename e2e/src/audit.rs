@@ -14,8 +14,8 @@ pub struct AuditEvent {
     pub user_agent: String,
     /// Who it was.
     pub user: String,
-    /// `create`, `update`, `patch`, `delete` or `deletecollection`; of the controller's
-    /// user also `get`, `list` and `watch`.
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`; of accounts
+    /// in `ballast-system` also `get`, `list` and `watch`.
     pub verb: String,
     /// The API group; empty for the core group.
     pub group: String,

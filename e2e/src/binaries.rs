@@ -47,8 +47,8 @@ const TOOLS: [(&str, &str); 8] = [
 /// Where Debian has the CNI plug-ins.
 pub(crate) const CNI_PLUGINS: &str = "/usr/lib/cni";
 
-const NO_GO: &str =
-    "go is missing, which builds Kubernetes: install Go 1.26 or newer and have it in PATH";
+pub(crate) const NO_GO: &str =
+    "go is missing, which builds Kubernetes and Helm: install Go 1.26 or newer and have it in PATH";
 
 /// A complete cache folder.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl Cache {
     pub fn ensure(progress: Progress) -> Result<Self> {
         let source = source();
         let flags = flags(&source)?;
-        let dir = folder().join(key(&source, &flags)?);
+        let dir = cache_folder("kubernetes").join(key(&source, &flags)?);
         let cache = Self { dir };
         std::fs::create_dir_all(cache.dir.join("bin")).with_context(|| {
             format!(
@@ -202,11 +202,13 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
 }
 
-fn folder() -> PathBuf {
-    std::env::var_os("BALLAST_CACHE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/kubernetes"),
-        |dir| PathBuf::from(dir).join("kubernetes"),
-    )
+/// Where what is built from one of this crate's Go modules is kept.
+pub(crate) fn cache_folder(module: &str) -> PathBuf {
+    let cache = std::env::var_os("BALLAST_CACHE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache"),
+        PathBuf::from,
+    );
+    cache.join(module)
 }
 
 /// Stamps the version in, without which nodes report v0.0.0.

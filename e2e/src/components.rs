@@ -42,10 +42,10 @@ pub(crate) struct Setup {
     pub(crate) proxy: ProxyMode,
 }
 
-/// All writes; of the controller's user also reads, so that a right which is never used is seen.
+/// All writes; of Ballast's own users also reads, so that a right which is never used is seen.
 const POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],
 "rules":[{"level":"Metadata","verbs":["create","update","patch","delete","deletecollection"]},
-{"level":"Metadata","users":["system:serviceaccount:ballast-system:ballast-controller"]},{"level":"None"}]}"#;
+{"level":"Metadata","userGroups":["system:serviceaccounts:ballast-system"]},{"level":"None"}]}"#;
 
 impl Component {
     /// The name of its process and log.

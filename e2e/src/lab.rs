@@ -376,7 +376,7 @@ impl Lab {
         Ok(events)
     }
 
-    /// The same, and among them what the controller's user has read.
+    /// The same, and among them what accounts of the namespace `ballast-system` have read.
     pub fn audit_with_reads(&self) -> Result<Vec<AuditEvent>> {
         audit::read(&self.dir().join("audit.log"))
     }

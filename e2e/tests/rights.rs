@@ -10,6 +10,8 @@
 mod common;
 #[path = "common/crowd.rs"]
 mod crowd;
+#[path = "common/grants.rs"]
+mod grants;
 
 use std::net::IpAddr;
 use std::process::{Command, Output};
@@ -18,9 +20,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::installation::{USER, binary};
 use ballast_e2e::{AuditEvent, Host, Signal, eventually};
-use k8s_openapi::api::rbac::v1::PolicyRule;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
 use serde_json::json;
 
 use common::{ACCEPTED, CLASS, PROGRAMMED, Plan, SOON, Site, addresses, load_balancer};
@@ -236,86 +235,14 @@ async fn stops_when_asked(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A document of the manifest, as far as rights are concerned.
-#[derive(Deserialize)]
-struct Role {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    rules: Vec<PolicyRule>,
-}
-
-/// One verb on one resource, and where.
-#[derive(Debug)]
-struct Right<'a> {
-    verb: &'a str,
-    group: &'a str,
-    /// With its subresource.
-    resource: &'a str,
-    namespace: Option<&'a str>,
-    /// Any, if there is none.
-    names: &'a [String],
-}
-
 /// Nothing was forbidden, and every single right was used.
 fn rights_fit(audit: &[AuditEvent]) -> Result<()> {
-    let own: Vec<&AuditEvent> = audit.iter().filter(|event| event.user == USER).collect();
-    let forbidden: Vec<_> = own.iter().filter(|event| event.forbidden).collect();
-    ensure!(forbidden.is_empty(), "{forbidden:#?}");
-    let mut granted = 0;
-    for document in serde_yaml_ng::Deserializer::from_str(RBAC) {
-        let role = Role::deserialize(document)?;
-        for right in rights(&role) {
-            granted += 1;
-            let used = own.iter().any(|event| right.allows(event));
-            ensure!(used, "never used: {right:?}");
-        }
-    }
-    println!(
-        "{granted} rights granted, {} requests, all rights used",
-        own.len()
-    );
+    let granted = grants::fit(RBAC, USER, audit)?;
     ensure!(
         granted >= 14,
         "only {granted} rights were found in the file"
     );
     Ok(())
-}
-
-fn rights(role: &Role) -> Vec<Right<'_>> {
-    let mut all = Vec::new();
-    for rule in &role.rules {
-        for group in rule.api_groups.iter().flatten() {
-            for resource in rule.resources.iter().flatten() {
-                all.extend(rule.verbs.iter().map(|verb| Right {
-                    verb,
-                    group,
-                    resource,
-                    namespace: role.metadata.namespace.as_deref(),
-                    names: rule.resource_names.as_deref().unwrap_or_default(),
-                }));
-            }
-        }
-    }
-    all
-}
-
-impl Right<'_> {
-    fn allows(&self, event: &AuditEvent) -> bool {
-        let resource = if event.subresource.is_empty() {
-            event.resource.clone()
-        } else {
-            format!("{}/{}", event.resource, event.subresource)
-        };
-        let there = self
-            .namespace
-            .is_none_or(|namespace| namespace == event.namespace);
-        let named = self.names.is_empty() || self.names.contains(&event.name);
-        self.verb == event.verb
-            && self.group == event.group
-            && self.resource == resource
-            && there
-            && named
-    }
 }
 
 fn ballast(arguments: &[&str]) -> Result<Output> {

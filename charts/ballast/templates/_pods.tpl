@@ -49,14 +49,18 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{/* The Job of a hook, with an account and rights that live as long as it:
-     (dict "root" $ "role" … "hook" … "args" (list …) "rules" "YAML" "retries" n). */}}
+{{/* The Job of a hook, with its account and rights: (dict "root" $ "role" … "hook" … "args" (list …)
+     "rules" "YAML" "localRules" "YAML" "retries" n "standing" bool). Standing ones are objects of the release, the
+     others hooks themselves. A hook that succeeded is deleted as soon as one after it fails or times out. */}}
 {{- define "ballast.job" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values.jobs -}}
 {{- $name := printf "%s-%s" (include "ballast.fullname" $root) .role -}}
 {{- $account := include "ballast.jobAccountName" (list $root .role) -}}
-{{- $early := dict "helm.sh/hook" .hook "helm.sh/hook-weight" "-5" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+{{- $early := dict -}}
+{{- if not .standing -}}
+{{- $early = dict "helm.sh/hook" .hook "helm.sh/hook-weight" "-5" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+{{- end -}}
 {{- if $values.serviceAccount.create }}
 apiVersion: v1
 kind: ServiceAccount

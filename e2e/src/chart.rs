@@ -1,0 +1,90 @@
+//! What is made from the chart and from what the chart is made: its README from the comments
+//! of its values, its CRDs from the types, `deploy/rbac.yaml` from its templates. Written by
+//! `make chart`, compared by a test.
+
+use anyhow::{Context, Result};
+
+use crate::helm::{Helm, root};
+
+/// A file that is made.
+#[derive(Debug)]
+pub struct Made {
+    /// Where it is, from the workspace's folder.
+    pub path: &'static str,
+    /// What it is to hold.
+    pub text: String,
+}
+
+const RIGHTS: &str = "\
+# The rights of `ballast controller`, and nothing more: a test of the e2e suite fails
+# if one of them is missing, and if one of them is never used. Made by `make chart` from
+# the chart's own: charts/ballast/templates/controller.
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: ballast-system
+";
+
+/// Templates that hold them.
+const TEMPLATES: [&str; 2] = ["serviceaccount.yaml", "rbac.yaml"];
+
+/// All of them, as they are to be.
+pub fn made(helm: &Helm) -> Result<Vec<Made>> {
+    Ok(vec![
+        Made {
+            path: "charts/ballast/crds/crds.yaml",
+            text: ballast_crds::yaml()?,
+        },
+        Made {
+            path: "charts/ballast/README.md",
+            text: readme(helm)?,
+        },
+        Made {
+            path: "deploy/rbac.yaml",
+            text: rights(helm)?,
+        },
+    ])
+}
+
+/// Writes those that differ and returns their paths.
+pub fn write(helm: &Helm) -> Result<Vec<&'static str>> {
+    let mut written = Vec::new();
+    for Made { path, text } in made(helm)? {
+        let file = root().join(path);
+        if std::fs::read_to_string(&file).is_ok_and(|found| found == text) {
+            continue;
+        }
+        std::fs::write(&file, text).with_context(|| format!("cannot write {path}"))?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+fn readme(helm: &Helm) -> Result<String> {
+    let mut docs = helm.command("helm-docs");
+    docs.args(["--dry-run", "--log-level=warning"])
+        .args(["--sort-values-order=file", "--chart-search-root"])
+        .arg(Helm::chart());
+    let text = crate::helm::said(docs)?;
+    Ok(format!("{}\n", text.trim()))
+}
+
+/// Without the labels that say that Helm looks after the objects: here it does not.
+fn rights(helm: &Helm) -> Result<String> {
+    let mut flags = Vec::new();
+    let names = TEMPLATES.map(|file| format!("templates/controller/{file}"));
+    for name in &names {
+        flags.extend(["--show-only", name]);
+    }
+    let rendered = helm.template("ballast", "ballast-system", &flags)?;
+    let helms = ["app.kubernetes.io/managed-by:", "helm.sh/chart:", "# Source:"];
+    let mut text = RIGHTS.to_owned();
+    for line in rendered.lines() {
+        let blank = line.is_empty();
+        if !blank && !helms.iter().any(|own| line.trim_start().starts_with(own)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}

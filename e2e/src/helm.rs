@@ -1,0 +1,195 @@
+//! Helm and the programs that work on charts, built from the one Go module in `e2e/helm`
+//! and kept in the cache under the hash of what they are built from.
+//!
+//! Helm 4 is what the chart is installed with: Helm 3 gets no fixes any more. helm-unittest
+//! renders with Helm 3's library, so both read the chart. All of it stands on the
+//! Kubernetes libraries of `e2e/kubernetes`, which the build cache then has already.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::Lab;
+use crate::binaries::{NO_GO, cache_folder, on_path};
+use crate::progress::Progress;
+
+/// Binary and Go package.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("helm", "helm.sh/helm/v4/cmd/helm"),
+    (
+        "helm-unittest",
+        "github.com/helm-unittest/helm-unittest/cmd/helm-unittest",
+    ),
+    ("helm-docs", "github.com/norwoodj/helm-docs/cmd/helm-docs"),
+    (
+        "controller-gen",
+        "sigs.k8s.io/controller-tools/cmd/controller-gen",
+    ),
+];
+
+/// The types of the Prometheus Operator, of which its CRDs are made.
+const MONITORING: &str =
+    "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1";
+
+/// Helm, ready to be run.
+#[derive(Debug, Clone)]
+pub struct Helm {
+    dir: PathBuf,
+}
+
+// === impl Helm ===
+
+impl Helm {
+    /// Builds what is missing. Others that want the same wait and then use it.
+    pub fn ensure(progress: Progress) -> Result<Self> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm");
+        let helm = Self {
+            dir: cache_folder("helm").join(key(&source)?),
+        };
+        std::fs::create_dir_all(helm.dir.join("bin")).with_context(|| {
+            format!(
+                "cannot make {}; set BALLAST_CACHE to a folder that can be written",
+                helm.dir.display()
+            )
+        })?;
+        let lock = File::create(helm.dir.join("lock"))?;
+        lock.lock()?;
+        for (name, package) in PROGRAMS {
+            helm.build(&source, name, package, progress)?;
+        }
+        helm.monitoring(&source, progress)?;
+        Ok(helm)
+    }
+
+    /// One of the programs: `helm`, `helm-unittest`, `helm-docs`.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join("bin").join(name)
+    }
+
+    /// The chart of Ballast.
+    pub fn chart() -> PathBuf {
+        root().join("charts/ballast")
+    }
+
+    /// The CRDs of the Prometheus Operator that the chart has objects of, as YAML.
+    pub fn monitoring_crds(&self) -> Result<String> {
+        let names = ["podmonitors", "servicemonitors", "prometheusrules"];
+        let files = names.map(|name| {
+            let file = self.crds().join(format!("monitoring.coreos.com_{name}.yaml"));
+            std::fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))
+        });
+        files.into_iter().collect()
+    }
+
+    /// A command that has nothing of this machine's own Helm: settings, plug-ins, caches.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.program(program));
+        command
+            .current_dir(root())
+            .env_remove("KUBECONFIG")
+            .env("HELM_CACHE_HOME", self.dir.join("home/cache"))
+            .env("HELM_CONFIG_HOME", self.dir.join("home/config"))
+            .env("HELM_DATA_HOME", self.dir.join("home/data"))
+            .env("HELM_NO_PLUGINS", "1")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Renders the chart; no cluster is asked. `flags` are those of `helm template`.
+    pub fn template(&self, release: &str, namespace: &str, flags: &[&str]) -> Result<String> {
+        let mut command = self.command("helm");
+        command.args(["template", release]).arg(Self::chart());
+        command.args(["--namespace", namespace]).args(flags);
+        said(command)
+    }
+
+    /// Runs helm as a lab's administrator and returns what it printed.
+    pub async fn on(&self, lab: &Lab, arguments: &[&str]) -> Result<String> {
+        let mut command = self.command("helm");
+        command
+            .arg("--kubeconfig")
+            .arg(lab.kubeconfig())
+            .args(arguments);
+        tokio::task::spawn_blocking(move || said(command)).await?
+    }
+
+    fn build(&self, source: &Path, name: &str, package: &str, progress: Progress) -> Result<()> {
+        if self.program(name).exists() {
+            return Ok(());
+        }
+        if !on_path("go") {
+            bail!(NO_GO);
+        }
+        let new = self.program(&format!("{name}.new"));
+        let mut go = Command::new("go");
+        go.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
+            .arg(&new)
+            .arg(package)
+            .current_dir(source)
+            .env("CGO_ENABLED", "0");
+        said(go).with_context(|| format!("go build {package} failed"))?;
+        std::fs::rename(new, self.program(name))?;
+        progress.say(format!("built {name}"));
+        Ok(())
+    }
+
+    fn monitoring(&self, source: &Path, progress: Progress) -> Result<()> {
+        if self.crds().exists() {
+            return Ok(());
+        }
+        let new = self.dir.join("monitoring.new");
+        let mut make = Command::new(self.program("controller-gen"));
+        make.arg("crd:crdVersions=v1")
+            .arg(format!("paths={MONITORING}"))
+            .arg(format!("output:crd:dir={}", new.display()))
+            .current_dir(source);
+        said(make).context("the CRDs of the Prometheus Operator cannot be made")?;
+        std::fs::rename(new, self.crds())?;
+        progress.say("made the CRDs of the Prometheus Operator");
+        Ok(())
+    }
+
+    fn crds(&self) -> PathBuf {
+        self.dir.join("monitoring")
+    }
+}
+
+/// What a command printed; an error with what it complained of unless it succeeded.
+pub(crate) fn said(mut command: Command) -> Result<String> {
+    let program = command.get_program().to_owned();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{} does not start", program.display()))?;
+    if !output.status.success() {
+        let arguments: Vec<_> = command.get_args().map(|it| it.to_string_lossy()).collect();
+        bail!(
+            "{} {}: {}{}",
+            program.display(),
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The workspace's folder.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn key(source: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    for file in ["go.mod", "go.sum"] {
+        let text = std::fs::read(source.join(file))
+            .with_context(|| format!("cannot read e2e/helm/{file}"))?;
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.update(format!("{PROGRAMS:?}"));
+    Ok(crate::image::hex(&hash.finalize())[..16].to_owned())
+}

@@ -1,0 +1,227 @@
+//! The chart as files: what it renders, what it refuses, and that what is made from it is up
+//! to date. No cluster; `chart_api` shows the same objects to a real API server.
+
+use std::collections::BTreeSet;
+use std::process::Output;
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::{Helm, Progress, chart};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The value sets in charts/ballast/ci.
+const SETS: [&str; 4] = ["default", "kind", "bare-metal", "everything"];
+
+fn helm() -> Result<Helm> {
+    Helm::ensure(Progress::new(true))
+}
+
+fn values(set: &str) -> String {
+    format!("charts/ballast/ci/{set}-values.yaml")
+}
+
+fn render(set: &str) -> Result<String> {
+    helm()?.template("ballast", "ballast-system", &["--values", &values(set)])
+}
+
+fn objects(yaml: &str) -> Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for document in serde_yaml_ng::Deserializer::from_str(yaml) {
+        let object = Value::deserialize(document)?;
+        if !object.is_null() {
+            all.push(object);
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn helm_has_nothing_to_complain_of() -> Result<()> {
+    let helm = helm()?;
+    for set in SETS {
+        let mut lint = helm.command("helm");
+        lint.args(["lint", "--strict", "charts/ballast", "--values", &values(set)]);
+        passes(&lint.output()?, set)?;
+    }
+    let mut units = helm.command("helm-unittest");
+    passes(&units.args(["--strict", "charts/ballast"]).output()?, "helm-unittest")
+}
+
+fn passes(output: &Output, what: &str) -> Result<()> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{what}:\n{text}{errors}");
+    Ok(())
+}
+
+/// What a review of a change to the chart looks at first.
+#[test]
+fn what_it_renders() -> Result<()> {
+    for set in SETS {
+        insta::assert_snapshot!(set, render(set)?);
+    }
+    Ok(())
+}
+
+/// Argo CD renders at each sync: what comes out differently is applied again and again, and a
+/// Secret would be another one each time.
+#[test]
+fn it_renders_the_same_again_and_no_secret() -> Result<()> {
+    for set in SETS {
+        let first = render(set)?;
+        ensure!(first == render(set)?, "{set} renders differently each time");
+        for object in objects(&first)? {
+            ensure!(object["kind"] != "Secret", "{set}: {object}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn wrong_values_are_refused_by_name() -> Result<()> {
+    let helm = helm()?;
+    for (set, says) in [
+        ("controller.replicas=two", "'/controller/replicas': got string, want integer"),
+        ("controller.replica=3", "additional properties 'replica' not allowed"),
+        ("podLabels.a=b", "additional properties 'podLabels' not allowed"),
+        ("image.pullPolicy=Sometimes", "must be one of 'Always', 'IfNotPresent', 'Never'"),
+        ("image.digest=abc", "'/image/digest': 'abc' does not match"),
+        ("classes.local.mock.endpoint=https://x", "'https://x' does not match pattern"),
+        ("classes.local.deletionPolicy=Keep", "must be one of 'Delete', 'Retain'"),
+        ("classes.local.maxLoadBalancers=-1", "minimum: got -1, want 0"),
+        ("classes.edge.default=true", "'/classes/edge': missing property 'l2'"),
+        ("classes.nlb.aws.zone=x", "additional properties 'zone' not allowed"),
+        ("classes.Edge.aws.region=x", "invalid propertyName 'Edge'"),
+        ("pools.a.autoAssign=true", "missing property 'addresses'"),
+        ("pools.a.addresses=192.0.2.1", "'/pools/a/addresses': got string, want array"),
+        ("commonLabels.a=1", "'/commonLabels/a': got number, want string"),
+        ("controller.resources.limits.memory=lots", "'lots' does not match pattern"),
+        ("controller.extraArgs={workers}", "'workers' does not match pattern '^-'"),
+        ("mockCloud.port=70000", "maximum: got 70,000, want 65,535"),
+        ("metrics.podMonitor.interval=soon", "'soon' does not match pattern"),
+        ("metrics.rules.runbookUrl=here", "'here' does not match pattern"),
+        ("stampClass.failurePolicy=Maybe", "must be one of 'Fail', 'Ignore'"),
+        ("teardown.onUninstall=maybe", "got string, want boolean"),
+        ("imagePullSecrets={registry}", "'/imagePullSecrets/0': got string, want object"),
+    ] {
+        let mut template = helm.command("helm");
+        template.args(["template", "ballast", "charts/ballast", "--set", set]);
+        let output = template.output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{set} is let through");
+        ensure!(errors.contains(says), "{set}: not \"{says}\" but {errors}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_made_from_it_is_up_to_date() -> Result<()> {
+    for chart::Made { path, text } in chart::made(&helm()?)? {
+        let file = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
+        let found = std::fs::read_to_string(file).with_context(|| path.to_owned())?;
+        ensure!(found == text, "{path} is out of date: run make chart");
+    }
+    Ok(())
+}
+
+#[test]
+fn its_version_is_that_of_the_programs() -> Result<()> {
+    let chart: Value = serde_yaml_ng::from_str(include_str!("../../charts/ballast/Chart.yaml"))?;
+    for field in ["version", "appVersion"] {
+        let found = chart[field].as_str();
+        ensure!(found == Some(env!("CARGO_PKG_VERSION")), "{field}: {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_notes_say_what_to_do_next() -> Result<()> {
+    let helm = helm()?;
+    for (set, says, says_not) in [
+        ("default", "helm upgrade ballast CHART -n shop --reuse-values", "kubectl label namespace"),
+        (
+            "kind",
+            "kubectl label namespace shop pod-security.kubernetes.io/enforce=privileged",
+            "There is no class",
+        ),
+        ("bare-metal", "\"loadBalancerClass\":\"ballast.dev/office\"", "first releases"),
+        ("everything", "There are the classes elsewhere, local, nlb", "There is no class"),
+    ] {
+        let mut install = helm.command("helm");
+        install.args(["install", "ballast", "charts/ballast", "--dry-run=client"]);
+        install.args(["--namespace", "shop", "--values", &values(set)]);
+        let output = install.output()?;
+        passes(&output, set)?;
+        let text = String::from_utf8(output.stdout)?;
+        let (_, notes) = text.split_once("NOTES:").context("no notes")?;
+        ensure!(notes.contains(says), "{set} does not say {says}:\n{notes}");
+        ensure!(!notes.contains(says_not), "{set} says {says_not}:\n{notes}");
+    }
+    Ok(())
+}
+
+/// Names in alerts and in the dashboard are those of the controller's source.
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_exist() -> Result<()> {
+    let sources = [
+        include_str!("../../controller/src/metrics.rs"),
+        include_str!("../../controller/src/census.rs"),
+    ]
+    .concat();
+    let exist: BTreeSet<&str> = sources
+        .split('"')
+        .filter(|word| word.starts_with("ballast_"))
+        .collect();
+    let exists = |name: &str| {
+        let ends = ["", "_total", "_bucket", "_sum", "_count", "_seconds"];
+        let seconds = ["_seconds_bucket", "_seconds_sum", "_seconds_count"];
+        let mut roots = ends.iter().chain(&seconds);
+        roots.any(|end| name.strip_suffix(end).is_some_and(|root| exist.contains(root)))
+    };
+    let mut asked = BTreeSet::new();
+    let rules = include_str!("../../charts/ballast/templates/monitoring/rules.yaml");
+    let dashboard = include_str!("../../charts/ballast/dashboards/ballast.json");
+    for text in [rules, dashboard] {
+        asked.extend(names(text, "ballast_", |it| it == '_' || it.is_ascii_lowercase()));
+    }
+    ensure!(asked.len() > 10, "only {asked:?}");
+    let unknown: Vec<_> = asked.iter().filter(|name| !exists(name)).collect();
+    ensure!(unknown.is_empty(), "no such metrics: {unknown:?}");
+    // And none is forgotten.
+    let shown = |root: &&str| asked.iter().any(|name| name.starts_with(*root));
+    let hidden: Vec<_> = exist.iter().filter(|root| !shown(root)).collect();
+    ensure!(hidden.is_empty(), "nobody looks at {hidden:?}");
+    Ok(())
+}
+
+/// The words of a text that begin so, as far as these characters go.
+fn names<'t>(text: &'t str, prefix: &str, of: impl Fn(char) -> bool) -> BTreeSet<&'t str> {
+    text.match_indices(prefix)
+        .map(|(at, _)| {
+            let rest = &text[at..];
+            rest.split(|it| !of(it)).next().unwrap_or(rest)
+        })
+        .collect()
+}
+
+#[test]
+fn every_alert_has_its_runbook() -> Result<()> {
+    let rendered = helm()?.template("ballast", "default", &["--set", "metrics.rules.enabled=true"])?;
+    let mut alerts = BTreeSet::new();
+    for object in objects(&rendered)? {
+        for rule in object["spec"]["groups"][0]["rules"].as_array().into_iter().flatten() {
+            let alert = rule["alert"].as_str().context("no name")?.to_owned();
+            let url = rule["annotations"]["runbook_url"].as_str().context("no link")?;
+            let place = url.split_once('#').map(|(_, place)| place);
+            ensure!(place == Some(&alert.to_lowercase()), "{alert}: {url}");
+            alerts.insert(alert);
+        }
+    }
+    let runbooks = include_str!("../../docs/runbooks.md");
+    let sections: BTreeSet<String> = runbooks
+        .lines()
+        .filter_map(|line| line.strip_prefix("## ").map(str::to_owned))
+        .collect();
+    ensure!(alerts.len() >= 10 && alerts == sections, "{alerts:?}, described are {sections:?}");
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Rights that are granted, and those that were used: RBAC compared with the audit log, both
+//! ways.
+
+#![allow(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
+
+use anyhow::{Result, ensure};
+use ballast_e2e::AuditEvent;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+
+/// A document of a manifest, as far as rights are concerned.
+#[derive(Deserialize)]
+struct Role {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    rules: Vec<PolicyRule>,
+}
+
+/// One verb on one resource, and where.
+#[derive(Debug)]
+struct Right<'a> {
+    verb: &'a str,
+    group: &'a str,
+    /// With its subresource.
+    resource: &'a str,
+    namespace: Option<&'a str>,
+    /// Any, if there is none.
+    names: &'a [String],
+}
+
+/// Nothing was forbidden to this user, and every right of this manifest was used by it.
+/// Returns how many there are.
+pub fn fit(manifest: &str, user: &str, audit: &[AuditEvent]) -> Result<usize> {
+    fit_of(manifest, user, audit, |_| true)
+}
+
+/// The same with the roles of this name alone.
+pub fn fit_of(
+    manifest: &str,
+    user: &str,
+    audit: &[AuditEvent],
+    is_its: impl Fn(&str) -> bool,
+) -> Result<usize> {
+    let own: Vec<&AuditEvent> = audit.iter().filter(|event| event.user == user).collect();
+    let forbidden: Vec<_> = own.iter().filter(|event| event.forbidden).collect();
+    ensure!(forbidden.is_empty(), "{forbidden:#?}");
+    let mut granted = 0;
+    for document in serde_yaml_ng::Deserializer::from_str(manifest) {
+        let Some(role) = Option::<Role>::deserialize(document)? else {
+            continue;
+        };
+        if !is_its(role.metadata.name.as_deref().unwrap_or_default()) {
+            continue;
+        }
+        for right in rights(&role) {
+            granted += 1;
+            let used = own.iter().any(|event| right.allows(event));
+            ensure!(used, "{user} never used {right:?}");
+        }
+    }
+    println!(
+        "{user}: {granted} rights granted, {} requests, all rights used",
+        own.len()
+    );
+    Ok(granted)
+}
+
+fn rights(role: &Role) -> Vec<Right<'_>> {
+    let mut all = Vec::new();
+    for rule in &role.rules {
+        for group in rule.api_groups.iter().flatten() {
+            for resource in rule.resources.iter().flatten() {
+                all.extend(rule.verbs.iter().map(|verb| Right {
+                    verb,
+                    group,
+                    resource,
+                    namespace: role.metadata.namespace.as_deref(),
+                    names: rule.resource_names.as_deref().unwrap_or_default(),
+                }));
+            }
+        }
+    }
+    all
+}
+
+// === impl Right ===
+
+impl Right<'_> {
+    fn allows(&self, event: &AuditEvent) -> bool {
+        let resource = if event.subresource.is_empty() {
+            event.resource.clone()
+        } else {
+            format!("{}/{}", event.resource, event.subresource)
+        };
+        let there = self
+            .namespace
+            .is_none_or(|namespace| namespace == event.namespace);
+        let named = self.names.is_empty() || self.names.contains(&event.name);
+        self.verb == event.verb
+            && self.group == event.group
+            && self.resource == resource
+            && there
+            && named
+    }
+}
