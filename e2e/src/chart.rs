@@ -77,7 +77,12 @@ fn rights(helm: &Helm) -> Result<String> {
         flags.extend(["--show-only", name]);
     }
     let rendered = helm.template("ballast", "ballast-system", &flags)?;
-    let helms = ["app.kubernetes.io/managed-by:", "helm.sh/chart:", "# Source:"];
+    let helms = [
+        "app.kubernetes.io/managed-by:",
+        "app.kubernetes.io/version:",
+        "helm.sh/chart:",
+        "# Source:",
+    ];
     let mut text = RIGHTS.to_owned();
     for line in rendered.lines() {
         let blank = line.is_empty();

@@ -78,7 +78,9 @@ impl Helm {
     pub fn monitoring_crds(&self) -> Result<String> {
         let names = ["podmonitors", "servicemonitors", "prometheusrules"];
         let files = names.map(|name| {
-            let file = self.crds().join(format!("monitoring.coreos.com_{name}.yaml"));
+            let file = self
+                .crds()
+                .join(format!("monitoring.coreos.com_{name}.yaml"));
             std::fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))
         });
         files.into_iter().collect()

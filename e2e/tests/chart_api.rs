@@ -55,7 +55,13 @@ async fn definitions(lab: &Lab, helm: &Helm) -> Result<()> {
     lab.apply(&ballast_crds::yaml()?).await?;
     lab.apply(&helm.monitoring_crds()?).await?;
     lab.apply(RESTRICTED).await?;
-    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "--all",
+        "--timeout=30s",
+    ];
     lab.kubectl(&wait).await.map(drop)
 }
 
@@ -66,10 +72,15 @@ async fn every_object(lab: &Lab, helm: &Helm, set: &str, mock_cloud: bool) -> Re
     let output = kubectl_apply(lab, &rendered, &["--dry-run=server"]).await?;
     let (text, errors) = texts(&output);
     ensure!(output.status.success(), "{set}: {text}{errors}");
-    let taken = text.lines().filter(|line| line.ends_with("(server dry run)"));
+    let taken = text
+        .lines()
+        .filter(|line| line.ends_with("(server dry run)"));
     let sent = rendered.lines().filter(|line| line.starts_with("kind: "));
     let (taken, sent) = (taken.count(), sent.count());
-    ensure!(taken == sent && sent > 10, "{set}: {taken} of {sent} objects:\n{text}");
+    ensure!(
+        taken == sent && sent > 10,
+        "{set}: {taken} of {sent} objects:\n{text}"
+    );
     let warnings: Vec<_> = errors.lines().filter(|it| !it.trim().is_empty()).collect();
     println!("{set}: {taken} objects, {warnings:?}");
     match warnings.as_slice() {
@@ -110,7 +121,11 @@ fn texts(output: &Output) -> (String, String) {
 async fn the_host_network_is_refused_clearly(lab: &Lab, helm: &Helm) -> Result<()> {
     let chart = Helm::chart().display().to_string();
     let install = ["install", "ballast", &chart, "--namespace", "restricted"];
-    let mock = ["--set", "classes.local.mock.enabled=true", "--dry-run=server"];
+    let mock = [
+        "--set",
+        "classes.local.mock.enabled=true",
+        "--dry-run=server",
+    ];
     let said = helm.on(lab, &[&install[..], &mock[..]].concat()).await;
     let error = said.err().context("it is let through")?.to_string();
     let helps = "kubectl label namespace restricted pod-security.kubernetes.io/enforce=privileged --overwrite";
@@ -140,11 +155,13 @@ async fn a_class_is_stamped(lab: &Lab, helm: &Helm) -> Result<()> {
     // Who names a class keeps it; who needs none gets none, until it becomes a load balancer.
     let named = format!("{spec}, loadBalancerClass: example.com/own");
     lab.apply(&service_yaml("named", "", &named)).await?;
-    lab.apply(&service_yaml("internal", "", "ports: [{port: 80}]")).await?;
+    lab.apply(&service_yaml("internal", "", "ports: [{port: 80}]"))
+        .await?;
     ensure!(class_of(lab, "named").await? == "example.com/own");
     ensure!(class_of(lab, "internal").await?.is_empty());
     let becomes = r#"{"spec":{"type":"LoadBalancer"}}"#;
-    lab.kubectl(&["patch", "service", "internal", "-p", becomes]).await?;
+    lab.kubectl(&["patch", "service", "internal", "-p", becomes])
+        .await?;
     ensure!(class_of(lab, "internal").await? == "ballast.dev/edge");
     // Later changes are let through.
     lab.apply(&service_yaml("plain", "a: b", spec)).await?;
@@ -153,7 +170,9 @@ async fn a_class_is_stamped(lab: &Lab, helm: &Helm) -> Result<()> {
 }
 
 async fn class_of(lab: &Lab, service: &str) -> Result<String> {
-    let text = lab.kubectl(&["get", "service", service, "-o", "json"]).await?;
+    let text = lab
+        .kubectl(&["get", "service", service, "-o", "json"])
+        .await?;
     let service: Value = serde_json::from_str(&text)?;
     let class = service["spec"]["loadBalancerClass"].as_str();
     Ok(class.unwrap_or_default().to_owned())

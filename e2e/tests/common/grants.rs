@@ -1,7 +1,11 @@
 //! Rights that are granted, and those that were used: RBAC compared with the audit log, both
 //! ways.
 
-#![allow(dead_code, unreachable_pub, reason = "every test program uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "every test program uses a part of it"
+)]
 
 use anyhow::{Result, ensure};
 use ballast_e2e::AuditEvent;
