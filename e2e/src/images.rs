@@ -44,6 +44,29 @@ const APPLETS: [&str; 28] = [
     "sleep", "tail", "true", "wget",
 ];
 
+/// An image of a program of this machine with the libraries that it needs: for tests of what is
+/// around the program. They run what was just built, without a release build.
+pub fn with_libraries(reference: &str, program: &Path, user: &str) -> Image {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let mut entries: Vec<Entry> = libraries(&program.to_string_lossy())
+        .into_iter()
+        .map(|library| {
+            let place = library.to_string_lossy().trim_start_matches('/').to_owned();
+            Entry::Program(place, library)
+        })
+        .collect();
+    entries.push(Entry::Program(
+        name.clone().into_owned(),
+        program.to_owned(),
+    ));
+    Image {
+        reference: reference.to_owned(),
+        entrypoint: vec![format!("/{name}")],
+        user: user.to_owned(),
+        entries,
+    }
+}
+
 /// The archives of a cache, by the name of the image they hold.
 pub(crate) fn archives(cache: &Cache) -> Result<Vec<(&'static str, PathBuf)>> {
     let dir = cache.dir().join("images").join(variant()?);

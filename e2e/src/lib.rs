@@ -48,7 +48,7 @@ pub use components::Component;
 pub use control::{Exit, Output, ProcessStatus, Status};
 pub use eventually::eventually;
 pub use helm::Helm;
-pub use images::{AGNHOST, COREDNS, PAUSE};
+pub use images::{AGNHOST, COREDNS, PAUSE, with_libraries};
 pub use lab::{Lab, Reach};
 #[doc(hidden)]
 pub use logs::enter;

@@ -1,0 +1,74 @@
+//! What the kernel says of the processes in pods, beside what their manifests say.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+
+/// Bits of capabilities, by the names that manifests use.
+const CAPABILITIES: [(&str, u32); 3] =
+    [("NET_BIND_SERVICE", 10), ("NET_ADMIN", 12), ("NET_RAW", 13)];
+
+/// The process of the first container of a pod has the user and the capabilities that the
+/// manifest says, and no others.
+pub(crate) fn is_as_written(pod: &Pod) -> Result<()> {
+    let uid = pod.metadata.uid.as_deref().context("no uid")?;
+    let spec = pod.spec.as_ref().context("no spec")?;
+    let container = spec.containers.first().context("no container")?;
+    let own = container.security_context.as_ref().context("no context")?;
+    let of_pod = spec.security_context.as_ref();
+    let user = own.run_as_user.or(of_pod.and_then(|it| it.run_as_user));
+    let granted = own.capabilities.as_ref().and_then(|it| it.add.as_deref());
+    let mut mask = 0u64;
+    for name in granted.unwrap_or_default() {
+        let found = CAPABILITIES.iter().find(|(known, _)| known == name);
+        mask |= 1 << found.with_context(|| format!("unknown {name}"))?.1;
+    }
+    let status = process(uid)?;
+    let field = |name: &str| status.get(name).map(String::as_str).unwrap_or_default();
+    let who = format!("{}: {status:?}", container.name);
+    let user = user.context("no user")?.to_string();
+    ensure!(
+        field("Uid").split_whitespace().all(|it| it == user),
+        "{who}"
+    );
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        let found = u64::from_str_radix(field(set), 16)?;
+        ensure!(found == mask, "{set} is {found:x}, not {mask:x}: {who}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        ensure!(
+            field(set).trim_start_matches('0').is_empty(),
+            "{set}: {who}"
+        );
+    }
+    ensure!(
+        field("NoNewPrivs") == "1" && field("Seccomp") == "2",
+        "{who}"
+    );
+    println!("{}: user {user}, capabilities {mask:#x}", container.name);
+    Ok(())
+}
+
+/// `/proc/PID/status` of the `ballast` in this pod.
+fn process(uid: &str) -> Result<BTreeMap<String, String>> {
+    let marks = [uid.to_owned(), uid.replace('-', "_")];
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let dir = entry.path();
+        let is_ballast = read(&dir, "cmdline").starts_with("/ballast\0");
+        let cgroup = read(&dir, "cgroup");
+        if is_ballast && marks.iter().any(|mark| cgroup.contains(mark)) {
+            let lines = read(&dir, "status");
+            let fields = lines.lines().filter_map(|line| line.split_once(':'));
+            return Ok(fields
+                .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+                .collect());
+        }
+    }
+    anyhow::bail!("no process of the pod {uid} runs")
+}
+
+fn read(dir: &Path, file: &str) -> String {
+    std::fs::read_to_string(dir.join(file)).unwrap_or_default()
+}
