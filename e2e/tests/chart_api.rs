@@ -75,11 +75,11 @@ async fn every_object(lab: &Lab, helm: &Helm, set: &str, mock_cloud: bool) -> Re
     let taken = text
         .lines()
         .filter(|line| line.ends_with("(server dry run)"));
-    let sent = rendered.lines().filter(|line| line.starts_with("kind: "));
-    let (taken, sent) = (taken.count(), sent.count());
+    let asked = rendered.lines().filter(|line| line.starts_with("kind: "));
+    let (taken, asked) = (taken.count(), asked.count());
     ensure!(
-        taken == sent && sent > 10,
-        "{set}: {taken} of {sent} objects:\n{text}"
+        taken == asked && asked > 10,
+        "{set}: {taken} of {asked} objects:\n{text}"
     );
     let warnings: Vec<_> = errors.lines().filter(|it| !it.trim().is_empty()).collect();
     println!("{set}: {taken} objects, {warnings:?}");
