@@ -36,25 +36,29 @@ struct Right<'a> {
 /// Nothing was forbidden to this user, and every right of this manifest was used by it.
 /// Returns how many there are.
 pub fn fit(manifest: &str, user: &str, audit: &[AuditEvent]) -> Result<usize> {
-    fit_of(manifest, user, audit, |_| true)
+    fit_of(manifest, user, audit, None)
 }
 
-/// The same with the roles of this name alone.
+/// The same with the roles of one name alone, whose bindings have that name, too. What is
+/// refused after they were deleted was not granted too little: pods end after that.
 pub fn fit_of(
     manifest: &str,
     user: &str,
     audit: &[AuditEvent],
-    is_its: impl Fn(&str) -> bool,
+    name: Option<&str>,
 ) -> Result<usize> {
     let own: Vec<&AuditEvent> = audit.iter().filter(|event| event.user == user).collect();
-    let forbidden: Vec<_> = own.iter().filter(|event| event.forbidden).collect();
+    let forbidden: Vec<_> = own
+        .iter()
+        .filter(|event| event.forbidden && !name.is_some_and(|name| unbound(audit, event, name)))
+        .collect();
     ensure!(forbidden.is_empty(), "{forbidden:#?}");
     let mut granted = 0;
     for document in serde_yaml_ng::Deserializer::from_str(manifest) {
         let Some(role) = Option::<Role>::deserialize(document)? else {
             continue;
         };
-        if !is_its(role.metadata.name.as_deref().unwrap_or_default()) {
+        if name.is_some() && role.metadata.name.as_deref() != name {
             continue;
         }
         for right in rights(&role) {
@@ -68,6 +72,15 @@ pub fn fit_of(
         own.len()
     );
     Ok(granted)
+}
+
+/// Whether a binding of this name had been deleted when the event happened.
+fn unbound(audit: &[AuditEvent], event: &AuditEvent, name: &str) -> bool {
+    let bindings = ["rolebindings", "clusterrolebindings"];
+    let mut changes = audit.iter().filter(|it| {
+        bindings.contains(&it.resource.as_str()) && it.name == name && it.time <= event.time
+    });
+    changes.next_back().is_some_and(|it| it.verb == "delete")
 }
 
 fn rights(role: &Role) -> Vec<Right<'_>> {

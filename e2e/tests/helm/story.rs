@@ -247,7 +247,7 @@ fn rights_fit(cluster: &Cluster) -> Result<()> {
     for (role, least) in [("controller", 17), ("teardown", 4), ("crds", 3)] {
         let name = format!("ballast-{role}");
         let user = format!("system:serviceaccount:{}:{name}", BALLAST.namespace);
-        let granted = grants::fit_of(&manifest, &user, &audit, |it| it == name)?;
+        let granted = grants::fit_of(&manifest, &user, &audit, Some(&name))?;
         ensure!(
             granted >= least,
             "only {granted} rights of {name} were found"
