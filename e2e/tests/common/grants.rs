@@ -114,7 +114,9 @@ impl Right<'_> {
             .namespace
             .is_none_or(|namespace| namespace == event.namespace);
         let named = self.names.is_empty() || self.names.contains(&event.name);
-        self.verb == event.verb
+        // Who applies what is not there needs the right to create it.
+        let creates = event.verb == "patch" && event.code == 201;
+        (self.verb == event.verb || self.verb == "create" && creates)
             && self.group == event.group
             && self.resource == resource
             && there
