@@ -11,9 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::backoff::Backoff;
 use crate::class::Scope;
-use crate::cli::{migrate, status};
+use crate::cli::{crds, migrate, status, teardown};
 use crate::factory::Providers;
 use crate::lease::{Config, Timing};
+use crate::own::{SecretName, Token};
 use crate::run::Options;
 
 const ABOUT: &str = "Load balancers for Kubernetes Services: clouds, bare metal and laptops";
@@ -76,9 +77,14 @@ pub enum Command {
     /// addresses.
     Migrate(Box<migrate::MigrateArgs>),
 
-    /// Print the CRDs, for `kubectl apply -f -`.
-    #[command(after_help = "Examples:\n  ballast crds | kubectl apply --server-side -f -")]
-    Crds,
+    /// Take the load balancers of classes away and leave their Services: before Ballast, or
+    /// the cluster, goes.
+    #[command(after_help = teardown::EXAMPLES)]
+    Teardown(Box<teardown::TeardownArgs>),
+
+    /// Print the CRDs, or apply them.
+    #[command(after_help = crds::EXAMPLES)]
+    Crds(Box<crds::CrdsArgs>),
 }
 
 const CONTROLLER_EXAMPLES: &str = "\
@@ -174,8 +180,18 @@ pub struct ControllerArgs {
     pub admin_address: SocketAddr,
 
     /// File with the bearer token of the mock cloud.
-    #[arg(long, env = "BALLAST_MOCK_TOKEN_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "mock_token_secret"
+    )]
     pub mock_token_file: Option<PathBuf>,
+
+    /// Secret with the bearer token of the mock cloud (key: token), in the namespace of the
+    /// Lease. It is made, with a random token, if there is none; and read at the start.
+    #[arg(long, env = "BALLAST_MOCK_TOKEN_SECRET", value_name = "NAME")]
+    pub mock_token_secret: Option<String>,
 
     /// Serve mock classes in process, with addresses that nothing listens on: for
     /// benchmarks of the controller.
@@ -200,6 +216,7 @@ impl ControllerArgs {
             workers,
             admin_address,
             mock_token_file,
+            mock_token_secret,
             simulate,
         } = self;
         let timing = Timing {
@@ -209,6 +226,10 @@ impl ControllerArgs {
         };
         let identity = identity.unwrap_or_else(host_name);
         let addresses = Arc::new(Addresses::default());
+        let mock_token = Token::default();
+        if let Some(file) = &mock_token_file {
+            mock_token.set(read_token(file)?);
+        }
         Ok(Options {
             scope: if classes.is_empty() {
                 Scope::All
@@ -217,12 +238,17 @@ impl ControllerArgs {
             },
             cluster_name,
             election: Config::new(&identity, timing).context("leader election")?,
+            mock_token_secret: mock_token_secret.map(|name| SecretName {
+                namespace: lease_namespace.clone(),
+                name,
+            }),
+            mock_token: mock_token.clone(),
             lease: (lease_namespace, lease_name),
             workers: usize::from(workers),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(5)),
             admin: admin_address,
             factory: Arc::new(Providers {
-                mock_token: mock_token_file.as_deref().map(read_token).transpose()?,
+                mock_token,
                 addresses: Arc::clone(&addresses),
                 simulate,
             }),

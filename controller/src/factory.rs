@@ -10,13 +10,14 @@ use regex::Regex;
 use tracing::warn;
 
 use crate::instance::Factory;
+use crate::own::Token;
 use crate::{pools, selectors};
 
 /// The providers of this build.
 #[derive(Clone, Debug, Default)]
 pub struct Providers {
     /// Bearer token for mock clouds that want one.
-    pub mock_token: Option<String>,
+    pub mock_token: Token,
     /// Who has which address of the pools; one for all `l2` classes.
     pub addresses: Arc<Addresses>,
     /// Mock classes get the in-process provider: no server, no data plane.
@@ -63,7 +64,7 @@ impl Factory for Providers {
                 Ok(Arc::new(InstantProvider::new(mark)))
             }
             ProviderSettings::Mock(mock) => {
-                let provider = MockProvider::new(&mock.endpoint, self.mock_token.clone(), mark)
+                let provider = MockProvider::new(&mock.endpoint, self.mock_token.get(), mark)
                     .map_err(|error| {
                         Refusal::new(
                             Reason::Invalid,

@@ -25,6 +25,7 @@ pub mod lease;
 pub mod ledger;
 pub mod metrics;
 pub mod namespaces;
+pub mod own;
 pub mod perform;
 pub mod pools;
 pub mod queue;

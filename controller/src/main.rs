@@ -1,6 +1,5 @@
 //! `ballast`: one binary, one command a role.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -58,16 +57,13 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         LogFormat::Json => logs.json().init(),
     }
     match command {
-        Command::Crds => {
-            let yaml = ballast_crds::yaml()?;
-            std::io::stdout()
-                .write_all(yaml.as_bytes())
-                .context("cannot write the CRDs")?;
-            Ok(ExitCode::SUCCESS)
-        }
         Command::Controller(args) => runtime()?.block_on(controller(*args)),
         Command::Status(args) => runtime()?.block_on(cli::status::run(*args)),
         Command::Migrate(args) => runtime()?.block_on(cli::migrate::run(*args)),
+        Command::Crds(args) => runtime()?.block_on(cli::crds::run(*args)),
+        Command::Teardown(args) => {
+            runtime()?.block_on(async { cli::teardown::run(*args, asked_to_stop()?.boxed()).await })
+        }
         Command::MockCloud(args) => {
             runtime()?.block_on(mock_cloud(*args))?;
             Ok(ExitCode::SUCCESS)
@@ -78,7 +74,9 @@ fn execute(cli: Cli) -> Result<ExitCode> {
 /// What a person's command cannot do, it says itself, once.
 fn filter(log: &str, command: &Command) -> String {
     match command {
-        Command::Status(_) | Command::Migrate(_) => format!("{log},kube_client=off"),
+        Command::Status(_) | Command::Migrate(_) | Command::Crds(_) | Command::Teardown(_) => {
+            format!("{log},kube_client=off")
+        }
         _ => log.to_owned(),
     }
 }

@@ -17,6 +17,7 @@ use ballast_l2::{Addresses, Inventory};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client};
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, oneshot, watch};
@@ -36,6 +37,7 @@ use crate::lease::{Config, Election, Ended, Fence, KubeLease, Leadership};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
+use crate::own::{self, SecretName, Token};
 use crate::perform::{KeyLocks, Performer};
 use crate::pools::{self, PoolKeeper, Pools, Strangers};
 use crate::queue::Queue;
@@ -63,6 +65,10 @@ pub struct Options {
     pub election: Config,
     /// Where the Lease is: namespace and name.
     pub lease: (String, String),
+    /// Where the token of mock clouds is to come from, if from a Secret …
+    pub mock_token_secret: Option<SecretName>,
+    /// … and who is told; what the factory's mock classes use.
+    pub mock_token: Token,
     /// Services reconciled at once.
     pub workers: usize,
     /// Retries of a failing Service or provider.
@@ -109,13 +115,18 @@ pub async fn run(
 ) -> Result<Exit> {
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     let shared = follow(&client, &options, &mut tasks).await?;
-    let lease = KubeLease::new(client, &options.lease.0, &options.lease.1);
+    tokio::pin!(shutdown);
+    let owner = tokio::select! {
+        owner = belongings(&shared, &options) => owner,
+        () = &mut shutdown => return Ok(Exit::Stopped),
+        Some(task) = tasks.join_next() => return Err(died(task)),
+    };
+    let lease = KubeLease::new(client, &options.lease.0, &options.lease.1).owned_by(owner);
     let election = Election::new(lease, options.election.clone());
     let (mut leadership, fence) = (election.leadership(), election.fence());
     let (resign, resigned) = oneshot::channel::<()>();
     let mut candidate = tokio::spawn(election.run(async move { drop(resigned.await) }));
     let mut leading = None;
-    tokio::pin!(shutdown);
     let end = loop {
         tokio::select! {
             biased;
@@ -141,14 +152,35 @@ pub async fn run(
             Ended::Stopped => Ok(Exit::Stopped),
         };
     }
-    stop(&shared, leading, tasks).await;
-    // Only now: giving up the lease invites the next leader at once.
-    drop(resign);
+    if leading.is_some() {
+        stop(&shared, leading, tasks).await;
+        // Only now: giving up the lease invites the next leader at once.
+        drop(resign);
+    } else {
+        // At once: who is about to go must not take the lease that another gives up, nor
+        // make it anew when all go because of an uninstall.
+        drop(resign);
+        stop(&shared, None, tasks).await;
+    }
     let _ = candidate.await;
     match end {
         End::Died(error) => Err(error),
         End::Asked | End::Election(_) => Ok(Exit::Stopped),
     }
+}
+
+/// What this replica makes before it takes part in anything; the owner of that.
+async fn belongings(shared: &Shared, options: &Options) -> Option<OwnerReference> {
+    let gate = |name: &str| shared.health.gate(name);
+    let identity = gate("the name of this process (SelfSubjectReview)");
+    let secret = options.mock_token_secret.as_ref();
+    let token = secret.map(|secret| gate(&format!("the token of mock clouds (Secret {secret})")));
+    let owner = own::identify(&shared.client, &options.lease.0, &identity).await;
+    if let (Some(secret), Some(gate)) = (secret, token) {
+        let (client, known) = (&shared.client, &options.mock_token);
+        own::learn(client, secret, owner.as_ref(), known, &gate).await;
+    }
+    owner
 }
 
 /// Why the main loop ended.

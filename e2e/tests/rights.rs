@@ -26,6 +26,7 @@ use common::{ACCEPTED, CLASS, PROGRAMMED, Plan, SOON, Site, addresses, load_bala
 use crowd::LOCAL;
 
 const REPLICA: &str = "ballast-1";
+const SECRET: &str = "ballast-mock-token";
 const POOL: &str = "{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {name: metal}, spec: {l2: {}}}
 ---
 {apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: metal}, spec: {addresses: [192.0.2.7]}}
@@ -43,6 +44,7 @@ async fn with_its_own_rights_alone() -> Result<()> {
     .run(async |site| {
         readiness_says_what_is_missing(site).await?;
         everything_it_does(site).await?;
+        what_it_makes_is_its_accounts(site).await?;
         metrics_are_plausible(site).await?;
         stops_when_asked(site).await?;
         rights_fit(&site.lab.audit_with_reads()?)
@@ -60,7 +62,9 @@ async fn admin(site: &Site<'_>, path: &str) -> Result<String> {
 async fn readiness_says_what_is_missing(site: &Site<'_>) -> Result<()> {
     let crd = "crd/loadbalancerclasses.ballast.dev";
     site.lab.kubectl(&["delete", crd, "--wait=true"]).await?;
-    site.ballast.spawn_controller(REPLICA, &[]).await?;
+    site.ballast
+        .spawn_controller(REPLICA, &["--mock-token-secret", SECRET])
+        .await?;
     eventually(SOON, || async {
         let said = admin(site, "/readyz").await?;
         let helps = said.contains("is the CRD installed? ballast crds | kubectl apply -f -");
@@ -142,6 +146,26 @@ async fn an_address_of_a_pool(site: &Site<'_>) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Lease and Secret go with the `ServiceAccount`, and the token is random.
+async fn what_it_makes_is_its_accounts(site: &Site<'_>) -> Result<()> {
+    for object in ["lease/ballast-controller", "secret/ballast-mock-token"] {
+        let path =
+            "jsonpath={.metadata.ownerReferences[*].kind}/{.metadata.ownerReferences[*].name}";
+        let argv = ["get", "-n", "ballast-system", object, "-o", path];
+        let owner = site.lab.kubectl(&argv).await?;
+        ensure!(
+            owner == "ServiceAccount/ballast-controller",
+            "{object}: {owner}"
+        );
+    }
+    let path = "go-template={{.data.token | base64decode}}";
+    let argv = ["get", "-n", "ballast-system", "secret", SECRET, "-o", path];
+    let token = site.lab.kubectl(&argv).await?;
+    let hex = token.chars().all(|one| one.is_ascii_hexdigit());
+    ensure!(token.len() == 64 && hex, "{} characters", token.len());
+    Ok(())
 }
 
 /// Without a finalizer, and before the controller sees it.
@@ -239,7 +263,7 @@ async fn stops_when_asked(site: &Site<'_>) -> Result<()> {
 fn rights_fit(audit: &[AuditEvent]) -> Result<()> {
     let granted = grants::fit(RBAC, USER, audit)?;
     ensure!(
-        granted >= 14,
+        granted >= 16,
         "only {granted} rights were found in the file"
     );
     Ok(())
@@ -258,7 +282,7 @@ fn ballast(arguments: &[&str]) -> Result<Output> {
 /// Every flag of an example exists; commands that show examples show them in their help.
 #[test]
 fn help_has_examples() -> Result<()> {
-    for command in ["controller", "mock-cloud", "crds"] {
+    for command in ["controller", "mock-cloud", "crds", "teardown"] {
         let help = ballast(&[command, "--help"])?;
         ensure!(help.status.success(), "{command} --help: {:?}", help.status);
         let help = String::from_utf8(help.stdout)?;
@@ -297,6 +321,16 @@ fn wrong_usage_is_status_2() -> Result<()> {
         vec!["mock-cloud", "--listen", "nowhere"],
         vec!["mock-cloud", "--addresses", "10.0.0.9-10.0.0.1"],
         vec!["crds", "--log", "ballast=loud"],
+        vec![
+            "controller",
+            "--mock-token-file",
+            "f",
+            "--mock-token-secret",
+            "s",
+        ],
+        vec!["teardown", "--timeout", "5m"],
+        vec!["teardown", "--wait", "--timeout", "soon"],
+        vec!["teardown", "--undo", "--wait"],
     ] {
         let said = ballast(&wrong)?;
         let text = String::from_utf8_lossy(&said.stderr);

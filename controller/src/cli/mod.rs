@@ -1,5 +1,6 @@
 //! Commands for people: [`status`] says how every load balancer is, [`migrate`] brings
-//! the settings of another load balancer over.
+//! the settings of another load balancer over, [`teardown`] takes load balancers away before
+//! somebody goes, [`crds`] prints or applies the CRDs.
 //!
 //! They are no part of the controller: each runs once, as the user, with the rights of
 //! the user's kubeconfig, and needs no running controller. Everything that is printed is
@@ -7,9 +8,11 @@
 //! command's `run` and in [`cluster`].
 
 pub mod cluster;
+pub mod crds;
 pub mod migrate;
 mod service;
 pub mod status;
+pub mod teardown;
 pub mod text;
 
 use std::io::Write as _;
@@ -23,6 +26,8 @@ use text::Look;
 pub const NOT_FOUND: u8 = 4;
 /// It is done as far as it can be, and the rest waits for somebody else.
 pub const NOT_YET: u8 = 5;
+/// The same, and there is nobody else.
+pub const NOBODY: u8 = 6;
 /// The name of the binary that `kubectl ballast` looks for.
 const PLUGIN: &str = "kubectl-ballast";
 

@@ -10,7 +10,7 @@ use std::{error::Error, future::Future, time::Duration};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
     jiff::Timestamp,
 };
 use kube::{
@@ -56,6 +56,8 @@ pub enum CallError {
 pub struct KubeLease {
     api: Api<Lease>,
     name: String,
+    /// Of a Lease that this process creates; with its owner it goes.
+    owner: Option<OwnerReference>,
 }
 
 /// What a write is to say.
@@ -134,7 +136,15 @@ impl KubeLease {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
+            owner: None,
         }
+    }
+
+    /// The same, and a Lease that has to be created belongs to `owner`. One that is there
+    /// stays as it is.
+    #[must_use]
+    pub fn owned_by(self, owner: Option<OwnerReference>) -> Self {
+        Self { owner, ..self }
     }
 }
 
@@ -144,14 +154,23 @@ impl LeaseApi for KubeLease {
     }
 
     async fn create(&self, lease: Lease) -> Result<Lease, CallError> {
-        let lease = Lease {
+        let mut lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
+                owner_references: self.owner.clone().map(|owner| vec![owner]),
                 ..lease.metadata
             },
             ..lease
         };
-        Ok(self.api.create(&PostParams::default(), &lease).await?)
+        match self.api.create(&PostParams::default(), &lease).await {
+            // Some clusters (OwnerReferencesPermissionEnforcement) let nobody name an owner
+            // who may not delete the object: better a Lease that stays than no leader.
+            Err(kube::Error::Api(status)) if status.is_forbidden() && self.owner.is_some() => {
+                lease.metadata.owner_references = None;
+                Ok(self.api.create(&PostParams::default(), &lease).await?)
+            }
+            made => Ok(made?),
+        }
     }
 
     async fn replace(&self, lease: Lease) -> Result<Lease, CallError> {

@@ -127,6 +127,7 @@ async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Resul
         let out = match args.output {
             Output::Table => {
                 notes.extend(render::hint(&report, view));
+                notes.extend(render::drained(&classes, view));
                 render::services(&report, view)
             }
             format => write(&report, format)?,

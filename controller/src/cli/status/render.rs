@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::pools::{Assigned, PoolReport, PoolStatus};
-use super::report::{PortLine, Report, ServiceStatus};
+use super::report::{Classes, PortLine, Report, ServiceStatus};
 use crate::cli::text::{Cell, Look, NOTHING, Table, Tone, age, length, one_line, wrap};
 use crate::status::rfc3339;
 use ballast_crds::PoolCounts;
@@ -75,6 +75,22 @@ pub fn hint(report: &Report, view: View<'_>) -> Option<String> {
             ))
         }
     }
+}
+
+/// What there is to know of classes that are drained; for standard error.
+pub fn drained(classes: &Classes, view: View<'_>) -> Option<String> {
+    let names = classes.drained();
+    let (noun, verb) = match names.len() {
+        0 => return None,
+        1 => ("class", "is"),
+        _ => ("classes", "are"),
+    };
+    Some(format!(
+        "{noun} {} {verb} drained: no load balancers until {} teardown --undo --classes {}",
+        names.join(", "),
+        view.program,
+        names.join(",")
+    ))
 }
 
 /// Everything about one Service.
@@ -217,7 +233,9 @@ fn users(one: &Assigned) -> String {
 fn tone(state: &str) -> Tone {
     match state {
         "Ready" => Tone::Good,
-        "Pending" | "Provisioning" | "Releasing" | "Throttled" | "NotAnnounced" => Tone::Waiting,
+        "Pending" | "Provisioning" | "Releasing" | "Throttled" | "NotAnnounced" | "Draining" => {
+            Tone::Waiting
+        }
         _ => Tone::Bad,
     }
 }

@@ -120,6 +120,8 @@ pub struct Classes {
     known: Option<BTreeMap<String, Option<String>>>,
     /// The one that takes Services without a class.
     default: Option<String>,
+    /// Those with the drain switch on.
+    drained: Vec<String>,
 }
 
 /// How a Service is, in one word, and why.
@@ -242,7 +244,7 @@ impl Classes {
     /// What the classes say of themselves.
     pub fn of(classes: &[DeserializeGuard<LoadBalancerClass>]) -> Self {
         let mut known = BTreeMap::new();
-        let mut default = None;
+        let (mut default, mut drained) = (None, Vec::new());
         for guard in classes {
             let (name, status) = match &guard.0 {
                 Ok(class) => (class.metadata.name.clone(), class.status.as_ref()),
@@ -254,12 +256,21 @@ impl Classes {
             if conditions.unwrap_or_default().iter().any(takes) {
                 default = Some(name.clone());
             }
+            if status.is_some_and(|status| status.draining.is_some()) {
+                drained.push(name.clone());
+            }
             known.insert(name, status.and_then(|status| status.provider.clone()));
         }
         Self {
             known: Some(known),
             default,
+            drained,
         }
+    }
+
+    /// The classes that give no load balancers, because somebody drains them.
+    pub fn drained(&self) -> &[String] {
+        &self.drained
     }
 
     /// Where the user may not read them.

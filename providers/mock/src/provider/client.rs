@@ -200,9 +200,14 @@ impl Client {
             (Code::Throttled, _) => ProviderError::Throttled {
                 retry_after: retry_after.unwrap_or(DEFAULT_RETRY),
             },
-            (Code::Unauthorized, _) => ProviderError::transient(format!(
-                "the mock cloud at {endpoint} does not accept the token; the class and the cloud must have the same"
-            )),
+            (Code::Unauthorized, _) => ProviderError::transient(match &self.token {
+                None => format!(
+                    "the mock cloud at {endpoint} wants a token and the controller has none: give it --mock-token-secret or --mock-token-file"
+                ),
+                Some(_) => format!(
+                    "the mock cloud at {endpoint} does not accept the controller's token: what is in --mock-token-secret (or --mock-token-file) of the controller and in --token-file of the cloud must be the same, and both read it at their start"
+                ),
+            }),
             (Code::Internal | Code::SequenceUnknown, _) => ProviderError::transient(format!(
                 "the mock cloud at {endpoint} answers with an error of its own; see its log"
             )),

@@ -1,0 +1,399 @@
+//! `ballast teardown`: takes the load balancers of classes away and leaves the Services,
+//! so that no finalizer is left without a controller and no load balancer without an owner.
+//!
+//! It puts the drain switch on and watches the controller act on it; it releases nothing
+//! itself. [`report`] and [`pulse`] say what is so, [`render`] how it looks; [`run`] reads,
+//! flips, prints, and ends. It can be stopped and started at any time: all that it knows
+//! is in the cluster.
+
+mod cluster;
+pub mod pulse;
+pub mod render;
+pub mod report;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use ballast_crds::Draining;
+use clap::{Args, ValueEnum};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Client;
+use tokio::time::Instant;
+
+use super::cluster::{ClusterArgs, ReadError};
+use super::status::render::View;
+use super::{NOBODY, NOT_YET, look, print, program};
+use cluster::Flipped;
+use pulse::{Controller, Pulse};
+use report::{Limits, Report, Selection, Verdict, changes, summary, verdict};
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  # Before the cluster or Ballast goes: no load balancer is left that nobody owns.
+  ballast teardown --wait
+
+  # What that would take away:
+  ballast teardown --dry-run
+
+  # One class; its Services stay, without addresses, until the drain is over.
+  ballast teardown --wait --classes edge
+  ballast teardown --undo --classes edge
+
+The classes give no load balancers any more and take back those they gave; Services that
+come meanwhile are refused (Draining). A class with deletionPolicy Retain keeps what is in
+its cloud. Without --wait the switch is put on and the rest happens by itself.
+
+A second run goes on where the first one ended. A controller that has not renewed its Lease
+for twice the Lease's duration (30 s) is not waited for; the switch stays on, and the next
+controller finds it. With a terminal it asks first; --yes answers.
+
+Exit status: 0 nothing is left (or --undo and --dry-run did what they do), 1 failed, 2 wrong
+usage, 5 something is left, 6 something is left and no controller is alive.";
+
+const ONE_SECOND: Duration = Duration::from_secs(1);
+/// A sign of life at least this often.
+const SIGN: Duration = Duration::from_secs(10);
+
+/// Flags of `ballast teardown`.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct TeardownArgs {
+    /// Wait until nothing is left.
+    #[arg(long)]
+    pub wait: bool,
+
+    /// How long to wait.
+    #[arg(long, default_value = "10m", value_name = "TIME", value_parser = time, requires = "wait")]
+    pub timeout: Duration,
+
+    /// Only these classes (comma-separated); all if absent.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub classes: Vec<String>,
+
+    /// Take the switch off again: the classes give load balancers as before.
+    #[arg(long, conflicts_with_all = ["wait", "timeout", "dry_run", "reason"])]
+    pub undo: bool,
+
+    /// Only say what would be released.
+    #[arg(long, conflicts_with = "wait")]
+    pub dry_run: bool,
+
+    /// What for; the classes and the Services say it.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub reason: Option<String>,
+
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// For people, or for programs.
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    pub output: Output,
+
+    /// Namespace of the controller's Lease, which tells whether it is alive.
+    #[arg(
+        long,
+        env = "BALLAST_LEASE_NAMESPACE",
+        default_value = "kube-system",
+        value_name = "NAMESPACE"
+    )]
+    pub lease_namespace: String,
+
+    /// Name of the controller's Lease.
+    #[arg(
+        long,
+        env = "BALLAST_LEASE_NAME",
+        default_value = "ballast-controller",
+        value_name = "NAME"
+    )]
+    pub lease_name: String,
+
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// How the answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table of what is left; progress goes to standard error either way.
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// One run of the command.
+struct Teardown {
+    client: Client,
+    selection: Selection,
+    lease: (String, String),
+    limits: Limits,
+    reason: Option<String>,
+    output: Output,
+    began: Instant,
+    pulse: Pulse,
+    /// It was said that the Lease cannot be read.
+    blind: bool,
+}
+
+/// Drains, or undoes that, and says what is left. `stop` is a signal.
+pub async fn run(args: TeardownArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
+    let client = args.cluster.client().await?;
+    let mut teardown = Teardown {
+        client,
+        selection: if args.classes.is_empty() {
+            Selection::All
+        } else {
+            Selection::Named(args.classes.iter().cloned().collect())
+        },
+        lease: (args.lease_namespace, args.lease_name),
+        limits: Limits {
+            wait: args.wait,
+            timeout: args.timeout,
+        },
+        reason: args.reason,
+        output: args.output,
+        began: Instant::now(),
+        pulse: Pulse::default(),
+        blind: false,
+    };
+    let Some(first) = teardown.first_look().await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    if args.undo {
+        return teardown.undo(&first).await;
+    }
+    if args.dry_run {
+        return teardown.dry_run(&first);
+    }
+    let people = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if people && !args.yes && !agreed(&first)? {
+        bail!("nothing was changed");
+    }
+    teardown.drain(first, stop).await
+}
+
+/// Asks whoever sits at the terminal.
+fn agreed(report: &Report) -> Result<bool> {
+    eprint!("{}", render::question(report));
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("cannot read the answer")?;
+    let answer = answer.trim().to_lowercase();
+    Ok(["y", "yes"].contains(&answer.as_str()))
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let parsed: kube::core::Duration = text
+        .parse()
+        .map_err(|_| "not a time such as 90s, 10m or 1h30m".to_owned())?;
+    if parsed.is_negative() {
+        return Err("it must not be negative".to_owned());
+    }
+    Ok(parsed.into())
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = super::text::one_line(text);
+    if text.chars().count() > 256 {
+        return Err("at most 256 characters".to_owned());
+    }
+    Ok(text)
+}
+
+fn view() -> View<'static> {
+    View {
+        look: look(std::io::stdout().is_terminal()),
+        now: Timestamp::now(),
+        program: program(),
+    }
+}
+
+// === impl Teardown ===
+
+impl Teardown {
+    /// `None`: there is nothing that could be torn down, and that was said.
+    async fn first_look(&mut self) -> Result<Option<Report>> {
+        let cluster = self::cluster::read(&self.client).await?;
+        if cluster.classes.is_none() {
+            eprintln!("this cluster has no LoadBalancerClasses: nothing to do");
+            return Ok(None);
+        }
+        let controller = self.controller().await;
+        let report = Report::of(&cluster, &self.selection, controller);
+        if let Some(missing) = render::missing(&report, &self.selection) {
+            eprintln!("{missing}");
+        }
+        Ok(Some(report))
+    }
+
+    async fn undo(&self, report: &Report) -> Result<ExitCode> {
+        let drained = report.classes.iter().filter(|it| it.draining.is_some());
+        let mut none = true;
+        for class in drained {
+            none = false;
+            if self.flip(&class.name, None).await? == Flipped::Yes {
+                eprintln!("class {}: gives load balancers again", class.name);
+            }
+        }
+        if none {
+            eprintln!("no class is being drained");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn dry_run(&self, report: &Report) -> Result<ExitCode> {
+        match self.output {
+            Output::Json => self.print(report)?,
+            Output::Table => print(&render::plan(report, view()))?,
+        }
+        eprintln!(
+            "would drain {}; nothing was changed",
+            render::classes(report)
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn drain(&mut self, first: Report, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
+        tokio::pin!(stop);
+        let mut before = None;
+        let mut now = first;
+        let mut said = Instant::now();
+        loop {
+            let flipped = self.put_on(&now).await?;
+            for line in changes(before.as_ref(), &now) {
+                eprintln!("{line}");
+                said = Instant::now();
+            }
+            // What was just flipped is not in this report.
+            if !flipped {
+                match verdict(&now, self.began.elapsed(), self.limits) {
+                    Verdict::GoOn => {}
+                    end => return self.end(&now, end),
+                }
+            }
+            if said.elapsed() >= SIGN {
+                eprintln!("{}", render::waiting(&now, &self.lease));
+                said = Instant::now();
+            }
+            let next = tokio::select! {
+                next = self.next(flipped) => next?,
+                () = &mut stop => return self.interrupted(&now),
+            };
+            if let Some(next) = next {
+                before = Some(std::mem::replace(&mut now, next));
+            }
+        }
+    }
+
+    /// The next look after a pause; `None`: the API server did not answer, and that was said.
+    async fn next(&mut self, soon: bool) -> Result<Option<Report>> {
+        if !soon {
+            tokio::time::sleep(ONE_SECOND).await;
+        }
+        let begun = Instant::now();
+        match self::cluster::read(&self.client).await {
+            Ok(cluster) => {
+                let controller = self.controller().await;
+                // The longer a look takes, the rarer it is.
+                tokio::time::sleep(begun.elapsed().min(5 * ONE_SECOND)).await;
+                Ok(Some(Report::of(&cluster, &self.selection, controller)))
+            }
+            Err(error @ ReadError::NoAnswer { .. })
+                if self.limits.wait && self.began.elapsed() < self.limits.timeout =>
+            {
+                eprintln!("{:#}; trying again", anyhow::Error::new(error));
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts the switch on where it is not; true if there was such a class.
+    async fn put_on(&self, report: &Report) -> Result<bool> {
+        let mut any = false;
+        for class in report.classes.iter().filter(|it| it.draining.is_none()) {
+            let draining = Draining {
+                since: Time(Timestamp::now()),
+                reason: self.reason.clone(),
+            };
+            if self.flip(&class.name, Some(&draining)).await? == Flipped::Yes {
+                eprintln!("class {}: drained from now on", class.name);
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    async fn flip(&self, class: &str, draining: Option<&Draining>) -> Result<Flipped> {
+        self::cluster::flip(&self.client, class, draining)
+            .await
+            .with_context(|| format!("cannot write the status of LoadBalancerClass {class}"))
+    }
+
+    async fn controller(&mut self) -> Controller {
+        let elapsed = self.began.elapsed();
+        match self::cluster::lease(&self.client, &self.lease).await {
+            Ok(lease) => self.pulse.observe(lease.as_ref(), self.began.elapsed()),
+            Err(error) if !self.blind => {
+                self.blind = true;
+                let (namespace, name) = &self.lease;
+                eprintln!(
+                    "whether a controller is alive is not known: cannot read the Lease {namespace}/{name}: {error}"
+                );
+            }
+            Err(_) => {}
+        }
+        self.pulse.controller(elapsed, Timestamp::now())
+    }
+
+    fn interrupted(&self, report: &Report) -> Result<ExitCode> {
+        eprintln!("stopped; the classes are drained further without this command");
+        let end = match verdict(report, Duration::ZERO, self.limits) {
+            Verdict::Done => Verdict::Done,
+            _ => Verdict::Left,
+        };
+        self.end(report, end)
+    }
+
+    fn end(&self, report: &Report, verdict: Verdict) -> Result<ExitCode> {
+        self.print(report)?;
+        let (lease, again) = (&self.lease, program());
+        Ok(match verdict {
+            Verdict::Done => {
+                eprintln!("nothing is left of {}", render::classes(report));
+                ExitCode::SUCCESS
+            }
+            Verdict::Dead => {
+                eprintln!(
+                    "left: {}; {}. The drain goes on as soon as a controller runs; then run {again} teardown again",
+                    summary(report),
+                    report.controller.told(lease)
+                );
+                ExitCode::from(NOBODY)
+            }
+            Verdict::Left | Verdict::GoOn => {
+                eprintln!(
+                    "left: {}; {}. The drain goes on; run {again} teardown --wait again to see it end, or --undo to end it",
+                    summary(report),
+                    report.controller.told(lease)
+                );
+                ExitCode::from(NOT_YET)
+            }
+        })
+    }
+
+    fn print(&self, report: &Report) -> Result<()> {
+        match self.output {
+            Output::Json => print(&(serde_json::to_string_pretty(report)? + "\n")),
+            Output::Table => print(&render::left(report, view())),
+        }
+    }
+}

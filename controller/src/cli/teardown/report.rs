@@ -1,0 +1,318 @@
+//! What is left of the classes that are being drained, and why; what has changed since
+//! the last look; whether that is the end. Pure. `-o json` prints these structs as they
+//! stand here, so a field may be added to them, and none renamed or removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ballast_crds::{GROUP, LoadBalancerClass, class_of_key};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::core::DeserializeGuard;
+use serde::Serialize;
+
+use super::pulse::{Controller, Life};
+use crate::class::{ClassView, IN_USE_FINALIZER};
+use crate::cli::service::{addresses, is_load_balancer};
+use crate::status::conditions::{ACCEPTED, PROGRAMMED};
+
+/// What of the cluster is read.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// All classes; `None`: the cluster does not know the kind.
+    pub classes: Option<Vec<DeserializeGuard<LoadBalancerClass>>>,
+    /// All Services.
+    pub services: Vec<Service>,
+}
+
+/// Which classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// Every one.
+    All,
+    /// Those of these names, as far as they exist.
+    Named(BTreeSet<String>),
+}
+
+/// Everything at one look.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The selected classes that exist, by name.
+    pub classes: Vec<ClassLine>,
+    /// What is in the way, Services first.
+    pub left: Vec<Left>,
+    /// Who is to do it.
+    pub controller: Controller,
+}
+
+/// A class.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassLine {
+    /// `metadata.name`
+    pub name: String,
+    /// Since when the drain switch is on.
+    pub draining: Option<Timestamp>,
+    /// The controller says that it has seen the switch.
+    pub seen: bool,
+    /// It carries the finalizer of a class in use.
+    pub in_use: bool,
+}
+
+/// Something that has, or may have, a load balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Left {
+    /// Of a Service; a class has none.
+    pub namespace: Option<String>,
+    /// `metadata.name`
+    pub name: String,
+    /// The class whose load balancer it is.
+    pub class: String,
+    /// What it publishes.
+    pub addresses: Vec<String>,
+    /// Why it is still there.
+    pub why: String,
+}
+
+/// How long it may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Wait at all.
+    pub wait: bool,
+    /// No longer than this.
+    pub timeout: Duration,
+}
+
+/// What follows from a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is left.
+    Done,
+    /// Look again.
+    GoOn,
+    /// Something is left, and there is no more time.
+    Left,
+    /// Something is left, and nobody is there to release it.
+    Dead,
+}
+
+/// Whether to go on after so long a time. Who runs a hook needs an end with clear words
+/// before somebody else's time-out, so nobody waits for a controller that is dead; a later
+/// run goes on where this one ended.
+pub fn verdict(report: &Report, elapsed: Duration, limits: Limits) -> Verdict {
+    let over = !limits.wait || elapsed >= limits.timeout;
+    match report.controller.state {
+        _ if report.left.is_empty() => Verdict::Done,
+        Life::Dead => Verdict::Dead,
+        Life::Silent | Life::Absent if over => Verdict::Dead,
+        _ if over => Verdict::Left,
+        _ => Verdict::GoOn,
+    }
+}
+
+/// What is new since the last look, a line each.
+pub fn changes(before: Option<&Report>, now: &Report) -> Vec<String> {
+    let Some(before) = before else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    let key = |it: &Left| (it.namespace.clone(), it.name.clone(), it.class.clone());
+    let rest: BTreeMap<_, &Left> = now.left.iter().map(|it| (key(it), it)).collect();
+    for gone in &before.left {
+        match (rest.get(&key(gone)), &gone.namespace) {
+            (None, Some(_)) => lines.push(format!("{gone}: released")),
+            (Some(left), Some(_)) if left.why != gone.why => {
+                lines.push(format!("{gone}: {}", left.why));
+            }
+            _ => {}
+        }
+    }
+    for class in &before.classes {
+        match now.classes.iter().find(|it| it.name == class.name) {
+            None => lines.push(format!("class {}: gone", class.name)),
+            Some(it) if it.is_free() && !class.is_free() => {
+                lines.push(format!("class {}: nobody uses it any more", class.name));
+            }
+            Some(it) if it.seen && !class.seen => {
+                lines.push(format!("class {}: the controller drains it", class.name));
+            }
+            Some(_) => {}
+        }
+    }
+    if now.controller.state != before.controller.state && now.controller.state == Life::Alive {
+        let holder = now.controller.holder.as_deref().unwrap_or_default();
+        lines.push(format!("controller {holder} leads"));
+    }
+    lines
+}
+
+/// How much is left, in a few words.
+pub fn summary(report: &Report) -> String {
+    let services = report.left.iter().filter(|it| it.namespace.is_some());
+    let services = services.count();
+    let classes = report.left.len() - services;
+    let count = |number: usize, one: &str, many: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        more => Some(format!("{more} {many}")),
+    };
+    let parts = [
+        count(services, "Service", "Services"),
+        count(classes, "class", "classes"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    parts.join(" and ")
+}
+
+fn of_service(service: &Service, selection: &Selection, known: &BTreeSet<&str>) -> Option<Left> {
+    let meta = &service.metadata;
+    let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+    let mut held = finalizers.iter().filter_map(|one| class_of_key(one));
+    let published = addresses(service);
+    let named = service
+        .spec
+        .as_ref()
+        .and_then(|spec| class_of_key(spec.load_balancer_class.as_deref()?))
+        .filter(|_| is_load_balancer(service) && !published.is_empty());
+    let class = held
+        .find(|class| selection.has(class))
+        .or_else(|| named.filter(|class| selection.has(class) && known.contains(class)))?;
+    Some(Left {
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone().unwrap_or_default(),
+        class: class.to_owned(),
+        why: why(service, class, known),
+        addresses: published,
+    })
+}
+
+fn why(service: &Service, class: &str, known: &BTreeSet<&str>) -> String {
+    if !known.contains(class) {
+        return format!(
+            "the LoadBalancerClass {class} is gone, and nobody else knows where its load balancers are: create it again, or see what is left in its cloud and take the finalizer {GROUP}/{class} off"
+        );
+    }
+    let status = service.status.as_ref();
+    let all = status.and_then(|status| status.conditions.as_deref());
+    let find = |kind: &str| all.unwrap_or_default().iter().find(|it| it.type_ == kind);
+    let drained = find(ACCEPTED).is_some_and(|it| it.reason == "Draining");
+    let begun = drained || service.metadata.deletion_timestamp.is_some();
+    match find(PROGRAMMED) {
+        Some(said) if begun && said.status != "True" => said.message.clone(),
+        _ => "the controller has not begun with it".to_owned(),
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// Whether a class is meant.
+    pub fn has(&self, class: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(class),
+        }
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// What is so.
+    pub fn of(cluster: &Cluster, selection: &Selection, controller: Controller) -> Self {
+        let classes = cluster.classes.as_deref().unwrap_or_default();
+        let views: Vec<ClassView> = classes.iter().map(ClassView::of).collect();
+        let known: BTreeSet<&str> = views.iter().map(|class| class.name.as_str()).collect();
+        let mut left: Vec<Left> = cluster
+            .services
+            .iter()
+            .filter_map(|service| of_service(service, selection, &known))
+            .collect();
+        left.sort();
+        let mut chosen: Vec<&ClassView> = views.iter().collect();
+        chosen.retain(|class| selection.has(&class.name));
+        chosen.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut lines = Vec::new();
+        for class in chosen {
+            let line = ClassLine::of(class);
+            left.extend(line.left(class, &controller));
+            lines.push(line);
+        }
+        Self {
+            classes: lines,
+            left,
+            controller,
+        }
+    }
+}
+
+// === impl ClassLine ===
+
+impl ClassLine {
+    fn of(class: &ClassView) -> Self {
+        let mut conditions = class.status.conditions.iter();
+        let accepted = conditions.find(|it| it.type_ == "Accepted");
+        let answer = class.drained().map(|it| it.message);
+        Self {
+            name: class.name.clone(),
+            draining: class.draining().map(|it| it.since.0),
+            // What a class says that cannot be read, cannot be read either.
+            seen: class.provider.is_err()
+                || (answer.is_some() && accepted.map(|it| it.message.clone()) == answer),
+            in_use: class.is_guarded(),
+        }
+    }
+
+    const fn is_free(&self) -> bool {
+        self.seen && !self.in_use
+    }
+
+    /// The class itself is in the way until its finalizer is off; and until a controller
+    /// that lives has seen the switch, it may be about to use the class.
+    fn left(&self, class: &ClassView, controller: &Controller) -> Option<Left> {
+        let why = if self.in_use {
+            let mut conditions = class.status.conditions.iter();
+            let blocks = |it: &&Condition| {
+                matches!(
+                    (it.type_.as_str(), it.status.as_str()),
+                    ("InUse", "True") | ("Ready", "False")
+                )
+            };
+            let said = conditions.by_ref().filter(blocks);
+            let said: Vec<&str> = said.map(|it| it.message.as_str()).collect();
+            if said.is_empty() {
+                format!("the finalizer {IN_USE_FINALIZER} is still on it")
+            } else {
+                said.join("; ")
+            }
+        } else if !self.seen && !controller.is_away() {
+            "the controller has not seen the drain switch".to_owned()
+        } else {
+            return None;
+        };
+        Some(Left {
+            namespace: None,
+            name: self.name.clone(),
+            class: self.name.clone(),
+            addresses: Vec::new(),
+            why,
+        })
+    }
+}
+
+// === impl Left ===
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{} ({})", self.name, self.class),
+            None => write!(f, "class {}", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
