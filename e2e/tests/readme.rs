@@ -14,7 +14,7 @@ use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach};
 use crate::common::SOON;
 
 const README: &str = include_str!("../../README.md");
-const HEADING: &str = "## Use it with kind";
+const HEADING: &str = "## Without installing it";
 
 /// The lines of the first code block under the heading, without their comments.
 fn commands() -> Result<Vec<String>> {
