@@ -12,17 +12,20 @@ use netlink_packet_route::address::{
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{AddressAddRequest, Handle, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
 use crate::Mac;
 
-/// How addresses of ours are told from all others: the kernel keeps the number with the
-/// address (`IFA_PROTO`, Linux 5.18). Below 5 are the kernel's own. Older kernels forget it,
-/// so the address bears [`Mark::priority`] as well (`IFA_RT_PRIORITY`, Linux 4.18), which
-/// means nothing where an address brings no route.
+/// How the addresses of one owner are told from all others on the same host. The kernel
+/// keeps the number with the address as its route priority (`IFA_RT_PRIORITY`, Linux 4.18),
+/// which means nothing where an address brings no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark(pub u8);
+pub struct Mark(u32);
+
+/// What `ip address` shows as the origin of marked addresses, for people (`IFA_PROTO`,
+/// Linux 5.18). Below 5 are the kernel's own.
+const ORIGIN: u8 = 77;
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub struct Address {
     pub interface: u32,
     /// With the length of its network's prefix.
     pub net: IpNet,
-    /// Whose it is, if it says so.
+    /// Whose it is, if it bears a mark.
     pub mark: Option<Mark>,
     /// IPv6: not yet known to be free on the segment.
     pub tentative: bool,
@@ -82,15 +85,19 @@ pub struct Links {
 // === impl Mark ===
 
 impl Mark {
-    /// The same as a route priority: "bal" and the number.
-    pub const fn priority(self) -> u32 {
-        u32::from_be_bytes([b'b', b'a', b'l', self.0])
+    /// What all marks begin with; route priorities are small numbers elsewhere.
+    const FIRST: u32 = 0x6200_0000;
+
+    /// The mark of an owner; only the lower 24 bits of the number count.
+    pub const fn new(owner: u32) -> Self {
+        Self(Self::FIRST | (owner & 0x00ff_ffff))
     }
 
-    fn of(priority: u32) -> Option<Self> {
-        match priority.to_be_bytes() {
-            [b'b', b'a', b'l', number] => Some(Self(number)),
-            _ => None,
+    const fn of(priority: u32) -> Option<Self> {
+        if priority & 0xff00_0000 == Self::FIRST {
+            Some(Self(priority))
+        } else {
+            None
         }
     }
 }
@@ -148,25 +155,51 @@ impl Links {
         Ok(None)
     }
 
-    /// Gives an interface an address for a lifetime, in whole seconds, or prolongs it: a
-    /// host address without a route of its own, with our mark. The kernel removes it when
-    /// nobody prolongs it, so a process that dies for good leaves nothing behind. An IPv6
-    /// address is `tentative` at first, until the kernel has asked the segment for it.
-    pub async fn put(
+    /// Gives an interface an address for a lifetime, in whole seconds: a host address
+    /// without a route of its own, with a mark. The kernel removes it when nobody prolongs
+    /// it, so a process that dies for good leaves nothing behind. `false`: it was there
+    /// before, whoever gave it. An IPv6 address is `tentative` at first, until the kernel
+    /// has asked the segment for it.
+    pub async fn add(
+        &self,
+        interface: u32,
+        ip: IpAddr,
+        mark: Mark,
+        lifetime: Duration,
+    ) -> Result<bool, LinkError> {
+        let request = self.request(interface, ip, mark, lifetime);
+        match request.execute().await {
+            Err(error) if errno(&error) == Some(libc::EEXIST) => Ok(false),
+            other => Ok(other.map(|()| true)?),
+        }
+    }
+
+    /// The same, and prolongs it if it is there.
+    pub async fn prolong(
         &self,
         interface: u32,
         ip: IpAddr,
         mark: Mark,
         lifetime: Duration,
     ) -> Result<(), LinkError> {
-        let request = self.handle.address().add(interface, ip, host_prefix(ip));
-        let mut request = request.replace();
+        let request = self.request(interface, ip, mark, lifetime);
+        Ok(request.replace().execute().await?)
+    }
+
+    fn request(
+        &self,
+        interface: u32,
+        ip: IpAddr,
+        mark: Mark,
+        lifetime: Duration,
+    ) -> AddressAddRequest {
+        let mut request = self.handle.address().add(interface, ip, host_prefix(ip));
         let attributes = &mut request.message_mut().attributes;
         attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
-        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(mark.0)));
-        attributes.push(AddressAttribute::RoutePriority(mark.priority()));
+        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(ORIGIN)));
+        attributes.push(AddressAttribute::RoutePriority(mark.0));
         attributes.push(AddressAttribute::CacheInfo(valid_for(ip, lifetime)));
-        Ok(request.execute().await?)
+        request
     }
 
     /// Takes an address away. Nothing happens if it is not there.
@@ -241,8 +274,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => peer = Some(*ip),
             AddressAttribute::Flags(all) => flags = *all,
-            AddressAttribute::Protocol(protocol) => mark = Some(Mark((*protocol).into())),
-            AddressAttribute::RoutePriority(priority) => mark = mark.or(Mark::of(*priority)),
+            AddressAttribute::RoutePriority(priority) => mark = Mark::of(*priority),
             _ => {}
         }
     }

@@ -15,10 +15,10 @@ use ballast_link::arp::{Operation, Packet};
 use ballast_link::probe::{Timing, probe};
 use ballast_link::testbed::{eth0, netlink, on, segment};
 use ballast_link::{Interface, Links, Mac, Mark, PacketSocket, announce};
-use netlink_packet_route::address::AddressAttribute;
 use socket2::{Domain, Protocol, Socket, Type};
 
-const OURS: Mark = Mark(77);
+const OURS: Mark = Mark::new(77);
+const OTHERS: Mark = Mark::new(78);
 /// Of addresses.
 const LIFETIME: Duration = Duration::from_mins(1);
 /// Longer than anything takes.
@@ -54,10 +54,12 @@ fn addresses_bear_our_mark_and_come_and_go() {
             "2001:db8::200".parse().unwrap(),
         ];
         for ip in ours {
-            links.put(eth0.index, ip, OURS, LIFETIME).await.unwrap();
-            links.put(eth0.index, ip, OURS, LIFETIME).await.unwrap();
+            assert!(links.add(eth0.index, ip, OURS, LIFETIME).await.unwrap());
+            let again = links.add(eth0.index, ip, OTHERS, LIFETIME).await;
+            assert!(!again.unwrap(), "whoever comes second does not get it");
         }
         assert_eq!(addresses(&links, Some(OURS)).await, ours);
+        assert_eq!(addresses(&links, Some(OTHERS)).await, [] as [IpAddr; 0]);
         assert!(addresses(&links, None).await.contains(&node));
         for ip in ours {
             links.remove(eth0.index, ip).await.unwrap();
@@ -79,38 +81,16 @@ fn an_address_that_nobody_prolongs_goes_by_itself() {
             "192.0.2.201".parse().unwrap(),
         ];
         let second = Duration::from_secs(1);
-        links.put(eth0.index, short, OURS, second).await.unwrap();
-        links.put(eth0.index, long, OURS, second).await.unwrap();
-        links.put(eth0.index, long, OURS, LIFETIME).await.unwrap();
+        links.add(eth0.index, short, OURS, second).await.unwrap();
+        links.add(eth0.index, long, OURS, second).await.unwrap();
+        let prolonged = links.prolong(eth0.index, long, OURS, LIFETIME).await;
+        prolonged.unwrap();
         let gone = async {
             while addresses(&links, Some(OURS)).await != [long] {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(LONG, gone).await.unwrap();
-    });
-}
-
-/// What kernels before 5.18 keep of the mark.
-#[test]
-fn the_mark_is_known_by_its_priority_alone() {
-    let (host, _other) = segment();
-    on(&host, async || {
-        let links = Links::connect().unwrap();
-        let eth0 = eth0(&links).await;
-        let ours: [IpAddr; 2] = [
-            "192.0.2.200".parse().unwrap(),
-            "2001:db8::200".parse().unwrap(),
-        ];
-        for ip in ours {
-            let handle = netlink();
-            let prefix = if ip.is_ipv4() { 32 } else { 128 };
-            let mut add = handle.address().add(eth0.index, ip, prefix);
-            let priority = AddressAttribute::RoutePriority(OURS.priority());
-            add.message_mut().attributes.push(priority);
-            add.execute().await.unwrap();
-        }
-        assert_eq!(addresses(&links, Some(OURS)).await, ours);
     });
 }
 
@@ -145,7 +125,7 @@ fn a_probe_finds_who_has_an_address_and_nobody_where_nobody_has() {
         let links = Links::connect().unwrap();
         let eth0 = eth0(&links).await;
         links
-            .put(eth0.index, taken.into(), OURS, LIFETIME)
+            .add(eth0.index, taken.into(), OURS, LIFETIME)
             .await
             .unwrap();
         eth0.mac
@@ -175,7 +155,7 @@ fn the_kernel_finds_an_ipv6_address_that_somebody_has() {
         on(host, async || {
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
-            links.put(eth0.index, taken, OURS, LIFETIME).await.unwrap();
+            links.add(eth0.index, taken, OURS, LIFETIME).await.unwrap();
             assert_eq!(settles(&links).await, duplicate);
         });
     }
@@ -217,7 +197,7 @@ fn announced<S: Send, T: Send>(
         let mac = on(&one, async || {
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
-            links.put(eth0.index, ip, OURS, LIFETIME).await.unwrap();
+            links.add(eth0.index, ip, OURS, LIFETIME).await.unwrap();
             usable(&links, ip).await;
             announce::announce(&eth0, ip).await.unwrap();
             eth0.mac

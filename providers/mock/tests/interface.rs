@@ -10,8 +10,8 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ballast_link::Links;
 use ballast_link::testbed::{Host, eth0, netlink, on, segment};
-use ballast_link::{Links, Mark};
 use ballast_mock::server::{InterfaceChoice, ServerOptions};
 use serde_json::{Value, json};
 use support::{Cloud, call, eventually};
@@ -20,8 +20,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
-/// As the cloud marks its own.
-const OURS: Mark = Mark(77);
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// The first that the cloud takes of 192.0.2.0/24.
@@ -71,12 +69,15 @@ fn options(state: &TempDir) -> ServerOptions {
     let mut options = support::options(state);
     options.addresses = Vec::new();
     options.interface = Some(InterfaceChoice::Named("eth0".into()));
+    // As in a cluster: a cloud that is started again is known by where it listens.
+    options.listen = ([127, 0, 0, 1], 8111).into();
     options
 }
 
+/// Of any cloud.
 async fn ours() -> Vec<IpAddr> {
     let all = Links::connect().unwrap().addresses().await.unwrap();
-    let ours = all.iter().filter(|it| it.mark == Some(OURS));
+    let ours = all.iter().filter(|it| it.mark.is_some());
     let mut ips: Vec<IpAddr> = ours.map(|it| it.net.addr()).collect();
     ips.sort();
     ips
@@ -211,6 +212,7 @@ fn an_address_that_a_neighbour_has_is_left_alone() {
         let mut own = options(&state);
         own.addresses = vec!["192.0.2.1".parse().unwrap()];
         own.state_dir = state.path().join("own");
+        own.listen.set_port(8112);
         let another = Cloud::start(own).await;
         let (_, refused) = put(&another, "own", wanted).await;
         let said = refused["message"].as_str().unwrap();
@@ -250,6 +252,26 @@ fn a_crash_leaves_the_address_to_the_next_life() {
         let (_, made) = put(&cloud, "web", again).await;
         assert_eq!(made["addresses"], json!([SECOND]));
         cloud.stop().await;
+    });
+}
+
+/// Two installations whose clouds the scheduler put on one node.
+#[test]
+fn two_clouds_on_a_node_leave_each_other_alone() {
+    let (node, _neighbour) = hosts();
+    on(&node, async || {
+        let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let mut other = options(&two);
+        other.listen.set_port(8112);
+        let first = Cloud::start(options(&one)).await;
+        put(&first, "web", body(&v4(), 80)).await;
+        let second = Cloud::start(other).await;
+        assert_eq!(ours().await, [IpAddr::from(FIRST)], "not the second's");
+        let (_, made) = put(&second, "web", body(&v4(), 80)).await;
+        assert_eq!(made["addresses"], json!([SECOND]));
+        second.stop().await;
+        assert_eq!(ours().await, [IpAddr::from(FIRST)]);
+        first.stop().await;
     });
 }
 

@@ -118,7 +118,7 @@ impl Server {
         let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
         let (store, stored) = opened.map_err(std::io::Error::other)??;
         let nic = match &options.interface {
-            Some(choice) => Some(Arc::new(Nic::open(choice).await?)),
+            Some(choice) => Some(Arc::new(Nic::open(choice, listener.local_addr()?).await?)),
             None => None,
         };
         let ranges = ranges(options.addresses, nic.as_deref())?;

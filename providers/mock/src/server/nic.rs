@@ -13,21 +13,20 @@
 mod claims;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ballast_link::probe::{Timing, probe};
 use ballast_link::{Interface, LinkError, Links, Mac, Mark, announce};
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::address::AddressRange;
 use crate::api::{Code, Problem};
 use claims::{Claims, Foreign, Next};
 
-/// Addresses of ours bear this number.
-const MARK: Mark = Mark(77);
 /// The most addresses of one family that are taken unasked, from the top of the subnet.
 const MOST: u128 = 254;
 /// How long an address stays that nobody prolongs.
@@ -89,6 +88,8 @@ pub enum NicError {
 pub(super) struct Nic {
     links: Links,
     interface: Interface,
+    /// Of this cloud's addresses: there may be another cloud on the node.
+    mark: Mark,
     /// The subnets of the node itself.
     subnets: Vec<IpNet>,
     claims: Mutex<Claims>,
@@ -118,24 +119,31 @@ enum AskError {
 // === impl Nic ===
 
 impl Nic {
-    /// Finds the interface, and what a former life has left on it.
-    pub(super) async fn open(choice: &InterfaceChoice) -> Result<Self, NicError> {
+    /// Finds the interface, and what a former life of the cloud that listened there has
+    /// left on it.
+    pub(super) async fn open(
+        choice: &InterfaceChoice,
+        listen: SocketAddr,
+    ) -> Result<Self, NicError> {
+        let mark = mark_of(listen);
         let links = Links::connect()?;
         let addresses = links.addresses().await?;
         let interface = choose(&links, choice, |index| {
             let mut own = addresses.iter();
-            own.any(|it| it.interface == index && it.global && it.mark != Some(MARK))
+            own.any(|it| it.interface == index && it.global && it.mark.is_none())
         })
         .await?;
         let (ours, nodes): (Vec<_>, Vec<_>) = addresses
             .into_iter()
             .filter(|address| address.interface == interface.index)
-            .partition(|address| address.mark == Some(MARK));
+            .partition(|address| address.mark == Some(mark));
         let claims = Claims::left(ours.iter().map(|it| it.net.addr()));
-        let nodes = nodes.into_iter().filter(|address| address.global);
+        let nodes = nodes.into_iter();
+        let nodes = nodes.filter(|address| address.global && address.mark.is_none());
         Ok(Self {
             links,
             interface,
+            mark,
             subnets: nodes.map(|address| address.net).collect(),
             claims: Mutex::new(claims),
         })
@@ -212,7 +220,9 @@ impl Nic {
                 if !self.claims().present().contains(&ip) {
                     continue;
                 }
-                if let Err(error) = self.put(ip).await {
+                let (index, mark) = (self.interface.index, self.mark);
+                let prolonged = self.links.prolong(index, ip, mark, LIFETIME).await;
+                if let Err(error) = prolonged {
                     tracing::warn!(%ip, %error, "the address could not be prolonged");
                 }
             }
@@ -274,17 +284,17 @@ impl Nic {
         let own = self.links.addresses().await?;
         if own
             .iter()
-            .any(|it| it.net.addr() == ip && it.mark != Some(MARK))
+            .any(|it| it.net.addr() == ip && it.mark != Some(self.mark))
         {
             return Ok(Some(self.interface.mac));
         }
         match ip {
             IpAddr::V4(v4) => {
                 let holder = probe(&self.interface, v4, Timing::default()).await?;
-                if holder.is_none() {
-                    self.put(ip).await?;
+                match holder {
+                    None if !self.add(ip).await? => Ok(Some(self.interface.mac)),
+                    holder => Ok(holder),
                 }
-                Ok(holder)
             }
             IpAddr::V6(_) => self.try_out(ip).await,
         }
@@ -292,7 +302,9 @@ impl Nic {
 
     /// The kernel does not say who has an IPv6 address, only that somebody does.
     async fn try_out(&self, ip: IpAddr) -> Result<Option<Mac>, AskError> {
-        self.put(ip).await?;
+        if !self.add(ip).await? {
+            return Ok(Some(self.interface.mac));
+        }
         let settled = timeout(DETECTION, async {
             loop {
                 let all = self.links.addresses().await?;
@@ -314,10 +326,10 @@ impl Nic {
             .then_some(Mac::UNKNOWN))
     }
 
-    async fn put(&self, ip: IpAddr) -> Result<(), LinkError> {
-        self.links
-            .put(self.interface.index, ip, MARK, LIFETIME)
-            .await
+    /// Whether it was not there before.
+    async fn add(&self, ip: IpAddr) -> Result<bool, LinkError> {
+        let (index, mark) = (self.interface.index, self.mark);
+        self.links.add(index, ip, mark, LIFETIME).await
     }
 
     fn failed(&self, ip: IpAddr, error: &AskError) -> Problem {
@@ -346,6 +358,13 @@ impl Nic {
         // Each change is one insertion or removal: good after a panic too.
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// On one node no two clouds listen at one place, and a cloud that is started again does so
+/// where it did before.
+fn mark_of(listen: SocketAddr) -> Mark {
+    let digest = Sha256::digest(listen.to_string());
+    Mark::new(u32::from_be_bytes([0, digest[0], digest[1], digest[2]]))
 }
 
 fn busy(ip: IpAddr) -> Problem {
