@@ -319,6 +319,10 @@ async fn without_classes(site: &Site<'_>) -> Result<()> {
     site.lab.kubectl(&all).await?;
     let empty = teardown(&admin, &["--wait"]).await?;
     ensure!(empty.code == Some(0), "{empty:?}");
+    ensure!(
+        empty.err == "no class is there: nothing to do\n",
+        "{empty:?}"
+    );
     let kinds = [
         "crd/loadbalancerclasses.ballast.dev",
         "crd/addresspools.ballast.dev",

@@ -343,14 +343,22 @@ async fn errors_that_pass_are_transient_and_stable() {
     options.token = Some("right".into());
     options.rate_limit = 1;
     let cloud = Cloud::start(options).await;
-    let wrong =
-        MockProvider::new(&cloud.endpoint(), Some("wrong".into()), support::mark()).unwrap();
-    wrong.restore(Vec::new()).await.unwrap();
-    let error = wrong.ensure(&balancer(tcp("a"))).await.unwrap_err();
-    assert!(
-        matches!(&error, ProviderError::Transient { message } if message.contains("token")),
-        "{error:?}"
-    );
+    // Each says what to do: there is none, or there are two.
+    for (token, words) in [
+        (None, ["the controller has none", "--mock-token-secret"]),
+        (
+            Some("wrong".to_owned()),
+            ["does not accept", "--token-file of the cloud"],
+        ),
+    ] {
+        let wrong = MockProvider::new(&cloud.endpoint(), token, support::mark()).unwrap();
+        wrong.restore(Vec::new()).await.unwrap();
+        let error = wrong.ensure(&balancer(tcp("a"))).await.unwrap_err();
+        assert!(
+            matches!(&error, ProviderError::Transient { message } if words.iter().all(|it| message.contains(it))),
+            "{error:?}"
+        );
+    }
     let right =
         MockProvider::new(&cloud.endpoint(), Some("right".into()), support::mark()).unwrap();
     right.restore(Vec::new()).await.unwrap();

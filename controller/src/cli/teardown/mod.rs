@@ -367,6 +367,10 @@ impl Teardown {
         self.print(report)?;
         let (lease, again) = (&self.lease, program());
         Ok(match verdict {
+            Verdict::Done if report.classes.is_empty() => {
+                eprintln!("no class is there: nothing to do");
+                ExitCode::SUCCESS
+            }
             Verdict::Done => {
                 eprintln!("nothing is left of {}", render::classes(report));
                 ExitCode::SUCCESS

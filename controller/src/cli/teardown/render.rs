@@ -47,7 +47,6 @@ fn cells(it: &Left) -> Vec<Cell> {
 pub fn classes(report: &Report) -> String {
     let names: Vec<&str> = report.classes.iter().map(|it| it.name.as_str()).collect();
     match names.as_slice() {
-        [] => "no class".to_owned(),
         [one] => format!("class {one}"),
         many => format!("classes {}", many.join(", ")),
     }

@@ -273,7 +273,9 @@ impl ClassLine {
     /// The class itself is in the way until its finalizer is off; and until a controller
     /// that lives has seen the switch, it may be about to use the class.
     fn left(&self, class: &ClassView, controller: &Controller) -> Option<Left> {
-        let why = if self.in_use {
+        let why = if !self.seen && (self.in_use || !controller.is_away()) {
+            "the controller has not seen the drain switch".to_owned()
+        } else if self.in_use {
             let mut conditions = class.status.conditions.iter();
             let blocks = |it: &&Condition| {
                 matches!(
@@ -288,8 +290,6 @@ impl ClassLine {
             } else {
                 said.join("; ")
             }
-        } else if !self.seen && !controller.is_away() {
-            "the controller has not seen the drain switch".to_owned()
         } else {
             return None;
         };

@@ -254,3 +254,30 @@ fn what_to_do_about_pools() {
     };
     assert_eq!(pools_hint(&one, view()), None, "its row has said it all");
 }
+
+#[test]
+fn a_drain_says_how_to_end_it() {
+    let class = |name: &str, draining: bool| {
+        let since = "2026-03-01T10:00:00Z";
+        let switch = draining.then(|| json!({"since": since}));
+        let class = serde_json::from_value(json!({
+            "apiVersion": "ballast.dev/v1alpha1", "kind": "LoadBalancerClass",
+            "metadata": {"name": name}, "spec": {"l2": {}}, "status": {"draining": switch},
+        }));
+        kube::core::DeserializeGuard(Ok(class.unwrap()))
+    };
+    let of = |names: &[&str]| {
+        let all = ["core", "edge", "idle"];
+        let all = all.map(|name| class(name, names.contains(&name)));
+        render::drained(&Classes::of(&all), view())
+    };
+    assert_eq!(of(&[]), None);
+    assert_eq!(
+        of(&["edge"]).unwrap(),
+        "class edge is drained: no load balancers until ballast teardown --undo --classes edge"
+    );
+    assert_eq!(
+        of(&["core", "edge"]).unwrap(),
+        "classes core, edge are drained: no load balancers until ballast teardown --undo --classes core,edge"
+    );
+}

@@ -254,6 +254,8 @@ fn a_class_is_free_when_the_controller_says_so_or_nobody_can() {
     }
     assert_eq!(left(class("local", true, true, false), alive()), None);
     for state in [Life::Alive, Life::Dead] {
+        let why = left(class("local", true, false, true), of(state));
+        assert_eq!(why, waits, "{state:?}");
         let why = left(class("local", true, true, true), of(state));
         assert_eq!(why.as_deref(), Some("Used by shop/web"), "{state:?}");
     }
