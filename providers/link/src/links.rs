@@ -13,6 +13,7 @@ use netlink_packet_route::address::{
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{AddressAddRequest, Handle, RouteMessageBuilder};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::Mac;
@@ -80,6 +81,8 @@ pub enum LinkError {
 pub struct Links {
     handle: Handle,
     connection: JoinHandle<()>,
+    /// The kernel lists one thing at a time for a socket, and refuses others with `EBUSY`.
+    listing: Mutex<()>,
 }
 
 // === impl Mark ===
@@ -117,11 +120,13 @@ impl Links {
         Ok(Self {
             handle,
             connection: tokio::spawn(connection),
+            listing: Mutex::default(),
         })
     }
 
     /// All interfaces.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, LinkError> {
+        let _turn = self.listing.lock().await;
         let links = self.handle.link().get().execute();
         Ok(links
             .map_ok(|message| interface(&message))
@@ -131,6 +136,7 @@ impl Links {
 
     /// All addresses of all interfaces.
     pub async fn addresses(&self) -> Result<Vec<Address>, LinkError> {
+        let _turn = self.listing.lock().await;
         let addresses = self.handle.address().get().execute();
         let all: Vec<_> = addresses
             .map_ok(|message| address(&message))
@@ -142,6 +148,7 @@ impl Links {
     /// The interface by which the host reaches the rest of the world: that of the default
     /// route with the lowest metric, IPv4 first.
     pub async fn default_interface(&self) -> Result<Option<u32>, LinkError> {
+        let _turn = self.listing.lock().await;
         let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
         let v6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
         for query in [v4, v6] {

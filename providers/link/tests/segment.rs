@@ -95,6 +95,16 @@ fn an_address_that_nobody_prolongs_goes_by_itself() {
 }
 
 #[test]
+fn many_may_ask_at_once() {
+    let (host, _other) = segment();
+    on(&host, async || {
+        let links = Links::connect().unwrap();
+        let asked = (0..200).map(|_| links.addresses());
+        futures::future::try_join_all(asked).await.unwrap();
+    });
+}
+
+#[test]
 fn the_default_route_names_the_interface() {
     let (host, _other) = segment();
     on(&host, async || {
