@@ -123,13 +123,16 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
     let uid = |pods: &[k8s_openapi::api::core::v1::Pod]| pods[0].metadata.uid.clone();
     let still = cluster.pods(BALLAST, "mock-cloud").await?;
     ensure!(still.len() == 1 && uid(&still) == uid(&pods), "another pod");
-    for pod in cluster.pods(BALLAST, "controller").await? {
-        let args = pod.spec.context("no spec")?.containers.remove(0).args;
-        ensure!(
-            args.iter().flatten().any(|it| it == "--workers=16"),
-            "{args:?}"
-        );
-    }
+    // Old ones may still be on their way out.
+    eventually(SOON, || async {
+        for pod in cluster.pods(BALLAST, "controller").await? {
+            let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
+            let mut args = containers.iter().flat_map(|it| it.args.iter().flatten());
+            ensure!(args.any(|it| it == "--workers=16"), "{containers:?}");
+        }
+        Ok(())
+    })
+    .await?;
     ensure!(now(cluster).await? == *given, "addresses changed");
     Ok(())
 }
