@@ -323,3 +323,17 @@ impl From<rtnetlink::Error> for LinkError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn many_can_ask_at_once() {
+        let links = Links::connect().unwrap();
+        for _ in 0..20 {
+            let asked = (0..64).map(|_| links.addresses());
+            futures::future::try_join_all(asked).await.unwrap();
+        }
+    }
+}
