@@ -63,8 +63,8 @@ pub fn fit_of(
         }
         for right in rights(&role) {
             granted += 1;
-            let used = own.iter().any(|event| right.allows(event));
-            ensure!(used, "{user} never used {right:?}");
+            let fits = own.iter().any(|event| right.allows(event));
+            ensure!(fits, "{user} never used {right:?}");
         }
     }
     println!(

@@ -16,7 +16,7 @@ use crate::common::{PROGRAMMED, addresses, pods_yaml, status_of, told};
 const IMAGE: &str = "docker.io/library/ballast:lab";
 const IMAGE_VALUES: &str = "image.repository=docker.io/library/ballast,image.tag=lab";
 /// Pods start, probes wait, and another lab may run beside this one.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// The namespace of a release, and its name.
 #[derive(Debug, Clone, Copy)]
