@@ -4,7 +4,8 @@
 //! Both belong to the controller's `ServiceAccount`, so that the garbage collector takes
 //! them away after an uninstall. Every replica does this at its start, before it takes part
 //! in the election; until it is done readiness says what is missing. A Secret that is
-//! there is used as it is, whoever made it.
+//! there is used as it is, whoever made it, unless it is about to vanish: what belonged to
+//! an installation before this one goes with that.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -44,6 +45,8 @@ pub struct SecretName {
 enum NoToken {
     #[error("the API server did not answer in {} s", TIMEOUT.as_secs())]
     Timeout,
+    #[error("it belongs to a ServiceAccount of this name that is gone, and is about to follow it")]
+    Doomed,
     #[error("it has no key \"{KEY}\": add it, or delete the Secret and it is made anew")]
     NoKey,
     #[error("the controller may not {0} it: {1}")]
@@ -65,6 +68,14 @@ pub fn owner(user: &UserInfo, namespace: &str) -> Option<OwnerReference> {
         uid,
         ..OwnerReference::default()
     })
+}
+
+/// Whether an object belongs to a predecessor of its owner: of the same name, from before an
+/// uninstall. The garbage collector takes such an object away, sooner or later.
+pub fn is_inherited(object: &ObjectMeta, owner: &OwnerReference) -> bool {
+    let owners = object.owner_references.iter().flatten();
+    let mut alike = owners.filter(|it| it.kind == owner.kind && it.name == owner.name);
+    alike.any(|it| it.uid != owner.uid)
 }
 
 /// Asks until there is an answer; an API server that knows no such question has one, too.
@@ -125,7 +136,12 @@ async fn find_or_make(
     owner: Option<&OwnerReference>,
 ) -> Result<String, NoToken> {
     if let Some(found) = get(api, secret).await? {
-        return read(&found);
+        let doomed = owner.is_some_and(|owner| is_inherited(&found.metadata, owner));
+        return if doomed {
+            Err(NoToken::Doomed)
+        } else {
+            read(&found)
+        };
     }
     let fresh = hex(&rand::random::<[u8; 32]>());
     let object = Secret {

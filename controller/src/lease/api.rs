@@ -19,6 +19,7 @@ use kube::{
 };
 
 use super::decide::Record;
+use crate::own;
 
 /// Reads and writes one Lease. Each call is a single attempt; its future may be dropped
 /// at any time, and a write may then still land.
@@ -140,8 +141,8 @@ impl KubeLease {
         }
     }
 
-    /// The same, and a Lease that has to be created belongs to `owner`. One that is there
-    /// stays as it is.
+    /// The same, and a Lease that has to be created belongs to `owner`, as does one of a
+    /// predecessor. Any other that is there keeps its owners.
     #[must_use]
     pub fn owned_by(self, owner: Option<OwnerReference>) -> Self {
         Self { owner, ..self }
@@ -177,10 +178,28 @@ impl LeaseApi for KubeLease {
         if lease.metadata.resource_version.is_none() {
             return Err(CallError::NoVersion);
         }
-        Ok(self
-            .api
-            .replace(&self.name, &PostParams::default(), &lease)
-            .await?)
+        let params = PostParams::default();
+        if let Some(adopted) = self.adopted(&lease) {
+            match self.api.replace(&self.name, &params, &adopted).await {
+                // As in `create`.
+                Err(kube::Error::Api(status)) if status.is_forbidden() => {}
+                replaced => return Ok(replaced?),
+            }
+        }
+        Ok(self.api.replace(&self.name, &params, &lease).await?)
+    }
+}
+
+impl KubeLease {
+    /// The Lease with its owner, where that was a predecessor: it would be taken away from
+    /// under its holder.
+    fn adopted(&self, lease: &Lease) -> Option<Lease> {
+        let owner = self.owner.as_ref()?;
+        own::is_inherited(&lease.metadata, owner).then(|| {
+            let mut lease = lease.clone();
+            lease.metadata.owner_references = Some(vec![owner.clone()]);
+            lease
+        })
     }
 }
 

@@ -164,6 +164,29 @@ async fn a_missing_token_is_made_once_and_owned() {
     assert_eq!(lock(&server.asked).len(), 3, "get, create, get");
 }
 
+/// Installed again before the garbage collector was there.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_about_to_vanish_is_not_used() {
+    let server = Arc::new(Server::default());
+    let mut old = secret_of("old");
+    let owner = OwnerReference {
+        uid: "uid-0".into(),
+        ..me()
+    };
+    old["metadata"]["ownerReferences"] = json!([owner]);
+    *lock(&server.secret) = Some(old);
+    let (token, health) = learned(&server).await;
+    assert_eq!(token, None);
+    assert!(
+        health.missing()[0].contains("is gone"),
+        "{:?}",
+        health.missing()
+    );
+    *lock(&server.secret) = None;
+    let made = learned(&server).await.0.unwrap();
+    assert_ne!(made, "old");
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_two_replicas_one_makes_it_and_both_use_it() {
     let server = Arc::new(Server::default());

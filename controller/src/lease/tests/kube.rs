@@ -9,7 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::{
+    api::coordination::v1::Lease, apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 
@@ -118,4 +120,46 @@ async fn creates_reads_and_replaces_with_a_guard() {
         api.replace(replaced).await,
         Err(CallError::Conflict)
     ));
+}
+
+/// Installed again before the garbage collector was there: the Lease is that of the
+/// installation before, and would follow it.
+#[tokio::test]
+async fn a_lease_of_a_predecessor_is_adopted_and_no_other() {
+    let account = |name: &str, uid: &str| OwnerReference {
+        api_version: "v1".into(),
+        kind: "ServiceAccount".into(),
+        name: name.into(),
+        uid: uid.into(),
+        ..OwnerReference::default()
+    };
+    let mine = account("ballast", "new");
+    for (what, owners, expected) in [
+        (
+            "a predecessor's",
+            vec![account("ballast", "old")],
+            vec![mine.clone()],
+        ),
+        ("its own", vec![mine.clone()], vec![mine.clone()]),
+        (
+            "somebody else's",
+            vec![account("other", "old")],
+            vec![account("other", "old")],
+        ),
+    ] {
+        let server = Server::default();
+        let bare = lease(&server).await;
+        let first = claim(None, hold("a", 1), k8s_openapi::jiff::Timestamp::now());
+        bare.create(first).await.unwrap();
+        let lease = bare.owned_by(Some(mine.clone()));
+        let mut there = lease.get().await.unwrap().unwrap();
+        there.metadata.owner_references = Some(owners);
+        let next = claim(
+            Some(&there),
+            hold("b", 2),
+            k8s_openapi::jiff::Timestamp::now(),
+        );
+        let replaced = lease.replace(next).await.unwrap();
+        assert_eq!(replaced.metadata.owner_references, Some(expected), "{what}");
+    }
 }

@@ -21,7 +21,7 @@ use ballast_link::probe::{Timing, probe};
 use ballast_link::{Interface, LinkError, Links, Mac, Mark, announce};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::address::AddressRange;
 use crate::api::{Code, Problem};
@@ -305,25 +305,27 @@ impl Nic {
         if !self.add(ip).await? {
             return Ok(Some(self.interface.mac));
         }
-        let settled = timeout(DETECTION, async {
-            loop {
-                let all = self.links.addresses().await?;
-                match all.iter().find(|it| it.net.addr() == ip) {
-                    // With a lifetime, it vanishes if somebody has it.
-                    None => return Ok::<_, LinkError>(true),
-                    Some(it) if it.duplicate => return Ok(true),
-                    Some(it) if !it.tentative => return Ok(false),
-                    Some(_) => sleep(LOOK_AGAIN).await,
+        // No time-out around the loop: a listing that is cut short is still under way in the
+        // kernel, which then refuses the next one.
+        let until = Instant::now() + DETECTION;
+        let taken = loop {
+            let all = self.links.addresses().await?;
+            match all.iter().find(|it| it.net.addr() == ip) {
+                // With a lifetime, it vanishes if somebody has it.
+                None => break Some(Mac::UNKNOWN),
+                Some(it) if it.duplicate => break Some(Mac::UNKNOWN),
+                Some(it) if !it.tentative => break None,
+                Some(_) if Instant::now() >= until => {
+                    self.links.remove(self.interface.index, ip).await?;
+                    return Err(AskError::Slow);
                 }
+                Some(_) => sleep(LOOK_AGAIN).await,
             }
-        });
-        let outcome = settled.await;
-        if !matches!(outcome, Ok(Ok(false))) {
+        };
+        if taken.is_some() {
             self.links.remove(self.interface.index, ip).await?;
         }
-        Ok(outcome
-            .map_err(|_| AskError::Slow)??
-            .then_some(Mac::UNKNOWN))
+        Ok(taken)
     }
 
     /// Whether it was not there before.
