@@ -111,9 +111,6 @@ impl Cache {
         if missing.is_empty() {
             return Ok(());
         }
-        if !on_path("go") {
-            bail!(NO_GO);
-        }
         progress.say(format!(
             "building {} programs of Kubernetes (minutes if Go's own cache is cold)",
             missing.len()
@@ -126,24 +123,7 @@ impl Cache {
     }
 
     fn compile(&self, source: &Path, flags: &str, name: &str, package: &str) -> Result<()> {
-        let new = self.dir.join("bin").join(format!("{name}.new"));
-        let built = Command::new("go")
-            .args(["build", "-trimpath", "-ldflags", flags, "-o"])
-            .arg(&new)
-            .arg(package)
-            .current_dir(source)
-            .env("CGO_ENABLED", "0")
-            .stdin(Stdio::null())
-            .output()
-            .context("go does not start")?;
-        if !built.status.success() {
-            bail!(
-                "go build {package} failed:\n{}",
-                String::from_utf8_lossy(&built.stderr)
-            );
-        }
-        std::fs::rename(new, self.program(name))?;
-        Ok(())
+        go_build(source, package, &self.program(name), &["-ldflags", flags])
     }
 
     /// The reference service controller that the benchmark compares with. No lab needs it,
@@ -158,15 +138,44 @@ impl Cache {
             let lock = File::create(self.dir.join("lock"))?;
             lock.lock()?;
             if !self.program(&name).exists() {
-                if !on_path("go") {
-                    bail!(NO_GO);
-                }
                 self.compile(&source, &flags(&source)?, &name, "./reference")?;
                 progress.say("built the reference service controller");
             }
         }
         Ok(self.program(&name))
     }
+}
+
+/// Builds a Go package into a file that appears when it is complete. Without C, unless a flag
+/// of the build names a tag that needs it (`-tags seccomp`).
+pub(crate) fn go_build(source: &Path, package: &str, into: &Path, flags: &[&str]) -> Result<()> {
+    if !on_path("go") {
+        bail!(NO_GO);
+    }
+    let new = into.with_file_name(format!(
+        "{}.new",
+        into.file_name().unwrap_or_default().display()
+    ));
+    let c = if flags.contains(&"seccomp") { "1" } else { "0" };
+    let built = Command::new("go")
+        .args(["build", "-trimpath"])
+        .args(flags)
+        .arg("-o")
+        .arg(&new)
+        .arg(package)
+        .current_dir(source)
+        .env("CGO_ENABLED", c)
+        .stdin(Stdio::null())
+        .output()
+        .context("go does not start")?;
+    if !built.status.success() {
+        bail!(
+            "go build {package} failed:\n{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+    }
+    std::fs::rename(new, into)?;
+    Ok(())
 }
 
 /// Says in one line what to install, if anything.
@@ -198,7 +207,7 @@ pub(crate) fn on_path(program: &str) -> bool {
         .any(|dir| dir.join(program).exists())
 }
 
-fn source() -> PathBuf {
+pub(crate) fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
 }
 
@@ -212,7 +221,7 @@ pub(crate) fn cache_folder(module: &str) -> PathBuf {
 }
 
 /// Stamps the version in, without which nodes report v0.0.0.
-fn flags(source: &Path) -> Result<String> {
+pub(crate) fn flags(source: &Path) -> Result<String> {
     let module = std::fs::read_to_string(source.join("go.mod"))?;
     let version =
         version(&module).context("e2e/kubernetes/go.mod requires no k8s.io/kubernetes")?;
@@ -227,7 +236,7 @@ fn flags(source: &Path) -> Result<String> {
     ))
 }
 
-fn version(module: &str) -> Option<&str> {
+pub(crate) fn version(module: &str) -> Option<&str> {
     module
         .lines()
         .find_map(|line| {

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use tokio::net::UnixStream;
 
 use crate::binaries::{self, Cache};
 use crate::components::{Component, Setup, node_mounts};
@@ -124,32 +125,16 @@ async fn launch(options: &LabOptions, place: Place, cache: Cache) -> Result<Lab>
         dir.join("hosts"),
         hosts_file(options.families, &(1..=options.nodes).collect::<Vec<_>>()),
     )?;
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on the loopback")?;
-    let port = listener.local_addr()?.port();
     let target = SocketAddr::from((Host::ControlPlane.v4(), 6443));
-    let child = supervisor::launch(&program()?, &dir, listener, target)?;
-    let pid = child.id().cast_signed();
-    reap(child);
     let record = Record {
-        pid,
-        started: start_time(pid)
-            .context("the supervisor ended at once; see logs/supervisor.log in the state folder")?,
-        port,
         families: options.families,
         proxy: options.proxy,
         cache: cache.dir().to_owned(),
         owned: options.die_with_owner,
-        ready: false,
+        ..Record::default()
     };
-    place.write(&record)?;
-    let control = Control::new(&dir);
-    let owner = eventually(Duration::from_secs(10), || control.own())
-        .await
-        .with_context(|| {
-            let log = std::fs::read_to_string(dir.join("logs/supervisor.log")).unwrap_or_default();
-            format!("the supervisor does not answer; it said: {log}")
-        })?;
+    let (record, control, owner) = supervise(&place, target, record).await?;
+    let port = record.port;
     let setup = setup(&place, &record);
     tokio::task::spawn_blocking({
         let setup = setup.clone();
@@ -179,6 +164,38 @@ async fn launch(options: &LabOptions, place: Place, cache: Cache) -> Result<Lab>
         artifacts: options.artifacts.clone(),
         owner: Some(owner),
     })
+}
+
+/// Starts a supervisor and takes it; fills in the record what is known only then. Its folder
+/// must hold `hosts`, `resolv.conf` and `logs`.
+pub(crate) async fn supervise(
+    place: &Place,
+    target: SocketAddr,
+    record: Record,
+) -> Result<(Record, Control, UnixStream)> {
+    let dir = place.dir();
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on the loopback")?;
+    let port = listener.local_addr()?.port();
+    let child = supervisor::launch(&program()?, &dir, listener, target)?;
+    let pid = child.id().cast_signed();
+    reap(child);
+    let record = Record {
+        pid,
+        started: start_time(pid)
+            .context("the supervisor ended at once; see logs/supervisor.log in the state folder")?,
+        port,
+        ..record
+    };
+    place.write(&record)?;
+    let control = Control::new(&dir);
+    let owner = eventually(Duration::from_secs(10), || control.own())
+        .await
+        .with_context(|| {
+            let log = std::fs::read_to_string(dir.join("logs/supervisor.log")).unwrap_or_default();
+            format!("the supervisor does not answer; it said: {log}")
+        })?;
+    Ok((record, control, owner))
 }
 
 /// A lab that runs already, as a value.

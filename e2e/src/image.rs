@@ -2,6 +2,7 @@
 //!
 //! Deterministic: the same files give the same digest, on any machine and at any time.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ pub enum Entry {
     Folder(&'static str, u32),
     /// A file of the machine, executable.
     Program(String, PathBuf),
+    /// A file of the machine, to be read.
+    File(String, PathBuf),
     /// A file with this text.
     Text(&'static str, String),
     /// A symbolic link: where, to what.
@@ -28,7 +31,7 @@ pub enum Entry {
 }
 
 /// An image to be written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Image {
     /// The full name, registry and tag included, under which pods ask for it.
     pub reference: String,
@@ -36,13 +39,17 @@ pub struct Image {
     pub entrypoint: Vec<String>,
     /// `uid:gid`, or empty for root.
     pub user: String,
+    /// What the image says of itself, as `org.opencontainers.image.version`.
+    pub labels: BTreeMap<String, String>,
+    /// Added to the environment, as `KEY=value`.
+    pub env: Vec<String>,
     /// What is in it, in this order.
     pub entries: Vec<Entry>,
 }
 
 impl Image {
-    /// Writes the archive as `ctr images import` and `kind load image-archive` read it, and
-    /// returns the digest of its manifest.
+    /// Writes the archive as `ctr images import`, `docker load` and `kind load image-archive`
+    /// read it, and returns the digest of its manifest.
     pub fn write(&self, path: &Path) -> Result<String> {
         let layer = self.layer()?;
         let config = self.config(&layer)?;
@@ -55,7 +62,7 @@ impl Image {
             .to_string()?
             .into_bytes();
         let mut described = descriptor(MediaType::ImageManifest, &manifest)?;
-        described.set_annotations(Some(std::collections::HashMap::from([(
+        described.set_annotations(Some(HashMap::from([(
             "io.containerd.image.name".to_owned(),
             self.reference.clone(),
         )])));
@@ -77,17 +84,32 @@ impl Image {
             0o644,
         )?;
         append(&mut archive, "index.json", &index, 0o644)?;
+        // What a Docker before version 25 reads instead.
+        let docker = serde_json::json!([{
+            "Config": blob_path(&config),
+            "RepoTags": [self.reference],
+            "Layers": [blob_path(&layer)],
+        }]);
+        append(
+            &mut archive,
+            "manifest.json",
+            &serde_json::to_vec(&docker)?,
+            0o644,
+        )?;
         for blob in [&manifest, &config, &layer] {
-            append(
-                &mut archive,
-                &format!("blobs/sha256/{}", digest(blob)),
-                blob,
-                0o644,
-            )?;
+            append(&mut archive, &blob_path(blob), blob, 0o644)?;
         }
         archive.into_inner()?.flush()?;
         std::fs::rename(&new, path)?;
         Ok(format!("sha256:{}", digest(&manifest)))
+    }
+
+    /// Writes what is in the image into a folder.
+    pub fn unpack(&self, into: &Path) -> Result<()> {
+        std::fs::create_dir_all(into)?;
+        tar::Archive::new(self.layer()?.as_slice())
+            .unpack(into)
+            .with_context(|| format!("cannot write to {}", into.display()))
     }
 
     fn layer(&self) -> Result<Vec<u8>> {
@@ -98,11 +120,8 @@ impl Image {
                     let mut header = header(tar::EntryType::Directory, 0, *mode);
                     archive.append_data(&mut header, format!("{path}/"), std::io::empty())?;
                 }
-                Entry::Program(path, from) => {
-                    let bytes = std::fs::read(from)
-                        .with_context(|| format!("cannot read {}", from.display()))?;
-                    append(&mut archive, path, &bytes, 0o755)?;
-                }
+                Entry::Program(path, from) => append(&mut archive, path, &read(from)?, 0o755)?,
+                Entry::File(path, from) => append(&mut archive, path, &read(from)?, 0o644)?,
                 Entry::Text(path, text) => append(&mut archive, path, text.as_bytes(), 0o644)?,
                 Entry::Link(path, to) => {
                     let mut header = header(tar::EntryType::Symlink, 0, 0o777);
@@ -116,7 +135,12 @@ impl Image {
     fn config(&self, layer: &[u8]) -> Result<Vec<u8>> {
         let mut config = ConfigBuilder::default()
             .entrypoint(self.entrypoint.clone())
-            .env(["PATH=/usr/bin:/bin:/usr/sbin:/sbin:/".to_owned()])
+            .env(
+                ["PATH=/usr/bin:/bin:/usr/sbin:/sbin:/".to_owned()]
+                    .into_iter()
+                    .chain(self.env.clone())
+                    .collect::<Vec<_>>(),
+            )
             .working_dir("/");
         if !self.user.is_empty() {
             config = config.user(self.user.clone());
@@ -135,7 +159,12 @@ impl Image {
             .rootfs(rootfs)
             .history([history])
             .build()?;
-        Ok(config.to_string()?.into_bytes())
+        let mut config = serde_json::to_value(config)?;
+        if !self.labels.is_empty() {
+            // In the type they are a hash map, whose order is another each time.
+            config["config"]["Labels"] = serde_json::json!(self.labels);
+        }
+        Ok(serde_json::to_vec(&config)?)
     }
 }
 
@@ -150,6 +179,10 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 fn digest(blob: &[u8]) -> String {
     hex(&Sha256::digest(blob))
+}
+
+fn blob_path(blob: &[u8]) -> String {
+    format!("blobs/sha256/{}", digest(blob))
 }
 
 fn descriptor(kind: MediaType, blob: &[u8]) -> Result<Descriptor> {
@@ -180,6 +213,10 @@ fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
     header
 }
 
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 fn append(
     archive: &mut tar::Builder<impl Write>,
     path: &str,
@@ -193,7 +230,6 @@ fn append(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::io::Read;
 
     use super::*;
@@ -205,6 +241,10 @@ mod tests {
             reference: "example.test/sample:1".to_owned(),
             entrypoint: vec!["/sample".to_owned()],
             user: "65532:65532".to_owned(),
+            labels: [("b", "2"), ("a", "1"), ("c", "3")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            env: vec!["A=b".to_owned()],
             entries: vec![
                 Entry::Folder("tmp", 0o1777),
                 Entry::Program("sample".to_owned(), program),
@@ -270,6 +310,11 @@ mod tests {
             manifest["layers"][0]["digest"]
         );
         assert!(config.get("created").is_none());
+        assert_eq!(config["config"]["Labels"]["a"], "1");
+        assert_eq!(config["config"]["Env"][1], "A=b");
+        let docker: serde_json::Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+        assert!(files.contains_key(docker[0]["Config"].as_str().unwrap()));
+        assert!(files.contains_key(docker[0]["Layers"][0].as_str().unwrap()));
     }
 
     #[test]

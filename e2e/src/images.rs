@@ -64,6 +64,7 @@ pub fn with_libraries(reference: &str, program: &Path, user: &str) -> Image {
         entrypoint: vec![format!("/{name}")],
         user: user.to_owned(),
         entries,
+        ..Image::default()
     }
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn ensure(cache: &Cache, progress: Progress) -> Result<()> {
 }
 
 /// `agnhost` of `registry/path/agnhost:1`.
-fn short(reference: &str) -> &str {
+pub(crate) fn short(reference: &str) -> &str {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     last.split(':').next().unwrap_or(last)
 }
@@ -185,5 +186,6 @@ fn image(cache: &Cache, reference: &str) -> Image {
             String::new()
         },
         entries,
+        ..Image::default()
     }
 }

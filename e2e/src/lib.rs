@@ -30,6 +30,7 @@ mod helm;
 pub mod image;
 mod images;
 pub mod installation;
+pub mod kind;
 mod lab;
 mod logs;
 mod net;
@@ -38,6 +39,7 @@ mod objects;
 mod options;
 mod pki;
 mod progress;
+pub mod release;
 pub mod state;
 #[doc(hidden)]
 pub mod supervisor;

@@ -16,11 +16,14 @@ use crate::net::Families;
 use crate::options::ProxyMode;
 use crate::supervisor::SCRATCH;
 
-/// The folder of all labs, unless `BALLAST_LAB_DIR` names another.
-const ROOT: &str = "/var/lib/ballast-lab";
+/// What has labs' state: the folder below [`STATE`], unless the variable names another.
+const LABS: (&str, &str) = ("ballast-lab", "BALLAST_LAB_DIR");
+/// The same of Docker hosts.
+const DOCKER_HOSTS: (&str, &str) = ("ballast-kind", "BALLAST_KIND_DIR");
+const STATE: &str = "/var/lib";
 
 /// A lab as it was started.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Record {
     /// Process 1 of the lab, as the machine sees it.
     pub pid: i32,
@@ -45,6 +48,8 @@ pub struct Record {
 pub struct Place {
     name: String,
     root: PathBuf,
+    /// `ballast-lab` or `ballast-kind`: the parent of its cgroup.
+    family: &'static str,
 }
 
 /// What there is under a lab's name.
@@ -61,29 +66,39 @@ pub enum Found {
 impl Place {
     /// The place for the lab of that name.
     pub fn new(name: &str) -> Result<Self> {
+        Self::of(LABS, name)
+    }
+
+    /// The place for the Docker host of that name.
+    pub fn docker_host(name: &str) -> Result<Self> {
+        Self::of(DOCKER_HOSTS, name)
+    }
+
+    fn of((family, variable): (&'static str, &str), name: &str) -> Result<Self> {
         let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if name.is_empty() || name.len() > 32 || !name.chars().all(fits) || name.starts_with('-') {
             bail!(
-                "a lab's name has up to 32 lower-case letters, digits and dashes, which {name:?} has not"
+                "a name here has up to 32 lower-case letters, digits and dashes, which {name:?} has not"
             );
         }
-        let root = root();
+        let root = root(family, variable);
         if SCRATCH.iter().any(|hidden| root.starts_with(hidden)) {
             bail!(
-                "BALLAST_LAB_DIR cannot be below {}: labs have their own",
+                "{variable} cannot be below {}: labs have their own",
                 SCRATCH.join(" or ")
             );
         }
         // A Unix socket's path has 107 bytes at most.
         if root.as_os_str().len() > 60 {
             bail!(
-                "BALLAST_LAB_DIR={} is too long for sockets below it; choose a shorter one",
+                "{variable}={} is too long for sockets below it; choose a shorter one",
                 root.display()
             );
         }
         Ok(Self {
             name: name.to_owned(),
             root,
+            family,
         })
     }
 
@@ -99,14 +114,14 @@ impl Place {
 
     /// The lab's cgroup, as a path within each hierarchy.
     pub fn cgroup(&self) -> String {
-        format!("/ballast-lab/{}", self.name)
+        format!("/{}/{}", self.family, self.name)
     }
 
     /// Keeps others from starting or ending a lab of this name meanwhile.
     pub fn lock(&self) -> Result<File> {
         std::fs::create_dir_all(&self.root).with_context(|| {
             format!(
-                "cannot make {}; run the lab as root, or set BALLAST_LAB_DIR",
+                "cannot make {}; this needs root, or another folder (BALLAST_LAB_DIR, BALLAST_KIND_DIR)",
                 self.root.display()
             )
         })?;
@@ -178,7 +193,16 @@ impl Place {
 
 /// All labs that have a folder.
 pub fn all() -> Result<Vec<Place>> {
-    let Ok(entries) = std::fs::read_dir(root()) else {
+    all_of(LABS)
+}
+
+/// All Docker hosts that have a folder.
+pub fn docker_hosts() -> Result<Vec<Place>> {
+    all_of(DOCKER_HOSTS)
+}
+
+fn all_of(what: (&'static str, &str)) -> Result<Vec<Place>> {
+    let Ok(entries) = std::fs::read_dir(root(what.0, what.1)) else {
         return Ok(vec![]);
     };
     let mut names: Vec<String> = entries
@@ -187,7 +211,7 @@ pub fn all() -> Result<Vec<Place>> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    names.iter().map(|name| Place::new(name)).collect()
+    names.iter().map(|name| Place::of(what, name)).collect()
 }
 
 /// When a process started; nothing if there is none, or only its remains.
@@ -220,8 +244,8 @@ fn end(pid: i32, started: u64) -> Result<()> {
     Ok(())
 }
 
-fn root() -> PathBuf {
-    std::env::var_os("BALLAST_LAB_DIR").map_or_else(|| PathBuf::from(ROOT), PathBuf::from)
+fn root(family: &str, variable: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| Path::new(STATE).join(family), PathBuf::from)
 }
 
 /// Removes a cgroup from every hierarchy, with all below it and a parent that is then empty.

@@ -1,0 +1,182 @@
+//! `make demo-kind`: the whole story of Ballast on a real kind cluster, from nothing to a
+//! Service that answers, and back to nothing. Every step says what it does and how long it
+//! took; the first that fails ends it with a status that is not 0.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::kind::installed::{Installed, image, web};
+use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost};
+use ballast_e2e::{Families, Progress, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+const NAME: &str = "demo";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let start = Instant::now();
+    match demo().await {
+        Ok(()) => {
+            println!("\nDone in {:.1} s.", start.elapsed().as_secs_f32());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo() -> Result<()> {
+    let archive = step("Ballast's image: one static binary", async {
+        let archive = image()?;
+        let bytes = std::fs::metadata(&archive)?.len();
+        let shown = format!("{} ({} MB)", archive.display(), bytes / 1_000_000);
+        Ok((shown, archive))
+    })
+    .await?;
+    let host = step(
+        "A Docker host (this machine's, or one that is built)",
+        async {
+            let host = KindHost::start_with("demo", Progress::new(true)).await?;
+            let what = if host.is_built() {
+                "our own, in a network namespace without an uplink"
+            } else {
+                "this machine's"
+            };
+            Ok((what.to_owned(), host))
+        },
+    )
+    .await?;
+    let shown = async {
+        let cluster = step("kind create cluster: two nodes, IPv4 and IPv6", async {
+            let options = ClusterOptions {
+                workers: 1,
+                families: Families::Dual,
+                ..ClusterOptions::default()
+            };
+            let cluster = host.cluster(NAME, options).await?;
+            let nodes = cluster.kubectl(&["get", "nodes", "-o", "wide"]).await?;
+            Ok((columns(&nodes, 6), cluster))
+        })
+        .await?;
+        let shown = on(&cluster, &archive).await;
+        cluster.explain(shown).await
+    }
+    .await;
+    step("Take the cluster down", async {
+        host.stop().await.map(|()| (String::new(), ()))
+    })
+    .await?;
+    shown
+}
+
+async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
+    step("kind load image-archive target/image/ballast.tar", async {
+        cluster.load(archive).await.map(|()| (String::new(), ()))
+    })
+    .await?;
+    step(
+        "Two web servers, and a Service of type LoadBalancer: nobody serves it yet",
+        async {
+            cluster.apply(&web("RequireDualStack")).await?;
+            let ready = ["rollout", "status", "deployment/web", "--timeout=60s"];
+            cluster.kubectl(&ready).await?;
+            let service = cluster.kubectl(&["get", "service", "web"]).await?;
+            ensure!(service.contains("<pending>"), "{service}");
+            Ok((service, ()))
+        },
+    )
+    .await?;
+    let start = Instant::now();
+    let ballast = step(
+        "helm install ballast charts/ballast --set classes.local.mock.enabled=true",
+        async { Ok((String::new(), Installed::install(cluster, &[]).await?)) },
+    )
+    .await?;
+    let addresses = step("The Service has its addresses", async {
+        let addresses = ballast.addresses("web").await?;
+        let service = cluster.kubectl(&["get", "service", "web"]).await?;
+        Ok((service, addresses))
+    })
+    .await?;
+    step(
+        "curl from the Docker host: both servers answer, on both addresses",
+        async {
+            let mut shown = String::new();
+            for address in &addresses {
+                let pods = eventually(SOON, || both_answer(&ballast, address)).await?;
+                let pods = pods.into_iter().collect::<Vec<_>>().join(", ");
+                shown += &format!("{address}: {pods}\n");
+            }
+            let took = start.elapsed().as_secs_f32();
+            shown += &format!("{took:.1} s after the start of helm install\n");
+            Ok((shown, ()))
+        },
+    )
+    .await?;
+    step("It says what happened", async {
+        let path = "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
+        let said = cluster
+            .kubectl(&["get", "service", "web", "-o", path])
+            .await?;
+        Ok((said, ()))
+    })
+    .await?;
+    step(
+        "helm uninstall ballast: load balancers first, then everything",
+        async {
+            ballast.uninstall().await?;
+            let service = cluster.kubectl(&["get", "service", "web"]).await?;
+            ensure!(service.contains("<pending>"), "{service}");
+            Ok((service, ()))
+        },
+    )
+    .await?;
+    step(
+        "Nothing is left: no object, no finalizer, no address on a node; curl fails",
+        async {
+            ballast.nothing_is_left().await?;
+            for address in &addresses {
+                ensure!(
+                    ballast.curl(address).await.is_err(),
+                    "{address} still answers"
+                );
+            }
+            Ok((String::new(), ()))
+        },
+    )
+    .await
+}
+
+async fn both_answer(ballast: &Installed<'_>, address: &str) -> Result<BTreeSet<String>> {
+    let mut pods = BTreeSet::new();
+    for _ in 0..20 {
+        pods.insert(ballast.curl(address).await?);
+    }
+    ensure!(pods.len() == 2, "only {pods:?} answered in 20 requests");
+    Ok(pods)
+}
+
+/// The first columns of a table of kubectl.
+fn columns(table: &str, many: usize) -> String {
+    table.lines().fold(String::new(), |text, line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().take(many).collect();
+        text + &words.join("  ") + "\n"
+    })
+}
+
+/// Runs one step and tells of it.
+async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>) -> Result<T> {
+    println!("\n▸ {what}");
+    let start = Instant::now();
+    let (shown, value) = work.await.with_context(|| format!("step \"{what}\""))?;
+    for line in shown.lines() {
+        println!("    {line}");
+    }
+    println!("  {:.1} s", start.elapsed().as_secs_f32());
+    Ok(value)
+}

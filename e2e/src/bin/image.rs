@@ -1,0 +1,58 @@
+//! `make image`: writes Ballast's container image without a container engine.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use ballast_e2e::release::{Release, reference};
+use clap::Parser;
+
+/// Builds Ballast's static binary and writes its container image as an archive for
+/// `docker load`, `ctr images import` and `kind load image-archive`.
+#[derive(Debug, Parser)]
+#[command(name = "image", version)]
+struct Cli {
+    /// The source.
+    #[arg(long, default_value = ".")]
+    source: PathBuf,
+    /// The folder for the archive and its bill of materials [default: target/image].
+    #[arg(long)]
+    into: Option<PathBuf>,
+    /// Write what is in the image into a folder instead, for the Containerfile.
+    #[arg(long)]
+    files: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("image: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let release = Release::build(&cli.source)?;
+    if let Some(folder) = &cli.files {
+        return release.image().unpack(folder);
+    }
+    let folder = cli
+        .into
+        .clone()
+        .unwrap_or_else(|| cli.source.join("target/image"));
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    let archive = folder.join("ballast.tar");
+    let digest = release.image().write(&archive)?;
+    std::fs::write(folder.join("ballast.cdx.json"), &release.sbom)?;
+    println!("{} {digest}", reference());
+    println!("{} ({})", archive.display(), size(&archive)?);
+    Ok(())
+}
+
+fn size(file: &Path) -> Result<String> {
+    let bytes = std::fs::metadata(file)?.len();
+    Ok(format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10))
+}

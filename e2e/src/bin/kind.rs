@@ -1,0 +1,203 @@
+//! Real kind clusters, from a registry where there is one and built where there is none.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use ballast_e2e::kind::{self, ClusterOptions, KindHost};
+use ballast_e2e::{Families, ProxyMode};
+use clap::{Args, Parser, Subcommand};
+
+/// Real kind clusters. Uses this machine's Docker where it works and can have kind's node
+/// image; otherwise builds both, and runs them in a network namespace without an uplink.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kind",
+    version,
+    after_help = "\
+BALLAST_KIND=machine or build decides which Docker is used.
+State is kept in /var/lib/ballast-kind (BALLAST_KIND_DIR), what is built in .cache (BALLAST_CACHE)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Args)]
+struct On {
+    /// The Docker host.
+    #[arg(long = "host", default_value = "kind")]
+    host: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a cluster, on a Docker host that is started if it does not run.
+    Up {
+        #[command(flatten)]
+        on: On,
+        /// The cluster's name.
+        name: String,
+        /// Nodes beside the control plane.
+        #[arg(long, default_value_t = 0)]
+        workers: u8,
+        /// What pods and Services speak.
+        #[arg(long, value_enum, default_value_t = Families::Ipv4)]
+        families: Families,
+        /// How kube-proxy does Services [default: iptables, as kind].
+        #[arg(long, value_enum)]
+        proxy_mode: Option<ProxyMode>,
+    },
+    /// Run a command on the Docker host: docker, kind, kubectl, curl, …
+    X {
+        #[command(flatten)]
+        on: On,
+        /// The command.
+        #[arg(required = true, trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Import an image archive into all nodes of a cluster.
+    Load {
+        #[command(flatten)]
+        on: On,
+        /// The cluster.
+        #[arg(long)]
+        name: String,
+        /// The archive.
+        file: PathBuf,
+    },
+    /// Delete a cluster; its Docker host runs on.
+    Down {
+        #[command(flatten)]
+        on: On,
+        /// The cluster.
+        name: String,
+    },
+    /// A steady load, as tests send it from a Docker host: a line per request.
+    #[command(hide = true)]
+    Requests {
+        /// The server.
+        target: std::net::SocketAddr,
+        /// Per second.
+        #[arg(long)]
+        rate: u32,
+        /// For how long.
+        #[arg(long)]
+        seconds: u64,
+    },
+    /// Docker hosts.
+    #[command(subcommand)]
+    Host(Hosts),
+}
+
+#[derive(Debug, Subcommand)]
+enum Hosts {
+    /// Start one; builds what is missing.
+    Start {
+        /// Its name.
+        #[arg(default_value = "kind")]
+        name: String,
+    },
+    /// End one, dead or alive, with all clusters on it.
+    Stop {
+        /// Its name.
+        #[arg(default_value = "kind")]
+        name: String,
+    },
+    /// Say which there are.
+    List,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kind: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Up {
+            on,
+            name,
+            workers,
+            families,
+            proxy_mode,
+        } => {
+            let (host, started) = match KindHost::attach(&on.host).await {
+                Ok(host) => (host, false),
+                Err(_) => (KindHost::start(&on.host).await?, true),
+            };
+            let options = ClusterOptions {
+                workers,
+                families,
+                proxy: proxy_mode,
+                ..ClusterOptions::default()
+            };
+            let made = host.cluster(&name, options).await;
+            let config = made.map(|cluster| cluster.kubeconfig().display().to_string());
+            if started {
+                host.detach().await?;
+            }
+            let config = config?;
+            say(&format!(
+                "kind x --host {} -- kubectl --kubeconfig {config} get nodes\n",
+                on.host
+            ))
+        }
+        Verb::X { on, command } => {
+            let line = KindHost::attach(&on.host).await?.command(&command)?;
+            let (program, arguments) = line.split_first().context("no command given")?;
+            let error = Command::new(program).args(arguments).exec();
+            Err(error).with_context(|| format!("{program} does not start"))
+        }
+        Verb::Load { on, name, file } => {
+            let host = KindHost::attach(&on.host).await?;
+            let file = file
+                .canonicalize()
+                .with_context(|| format!("no file {}", file.display()))?;
+            host.find_cluster(&name).await?.load(&file).await
+        }
+        Verb::Down { on, name } => {
+            let host = KindHost::attach(&on.host).await?;
+            host.find_cluster(&name).await?.delete().await
+        }
+        Verb::Requests {
+            target,
+            rate,
+            seconds,
+        } => {
+            let time = std::time::Duration::from_secs(seconds);
+            for request in kind::load::run(target, rate, time).await? {
+                say(&format!("{request}\n"))?;
+            }
+            Ok(())
+        }
+        Verb::Host(Hosts::Start { name }) => KindHost::start(&name).await?.detach().await,
+        Verb::Host(Hosts::Stop { name }) => {
+            if kind::remove(&name)? {
+                eprintln!("the Docker host {name} is gone");
+            } else {
+                eprintln!("there is no Docker host {name}");
+            }
+            Ok(())
+        }
+        Verb::Host(Hosts::List) => kind::list()?.into_iter().try_for_each(|(name, runs)| {
+            say(&format!(
+                "{name:<20} {}\n",
+                if runs { "up" } else { "dead" }
+            ))
+        }),
+    }
+}
+
+fn say(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,368 @@
+//! A kind cluster: made, used, restarted node by node, deleted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::host::{KindHost, agnhost, text};
+use crate::control::Output;
+use crate::eventually::eventually;
+use crate::net::Families;
+
+/// The label by which a node says that no load balancer shall lead to it.
+pub const NODE_LABEL_EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+const CREATE_TIME: Duration = Duration::from_mins(5);
+const KUBECTL_TIME: Duration = Duration::from_secs(150);
+const LOAD_TIME: Duration = Duration::from_mins(2);
+/// A node that comes back boots systemd, containerd and kubelet, and reports.
+const RESTART_TIME: Duration = Duration::from_mins(3);
+
+/// A cluster to be made.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterOptions {
+    /// How many nodes beside the control plane.
+    pub workers: u8,
+    /// What pods and Services speak.
+    pub families: Families,
+    /// Labels of the control plane's node.
+    pub control_plane_labels: BTreeMap<String, String>,
+    /// iptables, as kind has it, unless set.
+    pub proxy: Option<crate::ProxyMode>,
+}
+
+/// A cluster on a Docker host. It stays until it is deleted, or its host ends.
+#[derive(Debug)]
+pub struct Cluster<'h> {
+    host: &'h KindHost,
+    name: String,
+    kubeconfig: PathBuf,
+}
+
+/// See [`KindHost::cluster`].
+pub(super) async fn create<'h>(
+    host: &'h KindHost,
+    name: &str,
+    options: &ClusterOptions,
+) -> Result<Cluster<'h>> {
+    let cluster = Cluster {
+        host,
+        name: name.to_owned(),
+        kubeconfig: kubeconfig(&host.dir(), name),
+    };
+    let config = serde_json::to_string_pretty(&config(options))?;
+    let image = host.image()?;
+    let argv = [
+        "kind",
+        "create",
+        "cluster",
+        "--name",
+        name,
+        "--image",
+        &image,
+        "--config",
+        "-",
+        "--wait",
+        "2m",
+        "--kubeconfig",
+        &text(&cluster.kubeconfig),
+    ];
+    {
+        let _turn = host.one_at_a_time().await;
+        host.exec_for(argv, &config, CREATE_TIME)
+            .await?
+            .ok()
+            .with_context(|| format!("kind create cluster --name {name}"))?;
+    }
+    cluster.nodes_ready(CREATE_TIME).await?;
+    if !host.is_built() {
+        cluster.load(&agnhost(host.programs())?).await?;
+    }
+    host.progress()
+        .say(format!("the kind cluster {name} is up"));
+    Ok(cluster)
+}
+
+/// See [`KindHost::find_cluster`].
+pub(super) async fn find<'h>(host: &'h KindHost, name: &str) -> Result<Cluster<'h>> {
+    let there = host.exec(["kind", "get", "clusters"]).await?.ok()?;
+    if !there.lines().any(|line| line == name) {
+        bail!(
+            "there is no kind cluster {name} on the Docker host {}",
+            host.name()
+        );
+    }
+    let kubeconfig = kubeconfig(&host.dir(), name);
+    if !kubeconfig.exists() {
+        let argv = [
+            "kind",
+            "export",
+            "kubeconfig",
+            "--name",
+            name,
+            "--kubeconfig",
+            &text(&kubeconfig),
+        ];
+        host.exec(argv).await?.ok()?;
+    }
+    Ok(Cluster {
+        host,
+        name: name.to_owned(),
+        kubeconfig,
+    })
+}
+
+/// The clusters whose kubeconfig is in a host's folder.
+pub(super) fn made_here(dir: &Path) -> Result<Vec<String>> {
+    let names = std::fs::read_dir(dir)?.flatten().filter_map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.strip_suffix(".kubeconfig").map(str::to_owned)
+    });
+    Ok(names.collect())
+}
+
+fn kubeconfig(dir: &Path, cluster: &str) -> PathBuf {
+    dir.join(format!("{cluster}.kubeconfig"))
+}
+
+/// What `kind create cluster --config` takes; JSON is YAML too.
+fn config(options: &ClusterOptions) -> serde_json::Value {
+    let mut nodes = vec![json!({
+        "role": "control-plane",
+        "labels": options.control_plane_labels,
+    })];
+    nodes.extend((0..options.workers).map(|_| json!({"role": "worker"})));
+    let mut networking = json!({
+        "ipFamily": if options.families.both() { "dual" } else { "ipv4" },
+    });
+    if let Some(proxy) = options.proxy {
+        networking["kubeProxyMode"] = json!(proxy.flag());
+    }
+    // A kubelet of today refuses cgroups of version 1 unless told not to.
+    let kubelet = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nfailCgroupV1: false\n";
+    json!({
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "networking": networking,
+        "kubeadmConfigPatches": [kubelet],
+        "nodes": nodes,
+    })
+}
+
+impl<'h> Cluster<'h> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The Docker host it is on.
+    pub fn host(&self) -> &'h KindHost {
+        self.host
+    }
+
+    /// The administrator's kubeconfig, for programs on the Docker host.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Runs kubectl on the Docker host as administrator and returns what it printed.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, "").await
+    }
+
+    /// The same, with something on its standard input.
+    pub async fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Result<String> {
+        let config = text(&self.kubeconfig);
+        let argv = ["kubectl", "--kubeconfig", &config];
+        let argv = argv.iter().chain(arguments);
+        self.host
+            .exec_for(argv, stdin, KUBECTL_TIME)
+            .await?
+            .ok()
+            .with_context(|| format!("kubectl {}", arguments.join(" ")))
+    }
+
+    /// Applies YAML of one or more documents (server-side apply, conflicts forced).
+    pub async fn apply(&self, yaml: &str) -> Result<()> {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+        self.kubectl_with(&arguments, yaml).await.map(drop)
+    }
+
+    /// Imports an image archive into every node.
+    pub async fn load(&self, archive: &Path) -> Result<()> {
+        let argv = [
+            "kind",
+            "load",
+            "image-archive",
+            &text(archive),
+            "--name",
+            &self.name,
+        ];
+        self.host
+            .exec_for(argv, "", LOAD_TIME)
+            .await?
+            .ok()
+            .map(drop)
+    }
+
+    /// Its nodes; each is a container of that name.
+    pub async fn nodes(&self) -> Result<Vec<String>> {
+        let argv = ["kind", "get", "nodes", "--name", &self.name];
+        let said = self.host.exec(argv).await?.ok()?;
+        let mut nodes: Vec<String> = said.lines().map(str::to_owned).collect();
+        nodes.sort();
+        Ok(nodes)
+    }
+
+    /// The node of the control plane.
+    pub fn control_plane(&self) -> String {
+        format!("{}-control-plane", self.name)
+    }
+
+    /// Runs a command on a node and returns what it said.
+    pub async fn node_exec(&self, node: &str, argv: &[&str]) -> Result<Output> {
+        let line = ["docker", "exec", node];
+        self.host.exec(line.iter().chain(argv)).await
+    }
+
+    /// The addresses of a node, IPv4 first.
+    pub async fn addresses(&self, node: &str) -> Result<Vec<std::net::IpAddr>> {
+        let path =
+            "jsonpath={range .status.addresses[?(@.type==\"InternalIP\")]}{.address}{\"\\n\"}{end}";
+        let said = self.kubectl(&["get", "node", node, "-o", path]).await?;
+        said.lines()
+            .map(|line| {
+                line.parse()
+                    .with_context(|| format!("{line:?} is no address"))
+            })
+            .collect()
+    }
+
+    /// `docker restart` of a node, and waits until it is Ready and its pods are again.
+    pub async fn restart_node(&self, node: &str) -> Result<()> {
+        // The node goes on being Ready in the API for a while; its boot id tells the two apart.
+        let before = self.heartbeat(node).await?;
+        self.host.docker(&["restart", node]).await?;
+        eventually(RESTART_TIME, || async {
+            if self.heartbeat(node).await? == before {
+                bail!("{node} has not come back yet");
+            }
+            Ok(())
+        })
+        .await?;
+        self.nodes_ready(RESTART_TIME).await
+    }
+
+    /// When its kubelet last came up, as the node's own clock has it.
+    async fn heartbeat(&self, node: &str) -> Result<String> {
+        let path = "jsonpath={.spec.renewTime}";
+        let lease = ["get", "lease", "-n", "kube-node-lease", node, "-o", path];
+        let renewed = self.kubectl(&lease).await?;
+        let show = [
+            "systemctl",
+            "show",
+            "kubelet",
+            "-p",
+            "ExecMainStartTimestamp",
+            "--value",
+        ];
+        let started = self.node_exec(node, &show).await?.ok()?;
+        if started.trim().is_empty() || renewed.is_empty() {
+            bail!("kubelet of {node} does not run");
+        }
+        Ok(started)
+    }
+
+    /// Waits until every node is Ready.
+    pub async fn nodes_ready(&self, time: Duration) -> Result<()> {
+        let nodes = self.nodes().await?;
+        let timeout = format!("--timeout={}s", time.as_secs().min(120));
+        eventually(time, || async {
+            let mut arguments = vec!["wait", "--for=condition=Ready", &timeout];
+            let names: Vec<String> = nodes.iter().map(|node| format!("node/{node}")).collect();
+            arguments.extend(names.iter().map(String::as_str));
+            self.kubectl(&arguments).await.map(drop)
+        })
+        .await
+    }
+
+    /// Passes a result on. If it is an error, says how the cluster is.
+    pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            for arguments in [
+                &["get", "nodes,pods,services", "-A", "-o", "wide"][..],
+                &[
+                    "get",
+                    "events",
+                    "-A",
+                    "--sort-by=.metadata.creationTimestamp",
+                ],
+                &[
+                    "logs",
+                    "-n",
+                    "ballast-system",
+                    "-l",
+                    "app.kubernetes.io/name=ballast",
+                    "--tail=15",
+                    "--prefix",
+                ],
+            ] {
+                let said = self
+                    .kubectl(arguments)
+                    .await
+                    .unwrap_or_else(|error| format!("{error:#}"));
+                let lines: Vec<&str> = said.lines().collect();
+                eprintln!("kubectl {}", arguments.join(" "));
+                for line in &lines[lines.len().saturating_sub(40)..] {
+                    eprintln!("  {line}");
+                }
+            }
+        }
+        result
+    }
+
+    /// Deletes the cluster.
+    pub async fn delete(self) -> Result<()> {
+        let config = text(&self.kubeconfig);
+        let argv = [
+            "kind",
+            "delete",
+            "cluster",
+            "--name",
+            &self.name,
+            "--kubeconfig",
+            &config,
+        ];
+        self.host.exec(argv).await?.ok()?;
+        let _ = std::fs::remove_file(&self.kubeconfig);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_config_says_what_was_asked() {
+        let options = ClusterOptions {
+            workers: 2,
+            families: Families::Dual,
+            control_plane_labels: [("a/b".to_owned(), "c".to_owned())].into(),
+            proxy: Some(crate::ProxyMode::Nftables),
+        };
+        let config = config(&options);
+        assert_eq!(config["networking"]["ipFamily"], "dual");
+        assert_eq!(config["networking"]["kubeProxyMode"], "nftables");
+        assert_eq!(config["nodes"].as_array().map(Vec::len), Some(3));
+        assert_eq!(config["nodes"][0]["labels"]["a/b"], "c");
+        let plain = super::config(&ClusterOptions {
+            families: Families::Ipv4,
+            ..ClusterOptions::default()
+        });
+        assert_eq!(plain["networking"], json!({"ipFamily": "ipv4"}));
+    }
+}

@@ -1,0 +1,312 @@
+//! A Docker host, the machine's or our own, and what tests and people do on it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::sync::Mutex;
+
+use super::cluster::{self, Cluster, ClusterOptions};
+use super::own::{self, Own};
+use super::programs::Programs;
+use super::{machine, node};
+use crate::control::Output;
+use crate::progress::Progress;
+use crate::state::{self, Found, Place};
+
+/// How long a command may take, unless said otherwise.
+const EXEC_TIME: Duration = Duration::from_mins(2);
+
+/// `auto`, `machine` or `build`.
+const CHOICE: &str = "BALLAST_KIND";
+
+/// A Docker host with kind on it. One that was built ends with this value, unless it is
+/// detached; of the machine's Docker, only the clusters made here end.
+#[derive(Debug)]
+pub struct KindHost {
+    name: String,
+    place: Place,
+    docker: Docker,
+    programs: Programs,
+    /// kind, when it makes two at once, gets in its own way.
+    creating: Mutex<()>,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum Docker {
+    /// The machine's, whatever it runs beside.
+    Machine,
+    /// One that was started here.
+    Own(Own),
+}
+
+impl KindHost {
+    /// The machine's Docker if it works and can have kind's node image, otherwise one that is
+    /// built and started; says which. `BALLAST_KIND=machine` or `build` decides instead.
+    pub async fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, Progress::new(true)).await
+    }
+
+    /// The same, and whether it tells how far it is.
+    pub async fn start_with(name: &str, progress: Progress) -> Result<Self> {
+        let choice = std::env::var(CHOICE).unwrap_or_else(|_| "auto".to_owned());
+        let refusal = match choice.as_str() {
+            "build" => Some(format!("{CHOICE}=build")),
+            "auto" => machine::refuses().await,
+            "machine" => match machine::refuses().await {
+                None => None,
+                Some(why) => bail!("{CHOICE}=machine, but there is {why}"),
+            },
+            other => bail!("{CHOICE} is auto, machine or build, not {other:?}"),
+        };
+        let place = Place::docker_host(name)?;
+        let (programs, docker) = if let Some(why) = refusal {
+            progress.say(format!(
+                "{why}: a Docker host of our own, without an uplink"
+            ));
+            let programs =
+                tokio::task::spawn_blocking(move || Programs::ensure(progress)).await??;
+            let images = node::ensure(&programs, progress).await?;
+            let own = Own::start(name, &programs, Some(&images)).await?;
+            progress.say(format!("the Docker host {name} is up"));
+            (programs, Docker::Own(own))
+        } else {
+            progress.say("kind uses this machine's Docker");
+            let programs =
+                tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
+            std::fs::create_dir_all(place.dir())?;
+            (programs, Docker::Machine)
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            place,
+            docker,
+            programs,
+            creating: Mutex::new(()),
+            progress,
+        })
+    }
+
+    /// The one of that name that was started before and runs.
+    pub async fn attach(name: &str) -> Result<Self> {
+        let place = Place::docker_host(name)?;
+        let progress = Progress::new(true);
+        let (docker, programs) = if let Some(own) = Own::attach(name)? {
+            let programs =
+                tokio::task::spawn_blocking(move || Programs::ensure(progress)).await??;
+            (Docker::Own(own), programs)
+        } else if place.dir().exists() && machine::refuses().await.is_none() {
+            let programs =
+                tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
+            (Docker::Machine, programs)
+        } else {
+            bail!("there is no Docker host {name}; start it with `kind host start {name}`")
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            place,
+            docker,
+            programs,
+            creating: Mutex::new(()),
+            progress,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it was built and started here, and is not the machine's own.
+    pub fn is_built(&self) -> bool {
+        matches!(self.docker, Docker::Own(_))
+    }
+
+    /// Its folder of state.
+    pub fn dir(&self) -> PathBuf {
+        self.place.dir()
+    }
+
+    /// What kind makes nodes of here.
+    pub(super) fn image(&self) -> Result<String> {
+        match self.docker {
+            Docker::Machine => Ok(machine::NODE_IMAGE.to_owned()),
+            Docker::Own(_) => node::reference(),
+        }
+    }
+
+    pub(super) fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    pub(super) async fn one_at_a_time(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.creating.lock().await
+    }
+
+    /// What a command on the host has in its environment: kind, kubectl and helm by name, and the
+    /// kubeconfig that `kind create cluster` writes to.
+    pub fn env(&self) -> Result<Vec<(String, String)>> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let bin = self.programs.bin();
+        let path = format!(
+            "{}:{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin",
+            bin.display()
+        );
+        let config = self.dir().join("kubeconfig");
+        let helm = |of: &str| self.dir().join("helm").join(of).display().to_string();
+        Ok(vec![
+            ("HELM_CACHE_HOME".to_owned(), helm("cache")),
+            ("HELM_CONFIG_HOME".to_owned(), helm("config")),
+            ("HELM_DATA_HOME".to_owned(), helm("data")),
+            ("PATH".to_owned(), path),
+            ("BALLAST_KIND_IMAGE".to_owned(), self.image()?),
+            ("KUBECONFIG".to_owned(), config.display().to_string()),
+        ])
+    }
+
+    /// A command line that runs something on the host, for whoever becomes it.
+    pub fn command(&self, argv: &[String]) -> Result<Vec<String>> {
+        let mut line = vec![];
+        if let Docker::Own(own) = &self.docker {
+            line.push("nsenter".to_owned());
+            line.extend(own.enter()?);
+            line.push("--".to_owned());
+        }
+        line.push("env".to_owned());
+        line.extend(
+            self.env()?
+                .into_iter()
+                .map(|(key, value)| format!("{key}={value}")),
+        );
+        line.extend_from_slice(argv);
+        Ok(line)
+    }
+
+    /// Runs a command on the Docker host, where nodes are reachable, and returns what it said.
+    pub async fn exec<A: AsRef<str>>(&self, argv: impl IntoIterator<Item = A>) -> Result<Output> {
+        self.exec_for(argv, "", EXEC_TIME).await
+    }
+
+    /// Like [`KindHost::exec`], with something on standard input and a time of its own.
+    pub async fn exec_for<A: AsRef<str>>(
+        &self,
+        argv: impl IntoIterator<Item = A>,
+        stdin: &str,
+        time: Duration,
+    ) -> Result<Output> {
+        let env = self.env()?;
+        let argv: Vec<A> = argv.into_iter().collect();
+        let argv: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
+        match &self.docker {
+            Docker::Machine => machine::run(&argv, &env, stdin, time).await,
+            Docker::Own(own) => {
+                let env: Vec<String> = env
+                    .into_iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
+                let line: Vec<&str> = std::iter::once("env")
+                    .chain(env.iter().map(String::as_str))
+                    .chain(argv)
+                    .collect();
+                own.exec(&line, stdin, time).await
+            }
+        }
+    }
+
+    /// Runs the Docker client and returns what it printed.
+    pub async fn docker(&self, arguments: &[&str]) -> Result<String> {
+        self.exec(std::iter::once(&"docker").chain(arguments))
+            .await?
+            .ok()
+    }
+
+    /// Makes a cluster with `kind create cluster` and waits until its nodes are Ready.
+    pub async fn cluster(&self, name: &str, options: ClusterOptions) -> Result<Cluster<'_>> {
+        cluster::create(self, name, &options).await
+    }
+
+    /// A cluster that was made before.
+    pub async fn find_cluster(&self, name: &str) -> Result<Cluster<'_>> {
+        cluster::find(self, name).await
+    }
+
+    /// Lets the host live on after this process.
+    pub async fn detach(mut self) -> Result<()> {
+        if let Docker::Own(own) = &mut self.docker {
+            own.detach().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends it with everything on it; of the machine's Docker, only the clusters made here.
+    pub async fn stop(self) -> Result<()> {
+        match self.docker {
+            Docker::Own(own) => own.stop().await,
+            Docker::Machine => {
+                for name in cluster::made_here(&self.place.dir())? {
+                    let argv = ["kind", "delete", "cluster", "--name", &name];
+                    machine::run(&argv, &self.machine_env(), "", EXEC_TIME)
+                        .await?
+                        .ok()?;
+                }
+                std::fs::remove_dir_all(self.place.dir())?;
+                Ok(())
+            }
+        }
+    }
+
+    fn machine_env(&self) -> Vec<(String, String)> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let bin = self.programs.bin();
+        vec![("PATH".to_owned(), format!("{}:{path}", bin.display()))]
+    }
+
+    /// What dockerd said.
+    pub fn docker_log(&self) -> Option<PathBuf> {
+        match &self.docker {
+            Docker::Own(own) => Some(own.log("dockerd")),
+            Docker::Machine => None,
+        }
+    }
+
+    /// Whether it ends with this value.
+    pub fn is_owned(&self) -> bool {
+        matches!(&self.docker, Docker::Own(own) if own.is_owned())
+    }
+}
+
+/// All Docker hosts there are, and whether each runs.
+pub fn list() -> Result<Vec<(String, bool)>> {
+    let mut found = vec![];
+    for place in state::docker_hosts()? {
+        let runs = matches!(place.find()?, Found::Running(_));
+        found.push((place.name().to_owned(), runs));
+    }
+    Ok(found)
+}
+
+/// Ends a Docker host of our own, dead or alive. Says whether there was anything.
+pub fn remove(name: &str) -> Result<bool> {
+    own::remove(&Place::docker_host(name)?)
+}
+
+/// The archive of an image that every node has, for nodes that came without it.
+pub(super) fn agnhost(programs: &Programs) -> Result<PathBuf> {
+    let archives = crate::images::archives(programs.kubernetes())?;
+    let found = archives
+        .into_iter()
+        .find(|(name, _)| *name == crate::AGNHOST);
+    found
+        .map(|(_, path)| path)
+        .ok_or_else(|| anyhow::anyhow!("no archive of {}", crate::AGNHOST))
+}
+
+/// A path as it is given to programs.
+pub(super) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,239 @@
+//! Ballast on a kind cluster, installed as people do it: image loaded, chart installed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::cluster::Cluster;
+use crate::eventually::eventually;
+use crate::helm::{Helm, root};
+use crate::release::Release;
+
+/// The name of the release, and its namespace.
+const RELEASE: &str = "ballast";
+const NAMESPACE: &str = "ballast-system";
+/// The chart's own class.
+const LOCAL: &str = "classes.local.mock.enabled=true";
+const SOON: Duration = Duration::from_mins(1);
+/// Helm waits for hooks, and those for load balancers.
+const HELM_TIME: Duration = Duration::from_mins(6);
+
+/// Names an archive that was made elsewhere.
+const IMAGE: &str = "BALLAST_IMAGE";
+
+/// The archive of Ballast's image; builds it unless `BALLAST_IMAGE` names one.
+pub fn image() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(IMAGE) {
+        return PathBuf::from(&path)
+            .canonicalize()
+            .with_context(|| format!("{IMAGE}: no file {}", path.display()));
+    }
+    let folder = root().join("target/image");
+    std::fs::create_dir_all(&folder)?;
+    let archive = folder.join("ballast.tar");
+    Release::build(&root())?.image().write(&archive)?;
+    Ok(archive.canonicalize()?)
+}
+
+/// A release of the chart on a cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Installed<'c> {
+    cluster: &'c Cluster<'c>,
+}
+
+impl<'c> Installed<'c> {
+    /// Installs the chart with its class `local`; the image must have been loaded.
+    pub async fn install(cluster: &'c Cluster<'c>, flags: &[&str]) -> Result<Self> {
+        let installed = Self { cluster };
+        let chart = Helm::chart().canonicalize()?;
+        let chart = chart.to_string_lossy();
+        let arguments = [
+            "install",
+            RELEASE,
+            &chart,
+            "--create-namespace",
+            "--set",
+            LOCAL,
+        ];
+        installed.helm(&[&arguments[..], flags].concat()).await?;
+        Ok(installed)
+    }
+
+    /// A release that was installed before.
+    pub fn at(cluster: &'c Cluster<'c>) -> Self {
+        Self { cluster }
+    }
+
+    /// Uninstalls it: load balancers first.
+    pub async fn uninstall(&self) -> Result<String> {
+        self.helm(&["uninstall", RELEASE]).await
+    }
+
+    async fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let config = self.cluster.kubeconfig().to_string_lossy();
+        let flags = ["helm", "--kubeconfig", &config, "--namespace", NAMESPACE];
+        self.cluster
+            .host()
+            .exec_for([&flags[..], arguments].concat(), "", HELM_TIME)
+            .await?
+            .ok()
+            .with_context(|| format!("helm {}", arguments.join(" ")))
+    }
+
+    /// Waits until traffic can flow, and returns the Service's addresses.
+    pub async fn addresses(&self, service: &str) -> Result<Vec<String>> {
+        let condition = "--for=condition=ballast.dev/Programmed";
+        let name = format!("service/{service}");
+        let wait = ["wait", condition, &name, "--timeout=60s"];
+        self.cluster.kubectl(&wait).await?;
+        let path = "jsonpath={.status.loadBalancer.ingress[*].ip}";
+        let said = self
+            .cluster
+            .kubectl(&["get", "service", service, "-o", path])
+            .await?;
+        ensure!(
+            !said.is_empty(),
+            "{service} is Programmed and has no address"
+        );
+        Ok(said.split(' ').map(str::to_owned).collect())
+    }
+
+    /// The message of one of a Service's conditions.
+    pub async fn message(&self, service: &str, condition: &str) -> Result<String> {
+        let path = format!("jsonpath={{.status.conditions[?(@.type==\"{condition}\")].message}}");
+        self.cluster
+            .kubectl(&["get", "service", service, "-o", &path])
+            .await
+    }
+
+    /// One request from the Docker host; returns what the server said.
+    pub async fn curl(&self, address: &str) -> Result<String> {
+        let url = url(address);
+        let curl = ["curl", "-gsSf", "--max-time", "2", &url];
+        self.cluster
+            .host()
+            .exec(curl)
+            .await?
+            .ok()
+            .with_context(|| url.clone())
+    }
+
+    /// Waits until a server answers there.
+    pub async fn answers(&self, address: &str) -> Result<String> {
+        eventually(SOON, || self.curl(address)).await
+    }
+
+    /// The node that the mock cloud's pod is on.
+    pub async fn cloud_node(&self) -> Result<String> {
+        let label = "app.kubernetes.io/component=mock-cloud";
+        let path = "jsonpath={.items[?(@.status.phase==\"Running\")].spec.nodeName}";
+        let get = ["get", "pods", "-n", NAMESPACE, "-l", label, "-o", path];
+        let node = self.cluster.kubectl(&get).await?;
+        ensure!(
+            !node.is_empty() && !node.contains(' '),
+            "not exactly one mock cloud runs: {node:?}"
+        );
+        Ok(node)
+    }
+
+    /// Addresses on the nodes' interfaces that are not the nodes' own.
+    pub async fn foreign_addresses(&self) -> Result<Vec<String>> {
+        let mut found = vec![];
+        for node in self.cluster.nodes().await? {
+            // Docker gives a node one address of each family, also where Kubernetes uses one.
+            let show =
+                "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
+            let own = self
+                .cluster
+                .host()
+                .docker(&["inspect", "-f", show, &node])
+                .await?;
+            let argv = [
+                "ip", "-o", "address", "show", "dev", "eth0", "scope", "global",
+            ];
+            let listed = self.cluster.node_exec(&node, &argv).await?.ok()?;
+            for line in listed.lines() {
+                let address = line.split_ascii_whitespace().nth(3).unwrap_or_default();
+                let address = address.split('/').next().unwrap_or_default();
+                if !own.split_ascii_whitespace().any(|it| it == address) {
+                    found.push(format!("{address} on {node}"));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Waits until there is nothing left of the release: no objects, no finalizers, no
+    /// addresses on nodes.
+    pub async fn nothing_is_left(&self) -> Result<()> {
+        eventually(SOON, || async {
+            let mut left = self.foreign_addresses().await?;
+            let label = format!("app.kubernetes.io/instance={RELEASE}");
+            let cluster_wide = "clusterroles,clusterrolebindings,loadbalancerclasses,addresspools";
+            left.extend(self.names(&[cluster_wide, "-l", &label]).await?);
+            let namespaced = "deployments,jobs,pods,services,secrets,leases,roles,rolebindings";
+            left.extend(self.names(&[namespaced, "-n", NAMESPACE]).await?);
+            let path = "jsonpath={.items[*].metadata.finalizers}";
+            let finalizers = ["get", "services", "-A", "-o", path];
+            let finalizers = self.cluster.kubectl(&finalizers).await?;
+            if !finalizers.trim().is_empty() {
+                left.push(format!("finalizers {finalizers}"));
+            }
+            if !left.is_empty() {
+                bail!("left: {left:?}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn names(&self, arguments: &[&str]) -> Result<Vec<String>> {
+        let flags = ["--ignore-not-found", "-o", "name"];
+        let text = self
+            .cluster
+            .kubectl(&[&["get"], arguments, &flags[..]].concat())
+            .await?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+}
+
+/// Two web servers whose answer is their name, and a Service without a class.
+pub fn web(policy: &str) -> String {
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      containers:
+        - name: web
+          image: {image}
+          args: [netexec, --http-port=8080]
+          readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec:
+  type: LoadBalancer
+  ipFamilyPolicy: {policy}
+  selector: {{app: web}}
+  ports: [{{port: 80, targetPort: 8080}}]
+",
+        image = crate::AGNHOST
+    )
+}
+
+/// Of an address of either family.
+pub fn url(address: &str) -> String {
+    if address.contains(':') {
+        format!("http://[{address}]/hostname")
+    } else {
+        format!("http://{address}/hostname")
+    }
+}

@@ -1,0 +1,34 @@
+//! Real kind clusters, also where no image can be pulled.
+//!
+//! A [`KindHost`] is a Docker host. If the machine has a working Docker and can get kind's
+//! node image, that is the one. Otherwise all is built: kind, containerd, runc and kubeadm
+//! from Go modules ([`programs`]), the node's file system from Debian packages ([`node`]), and
+//! dockerd runs below a supervisor as a lab does, in a network namespace without an uplink.
+//! Whatever was started ends with the supervisor: containers, mounts, namespaces.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use ballast_e2e::kind::{ClusterOptions, KindHost};
+//!
+//! let host = KindHost::start("demo").await?;
+//! let cluster = host.cluster("one", ClusterOptions { workers: 1, ..ClusterOptions::default() }).await?;
+//! println!("{}", cluster.kubectl(&["get", "nodes"]).await?);
+//! println!("{}", host.docker(&["ps"]).await?);
+//! host.stop().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod cluster;
+mod host;
+pub mod installed;
+pub mod load;
+mod machine;
+mod node;
+mod own;
+mod programs;
+mod root;
+
+pub use cluster::{Cluster, ClusterOptions, NODE_LABEL_EXCLUDE};
+pub use host::{KindHost, list, remove};
+pub use programs::Programs;

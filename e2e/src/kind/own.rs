@@ -1,0 +1,336 @@
+//! A Docker host of our own: dockerd below a supervisor, as a lab's programs are. Its network
+//! namespace has no uplink, so nothing that a test sends can leave; its `/run` is its own, so
+//! several can be at once; and with the supervisor ends everything.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::UnixStream;
+
+use super::programs::Programs;
+use crate::boot::{spawn, supervise};
+use crate::control::{Control, HUB, Output, ProcessSpec, Request};
+use crate::eventually::eventually;
+use crate::net::Families;
+use crate::options::ProxyMode;
+use crate::state::{Found, Place, Record};
+
+/// The process's name, and that of its log.
+const DOCKERD: &str = "dockerd";
+const START_TIME: Duration = Duration::from_secs(30);
+const STOP_TIME: Duration = Duration::from_secs(20);
+/// Below the supervisor's own `/run`.
+const SOCKET: &str = "unix:///run/docker.sock";
+/// A name server that refuses at once: a query must fail, not time out.
+const NO_NAME_SERVER: &str = "192.0.2.53";
+
+/// What Debian calls the packages that this needs, by the program of each.
+const TOOLS: [(&str, &str); 4] = [
+    ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
+    ("containerd", "containerd"),
+    ("mmdebstrap", "mmdebstrap"),
+];
+
+/// A running Docker host.
+#[derive(Debug)]
+pub(super) struct Own {
+    place: Place,
+    record: Record,
+    control: Control,
+    /// The connection whose end is the host's end.
+    owner: Option<UnixStream>,
+}
+
+impl Own {
+    /// Starts one on a copy of a data folder with images, or on an empty one.
+    pub(super) async fn start(
+        name: &str,
+        programs: &Programs,
+        images: Option<&Path>,
+    ) -> Result<Self> {
+        check_tools()?;
+        let place = Place::docker_host(name)?;
+        let prepared = (place.clone(), images.map(Path::to_owned));
+        let _lock =
+            tokio::task::spawn_blocking(move || prepare(&prepared.0, prepared.1.as_deref()))
+                .await??;
+        let dir = place.dir();
+        std::fs::write(dir.join("daemon.json"), settings(&place, programs)?)?;
+        let record = Record {
+            families: Families::Dual,
+            proxy: ProxyMode::Iptables,
+            cache: programs.dir().to_owned(),
+            owned: true,
+            ..Record::default()
+        };
+        // The port leads nowhere until a cluster's API server takes it.
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, 6443));
+        let (mut record, control, owner) = supervise(&place, target, record).await?;
+        record.ready = true;
+        place.write(&record)?;
+        let own = Self {
+            place,
+            record,
+            control,
+            owner: Some(owner),
+        };
+        own.start_docker().await?;
+        Ok(own)
+    }
+
+    /// The one of that name that runs already.
+    pub(super) fn attach(name: &str) -> Result<Option<Self>> {
+        let place = Place::docker_host(name)?;
+        let Found::Running(record) = place.find()? else {
+            return Ok(None);
+        };
+        let control = Control::new(&place.dir());
+        Ok(Some(Self {
+            place,
+            record,
+            control,
+            owner: None,
+        }))
+    }
+
+    async fn start_docker(&self) -> Result<()> {
+        self.control
+            .exec(HUB, &["ip", "link", "set", "lo", "up"], START_TIME)
+            .await?
+            .ok()?;
+        let config = self.place.dir().join("daemon.json");
+        let argv = [DOCKERD, "--config-file", &config.to_string_lossy()]
+            .map(str::to_owned)
+            .to_vec();
+        let spec = ProcessSpec {
+            name: DOCKERD.to_owned(),
+            host: HUB.to_owned(),
+            argv,
+            env: std::collections::BTreeMap::new(),
+        };
+        spawn(&self.control, spec).await?;
+        eventually(START_TIME, || async {
+            if let Ok(exit) = self.wait_docker(Duration::ZERO).await {
+                return Ok(Err(exit));
+            }
+            self.control
+                .exec(HUB, &["docker", "info"], START_TIME)
+                .await?
+                .ok()?;
+            Ok(Ok(()))
+        })
+        .await?
+        .map_err(|exit: crate::Exit| {
+            let log = std::fs::read_to_string(self.log(DOCKERD)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+            anyhow::anyhow!("dockerd ended with {exit}; its last lines:\n{tail}")
+        })
+    }
+
+    async fn wait_docker(&self, time: Duration) -> Result<crate::Exit> {
+        self.control
+            .call(&Request::Wait {
+                name: DOCKERD.to_owned(),
+                timeout_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            })
+            .await
+    }
+
+    /// Lets dockerd write all it knows and end, so that its data folder can be kept.
+    pub(super) async fn stop_docker(&self) -> Result<()> {
+        self.control
+            .call::<()>(&Request::Kill {
+                name: DOCKERD.to_owned(),
+                signal: nix::sys::signal::Signal::SIGTERM as i32,
+            })
+            .await?;
+        self.wait_docker(STOP_TIME).await.map(drop)
+    }
+
+    /// A process on the host that ends with it.
+    pub(super) async fn spawn(&self, name: &str, argv: &[&str]) -> Result<()> {
+        let spec = ProcessSpec {
+            name: name.to_owned(),
+            host: HUB.to_owned(),
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            env: std::collections::BTreeMap::new(),
+        };
+        spawn(&self.control, spec).await
+    }
+
+    /// Ends a process that [`Own::spawn`] started.
+    pub(super) async fn stop_process(&self, name: &str) -> Result<()> {
+        self.control
+            .call::<()>(&Request::Kill {
+                name: name.to_owned(),
+                signal: nix::sys::signal::Signal::SIGTERM as i32,
+            })
+            .await?;
+        let timeout_ms = u64::try_from(STOP_TIME.as_millis()).unwrap_or(u64::MAX);
+        let wait = Request::Wait {
+            name: name.to_owned(),
+            timeout_ms,
+        };
+        self.control.call::<crate::Exit>(&wait).await.map(drop)
+    }
+
+    /// Runs a command and returns what it said.
+    pub(super) async fn exec(&self, argv: &[&str], stdin: &str, time: Duration) -> Result<Output> {
+        self.control.exec_with(HUB, argv, stdin, time).await
+    }
+
+    /// Its folder of state.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.place.dir()
+    }
+
+    /// Its folder of images and containers.
+    pub(super) fn data(&self) -> PathBuf {
+        data(&self.place)
+    }
+
+    /// Where a process's output goes.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.dir().join("logs").join(format!("{name}.log"))
+    }
+
+    /// Arguments of `nsenter` that lead there from outside.
+    pub(super) fn enter(&self) -> Result<Vec<String>> {
+        crate::enter(self.record.pid, HUB)
+            .with_context(|| format!("the Docker host {} has ended", self.place.name()))
+    }
+
+    /// Whether it ends with this value.
+    pub(super) fn is_owned(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Lets it live on after this process.
+    pub(super) async fn detach(&mut self) -> Result<()> {
+        self.control.call::<()>(&Request::Detach).await?;
+        self.owner = None;
+        Ok(())
+    }
+
+    /// Ends it and removes all that it left.
+    pub(super) async fn stop(mut self) -> Result<()> {
+        self.owner = None;
+        let place = self.place.clone();
+        tokio::task::spawn_blocking(move || remove(&place).map(drop)).await?
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if self.owner.is_some()
+            && let Err(error) = self.place.destroy()
+        {
+            eprintln!(
+                "the Docker host {} could not be removed: {error:#}",
+                self.place.name()
+            );
+        }
+    }
+}
+
+/// Ends the Docker host there, if any, and removes what is left.
+pub(super) fn remove(place: &Place) -> Result<bool> {
+    let _lock = place.lock()?;
+    place.destroy()
+}
+
+fn data(place: &Place) -> PathBuf {
+    place.dir().join("docker")
+}
+
+fn prepare(place: &Place, images: Option<&Path>) -> Result<std::fs::File> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("a Docker host makes network namespaces and runs containers: run it as root");
+    }
+    let lock = place.lock()?;
+    if let Found::Running(_) = place.find()? {
+        bail!(
+            "the Docker host {0} runs already; end it with `kind host stop {0}`",
+            place.name()
+        );
+    }
+    place.destroy()?;
+    let dir = place.dir();
+    std::fs::create_dir_all(dir.join("logs"))?;
+    std::fs::write(dir.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
+    std::fs::write(
+        dir.join("resolv.conf"),
+        format!("nameserver {NO_NAME_SERVER}\n"),
+    )?;
+    match images {
+        Some(images) => copy(images, &data(place))?,
+        None => std::fs::create_dir_all(data(place))?,
+    }
+    Ok(lock)
+}
+
+/// Layers of images are never written again, so a name more is enough for their files. What
+/// dockerd writes to is copied.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)?.flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        let link = entry.file_name() == "overlay2" && cp("-al", &path, &target).is_ok();
+        if !link {
+            // Another file system, most likely.
+            let _ = std::fs::remove_dir_all(&target);
+            cp("-a", &path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn cp(how: &str, from: &Path, to: &Path) -> Result<()> {
+    let output = Command::new("cp").arg(how).arg(from).arg(to).output()?;
+    if !output.status.success() {
+        bail!(
+            "cp {how} {}: {}",
+            from.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+fn settings(place: &Place, programs: &Programs) -> Result<String> {
+    let settings = serde_json::json!({
+        "data-root": data(place),
+        "exec-root": "/run/docker",
+        "pidfile": "/run/docker.pid",
+        "hosts": [SOCKET],
+        "storage-driver": "overlay2",
+        "cgroup-parent": place.cgroup(),
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "default-runtime": "bounded",
+        "runtimes": {"bounded": {"path": programs.program("runc")}},
+        "dns": [NO_NAME_SERVER],
+        "shutdown-timeout": 5,
+    });
+    Ok(serde_json::to_string_pretty(&settings)?)
+}
+
+fn check_tools() -> Result<()> {
+    let mut missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(tool, _)| !crate::binaries::on_path(tool))
+        .map(|(_, package)| *package)
+        .collect();
+    missing.dedup();
+    if !missing.is_empty() {
+        bail!(
+            "kind needs programs that are not installed: apt-get install {}",
+            missing.join(" ")
+        );
+    }
+    Ok(())
+}

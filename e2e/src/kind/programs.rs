@@ -1,0 +1,279 @@
+//! The programs of a kind node and of its Docker host, built from the Go modules in `e2e/kind`
+//! and kept in a cache folder whose name is the hash of everything they are built from.
+//! Kubernetes' own programs are the lab's ([`Cache`]), so that both run the same ones.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::binaries::{self, Cache, go_build};
+use crate::helm::Helm;
+use crate::image::hex;
+use crate::progress::Progress;
+
+/// A program to build.
+#[derive(Debug)]
+struct Program {
+    name: &'static str,
+    /// Its folder below `e2e/kind`: a Go module of its own, so that versions do not mix.
+    module: &'static str,
+    package: &'static str,
+    tags: &'static str,
+}
+
+const fn program(
+    name: &'static str,
+    module: &'static str,
+    package: &'static str,
+    tags: &'static str,
+) -> Program {
+    Program {
+        name,
+        module,
+        package,
+        tags,
+    }
+}
+
+/// Snapshotters that no node uses.
+const NO_SNAPSHOTTERS: &str = "no_btrfs,no_zfs,no_devmapper";
+
+const PROGRAMS: [Program; 9] = [
+    program("kind", "kind", ".", ""),
+    program("kubeadm", "kubernetes", "k8s.io/kubernetes/cmd/kubeadm", ""),
+    program("coredns", "kubernetes", "./coredns", ""),
+    program("kindnet", "kubernetes", "./kindnet", ""),
+    program(
+        "containerd",
+        "containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd",
+        NO_SNAPSHOTTERS,
+    ),
+    program(
+        "ctr",
+        "containerd",
+        "github.com/containerd/containerd/v2/cmd/ctr",
+        NO_SNAPSHOTTERS,
+    ),
+    program(
+        "containerd-shim-runc-v2",
+        "containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+        NO_SNAPSHOTTERS,
+    ),
+    program("runc", "runc", "./bounded", ""),
+    program(
+        "runc.real",
+        "runc",
+        "github.com/opencontainers/runc",
+        "seccomp",
+    ),
+];
+
+/// The program that people need to make clusters; the others are parts of nodes.
+const KIND: &str = "kind";
+
+/// A complete folder of programs.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    dir: PathBuf,
+    kubernetes: Cache,
+}
+
+impl Programs {
+    /// Builds all that is missing. Others that want the same wait and then use it.
+    pub fn ensure(progress: Progress) -> Result<Self> {
+        Self::with(Cache::ensure(progress)?, PROGRAMS.iter(), progress)
+    }
+
+    /// Builds kind alone, for a machine that gets its node image from a registry.
+    pub(super) fn kind_alone(progress: Progress) -> Result<Self> {
+        let kind = PROGRAMS.iter().filter(|program| program.name == KIND);
+        Self::with(Cache::ensure(progress)?, kind, progress)
+    }
+
+    fn with(
+        kubernetes: Cache,
+        wanted: impl Iterator<Item = &'static Program>,
+        progress: Progress,
+    ) -> Result<Self> {
+        let source = source();
+        let flags = binaries::flags(&binaries::source())?;
+        let key = key(&source, &flags, &kubernetes)?;
+        let dir = binaries::cache_folder("kind").join(key);
+        for folder in ["bin", "node"] {
+            std::fs::create_dir_all(dir.join(folder)).with_context(|| {
+                format!(
+                    "cannot make {}; set BALLAST_CACHE to a folder that can be written",
+                    dir.display()
+                )
+            })?;
+        }
+        let own = Self { dir, kubernetes };
+        let missing: Vec<_> = wanted
+            .filter(|program| !own.program(program.name).exists())
+            .collect();
+        if !missing.is_empty() {
+            let lock = File::create(own.dir.join("programs.lock"))?;
+            if lock.try_lock().is_err() {
+                progress.say("another process builds kind; waiting for it");
+                lock.lock()?;
+            }
+            for program in missing {
+                own.build(&source, &flags, program, progress)?;
+            }
+        }
+        own.link("kubectl", &own.kubernetes.program("kubectl"))?;
+        own.link("helm", &Helm::ensure(progress)?.program("helm"))?;
+        Ok(own)
+    }
+
+    /// Puts a program that is kept elsewhere beside kind.
+    fn link(&self, name: &str, program: &Path) -> Result<()> {
+        let link = self.dir.join("bin").join(name);
+        if std::fs::read_link(&link).is_ok_and(|old| old == program) {
+            return Ok(());
+        }
+        // Others may want the same at the same time.
+        let new = self
+            .dir
+            .join("bin")
+            .join(format!("{name}.{}", std::process::id()));
+        let _ = std::fs::remove_file(&new);
+        std::os::unix::fs::symlink(program, &new)?;
+        std::fs::rename(new, link)?;
+        Ok(())
+    }
+
+    fn build(
+        &self,
+        source: &Path,
+        flags: &str,
+        program: &Program,
+        progress: Progress,
+    ) -> Result<()> {
+        let into = self.program(program.name);
+        if into.exists() {
+            return Ok(());
+        }
+        let mut arguments = vec!["-ldflags", flags];
+        if !program.tags.is_empty() {
+            arguments.extend(["-tags", program.tags]);
+        }
+        go_build(
+            &source.join(program.module),
+            program.package,
+            &into,
+            &arguments,
+        )?;
+        progress.say(format!("built {}", program.name));
+        Ok(())
+    }
+
+    /// One of the programs built here.
+    pub(super) fn program(&self, name: &str) -> PathBuf {
+        self.dir
+            .join(if name == KIND { "bin" } else { "node" })
+            .join(name)
+    }
+
+    /// The folder of what people call by name.
+    pub(super) fn bin(&self) -> PathBuf {
+        self.dir.join("bin")
+    }
+
+    /// The folder of this version.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Kubernetes' own programs.
+    pub(super) fn kubernetes(&self) -> &Cache {
+        &self.kubernetes
+    }
+}
+
+/// The folder of the Go modules.
+pub(super) fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kind")
+}
+
+/// `v1.36.3`.
+pub(super) fn kubernetes_version() -> Result<String> {
+    let module = std::fs::read_to_string(binaries::source().join("go.mod"))?;
+    let version = binaries::version(&module)
+        .context("e2e/kubernetes/go.mod requires no k8s.io/kubernetes")?;
+    Ok(version.to_owned())
+}
+
+fn key(source: &Path, flags: &str, kubernetes: &Cache) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut files = vec![];
+    collect(source, &mut files)?;
+    files.sort();
+    for file in files {
+        let text = std::fs::read(&file)?;
+        hash.update(format!(
+            "{} {}\n",
+            file.strip_prefix(source)?.display(),
+            text.len()
+        ));
+        hash.update(text);
+    }
+    hash.update(flags);
+    hash.update(format!("{PROGRAMS:?}"));
+    hash.update(
+        kubernetes
+            .dir()
+            .file_name()
+            .unwrap_or_default()
+            .as_encoded_bytes(),
+    );
+    Ok(hex(&hash.finalize())[..16].to_owned())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .flatten()
+    {
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), files)?;
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_of_kind_and_of_the_lab_run_one_kubernetes() {
+        let module = std::fs::read_to_string(source().join("kubernetes/go.mod")).unwrap();
+        assert_eq!(
+            binaries::version(&module),
+            Some(kubernetes_version().unwrap().as_str())
+        );
+    }
+
+    #[test]
+    fn every_module_is_pinned_with_sums() {
+        for program in &PROGRAMS {
+            let module = source().join(program.module);
+            assert!(module.join("go.mod").exists(), "{}", program.name);
+            assert!(module.join("go.sum").exists(), "{}", program.name);
+        }
+    }
+
+    #[test]
+    fn other_programs_of_kubernetes_are_another_folder() {
+        let of = |dir: &str| key(&source(), "", &Cache::at(dir.into())).unwrap();
+        assert_eq!(of("/one/a"), of("/two/a"));
+        assert_ne!(of("/one/a"), of("/one/b"));
+    }
+}

@@ -1,0 +1,302 @@
+//! Ballast's own image: a static binary, certificates, its bill of materials, and nothing else.
+//!
+//! Built without a container engine. Two builds of one commit give the same digest, in
+//! whatever folder: paths are taken out of the binary, there are no times, and the
+//! certificates are those that Cargo.lock pins, not the machine's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::image::{Entry, Image};
+
+/// The name without its tag, which is the workspace's version.
+const NAME: &str = "docker.io/library/ballast";
+
+/// Nobody in particular, as it is common in images without an `/etc/passwd` of a distribution.
+const USER: &str = "65532:65532";
+
+/// Where the static build goes; the ordinary release build has a folder of its own.
+pub const TARGET: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};
+
+/// What writes the bill of materials.
+const SBOM_TOOL: (&str, &str) = ("cargo-cyclonedx", "0.5.7");
+/// Beside the crate's manifest while the tool is at work.
+const SBOM_NAME: &str = "ballast-image-sbom";
+
+const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// All that the image is made of.
+#[derive(Debug, Clone)]
+pub struct Release {
+    /// The static binary.
+    pub binary: PathBuf,
+    /// `CycloneDX`, JSON.
+    pub sbom: String,
+    /// The commit, if the source is a clone.
+    pub revision: Option<String>,
+}
+
+/// The workspace's version, which is the image's tag.
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// The image's full name.
+pub fn reference() -> String {
+    format!("{NAME}:{}", version())
+}
+
+impl Release {
+    /// Builds everything from the source in `root`, as far as it is not built yet.
+    pub fn build(root: &Path) -> Result<Self> {
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("no folder {}", root.display()))?;
+        Ok(Self {
+            binary: binary(&root)?,
+            sbom: sbom(&root)?,
+            revision: revision(&root),
+        })
+    }
+
+    /// What is to be written.
+    pub fn image(&self) -> Image {
+        Image {
+            reference: reference(),
+            entrypoint: vec!["/ballast".to_owned()],
+            user: USER.to_owned(),
+            labels: self.labels(),
+            env: vec![format!("SSL_CERT_FILE=/{CERTIFICATES}")],
+            entries: self.entries(),
+        }
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = vec![
+            ("title", "Ballast".to_owned()),
+            (
+                "description",
+                "Load balancers for Kubernetes Services".to_owned(),
+            ),
+            ("version", version().to_owned()),
+            ("licenses", env!("CARGO_PKG_LICENSE").to_owned()),
+        ];
+        labels.extend(self.revision.clone().map(|commit| ("revision", commit)));
+        let label = |(key, value)| (format!("org.opencontainers.image.{key}"), value);
+        labels.into_iter().map(label).collect()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        vec![
+            Entry::Program("ballast".to_owned(), self.binary.clone()),
+            Entry::Folder("etc", 0o755),
+            Entry::Text("etc/group", "root:x:0:\nnonroot:x:65532:\n".to_owned()),
+            Entry::Text(
+                "etc/passwd",
+                "root:x:0:0:root:/:/nologin\nnonroot:x:65532:65532:nonroot:/:/nologin\n".to_owned(),
+            ),
+            Entry::Folder("etc/ssl", 0o755),
+            Entry::Folder("etc/ssl/certs", 0o755),
+            Entry::Text(CERTIFICATES, certificates()),
+            Entry::Folder("tmp", 0o1777),
+            Entry::Folder("usr", 0o755),
+            Entry::Folder("usr/share", 0o755),
+            Entry::Folder("usr/share/sbom", 0o755),
+            Entry::Text("usr/share/sbom/ballast.cdx.json", self.sbom.clone()),
+        ]
+    }
+}
+
+/// The certificate authorities that Mozilla trusts, as the lock file pins them.
+fn certificates() -> String {
+    let all = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+    let mut texts: Vec<String> = all.iter().map(|der| to_pem(der)).collect();
+    texts.sort();
+    texts.concat()
+}
+
+fn to_pem(der: &[u8]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
+}
+
+/// Compiles without anything of this machine in the result: no paths, no shared libraries.
+fn binary(root: &Path) -> Result<PathBuf> {
+    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(
+        || std::env::home_dir().unwrap_or_default().join(".cargo"),
+        PathBuf::from,
+    );
+    let flags = [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={}=/ballast", root.display()),
+        format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
+    ];
+    // Separated by a character that no path has.
+    let status = Command::new("cargo")
+        .args(["build", "--locked", "--release", "-p", "ballast"])
+        .args(["--target", TARGET])
+        .current_dir(root)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .env_remove("RUSTFLAGS")
+        .env(
+            "CFLAGS",
+            format!(
+                "-ffile-prefix-map={}=/cargo -ffile-prefix-map={}=/ballast",
+                cargo_home.display(),
+                root.display()
+            ),
+        )
+        .stdin(Stdio::null())
+        .status()
+        .context("cargo does not start")?;
+    if !status.success() {
+        bail!("the static release build failed; its words are above");
+    }
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(root.join(target).join(TARGET).join("release/ballast"))
+}
+
+/// The commit, marked if the source differs from it.
+fn revision(root: &Path) -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .args(arguments)
+            .current_dir(root)
+            .output()
+            .ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() {
+        commit
+    } else {
+        format!("{commit}-modified")
+    })
+}
+
+/// Everything that is compiled into the binary, in `CycloneDX`.
+fn sbom(root: &Path) -> Result<String> {
+    let status = Command::new(sbom_tool(root)?)
+        .args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
+        .args(["--target", TARGET, "--override-filename", SBOM_NAME])
+        .arg("--manifest-path")
+        .arg(root.join("controller/Cargo.toml"))
+        .current_dir(root)
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("SOURCE_DATE_EPOCH", "0")
+        .stdin(Stdio::null())
+        .status()
+        .context("cargo-cyclonedx does not start")?;
+    if !status.success() {
+        bail!("the bill of materials could not be written");
+    }
+    let text = collect(root)?;
+    let mut sbom: Value = serde_json::from_str(&text)?;
+    strip(&mut sbom, &root.display().to_string());
+    Ok(serde_json::to_string_pretty(&sbom)? + "\n")
+}
+
+/// The tool leaves a file beside the manifest of every member of the workspace.
+fn collect(root: &Path) -> Result<String> {
+    let output = Command::new("cargo")
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(root)
+        .output()?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("no cargo metadata")?;
+    let mut text = None;
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let manifest = package["manifest_path"].as_str().unwrap_or_default();
+        let file = Path::new(manifest).with_file_name(format!("{SBOM_NAME}.json"));
+        if package["name"] == "ballast" {
+            text = std::fs::read_to_string(&file).ok();
+        }
+        let _ = std::fs::remove_file(file);
+    }
+    text.context("cargo-cyclonedx wrote nothing for the crate ballast")
+}
+
+/// Takes out what differs from build to build: the serial number, times, and folders.
+fn strip(value: &mut Value, root: &str) {
+    match value {
+        Value::Object(fields) => {
+            for field in ["serialNumber", "timestamp"] {
+                fields.remove(field);
+            }
+            fields.values_mut().for_each(|value| strip(value, root));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| strip(value, root)),
+        Value::String(text) => *text = text.replace(root, "/ballast"),
+        _ => {}
+    }
+}
+
+/// Installs it once into the cache.
+fn sbom_tool(root: &Path) -> Result<PathBuf> {
+    let (name, version) = SBOM_TOOL;
+    let cache = crate::binaries::cache_folder("tools").join(format!("{name}-{version}"));
+    let tool = cache.join("bin").join(name);
+    if tool.exists() {
+        return Ok(tool);
+    }
+    eprintln!("image: building {name} {version} (minutes, once)");
+    let status = Command::new("cargo")
+        .args(["install", "--locked", "--quiet", "--root"])
+        .arg(&cache)
+        .arg(format!("{name}@{version}"))
+        // Beside the workspace's own target folder, which is locked by other builds.
+        .env_remove("CARGO_TARGET_DIR")
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .status()
+        .context("cargo does not start")?;
+    if !status.success() {
+        bail!("cargo install {name}@{version} failed");
+    }
+    Ok(tool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bill_without_times_and_folders() {
+        let mut bill = serde_json::json!({
+            "serialNumber": "urn:uuid:1",
+            "metadata": {"timestamp": "2026-01-01T00:00:00Z", "component": {"purl": "pkg:cargo/x?download_url=file:///home/me/x"}},
+            "components": [{"bom-ref": "path+file:///home/me/x/y#1"}],
+        });
+        strip(&mut bill, "/home/me/x");
+        let expected = serde_json::json!({
+            "metadata": {"component": {"purl": "pkg:cargo/x?download_url=file:///ballast"}},
+            "components": [{"bom-ref": "path+file:///ballast/y#1"}],
+        });
+        assert_eq!(bill, expected);
+    }
+
+    #[test]
+    fn certificates_are_many_and_in_one_order() {
+        let text = certificates();
+        assert!(text.matches("BEGIN CERTIFICATE").count() > 100);
+        assert_eq!(text, certificates());
+    }
+}
