@@ -3,12 +3,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rust setup-lint build release demo test test-unit test-long e2e bench lint licences crds chart clean
+.PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-kind image test test-unit test-long e2e e2e-kind bench lint licences crds chart clean
 
 # What the lab runs, and what its images are made of.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
 	containerd runc containernetworking-plugins nftables iptables conntrack iproute2 \
 	busybox-static netcat-openbsd wget
+# What a kind cluster is made of where no image can be pulled.
+KIND_PACKAGES := docker.io mmdebstrap libseccomp-dev
 # Two labs at once are what two cores carry.
 E2E_THREADS ?= 2
 # One test binary after the other, its tests in threads; sums up what ran.
@@ -39,10 +41,26 @@ demo: setup ## Boot a real cluster, give a Service an address, use it, clean up 
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	./target/debug/demo
 
-test: setup lint ## Everything that must be green: lint, unit tests, end-to-end tests
+image: setup-rust ## Write the container image to target/image/ballast.tar; no container engine is needed
+	@./scripts/setup deb:git
+	cargo build --locked -p ballast-e2e --bins
+	./target/debug/image
+
+setup-kind: setup # A machine with a Docker that works needs none of these.
+	@docker info >/dev/null 2>&1 || ./scripts/setup $(addprefix deb:,$(KIND_PACKAGES))
+
+demo-kind: setup-kind image ## The whole story on a real kind cluster: install, a Service, uninstall, nothing left
+	./target/debug/demo_kind
+
+e2e-kind: setup-kind image ## End-to-end tests on real kind
+	cargo build --locked --workspace --all-targets
+	$(CARGO_TEST) --locked -p ballast-e2e --test kind -- --test-threads=$(E2E_THREADS)
+
+test: setup setup-kind lint ## Everything that must be green: lint, unit tests, end-to-end tests
 	cargo build --locked --workspace --all-targets
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
+	./target/debug/image
 	$(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS)
 
 test-unit: setup-rust ## Tests that need no cluster
@@ -54,10 +72,11 @@ e2e: setup ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=
 	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
 	$(CARGO_TEST) --locked -p ballast-e2e $(if $(T),--test $(T)) -- --test-threads=$(E2E_THREADS)
 
-test-long: setup ## What is too long for `test`: many random histories, and Kubernetes' own load balancer tests
+test-long: setup setup-kind ## What is too long for `test`: many random histories, and Kubernetes' own load balancer tests
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	cargo build --locked --workspace
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	cargo test --locked -p ballast-e2e --test image -- --ignored
 	./target/debug/upstream
 
 bench: setup ## Measure against the reference controller and a raw loop, paired in one run
@@ -82,7 +101,8 @@ crds: setup-rust ## Write crds/crds.yaml from the types
 chart: setup ## Write what is made from the chart: its README, its CRDs, deploy/rbac.yaml
 	cargo run --locked --quiet -p ballast-e2e --bin chart -- write
 
-clean: ## Remove labs, caches and build output
+clean: ## Remove labs, Docker hosts, caches and build output
 	-[ ! -x target/debug/lab ] || ./target/debug/lab down --all
+	-[ ! -x target/debug/kind ] || ./target/debug/kind host stop --all
 	cargo clean
 	rm -rf .cache

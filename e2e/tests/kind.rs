@@ -42,6 +42,44 @@ async fn on_cluster(
     .await
 }
 
+/// What docs/kind.md tells people to type, as it stands there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quickstart_is_runnable() -> Result<()> {
+    let page = root().join("docs/kind.md");
+    let page = std::fs::read_to_string(page)?;
+    let blocks: Vec<&str> = page.split("```\n").skip(1).step_by(2).collect();
+    let [up, down] = blocks[..] else {
+        bail!("docs/kind.md has {} blocks of commands", blocks.len())
+    };
+    ensure!(up.contains("kind create cluster") && down.contains("kind delete cluster"));
+    // Built beforehand, so that its time does not count as the quickstart's.
+    image()?;
+    on_host("t-kind-doc", async |host| {
+        let start = Instant::now();
+        let said = type_in(host, up).await?;
+        println!("the quickstart took {:.1?}", start.elapsed());
+        let answer = said.lines().last().unwrap_or_default();
+        ensure!(answer.starts_with("web-"), "curl said {answer:?}:\n{said}");
+        type_in(host, down).await?;
+        let left = host.docker(&["ps", "-q"]).await?;
+        ensure!(left.is_empty() || !host.is_built(), "containers are left");
+        Ok(())
+    })
+    .await
+}
+
+/// Runs lines in the project's folder; the first that fails ends it.
+async fn type_in(host: &KindHost, lines: &str) -> Result<String> {
+    let script = format!("cd \"$0\"\n{lines}");
+    let folder = root().canonicalize()?.display().to_string();
+    let argv = ["bash", "-euo", "pipefail", "-c", &script, &folder];
+    host.exec_for(argv, "", Duration::from_mins(8)).await?.ok()
+}
+
+fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 /// One node, which kind makes the way it does for beginners; then with the label that keeps
 /// load balancers off it. And back to nothing.
 #[tokio::test(flavor = "multi_thread")]

@@ -106,15 +106,15 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
     step(
         "curl from the Docker host: both servers answer, on both addresses",
         async {
-            let mut shown = String::new();
+            let mut shown = vec![];
             for address in &addresses {
                 let pods = eventually(SOON, || both_answer(&ballast, address)).await?;
                 let pods = pods.into_iter().collect::<Vec<_>>().join(", ");
-                shown += &format!("{address}: {pods}\n");
+                shown.push(format!("{address}: {pods}"));
             }
             let took = start.elapsed().as_secs_f32();
-            shown += &format!("{took:.1} s after the start of helm install\n");
-            Ok((shown, ()))
+            shown.push(format!("{took:.1} s after the start of helm install"));
+            Ok((shown.join("\n"), ()))
         },
     )
     .await?;

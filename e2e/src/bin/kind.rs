@@ -105,6 +105,9 @@ enum Hosts {
         /// Its name.
         #[arg(default_value = "kind")]
         name: String,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
     },
     /// Say which there are.
     List,
@@ -180,11 +183,18 @@ async fn run(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Host(Hosts::Start { name }) => KindHost::start(&name).await?.detach().await,
-        Verb::Host(Hosts::Stop { name }) => {
-            if kind::remove(&name)? {
-                eprintln!("the Docker host {name} is gone");
+        Verb::Host(Hosts::Stop { name, all }) => {
+            let names = if all {
+                kind::list()?.into_iter().map(|(name, _)| name).collect()
             } else {
-                eprintln!("there is no Docker host {name}");
+                vec![name]
+            };
+            for name in names {
+                if kind::remove(&name)? {
+                    eprintln!("the Docker host {name} is gone");
+                } else {
+                    eprintln!("there is no Docker host {name}");
+                }
             }
             Ok(())
         }

@@ -20,9 +20,7 @@ const PULL_TIME: Duration = Duration::from_mins(5);
 /// Nothing if the machine's Docker can be used; otherwise why not.
 pub(super) async fn refuses() -> Option<String> {
     let works = |argv: &'static [&'static str], time| async move {
-        run(argv, &[], "", time)
-            .await
-            .and_then(|output| output.ok())
+        run(argv, &[], "", time).await.and_then(Output::ok)
     };
     if let Err(error) = works(&["docker", "info"], LOOK_TIME).await {
         return Some(format!("no working Docker ({})", first_line(&error)));

@@ -1,0 +1,173 @@
+//! The container image: what is in it, what it says of itself, that nothing of the machine
+//! it was built on is in it, and that it starts quickly.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::release::{Release, reference, version};
+use serde_json::Value;
+
+/// More would be noticed by people who pull it.
+const MOST_BYTES: u64 = 25_000_000;
+/// Of a program header in an ELF file: the path of a loader.
+const PT_INTERP: u32 = 3;
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The files of an archive, by path.
+fn files(archive: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in tar::Archive::new(archive).entries()? {
+        let mut entry = entry?;
+        let mut bytes = vec![];
+        entry.read_to_end(&mut bytes)?;
+        found.insert(entry.path()?.display().to_string(), bytes);
+    }
+    Ok(found)
+}
+
+fn json(files: &BTreeMap<String, Vec<u8>>, path: &str) -> Result<Value> {
+    let bytes = files.get(path).with_context(|| format!("no {path}"))?;
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn the_image_is_small_static_and_says_what_it_is() -> Result<()> {
+    let release = Release::build(&source())?;
+    let dir = tempfile::tempdir()?;
+    let (one, two) = (dir.path().join("one.tar"), dir.path().join("two.tar"));
+    let digest = release.image().write(&one)?;
+    ensure!(
+        digest == release.image().write(&two)?,
+        "two archives of one binary differ"
+    );
+    let archive = std::fs::read(&one)?;
+    ensure!(archive == std::fs::read(&two)?, "two archives differ");
+    let size = archive.len() as u64;
+    println!("{} {digest}, {size} bytes", reference());
+    ensure!(size < MOST_BYTES, "{size} bytes");
+
+    let outer = files(&archive)?;
+    let docker = json(&outer, "manifest.json")?;
+    let path = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let config = &json(&outer, &path(&docker[0]["Config"]))?["config"];
+    ensure!(config["User"] == "65532:65532", "{config}");
+    ensure!(
+        config["Entrypoint"] == serde_json::json!(["/ballast"]),
+        "{config}"
+    );
+    let label = |name: &str| path(&config["Labels"][format!("org.opencontainers.image.{name}")]);
+    ensure!(label("version") == version(), "{config}");
+    for name in ["title", "description", "licenses"] {
+        ensure!(!label(name).is_empty(), "no label {name}");
+    }
+    ensure!(
+        release.revision.as_deref().unwrap_or_default() == label("revision"),
+        "{config}"
+    );
+    let layer = outer
+        .get(&path(&docker[0]["Layers"][0]))
+        .context("no layer")?;
+    inside(&files(layer)?, &release)
+}
+
+/// What is in the layer.
+fn inside(files: &BTreeMap<String, Vec<u8>>, release: &Release) -> Result<()> {
+    let binary = files.get("ballast").context("no binary")?;
+    ensure!(!has_loader(binary)?, "the binary is not static");
+    let root = source().canonicalize()?.display().to_string();
+    for (path, bytes) in files {
+        ensure!(!contains(bytes, &root), "{path} holds the path {root}");
+    }
+    let certificates = files
+        .get("etc/ssl/certs/ca-certificates.crt")
+        .context("no certificates")?;
+    ensure!(contains(certificates, "BEGIN CERTIFICATE"));
+    let bill = json(files, "usr/share/sbom/ballast.cdx.json")?;
+    let names: Vec<&str> = bill["components"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|component| component["name"].as_str())
+        .collect();
+    for needed in ["kube", "tokio", "rustls", "ballast-crds"] {
+        ensure!(
+            names.contains(&needed),
+            "the bill of materials lacks {needed}"
+        );
+    }
+    for own in ["ballast-e2e", "rcgen"] {
+        ensure!(!names.contains(&own), "{own} is not in the binary");
+    }
+    ensure!(bill.get("serialNumber").is_none());
+    runs_alone(&release.binary)
+}
+
+/// Whether an ELF file names a loader, which every dynamically linked one does.
+fn has_loader(elf: &[u8]) -> Result<bool> {
+    let number = |at: usize, bytes: usize| -> Result<usize> {
+        let field = elf.get(at..at + bytes).context("a short ELF file")?;
+        Ok(field
+            .iter()
+            .rev()
+            .fold(0, |all, &byte| all << 8 | usize::from(byte)))
+    };
+    ensure!(elf.starts_with(b"\x7fELF\x02\x01"), "no 64-bit ELF file");
+    let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    for header in 0..count {
+        if number(table + header * size, 4)? == PT_INTERP as usize {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// In a root folder that holds nothing else.
+fn runs_alone(binary: &Path) -> Result<()> {
+    let root = tempfile::tempdir()?;
+    std::fs::copy(binary, root.path().join("ballast"))?;
+    let output = Command::new("chroot")
+        .args(["--userspec=65532:65532"])
+        .arg(root.path())
+        .args(["/ballast", "--version"])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(
+        output.status.success() && said.contains(version()),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Two clones in different folders, compiled from nothing: too long for every change.
+#[test]
+#[ignore = "compiles everything twice; `make test-long` runs it"]
+fn two_builds_of_one_commit_are_one_image() -> Result<()> {
+    let mut digests = vec![];
+    for name in ["a", "another-folder"] {
+        let dir = tempfile::tempdir()?;
+        let clone = dir.path().join(name);
+        let status = Command::new("git")
+            .args(["clone", "--quiet"])
+            .arg(source())
+            .arg(&clone)
+            .status()?;
+        ensure!(status.success(), "git clone failed");
+        let release = Release::build(&clone)?;
+        digests.push(release.image().write(&dir.path().join("image.tar"))?);
+    }
+    ensure!(digests[0] == digests[1], "{digests:?}");
+    Ok(())
+}
