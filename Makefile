@@ -66,7 +66,7 @@ test: setup setup-kind lint ## Everything that must be green: lint, unit tests, 
 test-unit: setup-rust ## Tests that need no cluster
 	$(CARGO_TEST) --locked --workspace --exclude ballast-e2e
 
-e2e: setup ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=services)
+e2e: setup setup-kind ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=services)
 	cargo build --locked --workspace --all-targets
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	cargo run --locked --quiet -p ballast-e2e --bin chart -- build

@@ -111,6 +111,29 @@ Examples:
 
 Exit status: 0 asked to stop, 1 failed, 2 wrong usage.";
 
+/// Where the controller's Lease is: of those that elect a leader, and of those who want to
+/// know whether one is alive.
+#[derive(Clone, Debug, Args)]
+pub struct LeaseArgs {
+    /// Namespace of the controller's Lease.
+    #[arg(
+        long,
+        env = "BALLAST_LEASE_NAMESPACE",
+        default_value = "kube-system",
+        value_name = "NAMESPACE"
+    )]
+    pub lease_namespace: String,
+
+    /// Name of the controller's Lease.
+    #[arg(
+        long,
+        env = "BALLAST_LEASE_NAME",
+        default_value = "ballast-controller",
+        value_name = "NAME"
+    )]
+    pub lease_name: String,
+}
+
 /// Flags of `ballast controller`.
 #[derive(Debug, Args)]
 pub struct ControllerArgs {
@@ -136,23 +159,9 @@ pub struct ControllerArgs {
     #[arg(long, env = "BALLAST_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
 
-    /// Namespace of the leader election's Lease.
-    #[arg(
-        long,
-        env = "BALLAST_LEASE_NAMESPACE",
-        default_value = "kube-system",
-        value_name = "NAMESPACE"
-    )]
-    pub lease_namespace: String,
-
-    /// Name of the leader election's Lease.
-    #[arg(
-        long,
-        env = "BALLAST_LEASE_NAME",
-        default_value = "ballast-controller",
-        value_name = "NAME"
-    )]
-    pub lease_name: String,
+    /// Which Lease is elected for.
+    #[command(flatten)]
+    pub lease: LeaseArgs,
 
     /// After how many seconds without a renewal another replica takes over.
     #[arg(long, env = "BALLAST_LEASE_DURATION", default_value = "15", value_name = "SECONDS", value_parser = seconds)]
@@ -208,8 +217,11 @@ impl ControllerArgs {
             classes,
             cluster_name,
             identity,
-            lease_namespace,
-            lease_name,
+            lease:
+                LeaseArgs {
+                    lease_namespace,
+                    lease_name,
+                },
             lease_duration,
             renew_deadline,
             retry_period,

@@ -17,7 +17,7 @@ pub struct Eligible {
     /// The eligible nodes with at least one `InternalIP`.
     nodes: TargetSet,
     /// The same where the label did not count.
-    unlabelled: TargetSet,
+    despite_label: TargetSet,
 }
 
 /// What stands behind the load balancers of a class.
@@ -42,7 +42,7 @@ pub fn eligible(nodes: &[impl Borrow<NodeView>]) -> Eligible {
     };
     Eligible {
         nodes: targets(is_eligible),
-        unlabelled: targets(stays),
+        despite_label: targets(stays),
     }
 }
 
@@ -70,7 +70,7 @@ impl Eligible {
     /// The targets of a provider that takes the label so.
     pub fn targets(&self, exclusion: Exclusion) -> &TargetSet {
         match self.backing(exclusion) {
-            Backing::DespiteLabel => &self.unlabelled,
+            Backing::DespiteLabel => &self.despite_label,
             Backing::Nodes | Backing::None => &self.nodes,
         }
     }
@@ -79,7 +79,7 @@ impl Eligible {
     pub fn backing(&self, exclusion: Exclusion) -> Backing {
         match exclusion {
             _ if !self.nodes.is_empty() => Backing::Nodes,
-            Exclusion::UnlessAll if !self.unlabelled.is_empty() => Backing::DespiteLabel,
+            Exclusion::UnlessAll if !self.despite_label.is_empty() => Backing::DespiteLabel,
             Exclusion::UnlessAll | Exclusion::Absolute => Backing::None,
         }
     }
@@ -90,7 +90,7 @@ impl Default for Eligible {
         let none = || TargetSet::Nodes(BTreeSet::new());
         Self {
             nodes: none(),
-            unlabelled: none(),
+            despite_label: none(),
         }
     }
 }

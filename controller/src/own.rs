@@ -43,8 +43,8 @@ pub struct SecretName {
 /// Why the Secret is of no use yet.
 #[derive(Debug, thiserror::Error)]
 enum NoToken {
-    #[error("the API server did not answer in {} s", TIMEOUT.as_secs())]
-    Timeout,
+    #[error("the API server did not answer in {} s", .0.as_secs())]
+    Timeout(Duration),
     #[error("it belongs to a ServiceAccount of this name that is gone, and is about to follow it")]
     Doomed,
     #[error("it has no key \"{KEY}\": add it, or delete the Secret and it is made anew")]
@@ -97,7 +97,7 @@ pub async fn identify(client: &Client, namespace: &str, gate: &Gate) -> Option<O
                 return None;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => NoToken::Timeout.to_string(),
+            Err(_) => NoToken::Timeout(TIMEOUT).to_string(),
         };
         warn!(error = why, "cannot ask who this is");
         gate.not_ready(&why);
@@ -115,8 +115,9 @@ pub async fn learn(
 ) {
     let api: Api<Secret> = Api::namespaced(client.clone(), &secret.namespace);
     loop {
-        let known = tokio::time::timeout(3 * TIMEOUT, find_or_make(&api, secret, owner)).await;
-        match known.unwrap_or(Err(NoToken::Timeout)) {
+        let limit = 3 * TIMEOUT;
+        let known = tokio::time::timeout(limit, find_or_make(&api, secret, owner)).await;
+        match known.unwrap_or(Err(NoToken::Timeout(limit))) {
             Ok(found) => {
                 token.set(found);
                 return gate.ready();
@@ -136,12 +137,7 @@ async fn find_or_make(
     owner: Option<&OwnerReference>,
 ) -> Result<String, NoToken> {
     if let Some(found) = get(api, secret).await? {
-        let doomed = owner.is_some_and(|owner| is_inherited(&found.metadata, owner));
-        return if doomed {
-            Err(NoToken::Doomed)
-        } else {
-            read(&found)
-        };
+        return usable(&found, owner);
     }
     let fresh = hex(&rand::random::<[u8; 32]>());
     let object = Secret {
@@ -161,8 +157,8 @@ async fn find_or_make(
         }
         // Another replica was faster.
         Err(kube::Error::Api(status)) if status.code == 409 => match get(api, secret).await? {
-            Some(found) => read(&found),
-            None => Err(NoToken::NoKey),
+            Some(found) => usable(&found, owner),
+            None => Err(NoToken::Doomed),
         },
         Err(error) => Err(NoToken::of("create", error)),
     }
@@ -187,6 +183,13 @@ async fn create(api: &Api<Secret>, mut object: Secret) -> Result<(), kube::Error
 async fn get(api: &Api<Secret>, secret: &SecretName) -> Result<Option<Secret>, NoToken> {
     let found = api.get_opt(&secret.name).await;
     found.map_err(|error| NoToken::of("get", error))
+}
+
+fn usable(secret: &Secret, owner: Option<&OwnerReference>) -> Result<String, NoToken> {
+    if owner.is_some_and(|owner| is_inherited(&secret.metadata, owner)) {
+        return Err(NoToken::Doomed);
+    }
+    read(secret)
 }
 
 fn read(secret: &Secret) -> Result<String, NoToken> {

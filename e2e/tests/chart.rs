@@ -209,7 +209,7 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
     for (set, says, says_not) in [
         (
             "default",
-            "helm upgrade ballast CHART -n shop --reuse-values",
+            "helm upgrade ballast CHART -n shop --reset-then-reuse-values",
             "kubectl label namespace",
         ),
         (

@@ -6,8 +6,8 @@
 //! [`announce`](announce::announce) tells everybody who has it now. The mock cloud calls
 //! it in its in-cluster form.
 //!
-//! It never decides which address is used, never removes an address without its caller's
-//! mark, and never changes routes, neighbours or the state of an interface.
+//! It never decides which address is used or removed (who removes one knows that it is its
+//! own, by its mark), and never changes routes, neighbours or the state of an interface.
 //!
 //! Needed: `CAP_NET_ADMIN` to add and remove addresses, `CAP_NET_RAW` to probe and to
 //! announce; reading needs nothing.

@@ -209,7 +209,7 @@ impl Links {
         request
     }
 
-    /// Takes an address away. Nothing happens if it is not there.
+    /// Takes a host address away, whoever gave it. Nothing happens if it is not there.
     pub async fn remove(&self, interface: u32, ip: IpAddr) -> Result<(), LinkError> {
         let mut message = AddressMessage::default();
         message.header.family = match ip {

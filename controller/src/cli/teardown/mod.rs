@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use super::cluster::{ClusterArgs, ReadError};
 use super::status::render::View;
 use super::{NOBODY, NOT_YET, look, print, program};
+use crate::args::LeaseArgs;
 use cluster::Flipped;
 use pulse::{Controller, Pulse};
 use report::{Limits, Report, Selection, Verdict, changes, summary, verdict};
@@ -95,23 +96,9 @@ pub struct TeardownArgs {
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     pub output: Output,
 
-    /// Namespace of the controller's Lease, which tells whether it is alive.
-    #[arg(
-        long,
-        env = "BALLAST_LEASE_NAMESPACE",
-        default_value = "kube-system",
-        value_name = "NAMESPACE"
-    )]
-    pub lease_namespace: String,
-
-    /// Name of the controller's Lease.
-    #[arg(
-        long,
-        env = "BALLAST_LEASE_NAME",
-        default_value = "ballast-controller",
-        value_name = "NAME"
-    )]
-    pub lease_name: String,
+    /// The Lease that tells whether a controller is alive.
+    #[command(flatten)]
+    pub lease: LeaseArgs,
 
     /// Which cluster.
     #[command(flatten)]
@@ -151,7 +138,7 @@ pub async fn run(args: TeardownArgs, stop: BoxFuture<'static, ()>) -> Result<Exi
         } else {
             Selection::Named(args.classes.iter().cloned().collect())
         },
-        lease: (args.lease_namespace, args.lease_name),
+        lease: (args.lease.lease_namespace, args.lease.lease_name),
         limits: Limits {
             wait: args.wait,
             timeout: args.timeout,

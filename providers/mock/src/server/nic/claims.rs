@@ -1,8 +1,9 @@
 //! What is known of each address that the cloud wants on its interface. Pure.
 //!
 //! An address goes `Asking` → `Reserved` → `Ours`: asked for on the segment, on the
-//! interface and promised to nobody yet, on the interface and part of the state. Invariant:
-//! only what is `Reserved` or `Ours` is on the interface.
+//! interface and promised to nobody yet, on the interface and part of the state. Invariants:
+//! one caller at a time asks for an address, and no other changes what is known of it
+//! meanwhile; what is on the interface is `Reserved`, `Ours`, or about to be that.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -19,7 +20,10 @@ const AVOIDED: Duration = Duration::from_mins(5);
 /// One address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
-    Asking,
+    /// What was known before is kept, so that it stays known since when somebody has it.
+    Asking {
+        before: Option<Foreign>,
+    },
     Reserved,
     Ours,
     Foreign(Foreign),
@@ -88,19 +92,16 @@ impl Claims {
     }
 
     fn begin(&mut self, ip: IpAddr, now: Instant) -> Next {
-        match self.0.get(&ip) {
-            Some(Claim::Asking) => Next::Busy,
+        let before = match self.0.get(&ip) {
+            Some(Claim::Asking { .. }) => return Next::Busy,
             Some(Claim::Foreign(foreign)) if now.duration_since(foreign.seen) < ASK_AGAIN => {
-                Next::Taken(*foreign)
+                return Next::Taken(*foreign);
             }
-            before => {
-                // Kept over the question, so that it is known since when.
-                if !matches!(before, Some(Claim::Foreign(_))) {
-                    self.0.insert(ip, Claim::Asking);
-                }
-                Next::Ask
-            }
-        }
+            Some(Claim::Foreign(foreign)) => Some(*foreign),
+            _ => None,
+        };
+        self.0.insert(ip, Claim::Asking { before });
+        Next::Ask
     }
 
     /// Nobody had it, and it is on the interface.
@@ -110,12 +111,13 @@ impl Claims {
 
     /// Somebody has it.
     pub(super) fn foreign(&mut self, ip: IpAddr, mac: Option<Mac>, now: Instant) -> Foreign {
-        let since = match self.0.get(&ip) {
-            Some(Claim::Foreign(before)) if now.duration_since(before.seen) < AVOIDED => {
-                before.since
-            }
-            _ => now,
+        let before = match self.0.get(&ip) {
+            Some(Claim::Asking { before }) => *before,
+            Some(Claim::Foreign(before)) => Some(*before),
+            _ => None,
         };
+        let recent = before.filter(|before| now.duration_since(before.seen) < AVOIDED);
+        let since = recent.map_or(now, |before| before.since);
         let foreign = Foreign {
             mac,
             since,
@@ -154,7 +156,7 @@ impl Claims {
     pub(super) fn avoided(&mut self, now: Instant) -> Vec<IpAddr> {
         self.0.retain(|_, claim| match claim {
             Claim::Foreign(foreign) => now.duration_since(foreign.seen) < AVOIDED,
-            Claim::Asking | Claim::Reserved | Claim::Ours => true,
+            Claim::Asking { .. } | Claim::Reserved | Claim::Ours => true,
         });
         let avoided = self.0.iter().filter(|(_, claim)| **claim != Claim::Ours);
         avoided.map(|(ip, _)| *ip).collect()
@@ -223,6 +225,8 @@ mod tests {
         );
         let later = start + ASK_AGAIN;
         assert_eq!(claims.promised(IP, later), Next::Ask);
+        assert_eq!(claims.promised(IP, later), Next::Busy, "one asks at a time");
+        assert_eq!(claims.proposed(IP, later), Next::Busy);
         let again = claims.foreign(IP, None, later);
         assert_eq!((again.since, again.seen), (start, later));
         assert_eq!(claims.avoided(later), [IP]);
