@@ -12,7 +12,7 @@ mod patch;
 
 pub use patch::{clean_patch, drained_patch, finalizer_patch, patch, released_patch, rfc3339};
 
-/// A kind cluster of one node is so.
+/// As in a cluster of control planes alone.
 const ALL_LABELLED: &str = "The load balancer is active, with all nodes: every one of them carries the label node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The condition types that we write.

@@ -142,7 +142,8 @@ spec:
       serviceAccountName: {{ $account }}
       automountServiceAccountToken: true
       restartPolicy: OnFailure
-      {{- include "ballast.placement" (list $root $values) | trim | nindent 6 }}
+      {{- $tolerations := $values.tolerations | default $root.Values.controller.tolerations }}
+      {{- include "ballast.placement" (list $root (merge (dict "tolerations" $tolerations) $values)) | trim | nindent 6 }}
       {{- with $values.affinity }}
       affinity:
         {{- toYaml . | nindent 8 }}

@@ -69,7 +69,7 @@ pub trait Provider: Send + Sync {
 pub enum Exclusion {
     /// There are no targets.
     Absolute,
-    /// All are targets: a cluster of one node marks it so, and has no other.
+    /// All are targets: a cluster of control planes alone has no others.
     UnlessAll,
 }
 

@@ -70,6 +70,9 @@ pub enum LinkError {
     /// The right is missing.
     #[error("not allowed to change the addresses of interfaces: CAP_NET_ADMIN is missing")]
     NotPermitted,
+    /// The interface speaks no IPv6.
+    #[error("IPv6 is switched off on this interface (sysctl disable_ipv6)")]
+    NoIpv6,
     /// Everything else.
     #[error("the kernel refuses: {0}")]
     Refused(#[source] rtnetlink::Error),
@@ -318,7 +321,9 @@ fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
 impl From<rtnetlink::Error> for LinkError {
     fn from(error: rtnetlink::Error) -> Self {
         match errno(&error) {
-            Some(libc::EPERM | libc::EACCES) => Self::NotPermitted,
+            Some(libc::EPERM) => Self::NotPermitted,
+            // RTM_NEWADDR of IPv6 where `disable_ipv6` is set.
+            Some(libc::EACCES) => Self::NoIpv6,
             _ => Self::Refused(error),
         }
     }

@@ -11,6 +11,7 @@ pub mod pulse;
 pub mod render;
 pub mod report;
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -126,6 +127,8 @@ struct Teardown {
     pulse: Pulse,
     /// It was said that the Lease cannot be read.
     blind: bool,
+    /// UIDs of the classes whose switch this run has put on.
+    switched: BTreeSet<String>,
 }
 
 /// Drains, or undoes that, and says what is left. `stop` is a signal.
@@ -148,6 +151,7 @@ pub async fn run(args: TeardownArgs, stop: BoxFuture<'static, ()>) -> Result<Exi
         began: Instant::now(),
         pulse: Pulse::default(),
         blind: false,
+        switched: BTreeSet::new(),
     };
     let Some(first) = teardown.first_look().await? else {
         return Ok(ExitCode::SUCCESS);
@@ -303,10 +307,17 @@ impl Teardown {
         }
     }
 
-    /// Puts the switch on where it is not; true if there was such a class.
-    async fn put_on(&self, report: &Report) -> Result<bool> {
+    /// Puts the switch on where it is not; true if there was such a class. Once for each:
+    /// whoever takes it off again meanwhile means it.
+    async fn put_on(&mut self, report: &Report) -> Result<bool> {
         let mut any = false;
         for class in report.classes.iter().filter(|it| it.draining.is_none()) {
+            if !self.switched.insert(class.uid.clone()) {
+                bail!(
+                    "somebody has taken the drain of class {} off again; nothing more is done here",
+                    class.name
+                );
+            }
             let draining = Draining {
                 since: Time(Timestamp::now()),
                 reason: self.reason.clone(),

@@ -53,6 +53,9 @@ pub struct Report {
 pub struct ClassLine {
     /// `metadata.name`
     pub name: String,
+    /// `metadata.uid`: one that is made again under this name is another.
+    #[serde(skip)]
+    pub uid: String,
     /// Since when the drain switch is on.
     pub draining: Option<Timestamp>,
     /// The controller says that it has seen the switch.
@@ -258,6 +261,7 @@ impl ClassLine {
         let answer = class.drained().map(|it| it.message);
         Self {
             name: class.name.clone(),
+            uid: class.uid.clone(),
             draining: class.draining().map(|it| it.since.0),
             // What a class says that cannot be read, cannot be read either.
             seen: class.provider.is_err()

@@ -23,8 +23,8 @@ use super::plan::Socket;
 
 /// Between two sockets of one machine it takes a fraction of a millisecond.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Datagrams may be lost.
-const TRIES: usize = 2;
+/// A datagram may be lost, and a busy machine be late.
+const TRIES: usize = 3;
 
 /// Knocks that are under way, by the address and port from which they come.
 #[derive(Debug, Default)]
@@ -38,10 +38,16 @@ struct Expected<'a> {
 
 /// Whether a knock at this socket arrives there. An error: it could not be found out.
 pub(super) async fn arrives(knocks: &Knocks, socket: Socket) -> io::Result<bool> {
-    match socket.protocol {
-        Protocol::Tcp => tcp(knocks, socket.address()).await,
-        Protocol::Udp => udp(knocks, socket.address()).await,
+    for _ in 0..TRIES {
+        let arrived = match socket.protocol {
+            Protocol::Tcp => tcp(knocks, socket.address()).await?,
+            Protocol::Udp => udp(knocks, socket.address()).await?,
+        };
+        if arrived {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
 async fn tcp(knocks: &Knocks, to: SocketAddr) -> io::Result<bool> {
@@ -65,14 +71,9 @@ async fn tcp(knocks: &Knocks, to: SocketAddr) -> io::Result<bool> {
 
 async fn udp(knocks: &Knocks, to: SocketAddr) -> io::Result<bool> {
     let socket = UdpSocket::bind(SocketAddr::new(to.ip(), 0)).await?;
-    let (_expected, mut heard) = knocks.expect(socket.local_addr()?);
-    for _ in 0..TRIES {
-        socket.send_to(&[], to).await?;
-        if matches!(timeout(PATIENCE, &mut heard).await, Ok(Ok(()))) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let (_expected, heard) = knocks.expect(socket.local_addr()?);
+    socket.send_to(&[], to).await?;
+    Ok(matches!(timeout(PATIENCE, heard).await, Ok(Ok(()))))
 }
 
 // === impl Knocks ===

@@ -124,6 +124,7 @@ impl Follower {
                 () = shutdown.cancelled() => return,
                 changed = latest.changed() => if changed.is_err() { return },
                 () = sleep_until(wake) => self.on_time().await,
+                () = lost(self.host.nic.as_deref()) => self.knock = Instant::now(),
             }
         }
     }
@@ -189,6 +190,14 @@ impl Follower {
                 self.lacking.remove(&name);
             }
         }
+    }
+}
+
+/// Addresses went from the interface: everything is looked at again.
+async fn lost(nic: Option<&Nic>) {
+    match nic {
+        Some(nic) => nic.lost().notified().await,
+        None => std::future::pending().await,
     }
 }
 

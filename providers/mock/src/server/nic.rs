@@ -21,6 +21,7 @@ use ballast_link::probe::{Timing, probe};
 use ballast_link::{Interface, LinkError, Links, Mac, Mark, announce};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::address::AddressRange;
@@ -93,6 +94,7 @@ pub(super) struct Nic {
     /// The subnets of the node itself.
     subnets: Vec<IpNet>,
     claims: Mutex<Claims>,
+    lost: Notify,
 }
 
 /// Why an address cannot be had.
@@ -146,6 +148,7 @@ impl Nic {
             mark,
             subnets: nodes.map(|address| address.net).collect(),
             claims: Mutex::new(claims),
+            lost: Notify::new(),
         })
     }
 
@@ -200,7 +203,10 @@ impl Nic {
     }
 
     /// Takes back what was proposed in vain.
-    pub(super) async fn give_up(&self, proposed: impl IntoIterator<Item = IpAddr>) {
+    pub(super) async fn give_up(&self, proposed: Vec<IpAddr>) {
+        for ip in &proposed {
+            self.claims().give_up(*ip);
+        }
         self.remove(proposed).await;
     }
 
@@ -214,18 +220,6 @@ impl Nic {
     pub(super) async fn tend(&self) -> NicError {
         loop {
             sleep(PROLONG).await;
-            let present = self.claims().present();
-            for ip in present {
-                // It may have been let go meanwhile.
-                if !self.claims().present().contains(&ip) {
-                    continue;
-                }
-                let (index, mark) = (self.interface.index, self.mark);
-                let prolonged = self.links.prolong(index, ip, mark, LIFETIME).await;
-                if let Err(error) = prolonged {
-                    tracing::warn!(%ip, %error, "the address could not be prolonged");
-                }
-            }
             match self.links.interfaces().await {
                 Ok(all) if all.iter().all(|it| it.index != self.interface.index) => {
                     return NicError::Gone(self.interface.name.clone());
@@ -233,7 +227,35 @@ impl Nic {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the interfaces cannot be read"),
             }
+            if let Err(error) = self.prolong().await {
+                tracing::warn!(%error, "the addresses could not be prolonged");
+            }
         }
+    }
+
+    /// Told when addresses are gone that should be there.
+    pub(super) fn lost(&self) -> &Notify {
+        &self.lost
+    }
+
+    async fn prolong(&self) -> Result<(), LinkError> {
+        let all = self.links.addresses().await?;
+        let ours = all.iter().filter(|it| it.mark == Some(self.mark));
+        let there: BTreeSet<IpAddr> = ours.map(|it| it.net.addr()).collect();
+        // Whoever was stopped for longer than they last must not put them back unasked.
+        let missing = self.claims().missing(&there);
+        if !missing.is_empty() {
+            tracing::warn!(?missing, "addresses are gone from the interface");
+            self.lost.notify_one();
+        }
+        for ip in there {
+            // It may have been let go meanwhile.
+            if self.claims().present().contains(&ip) {
+                let index = self.interface.index;
+                self.links.prolong(index, ip, self.mark, LIFETIME).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn act(&self, next: Next, ip: IpAddr, published: bool) -> Result<(), Denial> {

@@ -127,6 +127,24 @@ impl Claims {
         foreign
     }
 
+    /// What was proposed is not wanted: it is to go as what is left over does, now or, if
+    /// that fails, with the next [`Self::settle`].
+    pub(super) fn give_up(&mut self, ip: IpAddr) {
+        if let Some(claim @ Claim::Reserved) = self.0.get_mut(&ip) {
+            *claim = Claim::Ours;
+        }
+    }
+
+    /// These are on the interface; returns what should be and is not.
+    pub(super) fn missing(&mut self, present: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
+        let lost = |ip: &&IpAddr| !present.contains(ip);
+        let missing: Vec<IpAddr> = self.present().iter().filter(lost).copied().collect();
+        for ip in &missing {
+            self.forget(*ip);
+        }
+        missing
+    }
+
     /// It is not on the interface, and nothing is known of it.
     pub(super) fn forget(&mut self, ip: IpAddr) {
         self.0.remove(&ip);
@@ -211,6 +229,26 @@ mod tests {
         // Proposed before it is removed: it is there already.
         assert_eq!(claims.proposed(IP, now), Next::Have);
         assert_eq!(claims.settle(&BTreeSet::new()), NONE);
+    }
+
+    #[test]
+    fn what_could_not_be_removed_is_swept_later() {
+        let now = Instant::now();
+        let mut claims = Claims::default();
+        claims.proposed(IP, now);
+        claims.reserve(IP);
+        claims.give_up(IP);
+        assert_eq!(claims.settle(&BTreeSet::new()), [IP]);
+    }
+
+    /// The kernel took it away while the process was stopped: somebody may have it now.
+    #[test]
+    fn what_is_lost_is_asked_for_again() {
+        let now = Instant::now();
+        let mut claims = Claims::left([IP]);
+        assert_eq!(claims.missing(&held()), NONE);
+        assert_eq!(claims.missing(&BTreeSet::new()), [IP]);
+        assert_eq!(claims.promised(IP, now), Next::Ask);
     }
 
     #[test]
