@@ -112,6 +112,10 @@ fn wrong_values_are_refused_by_name() -> Result<()> {
             "image.pullPolicy=Sometimes",
             "must be one of 'Always', 'IfNotPresent', 'Never'",
         ),
+        (
+            "commonLabels.app\\.kubernetes\\.io/part-of=x",
+            "commonLabels has app.kubernetes.io/part-of, which the chart sets itself",
+        ),
         ("image.digest=abc", "'/image/digest': 'abc' does not match"),
         (
             "classes.local.mock.endpoint=https://x",
