@@ -411,6 +411,24 @@ async fn back(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     Ok(())
 }
 
+/// Whoever takes the switch off while it waits means it.
+async fn somebody_undoes_it(hook: &Ballast) -> Result<()> {
+    let waiting = teardown(hook, &["--wait", "--timeout", "29s"]);
+    tokio::pin!(waiting);
+    // Before its first look there is nothing to take back: said until it has been heard.
+    let said = loop {
+        tokio::select! {
+            said = &mut waiting => break said?,
+            undone = teardown(hook, &["--undo"]) => ensure!(undone?.code == Some(0)),
+        }
+    };
+    ensure!(
+        said.code == Some(1) && said.err.contains("has taken the drain of class"),
+        "{said:?}"
+    );
+    Ok(())
+}
+
 /// A cloud that is away: the table says what each Service waits for.
 async fn out_of_time(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     site.ballast.kill("mock-cloud").await?;
@@ -424,6 +442,7 @@ async fn out_of_time(site: &Site<'_>, hook: &Ballast) -> Result<()> {
         .filter(|row| row.contains("cannot be reached"));
     ensure!(away.count() >= 3, "{said:?}");
     ensure!(said.err.contains("holds the Lease"), "{said:?}");
+    somebody_undoes_it(hook).await?;
     site.lab.start_again("mock-cloud").await?;
     let said = teardown(hook, &["--wait", "--timeout", "29s"]).await?;
     ensure!(said.code == Some(0), "{said:?}");

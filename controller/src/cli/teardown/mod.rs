@@ -127,7 +127,7 @@ struct Teardown {
     pulse: Pulse,
     /// It was said that the Lease cannot be read.
     blind: bool,
-    /// UIDs of the classes whose switch this run has put on.
+    /// UIDs of the classes whose switch this run has put on, or found on.
     switched: BTreeSet<String>,
 }
 
@@ -311,8 +311,12 @@ impl Teardown {
     /// whoever takes it off again meanwhile means it.
     async fn put_on(&mut self, report: &Report) -> Result<bool> {
         let mut any = false;
-        for class in report.classes.iter().filter(|it| it.draining.is_none()) {
-            if !self.switched.insert(class.uid.clone()) {
+        for class in &report.classes {
+            let first = self.switched.insert(class.uid.clone());
+            if class.draining.is_some() {
+                continue;
+            }
+            if !first {
                 bail!(
                     "somebody has taken the drain of class {} off again; nothing more is done here",
                     class.name
