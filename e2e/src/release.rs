@@ -5,6 +5,7 @@
 //! certificates are those that Cargo.lock pins, not the machine's.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -60,6 +61,11 @@ impl Release {
         let root = root
             .canonicalize()
             .with_context(|| format!("no folder {}", root.display()))?;
+        // Two at once would take each other's files away.
+        let target = target(&root);
+        std::fs::create_dir_all(&target)?;
+        let lock = File::create(target.join("image.lock"))?;
+        lock.lock()?;
         Ok(Self {
             binary: binary(&root)?,
             sbom: sbom(&root)?,
@@ -140,10 +146,9 @@ fn binary(root: &Path) -> Result<PathBuf> {
         format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
     ];
     // Separated by a character that no path has.
-    let status = Command::new("cargo")
+    let status = cargo(root)
         .args(["build", "--locked", "--release", "-p", "ballast"])
         .args(["--target", TARGET])
-        .current_dir(root)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env_remove("RUSTFLAGS")
         .env(
@@ -154,15 +159,38 @@ fn binary(root: &Path) -> Result<PathBuf> {
                 root.display()
             ),
         )
-        .stdin(Stdio::null())
         .status()
         .context("cargo does not start")?;
     if !status.success() {
         bail!("the static release build failed; its words are above");
     }
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(root.join(target).join(TARGET).join("release/ballast"))
+    Ok(target(root).join(TARGET).join("release/ballast"))
+}
+
+/// Cargo's folder of results.
+fn target(root: &Path) -> PathBuf {
+    let folder = std::env::var_os("CARGO_TARGET_DIR");
+    root.join(folder.map_or_else(|| PathBuf::from("target"), PathBuf::from))
+}
+
+/// Cargo as a person calls it, also from within a test: there it has variables of the tested
+/// crate, which build scripts look at, and much would be compiled anew.
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(root).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let of_crate = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ];
+        if of_crate.iter().any(|start| text.starts_with(start)) {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// The commit, marked if the source differs from it.
@@ -211,7 +239,7 @@ fn sbom(root: &Path) -> Result<String> {
 
 /// The tool leaves a file beside the manifest of every member of the workspace.
 fn collect(root: &Path) -> Result<String> {
-    let output = Command::new("cargo")
+    let output = cargo(root)
         .args([
             "metadata",
             "--no-deps",
@@ -219,7 +247,6 @@ fn collect(root: &Path) -> Result<String> {
             "--format-version",
             "1",
         ])
-        .current_dir(root)
         .output()?;
     let metadata: Value = serde_json::from_slice(&output.stdout).context("no cargo metadata")?;
     let mut text = None;
@@ -258,14 +285,12 @@ fn sbom_tool(root: &Path) -> Result<PathBuf> {
         return Ok(tool);
     }
     eprintln!("image: building {name} {version} (minutes, once)");
-    let status = Command::new("cargo")
+    let status = cargo(root)
         .args(["install", "--locked", "--quiet", "--root"])
         .arg(&cache)
         .arg(format!("{name}@{version}"))
         // Beside the workspace's own target folder, which is locked by other builds.
         .env_remove("CARGO_TARGET_DIR")
-        .current_dir(root)
-        .stdin(Stdio::null())
         .status()
         .context("cargo does not start")?;
     if !status.success() {
