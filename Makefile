@@ -76,7 +76,7 @@ test-long: setup setup-kind ## What is too long for `test`: many random historie
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	cargo build --locked --workspace
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
-	cargo test --locked -p ballast-e2e --test image -- --ignored
+	./target/debug/image --twice
 	./target/debug/upstream
 
 bench: setup ## Measure against the reference controller and a raw loop, paired in one run

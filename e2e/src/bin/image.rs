@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ballast_e2e::release::{Release, reference};
 use clap::Parser;
 
@@ -21,6 +21,9 @@ struct Cli {
     /// Write what is in the image into a folder instead, for the Containerfile.
     #[arg(long)]
     files: Option<PathBuf>,
+    /// Build two clones in different folders from nothing, and see whether they are one image.
+    #[arg(long, conflicts_with_all = ["into", "files"])]
+    twice: bool,
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<()> {
+    if cli.twice {
+        return twice(&cli.source);
+    }
     let release = Release::build(&cli.source)?;
     if let Some(folder) = &cli.files {
         return release.image().unpack(folder);
@@ -49,6 +55,27 @@ fn run(cli: &Cli) -> Result<()> {
     std::fs::write(folder.join("ballast.cdx.json"), &release.sbom)?;
     println!("{} {digest}", reference());
     println!("{} ({})", archive.display(), size(&archive)?);
+    Ok(())
+}
+
+/// Minutes: everything is compiled twice.
+fn twice(source: &Path) -> Result<()> {
+    let mut digests = vec![];
+    for name in ["a", "another-folder"] {
+        let dir = tempfile::tempdir()?;
+        let clone = dir.path().join(name);
+        let cloned = std::process::Command::new("git")
+            .args(["clone", "--quiet"])
+            .arg(source)
+            .arg(&clone)
+            .status()?;
+        ensure!(cloned.success(), "git clone failed");
+        let release = Release::build(&clone)?;
+        let digest = release.image().write(&dir.path().join("image.tar"))?;
+        println!("{name}: {digest}");
+        digests.push(digest);
+    }
+    ensure!(digests[0] == digests[1], "two builds of one commit differ");
     Ok(())
 }
 
