@@ -178,6 +178,8 @@ impl KindHost {
             line.push("--".to_owned());
         }
         line.push("env".to_owned());
+        // Entering another view of the file system leads to its root.
+        line.push(format!("--chdir={}", std::env::current_dir()?.display()));
         line.extend(
             self.env()?
                 .into_iter()
