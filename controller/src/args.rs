@@ -13,8 +13,8 @@ use crate::backoff::Backoff;
 use crate::class::Scope;
 use crate::cli::{crds, migrate, status, teardown};
 use crate::factory::Providers;
+use crate::identity::{SecretName, Token};
 use crate::lease::{Config, Timing};
-use crate::own::{SecretName, Token};
 use crate::run::Options;
 
 const ABOUT: &str = "Load balancers for Kubernetes Services: clouds, bare metal and laptops";

@@ -9,8 +9,8 @@ use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
 use regex::Regex;
 use tracing::warn;
 
+use crate::identity::Token;
 use crate::instance::Factory;
-use crate::own::Token;
 use crate::{pools, selectors};
 
 /// The providers of this build.

@@ -20,12 +20,12 @@ pub mod factory;
 #[cfg(test)]
 mod fixtures;
 pub mod group;
+pub mod identity;
 pub mod instance;
 pub mod lease;
 pub mod ledger;
 pub mod metrics;
 pub mod namespaces;
-pub mod own;
 pub mod perform;
 pub mod pools;
 pub mod queue;

@@ -32,12 +32,12 @@ use crate::class::Scope;
 use crate::class_status::ClassStatus;
 use crate::contender;
 use crate::eligibility::Eligible;
+use crate::identity::{self, SecretName, Token};
 use crate::instance::{self, Factory};
 use crate::lease::{Config, Election, Ended, Fence, KubeLease, Leadership};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
-use crate::own::{self, SecretName, Token};
 use crate::perform::{KeyLocks, Performer};
 use crate::pools::{self, PoolKeeper, Pools, Strangers};
 use crate::queue::Queue;
@@ -117,7 +117,7 @@ pub async fn run(
     let shared = follow(&client, &options, &mut tasks).await?;
     tokio::pin!(shutdown);
     let owner = tokio::select! {
-        owner = belongings(&shared, &options) => owner,
+        owner = identify(&shared, &options) => owner,
         () = &mut shutdown => return Ok(Exit::Stopped),
         Some(task) = tasks.join_next() => return Err(died(task)),
     };
@@ -169,16 +169,17 @@ pub async fn run(
     }
 }
 
-/// What this replica makes before it takes part in anything; the owner of that.
-async fn belongings(shared: &Shared, options: &Options) -> Option<OwnerReference> {
+/// Who this replica is, and the token that it makes if there is none, before it takes part in
+/// anything. Returns the owner of what it makes.
+async fn identify(shared: &Shared, options: &Options) -> Option<OwnerReference> {
     let gate = |name: &str| shared.health.gate(name);
     let identity = gate("the name of this process (SelfSubjectReview)");
     let secret = options.mock_token_secret.as_ref();
     let token = secret.map(|secret| gate(&format!("the token of mock clouds (Secret {secret})")));
-    let owner = own::identify(&shared.client, &options.lease.0, &identity).await;
+    let owner = identity::identify(&shared.client, &options.lease.0, &identity).await;
     if let (Some(secret), Some(gate)) = (secret, token) {
         let (client, known) = (&shared.client, &options.mock_token);
-        own::learn(client, secret, owner.as_ref(), known, &gate).await;
+        identity::learn(client, secret, owner.as_ref(), known, &gate).await;
     }
     owner
 }

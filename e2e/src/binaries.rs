@@ -2,15 +2,14 @@
 //! cache folder whose name is the hash of everything they are built from. A file that has its
 //! final name is complete and is never written again.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::images;
 use crate::progress::Progress;
+use crate::{cache, images};
 
 /// Binary and Go package. Order is build order: what takes longest to compile first.
 const PROGRAMS: [(&str, &str); 10] = [
@@ -47,7 +46,7 @@ const TOOLS: [(&str, &str); 8] = [
 /// Where Debian has the CNI plug-ins.
 pub(crate) const CNI_PLUGINS: &str = "/usr/lib/cni";
 
-pub(crate) const NO_GO: &str =
+const NO_GO: &str =
     "go is missing, which builds Kubernetes and Helm: install Go 1.26 or newer and have it in PATH";
 
 /// A complete cache folder.
@@ -76,20 +75,10 @@ impl Cache {
     pub fn ensure(progress: Progress) -> Result<Self> {
         let source = source();
         let flags = flags(&source)?;
-        let dir = cache_folder("kubernetes").join(key(&source, &flags)?);
+        let dir = cache::folder("kubernetes", &key(&source, &flags)?, &["bin"])?;
         let cache = Self { dir };
-        std::fs::create_dir_all(cache.dir.join("bin")).with_context(|| {
-            format!(
-                "cannot make {}; set BALLAST_CACHE to a folder that can be written",
-                cache.dir.display()
-            )
-        })?;
         if !cache.complete()? {
-            let lock = File::create(cache.dir.join("lock"))?;
-            if lock.try_lock().is_err() {
-                progress.say("another process builds Kubernetes; waiting for it");
-                lock.lock()?;
-            }
+            let _lock = cache::lock(&cache.dir, "lock", "Kubernetes", progress)?;
             cache.build(&source, &flags, progress)?;
             images::ensure(&cache, progress)?;
         }
@@ -135,8 +124,7 @@ impl Cache {
         let hash = crate::image::hex(&Sha256::digest(text));
         let name = format!("service-controller-{}", &hash[..8]);
         if !self.program(&name).exists() {
-            let lock = File::create(self.dir.join("lock"))?;
-            lock.lock()?;
+            let _lock = cache::lock(&self.dir, "lock", "Kubernetes", progress)?;
             if !self.program(&name).exists() {
                 self.compile(&source, &flags(&source)?, &name, "./reference")?;
                 progress.say("built the reference service controller");
@@ -209,15 +197,6 @@ pub(crate) fn on_path(program: &str) -> bool {
 
 pub(crate) fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
-}
-
-/// Where what is built from one of this crate's Go modules is kept.
-pub(crate) fn cache_folder(module: &str) -> PathBuf {
-    let cache = std::env::var_os("BALLAST_CACHE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache"),
-        PathBuf::from,
-    );
-    cache.join(module)
 }
 
 /// Stamps the version in, without which nodes report v0.0.0.

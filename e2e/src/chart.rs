@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::helm::{Helm, root};
+use crate::{Helm, root};
 
 /// A file that is made.
 #[derive(Debug)]

@@ -5,7 +5,6 @@
 //! renders with Helm 3's library, so both read the chart. All of it stands on the
 //! Kubernetes libraries of `e2e/kubernetes`, which the build cache then has already.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,8 +12,10 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::Lab;
-use crate::binaries::{NO_GO, cache_folder, on_path};
+use crate::binaries::go_build;
+use crate::cache;
 use crate::progress::Progress;
+use crate::root;
 
 /// Binary and Go package.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -47,16 +48,9 @@ impl Helm {
     pub fn ensure(progress: Progress) -> Result<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm");
         let helm = Self {
-            dir: cache_folder("helm").join(key(&source)?),
+            dir: cache::folder("helm", &key(&source)?, &["bin"])?,
         };
-        std::fs::create_dir_all(helm.dir.join("bin")).with_context(|| {
-            format!(
-                "cannot make {}; set BALLAST_CACHE to a folder that can be written",
-                helm.dir.display()
-            )
-        })?;
-        let lock = File::create(helm.dir.join("lock"))?;
-        lock.lock()?;
+        let _lock = cache::lock(&helm.dir, "lock", "Helm", progress)?;
         for (name, package) in PROGRAMS {
             helm.build(&source, name, package, progress)?;
         }
@@ -122,18 +116,8 @@ impl Helm {
         if self.program(name).exists() {
             return Ok(());
         }
-        if !on_path("go") {
-            bail!(NO_GO);
-        }
-        let new = self.program(&format!("{name}.new"));
-        let mut go = Command::new("go");
-        go.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"])
-            .arg(&new)
-            .arg(package)
-            .current_dir(source)
-            .env("CGO_ENABLED", "0");
-        said(go).with_context(|| format!("go build {package} failed"))?;
-        std::fs::rename(new, self.program(name))?;
+        let flags = ["-ldflags", "-s -w"];
+        go_build(source, package, &self.program(name), &flags)?;
         progress.say(format!("built {name}"));
         Ok(())
     }
@@ -177,11 +161,6 @@ pub(crate) fn said(mut command: Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The workspace's folder.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn key(source: &Path) -> Result<String> {

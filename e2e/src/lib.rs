@@ -1,4 +1,7 @@
-//! The lab (real Kubernetes in network namespaces) and the tests that run on it.
+//! What the tests on real Kubernetes run on, and the programs that go with it: the lab (in
+//! network namespaces), [`kind`], [`Helm`] and the [`chart`], container [`image`]s and
+//! Ballast's own ([`release`]), the [`bench`] and the demos. What is built is kept in the
+//! [`cache`].
 //!
 //! A [`Lab`] is a whole cluster of real programs on one machine: etcd, API server, controller
 //! manager, scheduler, and per node containerd, kubelet and kube-proxy, each node in network
@@ -22,6 +25,7 @@ mod audit;
 pub mod bench;
 mod binaries;
 mod boot;
+pub mod cache;
 pub mod chart;
 mod components;
 mod control;
@@ -41,6 +45,7 @@ mod pki;
 mod progress;
 pub mod release;
 pub mod state;
+pub mod story;
 #[doc(hidden)]
 pub mod supervisor;
 
@@ -58,3 +63,8 @@ pub use net::{CLOUD_RANGE_V4, CLOUD_RANGE_V6, DNS_V4, DNS_V6, Families, Host, MA
 pub use nix::sys::signal::Signal;
 pub use options::{LabOptions, ProxyMode};
 pub use progress::Progress;
+
+/// The workspace's folder.
+pub fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

@@ -15,6 +15,20 @@ const KINDS: &str = "nodes,services,endpointslices.discovery.k8s.io,pods,deploym
 /// Lines of each list that [`Collector::tell`] prints.
 const TOLD: usize = 30;
 
+/// Characters of a log's last line that it prints.
+const WIDTH: usize = 300;
+
+/// What kubectl is asked to say how a cluster is.
+pub(crate) const HOW_IT_IS: [&[&str]; 2] = [
+    &["get", "nodes,pods,services", "-A", "-o", "wide"],
+    &[
+        "get",
+        "events",
+        "-A",
+        "--sort-by=.metadata.creationTimestamp",
+    ],
+];
+
 /// Commands that show a host's network, and the file each goes to.
 const NETWORK: [(&str, &[&str]); 3] = [
     ("addresses", &["ip", "address"]),
@@ -75,25 +89,29 @@ impl Collector {
 
     /// Says on standard error how the cluster is: all that a reader of a CI log will have.
     pub(crate) fn tell(&self) {
-        for arguments in [
-            &["get", "nodes,pods,services", "-A", "-o", "wide"][..],
-            &[
-                "get",
-                "events",
-                "-A",
-                "--sort-by=.metadata.creationTimestamp",
-            ],
-        ] {
+        for arguments in HOW_IT_IS {
             let Ok(output) = self.command(arguments).stdin(Stdio::null()).output() else {
                 continue;
             };
             let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8_lossy(&said);
-            let lines: Vec<&str> = said.lines().collect();
-            eprintln!("kubectl {}", arguments.join(" "));
-            for line in &lines[lines.len().saturating_sub(TOLD)..] {
-                eprintln!("  {line}");
-            }
+            tell(arguments, &String::from_utf8_lossy(&said));
+        }
+        // A component that has ended says why in its last line, and nothing in the cluster does.
+        for entry in std::fs::read_dir(self.dir.join("logs"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let log = std::fs::read(entry.path()).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let last: String = log
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .chars()
+                .take(WIDTH)
+                .collect();
+            eprintln!("{}: {last}", entry.file_name().display());
         }
     }
 
@@ -157,6 +175,15 @@ fn threads(init: i32) -> Vec<(String, Vec<String>)> {
         }
     }
     found
+}
+
+/// The end of what kubectl said, on standard error.
+pub(crate) fn tell(arguments: &[&str], said: &str) {
+    let lines: Vec<&str> = said.lines().collect();
+    eprintln!("kubectl {}", arguments.join(" "));
+    for line in &lines[lines.len().saturating_sub(TOLD)..] {
+        eprintln!("  {line}");
+    }
 }
 
 fn run(command: &mut Command, out: &Path) -> Result<()> {

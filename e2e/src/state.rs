@@ -1,5 +1,5 @@
-//! What a lab leaves on the machine: one folder, one lock file, cgroups. Nothing else can
-//! outlive the lab's process 1, because the kernel ends the rest with it.
+//! What a lab, or a Docker host of our own, leaves on the machine: one folder, one lock file,
+//! cgroups. Nothing else can outlive its process 1, because the kernel ends the rest with it.
 //!
 //! A process is only ever killed if its id *and* start time are those recorded.
 
@@ -43,7 +43,7 @@ pub struct Record {
     pub ready: bool,
 }
 
-/// The place of one lab's state.
+/// The place of the state of one lab, or of one Docker host.
 #[derive(Debug, Clone)]
 pub struct Place {
     name: String,

@@ -3,21 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::release::{Release, reference, version};
+use ballast_e2e::root;
 use serde_json::Value;
 
 /// More would be noticed by people who pull it.
 const MOST_BYTES: u64 = 25_000_000;
 /// Of a program header in an ELF file: the path of a loader.
 const PT_INTERP: u32 = 3;
-
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// The files of an archive, by path.
 fn files(archive: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
@@ -44,7 +41,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 
 #[test]
 fn the_image_is_small_static_and_says_what_it_is() -> Result<()> {
-    let release = Release::build(&source())?;
+    let release = Release::build(&root())?;
     let dir = tempfile::tempdir()?;
     let (one, two) = (dir.path().join("one.tar"), dir.path().join("two.tar"));
     let digest = release.image().write(&one)?;
@@ -86,7 +83,7 @@ fn the_image_is_small_static_and_says_what_it_is() -> Result<()> {
 fn inside(files: &BTreeMap<String, Vec<u8>>, release: &Release) -> Result<()> {
     let binary = files.get("ballast").context("no binary")?;
     ensure!(!has_loader(binary)?, "the binary is not static");
-    let root = source().canonicalize()?.display().to_string();
+    let root = root().canonicalize()?.display().to_string();
     for (path, bytes) in files {
         ensure!(!contains(bytes, &root), "{path} holds the path {root}");
     }

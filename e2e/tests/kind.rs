@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::kind::installed::{Installed, image, web};
 use ballast_e2e::kind::load::{Request, now};
 use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost, NODE_LABEL_EXCLUDE};
-use ballast_e2e::{Families, eventually};
+use ballast_e2e::{Families, eventually, root};
 
 /// Pods start, nodes boot, and another cluster may do so beside this one.
 const SOON: Duration = Duration::from_mins(2);
@@ -57,17 +57,26 @@ async fn the_quickstart_is_runnable() -> Result<()> {
     // Built beforehand, so that its time does not count as the quickstart's.
     image()?;
     on_host("t-kind-doc", async |host| {
-        let start = Instant::now();
-        let said = type_in(host, up).await?;
-        println!("the quickstart took {:.1?}", start.elapsed());
-        let answer = said.lines().last().unwrap_or_default();
-        ensure!(answer.starts_with("web-"), "curl said {answer:?}:\n{said}");
-        type_in(host, down).await?;
-        let left = host.docker(&["ps", "-q"]).await?;
-        ensure!(left.is_empty() || !host.is_built(), "containers are left");
-        Ok(())
+        let result = quickstart(host, up, down).await;
+        if result.is_err() {
+            // Where Docker is the machine's, nobody else would.
+            let _ = type_in(host, "kind delete cluster").await;
+        }
+        result
     })
     .await
+}
+
+async fn quickstart(host: &KindHost, up: &str, down: &str) -> Result<()> {
+    let start = Instant::now();
+    let said = type_in(host, up).await?;
+    println!("the quickstart took {:.1?}", start.elapsed());
+    let answer = said.lines().last().unwrap_or_default();
+    ensure!(answer.starts_with("web-"), "curl said {answer:?}:\n{said}");
+    type_in(host, down).await?;
+    let left = host.docker(&["ps", "-q"]).await?;
+    ensure!(left.is_empty() || !host.is_built(), "containers are left");
+    Ok(())
 }
 
 /// Runs lines in the project's folder; the first that fails ends it.
@@ -80,10 +89,6 @@ async fn type_in(host: &KindHost, lines: &str) -> Result<String> {
         "env", name, "bash", "-euo", "pipefail", "-c", &script, &folder,
     ];
     host.exec_for(argv, "", Duration::from_mins(8)).await?.ok()
-}
-
-fn root() -> std::path::PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// One node, which kind makes the way it does for beginners; then with the label that keeps

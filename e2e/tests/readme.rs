@@ -6,10 +6,8 @@
 
 mod common;
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach};
+use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach, root};
 
 use crate::common::SOON;
 
@@ -69,10 +67,7 @@ async fn follow(lab: &Lab) -> Result<()> {
         "the README has other commands now: {commands:#?}"
     );
     let kubeconfig = lab.kubeconfig_for_user("reader", &["system:masters"], Reach::Inside)?;
-    let (root, path) = (
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".."),
-        path(lab)?,
-    );
+    let (root, path) = (root(), path(lab)?);
     let shell = |command: &str| {
         let command = match command.split_once("--image=nginx") {
             Some((before, after)) => {

@@ -9,7 +9,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::{Reach, Signal, eventually};
+use ballast_e2e::{Helm, Progress, Reach, Signal, eventually};
 use command::{Ballast, Said, help_is_true};
 use common::{
     ACCEPTED, CLASS, OF_CLASS, PROGRAMMED, Plan, SOON, Site, addresses, annotated, condition,
@@ -30,36 +30,6 @@ const QUICK: [&str; 6] = [
 ];
 const PORTS: &str = "selector: {app: web}, ports: [{port: 80}]";
 const USER: &str = "system:serviceaccount:ballast-system:ballast-teardown";
-/// What the account of a pre-delete hook may do, and nothing more.
-const RIGHTS: &str = r"
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: ballast-teardown, namespace: ballast-system}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: ballast-teardown}
-rules:
-- {apiGroups: [ballast.dev], resources: [loadbalancerclasses], verbs: [list]}
-- {apiGroups: [ballast.dev], resources: [loadbalancerclasses/status], verbs: [patch]}
-- {apiGroups: [''], resources: [services], verbs: [list]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: ballast-teardown}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: ballast-teardown}
-subjects: [{kind: ServiceAccount, name: ballast-teardown, namespace: ballast-system}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: ballast-teardown, namespace: ballast-system}
-rules:
-- {apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [ballast-controller], verbs: [get]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: ballast-teardown, namespace: ballast-system}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: ballast-teardown}
-subjects: [{kind: ServiceAccount, name: ballast-teardown, namespace: ballast-system}]
-";
 const METAL: &str = "{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {name: metal}, spec: {l2: {}}}
 ---
 {apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: metal}, spec: {addresses: [192.0.2.7], reuseAfter: 0s}}
@@ -119,9 +89,19 @@ async fn its_help_is_true() -> Result<()> {
     help_is_true(&["teardown"]).await
 }
 
+/// What the chart gives the account of its pre-delete hook, without the Job itself.
+fn rights() -> Result<String> {
+    let helm = Helm::ensure(Progress::new(false))?;
+    let hook = ["--show-only", "templates/hooks/teardown.yaml"];
+    let rendered = helm.template("ballast", "ballast-system", &hook)?;
+    let objects = rendered.split("---\n");
+    let rights: Vec<&str> = objects.filter(|it| !it.contains("\nkind: Job\n")).collect();
+    Ok(rights.join("---\n"))
+}
+
 /// As a pre-delete hook runs it.
 async fn hook(site: &Site<'_>) -> Result<Ballast> {
-    site.apply(RIGHTS).await?;
+    site.apply(&rights()?).await?;
     let config = site
         .lab
         .kubeconfig_for_service_account("ballast-system", "ballast-teardown", Reach::Machine)

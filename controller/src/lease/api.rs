@@ -19,7 +19,7 @@ use kube::{
 };
 
 use super::decide::Record;
-use crate::own;
+use crate::identity;
 
 /// Reads and writes one Lease. Each call is a single attempt; its future may be dropped
 /// at any time, and a write may then still land.
@@ -155,7 +155,7 @@ impl LeaseApi for KubeLease {
     }
 
     async fn create(&self, lease: Lease) -> Result<Lease, CallError> {
-        let mut lease = Lease {
+        let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 owner_references: self.owner.clone().map(|owner| vec![owner]),
@@ -163,15 +163,8 @@ impl LeaseApi for KubeLease {
             },
             ..lease
         };
-        match self.api.create(&PostParams::default(), &lease).await {
-            // Some clusters (OwnerReferencesPermissionEnforcement) let nobody name an owner
-            // who may not delete the object: better a Lease that stays than no leader.
-            Err(kube::Error::Api(status)) if status.is_forbidden() && self.owner.is_some() => {
-                lease.metadata.owner_references = None;
-                Ok(self.api.create(&PostParams::default(), &lease).await?)
-            }
-            made => Ok(made?),
-        }
+        // Better a Lease that stays than no leader.
+        Ok(identity::create(&self.api, lease).await?)
     }
 
     async fn replace(&self, lease: Lease) -> Result<Lease, CallError> {
@@ -181,7 +174,7 @@ impl LeaseApi for KubeLease {
         let params = PostParams::default();
         if let Some(adopted) = self.adopted(&lease) {
             match self.api.replace(&self.name, &params, &adopted).await {
-                // As in `create`.
+                // Where nobody may name an owner.
                 Err(kube::Error::Api(status)) if status.is_forbidden() => {}
                 replaced => return Ok(replaced?),
             }
@@ -195,7 +188,7 @@ impl KubeLease {
     /// under its holder.
     fn adopted(&self, lease: &Lease) -> Option<Lease> {
         let owner = self.owner.as_ref()?;
-        own::is_inherited(&lease.metadata, owner).then(|| {
+        identity::is_inherited(&lease.metadata, owner).then(|| {
             let mut lease = lease.clone();
             lease.metadata.owner_references = Some(vec![owner.clone()]);
             lease

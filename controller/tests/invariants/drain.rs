@@ -39,14 +39,18 @@ fn let_go(lab: &Lab, class: &str) -> bool {
     accepted["reason"] == "Draining" && texts(&object["metadata"]["finalizers"]).is_empty()
 }
 
+async fn until_let_go(lab: &mut Lab, class: &str) {
+    lab.until("the class is let go", |lab| let_go(lab, class))
+        .await;
+}
+
 #[test]
 fn a_drain_and_its_end_survive_a_crash_anywhere() {
     crash_everywhere(async |lab| {
         served(lab).await;
         lab.api.drain("local", true);
         lab.settle().await;
-        lab.until("the class is let go", |lab| let_go(lab, "local"))
-            .await;
+        until_let_go(lab, "local").await;
         assert!(lab.cloud.balancers().is_empty(), "{}", lab.dump());
         lab.api.drain("local", false);
         lab.settle().await;
@@ -68,8 +72,7 @@ fn a_drain_costs_one_patch_a_service_and_no_time() {
         let mark = lab.journal.mark();
         let began = lab.journal.age();
         lab.api.drain("local", true);
-        lab.until("the class is let go", |lab| let_go(lab, "local"))
-            .await;
+        until_let_go(lab, "local").await;
         let took = lab.journal.age().checked_sub(began).unwrap();
         assert!(took < Duration::from_secs(5), "{took:?}");
         lab.settle().await;
@@ -154,8 +157,7 @@ fn a_drain_outlasts_a_bad_cloud() {
         })
         .await;
         lab.settle().await;
-        lab.until("the class is let go", |lab| let_go(lab, "local"))
-            .await;
+        until_let_go(lab, "local").await;
         assert!(lab.cloud.balancers().is_empty(), "{}", lab.dump());
     });
 }
@@ -169,8 +171,7 @@ fn what_is_retained_is_let_go_and_kept() {
         });
         lab.rest(5).await;
         lab.api.drain("local", true);
-        lab.until("the class is let go", |lab| let_go(lab, "local"))
-            .await;
+        until_let_go(lab, "local").await;
         assert!(lab.problems().is_empty(), "{:#?}", lab.problems());
         let kept = lab.cloud.balancers();
         assert_eq!(kept.len(), 2, "{}", lab.dump());
@@ -193,8 +194,7 @@ fn addresses_of_pools_are_given_back() {
         lab.start();
         lab.settle().await;
         lab.api.drain("lan", true);
-        lab.until("the class is let go", |lab| let_go(lab, "lan"))
-            .await;
+        until_let_go(lab, "lan").await;
         lab.settle().await;
         // Another class may have them now.
         lab.api.create_l2_class("again", &json!({}));
@@ -228,8 +228,7 @@ fn shared_addresses_go_with_the_last_sharer() {
         lab.start();
         lab.settle().await;
         lab.api.drain("lan", true);
-        lab.until("the class is let go", |lab| let_go(lab, "lan"))
-            .await;
+        until_let_go(lab, "lan").await;
         lab.settle().await;
         lab.api.drain("lan", false);
         lab.settle().await;

@@ -144,7 +144,7 @@ impl Lab {
             election: Config::new(&name, Timing::default()).unwrap(),
             lease: ("kube-system".to_owned(), lease),
             mock_token_secret: None,
-            mock_token: ballast::own::Token::default(),
+            mock_token: ballast::identity::Token::default(),
             workers: 4,
             backoff: Backoff::default(),
             admin: ([127, 0, 0, 1], 0).into(),

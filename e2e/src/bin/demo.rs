@@ -5,29 +5,19 @@
 //! `KEEP=1` leaves the cluster up and says how to use it. `BALLAST_LAB` names the lab.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::installation::Installation;
+use ballast_e2e::story::{step, tell};
 use ballast_e2e::{Host, Lab, LabOptions, eventually};
 
 const WEB: &str = include_str!("../../manifests/web.yaml");
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let start = Instant::now();
-    match demo().await {
-        Ok(()) => {
-            println!("\nDone in {:.1} s.", start.elapsed().as_secs_f32());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("\nThe demo failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tell(Box::pin(demo())).await
 }
 
 async fn demo() -> Result<()> {
@@ -51,7 +41,7 @@ async fn demo() -> Result<()> {
                     "--no-headers",
                 ])
                 .await?;
-            Ok((indent(&version), lab))
+            Ok((version, lab))
         },
     )
     .await?;
@@ -92,7 +82,7 @@ async fn show(lab: &Lab) -> Result<()> {
                 service.contains("<pending>"),
                 "nobody can have given it an address yet:\n{service}"
             );
-            Ok((indent(&service), ()))
+            Ok((service, ()))
         },
     )
     .await?;
@@ -110,10 +100,7 @@ async fn show(lab: &Lab) -> Result<()> {
     .await?;
     let address = step("The Service that said <pending> has an address", async {
         let address = eventually(Duration::from_secs(20), || address(lab)).await?;
-        Ok((
-            indent(&lab.kubectl(&["get", "service", "web"]).await?),
-            address,
-        ))
+        Ok((lab.kubectl(&["get", "service", "web"]).await?, address))
     })
     .await?;
     step(
@@ -124,7 +111,7 @@ async fn show(lab: &Lab) -> Result<()> {
                 "curl http://{address}/hostname from the client host:\n{}",
                 pods.into_iter().collect::<Vec<_>>().join("\n")
             );
-            Ok((indent(&hosts), ()))
+            Ok((hosts, ()))
         },
     )
     .await?;
@@ -133,7 +120,7 @@ async fn show(lab: &Lab) -> Result<()> {
             .kubectl(&["get", "service", "web", "-o", "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}"])
             .await?;
         let events = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=web,involvedObject.kind=Service", "-o", "custom-columns=:type,:reason,:message", "--no-headers"]).await?;
-        Ok((indent(&format!("{conditions}{events}")), ()))
+        Ok((format!("{conditions}{events}"), ()))
     })
     .await?;
     if std::env::var("KEEP").is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
@@ -185,19 +172,4 @@ async fn curl(lab: &Lab, address: &str) -> Result<String> {
         .exec(Host::Client, ["curl", "-gsf", "--max-time", "3", &url])
         .await?;
     output.ok().with_context(|| url.clone())
-}
-
-/// Runs one step and tells of it.
-async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>) -> Result<T> {
-    println!("\n▸ {what}");
-    let start = Instant::now();
-    let (shown, value) = work.await.with_context(|| format!("step \"{what}\""))?;
-    print!("{shown}");
-    println!("  {:.1} s", start.elapsed().as_secs_f32());
-    Ok(value)
-}
-
-fn indent(text: &str) -> String {
-    text.lines()
-        .fold(String::new(), |shown, line| shown + "    " + line + "\n")
 }

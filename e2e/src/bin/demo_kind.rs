@@ -3,31 +3,21 @@
 //! took; the first that fails ends it with a status that is not 0.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use ballast_e2e::kind::installed::{Installed, image, web};
 use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost};
-use ballast_e2e::{Families, Progress, eventually};
+use ballast_e2e::story::{step, tell};
+use ballast_e2e::{Families, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const NAME: &str = "demo";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let start = Instant::now();
-    match demo().await {
-        Ok(()) => {
-            println!("\nDone in {:.1} s.", start.elapsed().as_secs_f32());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("\nThe demo failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tell(Box::pin(demo())).await
 }
 
 async fn demo() -> Result<()> {
@@ -41,7 +31,7 @@ async fn demo() -> Result<()> {
     let host = step(
         "A Docker host (this machine's, or one that is built)",
         async {
-            let host = KindHost::start_with("demo", Progress::new(true)).await?;
+            let host = KindHost::start("demo").await?;
             let what = if host.is_built() {
                 "our own, in a network namespace without an uplink"
             } else {
@@ -167,16 +157,4 @@ fn columns(table: &str, many: usize) -> String {
         let words: Vec<&str> = line.split_ascii_whitespace().take(many).collect();
         text + &words.join("  ") + "\n"
     })
-}
-
-/// Runs one step and tells of it.
-async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>) -> Result<T> {
-    println!("\n▸ {what}");
-    let start = Instant::now();
-    let (shown, value) = work.await.with_context(|| format!("step \"{what}\""))?;
-    for line in shown.lines() {
-        println!("    {line}");
-    }
-    println!("  {:.1} s", start.elapsed().as_secs_f32());
-    Ok(value)
 }

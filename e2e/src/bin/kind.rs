@@ -190,7 +190,7 @@ async fn run(verb: Verb) -> Result<()> {
                 vec![name]
             };
             for name in names {
-                if kind::remove(&name)? {
+                if kind::remove(&name).await? {
                     eprintln!("the Docker host {name} is gone");
                 } else {
                     eprintln!("there is no Docker host {name}");
@@ -198,12 +198,9 @@ async fn run(verb: Verb) -> Result<()> {
             }
             Ok(())
         }
-        Verb::Host(Hosts::List) => kind::list()?.into_iter().try_for_each(|(name, runs)| {
-            say(&format!(
-                "{name:<20} {}\n",
-                if runs { "up" } else { "dead" }
-            ))
-        }),
+        Verb::Host(Hosts::List) => kind::list()?
+            .into_iter()
+            .try_for_each(|(name, state)| say(&format!("{name:<20} {state}\n"))),
     }
 }
 

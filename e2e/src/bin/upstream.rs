@@ -129,7 +129,7 @@ async fn follow(lab: &Lab) -> Result<bool> {
 /// Builds the suite and its runner beside the cluster's programs.
 fn build(progress: Progress) -> Result<PathBuf> {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/upstream");
+    let folder = ballast_e2e::cache::root().join("upstream");
     std::fs::create_dir_all(&folder)?;
     let folder = folder.canonicalize()?;
     progress.say("building the suite (two minutes if Go's own cache is cold)");

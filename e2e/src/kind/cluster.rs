@@ -10,6 +10,7 @@ use serde_json::json;
 use super::host::{KindHost, agnhost, text};
 use crate::control::Output;
 use crate::eventually::eventually;
+use crate::logs;
 use crate::net::Families;
 
 /// The label by which a node says that no load balancer shall lead to it.
@@ -241,13 +242,13 @@ impl<'h> Cluster<'h> {
             .collect()
     }
 
-    /// `docker restart` of a node, and waits until it is Ready and its pods are again.
+    /// `docker restart` of a node, and waits until it is Ready again.
     pub async fn restart_node(&self, node: &str) -> Result<()> {
-        // The node goes on being Ready in the API for a while; its boot id tells the two apart.
-        let before = self.heartbeat(node).await?;
+        // The node goes on being Ready in the API for a while; its kubelet tells the two apart.
+        let before = self.kubelet_started(node).await?;
         self.host.docker(&["restart", node]).await?;
         eventually(RESTART_TIME, || async {
-            if self.heartbeat(node).await? == before {
+            if self.kubelet_started(node).await? == before {
                 bail!("{node} has not come back yet");
             }
             Ok(())
@@ -257,10 +258,7 @@ impl<'h> Cluster<'h> {
     }
 
     /// When its kubelet last came up, as the node's own clock has it.
-    async fn heartbeat(&self, node: &str) -> Result<String> {
-        let path = "jsonpath={.spec.renewTime}";
-        let lease = ["get", "lease", "-n", "kube-node-lease", node, "-o", path];
-        let renewed = self.kubectl(&lease).await?;
+    async fn kubelet_started(&self, node: &str) -> Result<String> {
         let show = [
             "systemctl",
             "show",
@@ -270,7 +268,7 @@ impl<'h> Cluster<'h> {
             "--value",
         ];
         let started = self.node_exec(node, &show).await?.ok()?;
-        if started.trim().is_empty() || renewed.is_empty() {
+        if started.trim().is_empty() {
             bail!("kubelet of {node} does not run");
         }
         Ok(started)
@@ -292,33 +290,21 @@ impl<'h> Cluster<'h> {
     /// Passes a result on. If it is an error, says how the cluster is.
     pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_err() {
-            for arguments in [
-                &["get", "nodes,pods,services", "-A", "-o", "wide"][..],
-                &[
-                    "get",
-                    "events",
-                    "-A",
-                    "--sort-by=.metadata.creationTimestamp",
-                ],
-                &[
-                    "logs",
-                    "-n",
-                    "ballast-system",
-                    "-l",
-                    "app.kubernetes.io/name=ballast",
-                    "--tail=15",
-                    "--prefix",
-                ],
-            ] {
-                let said = self
-                    .kubectl(arguments)
-                    .await
-                    .unwrap_or_else(|error| format!("{error:#}"));
-                let lines: Vec<&str> = said.lines().collect();
-                eprintln!("kubectl {}", arguments.join(" "));
-                for line in &lines[lines.len().saturating_sub(40)..] {
-                    eprintln!("  {line}");
-                }
+            let of_ballast = [
+                "logs",
+                "-n",
+                "ballast-system",
+                "-l",
+                "app.kubernetes.io/name=ballast",
+                "--tail=15",
+                "--prefix",
+            ];
+            for arguments in logs::HOW_IT_IS.iter().copied().chain([&of_ballast[..]]) {
+                let said = self.kubectl(arguments).await;
+                logs::tell(
+                    arguments,
+                    &said.unwrap_or_else(|error| format!("{error:#}")),
+                );
             }
         }
         result

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use tokio::sync::Mutex;
 
 use super::cluster::{self, Cluster, ClusterOptions};
-use super::own::{self, Own};
+use super::docker_host::{self, Own};
 use super::programs::Programs;
 use super::{machine, node};
 use crate::control::Output;
@@ -17,6 +17,9 @@ use crate::state::{self, Found, Place};
 /// How long a command may take, unless said otherwise.
 const EXEC_TIME: Duration = Duration::from_mins(2);
 
+/// In the folder of a host that is the machine's Docker.
+const MACHINE: &str = "machine";
+
 /// `auto`, `machine` or `build`.
 const CHOICE: &str = "BALLAST_KIND";
 
@@ -24,7 +27,6 @@ const CHOICE: &str = "BALLAST_KIND";
 /// detached; of the machine's Docker, only the clusters made here end.
 #[derive(Debug)]
 pub struct KindHost {
-    name: String,
     place: Place,
     docker: Docker,
     programs: Programs,
@@ -45,11 +47,7 @@ impl KindHost {
     /// The machine's Docker if it works and can have kind's node image, otherwise one that is
     /// built and started; says which. `BALLAST_KIND=machine` or `build` decides instead.
     pub async fn start(name: &str) -> Result<Self> {
-        Self::start_with(name, Progress::new(true)).await
-    }
-
-    /// The same, and whether it tells how far it is.
-    pub async fn start_with(name: &str, progress: Progress) -> Result<Self> {
+        let progress = Progress::new(true);
         let choice = std::env::var(CHOICE).unwrap_or_else(|_| "auto".to_owned());
         let refusal = match choice.as_str() {
             "build" => Some(format!("{CHOICE}=build")),
@@ -76,16 +74,20 @@ impl KindHost {
             let programs =
                 tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
             std::fs::create_dir_all(place.dir())?;
+            std::fs::write(place.dir().join(MACHINE), "")?;
             (programs, Docker::Machine)
         };
-        Ok(Self {
-            name: name.to_owned(),
+        Ok(Self::of(place, docker, programs, progress))
+    }
+
+    fn of(place: Place, docker: Docker, programs: Programs, progress: Progress) -> Self {
+        Self {
             place,
             docker,
             programs,
             creating: Mutex::new(()),
             progress,
-        })
+        }
     }
 
     /// The one of that name that was started before and runs.
@@ -96,26 +98,19 @@ impl KindHost {
             let programs =
                 tokio::task::spawn_blocking(move || Programs::ensure(progress)).await??;
             (Docker::Own(own), programs)
-        } else if place.dir().exists() && machine::refuses().await.is_none() {
+        } else if place.dir().join(MACHINE).exists() && machine::refuses().await.is_none() {
             let programs =
                 tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
             (Docker::Machine, programs)
         } else {
             bail!("there is no Docker host {name}; start it with `kind host start {name}`")
         };
-        Ok(Self {
-            name: name.to_owned(),
-            place,
-            docker,
-            programs,
-            creating: Mutex::new(()),
-            progress,
-        })
+        Ok(Self::of(place, docker, programs, progress))
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        self.place.name()
     }
 
     /// Whether it was built and started here, and is not the machine's own.
@@ -249,52 +244,46 @@ impl KindHost {
     pub async fn stop(self) -> Result<()> {
         match self.docker {
             Docker::Own(own) => own.stop().await,
-            Docker::Machine => {
-                for name in cluster::made_here(&self.place.dir())? {
-                    let argv = ["kind", "delete", "cluster", "--name", &name];
-                    machine::run(&argv, &self.machine_env(), "", EXEC_TIME)
-                        .await?
-                        .ok()?;
-                }
-                std::fs::remove_dir_all(self.place.dir())?;
-                Ok(())
-            }
+            Docker::Machine => remove(self.place.name()).await.map(drop),
         }
-    }
-
-    fn machine_env(&self) -> Vec<(String, String)> {
-        let path = std::env::var("PATH").unwrap_or_default();
-        let bin = self.programs.bin();
-        vec![("PATH".to_owned(), format!("{}:{path}", bin.display()))]
-    }
-
-    /// What dockerd said.
-    pub fn docker_log(&self) -> Option<PathBuf> {
-        match &self.docker {
-            Docker::Own(own) => Some(own.log("dockerd")),
-            Docker::Machine => None,
-        }
-    }
-
-    /// Whether it ends with this value.
-    pub fn is_owned(&self) -> bool {
-        matches!(&self.docker, Docker::Own(own) if own.is_owned())
     }
 }
 
-/// All Docker hosts there are, and whether each runs.
-pub fn list() -> Result<Vec<(String, bool)>> {
+/// All Docker hosts there are, and how each is.
+pub fn list() -> Result<Vec<(String, &'static str)>> {
     let mut found = vec![];
     for place in state::docker_hosts()? {
-        let runs = matches!(place.find()?, Found::Running(_));
-        found.push((place.name().to_owned(), runs));
+        let state = match place.find()? {
+            Found::Running(_) => "up",
+            _ if place.dir().join(MACHINE).exists() => "the machine's own",
+            _ => "dead",
+        };
+        found.push((place.name().to_owned(), state));
     }
     Ok(found)
 }
 
-/// Ends a Docker host of our own, dead or alive. Says whether there was anything.
-pub fn remove(name: &str) -> Result<bool> {
-    own::remove(&Place::docker_host(name)?)
+/// Ends a Docker host of our own, dead or alive; of the machine's Docker, the clusters that
+/// were made in this name. Says whether there was anything.
+pub async fn remove(name: &str) -> Result<bool> {
+    let place = Place::docker_host(name)?;
+    if !place.dir().join(MACHINE).exists() {
+        return docker_host::remove(&place);
+    }
+    // Nothing runs there that is ours but containers, which only kind can find.
+    let progress = Progress::new(true);
+    let programs = tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
+    let path = std::env::var("PATH").unwrap_or_default();
+    let env = [(
+        "PATH".to_owned(),
+        format!("{}:{path}", programs.bin().display()),
+    )];
+    for cluster in cluster::made_here(&place.dir())? {
+        let argv = ["kind", "delete", "cluster", "--name", &cluster];
+        machine::run(&argv, &env, "", EXEC_TIME).await?.ok()?;
+    }
+    std::fs::remove_dir_all(place.dir())?;
+    Ok(true)
 }
 
 /// The archive of an image that every node has, for nodes that came without it.

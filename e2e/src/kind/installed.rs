@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::cluster::Cluster;
 use crate::eventually::eventually;
-use crate::helm::{Helm, root};
 use crate::release::Release;
+use crate::{Helm, root};
 
 /// The name of the release, and its namespace.
 const RELEASE: &str = "ballast";

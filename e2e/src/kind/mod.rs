@@ -20,12 +20,12 @@
 //! ```
 
 mod cluster;
+mod docker_host;
 mod host;
 pub mod installed;
 pub mod load;
 mod machine;
 mod node;
-mod own;
 mod programs;
 mod root;
 

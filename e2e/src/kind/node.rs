@@ -3,7 +3,6 @@
 //! into the cache. A Docker host starts on a copy of that, so the second start takes seconds.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,11 +10,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use super::docker_host::Own;
 use super::host::{agnhost, text};
-use super::own::Own;
 use super::programs::{Programs, kubernetes_version};
 use super::root;
 use crate::binaries::CNI_PLUGINS;
+use crate::cache;
 use crate::eventually::eventually;
 use crate::image::{Entry, Image, hex};
 use crate::images::short;
@@ -57,15 +57,9 @@ pub(super) async fn ensure(programs: &Programs, progress: Progress) -> Result<Pa
     if done.exists() {
         return Ok(done);
     }
-    let lock = File::create(programs.dir().join("node.lock"))?;
-    let lock = tokio::task::spawn_blocking(move || -> Result<_> {
-        if lock.try_lock().is_err() {
-            progress.say("another process builds the node image; waiting for it");
-            lock.lock()?;
-        }
-        Ok(lock)
-    })
-    .await??;
+    let dir = programs.dir().to_owned();
+    let waiting = move || cache::lock(&dir, "node.lock", "the node image", progress);
+    let lock = tokio::task::spawn_blocking(waiting).await??;
     if !done.exists() {
         let work = programs.dir().join("node.work");
         remove(&work)?;

@@ -2,13 +2,13 @@
 //! and kept in a cache folder whose name is the hash of everything they are built from.
 //! Kubernetes' own programs are the lab's ([`Cache`]), so that both run the same ones.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::binaries::{self, Cache, go_build};
+use crate::cache;
 use crate::helm::Helm;
 use crate::image::hex;
 use crate::progress::Progress;
@@ -102,25 +102,13 @@ impl Programs {
         let source = source();
         let flags = binaries::flags(&binaries::source())?;
         let key = key(&source, &flags, &kubernetes)?;
-        let dir = binaries::cache_folder("kind").join(key);
-        for folder in ["bin", "node"] {
-            std::fs::create_dir_all(dir.join(folder)).with_context(|| {
-                format!(
-                    "cannot make {}; set BALLAST_CACHE to a folder that can be written",
-                    dir.display()
-                )
-            })?;
-        }
+        let dir = cache::folder("kind", &key, &["bin", "node"])?;
         let own = Self { dir, kubernetes };
         let missing: Vec<_> = wanted
             .filter(|program| !own.program(program.name).exists())
             .collect();
         if !missing.is_empty() {
-            let lock = File::create(own.dir.join("programs.lock"))?;
-            if lock.try_lock().is_err() {
-                progress.say("another process builds kind; waiting for it");
-                lock.lock()?;
-            }
+            let _lock = cache::lock(&own.dir, "programs.lock", "kind", progress)?;
             for program in missing {
                 own.build(&source, &flags, program, progress)?;
             }

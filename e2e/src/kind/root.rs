@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::programs::{Programs, kubernetes_version, source};
-use crate::binaries::{self, CNI_PLUGINS};
+use crate::binaries::CNI_PLUGINS;
+use crate::cache;
 use crate::image::hex;
 use crate::progress::Progress;
 
@@ -47,7 +48,7 @@ pub(super) fn make(
 fn base(progress: Progress) -> Result<PathBuf> {
     let suite = suite()?;
     let name = &hex(&Sha256::digest(format!("{suite} {PACKAGES}")))[..16];
-    let folder = binaries::cache_folder("kind");
+    let folder = cache::root().join("kind");
     let path = folder.join(format!("debian-{name}.tar"));
     if path.exists() {
         return Ok(path);

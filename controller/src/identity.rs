@@ -7,7 +7,7 @@
 //! there is used as it is, whoever made it, unless it is about to vanish: what belonged to
 //! an installation before this one goes with that.
 
-use std::fmt;
+use std::fmt::{self, Debug};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 
 use crate::admin::Gate;
@@ -151,7 +153,7 @@ async fn find_or_make(
         ..Secret::default()
     };
     match create(api, object).await {
-        Ok(()) => {
+        Ok(_) => {
             info!(%secret, "made a token for the mock clouds");
             Ok(fresh)
         }
@@ -164,19 +166,21 @@ async fn find_or_make(
     }
 }
 
-/// Some clusters (`OwnerReferencesPermissionEnforcement`) let nobody name an owner who
-/// may not delete the object: then it belongs to nobody.
-async fn create(api: &Api<Secret>, mut object: Secret) -> Result<(), kube::Error> {
-    let made = api.create(&PostParams::default(), &object).await;
-    match made {
+/// Creates an object that may have an owner. Some clusters
+/// (`OwnerReferencesPermissionEnforcement`) let nobody name an owner who may not delete the
+/// object: then it belongs to nobody.
+pub async fn create<K>(api: &Api<K>, mut object: K) -> Result<K, kube::Error>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Serialize,
+{
+    match api.create(&PostParams::default(), &object).await {
         Err(kube::Error::Api(status))
-            if status.code == 403 && object.metadata.owner_references.is_some() =>
+            if status.is_forbidden() && object.meta().owner_references.is_some() =>
         {
-            object.metadata.owner_references = None;
-            let made = api.create(&PostParams::default(), &object).await;
-            made.map(drop)
+            object.meta_mut().owner_references = None;
+            api.create(&PostParams::default(), &object).await
         }
-        made => made.map(drop),
+        made => made,
     }
 }
 

@@ -103,18 +103,11 @@ impl Own {
             .await?
             .ok()?;
         let config = self.place.dir().join("daemon.json");
-        let argv = [DOCKERD, "--config-file", &config.to_string_lossy()]
-            .map(str::to_owned)
-            .to_vec();
-        let spec = ProcessSpec {
-            name: DOCKERD.to_owned(),
-            host: HUB.to_owned(),
-            argv,
-            env: std::collections::BTreeMap::new(),
-        };
-        spawn(&self.control, spec).await?;
+        let config = config.to_string_lossy();
+        self.spawn(DOCKERD, &[DOCKERD, "--config-file", &config])
+            .await?;
         eventually(START_TIME, || async {
-            if let Ok(exit) = self.wait_docker(Duration::ZERO).await {
+            if let Ok(exit) = self.wait(DOCKERD, Duration::ZERO).await {
                 return Ok(Err(exit));
             }
             self.control
@@ -132,24 +125,17 @@ impl Own {
         })
     }
 
-    async fn wait_docker(&self, time: Duration) -> Result<crate::Exit> {
-        self.control
-            .call(&Request::Wait {
-                name: DOCKERD.to_owned(),
-                timeout_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
-            })
-            .await
+    async fn wait(&self, name: &str, time: Duration) -> Result<crate::Exit> {
+        let wait = Request::Wait {
+            name: name.to_owned(),
+            timeout_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.control.call(&wait).await
     }
 
     /// Lets dockerd write all it knows and end, so that its data folder can be kept.
     pub(super) async fn stop_docker(&self) -> Result<()> {
-        self.control
-            .call::<()>(&Request::Kill {
-                name: DOCKERD.to_owned(),
-                signal: nix::sys::signal::Signal::SIGTERM as i32,
-            })
-            .await?;
-        self.wait_docker(STOP_TIME).await.map(drop)
+        self.stop_process(DOCKERD).await
     }
 
     /// A process on the host that ends with it.
@@ -171,12 +157,7 @@ impl Own {
                 signal: nix::sys::signal::Signal::SIGTERM as i32,
             })
             .await?;
-        let timeout_ms = u64::try_from(STOP_TIME.as_millis()).unwrap_or(u64::MAX);
-        let wait = Request::Wait {
-            name: name.to_owned(),
-            timeout_ms,
-        };
-        self.control.call::<crate::Exit>(&wait).await.map(drop)
+        self.wait(name, STOP_TIME).await.map(drop)
     }
 
     /// Runs a command and returns what it said.
@@ -203,11 +184,6 @@ impl Own {
     pub(super) fn enter(&self) -> Result<Vec<String>> {
         crate::enter(self.record.pid, HUB)
             .with_context(|| format!("the Docker host {} has ended", self.place.name()))
-    }
-
-    /// Whether it ends with this value.
-    pub(super) fn is_owned(&self) -> bool {
-        self.owner.is_some()
     }
 
     /// Lets it live on after this process.

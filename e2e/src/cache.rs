@@ -1,0 +1,39 @@
+//! Where built programs are kept: a folder for each hash of what they are built from. A file
+//! that has its final name is complete and is never written again; who builds holds a lock,
+//! and who wants the same waits for it and then uses it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::progress::Progress;
+
+/// The cache's folder: `BALLAST_CACHE`, or `.cache` of the workspace.
+pub fn root() -> PathBuf {
+    std::env::var_os("BALLAST_CACHE").map_or_else(|| crate::root().join(".cache"), PathBuf::from)
+}
+
+/// The folder of one kind of things and one hash, with these folders in it.
+pub(crate) fn folder(kind: &str, key: &str, within: &[&str]) -> Result<PathBuf> {
+    let dir = root().join(kind).join(key);
+    for folder in within {
+        std::fs::create_dir_all(dir.join(folder)).with_context(|| {
+            format!(
+                "cannot make {}; set BALLAST_CACHE to a folder that can be written",
+                dir.display()
+            )
+        })?;
+    }
+    Ok(dir)
+}
+
+/// Only one at a time builds `what` in a folder of the cache, as long as it holds this.
+pub(crate) fn lock(dir: &Path, name: &str, what: &str, progress: Progress) -> Result<File> {
+    let lock = File::create(dir.join(name))?;
+    if lock.try_lock().is_err() {
+        progress.say(format!("another process builds {what}; waiting for it"));
+        lock.lock()?;
+    }
+    Ok(lock)
+}

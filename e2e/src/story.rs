@@ -1,0 +1,35 @@
+//! How a demo tells what it does: step by step, with what was seen and how long it took. The
+//! first step that fails ends it with a status that is not 0, and is named.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+/// Runs a demo to its end, or to the first step that fails.
+pub async fn tell(demo: impl Future<Output = Result<()>>) -> ExitCode {
+    let start = Instant::now();
+    match demo.await {
+        Ok(()) => {
+            println!("\nDone in {:.1} s.", start.elapsed().as_secs_f32());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one step and tells of it; beside its value it returns what is to be shown.
+pub async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>) -> Result<T> {
+    println!("\n▸ {what}");
+    let start = Instant::now();
+    let (shown, value) = work.await.with_context(|| format!("step \"{what}\""))?;
+    for line in shown.lines() {
+        println!("    {line}");
+    }
+    println!("  {:.1} s", start.elapsed().as_secs_f32());
+    Ok(value)
+}
