@@ -301,13 +301,18 @@ impl Lab {
         self.stop(&component.name()).await.map(drop)
     }
 
-    /// Starts a component that was stopped. The API server is waited for.
+    /// Starts a component that was stopped. What others need at once is waited for: the API
+    /// server, containerd, and kubelet (which the API server must run for).
     pub async fn start_component(&self, component: Component) -> Result<()> {
-        self.start_again(&component.name()).await?;
-        if component == Component::ApiServer {
-            boot::api_ready(self).await?;
+        if let Component::Kubelet(node) = component {
+            return nodes::start_kubelet(self, node).await;
         }
-        Ok(())
+        self.start_again(&component.name()).await?;
+        match component {
+            Component::ApiServer => boot::api_ready(self).await,
+            Component::Containerd(node) => nodes::containerd_answers(&self.control, node).await,
+            _ => Ok(()),
+        }
     }
 
     /// Stops a component and starts it again.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Api;
 use kube::api::DeleteParams;
 
@@ -134,10 +134,20 @@ fn kept_images(dir: &Path) -> Vec<PathBuf> {
 /// Imports an archive into a node's containerd, waiting for that to answer.
 pub(crate) async fn import(control: &Control, node: u8, archive: &Path) -> Result<()> {
     let (host, archive) = (Host::Node(node).name(), archive.to_string_lossy());
-    let version = ["ctr", "version"];
+    containerd_answers(control, node).await?;
+    let argv = ["ctr", "--namespace=k8s.io", "images", "import", &archive];
+    let said = control.exec(&host, &argv, Duration::from_mins(1)).await?;
+    said.ok()
+        .with_context(|| format!("cannot import {archive} into {host}"))?;
+    Ok(())
+}
+
+/// Waits until a node's containerd answers: a kubelet that starts before it does gives up.
+pub(crate) async fn containerd_answers(control: &Control, node: u8) -> Result<()> {
+    let host = Host::Node(node).name();
     eventually(Duration::from_secs(30), || async {
         control
-            .exec(&host, &version, Duration::from_secs(5))
+            .exec(&host, &["ctr", "version"], Duration::from_secs(5))
             .await?
             .ok()
     })
@@ -145,11 +155,30 @@ pub(crate) async fn import(control: &Control, node: u8, archive: &Path) -> Resul
     .with_context(|| {
         format!("containerd of {host} does not answer; see `lab logs containerd-{node}`")
     })?;
-    let argv = ["ctr", "--namespace=k8s.io", "images", "import", &archive];
-    let said = control.exec(&host, &argv, Duration::from_mins(1)).await?;
-    said.ok()
-        .with_context(|| format!("cannot import {archive} into {host}"))?;
     Ok(())
+}
+
+/// Starts a kubelet again that has ended, and waits for its word that its node is Ready. Until
+/// then it ends for good if containerd goes away; no service manager would start it again.
+pub(crate) async fn start_kubelet(lab: &Lab, node: u8) -> Result<()> {
+    let nodes: Api<Node> = Api::all(lab.kube());
+    let (name, kubelet) = (Host::Node(node).name(), Component::Kubelet(node));
+    let heartbeat =
+        |node: &Node| condition(node).and_then(|ready| ready.last_heartbeat_time.clone());
+    let before = heartbeat(&nodes.get(&name).await?);
+    lab.start_again(&kubelet.name()).await?;
+    eventually(NODE_TIME, || async {
+        if let Some(dead) = dead(lab, &[kubelet]).await? {
+            return Ok(Err(dead));
+        }
+        let node = nodes.get(&name).await?;
+        if heartbeat(&node) == before {
+            bail!("it has not said anything yet");
+        }
+        ready(&node).map(Ok)
+    })
+    .await
+    .with_context(|| format!("kubelet of {name} does not come back"))?
 }
 
 /// Waits until nodes are Ready and their kube-proxy has made its rules.
@@ -192,15 +221,17 @@ pub(crate) async fn nodes_ready(lab: &Lab, numbers: &[u8]) -> Result<()> {
     .context("not all nodes get ready")?
 }
 
-fn ready(node: &Node) -> Result<()> {
-    let conditions = node
+/// A node's condition `Ready`.
+fn condition(node: &Node) -> Option<&NodeCondition> {
+    let mut conditions = node
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions
-        .into_iter()
-        .find(|condition| condition.type_ == "Ready")
-        .context("no condition Ready yet")?;
+    conditions.find(|condition| condition.type_ == "Ready")
+}
+
+fn ready(node: &Node) -> Result<()> {
+    let ready = condition(node).context("no condition Ready yet")?;
     if ready.status != "True" {
         bail!(
             "not Ready: {}",
