@@ -70,7 +70,8 @@ struct Served<'a> {
     service: &'a ServiceView,
     class: &'a str,
     provider: &'a dyn Provider,
-    /// What is wrong with it today; what was accepted before goes on.
+    /// Why it gets nothing new: what was accepted before goes on, or, where its class is
+    /// drained, is released.
     refusal: Option<&'a Refusal>,
 }
 

@@ -14,8 +14,13 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::{LinkUnspec, LinkVeth};
+use tokio::time::Instant;
 
 use crate::{Interface, Links};
+
+/// Longer than anything takes.
+pub const LONG: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// One side of the cable.
 pub struct Host {
@@ -90,12 +95,22 @@ async fn switch_on(handle: &rtnetlink::Handle) {
 
 /// `eth0`, once its cable leads somewhere.
 pub async fn eth0(links: &Links) -> Interface {
-    loop {
+    eventually("eth0 is up", async || {
         let all = links.interfaces().await.unwrap();
-        let eth0 = all.into_iter().find(|it| it.name == "eth0").unwrap();
-        if eth0.up {
-            return eth0;
+        all.into_iter().find(|it| it.name == "eth0" && it.up)
+    })
+    .await
+}
+
+/// What a look finds at last. Looks are made one after the other and none is cut off: a
+/// listing that is would still be under way in the kernel, which then refuses the next.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + LONG;
+    while Instant::now() < until {
+        if let Some(found) = look().await {
+            return found;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
+    panic!("not within {LONG:?}: {what}");
 }

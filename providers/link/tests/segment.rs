@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ballast_link::arp::{Operation, Packet};
 use ballast_link::probe::{Timing, probe};
-use ballast_link::testbed::{eth0, netlink, on, segment};
+use ballast_link::testbed::{LONG, eth0, eventually, netlink, on, segment};
 use ballast_link::{Interface, Links, Mac, Mark, PacketSocket, announce};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -21,8 +21,6 @@ const OURS: Mark = Mark::new(77);
 const OTHERS: Mark = Mark::new(78);
 /// Of addresses.
 const LIFETIME: Duration = Duration::from_mins(1);
-/// Longer than anything takes.
-const LONG: Duration = Duration::from_secs(10);
 const PATIENT: Timing = Timing {
     probes: 3,
     interval: Duration::from_millis(100),
@@ -85,12 +83,11 @@ fn an_address_that_nobody_prolongs_goes_by_itself() {
         links.add(eth0.index, long, OURS, second).await.unwrap();
         let prolonged = links.prolong(eth0.index, long, OURS, LIFETIME).await;
         prolonged.unwrap();
-        let gone = async {
-            while addresses(&links, Some(OURS)).await != [long] {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LONG, gone).await.unwrap();
+        eventually("the short one is gone", async || {
+            let left = addresses(&links, Some(OURS)).await;
+            (left == [long]).then_some(())
+        })
+        .await;
     });
 }
 
@@ -152,36 +149,27 @@ fn a_probe_finds_who_has_an_address_and_nobody_where_nobody_has() {
 fn the_kernel_finds_an_ipv6_address_that_somebody_has() {
     let (one, two) = segment();
     let taken: IpAddr = "2001:db8::9".parse().unwrap();
-    let settles = async |links: &Links| loop {
-        let all = links.addresses().await.unwrap();
-        match all.into_iter().find(|it| it.net.addr() == taken) {
-            None => return true,
-            Some(it) if !it.tentative => return it.duplicate,
-            Some(_) => {}
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
     for (host, duplicate) in [(&two, false), (&one, true)] {
         on(host, async || {
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
             links.add(eth0.index, taken, OURS, LIFETIME).await.unwrap();
-            assert_eq!(settles(&links).await, duplicate);
+            assert_eq!(somebody_has(&links, taken).await, duplicate);
         });
     }
 }
 
-/// Waits until the kernel has found out that nobody else has an IPv6 address.
-async fn usable(links: &Links, ip: IpAddr) {
-    loop {
+/// What the kernel has found out about an IPv6 address that was added: one that somebody has
+/// is marked, or gone.
+async fn somebody_has(links: &Links, ip: IpAddr) -> bool {
+    eventually("the kernel has asked for the address", async || {
         let all = links.addresses().await.unwrap();
-        let it = all.into_iter().find(|it| it.net.addr() == ip).unwrap();
-        assert!(!it.duplicate);
-        if !it.tentative {
-            return;
+        match all.into_iter().find(|it| it.net.addr() == ip) {
+            None => Some(true),
+            Some(it) => (it.duplicate || !it.tentative).then_some(it.duplicate),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    })
+    .await
 }
 
 /// What `listen` returns on the second host, which begins to hear before the first host
@@ -208,7 +196,7 @@ fn announced<S: Send, T: Send>(
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
             links.add(eth0.index, ip, OURS, LIFETIME).await.unwrap();
-            usable(&links, ip).await;
+            assert!(!somebody_has(&links, ip).await);
             announce::announce(&eth0, ip).await.unwrap();
             eth0.mac
         });

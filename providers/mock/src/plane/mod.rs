@@ -6,7 +6,8 @@
 //! open, which target, what health means) is in pure modules with `now` passed in:
 //! `plan`, `balance`, `sticky`, `health`, `flows`. The drivers are `tcp`, `udp` and
 //! `probe`: one task per open socket, one per TCP connection, one per UDP client, and
-//! one for all health checks. All end with the shutdown token.
+//! one for all health checks; `reach` knocks at the plane's own ports. All end with the
+//! shutdown token.
 //!
 //! Invariants: a change of node ports, targets, policy, affinity or source ranges
 //! neither closes a socket nor touches an established connection whose target stays;

@@ -1,8 +1,9 @@
 //! The mock cloud's server, as `ballast mock-cloud` runs it.
 //!
 //! Tasks: the HTTP server, the follower that keeps the data plane with the state
-//! (`follow`), the health checks, and what the data plane spawns per socket and
-//! connection; a thread writes the state (`writer`). All end with the shutdown token.
+//! (`follow`), with `--interface` what prolongs the addresses on it (`nic`), the health
+//! checks, and what the data plane spawns per socket and connection; a thread writes the
+//! state (`writer`). All end with the shutdown token.
 //! The API opens only when the data plane is as the stored state says.
 
 mod args;

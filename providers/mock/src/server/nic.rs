@@ -1,15 +1,17 @@
 //! The network interface on which the cloud's addresses live, where `--interface` says so.
 //!
-//! Owns which of the cloud's addresses are on it; [`claims`] is what it knows of each. The
-//! handler of a `PUT` calls [`Nic::propose`] before an address is promised to anybody, the
-//! follower [`Nic::claim`] before ports are opened on it and [`Nic::keep`] when load
-//! balancers are gone; the server runs [`Nic::tend`] and calls [`Nic::clear`] when it ends.
+//! Owns which of the cloud's addresses are on it; [`claims`] is what it knows of each, and
+//! [`choice`] finds the interface and the addresses to take. The handler of a `PUT` calls
+//! [`Nic::propose`] before an address is promised to anybody, the follower [`Nic::claim`]
+//! before ports are opened on it and [`Nic::keep`] when load balancers are gone; the server
+//! runs [`Nic::tend`] and calls [`Nic::clear`] when it ends.
 //!
 //! Invariants: an address is put there only after the segment was asked and nobody had it
 //! (RFC 5227; for IPv6 the kernel asks, RFC 4862 §5.4); no address without our mark is ever
 //! removed; what a crash has left there is taken over if it is still promised, and removed
 //! if not; and by the kernel, after [`LIFETIME`], if no life follows.
 
+mod choice;
 mod claims;
 
 use std::collections::BTreeSet;
@@ -26,64 +28,18 @@ use tokio::time::{Instant, sleep};
 
 use crate::address::AddressRange;
 use crate::api::{Code, Problem};
+
+pub use self::choice::{InterfaceChoice, NicError};
+use choice::{choose, top};
 use claims::{Claims, Foreign, Next};
 
-/// The most addresses of one family that are taken unasked, from the top of the subnet.
-const MOST: u128 = 254;
 /// How long an address stays that nobody prolongs.
 const LIFETIME: Duration = Duration::from_mins(1);
 /// Two may fail.
 const PROLONG: Duration = Duration::from_secs(20);
-/// A published address that another host has is waited for this long before the Service
-/// gets another: it may be what the cloud's former life left on another node.
-const PATIENCE: Duration = LIFETIME.saturating_add(Duration::from_secs(30));
 /// The kernel's question for an IPv6 address takes one to two seconds.
 const DETECTION: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-/// Which interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InterfaceChoice {
-    /// That of the default route; without one, the only one with an address.
-    Auto,
-    /// By name.
-    Named(String),
-}
-
-/// Why there is no interface to use.
-#[derive(Debug, thiserror::Error)]
-pub enum NicError {
-    /// Netlink.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// There is none of this name.
-    #[error("--interface {wanted}: there is no such interface, only {present}")]
-    Absent {
-        /// What was asked for.
-        wanted: String,
-        /// Those that are there.
-        present: String,
-    },
-    /// Several would do, or none.
-    #[error("--interface auto: no default route, and {present} with addresses; name one of them")]
-    Ambiguous {
-        /// Those that might be meant.
-        present: String,
-    },
-    /// It went away while it was in use.
-    #[error("the network interface {0} is gone")]
-    Gone(String),
-    /// No subnet is large enough.
-    #[error(
-        "--interface {name}: its subnets ({subnets}) are too small to take addresses from; say which with --addresses"
-    )]
-    Small {
-        /// The interface.
-        name: String,
-        /// What it has.
-        subnets: String,
-    },
-}
 
 /// The interface.
 pub(super) struct Nic {
@@ -283,8 +239,7 @@ impl Nic {
             },
         };
         let problem = self.occupied(ip, foreign);
-        let young = foreign.seen.duration_since(foreign.since) < PATIENCE;
-        Err(if published && young {
+        Err(if published && foreign.may_go_soon() {
             Denial::Wait(problem)
         } else {
             Denial::Elsewhere(problem)
@@ -396,103 +351,4 @@ fn busy(ip: IpAddr) -> Problem {
         Code::AddressInUse,
         format!("another load balancer is about to get {ip}"),
     )
-}
-
-async fn choose(
-    links: &Links,
-    choice: &InterfaceChoice,
-    addressed: impl Fn(u32) -> bool,
-) -> Result<Interface, NicError> {
-    let all = links.interfaces().await?;
-    let names = |some: &[Interface]| {
-        let names: Vec<&str> = some.iter().map(|it| it.name.as_str()).collect();
-        names.join(", ")
-    };
-    if let InterfaceChoice::Named(wanted) = choice {
-        let present = names(&all);
-        let found = all.into_iter().find(|it| it.name == *wanted);
-        return found.ok_or_else(|| NicError::Absent {
-            wanted: wanted.clone(),
-            present,
-        });
-    }
-    let default = links.default_interface().await?;
-    if let Some(found) = all.iter().find(|it| Some(it.index) == default) {
-        return Ok(found.clone());
-    }
-    let candidates: Vec<Interface> = all
-        .into_iter()
-        .filter(|it| !it.loopback && addressed(it.index))
-        .collect();
-    match candidates.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(NicError::Ambiguous {
-            present: "no interface".to_owned(),
-        }),
-        several => Err(NicError::Ambiguous {
-            present: format!("several interfaces ({})", names(several)),
-        }),
-    }
-}
-
-/// The top of a subnet: a quarter of it, at most [`MOST`] addresses, without the broadcast
-/// address; nothing if that is none.
-fn top(subnet: &IpNet) -> Option<AddressRange> {
-    let host_bits = u32::from(subnet.max_prefix_len() - subnet.prefix_len());
-    let size = 1u128.checked_shl(host_bits).unwrap_or(u128::MAX);
-    let count = Some((size / 4).min(MOST)).filter(|count| *count > 1)?;
-    let (first, last) = match subnet.broadcast() {
-        IpAddr::V4(end) => {
-            let last = u32::from(end) - 1;
-            let first = last - u32::try_from(count).ok()? + 1;
-            (IpAddr::V4(first.into()), IpAddr::V4(last.into()))
-        }
-        IpAddr::V6(end) => {
-            let first = u128::from(end) - count + 1;
-            (IpAddr::V6(first.into()), IpAddr::V6(end))
-        }
-    };
-    format!("{first}-{last}").parse().ok()
-}
-
-// === impl InterfaceChoice ===
-
-impl std::str::FromStr for InterfaceChoice {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "auto" => Self::Auto,
-            name => Self::Named(name.to_owned()),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn taken_from(subnet: &str) -> Option<String> {
-        top(&subnet.parse().unwrap()).map(|range| range.to_string())
-    }
-
-    #[test]
-    fn the_top_of_a_subnet() {
-        for (subnet, range) in [
-            ("172.18.0.2/16", Some("172.18.255.1-172.18.255.254")),
-            ("192.0.2.1/24", Some("192.0.2.191-192.0.2.254")),
-            ("192.0.2.1/29", Some("192.0.2.5-192.0.2.6")),
-            ("192.0.2.1/30", None),
-            ("192.0.2.1/32", None),
-            (
-                "fc00:f853:ccd:e793::2/64",
-                Some(
-                    "fc00:f853:ccd:e793:ffff:ffff:ffff:ff02-fc00:f853:ccd:e793:ffff:ffff:ffff:ffff",
-                ),
-            ),
-            ("2001:db8::1/128", None),
-        ] {
-            assert_eq!(taken_from(subnet).as_deref(), range, "{subnet}");
-        }
-    }
 }

@@ -14,6 +14,9 @@ use tokio::time::Instant;
 
 /// Somebody who has an address of ours is asked about again after this long at the soonest.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// A published address that another host has is waited for this long before the Service
+/// gets another: it may be what the cloud's former life left on another node.
+const PATIENCE: Duration = super::LIFETIME.saturating_add(Duration::from_secs(30));
 /// How long an address is not proposed to anybody after somebody else had it.
 const AVOIDED: Duration = Duration::from_mins(5);
 
@@ -56,6 +59,15 @@ pub(super) enum Next {
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Claims(HashMap<IpAddr, Claim>);
+
+// === impl Foreign ===
+
+impl Foreign {
+    /// Whether to wait for it rather than to give a published address up.
+    pub(super) fn may_go_soon(&self) -> bool {
+        self.seen.duration_since(self.since) < PATIENCE
+    }
+}
 
 // === impl Claims ===
 
