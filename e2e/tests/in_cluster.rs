@@ -52,7 +52,7 @@ async fn ports_that_the_node_has() -> Result<()> {
     plan("t-in-cluster-ports")
         .run(async |site| {
             site.pods("web", 2).await?;
-            wildcard_listener(site).await?;
+            wildcard_listeners(site).await?;
             node_port_of_another(site).await?;
             own_node_port(site).await
         })
@@ -163,15 +163,33 @@ async fn relay(site: &Site<'_>) -> Result<()> {
     .map(drop)
 }
 
-async fn wildcard_listener(site: &Site<'_>) -> Result<()> {
+/// kubelet and kube-proxy are there; what machines have besides is stood in for.
+async fn wildcard_listeners(site: &Site<'_>) -> Result<()> {
+    for port in ["22", "9100"] {
+        let name = format!("daemon-{port}");
+        site.lab
+            .spawn(&name, NODE, ["nc", "-lk", port], &[])
+            .await?;
+    }
+    for port in [22, 9_100, 10_250, 10_256] {
+        let ports = format!("[{{port: {port}, targetPort: 8080}}]");
+        let spec = format!("{OF_CLASS}, selector: {{app: web}}, ports: {ports}");
+        let name = format!("taken-{port}");
+        site.apply(&load_balancer(&name, &spec)).await?;
+        let said = site.says(&name, PROGRAMMED, "False", "PortInUse").await?;
+        ensure!(said.contains(&port.to_string()), "{said}");
+        site.delete(&name).await?;
+    }
+    // It works once the port is free.
     let spec =
-        format!("{OF_CLASS}, selector: {{app: web}}, ports: [{{port: 10250, targetPort: 8080}}]");
-    site.apply(&load_balancer("kubelet", &spec)).await?;
-    let said = site
-        .says("kubelet", PROGRAMMED, "False", "PortInUse")
-        .await?;
-    ensure!(said.contains("10250"), "{said}");
-    site.delete("kubelet").await
+        format!("{OF_CLASS}, selector: {{app: web}}, ports: [{{port: 9100, targetPort: 8080}}]");
+    site.apply(&load_balancer("freed", &spec)).await?;
+    site.says("freed", PROGRAMMED, "False", "PortInUse").await?;
+    site.lab.stop("daemon-9100").await?;
+    says(site, "freed", "True").await?;
+    let ip = site.address("freed").await?;
+    site.answers(Host::Client, ip, 9_100).await?;
+    site.delete("freed").await
 }
 
 /// Some other Service's node port: it comes, it is in the way, it goes.

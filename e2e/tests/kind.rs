@@ -111,11 +111,13 @@ async fn one_node() -> Result<()> {
         println!("helm install to the first answer: {took:.1?}");
         ensure!(took < FIRST_ADDRESS, "{took:?}");
 
+        ports_of_the_node(cluster, &ballast).await?;
+
         let node = cluster.control_plane();
         let label = format!("{NODE_LABEL_EXCLUDE}=");
         cluster.kubectl(&["label", "node", &node, &label]).await?;
         eventually(SOON, || async {
-            let message = ballast.message("web", "ballast.dev/Programmed").await?;
+            let message = ballast.condition("web", "ballast.dev/Programmed").await?;
             ensure!(
                 message.contains("exclude"),
                 "the condition says {message:?}"
@@ -135,6 +137,32 @@ async fn one_node() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// kubelet's and kube-proxy's own, and one that is a node port, too.
+async fn ports_of_the_node(cluster: &Cluster<'_>, ballast: &Installed<'_>) -> Result<()> {
+    for (port, node_port) in [(10_250, 30_100), (10_256, 30_101), (30_102, 30_102)] {
+        let service = format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: taken}}
+spec:
+  type: LoadBalancer
+  selector: {{app: web}}
+  ports: [{{port: {port}, nodePort: {node_port}, targetPort: 8080}}]
+"
+        );
+        cluster.apply(&service).await?;
+        eventually(SOON, || async {
+            let said = ballast.condition("taken", "ballast.dev/Programmed").await?;
+            let expected = said.starts_with("False PortInUse") && said.contains(&port.to_string());
+            ensure!(expected, "port {port}: {said:?}");
+            Ok(())
+        })
+        .await?;
+        cluster.kubectl(&["delete", "service", "taken"]).await?;
+    }
+    Ok(())
 }
 
 /// Three nodes of both families: the address outlives pods and nodes.

@@ -99,9 +99,10 @@ impl<'c> Installed<'c> {
         Ok(said.split(' ').map(str::to_owned).collect())
     }
 
-    /// The message of one of a Service's conditions.
-    pub async fn message(&self, service: &str, condition: &str) -> Result<String> {
-        let path = format!("jsonpath={{.status.conditions[?(@.type==\"{condition}\")].message}}");
+    /// One of a Service's conditions: status, reason and message.
+    pub async fn condition(&self, service: &str, condition: &str) -> Result<String> {
+        let of = format!(".status.conditions[?(@.type==\"{condition}\")]");
+        let path = format!("jsonpath={{{of}.status}} {{{of}.reason}} {{{of}.message}}");
         self.cluster
             .kubectl(&["get", "service", service, "-o", &path])
             .await

@@ -10,10 +10,18 @@ use k8s_openapi::api::core::v1::Pod;
 const CAPABILITIES: [(&str, u32); 3] =
     [("NET_BIND_SERVICE", 10), ("NET_ADMIN", 12), ("NET_RAW", 13)];
 
+/// Fields of `/proc/PID/status`.
+pub(crate) type Status = BTreeMap<String, String>;
+
 /// The process of the first container of a pod has the user and the capabilities that the
 /// manifest says, and no others.
 pub(crate) fn is_as_written(pod: &Pod) -> Result<()> {
-    let uid = pod.metadata.uid.as_deref().context("no uid")?;
+    let status = process(pod).with_context(|| format!("no process runs of {:?}", pod.metadata))?;
+    fits(pod, &status)
+}
+
+/// The same, of what was seen of it.
+pub(crate) fn fits(pod: &Pod, status: &Status) -> Result<()> {
     let spec = pod.spec.as_ref().context("no spec")?;
     let container = spec.containers.first().context("no container")?;
     let own = container.security_context.as_ref().context("no context")?;
@@ -25,7 +33,6 @@ pub(crate) fn is_as_written(pod: &Pod) -> Result<()> {
         let found = CAPABILITIES.iter().find(|(known, _)| known == name);
         mask |= 1 << found.with_context(|| format!("unknown {name}"))?.1;
     }
-    let status = process(uid)?;
     let field = |name: &str| status.get(name).map(String::as_str).unwrap_or_default();
     let who = format!("{}: {status:?}", container.name);
     let user = user.context("no user")?.to_string();
@@ -51,22 +58,25 @@ pub(crate) fn is_as_written(pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// `/proc/PID/status` of the `ballast` in this pod.
-fn process(uid: &str) -> Result<BTreeMap<String, String>> {
+/// Of the `ballast` in this pod, if it runs.
+pub(crate) fn process(pod: &Pod) -> Option<Status> {
+    let uid = pod.metadata.uid.as_deref()?;
     let marks = [uid.to_owned(), uid.replace('-', "_")];
-    for entry in std::fs::read_dir("/proc")?.flatten() {
+    let mut processes = std::fs::read_dir("/proc").ok()?.flatten();
+    processes.find_map(|entry| {
         let dir = entry.path();
         let is_ballast = read(&dir, "cmdline").starts_with("/ballast\0");
         let cgroup = read(&dir, "cgroup");
-        if is_ballast && marks.iter().any(|mark| cgroup.contains(mark)) {
-            let lines = read(&dir, "status");
-            let fields = lines.lines().filter_map(|line| line.split_once(':'));
-            return Ok(fields
+        let lines = read(&dir, "status");
+        // The last, because it may end between two looks.
+        let is_there = is_ballast && marks.iter().any(|mark| cgroup.contains(mark));
+        let fields = lines.lines().filter_map(|line| line.split_once(':'));
+        (is_there && lines.contains("CapEff")).then(|| {
+            fields
                 .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
-                .collect());
-        }
-    }
-    anyhow::bail!("no process of the pod {uid} runs")
+                .collect()
+        })
+    })
 }
 
 fn read(dir: &Path, file: &str) -> String {

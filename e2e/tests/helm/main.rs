@@ -9,4 +9,5 @@ mod grants;
 mod cluster;
 mod kernel;
 mod neighbours;
+mod policy;
 mod story;

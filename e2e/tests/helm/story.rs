@@ -2,24 +2,34 @@
 //! nothing is granted in vain and nothing is left.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use ballast_e2e::{Host, eventually};
+use anyhow::{Context, Result, bail, ensure};
+use ballast_e2e::{AGNHOST, Host, eventually};
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::ListParams;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Release, SOON};
-use crate::common::{addresses, load_balancer};
+use crate::common::{addresses, finalizers, load_balancer, told};
+use crate::policy::Enforced;
 use crate::{grants, kernel};
 
 const BALLAST: Release = Release {
     name: "ballast",
     namespace: "ballast-system",
 };
-const KIND: [&str; 2] = ["--values", "charts/ballast/ci/kind-values.yaml"];
+const KIND: [&str; 4] = [
+    "--values",
+    "charts/ballast/ci/kind-values.yaml",
+    "--set",
+    "networkPolicy.enabled=true",
+];
 const SERVICES: usize = 50;
+const CLASSES: &str = "loadbalancerclasses.ballast.dev";
 /// Says what failed; a line each.
 const TRAFFIC: &str =
     "while :; do curl -gsSf -m 3 -o /dev/null $0 && echo answered || echo FAILED; sleep 0.02; done";
@@ -28,6 +38,7 @@ const TRAFFIC: &str =
 async fn the_life_of_a_release() -> Result<()> {
     Cluster::run("t-helm", 2, async |cluster| {
         cluster.web_servers().await?;
+        let policy = Enforced::on(cluster, &network_policy(cluster)?).await?;
         install(cluster).await?;
         let given = fifty_services(cluster).await?;
         for (component, count) in [("controller", 2), ("mock-cloud", 1)] {
@@ -40,6 +51,13 @@ async fn the_life_of_a_release() -> Result<()> {
         rollback(cluster, &given).await?;
         uninstall(cluster).await?;
         install_again(cluster).await?;
+        kept_over_an_uninstall(cluster).await?;
+        uninstalled_without_hooks(cluster).await?;
+        ensure!(
+            policy.dropped(cluster).await? == 0,
+            "the policy is too narrow"
+        );
+        a_stranger_is_kept_in(cluster, &policy).await?;
         rights_fit(cluster)
     })
     .await
@@ -58,6 +76,11 @@ async fn install(cluster: &Cluster) -> Result<()> {
         began.elapsed()
     );
     Ok(())
+}
+
+async fn upgrade(cluster: &Cluster, flags: &[&str]) -> Result<String> {
+    let flags = [&KIND[..], flags].concat();
+    cluster.helm_to("upgrade", BALLAST, &flags).await
 }
 
 /// The addresses of all, by name.
@@ -107,13 +130,7 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
     let before = answers(20).await?;
     let pods = cluster.pods(BALLAST, "mock-cloud").await?;
     let changed = "controller.workers=16,controller.podAnnotations.changed=yes";
-    cluster
-        .helm_to(
-            "upgrade",
-            BALLAST,
-            &[&KIND[..], &["--set", changed]].concat(),
-        )
-        .await?;
+    upgrade(cluster, &["--set", changed]).await?;
     let after = answers(before + 50).await?;
     cluster.lab.stop("traffic").await?;
     let log = cluster.lab.log("traffic")?;
@@ -141,9 +158,7 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
 /// deleted. The next upgrade brings both into order.
 async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
     let none = ["--set", "controller.replicas=0"];
-    cluster
-        .helm_to("upgrade", BALLAST, &[KIND, none].concat())
-        .await?;
+    upgrade(cluster, &none).await?;
     eventually(SOON, || async {
         let pods = cluster.pods(BALLAST, "controller").await?;
         ensure!(pods.is_empty(), "{} controllers", pods.len());
@@ -159,16 +174,26 @@ async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
         .lab
         .kubectl(&["delete", "crd", "addresspools.ballast.dev"])
         .await?;
+    older_crd(cluster).await?;
     let held = cluster.foreign_addresses().await?.len();
 
-    cluster.helm_to("upgrade", BALLAST, &KIND).await?;
+    while_a_job_runs(cluster, "crds", upgrade(cluster, &[])).await?;
+    let crd = cluster
+        .lab
+        .kubectl(&["get", "crd", CLASSES, "-o", "json"])
+        .await?;
+    let crd: Value = serde_json::from_str(&crd)?;
+    let version = &crd["spec"]["versions"][0];
+    let l2 = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["l2"];
+    ensure!(
+        l2.is_object() && version["additionalPrinterColumns"].is_array(),
+        "{version}"
+    );
     let pool = [
         "--set",
         "classes.metal.l2.addressPools={metal},pools.metal.addresses={192.0.2.7}",
     ];
-    cluster
-        .helm_to("upgrade", BALLAST, &[KIND, pool].concat())
-        .await?;
+    upgrade(cluster, &pool).await?;
     let accepted = [
         "wait",
         "--for=condition=Accepted",
@@ -182,6 +207,56 @@ async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// As one may have been before a field came, and written by somebody else.
+async fn older_crd(cluster: &Cluster) -> Result<()> {
+    let version = "/spec/versions/0";
+    let spec = format!("{version}/schema/openAPIV3Schema/properties/spec");
+    let gone = [
+        // Rules that speak of the field.
+        format!("{spec}/x-kubernetes-validations"),
+        format!("{spec}/properties/l2"),
+        format!("{version}/additionalPrinterColumns"),
+    ];
+    let patch: Vec<Value> = gone
+        .map(|path| json!({"op": "remove", "path": path}))
+        .into();
+    let patch = Value::from(patch);
+    let patch = [
+        "patch",
+        "crd",
+        CLASSES,
+        "--type=json",
+        "-p",
+        &patch.to_string(),
+    ];
+    cluster.lab.kubectl(&patch).await.map(drop)
+}
+
+/// Helm's Jobs end before anyone could look: their pods are watched meanwhile.
+async fn while_a_job_runs<T>(
+    cluster: &Cluster,
+    role: &str,
+    helm: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut helm = pin!(helm);
+    let mut seen = BTreeMap::new();
+    let done = loop {
+        tokio::select! {
+            done = &mut helm => break done?,
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        for pod in cluster.pods(BALLAST, role).await? {
+            if let Some(status) = kernel::process(&pod) {
+                seen.insert(pod.metadata.uid.clone(), (pod, status));
+            }
+        }
+    };
+    ensure!(!seen.is_empty(), "no process of {role} was seen");
+    seen.values()
+        .try_for_each(|(pod, status)| kernel::fits(pod, status))?;
+    Ok(done)
 }
 
 async fn rollback(cluster: &Cluster, given: &BTreeMap<String, String>) -> Result<()> {
@@ -209,7 +284,7 @@ async fn uninstall(cluster: &Cluster) -> Result<()> {
     let services: Vec<_> = now(cluster).await?.into_keys().collect();
     ensure!(services.len() == SERVICES - 1, "{services:?}");
     let began = Instant::now();
-    cluster.uninstall(BALLAST, &[]).await?;
+    while_a_job_runs(cluster, "teardown", cluster.uninstall(BALLAST, &[])).await?;
     println!("uninstalled in {:.1?}", began.elapsed());
     // All of it, at once: nobody is there any more who would do it later.
     cluster.services_are_released(&services).await?;
@@ -238,6 +313,93 @@ async fn install_again(cluster: &Cluster) -> Result<()> {
         cluster.address(&format!("web-{number}")).await?;
     }
     ensure!(began.elapsed() < Duration::from_mins(1));
+    Ok(())
+}
+
+/// `teardown.onUninstall: false`: load balancers and classes wait for the next installation.
+async fn kept_over_an_uninstall(cluster: &Cluster) -> Result<()> {
+    let given = now(cluster).await?;
+    let keep = ["--set", "teardown.onUninstall=false"];
+    upgrade(cluster, &keep).await?;
+    cluster.uninstall(BALLAST, &[]).await?;
+    let classes = cluster.names(&["lbclass"]).await?;
+    ensure!(
+        classes == ["loadbalancerclass.ballast.dev/local"],
+        "{classes:?}"
+    );
+    ensure!(now(cluster).await? == given, "addresses changed");
+    is_held(cluster).await?;
+
+    cluster.helm_to("install", BALLAST, &KIND).await?;
+    cluster.answers(&given["web-0"]).await?;
+    ensure!(now(cluster).await? == given, "addresses changed");
+    Ok(())
+}
+
+async fn is_held(cluster: &Cluster) -> Result<()> {
+    let service = cluster.services().get("web-0").await?;
+    let held = finalizers(&service).contains(&"ballast.dev/local");
+    ensure!(held, "{}", told(&service));
+    Ok(())
+}
+
+/// And how docs/uninstall.md gets out of that.
+async fn uninstalled_without_hooks(cluster: &Cluster) -> Result<()> {
+    let services: Vec<_> = now(cluster).await?.into_keys().collect();
+    cluster.uninstall(BALLAST, &["--no-hooks"]).await?;
+    is_held(cluster).await?;
+    let class = [
+        "get",
+        "lbclass/local",
+        "-o",
+        "jsonpath={.metadata.deletionTimestamp}",
+    ];
+    let deleted = cluster.lab.kubectl(&class).await?;
+    ensure!(!deleted.is_empty(), "a class in use hangs in deletion");
+
+    let unready = ["--wait=hookOnly"];
+    let flags = [&KIND[..], &unready].concat();
+    cluster.helm_to("install", BALLAST, &flags).await?;
+    cluster.uninstall(BALLAST, &[]).await?;
+    cluster.services_are_released(&services).await?;
+    cluster.nothing_is_left(BALLAST).await
+}
+
+/// Of the controller; the Jobs' allows less.
+fn network_policy(cluster: &Cluster) -> Result<NetworkPolicy> {
+    let chart = &cluster.helm;
+    let manifest = chart.template(BALLAST.name, BALLAST.namespace, &KIND)?;
+    for document in serde_yaml_ng::Deserializer::from_str(&manifest) {
+        let object = Value::deserialize(document)?;
+        let is_it = object["metadata"]["name"] == "ballast-controller";
+        if is_it && object["kind"] == "NetworkPolicy" {
+            return Ok(serde_json::from_value(object)?);
+        }
+    }
+    bail!("the chart renders no NetworkPolicy ballast-controller")
+}
+
+/// The packet filter bites: a pod like the controller's cannot reach what that has no use for.
+async fn a_stranger_is_kept_in(cluster: &Cluster, policy: &Enforced) -> Result<()> {
+    let image = format!("--image={AGNHOST}");
+    let run = ["run", "stranger", &image, "--", "netexec"];
+    cluster.lab.kubectl(&run).await?;
+    let ready = [
+        "wait",
+        "--for=condition=Ready",
+        "pod/stranger",
+        "--timeout=50s",
+    ];
+    cluster.lab.kubectl(&ready).await?;
+    // The name is found: that port is open.
+    let curl = ["exec", "stranger", "--", "curl", "-sSm2", "http://web-0"];
+    let refused = cluster.lab.kubectl(&curl).await;
+    let refused = refused
+        .err()
+        .context("it reached a web server")?
+        .to_string();
+    ensure!(refused.contains("timed out"), "{refused}");
+    ensure!(policy.dropped(cluster).await? > 0, "nothing was dropped");
     Ok(())
 }
 
