@@ -197,8 +197,13 @@ impl<'a> Installation<'a> {
 
     /// What a replica's admin server answers; an error unless it is 200.
     pub async fn admin(&self, replica: &str, path: &str) -> Result<String> {
-        let url = format!("http://127.0.0.1:{}{path}", admin_port(replica)?);
+        let url = self.admin_url(replica, path)?;
         self.get(Host::ControlPlane, &url).await
+    }
+
+    /// Where a replica's admin server is, on the control plane's loopback.
+    pub fn admin_url(&self, replica: &str, path: &str) -> Result<String> {
+        Ok(format!("http://127.0.0.1:{}{path}", admin_port(replica)?))
     }
 
     /// What the mock cloud's API answers; an error unless it is 200.

@@ -289,9 +289,14 @@ impl Lab {
         self.control.call(&Request::Status).await
     }
 
+    /// Where the output of a process or component goes.
+    pub(crate) fn log_path(&self, name: &str) -> PathBuf {
+        self.dir().join("logs").join(format!("{name}.log"))
+    }
+
     /// The output so far of a process or component.
     pub fn log(&self, name: &str) -> Result<String> {
-        let path = self.dir().join("logs").join(format!("{name}.log"));
+        let path = self.log_path(name);
         let bytes = std::fs::read(&path).with_context(|| format!("no log {}", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }

@@ -54,11 +54,18 @@ fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
 
 #[test]
 fn every_contender_works_off_a_backlog() -> Result<()> {
-    let samples = samples("t-bench", "backlog-1000")?;
+    let samples = samples("t-bench", "start,backlog-1000")?;
+    let started = samples
+        .iter()
+        .filter(|sample| sample["scenario"] == "start");
+    ensure!(
+        started.count() == 2,
+        "Ballast and the raw loop: {samples:?}"
+    );
     for contender in ["ballast", "reference", "raw"] {
         let sample = samples
             .iter()
-            .find(|sample| sample["contender"] == contender)
+            .find(|sample| sample["contender"] == contender && sample["scenario"] == "backlog-1000")
             .with_context(|| format!("{contender} was not measured"))?;
         let seconds = sample["values"]["start to last address, s"]
             .as_f64()

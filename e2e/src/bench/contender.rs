@@ -102,6 +102,28 @@ async fn reference(bed: &Bed<'_>, flags: &[&str]) -> Result<String> {
 }
 
 impl Live {
+    /// Waits until it has listed what it watches and says that it is ready, without the pauses
+    /// of those who only want to go on.
+    pub(crate) async fn ready(&self, bed: &Bed<'_>) -> Result<()> {
+        let loop_of = |look: String| format!("until {look}; do sleep 0.002; done");
+        let look = match self.contender {
+            Contender::Ballast => {
+                let url = bed.ballast.admin_url(BALLAST, "/readyz")?;
+                format!("curl -sf -o /dev/null {url}")
+            }
+            Contender::Reference | Contender::ReferenceDefaults => {
+                format!("curl -sf -o /dev/null {REFERENCE_COUNTS}")
+            }
+            Contender::Raw => {
+                let log = bed.lab.log_path(&self.process);
+                format!("grep -qx ready {}", log.display())
+            }
+        };
+        let argv = ["sh", "-c", &loop_of(look)];
+        let output = bed.lab.exec_for(Host::ControlPlane, argv, PATIENCE).await?;
+        output.ok().map(drop)
+    }
+
     /// Waits until it works and has nothing left to do.
     pub(crate) async fn idle(&self, bed: &Bed<'_>) -> Result<()> {
         match self.contender {

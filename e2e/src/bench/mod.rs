@@ -1,8 +1,8 @@
 //! The benchmark: Ballast beside the reference service controller and beside a raw loop
 //! that makes the same two patches, on one real API server, in one run.
 //!
-//! [`bed`] is the cluster and its snapshots, [`contender`] who is measured, [`scenario`],
-//! [`writes`] and [`pool`] how, [`inside`] what runs next to the API server, [`report`] what is
+//! [`bed`] is the cluster and its snapshots, [`contender`] who is measured, [`start`],
+//! [`scenario`], [`writes`] and [`pool`] how, [`inside`] what runs next to the API server, [`report`] what is
 //! told. All times are taken by the same clock on the same machine.
 
 pub mod bed;
@@ -12,6 +12,7 @@ mod pool;
 pub mod report;
 pub mod run;
 mod scenario;
+mod start;
 mod usage;
 mod writes;
 
@@ -42,6 +43,8 @@ pub enum Contender {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
+    /// From the start of the process to the moment when it is ready, without Services.
+    Start,
     /// How often the API server is written to.
     Writes,
     /// 1,000 Services created at full speed: from the create reply to the address.
@@ -107,7 +110,8 @@ impl Contender {
 
 impl Scenario {
     /// All, in the order they are run.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Start,
         Self::Writes,
         Self::Load,
         Self::Backlog1000,
@@ -119,6 +123,7 @@ impl Scenario {
     /// How many Services.
     pub const fn services(self) -> u32 {
         match self {
+            Self::Start => 0,
             Self::Writes => 200,
             Self::Load | Self::Backlog1000 => 1_000,
             Self::Backlog5000 | Self::Pool5000 | Self::PoolLife => 5_000,
@@ -128,6 +133,7 @@ impl Scenario {
     /// The figure by which contenders are compared.
     pub const fn key(self) -> &'static str {
         match self {
+            Self::Start => start::TO_READY,
             Self::Writes => "create: patches",
             Self::Load => "reply to address p95, ms",
             Self::Backlog1000 | Self::Backlog5000 | Self::Pool5000 => "start to last address, s",
@@ -138,6 +144,7 @@ impl Scenario {
     /// As people call it.
     pub const fn title(self) -> &'static str {
         match self {
+            Self::Start => "Start",
             Self::Writes => "Writes per Service",
             Self::Load => "Created at full speed",
             Self::Backlog1000 => "Backlog of 1,000",
@@ -157,7 +164,7 @@ impl Scenario {
                     Contender::ReferenceDefaults
                 )
                 | (
-                    Self::Pool5000,
+                    Self::Start | Self::Pool5000,
                     Contender::Reference | Contender::ReferenceDefaults
                 )
                 | (

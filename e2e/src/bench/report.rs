@@ -85,7 +85,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 /// Whether Ballast is as good as it is to be.
 pub fn goals(samples: &[Sample]) -> Vec<Goal> {
     use Contender::{Ballast, Raw, Reference};
-    use Scenario::{Backlog1000, Backlog5000, Load, Pool5000};
+    use Scenario::{Backlog1000, Backlog5000, Load, Pool5000, Start};
     let compare = |what, scenario: Scenario, pair, limit| Goal {
         what,
         measured: ratio(samples, scenario, pair, scenario.key()),
@@ -136,6 +136,11 @@ pub fn goals(samples: &[Sample]) -> Vec<Goal> {
             Limit::AtMost(1.25),
         ),
     ];
+    goals.push(Goal {
+        what: "start to ready, ms",
+        measured: median_of(samples, Start, Ballast, Start.key()),
+        limit: Limit::AtMost(300.0),
+    });
     goals.extend(full_pool(samples));
     goals
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::bed::{self, Bed};
 use super::contender::Task;
 use super::inside::Duty;
-use super::{Contender, Sample, Scenario, Values, pool, scenario, writes};
+use super::{Contender, Sample, Scenario, Values, pool, scenario, start, writes};
 use crate::{Cache, Lab, Progress};
 
 /// The reference controller with its defaults makes five Services a second.
@@ -110,7 +110,7 @@ impl Run {
         for scenario in scenarios {
             let services = self.services(scenario, Contender::Ballast);
             let snapshot = match scenario {
-                Scenario::Load | Scenario::Writes => "empty".to_owned(),
+                Scenario::Start | Scenario::Load | Scenario::Writes => "empty".to_owned(),
                 Scenario::Backlog1000 | Scenario::Backlog5000 => {
                     scenario::fill(bed, services, None, self.progress).await?
                 }
@@ -130,7 +130,8 @@ impl Run {
     async fn rounds(&mut self, bed: &Bed<'_>, scenario: Scenario, snapshot: &str) -> Result<()> {
         let mut contenders = self.contenders(scenario);
         let mut concurrency = self.options.sweep[0];
-        if contenders.contains(&Contender::Raw) {
+        // A start has nothing that could be done at once.
+        if contenders.contains(&Contender::Raw) && scenario != Scenario::Start {
             concurrency = self.sweep(bed, scenario, snapshot).await?;
             self.outcome.concurrency.push((scenario, concurrency));
         }
@@ -200,6 +201,7 @@ impl Run {
                 scenario::backlog(bed, contender, services, addresses).await
             }
             Scenario::PoolLife => pool::life(bed, services).await,
+            Scenario::Start => start::start(bed, contender, concurrency).await,
             Scenario::Load => scenario::load(bed, contender, services, concurrency).await,
             Scenario::Writes => writes::writes(bed, contender, services).await,
         }

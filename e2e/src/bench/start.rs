@@ -1,0 +1,37 @@
+//! From the start of a process to the moment when it is ready, in a cluster without Services.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::bed::Bed;
+use super::contender::Task;
+use super::inside::Duty;
+use super::usage::Usage;
+use super::{Contender, Values};
+
+/// The figure by which contenders are compared.
+pub(super) const TO_READY: &str = "start to ready, ms";
+
+/// Measures one start.
+pub(crate) async fn start(
+    bed: &Bed<'_>,
+    contender: Contender,
+    concurrency: usize,
+) -> Result<Values> {
+    let task = Task {
+        concurrency,
+        duty: Duty::Follow,
+    };
+    let began = Instant::now();
+    let live = contender.start(bed, task).await?;
+    live.ready(bed).await?;
+    let took: Duration = began.elapsed();
+    let used = Usage::of(bed.lab, &live.process).await?;
+    live.stop(bed).await?;
+    Ok(Values::from([
+        (TO_READY, took.as_secs_f64() * 1e3),
+        ("resident, MB", used.resident),
+        ("processor, s", used.cpu),
+    ]))
+}
