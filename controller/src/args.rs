@@ -62,11 +62,12 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the reconcile loop; replicas elect a leader.
-    #[command(after_help = CONTROLLER_EXAMPLES)]
+    // Whoever adds a flag to those of a chart says it again.
+    #[command(after_help = CONTROLLER_EXAMPLES, args_override_self = true)]
     Controller(Box<ControllerArgs>),
 
     /// Run the local mock cloud: HTTP API, load balancers that really balance.
-    #[command(after_help = MOCK_CLOUD_EXAMPLES)]
+    #[command(after_help = MOCK_CLOUD_EXAMPLES, args_override_self = true)]
     MockCloud(Box<ballast_mock::server::ServerArgs>),
 
     /// Show every load balancer, or address pool, and why each is as it is.
@@ -198,7 +199,8 @@ pub struct ControllerArgs {
     pub mock_token_file: Option<PathBuf>,
 
     /// Secret with the bearer token of the mock cloud (key: token), in the namespace of the
-    /// Lease. It is made, with a random token, if there is none; and read at the start.
+    /// Lease. It is made, with a random token, if there is none; and read at the start. Only
+    /// mock clouds of that namespace (whose endpoint is at NAME.NAMESPACE.svc) are sent it.
     #[arg(long, env = "BALLAST_MOCK_TOKEN_SECRET", value_name = "NAME")]
     pub mock_token_secret: Option<String>,
 
@@ -242,6 +244,12 @@ impl ControllerArgs {
         if let Some(file) = &mock_token_file {
             mock_token.set(read_token(file)?);
         }
+        let mock_token_secret = mock_token_secret.map(|name| SecretName {
+            namespace: lease_namespace.clone(),
+            name,
+        });
+        let namespace = |secret: &SecretName| secret.namespace.clone();
+        let mock_token_namespace = mock_token_secret.as_ref().map(namespace);
         Ok(Options {
             scope: if classes.is_empty() {
                 Scope::All
@@ -250,10 +258,7 @@ impl ControllerArgs {
             },
             cluster_name,
             election: Config::new(&identity, timing).context("leader election")?,
-            mock_token_secret: mock_token_secret.map(|name| SecretName {
-                namespace: lease_namespace.clone(),
-                name,
-            }),
+            mock_token_secret,
             mock_token: mock_token.clone(),
             lease: (lease_namespace, lease_name),
             workers: usize::from(workers),
@@ -261,6 +266,7 @@ impl ControllerArgs {
             admin: admin_address,
             factory: Arc::new(Providers {
                 mock_token,
+                mock_token_namespace,
                 addresses: Arc::clone(&addresses),
                 simulate,
             }),
@@ -317,6 +323,30 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A chart's own flags come first, and `extraArgs` last.
+    #[test]
+    fn of_a_flag_that_is_said_twice_the_last_counts() {
+        let twice = ["controller", "--workers=32", "--workers=8"];
+        let Command::Controller(args) =
+            Cli::parse_from([&["ballast"], &twice[..]].concat()).command
+        else {
+            panic!("not the controller");
+        };
+        assert_eq!(args.workers, 8);
+        let twice = ["mock-cloud", "--max-listeners=9", "--max-listeners=4"];
+        let Command::MockCloud(args) = Cli::parse_from([&["ballast"], &twice[..]].concat()).command
+        else {
+            panic!("not the mock cloud");
+        };
+        assert_eq!(args.max_listeners, 4);
+        let list = ["controller", "--classes=a,b", "--classes=c"];
+        let Command::Controller(args) = Cli::parse_from([&["ballast"], &list[..]].concat()).command
+        else {
+            panic!("not the controller");
+        };
+        assert_eq!(args.classes, ["a", "b", "c"], "a list grows");
     }
 
     #[test]

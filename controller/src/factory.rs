@@ -6,6 +6,7 @@ use ballast_crds::{L2Settings, ProviderSettings};
 use ballast_l2::{Addresses, L2Provider, PoolFilter};
 use ballast_mock::{InstantProvider, MockProvider};
 use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
+use http::Uri;
 use regex::Regex;
 use tracing::warn;
 
@@ -18,6 +19,9 @@ use crate::{pools, selectors};
 pub struct Providers {
     /// Bearer token for mock clouds that want one.
     pub mock_token: Token,
+    /// The namespace of the mock clouds that alone get it, because it is their Secret's;
+    /// `None`: all get it.
+    pub mock_token_namespace: Option<String>,
     /// Who has which address of the pools; one for all `l2` classes.
     pub addresses: Arc<Addresses>,
     /// Mock classes get the in-process provider: no server, no data plane.
@@ -47,7 +51,28 @@ fn last_line(error: &str) -> &str {
     line.trim_start_matches("error: ")
 }
 
+/// The namespace of a Service in the cluster that a URL names, as the cluster's DNS does:
+/// `NAME.NAMESPACE.svc`, also with the domain `cluster.local`. Of other names nobody knows
+/// where they lead.
+fn namespace_of(endpoint: &str) -> Option<String> {
+    let uri: Uri = endpoint.parse().ok()?;
+    let labels: Vec<&str> = uri.host()?.split('.').collect();
+    match labels[..] {
+        [_, namespace, "svc"] | [_, namespace, "svc", "cluster", "local"] => {
+            Some(namespace.to_owned())
+        }
+        _ => None,
+    }
+}
+
 // === impl Providers ===
+
+impl Providers {
+    fn may_know_the_token(&self, endpoint: &str) -> bool {
+        let own = self.mock_token_namespace.as_ref();
+        own.is_none_or(|own| namespace_of(endpoint).as_ref() == Some(own))
+    }
+}
 
 impl Factory for Providers {
     fn build(
@@ -64,13 +89,14 @@ impl Factory for Providers {
                 Ok(Arc::new(InstantProvider::new(mark)))
             }
             ProviderSettings::Mock(mock) => {
-                let provider = MockProvider::new(&mock.endpoint, self.mock_token.get(), mark)
-                    .map_err(|error| {
-                        Refusal::new(
-                            Reason::Invalid,
-                            format!("spec.mock.endpoint is \"{}\": {error}", mock.endpoint),
-                        )
-                    })?;
+                let known = self.mock_token.get();
+                let token = known.filter(|_| self.may_know_the_token(&mock.endpoint));
+                let provider = MockProvider::new(&mock.endpoint, token, mark).map_err(|error| {
+                    Refusal::new(
+                        Reason::Invalid,
+                        format!("spec.mock.endpoint is \"{}\": {error}", mock.endpoint),
+                    )
+                })?;
                 Ok(Arc::new(provider))
             }
             ProviderSettings::L2(l2) => {
@@ -99,6 +125,31 @@ mod tests {
     fn refusal(l2: Value) -> Option<String> {
         let l2: L2Settings = serde_json::from_value(l2).unwrap();
         understood(&l2).err().map(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn a_secrets_token_is_for_the_mock_clouds_beside_it() {
+        let of = |namespace: Option<&str>| Providers {
+            mock_token_namespace: namespace.map(str::to_owned),
+            ..Providers::default()
+        };
+        for (endpoint, expected) in [
+            ("http://ballast-mock-cloud.system.svc:8111", true),
+            ("http://other.system.svc.cluster.local", true),
+            ("http://ballast-mock-cloud.elsewhere.svc:8111", false),
+            ("http://ballast-mock-cloud.system.svc.example.com", false),
+            ("http://system.svc:8111", false),
+            ("http://192.0.2.1:8111", false),
+            ("http://[2001:db8::1]:8111", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(
+                of(Some("system")).may_know_the_token(endpoint),
+                expected,
+                "{endpoint}"
+            );
+            assert!(of(None).may_know_the_token(endpoint), "{endpoint}");
+        }
     }
 
     #[test]

@@ -173,10 +173,10 @@ pub async fn run(
 /// anything. Returns the owner of what it makes.
 async fn identify(shared: &Shared, options: &Options) -> Option<OwnerReference> {
     let gate = |name: &str| shared.health.gate(name);
-    let identity = gate("the name of this process (SelfSubjectReview)");
+    let named = gate("the name of this process (SelfSubjectReview)");
     let secret = options.mock_token_secret.as_ref();
     let token = secret.map(|secret| gate(&format!("the token of mock clouds (Secret {secret})")));
-    let owner = identity::identify(&shared.client, &options.lease.0, &identity).await;
+    let owner = identity::identify(&shared.client, &options.lease.0, &named).await;
     if let (Some(secret), Some(gate)) = (secret, token) {
         let (client, known) = (&shared.client, &options.mock_token);
         identity::learn(client, secret, owner.as_ref(), known, &gate).await;
