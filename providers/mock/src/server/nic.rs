@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep};
 use crate::address::AddressRange;
 use crate::api::{Code, Problem};
 
-pub use self::choice::{InterfaceChoice, NicError};
+pub use self::choice::InterfaceChoice;
 use choice::{choose, top};
 use claims::{Claims, Foreign, Next};
 
@@ -40,6 +40,41 @@ const PROLONG: Duration = Duration::from_secs(20);
 /// The kernel's question for an IPv6 address takes one to two seconds.
 const DETECTION: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why there is no interface to use.
+#[derive(Debug, thiserror::Error)]
+pub enum NicError {
+    /// Netlink.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// There is none of this name.
+    #[error("--interface {wanted}: there is no such interface, only {present}")]
+    Absent {
+        /// What was asked for.
+        wanted: String,
+        /// Those that are there.
+        present: String,
+    },
+    /// Several would do, or none.
+    #[error("--interface auto: no default route, and {present} with addresses; name one of them")]
+    Ambiguous {
+        /// Those that might be meant.
+        present: String,
+    },
+    /// It went away while it was in use.
+    #[error("the network interface {0} is gone")]
+    Gone(String),
+    /// No subnet is large enough.
+    #[error(
+        "--interface {name}: its subnets ({subnets}) are too small to take addresses from; say which with --addresses"
+    )]
+    Small {
+        /// The interface.
+        name: String,
+        /// What it has.
+        subnets: String,
+    },
+}
 
 /// The interface.
 pub(super) struct Nic {
@@ -86,11 +121,10 @@ impl Nic {
         let mark = mark_of(listen);
         let links = Links::connect()?;
         let addresses = links.addresses().await?;
-        let interface = choose(&links, choice, |index| {
-            let mut own = addresses.iter();
-            own.any(|it| it.interface == index && it.global && it.mark.is_none())
-        })
-        .await?;
+        let own = addresses.iter().filter(|it| it.global && it.mark.is_none());
+        let numbers = own.map(|it| it.interface).collect();
+        let default = links.default_interface().await?;
+        let interface = choose(links.interfaces().await?, choice, default, &numbers)?;
         let (ours, nodes): (Vec<_>, Vec<_>) = addresses
             .into_iter()
             .filter(|address| address.interface == interface.index)
@@ -184,7 +218,7 @@ impl Nic {
                 Err(error) => tracing::warn!(%error, "the interfaces cannot be read"),
             }
             if let Err(error) = self.prolong().await {
-                tracing::warn!(%error, "the addresses could not be prolonged");
+                tracing::warn!(%error, "the addresses cannot be read, to prolong them");
             }
         }
     }
@@ -208,7 +242,11 @@ impl Nic {
             // It may have been let go meanwhile.
             if self.claims().present().contains(&ip) {
                 let index = self.interface.index;
-                self.links.prolong(index, ip, self.mark, LIFETIME).await?;
+                let prolonged = self.links.prolong(index, ip, self.mark, LIFETIME).await;
+                // The others are not to end with it.
+                if let Err(error) = prolonged {
+                    tracing::warn!(%ip, %error, "the address could not be prolonged");
+                }
             }
         }
         Ok(())

@@ -1,10 +1,12 @@
-//! Which interface is used, and which of its subnets' addresses where none are given.
+//! Which interface is used, and which of its subnets' addresses where none are given. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ballast_link::{Interface, LinkError, Links};
+use ballast_link::Interface;
 use ipnet::IpNet;
 
+use super::NicError;
 use crate::address::AddressRange;
 
 /// The most addresses of one family that are taken unasked, from the top of the subnet.
@@ -19,48 +21,14 @@ pub enum InterfaceChoice {
     Named(String),
 }
 
-/// Why there is no interface to use.
-#[derive(Debug, thiserror::Error)]
-pub enum NicError {
-    /// Netlink.
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    /// There is none of this name.
-    #[error("--interface {wanted}: there is no such interface, only {present}")]
-    Absent {
-        /// What was asked for.
-        wanted: String,
-        /// Those that are there.
-        present: String,
-    },
-    /// Several would do, or none.
-    #[error("--interface auto: no default route, and {present} with addresses; name one of them")]
-    Ambiguous {
-        /// Those that might be meant.
-        present: String,
-    },
-    /// It went away while it was in use.
-    #[error("the network interface {0} is gone")]
-    Gone(String),
-    /// No subnet is large enough.
-    #[error(
-        "--interface {name}: its subnets ({subnets}) are too small to take addresses from; say which with --addresses"
-    )]
-    Small {
-        /// The interface.
-        name: String,
-        /// What it has.
-        subnets: String,
-    },
-}
-
-/// The interface that is meant; `addressed` says of which an index has an address.
-pub(super) async fn choose(
-    links: &Links,
+/// The interface that is meant, of all there are: `default` has the default route, those of
+/// `addressed` have addresses.
+pub(super) fn choose(
+    all: Vec<Interface>,
     choice: &InterfaceChoice,
-    addressed: impl Fn(u32) -> bool,
+    default: Option<u32>,
+    addressed: &BTreeSet<u32>,
 ) -> Result<Interface, NicError> {
-    let all = links.interfaces().await?;
     let names = |some: &[Interface]| {
         let names: Vec<&str> = some.iter().map(|it| it.name.as_str()).collect();
         names.join(", ")
@@ -73,13 +41,12 @@ pub(super) async fn choose(
             present,
         });
     }
-    let default = links.default_interface().await?;
     if let Some(found) = all.iter().find(|it| Some(it.index) == default) {
         return Ok(found.clone());
     }
     let candidates: Vec<Interface> = all
         .into_iter()
-        .filter(|it| !it.loopback && addressed(it.index))
+        .filter(|it| !it.loopback && addressed.contains(&it.index))
         .collect();
     match candidates.as_slice() {
         [only] => Ok(only.clone()),
@@ -127,6 +94,8 @@ impl std::str::FromStr for InterfaceChoice {
 
 #[cfg(test)]
 mod tests {
+    use ballast_link::Mac;
+
     use super::*;
 
     fn taken_from(subnet: &str) -> Option<String> {
@@ -150,6 +119,54 @@ mod tests {
             ("2001:db8::1/128", None),
         ] {
             assert_eq!(taken_from(subnet).as_deref(), range, "{subnet}");
+        }
+    }
+
+    fn interface(index: u32, name: &str) -> Interface {
+        Interface {
+            index,
+            name: name.to_owned(),
+            mac: Mac::UNKNOWN,
+            up: true,
+            loopback: name == "lo",
+        }
+    }
+
+    /// The name of what is chosen among `lo`, `eth0` and `eth1`, or what is said.
+    fn chosen(choice: &str, default: Option<u32>, addressed: &[u32]) -> String {
+        let all = vec![
+            interface(1, "lo"),
+            interface(2, "eth0"),
+            interface(3, "eth1"),
+        ];
+        let addressed = addressed.iter().copied().collect();
+        match choose(all, &choice.parse().unwrap(), default, &addressed) {
+            Ok(found) => found.name,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn which_interface_is_meant() {
+        assert_eq!(chosen("eth1", Some(2), &[2]), "eth1", "by name");
+        assert_eq!(
+            chosen("auto", Some(3), &[2, 3]),
+            "eth1",
+            "the default route's"
+        );
+        assert_eq!(chosen("auto", None, &[1, 2]), "eth0", "the only one");
+        assert_eq!(
+            chosen("auto", Some(9), &[1, 2]),
+            "eth0",
+            "a route that is gone"
+        );
+        for (choice, addressed, said) in [
+            ("eth7", &[2][..], "only lo, eth0, eth1"),
+            ("auto", &[1], "no interface with addresses"),
+            ("auto", &[2, 3], "several interfaces (eth0, eth1)"),
+        ] {
+            let error = chosen(choice, None, addressed);
+            assert!(error.contains(said), "{error}");
         }
     }
 }

@@ -206,6 +206,19 @@ mod tests {
     }
 
     #[test]
+    fn who_had_an_address_only_lately_may_let_it_go() {
+        let since = Instant::now();
+        let seen_after = |time: Duration| Foreign {
+            mac: None,
+            since,
+            seen: since + time,
+        };
+        assert!(seen_after(Duration::ZERO).may_go_soon());
+        assert!(seen_after(PATIENCE / 2).may_go_soon());
+        assert!(!seen_after(PATIENCE).may_go_soon());
+    }
+
+    #[test]
     fn an_address_is_asked_for_once_and_stays_until_the_state_lets_it_go() {
         let now = Instant::now();
         let mut claims = Claims::default();
