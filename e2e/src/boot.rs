@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 
 use crate::binaries::{self, Cache};
 use crate::components::{Component, Setup, node_mounts};
-use crate::control::{Control, HUB, ProcessSpec, Request};
+use crate::control::{Control, Exit, HUB, ProcessSpec, Request};
 use crate::eventually::eventually;
 use crate::lab::Lab;
 use crate::net::{self, Host, MAX_NODES};
@@ -327,13 +327,15 @@ pub(crate) async fn dead(lab: &Lab, needed: &[Component]) -> Result<Option<anyho
         .processes
         .iter()
         .filter(|process| names.contains(&process.spec.name));
-    let ended = needed.find_map(|process| Some((&process.spec.name, process.exit?)));
-    Ok(ended.map(|(name, exit)| {
-        let log = lab.log(name).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-        anyhow!("{name} ended with {exit}; its last lines:\n{tail}")
-    }))
+    let found = needed.find_map(|process| Some((&process.spec.name, process.exit?)));
+    Ok(found.map(|(name, exit)| ended(name, exit, &lab.log(name).unwrap_or_default())))
+}
+
+/// That a process has ended, and what it said last.
+pub(crate) fn ended(name: &str, exit: Exit, log: &str) -> anyhow::Error {
+    let lines: Vec<&str> = log.lines().collect();
+    let tail = lines[lines.len().saturating_sub(8)..].join("\n");
+    anyhow!("{name} ended with {exit}; its last lines:\n{tail}")
 }
 
 async fn dns_ready(lab: &Lab) -> Result<()> {

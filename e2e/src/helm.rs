@@ -43,6 +43,24 @@ pub struct Helm {
 
 // === impl Helm ===
 
+/// Objects that every namespace has.
+pub const OF_EVERY_NAMESPACE: [&str; 2] = ["serviceaccount/default", "configmap/kube-root-ca.crt"];
+
+/// What to ask `kubectl get` for to find all that may be left of a release, with
+/// [`OF_EVERY_NAMESPACE`] among it.
+pub fn leftovers(release: &str, namespace: &str) -> [Vec<String>; 3] {
+    let label = format!("app.kubernetes.io/instance={release}");
+    let namespaced = "deployments,jobs,pods,services,serviceaccounts,secrets,leases,configmaps,\
+                      roles,rolebindings,poddisruptionbudgets,networkpolicies";
+    let everywhere = "clusterroles,clusterrolebindings,loadbalancerclasses,addresspools";
+    [
+        vec![namespaced, "-n", namespace],
+        vec![everywhere, "-l", &label],
+        vec!["roles,rolebindings", "-n", "kube-system", "-l", &label],
+    ]
+    .map(|words| words.into_iter().map(str::to_owned).collect())
+}
+
 impl Helm {
     /// Builds what is missing. Others that want the same wait and then use it.
     pub fn ensure(progress: Progress) -> Result<Self> {

@@ -30,7 +30,7 @@ pub mod chart;
 mod components;
 mod control;
 mod eventually;
-mod helm;
+pub mod helm;
 pub mod image;
 mod images;
 pub mod installation;
@@ -59,7 +59,9 @@ pub use images::{AGNHOST, COREDNS, PAUSE, with_libraries};
 pub use lab::{Lab, Reach};
 #[doc(hidden)]
 pub use logs::enter;
-pub use net::{CLOUD_RANGE_V4, CLOUD_RANGE_V6, DNS_V4, DNS_V6, Families, Host, MAX_NODES};
+pub use net::{
+    CLOUD_RANGE_V4, CLOUD_RANGE_V6, DNS_V4, DNS_V6, Families, Host, MAX_NODES, PODS_V4, PODS_V6,
+};
 pub use nix::sys::signal::Signal;
 pub use options::{LabOptions, ProxyMode};
 pub use progress::Progress;

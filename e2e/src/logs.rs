@@ -2,6 +2,7 @@
 //!
 //! Synchronous, because it also runs while a panic unwinds.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,10 +13,10 @@ use crate::supervisor::thread_name;
 /// Objects worth having.
 const KINDS: &str = "nodes,services,endpointslices.discovery.k8s.io,pods,deployments,daemonsets,leases.coordination.k8s.io,events";
 
-/// Lines of each list that [`Collector::tell`] prints.
+/// Lines of each list that [`tell`] prints.
 const TOLD: usize = 30;
 
-/// Characters of a log's last line that it prints.
+/// Characters of a log's last line that [`Collector::tell`] prints.
 const WIDTH: usize = 300;
 
 /// What kubectl is asked to say how a cluster is.
@@ -96,22 +97,16 @@ impl Collector {
             let said = [output.stdout, output.stderr].concat();
             tell(arguments, &String::from_utf8_lossy(&said));
         }
-        // A component that has ended says why in its last line, and nothing in the cluster does.
-        for entry in std::fs::read_dir(self.dir.join("logs"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let log = std::fs::read(entry.path()).unwrap_or_default();
+        // What a component that has ended says last is why; nothing in the cluster says so.
+        let logs = std::fs::read_dir(self.dir.join("logs")).into_iter();
+        let logs: BTreeSet<PathBuf> = logs.flatten().flatten().map(|it| it.path()).collect();
+        for path in logs {
+            let log = std::fs::read(&path).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
-            let last: String = log
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .chars()
-                .take(WIDTH)
-                .collect();
-            eprintln!("{}: {last}", entry.file_name().display());
+            let last = log.lines().last().unwrap_or_default();
+            let last: String = last.chars().take(WIDTH).collect();
+            let name = path.file_stem().unwrap_or_default();
+            eprintln!("{}: {last}", name.display());
         }
     }
 

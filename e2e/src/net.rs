@@ -47,8 +47,9 @@ pub const CLOUD_RANGE_V4: &str = "10.89.200.0/24";
 /// The same in IPv6.
 pub const CLOUD_RANGE_V6: &str = "fd89:0:0:200::/112";
 /// Pods, all nodes.
-pub(crate) const PODS_V4: &str = "10.90.0.0/16";
-pub(crate) const PODS_V6: &str = "fd90::/56";
+pub const PODS_V4: &str = "10.90.0.0/16";
+/// All pods' IPv6 addresses.
+pub const PODS_V6: &str = "fd90::/56";
 /// Services.
 pub(crate) const SERVICES_V4: &str = "10.96.0.0/16";
 pub(crate) const SERVICES_V6: &str = "fd96::/112";

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::Contender;
@@ -111,8 +111,9 @@ impl Live {
                 let url = bed.ballast.admin_url(BALLAST, "/readyz")?;
                 format!("curl -sf -o /dev/null {url}")
             }
+            // It does not say when it has listed what it watches.
             Contender::Reference | Contender::ReferenceDefaults => {
-                format!("curl -sf -o /dev/null {REFERENCE_COUNTS}")
+                bail!("{} does not say when it is ready", self.contender.title())
             }
             Contender::Raw => {
                 let log = bed.lab.log_path(&self.process);

@@ -201,7 +201,7 @@ impl Run {
                 scenario::backlog(bed, contender, services, addresses).await
             }
             Scenario::PoolLife => pool::life(bed, services).await,
-            Scenario::Start => start::start(bed, contender, concurrency).await,
+            Scenario::Start => start::start(bed, contender).await,
             Scenario::Load => scenario::load(bed, contender, services, concurrency).await,
             Scenario::Writes => writes::writes(bed, contender, services).await,
         }
@@ -225,6 +225,9 @@ impl Run {
     }
 
     fn services(&self, scenario: Scenario, contender: Contender) -> u32 {
+        if scenario == Scenario::Start {
+            return 0;
+        }
         let all = self.options.services.unwrap_or(scenario.services());
         match contender {
             Contender::ReferenceDefaults => all.min(DEFAULTS_AT_MOST),

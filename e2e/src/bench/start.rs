@@ -1,6 +1,6 @@
 //! From the start of a process to the moment when it is ready, in a cluster without Services.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
@@ -14,19 +14,16 @@ use super::{Contender, Values};
 pub(super) const TO_READY: &str = "start to ready, ms";
 
 /// Measures one start.
-pub(crate) async fn start(
-    bed: &Bed<'_>,
-    contender: Contender,
-    concurrency: usize,
-) -> Result<Values> {
+pub(crate) async fn start(bed: &Bed<'_>, contender: Contender) -> Result<Values> {
+    // There is nothing that could be done at once.
     let task = Task {
-        concurrency,
+        concurrency: 1,
         duty: Duty::Follow,
     };
     let began = Instant::now();
     let live = contender.start(bed, task).await?;
     live.ready(bed).await?;
-    let took: Duration = began.elapsed();
+    let took = began.elapsed();
     let used = Usage::of(bed.lab, &live.process).await?;
     live.stop(bed).await?;
     Ok(Values::from([

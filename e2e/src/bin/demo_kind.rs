@@ -81,6 +81,20 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
         },
     )
     .await?;
+    let (ballast, addresses) = installed(cluster).await?;
+    step("It says what happened", async {
+        let path = "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
+        let said = cluster
+            .kubectl(&["get", "service", "web", "-o", path])
+            .await?;
+        Ok((said, ()))
+    })
+    .await?;
+    uninstalled(&ballast, &addresses).await
+}
+
+/// Up to the answers of both servers.
+async fn installed<'c>(cluster: &'c Cluster<'c>) -> Result<(Installed<'c>, Vec<String>)> {
     let start = Instant::now();
     let ballast = step(
         "helm install ballast charts/ballast --set classes.local.mock.enabled=true",
@@ -108,19 +122,18 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
         },
     )
     .await?;
-    step("It says what happened", async {
-        let path = "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
-        let said = cluster
-            .kubectl(&["get", "service", "web", "-o", path])
-            .await?;
-        Ok((said, ()))
-    })
-    .await?;
+    Ok((ballast, addresses))
+}
+
+async fn uninstalled(ballast: &Installed<'_>, addresses: &[String]) -> Result<()> {
     step(
         "helm uninstall ballast: load balancers first, then everything",
         async {
             ballast.uninstall().await?;
-            let service = cluster.kubectl(&["get", "service", "web"]).await?;
+            let service = ballast
+                .cluster()
+                .kubectl(&["get", "service", "web"])
+                .await?;
             ensure!(service.contains("<pending>"), "{service}");
             Ok((service, ()))
         },
@@ -130,7 +143,7 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
         "Nothing is left: no object, no finalizer, no address on a node; curl fails",
         async {
             ballast.nothing_is_left().await?;
-            for address in &addresses {
+            for address in addresses {
                 ensure!(
                     ballast.curl(address).await.is_err(),
                     "{address} still answers"

@@ -17,6 +17,12 @@ use clap::{Args, Parser, Subcommand};
     name = "kind",
     version,
     after_help = "\
+Examples:
+  kind up try --workers 1 --families dual              a cluster; prints how to talk to it
+  kind load --name try target/image/ballast.tar        what `make image` wrote, on its nodes
+  kind x -- docker ps                                  a command on the Docker host
+  kind host stop                                       the host, and the clusters made on it
+
 BALLAST_KIND=machine or build decides which Docker is used.
 State is kept in /var/lib/ballast-kind (BALLAST_KIND_DIR), what is built in .cache (BALLAST_CACHE)."
 )]
@@ -100,7 +106,8 @@ enum Hosts {
         #[arg(default_value = "kind")]
         name: String,
     },
-    /// End one, dead or alive, with all clusters on it.
+    /// End one, dead or alive, with all clusters on it; of this machine's Docker, only the
+    /// clusters made here.
     Stop {
         /// Its name.
         #[arg(default_value = "kind")]
@@ -133,42 +140,29 @@ async fn run(verb: Verb) -> Result<()> {
             families,
             proxy_mode,
         } => {
-            let (host, started) = match KindHost::attach(&on.host).await {
-                Ok(host) => (host, false),
-                Err(_) => (KindHost::start(&on.host).await?, true),
-            };
             let options = ClusterOptions {
                 workers,
                 families,
                 proxy: proxy_mode,
                 ..ClusterOptions::default()
             };
-            let made = host.cluster(&name, options).await;
-            let config = made.map(|cluster| cluster.kubeconfig().display().to_string());
-            if started {
-                host.detach().await?;
-            }
-            let config = config?;
-            say(&format!(
-                "kind x --host {} -- kubectl --kubeconfig {config} get nodes\n",
-                on.host
-            ))
+            up(&on.host, &name, options).await
         }
         Verb::X { on, command } => {
-            let line = KindHost::attach(&on.host).await?.command(&command)?;
+            let line = KindHost::running(&on.host).await?.command(&command)?;
             let (program, arguments) = line.split_first().context("no command given")?;
             let error = Command::new(program).args(arguments).exec();
             Err(error).with_context(|| format!("{program} does not start"))
         }
         Verb::Load { on, name, file } => {
-            let host = KindHost::attach(&on.host).await?;
+            let host = KindHost::running(&on.host).await?;
             let file = file
                 .canonicalize()
                 .with_context(|| format!("no file {}", file.display()))?;
             host.find_cluster(&name).await?.load(&file).await
         }
         Verb::Down { on, name } => {
-            let host = KindHost::attach(&on.host).await?;
+            let host = KindHost::running(&on.host).await?;
             host.find_cluster(&name).await?.delete().await
         }
         Verb::Requests {
@@ -183,25 +177,43 @@ async fn run(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Host(Hosts::Start { name }) => KindHost::start(&name).await?.detach().await,
-        Verb::Host(Hosts::Stop { name, all }) => {
-            let names = if all {
-                kind::list()?.into_iter().map(|(name, _)| name).collect()
-            } else {
-                vec![name]
-            };
-            for name in names {
-                if kind::remove(&name).await? {
-                    eprintln!("the Docker host {name} is gone");
-                } else {
-                    eprintln!("there is no Docker host {name}");
-                }
-            }
-            Ok(())
+        Verb::Host(Hosts::Stop { all: true, .. }) => {
+            stop(kind::list()?.into_iter().map(|(name, _)| name)).await
         }
+        Verb::Host(Hosts::Stop { name, all: false }) => stop([name]).await,
         Verb::Host(Hosts::List) => kind::list()?
             .into_iter()
             .try_for_each(|(name, state)| say(&format!("{name:<20} {state}\n"))),
     }
+}
+
+async fn up(host: &str, name: &str, options: ClusterOptions) -> Result<()> {
+    let (at, started) = match KindHost::attach(host).await? {
+        Some(at) => (at, false),
+        None => (KindHost::start(host).await?, true),
+    };
+    let made = at.cluster(name, options).await;
+    let config = made.map(|cluster| cluster.kubeconfig().display().to_string());
+    if started {
+        at.detach().await?;
+    }
+    let config = config?;
+    say(&format!(
+        "kind x --host {host} -- kubectl --kubeconfig {config} get nodes\n"
+    ))
+}
+
+/// One that cannot be ended does not keep the others.
+async fn stop(hosts: impl IntoIterator<Item = String>) -> Result<()> {
+    let mut failed = Ok(());
+    for name in hosts {
+        match kind::remove(&name).await {
+            Ok(true) => eprintln!("the Docker host {name} is gone"),
+            Ok(false) => eprintln!("there is no Docker host {name}"),
+            Err(error) => failed = failed.and(Err(error.context(name))),
+        }
+    }
+    failed
 }
 
 fn say(text: &str) -> Result<()> {

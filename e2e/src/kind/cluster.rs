@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::host::{KindHost, agnhost, text};
+use super::host::{KindHost, text};
 use crate::control::Output;
 use crate::eventually::eventually;
 use crate::logs;
@@ -54,6 +54,12 @@ pub(super) async fn create<'h>(
         name: name.to_owned(),
         kubeconfig: kubeconfig(&host.dir(), name),
     };
+    let there = host.exec(["kind", "get", "clusters"]).await?.ok()?;
+    if there.lines().any(|line| line == name) {
+        bail!("there is a kind cluster {name} already: end it, or choose another name");
+    }
+    // What is begun is known to be ours, also if it is cut off.
+    std::fs::write(&cluster.kubeconfig, "")?;
     let config = serde_json::to_string_pretty(&config(options))?;
     let image = host.image()?;
     let argv = [
@@ -80,7 +86,7 @@ pub(super) async fn create<'h>(
     }
     cluster.nodes_ready(CREATE_TIME).await?;
     if !host.is_built() {
-        cluster.load(&agnhost(host.programs())?).await?;
+        cluster.load(&host.programs().agnhost()?).await?;
     }
     host.progress()
         .say(format!("the kind cluster {name} is up"));
@@ -98,6 +104,10 @@ pub(super) async fn find<'h>(host: &'h KindHost, name: &str) -> Result<Cluster<'
     }
     let kubeconfig = kubeconfig(&host.dir(), name);
     if !kubeconfig.exists() {
+        // Whoever made it must not find it gone with a host of ours.
+        if !host.is_built() {
+            bail!("the kind cluster {name} was not made here: use kind itself");
+        }
         let argv = [
             "kind",
             "export",
@@ -125,8 +135,22 @@ pub(super) fn made_here(dir: &Path) -> Result<Vec<String>> {
     Ok(names.collect())
 }
 
-fn kubeconfig(dir: &Path, cluster: &str) -> PathBuf {
+/// Of the administrator.
+pub(super) fn kubeconfig(dir: &Path, cluster: &str) -> PathBuf {
     dir.join(format!("{cluster}.kubeconfig"))
+}
+
+/// Deletes a cluster, and takes it out of no kubeconfig but its own.
+pub(super) fn delete_argv<'a>(name: &'a str, kubeconfig: &'a str) -> [&'a str; 7] {
+    [
+        "kind",
+        "delete",
+        "cluster",
+        "--name",
+        name,
+        "--kubeconfig",
+        kubeconfig,
+    ]
 }
 
 /// What `kind create cluster --config` takes; JSON is YAML too.
@@ -313,16 +337,10 @@ impl<'h> Cluster<'h> {
     /// Deletes the cluster.
     pub async fn delete(self) -> Result<()> {
         let config = text(&self.kubeconfig);
-        let argv = [
-            "kind",
-            "delete",
-            "cluster",
-            "--name",
-            &self.name,
-            "--kubeconfig",
-            &config,
-        ];
-        self.host.exec(argv).await?.ok()?;
+        self.host
+            .exec(delete_argv(&self.name, &config))
+            .await?
+            .ok()?;
         let _ = std::fs::remove_file(&self.kubeconfig);
         Ok(())
     }

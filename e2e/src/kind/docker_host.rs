@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use tokio::net::UnixStream;
 
 use super::programs::Programs;
-use crate::boot::{spawn, supervise};
+use crate::boot::{ended, spawn, supervise};
 use crate::control::{Control, HUB, Output, ProcessSpec, Request};
 use crate::eventually::eventually;
 use crate::net::Families;
@@ -37,7 +37,7 @@ const TOOLS: [(&str, &str); 4] = [
 
 /// A running Docker host.
 #[derive(Debug)]
-pub(super) struct Own {
+pub(super) struct DockerHost {
     place: Place,
     record: Record,
     control: Control,
@@ -45,7 +45,7 @@ pub(super) struct Own {
     owner: Option<UnixStream>,
 }
 
-impl Own {
+impl DockerHost {
     /// Starts one on a copy of a data folder with images, or on an empty one.
     pub(super) async fn start(
         name: &str,
@@ -119,9 +119,7 @@ impl Own {
         .await?
         .map_err(|exit: crate::Exit| {
             let log = std::fs::read_to_string(self.log(DOCKERD)).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-            anyhow::anyhow!("dockerd ended with {exit}; its last lines:\n{tail}")
+            ended(DOCKERD, exit, &log)
         })
     }
 
@@ -149,7 +147,7 @@ impl Own {
         spawn(&self.control, spec).await
     }
 
-    /// Ends a process that [`Own::spawn`] started.
+    /// Ends a process that [`DockerHost::spawn`] started.
     pub(super) async fn stop_process(&self, name: &str) -> Result<()> {
         self.control
             .call::<()>(&Request::Kill {
@@ -201,7 +199,7 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for DockerHost {
     fn drop(&mut self) {
         if self.owner.is_some()
             && let Err(error) = self.place.destroy()
@@ -220,6 +218,14 @@ pub(super) fn remove(place: &Place) -> Result<bool> {
     place.destroy()
 }
 
+/// Why another of this name cannot start.
+pub(super) fn runs_already(place: &Place) -> String {
+    format!(
+        "the Docker host {0} runs already; end it with `kind host stop {0}`",
+        place.name()
+    )
+}
+
 fn data(place: &Place) -> PathBuf {
     place.dir().join("docker")
 }
@@ -230,10 +236,7 @@ fn prepare(place: &Place, images: Option<&Path>) -> Result<std::fs::File> {
     }
     let lock = place.lock()?;
     if let Found::Running(_) = place.find()? {
-        bail!(
-            "the Docker host {0} runs already; end it with `kind host stop {0}`",
-            place.name()
-        );
+        bail!(runs_already(place));
     }
     place.destroy()?;
     let dir = place.dir();

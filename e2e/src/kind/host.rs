@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tokio::sync::Mutex;
 
 use super::cluster::{self, Cluster, ClusterOptions};
-use super::docker_host::{self, Own};
+use super::docker_host::{self, DockerHost};
 use super::programs::Programs;
 use super::{machine, node};
 use crate::control::Output;
@@ -40,7 +40,7 @@ enum Docker {
     /// The machine's, whatever it runs beside.
     Machine,
     /// One that was started here.
-    Own(Own),
+    Built(DockerHost),
 }
 
 impl KindHost {
@@ -63,18 +63,19 @@ impl KindHost {
             progress.say(format!(
                 "{why}: a Docker host of our own, without an uplink"
             ));
-            let programs =
-                tokio::task::spawn_blocking(move || Programs::ensure(progress)).await??;
+            if is_machine(&place)? {
+                end_machine(&place, None).await?;
+            }
+            let programs = built_programs(progress).await?;
             let images = node::ensure(&programs, progress).await?;
-            let own = Own::start(name, &programs, Some(&images)).await?;
+            let own = DockerHost::start(name, &programs, Some(&images)).await?;
             progress.say(format!("the Docker host {name} is up"));
-            (programs, Docker::Own(own))
+            (programs, Docker::Built(own))
         } else {
             progress.say("kind uses this machine's Docker");
-            let programs =
-                tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
-            std::fs::create_dir_all(place.dir())?;
-            std::fs::write(place.dir().join(MACHINE), "")?;
+            let programs = kind_alone(progress).await?;
+            let marked = place.clone();
+            tokio::task::spawn_blocking(move || mark(&marked)).await??;
             (programs, Docker::Machine)
         };
         Ok(Self::of(place, docker, programs, progress))
@@ -90,22 +91,25 @@ impl KindHost {
         }
     }
 
-    /// The one of that name that was started before and runs.
-    pub async fn attach(name: &str) -> Result<Self> {
+    /// The one of that name that was started before and runs, if there is one.
+    pub async fn attach(name: &str) -> Result<Option<Self>> {
         let place = Place::docker_host(name)?;
         let progress = Progress::new(true);
-        let (docker, programs) = if let Some(own) = Own::attach(name)? {
-            let programs =
-                tokio::task::spawn_blocking(move || Programs::ensure(progress)).await??;
-            (Docker::Own(own), programs)
-        } else if place.dir().join(MACHINE).exists() && machine::refuses().await.is_none() {
-            let programs =
-                tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
-            (Docker::Machine, programs)
+        let (docker, programs) = if let Some(own) = DockerHost::attach(name)? {
+            (Docker::Built(own), built_programs(progress).await?)
+        } else if is_machine(&place)? && machine::refuses().await.is_none() {
+            (Docker::Machine, kind_alone(progress).await?)
         } else {
-            bail!("there is no Docker host {name}; start it with `kind host start {name}`")
+            return Ok(None);
         };
-        Ok(Self::of(place, docker, programs, progress))
+        Ok(Some(Self::of(place, docker, programs, progress)))
+    }
+
+    /// The same, where there must be one.
+    pub async fn running(name: &str) -> Result<Self> {
+        Self::attach(name).await?.with_context(|| {
+            format!("there is no Docker host {name}; start it with `kind host start {name}`")
+        })
     }
 
     /// Its name.
@@ -115,7 +119,7 @@ impl KindHost {
 
     /// Whether it was built and started here, and is not the machine's own.
     pub fn is_built(&self) -> bool {
-        matches!(self.docker, Docker::Own(_))
+        matches!(self.docker, Docker::Built(_))
     }
 
     /// Its folder of state.
@@ -127,7 +131,7 @@ impl KindHost {
     pub(super) fn image(&self) -> Result<String> {
         match self.docker {
             Docker::Machine => Ok(machine::NODE_IMAGE.to_owned()),
-            Docker::Own(_) => node::reference(),
+            Docker::Built(_) => node::reference(),
         }
     }
 
@@ -146,19 +150,13 @@ impl KindHost {
     /// What a command on the host has in its environment: kind, kubectl and helm by name, and the
     /// kubeconfig that `kind create cluster` writes to.
     pub fn env(&self) -> Result<Vec<(String, String)>> {
-        let path = std::env::var("PATH").unwrap_or_default();
-        let bin = self.programs.bin();
-        let path = format!(
-            "{}:{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin",
-            bin.display()
-        );
         let config = self.dir().join("kubeconfig");
         let helm = |of: &str| self.dir().join("helm").join(of).display().to_string();
         Ok(vec![
             ("HELM_CACHE_HOME".to_owned(), helm("cache")),
             ("HELM_CONFIG_HOME".to_owned(), helm("config")),
             ("HELM_DATA_HOME".to_owned(), helm("data")),
-            ("PATH".to_owned(), path),
+            path(&self.programs),
             ("BALLAST_KIND_IMAGE".to_owned(), self.image()?),
             ("KUBECONFIG".to_owned(), config.display().to_string()),
         ])
@@ -167,7 +165,7 @@ impl KindHost {
     /// A command line that runs something on the host, for whoever becomes it.
     pub fn command(&self, argv: &[String]) -> Result<Vec<String>> {
         let mut line = vec![];
-        if let Docker::Own(own) = &self.docker {
+        if let Docker::Built(own) = &self.docker {
             line.push("nsenter".to_owned());
             line.extend(own.enter()?);
             line.push("--".to_owned());
@@ -201,7 +199,7 @@ impl KindHost {
         let argv: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
         match &self.docker {
             Docker::Machine => machine::run(&argv, &env, stdin, time).await,
-            Docker::Own(own) => {
+            Docker::Built(own) => {
                 let env: Vec<String> = env
                     .into_iter()
                     .map(|(key, value)| format!("{key}={value}"))
@@ -234,7 +232,7 @@ impl KindHost {
 
     /// Lets the host live on after this process.
     pub async fn detach(mut self) -> Result<()> {
-        if let Docker::Own(own) = &mut self.docker {
+        if let Docker::Built(own) = &mut self.docker {
             own.detach().await?;
         }
         Ok(())
@@ -243,8 +241,8 @@ impl KindHost {
     /// Ends it with everything on it; of the machine's Docker, only the clusters made here.
     pub async fn stop(self) -> Result<()> {
         match self.docker {
-            Docker::Own(own) => own.stop().await,
-            Docker::Machine => remove(self.place.name()).await.map(drop),
+            Docker::Built(own) => own.stop().await,
+            Docker::Machine => end_machine(&self.place, Some(self.programs)).await,
         }
     }
 }
@@ -255,7 +253,7 @@ pub fn list() -> Result<Vec<(String, &'static str)>> {
     for place in state::docker_hosts()? {
         let state = match place.find()? {
             Found::Running(_) => "up",
-            _ if place.dir().join(MACHINE).exists() => "the machine's own",
+            _ if is_machine(&place)? => "the machine's own",
             _ => "dead",
         };
         found.push((place.name().to_owned(), state));
@@ -267,34 +265,67 @@ pub fn list() -> Result<Vec<(String, &'static str)>> {
 /// were made in this name. Says whether there was anything.
 pub async fn remove(name: &str) -> Result<bool> {
     let place = Place::docker_host(name)?;
-    if !place.dir().join(MACHINE).exists() {
-        return docker_host::remove(&place);
+    if is_machine(&place)? {
+        return end_machine(&place, None).await.map(|()| true);
     }
-    // Nothing runs there that is ours but containers, which only kind can find.
-    let progress = Progress::new(true);
-    let programs = tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await??;
-    let path = std::env::var("PATH").unwrap_or_default();
-    let env = [(
-        "PATH".to_owned(),
-        format!("{}:{path}", programs.bin().display()),
-    )];
-    for cluster in cluster::made_here(&place.dir())? {
-        let argv = ["kind", "delete", "cluster", "--name", &cluster];
-        machine::run(&argv, &env, "", EXEC_TIME).await?.ok()?;
-    }
-    std::fs::remove_dir_all(place.dir())?;
-    Ok(true)
+    tokio::task::spawn_blocking(move || docker_host::remove(&place)).await?
 }
 
-/// The archive of an image that every node has, for nodes that came without it.
-pub(super) fn agnhost(programs: &Programs) -> Result<PathBuf> {
-    let archives = crate::images::archives(programs.kubernetes())?;
-    let found = archives
-        .into_iter()
-        .find(|(name, _)| *name == crate::AGNHOST);
-    found
-        .map(|(_, path)| path)
-        .ok_or_else(|| anyhow::anyhow!("no archive of {}", crate::AGNHOST))
+/// Whether the folder is that of a host that is the machine's Docker.
+fn is_machine(place: &Place) -> Result<bool> {
+    let built = matches!(place.find()?, Found::Running(_));
+    Ok(!built && place.dir().join(MACHINE).exists())
+}
+
+/// Makes the folder one of the machine's Docker.
+fn mark(place: &Place) -> Result<()> {
+    let _lock = place.lock()?;
+    if let Found::Running(_) = place.find()? {
+        bail!(docker_host::runs_already(place));
+    }
+    std::fs::create_dir_all(place.dir())?;
+    std::fs::write(place.dir().join(MACHINE), "")?;
+    Ok(())
+}
+
+/// Nothing runs there that is ours but containers, which only kind can find.
+async fn end_machine(place: &Place, programs: Option<Programs>) -> Result<()> {
+    let locked = place.clone();
+    let _lock = tokio::task::spawn_blocking(move || locked.lock()).await??;
+    let clusters = cluster::made_here(&place.dir())?;
+    if !clusters.is_empty() {
+        let programs = match programs {
+            Some(programs) => programs,
+            None => kind_alone(Progress::new(true)).await?,
+        };
+        let env = [path(&programs)];
+        for name in clusters {
+            let config = text(&cluster::kubeconfig(&place.dir(), &name));
+            let argv = cluster::delete_argv(&name, &config);
+            machine::run(&argv, &env, "", EXEC_TIME).await?.ok()?;
+        }
+    }
+    std::fs::remove_dir_all(place.dir())?;
+    Ok(())
+}
+
+async fn built_programs(progress: Progress) -> Result<Programs> {
+    tokio::task::spawn_blocking(move || Programs::ensure(progress)).await?
+}
+
+async fn kind_alone(progress: Progress) -> Result<Programs> {
+    tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await?
+}
+
+/// Where commands are looked for: kind and its kin first.
+fn path(programs: &Programs) -> (String, String) {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let bin = programs.bin();
+    let path = format!(
+        "{}:{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin",
+        bin.display()
+    );
+    ("PATH".to_owned(), path)
 }
 
 /// A path as it is given to programs.

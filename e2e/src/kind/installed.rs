@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::cluster::Cluster;
 use crate::eventually::eventually;
+use crate::helm::{OF_EVERY_NAMESPACE, leftovers};
 use crate::release::Release;
 use crate::{Helm, root};
 
@@ -63,6 +64,11 @@ impl<'c> Installed<'c> {
     /// A release that was installed before.
     pub fn at(cluster: &'c Cluster<'c>) -> Self {
         Self { cluster }
+    }
+
+    /// Where it is.
+    pub fn cluster(&self) -> &'c Cluster<'c> {
+        self.cluster
     }
 
     /// Uninstalls it: load balancers first.
@@ -170,11 +176,10 @@ impl<'c> Installed<'c> {
     pub async fn nothing_is_left(&self) -> Result<()> {
         eventually(SOON, || async {
             let mut left = self.foreign_addresses().await?;
-            let label = format!("app.kubernetes.io/instance={RELEASE}");
-            let cluster_wide = "clusterroles,clusterrolebindings,loadbalancerclasses,addresspools";
-            left.extend(self.names(&[cluster_wide, "-l", &label]).await?);
-            let namespaced = "deployments,jobs,pods,services,secrets,leases,roles,rolebindings";
-            left.extend(self.names(&[namespaced, "-n", NAMESPACE]).await?);
+            for arguments in leftovers(RELEASE, NAMESPACE) {
+                left.extend(self.names(&arguments).await?);
+            }
+            left.retain(|name| !OF_EVERY_NAMESPACE.contains(&name.as_str()));
             let path = "jsonpath={.items[*].metadata.finalizers}";
             let finalizers = ["get", "services", "-A", "-o", path];
             let finalizers = self.cluster.kubectl(&finalizers).await?;
@@ -189,12 +194,10 @@ impl<'c> Installed<'c> {
         .await
     }
 
-    async fn names(&self, arguments: &[&str]) -> Result<Vec<String>> {
-        let flags = ["--ignore-not-found", "-o", "name"];
-        let text = self
-            .cluster
-            .kubectl(&[&["get"], arguments, &flags[..]].concat())
-            .await?;
+    async fn names(&self, arguments: &[String]) -> Result<Vec<String>> {
+        let mut get = vec!["get", "--ignore-not-found", "-o", "name"];
+        get.extend(arguments.iter().map(String::as_str));
+        let text = self.cluster.kubectl(&get).await?;
         Ok(text.lines().map(str::to_owned).collect())
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::docker_host::Own;
-use super::host::{agnhost, text};
+use super::docker_host::DockerHost;
+use super::host::text;
 use super::programs::{Programs, kubernetes_version};
 use super::root;
 use crate::binaries::CNI_PLUGINS;
@@ -81,7 +81,7 @@ fn remove(folder: &Path) -> Result<()> {
 fn key(programs: &Programs) -> Result<String> {
     let dockerd = Command::new("dockerd").arg("--version").output();
     let mut hash = Sha256::new();
-    hash.update(format!("{RECIPE} {}", agnhost(programs)?.display()));
+    hash.update(format!("{RECIPE} {}", programs.agnhost()?.display()));
     hash.update(dockerd.map(|output| output.stdout).unwrap_or_default());
     for plugin in ["ptp", "host-local"] {
         let path = Path::new(CNI_PLUGINS).join(plugin);
@@ -110,7 +110,7 @@ async fn build(programs: &Programs, work: &Path, done: &Path, progress: Progress
     })
     .await??;
     progress.say("wrote the images of the control plane");
-    let builder = Own::start("node-image", programs, None).await?;
+    let builder = DockerHost::start("node-image", programs, None).await?;
     let made = async {
         import_images(&builder, programs, &root, &archives).await?;
         progress.say("imported them");
@@ -147,7 +147,7 @@ fn write_images(
     into: &Path,
 ) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(into)?;
-    let mut archives = vec![agnhost(programs)?];
+    let mut archives = vec![programs.agnhost()?];
     for reference in wanted.iter().map(String::as_str).chain([KINDNET]) {
         let path = into.join(format!("{}.tar", short(reference)));
         image(programs, reference, root)?.write(&path)?;
@@ -231,7 +231,7 @@ fn network_programs(root: &Path) -> Result<Vec<Entry>> {
 
 /// Lets a containerd, which looks only at images, write into the node's file system.
 async fn import_images(
-    builder: &Own,
+    builder: &DockerHost,
     programs: &Programs,
     root: &Path,
     archives: &[PathBuf],
@@ -277,7 +277,7 @@ async fn import_images(
     builder.stop_process("containerd").await
 }
 
-async fn import_root(builder: &Own, root: &Path) -> Result<()> {
+async fn import_root(builder: &DockerHost, root: &Path) -> Result<()> {
     // `import` cannot set the signal to which systemd shuts down, so a build follows it.
     let script = "tar --numeric-owner -C \"$0\" -c . | docker import \
         -c 'ENTRYPOINT [\"/usr/local/bin/entrypoint\",\"/sbin/init\"]' -c 'ENV container=docker' - ballast/node-root \

@@ -88,7 +88,8 @@ impl Programs {
         Self::with(Cache::ensure(progress)?, PROGRAMS.iter(), progress)
     }
 
-    /// Builds kind alone, for a machine that gets its node image from a registry.
+    /// Of kind's own programs only kind itself, for a machine that gets its node image from a
+    /// registry.
     pub(super) fn kind_alone(progress: Progress) -> Result<Self> {
         let kind = PROGRAMS.iter().filter(|program| program.name == KIND);
         Self::with(Cache::ensure(progress)?, kind, progress)
@@ -116,6 +117,18 @@ impl Programs {
         own.link("kubectl", &own.kubernetes.program("kubectl"))?;
         own.link("helm", &Helm::ensure(progress)?.program("helm"))?;
         Ok(own)
+    }
+
+    /// The archive of an image that every node has, for nodes that came without it.
+    pub(super) fn agnhost(&self) -> Result<PathBuf> {
+        let archives = crate::images::archives(&self.kubernetes)?;
+        let mut found = archives
+            .into_iter()
+            .filter(|(name, _)| *name == crate::AGNHOST);
+        let (_, path) = found
+            .next()
+            .with_context(|| format!("no archive of {}", crate::AGNHOST))?;
+        Ok(path)
     }
 
     /// Puts a program that is kept elsewhere beside kind.
