@@ -227,6 +227,16 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
             "first releases",
         ),
         (
+            "bare-metal",
+            "does not announce it yet (reason NotAnnounced)",
+            "kubectl wait --for=condition=ballast.dev/Programmed",
+        ),
+        (
+            "kind",
+            "kubectl wait --for=condition=ballast.dev/Programmed service/web",
+            "NotAnnounced",
+        ),
+        (
             "everything",
             "There are the classes elsewhere, local, nlb",
             "There is no class",

@@ -96,8 +96,8 @@ impl<'a> Plan<'a> {
         }
         .await;
         let result = lab.explain(result).await;
-        lab.down().await?;
-        result
+        let down = lab.down().await;
+        result.and(down)
     }
 
     async fn install<'l>(&self, lab: &'l Lab) -> Result<Site<'l>> {

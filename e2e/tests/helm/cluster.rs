@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use ballast_e2e::helm::{OF_EVERY_NAMESPACE, leftovers};
 use ballast_e2e::installation::binary;
 use ballast_e2e::{Helm, Host, Lab, LabOptions, Progress, eventually, with_libraries};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -10,11 +11,13 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::Value;
 
-use crate::common::{PROGRAMMED, addresses, pods_yaml, status_of, told};
+use crate::common::{PROGRAMMED, addresses, finalizers, pods_yaml, status_of, told};
 
 /// What the chart is told to run.
 const IMAGE: &str = "docker.io/library/ballast:lab";
 const IMAGE_VALUES: &str = "image.repository=docker.io/library/ballast,image.tag=lab";
+/// What sends traffic to the web servers.
+pub(crate) const WEB: &str = "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]";
 /// Pods start, probes wait, and another lab may run beside this one.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
 
@@ -55,8 +58,8 @@ impl Cluster {
         }
         .await;
         let result = cluster.lab.explain(result).await;
-        cluster.lab.down().await?;
-        result
+        let down = cluster.lab.down().await;
+        result.and(down)
     }
 
     async fn image(&self) -> Result<()> {
@@ -89,7 +92,7 @@ impl Cluster {
         Api::default_namespaced(self.lab.kube())
     }
 
-    /// Of a namespace, by component.
+    /// Of a release, by component.
     pub(crate) async fn pods(&self, of: Release, component: &str) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.lab.kube(), of.namespace);
         let label = format!(
@@ -143,17 +146,12 @@ impl Cluster {
     /// cluster, not on the nodes' interfaces.
     pub(crate) async fn nothing_is_left(&self, of: Release) -> Result<()> {
         eventually(SOON, || async {
-            let kinds = "deployments,jobs,pods,services,serviceaccounts,secrets,leases,\
-                         configmaps,roles,rolebindings,poddisruptionbudgets,networkpolicies";
-            let mut left = self.names(&[kinds, "-n", of.namespace]).await?;
-            left.retain(|name| {
-                !["serviceaccount/default", "configmap/kube-root-ca.crt"].contains(&name.as_str())
-            });
-            let label = format!("app.kubernetes.io/instance={}", of.name);
-            let everywhere = "clusterroles,clusterrolebindings,loadbalancerclasses,addresspools";
-            left.extend(self.names(&[everywhere, "-l", &label]).await?);
-            let system = ["roles,rolebindings", "-n", "kube-system", "-l", &label];
-            left.extend(self.names(&system).await?);
+            let mut left = vec![];
+            for arguments in leftovers(of.name, of.namespace) {
+                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                left.extend(self.names(&arguments).await?);
+            }
+            left.retain(|name| !OF_EVERY_NAMESPACE.contains(&name.as_str()));
             ensure!(left.is_empty(), "left: {left:?}");
             Ok(())
         })
@@ -182,18 +180,24 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Waits until the Services are as if Ballast had never been there.
+    /// The Services are there, and as if Ballast had never been.
     pub(crate) async fn services_are_released(&self, names: &[String]) -> Result<()> {
-        for service in self.services().list(&ListParams::default()).await?.items {
-            let name = service.metadata.name.as_deref().unwrap_or_default();
-            if !names.iter().any(|it| it == name) {
-                continue;
-            }
-            let finalizers = service.metadata.finalizers.as_deref().unwrap_or_default();
-            if !finalizers.is_empty() || !addresses(&service).is_empty() {
+        for name in names {
+            let service = self.services().get(name).await?;
+            if !finalizers(&service).is_empty() || !addresses(&service).is_empty() {
                 bail!("{name} has something left: {}", told(&service));
             }
         }
         Ok(())
+    }
+
+    /// Waits until a release has no controller any more.
+    pub(crate) async fn controllers_are_gone(&self, of: Release) -> Result<()> {
+        eventually(SOON, || async {
+            let pods = self.pods(of, "controller").await?;
+            ensure!(pods.is_empty(), "{} controllers", pods.len());
+            Ok(())
+        })
+        .await
     }
 }

@@ -65,11 +65,13 @@ pub(crate) fn process(pod: &Pod) -> Option<Status> {
     let mut processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes.find_map(|entry| {
         let dir = entry.path();
-        let is_ballast = read(&dir, "cmdline").starts_with("/ballast\0");
+        if !read(&dir, "cmdline").starts_with("/ballast\0") {
+            return None;
+        }
         let cgroup = read(&dir, "cgroup");
         let lines = read(&dir, "status");
         // The last, because it may end between two looks.
-        let is_there = is_ballast && marks.iter().any(|mark| cgroup.contains(mark));
+        let is_there = marks.iter().any(|mark| cgroup.contains(mark));
         let fields = lines.lines().filter_map(|line| line.split_once(':'));
         (is_there && lines.contains("CapEff")).then(|| {
             fields

@@ -5,11 +5,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::eventually;
+use ballast_e2e::installation::binary;
 use k8s_openapi::api::core::v1::Service;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Release, SOON};
+use crate::cluster::{Cluster, Release, WEB};
 use crate::common::{addresses, finalizers, load_balancer, told, version};
 
 const WEST: Release = Release {
@@ -33,6 +33,11 @@ async fn two_releases_leave_each_other_alone() -> Result<()> {
         let other = cluster.services().get("other").await?;
         a_service_turns_while_its_controller_is_away(cluster).await?;
         an_uninstall_nobody_can_carry_out(cluster).await?;
+        it_is_called_off(cluster).await?;
+        scale(cluster, "--replicas=0").await?;
+        cluster.controllers_are_gone(WEST).await?;
+        an_uninstall_nobody_can_carry_out(cluster).await?;
+        another_one_replaces_its_job(cluster).await?;
         it_goes_on_when_somebody_can(cluster).await?;
         let still = cluster.services().get("other").await?;
         ensure!(
@@ -59,10 +64,7 @@ async fn install(cluster: &Cluster, release: Release, range: &str) -> Result<()>
 }
 
 async fn give(cluster: &Cluster, service: &str, of: Release) -> Result<()> {
-    let spec = format!(
-        "loadBalancerClass: ballast.dev/{}, selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]",
-        of.name
-    );
+    let spec = format!("loadBalancerClass: ballast.dev/{}, {WEB}", of.name);
     cluster.lab.apply(&load_balancer(service, &spec)).await?;
     let address = cluster.address(service).await?;
     cluster.answers(&address).await
@@ -81,12 +83,7 @@ async fn scale(cluster: &Cluster, replicas: &str) -> Result<()> {
 
 async fn a_service_turns_while_its_controller_is_away(cluster: &Cluster) -> Result<()> {
     scale(cluster, "--replicas=0").await?;
-    eventually(SOON, || async {
-        let pods = cluster.pods(WEST, "controller").await?;
-        ensure!(pods.is_empty(), "{} controllers", pods.len());
-        Ok(())
-    })
-    .await?;
+    cluster.controllers_are_gone(WEST).await?;
     let turn = json!({"spec": {"type": "ClusterIP"}}).to_string();
     cluster
         .lab
@@ -119,6 +116,48 @@ async fn an_uninstall_nobody_can_carry_out(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// As docs/uninstall.md has it: the load balancers stay.
+async fn it_is_called_off(cluster: &Cluster) -> Result<()> {
+    let delete = ["delete", "job", "west-ballast-teardown", "-n", "west"];
+    cluster.lab.kubectl(&delete).await?;
+    let undo = tokio::process::Command::new(binary()?)
+        .args(["teardown", "--undo", "--yes", "--classes=west"])
+        .env("KUBECONFIG", cluster.lab.kubeconfig())
+        .output()
+        .await?;
+    let said = String::from_utf8_lossy(&undo.stderr);
+    ensure!(undo.status.success(), "{said}");
+    let history = ["history", "west", "-n", "west", "-o", "json"];
+    let history = cluster.helm.on(&cluster.lab, &history).await?;
+    let history: Value = serde_json::from_str(&history)?;
+    let last = history.as_array().and_then(|all| all.last());
+    let revision = last.context("no history")?["revision"].to_string();
+    let rollback = ["rollback", "west", &revision, "-n", "west"];
+    cluster.helm.on(&cluster.lab, &rollback).await?;
+    scale(cluster, "--replicas=1").await?;
+    give(cluster, "new", WEST).await?;
+    let stays = cluster.address("stays").await?;
+    cluster.answers(&stays).await
+}
+
+/// Said once more, an uninstall goes on with a Job of its own.
+async fn another_one_replaces_its_job(cluster: &Cluster) -> Result<()> {
+    let uid = [
+        "get",
+        "job/west-ballast-teardown",
+        "-n",
+        "west",
+        "-o",
+        "jsonpath={.metadata.uid}",
+    ];
+    let first = cluster.lab.kubectl(&uid).await?;
+    let said = cluster.uninstall(WEST, &["--timeout", "5s"]).await;
+    ensure!(said.is_err(), "nobody can have done it: {said:?}");
+    let second = cluster.lab.kubectl(&uid).await?;
+    ensure!(first != second, "the Job is still {first}");
+    Ok(())
+}
+
 async fn it_goes_on_when_somebody_can(cluster: &Cluster) -> Result<()> {
     scale(cluster, "--replicas=1").await?;
     let job = [
@@ -136,7 +175,7 @@ async fn it_goes_on_when_somebody_can(cluster: &Cluster) -> Result<()> {
         ensure!(nothing, "{}", told(service));
         Ok(())
     };
-    for name in ["stays", "turns"] {
+    for name in ["stays", "turns", "new"] {
         released(&cluster.services().get(name).await?).context(name)?;
     }
     let began = Instant::now();

@@ -1,21 +1,23 @@
 //! A `NetworkPolicy`, enforced by the nodes' packet filters: the lab's CNI plug-ins enforce none.
 //!
-//! It holds for every pod that comes later, so that it is there before the pods are; pods that
-//! are there already are left alone. Understood is what the chart renders, lists of ports, and
-//! anything else fails the test.
+//! It holds for every pod that comes later, whatever its selector says, so that it is there
+//! before the pods are; pods that are there already are left alone. Of rules, those that the
+//! chart renders are understood, lists of ports, and others fail the test.
 
 use anyhow::{Context, Result, bail, ensure};
-use ballast_e2e::Host;
+use ballast_e2e::{AGNHOST, Host, PODS_V4, PODS_V6};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 use kube::api::ListParams;
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::cluster::Cluster;
 
-/// Of all nodes' pods, as the lab gives them out.
-const PODS: [(&str, &str); 2] = [("ip", "10.90.0.0/16"), ("ip6", "fd90::/56")];
+/// Of all nodes' pods.
+const PODS: [(&str, &str); 2] = [("ip", PODS_V4), ("ip6", PODS_V6)];
 
 /// It is in force.
 pub(crate) struct Enforced;
@@ -39,9 +41,7 @@ impl Enforced {
     /// Packets that it has kept from somewhere, on all nodes.
     pub(crate) async fn dropped(&self, cluster: &Cluster) -> Result<u64> {
         let mut sum = 0;
-        for node in cluster.lab.nodes().into_iter().map(Host::Node) {
-            let list = ["nft", "list", "table", "inet", "allowed"];
-            let text = cluster.lab.exec(node, list).await?.ok()?;
+        for text in tables(cluster).await? {
             for count in text.split("counter packets ").skip(1) {
                 let count = count.split(' ').next().context("no count")?;
                 sum += count.parse::<u64>()?;
@@ -49,12 +49,88 @@ impl Enforced {
         }
         Ok(sum)
     }
+
+    /// It bites: a pod like the controller's cannot reach what that has no use for.
+    pub(crate) async fn keeps_a_stranger_in(&self, cluster: &Cluster) -> Result<()> {
+        let image = format!("--image={AGNHOST}");
+        let run = ["run", "stranger", &image, "--", "netexec"];
+        cluster.lab.kubectl(&run).await?;
+        let ready = [
+            "wait",
+            "--for=condition=Ready",
+            "pod/stranger",
+            "--timeout=50s",
+        ];
+        cluster.lab.kubectl(&ready).await?;
+        let ip = [
+            "get",
+            "service",
+            "web-0",
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ];
+        let url = format!("http://{}", cluster.lab.kubectl(&ip).await?);
+        let curl = ["exec", "stranger", "--", "curl", "-sSm2", &url];
+        let refused = cluster.lab.kubectl(&curl).await.err();
+        let refused = refused.context("it reached a web server")?.to_string();
+        ensure!(refused.contains("timed out"), "{refused}");
+        ensure!(self.dropped(cluster).await? > 0, "nothing was dropped");
+        Ok(())
+    }
+
+    /// Everything went where it wanted.
+    pub(crate) async fn dropped_nothing(&self, cluster: &Cluster) -> Result<()> {
+        if self.dropped(cluster).await? > 0 {
+            // The sets say who wanted what, last.
+            bail!("too narrow: {}", tables(cluster).await?.join("\n"));
+        }
+        Ok(())
+    }
+}
+
+/// The policy of that name among rendered objects.
+pub(crate) fn rendered(manifest: &str, name: &str) -> Result<NetworkPolicy> {
+    for document in serde_yaml_ng::Deserializer::from_str(manifest) {
+        let object = Value::deserialize(document)?;
+        if object["kind"] == "NetworkPolicy" && object["metadata"]["name"] == name {
+            return Ok(serde_json::from_value(object)?);
+        }
+    }
+    bail!("the chart renders no NetworkPolicy {name}")
+}
+
+/// Whether it is for a pod.
+pub(crate) fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
+    let spec = policy.spec.as_ref();
+    let Some(selector) = spec.and_then(|spec| spec.pod_selector.as_ref()) else {
+        return true;
+    };
+    let label = |key: &String| pod.metadata.labels.as_ref().and_then(|all| all.get(key));
+    let mut labels = selector.match_labels.iter().flatten();
+    let mut expressions = selector.match_expressions.iter().flatten();
+    labels.all(|(key, value)| label(key) == Some(value))
+        && expressions.all(|one| {
+            let mut values = one.values.iter().flatten();
+            one.operator == "In" && values.any(|value| label(&one.key) == Some(value))
+        })
+}
+
+/// As each node has it.
+async fn tables(cluster: &Cluster) -> Result<Vec<String>> {
+    let mut texts = vec![];
+    for node in cluster.lab.nodes().into_iter().map(Host::Node) {
+        let list = ["nft", "list", "table", "inet", "allowed"];
+        texts.push(cluster.lab.exec(node, list).await?.ok()?);
+    }
+    Ok(texts)
 }
 
 /// After the translation of Services' addresses, as policies are meant; what a node itself
 /// sends to its pods (probes) does not come by here, and no policy keeps it out.
 fn table(policy: &NetworkPolicy, spared: &[&str]) -> Result<String> {
     let spec = policy.spec.as_ref().context("no spec")?;
+    let types = spec.policy_types.as_deref().unwrap_or_default();
+    ensure!(types == ["Ingress", "Egress"], "not understood: {types:?}");
     let (mut out, mut into, mut all) = (vec![], vec![], vec![]);
     for rule in spec.egress.iter().flatten() {
         ensure!(rule.to.is_none(), "not understood: {rule:?}");
@@ -80,12 +156,19 @@ fn table(policy: &NetworkPolicy, spared: &[&str]) -> Result<String> {
     let (out, into, all) = (out.join("\n"), into.join("\n"), all.join("\n"));
     Ok(format!(
         "table inet allowed {{
+set dropped_v4 {{ type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic; }}
+set dropped_v6 {{ type ipv6_addr . ipv6_addr . inet_proto . inet_service; flags dynamic; }}
 chain goes_out {{
 {out}
-counter drop
+jump note
 }}
 chain comes_in {{
 {into}
+jump note
+}}
+chain note {{
+meta l4proto {{ tcp, udp }} add @dropped_v4 {{ ip saddr . ip daddr . meta l4proto . th dport }}
+meta l4proto {{ tcp, udp }} add @dropped_v6 {{ ip6 saddr . ip6 daddr . meta l4proto . th dport }}
 counter drop
 }}
 chain pods {{

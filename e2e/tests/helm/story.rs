@@ -5,24 +5,22 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use ballast_e2e::{AGNHOST, Host, eventually};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::{Host, eventually};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Release, SOON};
+use crate::cluster::{Cluster, Release, SOON, WEB};
 use crate::common::{addresses, finalizers, load_balancer, told};
 use crate::policy::Enforced;
-use crate::{grants, kernel};
+use crate::{grants, kernel, policy};
 
 const BALLAST: Release = Release {
     name: "ballast",
     namespace: "ballast-system",
 };
-const KIND: [&str; 4] = [
+const FLAGS: [&str; 4] = [
     "--values",
     "charts/ballast/ci/kind-values.yaml",
     "--set",
@@ -38,36 +36,42 @@ const TRAFFIC: &str =
 async fn the_life_of_a_release() -> Result<()> {
     Cluster::run("t-helm", 2, async |cluster| {
         cluster.web_servers().await?;
-        let policy = Enforced::on(cluster, &network_policy(cluster)?).await?;
+        let manifest = cluster
+            .helm
+            .template(BALLAST.name, BALLAST.namespace, &FLAGS)?;
+        let rules = policy::rendered(&manifest, "ballast-controller")?;
+        let policy = Enforced::on(cluster, &rules).await?;
         install(cluster).await?;
         let given = fifty_services(cluster).await?;
         for (component, count) in [("controller", 2), ("mock-cloud", 1)] {
             let pods = cluster.pods(BALLAST, component).await?;
             ensure!(pods.len() == count, "{component}: {} pods", pods.len());
             pods.iter().try_for_each(kernel::is_as_written)?;
+            let selected = pods.iter().all(|pod| policy::selects(&rules, pod));
+            ensure!(
+                selected == (component == "controller"),
+                "{component}: {rules:?}"
+            );
         }
         upgrade_under_traffic(cluster, &given).await?;
+        an_upgrade_that_would_move_the_cloud(cluster).await?;
         upgrade_after_a_loss(cluster).await?;
         rollback(cluster, &given).await?;
         uninstall(cluster).await?;
         install_again(cluster).await?;
         kept_over_an_uninstall(cluster).await?;
         uninstalled_without_hooks(cluster).await?;
-        ensure!(
-            policy.dropped(cluster).await? == 0,
-            "the policy is too narrow"
-        );
-        a_stranger_is_kept_in(cluster, &policy).await?;
+        policy.dropped_nothing(cluster).await?;
+        policy.keeps_a_stranger_in(cluster).await?;
         rights_fit(cluster)
     })
     .await
 }
 
 async fn install(cluster: &Cluster) -> Result<()> {
-    let spec = "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]";
-    cluster.lab.apply(&load_balancer("web-0", spec)).await?;
+    cluster.lab.apply(&load_balancer("web-0", WEB)).await?;
     let began = Instant::now();
-    cluster.helm_to("install", BALLAST, &KIND).await?;
+    cluster.helm_to("install", BALLAST, &FLAGS).await?;
     let installed = began.elapsed();
     let address = cluster.address("web-0").await?;
     cluster.answers(&address).await?;
@@ -79,15 +83,14 @@ async fn install(cluster: &Cluster) -> Result<()> {
 }
 
 async fn upgrade(cluster: &Cluster, flags: &[&str]) -> Result<String> {
-    let flags = [&KIND[..], flags].concat();
+    let flags = [&FLAGS[..], flags].concat();
     cluster.helm_to("upgrade", BALLAST, &flags).await
 }
 
 /// The addresses of all, by name.
 async fn fifty_services(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
-    let spec = "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]";
     let more: Vec<_> = (1..SERVICES)
-        .map(|number| load_balancer(&format!("web-{number}"), spec))
+        .map(|number| load_balancer(&format!("web-{number}"), WEB))
         .collect();
     cluster.lab.apply(&more.join("---\n")).await?;
     let mut given = BTreeMap::new();
@@ -96,12 +99,18 @@ async fn fifty_services(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
         let address = cluster.address(&name).await?;
         given.insert(name, address);
     }
-    let last = &given[&format!("web-{}", SERVICES - 1)];
+    let last = &given[&last()];
     cluster.answers(last).await?;
     Ok(given)
 }
 
-async fn now(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+/// The youngest Service; it is lost halfway.
+fn last() -> String {
+    format!("web-{}", SERVICES - 1)
+}
+
+/// The addresses that Services publish, by name.
+async fn published(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let services = cluster.services().list(&ListParams::default()).await?.items;
     let named = |service: &Service| {
         let address = addresses(service).first()?.to_string();
@@ -137,7 +146,6 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
     let failed = log.lines().filter(|line| line.contains("FAILED")).count();
     println!("{after} requests over an upgrade, {failed} failed");
     ensure!(failed == 0, "{failed} requests failed:\n{log}");
-    let uid = |pods: &[k8s_openapi::api::core::v1::Pod]| pods[0].metadata.uid.clone();
     let still = cluster.pods(BALLAST, "mock-cloud").await?;
     ensure!(still.len() == 1 && uid(&still) == uid(&pods), "another pod");
     // Old ones may still be on their way out.
@@ -150,8 +158,23 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
         Ok(())
     })
     .await?;
-    ensure!(now(cluster).await? == *given, "addresses changed");
+    ensure!(published(cluster).await? == *given, "addresses changed");
     Ok(())
+}
+
+/// The class's endpoint cannot change, so it is refused while everything still runs.
+async fn an_upgrade_that_would_move_the_cloud(cluster: &Cluster) -> Result<()> {
+    let before = cluster.pods(BALLAST, "mock-cloud").await?;
+    let said = upgrade(cluster, &["--set", "mockCloud.port=8112"]).await;
+    let error = said.err().context("it is let through")?.to_string();
+    ensure!(error.contains("which cannot change"), "{error}");
+    let after = cluster.pods(BALLAST, "mock-cloud").await?;
+    ensure!(uid(&after) == uid(&before), "another pod");
+    Ok(())
+}
+
+fn uid(pods: &[Pod]) -> Option<&String> {
+    pods.first()?.metadata.uid.as_ref()
 }
 
 /// While no controller runs, a Service is torn out of its finalizer's hands and a CRD is
@@ -159,13 +182,8 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
 async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
     let none = ["--set", "controller.replicas=0"];
     upgrade(cluster, &none).await?;
-    eventually(SOON, || async {
-        let pods = cluster.pods(BALLAST, "controller").await?;
-        ensure!(pods.is_empty(), "{} controllers", pods.len());
-        Ok(())
-    })
-    .await?;
-    let lost = format!("web-{}", SERVICES - 1);
+    cluster.controllers_are_gone(BALLAST).await?;
+    let lost = last();
     let free = json!({"metadata": {"finalizers": null}}).to_string();
     let patch = ["patch", "service", &lost, "--type=merge", "-p", &free];
     cluster.lab.kubectl(&patch).await?;
@@ -175,8 +193,11 @@ async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
         .kubectl(&["delete", "crd", "addresspools.ballast.dev"])
         .await?;
     older_crd(cluster).await?;
-    let held = cluster.foreign_addresses().await?.len();
+    in_order_again(cluster).await
+}
 
+async fn in_order_again(cluster: &Cluster) -> Result<()> {
+    let held = cluster.foreign_addresses().await?.len();
     while_a_job_runs(cluster, "crds", upgrade(cluster, &[])).await?;
     let crd = cluster
         .lab
@@ -254,8 +275,14 @@ async fn while_a_job_runs<T>(
         }
     };
     ensure!(!seen.is_empty(), "no process of {role} was seen");
-    seen.values()
-        .try_for_each(|(pod, status)| kernel::fits(pod, status))?;
+    let manifest = cluster
+        .helm
+        .template(BALLAST.name, BALLAST.namespace, &FLAGS)?;
+    let rules = policy::rendered(&manifest, "ballast-jobs")?;
+    for (pod, status) in seen.values() {
+        kernel::fits(pod, status)?;
+        ensure!(policy::selects(&rules, pod), "{role}: {rules:?}");
+    }
     Ok(done)
 }
 
@@ -275,13 +302,13 @@ async fn rollback(cluster: &Cluster, given: &BTreeMap<String, String>) -> Result
         "{names:?}"
     );
     let mut expected = given.clone();
-    expected.remove(&format!("web-{}", SERVICES - 1));
-    ensure!(now(cluster).await? == expected, "addresses changed");
+    expected.remove(&last());
+    ensure!(published(cluster).await? == expected, "addresses changed");
     cluster.answers(&given["web-0"]).await
 }
 
 async fn uninstall(cluster: &Cluster) -> Result<()> {
-    let services: Vec<_> = now(cluster).await?.into_keys().collect();
+    let services: Vec<_> = published(cluster).await?.into_keys().collect();
     ensure!(services.len() == SERVICES - 1, "{services:?}");
     let began = Instant::now();
     while_a_job_runs(cluster, "teardown", cluster.uninstall(BALLAST, &[])).await?;
@@ -302,7 +329,7 @@ async fn uninstall(cluster: &Cluster) -> Result<()> {
 
 async fn install_again(cluster: &Cluster) -> Result<()> {
     let began = Instant::now();
-    cluster.helm_to("install", BALLAST, &KIND).await?;
+    cluster.helm_to("install", BALLAST, &FLAGS).await?;
     let address = cluster.address("web-0").await?;
     cluster.answers(&address).await?;
     println!(
@@ -318,7 +345,7 @@ async fn install_again(cluster: &Cluster) -> Result<()> {
 
 /// `teardown.onUninstall: false`: load balancers and classes wait for the next installation.
 async fn kept_over_an_uninstall(cluster: &Cluster) -> Result<()> {
-    let given = now(cluster).await?;
+    let given = published(cluster).await?;
     let keep = ["--set", "teardown.onUninstall=false"];
     upgrade(cluster, &keep).await?;
     cluster.uninstall(BALLAST, &[]).await?;
@@ -327,12 +354,12 @@ async fn kept_over_an_uninstall(cluster: &Cluster) -> Result<()> {
         classes == ["loadbalancerclass.ballast.dev/local"],
         "{classes:?}"
     );
-    ensure!(now(cluster).await? == given, "addresses changed");
+    ensure!(published(cluster).await? == given, "addresses changed");
     is_held(cluster).await?;
 
-    cluster.helm_to("install", BALLAST, &KIND).await?;
+    cluster.helm_to("install", BALLAST, &FLAGS).await?;
     cluster.answers(&given["web-0"]).await?;
-    ensure!(now(cluster).await? == given, "addresses changed");
+    ensure!(published(cluster).await? == given, "addresses changed");
     Ok(())
 }
 
@@ -345,7 +372,7 @@ async fn is_held(cluster: &Cluster) -> Result<()> {
 
 /// And how docs/uninstall.md gets out of that.
 async fn uninstalled_without_hooks(cluster: &Cluster) -> Result<()> {
-    let services: Vec<_> = now(cluster).await?.into_keys().collect();
+    let services: Vec<_> = published(cluster).await?.into_keys().collect();
     cluster.uninstall(BALLAST, &["--no-hooks"]).await?;
     is_held(cluster).await?;
     let class = [
@@ -358,49 +385,11 @@ async fn uninstalled_without_hooks(cluster: &Cluster) -> Result<()> {
     ensure!(!deleted.is_empty(), "a class in use hangs in deletion");
 
     let unready = ["--wait=hookOnly"];
-    let flags = [&KIND[..], &unready].concat();
+    let flags = [&FLAGS[..], &unready].concat();
     cluster.helm_to("install", BALLAST, &flags).await?;
     cluster.uninstall(BALLAST, &[]).await?;
     cluster.services_are_released(&services).await?;
     cluster.nothing_is_left(BALLAST).await
-}
-
-/// Of the controller; the Jobs' allows less.
-fn network_policy(cluster: &Cluster) -> Result<NetworkPolicy> {
-    let chart = &cluster.helm;
-    let manifest = chart.template(BALLAST.name, BALLAST.namespace, &KIND)?;
-    for document in serde_yaml_ng::Deserializer::from_str(&manifest) {
-        let object = Value::deserialize(document)?;
-        let is_it = object["metadata"]["name"] == "ballast-controller";
-        if is_it && object["kind"] == "NetworkPolicy" {
-            return Ok(serde_json::from_value(object)?);
-        }
-    }
-    bail!("the chart renders no NetworkPolicy ballast-controller")
-}
-
-/// The packet filter bites: a pod like the controller's cannot reach what that has no use for.
-async fn a_stranger_is_kept_in(cluster: &Cluster, policy: &Enforced) -> Result<()> {
-    let image = format!("--image={AGNHOST}");
-    let run = ["run", "stranger", &image, "--", "netexec"];
-    cluster.lab.kubectl(&run).await?;
-    let ready = [
-        "wait",
-        "--for=condition=Ready",
-        "pod/stranger",
-        "--timeout=50s",
-    ];
-    cluster.lab.kubectl(&ready).await?;
-    // The name is found: that port is open.
-    let curl = ["exec", "stranger", "--", "curl", "-sSm2", "http://web-0"];
-    let refused = cluster.lab.kubectl(&curl).await;
-    let refused = refused
-        .err()
-        .context("it reached a web server")?
-        .to_string();
-    ensure!(refused.contains("timed out"), "{refused}");
-    ensure!(policy.dropped(cluster).await? > 0, "nothing was dropped");
-    Ok(())
 }
 
 /// What the chart grants and what was used are the same.
