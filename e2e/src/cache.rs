@@ -1,6 +1,7 @@
 //! Where built programs are kept: a folder for each hash of what they are built from. A file
-//! that has its final name is complete and is never written again; who builds holds a lock,
-//! and who wants the same waits for it and then uses it.
+//! that has its final name is complete and is never written again; who builds holds a
+//! [`lock`], and who wants the same waits for it and then uses it. (What cargo and Go put
+//! there themselves, the bill of materials' tool and upstream's suite, they guard themselves.)
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

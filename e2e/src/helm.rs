@@ -41,8 +41,6 @@ pub struct Helm {
     dir: PathBuf,
 }
 
-// === impl Helm ===
-
 /// Objects that every namespace has.
 pub const OF_EVERY_NAMESPACE: [&str; 2] = ["serviceaccount/default", "configmap/kube-root-ca.crt"];
 
@@ -60,6 +58,8 @@ pub fn leftovers(release: &str, namespace: &str) -> [Vec<String>; 3] {
     ]
     .map(|words| words.into_iter().map(str::to_owned).collect())
 }
+
+// === impl Helm ===
 
 impl Helm {
     /// Builds what is missing. Others that want the same wait and then use it.

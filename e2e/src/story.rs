@@ -1,11 +1,16 @@
 //! How a demo tells what it does: step by step, with what was seen and how long it took. The
 //! first step that fails ends it with a status that is not 0, and is named.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+/// What kubectl is asked for a Service's conditions, a line each.
+pub const CONDITIONS: &str =
+    "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
 
 /// Runs a demo to its end, or to the first step that fails.
 pub async fn tell(demo: impl Future<Output = Result<()>>) -> ExitCode {
@@ -32,4 +37,17 @@ pub async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>
     }
     println!("  {:.1} s", start.elapsed().as_secs_f32());
     Ok(value)
+}
+
+/// The names of two servers behind one address, which its answers are.
+pub async fn both_answer<T>(curl: impl Fn() -> T) -> Result<BTreeSet<String>>
+where
+    T: Future<Output = Result<String>>,
+{
+    let mut names = BTreeSet::new();
+    for _ in 0..20 {
+        names.insert(curl().await?);
+    }
+    ensure!(names.len() == 2, "only {names:?} answered in 20 requests");
+    Ok(names)
 }

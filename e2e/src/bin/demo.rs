@@ -4,15 +4,15 @@
 //!
 //! `KEEP=1` leaves the cluster up and says how to use it. `BALLAST_LAB` names the lab.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::installation::Installation;
-use ballast_e2e::story::{step, tell};
+use ballast_e2e::story::{CONDITIONS, both_answer, step, tell};
 use ballast_e2e::{Host, Lab, LabOptions, eventually};
 
+const SOON: Duration = Duration::from_secs(20);
 const WEB: &str = include_str!("../../manifests/web.yaml");
 
 #[tokio::main]
@@ -45,7 +45,7 @@ async fn demo() -> Result<()> {
         },
     )
     .await?;
-    let shown = show(&lab).await;
+    let shown = show(&lab, keep).await;
     let shown = lab.explain(shown).await;
     if keep {
         let address = address(&lab).await.unwrap_or_else(|_| "ADDRESS".to_owned());
@@ -70,7 +70,7 @@ async fn demo() -> Result<()> {
     .await
 }
 
-async fn show(lab: &Lab) -> Result<()> {
+async fn show(lab: &Lab, keep: bool) -> Result<()> {
     step(
         "Deploy two web servers, and a Service of type LoadBalancer",
         async {
@@ -86,6 +86,23 @@ async fn show(lab: &Lab) -> Result<()> {
         },
     )
     .await?;
+    let (ballast, address) = installed(lab).await?;
+    step("It says what happened", async {
+        let conditions = lab
+            .kubectl(&["get", "service", "web", "-o", "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}"])
+            .await?;
+        let events = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=web,involvedObject.kind=Service", "-o", "custom-columns=:type,:reason,:message", "--no-headers"]).await?;
+        Ok((format!("{conditions}{events}"), ()))
+    })
+    .await?;
+    if keep {
+        return Ok(());
+    }
+    emptied(lab, &ballast, &address).await
+}
+
+/// Up to the answers of both servers.
+async fn installed(lab: &Lab) -> Result<(Installation<'_>, String)> {
     let ballast = step(
         "Install Ballast: CRD, rights, a mock cloud, two controllers, a default class",
         async {
@@ -99,14 +116,14 @@ async fn show(lab: &Lab) -> Result<()> {
     )
     .await?;
     let address = step("The Service that said <pending> has an address", async {
-        let address = eventually(Duration::from_secs(20), || address(lab)).await?;
+        let address = eventually(SOON, || address(lab)).await?;
         Ok((lab.kubectl(&["get", "service", "web"]).await?, address))
     })
     .await?;
     step(
         "The address answers from outside the nodes, and both servers get their share",
         async {
-            let pods = eventually(Duration::from_secs(20), || both_answer(lab, &address)).await?;
+            let pods = eventually(SOON, || both_answer(|| curl(lab, &address))).await?;
             let hosts = format!(
                 "curl http://{address}/hostname from the client host:\n{}",
                 pods.into_iter().collect::<Vec<_>>().join("\n")
@@ -115,29 +132,22 @@ async fn show(lab: &Lab) -> Result<()> {
         },
     )
     .await?;
-    step("It says what happened", async {
-        let conditions = lab
-            .kubectl(&["get", "service", "web", "-o", "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}"])
-            .await?;
-        let events = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=web,involvedObject.kind=Service", "-o", "custom-columns=:type,:reason,:message", "--no-headers"]).await?;
-        Ok((format!("{conditions}{events}"), ()))
-    })
-    .await?;
-    if std::env::var("KEEP").is_ok_and(|value| !["", "0"].contains(&value.as_str())) {
-        return Ok(());
-    }
+    Ok((ballast, address))
+}
+
+async fn emptied(lab: &Lab, ballast: &Installation<'_>, address: &str) -> Result<()> {
     step(
         "Delete the Service: the address stops answering, the cloud is empty",
         async {
             lab.kubectl(&["delete", "service", "web", "--timeout=30s"])
                 .await?;
-            eventually(Duration::from_secs(20), || async {
+            eventually(SOON, || async {
                 let left = ballast.load_balancers().await?.len();
                 ensure!(left == 0, "{left} load balancers are left");
                 Ok(())
             })
             .await?;
-            let silent = curl(lab, &address).await.is_err();
+            let silent = curl(lab, address).await.is_err();
             ensure!(silent, "{address} still answers");
             Ok((String::new(), ()))
         },
@@ -155,15 +165,6 @@ async fn address(lab: &Lab) -> Result<String> {
         bail!("no address yet; status: {all}");
     }
     Ok(ip)
-}
-
-async fn both_answer(lab: &Lab, address: &str) -> Result<BTreeSet<String>> {
-    let mut pods = BTreeSet::new();
-    for _ in 0..20 {
-        pods.insert(curl(lab, address).await?);
-    }
-    ensure!(pods.len() == 2, "only {pods:?} answered in 20 requests");
-    Ok(pods)
 }
 
 async fn curl(lab: &Lab, address: &str) -> Result<String> {

@@ -2,14 +2,13 @@
 //! Service that answers, and back to nothing. Every step says what it does and how long it
 //! took; the first that fails ends it with a status that is not 0.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use ballast_e2e::kind::installed::{Installed, image, web};
 use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost};
-use ballast_e2e::story::{step, tell};
+use ballast_e2e::story::{CONDITIONS, both_answer, step, tell};
 use ballast_e2e::{Families, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -83,9 +82,8 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
     .await?;
     let (ballast, addresses) = installed(cluster).await?;
     step("It says what happened", async {
-        let path = "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
         let said = cluster
-            .kubectl(&["get", "service", "web", "-o", path])
+            .kubectl(&["get", "service", "web", "-o", CONDITIONS])
             .await?;
         Ok((said, ()))
     })
@@ -112,7 +110,7 @@ async fn installed<'c>(cluster: &'c Cluster<'c>) -> Result<(Installed<'c>, Vec<S
         async {
             let mut shown = vec![];
             for address in &addresses {
-                let pods = eventually(SOON, || both_answer(&ballast, address)).await?;
+                let pods = eventually(SOON, || both_answer(|| ballast.curl(address))).await?;
                 let pods = pods.into_iter().collect::<Vec<_>>().join(", ");
                 shown.push(format!("{address}: {pods}"));
             }
@@ -153,15 +151,6 @@ async fn uninstalled(ballast: &Installed<'_>, addresses: &[String]) -> Result<()
         },
     )
     .await
-}
-
-async fn both_answer(ballast: &Installed<'_>, address: &str) -> Result<BTreeSet<String>> {
-    let mut pods = BTreeSet::new();
-    for _ in 0..20 {
-        pods.insert(ballast.curl(address).await?);
-    }
-    ensure!(pods.len() == 2, "only {pods:?} answered in 20 requests");
-    Ok(pods)
 }
 
 /// The first columns of a table of kubectl.

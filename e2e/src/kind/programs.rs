@@ -108,14 +108,24 @@ impl Programs {
         let missing: Vec<_> = wanted
             .filter(|program| !own.program(program.name).exists())
             .collect();
-        if !missing.is_empty() {
-            let _lock = cache::lock(&own.dir, "programs.lock", "kind", progress)?;
-            for program in missing {
-                own.build(&source, &flags, program, progress)?;
-            }
+        let links = [
+            ("kubectl", own.kubernetes.program("kubectl")),
+            ("helm", Helm::ensure(progress)?.program("helm")),
+        ];
+        if missing.is_empty()
+            && links
+                .iter()
+                .all(|(name, program)| own.is_link(name, program))
+        {
+            return Ok(own);
         }
-        own.link("kubectl", &own.kubernetes.program("kubectl"))?;
-        own.link("helm", &Helm::ensure(progress)?.program("helm"))?;
+        let _lock = cache::lock(&own.dir, "programs.lock", "kind", progress)?;
+        for program in missing {
+            own.build(&source, &flags, program, progress)?;
+        }
+        for (name, program) in &links {
+            own.link(name, program)?;
+        }
         Ok(own)
     }
 
@@ -131,20 +141,20 @@ impl Programs {
         Ok(path)
     }
 
+    fn is_link(&self, name: &str, program: &Path) -> bool {
+        std::fs::read_link(self.program(name)).is_ok_and(|to| to == program)
+    }
+
     /// Puts a program that is kept elsewhere beside kind.
     fn link(&self, name: &str, program: &Path) -> Result<()> {
-        let link = self.dir.join("bin").join(name);
-        if std::fs::read_link(&link).is_ok_and(|old| old == program) {
+        if self.is_link(name, program) {
             return Ok(());
         }
-        // Others may want the same at the same time.
-        let new = self
-            .dir
-            .join("bin")
-            .join(format!("{name}.{}", std::process::id()));
+        // One that is in use has its place until the other takes it.
+        let new = self.program(&format!("{name}.new"));
         let _ = std::fs::remove_file(&new);
         std::os::unix::fs::symlink(program, &new)?;
-        std::fs::rename(new, link)?;
+        std::fs::rename(new, self.program(name))?;
         Ok(())
     }
 

@@ -53,6 +53,15 @@ fn base(progress: Progress) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
+    let _lock = cache::lock(
+        &folder,
+        "debian.lock",
+        "the node's Debian packages",
+        progress,
+    )?;
+    if path.exists() {
+        return Ok(path);
+    }
     progress.say("fetching the node's Debian packages");
     let options = folder.join("apt.conf");
     std::fs::write(&options, apt_options()?)?;

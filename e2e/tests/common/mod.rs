@@ -26,6 +26,8 @@ pub(crate) const CLASS: &str = "local";
 pub(crate) const OF_CLASS: &str = "loadBalancerClass: ballast.dev/local";
 pub(crate) const ACCEPTED: &str = "ballast.dev/Accepted";
 pub(crate) const PROGRAMMED: &str = "ballast.dev/Programmed";
+/// Whose events Ballast's are.
+const REPORTER: &str = "ballast.dev/controller";
 pub(crate) const FINALIZER: &str = "ballast.dev/local";
 pub(crate) const STANDARD_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
@@ -268,7 +270,8 @@ impl Site<'_> {
         .await
     }
 
-    /// `Type Reason: message` of every event about a Service of this name, oldest first.
+    /// `Type Reason: message` of every event of Ballast about a Service of this name, oldest
+    /// first. The API server has words of its own about addresses that it repairs.
     pub(crate) async fn events(&self, name: &str) -> Result<Vec<String>> {
         let api: Api<Event> = Api::namespaced(self.lab.kube(), &self.namespace);
         let fields = format!("involvedObject.kind=Service,involvedObject.name={name}");
@@ -276,6 +279,7 @@ impl Site<'_> {
             .list(&ListParams::default().fields(&fields))
             .await?
             .items;
+        events.retain(|event| event.reporting_component.as_deref() == Some(REPORTER));
         events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
         let text = |event: &Event| {
             format!(
