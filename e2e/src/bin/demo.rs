@@ -89,9 +89,19 @@ async fn show(lab: &Lab, keep: bool) -> Result<()> {
     let (ballast, address) = installed(lab).await?;
     step("It says what happened", async {
         let conditions = lab
-            .kubectl(&["get", "service", "web", "-o", "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}"])
+            .kubectl(&["get", "service", "web", "-o", CONDITIONS])
             .await?;
-        let events = lab.kubectl(&["get", "events", "--field-selector", "involvedObject.name=web,involvedObject.kind=Service", "-o", "custom-columns=:type,:reason,:message", "--no-headers"]).await?;
+        let events = lab
+            .kubectl(&[
+                "get",
+                "events",
+                "--field-selector",
+                "involvedObject.name=web,involvedObject.kind=Service",
+                "-o",
+                "custom-columns=:type,:reason,:message",
+                "--no-headers",
+            ])
+            .await?;
         Ok((format!("{conditions}{events}"), ()))
     })
     .await?;
