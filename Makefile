@@ -54,12 +54,14 @@ demo-kind: setup-kind image ## The whole story on a real kind cluster: install, 
 
 e2e-kind: setup-kind image ## End-to-end tests on real kind
 	cargo build --locked --workspace --all-targets
+	./target/debug/kind build
 	$(CARGO_TEST) --locked -p ballast-e2e --test kind -- --test-threads=$(E2E_THREADS)
 
 test: setup setup-kind lint ## Everything that must be green: lint, unit tests, end-to-end tests
 	cargo build --locked --workspace --all-targets
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
+	cargo run --locked --quiet -p ballast-e2e --bin kind -- build
 	./target/debug/image
 	$(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS)
 

@@ -81,6 +81,8 @@ enum Verb {
         /// The cluster.
         name: String,
     },
+    /// Build what clusters are made of into the cache, and nothing else.
+    Build,
     /// A steady load, as tests send it from a Docker host: a line per request.
     #[command(hide = true)]
     Requests {
@@ -165,6 +167,7 @@ async fn run(verb: Verb) -> Result<()> {
             let host = KindHost::running(&on.host).await?;
             host.find_cluster(&name).await?.delete().await
         }
+        Verb::Build => kind::build().await,
         Verb::Requests {
             target,
             rate,

@@ -48,16 +48,7 @@ impl KindHost {
     /// built and started; says which. `BALLAST_KIND=machine` or `build` decides instead.
     pub async fn start(name: &str) -> Result<Self> {
         let progress = Progress::new(true);
-        let choice = std::env::var(CHOICE).unwrap_or_else(|_| "auto".to_owned());
-        let refusal = match choice.as_str() {
-            "build" => Some(format!("{CHOICE}=build")),
-            "auto" => machine::refuses().await,
-            "machine" => match machine::refuses().await {
-                None => None,
-                Some(why) => bail!("{CHOICE}=machine, but there is {why}"),
-            },
-            other => bail!("{CHOICE} is auto, machine or build, not {other:?}"),
-        };
+        let refusal = refusal().await?;
         let place = Place::docker_host(name)?;
         let (programs, docker) = if let Some(why) = refusal {
             progress.say(format!(
@@ -66,8 +57,7 @@ impl KindHost {
             if is_machine(&place)? {
                 end_machine(&place, None).await?;
             }
-            let programs = built_programs(progress).await?;
-            let images = node::ensure(&programs, progress).await?;
+            let (programs, images) = built(progress).await?;
             let own = DockerHost::start(name, &programs, Some(&images)).await?;
             progress.say(format!("the Docker host {name} is up"));
             (programs, Docker::Built(own))
@@ -245,6 +235,36 @@ impl KindHost {
             Docker::Machine => end_machine(&self.place, Some(self.programs)).await,
         }
     }
+}
+
+/// Builds what a Docker host of this machine needs, and nothing else.
+pub async fn build() -> Result<()> {
+    let progress = Progress::new(true);
+    match refusal().await? {
+        Some(_) => built(progress).await.map(drop),
+        None => kind_alone(progress).await.map(drop),
+    }
+}
+
+/// Why the machine's Docker is not used; nothing if it is.
+async fn refusal() -> Result<Option<String>> {
+    let choice = std::env::var(CHOICE).unwrap_or_else(|_| "auto".to_owned());
+    Ok(match choice.as_str() {
+        "build" => Some(format!("{CHOICE}=build")),
+        "auto" => machine::refuses().await,
+        "machine" => match machine::refuses().await {
+            None => None,
+            Some(why) => bail!("{CHOICE}=machine, but there is {why}"),
+        },
+        other => bail!("{CHOICE} is auto, machine or build, not {other:?}"),
+    })
+}
+
+/// Programs, and the folder with the node image.
+async fn built(progress: Progress) -> Result<(Programs, PathBuf)> {
+    let programs = built_programs(progress).await?;
+    let images = node::ensure(&programs, progress).await?;
+    Ok((programs, images))
 }
 
 /// All Docker hosts there are, and how each is.

@@ -2,9 +2,10 @@
 //!
 //! A [`KindHost`] is a Docker host. If the machine has a working Docker and can get kind's
 //! node image, that is the one. Otherwise all is built: kind, containerd, runc and kubeadm
-//! from Go modules ([`programs`]), the node's file system from Debian packages ([`node`]), and
-//! dockerd runs below a supervisor as a lab does, in a network namespace without an uplink.
-//! Whatever was started ends with the supervisor: containers, mounts, namespaces.
+//! from Go modules ([`programs`]), the node's file system from Debian packages ([`root`]) and
+//! its image of both ([`node`]), and dockerd ([`docker_host`]) runs below a supervisor as a lab
+//! does, in a network namespace without an uplink. Whatever was started ends with the
+//! supervisor: containers, mounts, namespaces.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -30,5 +31,5 @@ mod programs;
 mod root;
 
 pub use cluster::{Cluster, ClusterOptions, NODE_LABEL_EXCLUDE};
-pub use host::{KindHost, list, remove};
+pub use host::{KindHost, build, list, remove};
 pub use programs::Programs;

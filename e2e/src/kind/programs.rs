@@ -142,7 +142,7 @@ impl Programs {
     }
 
     fn is_link(&self, name: &str, program: &Path) -> bool {
-        std::fs::read_link(self.program(name)).is_ok_and(|to| to == program)
+        std::fs::read_link(self.bin().join(name)).is_ok_and(|to| to == program)
     }
 
     /// Puts a program that is kept elsewhere beside kind.
@@ -151,10 +151,10 @@ impl Programs {
             return Ok(());
         }
         // One that is in use has its place until the other takes it.
-        let new = self.program(&format!("{name}.new"));
+        let new = self.bin().join(format!("{name}.new"));
         let _ = std::fs::remove_file(&new);
         std::os::unix::fs::symlink(program, &new)?;
-        std::fs::rename(new, self.program(name))?;
+        std::fs::rename(new, self.bin().join(name))?;
         Ok(())
     }
 
