@@ -125,7 +125,8 @@ async fn tables(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// After the translation of Services' addresses, as policies are meant; what a node itself
+/// After the translation of Services' addresses, as policies are meant, and of TCP only how a
+/// connection begins: what comes late may be new to the connection tracking. What a node itself
 /// sends to its pods (probes) does not come by here, and no policy keeps it out.
 fn table(policy: &NetworkPolicy, spared: &[&str]) -> Result<String> {
     let spec = policy.spec.as_ref().context("no spec")?;
@@ -173,6 +174,7 @@ counter drop
 }}
 chain pods {{
 type filter hook prerouting priority -50; policy accept;
+tcp flags & (fin | syn | rst | ack) != syn accept
 {all}
 }}
 }}"
