@@ -134,7 +134,7 @@ impl Place {
                     std::thread::sleep(Duration::from_millis(50));
                 }
                 Err(TryLockError::WouldBlock) => bail!(
-                    "another process has been starting or ending lab {} for 2 min",
+                    "another process has been starting or ending {} for 2 min",
                     self.name
                 ),
                 Err(TryLockError::Error(error)) => return Err(error.into()),

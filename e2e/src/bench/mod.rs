@@ -2,8 +2,8 @@
 //! that makes the same two patches, on one real API server, in one run.
 //!
 //! [`bed`] is the cluster and its snapshots, [`contender`] who is measured, [`start`],
-//! [`scenario`], [`writes`] and [`pool`] how, [`inside`] what runs next to the API server, [`report`] what is
-//! told. All times are taken by the same clock on the same machine.
+//! [`scenario`], [`writes`] and [`pool`] how, [`inside`] what runs next to the API server,
+//! [`report`] what is told. All times are taken by the same clock on the same machine.
 
 pub mod bed;
 pub mod contender;

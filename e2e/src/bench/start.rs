@@ -29,6 +29,5 @@ pub(crate) async fn start(bed: &Bed<'_>, contender: Contender) -> Result<Values>
     Ok(Values::from([
         (TO_READY, took.as_secs_f64() * 1e3),
         ("resident, MB", used.resident),
-        ("processor, s", used.cpu),
     ]))
 }

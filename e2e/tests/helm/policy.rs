@@ -19,73 +19,68 @@ use crate::cluster::Cluster;
 /// Of all nodes' pods.
 const PODS: [(&str, &str); 2] = [("ip", PODS_V4), ("ip6", PODS_V6)];
 
-/// It is in force.
-pub(crate) struct Enforced;
+/// Puts a policy in force on all nodes, for pods that come from now on.
+pub(crate) async fn enforce(cluster: &Cluster, policy: &NetworkPolicy) -> Result<()> {
+    let pods: Api<Pod> = Api::all(cluster.lab.kube());
+    let pods = pods.list(&ListParams::default()).await?.items;
+    let status = pods.iter().filter_map(|pod| pod.status.as_ref());
+    let spared = status.flat_map(|status| status.pod_ips.iter().flatten());
+    let spared: Vec<&str> = spared.map(|it| it.ip.as_str()).collect();
+    let table = table(policy, &spared)?;
+    for node in cluster.lab.nodes().into_iter().map(Host::Node) {
+        let script = ["sh", "-c", "echo \"$0\" | nft -f -", &table];
+        cluster.lab.exec(node, script).await?.ok()?;
+    }
+    Ok(())
+}
 
-impl Enforced {
-    /// Puts it in force on all nodes, for pods that come from now on.
-    pub(crate) async fn on(cluster: &Cluster, policy: &NetworkPolicy) -> Result<Self> {
-        let pods: Api<Pod> = Api::all(cluster.lab.kube());
-        let pods = pods.list(&ListParams::default()).await?.items;
-        let status = pods.iter().filter_map(|pod| pod.status.as_ref());
-        let spared = status.flat_map(|status| status.pod_ips.iter().flatten());
-        let spared: Vec<&str> = spared.map(|it| it.ip.as_str()).collect();
-        let table = table(policy, &spared)?;
-        for node in cluster.lab.nodes().into_iter().map(Host::Node) {
-            let script = ["sh", "-c", "echo \"$0\" | nft -f -", &table];
-            cluster.lab.exec(node, script).await?.ok()?;
+/// Packets that were kept from somewhere, on all nodes.
+async fn dropped(cluster: &Cluster) -> Result<u64> {
+    let mut sum = 0;
+    for text in tables(cluster).await? {
+        for count in text.split("counter packets ").skip(1) {
+            let count = count.split(' ').next().context("no count")?;
+            sum += count.parse::<u64>()?;
         }
-        Ok(Self)
     }
+    Ok(sum)
+}
 
-    /// Packets that it has kept from somewhere, on all nodes.
-    pub(crate) async fn dropped(&self, cluster: &Cluster) -> Result<u64> {
-        let mut sum = 0;
-        for text in tables(cluster).await? {
-            for count in text.split("counter packets ").skip(1) {
-                let count = count.split(' ').next().context("no count")?;
-                sum += count.parse::<u64>()?;
-            }
-        }
-        Ok(sum)
-    }
+/// The filters bite: a pod like the controller's cannot reach what that has no use for.
+pub(crate) async fn a_stranger_is_kept_in(cluster: &Cluster) -> Result<()> {
+    let image = format!("--image={AGNHOST}");
+    let run = ["run", "stranger", &image, "--", "netexec"];
+    cluster.lab.kubectl(&run).await?;
+    let ready = [
+        "wait",
+        "--for=condition=Ready",
+        "pod/stranger",
+        "--timeout=50s",
+    ];
+    cluster.lab.kubectl(&ready).await?;
+    let ip = [
+        "get",
+        "service",
+        "web-0",
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ];
+    let url = format!("http://{}", cluster.lab.kubectl(&ip).await?);
+    let curl = ["exec", "stranger", "--", "curl", "-sSm2", &url];
+    let refused = cluster.lab.kubectl(&curl).await.err();
+    let refused = refused.context("it reached a web server")?.to_string();
+    ensure!(refused.contains("timed out"), "{refused}");
+    ensure!(dropped(cluster).await? > 0, "nothing was dropped");
+    Ok(())
+}
 
-    /// It bites: a pod like the controller's cannot reach what that has no use for.
-    pub(crate) async fn keeps_a_stranger_in(&self, cluster: &Cluster) -> Result<()> {
-        let image = format!("--image={AGNHOST}");
-        let run = ["run", "stranger", &image, "--", "netexec"];
-        cluster.lab.kubectl(&run).await?;
-        let ready = [
-            "wait",
-            "--for=condition=Ready",
-            "pod/stranger",
-            "--timeout=50s",
-        ];
-        cluster.lab.kubectl(&ready).await?;
-        let ip = [
-            "get",
-            "service",
-            "web-0",
-            "-o",
-            "jsonpath={.spec.clusterIP}",
-        ];
-        let url = format!("http://{}", cluster.lab.kubectl(&ip).await?);
-        let curl = ["exec", "stranger", "--", "curl", "-sSm2", &url];
-        let refused = cluster.lab.kubectl(&curl).await.err();
-        let refused = refused.context("it reached a web server")?.to_string();
-        ensure!(refused.contains("timed out"), "{refused}");
-        ensure!(self.dropped(cluster).await? > 0, "nothing was dropped");
-        Ok(())
+/// Everything went where it wanted.
+pub(crate) async fn nothing_was_dropped(cluster: &Cluster) -> Result<()> {
+    if dropped(cluster).await? > 0 {
+        // The sets say who wanted what, last.
+        bail!("too narrow: {}", tables(cluster).await?.join("\n"));
     }
-
-    /// Everything went where it wanted.
-    pub(crate) async fn dropped_nothing(&self, cluster: &Cluster) -> Result<()> {
-        if self.dropped(cluster).await? > 0 {
-            // The sets say who wanted what, last.
-            bail!("too narrow: {}", tables(cluster).await?.join("\n"));
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// The policy of that name among rendered objects.

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Release, SOON, WEB};
 use crate::common::{addresses, finalizers, load_balancer, told};
-use crate::policy::Enforced;
 use crate::{grants, kernel, policy};
 
 const BALLAST: Release = Release {
@@ -40,7 +39,7 @@ async fn the_life_of_a_release() -> Result<()> {
             .helm
             .template(BALLAST.name, BALLAST.namespace, &FLAGS)?;
         let rules = policy::rendered(&manifest, "ballast-controller")?;
-        let policy = Enforced::on(cluster, &rules).await?;
+        policy::enforce(cluster, &rules).await?;
         install(cluster).await?;
         let given = fifty_services(cluster).await?;
         for (component, count) in [("controller", 2), ("mock-cloud", 1)] {
@@ -61,8 +60,8 @@ async fn the_life_of_a_release() -> Result<()> {
         install_again(cluster).await?;
         kept_over_an_uninstall(cluster).await?;
         uninstalled_without_hooks(cluster).await?;
-        policy.dropped_nothing(cluster).await?;
-        policy.keeps_a_stranger_in(cluster).await?;
+        policy::nothing_was_dropped(cluster).await?;
+        policy::a_stranger_is_kept_in(cluster).await?;
         rights_fit(cluster)
     })
     .await

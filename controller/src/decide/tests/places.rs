@@ -2,12 +2,17 @@
 
 use super::*;
 
+/// A class with so many places.
+fn places(max: usize) -> Classes {
+    Classes::test([ClassView {
+        max: Some(max),
+        ..ClassView::test("local")
+    }])
+}
+
 #[test]
 fn the_quota_goes_to_holders_then_to_the_oldest() {
-    let classes = Classes::test([ClassView {
-        max: Some(2),
-        ..ClassView::test("local")
-    }]);
+    let classes = places(2);
     let all: Vec<ServiceView> = (1..=4)
         .map(|n| ServiceView::test(&format!("s{n}")).created(100 - n))
         .collect();
@@ -29,10 +34,7 @@ fn the_quota_goes_to_holders_then_to_the_oldest() {
 
 #[test]
 fn a_service_that_the_provider_refuses_takes_no_place() {
-    let classes = Classes::test([ClassView {
-        max: Some(1),
-        ..ClassView::test("local")
-    }]);
+    let classes = places(1);
     let mut beyond = ServiceView::test("beyond").created(1);
     if let Some(Ok(wanted)) = &mut beyond.load_balancer {
         wanted.listeners.push(crate::fixtures::listener(666));
@@ -46,10 +48,7 @@ fn a_service_that_the_provider_refuses_takes_no_place() {
 
 #[test]
 fn a_refused_service_takes_no_place() {
-    let classes = Classes::test([ClassView {
-        max: Some(1),
-        ..ClassView::test("local")
-    }]);
+    let classes = places(1);
     let broken = ServiceView::test("broken")
         .created(1)
         .refused(Reason::Unsupported);
