@@ -285,7 +285,8 @@ impl Setup {
     fn cni(&self, node: u8) -> serde_json::Value {
         let ranges: Vec<_> = net::pod_subnets(node, self.families)
             .into_iter()
-            .map(|subnet| json!([{ "subnet": subnet }]))
+            .zip(net::pod_gateways(node, self.families))
+            .map(|(subnet, gateway)| json!([{ "subnet": subnet, "gateway": gateway }]))
             .collect();
         let mut routes = vec![json!({"dst": "0.0.0.0/0"})];
         if self.families.both() {

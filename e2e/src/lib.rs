@@ -61,6 +61,7 @@ pub use lab::{Lab, Reach};
 pub use logs::enter;
 pub use net::{
     CLOUD_RANGE_V4, CLOUD_RANGE_V6, DNS_V4, DNS_V6, Families, Host, MAX_NODES, PODS_V4, PODS_V6,
+    pod_gateways,
 };
 pub use nix::sys::signal::Signal;
 pub use options::{LabOptions, ProxyMode};

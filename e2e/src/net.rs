@@ -161,6 +161,16 @@ pub(crate) fn pod_subnets(node: u8, families: Families) -> Vec<String> {
     subnets
 }
 
+/// What a node's pods have as their router, and what the node itself has on its side of each
+/// pod's wire: the first address of each of its pod subnets, IPv4 first.
+pub fn pod_gateways(node: u8, families: Families) -> Vec<IpAddr> {
+    let mut gateways = vec![IpAddr::from([10, 90, node, 1])];
+    if families.both() {
+        gateways.push(IpAddr::from([0xfd90, 0, 0, u16::from(node), 0, 0, 0, 1]));
+    }
+    gateways
+}
+
 /// The routes to a node's pods, as lines for `ip -batch`.
 pub(crate) fn pod_routes(verb: &str, node: u8, families: Families) -> Vec<String> {
     let via = Host::Node(node).addresses(families);

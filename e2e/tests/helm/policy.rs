@@ -4,8 +4,10 @@
 //! before the pods are; pods that are there already are left alone. Of rules, those that the
 //! chart renders are understood, lists of ports, and others fail the test.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use anyhow::{Context, Result, bail, ensure};
-use ballast_e2e::{AGNHOST, Host, PODS_V4, PODS_V6};
+use ballast_e2e::{AGNHOST, Host, PODS_V4, PODS_V6, pod_gateways};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -25,7 +27,11 @@ pub(crate) async fn enforce(cluster: &Cluster, policy: &NetworkPolicy) -> Result
     let pods = pods.list(&ListParams::default()).await?.items;
     let status = pods.iter().filter_map(|pod| pod.status.as_ref());
     let spared = status.flat_map(|status| status.pod_ips.iter().flatten());
-    let spared: Vec<&str> = spared.map(|it| it.ip.as_str()).collect();
+    let spared = spared.map(|it| it.ip.clone());
+    let gateways = gateways(cluster).into_iter();
+    let spared: Vec<String> = spared
+        .chain(gateways.map(|(_, own)| own.to_string()))
+        .collect();
     let table = table(policy, &spared)?;
     for node in cluster.lab.nodes().into_iter().map(Host::Node) {
         let script = ["sh", "-c", "echo \"$0\" | nft -f -", &table];
@@ -74,6 +80,26 @@ pub(crate) async fn a_stranger_is_kept_in(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// A probe whose pod has just ended goes astray, and is not judged.
+pub(crate) async fn nodes_are_spared(cluster: &Cluster) -> Result<()> {
+    for (node, own) in gateways(cluster) {
+        let gone = match own {
+            IpAddr::V4(own) => IpAddr::V4(Ipv4Addr::from_bits(own.to_bits() + 0xf9)),
+            IpAddr::V6(own) => IpAddr::V6(Ipv6Addr::from_bits(own.to_bits() + 0xf9)),
+        };
+        let url = format!("http://{}", SocketAddr::from((gone, 9)));
+        let own = own.to_string();
+        let curl = ["curl", "-gsm", "1", "--interface", &own, &url];
+        let came = cluster.lab.exec(Host::Node(node), curl).await?;
+        // Not reached, or timed out; anything else was not sent.
+        ensure!(
+            matches!(came.exit.code, Some(7 | 28)),
+            "{own} to {url}: {came:?}"
+        );
+    }
+    nothing_was_dropped(cluster).await
+}
+
 /// Everything went where it wanted.
 pub(crate) async fn nothing_was_dropped(cluster: &Cluster) -> Result<()> {
     if dropped(cluster).await? > 0 {
@@ -110,6 +136,15 @@ pub(crate) fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
         })
 }
 
+/// Each node, with the addresses that it has as its pods' router.
+fn gateways(cluster: &Cluster) -> Vec<(u8, IpAddr)> {
+    let of = |node| pod_gateways(node, cluster.lab.families());
+    let nodes = cluster.lab.nodes().into_iter();
+    nodes
+        .flat_map(|node| of(node).into_iter().map(move |own| (node, own)))
+        .collect()
+}
+
 /// As each node has it.
 async fn tables(cluster: &Cluster) -> Result<Vec<String>> {
     let mut texts = vec![];
@@ -122,8 +157,9 @@ async fn tables(cluster: &Cluster) -> Result<Vec<String>> {
 
 /// After the translation of Services' addresses, as policies are meant, and of TCP only how a
 /// connection begins: what comes late may be new to the connection tracking. What a node itself
-/// sends to its pods (probes) does not come by here, and no policy keeps it out.
-fn table(policy: &NetworkPolicy, spared: &[&str]) -> Result<String> {
+/// sends to its pods (probes) no policy keeps out; it does not come by here unless the pod is
+/// gone: then the node's default route takes it to the router, and the router back.
+fn table(policy: &NetworkPolicy, spared: &[String]) -> Result<String> {
     let spec = policy.spec.as_ref().context("no spec")?;
     let types = spec.policy_types.as_deref().unwrap_or_default();
     ensure!(types == ["Ingress", "Egress"], "not understood: {types:?}");
@@ -137,8 +173,8 @@ fn table(policy: &NetworkPolicy, spared: &[&str]) -> Result<String> {
         into.extend(ports(rule.ports.as_deref())?);
     }
     for (family, subnet) in PODS {
-        let own = |ip: &&&str| ip.contains(':') == (family == "ip6");
-        let own: Vec<&str> = spared.iter().filter(own).copied().collect();
+        let own = |ip: &&String| ip.contains(':') == (family == "ip6");
+        let own: Vec<&str> = spared.iter().filter(own).map(String::as_str).collect();
         let own = own.join(", ");
         for (side, chain) in [("saddr", "goes_out"), ("daddr", "comes_in")] {
             if !own.is_empty() {

@@ -61,6 +61,7 @@ async fn the_life_of_a_release() -> Result<()> {
         kept_over_an_uninstall(cluster).await?;
         uninstalled_without_hooks(cluster).await?;
         policy::nothing_was_dropped(cluster).await?;
+        policy::nodes_are_spared(cluster).await?;
         policy::a_stranger_is_kept_in(cluster).await?;
         rights_fit(cluster)
     })
