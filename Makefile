@@ -74,11 +74,12 @@ e2e: setup setup-kind ## End-to-end tests on real Kubernetes (T=name runs one fi
 	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
 	$(CARGO_TEST) --locked -p ballast-e2e $(if $(T),--test $(T)) -- --test-threads=$(E2E_THREADS)
 
-test-long: setup setup-kind ## What is too long for `test`: many random histories, and Kubernetes' own load balancer tests
+test-long: setup setup-kind ## What is too long for `test`: many histories, the image built again and by Docker, Kubernetes' own tests
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	cargo build --locked --workspace
 	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
 	./target/debug/image --twice
+	./target/debug/image --engine
 	./target/debug/upstream
 
 bench: setup ## Measure against the reference controller and a raw loop, paired in one run

@@ -136,10 +136,7 @@ fn to_pem(der: &[u8]) -> String {
 
 /// Compiles without anything of this machine in the result: no paths, no shared libraries.
 fn binary(root: &Path) -> Result<PathBuf> {
-    let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(
-        || std::env::home_dir().unwrap_or_default().join(".cargo"),
-        PathBuf::from,
-    );
+    let cargo_home = cargo_home();
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
         format!("--remap-path-prefix={}=/ballast", root.display()),
@@ -165,6 +162,14 @@ fn binary(root: &Path) -> Result<PathBuf> {
         bail!("the static release build failed; its words are above");
     }
     Ok(target(root).join(TARGET).join("release/ballast"))
+}
+
+/// Where cargo keeps what it fetched.
+pub(crate) fn cargo_home() -> PathBuf {
+    std::env::var_os("CARGO_HOME").map_or_else(
+        || std::env::home_dir().unwrap_or_default().join(".cargo"),
+        PathBuf::from,
+    )
 }
 
 /// Cargo's folder of results.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use ballast_e2e::kind::containerfile;
 use ballast_e2e::release::{Release, reference};
 use clap::Parser;
 
@@ -24,6 +25,10 @@ struct Cli {
     /// Build two clones in different folders from nothing, and see whether they are one image.
     #[arg(long, conflicts_with_all = ["into", "files"])]
     twice: bool,
+    /// Build the Containerfile of a clone with Docker, the machine's or our own, and see whether
+    /// its image holds the same.
+    #[arg(long, conflicts_with_all = ["into", "files", "twice"])]
+    engine: bool,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +44,9 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     if cli.twice {
         return twice(&cli.source);
+    }
+    if cli.engine {
+        return engine(&cli.source);
     }
     let release = Release::build(&cli.source)?;
     if let Some(folder) = &cli.files {
@@ -64,18 +72,36 @@ fn twice(source: &Path) -> Result<()> {
     for name in ["a", "another-folder"] {
         let dir = tempfile::tempdir()?;
         let clone = dir.path().join(name);
-        let cloned = std::process::Command::new("git")
-            .args(["clone", "--quiet"])
-            .arg(source)
-            .arg(&clone)
-            .status()?;
-        ensure!(cloned.success(), "git clone failed");
+        make_clone(source, &clone)?;
         let release = Release::build(&clone)?;
         let digest = release.image().write(&dir.path().join("image.tar"))?;
         println!("{name}: {digest}");
         digests.push(digest);
     }
     ensure!(digests[0] == digests[1], "two builds of one commit differ");
+    Ok(())
+}
+
+/// Minutes, too: the engine compiles everything, and the tool for the bill of materials.
+fn engine(source: &Path) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let clone = dir.path().join("ballast");
+    make_clone(source, &clone)?;
+    let own = Release::build(&clone)?.image();
+    let checked = containerfile::check(&clone, &own);
+    tokio::runtime::Runtime::new()?.block_on(checked)?;
+    println!("the Containerfile's image holds what `make image` writes");
+    Ok(())
+}
+
+/// Of the last commit: what has not been committed is not in it.
+fn make_clone(source: &Path, into: &Path) -> Result<()> {
+    let cloned = std::process::Command::new("git")
+        .args(["clone", "--quiet"])
+        .arg(source)
+        .arg(into)
+        .status()?;
+    ensure!(cloned.success(), "git clone failed");
     Ok(())
 }
 

@@ -21,6 +21,7 @@
 //! ```
 
 mod cluster;
+pub mod containerfile;
 mod docker_host;
 mod host;
 pub mod installed;

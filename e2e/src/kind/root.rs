@@ -31,45 +31,45 @@ pub(super) fn make(
     root: &Path,
     progress: Progress,
 ) -> Result<()> {
-    let base = base(progress)?;
-    std::fs::create_dir_all(root)?;
-    run(Command::new("tar")
-        .arg("-xf")
-        .arg(&base)
-        .arg("-C")
-        .arg(root))?;
+    debian(PACKAGES, root, progress)?;
     kinds_own_files(root)?;
     install_programs(programs, root)?;
     configure(programs, pause, root)?;
     boot_quickly(root)
 }
 
+/// Makes a file system of these packages, with commas between, and what they need.
+pub(super) fn debian(packages: &str, root: &Path, progress: Progress) -> Result<()> {
+    let archive = archive(packages, progress)?;
+    std::fs::create_dir_all(root)?;
+    run(Command::new("tar")
+        .arg("-xf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(root))
+}
+
 /// An archive of Debian's packages, made with the machine's own apt sources and options.
-fn base(progress: Progress) -> Result<PathBuf> {
+fn archive(packages: &str, progress: Progress) -> Result<PathBuf> {
     let suite = suite()?;
-    let name = &hex(&Sha256::digest(format!("{suite} {PACKAGES}")))[..16];
+    let name = &hex(&Sha256::digest(format!("{suite} {packages}")))[..16];
     let folder = cache::root().join("kind");
     let path = folder.join(format!("debian-{name}.tar"));
     if path.exists() {
         return Ok(path);
     }
-    let _lock = cache::lock(
-        &folder,
-        "debian.lock",
-        "the node's Debian packages",
-        progress,
-    )?;
+    let _lock = cache::lock(&folder, "debian.lock", "Debian packages", progress)?;
     if path.exists() {
         return Ok(path);
     }
-    progress.say("fetching the node's Debian packages");
+    progress.say("fetching Debian packages");
     let options = folder.join("apt.conf");
     std::fs::write(&options, apt_options()?)?;
     let new = folder.join(format!("debian-{name}.new.tar"));
     run(Command::new("mmdebstrap")
         .args(["--quiet", "--mode=root", "--variant=minbase"])
         .arg(format!("--aptopt={}", options.display()))
-        .arg(format!("--include={PACKAGES}"))
+        .arg(format!("--include={packages}"))
         // Where packages came from is nobody's business in the image.
         .arg("--customize-hook=rm -f \"$1/etc/apt/apt.conf.d/99mmdebstrap\"")
         .arg(suite)
@@ -85,7 +85,7 @@ fn suite() -> Result<String> {
         .lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     name.map(|name| name.trim_matches('"').to_owned())
-        .context("the node image is made of Debian packages, and this machine is no Debian")
+        .context("images are made of Debian packages, and this machine is no Debian")
 }
 
 /// What the machine tells apt of fetching: proxies, certificates, mirrors' peculiarities.
