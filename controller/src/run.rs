@@ -6,52 +6,44 @@
 //! is given up. A process that loses its lease, or any of whose tasks dies, exits: a
 //! fresh process is the one state that is known to be right.
 
+mod follow;
+mod lead;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use ballast_l2::{Addresses, Inventory};
+use ballast_l2::Addresses;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Api, Client};
-use prometheus_client::registry::Registry;
-use tokio::sync::{Notify, oneshot, watch};
+use kube::Client;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::admin::{Admin, Health};
+use self::follow::follow;
+use self::lead::{Leading, lead};
+use crate::admin::Health;
 use crate::backoff::Backoff;
 use crate::board::Board;
-use crate::census::Census;
 use crate::class::Scope;
-use crate::class_status::ClassStatus;
-use crate::contender;
 use crate::eligibility::Eligible;
 use crate::identity::{self, SecretName, Token};
-use crate::instance::{self, Factory};
-use crate::lease::{Config, Election, Ended, Fence, KubeLease, Leadership};
+use crate::instance::Factory;
+use crate::lease::{Config, Election, Ended, KubeLease, Leadership};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
-use crate::perform::{KeyLocks, Performer};
-use crate::pools::{self, PoolKeeper, Pools, Strangers};
+use crate::pools::Pools;
 use crate::queue::Queue;
-use crate::reconcile::{Reconciler, Waiting};
-use crate::recorder::{self, Recorder};
 use crate::store::Store;
-use crate::view::{Name, ServiceView, oldest_first};
-use crate::watch as watches;
-use crate::writer::Writer;
+use crate::view::{Name, ServiceView};
 
 /// How long work in flight may take at the end.
 const DRAIN: Duration = Duration::from_secs(10);
-/// No backlog makes a Service wait this long for a worker; only a restart helps.
-const STUCK: Duration = Duration::from_mins(10);
 /// How long queued events may take at the end.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -90,7 +82,8 @@ pub enum Exit {
     LeaseLost,
 }
 
-/// What both halves share.
+/// What both halves share; each part is one, however often it is cloned.
+#[derive(Clone)]
 struct Shared {
     client: Client,
     services: Arc<Store<Name, ServiceView>>,
@@ -219,270 +212,4 @@ async fn stop(shared: &Shared, leading: Option<Leading>, mut tasks: JoinSet<Resu
     if let Some(leading) = leading {
         let _ = tokio::time::timeout(FLUSH, leading.sender).await;
     }
-}
-
-/// What every replica does.
-async fn follow(
-    client: &Client,
-    options: &Options,
-    tasks: &mut JoinSet<Result<()>>,
-) -> Result<Shared> {
-    let mut registry = Registry::default();
-    let metrics = Arc::new(Metrics::register(&mut registry));
-    let (targets_sender, targets) = watch::channel(Eligible::default());
-    let (nodes_sender, node_addresses) = watch::channel(BTreeSet::new());
-    let shared = Shared {
-        client: client.clone(),
-        services: Arc::default(),
-        board: Board::new(options.scope.clone()),
-        queue: Queue::new(options.backoff),
-        pools: Arc::default(),
-        namespaces: Arc::default(),
-        addresses: Arc::clone(&options.addresses),
-        ledger: Arc::default(),
-        targets,
-        node_addresses,
-        leads: Arc::default(),
-        metrics,
-        health: Health::default(),
-    };
-    registry.register_collector(Box::new(Census {
-        services: Arc::clone(&shared.services),
-        board: shared.board.clone(),
-        queue: shared.queue.clone(),
-        addresses: Arc::clone(&shared.addresses),
-    }));
-    let queue = shared.queue.clone();
-    shared
-        .health
-        .liveness("work gets done", move || match queue.oldest_age() {
-            Some(age) if age > STUCK => Err(format!(
-                "a Service waits for a worker for {} s",
-                age.as_secs()
-            )),
-            _ => Ok(()),
-        });
-    let admin = Admin::bind(options.admin, shared.health.clone(), Arc::new(registry))
-        .await
-        .with_context(|| format!("cannot listen on {} (--admin-address)", options.admin))?;
-    tasks.spawn(async { Ok(admin.run(std::future::pending()).await?) });
-    let services = watches::ServiceWatch {
-        store: Arc::clone(&shared.services),
-        queue: shared.queue.clone(),
-        ledger: Arc::clone(&shared.ledger),
-        leads: Arc::clone(&shared.leads),
-        metrics: Arc::clone(&shared.metrics),
-    };
-    let gate = |name: &str| shared.health.gate(name);
-    let metrics = || Arc::clone(&shared.metrics);
-    let service_gate = gate("the list of Services");
-    let nodes = watches::nodes(
-        client.clone(),
-        targets_sender,
-        nodes_sender,
-        gate("the list of Nodes"),
-        metrics(),
-    );
-    let classes = watches::classes(
-        client.clone(),
-        shared.board.clone(),
-        gate(
-            "the list of LoadBalancerClasses (is the CRD installed? ballast crds | kubectl apply -f -)",
-        ),
-        metrics(),
-    );
-    let pools = watches::pools(
-        client.clone(),
-        Arc::clone(&shared.pools),
-        gate("the list of AddressPools (is the CRD installed? ballast crds | kubectl apply -f -)"),
-        metrics(),
-    );
-    let namespaces = watches::namespaces(
-        client.clone(),
-        Arc::clone(&shared.namespaces),
-        Arc::clone(&shared.services),
-        shared.queue.clone(),
-        gate("the list of Namespaces"),
-        metrics(),
-    );
-    let services = services.run(client.clone(), service_gate);
-    tasks.spawn(ends("pools", pools));
-    tasks.spawn(ends("namespaces", namespaces));
-    tasks.spawn(ends("services", services));
-    tasks.spawn(ends("nodes", nodes));
-    tasks.spawn(ends("classes", classes));
-    Ok(shared)
-}
-
-/// A task that must never end.
-async fn ends(what: &'static str, task: impl Future<Output = ()>) -> Result<()> {
-    task.await;
-    Err(anyhow!("the watch of {what} ended"))
-}
-
-/// What the leader runs besides its tasks.
-struct Leading {
-    sender: tokio::task::JoinHandle<()>,
-}
-
-/// What the leader does.
-async fn lead(
-    shared: &Shared,
-    options: &Options,
-    fence: Fence,
-    tasks: &mut JoinSet<Result<()>>,
-) -> Result<Leading> {
-    let cluster = cluster_uid(&shared.client).await?;
-    info!(cluster, "leading");
-    let (recorder, sender) = recorder::recorder(
-        shared.client.clone(),
-        options.election.identity().to_owned(),
-        fence.clone(),
-        Box::new({
-            let queue = shared.queue.clone();
-            move || queue.depth() + queue.in_flight() > 0
-        }),
-        Arc::clone(&shared.metrics),
-    );
-    let sender = tokio::spawn(sender.run());
-    let class_wanted = Arc::new(Notify::new());
-    let writer = Writer::new(shared.client.clone(), fence.clone());
-    let services = Arc::clone(&shared.services);
-    let reconciler = Arc::new(Reconciler {
-        services: Arc::clone(&services),
-        namespaces: Arc::clone(&shared.namespaces),
-        addresses: Arc::clone(&shared.addresses),
-        strangers: Strangers::default(),
-        board: shared.board.clone(),
-        performer: performer(shared, &writer, recorder, &class_wanted),
-        queue: shared.queue.clone(),
-        waiting: Waiting::default(),
-    });
-    let context = instance::Context {
-        factory: Arc::clone(&options.factory),
-        cluster: (cluster, options.cluster_name.clone()),
-        services: Arc::clone(&services),
-        board: shared.board.clone(),
-        queue: shared.queue.clone(),
-        ledger: Arc::clone(&shared.ledger),
-        targets: shared.targets.clone(),
-        metrics: Arc::clone(&shared.metrics),
-        fence: fence.clone(),
-    };
-    let keeper = PoolKeeper {
-        addresses: Arc::clone(&shared.addresses),
-        pools: Arc::clone(&shared.pools),
-        nodes: shared.node_addresses.clone(),
-        queue: shared.queue.clone(),
-        writer: writer.clone(),
-        metrics: Arc::clone(&shared.metrics),
-    };
-    let class_status = ClassStatus {
-        board: shared.board.clone(),
-        services,
-        ledger: Arc::clone(&shared.ledger),
-        wanted: class_wanted,
-        writer,
-        metrics: Arc::clone(&shared.metrics),
-    };
-    let (health, workers) = (shared.health.clone(), options.workers);
-    let (ledger, board, client) = (
-        Arc::clone(&shared.ledger),
-        shared.board.clone(),
-        shared.client.clone(),
-    );
-    let (pools, nodes) = (Arc::clone(&shared.pools), shared.node_addresses.clone());
-    let led_before = fence.epoch() > Some(0);
-    shared.leads.store(true, Ordering::Release);
-    tasks.spawn(async move {
-        health.opened().await;
-        prime(&ledger, &reconciler.services, &board);
-        open(&pools, &nodes, &reconciler, led_before);
-        for service in oldest_first(reconciler.services.all()) {
-            reconciler.queue.add(Name::from(&service.id));
-        }
-        let mut team: JoinSet<()> = JoinSet::new();
-        for _ in 0..workers {
-            team.spawn(Arc::clone(&reconciler).work());
-        }
-        team.spawn(instance::run(context));
-        team.spawn(class_status.run());
-        team.spawn(keeper.run());
-        team.spawn(contender::run(client, board));
-        match team.join_next().await {
-            // Workers end when the queue is closed, which is the orderly end.
-            Some(Ok(())) => std::future::pending().await,
-            Some(Err(error)) => Err(anyhow!("a task of the leader died: {error}")),
-            None => Ok(()),
-        }
-    });
-    Ok(Leading { sender })
-}
-
-fn performer(
-    shared: &Shared,
-    writer: &Writer,
-    recorder: Recorder,
-    class_wanted: &Arc<Notify>,
-) -> Performer {
-    Performer {
-        writer: writer.clone(),
-        recorder,
-        ledger: Arc::clone(&shared.ledger),
-        targets: shared.targets.clone(),
-        class_wanted: Arc::clone(class_wanted),
-        metrics: Arc::clone(&shared.metrics),
-        locks: KeyLocks::default(),
-    }
-}
-
-/// Every finalizer of ours in the store says: this may have something in a cloud.
-fn prime(ledger: &Ledger, services: &Store<Name, ServiceView>, board: &Board) {
-    let classes = board.snapshot();
-    for service in services.all() {
-        for class in service
-            .held_by
-            .iter()
-            .filter(|class| classes.scope.owns(class))
-        {
-            ledger.record(&service.id, class);
-        }
-    }
-}
-
-/// Addresses are given from here on: all Services and pools are listed.
-fn open(
-    pools: &Pools,
-    nodes: &watch::Receiver<BTreeSet<IpAddr>>,
-    reconciler: &Reconciler,
-    led_before: bool,
-) {
-    let now = Timestamp::now();
-    let (inventory, served) = pools::inventory(
-        &reconciler.services.all(),
-        &reconciler.board.snapshot(),
-        &reconciler.namespaces,
-    );
-    let inventory = Inventory {
-        pools: pools.readable(),
-        skipped: nodes.borrow().clone(),
-        // What the one before released in its last moments is not written anywhere.
-        predecessor: led_before.then_some(now),
-        ..inventory
-    };
-    reconciler.strangers.begin(&inventory);
-    reconciler.addresses.open(inventory, served, now);
-}
-
-/// The cluster's identity in tags: the UID of a namespace that nobody can delete.
-async fn cluster_uid(client: &Client) -> Result<String> {
-    let api: Api<Namespace> = Api::all(client.clone());
-    let namespace = tokio::time::timeout(Duration::from_secs(5), api.get("kube-system"))
-        .await
-        .map_err(|_| anyhow!("the API server did not answer in 5 s"))?
-        .context("cannot read the namespace kube-system, whose UID identifies the cluster")?;
-    namespace
-        .metadata
-        .uid
-        .context("the namespace kube-system has no UID")
 }

@@ -1,0 +1,213 @@
+//! What the leader does on top: it knows what clouds may hold, gives addresses, keeps the
+//! providers, and works Services off. It begins when everything is listed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use ballast_l2::Inventory;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::info;
+
+use super::{Options, Shared};
+use crate::board::Board;
+use crate::class_status::ClassStatus;
+use crate::contender;
+use crate::instance;
+use crate::lease::Fence;
+use crate::ledger::Ledger;
+use crate::perform::{KeyLocks, Performer};
+use crate::pools::{self, PoolKeeper, Pools, Strangers};
+use crate::reconcile::{Reconciler, Waiting};
+use crate::recorder::{self, Recorder};
+use crate::store::Store;
+use crate::view::{Name, ServiceView, oldest_first};
+use crate::writer::Writer;
+
+/// What the leader runs besides its tasks.
+pub(super) struct Leading {
+    /// Sends events; ends when everybody who has some is gone and they are sent.
+    pub(super) sender: JoinHandle<()>,
+}
+
+/// The tasks of a leader, before they run.
+struct Crew {
+    reconciler: Arc<Reconciler>,
+    instances: instance::Context,
+    pools: PoolKeeper,
+    classes: ClassStatus,
+}
+
+/// Begins all of it.
+pub(super) async fn lead(
+    shared: &Shared,
+    options: &Options,
+    fence: Fence,
+    tasks: &mut JoinSet<Result<()>>,
+) -> Result<Leading> {
+    let cluster = cluster_uid(&shared.client).await?;
+    info!(cluster, "leading");
+    let (recorder, sender) = recorder::recorder(
+        shared.client.clone(),
+        options.election.identity().to_owned(),
+        fence.clone(),
+        Box::new({
+            let queue = shared.queue.clone();
+            move || queue.depth() + queue.in_flight() > 0
+        }),
+        Arc::clone(&shared.metrics),
+    );
+    let sender = tokio::spawn(sender.run());
+    let led_before = fence.epoch() > Some(0);
+    let crew = crew(shared, options, cluster, fence, recorder);
+    shared.leads.store(true, Ordering::Release);
+    tasks.spawn(work(shared.clone(), crew, options.workers, led_before));
+    Ok(Leading { sender })
+}
+
+fn crew(
+    shared: &Shared,
+    options: &Options,
+    cluster: String,
+    fence: Fence,
+    recorder: Recorder,
+) -> Crew {
+    let class_wanted = Arc::new(Notify::new());
+    let writer = Writer::new(shared.client.clone(), fence.clone());
+    let performer = Performer {
+        writer: writer.clone(),
+        recorder,
+        ledger: Arc::clone(&shared.ledger),
+        targets: shared.targets.clone(),
+        class_wanted: Arc::clone(&class_wanted),
+        metrics: Arc::clone(&shared.metrics),
+        locks: KeyLocks::default(),
+    };
+    Crew {
+        reconciler: Arc::new(Reconciler {
+            services: Arc::clone(&shared.services),
+            namespaces: Arc::clone(&shared.namespaces),
+            addresses: Arc::clone(&shared.addresses),
+            strangers: Strangers::default(),
+            board: shared.board.clone(),
+            performer,
+            queue: shared.queue.clone(),
+            waiting: Waiting::default(),
+        }),
+        instances: instance::Context {
+            factory: Arc::clone(&options.factory),
+            cluster: (cluster, options.cluster_name.clone()),
+            services: Arc::clone(&shared.services),
+            board: shared.board.clone(),
+            queue: shared.queue.clone(),
+            ledger: Arc::clone(&shared.ledger),
+            targets: shared.targets.clone(),
+            metrics: Arc::clone(&shared.metrics),
+            fence,
+        },
+        pools: PoolKeeper {
+            addresses: Arc::clone(&shared.addresses),
+            pools: Arc::clone(&shared.pools),
+            nodes: shared.node_addresses.clone(),
+            queue: shared.queue.clone(),
+            writer: writer.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        },
+        classes: ClassStatus {
+            board: shared.board.clone(),
+            services: Arc::clone(&shared.services),
+            ledger: Arc::clone(&shared.ledger),
+            wanted: class_wanted,
+            writer,
+            metrics: Arc::clone(&shared.metrics),
+        },
+    }
+}
+
+/// Ends only by an error: an orderly end is the end of the whole process.
+async fn work(shared: Shared, crew: Crew, workers: usize, led_before: bool) -> Result<()> {
+    let reconciler = crew.reconciler;
+    shared.health.opened().await;
+    prime(&shared.ledger, &shared.services, &shared.board);
+    open(
+        &shared.pools,
+        &shared.node_addresses,
+        &reconciler,
+        led_before,
+    );
+    for service in oldest_first(shared.services.all()) {
+        shared.queue.add(Name::from(&service.id));
+    }
+    let mut team: JoinSet<()> = JoinSet::new();
+    for _ in 0..workers {
+        team.spawn(Arc::clone(&reconciler).work());
+    }
+    team.spawn(instance::run(crew.instances));
+    team.spawn(crew.classes.run());
+    team.spawn(crew.pools.run());
+    team.spawn(contender::run(shared.client, shared.board));
+    match team.join_next().await {
+        // Workers end when the queue is closed, which is the orderly end.
+        Some(Ok(())) => std::future::pending().await,
+        Some(Err(error)) => Err(anyhow!("a task of the leader died: {error}")),
+        None => Ok(()),
+    }
+}
+
+/// Every finalizer of ours in the store says: this may have something in a cloud.
+fn prime(ledger: &Ledger, services: &Store<Name, ServiceView>, board: &Board) {
+    let classes = board.snapshot();
+    for service in services.all() {
+        for class in service
+            .held_by
+            .iter()
+            .filter(|class| classes.scope.owns(class))
+        {
+            ledger.record(&service.id, class);
+        }
+    }
+}
+
+/// Addresses are given from here on: all Services and pools are listed.
+fn open(
+    pools: &Pools,
+    nodes: &watch::Receiver<BTreeSet<IpAddr>>,
+    reconciler: &Reconciler,
+    led_before: bool,
+) {
+    let now = Timestamp::now();
+    let (inventory, served) = pools::inventory(
+        &reconciler.services.all(),
+        &reconciler.board.snapshot(),
+        &reconciler.namespaces,
+    );
+    let inventory = Inventory {
+        pools: pools.readable(),
+        skipped: nodes.borrow().clone(),
+        // What the one before released in its last moments is not written anywhere.
+        predecessor: led_before.then_some(now),
+        ..inventory
+    };
+    reconciler.strangers.begin(&inventory);
+    reconciler.addresses.open(inventory, served, now);
+}
+
+/// The cluster's identity in tags: the UID of a namespace that nobody can delete.
+async fn cluster_uid(client: &Client) -> Result<String> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let namespace = tokio::time::timeout(Duration::from_secs(5), api.get("kube-system"))
+        .await
+        .map_err(|_| anyhow!("the API server did not answer in 5 s"))?
+        .context("cannot read the namespace kube-system, whose UID identifies the cluster")?;
+    namespace
+        .metadata
+        .uid
+        .context("the namespace kube-system has no UID")
+}
