@@ -15,7 +15,7 @@ use ballast_provider::{Mark, Provider, ProviderError, Recorded, mark};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::board::Board;
@@ -33,6 +33,9 @@ use crate::watch::settled;
 /// Between tries of a cloud that does not answer. Many Services wait for one class, so a
 /// cloud that is back is noticed soon.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// So many tries of a class's start come without longer and longer pauses: a cloud that was
+/// installed together with us is there in seconds, and people wait for their first address.
+const EAGER: u32 = 10;
 /// A wave of node changes ends when nothing came for this long …
 const QUIET: Duration = Duration::from_millis(300);
 /// … or after this long, whatever comes.
@@ -69,6 +72,39 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Asked before every effect.
     pub fence: Fence,
+}
+
+/// When something that failed is tried again.
+struct Retries {
+    /// So many failures do not make the pauses longer.
+    eager: u32,
+    failed: u32,
+    rng: rand::rngs::SmallRng,
+}
+
+// === impl Retries ===
+
+impl Retries {
+    fn new(eager: u32) -> Self {
+        Self {
+            eager,
+            failed: 0,
+            rng: rand::make_rng(),
+        }
+    }
+
+    /// As long as the cloud says, which does not count as a failure, or longer after each
+    /// failure.
+    fn after(&mut self, error: &ProviderError) -> Duration {
+        match error {
+            ProviderError::Throttled { retry_after } => *retry_after,
+            ProviderError::Refused(_) | ProviderError::Transient { .. } => {
+                let grown = self.failed.saturating_sub(self.eager);
+                self.failed = self.failed.saturating_add(1);
+                BACKOFF.delay(grown, &mut self.rng)
+            }
+        }
+    }
 }
 
 /// Runs the instances of all classes in scope; ends with the board.
@@ -133,19 +169,17 @@ fn serves_alike(before: &ClassView, now: &ClassView) -> bool {
 /// One class, from restore to its end.
 async fn serve(context: Context, class: Arc<ClassView>) {
     let name = class.name.as_str();
-    let mut rng = rand::make_rng::<rand::rngs::SmallRng>();
-    let mut attempt = 0;
+    let mut retries = Retries::new(EAGER);
     let mut targets = context.targets.clone();
     let provider = loop {
         match start(&context, &class, &mut targets).await {
             Ok(provider) => break provider,
             Err(error) => {
-                warn!(class = name, %error, "the provider cannot start");
                 context
                     .metrics
                     .provider_error(name, error.reason().as_str());
                 fail(&context, name, error.to_string());
-                pause(&error, &mut attempt, &mut rng).await;
+                tokio::time::sleep(retries.after(&error)).await;
             }
         }
     };
@@ -269,8 +303,7 @@ async fn follow_targets(
     provider: &dyn Provider,
     targets: &mut watch::Receiver<Eligible>,
 ) {
-    let mut rng = rand::make_rng::<rand::rngs::SmallRng>();
-    let mut attempt = 0;
+    let mut retries = Retries::new(0);
     // Who was stopped for longer than its term wakes up with targets of that time.
     while context.fence.epoch().is_some() {
         let now = targets.borrow_and_update().clone();
@@ -284,31 +317,21 @@ async fn follow_targets(
             Err(error) => {
                 warn!(class, %error, "targets not changed");
                 context.metrics.retargeted(class, "failed");
-                pause(&error, &mut attempt, &mut rng).await;
+                tokio::time::sleep(retries.after(&error)).await;
             }
         }
     }
 }
 
-/// Until the next try: as long as the cloud says, which does not count as a failure, or
-/// longer after each failure.
-async fn pause(error: &ProviderError, attempt: &mut u32, rng: &mut rand::rngs::SmallRng) {
-    let wait = match error {
-        ProviderError::Throttled { retry_after } => *retry_after,
-        ProviderError::Refused(_) | ProviderError::Transient { .. } => {
-            let wait = BACKOFF.delay(*attempt, rng);
-            *attempt = attempt.saturating_add(1);
-            wait
-        }
-    };
-    tokio::time::sleep(wait).await;
-}
-
+/// Says so where it is news.
 fn fail(context: &Context, class: &str, message: String) {
     let board = context.board.snapshot();
     let known =
         matches!(board.instances.get(class), Some(Instance::Failing(before)) if *before == message);
-    if !known {
+    if known {
+        debug!(class, message, "the provider still cannot start");
+    } else {
+        warn!(class, error = message, "the provider cannot start");
         context
             .board
             .post_instance(class, Instance::Failing(message));

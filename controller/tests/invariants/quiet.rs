@@ -226,6 +226,30 @@ fn failures_back_off_to_minutes_and_start_anew_after_a_success() {
     });
 }
 
+/// Installed together, the controller is often there first; and one that stays away is not
+/// asked for ever as often.
+#[test]
+fn a_cloud_that_starts_with_the_class_is_found_at_once() {
+    simulate(21, async |lab| {
+        let away = ProviderError::transient("the cloud is not there");
+        lab.cloud.fail(Call::Restore, &away, 8);
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        let start = tokio::time::Instant::now();
+        lab.served("shop/web").await;
+        let took = start.elapsed().as_secs();
+        assert!((8..=17).contains(&took), "{took} s");
+    });
+    simulate(22, async |lab| {
+        let away = ProviderError::transient("the cloud is not there");
+        lab.cloud.fail(Call::Restore, &away, 1000);
+        lab.start();
+        lab.rest(3600).await;
+        let calls = lab.cloud.calls("restore");
+        assert!((100..=260).contains(&calls), "{calls} calls in an hour");
+    });
+}
+
 /// A cloud that asks for patience gets it, and it does not count as a failure.
 #[test]
 fn a_throttled_call_waits_as_long_as_it_was_told() {
