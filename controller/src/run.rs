@@ -82,7 +82,8 @@ pub enum Exit {
     LeaseLost,
 }
 
-/// What both halves share; each part is one, however often it is cloned.
+/// What both halves share. Clones have the same of everything, but each receiver its own memory
+/// of what it has seen.
 #[derive(Clone)]
 struct Shared {
     client: Client,

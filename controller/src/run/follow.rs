@@ -1,4 +1,5 @@
-//! What every replica does: the stores, the watches that fill them, and the admin server.
+//! What every replica does besides the election: the stores, the watches that fill them, and
+//! the admin server.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -33,7 +33,7 @@ use crate::writer::Writer;
 
 /// What the leader runs besides its tasks.
 pub(super) struct Leading {
-    /// Sends events; ends when everybody who has some is gone and they are sent.
+    /// Sends events; ends when the last recorder is gone and all is sent.
     pub(super) sender: JoinHandle<()>,
 }
 
@@ -131,7 +131,7 @@ fn crew(
     }
 }
 
-/// Ends only by an error: an orderly end is the end of the whole process.
+/// Ends by an error, never in order: that is the end of the whole process.
 async fn work(shared: Shared, crew: Crew, workers: usize, led_before: bool) -> Result<()> {
     let reconciler = crew.reconciler;
     shared.health.opened().await;
@@ -157,7 +157,7 @@ async fn work(shared: Shared, crew: Crew, workers: usize, led_before: bool) -> R
         // Workers end when the queue is closed, which is the orderly end.
         Some(Ok(())) => std::future::pending().await,
         Some(Err(error)) => Err(anyhow!("a task of the leader died: {error}")),
-        None => Ok(()),
+        None => Err(anyhow!("a leader has no tasks")),
     }
 }
 
