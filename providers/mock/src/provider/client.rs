@@ -205,7 +205,7 @@ impl Client {
                     "the mock cloud at {endpoint} wants a token and the controller has none: give it --mock-token-secret or --mock-token-file"
                 ),
                 Some(_) => format!(
-                    "the mock cloud at {endpoint} does not accept the controller's token: what is in --mock-token-secret (or --mock-token-file) of the controller and in --token-file of the cloud must be the same, and both read it at their start"
+                    "the mock cloud at {endpoint} does not accept the controller's token: what is in --mock-token-secret (or --mock-token-file) of the controller and in --token-file of the cloud must be the same; the controller reads it at its start"
                 ),
             }),
             (Code::Internal | Code::SequenceUnknown, _) => ProviderError::transient(format!(
@@ -243,8 +243,9 @@ impl Client {
         limit: Duration,
     ) -> Result<(StatusCode, Bytes), Failed> {
         let shown = method.clone();
-        let unreachable = |error: &dyn std::fmt::Display| {
-            tracing::debug!(method = %shown, path, %error, "the mock cloud does not answer");
+        let unreachable = |error: &dyn std::error::Error| {
+            let error = causes(error);
+            tracing::debug!(method = %shown, path, error, "the mock cloud does not answer");
             Failed::Unreachable
         };
         let request = self.request(method.clone(), path, body)?;
@@ -256,7 +257,11 @@ impl Client {
                 .map_err(|error| unreachable(&error))?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await;
-            Ok((head, body.map_err(|error| unreachable(&error))?.to_bytes()))
+            Ok((
+                head,
+                body.map_err(|error| unreachable(error.as_ref()))?
+                    .to_bytes(),
+            ))
         });
         let (head, body) = answered.await.map_err(|elapsed| unreachable(&elapsed))??;
         if head.status.is_success() {
@@ -337,6 +342,13 @@ fn found<T>(called: Result<(StatusCode, T), Failed>) -> Result<Option<T>, Failed
         Err(failed) if failed.code() == Some(Code::NotFound) => Ok(None),
         Err(failed) => Err(failed),
     }
+}
+
+/// An error and what is behind it: of a failed connection, only the last of them says why.
+fn causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = chain.map(ToString::to_string).collect();
+    texts.join(": ")
 }
 
 /// Percent-encoding of one part of a path or query.

@@ -138,6 +138,8 @@ pub struct ServerOptions {
     pub interface: Option<InterfaceChoice>,
     /// What mutating calls must carry.
     pub token: Option<String>,
+    /// Where it is from: read again when a call carries another one.
+    pub token_file: Option<PathBuf>,
     /// From creation to active.
     pub provisioning_latency: Duration,
     /// From deletion to gone.
@@ -219,7 +221,8 @@ impl ServerArgs {
             state_dir,
             addresses,
             interface,
-            token: token_file.map(read_token).transpose()?,
+            token: token_file.clone().map(read_token).transpose()?,
+            token_file,
             provisioning_latency: provisioning_latency.0,
             deletion_latency: deletion_latency.0,
             max_load_balancers,
@@ -238,7 +241,7 @@ impl ServerArgs {
     }
 }
 
-fn read_token(path: PathBuf) -> Result<String, ArgsError> {
+pub(super) fn read_token(path: PathBuf) -> Result<String, ArgsError> {
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim().is_empty() => Err(ArgsError::EmptyToken { path }),
         Ok(text) => Ok(text.trim().to_owned()),
@@ -257,6 +260,7 @@ impl ServerOptions {
             addresses: Vec::new(),
             interface: None,
             token: None,
+            token_file: None,
             provisioning_latency: Duration::ZERO,
             deletion_latency: Duration::ZERO,
             max_load_balancers: 10_000,

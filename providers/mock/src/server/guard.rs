@@ -1,15 +1,27 @@
-//! Who may change something, and how often. Pure but for the token's digest.
+//! Who may change something, and how often. Pure but for the file of the token, which is read
+//! again when somebody comes with another one: Secrets are made anew and rotated.
 
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use ballast_provider::mark::digest;
 use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::args::read_token;
+
+/// Between two looks at the file, however many strangers come.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What mutating calls must carry.
 pub(super) struct Guard {
     /// Digest of the whole header's value: comparing digests of equal length takes the
     /// same time wherever they differ.
-    expected: Option<String>,
+    expected: RwLock<Option<String>>,
+    /// Where it is from, if it may change.
+    file: Option<PathBuf>,
+    looked: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// A bucket of permissions that fills over time.
@@ -23,21 +35,65 @@ pub(super) struct Limiter {
 // === impl Guard ===
 
 impl Guard {
-    pub(super) fn new(token: Option<&str>) -> Self {
+    pub(super) fn new(token: Option<&str>, file: Option<PathBuf>) -> Self {
         Self {
-            expected: token.map(|token| digest([format!("Bearer {token}").as_str()])),
+            expected: RwLock::new(token.map(bearer)),
+            file,
+            looked: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Whether an `Authorization` header's value opens the door.
-    pub(super) fn admits(&self, header: Option<&str>) -> bool {
-        let Some(expected) = &self.expected else {
+    /// Whether an `Authorization` header's value opens the door, as the file is now.
+    pub(super) async fn admits(&self, header: Option<&str>) -> bool {
+        self.opens(header) || (self.look_again().await && self.opens(header))
+    }
+
+    /// Whether there may be another token than before.
+    async fn look_again(&self) -> bool {
+        let Some(path) = self.file.clone() else {
+            return false;
+        };
+        let mut looked = self.looked.lock().await;
+        if looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+            // Somebody else may have just looked.
+            return true;
+        }
+        *looked = Some(Instant::now());
+        let read = tokio::task::spawn_blocking(move || read_token(path)).await;
+        match read {
+            Ok(Ok(token)) => {
+                let mut expected = self
+                    .expected
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let new = Some(bearer(&token));
+                if *expected != new {
+                    info!("--token-file has another token now");
+                    *expected = new;
+                }
+                true
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "the token stays as it is");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn opens(&self, header: Option<&str>) -> bool {
+        let expected = self.expected.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(expected) = expected.as_ref() else {
             return true;
         };
         let given = digest([header.unwrap_or_default()]);
         let pairs = expected.bytes().zip(given.bytes());
         pairs.fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
     }
+}
+
+fn bearer(token: &str) -> String {
+    digest([format!("Bearer {token}").as_str()])
 }
 
 // === impl Limiter ===
@@ -76,9 +132,9 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_right_token_opens() {
-        let guard = Guard::new(Some("s3cret"));
+    #[tokio::test]
+    async fn only_the_right_token_opens() {
+        let guard = Guard::new(Some("s3cret"), None);
         for (header, admitted) in [
             (Some("Bearer s3cret"), true),
             (Some("Bearer s3cre"), false),
@@ -86,9 +142,32 @@ mod tests {
             (Some(""), false),
             (None, false),
         ] {
-            assert_eq!(guard.admits(header), admitted, "{header:?}");
+            assert_eq!(guard.admits(header).await, admitted, "{header:?}");
         }
-        assert!(Guard::new(None).admits(None));
+        assert!(Guard::new(None, None).admits(None).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_was_rotated_opens_and_the_old_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        let put = |text: &str| std::fs::write(&file, text).unwrap();
+        put("one\n");
+        let guard = Guard::new(Some("one"), Some(file.clone()));
+        assert!(!guard.admits(Some("Bearer two")).await, "nobody knows it");
+        put("two\n");
+        // Nobody makes us read the file at each call.
+        assert!(!guard.admits(Some("Bearer two")).await);
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(guard.admits(Some("Bearer two")).await);
+        assert!(!guard.admits(Some("Bearer one")).await);
+        // What is half written opens no door, and closes none.
+        for damage in ["", " \n"] {
+            put(damage);
+            tokio::time::advance(LOOK_EVERY).await;
+            assert!(!guard.admits(Some("Bearer ")).await);
+            assert!(guard.admits(Some("Bearer two")).await);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -93,7 +93,7 @@ async fn around(State(app): Shared, request: Request, next: Next) -> Response {
         .uri()
         .path_and_query()
         .map_or_else(String::new, ToString::to_string);
-    let response = if let Err(failure) = admit(&app, &request) {
+    let response = if let Err(failure) = admit(&app, &method, request.headers()).await {
         failure.into_response()
     } else {
         let limit = CALL_LIMIT + Duration::from_secs(MAX_WAIT_SECONDS);
@@ -109,15 +109,13 @@ async fn around(State(app): Shared, request: Request, next: Next) -> Response {
     response
 }
 
-fn admit(app: &App, request: &Request) -> Answer<()> {
-    if !is_mutating(request.method()) {
+async fn admit(app: &App, method: &Method, headers: &HeaderMap) -> Answer<()> {
+    if !is_mutating(method) {
         return Ok(());
     }
-    let header = request.headers().get(header::AUTHORIZATION);
-    if !app
-        .guard
-        .admits(header.and_then(|value| value.to_str().ok()))
-    {
+    let header = headers.get(header::AUTHORIZATION);
+    let header = header.and_then(|value| value.to_str().ok());
+    if !app.guard.admits(header).await {
         return Err(Problem::new(
             Code::Unauthorized,
             "this call needs the header 'Authorization: Bearer TOKEN' with the token of --token-file",

@@ -144,7 +144,7 @@ impl Server {
             host,
             applied: done,
             calls: Mutex::new(CallLog::default()),
-            guard: Guard::new(options.token.as_deref()),
+            guard: Guard::new(options.token.as_deref(), options.token_file),
             limiter: Mutex::new(Limiter::new(options.rate_limit)),
             targets: tokio::sync::Mutex::new(()),
             shutdown: shutdown.clone(),
