@@ -10,7 +10,7 @@ PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
 	containerd runc containernetworking-plugins nftables iptables conntrack iproute2 \
 	busybox-static netcat-openbsd wget
 # What a kind cluster is made of where no image can be pulled.
-KIND_PACKAGES := docker.io mmdebstrap libseccomp-dev
+KIND_PACKAGES := mmdebstrap libseccomp-dev
 # Two labs at once are what two cores carry.
 E2E_THREADS ?= 2
 # One test binary after the other, its tests in threads; sums up what ran.
@@ -46,8 +46,9 @@ image: setup-rust ## Write the container image to target/image/ballast.tar; no c
 	cargo build --locked -p ballast-e2e --bins
 	./target/debug/image
 
-setup-kind: setup # A machine with a Docker that works needs none of these.
-	@docker info >/dev/null 2>&1 || ./scripts/setup $(addprefix deb:,$(KIND_PACKAGES))
+setup-kind: setup # A Docker that works may still have no registry to get a node image from.
+	@./scripts/setup $(addprefix deb:,$(KIND_PACKAGES))
+	@docker info >/dev/null 2>&1 || ./scripts/setup deb:docker.io
 
 demo-kind: setup-kind image ## The whole story on a real kind cluster: install, a Service, uninstall, nothing left
 	./target/debug/demo_kind

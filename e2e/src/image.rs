@@ -107,7 +107,11 @@ impl Image {
     /// Writes what is in the image into a folder.
     pub fn unpack(&self, into: &Path) -> Result<()> {
         std::fs::create_dir_all(into)?;
-        tar::Archive::new(self.layer()?.as_slice())
+        let layer = self.layer()?;
+        let mut archive = tar::Archive::new(layer.as_slice());
+        // Also what is more than rwx, as of /tmp.
+        archive.set_preserve_permissions(true);
+        archive
             .unpack(into)
             .with_context(|| format!("cannot write to {}", into.display()))
     }

@@ -1,4 +1,5 @@
-//! `make demo` as a program: it ends well in time, and not at all well where a step fails.
+//! `make demo` and `make demo-kind` as programs: they end well, the one in time, and not at all
+//! well where a step fails.
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -32,6 +33,27 @@ fn the_demo_ends_with_an_empty_cloud_in_time() -> Result<()> {
         ensure!(said.contains(step), "no word of \"{step}\":\n{said}");
     }
     ensure!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
+    Ok(())
+}
+
+#[test]
+fn the_demo_on_kind_ends_with_nothing_left() -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_demo_kind"))
+        .env_remove("KEEP")
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{errors}");
+    for step in [
+        "<pending>",
+        "both servers answer",
+        "Programmed",
+        "Nothing is left",
+        "Done in",
+    ] {
+        ensure!(said.contains(step), "no word of \"{step}\":\n{said}");
+    }
+    println!("{said}");
     Ok(())
 }
 

@@ -95,7 +95,7 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
 async fn installed<'c>(cluster: &'c Cluster<'c>) -> Result<(Installed<'c>, Vec<String>)> {
     let start = Instant::now();
     let ballast = step(
-        "helm install ballast charts/ballast --set classes.local.mock.enabled=true",
+        "helm install ballast charts/ballast -n ballast-system --create-namespace --set classes.local.mock.enabled=true",
         async { Ok((String::new(), Installed::install(cluster, &[]).await?)) },
     )
     .await?;

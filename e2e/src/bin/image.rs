@@ -1,4 +1,5 @@
-//! `make image`: writes Ballast's container image without a container engine.
+//! `make image`: writes Ballast's container image without a container engine, and asks whether
+//! other ways lead to the same.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -146,7 +146,6 @@ async fn run(verb: Verb) -> Result<()> {
                 workers,
                 families,
                 proxy: proxy_mode,
-                ..ClusterOptions::default()
             };
             up(&on.host, &name, options).await
         }

@@ -1,6 +1,5 @@
 //! A kind cluster: made, used, restarted node by node, deleted.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,8 +28,6 @@ pub struct ClusterOptions {
     pub workers: u8,
     /// What pods and Services speak.
     pub families: Families,
-    /// Labels of the control plane's node.
-    pub control_plane_labels: BTreeMap<String, String>,
     /// iptables, as kind has it, unless set.
     pub proxy: Option<crate::ProxyMode>,
 }
@@ -155,10 +152,7 @@ pub(super) fn delete_argv<'a>(name: &'a str, kubeconfig: &'a str) -> [&'a str; 7
 
 /// What `kind create cluster --config` takes; JSON is YAML too.
 fn config(options: &ClusterOptions) -> serde_json::Value {
-    let mut nodes = vec![json!({
-        "role": "control-plane",
-        "labels": options.control_plane_labels,
-    })];
+    let mut nodes = vec![json!({"role": "control-plane"})];
     nodes.extend((0..options.workers).map(|_| json!({"role": "worker"})));
     let mut networking = json!({
         "ipFamily": if options.families.both() { "dual" } else { "ipv4" },
@@ -355,14 +349,12 @@ mod tests {
         let options = ClusterOptions {
             workers: 2,
             families: Families::Dual,
-            control_plane_labels: [("a/b".to_owned(), "c".to_owned())].into(),
             proxy: Some(crate::ProxyMode::Nftables),
         };
         let config = config(&options);
         assert_eq!(config["networking"]["ipFamily"], "dual");
         assert_eq!(config["networking"]["kubeProxyMode"], "nftables");
         assert_eq!(config["nodes"].as_array().map(Vec::len), Some(3));
-        assert_eq!(config["nodes"][0]["labels"]["a/b"], "c");
         let plain = super::config(&ClusterOptions {
             families: Families::Ipv4,
             ..ClusterOptions::default()

@@ -1,11 +1,14 @@
 //! The `Containerfile`, built by a real container engine and held against the image that needs
-//! none: of one commit, both hold the same files, to the byte, and say the same of themselves.
+//! none: of one commit, made with the same compilers, both hold the same files, to the byte, and
+//! say the same of themselves.
 //!
 //! The engine is that of a [`KindHost`]. One that was built here cannot pull the base image; what
 //! stands in for it has its name, Debian packages, and this machine's Rust with the crates that
-//! it has fetched.
+//! it has fetched. On a machine's own Docker, the base image's C compiler and library are a
+//! difference unless the machine has them, too.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -21,37 +24,48 @@ use crate::release::cargo_home;
 
 /// What a build of Ballast needs of the base image, beside Rust.
 const PACKAGES: &str = "gcc,libc6-dev,git,ca-certificates";
-/// Of the image, on whatever Docker it is.
-const TAG: &str = "ballast-containerfile:check";
+/// Whose versions are in the binary: some crates bring C, and the library is linked in.
+const COMPILERS: [&str; 2] = ["gcc", "libc6-dev"];
 /// Everything is compiled in release mode, on a machine that may be busy.
 const BUILD_TIME: Duration = Duration::from_mins(45);
 /// Hundreds of megabytes go through a pipe.
 const COPY_TIME: Duration = Duration::from_mins(5);
-/// What an engine puts into every container.
-const OF_THE_ENGINE: [&str; 5] = [
+/// What an engine puts into every container, with all that is in it.
+const OF_THE_ENGINE: [&str; 8] = [
     ".dockerenv",
-    "dev/console",
+    "dev",
     "etc/hostname",
     "etc/hosts",
+    "etc/mtab",
     "etc/resolv.conf",
+    "proc",
+    "sys",
 ];
 /// The commit, which a Containerfile cannot know.
 const REVISION: &str = "org.opencontainers.image.revision";
 
+/// A file, a folder or a link: its mode, and what is in it or where it leads.
+type Found = (u32, Option<Vec<u8>>);
+
 /// Builds the Containerfile of a clone, and fails if what comes out is not `own`.
 pub async fn check(clone: &Path, own: &Image) -> Result<()> {
     let host = KindHost::start("containerfile").await?;
-    let work = tempfile::tempdir()?;
-    let result = build_and_compare(&host, clone, own, work.path()).await;
+    // Goes with the host, also after a crash.
+    let work = host.dir().join("work");
+    let result = build_and_compare(&host, clone, own, &work).await;
+    if work.exists() {
+        std::fs::remove_dir_all(&work)?;
+    }
     let stopped = host.stop().await;
     result.and(stopped)
 }
 
 async fn build_and_compare(host: &KindHost, clone: &Path, own: &Image, work: &Path) -> Result<()> {
     let progress = host.progress();
-    let mut build = vec!["docker", "build", "-t", TAG];
+    let tag = format!("ballast-containerfile:{}", std::process::id());
+    let mut build = vec!["docker", "build", "-t", &tag];
     if host.is_built() {
-        make_base(host, &base_name(clone)?, &work.join("base")).await?;
+        make_base(host, clone, &work.join("base")).await?;
         progress.say("made what stands in for the base image");
         // The builder that every Docker has; and nothing is pulled.
         build.splice(0..0, ["env", "DOCKER_BUILDKIT=0"]);
@@ -61,11 +75,9 @@ async fn build_and_compare(host: &KindHost, clone: &Path, own: &Image, work: &Pa
     build.extend(["-f", &file, &folder]);
     host.exec_for(build, "", BUILD_TIME).await?.ok()?;
     progress.say("built the Containerfile");
-    let compared = compare(host, own, work).await;
-    if !host.is_built() {
-        host.docker(&["rmi", TAG]).await?;
-    }
-    compared
+    let compared = compare(host, own, &tag, work).await;
+    let removed = host.docker(&["rmi", &tag]).await;
+    compared.and(removed.map(drop))
 }
 
 /// What the first stage is made from.
@@ -80,29 +92,39 @@ fn base_name(clone: &Path) -> Result<String> {
         .context("the Containerfile has no stage `build`")
 }
 
-async fn make_base(host: &KindHost, name: &str, root: &Path) -> Result<()> {
-    let (folder, progress) = (root.to_owned(), host.progress());
-    tokio::task::spawn_blocking(move || fill(&folder, progress)).await??;
+async fn make_base(host: &KindHost, clone: &Path, root: &Path) -> Result<()> {
+    let name = base_name(clone)?;
+    let (source, folder, progress) = (clone.to_owned(), root.to_owned(), host.progress());
+    tokio::task::spawn_blocking(move || fill(&source, &folder, progress)).await??;
     let script = "tar --numeric-owner -C \"$0\" -c . | docker import \
         -c 'ENV PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
         -c 'ENV CARGO_HOME=/usr/local/cargo' -c 'ENV CARGO_NET_OFFLINE=true' - \"$1\"";
-    let argv = ["bash", "-euo", "pipefail", "-c", script, &text(root), name];
+    let argv = ["bash", "-euo", "pipefail", "-c", script, &text(root), &name];
     host.exec_for(argv, "", COPY_TIME).await?.ok()?;
     Ok(std::fs::remove_dir_all(root)?)
 }
 
-/// The toolchain as it is, without rustup: what the workspace asks for is what its folder has.
-fn fill(root: &Path, progress: Progress) -> Result<()> {
+/// The toolchain as it is, without rustup: what the source asks for is what its folder has.
+fn fill(source: &Path, root: &Path, progress: Progress) -> Result<()> {
     debian(PACKAGES, root, progress)?;
+    let (here, there) = (compilers(Path::new("/"))?, compilers(root)?);
+    ensure!(
+        here == there,
+        "this machine has {here:?} and the stand-in {there:?}: what they make differs. Upgrade the \
+         machine's packages, or remove debian-*.tar from the cache's folder `kind`"
+    );
     let output = Command::new("rustc")
         .args(["--print", "sysroot"])
-        .current_dir(crate::root())
+        .current_dir(source)
         .output()
         .context("rustc does not start")?;
+    ensure!(output.status.success(), "rustc --print sysroot fails");
     let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     let (rust, cargo) = (root.join("usr/local/rust"), root.join("usr/local/cargo"));
     copy(&sysroot, &rust, &["bin", "lib"])?;
-    copy(&cargo_home(), &cargo, &["config.toml"])?;
+    if cargo_home().join("config.toml").exists() {
+        copy(&cargo_home(), &cargo, &["config.toml"])?;
+    }
     copy(
         &cargo_home().join("registry"),
         &cargo.join("registry"),
@@ -110,22 +132,40 @@ fn fill(root: &Path, progress: Progress) -> Result<()> {
     )
 }
 
-/// Copies some things of a folder, as far as they are there.
+/// Packages and versions, as a file system's dpkg has them.
+fn compilers(root: &Path) -> Result<Vec<String>> {
+    let output = Command::new("dpkg-query")
+        .arg(format!(
+            "--admindir={}",
+            root.join("var/lib/dpkg").display()
+        ))
+        .args(["--show", "--showformat=${Package} ${Version}\n"])
+        .args(COMPILERS)
+        .output()
+        .context("dpkg-query does not start")?;
+    ensure!(
+        output.status.success(),
+        "dpkg-query: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Copies some things of a folder.
 fn copy(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
     std::fs::create_dir_all(to)?;
-    let names = names.iter().map(|name| from.join(name));
-    for path in names.filter(|path| path.exists()) {
-        run(Command::new("cp").arg("-aL").arg(path).arg(to))?;
+    for name in names {
+        run(Command::new("cp").arg("-aL").arg(from.join(name)).arg(to))?;
     }
     Ok(())
 }
 
-async fn compare(host: &KindHost, own: &Image, work: &Path) -> Result<()> {
+async fn compare(host: &KindHost, own: &Image, tag: &str, work: &Path) -> Result<()> {
     let (ours, theirs) = (work.join("own"), work.join("engine"));
     own.unpack(&ours)?;
     std::fs::create_dir_all(&theirs)?;
-    let script =
-        "id=$(docker create \"$1\"); docker export \"$id\" | tar -C \"$0\" -x; docker rm \"$id\"";
+    let script = "id=$(docker create \"$1\"); trap 'docker rm \"$id\"' EXIT; docker export \"$id\" | tar -C \"$0\" -xp";
     let argv = [
         "bash",
         "-euo",
@@ -133,41 +173,49 @@ async fn compare(host: &KindHost, own: &Image, work: &Path) -> Result<()> {
         "-c",
         script,
         &text(&theirs),
-        TAG,
+        tag,
     ];
     host.exec_for(argv, "", COPY_TIME).await?.ok()?;
     same_files(&files(&ours)?, &files(&theirs)?)?;
-    let inspect = ["inspect", "--format", "{{json .Config}}", TAG];
+    let inspect = ["inspect", "--format", "{{json .Config}}", tag];
     let config: Value = serde_json::from_str(&host.docker(&inspect).await?)?;
     same_config(own, &config)?;
-    let version = host.docker(&["run", "--rm", TAG, "--version"]).await?;
+    let version = host.docker(&["run", "--rm", tag, "--version"]).await?;
     ensure!(version.contains(crate::release::version()), "{version}");
     Ok(())
 }
 
-/// Regular files, by their path in the folder.
-fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+/// Everything below a folder, by its path there.
+fn files(folder: &Path) -> Result<BTreeMap<String, Found>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(next) = open.pop() {
         for entry in std::fs::read_dir(&next)? {
-            let entry = entry?;
-            let (path, kind) = (entry.path(), entry.file_type()?);
-            if kind.is_dir() {
-                open.push(path);
-            } else if kind.is_file() {
-                let name = text(path.strip_prefix(folder)?);
-                found.insert(name, std::fs::read(&path)?);
-            }
+            let path = entry?.path();
+            let data = path.symlink_metadata()?;
+            let inside = if data.is_dir() {
+                open.push(path.clone());
+                None
+            } else if data.is_symlink() {
+                Some(text(&path.read_link()?).into_bytes())
+            } else {
+                Some(std::fs::read(&path)?)
+            };
+            let name = text(path.strip_prefix(folder)?);
+            found.insert(name, (data.permissions().mode(), inside));
         }
     }
     Ok(found)
 }
 
-fn same_files(own: &BTreeMap<String, Vec<u8>>, engine: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+fn same_files(own: &BTreeMap<String, Found>, engine: &BTreeMap<String, Found>) -> Result<()> {
     ensure!(!own.is_empty(), "the image holds no files");
+    let of_engine = |name: &str| {
+        let mut parts = Path::new(name).ancestors().map(text);
+        parts.any(|part| OF_THE_ENGINE.contains(&part.as_str()))
+    };
     let names = own.keys().chain(engine.keys());
-    let names = names.filter(|name| !OF_THE_ENGINE.contains(&name.as_str()));
+    let names = names.filter(|name| !of_engine(name));
     let differ: BTreeSet<&String> = names
         .filter(|&name| own.get(name) != engine.get(name))
         .collect();
@@ -189,6 +237,9 @@ fn same_config(own: &Image, config: &Value) -> Result<()> {
         config["Entrypoint"] == serde_json::json!(own.entrypoint),
         "{config}"
     );
+    for none in ["Cmd", "Volumes", "ExposedPorts"] {
+        ensure!(config[none].is_null(), "{none}: {config}");
+    }
     let env: Vec<&str> = config["Env"]
         .as_array()
         .into_iter()
@@ -213,23 +264,31 @@ mod tests {
         let toolchain = crate::root().join("rust-toolchain.toml");
         let toolchain = std::fs::read_to_string(toolchain).unwrap();
         let version = version.split('-').next().unwrap();
-        let channel = format!("channel = \"{version}.");
+        let channel = format!("channel = \"{version}");
         assert!(toolchain.contains(&channel), "{name}: {toolchain}");
     }
 
     #[test]
-    fn one_byte_is_a_difference_and_a_file_too_many_is() {
-        let files = |all: &[(&str, &str)]| -> BTreeMap<String, Vec<u8>> {
-            let of = |&(name, text): &(&str, &str)| (name.to_owned(), text.into());
-            all.iter().map(of).collect()
-        };
-        let own = files(&[("ballast", "1"), ("etc/group", "g")]);
+    fn whatever_is_another_way_is_a_difference() {
+        let file = |text: &str| (0o100_644, Some(text.into()));
+        let folder = |mode| (0o40_000_u32 | mode, None);
+        let own = BTreeMap::from([
+            ("ballast".to_owned(), file("1")),
+            ("tmp".to_owned(), folder(0o1777)),
+        ]);
         let mut engine = own.clone();
-        engine.insert("etc/hosts".to_owned(), vec![]);
+        engine.insert("etc/hosts".to_owned(), file(""));
+        engine.insert("dev/pts".to_owned(), folder(0o755));
         same_files(&own, &engine).unwrap();
-        for (name, text) in [("ballast", "2"), ("more", "")] {
+        for (name, found) in [
+            ("ballast", Some(file("2"))),
+            ("ballast", None),
+            ("tmp", Some(folder(0o777))),
+            ("more", Some(folder(0o755))),
+        ] {
             let mut engine = engine.clone();
-            engine.insert(name.to_owned(), text.into());
+            engine.remove(name);
+            engine.extend(found.map(|found| (name.to_owned(), found)));
             let error = same_files(&own, &engine).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }

@@ -5,7 +5,7 @@
 //! from Go modules ([`programs`]), the node's file system from Debian packages ([`root`]) and
 //! its image of both ([`node`]), and dockerd ([`docker_host`]) runs below a supervisor as a lab
 //! does, in a network namespace without an uplink. Whatever was started ends with the
-//! supervisor: containers, mounts, namespaces.
+//! supervisor: containers, mounts, namespaces. [`containerfile`] uses it as any container engine.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {

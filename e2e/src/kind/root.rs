@@ -1,5 +1,6 @@
 //! The file system of a kind node: Debian packages, kind's own base files, the programs, and
 //! the configuration that ties them together. Made in a folder, nothing runs from it yet.
+//! [`debian`] alone serves other images, too.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

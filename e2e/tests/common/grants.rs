@@ -30,7 +30,7 @@ struct Right<'a> {
     resource: &'a str,
     namespace: Option<&'a str>,
     /// Any, if there is none.
-    names: &'a [String],
+    name: Option<&'a str>,
 }
 
 /// Nothing was forbidden to this user, and every right of this manifest was used by it.
@@ -88,17 +88,27 @@ fn rights(role: &Role) -> Vec<Right<'_>> {
     for rule in &role.rules {
         for group in rule.api_groups.iter().flatten() {
             for resource in rule.resources.iter().flatten() {
-                all.extend(rule.verbs.iter().map(|verb| Right {
-                    verb,
-                    group,
-                    resource,
-                    namespace: role.metadata.namespace.as_deref(),
-                    names: rule.resource_names.as_deref().unwrap_or_default(),
-                }));
+                for verb in &rule.verbs {
+                    all.extend(names(rule.resource_names.as_deref()).map(|name| Right {
+                        verb,
+                        group,
+                        resource,
+                        namespace: role.metadata.namespace.as_deref(),
+                        name,
+                    }));
+                }
             }
         }
     }
     all
+}
+
+/// Each alone: a right to two things of which one is never asked for is one too many.
+fn names(of_rule: Option<&[String]>) -> impl Iterator<Item = Option<&str>> {
+    let all = of_rule.unwrap_or_default();
+    let any = all.is_empty().then_some(None);
+    any.into_iter()
+        .chain(all.iter().map(|name| Some(name.as_str())))
 }
 
 // === impl Right ===
@@ -113,7 +123,7 @@ impl Right<'_> {
         let there = self
             .namespace
             .is_none_or(|namespace| namespace == event.namespace);
-        let named = self.names.is_empty() || self.names.contains(&event.name);
+        let named = self.name.is_none_or(|name| name == event.name);
         // Who applies what is not there needs the right to create it.
         let creates = event.verb == "patch" && event.code == 201;
         (self.verb == event.verb || self.verb == "create" && creates)

@@ -143,7 +143,7 @@ impl Cluster {
     }
 
     /// Waits until there is nothing left of a release: not in its namespace, not in the
-    /// cluster, not on the nodes' interfaces.
+    /// cluster. What is on the nodes' interfaces may be another's.
     pub(crate) async fn nothing_is_left(&self, of: Release) -> Result<()> {
         eventually(SOON, || async {
             let mut left = vec![];

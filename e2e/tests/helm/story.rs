@@ -27,6 +27,7 @@ const FLAGS: [&str; 4] = [
 ];
 const SERVICES: usize = 50;
 const CLASSES: &str = "loadbalancerclasses.ballast.dev";
+const POOLS: &str = "addresspools.ballast.dev";
 /// Says what failed; a line each.
 const TRAFFIC: &str =
     "while :; do curl -gsSf -m 3 -o /dev/null $0 && echo answered || echo FAILED; sleep 0.02; done";
@@ -60,8 +61,9 @@ async fn the_life_of_a_release() -> Result<()> {
         install_again(cluster).await?;
         kept_over_an_uninstall(cluster).await?;
         uninstalled_without_hooks(cluster).await?;
+        without_crds(cluster).await?;
         policy::nothing_was_dropped(cluster).await?;
-        policy::nodes_are_spared(cluster).await?;
+        policy::probes_astray_are_spared(cluster).await?;
         policy::a_stranger_is_kept_in(cluster).await?;
         rights_fit(cluster)
     })
@@ -188,10 +190,7 @@ async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
     let patch = ["patch", "service", &lost, "--type=merge", "-p", &free];
     cluster.lab.kubectl(&patch).await?;
     cluster.lab.kubectl(&["delete", "service", &lost]).await?;
-    cluster
-        .lab
-        .kubectl(&["delete", "crd", "addresspools.ballast.dev"])
-        .await?;
+    cluster.lab.kubectl(&["delete", "crd", POOLS]).await?;
     older_crd(cluster).await?;
     in_order_again(cluster).await
 }
@@ -389,6 +388,26 @@ async fn uninstalled_without_hooks(cluster: &Cluster) -> Result<()> {
     cluster.helm_to("install", BALLAST, &flags).await?;
     cluster.uninstall(BALLAST, &[]).await?;
     cluster.services_are_released(&services).await?;
+    cluster.nothing_is_left(BALLAST).await?;
+    let addresses = cluster.foreign_addresses().await?;
+    ensure!(addresses.is_empty(), "on the nodes: {addresses:?}");
+    Ok(())
+}
+
+/// Somebody deleted them, and nothing serves: an upgrade brings them back.
+async fn without_crds(cluster: &Cluster) -> Result<()> {
+    let all = ["crd", CLASSES, POOLS];
+    cluster
+        .lab
+        .kubectl(&[&["delete"], &all[..]].concat())
+        .await?;
+    let unready = ["--wait=hookOnly", "--skip-crds"];
+    cluster.helm_to("install", BALLAST, &unready).await?;
+    ensure!(cluster.names(&all).await?.is_empty(), "they are there");
+    cluster.helm_to("upgrade", BALLAST, &unready).await?;
+    let there = cluster.names(&all).await?;
+    ensure!(there.len() == 2, "{there:?}");
+    cluster.uninstall(BALLAST, &[]).await?;
     cluster.nothing_is_left(BALLAST).await
 }
 
