@@ -97,7 +97,7 @@ async fn soon_installed<'c>(cluster: &'c Cluster<'c>) -> Result<(Installed<'c>, 
     let mut times = vec![];
     loop {
         let start = Instant::now();
-        let ballast = Installed::install(cluster, &["--set", "log.level=debug"]).await?;
+        let ballast = Installed::install(cluster, &[]).await?;
         let addresses = ballast.addresses("web").await?;
         ballast.answers(&addresses[0]).await?;
         times.push(start.elapsed());
