@@ -50,12 +50,9 @@ type Found = (u32, Option<Vec<u8>>);
 /// Builds the Containerfile of a clone, and fails if what comes out is not `own`.
 pub async fn check(clone: &Path, own: &Image) -> Result<()> {
     let host = KindHost::start("containerfile").await?;
-    // Goes with the host, also after a crash.
+    // Goes with the host's folder, also after a crash.
     let work = host.dir().join("work");
     let result = build_and_compare(&host, clone, own, &work).await;
-    if work.exists() {
-        std::fs::remove_dir_all(&work)?;
-    }
     let stopped = host.stop().await;
     result.and(stopped)
 }

@@ -42,7 +42,8 @@ pub struct ServerArgs {
     pub interface: Option<InterfaceChoice>,
 
     /// File with the bearer token that mutating calls must carry, such as
-    /// /etc/ballast/token; without one everybody who reaches the API may change it
+    /// /etc/ballast/token; it is read again when a call carries another one. Without a file
+    /// everybody who reaches the API may change it
     #[arg(long, env = "BALLAST_MOCK_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
