@@ -9,13 +9,14 @@ use anyhow::{Context as _, Result};
 use ballast_l2::Addresses;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::backoff::Backoff;
 use crate::class::Scope;
+use crate::cli::cluster::LeaseArgs;
 use crate::cli::{crds, migrate, status, teardown};
-use crate::factory::Providers;
-use crate::identity::{SecretName, Token};
-use crate::lease::{Config, Timing};
+use crate::process::backoff::Backoff;
+use crate::process::identity::{SecretName, Token};
+use crate::process::lease::{Config, Timing};
 use crate::run::Options;
+use crate::run::factory::Providers;
 
 const ABOUT: &str = "Load balancers for Kubernetes Services: clouds, bare metal and laptops";
 
@@ -24,7 +25,7 @@ const ABOUT: &str = "Load balancers for Kubernetes Services: clouds, bare metal 
 #[command(name = "ballast", version, about = ABOUT, arg_required_else_help = true)]
 pub struct Cli {
     /// What is written to standard error: error, warn, info, debug, trace, or a filter
-    /// such as `info,ballast::perform=debug`.
+    /// such as `info,ballast::service=debug`.
     #[arg(
         long,
         global = true,
@@ -111,29 +112,6 @@ Examples:
   ballast mock-cloud --provisioning-latency 30s --deletion-latency 10s --max-load-balancers 3
 
 Exit status: 0 asked to stop, 1 failed, 2 wrong usage.";
-
-/// Where the controller's Lease is: of those that elect a leader, and of those who want to
-/// know whether one is alive.
-#[derive(Clone, Debug, Args)]
-pub struct LeaseArgs {
-    /// Namespace of the controller's Lease.
-    #[arg(
-        long,
-        env = "BALLAST_LEASE_NAMESPACE",
-        default_value = "kube-system",
-        value_name = "NAMESPACE"
-    )]
-    pub lease_namespace: String,
-
-    /// Name of the controller's Lease.
-    #[arg(
-        long,
-        env = "BALLAST_LEASE_NAME",
-        default_value = "ballast-controller",
-        value_name = "NAME"
-    )]
-    pub lease_name: String,
-}
 
 /// Flags of `ballast controller`.
 #[derive(Debug, Args)]

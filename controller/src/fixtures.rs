@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
-use crate::view::{ConditionView, ServiceView};
+use crate::cluster::view::{ConditionView, ServiceView};
 
 /// A provider of which only the pure half may be used: it shares by share key and
 /// refuses a balancer with a listener on port 666.

@@ -259,8 +259,8 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
 #[test]
 fn alerts_and_dashboard_ask_for_metrics_that_exist() -> Result<()> {
     let sources = [
-        include_str!("../../controller/src/metrics.rs"),
-        include_str!("../../controller/src/census.rs"),
+        include_str!("../../controller/src/cluster/metrics.rs"),
+        include_str!("../../controller/src/run/census.rs"),
     ]
     .concat();
     let exist: BTreeSet<&str> = sources

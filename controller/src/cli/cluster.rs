@@ -30,6 +30,29 @@ pub struct ClusterArgs {
     pub context: Option<String>,
 }
 
+/// Where the controller's Lease is: of those that elect a leader, and of those who want to
+/// know whether one is alive.
+#[derive(Clone, Debug, Args)]
+pub struct LeaseArgs {
+    /// Namespace of the controller's Lease.
+    #[arg(
+        long,
+        env = "BALLAST_LEASE_NAMESPACE",
+        default_value = "kube-system",
+        value_name = "NAMESPACE"
+    )]
+    pub lease_namespace: String,
+
+    /// Name of the controller's Lease.
+    #[arg(
+        long,
+        env = "BALLAST_LEASE_NAME",
+        default_value = "ballast-controller",
+        value_name = "NAME"
+    )]
+    pub lease_name: String,
+}
+
 /// Why a list could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

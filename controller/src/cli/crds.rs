@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::cluster::ClusterArgs;
 use super::print;
-use crate::writer::MANAGER;
+use crate::cluster::writer::MANAGER;
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::PoolView;
-use crate::conditions::{condition, dated};
+use crate::cluster::conditions::{condition, dated};
 
 /// Node addresses that a condition names.
 const NAMED: usize = 5;

@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Options, Shared};
-use crate::admin::{Admin, Health};
-use crate::board::Board;
-use crate::census::Census;
-use crate::eligibility::Eligible;
-use crate::metrics::Metrics;
-use crate::queue::Queue;
-use crate::watch as watches;
+use crate::class::board::Board;
+use crate::cluster::eligibility::Eligible;
+use crate::cluster::metrics::Metrics;
+use crate::process::admin::{Admin, Health};
+use crate::process::queue::Queue;
+use crate::run::census::Census;
+use crate::run::watch as watches;
 
 /// No backlog makes a Service wait this long for a worker; only a restart helps.
 const STUCK: Duration = Duration::from_mins(10);

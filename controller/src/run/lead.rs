@@ -17,19 +17,19 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::info;
 
 use super::{Options, Shared};
-use crate::board::Board;
-use crate::class_status::ClassStatus;
-use crate::contender;
-use crate::instance;
-use crate::lease::Fence;
-use crate::ledger::Ledger;
-use crate::perform::{KeyLocks, Performer};
+use crate::class::board::Board;
+use crate::class::contender;
+use crate::class::instance;
+use crate::class::status::ClassStatus;
+use crate::cluster::ledger::Ledger;
+use crate::cluster::store::Store;
+use crate::cluster::view::{Name, ServiceView, oldest_first};
+use crate::cluster::writer::Writer;
 use crate::pools::{self, PoolKeeper, Pools, Strangers};
-use crate::reconcile::{Reconciler, Waiting};
-use crate::recorder::{self, Recorder};
-use crate::store::Store;
-use crate::view::{Name, ServiceView, oldest_first};
-use crate::writer::Writer;
+use crate::process::lease::Fence;
+use crate::service::perform::{KeyLocks, Performer};
+use crate::service::reconcile::{Reconciler, Waiting};
+use crate::service::recorder::{self, Recorder};
 
 /// What the leader runs besides its tasks.
 pub(super) struct Leading {

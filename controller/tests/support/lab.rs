@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use ballast::backoff::Backoff;
 use ballast::class::Scope;
-use ballast::factory::Providers;
-use ballast::lease::{Config, Timing};
+use ballast::process::backoff::Backoff;
+use ballast::process::lease::{Config, Timing};
+use ballast::run::factory::Providers;
 use ballast::run::{self, Exit, Options};
 use futures::FutureExt;
 use serde_json::{Value, json};
@@ -144,7 +144,7 @@ impl Lab {
             election: Config::new(&name, Timing::default()).unwrap(),
             lease: ("kube-system".to_owned(), lease),
             mock_token_secret: None,
-            mock_token: ballast::identity::Token::default(),
+            mock_token: ballast::process::identity::Token::default(),
             workers: 4,
             backoff: Backoff::default(),
             admin: ([127, 0, 0, 1], 0).into(),

@@ -20,8 +20,9 @@ use serde::Serialize;
 use super::convert::Migration;
 use super::render::Blocked;
 use crate::cli::service::addresses;
+use crate::cluster::meta::created;
+use crate::cluster::view::ServiceView;
 use crate::pools;
-use crate::view::{ServiceView, created};
 
 /// What becomes of one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -12,7 +12,7 @@ use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use crate::cli::service::{addresses, is_load_balancer};
-use crate::status::conditions::{ACCEPTED, PROGRAMMED};
+use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 
 /// Which nodes have the addresses (L2).
 const ANNOUNCED: &str = "ballast.dev/Announced";

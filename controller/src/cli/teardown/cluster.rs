@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::report::Cluster;
 use crate::cli::cluster::{ReadError, list};
-use crate::writer::MANAGER;
+use crate::cluster::writer::MANAGER;
 
 /// What became of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

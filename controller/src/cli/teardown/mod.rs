@@ -25,10 +25,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use tokio::time::Instant;
 
-use super::cluster::{ClusterArgs, ReadError};
+use super::cluster::{ClusterArgs, LeaseArgs, ReadError};
 use super::status::render::View;
 use super::{NOBODY, NOT_YET, look, print, program};
-use crate::args::LeaseArgs;
 use cluster::Flipped;
 use pulse::{Controller, Pulse};
 use report::{Limits, Report, Selection, Verdict, changes, summary, verdict};

@@ -8,7 +8,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use serde::Serialize;
 
 use crate::cli::text::length;
-use crate::status::rfc3339;
+use crate::cluster::conditions::rfc3339;
 
 /// client-go's, where the Lease says nothing.
 const USUAL: Duration = Duration::from_secs(15);

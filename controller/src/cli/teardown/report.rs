@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::pulse::{Controller, Life};
 use crate::class::{ClassView, IN_USE_FINALIZER};
 use crate::cli::service::{addresses, is_load_balancer};
-use crate::status::conditions::{ACCEPTED, PROGRAMMED};
+use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 
 /// What of the cluster is read.
 #[derive(Clone, Debug, Default)]

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ballast::factory::Providers;
-use ballast::instance::Factory;
+use ballast::class::instance::Factory;
+use ballast::run::factory::Providers;
 use ballast_crds::ProviderSettings;
 use ballast_provider::{
     Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider,

@@ -1,0 +1,200 @@
+//! Which nodes carry the traffic of load balancers. Pure.
+//!
+//! The reference controller's stable node set (KEP-3458): readiness is not looked at,
+//! because the load balancer's own health check knows better and sooner. Unlike the
+//! reference, a changed node address counts.
+
+use std::borrow::Borrow;
+use std::collections::BTreeSet;
+
+use ballast_provider::{Exclusion, Target, TargetSet};
+
+use crate::cluster::view::NodeView;
+
+/// Who may carry traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eligible {
+    /// The eligible nodes with at least one `InternalIP`.
+    nodes: TargetSet,
+    /// The same where the label did not count.
+    despite_label: TargetSet,
+}
+
+/// What stands behind the load balancers of a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// No node.
+    None,
+    /// The eligible nodes.
+    Nodes,
+    /// Every node, because every one carries the label.
+    DespiteLabel,
+}
+
+/// Looks at all nodes.
+pub fn eligible(nodes: &[impl Borrow<NodeView>]) -> Eligible {
+    let targets = |wanted: fn(&NodeView) -> bool| {
+        let nodes = nodes.iter().map(Borrow::borrow);
+        let nodes = nodes.filter(|node| wanted(node));
+        let targets = nodes.map(|node| node.target.clone());
+        let reachable = targets.filter(|target| !target.addresses.is_empty());
+        TargetSet::Nodes(reachable.collect::<BTreeSet<Target>>())
+    };
+    Eligible {
+        nodes: targets(is_eligible),
+        despite_label: targets(stays),
+    }
+}
+
+/// Whether a node belongs behind load balancers.
+pub fn is_eligible(node: &NodeView) -> bool {
+    stays(node) && !excludes(node.excluded.as_deref())
+}
+
+fn stays(node: &NodeView) -> bool {
+    !node.deleting && !node.doomed
+}
+
+/// The exclusion label excludes unless its value is one of the spellings of *false*
+/// that Go's `ParseBool` knows: "" and any other text exclude, as they always did.
+fn excludes(label: Option<&str>) -> bool {
+    !matches!(
+        label,
+        None | Some("0" | "f" | "F" | "false" | "False" | "FALSE")
+    )
+}
+
+// === impl Eligible ===
+
+impl Eligible {
+    /// The targets of a provider that takes the label so.
+    pub fn targets(&self, exclusion: Exclusion) -> &TargetSet {
+        match self.backing(exclusion) {
+            Backing::DespiteLabel => &self.despite_label,
+            Backing::Nodes | Backing::None => &self.nodes,
+        }
+    }
+
+    /// What those are.
+    pub fn backing(&self, exclusion: Exclusion) -> Backing {
+        match exclusion {
+            _ if !self.nodes.is_empty() => Backing::Nodes,
+            Exclusion::UnlessAll if !self.despite_label.is_empty() => Backing::DespiteLabel,
+            Exclusion::UnlessAll | Exclusion::Absolute => Backing::None,
+        }
+    }
+}
+
+impl Default for Eligible {
+    fn default() -> Self {
+        let none = || TargetSet::Nodes(BTreeSet::new());
+        Self {
+            nodes: none(),
+            despite_label: none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeView {
+        NodeView {
+            target: Target {
+                name: name.into(),
+                addresses: vec!["192.0.2.7".parse().unwrap()],
+            },
+            addresses: vec![],
+            deleting: false,
+            excluded: None,
+            doomed: false,
+        }
+    }
+
+    #[test]
+    fn the_exclusion_label_follows_parse_bool() {
+        for (label, eligible) in [
+            (None, true),
+            (Some(""), false),
+            (Some("true"), false),
+            (Some("1"), false),
+            (Some("T"), false),
+            (Some("foo"), false),
+            (Some("false"), true),
+            (Some("FALSE"), true),
+            (Some("0"), true),
+            (Some("f"), true),
+            (Some("fALSE"), false),
+        ] {
+            let node = NodeView {
+                excluded: label.map(str::to_owned),
+                ..node("a")
+            };
+            assert_eq!(is_eligible(&node), eligible, "{label:?}");
+        }
+    }
+
+    #[test]
+    fn nodes_on_their_way_out_are_not_targets() {
+        assert!(!is_eligible(&NodeView {
+            deleting: true,
+            ..node("a")
+        }));
+        assert!(!is_eligible(&NodeView {
+            doomed: true,
+            ..node("a")
+        }));
+    }
+
+    fn targets<const N: usize>(nodes: [&NodeView; N]) -> TargetSet {
+        eligible(&nodes).targets(Exclusion::Absolute).clone()
+    }
+
+    #[test]
+    fn where_every_node_is_labelled_it_depends_on_the_provider() {
+        let labelled = |name| NodeView {
+            excluded: Some(String::new()),
+            ..node(name)
+        };
+        let (a, b, c) = (labelled("a"), labelled("b"), node("c"));
+        let going = NodeView {
+            deleting: true,
+            ..labelled("d")
+        };
+        for (nodes, exclusion, backing, count) in [
+            (vec![&a, &b], Exclusion::Absolute, Backing::None, 0),
+            (vec![&a, &b], Exclusion::UnlessAll, Backing::DespiteLabel, 2),
+            (
+                vec![&a, &going],
+                Exclusion::UnlessAll,
+                Backing::DespiteLabel,
+                1,
+            ),
+            (vec![&a, &b, &c], Exclusion::UnlessAll, Backing::Nodes, 1),
+            (vec![&a, &b, &c], Exclusion::Absolute, Backing::Nodes, 1),
+            (vec![&going], Exclusion::UnlessAll, Backing::None, 0),
+            (vec![], Exclusion::UnlessAll, Backing::None, 0),
+        ] {
+            let all = eligible(&nodes);
+            assert_eq!(all.backing(exclusion), backing, "{nodes:?}");
+            assert_eq!(all.targets(exclusion).len(), count, "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn order_and_repetition_do_not_matter_but_addresses_do() {
+        let (a, b) = (node("a"), node("b"));
+        assert_eq!(targets([&a, &b]), targets([&b, &a, &a]));
+        let mut moved = a.clone();
+        moved.target.addresses = vec!["192.0.2.8".parse().unwrap()];
+        assert_ne!(targets([&a]), targets([&moved]));
+    }
+
+    #[test]
+    fn a_node_without_an_address_cannot_be_reached() {
+        let mut silent = node("a");
+        silent.target.addresses.clear();
+        assert!(targets([&silent]).is_empty());
+    }
+}

@@ -1,0 +1,362 @@
+//! Which Services have, or may have, something in a cloud: this process's memory of
+//! effects it began or found recorded.
+//!
+//! Written before the first effect for a Service and forgotten after its release;
+//! rebuilt at start from the finalizers in the store and from what the clouds hold. It answers three questions that
+//! the store alone cannot: what to release when an object vanishes without a
+//! finalizer, how much of a class's quota is taken, and whether the store already
+//! shows our own last write.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ballast_provider::ServiceId;
+use tokio::time::Instant;
+
+use crate::cluster::view::Name;
+
+/// One Service with effects in one class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// Which Service, this very one and no later one of the same name.
+    pub id: ServiceId,
+    /// Which class its effects are in.
+    pub class: String,
+}
+
+/// The ledger; see the module.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Nearly always one per name, for which a map would take five times the memory.
+    entries: HashMap<Name, Vec<(Entry, Marks)>>,
+    per_class: HashMap<String, HashSet<String>>,
+    written: HashMap<Name, Write>,
+    closed: HashSet<String>,
+    releases: u64,
+}
+
+/// Our own last write to a Service.
+#[derive(Debug)]
+struct Write {
+    version: u64,
+    /// A list began after it, so what that list brings is newer.
+    listed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    began: Option<Instant>,
+    slow_announced: bool,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    /// Notes that a Service has something in a class, without looking at any limit.
+    pub fn record(&self, id: &ServiceId, class: &str) {
+        self.lock().insert(id, class);
+    }
+
+    /// Takes one of `max` places of a class; true if the Service has a place now.
+    /// Check and entry are one step: two workers cannot take the last place.
+    pub fn reserve(&self, id: &ServiceId, class: &str, max: Option<usize>) -> bool {
+        let mut inner = self.lock();
+        let taken = inner.per_class.get(class);
+        let has_place = taken.is_some_and(|uids| uids.contains(&id.uid));
+        let full = max.is_some_and(|max| taken.map_or(0, HashSet::len) >= max);
+        if !has_place && (full || inner.closed.contains(class)) {
+            return false;
+        }
+        inner.insert(id, class);
+        true
+    }
+
+    /// Closes a class that nobody has a place in; false if somebody has. After that no
+    /// [`Self::reserve`] succeeds, so the class's own finalizer may go.
+    pub fn close(&self, class: &str) -> bool {
+        let mut inner = self.lock();
+        let unused = inner.per_class.get(class).is_none_or(HashSet::is_empty);
+        if unused {
+            inner.closed.insert(class.to_owned());
+        }
+        unused
+    }
+
+    /// Whether a class is closed.
+    pub fn is_closed(&self, class: &str) -> bool {
+        self.lock().closed.contains(class)
+    }
+
+    /// How often something came free: whoever was refused meanwhile tries again.
+    pub fn releases(&self) -> u64 {
+        self.lock().releases
+    }
+
+    /// Opens a class again.
+    pub fn open(&self, class: &str) {
+        self.lock().closed.remove(class);
+    }
+
+    /// Forgets a Service's effects in a class: they are gone.
+    pub fn forget(&self, id: &ServiceId, class: &str) {
+        let mut inner = self.lock();
+        inner.releases += 1;
+        let name = Name::from(id);
+        if let Some(entries) = inner.entries.get_mut(&name) {
+            entries.retain(|(entry, _)| entry.id.uid != id.uid || entry.class != class);
+            if entries.is_empty() {
+                inner.entries.remove(&name);
+            }
+        }
+        if let Some(uids) = inner.per_class.get_mut(class) {
+            uids.remove(&id.uid);
+        }
+    }
+
+    /// What is recorded under a name for other Services than this one (`None`: any).
+    pub fn left_behind(&self, name: &Name, uid: Option<&str>) -> Vec<Entry> {
+        let inner = self.lock();
+        let entries = inner.entries.get(name).into_iter().flatten();
+        entries
+            .map(|(entry, _)| entry)
+            .filter(|entry| uid != Some(entry.id.uid.as_str()))
+            .cloned()
+            .collect()
+    }
+
+    /// The classes in which a Service has, or may have, something.
+    pub fn classes_of(&self, id: &ServiceId) -> Vec<String> {
+        let inner = self.lock();
+        let entries = inner.entries.get(&Name::from(id)).into_iter().flatten();
+        entries
+            .map(|(entry, _)| entry)
+            .filter(|entry| entry.id == *id)
+            .map(|entry| entry.class.clone())
+            .collect()
+    }
+
+    /// Every name with an entry.
+    pub fn names(&self) -> Vec<Name> {
+        self.lock().entries.keys().cloned().collect()
+    }
+
+    /// How many Services have a place in a class.
+    pub fn count(&self, class: &str) -> usize {
+        self.lock().per_class.get(class).map_or(0, HashSet::len)
+    }
+
+    /// Whether a Service has a place in a class.
+    pub fn has(&self, id: &ServiceId, class: &str) -> bool {
+        self.lock()
+            .per_class
+            .get(class)
+            .is_some_and(|uids| uids.contains(&id.uid))
+    }
+
+    /// When the work that goes on for this Service began; set at the first call.
+    pub fn began(&self, id: &ServiceId, class: &str, now: Instant) -> Instant {
+        let mut inner = self.lock();
+        match inner.marks(id, class) {
+            Some(marks) => *marks.began.get_or_insert(now),
+            None => now,
+        }
+    }
+
+    /// True once per piece of work: its slowness is to be announced now.
+    pub fn announce_slow(&self, id: &ServiceId, class: &str) -> bool {
+        let mut inner = self.lock();
+        inner
+            .marks(id, class)
+            .is_some_and(|marks| !std::mem::replace(&mut marks.slow_announced, true))
+    }
+
+    /// The work that [`Self::began`] is done.
+    pub fn finished(&self, id: &ServiceId, class: &str) {
+        if let Some(marks) = self.lock().marks(id, class) {
+            *marks = Marks::default();
+        }
+    }
+
+    /// Notes the version of our own last write to a Service.
+    pub fn wrote(&self, name: &Name, version: u64) {
+        let write = Write {
+            version,
+            listed: false,
+        };
+        self.lock().written.insert(name.clone(), write);
+    }
+
+    /// No echo will come for this name: the object is gone.
+    pub fn vanished(&self, name: &Name) {
+        self.lock().written.remove(name);
+    }
+
+    /// A list begins.
+    pub fn relisting(&self) {
+        for write in self.lock().written.values_mut() {
+            write.listed = true;
+        }
+    }
+
+    /// The list is complete: the store is behind no write from before it. Versions may even
+    /// have gone back, where the API server was restored from a backup.
+    pub fn relisted(&self) {
+        self.lock().written.retain(|_, write| !write.listed);
+    }
+
+    /// Whether the store is behind our own last write: its view must not be acted on,
+    /// and a newer one is on its way.
+    pub fn is_stale(&self, name: &Name, version: u64) -> bool {
+        let mut inner = self.lock();
+        match inner.written.get(name) {
+            Some(written) if version < written.version => true,
+            Some(_) => {
+                inner.written.remove(name);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn insert(&mut self, id: &ServiceId, class: &str) {
+        if self.marks(id, class).is_none() {
+            let entry = Entry {
+                id: id.clone(),
+                class: class.to_owned(),
+            };
+            let entries = self.entries.entry(Name::from(id)).or_default();
+            entries.reserve_exact(1);
+            entries.push((entry, Marks::default()));
+        }
+        self.per_class
+            .entry(class.to_owned())
+            .or_default()
+            .insert(id.uid.clone());
+    }
+
+    fn marks(&mut self, id: &ServiceId, class: &str) -> Option<&mut Marks> {
+        let entries = self.entries.get_mut(&Name::from(id))?;
+        let found = entries
+            .iter_mut()
+            .find(|(entry, _)| entry.id == *id && entry.class == class)?;
+        Some(&mut found.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(uid: &str) -> ServiceId {
+        ServiceId {
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: uid.into(),
+        }
+    }
+
+    #[test]
+    fn the_last_place_is_taken_once() {
+        let ledger = Ledger::default();
+        assert!(ledger.reserve(&id("a"), "local", Some(1)));
+        assert!(
+            ledger.reserve(&id("a"), "local", Some(1)),
+            "a holder keeps its place"
+        );
+        assert!(!ledger.reserve(&id("b"), "local", Some(1)));
+        assert!(
+            ledger.reserve(&id("b"), "other", Some(1)),
+            "classes do not share places"
+        );
+        ledger.forget(&id("a"), "local");
+        assert!(ledger.reserve(&id("b"), "local", Some(1)));
+    }
+
+    #[test]
+    fn a_lowered_limit_evicts_nobody() {
+        let ledger = Ledger::default();
+        ledger.record(&id("a"), "local");
+        ledger.record(&id("b"), "local");
+        assert!(ledger.reserve(&id("a"), "local", Some(0)));
+        assert!(!ledger.reserve(&id("c"), "local", Some(2)));
+    }
+
+    #[test]
+    fn a_class_closes_only_when_nobody_has_a_place() {
+        let ledger = Ledger::default();
+        assert!(ledger.reserve(&id("a"), "local", None));
+        assert!(!ledger.close("local"));
+        ledger.forget(&id("a"), "local");
+        assert!(ledger.close("local"));
+        assert!(!ledger.reserve(&id("b"), "local", None));
+        ledger.open("local");
+        assert!(ledger.reserve(&id("b"), "local", None));
+    }
+
+    #[test]
+    fn what_a_successor_of_the_same_name_leaves_behind() {
+        let ledger = Ledger::default();
+        let name = Name::from(&id("old"));
+        ledger.record(&id("old"), "local");
+        ledger.record(&id("new"), "local");
+        let left = ledger.left_behind(&name, Some("new"));
+        assert_eq!(
+            left,
+            [Entry {
+                id: id("old"),
+                class: "local".into()
+            }]
+        );
+        assert_eq!(ledger.left_behind(&name, None).len(), 2);
+        ledger.forget(&id("old"), "local");
+        assert!(ledger.left_behind(&name, Some("new")).is_empty());
+    }
+
+    #[test]
+    fn a_view_older_than_our_write_is_stale_until_the_echo() {
+        let ledger = Ledger::default();
+        let name = Name::from(&id("a"));
+        ledger.record(&id("a"), "local");
+        ledger.wrote(&name, 7);
+        assert!(ledger.is_stale(&name, 6));
+        assert!(!ledger.is_stale(&name, 7));
+        ledger.wrote(&name, 9);
+        ledger.relisted();
+        assert!(
+            ledger.is_stale(&name, 3),
+            "written while the list was on its way"
+        );
+        ledger.relisting();
+        ledger.relisted();
+        assert!(
+            !ledger.is_stale(&name, 3),
+            "a restored API server begins with lower versions"
+        );
+    }
+
+    #[test]
+    fn slowness_is_announced_once_per_piece_of_work() {
+        let ledger = Ledger::default();
+        let start = Instant::now();
+        ledger.record(&id("a"), "local");
+        assert_eq!(ledger.began(&id("a"), "local", start), start);
+        assert_eq!(ledger.began(&id("a"), "local", Instant::now()), start);
+        assert!(ledger.announce_slow(&id("a"), "local"));
+        assert!(!ledger.announce_slow(&id("a"), "local"));
+        ledger.finished(&id("a"), "local");
+        assert!(ledger.announce_slow(&id("a"), "local"));
+    }
+}

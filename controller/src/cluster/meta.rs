@@ -1,0 +1,18 @@
+//! What every kind of object has in its metadata, as plain values. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// `metadata.creationTimestamp`
+pub fn created(meta: &ObjectMeta) -> Timestamp {
+    let created = meta.creation_timestamp.as_ref();
+    created.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
+}
+
+/// `metadata.resourceVersion` as a number; 0 where a server does not use numbers.
+pub fn version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,21 @@
+//! Namespaces, of which only the labels matter: pools select by them.
+
+use std::sync::Arc;
+
+use ballast_provider::Labels;
+
+use crate::cluster::store::Store;
+
+/// The labels of all namespaces, as watched.
+pub type Namespaces = Store<String, Labels>;
+
+/// The labels of one; none while it is not known, which [`is_known`] tells from a
+/// namespace without labels.
+pub fn labels(namespaces: &Namespaces, name: &str) -> Arc<Labels> {
+    namespaces.get(&name.to_owned()).unwrap_or_default()
+}
+
+/// Whether the labels of a namespace are known. Its watch may be behind that of Services.
+pub fn is_known(namespaces: &Namespaces, name: &str) -> bool {
+    namespaces.get(&name.to_owned()).is_some()
+}

@@ -1,0 +1,364 @@
+//! From a Service's spec and annotations to the [`LoadBalancer`] it asks for. Pure.
+//!
+//! A refusal names the field and its value and says what to do; it harms only its
+//! own Service. What the API server already refuses is checked again, because a
+//! Service may be older than the rule.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ballast_provider::{
+    Affinity, Family, FamilyPolicy, Ingress, Listener, LoadBalancer, Placement, PortStatus,
+    Protocol, Reason, Refusal, ServiceId, TrafficPolicy,
+};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::cluster::meta::created;
+
+type Annotations = BTreeMap<String, String>;
+
+/// Addresses asked for by name, separated by commas.
+pub const ADDRESSES: &str = "ballast.dev/addresses";
+/// Services with the same value may share one load balancer.
+pub const SHARE_KEY: &str = "ballast.dev/share-key";
+/// The pool an address is to come from (L2).
+pub const ADDRESS_POOL: &str = "ballast.dev/address-pool";
+/// Upstream's annotation for `spec.loadBalancerSourceRanges`, used if the field is empty.
+pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// What users of `MetalLB` already have, by its present prefix and its former one.
+const METALLB_ADDRESSES: [&str; 2] = [
+    "metallb.io/loadBalancerIPs",
+    "metallb.universe.tf/loadBalancerIPs",
+];
+const METALLB_SHARE_KEY: [&str; 2] = [
+    "metallb.io/allow-shared-ip",
+    "metallb.universe.tf/allow-shared-ip",
+];
+const METALLB_POOL: [&str; 2] = [
+    "metallb.io/address-pool",
+    "metallb.universe.tf/address-pool",
+];
+
+/// What `MetalLB` itself notes on a Service; nobody asks for anything by it.
+const METALLB_NOTES: [&str; 2] = [
+    "metallb.io/ip-allocated-from-pool",
+    "metallb.universe.tf/ip-allocated-from-pool",
+];
+
+/// A key that begins so and is none of ours was meant for us, and misspelt.
+const FAMILIES: [&str; 4] = [
+    "ballast.dev/",
+    "metallb.io/",
+    "metallb.universe.tf/",
+    "service.beta.kubernetes.io/load-balancer-",
+];
+const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
+
+/// What the Service asks for, or why that cannot be.
+pub fn load_balancer(
+    id: &ServiceId,
+    spec: &ServiceSpec,
+    annotations: &Annotations,
+) -> Result<LoadBalancer, Refusal> {
+    let families = families(spec);
+    Ok(LoadBalancer {
+        listeners: listeners(spec)?,
+        traffic_policy: traffic_policy(spec)?,
+        affinity: affinity(spec),
+        source_ranges: source_ranges(spec, annotations)?,
+        requested_addresses: requested_addresses(spec, annotations, &families)?,
+        share_key: first(annotations, SHARE_KEY, METALLB_SHARE_KEY).map(|(_, key)| key.to_owned()),
+        families,
+        id: id.clone(),
+    })
+}
+
+/// What decides which pool serves the Service; the labels of its namespace are not known here.
+pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
+    let nothing = Annotations::new();
+    let annotations = meta.annotations.as_ref().unwrap_or(&nothing);
+    let selector = spec.selector.iter().flatten();
+    let selector: Vec<String> = selector
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    Placement {
+        created: created(meta),
+        family_policy: match spec.ip_family_policy.as_deref() {
+            Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
+            Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
+            _ => FamilyPolicy::SingleStack,
+        },
+        pool: first(annotations, ADDRESS_POOL, METALLB_POOL).map(|(_, pool)| pool.to_owned()),
+        endpoints: if selector.is_empty() {
+            format!("service {}", meta.name.as_deref().unwrap_or_default())
+        } else {
+            // Endpoints are of one namespace.
+            let namespace = meta.namespace.as_deref().unwrap_or_default();
+            format!("{namespace}: {}", selector.join(","))
+        },
+        labels: Arc::new(meta.labels.clone().unwrap_or_default()),
+        namespace_labels: Arc::default(),
+    }
+}
+
+/// The part of a refused Service that was accepted before: the ports that it publishes.
+/// `None` if that part is what is wrong, or nothing is published.
+pub fn accepted_before(
+    id: &ServiceId,
+    spec: &ServiceSpec,
+    annotations: &Annotations,
+    published: &[Ingress],
+) -> Option<LoadBalancer> {
+    let published = &published.first()?.ports;
+    let mut spec = spec.clone();
+    spec.ports.as_mut()?.retain(|port| {
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let is = |known: &PortStatus| {
+            i32::from(known.port) == port.port && known.protocol.as_str() == protocol
+        };
+        published.iter().any(is)
+    });
+    let accepted = load_balancer(id, &spec, annotations).or_else(|_| {
+        // Addresses that nobody can give: those that it publishes are what it was given.
+        spec.load_balancer_ip = None;
+        let mut annotations = annotations.clone();
+        annotations.retain(|key, _| key != ADDRESSES && !METALLB_ADDRESSES.contains(&key.as_str()));
+        load_balancer(id, &spec, &annotations)
+    });
+    let accepted = accepted.ok()?;
+    (!accepted.listeners.is_empty()).then_some(accepted)
+}
+
+/// Annotations of our families that mean nothing, each with the nearest that does.
+pub fn unknown_annotations(annotations: &Annotations) -> Vec<String> {
+    let keys = annotations.keys().map(String::as_str);
+    keys.filter(|key| FAMILIES.iter().any(|family| key.starts_with(family)))
+        .filter(|key| !known().any(|known| known == *key) && !METALLB_NOTES.contains(key))
+        .map(|key| match nearest(key) {
+            Some(known) => format!("{key} (did you mean {known}?)"),
+            None => key.to_owned(),
+        })
+        .collect()
+}
+
+/// All keys that mean something.
+fn known() -> impl Iterator<Item = &'static str> {
+    let ours = [ADDRESSES, SHARE_KEY, ADDRESS_POOL, SOURCE_RANGES].into_iter();
+    ours.chain(METALLB_ADDRESSES)
+        .chain(METALLB_SHARE_KEY)
+        .chain(METALLB_POOL)
+}
+
+fn listeners(spec: &ServiceSpec) -> Result<Vec<Listener>, Refusal> {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let listeners = ports.iter().enumerate();
+    listeners
+        .map(|(index, port)| listener(index, port))
+        .collect()
+}
+
+fn listener(index: usize, port: &ServicePort) -> Result<Listener, Refusal> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some(other) => {
+            let name = port
+                .name
+                .as_deref()
+                .map(|name| format!(" \"{name}\""))
+                .unwrap_or_default();
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                format!(
+                    "spec.ports[{index}]{name} is {}/{other}: only TCP and UDP can be balanced; remove this port or give it another Service",
+                    port.port
+                ),
+            ));
+        }
+    };
+    Ok(Listener {
+        name: port.name.clone(),
+        protocol,
+        port: port_number(&format!("spec.ports[{index}].port"), port.port)?,
+        node_port: port.node_port.map_or(Ok(0), |node_port| {
+            port_number(&format!("spec.ports[{index}].nodePort"), node_port)
+        })?,
+    })
+}
+
+fn port_number(field: &str, value: i32) -> Result<u16, Refusal> {
+    u16::try_from(value).map_err(|_| {
+        Refusal::new(
+            Reason::Invalid,
+            format!("{field} is {value}: not a port number"),
+        )
+    })
+}
+
+fn families(spec: &ServiceSpec) -> Vec<Family> {
+    let families: Vec<Family> = spec
+        .ip_families
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|family| match family.as_str() {
+            "IPv4" => Some(Family::V4),
+            "IPv6" => Some(Family::V6),
+            _ => None,
+        })
+        .collect();
+    if families.is_empty() {
+        vec![Family::V4]
+    } else {
+        families
+    }
+}
+
+fn traffic_policy(spec: &ServiceSpec) -> Result<TrafficPolicy, Refusal> {
+    if spec.external_traffic_policy.as_deref() != Some("Local") {
+        return Ok(TrafficPolicy::Cluster);
+    }
+    let field = "spec.healthCheckNodePort";
+    match spec.health_check_node_port {
+        Some(port) if port > 0 => Ok(TrafficPolicy::Local {
+            health_check_node_port: port_number(field, port)?,
+        }),
+        _ => Err(Refusal::new(
+            Reason::Invalid,
+            format!(
+                "{field} is not set, and externalTrafficPolicy is Local: without it nobody can tell which nodes have an endpoint"
+            ),
+        )),
+    }
+}
+
+fn affinity(spec: &ServiceSpec) -> Affinity {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return Affinity::None;
+    }
+    let timeout = spec
+        .session_affinity_config
+        .as_ref()
+        .and_then(|config| config.client_ip.as_ref())
+        .and_then(|client_ip| client_ip.timeout_seconds)
+        .and_then(|seconds| u32::try_from(seconds).ok());
+    Affinity::ClientIp {
+        timeout_seconds: timeout.unwrap_or(DEFAULT_AFFINITY_SECONDS),
+    }
+}
+
+fn source_ranges(spec: &ServiceSpec, annotations: &Annotations) -> Result<Vec<IpNet>, Refusal> {
+    let field = spec
+        .load_balancer_source_ranges
+        .as_deref()
+        .unwrap_or_default();
+    let (origin, texts): (&str, Vec<&str>) = if field.is_empty() {
+        let annotation = annotations
+            .get(SOURCE_RANGES)
+            .map_or("", |text| text.trim());
+        (
+            SOURCE_RANGES,
+            annotation
+                .split(',')
+                .filter(|text| !text.trim().is_empty())
+                .collect(),
+        )
+    } else {
+        (
+            "spec.loadBalancerSourceRanges",
+            field.iter().map(String::as_str).collect(),
+        )
+    };
+    texts
+        .into_iter()
+        .map(|text| {
+            // Padding was always tolerated by the API server.
+            text.trim().parse::<IpNet>().map(|net| net.trunc()).map_err(|_| {
+                Refusal::new(
+                    Reason::Invalid,
+                    format!("{origin} has \"{text}\": not a range such as 192.0.2.0/24 or 2001:db8::/32"),
+                )
+            })
+        })
+        .collect()
+}
+
+fn requested_addresses(
+    spec: &ServiceSpec,
+    annotations: &Annotations,
+    families: &[Family],
+) -> Result<Vec<IpAddr>, Refusal> {
+    let (origin, text) = match first(annotations, ADDRESSES, METALLB_ADDRESSES) {
+        Some(found) => found,
+        None => match spec.load_balancer_ip.as_deref() {
+            Some(text) if !text.is_empty() => ("spec.loadBalancerIP", text),
+            _ => return Ok(Vec::new()),
+        },
+    };
+    let invalid = |message: String| Refusal::new(Reason::Invalid, message);
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let address: IpAddr = part
+            .parse()
+            .map_err(|_| invalid(format!("{origin} has \"{part}\": not an IP address")))?;
+        let family = Family::of(address);
+        if !families.contains(&family) {
+            return Err(invalid(format!(
+                "{origin} has {address}, but the Service has no {family} in spec.ipFamilies"
+            )));
+        }
+        if addresses.iter().any(|other| Family::of(*other) == family) {
+            return Err(invalid(format!(
+                "{origin} has more than one {family} address: {text}"
+            )));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+/// Our own key goes first.
+fn first<'a>(
+    annotations: &'a Annotations,
+    own: &'static str,
+    others: [&'static str; 2],
+) -> Option<(&'static str, &'a str)> {
+    std::iter::once(own)
+        .chain(others)
+        .find_map(|key| annotations.get(key).map(|value| (key, value.trim())))
+        .filter(|(_, value)| !value.is_empty())
+}
+
+/// The known key within three edits, if there is one.
+fn nearest(key: &str) -> Option<&'static str> {
+    known()
+        .map(|known| (edits(key, known), known))
+        .filter(|(edits, _)| *edits <= 3)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein distance over bytes; keys are short ASCII.
+fn edits(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests;

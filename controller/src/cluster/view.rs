@@ -1,0 +1,327 @@
+//! What the stores keep of a Service and of a Node: exactly what the functions that
+//! choose look at, parsed once, when the object arrives.
+//!
+//! A whole Service with its managed fields costs several kilobytes; 5,000 of them are
+//! more than the rest of the process. Everything here is a plain value; parsing is
+//! total: what cannot be understood becomes a [`Refusal`] that only this Service sees.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ballast_crds::{GROUP, class_of_key};
+use ballast_provider::{
+    Address, Ingress, IpMode, LoadBalancer, Placement, PortStatus, Protocol, Refusal, ServiceId,
+    Target,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    LoadBalancerIngress, Node, PortStatus as ApiPort, Service, ServiceSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::cluster::meta::{created, version};
+use crate::cluster::translate;
+
+/// The finalizer upstream's service controller uses; on class-less Services only.
+pub const STANDARD_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
+
+/// Names a Service as the queue and the stores do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+}
+
+/// A Service as far as we are concerned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceView {
+    /// Who it is.
+    pub id: ServiceId,
+    /// `metadata.resourceVersion`; versions of one object grow (KEP-5504).
+    pub version: u64,
+    /// `metadata.creationTimestamp`, whole seconds.
+    pub created: Timestamp,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// `spec.type` is `LoadBalancer`.
+    pub wants: bool,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    /// The classes of ours whose finalizers it carries, sorted.
+    pub held_by: Vec<String>,
+    /// It carries [`STANDARD_FINALIZER`].
+    pub standard_finalizer: bool,
+    /// What it asks for, or why that cannot be; `None` unless it could be ours.
+    pub load_balancer: Option<Result<LoadBalancer, Refusal>>,
+    /// What decides which pool serves it.
+    pub placement: Placement,
+    /// Of a refused one: the part that was accepted before and is published still.
+    pub accepted_before: Option<Box<LoadBalancer>>,
+    /// Keys of our annotation families that mean nothing, with the nearest that does.
+    pub unknown_annotations: Vec<String>,
+    /// `status.loadBalancer.ingress` as published.
+    pub ingress: Vec<Ingress>,
+    /// The conditions of ours that it carries.
+    pub conditions: Vec<ConditionView>,
+}
+
+/// A condition of ours as it stands on a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConditionView {
+    /// `ballast.dev/…`
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// `CamelCase`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When `status` last changed.
+    pub since: Timestamp,
+}
+
+/// A Node as far as targets are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// What a balancer connects to.
+    pub target: Target,
+    /// All of its addresses, whatever their type: no Service may have one of them.
+    pub addresses: Vec<IpAddr>,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+    /// The value of the exclusion label, if it is there.
+    pub excluded: Option<String>,
+    /// Carries the taint `ToBeDeletedByClusterAutoscaler`.
+    pub doomed: bool,
+}
+
+/// The label that keeps a node out of load balancers.
+pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// The taint of a node that the autoscaler is about to delete.
+pub const AUTOSCALER_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
+// === impl Name ===
+
+impl Name {
+    /// The name in an object's metadata.
+    pub fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&ServiceId> for Name {
+    fn from(id: &ServiceId) -> Self {
+        Self {
+            namespace: id.namespace.clone(),
+            name: id.name.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+// === impl ServiceView ===
+
+impl ServiceView {
+    /// Reads a Service; never fails.
+    pub fn of(service: &Service) -> Self {
+        let meta = &service.metadata;
+        let spec = service.spec.as_ref();
+        let name = Name::of(meta);
+        let id = ServiceId {
+            namespace: name.namespace,
+            name: name.name,
+            uid: meta.uid.clone().unwrap_or_default(),
+        };
+        let wants = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+        let class = spec.and_then(|spec| spec.load_balancer_class.clone());
+        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+        let held_by = finalizers
+            .iter()
+            .filter_map(|finalizer| class_of_key(finalizer));
+        let mut held_by = exact(held_by.map(str::to_owned));
+        held_by.sort();
+        let could_be_ours = wants
+            && class
+                .as_deref()
+                .is_none_or(|class| class_of_key(class).is_some());
+        let annotations = meta.annotations.clone().unwrap_or_default();
+        let (nothing, ingress) = (ServiceSpec::default(), published(service));
+        let spec = spec.unwrap_or(&nothing);
+        let load_balancer =
+            could_be_ours.then(|| translate::load_balancer(&id, spec, &annotations));
+        let refused = matches!(load_balancer, Some(Err(_)));
+        Self {
+            accepted_before: refused
+                .then(|| translate::accepted_before(&id, spec, &annotations, &ingress))
+                .flatten()
+                .map(Box::new),
+            load_balancer,
+            unknown_annotations: if could_be_ours {
+                translate::unknown_annotations(&annotations)
+            } else {
+                Vec::new()
+            },
+            version: version(meta),
+            placement: if could_be_ours {
+                translate::placement(meta, spec)
+            } else {
+                Placement::default()
+            },
+            created: created(meta),
+            deleting: meta.deletion_timestamp.is_some(),
+            standard_finalizer: finalizers
+                .iter()
+                .any(|finalizer| finalizer == STANDARD_FINALIZER),
+            ingress,
+            conditions: conditions(service),
+            id,
+            wants,
+            class,
+            held_by,
+        }
+    }
+
+    /// The addresses that it publishes now.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.ingress.iter().filter_map(Ingress::ip).collect()
+    }
+
+    /// A condition by its full type.
+    pub fn condition(&self, kind: &str) -> Option<&ConditionView> {
+        self.conditions
+            .iter()
+            .find(|condition| condition.kind == kind)
+    }
+
+    /// Whether it carries the finalizer of this class.
+    pub fn is_held_by(&self, class: &str) -> bool {
+        self.held_by.iter().any(|held| held == class)
+    }
+}
+
+/// Where there is not enough for all, the older Services come first.
+pub fn oldest_first(mut services: Vec<Arc<ServiceView>>) -> Vec<Arc<ServiceView>> {
+    services.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    services
+}
+
+fn published(service: &Service) -> Vec<Ingress> {
+    service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref())
+        .and_then(|load_balancer| load_balancer.ingress.as_ref())
+        .map(|entries| exact(entries.iter().filter_map(ingress)))
+        .unwrap_or_default()
+}
+
+fn ingress(entry: &LoadBalancerIngress) -> Option<Ingress> {
+    let address = match (&entry.ip, &entry.hostname) {
+        (Some(ip), _) => Address::Ip(
+            ip.parse().ok()?,
+            if entry.ip_mode.as_deref() == Some("Proxy") {
+                IpMode::Proxy
+            } else {
+                IpMode::Vip
+            },
+        ),
+        (None, Some(hostname)) => Address::Hostname(hostname.clone()),
+        (None, None) => return None,
+    };
+    let ports = entry.ports.as_deref().unwrap_or_default();
+    Some(Ingress {
+        address,
+        ports: exact(ports.iter().filter_map(port_status)),
+    })
+}
+
+/// Without the spare places that a growing `Vec` has: views are many, and they stay.
+fn exact<T>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.collect();
+    values.shrink_to_fit();
+    values
+}
+
+fn port_status(port: &ApiPort) -> Option<PortStatus> {
+    Some(PortStatus {
+        port: u16::try_from(port.port).ok()?,
+        protocol: match port.protocol.as_str() {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            _ => return None,
+        },
+        error: port.error.clone(),
+    })
+}
+
+fn conditions(service: &Service) -> Vec<ConditionView> {
+    let all = service
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    let ours = all
+        .unwrap_or_default()
+        .iter()
+        .filter(|condition| {
+            condition
+                .type_
+                .strip_prefix(GROUP)
+                .is_some_and(|rest| rest.starts_with('/'))
+        })
+        .map(|condition| ConditionView {
+            kind: condition.type_.clone(),
+            status: condition.status.clone(),
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            since: condition.last_transition_time.0,
+        });
+    exact(ours)
+}
+
+// === impl NodeView ===
+
+impl NodeView {
+    /// Reads a Node; never fails.
+    pub fn of(node: &Node) -> Self {
+        let meta = &node.metadata;
+        let labels: Option<&BTreeMap<String, String>> = meta.labels.as_ref();
+        let addresses = node
+            .status
+            .as_ref()
+            .and_then(|status| status.addresses.as_deref());
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+        Self {
+            target: Target {
+                name: meta.name.clone().unwrap_or_default(),
+                addresses: addresses
+                    .unwrap_or_default()
+                    .iter()
+                    .filter(|address| address.type_ == "InternalIP")
+                    .filter_map(|address| address.address.parse().ok())
+                    .collect(),
+            },
+            addresses: addresses
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|address| address.address.parse().ok())
+                .collect(),
+            deleting: meta.deletion_timestamp.is_some(),
+            excluded: labels.and_then(|labels| labels.get(EXCLUDE_LABEL)).cloned(),
+            doomed: taints
+                .unwrap_or_default()
+                .iter()
+                .any(|taint| taint.key == AUTOSCALER_TAINT),
+        }
+    }
+}

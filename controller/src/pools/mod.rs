@@ -1,0 +1,419 @@
+//! Address pools, between the API and the allocator of [`ballast_l2`].
+//!
+//! Owns what an `AddressPool` says ([`PoolView`]), what it reports ([`report`]), what the
+//! allocator begins with ([`inventory`]), and the leader's task ([`PoolKeeper`]). One loop
+//! of it tells the allocator of pools, nodes and time and wakes who may try again; the
+//! other writes the pools' status, at most once in [`PACE`] each and only if it differs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ballast_crds::{AddressPool, AddressPoolStatus, Edges, L2Settings};
+use ballast_l2::{Addresses, Claim, Entry, Inventory, Pool, PoolFilter, provider};
+use ballast_provider::{Family, ServiceId};
+use jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::class::{ClassView, Classes};
+use crate::cluster::meta::{created, version};
+use crate::cluster::metrics::Metrics;
+use crate::cluster::namespaces::{self, Namespaces};
+use crate::cluster::store::Store;
+use crate::cluster::view::{Name, ServiceView};
+use crate::cluster::writer::{self, Writer};
+use crate::process::queue::Queue;
+
+mod report;
+pub mod selectors;
+#[cfg(test)]
+mod tests;
+
+pub use report::report;
+
+/// The least time between two status writes of one pool.
+const PACE: Duration = Duration::from_secs(5);
+/// The time between two looks at what is to be written. With looks as far apart as writes,
+/// the one after a write would come a moment too early, and each status be twice as old.
+const LOOK: Duration = Duration::from_secs(1);
+/// Resting addresses that a status names.
+const RESTING: usize = 16;
+
+/// An `AddressPool` as far as we are concerned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolView {
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.resourceVersion`
+    pub version: u64,
+    /// What it says, or why that cannot be understood.
+    pub pool: Result<Pool, String>,
+    /// As published now.
+    pub status: AddressPoolStatus,
+}
+
+/// All pools, as watched; the version tells of each change.
+#[derive(Debug)]
+pub struct Pools {
+    /// By name.
+    pub store: Store<String, PoolView>,
+    changes: watch::Sender<()>,
+}
+
+/// Addresses that Services publish which the allocator has not met: they are not free.
+/// Those are the Services that are not ours to place, and those that are (since a moment
+/// ago, say) and have not asked yet, or cannot, because they are refused.
+#[derive(Debug, Default)]
+pub struct Strangers(Mutex<HashMap<String, BTreeSet<IpAddr>>>);
+
+/// What the task needs.
+pub struct PoolKeeper {
+    /// The allocator.
+    pub addresses: Arc<Addresses>,
+    /// The pools, as watched.
+    pub pools: Arc<Pools>,
+    /// The addresses of all nodes.
+    pub nodes: watch::Receiver<BTreeSet<IpAddr>>,
+    /// Who is to be woken.
+    pub queue: Queue<Name>,
+    /// Writes.
+    pub writer: Writer,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The pools of a class; `None`: all.
+pub fn filter(l2: &L2Settings) -> Result<Option<PoolFilter>, String> {
+    if l2.address_pools.is_empty() && l2.address_pool_selector.is_none() {
+        return Ok(None);
+    }
+    let selector = l2.address_pool_selector.as_ref();
+    Ok(Some(PoolFilter {
+        names: l2.address_pools.iter().cloned().collect(),
+        selector: selector.map(selectors::parse).transpose()?,
+    }))
+}
+
+/// The last status of a pool that was written.
+struct Written {
+    at: Instant,
+    /// What the pool's version was after it.
+    version: u64,
+    status: AddressPoolStatus,
+}
+
+/// What the allocator begins with, and which class serves each of its Services.
+pub fn inventory(
+    services: &[Arc<ServiceView>],
+    classes: &Classes,
+    namespaces: &Namespaces,
+) -> (Inventory, HashMap<ServiceId, String>) {
+    let mut inventory = Inventory::default();
+    let mut served = HashMap::new();
+    for service in services
+        .iter()
+        .filter(|service| !service.ingress.is_empty())
+    {
+        let addresses = service.addresses();
+        if let Some(class) = placed_by(service, classes) {
+            served.insert(service.id.clone(), class.to_owned());
+            let claim = recorded(service, addresses, namespaces);
+            inventory.claims.push(claim);
+        } else {
+            let addresses = addresses.into_iter().collect();
+            let name = Name::from(&service.id);
+            inventory.held.insert(holder(&name), addresses);
+        }
+    }
+    (inventory, served)
+}
+
+/// A Service that is not ours to place, as refusals name it.
+fn holder(name: &Name) -> String {
+    format!("Service {}/{}", name.namespace, name.name)
+}
+
+/// The `l2` class that has given a Service its addresses.
+fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a str> {
+    let is_l2 = |class: &&str| classes.get(class).is_some_and(ClassView::uses_pools);
+    let held = service.held_by.iter().map(String::as_str);
+    classes.claim(service).into_iter().chain(held).find(is_l2)
+}
+
+/// The claim of a Service with an address, whether or not its settings can be read today.
+fn recorded(service: &ServiceView, addresses: Vec<IpAddr>, namespaces: &Namespaces) -> Claim {
+    let mut placement = service.placement.clone();
+    placement.namespace_labels = namespaces::labels(namespaces, &service.id.namespace);
+    let wanted = match &service.load_balancer {
+        Some(Ok(wanted)) => Some(wanted),
+        _ => service.accepted_before.as_deref(),
+    };
+    match wanted {
+        Some(wanted) => provider::claim(wanted, &placement, addresses, None),
+        None => Claim {
+            families: addresses.iter().copied().map(Family::of).collect(),
+            recorded: addresses,
+            ..Claim::new(service.id.clone(), service.created)
+        },
+    }
+}
+
+// === impl PoolView ===
+
+impl PoolView {
+    /// Reads a pool; one that cannot be read is a view with an error in it.
+    pub fn of(guard: &DeserializeGuard<AddressPool>) -> Self {
+        let (meta, object) = match &guard.0 {
+            Ok(object) => (&object.metadata, Ok(object)),
+            Err(invalid) => (&invalid.metadata, Err(invalid.error.clone())),
+        };
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            version: version(meta),
+            pool: match &object {
+                Ok(object) => pool(object),
+                Err(error) => Err(format!("the pool cannot be read: {error}")),
+            },
+            status: object
+                .ok()
+                .and_then(|object| object.status.clone())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// What a pool says.
+fn pool(object: &AddressPool) -> Result<Pool, String> {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    let entries = spec.addresses.iter().map(|entry| entry.0.parse::<Entry>());
+    let selector = |field: &str, selector: &Option<_>| {
+        let parsed = selector.as_ref().map(selectors::parse).transpose();
+        parsed.map_err(|error| format!("spec.{field}: {error}"))
+    };
+    Ok(Pool {
+        labels: meta.labels.clone().unwrap_or_default(),
+        entries: entries
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("spec.addresses: {error}"))?,
+        edges: match spec.edges {
+            Edges::Skip => ballast_l2::Edges::Skip,
+            Edges::SkipOctets => ballast_l2::Edges::SkipOctets,
+            Edges::Use => ballast_l2::Edges::Use,
+        },
+        auto_assign: spec.auto_assign,
+        priority: u32::try_from(spec.priority).ok(),
+        namespace_selector: selector("namespaceSelector", &spec.namespace_selector)?,
+        service_selector: selector("serviceSelector", &spec.service_selector)?,
+        reuse_after: spec.reuse_after.into(),
+        share_across_namespaces: spec.share_across_namespaces,
+        reallocate: spec.reallocate,
+        ..Pool::new(meta.name.clone().unwrap_or_default(), created(meta))
+    })
+}
+
+// === impl Pools ===
+
+impl Default for Pools {
+    fn default() -> Self {
+        Self {
+            store: Store::default(),
+            changes: watch::Sender::new(()),
+        }
+    }
+}
+
+impl Pools {
+    /// To be called after the store has changed.
+    pub fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// Those that can be understood. While some cannot, nobody is moved: an address that
+    /// is in no other pool may well belong to one of those.
+    pub fn readable(&self) -> Vec<Pool> {
+        let views = self.store.all();
+        let all_known = views.iter().all(|view| view.pool.is_ok());
+        let known = views.iter().filter_map(|view| view.pool.clone().ok());
+        let mut pools: Vec<Pool> = known
+            .map(|pool| Pool {
+                reallocate: pool.reallocate && all_known,
+                ..pool
+            })
+            .collect();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        pools
+    }
+}
+
+// === impl Strangers ===
+
+impl Strangers {
+    /// Begins with what the allocator was told of at its start: who is gone before its
+    /// first turn must be taken off as well.
+    pub fn begin(&self, inventory: &Inventory) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(inventory.held.clone());
+    }
+
+    /// Takes note of what a name publishes now, `None` being no such Service. Costs one
+    /// look where nothing has changed.
+    pub fn note(
+        &self,
+        addresses: &Addresses,
+        name: &Name,
+        service: Option<&ServiceView>,
+        classes: &Classes,
+    ) {
+        let published: BTreeSet<IpAddr> = match service {
+            Some(service)
+                if !service.ingress.is_empty()
+                    && (placed_by(service, classes).is_none() || !addresses.knows(&service.id)) =>
+            {
+                service.addresses().into_iter().collect()
+            }
+            _ => BTreeSet::new(),
+        };
+        let holder = holder(name);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = known
+            .get(&holder)
+            .map_or(published.is_empty(), |before| *before == published);
+        if same {
+            return;
+        }
+        if published.is_empty() {
+            known.remove(&holder);
+        } else {
+            known.insert(holder.clone(), published.clone());
+        }
+        drop(known);
+        addresses.set_held(&holder, published, Timestamp::now());
+    }
+}
+
+// === impl PoolKeeper ===
+
+impl PoolKeeper {
+    /// Works until the watches are gone. Writes have a loop of their own: a slow API server
+    /// must not keep anybody from an address.
+    pub async fn run(self) {
+        let told = Notify::new();
+        tokio::select! {
+            () = self.tell(&told) => {}
+            () = self.report(&told) => {}
+        }
+    }
+
+    /// Tells the allocator of pools, nodes and time, and wakes whom it names; rings after
+    /// each change of pools.
+    async fn tell(&self, told: &Notify) {
+        let mut pools = self.pools.changes.subscribe();
+        let mut nodes = self.nodes.clone();
+        let mut known = Vec::new();
+        pools.mark_changed();
+        loop {
+            let alarm = self.alarm();
+            tokio::select! {
+                woken = self.addresses.woken() => {
+                    for id in &woken {
+                        self.queue.add(Name::from(id));
+                    }
+                }
+                changed = pools.changed() => {
+                    if changed.is_err() { return }
+                    let now = self.pools.readable();
+                    if now != known {
+                        self.addresses.set_pools(now.clone(), Timestamp::now());
+                        known = now;
+                    }
+                    told.notify_one();
+                }
+                changed = nodes.changed() => {
+                    if changed.is_err() { return }
+                    let nodes = nodes.borrow_and_update().clone();
+                    self.addresses.set_skipped(&nodes, Timestamp::now());
+                }
+                () = alarm => {}
+            }
+        }
+    }
+
+    /// Writes the status of pools, for ever: when it rings, and from time to time.
+    async fn report(&self, told: &Notify) {
+        let mut written = BTreeMap::new();
+        let mut pace = tokio::time::interval(LOOK);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = told.notified() => {}
+                _ = pace.tick() => {}
+            }
+            self.write_statuses(&mut written).await;
+        }
+    }
+
+    /// Ends when a rest does for which somebody waits.
+    fn alarm(&self) -> impl Future<Output = ()> + use<> {
+        let now = Timestamp::now();
+        let next = self.addresses.advance(now);
+        async move {
+            match next {
+                Some(at) => {
+                    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                    // Not at once: a clock that stands still would make this loop spin.
+                    tokio::time::sleep(wait.max(Duration::from_millis(10))).await;
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    async fn write_statuses(&self, written: &mut BTreeMap<String, Written>) {
+        let reports: HashMap<String, _> = self
+            .addresses
+            .pools(RESTING)
+            .into_iter()
+            .map(|(pool, resting)| (pool.name.clone(), (pool, resting)))
+            .collect();
+        let views = self.pools.store.all();
+        for view in &views {
+            let status = report(view, reports.get(&view.name), Timestamp::now());
+            let last = written.get(&view.name);
+            if status == view.status || last.is_some_and(|last| last.suffices(view, &status)) {
+                continue;
+            }
+            self.metrics.wrote("pool-status");
+            match self.writer.patch_pool_status(&view.name, &status).await {
+                Ok(answer) => {
+                    let version = match answer {
+                        writer::Written::Version(version) => version,
+                        writer::Written::Gone => view.version,
+                    };
+                    let now = Written {
+                        at: Instant::now(),
+                        version,
+                        status,
+                    };
+                    written.insert(view.name.clone(), now);
+                }
+                Err(error) => warn!(pool = view.name, %error, "status of the pool not written"),
+            }
+        }
+        written.retain(|name, _| views.iter().any(|view| view.name == *name));
+    }
+}
+
+// === impl Written ===
+
+impl Written {
+    /// Nothing is to be written for now: the last write was just now, or said the same and
+    /// has not come back through the watch. What somebody else wrote over it is mended.
+    fn suffices(&self, view: &PoolView, status: &AddressPoolStatus) -> bool {
+        let unseen = view.version < self.version && self.status == *status;
+        self.at.elapsed() < PACE || unseen
+    }
+}

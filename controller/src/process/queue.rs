@@ -1,0 +1,302 @@
+//! The work queue: which key is worked on next, by whom and when.
+//!
+//! Owns the waiting and delayed keys and the count of failures per key. The watches
+//! and the providers' changes add keys; the workers of the reconcile loop take them.
+//! The rules live in [`rules`], without a clock and without I/O; this file adds the
+//! lock, the clock and the waking.
+//!
+//! Invariants:
+//! - A key waits at most once, so the queue is bounded by the number of distinct keys.
+//! - A key is never with two workers at once. Added while it is worked on, it comes
+//!   again afterwards.
+//! - Of several times asked for one key, the earliest wins.
+//! - Nothing polls. Each key that becomes due wakes one worker. One of the waiting
+//!   workers, the holder of `timekeeper`, sleeps until the next delayed key is due;
+//!   when it leaves, by work or by cancellation, another takes its place.
+//! - [`Queue::next`] is cancel safe: a key leaves the queue only together with its
+//!   guard, and the guard's drop marks it done, on panic and cancellation too.
+
+use std::{
+    fmt,
+    hash::Hash,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rand::rngs::SmallRng;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use crate::process::backoff::Backoff;
+
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use self::rules::Core;
+
+/// A deduplicating queue of keys with delays and backoff. Clones share one queue.
+pub struct Queue<K: Key> {
+    shared: Arc<Shared<K>>,
+}
+
+/// A key that is being worked on. Its drop marks the work as done.
+#[must_use = "dropping it marks the key as done"]
+pub struct Work<K: Key> {
+    key: K,
+    shared: Arc<Shared<K>>,
+}
+
+/// What the queue asks of a key.
+pub trait Key: Clone + Eq + Hash + Send + 'static {}
+
+impl<T: Clone + Eq + Hash + Send + 'static> Key for T {}
+
+/// Nothing is handed out any more.
+struct Closed;
+
+struct Shared<K: Key> {
+    core: Mutex<Core<K>>,
+    /// One wake per key that becomes due; all on close.
+    due: Notify,
+    /// The earliest delayed key has changed: the timekeeper must set its alarm anew.
+    alarm: Notify,
+    /// The worker that holds this watches the clock for all.
+    timekeeper: tokio::sync::Mutex<()>,
+    /// The last worker of a closed queue has finished.
+    drained: Notify,
+}
+
+// === impl Queue ===
+
+impl<K: Key> Queue<K> {
+    /// An empty queue, with a random seed for the jitter.
+    pub fn new(backoff: Backoff) -> Self {
+        Self::with_rng(backoff, rand::make_rng())
+    }
+
+    /// An empty queue whose jitter comes from `rng`.
+    pub fn with_rng(backoff: Backoff, rng: SmallRng) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                core: Mutex::new(Core::new(backoff, rng)),
+                due: Notify::new(),
+                alarm: Notify::new(),
+                timekeeper: tokio::sync::Mutex::new(()),
+                drained: Notify::new(),
+            }),
+        }
+    }
+
+    /// Asks for work on `key` as soon as a worker is free.
+    pub fn add(&self, key: K) {
+        self.shared.with(|core, now| core.add(key, now, now));
+    }
+
+    /// Asks for work on `key` after `delay`, or earlier if it waits already for an
+    /// earlier time. Does not count as a failure.
+    pub fn add_after(&self, key: K, delay: Duration) {
+        self.shared
+            .with(|core, now| core.add(key, saturating_add(now, delay), now));
+    }
+
+    /// Counts a failure of `key` and asks for work on it after the backoff, which is
+    /// returned. An earlier time for which it waits already still wins.
+    pub fn add_backoff(&self, key: K) -> Duration {
+        self.shared.with(|core, now| core.add_backoff(key, now))
+    }
+
+    /// Forgets the failures of `key`: to be called after each success, as a key with
+    /// failures takes memory even when it does not wait.
+    pub fn forget(&self, key: &K) {
+        self.shared.with(|core, _| core.forget(key));
+    }
+
+    /// How often [`Queue::add_backoff`] was called for `key` since it was forgotten.
+    pub fn retries(&self, key: &K) -> u32 {
+        self.shared.with(|core, _| core.retries(key))
+    }
+
+    /// How many keys are due and wait for a worker.
+    pub fn depth(&self) -> usize {
+        self.shared.with(|core, _| core.depth())
+    }
+
+    /// How many keys wait for their time.
+    pub fn delayed(&self) -> usize {
+        self.shared.with(|core, _| core.delayed())
+    }
+
+    /// How many keys are being worked on.
+    pub fn in_flight(&self) -> usize {
+        self.shared.with(|core, _| core.in_flight())
+    }
+
+    /// How long the key that waits longest for a worker could have been worked on:
+    /// since it was due or, if it was then still being worked on, since that ended.
+    pub fn oldest_age(&self) -> Option<Duration> {
+        self.shared
+            .with(|core, now| core.oldest().map(|since| now - since))
+    }
+
+    /// The next key to work on, when there is one; none once the queue is closed.
+    pub async fn next(&self) -> Option<Work<K>> {
+        let shared = &self.shared;
+        loop {
+            // Registered before the look: what becomes due in between is not missed.
+            let due = shared.due.notified();
+            tokio::pin!(due);
+            due.as_mut().enable();
+            match self.try_next() {
+                Err(Closed) => return None,
+                Ok(Some(work)) => return Some(work),
+                Ok(None) => {}
+            }
+            tokio::select! {
+                () = &mut due => {}
+                () = shared.keep_time() => {}
+            }
+        }
+    }
+
+    /// Closes the queue: what waits is dropped, later additions are ignored, and
+    /// every [`Queue::next`] returns none. Work in flight goes on.
+    pub fn close(&self) {
+        self.shared.with(|core, _| core.close());
+        self.shared.due.notify_waiters();
+        self.shared.notify_if_drained();
+    }
+
+    /// Waits until the queue is closed and the last work in flight is done.
+    pub async fn drained(&self) {
+        loop {
+            let drained = self.shared.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.shared.with(|core, _| core.is_drained()) {
+                return;
+            }
+            drained.await;
+        }
+    }
+
+    /// The next key, if one is due.
+    fn try_next(&self) -> Result<Option<Work<K>>, Closed> {
+        self.shared.with(|core, _| {
+            if core.is_closed() {
+                return Err(Closed);
+            }
+            let work = |key| Work {
+                key,
+                shared: Arc::clone(&self.shared),
+            };
+            Ok(core.take().map(work))
+        })
+    }
+}
+
+impl<K: Key> Clone for Queue<K> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<K: Key> fmt::Debug for Queue<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("depth", &self.depth())
+            .field("delayed", &self.delayed())
+            .field("in_flight", &self.in_flight())
+            .finish()
+    }
+}
+
+// === impl Work ===
+
+impl<K: Key> Work<K> {
+    /// The key to work on.
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+}
+
+impl<K: Key> Deref for Work<K> {
+    type Target = K;
+
+    fn deref(&self) -> &K {
+        &self.key
+    }
+}
+
+impl<K: Key + fmt::Debug> fmt::Debug for Work<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Work").field(&self.key).finish()
+    }
+}
+
+impl<K: Key> Drop for Work<K> {
+    fn drop(&mut self) {
+        self.shared.with(|core, now| core.done(&self.key, now));
+        self.shared.notify_if_drained();
+    }
+}
+
+// === impl Shared ===
+
+impl<K: Key> Shared<K> {
+    /// Runs `f` on the state as it is now, then wakes whom that concerns.
+    fn with<R>(&self, f: impl FnOnce(&mut Core<K>, Instant) -> R) -> R {
+        let (result, wakes) = {
+            // The rules never panic half-way; a poisoned lock would stop the whole loop.
+            let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+            // Read under the lock: times then never run backwards between callers.
+            let now = Instant::now();
+            core.promote(now);
+            let result = f(&mut core, now);
+            (result, core.take_wakes())
+        };
+        for _ in 0..wakes.due {
+            self.due.notify_one();
+        }
+        if wakes.alarm {
+            self.alarm.notify_one();
+        }
+        result
+    }
+
+    /// Waits to become the timekeeper, then promotes keys as they become due. Never
+    /// ends by itself: the caller's wake cancels it.
+    async fn keep_time(&self) {
+        let _token = self.timekeeper.lock().await;
+        loop {
+            let alarm = self.alarm.notified();
+            // Looking promotes what is due, and so wakes the workers for it.
+            match self.with(|core, _| core.next_due()) {
+                Some(at) => {
+                    tokio::select! {
+                        () = alarm => {}
+                        () = sleep_until(at) => {}
+                    }
+                }
+                None => alarm.await,
+            }
+        }
+    }
+
+    fn notify_if_drained(&self) {
+        if self.with(|core, _| core.is_drained()) {
+            self.drained.notify_waiters();
+        }
+    }
+}
+
+/// A time too far away to be told is as good as one in a century.
+fn saturating_add(now: Instant, delay: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
+    now + delay.min(CENTURY)
+}

@@ -1,0 +1,248 @@
+//! The rules of the work queue, without a clock, a lock or I/O.
+//!
+//! Owns the state of every key; only [`super`] calls it, under its lock and with
+//! times that never run backwards.
+//!
+//! Invariants:
+//! - `ready` and `delayed` hold exactly the keys whose entry says so, once each.
+//! - `ready` is in the order in which keys became available, so its front is the oldest.
+//! - An entry without failures exists only while its key waits or is worked on.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::Hash,
+    time::Duration,
+};
+
+use rand::rngs::SmallRng;
+use tokio::time::Instant;
+
+use crate::process::backoff::Backoff;
+
+/// What every key is doing.
+pub(super) struct Core<K> {
+    entries: HashMap<K, Entry>,
+    /// Due keys, each with the time since when it could be handed out.
+    ready: VecDeque<(Instant, K)>,
+    /// Keys that wait for their time; the number makes equal times distinct.
+    delayed: BTreeMap<Slot, K>,
+    next_number: u64,
+    in_flight: usize,
+    closed: bool,
+    wakes: Wakes,
+    backoff: Backoff,
+    rng: SmallRng,
+}
+
+/// Whom a change concerns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wakes {
+    /// How many keys have become due.
+    pub(super) due: usize,
+    /// Whether the earliest delayed key is another one, at an earlier time.
+    pub(super) alarm: bool,
+}
+
+type Slot = (Instant, u64);
+
+struct Entry {
+    state: State,
+    retries: u32,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// Only its failures are remembered.
+    Idle,
+    Ready,
+    Delayed(Slot),
+    /// With a worker; to come again at the given time.
+    Working(Option<Instant>),
+}
+
+// === impl Core ===
+
+impl<K: Clone + Eq + Hash> Core<K> {
+    pub(super) fn new(backoff: Backoff, rng: SmallRng) -> Self {
+        Self {
+            entries: HashMap::new(),
+            ready: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            next_number: 0,
+            in_flight: 0,
+            closed: false,
+            wakes: Wakes::default(),
+            backoff,
+            rng,
+        }
+    }
+
+    /// Moves what is due from the delayed to the ready keys.
+    pub(super) fn promote(&mut self, now: Instant) {
+        while let Some(first) = self.delayed.first_entry() {
+            let at = first.key().0;
+            if at > now {
+                break;
+            }
+            let key = first.remove();
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.state = State::Ready;
+            }
+            self.push_ready(at, key);
+        }
+    }
+
+    /// Asks for work on `key` at `at`; the earliest time asked for wins.
+    pub(super) fn add(&mut self, key: K, at: Instant, now: Instant) {
+        if self.closed {
+            return;
+        }
+        let state = self.entries.get(&key).map_or(State::Idle, |e| e.state);
+        match state {
+            State::Ready => {}
+            State::Delayed(slot) if slot.0 <= at => {}
+            State::Delayed(slot) => {
+                self.delayed.remove(&slot);
+                self.schedule(key, at, now);
+            }
+            State::Idle => self.schedule(key, at, now),
+            State::Working(again) => {
+                let at = again.map_or(at, |other| other.min(at));
+                self.set(key, State::Working(Some(at)));
+            }
+        }
+    }
+
+    /// Counts a failure and asks for work on `key` after its backoff.
+    pub(super) fn add_backoff(&mut self, key: K, now: Instant) -> Duration {
+        let retries = self.retries(&key);
+        let delay = self.backoff.delay(retries, &mut self.rng);
+        if !self.closed {
+            self.entries.entry(key.clone()).or_default().retries = retries.saturating_add(1);
+            self.add(key, now + delay, now);
+        }
+        delay
+    }
+
+    /// Forgets the failures of `key`.
+    pub(super) fn forget(&mut self, key: &K) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        entry.retries = 0;
+        if matches!(entry.state, State::Idle) {
+            self.entries.remove(key);
+        }
+    }
+
+    /// Hands out the key that has waited longest.
+    pub(super) fn take(&mut self) -> Option<K> {
+        let (_, key) = self.ready.pop_front()?;
+        self.in_flight += 1;
+        self.set(key.clone(), State::Working(None));
+        Some(key)
+    }
+
+    /// Takes a key back from its worker.
+    pub(super) fn done(&mut self, key: &K, now: Instant) {
+        self.in_flight -= 1;
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        match entry.state {
+            State::Working(Some(at)) if !self.closed => self.schedule(key.clone(), at, now),
+            _ if entry.retries > 0 && !self.closed => entry.state = State::Idle,
+            _ => {
+                self.entries.remove(key);
+            }
+        }
+    }
+
+    /// Drops what waits; takes nothing any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.ready.clear();
+        self.delayed.clear();
+        self.entries
+            .retain(|_, entry| matches!(entry.state, State::Working(_)));
+    }
+
+    pub(super) fn retries(&self, key: &K) -> u32 {
+        self.entries.get(key).map_or(0, |entry| entry.retries)
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(super) fn delayed(&self) -> usize {
+        self.delayed.len()
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.closed && self.in_flight == 0
+    }
+
+    /// Since when the key that has waited longest could be handed out.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.ready.front().map(|(since, _)| *since)
+    }
+
+    /// When the next delayed key is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.delayed.first_key_value().map(|(slot, _)| slot.0)
+    }
+
+    /// Whom the changes since the last call concern.
+    pub(super) fn take_wakes(&mut self) -> Wakes {
+        std::mem::take(&mut self.wakes)
+    }
+
+    /// How many keys take memory.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Puts a key that waits nowhere where its time says.
+    fn schedule(&mut self, key: K, at: Instant, now: Instant) {
+        if at <= now {
+            self.set(key.clone(), State::Ready);
+            self.push_ready(now, key);
+            return;
+        }
+        let slot = (at, self.next_number);
+        self.next_number += 1;
+        self.wakes.alarm |= self.next_due().is_none_or(|due| at < due);
+        self.delayed.insert(slot, key.clone());
+        self.set(key, State::Delayed(slot));
+    }
+
+    fn push_ready(&mut self, since: Instant, key: K) {
+        self.ready.push_back((since, key));
+        self.wakes.due += 1;
+    }
+
+    fn set(&mut self, key: K, state: State) {
+        self.entries.entry(key).or_default().state = state;
+    }
+}
+
+// === impl Entry ===
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            state: State::Idle,
+            retries: 0,
+        }
+    }
+}

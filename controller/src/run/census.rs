@@ -1,0 +1,172 @@
+//! Metrics that are counted when somebody asks, instead of kept: Services by state,
+//! the queue, and the addresses of pools.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use ballast_l2::Addresses;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::class::Classes;
+use crate::class::board::Board;
+use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
+use crate::cluster::store::Store;
+use crate::cluster::view::{Name, ServiceView};
+use crate::process::queue::Queue;
+
+/// Counts at scrape time.
+pub struct Census {
+    /// The Services, as watched.
+    pub services: Arc<Store<Name, ServiceView>>,
+    /// The classes.
+    pub board: Board,
+    /// The work queue.
+    pub queue: Queue<Name>,
+    /// Who has which address of the pools.
+    pub addresses: Arc<Addresses>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
+    family: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+struct Labels {
+    class: String,
+    reason: String,
+}
+
+/// Services that wait, by class and reason.
+fn pending(classes: &Classes, services: &[Arc<ServiceView>]) -> BTreeMap<(String, String), i64> {
+    let mut counts = BTreeMap::new();
+    for service in services {
+        let Some(class) = classes.claim(service) else {
+            continue;
+        };
+        // The label is a class that exists, never what a user made up.
+        let class = if classes.views.contains_key(class) {
+            class
+        } else {
+            ""
+        };
+        if let Some(reason) = pending_reason(service) {
+            *counts
+                .entry((class.to_owned(), reason.to_owned()))
+                .or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+/// Why a Service that is ours has no working load balancer; `None` if it has.
+pub fn pending_reason(service: &ServiceView) -> Option<&str> {
+    let refused = service
+        .condition(ACCEPTED)
+        .filter(|it| it.status == "False");
+    let unprogrammed = service
+        .condition(PROGRAMMED)
+        .filter(|it| it.status != "True");
+    match (refused.or(unprogrammed), service.condition(PROGRAMMED)) {
+        (Some(condition), _) => Some(&condition.reason),
+        (None, Some(_)) => None,
+        (None, None) => Some("Unseen"),
+    }
+}
+
+// === impl Census ===
+
+impl fmt::Debug for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Census").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Census {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let as_i64 = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let depth = ConstGauge::new(as_i64(self.queue.depth()));
+        let in_flight = ConstGauge::new(as_i64(self.queue.in_flight()));
+        let oldest = ConstGauge::new(self.queue.oldest_age().unwrap_or_default().as_secs_f64());
+        gauge(
+            &mut encoder,
+            "ballast_queue_depth",
+            "Services due for a reconcile",
+            &depth,
+        )?;
+        gauge(
+            &mut encoder,
+            "ballast_queue_in_flight",
+            "Services being reconciled",
+            &in_flight,
+        )?;
+        gauge(
+            &mut encoder,
+            "ballast_queue_oldest_age_seconds",
+            "How long the Service that waits longest for a worker has waited",
+            &oldest,
+        )?;
+        let name = "ballast_services_pending";
+        let help = "Services without a working load balancer, by class and reason";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for ((class, reason), count) in pending(&self.board.snapshot(), &self.services.all()) {
+            let labels = Labels { class, reason };
+            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        pools(&mut encoder, &self.addresses)
+    }
+}
+
+/// How full the pools are. Only the leader has any.
+fn pools(encoder: &mut DescriptorEncoder<'_>, addresses: &Addresses) -> Result<(), fmt::Error> {
+    let name = "ballast_pool_addresses";
+    let help = "Addresses of pools by what they are: the states add up to the pool's size";
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (pool, _) in addresses.pools(0) {
+        for (family, counts) in [("IPv4", &pool.v4), ("IPv6", &pool.v6)] {
+            if counts.total == 0 {
+                continue;
+            }
+            for (state, count) in [
+                ("assigned", counts.assigned),
+                ("available", counts.available),
+                ("resting", counts.resting),
+                ("held", counts.held),
+            ] {
+                let pool = pool.name.clone();
+                let labels = PoolLabels {
+                    pool,
+                    family,
+                    state,
+                };
+                let gauge = ConstGauge::new(approximate(count));
+                gauge.encode(metric.encode_family(&labels)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sizes of IPv6 pools have more digits than a metric.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "2^64 or 2^64 - 1 is the same graph"
+)]
+const fn approximate(count: u128) -> f64 {
+    count as f64
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> Result<(), fmt::Error> {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}

@@ -1,0 +1,174 @@
+//! Which code serves which provider settings: the only place that knows all providers.
+
+use std::sync::Arc;
+
+use ballast_crds::{L2Settings, ProviderSettings};
+use ballast_l2::{Addresses, L2Provider, PoolFilter};
+use ballast_mock::{InstantProvider, MockProvider};
+use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
+use http::Uri;
+use regex::Regex;
+use tracing::warn;
+
+use crate::class::instance::Factory;
+use crate::pools::{self, selectors};
+use crate::process::identity::Token;
+
+/// The providers of this build.
+#[derive(Clone, Debug, Default)]
+pub struct Providers {
+    /// Bearer token for mock clouds that want one.
+    pub mock_token: Token,
+    /// The namespace of the mock clouds that alone get it, because it is their Secret's;
+    /// `None`: all get it.
+    pub mock_token_namespace: Option<String>,
+    /// Who has which address of the pools; one for all `l2` classes.
+    pub addresses: Arc<Addresses>,
+    /// Mock classes get the in-process provider: no server, no data plane.
+    pub simulate: bool,
+}
+
+/// Refuses whatever of a class cannot be understood, also what only the announcers will
+/// use: whoever writes a class is told at once. Returns its pools; `None`: all.
+fn understood(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
+    let invalid = |message: String| Refusal::new(Reason::Invalid, message);
+    for pattern in &l2.interfaces {
+        Regex::new(pattern).map_err(|error| {
+            invalid(format!(
+                "spec.l2.interfaces has \"{pattern}\", which is no regular expression: {}",
+                last_line(&error.to_string())
+            ))
+        })?;
+    }
+    let nodes = l2.node_selector.as_ref().map(selectors::parse).transpose();
+    nodes.map_err(|error| invalid(format!("spec.l2.nodeSelector: {error}")))?;
+    pools::filter(l2).map_err(|error| invalid(format!("spec.l2.addressPoolSelector: {error}")))
+}
+
+/// What is wrong; the lines before it draw the place.
+fn last_line(error: &str) -> &str {
+    let line = error.lines().last().unwrap_or_default();
+    line.trim_start_matches("error: ")
+}
+
+/// The namespace of a Service in the cluster that a URL names, as the cluster's DNS does:
+/// `NAME.NAMESPACE.svc`, also with the domain `cluster.local`. Of other names nobody knows
+/// where they lead.
+fn namespace_of(endpoint: &str) -> Option<String> {
+    let uri: Uri = endpoint.parse().ok()?;
+    let labels: Vec<&str> = uri.host()?.split('.').collect();
+    match labels[..] {
+        [_, namespace, "svc"] | [_, namespace, "svc", "cluster", "local"] => {
+            Some(namespace.to_owned())
+        }
+        _ => None,
+    }
+}
+
+// === impl Providers ===
+
+impl Providers {
+    fn may_know_the_token(&self, endpoint: &str) -> bool {
+        let own = self.mock_token_namespace.as_ref();
+        own.is_none_or(|own| namespace_of(endpoint).as_ref() == Some(own))
+    }
+}
+
+impl Factory for Providers {
+    fn build(
+        &self,
+        settings: &ProviderSettings,
+        mark: Mark,
+    ) -> Result<Arc<dyn Provider>, ProviderError> {
+        match settings {
+            ProviderSettings::Mock(_) if self.simulate => {
+                warn!(
+                    class = mark.class,
+                    "simulated: nothing listens on the addresses of this class"
+                );
+                Ok(Arc::new(InstantProvider::new(mark)))
+            }
+            ProviderSettings::Mock(mock) => {
+                let known = self.mock_token.get();
+                let token = known.filter(|_| self.may_know_the_token(&mock.endpoint));
+                let provider = MockProvider::new(&mock.endpoint, token, mark).map_err(|error| {
+                    Refusal::new(
+                        Reason::Invalid,
+                        format!("spec.mock.endpoint is \"{}\": {error}", mock.endpoint),
+                    )
+                })?;
+                Ok(Arc::new(provider))
+            }
+            ProviderSettings::L2(l2) => {
+                let pools = understood(l2)?;
+                let addresses = Arc::clone(&self.addresses);
+                Ok(Arc::new(L2Provider::new(mark.class, pools, addresses)))
+            }
+            ProviderSettings::Aws(_) => Err(Refusal::new(
+                Reason::Unsupported,
+                format!(
+                    "this build of Ballast has no {} provider",
+                    settings.kind().as_str()
+                ),
+            )
+            .into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn refusal(l2: Value) -> Option<String> {
+        let l2: L2Settings = serde_json::from_value(l2).unwrap();
+        understood(&l2).err().map(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn a_secrets_token_is_for_the_mock_clouds_beside_it() {
+        let of = |namespace: Option<&str>| Providers {
+            mock_token_namespace: namespace.map(str::to_owned),
+            ..Providers::default()
+        };
+        for (endpoint, expected) in [
+            ("http://ballast-mock-cloud.system.svc:8111", true),
+            ("http://other.system.svc.cluster.local", true),
+            ("http://ballast-mock-cloud.elsewhere.svc:8111", false),
+            ("http://ballast-mock-cloud.system.svc.example.com", false),
+            ("http://system.svc:8111", false),
+            ("http://192.0.2.1:8111", false),
+            ("http://[2001:db8::1]:8111", false),
+            ("nonsense", false),
+        ] {
+            assert_eq!(
+                of(Some("system")).may_know_the_token(endpoint),
+                expected,
+                "{endpoint}"
+            );
+            assert!(of(None).may_know_the_token(endpoint), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_class_that_cannot_be_understood_is_refused_by_field_and_value() {
+        let odd = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
+        for (l2, words) in [
+            (
+                json!({"interfaces": ["^eth[0-9]+$", "eth["]}),
+                r#"spec.l2.interfaces has "eth[", which is no regular expression: unclosed character class"#,
+            ),
+            (json!({"nodeSelector": odd}), "spec.l2.nodeSelector: "),
+            (
+                json!({"addressPoolSelector": odd}),
+                "spec.l2.addressPoolSelector: ",
+            ),
+        ] {
+            let said = refusal(l2).unwrap();
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(refusal(json!({"interfaces": ["^eth[0-9]+$", ""]})), None);
+    }
+}

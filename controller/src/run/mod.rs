@@ -1,0 +1,220 @@
+//! Wires the controller together and keeps it running.
+//!
+//! On every replica: the admin server, the watches, the election. On the leader, from
+//! the moment it leads: ledger, instances, workers, the writer of classes. The order of
+//! the end is the reverse: no new work, work in flight ends, events are sent, the lease
+//! is given up. A process that loses its lease, or any of whose tasks dies, exits: a
+//! fresh process is the one state that is known to be right.
+
+pub mod census;
+pub mod factory;
+mod follow;
+mod lead;
+pub mod watch;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use ballast_l2::Addresses;
+use futures::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Client;
+use tokio::sync::oneshot;
+use tokio::sync::watch::Receiver;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use self::follow::follow;
+use self::lead::{Leading, lead};
+use crate::class::Scope;
+use crate::class::board::Board;
+use crate::class::instance::Factory;
+use crate::cluster::eligibility::Eligible;
+use crate::cluster::ledger::Ledger;
+use crate::cluster::metrics::Metrics;
+use crate::cluster::namespaces::Namespaces;
+use crate::cluster::store::Store;
+use crate::cluster::view::{Name, ServiceView};
+use crate::pools::Pools;
+use crate::process::admin::Health;
+use crate::process::backoff::Backoff;
+use crate::process::identity::{self, SecretName, Token};
+use crate::process::lease::{Config, Election, Ended, KubeLease, Leadership};
+use crate::process::queue::Queue;
+
+/// How long work in flight may take at the end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long queued events may take at the end.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// How the controller runs.
+pub struct Options {
+    /// Which classes it serves.
+    pub scope: Scope,
+    /// For tags and people.
+    pub cluster_name: String,
+    /// Its part in the election.
+    pub election: Config,
+    /// Where the Lease is: namespace and name.
+    pub lease: (String, String),
+    /// Where the token of mock clouds is to come from, if from a Secret …
+    pub mock_token_secret: Option<SecretName>,
+    /// … and who is told; what the factory's mock classes use.
+    pub mock_token: Token,
+    /// Services reconciled at once.
+    pub workers: usize,
+    /// Retries of a failing Service or provider.
+    pub backoff: Backoff,
+    /// Where health and metrics are served.
+    pub admin: SocketAddr,
+    /// Builds providers.
+    pub factory: Arc<dyn Factory>,
+    /// Who has which address of the pools; what the factory's `l2` classes use.
+    pub addresses: Arc<Addresses>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It was asked to.
+    Stopped,
+    /// Another process may lead; this one must not go on.
+    LeaseLost,
+}
+
+/// What both halves share. Clones have the same of everything, but each receiver its own memory
+/// of what it has seen.
+#[derive(Clone)]
+struct Shared {
+    client: Client,
+    services: Arc<Store<Name, ServiceView>>,
+    board: Board,
+    queue: Queue<Name>,
+    pools: Arc<Pools>,
+    namespaces: Arc<Namespaces>,
+    addresses: Arc<Addresses>,
+    ledger: Arc<Ledger>,
+    targets: Receiver<Eligible>,
+    node_addresses: Receiver<BTreeSet<IpAddr>>,
+    leads: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+    health: Health,
+}
+
+/// Runs until `shutdown` completes or the lease is lost.
+pub async fn run(
+    client: Client,
+    options: Options,
+    shutdown: BoxFuture<'static, ()>,
+) -> Result<Exit> {
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    let shared = follow(&client, &options, &mut tasks).await?;
+    tokio::pin!(shutdown);
+    let owner = tokio::select! {
+        owner = identify(&shared, &options) => owner,
+        () = &mut shutdown => return Ok(Exit::Stopped),
+        Some(task) = tasks.join_next() => return Err(died(task)),
+    };
+    let lease = KubeLease::new(client, &options.lease.0, &options.lease.1).owned_by(owner);
+    let election = Election::new(lease, options.election.clone());
+    let (mut leadership, fence) = (election.leadership(), election.fence());
+    let (resign, resigned) = oneshot::channel::<()>();
+    let mut candidate = tokio::spawn(election.run(async move { drop(resigned.await) }));
+    let mut leading = None;
+    let end = loop {
+        tokio::select! {
+            biased;
+            ended = &mut candidate => break End::Election(ended),
+            () = &mut shutdown => break End::Asked,
+            Some(task) = tasks.join_next() => break End::Died(died(task)),
+            Ok(()) = leadership.changed() => {
+                let leads = matches!(*leadership.borrow_and_update(), Leadership::Leading { .. });
+                shared.metrics.set_leader(leads);
+                if leads && leading.is_none() {
+                    match lead(&shared, &options, fence.clone(), &mut tasks).await {
+                        Ok(tasks) => leading = Some(tasks),
+                        Err(error) => break End::Died(error),
+                    }
+                }
+            }
+        }
+    };
+    shared.metrics.set_leader(false);
+    if let End::Election(ended) = end {
+        return match ended.context("the election died")? {
+            Ended::Lost(_) => Ok(Exit::LeaseLost),
+            Ended::Stopped => Ok(Exit::Stopped),
+        };
+    }
+    if leading.is_some() {
+        stop(&shared, leading, tasks).await;
+        // Only now: giving up the lease invites the next leader at once.
+        drop(resign);
+    } else {
+        // At once: who is about to go must not take the lease that another gives up, nor
+        // make it anew when all go because of an uninstall.
+        drop(resign);
+        stop(&shared, None, tasks).await;
+    }
+    let _ = candidate.await;
+    match end {
+        End::Died(error) => Err(error),
+        End::Asked | End::Election(_) => Ok(Exit::Stopped),
+    }
+}
+
+/// Who this replica is, and the token that it makes if there is none, before it takes part in
+/// anything. Returns the owner of what it makes.
+async fn identify(shared: &Shared, options: &Options) -> Option<OwnerReference> {
+    let gate = |name: &str| shared.health.gate(name);
+    let named = gate("the name of this process (SelfSubjectReview)");
+    let secret = options.mock_token_secret.as_ref();
+    let token = secret.map(|secret| gate(&format!("the token of mock clouds (Secret {secret})")));
+    let owner = identity::identify(&shared.client, &options.lease.0, &named).await;
+    if let (Some(secret), Some(gate)) = (secret, token) {
+        let (client, known) = (&shared.client, &options.mock_token);
+        identity::learn(client, secret, owner.as_ref(), known, &gate).await;
+    }
+    owner
+}
+
+/// Why the main loop ended.
+enum End {
+    /// By a signal.
+    Asked,
+    /// The election is over.
+    Election(std::result::Result<Ended, tokio::task::JoinError>),
+    /// A task that must not end did.
+    Died(anyhow::Error),
+}
+
+fn died(task: std::result::Result<Result<()>, tokio::task::JoinError>) -> anyhow::Error {
+    match task {
+        Ok(Ok(())) => anyhow!("a task of the controller ended"),
+        Ok(Err(error)) => error,
+        Err(error) => anyhow!("a task of the controller died: {error}"),
+    }
+}
+
+/// No new work, work in flight ends, tasks end, events are sent.
+async fn stop(shared: &Shared, leading: Option<Leading>, mut tasks: JoinSet<Result<()>>) {
+    info!("stopping: no new work");
+    shared.queue.close();
+    if tokio::time::timeout(DRAIN, shared.queue.drained())
+        .await
+        .is_err()
+    {
+        warn!(
+            "work in flight did not end in {} s; the next leader goes on with it",
+            DRAIN.as_secs()
+        );
+    }
+    tasks.shutdown().await;
+    if let Some(leading) = leading {
+        let _ = tokio::time::timeout(FLUSH, leading.sender).await;
+    }
+}

@@ -1,0 +1,203 @@
+//! Sends events. One task, one at a time, from a bounded queue: an event never delays
+//! or fails a reconcile. What does not fit is dropped and counted.
+//!
+//! Addresses come before words: while Services are worked on, the sender rests after
+//! each event, because events compete with patches for the API server. The rest is
+//! bounded, so under a load that never ends events still come, [`REST`] apart. An event
+//! bears the time at which it was queued, not that of its sending.
+//!
+//! Events are not aggregated here, because [`crate::service::status::transition_event`] makes
+//! one per real transition and never repeats itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_provider::ServiceId;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event as ApiEvent;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::cluster::metrics::Metrics;
+use crate::process::lease::Fence;
+use crate::service::status::Event;
+
+/// `reportingController` of every event.
+const CONTROLLER: &str = "ballast.dev/controller";
+/// More than a backlog of 5,000 Services needs; about 2 MB when full.
+const CAPACITY: usize = 8192;
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the sender rests after an event at most, while Services are worked on.
+const REST: Duration = Duration::from_millis(100);
+/// How often a resting sender looks whether work has ended.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// Whether Services wait for a worker or are with one.
+pub type Busy = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// Hands events to the task that sends them.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: mpsc::Sender<Note>,
+    metrics: Arc<Metrics>,
+}
+
+/// The task's side.
+pub struct Sender {
+    queue: mpsc::Receiver<Note>,
+    busy: Busy,
+    client: Client,
+    instance: String,
+    fence: Fence,
+    metrics: Arc<Metrics>,
+}
+
+/// One event on its way.
+struct Note {
+    id: ServiceId,
+    event: Event,
+    queued: Timestamp,
+}
+
+/// A recorder, and the sender to be run as a task; `instance` names this process.
+/// Nothing is sent once the fence says that somebody else may lead.
+pub fn recorder(
+    client: Client,
+    instance: String,
+    fence: Fence,
+    busy: Busy,
+    metrics: Arc<Metrics>,
+) -> (Recorder, Sender) {
+    let (send, receive) = mpsc::channel(CAPACITY);
+    let recorder = Recorder {
+        queue: send,
+        metrics: Arc::clone(&metrics),
+    };
+    let sender = Sender {
+        queue: receive,
+        busy,
+        client,
+        instance,
+        fence,
+        metrics,
+    };
+    (recorder, sender)
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// Queues an event about a Service.
+    pub fn event(&self, id: &ServiceId, event: Event) {
+        let note = Note {
+            id: id.clone(),
+            event,
+            queued: Timestamp::now(),
+        };
+        if self.queue.try_send(note).is_err() {
+            self.metrics.event("dropped");
+        }
+    }
+}
+
+// === impl Sender ===
+
+impl Sender {
+    /// Sends until the last recorder is gone and the queue is empty.
+    pub async fn run(mut self) {
+        while let Some(note) = self.queue.recv().await {
+            // At the end of the process nothing may wait.
+            if !self.queue.is_closed() {
+                self.rest().await;
+            }
+            if self.fence.epoch().is_none() {
+                self.metrics.event("dropped");
+                continue;
+            }
+            let outcome = self.send(&note).await;
+            self.metrics.event(outcome);
+        }
+    }
+
+    /// Ends as soon as nobody works, and after [`REST`] all the same.
+    async fn rest(&self) {
+        let end = tokio::time::Instant::now() + REST;
+        while (self.busy)() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// What became of it, as a label.
+    async fn send(&self, note: &Note) -> &'static str {
+        let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &note.id.namespace);
+        let body = self.body(note);
+        let params = PostParams::default();
+        match tokio::time::timeout(TIMEOUT, api.create(&params, &body)).await {
+            Ok(Ok(_)) => "sent",
+            // The namespace is being deleted: nobody can be told any more.
+            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_not_found() => {
+                "refused"
+            }
+            failed => {
+                debug!(service = %note.id, reason = note.event.reason(), ?failed, "event not sent");
+                "failed"
+            }
+        }
+    }
+
+    fn body(&self, Note { id, event, queued }: &Note) -> ApiEvent {
+        ApiEvent {
+            metadata: ObjectMeta {
+                // Unique among the events of this very Service.
+                name: Some(format!("{}.{:x}", id.name, queued.as_nanosecond())),
+                namespace: Some(id.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            action: Some("Reconcile".to_owned()),
+            event_time: Some(MicroTime(*queued)),
+            note: Some(shorten(event.message())),
+            reason: Some(event.reason().to_owned()),
+            regarding: Some(ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Service".to_owned()),
+                name: Some(id.name.clone()),
+                namespace: Some(id.namespace.clone()),
+                uid: Some(id.uid.clone()),
+                ..ObjectReference::default()
+            }),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            type_: Some(event.kind().to_owned()),
+            ..ApiEvent::default()
+        }
+    }
+}
+
+/// The API server takes notes of at most 1,024 bytes.
+fn shorten(note: &str) -> String {
+    const LIMIT: usize = 1024;
+    if note.len() <= LIMIT {
+        return note.to_owned();
+    }
+    let mut end = LIMIT - '…'.len_utf8();
+    while !note.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &note[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_notes_are_cut_at_a_character() {
+        assert_eq!(shorten("short"), "short");
+        let cut = shorten(&"ü".repeat(600));
+        assert!(cut.len() <= 1024 && cut.ends_with('…'), "{}", cut.len());
+    }
+}
