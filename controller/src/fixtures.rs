@@ -77,7 +77,7 @@ impl ServiceView {
             version: 1,
             created: second(100),
             deleting: false,
-            wants: true,
+            is_load_balancer: true,
             class: Some("ballast.dev/local".into()),
             held_by: vec![],
             standard_finalizer: false,
@@ -121,7 +121,7 @@ impl ServiceView {
 
     /// As the API server leaves it after a change to `ClusterIP`.
     pub(crate) fn cluster_ip(mut self) -> Self {
-        self.wants = false;
+        self.is_load_balancer = false;
         self.class = None;
         self.load_balancer = None;
         self.ingress.clear();

@@ -260,7 +260,7 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
 fn alerts_and_dashboard_ask_for_metrics_that_exist() -> Result<()> {
     let sources = [
         include_str!("../../controller/src/cluster/metrics.rs"),
-        include_str!("../../controller/src/run/census.rs"),
+        include_str!("../../controller/src/run/scrape.rs"),
     ]
     .concat();
     let exist: BTreeSet<&str> = sources

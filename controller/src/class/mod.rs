@@ -281,7 +281,7 @@ impl Classes {
 
     /// The same, whichever installation serves the class.
     pub fn claimant<'a>(&'a self, service: &'a ServiceView) -> Option<&'a str> {
-        if !service.wants || service.deleting {
+        if !service.is_load_balancer || service.deleting {
             return None;
         }
         match &service.class {
@@ -311,7 +311,7 @@ impl Classes {
 
     /// Whether it will be known in a moment if this Service is claimed.
     pub fn may_claim(&self, service: &ServiceView) -> bool {
-        service.wants
+        service.is_load_balancer
             && !service.deleting
             && service.class.is_none()
             && self.claim(service).is_none()

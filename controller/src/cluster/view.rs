@@ -47,7 +47,7 @@ pub struct ServiceView {
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
     /// `spec.type` is `LoadBalancer`.
-    pub wants: bool,
+    pub is_load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
     /// The classes of ours whose finalizers it carries, sorted.
@@ -143,7 +143,7 @@ impl ServiceView {
             name: name.name,
             uid: meta.uid.clone().unwrap_or_default(),
         };
-        let wants = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+        let is_load_balancer = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
         let class = spec.and_then(|spec| spec.load_balancer_class.clone());
         let finalizers = meta.finalizers.as_deref().unwrap_or_default();
         let held_by = finalizers
@@ -151,7 +151,7 @@ impl ServiceView {
             .filter_map(|finalizer| class_of_key(finalizer));
         let mut held_by = exact(held_by.map(str::to_owned));
         held_by.sort();
-        let could_be_ours = wants
+        let could_be_ours = is_load_balancer
             && class
                 .as_deref()
                 .is_none_or(|class| class_of_key(class).is_some());
@@ -186,7 +186,7 @@ impl ServiceView {
             ingress,
             conditions: conditions(service),
             id,
-            wants,
+            is_load_balancer,
             class,
             held_by,
         }

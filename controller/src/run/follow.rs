@@ -18,7 +18,7 @@ use crate::cluster::eligibility::Eligible;
 use crate::cluster::metrics::Metrics;
 use crate::process::admin::{Admin, Health};
 use crate::process::queue::Queue;
-use crate::run::census::Census;
+use crate::run::scrape::ScrapeMetrics;
 use crate::run::watch as watches;
 
 /// No backlog makes a Service wait this long for a worker; only a restart helps.
@@ -49,7 +49,7 @@ pub(super) async fn follow(
         metrics,
         health: Health::default(),
     };
-    registry.register_collector(Box::new(Census {
+    registry.register_collector(Box::new(ScrapeMetrics {
         services: Arc::clone(&shared.services),
         board: shared.board.clone(),
         queue: shared.queue.clone(),

@@ -6,10 +6,10 @@
 //! is given up. A process that loses its lease, or any of whose tasks dies, exits: a
 //! fresh process is the one state that is known to be right.
 
-pub mod census;
 pub mod factory;
 mod follow;
 mod lead;
+pub mod scrape;
 pub mod watch;
 
 use std::collections::BTreeSet;

@@ -114,7 +114,7 @@ impl Desired {
         why: &Refusal,
         drained: Option<&Refusal>,
     ) -> Self {
-        let wanted = service.wants && !service.deleting;
+        let wanted = service.is_load_balancer && !service.deleting;
         let claimed = wanted && drained.is_none();
         Self {
             accepted: match drained {
@@ -189,7 +189,8 @@ impl Desired {
             "Unknown"
         };
         Self {
-            accepted: (service.wants && !service.deleting).then(|| accepted(service, class)),
+            accepted: (service.is_load_balancer && !service.deleting)
+                .then(|| accepted(service, class)),
             programmed: Some(Condition {
                 status,
                 reason: error.reason(),
@@ -336,7 +337,7 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
         (_, Reason::NoEligibleNodes) => difference.programmed.map(|_| Event::Unavailable),
         (_, Reason::Provisioning | Reason::Releasing | Reason::NotAnnounced) => None,
         ("False" | "Unknown", _) => difference.programmed.map(|condition| {
-            let doing = if service.wants && !service.deleting {
+            let doing = if service.is_load_balancer && !service.deleting {
                 "ensure"
             } else {
                 "delete"

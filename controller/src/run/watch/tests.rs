@@ -27,7 +27,10 @@ fn asks(uid: &str, spec: &Value) -> (bool, Option<LoadBalancer>) {
         "spec": spec,
     });
     let view = ServiceView::of(&serde_json::from_value(object).unwrap());
-    (view.wants, view.load_balancer.and_then(Result::ok))
+    (
+        view.is_load_balancer,
+        view.load_balancer.and_then(Result::ok),
+    )
 }
 
 fn service_spec() -> Value {

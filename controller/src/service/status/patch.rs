@@ -47,7 +47,7 @@ pub fn released_patch(service: &ServiceView, class: &str) -> Option<Value> {
         finalizers.push(class_key(class));
     }
     // Another controller's, if the Service wants a class-less load balancer by now.
-    let standard_is_ours = service.deleting || !service.wants || service.class.is_some();
+    let standard_is_ours = service.deleting || !service.is_load_balancer || service.class.is_some();
     if service.standard_finalizer && standard_is_ours {
         finalizers.push(STANDARD_FINALIZER.to_owned());
     }

@@ -19,7 +19,7 @@ use crate::cluster::view::{Name, ServiceView};
 use crate::process::queue::Queue;
 
 /// Counts at scrape time.
-pub struct Census {
+pub struct ScrapeMetrics {
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
     /// The classes.
@@ -80,15 +80,15 @@ pub fn pending_reason(service: &ServiceView) -> Option<&str> {
     }
 }
 
-// === impl Census ===
+// === impl ScrapeMetrics ===
 
-impl fmt::Debug for Census {
+impl fmt::Debug for ScrapeMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Census").finish_non_exhaustive()
+        f.debug_struct("ScrapeMetrics").finish_non_exhaustive()
     }
 }
 
-impl Collector for Census {
+impl Collector for ScrapeMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let as_i64 = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let depth = ConstGauge::new(as_i64(self.queue.depth()));
