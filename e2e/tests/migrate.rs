@@ -445,7 +445,7 @@ async fn help_and_usage() -> Result<()> {
     for wrong in [
         vec!["migrate"],
         vec!["migrate", "elsewhere"],
-        vec!["migrate", "metallb", "-o", "table"],
+        vec!["migrate", "metallb", "-o", "xml"],
         vec!["migrate", "metallb", "one"],
     ] {
         let said = alone.run(&wrong).await?;

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 
 use crate::class::Contender;
 use crate::class::board::Board;
+use crate::process::REQUEST_TIMEOUT;
 
 /// Lease of upstream's cloud controller manager.
 const LEASE: &str = "cloud-controller-manager";
@@ -20,7 +21,6 @@ const NAMESPACE: &str = "kube-system";
 const PERIOD: Duration = Duration::from_secs(30);
 /// While nothing is known yet.
 const RETRY: Duration = Duration::from_secs(1);
-const TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What the last look saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub async fn run(client: Client, board: Board) {
             .values()
             .any(|class| class.default);
         if wanted {
-            match tokio::time::timeout(TIMEOUT, api.get_opt(LEASE)).await {
+            match tokio::time::timeout(REQUEST_TIMEOUT, api.get_opt(LEASE)).await {
                 Ok(Ok(lease)) => {
                     let now = Seen::of(lease.as_ref());
                     board.post_contender(contender(before.as_ref(), &now));

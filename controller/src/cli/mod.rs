@@ -19,6 +19,8 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
+use serde::Serialize;
 
 use text::Look;
 
@@ -30,6 +32,31 @@ pub const NOT_YET: u8 = 5;
 pub const NOBODY: u8 = 6;
 /// The name of the binary that `kubectl ballast` looks for.
 const PLUGIN: &str = "kubectl-ballast";
+
+/// How a command prints its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people: tables, a description, or manifests.
+    #[value(aliases = ["table", "manifests"])]
+    Text,
+    /// For programs: JSON.
+    Json,
+    /// For programs: YAML.
+    Yaml,
+}
+
+// === impl Output ===
+
+impl Output {
+    /// The report in a format for programs; `None` if the result is for people.
+    fn machine<T: Serialize>(self, report: &T) -> Result<Option<String>> {
+        Ok(match self {
+            Self::Text => None,
+            Self::Json => Some(serde_json::to_string_pretty(report)? + "\n"),
+            Self::Yaml => Some(serde_yaml_ng::to_string(report)?),
+        })
+    }
+}
 
 /// What the user types before the command: `ballast`, or `kubectl ballast`.
 pub fn program() -> &'static str {

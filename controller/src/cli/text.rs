@@ -6,6 +6,8 @@
 
 use jiff::Timestamp;
 
+use crate::process::text::one_line;
+
 /// Between columns, as `kubectl` has it.
 const GAP: usize = 3;
 /// A last column narrower than this is put below its row instead.
@@ -235,15 +237,6 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Without line breaks and other control characters, which objects may carry.
-pub fn one_line(text: &str) -> String {
-    let spaced: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    spaced.trim().to_owned()
-}
-
 /// How long ago, as `kubectl` says it: 45s, 12m, 3h20m, 5d, 2y40d. A clock that is
 /// behind the API server's says 0s.
 pub fn age(since: Timestamp, now: Timestamp) -> String {
@@ -365,7 +358,7 @@ mod tests {
 
     #[test]
     fn nothing_moves_the_cursor() {
-        assert_eq!(one_line("a\u{1b}[2Jb\r\nc\t"), "a [2Jb  c");
+        assert_eq!(one_line("a\u{1b}[2Jb\r\nc\t"), "a [2Jb c");
         assert_eq!(Cell::new("\n").text, NOTHING);
     }
 

@@ -2,6 +2,7 @@
 //! those of classes and pools. What a Service's conditions say is in
 //! [`crate::service::status`]. Pure.
 
+use ballast_crds::GROUP;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -9,6 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub const ACCEPTED: &str = "ballast.dev/Accepted";
 /// A Service's condition: traffic can flow.
 pub const PROGRAMMED: &str = "ballast.dev/Programmed";
+
+/// Whether a condition is one of Ballast's: its type is `ballast.dev/NAME`.
+pub fn is_ours(condition: &Condition) -> bool {
+    let name = condition.type_.strip_prefix(GROUP);
+    name.is_some_and(|name| name.starts_with('/'))
+}
 
 /// A condition whose time [`dated`] fills in.
 pub fn condition(kind: &str, status: bool, reason: &str, message: String) -> Condition {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_crds::{GROUP, class_of_key};
+use ballast_crds::class_of_key;
 use ballast_provider::{
     Address, Ingress, IpMode, LoadBalancer, Placement, PortStatus, Protocol, Refusal, ServiceId,
     Target,
@@ -20,6 +20,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::cluster::conditions::is_ours;
 use crate::cluster::meta::{created, version};
 use crate::cluster::translate;
 
@@ -273,12 +274,7 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
     let ours = all
         .unwrap_or_default()
         .iter()
-        .filter(|condition| {
-            condition
-                .type_
-                .strip_prefix(GROUP)
-                .is_some_and(|rest| rest.starts_with('/'))
-        })
+        .filter(|condition| is_ours(condition))
         .map(|condition| ConditionView {
             kind: condition.type_.clone(),
             status: condition.status.clone(),

@@ -4,8 +4,6 @@
 //! a choice and the queue makes it. Answers are metadata only: a whole Service per
 //! patch would cost more CPU than the patch.
 
-use std::time::Duration;
-
 use ballast_crds::{AddressPool, AddressPoolStatus, LoadBalancerClass};
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -16,12 +14,13 @@ use serde_json::{Value, json};
 
 use crate::cluster::meta::version;
 use crate::cluster::view::Name;
+use crate::process::REQUEST_TIMEOUT;
+use crate::process::causes::causes;
 use crate::process::lease::Fence;
 
 /// The field manager of every write.
 pub const MANAGER: &str = "ballast";
 
-const TIMEOUT: Duration = Duration::from_secs(4);
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// Writes to the API server.
@@ -53,10 +52,10 @@ pub struct Current {
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// No answer in time; it may have happened all the same.
-    #[error("the API server did not answer in {} s", TIMEOUT.as_secs())]
+    #[error("the API server did not answer in {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,
     /// It answered, and did not do it.
-    #[error("the API server refused: {0}")]
+    #[error("{}", causes(.0))]
     Api(#[source] Box<kube::Error>),
     /// The object has changed since; its new version will be looked at.
     #[error("the object has changed meanwhile")]
@@ -95,7 +94,7 @@ impl Writer {
     /// Asks the API server, not the store: for effects that a stale store must not cause.
     pub async fn current(&self, name: &Name) -> Result<Option<Current>, WriteError> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &name.namespace);
-        match tokio::time::timeout(TIMEOUT, api.get_metadata_opt(&name.name)).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT, api.get_metadata_opt(&name.name)).await {
             Err(_) => Err(WriteError::Timeout),
             Ok(Err(error)) => Err(WriteError::Api(Box::new(error))),
             Ok(Ok(object)) => Ok(object.map(|object| Current {
@@ -145,7 +144,7 @@ impl Writer {
             .header(CONTENT_TYPE, content_type)
             .body(body.to_string().into_bytes())?;
         let answer = self.client.request::<PartialObjectMeta<Service>>(request);
-        match tokio::time::timeout(TIMEOUT, answer).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Err(_) => Err(WriteError::Timeout),
             Ok(Ok(object)) => Ok(Written::Version(version(&object.metadata))),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || is_other_uid(&status) => {

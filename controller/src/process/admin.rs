@@ -33,6 +33,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use super::text::one_line;
+
 /// How long a shutdown waits for requests in progress.
 pub const GRACE: Duration = Duration::from_secs(5);
 
@@ -275,11 +277,6 @@ fn line(what: &str, name: &str, why: &str) -> String {
         let _ = write!(line, " ({why})");
     }
     line
-}
-
-/// Reasons come from elsewhere, and each must stay one line of the answer.
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -21,9 +21,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 
+use crate::process::REQUEST_TIMEOUT;
 use crate::process::admin::Gate;
+use crate::process::causes::causes;
 
-const TIMEOUT: Duration = Duration::from_secs(4);
 const RETRY: Duration = Duration::from_secs(2);
 /// The key of the Secret.
 const KEY: &str = "token";
@@ -85,8 +86,11 @@ pub async fn identify(client: &Client, namespace: &str, gate: &Gate) -> Option<O
     let api: Api<SelfSubjectReview> = Api::all(client.clone());
     let question = SelfSubjectReview::default();
     loop {
-        let why = match tokio::time::timeout(TIMEOUT, api.create(&PostParams::default(), &question))
-            .await
+        let why = match tokio::time::timeout(
+            REQUEST_TIMEOUT,
+            api.create(&PostParams::default(), &question),
+        )
+        .await
         {
             Ok(Ok(answer)) => {
                 gate.ready();
@@ -98,8 +102,8 @@ pub async fn identify(client: &Client, namespace: &str, gate: &Gate) -> Option<O
                 gate.ready();
                 return None;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => NoToken::Timeout(TIMEOUT).to_string(),
+            Ok(Err(error)) => causes(&error),
+            Err(_) => NoToken::Timeout(REQUEST_TIMEOUT).to_string(),
         };
         warn!(error = why, "cannot ask who this is");
         gate.not_ready(&why);
@@ -117,7 +121,7 @@ pub async fn learn(
 ) {
     let api: Api<Secret> = Api::namespaced(client.clone(), &secret.namespace);
     loop {
-        let limit = 3 * TIMEOUT;
+        let limit = 3 * REQUEST_TIMEOUT;
         let known = tokio::time::timeout(limit, find_or_make(&api, secret, owner)).await;
         match known.unwrap_or(Err(NoToken::Timeout(limit))) {
             Ok(found) => {
@@ -125,8 +129,9 @@ pub async fn learn(
                 return gate.ready();
             }
             Err(error) => {
-                warn!(%secret, %error, "no token for the mock clouds");
-                gate.not_ready(&error.to_string());
+                let why = causes(&error);
+                warn!(%secret, error = why, "no token for the mock clouds");
+                gate.not_ready(&why);
             }
         }
         tokio::time::sleep(RETRY).await;

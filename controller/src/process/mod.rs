@@ -5,6 +5,14 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod causes;
 pub mod identity;
 pub mod lease;
 pub mod queue;
+pub mod text;
+
+use std::time::Duration;
+
+/// How long one request to the API server may take before it counts as failed. It is shorter
+/// than the renew deadline of the election, so that a slow request never costs the Lease.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);

@@ -37,6 +37,7 @@ use crate::cluster::view::{Name, NodeView, ServiceView};
 use crate::pools::{PoolView, Pools};
 use crate::process::admin::Gate;
 use crate::process::backoff::Backoff;
+use crate::process::causes::causes;
 use crate::process::queue::Queue;
 
 /// Objects per page of a list: bounds the memory of a start.
@@ -305,10 +306,11 @@ fn failed(
     listed: bool,
 ) {
     metrics.watch_error(kind);
-    warn!(kind, %error, "watch interrupted");
+    let why = causes(error);
+    warn!(kind, error = why, "watch interrupted");
     // Once there is a list, an interrupted watch is the API server's trouble, not ours.
     if !listed {
-        gate.not_ready(&error.to_string());
+        gate.not_ready(&why);
     }
 }
 

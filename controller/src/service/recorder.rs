@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::cluster::metrics::Metrics;
+use crate::process::REQUEST_TIMEOUT;
 use crate::process::lease::Fence;
 use crate::service::status::Event;
 
@@ -30,7 +31,6 @@ use crate::service::status::Event;
 const CONTROLLER: &str = "ballast.dev/controller";
 /// More than a backlog of 5,000 Services needs; about 2 MB when full.
 const CAPACITY: usize = 8192;
-const TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the sender rests after an event at most, while Services are worked on.
 const REST: Duration = Duration::from_millis(100);
 /// How often a resting sender looks whether work has ended.
@@ -136,7 +136,7 @@ impl Sender {
         let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &note.id.namespace);
         let body = self.body(note);
         let params = PostParams::default();
-        match tokio::time::timeout(TIMEOUT, api.create(&params, &body)).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT, api.create(&params, &body)).await {
             Ok(Ok(_)) => "sent",
             // The namespace is being deleted: nobody can be told any more.
             Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_not_found() => {

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use ballast_crds::LoadBalancerClass;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use kube::{Client, ResourceExt as _};
 use serde::Serialize;
 use serde_json::Value;
@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::cluster::{ClusterArgs, ReadError, helpful};
 use super::service::is_load_balancer;
 use super::text::Look;
-use super::{NOT_FOUND, NOT_YET, look, print, program};
+use super::{NOT_FOUND, NOT_YET, Output, look, print, program};
 use convert::{Migration, Wish, convert, manifest};
 use render::{Applied, Blocked};
 use source::{Note, Source};
@@ -99,23 +99,12 @@ pub struct MetallbArgs {
     pub lb_class: Option<String>,
 
     /// Manifests, or a report for programs.
-    #[arg(short, long, default_value = "manifests", value_name = "FORMAT")]
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
-}
-
-/// How the answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// YAML that kubectl applies; with --apply tables of what was done.
-    Manifests,
-    /// All of it as JSON.
-    Json,
-    /// All of it as YAML.
-    Yaml,
 }
 
 /// What `-o json|yaml` prints: a field may be added, and none renamed or removed.
@@ -299,14 +288,13 @@ fn show(
     migration: &Migration,
     services: &[ServiceLine],
 ) -> Result<ExitCode> {
-    match args.output {
-        Output::Manifests => {
-            print(&render::manifests(migration, known.blocked.as_ref())?)?;
-            let look = whole(std::io::stderr().is_terminal());
-            say(&render::notes(&migration.notes, look));
-            say(&render::services(services, look));
-        }
-        format => print(&report(args, known, migration, services, None, format)?)?,
+    if let Some(out) = machine(args, known, migration, services, None)? {
+        print(&out)?;
+    } else {
+        print(&render::manifests(migration, known.blocked.as_ref())?)?;
+        let look = whole(std::io::stderr().is_terminal());
+        say(&render::notes(&migration.notes, look));
+        say(&render::services(services, look));
     }
     for hint in &known.hints {
         eprintln!("{hint}");
@@ -336,26 +324,18 @@ async fn apply(
     for class in migration.classes.iter().rev() {
         applied.push(cluster::apply(client, "LoadBalancerClass", class).await);
     }
-    match args.output {
-        Output::Manifests => {
-            let look = whole(std::io::stdout().is_terminal());
-            let mut out = render::applied(&applied, look);
-            let services = render::services(services, look);
-            if !services.is_empty() {
-                out.extend(["\n", &services]);
-            }
-            print(&out)?;
-            let look = whole(std::io::stderr().is_terminal());
-            say(&render::notes(&migration.notes, look));
+    if let Some(out) = machine(args, &known, &migration, services, Some(&applied))? {
+        print(&out)?;
+    } else {
+        let look = whole(std::io::stdout().is_terminal());
+        let mut out = render::applied(&applied, look);
+        let services = render::services(services, look);
+        if !services.is_empty() {
+            out.extend(["\n", &services]);
         }
-        format => print(&report(
-            args,
-            &known,
-            &migration,
-            services,
-            Some(&applied),
-            format,
-        )?)?,
+        print(&out)?;
+        let look = whole(std::io::stderr().is_terminal());
+        say(&render::notes(&migration.notes, look));
     }
     let blocked = known.blocked.as_ref();
     for line in render::next(&migration, blocked, &known.running, program()) {
@@ -370,14 +350,14 @@ async fn apply(
     })
 }
 
-fn report(
+/// The report in a format for programs, if one is asked for.
+fn machine(
     args: &MetallbArgs,
     known: &Known,
     migration: &Migration,
     services: &[ServiceLine],
     applied: Option<&[Applied]>,
-    format: Output,
-) -> Result<String> {
+) -> Result<Option<String>> {
     let pools = migration.pools.iter().map(manifest);
     let classes = migration.classes.iter().map(manifest);
     let report = Report {
@@ -388,10 +368,7 @@ fn report(
         blocked: known.blocked.as_ref(),
         applied: applied.filter(|_| args.apply),
     };
-    Ok(match format {
-        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
-        Output::Manifests | Output::Yaml => serde_yaml_ng::to_string(&report)?,
-    })
+    args.output.machine(&report)
 }
 
 fn say(text: &str) {

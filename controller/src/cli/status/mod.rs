@@ -14,17 +14,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use ballast_crds::{AddressPool, LoadBalancerClass};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Service};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
-use serde::Serialize;
 
 use super::cluster::{ClusterArgs, ReadError, helpful, list};
-use super::{NOT_FOUND, look, print, program};
-use pools::PoolReport;
+use super::{NOT_FOUND, Output, look, print, program};
 use render::View;
 use report::{Classes, EventLine, Report};
 
@@ -67,23 +65,12 @@ pub struct StatusArgs {
     pub pools: bool,
 
     /// For people, or for programs.
-    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
-}
-
-/// How the answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table; with NAME a description.
-    Table,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
 }
 
 /// What is printed, and how it ends.
@@ -124,13 +111,12 @@ async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Resul
     let services = services(args, &client).await?;
     let Some(name) = &args.name else {
         let report = report::report(&services, &classes);
-        let out = match args.output {
-            Output::Table => {
-                notes.extend(render::hint(&report, view));
-                notes.extend(render::drained(&classes, view));
-                render::services(&report, view)
-            }
-            format => write(&report, format)?,
+        let out = if let Some(out) = args.output.machine(&report)? {
+            out
+        } else {
+            notes.extend(render::hint(&report, view));
+            notes.extend(render::drained(&classes, view));
+            render::services(&report, view)
         };
         return Ok(Answer {
             out,
@@ -154,10 +140,8 @@ async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Resul
         let place = place.map_or("any namespace".to_owned(), |it| format!("namespace {it}"));
         notes.push(format!("ballast: there is no Service {name} in {place}"));
     }
-    let out = match args.output {
-        Output::Table => described(&report, view),
-        format => write(&report, format)?,
-    };
+    let out = args.output.machine(&report)?;
+    let out = out.unwrap_or_else(|| described(&report, view));
     Ok(Answer { out, notes, found })
 }
 
@@ -184,13 +168,11 @@ async fn of_pools(args: &StatusArgs, client: Client, view: View<'_>) -> Result<A
     }
     match &args.name {
         Some(name) if !found => notes.push(format!("ballast: there is no AddressPool {name}")),
-        _ if args.output == Output::Table => notes.extend(render::pools_hint(&report, view)),
+        _ if args.output == Output::Text => notes.extend(render::pools_hint(&report, view)),
         _ => {}
     }
-    let out = match args.output {
-        Output::Table => render::pools(&report, view),
-        format => write::<PoolReport>(&report, format)?,
-    };
+    let out = args.output.machine(&report)?;
+    let out = out.unwrap_or_else(|| render::pools(&report, view));
     Ok(Answer { out, notes, found })
 }
 
@@ -234,11 +216,4 @@ async fn events(client: &Client, namespace: &str, name: &str) -> Result<Vec<Even
     let fields = format!("involvedObject.kind=Service,involvedObject.name={name}");
     let events = list(&api, "Events", &ListParams::default().fields(&fields)).await?;
     Ok(EventLine::all(&events))
-}
-
-fn write<T: Serialize>(report: &T, format: Output) -> Result<String> {
-    Ok(match format {
-        Output::Yaml => serde_yaml_ng::to_string(report)?,
-        Output::Json | Output::Table => serde_json::to_string_pretty(report)? + "\n",
-    })
 }

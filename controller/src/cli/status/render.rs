@@ -4,8 +4,9 @@ use jiff::Timestamp;
 
 use super::pools::{Assigned, PoolReport, PoolStatus};
 use super::report::{Classes, PortLine, Report, ServiceStatus};
-use crate::cli::text::{Cell, Look, NOTHING, Table, Tone, age, length, one_line, wrap};
+use crate::cli::text::{Cell, Look, NOTHING, Table, Tone, age, length, wrap};
 use crate::cluster::conditions::rfc3339;
+use crate::process::text::one_line;
 use ballast_crds::PoolCounts;
 
 /// What is known beside the values.

@@ -12,7 +12,7 @@ use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use crate::cli::service::{addresses, is_load_balancer};
-use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
+use crate::cluster::conditions::{ACCEPTED, PROGRAMMED, is_ours};
 
 /// Which nodes have the addresses (L2).
 const ANNOUNCED: &str = "ballast.dev/Announced";
@@ -200,10 +200,7 @@ pub(super) fn find<'c>(conditions: &'c [ConditionLine], kind: &str) -> Option<&'
 fn conditions(service: &Service) -> Vec<ConditionLine> {
     let status = service.status.as_ref();
     let all = status.and_then(|status| status.conditions.as_deref());
-    let ours = all.unwrap_or_default().iter().filter(|condition| {
-        let rest = condition.type_.strip_prefix(GROUP);
-        rest.is_some_and(|rest| rest.starts_with('/'))
-    });
+    let ours = all.unwrap_or_default().iter().filter(|it| is_ours(it));
     let mut lines: Vec<ConditionLine> = ours.map(ConditionLine::of).collect();
     let place = |kind: &str| {
         let known = [ACCEPTED, PROGRAMMED, ANNOUNCED];

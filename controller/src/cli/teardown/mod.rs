@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use ballast_crds::Draining;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -27,7 +27,8 @@ use tokio::time::Instant;
 
 use super::cluster::{ClusterArgs, LeaseArgs, ReadError};
 use super::status::render::View;
-use super::{NOBODY, NOT_YET, look, print, program};
+use super::{NOBODY, NOT_YET, Output, look, print, program};
+use crate::process::text::one_line;
 use cluster::Flipped;
 use pulse::{Controller, Pulse};
 use report::{Limits, Report, Selection, Verdict, changes, summary, verdict};
@@ -93,7 +94,7 @@ pub struct TeardownArgs {
     pub yes: bool,
 
     /// For people, or for programs.
-    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 
     /// The Lease that tells whether a controller is alive.
@@ -103,15 +104,6 @@ pub struct TeardownArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
-}
-
-/// How the answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table of what is left; progress goes to standard error either way.
-    Table,
-    /// JSON.
-    Json,
 }
 
 /// One run of the command.
@@ -191,7 +183,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 fn reason(text: &str) -> Result<String, String> {
-    let text = super::text::one_line(text);
+    let text = one_line(text);
     if text.chars().count() > 256 {
         return Err("at most 256 characters".to_owned());
     }
@@ -240,10 +232,8 @@ impl Teardown {
     }
 
     fn dry_run(&self, report: &Report) -> Result<ExitCode> {
-        match self.output {
-            Output::Json => self.print(report)?,
-            Output::Table => print(&render::plan(report, view()))?,
-        }
+        let out = self.output.machine(report)?;
+        print(&out.unwrap_or_else(|| render::plan(report, view())))?;
         eprintln!(
             "would drain {}; nothing was changed",
             render::classes(report)
@@ -396,9 +386,7 @@ impl Teardown {
     }
 
     fn print(&self, report: &Report) -> Result<()> {
-        match self.output {
-            Output::Json => print(&(serde_json::to_string_pretty(report)? + "\n")),
-            Output::Table => print(&render::left(report, view())),
-        }
+        let out = self.output.machine(report)?;
+        print(&out.unwrap_or_else(|| render::left(report, view())))
     }
 }

@@ -24,6 +24,7 @@ use super::{
     api::{self, CallError, Claim, LeaseApi},
     decide::{Loss, Observed, Record, Role, Step, decide},
 };
+use crate::process::causes::causes;
 
 /// One candidate's election.
 #[derive(Debug)]
@@ -168,10 +169,7 @@ impl<A: LeaseApi> Election<A> {
                 self.observed.looked(record, Instant::now());
                 self.base = lease;
             }
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot read the lease"
-            ),
+            Err(error) => warn!(error = causes(&error), "cannot read the lease"),
         }
     }
 
@@ -193,10 +191,7 @@ impl<A: LeaseApi> Election<A> {
                 debug!("the lease was changed by another");
                 self.observed.refused(Instant::now());
             }
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot write the lease"
-            ),
+            Err(error) => warn!(error = causes(&error), "cannot write the lease"),
         }
     }
 
@@ -236,10 +231,7 @@ impl<A: LeaseApi> Election<A> {
             match self.send(lease, true).await {
                 Ok(_) => return info!("released the lease"),
                 Err(error) => {
-                    warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot release the lease"
-                    );
+                    warn!(error = causes(&error), "cannot release the lease");
                 }
             }
         }

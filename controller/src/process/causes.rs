@@ -1,0 +1,153 @@
+//! One text for an error and everything that caused it. Pure.
+//!
+//! Libraries disagree about whether the text of an error contains the text of its cause:
+//! hyper leaves it out, kube repeats it. [`causes`] walks the chain of causes and says each
+//! of them once. Logs, `/readyz`, conditions and commands all use it.
+
+use std::error::Error;
+
+use kube::core::Status;
+
+use super::text::{LONGEST, one_line, shortened};
+
+/// A longer chain of causes is cut.
+const DEEPEST: usize = 16;
+
+/// The error and its causes in one line without control characters, at most [`LONGEST`]
+/// characters long.
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    shortened(&one_line(&told(error, DEEPEST)), LONGEST)
+}
+
+fn told(error: &(dyn Error + 'static), depth: usize) -> String {
+    if let Some(status) = status(error) {
+        return answer(status);
+    }
+    let own = error.to_string();
+    let Some(source) = error.source().filter(|_| depth > 0) else {
+        return own;
+    };
+    let cause = told(source, depth - 1);
+    // The prefixes of these names a variant, which means nothing to a reader.
+    if let Some(kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::HttpError(_)) =
+        downcast::<kube::Error>(error)
+    {
+        return cause;
+    }
+    let repeated = source.to_string();
+    if !repeated.is_empty() && own.contains(&repeated) {
+        own.replacen(&repeated, &cause, 1)
+    } else if cause.is_empty() || own.contains(&cause) {
+        own
+    } else if cause.contains(&own) {
+        cause
+    } else {
+        format!("{own}: {cause}")
+    }
+}
+
+/// What the API server answered, if the error is such an answer.
+fn status<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Status> {
+    match downcast::<kube::Error>(error) {
+        Some(kube::Error::Api(status)) => Some(status),
+        _ => downcast::<Status>(error),
+    }
+}
+
+fn downcast<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    let boxed = || error.downcast_ref::<Box<T>>().map(AsRef::as_ref);
+    error.downcast_ref::<T>().or_else(boxed)
+}
+
+fn answer(status: &Status) -> String {
+    let said = [&status.message, &status.reason];
+    let said = said.into_iter().find(|text| !text.is_empty());
+    match (status.code, said) {
+        (401, _) => "the API server rejected the credentials (401 Unauthorized); check whether the token or the client certificate has expired".to_owned(),
+        (_, Some(text)) => text.clone(),
+        (code, None) => format!("the API server answered with status {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    /// An error whose text may or may not contain the text of its cause.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: String,
+        source: Option<Box<dyn Error + Send + Sync>>,
+    }
+
+    fn chain(texts: &[&str]) -> Layer {
+        let (text, causes) = texts.split_first().unwrap();
+        Layer {
+            text: (*text).to_owned(),
+            source: (!causes.is_empty()).then(|| chain(causes).into()),
+        }
+    }
+
+    #[test]
+    fn each_cause_is_said_once() {
+        for (texts, told) in [
+            (&["refused"][..], "refused"),
+            (
+                &["client error (Connect)", "tcp", "refused"],
+                "client error (Connect): tcp: refused",
+            ),
+            (&["a: b: c", "b: c", "c"], "a: b: c"),
+            (&["a: b", "b", "c"], "a: b: c"),
+            (&["b", "a: b", "c"], "a: b: c"),
+            (&["a", ""], "a"),
+            (&["a\nb", "c\u{1b}[2J"], "a b: c [2J"),
+        ] {
+            assert_eq!(causes(&chain(texts)), told, "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn the_api_server_is_quoted_once() {
+        let forbidden = Status::failure("nodes is forbidden: no", "Forbidden").with_code(403);
+        let error = kube::Error::Api(forbidden.clone().boxed());
+        assert_eq!(causes(&error), "nodes is forbidden: no");
+        let watch = kube::runtime::watcher::Error::InitialListFailed(error);
+        assert_eq!(
+            causes(&watch),
+            "failed to perform initial object list: nodes is forbidden: no"
+        );
+        let watch = kube::runtime::watcher::Error::WatchError(forbidden.boxed());
+        assert_eq!(
+            causes(&watch),
+            "error returned by apiserver during watch: nodes is forbidden: no"
+        );
+        let expired = Status::failure("Unauthorized", "Unauthorized").with_code(401);
+        assert!(causes(&kube::Error::Api(expired.boxed())).contains("has expired"));
+        let silent = kube::Error::Api(Status::default().with_code(502).boxed());
+        assert_eq!(causes(&silent), "the API server answered with status 502");
+    }
+
+    #[test]
+    fn names_of_variants_are_left_out() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = kube::Error::Service(Box::new(refused));
+        assert_eq!(causes(&error), "connection refused");
+        let context = anyhow::Error::new(error).context("cannot list Services");
+        assert_eq!(
+            causes(context.as_ref()),
+            "cannot list Services: connection refused"
+        );
+    }
+
+    #[test]
+    fn the_text_is_bounded() {
+        let long = "x".repeat(40_000);
+        assert_eq!(causes(&chain(&[&long, "y"])).chars().count(), LONGEST);
+        let endless: Vec<String> = (0..100).map(|number| format!("cause {number}")).collect();
+        let endless: Vec<&str> = endless.iter().map(String::as_str).collect();
+        assert!(causes(&chain(&endless)).ends_with("cause 16"));
+    }
+}
