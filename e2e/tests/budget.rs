@@ -188,7 +188,7 @@ async fn life_of_one(site: &Site<'_>, budget: &mut Budget<'_>) -> Result<()> {
     let node_port = async {
         let port = json!([{"name": "http", "port": 80, "targetPort": 8080, "nodePort": 30123}]);
         site.patch("one", json!({"spec": {"ports": port}})).await?;
-        listens(site, "node_port", 30123).await
+        listens(site, "nodePort", 30123).await
     };
     budget.costs("another nodePort", 0, 0, node_port).await?;
     let port = async {

@@ -123,7 +123,7 @@ async fn edits_keep_the_address(site: &Site<'_>) -> Result<()> {
             .await?
             .context("no load balancer in the cloud")?;
         let listener = &there["desired"]["listeners"][0];
-        ensure!(listener["node_port"] == 31_234, "{there}");
+        ensure!(listener["nodePort"] == 31_234, "{there}");
         Ok(())
     })
     .await?;
@@ -195,13 +195,13 @@ async fn families_and_policies_change(site: &Site<'_>) -> Result<()> {
     for ip in &before {
         site.answers(Host::Client, *ip, 81).await?;
     }
-    for policy in ["Local", "Cluster"] {
+    for (policy, in_cloud) in [("Local", "local"), ("Cluster", "cluster")] {
         let patch = json!({"spec": {"externalTrafficPolicy": policy}});
         site.patch("web", patch).await?;
         eventually(SOON, || async {
             let there = site.in_cloud("web").await?.context("not in the cloud")?;
             let now = there["desired"]["trafficPolicy"].to_string();
-            ensure!(now.contains(policy), "{now}");
+            ensure!(now.contains(in_cloud), "{now}");
             Ok(())
         })
         .await?;

@@ -30,7 +30,7 @@ pub(crate) async fn affinity(site: &Site<'_>) -> Result<()> {
     ensure!(site.address("sticky").await? == ip, "the address changed");
     let there = site.in_cloud("sticky").await?.context("not in the cloud")?;
     ensure!(
-        there["desired"]["affinity"]["ClientIp"]["timeout_seconds"] == 10_800,
+        there["desired"]["affinity"]["clientIp"]["timeoutSeconds"] == 10_800,
         "{there}"
     );
     site.delete("sticky").await

@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::error::{Reason, Refusal};
 
 /// Which Service a load balancer belongs to. Two Services of one name that lived
 /// one after the other differ in `uid`, and never share anything.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId {
     /// `metadata.namespace`
     pub namespace: String,
@@ -27,12 +26,11 @@ pub struct ServiceId {
 
 /// Names one balancer, the unit in which work is serialised: a Service UID, or a
 /// share key where several Services live on one load balancer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub String);
 
 /// Transport protocols a listener can have. SCTP is refused before it gets here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP
     Tcp,
@@ -41,21 +39,18 @@ pub enum Protocol {
 }
 
 /// An IP family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4
-    #[serde(rename = "IPv4")]
     V4,
     /// IPv6
-    #[serde(rename = "IPv6")]
     V6,
 }
 
 /// One port of a Service: where clients connect and which node port answers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Listener {
     /// The port's name in the Service, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Transport protocol.
     pub protocol: Protocol,
@@ -67,7 +62,7 @@ pub struct Listener {
 }
 
 /// Which nodes may get traffic, and how to ask a node whether it wants some.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TrafficPolicy {
     /// Any node forwards to any endpoint; kube-proxy's own health decides.
     Cluster,
@@ -80,7 +75,7 @@ pub enum TrafficPolicy {
 }
 
 /// Whether one client stays with one target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Affinity {
     /// Each connection is balanced anew.
     None,
@@ -92,7 +87,7 @@ pub enum Affinity {
 }
 
 /// The load balancer one Service asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadBalancer {
     /// Whose it is.
     pub id: ServiceId,
@@ -167,7 +162,7 @@ pub struct Balancer {
 }
 
 /// A machine that carries node ports.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The node's name.
     pub name: String,
@@ -176,24 +171,23 @@ pub struct Target {
 }
 
 /// Who gets the traffic of a class's load balancers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetSet {
     /// One set for the whole class: the eligible nodes.
     Nodes(BTreeSet<Target>),
 }
 
 /// How in-cluster clients reach an address (KEP-1860).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IpMode {
     /// Packets arrive at the node with the load balancer's address as destination.
-    #[serde(rename = "VIP")]
     Vip,
     /// The load balancer connects to the node by itself.
     Proxy,
 }
 
 /// Where clients connect.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An address, with the mode Kubernetes requires beside it.
     Ip(IpAddr, IpMode),
@@ -202,7 +196,7 @@ pub enum Address {
 }
 
 /// The state of one port of a published address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PortStatus {
     /// The Service port.
     pub port: u16,
@@ -213,7 +207,7 @@ pub struct PortStatus {
 }
 
 /// One entry of `status.loadBalancer.ingress`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ingress {
     /// Where clients connect.
     pub address: Address,

@@ -10,8 +10,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ballast_provider::Family;
 use ipnet::IpNet;
+
+use crate::api::Family;
 
 /// So many released addresses per family are remembered before they are preferred to
 /// fresh ones; bounds the memory where a range is practically endless (IPv6).

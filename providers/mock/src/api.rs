@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ballast_provider::{Affinity, Family, Listener, Target, TrafficPolicy};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+mod desired;
+
+pub use self::desired::{Affinity, Family, Listener, Protocol, Target, TrafficPolicy};
 
 /// Entries per page where the caller names no limit, and the most it can ask for.
 pub const MAX_PAGE: usize = 500;
@@ -96,7 +99,7 @@ pub struct LoadBalancerView {
 pub struct LoadBalancerPage {
     /// The load balancers.
     pub items: Vec<LoadBalancerView>,
-    /// Pass as `page_token` for the next page; absent on the last one.
+    /// Pass as `pageToken` for the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
     /// Position in the stream of changes that this page is at least as new as.
@@ -237,21 +240,27 @@ pub struct TargetHealthView {
 
 /// Why a call was refused, or why a load balancer is not active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "camelCase")]
 pub enum Code {
     /// There is no such object.
+    #[serde(alias = "not_found")]
     NotFound,
     /// It exists and its tags name another owner.
+    #[serde(alias = "not_owner")]
     NotOwner,
     /// It is being deleted.
     Deleting,
     /// A limit of the cloud is reached.
+    #[serde(alias = "quota_exceeded")]
     QuotaExceeded,
     /// The requested address belongs to another load balancer.
+    #[serde(alias = "address_in_use")]
     AddressInUse,
     /// No range of that family, or none free in it.
+    #[serde(alias = "no_address_available")]
     NoAddressAvailable,
     /// The port cannot be opened on its address.
+    #[serde(alias = "port_in_use")]
     PortInUse,
     /// Slow down.
     Throttled,
@@ -260,6 +269,7 @@ pub enum Code {
     /// The bearer token is missing or wrong.
     Unauthorized,
     /// The asked sequence number is too old or of another life: list again.
+    #[serde(alias = "sequence_unknown")]
     SequenceUnknown,
     /// The cloud's own fault.
     Internal,

@@ -9,10 +9,10 @@ use support::{Cloud, call, eventually, get, options};
 
 fn desired(tags: &Value) -> Value {
     json!({
-        "listeners": [{"protocol": "TCP", "port": port(), "node_port": 30_080}],
+        "listeners": [{"protocol": "TCP", "port": port(), "nodePort": 30_080}],
         "families": ["IPv4"],
-        "trafficPolicy": "Cluster",
-        "affinity": "None",
+        "trafficPolicy": "cluster",
+        "affinity": "none",
         "targetSet": "nodes",
         "tags": tags,
     })
@@ -40,7 +40,7 @@ async fn a_put_is_idempotent_and_a_delete_too() {
     assert_eq!(get(&cloud, path).await, (200, first));
     assert_eq!(call(&cloud, "DELETE", path, None).await.0, 204);
     let (status, problem) = call(&cloud, "DELETE", path, None).await;
-    assert_eq!((status, problem["code"].as_str()), (404, Some("not_found")));
+    assert_eq!((status, problem["code"].as_str()), (404, Some("notFound")));
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn pages_are_complete_and_filtered_by_tags() {
                 .map(|item| item["name"].as_str().unwrap().to_owned()),
         );
         match page["nextPageToken"].as_str() {
-            Some(next) => token = format!("&page_token={next}"),
+            Some(next) => token = format!("&pageToken={next}"),
             None => break,
         }
     }
@@ -81,7 +81,7 @@ async fn the_owner_is_a_precondition() {
     assert_eq!(put(&cloud, "web", mine, &ours).await.0, 201);
     for other in ["?owner=c%2Fother", "?owner=d%2Flocal"] {
         let (status, problem) = put(&cloud, "web", other, &ours).await;
-        assert_eq!((status, problem["code"].as_str()), (412, Some("not_owner")));
+        assert_eq!((status, problem["code"].as_str()), (412, Some("notOwner")));
         let path = format!("/v1/load-balancers/web{other}");
         assert_eq!(call(&cloud, "DELETE", &path, None).await.0, 412);
         let path = format!("/v1/load-balancers/web/tags{other}");
@@ -107,8 +107,8 @@ async fn what_is_wrong_names_the_field_and_the_value() {
         json!({"desired": desired})
     };
     let twice = json!([
-        {"protocol": "TCP", "port": 80, "node_port": 1},
-        {"protocol": "TCP", "port": 80, "node_port": 2},
+        {"protocol": "TCP", "port": 80, "nodePort": 1},
+        {"protocol": "TCP", "port": 80, "nodePort": 2},
     ]);
     for (body, needles) in [
         (with("listeners", json!([])), ["listeners", "at least one"]),
@@ -119,8 +119,8 @@ async fn what_is_wrong_names_the_field_and_the_value() {
         ),
         (with("families", json!(["IPv5"])), ["body", "IPv5"]),
         (
-            with("affinity", json!({"ClientIp": {"timeout_seconds": 0}})),
-            ["timeout_seconds", "0"],
+            with("affinity", json!({"clientIp": {"timeoutSeconds": 0}})),
+            ["timeoutSeconds", "0"],
         ),
         (
             with("requestedAddresses", json!(["::1"])),
@@ -187,7 +187,7 @@ async fn changes_come_in_order_and_an_unknown_place_is_said_so() {
         let (status, problem) = get(&cloud, &format!("/v1/changes?{query}")).await;
         assert_eq!(
             (status, problem["code"].as_str()),
-            (410, Some("sequence_unknown"))
+            (410, Some("sequenceUnknown"))
         );
     }
     cloud.stop().await;

@@ -84,12 +84,12 @@ async fn ours() -> Vec<IpAddr> {
 }
 
 fn desired(families: &Value, port: u16) -> Value {
-    let listener = |protocol| json!({"protocol": protocol, "port": port, "node_port": 30_080});
+    let listener = |protocol| json!({"protocol": protocol, "port": port, "nodePort": 30_080});
     json!({
         "families": families,
         "listeners": [listener("TCP"), listener("UDP")],
-        "trafficPolicy": "Cluster",
-        "affinity": "None",
+        "trafficPolicy": "cluster",
+        "affinity": "none",
         "targetSet": "nodes",
     })
 }
@@ -199,7 +199,7 @@ fn an_address_that_a_neighbour_has_is_left_alone() {
         let (status, refused) = put(&cloud, "wants", wanted.clone()).await;
         assert_eq!(
             (status, &refused["code"]),
-            (409, &json!("address_in_use")),
+            (409, &json!("addressInUse")),
             "{refused}"
         );
         let said = refused["message"].as_str().unwrap();
@@ -311,7 +311,7 @@ fn a_port_that_the_node_has_is_in_use() {
         for port in [9100, 53] {
             let (_, made) = put(&cloud, &format!("on-{port}"), body(&v4(), port)).await;
             assert_eq!(made["state"], "provisioning", "{made}");
-            assert_eq!(made["problem"]["code"], "port_in_use", "{made}");
+            assert_eq!(made["problem"]["code"], "portInUse", "{made}");
             let said = made["problem"]["message"].as_str().unwrap();
             assert!(said.contains(&format!(":{port}")), "{said}");
         }

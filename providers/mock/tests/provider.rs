@@ -167,14 +167,14 @@ async fn what_others_do_to_our_load_balancer_is_told_and_repaired() {
     let path = format!("/v1/load-balancers/{name}");
 
     let mut desired = get(&cloud, &path).await.1["desired"].clone();
-    desired["affinity"] = json!({"ClientIp": {"timeout_seconds": 5}});
+    desired["affinity"] = json!({"clientIp": {"timeoutSeconds": 5}});
     let (status, _) = call(&cloud, "PUT", &path, Some(json!({"desired": desired}))).await;
     assert_eq!(status, 200);
     assert_eq!(next(&mut changes).await, change("web", Cause::Drifted));
     assert_eq!(ensure(&provider, &web).await, first);
     assert_eq!(
         get(&cloud, &path).await.1["desired"]["affinity"],
-        "None",
+        "none",
         "repaired"
     );
 

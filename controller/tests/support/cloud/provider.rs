@@ -441,5 +441,5 @@ fn releasing() -> Observed {
 }
 
 fn digest(wanted: &LoadBalancer) -> String {
-    mark::digest([serde_json::to_string(wanted).unwrap().as_str()])
+    mark::digest([format!("{wanted:?}").as_str()])
 }

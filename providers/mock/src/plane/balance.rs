@@ -2,10 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ballast_provider::{Family, Target, TrafficPolicy};
 use ipnet::IpNet;
 
-use crate::api::TargetHealth;
+use crate::api::{Family, Target, TargetHealth, TrafficPolicy};
 
 /// A target that can be tried.
 #[derive(Clone, Debug, PartialEq, Eq)]

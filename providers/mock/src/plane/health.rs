@@ -11,12 +11,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ballast_provider::{Listener, Protocol, Target, TrafficPolicy};
 use tokio::time::Instant;
 
 use super::PlaneOptions;
 use super::plan::Config;
-use crate::api::TargetHealth;
+use crate::api::{Listener, Protocol, Target, TargetHealth, TrafficPolicy};
 
 /// Failures in a row that make a target unhealthy.
 const FAILURES: u32 = 2;

@@ -29,13 +29,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use ballast_provider::{Affinity, Target};
 use futures::future::join_all;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Code, Problem, TargetHealthView};
+use crate::api::{Affinity, Code, Problem, Target, TargetHealthView};
 use balance::Candidate;
 use health::HealthTable;
 pub(crate) use plan::{Config, Socket};
@@ -274,7 +273,7 @@ fn open(
     balancer: &Arc<Balancer>,
     closed: &CancellationToken,
 ) -> std::io::Result<()> {
-    use ballast_provider::Protocol::{Tcp, Udp};
+    use crate::api::Protocol::{Tcp, Udp};
     match socket.protocol {
         Tcp => {
             let listener = tcp::bind(socket.address())?;

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use ballast_provider::{Affinity, Listener, Protocol, TrafficPolicy};
 use ipnet::IpNet;
 
-use crate::api::Desired;
+use crate::api::{Affinity, Desired, Listener, Protocol, TrafficPolicy};
 
 /// One load balancer, as the data plane sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,12 +14,12 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::Protocol;
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::plan::Socket;
+use crate::api::Protocol;
 
 /// Between two sockets of one machine it takes a fraction of a millisecond.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -144,7 +144,7 @@ impl Client {
             items.extend(page.items);
             let position = position.get_or_insert(page.position);
             match page.next_page_token {
-                Some(token) => path = format!("{base}&page_token={}", encode(&token)),
+                Some(token) => path = format!("{base}&pageToken={}", encode(&token)),
                 None => return Ok((items, position.clone())),
             }
         }

@@ -9,7 +9,7 @@ use ballast_provider::{
 };
 
 use super::client::reason;
-use crate::api::{Desired, LifecycleState, LoadBalancerView, TargetSetBody};
+use crate::api::{Desired, LifecycleState, Listener, LoadBalancerView, Target, TargetSetBody};
 
 /// The stream of changes tells; this is for the case that it cannot.
 const SAFETY_RETRY: Duration = Duration::from_mins(1);
@@ -40,10 +40,14 @@ pub(super) fn target_set_name(mark: &Mark) -> String {
 /// What a Service's load balancer shall be.
 pub(super) fn desired(mark: &Mark, load_balancer: &LoadBalancer) -> Desired {
     Desired {
-        listeners: load_balancer.listeners.clone(),
-        families: load_balancer.families.clone(),
-        traffic_policy: load_balancer.traffic_policy,
-        affinity: load_balancer.affinity,
+        listeners: load_balancer.listeners.iter().map(Listener::from).collect(),
+        families: load_balancer
+            .families
+            .iter()
+            .map(|family| (*family).into())
+            .collect(),
+        traffic_policy: load_balancer.traffic_policy.into(),
+        affinity: load_balancer.affinity.into(),
         source_ranges: load_balancer.source_ranges.clone(),
         target_set: target_set_name(mark),
         requested_addresses: load_balancer.requested_addresses.clone(),
@@ -62,7 +66,6 @@ pub(super) fn fingerprint(desired: &Desired) -> String {
 
 /// The class's target set.
 pub(super) fn target_set(mark: &Mark, targets: &TargetSet) -> TargetSetBody {
-    let TargetSet::Nodes(nodes) = targets;
     let tags = [
         (mark::CLUSTER, &mark.cluster),
         (mark::CLUSTER_NAME, &mark.cluster_name),
@@ -70,7 +73,7 @@ pub(super) fn target_set(mark: &Mark, targets: &TargetSet) -> TargetSetBody {
     ];
     let own = |(key, value): (&str, &String)| (key.to_owned(), value.clone());
     TargetSetBody {
-        targets: nodes.iter().cloned().collect(),
+        targets: Target::all(targets),
         tags: tags.into_iter().map(own).collect::<BTreeMap<_, _>>(),
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use ballast_provider::{Family, Target, mark};
+use ballast_provider::mark;
 use jiff::Timestamp;
 
 use super::lifecycle::{Phase, Step};
@@ -17,8 +17,8 @@ pub(crate) use super::record::{Deletion, Edit, Owner, Plane, Record, Rules, Stor
 use super::record::{change, check_owner, gone, view};
 use crate::address::{Allocator, Denied, describe};
 use crate::api::{
-    ChangeKind, ChangeView, Code, LoadBalancerView, Position, Problem, PutLoadBalancer,
-    TargetSetBody,
+    ChangeKind, ChangeView, Code, Family, LoadBalancerView, Position, Problem, PutLoadBalancer,
+    Target, TargetSetBody,
 };
 
 /// So many changes are kept for those who follow them; who is further back lists again.

@@ -210,7 +210,7 @@ async fn list(
                 Some((key, value)) => tags.push((key.to_owned(), value.to_owned())),
                 None => return Err(invalid("tag", &format!("{value:?} is not KEY=VALUE"))),
             },
-            "page_token" => token = Some(value),
+            "pageToken" | "page_token" => token = Some(value),
             "limit" => match value.parse() {
                 Ok(wanted @ 1..) => limit = MAX_PAGE.min(wanted),
                 _ => return Err(invalid("limit", &format!("{value:?} is no number above 0"))),
@@ -218,7 +218,7 @@ async fn list(
             _ => {
                 return Err(invalid(
                     "query",
-                    &format!("{key:?} is none of tag, limit and page_token"),
+                    &format!("{key:?} is none of tag, limit and pageToken"),
                 ));
             }
         }

@@ -27,9 +27,11 @@ pub(crate) struct Rules {
 
 /// What is stored of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     pub(crate) name: String,
     pub(crate) seq: u64,
+    #[serde(alias = "created_at")]
     pub(crate) created_at: Timestamp,
     pub(crate) phase: Phase,
     pub(crate) addresses: Vec<IpAddr>,

@@ -12,8 +12,9 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::cloud::{Edit, MAX_CHANGES, Stored};
 
-/// Rises when the tables change in a way that this code cannot read.
-const SCHEMA: i64 = 1;
+/// Rises with every change that an older program cannot read; this one reads all before it.
+/// 2: field names are camelCase.
+const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -204,3 +205,6 @@ fn parse<T: serde::de::DeserializeOwned>(table: &'static str, text: &str) -> Res
 fn print<T: serde::Serialize>(table: &'static str, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|source| StoreError::Unreadable { table, source })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use ballast_provider::{Affinity, Family};
-
-use crate::api::{Code, Desired, Problem, TargetSetBody};
+use crate::api::{Affinity, Code, Desired, Family, Problem, TargetSetBody};
 
 /// As on AWS.
 const MAX_TAGS: usize = 50;
@@ -28,7 +26,7 @@ pub(super) fn load_balancer(
         && !(1..=MAX_AFFINITY_SECONDS).contains(&timeout_seconds)
     {
         return Err(invalid(
-            "affinity.timeout_seconds",
+            "affinity.clientIp.timeoutSeconds",
             &format!("{timeout_seconds} is not within 1 to {MAX_AFFINITY_SECONDS}"),
         ));
     }

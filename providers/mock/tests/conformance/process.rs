@@ -251,10 +251,10 @@ impl Harness for ServerHarness {
             ("target-sets", json!({"targets": [target], "tags": tags}))
         } else {
             let desired = json!({
-                "listeners": [{"protocol": "TCP", "port": 29_999, "node_port": 30_999}],
+                "listeners": [{"protocol": "TCP", "port": 29_999, "nodePort": 30_999}],
                 "families": ["IPv4"],
-                "trafficPolicy": "Cluster",
-                "affinity": "None",
+                "trafficPolicy": "cluster",
+                "affinity": "none",
                 "targetSet": "planted",
                 "tags": tags,
             });

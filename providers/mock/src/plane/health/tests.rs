@@ -1,6 +1,5 @@
-use ballast_provider::Affinity;
-
 use super::*;
+use crate::api::Affinity;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 

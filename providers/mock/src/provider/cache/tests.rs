@@ -28,8 +28,8 @@ fn view(seq: u64, state: LifecycleState, set: &str) -> LoadBalancerView {
         desired: Desired {
             listeners: Vec::new(),
             families: Vec::new(),
-            traffic_policy: ballast_provider::TrafficPolicy::Cluster,
-            affinity: ballast_provider::Affinity::None,
+            traffic_policy: crate::api::TrafficPolicy::Cluster,
+            affinity: crate::api::Affinity::None,
             source_ranges: Vec::new(),
             target_set: set.into(),
             requested_addresses: Vec::new(),

@@ -1,10 +1,9 @@
 use std::time::Duration;
 
-use ballast_provider::{Affinity, Listener, Protocol, TrafficPolicy};
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{Desired, LifecycleState};
+use crate::api::{Affinity, Desired, LifecycleState, Listener, Protocol, TrafficPolicy};
 
 fn rules(latency: u64) -> Rules {
     Rules {

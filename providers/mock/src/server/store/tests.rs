@@ -1,0 +1,71 @@
+use super::*;
+use crate::api::{Affinity, TrafficPolicy};
+
+/// A load balancer as schema 1 stored it.
+const FIRST: &str = r#"{"name":"web","seq":7,"created_at":"2026-01-02T03:04:05Z",
+    "phase":{"phase":"active"},"addresses":["127.77.0.1"],"desired":{
+    "listeners":[{"name":"http","protocol":"TCP","port":80,"node_port":30080}],
+    "families":["IPv4"],"trafficPolicy":{"Local":{"health_check_node_port":32000}},
+    "affinity":{"ClientIp":{"timeout_seconds":60}},"sourceRanges":[],"targetSet":"nodes",
+    "requestedAddresses":[],"tags":{}}}"#;
+
+/// A state file of schema 1 with one load balancer and its last change.
+fn first(directory: &Path) {
+    let connection = Connection::open(directory.join("mock-cloud.sqlite")).unwrap();
+    connection.execute_batch(TABLES).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    let change = r#"{"seq":7,"kind":"active","name":"web","tags":{}}"#;
+    connection
+        .execute("INSERT INTO load_balancers VALUES ('web', ?1)", [FIRST])
+        .unwrap();
+    connection
+        .execute("INSERT INTO changes VALUES (7, ?1)", [change])
+        .unwrap();
+}
+
+#[test]
+fn a_state_in_the_first_spelling_is_read_and_written_in_todays() {
+    let directory = tempfile::tempdir().unwrap();
+    first(directory.path());
+    let (mut store, stored) = Store::open(directory.path()).unwrap();
+    assert_eq!(stored.seq, 7);
+    let record = stored.records[0].clone();
+    assert_eq!(record.desired.listeners[0].node_port, 30_080);
+    assert_eq!(
+        record.desired.traffic_policy,
+        TrafficPolicy::Local {
+            health_check_node_port: 32_000
+        }
+    );
+    assert_eq!(
+        record.desired.affinity,
+        Affinity::ClientIp {
+            timeout_seconds: 60
+        }
+    );
+    store
+        .commit(&[Edit::Put(Box::new(record.clone()))])
+        .unwrap();
+    let query = "SELECT record FROM load_balancers";
+    let text: String = store
+        .connection
+        .query_row(query, [], |row| row.get(0))
+        .unwrap();
+    assert!(!text.contains('_'), "{text}");
+    drop(store);
+    let (_, again) = Store::open(directory.path()).unwrap();
+    assert_eq!(again.records, [record]);
+}
+
+#[test]
+fn a_state_of_a_newer_program_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(directory.path()).unwrap();
+    store
+        .connection
+        .pragma_update(None, "user_version", SCHEMA + 1)
+        .unwrap();
+    drop(store);
+    let error = Store::open(directory.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Schema { found } if found == SCHEMA + 1));
+}
