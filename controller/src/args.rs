@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use ballast_l2::Addresses;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::class::Scope;
 use crate::cli::cluster::LeaseArgs;
 use crate::cli::{crds, migrate, status, teardown};
+use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
 use crate::process::identity::{SecretName, Token};
 use crate::process::lease::{Config, Timing};
@@ -217,7 +217,7 @@ impl ControllerArgs {
             retry_period,
         };
         let identity = identity.unwrap_or_else(host_name);
-        let addresses = Arc::new(Addresses::default());
+        let addresses = AddressBook::default();
         let mock_token = Token::default();
         if let Some(file) = &mock_token_file {
             mock_token.set(read_token(file)?);
@@ -245,7 +245,7 @@ impl ControllerArgs {
             factory: Arc::new(Providers {
                 mock_token,
                 mock_token_namespace,
-                addresses: Arc::clone(&addresses),
+                addresses: addresses.clone(),
                 simulate,
             }),
             addresses,

@@ -1,39 +1,42 @@
 //! Address pools, between the API and the allocator of [`ballast_l2`].
 //!
-//! Owns what an `AddressPool` says ([`PoolView`]), what it reports ([`report`]), what the
-//! allocator begins with ([`inventory`]), and the leader's task ([`PoolKeeper`]). One loop
-//! of it tells the allocator of pools, nodes and time and wakes who may try again; the
-//! other writes the pools' status, at most once in [`PACE`] each and only if it differs.
+//! Owns what an `AddressPool` says ([`PoolView`]) and reports ([`report`]), what the rest of
+//! the controller knows of the allocator ([`AddressBook`]), and the leader's task
+//! ([`PoolKeeper`]). One of its loops tells the allocator about pools, nodes and time and
+//! queues the Services that may try again. The other writes the status of pools that
+//! changed, at most once per [`PACE`] and pool.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_crds::{AddressPool, AddressPoolStatus, Edges, L2Settings};
-use ballast_l2::{Addresses, Claim, Entry, Inventory, Pool, PoolFilter, provider};
-use ballast_provider::{Family, ServiceId};
+use ballast_crds::{AddressPool, AddressPoolStatus, Edges};
+use ballast_l2::{Entry, Pool};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::class::{ClassView, Classes};
 use crate::cluster::meta::{created, version};
 use crate::cluster::metrics::Metrics;
-use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::store::Store;
-use crate::cluster::view::{Name, ServiceView};
+use crate::cluster::view::Name;
 use crate::cluster::writer::{self, Writer};
 use crate::process::queue::Queue;
 
+mod book;
+mod metrics;
 mod report;
 pub mod selectors;
+mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use book::{AddressBook, Start};
 pub use report::report;
+pub use settings::{filter, validate_l2};
 
 /// The least time between two status writes of one pool.
 const PACE: Duration = Duration::from_secs(5);
@@ -64,16 +67,10 @@ pub struct Pools {
     changes: watch::Sender<()>,
 }
 
-/// Addresses that Services publish which the allocator has not met: they are not free.
-/// Those are the Services that are not ours to place, and those that are (since a moment
-/// ago, say) and have not asked yet, or cannot, because they are refused.
-#[derive(Debug, Default)]
-pub struct Strangers(Mutex<HashMap<String, BTreeSet<IpAddr>>>);
-
 /// What the task needs.
 pub struct PoolKeeper {
-    /// The allocator.
-    pub addresses: Arc<Addresses>,
+    /// Whom it tells.
+    pub book: AddressBook,
     /// The pools, as watched.
     pub pools: Arc<Pools>,
     /// The addresses of all nodes.
@@ -86,80 +83,12 @@ pub struct PoolKeeper {
     pub metrics: Arc<Metrics>,
 }
 
-/// The pools of a class; `None`: all.
-pub fn filter(l2: &L2Settings) -> Result<Option<PoolFilter>, String> {
-    if l2.address_pools.is_empty() && l2.address_pool_selector.is_none() {
-        return Ok(None);
-    }
-    let selector = l2.address_pool_selector.as_ref();
-    Ok(Some(PoolFilter {
-        names: l2.address_pools.iter().cloned().collect(),
-        selector: selector.map(selectors::parse).transpose()?,
-    }))
-}
-
 /// The last status of a pool that was written.
 struct Written {
     at: Instant,
     /// What the pool's version was after it.
     version: u64,
     status: AddressPoolStatus,
-}
-
-/// What the allocator begins with, and which class serves each of its Services.
-pub fn inventory(
-    services: &[Arc<ServiceView>],
-    classes: &Classes,
-    namespaces: &Namespaces,
-) -> (Inventory, HashMap<ServiceId, String>) {
-    let mut inventory = Inventory::default();
-    let mut served = HashMap::new();
-    for service in services
-        .iter()
-        .filter(|service| !service.ingress.is_empty())
-    {
-        let addresses = service.addresses();
-        if let Some(class) = placed_by(service, classes) {
-            served.insert(service.id.clone(), class.to_owned());
-            let claim = recorded(service, addresses, namespaces);
-            inventory.claims.push(claim);
-        } else {
-            let addresses = addresses.into_iter().collect();
-            let name = Name::from(&service.id);
-            inventory.held.insert(holder(&name), addresses);
-        }
-    }
-    (inventory, served)
-}
-
-/// A Service that is not ours to place, as refusals name it.
-fn holder(name: &Name) -> String {
-    format!("Service {}/{}", name.namespace, name.name)
-}
-
-/// The `l2` class that has given a Service its addresses.
-fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a str> {
-    let is_l2 = |class: &&str| classes.get(class).is_some_and(ClassView::uses_pools);
-    let held = service.held_by.iter().map(String::as_str);
-    classes.claim(service).into_iter().chain(held).find(is_l2)
-}
-
-/// The claim of a Service with an address, whether or not its settings can be read today.
-fn recorded(service: &ServiceView, addresses: Vec<IpAddr>, namespaces: &Namespaces) -> Claim {
-    let mut placement = service.placement.clone();
-    placement.namespace_labels = namespaces::labels(namespaces, &service.id.namespace);
-    let wanted = match &service.load_balancer {
-        Some(Ok(wanted)) => Some(wanted),
-        _ => service.accepted_before.as_deref(),
-    };
-    match wanted {
-        Some(wanted) => provider::claim(wanted, &placement, addresses, None),
-        None => Claim {
-            families: addresses.iter().copied().map(Family::of).collect(),
-            recorded: addresses,
-            ..Claim::new(service.id.clone(), service.created)
-        },
-    }
 }
 
 // === impl PoolView ===
@@ -249,52 +178,6 @@ impl Pools {
     }
 }
 
-// === impl Strangers ===
-
-impl Strangers {
-    /// Begins with what the allocator was told of at its start: who is gone before its
-    /// first turn must be taken off as well.
-    pub fn begin(&self, inventory: &Inventory) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(inventory.held.clone());
-    }
-
-    /// Takes note of what a name publishes now, `None` being no such Service. Costs one
-    /// look where nothing has changed.
-    pub fn note(
-        &self,
-        addresses: &Addresses,
-        name: &Name,
-        service: Option<&ServiceView>,
-        classes: &Classes,
-    ) {
-        let published: BTreeSet<IpAddr> = match service {
-            Some(service)
-                if !service.ingress.is_empty()
-                    && (placed_by(service, classes).is_none() || !addresses.knows(&service.id)) =>
-            {
-                service.addresses().into_iter().collect()
-            }
-            _ => BTreeSet::new(),
-        };
-        let holder = holder(name);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = known
-            .get(&holder)
-            .map_or(published.is_empty(), |before| *before == published);
-        if same {
-            return;
-        }
-        if published.is_empty() {
-            known.remove(&holder);
-        } else {
-            known.insert(holder.clone(), published.clone());
-        }
-        drop(known);
-        addresses.set_held(&holder, published, Timestamp::now());
-    }
-}
-
 // === impl PoolKeeper ===
 
 impl PoolKeeper {
@@ -318,7 +201,7 @@ impl PoolKeeper {
         loop {
             let alarm = self.alarm();
             tokio::select! {
-                woken = self.addresses.woken() => {
+                woken = self.book.allocator().woken() => {
                     for id in &woken {
                         self.queue.add(Name::from(id));
                     }
@@ -327,7 +210,7 @@ impl PoolKeeper {
                     if changed.is_err() { return }
                     let now = self.pools.readable();
                     if now != known {
-                        self.addresses.set_pools(now.clone(), Timestamp::now());
+                        self.book.allocator().set_pools(now.clone(), Timestamp::now());
                         known = now;
                     }
                     told.notify_one();
@@ -335,7 +218,7 @@ impl PoolKeeper {
                 changed = nodes.changed() => {
                     if changed.is_err() { return }
                     let nodes = nodes.borrow_and_update().clone();
-                    self.addresses.set_skipped(&nodes, Timestamp::now());
+                    self.book.allocator().set_skipped(&nodes, Timestamp::now());
                 }
                 () = alarm => {}
             }
@@ -359,7 +242,7 @@ impl PoolKeeper {
     /// Ends when a rest does for which somebody waits.
     fn alarm(&self) -> impl Future<Output = ()> + use<> {
         let now = Timestamp::now();
-        let next = self.addresses.advance(now);
+        let next = self.book.allocator().advance(now);
         async move {
             match next {
                 Some(at) => {
@@ -374,7 +257,8 @@ impl PoolKeeper {
 
     async fn write_statuses(&self, written: &mut BTreeMap<String, Written>) {
         let reports: HashMap<String, _> = self
-            .addresses
+            .book
+            .allocator()
             .pools(RESTING)
             .into_iter()
             .map(|(pool, resting)| (pool.name.clone(), (pool, resting)))

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use ballast_crds::{L2Settings, ProviderSettings};
-use ballast_l2::{Addresses, L2Provider, PoolFilter};
+use ballast_crds::ProviderSettings;
+use ballast_l2::L2Provider;
 use ballast_mock::{InstantProvider, MockProvider};
 use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
 use http::Uri;
-use regex::Regex;
 use tracing::warn;
 
 use crate::class::instance::Factory;
-use crate::pools::{self, selectors};
+use crate::pools::{AddressBook, validate_l2};
 use crate::process::identity::Token;
 
 /// The providers of this build.
@@ -23,32 +22,9 @@ pub struct Providers {
     /// `None`: all get it.
     pub mock_token_namespace: Option<String>,
     /// Who has which address of the pools; one for all `l2` classes.
-    pub addresses: Arc<Addresses>,
+    pub addresses: AddressBook,
     /// Mock classes get the in-process provider: no server, no data plane.
     pub simulate: bool,
-}
-
-/// Refuses whatever of a class cannot be understood, also what only the announcers will
-/// use: whoever writes a class is told at once. Returns its pools; `None`: all.
-fn understood(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
-    let invalid = |message: String| Refusal::new(Reason::Invalid, message);
-    for pattern in &l2.interfaces {
-        Regex::new(pattern).map_err(|error| {
-            invalid(format!(
-                "spec.l2.interfaces has \"{pattern}\", which is no regular expression: {}",
-                last_line(&error.to_string())
-            ))
-        })?;
-    }
-    let nodes = l2.node_selector.as_ref().map(selectors::parse).transpose();
-    nodes.map_err(|error| invalid(format!("spec.l2.nodeSelector: {error}")))?;
-    pools::filter(l2).map_err(|error| invalid(format!("spec.l2.addressPoolSelector: {error}")))
-}
-
-/// What is wrong; the lines before it draw the place.
-fn last_line(error: &str) -> &str {
-    let line = error.lines().last().unwrap_or_default();
-    line.trim_start_matches("error: ")
 }
 
 /// The namespace of a Service in the cluster that a URL names, as the cluster's DNS does:
@@ -100,8 +76,8 @@ impl Factory for Providers {
                 Ok(Arc::new(provider))
             }
             ProviderSettings::L2(l2) => {
-                let pools = understood(l2)?;
-                let addresses = Arc::clone(&self.addresses);
+                let pools = validate_l2(l2)?;
+                let addresses = Arc::clone(self.addresses.allocator());
                 Ok(Arc::new(L2Provider::new(mark.class, pools, addresses)))
             }
             ProviderSettings::Aws(_) => Err(Refusal::new(
@@ -118,14 +94,7 @@ impl Factory for Providers {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
-
-    fn refusal(l2: Value) -> Option<String> {
-        let l2: L2Settings = serde_json::from_value(l2).unwrap();
-        understood(&l2).err().map(|refusal| refusal.to_string())
-    }
 
     #[test]
     fn a_secrets_token_is_for_the_mock_clouds_beside_it() {
@@ -150,25 +119,5 @@ mod tests {
             );
             assert!(of(None).may_know_the_token(endpoint), "{endpoint}");
         }
-    }
-
-    #[test]
-    fn a_class_that_cannot_be_understood_is_refused_by_field_and_value() {
-        let odd = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
-        for (l2, words) in [
-            (
-                json!({"interfaces": ["^eth[0-9]+$", "eth["]}),
-                r#"spec.l2.interfaces has "eth[", which is no regular expression: unclosed character class"#,
-            ),
-            (json!({"nodeSelector": odd}), "spec.l2.nodeSelector: "),
-            (
-                json!({"addressPoolSelector": odd}),
-                "spec.l2.addressPoolSelector: ",
-            ),
-        ] {
-            let said = refusal(l2).unwrap();
-            assert!(said.contains(words), "{said}");
-        }
-        assert_eq!(refusal(json!({"interfaces": ["^eth[0-9]+$", ""]})), None);
     }
 }

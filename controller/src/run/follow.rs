@@ -41,7 +41,7 @@ pub(super) async fn follow(
         queue: Queue::new(options.backoff),
         pools: Arc::default(),
         namespaces: Arc::default(),
-        addresses: Arc::clone(&options.addresses),
+        addresses: options.addresses.clone(),
         ledger: Arc::default(),
         targets,
         node_addresses,
@@ -53,8 +53,8 @@ pub(super) async fn follow(
         services: Arc::clone(&shared.services),
         board: shared.board.clone(),
         queue: shared.queue.clone(),
-        addresses: Arc::clone(&shared.addresses),
     }));
+    registry.register_collector(shared.addresses.collector());
     notice_standstill(&shared);
     // Before the admin server, which is ready when no gate is closed.
     watch_nodes(&shared, targets_sender, nodes_sender, tasks);

@@ -1,18 +1,15 @@
 //! What the leader does on top: it knows what clouds may hold, gives addresses, keeps the
 //! providers, and works Services off. It begins when everything is listed.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use ballast_l2::Inventory;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::info;
 
@@ -25,7 +22,7 @@ use crate::cluster::ledger::Ledger;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView, oldest_first};
 use crate::cluster::writer::Writer;
-use crate::pools::{self, PoolKeeper, Pools, Strangers};
+use crate::pools::{PoolKeeper, Start};
 use crate::process::lease::Fence;
 use crate::service::perform::{KeyLocks, Performer};
 use crate::service::reconcile::{Reconciler, Waiting};
@@ -94,8 +91,7 @@ fn crew(
         reconciler: Arc::new(Reconciler {
             services: Arc::clone(&shared.services),
             namespaces: Arc::clone(&shared.namespaces),
-            addresses: Arc::clone(&shared.addresses),
-            strangers: Strangers::default(),
+            addresses: shared.addresses.clone(),
             board: shared.board.clone(),
             performer,
             queue: shared.queue.clone(),
@@ -113,7 +109,7 @@ fn crew(
             fence,
         },
         pools: PoolKeeper {
-            addresses: Arc::clone(&shared.addresses),
+            book: shared.addresses.clone(),
             pools: Arc::clone(&shared.pools),
             nodes: shared.node_addresses.clone(),
             queue: shared.queue.clone(),
@@ -136,12 +132,7 @@ async fn work(shared: Shared, crew: Crew, workers: usize, led_before: bool) -> R
     let reconciler = crew.reconciler;
     shared.health.opened().await;
     prime(&shared.ledger, &shared.services, &shared.board);
-    open(
-        &shared.pools,
-        &shared.node_addresses,
-        &reconciler,
-        led_before,
-    );
+    open(&shared, led_before);
     for service in oldest_first(shared.services.all()) {
         shared.queue.add(Name::from(&service.id));
     }
@@ -175,28 +166,17 @@ fn prime(ledger: &Ledger, services: &Store<Name, ServiceView>, board: &Board) {
     }
 }
 
-/// Addresses are given from here on: all Services and pools are listed.
-fn open(
-    pools: &Pools,
-    nodes: &watch::Receiver<BTreeSet<IpAddr>>,
-    reconciler: &Reconciler,
-    led_before: bool,
-) {
-    let now = Timestamp::now();
-    let (inventory, served) = pools::inventory(
-        &reconciler.services.all(),
-        &reconciler.board.snapshot(),
-        &reconciler.namespaces,
-    );
-    let inventory = Inventory {
-        pools: pools.readable(),
-        skipped: nodes.borrow().clone(),
-        // What the one before released in its last moments is not written anywhere.
-        predecessor: led_before.then_some(now),
-        ..inventory
+/// Addresses are assigned from here on: all Services and pools are listed.
+fn open(shared: &Shared, led_before: bool) {
+    let start = Start {
+        services: &shared.services.all(),
+        classes: &shared.board.snapshot(),
+        namespaces: &shared.namespaces,
+        pools: &shared.pools,
+        nodes: &shared.node_addresses.borrow().clone(),
+        led_before,
     };
-    reconciler.strangers.begin(&inventory);
-    reconciler.addresses.open(inventory, served, now);
+    shared.addresses.open(&start, Timestamp::now());
 }
 
 /// The cluster's identity in tags: the UID of a namespace that nobody can delete.

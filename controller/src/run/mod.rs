@@ -19,7 +19,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use ballast_l2::Addresses;
 use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
@@ -39,7 +38,7 @@ use crate::cluster::metrics::Metrics;
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
-use crate::pools::Pools;
+use crate::pools::{AddressBook, Pools};
 use crate::process::admin::Health;
 use crate::process::backoff::Backoff;
 use crate::process::identity::{self, SecretName, Token};
@@ -74,7 +73,7 @@ pub struct Options {
     /// Builds providers.
     pub factory: Arc<dyn Factory>,
     /// Who has which address of the pools; what the factory's `l2` classes use.
-    pub addresses: Arc<Addresses>,
+    pub addresses: AddressBook,
 }
 
 /// How a run ended.
@@ -96,7 +95,7 @@ struct Shared {
     queue: Queue<Name>,
     pools: Arc<Pools>,
     namespaces: Arc<Namespaces>,
-    addresses: Arc<Addresses>,
+    addresses: AddressBook,
     ledger: Arc<Ledger>,
     targets: Receiver<Eligible>,
     node_addresses: Receiver<BTreeSet<IpAddr>>,

@@ -1,11 +1,10 @@
 //! Metrics that are counted when somebody asks, instead of kept: Services by state,
-//! the queue, and the addresses of pools.
+//! and the queue.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use ballast_l2::Addresses;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -26,15 +25,6 @@ pub struct ScrapeMetrics {
     pub board: Board,
     /// The work queue.
     pub queue: Queue<Name>,
-    /// Who has which address of the pools.
-    pub addresses: Arc<Addresses>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PoolLabels {
-    pool: String,
-    family: &'static str,
-    state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
@@ -119,47 +109,8 @@ impl Collector for ScrapeMetrics {
             let labels = Labels { class, reason };
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
-        pools(&mut encoder, &self.addresses)
+        Ok(())
     }
-}
-
-/// How full the pools are. Only the leader has any.
-fn pools(encoder: &mut DescriptorEncoder<'_>, addresses: &Addresses) -> Result<(), fmt::Error> {
-    let name = "ballast_pool_addresses";
-    let help = "Addresses of pools by what they are: the states add up to the pool's size";
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (pool, _) in addresses.pools(0) {
-        for (family, counts) in [("IPv4", &pool.v4), ("IPv6", &pool.v6)] {
-            if counts.total == 0 {
-                continue;
-            }
-            for (state, count) in [
-                ("assigned", counts.assigned),
-                ("available", counts.available),
-                ("resting", counts.resting),
-                ("held", counts.held),
-            ] {
-                let pool = pool.name.clone();
-                let labels = PoolLabels {
-                    pool,
-                    family,
-                    state,
-                };
-                let gauge = ConstGauge::new(approximate(count));
-                gauge.encode(metric.encode_family(&labels)?)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Sizes of IPv6 pools have more digits than a metric.
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "2^64 or 2^64 - 1 is the same graph"
-)]
-const fn approximate(count: u128) -> f64 {
-    count as f64
 }
 
 fn gauge(

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use ballast_l2::Addresses;
 use tracing::{Instrument, debug, info_span};
 
 use crate::class::Classes;
@@ -14,7 +13,7 @@ use crate::cluster::ledger::Entry;
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
-use crate::pools::Strangers;
+use crate::pools::AddressBook;
 use crate::process::queue::Queue;
 use crate::service::decide::{World, decide};
 use crate::service::perform::{Outcome, Performer};
@@ -26,9 +25,7 @@ pub struct Reconciler {
     /// Labels of namespaces, as watched.
     pub namespaces: Arc<Namespaces>,
     /// Who has which address of the pools.
-    pub addresses: Arc<Addresses>,
-    /// Addresses of Services that are not ours to place.
-    pub strangers: Strangers,
+    pub addresses: AddressBook,
     /// The classes, as posted.
     pub board: Board,
     /// Does what is decided.
@@ -91,8 +88,7 @@ impl Reconciler {
         let ledger = &self.performer.ledger;
         let classes = self.board.snapshot();
         let service = self.services.get(name);
-        self.strangers
-            .note(&self.addresses, name, service.as_deref(), &classes);
+        self.addresses.note(name, service.as_deref(), &classes);
         let uid = service.as_ref().map(|service| service.id.uid.as_str());
         let mut absent = Outcome::Ignored;
         for entry in ledger.left_behind(name, uid) {

@@ -148,7 +148,7 @@ impl Lab {
             workers: 4,
             backoff: Backoff::default(),
             admin: ([127, 0, 0, 1], 0).into(),
-            addresses: Arc::clone(&own.addresses),
+            addresses: own.addresses.clone(),
             factory: Arc::new(CloudFactory {
                 cloud: Arc::clone(&self.cloud),
                 link: link.clone(),

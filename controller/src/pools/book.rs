@@ -1,0 +1,279 @@
+//! The addresses of pools as the rest of the controller sees them.
+//!
+//! Owns the one allocator of the process and what the controller tells it of addresses
+//! that Services publish. Outside of `pools`, nothing but the factory sees the allocator.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ballast_l2::{Addresses, Claim, Inventory, provider};
+use ballast_provider::{Family, ServiceId};
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+
+use super::Pools;
+use super::metrics::PoolMetrics;
+use crate::class::{ClassView, Classes};
+use crate::cluster::namespaces::{self, Namespaces};
+use crate::cluster::view::{Name, ServiceView};
+
+/// Which Service has which address. Clones share one allocator.
+#[derive(Clone, Debug, Default)]
+pub struct AddressBook {
+    allocator: Arc<Addresses>,
+    foreign: Arc<ForeignAddresses>,
+}
+
+/// What the allocator starts with.
+pub struct Start<'a> {
+    /// Every Service.
+    pub services: &'a [Arc<ServiceView>],
+    /// The classes.
+    pub classes: &'a Classes,
+    /// Labels of namespaces.
+    pub namespaces: &'a Namespaces,
+    /// The pools, as watched.
+    pub pools: &'a Pools,
+    /// The addresses of all nodes.
+    pub nodes: &'a BTreeSet<IpAddr>,
+    /// Another process led before this one. The addresses that it released last are not
+    /// recorded anywhere.
+    pub led_before: bool,
+}
+
+/// Published addresses that the allocator does not know, by Service. They are not free.
+/// Some of these Services are not placed by an `l2` class. Others are, but have not asked
+/// yet, or cannot ask because they are refused.
+#[derive(Debug, Default)]
+struct ForeignAddresses(Mutex<HashMap<String, BTreeSet<IpAddr>>>);
+
+/// A Service that is not ours to place, as messages name it.
+fn holder(name: &Name) -> String {
+    format!("Service {}/{}", name.namespace, name.name)
+}
+
+/// The `l2` class that assigned a Service its addresses.
+fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a str> {
+    let is_l2 = |class: &&str| classes.get(class).is_some_and(ClassView::uses_pools);
+    let held = service.held_by.iter().map(String::as_str);
+    classes.claim(service).into_iter().chain(held).find(is_l2)
+}
+
+/// The claim of a Service that publishes these addresses, whether or not its settings are
+/// valid today.
+fn claim_of(service: &ServiceView, addresses: Vec<IpAddr>, namespaces: &Namespaces) -> Claim {
+    let mut placement = service.placement.clone();
+    placement.namespace_labels = namespaces::labels(namespaces, &service.id.namespace);
+    let wanted = match &service.load_balancer {
+        Some(Ok(wanted)) => Some(wanted),
+        _ => service.accepted_before.as_deref(),
+    };
+    match wanted {
+        Some(wanted) => provider::claim(wanted, &placement, addresses, None),
+        None => Claim {
+            families: addresses.iter().copied().map(Family::of).collect(),
+            recorded: addresses,
+            ..Claim::new(service.id.clone(), service.created)
+        },
+    }
+}
+
+// === impl Start ===
+
+impl Start<'_> {
+    /// What the Services publish, and which class serves each of those of `l2` classes.
+    fn published(&self) -> (Inventory, HashMap<ServiceId, String>) {
+        let mut inventory = Inventory::default();
+        let mut served = HashMap::new();
+        let services = self.services.iter();
+        for service in services.filter(|service| !service.ingress.is_empty()) {
+            let addresses = service.addresses();
+            if let Some(class) = placed_by(service, self.classes) {
+                served.insert(service.id.clone(), class.to_owned());
+                let claim = claim_of(service, addresses, self.namespaces);
+                inventory.claims.push(claim);
+            } else {
+                let addresses = addresses.into_iter().collect();
+                let name = Name::from(&service.id);
+                inventory.held.insert(holder(&name), addresses);
+            }
+        }
+        (inventory, served)
+    }
+}
+
+// === impl AddressBook ===
+
+impl AddressBook {
+    /// The allocator, for the factory's `l2` classes.
+    pub const fn allocator(&self) -> &Arc<Addresses> {
+        &self.allocator
+    }
+
+    /// Assigns addresses from now on. All Services and pools must be listed.
+    pub fn open(&self, start: &Start<'_>, now: Timestamp) {
+        let (published, served) = start.published();
+        self.foreign.begin(&published.held);
+        let inventory = Inventory {
+            pools: start.pools.readable(),
+            skipped: start.nodes.clone(),
+            predecessor: start.led_before.then_some(now),
+            ..published
+        };
+        self.allocator.open(inventory, served, now);
+    }
+
+    /// Takes note of what a Service publishes now; `None`: there is no such Service. Costs
+    /// one look-up if nothing changed.
+    pub fn note(&self, name: &Name, service: Option<&ServiceView>, classes: &Classes) {
+        let foreign = |service: &&ServiceView| {
+            placed_by(service, classes).is_none() || !self.allocator.knows(&service.id)
+        };
+        let published: BTreeSet<IpAddr> = service
+            .filter(|service| !service.ingress.is_empty())
+            .filter(foreign)
+            .map(|service| service.addresses().into_iter().collect())
+            .unwrap_or_default();
+        let holder = holder(name);
+        if self.foreign.changed(&holder, &published) {
+            self.allocator
+                .set_held(&holder, published, Timestamp::now());
+        }
+    }
+
+    /// The metrics of pools. Only a leader has any.
+    pub fn collector(&self) -> Box<dyn Collector> {
+        Box::new(PoolMetrics(Arc::clone(&self.allocator)))
+    }
+}
+
+// === impl ForeignAddresses ===
+
+impl ForeignAddresses {
+    /// Begins with what the allocator starts with, so that a Service that is deleted before
+    /// its first reconcile is removed too.
+    fn begin(&self, held: &BTreeMap<String, BTreeSet<IpAddr>>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(held.clone());
+    }
+
+    /// Notes what a Service publishes; whether that is a change.
+    fn changed(&self, holder: &str, published: &BTreeSet<IpAddr>) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.get(holder);
+        if before.map_or(published.is_empty(), |before| before == published) {
+            return false;
+        }
+        if published.is_empty() {
+            known.remove(holder);
+        } else {
+            known.insert(holder.to_owned(), published.clone());
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ballast_crds::AddressPoolStatus;
+    use ballast_l2::{Entry, Pool};
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+    use crate::pools::PoolView;
+
+    fn open(addresses: &str, services: &[Arc<ServiceView>]) -> AddressBook {
+        let pools = Pools::default();
+        let view = PoolView {
+            name: "front".to_owned(),
+            version: 1,
+            pool: Ok(Pool {
+                entries: vec![addresses.parse::<Entry>().unwrap()],
+                reuse_after: Duration::ZERO,
+                ..Pool::new("front", Timestamp::UNIX_EPOCH)
+            }),
+            status: AddressPoolStatus::default(),
+        };
+        pools
+            .store
+            .apply(Event::Apply(view), |view| (view.name.clone(), view.clone()));
+        let book = AddressBook::default();
+        let start = Start {
+            services,
+            classes: &Classes::default(),
+            namespaces: &Namespaces::default(),
+            pools: &pools,
+            nodes: &BTreeSet::new(),
+            led_before: false,
+        };
+        book.open(&start, Timestamp::UNIX_EPOCH);
+        book
+    }
+
+    fn asks(book: &AddressBook, service: &ServiceView) -> Option<Vec<IpAddr>> {
+        let claim = claim_of(service, service.addresses(), &Namespaces::default());
+        let answer = book
+            .allocator
+            .allocate("metal", claim, Timestamp::UNIX_EPOCH)
+            .unwrap();
+        answer.ok().map(|grant| grant.addresses)
+    }
+
+    fn ip(last: u8) -> Vec<IpAddr> {
+        vec![IpAddr::from([192, 0, 2, last])]
+    }
+
+    /// As another controller left them when it went: in the status, and nowhere else.
+    #[test]
+    fn addresses_published_before_a_class_exists_are_kept_for_their_services() {
+        let book = open("192.0.2.1-192.0.2.3", &[]);
+        let classless = |name: &str| ServiceView::test(name).class(None);
+        let old = classless("old").publishing("192.0.2.1");
+        let refused = classless("refused")
+            .publishing("192.0.2.2")
+            .refused(ballast_provider::Reason::Unsupported);
+        let note = |service: &ServiceView, classes: &Classes| {
+            book.note(&Name::from(&service.id), Some(service), classes);
+        };
+        let metal = ClassView {
+            default: true,
+            provider: Ok(ballast_crds::ProviderSettings::L2(
+                serde_json::from_value(json!({})).unwrap(),
+            )),
+            ..ClassView::test("metal")
+        };
+        let (before, after) = (Classes::default(), Classes::test([metal]));
+        note(&old, &before);
+        note(&refused, &before);
+        // The class exists, and each Service was reconciled up to the moment before it asks.
+        note(&old, &after);
+        note(&refused, &after);
+        assert_eq!(
+            asks(&book, &classless("new")),
+            Some(ip(3)),
+            "no other is free"
+        );
+        assert_eq!(asks(&book, &old), Some(ip(1)));
+        note(&old, &after);
+        assert_eq!(
+            asks(&book, &classless("late")),
+            None,
+            "refused, and keeps it"
+        );
+        book.note(&Name::from(&refused.id), None, &after);
+        assert_eq!(asks(&book, &classless("late")), Some(ip(2)), "it is gone");
+    }
+
+    #[test]
+    fn a_foreign_address_is_free_when_its_service_goes_before_its_first_reconcile() {
+        let other = ServiceView::test("other").publishing("192.0.2.1");
+        let book = open("192.0.2.1", &[Arc::new(other.clone())]);
+        assert_eq!(asks(&book, &ServiceView::test("new")), None, "published");
+        book.note(&Name::from(&other.id), None, &Classes::default());
+        assert_eq!(asks(&book, &ServiceView::test("new")), Some(ip(1)));
+    }
+}
