@@ -3,7 +3,8 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-kind image test test-unit test-long e2e e2e-kind bench lint licences crds chart clean
+.PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-kind image builders programs everything \
+	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench lint licences crds chart clean
 
 # What the lab runs, and what its images are made of.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
@@ -13,6 +14,8 @@ PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
 KIND_PACKAGES := mmdebstrap libseccomp-dev
 # Two labs at once are what two cores carry.
 E2E_THREADS ?= 2
+# The image with the debug build, and where the tests find it.
+DEBUG_IMAGE := $(CURDIR)/target/image/debug/ballast.tar
 # One test binary after the other, its tests in threads; sums up what ran.
 CARGO_TEST = ./scripts/cargo-test
 
@@ -38,7 +41,7 @@ release: setup-rust ## Build the release binary
 
 demo: setup ## Boot a real cluster, give a Service an address, use it, clean up (KEEP=1 leaves it up)
 	cargo build --locked --workspace
-	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	./target/debug/lab build
 	./target/debug/demo
 
 image: setup-rust ## Write the container image to target/image/ballast.tar; no container engine is needed
@@ -53,32 +56,51 @@ setup-kind: setup # A Docker that works may still have no registry to get a node
 demo-kind: setup-kind image ## The whole story on a real kind cluster: install, a Service, uninstall, nothing left
 	./target/debug/demo_kind
 
-e2e-kind: setup-kind image ## End-to-end tests on real kind
-	cargo build --locked --workspace --all-targets
-	./target/debug/kind build
-	$(CARGO_TEST) --locked -p ballast-e2e --test kind -- --test-threads=$(E2E_THREADS)
+# The builders of other programs, compiled with the features of the whole workspace: with `-p`
+# alone half the tree would be compiled a second time.
+builders: setup setup-kind
+	cargo build --locked --workspace --bin lab --bin chart --bin kind --bin image
 
-test: setup setup-kind lint ## Everything that must be green: lint, unit tests, end-to-end tests
+# Kubernetes, Helm and kind, for the tests.
+programs:
+	./target/debug/lab build
+	./target/debug/chart build
+	./target/debug/kind build
+
+everything:
 	cargo build --locked --workspace --all-targets
-	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
-	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
-	cargo run --locked --quiet -p ballast-e2e --bin kind -- build
-	./target/debug/image
-	$(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS)
+
+lint-and-everything: lint
+	$(MAKE) --no-print-directory everything
+
+# The image that tests load into kind: with the debug build, so that nothing is compiled again.
+# `make test-long` has the real one.
+e2e-image:
+	./target/debug/image --debug --into target/image/debug
+
+e2e-kind: builders image ## End-to-end tests on real kind, with the real image
+	$(MAKE) --no-print-directory everything
+	./target/debug/kind build
+	$(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) kind::
+
+# Go and cargo build side by side: where one of them links, the other compiles.
+test: builders ## Everything that must be green: lint, unit tests, end-to-end tests
+	$(MAKE) --no-print-directory -j2 lint-and-everything programs
+	$(MAKE) --no-print-directory e2e-image
+	BALLAST_IMAGE=$(DEBUG_IMAGE) $(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS) --skip long::
 
 test-unit: setup-rust ## Tests that need no cluster
 	$(CARGO_TEST) --locked --workspace --exclude ballast-e2e
 
-e2e: setup setup-kind ## End-to-end tests on real Kubernetes (T=name runs one file, e.g. T=services)
-	cargo build --locked --workspace --all-targets
-	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
-	cargo run --locked --quiet -p ballast-e2e --bin chart -- build
-	$(CARGO_TEST) --locked -p ballast-e2e $(if $(T),--test $(T)) -- --test-threads=$(E2E_THREADS)
+e2e: builders ## End-to-end tests on real Kubernetes (T=name runs those of one file, e.g. T=services)
+	$(MAKE) --no-print-directory -j2 everything programs
+	$(MAKE) --no-print-directory e2e-image
+	BALLAST_IMAGE=$(DEBUG_IMAGE) $(CARGO_TEST) --locked -p ballast-e2e -- --test-threads=$(E2E_THREADS) $(if $(T),$(T)::,--skip long::)
 
-test-long: setup setup-kind ## What is too long for `test`: many histories, the image built again and by Docker, Kubernetes' own tests
+test-long: builders ## What is too long for `test`: many histories, the real image, built again and by Docker, Kubernetes' own tests
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
-	cargo build --locked --workspace
-	cargo run --locked --quiet -p ballast-e2e --bin lab -- build
+	$(MAKE) --no-print-directory -j2 everything programs
+	$(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) long:: kind::
 	./target/debug/image --twice
 	./target/debug/image --engine
 	./target/debug/upstream

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::Lab;
-use crate::binaries::go_build;
+use crate::binaries::{GoProgram, go_build};
 use crate::cache;
 use crate::progress::Progress;
 use crate::root;
@@ -69,9 +69,7 @@ impl Helm {
             dir: cache::folder("helm", &key(&source)?, &["bin"])?,
         };
         let _lock = cache::lock(&helm.dir, "lock", "Helm", progress)?;
-        for (name, package) in PROGRAMS {
-            helm.build(&source, name, package, progress)?;
-        }
+        helm.build(&source, progress)?;
         helm.monitoring(&source, progress)?;
         Ok(helm)
     }
@@ -130,14 +128,13 @@ impl Helm {
         tokio::task::spawn_blocking(move || said(command)).await?
     }
 
-    fn build(&self, source: &Path, name: &str, package: &str, progress: Progress) -> Result<()> {
-        if self.program(name).exists() {
-            return Ok(());
-        }
-        let flags = ["-ldflags", "-s -w"];
-        go_build(source, package, &self.program(name), &flags)?;
-        progress.say(format!("built {name}"));
-        Ok(())
+    fn build(&self, source: &Path, progress: Progress) -> Result<()> {
+        let missing: Vec<GoProgram> = PROGRAMS
+            .into_iter()
+            .map(|(name, package)| GoProgram::new(package, self.program(name)))
+            .filter(|program| !program.is_built())
+            .collect();
+        go_build(source, &missing, &["-ldflags", "-s -w"], progress)
     }
 
     fn monitoring(&self, source: &Path, progress: Progress) -> Result<()> {

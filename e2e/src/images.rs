@@ -48,13 +48,7 @@ const APPLETS: [&str; 28] = [
 /// around the program. They run what was just built, without a release build.
 pub fn with_libraries(reference: &str, program: &Path, user: &str) -> Image {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let mut entries: Vec<Entry> = libraries(&program.to_string_lossy())
-        .into_iter()
-        .map(|library| {
-            let place = library.to_string_lossy().trim_start_matches('/').to_owned();
-            Entry::Program(place, library)
-        })
-        .collect();
+    let mut entries = library_entries(program);
     entries.push(Entry::Program(
         name.clone().into_owned(),
         program.to_owned(),
@@ -66,6 +60,17 @@ pub fn with_libraries(reference: &str, program: &Path, user: &str) -> Image {
         entries,
         ..Image::default()
     }
+}
+
+/// The libraries that a program of this machine loads, at the places where it looks for them.
+pub(crate) fn library_entries(program: &Path) -> Vec<Entry> {
+    libraries(&program.to_string_lossy())
+        .into_iter()
+        .map(|library| {
+            let place = library.to_string_lossy().trim_start_matches('/').to_owned();
+            Entry::Program(place, library)
+        })
+        .collect()
 }
 
 /// The archives of a cache, by the name of the image they hold.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::image::{Entry, Image};
+use crate::images::library_entries;
 
 /// The name without its tag, which is the workspace's version.
 const NAME: &str = "docker.io/library/ballast";
@@ -73,6 +74,19 @@ impl Release {
         })
     }
 
+    /// The image around a binary that was built for this machine alone, with the libraries that
+    /// it loads and no bill of materials: for tests, which then need no release build.
+    pub fn for_tests(root: &Path, binary: &Path) -> Image {
+        let release = Self {
+            binary: binary.to_owned(),
+            sbom: String::new(),
+            revision: revision(root),
+        };
+        let mut image = release.image();
+        image.entries.extend(library_entries(binary));
+        image
+    }
+
     /// What is to be written.
     pub fn image(&self) -> Image {
         Image {
@@ -101,7 +115,7 @@ impl Release {
     }
 
     fn entries(&self) -> Vec<Entry> {
-        vec![
+        let mut entries = vec![
             Entry::Program("ballast".to_owned(), self.binary.clone()),
             Entry::Folder("etc", 0o755),
             Entry::Text("etc/group", "root:x:0:\nnonroot:x:65532:\n".to_owned()),
@@ -113,11 +127,16 @@ impl Release {
             Entry::Folder("etc/ssl/certs", 0o755),
             Entry::Text(CERTIFICATES, certificates()),
             Entry::Folder("tmp", 0o1777),
-            Entry::Folder("usr", 0o755),
-            Entry::Folder("usr/share", 0o755),
-            Entry::Folder("usr/share/sbom", 0o755),
-            Entry::Text("usr/share/sbom/ballast.cdx.json", self.sbom.clone()),
-        ]
+        ];
+        if !self.sbom.is_empty() {
+            entries.extend([
+                Entry::Folder("usr", 0o755),
+                Entry::Folder("usr/share", 0o755),
+                Entry::Folder("usr/share/sbom", 0o755),
+                Entry::Text("usr/share/sbom/ballast.cdx.json", self.sbom.clone()),
+            ]);
+        }
+        entries
     }
 }
 

@@ -4,18 +4,17 @@
 //! `manifests/classes` and `manifests/pools` have folders `good` and `bad` with one object
 //! per file; a bad one begins with `# refused: ` and the words the API server must say.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ballast_crds::{AddressPool, LoadBalancerClass};
 use ballast_e2e::eventually;
-use common::{CLASS, OF_CLASS, Plan, SOON, Site, load_balancer};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+
+use crate::common::{CLASS, OF_CLASS, Plan, SOON, Site, load_balancer};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_on_a_real_api_server() -> Result<()> {

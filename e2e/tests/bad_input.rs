@@ -1,22 +1,21 @@
 //! What users get wrong: each mistake is named where its maker looks, none harms
 //! anybody else, and none leaves anything behind.
 
-#[path = "bad_input/class_deleted.rs"]
 mod class_deleted;
-mod common;
 
 use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::{Host, eventually};
-use common::{
-    ACCEPTED, CLASS, FINALIZER, OF_CLASS, PROGRAMMED, Plan, SOON, Site, addresses, annotated,
-    condition, finalizers, load_balancer, status_of, told, web,
-};
 use futures::{TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
+
+use crate::common::{
+    ACCEPTED, CLASS, FINALIZER, OF_CLASS, PROGRAMMED, Plan, SOON, Site, addresses, annotated,
+    condition, finalizers, load_balancer, status_of, told, web,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_services_harm_only_themselves() -> Result<()> {
@@ -47,7 +46,7 @@ async fn bad_services_harm_only_themselves() -> Result<()> {
         }
         let now = site.get("before").await?;
         ensure!(
-            common::version(&now) == common::version(&before),
+            crate::common::version(&now) == crate::common::version(&before),
             "it was written: {now:?}"
         );
         let log = site.lab.log("ballast-1")?;

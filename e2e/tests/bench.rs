@@ -2,12 +2,6 @@
 //!
 //! The first run builds the reference controller, one more Go program of the same module.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};

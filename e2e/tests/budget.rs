@@ -1,16 +1,6 @@
 //! What Ballast costs the API server and the cloud, counted in their own logs: writes by
 //! the controller's user, and calls that change something (invariant 3).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
-#[path = "common/crowd.rs"]
-mod crowd;
-
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -18,8 +8,8 @@ use ballast_e2e::eventually;
 use ballast_e2e::installation::{CLOUD, USER};
 use serde_json::json;
 
-use common::{PROGRAMMED, Plan, SOON, Site};
-use crowd::{LOCAL, QUICK, names};
+use crate::common::crowd::{LOCAL, QUICK, names};
+use crate::common::{PROGRAMMED, Plan, SOON, Site};
 
 const REPLICAS: [&str; 2] = ["ballast-1", "ballast-2"];
 /// Services that nobody touches while other things happen.

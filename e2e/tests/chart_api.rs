@@ -2,8 +2,6 @@
 //! but the mock cloud needs more than the restricted Pod Security Standard, and the policy that
 //! stamps a class does so.
 
-mod common;
-
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -11,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::{Helm, Lab, LabOptions, Progress, eventually};
 use serde_json::Value;
 
-use common::{SOON, service_yaml};
+use crate::common::{SOON, service_yaml};
 
 /// The value sets in charts/ballast/ci, and whether they run a mock cloud.
 const SETS: [(&str, bool); 4] = [

@@ -2,15 +2,16 @@
 //! network interface, and neighbours reach them as they reach the node. kube-proxy is in its
 //! iptables mode here, which takes node ports at every address of a node.
 
-mod common;
-
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::installation::CLOUD;
 use ballast_e2e::{Host, ProxyMode, eventually};
-use common::{OF_CLASS, PROGRAMMED, Plan, SOON, Site, addresses, condition, load_balancer, web};
+
+use crate::common::{
+    OF_CLASS, PROGRAMMED, Plan, SOON, Site, addresses, condition, load_balancer, web,
+};
 
 const NODE: Host = Host::Node(1);
 /// What the chart gives it, and nothing else.
@@ -202,7 +203,7 @@ async fn node_port_of_another(site: &Site<'_>) -> Result<()> {
     for (protocol, port) in [("TCP", 30_123), ("UDP", 30_124)] {
         let ports = format!("[{{protocol: {protocol}, port: 80, nodePort: {port}}}]");
         let spec = format!("type: NodePort, selector: {{app: web}}, ports: {ports}");
-        site.apply(&common::service_yaml("other", "", &spec))
+        site.apply(&crate::common::service_yaml("other", "", &spec))
             .await?;
         let said = says(site, "web", "False").await?;
         ensure!(

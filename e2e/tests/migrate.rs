@@ -3,24 +3,21 @@
 //! itself is played: its kinds, its objects, pods with its labels, and the status that its
 //! controller leaves on Services.
 
-#[path = "common/command.rs"]
-mod command;
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_crds::{AddressPool, LoadBalancerClass};
 use ballast_e2e::{AGNHOST, eventually};
-use command::{Ballast, Said, help_is_true};
-use common::{ACCEPTED, Plan, SOON, Site, addresses, annotated, load_balancer};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
+
+use crate::common::command::{Ballast, Said, help_is_true};
+use crate::common::{ACCEPTED, Plan, SOON, Site, addresses, annotated, load_balancer};
 
 const REPLICA: &str = "ballast-1";
 const PORTS: &str = "selector: {app: web}, ports: [{port: 80}]";
@@ -245,9 +242,9 @@ async fn when_it_is_gone(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     for (name, ips) in LEFT.iter().take(4) {
         let service = site
             .service(name, |service| {
-                let now = common::status_of(service, ACCEPTED);
+                let now = crate::common::status_of(service, ACCEPTED);
                 ensure!(now == "True", "not taken over");
-                let held = common::finalizers(service);
+                let held = crate::common::finalizers(service);
                 ensure!(held.contains(&"ballast.dev/metallb"), "{held:?}");
                 Ok(())
             })
@@ -322,7 +319,7 @@ async fn a_class_of_its_own(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let after = site
         .service("classy", |service| {
             ensure!(
-                common::status_of(service, ACCEPTED) == "True",
+                crate::common::status_of(service, ACCEPTED) == "True",
                 "not accepted"
             );
             has(service, &["192.0.2.2"])

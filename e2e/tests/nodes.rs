@@ -1,16 +1,6 @@
 //! Nodes come, go, and are taken out of service: the cloud's targets follow, a wave of
 //! changes is one call to the cloud, and no Service is written for it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
-#[path = "common/crowd.rs"]
-mod crowd;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -23,8 +13,8 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use common::{PROGRAMMED, Plan, Site, condition, pods_yaml};
-use crowd::{LOCAL, Witness, names};
+use crate::common::crowd::{LOCAL, Witness, names};
+use crate::common::{PROGRAMMED, Plan, Site, condition, pods_yaml};
 
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// From the change of a node to the cloud's answer: 0.3 s of quiet, and a busy machine.
@@ -152,7 +142,7 @@ async fn targets_follow_the_nodes() -> Result<()> {
 
 /// Waits for the last event, and says where the audit log stands then.
 async fn settled(site: &Site<'_>, services: usize) -> Result<usize> {
-    eventually(common::SOON, || async {
+    eventually(crate::common::SOON, || async {
         let written = site.writes_since(0, USER)?;
         let events = written.iter().filter(|it| it.resource == "events").count();
         ensure!(events >= services, "{events} events");
@@ -329,7 +319,7 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
     let untaint = format!("{doomed}-");
     kubectl(&["taint", "node", "node1", "node2", &untaint]).await?;
     site.converges(6).await?;
-    eventually(common::SOON, || async {
+    eventually(crate::common::SOON, || async {
         let events = site.events("web-1").await?.split_off(before);
         let expected = [
             "Warning UnAvailableLoadBalancer: There are no available nodes for LoadBalancer",
@@ -348,7 +338,7 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
 async fn every_node_labelled(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
     label(site, "node1", Some("")).await?;
     label(site, "node2", Some("")).await?;
-    let said = eventually(common::SOON, || async {
+    let said = eventually(crate::common::SOON, || async {
         let service = site.get("web-1").await?;
         let said = condition(&service, PROGRAMMED).context("no condition")?;
         ensure!(said.message.contains(EXCLUDE), "{}", said.message);
@@ -359,7 +349,7 @@ async fn every_node_labelled(site: &Site<'_>, targets: &Targets<'_>) -> Result<(
     let both = targets.now().await?;
     ensure!(both.len() == 2, "{both:?}");
     label(site, "node2", None).await?;
-    eventually(common::SOON, || async {
+    eventually(crate::common::SOON, || async {
         let now = targets.now().await?;
         ensure!(now.keys().eq(["node2"]), "{now:?}");
         let service = site.get("web-1").await?;

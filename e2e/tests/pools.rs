@@ -5,31 +5,19 @@
 //! One lab for all; each case has a [`Corner`] of it: a namespace, a class and pools of
 //! its own, so that none sees another's. The restart at the end finds them all.
 
-#[path = "common/command.rs"]
-mod command;
-mod common;
-#[path = "pools/corner.rs"]
 mod corner;
-#[path = "common/crowd.rs"]
-mod crowd;
-#[path = "pools/edits.rs"]
 mod edits;
-#[path = "pools/families.rs"]
 mod families;
-#[path = "pools/requests.rs"]
 mod requests;
-#[path = "pools/restart.rs"]
 mod restart;
-#[path = "pools/selection.rs"]
 mod selection;
-#[path = "pools/sharing.rs"]
 mod sharing;
-#[path = "pools/waiting.rs"]
 mod waiting;
 
 use anyhow::{Result, ensure};
 
-use common::Plan;
+use crate::common::Plan;
+use crate::common::crowd;
 use corner::Corner;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,6 @@
 //! Two things differ from a laptop, and are said here: the machine is the lab's client
 //! host, and the image is the one that the lab has, as there is no registry.
 
-mod common;
-
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach, root};
 

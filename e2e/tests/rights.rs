@@ -1,18 +1,6 @@
 //! The controller runs with the rights of `deploy/rbac.yaml`: none is missing, none is
 //! never used. And what it says of itself: readiness, metrics, help, exit status.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod common;
-#[path = "common/crowd.rs"]
-mod crowd;
-#[path = "common/grants.rs"]
-mod grants;
-
 use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -22,8 +10,9 @@ use ballast_e2e::installation::{USER, binary};
 use ballast_e2e::{AuditEvent, Host, Signal, eventually};
 use serde_json::json;
 
-use common::{ACCEPTED, CLASS, PROGRAMMED, Plan, SOON, Site, addresses, load_balancer};
-use crowd::LOCAL;
+use crate::common::crowd::LOCAL;
+use crate::common::grants;
+use crate::common::{ACCEPTED, CLASS, PROGRAMMED, Plan, SOON, Site, addresses, load_balancer};
 
 const REPLICA: &str = "ballast-1";
 const SECRET: &str = "ballast-mock-token";

@@ -2,11 +2,8 @@
 //! left when it goes. Which class serves whom is in `services/classes.rs`, which
 //! address it gets in `services/addresses.rs`.
 
-#[path = "services/addresses.rs"]
 mod addresses;
-#[path = "services/classes.rs"]
 mod classes;
-mod common;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,14 +11,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::installation::CLOUD;
 use ballast_e2e::{Host, eventually};
-use common::{
-    ACCEPTED, FINALIZER, OF_CLASS, PROGRAMMED, Plan, SOON, Site, finalizers, load_balancer,
-    service_yaml, status_of, url, version, web,
-};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
+
+use crate::common::{
+    ACCEPTED, FINALIZER, OF_CLASS, PROGRAMMED, Plan, SOON, Site, finalizers, load_balancer,
+    service_yaml, status_of, url, version, web,
+};
 
 const ENSURED: &str = "Normal EnsuredLoadBalancer: Ensured load balancer";
 const DELETED: &str = "Normal DeletedLoadBalancer: Deleted load balancer";
@@ -105,7 +103,7 @@ async fn families_keep_their_order(site: &Site<'_>) -> Result<()> {
     );
     site.apply(&load_balancer("six-first", &spec)).await?;
     let service = site.programmed("six-first").await?;
-    let addresses = common::addresses(&service);
+    let addresses = crate::common::addresses(&service);
     ensure!(
         addresses.len() == 2 && addresses[0].is_ipv6() && addresses[1].is_ipv4(),
         "{addresses:?}"
@@ -114,7 +112,7 @@ async fn families_keep_their_order(site: &Site<'_>) -> Result<()> {
 }
 
 async fn edits_keep_the_address(site: &Site<'_>) -> Result<()> {
-    let before = common::addresses(&site.get("web").await?);
+    let before = crate::common::addresses(&site.get("web").await?);
     let port = |port: u16| json!({"spec": {"ports": [{"port": port, "targetPort": 8080, "nodePort": 31_234}]}});
     site.patch("web", port(80)).await?;
     eventually(SOON, || async {
@@ -141,7 +139,10 @@ async fn edits_keep_the_address(site: &Site<'_>) -> Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(common::addresses(&service) == before, "{before:?} changed");
+    ensure!(
+        crate::common::addresses(&service) == before,
+        "{before:?} changed"
+    );
     for ip in &before {
         site.answers(Host::Client, *ip, 81).await?;
         let old = site.curl(Host::Client, &url(*ip, 80, "/hostname")).await;
@@ -151,7 +152,7 @@ async fn edits_keep_the_address(site: &Site<'_>) -> Result<()> {
 }
 
 async fn no_endpoints_and_back(site: &Site<'_>) -> Result<()> {
-    let before = common::addresses(&site.get("web").await?);
+    let before = crate::common::addresses(&site.get("web").await?);
     site.lab
         .kubectl(&["scale", "deployment/web", "--replicas=0"])
         .await?;
@@ -164,19 +165,19 @@ async fn no_endpoints_and_back(site: &Site<'_>) -> Result<()> {
     })
     .await?;
     let service = site.get("web").await?;
-    ensure!(common::addresses(&service) == before, "{service:?}");
+    ensure!(crate::common::addresses(&service) == before, "{service:?}");
     site.lab
         .kubectl(&["scale", "deployment/web", "--replicas=2"])
         .await?;
     site.rolled_out("web").await?;
     site.answers(Host::Client, before[0], 81).await?;
     let service = site.get("web").await?;
-    ensure!(common::addresses(&service) == before, "{service:?}");
+    ensure!(crate::common::addresses(&service) == before, "{service:?}");
     Ok(())
 }
 
 async fn families_and_policies_change(site: &Site<'_>) -> Result<()> {
-    let before = common::addresses(&site.get("web").await?);
+    let before = crate::common::addresses(&site.get("web").await?);
     let first = site.get("web").await?.spec.and_then(|spec| spec.cluster_ip);
     let single = json!({"spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"], "clusterIPs": [first]}});
     site.patch("web", single).await?;
@@ -186,12 +187,12 @@ async fn families_and_policies_change(site: &Site<'_>) -> Result<()> {
     site.patch("web", dual).await?;
     let service = site
         .service("web", |service| {
-            let now = common::addresses(service);
+            let now = crate::common::addresses(service);
             ensure!(now.len() == 2 && now[0] == before[0] && now[1].is_ipv6());
             Ok(())
         })
         .await?;
-    let before = common::addresses(&service);
+    let before = crate::common::addresses(&service);
     for ip in &before {
         site.answers(Host::Client, *ip, 81).await?;
     }
@@ -216,7 +217,7 @@ async fn families_and_policies_change(site: &Site<'_>) -> Result<()> {
 /// Waits until exactly these addresses are published and traffic can flow.
 async fn publishes(site: &Site<'_>, expected: &[IpAddr]) -> Result<()> {
     site.service("web", |service| {
-        let now = common::addresses(service);
+        let now = crate::common::addresses(service);
         ensure!(now == expected, "{now:?}, not {expected:?}");
         ensure!(status_of(service, PROGRAMMED) == "True", "not Programmed");
         Ok(())

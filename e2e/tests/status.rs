@@ -1,19 +1,16 @@
 //! `ballast status` on a real cluster: what it says of Services and pools, to whom, in
 //! which forms, and how it ends.
 
-#[path = "common/command.rs"]
-mod command;
-mod common;
-
 use anyhow::{Context, Result, ensure};
 use ballast_crds::AddressPool;
 use ballast_e2e::installation::binary;
 use ballast_e2e::{Reach, eventually};
-use command::{Ballast, help_is_true};
-use common::{CLASS, OF_CLASS, Plan, SOON, Site, load_balancer, service_yaml};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+
+use crate::common::command::{Ballast, help_is_true};
+use crate::common::{CLASS, OF_CLASS, Plan, SOON, Site, load_balancer, service_yaml};
 
 const PORTS: &str = "selector: {app: web}, ports: [{name: http, port: 80}]";
 
@@ -86,7 +83,7 @@ async fn services(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     .await?;
     site.programmed("web").await?;
     site.programmed("classless").await?;
-    site.says("refused", common::ACCEPTED, "False", "Unsupported")
+    site.says("refused", crate::common::ACCEPTED, "False", "Unsupported")
         .await?;
     let table = admin.out(&["status"]).await?;
     let rows: Vec<Vec<&str>> = table
@@ -103,7 +100,7 @@ async fn services(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         "WHY",
     ];
     ensure!(rows.len() == 4 && rows[0] == header, "{table}");
-    let addresses: Vec<String> = common::addresses(&site.get("web").await?)
+    let addresses: Vec<String> = crate::common::addresses(&site.get("web").await?)
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -239,7 +236,7 @@ async fn pools(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         said.out.is_empty() && said.err == "there is no AddressPool\n",
         "{said:?}"
     );
-    let web = common::addresses(&site.get("web").await?);
+    let web = crate::common::addresses(&site.get("web").await?);
     let [v4, v6] = [web[0].to_string(), web[1].to_string()];
     site.apply(&format!("apiVersion: ballast.dev/v1alpha1\nkind: AddressPool\nmetadata: {{name: office}}\nspec: {{addresses: [{v4}, \"{v6}/64\", 192.0.2.0/24]}}\n").replace(&format!("{v6}/64"), &format!("{v6}-{v6}")))
         .await?;

@@ -2,21 +2,18 @@
 //! every load balancer goes and every Service stays, whatever happens meanwhile; and the
 //! way back.
 
-#[path = "common/command.rs"]
-mod command;
-mod common;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::{Helm, Progress, Reach, Signal, eventually};
-use command::{Ballast, Said, help_is_true};
-use common::{
+use kube::ResourceExt as _;
+use serde_json::Value;
+
+use crate::common::command::{Ballast, Said, help_is_true};
+use crate::common::{
     ACCEPTED, CLASS, OF_CLASS, PROGRAMMED, Plan, SOON, Site, addresses, annotated, condition,
     finalizers, load_balancer, told,
 };
-use kube::ResourceExt as _;
-use serde_json::Value;
 
 const LEASE: [&str; 2] = ["--lease-namespace", "ballast-system"];
 /// A controller that is known to be dead after ten seconds.

@@ -1,12 +1,8 @@
 //! Traffic through load balancers: who answers, who may ask, and what goes on while
 //! things change behind it.
 
-mod common;
-#[path = "traffic/conversations.rs"]
 mod conversations;
-#[path = "traffic/rules.rs"]
 mod rules;
-#[path = "traffic/wire.rs"]
 mod wire;
 
 use std::collections::BTreeMap;
@@ -14,7 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::{Host, eventually};
-use common::{OF_CLASS, Plan, SOON, Site, addresses, load_balancer, url};
+
+use crate::common::{OF_CLASS, Plan, SOON, Site, addresses, load_balancer, url};
 
 const WORKLOADS: &str = include_str!("../manifests/traffic.yaml");
 const DUAL: &str = "ipFamilyPolicy: RequireDualStack";

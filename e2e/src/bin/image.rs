@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use ballast_e2e::image::Image;
+use ballast_e2e::installation::binary;
 use ballast_e2e::kind::containerfile;
-use ballast_e2e::release::{Release, reference};
+use ballast_e2e::release::Release;
 use clap::Parser;
 
 /// Builds Ballast's static binary and writes its container image as an archive for
@@ -23,12 +25,16 @@ struct Cli {
     /// Write what is in the image into a folder instead, for the Containerfile.
     #[arg(long)]
     files: Option<PathBuf>,
+    /// Write an image for tests: with the binary of the debug build beside this program, and the
+    /// libraries that it loads. Compiles nothing.
+    #[arg(long, conflicts_with = "files")]
+    debug: bool,
     /// Build two clones in different folders from nothing, and see whether they are one image.
-    #[arg(long, conflicts_with_all = ["into", "files"])]
+    #[arg(long, conflicts_with_all = ["into", "files", "debug"])]
     twice: bool,
     /// Build the Containerfile of a clone with Docker, the machine's or our own, and see whether
     /// its image holds the same.
-    #[arg(long, conflicts_with_all = ["into", "files", "twice"])]
+    #[arg(long, conflicts_with_all = ["into", "files", "debug", "twice"])]
     engine: bool,
 }
 
@@ -49,20 +55,27 @@ fn run(cli: &Cli) -> Result<()> {
     if cli.engine {
         return engine(&cli.source);
     }
-    let release = Release::build(&cli.source)?;
-    if let Some(folder) = &cli.files {
-        return release.image().unpack(folder);
-    }
     let folder = cli
         .into
         .clone()
         .unwrap_or_else(|| cli.source.join("target/image"));
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make {}", folder.display()))?;
-    let archive = folder.join("ballast.tar");
-    let digest = release.image().write(&archive)?;
+    if cli.debug {
+        return write(&Release::for_tests(&cli.source, &binary()?), &folder);
+    }
+    let release = Release::build(&cli.source)?;
+    if let Some(folder) = &cli.files {
+        return release.image().unpack(folder);
+    }
+    write(&release.image(), &folder)?;
     std::fs::write(folder.join("ballast.cdx.json"), &release.sbom)?;
-    println!("{} {digest}", reference());
+    Ok(())
+}
+
+fn write(image: &Image, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let archive = folder.join("ballast.tar");
+    let digest = image.write(&archive)?;
+    println!("{} {digest}", image.reference);
     println!("{} ({})", archive.display(), size(&archive)?);
     Ok(())
 }

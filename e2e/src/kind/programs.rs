@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::binaries::{self, Cache, go_build};
+use crate::binaries::{self, Cache, GoProgram, go_build};
 use crate::cache;
 use crate::helm::Helm;
 use crate::image::hex;
@@ -120,9 +120,7 @@ impl Programs {
             return Ok(own);
         }
         let _lock = cache::lock(&own.dir, "programs.lock", "kind", progress)?;
-        for program in missing {
-            own.build(&source, &flags, program, progress)?;
-        }
+        own.build(&source, &flags, &missing, progress)?;
         for (name, program) in &links {
             own.link(name, program)?;
         }
@@ -158,36 +156,43 @@ impl Programs {
         Ok(())
     }
 
+    /// Programs of one module and the same tags are built in one run of Go.
     fn build(
         &self,
         source: &Path,
         flags: &str,
-        program: &Program,
+        missing: &[&Program],
         progress: Progress,
     ) -> Result<()> {
-        let into = self.program(program.name);
-        if into.exists() {
-            return Ok(());
+        let alike = |one: &&Program, other: &&Program| {
+            (one.module, one.tags, self.folder(one.name))
+                == (other.module, other.tags, self.folder(other.name))
+        };
+        for programs in missing.chunk_by(alike) {
+            let Some(first) = programs.first() else {
+                continue;
+            };
+            let mut arguments = vec!["-ldflags", flags];
+            if !first.tags.is_empty() {
+                arguments.extend(["-tags", first.tags]);
+            }
+            let wanted: Vec<GoProgram> = programs
+                .iter()
+                .map(|program| GoProgram::new(program.package, self.program(program.name)))
+                .filter(|program| !program.is_built())
+                .collect();
+            go_build(&source.join(first.module), &wanted, &arguments, progress)?;
         }
-        let mut arguments = vec!["-ldflags", flags];
-        if !program.tags.is_empty() {
-            arguments.extend(["-tags", program.tags]);
-        }
-        go_build(
-            &source.join(program.module),
-            program.package,
-            &into,
-            &arguments,
-        )?;
-        progress.say(format!("built {}", program.name));
         Ok(())
     }
 
     /// One of the programs built here.
     pub(super) fn program(&self, name: &str) -> PathBuf {
-        self.dir
-            .join(if name == KIND { "bin" } else { "node" })
-            .join(name)
+        self.folder(name).join(name)
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.dir.join(if name == KIND { "bin" } else { "node" })
     }
 
     /// The folder of what people call by name.

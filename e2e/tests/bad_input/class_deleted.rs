@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::common::{ACCEPTED, CLASS, OF_CLASS, SOON, Site, load_balancer};
+use crate::common::{ACCEPTED, CLASS, OF_CLASS, SOON, Site, load_balancer};
 
 const IN_USE: &str = "ballast.dev/in-use";
 

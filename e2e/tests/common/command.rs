@@ -1,7 +1,5 @@
 //! The commands that people run, run as people do: the built binary, with a kubeconfig.
 
-#![allow(dead_code, reason = "each file of tests uses a part of it")]
-
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,12 +1,6 @@
 //! Many Services at once, and what must hold of all of them whatever fails meanwhile:
 //! each has one load balancer, no load balancer is nobody's, no address ever changes.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "every test program uses a part of it"
-)]
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +19,7 @@ use serde_json::{Value, json};
 use crate::common::{PROGRAMMED, SOON, Site, addresses, finalizers, status_of, told};
 
 /// Lease times under which a dead leader is replaced within seconds.
-pub const QUICK: &[&str] = &[
+pub(crate) const QUICK: &[&str] = &[
     "--lease-duration",
     "4",
     "--renew-deadline",
@@ -34,12 +28,12 @@ pub const QUICK: &[&str] = &[
     "0.5",
 ];
 /// `spec.loadBalancerClass` of [`crate::common::CLASS`].
-pub const LOCAL: &str = "ballast.dev/local";
+pub(crate) const LOCAL: &str = "ballast.dev/local";
 /// Calls of a user at a time.
 const AT_ONCE: usize = 16;
 
 /// Watches the addresses of all Services, and complains when a published one changes.
-pub struct Witness {
+pub(crate) struct Witness {
     seen: Arc<Mutex<Seen>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -53,7 +47,7 @@ struct Seen {
 // === impl Witness ===
 
 impl Witness {
-    pub fn of(site: &Site<'_>) -> Self {
+    pub(crate) fn of(site: &Site<'_>) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (api, noted) = (site.services(), Arc::clone(&seen));
         let task = tokio::spawn(async move {
@@ -71,7 +65,7 @@ impl Witness {
     }
 
     /// An error if an address has changed; how many Services had one.
-    pub fn is_content(&self) -> Result<usize> {
+    pub(crate) fn is_content(&self) -> Result<usize> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
         ensure!(!seen.published.is_empty(), "it has seen no address at all");
@@ -111,7 +105,7 @@ impl Seen {
 
 impl Site<'_> {
     /// Creates Services of [`LOCAL`], many at a time.
-    pub async fn create_all(&self, names: &[String]) -> Result<()> {
+    pub(crate) async fn create_all(&self, names: &[String]) -> Result<()> {
         stream::iter(names)
             .map(|name| self.create(name, LOCAL))
             .buffer_unordered(AT_ONCE)
@@ -120,7 +114,7 @@ impl Site<'_> {
     }
 
     /// Creates one Service of this class that sends port 80 to nobody in particular.
-    pub async fn create(&self, name: &str, class: &str) -> Result<()> {
+    pub(crate) async fn create(&self, name: &str, class: &str) -> Result<()> {
         let service: Service = serde_json::from_value(json!({
             "metadata": {"name": name},
             "spec": {
@@ -138,7 +132,7 @@ impl Site<'_> {
     }
 
     /// Asks for the deletion of Services, many at a time, and does not wait for it.
-    pub async fn delete_all(&self, names: &[String]) -> Result<()> {
+    pub(crate) async fn delete_all(&self, names: &[String]) -> Result<()> {
         stream::iter(names)
             .map(|name| async move {
                 let params = DeleteParams::default();
@@ -152,11 +146,11 @@ impl Site<'_> {
 
     /// Waits until so many Services of type `LoadBalancer` are there, each has one active
     /// load balancer with the addresses it publishes, and the cloud has no other.
-    pub async fn converges(&self, count: usize) -> Result<()> {
+    pub(crate) async fn converges(&self, count: usize) -> Result<()> {
         self.converges_within(count, SOON).await
     }
 
-    pub async fn converges_within(&self, count: usize, time: Duration) -> Result<()> {
+    pub(crate) async fn converges_within(&self, count: usize, time: Duration) -> Result<()> {
         eventually(time, || async {
             let services = self.services().list(&ListParams::default()).await?;
             let mut wanted = BTreeMap::new();
@@ -185,7 +179,7 @@ impl Site<'_> {
     }
 
     /// Who holds a Lease of the namespace of Ballast: the name before the random suffix.
-    pub async fn holder(&self, lease: &str) -> Result<String> {
+    pub(crate) async fn holder(&self, lease: &str) -> Result<String> {
         let api: Api<Lease> = Api::namespaced(self.lab.kube(), "ballast-system");
         let spec = api.get(lease).await?.spec.context("a Lease without spec")?;
         let identity = spec.holder_identity.unwrap_or_default();
@@ -193,7 +187,7 @@ impl Site<'_> {
     }
 
     /// Waits until one of these processes holds the Lease of that name.
-    pub async fn held_by(&self, lease: &str, who: &[&str]) -> Result<String> {
+    pub(crate) async fn held_by(&self, lease: &str, who: &[&str]) -> Result<String> {
         eventually(SOON, || async {
             let holder = self.holder(lease).await?;
             ensure!(who.contains(&holder.as_str()), "{lease}: {holder:?}");
@@ -203,12 +197,12 @@ impl Site<'_> {
     }
 
     /// Where the audit log ends now.
-    pub fn audited(&self) -> Result<usize> {
+    pub(crate) fn audited(&self) -> Result<usize> {
         Ok(self.lab.audit()?.len())
     }
 
     /// What a user has written since then; renewals of Leases do not count.
-    pub fn writes_since(&self, since: usize, user: &str) -> Result<Vec<AuditEvent>> {
+    pub(crate) fn writes_since(&self, since: usize, user: &str) -> Result<Vec<AuditEvent>> {
         let mut events = self.lab.audit()?.split_off(since);
         events.retain(|event| event.user == user && event.resource != "leases");
         Ok(events)
@@ -216,7 +210,7 @@ impl Site<'_> {
 
     /// The calls to the cloud after this number, oldest first, as `METHOD path`, only
     /// those that could change something.
-    pub async fn cloud_calls(&self, since: u64) -> Result<Vec<String>> {
+    pub(crate) async fn cloud_calls(&self, since: u64) -> Result<Vec<String>> {
         let page: Value = serde_json::from_str(
             &self
                 .ballast
@@ -233,7 +227,7 @@ impl Site<'_> {
     }
 
     /// Sends something to the cloud's API, as somebody with access to it would.
-    pub async fn cloud_send(&self, method: &str, path: &str, body: &str) -> Result<String> {
+    pub(crate) async fn cloud_send(&self, method: &str, path: &str, body: &str) -> Result<String> {
         let url = format!("{}{path}", self.ballast.endpoint());
         let argv = [
             "curl",
@@ -250,19 +244,19 @@ impl Site<'_> {
     }
 
     /// The value of a metric of a replica, labels included in the name; 0 if it is not there.
-    pub async fn metric(&self, replica: &str, name: &str) -> Result<f64> {
+    pub(crate) async fn metric(&self, replica: &str, name: &str) -> Result<f64> {
         let value = self.sample(replica, name).await?;
         Ok(value.parse()?)
     }
 
     /// The same of a counter or a gauge that counts.
-    pub async fn count(&self, replica: &str, name: &str) -> Result<u64> {
+    pub(crate) async fn count(&self, replica: &str, name: &str) -> Result<u64> {
         let value = self.sample(replica, name).await?;
         Ok(value.parse()?)
     }
 
     /// A metric that a replica has, whatever its value.
-    pub async fn gauge(&self, replica: &str, name: &str) -> Result<u64> {
+    pub(crate) async fn gauge(&self, replica: &str, name: &str) -> Result<u64> {
         let value = self.find(replica, name).await?;
         Ok(value.with_context(|| format!("no {name}"))?.parse()?)
     }
@@ -296,7 +290,7 @@ fn matches(wanted: &mut BTreeMap<String, Vec<IpAddr>>, balancers: &[Value]) -> R
 }
 
 /// `PREFIX-1` to `PREFIX-N`.
-pub fn names(prefix: &str, count: usize) -> Vec<String> {
+pub(crate) fn names(prefix: &str, count: usize) -> Vec<String> {
     (1..=count)
         .map(|number| format!("{prefix}-{number}"))
         .collect()

@@ -1,12 +1,6 @@
 //! Rights that are granted, and those that were used: RBAC compared with the audit log, both
 //! ways.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "every test program uses a part of it"
-)]
-
 use anyhow::{Result, ensure};
 use ballast_e2e::AuditEvent;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -35,13 +29,13 @@ struct Right<'a> {
 
 /// Nothing was forbidden to this user, and every right of this manifest was used by it.
 /// Returns how many there are.
-pub fn fit(manifest: &str, user: &str, audit: &[AuditEvent]) -> Result<usize> {
+pub(crate) fn fit(manifest: &str, user: &str, audit: &[AuditEvent]) -> Result<usize> {
     fit_of(manifest, user, audit, None)
 }
 
 /// The same with the roles of one name alone, whose bindings have that name, too. What is
 /// refused after they were deleted was not granted too little: pods end after that.
-pub fn fit_of(
+pub(crate) fn fit_of(
     manifest: &str,
     user: &str,
     audit: &[AuditEvent],

@@ -4,7 +4,9 @@
 //! Nothing here sleeps: what must become true is waited for, and what must not happen
 //! is shown by something later that did.
 
-#![allow(dead_code, reason = "every test program uses a part of it")]
+pub(crate) mod command;
+pub(crate) mod crowd;
+pub(crate) mod grants;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use ballast_e2e::{Signal, eventually};
 use serde_json::json;
 
+use crate::common::crowd::{LOCAL, Witness};
 use crate::common::{ACCEPTED, CLASS, FINALIZER, Plan, SOON, Site, addresses, finalizers, told};
-use crate::crowd::{LOCAL, Witness};
 
 const REPLICA: &str = "ballast-1";
 

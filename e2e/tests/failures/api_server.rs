@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use ballast_e2e::installation::USER;
 use ballast_e2e::{Component, eventually};
 
+use crate::common::crowd::{LOCAL, Witness, names};
 use crate::common::{Plan, SOON, Site};
-use crate::crowd::{LOCAL, Witness, names};
 
 const REPLICA: &str = "ballast-1";
 /// How long an API server takes to find its etcd again is not our business; that a

@@ -7,8 +7,8 @@ use ballast_e2e::eventually;
 use ballast_e2e::installation::CLOUD;
 use serde_json::{Value, json};
 
+use crate::common::crowd::{LOCAL, Witness, names};
 use crate::common::{PROGRAMMED, Plan, SOON, Site, condition};
-use crate::crowd::{LOCAL, Witness, names};
 
 const REPLICA: &str = "ballast-1";
 

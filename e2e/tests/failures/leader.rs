@@ -8,8 +8,8 @@ use ballast_e2e::{Host, Reach, Signal, eventually};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 
+use crate::common::crowd::{LOCAL, QUICK, Witness, names};
 use crate::common::{Plan, SOON, Site};
-use crate::crowd::{LOCAL, QUICK, Witness, names};
 
 const LEASE: &str = "ballast-controller";
 const REPLICAS: [&str; 2] = ["ballast-1", "ballast-2"];

@@ -9,7 +9,7 @@ use ballast_e2e::installation::binary;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Release, WEB};
+use super::cluster::{Cluster, Release, WEB};
 use crate::common::{addresses, finalizers, load_balancer, told, version};
 
 const WEST: Release = Release {

@@ -16,7 +16,7 @@ use kube::api::ListParams;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use super::cluster::Cluster;
 
 /// Of all nodes' pods.
 const PODS: [(&str, &str); 2] = [("ip", PODS_V4), ("ip6", PODS_V6)];

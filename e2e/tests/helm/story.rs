@@ -11,9 +11,10 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Release, SOON, WEB};
+use super::cluster::{Cluster, Release, SOON, WEB};
+use super::{kernel, policy};
+use crate::common::grants;
 use crate::common::{addresses, finalizers, load_balancer, told};
-use crate::{grants, kernel, policy};
 
 const BALLAST: Release = Release {
     name: "ballast",

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, bail, ensure};
 use ballast_e2e::{Signal, eventually, state};
 
-use crate::SOON;
-use crate::traces::{processes, traces};
+use super::SOON;
+use super::traces::{processes, traces};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_killed_owner_or_supervisor() -> Result<()> {

@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::Corner;
+use super::Corner;
+use super::corner::tells;
 use crate::common::Site;
-use crate::corner::tells;
 
 pub(crate) async fn a_pool_shrinks_and_goes(site: &Site<'_>) -> Result<()> {
     let pools = [("one", "addresses: [198.18.20.1-198.18.20.3]")];
@@ -52,7 +52,7 @@ pub(crate) async fn a_pool_shrinks_and_goes(site: &Site<'_>) -> Result<()> {
         .await?;
     for name in ["a", "c"] {
         let now = here.service(name, |service| {
-            let now = crate::corner::texts(service);
+            let now = super::corner::texts(service);
             ensure!(now[0].starts_with("198.18.21."), "still {now:?}");
             Ok(())
         });

@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::Corner;
+use super::Corner;
+use super::corner::tells;
 use crate::common::Site;
-use crate::corner::tells;
 
 const SINGLE: &str = "ipFamilyPolicy: SingleStack";
 const PREFER: &str = "ipFamilyPolicy: PreferDualStack";
@@ -84,7 +84,7 @@ pub(crate) async fn a_family_comes_and_goes(site: &Site<'_>) -> Result<()> {
             .says(name, kind, "False", "AddressOutsidePool")
             .await?;
         tells(&said, &[&had[1]])?;
-        let now = crate::corner::texts(&corner.site.get(name).await?);
+        let now = super::corner::texts(&corner.site.get(name).await?);
         ensure!(now == had, "{now:?}, not {had:?}");
     }
     Ok(())

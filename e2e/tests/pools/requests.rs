@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::Corner;
+use super::Corner;
+use super::corner::tells;
 use crate::common::{ACCEPTED, Site};
-use crate::corner::tells;
 
 /// A Service, and what becomes of it.
 struct Case {
@@ -188,7 +188,7 @@ pub(crate) async fn another_wish_moves_and_frees(site: &Site<'_>) -> Result<()> 
     here.patch("pool", wish("ballast.dev/address-pool", "requests-front"))
         .await?;
     let moved = here.service("pool", |service| {
-        let now = crate::corner::texts(service);
+        let now = super::corner::texts(service);
         ensure!(now.iter().all(|it| it.starts_with("198.18.1.")), "{now:?}");
         Ok(())
     });

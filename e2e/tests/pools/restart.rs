@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::ListParams;
 
-use crate::Corner;
+use super::Corner;
+use super::corner::{tells, texts};
 use crate::common::{ACCEPTED, SOON, Site, condition};
-use crate::corner::{tells, texts};
 
 const REPLICA: &str = "ballast-1";
 

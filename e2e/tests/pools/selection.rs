@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::Corner;
+use super::Corner;
+use super::corner::tells;
 use crate::common::Site;
-use crate::corner::tells;
 
 const TEAM: &str = "namespaceSelector: {matchLabels: {team: red}}";
 const WEB: &str = "serviceSelector: {matchLabels: {tier: web}}";

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::Corner;
+use super::Corner;
+use super::corner::tells;
 use crate::common::Site;
-use crate::corner::tells;
 
 const ONE: &str = "198.18.30.1";
 const KEY: &str = "ballast.dev/share-key: k";

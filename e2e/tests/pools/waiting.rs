@@ -6,10 +6,10 @@ use ballast_e2e::installation::USER;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::Corner;
-use crate::command::Ballast;
+use super::Corner;
+use super::corner::{tells, texts};
+use crate::common::command::Ballast;
 use crate::common::{SOON, Site, addresses};
-use crate::corner::{tells, texts};
 
 /// Services whose age is in the order of their names.
 async fn in_turn(corner: &Corner<'_>, names: &[&str]) -> Result<()> {

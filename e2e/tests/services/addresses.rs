@@ -7,10 +7,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::common::{
-    self, ACCEPTED, OF_CLASS, PROGRAMMED, SOON, Site, annotated, finalizers, load_balancer,
-};
 use super::words;
+use crate::common::{
+    ACCEPTED, OF_CLASS, PROGRAMMED, SOON, Site, annotated, finalizers, load_balancer,
+};
 
 pub(crate) async fn asked_for(site: &Site<'_>) -> Result<()> {
     let by_field = format!("{}, loadBalancerIP: 10.89.200.50", words(80));
@@ -22,7 +22,7 @@ pub(crate) async fn asked_for(site: &Site<'_>) -> Result<()> {
     site.apply(&annotated("by-annotation", annotation, &both))
         .await?;
     let service = site.programmed("by-annotation").await?;
-    let addresses: Vec<String> = common::addresses(&service)
+    let addresses: Vec<String> = crate::common::addresses(&service)
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -39,7 +39,7 @@ pub(crate) async fn asked_for(site: &Site<'_>) -> Result<()> {
         why.contains("10.89.200.50") && why.contains("default/by-field"),
         "it names the address and its owner: {why}"
     );
-    ensure!(common::addresses(&site.get("too-late").await?).is_empty());
+    ensure!(crate::common::addresses(&site.get("too-late").await?).is_empty());
     let event = format!(
         "Warning SyncLoadBalancerFailed: Error syncing load balancer: failed to ensure load balancer: {why}"
     );
@@ -64,7 +64,7 @@ pub(crate) async fn asked_for(site: &Site<'_>) -> Result<()> {
     )
     .await?;
     site.service("too-late", |service| {
-        let now = common::addresses(service);
+        let now = crate::common::addresses(service);
         ensure!(now.len() == 1 && now[0].to_string() == "10.89.200.51");
         Ok(())
     })

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::common::{STANDARD_FINALIZER, Site, condition, finalizers, load_balancer, version};
+use crate::common::{STANDARD_FINALIZER, Site, condition, finalizers, load_balancer, version};
 
 /// A class's status is written at most once in 5 s.
 const PACED: Duration = Duration::from_secs(30);

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::{Host, eventually};
 use serde_json::json;
 
-use super::common::{OF_CLASS, SOON, Site, addresses, load_balancer, url, web};
 use super::{DUAL, wire};
+use crate::common::{OF_CLASS, SOON, Site, addresses, load_balancer, url, web};
 
 const MEGABYTES: usize = 8 << 20;
 /// Long connections that are open at once.

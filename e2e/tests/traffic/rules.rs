@@ -4,8 +4,8 @@ use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::{Host, eventually};
 use serde_json::{Value, json};
 
-use super::common::{SOON, Site, addresses, load_balancer, url, web};
 use super::{DUAL, ask_often, by_udp, wire};
+use crate::common::{SOON, Site, addresses, load_balancer, url, web};
 
 pub(crate) async fn affinity(site: &Site<'_>) -> Result<()> {
     let sticky =

@@ -1,11 +1,6 @@
 //! The chart on a real cluster, with Helm and the rights that it gives: the whole life of a
 //! release, and two releases side by side.
 
-#[path = "../common/mod.rs"]
-mod common;
-#[path = "../common/grants.rs"]
-mod grants;
-
 mod cluster;
 mod kernel;
 mod neighbours;

@@ -3,12 +3,6 @@
 //!
 //! One lab is booted for most checks, because booting is what takes time.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
 mod cleanup;
 mod traces;
 
@@ -22,7 +16,7 @@ use ballast_e2e::{
     Signal, eventually,
 };
 
-use crate::traces::{namespaces, processes, processes_of_all, traces};
+use self::traces::{namespaces, processes, processes_of_all, traces};
 
 const WEB: &str = include_str!("web.yaml");
 const SOON: Duration = Duration::from_secs(30);
