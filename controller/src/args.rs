@@ -1,19 +1,19 @@
 //! The command line: commands, flags, and what they become.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ballast_mock::Token;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::class::Scope;
 use crate::cli::cluster::LeaseArgs;
-use crate::cli::{crds, migrate, status, teardown};
+use crate::cli::{crds, migrate, secrets, status, teardown};
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
-use crate::process::identity::{SecretName, Token};
 use crate::process::lease::{Config, Timing};
 use crate::run::Options;
 use crate::run::factory::Providers;
@@ -87,6 +87,10 @@ pub enum Command {
     /// Print the CRDs, or apply them.
     #[command(after_help = crds::EXAMPLES)]
     Crds(Box<crds::CrdsArgs>),
+
+    /// Create the Secrets that Ballast's processes share, unless they exist (used by the chart).
+    #[command(after_help = secrets::EXAMPLES, hide = true)]
+    Secrets(Box<secrets::SecretsArgs>),
 }
 
 const CONTROLLER_EXAMPLES: &str = "\
@@ -167,20 +171,20 @@ pub struct ControllerArgs {
     )]
     pub admin_address: SocketAddr,
 
-    /// File with the bearer token of the mock cloud.
-    #[arg(
-        long,
-        env = "BALLAST_MOCK_TOKEN_FILE",
-        value_name = "FILE",
-        conflicts_with = "mock_token_secret"
-    )]
+    /// File with the bearer token for mock clouds. It is read again when it changes and when
+    /// a mock cloud refuses the token.
+    #[arg(long, env = "BALLAST_MOCK_TOKEN_FILE", value_name = "FILE")]
     pub mock_token_file: Option<PathBuf>,
 
-    /// Secret with the bearer token of the mock cloud (key: token), in the namespace of the
-    /// Lease. It is made, with a random token, if there is none; and read at the start. Only
-    /// mock clouds of that namespace (whose endpoint is at NAME.NAMESPACE.svc) are sent it.
-    #[arg(long, env = "BALLAST_MOCK_TOKEN_SECRET", value_name = "NAME")]
-    pub mock_token_secret: Option<String>,
+    /// Send the token only to mock clouds of this namespace, whose endpoint is at
+    /// SERVICE.NAMESPACE.svc; to all mock clouds if absent.
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_TOKEN_NAMESPACE",
+        value_name = "NAMESPACE",
+        requires = "mock_token_file"
+    )]
+    pub mock_token_namespace: Option<String>,
 
     /// Serve mock classes in process, with addresses that nothing listens on: for
     /// benchmarks of the controller.
@@ -208,7 +212,7 @@ impl ControllerArgs {
             workers,
             admin_address,
             mock_token_file,
-            mock_token_secret,
+            mock_token_namespace,
             simulate,
         } = self;
         let timing = Timing {
@@ -218,16 +222,6 @@ impl ControllerArgs {
         };
         let identity = identity.unwrap_or_else(host_name);
         let addresses = AddressBook::default();
-        let mock_token = Token::default();
-        if let Some(file) = &mock_token_file {
-            mock_token.set(read_token(file)?);
-        }
-        let mock_token_secret = mock_token_secret.map(|name| SecretName {
-            namespace: lease_namespace.clone(),
-            name,
-        });
-        let namespace = |secret: &SecretName| secret.namespace.clone();
-        let mock_token_namespace = mock_token_secret.as_ref().map(namespace);
         Ok(Options {
             scope: if classes.is_empty() {
                 Scope::All
@@ -236,14 +230,12 @@ impl ControllerArgs {
             },
             cluster_name,
             election: Config::new(&identity, timing).context("leader election")?,
-            mock_token_secret,
-            mock_token: mock_token.clone(),
             lease: (lease_namespace, lease_name),
             workers: usize::from(workers),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(5)),
             admin: admin_address,
             factory: Arc::new(Providers {
-                mock_token,
+                mock_token: mock_token_file.map(Token::file).unwrap_or_default(),
                 mock_token_namespace,
                 addresses: addresses.clone(),
                 simulate,
@@ -251,12 +243,6 @@ impl ControllerArgs {
             addresses,
         })
     }
-}
-
-fn read_token(path: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read {} (--mock-token-file)", path.display()))?;
-    Ok(text.trim().to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -61,6 +61,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Status(args) => runtime()?.block_on(cli::status::run(*args)),
         Command::Migrate(args) => runtime()?.block_on(cli::migrate::run(*args)),
         Command::Crds(args) => runtime()?.block_on(cli::crds::run(*args)),
+        Command::Secrets(args) => runtime()?.block_on(cli::secrets::run(*args)),
         Command::Teardown(args) => {
             runtime()?.block_on(async { cli::teardown::run(*args, asked_to_stop()?.boxed()).await })
         }
@@ -74,9 +75,11 @@ fn execute(cli: Cli) -> Result<ExitCode> {
 /// What a person's command cannot do, it says itself, once.
 fn filter(log: &str, command: &Command) -> String {
     match command {
-        Command::Status(_) | Command::Migrate(_) | Command::Crds(_) | Command::Teardown(_) => {
-            format!("{log},kube_client=off")
-        }
+        Command::Status(_)
+        | Command::Migrate(_)
+        | Command::Crds(_)
+        | Command::Secrets(_)
+        | Command::Teardown(_) => format!("{log},kube_client=off"),
         _ => log.to_owned(),
     }
 }

@@ -32,23 +32,24 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("has(self.aws) == has(oldSelf.aws) && has(self.l2) == has(oldSelf.l2) && has(self.mock) == has(oldSelf.mock)").message("the provider of a class cannot be changed: create another class and move the Services"),
 )]
 pub struct LoadBalancerClassSpec {
-    /// Also take Services without `spec.loadBalancerClass`. Only the oldest default
-    /// class is effective. A live Service never moves to another class.
+    /// Also serve Services without `spec.loadBalancerClass`. Only the oldest default
+    /// class is effective. An existing Service never moves to another class.
     #[serde(default)]
     pub default: bool,
 
-    /// Be the default class although another service controller runs in this
-    /// cluster; without it such a class is `Contested` and takes nothing.
+    /// Be the default class even if another service controller runs in this cluster.
+    /// Without it, such a class reports `Contested` and serves no Services without a class.
     #[serde(default)]
     pub force_default: bool,
 
-    /// How many Services may have a load balancer of this class; more are refused
-    /// with `QuotaExceeded`. Those that have one keep it, then the oldest come first.
+    /// The maximum number of Services that have a load balancer of this class. Further
+    /// Services are refused with `QuotaExceeded`. Existing load balancers stay; after that
+    /// the oldest Services come first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_load_balancers: Option<i32>,
 
-    /// What becomes of a load balancer whose Service goes.
+    /// What happens to a load balancer when its Service is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -60,18 +61,18 @@ pub struct LoadBalancerClassSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub l2: Option<L2Settings>,
 
-    /// Load balancers of a `ballast mock-cloud`.
+    /// Load balancers of the mock cloud (`ballast mock-cloud`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mock: Option<MockSettings>,
 }
 
-/// What becomes of a load balancer whose Service goes.
+/// What happens to a load balancer when its Service is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// It is deleted.
+    /// The load balancer is deleted.
     #[default]
     Delete,
-    /// It stays in the cloud, tagged as retained.
+    /// The load balancer stays in the cloud, tagged as retained.
     Retain,
 }
 
@@ -80,52 +81,53 @@ pub enum DeletionPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.region == oldSelf.region").message("spec.aws.region cannot be changed: create another class and move the Services"))]
 pub struct AwsSettings {
-    /// The region the load balancers live in, such as `eu-central-1`.
+    /// The region of the load balancers, such as `eu-central-1`.
     #[schemars(length(min = 1, max = 32))]
     pub region: String,
 }
 
-/// Settings of the L2 provider. Without pool names and selector, every pool serves.
+/// Settings of the L2 provider. Without pool names and selector, the class uses all pools.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct L2Settings {
-    /// Only addresses of these pools.
+    /// Use only these pools.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub address_pools: Vec<String>,
 
-    /// Addresses of pools with these labels, too.
+    /// Also use pools with these labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_pool_selector: Option<LabelSelector>,
 
-    /// Only nodes with these labels announce (once this version has an announcer).
+    /// Announce addresses only from nodes with these labels. This version has no announcer
+    /// yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
 
-    /// Only interfaces whose names match one of these regular expressions announce, such
-    /// as `^eth[0-9]+$`; without any, all that have the address's subnet (once this version
-    /// has an announcer).
+    /// Announce addresses only on interfaces whose names match one of these regular
+    /// expressions, such as `^eth[0-9]+$`. Without any, all interfaces in the subnet of the
+    /// address are used. This version has no announcer yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub interfaces: Vec<String>,
 
-    /// How the failure of a node is noticed (once this version has an announcer).
+    /// How the failure of a node is detected. This version has no announcer yet.
     #[serde(default)]
     pub failure_detection: FailureDetection,
 
-    /// How often an announced address is repeated unasked, such as `1m`; 0s is never (once
-    /// this version has an announcer).
+    /// How often an announcement is repeated, such as `1m`; `0s` disables repetition. This
+    /// version has no announcer yet.
     #[serde(default = "one_minute")]
     pub refresh_interval: Duration,
 }
 
-/// How the failure of an announcing node is noticed.
+/// How the failure of an announcing node is detected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FailureDetection {
-    /// Nodes watch each other on the wire: under a second; needs an open port.
+    /// Nodes monitor each other over the network: less than a second; needs an open port.
     #[default]
     Fast,
-    /// By Leases of the API server alone: no open port, up to 20 seconds.
+    /// Only through Leases of the API server: up to 20 seconds; needs no open port.
     Lease,
 }
 
@@ -134,49 +136,49 @@ pub enum FailureDetection {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.endpoint == oldSelf.endpoint").message("spec.mock.endpoint cannot be changed: the load balancers of the old cloud would be left behind; create another class and move the Services"))]
 pub struct MockSettings {
-    /// Where the mock cloud's API answers, such as `http://127.0.0.1:8111`.
+    /// The URL of the mock cloud's API, such as `http://127.0.0.1:8111`.
     #[schemars(length(max = 253), regex(pattern = r"^http://[^/?#\s]+$"))]
     pub endpoint: String,
 }
 
-/// What the controller reports about a class; written at most once in 5 seconds.
+/// What the controller reports about a class. It is written at most once in 5 seconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancerClassStatus {
-    /// `aws`, `l2` or `mock`.
+    /// The provider: `aws`, `l2` or `mock`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
 
-    /// Services that have, or are getting, a load balancer of this class.
+    /// The number of Services that have a load balancer of this class or wait for one.
     #[serde(default)]
     pub load_balancers: i64,
 
-    /// Those of them through which traffic can flow.
+    /// The number of these load balancers that can forward traffic.
     #[serde(default)]
     pub programmed: i64,
 
-    /// `Accepted`: the settings are valid and the class takes Services.
-    /// `Ready`: the provider answers. `InUse`: who uses it. `Default`: whether it takes
-    /// Services without a class, or who does instead.
+    /// `Accepted`: the settings are valid and the class serves Services.
+    /// `Ready`: the provider responds. `InUse`: which Services use the class. `Default`:
+    /// whether it serves Services without a class, or which class or controller does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// The drain switch: while it is here, the class gives no load balancers and takes
-    /// back those it gave; the Services stay. Written by `ballast teardown` alone, and here
-    /// rather than in the spec, so that what manages the spec cannot flip it back.
+    /// The drain switch. While it is set, the class creates no load balancers and releases
+    /// existing ones; the Services stay. Only `ballast teardown` sets it. It is in the
+    /// status so that a tool that manages the spec does not revert it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub draining: Option<Draining>,
 }
 
-/// Since when a class is drained, and why.
+/// Since when a class has been draining, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draining {
-    /// When the switch was put on.
+    /// When draining began.
     pub since: Time,
 
-    /// What for, in the words of whoever did it.
+    /// The reason, as given to `ballast teardown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub reason: Option<String>,
@@ -193,7 +195,7 @@ pub enum ProviderSettings {
     Mock(MockSettings),
 }
 
-/// Which provider a class has.
+/// The kind of provider of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProviderKind {
     /// AWS NLB.
@@ -211,8 +213,8 @@ fn one_minute() -> Duration {
 // === impl LoadBalancerClassSpec ===
 
 impl LoadBalancerClassSpec {
-    /// The one provider this class names; `None` if it names none or several, which
-    /// the API server refuses and the controller therefore only sees from a broken CRD.
+    /// The one provider that is set. `None` if none or several are set, which the API server
+    /// refuses unless the CRD is damaged.
     pub fn provider(&self) -> Option<ProviderSettings> {
         match (&self.aws, &self.l2, &self.mock) {
             (Some(aws), None, None) => Some(ProviderSettings::Aws(aws.clone())),
@@ -226,7 +228,7 @@ impl LoadBalancerClassSpec {
 // === impl ProviderSettings ===
 
 impl ProviderSettings {
-    /// Which provider it is.
+    /// The kind of provider.
     pub const fn kind(&self) -> ProviderKind {
         match self {
             Self::Aws(_) => ProviderKind::Aws,

@@ -22,10 +22,10 @@ pub use pool::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-/// The API group, and the prefix of every annotation, condition and finalizer of ours.
+/// The API group, and the prefix of Ballast's annotations, conditions and finalizers.
 pub const GROUP: &str = "ballast.dev";
 
-/// All CRDs, in the order in which they are printed.
+/// All CRDs, in the order of [`yaml`].
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![LoadBalancerClass::crd(), AddressPool::crd()]
 }
@@ -45,7 +45,7 @@ pub fn class_key(class: &str) -> String {
     format!("{GROUP}/{class}")
 }
 
-/// The class that a `spec.loadBalancerClass` or a finalizer names, if it is one of ours.
+/// The class that a `spec.loadBalancerClass` or a finalizer names, if it is a class of Ballast.
 pub fn class_of_key(key: &str) -> Option<&str> {
     key.strip_prefix(GROUP)?.strip_prefix('/')
 }
@@ -67,7 +67,7 @@ mod tests {
         }
     }
 
-    /// `make crds` writes the file; this test is why nobody forgets.
+    /// `make crds` writes the file; this test fails if it is out of date.
     #[test]
     fn the_committed_yaml_is_what_the_types_say() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/crds.yaml");

@@ -71,8 +71,7 @@ fn readme(helm: &Helm) -> Result<String> {
 
 /// Without the labels that say that Helm looks after the objects: here it does not.
 fn rights(helm: &Helm) -> Result<String> {
-    // With a mock cloud: it needs one right more.
-    let mut flags = vec!["--set", "classes.local.mock.enabled=true"];
+    let mut flags = Vec::new();
     let names = TEMPLATES.map(|file| format!("templates/controller/{file}"));
     for name in &names {
         flags.extend(["--show-only", name]);

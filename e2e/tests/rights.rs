@@ -15,7 +15,6 @@ use crate::common::grants;
 use crate::common::{ACCEPTED, CLASS, PROGRAMMED, Plan, SOON, Site, addresses, load_balancer};
 
 const REPLICA: &str = "ballast-1";
-const SECRET: &str = "ballast-mock-token";
 const POOL: &str = "{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {name: metal}, spec: {l2: {}}}
 ---
 {apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: metal}, spec: {addresses: [192.0.2.7]}}
@@ -51,9 +50,7 @@ async fn admin(site: &Site<'_>, path: &str) -> Result<String> {
 async fn readiness_says_what_is_missing(site: &Site<'_>) -> Result<()> {
     let crd = "crd/loadbalancerclasses.ballast.dev";
     site.lab.kubectl(&["delete", crd, "--wait=true"]).await?;
-    site.ballast
-        .spawn_controller(REPLICA, &["--mock-token-secret", SECRET])
-        .await?;
+    site.ballast.spawn_controller(REPLICA, &[]).await?;
     eventually(SOON, || async {
         let said = admin(site, "/readyz").await?;
         let helps = said.contains("is the CRD installed? ballast crds | kubectl apply -f -");
@@ -137,23 +134,20 @@ async fn an_address_of_a_pool(site: &Site<'_>) -> Result<()> {
     .await
 }
 
-/// Lease and Secret go with the `ServiceAccount`, and the token is random.
+/// The Lease goes with the `ServiceAccount`.
 async fn what_it_makes_is_its_accounts(site: &Site<'_>) -> Result<()> {
-    for object in ["lease/ballast-controller", "secret/ballast-mock-token"] {
-        let path =
-            "jsonpath={.metadata.ownerReferences[*].kind}/{.metadata.ownerReferences[*].name}";
-        let argv = ["get", "-n", "ballast-system", object, "-o", path];
-        let owner = site.lab.kubectl(&argv).await?;
-        ensure!(
-            owner == "ServiceAccount/ballast-controller",
-            "{object}: {owner}"
-        );
-    }
-    let path = "go-template={{.data.token | base64decode}}";
-    let argv = ["get", "-n", "ballast-system", "secret", SECRET, "-o", path];
-    let token = site.lab.kubectl(&argv).await?;
-    let hex = token.chars().all(|one| one.is_ascii_hexdigit());
-    ensure!(token.len() == 64 && hex, "{} characters", token.len());
+    let path = "jsonpath={.metadata.ownerReferences[*].kind}/{.metadata.ownerReferences[*].name}";
+    let lease = "lease/ballast-controller";
+    let argv = ["get", "-n", "ballast-system", lease, "-o", path];
+    let owner = site.lab.kubectl(&argv).await?;
+    ensure!(owner == "ServiceAccount/ballast-controller", "{owner}");
+    Ok(())
+}
+
+/// A compromised controller cannot obtain another account's token: it has no right to Secrets.
+#[test]
+fn no_right_to_secrets() -> Result<()> {
+    ensure!(!RBAC.contains("secrets"), "{RBAC}");
     Ok(())
 }
 
@@ -271,7 +265,7 @@ fn ballast(arguments: &[&str]) -> Result<Output> {
 /// Every flag of an example exists; commands that show examples show them in their help.
 #[test]
 fn help_has_examples() -> Result<()> {
-    for command in ["controller", "mock-cloud", "crds", "teardown"] {
+    for command in ["controller", "mock-cloud", "crds", "secrets", "teardown"] {
         let help = ballast(&[command, "--help"])?;
         ensure!(help.status.success(), "{command} --help: {:?}", help.status);
         let help = String::from_utf8(help.stdout)?;
@@ -310,13 +304,8 @@ fn wrong_usage_is_status_2() -> Result<()> {
         vec!["mock-cloud", "--listen", "nowhere"],
         vec!["mock-cloud", "--addresses", "10.0.0.9-10.0.0.1"],
         vec!["crds", "--log", "ballast=loud"],
-        vec![
-            "controller",
-            "--mock-token-file",
-            "f",
-            "--mock-token-secret",
-            "s",
-        ],
+        vec!["controller", "--mock-token-namespace", "n"],
+        vec!["secrets"],
         vec!["teardown", "--timeout", "5m"],
         vec!["teardown", "--wait", "--timeout", "soon"],
         vec!["teardown", "--undo", "--wait"],

@@ -72,6 +72,7 @@ automountServiceAccountToken: false
 ---
 {{- end }}
 {{- if $root.Values.rbac.create }}
+{{- if .rules }}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata:
@@ -94,6 +95,7 @@ subjects:
   name: {{ $account }}
   namespace: {{ $root.Release.Namespace }}
 ---
+{{- end }}
 {{- with .localRules }}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role

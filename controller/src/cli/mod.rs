@@ -1,6 +1,6 @@
 //! Commands for people: [`status`] says how every load balancer is, [`migrate`] brings
 //! the settings of another load balancer over, [`teardown`] takes load balancers away before
-//! somebody goes, [`crds`] prints or applies the CRDs.
+//! somebody goes, [`crds`] prints or applies the CRDs, [`secrets`] creates shared Secrets.
 //!
 //! They are no part of the controller: each runs once, as the user, with the rights of
 //! the user's kubeconfig, and needs no running controller. Everything that is printed is
@@ -10,6 +10,7 @@
 pub mod cluster;
 pub mod crds;
 pub mod migrate;
+pub mod secrets;
 mod service;
 pub mod status;
 pub mod teardown;

@@ -4,22 +4,20 @@ use std::sync::Arc;
 
 use ballast_crds::ProviderSettings;
 use ballast_l2::L2Provider;
-use ballast_mock::{InstantProvider, MockProvider};
+use ballast_mock::{InstantProvider, MockProvider, Token};
 use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
 use http::Uri;
 use tracing::warn;
 
 use crate::class::instance::Factory;
 use crate::pools::{AddressBook, validate_l2};
-use crate::process::identity::Token;
 
 /// The providers of this build.
 #[derive(Clone, Debug, Default)]
 pub struct Providers {
     /// Bearer token for mock clouds that want one.
     pub mock_token: Token,
-    /// The namespace of the mock clouds that alone get it, because it is their Secret's;
-    /// `None`: all get it.
+    /// The namespace of the mock clouds that get it; `None`: all get it.
     pub mock_token_namespace: Option<String>,
     /// Who has which address of the pools; one for all `l2` classes.
     pub addresses: AddressBook,
@@ -65,8 +63,11 @@ impl Factory for Providers {
                 Ok(Arc::new(InstantProvider::new(mark)))
             }
             ProviderSettings::Mock(mock) => {
-                let known = self.mock_token.get();
-                let token = known.filter(|_| self.may_know_the_token(&mock.endpoint));
+                let token = if self.may_know_the_token(&mock.endpoint) {
+                    self.mock_token.clone()
+                } else {
+                    Token::default()
+                };
                 let provider = MockProvider::new(&mock.endpoint, token, mark).map_err(|error| {
                     Refusal::new(
                         Reason::Invalid,

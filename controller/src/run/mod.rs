@@ -41,7 +41,7 @@ use crate::cluster::view::{Name, ServiceView};
 use crate::pools::{AddressBook, Pools};
 use crate::process::admin::Health;
 use crate::process::backoff::Backoff;
-use crate::process::identity::{self, SecretName, Token};
+use crate::process::identity;
 use crate::process::lease::{Config, Election, Ended, KubeLease, Leadership};
 use crate::process::queue::Queue;
 
@@ -60,10 +60,6 @@ pub struct Options {
     pub election: Config,
     /// Where the Lease is: namespace and name.
     pub lease: (String, String),
-    /// Where the token of mock clouds is to come from, if from a Secret …
-    pub mock_token_secret: Option<SecretName>,
-    /// … and who is told; what the factory's mock classes use.
-    pub mock_token: Token,
     /// Services reconciled at once.
     pub workers: usize,
     /// Retries of a failing Service or provider.
@@ -166,19 +162,12 @@ pub async fn run(
     }
 }
 
-/// Who this replica is, and the token that it makes if there is none, before it takes part in
-/// anything. Returns the owner of what it makes.
+/// Who this replica is, before it takes part in anything. Returns the owner of its Lease.
 async fn identify(shared: &Shared, options: &Options) -> Option<OwnerReference> {
-    let gate = |name: &str| shared.health.gate(name);
-    let named = gate("the name of this process (SelfSubjectReview)");
-    let secret = options.mock_token_secret.as_ref();
-    let token = secret.map(|secret| gate(&format!("the token of mock clouds (Secret {secret})")));
-    let owner = identity::identify(&shared.client, &options.lease.0, &named).await;
-    if let (Some(secret), Some(gate)) = (secret, token) {
-        let (client, known) = (&shared.client, &options.mock_token);
-        identity::learn(client, secret, owner.as_ref(), known, &gate).await;
-    }
-    owner
+    let gate = shared
+        .health
+        .gate("the name of this process (SelfSubjectReview)");
+    identity::identify(&shared.client, &options.lease.0, &gate).await
 }
 
 /// Why the main loop ended.

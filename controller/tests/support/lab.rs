@@ -143,8 +143,6 @@ impl Lab {
             cluster_name: "lab".to_owned(),
             election: Config::new(&name, Timing::default()).unwrap(),
             lease: ("kube-system".to_owned(), lease),
-            mock_token_secret: None,
-            mock_token: ballast::process::identity::Token::default(),
             workers: 4,
             backoff: Backoff::default(),
             admin: ([127, 0, 0, 1], 0).into(),

@@ -418,7 +418,13 @@ fn rights_fit(cluster: &Cluster) -> Result<()> {
     let chart = &cluster.helm;
     let manifest = chart.template(BALLAST.name, BALLAST.namespace, &["--set", values])?;
     let audit = cluster.lab.audit_with_reads()?;
-    for (role, least) in [("controller", 17), ("teardown", 4), ("crds", 3)] {
+    for (role, least) in [
+        ("controller", 17),
+        ("teardown", 4),
+        ("crds", 3),
+        ("secrets", 1),
+        ("secrets-cleanup", 1),
+    ] {
         let name = format!("ballast-{role}");
         let user = format!("system:serviceaccount:{}:{name}", BALLAST.namespace);
         let granted = grants::fit_of(&manifest, &user, &audit, Some(&name))?;

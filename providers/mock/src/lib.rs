@@ -17,4 +17,4 @@ pub mod server;
 
 pub use address::AddressRange;
 pub use instant::InstantProvider;
-pub use provider::MockProvider;
+pub use provider::{MockProvider, Token};

@@ -345,7 +345,7 @@ async fn errors_that_pass_are_transient_and_stable() {
     let cloud = Cloud::start(options).await;
     // Each says what to do: there is none, or there are two.
     for (token, words) in [
-        (None, ["the controller has none", "--mock-token-secret"]),
+        (None, ["the controller has none", "--mock-token-file"]),
         (
             Some("wrong".to_owned()),
             ["does not accept", "--token-file of the cloud"],
@@ -359,8 +359,8 @@ async fn errors_that_pass_are_transient_and_stable() {
             "{error:?}"
         );
     }
-    let right =
-        MockProvider::new(&cloud.endpoint(), Some("right".into()), support::mark()).unwrap();
+    let right = MockProvider::new(&cloud.endpoint(), Some("right".to_owned()), support::mark());
+    let right = right.unwrap();
     right.restore(Vec::new()).await.unwrap();
     ensure(&right, &balancer(tcp("a"))).await;
     let error = right.ensure(&balancer(tcp("b"))).await.unwrap_err();
@@ -375,6 +375,48 @@ async fn errors_that_pass_are_transient_and_stable() {
         let error = right.ensure(&balancer(tcp("c"))).await.unwrap_err();
         assert_eq!(error, ProviderError::transient(expected.clone()));
     }
+}
+
+/// A Secret is rotated without a restart of the controller.
+#[tokio::test]
+async fn a_token_file_is_read_again_when_the_cloud_refuses() {
+    let state = tempfile::tempdir().unwrap();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| state.path().join(name));
+    std::fs::write(&theirs, "one").unwrap();
+    let mut options = options(&state);
+    options.token = Some("one".into());
+    options.token_file = Some(theirs.clone());
+    let cloud = Cloud::start(options).await;
+    // The controller starts before its copy is there.
+    let token = ballast_mock::Token::file(ours.clone());
+    let provider = MockProvider::new(&cloud.endpoint(), token, support::mark()).unwrap();
+    provider.restore(Vec::new()).await.unwrap();
+    let missing = provider.ensure(&balancer(tcp("a"))).await.unwrap_err();
+    let said = missing.to_string();
+    assert!(said.contains("found none in --mock-token-file"), "{said}");
+    std::fs::write(&ours, "one\n").unwrap();
+    eventually("the first token", async || {
+        provider.ensure(&balancer(tcp("a"))).await.ok().map(drop)
+    })
+    .await;
+    std::fs::write(&theirs, "two").unwrap();
+    // The cloud accepts the old token until somebody sends the new one.
+    ensure(&provider, &balancer(tcp("b"))).await;
+    let new = MockProvider::new(&cloud.endpoint(), Some("two".to_owned()), support::mark());
+    let new = new.unwrap();
+    new.restore(Vec::new()).await.unwrap();
+    eventually("the cloud reads its file", async || {
+        new.ensure(&balancer(tcp("z"))).await.ok().map(drop)
+    })
+    .await;
+    let refused = provider.ensure(&balancer(tcp("c"))).await.unwrap_err();
+    let said = refused.to_string();
+    assert!(said.contains("does not accept"), "{said}");
+    std::fs::write(&ours, "two\n").unwrap();
+    eventually("the second token", async || {
+        provider.ensure(&balancer(tcp("c"))).await.ok().map(drop)
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use super::token::Token;
 use crate::api::{
     ChangesPage, Code, LoadBalancerPage, LoadBalancerView, Position, Problem, PutLoadBalancer,
     TagPatch, TargetSetBody,
@@ -42,7 +43,7 @@ pub struct EndpointError {
 pub(super) struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
     endpoint: String,
-    token: Option<String>,
+    token: Token,
     mark: Mark,
 }
 
@@ -61,11 +62,7 @@ pub(super) enum Failed {
 // === impl Client ===
 
 impl Client {
-    pub(super) fn new(
-        endpoint: &str,
-        token: Option<String>,
-        mark: Mark,
-    ) -> Result<Self, EndpointError> {
+    pub(super) fn new(endpoint: &str, token: Token, mark: Mark) -> Result<Self, EndpointError> {
         let bad = || EndpointError {
             endpoint: endpoint.to_owned(),
         };
@@ -200,18 +197,27 @@ impl Client {
             (Code::Throttled, _) => ProviderError::Throttled {
                 retry_after: retry_after.unwrap_or(DEFAULT_RETRY),
             },
-            (Code::Unauthorized, _) => ProviderError::transient(match &self.token {
-                None => format!(
-                    "the mock cloud at {endpoint} wants a token and the controller has none: give it --mock-token-secret or --mock-token-file"
-                ),
-                Some(_) => format!(
-                    "the mock cloud at {endpoint} does not accept the controller's token: what is in --mock-token-secret (or --mock-token-file) of the controller and in --token-file of the cloud must be the same; the controller reads it at its start"
-                ),
-            }),
+            (Code::Unauthorized, _) => ProviderError::transient(self.unauthorized()),
             (Code::Internal | Code::SequenceUnknown, _) => ProviderError::transient(format!(
                 "the mock cloud at {endpoint} answers with an error of its own; see its log"
             )),
             (_, reason) => Refusal::new(reason, problem.message).into(),
+        }
+    }
+
+    fn unauthorized(&self) -> String {
+        let endpoint = &self.endpoint;
+        match self.token.path() {
+            Some(path) if !self.token.is_known() => format!(
+                "the mock cloud at {endpoint} requires a token, and the controller found none in --mock-token-file {}",
+                path.display()
+            ),
+            None if !self.token.is_known() => format!(
+                "the mock cloud at {endpoint} requires a token, and the controller has none for it: set --mock-token-file (with --mock-token-namespace it is only for mock clouds of that namespace)"
+            ),
+            _ => format!(
+                "the mock cloud at {endpoint} does not accept the controller's token: --mock-token-file of the controller and --token-file of the cloud must have the same content"
+            ),
         }
     }
 
@@ -235,8 +241,36 @@ impl Client {
         Ok((status, value))
     }
 
+    /// Sends the call, and once more with another token if the cloud refuses the first one.
     async fn send(
         &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+        limit: Duration,
+    ) -> Result<(StatusCode, Bytes), Failed> {
+        let mut token = self.token.current().await;
+        let mut answer = self
+            .send_with(token.as_deref(), method.clone(), path, body, limit)
+            .await;
+        if answer.as_ref().err().and_then(Failed::code) == Some(Code::Unauthorized)
+            && let Some(other) = self.token.other_than(token.as_deref()).await
+        {
+            let other = token.insert(other);
+            answer = self
+                .send_with(Some(other), method.clone(), path, body, limit)
+                .await;
+        }
+        // The cloud checks the token of calls that change something.
+        if method != Method::GET && answer.is_ok() {
+            self.token.accepted(token.as_deref());
+        }
+        answer
+    }
+
+    async fn send_with(
+        &self,
+        token: Option<&str>,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
@@ -248,7 +282,7 @@ impl Client {
             tracing::debug!(method = %shown, path, error, "the mock cloud does not answer");
             Failed::Unreachable
         };
-        let request = self.request(method.clone(), path, body)?;
+        let request = self.request(token, method.clone(), path, body)?;
         let answered = timeout(limit, async {
             let response = self
                 .http
@@ -281,6 +315,7 @@ impl Client {
 
     fn request(
         &self,
+        token: Option<&str>,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
@@ -291,7 +326,7 @@ impl Client {
             .method(method)
             .uri(format!("{}{path}", self.endpoint))
             .header(header::CONTENT_TYPE, "application/json");
-        if let Some(token) = &self.token {
+        if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body.into()));
@@ -376,7 +411,7 @@ mod tests {
             cluster_name: "lab".into(),
             class: "local".into(),
         };
-        Client::new(endpoint, None, mark)
+        Client::new(endpoint, Token::default(), mark)
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod cache;
 mod changes;
 mod client;
 mod shape;
+mod token;
 pub(crate) mod validate;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use tokio::sync::Notify;
 use self::cache::{Cache, Known};
 pub use self::client::EndpointError;
 use self::client::{Client, Failed};
+pub use self::token::Token;
 use crate::api::{
     Code, Desired, LoadBalancerView, Problem, PutLoadBalancer, TagPatch, TargetSetBody,
 };
@@ -66,9 +68,9 @@ struct Flight<'a> {
 impl MockProvider {
     /// A client of the mock cloud at `endpoint`, such as `http://127.0.0.1:8111`. Makes
     /// no call.
-    pub fn new(endpoint: &str, token: Option<String>, mark: Mark) -> Result<Self, EndpointError> {
+    pub fn new(endpoint: &str, token: impl Into<Token>, mark: Mark) -> Result<Self, EndpointError> {
         let inner = Inner {
-            client: Client::new(endpoint, token, mark.clone())?,
+            client: Client::new(endpoint, token.into(), mark.clone())?,
             mark,
             cache: Mutex::default(),
             targets: tokio::sync::Mutex::default(),

@@ -82,7 +82,7 @@ async fn killed_after(answers: usize) {
             class: "local".into(),
         };
         let endpoint = format!("http://{address}");
-        Arc::new(MockProvider::new(&endpoint, Some(process::TOKEN.into()), mark).unwrap())
+        Arc::new(MockProvider::new(&endpoint, Some(process::TOKEN.to_owned()), mark).unwrap())
     };
     let provider = client(server.address);
     provider.restore(Vec::new()).await.unwrap();

@@ -62,7 +62,7 @@ pub(crate) fn serve_if_asked() {
     let mut options = ServerOptions::new(state);
     options.listen = ([127, 0, 0, 1], 0).into();
     options.addresses = vec![std::env::var(RANGE).unwrap().parse().unwrap()];
-    options.token = Some(TOKEN.into());
+    options.token = Some(TOKEN.to_owned());
     options.provisioning_latency = Duration::from_millis(latency);
     options.deletion_latency = Duration::from_millis(latency);
     std::thread::spawn(|| {
@@ -193,7 +193,7 @@ impl ServerHarness {
 impl Harness for ServerHarness {
     async fn provider(&self, mark: &Mark) -> Arc<dyn Provider> {
         let endpoint = format!("http://{}", self.proxy.address);
-        let provider = MockProvider::new(&endpoint, Some(TOKEN.into()), mark.clone());
+        let provider = MockProvider::new(&endpoint, Some(TOKEN.to_owned()), mark.clone());
         Arc::new(provider.unwrap())
     }
 

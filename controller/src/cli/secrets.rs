@@ -1,0 +1,290 @@
+//! `ballast secrets`: creates the Secrets that Ballast's processes share, each with a random
+//! value, or deletes them. A Job of the chart runs it at install, upgrade and uninstall.
+//!
+//! It is a command of its own so that the controller needs no right to Secrets: whoever may
+//! create a Secret in a namespace and read it can obtain the token of every `ServiceAccount`
+//! there (type `kubernetes.io/service-account-token`). For the same reason this command never
+//! reads a Secret: one that exists is left as it is.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::{Api, Client};
+use tokio::time::Instant;
+
+use super::cluster::ClusterArgs;
+use super::print;
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  # Create the token that the controller and the mock cloud share, unless it exists:
+  ballast secrets ballast-mock-token -n ballast-system
+
+  # Delete it:
+  ballast secrets ballast-mock-token -n ballast-system --delete
+
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+/// Random bytes of a value; it is written as twice as many hexadecimal digits.
+const BYTES: usize = 32;
+/// How long an API server that does not answer is tried.
+const TRIES: Duration = Duration::from_secs(30);
+/// Between two tries.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Flags of `ballast secrets`.
+#[derive(Clone, Debug, Args)]
+pub struct SecretsArgs {
+    /// Names of the Secrets.
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Namespace of the Secrets; without it that of the kubeconfig or of the pod.
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Key of the random value.
+    #[arg(long, default_value = "token", value_name = "KEY")]
+    pub key: String,
+
+    /// Delete the Secrets instead of creating them.
+    #[arg(long)]
+    pub delete: bool,
+
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// What happened to one Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Created,
+    Exists,
+    Deleted,
+    NotFound,
+}
+
+/// Creates or deletes each.
+pub async fn run(args: SecretsArgs) -> Result<ExitCode> {
+    let client = args.cluster.client().await?;
+    let namespace = args
+        .namespace
+        .unwrap_or_else(|| client.default_namespace().to_owned());
+    for name in &args.names {
+        let outcome = if args.delete {
+            retry(async || delete(&client, &namespace, name).await).await
+        } else {
+            // One value for all tries: the first one may have arrived.
+            let secret = secret(name, &args.key, &rand::random::<[u8; BYTES]>());
+            retry(async || create(&client, &namespace, &secret).await).await
+        };
+        let verb = if args.delete { "delete" } else { "create" };
+        let outcome =
+            outcome.with_context(|| format!("cannot {verb} the Secret {namespace}/{name}"))?;
+        print(&format!("Secret {namespace}/{name} {}\n", outcome.as_str()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(client: &Client, namespace: &str, secret: &Secret) -> kube::Result<Outcome> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    match api.create(&PostParams::default(), secret).await {
+        Ok(_) => Ok(Outcome::Created),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Outcome::Exists),
+        Err(error) => Err(error),
+    }
+}
+
+async fn delete(client: &Client, namespace: &str, name: &str) -> kube::Result<Outcome> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    match api.delete(name, &DeleteParams::default()).await {
+        Ok(_) => Ok(Outcome::Deleted),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Outcome::NotFound),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tries again while the API server does not answer, or answers with an error of its own.
+async fn retry(mut call: impl AsyncFnMut() -> kube::Result<Outcome>) -> kube::Result<Outcome> {
+    let end = Instant::now() + TRIES;
+    loop {
+        match call().await {
+            Err(kube::Error::Api(status)) if !matches!(status.code, 429 | 500..=599) => {
+                return Err(kube::Error::Api(status));
+            }
+            Err(error) if Instant::now() < end => {
+                eprintln!("no answer from the API server: {error}; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+fn secret(name: &str, key: &str, value: &[u8]) -> Secret {
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            labels: Some([("app.kubernetes.io/part-of".to_owned(), "ballast".to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        data: Some([(key.to_owned(), ByteString(hex(value).into_bytes()))].into()),
+        ..Secret::default()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Exists => "exists; left unchanged",
+            Self::Deleted => "deleted",
+            Self::NotFound => "does not exist",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::response::Response;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An API server that knows Secrets by name and answers with these codes first.
+    #[derive(Default)]
+    struct Server {
+        secrets: Mutex<Vec<Value>>,
+        refuse: Mutex<Vec<u16>>,
+        verbs: Mutex<Vec<String>>,
+    }
+
+    impl Server {
+        fn client(self: &Arc<Self>) -> Client {
+            let server = Arc::clone(self);
+            let router: Router = Router::new().fallback(move |request: Request| {
+                let server = Arc::clone(&server);
+                async move { server.answer(request).await }
+            });
+            Client::new(router, "default")
+        }
+
+        async fn answer(&self, request: Request) -> Response {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            let path = parts.uri.path().to_owned();
+            assert!(
+                path.starts_with("/api/v1/namespaces/shop/secrets"),
+                "{path}"
+            );
+            self.verbs.lock().unwrap().push(parts.method.to_string());
+            if let Some(code) = self.refuse.lock().unwrap().pop() {
+                return reply(code, &failure(code));
+            }
+            let mut secrets = self.secrets.lock().unwrap();
+            let name = match path.rsplit_once("/secrets/") {
+                Some((_, name)) => json!(name),
+                None => body["metadata"]["name"].clone(),
+            };
+            let at = secrets.iter().position(|it| it["metadata"]["name"] == name);
+            match (parts.method.as_str(), at) {
+                ("POST", Some(_)) => reply(409, &failure(409)),
+                ("POST", None) => {
+                    secrets.push(body.clone());
+                    reply(201, &body)
+                }
+                ("DELETE", Some(at)) => reply(200, &secrets.remove(at)),
+                ("DELETE", None) => reply(404, &failure(404)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn reply(code: u16, body: &Value) -> Response {
+        let body = Body::from(body.to_string());
+        Response::builder().status(code).body(body).unwrap()
+    }
+
+    fn failure(code: u16) -> Value {
+        let reason = match code {
+            403 => "Forbidden",
+            404 => "NotFound",
+            409 => "AlreadyExists",
+            _ => "InternalError",
+        };
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "no", "reason": reason})
+    }
+
+    async fn created(server: &Arc<Server>, value: &[u8]) -> kube::Result<Outcome> {
+        let (client, secret) = (server.client(), secret("mock-token", "token", value));
+        retry(async || create(&client, "shop", &secret).await).await
+    }
+
+    async fn deleted(server: &Arc<Server>) -> kube::Result<Outcome> {
+        let client = server.client();
+        retry(async || delete(&client, "shop", "mock-token").await).await
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_created_once_and_never_read() {
+        let server = Arc::new(Server::default());
+        assert_eq!(
+            created(&server, &[0xab; BYTES]).await.unwrap(),
+            Outcome::Created
+        );
+        assert_eq!(
+            created(&server, &[0xcd; BYTES]).await.unwrap(),
+            Outcome::Exists
+        );
+        let found: Secret =
+            serde_json::from_value(server.secrets.lock().unwrap()[0].clone()).unwrap();
+        let token = &found.data.unwrap()["token"].0;
+        assert_eq!(std::str::from_utf8(token).unwrap(), "ab".repeat(BYTES));
+        assert_eq!(found.type_.as_deref(), Some("Opaque"));
+        assert_eq!(deleted(&server).await.unwrap(), Outcome::Deleted);
+        assert_eq!(deleted(&server).await.unwrap(), Outcome::NotFound);
+        let verbs = server.verbs.lock().unwrap().clone();
+        assert_eq!(verbs, ["POST", "POST", "DELETE", "DELETE"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_answer_that_may_change_is_asked_for_again() {
+        let server = Arc::new(Server::default());
+        *server.refuse.lock().unwrap() = vec![500, 503, 429];
+        assert_eq!(
+            created(&server, &[1; BYTES]).await.unwrap(),
+            Outcome::Created
+        );
+        *server.refuse.lock().unwrap() = vec![403];
+        let error = created(&server, &[1; BYTES]).await.unwrap_err();
+        assert!(matches!(error, kube::Error::Api(status) if status.is_forbidden()));
+        *server.refuse.lock().unwrap() = vec![500; 100];
+        let began = Instant::now();
+        assert!(deleted(&server).await.is_err());
+        assert!(began.elapsed() <= TRIES + RETRY, "{:?}", began.elapsed());
+    }
+}
