@@ -24,8 +24,8 @@ const ABOUT: &str = "Load balancers for Kubernetes Services: clouds, bare metal 
 #[derive(Debug, Parser)]
 #[command(name = "ballast", version, about = ABOUT, arg_required_else_help = true)]
 pub struct Cli {
-    /// What is written to standard error: error, warn, info, debug, trace, or a filter
-    /// such as `info,ballast::service=debug`.
+    /// Log level: error, warn, info, debug, trace, or a filter such as
+    /// `info,ballast::service=debug`. Logs go to standard error.
     #[arg(
         long,
         global = true,
@@ -35,7 +35,7 @@ pub struct Cli {
     )]
     pub log: String,
 
-    /// How it is written.
+    /// Log format.
     #[arg(
         long,
         global = true,
@@ -45,46 +45,45 @@ pub struct Cli {
     )]
     pub log_format: LogFormat,
 
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// How logs are written.
+/// Formats of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Text, for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the reconcile loop; replicas elect a leader.
-    // Whoever adds a flag to those of a chart says it again.
+    /// Run the controller. Replicas elect a leader.
+    // `extraArgs` of the chart can repeat a flag that the chart already sets.
     #[command(after_help = CONTROLLER_EXAMPLES, args_override_self = true)]
     Controller(Box<ControllerArgs>),
 
-    /// Run the local mock cloud: HTTP API, load balancers that really balance.
+    /// Run the mock cloud: an HTTP API, and load balancers that forward real traffic.
     #[command(after_help = MOCK_CLOUD_EXAMPLES, args_override_self = true)]
     MockCloud(Box<ballast_mock::server::ServerArgs>),
 
-    /// Show every load balancer, or address pool, and why each is as it is.
+    /// Show load balancers or address pools: their state, and the reason for it.
     #[command(after_help = status::EXAMPLES)]
     Status(Box<status::StatusArgs>),
 
-    /// Bring over the settings of another load balancer, and its Services with their
-    /// addresses.
+    /// Migrate from another load balancer. Services keep their addresses.
     Migrate(Box<migrate::MigrateArgs>),
 
-    /// Take the load balancers of classes away and leave their Services: before Ballast, or
-    /// the cluster, goes.
+    /// Release load balancers and keep their Services. Run this before you remove Ballast or
+    /// the cluster.
     #[command(after_help = teardown::EXAMPLES)]
     Teardown(Box<teardown::TeardownArgs>),
 
-    /// Print the CRDs, or apply them.
+    /// Print or apply the custom resource definitions (CRDs).
     #[command(after_help = crds::EXAMPLES)]
     Crds(Box<crds::CrdsArgs>),
 
@@ -95,32 +94,39 @@ pub enum Command {
 
 const CONTROLLER_EXAMPLES: &str = "\
 Examples:
-  # In a cluster: everything by default, the ServiceAccount is found.
+  # In a cluster, with the ServiceAccount of the pod:
   ballast controller
 
-  # On a laptop, against the current kubeconfig, beside a mock cloud:
+  # On a laptop, with the current kubeconfig and a local mock cloud:
   ballast mock-cloud &
   ballast controller --cluster-name laptop
 
   # Two installations side by side, each with its own classes:
   ballast controller --classes edge --lease-name ballast-edge
 
-Exit status: 0 asked to stop, 1 failed, 2 wrong usage, 3 lost the lease (start it again).";
+Exit status:
+  0  stopped by SIGTERM or SIGINT
+  1  error
+  2  invalid usage
+  3  lost the Lease; start the process again";
 
 const MOCK_CLOUD_EXAMPLES: &str = "\
 Examples:
-  # On a laptop: load balancers on addresses of the loopback network.
+  # On a laptop, with load balancers on loopback addresses:
   ballast mock-cloud --addresses 127.77.0.0/16
 
-  # A slow cloud with few places, to see what Services say meanwhile:
+  # A small and slow cloud, to watch how Services wait:
   ballast mock-cloud --provisioning-latency 30s --deletion-latency 10s --max-load-balancers 3
 
-Exit status: 0 asked to stop, 1 failed, 2 wrong usage.";
+Exit status:
+  0  stopped by SIGTERM or SIGINT
+  1  error
+  2  invalid usage";
 
 /// Flags of `ballast controller`.
 #[derive(Debug, Args)]
 pub struct ControllerArgs {
-    /// Serve only these classes (comma-separated); all if absent.
+    /// Serve only these classes (comma-separated). Default: all classes.
     #[arg(
         long,
         env = "BALLAST_CLASSES",
@@ -129,7 +135,8 @@ pub struct ControllerArgs {
     )]
     pub classes: Vec<String>,
 
-    /// The cluster's name in tags, for people; its identity is the UID of kube-system.
+    /// Name of the cluster in tags. It is for people only: Ballast identifies a cluster by the
+    /// UID of its kube-system namespace.
     #[arg(
         long,
         env = "BALLAST_CLUSTER_NAME",
@@ -138,31 +145,31 @@ pub struct ControllerArgs {
     )]
     pub cluster_name: String,
 
-    /// This replica's name in the election; the host's name if absent.
+    /// Name of this replica in the leader election. Default: the host name.
     #[arg(long, env = "BALLAST_IDENTITY", value_name = "NAME")]
     pub identity: Option<String>,
 
-    /// Which Lease is elected for.
+    /// The Lease of the leader election.
     #[command(flatten)]
     pub lease: LeaseArgs,
 
-    /// After how many seconds without a renewal another replica takes over.
+    /// Seconds without a renewal after which another replica takes over the Lease.
     #[arg(long, env = "BALLAST_LEASE_DURATION", default_value = "15", value_name = "SECONDS", value_parser = seconds)]
     pub lease_duration: Duration,
 
-    /// After how many seconds without a successful renewal the leader gives up.
+    /// Seconds without a successful renewal after which the leader stops.
     #[arg(long, env = "BALLAST_RENEW_DEADLINE", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub renew_deadline: Duration,
 
-    /// Seconds between renewals, and between looks of those that wait.
+    /// Seconds between attempts to acquire or renew the Lease.
     #[arg(long, env = "BALLAST_RETRY_PERIOD", default_value = "2", value_name = "SECONDS", value_parser = seconds)]
     pub retry_period: Duration,
 
-    /// Services reconciled at once.
+    /// Number of Services that are reconciled at the same time.
     #[arg(long, env = "BALLAST_WORKERS", default_value = "32", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: u16,
 
-    /// Where /livez, /readyz and /metrics are served.
+    /// Address of /livez, /readyz and /metrics.
     #[arg(
         long,
         env = "BALLAST_ADMIN_ADDRESS",
@@ -171,13 +178,13 @@ pub struct ControllerArgs {
     )]
     pub admin_address: SocketAddr,
 
-    /// File with the bearer token for mock clouds. It is read again when it changes and when
-    /// a mock cloud refuses the token.
+    /// File that contains the bearer token for mock clouds. The controller reads it again when
+    /// it changes and when a mock cloud rejects the token.
     #[arg(long, env = "BALLAST_MOCK_TOKEN_FILE", value_name = "FILE")]
     pub mock_token_file: Option<PathBuf>,
 
-    /// Send the token only to mock clouds of this namespace, whose endpoint is at
-    /// SERVICE.NAMESPACE.svc; to all mock clouds if absent.
+    /// Send the token only to mock clouds in this namespace (endpoint SERVICE.NAMESPACE.svc).
+    /// Default: all mock clouds.
     #[arg(
         long,
         env = "BALLAST_MOCK_TOKEN_NAMESPACE",
@@ -186,8 +193,8 @@ pub struct ControllerArgs {
     )]
     pub mock_token_namespace: Option<String>,
 
-    /// Serve mock classes in process, with addresses that nothing listens on: for
-    /// benchmarks of the controller.
+    /// Serve mock classes in the controller process, with addresses on which nothing listens.
+    /// For benchmarks of the controller.
     #[arg(long, env = "BALLAST_SIMULATE", hide = true)]
     pub simulate: bool,
 }

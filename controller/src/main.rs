@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use ballast::args::{Cli, Command, ControllerArgs, LogFormat};
 use ballast::cli;
+use ballast::process::causes::causes;
 use ballast::run::{self, Exit};
 use ballast_mock::server::ServerArgs;
 use clap::Parser as _;
@@ -14,14 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// The lease is lost: a supervisor is to start the process again.
+/// The Lease is lost. The supervisor of the process starts it again.
 const LEASE_LOST: u8 = 3;
-/// As the parser of flags ends.
+/// The exit status of clap for invalid flags.
 const WRONG_USAGE: u8 = 2;
 
-/// Flags that parse and cannot be meant.
+/// Flags that parse, but whose values are invalid.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:#}")]
+#[error("{}", causes(.0.as_ref()))]
 struct WrongUsage(anyhow::Error);
 
 fn main() -> ExitCode {
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     match execute(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("ballast: {error:#}");
+            cli::note(format_args!("ballast: {}", causes(error.as_ref())));
             if error.is::<WrongUsage>() {
                 return ExitCode::from(WRONG_USAGE);
             }
@@ -45,7 +46,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         command,
     } = cli;
     let filter = EnvFilter::try_new(filter(&log, &command))
-        .with_context(|| format!("--log is \"{log}\""))
+        .with_context(|| format!("invalid --log \"{log}\""))
         .map_err(WrongUsage)?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -72,7 +73,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// What a person's command cannot do, it says itself, once.
+/// Commands for people report errors themselves; without kube's log lines each error appears
+/// once.
 fn filter(log: &str, command: &Command) -> String {
     match command {
         Command::Status(_)

@@ -62,7 +62,7 @@ async fn services_keep_their_addresses_when_metallb_goes() -> Result<()> {
         // The API server may still be setting up the kinds of a moment ago.
         eventually(SOON, || async {
             let said = admin.run(&["migrate", "metallb"]).await?;
-            let nothing = said.err.contains("nothing of MetalLB");
+            let nothing = said.err.contains("no MetalLB objects found");
             ensure!(said.code == Some(4) && nothing, "{said:?}");
             Ok(())
         })
@@ -168,12 +168,12 @@ async fn prints(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         "ends before it begins",
         "BGPAdvertisement metallb-system/routes",
         "keeps its address",
-        "needs your hand",
+        "needs manual steps",
     ] {
         ensure!(said.err.contains(words), "no \"{words}\" in {}", said.err);
     }
     ensure!(
-        said.out.contains("MetalLB's controller runs"),
+        said.out.contains("MetalLB's controller is running"),
         "{}",
         said.out
     );
@@ -282,7 +282,7 @@ async fn when_it_is_gone(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         results(&said).values().all(|it| it == "unchanged"),
         "{said:?}"
     );
-    ensure!(said.out.contains("is served"), "{said:?}");
+    ensure!(said.out.contains("already served"), "{said:?}");
     Ok(())
 }
 

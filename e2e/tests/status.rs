@@ -42,13 +42,13 @@ async fn an_empty_cluster(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let said = admin.run(&["status"]).await?;
     ensure!(said.code == Some(0) && said.out.is_empty(), "{said:?}");
     ensure!(
-        said.err == "no Service has or awaits a load balancer of Ballast\n",
+        said.err == "no Services with a load balancer of Ballast found\n",
         "{said:?}"
     );
     site.apply(&load_balancer("unheard", PORTS)).await?;
     let said = admin.run(&["status"]).await?;
     ensure!(
-        said.err.starts_with("default/unheard waits for an address"),
+        said.err.starts_with("Service default/unheard has no class"),
         "{said:?}"
     );
     let said = admin.run(&["status", "unheard"]).await?;
@@ -116,7 +116,8 @@ async fn services(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         "{table}"
     );
     let said = admin.run(&["status"]).await?;
-    let hint = "1 of 3 is not ready; more about the first: ballast status refused -n default\n";
+    let hint =
+        "1 of 3 Services is not ready; details of the first: ballast status refused -n default\n";
     ensure!(said.err == hint, "{said:?}");
     let said = admin.run(&["status", "-n", "kube-system"]).await?;
     ensure!(said.out.is_empty() && said.code == Some(0), "{said:?}");
@@ -181,7 +182,7 @@ async fn one_service(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     );
     let foreign = admin.out(&["status", "foreign"]).await?;
     ensure!(
-        foreign.contains("it names the class example.com/other"),
+        foreign.contains("spec.loadBalancerClass is example.com/other"),
         "{foreign}"
     );
     for arguments in [
@@ -190,7 +191,7 @@ async fn one_service(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     ] {
         let said = admin.run(&arguments).await?;
         ensure!(
-            said.code == Some(4) && said.err.contains("there is no Service"),
+            said.code == Some(4) && said.err.contains("not found"),
             "{said:?}"
         );
     }
@@ -213,7 +214,7 @@ async fn a_service_that_goes(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         let row = row.with_context(|| table.clone())?;
         ensure!(row.contains("Releasing"), "{row}");
         ensure!(
-            !row.contains("not yet said"),
+            !row.contains("has not yet deleted"),
             "the reason comes from the cloud: {row}"
         );
         Ok(())
@@ -233,7 +234,7 @@ async fn a_service_that_goes(site: &Site<'_>, admin: &Ballast) -> Result<()> {
 async fn pools(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let said = admin.run(&["status", "--pools"]).await?;
     ensure!(
-        said.out.is_empty() && said.err == "there is no AddressPool\n",
+        said.out.is_empty() && said.err == "no AddressPools found\n",
         "{said:?}"
     );
     let web = crate::common::addresses(&site.get("web").await?);
@@ -268,7 +269,7 @@ async fn pools(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     ensure!(next() == format!("{v6} office default/web"), "{text}");
     let rests = next();
     ensure!(
-        rests.starts_with("192.0.2.77 office rests for ")
+        rests.starts_with("192.0.2.77 office resting for ")
             && rests.ends_with("until 2099-01-01T00:00:00Z"),
         "{text}"
     );
@@ -292,7 +293,7 @@ async fn users_with_few_rights(site: &Site<'_>) -> Result<()> {
     let said = developer.run(&["status"]).await?;
     ensure!(said.code == Some(1) && said.out.is_empty(), "{said:?}");
     ensure!(
-        said.err.contains("-n NAMESPACE") && said.err.contains("may not list Services"),
+        said.err.contains("-n NAMESPACE") && said.err.contains("not allowed to list Services"),
         "{said:?}"
     );
     site.lab
@@ -310,7 +311,7 @@ async fn users_with_few_rights(site: &Site<'_>) -> Result<()> {
         let said = developer.run(&["status", "-n", "default"]).await?;
         ensure!(said.code == Some(0) && said.out.contains("web"), "{said:?}");
         ensure!(
-            said.err.contains("you may not list LoadBalancerClasses"),
+            said.err.contains("not allowed to list LoadBalancerClasses"),
             "{said:?}"
         );
         Ok(())
@@ -318,7 +319,7 @@ async fn users_with_few_rights(site: &Site<'_>) -> Result<()> {
     .await?;
     let said = developer.run(&["status", "--pools"]).await?;
     ensure!(
-        said.code == Some(1) && said.err.contains("may not list AddressPools"),
+        said.code == Some(1) && said.err.contains("not allowed to list AddressPools"),
         "{said:?}"
     );
     Ok(())

@@ -181,10 +181,10 @@ async fn one_class_alone(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     let said = teardown(hook, &["--wait", "--classes", "edge,nowhere"]).await?;
     ensure!(said.code == Some(0) && said.out.is_empty(), "{said:?}");
     for words in [
-        "there is no LoadBalancerClass nowhere",
-        "class edge: drained from now on",
+        "LoadBalancerClass nowhere does not exist",
+        "class edge: draining",
         "default/edge (edge): released",
-        "nothing is left of class edge",
+        "all load balancers of class edge are released",
     ] {
         ensure!(said.err.contains(words), "{words}: {said:?}");
     }
@@ -297,7 +297,7 @@ async fn without_classes(site: &Site<'_>) -> Result<()> {
     let empty = teardown(&admin, &["--wait"]).await?;
     ensure!(empty.code == Some(0), "{empty:?}");
     ensure!(
-        empty.err == "no class is there: nothing to do\n",
+        empty.err == "no LoadBalancerClass found; nothing to do\n",
         "{empty:?}"
     );
     let kinds = [
@@ -309,7 +309,7 @@ async fn without_classes(site: &Site<'_>) -> Result<()> {
         .await?;
     eventually(SOON, || async {
         let said = teardown(&admin, &["--wait"]).await?;
-        let nothing = "this cluster has no LoadBalancerClasses: nothing to do\n";
+        let nothing = "the cluster does not serve LoadBalancerClasses; nothing to do\n";
         ensure!(said.code == Some(0) && said.err == nothing, "{said:?}");
         Ok(())
     })
@@ -356,7 +356,8 @@ async fn without_a_controller(site: &Site<'_>, hook: &Ballast) -> Result<()> {
         "{said:?}"
     );
     ensure!(
-        said.out.contains("the controller has not begun with it"),
+        said.out
+            .contains("the controller has not started to release it"),
         "{said:?}"
     );
     ensure!(
@@ -400,7 +401,7 @@ async fn somebody_undoes_it(hook: &Ballast) -> Result<()> {
         }
     };
     ensure!(
-        said.code == Some(1) && said.err.contains("has taken the drain of class"),
+        said.code == Some(1) && said.err.contains("was ended by someone else"),
         "{said:?}"
     );
     Ok(())

@@ -20,18 +20,18 @@ const PAGE: u32 = 500;
 /// Which cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ClusterArgs {
-    /// The kubeconfig; without it KUBECONFIG or ~/.kube/config, or the service
-    /// account of the pod this runs in.
+    /// Path of the kubeconfig. Default: $KUBECONFIG, ~/.kube/config, or the `ServiceAccount` of
+    /// the pod.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// The context of the kubeconfig; without it the current one.
+    /// Name of the kubeconfig context. Default: the current context.
     #[arg(long, value_name = "NAME")]
     pub context: Option<String>,
 }
 
-/// Where the controller's Lease is: of those that elect a leader, and of those who want to
-/// know whether one is alive.
+/// The Lease of the controller: replicas use it to elect a leader, and `teardown` to find out
+/// whether a controller is running.
 #[derive(Clone, Debug, Args)]
 pub struct LeaseArgs {
     /// Namespace of the controller's Lease.
@@ -57,10 +57,10 @@ pub struct LeaseArgs {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The cluster does not know the kind.
-    #[error("the cluster has no {0}")]
+    #[error("the cluster does not serve {0}")]
     NoSuchKind(&'static str),
     /// The user has no right to it.
-    #[error("you may not list {what}: {message}")]
+    #[error("not allowed to list {what}: {message}")]
     Forbidden {
         /// The kind, in the plural.
         what: &'static str,
@@ -76,7 +76,7 @@ pub enum ReadError {
         message: String,
     },
     /// It does not answer.
-    #[error("no answer from the API server about {what}")]
+    #[error("cannot list {what}")]
     NoAnswer {
         /// The kind, in the plural.
         what: &'static str,
@@ -116,7 +116,7 @@ pub fn helpful(error: ReadError) -> anyhow::Error {
     let error = anyhow::Error::new(error);
     if missing {
         error.context(
-            "Ballast is not installed in this cluster; its CRDs come with: ballast crds | kubectl apply --server-side -f -",
+            "Ballast is not installed in this cluster; to install its CRDs: ballast crds | kubectl apply --server-side -f -",
         )
     } else {
         error

@@ -13,19 +13,23 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::cluster::ClusterArgs;
-use super::print;
+use super::{note, print};
 use crate::cluster::writer::MANAGER;
+use crate::process::causes::causes;
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
 Examples:
-  # Install or upgrade them, and wait until the API server serves them:
+  # Install or upgrade the CRDs, and wait until the API server serves them:
   ballast crds --apply
 
   # The same with kubectl:
   ballast crds | kubectl apply --server-side -f -
 
-Exit status: 0 printed, or applied and served, 1 failed, 2 wrong usage.";
+Exit status:
+  0  success
+  1  error
+  2  invalid usage";
 
 const LOOK: Duration = Duration::from_millis(200);
 /// The API server serves a CRD within a second or two.
@@ -36,8 +40,8 @@ const TRIES: Duration = Duration::from_secs(30);
 /// Flags of `ballast crds`.
 #[derive(Clone, Debug, Args)]
 pub struct CrdsArgs {
-    /// Apply them (server-side, as field manager ballast) instead of printing them, and wait
-    /// until they are served.
+    /// Apply the CRDs instead of printing them (server-side apply, field manager ballast), and
+    /// wait until the API server serves them.
     #[arg(long)]
     pub apply: bool,
 
@@ -91,12 +95,10 @@ async fn apply(client: &Client, name: &str, crd: &CustomResourceDefinition) -> R
                 return Err(error).with_context(|| format!("cannot apply the CRD {name}"));
             }
             Err(error) if Instant::now() >= end => {
-                return Err(error).with_context(|| {
-                    format!("no answer from the API server about the CRD {name}")
-                });
+                return Err(error).with_context(|| format!("cannot apply the CRD {name}"));
             }
             Err(error) => {
-                eprintln!("no answer from the API server: {error}; trying again");
+                note(format_args!("{}; trying again", causes(&error)));
                 tokio::time::sleep(LOOK * 5).await;
             }
         }
@@ -129,7 +131,7 @@ async fn established(client: &Client, name: &str) -> Result<()> {
         }
         if Instant::now() >= end {
             bail!(
-                "the CRD {name} is applied and after {} s not served: kubectl describe crd {name}",
+                "the API server has not served the CRD {name} within {} s; see: kubectl describe crd {name}",
                 ESTABLISHED.as_secs()
             );
         }

@@ -16,6 +16,7 @@ pub mod status;
 pub mod teardown;
 pub mod text;
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -23,6 +24,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::process::text::{one_line, shortened};
 use text::Look;
 
 /// The name was given and nothing is called so.
@@ -31,6 +33,8 @@ pub const NOT_FOUND: u8 = 4;
 pub const NOT_YET: u8 = 5;
 /// The same, and there is nobody else.
 pub const NOBODY: u8 = 6;
+/// The most characters of a line on standard error; notes can contain commands.
+const LONGEST_NOTE: usize = 4_096;
 /// The name of the binary that `kubectl ballast` looks for.
 const PLUGIN: &str = "kubectl-ballast";
 
@@ -81,6 +85,18 @@ fn look(terminal: bool) -> Look {
         colour: !set("NO_COLOR") && !dumb,
         whole: false,
     }
+}
+
+/// Writes one line to standard error. Text of users and of the cluster can be in it, so it is
+/// cleaned and bounded here. Nobody is there to be told if standard error is closed.
+pub fn note(text: impl Display) {
+    let line = shortened(&one_line(&text.to_string()), LONGEST_NOTE);
+    say(&format!("{line}\n"));
+}
+
+/// Writes text that is clean already to standard error, as it is.
+fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes to standard output; a reader that has enough, such as `head`, is no error.

@@ -104,7 +104,7 @@ pub(crate) async fn help_is_true(command: &[&str]) -> Result<()> {
         .split_once("Examples:")
         .with_context(|| format!("no examples in {help}"))?;
     let called = format!("ballast {}", command.join(" "));
-    ensure!(examples.contains("Exit status: 0"), "{examples}");
+    ensure!(examples.contains("Exit status:\n  0  "), "{examples}");
     let mut shown = 0;
     for line in examples
         .lines()

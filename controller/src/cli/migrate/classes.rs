@@ -59,7 +59,7 @@ pub(super) fn classes(
             for advertisement in &group.by {
                 Remarks::about(&advertisement.title, notes).differs(
                     "spec",
-                    &format!("a Service that is to be announced so names the class: spec.loadBalancerClass: ballast.dev/{name}; one without a class is announced as class {} says", wish.class),
+                    &format!("to announce a Service with these settings, set spec.loadBalancerClass: ballast.dev/{name}; Services without a class use the settings of class {}", wish.class),
                 );
             }
         }
@@ -78,18 +78,18 @@ fn remark(object: &Object<AdvertisementSpec>, source: &Source, notes: &mut Vec<N
     if !spec.service_selectors.is_empty() {
         remarks.no_equal(
             "spec.serviceSelectors",
-            "every Service with an address of these pools is announced",
+            "Ballast announces every Service that has an address of these pools",
         );
     }
     if !spec.preferred_node_selectors.is_empty() {
         remarks.no_equal(
             "spec.preferredNodeSelectors",
-            "Ballast spreads addresses over the nodes; none is preferred",
+            "Ballast distributes addresses over the nodes and prefers none",
         );
     }
     for name in &spec.ip_address_pools {
         if !source.pools.iter().any(|pool| pool.name == *name) {
-            let message = format!("there is no IPAddressPool {name}");
+            let message = format!("IPAddressPool {name} does not exist");
             remarks.left_out("spec.ipAddressPools", &message);
         }
     }
@@ -166,11 +166,11 @@ fn unannounced(pool: &Object<PoolSpec>, source: &Source) -> Note {
     };
     let message = match source.bgp.iter().find(bgp) {
         Some(bgp) => format!(
-            "only {} announces it, and Ballast does not speak BGP: no class uses the AddressPool",
+            "only {} announces this pool, and Ballast does not support BGP; no class uses the AddressPool",
             bgp.title
         ),
         None => {
-            "no L2Advertisement selects it, so MetalLB announces it nowhere: no class uses the AddressPool"
+            "no L2Advertisement selects this pool, so MetalLB does not announce it; no class uses the AddressPool"
                 .to_owned()
         }
     };
@@ -196,7 +196,7 @@ fn settings(by: &[&Object<AdvertisementSpec>], notes: &mut Vec<Note>) -> Setting
             for one in by {
                 Remarks::about(&one.title, notes).differs(
                     "spec.nodeSelectors",
-                    &format!("a class has one selector, and it is {}; the others are left out: give all those nodes one label, and select that", anyof::text(first)),
+                    &format!("a class has one node selector; {} is used, and the others are skipped. To select all these nodes, give them a common label", anyof::text(first)),
                 );
             }
             Some(first.clone())
@@ -220,7 +220,7 @@ fn settings(by: &[&Object<AdvertisementSpec>], notes: &mut Vec<Note>) -> Setting
     for one in by.iter().filter(|one| pairs(one)) {
         Remarks::about(&one.title, notes).differs(
             "spec.interfaces",
-            "several advertisements name other interfaces for other nodes; a class has one list, for all of its nodes",
+            "the advertisements name different interfaces for different nodes; a class has one list of interfaces for all its nodes",
         );
     }
     Settings {

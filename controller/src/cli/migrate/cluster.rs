@@ -18,6 +18,7 @@ use super::render::Applied;
 use super::source::Source;
 use super::takeover::Workloads;
 use crate::cli::cluster::{ReadError, list};
+use crate::process::causes::causes;
 
 /// Who applied what; a second run knows its own fields by it.
 const MANAGER: &str = "ballast-migrate";
@@ -127,7 +128,7 @@ where
         let wanted = manifest(object).map_err(kube::Error::SerdeError)?;
         let params = PatchParams::apply(MANAGER);
         let after = api.patch(&name, &params, &Patch::Apply(&wanted)).await?;
-        Ok(match before {
+        Ok::<_, kube::Error>(match before {
             None => "created",
             Some(before) if before.metadata.resource_version == after.meta().resource_version => {
                 "unchanged"
@@ -138,8 +139,7 @@ where
     .await;
     let why = match &outcome {
         Ok(_) => String::new(),
-        Err(kube::Error::Api(status)) => status.message.clone(),
-        Err(error) => error.to_string(),
+        Err(error) => causes(error),
     };
     Applied {
         kind,

@@ -57,7 +57,7 @@ pub fn convert(source: &Source, wish: Wish<'_>) -> Migration {
     for object in &source.pools {
         let mut remarks = Remarks::about(&object.title, &mut notes);
         if pools.contains_key(&object.name) {
-            let twice = "another namespace has an IPAddressPool of this name, and an AddressPool has no namespace";
+            let twice = "an IPAddressPool in another namespace has the same name, and AddressPools have no namespace";
             remarks.left_out("metadata.name", twice);
             continue;
         }
@@ -110,16 +110,17 @@ fn pool(
     let spec = &object.spec;
     remarks.unknown("spec", &spec.unknown);
     if object.name.len() > LONGEST_NAME {
-        let message = format!("the name of an AddressPool has at most {LONGEST_NAME} characters");
+        let message =
+            format!("the name of an AddressPool can have at most {LONGEST_NAME} characters");
         return remarks.left_out("metadata.name", &message);
     }
     let addresses = addresses(spec, remarks);
     if addresses.is_empty() {
-        return remarks.left_out("spec.addresses", "none of them can be used");
+        return remarks.left_out("spec.addresses", "no entry is usable");
     }
     if addresses.len() > MOST_ENTRIES {
         let message = format!(
-            "{} entries, and an AddressPool has at most {MOST_ENTRIES}: join neighbours, or make two pools",
+            "{} entries; an AddressPool can have at most {MOST_ENTRIES}. Merge adjacent entries, or use two pools",
             addresses.len()
         );
         return remarks.left_out("spec.addresses", &message);
@@ -180,7 +181,7 @@ fn addresses(spec: &PoolSpec, remarks: &mut Remarks<'_>) -> Vec<String> {
         match entry(text) {
             Ok(entry) => {
                 if spec.avoid_buggy_ips && has_own_edges(&entry) {
-                    remarks.differs(&field, &format!("edges: SkipOctets leaves out the ends of {entry} as well, unless a Service names them"));
+                    remarks.differs(&field, &format!("edges: SkipOctets also skips the first and the last address of {entry}, unless a Service requests them"));
                 }
                 all.push(entry.to_string());
             }
@@ -219,7 +220,7 @@ fn namespace_selector(
         remarks.differs(
             field,
             &format!(
-                "an AddressPool has one selector, and it is {}; the others are left out (with the cluster's Namespaces at hand they could be listed by name)",
+                "an AddressPool has one namespace selector; {} is used, and the others are skipped. With access to the Namespaces of the cluster, the command lists them by name",
                 anyof::text(first)
             ),
         );
@@ -233,7 +234,7 @@ fn namespace_selector(
     let listed: BTreeSet<String> = names.iter().cloned().chain(selected).collect();
     remarks.differs(
         field,
-        "an AddressPool has one selector: it names the namespaces that are selected today; those that come later are to be added",
+        "an AddressPool has one namespace selector; it lists the namespaces that are selected today. Add new namespaces to it",
     );
     Some(anyof::namespaces(&listed))
 }
@@ -245,7 +246,7 @@ fn service_selector(allocation: &Allocation, remarks: &mut Remarks<'_>) -> Optio
         remarks.differs(
             "spec.serviceAllocation.serviceSelectors",
             &format!(
-                "an AddressPool has one selector, and it is {}; the others are left out: give all those Services one label, and select that",
+                "an AddressPool has one Service selector; {} is used, and the others are skipped. To select all these Services, give them a common label",
                 anyof::text(first)
             ),
         );
@@ -283,7 +284,7 @@ impl<'a> Remarks<'a> {
 
     pub(super) fn unknown(&mut self, place: &str, fields: &BTreeMap<String, Value>) {
         for field in fields.keys() {
-            let message = "this version of Ballast does not know the field";
+            let message = "this version of Ballast does not support the field";
             self.no_equal(&format!("{place}.{field}"), message);
         }
     }

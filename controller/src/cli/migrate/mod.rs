@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::cluster::{ClusterArgs, ReadError, helpful};
 use super::service::is_load_balancer;
 use super::text::Look;
-use super::{NOT_FOUND, NOT_YET, Output, look, print, program};
+use super::{NOT_FOUND, NOT_YET, Output, look, note, print, program, say};
 use convert::{Migration, Wish, convert, manifest};
 use render::{Applied, Blocked};
 use source::{Note, Source};
@@ -36,42 +36,46 @@ use takeover::{Circumstances, Running, ServiceLine, blocked};
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
 Examples:
-  # What is equal to MetalLB's objects in this cluster, what is not, and what becomes of the
-  # Services. Changes nothing.
+  # Show the objects that replace MetalLB's, what Ballast does not support, and the result for
+  # each Service. This changes nothing:
   ballast migrate metallb
 
-  # The same of manifests, without a cluster:
+  # The same from manifests, without a cluster:
   ballast migrate metallb -f metallb.yaml > ballast.yaml
   kustomize build . | ballast migrate metallb -f -
 
-  # Beside MetalLB: pools and classes are made, and no Service is taken over.
+  # Create pools and classes while MetalLB runs. No Service is taken over yet:
   ballast migrate metallb --apply
 
-  # Then the move itself. Services keep their addresses, and MetalLB's speakers answer for
-  # them until they are deleted.
+  # Take over the Services. They keep their addresses, and MetalLB's speakers announce the
+  # addresses until you delete the speakers:
   kubectl scale deployment controller -n metallb-system --replicas=0
   ballast migrate metallb --apply
 
-Stop MetalLB's controller before its objects or CRDs are deleted: it takes the addresses away
-from the Services when their pools go.
+Stop MetalLB's controller before you delete MetalLB's objects or CRDs: it removes the addresses
+of Services whose pool is deleted.
 
-Exit status: 0 done, 1 the cluster or a file cannot be read, or an object not be applied, 2 wrong
-usage, 4 there is nothing of MetalLB, 5 applied, and no Service is taken over yet: MetalLB's
-controller runs, or another class is the default.";
+Exit status:
+  0  success
+  1  the cluster or a file cannot be read, or an object cannot be applied
+  2  invalid usage
+  4  no MetalLB objects found
+  5  applied, but no Service is taken over yet: MetalLB's controller is running, or another
+     class is the default";
 
 /// Flags of `ballast migrate`.
 #[derive(Clone, Debug, Args)]
 pub struct MigrateArgs {
-    /// Whose settings.
+    /// The load balancer to migrate from.
     #[command(subcommand)]
     pub from: From,
 }
 
-/// Where one can come from.
+/// Load balancers to migrate from.
 #[derive(Clone, Debug, Subcommand)]
 #[expect(clippy::doc_markdown, reason = "the help shows the text as it stands")]
 pub enum From {
-    /// From MetalLB: IPAddressPools, L2Advertisements, and the Services it serves.
+    /// Migrate from MetalLB: IPAddressPools, L2Advertisements and Services.
     #[command(after_help = EXAMPLES)]
     Metallb(Box<MetallbArgs>),
 }
@@ -80,25 +84,24 @@ pub enum From {
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::doc_markdown, reason = "the help shows the text as it stands")]
 pub struct MetallbArgs {
-    /// Read manifests instead of the cluster's objects; - is standard input. May be
-    /// repeated.
+    /// Read manifests from FILE instead of the cluster; - is standard input. Can be repeated.
     #[arg(short, long = "filename", value_name = "FILE")]
     pub files: Vec<String>,
 
-    /// Apply the objects, and take over the Services if MetalLB's controller is gone.
+    /// Apply the objects. Take over the Services if MetalLB's controller is not running.
     #[arg(long)]
     pub apply: bool,
 
-    /// What the class is called that takes over.
+    /// Name of the LoadBalancerClass that takes over.
     #[arg(long, default_value = "metallb", value_name = "NAME")]
     pub class: String,
 
-    /// The --lb-class that MetalLB runs with, if its Deployment cannot be asked any more: it
-    /// serves the Services of that class and no others.
+    /// The --lb-class flag of MetalLB, if its Deployment no longer exists. MetalLB serves only
+    /// the Services of that class.
     #[arg(long, value_name = "CLASS")]
     pub lb_class: Option<String>,
 
-    /// Manifests, or a report for programs.
+    /// Output format. Text is YAML manifests, or with --apply a table of the results.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 
@@ -165,7 +168,7 @@ pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
             [] => "in this cluster".to_owned(),
             files => format!("in {}", files.join(", ")),
         };
-        eprintln!("ballast: there is nothing of MetalLB {place}");
+        note(format_args!("ballast: no MetalLB objects found {place}"));
         return Ok(ExitCode::from(NOT_FOUND));
     }
     let lb_class = args.lb_class.clone().or(known.running.lb_class.clone());
@@ -201,7 +204,11 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
     }
     match cluster::services(client).await {
         Ok(services) => source.services = services.into_iter().filter(is_load_balancer).collect(),
-        Err(error) => hints.push(tolerated(args, error, "what becomes of them is not known")?),
+        Err(error) => hints.push(tolerated(
+            args,
+            error,
+            "the result for Services is unknown",
+        )?),
     }
     match cluster::namespaces(client).await {
         Ok(namespaces) => source.namespaces = namespaces,
@@ -209,7 +216,7 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
             hints.push(tolerated(
                 args,
                 error,
-                "selectors of namespaces may be incomplete",
+                "namespace selectors may be incomplete",
             )?);
         }
     }
@@ -220,7 +227,11 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
             (running, Some(runs))
         }
         Err(error) => {
-            hints.push(tolerated(args, error, "whether MetalLB runs is not known")?);
+            hints.push(tolerated(
+                args,
+                error,
+                "it is unknown whether MetalLB is running",
+            )?);
             (Running::default(), None)
         }
     };
@@ -297,7 +308,7 @@ fn show(
         say(&render::services(services, look));
     }
     for hint in &known.hints {
-        eprintln!("{hint}");
+        note(format_args!("{hint}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -339,7 +350,7 @@ async fn apply(
     }
     let blocked = known.blocked.as_ref();
     for line in render::next(&migration, blocked, &known.running, program()) {
-        eprintln!("{line}");
+        note(format_args!("{line}"));
     }
     Ok(if failed(&applied) {
         ExitCode::FAILURE
@@ -369,12 +380,6 @@ fn machine(
         applied: applied.filter(|_| args.apply),
     };
     args.output.machine(&report)
-}
-
-fn say(text: &str) {
-    if !text.is_empty() {
-        eprintln!("{}", text.trim_end());
-    }
 }
 
 /// What is to be done stands at the end of a message; so nothing is cut.

@@ -43,7 +43,7 @@ pub enum Blocked {
 
 /// The objects, as `kubectl apply -f -` takes them.
 pub fn manifests(migration: &Migration, blocked: Option<&Blocked>) -> Result<String> {
-    let mut out = String::from("# Made of MetalLB's objects by: ballast migrate metallb\n");
+    let mut out = String::from("# Converted from MetalLB's objects by: ballast migrate metallb\n");
     if let (Some(blocked), Some(class)) = (blocked, migration.classes.first()) {
         out.extend(["# ", &blocked.explain(class), "\n"]);
     }
@@ -68,7 +68,7 @@ pub fn notes(notes: &[Note], look: Look) -> String {
     if notes.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(&["OBJECT", "FIELD", "HOW", "WHY"]);
+    let mut table = Table::new(&["OBJECT", "FIELD", "RESULT", "WHY"]);
     for note in notes {
         table.row(vec![
             Cell::new(&note.object),
@@ -103,7 +103,7 @@ pub fn services(lines: &[ServiceLine], look: Look) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let mut table = Table::new(&["NAMESPACE", "NAME", "ADDRESS", "SERVICE", "WHY"]);
+    let mut table = Table::new(&["NAMESPACE", "NAME", "ADDRESS", "RESULT", "WHY"]);
     for line in lines {
         let tone = match line.fate {
             Fate::Keeps | Fate::Served => Tone::Good,
@@ -137,18 +137,21 @@ pub fn next(
     program: &str,
 ) -> Vec<String> {
     let Some(class) = migration.classes.first() else {
-        return vec!["no class is made: no L2Advertisement announces a pool".to_owned()];
+        return vec![
+            "no LoadBalancerClass is created, because no L2Advertisement announces a pool"
+                .to_owned(),
+        ];
     };
     let mut lines = Vec::new();
     match blocked {
         Some(Blocked::ControllerRuns) => {
             let controllers = running.controllers.join(", ");
             lines.push(format!(
-                "no Service is taken over: MetalLB's controller runs ({controllers}), and two would write the same Services"
+                "no Service is taken over, because MetalLB's controller is running ({controllers}) and writes the status of the same Services"
             ));
             lines.push(match running.stop() {
-                Some(stop) => format!("stop it and run this again; the Services keep their addresses: {stop} && {program} migrate metallb --apply"),
-                None => format!("it is stopping; run this again: {program} migrate metallb --apply"),
+                Some(stop) => format!("stop it and run this command again; the Services keep their addresses: {stop} && {program} migrate metallb --apply"),
+                None => format!("it is stopping; run this command again: {program} migrate metallb --apply"),
             });
         }
         Some(Blocked::TwoWriters) => {
@@ -163,7 +166,7 @@ pub fn next(
     }
     if blocked.is_none() && !running.speakers.is_empty() {
         lines.push(format!(
-            "MetalLB's speakers answer for the addresses still ({}); delete them when Ballast announces: {program} status",
+            "MetalLB's speakers still announce the addresses ({}); delete the speakers when Ballast announces the addresses: {program} status",
             running.speakers.join(", ")
         ));
     }
@@ -177,21 +180,23 @@ impl Blocked {
         let name = class.metadata.name.as_deref().unwrap_or_default();
         match self {
             Self::Unknown => format!(
-                "LoadBalancerClass {name} takes no Service yet: set default: true when MetalLB's controller is gone, and Services without a class keep their addresses"
+                "LoadBalancerClass {name} is not the default yet. When MetalLB's controller is stopped, set default: true; Services without a class then keep their addresses"
             ),
             Self::ControllerRuns => format!(
-                "LoadBalancerClass {name} takes no Service yet, because MetalLB's controller runs: set default: true when it is gone, and Services without a class keep their addresses"
+                "LoadBalancerClass {name} is not the default yet, because MetalLB's controller is running. When it is stopped, set default: true; Services without a class then keep their addresses"
             ),
             Self::TwoWriters => format!(
-                "LoadBalancerClass {name} is the default already, and MetalLB's controller runs too: both write the status of the same Services"
+                "LoadBalancerClass {name} is already the default, and MetalLB's controller is running; both write the status of the same Services"
             ),
             Self::OtherDefault(other) => format!(
-                "LoadBalancerClass {name} takes no Service: LoadBalancerClass {other} is the default; unset that, and run this again"
+                "LoadBalancerClass {name} takes over no Service, because LoadBalancerClass {other} is the default; remove its default: true and run this command again"
             ),
             Self::ClassOfItsOwn(served) => format!(
-                "LoadBalancerClass {name} is no default: MetalLB serves only Services of the class {served} (--lb-class), and a Service's class cannot be changed"
+                "LoadBalancerClass {name} is not the default, because MetalLB serves only Services of class {served} (--lb-class), and the class of a Service cannot be changed in place"
             ),
-            Self::Failed => "no Service is taken over: not everything could be applied".to_owned(),
+            Self::Failed => {
+                "no Service is taken over, because some objects could not be applied".to_owned()
+            }
         }
     }
 

@@ -143,7 +143,7 @@ pub enum NoteKind {
 
 /// Text that is no manifest.
 #[derive(Debug, thiserror::Error)]
-#[error("document {number} is not YAML: {source}")]
+#[error("document {number} is not valid YAML: {source}")]
 pub struct NotYaml {
     number: usize,
     #[source]
@@ -206,7 +206,7 @@ impl Source {
             "AddressPool" => {
                 self.has_no_equal(
                     &title,
-                    "MetalLB 0.14 and later do not know it: make IPAddressPools and L2Advertisements of it",
+                    "MetalLB 0.14 and later do not support it; convert it to IPAddressPools and L2Advertisements first",
                 );
                 Ok(())
             }
@@ -218,7 +218,7 @@ impl Source {
                 object: title,
                 field: "spec".to_owned(),
                 kind: NoteKind::LeftOut,
-                message: format!("it cannot be read: {error}"),
+                message: format!("the object is invalid: {error}"),
             });
         }
     }
@@ -232,7 +232,7 @@ impl Source {
             self.found += 1;
             self.has_no_equal(
                 &title("ConfigMap", value),
-                "MetalLB 0.13 and later do not read it: make IPAddressPools and L2Advertisements of it",
+                "MetalLB 0.13 and later do not support it; convert it to IPAddressPools and L2Advertisements first",
             );
         }
     }
@@ -247,7 +247,7 @@ impl Source {
     }
 }
 
-const BGP: &str = "Ballast does not speak BGP; it announces on the local network alone";
+const BGP: &str = "Ballast does not support BGP; it announces addresses on the local network only";
 
 fn service(value: Value) -> Option<Service> {
     serde_json::from_value(value).ok().filter(is_load_balancer)
@@ -297,8 +297,8 @@ impl NoteKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Differs => "differs",
-            Self::NoEqual => "no equal",
-            Self::LeftOut => "left out",
+            Self::NoEqual => "not supported",
+            Self::LeftOut => "skipped",
         }
     }
 }

@@ -123,7 +123,10 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
             if !migration.classes.iter().any(made) {
                 return None;
             }
-            (Fate::Served, format!("LoadBalancerClass {ours} serves it"))
+            (
+                Fate::Served,
+                format!("LoadBalancerClass {ours} already serves it"),
+            )
         }
         (Some(class), None) if from_metallb => {
             let pool = pools.iter().flatten().next().copied();
@@ -131,7 +134,7 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
             (
                 Fate::ByHand,
                 format!(
-                    "its class {class} cannot be changed; the commands below give it another, with a moment without an address"
+                    "spec.loadBalancerClass {class} cannot be changed in place; the commands below change it, and the Service has no address for a moment"
                 ),
             )
         }
@@ -163,16 +166,14 @@ fn classless(
             None => {
                 return (
                     Fate::KeepsOutside,
-                    format!(
-                        "{address} is in no pool; the Service will say so (AddressOutsidePool)"
-                    ),
+                    format!("{address} is in no pool; the Service will report AddressOutsidePool"),
                 );
             }
             Some(pool) if !uses(main, pool) => {
                 return (
                     Fate::KeepsOutside,
                     format!(
-                        "{address} is in pool {}, which LoadBalancerClass {name} does not use; the Service will say so (AddressOutsidePool), and is announced as class {name} says",
+                        "{address} is in pool {}, which LoadBalancerClass {name} does not use; the Service will report AddressOutsidePool and use the settings of class {name}",
                         named(&pool.metadata)
                     ),
                 );
@@ -188,7 +189,7 @@ fn classless(
         let mut usable = made.iter().filter(|pool| uses(main, pool));
         if !usable.any(|pool| named(&pool.metadata) == asked) {
             let why = format!(
-                "its annotation asks for pool {asked}, which LoadBalancerClass {name} does not use"
+                "its annotation requests pool {asked}, which LoadBalancerClass {name} does not use"
             );
             return (Fate::Refused, why);
         }
@@ -196,7 +197,7 @@ fn classless(
     if addresses.is_empty() {
         return (
             Fate::Gets,
-            format!("it has no address; LoadBalancerClass {name} gives it one"),
+            format!("no address yet; LoadBalancerClass {name} will assign one"),
         );
     }
     (Fate::Keeps, String::new())
@@ -321,10 +322,10 @@ impl Fate {
         match self {
             Self::Keeps => "keeps its address",
             Self::KeepsOutside => "keeps its address, outside the pools of its class",
-            Self::Gets => "gets an address",
-            Self::Refused => "is refused, and keeps what it has",
-            Self::Served => "is served",
-            Self::ByHand => "needs your hand",
+            Self::Gets => "will get an address",
+            Self::Refused => "will be refused",
+            Self::Served => "already served",
+            Self::ByHand => "needs manual steps",
         }
     }
 }

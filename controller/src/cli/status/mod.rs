@@ -22,49 +22,57 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 
 use super::cluster::{ClusterArgs, ReadError, helpful, list};
-use super::{NOT_FOUND, Output, look, print, program};
+use super::{NOT_FOUND, Output, look, note, print, program};
+use crate::process::causes::causes;
 use render::View;
 use report::{Classes, EventLine, Report};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
 Examples:
-  # Every load balancer of Ballast, and why those that wait do so:
+  # All load balancers of Ballast, with their state and the reason for it:
   ballast status
 
-  # One Service: conditions with their times, ports, events.
+  # One Service, with its conditions, ports and events:
   ballast status web -n shop
 
-  # What a script asks: the Services through which no traffic flows.
+  # For scripts: the Services that receive no traffic:
   ballast status -o json | jq -r '.services[] | select(.ready | not) | .name'
 
-  # How full the address pools are, who has which address, what rests until when:
+  # Address pools: free addresses, and which Service uses which address:
   ballast status --pools
 
-The same as a plugin of kubectl, if the binary is called kubectl-ballast: kubectl ballast status.
+If the binary is on the PATH as kubectl-ballast, it is a plugin: kubectl ballast status.
 
-STATE is Ready; Releasing; Pending (the controller has said nothing yet); NotServed (only with
-NAME: no class of Ballast serves it); or the reason of the condition that stands in the way.
+States:
+  Ready      traffic flows with the current settings
+  Pending    the controller has not reported anything yet
+  Releasing  the load balancer is being deleted
+  NotServed  no class of Ballast serves the Service; only shown with NAME
+  Any other state is the reason of the condition that is not True.
 
-Exit status: 0 it was read, whatever it says, 1 the cluster cannot be read, 2 wrong usage,
-4 there is nothing called NAME.";
+Exit status:
+  0  success, whatever the state
+  1  the cluster cannot be read
+  2  invalid usage
+  4  NAME does not exist";
 
 /// Flags of `ballast status`.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// Only the Service of this name, and everything about it; with --pools the pool.
+    /// Show only the Service with this name, in detail. With --pools: only this pool.
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Only this namespace; all without it.
+    /// Show only this namespace. Default: all namespaces.
     #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "pools")]
     pub namespace: Option<String>,
 
-    /// Address pools instead of Services.
+    /// Show address pools instead of Services.
     #[arg(long)]
     pub pools: bool,
 
-    /// For people, or for programs.
+    /// Output format.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 
@@ -95,9 +103,7 @@ pub async fn run(args: StatusArgs) -> Result<ExitCode> {
         of_services(&args, client, view).await?
     };
     print(&answer.out)?;
-    for note in &answer.notes {
-        eprintln!("{note}");
-    }
+    answer.notes.iter().for_each(note);
     Ok(if answer.found {
         ExitCode::SUCCESS
     } else {
@@ -128,17 +134,14 @@ async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Resul
     for service in &mut report.services {
         match events(&client, &service.namespace, name).await {
             Ok(lines) => service.events = Some(lines),
-            Err(error) => notes.push(format!(
-                "events are missing here: {:#}",
-                anyhow::Error::new(error)
-            )),
+            Err(error) => notes.push(format!("cannot show events: {}", causes(&error))),
         }
     }
     let found = !report.services.is_empty();
     if !found {
         let place = args.namespace.as_ref();
         let place = place.map_or("any namespace".to_owned(), |it| format!("namespace {it}"));
-        notes.push(format!("ballast: there is no Service {name} in {place}"));
+        notes.push(format!("ballast: Service {name} not found in {place}"));
     }
     let out = args.output.machine(&report)?;
     let out = out.unwrap_or_else(|| described(&report, view));
@@ -167,7 +170,7 @@ async fn of_pools(args: &StatusArgs, client: Client, view: View<'_>) -> Result<A
         found = !report.pools.is_empty();
     }
     match &args.name {
-        Some(name) if !found => notes.push(format!("ballast: there is no AddressPool {name}")),
+        Some(name) if !found => notes.push(format!("ballast: AddressPool {name} not found")),
         _ if args.output == Output::Text => notes.extend(render::pools_hint(&report, view)),
         _ => {}
     }
@@ -183,7 +186,7 @@ async fn classes(client: &Client, notes: &mut Vec<String>) -> Result<Classes> {
         Ok(classes) => Ok(Classes::of(&classes)),
         Err(ReadError::Forbidden { .. }) => {
             notes.push(
-                "you may not list LoadBalancerClasses: Services without a class may be missing here"
+                "not allowed to list LoadBalancerClasses; Services without a class may be missing"
                     .to_owned(),
             );
             Ok(Classes::unknown())
@@ -204,9 +207,9 @@ async fn services(args: &StatusArgs, client: &Client) -> Result<Vec<Service>> {
         None => ListParams::default(),
     };
     match list(&api, "Services", &params).await {
-        Err(error @ ReadError::Forbidden { .. }) if args.namespace.is_none() => {
-            Err(error).context("of all namespaces; name one with -n NAMESPACE")
-        }
+        Err(error @ ReadError::Forbidden { .. }) if args.namespace.is_none() => Err(error).context(
+            "cannot list the Services of all namespaces; choose a namespace with -n NAMESPACE",
+        ),
         other => Ok(other?),
     }
 }

@@ -162,7 +162,7 @@ impl PoolStatus {
                 return Self {
                     name: broken.metadata.name.clone().unwrap_or_default(),
                     state: "Invalid".to_owned(),
-                    why: format!("the object cannot be read: {}", broken.error),
+                    why: format!("the AddressPool is invalid: {}", broken.error),
                     ..Self::default()
                 };
             }
@@ -213,7 +213,7 @@ fn standing(conditions: &[ConditionLine]) -> (String, String) {
         Some(one) => (one.reason.clone(), one.message.clone()),
         None => (
             "Pending".to_owned(),
-            "the controller has not said anything about it yet: does it run?".to_owned(),
+            "the controller has not reported anything yet; check that it is running".to_owned(),
         ),
     }
 }

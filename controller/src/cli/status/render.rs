@@ -59,12 +59,12 @@ pub fn hint(report: &Report, view: View<'_>) -> Option<String> {
         let count = waiting.count() + 1;
         let verb = if count == 1 { "is" } else { "are" };
         return Some(format!(
-            "{count} of {all} {verb} not ready; more about the first: {} status {} -n {}",
+            "{count} of {all} Services {verb} not ready; details of the first: {} status {} -n {}",
             view.program, first.name, first.namespace
         ));
     }
     match report.unclaimed.as_slice() {
-        [] if all == 0 => Some("no Service has or awaits a load balancer of Ballast".to_owned()),
+        [] if all == 0 => Some("no Services with a load balancer of Ballast found".to_owned()),
         [] => None,
         [first, more @ ..] => {
             let and = match more.len() {
@@ -72,7 +72,7 @@ pub fn hint(report: &Report, view: View<'_>) -> Option<String> {
                 more => format!(" (and {more} more)"),
             };
             Some(format!(
-                "{first}{and} waits for an address, names no class, and no class of Ballast takes such Services: kubectl get lbclass"
+                "Service {first}{and} has no class and no address, and no class of Ballast is the default; see: kubectl get lbclass"
             ))
         }
     }
@@ -87,7 +87,7 @@ pub fn drained(classes: &Classes, view: View<'_>) -> Option<String> {
         _ => ("classes", "are"),
     };
     Some(format!(
-        "{noun} {} {verb} drained: no load balancers until {} teardown --undo --classes {}",
+        "{noun} {} {verb} draining; to end this: {} teardown --undo --classes {}",
         names.join(", "),
         view.program,
         names.join(",")
@@ -124,7 +124,7 @@ pub fn description(service: &ServiceStatus, view: View<'_>) -> String {
         field("Why", &service.why);
     }
     if service.ready && !service.is_well() {
-        field("", "Traffic flows as it did before.");
+        field("", "Traffic still flows with the previous settings.");
     }
     let ports: Vec<String> = service.ports.iter().map(port).collect();
     field("Ports", &ports.join(", "));
@@ -156,7 +156,7 @@ pub fn pools(report: &PoolReport, view: View<'_>) -> String {
         }
         for one in &pool.resting {
             let left = length(one.until.as_second() - view.now.as_second());
-            let text = format!("rests for {left}, until {}", rfc3339(one.until));
+            let text = format!("resting for {left}, until {}", rfc3339(one.until));
             let cell = Cell::remark(&text).toned(Tone::Waiting);
             table.row(vec![Cell::new(&one.address), Cell::new(&pool.name), cell]);
         }
@@ -172,14 +172,14 @@ pub fn pools(report: &PoolReport, view: View<'_>) -> String {
 pub fn pools_hint(report: &PoolReport, view: View<'_>) -> Option<String> {
     let all = report.pools.len();
     if all == 0 {
-        return Some("there is no AddressPool".to_owned());
+        return Some("no AddressPools found".to_owned());
     }
     let mut idle = report.pools.iter().filter(|pool| !pool.is_well());
     let first = idle.next().filter(|_| all > 1)?;
     let count = idle.count() + 1;
-    let verb = if count == 1 { "gives" } else { "give" };
+    let verb = if count == 1 { "is" } else { "are" };
     Some(format!(
-        "{count} of {all} {verb} no addresses; more about the first: {} status --pools {}",
+        "{count} of {all} AddressPools {verb} not ready; details of the first: {} status --pools {}",
         view.program, first.name
     ))
 }

@@ -319,15 +319,15 @@ impl ServiceStatus {
     fn not_served(service: &Service, classes: &Classes) -> Self {
         let class = spec_class(service);
         let why = match class {
-            _ if !is_load_balancer(service) => "its type is not LoadBalancer".to_owned(),
+            _ if !is_load_balancer(service) => "the Service is not of type LoadBalancer".to_owned(),
             Some(class) => format!(
-                "it names the class {class}; those of Ballast are called {GROUP}/NAME"
+                "spec.loadBalancerClass is {class}; the classes of Ballast are {GROUP}/NAME"
             ),
             None if classes.known.is_none() => {
-                "it names no class, and whether a class of Ballast is the default cannot be read"
+                "spec.loadBalancerClass is not set, and the default class is unknown"
                     .to_owned()
             }
-            None => "it names no class, and no class of Ballast takes such Services: kubectl get lbclass shows which is the default"
+            None => "spec.loadBalancerClass is not set, and no class of Ballast is the default; see: kubectl get lbclass"
                 .to_owned(),
         };
         let standing = Standing {
@@ -399,9 +399,11 @@ impl Standing {
         }
         let why = match class {
             Some(class) if classes.is_missing(class) => {
-                format!("there is no LoadBalancerClass {class}")
+                format!("LoadBalancerClass {class} does not exist")
             }
-            _ => "the controller has not said anything about it yet: does it run?".to_owned(),
+            _ => {
+                "the controller has not reported anything yet; check that it is running".to_owned()
+            }
         };
         Self {
             state: "Pending".to_owned(),
@@ -418,9 +420,9 @@ impl Standing {
         let why = match (obstacle, holder(service)) {
             (Some(obstacle), _) => obstacle.message.clone(),
             (None, Some(class)) => {
-                format!("the controller of class {class} has not yet said that all is gone")
+                format!("the controller has not yet deleted the load balancer of class {class}")
             }
-            (None, None) => "a finalizer that is not Ballast's keeps it".to_owned(),
+            (None, None) => "a finalizer of another controller keeps the Service".to_owned(),
         };
         Self {
             state: "Releasing".to_owned(),

@@ -27,7 +27,8 @@ use tokio::time::Instant;
 
 use super::cluster::{ClusterArgs, LeaseArgs, ReadError};
 use super::status::render::View;
-use super::{NOBODY, NOT_YET, Output, look, print, program};
+use super::{NOBODY, NOT_YET, Output, look, note, print, program};
+use crate::process::causes::causes;
 use crate::process::text::one_line;
 use cluster::Flipped;
 use pulse::{Controller, Pulse};
@@ -36,26 +37,30 @@ use report::{Limits, Report, Selection, Verdict, changes, summary, verdict};
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
 Examples:
-  # Before the cluster or Ballast goes: no load balancer is left that nobody owns.
+  # Before you remove Ballast or the cluster, release all load balancers:
   ballast teardown --wait
 
-  # What that would take away:
+  # Show what would be released:
   ballast teardown --dry-run
 
-  # One class; its Services stay, without addresses, until the drain is over.
+  # Release the load balancers of one class. Its Services stay without addresses until --undo:
   ballast teardown --wait --classes edge
   ballast teardown --undo --classes edge
 
-The classes give no load balancers any more and take back those they gave; Services that
-come meanwhile are refused (Draining). A class with deletionPolicy Retain keeps what is in
-its cloud. Without --wait the switch is put on and the rest happens by itself.
+A draining class creates no load balancers and releases existing ones; new Services are refused
+with the reason Draining. With deletionPolicy Retain the load balancers stay in the cloud.
+Without --wait the command only starts the drain, and the controller continues it.
 
-A second run goes on where the first one ended. A controller that has not renewed its Lease
-for twice the Lease's duration (30 s) is not waited for; the switch stays on, and the next
-controller finds it. With a terminal it asks first; --yes answers.
+You can run the command again at any time. If the controller has not renewed its Lease for twice
+the duration of the Lease (30 s), the command stops; the classes keep draining, and the next
+controller continues. On a terminal the command asks for confirmation, unless --yes is set.
 
-Exit status: 0 nothing is left (or --undo and --dry-run did what they do), 1 failed, 2 wrong
-usage, 5 something is left, 6 something is left and no controller is alive.";
+Exit status:
+  0  nothing is left, or --undo or --dry-run succeeded
+  1  error
+  2  invalid usage
+  5  something is left
+  6  something is left, and no controller is running";
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 /// A sign of life at least this often.
@@ -65,39 +70,39 @@ const SIGN: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct TeardownArgs {
-    /// Wait until nothing is left.
+    /// Wait until all load balancers are released.
     #[arg(long)]
     pub wait: bool,
 
-    /// How long to wait.
+    /// Longest time to wait.
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = time, requires = "wait")]
     pub timeout: Duration,
 
-    /// Only these classes (comma-separated); all if absent.
+    /// Drain only these classes (comma-separated). Default: all classes.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub classes: Vec<String>,
 
-    /// Take the switch off again: the classes give load balancers as before.
+    /// End the drain. The classes create load balancers again.
     #[arg(long, conflicts_with_all = ["wait", "timeout", "dry_run", "reason"])]
     pub undo: bool,
 
-    /// Only say what would be released.
+    /// Only show what would be released.
     #[arg(long, conflicts_with = "wait")]
     pub dry_run: bool,
 
-    /// What for; the classes and the Services say it.
+    /// Reason for the drain. It appears in the conditions of classes and Services.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub reason: Option<String>,
 
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(short, long)]
     pub yes: bool,
 
-    /// For people, or for programs.
+    /// Output format.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 
-    /// The Lease that tells whether a controller is alive.
+    /// The Lease that shows whether a controller is running.
     #[command(flatten)]
     pub lease: LeaseArgs,
 
@@ -155,7 +160,7 @@ pub async fn run(args: TeardownArgs, stop: BoxFuture<'static, ()>) -> Result<Exi
     }
     let people = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if people && !args.yes && !agreed(&first)? {
-        bail!("nothing was changed");
+        bail!("cancelled; nothing was changed");
     }
     teardown.drain(first, stop).await
 }
@@ -205,13 +210,15 @@ impl Teardown {
     async fn first_look(&mut self) -> Result<Option<Report>> {
         let cluster = self::cluster::read(&self.client).await?;
         if cluster.classes.is_none() {
-            eprintln!("this cluster has no LoadBalancerClasses: nothing to do");
+            note(format_args!(
+                "the cluster does not serve LoadBalancerClasses; nothing to do"
+            ));
             return Ok(None);
         }
         let controller = self.controller().await;
         let report = Report::of(&cluster, &self.selection, controller);
         if let Some(missing) = render::missing(&report, &self.selection) {
-            eprintln!("{missing}");
+            note(format_args!("{missing}"));
         }
         Ok(Some(report))
     }
@@ -222,11 +229,11 @@ impl Teardown {
         for class in drained {
             none = false;
             if self.flip(&class.name, None).await? == Flipped::Yes {
-                eprintln!("class {}: gives load balancers again", class.name);
+                note(format_args!("class {}: no longer draining", class.name));
             }
         }
         if none {
-            eprintln!("no class is being drained");
+            note(format_args!("no class is draining"));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -234,10 +241,10 @@ impl Teardown {
     fn dry_run(&self, report: &Report) -> Result<ExitCode> {
         let out = self.output.machine(report)?;
         print(&out.unwrap_or_else(|| render::plan(report, view())))?;
-        eprintln!(
+        note(format_args!(
             "would drain {}; nothing was changed",
             render::classes(report)
-        );
+        ));
         Ok(ExitCode::SUCCESS)
     }
 
@@ -249,7 +256,7 @@ impl Teardown {
         loop {
             let flipped = self.put_on(&now).await?;
             for line in changes(before.as_ref(), &now) {
-                eprintln!("{line}");
+                note(format_args!("{line}"));
                 said = Instant::now();
             }
             // What was just flipped is not in this report.
@@ -260,7 +267,7 @@ impl Teardown {
                 }
             }
             if said.elapsed() >= SIGN {
-                eprintln!("{}", render::waiting(&now, &self.lease));
+                note(format_args!("{}", render::waiting(&now, &self.lease)));
                 said = Instant::now();
             }
             let next = tokio::select! {
@@ -289,7 +296,7 @@ impl Teardown {
             Err(error @ ReadError::NoAnswer { .. })
                 if self.limits.wait && self.began.elapsed() < self.limits.timeout =>
             {
-                eprintln!("{:#}; trying again", anyhow::Error::new(error));
+                note(format_args!("{}; trying again", causes(&error)));
                 Ok(None)
             }
             Err(error) => Err(error.into()),
@@ -307,7 +314,7 @@ impl Teardown {
             }
             if !first {
                 bail!(
-                    "somebody has taken the drain of class {} off again; nothing more is done here",
+                    "the drain of class {} was ended by someone else; stopping",
                     class.name
                 );
             }
@@ -316,7 +323,7 @@ impl Teardown {
                 reason: self.reason.clone(),
             };
             if self.flip(&class.name, Some(&draining)).await? == Flipped::Yes {
-                eprintln!("class {}: drained from now on", class.name);
+                note(format_args!("class {}: draining", class.name));
                 any = true;
             }
         }
@@ -336,9 +343,10 @@ impl Teardown {
             Err(error) if !self.blind => {
                 self.blind = true;
                 let (namespace, name) = &self.lease;
-                eprintln!(
-                    "whether a controller is alive is not known: cannot read the Lease {namespace}/{name}: {error}"
-                );
+                note(format_args!(
+                    "cannot tell whether a controller is running: cannot read the Lease {namespace}/{name}: {}",
+                    causes(&error)
+                ));
             }
             Err(_) => {}
         }
@@ -346,7 +354,7 @@ impl Teardown {
     }
 
     fn interrupted(&self, report: &Report) -> Result<ExitCode> {
-        eprintln!("stopped; the classes are drained further without this command");
+        note(format_args!("stopped; the classes keep draining"));
         let end = match verdict(report, Duration::ZERO, self.limits) {
             Verdict::Done => Verdict::Done,
             _ => Verdict::Left,
@@ -359,27 +367,30 @@ impl Teardown {
         let (lease, again) = (&self.lease, program());
         Ok(match verdict {
             Verdict::Done if report.classes.is_empty() => {
-                eprintln!("no class is there: nothing to do");
+                note(format_args!("no LoadBalancerClass found; nothing to do"));
                 ExitCode::SUCCESS
             }
             Verdict::Done => {
-                eprintln!("nothing is left of {}", render::classes(report));
+                note(format_args!(
+                    "all load balancers of {} are released",
+                    render::classes(report)
+                ));
                 ExitCode::SUCCESS
             }
             Verdict::Dead => {
-                eprintln!(
-                    "left: {}; {}. The drain goes on as soon as a controller runs; then run {again} teardown again",
+                note(format_args!(
+                    "not released: {}; {}. The drain continues when a controller runs; then run this again: {again} teardown --wait",
                     summary(report),
                     report.controller.told(lease)
-                );
+                ));
                 ExitCode::from(NOBODY)
             }
             Verdict::Left | Verdict::GoOn => {
-                eprintln!(
-                    "left: {}; {}. The drain goes on; run {again} teardown --wait again to see it end, or --undo to end it",
+                note(format_args!(
+                    "not released yet: {}; {}. The drain continues; to wait for it: {again} teardown --wait; to end it: {again} teardown --undo",
                     summary(report),
                     report.controller.told(lease)
-                );
+                ));
                 ExitCode::from(NOT_YET)
             }
         })

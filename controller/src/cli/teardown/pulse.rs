@@ -141,10 +141,10 @@ impl Controller {
             (Life::Unknown, _) => format!("{lease} cannot be read"),
             (Life::Alive, _) => format!("controller {holder} holds {lease}"),
             (_, None) => format!(
-                "no controller holds {lease}{}: is one running, and is this its Lease (--lease-namespace, --lease-name)?",
+                "no controller holds {lease}{}; check that a controller is running and that this is its Lease (--lease-namespace, --lease-name)",
                 match self.silent_seconds {
                     0..5 => String::new(),
-                    seconds => format!(", for {} at least", length(seconds.cast_signed())),
+                    seconds => format!(" (for at least {})", length(seconds.cast_signed())),
                 }
             ),
             (_, Some(_)) => format!(

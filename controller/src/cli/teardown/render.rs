@@ -59,9 +59,14 @@ pub fn missing(report: &Report, selection: &Selection) -> Option<String> {
     };
     let known = |name: &&String| report.classes.iter().all(|it| it.name != **name);
     let missing: Vec<&str> = names.iter().filter(known).map(String::as_str).collect();
-    let verb = if missing.len() == 1 { "is" } else { "are" };
-    (!missing.is_empty())
-        .then(|| format!("there {verb} no LoadBalancerClass {}", missing.join(", ")))
+    match missing.as_slice() {
+        [] => None,
+        [one] => Some(format!("LoadBalancerClass {one} does not exist")),
+        many => Some(format!(
+            "LoadBalancerClasses {} do not exist",
+            many.join(", ")
+        )),
+    }
 }
 
 /// A sign of life while nothing changes.
@@ -77,12 +82,12 @@ pub fn waiting(report: &Report, lease: &(String, String)) -> String {
 pub fn question(report: &Report) -> String {
     let services = report.left.iter().filter(|it| it.namespace.is_some());
     let what = match services.count() {
-        0 => "No Service has a load balancer of it".to_owned(),
-        1 => "1 Service loses its load balancer and its address".to_owned(),
-        many => format!("{many} Services lose their load balancers and their addresses"),
+        0 => "No Service has a load balancer".to_owned(),
+        1 => "1 Service loses its load balancer and address".to_owned(),
+        many => format!("{many} Services lose their load balancers and addresses"),
     };
     format!(
-        "This drains {}. {what}; the Services themselves stay. Go on? [y/N] ",
+        "This drains {}. {what}; the Services stay. Continue? [y/N] ",
         classes(report)
     )
 }

@@ -135,19 +135,22 @@ pub fn changes(before: Option<&Report>, now: &Report) -> Vec<String> {
     }
     for class in &before.classes {
         match now.classes.iter().find(|it| it.name == class.name) {
-            None => lines.push(format!("class {}: gone", class.name)),
+            None => lines.push(format!("class {}: deleted", class.name)),
             Some(it) if it.is_free() && !class.is_free() => {
-                lines.push(format!("class {}: nobody uses it any more", class.name));
+                lines.push(format!("class {}: no longer in use", class.name));
             }
             Some(it) if it.seen && !class.seen => {
-                lines.push(format!("class {}: the controller drains it", class.name));
+                lines.push(format!(
+                    "class {}: the controller has started the drain",
+                    class.name
+                ));
             }
             Some(_) => {}
         }
     }
     if now.controller.state != before.controller.state && now.controller.state == Life::Alive {
         let holder = now.controller.holder.as_deref().unwrap_or_default();
-        lines.push(format!("controller {holder} leads"));
+        lines.push(format!("controller {holder} is the leader"));
     }
     lines
 }
@@ -195,7 +198,7 @@ fn of_service(service: &Service, selection: &Selection, known: &BTreeSet<&str>) 
 fn why(service: &Service, class: &str, known: &BTreeSet<&str>) -> String {
     if !known.contains(class) {
         return format!(
-            "the LoadBalancerClass {class} is gone, and nobody else knows where its load balancers are: create it again, or see what is left in its cloud and take the finalizer {GROUP}/{class} off"
+            "LoadBalancerClass {class} does not exist, so the controller cannot find the load balancer; create the class again, or check its cloud and remove the finalizer {GROUP}/{class} from the Service"
         );
     }
     let status = service.status.as_ref();
@@ -205,7 +208,7 @@ fn why(service: &Service, class: &str, known: &BTreeSet<&str>) -> String {
     let begun = drained || service.metadata.deletion_timestamp.is_some();
     match find(PROGRAMMED) {
         Some(said) if begun && said.status != "True" => said.message.clone(),
-        _ => "the controller has not begun with it".to_owned(),
+        _ => "the controller has not started to release it".to_owned(),
     }
 }
 
@@ -278,7 +281,7 @@ impl ClassLine {
     /// that lives has seen the switch, it may be about to use the class.
     fn left(&self, class: &ClassView, controller: &Controller) -> Option<Left> {
         let why = if !self.seen && (self.in_use || !controller.is_away()) {
-            "the controller has not seen the drain switch".to_owned()
+            "the controller has not seen the drain yet".to_owned()
         } else if self.in_use {
             let mut conditions = class.status.conditions.iter();
             let blocks = |it: &&Condition| {
@@ -290,7 +293,7 @@ impl ClassLine {
             let said = conditions.by_ref().filter(blocks);
             let said: Vec<&str> = said.map(|it| it.message.as_str()).collect();
             if said.is_empty() {
-                format!("the finalizer {IN_USE_FINALIZER} is still on it")
+                format!("the class still has the finalizer {IN_USE_FINALIZER}")
             } else {
                 said.join("; ")
             }

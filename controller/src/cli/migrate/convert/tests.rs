@@ -169,7 +169,7 @@ fn what_has_no_equal() {
     assert!(
         silent.notes[0]
             .message
-            .contains("no L2Advertisement selects it")
+            .contains("no L2Advertisement selects this pool")
     );
 }
 

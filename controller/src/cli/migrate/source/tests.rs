@@ -50,8 +50,8 @@ fn an_object_that_cannot_be_read_harms_no_other() {
     assert_eq!(source.pools.len(), 1);
     let notes = notes(&source);
     assert_eq!(notes.len(), 2);
-    assert!(notes[0].starts_with("IPAddressPool m/torn spec: it cannot be read: "));
-    assert!(notes[1].starts_with("IPAddressPool m/odd spec: it cannot be read: "));
+    assert!(notes[0].starts_with("IPAddressPool m/torn spec: the object is invalid: "));
+    assert!(notes[1].starts_with("IPAddressPool m/odd spec: the object is invalid: "));
 }
 
 #[test]
@@ -100,7 +100,9 @@ fn what_has_no_equal_as_a_whole_is_named() {
 fn text_that_is_no_yaml_is_named_by_its_place() {
     let error = Source::default().read("a: b\n---\n{").unwrap_err();
     assert!(
-        error.to_string().starts_with("document 2 is not YAML"),
+        error
+            .to_string()
+            .starts_with("document 2 is not valid YAML"),
         "{error}"
     );
 }

@@ -34,12 +34,12 @@ fn a_pool_says_whether_it_gives_addresses() {
         (
             json!({}),
             "Pending",
-            "the controller has not said anything about it yet: does it run?",
+            "the controller has not reported anything yet; check that it is running",
         ),
         (
             Value::Null,
             "Pending",
-            "the controller has not said anything about it yet: does it run?",
+            "the controller has not reported anything yet; check that it is running",
         ),
     ] {
         let report = report(&[pool("office", &["192.0.2.0/24"], &status)], &[]);
@@ -123,7 +123,7 @@ fn a_pool_that_cannot_be_read_harms_no_other() {
     assert!(
         report.pools[1]
             .why
-            .starts_with("the object cannot be read: ")
+            .starts_with("the AddressPool is invalid: ")
     );
 }
 

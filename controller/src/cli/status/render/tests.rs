@@ -91,23 +91,23 @@ fn one_line_at_the_end_says_what_to_do() {
         (
             vec![],
             classes(),
-            Some("no Service has or awaits a load balancer of Ballast"),
+            Some("no Services with a load balancer of Ballast found"),
         ),
         (
             vec![good(), waits("b"), waits("a")],
             classes(),
-            Some("2 of 3 are not ready; more about the first: ballast status a -n shop"),
+            Some("2 of 3 Services are not ready; details of the first: ballast status a -n shop"),
         ),
         (
             vec![waits("a")],
             classes(),
-            Some("1 of 1 is not ready; more about the first: ballast status a -n shop"),
+            Some("1 of 1 Services is not ready; details of the first: ballast status a -n shop"),
         ),
         (
             vec![good(), waits("a"), waits("b")],
             nobody,
             Some(
-                "shop/a (and 1 more) waits for an address, names no class, and no class of Ballast takes such Services: kubectl get lbclass",
+                "Service shop/a (and 1 more) has no class and no address, and no class of Ballast is the default; see: kubectl get lbclass",
             ),
         ),
     ] {
@@ -194,7 +194,7 @@ fn a_description_of_almost_nothing() {
     Class       -
     Address     -
     State       NotServed, since 2026-03-01T11:30:00Z (30m)
-    Why         its type is not LoadBalancer
+    Why         the Service is not of type LoadBalancer
     Ports       -
 
     No events.
@@ -243,11 +243,11 @@ fn what_to_do_about_pools() {
     let report = sample_pools();
     assert_eq!(
         pools_hint(&report, view()).unwrap(),
-        "2 of 3 give no addresses; more about the first: ballast status --pools newer"
+        "2 of 3 AddressPools are not ready; details of the first: ballast status --pools newer"
     );
     assert_eq!(
         pools_hint(&PoolReport::default(), view()).unwrap(),
-        "there is no AddressPool"
+        "no AddressPools found"
     );
     let one = PoolReport {
         pools: vec![report.pools[0].clone()],
@@ -274,10 +274,10 @@ fn a_drain_says_how_to_end_it() {
     assert_eq!(of(&[]), None);
     assert_eq!(
         of(&["edge"]).unwrap(),
-        "class edge is drained: no load balancers until ballast teardown --undo --classes edge"
+        "class edge is draining; to end this: ballast teardown --undo --classes edge"
     );
     assert_eq!(
         of(&["core", "edge"]).unwrap(),
-        "classes core, edge are drained: no load balancers until ballast teardown --undo --classes core,edge"
+        "classes core, edge are draining; to end this: ballast teardown --undo --classes core,edge"
     );
 }

@@ -26,7 +26,7 @@ fn state_and_why_come_from_the_condition_in_the_way() {
     let announced = condition("Announced", "True", "Announced", "node-2, eth0");
     let silent = condition("Announced", "False", "NotAnnounced", "no node announces it");
     let ip: &[&str] = &["192.0.2.1"];
-    let quiet = "the controller has not said anything about it yet: does it run?";
+    let quiet = "the controller has not reported anything yet; check that it is running";
     for (conditions, addresses, state, why, flows) in [
         (vec![], &[][..], "Pending", quiet, false),
         (vec![&accepted], &[], "Pending", quiet, false),
@@ -181,11 +181,11 @@ fn services_that_go_say_what_keeps_them() {
     assert_eq!(going(ours, &[failing]), "no answer");
     assert_eq!(
         going(ours, &[flows]),
-        "the controller of class local has not yet said that all is gone"
+        "the controller has not yet deleted the load balancer of class local"
     );
     assert_eq!(
         going(&["example.com/backup"], &[]),
-        "a finalizer that is not Ballast's keeps it"
+        "a finalizer of another controller keeps the Service"
     );
 }
 
@@ -199,7 +199,7 @@ fn a_class_that_does_not_exist_is_the_reason() {
     };
     assert_eq!(
         of("ballast.dev/unheard").unwrap().why,
-        "there is no LoadBalancerClass unheard"
+        "LoadBalancerClass unheard does not exist"
     );
     let blind = Classes::unknown();
     let service = service(
@@ -207,7 +207,11 @@ fn a_class_that_does_not_exist_is_the_reason() {
         json!({"spec": {"loadBalancerClass": "ballast.dev/unheard"}}),
     );
     let status = report(&[service], &blind).services.pop().unwrap();
-    assert!(status.why.contains("does it run?"), "{}", status.why);
+    assert!(
+        status.why.contains("check that it is running"),
+        "{}",
+        status.why
+    );
 }
 
 #[test]
@@ -255,9 +259,9 @@ fn whoever_asks_by_name_gets_an_answer() {
         report.services.iter().map(line).collect()
     };
     insta::assert_snapshot!(answer(&Classes::of(&[])).join("\n"), @r"
-    depot: NotServed: it names no class, and no class of Ballast takes such Services: kubectl get lbclass shows which is the default
-    press: NotServed: its type is not LoadBalancer
-    shop: NotServed: it names the class example.com/x; those of Ballast are called ballast.dev/NAME
+    depot: NotServed: spec.loadBalancerClass is not set, and no class of Ballast is the default; see: kubectl get lbclass
+    press: NotServed: the Service is not of type LoadBalancer
+    shop: NotServed: spec.loadBalancerClass is example.com/x; the classes of Ballast are ballast.dev/NAME
     ");
     assert!(answer(&classes())[0].starts_with("depot: Pending"));
     assert_eq!(named(&all, &classes(), "nothing"), Report::default());

@@ -99,7 +99,7 @@ fn it_is_said_whose_lease_it_is_and_since_when() {
     let held = Some(lease("ballast-1_0a", 1));
     insta::assert_snapshot!(of(&[(0, held.clone())], 0), @"controller ballast-1_0a holds the Lease ballast-system/ballast-controller");
     insta::assert_snapshot!(of(&[(0, held)], 40), @"controller ballast-1_0a has not renewed the Lease ballast-system/ballast-controller since 2026-03-01T12:00:00Z");
-    insta::assert_snapshot!(of(&[(0, None)], 0), @"no controller holds the Lease ballast-system/ballast-controller: is one running, and is this its Lease (--lease-namespace, --lease-name)?");
-    insta::assert_snapshot!(of(&[(0, None)], 30), @"no controller holds the Lease ballast-system/ballast-controller, for 30s at least: is one running, and is this its Lease (--lease-namespace, --lease-name)?");
+    insta::assert_snapshot!(of(&[(0, None)], 0), @"no controller holds the Lease ballast-system/ballast-controller; check that a controller is running and that this is its Lease (--lease-namespace, --lease-name)");
+    insta::assert_snapshot!(of(&[(0, None)], 30), @"no controller holds the Lease ballast-system/ballast-controller (for at least 30s); check that a controller is running and that this is its Lease (--lease-namespace, --lease-name)");
     insta::assert_snapshot!(of(&[], 30), @"the Lease ballast-system/ballast-controller cannot be read");
 }

@@ -150,17 +150,17 @@ fn what_is_left_and_why() {
     let report = Report::of(&crowd(), &Selection::All, alive());
     insta::assert_snapshot!(render::left(&report, view()), @r#"
     NAMESPACE   NAME          CLASS   ADDRESS     WHY
-    shop        free          local   -           the controller has not begun with it
+    shop        free          local   -           the controller has not started to release it
     shop        going         local   10.0.0.2    the cloud is down
-    shop        orphaned      gone    -           the LoadBalancerClass gone is gone, and nobody else knows where its load balancers are: create it again, or see what is left in its cloud and take the finalizer ballast.dev/gone off
-    shop        pooled        edge    192.0.2.1   the controller has not begun with it
-    shop        untouched     local   10.0.0.3    the controller has not begun with it
+    shop        orphaned      gone    -           LoadBalancerClass gone does not exist, so the controller cannot find the load balancer; create the class again, or check its cloud and remove the finalizer ballast.dev/gone from the Service
+    shop        pooled        edge    192.0.2.1   the controller has not started to release it
+    shop        untouched     local   10.0.0.3    the controller has not started to release it
     shop        web           local   10.0.0.1    The load balancer is being taken down
-    -           class/edge    edge    -           the controller has not seen the drain switch
+    -           class/edge    edge    -           the controller has not seen the drain yet
     -           class/local   local   -           Used by shop/web
     "#);
     insta::assert_snapshot!(summary(&report), @"6 Services and 2 classes");
-    insta::assert_snapshot!(render::question(&report), @"This drains classes edge, idle, local. 6 Services lose their load balancers and their addresses; the Services themselves stay. Go on? [y/N]");
+    insta::assert_snapshot!(render::question(&report), @"This drains classes edge, idle, local. 6 Services lose their load balancers and addresses; the Services stay. Continue? [y/N]");
     insta::assert_snapshot!(serde_json::to_string_pretty(&Report {
         left: report.left[..1].to_vec(),
         ..report
@@ -192,7 +192,7 @@ fn what_is_left_and_why() {
           "name": "free",
           "class": "local",
           "addresses": [],
-          "why": "the controller has not begun with it"
+          "why": "the controller has not started to release it"
         }
       ],
       "controller": {
@@ -210,13 +210,13 @@ fn only_the_classes_that_are_meant() {
     let report = Report::of(&crowd(), &named(&["edge", "gone", "nope"]), alive());
     insta::assert_snapshot!(render::left(&report, view()), @r#"
     NAMESPACE   NAME         CLASS   ADDRESS     WHY
-    shop        orphaned     gone    -           the LoadBalancerClass gone is gone, and nobody else knows where its load balancers are: create it again, or see what is left in its cloud and take the finalizer ballast.dev/gone off
-    shop        pooled       edge    192.0.2.1   the controller has not begun with it
-    -           class/edge   edge    -           the controller has not seen the drain switch
+    shop        orphaned     gone    -           LoadBalancerClass gone does not exist, so the controller cannot find the load balancer; create the class again, or check its cloud and remove the finalizer ballast.dev/gone from the Service
+    shop        pooled       edge    192.0.2.1   the controller has not started to release it
+    -           class/edge   edge    -           the controller has not seen the drain yet
     "#);
     assert_eq!(
         render::missing(&report, &named(&["edge", "gone", "nope"])).unwrap(),
-        "there are no LoadBalancerClass gone, nope"
+        "LoadBalancerClasses gone, nope do not exist"
     );
     assert_eq!(render::missing(&report, &Selection::All), None);
     insta::assert_snapshot!(render::plan(&report, view()), @r#"
@@ -242,7 +242,7 @@ fn a_class_is_free_when_the_controller_says_so_or_nobody_can() {
         ..Controller::default()
     };
     let unseen = || class("local", true, false, false);
-    let waits = Some("the controller has not seen the drain switch".to_owned());
+    let waits = Some("the controller has not seen the drain yet".to_owned());
     for (state, expected) in [
         (Life::Alive, &waits),
         (Life::Unknown, &waits),
@@ -342,10 +342,10 @@ fn progress_is_a_line_a_change() {
     shop/pooled (edge): released
     shop/untouched (local): released
     shop/web (local): the cloud is down
-    class edge: nobody uses it any more
-    class idle: gone
-    class local: nobody uses it any more
-    controller ballast-1 leads
+    class edge: no longer in use
+    class idle: deleted
+    class local: no longer in use
+    controller ballast-1 is the leader
     "#);
     assert_eq!(changes(Some(&now), &now), Vec::<String>::new());
     assert_eq!(changes(None, &now), Vec::<String>::new());
