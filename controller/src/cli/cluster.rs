@@ -20,7 +20,7 @@ const PAGE: u32 = 500;
 /// Which cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ClusterArgs {
-    /// Path of the kubeconfig. Default: $KUBECONFIG, ~/.kube/config, or the `ServiceAccount` of
+    /// Path of the kubeconfig. Default: $KUBECONFIG, ~/.kube/config, or the service account of
     /// the pod.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
