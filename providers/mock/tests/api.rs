@@ -223,3 +223,27 @@ async fn a_second_server_on_the_same_state_does_not_start() {
     let second = ballast_mock::server::Server::start(options, shutdown).await;
     assert!(second.is_err());
 }
+
+#[tokio::test]
+async fn clients_that_finish_nothing_keep_nobody_out() {
+    use tokio::io::AsyncWriteExt;
+
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let mut unfinished = Vec::new();
+    for number in 0..400 {
+        let mut stream = tokio::net::TcpStream::connect(cloud.address).await.unwrap();
+        // Half of them begin a body and half a head that they never end.
+        let begun = if number % 2 == 0 {
+            "PUT /v1/load-balancers/web HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"
+        } else {
+            "GET /v1/calls HTTP/1.1\r\nhost:"
+        };
+        // The oldest ones have to go.
+        let _ = stream.write_all(begun.as_bytes()).await;
+        unfinished.push(stream);
+    }
+    assert_eq!(get(&cloud, "/v1/load-balancers").await.0, 200);
+    let long = format!("/v1/calls?x={}", "a".repeat(64_000));
+    assert_eq!(get(&cloud, &long).await.0, 431);
+}

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -26,6 +26,13 @@ const CALL_LIMIT: Duration = Duration::from_secs(4);
 
 /// The largest answer: a full page of load balancers with 256 listeners each.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// How long a connection without a call is kept: the cloud closes it after 15 s, and a call
+/// that meets that would have to be made again.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// So many of those: a controller with many classes must not take all connections.
+const MOST_IDLE: usize = 4;
 
 /// Where the cloud names no time.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -75,7 +82,11 @@ impl Client {
         connector.set_connect_timeout(Some(CALL_LIMIT));
         connector.set_nodelay(true);
         Ok(Self {
-            http: HttpClient::builder(TokioExecutor::new()).build(connector),
+            http: HttpClient::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(MOST_IDLE)
+                .build(connector),
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token,
             mark,

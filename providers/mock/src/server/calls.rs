@@ -1,5 +1,5 @@
-//! The call log: a bounded ring of the newest calls, and counters of all. In memory:
-//! it says what this process was asked.
+//! The call log: the newest calls, and counters of all. In memory: it says what this
+//! process was asked. Bounded by bytes, because callers choose the length of a path.
 
 use std::collections::VecDeque;
 
@@ -7,8 +7,15 @@ use jiff::Timestamp;
 
 use crate::api::{CallView, CallsPage};
 
-/// Calls that are remembered.
-const CAPACITY: usize = 10_000;
+/// Most calls that are remembered.
+const MOST_CALLS: usize = 10_000;
+
+/// Most bytes of remembered calls, as [`weight`] counts them.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Most bytes of a path and of a method that are kept.
+const PATH: usize = 512;
+const METHOD: usize = 16;
 
 /// Calls per answer.
 const PAGE: usize = 1_000;
@@ -17,6 +24,7 @@ const PAGE: usize = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct CallLog {
     ring: VecDeque<CallView>,
+    bytes: usize,
     total: u64,
     mutating: u64,
 }
@@ -28,22 +36,27 @@ impl CallLog {
         &mut self,
         now: Timestamp,
         method: &http::Method,
-        path: String,
+        path: &str,
         status: u16,
     ) {
         let mutating = is_mutating(method);
         self.total += 1;
         self.mutating += u64::from(mutating);
-        self.ring.push_back(CallView {
+        let call = CallView {
             seq: self.total,
             time: now,
-            method: method.to_string(),
-            path,
+            method: shortened(method.as_str(), METHOD),
+            path: shortened(path, PATH),
             status,
             mutating,
-        });
-        if self.ring.len() > CAPACITY {
-            self.ring.pop_front();
+        };
+        self.bytes += weight(&call);
+        self.ring.push_back(call);
+        while self.ring.len() > MOST_CALLS || self.bytes > MOST_BYTES {
+            match self.ring.pop_front() {
+                Some(oldest) => self.bytes -= weight(&oldest),
+                None => break,
+            }
         }
     }
 
@@ -59,10 +72,66 @@ impl CallLog {
     }
 }
 
+/// Bytes of memory.
+fn weight(call: &CallView) -> usize {
+    size_of::<CallView>() + call.method.len() + call.path.len()
+}
+
+/// The beginning of a text that is too long, and `…`.
+fn shortened(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(most);
+    format!("{}…", &text[..end])
+}
+
 /// Whether a method can change something.
 pub(super) fn is_mutating(method: &http::Method) -> bool {
     !matches!(
         *method,
         http::Method::GET | http::Method::HEAD | http::Method::OPTIONS
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_paths_do_not_make_the_log_large() {
+        let mut log = CallLog::default();
+        let path = format!("/v1/calls?x={}", "é".repeat(30_000));
+        let method = http::Method::from_bytes(&b"X".repeat(4_000)).unwrap();
+        for _ in 0..2 * MOST_CALLS {
+            log.record(Timestamp::UNIX_EPOCH, &method, &path, 200);
+        }
+        let held = |call: &CallView| call.path.capacity() + call.method.capacity();
+        let bytes: usize = log.ring.iter().map(held).sum();
+        assert!(
+            bytes + log.ring.len() * size_of::<CallView>() <= 2 * MOST_BYTES,
+            "{bytes}"
+        );
+        assert!(log.ring.len() > 1_000, "{}", log.ring.len());
+        let counted: usize = log.ring.iter().map(weight).sum();
+        assert_eq!(counted, log.bytes);
+        let page = log.since(0);
+        assert_eq!(
+            (page.items.len(), page.total),
+            (PAGE, 2 * MOST_CALLS as u64)
+        );
+        assert!(page.items[0].path.ends_with('…'), "{}", page.items[0].path);
+    }
+
+    #[test]
+    fn short_calls_are_kept_whole() {
+        let mut log = CallLog::default();
+        for number in 0..MOST_CALLS + 5 {
+            let path = format!("/v1/load-balancers/{number}");
+            log.record(Timestamp::UNIX_EPOCH, &http::Method::PUT, &path, 200);
+        }
+        assert_eq!(log.ring.len(), MOST_CALLS);
+        assert_eq!(log.since(0).items[0].seq, 6);
+        assert_eq!(log.since(0).items[0].path, "/v1/load-balancers/5");
+    }
 }

@@ -13,8 +13,8 @@ use ballast_provider::mark;
 use jiff::Timestamp;
 
 use super::lifecycle::{Phase, Step};
+use super::record::{self, change, check_owner, gone, view};
 pub(crate) use super::record::{Deletion, Edit, Owner, Plane, Record, Rules, Stored};
-use super::record::{change, check_owner, gone, view};
 use crate::address::{Allocator, Denied, describe};
 use crate::api::{
     ChangeKind, ChangeView, Code, Family, LoadBalancerView, Position, Problem, PutLoadBalancer,
@@ -23,6 +23,9 @@ use crate::api::{
 
 /// So many changes are kept for those who follow them; who is further back lists again.
 pub(crate) const MAX_CHANGES: usize = 10_000;
+
+/// A page ends after so many bytes, roughly, however many entries are asked for.
+pub(crate) const MAX_WEIGHT: usize = 1024 * 1024;
 
 /// Most targets of one set.
 pub(crate) const MAX_TARGETS: usize = 5_000;
@@ -94,8 +97,8 @@ impl Cloud {
         self.load_balancers.get(name).map(view)
     }
 
-    /// Load balancers after `token` in the order of their names that carry all tags;
-    /// one more than `limit` is looked for, to know whether there is another page.
+    /// Load balancers after `token` in the order of their names that carry all tags, at most
+    /// `limit` of them, and the token of the next page if there is one.
     pub(crate) fn page(
         &self,
         tags: &[(String, String)],
@@ -104,21 +107,24 @@ impl Cloud {
     ) -> (Vec<LoadBalancerView>, Option<String>) {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = token.map_or(Unbounded, |token| Excluded(token.to_owned()));
-        let mut items: Vec<LoadBalancerView> = self
+        let matching = self
             .load_balancers
             .range((from, Unbounded))
             .map(|(_, entry)| entry)
             .filter(|(record, _)| {
                 let have = &record.desired.tags;
                 tags.iter().all(|(key, value)| have.get(key) == Some(value))
-            })
-            .take(limit + 1)
-            .map(view)
-            .collect();
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = more.then(|| items.last().map(|item| item.name.clone()));
-        (items, next.flatten())
+            });
+        let (mut items, mut weight) = (Vec::<LoadBalancerView>::new(), 0);
+        for entry in matching {
+            if items.len() >= limit || weight > MAX_WEIGHT {
+                let last = items.last().map(|item| item.name.clone());
+                return (items, last);
+            }
+            weight += entry.0.weight();
+            items.push(view(entry));
+        }
+        (items, None)
     }
 
     pub(crate) fn target_set(&self, name: &str) -> Option<&TargetSetBody> {
@@ -131,8 +137,19 @@ impl Cloud {
             .map(|(name, set)| (name, &set.targets))
     }
 
-    /// Changes after a sequence number; `None` where they are no longer, or not yet, known.
+    /// One page of changes after a sequence number; `None` as [`Self::changes_after`].
     pub(crate) fn changes_since(&self, seq: u64, limit: usize) -> Option<Vec<ChangeView>> {
+        let mut weight = 0;
+        let page = self.changes_after(seq)?.take(limit).take_while(|change| {
+            let fits = weight <= MAX_WEIGHT;
+            weight += record::weight(&change.tags);
+            fits
+        });
+        Some(page.cloned().collect())
+    }
+
+    /// Changes after a sequence number; `None` where they are no longer, or not yet, known.
+    pub(crate) fn changes_after(&self, seq: u64) -> Option<impl Iterator<Item = &ChangeView>> {
         let oldest = self
             .changes
             .front()
@@ -142,14 +159,7 @@ impl Cloud {
         }
         let behind = usize::try_from(self.seq - seq).unwrap_or(usize::MAX);
         let skip = self.changes.len().saturating_sub(behind);
-        Some(
-            self.changes
-                .iter()
-                .skip(skip)
-                .take(limit)
-                .cloned()
-                .collect(),
-        )
+        Some(self.changes.iter().skip(skip))
     }
 
     /// Every address that a load balancer has.

@@ -162,8 +162,8 @@ impl Follower {
 
     /// Load balancers that changed after `done`; all of them if that is too long ago.
     fn pending(&self, cloud: &Cloud, done: u64) -> (u64, BTreeSet<String>) {
-        let names = match cloud.changes_since(done, usize::MAX) {
-            Some(changes) => changes.into_iter().map(|change| change.name).collect(),
+        let names = match cloud.changes_after(done) {
+            Some(changes) => changes.map(|change| change.name.clone()).collect(),
             None => cloud
                 .names()
                 .cloned()

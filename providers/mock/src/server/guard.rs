@@ -1,6 +1,8 @@
 //! Who may change something, and how often. Pure but for the file of the token, which is read
 //! again when somebody comes with another one: Secrets are made anew and rotated.
 
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -31,6 +33,16 @@ pub(super) struct Limiter {
     tokens: f64,
     filled: Option<Instant>,
 }
+
+/// Reads that one client may make per second, and at once: a controller that starts lists
+/// 5,000 load balancers in ten.
+const READS: u32 = 500;
+/// Clients whose reads are counted; more than the nodes and pods that know of the cloud.
+const MOST_READERS: usize = 1_024;
+
+/// How often each client reads.
+#[derive(Debug, Default)]
+pub(super) struct Readers(HashMap<IpAddr, Limiter>);
 
 // === impl Guard ===
 
@@ -108,6 +120,12 @@ impl Limiter {
         }
     }
 
+    /// Whether it is as if nobody had taken anything.
+    fn is_full(&self, now: Instant) -> bool {
+        self.filled
+            .is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1))
+    }
+
     /// Takes one permission, or says when there will be one.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         if self.per_second == 0 {
@@ -128,9 +146,53 @@ impl Limiter {
     }
 }
 
+// === impl Readers ===
+
+impl Readers {
+    /// Takes one permission to read, or says when there will be one.
+    pub(super) fn take(&mut self, client: IpAddr, now: Instant) -> Result<(), Duration> {
+        let client = network(client);
+        if self.0.len() >= MOST_READERS && !self.0.contains_key(&client) {
+            self.0.retain(|_, limiter| !limiter.is_full(now));
+            if self.0.len() >= MOST_READERS {
+                // Rather than to hold an unbounded number, or to refuse newcomers.
+                self.0.clear();
+            }
+        }
+        let limiter = self.0.entry(client).or_insert_with(|| Limiter::new(READS));
+        limiter.take(now)
+    }
+}
+
+/// What stands for one client: with IPv6, a host has a whole /64.
+fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
+        ip @ IpAddr::V4(_) => ip,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_client_that_reads_without_end_does_not_keep_others_from_reading() {
+        let mut readers = Readers::default();
+        let now = Instant::now();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        for _ in 0..READS {
+            readers.take(ip("2001:db8::1"), now).unwrap();
+        }
+        assert!(readers.take(ip("2001:db8::2"), now).is_err(), "one host");
+        assert_eq!(readers.take(ip("2001:db8:0:1::1"), now), Ok(()));
+        assert_eq!(readers.take(ip("192.0.2.1"), now), Ok(()));
+        for number in 0..3 * u32::try_from(MOST_READERS).unwrap() {
+            let client = IpAddr::from(number.to_be_bytes());
+            assert_eq!(readers.take(client, now), Ok(()));
+            assert!(readers.0.len() <= MOST_READERS);
+        }
+    }
 
     #[tokio::test]
     async fn only_the_right_token_opens() {

@@ -10,31 +10,49 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Host;
+use super::answer::{Answers, whole};
 use super::calls::{CallLog, is_mutating};
 use super::cloud::{Deletion, Owner};
-use super::guard::{Guard, Limiter};
+use super::guard::{Guard, Limiter, Readers};
 use super::put::{self, Put};
 use super::writer::Writer;
 use crate::api::{
     ChangesPage, Code, LoadBalancerPage, MAX_PAGE, MAX_WAIT_SECONDS, Problem, TagPatch,
     TargetHealthView, TargetSetBody,
 };
+use crate::serve::Peer;
 
 /// The largest body; a full target set of 5,000 nodes is below 1 MB.
-const MAX_BODY: usize = 4 * 1024 * 1024;
+const MAX_BODY: usize = 2 * 1024 * 1024;
+
+/// How long a client may take to send it.
+const BODY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bodies that are received at a time.
+pub(super) const BODIES: usize = 16;
+
+/// Calls that wait for changes at a time: half of the connections.
+pub(super) const WAITING: usize = 128;
+
+/// When to come back where something of the above is exhausted.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// Entries of an answer about targets.
+const MAX_HEALTH: usize = 10_000;
 
 /// For any call but the one that waits for changes.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
@@ -53,6 +71,10 @@ pub(super) struct App {
     pub(super) calls: Mutex<CallLog>,
     pub(super) guard: Guard,
     pub(super) limiter: Mutex<Limiter>,
+    pub(super) readers: Mutex<Readers>,
+    pub(super) bodies: Semaphore,
+    pub(super) waiting: Semaphore,
+    pub(super) answers: Answers,
     /// Two target sets of one name reach the data plane in the order of their commits.
     pub(super) targets: tokio::sync::Mutex<()>,
     pub(super) shutdown: CancellationToken,
@@ -93,27 +115,55 @@ async fn around(State(app): Shared, request: Request, next: Next) -> Response {
         .uri()
         .path_and_query()
         .map_or_else(String::new, ToString::to_string);
-    let response = if let Err(failure) = admit(&app, &method, request.headers()).await {
-        failure.into_response()
-    } else {
-        let limit = CALL_LIMIT + Duration::from_secs(MAX_WAIT_SECONDS);
-        let late = Problem::new(Code::Internal, "the call took too long");
-        let answered = timeout(limit, next.run(request)).await;
-        answered.unwrap_or_else(|_| Failure::from(late).into_response())
-    };
+    let limit = CALL_LIMIT + Duration::from_secs(MAX_WAIT_SECONDS);
+    let answered = timeout(limit, answer(&app, request, next)).await;
+    let response = answered.unwrap_or_else(|_| Err(late())).into_response();
     let status = response.status().as_u16();
     tracing::debug!(%method, path, status, "call");
     let mut calls = lock(&app.calls);
-    calls.record(Timestamp::now(), &method, path, status);
+    calls.record(Timestamp::now(), &method, &path, status);
     drop(calls);
     response
 }
 
-async fn admit(app: &App, method: &Method, headers: &HeaderMap) -> Answer<()> {
-    if !is_mutating(method) {
-        return Ok(());
+/// What the route answers, with bounds on what is received for it and sent of it.
+async fn answer(app: &App, request: Request, next: Next) -> Answer<Response> {
+    let (head, body) = request.into_parts();
+    admit(app, &head).await?;
+    let body = received(app, &head, body).await?;
+    let request = Request::from_parts(head, body);
+    let (head, body) = next.run(request).await.into_parts();
+    let bytes = whole(body).await.ok_or_else(interrupted)?;
+    let body = app.answers.send(bytes).ok_or_else(busy)?;
+    Ok(Response::from_parts(head, body))
+}
+
+/// The whole body of a call that may have one: slow senders must not add up.
+async fn received(app: &App, head: &Parts, body: Body) -> Answer<Body> {
+    if !is_mutating(&head.method) {
+        return Ok(body);
     }
-    let header = headers.get(header::AUTHORIZATION);
+    let received = timeout(BODY_LIMIT, async {
+        let _place = app.bodies.acquire().await;
+        axum::body::to_bytes(body, MAX_BODY).await
+    });
+    let bytes = received.await.map_err(|_| late())?;
+    let bytes = bytes.map_err(|error| invalid("body", &error.to_string()))?;
+    Ok(Body::from(bytes))
+}
+
+async fn admit(app: &App, head: &Parts) -> Answer<()> {
+    if !is_mutating(&head.method) {
+        let peer = head.extensions.get::<Peer>();
+        let probe = head.uri.path() == "/healthz";
+        return match peer {
+            Some(Peer(ip)) if !probe => lock(&app.readers)
+                .take(*ip, Instant::now())
+                .map_err(|wait| throttled("more reads than one client may make", wait)),
+            _ => Ok(()),
+        };
+    }
+    let header = head.headers.get(header::AUTHORIZATION);
     let header = header.and_then(|value| value.to_str().ok());
     if !app.guard.admits(header).await {
         return Err(Problem::new(
@@ -124,10 +174,7 @@ async fn admit(app: &App, method: &Method, headers: &HeaderMap) -> Answer<()> {
     }
     lock(&app.limiter)
         .take(Instant::now())
-        .map_err(|wait| Failure {
-            problem: Problem::new(Code::Throttled, "more calls than --rate-limit allows"),
-            retry_after: Some(wait),
-        })
+        .map_err(|wait| throttled("more calls than --rate-limit allows", wait))
 }
 
 async fn read_one(State(app): Shared, Path(name): Path<String>) -> Answer<Response> {
@@ -148,6 +195,7 @@ async fn put_one(
         epoch: query.get("epoch").cloned(),
         body: parse(&body)?,
     };
+    drop(body);
     // A task of its own: a client that goes away must not leave an address half claimed.
     let made = tokio::spawn({
         let app = Arc::clone(&app);
@@ -239,7 +287,9 @@ async fn target_health(
     if app.writer.read().record(&name).is_none() {
         return Err(missing("load balancer", &name));
     }
-    Ok(Json(app.host.plane.health(&name)))
+    let mut health = app.host.plane.health(&name);
+    health.truncate(MAX_HEALTH);
+    Ok(Json(health))
 }
 
 async fn read_targets(State(app): Shared, Path(name): Path<String>) -> Answer<Json<TargetSetBody>> {
@@ -284,6 +334,8 @@ async fn changes(
     let since = number("since", 0)?;
     let wait = number("wait", 0)?.min(MAX_WAIT_SECONDS);
     let until = Instant::now() + Duration::from_secs(wait);
+    let place = (wait > 0).then(|| app.waiting.try_acquire());
+    let _place = place.transpose().map_err(|_| busy())?;
     let mut latest = app.writer.seq();
     loop {
         latest.borrow_and_update();
@@ -388,6 +440,21 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
 
 fn invalid(field: &str, message: &str) -> Failure {
     Problem::new(Code::Invalid, format!("{field}: {message}")).into()
+}
+
+fn throttled(message: &str, wait: Duration) -> Failure {
+    Failure {
+        problem: Problem::new(Code::Throttled, message),
+        retry_after: Some(wait),
+    }
+}
+
+fn busy() -> Failure {
+    throttled("too many calls are being answered", BUSY_RETRY)
+}
+
+fn late() -> Failure {
+    Problem::new(Code::Internal, "the call took too long").into()
 }
 
 fn interrupted() -> Problem {

@@ -6,6 +6,7 @@
 //! state (`writer`). All end with the shutdown token.
 //! The API opens only when the data plane is as the stored state says.
 
+mod answer;
 mod args;
 mod calls;
 mod cloud;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +35,7 @@ pub use self::nic::{InterfaceChoice, NicError};
 pub use self::store::StoreError;
 pub use crate::plane::PlaneOptions;
 
+use self::answer::Answers;
 use self::calls::CallLog;
 use self::cloud::{Cloud, Rules};
 use self::follow::Follower;
@@ -43,9 +46,20 @@ use self::store::Store;
 use self::writer::Writer;
 use crate::address::{AddressRange, describe};
 use crate::plane::Plane;
+use crate::serve::{Limits, serve};
 
 /// How long open calls may take to end after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// What clients of the API may make the cloud hold. With all that requests hold
+/// (`http`, `answer`) that is at most 80 MiB: less than a third of the memory limit that the
+/// chart sets.
+const LIMITS: Limits = Limits {
+    connections: 256,
+    header_size: 16 * 1024,
+    header_time: Duration::from_secs(15),
+    stall_time: Duration::from_secs(10),
+};
 
 /// A server whose API is bound and whose data plane runs.
 pub struct Server {
@@ -146,6 +160,10 @@ impl Server {
             calls: Mutex::new(CallLog::default()),
             guard: Guard::new(options.token.as_deref(), options.token_file),
             limiter: Mutex::new(Limiter::new(options.rate_limit)),
+            readers: Mutex::default(),
+            bodies: Semaphore::new(http::BODIES),
+            waiting: Semaphore::new(http::WAITING),
+            answers: Answers::new(),
             targets: tokio::sync::Mutex::new(()),
             shutdown: shutdown.clone(),
         });
@@ -177,16 +195,13 @@ impl Server {
         }
         let follower = tokio::spawn(follower.run(applied, shutdown.clone()));
         let nic = app.host.nic.clone();
-        let signal = shutdown.clone();
-        let served = axum::serve(listener, http::router(app))
-            .with_graceful_shutdown(async move { signal.cancelled().await })
-            .into_future();
+        let served = serve(listener, http::router(app), LIMITS, shutdown.clone());
         let late = async {
             shutdown.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
         let result = tokio::select! {
-            served = served => served.map_err(ServerError::from),
+            () = served => Ok(()),
             gone = tended(nic.as_deref()) => Err(gone.into()),
             () = late => {
                 tracing::warn!("calls were still open after the grace time");

@@ -95,6 +95,22 @@ pub(crate) enum Deletion {
     Deleting,
 }
 
+// === impl Record ===
+
+impl Record {
+    /// Bytes in JSON, roughly.
+    pub(super) fn weight(&self) -> usize {
+        let desired = &self.desired;
+        weight(&desired.tags) + 128 * desired.listeners.len() + 48 * desired.source_ranges.len()
+    }
+}
+
+/// Bytes in JSON of something with these tags and little else, roughly.
+pub(super) fn weight(tags: &BTreeMap<String, String>) -> usize {
+    let tags = tags.iter().map(|(key, value)| key.len() + value.len() + 8);
+    512 + tags.sum::<usize>()
+}
+
 // === impl Owner ===
 
 impl Owner {

@@ -149,6 +149,44 @@ fn who_is_too_far_behind_is_told_so() {
     assert_eq!(cloud.changes_since(edits, 1), Some(Vec::new()));
 }
 
+#[test]
+fn pages_end_by_their_size_and_nothing_is_missed() {
+    let mut cloud = cloud(0);
+    let names: Vec<String> = (0..4).map(|number| format!("lb-{number}")).collect();
+    for name in &names {
+        let mut large = body(1);
+        // The API takes less; the page is what is tried here.
+        large.desired.source_ranges = vec!["10.0.0.0/8".parse().unwrap(); 15_000];
+        for tag in 0..50 {
+            large
+                .desired
+                .tags
+                .insert(format!("{name}-{tag}"), "x".repeat(200));
+        }
+        let mut edits = put_edits(&cloud, &body(1), name);
+        let Some(Edit::Put(record)) = edits.last_mut() else {
+            panic!("a load balancer is put last");
+        };
+        record.desired = large.desired;
+        cloud.apply(edits);
+    }
+    let (mut found, mut token, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let (items, next) = cloud.page(&[], token.as_deref(), 500);
+        found.extend(items.into_iter().map(|item| item.name));
+        pages += 1;
+        match next {
+            Some(next) => token = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!((found, pages), (names, 2));
+}
+
+fn put_edits(cloud: &Cloud, body: &PutLoadBalancer, name: &str) -> Vec<Edit> {
+    cloud.put(at(0), name, None, body).unwrap()
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Put(u8, u16),

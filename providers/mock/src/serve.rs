@@ -1,0 +1,305 @@
+//! An HTTP/1.1 server with a bound on everything that a client can make it hold, for the
+//! mock cloud's API and the controller's admin endpoint.
+//!
+//! Invariants: there are at most [`Limits::connections`] connections; each holds at most
+//! [`Limits::header_size`] of an unfinished request; a client that neither finishes a
+//! request nor reads its answer is disconnected. When all connections are taken, the
+//! oldest one without a request in progress makes room, so that idle clients cannot keep
+//! others out. What the router holds for a request is the router's own business.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// After an error of `accept` that is not about one connection, such as no free descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What clients may make the server hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Bytes of a request's head; hyper's least is 8,192.
+    pub header_size: usize,
+    /// For the whole head of a request, and so how long a connection may be idle.
+    pub header_time: Duration,
+    /// How long a client may read nothing of an answer.
+    pub stall_time: Duration,
+}
+
+/// The address a request came from: an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(pub IpAddr);
+
+/// The open connections.
+#[derive(Debug)]
+struct Connections {
+    limit: usize,
+    inner: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    /// By number: the lowest is the oldest.
+    open: BTreeMap<u64, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// A request is in the router.
+    busy: bool,
+    /// Makes the connection end at once.
+    close: CancellationToken,
+}
+
+/// One open connection, until dropped.
+#[derive(Clone, Debug)]
+struct Place {
+    number: u64,
+    close: CancellationToken,
+    connections: Arc<Connections>,
+}
+
+/// A request in the router, until dropped.
+struct Busy(Place);
+
+/// A stream whose writes fail when the other side reads nothing for a while.
+struct Impatient {
+    stream: TcpStream,
+    stall_time: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// Serves until the shutdown, and then until the requests in progress are answered.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
+    let connections = Arc::new(Connections {
+        limit: limits.connections,
+        inner: Mutex::default(),
+    });
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = tasks.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // Without a free place the stream is dropped, which closes it.
+                if let Some(place) = connections.admit() {
+                    let (router, shutdown) = (router.clone(), shutdown.clone());
+                    let peer = Peer(peer.ip().to_canonical());
+                    tasks.spawn(async move {
+                        connection(stream, peer, router, limits, &place, &shutdown).await;
+                        place.leave();
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a connection cannot be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// One connection to its end.
+async fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    limits: Limits,
+    place: &Place,
+    shutdown: &CancellationToken,
+) {
+    // Without it, answers are late and nothing else.
+    let _ = stream.set_nodelay(true);
+    let inner = TowerToHyperService::new(router);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        let busy = place.begin();
+        let answered = inner.call(request);
+        async move {
+            let answer: Result<Response, Infallible> = answered.await;
+            drop(busy);
+            answer
+        }
+    });
+    let io = TokioIo::new(Impatient {
+        stream,
+        stall_time: limits.stall_time,
+        stalled: None,
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_time)
+        .max_buf_size(limits.header_size)
+        .serve_connection(io, service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // How a client leaves is its own business.
+        _ = &mut connection => return,
+        () = place.close.cancelled() => return,
+        () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection => {}
+        () = place.close.cancelled() => {}
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// A place for one more connection; the oldest without a request makes room.
+    fn admit(self: &Arc<Self>) -> Option<Place> {
+        let mut table = self.table();
+        if table.open.len() >= self.limit {
+            let oldest = table.open.iter().find(|(_, open)| !open.busy);
+            let number = *oldest?.0;
+            if let Some(open) = table.open.remove(&number) {
+                open.close.cancel();
+            }
+        }
+        let number = table.next;
+        table.next += 1;
+        let close = CancellationToken::new();
+        let open = Open {
+            busy: false,
+            close: close.clone(),
+        };
+        table.open.insert(number, open);
+        Some(Place {
+            number,
+            close,
+            connections: Arc::clone(self),
+        })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Each change is one insertion, removal or flag: good after a panic too.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn begin(&self) -> Busy {
+        self.set_busy(true);
+        Busy(self.clone())
+    }
+
+    fn set_busy(&self, busy: bool) {
+        if let Some(open) = self.connections.table().open.get_mut(&self.number) {
+            open.busy = busy;
+        }
+    }
+
+    fn leave(&self) {
+        self.connections.table().open.remove(&self.number);
+    }
+}
+
+// === impl Busy ===
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set_busy(false);
+    }
+}
+
+// === impl Impatient ===
+
+impl Impatient {
+    /// Turns a write that waits for too long into an error.
+    fn judge<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stall_time = self.stall_time;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(stall_time)));
+        let late = stalled.as_mut().poll(context);
+        late.map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.judge(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.judge(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+use std::time::Instant;
+
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    connections: 4,
+    header_size: 8_192,
+    header_time: Duration::from_millis(300),
+    stall_time: Duration::from_millis(300),
+};
+
+/// Far more than the buffers of a connection.
+const LARGE: usize = 64 * 1024 * 1024;
+
+struct Site {
+    address: std::net::SocketAddr,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+async fn site(limits: Limits) -> Site {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new()
+        .route("/", get(|| async { "here\n" }))
+        .route("/large", get(|| async { vec![b'x'; LARGE] }))
+        .route("/slow", get(std::future::pending::<&'static str>));
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, router, limits, shutdown.clone()));
+    Site {
+        address,
+        shutdown,
+        task,
+    }
+}
+
+impl Site {
+    async fn send(&self, text: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        // The server may have closed it already, which reading will tell.
+        let _ = stream.write_all(text).await;
+        stream
+    }
+
+    async fn answers(&self) -> bool {
+        let mut stream = self.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).await.is_ok() && answer == *b"HTTP/1.1 200 OK"
+    }
+}
+
+/// Until the other side has closed it; how much came.
+async fn drained(mut stream: TcpStream) -> usize {
+    let (mut all, mut buffer) = (0, vec![0; 65_536]);
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        all += count;
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_head_that_is_not_finished_ends_the_connection() {
+    let site = site(LIMITS).await;
+    let begun = Instant::now();
+    let stream = site.send(b"GET / HTTP/1.1\r\nhost:").await;
+    assert_eq!(drained(stream).await, 0);
+    assert!(begun.elapsed() >= LIMITS.header_time);
+    assert!(site.answers().await);
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let site = site(LIMITS).await;
+    let head = format!("GET /?{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(64_000));
+    let mut stream = site.send(head.as_bytes()).await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, *b"HTTP/1.1 431");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_disconnected() {
+    let site = site(LIMITS).await;
+    let stream = site.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    tokio::time::sleep(LIMITS.stall_time * 3).await;
+    assert!(drained(stream).await < LARGE);
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_and_busy_ones_do_not() {
+    let patient = Limits {
+        header_time: Duration::from_mins(5),
+        ..LIMITS
+    };
+    let site = site(patient).await;
+    let mut idle = Vec::new();
+    for _ in 0..3 * LIMITS.connections {
+        idle.push(site.send(b"GET / HTTP/1.1\r\n").await);
+    }
+    assert!(site.answers().await, "idle clients keep others out");
+    let oldest = idle.remove(0);
+    assert_eq!(drained(oldest).await, 0);
+
+    // As many requests in progress as there are places: the next one is closed.
+    let mut slow = Vec::new();
+    for _ in 0..LIMITS.connections {
+        slow.push(site.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await);
+        // It is in the router before the next one comes.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!site.answers().await);
+    slow.pop();
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !site.answers().await {}
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_idle_connections() {
+    let site = site(Limits {
+        header_time: Duration::from_mins(5),
+        ..LIMITS
+    })
+    .await;
+    let mut stream = site.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await.unwrap();
+    site.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(10), site.task)
+        .await
+        .unwrap()
+        .unwrap();
+}
