@@ -300,27 +300,63 @@ fn a_published_address_that_a_former_life_has_elsewhere_is_waited_for() {
     });
 }
 
+/// What a daemon of the node does when it starts: both families, all addresses.
+async fn daemon(port: u16) -> (TcpListener, UdpSocket) {
+    let tcp = TcpListener::bind(("::", port)).await;
+    let udp = UdpSocket::bind(("::", port)).await;
+    (tcp.unwrap(), udp.unwrap())
+}
+
+/// A load balancer whose ports stay closed, and why.
+async fn refused(cloud: &Cloud, port: u16) -> String {
+    let (_, made) = put(cloud, &format!("on-{port}"), body(&v4(), port)).await;
+    assert_eq!(made["state"], "provisioning", "{made}");
+    assert_eq!(made["problem"]["code"], "portInUse", "{made}");
+    let said = made["problem"]["message"].as_str().unwrap();
+    assert!(said.contains(&format!(":{port}")), "{said}");
+    said.to_owned()
+}
+
 #[test]
-fn a_port_that_the_node_has_is_in_use() {
+fn a_daemon_of_the_node_can_always_start_again() {
     let (node, _neighbour) = hosts();
     on(&node, async || {
-        let metrics = TcpListener::bind("[::]:9100").await.unwrap();
-        let _names = UdpSocket::bind("0.0.0.0:53").await.unwrap();
+        // One was seen and is gone when its port is asked for, one is still there.
+        let seen = daemon(9101).await;
+        let running = daemon(9102).await;
         let state = TempDir::new().unwrap();
         let cloud = Cloud::start(options(&state)).await;
-        for port in [9100, 53] {
-            let (_, made) = put(&cloud, &format!("on-{port}"), body(&v4(), port)).await;
-            assert_eq!(made["state"], "provisioning", "{made}");
-            assert_eq!(made["problem"]["code"], "portInUse", "{made}");
-            let said = made["problem"]["message"].as_str().unwrap();
-            assert!(said.contains(&format!(":{port}")), "{said}");
+        drop(seen);
+        for port in [9101, 9102] {
+            let said = refused(&cloud, port).await;
+            assert!(said.contains("restart"), "{said}");
         }
-        drop(metrics);
-        eventually("the port is free", async || {
-            let (_, now) = support::get(&cloud, "/v1/load-balancers/on-9100").await;
-            (now["state"] == "active").then_some(())
-        })
-        .await;
+        // It restarts, and in between the ports of the load balancer are tried again.
+        drop(running);
+        let mut again = body(&v4(), 9102);
+        again["desired"]["sourceRanges"] = json!(["192.0.2.0/24"]);
+        let (_, still) = put(&cloud, "on-9102", again).await;
+        assert_eq!(still["state"], "provisioning", "{still}");
+        let _back = (daemon(9101).await, daemon(9102).await);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn a_well_known_port_of_a_node_is_reserved_before_its_daemon_starts() {
+    let (node, _neighbour) = hosts();
+    on(&node, async || {
+        let state = TempDir::new().unwrap();
+        let cloud = Cloud::start(options(&state)).await;
+        for port in [10_250, 22, 8472, 7946] {
+            let said = refused(&cloud, port).await;
+            assert!(said.contains("--reserved-ports"), "{said}");
+        }
+        // kubelet, sshd, and what a CNI plugin opens for VXLAN.
+        let _kubelet = TcpListener::bind("[::]:10250").await.unwrap();
+        let _sshd = TcpListener::bind("0.0.0.0:22").await.unwrap();
+        let _vxlan = UdpSocket::bind("0.0.0.0:8472").await.unwrap();
+        let _memberlist = daemon(7946).await;
         cloud.stop().await;
     });
 }

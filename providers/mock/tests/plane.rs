@@ -471,6 +471,35 @@ async fn a_port_in_use_is_named_and_tried_again() {
     lab.only(at, &["n1"]).await;
 }
 
+/// A program that restarts finds its port free, however often the load balancer is tried.
+#[tokio::test]
+async fn a_port_that_a_program_had_on_all_addresses_is_never_opened() {
+    let lab = Lab::new(1).await;
+    let everywhere = (std::net::Ipv4Addr::UNSPECIFIED, lab.port);
+    let program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
+    let datagrams = UdpSocket::bind(everywhere).await.unwrap();
+    let mut web = lab.web();
+    let pending = async |web: &LoadBalancer| {
+        let observed = lab.provider.ensure(&balancer(web.clone())).await;
+        let observed = observed.unwrap().remove(0).1;
+        let State::Pending {
+            reason, message, ..
+        } = observed.state
+        else {
+            panic!("{observed:?}");
+        };
+        assert_eq!(reason, Reason::PortInUse);
+        message
+    };
+    let said = pending(&web).await;
+    assert!(said.contains(&lab.port.to_string()), "{said}");
+    drop((program, datagrams));
+    web.source_ranges = vec!["127.0.0.0/8".parse().unwrap()];
+    assert_eq!(pending(&web).await, said, "after another try");
+    let _program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
+    let _datagrams = UdpSocket::bind(everywhere).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_ipv6_listener_reaches_an_ipv4_node() {
     let lab = Lab::with(Nodes::start(1, true).await, |options| {

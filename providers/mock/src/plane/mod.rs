@@ -16,7 +16,9 @@
 mod balance;
 mod flows;
 mod health;
+mod node;
 mod plan;
+mod ports;
 mod probe;
 mod reach;
 mod sticky;
@@ -34,10 +36,13 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Affinity, Code, Problem, Target, TargetHealthView};
+use crate::api::{Affinity, Code, Family, Problem, Target, TargetHealthView};
 use balance::Candidate;
 use health::HealthTable;
 pub(crate) use plan::{Config, Socket};
+pub(crate) use ports::DEFAULT_RESERVED;
+pub use ports::ReservedPorts;
+use ports::{NodePorts, Refusal, Wildcard};
 use reach::Knocks;
 use sticky::StickyTable;
 
@@ -65,6 +70,8 @@ pub struct PlaneOptions {
     pub connect_timeout: Duration,
     /// Between attempts to open a port that was in use.
     pub bind_retry: Duration,
+    /// Ports that are left to programs of the node.
+    pub reserved_ports: ReservedPorts,
 }
 
 /// The running data plane.
@@ -87,6 +94,23 @@ struct Shared {
     /// A check has ended.
     answered: Notify,
     knocks: Knocks,
+    node_ports: Mutex<NodePorts>,
+}
+
+/// Why some ports of a load balancer are closed.
+pub(crate) struct ClosedPorts {
+    /// Of the first of them.
+    pub(crate) problem: Problem,
+    /// Whether one of them may be opened later.
+    pub(crate) retry: bool,
+}
+
+/// Why one port is closed.
+enum CannotOpen {
+    /// It belongs to the node.
+    Refused(Refusal),
+    /// The system says no.
+    Failed(std::io::Error),
 }
 
 /// One load balancer's open sockets.
@@ -124,6 +148,7 @@ impl Default for PlaneOptions {
             flow_idle: Duration::from_mins(1),
             connect_timeout: Duration::from_secs(2),
             bind_retry: Duration::from_secs(1),
+            reserved_ports: ReservedPorts::default(),
         }
     }
 }
@@ -131,8 +156,10 @@ impl Default for PlaneOptions {
 // === impl Plane ===
 
 impl Plane {
-    /// Starts the health checks; no socket is open yet.
+    /// Starts the health checks and the look-out for the node's own listeners; no socket is
+    /// open yet.
     pub(crate) fn start(options: PlaneOptions, shutdown: CancellationToken) -> Self {
+        let node_ports = NodePorts::new(options.reserved_ports.clone(), node::ephemeral());
         let shared = Arc::new(Shared {
             health: RwLock::new(HealthTable::new(options.health_interval)),
             options,
@@ -141,7 +168,10 @@ impl Plane {
             rechecks: Notify::new(),
             answered: Notify::new(),
             knocks: Knocks::default(),
+            node_ports: Mutex::new(node_ports),
         });
+        node::observe(&shared);
+        tokio::spawn(node::watch(Arc::clone(&shared), shutdown.clone()));
         let plane = Self {
             shared,
             running: Arc::default(),
@@ -153,7 +183,7 @@ impl Plane {
 
     /// Opens, changes or (`None`) closes a load balancer. What can be opened is open
     /// afterwards, also if some other port fails.
-    pub(crate) fn apply(&self, name: &str, config: Option<Config>) -> Result<(), Problem> {
+    pub(crate) fn apply(&self, name: &str, config: Option<Config>) -> Result<(), ClosedPorts> {
         let mut running = self.running();
         let Some(config) = config else {
             if let Some(gone) = running.remove(name) {
@@ -243,7 +273,7 @@ impl Plane {
         }
     }
 
-    fn rebind(entry: &mut Running) -> Result<(), Problem> {
+    fn rebind(entry: &mut Running) -> Result<(), ClosedPorts> {
         let config = entry.balancer.config();
         let diff = plan::diff(entry.sockets.keys().copied(), &config);
         for socket in diff.close {
@@ -251,7 +281,7 @@ impl Plane {
                 closed.cancel();
             }
         }
-        let mut first = Ok(());
+        let mut closed_ports: Option<ClosedPorts> = None;
         for socket in diff.open {
             let closed = entry.balancer.gone.child_token();
             match open(socket, &entry.balancer, &closed) {
@@ -259,67 +289,101 @@ impl Plane {
                     entry.sockets.insert(socket, closed);
                 }
                 Err(error) => {
-                    tracing::warn!(load_balancer = entry.balancer.name, %socket, %error, "a port cannot be opened");
-                    first = first.and(Err(cannot_open(socket, &error)));
+                    let retry = matches!(error, CannotOpen::Failed(_));
+                    let problem = cannot_open(socket, &error);
+                    if retry {
+                        tracing::warn!(load_balancer = entry.balancer.name, %socket, %problem, "cannot open a port");
+                    }
+                    let first = closed_ports.get_or_insert(ClosedPorts { problem, retry });
+                    first.retry |= retry;
                 }
             }
         }
-        first
+        closed_ports.map_or(Ok(()), Err)
     }
 }
 
+/// Opens a port and starts to serve it, unless it belongs to the node.
 fn open(
+    socket: Socket,
+    balancer: &Arc<Balancer>,
+    closed: &CancellationToken,
+) -> Result<(), CannotOpen> {
+    let shared = &balancer.shared;
+    if let Some(refusal) = shared.node_ports().refusal(socket) {
+        return Err(CannotOpen::Refused(refusal));
+    }
+    match bind(socket, balancer, closed) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            if node::has_wildcard(socket) {
+                let listener = Wildcard {
+                    protocol: socket.protocol,
+                    family: Family::of(socket.ip),
+                    port: socket.port,
+                };
+                let mut ports = shared.node_ports();
+                ports.observe(listener, Instant::now());
+                if let Some(refusal) = ports.refusal(socket) {
+                    return Err(CannotOpen::Refused(refusal));
+                }
+            }
+            Err(CannotOpen::Failed(error))
+        }
+        other => other.map_err(CannotOpen::Failed),
+    }
+}
+
+fn bind(
     socket: Socket,
     balancer: &Arc<Balancer>,
     closed: &CancellationToken,
 ) -> std::io::Result<()> {
     use crate::api::Protocol::{Tcp, Udp};
+    let (balancer, closed) = (Arc::clone(balancer), closed.clone());
     match socket.protocol {
         Tcp => {
             let listener = tcp::bind(socket.address())?;
-            tokio::spawn(tcp::serve(
-                listener,
-                socket,
-                Arc::clone(balancer),
-                closed.clone(),
-            ));
+            tokio::spawn(tcp::serve(listener, socket, balancer, closed));
         }
         Udp => {
             let bound = udp::bind(socket.address())?;
-            tokio::spawn(udp::serve(
-                bound,
-                socket,
-                Arc::clone(balancer),
-                closed.clone(),
-            ));
+            tokio::spawn(udp::serve(bound, socket, balancer, closed));
         }
     }
     Ok(())
 }
 
-fn cannot_open(socket: Socket, error: &std::io::Error) -> Problem {
-    let (code, why) = match error.kind() {
-        std::io::ErrorKind::AddrInUse => (
+fn cannot_open(socket: Socket, error: &CannotOpen) -> Problem {
+    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let (code, why) = match error {
+        CannotOpen::Refused(Refusal::Reserved) => (
             Code::PortInUse,
-            "another program on the mock cloud's machine has it",
+            "the port is reserved for programs of the mock cloud's node (--reserved-ports); choose another port",
         ),
-        std::io::ErrorKind::PermissionDenied => (
+        CannotOpen::Refused(Refusal::Listener) => (
             Code::PortInUse,
-            "the mock cloud may not open ports below 1024 (it needs NET_BIND_SERVICE)",
+            "a program on the mock cloud's node listens on this port of all addresses, and an open port would keep it from restarting; choose another port, or restart the mock cloud after you remove the program",
         ),
-        std::io::ErrorKind::AddrNotAvailable => (
-            Code::NoAddressAvailable,
-            "the address is on none of the interfaces of the mock cloud's machine",
-        ),
-        _ => (Code::Internal, "see the mock cloud's log"),
+        CannotOpen::Failed(error) => match error.kind() {
+            AddrInUse => (
+                Code::PortInUse,
+                "another program on the mock cloud's node uses it",
+            ),
+            PermissionDenied => (
+                Code::PortInUse,
+                "the mock cloud may not open ports below 1024 (it needs NET_BIND_SERVICE)",
+            ),
+            AddrNotAvailable => (
+                Code::NoAddressAvailable,
+                "the address is on none of the interfaces of the mock cloud's node",
+            ),
+            _ => (Code::Internal, "see the mock cloud's log"),
+        },
     };
+    let (protocol, address) = (socket.protocol, socket.address());
     Problem::new(
         code,
-        format!(
-            "{} port {} cannot be opened: {why}",
-            socket.protocol,
-            socket.address()
-        ),
+        format!("{protocol} port {address} cannot be opened: {why}"),
     )
 }
 
@@ -340,6 +404,13 @@ fn intercepted(socket: Socket) -> Problem {
 impl Shared {
     fn bump(&self) {
         self.version.send_modify(|version| *version += 1);
+    }
+
+    fn node_ports(&self) -> MutexGuard<'_, NodePorts> {
+        // Each change is one insertion or removal: good after a panic too.
+        self.node_ports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn targets(&self, set: &str) -> Arc<Vec<Target>> {

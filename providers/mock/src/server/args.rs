@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::nic::InterfaceChoice;
 use crate::address::AddressRange;
-use crate::plane::PlaneOptions;
+use crate::plane::{DEFAULT_RESERVED, PlaneOptions, ReservedPorts};
 
 /// Flags of `ballast mock-cloud`.
 #[derive(Clone, Debug, clap::Args)]
@@ -120,6 +120,18 @@ pub struct ServerArgs {
     /// Most UDP clients of one listener at a time
     #[arg(long, env = "BALLAST_MOCK_MAX_FLOWS", default_value_t = 1_024)]
     pub max_flows: usize,
+
+    /// Ports that no load balancer gets, because programs of a node may need them on all
+    /// addresses; an open port would keep such a program from starting. Each is a port or a
+    /// range, and without a protocol both are meant. Ports on which a program was seen to
+    /// listen are left to it in any case. The list replaces the default; "" reserves nothing
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_RESERVED_PORTS",
+        default_value = DEFAULT_RESERVED,
+        value_name = "PORTS"
+    )]
+    pub reserved_ports: ReservedPorts,
 }
 
 /// A time on the command line: `500ms`, `2s`, `1m 30s`.
@@ -205,6 +217,7 @@ impl ServerArgs {
             drain,
             max_connections,
             max_flows,
+            reserved_ports,
         } = self;
         for (flag, zero, value) in [
             ("health-interval", health_interval.0.is_zero(), "0s"),
@@ -236,6 +249,7 @@ impl ServerArgs {
                 drain: drain.0,
                 max_connections,
                 max_flows,
+                reserved_ports,
                 ..PlaneOptions::default()
             },
         })
@@ -326,6 +340,10 @@ mod tests {
         );
         let error = parse(&["--drain", "soon"]).unwrap_err();
         assert!(error.to_string().contains("500ms"), "{error}");
+        let none = parse(&["--reserved-ports", ""]).unwrap();
+        assert_eq!(none.reserved_ports, ReservedPorts::none());
+        let error = parse(&["--reserved-ports", "ssh"]).unwrap_err();
+        assert!(error.to_string().contains("22/TCP"), "{error}");
         let zero = parse(&["--health-interval", "0s"]).unwrap().into_options();
         assert!(zero.unwrap_err().to_string().contains("--health-interval"));
     }

@@ -64,6 +64,8 @@ enum Opened {
     Lacking(Problem),
     /// It is open, and nobody arrives.
     Unreached(Problem),
+    /// A port of it belongs to the node.
+    Refused(Problem),
 }
 
 // === impl Follower ===
@@ -217,7 +219,9 @@ async fn apply(writer: &Writer, host: &Host, name: &str) -> bool {
     let (word, lacks) = match host.open(&record).await {
         Opened::Yes => (cloud::Plane::Open, false),
         Opened::Lacking(problem) => (cloud::Plane::Failed(problem), true),
-        Opened::Unreached(problem) => (cloud::Plane::Failed(problem), false),
+        Opened::Unreached(problem) | Opened::Refused(problem) => {
+            (cloud::Plane::Failed(problem), false)
+        }
     };
     if writer.read().report(name, word.clone()).is_empty() {
         return lacks;
@@ -248,8 +252,11 @@ impl Host {
         };
         let config = Config::new(&record.desired, &present);
         let opened = self.plane.apply(&record.name, Some(config));
-        if let Some(problem) = missing.or(opened.err()) {
-            return Opened::Lacking(problem);
+        match (missing, opened) {
+            (None, Ok(())) => {}
+            (None, Err(closed)) if !closed.retry => return Opened::Refused(closed.problem),
+            (None, Err(closed)) => return Opened::Lacking(closed.problem),
+            (Some(problem), _) => return Opened::Lacking(problem),
         }
         if self.nic.is_some()
             && let Err(problem) = self.plane.knock(&record.name).await

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::args::{ArgsError, ServerArgs, ServerOptions, Span};
 pub use self::nic::{InterfaceChoice, NicError};
 pub use self::store::StoreError;
-pub use crate::plane::PlaneOptions;
+pub use crate::plane::{PlaneOptions, ReservedPorts};
 
 use self::answer::Answers;
 use self::calls::CallLog;

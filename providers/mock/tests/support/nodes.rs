@@ -29,8 +29,8 @@ pub struct Node {
 pub fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 100).unwrap();
-    // Below the ephemeral range, so that no client socket takes it.
-    10_000 + process * 200 + NEXT.fetch_add(1, Ordering::Relaxed) % 200
+    // Below the ephemeral range, so that no client socket takes it, and above the reserved ones.
+    12_000 + process * 200 + NEXT.fetch_add(1, Ordering::Relaxed) % 200
 }
 
 impl Nodes {
