@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ballast_l2::{Addresses, Claim, Inventory, provider};
+use ballast_l2::{Addresses, Claim, Snapshot, provider};
 use ballast_provider::{Family, ServiceId};
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
@@ -73,7 +73,7 @@ fn claim_of(service: &ServiceView, addresses: Vec<IpAddr>, namespaces: &Namespac
         Some(wanted) => provider::claim(wanted, &placement, addresses, None),
         None => Claim {
             families: addresses.iter().copied().map(Family::of).collect(),
-            recorded: addresses,
+            published: addresses,
             ..Claim::new(service.id.clone(), service.created)
         },
     }
@@ -83,8 +83,8 @@ fn claim_of(service: &ServiceView, addresses: Vec<IpAddr>, namespaces: &Namespac
 
 impl Start<'_> {
     /// What the Services publish, and which class serves each of those of `l2` classes.
-    fn published(&self) -> (Inventory, HashMap<ServiceId, String>) {
-        let mut inventory = Inventory::default();
+    fn published(&self) -> (Snapshot, HashMap<ServiceId, String>) {
+        let mut snapshot = Snapshot::default();
         let mut served = HashMap::new();
         let services = self.services.iter();
         for service in services.filter(|service| !service.ingress.is_empty()) {
@@ -92,14 +92,14 @@ impl Start<'_> {
             if let Some(class) = placed_by(service, self.classes) {
                 served.insert(service.id.clone(), class.to_owned());
                 let claim = claim_of(service, addresses, self.namespaces);
-                inventory.claims.push(claim);
+                snapshot.claims.push(claim);
             } else {
                 let addresses = addresses.into_iter().collect();
                 let name = Name::from(&service.id);
-                inventory.held.insert(holder(&name), addresses);
+                snapshot.held.insert(holder(&name), addresses);
             }
         }
-        (inventory, served)
+        (snapshot, served)
     }
 }
 
@@ -115,13 +115,13 @@ impl AddressBook {
     pub fn open(&self, start: &Start<'_>, now: Timestamp) {
         let (published, served) = start.published();
         self.foreign.begin(&published.held);
-        let inventory = Inventory {
+        let snapshot = Snapshot {
             pools: start.pools.readable(),
             skipped: start.nodes.clone(),
             predecessor: start.led_before.then_some(now),
             ..published
         };
-        self.allocator.open(inventory, served, now);
+        self.allocator.open(snapshot, served, now);
     }
 
     /// Takes note of what a Service publishes now; `None`: there is no such Service. Costs
@@ -192,7 +192,7 @@ mod tests {
             name: "front".to_owned(),
             version: 1,
             pool: Ok(Pool {
-                entries: vec![addresses.parse::<Entry>().unwrap()],
+                entries: [addresses.parse::<Entry>().unwrap()].into(),
                 reuse_after: Duration::ZERO,
                 ..Pool::new("front", Timestamp::UNIX_EPOCH)
             }),

@@ -2,7 +2,7 @@
 
 use ballast_crds::AddressPool;
 use ballast_l2::allocator::{Counts, PoolReport};
-use ballast_l2::{Allocator, Inventory};
+use ballast_l2::{Allocator, Snapshot};
 use kube::core::DeserializeGuard;
 use serde_json::json;
 
@@ -21,12 +21,12 @@ fn view(spec: &serde_json::Value) -> PoolView {
 
 fn reported(view: &PoolView) -> (PoolReport, Vec<ballast_l2::allocator::Resting>) {
     let pool = view.pool.clone().unwrap();
-    let inventory = Inventory {
+    let snapshot = Snapshot {
         pools: vec![pool],
         skipped: ["192.0.2.4".parse().unwrap()].into(),
-        ..Inventory::default()
+        ..Snapshot::default()
     };
-    let allocator = Allocator::restore(inventory, Timestamp::UNIX_EPOCH);
+    let allocator = Allocator::restore(snapshot, Timestamp::UNIX_EPOCH);
     (allocator.pools().remove(0), vec![])
 }
 

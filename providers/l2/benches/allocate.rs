@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ballast_l2::{Allocator, Claim, Inventory, Pool, range};
+use ballast_l2::{Allocator, Claim, Pool, Snapshot, range};
 use ballast_provider::{Family, Protocol, ServiceId};
 use divan::Bencher;
 use jiff::Timestamp;
@@ -129,20 +129,20 @@ fn endless() {
 fn used(entries: &[&str], services: u32) -> Allocator {
     let start = Timestamp::UNIX_EPOCH;
     let first = u32::from_be_bytes([10, 0, 0, 1]);
-    let recorded = |n: u32| Claim {
-        recorded: vec![std::net::Ipv4Addr::from_bits(first + n).into()],
+    let published = |n: u32| Claim {
+        published: vec![std::net::Ipv4Addr::from_bits(first + n).into()],
         ..claim(n, Family::V4)
     };
-    let inventory = Inventory {
+    let snapshot = Snapshot {
         pools: vec![Pool {
             entries: range::parse(entries).unwrap(),
             reuse_after: Duration::from_mins(2),
             ..Pool::new("pool", start)
         }],
-        claims: (0..services).map(recorded).collect(),
-        ..Inventory::default()
+        claims: (0..services).map(published).collect(),
+        ..Snapshot::default()
     };
-    Allocator::restore(inventory, start)
+    Allocator::restore(snapshot, start)
 }
 
 fn claim(n: u32, family: Family) -> Claim {
@@ -153,7 +153,7 @@ fn claim(n: u32, family: Family) -> Claim {
     };
     Claim {
         families: vec![family],
-        ports: vec![(Protocol::Tcp, 80), (Protocol::Tcp, 443)],
+        ports: [(Protocol::Tcp, 80), (Protocol::Tcp, 443)].into(),
         ..Claim::new(id, Timestamp::UNIX_EPOCH)
     }
 }

@@ -12,7 +12,7 @@ use ballast_provider::ServiceId;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use crate::allocator::{Allocator, Inventory, PoolReport, Resting};
+use crate::allocator::{Allocator, PoolReport, Resting, Snapshot};
 use crate::claim::Claim;
 use crate::pool::Pool;
 use crate::verdict::{Denial, Grant};
@@ -36,9 +36,9 @@ struct State {
 
 impl Addresses {
     /// Begins with what the Services' status publishes; `classes` says who serves each.
-    pub fn open(&self, inventory: Inventory, classes: HashMap<ServiceId, String>, now: Timestamp) {
+    pub fn open(&self, snapshot: Snapshot, classes: HashMap<ServiceId, String>, now: Timestamp) {
         *self.lock() = Some(State {
-            allocator: Allocator::restore(inventory, now),
+            allocator: Allocator::restore(snapshot, now),
             classes,
             woken: Vec::new(),
         });

@@ -45,12 +45,12 @@ pub struct Claim {
     /// Services of one key may share an address; empty is none.
     pub share_key: Option<String>,
     /// What clients connect to; matters for sharing only.
-    pub ports: Vec<(Protocol, u16)>,
+    pub ports: BTreeSet<(Protocol, u16)>,
     /// Which nodes can serve it; matters for sharing only.
     pub backend: Backend,
     /// What its status publishes. Honoured when the allocator meets the Service for
     /// the first time, ignored later.
-    pub recorded: Vec<IpAddr>,
+    pub published: Vec<IpAddr>,
 }
 
 /// Some of the pools: those named, and those whose labels are selected.
@@ -105,9 +105,9 @@ impl Claim {
             pool: None,
             pools: None,
             share_key: None,
-            ports: Vec::new(),
+            ports: BTreeSet::new(),
             backend: Backend::Cluster,
-            recorded: Vec::new(),
+            published: Vec::new(),
         }
     }
 
@@ -142,7 +142,13 @@ impl Claim {
         if !across && self.id.namespace != other.id.namespace {
             return Some(Clash::Namespace);
         }
-        if let Some((protocol, port)) = self.ports.iter().find(|port| other.ports.contains(port)) {
+        // Look-ups of the shorter list in the longer one: a Service may have thousands.
+        let (few, many) = if self.ports.len() < other.ports.len() {
+            (&self.ports, &other.ports)
+        } else {
+            (&other.ports, &self.ports)
+        };
+        if let Some((protocol, port)) = few.iter().find(|port| many.contains(port)) {
             return Some(Clash::Port(*protocol, *port));
         }
         (self.backend != other.backend).then_some(Clash::Backend)

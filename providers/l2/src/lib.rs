@@ -16,6 +16,7 @@ pub mod addresses;
 pub mod allocator;
 pub mod claim;
 mod interval;
+mod numbers;
 pub mod pool;
 pub mod provider;
 pub mod range;
@@ -23,7 +24,7 @@ pub mod selector;
 pub mod verdict;
 
 pub use addresses::Addresses;
-pub use allocator::{Allocator, Inventory};
+pub use allocator::{Allocator, Snapshot};
 pub use claim::{Backend, Claim, FamilyPolicy, PoolFilter};
 pub use pool::{Pool, Standing};
 pub use provider::L2Provider;

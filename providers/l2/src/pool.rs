@@ -5,7 +5,9 @@
 //! common. Nothing here knows which addresses are used.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::Family;
@@ -13,7 +15,8 @@ use jiff::Timestamp;
 
 use crate::claim::Claim;
 use crate::interval::Intervals;
-use crate::range::{Edges, Entry, Range};
+use crate::numbers::Numbers;
+use crate::range::{Edges, Entry, Form, Range};
 use crate::selector::{Labels, Selector};
 
 /// An address pool.
@@ -26,7 +29,7 @@ pub struct Pool {
     /// `metadata.creationTimestamp`; of two pools that overlap the newer one loses.
     pub created: Timestamp,
     /// Its addresses; entries of one pool may overlap each other.
-    pub entries: Vec<Entry>,
+    pub entries: Arc<[Entry]>,
     /// Which addresses of the entries are not given out unasked.
     pub edges: Edges,
     /// Whether a Service that names neither pool nor address may be served.
@@ -68,18 +71,37 @@ pub fn judge(pools: &[Pool]) -> Vec<Standing> {
     let mut order: Vec<usize> = (0..pools.len()).collect();
     order.sort_by_key(|index| (pools[*index].created, &pools[*index].name));
     let mut standing = vec![Standing::Serves; pools.len()];
-    let mut serving: Vec<usize> = Vec::new();
-    for index in order {
-        let conflict = serving.iter().find_map(|other| {
-            let range = pools[*other].overlap(&pools[index])?;
-            Some((pools[*other].name.clone(), range))
+    // First to last address of those that serve, and the place of the pool in `order`.
+    let mut served: [BTreeMap<u128, (u128, usize)>; 2] = [BTreeMap::new(), BTreeMap::new()];
+    for (place, index) in order.iter().enumerate() {
+        let families = [Family::V4, Family::V6].map(|family| pools[*index].covered(family));
+        let overlapping = families.iter().zip(&served);
+        let oldest = overlapping
+            .flat_map(|(own, served)| own.iter().filter_map(|span| oldest_in(served, span)))
+            .min();
+        let conflict = oldest.and_then(|place| {
+            let other = &pools[order[place]];
+            Some((other.name.clone(), other.overlap(&pools[*index])?))
         });
-        match conflict {
-            Some((with, range)) => standing[index] = Standing::Conflict { with, range },
-            None => serving.push(index),
+        if let Some((with, range)) = conflict {
+            standing[*index] = Standing::Conflict { with, range };
+            continue;
+        }
+        for (own, served) in families.iter().zip(&mut served) {
+            served.extend(own.iter().map(|(first, last)| (first, (last, place))));
         }
     }
     standing
+}
+
+/// The oldest pool that serves a number of an interval. Costs a step per interval that
+/// overlaps: in all, as many as the pools have entries.
+fn oldest_in(served: &BTreeMap<u128, (u128, usize)>, (first, last): (u128, u128)) -> Option<usize> {
+    let overlapping = served.range(..=last).rev();
+    overlapping
+        .take_while(|(_, (end, _))| *end >= first)
+        .map(|(_, (_, place))| *place)
+        .min()
 }
 
 // === impl Pool ===
@@ -91,7 +113,7 @@ impl Pool {
             name: name.into(),
             labels: Labels::new(),
             created,
-            entries: Vec::new(),
+            entries: Arc::default(),
             edges: Edges::default(),
             auto_assign: true,
             priority: None,
@@ -147,22 +169,18 @@ impl Pool {
         covered
     }
 
-    /// The addresses of one family that are given out unasked. What one entry skips,
-    /// another may still give.
-    pub(crate) fn given(&self, family: Family) -> Intervals {
-        let mut given = Intervals::default();
+    /// The addresses of one family that are assigned automatically. What one entry skips,
+    /// another may still contain.
+    pub(crate) fn given(&self, family: Family) -> Numbers {
+        let skips_octets = self.edges == Edges::SkipOctets && family == Family::V4;
+        let mut given = Numbers::new(skips_octets);
         for entry in self.of(family) {
-            let (mut first, last) = entry.range().numbers();
-            let mut skipped = self.edges.skipped(entry);
-            skipped.sort_unstable();
-            for skip in skipped {
-                if first < skip {
-                    given.insert_span(first, skip - 1);
+            match self.edges.inner(entry) {
+                Some((single, _)) if entry.form() == Form::Single => {
+                    given.insert_single(single);
                 }
-                first = first.max(skip.saturating_add(1));
-            }
-            if first <= last {
-                given.insert_span(first, last);
+                Some((first, last)) => given.insert_span(first, last),
+                None => {}
             }
         }
         given

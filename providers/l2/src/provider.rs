@@ -135,7 +135,7 @@ impl Provider for L2Provider {
 pub fn claim(
     wanted: &LoadBalancer,
     placement: &Placement,
-    recorded: Vec<std::net::IpAddr>,
+    published: Vec<std::net::IpAddr>,
     pools: Option<Arc<PoolFilter>>,
 ) -> Claim {
     let listeners = wanted.listeners.iter();
@@ -157,7 +157,7 @@ pub fn claim(
             TrafficPolicy::Cluster => Backend::Cluster,
             TrafficPolicy::Local { .. } => Backend::Local(placement.endpoints.clone()),
         },
-        recorded,
+        published,
     }
 }
 

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ballast_provider::Family;
 use ipnet::IpNet;
@@ -52,8 +53,8 @@ pub enum Edges {
     #[default]
     Skip,
     /// As `Skip`, and every IPv4 address that ends in .0 or .255, in CIDRs and in
-    /// `first-last` (there are old clients that refuse them). A single address stays,
-    /// somebody wrote it on purpose. One interval of memory per /24 of the pool.
+    /// `first-last` (some old clients refuse them). A single address stays: it is
+    /// listed on purpose.
     SkipOctets,
     /// None.
     Use,
@@ -137,7 +138,7 @@ const fn v6(s: [u16; 8]) -> IpAddr {
 }
 
 /// Reads all entries of a pool; the first that cannot be used is the error.
-pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Vec<Entry>, EntryError> {
+pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Arc<[Entry]>, EntryError> {
     entries.iter().map(|entry| entry.as_ref().parse()).collect()
 }
 
@@ -294,28 +295,21 @@ impl fmt::Display for Entry {
 // === impl Edges ===
 
 impl Edges {
-    /// The numbers of the entry that are not given out by themselves.
-    pub(crate) fn skipped(self, entry: &Entry) -> Vec<u128> {
+    /// The first and last number of an entry without the edges of its network; `None` if
+    /// nothing is left. `SkipOctets` also leaves out what [`Numbers`](crate::numbers::Numbers)
+    /// computes.
+    pub(crate) const fn inner(self, entry: &Entry) -> Option<(u128, u128)> {
         let (first, last) = entry.range.numbers();
-        let mut skipped = Vec::new();
-        if self == Self::Use {
-            return skipped;
+        let (first, last) = match (self, entry.form, entry.range.family) {
+            (Self::Skip | Self::SkipOctets, Form::Cidr(..31), Family::V4) => (first + 1, last - 1),
+            (Self::Skip | Self::SkipOctets, Form::Cidr(..127), Family::V6) => (first + 1, last),
+            _ => (first, last),
+        };
+        if first <= last {
+            Some((first, last))
+        } else {
+            None
         }
-        match (entry.form, entry.range.family) {
-            (Form::Cidr(..31), Family::V4) => skipped.extend([first, last]),
-            (Form::Cidr(..127), Family::V6) => skipped.push(first),
-            _ => {}
-        }
-        if self == Self::SkipOctets
-            && entry.range.family == Family::V4
-            && entry.form != Form::Single
-        {
-            for block in (first >> 8)..=(last >> 8) {
-                let ends = [block << 8, (block << 8) | 255];
-                skipped.extend(ends.iter().filter(|n| (first..=last).contains(n)));
-            }
-        }
-        skipped
     }
 }
 

@@ -10,7 +10,7 @@ use ballast_provider::{Family, ServiceId};
 use jiff::Timestamp;
 
 use super::Allocator;
-use super::ledger::{Ledger, Supply, index, within};
+use super::table::{AddressTable, Supply, index, within};
 use crate::claim::{Claim, Turn};
 use crate::pool::{Pool, judge};
 use crate::range::{address, number};
@@ -29,14 +29,14 @@ impl Allocator {
         supplies.sort_by(|(a, _), (b, _)| a.rank().cmp(&b.rank()));
         let new: BTreeMap<&str, _> = supplies.iter().map(|s| (s.0.name.as_str(), s)).collect();
         let mut changed: BTreeSet<String> = BTreeSet::new();
-        for supply in &self.ledger.pools {
+        for supply in &self.table.pools {
             let same =
                 |(pool, standing): &(Pool, _)| *pool == supply.pool && *standing == supply.standing;
             if !new.get(&*supply.name).is_some_and(|new| same(new)) {
                 changed.insert(supply.name.to_string());
             }
         }
-        let added = new.keys().filter(|name| self.ledger.find(name).is_none());
+        let added = new.keys().filter(|name| self.table.find(name).is_none());
         changed.extend(added.map(|name| (*name).to_owned()));
         if changed.is_empty() {
             return;
@@ -44,7 +44,7 @@ impl Allocator {
         // Whom the pools concern as they were, and as they are.
         let mut concerned = self.concerned(&changed);
         let supplies = supplies.into_iter().map(|(pool, s)| Supply::new(pool, s));
-        self.ledger.replace(supplies.collect(), &changed);
+        self.table.replace(supplies.collect(), &changed);
         concerned.extend(self.concerned(&changed));
         self.serve_waiting();
         for (_, id) in concerned {
@@ -56,12 +56,12 @@ impl Allocator {
     /// The addresses of all nodes: nobody is given one of them.
     pub fn set_skipped(&mut self, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
         self.advance(now);
-        let before = self.ledger.skipped.clone();
+        let before = self.table.skipped.clone();
         for address in before.difference(addresses) {
-            self.ledger.unskip(*address, now);
+            self.table.unskip(*address, now);
         }
         for address in addresses.difference(&before) {
-            self.ledger.skip(*address);
+            self.table.skip(*address);
         }
         self.serve_waiting();
     }
@@ -72,10 +72,10 @@ impl Allocator {
         self.advance(now);
         let before = self.holders.remove(holder).unwrap_or_default();
         for address in addresses.difference(&before) {
-            self.ledger.hold(*address);
+            self.table.hold(*address);
         }
         for address in before.difference(&addresses) {
-            self.ledger.unhold(*address, now);
+            self.table.unhold(*address, now);
         }
         if !addresses.is_empty() {
             self.holders.insert(holder.to_owned(), addresses);
@@ -88,11 +88,11 @@ impl Allocator {
     fn concerned(&self, pools: &BTreeSet<String>) -> BTreeSet<Turn> {
         let waits = |(_, id): &&Turn| self.is_concerned(id, pools);
         let mut residents: BTreeSet<Turn> = self.waiting.all().filter(waits).cloned().collect();
-        let supplies = self.ledger.pools.iter();
+        let supplies = self.table.pools.iter();
         for supply in supplies.filter(|supply| pools.contains(&*supply.name)) {
             for family in FAMILIES {
                 for span in supply.pool.covered(family).iter() {
-                    let slots = within(&self.ledger.slots, family, span);
+                    let slots = within(&self.table.slots, family, span);
                     let members = slots.flat_map(|(_, slot)| &slot.members);
                     residents.extend(members.map(|member| member.turn()));
                 }
@@ -118,7 +118,7 @@ impl Allocator {
         {
             return true;
         }
-        let mut supplies = self.ledger.pools.iter();
+        let mut supplies = self.table.pools.iter();
         supplies.any(|s| changed.contains(&*s.name) && concerns(&s.pool, claim))
     }
 }
@@ -132,9 +132,9 @@ fn concerns(pool: &Pool, claim: &Claim) -> bool {
             .any(|address| pool.contains(*address))
 }
 
-// === impl Ledger ===
+// === impl AddressTable ===
 
-impl Ledger {
+impl AddressTable {
     /// Puts other pools in the place of all. Those not changed keep their spaces.
     fn replace(&mut self, mut supplies: Vec<Supply>, changed: &BTreeSet<String>) {
         let mut old: BTreeMap<_, _> = std::mem::take(&mut self.pools)

@@ -26,18 +26,18 @@ use jiff::Timestamp;
 use crate::claim::Claim;
 use crate::pool::Pool;
 use crate::verdict::{Denial, Grant, Marker};
-use ledger::{Ledger, index};
+use adopt::Disputes;
 use plan::{Plan, Refused};
-use record::Disputes;
 use space::end_of_rest;
+use table::{AddressTable, index};
 use waiting::Waiting;
 
+mod adopt;
 mod edit;
-mod ledger;
 mod plan;
-mod record;
 mod report;
 mod space;
+mod table;
 mod waiting;
 
 pub use report::{Counts, PoolReport, Resting};
@@ -45,7 +45,7 @@ pub use report::{Counts, PoolReport, Resting};
 /// See the head of the module.
 #[derive(Clone, Debug)]
 pub struct Allocator {
-    ledger: Ledger,
+    table: AddressTable,
     services: HashMap<ServiceId, Service>,
     waiting: Waiting,
     /// Addresses that others hold, by holder.
@@ -57,10 +57,10 @@ pub struct Allocator {
 
 /// All that must be known before the first decision.
 #[derive(Clone, Debug, Default)]
-pub struct Inventory {
+pub struct Snapshot {
     /// Every pool.
     pub pools: Vec<Pool>,
-    /// Every Service that publishes an address, with it in `recorded`.
+    /// Every Service that publishes an address, with it in `published`.
     pub claims: Vec<Claim>,
     /// Addresses that are not ours to give, by holder: `Service shop/web` of another
     /// controller today, a node that announces for a former owner once there are agents.
@@ -78,7 +78,7 @@ pub struct Inventory {
 struct Service {
     claim: Arc<Claim>,
     addresses: Vec<IpAddr>,
-    /// Recorded for it, but owned by an older Service.
+    /// Published by it, but owned by an older Service.
     lost: Vec<(IpAddr, ServiceId)>,
     answer: Answer,
 }
@@ -96,19 +96,19 @@ enum Answer {
 impl Allocator {
     /// The only way to make one, so that nothing is decided before everything is known.
     ///
-    /// Every recorded address stays with its Service, in a pool or not. Where two
-    /// Services that may not share have one recorded, the older keeps it; both are
-    /// told by [`Marker::Duplicate`] until the younger's record has changed.
-    pub fn restore(inventory: Inventory, now: Timestamp) -> Self {
-        let Inventory {
+    /// Every published address stays with its Service, in a pool or not. Where two
+    /// Services that may not share publish one address, the older keeps it; both are
+    /// told by [`Marker::Duplicate`] until the status of the younger has changed.
+    pub fn restore(snapshot: Snapshot, now: Timestamp) -> Self {
+        let Snapshot {
             pools,
             mut claims,
             held,
             skipped,
             predecessor,
-        } = inventory;
+        } = snapshot;
         let mut allocator = Self {
-            ledger: Ledger::default(),
+            table: AddressTable::default(),
             services: HashMap::with_capacity(claims.len()),
             waiting: Waiting::default(),
             holders: BTreeMap::new(),
@@ -127,7 +127,7 @@ impl Allocator {
         if let Some(since) = predecessor {
             allocator.begin_doubt(since);
         }
-        allocator.ledger.events.clear();
+        allocator.table.events.clear();
         allocator.waiting.drain();
         allocator
     }
@@ -176,7 +176,7 @@ impl Allocator {
     /// Lets time pass: rests end, unanswered calls lapse. Every other call does it too.
     pub fn advance(&mut self, now: Timestamp) {
         if now < self.now {
-            self.ledger.rewind(now);
+            self.table.rewind(now);
             self.waiting.rewind(now);
         }
         self.now = now;
@@ -190,7 +190,7 @@ impl Allocator {
     /// happens, so that who waits is woken in time; `None`: never.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let rests = self.waiting.spaces().filter_map(|(name, family)| {
-            let supply = &self.ledger.pools[self.ledger.find(name)?];
+            let supply = &self.table.pools[self.table.find(name)?];
             supply.space(*family).first_ripe(supply.pool.reuse_after)
         });
         rests.chain(self.waiting.first_lapse()).min()
@@ -230,7 +230,7 @@ impl Allocator {
             self.vacate(*address, &claim.id);
         }
         for address in &addresses {
-            self.ledger.occupy(*address, claim);
+            self.table.occupy(*address, claim);
         }
         if !markers.is_empty() {
             self.waiting.add(claim.turn(), waits);
@@ -239,7 +239,7 @@ impl Allocator {
     }
 
     fn vacate(&mut self, address: IpAddr, id: &ServiceId) {
-        self.ledger.vacate(address, id, self.now);
+        self.table.vacate(address, id, self.now);
         self.end_kept(address, id);
     }
 
@@ -255,7 +255,7 @@ impl Allocator {
     /// The Service has claimed or is gone: what was reserved for it is free for others.
     fn unreserve(&mut self, id: &ServiceId) {
         for space in self.waiting.answered(id) {
-            if let Some(space) = self.ledger.space_mut(&space) {
+            if let Some(space) = self.table.space_mut(&space) {
                 space.reserved = space.reserved.saturating_sub(1);
             }
         }
@@ -263,10 +263,10 @@ impl Allocator {
 
     /// Ends the rests that are over, then calls who waits for what is free.
     fn serve_waiting(&mut self) {
-        for supply in &mut self.ledger.pools {
+        for supply in &mut self.table.pools {
             supply.ripen(self.now);
         }
-        let events = std::mem::take(&mut self.ledger.events);
+        let events = std::mem::take(&mut self.table.events);
         if self.waiting.is_empty() {
             return;
         }
@@ -276,11 +276,7 @@ impl Allocator {
         let spaces: Vec<_> = self.waiting.spaces().cloned().collect();
         for key in spaces {
             let mut last = None;
-            while self
-                .ledger
-                .space(&key)
-                .is_some_and(|space| space.is_open(0))
-            {
+            while self.table.space(&key).is_some_and(|space| space.is_open(0)) {
                 let Some(turn) = self.waiting.next_for(&key, last.as_ref()).cloned() else {
                     break;
                 };
@@ -325,11 +321,11 @@ impl Allocator {
         let mut spaces = Vec::new();
         for taken in &plan.takes {
             let family = Family::of(*taken);
-            let joins = self.ledger.slots.contains_key(taken);
-            let Some(pool) = self.ledger.pool_of(*taken).filter(|_| !joins) else {
+            let joins = self.table.slots.contains_key(taken);
+            let Some(pool) = self.table.pool_of(*taken).filter(|_| !joins) else {
                 continue;
             };
-            let supply = &mut self.ledger.pools[pool];
+            let supply = &mut self.table.pools[pool];
             supply.spaces[index(family)].reserved += 1;
             spaces.push(supply.key(family));
         }
@@ -339,7 +335,7 @@ impl Allocator {
     /// Wakes those who wait for this address and could have it now, together, and
     /// those who are denied for another reason now.
     fn serve_address(&mut self, address: IpAddr) {
-        let slot = self.ledger.slots.get(&address);
+        let slot = self.table.slots.get(&address);
         let key = slot.and_then(|slot| slot.members.first()?.key());
         let mut served: Vec<Arc<Claim>> = Vec::new();
         for (_, id) in self.waiting.for_address(address, key) {
@@ -366,7 +362,7 @@ impl Allocator {
     fn begin_doubt(&mut self, since: Timestamp) {
         let seed = since.as_nanosecond().to_le_bytes();
         let seed = u64::from_le_bytes(std::array::from_fn(|i| seed[i]));
-        for supply in &mut self.ledger.pools {
+        for supply in &mut self.table.pools {
             let until = end_of_rest(since, supply.pool.reuse_after);
             for space in &mut supply.spaces {
                 space.begin_doubt(until, seed);

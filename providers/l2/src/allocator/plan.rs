@@ -24,15 +24,16 @@ use std::net::IpAddr;
 use ballast_provider::{Family, Reason};
 
 use super::Allocator;
-use super::ledger::{Supply, index};
+use super::table::{Supply, index};
 use super::waiting::Waits;
 use crate::claim::{Claim, Clash, FamilyPolicy};
 use crate::pool::Standing;
 use crate::range::address;
 use crate::verdict::{Denial, Marker};
 
-/// So many addresses of a share key are looked at for one that can be joined. Only
-/// where so many are full of conflicts does a Service get one of its own too early.
+/// The allocator tries so many addresses of a share key that members of the Service's own
+/// namespace have, and so many of all. A Service whose ports conflict on all of these gets
+/// an address of its own.
 const SHARES_LOOKED_AT: usize = 32;
 
 /// What a claim gets.
@@ -160,7 +161,7 @@ impl Allocator {
             draft.need.push(family);
             return;
         };
-        let slot = self.ledger.slots.get(&address);
+        let slot = self.table.slots.get(&address);
         match slot.and_then(|slot| slot.clash(claim, true)) {
             Some((_, Clash::Key)) if requested.is_none() => {
                 // If its companions leave before there is another, it can stay.
@@ -174,8 +175,8 @@ impl Allocator {
             }
             None => {}
         }
-        let pool = self.ledger.pool_of(address);
-        let supply = pool.map(|pool| &self.ledger.pools[pool]);
+        let pool = self.table.pool_of(address);
+        let supply = pool.map(|pool| &self.table.pools[pool]);
         let elsewhere = |supply: &Supply| claim.pool.as_ref().is_some_and(|p| **p != *supply.name);
         match supply {
             Some(supply) if requested.is_none() && elsewhere(supply) => draft.need.push(family),
@@ -189,14 +190,14 @@ impl Allocator {
 
     /// Whether the Service may have the address it asks for.
     fn admit(&self, claim: &Claim, address: IpAddr) -> Result<(), (Reason, String)> {
-        let Some(pool) = self.ledger.pool_of(address) else {
+        let Some(pool) = self.table.pool_of(address) else {
             let message = match self.in_conflict(address) {
                 Some(supply) => format!("{address} is in {}", not_serving(supply)),
                 None => format!("{address} is in no address pool"),
             };
             return Err((Reason::AddressOutsidePool, message));
         };
-        let supply = &self.ledger.pools[pool];
+        let supply = &self.table.pools[pool];
         let name = &supply.name;
         if let Some(asked) = claim.pool.as_ref().filter(|asked| ***asked != **name) {
             let message = format!("{address} is in pool {name:?}, but pool {asked:?} is requested");
@@ -208,19 +209,19 @@ impl Allocator {
             );
             return Err((Reason::PoolNotPermitted, message));
         }
-        if let Some(slot) = self.ledger.slots.get(&address) {
+        if let Some(slot) = self.table.slots.get(&address) {
             let clash = slot.clash(claim, supply.pool.share_across_namespaces);
             return clash.map_or(Ok(()), |(other, clash)| {
                 Err(describe(address, other, clash, name))
             });
         }
-        if self.ledger.skipped.contains(&address) {
+        if self.table.skipped.contains(&address) {
             return Err((
                 Reason::AddressInUse,
                 format!("{address} is the address of a node"),
             ));
         }
-        if self.ledger.is_held(address) {
+        if self.table.is_held(address) {
             let holder = self.holder(address).unwrap_or("somebody else");
             let message = format!("{address} is in use by {holder}");
             return Err((Reason::AddressInUse, message));
@@ -248,7 +249,7 @@ impl Allocator {
             }
             draft.need.push(family);
             for pool in &candidates {
-                let supply = &self.ledger.pools[*pool];
+                let supply = &self.table.pools[*pool];
                 if supply.space(family).given().count() > 0 {
                     draft.waits.spaces.insert(supply.key(family));
                 }
@@ -272,14 +273,14 @@ impl Allocator {
     fn resettle(&self, claim: &Claim, draft: &mut Draft) {
         for (address, from) in std::mem::take(&mut draft.loose) {
             let family = Family::of(address);
-            let leaves = from.is_some_and(|pool| self.ledger.pools[pool].pool.reallocate);
+            let leaves = from.is_some_and(|pool| self.table.pools[pool].pool.reallocate);
             let stays = claim.requested(family) == Some(address)
                 || (from.is_none() && self.in_conflict(address).is_some());
             let mut targets = match self.candidates(claim, None) {
                 Ok(candidates) if !stays => candidates,
                 _ => Vec::new(),
             };
-            targets.retain(|pool| leaves || self.ledger.pools[*pool].pool.reallocate);
+            targets.retain(|pool| leaves || self.table.pools[*pool].pool.reallocate);
             let home = self.home(draft);
             if let Some(pick) = self.pick(claim, &[family], &targets, home)[index(family)] {
                 draft.take(pick);
@@ -287,14 +288,14 @@ impl Allocator {
             }
             let spaces = targets
                 .iter()
-                .map(|pool| self.ledger.pools[*pool].key(family));
+                .map(|pool| self.table.pools[*pool].key(family));
             draft.waits.spaces.extend(spaces);
             if !targets.is_empty() {
                 draft.waits.key = claim.key().map(str::to_owned);
             }
             draft.markers.push(Marker::OutsidePool {
                 address,
-                pool: from.map(|pool| self.ledger.pools[pool].name.to_string()),
+                pool: from.map(|pool| self.table.pools[pool].name.to_string()),
             });
         }
     }
@@ -302,7 +303,7 @@ impl Allocator {
     /// The pool that one of the addresses is in, for the other one.
     fn home(&self, draft: &Draft) -> Option<usize> {
         let mut chosen = draft.chosen.iter().flatten();
-        chosen.find_map(|address| self.ledger.pool_of(*address))
+        chosen.find_map(|address| self.table.pool_of(*address))
     }
 
     /// The pools that may serve the Service, in the order in which they are asked.
@@ -311,9 +312,9 @@ impl Allocator {
         claim: &Claim,
         home: Option<usize>,
     ) -> Result<Vec<usize>, (Reason, String)> {
-        let pools = &self.ledger.pools;
+        let pools = &self.table.pools;
         if let Some(name) = &claim.pool {
-            let Some(pool) = self.ledger.find(name) else {
+            let Some(pool) = self.table.find(name) else {
                 return Err((
                     Reason::PoolNotFound,
                     format!("there is no address pool {name:?}"),
@@ -359,12 +360,12 @@ impl Allocator {
             picks[index(*family)] = self.join(claim, *family, pools);
         }
         let open = |pool: usize, family: Family| {
-            let supply = &self.ledger.pools[pool];
+            let supply = &self.table.pools[pool];
             let own = self.waiting.reserved(&claim.id, &supply.name, family);
             supply.space(family).is_open(own)
         };
         let give = |pool: usize, family: Family| {
-            let next = self.ledger.pools[pool].space(family).next(self.now);
+            let next = self.table.pools[pool].space(family).next(self.now);
             next.map(|number| address(family, number))
         };
         if wanted.len() == 2 && picks == [None; 2] {
@@ -379,7 +380,7 @@ impl Allocator {
                 continue;
             }
             let other = picks.iter().flatten().next();
-            let home = home.or_else(|| self.ledger.pool_of(*other?));
+            let home = home.or_else(|| self.table.pool_of(*other?));
             let first = home.filter(|home| pools.contains(home)).into_iter();
             let mut order = first.chain(pools.iter().copied());
             let pool = order.find(|pool| open(*pool, *family));
@@ -390,14 +391,17 @@ impl Allocator {
 
     /// The lowest address that the Service can share.
     fn join(&self, claim: &Claim, family: Family, pools: &[usize]) -> Option<IpAddr> {
-        let shared = self.ledger.shared(claim.key()?, family, SHARES_LOOKED_AT);
+        let namespace = &claim.id.namespace;
+        let shared = self
+            .table
+            .shared(claim.key()?, namespace, family, SHARES_LOOKED_AT);
         shared.into_iter().find(|address| {
-            let Some(pool) = self.ledger.pool_of(*address) else {
+            let Some(pool) = self.table.pool_of(*address) else {
                 return false;
             };
-            let across = self.ledger.pools[pool].pool.share_across_namespaces;
-            let slot = self.ledger.slots.get(address);
-            let fits = |slot: &super::ledger::Slot| {
+            let across = self.table.pools[pool].pool.share_across_namespaces;
+            let slot = self.table.slots.get(address);
+            let fits = |slot: &super::table::Slot| {
                 !slot.has(&claim.id) && slot.clash(claim, across).is_none()
             };
             pools.contains(&pool) && slot.is_some_and(fits)
@@ -406,12 +410,12 @@ impl Allocator {
 
     /// A pool in conflict that has the address.
     fn in_conflict(&self, address: IpAddr) -> Option<&Supply> {
-        let mut losers = self.ledger.pools.iter().filter(|supply| !supply.serves());
+        let mut losers = self.table.pools.iter().filter(|supply| !supply.serves());
         losers.find(|supply| supply.pool.contains(address))
     }
 
     fn exhausted(&self, candidates: &[usize], family: Family) -> String {
-        let pools = candidates.iter().map(|pool| &self.ledger.pools[*pool]);
+        let pools = candidates.iter().map(|pool| &self.table.pools[*pool]);
         let full: Vec<&str> = pools
             .filter(|supply| supply.space(family).given().count() > 0)
             .map(|supply| &*supply.name)

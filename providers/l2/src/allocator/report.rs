@@ -6,9 +6,9 @@ use ballast_provider::Family;
 use jiff::Timestamp;
 
 use super::Allocator;
-use super::ledger::{Supply, index};
 use super::space::end_of_rest;
-use crate::pool::Standing;
+use super::table::{Supply, index, within};
+use crate::pool::{Pool, Standing};
 use crate::range::{address, number};
 
 /// One pool as it stands.
@@ -73,17 +73,16 @@ impl Allocator {
                 let next = supply.space(family).next(self.now)?;
                 Some(address(family, next))
             });
-            let skipped = self.ledger.skipped.iter().copied();
             PoolReport {
                 name: supply.name.to_string(),
                 standing: supply.standing.clone(),
                 v4: self.counts(supply, Family::V4),
                 v6: self.counts(supply, Family::V6),
                 next: next.collect(),
-                skipped: skipped.filter(|a| supply.pool.contains(*a)).collect(),
+                skipped: self.nodes_in(&supply.pool),
             }
         };
-        self.ledger.pools.iter().map(report).collect()
+        self.table.pools.iter().map(report).collect()
     }
 
     /// What rests in a pool, in the order in which it comes back.
@@ -105,8 +104,8 @@ impl Allocator {
     /// How many things the free addresses of all pools take to remember: intervals and
     /// released addresses. Memory is proportional to this and to what is assigned.
     pub fn footprint(&self) -> usize {
-        let spaces = self.ledger.pools.iter().flat_map(|supply| &supply.spaces);
-        spaces.map(super::space::Space::footprint).sum::<usize>() + self.ledger.limbo.len()
+        let spaces = self.table.pools.iter().flat_map(|supply| &supply.spaces);
+        spaces.map(super::space::Space::footprint).sum::<usize>() + self.table.limbo.len()
     }
 
     /// Who holds an address that is not ours to give.
@@ -116,8 +115,22 @@ impl Allocator {
         found.map(|(holder, _)| holder.as_str())
     }
 
+    /// The addresses of nodes in a pool: a look-up per entry, not a step per node.
+    fn nodes_in(&self, pool: &Pool) -> Vec<IpAddr> {
+        let families = [Family::V4, Family::V6].into_iter();
+        let nodes = families.flat_map(|family| {
+            let covered = pool.covered(family);
+            let ends = |(first, last)| address(family, first)..=address(family, last);
+            let nodes = covered.iter().map(ends);
+            nodes
+                .flat_map(|ends| self.table.skipped.range(ends).copied())
+                .collect::<Vec<_>>()
+        });
+        nodes.collect()
+    }
+
     fn supply(&self, pool: &str) -> Option<&Supply> {
-        let supply = &self.ledger.pools[self.ledger.find(pool)?];
+        let supply = &self.table.pools[self.table.find(pool)?];
         supply.serves().then_some(supply)
     }
 
@@ -127,9 +140,14 @@ impl Allocator {
         let resting = space.resting().count() as u128;
         let of_nobody = |held: &IpAddr| {
             let given = space.given().contains(number(*held));
-            given && !self.ledger.slots.contains_key(held) && !self.ledger.skipped.contains(held)
+            given && !self.table.slots.contains_key(held) && !self.table.skipped.contains(held)
         };
-        let held = self.ledger.held_in(family).filter(of_nobody).count() as u128;
+        let covered = supply.pool.covered(family);
+        let held = covered
+            .iter()
+            .flat_map(|span| within(&self.table.held, family, span))
+            .filter(|(held, _)| of_nobody(held))
+            .count() as u128;
         let available = space.available();
         Counts {
             total: available.saturating_add(assigned + resting + held),
@@ -144,7 +162,7 @@ impl Allocator {
 /// What tests look at.
 #[cfg(test)]
 mod seen {
-    use super::super::ledger::{Slot, within};
+    use super::super::table::{Slot, within};
     use ballast_provider::ServiceId;
 
     use super::{Allocator, Family, IpAddr};
@@ -158,7 +176,7 @@ mod seen {
             let mut assigned = Vec::new();
             for family in [Family::V4, Family::V6] {
                 for span in supply.pool.covered(family).iter() {
-                    let slots = within(&self.ledger.slots, family, span);
+                    let slots = within(&self.table.slots, family, span);
                     assigned.extend(slots.map(|(address, slot)| (address, ids(slot))));
                 }
             }
@@ -167,8 +185,8 @@ mod seen {
 
         /// Who has an address that no pool serves, in the order of the addresses.
         pub fn outside(&self) -> Vec<(IpAddr, Vec<ServiceId>)> {
-            let slots = self.ledger.slots.iter();
-            let outside = slots.filter(|(address, _)| self.ledger.pool_of(**address).is_none());
+            let slots = self.table.slots.iter();
+            let outside = slots.filter(|(address, _)| self.table.pool_of(**address).is_none());
             outside
                 .map(|(address, slot)| (*address, ids(slot)))
                 .collect()

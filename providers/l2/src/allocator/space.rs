@@ -7,7 +7,7 @@
 //! used and what rests, however large the pool.
 //!
 //! Invariants: an address is in exactly one of `fresh`, `ripe` and `resting`, or in
-//! none if it is not free (the ledger knows why); only numbers in `given` are in one
+//! none if it is not free (the table knows why); only numbers in `given` are in one
 //! of them; `ripe` and `resting` are in the order of release, and so are the times.
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::interval::Intervals;
+use crate::numbers::Numbers;
 
 /// Free addresses, see the head of the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Space {
-    given: Intervals,
-    fresh: Intervals,
+    given: Numbers,
+    fresh: Numbers,
     ripe: BTreeMap<u64, Rest>,
     resting: BTreeMap<u64, Rest>,
     /// Where in `ripe` or `resting` a number is.
@@ -60,7 +60,7 @@ pub(super) fn end_of_rest(since: Timestamp, reuse_after: Duration) -> Timestamp 
 
 impl Space {
     /// A space in which everything is fresh.
-    pub(super) fn new(given: Intervals) -> Self {
+    pub(super) fn new(given: Numbers) -> Self {
         Self {
             fresh: given.clone(),
             given,
@@ -75,7 +75,7 @@ impl Space {
     }
 
     /// Everything it gives unasked, free or not.
-    pub(super) const fn given(&self) -> &Intervals {
+    pub(super) const fn given(&self) -> &Numbers {
         &self.given
     }
 
@@ -132,7 +132,7 @@ impl Space {
                 break;
             };
             self.places.remove(&rest.number);
-            self.fresh.insert(rest.number);
+            self.fresh.insert_single(rest.number);
         }
     }
 
@@ -177,7 +177,7 @@ impl Space {
 
     /// What the memory is proportional to: intervals and remembered addresses.
     pub(super) fn footprint(&self) -> usize {
-        self.given.spans() + self.fresh.spans() + self.places.len()
+        self.given.footprint() + self.fresh.footprint() + self.places.len()
     }
 }
 

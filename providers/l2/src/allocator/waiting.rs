@@ -16,7 +16,7 @@ use std::ops::Bound;
 use ballast_provider::{Family, ServiceId};
 use jiff::{SignedDuration, Timestamp};
 
-use super::ledger::SpaceKey;
+use super::table::SpaceKey;
 use crate::claim::Turn;
 
 /// A Service that was called and does not claim loses its reservation after this.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::range;
+use crate::range::{self, address};
 
 fn pool(name: &str, created: i64, entries: &[&str]) -> Pool {
     Pool {
@@ -135,4 +135,94 @@ fn sizes_are_right_for_both_families() {
         assert_eq!(families.map(|f| pool.covered(f).count()), covered);
         assert_eq!(families.map(|f| pool.given(f).count()), given);
     }
+}
+
+#[test]
+fn which_ends_are_skipped() {
+    for (text, edges, skipped) in [
+        ("10.0.0.0/30", Edges::Use, vec![]),
+        ("10.0.0.0/30", Edges::Skip, vec!["10.0.0.0", "10.0.0.3"]),
+        ("10.0.0.0/31", Edges::Skip, vec![]),
+        ("10.0.0.0/32", Edges::Skip, vec![]),
+        ("10.0.0.0-10.0.0.255", Edges::Skip, vec![]),
+        ("10.0.0.0", Edges::Skip, vec![]),
+        ("fd00::/64", Edges::Skip, vec!["fd00::"]),
+        ("fd00::/127", Edges::Skip, vec![]),
+        (
+            "10.0.0.0-10.0.0.255",
+            Edges::SkipOctets,
+            vec!["10.0.0.0", "10.0.0.255"],
+        ),
+        (
+            "10.0.0.9-10.0.1.7",
+            Edges::SkipOctets,
+            vec!["10.0.0.255", "10.0.1.0"],
+        ),
+        ("10.0.0.0", Edges::SkipOctets, vec![]),
+        ("10.0.0.0/32", Edges::SkipOctets, vec!["10.0.0.0"]),
+        (
+            "10.0.0.240/28",
+            Edges::SkipOctets,
+            vec!["10.0.0.240", "10.0.0.255"],
+        ),
+        ("fd00::/120", Edges::SkipOctets, vec!["fd00::"]),
+    ] {
+        let pool = Pool {
+            edges,
+            ..pool("a", 0, &[text])
+        };
+        let range = pool.entries[0].range();
+        let given = pool.given(range.family());
+        let (first, last) = range.numbers();
+        // Of a /64 nobody looks at each.
+        let got: Vec<_> = (first..=last.min(first + 1_000))
+            .filter(|number| !given.contains(*number))
+            .map(|number| address(range.family(), number).to_string())
+            .collect();
+        assert_eq!(got, skipped, "{text} {edges:?}");
+    }
+}
+
+/// The memory of a pool goes by its entries, not by the addresses in them.
+#[test]
+fn a_pool_of_half_the_internet_takes_as_little_memory_as_one_address() {
+    for edges in [Edges::Use, Edges::Skip, Edges::SkipOctets] {
+        for entry in ["11.0.0.10-110.0.0.20", "11.0.0.0/8", "10.0.0.7", "fd00::/8"] {
+            let pool = Pool {
+                edges,
+                ..pool("a", 0, &[entry])
+            };
+            for family in [Family::V4, Family::V6] {
+                let intervals = (pool.given(family).footprint(), pool.covered(family).spans());
+                assert!(intervals <= (1, 1), "{entry} {edges:?}: {intervals:?}");
+            }
+        }
+    }
+}
+
+/// Each entry of the last pool overlaps all 64 entries of each other pool.
+#[test]
+fn the_oldest_of_many_pools_that_overlap_is_named() {
+    let entries = |pool: u32| -> Vec<String> {
+        (0..64_u32)
+            .map(|n| format!("10.{}.{n}.0/24", 100 - pool))
+            .collect()
+    };
+    let mut pools: Vec<Pool> = (0..50)
+        .map(|n| {
+            let entries = entries(n);
+            let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+            pool(&format!("pool-{n:02}"), i64::from(n), &entries)
+        })
+        .collect();
+    pools.push(pool("all", 60, &["10.0.0.0/8"; 64]));
+    let standing = judge(&pools);
+    assert!(standing[..50].iter().all(|it| *it == Standing::Serves));
+    let Standing::Conflict { with, range } = &standing[50] else {
+        panic!("it overlaps all");
+    };
+    assert_eq!(
+        (with.as_str(), range.to_string().as_str()),
+        ("pool-00", "10.100.0.0-10.100.0.255")
+    );
 }

@@ -153,7 +153,7 @@ fn a_pool_that_shrinks_or_goes_takes_nothing_away() {
         ),
         ("renamed", vec![pool("z", 3, &["10.0.0.0/24"])], "10.0.0.5"),
     ] {
-        let claim = recorded(claim("s", 0), &["10.0.0.5"]);
+        let claim = published(claim("s", 0), &["10.0.0.5"]);
         let mut allocator = started(vec![there()]);
         assert_eq!(allocator.ask(&claim, 1), "10.0.0.5");
         allocator.set_pools(pools.clone(), at(2));
@@ -165,12 +165,12 @@ fn a_pool_that_shrinks_or_goes_takes_nothing_away() {
         assert_eq!(allocator.woken(), woken, "{what}");
         assert_eq!(allocator.ask(&claim, 3), expected, "{what}");
         // It comes out the same when the process starts anew.
-        let inventory = Inventory {
+        let snapshot = Snapshot {
             pools,
             claims: vec![claim.clone()],
-            ..Inventory::default()
+            ..Snapshot::default()
         };
-        let mut anew = Allocator::restore(inventory, at(4));
+        let mut anew = Allocator::restore(snapshot, at(4));
         assert_eq!(anew.ask(&claim, 5), expected, "{what}, restarted");
         // The pool is back: nothing is wrong any more, and nothing moves back.
         allocator.set_pools(vec![there(), other()], at(6));
@@ -285,4 +285,46 @@ fn memory_is_bounded_by_what_is_used_and_what_rests() {
     }
     // What is forgotten comes first again; before that every address had its turn.
     assert!((100..200).contains(&given.len()), "{}", given.len());
+}
+
+/// Memory goes by what pools list and what is assigned, not by the addresses in them.
+#[test]
+fn fifty_pools_of_half_the_internet_take_as_little_as_fifty_addresses() {
+    let edges = crate::Edges::SkipOctets;
+    let pools: Vec<Pool> = (0..50_i64)
+        .map(|n| Pool {
+            edges,
+            ..pool(
+                &format!("p{n:02}"),
+                n,
+                &[&format!("{0}.0.0.10-{0}.255.255.20", 11 + n)],
+            )
+        })
+        .chain([Pool {
+            edges,
+            ..pool("wide", 90, &["64.0.0.10-110.0.0.20"])
+        }])
+        .collect();
+    let mut allocator = started(pools.clone());
+    assert!(allocator.footprint() <= 2 * 51, "{}", allocator.footprint());
+    assert_eq!(allocator.ask(&claim("a", 0), 1), "11.0.0.10");
+    assert_eq!(
+        allocator.ask(&asking(claim("b", 0), &["11.0.0.255"]), 1),
+        "11.0.0.255"
+    );
+    // An edit of all pools is no different.
+    let narrower = |pool: Pool| Pool {
+        reuse_after: Duration::from_secs(1),
+        ..pool
+    };
+    allocator.set_pools(pools.into_iter().map(narrower).collect(), at(2));
+    assert!(
+        allocator.footprint() <= 2 * 51 + 2,
+        "{}",
+        allocator.footprint()
+    );
+    let wide = allocator.pools().pop().unwrap();
+    assert_eq!(wide.next, ips(&["64.0.0.10"]));
+    // 46 /8 and a bit, without two of each 256.
+    assert_eq!(wide.v4.total, 46 * 65_536 * 254 - 9 + 20);
 }

@@ -113,7 +113,7 @@ fn pools_by_selector_and_priority() {
         (
             "the preferred is full: the next",
             vec![priority(small("s", "10.0.3.1"), 1), plain()],
-            recorded(claim("b", 0), &[]),
+            published(claim("b", 0), &[]),
             "10.0.3.1",
         ),
     ] {

@@ -74,7 +74,7 @@ pub(super) fn selecting(pool: Pool, namespace: Option<&str>, service: Option<&st
 /// A Service of the given age with port TCP/80.
 pub(super) fn claim(name: &str, created: i64) -> Claim {
     Claim {
-        ports: vec![(Protocol::Tcp, 80)],
+        ports: [(Protocol::Tcp, 80)].into(),
         ..Claim::new(id(name), at(created))
     }
 }
@@ -97,24 +97,24 @@ pub(super) fn asking(claim: Claim, addresses: &[&str]) -> Claim {
 pub(super) fn sharing(claim: Claim, key: &str, port: u16) -> Claim {
     Claim {
         share_key: Some(key.to_owned()),
-        ports: vec![(Protocol::Tcp, port)],
+        ports: [(Protocol::Tcp, port)].into(),
         ..claim
     }
 }
 
-pub(super) fn recorded(claim: Claim, addresses: &[&str]) -> Claim {
+pub(super) fn published(claim: Claim, addresses: &[&str]) -> Claim {
     Claim {
-        recorded: ips(addresses),
+        published: ips(addresses),
         ..claim
     }
 }
 
 pub(super) fn started(pools: Vec<Pool>) -> Allocator {
-    let inventory = Inventory {
+    let snapshot = Snapshot {
         pools,
-        ..Inventory::default()
+        ..Snapshot::default()
     };
-    Allocator::restore(inventory, at(0))
+    Allocator::restore(snapshot, at(0))
 }
 
 /// The addresses, or the kind of denial, as one text.

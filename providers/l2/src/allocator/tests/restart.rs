@@ -3,12 +3,12 @@
 use super::*;
 
 fn restored(pools: Vec<Pool>, claims: Vec<Claim>) -> Allocator {
-    let inventory = Inventory {
+    let snapshot = Snapshot {
         pools,
         claims,
-        ..Inventory::default()
+        ..Snapshot::default()
     };
-    Allocator::restore(inventory, at(0))
+    Allocator::restore(snapshot, at(0))
 }
 
 fn small() -> Vec<Pool> {
@@ -17,7 +17,7 @@ fn small() -> Vec<Pool> {
 
 #[test]
 fn recorded_addresses_stay_whoever_asks_first() {
-    let has = |name, address| recorded(claim(name, 3), &[address]);
+    let has = |name, address| published(claim(name, 3), &[address]);
     for _ in 0..5 {
         let claims = vec![has("b", "10.0.0.2"), has("a", "10.0.0.1")];
         let mut allocator = restored(small(), claims);
@@ -32,8 +32,8 @@ fn recorded_addresses_stay_whoever_asks_first() {
 
 #[test]
 fn of_two_with_one_address_the_older_keeps_it_and_both_are_told() {
-    let young = |address: &str| recorded(claim("young", 2), &[address]);
-    let old = || recorded(claim("old", 1), &["10.0.0.1"]);
+    let young = |address: &str| published(claim("young", 2), &[address]);
+    let old = || published(claim("old", 1), &["10.0.0.1"]);
     let mut allocator = restored(small(), vec![young("10.0.0.1"), old()]);
     assert_eq!(
         allocator.ask(&young("10.0.0.1"), 1),
@@ -55,7 +55,7 @@ fn of_two_with_one_address_the_older_keeps_it_and_both_are_told() {
 
 #[test]
 fn the_younger_of_two_is_told_also_where_no_other_address_is_free() {
-    let of = |name, age| recorded(claim(name, age), &["10.0.0.1"]);
+    let of = |name, age| published(claim(name, age), &["10.0.0.1"]);
     let pools = vec![pool("a", 0, &["10.0.0.1"])];
     let mut allocator = restored(pools, vec![of("young", 2), of("old", 1)]);
     let denial = allocator.allocate(of("young", 2), at(1)).unwrap_err();
@@ -73,7 +73,7 @@ fn the_younger_of_two_is_told_also_where_no_other_address_is_free() {
 
 #[test]
 fn one_that_lost_and_goes_leaves_no_trace() {
-    let of = |name, age| recorded(claim(name, age), &["10.0.0.1"]);
+    let of = |name, age| published(claim(name, age), &["10.0.0.1"]);
     let mut allocator = restored(small(), vec![of("young", 2), of("old", 1)]);
     allocator.release(&id("young"), at(1));
     assert_eq!(allocator.ask(&of("old", 1), 2), "10.0.0.1");
@@ -82,7 +82,7 @@ fn one_that_lost_and_goes_leaves_no_trace() {
 
 #[test]
 fn shared_addresses_come_back_shared_as_far_as_the_rule_goes() {
-    let of = |name, age, port| recorded(sharing(claim(name, age), "web", port), &["10.0.0.1"]);
+    let of = |name, age, port| published(sharing(claim(name, age), "web", port), &["10.0.0.1"]);
     let foreign = |port| Claim {
         id: id("other/d"),
         ..of("d", 4, port)
@@ -107,7 +107,7 @@ fn addresses_in_no_pool_and_of_both_families() {
     let claim = Claim {
         families: vec![Family::V6, Family::V4],
         policy: FamilyPolicy::PreferDualStack,
-        ..recorded(claim("a", 0), &["192.0.2.1", "fd00::5", "10.0.0.1"])
+        ..published(claim("a", 0), &["192.0.2.1", "fd00::5", "10.0.0.1"])
     };
     let mut allocator = restored(small(), vec![claim.clone()]);
     assert_eq!(allocator.outside(), [(ip("192.0.2.1"), vec![id("a")])]);
@@ -121,18 +121,18 @@ fn addresses_in_no_pool_and_of_both_families() {
 
 #[test]
 fn what_agents_announce_is_its_owners_and_nobody_elses() {
-    let inventory = Inventory {
+    let snapshot = Snapshot {
         pools: small(),
-        claims: vec![recorded(claim("a", 0), &["10.0.0.1"])],
+        claims: vec![published(claim("a", 0), &["10.0.0.1"])],
         held: BTreeMap::from([(
             "n".to_owned(),
             ips(&["10.0.0.1", "10.0.0.2"]).into_iter().collect(),
         )]),
-        ..Inventory::default()
+        ..Snapshot::default()
     };
-    let mut allocator = Allocator::restore(inventory, at(0));
+    let mut allocator = Allocator::restore(snapshot, at(0));
     assert_eq!(
-        allocator.ask(&recorded(claim("a", 0), &["10.0.0.1"]), 1),
+        allocator.ask(&published(claim("a", 0), &["10.0.0.1"]), 1),
         "10.0.0.1"
     );
     assert_eq!(allocator.ask(&claim("b", 0), 1), "NoAddressAvailable");
@@ -144,11 +144,11 @@ fn what_agents_announce_is_its_owners_and_nobody_elses() {
 fn a_service_met_late_keeps_what_it_publishes_if_it_can() {
     let mut allocator = restored(small(), vec![]);
     assert_eq!(
-        allocator.ask(&recorded(claim("a", 5), &["10.0.0.2"]), 1),
+        allocator.ask(&published(claim("a", 5), &["10.0.0.2"]), 1),
         "10.0.0.2"
     );
     assert_eq!(
-        allocator.ask(&recorded(claim("b", 1), &["10.0.0.2"]), 1),
+        allocator.ask(&published(claim("b", 1), &["10.0.0.2"]), 1),
         "10.0.0.1 AddressDuplicate"
     );
     assert_eq!(allocator.woken(), ["a"]);
@@ -162,32 +162,32 @@ fn after_a_change_of_leaders_the_lowest_is_not_taken_at_once() {
             ..pool("a", 0, &["10.0.0.0/16"])
         }]
     };
-    let claims = || vec![recorded(claim("a", 0), &["10.0.0.0"])];
+    let claims = || vec![published(claim("a", 0), &["10.0.0.0"])];
     let mut places = BTreeSet::new();
     for second in 0..20 {
-        let inventory = Inventory {
+        let snapshot = Snapshot {
             pools: pools(),
             claims: claims(),
             predecessor: Some(at(second)),
-            ..Inventory::default()
+            ..Snapshot::default()
         };
-        let mut allocator = Allocator::restore(inventory.clone(), at(second));
+        let mut allocator = Allocator::restore(snapshot.clone(), at(second));
         let address = allocator.ask(&claim("b", 0), second + 1);
         places.insert(address.clone());
         // The same history, the same answer.
-        let mut twin = Allocator::restore(inventory, at(second));
+        let mut twin = Allocator::restore(snapshot, at(second));
         assert_eq!(twin.ask(&claim("b", 0), second + 1), address);
         // Two minutes later nothing can be fresh any more.
         assert_eq!(allocator.ask(&claim("c", 0), second + 120), "10.0.0.1");
     }
     assert!(places.len() > 15, "{places:?}");
     // A pool that has nothing else gives what it has.
-    let inventory = Inventory {
+    let snapshot = Snapshot {
         pools: small(),
-        claims: vec![recorded(claim("a", 0), &["10.0.0.1"])],
+        claims: vec![published(claim("a", 0), &["10.0.0.1"])],
         predecessor: Some(at(0)),
-        ..Inventory::default()
+        ..Snapshot::default()
     };
-    let mut allocator = Allocator::restore(inventory, at(0));
+    let mut allocator = Allocator::restore(snapshot, at(0));
     assert_eq!(allocator.ask(&claim("b", 0), 1), "10.0.0.2");
 }

@@ -18,7 +18,7 @@ fn who_may_share_an_address_that_is_asked_for() {
     let first = || sharing(claim("first", 0), "web", 80);
     let second = |key, port| sharing(claim("second", 1), key, port);
     let udp = Claim {
-        ports: vec![(Protocol::Udp, 80)],
+        ports: [(Protocol::Udp, 80)].into(),
         ..second("web", 0)
     };
     for (first, second, expected, needle) in [
@@ -197,4 +197,26 @@ fn who_waits_for_an_address_is_woken_when_its_companions_let_it_in() {
     assert_eq!(allocator.woken(), ["d"]);
     assert_eq!(allocator.ask(&want("d", 443), 3), "10.0.0.1");
     assert_eq!(allocator.waiting(), [id("e")]);
+}
+
+/// The keys of others, however many, do not keep a tenant's own Services apart.
+#[test]
+fn services_of_others_with_the_same_share_key_hide_no_address() {
+    let mut allocator = started(vec![pool("a", 0, &["10.0.0.0/24"])]);
+    for n in 0..40 {
+        let name = format!("other/squatter-{n}");
+        // All ports clash, so each has an address of its own.
+        allocator.ask(&sharing(claim(&name, n), "web", 443), 1);
+    }
+    let own = sharing(claim("shop/a", 50), "web", 80);
+    assert_eq!(allocator.ask(&own, 2), "10.0.0.40");
+    let second = sharing(claim("shop/b", 51), "web", 443);
+    assert_eq!(allocator.ask(&second, 3), "10.0.0.40");
+    // The index follows who leaves.
+    allocator.release(&own.id, at(4));
+    let third = sharing(claim("shop/c", 52), "web", 80);
+    assert_eq!(allocator.ask(&third, 5), "10.0.0.40");
+    allocator.release(&second.id, at(6));
+    allocator.release(&third.id, at(6));
+    assert_eq!(allocator.ask(&own, 7), "10.0.0.41", "40 was released last");
 }

@@ -97,7 +97,7 @@ fn claims() -> impl Strategy<Value = Claim> {
                 families,
                 pool: pool.map(str::to_owned),
                 share_key: key.map(str::to_owned),
-                ports,
+                ports: ports.into_iter().collect(),
                 backend,
                 ..claim(SERVICES[service], age)
             }

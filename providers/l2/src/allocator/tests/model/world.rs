@@ -120,7 +120,7 @@ impl World {
 
     fn ask(&mut self, id: &ServiceId) {
         let claim = Claim {
-            recorded: self.published.get(id).cloned().unwrap_or_default(),
+            published: self.published.get(id).cloned().unwrap_or_default(),
             ..self.desired[id].clone()
         };
         let before = self.allocator.addresses(id).to_vec();
@@ -198,7 +198,7 @@ impl World {
             record.push(address);
         }
         let record = |claim: &Claim| Claim {
-            recorded: self.published[&claim.id].clone(),
+            published: self.published[&claim.id].clone(),
             ..claim.clone()
         };
         let published = self
@@ -206,9 +206,9 @@ impl World {
             .values()
             .filter(|c| self.published.contains_key(&c.id));
         let mut claims: Vec<Claim> = published.map(record).collect();
-        claims.retain(|claim| !claim.recorded.is_empty());
+        claims.retain(|claim| !claim.published.is_empty());
         let held = self.held.iter().enumerate();
-        let inventory = Inventory {
+        let snapshot = Snapshot {
             pools: self.pools.clone(),
             claims: claims.clone(),
             held: held
@@ -217,7 +217,7 @@ impl World {
             skipped: self.skipped.clone(),
             predecessor: doubt.then(|| at(self.now)),
         };
-        self.allocator = Allocator::restore(inventory, at(self.now));
+        self.allocator = Allocator::restore(snapshot, at(self.now));
         assert!(self.allocator.drain_woken().is_empty());
         self.doubt = if doubt { self.now + 30 } else { i64::MIN };
         self.released.clear();
@@ -225,7 +225,7 @@ impl World {
         self.answers.clear();
         claims.sort_by_key(Claim::turn);
         for claim in claims {
-            for address in &claim.recorded {
+            for address in &claim.published {
                 let owners = self.owners.entry(*address).or_default();
                 if owners
                     .iter()
@@ -326,7 +326,7 @@ impl World {
         let plain = claim.requested.is_empty()
             && claim.pool.is_none()
             && claim.share_key.is_none()
-            && claim.recorded.is_empty()
+            && claim.published.is_empty()
             && claim.wanted().len() == 1;
         if !plain || !self.quiet || self.now < self.doubt {
             return None;
@@ -365,7 +365,7 @@ impl World {
             _ => assert_eq!(families, claim.wanted(), "{id}"),
         }
         let had = |address: &IpAddr| {
-            before.contains(address) || (before.is_empty() && claim.recorded.contains(address))
+            before.contains(address) || (before.is_empty() && claim.published.contains(address))
         };
         for address in &grant.addresses {
             let pool = self.serving(*address);

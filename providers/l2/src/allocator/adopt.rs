@@ -31,15 +31,15 @@ impl Allocator {
             lost: Vec::new(),
             answer: Answer::Nothing,
         };
-        for address in &claim.recorded {
+        for address in &claim.published {
             let family = Family::of(*address);
             if service.addresses.iter().any(|a| Family::of(*a) == family) {
                 continue;
             }
-            let slot = self.ledger.slots.get(address);
+            let slot = self.table.slots.get(address);
             match slot.and_then(|slot| slot.clash(claim, true)) {
                 None => {
-                    self.ledger.occupy(*address, claim);
+                    self.table.occupy(*address, claim);
                     service.addresses.push(*address);
                 }
                 Some((owner, _)) => {
@@ -63,7 +63,7 @@ impl Allocator {
             return;
         };
         let stands = |(address, _): &(IpAddr, ServiceId)| {
-            claim.recorded.contains(address) && !service.addresses.contains(address)
+            claim.published.contains(address) && !service.addresses.contains(address)
         };
         let (lost, over) = service.lost.iter().cloned().partition(stands);
         service.lost = lost;

@@ -3,11 +3,12 @@
 //! Invariants: an address with a member, a holder or a node is in no space's free
 //! set; every other given address is in exactly one; the members of one address keep
 //! the sharing rule (except that of namespaces, which is asked on joining only);
-//! `events` names every address whose members or freedom changed. The ledger never
+//! `events` names every address whose members or freedom changed. The table never
 //! decides who gets what: the plan does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ballast_provider::{Family, ServiceId};
@@ -30,14 +31,14 @@ pub(super) type SpaceKey = (Arc<str>, Family);
 
 /// See the head of the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct AddressTable {
     /// In the order in which they are asked.
     pub(super) pools: Vec<Supply>,
     /// Per family: first to last address and the pool that serves them.
     pub(super) cover: [BTreeMap<u128, (u128, usize)>; 2],
     pub(super) slots: BTreeMap<IpAddr, Slot>,
     /// The addresses of each share key.
-    shares: HashMap<String, BTreeSet<IpAddr>>,
+    shares: HashMap<String, Shared>,
     /// Addresses that others hold, with the number of holders.
     pub(super) held: BTreeMap<IpAddr, usize>,
     /// Addresses of nodes.
@@ -48,6 +49,15 @@ pub(super) struct Ledger {
     limbo_most: usize,
     sequence: u64,
     pub(super) events: BTreeSet<IpAddr>,
+}
+
+/// The addresses of one share key.
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    all: BTreeSet<IpAddr>,
+    /// Those with a member in a namespace: others' addresses with the same key, however
+    /// many, do not hide them.
+    by_namespace: HashMap<String, BTreeSet<IpAddr>>,
 }
 
 /// A pool with its state.
@@ -110,9 +120,9 @@ impl Slot {
     }
 }
 
-// === impl Ledger ===
+// === impl AddressTable ===
 
-impl Ledger {
+impl AddressTable {
     /// The pool that serves the address.
     pub(super) fn pool_of(&self, address: IpAddr) -> Option<usize> {
         let number = number(address);
@@ -139,21 +149,27 @@ impl Ledger {
         self.held.contains_key(&address)
     }
 
-    pub(super) fn held_in(&self, family: Family) -> impl Iterator<Item = IpAddr> + '_ {
-        let held = self.held.keys().copied();
-        held.filter(move |address| Family::of(*address) == family)
-    }
-
-    /// The first so many addresses of a share key in one family, lowest first.
-    pub(super) fn shared(&self, key: &str, family: Family, most: usize) -> Vec<IpAddr> {
-        let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let Some(all) = self.shares.get(key) else {
-            return Vec::new();
+    /// Addresses of a share key in one family, lowest first: the first so many of those
+    /// with a member in the namespace, and the first so many of all.
+    pub(super) fn shared(
+        &self,
+        key: &str,
+        namespace: &str,
+        family: Family,
+        most: usize,
+    ) -> BTreeSet<IpAddr> {
+        let Some(shared) = self.shares.get(key) else {
+            return BTreeSet::new();
         };
-        match family {
-            Family::V4 => all.range(..v6).take(most).copied().collect(),
-            Family::V6 => all.range(v6..).take(most).copied().collect(),
-        }
+        let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let ends = match family {
+            Family::V4 => (Bound::Unbounded, Bound::Excluded(v6)),
+            Family::V6 => (Bound::Included(v6), Bound::Unbounded),
+        };
+        let own = shared.by_namespace.get(namespace).into_iter();
+        let sets = own.chain([&shared.all]);
+        sets.flat_map(|set| set.range(ends).take(most).copied())
+            .collect()
     }
 
     /// Gives the Service a share of the address, or renews its claim there.
@@ -169,13 +185,14 @@ impl Ledger {
         // Only a sole owner ever changes its key.
         let old_key = old.as_ref().and_then(|old| old.key());
         if let Some(old_key) = old_key.filter(|key| Some(*key) != claim.key()) {
-            self.unshare(old_key, address);
+            self.unshare(old_key, &claim.id.namespace, address);
         }
         if let Some(key) = claim.key() {
-            self.shares
-                .entry(key.to_owned())
-                .or_default()
-                .insert(address);
+            let shared = self.shares.entry(key.to_owned()).or_default();
+            shared.all.insert(address);
+            let namespace = claim.id.namespace.clone();
+            let own = shared.by_namespace.entry(namespace).or_default();
+            own.insert(address);
         }
         if first {
             self.withdraw(address);
@@ -196,14 +213,16 @@ impl Ledger {
         };
         let claim = slot.members.remove(place);
         let empty = slot.members.is_empty();
+        let namespace = &claim.id.namespace;
+        let last_of_namespace = !slot.members.iter().any(|m| m.id.namespace == *namespace);
         self.events.insert(address);
+        if let Some(key) = claim.key().filter(|_| last_of_namespace) {
+            self.unshare(key, namespace, address);
+        }
         if !empty {
             return;
         }
         self.slots.remove(&address);
-        if let Some(key) = claim.key() {
-            self.unshare(key, address);
-        }
         if let Some(pool) = self.pool_of(address) {
             let assigned = &mut self.pools[pool].assigned[index(Family::of(address))];
             *assigned = assigned.saturating_sub(1);
@@ -298,12 +317,26 @@ impl Ledger {
         }
     }
 
-    fn unshare(&mut self, key: &str, address: IpAddr) {
-        if let Some(addresses) = self.shares.get_mut(key) {
-            addresses.remove(&address);
-            if addresses.is_empty() {
-                self.shares.remove(key);
+    /// No member of the namespace shares the address any more.
+    fn unshare(&mut self, key: &str, namespace: &str, address: IpAddr) {
+        let Some(shared) = self.shares.get_mut(key) else {
+            return;
+        };
+        if let Some(own) = shared.by_namespace.get_mut(namespace) {
+            own.remove(&address);
+            if own.is_empty() {
+                shared.by_namespace.remove(namespace);
             }
+        }
+        if !shared
+            .by_namespace
+            .values()
+            .any(|own| own.contains(&address))
+        {
+            shared.all.remove(&address);
+        }
+        if shared.all.is_empty() {
+            self.shares.remove(key);
         }
     }
 }
