@@ -22,7 +22,7 @@ use crate::class::patience::in_time;
 use crate::class::{ClassView, Classes, Instance};
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::ledger::Ledger;
-use crate::cluster::metrics::Metrics;
+use crate::cluster::metrics::ProviderMetrics;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView, oldest_first};
 use crate::process::backoff::Backoff;
@@ -69,7 +69,7 @@ pub struct Context {
     /// Who carries traffic.
     pub targets: watch::Receiver<Eligible>,
     /// Counts.
-    pub metrics: Arc<Metrics>,
+    pub metrics: ProviderMetrics,
     /// Asked before every effect.
     pub fence: Fence,
 }
@@ -175,9 +175,7 @@ async fn serve(context: Context, class: Arc<ClassView>) {
         match start(&context, &class, &mut targets).await {
             Ok(provider) => break provider,
             Err(error) => {
-                context
-                    .metrics
-                    .provider_error(name, error.reason().as_str());
+                context.metrics.failed(name, error.reason().as_str());
                 fail(&context, name, error.to_string());
                 tokio::time::sleep(retries.after(&error)).await;
             }

@@ -23,7 +23,6 @@ use crate::class::{ClassView, Classes, DefaultState, IN_USE_FINALIZER, Instance}
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::conditions::{condition, dated};
 use crate::cluster::ledger::Ledger;
-use crate::cluster::metrics::Metrics;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::Writer;
@@ -72,8 +71,6 @@ pub struct ClassStatus {
     pub wanted: Arc<Notify>,
     /// Writes.
     pub writer: Writer,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
 }
 
 /// Counts the users of every class in one pass.
@@ -367,8 +364,7 @@ impl ClassStatus {
             "resourceVersion": class.version.to_string(),
             "finalizers": finalizers,
         }});
-        self.metrics.wrote("class-finalizer");
-        let written = self.writer.patch_class(&class.name, false, &body).await;
+        let written = self.writer.patch_class(&class.name, &body).await;
         match &written {
             // Only now it is certain that the class is held.
             Ok(_) if verdict == Guard::Add => self.ledger.open(&class.name),
@@ -397,10 +393,9 @@ impl ClassStatus {
         if status == class.status {
             return None;
         }
-        self.metrics.wrote("class-status");
         let written = self
             .writer
-            .patch_class(&class.name, true, &json!({"status": own_part(&status)}))
+            .patch_class_status(&class.name, &json!({"status": own_part(&status)}))
             .await;
         if let Err(error) = written {
             warn!(class = class.name, %error, "status of the class not written");

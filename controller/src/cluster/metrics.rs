@@ -1,8 +1,11 @@
-//! Every metric of the controller, registered in one place. Labels are closed sets:
-//! classes, outcomes and reasons, never names of Services.
+//! The metrics that are updated as things happen, one struct per component: a task gets the
+//! struct of its own component, and a process registers the components that it has.
+//!
+//! Labels have a small, fixed set of values (classes, kinds, outcomes, reasons), never names
+//! of Services. Clones of a struct share its values.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,19 +17,51 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::cluster::view::Name;
 
-/// The metrics; cheap to update from anywhere.
-pub struct Metrics {
+/// Of the watches.
+#[derive(Clone, Debug, Default)]
+pub struct WatchMetrics {
+    errors: Family<Kind, Counter>,
+    missed: Family<Kind, Counter>,
+}
+
+/// Of the writer.
+#[derive(Clone, Debug, Default)]
+pub struct WriteMetrics {
+    writes: Family<Kind, Counter>,
+}
+
+/// Of the nodes as targets.
+#[derive(Clone, Debug, Default)]
+pub struct TargetMetrics {
+    targets: Gauge,
+}
+
+/// Of the election.
+#[derive(Clone, Debug, Default)]
+pub struct LeaderMetrics {
+    leader: Gauge,
+}
+
+/// Of the loop that reconciles Services.
+#[derive(Clone, Debug)]
+pub struct ServiceMetrics {
     reconciles: Family<Outcome, Counter>,
     durations: Family<Outcome, Histogram>,
     time_to_address: Histogram,
-    events: Family<Outcome, Counter>,
-    writes: Family<Kind, Counter>,
+    arrivals: Arc<Mutex<HashMap<Name, Instant>>>,
+}
+
+/// Of the calls to providers.
+#[derive(Clone, Debug, Default)]
+pub struct ProviderMetrics {
     retargets: Family<Retarget, Counter>,
-    provider_errors: Family<ClassReason, Counter>,
-    watch_errors: Family<Kind, Counter>,
-    targets: Gauge,
-    leader: Gauge,
-    arrivals: Mutex<HashMap<Name, Instant>>,
+    errors: Family<ClassReason, Counter>,
+}
+
+/// Of the sender of events.
+#[derive(Clone, Debug, Default)]
+pub struct EventMetrics {
+    events: Family<Outcome, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,10 +86,101 @@ struct ClassReason {
     reason: &'static str,
 }
 
-// === impl Metrics ===
+// === impl WatchMetrics ===
 
-impl Metrics {
-    /// All metrics, registered.
+impl WatchMetrics {
+    /// Registered in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "ballast_watch_errors",
+            "Interrupted watches by kind",
+            metrics.errors.clone(),
+        );
+        registry.register(
+            "ballast_watch_missed",
+            "Objects whose changes a watch did not deliver, found by comparison with a list",
+            metrics.missed.clone(),
+        );
+        metrics
+    }
+
+    /// A watch was interrupted.
+    pub fn interrupted(&self, kind: &'static str) {
+        self.errors.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// A watch did not deliver the changes of this many objects.
+    pub fn missed(&self, kind: &'static str, objects: usize) {
+        let objects = u64::try_from(objects).unwrap_or(u64::MAX);
+        self.missed.get_or_create(&Kind { kind }).inc_by(objects);
+    }
+}
+
+// === impl WriteMetrics ===
+
+impl WriteMetrics {
+    /// Registered in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "ballast_api_writes",
+            "Writes to the API server by kind",
+            metrics.writes.clone(),
+        );
+        metrics
+    }
+
+    /// One write to the API server.
+    pub fn wrote(&self, kind: &'static str) {
+        self.writes.get_or_create(&Kind { kind }).inc();
+    }
+}
+
+// === impl TargetMetrics ===
+
+impl TargetMetrics {
+    /// Registered in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "ballast_targets",
+            "Nodes eligible as targets",
+            metrics.targets.clone(),
+        );
+        metrics
+    }
+
+    /// How many nodes are targets now.
+    pub fn set(&self, targets: usize) {
+        self.targets.set(i64::try_from(targets).unwrap_or(i64::MAX));
+    }
+}
+
+// === impl LeaderMetrics ===
+
+impl LeaderMetrics {
+    /// Registered in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "ballast_leader",
+            "1 on the leader, 0 elsewhere",
+            metrics.leader.clone(),
+        );
+        metrics
+    }
+
+    /// Whether this process leads.
+    pub fn set(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+}
+
+// === impl ServiceMetrics ===
+
+impl ServiceMetrics {
+    /// Registered in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             reconciles: Family::default(),
@@ -62,72 +188,26 @@ impl Metrics {
                 Histogram::new(exponential_buckets(0.0005, 2.0, 15))
             }),
             time_to_address: Histogram::new(exponential_buckets(0.002, 2.0, 17)),
-            events: Family::default(),
-            writes: Family::default(),
-            retargets: Family::default(),
-            provider_errors: Family::default(),
-            watch_errors: Family::default(),
-            targets: Gauge::default(),
-            leader: Gauge::default(),
-            arrivals: Mutex::default(),
+            arrivals: Arc::default(),
         };
-        metrics.describe(registry);
-        metrics
-    }
-
-    fn describe(&self, registry: &mut Registry) {
         registry.register(
             "ballast_reconciles",
             "Reconciles of Services by outcome",
-            self.reconciles.clone(),
+            metrics.reconciles.clone(),
         );
         registry.register_with_unit(
             "ballast_reconcile_duration",
             "Time one reconcile took",
             Unit::Seconds,
-            self.durations.clone(),
+            metrics.durations.clone(),
         );
         registry.register_with_unit(
             "ballast_time_to_address",
             "From the creation of a Service, or its change of type, to its published address",
             Unit::Seconds,
-            self.time_to_address.clone(),
+            metrics.time_to_address.clone(),
         );
-        registry.register(
-            "ballast_events",
-            "Kubernetes events by what became of them",
-            self.events.clone(),
-        );
-        registry.register(
-            "ballast_api_writes",
-            "Writes to the API server by kind",
-            self.writes.clone(),
-        );
-        registry.register(
-            "ballast_retargets",
-            "Changes of a class's targets by outcome",
-            self.retargets.clone(),
-        );
-        registry.register(
-            "ballast_provider_errors",
-            "Failed provider calls by class and reason",
-            self.provider_errors.clone(),
-        );
-        registry.register(
-            "ballast_watch_errors",
-            "Interrupted watches by kind",
-            self.watch_errors.clone(),
-        );
-        registry.register(
-            "ballast_targets",
-            "Nodes eligible as targets",
-            self.targets.clone(),
-        );
-        registry.register(
-            "ballast_leader",
-            "1 on the leader, 0 elsewhere",
-            self.leader.clone(),
-        );
+        metrics
     }
 
     /// A reconcile ended.
@@ -139,54 +219,13 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// An event was `sent`, `refused`, `failed` or `dropped`.
-    pub fn event(&self, outcome: &'static str) {
-        self.events.get_or_create(&Outcome { outcome }).inc();
-    }
-
-    /// One write to the API server.
-    pub fn wrote(&self, kind: &'static str) {
-        self.writes.get_or_create(&Kind { kind }).inc();
-    }
-
-    /// The targets of a class were `changed`, or that `failed`.
-    pub fn retargeted(&self, class: &str, outcome: &'static str) {
-        let class = class.to_owned();
-        self.retargets
-            .get_or_create(&Retarget { class, outcome })
-            .inc();
-    }
-
-    /// A provider call failed.
-    pub fn provider_error(&self, class: &str, reason: &'static str) {
-        let class = class.to_owned();
-        self.provider_errors
-            .get_or_create(&ClassReason { class, reason })
-            .inc();
-    }
-
-    /// A watch was interrupted.
-    pub fn watch_error(&self, kind: &'static str) {
-        self.watch_errors.get_or_create(&Kind { kind }).inc();
-    }
-
-    /// How many nodes are targets now.
-    pub fn set_targets(&self, targets: usize) {
-        self.targets.set(i64::try_from(targets).unwrap_or(i64::MAX));
-    }
-
-    /// Whether this process leads.
-    pub fn set_leader(&self, leads: bool) {
-        self.leader.set(i64::from(leads));
-    }
-
     /// A Service without an address arrived in the watch.
     pub fn arrived(&self, name: &Name, now: Instant) {
         self.arrivals().entry(name.clone()).or_insert(now);
     }
 
-    /// Its first address is published. `age` counts for a Service that was there before
-    /// this process watched: one that waited for a leader has waited all the same.
+    /// The first address of a Service is published. `age` counts for a Service that is older
+    /// than the watch of this process.
     pub fn addressed(&self, name: &Name, now: Instant, age: Duration) {
         let arrived = self.arrivals().remove(name);
         let waited = arrived.map_or(age, |since| now - since);
@@ -198,7 +237,63 @@ impl Metrics {
         self.arrivals().remove(name);
     }
 
-    fn arrivals(&self) -> std::sync::MutexGuard<'_, HashMap<Name, Instant>> {
+    fn arrivals(&self) -> MutexGuard<'_, HashMap<Name, Instant>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl ProviderMetrics ===
+
+impl ProviderMetrics {
+    /// Registered in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "ballast_retargets",
+            "Changes of a class's targets by outcome",
+            metrics.retargets.clone(),
+        );
+        registry.register(
+            "ballast_provider_errors",
+            "Failed provider calls by class and reason",
+            metrics.errors.clone(),
+        );
+        metrics
+    }
+
+    /// The targets of a class were `changed`, or that `failed`.
+    pub fn retargeted(&self, class: &str, outcome: &'static str) {
+        let class = class.to_owned();
+        self.retargets
+            .get_or_create(&Retarget { class, outcome })
+            .inc();
+    }
+
+    /// A provider call failed.
+    pub fn failed(&self, class: &str, reason: &'static str) {
+        let class = class.to_owned();
+        self.errors
+            .get_or_create(&ClassReason { class, reason })
+            .inc();
+    }
+}
+
+// === impl EventMetrics ===
+
+impl EventMetrics {
+    /// Registered in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "ballast_events",
+            "Kubernetes events by what became of them",
+            metrics.events.clone(),
+        );
+        metrics
+    }
+
+    /// An event was `sent`, `refused`, `failed` or `dropped`.
+    pub fn event(&self, outcome: &'static str) {
+        self.events.get_or_create(&Outcome { outcome }).inc();
     }
 }

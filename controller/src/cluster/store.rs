@@ -1,15 +1,13 @@
 //! Stores: what the watches delivered, as views. The only memory of the cluster that
 //! the functions that choose look at.
 //!
-//! Filled by one task per kind ([`crate::run::watch`]); read by everyone. During a relist
-//! nothing is missing that was there before; what vanished goes, and is reported, when
-//! the list is complete: absence is a change like any other.
+//! One task per kind fills a store ([`crate::run::watch`]); everyone reads it. Objects are
+//! parsed before the lock is taken, so a large object delays no reader. A relist removes
+//! nothing before the list is complete; then it reports the objects that are gone.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-
-use kube::runtime::watcher::Event;
 
 /// Views by key.
 #[derive(Debug)]
@@ -19,19 +17,82 @@ pub struct Store<K, V> {
 
 #[derive(Debug)]
 struct Inner<K, V> {
-    views: HashMap<K, Arc<V>>,
+    views: HashMap<K, Stored<V>>,
     /// Keys of a relist that is under way.
     listed: HashSet<K>,
     ready: bool,
 }
 
-/// What an event changed.
+#[derive(Debug)]
+struct Stored<V> {
+    version: u64,
+    view: Arc<V>,
+}
+
+/// How objects of a kind are named in a store.
+pub trait Key: Clone + Eq + Hash {
+    /// The name in an object's metadata.
+    fn named(namespace: Option<&str>, name: Option<&str>) -> Self;
+}
+
+/// One object, parsed.
+#[derive(Clone, Debug)]
+pub struct Parsed<K, V> {
+    /// Its name.
+    pub key: K,
+    /// `metadata.resourceVersion`
+    pub version: u64,
+    /// What the store keeps.
+    pub view: V,
+}
+
+/// What a watch delivers.
+#[derive(Clone, Debug)]
+pub enum Update<K, V> {
+    /// A list begins.
+    ListBegins,
+    /// One object of the list.
+    Listed(Parsed<K, V>),
+    /// The list is complete.
+    ListEnds,
+    /// An object was created or changed.
+    Applied(Parsed<K, V>),
+    /// An object was deleted.
+    Deleted(K),
+}
+
+/// What an update changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed<K> {
     /// Keys whose view is new, different or gone.
     pub keys: Vec<K>,
-    /// The first list is complete as of this event.
-    pub became_ready: bool,
+    /// Where the update belongs.
+    pub phase: Phase,
+}
+
+/// Where an update belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The begin of a list.
+    ListBegins,
+    /// A list.
+    Listing,
+    /// The end of a list.
+    ListEnds {
+        /// The first list: the store is ready as of now.
+        first: bool,
+    },
+    /// After the list.
+    Live,
+}
+
+// === impl Key ===
+
+/// Of objects without a namespace.
+impl Key for String {
+    fn named(_: Option<&str>, name: Option<&str>) -> Self {
+        name.unwrap_or_default().to_owned()
+    }
 }
 
 // === impl Store ===
@@ -49,55 +110,60 @@ impl<K, V> Default for Store<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V: PartialEq> Store<K, V> {
-    /// Takes over one event of a watch.
-    pub fn apply<T>(&self, event: Event<T>, parse: impl Fn(&T) -> (K, V)) -> Changed<K> {
+    /// Stores one update of a watch.
+    pub fn apply(&self, update: Update<K, V>) -> Changed<K> {
         let mut inner = self.write();
         let mut keys = Vec::new();
-        let mut became_ready = false;
-        match event {
-            Event::Init => inner.listed.clear(),
-            Event::InitApply(object) => {
-                let (key, view) = parse(&object);
-                inner.listed.insert(key.clone());
-                inner.insert(key, view, &mut keys);
+        let phase = match update {
+            Update::ListBegins => {
+                inner.listed.clear();
+                Phase::ListBegins
             }
-            Event::InitDone => {
-                let listed = std::mem::take(&mut inner.listed);
-                inner.views.retain(|key, _| {
-                    let kept = listed.contains(key);
-                    if !kept {
-                        keys.push(key.clone());
-                    }
-                    kept
-                });
-                became_ready = !std::mem::replace(&mut inner.ready, true);
+            Update::Listed(object) => {
+                inner.listed.insert(object.key.clone());
+                inner.insert(object, &mut keys);
+                Phase::Listing
             }
-            Event::Apply(object) => {
-                let (key, view) = parse(&object);
-                inner.insert(key, view, &mut keys);
+            Update::ListEnds => {
+                keys = inner.remove_unlisted();
+                Phase::ListEnds {
+                    first: !std::mem::replace(&mut inner.ready, true),
+                }
             }
-            Event::Delete(object) => {
-                let (key, _) = parse(&object);
+            Update::Applied(object) => {
+                inner.insert(object, &mut keys);
+                Phase::Live
+            }
+            Update::Deleted(key) => {
                 inner.views.remove(&key);
                 keys.push(key);
+                Phase::Live
             }
-        }
-        Changed { keys, became_ready }
+        };
+        Changed { keys, phase }
     }
 
     /// One view.
     pub fn get(&self, key: &K) -> Option<Arc<V>> {
-        self.read().views.get(key).cloned()
+        let inner = self.read();
+        inner.views.get(key).map(|stored| Arc::clone(&stored.view))
     }
 
     /// All views, in no order.
     pub fn all(&self) -> Vec<Arc<V>> {
-        self.read().views.values().cloned().collect()
+        let inner = self.read();
+        let views = inner.views.values();
+        views.map(|stored| Arc::clone(&stored.view)).collect()
     }
 
     /// All keys, in no order.
     pub fn keys(&self) -> Vec<K> {
         self.read().views.keys().cloned().collect()
+    }
+
+    /// The version of one object as last delivered.
+    pub fn version(&self, key: &K) -> Option<u64> {
+        self.read().views.get(key).map(|stored| stored.version)
     }
 
     /// Whether the first list is complete.
@@ -119,12 +185,28 @@ impl<K: Clone + Eq + Hash, V: PartialEq> Store<K, V> {
 // === impl Inner ===
 
 impl<K: Clone + Eq + Hash, V: PartialEq> Inner<K, V> {
-    fn insert(&mut self, key: K, view: V, changed: &mut Vec<K>) {
-        if self.views.get(&key).is_some_and(|old| **old == view) {
+    fn insert(&mut self, object: Parsed<K, V>, changed: &mut Vec<K>) {
+        let Parsed { key, version, view } = object;
+        if let Some(stored) = self.views.get_mut(&key)
+            && *stored.view == view
+        {
+            stored.version = version;
             return;
         }
         changed.push(key.clone());
-        self.views.insert(key, Arc::new(view));
+        let view = Arc::new(view);
+        self.views.insert(key, Stored { version, view });
+    }
+
+    /// Removes what the list did not contain.
+    fn remove_unlisted(&mut self) -> Vec<K> {
+        let listed = std::mem::take(&mut self.listed);
+        let gone = |key: &K| !listed.contains(key);
+        let keys: Vec<K> = self.views.keys().filter(|key| gone(key)).cloned().collect();
+        for key in &keys {
+            self.views.remove(key);
+        }
+        keys
     }
 }
 
@@ -134,16 +216,20 @@ mod tests {
 
     type Numbers = Store<&'static str, u32>;
 
-    fn parse(pair: &(&'static str, u32)) -> (&'static str, u32) {
-        *pair
+    const fn parsed(key: &'static str, view: u32) -> Parsed<&'static str, u32> {
+        Parsed {
+            key,
+            version: 7,
+            view,
+        }
     }
 
     fn listed(store: &Numbers, pairs: &[(&'static str, u32)]) -> Vec<&'static str> {
-        let mut keys = store.apply(Event::Init, parse).keys;
-        for pair in pairs {
-            keys.extend(store.apply(Event::InitApply(*pair), parse).keys);
+        let mut keys = store.apply(Update::ListBegins).keys;
+        for (key, view) in pairs {
+            keys.extend(store.apply(Update::Listed(parsed(key, *view))).keys);
         }
-        keys.extend(store.apply(Event::InitDone, parse).keys);
+        keys.extend(store.apply(Update::ListEnds).keys);
         keys.sort_unstable();
         keys
     }
@@ -169,15 +255,28 @@ mod tests {
     fn nothing_vanishes_before_the_list_is_complete() {
         let store = Numbers::default();
         listed(&store, &[("a", 1)]);
-        store.apply(Event::Init, parse);
+        store.apply(Update::ListBegins);
         assert_eq!(store.get(&"a").as_deref(), Some(&1));
     }
 
     #[test]
     fn an_event_that_changes_nothing_wakes_nobody() {
         let store = Numbers::default();
-        assert_eq!(store.apply(Event::Apply(("a", 1)), parse).keys, ["a"]);
-        assert!(store.apply(Event::Apply(("a", 1)), parse).keys.is_empty());
-        assert_eq!(store.apply(Event::Delete(("a", 1)), parse).keys, ["a"]);
+        let applied = |version| {
+            let object = Parsed {
+                version,
+                ..parsed("a", 1)
+            };
+            store.apply(Update::Applied(object)).keys
+        };
+        assert_eq!(applied(7), ["a"]);
+        assert!(applied(8).is_empty());
+        assert_eq!(
+            store.version(&"a"),
+            Some(8),
+            "its version is kept all the same"
+        );
+        assert_eq!(store.apply(Update::Deleted("a")).keys, ["a"]);
+        assert_eq!(store.version(&"a"), None);
     }
 }

@@ -339,25 +339,10 @@ fn first<'a>(
 /// The known key within three edits, if there is one.
 fn nearest(key: &str) -> Option<&'static str> {
     known()
-        .map(|known| (edits(key, known), known))
+        .map(|known| (strsim::levenshtein(key, known), known))
         .filter(|(edits, _)| *edits <= 3)
         .min()
         .map(|(_, known)| known)
-}
-
-/// Levenshtein distance over bytes; keys are short ASCII.
-fn edits(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::cluster::conditions::is_ours;
 use crate::cluster::meta::{created, version};
+use crate::cluster::store::Key;
 use crate::cluster::translate;
 
 /// The finalizer upstream's service controller uses; on class-less Services only.
@@ -109,9 +110,15 @@ pub const AUTOSCALER_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 impl Name {
     /// The name in an object's metadata.
     pub fn of(meta: &ObjectMeta) -> Self {
+        Key::named(meta.namespace.as_deref(), meta.name.as_deref())
+    }
+}
+
+impl Key for Name {
+    fn named(namespace: Option<&str>, name: Option<&str>) -> Self {
         Self {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
+            namespace: namespace.unwrap_or_default().to_owned(),
+            name: name.unwrap_or_default().to_owned(),
         }
     }
 }

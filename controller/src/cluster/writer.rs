@@ -1,6 +1,9 @@
-//! The only writer of Services and of classes, and the one reader past the watch. Called from the leader's workers ([`crate::service::perform`]).
+//! Patches of Services, classes and pools. [`Requests`] sends them; [`Writer`] sends them only
+//! while this process leads, and is the only way in which the controller changes a Service,
+//! a class or a pool. (Events, the Lease and the token of mock clouds are written by
+//! [`crate::service::recorder`], [`crate::process::lease`] and [`crate::process::identity`].)
 //!
-//! One method, one request, one time-out; nothing is retried here, because a retry is
+//! One method is one request with one time-out. Nothing is retried here, because a retry is
 //! a choice and the queue makes it. Answers are metadata only: a whole Service per
 //! patch would cost more CPU than the patch.
 
@@ -13,6 +16,7 @@ use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
 use crate::cluster::meta::version;
+use crate::cluster::metrics::WriteMetrics;
 use crate::cluster::view::Name;
 use crate::process::REQUEST_TIMEOUT;
 use crate::process::causes::causes;
@@ -21,13 +25,23 @@ use crate::process::lease::Fence;
 /// The field manager of every write.
 pub const MANAGER: &str = "ballast";
 
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC_MERGE: &str = "application/strategic-merge-patch+json";
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
-/// Writes to the API server.
+/// Writes to the API server while this process leads.
 #[derive(Clone)]
 pub struct Writer {
-    client: Client,
+    requests: Requests,
     fence: Fence,
+}
+
+/// The requests themselves, without a leader's fence: for processes that write only their own
+/// objects.
+#[derive(Clone)]
+pub struct Requests {
+    client: Client,
+    metrics: WriteMetrics,
 }
 
 /// What a write did.
@@ -71,10 +85,10 @@ pub enum WriteError {
 // === impl Writer ===
 
 impl Writer {
-    /// A writer that uses this client, whose own retries must be off. It writes nothing
-    /// once the fence says that somebody else may lead (invariant 7).
-    pub const fn new(client: Client, fence: Fence) -> Self {
-        Self { client, fence }
+    /// A writer that sends these requests, but none once the fence says that somebody else
+    /// may lead (invariant 7).
+    pub const fn new(requests: Requests, fence: Fence) -> Self {
+        Self { requests, fence }
     }
 
     /// Whether this process leads at this instant: asked before every effect.
@@ -82,13 +96,102 @@ impl Writer {
         self.fence.epoch().is_some()
     }
 
+    /// See [`Requests::patch_service`].
+    pub async fn patch_service(
+        &self,
+        name: &Name,
+        kind: &'static str,
+        body: &Value,
+    ) -> Result<Written, WriteError> {
+        self.fenced()?.patch_service(name, kind, body).await
+    }
+
+    /// See [`Requests::patch_class`].
+    pub async fn patch_class(&self, name: &str, body: &Value) -> Result<Written, WriteError> {
+        self.fenced()?.patch_class(name, body).await
+    }
+
+    /// See [`Requests::patch_class_status`].
+    pub async fn patch_class_status(
+        &self,
+        name: &str,
+        body: &Value,
+    ) -> Result<Written, WriteError> {
+        self.fenced()?.patch_class_status(name, body).await
+    }
+
+    /// See [`Requests::patch_pool_status`].
+    pub async fn patch_pool_status(
+        &self,
+        name: &str,
+        status: &AddressPoolStatus,
+    ) -> Result<Written, WriteError> {
+        self.fenced()?.patch_pool_status(name, status).await
+    }
+
+    /// See [`Requests::current`]; a read needs no fence.
+    pub async fn current(&self, name: &Name) -> Result<Option<Current>, WriteError> {
+        self.requests.current(name).await
+    }
+
+    fn fenced(&self) -> Result<&Requests, WriteError> {
+        if self.leads() {
+            Ok(&self.requests)
+        } else {
+            Err(WriteError::NotLeader)
+        }
+    }
+}
+
+// === impl Requests ===
+
+impl Requests {
+    /// Requests by this client, whose own retries must be off.
+    pub const fn new(client: Client, metrics: WriteMetrics) -> Self {
+        Self { client, metrics }
+    }
+
     /// Strategic-merge patch of `services/status`; `body` carries the UID, so it hits
-    /// this Service or none.
-    pub async fn patch_service(&self, name: &Name, body: &Value) -> Result<Written, WriteError> {
+    /// this Service or none. `kind` is the label of the metric.
+    pub async fn patch_service(
+        &self,
+        name: &Name,
+        kind: &'static str,
+        body: &Value,
+    ) -> Result<Written, WriteError> {
         let url = Service::url_path(&(), Some(&name.namespace));
         let uri = format!("{url}/{}/status?fieldManager={MANAGER}", name.name);
-        self.patch(&uri, "application/strategic-merge-patch+json", body)
-            .await
+        self.patch(kind, &uri, STRATEGIC_MERGE, body).await
+    }
+
+    /// Merge patch of a class.
+    pub async fn patch_class(&self, name: &str, body: &Value) -> Result<Written, WriteError> {
+        let url = LoadBalancerClass::url_path(&(), None);
+        let uri = format!("{url}/{name}?fieldManager={MANAGER}");
+        self.patch("class-finalizer", &uri, MERGE, body).await
+    }
+
+    /// Merge patch of a class's status.
+    pub async fn patch_class_status(
+        &self,
+        name: &str,
+        body: &Value,
+    ) -> Result<Written, WriteError> {
+        let url = LoadBalancerClass::url_path(&(), None);
+        let uri = format!("{url}/{name}/status?fieldManager={MANAGER}");
+        self.patch("class-status", &uri, MERGE, body).await
+    }
+
+    /// Merge patch of a pool's status.
+    pub async fn patch_pool_status(
+        &self,
+        name: &str,
+        status: &AddressPoolStatus,
+    ) -> Result<Written, WriteError> {
+        let url = AddressPool::url_path(&(), None);
+        let uri = format!("{url}/{name}/status?fieldManager={MANAGER}");
+        let body = json!({"status": whole(status)});
+        self.patch("pool-status", &uri, MERGE, &body).await
     }
 
     /// Asks the API server, not the store: for effects that a stale store must not cause.
@@ -104,45 +207,18 @@ impl Writer {
         }
     }
 
-    /// Merge patch of a class, or of its status.
-    pub async fn patch_class(
-        &self,
-        name: &str,
-        status: bool,
-        body: &Value,
-    ) -> Result<Written, WriteError> {
-        let url = LoadBalancerClass::url_path(&(), None);
-        let subresource = if status { "/status" } else { "" };
-        let uri = format!("{url}/{name}{subresource}?fieldManager={MANAGER}");
-        self.patch(&uri, "application/merge-patch+json", body).await
-    }
-
-    /// Merge patch of a pool's status.
-    pub async fn patch_pool_status(
-        &self,
-        name: &str,
-        status: &AddressPoolStatus,
-    ) -> Result<Written, WriteError> {
-        let url = AddressPool::url_path(&(), None);
-        let uri = format!("{url}/{name}/status?fieldManager={MANAGER}");
-        let body = json!({"status": whole(status)});
-        self.patch(&uri, "application/merge-patch+json", &body)
-            .await
-    }
-
     async fn patch(
         &self,
+        kind: &'static str,
         uri: &str,
         content_type: &str,
         body: &Value,
     ) -> Result<Written, WriteError> {
-        if !self.leads() {
-            return Err(WriteError::NotLeader);
-        }
         let request = Request::patch(uri)
             .header(ACCEPT, METADATA_ONLY)
             .header(CONTENT_TYPE, content_type)
             .body(body.to_string().into_bytes())?;
+        self.metrics.wrote(kind);
         let answer = self.client.request::<PartialObjectMeta<Service>>(request);
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Err(_) => Err(WriteError::Timeout),

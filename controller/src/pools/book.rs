@@ -180,10 +180,10 @@ mod tests {
 
     use ballast_crds::AddressPoolStatus;
     use ballast_l2::{Entry, Pool};
-    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::store::{Parsed, Update};
     use crate::pools::PoolView;
 
     fn open(addresses: &str, services: &[Arc<ServiceView>]) -> AddressBook {
@@ -198,9 +198,9 @@ mod tests {
             }),
             status: AddressPoolStatus::default(),
         };
-        pools
-            .store
-            .apply(Event::Apply(view), |view| (view.name.clone(), view.clone()));
+        let (key, version) = (view.name.clone(), view.version);
+        let parsed = Parsed { key, version, view };
+        pools.store.apply(Update::Applied(parsed));
         let book = AddressBook::default();
         let start = Start {
             services,

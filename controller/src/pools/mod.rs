@@ -20,7 +20,6 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::cluster::meta::{created, version};
-use crate::cluster::metrics::Metrics;
 use crate::cluster::store::Store;
 use crate::cluster::view::Name;
 use crate::cluster::writer::{self, Writer};
@@ -79,8 +78,6 @@ pub struct PoolKeeper {
     pub queue: Queue<Name>,
     /// Writes.
     pub writer: Writer,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
 }
 
 /// The last status of a pool that was written.
@@ -270,7 +267,6 @@ impl PoolKeeper {
             if status == view.status || last.is_some_and(|last| last.suffices(view, &status)) {
                 continue;
             }
-            self.metrics.wrote("pool-status");
             match self.writer.patch_pool_status(&view.name, &status).await {
                 Ok(answer) => {
                     let version = match answer {

@@ -78,6 +78,19 @@ impl<K: Key> Queue<K> {
         Self::with_rng(backoff, rand::make_rng())
     }
 
+    /// An empty queue that ignores additions until [`Queue::open`]: for a process that has no
+    /// workers yet, where keys would only grow old.
+    pub fn idle(backoff: Backoff) -> Self {
+        let queue = Self::new(backoff);
+        queue.shared.with(|core, _| core.set_idle(true));
+        queue
+    }
+
+    /// Takes additions from now on. Whoever opens the queue adds what it missed.
+    pub fn open(&self) {
+        self.shared.with(|core, _| core.set_idle(false));
+    }
+
     /// An empty queue whose jitter comes from `rng`.
     pub fn with_rng(backoff: Backoff, rng: SmallRng) -> Self {
         Self {
@@ -89,6 +102,11 @@ impl<K: Key> Queue<K> {
                 drained: Notify::new(),
             }),
         }
+    }
+
+    /// Whether the queue ignores additions.
+    pub fn is_idle(&self) -> bool {
+        self.shared.with(|core, _| core.is_idle())
     }
 
     /// Asks for work on `key` as soon as a worker is free.

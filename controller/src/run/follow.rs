@@ -12,14 +12,13 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Options, Shared};
+use super::{Metrics, Options, Shared};
 use crate::class::board::Board;
 use crate::cluster::eligibility::Eligible;
-use crate::cluster::metrics::Metrics;
 use crate::process::admin::{Admin, Health};
 use crate::process::queue::Queue;
 use crate::run::scrape::ScrapeMetrics;
-use crate::run::watch as watches;
+use crate::run::watch::{self as watches, Watch};
 
 /// No backlog makes a Service wait this long for a worker; only a restart helps.
 const STUCK: Duration = Duration::from_mins(10);
@@ -31,21 +30,20 @@ pub(super) async fn follow(
     tasks: &mut JoinSet<Result<()>>,
 ) -> Result<Shared> {
     let mut registry = Registry::default();
-    let metrics = Arc::new(Metrics::register(&mut registry));
+    let metrics = Metrics::register(&mut registry);
     let (targets_sender, targets) = watch::channel(Eligible::default());
     let (nodes_sender, node_addresses) = watch::channel(BTreeSet::new());
     let shared = Shared {
         client: client.clone(),
         services: Arc::default(),
         board: Board::new(options.scope.clone()),
-        queue: Queue::new(options.backoff),
+        queue: Queue::idle(options.backoff),
         pools: Arc::default(),
         namespaces: Arc::default(),
         addresses: options.addresses.clone(),
         ledger: Arc::default(),
         targets,
         node_addresses,
-        leads: Arc::default(),
         metrics,
         health: Health::default(),
     };
@@ -86,54 +84,58 @@ fn watch_nodes(
     addresses: watch::Sender<BTreeSet<IpAddr>>,
     tasks: &mut JoinSet<Result<()>>,
 ) {
-    let nodes = watches::nodes(
-        shared.client.clone(),
-        targets,
-        addresses,
-        shared.health.gate("the list of Nodes"),
-        Arc::clone(&shared.metrics),
-    );
+    let watch = shared.watch("nodes", "the list of Nodes");
+    let metrics = shared.metrics.targets.clone();
+    let nodes = watches::nodes(watch, targets, addresses, metrics);
     tasks.spawn(endless("nodes", nodes));
 }
 
 fn watch_objects(shared: &Shared, tasks: &mut JoinSet<Result<()>>) {
-    let client = || shared.client.clone();
-    let gate = |name: &str| shared.health.gate(name);
-    let metrics = || Arc::clone(&shared.metrics);
     let services = watches::ServiceWatch {
         store: Arc::clone(&shared.services),
         queue: shared.queue.clone(),
         ledger: Arc::clone(&shared.ledger),
-        leads: Arc::clone(&shared.leads),
-        metrics: metrics(),
+        metrics: shared.metrics.services.clone(),
     };
-    let services = services.run(client(), gate("the list of Services"));
+    let services = services.run(shared.watch("services", "the list of Services"));
     let classes = watches::classes(
-        client(),
-        shared.board.clone(),
-        gate(
+        shared.watch(
+            "loadbalancerclasses",
             "the list of LoadBalancerClasses (is the CRD installed? ballast crds | kubectl apply -f -)",
         ),
-        metrics(),
+        shared.board.clone(),
     );
     let pools = watches::pools(
-        client(),
+        shared.watch(
+            "addresspools",
+            "the list of AddressPools (is the CRD installed? ballast crds | kubectl apply -f -)",
+        ),
         Arc::clone(&shared.pools),
-        gate("the list of AddressPools (is the CRD installed? ballast crds | kubectl apply -f -)"),
-        metrics(),
     );
     let namespaces = watches::namespaces(
-        client(),
+        shared.watch("namespaces", "the list of Namespaces"),
         Arc::clone(&shared.namespaces),
         Arc::clone(&shared.services),
         shared.queue.clone(),
-        gate("the list of Namespaces"),
-        metrics(),
     );
     tasks.spawn(endless("services", services));
     tasks.spawn(endless("classes", classes));
     tasks.spawn(endless("pools", pools));
     tasks.spawn(endless("namespaces", namespaces));
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The watch of one kind; `gate` is what readiness waits for.
+    fn watch(&self, kind: &'static str, gate: &str) -> Watch {
+        Watch {
+            client: self.client.clone(),
+            kind,
+            gate: self.health.gate(gate),
+            metrics: self.metrics.watches.clone(),
+        }
+    }
 }
 
 /// A task whose end is an error.

@@ -2,7 +2,6 @@
 //! providers, and works Services off. It begins when everything is listed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -21,7 +20,7 @@ use crate::class::status::ClassStatus;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView, oldest_first};
-use crate::cluster::writer::Writer;
+use crate::cluster::writer::{Requests, Writer};
 use crate::pools::{PoolKeeper, Start};
 use crate::process::lease::Fence;
 use crate::service::perform::{KeyLocks, Performer};
@@ -59,12 +58,12 @@ pub(super) async fn lead(
             let queue = shared.queue.clone();
             move || queue.depth() + queue.in_flight() > 0
         }),
-        Arc::clone(&shared.metrics),
+        shared.metrics.events.clone(),
     );
     let sender = tokio::spawn(sender.run());
     let led_before = fence.epoch() > Some(0);
     let crew = crew(shared, options, cluster, fence, recorder);
-    shared.leads.store(true, Ordering::Release);
+    shared.queue.open();
     tasks.spawn(work(shared.clone(), crew, options.workers, led_before));
     Ok(Leading { sender })
 }
@@ -77,14 +76,18 @@ fn crew(
     recorder: Recorder,
 ) -> Crew {
     let class_wanted = Arc::new(Notify::new());
-    let writer = Writer::new(shared.client.clone(), fence.clone());
+    let writer = Writer::new(
+        Requests::new(shared.client.clone(), shared.metrics.writes.clone()),
+        fence.clone(),
+    );
     let performer = Performer {
         writer: writer.clone(),
         recorder,
         ledger: Arc::clone(&shared.ledger),
         targets: shared.targets.clone(),
         class_wanted: Arc::clone(&class_wanted),
-        metrics: Arc::clone(&shared.metrics),
+        metrics: shared.metrics.services.clone(),
+        provider_metrics: shared.metrics.providers.clone(),
         locks: KeyLocks::default(),
     };
     Crew {
@@ -105,7 +108,7 @@ fn crew(
             queue: shared.queue.clone(),
             ledger: Arc::clone(&shared.ledger),
             targets: shared.targets.clone(),
-            metrics: Arc::clone(&shared.metrics),
+            metrics: shared.metrics.providers.clone(),
             fence,
         },
         pools: PoolKeeper {
@@ -114,7 +117,6 @@ fn crew(
             nodes: shared.node_addresses.clone(),
             queue: shared.queue.clone(),
             writer: writer.clone(),
-            metrics: Arc::clone(&shared.metrics),
         },
         classes: ClassStatus {
             board: shared.board.clone(),
@@ -122,7 +124,6 @@ fn crew(
             ledger: Arc::clone(&shared.ledger),
             wanted: class_wanted,
             writer,
-            metrics: Arc::clone(&shared.metrics),
         },
     }
 }

@@ -15,13 +15,13 @@ pub mod watch;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
+use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
@@ -34,7 +34,10 @@ use crate::class::board::Board;
 use crate::class::instance::Factory;
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::ledger::Ledger;
-use crate::cluster::metrics::Metrics;
+use crate::cluster::metrics::{
+    EventMetrics, LeaderMetrics, ProviderMetrics, ServiceMetrics, TargetMetrics, WatchMetrics,
+    WriteMetrics,
+};
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
@@ -95,9 +98,36 @@ struct Shared {
     ledger: Arc<Ledger>,
     targets: Receiver<Eligible>,
     node_addresses: Receiver<BTreeSet<IpAddr>>,
-    leads: Arc<AtomicBool>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     health: Health,
+}
+
+/// The metrics of every component of a controller.
+#[derive(Clone)]
+struct Metrics {
+    watches: WatchMetrics,
+    targets: TargetMetrics,
+    leader: LeaderMetrics,
+    services: ServiceMetrics,
+    providers: ProviderMetrics,
+    writes: WriteMetrics,
+    events: EventMetrics,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    fn register(registry: &mut Registry) -> Self {
+        Self {
+            services: ServiceMetrics::register(registry),
+            events: EventMetrics::register(registry),
+            writes: WriteMetrics::register(registry),
+            providers: ProviderMetrics::register(registry),
+            watches: WatchMetrics::register(registry),
+            targets: TargetMetrics::register(registry),
+            leader: LeaderMetrics::register(registry),
+        }
+    }
 }
 
 /// Runs until `shutdown` completes or the lease is lost.
@@ -128,7 +158,7 @@ pub async fn run(
             Some(task) = tasks.join_next() => break End::Died(died(task)),
             Ok(()) = leadership.changed() => {
                 let leads = matches!(*leadership.borrow_and_update(), Leadership::Leading { .. });
-                shared.metrics.set_leader(leads);
+                shared.metrics.leader.set(leads);
                 if leads && leading.is_none() {
                     match lead(&shared, &options, fence.clone(), &mut tasks).await {
                         Ok(tasks) => leading = Some(tasks),
@@ -138,7 +168,7 @@ pub async fn run(
             }
         }
     };
-    shared.metrics.set_leader(false);
+    shared.metrics.leader.set(false);
     if let End::Election(ended) = end {
         return match ended.context("the election died")? {
             Ended::Lost(_) => Ok(Exit::LeaseLost),

@@ -1,28 +1,35 @@
 //! Fills the stores: one task per kind, from the first list until the process ends.
 //!
-//! Runs on followers too, so that a new leader begins with warm stores. Each task
-//! says what changed to whoever must know: Service names go to the queue, nodes become
+//! Every replica runs these tasks, so that a new leader begins with warm stores. [`follow`]
+//! is the same for every kind: it parses what the watch delivers, stores it, and reports what
+//! changed. The functions below it pass that on: Service names go to the queue, nodes become
 //! targets, classes go to the board, pools to their keeper, and a namespace whose labels
-//! changed wakes its Services. Errors are retried by the watcher with back-off;
-//! they are counted, and the readiness gate says what is missing until the first list.
+//! changed wakes its Services.
+//!
+//! The watcher retries errors with back-off; they are counted, and the readiness gate says
+//! what is missing until the first list. A watch that misses changes without an error is
+//! found by comparison with a list (`compare`), and begins again.
+
+mod compare;
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ballast_crds::{AddressPool, LoadBalancerClass};
 use ballast_provider::Exclusion;
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use rand::rngs::SmallRng;
-use tokio::sync::watch;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -30,9 +37,10 @@ use crate::class::ClassView;
 use crate::class::board::Board;
 use crate::cluster::eligibility::{self, Eligible};
 use crate::cluster::ledger::Ledger;
-use crate::cluster::metrics::Metrics;
+use crate::cluster::meta::version;
+use crate::cluster::metrics::{ServiceMetrics, TargetMetrics, WatchMetrics};
 use crate::cluster::namespaces::Namespaces;
-use crate::cluster::store::{Changed, Store};
+use crate::cluster::store::{Changed, Key, Parsed, Phase, Store, Update};
 use crate::cluster::view::{Name, NodeView, ServiceView};
 use crate::pools::{PoolView, Pools};
 use crate::process::admin::Gate;
@@ -40,17 +48,25 @@ use crate::process::backoff::Backoff;
 use crate::process::causes::causes;
 use crate::process::queue::Queue;
 
-/// Objects per page of a list: bounds the memory of a start.
-const PAGE: u32 = 500;
+/// Objects per page of a list. A page is in memory as text and as objects at once, and one
+/// Service can have 256 KiB of annotations.
+const PAGE: u32 = 100;
 
 /// Between two tries of a watch. The usual 30 s and more would add themselves to each
 /// outage of the API server; five watches that ask every few seconds hurt nobody.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
-/// Counts the tries of one watch.
-struct Retries {
-    attempt: u32,
-    rng: SmallRng,
+/// The watch of one kind.
+#[derive(Clone)]
+pub struct Watch {
+    /// A client of the API server.
+    pub client: Client,
+    /// The kind's name in URLs, for logs and metrics.
+    pub kind: &'static str,
+    /// Opened by the first list.
+    pub gate: Gate,
+    /// Counts errors.
+    pub metrics: WatchMetrics,
 }
 
 /// Feeds Services into their store and their names into the queue.
@@ -61,37 +77,108 @@ pub struct ServiceWatch {
     pub queue: Queue<Name>,
     /// Whose recorded names are looked at after a relist.
     pub ledger: Arc<Ledger>,
-    /// Whether this process leads. Nobody works off a follower's queue, and a new leader
-    /// begins with every name in the store.
-    pub leads: Arc<AtomicBool>,
-    /// Counts errors and arrivals.
-    pub metrics: Arc<Metrics>,
+    /// Counts arrivals.
+    pub metrics: ServiceMetrics,
 }
 
-// === impl Retries ===
+/// The pauses between the tries of one watch.
+struct Pauses {
+    attempt: u32,
+    rng: SmallRng,
+}
 
-impl Retries {
-    fn new() -> Self {
-        Self {
-            attempt: 0,
-            rng: rand::make_rng(),
+/// Keeps `store` as the API server has it, and reports each change to `on_change`. Never
+/// ends.
+pub async fn follow<T, K, V>(
+    watch: Watch,
+    store: &Store<K, V>,
+    parse: impl Fn(&T) -> V,
+    on_change: impl FnMut(&Changed<K>),
+) where
+    T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Key,
+    V: PartialEq,
+{
+    let relist = Notify::new();
+    let url = T::url_path(&(), None);
+    tokio::join!(
+        deliver(&watch, store, parse, on_change, &relist),
+        compare::run(&watch, &url, store, &relist),
+    );
+}
+
+/// Watches; begins again with a list when `relist` asks for one.
+async fn deliver<T, K, V>(
+    watch: &Watch,
+    store: &Store<K, V>,
+    parse: impl Fn(&T) -> V,
+    mut on_change: impl FnMut(&Changed<K>),
+    relist: &Notify,
+) where
+    T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Key,
+    V: PartialEq,
+{
+    let config = watcher::Config::default().page_size(PAGE);
+    loop {
+        let api: Api<T> = Api::all(watch.client.clone());
+        let stream = watcher(api, config.clone()).backoff(Pauses::new());
+        pin_mut!(stream);
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = relist.notified() => break,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    // Parsed before the store is locked.
+                    let changed = store.apply(update(event, &parse));
+                    on_change(&changed);
+                    if changed.phase == (Phase::ListEnds { first: true }) {
+                        watch.gate.ready();
+                    }
+                }
+                Some(Err(error)) => watch.failed(&error, store.is_ready()),
+                None => break,
+            }
         }
     }
 }
 
-impl Iterator for Retries {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let delay = RETRY.delay(self.attempt, &mut self.rng);
-        self.attempt = self.attempt.saturating_add(1);
-        Some(delay)
+fn update<T, K, V>(event: Event<T>, parse: impl Fn(&T) -> V) -> Update<K, V>
+where
+    T: Resource<DynamicType = ()>,
+    K: Key,
+{
+    let key = |object: &T| {
+        let meta = object.meta();
+        K::named(meta.namespace.as_deref(), meta.name.as_deref())
+    };
+    let parsed = |object: &T| Parsed {
+        key: key(object),
+        version: version(object.meta()),
+        view: parse(object),
+    };
+    match event {
+        Event::Init => Update::ListBegins,
+        Event::InitApply(object) => Update::Listed(parsed(&object)),
+        Event::InitDone => Update::ListEnds,
+        Event::Apply(object) => Update::Applied(parsed(&object)),
+        Event::Delete(object) => Update::Deleted(key(&object)),
     }
 }
 
-impl utils::Backoff for Retries {
-    fn reset(&mut self) {
-        self.attempt = 0;
+// === impl Watch ===
+
+impl Watch {
+    fn failed(&self, error: &watcher::Error, listed: bool) {
+        self.metrics.interrupted(self.kind);
+        let why = causes(error);
+        warn!(kind = self.kind, error = why, "watch interrupted");
+        // Once there is a list, an interrupted watch is the API server's trouble, not ours.
+        if !listed {
+            self.gate.not_ready(&why);
+        }
     }
 }
 
@@ -99,54 +186,34 @@ impl utils::Backoff for Retries {
 
 impl ServiceWatch {
     /// Watches for ever.
-    pub async fn run(self, client: Client, gate: Gate) {
-        let stream = watcher(Api::<Service>::all(client), config()).backoff(Retries::new());
-        pin_mut!(stream);
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(event) => self.take(event, &gate),
-                Err(error) => failed(
-                    "services",
-                    &error,
-                    &self.metrics,
-                    &gate,
-                    self.store.is_ready(),
-                ),
+    pub async fn run(self, watch: Watch) {
+        let changed = |changed: &Changed<Name>| self.changed(changed);
+        follow(watch, &self.store, ServiceView::of, changed).await;
+    }
+
+    fn changed(&self, changed: &Changed<Name>) {
+        match changed.phase {
+            Phase::ListBegins => self.ledger.relisting(),
+            Phase::ListEnds { .. } => {
+                self.ledger.relisted();
+                // What is recorded and not in the list any more is released by absence.
+                for name in self.ledger.names() {
+                    self.queue.add(name);
+                }
             }
+            Phase::Listing | Phase::Live => {}
+        }
+        for name in &changed.keys {
+            if changed.phase == Phase::Live {
+                self.note_arrival(name);
+            }
+            self.queue.add(name.clone());
         }
     }
 
-    fn take(&self, event: Event<Service>, gate: &Gate) {
-        if matches!(event, Event::Init) {
-            self.ledger.relisting();
-        }
-        let relisted = matches!(event, Event::InitDone);
-        let live = matches!(event, Event::Apply(_));
-        let changed = self.store.apply(event, |service| {
-            (Name::of(&service.metadata), ServiceView::of(service))
-        });
-        if relisted {
-            gate.ready();
-            self.ledger.relisted();
-            // What is recorded and not in the list any more is released by absence.
-            self.ledger
-                .names()
-                .into_iter()
-                .for_each(|name| self.queue.add(name));
-        }
-        if !self.leads.load(Ordering::Acquire) {
-            return;
-        }
-        for name in changed.keys {
-            if live {
-                self.note_arrival(&name);
-            }
-            self.queue.add(name);
-        }
-    }
-
+    /// Only where somebody works: nobody else notes the address that ends the wait.
     fn note_arrival(&self, name: &Name) {
-        let Some(service) = self.store.get(name) else {
+        let Some(service) = self.store.get(name).filter(|_| !self.queue.is_idle()) else {
             return;
         };
         if service.load_balancer.is_some() && service.ingress.is_empty() && !service.deleting {
@@ -157,64 +224,77 @@ impl ServiceWatch {
 
 /// Keeps the targets of all classes current, and the addresses of all nodes, targets or not.
 pub async fn nodes(
-    client: Client,
+    watch: Watch,
     targets: watch::Sender<Eligible>,
     addresses: watch::Sender<BTreeSet<IpAddr>>,
-    gate: Gate,
-    metrics: Arc<Metrics>,
+    metrics: TargetMetrics,
 ) {
     let store: Store<String, NodeView> = Store::default();
-    let stream = watcher(Api::<Node>::all(client), config()).backoff(Retries::new());
-    pin_mut!(stream);
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(event) => {
-                let changed = store.apply(event, |node: &Node| {
-                    let view = NodeView::of(node);
-                    (view.target.name.clone(), view)
-                });
-                if is_news(&changed, store.is_ready()) {
-                    let nodes = store.all();
-                    let now = eligibility::eligible(&nodes);
-                    metrics.set_targets(now.targets(Exclusion::Absolute).len());
-                    replace(&targets, now);
-                    let all = nodes.iter().flat_map(|node| &node.addresses);
-                    replace(&addresses, all.copied().collect());
-                    gate.ready();
-                }
-            }
-            Err(error) => failed("nodes", &error, &metrics, &gate, store.is_ready()),
+    let changed = |changed: &Changed<String>| {
+        if is_news(changed, &store) {
+            let nodes = store.all();
+            let now = eligibility::eligible(&nodes);
+            metrics.set(now.targets(Exclusion::Absolute).len());
+            replace(&targets, now);
+            let all = nodes.iter().flat_map(|node| &node.addresses);
+            replace(&addresses, all.copied().collect());
         }
-    }
+    };
+    follow(watch, &store, NodeView::of, changed).await;
 }
 
 /// Posts the classes on the board.
-pub async fn classes(client: Client, board: Board, gate: Gate, metrics: Arc<Metrics>) {
+pub async fn classes(watch: Watch, board: Board) {
     let store: Store<String, ClassView> = Store::default();
-    let api: Api<DeserializeGuard<LoadBalancerClass>> = Api::all(client);
-    let stream = watcher(api, config()).backoff(Retries::new());
-    pin_mut!(stream);
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(event) => {
-                let changed = store.apply(event, |guard| {
-                    let view = ClassView::of(guard);
-                    (view.name.clone(), view)
-                });
-                if is_news(&changed, store.is_ready()) {
-                    board.post_views(store.all());
-                    gate.ready();
-                }
-            }
-            Err(error) => failed(
-                "loadbalancerclasses",
-                &error,
-                &metrics,
-                &gate,
-                store.is_ready(),
-            ),
+    let changed = |changed: &Changed<String>| {
+        if is_news(changed, &store) {
+            board.post_views(store.all());
         }
-    }
+    };
+    let parse = |guard: &DeserializeGuard<LoadBalancerClass>| ClassView::of(guard);
+    follow(watch, &store, parse, changed).await;
+}
+
+/// Keeps the address pools current.
+pub async fn pools(watch: Watch, pools: Arc<Pools>) {
+    let changed = |changed: &Changed<String>| {
+        if is_news(changed, &pools.store) {
+            pools.changed();
+        }
+    };
+    let parse = |guard: &DeserializeGuard<AddressPool>| PoolView::of(guard);
+    follow(watch, &pools.store, parse, changed).await;
+}
+
+/// Keeps the labels of namespaces current. Where they change, the Services of that
+/// namespace are looked at again.
+pub async fn namespaces(
+    watch: Watch,
+    namespaces: Arc<Namespaces>,
+    services: Arc<Store<Name, ServiceView>>,
+    queue: Queue<Name>,
+) {
+    let changed = |changed: &Changed<String>| {
+        if !namespaces.is_ready() || changed.keys.is_empty() {
+            return;
+        }
+        let names = services.keys().into_iter();
+        for name in names.filter(|name| changed.keys.contains(&name.namespace)) {
+            queue.add(name);
+        }
+    };
+    let parse = |object: &PartialObjectMeta<Namespace>| {
+        let labels = object.metadata.labels.clone();
+        labels.unwrap_or_default()
+    };
+    follow(watch, &namespaces, parse, changed).await;
+}
+
+/// Whether a change is one of a complete list. Whoever reads half a list would see objects
+/// missing that are not.
+fn is_news<K: Key, V: PartialEq>(changed: &Changed<K>, store: &Store<K, V>) -> bool {
+    let first = changed.phase == (Phase::ListEnds { first: true });
+    first || (store.is_ready() && !changed.keys.is_empty())
 }
 
 /// Tells of a value only if it is another.
@@ -224,94 +304,6 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, now: T) {
         *before = now;
         differs
     });
-}
-
-/// Keeps the address pools current.
-pub async fn pools(client: Client, pools: Arc<Pools>, gate: Gate, metrics: Arc<Metrics>) {
-    let api: Api<DeserializeGuard<AddressPool>> = Api::all(client);
-    let stream = watcher(api, config()).backoff(Retries::new());
-    pin_mut!(stream);
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(event) => {
-                let changed = pools.store.apply(event, |guard| {
-                    let view = PoolView::of(guard);
-                    (view.name.clone(), view)
-                });
-                if is_news(&changed, pools.store.is_ready()) {
-                    pools.changed();
-                    gate.ready();
-                }
-            }
-            Err(error) => failed(
-                "addresspools",
-                &error,
-                &metrics,
-                &gate,
-                pools.store.is_ready(),
-            ),
-        }
-    }
-}
-
-/// Keeps the labels of namespaces current. Where they change, the Services of that
-/// namespace are looked at again.
-pub async fn namespaces(
-    client: Client,
-    namespaces: Arc<Namespaces>,
-    services: Arc<Store<Name, ServiceView>>,
-    queue: Queue<Name>,
-    gate: Gate,
-    metrics: Arc<Metrics>,
-) {
-    let stream =
-        watcher(Api::<PartialObjectMeta<Namespace>>::all(client), config()).backoff(Retries::new());
-    pin_mut!(stream);
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(event) => {
-                let changed = namespaces.apply(event, |object| {
-                    let labels = object.metadata.labels.clone().unwrap_or_default();
-                    (object.metadata.name.clone().unwrap_or_default(), labels)
-                });
-                if changed.became_ready {
-                    gate.ready();
-                } else if namespaces.is_ready() && !changed.keys.is_empty() {
-                    let mut names = services.keys();
-                    names.retain(|name| changed.keys.contains(&name.namespace));
-                    for name in names {
-                        queue.add(name);
-                    }
-                }
-            }
-            Err(error) => failed("namespaces", &error, &metrics, &gate, namespaces.is_ready()),
-        }
-    }
-}
-
-/// Half a list is no news: who reads it would see objects missing that are not.
-fn is_news<K>(changed: &Changed<K>, ready: bool) -> bool {
-    changed.became_ready || (ready && !changed.keys.is_empty())
-}
-
-fn config() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE)
-}
-
-fn failed(
-    kind: &'static str,
-    error: &watcher::Error,
-    metrics: &Metrics,
-    gate: &Gate,
-    listed: bool,
-) {
-    metrics.watch_error(kind);
-    let why = causes(error);
-    warn!(kind, error = why, "watch interrupted");
-    // Once there is a list, an interrupted watch is the API server's trouble, not ours.
-    if !listed {
-        gate.not_ready(&why);
-    }
 }
 
 /// Waits until a value has changed and then kept still for `quiet`, but not longer than
@@ -329,6 +321,33 @@ pub async fn settled<T>(
         info!("changes do not end; going on with what is known");
     }
     true
+}
+
+// === impl Pauses ===
+
+impl Pauses {
+    fn new() -> Self {
+        Self {
+            attempt: 0,
+            rng: rand::make_rng(),
+        }
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = RETRY.delay(self.attempt, &mut self.rng);
+        self.attempt = self.attempt.saturating_add(1);
+        Some(delay)
+    }
+}
+
+impl utils::Backoff for Pauses {
+    fn reset(&mut self) {
+        self.attempt = 0;
+    }
 }
 
 #[cfg(test)]

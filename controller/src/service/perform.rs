@@ -28,7 +28,7 @@ use crate::class::Classes;
 use crate::class::patience::in_time;
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::ledger::{Entry, Ledger};
-use crate::cluster::metrics::Metrics;
+use crate::cluster::metrics::{ProviderMetrics, ServiceMetrics};
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Writer, Written};
 use crate::service::decide::{Decision, Keep, quota_exceeded};
@@ -57,8 +57,10 @@ pub struct Performer {
     pub targets: watch::Receiver<Eligible>,
     /// Rung when a Service waits for its class to become usable.
     pub class_wanted: Arc<Notify>,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
+    /// Counts reconciles and addresses.
+    pub metrics: ServiceMetrics,
+    /// Counts failed calls.
+    pub provider_metrics: ProviderMetrics,
     /// Serialises Services that share a balancer.
     pub locks: KeyLocks,
 }
@@ -380,7 +382,7 @@ impl Performer {
         error: &ProviderError,
         record: Record,
     ) -> Outcome {
-        self.metrics.provider_error(class, error.reason().as_str());
+        self.provider_metrics.failed(class, error.reason().as_str());
         warn!(service = %id, class, reason = %error.reason(), %error, "provider call failed");
         match error {
             ProviderError::Refused(_) if record == Record::Status => Outcome::Parked,
@@ -445,8 +447,7 @@ impl Performer {
         patch: &Value,
     ) -> Result<Written, WriteError> {
         let name = Name::from(&service.id);
-        self.metrics.wrote(kind);
-        let written = self.writer.patch_service(&name, patch).await;
+        let written = self.writer.patch_service(&name, kind, patch).await;
         match &written {
             Ok(Written::Version(version)) => self.ledger.wrote(&name, *version),
             Ok(Written::Gone) => {}

@@ -9,7 +9,6 @@
 //! Events are not aggregated here, because [`crate::service::status::transition_event`] makes
 //! one per real transition and never repeats itself.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::ServiceId;
@@ -22,7 +21,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::cluster::metrics::Metrics;
+use crate::cluster::metrics::EventMetrics;
 use crate::process::REQUEST_TIMEOUT;
 use crate::process::lease::Fence;
 use crate::service::status::Event;
@@ -43,7 +42,7 @@ pub type Busy = Box<dyn Fn() -> bool + Send + Sync>;
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Note>,
-    metrics: Arc<Metrics>,
+    metrics: EventMetrics,
 }
 
 /// The task's side.
@@ -53,7 +52,7 @@ pub struct Sender {
     client: Client,
     instance: String,
     fence: Fence,
-    metrics: Arc<Metrics>,
+    metrics: EventMetrics,
 }
 
 /// One event on its way.
@@ -70,12 +69,12 @@ pub fn recorder(
     instance: String,
     fence: Fence,
     busy: Busy,
-    metrics: Arc<Metrics>,
+    metrics: EventMetrics,
 ) -> (Recorder, Sender) {
     let (send, receive) = mpsc::channel(CAPACITY);
     let recorder = Recorder {
         queue: send,
-        metrics: Arc::clone(&metrics),
+        metrics: metrics.clone(),
     };
     let sender = Sender {
         queue: receive,

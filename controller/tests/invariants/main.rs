@@ -21,3 +21,4 @@ mod leaders;
 mod orders;
 mod quiet;
 mod random;
+mod silence;

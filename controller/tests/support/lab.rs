@@ -38,6 +38,8 @@ pub struct Lab {
     pub refused: BTreeMap<String, &'static str>,
     /// Services of `l2` classes for which there is no address, with the reason.
     pub denied: BTreeMap<String, &'static str>,
+    /// Where the next controllers serve health and metrics; by default on any port.
+    pub admin: std::net::SocketAddr,
     started: usize,
 }
 
@@ -110,6 +112,7 @@ impl Lab {
             instances: Vec::new(),
             refused: BTreeMap::new(),
             denied: BTreeMap::new(),
+            admin: ([127, 0, 0, 1], 0).into(),
             started: 0,
         }
     }
@@ -145,7 +148,7 @@ impl Lab {
             lease: ("kube-system".to_owned(), lease),
             workers: 4,
             backoff: Backoff::default(),
-            admin: ([127, 0, 0, 1], 0).into(),
+            admin: self.admin,
             addresses: own.addresses.clone(),
             factory: Arc::new(CloudFactory {
                 cloud: Arc::clone(&self.cloud),

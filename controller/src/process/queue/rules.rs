@@ -29,6 +29,8 @@ pub(super) struct Core<K> {
     next_number: u64,
     in_flight: usize,
     closed: bool,
+    /// Additions are ignored.
+    idle: bool,
     wakes: Wakes,
     backoff: Backoff,
     rng: SmallRng,
@@ -71,6 +73,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
             next_number: 0,
             in_flight: 0,
             closed: false,
+            idle: false,
             wakes: Wakes::default(),
             backoff,
             rng,
@@ -94,7 +97,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
 
     /// Asks for work on `key` at `at`; the earliest time asked for wins.
     pub(super) fn add(&mut self, key: K, at: Instant, now: Instant) {
-        if self.closed {
+        if self.closed || self.idle {
             return;
         }
         let state = self.entries.get(&key).map_or(State::Idle, |e| e.state);
@@ -117,7 +120,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
     pub(super) fn add_backoff(&mut self, key: K, now: Instant) -> Duration {
         let retries = self.retries(&key);
         let delay = self.backoff.delay(retries, &mut self.rng);
-        if !self.closed {
+        if !self.closed && !self.idle {
             self.entries.entry(key.clone()).or_default().retries = retries.saturating_add(1);
             self.add(key, now + delay, now);
         }
@@ -156,6 +159,15 @@ impl<K: Clone + Eq + Hash> Core<K> {
                 self.entries.remove(key);
             }
         }
+    }
+
+    /// Ignores additions, or takes them.
+    pub(super) const fn set_idle(&mut self, idle: bool) {
+        self.idle = idle;
+    }
+
+    pub(super) const fn is_idle(&self) -> bool {
+        self.idle
     }
 
     /// Drops what waits; takes nothing any more.

@@ -70,6 +70,9 @@ struct State {
     /// Watches begun before this generation are cut.
     generation: u64,
     frozen: bool,
+    /// How many watches were opened, and how many of those, the first ones, tell nothing.
+    watches: u64,
+    silent: u64,
     /// Services as lists tell of them instead of as they are, and the version of that.
     past: Option<Past>,
     uids: u64,
@@ -93,6 +96,13 @@ struct Change {
 pub struct Past {
     version: u64,
     services: Vec<Value>,
+}
+
+/// All objects as they once were, and the version of that.
+#[derive(Clone)]
+pub struct Backup {
+    version: u64,
+    objects: BTreeMap<(Kind, String), Value>,
 }
 
 /// The rest of a list that was begun.
@@ -159,6 +169,8 @@ impl Api {
                 tampered: BTreeSet::new(),
                 generation: 0,
                 frozen: false,
+                watches: 0,
+                silent: 0,
                 past: None,
                 uids: 0,
                 node_ports: 30_000,

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::patch::set_finalizers;
-use super::{Api, Kind, Past, State, texts};
+use super::{Api, Backup, Kind, Past, State, texts};
 
 /// A Service as its user writes it.
 #[derive(Clone, Debug)]
@@ -327,6 +327,35 @@ impl Api {
     /// Watches are open and tell nothing.
     pub fn freeze_watches(&self, frozen: bool) {
         self.lock().frozen = frozen;
+        self.journal.changed();
+    }
+
+    /// The watches that are open now stay open and tell nothing any more.
+    pub fn silence_watches(&self) {
+        let mut state = self.lock();
+        state.silent = state.watches;
+    }
+
+    /// A backup of etcd.
+    pub fn backup(&self) -> Backup {
+        let state = self.lock();
+        Backup {
+            version: state.version,
+            objects: state.objects.clone(),
+        }
+    }
+
+    /// etcd is restored from a backup, and the API server starts again: versions go back, and
+    /// a watch from a version that does not exist yet is silent until it does.
+    pub fn restore(&self, backup: Backup) {
+        let mut state = self.lock();
+        let Backup { version, objects } = backup;
+        state.history.retain(|change| change.version <= version);
+        state.version = version;
+        state.objects = objects;
+        state.pages.clear();
+        state.generation += 1;
+        drop(state);
         self.journal.changed();
     }
 

@@ -25,6 +25,7 @@ struct Watch {
     /// What was told so far.
     version: u64,
     generation: u64,
+    number: u64,
     until: Instant,
     over: bool,
     changed: tokio::sync::watch::Receiver<u64>,
@@ -136,12 +137,18 @@ impl Api {
     }
 
     fn watch(self: &Arc<Self>, link: &Link, kind: Kind, version: u64, seconds: u64) -> Response {
+        let (generation, number) = {
+            let mut state = self.lock();
+            state.watches += 1;
+            (state.generation, state.watches)
+        };
         let watch = Watch {
             api: Arc::clone(self),
             link: link.clone(),
             kind,
             version,
-            generation: self.lock().generation,
+            generation,
+            number,
             until: Instant::now() + Duration::from_secs(seconds),
             over: false,
             changed: self.journal.subscribe(),
@@ -198,7 +205,7 @@ impl Watch {
         if state.generation != self.generation {
             return Look::End;
         }
-        if state.frozen {
+        if state.frozen || self.number <= state.silent {
             return Look::Nothing;
         }
         if self.version < state.compacted {

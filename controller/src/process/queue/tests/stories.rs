@@ -56,6 +56,24 @@ async fn first_in_first_out_and_each_once() {
     assert!(now(&queue).await.is_none());
 }
 
+/// Without workers a key would only grow old, and its age says that work stands still.
+#[tokio::test(start_paused = true)]
+async fn an_idle_queue_takes_nothing_until_it_is_opened() {
+    let queue = Queue::idle(Backoff::default());
+    queue.add(1);
+    queue.add_after(2, secs(1));
+    queue.add_backoff(3);
+    sleep(secs(3_600)).await;
+    assert_eq!(
+        (queue.depth(), queue.delayed(), queue.oldest_age()),
+        (0, 0, None)
+    );
+    assert_eq!(queue.retries(&3), 0);
+    queue.open();
+    queue.add(4);
+    assert_eq!(arrivals(&queue, 1).await, [(4, 0)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_added_while_worked_on_comes_again_afterwards() {
     let queue = queue();
