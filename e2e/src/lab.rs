@@ -1,4 +1,6 @@
-//! A running lab, and what tests and people do with it. Coming up is in [`crate::boot`].
+//! A running lab, and what tests and people do with it. It comes up in [`crate::boot`]; its
+//! nodes come and go, and its components start again, in [`crate::nodes`]. Both use this
+//! module, not the other way round.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,10 +19,9 @@ use crate::components::{Component, Setup};
 use crate::control::{Control, Exit, Output, ProcessSpec, Request, Status};
 use crate::logs::Collector;
 use crate::net::{Families, Host};
-use crate::options::LabOptions;
 use crate::pki::{Credential, inside};
-use crate::state::{Found, Place, Record};
-use crate::{Signal, boot, nodes, objects};
+use crate::state::{Place, Record};
+use crate::{Signal, objects};
 
 /// How long a command on a host may take, unless said otherwise.
 const EXEC_TIME: Duration = Duration::from_mins(1);
@@ -30,8 +31,8 @@ const KUBECTL_TIME: Duration = Duration::from_secs(150);
 /// How long a component may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A running lab. With [`LabOptions::die_with_owner`] it ends with this value; if that happens
-/// in a panic, logs and objects go to [`LabOptions::artifacts`] first.
+/// A running lab. With [`crate::LabOptions::die_with_owner`] it ends with this value; if that happens
+/// in a panic, logs and objects go to [`crate::LabOptions::artifacts`] first.
 pub struct Lab {
     pub(crate) place: Place,
     pub(crate) record: Record,
@@ -55,22 +56,6 @@ pub enum Reach {
 }
 
 impl Lab {
-    /// Brings a lab up and returns when all nodes are Ready. A dead lab of that name is
-    /// replaced; a running one is an error.
-    pub async fn start(options: LabOptions) -> Result<Self> {
-        boot::start(options).await
-    }
-
-    /// The lab of that name that runs already.
-    pub async fn attach(name: &str) -> Result<Self> {
-        let place = Place::new(name)?;
-        let Found::Running(record) = place.find()? else {
-            bail!("no lab {name} runs; start it with `lab up --name {name}`")
-        };
-        let lab = boot::assemble(place, record).await?;
-        Ok(lab)
-    }
-
     /// Its name.
     pub fn name(&self) -> &str {
         self.place.name()
@@ -306,26 +291,6 @@ impl Lab {
         self.stop(&component.name()).await.map(drop)
     }
 
-    /// Starts a component that was stopped. What others need at once is waited for: the API
-    /// server, containerd, and kubelet (which the API server must run for).
-    pub async fn start_component(&self, component: Component) -> Result<()> {
-        if let Component::Kubelet(node) = component {
-            return nodes::start_kubelet(self, node).await;
-        }
-        self.start_again(&component.name()).await?;
-        match component {
-            Component::ApiServer => boot::api_ready(self).await,
-            Component::Containerd(node) => nodes::containerd_answers(&self.control, node).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// Stops a component and starts it again.
-    pub async fn restart_component(&self, component: Component) -> Result<()> {
-        self.stop_component(component).await?;
-        self.start_component(component).await
-    }
-
     /// Pulls a host's cable: it loses its carrier.
     pub async fn cut(&self, host: Host) -> Result<()> {
         self.cable(host, "down").await
@@ -352,31 +317,6 @@ impl Lab {
         self.nodes
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Adds a node with the next number, waits until it is Ready, and returns its host.
-    pub async fn add_node(&self) -> Result<Host> {
-        nodes::add_node(self).await
-    }
-
-    /// Takes a node away as a power cut would, pods and all, and deletes its Node object.
-    pub async fn remove_node(&self, node: Host) -> Result<()> {
-        nodes::remove_node(self, node).await
-    }
-
-    /// Imports image archives (OCI or `docker save`) into every node, also those that come later.
-    pub async fn import_images(&self, archives: &[PathBuf]) -> Result<()> {
-        for archive in archives {
-            let archive = nodes::keep_image(&self.dir(), archive)?;
-            let numbers = self.nodes();
-            futures::future::try_join_all(
-                numbers
-                    .iter()
-                    .map(|&node| nodes::import(&self.control, node, &archive)),
-            )
-            .await?;
-        }
-        Ok(())
     }
 
     /// All writes that the API server has answered so far, in order.
@@ -409,7 +349,7 @@ impl Lab {
     }
 
     /// Passes a result on. If it is an error, says how the cluster is, and logs and objects go
-    /// to [`LabOptions::artifacts`] first: for tests that end with an error, not a panic.
+    /// to [`crate::LabOptions::artifacts`] first: for tests that end with an error, not a panic.
     pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             let collector = self.collector();

@@ -11,84 +11,122 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use kube::Api;
 use kube::api::DeleteParams;
 
-use crate::boot::{add_host, api_ready, dead, hosts_file, spawn};
 use crate::components::Component;
 use crate::control::{Control, HUB, Request};
 use crate::eventually::eventually;
+use crate::hosts::{add_host, api_ready, dead, hosts_file};
 use crate::images;
 use crate::lab::Lab;
+use crate::launch::spawn;
 use crate::net::{self, Host, MAX_NODES};
 
 const NODE_TIME: Duration = Duration::from_mins(2);
 
-/// See [`Lab::add_node`].
-pub(crate) async fn add_node(lab: &Lab) -> Result<Host> {
-    let used = std::fs::read_dir(lab.dir())?.flatten();
-    let used = used.filter_map(|entry| Host::named(&entry.file_name().to_string_lossy()));
-    // Folders of removed nodes stay, so that numbers (addresses, names) are not used twice.
-    let last = used
-        .filter_map(|host| {
-            if let Host::Node(number) = host {
-                Some(number)
-            } else {
-                None
-            }
-        })
-        .max();
-    let node = last.unwrap_or(0) + 1;
-    if node > MAX_NODES {
-        bail!("a lab has at most {MAX_NODES} nodes over its life");
+impl Lab {
+    /// Adds a node with the next number, waits until it is Ready, and returns its host.
+    pub async fn add_node(&self) -> Result<Host> {
+        let used = std::fs::read_dir(self.dir())?.flatten();
+        let used = used.filter_map(|entry| Host::named(&entry.file_name().to_string_lossy()));
+        // Folders of removed nodes stay, so that numbers (addresses, names) are not used twice.
+        let last = used
+            .filter_map(|host| {
+                if let Host::Node(number) = host {
+                    Some(number)
+                } else {
+                    None
+                }
+            })
+            .max();
+        let node = last.unwrap_or(0) + 1;
+        if node > MAX_NODES {
+            bail!("a lab has at most {MAX_NODES} nodes over its life");
+        }
+        let others = self.nodes();
+        self.lock_nodes().push(node);
+        std::fs::write(
+            self.dir().join("hosts"),
+            hosts_file(self.setup.families, &self.nodes()),
+        )?;
+        node_processes(self, node).await?;
+        for other in others {
+            let lines = net::pod_routes("replace", node, self.setup.families).join("\n") + "\n";
+            let host = Host::Node(other).name();
+            self.control
+                .exec_with(
+                    &host,
+                    &["ip", "-batch", "-"],
+                    &lines,
+                    Duration::from_secs(5),
+                )
+                .await?
+                .ok()?;
+        }
+        nodes_ready(self, &[node]).await?;
+        Ok(Host::Node(node))
     }
-    let others = lab.nodes();
-    lab.lock_nodes().push(node);
-    std::fs::write(
-        lab.dir().join("hosts"),
-        hosts_file(lab.setup.families, &lab.nodes()),
-    )?;
-    node_processes(lab, node).await?;
-    for other in others {
-        let lines = net::pod_routes("replace", node, lab.setup.families).join("\n") + "\n";
-        let host = Host::Node(other).name();
-        lab.control
-            .exec_with(
-                &host,
-                &["ip", "-batch", "-"],
-                &lines,
+
+    /// Takes a node away as a power cut would, pods and all, and deletes its Node object.
+    pub async fn remove_node(&self, node: Host) -> Result<()> {
+        let Host::Node(number) = node else {
+            bail!("{} is not a node", node.name())
+        };
+        if !self.nodes().contains(&number) {
+            bail!("there is no {}", node.name());
+        }
+        // The cable first: a kernel goes on forwarding until its namespace is gone.
+        self.control
+            .exec(
+                HUB,
+                &["ip", "link", "delete", &node.cable()],
                 Duration::from_secs(5),
             )
             .await?
             .ok()?;
+        let request = Request::RemoveHost { host: node.name() };
+        self.control.call::<()>(&request).await?;
+        self.lock_nodes().retain(|&other| other != number);
+        let nodes: Api<Node> = Api::all(self.kube());
+        nodes
+            .delete(&node.name(), &DeleteParams::default())
+            .await
+            .context("its Node object could not be deleted")?;
+        Ok(())
     }
-    nodes_ready(lab, &[node]).await?;
-    Ok(Host::Node(node))
-}
 
-/// See [`Lab::remove_node`].
-pub(crate) async fn remove_node(lab: &Lab, node: Host) -> Result<()> {
-    let Host::Node(number) = node else {
-        bail!("{} is not a node", node.name())
-    };
-    if !lab.nodes().contains(&number) {
-        bail!("there is no {}", node.name());
+    /// Imports image archives (OCI or `docker save`) into every node, also those that come later.
+    pub async fn import_images(&self, archives: &[PathBuf]) -> Result<()> {
+        for archive in archives {
+            let archive = keep_image(&self.dir(), archive)?;
+            let numbers = self.nodes();
+            futures::future::try_join_all(
+                numbers
+                    .iter()
+                    .map(|&node| import(&self.control, node, &archive)),
+            )
+            .await?;
+        }
+        Ok(())
     }
-    // The cable first: a kernel goes on forwarding until its namespace is gone.
-    lab.control
-        .exec(
-            HUB,
-            &["ip", "link", "delete", &node.cable()],
-            Duration::from_secs(5),
-        )
-        .await?
-        .ok()?;
-    let request = Request::RemoveHost { host: node.name() };
-    lab.control.call::<()>(&request).await?;
-    lab.lock_nodes().retain(|&other| other != number);
-    let nodes: Api<Node> = Api::all(lab.kube());
-    nodes
-        .delete(&node.name(), &DeleteParams::default())
-        .await
-        .context("its Node object could not be deleted")?;
-    Ok(())
+
+    /// Starts a component that was stopped. What others need at once is waited for: the API
+    /// server, containerd, and kubelet (which the API server must run for).
+    pub async fn start_component(&self, component: Component) -> Result<()> {
+        if let Component::Kubelet(node) = component {
+            return start_kubelet(self, node).await;
+        }
+        self.start_again(&component.name()).await?;
+        match component {
+            Component::ApiServer => api_ready(self).await,
+            Component::Containerd(node) => containerd_answers(&self.control, node).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops a component and starts it again.
+    pub async fn restart_component(&self, component: Component) -> Result<()> {
+        self.stop_component(component).await?;
+        self.start_component(component).await
+    }
 }
 
 /// A node's files, host, containerd, images, kubelet and kube-proxy, in this order.
@@ -110,7 +148,7 @@ pub(crate) async fn node_processes(lab: &Lab, node: u8) -> Result<()> {
 }
 
 /// Copies an archive into the lab's folder, where nodes that come later find it.
-pub(crate) fn keep_image(dir: &Path, archive: &Path) -> Result<PathBuf> {
+fn keep_image(dir: &Path, archive: &Path) -> Result<PathBuf> {
     let folder = dir.join("images");
     std::fs::create_dir_all(&folder)?;
     let name = archive
@@ -132,7 +170,7 @@ fn kept_images(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Imports an archive into a node's containerd, waiting for that to answer.
-pub(crate) async fn import(control: &Control, node: u8, archive: &Path) -> Result<()> {
+async fn import(control: &Control, node: u8, archive: &Path) -> Result<()> {
     let (host, archive) = (Host::Node(node).name(), archive.to_string_lossy());
     containerd_answers(control, node).await?;
     let argv = ["ctr", "--namespace=k8s.io", "images", "import", &archive];
@@ -143,7 +181,7 @@ pub(crate) async fn import(control: &Control, node: u8, archive: &Path) -> Resul
 }
 
 /// Waits until a node's containerd answers: a kubelet that starts before it does gives up.
-pub(crate) async fn containerd_answers(control: &Control, node: u8) -> Result<()> {
+async fn containerd_answers(control: &Control, node: u8) -> Result<()> {
     let host = Host::Node(node).name();
     eventually(Duration::from_secs(30), || async {
         control
@@ -160,7 +198,7 @@ pub(crate) async fn containerd_answers(control: &Control, node: u8) -> Result<()
 
 /// Starts a kubelet again that has ended, and waits for its word that its node is Ready. Until
 /// then it ends for good if containerd goes away; no service manager would start it again.
-pub(crate) async fn start_kubelet(lab: &Lab, node: u8) -> Result<()> {
+async fn start_kubelet(lab: &Lab, node: u8) -> Result<()> {
     let nodes: Api<Node> = Api::all(lab.kube());
     let (name, kubelet) = (Host::Node(node).name(), Component::Kubelet(node));
     let heartbeat =

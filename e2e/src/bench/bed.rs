@@ -16,7 +16,7 @@ use kube::api::PostParams;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::CLASS;
+use super::terms::CLASS;
 use super::usage;
 use crate::installation::Installation;
 use crate::{Component, Families, Host, Lab, LabOptions, Reach, Signal, eventually};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::Contender;
 use super::bed::Bed;
 use super::inside::Duty;
+use super::terms::Contender;
 use super::usage;
 use crate::{Host, eventually, installation};
 

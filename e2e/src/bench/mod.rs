@@ -1,190 +1,28 @@
 //! The benchmark: Ballast beside the reference service controller and beside a raw loop
-//! that makes the same two patches, on one real API server, in one run.
+//! that makes the same two patches, on one real API server, in one run. All times are taken by
+//! the same clock on the same machine.
 //!
-//! [`bed`] is the cluster and its snapshots, [`contender`] who is measured, [`start`],
-//! [`scenario`], [`writes`] and [`pool`] how, [`inside`] what runs next to the API server,
-//! [`report`] what is told. All times are taken by the same clock on the same machine.
+//! Each module uses only those before it:
+//!
+//! 1. [`terms`]: contenders, scenarios, samples; [`lan`]: the class and the pool of addresses
+//! 2. [`inside`]: the jobs that run beside the API server; [`usage`]: processor time and memory
+//! 3. [`bed`]: the cluster and its snapshots
+//! 4. [`contender`]: contenders as processes
+//! 5. [`start`], [`scenario`], [`writes`], [`pool`]: the measurements
+//! 6. [`run`]: their order
+//! 7. [`report`]: medians, ratios, goals
 
 pub mod bed;
 pub mod contender;
 pub mod inside;
+mod lan;
 mod pool;
 pub mod report;
 pub mod run;
 mod scenario;
 mod start;
-mod usage;
+mod terms;
+pub mod usage;
 mod writes;
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-
-/// The namespace of the Services.
-pub(crate) const NAMESPACE: &str = "bench";
-/// The class that serves Services without a class.
-pub(crate) const CLASS: &str = "local";
-
-/// Who is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Contender {
-    /// The real binary with its in-process provider, flags as shipped.
-    Ballast,
-    /// The reference service controller with 10 workers and no limit of its client.
-    Reference,
-    /// The same with its shipped defaults: 1 worker, 20 requests a second.
-    ReferenceDefaults,
-    /// Two patches per Service and nothing else.
-    Raw,
-}
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scenario {
-    /// From the start of the process to the moment when it is ready, without Services.
-    Start,
-    /// How often the API server is written to.
-    Writes,
-    /// 1,000 Services created at full speed: from the create reply to the address.
-    Load,
-    /// 1,000 Services first, the controller after.
-    #[value(name = "backlog-1000")]
-    #[serde(rename = "backlog-1000")]
-    Backlog1000,
-    /// The same with 5,000.
-    #[value(name = "backlog-5000")]
-    #[serde(rename = "backlog-5000")]
-    Backlog5000,
-    /// 5,000 Services first that want an address of one /16 pool, the controller after.
-    #[value(name = "pool-5000")]
-    #[serde(rename = "pool-5000")]
-    Pool5000,
-    /// The same with a pool that this fills, then a restart, then 1,000 of the Services
-    /// anew: who is written to.
-    PoolLife,
-}
-
-/// One measurement of one contender.
-#[derive(Debug, Clone, Serialize)]
-pub struct Sample {
-    /// What was measured.
-    pub scenario: Scenario,
-    /// Who.
-    pub contender: Contender,
-    /// In which round; contenders of one round are compared with one another.
-    pub round: u32,
-    /// How many Services.
-    pub services: u32,
-    /// The figures by name; the unit is the end of the name.
-    pub values: Values,
-}
-
-/// Figures by name.
-pub type Values = BTreeMap<&'static str, f64>;
-
-// === impl Contender ===
-
-impl Contender {
-    /// All, in the order of the columns.
-    pub const ALL: [Self; 4] = [
-        Self::Ballast,
-        Self::Reference,
-        Self::ReferenceDefaults,
-        Self::Raw,
-    ];
-
-    /// As people call it.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Ballast => "Ballast",
-            Self::Reference => "reference",
-            Self::ReferenceDefaults => "ref. defaults",
-            Self::Raw => "raw loop",
-        }
-    }
-}
-
-// === impl Scenario ===
-
-impl Scenario {
-    /// All, in the order they are run.
-    pub const ALL: [Self; 7] = [
-        Self::Start,
-        Self::Writes,
-        Self::Load,
-        Self::Backlog1000,
-        Self::Backlog5000,
-        Self::Pool5000,
-        Self::PoolLife,
-    ];
-
-    /// How many Services.
-    pub const fn services(self) -> u32 {
-        match self {
-            Self::Start => 0,
-            Self::Writes => 200,
-            Self::Load | Self::Backlog1000 => 1_000,
-            Self::Backlog5000 | Self::Pool5000 | Self::PoolLife => 5_000,
-        }
-    }
-
-    /// The figure by which contenders are compared.
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::Start => start::TO_READY,
-            Self::Writes => "create: patches",
-            Self::Load => "reply to address p95, ms",
-            Self::Backlog1000 | Self::Backlog5000 | Self::Pool5000 => "start to last address, s",
-            Self::PoolLife => pool::TO_OTHERS,
-        }
-    }
-
-    /// As people call it.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Start => "Start",
-            Self::Writes => "Writes per Service",
-            Self::Load => "Created at full speed",
-            Self::Backlog1000 => "Backlog of 1,000",
-            Self::Backlog5000 => "Backlog of 5,000",
-            Self::Pool5000 => "Addresses of a /16",
-            Self::PoolLife => "A full pool",
-        }
-    }
-
-    /// Whether it can be measured of this contender in reasonable time, and means anything.
-    pub const fn fits(self, contender: Contender) -> bool {
-        !matches!(
-            (self, contender),
-            (Self::Writes, Contender::Raw | Contender::ReferenceDefaults)
-                | (
-                    Self::Backlog1000 | Self::Backlog5000,
-                    Contender::ReferenceDefaults
-                )
-                | (
-                    Self::Start | Self::Pool5000,
-                    Contender::Reference | Contender::ReferenceDefaults
-                )
-                | (
-                    Self::PoolLife,
-                    Contender::Reference | Contender::ReferenceDefaults | Contender::Raw
-                )
-        )
-    }
-
-    /// Whether it is read off the audit log. Writing one takes time, so times are measured
-    /// without where they are compared.
-    pub(crate) const fn is_counted(self) -> bool {
-        matches!(self, Self::Writes | Self::PoolLife)
-    }
-
-    /// How often at most: writes do not depend on chance.
-    pub(crate) const fn rounds(self, wanted: u32) -> u32 {
-        match self {
-            Self::Writes => 1,
-            _ => wanted,
-        }
-    }
-}
+pub use terms::{Contender, Sample, Scenario, Values};

@@ -1,31 +1,23 @@
 //! Addresses from a pool that is exactly full: what a backlog of Services costs, then a
 //! restart, then some of the Services anew. Writes are counted in the audit log.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::bed::Bed;
 use super::contender::BALLAST;
-use super::scenario::Waits;
+use super::inside::Waits;
+use super::lan::CLASS_KEY;
+use super::terms::{Contender, NAMESPACE, TO_OTHERS, Values};
 use super::usage::Usage;
 use super::writes::{Counter, Rows, TASK};
-use super::{Contender, NAMESPACE, Values};
 use crate::eventually;
 
-/// The class that gives addresses of the pool.
-pub(super) const CLASS: &str = "lan";
-/// As Services name it.
-pub(super) const CLASS_KEY: &str = "ballast.dev/lan";
-/// Far more addresses than there are Services.
-pub(super) const WIDE: &str = "198.18.0.0/16";
 /// Every this many Services one is deleted and created again.
 const ANEW: u32 = 5;
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// The figure that matters most.
-pub(super) const TO_OTHERS: &str = "anew: patches of others, all";
 const BACKLOG: Rows = [
     "backlog: patches",
     "backlog: events",
@@ -41,21 +33,6 @@ const RECREATED: Rows = [
     "anew: events",
     "anew: of class and pool, all",
 ];
-
-/// The range of a pool of this size.
-pub(super) fn of_size(services: u32) -> String {
-    let first = Ipv4Addr::new(198, 18, 0, 1);
-    let last = Ipv4Addr::from(u32::from(first) + services.saturating_sub(1));
-    format!("{first}-{last}")
-}
-
-/// The class, and its one pool of this range, which gives an address back at once.
-pub(super) fn manifest(range: &str) -> String {
-    format!(
-        "apiVersion: ballast.dev/v1alpha1\nkind: LoadBalancerClass\nmetadata: {{name: {CLASS}}}\nspec: {{l2: {{}}}}\n---\n\
-         apiVersion: ballast.dev/v1alpha1\nkind: AddressPool\nmetadata: {{name: bench}}\nspec: {{addresses: [{range}], reuseAfter: 0s}}\n"
-    )
-}
 
 /// The whole life, of Services that exist already.
 pub(super) async fn life(bed: &Bed<'_>, services: u32) -> Result<Values> {
@@ -129,15 +106,4 @@ async fn all_looked_at(bed: &Bed<'_>, services: u32) -> Result<()> {
         Ok(())
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_of_a_size_has_so_many_addresses() {
-        assert_eq!(of_size(1), "198.18.0.1-198.18.0.1");
-        assert_eq!(of_size(5_000), "198.18.0.1-198.18.19.136");
-    }
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::run::Outcome;
-use super::{Contender, Sample, Scenario, pool};
+use super::terms::{Contender, Sample, Scenario, TO_OTHERS};
 
 /// One goal, and what was measured for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -160,11 +160,7 @@ fn full_pool(samples: &[Sample]) -> impl Iterator<Item = Goal> {
             2.0,
         ),
         ("resident after it, MB", "restart: resident, MB", 60.0),
-        (
-            "patches of others when 1,000 are made anew",
-            pool::TO_OTHERS,
-            0.0,
-        ),
+        ("patches of others when 1,000 are made anew", TO_OTHERS, 0.0),
     ];
     at_most.into_iter().map(|(what, row, limit)| Goal {
         what,

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 use super::bed::{self, Bed};
 use super::contender::Task;
 use super::inside::Duty;
-use super::{Contender, Sample, Scenario, Values, pool, scenario, start, writes};
+use super::terms::{Contender, Sample, Scenario, Values};
+use super::{lan, pool, scenario, start, writes};
 use crate::{Cache, Lab, Progress};
 
 /// The reference controller with its defaults makes five Services a second.
@@ -115,10 +116,10 @@ impl Run {
                     scenario::fill(bed, services, None, self.progress).await?
                 }
                 Scenario::Pool5000 => {
-                    scenario::fill(bed, services, Some(pool::WIDE), self.progress).await?
+                    scenario::fill(bed, services, Some(lan::WIDE), self.progress).await?
                 }
                 Scenario::PoolLife => {
-                    let exact = pool::of_size(services);
+                    let exact = lan::of_size(services);
                     scenario::fill(bed, services, Some(&exact), self.progress).await?
                 }
             };

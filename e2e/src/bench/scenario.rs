@@ -7,9 +7,10 @@ use serde::Deserialize;
 
 use super::bed::Bed;
 use super::contender::{Live, Task};
-use super::inside::Duty;
+use super::inside::{Duty, Waits};
+use super::lan;
+use super::terms::{Contender, Values};
 use super::usage::{self, Machine, Usage};
-use super::{Contender, Values, pool};
 use crate::{Component, Progress};
 
 /// 100 Services take the reference controller 20 s as it is shipped.
@@ -21,16 +22,6 @@ const AFTERMATH: Duration = Duration::from_secs(25);
 struct Seen {
     first: f64,
     last: f64,
-}
-
-/// What the job `load` says.
-#[derive(Deserialize)]
-pub(super) struct Waits {
-    pub(super) p50: f64,
-    pub(super) p95: f64,
-    pub(super) max: f64,
-    pub(super) rate: f64,
-    pub(super) seconds: f64,
 }
 
 /// The processor time of everybody, up to a moment.
@@ -107,8 +98,8 @@ pub(crate) async fn fill(
     let mut flags = vec!["--services", &number];
     let mut snapshot = format!("backlog-{services}");
     if let Some(range) = range {
-        bed.lab.apply(&pool::manifest(range)).await?;
-        flags.extend(["--class", pool::CLASS_KEY]);
+        bed.lab.apply(&lan::manifest(range)).await?;
+        flags.extend(["--class", lan::CLASS_KEY]);
         snapshot = format!("pool-{services}");
     }
     bed.run::<serde_json::Value>("create", &flags).await?;

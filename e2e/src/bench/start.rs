@@ -7,11 +7,8 @@ use anyhow::Result;
 use super::bed::Bed;
 use super::contender::Task;
 use super::inside::Duty;
+use super::terms::{Contender, TO_READY, Values};
 use super::usage::Usage;
-use super::{Contender, Values};
-
-/// The figure by which contenders are compared.
-pub(super) const TO_READY: &str = "start to ready, ms";
 
 /// Measures one start.
 pub(crate) async fn start(bed: &Bed<'_>, contender: Contender) -> Result<Values> {

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, ListParams};
 use super::bed::Bed;
 use super::contender::{Live, Task};
 use super::inside::Duty;
-use super::{Contender, NAMESPACE, Values};
+use super::terms::{Contender, NAMESPACE, Values};
 use crate::{AuditEvent, eventually};
 
 /// Node changes are collected for up to 3 s.

@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 use tokio::net::UnixStream;
 
 use super::programs::Programs;
-use crate::boot::{ended, spawn, supervise};
 use crate::control::{Control, HUB, Output, ProcessSpec, Request};
 use crate::eventually::eventually;
+use crate::launch::{ended, spawn, supervise};
 use crate::net::Families;
 use crate::options::ProxyMode;
 use crate::state::{Found, Place, Record};

@@ -9,8 +9,8 @@ use futures::{StreamExt, TryStreamExt};
 use kube::Client;
 use serde_json::json;
 
-use super::Load;
 use super::api::{self, Event, Watch};
+use super::{Load, Waits};
 
 /// When Services had their address.
 #[derive(Debug, Default)]
@@ -82,16 +82,14 @@ pub(super) async fn load(client: Client, load: &Load) -> Result<()> {
         .values()
         .max()
         .context("none has an address")?;
-    println!(
-        "{}",
-        json!({
-            "p50": quantile(&waits, 50),
-            "p95": quantile(&waits, 95),
-            "max": quantile(&waits, 100),
-            "rate": f64::from(load.services) / creating.as_secs_f64(),
-            "seconds": (*last - start).as_secs_f64(),
-        })
-    );
+    let waits = Waits {
+        p50: quantile(&waits, 50),
+        p95: quantile(&waits, 95),
+        max: quantile(&waits, 100),
+        rate: f64::from(load.services) / creating.as_secs_f64(),
+        seconds: (*last - start).as_secs_f64(),
+    };
+    println!("{}", serde_json::to_string(&waits)?);
     Ok(())
 }
 

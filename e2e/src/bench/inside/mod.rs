@@ -11,6 +11,7 @@ mod raw;
 use anyhow::Result;
 use clap::Subcommand;
 use kube::{Client, Config};
+use serde::{Deserialize, Serialize};
 
 /// What to do.
 #[derive(Debug, Clone, Subcommand)]
@@ -62,6 +63,21 @@ pub struct Load {
     /// Delete those of the same names first, each just before.
     #[arg(long)]
     replace: bool,
+}
+
+/// What [`Job::Load`] says: how long after a create reply the address was seen.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Waits {
+    /// Milliseconds.
+    pub(crate) p50: f64,
+    /// Milliseconds.
+    pub(crate) p95: f64,
+    /// Milliseconds.
+    pub(crate) max: f64,
+    /// Services created per second.
+    pub(crate) rate: f64,
+    /// From the first create to the last address.
+    pub(crate) seconds: f64,
 }
 
 // === impl Duty ===

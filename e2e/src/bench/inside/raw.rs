@@ -12,7 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::Duty;
 use super::api::{self, Event, Object, Watch};
-use crate::bench::{CLASS, pool};
+use crate::bench::lan;
+use crate::bench::terms::CLASS;
 
 /// The bodies for one Service.
 struct Patches {
@@ -115,7 +116,7 @@ fn of_a_pool(object: &Object, number: u32) -> Value {
         "metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version},
         "status": {
             "conditions": [
-                accepted(pool::CLASS),
+                accepted(lan::CLASS),
                 condition("Programmed", "False", "NotAnnounced",
                     "The address is assigned; no node announces it yet"),
             ],
