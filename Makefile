@@ -109,9 +109,10 @@ bench: setup ## Measure against the reference controller and a raw loop, paired 
 	cargo build --locked --release --workspace
 	./target/release/bench
 
-lint: setup-lint ## Formatting and clippy
+lint: setup-lint ## Formatting, clippy, and links in the docs of the code
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 licences: setup-rust ## Check licences and sources of dependencies against deny.toml
 	./scripts/licences

@@ -1,35 +1,33 @@
-//! Ballast on real kind: what people do with it, and what happens to their nodes and pods.
-//! Where no image can be pulled, kind and its node image are built first.
+//! Ballast on real kind, on one node. Where no image can be pulled, kind and its node image are
+//! built first. What takes minutes (three nodes, two clusters, the documented quickstart) is in
+//! `long/kind.rs`.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use ballast_e2e::kind::installed::{Installed, image, web};
-use ballast_e2e::kind::load::{Request, now};
 use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost, NODE_LABEL_EXCLUDE};
-use ballast_e2e::{Families, eventually, root};
-use serde_json::Value;
+use ballast_e2e::{Families, eventually};
 
 /// Pods start, nodes boot, and another cluster may do so beside this one.
-const SOON: Duration = Duration::from_mins(2);
+pub(crate) const SOON: Duration = Duration::from_mins(2);
 /// From `helm install` to the first answer: the promise of the issue that asked for the chart.
 const FIRST_ADDRESS: Duration = Duration::from_secs(15);
-/// From the pod's restart to the next connection.
-const BACK: Duration = Duration::from_secs(2);
-
-const SYSTEM: &str = "ballast-system";
-const CLOUD: &str = "app.kubernetes.io/component=mock-cloud";
+pub(crate) const SYSTEM: &str = "ballast-system";
+pub(crate) const CLOUD: &str = "app.kubernetes.io/component=mock-cloud";
 
 /// Runs a test on a Docker host of its own, and ends that in any case.
-async fn on_host(name: &str, test: impl AsyncFnOnce(&KindHost) -> Result<()>) -> Result<()> {
+pub(crate) async fn on_host(
+    name: &str,
+    test: impl AsyncFnOnce(&KindHost) -> Result<()>,
+) -> Result<()> {
     let host = KindHost::start(name).await?;
     let result = test(&host).await;
     let stopped = host.stop().await;
     result.and(stopped)
 }
 
-async fn on_cluster(
+pub(crate) async fn on_cluster(
     name: &str,
     options: ClusterOptions,
     test: impl AsyncFnOnce(&Cluster<'_>) -> Result<()>,
@@ -41,55 +39,6 @@ async fn on_cluster(
         cluster.explain(result).await
     })
     .await
-}
-
-/// What README.md and docs/kind.md tell people to type, as it stands there.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_quickstart_is_runnable() -> Result<()> {
-    let page = root().join("docs/kind.md");
-    let page = std::fs::read_to_string(page)?;
-    let blocks: Vec<&str> = page.split("```\n").skip(1).step_by(2).collect();
-    let [up, down] = blocks[..] else {
-        bail!("docs/kind.md has {} blocks of commands", blocks.len())
-    };
-    let readme = std::fs::read_to_string(root().join("README.md"))?;
-    ensure!(readme.contains(up), "README.md has other commands");
-    ensure!(up.contains("kind create cluster") && down.contains("kind delete cluster"));
-    // Built beforehand, so that its time does not count as the quickstart's.
-    image()?;
-    on_host("t-kind-doc", async |host| {
-        let result = quickstart(host, up, down).await;
-        if result.is_err() {
-            // Where Docker is the machine's, nobody else would.
-            let _ = type_in(host, "kind delete cluster").await;
-        }
-        result
-    })
-    .await
-}
-
-async fn quickstart(host: &KindHost, up: &str, down: &str) -> Result<()> {
-    let start = Instant::now();
-    let said = type_in(host, up).await?;
-    println!("the quickstart took {:.1?}", start.elapsed());
-    let answer = said.lines().last().unwrap_or_default();
-    ensure!(answer.starts_with("web-"), "curl said {answer:?}:\n{said}");
-    type_in(host, down).await?;
-    let left = host.docker(&["ps", "-q"]).await?;
-    ensure!(left.is_empty() || !host.is_built(), "containers are left");
-    Ok(())
-}
-
-/// Runs lines in the project's folder; the first that fails ends it.
-async fn type_in(host: &KindHost, lines: &str) -> Result<String> {
-    let script = format!("cd \"$0\"\n{lines}");
-    let folder = root().canonicalize()?.display().to_string();
-    // kind's own default may be the name of somebody's cluster.
-    let name = "KIND_CLUSTER_NAME=t-kind-doc";
-    let argv = [
-        "env", name, "bash", "-euo", "pipefail", "-c", &script, &folder,
-    ];
-    host.exec_for(argv, "", Duration::from_mins(8)).await?.ok()
 }
 
 /// Once is enough, of three times: what a busy machine adds is no property of Ballast.
@@ -191,205 +140,15 @@ async fn strangers_are_refused(cluster: &Cluster<'_>, ballast: &Installed<'_>) -
     ballast.addresses("web").await.map(drop)
 }
 
-/// Three nodes of both families: the address outlives pods and nodes.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_outlives_pods_and_nodes() -> Result<()> {
-    let options = ClusterOptions {
-        workers: 2,
-        families: Families::Dual,
-        ..ClusterOptions::default()
-    };
-    on_cluster("t-kind-life", options, async |cluster| {
-        let ballast = Installed::install(cluster, &[]).await?;
-        cluster.apply(&web("RequireDualStack")).await?;
-        let addresses = ballast.addresses("web").await?;
-        ensure!(addresses.len() == 2, "{addresses:?}");
-        for address in &addresses {
-            ballast.answers(address).await?;
-        }
-        control_plane_is_no_target(cluster).await?;
-        controller_restarted(cluster, &ballast, &addresses).await?;
-        killed_under_load(cluster, &ballast, &addresses[0]).await?;
-        moved(cluster, &ballast, &addresses).await?;
-        restarted(cluster, &ballast, &addresses).await?;
-        ballast.uninstall().await?;
-        ballast.nothing_is_left().await
-    })
-    .await
-}
-
-/// kubeadm labels the control plane of a cluster that has other nodes, and the mock cloud sends
-/// nothing there.
-async fn control_plane_is_no_target(cluster: &Cluster<'_>) -> Result<()> {
-    let label = ["get", "nodes", "-l", NODE_LABEL_EXCLUDE, "-o", "name"];
-    let excluded = cluster.kubectl(&label).await?;
-    let expected = format!("node/{}\n", cluster.control_plane());
-    ensure!(excluded == expected, "excluded: {excluded:?}");
-    let all = cloud(cluster, "/v1/load-balancers").await?;
-    let set = &all["items"][0]["desired"]["targetSet"];
-    let set = set.as_str().with_context(|| all.to_string())?;
-    let set = cloud(cluster, &format!("/v1/target-sets/{set}")).await?;
-    let targets = set["targets"].as_array().into_iter().flatten();
-    let mut targets: Vec<&str> = targets.filter_map(|it| it["name"].as_str()).collect();
-    let mut workers = cluster.nodes().await?;
-    workers.retain(|node| *node != cluster.control_plane());
-    targets.sort_unstable();
-    workers.sort_unstable();
-    ensure!(workers.len() == 2 && targets == workers, "{set}");
-    Ok(())
-}
-
-/// What the mock cloud says of itself.
-async fn cloud(cluster: &Cluster<'_>, path: &str) -> Result<Value> {
-    let url = format!("http://{}:8111{path}", cloud_host(cluster).await?);
-    let said = cluster.host().exec(["curl", "-sSfm5", &url]).await?.ok()?;
-    Ok(serde_json::from_str(&said)?)
-}
-
 /// The address of the node that the mock cloud is on.
-async fn cloud_host(cluster: &Cluster<'_>) -> Result<String> {
+pub(crate) async fn cloud_host(cluster: &Cluster<'_>) -> Result<String> {
     let path = "jsonpath={.items[0].status.hostIP}";
     let get = ["get", "pods", "-n", SYSTEM, "-l", CLOUD, "-o", path];
     cluster.kubectl(&get).await
 }
 
-async fn controller_restarted(
-    cluster: &Cluster<'_>,
-    ballast: &Installed<'_>,
-    addresses: &[String],
-) -> Result<()> {
-    let controller = ["-n", SYSTEM, "deployment/ballast-controller"];
-    for verb in ["restart", "status"] {
-        let rollout = [&["rollout", verb], &controller[..]].concat();
-        cluster.kubectl(&rollout).await?;
-    }
-    same_addresses(ballast, addresses).await
-}
-
-/// 200 requests a second while the mock cloud's process is killed.
-async fn killed_under_load(
-    cluster: &Cluster<'_>,
-    ballast: &Installed<'_>,
-    address: &str,
-) -> Result<()> {
-    let node = ballast.cloud_node().await?;
-    let before = ballast.foreign_addresses().await?;
-    let target = SocketAddr::new(address.parse()?, 80).to_string();
-    let program = env!("CARGO_BIN_EXE_kind");
-    let argv = [
-        program,
-        "requests",
-        "--rate",
-        "200",
-        "--seconds",
-        "25",
-        &target,
-    ];
-    let load = cluster.host().exec_for(argv, "", SOON);
-    let kill = async {
-        // With the load well under way.
-        let begun = now();
-        eventually(SOON, || async {
-            ensure!(now() > begun + 2_000, "not yet");
-            ballast.curl(address).await
-        })
-        .await?;
-        let kill = ["pkill", "-KILL", "-f", "^/ballast mock-cloud"];
-        let killed = now();
-        cluster.node_exec(&node, &kill).await?.ok()?;
-        anyhow::Ok((killed, started_again(cluster).await?))
-    };
-    let (load, kill) = tokio::join!(load, kill);
-    let (killed, back) = kill?;
-    let load = load?.ok()?;
-    let requests: Vec<Request> = load.lines().map(Request::parse).collect::<Result<_>>()?;
-    judge(&requests, killed, back)?;
-    ensure!(
-        ballast.foreign_addresses().await? == before,
-        "other addresses than before"
-    );
-    Ok(())
-}
-
-fn judge(requests: &[Request], killed: u64, back: u64) -> Result<()> {
-    let first = requests.first().context("no requests")?.at;
-    let last = requests.last().context("no requests")?.at;
-    let failed: Vec<u64> = requests
-        .iter()
-        .filter(|request| !request.answered)
-        .map(|request| request.at)
-        .collect();
-    let since = |at: u64| at.saturating_sub(first);
-    println!(
-        "{} requests, {} a second; {} failed, from {:?} to {:?} ms; killed at {} ms, the container was back at {} ms",
-        requests.len(),
-        requests.len() as u64 * 1000 / since(last).max(1),
-        failed.len(),
-        failed.first().copied().map(since),
-        failed.last().copied().map(since),
-        since(killed),
-        since(back),
-    );
-    ensure!(
-        failed.iter().all(|&at| at >= killed),
-        "requests failed before anything was killed"
-    );
-    ensure!(!failed.is_empty(), "the load did not notice the kill");
-    ensure!(back < last, "the load ended too early");
-    // Kubernetes cuts off the milliseconds of when a container started.
-    let limit = back + 999 + u64::try_from(BACK.as_millis())?;
-    ensure!(
-        failed.iter().all(|&at| at < limit),
-        "connections fail longer than {BACK:?} after the restart"
-    );
-    Ok(())
-}
-
-/// When the container that was killed runs again, in milliseconds.
-async fn started_again(cluster: &Cluster<'_>) -> Result<u64> {
-    let path = "jsonpath={.items[0].status.containerStatuses[0].restartCount} {.items[0].status.containerStatuses[0].state.running.startedAt}";
-    let get = ["get", "pods", "-n", SYSTEM, "-l", CLOUD, "-o", path];
-    let started = eventually(SOON, || async {
-        let said = cluster.kubectl(&get).await?;
-        match said.split_once(' ') {
-            Some((count, started)) if count != "0" && !started.is_empty() => Ok(started.to_owned()),
-            _ => bail!("not restarted: {said:?}"),
-        }
-    })
-    .await?;
-    let host = cluster.host();
-    let seconds = host.exec(["date", "-d", &started, "+%s"]).await?.ok()?;
-    Ok(seconds.trim().parse::<u64>()? * 1000)
-}
-
-/// The pod goes to another node, and its state with the old one.
-async fn moved(cluster: &Cluster<'_>, ballast: &Installed<'_>, addresses: &[String]) -> Result<()> {
-    let from = ballast.cloud_node().await?;
-    cluster.kubectl(&["cordon", &from]).await?;
-    cluster
-        .kubectl(&["delete", "pod", "-n", SYSTEM, "-l", CLOUD])
-        .await?;
-    let to = eventually(SOON, || async {
-        let to = ballast.cloud_node().await?;
-        ensure!(to != from, "still on {from}");
-        Ok(to)
-    })
-    .await?;
-    same_addresses(ballast, addresses).await?;
-    eventually(SOON, || async {
-        let there = ballast.foreign_addresses().await?;
-        ensure!(
-            there.len() == addresses.len() && there.iter().all(|it| it.ends_with(&to)),
-            "not all on {to}: {there:?}"
-        );
-        Ok(())
-    })
-    .await?;
-    cluster.kubectl(&["uncordon", &from]).await.map(drop)
-}
-
 /// `docker restart` of the node that has the addresses.
-async fn restarted(
+pub(crate) async fn restarted(
     cluster: &Cluster<'_>,
     ballast: &Installed<'_>,
     addresses: &[String],
@@ -403,7 +162,7 @@ async fn restarted(
     Ok(())
 }
 
-async fn same_addresses(ballast: &Installed<'_>, addresses: &[String]) -> Result<()> {
+pub(crate) async fn same_addresses(ballast: &Installed<'_>, addresses: &[String]) -> Result<()> {
     eventually(SOON, || async {
         let now = ballast.addresses("web").await?;
         ensure!(now == addresses, "{now:?} instead of {addresses:?}");
@@ -411,39 +170,6 @@ async fn same_addresses(ballast: &Installed<'_>, addresses: &[String]) -> Result
             ballast.curl(address).await?;
         }
         Ok(())
-    })
-    .await
-}
-
-/// They take addresses from one subnet, and none that the other has; and what a deleted cluster
-/// had is gone with it.
-#[tokio::test(flavor = "multi_thread")]
-async fn two_clusters_on_one_network() -> Result<()> {
-    on_host("t-kind-two", async |host| {
-        let options = ClusterOptions {
-            families: Families::Ipv4,
-            ..ClusterOptions::default()
-        };
-        let archive = image()?;
-        let one = host.cluster("t-kind-two-a", options.clone()).await?;
-        let two = host.cluster("t-kind-two-b", options).await?;
-        let mut found = vec![];
-        for cluster in [&one, &two] {
-            cluster.load(&archive).await?;
-            let ballast = Installed::install(cluster, &[]).await?;
-            cluster.apply(&web("SingleStack")).await?;
-            let addresses = cluster.explain(ballast.addresses("web").await).await?;
-            ballast.answers(&addresses[0]).await?;
-            found.push(addresses[0].clone());
-        }
-        ensure!(found[0] != found[1], "both clusters took {}", found[0]);
-        one.delete().await?;
-        let ballast = Installed::at(&two);
-        ensure!(
-            ballast.curl(&found[0]).await.is_err(),
-            "the deleted one answers"
-        );
-        ballast.answers(&found[1]).await.map(drop)
     })
     .await
 }
