@@ -112,7 +112,7 @@ bench: setup ## Measure against the reference controller and a raw loop, paired 
 lint: setup-lint ## Formatting, clippy, and links in the docs of the code
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items
 
 licences: setup-rust ## Check licences and sources of dependencies against deny.toml
 	./scripts/licences
