@@ -1,6 +1,6 @@
 //! What a class says about itself, and the finalizer that keeps it while it is used.
 //!
-//! [`report`] and [`guard`] choose and are pure; [`run`] is the leader's one task that
+//! [`report`] and [`guard`] choose and are pure; [`ClassStatus::run`] is the leader's one task that
 //! writes classes: the finalizer at once (Services wait for it), the status at most
 //! once in [`PACE`] per class. The drain switch in that status is `ballast teardown`'s: it is
 //! read here and never written.

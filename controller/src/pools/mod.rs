@@ -1,6 +1,6 @@
 //! Address pools, between the API and the allocator of [`ballast_l2`].
 //!
-//! Owns what an `AddressPool` says ([`PoolView`]) and reports ([`report`]), what the rest of
+//! Owns what an `AddressPool` says ([`PoolView`]) and reports ([`mod@report`]), what the rest of
 //! the controller knows of the allocator ([`AddressBook`]), and the leader's task
 //! ([`PoolKeeper`]). One of its loops tells the allocator about pools, nodes and time and
 //! queues the Services that may try again. The other writes the status of pools that

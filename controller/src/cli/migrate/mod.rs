@@ -1,7 +1,7 @@
 //! `ballast migrate metallb`: Ballast's objects from `MetalLB`'s, and the Services with
 //! the addresses that they have.
 //!
-//! [`source`] reads, [`convert`] and `classes` say what is equal, [`takeover`] what becomes
+//! [`source`] reads, [`mod@convert`] and `classes` say what is equal, [`takeover`] what becomes
 //! of Services, [`render`] how it looks: all pure. [`run`] and `cluster` have the effects,
 //! and those are two kinds of objects of our own, applied with `--apply`; nothing of
 //! `MetalLB`'s and no Service is ever written.

@@ -12,7 +12,7 @@ use crate::plane::{DEFAULT_RESERVED, PlaneOptions, ReservedPorts};
 
 /// Flags of `ballast mock-cloud`.
 #[derive(Clone, Debug, clap::Args)]
-#[allow(clippy::doc_markdown)] // these comments are help texts: backticks would show
+#[allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)] // help texts: backticks would show
 pub struct ServerArgs {
     /// Address and port of the HTTP API, such as 127.0.0.1:8111 or [::1]:8111
     #[arg(long, env = "BALLAST_MOCK_LISTEN", default_value = "127.0.0.1:8111")]
