@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::ProviderSettings;
-use ballast_provider::{Mark, Provider, ProviderError, Recorded, mark};
+use ballast_provider::{Cause, Mark, Provider, ProviderError, Recorded, mark};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -204,6 +204,10 @@ async fn follow_changes(
     let mut changes = provider.changes();
     while let Some(change) = changes.next().await {
         info!(class, service = %change.id, cause = ?change.cause, "changed in the cloud");
+        if change.cause == Cause::Appeared {
+            // As at the start: what nobody wants is released by its name.
+            context.ledger.record(&change.id, class);
+        }
         context.queue.add(Name::from(&change.id));
     }
     // The provider has nothing to tell; only targets are left.

@@ -174,6 +174,10 @@ pub enum Cause {
     Drifted,
     /// It is gone.
     Gone,
+    /// It carries our marks and this provider did not know of it: a cloud that lost its last
+    /// changes has again what was released. The controller records it in the ledger, so that
+    /// it is released if no Service of the class wants it.
+    Appeared,
 }
 
 // === impl Observed ===

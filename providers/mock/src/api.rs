@@ -109,7 +109,7 @@ pub struct LoadBalancerPage {
 /// A place in the stream of changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Names one life of the cloud's state: differs after the state was lost.
+    /// Names one run of the cloud: after a restart, state may have been lost.
     pub epoch: String,
     /// Sequence number of the last change before this place.
     pub seq: u64,

@@ -10,6 +10,7 @@
 mod checks;
 mod crashes;
 mod fixtures;
+mod rewind;
 mod run;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,12 @@ pub trait Lab: Send + Sync {
 
     /// Whether several Services can live on one balancer of this provider.
     fn shares(&self) -> bool {
+        false
+    }
+
+    /// Whether the provider remembers what Services publish and follows its cloud, so that
+    /// it can tell when the cloud's state goes back.
+    fn goes_back(&self) -> bool {
         false
     }
 
@@ -65,6 +72,13 @@ pub trait Harness: Send + Sync {
 
     /// Lets the cloud go on, where something is under way.
     async fn pause(&self);
+
+    /// Keeps a copy of what the cloud holds now, where [`Lab::goes_back`].
+    async fn keep(&self) {}
+
+    /// The cloud holds again what was kept, and nothing of what happened since: it lost its
+    /// last changes.
+    async fn go_back(&self) {}
 }
 
 /// The controller's process dies around one mutating call; that one and all that
@@ -105,7 +119,7 @@ pub type Outcome = Result<(), Failure>;
 pub type Check = for<'a> fn(&'a dyn Lab) -> BoxFuture<'a, Outcome>;
 
 /// All checks, by name.
-pub const CHECKS: [(&str, Check); 14] = [
+pub const CHECKS: [(&str, Check); 16] = [
     ("ensure_twice_is_ensure_once", |lab| {
         Box::pin(checks::ensure_twice_is_ensure_once(lab))
     }),
@@ -147,6 +161,12 @@ pub const CHECKS: [(&str, Check); 14] = [
     }),
     ("what_is_retained_stays", |lab| {
         Box::pin(checks::what_is_retained_stays(lab))
+    }),
+    ("the_cloud_forgot_the_last_changes", |lab| {
+        Box::pin(rewind::the_cloud_forgot_the_last_changes(lab))
+    }),
+    ("the_cloud_remembers_what_was_deleted", |lab| {
+        Box::pin(rewind::the_cloud_remembers_what_was_deleted(lab))
     }),
 ];
 

@@ -13,7 +13,7 @@ use crate::model::{Balancer, Ingress, LoadBalancer, ServiceId, TargetSet};
 use crate::provider::{Observed, Provider, Recorded, Released, Removal, State};
 
 /// So often a call is repeated before the cloud is said to hang.
-const PATIENCE: usize = 600;
+pub(super) const PATIENCE: usize = 600;
 
 /// One check on one cloud.
 pub(super) struct Run {
@@ -331,7 +331,7 @@ pub(super) fn recorded(id: &ServiceId, addresses: &[IpAddr]) -> Recorded {
     }
 }
 
-fn addresses(observed: &Observed) -> Vec<IpAddr> {
+pub(super) fn addresses(observed: &Observed) -> Vec<IpAddr> {
     observed.ingress.iter().filter_map(Ingress::ip).collect()
 }
 

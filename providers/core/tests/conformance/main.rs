@@ -16,7 +16,7 @@ async fn a_correct_provider_passes() {
 }
 
 /// Which check finds which defect. Every check is there at least once: none is idle.
-const FOUND_BY: [(&str, Defect); 18] = [
+const FOUND_BY: [(&str, Defect); 21] = [
     ("ensure_twice_is_ensure_once", Defect::WritesAlways),
     ("retarget_twice_is_retarget_once", Defect::RetargetsAlways),
     ("a_restart_changes_nothing", Defect::WritesAfterRestart),
@@ -38,6 +38,12 @@ const FOUND_BY: [(&str, Defect); 18] = [
     ("the_inventory_is_complete", Defect::ListsForeign),
     ("nothing_foreign_is_touched", Defect::AdoptsByName),
     ("what_is_retained_stays", Defect::DeletesRetained),
+    (
+        "the_cloud_forgot_the_last_changes",
+        Defect::GivesPublishedAway,
+    ),
+    ("the_cloud_forgot_the_last_changes", Defect::AddressOfPorts),
+    ("the_cloud_remembers_what_was_deleted", Defect::TellsNothing),
 ];
 
 #[tokio::test]

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 
 use async_trait::async_trait;
 use ballast_provider::conformance::{Crash, Harness, Lab, Object};
 use ballast_provider::{
-    Balancer, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError,
-    Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet, mark,
+    Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider,
+    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -42,6 +43,10 @@ pub(crate) enum Defect {
     /// Cannot release what is not there.
     FailsOnAbsent,
     NeedsTargetsFirst,
+    /// Forgets what Services publish.
+    GivesPublishedAway,
+    /// Follows nothing.
+    TellsNothing,
 }
 
 /// A cloud whose every write can be the last.
@@ -52,6 +57,8 @@ struct Cloud {
     crash: Option<(Crash, u64)>,
     broken: bool,
     next: u8,
+    /// Objects, and the next address.
+    kept: (BTreeMap<String, Object>, u8),
 }
 
 pub(crate) struct ToyLab(pub(crate) Defect);
@@ -68,6 +75,10 @@ struct Toy {
     cloud: Arc<Mutex<Cloud>>,
     instance: u64,
     written: Mutex<BTreeSet<String>>,
+    /// Addresses that Services publish, with their UIDs or balancers' names.
+    published: Mutex<BTreeMap<IpAddr, String>>,
+    /// Members that this instance knows of.
+    known: Arc<Mutex<BTreeSet<String>>>,
 }
 
 // === impl Cloud ===
@@ -95,9 +106,14 @@ impl Cloud {
         if self.broken { lost() } else { Ok(()) }
     }
 
-    fn address(&mut self) -> IpAddr {
-        self.next += 1;
-        Ipv4Addr::new(127, 1, 0, self.next).into()
+    fn address(&mut self, taken: &BTreeMap<IpAddr, String>) -> IpAddr {
+        loop {
+            self.next += 1;
+            let address = Ipv4Addr::new(127, 1, 0, self.next).into();
+            if !taken.contains_key(&address) {
+                return address;
+            }
+        }
     }
 }
 
@@ -116,6 +132,10 @@ impl Lab for ToyLab {
     fn shares(&self) -> bool {
         true
     }
+
+    fn goes_back(&self) -> bool {
+        true
+    }
 }
 
 #[async_trait]
@@ -127,6 +147,8 @@ impl Harness for ToyHarness {
             cloud: Arc::clone(&self.cloud),
             instance: self.instances.fetch_add(1, Ordering::Relaxed),
             written: Mutex::default(),
+            published: Mutex::default(),
+            known: Arc::default(),
         })
     }
 
@@ -162,6 +184,16 @@ impl Harness for ToyHarness {
     }
 
     async fn pause(&self) {}
+
+    async fn keep(&self) {
+        let mut cloud = self.cloud.lock().unwrap();
+        cloud.kept = (cloud.objects.clone(), cloud.next);
+    }
+
+    async fn go_back(&self) {
+        let mut cloud = self.cloud.lock().unwrap();
+        (cloud.objects, cloud.next) = cloud.kept.clone();
+    }
 }
 
 // === impl Toy ===
@@ -177,6 +209,13 @@ impl Toy {
             _ => key.to_owned(),
         };
         self.mark.name(prefix, &Key(key))
+    }
+
+    fn publish(&self, address: IpAddr, holder: &str) {
+        if self.defect != Defect::GivesPublishedAway {
+            let mut published = self.published.lock().unwrap();
+            published.insert(address, holder.to_owned());
+        }
     }
 
     fn balancer_name(&self, key: &str) -> String {
@@ -214,7 +253,10 @@ impl Toy {
         let mut cloud = self.cloud();
         let held = present.map(|present| present.addresses[0]);
         let held = held.filter(|_| self.defect != Defect::AddressOfPorts);
-        let address = held.or(preferred).unwrap_or_else(|| cloud.address());
+        let address = held.or(preferred).unwrap_or_else(|| {
+            let published = self.published.lock().unwrap();
+            cloud.address(&published)
+        });
         let object = Object {
             tags,
             addresses: vec![address],
@@ -266,7 +308,15 @@ impl Provider for Toy {
         Ok(())
     }
 
-    async fn restore(&self, _recorded: Vec<Recorded>) -> Result<(), ProviderError> {
+    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError> {
+        for record in recorded {
+            for address in record.addresses {
+                self.publish(address, &record.id.uid);
+            }
+        }
+        for owned in self.inventory().await? {
+            self.known.lock().unwrap().insert(owned.name);
+        }
         Ok(())
     }
 
@@ -292,6 +342,7 @@ impl Provider for Toy {
             let tags = self.mark.tags(&load_balancer.id);
             let home: IpAddr = "127.3.0.1".parse().unwrap();
             let at = self.put(&object, tags, state, Some(home))?;
+            self.known.lock().unwrap().insert(object);
             address = address.or_else(|| (at != home).then_some(at));
         }
         let listed: BTreeSet<&str> = balancer
@@ -332,6 +383,7 @@ impl Provider for Toy {
         } else {
             self.put(&name, self.class_tags(), state, preferred)?
         };
+        self.publish(address, key);
         let observed = balancer.members.iter().map(|member| {
             let ingress = member.load_balancer.ingress([address], IpMode::Vip);
             let observed = Observed::new(ingress, State::Programmed);
@@ -352,6 +404,11 @@ impl Provider for Toy {
 
     async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
         let object = self.name("mb", &id.uid);
+        self.known.lock().unwrap().remove(&object);
+        self.published
+            .lock()
+            .unwrap()
+            .retain(|_, uid| *uid != id.uid);
         let present = self.cloud().objects.get(&object).cloned();
         let present =
             present.filter(|p| self.defect == Defect::AdoptsByName || self.mark.owns(&p.tags));
@@ -398,7 +455,32 @@ impl Provider for Toy {
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {
-        futures::stream::pending().boxed()
+        if self.defect == Defect::TellsNothing {
+            return futures::stream::pending().boxed();
+        }
+        let (cloud, mark, known) = (
+            Arc::clone(&self.cloud),
+            self.mark.clone(),
+            Arc::clone(&self.known),
+        );
+        // Looked at whenever somebody asks; nothing wakes who waits.
+        futures::stream::poll_fn(move |_| {
+            let cloud = cloud.lock().unwrap();
+            let mut known = known.lock().unwrap();
+            let appeared = cloud.objects.iter().find_map(|(name, object)| {
+                let ours = mark.owns(&object.tags) && !object.tags.contains_key(mark::RETAINED);
+                let id = mark::service_of(&object.tags).filter(|_| ours)?;
+                known.insert(name.clone()).then_some(id)
+            });
+            match appeared {
+                Some(id) => Poll::Ready(Some(Change {
+                    id,
+                    cause: Cause::Appeared,
+                })),
+                None => Poll::Pending,
+            }
+        })
+        .boxed()
     }
 }
 

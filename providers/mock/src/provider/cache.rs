@@ -5,13 +5,15 @@
 //! number than its own is known; what became of a call without an answer is doubtful
 //! until the object was read again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod relist;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ballast_provider::{Cause, Change, Mark, Recorded, ServiceId, mark};
 
 use super::shape::fingerprint;
-use crate::api::{ChangeKind, ChangeView, LifecycleState, LoadBalancerView, Position};
+use crate::api::{ChangeKind, ChangeView, LoadBalancerView, Position};
 
 /// One load balancer of ours.
 #[derive(Clone, Debug)]
@@ -33,6 +35,9 @@ pub(super) struct Cache {
     entries: HashMap<String, Entry>,
     doubtful: HashSet<String>,
     in_flight: HashSet<String>,
+    /// Whether a list is being asked for, and what we changed since that began.
+    listing: bool,
+    touched: HashSet<String>,
     /// Who waits for an address or for quota.
     refused: BTreeMap<String, ServiceId>,
     /// Published addresses of Services whose load balancer the cloud does not have
@@ -67,6 +72,14 @@ impl Cache {
     /// Where to begin following changes.
     pub(super) fn position(&self) -> Option<Position> {
         self.position.clone()
+    }
+
+    /// The stream of changes has come from one place to another, unless a list was taken
+    /// meanwhile.
+    pub(super) fn advance(&mut self, from: &Position, to: Position) {
+        if self.position.as_ref() == Some(from) {
+            self.position = Some(to);
+        }
     }
 
     /// Takes the answer of a call.
@@ -128,6 +141,9 @@ impl Cache {
 
     pub(super) fn end(&mut self, name: &str) {
         self.in_flight.remove(name);
+        if self.listing {
+            self.touched.insert(name.to_owned());
+        }
     }
 
     pub(super) fn is_in_flight(&self, name: &str) -> bool {
@@ -155,46 +171,6 @@ impl Cache {
         }
         self.position = Some(position);
         self.loaded = true;
-    }
-
-    /// Takes a list made after changes may have been missed; says what differs.
-    pub(super) fn relist(
-        &mut self,
-        views: Vec<LoadBalancerView>,
-        position: &Position,
-    ) -> Vec<Change> {
-        let same_life = self
-            .position
-            .as_ref()
-            .is_some_and(|p| p.epoch == position.epoch);
-        let listed: BTreeSet<String> = views.iter().map(|view| view.name.clone()).collect();
-        let mut changes = Vec::new();
-        for view in views {
-            changes.extend(self.compare(view, same_life));
-        }
-        let gone: Vec<String> = self
-            .entries
-            .iter()
-            .filter(|(name, entry)| {
-                let newer = same_life && entry.view.seq > position.seq;
-                !listed.contains(*name) && !self.in_flight.contains(*name) && !newer
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
-            if let Some(entry) = self.entries.remove(&name) {
-                for address in &entry.view.addresses {
-                    if let Some(id) = mark::service_of(&entry.view.desired.tags) {
-                        self.reserved.insert(*address, id.uid);
-                    }
-                }
-                changes.extend(change(&entry.view.desired.tags, Cause::Gone));
-            }
-        }
-        self.position = Some(position.clone());
-        self.loaded = true;
-        changes.extend(self.room());
-        changes
     }
 
     /// Takes one event of the stream; says what it means to the controller.
@@ -235,36 +211,6 @@ impl Cache {
             cause: Cause::Drifted,
         };
         waiting.into_values().map(again).collect()
-    }
-
-    fn compare(&mut self, view: LoadBalancerView, same_life: bool) -> Option<Change> {
-        if self.in_flight.contains(&view.name) {
-            return None;
-        }
-        let known = self.entries.get(&view.name);
-        let cause = match known {
-            None => Some(Cause::Drifted),
-            Some(entry) if same_life && view.seq < entry.view.seq => return None,
-            Some(entry) if entry.releasing => return None,
-            Some(entry) if entry.fingerprint != fingerprint(&view.desired) => Some(Cause::Drifted),
-            Some(entry) if entry.view.state != view.state => match view.state {
-                LifecycleState::Active => Some(Cause::Active),
-                LifecycleState::Provisioning | LifecycleState::Deleting => Some(Cause::Drifted),
-            },
-            Some(entry) => {
-                let same = entry.view.addresses == view.addresses
-                    && entry.view.problem == view.problem
-                    && entry.heard <= entry.view.seq;
-                (!same).then_some(Cause::Drifted)
-            }
-        };
-        if !same_life {
-            // Sequence numbers began anew: nothing heard before counts any more.
-            self.entries.remove(&view.name);
-        }
-        let tags = view.desired.tags.clone();
-        self.store(view);
-        cause.and_then(|cause| change(&tags, cause))
     }
 }
 

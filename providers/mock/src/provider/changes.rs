@@ -1,14 +1,15 @@
 //! The stream of changes: a long poll in a loop, with back-off; after every
 //! interruption a list that is compared with what was known.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::Change;
+use ballast_provider::{Cause, Change, ServiceId};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rand::RngExt;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::Inner;
@@ -22,19 +23,26 @@ const WAIT: Duration = Duration::from_secs(25);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
+/// What lists have shown and the stream has not told yet. A set: nobody may be following.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    set: Mutex<BTreeSet<(ServiceId, Cause)>>,
+    added: Notify,
+}
+
 struct Follower {
     inner: Arc<Inner>,
-    /// `None`: list first.
-    position: Option<Position>,
+    /// Nothing was missed since the last list.
+    listed: bool,
     ready: VecDeque<Change>,
     pause: Duration,
 }
 
 /// The endless stream.
 pub(super) fn follow(inner: Arc<Inner>) -> BoxStream<'static, Change> {
-    let position = inner.cache().position();
+    let listed = inner.cache().position().is_some();
     let follower = Follower {
-        position,
+        listed,
         inner,
         ready: VecDeque::new(),
         pause: FIRST_PAUSE,
@@ -51,18 +59,25 @@ pub(super) fn follow(inner: Arc<Inner>) -> BoxStream<'static, Change> {
 impl Follower {
     async fn next(&mut self) -> Change {
         loop {
+            self.ready.extend(self.inner.told.take());
             if let Some(change) = self.ready.pop_front() {
                 return change;
             }
-            let stepped = match self.position.clone() {
-                Some(position) => self.poll(position).await,
-                None => self.relist().await,
+            let inner = Arc::clone(&self.inner);
+            let position = inner.cache().position().filter(|_| self.listed);
+            let stepped = match position {
+                Some(position) => tokio::select! {
+                    // A list that somebody else asked for is the newer place to go on from.
+                    () = inner.told.changed() => Ok(()),
+                    polled = self.poll(position) => polled,
+                },
+                None => inner.relist(None).await.map(|()| self.listed = true),
             };
             match stepped {
                 Ok(()) => self.pause = FIRST_PAUSE,
                 Err(failed) => {
                     tracing::debug!(?failed, pause = ?self.pause, "changes cannot be followed");
-                    self.position = None;
+                    self.listed = false;
                     let jitter = rand::rng().random_range(0.5..1.0);
                     sleep(self.pause.mul_f64(jitter)).await;
                     self.pause = (self.pause * 2).min(LAST_PAUSE);
@@ -73,13 +88,13 @@ impl Follower {
 
     async fn poll(&mut self, position: Position) -> Result<(), Failed> {
         let Some(page) = self.inner.client.changes(&position, WAIT).await? else {
-            self.position = None;
+            self.listed = false;
             return Ok(());
         };
         for event in &page.items {
             self.hear(event).await;
         }
-        self.position = Some(page.position);
+        self.inner.cache().advance(&position, page.position);
         Ok(())
     }
 
@@ -99,17 +114,28 @@ impl Follower {
         let heard = inner.cache().hear(&inner.mark, event);
         self.ready.extend(heard);
     }
+}
 
-    async fn relist(&mut self) -> Result<(), Failed> {
-        let (views, position) = self.inner.client.list().await?;
-        let before = self.inner.cache().position();
-        if before.is_some_and(|before| before.epoch != position.epoch) {
-            tracing::warn!("the mock cloud has lost its state; everything is made again");
-            self.inner.retarget_again().await?;
-        }
-        let changes = self.inner.cache().relist(views, &position);
-        self.ready.extend(changes);
-        self.position = Some(position);
-        Ok(())
+// === impl Told ===
+
+impl Told {
+    pub(super) fn add(&self, changes: Vec<Change>) {
+        let changes = changes.into_iter().map(|change| (change.id, change.cause));
+        self.set().extend(changes);
+        self.added.notify_one();
+    }
+
+    fn take(&self) -> impl Iterator<Item = Change> + use<> {
+        let all = std::mem::take(&mut *self.set());
+        all.into_iter().map(|(id, cause)| Change { id, cause })
+    }
+
+    async fn changed(&self) {
+        self.added.notified().await;
+    }
+
+    fn set(&self) -> MutexGuard<'_, BTreeSet<(ServiceId, Cause)>> {
+        // Each change is an insertion: good after a panic too.
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

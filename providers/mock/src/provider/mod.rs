@@ -26,11 +26,12 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use self::cache::{Cache, Known};
+use self::changes::Told;
 pub use self::client::EndpointError;
 use self::client::{Client, Failed};
 pub use self::token::Token;
 use crate::api::{
-    Code, Desired, LoadBalancerView, Problem, PutLoadBalancer, TagPatch, TargetSetBody,
+    Code, Desired, LoadBalancerView, Position, Problem, PutLoadBalancer, TagPatch, TargetSetBody,
 };
 
 /// A deletion is asked about again after this time, unless the stream tells first.
@@ -49,6 +50,9 @@ struct Inner {
     targets: tokio::sync::Mutex<Targets>,
     /// Some call of ours has ended.
     landed: Notify,
+    /// One list at a time.
+    listing: tokio::sync::Mutex<()>,
+    told: Told,
 }
 
 #[derive(Default)]
@@ -75,6 +79,8 @@ impl MockProvider {
             cache: Mutex::default(),
             targets: tokio::sync::Mutex::default(),
             landed: Notify::new(),
+            listing: tokio::sync::Mutex::default(),
+            told: Told::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -214,7 +220,7 @@ impl Inner {
                 Vec::new()
             },
         };
-        let _flight = self.fly(name);
+        let flight = self.fly(name);
         let life = self.cache().position();
         match self.client.put(name, &body, life.as_ref()).await {
             Ok(view) => {
@@ -227,9 +233,14 @@ impl Inner {
                     self.cache().doubt(name);
                     Ok(shape::going())
                 }
-                // The cloud lost its state and we have not looked yet whose addresses
-                // must be kept free; the stream of changes does.
-                Some(Code::SequenceUnknown) => Ok(shape::later()),
+                // The cloud has restarted, and may have lost state: first a list must show
+                // whose addresses must be kept free.
+                Some(Code::SequenceUnknown) => {
+                    self.cache().doubt(name);
+                    drop(flight);
+                    self.relist(life).await?;
+                    Ok(shape::later(member, present))
+                }
                 Some(Code::QuotaExceeded | Code::AddressInUse | Code::NoAddressAvailable) => {
                     self.cache().wait_for_room(name, id);
                     Err(failed)
@@ -316,7 +327,29 @@ impl Inner {
         Ok(())
     }
 
-    /// After the cloud lost its state.
+    /// Lists all that is ours, compares it with what is known, and lets the stream tell the
+    /// differences; nothing if that was done since the cloud was at `since`.
+    async fn relist(&self, since: Option<Position>) -> Result<(), Failed> {
+        let _one = self.listing.lock().await;
+        let epoch = |position: Position| position.epoch;
+        let before = self.cache().position().map(epoch);
+        if since.is_some() && since.map(epoch) != before {
+            return Ok(());
+        }
+        self.cache().begin_list();
+        let (views, position) = self.client.list().await?;
+        if before.is_some_and(|before| before != position.epoch) {
+            tracing::info!(
+                "the mock cloud has restarted; its state is compared with what is known"
+            );
+            self.retarget_again().await?;
+        }
+        let changes = self.cache().relist(views, &position);
+        self.told.add(changes);
+        Ok(())
+    }
+
+    /// After the cloud may have lost its state.
     async fn retarget_again(&self) -> Result<(), Failed> {
         let desired = {
             let mut targets = self.targets.lock().await;

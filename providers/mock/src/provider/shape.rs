@@ -119,12 +119,14 @@ fn remarks(member: &Member) -> Vec<String> {
 }
 
 /// It takes a moment until it can be asked for.
-pub(super) fn later() -> Observed {
+pub(super) fn later(member: &Member, present: Option<&LoadBalancerView>) -> Observed {
+    let addresses = present.map_or(&[][..], |view| &view.addresses);
+    let wanted = &member.load_balancer;
     Observed::new(
-        Vec::new(),
+        wanted.ingress(addresses.iter().copied(), IpMode::Proxy),
         State::Pending {
             reason: Reason::Provisioning,
-            message: "the mock cloud has lost its state".to_owned(),
+            message: "the mock cloud has restarted and is being compared".to_owned(),
             retry_after: Some(LATER),
         },
     )

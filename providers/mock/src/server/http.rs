@@ -3,7 +3,7 @@
 //! Every call is logged, has a time limit, and a mutating one needs the token and a
 //! place in the rate limit. An `owner=CLUSTER/CLASS` query makes a call fail where the
 //! object's tags name another owner, atomically with the change itself; an `epoch=EPOCH`
-//! query makes a `PUT` fail that was meant for an earlier life of the state.
+//! query makes a `PUT` fail that was meant for an earlier run of the cloud.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

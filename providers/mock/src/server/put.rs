@@ -26,7 +26,7 @@ const TRIES: Duration = Duration::from_millis(1_500);
 pub(super) struct Put {
     pub(super) name: String,
     pub(super) owner: Option<Owner>,
-    /// The life of the state for which it was meant.
+    /// The run of the cloud for which it was meant.
     pub(super) epoch: Option<String>,
     pub(super) body: PutLoadBalancer,
 }
@@ -127,7 +127,7 @@ impl Put {
     fn decide(&self, cloud: &Cloud, now: Timestamp) -> Result<(Vec<Edit>, bool), Problem> {
         let life = &cloud.position().epoch;
         if self.epoch.as_ref().is_some_and(|epoch| epoch != life) {
-            let lost = "the cloud has lost its state since: list again";
+            let lost = "the cloud has restarted since; list again";
             return Err(Problem::new(Code::SequenceUnknown, lost));
         }
         let edits = cloud.put(now, &self.name, self.owner.as_ref(), &self.body)?;

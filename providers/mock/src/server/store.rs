@@ -3,7 +3,9 @@
 //! WAL with `synchronous=NORMAL`: a killed process loses nothing, because what was
 //! committed is with the kernel. A machine that loses its power may lose the last
 //! commits, never consistency; the controller then makes them again, with the same
-//! addresses, since Services publish them. That is not worth a disk flush per call.
+//! addresses, since Services publish them. That is not worth a disk flush per call. As the
+//! file cannot tell whether that happened, or somebody put an older copy in its place, each
+//! start is another epoch, in which clients list again.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,6 @@ use super::cloud::{Edit, MAX_CHANGES, Stored};
 const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS load_balancers (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS target_sets (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS resting (address TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
@@ -127,7 +128,7 @@ impl Store {
             }
         }
         Ok(Stored {
-            epoch: self.epoch()?,
+            epoch: format!("{:016x}", rand::random::<u64>()),
             seq: self.seq()?,
             records,
             target_sets,
@@ -144,17 +145,6 @@ impl Store {
         let mut statement = self.connection.prepare(query)?;
         let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
         rows.map(|row| parse(table, &row?)).collect()
-    }
-
-    /// The name of this life of the state, made with the file.
-    fn epoch(&self) -> Result<String, StoreError> {
-        let fresh = format!("{:016x}", rand::random::<u64>());
-        self.connection.execute(
-            "INSERT OR IGNORE INTO meta (key, value) VALUES ('epoch', ?1)",
-            [&fresh],
-        )?;
-        let query = "SELECT value FROM meta WHERE key = 'epoch'";
-        Ok(self.connection.query_row(query, [], |row| row.get(0))?)
     }
 
     fn seq(&self) -> Result<u64, StoreError> {

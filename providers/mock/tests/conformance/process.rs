@@ -40,6 +40,7 @@ pub(crate) struct ServerLab {
 
 struct ServerHarness {
     state: tempfile::TempDir,
+    kept: tempfile::TempDir,
     range: String,
     latency: Duration,
     proxy: Proxy,
@@ -147,12 +148,28 @@ impl Lab for ServerLab {
         proxy.state().upstream = Some(process.address);
         Box::new(ServerHarness {
             state,
+            kept: tempfile::tempdir().unwrap(),
             range,
             latency: self.latency,
             proxy,
             process: Mutex::new(process),
             http: Client::builder(TokioExecutor::new()).build_http(),
         })
+    }
+
+    fn goes_back(&self) -> bool {
+        true
+    }
+}
+
+/// Makes a folder's files those of another.
+fn copy(from: &Path, to: &Path) {
+    for old in std::fs::read_dir(to).unwrap() {
+        std::fs::remove_file(old.unwrap().path()).unwrap();
+    }
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
 
@@ -267,5 +284,18 @@ impl Harness for ServerHarness {
 
     async fn pause(&self) {
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+
+    /// The files as they are: nothing is written meanwhile.
+    async fn keep(&self) {
+        copy(self.state.path(), self.kept.path());
+    }
+
+    async fn go_back(&self) {
+        let mut process = self.process.lock().unwrap();
+        process.kill();
+        copy(self.kept.path(), self.state.path());
+        *process = Process::start(self.state.path(), &self.range, self.latency);
+        self.proxy.state().upstream = Some(process.address);
     }
 }

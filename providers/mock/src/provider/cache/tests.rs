@@ -1,5 +1,5 @@
 use super::*;
-use crate::api::Desired;
+use crate::api::{Desired, LifecycleState};
 
 fn mark() -> Mark {
     Mark {
@@ -127,7 +127,6 @@ fn a_new_list_is_compared_with_what_was_known() {
         (view(6, Active, "a"), vec![Cause::Active]),
         (view(6, Active, "b"), vec![Cause::Drifted]),
         (view(6, Deleting, "a"), vec![Cause::Drifted]),
-        (view(4, Active, "b"), vec![]),
     ] {
         let mut cache = loaded();
         let changes = cache.relist(vec![now.clone()], &position("e", 6));
@@ -173,4 +172,76 @@ fn what_is_in_flight_is_left_to_its_own_answer() {
         causes(cache.relist(Vec::new(), &position("e", 9))),
         [Cause::Gone]
     );
+}
+
+#[test]
+fn a_position_that_goes_back_is_another_life() {
+    let mut cache = loaded();
+    cache.store(view(7, LifecycleState::Active, "b"));
+    cache.advance(&position("e", 5), position("e", 7));
+    // Older than our last answer: the edit is lost, and so is all that was heard.
+    let changes = cache.relist(
+        vec![view(5, LifecycleState::Provisioning, "a")],
+        &position("e", 6),
+    );
+    assert_eq!(causes(changes), [Cause::Drifted]);
+    let heard = cache.hear(&mark(), &event(7, ChangeKind::Active));
+    assert_eq!(causes(heard), [Cause::Active]);
+    // Made since, and gone: however new, it is not there.
+    cache.store(view(9, LifecycleState::Active, "a"));
+    assert_eq!(
+        causes(cache.relist(Vec::new(), &position("e", 8))),
+        [Cause::Gone]
+    );
+    assert!(matches!(cache.known("bl-1"), Known::Absent));
+    assert_eq!(cache.reserved("other").len(), 1);
+}
+
+#[test]
+fn what_appears_is_told_unless_it_was_kept_on_purpose() {
+    let mut cache = Cache::default();
+    cache.load(Vec::new(), position("e", 5), &[]);
+    let mut there = view(3, LifecycleState::Active, "a");
+    let changes = cache.relist(vec![there.clone()], &position("e", 4));
+    assert_eq!(causes(changes), [Cause::Appeared]);
+    let mut cache = Cache::default();
+    cache.load(Vec::new(), position("e", 5), &[]);
+    there
+        .desired
+        .tags
+        .insert(mark::RETAINED.into(), "now".into());
+    assert!(cache.relist(vec![there], &position("e", 4)).is_empty());
+}
+
+#[test]
+fn what_changed_while_a_list_was_made_is_not_judged_by_it() {
+    let mut cache = loaded();
+    cache.begin_list();
+    cache.begin("bl-1");
+    cache.store(view(9, LifecycleState::Active, "a"));
+    cache.end("bl-1");
+    assert!(cache.relist(Vec::new(), &position("e", 6)).is_empty());
+    assert!(matches!(cache.known("bl-1"), Known::Fresh(_)));
+    // Released meanwhile: the list that still has it does not bring it back.
+    cache.begin_list();
+    cache.begin("bl-1");
+    cache.forget("bl-1");
+    cache.end("bl-1");
+    let listed = vec![view(9, LifecycleState::Active, "a")];
+    assert!(cache.relist(listed, &position("e", 9)).is_empty());
+    assert!(matches!(cache.known("bl-1"), Known::Absent));
+}
+
+/// Its call may have been answered before the cloud lost it.
+#[test]
+fn what_is_in_flight_is_doubtful_in_another_life_and_its_address_is_kept() {
+    let mut cache = loaded();
+    cache.begin("bl-1");
+    let changes = cache.relist(Vec::new(), &position("f", 1));
+    assert_eq!(causes(changes), [Cause::Drifted]);
+    assert_eq!(cache.reserved("other").len(), 1);
+    cache.end("bl-1");
+    assert!(matches!(cache.known("bl-1"), Known::Doubtful));
+    cache.store(view(2, LifecycleState::Active, "a"));
+    assert!(matches!(cache.known("bl-1"), Known::Fresh(_)));
 }
