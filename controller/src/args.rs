@@ -20,9 +20,20 @@ use crate::run::factory::Providers;
 
 const ABOUT: &str = "Load balancers for Kubernetes Services: clouds, bare metal and laptops";
 
+const ENVIRONMENT: &str = "\
+Environment:
+  KUBECONFIG               the kubeconfig files; default: ~/.kube/config
+  HTTPS_PROXY, HTTP_PROXY  the proxy to the API server: http://, https:// or socks5://HOST:PORT
+  NO_PROXY                 servers without a proxy: hosts, .domains, addresses, CIDRs, or *
+
+Proxies work as in kubectl: proxy-url in the kubeconfig takes precedence over the environment,
+and a server on this machine needs no entry in NO_PROXY. In a cluster no proxy is used.
+
+To see the flags and examples of a command: ballast COMMAND --help";
+
 /// The command line of `ballast`.
 #[derive(Debug, Parser)]
-#[command(name = "ballast", version, about = ABOUT, arg_required_else_help = true)]
+#[command(name = "ballast", version, about = ABOUT, after_help = ENVIRONMENT, arg_required_else_help = true)]
 pub struct Cli {
     /// Log level: error, warn, info, debug, trace, or a filter such as
     /// `info,ballast::service=debug`. Logs go to standard error.

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use ballast::args::{Cli, Command, ControllerArgs, LogFormat};
 use ballast::cli;
+use ballast::process::access;
 use ballast::process::causes::causes;
 use ballast::run::{self, Exit};
 use ballast_mock::server::ServerArgs;
 use clap::Parser as _;
 use futures::FutureExt as _;
-use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -95,12 +95,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 async fn controller(args: ControllerArgs) -> Result<ExitCode> {
     let options = args.into_options().map_err(WrongUsage)?;
-    let mut config = kube::Config::infer().await.context(
-        "no way to the API server: not in a cluster, and no usable kubeconfig (KUBECONFIG)",
-    )?;
-    // The client's own retries hide an outage for minutes; the queue retries visibly.
-    config.default_retry = false;
-    let client = Client::try_from(config).context("cannot make a client of the API server")?;
+    let config = access::config(None, None)?;
+    let client = access::client(config).context("cannot make a client of the API server")?;
     let exit = run::run(client, options, asked_to_stop()?.boxed()).await?;
     Ok(match exit {
         Exit::Stopped => ExitCode::SUCCESS,

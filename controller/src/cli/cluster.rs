@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use kube::api::ListParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use serde::de::DeserializeOwned;
+
+use crate::process::access;
 
 /// A person waits: better an error than a minute of nothing.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -127,35 +128,11 @@ pub fn helpful(error: ReadError) -> anyhow::Error {
 
 impl ClusterArgs {
     /// A client as the user; nothing is asked yet.
-    pub async fn client(&self) -> Result<Client> {
-        let mut config = self.config().await?;
-        // Retries would hide an outage for minutes.
-        config.default_retry = false;
+    pub fn client(&self) -> Result<Client> {
+        let mut config = access::config(self.kubeconfig.as_deref(), self.context.as_deref())?;
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(ANSWER);
-        Client::try_from(config).context("cannot make a client of the API server")
-    }
-
-    async fn config(&self) -> Result<Config> {
-        let options = KubeConfigOptions {
-            context: self.context.clone(),
-            ..KubeConfigOptions::default()
-        };
-        if let Some(file) = &self.kubeconfig {
-            let unusable = || format!("cannot use {} (--kubeconfig)", file.display());
-            let kubeconfig = Kubeconfig::read_from(file).with_context(unusable)?;
-            return Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .with_context(unusable);
-        }
-        if let Some(context) = &self.context {
-            return Config::from_kubeconfig(&options)
-                .await
-                .with_context(|| format!("cannot use the context {context} (--context)"));
-        }
-        Config::infer().await.context(
-            "no way to the API server: no usable kubeconfig (KUBECONFIG, ~/.kube/config, --kubeconfig), and not in a cluster",
-        )
+        access::client(config).context("cannot make a client of the API server")
     }
 }
 

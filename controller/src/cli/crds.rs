@@ -74,7 +74,7 @@ pub async fn run(args: CrdsArgs) -> Result<ExitCode> {
         print(&ballast_crds::yaml()?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let client = args.cluster.client().await?;
+    let client = args.cluster.client()?;
     for crd in ballast_crds::all() {
         let name = crd.name_any();
         let applied = apply(&client, &name, &crd).await?;

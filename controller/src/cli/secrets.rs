@@ -18,7 +18,8 @@ use kube::{Api, Client};
 use tokio::time::Instant;
 
 use super::cluster::ClusterArgs;
-use super::print;
+use super::{note, print};
+use crate::process::causes::causes;
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -29,7 +30,10 @@ Examples:
   # Delete it:
   ballast secrets ballast-mock-token -n ballast-system --delete
 
-Exit status: 0 done, 1 failed, 2 wrong usage.";
+Exit status:
+  0  success
+  1  error
+  2  invalid usage";
 
 /// Random bytes of a value; it is written as twice as many hexadecimal digits.
 const BYTES: usize = 32;
@@ -45,7 +49,7 @@ pub struct SecretsArgs {
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
 
-    /// Namespace of the Secrets; without it that of the kubeconfig or of the pod.
+    /// Namespace of the Secrets. Default: the namespace of the kubeconfig context or of the pod.
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
@@ -73,7 +77,7 @@ enum Outcome {
 
 /// Creates or deletes each.
 pub async fn run(args: SecretsArgs) -> Result<ExitCode> {
-    let client = args.cluster.client().await?;
+    let client = args.cluster.client()?;
     let namespace = args
         .namespace
         .unwrap_or_else(|| client.default_namespace().to_owned());
@@ -120,7 +124,7 @@ async fn retry(mut call: impl AsyncFnMut() -> kube::Result<Outcome>) -> kube::Re
                 return Err(kube::Error::Api(status));
             }
             Err(error) if Instant::now() < end => {
-                eprintln!("no answer from the API server: {error}; trying again");
+                note(format_args!("{}; trying again", causes(&error)));
                 tokio::time::sleep(RETRY).await;
             }
             ended => return ended,

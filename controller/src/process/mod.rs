@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows Services, classes or providers.
 
+pub mod access;
 pub mod admin;
 pub mod backoff;
 pub mod causes;

@@ -152,7 +152,7 @@ pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
         source.read(&text).with_context(|| file.clone())?;
     }
     let client = if args.apply || args.files.is_empty() {
-        Some(args.cluster.client().await?)
+        Some(args.cluster.client()?)
     } else {
         None
     };

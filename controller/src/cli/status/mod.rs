@@ -91,7 +91,7 @@ struct Answer {
 
 /// Reads the cluster and prints what is so.
 pub async fn run(args: StatusArgs) -> Result<ExitCode> {
-    let client = args.cluster.client().await?;
+    let client = args.cluster.client()?;
     let view = View {
         look: look(std::io::stdout().is_terminal()),
         now: Timestamp::now(),

@@ -129,7 +129,7 @@ struct Teardown {
 
 /// Drains, or undoes that, and says what is left. `stop` is a signal.
 pub async fn run(args: TeardownArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
-    let client = args.cluster.client().await?;
+    let client = args.cluster.client()?;
     let mut teardown = Teardown {
         client,
         selection: if args.classes.is_empty() {

@@ -1,0 +1,351 @@
+//! A real TLS server, real proxies, and the texts of what can go wrong, all on loopback.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::ListParams;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::*;
+use crate::process::causes::causes;
+
+/// Only a proxy of these tests knows where this is.
+const NAME: &str = "api.example.test";
+const EMPTY: &str = r#"{"kind":"ServiceList","apiVersion":"v1","metadata":{},"items":[]}"#;
+const EXPIRED: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}"#;
+
+/// An API server that gives every request the same answer.
+struct Server {
+    address: SocketAddr,
+    authority: String,
+}
+
+/// A proxy that leads everything to one address, and tells what it was asked for.
+struct Proxy {
+    url: String,
+    asked: mpsc::UnboundedReceiver<String>,
+}
+
+impl Server {
+    async fn start(status: &'static str, body: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut params = CertificateParams::default();
+        let name = format!("authority of {address}");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names = [NAME.to_owned(), "127.0.0.1".to_owned()];
+        let params = CertificateParams::new(names).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    head(&mut stream).await;
+                    let length = body.len();
+                    let answer = format!(
+                        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                    );
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                });
+            }
+        });
+        Self {
+            address,
+            authority: issuer.pem(),
+        }
+    }
+
+    /// A kubeconfig for the server, which is known by `name`.
+    fn kubeconfig(&self, name: &str, more: &Value) -> Kubeconfig {
+        kubeconfig(&format!("https://{name}"), &self.authority, more)
+    }
+}
+
+impl Proxy {
+    async fn start(scheme: &'static str, to: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let (tell, asked) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    let request = match scheme {
+                        "http" => connect(&mut client).await,
+                        _ => socks(&mut client).await,
+                    };
+                    tell.send(request).unwrap();
+                    let mut server = TcpStream::connect(to).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { url, asked }
+    }
+}
+
+/// A tunnel by `CONNECT` (RFC 9110, 9.3.6).
+async fn connect(client: &mut TcpStream) -> String {
+    let request = head(client).await;
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    request
+}
+
+/// A tunnel by SOCKS without a login (RFC 1928), to a host by name.
+async fn socks(client: &mut TcpStream) -> String {
+    let mut greeting = [0; 3];
+    client.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(greeting, [5, 1, 0]);
+    client.write_all(&[5, 0]).await.unwrap();
+    let mut request = [0; 5];
+    client.read_exact(&mut request).await.unwrap();
+    assert_eq!(request[..4], [5, 1, 0, 3], "connect to a name");
+    let mut name = vec![0; usize::from(request[4])];
+    client.read_exact(&mut name).await.unwrap();
+    let port = client.read_u16().await.unwrap();
+    let done = [5, 0, 0, 1, 127, 0, 0, 1, 0, 0];
+    client.write_all(&done).await.unwrap();
+    format!("CONNECT {}:{port} SOCKS", String::from_utf8(name).unwrap())
+}
+
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => text.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn kubeconfig(server: &str, authority: &str, more: &Value) -> Kubeconfig {
+    use k8s_openapi::ByteString;
+    let mut cluster = json!({
+        "server": server,
+        "certificate-authority-data": ByteString(authority.as_bytes().to_vec()),
+    });
+    let more = more.as_object().cloned().unwrap_or_default();
+    cluster.as_object_mut().unwrap().extend(more);
+    serde_json::from_value(json!({
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "lab", "user": "me"}}],
+        "clusters": [{"name": "lab", "cluster": cluster}],
+        "users": [{"name": "me", "user": {"token": "secret"}}],
+    }))
+    .unwrap()
+}
+
+/// How many Services there are, or the whole text of the error.
+async fn services(kubeconfig: &Kubeconfig, environment: &Environment) -> Result<usize, String> {
+    let mut config = of_kubeconfig(kubeconfig, None, environment).map_err(|it| causes(&it))?;
+    config.default_retry = false;
+    let client = client(config).map_err(|it| causes(&it))?;
+    let list = Api::<Service>::all(client)
+        .list(&ListParams::default())
+        .await;
+    list.map(|it| it.items.len()).map_err(|it| causes(&it))
+}
+
+#[tokio::test]
+async fn requests_pass_the_proxy_of_the_kubeconfig() {
+    let server = Server::start("200 OK", EMPTY).await;
+    for scheme in ["http", "socks5"] {
+        let mut proxy = Proxy::start(scheme, server.address).await;
+        let more = json!({"proxy-url": proxy.url});
+        let kubeconfig = server.kubeconfig(&format!("{NAME}:6443"), &more);
+        let environment = Environment::default();
+        assert_eq!(services(&kubeconfig, &environment).await, Ok(0), "{scheme}");
+        let asked = proxy.asked.recv().await.unwrap();
+        assert!(
+            asked.starts_with(&format!("CONNECT {NAME}:6443 ")),
+            "{asked}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn requests_pass_the_proxy_of_the_environment_with_a_login() {
+    let server = Server::start("200 OK", EMPTY).await;
+    let mut proxy = Proxy::start("http", server.address).await;
+    let environment = Environment {
+        https_proxy: Some(proxy.url.replace("http://", "http://me:pass%40word@")),
+        // The proxy itself is on loopback: that must not count.
+        no_proxy: Some("127.0.0.0/8,localhost".to_owned()),
+        ..Environment::default()
+    };
+    let kubeconfig = server.kubeconfig(NAME, &json!({}));
+    assert_eq!(services(&kubeconfig, &environment).await, Ok(0));
+    let asked = proxy.asked.recv().await.unwrap();
+    assert!(
+        asked.starts_with(&format!("CONNECT {NAME}:443 ")),
+        "{asked}"
+    );
+    // me:pass@word
+    assert!(asked.contains("Basic bWU6cGFzc0B3b3Jk\r\n"), "{asked}");
+}
+
+#[tokio::test]
+async fn exempt_servers_are_reached_without_the_proxy() {
+    let server = Server::start("200 OK", EMPTY).await;
+    let mut proxy = Proxy::start("http", server.address).await;
+    let environment = Environment {
+        https_proxy: Some(proxy.url.clone()),
+        no_proxy: Some("other.test,".to_owned()),
+        ..Environment::default()
+    };
+    // Loopback needs no entry.
+    let kubeconfig = server.kubeconfig(&server.address.to_string(), &json!({}));
+    assert_eq!(services(&kubeconfig, &environment).await, Ok(0));
+    assert!(proxy.asked.try_recv().is_err(), "the proxy was used");
+    let config = |no_proxy: &str| {
+        let environment = Environment {
+            no_proxy: Some(no_proxy.to_owned()),
+            ..environment.clone()
+        };
+        let kubeconfig = server.kubeconfig("10.1.2.3:6443", &json!({}));
+        of_kubeconfig(&kubeconfig, None, &environment)
+            .unwrap()
+            .proxy_url
+    };
+    assert!(config("other.test").is_some());
+    assert_eq!(config("10.0.0.0/8"), None);
+}
+
+#[tokio::test]
+async fn errors_name_the_server_and_the_cause() {
+    let nothing = Environment::default();
+    // Refused.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = listener.local_addr().unwrap();
+    drop(listener);
+    let server = Server::start("401 Unauthorized", EXPIRED).await;
+    let refused = services(
+        &server.kubeconfig(&closed.to_string(), &json!({})),
+        &nothing,
+    )
+    .await;
+    assert_eq!(
+        refused.unwrap_err(),
+        format!(
+            "cannot connect to the API server at https://{closed}: tcp connect error: Connection refused (os error 111)"
+        )
+    );
+    // A certificate of another authority.
+    let other = Server::start("200 OK", EMPTY).await;
+    let url = format!("https://{}", server.address);
+    let foreign = services(&kubeconfig(&url, &other.authority, &json!({})), &nothing).await;
+    assert_eq!(
+        foreign.unwrap_err(),
+        format!(
+            "cannot connect to the API server at {url}: invalid peer certificate: UnknownIssuer"
+        )
+    );
+    // An expired token.
+    let expired = services(
+        &server.kubeconfig(&server.address.to_string(), &json!({})),
+        &nothing,
+    )
+    .await;
+    assert!(
+        expired
+            .unwrap_err()
+            .contains("rejected the credentials (401 Unauthorized)")
+    );
+    // A proxy that is not there.
+    let more = json!({"proxy-url": format!("http://me:secret@{closed}")});
+    let lost = services(&server.kubeconfig(NAME, &more), &nothing).await;
+    assert_eq!(
+        lost.unwrap_err(),
+        format!(
+            "cannot connect to the API server at https://{NAME} through the proxy http://{closed}: tunnel error: failed to create underlying connection: tcp connect error: Connection refused (os error 111)"
+        )
+    );
+}
+
+#[test]
+fn errors_name_what_is_wrong_in_the_file() {
+    let of = |change: &dyn Fn(&mut Kubeconfig), context: Option<&str>| {
+        let mut kubeconfig = kubeconfig("https://api:6443", "no certificate", &json!({}));
+        change(&mut kubeconfig);
+        let config = of_kubeconfig(&kubeconfig, context, &Environment::default());
+        causes(&config.err().unwrap())
+    };
+    let set = |change: fn(&mut kube::config::Cluster)| {
+        move |it: &mut Kubeconfig| change(it.clusters[0].cluster.as_mut().unwrap())
+    };
+    for (told, text) in [
+        (
+            of(&|_| {}, None),
+            "the certificate authority of cluster lab contains no certificate in PEM format",
+        ),
+        (of(&|_| {}, Some("there")), "it has no context there"),
+        (
+            of(&|it| it.current_context = None, None),
+            "it has no current-context; choose a context with --context",
+        ),
+        (of(&|it| it.clusters.clear(), None), "it has no cluster lab"),
+        (
+            of(&set(|it| it.server = Some("api".to_owned())), None),
+            "the server of cluster lab is not a URL: api",
+        ),
+        (
+            of(
+                &set(|it| it.certificate_authority_data = Some("*".to_owned())),
+                None,
+            ),
+            "cannot read the certificate authority of cluster lab: ",
+        ),
+        (
+            of(
+                &set(|it| {
+                    it.certificate_authority_data = None;
+                    it.certificate_authority = Some("/nowhere/ca.crt".to_owned());
+                }),
+                None,
+            ),
+            "/nowhere/ca.crt",
+        ),
+        (
+            of(
+                &set(|it| {
+                    it.certificate_authority_data = None;
+                    it.proxy_url = Some("ftp://p".to_owned());
+                }),
+                None,
+            ),
+            "proxy-url in the kubeconfig is not the URL of a proxy",
+        ),
+    ] {
+        assert!(told.contains(text), "{told:?} says not {text:?}");
+    }
+    let missing = config(Some(Path::new("/nowhere/config")), None).unwrap_err();
+    let told = causes(&missing);
+    assert_eq!(told.matches("/nowhere/config").count(), 1, "{told}");
+    assert!(told.contains("No such file"), "{told}");
+}
