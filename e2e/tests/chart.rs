@@ -261,6 +261,7 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() -> Result<()> {
     let sources = [
         include_str!("../../controller/src/cluster/metrics.rs"),
         include_str!("../../controller/src/run/scrape.rs"),
+        include_str!("../../controller/src/pools/metrics.rs"),
     ]
     .concat();
     let exist: BTreeSet<&str> = sources

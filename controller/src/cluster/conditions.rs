@@ -6,6 +6,8 @@ use ballast_crds::GROUP;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::process::text;
+
 /// A Service's condition: a class of ours serves it, and its settings are valid.
 pub const ACCEPTED: &str = "ballast.dev/Accepted";
 /// A Service's condition: traffic can flow.
@@ -17,8 +19,11 @@ pub fn is_ours(condition: &Condition) -> bool {
     name.is_some_and(|name| name.starts_with('/'))
 }
 
-/// A condition whose time [`dated`] fills in.
-pub fn condition(kind: &str, status: bool, reason: &str, message: String) -> Condition {
+/// A condition whose time [`dated`] fills in. Its message is bounded here.
+pub fn condition(kind: &str, status: bool, reason: &str, mut message: String) -> Condition {
+    if message.len() > text::MESSAGE {
+        message = text::message(&message);
+    }
     Condition {
         type_: kind.to_owned(),
         status: if status { "True" } else { "False" }.to_owned(),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ballast_provider::{
@@ -15,8 +16,10 @@ use ballast_provider::{
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::meta::created;
+use crate::process::text;
 
 type Annotations = BTreeMap<String, String>;
 
@@ -57,6 +60,21 @@ const FAMILIES: [&str; 4] = [
 ];
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
+/// Unknown annotations that a Service's condition names.
+const NAMED: usize = 5;
+/// Annotations of one family that are looked at for unknown ones.
+const LOOKED_AT: usize = 50;
+/// The longest key that can be a known one, misspelt.
+const LONGEST_KEY: usize = 64;
+/// Source ranges of one Service. Clouds take far fewer; each costs memory in every replica.
+const SOURCE_RANGES_LIMIT: usize = 1_000;
+/// The longest share key, as that of names in Kubernetes.
+const SHARE_KEY_LIMIT: usize = 253;
+/// All labels of a Service together, in bytes.
+const LABELS_LIMIT: usize = 16 * 1024;
+/// The longest selector that is kept as it is.
+const SELECTOR_LIMIT: usize = 256;
+
 /// What the Service asks for, or why that cannot be.
 pub fn load_balancer(
     id: &ServiceId,
@@ -70,7 +88,7 @@ pub fn load_balancer(
         affinity: affinity(spec),
         source_ranges: source_ranges(spec, annotations)?,
         requested_addresses: requested_addresses(spec, annotations, &families)?,
-        share_key: first(annotations, SHARE_KEY, METALLB_SHARE_KEY).map(|(_, key)| key.to_owned()),
+        share_key: share_key(annotations)?,
         families,
         id: id.clone(),
     })
@@ -91,17 +109,43 @@ pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
             Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
             _ => FamilyPolicy::SingleStack,
         },
-        pool: first(annotations, ADDRESS_POOL, METALLB_POOL).map(|(_, pool)| pool.to_owned()),
+        // No pool has a longer name.
+        pool: first(annotations, ADDRESS_POOL, METALLB_POOL)
+            .map(|(_, pool)| text::shortened(pool, SHARE_KEY_LIMIT + 1)),
         endpoints: if selector.is_empty() {
             format!("service {}", meta.name.as_deref().unwrap_or_default())
         } else {
             // Endpoints are of one namespace.
             let namespace = meta.namespace.as_deref().unwrap_or_default();
-            format!("{namespace}: {}", selector.join(","))
+            format!("{namespace}: {}", compact(selector.join(",")))
         },
-        labels: Arc::new(meta.labels.clone().unwrap_or_default()),
+        labels: Arc::new(labels(meta).ok().flatten().cloned().unwrap_or_default()),
         namespace_labels: Arc::default(),
     }
+}
+
+/// The labels, unless they are too large to keep.
+pub fn labels(meta: &ObjectMeta) -> Result<Option<&BTreeMap<String, String>>, Refusal> {
+    let labels = meta.labels.as_ref();
+    let sizes = labels.into_iter().flatten();
+    let size: usize = sizes.map(|(key, value)| key.len() + value.len()).sum();
+    if size > LABELS_LIMIT {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            format!("metadata.labels has {size} bytes; at most {LABELS_LIMIT} are supported"),
+        ));
+    }
+    Ok(labels)
+}
+
+/// A text of any length that is only compared, in few bytes.
+fn compact(text: String) -> String {
+    if text.len() <= SELECTOR_LIMIT {
+        return text;
+    }
+    let digest = Sha256::digest(text.as_bytes());
+    let hex = digest.iter().map(|byte| format!("{byte:02x}"));
+    format!("sha256:{}", hex.collect::<String>())
 }
 
 /// The part of a refused Service that was accepted before: the ports that it publishes.
@@ -124,24 +168,39 @@ pub fn accepted_before(
     let accepted = load_balancer(id, &spec, annotations).or_else(|_| {
         // Addresses that nobody can give: those that it publishes are what it was given.
         spec.load_balancer_ip = None;
-        let mut annotations = annotations.clone();
-        annotations.retain(|key, _| key != ADDRESSES && !METALLB_ADDRESSES.contains(&key.as_str()));
+        let kept = annotations.iter().filter(|(key, _)| {
+            let asks = *key == ADDRESSES || METALLB_ADDRESSES.contains(&key.as_str());
+            !asks && known().any(|known| known == *key)
+        });
+        let annotations = kept.map(|(key, value)| (key.clone(), value.clone()));
+        let annotations: Annotations = annotations.collect();
         load_balancer(id, &spec, &annotations)
     });
     let accepted = accepted.ok()?;
     (!accepted.listeners.is_empty()).then_some(accepted)
 }
 
-/// Annotations of our families that mean nothing, each with the nearest that does.
+/// Annotations of our families that mean nothing, each with the nearest that does. At most
+/// [`NAMED`] are named, and at most [`LOOKED_AT`] of each family are looked at: a Service can
+/// have thousands of them.
 pub fn unknown_annotations(annotations: &Annotations) -> Vec<String> {
-    let keys = annotations.keys().map(String::as_str);
-    keys.filter(|key| FAMILIES.iter().any(|family| key.starts_with(family)))
-        .filter(|key| !known().any(|known| known == *key) && !METALLB_NOTES.contains(key))
-        .map(|key| match nearest(key) {
-            Some(known) => format!("{key} (did you mean {known}?)"),
-            None => key.to_owned(),
-        })
-        .collect()
+    let of_family = |family: &'static str| {
+        let keys = annotations.range::<str, _>((Bound::Included(family), Bound::Unbounded));
+        let keys = keys.map(|(key, _)| key.as_str()).take(LOOKED_AT);
+        keys.take_while(move |key| key.starts_with(family))
+    };
+    let is_unknown =
+        |key: &&str| !known().any(|known| known == *key) && !METALLB_NOTES.contains(key);
+    let mut unknown = FAMILIES.into_iter().flat_map(of_family).filter(is_unknown);
+    let named = unknown.by_ref().take(NAMED).map(|key| match nearest(key) {
+        Some(known) => format!("{} (did you mean {known}?)", text::value(key)),
+        None => text::value(key),
+    });
+    let mut named: Vec<String> = named.collect();
+    if unknown.next().is_some() {
+        named.push("and others".to_owned());
+    }
+    named
 }
 
 /// All keys that mean something.
@@ -165,6 +224,7 @@ fn listener(index: usize, port: &ServicePort) -> Result<Listener, Refusal> {
         None | Some("TCP") => Protocol::Tcp,
         Some("UDP") => Protocol::Udp,
         Some(other) => {
+            let other = text::value(other);
             let name = port
                 .name
                 .as_deref()
@@ -272,6 +332,15 @@ fn source_ranges(spec: &ServiceSpec, annotations: &Annotations) -> Result<Vec<Ip
             field.iter().map(String::as_str).collect(),
         )
     };
+    if texts.len() > SOURCE_RANGES_LIMIT {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            format!(
+                "{origin} has {} ranges; at most {SOURCE_RANGES_LIMIT} are supported",
+                texts.len()
+            ),
+        ));
+    }
     texts
         .into_iter()
         .map(|text| {
@@ -279,7 +348,10 @@ fn source_ranges(spec: &ServiceSpec, annotations: &Annotations) -> Result<Vec<Ip
             text.trim().parse::<IpNet>().map(|net| net.trunc()).map_err(|_| {
                 Refusal::new(
                     Reason::Invalid,
-                    format!("{origin} has \"{text}\": not a range such as 192.0.2.0/24 or 2001:db8::/32"),
+                    format!(
+                        "{origin} has \"{}\": not a range such as 192.0.2.0/24 or 2001:db8::/32",
+                        text::value(text)
+                    ),
                 )
             })
         })
@@ -291,7 +363,7 @@ fn requested_addresses(
     annotations: &Annotations,
     families: &[Family],
 ) -> Result<Vec<IpAddr>, Refusal> {
-    let (origin, text) = match first(annotations, ADDRESSES, METALLB_ADDRESSES) {
+    let (origin, list) = match first(annotations, ADDRESSES, METALLB_ADDRESSES) {
         Some(found) => found,
         None => match spec.load_balancer_ip.as_deref() {
             Some(text) if !text.is_empty() => ("spec.loadBalancerIP", text),
@@ -300,14 +372,14 @@ fn requested_addresses(
     };
     let invalid = |message: String| Refusal::new(Reason::Invalid, message);
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for part in text
+    for part in list
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())
     {
         let address: IpAddr = part
             .parse()
-            .map_err(|_| invalid(format!("{origin} has \"{part}\": not an IP address")))?;
+            .map_err(|_| invalid(not_an_address(origin, part)))?;
         let family = Family::of(address);
         if !families.contains(&family) {
             return Err(invalid(format!(
@@ -316,12 +388,33 @@ fn requested_addresses(
         }
         if addresses.iter().any(|other| Family::of(*other) == family) {
             return Err(invalid(format!(
-                "{origin} has more than one {family} address: {text}"
+                "{origin} has more than one {family} address: {}",
+                text::value(list)
             )));
         }
         addresses.push(address);
     }
     Ok(addresses)
+}
+
+fn not_an_address(origin: &str, part: &str) -> String {
+    format!("{origin} has \"{}\": not an IP address", text::value(part))
+}
+
+fn share_key(annotations: &Annotations) -> Result<Option<String>, Refusal> {
+    let Some((origin, key)) = first(annotations, SHARE_KEY, METALLB_SHARE_KEY) else {
+        return Ok(None);
+    };
+    if key.len() > SHARE_KEY_LIMIT {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            format!(
+                "{origin} has {} bytes; a share key has at most {SHARE_KEY_LIMIT}",
+                key.len()
+            ),
+        ));
+    }
+    Ok(Some(key.to_owned()))
 }
 
 /// Our own key goes first.
@@ -338,6 +431,9 @@ fn first<'a>(
 
 /// The known key within three edits, if there is one.
 fn nearest(key: &str) -> Option<&'static str> {
+    if key.len() > LONGEST_KEY {
+        return None;
+    }
     known()
         .map(|known| (strsim::levenshtein(key, known), known))
         .filter(|(edits, _)| *edits <= 3)

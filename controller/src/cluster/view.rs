@@ -24,6 +24,7 @@ use crate::cluster::conditions::is_ours;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Key;
 use crate::cluster::translate;
+use crate::process::text;
 
 /// The finalizer upstream's service controller uses; on class-less Services only.
 pub const STANDARD_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -163,20 +164,23 @@ impl ServiceView {
             && class
                 .as_deref()
                 .is_none_or(|class| class_of_key(class).is_some());
-        let annotations = meta.annotations.clone().unwrap_or_default();
+        let none = BTreeMap::new();
+        let annotations = meta.annotations.as_ref().unwrap_or(&none);
         let (nothing, ingress) = (ServiceSpec::default(), published(service));
         let spec = spec.unwrap_or(&nothing);
-        let load_balancer =
-            could_be_ours.then(|| translate::load_balancer(&id, spec, &annotations));
+        let load_balancer = could_be_ours.then(|| {
+            translate::labels(meta)?;
+            translate::load_balancer(&id, spec, annotations)
+        });
         let refused = matches!(load_balancer, Some(Err(_)));
         Self {
             accepted_before: refused
-                .then(|| translate::accepted_before(&id, spec, &annotations, &ingress))
+                .then(|| translate::accepted_before(&id, spec, annotations, &ingress))
                 .flatten()
                 .map(Box::new),
             load_balancer,
             unknown_annotations: if could_be_ours {
-                translate::unknown_annotations(&annotations)
+                translate::unknown_annotations(annotations)
             } else {
                 Vec::new()
             },
@@ -286,7 +290,8 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
             kind: condition.type_.clone(),
             status: condition.status.clone(),
             reason: condition.reason.clone(),
-            message: condition.message.clone(),
+            // Cut only where it is longer than any of ours, so that it still differs from ours.
+            message: text::shortened(&condition.message, text::MESSAGE + 1),
             since: condition.last_transition_time.0,
         });
     exact(ours)

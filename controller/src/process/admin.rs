@@ -7,11 +7,12 @@
 //! - Ready means that every gate is open; the answer names each that is not. Leadership
 //!   is no gate: a follower is ready.
 //! - Checks answer from memory. No request waits for anything but the register's lock.
+//! - What clients can make the process hold is bounded ([`LIMITS`]).
 //! - A shutdown ends within [`GRACE`], whatever the clients do.
 
 use std::{
     fmt::Write as _,
-    future::{Future, IntoFuture},
+    future::Future,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,18 +26,25 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use ballast_mock::serve::{Limits, serve};
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, oneshot},
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::text::one_line;
 
 /// How long a shutdown waits for requests in progress.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// What clients can make this process hold: every pod of the cluster can reach the server. A
+/// kubelet and a few scrapers need less.
+const LIMITS: Limits = Limits {
+    connections: 32,
+    header_size: 8 * 1024,
+    header_time: Duration::from_secs(5),
+    stall_time: Duration::from_secs(10),
+};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -226,20 +234,18 @@ impl Admin {
             address,
             router,
         } = self;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let serve = axum::serve(listener, router)
-            .with_graceful_shutdown(async { drop(stopped.await) })
-            .into_future();
+        let stop = CancellationToken::new();
+        let serve = serve(listener, router, LIMITS, stop.clone());
         tokio::pin!(serve, shutdown);
         info!(%address, "serving health and metrics");
         tokio::select! {
-            result = &mut serve => return result,
-            () = shutdown => drop(stop),
+            () = &mut serve => return Ok(()),
+            () = shutdown => stop.cancel(),
         }
-        timeout(GRACE, serve).await.unwrap_or_else(|_| {
+        if timeout(GRACE, serve).await.is_err() {
             warn!("clients still connected, leaving");
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 

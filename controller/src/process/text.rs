@@ -8,6 +8,24 @@
 /// The most characters of one error or message that Ballast prints.
 pub const LONGEST: usize = 1_024;
 
+/// The most characters of a condition's message.
+pub const MESSAGE: usize = 320;
+
+/// The most characters of a value that a message quotes.
+const VALUE: usize = 64;
+
+/// A text as the message of a condition or an event: one line of at most [`MESSAGE`]
+/// characters.
+pub fn message(text: &str) -> String {
+    shortened(&one_line(text), MESSAGE)
+}
+
+/// A user's value as a message quotes it: one line of at most 64 characters.
+pub fn value(text: &str) -> String {
+    // Cut first: a value can have hundreds of kilobytes.
+    shortened(&one_line(&shortened(text, 4 * VALUE)), VALUE)
+}
+
 /// The text as one line: control characters and invisible formatting characters become
 /// spaces, and each run of spaces becomes one.
 pub fn one_line(text: &str) -> String {
@@ -55,6 +73,14 @@ mod tests {
         ] {
             assert_eq!(one_line(text), line, "{text:?}");
         }
+    }
+
+    #[test]
+    fn messages_and_values_are_bounded() {
+        let long = "\u{1b}".repeat(250_000) + "end";
+        assert_eq!(value(&long), "...");
+        assert_eq!(message(&"ü".repeat(999)).chars().count(), MESSAGE);
+        assert_eq!(value("a\nb"), "a b");
     }
 
     #[test]

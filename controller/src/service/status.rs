@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED, rfc3339};
 use crate::cluster::eligibility::Backing;
 use crate::cluster::view::{ConditionView, ServiceView};
+use crate::process::text;
 
 mod patch;
 
@@ -128,7 +129,7 @@ impl Desired {
                     "Unknown"
                 },
                 reason: why.reason,
-                message: why.message.clone(),
+                message: text::message(&why.message),
             }),
             ingress: None,
         }
@@ -166,7 +167,7 @@ impl Desired {
             } => Condition {
                 status: "False",
                 reason: *reason,
-                message: message.clone(),
+                message: text::message(message),
             },
         };
         let accepted = match &observed.objection {
@@ -194,7 +195,7 @@ impl Desired {
             programmed: Some(Condition {
                 status,
                 reason: error.reason(),
-                message: error.to_string(),
+                message: text::message(&error.to_string()),
             }),
             ingress: None,
         }
@@ -269,7 +270,7 @@ fn accepted(service: &ServiceView, class: &str) -> Condition {
     Condition {
         status: "True",
         reason: Reason::Accepted,
-        message,
+        message: text::message(&message),
     }
 }
 
@@ -277,7 +278,7 @@ fn refused(refusal: &Refusal) -> Condition {
     Condition {
         status: "False",
         reason: refusal.reason,
-        message: refusal.message.clone(),
+        message: text::message(&refusal.message),
     }
 }
 
@@ -286,6 +287,7 @@ fn remarked(mut condition: Condition, remarks: &[String]) -> Condition {
         condition.message.push_str("; ");
         condition.message.push_str(remark);
     }
+    condition.message = text::message(&condition.message);
     condition
 }
 

@@ -293,6 +293,76 @@ fn misspelt_annotations_are_named_with_their_neighbour() {
     );
 }
 
+/// 256 KiB of them, the most that the API server takes.
+fn hostile_annotations() -> Annotations {
+    let key = |number: u32| (format!("ballast.dev/{number:060x}"), String::new());
+    (0..3_600).map(key).collect()
+}
+
+#[test]
+fn a_few_of_many_unknown_annotations_are_named() {
+    let mut annotations = hostile_annotations();
+    annotations.insert("metallb.io/adress-pool".to_owned(), String::new());
+    let named = unknown_annotations(&annotations);
+    assert_eq!(named.len(), NAMED + 1);
+    assert_eq!(named[NAMED], "and others");
+    let length: usize = named.iter().map(String::len).sum();
+    assert!(length < NAMED * 200, "{length}");
+}
+
+#[test]
+fn what_a_user_can_make_us_keep_is_bounded() {
+    let long = "x".repeat(250_000);
+    let nothing = Annotations::new();
+    for (annotations, words) in [
+        (
+            annotated(SHARE_KEY, &long),
+            "ballast.dev/share-key has 250000 bytes",
+        ),
+        (
+            annotated(SOURCE_RANGES, &"10.0.0.0/8,".repeat(20_000)),
+            "has 20000 ranges",
+        ),
+        (annotated(SOURCE_RANGES, &long), "not a range"),
+        (annotated(ADDRESSES, &long), "not an IP address"),
+        (
+            annotated(ADDRESSES, "192.0.2.1\u{1b}[2J"),
+            "has \"192.0.2.1 [2J\": not an IP",
+        ),
+    ] {
+        let refusal = refused(&spec(), &annotations);
+        assert_eq!(refusal.reason, Reason::Invalid);
+        assert!(refusal.message.contains(words), "{}", refusal.message);
+        assert!(refusal.message.len() < 200, "{}", refusal.message);
+    }
+    let of = |meta: ObjectMeta, spec: &ServiceSpec| placement(&meta, spec);
+    let labelled = ObjectMeta {
+        labels: Some([("a".to_owned(), long.clone())].into()),
+        annotations: Some(annotated(ADDRESS_POOL, &long)),
+        ..ObjectMeta::default()
+    };
+    let refusal = labels(&labelled).unwrap_err();
+    assert!(
+        refusal.message.contains("250001 bytes"),
+        "{}",
+        refusal.message
+    );
+    let selected = ServiceSpec {
+        selector: Some([("a".to_owned(), long.clone())].into()),
+        ..spec()
+    };
+    let kept = of(labelled, &selected);
+    assert!(kept.labels.is_empty());
+    assert!(kept.pool.unwrap().len() < 300);
+    assert!(kept.endpoints.len() < 300);
+    let other = ServiceSpec {
+        selector: Some([("a".to_owned(), long.replace('x', "y"))].into()),
+        ..spec()
+    };
+    assert_ne!(kept.endpoints, of(ObjectMeta::default(), &other).endpoints);
+    assert!(accepted(&spec(), &nothing).source_ranges.is_empty());
+}
+
 #[test]
 fn what_was_accepted_before_is_what_is_published() {
     let both = ServiceSpec {

@@ -6,6 +6,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::oneshot,
     task::JoinHandle,
     time::Instant,
 };
@@ -19,7 +20,7 @@ struct Served {
     task: JoinHandle<io::Result<()>>,
 }
 
-async fn serve(health: &Health, metrics: Registry) -> Served {
+async fn start(health: &Health, metrics: Registry) -> Served {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let admin = Admin::bind(any, health.clone(), Arc::new(metrics))
         .await
@@ -63,7 +64,7 @@ impl Served {
 #[tokio::test]
 async fn readiness_names_every_gate_that_is_closed() {
     let health = Health::default();
-    let served = serve(&health, Registry::default()).await;
+    let served = start(&health, Registry::default()).await;
     served.expect("/readyz", 200, "ready\n").await;
 
     let classes = health.gate("LoadBalancerClass watch");
@@ -126,7 +127,7 @@ async fn liveness_asks_the_checks_each_time() {
         drop(gates.missing());
         Ok(())
     });
-    let served = serve(&health, Registry::default()).await;
+    let served = start(&health, Registry::default()).await;
     served.expect("/livez", 200, "alive\n").await;
     stuck.store(true, Ordering::SeqCst);
     served
@@ -142,7 +143,7 @@ async fn metrics_are_open_metrics() {
     let mut registry = Registry::default();
     let counter: Counter = Counter::default();
     registry.register("ballast_syncs", "Syncs", counter.clone());
-    let served = serve(&Health::default(), registry).await;
+    let served = start(&Health::default(), registry).await;
     counter.inc();
     let (status, headers, body) = served.get("/metrics").await;
     assert!(status.contains("200"), "{status}");
@@ -160,7 +161,7 @@ async fn metrics_are_open_metrics() {
 
 #[tokio::test]
 async fn other_paths_and_methods_are_refused() {
-    let served = serve(&Health::default(), Registry::default()).await;
+    let served = start(&Health::default(), Registry::default()).await;
     let (status, _, _) = served.get("/debug").await;
     assert!(status.contains("404"), "{status}");
     let mut stream = TcpStream::connect(served.address).await.unwrap();
@@ -178,7 +179,7 @@ async fn other_paths_and_methods_are_refused() {
 
 #[tokio::test]
 async fn a_taken_address_is_an_error() {
-    let served = serve(&Health::default(), Registry::default()).await;
+    let served = start(&Health::default(), Registry::default()).await;
     let second = Admin::bind(served.address, Health::default(), Arc::default()).await;
     assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     served.stop().await;
@@ -186,7 +187,7 @@ async fn a_taken_address_is_an_error() {
 
 #[tokio::test]
 async fn an_idle_connection_does_not_hold_up_the_shutdown() {
-    let served = serve(&Health::default(), Registry::default()).await;
+    let served = start(&Health::default(), Registry::default()).await;
     let mut idle = TcpStream::connect(served.address).await.unwrap();
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
         .await
@@ -201,9 +202,47 @@ async fn an_idle_connection_does_not_hold_up_the_shutdown() {
     assert!(TcpStream::connect(address).await.is_err());
 }
 
+/// Every pod of the cluster can connect.
+#[tokio::test]
+async fn clients_that_finish_no_request_keep_nobody_out() {
+    let served = start(&Health::default(), Registry::default()).await;
+    let mut stalled = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let half = format!("GET /livez HTTP/1.1\r\nx: {}", "x".repeat(4_000));
+        // The server may have closed it already, to make room.
+        let _ = stream.write_all(half.as_bytes()).await;
+        stalled.push(stream);
+    }
+    let start = Instant::now();
+    served.expect("/livez", 200, "alive\n").await;
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // The first ones made room.
+    let mut rest = Vec::new();
+    let end = timeout(Duration::from_secs(5), stalled[0].read_to_end(&mut rest)).await;
+    assert!(end.is_ok(), "still connected");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let served = start(&Health::default(), Registry::default()).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let large = format!(
+        "GET /livez HTTP/1.1\r\nx: {}\r\n\r\n",
+        "x".repeat(64 * 1024)
+    );
+    let _ = stream.write_all(large.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(!answer.contains("200 OK"), "{answer}");
+    served.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_stalls_holds_up_the_shutdown_for_the_grace_at_most() {
-    let served = serve(&Health::default(), Registry::default()).await;
+    let served = start(&Health::default(), Registry::default()).await;
     let mut stalled = TcpStream::connect(served.address).await.unwrap();
     stalled.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
     // A whole exchange later the server has seen the first half of the other one.

@@ -6,13 +6,16 @@
 //! Invariants:
 //! - What is published as leading ends no later than the deadline, even while a call
 //!   hangs: no call outlasts it.
-//! - [`Fence`] ends by the clock alone, so it holds even if this task is starved or gone.
+//! - [`Fence`] ends by the clock alone, so it holds even if this task is starved or gone, and
+//!   by a clock that also counts the time for which the machine was suspended.
 //! - Dropping the future publishes [`Leadership::Lost`] if it led. A write may then
 //!   still land; it only makes the others wait longer.
 
 use std::future::Future;
+use std::time::Duration;
 
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
+use nix::time::{ClockId, clock_gettime};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout_at},
@@ -35,8 +38,16 @@ pub struct Election<A> {
     /// The Lease as last seen, with all that is not ours.
     base: Option<Lease>,
     published: Published,
+    /// The begin of the last write, and [`Suspended`] at that time.
+    begun: Option<(Instant, Duration)>,
     wall_clock: fn() -> Timestamp,
+    suspended: Suspended,
 }
+
+/// For how long the machine has been suspended since it started. `Instant` (`CLOCK_MONOTONIC`)
+/// stands still meanwhile: by it alone a term that ended long ago would go on after a
+/// suspension.
+type Suspended = fn() -> Duration;
 
 /// What the rest of the process is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,12 +81,15 @@ pub enum Ended {
 #[derive(Clone, Debug)]
 pub struct Fence {
     term: watch::Receiver<Option<Term>>,
+    suspended: Suspended,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Term {
     epoch: u32,
     until: Instant,
+    /// [`Suspended`] when the term was last renewed.
+    suspended: Duration,
 }
 
 #[derive(Debug)]
@@ -95,7 +109,9 @@ impl<A: LeaseApi> Election<A> {
             observed: Observed::new(Instant::now()),
             base: None,
             published: Published::new(),
+            begun: None,
             wall_clock: Timestamp::now,
+            suspended,
         }
     }
 
@@ -103,6 +119,12 @@ impl<A: LeaseApi> Election<A> {
     #[cfg(test)]
     pub(super) fn with_wall_clock(self, wall_clock: fn() -> Timestamp) -> Self {
         Self { wall_clock, ..self }
+    }
+
+    /// On a machine that was suspended for this long.
+    #[cfg(test)]
+    pub(super) fn with_suspended(self, suspended: Suspended) -> Self {
+        Self { suspended, ..self }
     }
 
     /// The state of this candidate, now and as it changes.
@@ -114,6 +136,7 @@ impl<A: LeaseApi> Election<A> {
     pub fn fence(&self) -> Fence {
         Fence {
             term: self.published.term.subscribe(),
+            suspended: self.suspended,
         }
     }
 
@@ -175,6 +198,7 @@ impl<A: LeaseApi> Election<A> {
 
     async fn write(&mut self, replace: bool, epoch: u32) {
         let begun = Instant::now();
+        self.begun = Some((begun, (self.suspended)()));
         let claim = Claim::Hold {
             identity: self.config.identity(),
             duration: self.config.lease_duration(),
@@ -257,12 +281,20 @@ impl<A: LeaseApi> Election<A> {
                 (Leadership::Standby { holder }, None)
             }
             Role::Leading { epoch, renewed } => {
-                let until = renewed + self.config.renew_deadline();
+                let begun = self.begun.filter(|(begun, _)| *begun == renewed);
+                let Some((_, suspended)) = begun else {
+                    return;
+                };
+                let term = Term {
+                    epoch,
+                    until: renewed + self.config.renew_deadline(),
+                    suspended,
+                };
                 // Late by itself: an answer that comes after the end of its own term.
-                if Instant::now() >= until {
+                if !term.lasts((self.suspended)()) {
                     return;
                 }
-                (Leadership::Leading { epoch }, Some(Term { epoch, until }))
+                (Leadership::Leading { epoch }, Some(term))
             }
         };
         self.published.publish(leadership, term);
@@ -275,7 +307,29 @@ impl Fence {
     /// The number of the term, if this process leads at this instant.
     pub fn epoch(&self) -> Option<u32> {
         let term = (*self.term.borrow())?;
-        (Instant::now() < term.until).then_some(term.epoch)
+        term.lasts((self.suspended)()).then_some(term.epoch)
+    }
+}
+
+// === impl Term ===
+
+impl Term {
+    /// Whether it goes on.
+    fn lasts(&self, suspended: Duration) -> bool {
+        let asleep = suspended.saturating_sub(self.suspended);
+        asleep < self.until.saturating_duration_since(Instant::now())
+    }
+}
+
+fn suspended() -> Duration {
+    let read = |clock| clock_gettime(clock).map(Duration::from);
+    match (
+        read(ClockId::CLOCK_BOOTTIME),
+        read(ClockId::CLOCK_MONOTONIC),
+    ) {
+        (Ok(boot), Ok(monotonic)) => boot.saturating_sub(monotonic),
+        // Linux has both clocks since 2.6.39. Without them every term ends.
+        _ => Duration::MAX,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Single stories of the driver, in virtual time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -22,7 +23,10 @@ struct Running {
 
 fn run(name: &str, link: Link) -> Running {
     let config = Config::with_identity(name.to_owned(), Timing::default()).unwrap();
-    let election = Election::new(link, config);
+    start(Election::new(link, config))
+}
+
+fn start(election: Election<Link>) -> Running {
     let (stop, stopped) = oneshot::channel();
     Running {
         leadership: election.leadership(),
@@ -63,6 +67,28 @@ fn secs(seconds: u64) -> Duration {
 
 fn spec(server: &Server) -> LeaseSpec {
     server.lease().unwrap().spec.unwrap()
+}
+
+/// `Instant` stands still while a machine is suspended, and others lead meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_suspended_machine_does_not_lead_when_it_resumes() {
+    static SUSPENDED: AtomicU64 = AtomicU64::new(1_000);
+    let server = Server::default();
+    let config = Config::with_identity("a".to_owned(), Timing::default()).unwrap();
+    let election = Election::new(server.link(1), config);
+    let clock = || Duration::from_secs(SUSPENDED.load(Ordering::Relaxed));
+    let mut a = start(election.with_suspended(clock));
+    a.leads(0, secs(1)).await;
+    assert_eq!(
+        a.fence.epoch(),
+        Some(0),
+        "suspensions before the term do not count"
+    );
+    SUSPENDED.fetch_add(9, Ordering::Relaxed);
+    sleep(secs(5)).await;
+    assert_eq!(a.fence.epoch(), Some(0), "renewed since");
+    SUSPENDED.fetch_add(60, Ordering::Relaxed);
+    assert_eq!(a.fence.epoch(), None);
 }
 
 #[tokio::test(start_paused = true)]
