@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ballast_l2::{Addresses, Claim, Snapshot, provider};
+use ballast_l2::verdict::not_adopted;
+use ballast_l2::{Addresses, Claim, Holder, Snapshot, provider};
 use ballast_provider::{Family, ServiceId};
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
@@ -15,6 +16,7 @@ use prometheus_client::collector::Collector;
 use super::Pools;
 use super::metrics::PoolMetrics;
 use crate::class::{ClassView, Classes};
+use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::{Name, ServiceView};
 
@@ -46,11 +48,21 @@ pub struct Start<'a> {
 /// Some of these Services are not placed by an `l2` class. Others are, but have not asked
 /// yet, or cannot ask because they are refused.
 #[derive(Debug, Default)]
-struct ForeignAddresses(Mutex<HashMap<String, BTreeSet<IpAddr>>>);
+struct ForeignAddresses(Mutex<HashMap<Name, Foreign>>);
 
-/// A Service that is not ours to place, as messages name it.
-fn holder(name: &Name) -> String {
-    format!("Service {}/{}", name.namespace, name.name)
+/// What a Service publishes, and as whom the allocator knows it.
+type Foreign = (Holder, BTreeSet<IpAddr>);
+
+/// A Service that no `l2` class places, as the allocator knows it.
+fn holder(service: &ServiceView, classes: &Classes) -> Holder {
+    let ServiceId {
+        namespace, name, ..
+    } = service.id.clone();
+    Holder::Service {
+        namespace,
+        name,
+        elsewhere: service.class.is_some() && classes.claim(service).is_none(),
+    }
 }
 
 /// The `l2` class that assigned a Service its addresses.
@@ -91,12 +103,21 @@ impl Start<'_> {
             let addresses = service.addresses();
             if let Some(class) = placed_by(service, self.classes) {
                 served.insert(service.id.clone(), class.to_owned());
-                let claim = claim_of(service, addresses, self.namespaces);
+                let said = |kind: &str| {
+                    let condition = service.condition(kind);
+                    condition.map_or("", |condition| &condition.message)
+                };
+                let claim = Claim {
+                    confirmed: provider::confirmed(&addresses, said(PROGRAMMED)),
+                    replaced: not_adopted(said(ACCEPTED)),
+                    ..claim_of(service, addresses, self.namespaces)
+                };
                 snapshot.claims.push(claim);
             } else {
-                let addresses = addresses.into_iter().collect();
-                let name = Name::from(&service.id);
-                snapshot.held.insert(holder(&name), addresses);
+                let holder = holder(service, self.classes);
+                snapshot
+                    .held
+                    .insert(holder, addresses.into_iter().collect());
             }
         }
         (snapshot, served)
@@ -130,15 +151,25 @@ impl AddressBook {
         let foreign = |service: &&ServiceView| {
             placed_by(service, classes).is_none() || !self.allocator.knows(&service.id)
         };
-        let published: BTreeSet<IpAddr> = service
+        let now = service
             .filter(|service| !service.ingress.is_empty())
             .filter(foreign)
-            .map(|service| service.addresses().into_iter().collect())
-            .unwrap_or_default();
-        let holder = holder(name);
-        if self.foreign.changed(&holder, &published) {
-            self.allocator
-                .set_held(&holder, published, Timestamp::now());
+            .map(|service| {
+                let addresses = service.addresses().into_iter().collect();
+                (holder(service, classes), addresses)
+            });
+        let (changed, before) = self.foreign.replace(name, now.as_ref());
+        if !changed {
+            return;
+        }
+        let time = Timestamp::now();
+        let holder = now.as_ref().map(|(holder, _)| holder);
+        // The new one first: the addresses of both are not free in between.
+        if let Some((holder, addresses)) = &now {
+            self.allocator.set_held(holder, addresses.clone(), time);
+        }
+        if let Some((before, _)) = before.filter(|(before, _)| Some(before) != holder) {
+            self.allocator.set_held(&before, BTreeSet::new(), time);
         }
     }
 
@@ -153,24 +184,35 @@ impl AddressBook {
 impl ForeignAddresses {
     /// Begins with what the allocator starts with, so that a Service that is deleted before
     /// its first reconcile is removed too.
-    fn begin(&self, held: &BTreeMap<String, BTreeSet<IpAddr>>) {
+    fn begin(&self, held: &BTreeMap<Holder, BTreeSet<IpAddr>>) {
+        let services = held.iter().filter_map(|(holder, addresses)| match holder {
+            Holder::Service {
+                namespace, name, ..
+            } => {
+                let (namespace, name) = (namespace.clone(), name.clone());
+                Some((
+                    Name { namespace, name },
+                    (holder.clone(), addresses.clone()),
+                ))
+            }
+            Holder::Node(_) => None,
+        });
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(held.clone());
+        known.extend(services);
     }
 
-    /// Notes what a Service publishes; whether that is a change.
-    fn changed(&self, holder: &str, published: &BTreeSet<IpAddr>) -> bool {
+    /// Notes what a Service publishes. Returns whether that is a change, and then what it
+    /// published before.
+    fn replace(&self, name: &Name, now: Option<&Foreign>) -> (bool, Option<Foreign>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.get(holder);
-        if before.map_or(published.is_empty(), |before| before == published) {
-            return false;
+        if known.get(name) == now {
+            return (false, None);
         }
-        if published.is_empty() {
-            known.remove(holder);
-        } else {
-            known.insert(holder.to_owned(), published.clone());
-        }
-        true
+        let before = match now {
+            Some(now) => known.insert(name.clone(), now.clone()),
+            None => known.remove(name),
+        };
+        (true, before)
     }
 }
 

@@ -42,11 +42,16 @@ pub fn group(
                 members.push((view, member(view, wanted)));
             }
             Some(((protocol, port), winner)) if view.id == service.id => {
+                // Readers of one namespace need not know what another has.
+                let winner = if winner.id.namespace == service.id.namespace {
+                    format!("Service {}", winner.id)
+                } else {
+                    "another Service".to_owned()
+                };
                 return Err(Refusal::new(
                     Reason::PortInUse,
                     format!(
-                        "port {port}/{protocol} of the shared load balancer \"{key}\" belongs to Service {}",
-                        winner.id
+                        "port {port}/{protocol} of the shared load balancer \"{key}\" belongs to {winner}"
                     ),
                 ));
             }

@@ -321,7 +321,7 @@ fn of_two_services_that_publish_one_address_the_older_keeps_it() {
             let effects = lab.effects(0, Target::Service).into_iter();
             let words = format!("Service {other}");
             effects
-                .filter(|it| it.subject == key && it.detail.contains("was recorded"))
+                .filter(|it| it.subject == key && it.detail.contains("203.0.113.3"))
                 .any(|it| it.detail.contains(&words))
         };
         assert!(told("shop/a-younger", "shop/z-older"), "{}", lab.dump());

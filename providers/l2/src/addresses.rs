@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::allocator::{Allocator, PoolReport, Resting, Snapshot};
 use crate::claim::Claim;
+use crate::holder::Holder;
 use crate::pool::Pool;
 use crate::verdict::{Denial, Grant};
 
@@ -93,7 +94,7 @@ impl Addresses {
     }
 
     /// See [`Allocator::set_held`].
-    pub fn set_held(&self, by: &str, addresses: BTreeSet<IpAddr>, now: Timestamp) {
+    pub fn set_held(&self, by: &Holder, addresses: BTreeSet<IpAddr>, now: Timestamp) {
         self.with(|state| state.allocator.set_held(by, addresses, now));
     }
 

@@ -51,6 +51,12 @@ pub struct Claim {
     /// What its status publishes. Honoured when the allocator meets the Service for
     /// the first time, ignored later.
     pub published: Vec<IpAddr>,
+    /// Those of `published` that our own conditions name. They were assigned by us; the
+    /// others were written by somebody else, and are adopted only if they could be
+    /// assigned now.
+    pub confirmed: BTreeSet<IpAddr>,
+    /// What it published earlier, and why that was not adopted.
+    pub replaced: Vec<(IpAddr, String)>,
 }
 
 /// Some of the pools: those named, and those whose labels are selected.
@@ -108,6 +114,8 @@ impl Claim {
             ports: BTreeSet::new(),
             backend: Backend::Cluster,
             published: Vec::new(),
+            confirmed: BTreeSet::new(),
+            replaced: Vec::new(),
         }
     }
 

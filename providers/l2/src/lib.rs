@@ -7,6 +7,7 @@
 //! - [`range`]: what a pool's address entries mean.
 //! - [`pool`]: pools, their selectors, order and conflicts.
 //! - [`claim`]: what a Service asks for; the rule of sharing.
+//! - [`holder`]: who else has addresses, and how messages name them.
 //! - [`verdict`]: what it gets, or why not.
 //! - [`allocator`]: the [`Allocator`], which holds the whole state.
 //! - [`addresses`]: the one allocator of a process, for all of its classes.
@@ -15,6 +16,7 @@
 pub mod addresses;
 pub mod allocator;
 pub mod claim;
+pub mod holder;
 mod interval;
 mod numbers;
 pub mod pool;
@@ -26,6 +28,7 @@ pub mod verdict;
 pub use addresses::Addresses;
 pub use allocator::{Allocator, Snapshot};
 pub use claim::{Backend, Claim, FamilyPolicy, PoolFilter};
+pub use holder::Holder;
 pub use pool::{Pool, Standing};
 pub use provider::L2Provider;
 pub use range::{Edges, Entry, EntryError, Range};

@@ -4,6 +4,8 @@
 //! anybody: allocation is a call of [`Addresses`]. Announcing is the agents' work; until
 //! one says that it has an address, the Service is `NotAnnounced`.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -135,7 +137,7 @@ impl Provider for L2Provider {
 pub fn claim(
     wanted: &LoadBalancer,
     placement: &Placement,
-    published: Vec<std::net::IpAddr>,
+    published: Vec<IpAddr>,
     pools: Option<Arc<PoolFilter>>,
 ) -> Claim {
     let listeners = wanted.listeners.iter();
@@ -158,34 +160,68 @@ pub fn claim(
             TrafficPolicy::Local { .. } => Backend::Local(placement.endpoints.clone()),
         },
         published,
+        confirmed: BTreeSet::new(),
+        replaced: Vec::new(),
     }
 }
 
 fn granted(wanted: &LoadBalancer, grant: Grant) -> Observed {
     let mut observed = announced_by_nobody(wanted, grant.addresses);
+    let mut objections: Vec<(Reason, String)> = Vec::new();
     for marker in grant.markers {
+        let message = marker.to_string();
         match marker {
-            Marker::OutsidePool { .. } => {
-                observed.objection =
-                    Some(Refusal::new(Reason::AddressOutsidePool, marker.to_string()));
-            }
-            Marker::Duplicate { .. } | Marker::Missing { .. } => {
-                observed.remarks.push(marker.to_string());
+            Marker::OutsidePool { .. } => objections.push((Reason::AddressOutsidePool, message)),
+            // Said as a refusal first, which comes with an event, and as a remark as soon as
+            // the status has the new address.
+            Marker::NodeAddress { .. }
+            | Marker::NotAdopted {
+                published: true, ..
+            } => objections.push((Reason::AddressInUse, message)),
+            Marker::NotAdopted { .. } | Marker::Duplicate { .. } | Marker::Missing { .. } => {
+                observed.remarks.push(message);
             }
         }
     }
+    let reason = objections.first().map(|(reason, _)| *reason);
+    observed.objection = reason.map(|reason| {
+        let messages: Vec<String> = objections.into_iter().map(|(_, message)| message).collect();
+        Refusal::new(reason, messages.join("; "))
+    });
     observed
 }
 
-fn announced_by_nobody(wanted: &LoadBalancer, addresses: Vec<std::net::IpAddr>) -> Observed {
+fn announced_by_nobody(wanted: &LoadBalancer, addresses: Vec<IpAddr>) -> Observed {
+    let message = assigned(&addresses);
     Observed::new(
         wanted.ingress(addresses, IpMode::Vip),
         State::Pending {
             reason: Reason::NotAnnounced,
-            message: "The address is assigned; no node announces it yet".to_owned(),
+            message,
             retry_after: None,
         },
     )
+}
+
+/// Names the addresses: [`confirmed`] reads them here after a restart.
+fn assigned(addresses: &[IpAddr]) -> String {
+    let named: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    match named.as_slice() {
+        [one] => format!("Address {one} is assigned, but no node announces it yet"),
+        several => format!(
+            "Addresses {} are assigned, but no node announces them yet",
+            several.join(" and ")
+        ),
+    }
+}
+
+/// The published addresses that the message of our own condition names. A status that
+/// somebody else wrote over has others.
+pub fn confirmed(published: &[IpAddr], message: &str) -> BTreeSet<IpAddr> {
+    let words = message.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '(' | ')'));
+    let named: BTreeSet<IpAddr> = words.filter_map(|word| word.parse().ok()).collect();
+    let confirmed = published.iter().filter(|address| named.contains(address));
+    confirmed.copied().collect()
 }
 
 fn refusal(denial: &Denial) -> Refusal {
@@ -194,4 +230,23 @@ fn refusal(denial: &Denial) -> Refusal {
 
 fn not_open() -> ProviderError {
     ProviderError::transient("the address pools are not listed yet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a restarted controller must recognise is what the last one wrote.
+    #[test]
+    fn the_condition_confirms_exactly_the_addresses_that_were_assigned() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let all = [ip("192.0.2.1"), ip("fd00::1")];
+        for some in [&all[..1], &all[1..], &all[..]] {
+            let message = assigned(some);
+            let known = confirmed(&all, &message);
+            assert_eq!(known, some.iter().copied().collect(), "{message}");
+            assert!(confirmed(&[ip("192.0.2.10")], &message).is_empty());
+        }
+        assert!(confirmed(&all, "").is_empty());
+    }
 }

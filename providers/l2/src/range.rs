@@ -137,6 +137,14 @@ const fn v6(s: [u16; 8]) -> IpAddr {
     ))
 }
 
+/// The kind of addresses that no load balancer can have, if this is one of them.
+pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
+    let bad = |(_, low, high): &&(&str, IpAddr, IpAddr)| {
+        Range::new(*low, *high).is_some_and(|range| range.contains(address))
+    };
+    UNUSABLE.iter().find(bad).map(|(what, ..)| *what)
+}
+
 /// Reads all entries of a pool; the first that cannot be used is the error.
 pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Arc<[Entry]>, EntryError> {
     entries.iter().map(|entry| entry.as_ref().parse()).collect()

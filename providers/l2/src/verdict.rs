@@ -6,7 +6,11 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use ballast_provider::{Family, Reason, ServiceId};
+use ballast_provider::{Family, Reason};
+
+/// Between an address that was not adopted and the reason.
+const NOT_ADOPTED: &str =
+    ", which the status had, was not assigned by Ballast and cannot be used: ";
 
 /// A Service has what it asked for, or as much of it as its policy lets it live with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,10 +36,25 @@ pub enum Marker {
     Duplicate {
         /// The address.
         address: IpAddr,
-        /// The other Service.
-        other: ServiceId,
+        /// The other Service, as this one may be told.
+        other: String,
         /// Whether this Service is the one that kept it.
         kept: bool,
+    },
+    /// The Service has an address that a node has, too.
+    NodeAddress {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Somebody else wrote an address into the status that the Service cannot have. It has
+    /// another one.
+    NotAdopted {
+        /// The address.
+        address: IpAddr,
+        /// The cause.
+        why: String,
+        /// Whether the status still has the address.
+        published: bool,
     },
     /// `PreferDualStack`, and no pool has a free address of this family.
     Missing {
@@ -66,6 +85,13 @@ impl Marker {
         match self {
             Self::OutsidePool { .. } => "AddressOutsidePool",
             Self::Duplicate { .. } => "AddressDuplicate",
+            Self::NodeAddress { .. } => "NodeAddress",
+            Self::NotAdopted {
+                published: true, ..
+            } => "NotAdopted",
+            Self::NotAdopted {
+                published: false, ..
+            } => "Replaced",
             Self::Missing { .. } => "NoAddressAvailable",
         }
     }
@@ -94,7 +120,7 @@ impl fmt::Display for Marker {
                 kept: true,
             } => write!(
                 f,
-                "{address} was recorded for Service {other} too; this Service is older and keeps it"
+                "the status of {other} has {address} too; this Service is older and keeps it"
             ),
             Self::Duplicate {
                 address,
@@ -102,12 +128,51 @@ impl fmt::Display for Marker {
                 kept: false,
             } => write!(
                 f,
-                "{address} was recorded here, but belongs to Service {other}, which is older"
+                "the status had {address}, but it belongs to {other}, which is older"
             ),
+            Self::NodeAddress { address } => write!(
+                f,
+                "{address} is also the address of a node; the Service keeps it (to move the Service, request another address or change its address pool)"
+            ),
+            Self::NotAdopted { address, why, .. } => write!(f, "{address}{NOT_ADOPTED}{why}"),
             Self::Missing { family } => write!(
                 f,
                 "PreferDualStack: no pool that serves this Service has a free {family} address"
             ),
         }
+    }
+}
+
+/// The published addresses that were not adopted, and why, as a condition of ours says: the
+/// reason stays there for the life of the Service, also over a restart.
+pub fn not_adopted(message: &str) -> Vec<(IpAddr, String)> {
+    let one = |remark: &str| {
+        let (address, why) = remark.split_once(NOT_ADOPTED)?;
+        Some((address.parse().ok()?, why.to_owned()))
+    };
+    message.split("; ").filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_for_another_address_is_read_as_it_is_written() {
+        let marker = |address: &str, why: &str| Marker::NotAdopted {
+            address: address.parse().unwrap(),
+            why: why.to_owned(),
+            published: false,
+        };
+        let (a, b) = (
+            marker("192.0.2.1", "it is a loopback address"),
+            marker("fd00::1", "x"),
+        );
+        let message = format!("LoadBalancerClass lan serves this Service; {a}; {b}; more");
+        let read: Vec<String> = not_adopted(&message)
+            .iter()
+            .map(|(address, why)| marker(&address.to_string(), why).to_string())
+            .collect();
+        assert_eq!(read, [a.to_string(), b.to_string()]);
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{SIX, TWO, given, lan, waits};
 use crate::support::api::{Kind, Svc};
+use crate::support::journal::Target;
 use crate::support::lab::{Lab, crash_everywhere, simulate};
 
 /// A Service without a class, with the address that somebody else gave it.
@@ -59,5 +60,114 @@ fn a_leader_that_finds_them_at_its_start_takes_them_too() {
         lab.start();
         assert_eq!(given(lab, "shop/a").await, "203.0.113.1");
         assert_eq!(given(lab, "shop/waits").await, "203.0.113.2");
+    });
+}
+
+fn says(lab: &Lab, key: &str) -> String {
+    let accepted = lab.condition(key, "Accepted");
+    accepted.map_or(String::new(), |it| {
+        it["message"].as_str().unwrap().to_owned()
+    })
+}
+
+/// As the load balancer that comes with k3s does, which publishes the nodes' addresses.
+#[test]
+fn a_published_node_address_is_replaced_and_the_service_and_an_event_say_why() {
+    crash_everywhere(async |lab| {
+        lan(lab, SIX, &json!({}));
+        left(lab, "shop/a", "192.0.2.1");
+        lab.api.edit(Kind::Service, "shop/a", |service| {
+            let nodes =
+                json!([{"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "192.0.2.2", "ipMode": "VIP"}]);
+            service["status"]["loadBalancer"]["ingress"] = nodes;
+        });
+        becomes_default(lab);
+        lab.start();
+        lab.led().await;
+        lab.until("shop/a has an address of the pool", |lab| {
+            lab.addresses("shop/a") == ["203.0.113.1"]
+                && lab.condition("shop/a", "Accepted").unwrap()["status"] == "True"
+        })
+        .await;
+    });
+}
+
+#[test]
+fn the_reason_for_another_address_stays_in_the_condition() {
+    simulate(94, async |lab| {
+        lan(lab, SIX, &json!({}));
+        left(lab, "shop/a", "192.0.2.1");
+        becomes_default(lab);
+        lab.start();
+        lab.led().await;
+        assert_eq!(given(lab, "shop/a").await, "203.0.113.1");
+        lab.settle().await;
+        let said = says(lab, "shop/a");
+        let why = "192.0.2.1, which the status had, was not assigned by Ballast and cannot be used: it is the address of a node";
+        assert!(said.contains(why), "{said}");
+        let events = lab.effects(0, Target::Event);
+        assert_eq!(events.len(), 1, "{}", lab.dump());
+        assert!(events[0].detail.contains(why), "{:?}", events[0]);
+        lab.assert_steady().await;
+    });
+}
+
+/// A status that somebody writes over while nobody leads is not the record.
+#[test]
+fn an_address_that_is_written_over_a_service_of_ours_is_replaced_too() {
+    simulate(95, async |lab| {
+        lan(lab, SIX, &json!({}));
+        lab.api
+            .create_service(&Svc::new("shop/a").class("ballast.dev/lan"));
+        lab.start();
+        assert_eq!(given(lab, "shop/a").await, "203.0.113.1");
+        lab.stop().await;
+        lab.api.edit(Kind::Service, "shop/a", |service| {
+            let ingress = json!([{"ip": "192.0.2.2", "ipMode": "VIP"}]);
+            service["status"]["loadBalancer"]["ingress"] = ingress;
+        });
+        lab.start();
+        lab.until("shop/a has an address of the pool again", |lab| {
+            lab.addresses("shop/a")
+                .iter()
+                .all(|it| it.starts_with("203.0.113."))
+        })
+        .await;
+        lab.settle().await;
+        assert!(says(lab, "shop/a").contains("192.0.2.2, which the status had"));
+    });
+}
+
+#[test]
+fn an_address_that_becomes_a_nodes_stays_and_the_service_says_so() {
+    simulate(96, async |lab| {
+        lan(lab, SIX, &json!({}));
+        lab.api
+            .create_service(&Svc::new("shop/a").class("ballast.dev/lan"));
+        lab.start();
+        lab.led().await;
+        assert_eq!(given(lab, "shop/a").await, "203.0.113.1");
+        lab.api.create_node("node-9", "203.0.113.1");
+        let why = "203.0.113.1 is also the address of a node; the Service keeps it";
+        lab.until("shop/a says so", |lab| says(lab, "shop/a").contains(why))
+            .await;
+        lab.rest(7).await;
+        let mark = lab.journal.mark();
+        lab.restart().await;
+        lab.led().await;
+        lab.rest(7).await;
+        assert_eq!(lab.addresses("shop/a"), ["203.0.113.1"]);
+        assert!(says(lab, "shop/a").contains(why), "{}", says(lab, "shop/a"));
+        assert_eq!(
+            lab.effects(mark, Target::Service).len(),
+            0,
+            "{}",
+            lab.dump()
+        );
+        lab.api.delete(Kind::Node, "node-9");
+        lab.until("shop/a is accepted", |lab| {
+            lab.condition("shop/a", "Accepted").unwrap()["status"] == "True"
+        })
+        .await;
     });
 }

@@ -14,6 +14,8 @@ use ballast_provider::{Family, ServiceId};
 
 use super::{Allocator, Answer, Service};
 use crate::claim::Claim;
+use crate::holder::name_for;
+use crate::range::{number, unusable};
 use crate::verdict::Marker;
 
 /// By address: the owner and the Service that lost it.
@@ -22,18 +24,24 @@ pub(super) type Disputes = BTreeMap<IpAddr, BTreeSet<(ServiceId, ServiceId)>>;
 // === impl Allocator ===
 
 impl Allocator {
-    /// Meets a Service: what its status publishes becomes its own, unless an older one
-    /// has it. The namespace rule of sharing is not asked: they share already.
+    /// Meets a Service: what its status publishes becomes its own if it could have been
+    /// assigned and no older Service has it. The namespace rule of sharing is not asked:
+    /// they share already.
     pub(super) fn adopt(&mut self, claim: &Arc<Claim>) {
         let mut service = Service {
             claim: claim.clone(),
             addresses: Vec::new(),
             lost: Vec::new(),
+            rejected: claim.replaced.clone(),
             answer: Answer::Nothing,
         };
         for address in &claim.published {
             let family = Family::of(*address);
             if service.addresses.iter().any(|a| Family::of(*a) == family) {
+                continue;
+            }
+            if let Some(rejection) = self.rejects(claim, *address) {
+                service.rejected.push((*address, rejection));
                 continue;
             }
             let slot = self.table.slots.get(address);
@@ -52,6 +60,46 @@ impl Allocator {
             }
         }
         self.services.insert(claim.id.clone(), service);
+    }
+
+    /// Why an address that a Service publishes cannot be its own. What our conditions
+    /// confirm was assigned by the rules of its time and stays.
+    fn rejects(&self, claim: &Claim, address: IpAddr) -> Option<String> {
+        if let Some(what) = unusable(address) {
+            return Some(format!("it is a {what} address"));
+        }
+        if claim.confirmed.contains(&address) {
+            return None;
+        }
+        if self.table.skipped.contains(&address) {
+            return Some("it is the address of a node".to_owned());
+        }
+        if let Some(holder) = self.holders(address).find(|it| it.excludes(&claim.id)) {
+            let holder = holder.name_for(&claim.id);
+            return Some(format!("it is in use by {holder}"));
+        }
+        let requested = claim.requested.contains(&address);
+        let supply = &self.table.pools[self.table.pool_of(address)?];
+        let given = supply.space(Family::of(address)).given();
+        let edge = !requested && !given.contains(number(address));
+        let name = &supply.name;
+        edge.then(|| {
+            format!(
+                "it is at the edge of a network of pool {name:?} and is assigned only on request"
+            )
+        })
+    }
+
+    /// What the Service must be told of published addresses that it did not keep.
+    pub(super) fn not_adopted(&self, claim: &Claim) -> Vec<Marker> {
+        let service = self.services.get(&claim.id);
+        let rejected = service.into_iter().flat_map(|service| &service.rejected);
+        let markers = rejected.map(|(address, why)| Marker::NotAdopted {
+            address: *address,
+            why: why.clone(),
+            published: claim.published.contains(address),
+        });
+        markers.collect()
     }
 
     /// Ends the disputes this Service lost, as far as they are over.
@@ -111,7 +159,7 @@ impl Allocator {
         let lost = lost.filter(|(address, _)| !chosen.contains(&Some(*address)));
         let lost = lost.map(|(address, owner)| Marker::Duplicate {
             address: *address,
-            other: owner.clone(),
+            other: name_for(id, owner),
             kept: false,
         });
         let kept = chosen.iter().flatten().flat_map(|address| {
@@ -119,7 +167,7 @@ impl Allocator {
             let own = disputes.filter(|(owner, _)| owner == id);
             own.map(|(_, loser)| Marker::Duplicate {
                 address: *address,
-                other: loser.clone(),
+                other: name_for(id, loser),
                 kept: true,
             })
         });

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::Allocator;
 use super::table::{AddressTable, Supply, index, within};
 use crate::claim::{Claim, Turn};
+use crate::holder::Holder;
 use crate::pool::{Pool, judge};
 use crate::range::{address, number};
 
@@ -64,11 +65,19 @@ impl Allocator {
             self.table.skip(*address);
         }
         self.serve_waiting();
+        // A Service keeps an address that becomes a node's, and says so.
+        let changed = before.symmetric_difference(addresses);
+        let slots = changed.filter_map(|address| self.table.slots.get(address));
+        let members = slots.flat_map(|slot| &slot.members);
+        let turns: BTreeSet<Turn> = members.map(|member| member.turn()).collect();
+        for (_, id) in turns {
+            self.reconsider(&id);
+        }
     }
 
     /// All that one holder has; nothing when it is gone. Nobody is given an address that is
     /// held, except the Service that has it.
-    pub fn set_held(&mut self, holder: &str, addresses: BTreeSet<IpAddr>, now: Timestamp) {
+    pub fn set_held(&mut self, holder: &Holder, addresses: BTreeSet<IpAddr>, now: Timestamp) {
         self.advance(now);
         let before = self.holders.remove(holder).unwrap_or_default();
         for address in addresses.difference(&before) {
@@ -78,7 +87,7 @@ impl Allocator {
             self.table.unhold(*address, now);
         }
         if !addresses.is_empty() {
-            self.holders.insert(holder.to_owned(), addresses);
+            self.holders.insert(holder.clone(), addresses);
         }
         self.serve_waiting();
     }

@@ -24,6 +24,7 @@ use ballast_provider::{Family, Reason, ServiceId};
 use jiff::Timestamp;
 
 use crate::claim::Claim;
+use crate::holder::Holder;
 use crate::pool::Pool;
 use crate::verdict::{Denial, Grant, Marker};
 use adopt::Disputes;
@@ -49,7 +50,7 @@ pub struct Allocator {
     services: HashMap<ServiceId, Service>,
     waiting: Waiting,
     /// Addresses that others hold, by holder.
-    holders: BTreeMap<String, BTreeSet<IpAddr>>,
+    holders: BTreeMap<Holder, BTreeSet<IpAddr>>,
     disputes: Disputes,
     /// The latest time seen.
     now: Timestamp,
@@ -62,9 +63,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// Every Service that publishes an address, with it in `published`.
     pub claims: Vec<Claim>,
-    /// Addresses that are not ours to give, by holder: `Service shop/web` of another
-    /// controller today, a node that announces for a former owner once there are agents.
-    pub held: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Addresses that the allocator did not assign, by holder.
+    pub held: BTreeMap<Holder, BTreeSet<IpAddr>>,
     /// The addresses of all nodes.
     pub skipped: BTreeSet<IpAddr>,
     /// Until when somebody else may have released addresses: the instant of the change
@@ -80,6 +80,8 @@ struct Service {
     addresses: Vec<IpAddr>,
     /// Published by it, but owned by an older Service.
     lost: Vec<(IpAddr, ServiceId)>,
+    /// Published by it when it was met, and not adopted, with the reason.
+    rejected: Vec<(IpAddr, String)>,
     answer: Answer,
 }
 
@@ -96,7 +98,9 @@ enum Answer {
 impl Allocator {
     /// The only way to make one, so that nothing is decided before everything is known.
     ///
-    /// Every published address stays with its Service, in a pool or not. Where two
+    /// A published address stays with its Service, in a pool or not, if it could have
+    /// been assigned; otherwise the Service gets another one and is told by
+    /// [`Marker::NotAdopted`]. Where two
     /// Services that may not share publish one address, the older keeps it; both are
     /// told by [`Marker::Duplicate`] until the status of the younger has changed.
     pub fn restore(snapshot: Snapshot, now: Timestamp) -> Self {

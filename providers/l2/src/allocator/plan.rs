@@ -27,6 +27,7 @@ use super::Allocator;
 use super::table::{Supply, index};
 use super::waiting::Waits;
 use crate::claim::{Claim, Clash, FamilyPolicy};
+use crate::holder::name_for;
 use crate::pool::Standing;
 use crate::range::address;
 use crate::verdict::{Denial, Marker};
@@ -120,13 +121,19 @@ impl Allocator {
         }
         if let Some((_, message)) = &mut draft.problem {
             // Its status may name an address that it lost: it is told, as the owner is.
-            for marker in self.disputed(&claim.id, &[None; 2]) {
+            let told = self.not_adopted(claim).into_iter();
+            for marker in told.chain(self.disputed(&claim.id, &[None; 2])) {
                 message.push_str("; ");
                 message.push_str(&marker.to_string());
             }
             return Err(Box::new(draft.refused(current)));
         }
         self.resettle(claim, &mut draft);
+        let chosen = draft.chosen.iter().flatten();
+        let of_nodes = chosen.filter(|address| self.table.skipped.contains(address));
+        let of_nodes = of_nodes.map(|address| Marker::NodeAddress { address: *address });
+        draft.markers.extend(of_nodes);
+        draft.markers.extend(self.not_adopted(claim));
         draft
             .markers
             .extend(self.disputed(&claim.id, &draft.chosen));
@@ -169,7 +176,7 @@ impl Allocator {
                 return draft.need.push(family);
             }
             Some((other, clash)) => {
-                let (reason, message) = describe(address, other, clash, "");
+                let (reason, message) = describe(address, claim, other, clash, "");
                 draft.waits.addresses.insert(address);
                 return draft.fail(reason, message);
             }
@@ -209,21 +216,20 @@ impl Allocator {
             );
             return Err((Reason::PoolNotPermitted, message));
         }
-        if let Some(slot) = self.table.slots.get(&address) {
-            let clash = slot.clash(claim, supply.pool.share_across_namespaces);
-            return clash.map_or(Ok(()), |(other, clash)| {
-                Err(describe(address, other, clash, name))
-            });
-        }
         if self.table.skipped.contains(&address) {
             return Err((
                 Reason::AddressInUse,
                 format!("{address} is the address of a node"),
             ));
         }
-        if self.table.is_held(address) {
-            let holder = self.holder(address).unwrap_or("somebody else");
-            let message = format!("{address} is in use by {holder}");
+        if let Some(slot) = self.table.slots.get(&address) {
+            let clash = slot.clash(claim, supply.pool.share_across_namespaces);
+            return clash.map_or(Ok(()), |(other, clash)| {
+                Err(describe(address, claim, other, clash, name))
+            });
+        }
+        if let Some(holder) = self.holders(address).next() {
+            let message = format!("{address} is in use by {}", holder.name_for(&claim.id));
             return Err((Reason::AddressInUse, message));
         }
         Ok(())
@@ -404,7 +410,8 @@ impl Allocator {
             let fits = |slot: &super::table::Slot| {
                 !slot.has(&claim.id) && slot.clash(claim, across).is_none()
             };
-            pools.contains(&pool) && slot.is_some_and(fits)
+            let of_node = self.table.skipped.contains(address);
+            !of_node && pools.contains(&pool) && slot.is_some_and(fits)
         })
     }
 
@@ -441,27 +448,33 @@ fn not_serving(supply: &Supply) -> String {
 }
 
 /// Reason two Services cannot have one address.
-fn describe(address: IpAddr, other: &Claim, clash: Clash, pool: &str) -> (Reason, String) {
-    let id = &other.id;
+fn describe(
+    address: IpAddr,
+    claim: &Claim,
+    other: &Claim,
+    clash: Clash,
+    pool: &str,
+) -> (Reason, String) {
+    let other = name_for(&claim.id, &other.id);
     match clash {
         Clash::Key => (
             Reason::AddressInUse,
-            format!("{address} belongs to Service {id}; to share it, both need the same share key"),
+            format!("{address} belongs to {other}; to share it, both need the same share key"),
         ),
         Clash::Namespace => (
             Reason::AddressInUse,
             format!(
-                "{address} belongs to Service {id} of another namespace, and pool {pool:?} does not allow sharing across namespaces"
+                "{address} belongs to a Service of another namespace, and pool {pool:?} does not allow sharing across namespaces"
             ),
         ),
         Clash::Port(protocol, port) => (
             Reason::PortInUse,
-            format!("port {protocol}/{port} on {address} belongs to Service {id}"),
+            format!("port {protocol}/{port} on {address} belongs to {other}"),
         ),
         Clash::Backend => (
             Reason::AddressInUse,
             format!(
-                "{address} is shared with Service {id}, whose traffic policy or endpoints differ: Cluster goes with Cluster, Local only with Local and the same selector"
+                "{address} is shared with {other}, whose traffic policy or endpoints differ: Cluster goes with Cluster, Local only with Local and the same selector"
             ),
         ),
     }

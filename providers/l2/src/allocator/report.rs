@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::Allocator;
 use super::space::end_of_rest;
 use super::table::{Supply, index, within};
+use crate::holder::Holder;
 use crate::pool::{Pool, Standing};
 use crate::range::{address, number};
 
@@ -109,10 +110,12 @@ impl Allocator {
     }
 
     /// Who holds an address that is not ours to give.
-    pub(super) fn holder(&self, address: IpAddr) -> Option<&str> {
-        let mut holders = self.holders.iter();
-        let found = holders.find(|(_, addresses)| addresses.contains(&address));
-        found.map(|(holder, _)| holder.as_str())
+    pub(super) fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Holder> {
+        // Usually nobody does, and the index says so at once.
+        let held = self.table.is_held(address);
+        let holders = self.holders.iter().filter(move |_| held);
+        let found = holders.filter(move |(_, addresses)| addresses.contains(&address));
+        found.map(|(holder, _)| holder)
     }
 
     /// The addresses of nodes in a pool: a look-up per entry, not a step per node.

@@ -143,6 +143,10 @@ impl Allocator {
     }
 }
 
+pub(super) fn node(name: &str) -> Holder {
+    Holder::Node(name.to_owned())
+}
+
 pub(super) fn local(claim: Claim, endpoints: &str) -> Claim {
     Claim {
         backend: Backend::Local(endpoints.to_owned()),

@@ -43,7 +43,7 @@ fn of_two_with_one_address_the_older_keeps_it_and_both_are_told() {
     let grant = allocator.allocate(old(), at(2)).unwrap();
     let marker = Marker::Duplicate {
         address: ip("10.0.0.1"),
-        other: id("young"),
+        other: "Service default/young".to_owned(),
         kept: true,
     };
     assert_eq!(grant.markers, [marker]);
@@ -62,7 +62,7 @@ fn the_younger_of_two_is_told_also_where_no_other_address_is_free() {
     assert_eq!(denial.reason, Reason::NoAddressAvailable);
     let marker = Marker::Duplicate {
         address: ip("10.0.0.1"),
-        other: id("old"),
+        other: "Service default/old".to_owned(),
         kept: false,
     };
     assert!(denial.message.ends_with(&format!("; {marker}")), "{denial}");
@@ -125,7 +125,7 @@ fn what_agents_announce_is_its_owners_and_nobody_elses() {
         pools: small(),
         claims: vec![published(claim("a", 0), &["10.0.0.1"])],
         held: BTreeMap::from([(
-            "n".to_owned(),
+            node("n"),
             ips(&["10.0.0.1", "10.0.0.2"]).into_iter().collect(),
         )]),
         ..Snapshot::default()
@@ -136,7 +136,7 @@ fn what_agents_announce_is_its_owners_and_nobody_elses() {
         "10.0.0.1"
     );
     assert_eq!(allocator.ask(&claim("b", 0), 1), "NoAddressAvailable");
-    allocator.set_held("n", BTreeSet::from([ip("10.0.0.1")]), at(2));
+    allocator.set_held(&node("n"), BTreeSet::from([ip("10.0.0.1")]), at(2));
     assert_eq!(allocator.woken(), ["b"]);
 }
 
@@ -190,4 +190,164 @@ fn after_a_change_of_leaders_the_lowest_is_not_taken_at_once() {
     };
     let mut allocator = Allocator::restore(snapshot, at(0));
     assert_eq!(allocator.ask(&claim("b", 0), 1), "10.0.0.2");
+}
+
+fn confirmed(claim: Claim, addresses: &[&str]) -> Claim {
+    Claim {
+        confirmed: ips(addresses).into_iter().collect(),
+        ..published(claim, addresses)
+    }
+}
+
+/// What somebody else wrote into the status is adopted only if it could be assigned.
+#[test]
+fn a_published_address_that_could_not_be_assigned_is_replaced() {
+    let start = || Snapshot {
+        pools: vec![
+            pool("a", 0, &["10.0.0.1-10.0.0.9"]),
+            Pool {
+                edges: crate::Edges::SkipOctets,
+                ..pool("edgy", 1, &["10.1.0.0-10.1.0.9"])
+            },
+        ],
+        skipped: ips(&["10.0.0.7", "192.0.2.7"]).into_iter().collect(),
+        held: BTreeMap::from([(
+            Holder::Service {
+                namespace: "other".to_owned(),
+                name: "web".to_owned(),
+                elsewhere: true,
+            },
+            ips(&["10.0.0.8"]).into_iter().collect(),
+        )]),
+        ..Snapshot::default()
+    };
+    let replaced = "10.0.0.1 NotAdopted";
+    for (address, answer, why) in [
+        ("10.0.0.7", replaced, "it is the address of a node"),
+        ("192.0.2.7", replaced, "it is the address of a node"),
+        ("10.0.0.8", replaced, "it is in use by another Service"),
+        ("10.1.0.0", replaced, "assigned only on request"),
+        ("127.0.0.1", replaced, "it is a loopback address"),
+        // The rules do not forbid these.
+        ("10.0.0.5", "10.0.0.5", ""),
+        ("192.0.2.1", "192.0.2.1 AddressOutsidePool", ""),
+    ] {
+        let has = published(claim("s", 0), &[address]);
+        for late in [false, true] {
+            let claims = if late { vec![] } else { vec![has.clone()] };
+            let snapshot = Snapshot { claims, ..start() };
+            let mut allocator = Allocator::restore(snapshot, at(0));
+            let grant = allocator.allocate(has.clone(), at(1));
+            assert_eq!(outcome(&grant), answer, "{address}");
+            let told = format!(
+                "{:?} {}",
+                grant,
+                grant
+                    .as_ref()
+                    .unwrap()
+                    .markers
+                    .first()
+                    .map_or(String::new(), ToString::to_string)
+            );
+            assert!(told.contains(why), "{told}");
+            // Once the status has the new address, the Service still says why.
+            if answer == replaced {
+                let now = published(claim("s", 0), &["10.0.0.1"]);
+                assert_eq!(allocator.ask(&now, 2), "10.0.0.1 Replaced");
+                assert_eq!(allocator.ask(&now, 3), "10.0.0.1 Replaced");
+            }
+        }
+        // What our own conditions confirm stays, whatever happened since, but for what can
+        // never work.
+        let own = confirmed(claim("s", 0), &[address]);
+        let snapshot = Snapshot {
+            claims: vec![own.clone()],
+            ..start()
+        };
+        let answer = Allocator::restore(snapshot, at(0)).ask(&own, 1);
+        let stays = answer.starts_with(address);
+        assert_eq!(stays, address != "127.0.0.1", "{answer}");
+    }
+    // An edge that the Service requests is what it would get.
+    let asked = asking(published(claim("s", 0), &["10.1.0.0"]), &["10.1.0.0"]);
+    let snapshot = Snapshot {
+        claims: vec![asked.clone()],
+        ..start()
+    };
+    assert_eq!(
+        Allocator::restore(snapshot, at(0)).ask(&asked, 1),
+        "10.1.0.0"
+    );
+}
+
+/// Of several addresses, as k3s publishes those of its nodes, the first that can be is kept.
+#[test]
+fn of_several_published_addresses_the_node_addresses_are_left_out() {
+    let claim = published(claim("a", 0), &["10.0.0.1", "10.0.0.2"]);
+    let snapshot = Snapshot {
+        pools: small(),
+        claims: vec![claim.clone()],
+        skipped: ips(&["10.0.0.1"]).into_iter().collect(),
+        ..Snapshot::default()
+    };
+    let mut allocator = Allocator::restore(snapshot, at(0));
+    assert_eq!(allocator.ask(&claim, 1), "10.0.0.2 NotAdopted");
+}
+
+/// Moving it would break what may still work, and let one node move every Service.
+#[test]
+fn an_address_that_becomes_a_nodes_is_kept_and_the_service_says_so() {
+    let mut allocator = started(small());
+    assert_eq!(allocator.ask(&claim("a", 0), 1), "10.0.0.1");
+    allocator.set_skipped(&ips(&["10.0.0.1"]).into_iter().collect(), at(2));
+    assert_eq!(allocator.woken(), ["a"]);
+    let now = published(claim("a", 0), &["10.0.0.1"]);
+    assert_eq!(allocator.ask(&now, 3), "10.0.0.1 NodeAddress");
+    assert_eq!(allocator.woken(), Vec::<String>::new());
+    // Nobody joins it there.
+    let other = sharing(asking(claim("b", 1), &["10.0.0.1"]), "key", 443);
+    assert_eq!(allocator.ask(&other, 3), "AddressInUse");
+    // After a restart it is no other.
+    let own = confirmed(claim("a", 0), &["10.0.0.1"]);
+    let snapshot = Snapshot {
+        pools: small(),
+        claims: vec![own.clone()],
+        skipped: ips(&["10.0.0.1"]).into_iter().collect(),
+        ..Snapshot::default()
+    };
+    let mut restarted = Allocator::restore(snapshot, at(3));
+    assert_eq!(restarted.ask(&own, 4), "10.0.0.1 NodeAddress");
+    // The node gives it up: the Service is told.
+    allocator.set_skipped(&BTreeSet::new(), at(5));
+    assert!(allocator.woken().contains(&"a".to_owned()));
+    assert_eq!(allocator.ask(&now, 6), "10.0.0.1");
+}
+
+/// Readers of one namespace need not know what another has.
+#[test]
+fn messages_name_services_of_the_readers_namespace_only() {
+    let mut allocator = started(vec![Pool {
+        share_across_namespaces: true,
+        ..pool("a", 0, &["10.0.0.1"])
+    }]);
+    allocator.ask(&sharing(claim("victim/secret", 0), "web", 80), 0);
+    for (name, key, port) in [
+        ("own/a", "other", 443),
+        ("own/a", "", 443),
+        ("own/a", "web", 80),
+    ] {
+        let asks = asking(sharing(claim(name, 1), key, port), &["10.0.0.1"]);
+        let denial = allocator.allocate(asks, at(1)).unwrap_err();
+        assert!(!denial.message.contains("secret"), "{denial}");
+        assert!(denial.message.contains("another Service"), "{denial}");
+        let neighbour = asking(sharing(claim("victim/b", 1), key, port), &["10.0.0.1"]);
+        let denial = allocator.allocate(neighbour, at(1)).unwrap_err();
+        assert!(denial.message.contains("victim/secret"), "{denial}");
+    }
+    let thief = Claim {
+        share_key: None,
+        ..published(claim("own/late", 5), &["10.0.0.1"])
+    };
+    let denial = allocator.allocate(thief, at(2)).unwrap_err();
+    assert!(!denial.message.contains("secret"), "{denial}");
 }

@@ -64,7 +64,7 @@ impl World {
                 let held: BTreeSet<IpAddr> = held.iter().copied().collect();
                 let before = std::mem::replace(&mut self.held[*agent], held.clone());
                 self.allocator
-                    .set_held(&agent.to_string(), held, at(self.now));
+                    .set_held(&node(&agent.to_string()), held, at(self.now));
                 self.refree(&before);
             }
             Step::Skip(skipped) => {
@@ -199,6 +199,7 @@ impl World {
         }
         let record = |claim: &Claim| Claim {
             published: self.published[&claim.id].clone(),
+            confirmed: self.published[&claim.id].iter().copied().collect(),
             ..claim.clone()
         };
         let published = self
@@ -212,7 +213,7 @@ impl World {
             pools: self.pools.clone(),
             claims: claims.clone(),
             held: held
-                .map(|(agent, held)| (agent.to_string(), held.clone()))
+                .map(|(agent, held)| (node(&agent.to_string()), held.clone()))
                 .collect(),
             skipped: self.skipped.clone(),
             predecessor: doubt.then(|| at(self.now)),

@@ -1,0 +1,56 @@
+//! Who has an address that a Service cannot get, and how messages name it.
+//!
+//! Invariant: a message names a Service only to readers of its namespace. Who may read one
+//! Service need not know what others exist.
+
+use ballast_provider::ServiceId;
+
+/// Somebody who has an address that the allocator did not assign.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder {
+    /// A Service that no `l2` class places.
+    Service {
+        /// `metadata.namespace`
+        namespace: String,
+        /// `metadata.name`
+        name: String,
+        /// It names the class of another controller, so it never becomes a Service of an
+        /// `l2` class.
+        elsewhere: bool,
+    },
+    /// A node that announces an address for a Service that had it before.
+    Node(String),
+}
+
+/// A Service as a message to the owner of another Service names it.
+pub(crate) fn name_for(reader: &ServiceId, other: &ServiceId) -> String {
+    if reader.namespace == other.namespace {
+        format!("Service {}/{}", other.namespace, other.name)
+    } else {
+        "another Service".to_owned()
+    }
+}
+
+// === impl Holder ===
+
+impl Holder {
+    /// How a message to the owner of a Service names it.
+    pub(crate) fn name_for(&self, reader: &ServiceId) -> String {
+        match self {
+            Self::Service {
+                namespace, name, ..
+            } if *namespace == reader.namespace => format!("Service {namespace}/{name}"),
+            Self::Service { .. } => "another Service".to_owned(),
+            Self::Node(name) => format!("node {name}, which announces it for its last Service"),
+        }
+    }
+
+    /// Whether it is somebody else than this Service, for good.
+    pub(crate) fn excludes(&self, id: &ServiceId) -> bool {
+        matches!(
+            self,
+            Self::Service { namespace, name, elsewhere: true }
+                if (namespace, name) != (&id.namespace, &id.name)
+        )
+    }
+}
