@@ -1,6 +1,7 @@
 //! Which targets may get traffic, and which one gets it. Pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -9,9 +10,13 @@ use crate::api::{Family, Target, TargetHealth, TrafficPolicy};
 /// A target that can be tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
-    pub(super) name: String,
-    pub(super) address: SocketAddr,
+    pub(super) name: Arc<str>,
+    pub(super) ip: IpAddr,
 }
+
+/// The targets that may get new traffic of one listener, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Eligible(Vec<Candidate>);
 
 /// Whether the source ranges let this client in; none at all let everybody in.
 pub(super) fn admits(ranges: &[IpNet], client: IpAddr) -> bool {
@@ -35,48 +40,58 @@ pub(super) fn address_for(target: &Target, listener: IpAddr) -> Option<IpAddr> {
 /// node without an endpoint would drop it).
 pub(super) fn eligible(
     targets: &[Target],
-    node_port: u16,
     listener: IpAddr,
     policy: TrafficPolicy,
     verdict: impl Fn(&Target) -> TargetHealth,
-) -> Vec<Candidate> {
+) -> Eligible {
     let candidate = |target: &Target| {
         address_for(target, listener).map(|ip| Candidate {
-            name: target.name.clone(),
-            address: SocketAddr::new(ip, node_port),
+            name: target.name.as_str().into(),
+            ip,
         })
     };
-    let healthy: Vec<Candidate> = targets
+    let healthy = targets
         .iter()
-        .filter(|target| verdict(target) == TargetHealth::Healthy)
-        .filter_map(candidate)
-        .collect();
-    match policy {
-        TrafficPolicy::Cluster if healthy.is_empty() => {
-            targets.iter().filter_map(candidate).collect()
-        }
-        _ => healthy,
+        .filter(|target| verdict(target) == TargetHealth::Healthy);
+    let mut candidates: Vec<Candidate> = healthy.filter_map(candidate).collect();
+    if candidates.is_empty() && policy == TrafficPolicy::Cluster {
+        candidates = targets.iter().filter_map(candidate).collect();
     }
+    candidates.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    Eligible(candidates)
 }
 
-/// The order in which to try them: the client's own target first, then round robin
-/// from this listener's turn.
-pub(super) fn order(
-    mut eligible: Vec<Candidate>,
-    turn: usize,
-    sticky: Option<&str>,
-) -> Vec<Candidate> {
-    if eligible.is_empty() {
-        return eligible;
+// === impl Eligible ===
+
+impl Eligible {
+    /// Whether a target is still eligible at the same address.
+    pub(super) fn contains(&self, target: &Candidate) -> bool {
+        self.find(&target.name) == Some(target)
     }
-    let start = turn % eligible.len();
-    eligible.rotate_left(start);
-    if let Some(index) =
-        sticky.and_then(|name| eligible.iter().position(|candidate| candidate.name == name))
-    {
-        eligible[..=index].rotate_right(1);
+
+    /// The first targets to try: the client's own target, then round robin from this
+    /// listener's turn. The target to avoid comes last.
+    pub(super) fn order(
+        &self,
+        turn: usize,
+        sticky: Option<&str>,
+        avoid: Option<&str>,
+        limit: usize,
+    ) -> Vec<Candidate> {
+        let avoided = avoid.and_then(|name| self.find(name));
+        let sticky = sticky.and_then(|name| self.find(name));
+        let sticky = sticky.filter(|it| Some(*it) != avoided);
+        let (before, after) = self.0.split_at(turn.checked_rem(self.0.len()).unwrap_or(0));
+        let round = after.iter().chain(before);
+        let others = round.filter(|it| Some(*it) != sticky && Some(*it) != avoided);
+        let ordered = sticky.into_iter().chain(others).chain(avoided);
+        ordered.take(limit).cloned().collect()
     }
-    eligible
+
+    fn find(&self, name: &str) -> Option<&Candidate> {
+        let found = self.0.binary_search_by(|it| it.name.as_ref().cmp(name));
+        self.0.get(found.ok()?)
+    }
 }
 
 #[cfg(test)]
@@ -93,10 +108,7 @@ mod tests {
     }
 
     fn names(candidates: &[Candidate]) -> Vec<&str> {
-        candidates
-            .iter()
-            .map(|candidate| candidate.name.as_str())
-            .collect()
+        candidates.iter().map(|it| it.name.as_ref()).collect()
     }
 
     const LOCAL: TrafficPolicy = TrafficPolicy::Local {
@@ -155,15 +167,15 @@ mod tests {
             };
             let policy = if local { LOCAL } else { TrafficPolicy::Cluster };
             let listener = IpAddr::from([127, 0, 0, 1]);
-            let eligible = eligible(&targets, 30_000, listener, policy, verdict);
+            let eligible = eligible(&targets, listener, policy, verdict);
             let healthy = targets.iter().filter(|target| verdict(target) == TargetHealth::Healthy);
             let healthy = healthy.count();
             let expected = match (healthy, local) {
                 (0, false) => targets.len(),
                 (healthy, _) => healthy,
             };
-            prop_assert_eq!(eligible.len(), expected);
-            prop_assert!(eligible.iter().all(|candidate| candidate.address.port() == 30_000));
+            prop_assert_eq!(eligible.0.len(), expected);
+            prop_assert!(eligible.0.iter().all(|candidate| eligible.contains(candidate)));
         }
 
         #[test]
@@ -171,26 +183,32 @@ mod tests {
             count in 1usize..9,
             rounds in 1usize..4,
             sticky in 0usize..12,
+            avoid in 0usize..12,
         ) {
-            let all: Vec<Candidate> = (0..count)
-                .map(|index| Candidate { name: format!("n{index}"), address: "10.0.0.1:1".parse().unwrap() })
-                .collect();
+            let candidate = |index| Candidate {
+                name: format!("n{index}").into(),
+                ip: [10, 0, 0, 1].into(),
+            };
+            let all = Eligible((0..count).map(candidate).collect());
             let mut hits = vec![0; count];
             for turn in 0..count * rounds {
-                let ordered = order(all.clone(), turn, None);
+                let ordered = all.order(turn, None, None, usize::MAX);
                 prop_assert_eq!(ordered.len(), count);
                 hits[ordered[0].name[1..].parse::<usize>().unwrap()] += 1;
 
-                let name = format!("n{sticky}");
-                let stuck = order(all.clone(), turn, Some(&name));
+                let (name, last) = (format!("n{sticky}"), format!("n{avoid}"));
+                let stuck = all.order(turn, Some(&name), Some(&last), usize::MAX);
                 let mut sorted = names(&stuck);
                 sorted.sort_unstable();
-                let mut expected = names(&all);
-                expected.sort_unstable();
-                prop_assert_eq!(sorted, expected, "each is there once");
-                if sticky < count {
-                    prop_assert_eq!(&stuck[0].name, &name);
+                prop_assert_eq!(sorted, names(&all.0), "each is there once");
+                if avoid < count {
+                    prop_assert_eq!(stuck.last().unwrap().name.as_ref(), &last);
                 }
+                if sticky < count && sticky != avoid {
+                    prop_assert_eq!(stuck[0].name.as_ref(), &name);
+                }
+                let few = all.order(turn, Some(&name), Some(&last), 2);
+                prop_assert_eq!(&few[..], &stuck[..count.min(2)]);
             }
             prop_assert!(hits.iter().all(|hit| *hit == rounds));
         }

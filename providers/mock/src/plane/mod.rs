@@ -14,40 +14,55 @@
 //! an address and port is open if and only if its load balancer is active.
 
 mod balance;
+mod balancer;
+mod buffer;
+mod descriptors;
 mod flows;
 mod health;
 mod node;
+mod places;
 mod plan;
 mod ports;
 mod probe;
 mod reach;
+mod relay;
 mod sticky;
 mod tcp;
 mod udp;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::future::join_all;
-use tokio::sync::{Notify, Semaphore, watch};
+use futures::StreamExt as _;
+use futures::future::ready;
+use futures::stream;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Affinity, Code, Family, Problem, Target, TargetHealthView};
-use balance::Candidate;
+use crate::api::{Code, Family, Problem, Target, TargetHealthView, TrafficPolicy};
+use balance::Eligible;
+use balancer::{Balancer, Frontend};
 use health::HealthTable;
+use places::{Places, Share};
 pub(crate) use plan::{Config, Socket};
 pub(crate) use ports::DEFAULT_RESERVED;
 pub use ports::ReservedPorts;
 use ports::{NodePorts, Refusal, Wildcard};
 use reach::Knocks;
-use sticky::StickyTable;
 
 /// Clients remembered per load balancer with client affinity.
 const STICKY_CLIENTS: usize = 16_384;
+
+/// The same of all load balancers.
+const STICKY_TOTAL: usize = 65_536;
+
+/// Ports of one load balancer that are knocked at a time.
+const KNOCKS: usize = 4;
 
 /// Delays and limits of the data plane.
 #[derive(Clone, Debug)]
@@ -62,10 +77,16 @@ pub struct PlaneOptions {
     pub drain: Duration,
     /// TCP connections of one load balancer.
     pub max_connections: usize,
+    /// The same of all load balancers.
+    pub max_total_connections: usize,
     /// UDP clients of one listener.
     pub max_flows: usize,
+    /// The same of all listeners.
+    pub max_total_flows: usize,
     /// Silence after which a UDP client is forgotten.
     pub flow_idle: Duration,
+    /// The same until its target has answered and it has sent again.
+    pub flow_new: Duration,
     /// For connecting to one target before another one is tried.
     pub connect_timeout: Duration,
     /// Between attempts to open a port that was in use.
@@ -95,7 +116,21 @@ struct Shared {
     answered: Notify,
     knocks: Knocks,
     node_ports: Mutex<NodePorts>,
+    /// TCP connections.
+    connections: Arc<Places>,
+    /// UDP clients.
+    flows: Arc<Places>,
+    /// Clients with affinity.
+    sticky: Arc<Places>,
+    /// The newest set of each kind, which many ports have in common.
+    eligible: Mutex<HashMap<SetKind, Arc<Eligible>>>,
+    /// How often a set was computed.
+    computations: AtomicU64,
 }
+
+/// What sets of eligible targets depend on besides health: target set, family, and whether
+/// the traffic policy is `Cluster`.
+type SetKind = (String, Family, bool);
 
 /// Why some ports of a load balancer are closed.
 pub(crate) struct ClosedPorts {
@@ -119,21 +154,6 @@ struct Running {
     sockets: BTreeMap<Socket, CancellationToken>,
 }
 
-/// What the tasks of one load balancer share.
-struct Balancer {
-    name: String,
-    shared: Arc<Shared>,
-    config: RwLock<Arc<Config>>,
-    connections: Arc<Semaphore>,
-    sticky: Mutex<StickyTable>,
-    /// Ends with the load balancer.
-    gone: CancellationToken,
-}
-
-/// One listener's place in the round.
-#[derive(Default)]
-struct Cursor(AtomicUsize);
-
 // === impl PlaneOptions ===
 
 impl Default for PlaneOptions {
@@ -144,8 +164,11 @@ impl Default for PlaneOptions {
             health_port: 10_256,
             drain: Duration::from_secs(30),
             max_connections: 4_096,
+            max_total_connections: 8_192,
             max_flows: 1_024,
+            max_total_flows: 8_192,
             flow_idle: Duration::from_mins(1),
+            flow_new: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             bind_retry: Duration::from_secs(1),
             reserved_ports: ReservedPorts::default(),
@@ -160,6 +183,7 @@ impl Plane {
     /// open yet.
     pub(crate) fn start(options: PlaneOptions, shutdown: CancellationToken) -> Self {
         let node_ports = NodePorts::new(options.reserved_ports.clone(), node::ephemeral());
+        let (connections, flows) = within(&options, descriptors::limit());
         let shared = Arc::new(Shared {
             health: RwLock::new(HealthTable::new(options.health_interval)),
             options,
@@ -169,6 +193,11 @@ impl Plane {
             answered: Notify::new(),
             knocks: Knocks::default(),
             node_ports: Mutex::new(node_ports),
+            connections: Places::new(connections),
+            flows: Places::new(flows),
+            sticky: Places::new(STICKY_TOTAL),
+            eligible: Mutex::default(),
+            computations: AtomicU64::new(0),
         });
         node::observe(&shared);
         tokio::spawn(node::watch(Arc::clone(&shared), shutdown.clone()));
@@ -221,16 +250,20 @@ impl Plane {
             Some(entry) => entry.sockets.keys().copied().collect(),
             None => Vec::new(),
         };
-        let knocks = sockets.iter().map(async |socket| {
-            let arrives = reach::arrives(&self.shared.knocks, *socket).await;
-            arrives.unwrap_or_else(|error| {
-                tracing::debug!(%socket, %error, "not known whether clients arrive");
+        let knocks = sockets.into_iter().map(async |socket| {
+            let arrives = reach::arrives(&self.shared.knocks, socket).await;
+            let arrives = arrives.unwrap_or_else(|error| {
+                tracing::debug!(%socket, %error, "cannot tell whether clients arrive");
                 true
-            })
+            });
+            (!arrives).then_some(socket)
         });
-        let arrived = join_all(knocks).await;
-        let missed = sockets.iter().zip(arrived).find(|(_, arrives)| !arrives);
-        missed.map_or(Ok(()), |(socket, _)| Err(intercepted(*socket)))
+        // One that is missed is enough.
+        let mut knocks = pin!(stream::iter(knocks).buffered(KNOCKS).filter_map(ready));
+        knocks
+            .next()
+            .await
+            .map_or(Ok(()), |socket| Err(intercepted(socket)))
     }
 
     /// Names of all load balancers that are open or should be.
@@ -245,7 +278,7 @@ impl Plane {
             .get(name)
             .map(|entry| Arc::clone(&entry.balancer));
         balancer
-            .map(|balancer| balancer.health())
+            .map(|balancer| balancer.health(&self.shared.options))
             .unwrap_or_default()
     }
 
@@ -259,14 +292,8 @@ impl Plane {
     }
 
     fn running_as(&self, name: &str, config: &Config) -> Running {
-        let balancer = Balancer {
-            name: name.to_owned(),
-            shared: Arc::clone(&self.shared),
-            config: RwLock::new(Arc::new(config.clone())),
-            connections: Arc::new(Semaphore::new(self.shared.options.max_connections)),
-            sticky: Mutex::new(StickyTable::new(STICKY_CLIENTS)),
-            gone: self.shutdown.child_token(),
-        };
+        let gone = self.shutdown.child_token();
+        let balancer = Balancer::new(name, config.clone(), &self.shared, gone);
         Running {
             balancer: Arc::new(balancer),
             sockets: BTreeMap::new(),
@@ -339,15 +366,16 @@ fn bind(
     closed: &CancellationToken,
 ) -> std::io::Result<()> {
     use crate::api::Protocol::{Tcp, Udp};
-    let (balancer, closed) = (Arc::clone(balancer), closed.clone());
+    let frontend = Frontend::new(socket, Arc::clone(balancer));
+    let closed = closed.clone();
     match socket.protocol {
         Tcp => {
             let listener = tcp::bind(socket.address())?;
-            tokio::spawn(tcp::serve(listener, socket, balancer, closed));
+            tokio::spawn(tcp::serve(listener, Arc::new(frontend), closed));
         }
         Udp => {
             let bound = udp::bind(socket.address())?;
-            tokio::spawn(udp::serve(bound, socket, balancer, closed));
+            tokio::spawn(udp::serve(bound, frontend, closed));
         }
     }
     Ok(())
@@ -406,6 +434,38 @@ impl Shared {
         self.version.send_modify(|version| *version += 1);
     }
 
+    /// Rises with everything that can change which targets are eligible.
+    fn version(&self) -> u64 {
+        *self.version.borrow()
+    }
+
+    fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    fn sticky_share(&self) -> Arc<Share> {
+        self.sticky.share(STICKY_CLIENTS)
+    }
+
+    /// The same set, in one copy for all ports that have it.
+    fn unique(&self, config: &Config, listener: IpAddr, set: Eligible) -> Arc<Eligible> {
+        let cluster = config.policy == TrafficPolicy::Cluster;
+        let kind = (config.target_set.clone(), Family::of(listener), cluster);
+        let mut known = self.eligible.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get(&kind) {
+            Some(known) if **known == set => Arc::clone(known),
+            _ => {
+                let set = Arc::new(set);
+                known.insert(kind, Arc::clone(&set));
+                set
+            }
+        }
+    }
+
+    fn count_computation(&self) {
+        self.computations.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn node_ports(&self) -> MutexGuard<'_, NodePorts> {
         // Each change is one insertion or removal: good after a panic too.
         self.node_ports
@@ -421,97 +481,21 @@ impl Shared {
     }
 }
 
-// === impl Balancer ===
-
-impl Balancer {
-    fn config(&self) -> Arc<Config> {
-        Arc::clone(&read(&self.config))
+/// How many connections and flows there may be: what the flags say, unless the process may
+/// not open that many sockets. A connection has two. A quarter is left for everything else.
+fn within(options: &PlaneOptions, descriptors: usize) -> (usize, usize) {
+    let quarter = descriptors / 4;
+    let wanted = (options.max_total_connections, options.max_total_flows);
+    let possible = (wanted.0.min(quarter), wanted.1.min(quarter));
+    if possible != wanted {
+        tracing::warn!(
+            descriptors,
+            connections = possible.0,
+            flows = possible.1,
+            "the limit of open files allows fewer connections and UDP clients than the flags"
+        );
     }
-
-    /// Whether it differs from before.
-    fn replace(&self, config: Config) -> bool {
-        let mut present = write(&self.config);
-        let differs = **present != config;
-        if differs {
-            *present = Arc::new(config);
-        }
-        differs
-    }
-
-    /// Whether a client may connect.
-    fn admits(&self, client: IpAddr) -> bool {
-        balance::admits(&self.config().source_ranges, client)
-    }
-
-    /// Targets that may get new traffic of this listener now.
-    fn eligible(&self, socket: Socket) -> Vec<Candidate> {
-        let config = self.config();
-        let Some(listener) = config.listener(socket) else {
-            return Vec::new();
-        };
-        let targets = self.shared.targets(&config.target_set);
-        let health = read(&self.shared.health);
-        let verdict = |target: &Target| health.verdict(&config, listener, target);
-        balance::eligible(
-            &targets,
-            listener.node_port,
-            socket.ip,
-            config.policy,
-            verdict,
-        )
-    }
-
-    /// The same, in the order in which to try them for this client.
-    fn order(&self, socket: Socket, client: IpAddr, cursor: &Cursor) -> Vec<Candidate> {
-        let eligible = self.eligible(socket);
-        let sticky = match self.config().affinity {
-            Affinity::None => None,
-            Affinity::ClientIp { timeout_seconds } => {
-                let timeout = Duration::from_secs(timeout_seconds.into());
-                self.sticky().get(client, Instant::now(), timeout)
-            }
-        };
-        let turn = cursor.0.fetch_add(1, Ordering::Relaxed);
-        balance::order(eligible, turn, sticky.as_deref())
-    }
-
-    /// The client got this target, or was heard of through it.
-    fn remember(&self, client: IpAddr, target: &str) {
-        if let Affinity::ClientIp { .. } = self.config().affinity {
-            self.sticky().set(client, target, Instant::now());
-        }
-    }
-
-    fn sticky(&self) -> MutexGuard<'_, StickyTable> {
-        self.sticky.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn health(&self) -> Vec<TargetHealthView> {
-        let config = self.config();
-        let targets = self.shared.targets(&config.target_set);
-        let mut views = Vec::new();
-        for socket in config.sockets() {
-            let Some(listener) = config.listener(socket) else {
-                continue;
-            };
-            let eligible = self.eligible(socket);
-            let health = read(&self.shared.health);
-            for target in targets.iter() {
-                let ip = balance::address_for(target, socket.ip);
-                views.push(TargetHealthView {
-                    target: target.name.clone(),
-                    address: ip.map(|ip| SocketAddr::new(ip, listener.node_port)),
-                    listener: format!("{}/{}", listener.protocol, listener.port),
-                    check: health.describe(&config, listener, target, &self.shared.options),
-                    health: health.verdict(&config, listener, target),
-                    eligible: eligible
-                        .iter()
-                        .any(|candidate| candidate.name == target.name),
-                });
-            }
-        }
-        views
-    }
+    possible
 }
 
 // Nothing below a lock can be left half done: every critical section is one
@@ -523,3 +507,6 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,10 +135,3 @@ async fn get(stream: TcpStream, address: SocketAddr) -> hyper::Result<http::Stat
         }
     }
 }
-
-impl Shared {
-    /// Version of everything a choice depends on.
-    pub(super) fn version(&self) -> u64 {
-        *self.version.borrow()
-    }
-}

@@ -11,11 +11,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, UdpSocket};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::plan::Socket;
@@ -26,9 +26,18 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// A datagram may be lost, and a busy machine be late.
 const TRIES: usize = 3;
 
-/// Knocks that are under way, by the address and port from which they come.
-#[derive(Debug, Default)]
-pub(super) struct Knocks(Mutex<HashMap<SocketAddr, oneshot::Sender<()>>>);
+/// Ports that are knocked at a time.
+const AT_ONCE: usize = 256;
+
+/// Knocks that are under way.
+#[derive(Debug)]
+pub(super) struct Knocks {
+    /// By the address and port from which they come.
+    expected: Mutex<Expectations>,
+    slots: Semaphore,
+}
+
+type Expectations = HashMap<SocketAddr, oneshot::Sender<()>>;
 
 /// Takes a knock back when it is dropped.
 struct Expected<'a> {
@@ -38,6 +47,7 @@ struct Expected<'a> {
 
 /// Whether a knock at this socket arrives there. An error: it could not be found out.
 pub(super) async fn arrives(knocks: &Knocks, socket: Socket) -> io::Result<bool> {
+    let _slot = knocks.slots.acquire().await.map_err(io::Error::other)?;
     for _ in 0..TRIES {
         let arrived = match socket.protocol {
             Protocol::Tcp => tcp(knocks, socket.address()).await?,
@@ -95,9 +105,18 @@ impl Knocks {
         true
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, oneshot::Sender<()>>> {
+    fn lock(&self) -> MutexGuard<'_, Expectations> {
         // One insertion or removal: good after a panic too.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Knocks {
+    fn default() -> Self {
+        Self {
+            expected: Mutex::default(),
+            slots: Semaphore::new(AT_ONCE),
+        }
     }
 }
 

@@ -1,26 +1,36 @@
-//! Which client stays with which target. Pure, bounded: when it is full, the client
-//! silent for longest is forgotten.
+//! Which client stays with which target. Pure; bounded by the places that its clients take:
+//! where there is none, the client silent for longest makes room.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::places::{Place, Share};
+
 /// Clients and their targets.
 #[derive(Debug)]
 pub(super) struct StickyTable {
-    capacity: usize,
-    clients: HashMap<IpAddr, (String, Instant)>,
+    share: Arc<Share>,
+    clients: HashMap<IpAddr, Client>,
     by_silence: BTreeSet<(Instant, IpAddr)>,
+}
+
+#[derive(Debug)]
+struct Client {
+    target: Arc<str>,
+    heard: Instant,
+    _place: Place,
 }
 
 // === impl StickyTable ===
 
 impl StickyTable {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(share: Arc<Share>) -> Self {
         Self {
-            capacity,
+            share,
             clients: HashMap::new(),
             by_silence: BTreeSet::new(),
         }
@@ -32,34 +42,48 @@ impl StickyTable {
         client: IpAddr,
         now: Instant,
         timeout: Duration,
-    ) -> Option<String> {
-        let (target, heard) = self.clients.get(&client)?;
-        if now.duration_since(*heard) < timeout {
-            return Some(target.clone());
+    ) -> Option<Arc<str>> {
+        let known = self.clients.get(&client)?;
+        if now.duration_since(known.heard) < timeout {
+            return Some(Arc::clone(&known.target));
         }
-        self.by_silence.remove(&(*heard, client));
+        self.by_silence.remove(&(known.heard, client));
         self.clients.remove(&client);
         None
     }
 
-    /// The client was heard of, with this target.
-    pub(super) fn set(&mut self, client: IpAddr, target: &str, now: Instant) {
-        let entry = (target.to_owned(), now);
-        if let Some((_, heard)) = self.clients.insert(client, entry) {
-            self.by_silence.remove(&(heard, client));
+    /// The client uses this target now.
+    pub(super) fn set(&mut self, client: IpAddr, target: &Arc<str>, now: Instant) {
+        if let Some(known) = self.clients.get_mut(&client) {
+            self.by_silence.remove(&(known.heard, client));
+            known.target = Arc::clone(target);
+            known.heard = now;
+        } else {
+            let Some(place) = self.place() else { return };
+            let known = Client {
+                target: Arc::clone(target),
+                heard: now,
+                _place: place,
+            };
+            self.clients.insert(client, known);
         }
         self.by_silence.insert((now, client));
-        if self.clients.len() > self.capacity
-            && let Some((_, silent)) = self.by_silence.pop_first()
-        {
-            self.clients.remove(&silent);
+    }
+
+    fn place(&mut self) -> Option<Place> {
+        if let Some(place) = self.share.take() {
+            return Some(place);
         }
+        let (_, silent) = self.by_silence.pop_first()?;
+        self.clients.remove(&silent);
+        self.share.take()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plane::places::Places;
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,14 +91,18 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
+    fn table(limit: usize) -> StickyTable {
+        StickyTable::new(Places::new(1_000).share(limit))
+    }
+
     #[test]
     fn a_client_stays_until_it_was_silent_for_the_timeout() {
-        let mut table = StickyTable::new(8);
-        let start = Instant::now();
-        table.set(client(1), "n1", start);
+        let mut table = table(8);
+        let (start, n1) = (Instant::now(), "n1".into());
+        table.set(client(1), &n1, start);
         let later = start + Duration::from_secs(9);
         assert_eq!(table.get(client(1), later, TIMEOUT).as_deref(), Some("n1"));
-        table.set(client(1), "n1", later);
+        table.set(client(1), &n1, later);
         let still = start + Duration::from_secs(18);
         assert_eq!(table.get(client(1), still, TIMEOUT).as_deref(), Some("n1"));
         let silent = start + Duration::from_secs(19);
@@ -83,15 +111,32 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_forgets_the_most_silent() {
-        let mut table = StickyTable::new(2);
-        let start = Instant::now();
+        let mut table = table(2);
+        let (start, n1) = (Instant::now(), "n1".into());
         for last in 1..=3 {
-            table.set(client(last), "n1", start + Duration::from_secs(last.into()));
+            let at = start + Duration::from_secs(last.into());
+            table.set(client(last), &n1, at);
         }
         let now = start + Duration::from_secs(4);
         assert_eq!(table.get(client(1), now, TIMEOUT), None);
         assert!(table.get(client(2), now, TIMEOUT).is_some());
         assert!(table.get(client(3), now, TIMEOUT).is_some());
         assert_eq!(table.by_silence.len(), table.clients.len());
+    }
+
+    #[test]
+    fn all_tables_together_are_bounded() {
+        let places = Places::new(16);
+        let mut tables: Vec<_> = (0..20)
+            .map(|_| StickyTable::new(places.share(16)))
+            .collect();
+        let (now, n1) = (Instant::now(), "n1".into());
+        for last in 0..50 {
+            for table in &mut tables {
+                table.set(client(last), &n1, now);
+            }
+        }
+        let clients: usize = tables.iter().map(|table| table.clients.len()).sum();
+        assert!((1..=16).contains(&clients), "{clients}");
     }
 }

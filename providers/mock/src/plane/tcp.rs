@@ -9,23 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket as RawSocket, TcpKeepalive, Type};
-use tokio::io::copy_bidirectional_with_sizes;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::balance::Candidate;
-use super::plan::Socket;
-use super::{Balancer, Cursor};
+use super::balance::{Candidate, Eligible};
+use super::balancer::Frontend;
+use super::relay::relay;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
-
-/// Targets tried for one connection.
-const ATTEMPTS: usize = 3;
-
-/// Bytes on their way in each direction of one connection.
-const BUFFER: usize = 16 * 1_024;
 
 /// A peer that vanished without a word is noticed after about this long.
 const KEEPALIVE: Duration = Duration::from_mins(1);
@@ -53,21 +47,29 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts until the socket is to be closed.
 pub(super) async fn serve(
     listener: TcpListener,
-    socket: Socket,
-    balancer: Arc<Balancer>,
+    frontend: Arc<Frontend>,
     closed: CancellationToken,
 ) {
-    let cursor = Arc::new(Cursor::default());
+    let (balancer, socket) = (&frontend.balancer, frontend.socket);
+    let mut versions = balancer.shared.versions();
     let mut complained: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = closed.cancelled() => return,
+            newer = versions.changed(), if frontend.is_followed() => {
+                if newer.is_err() {
+                    return;
+                }
+                // Connections whose target is affected learn of it.
+                frontend.eligible();
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let (client, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%socket, %error, "a connection cannot be accepted");
+                tracing::warn!(%socket, %error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -80,56 +82,55 @@ pub(super) async fn serve(
             reset(&client);
             continue;
         }
-        let Ok(permit) = Arc::clone(&balancer.connections).try_acquire_owned() else {
+        let Some(place) = balancer.connections.take() else {
             let now = Instant::now();
             if complained.is_none_or(|at| now.duration_since(at) >= COMPLAINT_PAUSE) {
                 complained = Some(now);
-                let limit = balancer.shared.options.max_connections;
                 tracing::warn!(
-                    load_balancer = balancer.name, %socket, limit,
-                    "connections are refused: the load balancer has as many as --max-connections allows"
+                    load_balancer = balancer.name, %socket,
+                    "connections are refused: the load balancer has as many as --max-connections and --max-total-connections allow"
                 );
             }
             reset(&client);
             continue;
         };
-        let (balancer, cursor) = (Arc::clone(&balancer), Arc::clone(&cursor));
-        let closed = closed.clone();
+        // Here, so that this loop follows the changes from now on.
+        let eligible = frontend.subscribe();
+        let (frontend, closed) = (Arc::clone(&frontend), closed.clone());
         tokio::spawn(async move {
-            carry(client, peer, socket, &balancer, &cursor, &closed).await;
-            drop(permit);
+            carry(client, peer, &frontend, eligible, &closed).await;
+            drop(place);
         });
     }
 }
 
 /// One connection from its accept to its end.
 async fn carry(
-    mut client: TcpStream,
+    client: TcpStream,
     peer: SocketAddr,
-    socket: Socket,
-    balancer: &Balancer,
-    cursor: &Cursor,
+    frontend: &Frontend,
+    eligible: watch::Receiver<Arc<Eligible>>,
     closed: &CancellationToken,
 ) {
-    let order = balancer.order(socket, peer.ip(), cursor);
-    let Some((target, mut upstream)) = connect(order, balancer).await else {
-        tracing::debug!(%socket, %peer, "no target takes the connection");
+    let balancer = &frontend.balancer;
+    // On the heap: a connection lives much longer than the attempts to connect.
+    let connected = Box::pin(connect(frontend, peer)).await;
+    let Some((target, upstream)) = connected else {
+        tracing::debug!(socket = %frontend.socket, %peer, "no target takes the connection");
         reset(&client);
         return;
     };
-    balancer.remember(peer.ip(), &target.name);
+    balancer.remember(peer.ip(), &target);
     for stream in [&client, &upstream] {
         tune(stream);
     }
-    let done = {
-        let copy = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER);
-        tokio::select! {
-            result = copy => result.is_ok(),
-            () = departed(&target, socket, balancer, closed) => false,
-            () = balancer.gone.cancelled() => false,
-        }
+    let drain = balancer.shared.options.drain;
+    let done = tokio::select! {
+        result = relay(&client, &upstream) => result.is_ok(),
+        () = departed(&target, eligible, closed, drain) => false,
+        () = balancer.gone.cancelled() => false,
     };
-    balancer.remember(peer.ip(), &target.name);
+    balancer.remember(peer.ip(), &target);
     if !done {
         // Cut short: neither side shall take it for a proper end.
         reset(&client);
@@ -138,52 +139,56 @@ async fn carry(
 }
 
 /// The first of the targets that answers.
-async fn connect(order: Vec<Candidate>, balancer: &Balancer) -> Option<(Candidate, TcpStream)> {
-    let limit = balancer.shared.options.connect_timeout;
-    for target in order.into_iter().take(ATTEMPTS) {
-        match timeout(limit, TcpStream::connect(target.address)).await {
+async fn connect(frontend: &Frontend, peer: SocketAddr) -> Option<(Candidate, TcpStream)> {
+    let limit = frontend.balancer.shared.options.connect_timeout;
+    for target in frontend.order(peer.ip(), None) {
+        let address = frontend.address(&target)?;
+        match timeout(limit, dial(address)).await {
             Ok(Ok(stream)) => return Some((target, stream)),
             Ok(Err(error)) => {
-                tracing::debug!(target = target.name, address = %target.address, %error, "a target does not answer");
+                tracing::debug!(target = %target.name, %address, %error, "a target does not answer");
             }
             Err(_) => {
-                tracing::debug!(target = target.name, address = %target.address, "a target does not answer in time");
+                tracing::debug!(target = %target.name, %address, "a target does not answer in time");
             }
         }
     }
     None
 }
 
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // The kernel chooses the local port. Without this, no program of the node could listen
+    // on that port of all addresses for as long as the connection lives.
+    socket.set_reuseaddr(true)?;
+    socket.connect(address).await
+}
+
 /// Ends when the target or the listener has been away for the drain time.
 async fn departed(
     target: &Candidate,
-    socket: Socket,
-    balancer: &Balancer,
+    mut eligible: watch::Receiver<Arc<Eligible>>,
     closed: &CancellationToken,
+    drain: Duration,
 ) {
-    let mut version = balancer.shared.version.subscribe();
     let mut deadline: Option<Instant> = None;
     loop {
-        version.borrow_and_update();
-        let away = closed.is_cancelled() || !stays(&balancer.eligible(socket), target);
+        // Another node port is no reason to cut what flows.
+        let away = closed.is_cancelled() || !eligible.borrow_and_update().contains(target);
         deadline = match (away, deadline) {
             (false, _) => None,
             (true, Some(deadline)) => Some(deadline),
-            (true, None) => Some(Instant::now() + balancer.shared.options.drain),
+            (true, None) => Some(Instant::now() + drain),
         };
         tokio::select! {
             () = wait_until(deadline) => return,
             () = closed.cancelled(), if !closed.is_cancelled() => {}
-            changed = version.changed() => if changed.is_err() { return },
+            changed = eligible.changed() => if changed.is_err() { return },
         }
     }
-}
-
-/// The node port may have changed: that is no reason to cut what flows.
-fn stays(eligible: &[Candidate], target: &Candidate) -> bool {
-    eligible.iter().any(|candidate| {
-        candidate.name == target.name && candidate.address.ip() == target.address.ip()
-    })
 }
 
 async fn wait_until(deadline: Option<Instant>) {

@@ -5,25 +5,26 @@
 //! eligible, or says that nobody listens, the client's next datagram opens another
 //! flow: also a client that never changes its source port moves on.
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use socket2::{Domain, Socket as RawSocket, Type};
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::balance::Candidate;
-use super::flows::{FlowTable, Upstream};
+use super::balancer::Frontend;
+use super::flows::{FlowTable, Timeouts, Upstream};
+use super::places::{Place, Share};
 use super::plan::Socket;
-use super::{Balancer, Cursor};
-
-/// The largest datagram there is.
-const DATAGRAM: usize = 65_535;
+use super::{Shared, buffer};
+use crate::api::Protocol;
 
 /// Between two looks for idle clients.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -31,15 +32,26 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// Between two complaints about a full table.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
-/// A flow's socket and what its answers say.
+/// After a search for room that found none, newcomers are dropped without another.
+const EVICTION_PAUSE: Duration = Duration::from_millis(100);
+
+/// Datagrams that one listener takes before it looks at its other events.
+const BURST: usize = 64;
+
+/// Local ports tried for one flow, if the kernel chooses some that belong to the node.
+const PORT_TRIES: usize = 8;
+
+/// A flow's socket and the task that carries its answers.
 struct Carrier {
-    socket: Arc<UdpSocket>,
-    news: Arc<News>,
+    link: Arc<Link>,
+    address: SocketAddr,
     answers: AbortHandle,
+    _place: Place,
 }
 
-#[derive(Debug)]
-struct News {
+/// What both share.
+struct Link {
+    socket: UdpSocket,
     started: Instant,
     /// Milliseconds after `started` of the last answer, plus one; 0 is never.
     answered: AtomicU64,
@@ -49,10 +61,10 @@ struct News {
 /// Everything one socket's task works with.
 struct Server {
     listener: Arc<UdpSocket>,
-    socket: Socket,
-    balancer: Arc<Balancer>,
-    cursor: Cursor,
+    frontend: Frontend,
+    share: Arc<Share>,
     flows: FlowTable<Carrier>,
+    full_until: Option<Instant>,
     complained: Option<Instant>,
 }
 
@@ -69,35 +81,62 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Forwards until the socket is to be closed.
-pub(super) async fn serve(
-    listener: UdpSocket,
-    socket: Socket,
-    balancer: Arc<Balancer>,
-    closed: CancellationToken,
-) {
-    let options = &balancer.shared.options;
-    let flows = FlowTable::new(options.max_flows, options.flow_idle);
+pub(super) async fn serve(listener: UdpSocket, frontend: Frontend, closed: CancellationToken) {
+    let options = &frontend.balancer.shared.options;
+    let timeouts = Timeouts {
+        new: options.flow_new.min(options.flow_idle),
+        established: options.flow_idle,
+    };
+    let share = frontend.balancer.shared.flows.share(options.max_flows);
     let mut server = Server {
         listener: Arc::new(listener),
-        socket,
-        balancer,
-        cursor: Cursor::default(),
-        flows,
+        frontend,
+        share,
+        flows: FlowTable::new(timeouts),
+        full_until: None,
         complained: None,
     };
     let listener = Arc::clone(&server.listener);
-    let mut buffer = vec![0; DATAGRAM];
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // Readiness alone never yields to other tasks.
+        consume_budget().await;
         tokio::select! {
             () = closed.cancelled() => return,
             _ = sweep.tick() => server.flows.expire(Instant::now()),
-            received = listener.recv_from(&mut buffer) => match received {
-                Ok((length, client)) => server.forward(client, &buffer[..length]).await,
-                // An earlier answer's ICMP error, reported on this socket.
-                Err(error) => tracing::debug!(%socket, %error, "a datagram cannot be received"),
+            ready = listener.readable() => match ready {
+                Ok(()) => server.receive(),
+                Err(error) => {
+                    tracing::error!(socket = %server.frontend.socket, %error, "the runtime has ended");
+                    return;
+                }
             }
+        }
+    }
+}
+
+/// A socket that is connected to a target, from a port that no program of the node needs.
+fn connected(shared: &Shared, to: SocketAddr) -> io::Result<UdpSocket> {
+    // Those that do not fit are kept until the end, or the kernel could choose them again.
+    let mut unfit = Vec::new();
+    loop {
+        let socket = RawSocket::new(Domain::for_address(to), Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&to.into())?;
+        let local = socket.local_addr()?.as_socket();
+        let local = local.map(|local| Socket {
+            ip: local.ip(),
+            protocol: Protocol::Udp,
+            port: local.port(),
+        });
+        let refusal = local.and_then(|local| shared.node_ports().refusal(local));
+        if refusal.is_none() {
+            return UdpSocket::from_std(socket.into());
+        }
+        unfit.push(socket);
+        if unfit.len() == PORT_TRIES {
+            return Err(ErrorKind::AddrNotAvailable.into());
         }
     }
 }
@@ -105,42 +144,85 @@ pub(super) async fn serve(
 // === impl Server ===
 
 impl Server {
-    /// Sends one datagram on; one that cannot be sent is lost, as UDP may.
-    async fn forward(&mut self, client: SocketAddr, datagram: &[u8]) {
-        if self.balancer.shared.knocks.is_one(client) {
-            return;
-        }
-        if !self.balancer.admits(client.ip()) {
-            return;
-        }
-        let now = Instant::now();
-        let version = self.balancer.shared.version();
-        let avoid = self.flows.refused_by(client).map(str::to_owned);
-        let (balancer, socket) = (Arc::clone(&self.balancer), self.socket);
-        let eligible = || balancer.eligible(socket);
-        if let Some(carrier) = self.flows.current(client, now, version, eligible) {
-            carrier.send(datagram);
-            return;
-        }
-        if self.flows.room(now).is_err() {
-            self.complain(now);
-            return;
-        }
-        if let Some((target, carrier)) = self.open(client, avoid.as_deref()).await {
-            self.balancer.remember(client.ip(), &target.name);
-            let carrier = self.flows.insert(client, target, carrier, now, version);
-            carrier.send(datagram);
+    /// Takes what has arrived.
+    fn receive(&mut self) {
+        let listener = Arc::clone(&self.listener);
+        for _ in 0..BURST {
+            let received = buffer::with(|buffer| {
+                let (length, client) = listener.try_recv_from(buffer)?;
+                self.forward(client, &buffer[..length]);
+                Ok::<_, io::Error>(())
+            });
+            match received {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // An earlier answer's ICMP error, reported on this socket.
+                Err(error) => {
+                    let socket = self.frontend.socket;
+                    tracing::debug!(%socket, %error, "cannot receive a datagram");
+                }
+            }
         }
     }
 
-    async fn open(&self, client: SocketAddr, avoid: Option<&str>) -> Option<(Candidate, Carrier)> {
-        let mut order = self.balancer.order(self.socket, client.ip(), &self.cursor);
-        order.sort_by_key(|candidate| Some(candidate.name.as_str()) == avoid);
-        for target in order {
-            match Carrier::open(&target, &self.listener, client).await {
-                Ok(carrier) => return Some((target, carrier)),
+    /// Sends one datagram on; one that cannot be sent is lost, as UDP may.
+    fn forward(&mut self, client: SocketAddr, datagram: &[u8]) {
+        let (balancer, frontend) = (&self.frontend.balancer, &self.frontend);
+        if balancer.shared.knocks.is_one(client) || !balancer.admits(client.ip()) {
+            return;
+        }
+        let now = Instant::now();
+        let version = balancer.shared.version();
+        let refused = self.flows.refused_by(client);
+        let avoid = refused.map(|target| Arc::clone(&target.name));
+        let still = |target: &Candidate, carrier: &Carrier| {
+            frontend.eligible().contains(target)
+                && frontend.address(target) == Some(carrier.address)
+        };
+        if let Some(carrier) = self.flows.current(client, now, version, still) {
+            carrier.send(datagram);
+            return;
+        }
+        let Some(place) = self.place(now) else {
+            self.complain(now);
+            return;
+        };
+        if let Some((target, carrier)) = self.open(client, avoid.as_deref(), place) {
+            self.frontend.balancer.remember(client.ip(), &target);
+            carrier.send(datagram);
+            self.flows.insert(client, target, carrier, now, version);
+        }
+    }
+
+    /// A place for a new client; others make room where there is none.
+    fn place(&mut self, now: Instant) -> Option<Place> {
+        if let Some(place) = self.share.take() {
+            return Some(place);
+        }
+        if self.full_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        let place = self.flows.evict(now).then(|| self.share.take()).flatten();
+        self.full_until = place.is_none().then(|| now + EVICTION_PAUSE);
+        place
+    }
+
+    fn open(
+        &self,
+        client: SocketAddr,
+        avoid: Option<&str>,
+        place: Place,
+    ) -> Option<(Candidate, Carrier)> {
+        let shared = &self.frontend.balancer.shared;
+        for target in self.frontend.order(client.ip(), avoid) {
+            let address = self.frontend.address(&target)?;
+            match connected(shared, address) {
+                Ok(socket) => {
+                    let carrier = Carrier::new(socket, address, &self.listener, client, place);
+                    return Some((target, carrier));
+                }
                 Err(error) => {
-                    tracing::debug!(target = target.name, %error, "a target cannot be reached");
+                    tracing::debug!(target = %target.name, %error, "a target cannot be reached");
                 }
             }
         }
@@ -148,15 +230,12 @@ impl Server {
     }
 
     fn complain(&mut self, now: Instant) {
-        if self
-            .complained
-            .is_none_or(|at| now.duration_since(at) >= COMPLAINT_PAUSE)
-        {
+        let last = self.complained;
+        if last.is_none_or(|at| now.duration_since(at) >= COMPLAINT_PAUSE) {
             self.complained = Some(now);
             tracing::warn!(
-                load_balancer = self.balancer.name, socket = %self.socket,
-                limit = self.balancer.shared.options.max_flows,
-                "datagrams of new clients are dropped: the listener has as many clients as --max-flows allows"
+                load_balancer = self.frontend.balancer.name, socket = %self.frontend.socket,
+                "datagrams of new clients are dropped: there are as many clients as --max-flows and --max-total-flows allow"
             );
         }
     }
@@ -165,42 +244,33 @@ impl Server {
 // === impl Carrier ===
 
 impl Carrier {
-    async fn open(
-        target: &Candidate,
+    fn new(
+        socket: UdpSocket,
+        address: SocketAddr,
         listener: &Arc<UdpSocket>,
         client: SocketAddr,
-    ) -> io::Result<Self> {
-        let any: SocketAddr = if target.address.is_ipv6() {
-            (Ipv6Addr::UNSPECIFIED, 0).into()
-        } else {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        };
-        let socket = Arc::new(UdpSocket::bind(any).await?);
-        socket.connect(target.address).await?;
-        // Until the runtime has seen it once, a new socket takes nothing.
-        socket.writable().await?;
-        let news = Arc::new(News {
+        place: Place,
+    ) -> Self {
+        let link = Arc::new(Link {
+            socket,
             started: Instant::now(),
             answered: AtomicU64::new(0),
             broken: AtomicBool::new(false),
         });
-        let task = tokio::spawn(answers(
-            Arc::clone(&socket),
-            Arc::clone(listener),
-            client,
-            Arc::clone(&news),
-        ));
-        Ok(Self {
-            socket,
-            news,
+        let task = tokio::spawn(answers(Arc::clone(&link), Arc::clone(listener), client));
+        Self {
+            link,
+            address,
             answers: task.abort_handle(),
-        })
+            _place: place,
+        }
     }
 
     fn send(&self, datagram: &[u8]) {
-        match self.socket.try_send(datagram) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.news.broken.store(true, Ordering::Relaxed);
+        // Past the runtime, which takes nothing for a socket that it has not seen ready yet.
+        match SockRef::from(&self.link.socket).send(datagram) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                self.link.broken.store(true, Ordering::Relaxed);
             }
             // A full queue loses the datagram, as a busy network does.
             Ok(_) | Err(_) => {}
@@ -216,39 +286,52 @@ impl Drop for Carrier {
 
 impl Upstream for Carrier {
     fn answered(&self) -> Option<Instant> {
-        let millis = self.news.answered.load(Ordering::Relaxed);
+        let millis = self.link.answered.load(Ordering::Relaxed);
         let after = millis.checked_sub(1)?;
-        Some(self.news.started + Duration::from_millis(after))
+        Some(self.link.started + Duration::from_millis(after))
     }
 
     fn broken(&self) -> bool {
-        self.news.broken.load(Ordering::Relaxed)
+        self.link.broken.load(Ordering::Relaxed)
     }
 }
 
 /// Carries answers back until the flow is dropped or its target refuses.
-async fn answers(
-    from: Arc<UdpSocket>,
-    listener: Arc<UdpSocket>,
-    client: SocketAddr,
-    news: Arc<News>,
-) {
-    let mut buffer = vec![0; DATAGRAM];
+async fn answers(link: Arc<Link>, listener: Arc<UdpSocket>, client: SocketAddr) {
+    let to = client.into();
     loop {
-        match from.recv(&mut buffer).await {
-            Ok(length) => {
-                let millis = news.started.elapsed().as_millis();
-                let millis = u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1;
-                news.answered.store(millis, Ordering::Relaxed);
-                if let Err(error) = listener.send_to(&buffer[..length], client).await {
-                    tracing::debug!(%client, %error, "an answer cannot be sent");
-                }
+        // Readiness alone never yields to other tasks.
+        consume_budget().await;
+        if link.socket.readable().await.is_err() {
+            return;
+        }
+        let carried = buffer::with(|buffer| {
+            let length = link.socket.try_recv(buffer)?;
+            link.heard();
+            if let Err(error) = SockRef::from(&*listener).send_to(&buffer[..length], &to) {
+                tracing::debug!(%client, %error, "an answer cannot be sent");
             }
+            Ok::<_, io::Error>(())
+        });
+        match carried {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
                 tracing::debug!(%client, %error, "a UDP target refuses");
-                news.broken.store(true, Ordering::Relaxed);
+                link.broken.store(true, Ordering::Relaxed);
                 return;
             }
         }
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// The target has answered.
+    fn heard(&self) {
+        let millis = self.started.elapsed().as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1;
+        self.answered.store(millis, Ordering::Relaxed);
     }
 }

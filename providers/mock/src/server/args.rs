@@ -117,9 +117,23 @@ pub struct ServerArgs {
     #[arg(long, env = "BALLAST_MOCK_MAX_CONNECTIONS", default_value_t = 4_096)]
     pub max_connections: usize,
 
+    /// Most TCP connections of all load balancers at a time. One load balancer gets no more
+    /// than are left for others. An idle connection takes up to 12 KiB of memory
+    #[arg(
+        long,
+        env = "BALLAST_MOCK_MAX_TOTAL_CONNECTIONS",
+        default_value_t = 8_192
+    )]
+    pub max_total_connections: usize,
+
     /// Most UDP clients of one listener at a time
     #[arg(long, env = "BALLAST_MOCK_MAX_FLOWS", default_value_t = 1_024)]
     pub max_flows: usize,
+
+    /// Most UDP clients of all listeners at a time. One listener gets no more than are left
+    /// for others. A client takes up to 6 KiB of memory
+    #[arg(long, env = "BALLAST_MOCK_MAX_TOTAL_FLOWS", default_value_t = 8_192)]
+    pub max_total_flows: usize,
 
     /// Ports that no load balancer gets, because programs of a node may need them on all
     /// addresses; an open port would keep such a program from starting. Each is a port or a
@@ -216,7 +230,9 @@ impl ServerArgs {
             health_port,
             drain,
             max_connections,
+            max_total_connections,
             max_flows,
+            max_total_flows,
             reserved_ports,
         } = self;
         for (flag, zero, value) in [
@@ -224,7 +240,9 @@ impl ServerArgs {
             ("health-timeout", health_timeout.0.is_zero(), "0s"),
             ("health-port", health_port == 0, "0"),
             ("max-connections", max_connections == 0, "0"),
+            ("max-total-connections", max_total_connections == 0, "0"),
             ("max-flows", max_flows == 0, "0"),
+            ("max-total-flows", max_total_flows == 0, "0"),
         ] {
             if zero {
                 return Err(ArgsError::Zero { flag, value });
@@ -248,7 +266,9 @@ impl ServerArgs {
                 health_port,
                 drain: drain.0,
                 max_connections,
+                max_total_connections,
                 max_flows,
+                max_total_flows,
                 reserved_ports,
                 ..PlaneOptions::default()
             },

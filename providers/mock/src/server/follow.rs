@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -14,11 +15,12 @@ use futures::future::join_all;
 use futures::stream;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Host;
 use super::cloud::{self, Cloud};
+use super::knock::Knocker;
 use super::lifecycle::Phase;
 use super::nic::Nic;
 use super::record::Record;
@@ -38,6 +40,10 @@ const KNOCK_AGAIN: Duration = Duration::from_secs(30);
 /// The same of what was opened just now: kube-proxy may not have got to it yet.
 const KNOCK_SOON: Duration = Duration::from_secs(3);
 
+/// How long the follower waits for the first knocks at what it has opened: a fraction of a
+/// millisecond is enough where clients arrive. The rest is reported later.
+const FIRST_KNOCKS: Duration = Duration::from_millis(500);
+
 /// Load balancers that are looked after at once where that takes a while.
 const AT_ONCE: usize = 32;
 
@@ -49,11 +55,25 @@ pub(super) struct Follower {
     lacking: BTreeSet<String>,
     /// When.
     retry: Option<Instant>,
-    /// When to find out again whether clients arrive.
+    /// Where addresses live on an interface: whether clients arrive.
+    knocker: Option<Knocker>,
+    /// When to find out again.
     knock: Instant,
     /// Load balancers that changed lately, and when to find that out for them.
     young: BTreeSet<String>,
     knock_young: Option<Instant>,
+}
+
+/// What became of a load balancer.
+enum Applied {
+    /// It is not open and should not be.
+    Closed,
+    /// It lacks something that may be had soon.
+    Lacking,
+    /// It has all that it can have.
+    Settled,
+    /// All its ports are open.
+    Open,
 }
 
 /// What became of a load balancer that shall be open.
@@ -62,8 +82,6 @@ enum Opened {
     Yes,
     /// An address or a port cannot be had now.
     Lacking(Problem),
-    /// It is open, and nobody arrives.
-    Unreached(Problem),
     /// A port of it belongs to the node.
     Refused(Problem),
 }
@@ -88,9 +106,17 @@ impl Follower {
         if let Some(nic) = &host.nic {
             nic.keep(&held).await;
         }
+        let knocker = host.nic.is_some().then(|| {
+            let plane = host.plane.clone();
+            Knocker::new(Arc::new(move |name| {
+                let plane = plane.clone();
+                Box::pin(async move { plane.knock(&name).await })
+            }))
+        });
         let mut follower = Self {
             writer,
             host,
+            knocker,
             lacking: BTreeSet::new(),
             retry: None,
             knock: Instant::now() + KNOCK_AGAIN,
@@ -126,6 +152,7 @@ impl Follower {
                 () = shutdown.cancelled() => return,
                 changed = latest.changed() => if changed.is_err() { return },
                 () = sleep_until(wake) => self.on_time().await,
+                name = next_knock(&mut self.knocker) => self.report_knock(&name).await,
                 () = lost(self.host.nic.as_deref()) => self.knock = Instant::now(),
             }
         }
@@ -177,21 +204,83 @@ impl Follower {
 
     async fn apply(&mut self, names: impl IntoIterator<Item = String>) {
         let (writer, host) = (self.writer.clone(), self.host.clone());
-        let applied = stream::iter(names).map(|name| {
+        let names: Vec<_> = names
+            .into_iter()
+            .map(|name| (self.reached(&name), name))
+            .collect();
+        let applied = stream::iter(names).map(|(reached, name)| {
             let (writer, host) = (&writer, &host);
             async move {
-                let lacks = apply(writer, host, &name).await;
-                (name, lacks)
+                let applied = apply(writer, host, &name, reached).await;
+                (name, applied)
             }
         });
         let mut applied = std::pin::pin!(applied.buffer_unordered(AT_ONCE));
-        while let Some((name, lacks)) = applied.next().await {
-            if lacks {
-                self.lacking.insert(name);
+        let mut new = BTreeSet::new();
+        while let Some((name, applied)) = applied.next().await {
+            if let Applied::Lacking = applied {
+                self.lacking.insert(name.clone());
             } else {
                 self.lacking.remove(&name);
             }
+            let Some(knocker) = &mut self.knocker else {
+                continue;
+            };
+            match applied {
+                Applied::Open => {
+                    if knocker.result(&name).is_none() {
+                        new.insert(name.clone());
+                    }
+                    knocker.start(&name);
+                }
+                // A knock under way says nothing of it any more.
+                Applied::Closed | Applied::Lacking | Applied::Settled => knocker.forget(&name),
+            }
         }
+        self.first_knocks(new).await;
+    }
+
+    /// What the last knock found; `None` before the first.
+    fn reached(&self, name: &str) -> Option<Result<(), Problem>> {
+        match &self.knocker {
+            Some(knocker) => knocker.result(name).cloned(),
+            None => Some(Ok(())),
+        }
+    }
+
+    /// Waits a moment for what was opened for the first time, so that a `PUT` is answered
+    /// with the outcome.
+    async fn first_knocks(&mut self, mut new: BTreeSet<String>) {
+        let until = Instant::now() + FIRST_KNOCKS;
+        while !new.is_empty() {
+            let next = timeout_at(until, next_knock(&mut self.knocker)).await;
+            let Ok(name) = next else { return };
+            self.report_knock(&name).await;
+            new.remove(&name);
+        }
+    }
+
+    /// A knock has a result, which counts where all ports are open.
+    async fn report_knock(&mut self, name: &str) {
+        let active = {
+            let cloud = self.writer.read();
+            let record = cloud.record(name);
+            record.is_some_and(|record| record.phase == Phase::Active)
+        };
+        if !active {
+            return;
+        }
+        if let Some(reached) = self.reached(name) {
+            report(&self.writer, name, word(reached)).await;
+        }
+    }
+}
+
+/// The next load balancer at which a knock has ended.
+async fn next_knock(knocker: &mut Option<Knocker>) -> String {
+    match knocker {
+        Some(knocker) => knocker.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -203,8 +292,13 @@ async fn lost(nic: Option<&Nic>) {
     }
 }
 
-/// One load balancer; says whether it lacks something that may be had soon.
-async fn apply(writer: &Writer, host: &Host, name: &str) -> bool {
+/// One load balancer; `reached` is what the last knock found.
+async fn apply(
+    writer: &Writer,
+    host: &Host,
+    name: &str,
+    reached: Option<Result<(), Problem>>,
+) -> Applied {
     let record = {
         let cloud = writer.read();
         let record = cloud.record(name);
@@ -214,26 +308,38 @@ async fn apply(writer: &Writer, host: &Host, name: &str) -> bool {
     };
     let Some(record) = record else {
         host.close(name);
-        return false;
+        return Applied::Closed;
     };
-    let (word, lacks) = match host.open(&record).await {
-        Opened::Yes => (cloud::Plane::Open, false),
-        Opened::Lacking(problem) => (cloud::Plane::Failed(problem), true),
-        Opened::Unreached(problem) | Opened::Refused(problem) => {
-            (cloud::Plane::Failed(problem), false)
-        }
+    let (report_now, applied) = match host.open(&record).await {
+        Opened::Yes => (reached.map(word), Applied::Open),
+        Opened::Lacking(problem) => (Some(cloud::Plane::Failed(problem)), Applied::Lacking),
+        Opened::Refused(problem) => (Some(cloud::Plane::Failed(problem)), Applied::Settled),
     };
+    if let Some(word) = report_now {
+        report(writer, name, word).await;
+    }
+    applied
+}
+
+fn word(reached: Result<(), Problem>) -> cloud::Plane {
+    match reached {
+        Ok(()) => cloud::Plane::Open,
+        Err(problem) => cloud::Plane::Failed(problem),
+    }
+}
+
+/// Stores what became of a load balancer, if that is new.
+async fn report(writer: &Writer, name: &str, word: cloud::Plane) {
     if writer.read().report(name, word.clone()).is_empty() {
-        return lacks;
+        return;
     }
     let name = name.to_owned();
     let reported = writer
         .change(move |cloud, _| Ok((cloud.report(&name, word), ())))
         .await;
     if let Err(problem) = reported {
-        tracing::warn!(%problem, "the state of a load balancer cannot be stored");
+        tracing::warn!(%problem, "cannot store the state of a load balancer");
     }
-    lacks
 }
 
 // === impl Host ===
@@ -257,11 +363,6 @@ impl Host {
             (None, Err(closed)) if !closed.retry => return Opened::Refused(closed.problem),
             (None, Err(closed)) => return Opened::Lacking(closed.problem),
             (Some(problem), _) => return Opened::Lacking(problem),
-        }
-        if self.nic.is_some()
-            && let Err(problem) = self.plane.knock(&record.name).await
-        {
-            return Opened::Unreached(problem);
         }
         Opened::Yes
     }

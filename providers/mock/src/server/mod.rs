@@ -13,6 +13,7 @@ mod cloud;
 mod follow;
 mod guard;
 mod http;
+mod knock;
 mod lifecycle;
 mod nic;
 mod put;
