@@ -1,5 +1,5 @@
-//! Tells the segment who has an address now, so that neighbours that remember somebody
-//! else forget that at once.
+//! Announces an address on the network, so that neighbours replace an earlier holder in
+//! their caches at once.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
@@ -13,13 +13,13 @@ use crate::{Interface, Mac, PacketSocket};
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// Type of `ICMPv6` (RFC 4861 §4.4).
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-/// Flag: forget what you knew.
+/// The override flag: replaces an existing cache entry (RFC 4861 §4.4).
 const OVERRIDE: u8 = 0x20;
 /// Option: the sender's link-layer address follows (RFC 4861 §4.6.1).
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 
-/// Says once, to everybody, that this interface has the address. An IPv6 address must be
-/// usable already: the advertisement is sent from it.
+/// Announces once, to all neighbours, that this interface has the address. An IPv6 address
+/// must not be tentative any more: the advertisement is sent from it.
 pub async fn announce(interface: &Interface, address: IpAddr) -> io::Result<()> {
     match address {
         IpAddr::V4(address) => {

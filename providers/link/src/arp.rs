@@ -1,5 +1,4 @@
-//! ARP for IPv4 over Ethernet (RFC 826), and what address conflict detection makes of it
-//! (RFC 5227). Pure: bytes in, values out.
+//! ARP for IPv4 over Ethernet (RFC 826) and address conflict detection (RFC 5227). Pure.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +10,7 @@ pub const LENGTH: usize = 28;
 /// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
 const HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
 
-/// What a packet is.
+/// The kind of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Who has the target address?
@@ -23,22 +22,22 @@ pub enum Operation {
 /// An ARP packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Question or answer.
+    /// Request or reply.
     pub operation: Operation,
-    /// Who sends it.
+    /// The sender's MAC address.
     pub sender_mac: Mac,
-    /// Which address the sender has; unspecified in a probe.
+    /// The sender's IP address; unspecified in a probe.
     pub sender: Ipv4Addr,
-    /// Whom an answer is for.
+    /// The MAC address that a reply is for.
     pub target_mac: Mac,
-    /// Whose address is asked for.
+    /// The requested address.
     pub target: Ipv4Addr,
 }
 
 // === impl Packet ===
 
 impl Packet {
-    /// Asks whether anybody has `address` without saying that we do (RFC 5227 §1.1).
+    /// A request for `address` that does not claim it (RFC 5227 §1.1).
     pub const fn probe(mac: Mac, address: Ipv4Addr) -> Self {
         Self {
             operation: Operation::Request,
@@ -49,7 +48,7 @@ impl Packet {
         }
     }
 
-    /// Tells everybody that `mac` has `address` (RFC 5227 §1.1, RFC 5944 §4.6).
+    /// An announcement that `mac` has `address` (RFC 5227 §1.1, RFC 5944 §4.6).
     pub const fn announcement(mac: Mac, address: Ipv4Addr) -> Self {
         Self {
             operation: Operation::Request,
@@ -60,7 +59,7 @@ impl Packet {
         }
     }
 
-    /// Whether this shows that somebody but `mac` uses `address`, or is about to
+    /// Whether the sender of this packet, other than `mac`, uses `address` or probes for it
     /// (RFC 5227 §2.1.1).
     pub fn conflicts(&self, mac: Mac, address: Ipv4Addr) -> bool {
         let uses = self.sender == address;
@@ -85,8 +84,8 @@ impl Packet {
         bytes
     }
 
-    /// Reads a packet; `None` if it is not ARP for IPv4 over Ethernet. Padding after it is
-    /// ignored: Ethernet frames have at least 60 bytes.
+    /// Parses a packet. Returns `None` if it is not ARP for IPv4 over Ethernet. Ignores
+    /// padding, which Ethernet adds to short frames.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; LENGTH] = bytes.first_chunk()?;
         if bytes[..6] != HEAD {
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_in_the_way() {
+    fn a_conflict_is_a_use_or_a_probe_by_another_host() {
         let packet = |operation, sender_mac, sender, target| Packet {
             operation,
             sender_mac,
@@ -163,11 +162,11 @@ mod tests {
             (packet(request, OTHER, IP, IP), true),
             (packet(request, OTHER, IP, else_), true),
             (packet(request, OTHER, none, IP), true),
-            // Somebody asks for it and has another address: that is no conflict.
+            // An ordinary request by a host with another address is no conflict.
             (packet(request, OTHER, else_, IP), false),
             (packet(request, OTHER, none, else_), false),
             (packet(reply, OTHER, else_, IP), false),
-            // Our own words come back.
+            // Our own packets.
             (Packet::probe(WE, IP), false),
             (Packet::announcement(WE, IP), false),
         ] {
@@ -176,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_arp_for_ipv4_is_nothing() {
+    fn other_packets_are_not_parsed() {
         let good = Packet::announcement(WE, IP).encode();
         assert_eq!(Packet::decode(&good[..27]), None);
         for (at, odd) in [(1, 6), (2, 0x86), (4, 8), (5, 16), (6, 1), (7, 0), (7, 3)] {
@@ -188,14 +187,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_sent_is_read(packet in packet(), padding in 0..40usize) {
+        fn an_encoded_packet_is_parsed(packet in packet(), padding in 0..40usize) {
             let mut wire = packet.encode().to_vec();
             wire.resize(LENGTH + padding, 0);
             prop_assert_eq!(Packet::decode(&wire), Some(packet));
         }
 
         #[test]
-        fn anything_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn any_bytes_can_be_parsed(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             if let Some(packet) = Packet::decode(&bytes) {
                 prop_assert_eq!(&packet.encode()[..], &bytes[..LENGTH]);
             }

@@ -1,16 +1,16 @@
-//! The host's network interfaces, for whoever serves addresses of their networks.
+//! The host's network interfaces, for components that serve addresses of their networks.
 //!
-//! Owns [`Links`], which reads interfaces and gives them addresses that bear a [`Mark`]
-//! (netlink), [`arp`], the packets, and [`PacketSocket`], which sends and hears them
-//! (`AF_PACKET`). [`probe`](probe::probe) asks whether somebody else has an address,
-//! [`announce`](announce::announce) tells everybody who has it now. The mock cloud calls
-//! it in its in-cluster form.
+//! [`Links`] lists interfaces, and adds addresses with a [`Mark`] (netlink). [`arp`] has the
+//! packets, and [`PacketSocket`] sends and receives them (`AF_PACKET`).
+//! [`probe`](probe::probe) finds out whether another host uses an address, and
+//! [`announce`](announce::announce) announces one. The mock cloud uses this crate with
+//! `--interface`.
 //!
-//! It never decides which address is used or removed (who removes one knows that it is its
-//! own, by its mark), and never changes routes, neighbours or the state of an interface.
+//! This crate never decides which address is added or removed: the caller recognises its own
+//! addresses by their mark. It never changes routes, neighbours or the state of an interface.
 //!
-//! Needed: `CAP_NET_ADMIN` to add and remove addresses, `CAP_NET_RAW` to probe and to
-//! announce; reading needs nothing.
+//! Capabilities: `CAP_NET_ADMIN` to add and remove addresses, `CAP_NET_RAW` to probe and to
+//! announce; none to list.
 
 pub mod announce;
 pub mod arp;
@@ -30,9 +30,9 @@ pub struct Mac(pub [u8; 6]);
 // === impl Mac ===
 
 impl Mac {
-    /// Everybody on the segment.
+    /// All hosts on the network.
     pub const BROADCAST: Self = Self([0xff; 6]);
-    /// "Not known", as ARP writes it.
+    /// All zeros: unknown, as in ARP requests.
     pub const UNKNOWN: Self = Self([0; 6]);
 }
 

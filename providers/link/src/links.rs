@@ -18,80 +18,80 @@ use tokio::task::JoinHandle;
 
 use crate::Mac;
 
-/// How the addresses of one owner are told from all others on the same host. The kernel
-/// keeps the number with the address as its route priority (`IFA_RT_PRIORITY`, Linux 4.18),
-/// which means nothing where an address brings no route.
+/// Identifies the addresses of one owner on a host. The kernel stores the number with the
+/// address as its route priority (`IFA_RT_PRIORITY`, Linux 4.18), which has no effect for an
+/// address without a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(u32);
 
-/// What `ip address` shows as the origin of marked addresses, for people (`IFA_PROTO`,
-/// Linux 5.18). Below 5 are the kernel's own.
+/// The origin that `ip address` shows for marked addresses (`IFA_PROTO`, Linux 5.18). The
+/// kernel uses the numbers below 5.
 const ORIGIN: u8 = 77;
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's number for it.
+    /// The interface index.
     pub index: u32,
     /// `eth0`
     pub name: String,
-    /// Its own; unknown on what is no Ethernet.
+    /// Its MAC address; unknown if it is not Ethernet.
     pub mac: Mac,
-    /// Switched on, and its cable leads somewhere.
+    /// Up, with a carrier.
     pub up: bool,
-    /// It is `lo`.
+    /// The loopback interface.
     pub loopback: bool,
 }
 
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Of which interface.
+    /// The interface index.
     pub interface: u32,
-    /// With the length of its network's prefix.
+    /// The address with the prefix length of its network.
     pub net: IpNet,
-    /// Whose it is, if it bears a mark.
+    /// The mark of its owner, if it has one.
     pub mark: Option<Mark>,
-    /// IPv6: not yet known to be free on the segment.
+    /// IPv6: duplicate address detection has not finished.
     pub tentative: bool,
-    /// IPv6: somebody else on the segment has it; it is not used. One with a lifetime does
-    /// not stay to say so: the kernel removes it.
+    /// IPv6: another host uses it, so this host does not. The kernel removes a duplicate that
+    /// has a lifetime.
     pub duplicate: bool,
-    /// Reachable by others: neither of this host nor of this link alone.
+    /// The scope is global: neither this host nor this link.
     pub global: bool,
 }
 
-/// What netlink said no to.
+/// Why a netlink request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// No connection to the kernel.
-    #[error("no netlink socket")]
+    /// The socket.
+    #[error("cannot open a netlink socket")]
     Connect(#[source] io::Error),
-    /// The right is missing.
-    #[error("not allowed to change the addresses of interfaces: CAP_NET_ADMIN is missing")]
+    /// A capability is missing.
+    #[error("cannot change addresses of interfaces without CAP_NET_ADMIN")]
     NotPermitted,
-    /// The interface speaks no IPv6.
-    #[error("IPv6 is switched off on this interface (sysctl disable_ipv6)")]
+    /// IPv6 is disabled.
+    #[error("IPv6 is disabled on this interface (sysctl disable_ipv6)")]
     NoIpv6,
-    /// Everything else.
-    #[error("the kernel refuses: {0}")]
+    /// Any other error.
+    #[error("the kernel refused the request: {0}")]
     Refused(#[source] rtnetlink::Error),
 }
 
-/// A conversation with the kernel, in the network namespace in which it was begun. Ends
-/// when dropped.
+/// A netlink connection to the kernel, in the network namespace of the thread that opened it.
+/// Closed when dropped.
 #[derive(Debug)]
 pub struct Links {
     handle: Handle,
     connection: JoinHandle<()>,
-    /// The kernel lists one thing at a time for a socket, and refuses others with `EBUSY`.
+    /// The kernel serves one listing at a time for a socket, and refuses others (`EBUSY`).
     listing: Mutex<()>,
 }
 
 // === impl Mark ===
 
 impl Mark {
-    /// What all marks begin with; route priorities are small numbers elsewhere.
+    /// The upper 8 bits of all marks. Other route priorities are small numbers.
     const FIRST: u32 = 0x6200_0000;
 
     /// The mark of an owner; only the lower 24 bits of the number count.
@@ -117,7 +117,7 @@ impl Drop for Links {
 }
 
 impl Links {
-    /// Begins the conversation; needs a Tokio runtime.
+    /// Opens the connection. Must be called within a Tokio runtime.
     pub fn connect() -> Result<Self, LinkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Connect)?;
         Ok(Self {
@@ -127,7 +127,7 @@ impl Links {
         })
     }
 
-    /// All interfaces.
+    /// Lists all interfaces.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, LinkError> {
         let _turn = self.listing.lock().await;
         let links = self.handle.link().get().execute();
@@ -137,7 +137,7 @@ impl Links {
             .await?)
     }
 
-    /// All addresses of all interfaces.
+    /// Lists all addresses of all interfaces.
     pub async fn addresses(&self) -> Result<Vec<Address>, LinkError> {
         let _turn = self.listing.lock().await;
         let addresses = self.handle.address().get().execute();
@@ -148,8 +148,7 @@ impl Links {
         Ok(all.into_iter().flatten().collect())
     }
 
-    /// The interface by which the host reaches the rest of the world: that of the default
-    /// route with the lowest metric, IPv4 first.
+    /// The interface of the default route with the lowest metric, IPv4 first.
     pub async fn default_interface(&self) -> Result<Option<u32>, LinkError> {
         let _turn = self.listing.lock().await;
         let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
@@ -165,11 +164,11 @@ impl Links {
         Ok(None)
     }
 
-    /// Gives an interface an address for a lifetime, in whole seconds: a host address
-    /// without a route of its own, with a mark. The kernel removes it when nobody prolongs
-    /// it, so a process that dies for good leaves nothing behind. `false`: it was there
-    /// before, whoever gave it. An IPv6 address is `tentative` at first, until the kernel
-    /// has asked the segment for it.
+    /// Adds a host address with a mark and without a route to an interface. The kernel removes
+    /// it after `lifetime` (in whole seconds) unless [`Self::prolong`] extends it, so a process
+    /// that does not come back leaves nothing behind. Returns `false` if the interface has the
+    /// address already, whoever added it. An IPv6 address is `tentative` until duplicate
+    /// address detection has finished.
     pub async fn add(
         &self,
         interface: u32,
@@ -184,7 +183,7 @@ impl Links {
         }
     }
 
-    /// The same, and prolongs it if it is there.
+    /// Sets the lifetime of an address, and adds the address if it is missing.
     pub async fn prolong(
         &self,
         interface: u32,
@@ -212,7 +211,7 @@ impl Links {
         request
     }
 
-    /// Takes a host address away, whoever gave it. Nothing happens if it is not there.
+    /// Removes a host address, whoever added it. Does nothing if it is not there.
     pub async fn remove(&self, interface: u32, ip: IpAddr) -> Result<(), LinkError> {
         let mut message = AddressMessage::default();
         message.header.family = match ip {
@@ -232,8 +231,8 @@ impl Links {
 fn valid_for(ip: IpAddr, lifetime: Duration) -> CacheInfo {
     let mut info = CacheInfo::default();
     info.ifa_valid = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
-    // "Deprecated" (RFC 4862 §5.5.4): the host itself is not to speak from it. IPv4 has no
-    // such rule, and takes the address of the route's own network.
+    // Deprecated (RFC 4862 §5.5.4): the host does not choose it as a source address. IPv4 has
+    // no such state, and chooses the address of the route's network.
     info.ifa_preferred = if ip.is_ipv6() { 0 } else { info.ifa_valid };
     info
 }
@@ -245,7 +244,7 @@ const fn host_prefix(ip: IpAddr) -> u8 {
     }
 }
 
-/// The error of the kernel, as a positive number.
+/// The kernel's error number, positive.
 fn errno(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.code.map(|code| code.get().abs()),
@@ -288,7 +287,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
             _ => {}
         }
     }
-    // IPv6 has `IFA_LOCAL` only on links between two.
+    // IPv6 has `IFA_LOCAL` only on point-to-point links.
     let ip = local.or(peer)?;
     Some(Address {
         interface: message.header.index,
@@ -300,7 +299,7 @@ fn address(message: &AddressMessage) -> Option<Address> {
     })
 }
 
-/// Metric and interface of a default route.
+/// The metric and interface of a default route.
 fn default_route(route: &RouteMessage) -> Option<(u32, u32)> {
     if route.header.destination_prefix_length != 0 {
         return None;
@@ -322,7 +321,7 @@ impl From<rtnetlink::Error> for LinkError {
     fn from(error: rtnetlink::Error) -> Self {
         match errno(&error) {
             Some(libc::EPERM) => Self::NotPermitted,
-            // RTM_NEWADDR of IPv6 where `disable_ipv6` is set.
+            // The answer to RTM_NEWADDR if `disable_ipv6` is set.
             Some(libc::EACCES) => Self::NoIpv6,
             _ => Self::Refused(error),
         }

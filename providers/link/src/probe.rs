@@ -1,5 +1,5 @@
-//! Whether somebody else has an IPv4 address, asked as RFC 5227 does before an address is
-//! used. For IPv6 the kernel does so itself when the address is added (RFC 4862 §5.4).
+//! Probes for an IPv4 address before it is used (RFC 5227). For IPv6 the kernel does so when
+//! the address is added (RFC 4862 §5.4).
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -10,18 +10,19 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::arp::Packet;
 use crate::{Interface, Mac, PacketSocket};
 
-/// How often and how long to ask. RFC 5227 §1.1 has 3 probes over 1 to 2 s and 2 s of
-/// silence, for networks of its day; on a bridge of one machine an answer takes less than
-/// a millisecond.
+/// The number of probes and the time for answers. RFC 5227 §1.1 has 3 probes in 1 to 2 s
+/// each and then waits 2 s; on a bridge within one machine an answer takes less than a
+/// millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Probes that are sent.
+    /// The number of probes.
     pub probes: u32,
-    /// Time after each of them.
+    /// The time to wait for an answer after each probe.
     pub interval: Duration,
 }
 
-/// Asks the segment of an interface for an address; says who has it.
+/// Probes the network of an interface for an address. Returns the MAC address of a host that
+/// uses it or probes for it, too.
 pub async fn probe(
     interface: &Interface,
     address: Ipv4Addr,
@@ -48,7 +49,7 @@ async fn conflict(
     while let Ok(heard) = timeout_at(until, socket.receive()).await {
         let packet = match heard {
             Ok(bytes) => Packet::decode(&bytes),
-            // The interface went down; it may come back while we wait.
+            // The interface is down; it may come up again meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => {
                 sleep_until(until).await;
                 None

@@ -11,7 +11,7 @@ use crate::Mac;
 /// The `EtherType` of ARP.
 const ARP: u16 = 0x0806;
 
-/// A socket that sends and hears the ARP of one interface.
+/// A socket that sends and receives ARP packets on one interface.
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: AsyncFd<Socket>,
@@ -24,8 +24,8 @@ impl PacketSocket {
     /// Opens a socket for the ARP of an interface, by its index. Needs `CAP_NET_RAW`.
     pub fn arp(interface: u32) -> io::Result<Self> {
         let interface = i32::try_from(interface).map_err(|_| ErrorKind::InvalidInput)?;
-        // Protocol 0 hears nothing before it is bound: no packet of another interface
-        // can slip in between.
+        // With protocol 0 the socket receives nothing before it is bound, so no packet of
+        // another interface gets in.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
         socket.bind(&address(interface, Mac::UNKNOWN)?)?;
@@ -35,7 +35,7 @@ impl PacketSocket {
         Ok(Self { socket, interface })
     }
 
-    /// Sends a payload to a station, or to all.
+    /// Sends a payload to one host, or to all.
     pub async fn send(&self, to: Mac, payload: &[u8]) -> io::Result<()> {
         let to = address(self.interface, to)?;
         loop {
@@ -46,7 +46,7 @@ impl PacketSocket {
         }
     }
 
-    /// The next payload that arrives.
+    /// Receives the next payload.
     pub async fn receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = [0; 128];
         loop {
@@ -58,7 +58,7 @@ impl PacketSocket {
     }
 }
 
-/// A station on an interface, for packets of ARP.
+/// The address of a host on an interface, for ARP.
 fn address(interface: i32, to: Mac) -> io::Result<SockAddr> {
     let mut storage = SockAddrStorage::zeroed();
     let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>())

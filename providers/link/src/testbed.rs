@@ -1,6 +1,6 @@
-//! Two hosts on one segment for tests, each in a network namespace of its own that nothing
-//! leads out of and that is gone with it. Needs root. Used by the tests of this crate and of
-//! those that build on it.
+//! Two hosts on one network for tests, each in its own network namespace without an uplink,
+//! which ends with the host. Needs root. The tests of this crate and of the crates that build
+//! on it use it.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -18,17 +18,17 @@ use tokio::time::Instant;
 
 use crate::{Interface, Links};
 
-/// Longer than anything takes.
+/// A time-out for anything that should happen.
 pub const LONG: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// One side of the cable.
+/// One end of the cable.
 pub struct Host {
     namespace: File,
 }
 
-/// A thread on one host, with a runtime of its own: sockets and netlink stay there. What
-/// still runs when the work has ended is cut off, as by a crash.
+/// Runs `work` on a thread of one host with its own runtime. Tasks that still run at the end
+/// are dropped, as in a crash.
 pub fn on<T: Send>(host: &Host, work: impl AsyncFnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -74,7 +74,7 @@ pub fn segment() -> (Host, Host) {
     (one, two)
 }
 
-/// A bare conversation with the kernel, for what a host is given that is not ours.
+/// A plain netlink connection, to configure a host.
 pub fn netlink() -> rtnetlink::Handle {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
     tokio::spawn(connection);
@@ -93,7 +93,7 @@ async fn switch_on(handle: &rtnetlink::Handle) {
     }
 }
 
-/// `eth0`, once its cable leads somewhere.
+/// `eth0`, once it has a carrier.
 pub async fn eth0(links: &Links) -> Interface {
     eventually("eth0 is up", async || {
         let all = links.interfaces().await.unwrap();
@@ -102,8 +102,8 @@ pub async fn eth0(links: &Links) -> Interface {
     .await
 }
 
-/// What a look finds at last. Looks are made one after the other and none is cut off: a
-/// listing that is would still be under way in the kernel, which then refuses the next.
+/// Calls `look` until it finds something. No call is dropped: a listing that is dropped
+/// continues in the kernel, which then refuses the next one.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let until = Instant::now() + LONG;
     while Instant::now() < until {

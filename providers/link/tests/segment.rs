@@ -54,7 +54,7 @@ fn addresses_bear_our_mark_and_come_and_go() {
         for ip in ours {
             assert!(links.add(eth0.index, ip, OURS, LIFETIME).await.unwrap());
             let again = links.add(eth0.index, ip, OTHERS, LIFETIME).await;
-            assert!(!again.unwrap(), "whoever comes second does not get it");
+            assert!(!again.unwrap(), "only the first gets it");
         }
         assert_eq!(addresses(&links, Some(OURS)).await, ours);
         assert_eq!(addresses(&links, Some(OTHERS)).await, [] as [IpAddr; 0]);
@@ -69,7 +69,7 @@ fn addresses_bear_our_mark_and_come_and_go() {
 }
 
 #[test]
-fn an_address_that_nobody_prolongs_goes_by_itself() {
+fn an_address_that_is_not_prolonged_is_removed_by_the_kernel() {
     let (host, _other) = segment();
     on(&host, async || {
         let links = Links::connect().unwrap();
@@ -125,7 +125,7 @@ fn the_default_route_names_the_interface() {
 }
 
 #[test]
-fn a_probe_finds_who_has_an_address_and_nobody_where_nobody_has() {
+fn a_probe_finds_the_holder_of_an_address_or_none() {
     let (one, two) = segment();
     let taken = Ipv4Addr::new(192, 0, 2, 9);
     let mac = on(&two, async || {
@@ -146,7 +146,7 @@ fn a_probe_finds_who_has_an_address_and_nobody_where_nobody_has() {
 }
 
 #[test]
-fn the_kernel_finds_an_ipv6_address_that_somebody_has() {
+fn the_kernel_finds_an_ipv6_address_that_another_host_uses() {
     let (one, two) = segment();
     let taken: IpAddr = "2001:db8::9".parse().unwrap();
     for (host, duplicate) in [(&two, false), (&one, true)] {
@@ -154,14 +154,14 @@ fn the_kernel_finds_an_ipv6_address_that_somebody_has() {
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
             links.add(eth0.index, taken, OURS, LIFETIME).await.unwrap();
-            assert_eq!(somebody_has(&links, taken).await, duplicate);
+            assert_eq!(is_used_elsewhere(&links, taken).await, duplicate);
         });
     }
 }
 
 /// What the kernel has found out about an IPv6 address that was added: one that somebody has
 /// is marked, or gone.
-async fn somebody_has(links: &Links, ip: IpAddr) -> bool {
+async fn is_used_elsewhere(links: &Links, ip: IpAddr) -> bool {
     eventually("the kernel has asked for the address", async || {
         let all = links.addresses().await.unwrap();
         match all.into_iter().find(|it| it.net.addr() == ip) {
@@ -196,7 +196,7 @@ fn announced<S: Send, T: Send>(
             let links = Links::connect().unwrap();
             let eth0 = eth0(&links).await;
             links.add(eth0.index, ip, OURS, LIFETIME).await.unwrap();
-            assert!(!somebody_has(&links, ip).await);
+            assert!(!is_used_elsewhere(&links, ip).await);
             announce::announce(&eth0, ip).await.unwrap();
             eth0.mac
         });

@@ -1,4 +1,5 @@
-//! The data plane with real sockets: clients on loopback, nodes that say who they are.
+//! The data plane with real sockets: clients on loopback, and nodes that answer with their
+//! names.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod support;
@@ -560,7 +561,7 @@ async fn connections_are_bounded_in_total_and_shared() {
     .await;
 }
 
-/// Nobody keeps newcomers out by sending one datagram from many places.
+/// Many clients with one datagram each do not keep newcomers out.
 #[tokio::test]
 async fn clients_that_sent_one_datagram_make_room_for_others() {
     let lab = Lab::with(Nodes::start(1, true).await, |options| {
@@ -578,7 +579,7 @@ async fn clients_that_sent_one_datagram_make_room_for_others() {
         client.send(b"x").await.unwrap();
         flood.push(client);
     }
-    // Newcomers are served, and who was there before still has its flow.
+    // Newcomers are served, and an established client keeps its flow.
     for last in 3..30 {
         let client = udp_client(local(last), at).await;
         let answer = eventually("a newcomer's answer", async || ask(&client, "n").await).await;

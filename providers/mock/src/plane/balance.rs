@@ -1,4 +1,4 @@
-//! Which targets may get traffic, and which one gets it. Pure.
+//! Chooses targets: which are eligible, and in which order they are tried. Pure.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ pub(super) struct Candidate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Eligible(Vec<Candidate>);
 
-/// Whether the source ranges let this client in; none at all let everybody in.
+/// Whether the source ranges admit this client. An empty list admits every client.
 pub(super) fn admits(ranges: &[IpNet], client: IpAddr) -> bool {
     let client = client.to_canonical();
     ranges.is_empty() || ranges.iter().any(|range| range.contains(&client))
 }
 
-/// A target's address for clients of `listener`: of the same family if it has one,
-/// else any, since the proxy connects by itself.
+/// A target's address for clients of `listener`: one of the same family if there is one.
+/// The proxy makes its own connections, so the other family works too.
 pub(super) fn address_for(target: &Target, listener: IpAddr) -> Option<IpAddr> {
     let family = Family::of(listener);
     let same = target
@@ -35,9 +35,9 @@ pub(super) fn address_for(target: &Target, listener: IpAddr) -> Option<IpAddr> {
     same.or(target.addresses.first()).copied()
 }
 
-/// The healthy targets. Where none is, all of them for `Cluster` (a wrong health
-/// check then costs nothing: any node may carry the traffic), none for `Local` (a
-/// node without an endpoint would drop it).
+/// The healthy targets. If there are none: all targets for `Cluster` (any node can carry
+/// the traffic, so wrong health checks cause no outage), none for `Local` (a node without
+/// an endpoint drops the traffic).
 pub(super) fn eligible(
     targets: &[Target],
     listener: IpAddr,

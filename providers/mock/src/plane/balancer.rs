@@ -70,7 +70,7 @@ impl Balancer {
         Arc::clone(&read(&self.config))
     }
 
-    /// Whether it differs from before.
+    /// Replaces the configuration. Returns whether it differs from the one before.
     pub(super) fn replace(&self, config: Config) -> bool {
         let mut present = write(&self.config);
         let differs = **present != config;
@@ -85,14 +85,14 @@ impl Balancer {
         balance::admits(&self.config().source_ranges, client)
     }
 
-    /// The client uses this target, or was heard of through it.
+    /// Records that the client uses this target.
     pub(super) fn remember(&self, client: IpAddr, target: &Candidate) {
         if let Affinity::ClientIp { .. } = self.config().affinity {
             self.sticky().set(client, &target.name, Instant::now());
         }
     }
 
-    /// What the health checks say of each target of each listener.
+    /// The health of each target for each listener.
     pub(super) fn health(&self, options: &PlaneOptions) -> Vec<TargetHealthView> {
         let config = self.config();
         let targets = self.shared.targets(&config.target_set);
@@ -184,7 +184,7 @@ impl Frontend {
         self.eligible.subscribe()
     }
 
-    /// Whether somebody follows it.
+    /// Whether a connection follows it.
     pub(super) fn is_followed(&self) -> bool {
         self.eligible.receiver_count() > 0
     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::balance::Candidate;
 
-/// Part of a table that makes room at a time: the search for it then costs little.
+/// A search for room removes this part of a table (one in 32), so that searches are rare.
 const EVICTED_PART: usize = 32;
 
 /// How long a flow lives without a datagram.
@@ -52,11 +52,11 @@ enum Rank {
     Silent,
 }
 
-/// What a flow's carrier knows.
+/// The connection of a flow to its target.
 pub(super) trait Upstream {
     /// When the target last sent something, if ever.
     fn answered(&self) -> Option<Instant>;
-    /// Whether the target said that nobody listens.
+    /// Whether the target refused (ICMP port unreachable).
     fn broken(&self) -> bool;
 }
 

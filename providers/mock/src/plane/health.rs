@@ -1,11 +1,24 @@
-//! What health checks mean. Pure; the driver is `probe`.
+//! Health of targets. Pure; `probe` runs the checks.
 //!
-//! One check per node serves all load balancers with the `Cluster` policy, one per
-//! node and `healthCheckNodePort` those with `Local`. Where nothing listens on the
-//! shared port (another proxy than kube-proxy), the node port itself is tried.
+//! All load balancers with the `Cluster` policy share one check per node; those with `Local`
+//! have one per node and `healthCheckNodePort`. If nothing listens on the shared port (a
+//! proxy other than kube-proxy), the node port itself is checked.
 //!
-//! Invariants: two failures in a row make a target unhealthy, one success healthy; a
-//! target nobody has asked yet is neither; a check nobody wants any more is dropped.
+//! The answers of one check change its verdict. `Nothing` is an answer of the shared check
+//! only; for all other checks it counts as `Bad`.
+//!
+//! ```text
+//!  verdict   │ Good    │ Bad, twice in a row │ Nothing
+//! ───────────┼─────────┼─────────────────────┼────────────────────────
+//!  Unknown   │ Healthy │ Unhealthy           │ Absent, at once
+//!  Healthy   │ Healthy │ Unhealthy           │ Absent, twice in a row
+//!  Unhealthy │ Healthy │ Unhealthy           │ Absent, twice in a row
+//!  Absent    │ Healthy │ Unhealthy           │ Absent
+//! ```
+//!
+//! Invariants: two failures in a row make a target unhealthy, and one success makes it
+//! healthy; a target without an answer is `Unknown`; a check that is no longer needed is
+//! removed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -17,10 +30,10 @@ use super::PlaneOptions;
 use super::plan::Config;
 use crate::api::{Listener, Protocol, Target, TargetHealth, TrafficPolicy};
 
-/// Failures in a row that make a target unhealthy.
+/// The number of failures in a row that make a target unhealthy.
 const FAILURES: u32 = 2;
 
-/// What is asked of a node.
+/// What a check asks a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Question {
     /// kube-proxy's `/healthz`.
@@ -41,21 +54,21 @@ pub(super) struct Check {
 /// One answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It wants traffic.
+    /// The node accepts traffic.
     Good,
-    /// It does not, or did not answer in time.
+    /// The node accepts none, or did not answer in time.
     Bad,
-    /// The node is there and nothing listens on that port.
+    /// The node is up, but nothing listens on the port.
     Nothing,
 }
 
-/// What all answers so far mean.
+/// The result of all answers so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Unknown,
     Healthy,
     Unhealthy,
-    /// Only of [`Question::Shared`]: ask the node port instead.
+    /// Only for [`Question::Shared`]: the node port is checked instead.
     Absent,
 }
 
@@ -85,7 +98,7 @@ impl HealthTable {
         }
     }
 
-    /// The checks these load balancers and target sets need now.
+    /// The checks that these load balancers and target sets need.
     pub(super) fn needed<'a>(
         &self,
         configs: impl Iterator<Item = &'a Config>,
@@ -124,7 +137,7 @@ impl HealthTable {
         needed
     }
 
-    /// Drops what is no longer needed; what is new is due at once.
+    /// Removes checks that are no longer needed. New ones are due at once.
     pub(super) fn keep(&mut self, needed: &BTreeSet<Check>, now: Instant) {
         self.checks.retain(|check, _| needed.contains(check));
         for check in needed {
@@ -138,7 +151,7 @@ impl HealthTable {
         }
     }
 
-    /// The checks to start now; each is due again an interval later.
+    /// The checks to start now. Each is due again after the interval.
     pub(super) fn start_due(&mut self, now: Instant) -> Vec<Check> {
         let mut due = Vec::new();
         for (check, state) in &mut self.checks {
@@ -157,7 +170,7 @@ impl HealthTable {
         idle.map(|state| state.next).min()
     }
 
-    /// Takes an answer; whether it changes what somebody may be sent.
+    /// Records an answer. Returns whether the verdict changed.
     pub(super) fn answer(&mut self, check: Check, answer: Answer) -> bool {
         let Some(state) = self.checks.get_mut(&check) else {
             return false;
@@ -172,8 +185,8 @@ impl HealthTable {
             Answer::Nothing if check.question == Question::Shared => {
                 state.failures = 0;
                 state.nothing += 1;
-                // kube-proxy may just be restarting: only a node of which nothing
-                // better is known is judged by its node ports at once.
+                // kube-proxy may be restarting. Only a node without a verdict is judged by
+                // its node ports at once.
                 if before == Verdict::Unknown || state.nothing >= FAILURES {
                     state.verdict = Verdict::Absent;
                 }
@@ -189,7 +202,7 @@ impl HealthTable {
         state.verdict != before
     }
 
-    /// What is known of a target for one listener.
+    /// The health of a target for one listener.
     pub(super) fn verdict(
         &self,
         config: &Config,
@@ -210,7 +223,7 @@ impl HealthTable {
         }
     }
 
-    /// The check that decides, for people.
+    /// Describes the check that decides, for people.
     pub(super) fn describe(
         &self,
         config: &Config,
@@ -233,9 +246,8 @@ impl HealthTable {
         }
     }
 
-    /// The question that decides for a listener: where nothing answers for the node
-    /// as a whole, its own node port, and for UDP any TCP node port of the same
-    /// load balancer.
+    /// The check that decides for a listener. If nothing answers for the node as a whole,
+    /// that is its own node port; for UDP, any TCP node port of the same load balancer.
     fn decisive(&self, node: IpAddr, config: &Config, listener: &Listener) -> Option<Question> {
         match config.policy {
             TrafficPolicy::Local {
@@ -260,7 +272,7 @@ impl HealthTable {
     }
 }
 
-/// The address under which a node is asked: its first.
+/// The address at which a node is checked: its first.
 pub(super) fn node_of(target: &Target) -> Option<IpAddr> {
     target.addresses.first().copied()
 }

@@ -1,17 +1,21 @@
 //! The data plane: a proxy for TCP and UDP from the load balancers' addresses to
 //! `node address:nodePort`.
 //!
-//! The server's follower calls [`Plane::apply`] for every load balancer that changed
-//! and [`Plane::set_targets`] for every target set. What is chosen (which sockets to
-//! open, which target, what health means) is in pure modules with `now` passed in:
-//! `plan`, `balance`, `sticky`, `health`, `flows`. The drivers are `tcp`, `udp` and
-//! `probe`: one task per open socket, one per TCP connection, one per UDP client, and
-//! one for all health checks; `reach` knocks at the plane's own ports. All end with the
-//! shutdown token.
+//! The server calls [`Plane::apply`] for every load balancer that changed,
+//! [`Plane::set_targets`] for every target set, and [`Plane::knock`] to find out whether
+//! clients arrive. Pure modules choose, with `now` passed in: `plan` (which sockets to
+//! open), `ports` (which ports the node needs), `balance` and `sticky` (which target),
+//! `health` (what health checks mean), `flows` (which UDP clients stay), `places` (who may
+//! have another connection). The drivers are `tcp`, `udp`, `probe`, `node` and `reach`.
+//!
+//! Tasks: one per open port, one per TCP connection, one per UDP client, one for all health
+//! checks with one per running check, and one that looks for listeners of the node. All end
+//! with the shutdown token.
 //!
 //! Invariants: a change of node ports, targets, policy, affinity or source ranges
-//! neither closes a socket nor touches an established connection whose target stays;
-//! an address and port is open if and only if its load balancer is active.
+//! neither closes a socket nor affects an established connection whose target stays;
+//! a port is open only while its load balancer is active, and never if the node needs it;
+//! memory and descriptors are bounded, whatever the number of load balancers.
 
 mod balance;
 mod balancer;
@@ -55,41 +59,41 @@ pub use ports::ReservedPorts;
 use ports::{NodePorts, Refusal, Wildcard};
 use reach::Knocks;
 
-/// Clients remembered per load balancer with client affinity.
+/// The most clients with affinity that one load balancer remembers.
 const STICKY_CLIENTS: usize = 16_384;
 
-/// The same of all load balancers.
+/// The most clients with affinity that all load balancers remember.
 const STICKY_TOTAL: usize = 65_536;
 
-/// Ports of one load balancer that are knocked at a time.
+/// The number of ports of one load balancer that are tried at the same time.
 const KNOCKS: usize = 4;
 
 /// Delays and limits of the data plane.
 #[derive(Clone, Debug)]
 pub struct PlaneOptions {
-    /// Between two checks of one target.
+    /// Time between two checks of one target.
     pub health_interval: Duration,
-    /// For one check.
+    /// Time-out of one check.
     pub health_timeout: Duration,
-    /// Where kube-proxy answers for its node.
+    /// The port of kube-proxy's `/healthz` on every node.
     pub health_port: u16,
-    /// How long an established connection outlives its target.
+    /// How long an established connection may outlive its target.
     pub drain: Duration,
-    /// TCP connections of one load balancer.
+    /// The most TCP connections of one load balancer.
     pub max_connections: usize,
-    /// The same of all load balancers.
+    /// The most TCP connections of all load balancers.
     pub max_total_connections: usize,
-    /// UDP clients of one listener.
+    /// The most UDP clients of one listener.
     pub max_flows: usize,
-    /// The same of all listeners.
+    /// The most UDP clients of all listeners.
     pub max_total_flows: usize,
-    /// Silence after which a UDP client is forgotten.
+    /// The idle time-out of a UDP client.
     pub flow_idle: Duration,
-    /// The same until its target has answered and it has sent again.
+    /// The idle time-out until its target has answered and the client has sent again.
     pub flow_new: Duration,
-    /// For connecting to one target before another one is tried.
+    /// Time-out for a connection to one target, before the next target is tried.
     pub connect_timeout: Duration,
-    /// Between attempts to open a port that was in use.
+    /// Time between attempts to open a port that was in use.
     pub bind_retry: Duration,
     /// Ports that are left to programs of the node.
     pub reserved_ports: ReservedPorts,
@@ -108,11 +112,11 @@ struct Shared {
     options: PlaneOptions,
     targets: RwLock<HashMap<String, Arc<Vec<Target>>>>,
     health: RwLock<HealthTable>,
-    /// Rises with everything that can change a choice.
+    /// Increases with every change that can affect which targets are eligible.
     version: watch::Sender<u64>,
-    /// The set of wanted checks may differ.
+    /// Notified when the set of health checks may have changed.
     rechecks: Notify,
-    /// A check has ended.
+    /// Notified when a health check has ended.
     answered: Notify,
     knocks: Knocks,
     node_ports: Mutex<NodePorts>,
@@ -122,14 +126,13 @@ struct Shared {
     flows: Arc<Places>,
     /// Clients with affinity.
     sticky: Arc<Places>,
-    /// The newest set of each kind, which many ports have in common.
+    /// The newest set of eligible targets of each kind; ports share it.
     eligible: Mutex<HashMap<SetKind, Arc<Eligible>>>,
-    /// How often a set was computed.
+    /// The number of times that a set was computed.
     computations: AtomicU64,
 }
 
-/// What sets of eligible targets depend on besides health: target set, family, and whether
-/// the traffic policy is `Cluster`.
+/// The target set, the family, and whether the traffic policy is `Cluster`.
 type SetKind = (String, Family, bool);
 
 /// Why some ports of a load balancer are closed.
@@ -142,9 +145,9 @@ pub(crate) struct ClosedPorts {
 
 /// Why one port is closed.
 enum CannotOpen {
-    /// It belongs to the node.
+    /// The node needs it.
     Refused(Refusal),
-    /// The system says no.
+    /// The system refused.
     Failed(std::io::Error),
 }
 
@@ -179,8 +182,7 @@ impl Default for PlaneOptions {
 // === impl Plane ===
 
 impl Plane {
-    /// Starts the health checks and the look-out for the node's own listeners; no socket is
-    /// open yet.
+    /// Starts the health checks and the search for listeners of the node. Opens no port.
     pub(crate) fn start(options: PlaneOptions, shutdown: CancellationToken) -> Self {
         let node_ports = NodePorts::new(options.reserved_ports.clone(), node::ephemeral());
         let (connections, flows) = within(&options, descriptors::limit());
@@ -210,8 +212,8 @@ impl Plane {
         plane
     }
 
-    /// Opens, changes or (`None`) closes a load balancer. What can be opened is open
-    /// afterwards, also if some other port fails.
+    /// Opens, changes or (`None`) closes a load balancer. A port that cannot be opened does
+    /// not prevent others from being opened.
     pub(crate) fn apply(&self, name: &str, config: Option<Config>) -> Result<(), ClosedPorts> {
         let mut running = self.running();
         let Some(config) = config else {
@@ -243,8 +245,8 @@ impl Plane {
         self.shared.bump();
     }
 
-    /// Whether clients arrive at the open ports of a load balancer, as far as this machine
-    /// can tell; a port that cannot be tried is given the benefit of the doubt.
+    /// Tries whether clients arrive at the open ports of a load balancer. A port that cannot
+    /// be tried counts as reached.
     pub(crate) async fn knock(&self, name: &str) -> Result<(), Problem> {
         let sockets: Vec<Socket> = match self.running().get(name) {
             Some(entry) => entry.sockets.keys().copied().collect(),
@@ -266,12 +268,12 @@ impl Plane {
             .map_or(Ok(()), |socket| Err(intercepted(socket)))
     }
 
-    /// Names of all load balancers that are open or should be.
+    /// The names of all load balancers that are open or should be.
     pub(crate) fn names(&self) -> Vec<String> {
         self.running().keys().cloned().collect()
     }
 
-    /// What the health checks say of each target of each listener.
+    /// The health of each target for each listener.
     pub(crate) fn health(&self, name: &str) -> Vec<TargetHealthView> {
         let balancer = self
             .running()
@@ -282,7 +284,7 @@ impl Plane {
             .unwrap_or_default()
     }
 
-    /// Between attempts to open a port that was in use.
+    /// Time between attempts to open a port that was in use.
     pub(crate) fn bind_retry(&self) -> Duration {
         self.shared.options.bind_retry
     }
@@ -330,7 +332,7 @@ impl Plane {
     }
 }
 
-/// Opens a port and starts to serve it, unless it belongs to the node.
+/// Opens a port and starts to serve it, unless the node needs it.
 fn open(
     socket: Socket,
     balancer: &Arc<Balancer>,
@@ -390,7 +392,7 @@ fn cannot_open(socket: Socket, error: &CannotOpen) -> Problem {
         ),
         CannotOpen::Refused(Refusal::Listener) => (
             Code::PortInUse,
-            "a program on the mock cloud's node listens on this port of all addresses, and an open port would keep it from restarting; choose another port, or restart the mock cloud after you remove the program",
+            "a program on the mock cloud's node listens on this port on all addresses, and could not restart while the load balancer uses the port; choose another port, or remove the program and restart the mock cloud",
         ),
         CannotOpen::Failed(error) => match error.kind() {
             AddrInUse => (
@@ -419,7 +421,7 @@ fn intercepted(socket: Socket) -> Problem {
     Problem::new(
         Code::PortInUse,
         format!(
-            "{} port {} is open and no connection arrives: something on the mock cloud's node takes them first, most likely because {} is a node port of some Service; choose another port",
+            "{} port {} is open, but clients do not reach it: a rule on the mock cloud's node takes their packets first, most likely because {} is the node port of a Service; choose another port",
             socket.protocol,
             socket.address(),
             socket.port
@@ -434,7 +436,7 @@ impl Shared {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// Rises with everything that can change which targets are eligible.
+    /// Increases with every change that can affect which targets are eligible.
     fn version(&self) -> u64 {
         *self.version.borrow()
     }
@@ -481,8 +483,8 @@ impl Shared {
     }
 }
 
-/// How many connections and flows there may be: what the flags say, unless the process may
-/// not open that many sockets. A connection has two. A quarter is left for everything else.
+/// The most connections and flows: the values of the flags, unless the limit of open files
+/// is too low for them. A connection has two sockets. A quarter is left for everything else.
 fn within(options: &PlaneOptions, descriptors: usize) -> (usize, usize) {
     let quarter = descriptors / 4;
     let wanted = (options.max_total_connections, options.max_total_flows);

@@ -1,8 +1,8 @@
-//! Finds the wildcard listeners of this node: `ports` says what they mean.
+//! Finds the wildcard listeners of this node, which `ports` remembers.
 //!
-//! Two ways. [`watch`] reads the kernel's lists of sockets (proc(5), `/proc/net/tcp`) every
-//! few seconds, so that listeners are known before anybody asks for their ports.
-//! [`has_wildcard`] asks for one port at once, after it could not be opened.
+//! There are two ways. [`watch`] reads the kernel's lists of sockets (proc(5), `/proc/net/tcp`) every
+//! few seconds, so that listeners are known before a load balancer needs their ports.
+//! [`has_wildcard`] checks one port at once, after it could not be opened.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -75,7 +75,7 @@ fn wildcards() -> io::Result<BTreeSet<Wildcard>> {
     let mut all = BTreeSet::new();
     for (file, protocol, families) in [
         ("tcp", Protocol::Tcp, &[Family::V4][..]),
-        // `[::]` usually takes connections of both families, and the list does not say.
+        // `[::]` usually takes connections of both families, and the list does not show it.
         ("tcp6", Protocol::Tcp, &[Family::V4, Family::V6]),
         ("udp", Protocol::Udp, &[Family::V4]),
         ("udp6", Protocol::Udp, &[Family::V4, Family::V6]),
@@ -120,14 +120,14 @@ fn ports_of(list: impl io::BufRead, protocol: Protocol) -> io::Result<BTreeSet<u
     Ok(ports)
 }
 
-/// Whether a program has the port of this socket on all addresses. A second socket is bound
-/// to the same port of an address that nobody uses: only a wildcard listener prevents that.
+/// Whether a program uses the port of this socket on all addresses. Binds a second socket to
+/// the same port on an unused address, which only a wildcard listener prevents.
 pub(super) fn has_wildcard(socket: Socket) -> bool {
     let bound = || -> io::Result<()> {
         let (domain, unused) = match socket.ip {
             // A loopback address is every host's own.
             IpAddr::V4(_) => (Domain::IPV4, IpAddr::V4(Ipv4Addr::new(127, 254, 209, 83))),
-            // From the prefix for documentation (RFC 3849): no host has it.
+            // From the documentation prefix (RFC 3849), which no host uses.
             IpAddr::V6(_) => {
                 let unused = Ipv6Addr::new(0x2001, 0xdb8, 0xba11, 0xa57, 0, 0, 0, 1);
                 (Domain::IPV6, IpAddr::V6(unused))
@@ -153,7 +153,7 @@ pub(super) fn has_wildcard(socket: Socket) -> bool {
     bound().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// The ports from which the kernel gives clients theirs.
+/// The range of ports that the kernel assigns to clients.
 pub(super) fn ephemeral() -> RangeInclusive<u16> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     text.ok()

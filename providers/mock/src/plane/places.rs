@@ -71,7 +71,7 @@ impl Drop for Place {
     }
 }
 
-/// Adds one if `allowed` says so of the number before, which it returns.
+/// Adds one if `allowed` accepts the number before. Returns that number.
 fn add_if(number: &AtomicUsize, allowed: impl Fn(usize) -> bool) -> Option<usize> {
     let next = |before| allowed(before).then_some(before + 1);
     let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);

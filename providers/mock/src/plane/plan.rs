@@ -1,4 +1,4 @@
-//! What one load balancer asks of the data plane, and which sockets that means. Pure.
+//! One load balancer's configuration, and the sockets that it needs. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,14 +27,14 @@ pub(crate) struct Socket {
     pub(crate) port: u16,
 }
 
-/// What to do with sockets.
+/// Which sockets to close and to open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Diff {
     pub(crate) close: Vec<Socket>,
     pub(crate) open: Vec<Socket>,
 }
 
-/// The sockets to close, then those to open; all others stay as they are.
+/// Compares the open sockets with those that are needed. All others stay as they are.
 pub(crate) fn diff(open: impl Iterator<Item = Socket>, config: &Config) -> Diff {
     let open: BTreeSet<Socket> = open.collect();
     let desired: BTreeSet<Socket> = config.sockets().collect();
@@ -69,7 +69,7 @@ impl Config {
         })
     }
 
-    /// The listener behind a socket, as it is now.
+    /// The listener of a socket.
     pub(crate) fn listener(&self, socket: Socket) -> Option<&Listener> {
         self.listeners
             .iter()

@@ -1,5 +1,5 @@
-//! Asks the nodes for their health. One task keeps the time; each check is a task of
-//! its own that ends with the check's time-out, and at most [`AT_ONCE`] run.
+//! Runs health checks. One task schedules them; each check is a task that ends with the
+//! check's time-out. At most [`AT_ONCE`] run at the same time.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::health::{Answer, Check, Question, node_of};
 use super::plan::Config;
 use super::{Plane, Shared, write};
 
-/// Checks that run at a time.
+/// The most checks that run at the same time.
 const AT_ONCE: usize = 64;
 
-/// Without anything to check, look again after this long.
+/// Time until the schedule is read again when there are no checks.
 const IDLE: Duration = Duration::from_mins(1);
 
 /// Runs until shutdown.
@@ -43,7 +43,7 @@ pub(super) async fn run(plane: Plane, shutdown: CancellationToken) {
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = shared.rechecks.notified() => want(&plane),
+            () = shared.rechecks.notified() => refresh(&plane),
             // The timer learns when that check is due again.
             () = shared.answered.notified() => {}
             () = sleep_until(next) => {}
@@ -51,8 +51,8 @@ pub(super) async fn run(plane: Plane, shutdown: CancellationToken) {
     }
 }
 
-/// Brings the set of checks up to date with the load balancers and target sets.
-fn want(plane: &Plane) {
+/// Updates the set of checks from the load balancers and target sets.
+fn refresh(plane: &Plane) {
     let configs: Vec<Arc<Config>> = plane
         .running()
         .values()

@@ -1,12 +1,12 @@
-//! Whether connections to an open port reach it.
+//! Finds out whether clients reach an open port.
 //!
-//! On a Kubernetes node they may not: the rules of kube-proxy for node ports come before
-//! sockets, and in its iptables mode they hold for every address of the node. A load
-//! balancer whose port is some Service's node port is open, and nobody ever arrives. No
-//! list of node ports would tell for sure, so the plane knocks at its own port from its own
-//! address: the knock is recognised by where it comes from, and carries nothing on.
+//! On a Kubernetes node they may not. kube-proxy's rules for node ports apply before sockets
+//! do, in its iptables mode for every address of the node. If a load balancer has the same
+//! port as the node port of a Service, it is open and no client arrives. A list of node
+//! ports is not enough to tell, so the plane *knocks*: it connects to its own port from its
+//! own address, and recognises the connection by its source port.
 //!
-//! [`arrives`] knocks; the tasks that serve a socket ask [`Knocks::is_one`].
+//! [`arrives`] knocks; the tasks that serve a port call [`Knocks::is_knock`].
 
 use std::collections::HashMap;
 use std::io;
@@ -21,34 +21,34 @@ use tokio::time::timeout;
 use super::plan::Socket;
 use crate::api::Protocol;
 
-/// Between two sockets of one machine it takes a fraction of a millisecond.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// A datagram may be lost, and a busy machine be late.
-const TRIES: usize = 3;
+/// Time-out of one attempt. Usually it takes a fraction of a millisecond.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Attempts for one port: a datagram may be lost, and a busy machine may be late.
+const ATTEMPTS: usize = 3;
 
-/// Ports that are knocked at a time.
+/// The most ports that are tried at the same time.
 const AT_ONCE: usize = 256;
 
-/// Knocks that are under way.
+/// The knocks in progress.
 #[derive(Debug)]
 pub(super) struct Knocks {
-    /// By the address and port from which they come.
+    /// By their source address and port.
     expected: Mutex<Expectations>,
     slots: Semaphore,
 }
 
 type Expectations = HashMap<SocketAddr, oneshot::Sender<()>>;
 
-/// Takes a knock back when it is dropped.
+/// Removes a knock when dropped.
 struct Expected<'a> {
     knocks: &'a Knocks,
     from: SocketAddr,
 }
 
-/// Whether a knock at this socket arrives there. An error: it could not be found out.
+/// Whether a knock arrives at this socket. Returns an error if it could not be tried.
 pub(super) async fn arrives(knocks: &Knocks, socket: Socket) -> io::Result<bool> {
     let _slot = knocks.slots.acquire().await.map_err(io::Error::other)?;
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         let arrived = match socket.protocol {
             Protocol::Tcp => tcp(knocks, socket.address()).await?,
             Protocol::Udp => udp(knocks, socket.address()).await?,
@@ -66,13 +66,13 @@ async fn tcp(knocks: &Knocks, to: SocketAddr) -> io::Result<bool> {
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.bind(SocketAddr::new(to.ip(), 0))?;
-    // A knock is no connection that somebody waits for the end of.
+    // Nothing is left in TIME_WAIT.
     socket.set_zero_linger()?;
     let (_expected, heard) = knocks.expect(socket.local_addr()?);
-    let connected = timeout(PATIENCE, socket.connect(to)).await;
+    let connected = timeout(ATTEMPT_TIMEOUT, socket.connect(to)).await;
     match connected {
-        // Held until it was heard: a reset before that would take it out of the queue.
-        Ok(Ok(_stream)) => Ok(matches!(timeout(PATIENCE, heard).await, Ok(Ok(())))),
+        // Kept open until it is accepted: a reset would remove it from the queue.
+        Ok(Ok(_stream)) => Ok(matches!(timeout(ATTEMPT_TIMEOUT, heard).await, Ok(Ok(())))),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
         Ok(Err(error)) => Err(error),
         Err(_) => Ok(false),
@@ -83,7 +83,7 @@ async fn udp(knocks: &Knocks, to: SocketAddr) -> io::Result<bool> {
     let socket = UdpSocket::bind(SocketAddr::new(to.ip(), 0)).await?;
     let (_expected, heard) = knocks.expect(socket.local_addr()?);
     socket.send_to(&[], to).await?;
-    Ok(matches!(timeout(PATIENCE, heard).await, Ok(Ok(()))))
+    Ok(matches!(timeout(ATTEMPT_TIMEOUT, heard).await, Ok(Ok(()))))
 }
 
 // === impl Knocks ===
@@ -95,12 +95,12 @@ impl Knocks {
         (Expected { knocks: self, from }, heard)
     }
 
-    /// Whether what comes from there is a knock; who waits for it is told.
-    pub(super) fn is_one(&self, from: SocketAddr) -> bool {
+    /// Whether a connection or datagram from this address is a knock; if so, it has arrived.
+    pub(super) fn is_knock(&self, from: SocketAddr) -> bool {
         let Some(knock) = self.lock().remove(&from) else {
             return false;
         };
-        // Who knocked may have stopped waiting.
+        // The attempt may have timed out.
         let _ = knock.send(());
         true
     }

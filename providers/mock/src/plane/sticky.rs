@@ -1,5 +1,5 @@
-//! Which client stays with which target. Pure; bounded by the places that its clients take:
-//! where there is none, the client silent for longest makes room.
+//! Client affinity: which client stays with which target. Pure. The places that its clients
+//! take bound it: if none is free, the client that was idle for longest is removed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -18,16 +18,16 @@ use super::balance::{Candidate, Eligible};
 use super::balancer::Frontend;
 use super::relay::relay;
 
-/// Connections that wait to be accepted.
+/// The most connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// A peer that vanished without a word is noticed after about this long.
+/// Time after which a peer that no longer answers is probed.
 const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Pause after a failed accept: the process is short of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// At most one line per load balancer and this time about refused connections.
+/// Time between two log lines about refused connections.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Opens a listening socket.
@@ -74,7 +74,7 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        if balancer.shared.knocks.is_one(peer) {
+        if balancer.shared.knocks.is_knock(peer) {
             continue;
         }
         if !balancer.admits(peer.ip()) {
@@ -132,7 +132,7 @@ async fn carry(
     };
     balancer.remember(peer.ip(), &target);
     if !done {
-        // Cut short: neither side shall take it for a proper end.
+        // Neither side must take this for an orderly close.
         reset(&client);
         reset(&upstream);
     }
@@ -199,7 +199,7 @@ async fn wait_until(deadline: Option<Instant>) {
 }
 
 fn tune(stream: &TcpStream) {
-    // Neither is worth the connection.
+    // A failure is no reason to close the connection.
     let _ = stream.set_nodelay(true);
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE)
@@ -207,8 +207,8 @@ fn tune(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
-/// Makes the close that follows a reset.
+/// Makes the stream end with a reset when it is dropped.
 fn reset(stream: &TcpStream) {
-    // If it fails, the peer sees an orderly close: less clear, not wrong.
+    // If this fails, the peer sees an orderly close.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

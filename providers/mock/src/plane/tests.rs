@@ -8,7 +8,6 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::api::{Affinity, Listener, Protocol};
 
-/// A port that nobody has on all of 127.78.0.0/16.
 fn config(node_port: u16, port: u16) -> Config {
     Config {
         addresses: vec![[127, 78, 0, 1].into()],

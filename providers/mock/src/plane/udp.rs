@@ -2,8 +2,8 @@
 //! answers back from the listener's own address.
 //!
 //! A flow is one connected socket to one target. When the target is no longer
-//! eligible, or says that nobody listens, the client's next datagram opens another
-//! flow: also a client that never changes its source port moves on.
+//! eligible, or refuses, the client's next datagram opens another
+//! flow. A client that never changes its source port therefore moves on, too.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -26,19 +26,19 @@ use super::plan::Socket;
 use super::{Shared, buffer};
 use crate::api::Protocol;
 
-/// Between two looks for idle clients.
+/// Time between two searches for idle clients.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Between two complaints about a full table.
+/// Time between two log lines about dropped clients.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
-/// After a search for room that found none, newcomers are dropped without another.
+/// Time for which new clients are dropped without another search for room.
 const EVICTION_PAUSE: Duration = Duration::from_millis(100);
 
-/// Datagrams that one listener takes before it looks at its other events.
+/// The most datagrams that one listener receives before it handles other events.
 const BURST: usize = 64;
 
-/// Local ports tried for one flow, if the kernel chooses some that belong to the node.
+/// The most local ports tried for one flow, if the kernel chooses ports that the node needs.
 const PORT_TRIES: usize = 8;
 
 /// A flow's socket and the task that carries its answers.
@@ -74,7 +74,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // No address reuse: for UDP it would take another program's datagrams away.
+    // No address reuse: for UDP, two sockets on one port would share its datagrams.
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
@@ -118,7 +118,7 @@ pub(super) async fn serve(listener: UdpSocket, frontend: Frontend, closed: Cance
 
 /// A socket that is connected to a target, from a port that no program of the node needs.
 fn connected(shared: &Shared, to: SocketAddr) -> io::Result<UdpSocket> {
-    // Those that do not fit are kept until the end, or the kernel could choose them again.
+    // Rejected sockets stay open until the end, so that the kernel chooses other ports.
     let mut unfit = Vec::new();
     loop {
         let socket = RawSocket::new(Domain::for_address(to), Type::DGRAM, None)?;
@@ -168,7 +168,7 @@ impl Server {
     /// Sends one datagram on; one that cannot be sent is lost, as UDP may.
     fn forward(&mut self, client: SocketAddr, datagram: &[u8]) {
         let (balancer, frontend) = (&self.frontend.balancer, &self.frontend);
-        if balancer.shared.knocks.is_one(client) || !balancer.admits(client.ip()) {
+        if balancer.shared.knocks.is_knock(client) || !balancer.admits(client.ip()) {
             return;
         }
         let now = Instant::now();
@@ -267,7 +267,7 @@ impl Carrier {
     }
 
     fn send(&self, datagram: &[u8]) {
-        // Past the runtime, which takes nothing for a socket that it has not seen ready yet.
+        // Not through the runtime, which refuses to send before the first readiness event.
         match SockRef::from(&self.link.socket).send(datagram) {
             Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                 self.link.broken.store(true, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Tries whether clients arrive at open ports, beside the follower: a port at which nobody
-//! arrives takes seconds to find out, and other load balancers must not wait for it.
+//! Tries whether clients arrive at open ports, in parallel to the follower: a failed try takes
+//! seconds, and other load balancers must not wait for it.
 //!
 //! Invariants: at most [`AGAIN_AT_ONCE`] load balancers are tried again at a time; a first try
 //! has a result after [`DOUBT`] at the latest, however many others are under way.
@@ -14,13 +14,13 @@ use tokio::time::timeout;
 
 use crate::api::Problem;
 
-/// A load balancer that was not tried by then counts as reached until it has been.
+/// Time-out of a first try. A load balancer without a result counts as reached.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// Load balancers that are tried again at a time.
+/// The most load balancers that are tried again at the same time.
 const AGAIN_AT_ONCE: usize = 32;
 
-/// Whether clients arrive at a load balancer, by its name.
+/// Tries whether clients arrive at the load balancer of this name.
 pub(super) type Knock =
     Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
 
@@ -152,7 +152,7 @@ mod tests {
                     "stuck" => std::future::pending().await,
                     name if name.starts_with("slow") => {
                         sleep(SLOW).await;
-                        Err(Problem::new(Code::PortInUse, "nobody arrives"))
+                        Err(Problem::new(Code::PortInUse, "not reached"))
                     }
                     _ => Ok(()),
                 };

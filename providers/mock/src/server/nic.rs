@@ -1,15 +1,16 @@
-//! The network interface on which the cloud's addresses live, where `--interface` says so.
+//! The network interface that carries the cloud's addresses (`--interface`).
 //!
-//! Owns which of the cloud's addresses are on it; [`claims`] is what it knows of each, and
-//! [`choice`] finds the interface and the addresses to take. The handler of a `PUT` calls
-//! [`Nic::propose`] before an address is promised to anybody, the follower [`Nic::claim`]
-//! before ports are opened on it and [`Nic::keep`] when load balancers are gone; the server
-//! runs [`Nic::tend`] and calls [`Nic::clear`] when it ends.
+//! Owns which of the cloud's addresses are on the interface. [`claims`] holds the state of
+//! each address; [`choice`] finds the interface and the default address ranges. The handler
+//! of a `PUT` calls [`Nic::propose`] before an address is assigned, the follower calls
+//! [`Nic::claim`] before it opens ports and [`Nic::keep`] after load balancers are deleted,
+//! and the server runs [`Nic::tend`] and calls [`Nic::clear`] at shutdown.
 //!
-//! Invariants: an address is put there only after the segment was asked and nobody had it
-//! (RFC 5227; for IPv6 the kernel asks, RFC 4862 §5.4); no address without our mark is ever
-//! removed; what a crash has left there is taken over if it is still promised, and removed
-//! if not; and by the kernel, after [`LIFETIME`], if no life follows.
+//! Invariants: an address is added only after a probe of the network found no other holder
+//! (RFC 5227; for IPv6 the kernel probes, RFC 4862 §5.4); an address without this cloud's
+//! mark is never removed; after a crash, the next process takes over the addresses that are
+//! still assigned and removes the others; if no process follows, the kernel removes them
+//! after [`LIFETIME`].
 
 mod choice;
 mod claims;
@@ -33,11 +34,11 @@ pub use self::choice::InterfaceChoice;
 use choice::{choose, top};
 use claims::{Claims, Foreign, Next};
 
-/// How long an address stays that nobody prolongs.
+/// The lifetime of an address, unless it is extended.
 const LIFETIME: Duration = Duration::from_mins(1);
-/// Two may fail.
+/// Time between two extensions; two of them may fail.
 const PROLONG: Duration = Duration::from_secs(20);
-/// The kernel's question for an IPv6 address takes one to two seconds.
+/// Time-out for the kernel's duplicate address detection, which takes one to two seconds.
 const DETECTION: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -48,25 +49,27 @@ pub enum NicError {
     #[error(transparent)]
     Link(#[from] LinkError),
     /// There is none of this name.
-    #[error("--interface {wanted}: there is no such interface, only {present}")]
+    #[error("--interface {wanted}: no such interface; this node has {present}")]
     Absent {
         /// What was asked for.
         wanted: String,
-        /// Those that are there.
+        /// The interfaces of the node.
         present: String,
     },
-    /// Several would do, or none.
-    #[error("--interface auto: no default route, and {present} with addresses; name one of them")]
+    /// The choice is not clear.
+    #[error(
+        "--interface auto: the node has no default route, and {present} with addresses; name the interface"
+    )]
     Ambiguous {
-        /// Those that might be meant.
+        /// The candidates.
         present: String,
     },
-    /// It went away while it was in use.
+    /// It was removed while in use.
     #[error("the network interface {0} is gone")]
     Gone(String),
     /// No subnet is large enough.
     #[error(
-        "--interface {name}: its subnets ({subnets}) are too small to take addresses from; say which with --addresses"
+        "--interface {name}: its subnets ({subnets}) are too small to take addresses from; set --addresses"
     )]
     Small {
         /// The interface.
@@ -80,7 +83,7 @@ pub enum NicError {
 pub(super) struct Nic {
     links: Links,
     interface: Interface,
-    /// Of this cloud's addresses: there may be another cloud on the node.
+    /// Marks this cloud's addresses; another cloud may run on the same node.
     mark: Mark,
     /// The subnets of the node itself.
     subnets: Vec<IpNet>,
@@ -88,32 +91,32 @@ pub(super) struct Nic {
     lost: Notify,
 }
 
-/// Why an address cannot be had.
+/// Why an address cannot be used.
 pub(super) enum Denial {
-    /// Another host, or another load balancer, has it or is about to; another address may do.
+    /// Another host or load balancer uses it or is about to; another address may work.
     Elsewhere(Problem),
-    /// Another host has it, and may let it go soon.
+    /// Another host uses it, and may release it soon.
     Wait(Problem),
-    /// The kernel does not play along.
+    /// The system refused.
     Broken(Problem),
 }
 
-/// Why it could not be found out who has an address.
+/// Why a probe for an address has failed.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error("the network cannot be asked for it (CAP_NET_RAW is needed): {0}")]
+    #[error("cannot probe the network for it (needs CAP_NET_RAW): {0}")]
     Probe(#[from] std::io::Error),
-    #[error("the kernel has not finished to ask for it")]
+    #[error("duplicate address detection has not finished")]
     Slow,
 }
 
 // === impl Nic ===
 
 impl Nic {
-    /// Finds the interface, and what a former life of the cloud that listened there has
-    /// left on it.
+    /// Finds the interface, and the addresses that an earlier process with the same `listen`
+    /// has left on it.
     pub(super) async fn open(
         choice: &InterfaceChoice,
         listen: SocketAddr,
@@ -129,7 +132,7 @@ impl Nic {
             .into_iter()
             .filter(|address| address.interface == interface.index)
             .partition(|address| address.mark == Some(mark));
-        let claims = Claims::left(ours.iter().map(|it| it.net.addr()));
+        let claims = Claims::left_over(ours.iter().map(|it| it.net.addr()));
         let nodes = nodes.into_iter();
         let nodes = nodes.filter(|address| address.global && address.mark.is_none());
         Ok(Self {
@@ -142,7 +145,7 @@ impl Nic {
         })
     }
 
-    /// The ranges to use where none are given: the top of each subnet.
+    /// The default ranges: the top of each subnet.
     pub(super) fn ranges(&self) -> Result<Vec<AddressRange>, NicError> {
         let ranges: Vec<AddressRange> = self.subnets.iter().filter_map(top).collect();
         if ranges.is_empty() {
@@ -160,19 +163,19 @@ impl Nic {
         &self.interface.name
     }
 
-    /// What is not to be proposed to anybody: others have it, or are about to.
+    /// Addresses that must not be proposed: others use them or are about to.
     pub(super) fn avoided(&self) -> Vec<IpAddr> {
         self.claims().avoided(Instant::now())
     }
 
     /// Reserves an address for a load balancer that is not part of the state yet.
-    /// `published`: its Service says that it has it.
+    /// `published`: the status of its Service contains the address.
     pub(super) async fn propose(&self, ip: IpAddr, published: bool) -> Result<(), Denial> {
         let next = self.claims().proposed(ip, Instant::now());
         self.act(next, ip, published).await
     }
 
-    /// Sees to it that an address of the state is on the interface.
+    /// Makes sure that an address of the state is on the interface.
     pub(super) async fn claim(&self, ip: IpAddr) -> Result<(), Problem> {
         let next = self.claims().promised(ip, Instant::now());
         match self.act(next, ip, false).await {
@@ -186,13 +189,13 @@ impl Nic {
         }
     }
 
-    /// Removes what is on the interface and neither part of the state nor about to be.
+    /// Removes addresses that are neither part of the state nor about to be.
     pub(super) async fn keep(&self, held: &BTreeSet<IpAddr>) {
         let left = self.claims().settle(held);
         self.remove(left).await;
     }
 
-    /// Takes back what was proposed in vain.
+    /// Releases addresses that were proposed and are not needed.
     pub(super) async fn give_up(&self, proposed: Vec<IpAddr>) {
         for ip in &proposed {
             self.claims().give_up(*ip);
@@ -200,13 +203,13 @@ impl Nic {
         self.remove(proposed).await;
     }
 
-    /// Removes every address of ours.
+    /// Removes all addresses of this cloud.
     pub(super) async fn clear(&self) {
         let all = self.claims().present();
         self.remove(all).await;
     }
 
-    /// Prolongs what is there, until the interface is gone.
+    /// Extends the lifetimes of all addresses, until the interface is gone.
     pub(super) async fn tend(&self) -> NicError {
         loop {
             sleep(PROLONG).await;
@@ -215,15 +218,15 @@ impl Nic {
                     return NicError::Gone(self.interface.name.clone());
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the interfaces cannot be read"),
+                Err(error) => tracing::warn!(%error, "cannot list interfaces"),
             }
             if let Err(error) = self.prolong().await {
-                tracing::warn!(%error, "the addresses cannot be read, to prolong them");
+                tracing::warn!(%error, "cannot list addresses to extend their lifetimes");
             }
         }
     }
 
-    /// Told when addresses are gone that should be there.
+    /// Notified when addresses are missing from the interface.
     pub(super) fn lost(&self) -> &Notify {
         &self.lost
     }
@@ -232,20 +235,20 @@ impl Nic {
         let all = self.links.addresses().await?;
         let ours = all.iter().filter(|it| it.mark == Some(self.mark));
         let there: BTreeSet<IpAddr> = ours.map(|it| it.net.addr()).collect();
-        // Whoever was stopped for longer than they last must not put them back unasked.
+        // A process that was stopped for longer than the lifetime must probe again.
         let missing = self.claims().missing(&there);
         if !missing.is_empty() {
-            tracing::warn!(?missing, "addresses are gone from the interface");
+            tracing::warn!(?missing, "addresses are missing from the interface");
             self.lost.notify_one();
         }
         for ip in there {
-            // It may have been let go meanwhile.
+            // It may have been released meanwhile.
             if self.claims().present().contains(&ip) {
                 let index = self.interface.index;
                 let prolonged = self.links.prolong(index, ip, self.mark, LIFETIME).await;
-                // The others are not to end with it.
+                // The others are still extended.
                 if let Err(error) = prolonged {
-                    tracing::warn!(%ip, %error, "the address could not be prolonged");
+                    tracing::warn!(%ip, %error, "cannot extend the lifetime of an address");
                 }
             }
         }
@@ -260,9 +263,9 @@ impl Nic {
             Next::Ask => match self.ask(ip).await {
                 Ok(None) => {
                     self.claims().reserve(ip);
-                    // Who has had it before, on another node say, is remembered by neighbours.
+                    // Neighbours may remember an earlier holder, such as another node.
                     if let Err(error) = announce::announce(&self.interface, ip).await {
-                        tracing::warn!(%ip, %error, "the address could not be announced");
+                        tracing::warn!(%ip, %error, "cannot announce an address");
                     }
                     return Ok(());
                 }
@@ -277,7 +280,7 @@ impl Nic {
             },
         };
         let problem = self.occupied(ip, foreign);
-        Err(if published && foreign.may_go_soon() {
+        Err(if published && foreign.may_be_released_soon() {
             Denial::Wait(problem)
         } else {
             Denial::Elsewhere(problem)
@@ -288,14 +291,14 @@ impl Nic {
         for ip in addresses {
             match self.links.remove(self.interface.index, ip).await {
                 Ok(()) => self.claims().forget(ip),
-                Err(error) => tracing::warn!(%ip, %error, "the address could not be removed"),
+                Err(error) => tracing::warn!(%ip, %error, "cannot remove an address"),
             }
         }
     }
 
-    /// Who has the address; with nobody, it is on the interface afterwards.
+    /// Returns the host that uses the address. If there is none, adds it to the interface.
     async fn ask(&self, ip: IpAddr) -> Result<Option<Mac>, AskError> {
-        // The kernel answers nobody's probe for an address of its own.
+        // The kernel does not answer this host's own probes.
         let own = self.links.addresses().await?;
         if own
             .iter()
@@ -315,18 +318,18 @@ impl Nic {
         }
     }
 
-    /// The kernel does not say who has an IPv6 address, only that somebody does.
+    /// The kernel tells that an IPv6 address is in use, but not by whom.
     async fn try_out(&self, ip: IpAddr) -> Result<Option<Mac>, AskError> {
         if !self.add(ip).await? {
             return Ok(Some(self.interface.mac));
         }
-        // No time-out around the loop: a listing that is cut short is still under way in the
-        // kernel, which then refuses the next one.
+        // No time-out around the loop: a listing that is dropped continues in the kernel,
+        // which then refuses the next one.
         let until = Instant::now() + DETECTION;
         let taken = loop {
             let all = self.links.addresses().await?;
             match all.iter().find(|it| it.net.addr() == ip) {
-                // With a lifetime, it vanishes if somebody has it.
+                // The kernel removes a duplicate that has a lifetime.
                 None => break Some(Mac::UNKNOWN),
                 Some(it) if it.duplicate => break Some(Mac::UNKNOWN),
                 Some(it) if !it.tentative => break None,
@@ -343,7 +346,7 @@ impl Nic {
         Ok(taken)
     }
 
-    /// Whether it was not there before.
+    /// Returns whether it was not there before.
     async fn add(&self, ip: IpAddr) -> Result<bool, LinkError> {
         let (index, mark) = (self.interface.index, self.mark);
         self.links.add(index, ip, mark, LIFETIME).await
@@ -352,9 +355,9 @@ impl Nic {
     fn failed(&self, ip: IpAddr, error: &AskError) -> Problem {
         let name = &self.interface.name;
         Problem::new(
-            // Not `Internal`: whoever waits for the address can mend most of it.
+            // Not `Internal`: the operator can fix most causes.
             Code::NoAddressAvailable,
-            format!("{ip} cannot be put on interface {name}: {error}"),
+            format!("cannot add {ip} to interface {name}: {error}"),
         )
     }
 
@@ -367,7 +370,7 @@ impl Nic {
         let name = &self.interface.name;
         Problem::new(
             Code::AddressInUse,
-            format!("{who} on the network of {name} has {ip} already"),
+            format!("{ip} is already in use on the network of {name}, by {who}"),
         )
     }
 
@@ -377,8 +380,8 @@ impl Nic {
     }
 }
 
-/// On one node no two clouds listen at one place, and a cloud that is started again does so
-/// where it did before.
+/// Two clouds on one node listen on different addresses, and a restarted cloud listens on the
+/// same address as before.
 fn mark_of(listen: SocketAddr) -> Mark {
     let digest = Sha256::digest(listen.to_string());
     Mark::new(u32::from_be_bytes([0, digest[0], digest[1], digest[2]]))
@@ -387,6 +390,6 @@ fn mark_of(listen: SocketAddr) -> Mark {
 fn busy(ip: IpAddr) -> Problem {
     Problem::new(
         Code::AddressInUse,
-        format!("another load balancer is about to get {ip}"),
+        format!("{ip} is being assigned to another load balancer"),
     )
 }

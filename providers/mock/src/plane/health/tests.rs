@@ -139,7 +139,7 @@ fn a_restart_of_kube_proxy_does_not_make_its_node_unknown() {
 }
 
 #[test]
-fn a_check_nobody_wants_is_dropped() {
+fn a_check_that_is_not_needed_is_removed() {
     let mut table = HealthTable::new(INTERVAL);
     refresh(&mut table, &[cluster()], Instant::now());
     assert!(refresh(&mut table, &[], Instant::now()).is_empty());

@@ -1,4 +1,4 @@
-//! Which interface is used, and which of its subnets' addresses where none are given. Pure.
+//! Chooses the interface, and the default address ranges. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,20 +9,20 @@ use ipnet::IpNet;
 use super::NicError;
 use crate::address::AddressRange;
 
-/// The most addresses of one family that are taken unasked, from the top of the subnet.
+/// The most addresses of a default range, at the top of the subnet.
 const MOST: u128 = 254;
 
 /// Which interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceChoice {
-    /// That of the default route; without one, the only one with an address.
+    /// The interface of the default route, or the only interface with an address.
     Auto,
     /// By name.
     Named(String),
 }
 
-/// The interface that is meant, of all there are: `default` has the default route, those of
-/// `addressed` have addresses.
+/// Chooses one of `all` interfaces: `default` has the default route, those in `addressed`
+/// have addresses.
 pub(super) fn choose(
     all: Vec<Interface>,
     choice: &InterfaceChoice,
@@ -59,8 +59,8 @@ pub(super) fn choose(
     }
 }
 
-/// The top of a subnet: a quarter of it, at most [`MOST`] addresses, without the broadcast
-/// address; nothing if that is none.
+/// The top quarter of a subnet, at most [`MOST`] addresses, without the broadcast address.
+/// `None` if fewer than two addresses are left.
 pub(super) fn top(subnet: &IpNet) -> Option<AddressRange> {
     let host_bits = u32::from(subnet.max_prefix_len() - subnet.prefix_len());
     let size = 1u128.checked_shl(host_bits).unwrap_or(u128::MAX);
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    /// The name of what is chosen among `lo`, `eth0` and `eth1`, or what is said.
+    /// The name of the chosen interface of `lo`, `eth0` and `eth1`, or the error.
     fn chosen(choice: &str, default: Option<u32>, addressed: &[u32]) -> String {
         let all = vec![
             interface(1, "lo"),
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn which_interface_is_meant() {
+    fn the_interface_is_chosen_or_the_error_names_the_candidates() {
         assert_eq!(chosen("eth1", Some(2), &[2]), "eth1", "by name");
         assert_eq!(
             chosen("auto", Some(3), &[2, 3]),
@@ -161,7 +161,7 @@ mod tests {
             "a route that is gone"
         );
         for (choice, addressed, said) in [
-            ("eth7", &[2][..], "only lo, eth0, eth1"),
+            ("eth7", &[2][..], "this node has lo, eth0, eth1"),
             ("auto", &[1], "no interface with addresses"),
             ("auto", &[2, 3], "several interfaces (eth0, eth1)"),
         ] {

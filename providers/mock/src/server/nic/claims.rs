@@ -1,9 +1,26 @@
-//! What is known of each address that the cloud wants on its interface. Pure.
+//! The state of each address that the cloud needs on its interface. Pure.
 //!
-//! An address goes `Asking` → `Reserved` → `Ours`: asked for on the segment, on the
-//! interface and promised to nobody yet, on the interface and part of the state. Invariants:
-//! one caller at a time asks for an address, and no other changes what is known of it
-//! meanwhile; what is on the interface is `Reserved`, `Ours`, or about to be that.
+//! ```text
+//!      ┌────────────── forget ──────────────┐
+//!      ▼                                    │
+//!  (unknown) ── promised, proposed ──▶ Asking ── reserve ──▶ Reserved
+//!      ▲                               ▲    │                 │    ▲
+//!      │          promised, proposed   │    │ foreign         │    │ proposed
+//!      │          after ASK_AGAIN ─────┘    ▼                 ▼    │
+//!      ├────── avoided after AVOIDED ─── Foreign              Ours ┘
+//!      └──────────────── forget, missing (of Reserved and Ours)
+//! ```
+//!
+//! `promised`, `settle` and `give_up` make an address `Ours` that is `Reserved`.
+//!
+//! - `Asking`: the network is being probed for the address.
+//! - `Reserved`: on the interface, and not part of the state yet.
+//! - `Ours`: on the interface, and part of the state, or left to be removed.
+//! - `Foreign`: another host uses it. It is probed again after [`ASK_AGAIN`], and forgotten
+//!   after [`AVOIDED`].
+//!
+//! Invariants: one caller at a time probes for an address, and no other changes its state
+//! meanwhile; every address on the interface is `Reserved` or `Ours`, or about to be.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -12,18 +29,18 @@ use std::time::Duration;
 use ballast_link::Mac;
 use tokio::time::Instant;
 
-/// Somebody who has an address of ours is asked about again after this long at the soonest.
+/// Time after which a foreign address may be probed again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// A published address that another host has is waited for this long before the Service
-/// gets another: it may be what the cloud's former life left on another node.
+/// How long a Service waits for its published address while another host uses it. An earlier
+/// process of the cloud may have left it on another node.
 const PATIENCE: Duration = super::LIFETIME.saturating_add(Duration::from_secs(30));
-/// How long an address is not proposed to anybody after somebody else had it.
+/// How long a foreign address is not proposed.
 const AVOIDED: Duration = Duration::from_mins(5);
 
 /// One address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
-    /// What was known before is kept, so that it stays known since when somebody has it.
+    /// `before` keeps the time since which another host uses it.
     Asking {
         before: Option<Foreign>,
     },
@@ -32,39 +49,39 @@ enum Claim {
     Foreign(Foreign),
 }
 
-/// Somebody else has an address.
+/// Another host uses an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Foreign {
-    /// Who; nobody says so for IPv6.
+    /// Which host; unknown for IPv6.
     pub(super) mac: Option<Mac>,
-    /// When that was found out first, in a row.
+    /// When it was first seen, without a gap since.
     pub(super) since: Instant,
-    /// When last.
+    /// When it was last seen.
     pub(super) seen: Instant,
 }
 
-/// What is to be done about an address that is wanted.
+/// What to do to get an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing: it is on the interface.
+    /// Nothing: the address is on the interface.
     Have,
-    /// Ask the segment; it is `Asking` now.
+    /// Probe the network; the state is `Asking` now.
     Ask,
-    /// Another load balancer is about to get it.
+    /// Nothing: another load balancer is about to get it.
     Busy,
-    /// Somebody had it a moment ago.
+    /// Nothing: another host used it a moment ago.
     Taken(Foreign),
 }
 
-/// All of them.
+/// All addresses.
 #[derive(Debug, Default)]
 pub(super) struct Claims(HashMap<IpAddr, Claim>);
 
 // === impl Foreign ===
 
 impl Foreign {
-    /// Whether to wait for it rather than to give a published address up.
-    pub(super) fn may_go_soon(&self) -> bool {
+    /// Whether to wait for a published address instead of choosing another.
+    pub(super) fn may_be_released_soon(&self) -> bool {
         self.seen.duration_since(self.since) < PATIENCE
     }
 }
@@ -72,13 +89,13 @@ impl Foreign {
 // === impl Claims ===
 
 impl Claims {
-    /// What a former life has left on the interface.
-    pub(super) fn left(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+    /// The addresses that an earlier process has left on the interface.
+    pub(super) fn left_over(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let ours = addresses.into_iter().map(|ip| (ip, Claim::Ours));
         Self(ours.collect())
     }
 
-    /// The address is part of the state.
+    /// Asks for an address that is part of the state.
     pub(super) fn promised(&mut self, ip: IpAddr, now: Instant) -> Next {
         match self.0.get(&ip) {
             Some(Claim::Ours) => Next::Have,
@@ -90,11 +107,11 @@ impl Claims {
         }
     }
 
-    /// A load balancer that is not part of the state yet would like it.
+    /// Asks for an address for a load balancer that is not part of the state yet.
     pub(super) fn proposed(&mut self, ip: IpAddr, now: Instant) -> Next {
         match self.0.get(&ip) {
             Some(Claim::Reserved) => Next::Busy,
-            // Left over, or about to be removed: it is there.
+            // Left over or about to be removed: it is still on the interface.
             Some(Claim::Ours) => {
                 self.0.insert(ip, Claim::Reserved);
                 Next::Have
@@ -116,12 +133,12 @@ impl Claims {
         Next::Ask
     }
 
-    /// Nobody had it, and it is on the interface.
+    /// The probe found no holder, and the address is on the interface.
     pub(super) fn reserve(&mut self, ip: IpAddr) {
         self.0.insert(ip, Claim::Reserved);
     }
 
-    /// Somebody has it.
+    /// Another host uses the address.
     pub(super) fn foreign(&mut self, ip: IpAddr, mac: Option<Mac>, now: Instant) -> Foreign {
         let before = match self.0.get(&ip) {
             Some(Claim::Asking { before }) => *before,
@@ -139,15 +156,15 @@ impl Claims {
         foreign
     }
 
-    /// What was proposed is not wanted: it is to go as what is left over does, now or, if
-    /// that fails, with the next [`Self::settle`].
+    /// A proposed address is not needed. It is removed like one that is left over, at the
+    /// latest with the next [`Self::settle`].
     pub(super) fn give_up(&mut self, ip: IpAddr) {
         if let Some(claim @ Claim::Reserved) = self.0.get_mut(&ip) {
             *claim = Claim::Ours;
         }
     }
 
-    /// These are on the interface; returns what should be and is not.
+    /// Returns the addresses that should be on the interface and are not in `present`.
     pub(super) fn missing(&mut self, present: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
         let lost = |ip: &&IpAddr| !present.contains(ip);
         let missing: Vec<IpAddr> = self.present().iter().filter(lost).copied().collect();
@@ -157,13 +174,12 @@ impl Claims {
         missing
     }
 
-    /// It is not on the interface, and nothing is known of it.
+    /// Removes the address, which is not on the interface.
     pub(super) fn forget(&mut self, ip: IpAddr) {
         self.0.remove(&ip);
     }
 
-    /// The state holds these: what else is on the interface, and promised to nobody, is to
-    /// go.
+    /// Takes the addresses of the state. Returns those to remove from the interface.
     pub(super) fn settle(&mut self, held: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
         for (ip, claim) in &mut self.0 {
             if *claim == Claim::Reserved && held.contains(ip) {
@@ -175,14 +191,14 @@ impl Claims {
         left.collect()
     }
 
-    /// What is on the interface.
+    /// The addresses on the interface.
     pub(super) fn present(&self) -> Vec<IpAddr> {
         let there = |claim: &Claim| matches!(claim, Claim::Reserved | Claim::Ours);
         let present = self.0.iter().filter(|(_, claim)| there(claim));
         present.map(|(ip, _)| *ip).collect()
     }
 
-    /// What is not to be proposed to anybody.
+    /// The addresses that must not be proposed.
     pub(super) fn avoided(&mut self, now: Instant) -> Vec<IpAddr> {
         self.0.retain(|_, claim| match claim {
             Claim::Foreign(foreign) => now.duration_since(foreign.seen) < AVOIDED,
@@ -206,24 +222,28 @@ mod tests {
     }
 
     #[test]
-    fn who_had_an_address_only_lately_may_let_it_go() {
+    fn a_host_that_uses_an_address_since_a_short_time_may_release_it() {
         let since = Instant::now();
         let seen_after = |time: Duration| Foreign {
             mac: None,
             since,
             seen: since + time,
         };
-        assert!(seen_after(Duration::ZERO).may_go_soon());
-        assert!(seen_after(PATIENCE / 2).may_go_soon());
-        assert!(!seen_after(PATIENCE).may_go_soon());
+        assert!(seen_after(Duration::ZERO).may_be_released_soon());
+        assert!(seen_after(PATIENCE / 2).may_be_released_soon());
+        assert!(!seen_after(PATIENCE).may_be_released_soon());
     }
 
     #[test]
-    fn an_address_is_asked_for_once_and_stays_until_the_state_lets_it_go() {
+    fn an_address_is_probed_once_and_stays_until_the_state_releases_it() {
         let now = Instant::now();
         let mut claims = Claims::default();
         assert_eq!(claims.proposed(IP, now), Next::Ask);
-        assert_eq!(claims.proposed(IP, now), Next::Busy, "somebody else asks");
+        assert_eq!(
+            claims.proposed(IP, now),
+            Next::Busy,
+            "another caller probes"
+        );
         assert_eq!(claims.avoided(now), [IP]);
         claims.reserve(IP);
         assert_eq!(
@@ -238,7 +258,7 @@ mod tests {
         );
         assert_eq!(claims.promised(IP, now), Next::Have);
         assert_eq!(claims.settle(&held()), NONE);
-        assert_eq!(claims.avoided(now), NONE, "the state knows who has it");
+        assert_eq!(claims.avoided(now), NONE, "the state contains it");
         assert_eq!(claims.settle(&BTreeSet::new()), [IP]);
         assert_eq!(claims.present(), [IP], "until it has been removed");
         claims.forget(IP);
@@ -246,9 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_leaves_what_is_taken_over_or_removed() {
+    fn what_a_crash_leaves_is_taken_over_or_removed() {
         let now = Instant::now();
-        let mut claims = Claims::left([IP]);
+        let mut claims = Claims::left_over([IP]);
         assert_eq!(claims.promised(IP, now), Next::Have);
         assert_eq!(claims.settle(&BTreeSet::new()), [IP]);
         // Proposed before it is removed: it is there already.
@@ -266,18 +286,18 @@ mod tests {
         assert_eq!(claims.settle(&BTreeSet::new()), [IP]);
     }
 
-    /// The kernel took it away while the process was stopped: somebody may have it now.
+    /// The kernel removed it while the process was stopped: another host may use it now.
     #[test]
     fn what_is_lost_is_asked_for_again() {
         let now = Instant::now();
-        let mut claims = Claims::left([IP]);
+        let mut claims = Claims::left_over([IP]);
         assert_eq!(claims.missing(&held()), NONE);
         assert_eq!(claims.missing(&BTreeSet::new()), [IP]);
         assert_eq!(claims.promised(IP, now), Next::Ask);
     }
 
     #[test]
-    fn who_has_an_address_is_remembered_and_asked_about_again() {
+    fn a_foreign_address_is_remembered_and_probed_again() {
         let start = Instant::now();
         let mut claims = Claims::default();
         claims.promised(IP, start);
