@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use crate::process::text::one_line;
+use crate::process::text::{one_line, shortened};
 
 /// Between columns, as `kubectl` has it.
 const GAP: usize = 3;
@@ -15,6 +15,8 @@ const NARROW: usize = 24;
 const INDENT: usize = 4;
 /// A longer text is cut; the commands say where the whole of it is.
 const LINES: usize = 3;
+/// The most characters of a cell. A condition can have 32,768; `-o json` has all of them.
+pub const LONGEST: usize = 4_096;
 /// An empty cell.
 pub const NOTHING: &str = "-";
 
@@ -62,7 +64,7 @@ pub struct Table {
 impl Cell {
     /// Plain text; nothing becomes [`NOTHING`].
     pub fn new(text: impl AsRef<str>) -> Self {
-        let text = one_line(text.as_ref());
+        let text = shortened(&one_line(text.as_ref()), LONGEST);
         Self {
             text: if text.is_empty() {
                 NOTHING.to_owned()
@@ -76,7 +78,7 @@ impl Cell {
     /// Text that may be nothing at all, in a last column.
     pub fn remark(text: &str) -> Self {
         Self {
-            text: one_line(text),
+            text: shortened(&one_line(text), LONGEST),
             tone: Tone::Plain,
         }
     }
@@ -237,6 +239,16 @@ fn width(text: &str) -> usize {
     text.chars().count()
 }
 
+/// A word of a command that people copy into a shell.
+pub fn quote(word: &str) -> String {
+    let word = one_line(word);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// How long ago, as `kubectl` says it: 45s, 12m, 3h20m, 5d, 2y40d. A clock that is
 /// behind the API server's says 0s.
 pub fn age(since: Timestamp, now: Timestamp) -> String {
@@ -360,6 +372,34 @@ mod tests {
     fn nothing_moves_the_cursor() {
         assert_eq!(one_line("a\u{1b}[2Jb\r\nc\t"), "a [2Jb c");
         assert_eq!(Cell::new("\n").text, NOTHING);
+    }
+
+    #[test]
+    fn a_cell_is_bounded() {
+        for cell in [
+            Cell::new("x".repeat(40_000)),
+            Cell::remark(&"x".repeat(40_000)),
+        ] {
+            assert_eq!(cell.width(), LONGEST);
+            assert!(cell.text.ends_with("..."));
+        }
+    }
+
+    /// For a POSIX shell.
+    #[test]
+    fn words_of_commands_are_quoted() {
+        for (word, quoted) in [
+            ("web", "web"),
+            ("192.0.2.1,2001:db8::1", "192.0.2.1,2001:db8::1"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("x; rm -rf ~", "'x; rm -rf ~'"),
+            ("$(id)", "'$(id)'"),
+            ("it's", r"'it'\''s'"),
+            ("a\nb\u{1b}[2J", "'a b [2J'"),
+        ] {
+            assert_eq!(quote(word), quoted, "{word:?}");
+        }
     }
 
     #[test]

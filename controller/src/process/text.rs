@@ -26,6 +26,37 @@ pub fn value(text: &str) -> String {
     shortened(&one_line(&shortened(text, 4 * VALUE)), VALUE)
 }
 
+/// Bytes that are no text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not text in UTF-8 or UTF-16")]
+pub struct NotText;
+
+/// The text of a file that a person wrote, without byte order marks. Editors and shells of
+/// Windows write UTF-8 with a mark, or UTF-16; kubectl reads both.
+pub fn decode(bytes: Vec<u8>) -> Result<String, NotText> {
+    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
+        let text = String::from_utf16(&units).map_err(|_| NotText)?;
+        if rest.is_empty() {
+            Ok(text)
+        } else {
+            Err(NotText)
+        }
+    };
+    let text = match bytes.as_slice() {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes)?,
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes)?,
+        _ => String::from_utf8(bytes).map_err(|_| NotText)?,
+    };
+    // Files that were joined have marks in the middle, too.
+    let text = text.replace("\n\u{feff}", "\n");
+    Ok(text
+        .strip_prefix('\u{feff}')
+        .map(str::to_owned)
+        .unwrap_or(text))
+}
+
 /// The text as one line: control characters and invisible formatting characters become
 /// spaces, and each run of spaces becomes one.
 pub fn one_line(text: &str) -> String {
@@ -81,6 +112,38 @@ mod tests {
         assert_eq!(value(&long), "...");
         assert_eq!(message(&"ü".repeat(999)).chars().count(), MESSAGE);
         assert_eq!(value("a\nb"), "a b");
+    }
+
+    #[test]
+    fn byte_order_marks_are_removed() {
+        let le: Vec<u8> = "\u{feff}a: ü\n"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let be: Vec<u8> = "\u{feff}a: ü\n"
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        for (bytes, text) in [
+            ("a: ü\n".as_bytes().to_vec(), Ok("a: ü\n")),
+            ("\u{feff}a: ü\n".as_bytes().to_vec(), Ok("a: ü\n")),
+            (
+                "\u{feff}a: 1\r\n\u{feff}b: \u{feff}2".into(),
+                Ok("a: 1\r\nb: \u{feff}2"),
+            ),
+            (le.clone(), Ok("a: ü\n")),
+            (be, Ok("a: ü\n")),
+            (le[..le.len() - 1].to_vec(), Err(NotText)),
+            (vec![0xff, 0xfe, 0, 0xd8], Err(NotText)),
+            (vec![b'a', 0xff], Err(NotText)),
+            (Vec::new(), Ok("")),
+        ] {
+            assert_eq!(
+                decode(bytes.clone()).as_deref(),
+                text.as_ref().copied(),
+                "{bytes:?}"
+            );
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub mod takeover;
 use std::io::{IsTerminal as _, Read as _};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use ballast_crds::LoadBalancerClass;
 use clap::{Args, Subcommand};
 use kube::{Client, ResourceExt as _};
@@ -28,6 +28,7 @@ use super::cluster::{ClusterArgs, ReadError, helpful};
 use super::service::is_load_balancer;
 use super::text::Look;
 use super::{NOT_FOUND, NOT_YET, Output, look, note, print, program, say};
+use crate::process::text::decode;
 use convert::{Migration, Wish, convert, manifest};
 use render::{Applied, Blocked};
 use source::{Note, Source};
@@ -62,6 +63,9 @@ Exit status:
   4  no MetalLB objects found
   5  applied, but no Service is taken over yet: MetalLB's controller is running, or another
      class is the default";
+
+/// The most bytes of one file. The settings of a large installation are a few hundred KiB.
+const LARGEST: u64 = 64 << 20;
 
 /// Flags of `ballast migrate`.
 #[derive(Clone, Debug, Args)]
@@ -148,8 +152,12 @@ pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
     let From::Metallb(args) = args.from;
     let mut source = Source::default();
     for file in &args.files {
-        let text = text(file)?;
-        source.read(&text).with_context(|| file.clone())?;
+        let about = || match file.as_str() {
+            "-" => "standard input".to_owned(),
+            file => file.to_owned(),
+        };
+        let text = text(file).with_context(about)?;
+        source.read(&text).with_context(about)?;
     }
     let client = if args.apply || args.files.is_empty() {
         Some(args.cluster.client()?)
@@ -186,13 +194,20 @@ pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
     }
 }
 
+/// The text of a file, or of standard input.
 fn text(file: &str) -> Result<String> {
-    if file == "-" {
-        let mut text = String::new();
-        let read = std::io::stdin().read_to_string(&mut text);
-        return read.map(|_| text).context("cannot read standard input");
+    let mut bytes = Vec::new();
+    let read = if file == "-" {
+        std::io::stdin().take(LARGEST + 1).read_to_end(&mut bytes)
+    } else {
+        let opened = std::fs::File::open(file);
+        opened.and_then(|opened| opened.take(LARGEST + 1).read_to_end(&mut bytes))
+    };
+    read.context("cannot read the file")?;
+    if bytes.len() as u64 > LARGEST {
+        bail!("larger than {} MiB", LARGEST >> 20);
     }
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))
+    Ok(decode(bytes)?)
 }
 
 /// All of the cluster that is asked for.

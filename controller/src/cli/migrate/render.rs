@@ -6,6 +6,7 @@ use super::convert::{Migration, manifest};
 use super::source::Note;
 use super::takeover::{Fate, Running, ServiceLine};
 use crate::cli::text::{Cell, Look, Table, Tone};
+use crate::process::text::one_line;
 use ballast_crds::LoadBalancerClass;
 use serde::Serialize;
 
@@ -45,7 +46,7 @@ pub enum Blocked {
 pub fn manifests(migration: &Migration, blocked: Option<&Blocked>) -> Result<String> {
     let mut out = String::from("# Converted from MetalLB's objects by: ballast migrate metallb\n");
     if let (Some(blocked), Some(class)) = (blocked, migration.classes.first()) {
-        out.extend(["# ", &blocked.explain(class), "\n"]);
+        out.extend(["# ", &one_line(&blocked.explain(class)), "\n"]);
     }
     for pool in &migration.pools {
         document(&mut out, pool)?;
@@ -120,7 +121,8 @@ pub fn services(lines: &[ServiceLine], look: Look) -> String {
     }
     let mut out = table.render(look);
     for line in lines.iter().filter(|line| !line.commands.is_empty()) {
-        out.extend(["\n# ", &line.namespace, "/", &line.name, "\n"]);
+        let name = one_line(&format!("{}/{}", line.namespace, line.name));
+        out.extend(["\n# ", &name, "\n"]);
         for command in &line.commands {
             out.push_str(command);
             out.push('\n');

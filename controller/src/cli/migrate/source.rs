@@ -157,8 +157,16 @@ const fn yes() -> bool {
 // === impl Source ===
 
 impl Source {
-    /// Reads manifests: several documents, lists taken apart.
+    /// Reads manifests: several documents, lists taken apart. JSON is YAML, except for
+    /// several objects one after the other.
     pub fn read(&mut self, yaml: &str) -> Result<(), NotYaml> {
+        let json = serde_json::Deserializer::from_str(yaml).into_iter();
+        if let Ok(values) = json.collect::<Result<Vec<Value>, _>>() {
+            for value in values {
+                self.add(value);
+            }
+            return Ok(());
+        }
         for (index, document) in serde_yaml_ng::Deserializer::from_str(yaml).enumerate() {
             let value = Value::deserialize(document).map_err(|source| NotYaml {
                 number: index + 1,
@@ -172,7 +180,16 @@ impl Source {
     /// Takes in one object; what is neither `MetalLB`'s nor asked for is passed over.
     pub fn add(&mut self, mut value: Value) {
         if let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) {
-            for item in items {
+            let kind = value["kind"]
+                .as_str()
+                .and_then(|it| it.strip_suffix("List"));
+            for mut item in items {
+                // Items of a list of one kind, as the API server sends it, do not repeat it.
+                if let (Some(kind), Some(item)) = (kind, item.as_object_mut()) {
+                    item.entry("kind").or_insert(kind.into());
+                    item.entry("apiVersion")
+                        .or_insert(value["apiVersion"].clone());
+                }
                 self.add(item);
             }
             return;

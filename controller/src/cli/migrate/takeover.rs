@@ -16,10 +16,12 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::convert::Migration;
 use super::render::Blocked;
 use crate::cli::service::addresses;
+use crate::cli::text::quote;
 use crate::cluster::meta::created;
 use crate::cluster::view::ServiceView;
 use crate::pools;
@@ -219,21 +221,24 @@ fn by_hand(
     };
     let place = format!(
         "{} -n {}",
-        named(meta),
-        meta.namespace.as_deref().unwrap_or("default")
+        quote(named(meta)),
+        quote(meta.namespace.as_deref().unwrap_or("default"))
     );
-    let patch = |spec: &str| format!("kubectl patch service {place} -p '{{\"spec\":{{{spec}}}}}'");
+    let patch = |spec: &str| {
+        let patch = quote(&format!("{{\"spec\":{{{spec}}}}}"));
+        format!("kubectl patch service {place} -p {patch}")
+    };
     let mut commands = Vec::new();
     if !addresses.is_empty() {
         commands.push(format!(
             "kubectl annotate service {place} --overwrite ballast.dev/addresses={}",
-            addresses.join(",")
+            quote(&addresses.join(","))
         ));
     }
     commands.push(patch("\"type\":\"NodePort\""));
     commands.push(patch(&format!(
-        "\"type\":\"LoadBalancer\",\"loadBalancerClass\":\"{}\"",
-        class_key(named(&class.metadata))
+        "\"type\":\"LoadBalancer\",\"loadBalancerClass\":{}",
+        Value::from(class_key(named(&class.metadata)))
     )));
     commands
 }

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 
 use super::pools::{Assigned, PoolReport, PoolStatus};
 use super::report::{Classes, PortLine, Report, ServiceStatus};
-use crate::cli::text::{Cell, Look, NOTHING, Table, Tone, age, length, wrap};
+use crate::cli::text::{Cell, LONGEST, Look, NOTHING, Table, Tone, age, length, wrap};
 use crate::cluster::conditions::rfc3339;
-use crate::process::text::one_line;
+use crate::process::text::{one_line, shortened};
 use ballast_crds::PoolCounts;
 
 /// What is known beside the values.
@@ -103,7 +103,7 @@ pub fn description(service: &ServiceStatus, view: View<'_>) -> String {
             .width
             .map_or(usize::MAX, |all| all.saturating_sub(VALUES).max(2 * VALUES));
         let margin = format!("\n{}", " ".repeat(VALUES));
-        let value = match one_line(value) {
+        let value = match shortened(&one_line(value), LONGEST) {
             text if text.is_empty() => NOTHING.to_owned(),
             text => wrap(&text, room).join(&margin),
         };

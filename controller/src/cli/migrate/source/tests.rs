@@ -116,3 +116,38 @@ proptest::proptest! {
         source.add(serde_json::json!({"apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": {"name": text.clone()}, "spec": text}));
     }
 }
+
+/// As editors, shells and other programs write them; kubectl reads each of these.
+#[test]
+fn forms_of_manifests() {
+    let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: one}\nspec: {addresses: [192.0.2.0/24]}\n";
+    let json = r#"{"apiVersion":"metallb.io/v1beta1","kind":"IPAddressPool","metadata":{"name":"one"},"spec":{"addresses":["192.0.2.0/24"]}}"#;
+    let item = r#"{"metadata":{"name":"one"},"spec":{"addresses":["192.0.2.0/24"]}}"#;
+    for text in [
+        pool.to_owned(),
+        format!("\u{feff}{pool}"),
+        pool.replace('\n', "\r\n"),
+        format!("---\n{pool}---\n"),
+        format!("# a comment\n---\n# another\n\n---\n{pool}...\n---\n# nothing\n"),
+        format!("--- # first\r\n{}", pool.replace('\n', "\r\n")),
+        format!("%YAML 1.1\n---\n{pool}"),
+        json.to_owned(),
+        format!("{json}\n{{\"kind\":\"Other\"}}\n"),
+        format!("{{apiVersion: v1, kind: List, items: [{json}]}}"),
+        format!(
+            r#"{{"apiVersion":"metallb.io/v1beta1","kind":"IPAddressPoolList","items":[{item}]}}"#
+        ),
+        format!("apiVersion: v1\nkind: List\nitems:\n---\n{pool}"),
+    ] {
+        let text = crate::process::text::decode(text.into_bytes()).unwrap();
+        let mut source = Source::default();
+        source.read(&text).unwrap();
+        let names: Vec<&str> = source.pools.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["one"], "{text}");
+    }
+    for empty in ["", "\n", "---\n", "# nothing\n", "---\n---\n"] {
+        let mut source = Source::default();
+        source.read(empty).unwrap();
+        assert_eq!(source.found, 0, "{empty:?}");
+    }
+}
