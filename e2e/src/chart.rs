@@ -1,17 +1,19 @@
-//! What is made from the chart and from what the chart is made: its README from the comments
-//! of its values, its CRDs from the types, `deploy/rbac.yaml` from its templates. Written by
-//! `make chart`, compared by a test.
+//! Generated files of the chart: its README from the comments of its values, the defaults in
+//! its templates from the values, its CRDs from the types, `deploy/rbac.yaml` from its
+//! templates. `make chart` writes them, and a test compares them.
 
 use anyhow::{Context, Result};
 
+use serde_json::Value;
+
 use crate::{Helm, root};
 
-/// A file that is made.
+/// A generated file.
 #[derive(Debug)]
 pub struct Made {
-    /// Where it is, from the workspace's folder.
+    /// Its path, relative to the workspace.
     pub path: &'static str,
-    /// What it is to hold.
+    /// Its content.
     pub text: String,
 }
 
@@ -25,10 +27,10 @@ metadata:
   name: ballast-system
 ";
 
-/// Templates that hold them.
+/// Templates that contain rights.
 const TEMPLATES: [&str; 2] = ["serviceaccount.yaml", "rbac.yaml"];
 
-/// All of them, as they are to be.
+/// All generated files, up to date.
 pub fn made(helm: &Helm) -> Result<Vec<Made>> {
     Ok(vec![
         Made {
@@ -38,6 +40,10 @@ pub fn made(helm: &Helm) -> Result<Vec<Made>> {
         Made {
             path: "charts/ballast/README.md",
             text: readme(helm)?,
+        },
+        Made {
+            path: "charts/ballast/templates/_defaults.tpl",
+            text: defaults()?,
         },
         Made {
             path: "deploy/rbac.yaml",
@@ -67,6 +73,21 @@ fn readme(helm: &Helm) -> Result<String> {
         .arg(Helm::chart());
     let text = crate::helm::said(docs)?;
     Ok(format!("{}\n", text.trim()))
+}
+
+/// The values that a key without a value (null) has. Helm does not give templates the file
+/// itself, and deletes such a key together with its default.
+fn defaults() -> Result<String> {
+    let text = std::fs::read_to_string(Helm::chart().join("values.yaml"))?;
+    let values: Value = serde_yaml_ng::from_str(&text)?;
+    let text = serde_json::to_string_pretty(&values)?;
+    Ok(format!(
+        "{{{{/* The values of keys without a value. Generated from values.yaml by `make chart`. */}}}}
+{{{{- define \"ballast.defaults\" -}}}}
+{text}
+{{{{- end }}}}
+"
+    ))
 }
 
 /// Without the labels that say that Helm looks after the objects: here it does not.

@@ -1,9 +1,10 @@
-//! Helm and the programs that work on charts, built from the one Go module in `e2e/helm`
-//! and kept in the cache under the hash of what they are built from.
+//! Helm and the programs that work on charts, built from the Go module in `e2e/helm` and kept
+//! in the cache under the hash of what they are built from.
 //!
-//! Helm 4 is what the chart is installed with: Helm 3 gets no fixes any more. helm-unittest
-//! renders with Helm 3's library, so both read the chart. All of it stands on the
-//! Kubernetes libraries of `e2e/kubernetes`, which the build cache then has already.
+//! The tests install the chart with Helm 4, and render it with Helm 3 as well. All programs
+//! use the Kubernetes libraries of `e2e/kubernetes`, which are in Go's build cache already.
+//! The exception is `alerts`, which evaluates alerts with Prometheus' rule engine: it is a Go
+//! module of its own (`e2e/helm/alerts`), because Prometheus needs newer libraries.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +17,22 @@ use crate::binaries::{GoProgram, go_build};
 use crate::cache;
 use crate::progress::Progress;
 use crate::root;
+
+/// Helm 3 and its Go package. Its program has the same name as Helm 4's, so `go build` cannot
+/// write both into one folder.
+const HELM_3: (&str, &str) = ("helm-3", "helm.sh/helm/v3/cmd/helm");
+
+/// The program of the module `e2e/helm/alerts`.
+const ALERTS: (&str, &str) = ("alerts", ".");
+
+/// What decides over the programs, beside the packages and flags.
+const SOURCES: [&str; 5] = [
+    "go.mod",
+    "go.sum",
+    "alerts/go.mod",
+    "alerts/go.sum",
+    "alerts/main.go",
+];
 
 /// Binary and Go package.
 const PROGRAMS: [(&str, &str); 4] = [
@@ -74,7 +91,7 @@ impl Helm {
         Ok(helm)
     }
 
-    /// One of the programs: `helm`, `helm-unittest`, `helm-docs`.
+    /// One of the programs: `helm`, `helm-3`, `helm-unittest`, `helm-docs`, `alerts`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join("bin").join(name)
     }
@@ -129,12 +146,20 @@ impl Helm {
     }
 
     fn build(&self, source: &Path, progress: Progress) -> Result<()> {
-        let missing: Vec<GoProgram> = PROGRAMS
-            .into_iter()
-            .map(|(name, package)| GoProgram::new(package, self.program(name)))
-            .filter(|program| !program.is_built())
-            .collect();
-        go_build(source, &missing, &["-ldflags", "-s -w"], progress)
+        let alerts = source.join("alerts");
+        for (folder, programs) in [
+            (source, &PROGRAMS[..]),
+            (source, &[HELM_3]),
+            (&alerts, &[ALERTS]),
+        ] {
+            let missing: Vec<GoProgram> = programs
+                .iter()
+                .map(|(name, package)| GoProgram::new(package, self.program(name)))
+                .filter(|program| !program.is_built())
+                .collect();
+            go_build(folder, &missing, &["-ldflags", "-s -w"], progress)?;
+        }
+        Ok(())
     }
 
     fn monitoring(&self, source: &Path, progress: Progress) -> Result<()> {
@@ -180,12 +205,12 @@ pub(crate) fn said(mut command: Command) -> Result<String> {
 
 fn key(source: &Path) -> Result<String> {
     let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum"] {
+    for file in SOURCES {
         let text = std::fs::read(source.join(file))
             .with_context(|| format!("cannot read e2e/helm/{file}"))?;
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
     }
-    hash.update(format!("{PROGRAMS:?}"));
+    hash.update(format!("{PROGRAMS:?} {HELM_3:?} {ALERTS:?}"));
     Ok(crate::image::hex(&hash.finalize())[..16].to_owned())
 }

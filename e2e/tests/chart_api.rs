@@ -39,6 +39,7 @@ async fn a_real_api_server_takes_every_object() -> Result<()> {
         for (set, mock_cloud) in SETS {
             every_object(&lab, &helm, set, mock_cloud).await?;
         }
+        names_that_yaml_misreads(&lab, &helm).await?;
         the_host_network_is_refused_clearly(&lab, &helm).await?;
         a_class_is_stamped(&lab, &helm).await
     }
@@ -95,6 +96,35 @@ async fn every_object(lab: &Lab, helm: &Helm, set: &str, mock_cloud: bool) -> Re
         }
         _ => bail!("{set}: {warnings:#?}"),
     }
+}
+
+/// Legal names that YAML reads as something else: the API server takes all objects, and so
+/// does kustomize.
+async fn names_that_yaml_misreads(lab: &Lab, helm: &Helm) -> Result<()> {
+    lab.kubectl(&["create", "namespace", "2024"]).await?;
+    let values = ["--values", "charts/ballast/ci/hostile-values.yaml"];
+    let flags = [&values[..], &["--kube-version", "1.36.0"]].concat();
+    let rendered = helm.template("2024", "2024", &flags)?;
+    let output = kubectl_apply(lab, &rendered, &["--dry-run=server"]).await?;
+    let (text, errors) = texts(&output);
+    ensure!(output.status.success(), "{text}{errors}");
+    let asked = rendered.lines().filter(|line| line.starts_with("kind: "));
+    let taken = text
+        .lines()
+        .filter(|line| line.ends_with("(server dry run)"));
+    let (taken, asked) = (taken.count(), asked.count());
+    ensure!(taken == asked && asked > 30, "{taken} of {asked}:\n{text}");
+
+    let folder = lab.dir().join("kustomize");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("chart.yaml"), &rendered)?;
+    std::fs::write(folder.join("kustomization.yaml"), "resources: [chart.yaml]")?;
+    let folder = folder.display().to_string();
+    let built = lab.kubectl(&["kustomize", &folder]).await?;
+    let built = built.lines().filter(|line| line.starts_with("kind: "));
+    let built = built.count();
+    ensure!(built == asked, "kustomize has {built} of {asked} objects");
+    Ok(())
 }
 
 async fn kubectl_apply(lab: &Lab, yaml: &str, flags: &[&str]) -> Result<Output> {

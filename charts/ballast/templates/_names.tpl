@@ -1,67 +1,115 @@
 {{/* Names, labels, and what depends on which classes there are. */}}
 
+{{/* Fills in the defaults of keys without a value, such as `livenessProbe:`. Helm deletes such keys together with
+     their defaults. Every template begins with it; doing it twice changes nothing. The defaults come from
+     values.yaml (`make chart`). Maps of the user, such as labels and resources, are empty without a value, and nothing is
+     filled into them: `null` removes a default of theirs. */}}
+{{- define "ballast.init" -}}
+{{- include "ballast.fill" (list .Values (include "ballast.defaults" . | fromJson)) -}}
+{{- end }}
+{{- define "ballast.fill" -}}
+{{- $values := index . 0 -}}
+{{- $free := list "affinity" "alertLabels" "annotations" "classes" "commonAnnotations" "commonLabels" "labels"
+  "namespaceSelector" "nodeSelector" "podAnnotations" "podLabels" "pools" "resources" "strategy" -}}
+{{- range $key, $default := index . 1 -}}
+{{- $value := index $values $key -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := set $values $key (ternary dict $default (has $key $free)) -}}
+{{- else if and (kindIs "map" $default) (kindIs "map" $value) (not (has $key $free)) -}}
+{{- include "ballast.fill" (list $value $default) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Several maps of strings as one, as YAML; where they have the same key the last one counts. Written one by one they
+     would be duplicate keys. */}}
+{{- define "ballast.strings" -}}
+{{- $all := dict -}}
+{{- range . -}}
+{{- range $key, $value := . -}}
+{{- if not (kindIs "invalid" $value) -}}{{- $_ := set $all $key (toString $value) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $all -}}{{- toYaml . -}}{{- end -}}
+{{- end }}
+
 {{- define "ballast.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* As `helm create` makes it; shorter, because roles are appended and names end at 63 characters. */}}
+{{/* As `helm create` makes it; shorter, because roles are appended and names end at 63 characters. The name of a Service
+     begins with a letter and contains no dots; names of releases need not. */}}
 {{- define "ballast.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
+{{- $full := printf "%s-%s" .Release.Name $name }}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- $full = .Values.fullnameOverride }}
 {{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 40 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- $full = .Release.Name }}
 {{- end }}
+{{- if not (regexMatch "^[a-z]" $full) }}
+{{- $full = printf "ballast-%s" $full }}
+{{- end }}
+{{- $full | replace "." "-" | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
 {{/* Call with (list $ "role"); an empty role is the release as a whole. */}}
 {{- define "ballast.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "ballast.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-{{- with index . 1 }}
-app.kubernetes.io/component: {{ . }}
-{{- end }}
+{{- $labels := dict "app.kubernetes.io/name" (include "ballast.name" $root) "app.kubernetes.io/instance" $root.Release.Name -}}
+{{- with index . 1 -}}{{- $_ := set $labels "app.kubernetes.io/component" . -}}{{- end -}}
+{{- toYaml $labels -}}
 {{- end }}
 
+{{/* Labels of an object: (list $ "role"), or with more labels as the third. */}}
 {{- define "ballast.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "ballast.selectorLabels" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: ballast
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $more := dict -}}
+{{- if gt (len .) 2 -}}{{- $more = index . 2 | default dict -}}{{- end -}}
+{{- $own := include "ballast.selectorLabels" . | fromYaml -}}
+{{- $chart := dict
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/part-of" "ballast"
+  "app.kubernetes.io/managed-by" $root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- include "ballast.strings" (list $root.Values.commonLabels $more $chart $own) -}}
 {{- end }}
 
-{{/* Labels and annotations of an object: (list $ "role" (dict of annotations)). */}}
+{{/* Labels and annotations of an object: (list $ "role" (dict of annotations)), or with more labels as the fourth. */}}
 {{- define "ballast.metadata" -}}
 {{- $root := index . 0 -}}
+{{- $more := dict -}}
+{{- if gt (len .) 3 -}}{{- $more = index . 3 -}}{{- end -}}
 labels:
-  {{- include "ballast.labels" . | nindent 2 }}
-{{- with merge (dict) (index . 2) $root.Values.commonAnnotations }}
+  {{- include "ballast.labels" (list $root (index . 1) $more) | nindent 2 }}
+{{- with include "ballast.strings" (list $root.Values.commonAnnotations (index . 2)) }}
 annotations:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- end }}
 
 {{/* Labels of a pod. Nothing of the chart's version: an upgrade that changes nothing restarts nothing. */}}
 {{- define "ballast.podLabels" -}}
 {{- $root := index . 0 -}}
-{{- $own := include "ballast.selectorLabels" . | fromYaml -}}
-{{ merge (dict) $own (index . 2) $root.Values.commonLabels | toYaml }}
+{{- include "ballast.strings" (list $root.Values.commonLabels (index . 2) (include "ballast.selectorLabels" . | fromYaml)) -}}
 {{- end }}
 
+{{/* `global.imageRegistry` replaces the registry of `image.repository`: the part before the first slash, if it is a host. */}}
 {{- define "ballast.image" -}}
+{{- $root := . -}}
 {{- with .Values.image -}}
+{{- $repository := .repository -}}
+{{- with $root.Values.global.imageRegistry -}}
+{{- $parts := splitn "/" 2 $repository -}}
+{{- if and $parts._1 (or (contains "." $parts._0) (contains ":" $parts._0) (eq $parts._0 "localhost")) -}}
+{{- $repository = $parts._1 -}}
+{{- end -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}
+{{- end -}}
 {{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{ $repository }}@{{ .digest }}
 {{- else -}}
-{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{ $repository }}:{{ .tag | default $root.Chart.AppVersion }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -88,7 +136,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* "true" if a class wants the mock cloud of this chart: one without an endpoint of its own. */}}
+{{/* "true" if a class uses the mock cloud of this chart: one without an endpoint of its own. */}}
 {{- define "ballast.mockCloud" -}}
 {{- range .Values.classes -}}
 {{- if and . (kindIs "map" .mock) -}}
@@ -112,7 +160,7 @@ helm.sh/resource-policy: keep
 {{- end -}}
 {{- end }}
 
-{{/* The mock settings of a class, if they are meant: switched on, or with an endpoint of their own. */}}
+{{/* The mock settings of a class, if they are used: enabled, or with an endpoint of their own. */}}
 {{- define "ballast.mockOf" -}}
 {{- with .mock -}}
 {{- if or .enabled .endpoint -}}
@@ -126,7 +174,16 @@ helm.sh/resource-policy: keep
 {{- $names := list -}}
 {{- if include "ballast.mockOf" . -}}{{- $names = append $names "mock" -}}{{- end -}}
 {{- range list "l2" "aws" -}}
-{{- if not (kindIs "invalid" (get $ .)) -}}{{- if hasKey $ . -}}{{- $names = append $names . -}}{{- end -}}{{- end -}}
+{{- if not (kindIs "invalid" (index $ .)) -}}{{- $names = append $names . -}}{{- end -}}
 {{- end -}}
 {{- join " " $names -}}
+{{- end }}
+
+{{/* A map without the keys that have no value, as YAML: the API server has its own defaults for them. */}}
+{{- define "ballast.compact" -}}
+{{- $all := dict -}}
+{{- range $key, $value := . -}}
+{{- if not (kindIs "invalid" $value) -}}{{- $_ := set $all $key $value -}}{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
 {{- end }}

@@ -17,14 +17,20 @@ capabilities:
 
 {{- define "ballast.imageFields" -}}
 image: {{ include "ballast.image" . | quote }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
 {{- end }}
 
-{{- define "ballast.logEnv" -}}
-- name: BALLAST_LOG
-  value: {{ .Values.log.level | quote }}
-- name: BALLAST_LOG_FORMAT
-  value: {{ .Values.log.format }}
+{{/* Environment variables: (list $ (list of more before) (list of the user's)); of one name, the last one counts. */}}
+{{- define "ballast.env" -}}
+{{- $root := index . 0 -}}
+{{- $log := list (dict "name" "BALLAST_LOG" "value" $root.Values.log.level) (dict "name" "BALLAST_LOG_FORMAT" "value" $root.Values.log.format) -}}
+{{- $own := list -}}
+{{- $theirs := list -}}
+{{- range index . 2 -}}{{- $theirs = append $theirs .name -}}{{- end -}}
+{{- range concat (index . 1) $log -}}
+{{- if not (has .name $theirs) -}}{{- $own = append $own . -}}{{- end -}}
+{{- end -}}
+{{- toYaml (concat $own (index . 2)) -}}
 {{- end }}
 
 {{/* Where a pod may run: (list $ its-values). */}}
@@ -32,15 +38,23 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- $root := index . 0 -}}
 {{- with index . 1 -}}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
-{{- with $root.Values.imagePullSecrets }}
+{{- $names := list -}}
+{{- range concat $root.Values.imagePullSecrets $root.Values.global.imagePullSecrets -}}
+{{- $name := . -}}
+{{- if kindIs "map" . -}}{{- $name = .name -}}{{- end -}}
+{{- if not (has $name $names) -}}{{- $names = append $names $name -}}{{- end -}}
+{{- end -}}
+{{- with $names }}
 imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
+{{- range . }}
+- name: {{ . | quote }}
 {{- end }}
-{{- with .nodeSelector }}
+{{- end }}
+{{- with include "ballast.strings" (list .nodeSelector) }}
 nodeSelector:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- with .tolerations }}
 tolerations:
@@ -50,8 +64,8 @@ tolerations:
 {{- end }}
 
 {{/* The Job of a hook, with its account and rights: (dict "root" $ "role" … "hook" … "args" (list …)
-     "rules" "YAML" "localRules" "YAML" "retries" n "standing" bool). Standing ones are objects of the release, the
-     others hooks themselves. A hook that succeeded is deleted as soon as one after it fails or times out. */}}
+     "rules" "YAML" "localRules" "YAML" "retries" n "standing" bool). Standing accounts and rights are objects of the
+     release, the others are hooks as well. Helm deletes a hook that succeeded, also if a later one fails. */}}
 {{- define "ballast.job" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values.jobs -}}
@@ -65,9 +79,9 @@ tolerations:
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ $account }}
-  namespace: {{ $root.Release.Namespace }}
-  {{- include "ballast.metadata" (list $root .role (merge (dict) $early $values.serviceAccount.annotations)) | nindent 2 }}
+  name: {{ $account | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
+  {{- include "ballast.metadata" (list $root .role (include "ballast.strings" (list $values.serviceAccount.annotations $early) | fromYaml)) | nindent 2 }}
 automountServiceAccountToken: false
 ---
 {{- end }}
@@ -76,7 +90,7 @@ automountServiceAccountToken: false
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata:
-  name: {{ $name }}
+  name: {{ $name | quote }}
   {{- include "ballast.metadata" (list $root .role $early) | nindent 2 }}
 rules:
 {{ .rules }}
@@ -84,24 +98,24 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata:
-  name: {{ $name }}
+  name: {{ $name | quote }}
   {{- include "ballast.metadata" (list $root .role $early) | nindent 2 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole
-  name: {{ $name }}
+  name: {{ $name | quote }}
 subjects:
 - kind: ServiceAccount
-  name: {{ $account }}
-  namespace: {{ $root.Release.Namespace }}
+  name: {{ $account | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
 ---
 {{- end }}
 {{- with .localRules }}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata:
-  name: {{ $name }}
-  namespace: {{ $root.Release.Namespace }}
+  name: {{ $name | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
   {{- include "ballast.metadata" (list $root $.role $early) | nindent 2 }}
 rules:
 {{ . }}
@@ -109,43 +123,43 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
-  name: {{ $name }}
-  namespace: {{ $root.Release.Namespace }}
+  name: {{ $name | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
   {{- include "ballast.metadata" (list $root $.role $early) | nindent 2 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: Role
-  name: {{ $name }}
+  name: {{ $name | quote }}
 subjects:
 - kind: ServiceAccount
-  name: {{ $account }}
-  namespace: {{ $root.Release.Namespace }}
+  name: {{ $account | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
 ---
 {{- end }}
 {{- end }}
 apiVersion: batch/v1
 kind: Job
 metadata:
-  name: {{ $name }}
-  namespace: {{ $root.Release.Namespace }}
+  name: {{ $name | quote }}
+  namespace: {{ $root.Release.Namespace | quote }}
   {{- include "ballast.metadata" (list $root .role (dict "helm.sh/hook" .hook "helm.sh/hook-weight" "0" "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded")) | nindent 2 }}
 spec:
-  # No activeDeadlineSeconds: what a Job has begun it ends, whatever became of the Helm that waited for it.
+  # No activeDeadlineSeconds: a Job finishes its work, even if Helm no longer waits for it.
   backoffLimit: {{ .retries }}
   template:
     metadata:
       labels:
         {{- include "ballast.podLabels" (list $root .role $values.podLabels) | nindent 8 }}
-      {{- with $values.podAnnotations }}
+      {{- with include "ballast.strings" (list $values.podAnnotations) }}
       annotations:
-        {{- toYaml . | nindent 8 }}
+        {{- . | nindent 8 }}
       {{- end }}
     spec:
-      serviceAccountName: {{ $account }}
+      serviceAccountName: {{ $account | quote }}
       automountServiceAccountToken: true
       restartPolicy: OnFailure
       {{- $tolerations := $values.tolerations | default $root.Values.controller.tolerations }}
-      {{- include "ballast.placement" (list $root (merge (dict "tolerations" $tolerations) $values)) | trim | nindent 6 }}
+      {{- include "ballast.placement" (list $root (set (omit $values "tolerations") "tolerations" $tolerations)) | trim | nindent 6 }}
       {{- with $values.affinity }}
       affinity:
         {{- toYaml . | nindent 8 }}
@@ -158,13 +172,13 @@ spec:
         args:
         {{- toYaml .args | nindent 8 }}
         env:
-        {{- include "ballast.logEnv" $root | nindent 8 }}
+        {{- include "ballast.env" (list $root list list) | nindent 8 }}
         securityContext:
           {{- include "ballast.restrictedContainer" $root | nindent 10 }}
-        # What it said last is in the pod's status, also when its logs are gone.
+        # The last lines of the log are in the pod's status, also after the log is gone.
         terminationMessagePolicy: FallbackToLogsOnError
         {{- with $values.resources }}
         resources:
-          {{- toYaml . | nindent 10 }}
+          {{- include "ballast.compact" . | nindent 10 }}
         {{- end }}
 {{- end }}

@@ -1,0 +1,275 @@
+//! Every alert fires for a series that should fire it, once and without interruption, and not
+//! for one that should not. Evaluated by Prometheus' own rule engine (`e2e/helm/alerts`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{helm, objects};
+
+/// Two replicas, as rules select them.
+const A: &str = "namespace=\"ballast-system\", pod=\"ballast-controller-a\"";
+const B: &str = "namespace=\"ballast-system\", pod=\"ballast-controller-b\"";
+/// Another release.
+const OTHER: &str = "namespace=\"shop\", pod=\"ballast-controller-a\"";
+
+/// A series in the notation of `promtool test rules`.
+type Series = (String, String);
+
+/// What an alert is tried on.
+struct Case {
+    alert: &'static str,
+    /// Seconds between two samples, and between two evaluations.
+    interval: u32,
+    /// Minutes.
+    until: u32,
+    fires: Vec<Series>,
+    quiet: Vec<Series>,
+}
+
+/// How one case ended.
+#[derive(Debug, Deserialize)]
+struct Told {
+    evaluations: u32,
+    firing: BTreeMap<String, u32>,
+    flaps: BTreeMap<String, u32>,
+}
+
+fn series(name: &str, labels: &[&str], values: impl Into<String>) -> Series {
+    (format!("{name}{{{}}}", labels.join(", ")), values.into())
+}
+
+/// A counter that grows by one at each of these samples, of `count`.
+fn counter(count: u32, grows: impl Fn(u32) -> bool) -> String {
+    let mut value = 0;
+    let samples = (0..count).map(|at| {
+        value += u32::from(grows(at));
+        value.to_string()
+    });
+    samples.collect::<Vec<_>>().join(" ")
+}
+
+fn cases() -> Vec<Case> {
+    let (class, reason) = ("class=\"local\"", "reason=\"CloudError\"");
+    let leader = |labels, values: &str| series("ballast_leader", &[labels], values);
+    let errors = |values: String| {
+        let name = "ballast_provider_errors_total";
+        vec![series(name, &[A, class, reason], values)]
+    };
+    let retargets = |values: String| {
+        let name = "ballast_retargets_total";
+        vec![series(name, &[A, class, "outcome=\"failed\""], values)]
+    };
+    let watch = |values: String| {
+        let name = "ballast_watch_errors_total";
+        vec![series(name, &[A, "kind=\"Service\""], values)]
+    };
+    let pool = ["pool=\"main\"", "family=\"IPv4\"", "state=\"available\""];
+    let available = |labels: &'static str, values: &str| {
+        let labels = [&[labels][..], &pool].concat();
+        series("ballast_pool_addresses", &labels, values)
+    };
+    let waited = |up_to: &str, values: &str| {
+        let bound = format!("le=\"{up_to}\"");
+        series(
+            "ballast_time_to_address_seconds_bucket",
+            &[A, &bound],
+            values,
+        )
+    };
+    vec![
+        Case {
+            alert: "BallastNoLeader",
+            interval: 30,
+            until: 10,
+            fires: vec![leader(A, "0x40"), leader(B, "0x40"), leader(OTHER, "1x40")],
+            // One leader goes, and a minute later there is another.
+            quiet: vec![leader(A, "1x9 0x30"), leader(B, "0x11 1x30")],
+        },
+        Case {
+            alert: "BallastSeveralLeaders",
+            interval: 30,
+            until: 10,
+            fires: vec![leader(A, "1x40"), leader(B, "1x40")],
+            // Scraped at the moment of the change; and another release has its own.
+            quiet: vec![
+                leader(A, "1x10 0x30"),
+                leader(B, "0x9 1x30"),
+                leader(OTHER, "1x40"),
+            ],
+        },
+        Case {
+            alert: "BallastServicesPending",
+            interval: 60,
+            until: 60,
+            fires: vec![series(
+                "ballast_services_pending",
+                &[A, class, reason],
+                "3x60",
+            )],
+            quiet: vec![series(
+                "ballast_services_pending",
+                &[A, class, reason],
+                "3x10 0x50",
+            )],
+        },
+        Case {
+            alert: "BallastQueueStuck",
+            interval: 60,
+            until: 30,
+            fires: vec![series(
+                "ballast_queue_oldest_age_seconds",
+                &[A],
+                "130+60x30",
+            )],
+            quiet: vec![series("ballast_queue_oldest_age_seconds", &[A], "110x30")],
+        },
+        Case {
+            alert: "BallastProviderErrors",
+            interval: 30,
+            until: 360,
+            // One Service that fails for six hours: a try every five and a half minutes.
+            fires: errors(counter(721, |at| at % 11 == 5)),
+            // Ten minutes of failures, and again hours later.
+            quiet: errors(counter(721, |at| at % 400 >= 20 && at % 400 < 40)),
+        },
+        Case {
+            alert: "BallastTargetsStale",
+            interval: 30,
+            until: 120,
+            fires: retargets(counter(241, |at| at % 11 == 5)),
+            quiet: retargets(counter(241, |at| at == 40)),
+        },
+        Case {
+            alert: "BallastNoTargets",
+            interval: 60,
+            until: 30,
+            fires: vec![leader(A, "1x30"), series("ballast_targets", &[A], "0x30")],
+            // A replica that does not lead has not looked.
+            quiet: vec![
+                leader(A, "1x30"),
+                leader(B, "0x30"),
+                series("ballast_targets", &[A], "3x30"),
+                series("ballast_targets", &[B], "0x30"),
+            ],
+        },
+        Case {
+            alert: "BallastPoolExhausted",
+            interval: 60,
+            until: 30,
+            fires: vec![leader(A, "1x30"), available(A, "0x30")],
+            quiet: vec![
+                leader(A, "1x30"),
+                leader(B, "0x30"),
+                available(A, "1x30"),
+                available(B, "0x30"),
+            ],
+        },
+        Case {
+            alert: "BallastApiUnreachable",
+            interval: 30,
+            until: 60,
+            fires: watch(counter(121, |_| true)),
+            // The API server is restarted twice.
+            quiet: watch(counter(121, |at| at % 60 < 4)),
+        },
+        Case {
+            alert: "BallastSlow",
+            interval: 60,
+            until: 60,
+            // One of ten.
+            fires: vec![
+                waited("60", "0+9x60"),
+                waited("120", "0+10x60"),
+                waited("+Inf", "0+10x60"),
+            ],
+            quiet: vec![
+                waited("60", "0+99x60"),
+                waited("120", "0+100x60"),
+                waited("+Inf", "0+100x60"),
+            ],
+        },
+    ]
+}
+
+#[test]
+fn every_alert_fires_when_it_should_and_not_otherwise() -> Result<()> {
+    let helm = helm()?;
+    let flags = ["--set", "metrics.rules.enabled=true"];
+    let rendered = helm.template("ballast", "ballast-system", &flags)?;
+    let rules = objects(&rendered)?
+        .into_iter()
+        .find(|object| object["kind"] == "PrometheusRule")
+        .context("no rules")?;
+    let cases = cases();
+    let all = rules["spec"]["groups"][0]["rules"].as_array();
+    let all = all
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it["alert"].as_str());
+    let tried: BTreeSet<&str> = cases.iter().map(|case| case.alert).collect();
+    ensure!(
+        tried == all.collect(),
+        "alerts that are not tried: {tried:?}"
+    );
+
+    let asked: Vec<Value> = cases
+        .iter()
+        .flat_map(|case| [&case.fires, &case.quiet].map(|series| case.asked(series)))
+        .collect();
+    let mut program = Command::new(helm.program("alerts"));
+    // JSON is YAML.
+    let request = json!({"rules": rules["spec"].to_string(), "cases": asked});
+    let told: Value = serde_json::from_str(&piped(&mut program, &request.to_string())?)?;
+    let told: Vec<Told> = serde_json::from_value(told["cases"].clone())?;
+    ensure!(told.len() == 2 * cases.len());
+    for (case, told) in cases.iter().zip(told.chunks(2)) {
+        let (alert, [fires, quiet]) = (case.alert, told) else {
+            continue;
+        };
+        let fired = fires.firing.get(alert).copied().unwrap_or_default();
+        println!("{alert}: {fired} of {} evaluations", fires.evaluations);
+        ensure!(fired > 0, "{alert} does not fire: {fires:?}");
+        ensure!(fires.flaps[alert] == 1, "{alert} flaps: {fires:?}");
+        ensure!(
+            !quiet.firing.contains_key(alert),
+            "{alert} fires: {quiet:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Runs a program with this as its standard input, and returns what it printed.
+fn piped(program: &mut Command, input: &str) -> Result<String> {
+    let mut child = program
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the rule engine does not run")?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    stdin.write_all(input.as_bytes())?;
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+// === impl Case ===
+
+impl Case {
+    fn asked(&self, series: &[Series]) -> Value {
+        let series: Vec<Value> = series
+            .iter()
+            .map(|(series, values)| json!({"series": series, "values": values}))
+            .collect();
+        json!({
+            "interval": format!("{}s", self.interval),
+            "until": format!("{}m", self.until),
+            "series": series,
+        })
+    }
+}
