@@ -3,8 +3,8 @@
 
 use std::path::Path;
 use std::process::Output;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::Helm;
@@ -86,7 +86,7 @@ fn strings(object: &Value) -> Result<()> {
 /// All keys of values.yaml, as paths.
 fn keys(values: &Value, path: &[String], all: &mut Vec<Vec<String>>) {
     for (key, value) in values.as_object().into_iter().flatten() {
-        let path = [path, &[key.clone()]].concat();
+        let path = [path, std::slice::from_ref(key)].concat();
         keys(value, &path, all);
         all.push(path);
     }
@@ -112,14 +112,14 @@ fn every_key_may_be_without_a_value() -> Result<()> {
                         let error = format!("{program}, {}: {error:#}", path.join("."));
                         failed
                             .lock()
-                            .unwrap_or_else(|it| it.into_inner())
+                            .unwrap_or_else(PoisonError::into_inner)
                             .push(error);
                     }
                 }
             });
         }
     });
-    let failed = failed.into_inner().unwrap_or_else(|it| it.into_inner());
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     ensure!(failed.is_empty(), "{failed:#?}");
     Ok(())
 }
