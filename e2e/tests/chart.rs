@@ -76,7 +76,7 @@ fn what_it_renders() -> Result<()> {
         let text = render(set)?;
         let documents = text.split("\n---\n").map(|document| {
             // The dashboard is a file of its own.
-            let (head, _) = document.split_once(".json: |-").unwrap_or((document, ""));
+            let (head, _) = document.split_once(".json\": |-").unwrap_or((document, ""));
             head.trim_end()
         });
         insta::assert_snapshot!(set, documents.collect::<Vec<_>>().join("\n---\n"));
