@@ -104,7 +104,7 @@ fn wrong_values_are_refused_by_name() -> Result<()> {
     for (set, says) in [
         (
             "controller.replicas=two",
-            "'/controller/replicas': got string, want integer",
+            "'/controller/replicas': got string, want null or integer",
         ),
         (
             "controller.replica=3",
@@ -147,11 +147,11 @@ fn wrong_values_are_refused_by_name() -> Result<()> {
         ("pools.a.autoAssign=true", "missing property 'addresses'"),
         (
             "pools.a.addresses=192.0.2.1",
-            "'/pools/a/addresses': got string, want array",
+            "'/pools/a/addresses': got string, want null or array",
         ),
         (
             "commonLabels.a=1",
-            "'/commonLabels/a': got number, want string",
+            "'/commonLabels/a': got number, want null or string",
         ),
         (
             "controller.resources.limits.memory=lots",
@@ -174,7 +174,10 @@ fn wrong_values_are_refused_by_name() -> Result<()> {
             "stampClass.failurePolicy=Maybe",
             "must be one of 'Fail', 'Ignore'",
         ),
-        ("teardown.onUninstall=maybe", "got string, want boolean"),
+        (
+            "teardown.onUninstall=maybe",
+            "got string, want null or boolean",
+        ),
         (
             "imagePullSecrets={registry}",
             "'/imagePullSecrets/0': got string, want object",
