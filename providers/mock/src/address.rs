@@ -5,7 +5,7 @@
 //! address of a CIDR is never given; what was never given comes first, then what has
 //! rested longest.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -17,6 +17,9 @@ use crate::api::Family;
 /// So many released addresses per family are remembered before they are preferred to
 /// fresh ones; bounds the memory where a range is practically endless (IPv6).
 const RESTING: usize = 65_536;
+
+/// Most addresses of nodes that are excluded: both families of several sets of 5,000.
+const NODES: usize = 65_536;
 
 /// A CIDR, a `first-last` range or a single address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +57,9 @@ pub(crate) struct Allocator {
     cursors: Vec<u128>,
     held: HashMap<IpAddr, String>,
     resting: HashMap<IpAddr, u64>,
-    /// The same, in the order of release.
+    /// Addresses of nodes: they are nobody else's, in whatever range they are.
+    nodes: HashSet<IpAddr>,
+    /// The resting ones, in the order of release.
     queue: BTreeSet<(Family, u64, IpAddr)>,
 }
 
@@ -63,6 +68,8 @@ pub(crate) struct Allocator {
 pub(crate) enum Denied {
     /// Somebody else has it.
     Held { address: IpAddr, holder: String },
+    /// A node has it.
+    Node { address: IpAddr },
     /// In none of the ranges.
     Outside { address: IpAddr },
     /// No range of the family, or nothing free in it.
@@ -150,6 +157,7 @@ impl Allocator {
             ranges,
             held: HashMap::new(),
             resting: HashMap::new(),
+            nodes: HashSet::new(),
             queue: BTreeSet::new(),
         }
     }
@@ -162,6 +170,7 @@ impl Allocator {
                 address,
                 holder: present.clone(),
             }),
+            None if self.nodes.contains(&address) => Err(Denied::Node { address }),
             None if self.ranges.iter().any(|range| range.contains(address)) => Ok(address),
             None => Err(Denied::Outside { address }),
         }
@@ -177,7 +186,7 @@ impl Allocator {
                 .range(resting.clone())
                 .map(|(_, _, address)| *address)
                 // A range may be gone since the address was given out of it.
-                .find(|address| !avoid.contains(address) && self.in_ranges(*address))
+                .find(|address| self.may_choose(*address, avoid) && self.in_ranges(*address))
         };
         let chosen = if crowded {
             rested().or_else(fresh)
@@ -209,6 +218,21 @@ impl Allocator {
         self.advance();
     }
 
+    /// Keeps the addresses of nodes from being given. Those of former nodes stay excluded, as
+    /// a node that is not ready is no target and still has its address.
+    pub(crate) fn exclude(&mut self, nodes: impl IntoIterator<Item = IpAddr>) {
+        for address in nodes {
+            if self.nodes.len() >= NODES {
+                return;
+            }
+            self.nodes.insert(address);
+        }
+    }
+
+    fn may_choose(&self, address: IpAddr, avoid: &[IpAddr]) -> bool {
+        !self.nodes.contains(&address) && !avoid.contains(&address)
+    }
+
     fn in_ranges(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(address))
     }
@@ -225,7 +249,7 @@ impl Allocator {
             .find_map(|(range, cursor)| {
                 (*cursor..=range.last)
                     .map(|number| to_address(family, number))
-                    .find(|address| !self.known(*address) && !avoid.contains(address))
+                    .find(|address| !self.known(*address) && self.may_choose(*address, avoid))
             })
     }
 

@@ -29,6 +29,10 @@ pub struct Desired {
     pub listeners: Vec<Listener>,
     /// One address of each, in this order.
     pub families: Vec<Family>,
+    /// Whether an address of one family is enough where the others have none; the missing
+    /// ones are added when the load balancer is put again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_family: bool,
     /// Which targets may get traffic.
     pub traffic_policy: TrafficPolicy,
     /// Client stickiness.
@@ -87,7 +91,7 @@ pub struct LoadBalancerView {
     /// Why it is not active although its time has come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
-    /// Its addresses, in the order of `families`.
+    /// Its addresses, in the order of `families`; fewer only with `anyFamily`.
     pub addresses: Vec<IpAddr>,
     /// What it was last told to be.
     pub desired: Desired,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ballast_mock::MockProvider;
 use ballast_provider::{
-    Balancer, Cause, Change, Listener, LoadBalancer, Observed, Protocol, Provider, ProviderError,
-    Reason, Recorded, Released, Removal, State,
+    Balancer, Cause, Change, Family, FamilyPolicy, Listener, LoadBalancer, Observed, Protocol,
+    Provider, ProviderError, Reason, Recorded, Released, Removal, State,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -488,4 +488,112 @@ async fn what_cannot_be_is_refused_without_a_call() {
         assert!(refusal.message.contains(needle), "{refusal}");
     }
     assert!(provider.validate(&balancer(tcp("a"))).is_ok());
+}
+
+/// A cloud that lost its state does not know whose address it is; the Service does.
+#[tokio::test]
+async fn an_address_that_another_service_publishes_cannot_be_requested() {
+    let state = tempfile::tempdir().unwrap();
+    let options = options(&state);
+    let address = options.addresses[0].to_string().replace("0/24", "77");
+    let published: IpAddr = address.parse().unwrap();
+    let cloud = Cloud::start(options).await;
+    let provider = cloud.provider();
+    let victim = Recorded {
+        id: id("victim"),
+        addresses: vec![published],
+    };
+    provider.restore(vec![victim]).await.unwrap();
+    let mut thief = balancer(tcp("thief"));
+    thief.members[0].load_balancer.requested_addresses = vec![published];
+    let (reason, message) = refused(&provider, &thief).await;
+    assert_eq!(reason, Reason::AddressInUse);
+    assert!(message.contains("another Service"), "{message}");
+    let mut victim = balancer(tcp("victim"));
+    victim.members[0].recorded = vec![published];
+    let observed = ensure(&provider, &victim).await;
+    assert_eq!(observed.ingress[0].ip(), Some(published));
+    assert_eq!(refused(&provider, &thief).await.0, Reason::AddressInUse);
+}
+
+#[tokio::test]
+async fn a_wish_that_cannot_be_met_does_not_hold_up_the_rest() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let provider = restored(&cloud).await;
+    let mut changes = provider.changes();
+    let taken = ensure(&provider, &balancer(tcp("other"))).await.ingress[0].ip();
+    let mut web = balancer(tcp("web"));
+    let before = ensure(&provider, &web).await;
+    let wanted = &mut web.members[0].load_balancer;
+    wanted.requested_addresses = taken.into_iter().collect();
+    wanted.listeners[0].node_port = 31_999;
+    let edited = ensure(&provider, &web).await;
+    let objection = edited.objection.clone().unwrap();
+    assert_eq!(objection.reason, Reason::AddressInUse);
+    assert_eq!(
+        (edited.state.clone(), &edited.ingress),
+        (State::Programmed, &before.ingress)
+    );
+    let name = ballast_provider::mark::service_of;
+    let (_, page) = get(&cloud, "/v1/load-balancers").await;
+    let items: Vec<ballast_mock::api::LoadBalancerView> =
+        serde_json::from_value(page["items"].clone()).unwrap();
+    let there = items
+        .iter()
+        .find(|it| name(&it.desired.tags) == Some(id("web")));
+    assert_eq!(there.unwrap().desired.listeners[0].node_port, 31_999);
+    let made = calls(&cloud).await;
+    assert_eq!(ensure(&provider, &web).await, edited);
+    assert_eq!(
+        calls(&cloud).await.1,
+        made.1,
+        "nothing is tried again before there is room"
+    );
+    provider
+        .release(&id("other"), Removal::Delete)
+        .await
+        .unwrap();
+    while next(&mut changes).await.id != id("web") {}
+    let moved = ensure(&provider, &web).await;
+    assert_eq!((moved.ingress[0].ip(), moved.objection), (taken, None));
+}
+
+#[tokio::test]
+async fn one_family_is_enough_for_who_prefers_two() {
+    let state = tempfile::tempdir().unwrap();
+    let mut options = options(&state);
+    let cloud = Cloud::start(options.clone()).await;
+    let provider = restored(&cloud).await;
+    let mut changes = provider.changes();
+    let mut both = balancer(tcp("both"));
+    both.members[0].load_balancer.families = vec![Family::V4, Family::V6];
+    both.members[0].placement.family_policy = FamilyPolicy::RequireDualStack;
+    assert_eq!(
+        refused(&provider, &both).await.0,
+        Reason::NoAddressAvailable
+    );
+    both.members[0].placement.family_policy = FamilyPolicy::PreferDualStack;
+    let one = ensure(&provider, &both).await;
+    assert_eq!(
+        (one.state.clone(), one.ingress.len()),
+        (State::Programmed, 1)
+    );
+    assert!(
+        one.remarks[0].contains("no IPv6 address"),
+        "{:?}",
+        one.remarks
+    );
+    let made = calls(&cloud).await;
+    assert_eq!(ensure(&provider, &both).await, one);
+    assert_eq!(calls(&cloud).await.1, made.1);
+    let listen = cloud.address;
+    cloud.stop().await;
+    options.listen = listen;
+    options.addresses.push("::1".parse().unwrap());
+    let _cloud = Cloud::start(options).await;
+    while next(&mut changes).await.id != id("both") {}
+    let two = ensure(&provider, &both).await;
+    assert_eq!((two.ingress.len(), two.remarks.len()), (2, 0));
+    assert_eq!(two.ingress[0], one.ingress[0]);
 }

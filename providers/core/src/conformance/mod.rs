@@ -12,6 +12,7 @@ mod crashes;
 mod fixtures;
 mod rewind;
 mod run;
+mod wishes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -119,7 +120,7 @@ pub type Outcome = Result<(), Failure>;
 pub type Check = for<'a> fn(&'a dyn Lab) -> BoxFuture<'a, Outcome>;
 
 /// All checks, by name.
-pub const CHECKS: [(&str, Check); 16] = [
+pub const CHECKS: [(&str, Check); 17] = [
     ("ensure_twice_is_ensure_once", |lab| {
         Box::pin(checks::ensure_twice_is_ensure_once(lab))
     }),
@@ -161,6 +162,9 @@ pub const CHECKS: [(&str, Check); 16] = [
     }),
     ("what_is_retained_stays", |lab| {
         Box::pin(checks::what_is_retained_stays(lab))
+    }),
+    ("a_wish_for_two_families_does_not_block", |lab| {
+        Box::pin(wishes::a_wish_for_two_families_does_not_block(lab))
     }),
     ("the_cloud_forgot_the_last_changes", |lab| {
         Box::pin(rewind::the_cloud_forgot_the_last_changes(lab))

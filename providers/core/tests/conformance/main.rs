@@ -16,7 +16,7 @@ async fn a_correct_provider_passes() {
 }
 
 /// Which check finds which defect. Every check is there at least once: none is idle.
-const FOUND_BY: [(&str, Defect); 21] = [
+const FOUND_BY: [(&str, Defect); 22] = [
     ("ensure_twice_is_ensure_once", Defect::WritesAlways),
     ("retarget_twice_is_retarget_once", Defect::RetargetsAlways),
     ("a_restart_changes_nothing", Defect::WritesAfterRestart),
@@ -43,6 +43,10 @@ const FOUND_BY: [(&str, Defect); 21] = [
         Defect::GivesPublishedAway,
     ),
     ("the_cloud_forgot_the_last_changes", Defect::AddressOfPorts),
+    (
+        "a_wish_for_two_families_does_not_block",
+        Defect::RemarksNothing,
+    ),
     ("the_cloud_remembers_what_was_deleted", Defect::TellsNothing),
 ];
 

@@ -47,6 +47,8 @@ pub(crate) enum Defect {
     GivesPublishedAway,
     /// Follows nothing.
     TellsNothing,
+    /// Gives one family in silence.
+    RemarksNothing,
 }
 
 /// A cloud whose every write can be the last.
@@ -386,7 +388,10 @@ impl Provider for Toy {
         self.publish(address, key);
         let observed = balancer.members.iter().map(|member| {
             let ingress = member.load_balancer.ingress([address], IpMode::Vip);
-            let observed = Observed::new(ingress, State::Programmed);
+            let mut observed = Observed::new(ingress, State::Programmed);
+            if member.load_balancer.families.len() > 1 && self.defect != Defect::RemarksNothing {
+                observed.remarks.push("there is only one family".to_owned());
+            }
             (member.load_balancer.id.clone(), observed)
         });
         Ok(observed.collect())

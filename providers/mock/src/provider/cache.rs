@@ -10,7 +10,7 @@ mod relist;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use ballast_provider::{Cause, Change, Mark, Recorded, ServiceId, mark};
+use ballast_provider::{Cause, Change, Mark, Recorded, Refusal, ServiceId, mark};
 
 use super::shape::fingerprint;
 use crate::api::{ChangeKind, ChangeView, LoadBalancerView, Position};
@@ -40,6 +40,12 @@ pub(super) struct Cache {
     touched: HashSet<String>,
     /// Who waits for an address or for quota.
     refused: BTreeMap<String, ServiceId>,
+    /// Wishes that cannot be met for now, by name: the fingerprint of what is wanted, and
+    /// why it is not so. Forgotten when there may be room.
+    objections: HashMap<String, (String, Refusal)>,
+    /// Load balancers that lack an address, and have not been put again since the cloud
+    /// restarted: it may have more ranges.
+    hopeful: HashSet<String>,
     /// Published addresses of Services whose load balancer the cloud does not have
     /// (it lost its state): nobody else shall get them meanwhile.
     reserved: HashMap<IpAddr, String>,
@@ -106,6 +112,8 @@ impl Cache {
 
     /// The Service is gone for good.
     pub(super) fn release(&mut self, name: &str, uid: &str) {
+        self.objections.remove(name);
+        self.hopeful.remove(name);
         self.refused.remove(name);
         self.reserved.retain(|_, holder| holder != uid);
     }
@@ -125,6 +133,34 @@ impl Cache {
     /// It waits until somebody else lets something go.
     pub(super) fn wait_for_room(&mut self, name: &str, id: &ServiceId) {
         self.refused.insert(name.to_owned(), id.clone());
+    }
+
+    /// A wish that cannot be met for now; the rest is done.
+    pub(super) fn object(
+        &mut self,
+        name: &str,
+        id: &ServiceId,
+        wanted: String,
+        objection: Refusal,
+    ) {
+        self.wait_for_room(name, id);
+        self.objections.insert(name.to_owned(), (wanted, objection));
+    }
+
+    /// Why what is wanted cannot be had.
+    pub(super) fn objection(&self, name: &str, wanted: &str) -> Option<Refusal> {
+        let (refused, objection) = self.objections.get(name)?;
+        (refused == wanted).then(|| objection.clone())
+    }
+
+    /// Whether a missing address may be had by now.
+    pub(super) fn may_hope(&self, name: &str) -> bool {
+        self.hopeful.contains(name)
+    }
+
+    /// It is put, with or without success.
+    pub(super) fn tries(&mut self, name: &str) {
+        self.hopeful.remove(name);
     }
 
     /// Addresses a new load balancer must not get, besides this Service's own.
@@ -206,6 +242,7 @@ impl Cache {
     /// Somebody let something go: who was refused for want of it may try again.
     fn room(&mut self) -> Vec<Change> {
         let waiting = std::mem::take(&mut self.refused);
+        self.objections.clear();
         let again = |id| Change {
             id,
             cause: Cause::Drifted,

@@ -8,6 +8,7 @@
 mod cache;
 mod changes;
 mod client;
+mod ensure;
 mod shape;
 mod token;
 pub(crate) mod validate;
@@ -18,8 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, Exclusion, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider,
-    ProviderError, Recorded, Refusal, Released, Removal, ServiceId, TargetSet, mark,
+    Balancer, Change, Exclusion, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError,
+    Recorded, Refusal, Released, Removal, ServiceId, TargetSet, mark,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -30,9 +31,7 @@ use self::changes::Told;
 pub use self::client::EndpointError;
 use self::client::{Client, Failed};
 pub use self::token::Token;
-use crate::api::{
-    Code, Desired, LoadBalancerView, Position, Problem, PutLoadBalancer, TagPatch, TargetSetBody,
-};
+use crate::api::{Code, LoadBalancerView, Position, Problem, TagPatch, TargetSetBody};
 
 /// A deletion is asked about again after this time, unless the stream tells first.
 const RELEASE_RETRY: Duration = Duration::from_secs(1);
@@ -156,31 +155,6 @@ impl Provider for MockProvider {
 // === impl Inner ===
 
 impl Inner {
-    async fn ensure(&self, member: &Member) -> Result<Observed, Failed> {
-        let load_balancer = &member.load_balancer;
-        let name = shape::name_of(&self.mark, &load_balancer.id);
-        let desired = shape::desired(&self.mark, load_balancer);
-        let wanted = shape::fingerprint(&desired);
-        let known = self.cache().known(&name);
-        let present = match known {
-            Known::Fresh(entry) if entry.fingerprint == wanted => {
-                if entry.view.state == crate::api::LifecycleState::Active {
-                    return Ok(shape::observed(member, &entry.view));
-                }
-                self.look(&name).await?
-            }
-            Known::Fresh(entry) => Some(entry.view),
-            Known::Doubtful => self.look(&name).await?,
-            Known::Absent => None,
-        };
-        if let Some(view) = &present
-            && shape::fingerprint(&view.desired) == wanted
-        {
-            return Ok(shape::observed(member, view));
-        }
-        self.put(&name, member, desired, present.as_ref()).await
-    }
-
     /// Reads one of ours; a foreign object under our name is refused.
     async fn look(&self, name: &str) -> Result<Option<LoadBalancerView>, Failed> {
         let view = self.client.get(name).await?;
@@ -198,59 +172,6 @@ impl Inner {
             None => self.cache().forget(name),
         }
         Ok(view)
-    }
-
-    async fn put(
-        &self,
-        name: &str,
-        member: &Member,
-        mut desired: Desired,
-        present: Option<&LoadBalancerView>,
-    ) -> Result<Observed, Failed> {
-        let created = present.and_then(|view| view.desired.tags.get(mark::CREATED_AT).cloned());
-        let created = created.unwrap_or_else(|| Timestamp::now().to_string());
-        desired.tags.insert(mark::CREATED_AT.to_owned(), created);
-        let id = &member.load_balancer.id;
-        let body = PutLoadBalancer {
-            desired,
-            preferred_addresses: member.recorded.clone(),
-            avoid_addresses: if present.is_none() && shape::needs_new_address(member) {
-                self.cache().reserved(&id.uid)
-            } else {
-                Vec::new()
-            },
-        };
-        let flight = self.fly(name);
-        let life = self.cache().position();
-        match self.client.put(name, &body, life.as_ref()).await {
-            Ok(view) => {
-                let observed = shape::observed(member, &view);
-                self.cache().store(view);
-                Ok(observed)
-            }
-            Err(failed) => match failed.code() {
-                Some(Code::Deleting) => {
-                    self.cache().doubt(name);
-                    Ok(shape::going())
-                }
-                // The cloud has restarted, and may have lost state: first a list must show
-                // whose addresses must be kept free.
-                Some(Code::SequenceUnknown) => {
-                    self.cache().doubt(name);
-                    drop(flight);
-                    self.relist(life).await?;
-                    Ok(shape::later(member, present))
-                }
-                Some(Code::QuotaExceeded | Code::AddressInUse | Code::NoAddressAvailable) => {
-                    self.cache().wait_for_room(name, id);
-                    Err(failed)
-                }
-                _ => {
-                    self.cache().doubt(name);
-                    Err(failed)
-                }
-            },
-        }
     }
 
     async fn delete(&self, id: &ServiceId) -> Result<Released, Failed> {

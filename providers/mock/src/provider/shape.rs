@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use ballast_provider::mark::{self, digest};
 use ballast_provider::{
-    Family, IpMode, Key, LoadBalancer, Mark, Member, Observed, Reason, ServiceId, State, TargetSet,
+    FamilyPolicy, IpMode, Key, Mark, Member, Observed, Reason, ServiceId, State, TargetSet,
 };
 
 use super::client::reason;
-use crate::api::{Desired, LifecycleState, Listener, LoadBalancerView, Target, TargetSetBody};
+use crate::api::{
+    self, Desired, LifecycleState, Listener, LoadBalancerView, Target, TargetSetBody,
+};
 
 /// The stream of changes tells; this is for the case that it cannot.
 const SAFETY_RETRY: Duration = Duration::from_mins(1);
@@ -38,7 +40,8 @@ pub(super) fn target_set_name(mark: &Mark) -> String {
 }
 
 /// What a Service's load balancer shall be.
-pub(super) fn desired(mark: &Mark, load_balancer: &LoadBalancer) -> Desired {
+pub(super) fn desired(mark: &Mark, member: &Member) -> Desired {
+    let load_balancer = &member.load_balancer;
     Desired {
         listeners: load_balancer.listeners.iter().map(Listener::from).collect(),
         families: load_balancer
@@ -46,6 +49,8 @@ pub(super) fn desired(mark: &Mark, load_balancer: &LoadBalancer) -> Desired {
             .iter()
             .map(|family| (*family).into())
             .collect(),
+        any_family: load_balancer.families.len() > 1
+            && member.placement.family_policy == FamilyPolicy::PreferDualStack,
         traffic_policy: load_balancer.traffic_policy.into(),
         affinity: load_balancer.affinity.into(),
         source_ranges: load_balancer.source_ranges.clone(),
@@ -100,7 +105,30 @@ pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
     };
     let mut observed = Observed::new(ingress, state);
     observed.remarks = remarks(member);
+    observed.remarks.extend(missing(view));
     observed
+}
+
+/// Families that it was to have an address of, and has none.
+fn missing(view: &LoadBalancerView) -> Vec<String> {
+    let has = |family: api::Family| {
+        let mut addresses = view.addresses.iter();
+        addresses.any(|ip| api::Family::of(*ip) == family)
+    };
+    let families = view.desired.families.iter();
+    families
+        .filter(|family| !has(**family))
+        .map(|family| {
+            format!(
+                "no {family} address: the mock cloud has none free; it is tried again when the cloud restarts or the Service changes"
+            )
+        })
+        .collect()
+}
+
+/// Whether it lacks an address that it was to have.
+pub(super) fn lacks_address(view: &LoadBalancerView) -> bool {
+    view.addresses.len() < view.desired.families.len()
 }
 
 /// Wishes that this provider does not know.
@@ -142,13 +170,4 @@ pub(super) fn going() -> Observed {
             retry_after: Some(SAFETY_RETRY),
         },
     )
-}
-
-/// Families without a recorded address: only for those a new one may be chosen.
-pub(super) fn needs_new_address(member: &Member) -> bool {
-    let recorded = |family: &Family| {
-        let mut recorded = member.recorded.iter();
-        recorded.any(|ip| Family::of(*ip) == *family)
-    };
-    !member.load_balancer.families.iter().all(recorded)
 }

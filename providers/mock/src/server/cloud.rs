@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use ballast_provider::mark;
 use jiff::Timestamp;
 
 use super::lifecycle::{Phase, Step};
@@ -59,6 +58,9 @@ impl Cloud {
             changes: stored.changes.into(),
             deadlines: BTreeSet::new(),
         };
+        for set in cloud.target_sets.values() {
+            cloud.allocator.exclude(addresses_of(set));
+        }
         for (address, at) in stored.resting {
             cloud.allocator.rest(address, at);
         }
@@ -399,26 +401,40 @@ impl Cloud {
             self.allocator.choose(family, &body.avoid_addresses)
         };
         let families = body.desired.families.iter();
-        families
-            .map(|family| one(*family).map_err(|denied| self.denied(&denied)))
-            .collect()
+        let each = families.map(|family| (*family, one(*family)));
+        let (mut found, mut first) = (Vec::new(), None);
+        for (family, result) in each {
+            let requested = of(&body.desired.requested_addresses, family).is_some();
+            match result {
+                Ok(address) => found.push(address),
+                Err(denied) if body.desired.any_family && !requested => {
+                    first = first.or(Some(denied));
+                }
+                Err(denied) => return Err(self.denied(&denied, &body.desired.tags)),
+            }
+        }
+        match first {
+            Some(denied) if found.is_empty() => Err(self.denied(&denied, &body.desired.tags)),
+            _ => Ok(found),
+        }
     }
 
-    fn denied(&self, denied: &Denied) -> Problem {
+    /// Why, to somebody whose load balancer would have these tags.
+    fn denied(&self, denied: &Denied, tags: &BTreeMap<String, String>) -> Problem {
         let ranges = describe(&self.rules.ranges);
         match denied {
             Denied::Held { address, holder } => {
-                let tags = self.record(holder).map(|record| &record.desired.tags);
-                let service = tags.and_then(|tags| tags.get(mark::SERVICE));
-                let whose = service.map_or_else(
-                    || format!("load balancer {holder}"),
-                    |service| format!("load balancer {holder} (Service {service})"),
-                );
+                let holders = self.record(holder).map(|record| &record.desired.tags);
+                let whose = record::described(holder, holders, tags);
                 Problem::new(
                     Code::AddressInUse,
                     format!("the requested address {address} belongs to {whose}"),
                 )
             }
+            Denied::Node { address } => Problem::new(
+                Code::AddressInUse,
+                format!("the requested address {address} belongs to a node"),
+            ),
             Denied::Outside { address } => Problem::new(
                 Code::NoAddressAvailable,
                 format!(
@@ -461,6 +477,7 @@ impl Cloud {
                 Edit::Rest(address, at) => self.allocator.rest(address, at),
                 Edit::Hold(address, holder) => self.allocator.hold(address, &holder),
                 Edit::Targets(name, body) => {
+                    self.allocator.exclude(addresses_of(&body));
                     self.target_sets.insert(name, body);
                 }
                 Edit::Change(change) => {
@@ -497,6 +514,11 @@ impl Cloud {
             self.deadlines.remove(&(at, record.name.clone()));
         }
     }
+}
+
+fn addresses_of(set: &TargetSetBody) -> impl Iterator<Item = IpAddr> + '_ {
+    let targets = set.targets.iter();
+    targets.flat_map(|target| target.addresses.iter().copied())
 }
 
 #[cfg(test)]

@@ -119,6 +119,28 @@ impl Owner {
     }
 }
 
+/// A load balancer, for somebody whose own one has the tags `reader`: other tenants' Services
+/// are not named, other clusters are.
+pub(super) fn described(
+    name: &str,
+    tags: Option<&BTreeMap<String, String>>,
+    reader: &BTreeMap<String, String>,
+) -> String {
+    let of = |tags: &BTreeMap<String, String>, key: &str| tags.get(key).cloned();
+    let Some((tags, cluster)) = tags.and_then(|tags| Some((tags, tags.get(mark::CLUSTER)?))) else {
+        return format!("load balancer {name}");
+    };
+    if reader.get(mark::CLUSTER) != Some(cluster) {
+        let cluster = of(tags, mark::CLUSTER_NAME).unwrap_or_else(|| cluster.clone());
+        return format!("load balancer {name} of cluster {cluster}");
+    }
+    let namespace = |tags| Some(of(tags, mark::SERVICE)?.split_once('/')?.0.to_owned());
+    match of(tags, mark::SERVICE) {
+        Some(service) if namespace(tags) == namespace(reader) => format!("Service {service}"),
+        _ => "another Service".to_owned(),
+    }
+}
+
 pub(super) fn view((record, plane): &(Record, Plane)) -> LoadBalancerView {
     let (state, problem) = match (record.phase, plane) {
         (Phase::Provisioning { .. }, _) | (Phase::Active, Plane::Closed) => {

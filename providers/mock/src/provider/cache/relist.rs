@@ -12,7 +12,7 @@ use ballast_provider::{Cause, Change, mark};
 
 use super::{Cache, Entry, change};
 use crate::api::{LifecycleState, LoadBalancerView, Position};
-use crate::provider::shape::fingerprint;
+use crate::provider::shape::{fingerprint, lacks_address};
 
 // === impl Cache ===
 
@@ -53,6 +53,9 @@ impl Cache {
         }
         self.position = Some(position.clone());
         self.loaded = true;
+        if !same_life {
+            changes.extend(self.hope());
+        }
         changes.extend(self.room());
         changes
     }
@@ -87,6 +90,21 @@ impl Cache {
             self.doubtful.insert(name.clone());
         }
         changes
+    }
+
+    /// Who lacks an address may have it of a cloud that has restarted.
+    fn hope(&mut self) -> Vec<Change> {
+        let entries = self.entries.iter();
+        let lacking = entries.filter(|(_, entry)| lacks_address(&entry.view));
+        let lacking: Vec<_> = lacking
+            .map(|(name, entry)| {
+                let told = change(&entry.view.desired.tags, Cause::Drifted);
+                (name.clone(), told)
+            })
+            .collect();
+        let (names, changes): (HashSet<String>, Vec<_>) = lacking.into_iter().unzip();
+        self.hopeful = names;
+        changes.into_iter().flatten().collect()
     }
 
     /// Keeps the addresses of a load balancer that is gone for its Service.

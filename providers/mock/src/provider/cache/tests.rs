@@ -28,6 +28,7 @@ fn view(seq: u64, state: LifecycleState, set: &str) -> LoadBalancerView {
         desired: Desired {
             listeners: Vec::new(),
             families: Vec::new(),
+            any_family: false,
             traffic_policy: crate::api::TrafficPolicy::Cluster,
             affinity: crate::api::Affinity::None,
             source_ranges: Vec::new(),

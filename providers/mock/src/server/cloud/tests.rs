@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use ballast_provider::mark;
 use proptest::prelude::*;
 
 use super::*;
@@ -29,6 +30,7 @@ fn body(node_port: u16) -> PutLoadBalancer {
                 node_port,
             }],
             families: vec![Family::V4],
+            any_family: false,
             traffic_policy: TrafficPolicy::Cluster,
             affinity: Affinity::None,
             source_ranges: Vec::new(),
@@ -132,6 +134,84 @@ fn preferred_addresses_are_given_if_free_and_avoided_ones_are_not() {
     put(&mut cloud, 0, "c", &avoiding).unwrap();
     let held = |name: &str| cloud.view(name).unwrap().addresses[0];
     assert_eq!([held("a"), held("b"), held("c")], [ip(3), ip(1), ip(4)]);
+}
+
+#[test]
+fn an_address_of_a_node_is_neither_chosen_nor_given_on_request() {
+    let mut cloud = cloud(0);
+    let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
+    let targets = |last: u8| TargetSetBody {
+        targets: vec![Target {
+            name: "node".into(),
+            addresses: vec![ip(last)],
+        }],
+        tags: BTreeMap::new(),
+    };
+    // The first one is not ready any more: it has its address all the same.
+    for last in [1, 2] {
+        cloud.apply(cloud.put_targets("nodes", None, targets(last)).unwrap());
+    }
+    let mut published = body(1);
+    published.preferred_addresses = vec![ip(2)];
+    put(&mut cloud, 0, "a", &published).unwrap();
+    assert_eq!(cloud.view("a").unwrap().addresses, [ip(3)]);
+    let mut requested = body(1);
+    requested.desired.requested_addresses = vec![ip(1)];
+    let problem = cloud.put(at(0), "b", None, &requested).unwrap_err();
+    assert_eq!(problem.code, Code::AddressInUse);
+    assert!(problem.message.contains("a node"), "{problem}");
+    let again = Cloud::new(
+        rules(0),
+        Stored {
+            target_sets: vec![("nodes".into(), targets(2))],
+            ..Stored::default()
+        },
+    );
+    assert!(again.put(at(0), "a", None, &body(1)).is_ok());
+    requested.desired.requested_addresses = vec![ip(2)];
+    assert!(again.put(at(0), "b", None, &requested).is_err());
+}
+
+#[test]
+fn one_family_is_enough_where_it_is_said_so() {
+    let mut cloud = cloud(0);
+    let mut both = body(1);
+    both.desired.families = vec![Family::V6, Family::V4];
+    let problem = cloud.put(at(0), "a", None, &both).unwrap_err();
+    assert!(problem.message.contains("no IPv6 range"), "{problem}");
+    both.desired.any_family = true;
+    put(&mut cloud, 0, "a", &both).unwrap();
+    assert_eq!(
+        cloud.view("a").unwrap().addresses,
+        [IpAddr::from([10, 0, 0, 1])]
+    );
+    assert!(cloud.put(at(0), "a", None, &both).unwrap().is_empty());
+    // What is asked for by name is not left out in silence.
+    both.desired.requested_addresses = vec!["fd00::1".parse().unwrap()];
+    assert!(cloud.put(at(0), "a", None, &both).is_err());
+    both.desired.requested_addresses.clear();
+    both.desired.families = vec![Family::V6];
+    assert!(cloud.put(at(0), "b", None, &both).is_err(), "none at all");
+}
+
+#[test]
+fn who_has_an_address_is_named_to_those_who_may_know() {
+    let tags = |cluster: &str, service: &str| {
+        BTreeMap::from([
+            (mark::CLUSTER.to_owned(), cluster.to_owned()),
+            (mark::CLUSTER_NAME.to_owned(), format!("{cluster}-name")),
+            (mark::SERVICE.to_owned(), service.to_owned()),
+        ])
+    };
+    let reader = tags("c", "shop/web");
+    let said = |holder: &BTreeMap<_, _>| record::described("bl-1", Some(holder), &reader);
+    assert_eq!(said(&tags("c", "shop/api")), "Service shop/api");
+    assert_eq!(said(&tags("c", "bank/api")), "another Service");
+    assert_eq!(
+        said(&tags("d", "shop/api")),
+        "load balancer bl-1 of cluster d-name"
+    );
+    assert_eq!(said(&BTreeMap::new()), "load balancer bl-1");
 }
 
 #[test]

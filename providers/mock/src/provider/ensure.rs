@@ -1,0 +1,178 @@
+//! One Service's load balancer is brought to what is wanted: from what is known of it to at
+//! most one read and one change.
+//!
+//! A wish that the cloud refuses does not hold up the rest: if an address that was asked for
+//! cannot be had, a load balancer that has another one keeps it and gets everything else,
+//! and its Service says why. The wish is tried again when there may be room.
+
+use ballast_provider::{Member, Observed, Refusal, mark};
+use jiff::Timestamp;
+
+use super::cache::Known;
+use super::client::{Failed, reason};
+use super::{Inner, shape};
+use crate::api::{Code, Desired, LifecycleState, LoadBalancerView, Problem, PutLoadBalancer};
+
+/// What a Service asks for, in the cloud's terms.
+struct Wish<'a> {
+    member: &'a Member,
+    name: String,
+    desired: Desired,
+    /// Of `desired`.
+    fingerprint: String,
+}
+
+// === impl Wish ===
+
+impl Wish<'_> {
+    /// Without the addresses that are asked for by name; `None` if there are none.
+    fn without_addresses(&self) -> Option<Desired> {
+        let mut desired = self.desired.clone();
+        desired.requested_addresses.clear();
+        (desired != self.desired).then_some(desired)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    pub(super) async fn ensure(&self, member: &Member) -> Result<Observed, Failed> {
+        let desired = shape::desired(&self.mark, member);
+        let wish = Wish {
+            member,
+            name: shape::name_of(&self.mark, &member.load_balancer.id),
+            fingerprint: shape::fingerprint(&desired),
+            desired,
+        };
+        let known = self.cache().known(&wish.name);
+        let present = match known {
+            Known::Fresh(entry) => match self.settled(&wish, &entry.view) {
+                Some(observed) if entry.view.state == LifecycleState::Active => {
+                    return Ok(observed);
+                }
+                Some(_) => self.look(&wish.name).await?,
+                None => Some(entry.view),
+            },
+            Known::Doubtful => self.look(&wish.name).await?,
+            Known::Absent => None,
+        };
+        let settled = present.as_ref().and_then(|view| self.settled(&wish, view));
+        match settled {
+            Some(observed) => Ok(observed),
+            None => self.change(&wish, present.as_ref()).await,
+        }
+    }
+
+    /// What to say of a load balancer that is as is wanted, or as near to that as it can be
+    /// for now; `None` if it is to be changed.
+    fn settled(&self, wish: &Wish<'_>, view: &LoadBalancerView) -> Option<Observed> {
+        let have = shape::fingerprint(&view.desired);
+        let mut observed = shape::observed(wish.member, view);
+        if have == wish.fingerprint {
+            let again = shape::lacks_address(view) && self.cache().may_hope(&wish.name);
+            return (!again).then_some(observed);
+        }
+        let objection = self.cache().objection(&wish.name, &wish.fingerprint)?;
+        let rest = shape::fingerprint(&wish.without_addresses()?);
+        observed.objection = Some(objection);
+        (have == rest).then_some(observed)
+    }
+
+    /// Makes or changes it.
+    async fn change(
+        &self,
+        wish: &Wish<'_>,
+        present: Option<&LoadBalancerView>,
+    ) -> Result<Observed, Failed> {
+        let failed = match self.put(wish, wish.desired.clone(), present).await {
+            Ok(observed) => return Ok(observed),
+            Err(failed) => failed,
+        };
+        let serves = present.is_some_and(|view| !view.addresses.is_empty());
+        match (&failed, wish.without_addresses()) {
+            (Failed::Refused { problem, .. }, Some(rest))
+                if serves && is_about_address(problem) =>
+            {
+                let objection = Refusal::new(reason(problem.code), problem.message.clone());
+                let mut observed = self.put(wish, rest, present).await?;
+                let id = &wish.member.load_balancer.id;
+                let wanted = wish.fingerprint.clone();
+                self.cache()
+                    .object(&wish.name, id, wanted, objection.clone());
+                observed.objection = Some(objection);
+                Ok(observed)
+            }
+            _ => Err(failed),
+        }
+    }
+
+    async fn put(
+        &self,
+        wish: &Wish<'_>,
+        mut desired: Desired,
+        present: Option<&LoadBalancerView>,
+    ) -> Result<Observed, Failed> {
+        let (name, id) = (wish.name.as_str(), &wish.member.load_balancer.id);
+        let created = present.and_then(|view| view.desired.tags.get(mark::CREATED_AT).cloned());
+        let created = created.unwrap_or_else(|| Timestamp::now().to_string());
+        desired.tags.insert(mark::CREATED_AT.to_owned(), created);
+        self.cache().tries(name);
+        let reserved = self.cache().reserved(&id.uid);
+        let requested = &desired.requested_addresses;
+        if let Some(ip) = requested.iter().find(|ip| reserved.contains(ip)) {
+            self.cache().wait_for_room(name, id);
+            return Err(published(*ip));
+        }
+        let complete = present.is_some_and(|view| !shape::lacks_address(view));
+        let body = PutLoadBalancer {
+            desired,
+            preferred_addresses: wish.member.recorded.clone(),
+            avoid_addresses: if complete { Vec::new() } else { reserved },
+        };
+        let flight = self.fly(name);
+        let life = self.cache().position();
+        let failed = match self.client.put(name, &body, life.as_ref()).await {
+            Ok(view) => {
+                let observed = shape::observed(wish.member, &view);
+                self.cache().store(view);
+                return Ok(observed);
+            }
+            Err(failed) => failed,
+        };
+        match failed.code() {
+            Some(Code::Deleting) => {
+                self.cache().doubt(name);
+                Ok(shape::going())
+            }
+            // The cloud has restarted, and may have lost state: first a list must show
+            // whose addresses must be kept free.
+            Some(Code::SequenceUnknown) => {
+                self.cache().doubt(name);
+                drop(flight);
+                self.relist(life).await?;
+                Ok(shape::later(wish.member, present))
+            }
+            Some(Code::QuotaExceeded | Code::AddressInUse | Code::NoAddressAvailable) => {
+                self.cache().wait_for_room(name, id);
+                Err(failed)
+            }
+            _ => {
+                self.cache().doubt(name);
+                Err(failed)
+            }
+        }
+    }
+}
+
+/// Another Service publishes it; its load balancer is not made again yet.
+fn published(ip: std::net::IpAddr) -> Failed {
+    let message = format!("the requested address {ip} is published by another Service");
+    Failed::Refused {
+        problem: Problem::new(Code::AddressInUse, message),
+        retry_after: None,
+    }
+}
+
+fn is_about_address(problem: &Problem) -> bool {
+    matches!(problem.code, Code::AddressInUse | Code::NoAddressAvailable)
+}
