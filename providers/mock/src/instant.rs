@@ -1,6 +1,10 @@
 //! A provider without a cloud: in process, no I/O, every call O(1) but for the members
 //! it is given. For benchmarks and simulations of the controller.
 //!
+//! Release builds contain it on purpose, without a cargo feature: benchmarks measure the
+//! program that is released, with `--simulate`, and a build of their own would be another
+//! program. It opens no port, and nothing but that flag reaches it.
+//!
 //! Addresses come from 198.18.0.0/15 (RFC 2544) and `2001:2::/48` (RFC 5180), which are
 //! set aside for benchmarks: nobody can mistake them for reachable ones.
 //!

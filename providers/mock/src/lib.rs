@@ -16,7 +16,9 @@ mod plane;
 pub mod provider;
 pub mod serve;
 pub mod server;
+mod token;
 
 pub use address::AddressRange;
 pub use instant::InstantProvider;
 pub use provider::{MockProvider, Token};
+pub use token::{TokenError, read_token};

@@ -457,7 +457,11 @@ async fn what_cannot_be_is_refused_without_a_call() {
         ..listener(Protocol::Tcp, 80, 1)
     };
     for (wrong, reason, needle) in [
-        (load_balancer("a", vec![]), Reason::Invalid, "no port"),
+        (
+            load_balancer("a", vec![]),
+            Reason::Invalid,
+            "spec.ports is empty",
+        ),
         (
             load_balancer("a", vec![zero]),
             Reason::NodePortsMissing,

@@ -210,7 +210,7 @@ impl Client {
             },
             (Code::Unauthorized, _) => ProviderError::transient(self.unauthorized()),
             (Code::Internal | Code::SequenceUnknown, _) => ProviderError::transient(format!(
-                "the mock cloud at {endpoint} answers with an error of its own; see its log"
+                "the mock cloud at {endpoint} reports an internal error; see its log"
             )),
             (_, reason) => Refusal::new(reason, problem.message).into(),
         }

@@ -120,7 +120,7 @@ fn missing(view: &LoadBalancerView) -> Vec<String> {
         .filter(|family| !has(**family))
         .map(|family| {
             format!(
-                "no {family} address: the mock cloud has none free; it is tried again when the cloud restarts or the Service changes"
+                "no {family} address: the mock cloud has none available; Ballast tries again when the cloud restarts or the Service changes"
             )
         })
         .collect()
@@ -142,7 +142,7 @@ fn remarks(member: &Member) -> Vec<String> {
     ];
     let unknown = unknown.into_iter().filter(|(is_set, _)| *is_set);
     unknown
-        .map(|(_, key)| format!("{key} means nothing to the mock provider"))
+        .map(|(_, key)| format!("the mock provider ignores {key}"))
         .collect()
 }
 
@@ -154,7 +154,7 @@ pub(super) fn later(member: &Member, present: Option<&LoadBalancerView>) -> Obse
         wanted.ingress(addresses.iter().copied(), IpMode::Proxy),
         State::Pending {
             reason: Reason::Provisioning,
-            message: "the mock cloud has restarted and is being compared".to_owned(),
+            message: "the mock cloud has restarted; Ballast is comparing its state".to_owned(),
             retry_after: Some(LATER),
         },
     )

@@ -6,7 +6,6 @@
 //! as well: a rotation needs no restart and fails no call.
 
 use std::fmt;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,12 +13,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::token::{TokenError, read_token};
+
 /// How old the token may be before a call reads the file again.
 const READ_EVERY: Duration = Duration::from_secs(10);
 /// The same after a refusal, however many calls are refused.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// Longer content is not a token.
-const MAX_BYTES: u64 = 4096;
 
 /// The bearer token for a mock cloud. Clones share it. The default is no token.
 #[derive(Clone, Default)]
@@ -42,30 +41,6 @@ struct Known {
     failed: bool,
 }
 
-/// Why a file holds no token.
-#[derive(Debug, thiserror::Error)]
-enum TokenError {
-    #[error("cannot read it: {0}")]
-    Unreadable(#[from] std::io::Error),
-    #[error("it is empty")]
-    Empty,
-    #[error("it is longer than {MAX_BYTES} bytes")]
-    TooLong,
-}
-
-fn read(path: &Path) -> Result<String, TokenError> {
-    let mut text = String::new();
-    let mut file = std::fs::File::open(path)?.take(MAX_BYTES + 1);
-    file.read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(TokenError::TooLong);
-    }
-    match text.trim() {
-        "" => Err(TokenError::Empty),
-        token => Ok(token.to_owned()),
-    }
-}
-
 // === impl Token ===
 
 impl Token {
@@ -84,7 +59,7 @@ impl Token {
     /// The content of a file, without surrounding white space. Reads it once; a file that is
     /// missing or empty is read again later.
     pub fn file(path: PathBuf) -> Self {
-        let found = read(&path);
+        let found = read_token(&path);
         let token = Self(Arc::new(Shared {
             file: Some(path),
             known: Mutex::default(),
@@ -142,7 +117,7 @@ impl Token {
             }
             known.read = Some(now);
         }
-        if let Ok(found) = tokio::task::spawn_blocking(move || read(&path)).await {
+        if let Ok(found) = tokio::task::spawn_blocking(move || read_token(&path)).await {
             self.learn(found, now);
         }
     }

@@ -16,10 +16,7 @@ pub(crate) fn validate(balancer: &Balancer) -> Result<(), Refusal> {
 fn load_balancer(load_balancer: &LoadBalancer) -> Result<(), Refusal> {
     let count = load_balancer.listeners.len();
     if count == 0 {
-        return Err(Refusal::new(
-            Reason::Invalid,
-            "spec.ports: there is no port",
-        ));
+        return Err(Refusal::new(Reason::Invalid, "spec.ports is empty"));
     }
     if count > MAX_LISTENERS {
         return Err(Refusal::new(
@@ -34,7 +31,7 @@ fn load_balancer(load_balancer: &LoadBalancer) -> Result<(), Refusal> {
         if !seen.insert((listener.protocol, listener.port)) {
             return Err(Refusal::new(
                 Reason::Invalid,
-                format!("spec.ports: {shown} stands there twice"),
+                format!("spec.ports: {shown} is listed twice"),
             ));
         }
     }
@@ -72,7 +69,7 @@ fn addresses(load_balancer: &LoadBalancer) -> Result<(), Refusal> {
             return Err(Refusal::new(
                 Reason::Invalid,
                 format!(
-                    "{address} is the second requested {family} address; one per family is possible"
+                    "{address} is the second requested {family} address; only one per family is possible"
                 ),
             ));
         }

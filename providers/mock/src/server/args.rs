@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::nic::InterfaceChoice;
 use crate::address::AddressRange;
 use crate::plane::{DEFAULT_RESERVED, PlaneOptions, ReservedPorts};
+use crate::token::{TokenError, read_token};
 
 /// Flags of `ballast mock-cloud`.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,14 +19,14 @@ pub struct ServerArgs {
     #[arg(long, env = "BALLAST_MOCK_LISTEN", default_value = "127.0.0.1:8111")]
     pub listen: SocketAddr,
 
-    /// Directory of the durable state, such as /var/lib/ballast-mock; made if absent
+    /// Directory of the durable state, such as /var/lib/ballast-mock; created if missing
     #[arg(long, env = "BALLAST_MOCK_STATE_DIR", default_value = "ballast-mock")]
     pub state_dir: PathBuf,
 
-    /// Addresses to give to load balancers: a CIDR, first-last or one address, IPv4 or
-    /// IPv6; repeatable (in the environment: separated by commas). Without an IPv6
-    /// range there are no IPv6 load balancers. Without this: 127.77.0.0/16, or with
-    /// --interface the top of its subnets, at most 254 addresses of each family. Example:
+    /// Addresses for load balancers: a CIDR, first-last or one address, IPv4 or IPv6;
+    /// repeatable (in the environment: separated by commas). IPv6 load balancers need an
+    /// IPv6 range. The default is 127.77.0.0/16, or with --interface the top of its
+    /// subnets, at most 254 addresses of each family. Example:
     /// --addresses 172.18.255.200-172.18.255.250 --addresses fd00:18::/120
     #[arg(
         long,
@@ -35,15 +36,15 @@ pub struct ServerArgs {
     )]
     pub addresses: Vec<AddressRange>,
 
-    /// Puts the addresses on this network interface, such as eth0, so that its neighbours
-    /// reach them; auto takes that of the default route. An address that another host has
-    /// is left alone. Needs CAP_NET_ADMIN and CAP_NET_RAW
+    /// Network interface to add the addresses to, such as eth0, so that hosts on its
+    /// network reach them; auto selects the interface of the default route. Addresses that
+    /// another host uses are not added. Needs CAP_NET_ADMIN and CAP_NET_RAW
     #[arg(long, env = "BALLAST_MOCK_INTERFACE", value_name = "NAME")]
     pub interface: Option<InterfaceChoice>,
 
-    /// File with the bearer token that mutating calls must carry, such as
-    /// /etc/ballast/token; it is read again when a call carries another one. Without a file
-    /// everybody who reaches the API may change it
+    /// File with the bearer token that changing calls need, such as /etc/ballast/token; it is
+    /// read again when a call has another token. Without a file, everybody who reaches the
+    /// API can change load balancers
     #[arg(long, env = "BALLAST_MOCK_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
@@ -56,7 +57,7 @@ pub struct ServerArgs {
     )]
     pub provisioning_latency: Span,
 
-    /// How long a deleted load balancer takes to be gone, such as 0s, 500ms or 2m
+    /// How long a deletion takes, such as 0s, 500ms or 2m
     #[arg(
         long,
         env = "BALLAST_MOCK_DELETION_LATENCY",
@@ -65,7 +66,7 @@ pub struct ServerArgs {
     )]
     pub deletion_latency: Span,
 
-    /// Most load balancers at a time, such as 50 to try what a quota does
+    /// Maximum number of load balancers, such as 50 to test a quota
     #[arg(
         long,
         env = "BALLAST_MOCK_MAX_LOAD_BALANCERS",
@@ -73,12 +74,12 @@ pub struct ServerArgs {
     )]
     pub max_load_balancers: usize,
 
-    /// Most listeners of one load balancer
+    /// Maximum number of listeners of one load balancer
     #[arg(long, env = "BALLAST_MOCK_MAX_LISTENERS", default_value_t = 256)]
     pub max_listeners: usize,
 
-    /// Mutating calls per second before the API answers 429, such as 5 to try what
-    /// throttling does; 0 is no limit
+    /// Changing calls per second before the API answers 429, such as 5 to test throttling;
+    /// 0 means no limit
     #[arg(long, env = "BALLAST_MOCK_RATE_LIMIT", default_value_t = 0)]
     pub rate_limit: u32,
 
@@ -104,7 +105,7 @@ pub struct ServerArgs {
     #[arg(long, env = "BALLAST_MOCK_HEALTH_PORT", default_value_t = 10_256)]
     pub health_port: u16,
 
-    /// How long established connections may go on after their target went away, such as 30s
+    /// How long established connections continue after their target is removed, such as 30s
     #[arg(
         long,
         env = "BALLAST_MOCK_DRAIN",
@@ -185,19 +186,12 @@ pub struct ServerOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
     /// The token file.
-    #[error("--token-file {path:?} cannot be read")]
+    #[error("cannot use --token-file {path:?}: {source}")]
     Token {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
-        #[source]
-        source: std::io::Error,
-    },
-    /// An empty token would let everybody in who sends an empty one.
-    #[error("--token-file {path:?} is empty")]
-    EmptyToken {
-        /// The file.
-        path: PathBuf,
+        /// Why not.
+        source: TokenError,
     },
     /// A number that makes no sense.
     #[error("--{flag} is {value}, it must be more than zero")]
@@ -253,7 +247,7 @@ impl ServerArgs {
             state_dir,
             addresses,
             interface,
-            token: token_file.clone().map(read_token).transpose()?,
+            token: token_file.clone().map(token).transpose()?,
             token_file,
             provisioning_latency: provisioning_latency.0,
             deletion_latency: deletion_latency.0,
@@ -276,12 +270,8 @@ impl ServerArgs {
     }
 }
 
-pub(super) fn read_token(path: PathBuf) -> Result<String, ArgsError> {
-    match std::fs::read_to_string(&path) {
-        Ok(text) if text.trim().is_empty() => Err(ArgsError::EmptyToken { path }),
-        Ok(text) => Ok(text.trim().to_owned()),
-        Err(source) => Err(ArgsError::Token { path, source }),
-    }
+fn token(path: PathBuf) -> Result<String, ArgsError> {
+    read_token(&path).map_err(|source| ArgsError::Token { path, source })
 }
 
 // === impl ServerOptions ===
@@ -369,14 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_token_file_is_no_token() {
+    fn an_empty_token_file_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         let error = parse(&["--token-file", path])
             .unwrap()
             .into_options()
             .unwrap_err();
-        assert!(matches!(error, ArgsError::EmptyToken { .. }), "{error}");
+        assert!(error.to_string().ends_with("it is empty"), "{error}");
         std::fs::write(file.path(), "s3cret\n").unwrap();
         let options = parse(&["--token-file", path])
             .unwrap()

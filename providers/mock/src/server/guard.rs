@@ -11,7 +11,7 @@ use ballast_provider::mark::digest;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::args::read_token;
+use crate::token::read_token;
 
 /// Between two looks at the file, however many strangers come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ impl Guard {
             return true;
         }
         *looked = Some(Instant::now());
-        let read = tokio::task::spawn_blocking(move || read_token(path)).await;
+        let read = tokio::task::spawn_blocking(move || read_token(&path)).await;
         match read {
             Ok(Ok(token)) => {
                 let mut expected = self

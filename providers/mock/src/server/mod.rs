@@ -75,7 +75,7 @@ pub struct Server {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The API's port.
-    #[error("the API cannot listen on {address}; choose another with --listen")]
+    #[error("the API cannot listen on {address}; select another address with --listen")]
     Listen {
         /// What was asked for.
         address: SocketAddr,
@@ -90,7 +90,7 @@ pub enum ServerError {
     #[error(transparent)]
     Nic(#[from] NicError),
     /// The system gave no thread, or the API's socket failed.
-    #[error("the mock cloud cannot go on")]
+    #[error("the mock cloud cannot continue")]
     System(#[from] std::io::Error),
 }
 

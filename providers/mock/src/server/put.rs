@@ -117,7 +117,7 @@ fn addresses(edits: &[Edit]) -> impl Iterator<Item = IpAddr> + '_ {
 fn changed(ip: IpAddr) -> Problem {
     Problem::new(
         Code::AddressInUse,
-        format!("{ip} became free while another address was asked for; try again"),
+        format!("{ip} became available meanwhile; try again"),
     )
 }
 

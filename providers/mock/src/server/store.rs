@@ -35,7 +35,7 @@ pub(super) struct Store {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory cannot be made.
-    #[error("state directory {path:?} cannot be made")]
+    #[error("cannot create the state directory {path:?}")]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum StoreError {
     #[error("the state file cannot be used")]
     Sqlite(#[from] rusqlite::Error),
     /// What is stored is not what this program writes.
-    #[error("the state file holds something unreadable in {table}; move it away to begin anew")]
+    #[error("cannot read {table} in the state file; move the file away to start without state")]
     Unreadable {
         /// Where.
         table: &'static str,
@@ -57,7 +57,7 @@ pub enum StoreError {
     },
     /// Written by a newer program.
     #[error(
-        "the state file has schema {found}, this program reads {SCHEMA}; move it away to begin anew"
+        "the state file has schema {found}, and this program reads schemas up to {SCHEMA}; use a newer program, or move the file away to start without state"
     )]
     Schema {
         /// What the file says.

@@ -57,7 +57,7 @@ pub(super) fn target_set(set: &str, body: &TargetSetBody, max: usize) -> Result<
         if target.name.is_empty() || !seen.insert(&target.name) {
             return Err(invalid(
                 "targets",
-                &format!("the name {:?} is empty or stands there twice", target.name),
+                &format!("the name {:?} is empty or listed twice", target.name),
             ));
         }
     }
@@ -123,7 +123,7 @@ fn listeners(desired: &Desired, max: usize) -> Result<(), Problem> {
             ));
         }
         if !seen.insert((listener.protocol, listener.port)) {
-            return Err(invalid("listeners", &format!("{shown} stands there twice")));
+            return Err(invalid("listeners", &format!("{shown} is listed twice")));
         }
     }
     Ok(())
