@@ -1,4 +1,4 @@
-//! Namespaces, of which only the labels matter: pools select by them.
+//! The labels of namespaces, by which address pools select Services.
 
 use std::sync::Arc;
 
@@ -9,8 +9,7 @@ use crate::cluster::store::Store;
 /// The labels of all namespaces, as watched.
 pub type Namespaces = Store<String, Labels>;
 
-/// The labels of one; none while it is not known, which [`is_known`] tells from a
-/// namespace without labels.
+/// The labels of a namespace; empty while the namespace is not known (see [`is_known`]).
 pub fn labels(namespaces: &Namespaces, name: &str) -> Arc<Labels> {
     namespaces.get(&name.to_owned()).unwrap_or_default()
 }

@@ -1,16 +1,19 @@
-//! From a Service's spec and annotations to the [`LoadBalancer`] it asks for. Pure.
+//! Translates a Service's spec and annotations into the [`LoadBalancer`] that it asks for.
+//! Pure.
 //!
-//! A refusal names the field and its value and says what to do; it harms only its
-//! own Service. What the API server already refuses is checked again, because a
-//! Service may be older than the rule.
+//! A refusal names the field and its value, and says what to do. It affects only its own
+//! Service. What the API server validates is checked again, because a Service can be older
+//! than the rule. Whatever a user can write here is bounded before it is kept or quoted: see
+//! the constants below and [`crate::process::text`]; the messages of conditions are bounded
+//! where conditions are built ([`crate::service::status`], [`crate::cluster::conditions`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ballast_provider::{
-    Affinity, Family, FamilyPolicy, Ingress, Listener, LoadBalancer, Placement, PortStatus,
+    Affinity, Family, FamilyPolicy, Ingress, Labels, Listener, LoadBalancer, Placement, PortStatus,
     Protocol, Reason, Refusal, ServiceId, TrafficPolicy,
 };
 use ipnet::IpNet;
@@ -23,6 +26,9 @@ use crate::process::text;
 
 type Annotations = BTreeMap<String, String>;
 
+/// Shared by all Services without labels.
+static NO_LABELS: LazyLock<Arc<Labels>> = LazyLock::new(Arc::default);
+
 /// Addresses asked for by name, separated by commas.
 pub const ADDRESSES: &str = "ballast.dev/addresses";
 /// Services with the same value may share one load balancer.
@@ -31,7 +37,7 @@ pub const SHARE_KEY: &str = "ballast.dev/share-key";
 pub const ADDRESS_POOL: &str = "ballast.dev/address-pool";
 /// Upstream's annotation for `spec.loadBalancerSourceRanges`, used if the field is empty.
 pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
-/// What users of `MetalLB` already have, by its present prefix and its former one.
+/// `MetalLB`'s annotations, with its present prefix and its former one.
 const METALLB_ADDRESSES: [&str; 2] = [
     "metallb.io/loadBalancerIPs",
     "metallb.universe.tf/loadBalancerIPs",
@@ -45,13 +51,14 @@ const METALLB_POOL: [&str; 2] = [
     "metallb.universe.tf/address-pool",
 ];
 
-/// What `MetalLB` itself notes on a Service; nobody asks for anything by it.
+/// Annotations that `MetalLB` itself sets on a Service; users do not.
 const METALLB_NOTES: [&str; 2] = [
     "metallb.io/ip-allocated-from-pool",
     "metallb.universe.tf/ip-allocated-from-pool",
 ];
 
-/// A key that begins so and is none of ours was meant for us, and misspelt.
+/// Prefixes of annotation keys for load balancers. An unknown key with such a prefix is
+/// probably misspelt.
 const FAMILIES: [&str; 4] = [
     "ballast.dev/",
     "metallb.io/",
@@ -119,8 +126,11 @@ pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
             let namespace = meta.namespace.as_deref().unwrap_or_default();
             format!("{namespace}: {}", compact(selector.join(",")))
         },
-        labels: Arc::new(labels(meta).ok().flatten().cloned().unwrap_or_default()),
-        namespace_labels: Arc::default(),
+        labels: match labels(meta) {
+            Ok(Some(labels)) if !labels.is_empty() => Arc::new(labels.clone()),
+            Ok(_) | Err(_) => Arc::clone(&NO_LABELS),
+        },
+        namespace_labels: Arc::clone(&NO_LABELS),
     }
 }
 
@@ -213,10 +223,12 @@ fn known() -> impl Iterator<Item = &'static str> {
 
 fn listeners(spec: &ServiceSpec) -> Result<Vec<Listener>, Refusal> {
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let listeners = ports.iter().enumerate();
-    listeners
-        .map(|(index, port)| listener(index, port))
-        .collect()
+    // With the exact capacity, which collecting results does not give: views are many.
+    let mut listeners = Vec::with_capacity(ports.len());
+    for (index, port) in ports.iter().enumerate() {
+        listeners.push(listener(index, port)?);
+    }
+    Ok(listeners)
 }
 
 fn listener(index: usize, port: &ServicePort) -> Result<Listener, Refusal> {
@@ -233,7 +245,7 @@ fn listener(index: usize, port: &ServicePort) -> Result<Listener, Refusal> {
             return Err(Refusal::new(
                 Reason::Unsupported,
                 format!(
-                    "spec.ports[{index}]{name} is {}/{other}: only TCP and UDP can be balanced; remove this port or give it another Service",
+                    "spec.ports[{index}]{name} is {}/{other}: only TCP and UDP are supported; remove this port or move it to another Service",
                     port.port
                 ),
             ));
@@ -289,7 +301,7 @@ fn traffic_policy(spec: &ServiceSpec) -> Result<TrafficPolicy, Refusal> {
         _ => Err(Refusal::new(
             Reason::Invalid,
             format!(
-                "{field} is not set, and externalTrafficPolicy is Local: without it nobody can tell which nodes have an endpoint"
+                "{field} is not set, and externalTrafficPolicy is Local: without it a load balancer cannot tell which nodes have an endpoint"
             ),
         )),
     }

@@ -1,9 +1,9 @@
-//! What the stores keep of a Service and of a Node: exactly what the functions that
-//! choose look at, parsed once, when the object arrives.
+//! What the stores keep of a Service and of a Node: the fields that decisions need, parsed
+//! once, when the object arrives.
 //!
-//! A whole Service with its managed fields costs several kilobytes; 5,000 of them are
-//! more than the rest of the process. Everything here is a plain value; parsing is
-//! total: what cannot be understood becomes a [`Refusal`] that only this Service sees.
+//! A whole Service with its managed fields takes several kilobytes; 5,000 of them take more
+//! memory than the rest of the process. Parsing never fails: a Service with invalid settings
+//! becomes a view with a [`Refusal`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ pub struct Name {
     pub name: String,
 }
 
-/// A Service as far as we are concerned.
+/// What is kept of a Service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceView {
     /// Who it is.
@@ -86,7 +86,7 @@ pub struct ConditionView {
     pub since: Timestamp,
 }
 
-/// A Node as far as targets are concerned.
+/// What is kept of a Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
     /// What a balancer connects to.

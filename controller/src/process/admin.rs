@@ -1,7 +1,7 @@
 //! The administrative endpoint: liveness, readiness, metrics.
 //!
-//! Owns the HTTP server and the register of gates and checks. The start-up code binds
-//! and runs it; whoever must be there before work can begin holds a [`Gate`].
+//! Owns the HTTP server and the register of gates and checks. The start-up code binds and
+//! runs the server. A task whose first result the process needs holds a [`Gate`].
 //!
 //! Invariants:
 //! - Ready means that every gate is open; the answer names each that is not. Leadership
@@ -48,7 +48,7 @@ const LIMITS: Limits = Limits {
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the process has to say about its health. Clones share it.
+/// The health of the process. Clones share it.
 #[derive(Clone, Default)]
 pub struct Health {
     register: Arc<Mutex<Register>>,

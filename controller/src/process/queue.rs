@@ -1,4 +1,4 @@
-//! The work queue: which key is worked on next, by whom and when.
+//! The work queue: hands each key to one worker at a time, at its time.
 //!
 //! Owns the waiting and delayed keys and the count of failures per key. The watches
 //! and the providers' changes add keys; the workers of the reconcile loop take them.
