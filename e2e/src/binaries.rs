@@ -51,11 +51,11 @@ const NO_GO: &str =
 
 /// A complete cache folder.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub struct Binaries {
     dir: PathBuf,
 }
 
-impl Cache {
+impl Binaries {
     /// A folder that is known to be complete.
     pub(crate) fn at(dir: PathBuf) -> Self {
         Self { dir }

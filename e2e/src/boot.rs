@@ -16,7 +16,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
-use crate::binaries::{self, Cache};
+use crate::binaries::{self, Binaries};
 use crate::components::Setup;
 use crate::control::{Control, HUB, Request};
 use crate::eventually::eventually;
@@ -39,7 +39,7 @@ impl Lab {
         }
         binaries::check_tools()?;
         let progress = Progress::new(options.progress);
-        let cache = tokio::task::spawn_blocking(move || Cache::ensure(progress)).await??;
+        let cache = tokio::task::spawn_blocking(move || Binaries::ensure(progress)).await??;
         let progress = Progress::new(options.progress);
         let place = Place::new(&options.name)?;
         let prepared = place.clone();
@@ -123,7 +123,7 @@ fn prepare(place: &Place) -> Result<std::fs::File> {
 }
 
 /// Starts the supervisor, takes the lab, and lays the hub.
-async fn launch(options: &LabOptions, place: Place, cache: Cache) -> Result<Lab> {
+async fn launch(options: &LabOptions, place: Place, cache: Binaries) -> Result<Lab> {
     let dir = place.dir();
     std::fs::write(dir.join("resolv.conf"), "")?;
     std::fs::write(
@@ -199,7 +199,7 @@ fn setup(place: &Place, record: &Record) -> Setup {
     Setup {
         dir: place.dir(),
         cgroup: place.cgroup(),
-        cache: Cache::at(record.cache.clone()),
+        cache: Binaries::at(record.cache.clone()),
         families: record.families,
         proxy: record.proxy,
     }

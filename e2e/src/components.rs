@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::json;
 
-use crate::binaries::{CNI_PLUGINS, Cache};
+use crate::binaries::{Binaries, CNI_PLUGINS};
 use crate::control::ProcessSpec;
 use crate::images;
 use crate::net::{self, Families, Host};
@@ -37,7 +37,7 @@ pub enum Component {
 pub(crate) struct Setup {
     pub(crate) dir: PathBuf,
     pub(crate) cgroup: String,
-    pub(crate) cache: Cache,
+    pub(crate) cache: Binaries,
     pub(crate) families: Families,
     pub(crate) proxy: ProxyMode,
 }

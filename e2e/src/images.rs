@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
-use crate::binaries::Cache;
+use crate::binaries::Binaries;
 use crate::image::{Entry, Image, hex};
 use crate::progress::Progress;
 
@@ -74,7 +74,7 @@ pub(crate) fn library_entries(program: &Path) -> Vec<Entry> {
 }
 
 /// The archives of a cache, by the name of the image they hold.
-pub(crate) fn archives(cache: &Cache) -> Result<Vec<(&'static str, PathBuf)>> {
+pub(crate) fn archives(cache: &Binaries) -> Result<Vec<(&'static str, PathBuf)>> {
     let dir = cache.dir().join("images").join(variant()?);
     Ok([PAUSE, COREDNS, AGNHOST]
         .map(|name| (name, dir.join(format!("{}.tar", short(name)))))
@@ -82,7 +82,7 @@ pub(crate) fn archives(cache: &Cache) -> Result<Vec<(&'static str, PathBuf)>> {
 }
 
 /// Writes the archives that are missing.
-pub(crate) fn ensure(cache: &Cache, progress: Progress) -> Result<()> {
+pub(crate) fn ensure(cache: &Binaries, progress: Progress) -> Result<()> {
     for (name, path) in archives(cache)? {
         if path.exists() {
             continue;
@@ -152,7 +152,7 @@ fn libraries(program: &str) -> Vec<PathBuf> {
     found
 }
 
-fn image(cache: &Cache, reference: &str) -> Image {
+fn image(cache: &Binaries, reference: &str) -> Image {
     let program = short(reference);
     let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
     let mut entries = vec![

@@ -52,7 +52,7 @@ pub mod story;
 pub mod supervisor;
 
 pub use audit::AuditEvent;
-pub use binaries::Cache;
+pub use binaries::Binaries;
 pub use components::Component;
 pub use control::{Exit, Output, ProcessStatus, Status};
 pub use eventually::eventually;

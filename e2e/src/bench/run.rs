@@ -11,7 +11,7 @@ use super::contender::Task;
 use super::inside::Duty;
 use super::terms::{Contender, Sample, Scenario, Values};
 use super::{lan, pool, scenario, start, writes};
-use crate::{Cache, Lab, Progress};
+use crate::{Binaries, Lab, Progress};
 
 /// The reference controller with its defaults makes five Services a second.
 const DEFAULTS_AT_MOST: u32 = 100;
@@ -57,7 +57,8 @@ pub async fn run(options: Options) -> Result<Outcome> {
     }
     let progress = Progress::new(true);
     let reference =
-        tokio::task::spawn_blocking(move || Cache::ensure(progress)?.reference(progress)).await??;
+        tokio::task::spawn_blocking(move || Binaries::ensure(progress)?.reference(progress))
+            .await??;
     let mut run = Run {
         options,
         reference,

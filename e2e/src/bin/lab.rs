@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use ballast_e2e::state::{self, Found, Place};
-use ballast_e2e::{Cache, Families, Host, Lab, LabOptions, Progress, ProxyMode, supervisor};
+use ballast_e2e::{Binaries, Families, Host, Lab, LabOptions, Progress, ProxyMode, supervisor};
 use clap::{Args, Parser, Subcommand};
 
 /// Real Kubernetes on one machine: nodes are network namespaces, nothing is pulled, nothing leaks.
@@ -239,7 +239,7 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Collect { which, into } => attach(&which).await?.collect_logs(&into).await?,
         Verb::Build => {
             let cache =
-                tokio::task::spawn_blocking(|| Cache::ensure(Progress::new(true))).await??;
+                tokio::task::spawn_blocking(|| Binaries::ensure(Progress::new(true))).await??;
             say(&format!("{}\n", cache.dir().display()))?;
         }
         Verb::Init { .. } | Verb::Supervise { .. } => bail!("only a lab itself runs this"),

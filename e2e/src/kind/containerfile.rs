@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::host::{KindHost, text};
-use super::root::{debian, run};
+use super::root::{cp, debian};
 use crate::image::Image;
 use crate::progress::Progress;
 use crate::release::cargo_home;
@@ -153,7 +153,7 @@ fn compilers(root: &Path) -> Result<Vec<String>> {
 fn copy(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for name in names {
-        run(Command::new("cp").arg("-aL").arg(from.join(name)).arg(to))?;
+        cp(&["-aL"], &from.join(name), to)?;
     }
     Ok(())
 }

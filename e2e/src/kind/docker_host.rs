@@ -4,13 +4,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::UnixStream;
 
 use super::programs::Programs;
+use super::root::cp;
 use crate::control::{Control, HUB, Output, ProcessSpec, Request};
 use crate::eventually::eventually;
 use crate::launch::{ended, spawn, supervise};
@@ -259,24 +259,12 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)?.flatten() {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
-        let link = entry.file_name() == "overlay2" && cp("-al", &path, &target).is_ok();
+        let link = entry.file_name() == "overlay2" && cp(&["-al"], &path, &target).is_ok();
         if !link {
             // Another file system, most likely.
             let _ = std::fs::remove_dir_all(&target);
-            cp("-a", &path, &target)?;
+            cp(&["-a"], &path, &target)?;
         }
-    }
-    Ok(())
-}
-
-fn cp(how: &str, from: &Path, to: &Path) -> Result<()> {
-    let output = Command::new("cp").arg(how).arg(from).arg(to).output()?;
-    if !output.status.success() {
-        bail!(
-            "cp {how} {}: {}",
-            from.display(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
     }
     Ok(())
 }

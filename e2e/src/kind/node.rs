@@ -301,7 +301,7 @@ fn keep(data: &Path, work: &Path, done: &Path) -> Result<()> {
     for part in ["image", "overlay2"] {
         let (from, to) = (data.join(part), new.join(part));
         if std::fs::rename(&from, &to).is_err() {
-            root::run(Command::new("cp").arg("-a").arg(&from).arg(&to))?;
+            root::cp(&["-a"], &from, &to)?;
         }
     }
     std::fs::rename(&new, done)?;

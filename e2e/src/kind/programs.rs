@@ -1,13 +1,13 @@
 //! The programs of a kind node and of its Docker host, built from the Go modules in `e2e/kind`
 //! and kept in a cache folder whose name is the hash of everything they are built from.
-//! Kubernetes' own programs are the lab's ([`Cache`]), so that both run the same ones.
+//! Kubernetes' own programs are the lab's ([`Binaries`]), so that both run the same ones.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::binaries::{self, Cache, GoProgram, go_build};
+use crate::binaries::{self, Binaries, GoProgram, go_build};
 use crate::cache;
 use crate::helm::Helm;
 use crate::image::hex;
@@ -79,24 +79,24 @@ const KIND: &str = "kind";
 #[derive(Debug, Clone)]
 pub struct Programs {
     dir: PathBuf,
-    kubernetes: Cache,
+    kubernetes: Binaries,
 }
 
 impl Programs {
     /// Builds all that is missing. Others that want the same wait and then use it.
     pub fn ensure(progress: Progress) -> Result<Self> {
-        Self::with(Cache::ensure(progress)?, PROGRAMS.iter(), progress)
+        Self::with(Binaries::ensure(progress)?, PROGRAMS.iter(), progress)
     }
 
     /// Of kind's own programs only kind itself, for a machine that gets its node image from a
     /// registry.
     pub(super) fn kind_alone(progress: Progress) -> Result<Self> {
         let kind = PROGRAMS.iter().filter(|program| program.name == KIND);
-        Self::with(Cache::ensure(progress)?, kind, progress)
+        Self::with(Binaries::ensure(progress)?, kind, progress)
     }
 
     fn with(
-        kubernetes: Cache,
+        kubernetes: Binaries,
         wanted: impl Iterator<Item = &'static Program>,
         progress: Progress,
     ) -> Result<Self> {
@@ -206,7 +206,7 @@ impl Programs {
     }
 
     /// Kubernetes' own programs.
-    pub(super) fn kubernetes(&self) -> &Cache {
+    pub(super) fn kubernetes(&self) -> &Binaries {
         &self.kubernetes
     }
 }
@@ -224,7 +224,7 @@ pub(super) fn kubernetes_version() -> Result<String> {
     Ok(version.to_owned())
 }
 
-fn key(source: &Path, flags: &str, kubernetes: &Cache) -> Result<String> {
+fn key(source: &Path, flags: &str, kubernetes: &Binaries) -> Result<String> {
     let mut hash = Sha256::new();
     let mut files = vec![];
     collect(source, &mut files)?;
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn other_programs_of_kubernetes_are_another_folder() {
-        let of = |dir: &str| key(&source(), "", &Cache::at(dir.into())).unwrap();
+        let of = |dir: &str| key(&source(), "", &Binaries::at(dir.into())).unwrap();
         assert_eq!(of("/one/a"), of("/two/a"));
         assert_ne!(of("/one/a"), of("/one/b"));
     }

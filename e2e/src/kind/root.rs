@@ -136,10 +136,8 @@ fn kinds_own_files(root: &Path) -> Result<()> {
         );
     }
     let files = Path::new(&module).join("images/base/files");
-    run(Command::new("cp")
-        .args(["-r", "--no-preserve=mode,ownership", "--remove-destination"])
-        .arg(files.join("."))
-        .arg(root))?;
+    let how = ["-r", "--no-preserve=mode,ownership", "--remove-destination"];
+    cp(&how, &files.join("."), root)?;
     for program in ["usr/local/bin", "kind/bin"] {
         for entry in std::fs::read_dir(root.join(program))?.flatten() {
             executable(&entry.path())?;
@@ -271,6 +269,13 @@ fn executable(path: &Path) -> Result<()> {
 }
 
 /// Runs a command of the machine and says what it said if it fails.
+/// Copies files and folders as `cp` does with these flags: links, owners and sparse files are its
+/// business.
+pub(super) fn cp(how: &[&str], from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").args(how).arg(from).arg(to))
+        .with_context(|| format!("cannot copy {}", from.display()))
+}
+
 pub(super) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .stdin(Stdio::null())
