@@ -1,36 +1,36 @@
-# Every target installs what it needs: Debian packages when run as root on Debian, and
-# otherwise says in one line what is missing. Rust and Go themselves must be there.
+# Every target installs what it needs: Debian packages if it runs as root on Debian. Otherwise it
+# lists the missing ones in one line. Rust and Go must be installed.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-kind image builders programs everything \
 	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench lint licences crds chart clean
 
-# What the lab runs, and what its images are made of.
+# Programs that the lab runs, and contents of its images.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
 	containerd runc containernetworking-plugins nftables iptables conntrack iproute2 \
 	busybox-static netcat-openbsd wget
-# What a kind cluster is made of where no image can be pulled.
+# Contents of a kind node where no image can be pulled.
 KIND_PACKAGES := mmdebstrap libseccomp-dev
-# Two labs at once are what two cores carry.
+# Two cores can run two labs at once.
 E2E_THREADS ?= 2
 # The image with the debug build, and where the tests find it.
 DEBUG_IMAGE := $(CURDIR)/target/image/debug/ballast.tar
-# One test binary after the other, its tests in threads; sums up what ran.
+# Runs one test binary after the other, its tests in threads, and prints totals.
 CARGO_TEST = ./scripts/cargo-test
 
-# What every change must pass is the same for every change; `make test-long` and a plain
-# `cargo test` draw their histories anew each time.
+# `make test` draws the same random histories for every change; `make test-long` and a plain
+# `cargo test` draw new ones each time.
 test test-unit e2e: export PROPTEST_RNG_SEED ?= 11
 
 help: ## Show this list
 	@echo "Ballast: load balancers for Kubernetes Services. Targets:"
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
 
-setup-rust: # What the crates are built with: SQLite and ring bring C of their own.
+setup-rust: # SQLite and ring contain C.
 	@./scripts/setup cargo deb:gcc deb:libc6-dev
 
-setup: ## Install the Debian packages that are missing (root), or name them
+setup: ## Install missing Debian packages (as root), or list them
 	@./scripts/setup cargo go $(addprefix deb:,$(PACKAGES))
 
 build: setup ## Build everything (debug)
@@ -39,25 +39,25 @@ build: setup ## Build everything (debug)
 release: setup-rust ## Build the release binary
 	cargo build --locked --release -p ballast
 
-demo: setup ## Boot a real cluster, give a Service an address, use it, clean up (KEEP=1 leaves it up)
+demo: setup ## Boot a real cluster, give a Service an address, use it, clean up (KEEP=1 keeps the cluster)
 	cargo build --locked --workspace
 	./target/debug/lab build
 	./target/debug/demo
 
-image: setup-rust ## Write the container image to target/image/ballast.tar; no container engine is needed
+image: setup-rust ## Write the container image to target/image/ballast.tar (needs no container engine)
 	@./scripts/setup deb:git
-	cargo build --locked -p ballast-e2e --bins
+	cargo build --locked --workspace --bin lab --bin chart --bin kind --bin image --bin demo_kind
 	./target/debug/image
 
-setup-kind: setup # A Docker that works may still have no registry to get a node image from.
+setup-kind: setup # A working Docker may still have no registry to pull a node image from.
 	@./scripts/setup $(addprefix deb:,$(KIND_PACKAGES))
 	@docker info >/dev/null 2>&1 || ./scripts/setup deb:docker.io
 
-demo-kind: setup-kind image ## The whole story on a real kind cluster: install, a Service, uninstall, nothing left
+demo-kind: setup-kind image ## Install on a real kind cluster, use a Service, uninstall, check that nothing is left
 	./target/debug/demo_kind
 
-# The builders of other programs, compiled with the features of the whole workspace: with `-p`
-# alone half the tree would be compiled a second time.
+# The programs that build other programs. They are compiled with the features of the whole
+# workspace: with `-p` alone cargo compiles half the dependencies again.
 builders: setup setup-kind
 	cargo build --locked --workspace --bin lab --bin chart --bin kind --bin image
 
@@ -73,31 +73,31 @@ everything:
 lint-and-everything: lint
 	$(MAKE) --no-print-directory everything
 
-# The image that tests load into kind: with the debug build, so that nothing is compiled again.
-# `make test-long` has the real one.
+# The image that tests load into kind contains the debug build, so nothing is compiled again.
+# `make test-long` uses the release image.
 e2e-image:
 	./target/debug/image --debug --into target/image/debug
 
-e2e-kind: builders image ## End-to-end tests on real kind, with the real image
+e2e-kind: builders image ## Run the tests on real kind, with the release image
 	$(MAKE) --no-print-directory everything
 	./target/debug/kind build
 	$(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) kind::
 
 # Go and cargo build side by side: where one of them links, the other compiles.
-test: builders ## Everything that must be green: lint, unit tests, end-to-end tests
+test: builders ## Run everything that must pass: lint, unit tests, end-to-end tests
 	$(MAKE) --no-print-directory -j2 lint-and-everything programs
 	$(MAKE) --no-print-directory e2e-image
 	BALLAST_IMAGE=$(DEBUG_IMAGE) $(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS) --skip long::
 
-test-unit: setup-rust ## Tests that need no cluster
+test-unit: setup-rust ## Run the tests that need no cluster
 	$(CARGO_TEST) --locked --workspace --exclude ballast-e2e
 
-e2e: builders ## End-to-end tests on real Kubernetes (T=name runs those of one file, e.g. T=services)
+e2e: builders ## Run the end-to-end tests on real Kubernetes (T=services runs one file)
 	$(MAKE) --no-print-directory -j2 everything programs
 	$(MAKE) --no-print-directory e2e-image
 	BALLAST_IMAGE=$(DEBUG_IMAGE) $(CARGO_TEST) --locked -p ballast-e2e -- --test-threads=$(E2E_THREADS) $(if $(T),$(T)::,--skip long::)
 
-test-long: builders ## What is too long for `test`: many histories, the real image, built again and by Docker, Kubernetes' own tests
+test-long: builders ## Run what takes too long for `test`: more histories, the release image, Kubernetes' own tests
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	$(MAKE) --no-print-directory -j2 everything programs
 	$(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) long:: kind::
@@ -105,11 +105,11 @@ test-long: builders ## What is too long for `test`: many histories, the real ima
 	./target/debug/image --engine
 	./target/debug/upstream
 
-bench: setup ## Measure against the reference controller and a raw loop, paired in one run
+bench: setup ## Compare with the reference controller and a raw loop in one run
 	cargo build --locked --release --workspace
 	./target/release/bench
 
-lint: setup-lint ## Formatting, clippy, and links in the docs of the code
+lint: setup-lint ## Check formatting, clippy, and links in code documentation
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items
@@ -125,7 +125,7 @@ crds: setup-rust ## Write crds/crds.yaml from the types
 	mv crds/crds.yaml.new crds/crds.yaml
 	cp crds/crds.yaml charts/ballast/crds/crds.yaml
 
-chart: setup ## Write what is made from the chart: its README, its CRDs, deploy/rbac.yaml
+chart: setup ## Generate the chart's README and CRDs, and deploy/rbac.yaml
 	cargo run --locked --quiet -p ballast-e2e --bin chart -- write
 
 clean: ## Remove labs, Docker hosts, caches and build output

@@ -71,7 +71,7 @@ impl Binaries {
         self.dir.join("bin").join(name)
     }
 
-    /// Builds what is missing. Others that want the same wait and then use it.
+    /// Builds missing programs. Other processes that need them wait and then use them.
     pub fn ensure(progress: Progress) -> Result<Self> {
         let source = source();
         let flags = flags(&source)?;

@@ -1,7 +1,7 @@
-//! Where built programs are kept: a folder for each hash of what they are built from. A file
-//! that has its final name is complete and is never written again; who builds holds a
-//! [`lock`], and who wants the same waits for it and then uses it. (What cargo and Go put
-//! there themselves, the bill of materials' tool and upstream's suite, they guard themselves.)
+//! The cache of built programs: one folder for each hash of their sources. A file with its final
+//! name is complete and never changes. A builder holds a [`lock`]; other processes that need the
+//! same program wait for the lock and then use the result. (The bill of materials' tool and
+//! upstream's suite are guarded by cargo and Go.)
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

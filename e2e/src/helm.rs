@@ -79,7 +79,7 @@ pub fn leftovers(release: &str, namespace: &str) -> [Vec<String>; 3] {
 // === impl Helm ===
 
 impl Helm {
-    /// Builds what is missing. Others that want the same wait and then use it.
+    /// Builds missing programs. Other processes that need them wait and then use them.
     pub fn ensure(progress: Progress) -> Result<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("helm");
         let helm = Self {

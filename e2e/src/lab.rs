@@ -46,7 +46,7 @@ pub struct Lab {
     pub(crate) owner: Option<tokio::net::UnixStream>,
 }
 
-/// From where a kubeconfig is to be used.
+/// Where a kubeconfig is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// By programs of the machine, through the forwarded port.
@@ -269,7 +269,7 @@ impl Lab {
         Ok(())
     }
 
-    /// What hosts and processes there are.
+    /// The hosts and processes of the lab.
     pub async fn status(&self) -> Result<Status> {
         self.control.call(&Request::Status).await
     }
@@ -342,7 +342,7 @@ impl Lab {
         tokio::task::spawn_blocking(move || collector.collect(&into)).await?
     }
 
-    /// Ends what runs and keeps what was written, for whoever wants to know why.
+    /// Stops all processes and keeps the logs, to find out what failed.
     pub(crate) fn fell_over(mut self) -> Result<()> {
         self.owner = None;
         self.place.end()

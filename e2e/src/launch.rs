@@ -1,7 +1,7 @@
 //! Starting a supervisor and owning it: what a lab and a Docker host begin with.
 //!
-//! Knows no lab. While the returned connection is open the supervisor runs; whatever it started
-//! ends with it.
+//! Independent of labs. The supervisor runs while the returned connection is open; all processes
+//! that it started end with it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub(crate) async fn supervise(
         .await
         .with_context(|| {
             let log = std::fs::read_to_string(dir.join("logs/supervisor.log")).unwrap_or_default();
-            format!("the supervisor does not answer; it said: {log}")
+            format!("the supervisor does not answer; its log: {log}")
         })?;
     Ok((record, control, owner))
 }
@@ -62,7 +62,7 @@ fn program() -> Result<PathBuf> {
     })
 }
 
-/// Takes note of the child's end, so that it does not stay a zombie while this process lives.
+/// Reaps the child, so that it does not stay a zombie while this process runs.
 fn reap(mut child: std::process::Child) {
     std::thread::spawn(move || child.wait());
 }
@@ -71,7 +71,7 @@ pub(crate) async fn spawn(control: &Control, spec: ProcessSpec) -> Result<()> {
     control.call::<u32>(&Request::Spawn(spec)).await.map(drop)
 }
 
-/// That a process has ended, and what it said last.
+/// An error for a process that has ended, with the last lines of its log.
 pub(crate) fn ended(name: &str, exit: Exit, log: &str) -> anyhow::Error {
     let lines: Vec<&str> = log.lines().collect();
     let tail = lines[lines.len().saturating_sub(8)..].join("\n");

@@ -211,7 +211,7 @@ async fn start_kubelet(lab: &Lab, node: u8) -> Result<()> {
         }
         let node = nodes.get(&name).await?;
         if heartbeat(&node) == before {
-            bail!("it has not said anything yet");
+            bail!("it has not reported yet");
         }
         ready(&node).map(Ok)
     })

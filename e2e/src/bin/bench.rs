@@ -24,15 +24,15 @@ struct Cli {
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = Contender::ALL)]
     contenders: Vec<Contender>,
 
-    /// How often; medians are told.
+    /// Number of rounds; the report shows medians.
     #[arg(long, default_value_t = 3, value_name = "ROUNDS")]
     repeat: u32,
 
-    /// This many Services everywhere, for a quick look; goals then mean nothing.
+    /// Use this number of Services in every scenario, for a quick look; goals do not apply.
     #[arg(long, value_name = "NUMBER")]
     services: Option<u32>,
 
-    /// Services at once in the raw loop; the best is taken.
+    /// Concurrency of the raw loop; the report uses the best value.
     #[arg(
         long,
         value_delimiter = ',',
@@ -41,18 +41,18 @@ struct Cli {
     )]
     sweep: Vec<usize>,
 
-    /// How the result is printed on standard output.
+    /// Output format.
     #[arg(short, long, default_value = "table")]
     output: Output,
 
-    /// The labs' names begin with this.
+    /// Prefix of the labs' names.
     #[arg(long, default_value = "bench", value_name = "NAME")]
     name: String,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// What the bench runs of itself beside the API server.
+    /// The jobs that bench runs beside the API server.
     #[command(subcommand, hide = true)]
     Inside(Job),
 }

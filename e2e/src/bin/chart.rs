@@ -1,5 +1,4 @@
-//! What `make chart` runs: writes the files that are made from the chart, and what the chart
-//! has that is made from something else.
+//! `make chart`: generates files from the chart, and the parts of the chart that are generated.
 
 use anyhow::Result;
 use ballast_e2e::{Helm, Progress, chart};
@@ -14,14 +13,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build Helm and the other programs, and nothing else.
+    /// Build Helm and the other programs without writing files.
     Build,
     /// Write the chart's CRDs and README and deploy/rbac.yaml.
     Write,
     /// Run helm with these arguments.
     #[command(trailing_var_arg = true)]
     Helm {
-        /// What helm is told.
+        /// Arguments for helm.
         #[arg(allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

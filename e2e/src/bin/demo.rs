@@ -87,7 +87,7 @@ async fn show(lab: &Lab, keep: bool) -> Result<()> {
     )
     .await?;
     let (ballast, address) = installed(lab).await?;
-    step("It says what happened", async {
+    step("Check its status", async {
         let conditions = lab
             .kubectl(&["get", "service", "web", "-o", CONDITIONS])
             .await?;
@@ -125,7 +125,7 @@ async fn installed(lab: &Lab) -> Result<(Installation<'_>, String)> {
         },
     )
     .await?;
-    let address = step("The Service that said <pending> has an address", async {
+    let address = step("The Service has an address instead of <pending>", async {
         let address = eventually(SOON, || address(lab)).await?;
         Ok((lab.kubectl(&["get", "service", "web"]).await?, address))
     })

@@ -81,7 +81,7 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
     )
     .await?;
     let (ballast, addresses) = installed(cluster).await?;
-    step("It says what happened", async {
+    step("Check its status", async {
         let said = cluster
             .kubectl(&["get", "service", "web", "-o", CONDITIONS])
             .await?;

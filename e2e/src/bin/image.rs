@@ -1,5 +1,5 @@
-//! `make image`: writes Ballast's container image without a container engine, and asks whether
-//! other ways lead to the same.
+//! `make image`: writes Ballast's container image without a container engine, and checks that
+//! other builds give the same image.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,18 +22,18 @@ struct Cli {
     /// The folder for the archive and its bill of materials [default: target/image].
     #[arg(long)]
     into: Option<PathBuf>,
-    /// Write what is in the image into a folder instead, for the Containerfile.
+    /// Write the contents of the image into a folder instead, for the Containerfile.
     #[arg(long)]
     files: Option<PathBuf>,
     /// Write an image for tests: with the binary of the debug build beside this program, and the
     /// libraries that it loads. Compiles nothing.
     #[arg(long, conflicts_with = "files")]
     debug: bool,
-    /// Build two clones in different folders from nothing, and see whether they are one image.
+    /// Build two clones in different folders from scratch and check that both give the same image.
     #[arg(long, conflicts_with_all = ["into", "files", "debug"])]
     twice: bool,
-    /// Build the Containerfile of a clone with Docker, the machine's or our own, and see whether
-    /// its image holds the same.
+    /// Build the Containerfile of a clone with Docker, this machine's or the one of the kind tests,
+    /// and check that its image has the same contents.
     #[arg(long, conflicts_with_all = ["into", "files", "debug", "twice"])]
     engine: bool,
 }

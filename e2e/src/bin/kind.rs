@@ -10,8 +10,8 @@ use ballast_e2e::kind::{self, ClusterOptions, KindHost};
 use ballast_e2e::{Families, ProxyMode};
 use clap::{Args, Parser, Subcommand};
 
-/// Real kind clusters. Uses this machine's Docker where it works and can have kind's node
-/// image; otherwise builds both, and runs them in a network namespace without an uplink.
+/// Real kind clusters. Uses this machine's Docker if it works and can pull kind's node image;
+/// otherwise builds both and runs them in a network namespace without an uplink.
 #[derive(Debug, Parser)]
 #[command(
     name = "kind",
@@ -19,12 +19,12 @@ use clap::{Args, Parser, Subcommand};
     after_help = "\
 Examples:
   kind up try --workers 1 --families dual              a cluster; prints how to talk to it
-  kind load --name try target/image/ballast.tar        what `make image` wrote, on its nodes
-  kind x -- docker ps                                  a command on the Docker host
-  kind host stop                                       the host, and the clusters made on it
+  kind load --name try target/image/ballast.tar        import the image of `make image`
+  kind x -- docker ps                                  run a command on the Docker host
+  kind host stop                                       stop the host and its clusters
 
-BALLAST_KIND=machine or build decides which Docker is used.
-State is kept in /var/lib/ballast-kind (BALLAST_KIND_DIR), what is built in .cache (BALLAST_CACHE)."
+BALLAST_KIND=machine or build selects the Docker.
+State is in /var/lib/ballast-kind (BALLAST_KIND_DIR), built programs are in .cache (BALLAST_CACHE)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,23 +40,23 @@ struct On {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make a cluster, on a Docker host that is started if it does not run.
+    /// Create a cluster; starts the Docker host if necessary.
     Up {
         #[command(flatten)]
         on: On,
         /// The cluster's name.
         name: String,
-        /// Nodes beside the control plane.
+        /// Number of worker nodes.
         #[arg(long, default_value_t = 0)]
         workers: u8,
-        /// What pods and Services speak.
+        /// IP families of pods and Services.
         #[arg(long, value_enum, default_value_t = Families::Ipv4)]
         families: Families,
-        /// How kube-proxy does Services [default: iptables, as kind].
+        /// Mode of kube-proxy [default: iptables, as in kind].
         #[arg(long, value_enum)]
         proxy_mode: Option<ProxyMode>,
     },
-    /// Run a command on the Docker host: docker, kind, kubectl, curl, …
+    /// Run run a command on the Docker host: docker, kind, kubectl, curl, …
     X {
         #[command(flatten)]
         on: On,
@@ -74,14 +74,14 @@ enum Verb {
         /// The archive.
         file: PathBuf,
     },
-    /// Delete a cluster; its Docker host runs on.
+    /// Delete a cluster and keep its Docker host.
     Down {
         #[command(flatten)]
         on: On,
         /// The cluster.
         name: String,
     },
-    /// Build what clusters are made of into the cache, and nothing else.
+    /// Build the programs and the node image into the cache without starting a cluster.
     Build,
     /// A steady load, as tests send it from a Docker host: a line per request.
     #[command(hide = true)]
@@ -102,14 +102,14 @@ enum Verb {
 
 #[derive(Debug, Subcommand)]
 enum Hosts {
-    /// Start one; builds what is missing.
+    /// Start a Docker host; builds missing programs.
     Start {
         /// Its name.
         #[arg(default_value = "kind")]
         name: String,
     },
-    /// End one, dead or alive, with all clusters on it; of this machine's Docker, only the
-    /// clusters made here.
+    /// Stop a Docker host, running or not, and delete all its clusters. On this machine's Docker,
+    /// delete only the clusters created here.
     Stop {
         /// Its name.
         #[arg(default_value = "kind")]
@@ -118,7 +118,7 @@ enum Hosts {
         #[arg(long)]
         all: bool,
     },
-    /// Say which there are.
+    /// List Docker hosts.
     List,
 }
 
@@ -205,7 +205,7 @@ async fn up(host: &str, name: &str, options: ClusterOptions) -> Result<()> {
     ))
 }
 
-/// One that cannot be ended does not keep the others.
+/// Stops the others even if one cannot be stopped.
 async fn stop(hosts: impl IntoIterator<Item = String>) -> Result<()> {
     let mut failed = Ok(());
     for name in hosts {

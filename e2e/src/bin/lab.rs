@@ -1,6 +1,6 @@
-//! The command line of the lab: `lab --help` says it all.
+//! The command line of the lab; see `lab --help`.
 //!
-//! Exit codes: 0 done, 1 failed (and says why), 2 wrong usage, 3 no such lab; `lab exec` ends
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such lab; `lab exec` ends
 //! with the code of the command it ran.
 
 use std::io::Write;
@@ -13,7 +13,7 @@ use ballast_e2e::state::{self, Found, Place};
 use ballast_e2e::{Binaries, Families, Host, Lab, LabOptions, Progress, ProxyMode, supervisor};
 use clap::{Args, Parser, Subcommand};
 
-/// Real Kubernetes on one machine: nodes are network namespaces, nothing is pulled, nothing leaks.
+/// Real Kubernetes on one machine: each node is a network namespace without access to other networks.
 #[derive(Debug, Parser)]
 #[command(name = "lab", after_help = EXAMPLES)]
 struct Cli {
@@ -23,9 +23,9 @@ struct Cli {
 
 const EXAMPLES: &str = "Examples:
   lab up --nodes 3                             three nodes, IPv4 and IPv6
-  export KUBECONFIG=$(lab kubeconfig)          then use kubectl as ever
+  export KUBECONFIG=$(lab kubeconfig)          then use kubectl as usual
   lab exec client -- curl http://node1:30080   from a machine beside the nodes
-  lab exec node1 -- nft list ruleset           what kube-proxy made
+  lab exec node1 -- nft list ruleset           the rules of kube-proxy
   lab down
 
 Hosts: hub, control-plane, cloud, client, far-client, node1, node2, ...
@@ -34,17 +34,17 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such lab.";
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Bring a lab up, and return when its nodes are Ready.
+    /// Start a lab and wait until its nodes are Ready.
     Up(Up),
-    /// End a lab and remove all that it left.
+    /// Stop a lab and remove everything it created.
     Down {
         #[command(flatten)]
         which: Which,
-        /// End every lab.
+        /// Stop every lab.
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Say which labs there are.
+    /// List labs.
     List,
     /// Print the path of the administrator's kubeconfig.
     Kubeconfig(Which),
@@ -65,17 +65,17 @@ enum Verb {
     Kubectl {
         #[command(flatten)]
         which: Which,
-        /// What kubectl is to do.
+        /// Arguments for kubectl.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Put container images into the nodes.
+    /// Import container images into the nodes.
     #[command(subcommand)]
     Images(Images),
-    /// Add a node, or take one away.
+    /// Add or remove a node.
     #[command(subcommand)]
     Node(Nodes),
-    /// Print the log of a component or process; without a name, say which there are.
+    /// Print the log of a component or process; without a name, list them.
     Logs {
         #[command(flatten)]
         which: Which,
@@ -89,7 +89,7 @@ enum Verb {
         /// The folder.
         into: PathBuf,
     },
-    /// Build the programs and images into the cache, and nothing else.
+    /// Build the programs and images into the cache without starting a lab.
     Build,
     #[command(name = "supervisor-init", hide = true)]
     Init { dir: PathBuf, target: String },
@@ -104,7 +104,7 @@ struct Which {
     name: String,
 }
 
-/// A name that cannot be is wrong usage, not a failure.
+/// An invalid name is wrong usage, not a failure.
 fn fit(name: &str) -> Result<String> {
     Place::new(name).map(|place| place.name().to_owned())
 }
@@ -116,22 +116,22 @@ fn fit(name: &str) -> Result<String> {
 struct Up {
     #[command(flatten)]
     which: Which,
-    /// How many nodes.
+    /// Number of nodes.
     #[arg(long, default_value_t = 2)]
     nodes: u8,
-    /// What nodes, pods and Services speak.
+    /// IP families of nodes, pods and Services.
     #[arg(long, value_enum, default_value_t)]
     ip_families: Families,
-    /// How kube-proxy does Services.
+    /// Mode of kube-proxy.
     #[arg(long, value_enum, default_value_t)]
     proxy_mode: ProxyMode,
-    /// Do not keep a log of all writes.
+    /// Disable the audit log of writes.
     #[arg(long)]
     no_audit: bool,
     /// Do not wait until kube-dns is ready.
     #[arg(long)]
     no_dns_wait: bool,
-    /// Stay until interrupted; the lab ends with this command, however that ends.
+    /// Run until interrupted; the lab stops when this command stops for any reason.
     #[arg(long)]
     foreground: bool,
 }
@@ -355,9 +355,9 @@ async fn logs(which: &Which, component: Option<&str>) -> Result<()> {
         return say(&format!("{}\n", names.join("\n")));
     };
     let path = folder.join(format!("{component}.log"));
-    let log = tokio::fs::read(&path).await.with_context(|| {
-        format!("there is no log of {component}; `lab logs` says which there are")
-    })?;
+    let log = tokio::fs::read(&path)
+        .await
+        .with_context(|| format!("there is no log of {component}; `lab logs` lists the logs"))?;
     std::io::stdout().write_all(&log)?;
     Ok(())
 }

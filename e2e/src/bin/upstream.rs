@@ -6,8 +6,8 @@
 //! the suite writes a node's IPv6 address into URLs without brackets. Its programs are built from
 //! the module that the lab is built from. The exit status is the suite's.
 //!
-//! One test is left out unless asked for: it wants a load balancer for a Service without
-//! node ports, and the mock cloud reaches the nodes by nothing else.
+//! One test is skipped by default: it needs a load balancer for a Service without node ports, and
+//! the mock cloud reaches nodes only through node ports.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -33,7 +33,7 @@ struct Args {
     #[arg(long, default_value = r"Feature:LoadBalancer\]", value_name = "REGEX")]
     focus: String,
 
-    /// No tests whose names match; "" leaves none out.
+    /// Skip tests whose names match; "" skips none.
     #[arg(long, default_value = "without NodePort", value_name = "REGEX")]
     skip: String,
 

@@ -83,7 +83,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds all that is missing. Others that want the same wait and then use it.
+    /// Builds missing programs. Other processes that need them wait and then use them.
     pub fn ensure(progress: Progress) -> Result<Self> {
         Self::with(Binaries::ensure(progress)?, PROGRAMS.iter(), progress)
     }

@@ -20,7 +20,7 @@ use super::hosts::Host;
 use super::processes::{Processes, exec};
 use crate::control::{ExecSpec, HUB, HostSpec, Reply, Request, Status};
 
-/// A lab that nobody has taken by then was left behind by a `lab up` that died.
+/// A lab without an owner by then was left behind by a `lab up` that died.
 const ORPHAN_AFTER: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub(super) async fn run(
                 tokio::spawn(serve(Arc::clone(&supervisor), stream));
             }
             () = supervisor.end.notified() => return Ok(()),
-            () = &mut orphan, if !supervisor.owned.load(Ordering::Relaxed) => bail!("nobody took this lab"),
+            () = &mut orphan, if !supervisor.owned.load(Ordering::Relaxed) => bail!("no process took ownership of this lab"),
         }
     }
 }
