@@ -25,7 +25,7 @@ test test-unit e2e: export PROPTEST_RNG_SEED ?= 11
 
 help: ## Show this list
 	@echo "Ballast: load balancers for Kubernetes Services. Targets:"
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14 | sed 's/^/  /'
 
 setup-rust: # SQLite and ring contain C.
 	@./scripts/setup cargo deb:gcc deb:libc6-dev
