@@ -8,14 +8,16 @@ use ballast_crds::{Draining, LoadBalancerClassStatus, MockSettings, ProviderSett
 use ballast_provider::{
     Address, Affinity, Balancer, Change, Family, Ingress, IpMode, Key, Listener, LoadBalancer,
     Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Reason, Recorded, Refusal,
-    Released, Removal, ServiceId, State, TargetSet, TrafficPolicy,
+    Released, Removal, ServiceId, State, TargetSet, TrafficPolicy, Traits,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::class::instance::Factory;
 use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
 use crate::cluster::view::{ConditionView, ServiceView};
+use crate::run::factory::Providers;
 
 /// A provider of which only the pure half may be used: it shares by share key and
 /// refuses a balancer with a listener on port 666.
@@ -90,6 +92,7 @@ impl ServiceView {
                 source_ranges: vec![],
                 requested_addresses: vec![],
                 share_key: None,
+                settings: ballast_provider::Settings::new(),
             })),
             placement: ballast_provider::Placement::default(),
             accepted_before: None,
@@ -176,8 +179,20 @@ impl ClassView {
             provider: Ok(ProviderSettings::Mock(MockSettings {
                 endpoint: "http://127.0.0.1:1".into(),
             })),
+            traits: Ok(Traits::CLOUD),
             status: LoadBalancerClassStatus::default(),
         }
+    }
+
+    /// With this provider, as the factory supports it.
+    pub(crate) fn of_provider(mut self, provider: Result<ProviderSettings, String>) -> Self {
+        let settings = provider.as_ref().map_err(Clone::clone);
+        self.traits = settings.and_then(|settings| {
+            let supported = Providers::default().supports(settings);
+            supported.map_err(|refusal| refusal.message)
+        });
+        self.provider = provider;
+        self
     }
 
     /// With the drain switch on.
@@ -212,9 +227,13 @@ impl Classes {
 
 #[async_trait]
 impl Provider for PureProvider {
+    fn traits(&self) -> Traits {
+        Traits::CLOUD
+    }
+
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        let uid = || load_balancer.id.uid.clone();
-        Key(load_balancer.share_key.clone().unwrap_or_else(uid))
+        let shared = load_balancer.share_key.clone().map(Key::Shared);
+        shared.unwrap_or_else(|| Key::alone(&load_balancer.id))
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
@@ -243,7 +262,7 @@ impl Provider for PureProvider {
         unreachable!("choosing has no effects")
     }
 
-    async fn release(&self, _: &ServiceId, _: Removal) -> Result<Released, ProviderError> {
+    async fn release(&self, _: &ServiceId, _: &Key, _: Removal) -> Result<Released, ProviderError> {
         unreachable!("choosing has no effects")
     }
 

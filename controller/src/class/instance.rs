@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::ProviderSettings;
-use ballast_provider::{Cause, Mark, Provider, ProviderError, Recorded, mark};
+use ballast_provider::{Cause, Mark, Provider, ProviderError, Recorded, Refusal, Traits, mark};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,8 +41,11 @@ const QUIET: Duration = Duration::from_millis(300);
 /// … or after this long, whatever comes.
 const WAVE: Duration = Duration::from_secs(3);
 
-/// Builds the provider of a class.
+/// Knows the providers of this build, and makes the provider of a class.
 pub trait Factory: Send + Sync {
+    /// What a class with these settings supports, or why this build cannot serve it. Pure.
+    fn supports(&self, settings: &ProviderSettings) -> Result<Traits, Refusal>;
+
     /// A fresh instance, not yet restored.
     fn build(
         &self,
@@ -223,7 +226,7 @@ async fn follow_waves(
 ) {
     let backing = |targets: &watch::Receiver<Eligible>| {
         let targets = targets.borrow();
-        targets.backing(provider.exclusion())
+        targets.backing(provider.traits().exclusion)
     };
     let mut before = backing(&targets);
     while settled(&mut targets, QUIET, WAVE).await {
@@ -256,7 +259,7 @@ async fn start(
         ));
     }
     let now = targets.borrow_and_update().clone();
-    let now = now.targets(provider.exclusion());
+    let now = now.targets(provider.traits().exclusion);
     in_time(provider.retarget(now, &[])).await?;
     Ok(provider)
 }
@@ -269,14 +272,21 @@ async fn take_stock(
     provider: &dyn Provider,
 ) -> Result<(), ProviderError> {
     for owned in in_time(provider.inventory()).await? {
-        match owned.id {
-            _ if owned.tags.contains_key(mark::RETAINED) => {}
-            Some(id) => context.ledger.record(&id, class),
-            None => warn!(
+        if owned.tags.contains_key(mark::RETAINED) {
+            continue;
+        }
+        if owned.services.is_empty() {
+            warn!(
                 class,
                 name = owned.name,
-                "in the cloud with our marks, but no Service named"
-            ),
+                "a cloud object carries our tags but names no Service"
+            );
+        }
+        for id in &owned.services {
+            match &owned.key {
+                Some(key) => context.ledger.record_on(id, class, key),
+                None => context.ledger.record(id, class),
+            }
         }
     }
     Ok(())
@@ -309,7 +319,7 @@ async fn follow_targets(
     // Who was stopped for longer than its term wakes up with targets of that time.
     while context.fence.epoch().is_some() {
         let now = targets.borrow_and_update().clone();
-        let now = now.targets(provider.exclusion());
+        let now = now.targets(provider.traits().exclusion);
         match in_time(provider.retarget(now, &[])).await {
             Ok(()) => {
                 info!(class, targets = now.len(), "targets changed");

@@ -15,13 +15,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use ballast_crds::{
-    DeletionPolicy, Draining, LoadBalancerClass, LoadBalancerClassStatus, ProviderKind,
-    ProviderSettings, class_of_key,
+    DeletionPolicy, Draining, LoadBalancerClass, LoadBalancerClassStatus, ProviderSettings,
+    class_of_key,
 };
-use ballast_provider::{Provider, Reason, Refusal, Removal};
+use ballast_provider::{Provider, Reason, Refusal, Removal, Traits};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 
+use crate::class::instance::Factory;
 use crate::cluster::conditions::rfc3339;
 use crate::cluster::meta::{created, version};
 use crate::cluster::view::ServiceView;
@@ -54,6 +55,8 @@ pub struct ClassView {
     pub removal: Removal,
     /// The provider, or why the class cannot be understood.
     pub provider: Result<ProviderSettings, String>,
+    /// What its provider supports, or why it cannot serve anybody.
+    pub traits: Result<Traits, String>,
     /// As published now.
     pub status: LoadBalancerClassStatus,
 }
@@ -122,12 +125,25 @@ pub enum DefaultState {
 
 impl ClassView {
     /// Reads a class; one that cannot be read is a view with an error in it.
-    pub fn of(guard: &DeserializeGuard<LoadBalancerClass>) -> Self {
+    pub fn of(guard: &DeserializeGuard<LoadBalancerClass>, factory: &dyn Factory) -> Self {
         let (meta, class) = match &guard.0 {
             Ok(class) => (&class.metadata, Ok(class)),
             Err(invalid) => (&invalid.metadata, Err(invalid.error.clone())),
         };
         let spec = class.as_ref().ok().map(|class| &class.spec);
+        let provider = match &class {
+            Ok(class) => class.spec.provider().ok_or_else(|| {
+                "exactly one of spec.aws, spec.l2 and spec.mock must be set".to_owned()
+            }),
+            Err(error) => Err(format!("the class cannot be read: {error}")),
+        };
+        let traits = provider
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|settings| {
+                let supported = factory.supports(settings);
+                supported.map_err(|refusal| refusal.message)
+            });
         Self {
             name: meta.name.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
@@ -145,12 +161,8 @@ impl ClassView {
                 None | Some(DeletionPolicy::Retain) => Removal::Retain,
                 Some(DeletionPolicy::Delete) => Removal::Delete,
             },
-            provider: match &class {
-                Ok(class) => class.spec.provider().ok_or_else(|| {
-                    "exactly one of spec.aws, spec.l2 and spec.mock must be set".to_owned()
-                }),
-                Err(error) => Err(format!("the class cannot be read: {error}")),
-            },
+            provider,
+            traits,
             status: class
                 .ok()
                 .and_then(|class| class.status.clone())
@@ -165,10 +177,9 @@ impl ClassView {
             .any(|finalizer| finalizer == IN_USE_FINALIZER)
     }
 
-    /// Its addresses come from pools: nothing outside the cluster, no finalizer of need.
+    /// Its addresses come from pools, and the Services' status is the only record of them.
     pub fn uses_pools(&self) -> bool {
-        let settings = self.provider.as_ref();
-        settings.is_ok_and(|settings| settings.kind() == ProviderKind::L2)
+        self.traits.as_ref().is_ok_and(|traits| !traits.finalizer)
     }
 
     /// The drain switch, if it is on.
@@ -206,16 +217,7 @@ impl ClassView {
 
     /// Why this class cannot serve anybody, if so.
     pub fn unusable(&self) -> Option<String> {
-        match &self.provider {
-            Err(message) => Some(message.clone()),
-            Ok(settings) => match settings.kind() {
-                ProviderKind::L2 | ProviderKind::Mock => None,
-                kind @ ProviderKind::Aws => Some(format!(
-                    "spec.{}: this build of Ballast has no such provider",
-                    kind.as_str()
-                )),
-            },
-        }
+        self.traits.as_ref().err().cloned()
     }
 }
 

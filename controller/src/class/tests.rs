@@ -1,5 +1,6 @@
 use super::*;
 use crate::fixtures::second;
+use crate::run::factory::Providers;
 
 fn guard(yaml: &str) -> DeserializeGuard<LoadBalancerClass> {
     serde_yaml_ng::from_str(yaml).unwrap()
@@ -14,7 +15,7 @@ spec: {default: true, maxLoadBalancers: 3, deletionPolicy: Retain, mock: {endpoi
 
 #[test]
 fn a_class_is_read_whole() {
-    let class = ClassView::of(&guard(GOOD));
+    let class = ClassView::of(&guard(GOOD), &Providers::default());
     assert!(class.is_guarded() && class.default && !class.force_default);
     assert_eq!((class.max, class.removal), (Some(3), Removal::Retain));
     assert_eq!(class.unusable(), None);
@@ -23,7 +24,7 @@ fn a_class_is_read_whole() {
 #[test]
 fn a_class_that_cannot_be_read_serves_nobody_and_deletes_nothing() {
     let torn = GOOD.replace("maxLoadBalancers: 3", "maxLoadBalancers: many");
-    let class = ClassView::of(&guard(&torn));
+    let class = ClassView::of(&guard(&torn), &Providers::default());
     assert_eq!(class.name, "local");
     assert!(
         class.unusable().unwrap().contains("cannot be read"),
@@ -42,7 +43,9 @@ fn a_class_with_two_providers_or_none_or_an_unbuilt_one_serves_nobody() {
         let yaml = format!(
             "{{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {{name: c}}, spec: {{{spec}}}}}"
         );
-        let message = ClassView::of(&guard(&yaml)).unusable().unwrap();
+        let message = ClassView::of(&guard(&yaml), &Providers::default())
+            .unusable()
+            .unwrap();
         assert!(message.contains(named), "{message}");
     }
 }

@@ -103,6 +103,7 @@ mod tests {
         NodeView {
             target: Target {
                 name: name.into(),
+                provider_id: None,
                 addresses: vec!["192.0.2.7".parse().unwrap()],
             },
             addresses: vec![],

@@ -10,18 +10,21 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ballast_provider::ServiceId;
+use ballast_provider::{Key, ServiceId};
 use tokio::time::Instant;
 
 use crate::cluster::view::Name;
 
 /// One Service with effects in one class.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Which Service, this very one and no later one of the same name.
     pub id: ServiceId,
     /// Which class its effects are in.
     pub class: String,
+    /// The balancers that it is on, or may be on: two while it moves from one to another.
+    /// Empty where only a finalizer tells of it.
+    pub keys: Vec<Key>,
 }
 
 /// The ledger; see the module.
@@ -34,7 +37,8 @@ pub struct Ledger {
 struct Inner {
     /// Nearly always one per name, for which a map would take five times the memory.
     entries: HashMap<Name, Vec<(Entry, Marks)>>,
-    per_class: HashMap<String, HashSet<String>>,
+    /// How many entries each class has.
+    per_class: HashMap<String, usize>,
     written: HashMap<Name, Write>,
     closed: HashSet<String>,
     releases: u64,
@@ -57,30 +61,57 @@ struct Marks {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Notes that a Service has something in a class, without looking at any limit.
+    /// Notes that a Service has something in a class, without looking at any limit; on
+    /// which balancer is not known.
     pub fn record(&self, id: &ServiceId, class: &str) {
         self.lock().insert(id, class);
     }
 
-    /// Takes one of `max` places of a class; true if the Service has a place now.
-    /// Check and entry are one step: two workers cannot take the last place.
-    pub fn reserve(&self, id: &ServiceId, class: &str, max: Option<usize>) -> bool {
+    /// The same where the balancer is known.
+    pub fn record_on(&self, id: &ServiceId, class: &str, key: &Key) {
+        self.lock().insert(id, class).add(key);
+    }
+
+    /// Takes one of `max` places of a class; true if the Service has a place now, on this
+    /// balancer. Check and entry are one step: two workers cannot take the last place.
+    pub fn reserve(&self, id: &ServiceId, class: &str, key: &Key, max: Option<usize>) -> bool {
         let mut inner = self.lock();
-        let taken = inner.per_class.get(class);
-        let has_place = taken.is_some_and(|uids| uids.contains(&id.uid));
-        let full = max.is_some_and(|max| taken.map_or(0, HashSet::len) >= max);
-        if !has_place && (full || inner.closed.contains(class)) {
+        let full = max.is_some_and(|max| inner.count(class) >= max);
+        if inner.find(id, class).is_none() && (full || inner.closed.contains(class)) {
             return false;
         }
-        inner.insert(id, class);
+        inner.insert(id, class).add(key);
         true
+    }
+
+    /// The balancers of a class that a Service is on, or may be on.
+    pub fn keys(&self, id: &ServiceId, class: &str) -> Vec<Key> {
+        let mut inner = self.lock();
+        let found = inner.find(id, class);
+        found.map_or_else(Vec::new, |(entry, _)| entry.keys.clone())
+    }
+
+    /// Whether a Service is on a balancer, or may be.
+    pub fn is_on(&self, id: &ServiceId, class: &str, key: &Key) -> bool {
+        let mut inner = self.lock();
+        let found = inner.find(id, class);
+        found.is_some_and(|(entry, _)| entry.keys.contains(key))
+    }
+
+    /// Forgets that a Service was on a balancer; it keeps its place in the class.
+    pub fn left(&self, id: &ServiceId, class: &str, key: &Key) {
+        let mut inner = self.lock();
+        inner.releases += 1;
+        if let Some((entry, _)) = inner.find(id, class) {
+            entry.keys.retain(|on| on != key);
+        }
     }
 
     /// Closes a class that nobody has a place in; false if somebody has. After that no
     /// [`Self::reserve`] succeeds, so the class's own finalizer may go.
     pub fn close(&self, class: &str) -> bool {
         let mut inner = self.lock();
-        let unused = inner.per_class.get(class).is_none_or(HashSet::is_empty);
+        let unused = inner.count(class) == 0;
         if unused {
             inner.closed.insert(class.to_owned());
         }
@@ -107,15 +138,25 @@ impl Ledger {
         let mut inner = self.lock();
         inner.releases += 1;
         let name = Name::from(id);
-        if let Some(entries) = inner.entries.get_mut(&name) {
-            entries.retain(|(entry, _)| entry.id.uid != id.uid || entry.class != class);
-            if entries.is_empty() {
-                inner.entries.remove(&name);
-            }
+        let Some(entries) = inner.entries.get_mut(&name) else {
+            return;
+        };
+        let before = entries.len();
+        entries.retain(|(entry, _)| entry.id.uid != id.uid || entry.class != class);
+        let removed = before - entries.len();
+        if entries.is_empty() {
+            inner.entries.remove(&name);
         }
-        if let Some(uids) = inner.per_class.get_mut(class) {
-            uids.remove(&id.uid);
+        if let Some(count) = inner.per_class.get_mut(class) {
+            *count -= removed;
         }
+    }
+
+    /// All that is recorded under a name.
+    pub fn entries(&self, name: &Name) -> Vec<Entry> {
+        let inner = self.lock();
+        let entries = inner.entries.get(name).into_iter().flatten();
+        entries.map(|(entry, _)| entry.clone()).collect()
     }
 
     /// What is recorded under a name for other Services than this one (`None`: any).
@@ -147,15 +188,12 @@ impl Ledger {
 
     /// How many Services have a place in a class.
     pub fn count(&self, class: &str) -> usize {
-        self.lock().per_class.get(class).map_or(0, HashSet::len)
+        self.lock().count(class)
     }
 
     /// Whether a Service has a place in a class.
     pub fn has(&self, id: &ServiceId, class: &str) -> bool {
-        self.lock()
-            .per_class
-            .get(class)
-            .is_some_and(|uids| uids.contains(&id.uid))
+        self.lock().find(id, class).is_some()
     }
 
     /// When the work that goes on for this Service began; set at the first call.
@@ -228,31 +266,52 @@ impl Ledger {
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    fn add(&mut self, key: &Key) {
+        if !self.keys.contains(key) {
+            self.keys.reserve_exact(1);
+            self.keys.push(key.clone());
+        }
+    }
+}
+
 // === impl Inner ===
 
 impl Inner {
-    fn insert(&mut self, id: &ServiceId, class: &str) {
-        if self.marks(id, class).is_none() {
+    fn insert(&mut self, id: &ServiceId, class: &str) -> &mut Entry {
+        let entries = self.entries.entry(Name::from(id)).or_default();
+        let found = entries
+            .iter()
+            .position(|(entry, _)| entry.id == *id && entry.class == class);
+        let at = found.unwrap_or_else(|| {
+            *self.per_class.entry(class.to_owned()).or_default() += 1;
             let entry = Entry {
                 id: id.clone(),
                 class: class.to_owned(),
+                keys: Vec::new(),
             };
-            let entries = self.entries.entry(Name::from(id)).or_default();
             entries.reserve_exact(1);
             entries.push((entry, Marks::default()));
-        }
-        self.per_class
-            .entry(class.to_owned())
-            .or_default()
-            .insert(id.uid.clone());
+            entries.len() - 1
+        });
+        &mut entries[at].0
+    }
+
+    fn count(&self, class: &str) -> usize {
+        self.per_class.get(class).copied().unwrap_or_default()
+    }
+
+    fn find(&mut self, id: &ServiceId, class: &str) -> Option<&mut (Entry, Marks)> {
+        let entries = self.entries.get_mut(&Name::from(id))?;
+        entries
+            .iter_mut()
+            .find(|(entry, _)| entry.id == *id && entry.class == class)
     }
 
     fn marks(&mut self, id: &ServiceId, class: &str) -> Option<&mut Marks> {
-        let entries = self.entries.get_mut(&Name::from(id))?;
-        let found = entries
-            .iter_mut()
-            .find(|(entry, _)| entry.id == *id && entry.class == class)?;
-        Some(&mut found.1)
+        self.find(id, class).map(|(_, marks)| marks)
     }
 }
 
@@ -271,18 +330,18 @@ mod tests {
     #[test]
     fn the_last_place_is_taken_once() {
         let ledger = Ledger::default();
-        assert!(ledger.reserve(&id("a"), "local", Some(1)));
+        assert!(ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), Some(1)));
         assert!(
-            ledger.reserve(&id("a"), "local", Some(1)),
+            ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), Some(1)),
             "a holder keeps its place"
         );
-        assert!(!ledger.reserve(&id("b"), "local", Some(1)));
+        assert!(!ledger.reserve(&id("b"), "local", &Key::alone(&id("b")), Some(1)));
         assert!(
-            ledger.reserve(&id("b"), "other", Some(1)),
+            ledger.reserve(&id("b"), "other", &Key::alone(&id("b")), Some(1)),
             "classes do not share places"
         );
         ledger.forget(&id("a"), "local");
-        assert!(ledger.reserve(&id("b"), "local", Some(1)));
+        assert!(ledger.reserve(&id("b"), "local", &Key::alone(&id("b")), Some(1)));
     }
 
     #[test]
@@ -290,20 +349,39 @@ mod tests {
         let ledger = Ledger::default();
         ledger.record(&id("a"), "local");
         ledger.record(&id("b"), "local");
-        assert!(ledger.reserve(&id("a"), "local", Some(0)));
-        assert!(!ledger.reserve(&id("c"), "local", Some(2)));
+        assert!(ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), Some(0)));
+        assert!(!ledger.reserve(&id("c"), "local", &Key::alone(&id("c")), Some(2)));
     }
 
     #[test]
     fn a_class_closes_only_when_nobody_has_a_place() {
         let ledger = Ledger::default();
-        assert!(ledger.reserve(&id("a"), "local", None));
+        assert!(ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), None));
         assert!(!ledger.close("local"));
         ledger.forget(&id("a"), "local");
         assert!(ledger.close("local"));
-        assert!(!ledger.reserve(&id("b"), "local", None));
+        assert!(!ledger.reserve(&id("b"), "local", &Key::alone(&id("b")), None));
         ledger.open("local");
-        assert!(ledger.reserve(&id("b"), "local", None));
+        assert!(ledger.reserve(&id("b"), "local", &Key::alone(&id("b")), None));
+    }
+
+    #[test]
+    fn a_service_that_moves_is_on_two_balancers_until_it_has_left_one() {
+        let ledger = Ledger::default();
+        let (one, two) = (Key::Shared("one".into()), Key::Shared("two".into()));
+        assert!(ledger.reserve(&id("a"), "local", &one, Some(1)));
+        assert!(
+            ledger.reserve(&id("a"), "local", &two, Some(1)),
+            "one place"
+        );
+        assert_eq!(ledger.keys(&id("a"), "local"), [one.clone(), two.clone()]);
+        ledger.left(&id("a"), "local", &one);
+        assert!(!ledger.is_on(&id("a"), "local", &one));
+        assert!(ledger.is_on(&id("a"), "local", &two));
+        assert_eq!(ledger.count("local"), 1);
+        ledger.forget(&id("a"), "local");
+        assert_eq!(ledger.keys(&id("a"), "local"), []);
+        assert_eq!(ledger.count("local"), 0);
     }
 
     #[test]
@@ -317,7 +395,8 @@ mod tests {
             left,
             [Entry {
                 id: id("old"),
-                class: "local".into()
+                class: "local".into(),
+                keys: Vec::new(),
             }]
         );
         assert_eq!(ledger.left_behind(&name, None).len(), 2);

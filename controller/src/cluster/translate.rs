@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 
 use ballast_provider::{
     Affinity, Family, FamilyPolicy, Ingress, Labels, Listener, LoadBalancer, Placement, PortStatus,
-    Protocol, Reason, Refusal, ServiceId, TrafficPolicy,
+    Protocol, Reason, Refusal, ServiceId, Settings, TrafficPolicy,
 };
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
@@ -96,6 +96,7 @@ pub fn load_balancer(
         source_ranges: source_ranges(spec, annotations)?,
         requested_addresses: requested_addresses(spec, annotations, &families)?,
         share_key: share_key(annotations)?,
+        settings: Settings::new(),
         families,
         id: id.clone(),
     })

@@ -216,6 +216,12 @@ impl ServiceView {
             .find(|condition| condition.kind == kind)
     }
 
+    /// What it asks for and, where that is refused, the part that was accepted before.
+    pub fn shapes(&self) -> impl Iterator<Item = &LoadBalancer> {
+        let wanted = self.load_balancer.iter().flatten();
+        wanted.chain(self.accepted_before.as_deref())
+    }
+
     /// Whether it carries the finalizer of this class.
     pub fn is_held_by(&self, class: &str) -> bool {
         self.held_by.iter().any(|held| held == class)
@@ -311,6 +317,7 @@ impl NodeView {
         let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
         Self {
             target: Target {
+                provider_id: node.spec.as_ref().and_then(|spec| spec.provider_id.clone()),
                 name: meta.name.clone().unwrap_or_default(),
                 addresses: addresses
                     .unwrap_or_default()

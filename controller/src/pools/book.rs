@@ -283,10 +283,9 @@ mod tests {
         };
         let metal = ClassView {
             default: true,
-            provider: Ok(ballast_crds::ProviderSettings::L2(
+            ..ClassView::test("metal").of_provider(Ok(ballast_crds::ProviderSettings::L2(
                 serde_json::from_value(json!({})).unwrap(),
-            )),
-            ..ClassView::test("metal")
+            )))
         };
         let (before, after) = (Classes::default(), Classes::test([metal]));
         note(&old, &before);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ballast_crds::ProviderSettings;
 use ballast_l2::L2Provider;
 use ballast_mock::{InstantProvider, MockProvider, Token};
-use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal};
+use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal, Traits};
 use http::Uri;
 use tracing::warn;
 
@@ -39,6 +39,16 @@ fn namespace_of(endpoint: &str) -> Option<String> {
     }
 }
 
+fn no_such_provider(settings: &ProviderSettings) -> Refusal {
+    Refusal::new(
+        Reason::Unsupported,
+        format!(
+            "spec.{}: this build of Ballast has no such provider",
+            settings.kind().as_str()
+        ),
+    )
+}
+
 // === impl Providers ===
 
 impl Providers {
@@ -49,6 +59,14 @@ impl Providers {
 }
 
 impl Factory for Providers {
+    fn supports(&self, settings: &ProviderSettings) -> Result<Traits, Refusal> {
+        match settings {
+            ProviderSettings::Mock(_) => Ok(MockProvider::TRAITS),
+            ProviderSettings::L2(_) => Ok(L2Provider::TRAITS),
+            ProviderSettings::Aws(_) => Err(no_such_provider(settings)),
+        }
+    }
+
     fn build(
         &self,
         settings: &ProviderSettings,
@@ -81,14 +99,7 @@ impl Factory for Providers {
                 let addresses = Arc::clone(self.addresses.allocator());
                 Ok(Arc::new(L2Provider::new(mark.class, pools, addresses)))
             }
-            ProviderSettings::Aws(_) => Err(Refusal::new(
-                Reason::Unsupported,
-                format!(
-                    "this build of Ballast has no {} provider",
-                    settings.kind().as_str()
-                ),
-            )
-            .into()),
+            ProviderSettings::Aws(_) => Err(no_such_provider(settings).into()),
         }
     }
 }

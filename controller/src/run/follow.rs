@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::{Metrics, Options, Shared};
 use crate::class::board::Board;
+use crate::class::instance::Factory;
 use crate::cluster::eligibility::Eligible;
 use crate::process::admin::{Admin, Health};
 use crate::process::queue::Queue;
@@ -56,7 +57,7 @@ pub(super) async fn follow(
     notice_standstill(&shared);
     // Before the admin server, which is ready when no gate is closed.
     watch_nodes(&shared, targets_sender, nodes_sender, tasks);
-    watch_objects(&shared, tasks);
+    watch_objects(&shared, Arc::clone(&options.factory), tasks);
     let admin = Admin::bind(options.admin, shared.health.clone(), Arc::new(registry))
         .await
         .with_context(|| format!("cannot listen on {} (--admin-address)", options.admin))?;
@@ -90,7 +91,7 @@ fn watch_nodes(
     tasks.spawn(endless("nodes", nodes));
 }
 
-fn watch_objects(shared: &Shared, tasks: &mut JoinSet<Result<()>>) {
+fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet<Result<()>>) {
     let services = watches::ServiceWatch {
         store: Arc::clone(&shared.services),
         queue: shared.queue.clone(),
@@ -104,6 +105,7 @@ fn watch_objects(shared: &Shared, tasks: &mut JoinSet<Result<()>>) {
             "the list of LoadBalancerClasses (is the CRD installed? ballast crds | kubectl apply -f -)",
         ),
         shared.board.clone(),
+        factory,
     );
     let pools = watches::pools(
         shared.watch(

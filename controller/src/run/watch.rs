@@ -35,6 +35,7 @@ use tracing::{info, warn};
 
 use crate::class::ClassView;
 use crate::class::board::Board;
+use crate::class::instance::Factory;
 use crate::cluster::eligibility::{self, Eligible};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::meta::version;
@@ -244,14 +245,15 @@ pub async fn nodes(
 }
 
 /// Posts the classes on the board.
-pub async fn classes(watch: Watch, board: Board) {
+pub async fn classes(watch: Watch, board: Board, factory: Arc<dyn Factory>) {
     let store: Store<String, ClassView> = Store::default();
     let changed = |changed: &Changed<String>| {
         if is_news(changed, &store) {
             board.post_views(store.all());
         }
     };
-    let parse = |guard: &DeserializeGuard<LoadBalancerClass>| ClassView::of(guard);
+    let parse =
+        |guard: &DeserializeGuard<LoadBalancerClass>| ClassView::of(guard, factory.as_ref());
     follow(watch, &store, parse, changed).await;
 }
 

@@ -1,21 +1,33 @@
-//! What is to be done about one Service. Pure: the only place that chooses.
+//! Chooses the next step for one Service: the only place that chooses.
 //!
-//! [`decide`] looks at the stores and says one step; [`crate::service::perform`] does it and
-//! the Service comes back. Steps are ordered so that a crash between any two of them
-//! finds the same next step again.
+//! [`decide`] does no I/O and reads no clock. It reads the stores and the ledger, which
+//! other workers change meanwhile (each behind a short lock, never across an await); what
+//! it reads of one balancer does not change, because its caller holds that balancer's
+//! lock ([`crate::service::perform::KeyLocks`]). [`crate::service::perform`] does the step
+//! and the Service comes back. Steps are ordered so that a crash between any two of them
+//! finds the same next step again:
+//!
+//! ```text
+//!             claimed                 not claimed
+//!  ┌────────┐ ───────▶ ┌────────────┐ ──────────▶ ┌─────────┐
+//!  │ Ignore │          │   Ensure   │             │ Release │──▶ Ignore / Clean
+//!  └────────┘ ◀─────── └────────────┘ ◀────────── └─────────┘
+//!                        │  ▲    │  ▲ claimed again    ▲
+//!           not accepted ▼  │    ▼  │ class is ready   │ drained, other class,
+//!                      Refuse   Wait                   │ deleted
+//! ```
 
 use std::sync::Arc;
 
 use ballast_provider::{
-    Balancer, Family, Key, LoadBalancer, Member, Placement, Provider, Reason, Record, Refusal,
-    Removal,
+    Balancer, Family, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal,
 };
 
 use crate::class::{ClassView, Classes, Instance};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::ServiceView;
-use crate::service::group::group;
+use crate::service::group::{Group, Sharer, group};
 
 /// One step for one Service.
 #[derive(Clone)]
@@ -30,6 +42,8 @@ pub enum Decision {
         class: String,
         /// How to reach its cloud.
         provider: Arc<dyn Provider>,
+        /// The balancers that it is on, or may be on.
+        keys: Vec<Key>,
         /// What becomes of the cloud objects.
         removal: Removal,
         /// What the Service, which wants them back, says afterwards; `None`: it does not.
@@ -60,6 +74,11 @@ pub enum Decision {
         provider: Arc<dyn Provider>,
         /// The whole balancer, this Service among its members.
         balancer: Balancer,
+        /// Balancers that it is on and does not ask for any more: it leaves them once
+        /// traffic flows through the new one.
+        leaves: Vec<Key>,
+        /// What becomes of cloud objects that it leaves.
+        removal: Removal,
         /// The class's limit, for the reservation.
         max: Option<usize>,
     },
@@ -95,7 +114,7 @@ pub fn decide(service: &ServiceView, world: &World<'_>) -> Decision {
     }
     let claim = world.classes.claim(service);
     if let Some(class) = stale_holder(service, claim, world) {
-        return release(service, &class, world.classes, None);
+        return release(service, &class, world, None);
     }
     match claim {
         Some(class) => match held_elsewhere(service, world) {
@@ -139,7 +158,7 @@ fn drain(service: &ServiceView, class: &str, drained: Refusal, world: &World<'_>
         || world.ledger.has(&service.id, class)
         || (service.class.is_some() && !service.ingress.is_empty());
     if has {
-        return release(service, class, world.classes, Some(drained));
+        return release(service, class, world, Some(drained));
     }
     Decision::Refuse {
         refusal: drained,
@@ -168,9 +187,10 @@ fn stale_holder(service: &ServiceView, claim: Option<&str>, world: &World<'_>) -
 fn release(
     service: &ServiceView,
     class: &str,
-    classes: &Classes,
+    world: &World<'_>,
     drained: Option<Refusal>,
 ) -> Decision {
+    let classes = world.classes;
     let wait = |reason, message| Decision::Wait {
         class: class.to_owned(),
         why: Some(Refusal::new(reason, message)),
@@ -195,6 +215,7 @@ fn release(
         Some(Instance::Ready(provider)) => Decision::Release {
             class: class.to_owned(),
             provider: Arc::clone(provider),
+            keys: keys_of(service, class, provider.as_ref(), world.ledger),
             removal: view.removal,
             drained,
         },
@@ -207,6 +228,22 @@ fn release(
     }
 }
 
+/// The balancers that a Service of this class is on. A finalizer without any record says
+/// only that there may be something: then where its spec would have put it.
+fn keys_of(
+    service: &ServiceView,
+    class: &str,
+    provider: &dyn Provider,
+    ledger: &Ledger,
+) -> Vec<Key> {
+    let mut keys = ledger.keys(&service.id, class);
+    if keys.is_empty() {
+        let asked = service.shapes().next().map(|wanted| provider.key(wanted));
+        keys.push(asked.unwrap_or_else(|| Key::alone(&service.id)));
+    }
+    keys
+}
+
 fn serve(service: &ServiceView, class: &str, world: &World<'_>) -> Decision {
     match admit(service, class, world) {
         Ok(step) => step,
@@ -217,20 +254,28 @@ fn serve(service: &ServiceView, class: &str, world: &World<'_>) -> Decision {
     }
 }
 
-/// Only for a Service alone on its balancer: of a shared one the other members take care.
+/// The balancer that a refused Service is on, with the part of it that was accepted before.
 fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Option<Keep> {
     let provider = world.classes.provider(class)?;
     let accepted = accepted_before(service)?;
-    let balancer = Balancer {
-        key: provider.key(&accepted),
-        members: vec![member(service, &accepted, world.namespaces)],
+    if !world.ledger.has(&service.id, class) {
+        return None;
+    }
+    let on = world.ledger.keys(&service.id, class);
+    let asked = provider.key(&accepted);
+    let key = match on.first() {
+        Some(first) if !on.contains(&asked) => first.clone(),
+        _ => asked,
     };
-    let guarded = provider.record() == Record::Status || service.is_held_by(class);
-    let keeps = balancer.key.0 == service.id.uid
-        && guarded
-        && world.ledger.has(&service.id, class)
-        && publishes(service, &accepted)
-        && provider.validate(&balancer).is_ok();
+    let kept = Sharer {
+        service,
+        placed: true,
+        wanted: None,
+        published: Some(accepted.clone()),
+    };
+    let Group { balancer, .. } = assemble(&key, kept, class, provider.as_ref(), world);
+    let guarded = !provider.traits().finalizer || service.is_held_by(class);
+    let keeps = guarded && publishes(service, &accepted) && provider.validate(&balancer).is_ok();
     keeps.then(|| Keep {
         class: class.to_owned(),
         provider,
@@ -287,7 +332,7 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
         Some(Instance::Ready(_)) if !class.is_guarded() => wait(None),
         // A pool may be closed to namespaces with a label, and an address is kept.
         Some(Instance::Ready(provider))
-            if provider.record() == Record::Status
+            if provider.traits().namespace_labels
                 && !namespaces::is_known(world.namespaces, &service.id.namespace) =>
         {
             wait(None)
@@ -295,10 +340,14 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
         Some(Instance::Ready(provider)) => {
             let balancer = balancer(service, wanted, name, provider.as_ref(), world)?;
             provider.validate(&balancer)?;
+            let mut leaves = world.ledger.keys(&service.id, name);
+            leaves.retain(|key| *key != balancer.key);
             Ok(Decision::Ensure {
                 class: name.to_owned(),
                 provider: Arc::clone(provider),
                 balancer,
+                leaves,
+                removal: class.removal,
                 max: class.max,
             })
         }
@@ -386,6 +435,7 @@ pub fn quota_exceeded(class: &ClassView, max: usize) -> Refusal {
     )
 }
 
+/// The balancer that a Service asks for, with everybody who is on it.
 fn balancer(
     service: &ServiceView,
     wanted: &LoadBalancer,
@@ -394,37 +444,58 @@ fn balancer(
     world: &World<'_>,
 ) -> Result<Balancer, Refusal> {
     let key = provider.key(wanted);
-    if key.0 == service.id.uid {
-        return Ok(Balancer {
-            key,
-            members: vec![member(service, wanted, world.namespaces)],
-        });
-    }
-    let sharers = sharers(service, &key, class, provider, world);
-    group(
-        &key,
+    let own = Sharer {
         service,
-        &sharers,
-        |other| world.ledger.has(&other.id, class),
-        |other, wanted| member(other, wanted, world.namespaces),
-    )
+        placed: world.ledger.is_on(&service.id, class, &key),
+        wanted: Some(wanted),
+        published: accepted_before(service),
+    };
+    let Group { balancer, refusal } = assemble(&key, own, class, provider, world);
+    refusal.map_or(Ok(balancer), Err)
 }
 
-/// The other Services whose load balancers have the same key.
-fn sharers(
-    service: &ServiceView,
+/// A Service alone on its balancer needs no look at the others.
+fn assemble(
     key: &Key,
+    own: Sharer<'_>,
     class: &str,
     provider: &dyn Provider,
     world: &World<'_>,
-) -> Vec<Arc<ServiceView>> {
-    let mut all = (world.services)();
-    all.retain(|other| {
-        other.id != service.id
-            && world.classes.claim(other) == Some(class)
-            && matches!(&other.load_balancer, Some(Ok(wanted)) if provider.key(wanted) == *key)
-    });
-    all
+) -> Group {
+    let service = own.service;
+    let as_member =
+        |other: &ServiceView, wanted: &LoadBalancer| member(other, wanted, world.namespaces);
+    if key.is_of(&service.id) {
+        return group(key, service, vec![own], as_member);
+    }
+    let all = (world.services)();
+    let others = all.iter().filter(|other| other.id != service.id);
+    let others = others.filter(|other| world.classes.claim(other) == Some(class));
+    let sharer = |other| sharer(other, key, class, provider, world.ledger);
+    let mut sharers: Vec<Sharer<'_>> = others.map(AsRef::as_ref).filter_map(sharer).collect();
+    sharers.push(own);
+    group(key, service, sharers, as_member)
+}
+
+/// Another Service that is on a balancer, or asks for it.
+fn sharer<'a>(
+    other: &'a ServiceView,
+    key: &Key,
+    class: &str,
+    provider: &dyn Provider,
+    ledger: &Ledger,
+) -> Option<Sharer<'a>> {
+    let placed = ledger.is_on(&other.id, class, key);
+    let wanted = match &other.load_balancer {
+        Some(Ok(wanted)) if provider.key(wanted) == *key => Some(wanted),
+        _ => None,
+    };
+    (placed || wanted.is_some()).then(|| Sharer {
+        service: other,
+        placed,
+        wanted,
+        published: accepted_before(other),
+    })
 }
 
 /// A Service as a member of a balancer.

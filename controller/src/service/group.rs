@@ -1,66 +1,113 @@
 //! Services that share one balancer, and who wins where their ports clash. Pure.
 //!
-//! Members that already have a place keep their ports; after them the older Service
-//! wins. The loser is refused by name and is no member until the winner goes.
+//! The members of a balancer are the Services that have had their own turn on it, and the
+//! one whose turn it is: nobody is put on a balancer before its finalizer is. A member
+//! leaves by its own release, so one that is refused, or moves and has not arrived yet,
+//! stays with the ports that it publishes. Published ports are kept; of new ones the
+//! older Service gets those that both want.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use ballast_provider::{Balancer, Key, LoadBalancer, Member, Protocol, Reason, Refusal};
 
 use crate::cluster::view::ServiceView;
 
-/// The balancer of `service` with those of `sharers` that have a right to be on it;
-/// refused if `service` itself has not. `placed` tells who already is on it, `member` makes
-/// one of a Service.
+/// A Service that is on a balancer or wants to be.
+#[derive(Clone, Debug)]
+pub struct Sharer<'a> {
+    /// Which.
+    pub service: &'a ServiceView,
+    /// It has had its turn on this balancer.
+    pub placed: bool,
+    /// What it asks for, if it asks for this balancer and may have it.
+    pub wanted: Option<&'a LoadBalancer>,
+    /// The part of that which its status publishes already.
+    pub published: Option<LoadBalancer>,
+}
+
+/// The balancer as it is to be.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// With those of the sharers that have a right to be on it.
+    pub balancer: Balancer,
+    /// Why the Service whose turn it is cannot have what it asks for.
+    pub refusal: Option<Refusal>,
+}
+
+/// The balancer `key` in the turn of `own`, one of the sharers. `member` makes a member of
+/// a Service and its load balancer.
 pub fn group(
     key: &Key,
-    service: &ServiceView,
-    sharers: &[Arc<ServiceView>],
-    placed: impl Fn(&ServiceView) -> bool,
+    own: &ServiceView,
+    mut sharers: Vec<Sharer<'_>>,
     member: impl Fn(&ServiceView, &LoadBalancer) -> Member,
-) -> Result<Balancer, Refusal> {
-    let mut all: Vec<&ServiceView> = sharers.iter().map(Arc::as_ref).collect();
-    all.push(service);
-    all.sort_by_key(|view| (!placed(view), view.created, view.id.uid.clone()));
+) -> Group {
+    let age = |sharer: &Sharer<'_>| (sharer.service.created, sharer.service.id.uid.clone());
+    sharers.sort_by_key(|sharer| (!sharer.placed, age(sharer)));
     let mut taken: HashMap<(Protocol, u16), &ServiceView> = HashMap::new();
-    let mut members = Vec::new();
-    for view in all {
-        let Some(Ok(wanted)) = &view.load_balancer else {
-            continue;
-        };
-        let ports = wanted
-            .listeners
-            .iter()
-            .map(|listener| (listener.protocol, listener.port));
-        let clash = ports
-            .clone()
-            .find_map(|port| taken.get(&port).map(|winner| (port, *winner)));
-        match clash {
-            None => {
-                taken.extend(ports.map(|port| (port, view)));
-                members.push((view, member(view, wanted)));
-            }
-            Some(((protocol, port), winner)) if view.id == service.id => {
-                // Readers of one namespace need not know what another has.
-                let winner = if winner.id.namespace == service.id.namespace {
-                    format!("Service {}", winner.id)
-                } else {
-                    "another Service".to_owned()
-                };
-                return Err(Refusal::new(
-                    Reason::PortInUse,
-                    format!(
-                        "port {port}/{protocol} of the shared load balancer \"{key}\" belongs to {winner}"
-                    ),
-                ));
-            }
-            Some(_) => {}
+    for sharer in sharers.iter().filter(|sharer| sharer.placed) {
+        for port in sharer.published.iter().flat_map(ports) {
+            taken.entry(port).or_insert(sharer.service);
         }
     }
-    members.sort_by(|(a, _), (b, _)| (a.created, &a.id.uid).cmp(&(b.created, &b.id.uid)));
-    Ok(Balancer {
-        key: key.clone(),
-        members: members.into_iter().map(|(_, member)| member).collect(),
-    })
+    let mut refusal = None;
+    let mut members = Vec::new();
+    for sharer in &sharers {
+        let is_own = sharer.service.id == own.id;
+        let clash = sharer.wanted.and_then(|wanted| {
+            let mut ports = ports(wanted);
+            ports.find_map(|port| {
+                let winner = taken.get(&port)?;
+                (winner.id != sharer.service.id).then_some((port, *winner))
+            })
+        });
+        let shape = match (sharer.wanted, clash) {
+            (Some(wanted), None) => Some(wanted),
+            _ => sharer.published.as_ref().filter(|_| sharer.placed),
+        };
+        if let Some((port, winner)) = clash.filter(|_| is_own) {
+            refusal = Some(port_in_use(key, port, own, winner));
+        }
+        let Some(shape) = shape else { continue };
+        taken.extend(ports(shape).map(|port| (port, sharer.service)));
+        if sharer.placed || is_own {
+            members.push((age(sharer), member(sharer.service, shape)));
+        }
+    }
+    members.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Group {
+        balancer: Balancer {
+            key: key.clone(),
+            members: members.into_iter().map(|(_, member)| member).collect(),
+        },
+        refusal,
+    }
+}
+
+fn ports(wanted: &LoadBalancer) -> impl Iterator<Item = (Protocol, u16)> {
+    let listeners = wanted.listeners.iter();
+    listeners.map(|listener| (listener.protocol, listener.port))
+}
+
+fn port_in_use(
+    key: &Key,
+    (protocol, port): (Protocol, u16),
+    own: &ServiceView,
+    winner: &ServiceView,
+) -> Refusal {
+    let name = match key {
+        Key::Shared(name) | Key::Service(name) => name,
+    };
+    // Names of other namespaces are not for everybody to read.
+    let winner = if winner.id.namespace == own.id.namespace {
+        format!("Service {}", winner.id)
+    } else {
+        "another Service".to_owned()
+    };
+    Refusal::new(
+        Reason::PortInUse,
+        format!(
+            "port {port}/{protocol} of the shared load balancer \"{name}\" belongs to {winner}"
+        ),
+    )
 }

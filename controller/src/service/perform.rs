@@ -1,12 +1,17 @@
-//! Does what [`crate::service::decide`] says: the only place with effects on Services and on
-//! clouds. It chooses nothing but the order, and the order is the safety:
+//! Does what [`crate::service::decide`] says: the only place that writes Services and that
+//! ensures or releases load balancers. (Targets are the class's own task:
+//! [`crate::class::instance`].) It chooses nothing but the order, and the order is the
+//! safety:
 //!
-//! - to ensure: place in the ledger, finalizers, provider, status (invariants 1, 2, 5);
-//! - to release: provider, finalizers, ledger; where the Service's status is the only
-//!   record ([`Record::Status`]): finalizers and conditions, provider, ledger, because an
-//!   address must not be free while it is published.
+//! - to ensure: place in the ledger, finalizers, provider, status (invariants 1, 2, 5); to
+//!   leave a former balancer: only when traffic flows through the new one;
+//! - to release: provider, finalizers, ledger; with [`Traits::unpublish_first`]
+//!   finalizers and conditions, provider, ledger, because an address must not be free
+//!   while it is published.
 //!
-//! A crash between any two is followed by the same decision again.
+//! A crash between any two is followed by the same decision again. The caller holds the
+//! lock of every balancer that the decision names ([`KeyLocks`]). Cancelling a call is a
+//! crash.
 
 mod locks;
 mod outcome;
@@ -15,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{
-    Balancer, Observed, Provider, ProviderError, Record, Refusal, Released, Removal, ServiceId,
-    State,
+    Balancer, Key, Observed, Provider, ProviderError, Refusal, Released, Removal, ServiceId, State,
+    Traits,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -35,7 +40,7 @@ use crate::service::decide::{Decision, Keep, quota_exceeded};
 use crate::service::recorder::Recorder;
 use crate::service::status::{self, Desired, Event, transition_event};
 
-pub use self::locks::KeyLocks;
+pub use self::locks::{KeyLocks, Turn, places};
 pub use self::outcome::Outcome;
 
 /// Work that takes longer than this is announced by an event.
@@ -74,6 +79,8 @@ struct Served<'a> {
     /// Why it gets nothing new: what was accepted before goes on, or, where its class is
     /// drained, is released.
     refusal: Option<&'a Refusal>,
+    /// It comes from another balancer, and traffic flows through that one still.
+    moves: bool,
 }
 
 // === impl Performer ===
@@ -115,17 +122,28 @@ impl Performer {
                 class,
                 provider,
                 balancer,
+                leaves,
+                removal,
                 max,
             } => {
-                if !self.ledger.reserve(&service.id, &class, max) {
+                let key = &balancer.key;
+                if !self.ledger.reserve(&service.id, &class, key, max) {
                     return self.no_place(service, &class, classes).await;
                 }
-                self.ensure(service, &class, provider.as_ref(), &balancer)
-                    .await
+                let provider = provider.as_ref();
+                let ensured = self
+                    .ensure(service, &class, provider, &balancer, !leaves.is_empty())
+                    .await;
+                if ensured != Outcome::Ensured {
+                    return ensured;
+                }
+                let left = self.leave(&service.id, &class, provider, &leaves, removal);
+                ensured.and(left.await)
             }
             Decision::Release {
                 class,
                 provider,
+                keys,
                 removal,
                 drained,
             } => {
@@ -134,8 +152,9 @@ impl Performer {
                     class: &class,
                     provider: provider.as_ref(),
                     refusal: drained.as_ref(),
+                    moves: false,
                 };
-                self.release(&served, removal).await
+                self.release(&served, &keys, removal).await
             }
         }
     }
@@ -160,6 +179,7 @@ impl Performer {
             class: &keep.class,
             provider: keep.provider.as_ref(),
             refusal: Some(refusal),
+            moves: false,
         };
         refused.and(self.bring(&served, &keep.balancer).await)
     }
@@ -182,11 +202,12 @@ impl Performer {
         class: &str,
         provider: &dyn Provider,
         balancer: &Balancer,
+        moves: bool,
     ) -> Outcome {
         let now = Timestamp::now();
         let mut service = service.clone();
         // A Service without a class carries the standard finalizer, whoever serves it.
-        let held = provider.record() == Record::Cloud || service.class.is_none();
+        let held = provider.traits().finalizer || service.class.is_none();
         if let Some(patch) = status::finalizer_patch(&service, class, now).filter(|_| held) {
             match self.write(&service, "finalizer", &patch).await {
                 Ok(Written::Version(version)) => {
@@ -201,6 +222,7 @@ impl Performer {
             class,
             provider,
             refusal: None,
+            moves,
         };
         self.bring(&served, balancer).await
     }
@@ -228,13 +250,20 @@ impl Performer {
 
     async fn observed(&self, served: &Served<'_>, observed: &Observed, began: Instant) -> Outcome {
         let Served { service, class, .. } = *served;
-        let record = served.provider.record();
-        let backing = self.targets.borrow().backing(served.provider.exclusion());
+        let traits = served.provider.traits();
+        let backing = self.targets.borrow().backing(traits.exclusion);
         let desired = Desired::observed(service, class, observed, backing);
         let desired = desired.despite(served.refusal);
+        let arrived = !served.moves || observed.state == State::Programmed;
+        let desired = if arrived {
+            desired
+        } else {
+            desired.keeping(service)
+        };
         // A stale store: an address must not be claimed over a version that nobody here
         // has seen. (That two leaders give one address to two Services, the fence prevents.)
-        let over = (record == Record::Status && desired.claims(service)).then_some(service.version);
+        let guarded = traits.claim_over_version && desired.claims(service);
+        let over = guarded.then_some(service.version);
         match self.publish_over(service, &desired, over).await {
             Ok(Written::Version(_)) => {}
             written => return settle(&written, Outcome::Waiting),
@@ -253,7 +282,7 @@ impl Performer {
             }
             State::Pending {
                 retry_after: None, ..
-            } if record == Record::Status => Outcome::Parked,
+            } if traits.wakes_waiting => Outcome::Parked,
             State::Pending { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SAFETY_RETRY);
                 Outcome::Pending(self.slow(service, class, began, Event::Ensuring, wait))
@@ -263,7 +292,7 @@ impl Performer {
 
     async fn failed(&self, served: &Served<'_>, error: &ProviderError) -> Outcome {
         let Served { service, class, .. } = *served;
-        let outcome = self.provider_failed(&service.id, class, error, served.provider.record());
+        let outcome = self.provider_failed(&service.id, class, error, served.provider.traits());
         let desired = Desired::failed(service, class, error).despite(served.refusal);
         match self.publish(service, &desired).await {
             Err(error) => settle(&Err(error), Outcome::Failed),
@@ -271,12 +300,41 @@ impl Performer {
         }
     }
 
-    async fn release(&self, served: &Served<'_>, removal: Removal) -> Outcome {
+    /// Takes a Service off the balancers that it was on before.
+    async fn leave(
+        &self,
+        id: &ServiceId,
+        class: &str,
+        provider: &dyn Provider,
+        keys: &[Key],
+        removal: Removal,
+    ) -> Outcome {
+        let mut outcome = Outcome::Ignored;
+        for key in keys {
+            if !self.writer.leads() {
+                return Outcome::Failed;
+            }
+            let left = match in_time(provider.release(id, key, removal)).await {
+                Ok(Released::Gone) => {
+                    self.ledger.left(id, class, key);
+                    info!(service = %id, class, %key, "left its former load balancer");
+                    Outcome::Ensured
+                }
+                Ok(Released::InProgress { retry_after }) => Outcome::Pending(retry_after),
+                Err(error) => self.provider_failed(id, class, &error, provider.traits()),
+            };
+            outcome = outcome.and(left);
+        }
+        outcome
+    }
+
+    async fn release(&self, served: &Served<'_>, keys: &[Key], removal: Removal) -> Outcome {
         let Served {
             service,
             class,
             provider,
             refusal: drained,
+            ..
         } = *served;
         if !self.writer.leads() {
             return Outcome::Failed;
@@ -289,13 +347,13 @@ impl Performer {
         let began = self.ledger.began(&service.id, class, Instant::now());
         // What is recorded nowhere else is published until the Service says so no more, and
         // nobody else may have it before.
-        let published = provider.record() == Record::Status;
-        if published && let Err(error) = self.unmark(served).await {
+        let unpublish_first = provider.traits().unpublish_first;
+        if unpublish_first && let Err(error) = self.unmark(served).await {
             return settle(&Err(error), Outcome::Failed);
         }
-        match in_time(provider.release(&service.id, removal)).await {
+        match release_all(provider, &service.id, keys, removal).await {
             Ok(Released::Gone) => {
-                if !published && let Err(error) = self.unmark(served).await {
+                if !unpublish_first && let Err(error) = self.unmark(served).await {
                     return settle(&Err(error), Outcome::Failed);
                 }
                 self.ledger.forget(&service.id, class);
@@ -363,14 +421,20 @@ impl Performer {
         if !self.is_absent(entry).await {
             return Outcome::Pending(STALE_RETRY);
         }
-        match in_time(provider.release(&entry.id, removal)).await {
+        let alone = [Key::alone(&entry.id)];
+        let keys = if entry.keys.is_empty() {
+            &alone
+        } else {
+            entry.keys.as_slice()
+        };
+        match release_all(provider, &entry.id, keys, removal).await {
             Ok(Released::Gone) => {
                 info!(service = %entry.id, uid = entry.id.uid, class = entry.class, "released after it had vanished");
                 self.ledger.forget(&entry.id, &entry.class);
                 Outcome::Released
             }
             Ok(Released::InProgress { retry_after }) => Outcome::Pending(retry_after),
-            Err(error) => self.provider_failed(&entry.id, &entry.class, &error, provider.record()),
+            Err(error) => self.provider_failed(&entry.id, &entry.class, &error, provider.traits()),
         }
     }
 
@@ -380,12 +444,12 @@ impl Performer {
         id: &ServiceId,
         class: &str,
         error: &ProviderError,
-        record: Record,
+        traits: Traits,
     ) -> Outcome {
         self.provider_metrics.failed(class, error.reason().as_str());
         warn!(service = %id, class, reason = %error.reason(), %error, "provider call failed");
         match error {
-            ProviderError::Refused(_) if record == Record::Status => Outcome::Parked,
+            ProviderError::Refused(_) if traits.wakes_waiting => Outcome::Parked,
             ProviderError::Refused(_) => Outcome::Waiting,
             ProviderError::Throttled { retry_after } => Outcome::Pending(*retry_after),
             ProviderError::Transient { .. } => Outcome::Failed,
@@ -455,6 +519,20 @@ impl Performer {
         }
         written
     }
+}
+
+/// Releases one Service from each of these balancers; gone when it is gone from all.
+async fn release_all(
+    provider: &dyn Provider,
+    id: &ServiceId,
+    keys: &[Key],
+    removal: Removal,
+) -> Result<Released, ProviderError> {
+    let mut all = Released::Gone;
+    for key in keys {
+        all = all.and(in_time(provider.release(id, key, removal)).await?);
+    }
+    Ok(all)
 }
 
 /// In whole seconds, as the API server counts them.

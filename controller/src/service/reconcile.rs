@@ -16,7 +16,7 @@ use crate::cluster::view::{Name, ServiceView};
 use crate::pools::AddressBook;
 use crate::process::queue::Queue;
 use crate::service::decide::{World, decide};
-use crate::service::perform::{Outcome, Performer};
+use crate::service::perform::{Outcome, Performer, Turn, places};
 
 /// What the workers of the loop share.
 pub struct Reconciler {
@@ -86,7 +86,7 @@ impl Reconciler {
 
     async fn reconcile(&self, name: &Name) -> Outcome {
         let ledger = &self.performer.ledger;
-        let classes = self.board.snapshot();
+        let (_turn, classes) = self.hold(name).await;
         let service = self.services.get(name);
         self.addresses.note(name, service.as_deref(), &classes);
         let uid = service.as_ref().map(|service| service.id.uid.as_str());
@@ -102,7 +102,6 @@ impl Reconciler {
         if ledger.is_stale(name, service.version) {
             return absent.and(Outcome::Waiting);
         }
-        let _turn = self.performer.locks.turn(&service, &classes).await;
         let decision = decide(
             &service,
             &World {
@@ -113,6 +112,26 @@ impl Reconciler {
             },
         );
         absent.and(self.performer.perform(&service, decision, &classes).await)
+    }
+
+    /// Waits for every balancer that this turn may touch, and for the classes as they are
+    /// then. While it waits the Service may ask for another one: it begins again.
+    async fn hold(&self, name: &Name) -> (Turn, Arc<Classes>) {
+        let places_now = |classes: &Classes| {
+            let service = self.services.get(name);
+            places(name, service.as_deref(), classes, &self.performer.ledger)
+        };
+        loop {
+            let turn = self
+                .performer
+                .locks
+                .hold(places_now(&self.board.snapshot()))
+                .await;
+            let classes = self.board.snapshot();
+            if turn.covers(&places_now(&classes)) {
+                return (turn, classes);
+            }
+        }
     }
 
     async fn release_absent(&self, entry: &Entry, classes: &Classes) -> Outcome {

@@ -81,6 +81,15 @@ impl Desired {
         }
     }
 
+    /// The same without another address than the published one: traffic flows there still.
+    #[must_use]
+    pub fn keeping(self, service: &ServiceView) -> Self {
+        Self {
+            ingress: self.ingress.filter(|_| service.ingress.is_empty()),
+            ..self
+        }
+    }
+
     /// The same of a Service that is refused today: its load balancer is that of before.
     #[must_use]
     pub fn despite(self, refusal: Option<&Refusal>) -> Self {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::mark;
+use ballast_provider::{Key, mark};
 use serde_json::json;
 
 use crate::support::api::{Kind, Svc};
@@ -123,6 +123,7 @@ fn planted(lab: &Lab, cluster: &str, class: &str, uid: &str) -> Lb {
     }
     assert_ne!((cluster, class), (lab.cloud.cluster().as_str(), "local"));
     Lb {
+        key: Key::Service(uid.to_owned()),
         tags,
         by: "somebody".to_owned(),
         addresses: vec!["203.0.113.9".parse().unwrap()],

@@ -21,4 +21,5 @@ mod leaders;
 mod orders;
 mod quiet;
 mod random;
+mod shared;
 mod silence;

@@ -24,6 +24,7 @@ enum Act {
     ToClusterIp { name: u8 },
     ToLoadBalancer { name: u8, class: u8 },
     Ports { name: u8, first: u16, count: u16 },
+    Share { name: u8, key: u8 },
     Spoil { name: u8, spoilt: bool },
     Node { name: u8 },
     Default { on: bool },
@@ -51,6 +52,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => name.clone().prop_map(|name| Act::ToClusterIp { name }),
         2 => (name.clone(), class).prop_map(|(name, class)| Act::ToLoadBalancer { name, class }),
         2 => (name.clone(), 1..2000_u16, 1..4_u16).prop_map(|(name, first, count)| Act::Ports { name, first, count }),
+        4 => (name.clone(), 0..3_u8).prop_map(|(name, key)| Act::Share { name, key }),
         1 => (name.clone(), any::<bool>()).prop_map(|(name, spoilt)| Act::Spoil { name, spoilt }),
         1 => name.clone().prop_map(|name| Act::Node { name }),
         1 => any::<bool>().prop_map(|on| Act::Default { on }),
@@ -77,6 +79,11 @@ fn class(number: u8) -> Option<&'static str> {
         .copied()
 }
 
+/// Ports of different Services do not clash, so that all of them may share.
+fn own_port(name: u8, port: u16) -> u16 {
+    u16::from(name) * 3000 + port
+}
+
 async fn perform(lab: &mut Lab, act: &Act) {
     let key = |name: &u8| format!("shop/web-{name}");
     match act {
@@ -84,9 +91,10 @@ async fn perform(lab: &mut Lab, act: &Act) {
             name,
             class: number,
         } => {
+            let service = Svc::new(&key(name)).ports(&[Port(own_port(*name, 80), "TCP")]);
             let service = match class(*number) {
-                Some(class) => Svc::new(&key(name)).class(class),
-                None => Svc::new(&key(name)).classless(),
+                Some(class) => service.class(class),
+                None => service.classless(),
             };
             if lab.api.get(Kind::Service, &key(name)).is_none() {
                 lab.api.create_service(&service);
@@ -105,8 +113,13 @@ async fn perform(lab: &mut Lab, act: &Act) {
             }
         }
         Act::Ports { name, first, count } => {
-            let ports: Vec<Port> = (0..*count).map(|more| Port(first + more, "TCP")).collect();
+            let port = |more| Port(own_port(*name, first + more), "TCP");
+            let ports: Vec<Port> = (0..*count).map(port).collect();
             lab.api.set_ports(&key(name), &ports);
+        }
+        Act::Share { name, key: number } => {
+            let share_key = ["one", "two"].get(usize::from(*number));
+            lab.api.share(&key(name), share_key.copied());
         }
         Act::Spoil { name, spoilt } => {
             let ranges = if *spoilt {

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::{Cause, Change, LoadBalancer, ProviderError, TargetSet, mark};
+use ballast_provider::{Cause, Change, Key, LoadBalancer, ProviderError, TargetSet, mark};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
@@ -40,10 +40,12 @@ struct Inner {
     calls: BTreeMap<&'static str, usize>,
 }
 
-/// One load balancer.
+/// What one Service has on one load balancer.
 #[derive(Clone, Debug)]
 pub struct Lb {
     pub tags: BTreeMap<String, String>,
+    /// The balancer that it is a part of: one Service's share of it.
+    pub key: Key,
     /// Which instance made it.
     pub by: String,
     pub addresses: Vec<IpAddr>,

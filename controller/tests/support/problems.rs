@@ -294,7 +294,7 @@ fn cloud(lab: &Lab, wanted: &BTreeMap<String, String>, say: &mut dyn FnMut(Strin
             Some(TargetSet::Nodes(targets)) => {
                 targets.into_iter().map(|target| target.name).collect()
             }
-            None => BTreeSet::new(),
+            Some(TargetSet::Endpoints { .. }) | None => BTreeSet::new(),
         };
         if targets != nodes {
             say(format!("targets of {class} are {targets:?}, not {nodes:?}"));

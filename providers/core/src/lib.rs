@@ -18,10 +18,11 @@ pub mod provider;
 pub use error::{ProviderError, Reason, Refusal};
 pub use mark::Mark;
 pub use model::{
-    Address, Affinity, Balancer, Family, FamilyPolicy, Ingress, IpMode, Key, Labels, Listener,
-    LoadBalancer, Member, Placement, PortStatus, Protocol, ServiceId, Target, TargetSet,
-    TrafficPolicy,
+    Address, Affinity, Balancer, Endpoint, Family, FamilyPolicy, Ingress, IpMode, Key, Labels,
+    Listener, LoadBalancer, Member, Placement, PortStatus, Protocol, ServiceId, Settings, Target,
+    TargetSet, TrafficPolicy,
 };
 pub use provider::{
-    Cause, Change, Exclusion, Observed, Owned, Provider, Record, Recorded, Released, Removal, State,
+    Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned, Provider,
+    Recorded, Released, Removal, State, Traits,
 };

@@ -61,8 +61,22 @@ impl Mark {
     /// A name that is the same for the same balancer for ever, and different for
     /// every cluster, class and key: `PREFIX-` and 24 hex digits.
     pub fn name(&self, prefix: &str, key: &Key) -> String {
-        let digest = digest([self.cluster.as_str(), self.class.as_str(), key.0.as_str()]);
+        self.name_of(prefix, &key.to_string())
+    }
+
+    /// The same for an object that belongs to no single balancer.
+    pub fn name_of(&self, prefix: &str, what: &str) -> String {
+        let digest = digest([self.cluster.as_str(), self.class.as_str(), what]);
         format!("{prefix}-{}", &digest[..24])
+    }
+
+    /// Whose an object is, if its tags name a cluster and a class.
+    pub fn of(tags: &BTreeMap<String, String>) -> Option<Self> {
+        Some(Self {
+            cluster: tags.get(CLUSTER)?.clone(),
+            cluster_name: tags.get(CLUSTER_NAME).cloned().unwrap_or_default(),
+            class: tags.get(CLASS)?.clone(),
+        })
     }
 }
 
@@ -115,6 +129,8 @@ mod tests {
         let tags = mark().tags(&id());
         assert!(mark().owns(&tags));
         assert_eq!(service_of(&tags), Some(id()));
+        assert_eq!(Mark::of(&tags), Some(mark()));
+        assert_eq!(Mark::of(&BTreeMap::new()), None);
     }
 
     #[test]
@@ -137,10 +153,11 @@ mod tests {
 
     #[test]
     fn names_differ_where_owners_differ() {
-        let key = Key("u-1".into());
+        let key = Key::Service("u-1".into());
         let name = mark().name("bl", &key);
         assert_eq!(name, mark().name("bl", &key));
         assert_eq!(name.len(), 27);
+        assert_ne!(name, mark().name("bl", &Key::Shared("u-1".into())));
         let moved = Mark {
             cluster: "c-1l".into(),
             class: "ocal".into(),

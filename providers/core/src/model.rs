@@ -24,10 +24,18 @@ pub struct ServiceId {
     pub uid: String,
 }
 
-/// Names one balancer, the unit in which work is serialised: a Service UID, or a
-/// share key where several Services live on one load balancer.
+/// Names one balancer of a class, the unit in which work is serialised.
+///
+/// The two kinds never meet: a share key that spells another Service's UID is still a
+/// share key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub String);
+pub enum Key {
+    /// The balancer of one Service alone, by the Service's UID.
+    Service(String),
+    /// The balancer of all Services with this share key. The provider chooses the text,
+    /// for example with the namespace in it.
+    Shared(String),
+}
 
 /// Transport protocols a listener can have. SCTP is refused before it gets here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +113,13 @@ pub struct LoadBalancer {
     pub requested_addresses: Vec<IpAddr>,
     /// Services with the same share key and class may live on one balancer.
     pub share_key: Option<String>,
+    /// Settings that only the provider understands, by annotation key: those under the
+    /// prefixes that the provider's crate claims.
+    pub settings: Settings,
 }
+
+/// Settings of one Service for its provider, by annotation key.
+pub type Settings = BTreeMap<String, String>;
 
 /// One Service on a balancer, with the addresses that its status already publishes.
 /// A provider gives those out again if it can, also after it lost its own memory.
@@ -161,20 +175,54 @@ pub struct Balancer {
     pub members: Vec<Member>,
 }
 
-/// A machine that carries node ports.
+/// A node: it carries node ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The node's name.
     pub name: String,
     /// Its `InternalIP`s, both families, in the node's order.
     pub addresses: Vec<IpAddr>,
+    /// `spec.providerID`, such as `aws:///eu-west-1a/i-0123456789abcdef0`: what the cloud
+    /// that runs the node calls it.
+    pub provider_id: Option<String>,
 }
 
-/// Who gets the traffic of a class's load balancers.
+/// Where the traffic of load balancers goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetSet {
-    /// One set for the whole class: the eligible nodes.
+    /// One set for the whole class: the eligible nodes, on their node ports.
     Nodes(BTreeSet<Target>),
+    /// The pods of one Service, on their own ports. For providers whose
+    /// [`crate::Traits::endpoints`] asks for them.
+    Endpoints {
+        /// Whose endpoints.
+        service: ServiceId,
+        /// All of them, of both families; also those that are not ready.
+        endpoints: BTreeSet<Endpoint>,
+    },
+}
+
+/// One address and port of a pod behind a Service (`discovery.k8s.io/v1`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// The Service's listener that it answers for.
+    pub listener: (Protocol, u16),
+    /// The pod's address.
+    pub address: IpAddr,
+    /// The pod's port.
+    pub port: u16,
+    /// The pod's name, in the Service's namespace.
+    pub pod: Option<String>,
+    /// The node it runs on.
+    pub node: Option<String>,
+    /// The node's zone.
+    pub zone: Option<String>,
+    /// `conditions.ready`
+    pub ready: bool,
+    /// `conditions.serving`: ready, or ready but terminating.
+    pub serving: bool,
+    /// `conditions.terminating`
+    pub terminating: bool,
 }
 
 /// How in-cluster clients reach an address (KEP-1860).
@@ -225,9 +273,26 @@ impl fmt::Display for ServiceId {
 
 // === impl Key ===
 
+impl Key {
+    /// Of a balancer for this Service alone.
+    pub fn alone(id: &ServiceId) -> Self {
+        Self::Service(id.uid.clone())
+    }
+
+    /// Whether this is the balancer of this Service alone.
+    pub fn is_of(&self, id: &ServiceId) -> bool {
+        matches!(self, Self::Service(uid) if *uid == id.uid)
+    }
+}
+
+/// A Service's UID, or `share/` and the share key. A UID has no slash, so the text is
+/// unique as well.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Service(uid) => f.write_str(uid),
+            Self::Shared(key) => write!(f, "share/{key}"),
+        }
     }
 }
 
@@ -327,6 +392,18 @@ impl TargetSet {
     pub fn len(&self) -> usize {
         match self {
             Self::Nodes(nodes) => nodes.len(),
+            Self::Endpoints { endpoints, .. } => endpoints.len(),
+        }
+    }
+
+    /// The nodes, for providers that reach nothing else.
+    pub fn nodes(&self) -> Result<&BTreeSet<Target>, Refusal> {
+        match self {
+            Self::Nodes(nodes) => Ok(nodes),
+            Self::Endpoints { service, .. } => Err(Refusal::new(
+                Reason::Unsupported,
+                format!("Service {service}: this provider sends traffic to nodes, not to pods"),
+            )),
         }
     }
 

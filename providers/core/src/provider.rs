@@ -1,6 +1,10 @@
 //! The one interface between the controller and everything that can carry a load
-//! balancer. The controller calls it from the leader only, and never twice at once
-//! for one [`Key`].
+//! balancer. The controller calls it from the leader only.
+//!
+//! Two calls of [`Provider::ensure`] or [`Provider::release`] for one [`Key`] never run at
+//! once: the controller holds the Key meanwhile, and every other Key that the Service
+//! had before. [`Provider::restore`], [`Provider::retarget`] and [`Provider::inventory`]
+//! are for the whole class and may run beside them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,16 +22,8 @@ use crate::model::{Balancer, Ingress, Key, LoadBalancer, ServiceId, TargetSet};
 /// it; every call ends within the provider's own time-out.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// Where it is written what a Service has.
-    fn record(&self) -> Record {
-        Record::Cloud
-    }
-
-    /// What the label that excludes a node from load balancers means where every node
-    /// carries it.
-    fn exclusion(&self) -> Exclusion {
-        Exclusion::Absolute
-    }
+    /// What the controller must know of this kind of provider. Pure, and always the same.
+    fn traits(&self) -> Traits;
 
     /// Under which key this load balancer's work is serialised. Pure.
     fn key(&self, load_balancer: &LoadBalancer) -> Key;
@@ -52,8 +48,14 @@ pub trait Provider: Send + Sync {
     /// wins. Without a difference it makes no mutating call.
     async fn retarget(&self, targets: &TargetSet, keys: &[Key]) -> Result<(), ProviderError>;
 
-    /// Removes what one Service has, whole or half-made or already gone.
-    async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError>;
+    /// Removes what one Service has under one key, whole or half-made or already gone.
+    /// The balancer goes with its last member; the other members stay as they are.
+    async fn release(
+        &self,
+        id: &ServiceId,
+        key: &Key,
+        removal: Removal,
+    ) -> Result<Released, ProviderError>;
 
     /// Everything in the cloud that carries this cluster's and class's mark.
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError>;
@@ -73,16 +75,28 @@ pub enum Exclusion {
     UnlessAll,
 }
 
-/// Where it is written what a Service has, and with that what a release must outlive.
+/// What the controller must know of a kind of provider, one field for each trait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Record {
-    /// In a cloud, where it stays when the Service goes: a finalizer holds the Service
-    /// until it is released.
-    Cloud,
-    /// In the Service's status alone: what goes with it need not be held. A claim of an
-    /// address is written only over the version that it was decided on, and the provider
-    /// itself says who may try again when something is freed.
-    Status,
+pub struct Traits {
+    /// Something of a Service exists outside the cluster and outlives the Service: the
+    /// class's finalizer goes on before the first effect and comes off after the last.
+    pub finalizer: bool,
+    /// An address is published only over the version of the Service that it was decided
+    /// on (`resourceVersion`), because the status is the only record of it.
+    pub claim_over_version: bool,
+    /// At a release the status stops publishing the address first, and only then does the
+    /// provider free it. Otherwise the provider comes first.
+    pub unpublish_first: bool,
+    /// The provider itself says which waiting Services may try again. Otherwise every
+    /// release wakes all of them.
+    pub wakes_waiting: bool,
+    /// Nothing is decided before the labels of the Service's namespace are known.
+    pub namespace_labels: bool,
+    /// What the label that excludes a node from load balancers means where every node
+    /// carries it.
+    pub exclusion: Exclusion,
+    /// Targets are pods ([`TargetSet::Endpoints`]) beside, or instead of, nodes.
+    pub endpoints: bool,
 }
 
 /// What a Service's status published before this process started.
@@ -92,6 +106,27 @@ pub struct Recorded {
     pub id: ServiceId,
     /// Its published addresses.
     pub addresses: Vec<IpAddr>,
+}
+
+/// A condition that only some providers report, beside `Accepted` and `Programmed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtraCondition {
+    /// Which one.
+    pub kind: ExtraKind,
+    /// `None`: it is not known yet, or not any more.
+    pub holds: Option<bool>,
+    /// `CamelCase`, for machines.
+    pub reason: &'static str,
+    /// For people; stable over retries.
+    pub message: String,
+}
+
+/// The conditions that a provider may report in an [`ExtraCondition`]. A closed set, so
+/// that the controller can remove each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExtraKind {
+    /// `ballast.dev/Announced`: a node answers for the addresses on its network.
+    Announced,
 }
 
 /// What the provider saw of one member after [`Provider::ensure`].
@@ -106,6 +141,9 @@ pub struct Observed {
     pub objection: Option<Refusal>,
     /// What its owner should know besides; stable over retries.
     pub remarks: Vec<String>,
+    /// Conditions of this provider's own. What it reported before and does not report
+    /// any more is removed.
+    pub conditions: Vec<ExtraCondition>,
 }
 
 /// Whether traffic can flow through a load balancer.
@@ -145,11 +183,22 @@ pub enum Released {
     },
 }
 
+/// Lists what a cloud holds for commands that know no cluster: whatever carries the mark
+/// of any cluster and any class.
+#[async_trait]
+pub trait Inventory: Send + Sync {
+    /// Every object that carries Ballast's tags, page after page. An error means that the
+    /// list is not complete, and nothing is concluded from it.
+    async fn all(&self) -> Result<Vec<Owned>, ProviderError>;
+}
+
 /// One object in the cloud that carries our mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
-    /// The Service it was made for, if its tags name one in full.
-    pub id: Option<ServiceId>,
+    /// The balancer it is a part of; `None` if its tags do not say.
+    pub key: Option<Key>,
+    /// The Services it serves, as far as its tags name them in full.
+    pub services: Vec<ServiceId>,
     /// The cloud's own name for it.
     pub name: String,
     /// All of its tags.
@@ -172,12 +221,72 @@ pub enum Cause {
     Active,
     /// It differs from what was applied.
     Drifted,
+    /// Another node carries it.
+    Moved,
     /// It is gone.
     Gone,
     /// It carries our marks and this provider did not know of it: a cloud that lost its last
     /// changes has again what was released. The controller records it in the ledger, so that
     /// it is released if no Service of the class wants it.
     Appeared,
+}
+
+// === impl Released ===
+
+impl Released {
+    /// Of two releases: gone when both are, and looked at again as soon as one asks for it.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Gone, Self::Gone) => Self::Gone,
+            (Self::Gone, waits) | (waits, Self::Gone) => waits,
+            (Self::InProgress { retry_after: one }, Self::InProgress { retry_after: two }) => {
+                Self::InProgress {
+                    retry_after: one.min(two),
+                }
+            }
+        }
+    }
+}
+
+// === impl Traits ===
+
+impl Traits {
+    /// Of a provider that makes load balancers in a cloud, with nodes as targets.
+    pub const CLOUD: Self = Self {
+        finalizer: true,
+        claim_over_version: false,
+        unpublish_first: false,
+        wakes_waiting: false,
+        namespace_labels: false,
+        exclusion: Exclusion::Absolute,
+        endpoints: false,
+    };
+
+    /// Of a provider whose only record is the Service's status.
+    pub const STATUS: Self = Self {
+        finalizer: false,
+        claim_over_version: true,
+        unpublish_first: true,
+        wakes_waiting: true,
+        namespace_labels: true,
+        exclusion: Exclusion::Absolute,
+        endpoints: false,
+    };
+}
+
+// === impl ExtraKind ===
+
+impl ExtraKind {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Announced];
+
+    /// The type of the condition on the Service.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Announced => "ballast.dev/Announced",
+        }
+    }
 }
 
 // === impl Observed ===
@@ -190,6 +299,7 @@ impl Observed {
             state,
             objection: None,
             remarks: Vec::new(),
+            conditions: Vec::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A class of the controller whose addresses come from pools.
 //!
-//! The Services' status is the only record ([`Record::Status`]), so nothing here talks to
+//! The Services' status is the only record ([`Traits::STATUS`]), so nothing here talks to
 //! anybody: allocation is a call of [`Addresses`]. Announcing is the agents' work; until
 //! one says that it has an address, the Service is `NotAnnounced`.
 
@@ -11,8 +11,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ballast_provider::{
     Balancer, Change, IpMode, Key, LoadBalancer, Member, Observed, Owned, Placement, Provider,
-    ProviderError, Reason, Record, Recorded, Refusal, Released, Removal, ServiceId, State,
-    TargetSet, TrafficPolicy,
+    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    TrafficPolicy, Traits,
 };
 use futures::stream::{BoxStream, StreamExt, pending};
 use jiff::Timestamp;
@@ -33,6 +33,9 @@ pub struct L2Provider {
 // === impl L2Provider ===
 
 impl L2Provider {
+    /// The Services' status is the only record.
+    pub const TRAITS: Traits = Traits::STATUS;
+
     /// A class that gives addresses of these pools, `None` being all.
     pub fn new(class: String, pools: Option<PoolFilter>, addresses: Arc<Addresses>) -> Self {
         Self {
@@ -73,12 +76,12 @@ impl L2Provider {
 
 #[async_trait]
 impl Provider for L2Provider {
-    fn record(&self) -> Record {
-        Record::Status
+    fn traits(&self) -> Traits {
+        Self::TRAITS
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        Key(load_balancer.id.uid.clone())
+        Key::alone(&load_balancer.id)
     }
 
     fn validate(&self, _: &Balancer) -> Result<(), Refusal> {
@@ -108,15 +111,21 @@ impl Provider for L2Provider {
         Ok(())
     }
 
-    async fn release(&self, id: &ServiceId, _: Removal) -> Result<Released, ProviderError> {
+    async fn release(
+        &self,
+        id: &ServiceId,
+        _: &Key,
+        _: Removal,
+    ) -> Result<Released, ProviderError> {
         self.addresses.release(id, Timestamp::now());
         Ok(Released::Gone)
     }
 
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         let own = |id: ServiceId| Owned {
+            key: Some(Key::alone(&id)),
             name: id.to_string(),
-            id: Some(id),
+            services: vec![id],
             tags: std::collections::BTreeMap::new(),
         };
         Ok(self

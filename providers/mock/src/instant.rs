@@ -18,8 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, IpMode, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider,
-    ProviderError, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    Balancer, Change, Exclusion, IpMode, Key, LoadBalancer, Mark, Member, Observed, Owned,
+    Provider, ProviderError, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    Traits,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -95,12 +96,18 @@ impl InstantProvider {
 
 #[async_trait]
 impl Provider for InstantProvider {
-    /// The share key where there is one: this provider has shared balancers. A Service's
-    /// UID is never a share key of another one, because UIDs are not chosen by people.
+    fn traits(&self) -> Traits {
+        Traits {
+            exclusion: Exclusion::UnlessAll,
+            ..Traits::CLOUD
+        }
+    }
+
+    /// The share key where there is one: this provider has shared balancers.
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         match &load_balancer.share_key {
-            Some(share_key) => Key(format!("share/{share_key}")),
-            None => Key(load_balancer.id.uid.clone()),
+            Some(share_key) => Key::Shared(share_key.clone()),
+            None => Key::alone(&load_balancer.id),
         }
     }
 
@@ -153,11 +160,16 @@ impl Provider for InstantProvider {
         self.effect(|slots| slots.set_targets(&self.mark, hash))
     }
 
-    async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
+    async fn release(
+        &self,
+        id: &ServiceId,
+        key: &Key,
+        removal: Removal,
+    ) -> Result<Released, ProviderError> {
         let there = {
             let mut slots = self.slots();
             slots.calls.release += 1;
-            slots.has(&self.mark, id, removal)
+            slots.has(&self.mark, id, key, removal)
         };
         if there {
             self.effect(|slots| slots.release(&self.mark, id, removal))?;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use ballast_mock::MockProvider;
 use ballast_mock::server::ServerOptions;
 use ballast_provider::{
-    Affinity, Family, LoadBalancer, Protocol, Provider, Reason, Removal, State, Target, TargetSet,
-    TrafficPolicy,
+    Affinity, Family, Key, LoadBalancer, Protocol, Provider, Reason, Removal, State, Target,
+    TargetSet, TrafficPolicy,
 };
 use support::nodes::{Connection, Nodes, ask, port};
 use support::{Cloud, balancer, eventually, id, listener, load_balancer, options};
@@ -168,9 +168,10 @@ async fn a_node_port_that_refuses_costs_a_second_try() {
     let ip: IpAddr = "127.9.9.9".parse().unwrap();
     let silent = Target {
         name: "n0".into(),
+        provider_id: None,
         addresses: vec![ip],
     };
-    let TargetSet::Nodes(mut nodes) = lab.nodes.targets(&["n1"]);
+    let mut nodes = lab.nodes.targets(&["n1"]).nodes().unwrap().clone();
     nodes.insert(silent);
     lab.provider
         .retarget(&TargetSet::Nodes(nodes), &[])
@@ -300,9 +301,10 @@ async fn health(lab: &Lab) -> Vec<serde_json::Value> {
 #[tokio::test]
 async fn without_a_health_port_the_node_port_is_tried() {
     let lab = Lab::with(Nodes::start(2, false).await, |_| {}).await;
-    let TargetSet::Nodes(mut nodes) = lab.nodes.targets(&["n1", "n2"]);
+    let mut nodes = lab.nodes.targets(&["n1", "n2"]).nodes().unwrap().clone();
     let gone = Target {
         name: "n9".into(),
+        provider_id: None,
         addresses: vec!["127.9.9.8".parse().unwrap()],
     };
     nodes.insert(gone);
@@ -441,7 +443,7 @@ async fn a_port_in_use_is_named_and_tried_again() {
     probe.listeners.pop();
     let at = lab.ensure(probe).await;
     lab.provider
-        .release(&id("web"), Removal::Delete)
+        .release(&id("web"), &Key::alone(&id("web")), Removal::Delete)
         .await
         .unwrap();
     let taken = tokio::net::TcpListener::bind(at).await.unwrap();
@@ -619,7 +621,7 @@ async fn a_deleted_load_balancer_is_closed_and_its_connections_end() {
     let at = lab.ensure(lab.web()).await;
     let mut old = Connection::open(at, None).await.unwrap();
     lab.provider
-        .release(&id("web"), Removal::Delete)
+        .release(&id("web"), &Key::alone(&id("web")), Removal::Delete)
         .await
         .unwrap();
     eventually("the port is closed", async || {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ballast_mock::MockProvider;
 use ballast_provider::{
-    Balancer, Cause, Change, Family, FamilyPolicy, Listener, LoadBalancer, Observed, Protocol,
+    Balancer, Cause, Change, Family, FamilyPolicy, Key, Listener, LoadBalancer, Observed, Protocol,
     Provider, ProviderError, Reason, Recorded, Released, Removal, State,
 };
 use futures::StreamExt;
@@ -74,8 +74,11 @@ async fn a_load_balancer_is_made_seen_again_and_released() {
         (before.0 + 1, before.1),
         "no call at all but ours"
     );
-    assert_eq!(provider.inventory().await.unwrap()[0].id, Some(id("web")));
-    let released = provider.release(&id("web"), Removal::Delete).await.unwrap();
+    assert_eq!(provider.inventory().await.unwrap()[0].services, [id("web")]);
+    let released = provider
+        .release(&id("web"), &Key::alone(&id("web")), Removal::Delete)
+        .await
+        .unwrap();
     assert_eq!(released, Released::Gone);
     assert!(provider.inventory().await.unwrap().is_empty());
     tokio::time::timeout(Duration::from_secs(10), cloud.stop())
@@ -137,7 +140,10 @@ async fn provisioning_is_followed_to_its_end_without_another_write() {
     );
     assert_eq!(calls(&cloud).await.1, mutating);
 
-    let released = provider.release(&id("web"), Removal::Delete).await.unwrap();
+    let released = provider
+        .release(&id("web"), &Key::alone(&id("web")), Removal::Delete)
+        .await
+        .unwrap();
     assert!(matches!(released, Released::InProgress { .. }));
     let again = ensure(&provider, &web).await;
     assert!(
@@ -151,7 +157,10 @@ async fn provisioning_is_followed_to_its_end_without_another_write() {
         "{again:?}"
     );
     while next(&mut changes).await != change("web", Cause::Gone) {}
-    let released = provider.release(&id("web"), Removal::Delete).await.unwrap();
+    let released = provider
+        .release(&id("web"), &Key::alone(&id("web")), Removal::Delete)
+        .await
+        .unwrap();
     assert_eq!(released, Released::Gone);
 }
 
@@ -265,7 +274,10 @@ async fn after_a_restart_of_the_controller_published_addresses_are_reserved() {
     let new = ensure(&provider, &balancer(tcp("new"))).await;
     assert_eq!(new.ingress[0].ip(), Some("127.77.77.2".parse().unwrap()));
     // The old Service is gone: its address is free.
-    provider.release(&id("old"), Removal::Delete).await.unwrap();
+    provider
+        .release(&id("old"), &Key::alone(&id("old")), Removal::Delete)
+        .await
+        .unwrap();
     let next = ensure(&provider, &balancer(tcp("next"))).await;
     assert_eq!(next.ingress[0].ip(), Some(published));
 }
@@ -308,7 +320,10 @@ async fn refusals_name_the_reason_and_those_who_wait_are_woken() {
         refused(&provider, &balancer(tcp("c"))).await.0,
         Reason::NoAddressAvailable
     );
-    provider.release(&id("a"), Removal::Delete).await.unwrap();
+    provider
+        .release(&id("a"), &Key::alone(&id("a")), Removal::Delete)
+        .await
+        .unwrap();
     let mut woken: Vec<String> = Vec::new();
     while woken.len() < 4 {
         woken.push(next(&mut changes).await.id.name);

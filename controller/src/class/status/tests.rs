@@ -114,10 +114,7 @@ fn the_finalizer_goes_on_before_the_first_use_and_off_after_the_last() {
         ),
         (
             "unusable",
-            ClassView {
-                provider: Err("torn".into()),
-                ..bare
-            },
+            bare.of_provider(Err("torn".into())),
             wanted,
             Guard::Keep,
         ),
@@ -147,14 +144,11 @@ fn a_removal_that_may_have_failed_is_taken_back_when_somebody_comes() {
 
 #[test]
 fn a_class_says_why_it_does_not_serve() {
-    let aws = ClassView {
-        provider: Ok(ballast_crds::ProviderSettings::Aws(
-            ballast_crds::AwsSettings {
-                region: "eu-central-1".into(),
-            },
-        )),
-        ..ClassView::test("local")
+    let settings = ballast_crds::AwsSettings {
+        region: "eu-central-1".into(),
     };
+    let aws =
+        ClassView::test("local").of_provider(Ok(ballast_crds::ProviderSettings::Aws(settings)));
     let classes = Classes::test([aws.clone()]);
     assert_eq!(
         said(&aws, &classes, &Usage::default(), "Accepted").1,
@@ -212,12 +206,9 @@ fn a_drained_class_is_wanted_by_nobody() {
 
 #[test]
 fn a_drained_class_with_pools_is_held_by_addresses_alone() {
-    let view = ClassView {
-        provider: Ok(ballast_crds::ProviderSettings::L2(
-            serde_json::from_str("{}").unwrap(),
-        )),
-        ..ClassView::test("local")
-    };
+    let settings = serde_json::from_str("{}").unwrap();
+    let view =
+        ClassView::test("local").of_provider(Ok(ballast_crds::ProviderSettings::L2(settings)));
     let accepted = crate::fixtures::condition(ACCEPTED, "True", Reason::Accepted, "yes");
     let waits = || ServiceView::test("web").saying(std::slice::from_ref(&accepted));
     for (what, class, service, expected) in [

@@ -16,6 +16,7 @@ use super::pulse::{Controller, Life};
 use crate::class::{ClassView, IN_USE_FINALIZER};
 use crate::cli::service::{addresses, is_load_balancer};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
+use crate::run::factory::Providers;
 
 /// What of the cluster is read.
 #[derive(Clone, Debug, Default)]
@@ -230,7 +231,9 @@ impl Report {
     /// What is so.
     pub fn of(cluster: &Cluster, selection: &Selection, controller: Controller) -> Self {
         let classes = cluster.classes.as_deref().unwrap_or_default();
-        let views: Vec<ClassView> = classes.iter().map(ClassView::of).collect();
+        let factory = Providers::default();
+        let view = |class| ClassView::of(class, &factory);
+        let views: Vec<ClassView> = classes.iter().map(view).collect();
         let known: BTreeSet<&str> = views.iter().map(|class| class.name.as_str()).collect();
         let mut left: Vec<Left> = cluster
             .services

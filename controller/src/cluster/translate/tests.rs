@@ -60,6 +60,7 @@ fn a_plain_service() {
             source_ranges: vec![],
             requested_addresses: vec![],
             share_key: None,
+            settings: ballast_provider::Settings::new(),
         }
     );
 }

@@ -131,6 +131,7 @@ fn edits_of_a_node_that_mean_something() {
     assert_eq!(before.targets(Exclusion::Absolute).len(), 1);
     let label = |value: &str| json!({"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": value}}});
     for (what, patch) in [
+        ("provider id", json!({"spec": {"providerID": "lab://2"}})),
         ("excluded", label("")),
         ("excluded in so many words", label("true")),
         (
@@ -164,7 +165,6 @@ fn edits_of_a_node_that_mean_nothing() {
             json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
         ),
         ("no condition", json!({"status": {"conditions": []}})),
-        ("provider id", json!({"spec": {"providerID": "lab://2"}})),
         ("cordoned", json!({"spec": {"unschedulable": true}})),
         (
             "another taint",

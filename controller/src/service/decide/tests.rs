@@ -303,10 +303,7 @@ fn refusals_come_from_the_service_the_class_and_the_provider() {
         Step::Refuse(Reason::Invalid),
         "a refused edit releases nothing"
     );
-    let broken = ClassView {
-        provider: Err("torn".into()),
-        ..ClassView::test("local")
-    };
+    let broken = ClassView::test("local").of_provider(Err("torn".into()));
     assert_eq!(
         step(&web(), &Classes::test([broken])),
         Step::Refuse(Reason::ClassNotReady)

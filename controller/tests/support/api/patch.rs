@@ -9,6 +9,9 @@ use super::requests::conflict;
 use super::{Api, Kind, Refused, texts};
 use crate::support::journal::Link;
 
+/// An annotation of Services that a user moved to another share key.
+pub(super) const MOVED: &str = "example.com/moved";
+
 const DELETE_FINALIZERS: &str = "$deleteFromPrimitiveList/finalizers";
 const STANDARD: &str = "service.kubernetes.io/load-balancer-cleanup";
 
@@ -232,10 +235,12 @@ fn ingress(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) -> Result
             forbid(format!("an ingress that is not valid: {entry}"));
         }
     }
-    // Invariant 2: clouds here never move an address, so neither does a status.
+    // Invariant 2: clouds here never move an address, so neither does a status, unless the
+    // user moved the Service to another balancer.
+    let moved = !object["metadata"]["annotations"][MOVED].is_null();
     let (old, new) = (ips(object, "Proxy"), entries.clone());
     object["status"]["loadBalancer"]["ingress"] = new.into();
-    if !old.is_empty() && old != ips(object, "Proxy") {
+    if !old.is_empty() && !moved && old != ips(object, "Proxy") {
         forbid(format!("the address changes from {old:?}"));
     }
     Ok(())

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::patch::set_finalizers;
+use super::patch::{MOVED, set_finalizers};
 use super::{Api, Backup, Kind, Past, State, texts};
 
 /// A Service as its user writes it.
@@ -109,6 +109,17 @@ impl Api {
         };
         self.journal.changed();
         found
+    }
+
+    /// Puts a Service on another share key, or on none.
+    pub fn share(&self, key: &str, share_key: Option<&str>) -> bool {
+        self.edit(Kind::Service, key, |service| {
+            let annotations = &mut service["metadata"]["annotations"];
+            *annotations = json!({MOVED: "true"});
+            if let Some(share_key) = share_key {
+                annotations["ballast.dev/share-key"] = share_key.into();
+            }
+        })
     }
 
     /// Asks for the deletion; what has finalizers stays until they are off.

@@ -14,8 +14,9 @@ use ballast::class::instance::Factory;
 use ballast::run::factory::Providers;
 use ballast_crds::ProviderSettings;
 use ballast_provider::{
-    Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider,
-    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet, mark,
+    Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider,
+    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    Traits, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -51,6 +52,10 @@ struct Turn<'a> {
 // === impl CloudFactory ===
 
 impl Factory for CloudFactory {
+    fn supports(&self, settings: &ProviderSettings) -> Result<Traits, Refusal> {
+        self.own.supports(settings)
+    }
+
     fn build(
         &self,
         settings: &ProviderSettings,
@@ -136,23 +141,66 @@ impl CloudProvider {
         }
     }
 
-    fn turn(&self, key: &str) -> Turn<'_> {
-        if !self.busy.lock().unwrap().insert(key.to_owned()) {
+    fn turn(&self, key: &Key) -> Turn<'_> {
+        let key = key.to_string();
+        if !self.busy.lock().unwrap().insert(key.clone()) {
             self.cloud
                 .journal
                 .violation(format!("two calls at once for {key}"));
         }
         Turn {
             provider: self,
-            key: key.to_owned(),
+            key,
         }
     }
 
-    fn name(&self, uid: &str) -> String {
-        self.mark.name("bl", &Key(uid.to_owned()))
+    /// What a Service has on one balancer.
+    fn name(&self, key: &Key, uid: &str) -> String {
+        match key {
+            Key::Service(_) => self.mark.name_of("bl", uid),
+            Key::Shared(_) => self.mark.name_of("bl", &format!("{key}: {uid}")),
+        }
     }
 
-    async fn create(&self, name: &str, wanted: &LoadBalancer, recorded: &[IpAddr]) {
+    /// Everything of ours on one balancer.
+    fn members(&self, key: &Key) -> Vec<(String, Lb)> {
+        let all = self.cloud.balancers().into_iter();
+        all.filter(|(_, lb)| self.mark.owns(&lb.tags) && lb.key == *key && !lb.retained())
+            .collect()
+    }
+
+    /// One member of a balancer, from whatever is there to what is wanted.
+    async fn ensure_member(&self, key: &Key, member: &Member) -> Result<Observed, ProviderError> {
+        let wanted = &member.load_balancer;
+        let name = self.name(key, &wanted.id.uid);
+        let mut before = self.cloud.lock().balancers.get(&name).cloned();
+        if let Some(gone) = before.as_ref().and_then(|lb| lb.gone_at) {
+            // Half released: the rest goes first, and then a new one is made.
+            if gone > Instant::now() {
+                return Ok(releasing());
+            }
+            self.check("delete", &wanted.id.uid, before.as_ref(), false);
+            self.mutate("delete", &wanted.id.uid, name.clone(), |state| {
+                state.balancers.remove(&name)
+            })
+            .await;
+            before = None;
+        }
+        if before.is_none() {
+            self.create(&name, key, wanted, &member.recorded).await;
+        }
+        let applied = before.and_then(|lb| lb.tags.get(mark::APPLIED).cloned());
+        if applied != Some(digest(wanted)) {
+            self.commit(&name, wanted).await;
+        }
+        let lb = self.cloud.lock().balancers.get(&name).cloned();
+        let Some(lb) = lb else {
+            return Err(ProviderError::transient("it vanished"));
+        };
+        Ok(observed(&lb, wanted))
+    }
+
+    async fn create(&self, name: &str, key: &Key, wanted: &LoadBalancer, recorded: &[IpAddr]) {
         let uid = &wanted.id.uid;
         self.check("create", uid, None, true);
         let mut tags = self.mark.tags(&wanted.id);
@@ -167,13 +215,19 @@ impl CloudProvider {
             let twice = state
                 .balancers
                 .values()
-                .any(|lb| lb.is_of(uid) && !lb.retained() && same(lb));
+                .any(|lb| lb.is_of(uid) && lb.key == *key && !lb.retained() && same(lb));
             if twice || state.balancers.contains_key(name) {
                 self.cloud
                     .journal
                     .violation(format!("a second load balancer for {uid}"));
             }
-            let addresses = if recorded.is_empty() {
+            // All members of a balancer have its address.
+            let mut others = state.balancers.values();
+            let shared =
+                others.find(|lb| lb.key == *key && self.mark.owns(&lb.tags) && !lb.retained());
+            let addresses = if let Some(other) = shared {
+                other.addresses.clone()
+            } else if recorded.is_empty() || taken(state, recorded) {
                 state.last_address += 1;
                 vec![IpAddr::V4(Ipv4Addr::from(
                     u32::from(Ipv4Addr::new(198, 51, 100, 0)) + state.last_address,
@@ -183,6 +237,7 @@ impl CloudProvider {
             };
             let lb = Lb {
                 tags,
+                key: key.clone(),
                 by: self.link.name().to_owned(),
                 addresses,
                 shape: None,
@@ -237,8 +292,13 @@ impl CloudProvider {
 
 #[async_trait]
 impl Provider for CloudProvider {
+    fn traits(&self) -> Traits {
+        Traits::CLOUD
+    }
+
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        Key(load_balancer.id.uid.clone())
+        let shared = load_balancer.share_key.clone().map(Key::Shared);
+        shared.unwrap_or_else(|| Key::alone(&load_balancer.id))
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
@@ -264,41 +324,28 @@ impl Provider for CloudProvider {
         &self,
         balancer: &Balancer,
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
-        let _turn = self.turn(&balancer.key.0);
+        let _turn = self.turn(&balancer.key);
         self.call(Call::Ensure, "ensure").await?;
-        let [member] = balancer.members.as_slice() else {
-            self.cloud
-                .journal
-                .violation(format!("a balancer of {} members", balancer.members.len()));
-            return Err(ProviderError::transient("not one member"));
+        let mut all = Vec::new();
+        for member in &balancer.members {
+            let id = member.load_balancer.id.clone();
+            all.push((id, self.ensure_member(&balancer.key, member).await?));
+        }
+        let listed = |lb: &Lb| {
+            let mut members = balancer.members.iter();
+            members.any(|member| lb.is_of(&member.load_balancer.id.uid))
         };
-        let wanted = &member.load_balancer;
-        let name = self.name(&wanted.id.uid);
-        let mut before = self.cloud.lock().balancers.get(&name).cloned();
-        if let Some(gone) = before.as_ref().and_then(|lb| lb.gone_at) {
-            // Half released: the rest goes first, and then a new one is made.
-            if gone > Instant::now() {
-                return Ok(vec![(wanted.id.clone(), releasing())]);
+        for (name, lb) in self.members(&balancer.key) {
+            if !listed(&lb) {
+                let uid = lb.tag(mark::SERVICE_UID);
+                self.check("delete", &uid, Some(&lb), false);
+                self.mutate("delete", &uid, format!("{name}, not listed"), |state| {
+                    state.balancers.remove(&name)
+                })
+                .await;
             }
-            self.check("delete", &wanted.id.uid, before.as_ref(), false);
-            self.mutate("delete", &wanted.id.uid, name.clone(), |state| {
-                state.balancers.remove(&name)
-            })
-            .await;
-            before = None;
         }
-        if before.is_none() {
-            self.create(&name, wanted, &member.recorded).await;
-        }
-        let applied = before.and_then(|lb| lb.tags.get(mark::APPLIED).cloned());
-        if applied != Some(digest(wanted)) {
-            self.commit(&name, wanted).await;
-        }
-        let lb = self.cloud.lock().balancers.get(&name).cloned();
-        let Some(lb) = lb else {
-            return Err(ProviderError::transient("it vanished"));
-        };
-        Ok(vec![(wanted.id.clone(), observed(&lb, wanted))])
+        Ok(all)
     }
 
     async fn retarget(&self, targets: &TargetSet, _: &[Key]) -> Result<(), ProviderError> {
@@ -314,10 +361,15 @@ impl Provider for CloudProvider {
         Ok(())
     }
 
-    async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
-        let _turn = self.turn(&id.uid);
+    async fn release(
+        &self,
+        id: &ServiceId,
+        key: &Key,
+        removal: Removal,
+    ) -> Result<Released, ProviderError> {
+        let _turn = self.turn(key);
         self.call(Call::Release, "release").await?;
-        let name = self.name(&id.uid);
+        let name = self.name(key, &id.uid);
         let Some(lb) = self
             .cloud
             .lock()
@@ -374,7 +426,8 @@ impl Provider for CloudProvider {
             .filter(|(_, lb)| self.mark.owns(&lb.tags));
         Ok(all
             .map(|(name, lb)| Owned {
-                id: mark::service_of(&lb.tags),
+                key: Some(lb.key),
+                services: mark::service_of(&lb.tags).into_iter().collect(),
                 name,
                 tags: lb.tags,
             })
@@ -442,4 +495,10 @@ fn releasing() -> Observed {
 
 fn digest(wanted: &LoadBalancer) -> String {
     mark::digest([format!("{wanted:?}").as_str()])
+}
+
+/// Whether a balancer has one of these addresses.
+fn taken(state: &Inner, addresses: &[IpAddr]) -> bool {
+    let mut all = state.balancers.values().flat_map(|lb| &lb.addresses);
+    all.any(|address| addresses.contains(address))
 }

@@ -177,7 +177,7 @@ pub(super) async fn members_join_and_leave_in_any_order(lab: &dyn Lab) -> Outcom
         }
         // A member leaves by its own release, or by no longer being listed.
         if leaves && (wanted.is_empty() || dice.below(2) == 0) {
-            run.release(&provider, &fixtures::sharing(number).id, Removal::Delete)
+            run.release(&provider, &fixtures::sharing(number), Removal::Delete)
                 .await?;
         }
         let when = format!(
@@ -188,7 +188,7 @@ pub(super) async fn members_join_and_leave_in_any_order(lab: &dyn Lab) -> Outcom
     }
     let numbers: Vec<u16> = present.keys().copied().collect();
     for number in numbers {
-        run.release(&provider, &fixtures::sharing(number).id, Removal::Delete)
+        run.release(&provider, &fixtures::sharing(number), Removal::Delete)
             .await?;
     }
     run.expect_contents(&empty, "after all have left").await
@@ -252,7 +252,7 @@ async fn together(
 async fn listed(run: &Run, provider: &Arc<dyn Provider>) -> Result<BTreeSet<String>, Failure> {
     match provider.inventory().await {
         Ok(inventory) => {
-            let ids = inventory.into_iter().filter_map(|owned| owned.id);
+            let ids = inventory.into_iter().flat_map(|owned| owned.services);
             Ok(ids.map(|id| id.uid).collect())
         }
         Err(error) => run.fail(format!("the inventory cannot be read: {error}")),
@@ -348,8 +348,8 @@ async fn meddle(run: &Run, service: &LoadBalancer) -> Result<(), Failure> {
         let key = provider.key(service);
         let services = std::slice::from_ref(&key);
         // Errors are allowed here: only the foreign objects count.
-        let _ = provider.release(&service.id, Removal::Retain).await;
-        let _ = provider.release(&service.id, Removal::Delete).await;
+        let _ = provider.release(&service.id, &key, Removal::Retain).await;
+        let _ = provider.release(&service.id, &key, Removal::Delete).await;
         for edit in 0..2 {
             let edited = fixtures::edited(service.clone(), edit + instance);
             let _ = provider
@@ -358,8 +358,8 @@ async fn meddle(run: &Run, service: &LoadBalancer) -> Result<(), Failure> {
             let targets = fixtures::targets(u8::try_from(edit).unwrap_or_default() + 1);
             let _ = provider.retarget(&targets, services).await;
         }
-        let _ = provider.release(&service.id, Removal::Retain).await;
-        let _ = provider.release(&service.id, Removal::Delete).await;
+        let _ = provider.release(&service.id, &key, Removal::Retain).await;
+        let _ = provider.release(&service.id, &key, Removal::Delete).await;
     }
     Ok(())
 }
@@ -387,7 +387,7 @@ pub(super) async fn what_is_retained_stays(lab: &dyn Lab) -> Outcome {
     let addresses = run.ensure(&provider, &kept, &[]).await?;
     let others = run.ensure(&provider, &other, &[]).await?;
     let before = run.harness.contents().await;
-    run.release(&provider, &kept.id, Removal::Retain).await?;
+    run.release(&provider, &kept, Removal::Retain).await?;
     let provider = run.start(&[recorded(&other.id, &others)]).await?;
     run.ensure(&provider, &other, &others).await?;
     let third = run.ensure(&provider, &fixtures::service(3), &[]).await?;
@@ -417,7 +417,7 @@ pub(super) async fn what_is_retained_stays(lab: &dyn Lab) -> Outcome {
     let inventory = provider.inventory().await.unwrap_or_default();
     let listed = inventory
         .iter()
-        .find(|owned| owned.id.as_ref() == Some(&kept.id));
+        .find(|owned| owned.services.contains(&kept.id));
     match listed {
         Some(owned) if owned.tags.contains_key(mark::RETAINED) => Ok(()),
         Some(owned) => run.fail(format!(

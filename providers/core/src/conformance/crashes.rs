@@ -55,7 +55,7 @@ pub(super) async fn a_crash_in_release_converges(lab: &dyn Lab) -> Outcome {
         let story = Story {
             check: "a_crash_in_release_converges",
             before: vec![fixtures::service(1)],
-            ask: Ask::Release(fixtures::service(1).id, removal),
+            ask: Ask::Release(fixtures::service(1), removal),
         };
         everywhere(lab, &story).await?;
     }
@@ -67,7 +67,7 @@ pub(super) async fn a_crash_in_release_converges(lab: &dyn Lab) -> Outcome {
 pub(super) async fn anything_can_be_released(lab: &dyn Lab) -> Outcome {
     let check = "anything_can_be_released";
     let service = fixtures::service(1);
-    let release = |removal| Ask::Release(service.id.clone(), removal);
+    let release = |removal| Ask::Release(service.clone(), removal);
     for removal in [Removal::Delete, Removal::Retain] {
         let run = Run::new(lab, check).await;
         let provider = run.start(&[]).await?;

@@ -60,6 +60,7 @@ pub(super) fn service(number: u16) -> LoadBalancer {
         source_ranges: Vec::new(),
         requested_addresses: Vec::new(),
         share_key: None,
+        settings: crate::Settings::new(),
     }
 }
 
@@ -109,6 +110,7 @@ pub(super) fn targets(count: u8) -> TargetSet {
     let node = |number: u8| Target {
         name: format!("node-{number}"),
         addresses: vec![Ipv4Addr::new(127, 0, 10, number).into()],
+        provider_id: Some(format!("conformance:///node-{number}")),
     };
     TargetSet::Nodes((1..=count).map(node).collect::<BTreeSet<_>>())
 }

@@ -10,6 +10,7 @@
 mod checks;
 mod crashes;
 mod fixtures;
+mod moves;
 mod rewind;
 mod run;
 mod wishes;
@@ -120,7 +121,7 @@ pub type Outcome = Result<(), Failure>;
 pub type Check = for<'a> fn(&'a dyn Lab) -> BoxFuture<'a, Outcome>;
 
 /// All checks, by name.
-pub const CHECKS: [(&str, Check); 17] = [
+pub const CHECKS: [(&str, Check); 18] = [
     ("ensure_twice_is_ensure_once", |lab| {
         Box::pin(checks::ensure_twice_is_ensure_once(lab))
     }),
@@ -150,6 +151,9 @@ pub const CHECKS: [(&str, Check); 17] = [
     }),
     ("members_join_and_leave_in_any_order", |lab| {
         Box::pin(checks::members_join_and_leave_in_any_order(lab))
+    }),
+    ("members_move_between_balancers", |lab| {
+        Box::pin(moves::members_move_between_balancers(lab))
     }),
     ("anything_can_be_released", |lab| {
         Box::pin(crashes::anything_can_be_released(lab))

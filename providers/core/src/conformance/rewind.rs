@@ -48,8 +48,7 @@ pub(super) async fn the_cloud_forgot_the_last_changes(lab: &dyn Lab) -> Outcome 
                 new.id, late.id
             ));
         }
-        run.release(&life.provider, &late.id, Removal::Delete)
-            .await?;
+        run.release(&life.provider, &late, Removal::Delete).await?;
         for (service, had) in [(&edited, &before), (&new, &published)] {
             let now = life.ensure(service, had).await?;
             if now != *had {
@@ -75,10 +74,10 @@ pub(super) async fn the_cloud_remembers_what_was_deleted(lab: &dyn Lab) -> Outco
     life.ensure(&deleted, &[]).await?;
     life.ensure(&kept, &[]).await?;
     life.ensure(&retained, &[]).await?;
-    run.release(&life.provider, &retained.id, Removal::Retain)
+    run.release(&life.provider, &retained, Removal::Retain)
         .await?;
     run.harness.keep().await;
-    run.release(&life.provider, &deleted.id, Removal::Delete)
+    run.release(&life.provider, &deleted, Removal::Delete)
         .await?;
     let expected = run.harness.contents().await;
     run.harness.go_back().await;
@@ -93,7 +92,7 @@ pub(super) async fn the_cloud_remembers_what_was_deleted(lab: &dyn Lab) -> Outco
             return run.fail(format!("{} is said to have appeared", other.id));
         }
     }
-    run.release(&life.provider, &deleted.id, Removal::Delete)
+    run.release(&life.provider, &deleted, Removal::Delete)
         .await?;
     run.expect_contents(&expected, "after what came back was released")
         .await

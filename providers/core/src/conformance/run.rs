@@ -27,7 +27,7 @@ pub(super) struct Run {
 pub(super) enum Ask {
     Ensure(LoadBalancer),
     Retarget(TargetSet),
-    Release(ServiceId, Removal),
+    Release(LoadBalancer, Removal),
 }
 
 // === impl Run ===
@@ -175,12 +175,13 @@ impl Run {
     pub(super) async fn release(
         &self,
         provider: &Arc<dyn Provider>,
-        id: &ServiceId,
+        service: &LoadBalancer,
         removal: Removal,
     ) -> Result<(), Failure> {
+        let (id, key) = (&service.id, provider.key(service));
         let mut last = String::new();
         for _ in 0..PATIENCE {
-            match provider.release(id, removal).await {
+            match provider.release(id, &key, removal).await {
                 Ok(Released::Gone) => return Ok(()),
                 Err(ProviderError::Refused(refusal)) => {
                     return self.fail(format!("release of {id} is refused: {refusal}"));
@@ -207,8 +208,8 @@ impl Run {
                 self.retarget(provider, targets, services).await?;
                 Ok(recorded.to_vec())
             }
-            Ask::Release(id, removal) => {
-                self.release(provider, id, *removal).await?;
+            Ask::Release(service, removal) => {
+                self.release(provider, service, *removal).await?;
                 Ok(Vec::new())
             }
         }
@@ -290,7 +291,9 @@ impl fmt::Display for Ask {
         match self {
             Self::Ensure(service) => write!(f, "ensure of {}", service.id),
             Self::Retarget(targets) => write!(f, "retarget to {} nodes", targets.len()),
-            Self::Release(id, removal) => write!(f, "release of {id} ({removal:?})"),
+            Self::Release(service, removal) => {
+                write!(f, "release of {} ({removal:?})", service.id)
+            }
         }
     }
 }
@@ -317,8 +320,9 @@ async fn attempt(
                 .collect();
             provider.retarget(targets, &keys).await.map(|()| true)
         }
-        Ask::Release(id, removal) => {
-            let released = provider.release(id, *removal).await?;
+        Ask::Release(service, removal) => {
+            let key = provider.key(service);
+            let released = provider.release(&service.id, &key, *removal).await?;
             Ok(released == Released::Gone)
         }
     }

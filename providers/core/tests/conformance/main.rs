@@ -16,7 +16,7 @@ async fn a_correct_provider_passes() {
 }
 
 /// Which check finds which defect. Every check is there at least once: none is idle.
-const FOUND_BY: [(&str, Defect); 22] = [
+const FOUND_BY: [(&str, Defect); 23] = [
     ("ensure_twice_is_ensure_once", Defect::WritesAlways),
     ("retarget_twice_is_retarget_once", Defect::RetargetsAlways),
     ("a_restart_changes_nothing", Defect::WritesAfterRestart),
@@ -32,6 +32,10 @@ const FOUND_BY: [(&str, Defect); 22] = [
     ("a_crash_in_release_converges", Defect::RandomNames),
     ("addresses_survive_edits", Defect::AddressOfPorts),
     ("members_join_and_leave_in_any_order", Defect::KeepsLeavers),
+    (
+        "members_move_between_balancers",
+        Defect::OneMemberForAllKeys,
+    ),
     ("anything_can_be_released", Defect::LeaksOnRelease),
     ("anything_can_be_released", Defect::FailsOnAbsent),
     ("the_inventory_is_complete", Defect::ListsOnlyTheFirst),

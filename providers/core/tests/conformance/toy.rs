@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use ballast_provider::conformance::{Crash, Harness, Lab, Object};
 use ballast_provider::{
     Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider,
-    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet, mark,
+    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    Traits, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -49,6 +50,8 @@ pub(crate) enum Defect {
     TellsNothing,
     /// Gives one family in silence.
     RemarksNothing,
+    /// Cannot tell what a Service has under one key from what it has under another.
+    OneMemberForAllKeys,
 }
 
 /// A cloud whose every write can be the last.
@@ -210,7 +213,7 @@ impl Toy {
             Defect::RandomNames => format!("{key}-{}", self.instance),
             _ => key.to_owned(),
         };
-        self.mark.name(prefix, &Key(key))
+        self.mark.name_of(prefix, &key)
     }
 
     fn publish(&self, address: IpAddr, holder: &str) {
@@ -222,6 +225,15 @@ impl Toy {
 
     fn balancer_name(&self, key: &str) -> String {
         self.name("lb", key)
+    }
+
+    /// A Service that moves has a member under each of two keys for a while.
+    fn member_name(&self, key: &str, id: &ServiceId) -> String {
+        let home = match self.defect {
+            Defect::OneMemberForAllKeys => "",
+            _ => key,
+        };
+        self.name("mb", &format!("{home}:{}", id.uid))
     }
 
     /// Puts an object unless it is as it should be; foreign ones are refused.
@@ -301,9 +313,15 @@ impl Toy {
 
 #[async_trait]
 impl Provider for Toy {
+    fn traits(&self) -> Traits {
+        Traits::CLOUD
+    }
+
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        let share_key = load_balancer.share_key.clone();
-        Key(share_key.unwrap_or_else(|| load_balancer.id.uid.clone()))
+        match &load_balancer.share_key {
+            Some(share_key) => Key::Shared(share_key.clone()),
+            None => Key::alone(&load_balancer.id),
+        }
     }
 
     fn validate(&self, _balancer: &Balancer) -> Result<(), Refusal> {
@@ -327,7 +345,7 @@ impl Provider for Toy {
         &self,
         balancer: &Balancer,
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
-        let key = balancer.key.0.as_str();
+        let key = &balancer.key.to_string();
         let name = self.balancer_name(key);
         if self.defect == Defect::NeedsTargetsFirst
             && !self.cloud().objects.contains_key(&self.name("ts", "nodes"))
@@ -340,7 +358,7 @@ impl Provider for Toy {
             let load_balancer = &member.load_balancer;
             let listeners = serde_like(load_balancer);
             let state = format!("member of {key}: {listeners}");
-            let object = self.name("mb", &load_balancer.id.uid);
+            let object = self.member_name(key, &load_balancer.id);
             let tags = self.mark.tags(&load_balancer.id);
             let home: IpAddr = "127.3.0.1".parse().unwrap();
             let at = self.put(&object, tags, state, Some(home))?;
@@ -407,8 +425,14 @@ impl Provider for Toy {
             .map(drop)
     }
 
-    async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
-        let object = self.name("mb", &id.uid);
+    async fn release(
+        &self,
+        id: &ServiceId,
+        key: &Key,
+        removal: Removal,
+    ) -> Result<Released, ProviderError> {
+        let key = key.to_string();
+        let object = self.member_name(&key, id);
         self.known.lock().unwrap().remove(&object);
         self.published
             .lock()
@@ -431,8 +455,6 @@ impl Provider for Toy {
             self.put(&object, tags, present.state, None)?;
             return Ok(Released::Gone);
         }
-        let state = present.state.strip_prefix("member of ").unwrap_or_default();
-        let key = state.split(": ").next().unwrap_or_default().to_owned();
         if self.members(&key).len() <= 1 && self.defect != Defect::LeaksOnRelease {
             self.delete(&self.balancer_name(&key))?;
         }
@@ -447,7 +469,8 @@ impl Provider for Toy {
             owned && object.tags.contains_key(mark::SERVICE)
         });
         let owned = ours.map(|(name, object)| Owned {
-            id: mark::service_of(&object.tags),
+            key: key_of(&object.state),
+            services: mark::service_of(&object.tags).into_iter().collect(),
             name: name.clone(),
             tags: object.tags.clone(),
         });
@@ -497,4 +520,13 @@ fn serde_like(load_balancer: &LoadBalancer) -> String {
         load_balancer.affinity,
         load_balancer.source_ranges
     )
+}
+
+/// The key in a member's state.
+fn key_of(state: &str) -> Option<Key> {
+    let (key, _) = state.strip_prefix("member of ")?.split_once(": ")?;
+    Some(match key.strip_prefix("share/") {
+        Some(shared) => Key::Shared(shared.to_owned()),
+        None => Key::Service(key.to_owned()),
+    })
 }

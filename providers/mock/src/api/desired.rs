@@ -188,15 +188,6 @@ impl From<model::Affinity> for Affinity {
 
 // === impl Target ===
 
-impl Target {
-    /// All targets of a set of the model, by name.
-    pub fn all(set: &model::TargetSet) -> Vec<Self> {
-        match set {
-            model::TargetSet::Nodes(nodes) => nodes.iter().map(Self::from).collect(),
-        }
-    }
-}
-
 impl From<&model::Target> for Target {
     fn from(target: &model::Target) -> Self {
         Self {

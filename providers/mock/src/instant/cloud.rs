@@ -181,10 +181,11 @@ impl Slots {
         key: &Key,
         members: &[(&ServiceId, u64)],
     ) -> Option<u32> {
-        let slot = self.owner(mark)?.slots.get(key.0.as_str())?;
+        let text = key.to_string();
+        let slot = self.owner(mark)?.slots.get(text.as_str())?;
         let same = slot.members.len() == members.len()
             && slot.members.iter().zip(members).all(|(have, (id, hash))| {
-                let uid = have.uid.as_deref().unwrap_or(&key.0);
+                let uid = have.uid.as_deref().unwrap_or(&text);
                 have.hash == *hash && !have.retained && uid == id.uid
             });
         same.then_some(slot.index)
@@ -198,33 +199,34 @@ impl Slots {
         members: &[(&ServiceId, u64)],
         wish: Wish,
     ) -> Result<u32, ProviderError> {
+        let key = key.to_string();
         // A member that comes from another balancer leaves that one, with its address.
         for (id, _) in members {
             if self
                 .owner(mark)
-                .is_some_and(|owner| *owner.key_of(id) != *key.0)
+                .is_some_and(|owner| *owner.key_of(id) != *key)
             {
                 self.release(mark, id, Removal::Delete);
             }
         }
         let present = self
             .owner(mark)
-            .and_then(|owner| owner.slots.get(key.0.as_str()));
+            .and_then(|owner| owner.slots.get(key.as_str()));
         let present = present.map(|slot| slot.index);
         let index = self.place(present, wish)?;
         let owner = self.owner_mut(mark);
-        let before = owner.slots.remove(key.0.as_str());
+        let before = owner.slots.remove(key.as_str());
         owner.unlink(before);
         let mut slot = Slot {
             index,
             members: Vec::with_capacity(members.len()),
         };
         for (id, hash) in members {
-            let own = id.uid == key.0;
+            let own = id.uid == key;
             if !own {
                 owner
                     .shared
-                    .insert(id.uid.as_str().into(), key.0.as_str().into());
+                    .insert(id.uid.as_str().into(), key.as_str().into());
             }
             slot.members.push(SlotMember {
                 service: id.to_string().into(),
@@ -233,13 +235,15 @@ impl Slots {
                 retained: false,
             });
         }
-        owner.slots.insert(key.0.as_str().into(), slot);
+        owner.slots.insert(key.as_str().into(), slot);
         Ok(index)
     }
 
     /// Whether a release would change something.
-    pub(super) fn has(&self, mark: &Mark, id: &ServiceId, removal: Removal) -> bool {
-        let member = self.owner(mark).and_then(|owner| owner.member(id));
+    pub(super) fn has(&self, mark: &Mark, id: &ServiceId, key: &Key, removal: Removal) -> bool {
+        let owner = self.owner(mark);
+        let owner = owner.filter(|owner| *owner.key_of(id) == *key.to_string());
+        let member = owner.and_then(|owner| owner.member(id));
         member.is_some_and(|member| removal == Removal::Delete || !member.retained)
     }
 
@@ -419,8 +423,12 @@ impl Owner {
                     tags.insert(mark::RETAINED.to_owned(), "true".to_owned());
                 }
                 let owned = Owned {
-                    name: self.mark.name("in", &Key(uid.to_owned())),
-                    id: Some(id),
+                    name: self.mark.name_of("in", uid),
+                    key: Some(match key.strip_prefix("share/") {
+                        Some(shared) => Key::Shared(shared.to_owned()),
+                        None => Key::Service(key.to_string()),
+                    }),
+                    services: vec![id],
                     tags,
                 };
                 contents.push(InstantObject {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballast_provider::{
     Balancer, Change, Exclusion, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError,
-    Recorded, Refusal, Released, Removal, ServiceId, TargetSet, mark,
+    Recorded, Refusal, Released, Removal, ServiceId, TargetSet, Traits, mark,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -69,6 +69,13 @@ struct Flight<'a> {
 // === impl MockProvider ===
 
 impl MockProvider {
+    /// A load balancer in a cloud. A kind cluster may have one node only, and that is a
+    /// control plane: where all nodes are excluded, all are targets.
+    pub const TRAITS: Traits = Traits {
+        exclusion: Exclusion::UnlessAll,
+        ..Traits::CLOUD
+    };
+
     /// A client of the mock cloud at `endpoint`, such as `http://127.0.0.1:8111`. Makes
     /// no call.
     pub fn new(endpoint: &str, token: impl Into<Token>, mark: Mark) -> Result<Self, EndpointError> {
@@ -89,13 +96,12 @@ impl MockProvider {
 
 #[async_trait]
 impl Provider for MockProvider {
-    /// As kind has it: a cluster of one node, for a laptop.
-    fn exclusion(&self) -> Exclusion {
-        Exclusion::UnlessAll
+    fn traits(&self) -> Traits {
+        Self::TRAITS
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        Key(load_balancer.id.uid.clone())
+        Key::alone(&load_balancer.id)
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
@@ -123,12 +129,17 @@ impl Provider for MockProvider {
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
-        let desired = shape::target_set(&self.inner.mark, targets);
+        let desired = shape::target_set(&self.inner.mark, targets.nodes()?);
         let put = self.inner.retarget(desired).await;
         put.map_err(|failed| self.inner.client.error(failed))
     }
 
-    async fn release(&self, id: &ServiceId, removal: Removal) -> Result<Released, ProviderError> {
+    async fn release(
+        &self,
+        id: &ServiceId,
+        _key: &Key,
+        removal: Removal,
+    ) -> Result<Released, ProviderError> {
         let released = match removal {
             Removal::Delete => self.inner.delete(id).await,
             Removal::Retain => self.inner.retain(id).await,
@@ -139,10 +150,14 @@ impl Provider for MockProvider {
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         let listed = self.inner.client.list().await;
         let (views, _) = listed.map_err(|failed| self.inner.client.error(failed))?;
-        let owned = |view: LoadBalancerView| Owned {
-            id: mark::service_of(&view.desired.tags),
-            name: view.name,
-            tags: view.desired.tags,
+        let owned = |view: LoadBalancerView| {
+            let service = mark::service_of(&view.desired.tags);
+            Owned {
+                key: service.as_ref().map(Key::alone),
+                services: service.into_iter().collect(),
+                name: view.name,
+                tags: view.desired.tags,
+            }
         };
         Ok(views.into_iter().map(owned).collect())
     }

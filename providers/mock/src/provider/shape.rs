@@ -1,11 +1,11 @@
 //! From the domain model to the mock cloud's wire format and back. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ballast_provider::mark::{self, digest};
 use ballast_provider::{
-    FamilyPolicy, IpMode, Key, Mark, Member, Observed, Reason, ServiceId, State, TargetSet,
+    FamilyPolicy, IpMode, Key, Mark, Member, Observed, Reason, ServiceId, State,
 };
 
 use super::client::reason;
@@ -31,12 +31,12 @@ const OWN_TAGS: [&str; 6] = [
 
 /// The name of a Service's load balancer in the cloud.
 pub(super) fn name_of(mark: &Mark, id: &ServiceId) -> String {
-    mark.name("bl", &Key(id.uid.clone()))
+    mark.name("bl", &Key::alone(id))
 }
 
 /// The name of the class's one target set.
 pub(super) fn target_set_name(mark: &Mark) -> String {
-    mark.name("ts", &Key("nodes".to_owned()))
+    mark.name_of("ts", "nodes")
 }
 
 /// What a Service's load balancer shall be.
@@ -70,7 +70,7 @@ pub(super) fn fingerprint(desired: &Desired) -> String {
 }
 
 /// The class's target set.
-pub(super) fn target_set(mark: &Mark, targets: &TargetSet) -> TargetSetBody {
+pub(super) fn target_set(mark: &Mark, nodes: &BTreeSet<ballast_provider::Target>) -> TargetSetBody {
     let tags = [
         (mark::CLUSTER, &mark.cluster),
         (mark::CLUSTER_NAME, &mark.cluster_name),
@@ -78,7 +78,7 @@ pub(super) fn target_set(mark: &Mark, targets: &TargetSet) -> TargetSetBody {
     ];
     let own = |(key, value): (&str, &String)| (key.to_owned(), value.clone());
     TargetSetBody {
-        targets: Target::all(targets),
+        targets: nodes.iter().map(Target::from).collect(),
         tags: tags.into_iter().map(own).collect::<BTreeMap<_, _>>(),
     }
 }

@@ -109,6 +109,7 @@ impl Harness for InstantHarness {
             source_ranges: Vec::new(),
             requested_addresses: Vec::new(),
             share_key: None,
+            settings: ballast_provider::Settings::new(),
         };
         let balancer = Balancer {
             key: provider.key(&load_balancer),

@@ -120,7 +120,7 @@ async fn killed_after(answers: usize) {
     }
     let inventory = provider.inventory().await.unwrap();
     for owned in inventory {
-        let number = owned.id.unwrap().name.parse().unwrap();
+        let number = owned.services[0].name.parse().unwrap();
         let observed = provider.ensure(&service(number)).await.unwrap();
         addresses.insert(observed[0].1.ingress[0].ip());
         assert_eq!(observed[0].1.state, State::Programmed);
@@ -149,9 +149,10 @@ fn service(number: u16) -> Balancer {
         source_ranges: Vec::new(),
         requested_addresses: Vec::new(),
         share_key: None,
+        settings: ballast_provider::Settings::new(),
     };
     Balancer {
-        key: Key(load_balancer.id.uid.clone()),
+        key: Key::alone(&load_balancer.id),
         members: vec![Member {
             load_balancer,
             recorded: Vec::new(),

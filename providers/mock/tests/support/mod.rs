@@ -72,12 +72,13 @@ pub fn load_balancer(name: &str, listeners: Vec<Listener>) -> LoadBalancer {
         source_ranges: Vec::new(),
         requested_addresses: Vec::new(),
         share_key: None,
+        settings: ballast_provider::Settings::new(),
     }
 }
 
 pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
     Balancer {
-        key: Key(load_balancer.id.uid.clone()),
+        key: Key::alone(&load_balancer.id),
         members: vec![Member {
             load_balancer,
             recorded: Vec::new(),

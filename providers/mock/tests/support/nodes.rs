@@ -84,6 +84,7 @@ impl Nodes {
             .filter(|node| names.contains(&node.name.as_str()));
         let target = |node: &Node| Target {
             name: node.name.clone(),
+            provider_id: None,
             addresses: vec![node.ip],
         };
         TargetSet::Nodes(wanted.map(target).collect())

@@ -31,10 +31,10 @@ fn class(
     if draining {
         object["status"]["draining"] = json!({"since": SINCE});
     }
-    let view = ClassView::of(&DeserializeGuard(Ok(serde_json::from_value(
-        object.clone(),
-    )
-    .unwrap())));
+    let view = ClassView::of(
+        &DeserializeGuard(Ok(serde_json::from_value(object.clone()).unwrap())),
+        &Providers::default(),
+    );
     let said = view.drained().filter(|_| seen).map(|it| it.message);
     let mut conditions = vec![condition(
         "Accepted",
@@ -270,7 +270,10 @@ fn an_old_answer_does_not_count() {
     let status = class.status.as_mut().unwrap();
     let draining = status.draining.as_mut().unwrap();
     draining.since.0 = "2026-03-01T13:00:00Z".parse().unwrap();
-    let line = ClassLine::of(&ClassView::of(&DeserializeGuard(Ok(class))));
+    let line = ClassLine::of(&ClassView::of(
+        &DeserializeGuard(Ok(class)),
+        &Providers::default(),
+    ));
     assert!(!line.seen && line.draining.is_some());
 }
 

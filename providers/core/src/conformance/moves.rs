@@ -1,0 +1,235 @@
+//! Members that move between balancers, as a changed share key moves them: first the new
+//! balancer is ensured with them, then they are released from the old one. Crashes strike
+//! anywhere in between, and the same step is done again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::fixtures::{self, Dice};
+use super::run::{PATIENCE, Run, recorded};
+use super::{Crash, Failure, Lab, Outcome};
+use crate::error::ProviderError;
+use crate::mark;
+use crate::model::{Balancer, Ingress, Key, LoadBalancer, Member};
+use crate::provider::{Provider, Released, Removal, State};
+
+/// How many steps the walk has.
+const STEPS: usize = 80;
+/// The Services that move.
+const SERVICES: usize = 4;
+
+/// Where a Service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Home {
+    /// On a balancer of its own.
+    Alone,
+    /// On the balancer of this share key.
+    Shared(&'static str),
+}
+
+/// Where everybody is, and what they publish.
+#[derive(Clone, Default)]
+struct World {
+    homes: BTreeMap<u16, Home>,
+    published: BTreeMap<u16, Vec<IpAddr>>,
+}
+
+/// One Service goes from one home to another.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    number: u16,
+    from: Option<Home>,
+    to: Option<Home>,
+}
+
+pub(super) async fn members_move_between_balancers(lab: &dyn Lab) -> Outcome {
+    if !lab.shares() {
+        return Ok(());
+    }
+    let run = Run::new(lab, "members_move_between_balancers").await;
+    let empty = run.harness.contents().await;
+    let mut dice = Dice(lab.seed());
+    let mut world = World::default();
+    let mut provider = run.start(&[]).await?;
+    for step in 0..STEPS {
+        let number = u16::try_from(dice.below(SERVICES) + 1).unwrap_or(1);
+        let homes = [
+            None,
+            Some(Home::Alone),
+            Some(Home::Shared("one")),
+            Some(Home::Shared("two")),
+        ];
+        let step_is = Move {
+            number,
+            from: world.homes.get(&number).copied(),
+            to: homes[dice.below(homes.len())],
+        };
+        let at = dice.below(6) as u64 + 1;
+        let crash = match dice.below(3) {
+            0 => Some(Crash::Before(at)),
+            1 => Some(Crash::After(at)),
+            _ => None,
+        };
+        provider = take(&run, provider, &mut world, step_is, crash).await?;
+        inventory_is(
+            &run,
+            &provider,
+            &world,
+            &format!("step {step}, {step_is:?}"),
+        )
+        .await?;
+    }
+    for (number, home) in world.homes.clone() {
+        let leave = Move {
+            number,
+            from: Some(home),
+            to: None,
+        };
+        provider = take(&run, provider, &mut world, leave, None).await?;
+    }
+    run.expect_contents(&empty, "after all have left").await
+}
+
+/// Does one step until it is done, with a crash and a new instance in its way.
+async fn take(
+    run: &Run,
+    mut provider: Arc<dyn Provider>,
+    world: &mut World,
+    step: Move,
+    crash: Option<Crash>,
+) -> Result<Arc<dyn Provider>, Failure> {
+    match step.to {
+        Some(home) => world.homes.insert(step.number, home),
+        None => world.homes.remove(&step.number),
+    };
+    run.harness.set_crash(crash).await;
+    for _ in 0..PATIENCE {
+        let done = attempt(provider.as_ref(), world, step).await;
+        if run.harness.crashed().await {
+            run.harness.set_crash(None).await;
+            provider = run.start(&world.recorded()).await?;
+            continue;
+        }
+        match done {
+            Ok(true) => {
+                run.harness.set_crash(None).await;
+                return Ok(provider);
+            }
+            Ok(false) => run.harness.pause().await,
+            Err(error) => return run.fail(format!("{step:?} fails without a crash: {error}")),
+        }
+    }
+    run.fail(format!("{step:?} is never done"))
+}
+
+/// One try; whether it is done.
+async fn attempt(
+    provider: &dyn Provider,
+    world: &mut World,
+    step: Move,
+) -> Result<bool, ProviderError> {
+    if let Some(home) = step.to {
+        let observed = provider
+            .ensure(&world.balancer(provider, step.number, home))
+            .await?;
+        for (number, (_, observed)) in world.members(step.number, home).iter().zip(&observed) {
+            let addresses = observed.ingress.iter().filter_map(Ingress::ip).collect();
+            world.published.insert(*number, addresses);
+        }
+        let ready = |state: &State| *state == State::Programmed;
+        if !observed.iter().all(|(_, observed)| ready(&observed.state)) {
+            return Ok(false);
+        }
+    } else {
+        world.published.remove(&step.number);
+    }
+    match step.from.filter(|from| Some(*from) != step.to) {
+        None => Ok(true),
+        Some(from) => {
+            let service = service(step.number, from);
+            let key = provider.key(&service);
+            let released = provider.release(&service.id, &key, Removal::Delete).await?;
+            Ok(released == Released::Gone)
+        }
+    }
+}
+
+/// The inventory names every member under the key where it is, and nobody else.
+async fn inventory_is(
+    run: &Run,
+    provider: &Arc<dyn Provider>,
+    world: &World,
+    when: &str,
+) -> Outcome {
+    let expected: BTreeSet<(Key, String)> = world
+        .homes
+        .iter()
+        .map(|(number, home)| service(*number, *home))
+        .map(|service| (provider.key(&service), service.id.uid))
+        .collect();
+    let inventory = match provider.inventory().await {
+        Ok(inventory) => inventory,
+        Err(error) => return run.fail(format!("{when}: no inventory: {error}")),
+    };
+    let mut listed = BTreeSet::new();
+    for owned in inventory {
+        if owned.tags.contains_key(mark::RETAINED) {
+            continue;
+        }
+        let Some(key) = owned.key else {
+            return run.fail(format!("{when}: {} is listed without a key", owned.name));
+        };
+        listed.extend(owned.services.into_iter().map(|id| (key.clone(), id.uid)));
+    }
+    if listed == expected {
+        Ok(())
+    } else {
+        run.fail(format!(
+            "{when}: the inventory is {listed:?}, not {expected:?}"
+        ))
+    }
+}
+
+fn service(number: u16, home: Home) -> LoadBalancer {
+    LoadBalancer {
+        share_key: match home {
+            Home::Alone => None,
+            Home::Shared(key) => Some(key.to_owned()),
+        },
+        ..fixtures::service(number)
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// Who is on the balancer of this Service at this home.
+    fn members(&self, number: u16, home: Home) -> Vec<u16> {
+        if home == Home::Alone {
+            return vec![number];
+        }
+        let all = self.homes.iter().filter(|(_, at)| **at == home);
+        all.map(|(number, _)| *number).collect()
+    }
+
+    fn balancer(&self, provider: &dyn Provider, number: u16, home: Home) -> Balancer {
+        let member = |number: u16| Member {
+            load_balancer: service(number, home),
+            recorded: self.published.get(&number).cloned().unwrap_or_default(),
+            placement: crate::Placement::default(),
+        };
+        let members: Vec<Member> = self.members(number, home).into_iter().map(member).collect();
+        Balancer {
+            key: provider.key(&members[0].load_balancer),
+            members,
+        }
+    }
+
+    fn recorded(&self) -> Vec<crate::provider::Recorded> {
+        let published = self.published.iter();
+        published
+            .map(|(number, addresses)| recorded(&fixtures::service(*number).id, addresses))
+            .collect()
+    }
+}
