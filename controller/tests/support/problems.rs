@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ballast_provider::{TargetSet, mark};
+use ballast_provider::{Key, TargetSet, mark};
 use serde_json::Value;
 
 use super::api::{Kind, texts};
@@ -165,6 +165,14 @@ fn served(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMu
     let [lb] = lbs.as_slice() else {
         return say(format!("{} load balancers", lbs.len()));
     };
+    let share_key = service["metadata"]["annotations"]["ballast.dev/share-key"].as_str();
+    let home = share_key.map_or_else(
+        || Key::Service(text(&service["metadata"]["uid"])),
+        |share_key| Key::Shared(share_key.to_owned()),
+    );
+    if lb.key != home {
+        say(format!("it is on {}, not on {home}", lb.key));
+    }
     if lb.tag(mark::CLASS) != class {
         say(format!(
             "its load balancer is of the class {}",
