@@ -97,6 +97,7 @@ async fn idle_connections_and_clients_cost_little() {
     let node = Node::start();
     let target = Target {
         name: "n1".into(),
+        provider_id: None,
         addresses: vec![Node::IP.into()],
     };
     let provider = cloud.provider();
