@@ -570,7 +570,7 @@ async fn a_wish_that_cannot_be_met_does_not_hold_up_the_rest() {
         "nothing is tried again before there is room"
     );
     provider
-        .release(&id("other"), Removal::Delete)
+        .release(&id("other"), &Key::alone(&id("other")), Removal::Delete)
         .await
         .unwrap();
     while next(&mut changes).await.id != id("web") {}
