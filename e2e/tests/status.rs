@@ -1,6 +1,8 @@
 //! `ballast status` on a real cluster: what it says of Services and pools, to whom, in
 //! which forms, and how it ends.
 
+mod proxy;
+
 use anyhow::{Context, Result, ensure};
 use ballast_crds::AddressPool;
 use ballast_e2e::installation::binary;
@@ -33,6 +35,7 @@ async fn status_says_how_everything_is() -> Result<()> {
         site.lab.start_again("ballast-1").await?;
         users_with_few_rights(site).await?;
         as_a_plugin_of_kubectl(site).await?;
+        proxy::through_a_proxy(site).await?;
         without_the_crds(site, &admin).await
     })
     .await
@@ -391,7 +394,10 @@ async fn help_and_usage() -> Result<()> {
             vec!["status", "--kubeconfig", "/nonexistent/config"],
             "/nonexistent/config",
         ),
-        (vec!["status", "--context", "elsewhere"], "elsewhere"),
+        (
+            vec!["status", "--context", "elsewhere"],
+            "/nonexistent/.kube/config",
+        ),
     ] {
         let said = alone.run(&wrong).await?;
         ensure!(

@@ -260,7 +260,7 @@ async fn and_back(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     let made = site.ballast.load_balancers().await?.len();
     ensure!(made == 4, "{made} load balancers");
     let none = teardown(hook, &["--undo"]).await?;
-    ensure!(none.err == "no class is being drained\n", "{none:?}");
+    ensure!(none.err == "no class is draining\n", "{none:?}");
     Ok(())
 }
 
