@@ -7,14 +7,12 @@
 //! - [`instant`]: a provider without any cloud, in process, for benchmarks and
 //!   simulations of the controller.
 //! - [`api`]: the wire format both sides share.
-//! - [`serve`]: an HTTP server with bounds, also used by the controller.
 
 pub mod address;
 pub mod api;
 pub mod instant;
 mod plane;
 pub mod provider;
-pub mod serve;
 pub mod server;
 mod token;
 

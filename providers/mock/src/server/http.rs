@@ -15,6 +15,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use ballast_http::Peer;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
@@ -34,7 +35,6 @@ use crate::api::{
     ChangesPage, Code, LoadBalancerPage, MAX_PAGE, MAX_WAIT_SECONDS, Problem, TagPatch,
     TargetHealthView, TargetSetBody,
 };
-use crate::serve::Peer;
 
 /// The largest body; a full target set of 5,000 nodes is below 1 MB.
 const MAX_BODY: usize = 2 * 1024 * 1024;

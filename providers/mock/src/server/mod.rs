@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ballast_http::{Limits, serve};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
@@ -47,7 +48,6 @@ use self::store::Store;
 use self::writer::Writer;
 use crate::address::{AddressRange, describe};
 use crate::plane::Plane;
-use crate::serve::{Limits, serve};
 
 /// How long open calls may take to end after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);

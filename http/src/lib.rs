@@ -1,5 +1,5 @@
 //! An HTTP/1.1 server with a bound on everything that a client can make it hold, for the
-//! mock cloud's API and the controller's admin endpoint.
+//! mock cloud's API and the controller's admin endpoint. It knows neither of them.
 //!
 //! Invariants: there are at most [`Limits::connections`] connections; each holds at most
 //! [`Limits::header_size`] of an unfinished request; a client that neither finishes a
