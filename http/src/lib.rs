@@ -1,11 +1,11 @@
-//! An HTTP/1.1 server with a bound on everything that a client can make it hold, for the
-//! mock cloud's API and the controller's admin endpoint. It knows neither of them.
+//! An HTTP/1.1 server that bounds everything a client can make it hold. The mock cloud's API
+//! and the controller's admin endpoint use it; it depends on neither.
 //!
 //! Invariants: there are at most [`Limits::connections`] connections; each holds at most
-//! [`Limits::header_size`] of an unfinished request; a client that neither finishes a
-//! request nor reads its answer is disconnected. When all connections are taken, the
-//! oldest one without a request in progress makes room, so that idle clients cannot keep
-//! others out. What the router holds for a request is the router's own business.
+//! [`Limits::header_size`] of an unfinished request; a client that neither finishes a request
+//! nor reads its answer is disconnected. When all connections are taken, the server closes the
+//! oldest one without a request in progress, so idle clients cannot keep others out. The
+//! router itself bounds what it holds for a request.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -31,23 +31,25 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// After an error of `accept` that is not about one connection, such as no free descriptor.
+/// The pause after an error of `accept` that does not concern one connection, such as no free
+/// descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// What clients may make the server hold.
+/// Bounds on what clients can make the server hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time.
+    /// The most connections at the same time.
     pub connections: usize,
-    /// Bytes of a request's head; hyper's least is 8,192.
+    /// The most bytes of a request's head; hyper requires at least 8,192.
     pub header_size: usize,
-    /// For the whole head of a request, and so how long a connection may be idle.
+    /// The time to receive the whole head of a request, and so the time a connection may be
+    /// idle.
     pub header_time: Duration,
-    /// How long a client may read nothing of an answer.
+    /// The time a client may take without reading any of an answer.
     pub stall_time: Duration,
 }
 
-/// The address a request came from: an extension of every request.
+/// The address that a request came from. Every request has it as an extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer(pub IpAddr);
 
@@ -61,19 +63,19 @@ struct Connections {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    /// By number: the lowest is the oldest.
+    /// By number; the lowest is the oldest.
     open: BTreeMap<u64, Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// A request is in the router.
+    /// The router is handling a request.
     busy: bool,
-    /// Makes the connection end at once.
+    /// Closes the connection at once.
     close: CancellationToken,
 }
 
-/// One open connection, until dropped.
+/// One open connection, until it is dropped.
 #[derive(Clone, Debug)]
 struct Place {
     number: u64,
@@ -81,7 +83,7 @@ struct Place {
     connections: Arc<Connections>,
 }
 
-/// A request in the router, until dropped.
+/// A request that the router is handling, until it is dropped.
 struct Busy(Place);
 
 /// A stream whose writes fail when the other side reads nothing for a while.
@@ -91,7 +93,7 @@ struct Impatient {
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-/// Serves until the shutdown, and then until the requests in progress are answered.
+/// Serves until the shutdown, then finishes the requests in progress.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -111,7 +113,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                // Without a free place the stream is dropped, which closes it.
+                // If no place is free, the stream is dropped, which closes it.
                 if let Some(place) = connections.admit() {
                     let (router, shutdown) = (router.clone(), shutdown.clone());
                     let peer = Peer(peer.ip().to_canonical());
@@ -131,7 +133,7 @@ pub async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
-/// One connection to its end.
+/// Serves one connection until it ends.
 async fn connection(
     stream: TcpStream,
     peer: Peer,
@@ -140,7 +142,7 @@ async fn connection(
     place: &Place,
     shutdown: &CancellationToken,
 ) {
-    // Without it, answers are late and nothing else.
+    // If this fails, answers are late; nothing else changes.
     let _ = stream.set_nodelay(true);
     let inner = TowerToHyperService::new(router);
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -165,7 +167,7 @@ async fn connection(
         .serve_connection(io, service);
     tokio::pin!(connection);
     tokio::select! {
-        // How a client leaves is its own business.
+        // An error here is the client's doing and needs no handling.
         _ = &mut connection => return,
         () = place.close.cancelled() => return,
         () = shutdown.cancelled() => connection.as_mut().graceful_shutdown(),
@@ -179,7 +181,8 @@ async fn connection(
 // === impl Connections ===
 
 impl Connections {
-    /// A place for one more connection; the oldest without a request makes room.
+    /// Returns a place for one more connection. If all are taken, closes the oldest connection
+    /// without a request. Returns `None` if every connection has a request.
     fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut table = self.table();
         if table.open.len() >= self.limit {
@@ -205,7 +208,8 @@ impl Connections {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Each change is one insertion, removal or flag: good after a panic too.
+        // Each change is one insertion, removal or flag, so the table is valid after a panic
+        // too.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -240,7 +244,7 @@ impl Drop for Busy {
 // === impl Impatient ===
 
 impl Impatient {
-    /// Turns a write that waits for too long into an error.
+    /// Turns a write that waits too long into an error.
     fn judge<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -12,7 +12,7 @@ const LIMITS: Limits = Limits {
     stall_time: Duration::from_millis(300),
 };
 
-/// Far more than the buffers of a connection.
+/// Far more than a connection buffers.
 const LARGE: usize = 64 * 1024 * 1024;
 
 struct Site {
@@ -40,7 +40,7 @@ async fn site(limits: Limits) -> Site {
 impl Site {
     async fn send(&self, text: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        // The server may have closed it already, which reading will tell.
+        // The server may have closed it already; reading shows that.
         let _ = stream.write_all(text).await;
         stream
     }
@@ -52,7 +52,7 @@ impl Site {
     }
 }
 
-/// Until the other side has closed it; how much came.
+/// Reads until the other side closes the connection. Returns the number of bytes.
 async fn drained(mut stream: TcpStream) -> usize {
     let (mut all, mut buffer) = (0, vec![0; 65_536]);
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -104,11 +104,11 @@ async fn idle_connections_make_room_and_busy_ones_do_not() {
     let oldest = idle.remove(0);
     assert_eq!(drained(oldest).await, 0);
 
-    // As many requests in progress as there are places: the next one is closed.
+    // As many requests in progress as the limit allows: the next connection is closed.
     let mut slow = Vec::new();
     for _ in 0..LIMITS.connections {
         slow.push(site.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await);
-        // It is in the router before the next one comes.
+        // The router gets it before the next one arrives.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(!site.answers().await);

@@ -1,51 +1,51 @@
-//! Why something is not (yet) as the user wants it: one vocabulary of reasons for
-//! conditions, events, metrics and logs, and the errors a provider can return.
+//! The reasons why a load balancer is not (yet) in the desired state: one vocabulary for
+//! conditions, events, metrics and logs, and the errors that a provider can return.
 //!
-//! Messages that end up in a condition must not differ from one retry to the next:
-//! request ids, counters and clocks belong into logs.
+//! A message that appears in a condition must be the same on every retry. Request IDs,
+//! counters and times belong in logs.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Machine-readable reasons, as they stand in a condition's `reason` and as the
-/// label `reason` of metrics. A closed set: labels stay bounded.
+/// Machine-readable reasons. They are the `reason` of a condition and the label `reason` of
+/// metrics. The set is closed, so labels are bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The Service is ours and its settings are valid.
+    /// Ballast handles the Service, and its settings are valid.
     Accepted,
     /// Traffic can flow.
     Programmed,
-    /// The work has begun and goes on.
+    /// The work has begun and continues.
     Provisioning,
-    /// Being taken down.
+    /// The load balancer is being deleted.
     Releasing,
-    /// `spec.loadBalancerClass` names one of our classes that does not exist.
+    /// `spec.loadBalancerClass` names a class of Ballast that does not exist.
     ClassNotFound,
-    /// The class exists and cannot serve; its own conditions say why.
+    /// The class exists and cannot serve; its conditions say why.
     ClassNotReady,
-    /// The class is being drained: it gives no load balancers and takes back those it gave.
+    /// The class is draining: it creates no load balancers and releases existing ones.
     Draining,
     /// The Service asks for something this provider cannot do.
     Unsupported,
-    /// A value that cannot be parsed, named in the message.
+    /// A value cannot be parsed; the message names it.
     Invalid,
-    /// Some port has no node port.
+    /// A port has no node port.
     NodePortsMissing,
-    /// A port is taken on the load balancer or the machine that carries it.
+    /// The port is in use on the load balancer or on the machine that carries it.
     PortInUse,
-    /// The requested address belongs to somebody else.
+    /// Another Service or machine has the requested address.
     AddressInUse,
     /// The range or pool has no free address.
     NoAddressAvailable,
-    /// The Service keeps an address that no pool gives it (any more).
+    /// The Service keeps an address that no pool provides (any more).
     AddressOutsidePool,
-    /// The pool asked for does not exist.
+    /// The requested pool does not exist.
     PoolNotFound,
-    /// The pool asked for overlaps an older one and does not serve.
+    /// The requested pool overlaps an older one and does not serve.
     PoolConflict,
-    /// The pool asked for, or that of the address asked for, does not serve this Service.
+    /// The requested pool, or the pool of the requested address, does not serve this Service.
     PoolNotPermitted,
-    /// No pool serves this Service unasked.
+    /// No pool serves this Service without being requested.
     NoPool,
     /// The address is assigned, and no node announces it yet.
     NotAnnounced,
@@ -53,13 +53,13 @@ pub enum Reason {
     NoEligibleNodes,
     /// A limit of the class or of the cloud is reached.
     QuotaExceeded,
-    /// The cloud asks for a slower pace.
+    /// The cloud limits the rate of calls.
     Throttled,
-    /// The cloud did not answer, or answered with an error of its own.
+    /// The cloud did not answer, or it reported an internal error.
     CloudError,
 }
 
-/// The provider will not do this until something changes: no retry helps.
+/// The provider refuses the request. A retry does not help until something changes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
@@ -69,13 +69,14 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// What a provider's call can end in besides success.
+/// The errors of a provider's calls.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     /// No retry until the Service, its class or its pool changes.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Slow down; retrying after the given time does not count as a failure.
+    /// The cloud limits the rate of calls. Retrying after the given time does not count as a
+    /// failure.
     #[error("the cloud limits the rate of calls")]
     Throttled {
         /// How long to wait.
@@ -84,7 +85,7 @@ pub enum ProviderError {
     /// Retry with back-off; the message is stable over retries.
     #[error("{message}")]
     Transient {
-        /// What failed, without anything that differs from retry to retry.
+        /// What failed, without anything that differs between retries.
         message: String,
     },
 }
@@ -131,7 +132,7 @@ impl fmt::Display for Reason {
 // === impl Refusal ===
 
 impl Refusal {
-    /// A refusal with its reason and the sentence the user reads.
+    /// A refusal with its reason and the message for the user.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -143,7 +144,7 @@ impl Refusal {
 // === impl ProviderError ===
 
 impl ProviderError {
-    /// A failure worth a retry.
+    /// A failure that a retry may fix.
     pub fn transient(message: impl Into<String>) -> Self {
         Self::Transient {
             message: message.into(),

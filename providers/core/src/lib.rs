@@ -1,12 +1,12 @@
-//! What a load balancer is, before any cloud and any Kubernetes.
+//! The domain model of load balancers, independent of any cloud and of Kubernetes.
 //!
-//! This crate owns the domain model ([`model`]), the [`Provider`] trait with its
-//! errors, the marks every cloud object carries ([`mark`]), and the conformance
-//! suite (`conformance`, behind a feature) that each provider runs in its own tests.
+//! This crate owns the domain model ([`model`]), the [`Provider`] trait with its errors, the
+//! marks on every cloud object ([`mark`]), and the conformance suite (`conformance`, behind a
+//! feature) that each provider runs in its own tests.
 //!
-//! It knows neither a Kubernetes client nor a cloud SDK: the controller turns
-//! Services into [`model::LoadBalancer`]s, providers turn those into cloud objects.
-//! Names here are the names in conditions, metrics, logs and docs.
+//! It depends on no Kubernetes client and no cloud SDK: the controller turns Services into
+//! [`model::LoadBalancer`]s, and providers turn those into cloud objects. Conditions,
+//! metrics, logs and docs use the same names as this crate.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

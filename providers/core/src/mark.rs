@@ -1,6 +1,6 @@
-//! The marks that say whose a cloud object is. Nothing is modified or deleted in a
-//! cloud unless its tags carry our cluster and our class (invariant 6); nothing is
-//! adopted by name alone.
+//! The marks that identify the owner of a cloud object. A provider modifies or deletes an
+//! object only if its tags carry this cluster and this class (invariant 6), and never adopts
+//! one by name alone.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::model::{Key, ServiceId};
 
 /// UID of the cluster's `kube-system` namespace.
 pub const CLUSTER: &str = "ballast.dev/cluster";
-/// The cluster's name, for people.
+/// The cluster's name, for display only.
 pub const CLUSTER_NAME: &str = "ballast.dev/cluster-name";
 /// The `LoadBalancerClass`.
 pub const CLASS: &str = "ballast.dev/class";
@@ -18,19 +18,20 @@ pub const CLASS: &str = "ballast.dev/class";
 pub const SERVICE: &str = "ballast.dev/service";
 /// UID of the Service.
 pub const SERVICE_UID: &str = "ballast.dev/service-uid";
-/// When the object was made, RFC 3339.
+/// When the object was created, RFC 3339.
 pub const CREATED_AT: &str = "ballast.dev/created-at";
 /// Hash of the desired state that was last applied in full.
 pub const APPLIED: &str = "ballast.dev/applied";
-/// Set when a load balancer was kept on purpose (`deletionPolicy: Retain`).
+/// Set if a load balancer was kept on purpose (`deletionPolicy: Retain`).
 pub const RETAINED: &str = "ballast.dev/retained";
 
-/// Whose objects a provider instance makes, and the only ones it may touch.
+/// The owner of the objects that a provider instance creates. The instance may touch no
+/// others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// UID of the `kube-system` namespace.
     pub cluster: String,
-    /// For people; never used to decide anything.
+    /// For display only; nothing is decided by it.
     pub cluster_name: String,
     /// Name of the `LoadBalancerClass`.
     pub class: String,
@@ -39,7 +40,7 @@ pub struct Mark {
 // === impl Mark ===
 
 impl Mark {
-    /// The tags of an object of this mark that serves one Service.
+    /// The tags of an object with this mark that serves one Service.
     pub fn tags(&self, id: &ServiceId) -> BTreeMap<String, String> {
         [
             (CLUSTER, self.cluster.clone()),
@@ -53,13 +54,13 @@ impl Mark {
         .collect()
     }
 
-    /// Whether tags carry this cluster and this class.
+    /// Whether the tags carry this cluster and this class.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         tags.get(CLUSTER) == Some(&self.cluster) && tags.get(CLASS) == Some(&self.class)
     }
 
-    /// A name that is the same for the same balancer for ever, and different for
-    /// every cluster, class and key: `PREFIX-` and 24 hex digits.
+    /// A stable name for a balancer, different for every cluster, class and key: `PREFIX-`
+    /// and 24 hex digits.
     pub fn name(&self, prefix: &str, key: &Key) -> String {
         self.name_of(prefix, &key.to_string())
     }
@@ -70,7 +71,7 @@ impl Mark {
         format!("{prefix}-{}", &digest[..24])
     }
 
-    /// Whose an object is, if its tags name a cluster and a class.
+    /// The owner of an object, if its tags name a cluster and a class.
     pub fn of(tags: &BTreeMap<String, String>) -> Option<Self> {
         Some(Self {
             cluster: tags.get(CLUSTER)?.clone(),
@@ -80,7 +81,7 @@ impl Mark {
     }
 }
 
-/// The Service that tags name, if they name one in full.
+/// The Service that the tags name, if they name one in full.
 pub fn service_of(tags: &BTreeMap<String, String>) -> Option<ServiceId> {
     let (namespace, name) = tags.get(SERVICE)?.split_once('/')?;
     Some(ServiceId {
@@ -90,7 +91,8 @@ pub fn service_of(tags: &BTreeMap<String, String>) -> Option<ServiceId> {
     })
 }
 
-/// SHA-256 over the parts in hex; parts are separated, so ("a","b") is not ("ab").
+/// SHA-256 over the parts, in hex. The parts are separated, so ("a","b") differs from
+/// ("ab").
 pub fn digest<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {

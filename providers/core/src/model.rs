@@ -1,6 +1,5 @@
-//! The domain model: plain values, complete enough that two equal [`Balancer`]s
-//! mean the same cloud objects. Nothing here is optional "for now": a value that
-//! is absent means what its documentation says.
+//! The domain model: plain values, complete enough that two equal [`Balancer`]s mean the same
+//! cloud objects. The documentation of each optional value says what its absence means.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,32 +11,32 @@ use jiff::Timestamp;
 
 use crate::error::{Reason, Refusal};
 
-/// Which Service a load balancer belongs to. Two Services of one name that lived
-/// one after the other differ in `uid`, and never share anything.
+/// Identifies the Service of a load balancer. Two Services that had the same name one after
+/// the other differ in `uid`, and never share anything.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId {
     /// `metadata.namespace`
     pub namespace: String,
     /// `metadata.name`
     pub name: String,
-    /// `metadata.uid`; the identity, the names above are for people.
+    /// `metadata.uid`, which is the identity; the names above are for display.
     pub uid: String,
 }
 
-/// Names one balancer of a class, the unit in which work is serialised.
+/// Identifies one balancer of a class, the unit in which work is serialised.
 ///
-/// The two kinds never meet: a share key that spells another Service's UID is still a
-/// share key.
+/// The two kinds never collide: a share key that equals another Service's UID is still a share
+/// key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
-    /// The balancer of one Service alone, by the Service's UID.
+    /// The balancer of a single Service, by the Service's UID.
     Service(String),
-    /// The balancer of all Services with this share key. The provider chooses the text,
-    /// for example with the namespace in it.
+    /// The balancer of all Services with this share key. The provider chooses the text, which
+    /// may for example contain the namespace.
     Shared(String),
 }
 
-/// Transport protocols a listener can have. SCTP is refused before it gets here.
+/// Transport protocols of a listener. SCTP is refused earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP
@@ -55,7 +54,7 @@ pub enum Family {
     V6,
 }
 
-/// One port of a Service: where clients connect and which node port answers.
+/// One port of a Service: the port for clients and the node port behind it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Listener {
     /// The port's name in the Service, if it has one.
@@ -64,70 +63,71 @@ pub struct Listener {
     pub protocol: Protocol,
     /// The port clients connect to.
     pub port: u16,
-    /// The node port that carries it on every target; 0 where the Service has none
+    /// The node port on every target; 0 if the Service has none
     /// (`allocateLoadBalancerNodePorts: false`).
     pub node_port: u16,
 }
 
-/// Which nodes may get traffic, and how to ask a node whether it wants some.
+/// Which nodes may get traffic, and how to check whether a node accepts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TrafficPolicy {
-    /// Any node forwards to any endpoint; kube-proxy's own health decides.
+    /// Any node forwards to any endpoint; the health of kube-proxy decides.
     Cluster,
-    /// Only nodes with a local endpoint; each answers for itself on this port
-    /// (`spec.healthCheckNodePort`).
+    /// Only nodes with a local endpoint. Each node reports this on its port
+    /// `spec.healthCheckNodePort`.
     Local {
         /// HTTP 200 on this node port means that the node has a ready endpoint.
         health_check_node_port: u16,
     },
 }
 
-/// Whether one client stays with one target.
+/// Whether a client stays with one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Affinity {
-    /// Each connection is balanced anew.
+    /// Each connection is balanced independently.
     None,
-    /// Connections of one client address go to one target until it was silent this long.
+    /// Connections of one client address go to one target, until the client was silent for
+    /// this long.
     ClientIp {
         /// Seconds, 1 to 86,400 (`sessionAffinityConfig.clientIP.timeoutSeconds`).
         timeout_seconds: u32,
     },
 }
 
-/// The load balancer one Service asks for.
+/// The load balancer that one Service requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadBalancer {
-    /// Whose it is.
+    /// The Service.
     pub id: ServiceId,
     /// In the Service's order; (protocol, port) is unique.
     pub listeners: Vec<Listener>,
-    /// Families to publish an address for, primary first; never empty.
+    /// The families to publish an address for, primary first; never empty.
     pub families: Vec<Family>,
     /// Which nodes get traffic.
     pub traffic_policy: TrafficPolicy,
-    /// Client stickiness.
+    /// Session affinity.
     pub affinity: Affinity,
-    /// Clients that may connect; empty means everybody, on both families.
+    /// Clients that may connect; if empty, all clients of both families.
     pub source_ranges: Vec<IpNet>,
-    /// Addresses the user asked for by name, at most one per family.
+    /// Addresses that the user requested, at most one per family.
     pub requested_addresses: Vec<IpAddr>,
-    /// Services with the same share key and class may live on one balancer.
+    /// Services with the same share key and class may share one balancer.
     pub share_key: Option<String>,
-    /// Settings that only the provider understands, by annotation key: those under the
+    /// Settings that only the provider interprets, by annotation key. They have the
     /// prefixes that the provider's crate claims.
     pub settings: Settings,
 }
 
-/// Settings of one Service for its provider, by annotation key.
+/// A Service's settings for its provider, by annotation key.
 pub type Settings = BTreeMap<String, String>;
 
-/// One Service on a balancer, with the addresses that its status already publishes.
-/// A provider gives those out again if it can, also after it lost its own memory.
+/// One Service on a balancer, with the addresses that its status already publishes. A
+/// provider assigns those again if it can, even after it lost its own state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// What the Service asks for.
+    /// What the Service requests.
     pub load_balancer: LoadBalancer,
-    /// `status.loadBalancer.ingress[].ip` as published now.
+    /// `status.loadBalancer.ingress[].ip` as currently published.
     pub recorded: Vec<IpAddr>,
     /// For providers that choose among pools.
     pub placement: Placement,
@@ -136,21 +136,21 @@ pub struct Member {
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
-/// What decides which pool serves a Service, and in which turn.
+/// What decides which pool serves a Service, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// `metadata.creationTimestamp`: the older is served first.
+    /// `metadata.creationTimestamp`; older Services are served first.
     pub created: Timestamp,
     /// `spec.ipFamilyPolicy`
     pub family_policy: FamilyPolicy,
-    /// The pool asked for by name.
+    /// The pool requested by name.
     pub pool: Option<String>,
-    /// Stands for the set of endpoints (the selector, canonically written; the Service's
-    /// own name if it has none); only compared.
+    /// Identifies the set of endpoints: the selector in canonical form, or the Service's
+    /// own name if it has none. It is only compared.
     pub endpoints: String,
     /// `metadata.labels`
     pub labels: Arc<Labels>,
-    /// Those of its namespace.
+    /// The labels of its namespace.
     pub namespace_labels: Arc<Labels>,
 }
 
@@ -160,44 +160,45 @@ pub enum FamilyPolicy {
     /// One address.
     #[default]
     SingleStack,
-    /// One of each family if possible, else one.
+    /// One address of each family if possible, otherwise one.
     PreferDualStack,
-    /// One of each family, or none.
+    /// One address of each family, or none.
     RequireDualStack,
 }
 
-/// Everything that lives under one [`Key`]; total: a member not listed is to go.
+/// Everything under one [`Key`]. The list is complete: a member that is not listed is
+/// removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balancer {
     /// The unit of serialisation.
     pub key: Key,
-    /// At least one; in order of creation, so that an older Service wins a conflict.
+    /// At least one, in order of creation, so that an older Service wins a conflict.
     pub members: Vec<Member>,
 }
 
-/// A node: it carries node ports.
+/// A node, which forwards node ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The node's name.
     pub name: String,
     /// Its `InternalIP`s, both families, in the node's order.
     pub addresses: Vec<IpAddr>,
-    /// `spec.providerID`, such as `aws:///eu-west-1a/i-0123456789abcdef0`: what the cloud
-    /// that runs the node calls it.
+    /// `spec.providerID`, such as `aws:///eu-west-1a/i-0123456789abcdef0`: the node's
+    /// identifier in the cloud that runs it.
     pub provider_id: Option<String>,
 }
 
-/// Where the traffic of load balancers goes.
+/// Where load balancers send traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetSet {
     /// One set for the whole class: the eligible nodes, on their node ports.
     Nodes(BTreeSet<Target>),
-    /// The pods of one Service, on their own ports. For providers whose
-    /// [`crate::Traits::endpoints`] asks for them.
+    /// The pods of one Service, on their own ports. For providers that set
+    /// [`crate::Traits::endpoints`].
     Endpoints {
-        /// Whose endpoints.
+        /// The Service of the endpoints.
         service: ServiceId,
-        /// All of them, of both families; also those that are not ready.
+        /// All of them, of both families, including those that are not ready.
         endpoints: BTreeSet<Endpoint>,
     },
 }
@@ -205,7 +206,7 @@ pub enum TargetSet {
 /// One address and port of a pod behind a Service (`discovery.k8s.io/v1`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
-    /// The Service's listener that it answers for.
+    /// The Service's listener that it serves.
     pub listener: (Protocol, u16),
     /// The pod's address.
     pub address: IpAddr,
@@ -213,7 +214,7 @@ pub struct Endpoint {
     pub port: u16,
     /// The pod's name, in the Service's namespace.
     pub pod: Option<String>,
-    /// The node it runs on.
+    /// The node that the pod runs on.
     pub node: Option<String>,
     /// The node's zone.
     pub zone: Option<String>,
@@ -230,14 +231,14 @@ pub struct Endpoint {
 pub enum IpMode {
     /// Packets arrive at the node with the load balancer's address as destination.
     Vip,
-    /// The load balancer connects to the node by itself.
+    /// The load balancer opens its own connection to the node.
     Proxy,
 }
 
 /// Where clients connect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// An address, with the mode Kubernetes requires beside it.
+    /// An address, with the mode that Kubernetes requires for it.
     Ip(IpAddr, IpMode),
     /// A DNS name; it never has a mode.
     Hostname(String),
@@ -250,7 +251,7 @@ pub struct PortStatus {
     pub port: u16,
     /// Its protocol.
     pub protocol: Protocol,
-    /// `ballast.dev/CamelCase` where this port does not work; `None` is fine.
+    /// The error of this port as `ballast.dev/CamelCase`; `None` if the port works.
     pub error: Option<String>,
 }
 
@@ -259,7 +260,7 @@ pub struct PortStatus {
 pub struct Ingress {
     /// Where clients connect.
     pub address: Address,
-    /// Every port of the Service, in its order (the API wants all or none).
+    /// Every port of the Service, in its order (the API requires all or none).
     pub ports: Vec<PortStatus>,
 }
 
@@ -274,7 +275,7 @@ impl fmt::Display for ServiceId {
 // === impl Key ===
 
 impl Key {
-    /// Of a balancer for this Service alone.
+    /// The key of the balancer of this Service alone.
     pub fn alone(id: &ServiceId) -> Self {
         Self::Service(id.uid.clone())
     }
@@ -286,7 +287,7 @@ impl Key {
 }
 
 /// A Service's UID, or `share/` and the share key. A UID has no slash, so the text is
-/// unique as well.
+/// unique, too.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -338,7 +339,8 @@ impl fmt::Display for Family {
 // === impl LoadBalancer ===
 
 impl LoadBalancer {
-    /// For providers that reach the nodes through node ports: refuses a port without one.
+    /// Refuses a port without a node port, for providers that reach nodes through node
+    /// ports.
     pub fn require_node_ports(&self) -> Result<(), Refusal> {
         let missing: Vec<String> = self
             .listeners
@@ -362,7 +364,7 @@ impl LoadBalancer {
         ))
     }
 
-    /// What its status publishes for these addresses: each with every port, none failing.
+    /// What the status publishes for these addresses: each with every port and no errors.
     pub fn ingress(
         &self,
         addresses: impl IntoIterator<Item = IpAddr>,
@@ -388,7 +390,7 @@ impl LoadBalancer {
 // === impl TargetSet ===
 
 impl TargetSet {
-    /// How many targets it has.
+    /// The number of targets.
     pub fn len(&self) -> usize {
         match self {
             Self::Nodes(nodes) => nodes.len(),
@@ -396,7 +398,7 @@ impl TargetSet {
         }
     }
 
-    /// The nodes, for providers that reach nothing else.
+    /// The nodes, for providers that support no other targets.
     pub fn nodes(&self) -> Result<&BTreeSet<Target>, Refusal> {
         match self {
             Self::Nodes(nodes) => Ok(nodes),
@@ -407,7 +409,7 @@ impl TargetSet {
         }
     }
 
-    /// Whether nothing could take traffic.
+    /// Whether there are no targets.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

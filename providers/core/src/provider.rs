@@ -1,10 +1,10 @@
-//! The one interface between the controller and everything that can carry a load
-//! balancer. The controller calls it from the leader only.
+//! The only interface between the controller and the implementations of load balancers. The
+//! controller calls it only from the leader.
 //!
-//! Two calls of [`Provider::ensure`] or [`Provider::release`] for one [`Key`] never run at
-//! once: the controller holds the Key meanwhile, and every other Key that the Service
-//! had before. [`Provider::restore`], [`Provider::retarget`] and [`Provider::inventory`]
-//! are for the whole class and may run beside them.
+//! The controller never runs two calls of [`Provider::ensure`] or [`Provider::release`] for
+//! one [`Key`] at the same time: during a call it holds the Key and every other Key that the
+//! Service had before. [`Provider::restore`], [`Provider::retarget`] and
+//! [`Provider::inventory`] are for the whole class and may run concurrently with them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,40 +16,40 @@ use futures::stream::BoxStream;
 use crate::error::{ProviderError, Reason, Refusal};
 use crate::model::{Balancer, Ingress, Key, LoadBalancer, ServiceId, TargetSet};
 
-/// Carries load balancers of one class.
+/// Implements the load balancers of one class.
 ///
-/// Every call is idempotent and may be repeated after a crash at any point inside
-/// it; every call ends within the provider's own time-out.
+/// Every call is idempotent and may be repeated after a crash at any point inside it. Every
+/// call ends within the provider's own time-out.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// What the controller must know of this kind of provider. Pure, and always the same.
+    /// What the controller must know of this kind of provider. Pure and constant.
     fn traits(&self) -> Traits;
 
-    /// Under which key this load balancer's work is serialised. Pure.
+    /// The key under which work on this load balancer is serialised. Pure.
     fn key(&self, load_balancer: &LoadBalancer) -> Key;
 
-    /// Refuses what can be refused without asking anybody. Pure.
+    /// Refuses what can be refused without a call to the cloud. Pure.
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal>;
 
-    /// Called once per instance, before anything below, with all that the Services'
-    /// status publishes. The provider reads what it must know of its cloud here, so
-    /// that unchanged load balancers cost no call later.
+    /// Called once per instance, before the methods below, with everything that the Services'
+    /// status publishes. The provider reads the state of its cloud here, so that unchanged
+    /// load balancers cost no call later.
     async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError>;
 
-    /// Brings one balancer to the desired state; total over its members: a member
-    /// that is no longer listed is removed. Without a difference it makes no
-    /// mutating call.
+    /// Brings one balancer to the desired state. Its list of members is complete: a member
+    /// that is no longer listed is removed. Makes no mutating call if nothing differs.
     async fn ensure(
         &self,
         balancer: &Balancer,
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError>;
 
-    /// Membership only: who carries the traffic of these balancers. The latest call
-    /// wins. Without a difference it makes no mutating call.
+    /// Sets the targets of these balancers, and nothing else. The latest call wins. Makes no
+    /// mutating call if nothing differs.
     async fn retarget(&self, targets: &TargetSet, keys: &[Key]) -> Result<(), ProviderError>;
 
-    /// Removes what one Service has under one key, whole or half-made or already gone.
-    /// The balancer goes with its last member; the other members stay as they are.
+    /// Removes what one Service has under one key, whether it is complete, incomplete or
+    /// already gone. The balancer is deleted with its last member; other members are
+    /// unchanged.
     async fn release(
         &self,
         id: &ServiceId,
@@ -57,45 +57,46 @@ pub trait Provider: Send + Sync {
         removal: Removal,
     ) -> Result<Released, ProviderError>;
 
-    /// Everything in the cloud that carries this cluster's and class's mark.
+    /// Lists everything in the cloud that carries the mark of this cluster and class.
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError>;
 
-    /// What changed by itself: became active, drifted, vanished. Wakes the loop; a
-    /// lost change heals at the next reconcile. May be called once.
+    /// Reports what changed in the cloud without the controller: became active, drifted,
+    /// vanished. A change wakes the controller; the next reconcile makes up for a lost one.
+    /// May be called once.
     fn changes(&self) -> BoxStream<'static, Change>;
 }
 
-/// What `node.kubernetes.io/exclude-from-external-load-balancers` means where every node
-/// carries it.
+/// What `node.kubernetes.io/exclude-from-external-load-balancers` means if every node carries
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclusion {
     /// There are no targets.
     Absolute,
-    /// All are targets: a cluster of control planes alone has no others.
+    /// All nodes are targets: the cluster has only control planes.
     UnlessAll,
 }
 
-/// What the controller must know of a kind of provider, one field for each trait.
+/// What the controller must know of a kind of provider; each field is one trait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
-    /// Something of a Service exists outside the cluster and outlives the Service: the
-    /// class's finalizer goes on before the first effect and comes off after the last.
+    /// The provider creates objects outside the cluster that outlive the Service. The
+    /// controller adds the class's finalizer before the first effect and removes it after the
+    /// last.
     pub finalizer: bool,
-    /// An address is published only over the version of the Service that it was decided
-    /// on (`resourceVersion`), because the status is the only record of it.
+    /// An address is published only over the version of the Service on which it was
+    /// decided (`resourceVersion`), because the status is the only record of it.
     pub claim_over_version: bool,
-    /// At a release the status stops publishing the address first, and only then does the
-    /// provider free it. Otherwise the provider comes first.
+    /// At a release, the status stops publishing the address before the provider frees it.
+    /// Otherwise the provider releases first.
     pub unpublish_first: bool,
-    /// The provider itself says which waiting Services may try again. Otherwise every
-    /// release wakes all of them.
+    /// The provider says which waiting Services may try again. Otherwise every release wakes
+    /// all of them.
     pub wakes_waiting: bool,
-    /// Nothing is decided before the labels of the Service's namespace are known.
+    /// The controller decides nothing until it knows the labels of the Service's namespace.
     pub namespace_labels: bool,
-    /// What the label that excludes a node from load balancers means where every node
-    /// carries it.
+    /// What the label that excludes a node from load balancers means if every node carries it.
     pub exclusion: Exclusion,
-    /// Targets are pods ([`TargetSet::Endpoints`]) beside, or instead of, nodes.
+    /// Targets are pods ([`TargetSet::Endpoints`]), in addition to nodes or instead of them.
     pub endpoints: bool,
 }
 
@@ -111,17 +112,17 @@ pub struct Recorded {
 /// A condition that only some providers report, beside `Accepted` and `Programmed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtraCondition {
-    /// Which one.
+    /// Which condition.
     pub kind: ExtraKind,
-    /// `None`: it is not known yet, or not any more.
+    /// `None` if it is not known yet, or no longer known.
     pub holds: Option<bool>,
     /// `CamelCase`, for machines.
     pub reason: &'static str,
-    /// For people; stable over retries.
+    /// For people; the same on every retry.
     pub message: String,
 }
 
-/// The conditions that a provider may report in an [`ExtraCondition`]. A closed set, so
+/// The conditions that a provider may report in an [`ExtraCondition`]. The set is closed, so
 /// that the controller can remove each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExtraKind {
@@ -129,92 +130,92 @@ pub enum ExtraKind {
     Announced,
 }
 
-/// What the provider saw of one member after [`Provider::ensure`].
+/// What the provider observed of one member after [`Provider::ensure`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// What to publish; empty until there is an address.
     pub ingress: Vec<Ingress>,
     /// Whether traffic can flow.
     pub state: State,
-    /// What is wrong with it although it is served: its settings are not accepted as
-    /// they are, and what it has stays.
+    /// Why some settings are not accepted although the load balancer serves: it keeps what it
+    /// has.
     pub objection: Option<Refusal>,
-    /// What its owner should know besides; stable over retries.
+    /// Further messages for the owner of the Service; the same on every retry.
     pub remarks: Vec<String>,
-    /// Conditions of this provider's own. What it reported before and does not report
-    /// any more is removed.
+    /// Conditions that only this provider reports. The controller removes one that is no
+    /// longer reported.
     pub conditions: Vec<ExtraCondition>,
 }
 
 /// Whether traffic can flow through a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It can.
+    /// Traffic can flow.
     Programmed,
-    /// Not yet, or not any more.
+    /// Traffic cannot flow yet, or no longer.
     Pending {
-        /// Why, for machines.
+        /// The reason, for machines.
         reason: Reason,
-        /// Why, for people; stable over retries.
+        /// The reason, for people; the same on every retry.
         message: String,
-        /// Look again after this time; `None`: a [`Change`] will tell.
+        /// The time after which to check again; `None` if a [`Change`] will report it.
         retry_after: Option<Duration>,
     },
 }
 
-/// What becomes of the cloud objects of a Service that goes.
+/// What happens to the cloud objects of a Service that is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// They are deleted.
     Delete,
-    /// They stay, tagged as retained, and are no orphans (`deletionPolicy: Retain`).
+    /// They stay, tagged as retained, and do not count as orphans (`deletionPolicy: Retain`).
     Retain,
 }
 
-/// How far a release has come.
+/// The progress of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// Nothing is left; the finalizer may go.
+    /// Nothing is left; the finalizer can be removed.
     Gone,
-    /// Under way; ask again after this time.
+    /// In progress; check again after this time.
     InProgress {
-        /// How long to wait; does not count as a failure.
+        /// The time to wait; it does not count as a failure.
         retry_after: Duration,
     },
 }
 
-/// Lists what a cloud holds for commands that know no cluster: whatever carries the mark
+/// Lists what a cloud holds, for commands that run without a cluster: everything with the mark
 /// of any cluster and any class.
 #[async_trait]
 pub trait Inventory: Send + Sync {
-    /// Every object that carries Ballast's tags, page after page. An error means that the
-    /// list is not complete, and nothing is concluded from it.
+    /// Every object with Ballast's tags, from all pages. After an error the list is incomplete
+    /// and must not be used.
     async fn all(&self) -> Result<Vec<Owned>, ProviderError>;
 }
 
-/// One object in the cloud that carries our mark.
+/// One object in the cloud with Ballast's mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owned {
-    /// The balancer it is a part of; `None` if its tags do not say.
+    /// The balancer that it belongs to; `None` if its tags do not say.
     pub key: Option<Key>,
-    /// The Services it serves, as far as its tags name them in full.
+    /// The Services that it serves, if its tags name them in full.
     pub services: Vec<ServiceId>,
-    /// The cloud's own name for it.
+    /// Its name in the cloud.
     pub name: String,
     /// All of its tags.
     pub tags: BTreeMap<String, String>,
 }
 
-/// Something happened in the cloud that the controller did not do.
+/// A change in the cloud that the controller did not make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Whose load balancer.
+    /// The Service of the load balancer.
     pub id: ServiceId,
     /// What happened.
     pub cause: Cause,
 }
 
-/// Why a [`Change`] came.
+/// The cause of a [`Change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// Provisioning ended.
@@ -225,16 +226,16 @@ pub enum Cause {
     Moved,
     /// It is gone.
     Gone,
-    /// It carries our marks and this provider did not know of it: a cloud that lost its last
-    /// changes has again what was released. The controller records it in the ledger, so that
-    /// it is released if no Service of the class wants it.
+    /// It carries the class's mark and the provider did not know of it: a cloud that lost its
+    /// last changes may have a released load balancer again. The controller records it in the
+    /// ledger and releases it if no Service of the class needs it.
     Appeared,
 }
 
 // === impl Released ===
 
 impl Released {
-    /// Of two releases: gone when both are, and looked at again as soon as one asks for it.
+    /// The result of two releases: gone if both are gone, otherwise the shorter time to wait.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -252,7 +253,7 @@ impl Released {
 // === impl Traits ===
 
 impl Traits {
-    /// Of a provider that makes load balancers in a cloud, with nodes as targets.
+    /// The traits of a provider that creates load balancers in a cloud, with nodes as targets.
     pub const CLOUD: Self = Self {
         finalizer: true,
         claim_over_version: false,
@@ -263,7 +264,7 @@ impl Traits {
         endpoints: false,
     };
 
-    /// Of a provider whose only record is the Service's status.
+    /// The traits of a provider whose only record is the Service's status.
     pub const STATUS: Self = Self {
         finalizer: false,
         claim_over_version: true,
@@ -292,7 +293,7 @@ impl ExtraKind {
 // === impl Observed ===
 
 impl Observed {
-    /// Without objection and remarks.
+    /// An observation without objection, remarks and conditions.
     pub const fn new(ingress: Vec<Ingress>, state: State) -> Self {
         Self {
             ingress,

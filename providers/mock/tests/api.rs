@@ -1,4 +1,4 @@
-//! The HTTP API as curl sees it.
+//! Tests of the HTTP API from a client's view, such as curl.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod support;
@@ -233,13 +233,13 @@ async fn clients_that_finish_nothing_keep_nobody_out() {
     let mut unfinished = Vec::new();
     for number in 0..400 {
         let mut stream = tokio::net::TcpStream::connect(cloud.address).await.unwrap();
-        // Half of them begin a body and half a head that they never end.
+        // Half of the clients start a body and half start a head; none of them finishes.
         let begun = if number % 2 == 0 {
             "PUT /v1/load-balancers/web HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{"
         } else {
             "GET /v1/calls HTTP/1.1\r\nhost:"
         };
-        // The oldest ones have to go.
+        // The server closes the oldest ones.
         let _ = stream.write_all(begun.as_bytes()).await;
         unfinished.push(stream);
     }

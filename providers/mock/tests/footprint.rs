@@ -1,5 +1,5 @@
-//! The instant provider must not show in a measurement of the controller. Alone in its
-//! file: it measures its whole process.
+//! The instant provider must not affect a measurement of the controller. This test measures
+//! its whole process, so it is the only one in its file.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod support;
@@ -8,7 +8,7 @@ use ballast_mock::InstantProvider;
 use ballast_provider::{Protocol, Provider, State};
 use support::{balancer, id, listener, load_balancer, mark};
 
-/// Anonymous memory of this process, in KiB.
+/// The anonymous memory of this process, in KiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -28,7 +28,7 @@ fn wanted(number: u32) -> ballast_provider::Balancer {
 #[tokio::test]
 async fn five_thousand_load_balancers_cost_less_than_two_megabytes() {
     let provider = InstantProvider::new(mark());
-    // The allocator's and the runtime's first pages are not the provider's.
+    // The first pages of the memory allocator and the runtime do not count.
     for number in 0..10 {
         provider.ensure(&wanted(number)).await.unwrap();
     }

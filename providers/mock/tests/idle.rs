@@ -1,5 +1,5 @@
-//! What connections and UDP clients cost that carry nothing. Alone in its file: it measures its
-//! whole process.
+//! The memory of connections and UDP clients that are idle. This test measures its whole
+//! process, so it is alone in its file.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod support;
@@ -16,19 +16,19 @@ use support::{Cloud, balancer, eventually, listener, load_balancer, options};
 
 const COUNT: usize = 1_000;
 
-/// In this process. The kernel's part, measured with a memory cgroup, is 5.4 KB for the two
+/// In this process. The kernel's share, measured with a memory cgroup, is 5.4 KB for the two
 /// sockets of a connection and 2.8 KB for the socket of a UDP client.
 const MOST_PER_CONNECTION: u64 = 4 * 1_024;
 const MOST_PER_FLOW: u64 = 3 * 1_024;
 
-/// The same with the kernel's part, which the limit of a container includes.
+/// The same with the kernel's share, which counts towards a container's limit.
 const ALL_OF_A_CONNECTION: usize = 12 * 1_024;
 const ALL_OF_A_FLOW: usize = 6 * 1_024;
 
-/// For everything else.
+/// The memory of everything else.
 const REST: usize = 96 * 1_024 * 1_024;
 
-/// Anonymous memory of this process, in bytes.
+/// The anonymous memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:"));
@@ -42,8 +42,8 @@ fn resident() -> u64 {
     kib * 1_024
 }
 
-/// A node port that counts what arrives and never says anything: without a runtime, so that
-/// its own memory does not show.
+/// A node port that counts what arrives and never answers. It uses no runtime, so that its
+/// memory does not affect the measurement.
 struct Node {
     port: u16,
     connections: Arc<AtomicUsize>,
@@ -117,7 +117,7 @@ async fn idle_connections_and_clients_cost_little() {
     let mut connections = Vec::with_capacity(2 * COUNT);
     let mut clients = Vec::with_capacity(2 * COUNT);
 
-    // The first pages of everything are not theirs.
+    // The first pages of everything do not count.
     for count in 1..=100 {
         connections.push(TcpStream::connect(at).unwrap());
         clients.push(client());
@@ -147,7 +147,7 @@ async fn idle_connections_and_clients_cost_little() {
     assert!(each < MOST_PER_FLOW, "{each} bytes");
 }
 
-/// The limits of the flags and the limit of the chart's container.
+/// The defaults of the flags fit into the memory limit of the chart's container.
 #[test]
 fn the_limits_fit_the_memory_that_the_chart_allows() {
     let values = concat!(

@@ -1,4 +1,4 @@
-//! Addresses on a network interface: the cloud on one host, a neighbour on the other end of
+//! Addresses on a network interface: the cloud on one host, a neighbour at the other end of
 //! the wire. Needs root.
 #![allow(
     clippy::unwrap_used,
@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// The first that the cloud takes of 192.0.2.0/24.
+/// The first address that the cloud uses in 192.0.2.0/24.
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 191);
 const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 192);
 const NODE_V6: &str = "2001:db8::1";
-/// The first of that node's network.
+/// The first address that it uses in the node's IPv6 network.
 const FIRST_V6: &str = "2001:db8::ffff:ffff:ffff:ff02";
 
-/// The wire, with the cloud's host as a node of a network and a neighbour.
+/// Two hosts: the node that runs the cloud, and its neighbour.
 fn hosts() -> (Host, Host) {
     let (node, neighbour) = segment();
     on(&node, async || {
@@ -43,7 +43,7 @@ fn hosts() -> (Host, Host) {
     (node, neighbour)
 }
 
-/// An address that is not the cloud's.
+/// Adds an address that is not the cloud's.
 async fn give(ip: IpAddr, prefix: u8) {
     let links = Links::connect().unwrap();
     let index = eth0(&links).await.index;
@@ -58,7 +58,7 @@ async fn give(ip: IpAddr, prefix: u8) {
     .await;
 }
 
-/// Of those with the prefix of a single host.
+/// Removes an address that has the prefix of a single host.
 async fn take(ip: IpAddr) {
     let links = Links::connect().unwrap();
     let index = eth0(&links).await.index;
@@ -69,12 +69,12 @@ fn options(state: &TempDir) -> ServerOptions {
     let mut options = support::options(state);
     options.addresses = Vec::new();
     options.interface = Some(InterfaceChoice::Named("eth0".into()));
-    // As in a cluster: a cloud that is started again is known by where it listens.
+    // As in a cluster: a restarted cloud is recognised by its listen address.
     options.listen = ([127, 0, 0, 1], 8111).into();
     options
 }
 
-/// Of any cloud.
+/// The addresses on the interface that any cloud added.
 async fn ours() -> Vec<IpAddr> {
     let all = Links::connect().unwrap().addresses().await.unwrap();
     let ours = all.iter().filter(|it| it.mark.is_some());
@@ -162,7 +162,7 @@ fn a_neighbour_reaches_both_families_and_nothing_is_left_at_the_end() {
     });
 }
 
-/// What a node port would be: both families, TCP.
+/// A stand-in for a node port: both families, TCP.
 async fn backend() {
     let v4 = TcpListener::bind((NODE, 30_080)).await.unwrap();
     let v6 = TcpListener::bind(format!("[{NODE_V6}]:30080"))
@@ -232,7 +232,7 @@ fn a_crash_leaves_the_address_to_the_next_life() {
         let cloud = Cloud::start(options(&state)).await;
         put(&cloud, "web", body(&v4(), 80)).await;
         assert_eq!(ours().await, [IpAddr::from(FIRST)]);
-        // Its tasks are cut off with the runtime, and clear nothing.
+        // The runtime drops its tasks, and they clean up nothing.
         std::mem::forget(cloud);
     });
     on(&node, async || {
@@ -246,7 +246,7 @@ fn a_crash_leaves_the_address_to_the_next_life() {
         let lost = TempDir::new().unwrap();
         let cloud = Cloud::start(options(&lost)).await;
         assert_eq!(ours().await, [] as [IpAddr; 0], "nobody was promised it");
-        // Its Service still publishes it, and it comes back.
+        // Its Service still publishes the address, and gets it again.
         let mut again = body(&v4(), 80);
         again["preferredAddresses"] = json!([SECOND]);
         let (_, made) = put(&cloud, "web", again).await;
@@ -255,7 +255,7 @@ fn a_crash_leaves_the_address_to_the_next_life() {
     });
 }
 
-/// Two installations whose clouds the scheduler put on one node.
+/// Two installations whose clouds run on one node.
 #[test]
 fn two_clouds_on_a_node_leave_each_other_alone() {
     let (node, _neighbour) = hosts();
@@ -300,14 +300,14 @@ fn a_published_address_that_a_former_life_has_elsewhere_is_waited_for() {
     });
 }
 
-/// What a daemon of the node does when it starts: both families, all addresses.
+/// What a daemon of the node does at its start: it listens on all addresses of both families.
 async fn daemon(port: u16) -> (TcpListener, UdpSocket) {
     let tcp = TcpListener::bind(("::", port)).await;
     let udp = UdpSocket::bind(("::", port)).await;
     (tcp.unwrap(), udp.unwrap())
 }
 
-/// A load balancer whose ports stay closed, and why.
+/// Creates a load balancer whose ports stay closed. Returns the message.
 async fn refused(cloud: &Cloud, port: u16) -> String {
     let (_, made) = put(cloud, &format!("on-{port}"), body(&v4(), port)).await;
     assert_eq!(made["state"], "provisioning", "{made}");
@@ -321,7 +321,8 @@ async fn refused(cloud: &Cloud, port: u16) -> String {
 fn a_daemon_of_the_node_can_always_start_again() {
     let (node, _neighbour) = hosts();
     on(&node, async || {
-        // One was seen and is gone when its port is asked for, one is still there.
+        // One program was seen and has ended when its port is requested; another one still
+        // runs.
         let seen = daemon(9101).await;
         let running = daemon(9102).await;
         let state = TempDir::new().unwrap();
@@ -331,7 +332,7 @@ fn a_daemon_of_the_node_can_always_start_again() {
             let said = refused(&cloud, port).await;
             assert!(said.contains("restart"), "{said}");
         }
-        // It restarts, and in between the ports of the load balancer are tried again.
+        // It restarts, and the cloud tries the load balancer's ports in between.
         drop(running);
         let mut again = body(&v4(), 9102);
         again["desired"]["sourceRanges"] = json!(["192.0.2.0/24"]);
@@ -352,7 +353,7 @@ fn a_well_known_port_of_a_node_is_reserved_before_its_daemon_starts() {
             let said = refused(&cloud, port).await;
             assert!(said.contains("--reserved-ports"), "{said}");
         }
-        // kubelet, sshd, and what a CNI plugin opens for VXLAN.
+        // kubelet, sshd, and the port that a CNI plugin opens for VXLAN.
         let _kubelet = TcpListener::bind("[::]:10250").await.unwrap();
         let _sshd = TcpListener::bind("0.0.0.0:22").await.unwrap();
         let _vxlan = UdpSocket::bind("0.0.0.0:8472").await.unwrap();

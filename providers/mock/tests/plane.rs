@@ -19,7 +19,7 @@ use support::{Cloud, balancer, eventually, id, listener, load_balancer, options}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
-/// A server, nodes, and one Service `web` with a TCP and a UDP port of one number.
+/// A server, nodes, and one Service `web` with the same port number for TCP and UDP.
 struct Lab {
     cloud: Cloud,
     provider: MockProvider,
@@ -75,7 +75,7 @@ impl Lab {
             .unwrap();
     }
 
-    /// Nodes that answer, of so many connections.
+    /// The nodes that answer this many connections.
     async fn answering(
         &self,
         at: SocketAddr,
@@ -164,7 +164,7 @@ async fn much_data_arrives_whole_at_a_slow_reader() {
 #[tokio::test]
 async fn a_node_port_that_refuses_costs_a_second_try() {
     let lab = Lab::new(1).await;
-    // Nobody is there, and no node is healthy: both are tried.
+    // Nothing listens there, and no node is healthy: the load balancer tries both.
     let ip: IpAddr = "127.9.9.9".parse().unwrap();
     let silent = Target {
         name: "n0".into(),
@@ -249,7 +249,7 @@ async fn a_new_node_port_neither_closes_the_socket_nor_resets_connections() {
     for listener in &mut edited.listeners {
         listener.node_port = next;
     }
-    // Somebody connects all the time: never refused.
+    // A client connects all the time and is never refused.
     let connecting = tokio::spawn(async move {
         let mut nodes = Vec::new();
         while nodes.last().is_none_or(|node| node != "moved") {
@@ -291,7 +291,7 @@ async fn cluster_fails_open_and_local_does_not() {
     lab.only(at, &["n2"]).await;
 }
 
-/// `GET …/targets` of the one load balancer.
+/// `GET …/targets` of the only load balancer.
 async fn health(lab: &Lab) -> Vec<serde_json::Value> {
     let name = &lab.provider.inventory().await.unwrap()[0].name;
     let path = format!("/v1/load-balancers/{name}/targets");
@@ -386,7 +386,7 @@ async fn a_udp_client_moves_on_with_the_same_source_port() {
     let at = lab.ensure(lab.web()).await;
     lab.only(at, &["n1", "n2"]).await;
     let client = udp_client(local(1), at).await;
-    // Connected: an answer from any other address than the listener's is not seen.
+    // The socket is connected, so it receives answers only from the listener's address.
     let first = ask(&client, "a").await.unwrap();
     for _ in 0..5 {
         assert_eq!(
@@ -427,7 +427,7 @@ async fn a_udp_target_that_refuses_is_left() {
         listener.node_port = next;
     }
     lab.ensure(edited).await;
-    // n1 is healthy and has nothing on the new node port.
+    // n1 is healthy, but nothing listens on its new node port.
     let client = udp_client(local(1), at).await;
     eventually("n2 answers", async || ask(&client, "a").await).await;
     for _ in 0..5 {
@@ -438,7 +438,7 @@ async fn a_udp_target_that_refuses_is_left() {
 #[tokio::test]
 async fn a_port_in_use_is_named_and_tried_again() {
     let lab = Lab::new(1).await;
-    // The address is the first of the range: taken by a program of the machine.
+    // The first address of the range, with the port in use by a program of the machine.
     let mut probe = lab.web();
     probe.listeners.pop();
     let at = lab.ensure(probe).await;
@@ -462,7 +462,7 @@ async fn a_port_in_use_is_named_and_tried_again() {
         message.contains(&at.to_string()) && message.contains("TCP"),
         "{message}"
     );
-    // The other port of the same Service is open meanwhile.
+    // The other port of the same Service is open at that time.
     let udp = udp_client(local(1), at).await;
     eventually("UDP answers", async || ask(&udp, "x").await).await;
     drop(taken);
@@ -474,7 +474,7 @@ async fn a_port_in_use_is_named_and_tried_again() {
     lab.only(at, &["n1"]).await;
 }
 
-/// A program that restarts finds its port free, however often the load balancer is tried.
+/// A program that restarts finds its port free, however often the load balancer retries.
 #[tokio::test]
 async fn a_port_that_a_program_had_on_all_addresses_is_never_opened() {
     let lab = Lab::new(1).await;
@@ -535,7 +535,7 @@ async fn connections_are_bounded_per_load_balancer() {
     .await;
 }
 
-/// One load balancer with all the connections that it can get leaves some for others.
+/// A load balancer that uses all connections it can get leaves some for others.
 #[tokio::test]
 async fn connections_are_bounded_in_total_and_shared() {
     let lab = Lab::with(Nodes::start(1, true).await, |options| {
@@ -563,7 +563,7 @@ async fn connections_are_bounded_in_total_and_shared() {
     .await;
 }
 
-/// Many clients with one datagram each do not keep newcomers out.
+/// Many clients with one datagram each do not keep new clients out.
 #[tokio::test]
 async fn clients_that_sent_one_datagram_make_room_for_others() {
     let lab = Lab::with(Nodes::start(1, true).await, |options| {
@@ -581,7 +581,7 @@ async fn clients_that_sent_one_datagram_make_room_for_others() {
         client.send(b"x").await.unwrap();
         flood.push(client);
     }
-    // Newcomers are served, and an established client keeps its flow.
+    // New clients are served, and an established client keeps its flow.
     for last in 3..30 {
         let client = udp_client(local(last), at).await;
         let answer = eventually("a newcomer's answer", async || ask(&client, "n").await).await;
@@ -600,7 +600,7 @@ async fn udp_clients_are_bounded_in_total_and_shared() {
     let mut other = lab.web();
     other.id = id("other");
     let other = lab.ensure(other).await;
-    // Both sides have spoken twice: they are in use.
+    // Both sides have sent twice, so the flows are in use.
     let mut held = Vec::new();
     for last in 1..=2 {
         let client = udp_client(local(last), busy).await;

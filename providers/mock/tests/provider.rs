@@ -1,4 +1,4 @@
-//! The provider against a server in the same process: calls, errors, changes.
+//! Tests of the provider with a server in the same process: calls, errors, changes.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod support;
@@ -40,7 +40,7 @@ async fn refused(provider: &MockProvider, wanted: &Balancer) -> (Reason, String)
 
 async fn calls(cloud: &Cloud) -> (u64, u64) {
     let (_, page) = get(cloud, "/v1/calls").await;
-    // The call that asks is not in the log yet.
+    // The log does not contain the current call yet.
     (
         page["total"].as_u64().unwrap(),
         page["mutating"].as_u64().unwrap(),
@@ -225,7 +225,8 @@ async fn a_cloud_that_lost_its_state_is_filled_again_with_the_same_addresses() {
     let empty = tempfile::tempdir().unwrap();
     options.state_dir = empty.path().to_owned();
     let cloud = Cloud::start(options).await;
-    // So early that nobody has noticed the loss: it waits, and takes nobody's address.
+    // So early that the provider has not noticed the loss: the Service waits, and gets no
+    // address of another one.
     let early = ensure(&provider, &balancer(tcp("new"))).await;
     assert!(early.ingress.is_empty(), "{early:?}");
     assert!(matches!(
@@ -238,7 +239,8 @@ async fn a_cloud_that_lost_its_state_is_filled_again_with_the_same_addresses() {
     let mut gone = vec![next(&mut changes).await, next(&mut changes).await];
     gone.sort_by(|a, b| a.id.cmp(&b.id));
     assert_eq!(gone, [change("a", Cause::Gone), change("b", Cause::Gone)]);
-    // A new Service comes before the old ones are made again: it takes none of theirs.
+    // A new Service comes before the old load balancers exist again: it gets none of their
+    // addresses.
     let new = ensure(&provider, &balancer(tcp("new"))).await;
     for (service, observed) in services.iter().zip(&before) {
         assert_eq!(ensure(&provider, service).await, *observed);
@@ -273,7 +275,7 @@ async fn after_a_restart_of_the_controller_published_addresses_are_reserved() {
     provider.restore(vec![recorded]).await.unwrap();
     let new = ensure(&provider, &balancer(tcp("new"))).await;
     assert_eq!(new.ingress[0].ip(), Some("127.77.77.2".parse().unwrap()));
-    // The old Service is gone: its address is free.
+    // The old Service is gone, so its address is free.
     provider
         .release(&id("old"), &Key::alone(&id("old")), Removal::Delete)
         .await
@@ -358,7 +360,7 @@ async fn errors_that_pass_are_transient_and_stable() {
     options.token = Some("right".into());
     options.rate_limit = 1;
     let cloud = Cloud::start(options).await;
-    // Each says what to do: there is none, or there are two.
+    // Each message says what to do: the controller has no token, or not the cloud's.
     for (token, words) in [
         (None, ["the controller has none", "--mock-token-file"]),
         (
@@ -402,7 +404,7 @@ async fn a_token_file_is_read_again_when_the_cloud_refuses() {
     options.token = Some("one".into());
     options.token_file = Some(theirs.clone());
     let cloud = Cloud::start(options).await;
-    // The controller starts before its copy is there.
+    // The controller starts before its copy of the token exists.
     let token = ballast_mock::Token::file(ours.clone());
     let provider = MockProvider::new(&cloud.endpoint(), token, support::mark()).unwrap();
     provider.restore(Vec::new()).await.unwrap();
@@ -415,7 +417,7 @@ async fn a_token_file_is_read_again_when_the_cloud_refuses() {
     })
     .await;
     std::fs::write(&theirs, "two").unwrap();
-    // The cloud accepts the old token until somebody sends the new one.
+    // The cloud accepts the old token until a client sends the new one.
     ensure(&provider, &balancer(tcp("b"))).await;
     let new = MockProvider::new(&cloud.endpoint(), Some("two".to_owned()), support::mark());
     let new = new.unwrap();
@@ -509,7 +511,7 @@ async fn what_cannot_be_is_refused_without_a_call() {
     assert!(provider.validate(&balancer(tcp("a"))).is_ok());
 }
 
-/// A cloud that lost its state does not know whose address it is; the Service does.
+/// A cloud that lost its state does not know the owner of an address; the Service does.
 #[tokio::test]
 async fn an_address_that_another_service_publishes_cannot_be_requested() {
     let state = tempfile::tempdir().unwrap();

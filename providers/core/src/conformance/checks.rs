@@ -19,7 +19,7 @@ pub(super) async fn ensure_twice_is_ensure_once(lab: &dyn Lab) -> Outcome {
     let first = run.ensure(&provider, &service, &[]).await?;
     let contents = run.harness.contents().await;
     let before = run.harness.effects().await;
-    // Not yet published, and published: the cloud has nothing to do either way.
+    // Before and after the addresses are published, there is nothing to do in the cloud.
     for recorded in [&[][..], &first[..]] {
         let again = run.ensure(&provider, &service, recorded).await?;
         run.unchanged_since(before, "the second ensure").await?;
@@ -175,7 +175,7 @@ pub(super) async fn members_join_and_leave_in_any_order(lab: &dyn Lab) -> Outcom
                 .collect();
             provider = run.start(&all).await?;
         }
-        // A member leaves by its own release, or by no longer being listed.
+        // A member leaves by its own release, or because it is no longer listed.
         if leaves && (wanted.is_empty() || dice.below(2) == 0) {
             run.release(&provider, &fixtures::sharing(number), Removal::Delete)
                 .await?;
@@ -194,7 +194,7 @@ pub(super) async fn members_join_and_leave_in_any_order(lab: &dyn Lab) -> Outcom
     run.expect_contents(&empty, "after all have left").await
 }
 
-/// Ensures a shared balancer with these members; what they publish then.
+/// Ensures a shared balancer with these members. Returns what they then publish.
 async fn together(
     run: &Run,
     provider: &Arc<dyn Provider>,
@@ -248,7 +248,7 @@ async fn together(
     Ok(present)
 }
 
-/// UIDs of the Services the inventory names.
+/// The UIDs of the Services that the inventory names.
 async fn listed(run: &Run, provider: &Arc<dyn Provider>) -> Result<BTreeSet<String>, Failure> {
     match provider.inventory().await {
         Ok(inventory) => {
@@ -297,7 +297,7 @@ pub(super) async fn the_inventory_is_complete(lab: &dyn Lab) -> Outcome {
 pub(super) async fn nothing_foreign_is_touched(lab: &dyn Lab) -> Outcome {
     let check = "nothing_foreign_is_touched";
     let service = fixtures::service(1);
-    // What our objects are called, from a cloud of their own.
+    // The names of our objects, taken from a separate cloud.
     let names = {
         let run = Run::new(lab, check).await;
         let provider = run.start(&[]).await?;
@@ -341,13 +341,13 @@ pub(super) async fn nothing_foreign_is_touched(lab: &dyn Lab) -> Outcome {
     intact(&run, &theirs, "made by another class or cluster").await
 }
 
-/// Everything that could hit a foreign object. What is refused is refused.
+/// Makes every call that could affect a foreign object. Refusals are fine.
 async fn meddle(run: &Run, service: &LoadBalancer) -> Result<(), Failure> {
     for instance in 0..2 {
         let provider = run.start(&[]).await?;
         let key = provider.key(service);
         let services = std::slice::from_ref(&key);
-        // Errors are allowed here: only the foreign objects count.
+        // Errors are allowed here: the check is about the foreign objects only.
         let _ = provider.release(&service.id, &key, Removal::Retain).await;
         let _ = provider.release(&service.id, &key, Removal::Delete).await;
         for edit in 0..2 {

@@ -1,6 +1,6 @@
-//! Crashes: around every mutating call of a piece of work, with the answer lost or the
-//! call never made, and then again, by the same instance or by a new one. Whatever
-//! happened, the end is the same as without a crash.
+//! Crashes before and after every mutating call of one operation: the call is not made, or
+//! its answer is lost. Then the same instance or a new one repeats the operation. The
+//! result must be the same as without a crash.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use super::{Crash, Lab, Object, Outcome, fixtures};
 use crate::model::LoadBalancer;
 use crate::provider::Removal;
 
-/// More mutating calls than this for one piece of work are a defect of their own.
+/// An operation that makes more mutating calls than this is defective.
 const MOST_EFFECTS: u64 = 200;
 
-/// What is there, what is asked for, and around which call it breaks.
+/// The Services that exist before, and the operation that a crash interrupts.
 struct Story {
     check: &'static str,
     before: Vec<LoadBalancer>,
@@ -62,8 +62,9 @@ pub(super) async fn a_crash_in_release_converges(lab: &dyn Lab) -> Outcome {
     Ok(())
 }
 
-/// Never made, made, half made by a process that died, gone already; by the instance
-/// that made it and by a new one.
+/// Releases a load balancer that was never created, that exists, that a crashed process
+/// left incomplete, or that is already gone, by the instance that created it and by a new
+/// one.
 pub(super) async fn anything_can_be_released(lab: &dyn Lab) -> Outcome {
     let check = "anything_can_be_released";
     let service = fixtures::service(1);
@@ -131,7 +132,7 @@ async fn everywhere(lab: &dyn Lab, story: &Story) -> Outcome {
     ))
 }
 
-/// The end without a crash.
+/// The result without a crash.
 async fn clean(lab: &dyn Lab, story: &Story) -> Result<BTreeMap<String, Object>, super::Failure> {
     let run = Run::new(lab, story.check).await;
     let (provider, addresses) = prepare(&run, story).await?;
@@ -147,7 +148,7 @@ async fn clean(lab: &dyn Lab, story: &Story) -> Result<BTreeMap<String, Object>,
     Ok(run.harness.contents().await)
 }
 
-/// One crash; whether it struck.
+/// Runs the operation with one crash. Returns whether the crash happened.
 async fn once(
     lab: &dyn Lab,
     story: &Story,
@@ -189,7 +190,7 @@ async fn once(
     Ok(struck)
 }
 
-/// Makes what is there before; the first Service's addresses.
+/// Creates the Services that exist before. Returns the addresses of the first one.
 async fn prepare(
     run: &Run,
     story: &Story,

@@ -1,5 +1,5 @@
-//! Services and nodes for the checks. Ports are high, so that a real data plane can
-//! open them; targets are on loopback.
+//! Services and nodes for the checks. Ports are high, so that a real data plane can open
+//! them. Targets are on loopback.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +10,7 @@ use crate::model::{
     TargetSet, TrafficPolicy,
 };
 
-/// A small deterministic generator (splitmix64): the suite needs no more.
+/// A small deterministic generator (splitmix64), which is enough for the suite.
 pub(super) struct Dice(pub(super) u64);
 
 pub(super) fn mark() -> Mark {
@@ -35,7 +35,7 @@ pub(super) fn other_cluster() -> Mark {
     }
 }
 
-/// A Service; those with different numbers have different ports, so that they may share.
+/// A Service. Services with different numbers have different ports, so they can share.
 pub(super) fn service(number: u16) -> LoadBalancer {
     let port = |protocol: Protocol, offset: u16| Listener {
         name: Some(format!("p{offset}")),
@@ -71,7 +71,7 @@ pub(super) fn sharing(number: u16) -> LoadBalancer {
     }
 }
 
-/// The same Service after an edit; each number is another edit.
+/// The same Service after an edit; each number is a different edit.
 pub(super) fn edited(mut service: LoadBalancer, edit: usize) -> LoadBalancer {
     match edit % EDITS {
         0 => service.listeners[0].node_port += 5,
@@ -92,7 +92,7 @@ pub(super) fn edited(mut service: LoadBalancer, edit: usize) -> LoadBalancer {
     service
 }
 
-/// How many edits [`edited`] knows.
+/// The number of edits of [`edited`].
 pub(super) const EDITS: usize = 6;
 
 pub(super) fn alone(key: Key, load_balancer: LoadBalancer, recorded: &[IpAddr]) -> Balancer {

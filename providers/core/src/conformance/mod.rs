@@ -1,11 +1,11 @@
-//! What every provider must keep, checked on the provider itself (feature
+//! The rules that every provider must keep, checked on the provider itself (feature
 //! `conformance`).
 //!
-//! A provider's crate implements [`Lab`] and [`Harness`] over its cloud, real or
-//! simulated, and runs [`run_all`] in a test. Each check is a function of its own in
-//! [`CHECKS`], gets clouds of its own, and says in its [`Failure`] what differs.
+//! A provider's crate implements [`Lab`] and [`Harness`] over its cloud, real or simulated,
+//! and runs [`run_all`] in a test. Each check in [`CHECKS`] is a function, uses its own
+//! clouds, and reports in its [`Failure`] what differs.
 //!
-//! What is random is drawn from [`Lab::seed`], so a failure repeats.
+//! Random choices depend on [`Lab::seed`] only, so a failure can be repeated.
 
 mod checks;
 mod crashes;
@@ -27,85 +27,86 @@ use crate::mark::Mark;
 use crate::model::TargetSet;
 use crate::provider::Provider;
 
-/// Makes empty clouds.
+/// Creates empty clouds.
 #[async_trait]
 pub trait Lab: Send + Sync {
     /// A new, empty cloud.
     async fn cloud(&self) -> Box<dyn Harness>;
 
-    /// Whether several Services can live on one balancer of this provider.
+    /// Whether several Services can share one balancer of this provider.
     fn shares(&self) -> bool {
         false
     }
 
-    /// Whether the provider remembers what Services publish and follows its cloud, so that
-    /// it can tell when the cloud's state goes back.
+    /// Whether the provider remembers what Services publish and follows its cloud, so that it
+    /// notices when the cloud's state goes back.
     fn goes_back(&self) -> bool {
         false
     }
 
-    /// Decides everything that is random.
+    /// The seed of everything random.
     fn seed(&self) -> u64 {
         1
     }
 }
 
-/// One cloud, and the controller's processes that come and go in front of it.
+/// One cloud, and the controller processes that use it one after the other.
 #[async_trait]
 pub trait Harness: Send + Sync {
-    /// A new instance on this cloud, as after a restart of the controller. It has no
-    /// memory but what the cloud and `restore` give it.
+    /// A new instance on this cloud, as after a restart of the controller. It knows only what
+    /// the cloud and `restore` tell it.
     async fn provider(&self, mark: &Mark) -> Arc<dyn Provider>;
 
-    /// Mutating calls so far, of all instances.
+    /// The number of mutating calls of all instances so far.
     async fn effects(&self) -> u64;
 
-    /// Sets a crash, or takes it back, so that the cloud answers again.
+    /// Sets a crash, or removes it, so that the cloud answers again.
     async fn set_crash(&self, crash: Option<Crash>);
 
-    /// Whether the crash has struck.
+    /// Whether the crash has happened.
     async fn crashed(&self) -> bool;
 
-    /// Everything in the cloud, whoever it belongs to, by name.
+    /// Everything in the cloud by name, whoever owns it.
     async fn contents(&self) -> BTreeMap<String, Object>;
 
-    /// Puts an object into the cloud that no instance made.
+    /// Puts an object into the cloud that no instance created.
     async fn plant(&self, name: &str, tags: BTreeMap<String, String>);
 
-    /// Lets the cloud go on, where something is under way.
+    /// Lets the cloud continue, if work is in progress.
     async fn pause(&self);
 
-    /// Keeps a copy of what the cloud holds now, where [`Lab::goes_back`].
+    /// Keeps a copy of what the cloud holds now, if [`Lab::goes_back`].
     async fn keep(&self) {}
 
-    /// The cloud holds again what was kept, and nothing of what happened since: it lost its
-    /// last changes.
+    /// Restores the copy, without anything that happened since: the cloud lost its last
+    /// changes.
     async fn go_back(&self) {}
 }
 
-/// The controller's process dies around one mutating call; that one and all that
-/// follow bring an error, until the crash is taken back.
+/// The controller's process dies before or after one mutating call. This call and all later
+/// ones return an error until the crash is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The call with this number, counted from 1 after the crash was set, never happens.
+    /// The call with this number is never made. Calls are counted from 1 after the crash was
+    /// set.
     Before(u64),
-    /// It happens, and its answer is lost.
+    /// The call is made, and its answer is lost.
     After(u64),
 }
 
 /// One object of the cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// All its tags.
+    /// All of its tags.
     pub tags: BTreeMap<String, String>,
     /// The addresses it holds.
     pub addresses: Vec<IpAddr>,
-    /// All else that matters, in any form that is equal for equal objects: no
-    /// addresses, clocks or random identifiers.
+    /// Everything else that matters, in any form that is equal for equal objects: no
+    /// addresses, times or random identifiers.
     pub state: String,
 }
 
-/// A check that did not hold.
+/// A check that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Which check.
@@ -114,7 +115,7 @@ pub struct Failure {
     pub message: String,
 }
 
-/// How a check ends.
+/// The result of a check.
 pub type Outcome = Result<(), Failure>;
 
 /// One check.
@@ -178,7 +179,7 @@ pub const CHECKS: [(&str, Check); 18] = [
     }),
 ];
 
-/// Runs all checks and returns every failure.
+/// Runs all checks. Returns every failure.
 pub async fn run_all(lab: &dyn Lab) -> Result<(), Vec<Failure>> {
     let mut failures = Vec::new();
     for (_, check) in CHECKS {
@@ -191,7 +192,7 @@ pub async fn run_all(lab: &dyn Lab) -> Result<(), Vec<Failure>> {
     }
 }
 
-/// Runs one check by its name; an unknown name is a failure.
+/// Runs one check by name. An unknown name is a failure.
 pub async fn run(lab: &dyn Lab, name: &str) -> Outcome {
     match CHECKS.iter().find(|(known, _)| *known == name) {
         Some((_, check)) => check(lab).await,
@@ -202,7 +203,7 @@ pub async fn run(lab: &dyn Lab, name: &str) -> Outcome {
     }
 }
 
-/// The targets the suite uses: nodes on loopback addresses.
+/// The targets that the suite uses: nodes on loopback addresses.
 pub fn targets(count: u8) -> TargetSet {
     fixtures::targets(count)
 }

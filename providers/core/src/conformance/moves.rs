@@ -1,6 +1,6 @@
-//! Members that move between balancers, as a changed share key moves them: first the new
-//! balancer is ensured with them, then they are released from the old one. Crashes strike
-//! anywhere in between, and the same step is done again.
+//! Members move between balancers, as after a change of the share key: the new balancer is
+//! ensured with them, then they are released from the old one. A crash happens at any point
+//! in between, and the same step is repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,12 +14,12 @@ use crate::mark;
 use crate::model::{Balancer, Ingress, Key, LoadBalancer, Member};
 use crate::provider::{Provider, Released, Removal, State};
 
-/// How many steps the walk has.
+/// The number of steps.
 const STEPS: usize = 80;
 /// The Services that move.
 const SERVICES: usize = 4;
 
-/// Where a Service is.
+/// The balancer of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Home {
     /// On a balancer of its own.
@@ -28,14 +28,14 @@ enum Home {
     Shared(&'static str),
 }
 
-/// Where everybody is, and what they publish.
+/// The balancer of every Service, and what the Services publish.
 #[derive(Clone, Default)]
 struct World {
     homes: BTreeMap<u16, Home>,
     published: BTreeMap<u16, Vec<IpAddr>>,
 }
 
-/// One Service goes from one home to another.
+/// One Service moves from one balancer to another.
 #[derive(Clone, Copy, Debug)]
 struct Move {
     number: u16,
@@ -91,7 +91,7 @@ pub(super) async fn members_move_between_balancers(lab: &dyn Lab) -> Outcome {
     run.expect_contents(&empty, "after all have left").await
 }
 
-/// Does one step until it is done, with a crash and a new instance in its way.
+/// Repeats one step until it is done, with a crash and a new instance on the way.
 async fn take(
     run: &Run,
     mut provider: Arc<dyn Provider>,
@@ -123,7 +123,7 @@ async fn take(
     run.fail(format!("{step:?} is never done"))
 }
 
-/// One try; whether it is done.
+/// Tries once. Returns whether the step is done.
 async fn attempt(
     provider: &dyn Provider,
     world: &mut World,
@@ -155,7 +155,7 @@ async fn attempt(
     }
 }
 
-/// The inventory names every member under the key where it is, and nobody else.
+/// The inventory names every member under the key of its balancer, and nothing else.
 async fn inventory_is(
     run: &Run,
     provider: &Arc<dyn Provider>,
@@ -204,7 +204,7 @@ fn service(number: u16, home: Home) -> LoadBalancer {
 // === impl World ===
 
 impl World {
-    /// Who is on the balancer of this Service at this home.
+    /// The members of this Service's balancer.
     fn members(&self, number: u16, home: Home) -> Vec<u16> {
         if home == Home::Alone {
             return vec![number];

@@ -1,5 +1,5 @@
-//! A cloud whose state goes back: it was restored from an older copy, or lost its last
-//! commits with the power. What was made since is gone, what was deleted since is there
+//! A cloud whose state goes back: it was restored from an older copy, or a power failure
+//! lost its last commits. What was created since is gone, what was deleted since exists
 //! again, and nothing in the cloud says so.
 
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::{Failure, Lab, Outcome};
 use crate::model::LoadBalancer;
 use crate::provider::{Cause, Change, Provider, Removal, State};
 
-/// An instance, and what it tells, as the controller follows it.
+/// An instance and the changes it reports, which the controller follows.
 struct Followed<'a> {
     run: &'a Run,
     provider: Arc<dyn Provider>,
@@ -98,7 +98,7 @@ pub(super) async fn the_cloud_remembers_what_was_deleted(lab: &dyn Lab) -> Outco
         .await
 }
 
-/// Whether the cloud really has it.
+/// Whether the load balancer really exists in the cloud.
 async fn is_there(run: &Run, service: &LoadBalancer) -> bool {
     let contents = run.harness.contents().await;
     let uid = Some(&service.id.uid);
@@ -119,15 +119,15 @@ impl<'a> Followed<'a> {
         })
     }
 
-    /// Takes what the instance tells by now.
+    /// Reads the changes that the instance has reported so far.
     fn listen(&mut self) {
         while let Some(Some(change)) = self.changes.next().now_or_never() {
             self.told.push(change);
         }
     }
 
-    /// Ensures one Service alone until it is Programmed and stays so, while the changes are
-    /// followed; its addresses.
+    /// Ensures one Service alone until it is Programmed and exists in the cloud, while
+    /// following the changes. Returns its addresses.
     async fn ensure(
         &mut self,
         service: &LoadBalancer,

@@ -1,5 +1,5 @@
-//! What the checks are made of: one cloud, instances on it, and calls that are
-//! repeated until the cloud has done what was asked, as the controller does.
+//! The parts of the checks: one cloud, instances on it, and calls that are repeated until the
+//! cloud has done what was requested, as the controller does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::mark::{self, Mark};
 use crate::model::{Balancer, Ingress, LoadBalancer, ServiceId, TargetSet};
 use crate::provider::{Observed, Provider, Recorded, Released, Removal, State};
 
-/// So often a call is repeated before the cloud is said to hang.
+/// The number of attempts after which the cloud counts as hanging.
 pub(super) const PATIENCE: usize = 600;
 
 /// One check on one cloud.
@@ -22,7 +22,7 @@ pub(super) struct Run {
     pub(super) mark: Mark,
 }
 
-/// Something the controller asks for.
+/// An operation that the controller requests.
 #[derive(Clone, Debug)]
 pub(super) enum Ask {
     Ensure(LoadBalancer),
@@ -48,7 +48,7 @@ impl Run {
         })
     }
 
-    /// A new instance that was told what the Services publish.
+    /// A new instance that has restored what the Services publish.
     pub(super) async fn start(&self, recorded: &[Recorded]) -> Result<Arc<dyn Provider>, Failure> {
         self.start_as(&self.mark, recorded).await
     }
@@ -71,7 +71,7 @@ impl Run {
         self.fail("restore never succeeds")
     }
 
-    /// Ensures one Service alone until traffic flows; its published addresses.
+    /// Ensures one Service alone until traffic flows. Returns its published addresses.
     pub(super) async fn ensure(
         &self,
         provider: &Arc<dyn Provider>,
@@ -117,7 +117,8 @@ impl Run {
         ))
     }
 
-    /// Every member is answered for, once, and what is published is whole.
+    /// Checks that the answer has every member once, and that each one publishes all its
+    /// ports.
     fn complete(
         &self,
         balancer: &Balancer,
@@ -194,7 +195,7 @@ impl Run {
         self.fail(format!("release of {id} never ends: {last}"))
     }
 
-    /// Does what is asked until it is done.
+    /// Repeats the operation until it is done.
     pub(super) async fn perform(
         &self,
         provider: &Arc<dyn Provider>,
@@ -215,8 +216,8 @@ impl Run {
         }
     }
 
-    /// Does what is asked until it is done or the crash has struck. Errors are part of
-    /// a crash; without one, everything must succeed.
+    /// Repeats the operation until it is done or the crash has happened. Returns whether it
+    /// happened. Errors are part of a crash; without one, everything must succeed.
     pub(super) async fn perform_into(
         &self,
         crash: Crash,
@@ -246,7 +247,7 @@ impl Run {
         self.fail(format!("{ask} is never done"))
     }
 
-    /// What happens inside must not call anything that mutates.
+    /// Checks that no mutating call was made since `before`.
     pub(super) async fn unchanged_since(&self, before: u64, what: &str) -> Result<(), Failure> {
         let made = self.harness.effects().await - before;
         if made == 0 {
@@ -256,7 +257,7 @@ impl Run {
         }
     }
 
-    /// The cloud holds what it should.
+    /// Checks that the cloud holds exactly these objects.
     pub(super) async fn expect_contents(
         &self,
         expected: &BTreeMap<String, Object>,
@@ -298,7 +299,7 @@ impl fmt::Display for Ask {
     }
 }
 
-/// One try; whether it is done.
+/// Tries once. Returns whether the operation is done.
 async fn attempt(
     provider: &Arc<dyn Provider>,
     ask: &Ask,
@@ -339,7 +340,7 @@ pub(super) fn addresses(observed: &Observed) -> Vec<IpAddr> {
     observed.ingress.iter().filter_map(Ingress::ip).collect()
 }
 
-/// Without what may differ between two runs: clocks, and which address it is.
+/// Removes what may differ between two runs: times, and the choice of addresses.
 fn stable(contents: BTreeMap<String, Object>) -> BTreeMap<String, (usize, Object)> {
     let stable = |mut object: Object| {
         object.tags.remove(mark::CREATED_AT);

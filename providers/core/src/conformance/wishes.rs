@@ -1,5 +1,5 @@
-//! Wishes that a cloud may be unable to meet: the Service gets what there is, and is told
-//! what is missing.
+//! Requests that a cloud may be unable to meet: the Service gets what is available, and its
+//! status says what is missing.
 
 use super::fixtures;
 use super::run::{Run, addresses};

@@ -81,7 +81,7 @@ impl Harness for InstantHarness {
         members.chain(sets).collect()
     }
 
-    /// Names are by owner here: what is foreign is another owner's balancer for the
+    /// Names depend on the owner here: a foreign object is another owner's balancer for the
     /// same Service. Without an owner there is nothing to plant.
     async fn plant(&self, _name: &str, tags: BTreeMap<String, String>) {
         let (Some(cluster), Some(class)) = (tags.get(mark::CLUSTER), tags.get(mark::CLASS)) else {

@@ -1,5 +1,5 @@
-//! The conformance suite on the instant provider, and on the client with a real server
-//! process that is killed (SIGKILL) and started again at every crash.
+//! The conformance suite on the instant provider, and on the client with a real server process
+//! that is killed (SIGKILL) and restarted at every crash.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod instant;
@@ -20,7 +20,7 @@ use ballast_provider::{
 use process::Process;
 use tokio::task::JoinSet;
 
-/// All checks; every failure is shown.
+/// Runs all checks and shows every failure.
 async fn pass(lab: &dyn Lab) {
     let mut failures = Vec::new();
     for (name, _) in CHECKS {
@@ -62,8 +62,9 @@ async fn the_client_conforms_with_a_slow_cloud() {
     }
 }
 
-/// Whatever was answered before a SIGKILL is there after it, with the same address; what
-/// was not answered is there whole or not at all; no address is given twice.
+/// After a SIGKILL, everything that the server has answered exists with the same address. A
+/// call without an answer has taken effect completely or not at all. No address is assigned
+/// twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_survives_a_kill() {
     for answers in [1, 5, 17, 40] {
@@ -161,7 +162,7 @@ fn service(number: u16) -> Balancer {
     }
 }
 
-/// Not a test: the server process of the tests above, which start this binary again.
+/// Not a test: the server process of the tests above, which run this binary again.
 #[test]
 fn serve_for_another_test() {
     process::serve_if_asked();

@@ -1,4 +1,4 @@
-//! The mock cloud as a process of its own, and a harness around it.
+//! The mock cloud as a separate process, and its harness.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -48,13 +48,13 @@ struct ServerHarness {
     http: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// A child that is killed with its owner, and reaped.
+/// A child process that is killed with its owner, and reaped.
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
 }
 
-/// In the child: serves until it is killed or its parent is gone.
+/// In the child process: serves until it is killed or its parent exits.
 pub(crate) fn serve_if_asked() {
     let Ok(state) = std::env::var(STATE) else {
         return;
@@ -81,7 +81,7 @@ pub(crate) fn serve_if_asked() {
     });
 }
 
-/// Addresses of one cloud, not used by another one of this run.
+/// The addresses of one cloud, which no other cloud of this run uses.
 pub(crate) fn range() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed) % 250;
@@ -130,7 +130,7 @@ impl Drop for Process {
 // === impl ServerLab ===
 
 impl ServerLab {
-    /// Load balancers take a while to become active and to be gone.
+    /// Load balancers take time to become active and to be deleted.
     pub(crate) fn slow() -> Self {
         Self {
             latency: Duration::from_millis(40),
@@ -162,7 +162,7 @@ impl Lab for ServerLab {
     }
 }
 
-/// Makes a folder's files those of another.
+/// Replaces the files of one folder with those of another.
 fn copy(from: &Path, to: &Path) {
     for old in std::fs::read_dir(to).unwrap() {
         std::fs::remove_file(old.unwrap().path()).unwrap();
@@ -218,7 +218,7 @@ impl Harness for ServerHarness {
         self.proxy.state().effects
     }
 
-    /// With the crash, the server has died, too.
+    /// In a crash the server dies, too.
     async fn set_crash(&self, crash: Option<Crash>) {
         let crashed = self.proxy.state().broken;
         if crashed {
@@ -286,7 +286,7 @@ impl Harness for ServerHarness {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 
-    /// The files as they are: nothing is written meanwhile.
+    /// Copies the files; nothing is written during the copy.
     async fn keep(&self) {
         copy(self.state.path(), self.kept.path());
     }

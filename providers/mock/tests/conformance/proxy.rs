@@ -1,5 +1,5 @@
-//! A proxy between the client and the server: counts mutating calls and cuts the
-//! connection around one of them.
+//! A proxy between client and server. It counts mutating calls and cuts the connection
+//! before or after one of them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,12 +28,12 @@ pub(crate) struct State {
     pub(crate) upstream: Option<SocketAddr>,
     pub(crate) effects: u64,
     pub(crate) broken: bool,
-    /// Names of target sets that were put: the API has no list of them.
+    /// The names of target sets that were put; the API cannot list them.
     pub(crate) target_sets: BTreeSet<String>,
     crash: Option<(Crash, u64)>,
 }
 
-/// What becomes of one call.
+/// What happens to one call.
 enum Fate {
     Pass,
     Vanish,
@@ -57,7 +57,7 @@ impl Proxy {
                     let service = service_fn(|request| carry(request, &state, &client));
                     let served = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service);
-                    // A cut connection is what this proxy is for.
+                    // Cut connections are expected: the proxy cuts them.
                     let _ = served.await;
                 });
             }

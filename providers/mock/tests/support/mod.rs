@@ -1,5 +1,5 @@
-//! What the tests of the mock cloud share: a server in this process, on loopback
-//! addresses that no other test of the same run has.
+//! Helpers for the tests of the mock cloud: a server in this process, on loopback addresses
+//! that no other test of the same run uses.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 #![allow(clippy::unwrap_used, clippy::panic)] // a helper of tests is a test
 
@@ -21,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 /// How long a condition may take to come true.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A server that ends with it.
+/// A server that stops when this is dropped.
 pub struct Cloud {
     pub address: SocketAddr,
     shutdown: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
 
-/// Addresses of one test: a /24 of its own in 127.64.0.0/10.
+/// The addresses of one test: its own /24 of 127.64.0.0/10.
 pub fn range() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 4096).unwrap();
@@ -87,7 +87,7 @@ pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
     }
 }
 
-/// Waits until a condition gives something.
+/// Waits until a condition returns a value.
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let looked = tokio::time::timeout(DEADLINE, async {
         loop {
@@ -102,7 +102,7 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
         .unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }
 
-/// Options for a test: any API port, addresses of its own, quick health checks.
+/// Options for a test: any API port, its own addresses, frequent health checks.
 pub fn options(state: &tempfile::TempDir) -> ServerOptions {
     let mut options = ServerOptions::new(state.path());
     options.listen = ([127, 0, 0, 1], 0).into();
@@ -141,7 +141,8 @@ impl Cloud {
     }
 }
 
-/// Calls the API with no token: status and body (`null` if it is not JSON).
+/// Calls the API without a token. Returns the status and the body (`null` if it is not
+/// JSON).
 pub async fn call(
     cloud: &Cloud,
     method: &str,
@@ -166,7 +167,7 @@ pub async fn call(
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-/// Reads one address, for where the cloud itself is not at hand.
+/// Reads one URI, for tests without the cloud at hand.
 pub async fn fetch(uri: http::Uri) -> (u16, serde_json::Value) {
     use http_body_util::{BodyExt, Empty};
     use hyper::body::Bytes;

@@ -1,5 +1,5 @@
-//! Nodes of a pretended cluster: loopback addresses with a node port that says which
-//! node answers, and kube-proxy's health port.
+//! Nodes of a simulated cluster: loopback addresses with a node port that says which node
+//! answers, and with kube-proxy's health port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-/// Some nodes, all with the same ports, as in a cluster.
+/// Nodes that all have the same ports, as in a cluster.
 pub struct Nodes {
     pub node_port: u16,
     pub health_port: u16,
@@ -21,11 +21,11 @@ pub struct Nodes {
 pub struct Node {
     pub name: String,
     pub ip: IpAddr,
-    /// What `/healthz` says.
+    /// The answer of `/healthz`.
     pub healthy: Arc<AtomicBool>,
 }
 
-/// A port nobody has on these addresses.
+/// A port that is free on these addresses.
 pub fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = u16::try_from(std::process::id() % 100).unwrap();
@@ -34,7 +34,7 @@ pub fn port() -> u16 {
 }
 
 impl Nodes {
-    /// Nodes `n1`, `n2`, … on addresses of their own.
+    /// Starts nodes `n1`, `n2`, …, each on its own address.
     pub async fn start(count: u8, with_health: bool) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let group = NEXT.fetch_add(1, Ordering::Relaxed) % 250;
@@ -96,7 +96,7 @@ impl Nodes {
     }
 }
 
-/// Says its name, then echoes; after the client's end it says how much it was.
+/// Sends its name, then echoes. After the client's end it sends the number of bytes.
 async fn tcp(listener: TcpListener, name: String) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -146,14 +146,14 @@ async fn healthz(listener: TcpListener, healthy: Arc<AtomicBool>) {
     }
 }
 
-/// A connection through the load balancer, and the node that answered.
+/// A connection through the load balancer, and the name of the node that answered.
 pub struct Connection {
     pub stream: TcpStream,
     pub node: String,
 }
 
 impl Connection {
-    /// `None` if it was reset or refused.
+    /// Returns `None` if the connection was reset or refused.
     pub async fn open(address: SocketAddr, from: Option<IpAddr>) -> Option<Self> {
         let socket = if address.is_ipv6() {
             tokio::net::TcpSocket::new_v6().unwrap()
@@ -168,7 +168,7 @@ impl Connection {
         Some(Self { stream, node })
     }
 
-    /// Whether it still carries bytes both ways.
+    /// Whether it still carries bytes in both directions.
     pub async fn works(&mut self) -> bool {
         if self.stream.write_all(b"ping\n").await.is_err() {
             return false;
@@ -187,9 +187,9 @@ pub async fn line(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-/// Sends one datagram and waits a little for its answer.
+/// Sends one datagram and waits a short time for its answer.
 pub async fn ask(socket: &UdpSocket, text: &str) -> Option<String> {
-    // An ICMP error of an earlier datagram shows here: as good as no answer.
+    // The ICMP error of an earlier datagram appears here; it counts as no answer.
     socket.send(text.as_bytes()).await.ok()?;
     let mut buffer = [0; 2048];
     let wait = std::time::Duration::from_millis(500);
