@@ -124,7 +124,7 @@ pub async fn serve(
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "a connection cannot be accepted");
+                tracing::debug!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -1,9 +1,9 @@
-//! Which addresses the cloud may give, and the choice among them. Pure.
+//! The address ranges of the cloud, and the choice of an address. Pure.
 //!
-//! The server's state calls [`Allocator`] inside the transaction that makes a load
-//! balancer. Invariants: an address has at most one holder; a network or broadcast
-//! address of a CIDR is never given; what was never given comes first, then what has
-//! rested longest.
+//! The server's state calls [`Allocator`] inside the transaction that creates a load balancer.
+//! Invariants: an address has at most one holder; the network and broadcast addresses of a
+//! CIDR are never assigned; addresses that were never assigned are chosen first, then the one
+//! that was released longest ago.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -14,11 +14,11 @@ use ipnet::IpNet;
 
 use crate::api::Family;
 
-/// So many released addresses per family are remembered before they are preferred to
-/// fresh ones; bounds the memory where a range is practically endless (IPv6).
+/// Above this number of released addresses, these are preferred to fresh ones. This bounds the
+/// memory if a range is practically endless (IPv6).
 const RESTING: usize = 65_536;
 
-/// Most addresses of nodes that are excluded: both families of several sets of 5,000.
+/// The most addresses of nodes that are excluded: both families of several sets of 5,000.
 const NODES: usize = 65_536;
 
 /// A CIDR, a `first-last` range or a single address.
@@ -30,49 +30,49 @@ pub struct AddressRange {
     last: u128,
 }
 
-/// A range that cannot be used.
+/// Why a range cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// Neither CIDR nor range nor address.
+    /// Neither a CIDR nor a range nor an address.
     #[error(
         "address range {0:?} is neither a CIDR (127.77.0.0/16), nor first-last (10.0.0.10-10.0.0.20), nor an address"
     )]
     Syntax(String),
-    /// Ends of two families.
+    /// The two ends have different families.
     #[error("address range {0:?} begins in one IP family and ends in the other")]
     Mixed(String),
-    /// Ends in the wrong order.
+    /// The ends are in the wrong order.
     #[error("address range {0:?} ends before it begins")]
     Reversed(String),
-    /// Addresses nobody can connect to.
+    /// It contains addresses that clients cannot connect to.
     #[error("address range {0:?} contains unspecified or multicast addresses")]
     Unusable(String),
 }
 
-/// Who holds what, and what rests.
+/// The holders of addresses, and the released ("resting") addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Allocator {
     ranges: Vec<AddressRange>,
-    /// Per range: everything before it is held or resting.
+    /// Per range: every address before it is held or resting.
     cursors: Vec<u128>,
     held: HashMap<IpAddr, String>,
     resting: HashMap<IpAddr, u64>,
-    /// Addresses of nodes: they are nobody else's, in whatever range they are.
+    /// Addresses of nodes. They are never assigned, whatever range they are in.
     nodes: HashSet<IpAddr>,
-    /// The resting ones, in the order of release.
+    /// The resting addresses, in the order of release.
     queue: BTreeSet<(Family, u64, IpAddr)>,
 }
 
-/// Why an address cannot be had.
+/// Why an address is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
-    /// Somebody else has it.
+    /// Another load balancer has it.
     Held { address: IpAddr, holder: String },
     /// A node has it.
     Node { address: IpAddr },
-    /// In none of the ranges.
+    /// It is in none of the ranges.
     Outside { address: IpAddr },
-    /// No range of the family, or nothing free in it.
+    /// There is no range of this family, or none of its addresses is free.
     Exhausted { family: Family, has_range: bool },
 }
 
@@ -84,15 +84,15 @@ impl AddressRange {
         self.family
     }
 
-    /// Whether the address may be given out of it.
+    /// Whether the address can be assigned from this range.
     pub fn contains(&self, address: IpAddr) -> bool {
         Family::of(address) == self.family && (self.first..=self.last).contains(&to_number(address))
     }
 
     fn of_net(text: &str, net: IpNet) -> Self {
         let (first, last) = (to_number(net.network()), to_number(net.broadcast()));
-        // The first of an IPv6 subnet is the routers' anycast address; a point-to-point
-        // net has neither it nor a broadcast address.
+        // The first address of an IPv6 subnet is the routers' anycast address. A
+        // point-to-point net has neither this one nor a broadcast address.
         let (skip_first, skip_last) = match net {
             IpNet::V4(net) => (net.prefix_len() < 31, net.prefix_len() < 31),
             IpNet::V6(net) => (net.prefix_len() < 127, false),
@@ -162,7 +162,7 @@ impl Allocator {
         }
     }
 
-    /// An address by name: free, or already this holder's.
+    /// Checks a requested address: it must be free or already belong to this holder.
     pub(crate) fn request(&self, address: IpAddr, holder: &str) -> Result<IpAddr, Denied> {
         match self.held.get(&address) {
             Some(present) if present == holder => Ok(address),
@@ -176,7 +176,7 @@ impl Allocator {
         }
     }
 
-    /// Any address of the family, not one of `avoid`.
+    /// Chooses an address of the family that is not one of `avoid`.
     pub(crate) fn choose(&self, family: Family, avoid: &[IpAddr]) -> Result<IpAddr, Denied> {
         let resting = (family, 0, lowest(family))..=(family, u64::MAX, highest(family));
         let crowded = self.resting.len() >= RESTING;
@@ -185,7 +185,7 @@ impl Allocator {
             self.queue
                 .range(resting.clone())
                 .map(|(_, _, address)| *address)
-                // A range may be gone since the address was given out of it.
+                // The range may have been removed since the address was assigned.
                 .find(|address| self.may_choose(*address, avoid) && self.in_ranges(*address))
         };
         let chosen = if crowded {
@@ -199,7 +199,7 @@ impl Allocator {
         })
     }
 
-    /// Records a holder. The address was chosen or requested just before.
+    /// Records the holder of an address that was just chosen or requested.
     pub(crate) fn hold(&mut self, address: IpAddr, holder: &str) {
         self.held.insert(address, holder.to_owned());
         if let Some(at) = self.resting.remove(&address) {
@@ -208,7 +208,7 @@ impl Allocator {
         self.advance();
     }
 
-    /// Puts an address to rest; `at` rises with every release.
+    /// Releases an address; `at` rises with every release.
     pub(crate) fn rest(&mut self, address: IpAddr, at: u64) {
         self.held.remove(&address);
         if let Some(before) = self.resting.insert(address, at) {
@@ -218,8 +218,8 @@ impl Allocator {
         self.advance();
     }
 
-    /// Keeps the addresses of nodes from being given. Those of former nodes stay excluded, as
-    /// a node that is not ready is no target and still has its address.
+    /// Excludes the addresses of nodes from assignment. Those of former nodes stay excluded: a
+    /// node that is not ready is no target, but still has its address.
     pub(crate) fn exclude(&mut self, nodes: impl IntoIterator<Item = IpAddr>) {
         for address in nodes {
             if self.nodes.len() >= NODES {
@@ -266,7 +266,7 @@ impl Allocator {
     }
 }
 
-/// The ranges as a person wrote them.
+/// The ranges as the user wrote them.
 pub(crate) fn describe(ranges: &[AddressRange]) -> String {
     let texts: Vec<&str> = ranges.iter().map(|range| range.text.as_str()).collect();
     texts.join(", ")

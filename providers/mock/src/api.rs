@@ -1,8 +1,8 @@
 //! The mock cloud's wire format, shared by its server and its client.
 //!
-//! Invariants: every `PUT` carries the full desired state; every answer that shows a
-//! load balancer carries the sequence number of its last change, so that a client
-//! can tell an event it has already seen the result of from one it has not.
+//! Invariants: every `PUT` carries the full desired state. Every load balancer in an answer
+//! carries the sequence number of its last change, so that a client can tell which events are
+//! older than the answer.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,22 +15,22 @@ mod desired;
 
 pub use self::desired::{Affinity, Family, Listener, Protocol, Target, TrafficPolicy};
 
-/// Entries per page where the caller names no limit, and the most it can ask for.
+/// The number of entries per page if the caller sets no limit, and the largest limit.
 pub const MAX_PAGE: usize = 500;
 
-/// The longest a call to `/v1/changes` waits, in seconds.
+/// The longest time that a call to `/v1/changes` waits, in seconds.
 pub const MAX_WAIT_SECONDS: u64 = 60;
 
-/// What a load balancer shall be.
+/// The desired state of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Desired {
     /// Ports; (protocol, port) is unique.
     pub listeners: Vec<Listener>,
-    /// One address of each, in this order.
+    /// It gets one address of each, in this order.
     pub families: Vec<Family>,
-    /// Whether an address of one family is enough where the others have none; the missing
-    /// ones are added when the load balancer is put again.
+    /// Whether an address of one family is enough if none of the others is available. A later
+    /// `PUT` adds the missing ones.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub any_family: bool,
     /// Which targets may get traffic.
@@ -40,12 +40,12 @@ pub struct Desired {
     /// Clients that may connect; empty means everybody.
     #[serde(default)]
     pub source_ranges: Vec<IpNet>,
-    /// Name of the target set; one that does not exist (yet) is empty.
+    /// Name of the target set. A set that does not exist (yet) counts as empty.
     pub target_set: String,
-    /// Addresses that it must have, at most one per family.
+    /// Addresses that it must get, at most one per family.
     #[serde(default)]
     pub requested_addresses: Vec<IpAddr>,
-    /// Whose it is.
+    /// The owner.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
@@ -56,23 +56,23 @@ pub struct Desired {
 pub struct PutLoadBalancer {
     /// The full desired state.
     pub desired: Desired,
-    /// Addresses to give if they are free and none is held yet.
+    /// Addresses to assign if they are free and the load balancer has none yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preferred_addresses: Vec<IpAddr>,
-    /// Addresses not to choose: somebody else's, not yet made again.
+    /// Addresses not to choose: those of other load balancers that do not exist again yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid_addresses: Vec<IpAddr>,
 }
 
-/// Where a load balancer stands.
+/// The state of a load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LifecycleState {
-    /// Being made, or its ports are not open yet.
+    /// It is being created, or its ports are not open yet.
     Provisioning,
     /// Traffic flows.
     Active,
-    /// Being taken down.
+    /// It is being deleted.
     Deleting,
 }
 
@@ -84,16 +84,16 @@ pub struct LoadBalancerView {
     pub name: String,
     /// Sequence number of its last change.
     pub seq: u64,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// Where it stands.
+    /// Its state.
     pub state: LifecycleState,
-    /// Why it is not active although its time has come.
+    /// Why it is not active although its provisioning time is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
     /// Its addresses, in the order of `families`; fewer only with `anyFamily`.
     pub addresses: Vec<IpAddr>,
-    /// What it was last told to be.
+    /// Its last desired state.
     pub desired: Desired,
 }
 
@@ -103,19 +103,19 @@ pub struct LoadBalancerView {
 pub struct LoadBalancerPage {
     /// The load balancers.
     pub items: Vec<LoadBalancerView>,
-    /// Pass as `pageToken` for the next page; absent on the last one.
+    /// The `pageToken` of the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
-    /// Position in the stream of changes that this page is at least as new as.
+    /// A position in the stream of changes. The page is at least as new.
     pub position: Position,
 }
 
-/// A place in the stream of changes.
+/// A position in the stream of changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Names one run of the cloud: after a restart, state may have been lost.
+    /// Identifies one run of the cloud; after a restart, state may have been lost.
     pub epoch: String,
-    /// Sequence number of the last change before this place.
+    /// Sequence number of the last change before this position.
     pub seq: u64,
 }
 
@@ -125,7 +125,7 @@ pub struct Position {
 pub struct TargetSetBody {
     /// The machines, by name.
     pub targets: Vec<Target>,
-    /// Whose it is.
+    /// The owner.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
 }
@@ -134,7 +134,7 @@ pub struct TargetSetBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TagPatch {
-    /// Tags to set or to remove.
+    /// Tags to set or remove.
     pub tags: BTreeMap<String, Option<String>>,
 }
 
@@ -146,9 +146,9 @@ pub enum ChangeKind {
     Created,
     /// Its ports are open and traffic flows.
     Active,
-    /// Its desired state, its tags or its problem differ.
+    /// Its desired state, tags or problem have changed.
     Changed,
-    /// Its deletion began.
+    /// Its deletion has begun.
     Deleting,
     /// It is gone.
     Deleted,
@@ -158,13 +158,13 @@ pub enum ChangeKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangeView {
-    /// Its number; they rise without gaps.
+    /// Its number; the numbers rise without gaps.
     pub seq: u64,
     /// What happened.
     pub kind: ChangeKind,
-    /// To which load balancer.
+    /// The load balancer.
     pub name: String,
-    /// That load balancer's tags at the time.
+    /// The load balancer's tags at that time.
     pub tags: BTreeMap<String, String>,
 }
 
@@ -172,9 +172,9 @@ pub struct ChangeView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangesPage {
-    /// Changes after the asked place, oldest first.
+    /// Changes after the given position, oldest first.
     pub items: Vec<ChangeView>,
-    /// Where to go on.
+    /// The position to continue from.
     pub position: Position,
 }
 
@@ -184,7 +184,7 @@ pub struct ChangesPage {
 pub struct CallView {
     /// Its number, from 1.
     pub seq: u64,
-    /// When it was answered.
+    /// When the call was answered.
     pub time: Timestamp,
     /// HTTP method.
     pub method: String,
@@ -192,53 +192,53 @@ pub struct CallView {
     pub path: String,
     /// HTTP status of the answer.
     pub status: u16,
-    /// Whether it could change something.
+    /// Whether it could change the state.
     pub mutating: bool,
 }
 
-/// Answer of `GET /v1/calls`; counted since the process started.
+/// Answer of `GET /v1/calls`. The counters start with the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallsPage {
-    /// The newest calls after the asked number, oldest first; the log is bounded.
+    /// The newest calls after the given number, oldest first; the log is bounded.
     pub items: Vec<CallView>,
     /// Number of the last call.
     pub last: u64,
-    /// All calls.
+    /// The number of all calls.
     pub total: u64,
-    /// Calls that could change something.
+    /// The number of calls that could change the state.
     pub mutating: u64,
 }
 
-/// What a health check says of a target.
+/// The result of a target's health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TargetHealth {
-    /// Not answered yet.
+    /// No result yet.
     Initial,
-    /// Takes traffic.
+    /// The target gets traffic.
     Healthy,
-    /// Takes none while another one can.
+    /// The target gets no traffic while another one is healthy.
     Unhealthy,
 }
 
-/// Health of one target for one listener.
+/// The health of one target for one listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetHealthView {
     /// The target's name.
     pub target: String,
-    /// Where its traffic goes; absent if it has no address.
+    /// The address and port that its traffic goes to; absent if it has no address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<std::net::SocketAddr>,
     /// Protocol and port of the listener, such as `TCP/80`.
     pub listener: String,
     /// The check that decides, such as `http 10.0.0.2:10256/healthz`.
     pub check: String,
-    /// Its answer.
+    /// The result of the check.
     pub health: TargetHealth,
-    /// Whether it gets new connections now (also when all are unhealthy and the
-    /// traffic policy is `Cluster`).
+    /// Whether it gets new connections now. If all targets are unhealthy and the traffic
+    /// policy is `Cluster`, all of them do.
     pub eligible: bool,
 }
 
@@ -246,13 +246,13 @@ pub struct TargetHealthView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Code {
-    /// There is no such object.
+    /// The object does not exist.
     #[serde(alias = "not_found")]
     NotFound,
-    /// It exists and its tags name another owner.
+    /// The object exists, and its tags name another owner.
     #[serde(alias = "not_owner")]
     NotOwner,
-    /// It is being deleted.
+    /// The object is being deleted.
     Deleting,
     /// A limit of the cloud is reached.
     #[serde(alias = "quota_exceeded")]
@@ -260,26 +260,26 @@ pub enum Code {
     /// The requested address belongs to another load balancer.
     #[serde(alias = "address_in_use")]
     AddressInUse,
-    /// No range of that family, or none free in it.
+    /// There is no range of that family, or none of its addresses is free.
     #[serde(alias = "no_address_available")]
     NoAddressAvailable,
     /// The port cannot be opened on its address.
     #[serde(alias = "port_in_use")]
     PortInUse,
-    /// Slow down.
+    /// The limit of the call rate is reached.
     Throttled,
-    /// A field has a value that cannot be.
+    /// A field has an invalid value.
     Invalid,
     /// The bearer token is missing or wrong.
     Unauthorized,
-    /// The asked sequence number is too old or of another life: list again.
+    /// The sequence number is too old or of another run of the cloud; list again.
     #[serde(alias = "sequence_unknown")]
     SequenceUnknown,
-    /// The cloud's own fault.
+    /// An internal error of the cloud.
     Internal,
 }
 
-/// A problem, as error answers and load balancers carry it.
+/// A problem, in error answers and in load balancers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {

@@ -1,16 +1,16 @@
-//! A provider without a cloud: in process, no I/O, every call O(1) but for the members
-//! it is given. For benchmarks and simulations of the controller.
+//! A provider without a cloud: it runs in process and does no I/O, and every call is O(1)
+//! apart from the number of members. For benchmarks and simulations of the controller.
 //!
-//! Release builds contain it on purpose, without a cargo feature: benchmarks measure the
-//! program that is released, with `--simulate`, and a build of their own would be another
-//! program. It opens no port, and nothing but that flag reaches it.
+//! Release builds contain it on purpose, without a cargo feature: with `--simulate`,
+//! benchmarks measure the released program, and a special build would be a different program.
+//! It opens no port, and only that flag enables it.
 //!
 //! Addresses come from 198.18.0.0/15 (RFC 2544) and `2001:2::/48` (RFC 5180), which are
-//! set aside for benchmarks: nobody can mistake them for reachable ones.
+//! reserved for benchmarks, so that they are not mistaken for reachable ones.
 //!
-//! [`InstantCloud`] is what survives the controller's restart; an [`InstantProvider`]
-//! is one life of it. Invariants: one slot, and so one address per family, per key; a
-//! slot lives exactly as long as it has members.
+//! An [`InstantCloud`] survives a restart of the controller; an [`InstantProvider`] does
+//! not. Invariants: each key has one slot, and so one address per family; a slot exists as
+//! long as it has members.
 
 mod cloud;
 
@@ -30,10 +30,10 @@ pub use self::cloud::{Calls, Fault, InstantCloud, InstantObject};
 use self::cloud::{Effect, Slots};
 use crate::provider::validate;
 
-/// Injected changes that may wait for the controller.
+/// The most injected changes that wait for the controller.
 const CHANGES: usize = 1_024;
 
-/// Load balancers in this process's memory.
+/// Load balancers in the memory of this process.
 pub struct InstantProvider {
     mark: Mark,
     cloud: Arc<InstantCloud>,
@@ -44,12 +44,12 @@ pub struct InstantProvider {
 // === impl InstantProvider ===
 
 impl InstantProvider {
-    /// A provider with a cloud of its own.
+    /// A provider with its own cloud.
     pub fn new(mark: Mark) -> Self {
         Self::on(Arc::default(), mark)
     }
 
-    /// A provider on a cloud that others use, or used, too.
+    /// A provider on a cloud that other providers use or have used.
     pub fn on(cloud: Arc<InstantCloud>, mark: Mark) -> Self {
         let (inject, changes) = mpsc::channel(CHANGES);
         Self {
@@ -60,17 +60,18 @@ impl InstantProvider {
         }
     }
 
-    /// What was called so far, on the whole cloud.
+    /// The calls on the whole cloud so far.
     pub fn calls(&self) -> Calls {
         self.cloud.calls()
     }
 
-    /// The cloud behind it.
+    /// The cloud of this provider.
     pub fn cloud(&self) -> Arc<InstantCloud> {
         Arc::clone(&self.cloud)
     }
 
-    /// Lets the stream of changes say this; `false` if nobody reads it or it is full.
+    /// Sends a change to the stream. Returns `false` if nothing reads the stream or it is
+    /// full.
     pub fn inject(&self, change: Change) -> bool {
         self.inject.try_send(change).is_ok()
     }
@@ -103,7 +104,7 @@ impl Provider for InstantProvider {
         }
     }
 
-    /// The share key where there is one: this provider has shared balancers.
+    /// Uses the share key if there is one: this provider supports shared balancers.
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         match &load_balancer.share_key {
             Some(share_key) => Key::Shared(share_key.clone()),

@@ -1,4 +1,4 @@
-//! The mock cloud: a small cloud of its own for kind, CI and laptops.
+//! The mock cloud: a small, self-contained cloud for kind, CI and laptops.
 //!
 //! - [`server`]: `ballast mock-cloud`: HTTP API, durable state, lifecycle, and the
 //!   data plane that really balances TCP and UDP to node ports.

@@ -245,7 +245,7 @@ fn a_crash_leaves_the_address_to_the_next_life() {
     on(&node, async || {
         let lost = TempDir::new().unwrap();
         let cloud = Cloud::start(options(&lost)).await;
-        assert_eq!(ours().await, [] as [IpAddr; 0], "nobody was promised it");
+        assert_eq!(ours().await, [] as [IpAddr; 0], "no load balancer has it");
         // Its Service still publishes the address, and gets it again.
         let mut again = body(&v4(), 80);
         again["preferredAddresses"] = json!([SECOND]);

@@ -208,7 +208,7 @@ async fn an_unhealthy_node_gets_nothing_new_and_drains() {
     .await;
     lab.nodes.set_healthy("n1", false);
     lab.only(at, &["n2"]).await;
-    assert!(old.works().await, "it flows on while it drains");
+    assert!(old.works().await, "it works while it drains");
     // The drain time ends it.
     let ended = tokio::time::timeout(support::DEADLINE, async {
         while old.works().await {

@@ -111,11 +111,11 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// Against a model that is nothing but a list: fresh addresses in order, then
-    /// the one released first; never one twice, never one outside.
+    /// Compares with a model that is only a list: fresh addresses in order, then the one
+    /// that was released first; none twice, and none outside the ranges.
     #[test]
     fn the_allocator_agrees_with_a_plain_list(ops in prop::collection::vec(op(), 1..120)) {
-        // Two ranges that overlap: an address in both is still one address.
+        // Two overlapping ranges: an address in both is still one address.
         let ranges = vec![range("10.0.0.0/28"), range("10.0.0.10-10.0.0.19")];
         let order: Vec<IpAddr> = (1..=14).chain(15..=19).map(|last| ip(&format!("10.0.0.{last}"))).collect();
         let mut allocator = Allocator::new(ranges);

@@ -1,9 +1,9 @@
-//! The parts of a desired state, as they stand in the API's JSON and in the stored state.
+//! The parts of a desired state, as in the API's JSON and in the stored state.
 //!
-//! They are types of their own, so that the domain model can change without changing what
-//! is on the wire or on disk. Conversions go from the model to the wire only: the cloud
-//! and its data plane work with what the wire says. Field names are camelCase; the
-//! spelling of the first version (`node_port`, `ClientIp`, …) is still read.
+//! They are separate types, so that the domain model can change without a change on the wire
+//! or on disk. Conversions go from the model to the wire only: the cloud and its data plane
+//! use the wire types. Field names are camelCase; the spelling of the first version
+//! (`node_port`, `ClientIp`, …) can still be read.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -32,18 +32,18 @@ pub enum Family {
     V6,
 }
 
-/// One port: where clients connect and which node port answers.
+/// One port: the port for clients and the node port behind it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
-    /// A name for people.
+    /// A name for display.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Transport protocol.
     pub protocol: Protocol,
     /// The port clients connect to.
     pub port: u16,
-    /// The port of every target that gets the traffic.
+    /// The port of every target that receives the traffic.
     #[serde(alias = "node_port")]
     pub node_port: u16,
 }
@@ -52,48 +52,48 @@ pub struct Listener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum TrafficPolicy {
-    /// All of them.
+    /// All targets.
     #[serde(alias = "Cluster")]
     Cluster,
-    /// Those that answer HTTP 200 on a port of their own.
+    /// Targets that answer HTTP 200 on a health check port.
     #[serde(alias = "Local")]
     Local {
-        /// That port.
+        /// The health check port.
         #[serde(alias = "health_check_node_port")]
         health_check_node_port: u16,
     },
 }
 
-/// Whether one client stays with one target.
+/// Whether a client stays with one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Affinity {
-    /// Each connection is balanced anew.
+    /// Each connection is balanced independently.
     #[serde(alias = "None")]
     None,
     /// Connections of one client address go to one target.
     #[serde(alias = "ClientIp")]
     ClientIp {
-        /// Until the client was silent for so many seconds, 1 to 86,400.
+        /// The session ends after the client was silent for this many seconds, 1 to 86,400.
         #[serde(alias = "timeout_seconds")]
         timeout_seconds: u32,
     },
 }
 
-/// A machine that traffic can go to.
+/// A machine that can receive traffic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Its name, unique in its set.
     pub name: String,
-    /// Its addresses; the first of a family is used.
+    /// Its addresses; the first of each family is used.
     pub addresses: Vec<IpAddr>,
 }
 
 // === impl Protocol ===
 
 impl Protocol {
-    /// As on the wire.
+    /// The spelling on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",

@@ -1,5 +1,5 @@
-//! What the instant provider's cloud holds: slots by owner and key, small enough that
-//! 5,000 of them do not show in a measurement of the controller's memory.
+//! The instant provider's cloud: slots by owner and key. They are so small that 5,000 of them
+//! do not affect a measurement of the controller's memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,13 +17,13 @@ const V4_LAST: u32 = 0x1_FFFE;
 /// `2001:2::/48`
 const V6_BASE: u128 = 0x2001_0002 << 96;
 
-/// A cloud without load balancers in it; see [`super::InstantProvider`].
+/// A cloud in memory; see [`super::InstantProvider`].
 #[derive(Debug, Default)]
 pub struct InstantCloud {
     slots: Mutex<Slots>,
 }
 
-/// Calls of the provider, and the effects they had.
+/// The number of the provider's calls, and of their effects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Calls {
     /// `ensure`
@@ -34,24 +34,25 @@ pub struct Calls {
     pub release: u64,
     /// `inventory`
     pub inventory: u64,
-    /// Times the cloud was changed, or would have been but for a fault.
+    /// Changes of the cloud, including those that a fault prevented.
     pub effects: u64,
 }
 
-/// The controller's process dies around one effect: this and all that follow fail
-/// until the fault is taken back.
+/// The controller's process dies before or after one effect. This effect and all later ones
+/// fail until the fault is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The effect with this number, counted from 1 after the fault was set, does not happen.
+    /// The effect with this number does not happen. Effects are counted from 1 after the fault
+    /// was set.
     Before(u64),
-    /// It happens, and its answer is lost.
+    /// The effect happens, and its answer is lost.
     After(u64),
 }
 
-/// One member of a balancer, as the cloud has it.
+/// One member of a balancer in the cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstantObject {
-    /// What the inventory says of it.
+    /// Its entry in the inventory.
     pub owned: Owned,
     /// Its IPv4 address; the IPv6 address has the same offset.
     pub address: IpAddr,
@@ -59,13 +60,13 @@ pub struct InstantObject {
     pub fingerprint: u64,
 }
 
-/// How an effect ended.
+/// The result of an effect.
 pub(super) enum Effect<T> {
     Done(T),
     Lost,
 }
 
-/// The addresses one balancer's members ask for.
+/// The addresses that the members of one balancer request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wish {
     requested: Option<IpAddr>,
@@ -79,7 +80,7 @@ pub(super) struct Slots {
     broken: bool,
     owners: Vec<Owner>,
     next: u32,
-    /// Below `next`, one bit per index.
+    /// One bit per index below `next`.
     taken: Vec<u64>,
     free: VecDeque<u32>,
 }
@@ -88,7 +89,7 @@ pub(super) struct Slots {
 struct Owner {
     mark: Mark,
     slots: HashMap<Box<str>, Slot>,
-    /// Members whose key is not their UID.
+    /// The keys of members whose key is not their UID.
     shared: HashMap<Box<str>, Box<str>>,
     targets: Option<u64>,
 }
@@ -103,7 +104,7 @@ struct Slot {
 struct SlotMember {
     /// `namespace/name`
     service: Box<str>,
-    /// `None`: the slot's key.
+    /// `None` if the slot's key is the UID.
     uid: Option<Box<str>>,
     hash: u64,
     retained: bool,
@@ -112,30 +113,30 @@ struct SlotMember {
 // === impl InstantCloud ===
 
 impl InstantCloud {
-    /// What was called so far.
+    /// The calls so far.
     pub fn calls(&self) -> Calls {
         self.slots().calls
     }
 
-    /// Sets or takes back a fault; either way the cloud answers again.
+    /// Sets or removes a fault. In both cases the cloud answers again.
     pub fn set_fault(&self, fault: Option<Fault>) {
         let mut slots = self.slots();
         slots.broken = false;
         slots.fault = fault.map(|fault| (fault, 0));
     }
 
-    /// Whether the fault has struck.
+    /// Whether the fault has happened.
     pub fn is_broken(&self) -> bool {
         self.slots().broken
     }
 
-    /// Everything that is in it, of all owners.
+    /// Everything in the cloud, of all owners.
     pub fn contents(&self) -> Vec<InstantObject> {
         let slots = self.slots();
         slots.owners.iter().flat_map(Owner::contents).collect()
     }
 
-    /// What stands for each owner's targets: equal for equal targets.
+    /// A hash of each owner's targets; equal for equal targets.
     pub fn target_sets(&self) -> Vec<(Mark, u64)> {
         let slots = self.slots();
         let sets = slots.owners.iter();
@@ -151,7 +152,7 @@ impl InstantCloud {
 // === impl Slots ===
 
 impl Slots {
-    /// Runs an effect unless a fault is in its way.
+    /// Runs an effect, unless a fault prevents it.
     pub(super) fn effect<T>(&mut self, effect: impl FnOnce(&mut Self) -> T) -> Effect<T> {
         if self.broken {
             return Effect::Lost;
@@ -191,7 +192,7 @@ impl Slots {
         same.then_some(slot.index)
     }
 
-    /// Makes or changes a balancer; its members are these and no others.
+    /// Creates or changes a balancer, so that it has exactly these members.
     pub(super) fn put(
         &mut self,
         mark: &Mark,
@@ -200,7 +201,7 @@ impl Slots {
         wish: Wish,
     ) -> Result<u32, ProviderError> {
         let key = key.to_string();
-        // A member that comes from another balancer leaves that one, with its address.
+        // A member of another balancer leaves that one and its address.
         for (id, _) in members {
             if self
                 .owner(mark)
@@ -239,7 +240,7 @@ impl Slots {
         Ok(index)
     }
 
-    /// Whether a release would change something.
+    /// Whether a release would change anything.
     pub(super) fn has(&self, mark: &Mark, id: &ServiceId, key: &Key, removal: Removal) -> bool {
         let owner = self.owner(mark);
         let owner = owner.filter(|owner| *owner.key_of(id) == *key.to_string());
@@ -301,8 +302,8 @@ impl Slots {
         &mut self.owners[index]
     }
 
-    /// The requested address, else the present one, else the recorded one if it is
-    /// free, else a fresh one, else the one that was given back first.
+    /// Returns the requested address, otherwise the present one, otherwise the recorded one if
+    /// it is free, otherwise a fresh one, otherwise the one that was released first.
     fn place(&mut self, present: Option<u32>, wish: Wish) -> Result<u32, ProviderError> {
         if let Some(requested) = wish.requested {
             let Some(index) = index_of(requested) else {
@@ -383,7 +384,7 @@ impl Slots {
 // === impl Owner ===
 
 impl Owner {
-    /// The key of the slot a Service is in, if it is in one.
+    /// The key of a Service's slot: its UID, unless the balancer is shared.
     fn key_of<'a>(&'a self, id: &'a ServiceId) -> &'a str {
         self.shared
             .get(id.uid.as_str())
@@ -442,7 +443,7 @@ impl Owner {
     }
 }
 
-/// The addresses the members ask for: the first requested, the first recorded.
+/// The addresses that the members request: the first requested and the first recorded one.
 pub(super) fn wish(balancer: &Balancer) -> Wish {
     let mut wish = Wish::default();
     for member in &balancer.members {
@@ -472,7 +473,7 @@ fn index_of(address: IpAddr) -> Option<u32> {
     index.filter(|index| (1..=V4_LAST).contains(index))
 }
 
-/// Equal for equal values within one process, which is all this cloud lives for.
+/// Equal for equal values within one process; the cloud does not live longer.
 pub(super) fn hash(value: &impl std::fmt::Debug) -> u64 {
     let mut hasher = DefaultHasher::new();
     format!("{value:?}").hash(&mut hasher);

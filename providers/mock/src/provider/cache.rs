@@ -1,9 +1,9 @@
-//! What this process knows of the cloud: what it costs no call to know. Pure.
+//! What this process knows of the cloud without a call. Pure.
 //!
-//! `restore` fills it, answers of calls renew it, the stream of changes invalidates
-//! it. Invariants: an entry is trusted only while no change with a higher sequence
-//! number than its own is known; what became of a call without an answer is doubtful
-//! until the object was read again.
+//! `restore` fills the cache, answers of calls update it, and the stream of changes
+//! invalidates it. Invariants: an entry is trusted only while no change with a higher sequence
+//! number is known; after a call without an answer, the object is doubtful until it is read
+//! again.
 
 mod relist;
 
@@ -15,50 +15,52 @@ use ballast_provider::{Cause, Change, Mark, Recorded, Refusal, ServiceId, mark};
 use super::shape::fingerprint;
 use crate::api::{ChangeKind, ChangeView, LoadBalancerView, Position};
 
-/// One load balancer of ours.
+/// One load balancer of this class.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) view: LoadBalancerView,
     pub(super) fingerprint: String,
-    /// The highest sequence number heard of it.
+    /// The highest sequence number in its events and answers.
     heard: u64,
-    /// We asked for its deletion.
+    /// The provider has requested its deletion.
     releasing: bool,
 }
 
-/// Everything known.
+/// Everything that is known.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    /// Whether all that is ours was listed: what is not here is then not there.
+    /// Whether all load balancers of this class were listed. If so, one that is not here does
+    /// not exist.
     loaded: bool,
     position: Option<Position>,
     entries: HashMap<String, Entry>,
     doubtful: HashSet<String>,
     in_flight: HashSet<String>,
-    /// Whether a list is being asked for, and what we changed since that began.
+    /// Whether a list is being requested.
     listing: bool,
+    /// Names whose calls have ended since the list was requested.
     touched: HashSet<String>,
-    /// Who waits for an address or for quota.
+    /// Services that wait for an address or for quota.
     refused: BTreeMap<String, ServiceId>,
-    /// Wishes that cannot be met for now, by name: the fingerprint of what is wanted, and
-    /// why it is not so. Forgotten when there may be room.
+    /// Requests that cannot be met now, by name: the fingerprint of the desired state, and the
+    /// reason. They are removed when an address or quota may be available.
     objections: HashMap<String, (String, Refusal)>,
-    /// Load balancers that lack an address, and have not been put again since the cloud
-    /// restarted: it may have more ranges.
+    /// Load balancers that lack an address and were not put since the cloud restarted: it may
+    /// have more ranges.
     hopeful: HashSet<String>,
-    /// Published addresses of Services whose load balancer the cloud does not have
-    /// (it lost its state): nobody else shall get them meanwhile.
+    /// Published addresses of Services whose load balancer the cloud has lost. No other load
+    /// balancer may get them.
     reserved: HashMap<IpAddr, String>,
 }
 
 /// What is known of one name.
 #[derive(Clone, Debug)]
 pub(super) enum Known {
-    /// This, for sure.
+    /// The load balancer, up to date.
     Fresh(Box<Entry>),
-    /// Something, but it must be read again.
+    /// The load balancer must be read again.
     Doubtful,
-    /// It is not there.
+    /// The load balancer does not exist.
     Absent,
 }
 
@@ -75,20 +77,19 @@ impl Cache {
         }
     }
 
-    /// Where to begin following changes.
+    /// The position from which to follow changes.
     pub(super) fn position(&self) -> Option<Position> {
         self.position.clone()
     }
 
-    /// The stream of changes has come from one place to another, unless a list was taken
-    /// meanwhile.
+    /// Moves the position in the stream of changes, unless a list has changed it meanwhile.
     pub(super) fn advance(&mut self, from: &Position, to: Position) {
         if self.position.as_ref() == Some(from) {
             self.position = Some(to);
         }
     }
 
-    /// Takes the answer of a call.
+    /// Stores the answer of a call.
     pub(super) fn store(&mut self, view: LoadBalancerView) {
         self.doubtful.remove(&view.name);
         self.refused.remove(&view.name);
@@ -104,13 +105,13 @@ impl Cache {
         self.entries.insert(entry.view.name.clone(), entry);
     }
 
-    /// The object is not there.
+    /// The load balancer does not exist.
     pub(super) fn forget(&mut self, name: &str) {
         self.doubtful.remove(name);
         self.entries.remove(name);
     }
 
-    /// The Service is gone for good.
+    /// The Service is released.
     pub(super) fn release(&mut self, name: &str, uid: &str) {
         self.objections.remove(name);
         self.hopeful.remove(name);
@@ -118,7 +119,7 @@ impl Cache {
         self.reserved.retain(|_, holder| holder != uid);
     }
 
-    /// Its deletion goes on.
+    /// Its deletion is in progress.
     pub(super) fn releasing(&mut self, name: &str) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.releasing = true;
@@ -130,12 +131,12 @@ impl Cache {
         self.doubtful.insert(name.to_owned());
     }
 
-    /// It waits until somebody else lets something go.
+    /// The Service waits until an address or quota is available.
     pub(super) fn wait_for_room(&mut self, name: &str, id: &ServiceId) {
         self.refused.insert(name.to_owned(), id.clone());
     }
 
-    /// A wish that cannot be met for now; the rest is done.
+    /// An address cannot be assigned now; the rest of the request is done.
     pub(super) fn object(
         &mut self,
         name: &str,
@@ -147,23 +148,23 @@ impl Cache {
         self.objections.insert(name.to_owned(), (wanted, objection));
     }
 
-    /// Why what is wanted cannot be had.
+    /// Why this desired state cannot be reached now.
     pub(super) fn objection(&self, name: &str, wanted: &str) -> Option<Refusal> {
         let (refused, objection) = self.objections.get(name)?;
         (refused == wanted).then(|| objection.clone())
     }
 
-    /// Whether a missing address may be had by now.
+    /// Whether a missing address may be available now.
     pub(super) fn may_hope(&self, name: &str) -> bool {
         self.hopeful.contains(name)
     }
 
-    /// It is put, with or without success.
+    /// The load balancer is put, with or without success.
     pub(super) fn tries(&mut self, name: &str) {
         self.hopeful.remove(name);
     }
 
-    /// Addresses a new load balancer must not get, besides this Service's own.
+    /// Addresses that a new load balancer must not get: those of other Services.
     pub(super) fn reserved(&self, uid: &str) -> Vec<IpAddr> {
         let others = self.reserved.iter().filter(|(_, holder)| *holder != uid);
         let mut addresses: Vec<IpAddr> = others.map(|(address, _)| *address).collect();
@@ -186,7 +187,7 @@ impl Cache {
         self.in_flight.contains(name)
     }
 
-    /// Takes the first complete list.
+    /// Stores the first complete list.
     pub(super) fn load(
         &mut self,
         views: Vec<LoadBalancerView>,
@@ -209,7 +210,7 @@ impl Cache {
         self.loaded = true;
     }
 
-    /// Takes one event of the stream; says what it means to the controller.
+    /// Processes one event of the stream. Returns what it means for the controller.
     pub(super) fn hear(&mut self, mark: &Mark, event: &ChangeView) -> Vec<Change> {
         let mut changes = Vec::new();
         if event.kind == ChangeKind::Deleted {
@@ -239,7 +240,7 @@ impl Cache {
         changes
     }
 
-    /// Somebody let something go: who was refused for want of it may try again.
+    /// An address or quota may be available: the Services that wait for one may try again.
     fn room(&mut self) -> Vec<Change> {
         let waiting = std::mem::take(&mut self.refused);
         self.objections.clear();

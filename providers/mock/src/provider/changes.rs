@@ -1,5 +1,5 @@
-//! The stream of changes: a long poll in a loop, with back-off; after every
-//! interruption a list that is compared with what was known.
+//! The stream of changes: a loop of long polls with back-off. After every interruption, the
+//! provider lists its load balancers and compares the list with the cache.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,15 @@ use super::Inner;
 use super::client::Failed;
 use crate::api::{ChangeView, Position};
 
-/// How long the cloud may hold a poll that has nothing to say.
+/// The time that the cloud may hold a poll without changes.
 const WAIT: Duration = Duration::from_secs(25);
 
-/// Back-off after a failure: doubles from the first to the last.
+/// The back-off after a failure, which doubles from the first to the last value.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What lists have shown and the stream has not told yet. A set: nobody may be following.
+/// Changes that lists have shown and the stream has not sent yet. It is a set, because
+/// possibly nothing follows the stream.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     set: Mutex<BTreeSet<(ServiceId, Cause)>>,
@@ -32,13 +33,13 @@ pub(super) struct Told {
 
 struct Follower {
     inner: Arc<Inner>,
-    /// Nothing was missed since the last list.
+    /// No change was missed since the last list.
     listed: bool,
     ready: VecDeque<Change>,
     pause: Duration,
 }
 
-/// The endless stream.
+/// The stream, which never ends.
 pub(super) fn follow(inner: Arc<Inner>) -> BoxStream<'static, Change> {
     let listed = inner.cache().position().is_some();
     let follower = Follower {
@@ -67,7 +68,8 @@ impl Follower {
             let position = inner.cache().position().filter(|_| self.listed);
             let stepped = match position {
                 Some(position) => tokio::select! {
-                    // A list that somebody else asked for is the newer place to go on from.
+                    // Another task has taken a list, so the stream continues from a newer
+                    // position.
                     () = inner.told.changed() => Ok(()),
                     polled = self.poll(position) => polled,
                 },
@@ -76,7 +78,7 @@ impl Follower {
             match stepped {
                 Ok(()) => self.pause = FIRST_PAUSE,
                 Err(failed) => {
-                    tracing::debug!(?failed, pause = ?self.pause, "changes cannot be followed");
+                    tracing::debug!(?failed, pause = ?self.pause, "cannot follow the changes");
                     self.listed = false;
                     let jitter = rand::rng().random_range(0.5..1.0);
                     sleep(self.pause.mul_f64(jitter)).await;
@@ -98,8 +100,8 @@ impl Follower {
         Ok(())
     }
 
-    /// An event about an object we are just changing says nothing before we know the
-    /// outcome of our own call.
+    /// Waits until our own call for this load balancer is done: before that, the meaning of
+    /// the event is unknown.
     async fn hear(&mut self, event: &ChangeView) {
         let inner = Arc::clone(&self.inner);
         loop {
@@ -135,7 +137,7 @@ impl Told {
     }
 
     fn set(&self) -> MutexGuard<'_, BTreeSet<(ServiceId, Cause)>> {
-        // Each change is an insertion: good after a panic too.
+        // Each change is an insertion, so the set is valid after a panic too.
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

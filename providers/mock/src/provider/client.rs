@@ -1,5 +1,5 @@
-//! HTTP to the mock cloud: one function per call, a time limit on each, and answers
-//! turned into the provider's errors. Messages are the same on every retry.
+//! HTTP calls to the mock cloud: one function per call, each with a time-out. Answers become
+//! the provider's errors, whose messages are the same on every retry.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -21,31 +21,32 @@ use crate::api::{
     TagPatch, TargetSetBody,
 };
 
-/// For any call; the long poll has its waiting on top.
+/// The time-out of a call. A long poll may take its waiting time in addition.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
-/// The largest answer: a full page of load balancers with 256 listeners each.
+/// The most bytes of an answer: a full page of load balancers with 256 listeners each.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// How long a connection without a call is kept: the cloud closes it after 15 s, and a call
-/// that meets that would have to be made again.
+/// How long an idle connection is kept. The cloud closes it after 15 s, and a call at that
+/// moment would have to be repeated.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// So many of those: a controller with many classes must not take all connections.
+/// The most idle connections: a controller with many classes must not take all of the cloud's
+/// connections.
 const MOST_IDLE: usize = 4;
 
-/// Where the cloud names no time.
+/// The time to wait if the cloud sets none.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
-/// An endpoint that cannot be one.
+/// An invalid endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the endpoint {endpoint:?} is not http://HOST:PORT")]
 pub struct EndpointError {
-    /// What was given.
+    /// The value.
     pub endpoint: String,
 }
 
-/// One cloud, called in the name of one owner.
+/// One cloud, called for one owner.
 #[derive(Debug)]
 pub(super) struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
@@ -54,12 +55,12 @@ pub(super) struct Client {
     mark: Mark,
 }
 
-/// Why a call brought nothing.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failed {
-    /// No answer: what was asked for may have happened or not.
+    /// No answer: the request may have been executed or not.
     Unreachable,
-    /// An answer that says no.
+    /// An error answer.
     Refused {
         problem: Problem,
         retry_after: Option<Duration>,
@@ -98,7 +99,8 @@ impl Client {
         found(self.call(Method::GET, &path, None::<&()>, CALL_LIMIT).await)
     }
 
-    /// Refused if the cloud is not in the life of its state that is meant.
+    /// Creates or changes a load balancer. The cloud refuses the call if `life` is not its
+    /// current run.
     pub(super) async fn put(
         &self,
         name: &str,
@@ -116,7 +118,7 @@ impl Client {
         Ok(view)
     }
 
-    /// Whether it is gone, and not only going.
+    /// Returns whether it is gone; `false` if the deletion is in progress.
     pub(super) async fn delete(&self, name: &str) -> Result<bool, Failed> {
         let path = format!("/v1/load-balancers/{}{}", encode(name), self.owner());
         let (status, _) = self
@@ -137,8 +139,8 @@ impl Client {
         Ok(view)
     }
 
-    /// Everything of this owner, and the place in the stream of changes from which on
-    /// nothing is missed.
+    /// Lists every load balancer of this owner, with the position in the stream of changes after
+    /// which no change is missed.
     pub(super) async fn list(&self) -> Result<(Vec<LoadBalancerView>, Position), Failed> {
         let cluster = encode(&format!("{}={}", mark::CLUSTER, self.mark.cluster));
         let class = encode(&format!("{}={}", mark::CLASS, self.mark.class));
@@ -170,7 +172,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for changes after a place; `None` if that place is not known any more.
+    /// Waits for changes after a position. Returns `None` if the cloud no longer knows it.
     pub(super) async fn changes(
         &self,
         since: &Position,
@@ -190,7 +192,7 @@ impl Client {
         }
     }
 
-    /// The error the controller sees.
+    /// The error for the controller.
     pub(super) fn error(&self, failed: Failed) -> ProviderError {
         let endpoint = &self.endpoint;
         let (problem, retry_after) = match failed {
@@ -246,13 +248,13 @@ impl Client {
     ) -> Result<(StatusCode, T), Failed> {
         let (status, answer) = self.send(method, path, body, limit).await?;
         let value = serde_json::from_slice(&answer).map_err(|error| {
-            tracing::warn!(path, %error, "the mock cloud's answer cannot be read");
+            tracing::warn!(path, %error, "cannot read the mock cloud's answer");
             Failed::internal()
         })?;
         Ok((status, value))
     }
 
-    /// Sends the call, and once more with another token if the cloud refuses the first one.
+    /// Sends the call, and repeats it with another token if the cloud refuses the first one.
     async fn send(
         &self,
         method: Method,
@@ -272,7 +274,7 @@ impl Client {
                 .send_with(Some(other), method.clone(), path, body, limit)
                 .await;
         }
-        // The cloud checks the token of calls that change something.
+        // The cloud checks the token only in calls that change something.
         if method != Method::GET && answer.is_ok() {
             self.token.accepted(token.as_deref());
         }
@@ -381,7 +383,7 @@ pub(super) const fn reason(code: Code) -> Reason {
     }
 }
 
-/// "There is none" is an answer.
+/// Turns "not found" into `None`.
 fn found<T>(called: Result<(StatusCode, T), Failed>) -> Result<Option<T>, Failed> {
     match called {
         Ok((_, value)) => Ok(Some(value)),
@@ -390,7 +392,8 @@ fn found<T>(called: Result<(StatusCode, T), Failed>) -> Result<Option<T>, Failed
     }
 }
 
-/// An error and what is behind it: of a failed connection, only the last of them says why.
+/// The message of an error with its causes. The last cause of a failed connection says why it
+/// failed.
 fn causes(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
     let texts: Vec<String> = chain.map(ToString::to_string).collect();

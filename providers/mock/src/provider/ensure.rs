@@ -1,9 +1,9 @@
-//! One Service's load balancer is brought to what is wanted: from what is known of it to at
-//! most one read and one change.
+//! Brings one Service's load balancer to the desired state, with at most one read; without a
+//! difference it makes no change.
 //!
-//! A wish that the cloud refuses does not hold up the rest: if an address that was asked for
-//! cannot be had, a load balancer that has another one keeps it and gets everything else,
-//! and its Service says why. The wish is tried again when there may be room.
+//! A requested address that the cloud refuses does not block the rest: a load balancer with
+//! another address keeps it and gets all other settings, and the status of its Service says
+//! why. The address is requested again when it may be available.
 
 use ballast_provider::{Member, Observed, Refusal, mark};
 use jiff::Timestamp;
@@ -13,19 +13,19 @@ use super::client::{Failed, reason};
 use super::{Inner, shape};
 use crate::api::{Code, Desired, LifecycleState, LoadBalancerView, Problem, PutLoadBalancer};
 
-/// What a Service asks for, in the cloud's terms.
+/// What a Service requests, in the cloud's terms.
 struct Wish<'a> {
     member: &'a Member,
     name: String,
     desired: Desired,
-    /// Of `desired`.
+    /// The fingerprint of `desired`.
     fingerprint: String,
 }
 
 // === impl Wish ===
 
 impl Wish<'_> {
-    /// Without the addresses that are asked for by name; `None` if there are none.
+    /// The desired state without requested addresses; `None` if it has none.
     fn without_addresses(&self) -> Option<Desired> {
         let mut desired = self.desired.clone();
         desired.requested_addresses.clear();
@@ -63,8 +63,8 @@ impl Inner {
         }
     }
 
-    /// What to say of a load balancer that is as is wanted, or as near to that as it can be
-    /// for now; `None` if it is to be changed.
+    /// The observation of a load balancer that has the desired state, or comes as close to it
+    /// as is possible now. `None` if it must be changed.
     fn settled(&self, wish: &Wish<'_>, view: &LoadBalancerView) -> Option<Observed> {
         let have = shape::fingerprint(&view.desired);
         let mut observed = shape::observed(wish.member, view);
@@ -78,7 +78,7 @@ impl Inner {
         (have == rest).then_some(observed)
     }
 
-    /// Makes or changes it.
+    /// Creates or changes the load balancer.
     async fn change(
         &self,
         wish: &Wish<'_>,
@@ -144,8 +144,8 @@ impl Inner {
                 self.cache().doubt(name);
                 Ok(shape::going())
             }
-            // The cloud has restarted, and may have lost state: first a list must show
-            // whose addresses must be kept free.
+            // The cloud has restarted and may have lost state. A list must first show whose
+            // addresses must be kept free.
             Some(Code::SequenceUnknown) => {
                 self.cache().doubt(name);
                 drop(flight);
@@ -164,7 +164,7 @@ impl Inner {
     }
 }
 
-/// Another Service publishes it; its load balancer is not made again yet.
+/// Another Service publishes this address, and its load balancer does not exist again yet.
 fn published(ip: std::net::IpAddr) -> Failed {
     let message = format!("the requested address {ip} is published by another Service");
     Failed::Refused {

@@ -1,9 +1,9 @@
 //! The provider of a mock class: a client of the mock cloud's HTTP API.
 //!
-//! The controller makes one per class. Without a difference it makes no call at all:
-//! everything of ours is listed once (`restore`), and the stream of changes says what
-//! happened since. Every mutating call carries our owner as a precondition, so that
-//! nothing foreign is touched even if it came under our name a moment ago.
+//! The controller creates one per class. It makes no call if nothing differs: `restore` lists
+//! the load balancers of the class once, and the stream of changes reports what happened
+//! since. Every mutating call has the owner as a precondition, so that foreign objects are not
+//! touched even if one got our name a moment ago.
 
 mod cache;
 mod changes;
@@ -33,10 +33,10 @@ use self::client::{Client, Failed};
 pub use self::token::Token;
 use crate::api::{Code, LoadBalancerView, Position, Problem, TagPatch, TargetSetBody};
 
-/// A deletion is asked about again after this time, unless the stream tells first.
+/// The time between two checks of a deletion, unless the stream reports its end earlier.
 const RELEASE_RETRY: Duration = Duration::from_secs(1);
 
-/// Load balancers of one class on a mock cloud.
+/// The load balancers of one class on a mock cloud.
 pub struct MockProvider {
     inner: Arc<Inner>,
 }
@@ -45,11 +45,11 @@ struct Inner {
     client: Client,
     mark: Mark,
     cache: Mutex<Cache>,
-    /// The target set: what shall be, and what the cloud is known to have.
+    /// The desired target set, and the one that the cloud is known to have.
     targets: tokio::sync::Mutex<Targets>,
-    /// Some call of ours has ended.
+    /// Notified when one of our calls has ended.
     landed: Notify,
-    /// One list at a time.
+    /// Only one list is requested at a time.
     listing: tokio::sync::Mutex<()>,
     told: Told,
 }
@@ -60,7 +60,7 @@ struct Targets {
     applied: Option<TargetSetBody>,
 }
 
-/// Marks a name as being changed by us until it is dropped.
+/// Marks a name as being changed by us, until it is dropped.
 struct Flight<'a> {
     inner: &'a Inner,
     name: &'a str,
@@ -69,15 +69,15 @@ struct Flight<'a> {
 // === impl MockProvider ===
 
 impl MockProvider {
-    /// A load balancer in a cloud. A kind cluster may have one node only, and that is a
-    /// control plane: where all nodes are excluded, all are targets.
+    /// The traits of a load balancer in a cloud. A kind cluster may have a single node, which
+    /// is a control plane, so if all nodes are excluded, all are targets.
     pub const TRAITS: Traits = Traits {
         exclusion: Exclusion::UnlessAll,
         ..Traits::CLOUD
     };
 
-    /// A client of the mock cloud at `endpoint`, such as `http://127.0.0.1:8111`. Makes
-    /// no call.
+    /// A client of the mock cloud at `endpoint`, such as `http://127.0.0.1:8111`. Makes no
+    /// call.
     pub fn new(endpoint: &str, token: impl Into<Token>, mark: Mark) -> Result<Self, EndpointError> {
         let inner = Inner {
             client: Client::new(endpoint, token.into(), mark.clone())?,
@@ -170,7 +170,7 @@ impl Provider for MockProvider {
 // === impl Inner ===
 
 impl Inner {
-    /// Reads one of ours; a foreign object under our name is refused.
+    /// Reads a load balancer of this class. Refuses a foreign object with our name.
     async fn look(&self, name: &str) -> Result<Option<LoadBalancerView>, Failed> {
         let view = self.client.get(name).await?;
         match &view {
@@ -227,14 +227,14 @@ impl Inner {
         Ok(Released::Gone)
     }
 
-    /// Whether a failure means that nothing of ours is there.
+    /// Succeeds if the failure means that no object of ours exists.
     fn absent_or(&self, name: &str, failed: Failed) -> Result<(), Failed> {
         match failed.code() {
             Some(Code::NotFound) => Ok(()),
             Some(Code::NotOwner) => {
                 tracing::warn!(
                     name,
-                    "an object under our name belongs to somebody else; left alone"
+                    "another owner has an object with our name; leaving it unchanged"
                 );
                 Ok(())
             }
@@ -263,8 +263,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Lists all that is ours, compares it with what is known, and lets the stream tell the
-    /// differences; nothing if that was done since the cloud was at `since`.
+    /// Lists all load balancers of the class, compares them with the cache, and sends the
+    /// differences to the stream. Does nothing if another task did so since the cloud was at
+    /// `since`.
     async fn relist(&self, since: Option<Position>) -> Result<(), Failed> {
         let _one = self.listing.lock().await;
         let epoch = |position: Position| position.epoch;
@@ -275,9 +276,7 @@ impl Inner {
         self.cache().begin_list();
         let (views, position) = self.client.list().await?;
         if before.is_some_and(|before| before != position.epoch) {
-            tracing::info!(
-                "the mock cloud has restarted; its state is compared with what is known"
-            );
+            tracing::info!("the mock cloud has restarted; comparing its state with the cache");
             self.retarget_again().await?;
         }
         let changes = self.cache().relist(views, &position);
@@ -285,7 +284,7 @@ impl Inner {
         Ok(())
     }
 
-    /// After the cloud may have lost its state.
+    /// Sets the targets again after the cloud may have lost its state.
     async fn retarget_again(&self) -> Result<(), Failed> {
         let desired = {
             let mut targets = self.targets.lock().await;
@@ -304,7 +303,8 @@ impl Inner {
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
-        // Every change of the cache is one insertion or removal: good after a panic too.
+        // Every change of the cache is one insertion or removal, so it is valid after a panic
+        // too.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

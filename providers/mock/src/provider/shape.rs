@@ -1,4 +1,4 @@
-//! From the domain model to the mock cloud's wire format and back. Pure.
+//! Converts the domain model to the mock cloud's wire format and back. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::api::{
     self, Desired, LifecycleState, Listener, LoadBalancerView, Target, TargetSetBody,
 };
 
-/// The stream of changes tells; this is for the case that it cannot.
+/// The time between two checks. The stream of changes usually reports earlier.
 const SAFETY_RETRY: Duration = Duration::from_mins(1);
 
 /// Far longer than a list takes.
 const LATER: Duration = Duration::from_secs(1);
 
-/// The tags this provider sets and compares; others are somebody else's business.
+/// The tags that this provider sets and compares. Other tags do not concern it.
 const OWN_TAGS: [&str; 6] = [
     mark::CLUSTER,
     mark::CLUSTER_NAME,
@@ -39,7 +39,7 @@ pub(super) fn target_set_name(mark: &Mark) -> String {
     mark.name_of("ts", "nodes")
 }
 
-/// What a Service's load balancer shall be.
+/// The desired state of a Service's load balancer.
 pub(super) fn desired(mark: &Mark, member: &Member) -> Desired {
     let load_balancer = &member.load_balancer;
     Desired {
@@ -60,11 +60,11 @@ pub(super) fn desired(mark: &Mark, member: &Member) -> Desired {
     }
 }
 
-/// Equal for equal desired states, whatever else is tagged on the object.
+/// Equal for equal desired states, whatever other tags the object has.
 pub(super) fn fingerprint(desired: &Desired) -> String {
     let mut own = desired.clone();
     own.tags.retain(|key, _| OWN_TAGS.contains(&key.as_str()));
-    // Plain values with string keys: this does not fail.
+    // Plain values with string keys can always be serialised.
     let text = serde_json::to_string(&own).unwrap_or_default();
     digest([text.as_str()])
 }
@@ -83,7 +83,7 @@ pub(super) fn target_set(mark: &Mark, nodes: &BTreeSet<ballast_provider::Target>
     }
 }
 
-/// What the controller shall see of it.
+/// What the controller sees of a load balancer.
 pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
     let wanted = &member.load_balancer;
     let ingress = wanted.ingress(view.addresses.iter().copied(), IpMode::Proxy);
@@ -109,7 +109,7 @@ pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
     observed
 }
 
-/// Families that it was to have an address of, and has none.
+/// The families that should have an address and have none.
 fn missing(view: &LoadBalancerView) -> Vec<String> {
     let has = |family: api::Family| {
         let mut addresses = view.addresses.iter();
@@ -126,12 +126,12 @@ fn missing(view: &LoadBalancerView) -> Vec<String> {
         .collect()
 }
 
-/// Whether it lacks an address that it was to have.
+/// Whether it lacks an address that it should have.
 pub(super) fn lacks_address(view: &LoadBalancerView) -> bool {
     view.addresses.len() < view.desired.families.len()
 }
 
-/// Wishes that this provider does not know.
+/// Messages about settings that this provider ignores.
 fn remarks(member: &Member) -> Vec<String> {
     let unknown = [
         (
@@ -146,7 +146,7 @@ fn remarks(member: &Member) -> Vec<String> {
         .collect()
 }
 
-/// It takes a moment until it can be asked for.
+/// The load balancer cannot be put yet; the controller retries after a moment.
 pub(super) fn later(member: &Member, present: Option<&LoadBalancerView>) -> Observed {
     let addresses = present.map_or(&[][..], |view| &view.addresses);
     let wanted = &member.load_balancer;
@@ -160,7 +160,7 @@ pub(super) fn later(member: &Member, present: Option<&LoadBalancerView>) -> Obse
     )
 }
 
-/// The former load balancer of the same Service is still going.
+/// The previous load balancer of the same Service is still being deleted.
 pub(super) fn going() -> Observed {
     Observed::new(
         Vec::new(),

@@ -1,9 +1,9 @@
 //! The bearer token for a mock cloud: a fixed one, or the content of a file that may change.
 //!
 //! The file is usually a mounted Secret, and kubelet updates the copies of the cloud and of
-//! the controller up to two minutes apart. So a token that the cloud refuses makes the client
-//! read the file again, and until the cloud accepts the new token the previous one is tried
-//! as well: a rotation needs no restart and fails no call.
+//! the controller up to two minutes apart. If the cloud refuses a token, the client reads the
+//! file again. Until the cloud accepts the new token, the client also tries the previous one,
+//! so a rotation needs no restart and fails no call.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::token::{TokenError, read_token};
 
-/// How old the token may be before a call reads the file again.
+/// The age of the token after which a call reads the file again.
 const READ_EVERY: Duration = Duration::from_secs(10);
 /// The same after a refusal, however many calls are refused.
 const READ_AGAIN: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub struct Token(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Where it comes from, if it may change.
+    /// The file, if the token may change.
     file: Option<PathBuf>,
     known: Mutex<Known>,
 }
@@ -34,10 +34,10 @@ struct Shared {
 #[derive(Default)]
 struct Known {
     current: Option<String>,
-    /// What the file held before, until the cloud accepts the current one.
+    /// The previous content of the file, until the cloud accepts the current one.
     previous: Option<String>,
     read: Option<Instant>,
-    /// Whether the last read failed, so that one problem is logged once.
+    /// Whether the last read failed, so that a problem is logged only once.
     failed: bool,
 }
 
@@ -56,8 +56,8 @@ impl Token {
         }))
     }
 
-    /// The content of a file, without surrounding white space. Reads it once; a file that is
-    /// missing or empty is read again later.
+    /// The content of a file, without surrounding white space. Reads the file once; a missing
+    /// or empty file is read again later.
     pub fn file(path: PathBuf) -> Self {
         let found = read_token(&path);
         let token = Self(Arc::new(Shared {
@@ -68,23 +68,23 @@ impl Token {
         token
     }
 
-    /// The file, if there is one.
+    /// The path of the file, if there is one.
     pub(super) fn path(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// Whether any token is known.
+    /// Whether a token is known.
     pub(super) fn is_known(&self) -> bool {
         self.known().current.is_some()
     }
 
-    /// What the next call sends.
+    /// The token for the next call.
     pub(super) async fn current(&self) -> Option<String> {
         self.read_if_older(READ_EVERY).await;
         self.known().current.clone()
     }
 
-    /// What to send after the cloud refused `refused`; `None` if there is nothing else to try.
+    /// The token to send after the cloud refused `refused`; `None` if there is no other.
     pub(super) async fn other_than(&self, refused: Option<&str>) -> Option<String> {
         self.read_if_older(READ_AGAIN).await;
         let known = self.known();
@@ -122,7 +122,7 @@ impl Token {
         }
     }
 
-    /// Takes over what the file holds. A file that cannot be read changes nothing.
+    /// Stores the content of the file. A file that cannot be read changes nothing.
     fn learn(&self, found: Result<String, TokenError>, now: Instant) {
         let file = self.0.file.as_deref().unwrap_or_else(|| Path::new(""));
         let mut known = self.known();
@@ -147,7 +147,7 @@ impl Token {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Every change is one assignment: good after a panic too.
+        // Every change is one assignment, so the state is valid after a panic too.
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -158,7 +158,7 @@ impl From<Option<String>> for Token {
     }
 }
 
-/// Never prints the token: it would end up in a log.
+/// Never prints the token, so that it does not appear in a log.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = if self.is_known() { "known" } else { "none" };
@@ -177,7 +177,7 @@ mod tests {
         let token = Token::file(file.clone());
         assert_eq!(token.current().await, None, "the file does not exist yet");
         std::fs::write(&file, "one\n").unwrap();
-        assert_eq!(token.current().await, None, "not at every call");
+        assert_eq!(token.current().await, None, "not read at every call");
         tokio::time::advance(READ_EVERY).await;
         assert_eq!(token.current().await.as_deref(), Some("one"));
         std::fs::write(&file, "two\n").unwrap();
@@ -185,7 +185,7 @@ mod tests {
         tokio::time::advance(READ_AGAIN).await;
         let other = token.other_than(Some("one")).await;
         assert_eq!(other.as_deref(), Some("two"), "a refusal reads sooner");
-        // The cloud's copy is older: the previous token goes on working.
+        // The cloud's copy is older: the previous token still works.
         let other = token.other_than(Some("two")).await;
         assert_eq!(other.as_deref(), Some("one"));
         token.accepted(Some("one"));

@@ -1,10 +1,10 @@
-//! What can be refused without asking the cloud. Pure.
+//! The checks that need no call to the cloud. Pure.
 
 use std::collections::HashSet;
 
 use ballast_provider::{Affinity, Balancer, Family, LoadBalancer, Reason, Refusal};
 
-/// As the server's default of `--max-listeners`.
+/// The server's default of `--max-listeners`.
 const MAX_LISTENERS: usize = 256;
 
 /// Checks every member.

@@ -1,8 +1,8 @@
-//! Answers that are being read: how many bytes of them there may be at a time.
+//! Bounds the memory of answers that clients are still reading.
 //!
-//! A client that reads slowly makes the cloud hold its answer. Large answers therefore
-//! take their size from a budget until they are written, and the connection of a client
-//! that takes too long is closed.
+//! A client that reads slowly makes the cloud hold its answer. Large answers therefore take
+//! their size from a budget until they are written, and the connection of a client that
+//! takes too long is closed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// Answers below this size are bounded by the number of connections.
+/// Smaller answers are bounded only by the number of connections.
 const SMALL: usize = 16 * 1024;
-/// Most bytes of larger answers at a time.
+/// The most bytes of large answers at the same time.
 const BUDGET: usize = 32 * 1024 * 1024;
-/// How long a client may take to read one of them.
+/// The time that a client may take to read a large answer.
 const READ_TIME: Duration = Duration::from_mins(1);
-/// An answer is handed on in pieces of this size, each a copy: what the connection still
-/// has to write must not keep the whole answer in memory.
+/// An answer is passed on in pieces of this size. Each piece is a copy, so that what the
+/// connection still has to write does not keep the whole answer in memory.
 const PIECE: usize = 32 * 1024;
 
-/// What is left of the budget, in bytes.
+/// The rest of the budget, in bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Answers(Arc<Semaphore>);
 
-/// The rest of an answer.
+/// The rest of an answer that is not sent yet.
 struct Rest {
     bytes: Bytes,
     until: Instant,
     _share: OwnedSemaphorePermit,
 }
 
-/// Why an answer is given up: its reader is too slow.
+/// The answer was dropped because its client reads too slowly.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was not read within {READ_TIME:?}")]
 struct TooSlow;
@@ -47,12 +47,12 @@ impl Answers {
         Self(Arc::new(Semaphore::new(BUDGET)))
     }
 
-    /// The body to send; `None` where too many large answers are being read already.
+    /// Returns the body to send, or `None` if clients are reading too many large answers.
     pub(super) fn send(&self, bytes: Bytes) -> Option<Body> {
         if bytes.len() <= SMALL {
             return Some(bytes.into());
         }
-        // One that is larger than the budget takes all of it.
+        // An answer that is larger than the budget takes all of it.
         let share = u32::try_from(bytes.len().min(BUDGET)).unwrap_or(u32::MAX);
         let share = Arc::clone(&self.0).try_acquire_many_owned(share).ok()?;
         Some(Body::new(Rest {
@@ -93,9 +93,9 @@ impl hyper::body::Body for Rest {
     }
 }
 
-/// The bytes of a body that a handler has made whole.
+/// The bytes of a body, if its size is known.
 pub(super) async fn whole(body: Body) -> Option<Bytes> {
-    // Handlers answer with values, not with streams: nothing is waited for here.
+    // Handlers return values, not streams, so this does not wait.
     body.size_hint().exact()?;
     axum::body::to_bytes(body, usize::MAX).await.ok()
 }
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(whole(first).await.unwrap(), large());
         let third = answers.send(large()).unwrap();
         tokio::time::advance(READ_TIME + Duration::from_millis(1)).await;
-        assert!(whole(third).await.is_none(), "its reader took too long");
+        assert!(whole(third).await.is_none(), "the client took too long");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! `ballast mock-cloud`'s flags, each also an environment variable, and the options
-//! they make.
+//! The flags of `ballast mock-cloud`, which can also be set as environment variables, and the
+//! options made of them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -149,51 +149,51 @@ pub struct ServerArgs {
     pub reserved_ports: ReservedPorts,
 }
 
-/// A time on the command line: `500ms`, `2s`, `1m 30s`.
+/// A duration on the command line: `500ms`, `2s`, `1m 30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
-/// What the server runs with.
+/// The options of the server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Where the API listens; port 0 takes any.
+    /// The address of the API; port 0 selects any free port.
     pub listen: SocketAddr,
-    /// Where the state is.
+    /// The directory of the state.
     pub state_dir: PathBuf,
-    /// Addresses for load balancers; none is the default of the flag.
+    /// Addresses for load balancers; if empty, the default of the flag.
     pub addresses: Vec<AddressRange>,
-    /// Where they are to be put; nowhere if they are reachable as they are.
+    /// The interface to add the addresses to; `None` if they are reachable without one.
     pub interface: Option<InterfaceChoice>,
-    /// What mutating calls must carry.
+    /// The token that mutating calls must carry.
     pub token: Option<String>,
-    /// Where it is from: read again when a call carries another one.
+    /// The file of the token, which is read again when a call carries another one.
     pub token_file: Option<PathBuf>,
-    /// From creation to active.
+    /// The time from creation to active.
     pub provisioning_latency: Duration,
-    /// From deletion to gone.
+    /// The time from deletion to gone.
     pub deletion_latency: Duration,
-    /// Quota.
+    /// The maximum number of load balancers.
     pub max_load_balancers: usize,
-    /// Quota per load balancer.
+    /// The maximum number of listeners of one load balancer.
     pub max_listeners: usize,
-    /// Mutating calls per second; 0 is no limit.
+    /// Mutating calls per second; 0 means no limit.
     pub rate_limit: u32,
-    /// The data plane's.
+    /// The options of the data plane.
     pub plane: PlaneOptions,
 }
 
-/// A flag that cannot be used.
+/// Why a flag cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgsError {
-    /// The token file.
+    /// The token file cannot be used.
     #[error("cannot use --token-file {path:?}: {source}")]
     Token {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: TokenError,
     },
-    /// A number that makes no sense.
+    /// A number is not allowed.
     #[error("--{flag} is {value}, it must be more than zero")]
     Zero {
         /// The flag.
@@ -206,7 +206,7 @@ pub enum ArgsError {
 // === impl ServerArgs ===
 
 impl ServerArgs {
-    /// The options these flags mean; reads the token file.
+    /// Converts the flags to options. Reads the token file.
     pub fn into_options(self) -> Result<ServerOptions, ArgsError> {
         let Self {
             listen,
@@ -277,7 +277,7 @@ fn token(path: PathBuf) -> Result<String, ArgsError> {
 // === impl ServerOptions ===
 
 impl ServerOptions {
-    /// The defaults of the flags, with this state directory.
+    /// The default options, with this state directory.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8111)),

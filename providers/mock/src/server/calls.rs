@@ -1,5 +1,5 @@
-//! The call log: the newest calls, and counters of all. In memory: it says what this
-//! process was asked. Bounded by bytes, because callers choose the length of a path.
+//! The call log: the newest calls, and counters of all calls. It is in memory, so it starts
+//! with the process. It is bounded by bytes, because callers choose the length of a path.
 
 use std::collections::VecDeque;
 
@@ -7,20 +7,20 @@ use jiff::Timestamp;
 
 use crate::api::{CallView, CallsPage};
 
-/// Most calls that are remembered.
+/// The most calls in the log.
 const MOST_CALLS: usize = 10_000;
 
-/// Most bytes of remembered calls, as [`weight`] counts them.
+/// The most bytes of the log, as [`weight`] counts them.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
-/// Most bytes of a path and of a method that are kept.
+/// The most bytes of a path or method in the log.
 const PATH: usize = 512;
 const METHOD: usize = 16;
 
-/// Calls per answer.
+/// The number of calls per answer.
 const PAGE: usize = 1_000;
 
-/// What was called.
+/// The call log.
 #[derive(Debug, Default)]
 pub(super) struct CallLog {
     ring: VecDeque<CallView>,
@@ -60,7 +60,7 @@ impl CallLog {
         }
     }
 
-    /// Calls after a number, oldest first.
+    /// The calls after a number, oldest first.
     pub(super) fn since(&self, seq: u64) -> CallsPage {
         let items = self.ring.iter().filter(|call| call.seq > seq).take(PAGE);
         CallsPage {
@@ -72,12 +72,12 @@ impl CallLog {
     }
 }
 
-/// Bytes of memory.
+/// The memory of a call, in bytes.
 fn weight(call: &CallView) -> usize {
     size_of::<CallView>() + call.method.len() + call.path.len()
 }
 
-/// The beginning of a text that is too long, and `…`.
+/// Shortens a text that is too long, and appends `…`.
 fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

@@ -1,10 +1,10 @@
-//! The cloud's state and every decision about it. Pure: a request becomes a list of
-//! [`Edit`]s, the store commits them in one transaction, then they are applied here.
+//! The cloud's state and every decision about it. Pure: a request becomes a list of [`Edit`]s,
+//! the store commits them in one transaction, then [`Cloud::apply`] applies them.
 //!
-//! Only the writer thread (`writer.rs`) changes it; handlers and the data plane read.
-//! Invariants: what is in memory is what was committed (but [`Plane`], which a new
-//! process finds out anew); an address is held from the commit that makes a load
-//! balancer to the commit that removes it; sequence numbers rise without gaps.
+//! Only the writer thread (`writer.rs`) changes the state; handlers and the data plane read
+//! it. Invariants: the state in memory is the committed state, except [`Plane`], which a new
+//! process determines again. An address is held from the commit that creates a load balancer
+//! to the commit that removes it. Sequence numbers rise without gaps.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -20,13 +20,13 @@ use crate::api::{
     Target, TargetSetBody,
 };
 
-/// So many changes are kept for those who follow them; who is further back lists again.
+/// The number of changes that are kept. A client that is further behind lists again.
 pub(crate) const MAX_CHANGES: usize = 10_000;
 
-/// A page ends after so many bytes, roughly, however many entries are asked for.
+/// A page ends after roughly this many bytes, whatever number of entries is requested.
 pub(crate) const MAX_WEIGHT: usize = 1024 * 1024;
 
-/// Most targets of one set.
+/// The most targets of one set.
 pub(crate) const MAX_TARGETS: usize = 5_000;
 
 /// The whole state.
@@ -45,8 +45,8 @@ pub(crate) struct Cloud {
 // === impl Cloud ===
 
 impl Cloud {
-    /// The state as stored; what was active is taken to be open until the data plane
-    /// says otherwise, so that a restart alone is no change.
+    /// Builds the state from what is stored. Active load balancers count as open until the
+    /// data plane reports otherwise, so a restart alone is no change.
     pub(crate) fn new(rules: Rules, stored: Stored) -> Self {
         let mut cloud = Self {
             epoch: stored.epoch,
@@ -99,7 +99,7 @@ impl Cloud {
         self.load_balancers.get(name).map(view)
     }
 
-    /// Load balancers after `token` in the order of their names that carry all tags, at most
+    /// Load balancers after `token` in the order of their names that have all tags, at most
     /// `limit` of them, and the token of the next page if there is one.
     pub(crate) fn page(
         &self,
@@ -139,7 +139,7 @@ impl Cloud {
             .map(|(name, set)| (name, &set.targets))
     }
 
-    /// One page of changes after a sequence number; `None` as [`Self::changes_after`].
+    /// One page of changes after a sequence number; `None` as in [`Self::changes_after`].
     pub(crate) fn changes_since(&self, seq: u64, limit: usize) -> Option<Vec<ChangeView>> {
         let mut weight = 0;
         let page = self.changes_after(seq)?.take(limit).take_while(|change| {
@@ -150,7 +150,8 @@ impl Cloud {
         Some(page.cloned().collect())
     }
 
-    /// Changes after a sequence number; `None` where they are no longer, or not yet, known.
+    /// The changes after a sequence number; `None` if they are no longer kept or do not exist
+    /// yet.
     pub(crate) fn changes_after(&self, seq: u64) -> Option<impl Iterator<Item = &ChangeView>> {
         let oldest = self
             .changes
@@ -164,21 +165,21 @@ impl Cloud {
         Some(self.changes.iter().skip(skip))
     }
 
-    /// Every address that a load balancer has.
+    /// All addresses of load balancers.
     pub(crate) fn held(&self) -> BTreeSet<IpAddr> {
         let records = self.load_balancers.values();
         let addresses = records.flat_map(|(record, _)| &record.addresses);
         addresses.copied().collect()
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// The time at which [`Self::tick`] has work.
     pub(crate) fn deadline(&self) -> Option<Timestamp> {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
     // --- deciding ---
 
-    /// Makes or changes a load balancer. Nothing if it already is as desired.
+    /// Creates or changes a load balancer. Returns no edits if it is already as desired.
     pub(crate) fn put(
         &self,
         now: Timestamp,
@@ -242,7 +243,7 @@ impl Cloud {
         Ok(edits)
     }
 
-    /// Begins the deletion, or ends it at once where there is no latency.
+    /// Begins the deletion, or completes it at once if there is no latency.
     pub(crate) fn delete(
         &self,
         now: Timestamp,
@@ -289,7 +290,7 @@ impl Cloud {
         ])
     }
 
-    /// Replaces a target set. Nothing if it is the same already.
+    /// Replaces a target set. Returns no edits if it is unchanged.
     pub(crate) fn put_targets(
         &self,
         name: &str,
@@ -318,7 +319,7 @@ impl Cloud {
         Ok(vec![Edit::Targets(name.to_owned(), body)])
     }
 
-    /// What the clock has brought.
+    /// Moves on the load balancers whose phase has ended.
     pub(crate) fn tick(&self, now: Timestamp) -> Vec<Edit> {
         let mut edits = Vec::new();
         let mut seq = self.seq;
@@ -339,7 +340,7 @@ impl Cloud {
         edits
     }
 
-    /// Takes the data plane's word for a load balancer that shall be open.
+    /// Records the data plane's report on an active load balancer.
     pub(crate) fn report(&self, name: &str, plane: Plane) -> Vec<Edit> {
         let Some((record, before)) = self.load_balancers.get(name) else {
             return Vec::new();
@@ -374,8 +375,8 @@ impl Cloud {
         vec![change(seq, kind, &record), Edit::Put(Box::new(record))]
     }
 
-    /// One address per family: the requested one, else the held, else a preferred
-    /// one that is free, else any.
+    /// Chooses one address per family: the requested one, otherwise the held one, otherwise a
+    /// preferred one that is free, otherwise any.
     fn addresses(
         &self,
         name: &str,
@@ -419,7 +420,7 @@ impl Cloud {
         }
     }
 
-    /// Why, to somebody whose load balancer would have these tags.
+    /// Describes why an address is denied, for the owner of a load balancer with these tags.
     fn denied(&self, denied: &Denied, tags: &BTreeMap<String, String>) -> Problem {
         let ranges = describe(&self.rules.ranges);
         match denied {
@@ -464,7 +465,7 @@ impl Cloud {
 
     // --- applying ---
 
-    /// Takes over what was committed.
+    /// Applies committed edits.
     pub(crate) fn apply(&mut self, edits: Vec<Edit>) {
         for edit in edits {
             match edit {

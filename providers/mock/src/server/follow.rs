@@ -1,9 +1,9 @@
-//! Keeps addresses and data plane with the state: one task.
+//! Makes addresses and the data plane follow the state, in one task.
 //!
-//! It follows the sequence of changes, opens and closes what they ask for, and reports
-//! back whether the ports could be opened. The same task lets the clock move phases
-//! on and retries what could not be had. `applied` says up to which change the data
-//! plane is right, so that a `PUT` can answer with the outcome.
+//! It follows the sequence of changes, opens and closes what they require, and reports whether
+//! the ports could be opened. The same task advances phases with the clock, and retries
+//! addresses and ports that were not available. `applied` is the last change that the data
+//! plane has applied, so that the answer to a `PUT` can include the outcome.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -28,68 +28,69 @@ use super::writer::Writer;
 use crate::api::Problem;
 use crate::plane::Config;
 
-/// Pause after the state could not be written.
+/// The pause after a failure to write the state.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Without deadlines, look at the clock after this long.
+/// The time between two looks at the clock if there is no deadline.
 const IDLE: Duration = Duration::from_hours(1);
 
-/// Whether clients arrive is found out again after this long: a node port may have come.
+/// The time between two checks of whether clients arrive: a node port may have been opened.
 const KNOCK_AGAIN: Duration = Duration::from_secs(30);
 
-/// The same of what was opened just now: kube-proxy may not have got to it yet.
+/// The same after a change: kube-proxy may not have applied it yet.
 const KNOCK_SOON: Duration = Duration::from_secs(3);
 
-/// How long the follower waits for the first knocks at what it has opened: a fraction of a
-/// millisecond is enough where clients arrive. The rest is reported later.
+/// How long the follower waits for the first knocks on load balancers that it has opened. If
+/// clients arrive, a fraction of a millisecond is enough. Later results are reported later.
 const FIRST_KNOCKS: Duration = Duration::from_millis(500);
 
-/// Load balancers that are looked after at once where that takes a while.
+/// The most load balancers that are applied at the same time.
 const AT_ONCE: usize = 32;
 
-/// The task's own.
+/// The state of the task.
 pub(super) struct Follower {
     writer: Writer,
     host: Host,
-    /// Load balancers that lack an address or a port, to be tried again soon.
+    /// Load balancers that lack an address or a port, to be retried soon.
     lacking: BTreeSet<String>,
-    /// When.
+    /// The time of the retry.
     retry: Option<Instant>,
-    /// Where addresses live on an interface: whether clients arrive.
+    /// Checks whether clients arrive, if addresses are on an interface.
     knocker: Option<Knocker>,
-    /// When to find out again.
+    /// The time of the next check of all load balancers.
     knock: Instant,
-    /// Load balancers that changed lately, and when to find that out for them.
+    /// Load balancers that changed recently and are checked earlier, at `knock_young`.
     young: BTreeSet<String>,
     knock_young: Option<Instant>,
 }
 
-/// What became of a load balancer.
+/// The result of applying a load balancer.
 enum Applied {
-    /// It is not open and should not be.
+    /// It is closed, and should be.
     Closed,
-    /// It lacks something that may be had soon.
+    /// It lacks an address or a port that may soon be available.
     Lacking,
-    /// It has all that it can have.
+    /// It lacks a port, and a retry does not help.
     Settled,
     /// All its ports are open.
     Open,
 }
 
-/// What became of a load balancer that shall be open.
+/// The result of opening a load balancer.
 enum Opened {
-    /// It is.
+    /// All its ports are open.
     Yes,
-    /// An address or a port cannot be had now.
+    /// An address or a port is not available now.
     Lacking(Problem),
-    /// A port of it belongs to the node.
+    /// One of its ports belongs to the node.
     Refused(Problem),
 }
 
 // === impl Follower ===
 
 impl Follower {
-    /// Brings addresses and data plane to the state as it is; returns what that is.
+    /// Applies the current state to addresses and data plane. Returns its sequence number,
+    /// too.
     pub(super) async fn begin(writer: Writer, host: Host) -> (Self, u64) {
         let (seq, names, sets, held) = {
             let cloud = writer.read();
@@ -141,7 +142,7 @@ impl Follower {
                 self.young.extend(names);
             }
             applied.send_replace(seq);
-            // Kept over changes: a busy cloud must not put off what may be free by now.
+            // Kept across changes, so that many changes do not delay the retry.
             let soon = || Instant::now() + self.host.plane.bind_retry();
             self.retry = (!self.lacking.is_empty()).then(|| self.retry.unwrap_or_else(soon));
             let later = || Instant::now() + KNOCK_SOON;
@@ -158,7 +159,7 @@ impl Follower {
         }
     }
 
-    /// What the clock brings: phases that end, what may be had by now, and whether clients
+    /// Does the work that is due: phases that end, retries, and checks of whether clients
     /// arrive.
     async fn on_time(&mut self) {
         let ticked = self.writer.change(|cloud, now| Ok((cloud.tick(now), ())));
@@ -189,7 +190,8 @@ impl Follower {
         others.fold(Instant::now() + deadline, Instant::min)
     }
 
-    /// Load balancers that changed after `done`; all of them if that is too long ago.
+    /// Load balancers that changed after `done`; all of them if those changes are no longer
+    /// kept.
     fn pending(&self, cloud: &Cloud, done: u64) -> (u64, BTreeSet<String>) {
         let names = match cloud.changes_after(done) {
             Some(changes) => changes.map(|change| change.name.clone()).collect(),
@@ -233,14 +235,14 @@ impl Follower {
                     }
                     knocker.start(&name);
                 }
-                // A knock under way says nothing of it any more.
+                // The result of a running knock no longer counts.
                 Applied::Closed | Applied::Lacking | Applied::Settled => knocker.forget(&name),
             }
         }
         self.first_knocks(new).await;
     }
 
-    /// What the last knock found; `None` before the first.
+    /// The result of the last knock; `None` before the first.
     fn reached(&self, name: &str) -> Option<Result<(), Problem>> {
         match &self.knocker {
             Some(knocker) => knocker.result(name).cloned(),
@@ -248,8 +250,8 @@ impl Follower {
         }
     }
 
-    /// Waits a moment for what was opened for the first time, so that a `PUT` is answered
-    /// with the outcome.
+    /// Waits a short time for load balancers that were opened for the first time, so that the
+    /// answer to a `PUT` includes the outcome.
     async fn first_knocks(&mut self, mut new: BTreeSet<String>) {
         let until = Instant::now() + FIRST_KNOCKS;
         while !new.is_empty() {
@@ -260,7 +262,7 @@ impl Follower {
         }
     }
 
-    /// A knock has a result, which counts where all ports are open.
+    /// Reports the result of a knock, if the load balancer is still active.
     async fn report_knock(&mut self, name: &str) {
         let active = {
             let cloud = self.writer.read();
@@ -276,7 +278,7 @@ impl Follower {
     }
 }
 
-/// The next load balancer at which a knock has ended.
+/// The next load balancer with the result of a knock.
 async fn next_knock(knocker: &mut Option<Knocker>) -> String {
     match knocker {
         Some(knocker) => knocker.next().await,
@@ -284,7 +286,7 @@ async fn next_knock(knocker: &mut Option<Knocker>) -> String {
     }
 }
 
-/// Addresses went from the interface: everything is looked at again.
+/// The interface has lost addresses, so everything is checked again.
 async fn lost(nic: Option<&Nic>) {
     match nic {
         Some(nic) => nic.lost().notified().await,
@@ -292,7 +294,7 @@ async fn lost(nic: Option<&Nic>) {
     }
 }
 
-/// One load balancer; `reached` is what the last knock found.
+/// Applies one load balancer; `reached` is the result of the last knock.
 async fn apply(
     writer: &Writer,
     host: &Host,
@@ -328,7 +330,7 @@ fn word(reached: Result<(), Problem>) -> cloud::Plane {
     }
 }
 
-/// Stores what became of a load balancer, if that is new.
+/// Stores the result for a load balancer, if it is new.
 async fn report(writer: &Writer, name: &str, word: cloud::Plane) {
     if writer.read().report(name, word.clone()).is_empty() {
         return;
@@ -346,11 +348,11 @@ async fn report(writer: &Writer, name: &str, word: cloud::Plane) {
 
 impl Host {
     fn close(&self, name: &str) {
-        // Nothing can fail in closing.
+        // Closing cannot fail.
         let _ = self.plane.apply(name, None);
     }
 
-    /// Opens what can be opened, and says what cannot.
+    /// Opens what can be opened. Returns what cannot.
     async fn open(&self, record: &Record) -> Opened {
         let (present, missing) = match &self.nic {
             Some(nic) => claimed(nic, &record.addresses).await,
@@ -368,7 +370,7 @@ impl Host {
     }
 }
 
-/// Which of these are on the interface, and why one is not.
+/// The addresses that are on the interface, and why another one is not.
 async fn claimed(nic: &Nic, addresses: &[IpAddr]) -> (Vec<IpAddr>, Option<Problem>) {
     let claims = join_all(addresses.iter().map(|ip| nic.claim(*ip))).await;
     let (mut present, mut missing) = (Vec::new(), None);

@@ -1,5 +1,5 @@
-//! Who may change something, and how often. Pure but for the file of the token, which is read
-//! again when somebody comes with another one: Secrets are made anew and rotated.
+//! Authorises and limits calls. Pure, except for the token file, which is read again when a
+//! call carries another token: Secrets are replaced and rotated.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,20 +13,20 @@ use tracing::{info, warn};
 
 use crate::token::read_token;
 
-/// Between two looks at the file, however many strangers come.
+/// The least time between two reads of the file, however many calls carry a wrong token.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What mutating calls must carry.
+/// The token that mutating calls must carry.
 pub(super) struct Guard {
-    /// Digest of the whole header's value: comparing digests of equal length takes the
-    /// same time wherever they differ.
+    /// The digest of the whole header value. Comparing digests of equal length takes the same
+    /// time wherever they differ.
     expected: RwLock<Option<String>>,
-    /// Where it is from, if it may change.
+    /// The file, if the token may change.
     file: Option<PathBuf>,
     looked: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// A bucket of permissions that fills over time.
+/// A token bucket, for the rate of calls.
 #[derive(Debug)]
 pub(super) struct Limiter {
     per_second: u32,
@@ -34,13 +34,13 @@ pub(super) struct Limiter {
     filled: Option<Instant>,
 }
 
-/// Reads that one client may make per second, and at once: a controller that starts lists
-/// 5,000 load balancers in ten.
+/// Reads per second and client, which is also the largest burst: a controller that starts
+/// lists 5,000 load balancers in ten calls.
 const READS: u32 = 500;
-/// Clients whose reads are counted; more than the nodes and pods that know of the cloud.
+/// The most clients whose reads are counted; more than the nodes and pods that use the cloud.
 const MOST_READERS: usize = 1_024;
 
-/// How often each client reads.
+/// The rate of reads of each client.
 #[derive(Debug, Default)]
 pub(super) struct Readers(HashMap<IpAddr, Limiter>);
 
@@ -55,19 +55,20 @@ impl Guard {
         }
     }
 
-    /// Whether an `Authorization` header's value opens the door, as the file is now.
+    /// Whether the value of an `Authorization` header has the token, which may be new in the
+    /// file.
     pub(super) async fn admits(&self, header: Option<&str>) -> bool {
         self.opens(header) || (self.look_again().await && self.opens(header))
     }
 
-    /// Whether there may be another token than before.
+    /// Reads the file again. Returns whether the token may have changed.
     async fn look_again(&self) -> bool {
         let Some(path) = self.file.clone() else {
             return false;
         };
         let mut looked = self.looked.lock().await;
         if looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
-            // Somebody else may have just looked.
+            // Another call may have just read the file.
             return true;
         }
         *looked = Some(Instant::now());
@@ -80,13 +81,13 @@ impl Guard {
                     .unwrap_or_else(PoisonError::into_inner);
                 let new = Some(bearer(&token));
                 if *expected != new {
-                    info!("--token-file has another token now");
+                    info!("--token-file has a new token");
                     *expected = new;
                 }
                 true
             }
             Ok(Err(error)) => {
-                warn!(%error, "the token stays as it is");
+                warn!(%error, "cannot read --token-file; keeping the previous token");
                 false
             }
             Err(_) => false,
@@ -111,7 +112,7 @@ fn bearer(token: &str) -> String {
 // === impl Limiter ===
 
 impl Limiter {
-    /// A burst of one second's worth; 0 is no limit.
+    /// The burst is the limit of one second; 0 means no limit.
     pub(super) fn new(per_second: u32) -> Self {
         Self {
             per_second,
@@ -120,13 +121,13 @@ impl Limiter {
         }
     }
 
-    /// Whether it is as if nobody had taken anything.
+    /// Whether the bucket is full, as if it was never used.
     fn is_full(&self, now: Instant) -> bool {
         self.filled
             .is_none_or(|at| now.duration_since(at) >= Duration::from_secs(1))
     }
 
-    /// Takes one permission, or says when there will be one.
+    /// Takes one permission, or returns the time until there is one.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Duration> {
         if self.per_second == 0 {
             return Ok(());
@@ -149,13 +150,13 @@ impl Limiter {
 // === impl Readers ===
 
 impl Readers {
-    /// Takes one permission to read, or says when there will be one.
+    /// Takes one permission to read, or returns the time until there is one.
     pub(super) fn take(&mut self, client: IpAddr, now: Instant) -> Result<(), Duration> {
         let client = network(client);
         if self.0.len() >= MOST_READERS && !self.0.contains_key(&client) {
             self.0.retain(|_, limiter| !limiter.is_full(now));
             if self.0.len() >= MOST_READERS {
-                // Rather than to hold an unbounded number, or to refuse newcomers.
+                // This neither holds an unbounded number of clients nor refuses new ones.
                 self.0.clear();
             }
         }
@@ -164,7 +165,7 @@ impl Readers {
     }
 }
 
-/// What stands for one client: with IPv6, a host has a whole /64.
+/// The network that counts as one client: an IPv6 host has a whole /64.
 fn network(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
@@ -216,14 +217,14 @@ mod tests {
         let put = |text: &str| std::fs::write(&file, text).unwrap();
         put("one\n");
         let guard = Guard::new(Some("one"), Some(file.clone()));
-        assert!(!guard.admits(Some("Bearer two")).await, "nobody knows it");
+        assert!(!guard.admits(Some("Bearer two")).await, "unknown token");
         put("two\n");
-        // Nobody makes us read the file at each call.
+        // The file is not read for each call.
         assert!(!guard.admits(Some("Bearer two")).await);
         tokio::time::advance(LOOK_EVERY).await;
         assert!(guard.admits(Some("Bearer two")).await);
         assert!(!guard.admits(Some("Bearer one")).await);
-        // What is half written opens no door, and closes none.
+        // A file that is only partly written neither admits nor excludes a token.
         for damage in ["", " \n"] {
             put(damage);
             tokio::time::advance(LOOK_EVERY).await;

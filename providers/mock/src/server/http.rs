@@ -1,9 +1,9 @@
-//! The HTTP API: parses, asks the state, answers. Nothing is decided here.
+//! The HTTP API: parses requests, calls the state, and answers. It makes no decisions.
 //!
-//! Every call is logged, has a time limit, and a mutating one needs the token and a
-//! place in the rate limit. An `owner=CLUSTER/CLASS` query makes a call fail where the
-//! object's tags name another owner, atomically with the change itself; an `epoch=EPOCH`
-//! query makes a `PUT` fail that was meant for an earlier run of the cloud.
+//! Every call is logged and has a time-out; a mutating one needs the token and counts
+//! towards the rate limit. With the query `owner=CLUSTER/CLASS`, a call fails if the
+//! object's tags name another owner; the check and the change are atomic. With the query
+//! `epoch=EPOCH`, a `PUT` fails if it was meant for an earlier run of the cloud.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,34 +36,34 @@ use crate::api::{
     TargetHealthView, TargetSetBody,
 };
 
-/// The largest body; a full target set of 5,000 nodes is below 1 MB.
+/// The most bytes of a body; a full target set of 5,000 nodes is below 1 MB.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
-/// How long a client may take to send it.
+/// The time that a client may take to send the body.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
-/// Bodies that are received at a time.
+/// The most bodies that are received at the same time.
 pub(super) const BODIES: usize = 16;
 
-/// Calls that wait for changes at a time: half of the connections.
+/// The most calls that wait for changes at the same time: half of the connections.
 pub(super) const WAITING: usize = 128;
 
-/// When to come back where something of the above is exhausted.
+/// When to retry if one of these limits is reached.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
-/// Entries of an answer about targets.
+/// The most entries of an answer about targets.
 const MAX_HEALTH: usize = 10_000;
 
-/// For any call but the one that waits for changes.
+/// The time-out of every call, without the time to wait for changes.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a `PUT` waits for its ports to be open before it answers without.
+/// How long a `PUT` waits for its ports to be open before it answers without the outcome.
 const PLANE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Changes per answer.
+/// The number of changes per answer.
 const CHANGES_PAGE: usize = 1_000;
 
-/// What the handlers share.
+/// The state that the handlers share.
 pub(super) struct App {
     pub(super) writer: Writer,
     pub(super) host: Host,
@@ -75,7 +75,7 @@ pub(super) struct App {
     pub(super) bodies: Semaphore,
     pub(super) waiting: Semaphore,
     pub(super) answers: Answers,
-    /// Two target sets of one name reach the data plane in the order of their commits.
+    /// Target sets of the same name reach the data plane in the order of their commits.
     pub(super) targets: tokio::sync::Mutex<()>,
     pub(super) shutdown: CancellationToken,
 }
@@ -108,7 +108,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Around every call: the token, the rate, the time limit, the log.
+/// Handles every call: the token, the rate limits, the time-out and the log.
 async fn around(State(app): Shared, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request
@@ -126,7 +126,7 @@ async fn around(State(app): Shared, request: Request, next: Next) -> Response {
     response
 }
 
-/// What the route answers, with bounds on what is received for it and sent of it.
+/// Calls the route, with bounds on the received body and the answer.
 async fn answer(app: &App, request: Request, next: Next) -> Answer<Response> {
     let (head, body) = request.into_parts();
     admit(app, &head).await?;
@@ -138,7 +138,8 @@ async fn answer(app: &App, request: Request, next: Next) -> Answer<Response> {
     Ok(Response::from_parts(head, body))
 }
 
-/// The whole body of a call that may have one: slow senders must not add up.
+/// Receives the whole body of a mutating call; the number of bodies at the same time is
+/// bounded.
 async fn received(app: &App, head: &Parts, body: Body) -> Answer<Body> {
     if !is_mutating(&head.method) {
         return Ok(body);
@@ -196,7 +197,7 @@ async fn put_one(
         body: parse(&body)?,
     };
     drop(body);
-    // A task of its own: a client that goes away must not leave an address half claimed.
+    // A separate task: a client that disconnects must not leave an address half claimed.
     let made = tokio::spawn({
         let app = Arc::clone(&app);
         async move { put::put(&app.writer, &app.host, put).await }
@@ -305,8 +306,8 @@ async fn put_targets(
 ) -> Answer<Json<TargetSetBody>> {
     let owner = owner(&query)?;
     let body: TargetSetBody = parse(&body)?;
-    // A task of its own: a client that goes away ends the handler, and targets that are
-    // written but not in force would stay so until the next change.
+    // A separate task: if the client disconnects, the handler ends, and targets that are
+    // stored but not applied would stay so until the next change.
     let put = tokio::spawn(async move {
         let key = name.clone();
         let _order = app.targets.lock().await;
@@ -344,7 +345,7 @@ async fn changes(
             return Ok(Json(page));
         }
         tokio::select! {
-            // Nobody who waits shall hold up the shutdown.
+            // Waiting clients must not delay the shutdown.
             () = app.shutdown.cancelled() => return Ok(Json(page)),
             _ = timeout_at(until, latest.changed()) => {}
         }
@@ -364,11 +365,12 @@ async fn calls(
 // === impl App ===
 
 impl App {
-    /// The load balancer after the data plane has seen all that was committed so far.
+    /// The load balancer after the data plane has applied all changes committed so far.
     async fn settled(&self, name: &str) -> Option<crate::api::LoadBalancerView> {
         let seq = self.writer.read().position().seq;
         let mut applied = self.applied.clone();
-        // Late is no error: the answer then says that it is still provisioning.
+        // If this takes too long, the answer says that the load balancer is still
+        // provisioning.
         let _ = timeout(PLANE_LIMIT, applied.wait_for(|applied| *applied >= seq)).await;
         self.writer.read().view(name)
     }
@@ -411,7 +413,7 @@ impl IntoResponse for Failure {
         let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.problem)).into_response();
         if let Some(wait) = self.retry_after {
-            // Whole seconds, and never "at once".
+            // Whole seconds, at least one.
             let seconds = wait.as_secs() + 1;
             response
                 .headers_mut()
@@ -466,6 +468,6 @@ fn missing(kind: &str, name: &str) -> Failure {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Counters and a ring: nothing that a panic could leave half done.
+    // Counters and a ring: a panic cannot leave them incomplete.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

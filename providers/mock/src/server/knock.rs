@@ -1,8 +1,8 @@
-//! Tries whether clients arrive at open ports, in parallel to the follower: a failed try takes
-//! seconds, and other load balancers must not wait for it.
+//! Checks whether clients arrive at open ports ("knocks"). This runs concurrently with the
+//! follower: a failed knock takes seconds, and other load balancers must not wait for it.
 //!
-//! Invariants: at most [`AGAIN_AT_ONCE`] load balancers are tried again at a time; a first try
-//! has a result after [`DOUBT`] at the latest, however many others are under way.
+//! Invariants: at most [`AGAIN_AT_ONCE`] repeated knocks run at the same time; a first knock
+//! has a result after [`DOUBT`] at the latest, however many others are running.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use tokio::time::timeout;
 
 use crate::api::Problem;
 
-/// Time-out of a first try. A load balancer without a result counts as reached.
+/// The time-out of a first knock. A load balancer without a result counts as reached.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// The most load balancers that are tried again at the same time.
+/// The most repeated knocks at the same time.
 const AGAIN_AT_ONCE: usize = 32;
 
-/// Tries whether clients arrive at the load balancer of this name.
+/// Knocks at the load balancer with this name.
 pub(super) type Knock =
     Arc<dyn Fn(String) -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
 
-/// All tries.
+/// All knocks.
 pub(super) struct Knocker {
     knock: Knock,
     running: JoinSet<Answer>,
-    /// Tried now, or to be tried again.
+    /// Load balancers whose knock is running or queued.
     busy: BTreeSet<String>,
-    /// To be tried again.
+    /// Load balancers that wait for a repeated knock.
     queue: BTreeSet<String>,
-    /// Of those that run.
+    /// The number of repeated knocks that are running.
     again: usize,
     results: HashMap<String, Result<(), Problem>>,
 }
@@ -57,19 +57,19 @@ impl Knocker {
         }
     }
 
-    /// What the last try of a load balancer found.
+    /// The result of the last knock.
     pub(super) fn result(&self, name: &str) -> Option<&Result<(), Problem>> {
         self.results.get(name)
     }
 
-    /// The load balancer is gone.
+    /// Forgets the results of a load balancer that is not open.
     pub(super) fn forget(&mut self, name: &str) {
         self.results.remove(name);
         self.busy.remove(name);
         self.queue.remove(name);
     }
 
-    /// Tries a load balancer: at once if it is the first time, else in its turn.
+    /// Starts a knock: the first one at once, a repeated one in its turn.
     pub(super) fn start(&mut self, name: &str) {
         if !self.busy.insert(name.to_owned()) {
             return;
@@ -90,8 +90,8 @@ impl Knocker {
         });
     }
 
-    /// The next load balancer that has a result; waits for ever where none is tried.
-    /// Nothing is lost if it is dropped.
+    /// Returns the next load balancer that has a result; waits forever if no knock is running.
+    /// Cancel safe.
     pub(super) async fn next(&mut self) -> String {
         loop {
             match self.running.join_next().await {
@@ -100,7 +100,7 @@ impl Knocker {
                         self.again -= 1;
                     }
                     self.fill();
-                    // Unless it is gone meanwhile.
+                    // Unless it was forgotten meanwhile.
                     if self.busy.remove(&answer.name) {
                         self.results.insert(answer.name.clone(), answer.result);
                         return answer.name;
@@ -141,7 +141,8 @@ mod tests {
 
     const SLOW: Duration = Duration::from_secs(3);
 
-    /// Load balancers named `slow…` are never reached, `stuck` is not even tried in time.
+    /// Load balancers named `slow…` are never reached; the knock at `stuck` does not end in
+    /// time.
     fn knocker(most: &Arc<AtomicUsize>) -> Knocker {
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::clone(most));
         Knocker::new(Arc::new(move |name| {
@@ -183,7 +184,7 @@ mod tests {
             assert!(knocker.result(&name).unwrap().is_err());
         }
         assert_eq!(begun.elapsed(), SLOW);
-        // Tried again, a few at a time, and a new one does not wait for them.
+        // The others are retried a few at a time, and a new one does not wait for them.
         most.store(0, Ordering::SeqCst);
         for name in slow() {
             knocker.start(&name);

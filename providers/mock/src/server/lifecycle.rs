@@ -1,14 +1,14 @@
-//! Where a load balancer stands in its life, as a pure function of the clock.
+//! The phase of a load balancer, as a pure function of the clock.
 //!
-//! Phases carry the time they end, not a remaining time: after a restart of the
-//! server the same function goes on as if nothing had been.
+//! A phase contains the time at which it ends, not a remaining time, so after a restart of
+//! the server the same function continues.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// A phase of a load balancer's life; what comes after `Deleting` is nothing.
+/// A phase of a load balancer. After `Deleting`, the load balancer is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "phase")]
 pub(crate) enum Phase {
@@ -26,12 +26,12 @@ pub(crate) enum Phase {
     },
 }
 
-/// What the clock makes of a phase.
+/// What happens to a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Nothing.
+    /// The phase continues.
     Stay,
-    /// It moves on.
+    /// The next phase begins.
     To(Phase),
     /// The load balancer is gone.
     Gone,
@@ -50,7 +50,7 @@ impl Phase {
         }
     }
 
-    /// What a deletion makes of it; one that goes on is not prolonged.
+    /// The result of a deletion request. A deletion in progress is not prolonged.
     pub(crate) fn deleted(self, now: Timestamp, latency: Duration) -> Step {
         match self {
             Self::Deleting { .. } => self.step(now),
@@ -65,7 +65,7 @@ impl Phase {
         }
     }
 
-    /// What has become of it by now.
+    /// The result of the time that has passed.
     pub(crate) fn step(self, now: Timestamp) -> Step {
         match self {
             Self::Provisioning { until } if until <= now => Step::To(Self::Active),
@@ -74,7 +74,7 @@ impl Phase {
         }
     }
 
-    /// When to look again.
+    /// When the phase ends.
     pub(crate) const fn deadline(self) -> Option<Timestamp> {
         match self {
             Self::Provisioning { until } | Self::Deleting { until } => Some(until),

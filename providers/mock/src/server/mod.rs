@@ -1,10 +1,10 @@
-//! The mock cloud's server, as `ballast mock-cloud` runs it.
+//! The mock cloud's server, which `ballast mock-cloud` runs.
 //!
-//! Tasks: the HTTP server, the follower that keeps the data plane with the state
-//! (`follow`), with `--interface` what prolongs the addresses on it (`nic`), the health
-//! checks, and what the data plane spawns per socket and connection; a thread writes the
-//! state (`writer`). All end with the shutdown token.
-//! The API opens only when the data plane is as the stored state says.
+//! Tasks: the HTTP server; the follower, which makes the data plane follow the state
+//! (`follow`); with `--interface`, a task that prolongs the addresses on it (`nic`); the
+//! health checks; and tasks of the data plane per socket and connection. A thread writes the
+//! state (`writer`). All of them end with the shutdown token. The API opens only after the
+//! data plane has applied the stored state.
 
 mod answer;
 mod args;
@@ -49,11 +49,11 @@ use self::writer::Writer;
 use crate::address::{AddressRange, describe};
 use crate::plane::Plane;
 
-/// How long open calls may take to end after the shutdown began.
+/// How long open calls may take to end after the shutdown has begun.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What clients of the API may make the cloud hold. With all that requests hold
-/// (`http`, `answer`) that is at most 80 MiB: less than a third of the memory limit that the
+/// Bounds on what clients of the API can make the cloud hold. Together with what requests hold
+/// (`http`, `answer`) this is at most 80 MiB, less than a third of the memory limit that the
 /// chart sets.
 const LIMITS: Limits = Limits {
     connections: 256,
@@ -62,7 +62,7 @@ const LIMITS: Limits = Limits {
     stall_time: Duration::from_secs(10),
 };
 
-/// A server whose API is bound and whose data plane runs.
+/// A server with a bound API and a running data plane.
 pub struct Server {
     listener: TcpListener,
     app: Arc<App>,
@@ -71,25 +71,25 @@ pub struct Server {
     shutdown: CancellationToken,
 }
 
-/// Why the server cannot start or go on.
+/// Why the server cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The API's port.
+    /// The address of the API is not available.
     #[error("the API cannot listen on {address}; select another address with --listen")]
     Listen {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// The state.
+    /// The state cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The interface for the addresses.
+    /// The interface for the addresses cannot be used.
     #[error(transparent)]
     Nic(#[from] NicError),
-    /// The system gave no thread, or the API's socket failed.
+    /// The system did not start a thread, or the API's socket failed.
     #[error("the mock cloud cannot continue")]
     System(#[from] std::io::Error),
 }
@@ -99,16 +99,16 @@ pub async fn run(options: ServerOptions, shutdown: CancellationToken) -> Result<
     Server::start(options, shutdown).await?.serve().await
 }
 
-/// Where the load balancers of the state become real.
+/// The parts of the host that carry the load balancers.
 #[derive(Clone)]
 pub(crate) struct Host {
     /// Sockets.
     plane: Plane,
-    /// Addresses, where they have to be put somewhere.
+    /// The interface for the addresses, if there is one.
     nic: Option<Arc<Nic>>,
 }
 
-/// The ranges that were given, or those that go without saying.
+/// The given ranges, or the default ones.
 fn ranges(given: Vec<AddressRange>, nic: Option<&Nic>) -> Result<Vec<AddressRange>, NicError> {
     match nic {
         _ if !given.is_empty() => Ok(given),
@@ -125,7 +125,8 @@ impl Server {
         options: ServerOptions,
         shutdown: CancellationToken,
     ) -> Result<Self, ServerError> {
-        // First, so that a second server on the same state ends before it reads it.
+        // Bound first, so that a second server on the same state ends before it reads the
+        // state.
         let address = options.listen;
         let listener = TcpListener::bind(address)
             .await
@@ -140,7 +141,7 @@ impl Server {
         let ranges = ranges(options.addresses, nic.as_deref())?;
         if let Some(nic) = &nic {
             let (interface, ranges) = (nic.name(), describe(&ranges));
-            tracing::info!(interface, ranges, "addresses are put on the interface");
+            tracing::info!(interface, ranges, "adding addresses to the interface");
         }
         let rules = Rules {
             ranges,
@@ -177,12 +178,12 @@ impl Server {
         })
     }
 
-    /// Where the API listens.
+    /// The address of the API.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Answers until the token is cancelled.
+    /// Serves until the token is cancelled.
     pub async fn serve(self) -> Result<(), ServerError> {
         let Self {
             listener,
@@ -192,7 +193,7 @@ impl Server {
             shutdown,
         } = self;
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "the mock cloud listens");
+            tracing::info!(%address, "the mock cloud is listening");
         }
         let follower = tokio::spawn(follower.run(applied, shutdown.clone()));
         let nic = app.host.nic.clone();
@@ -209,10 +210,10 @@ impl Server {
                 Ok(())
             }
         };
-        // A server that failed takes the data plane with it.
+        // If the server failed, the data plane ends, too.
         shutdown.cancel();
         if follower.await.is_err() {
-            tracing::error!("the follower of the state has ended badly");
+            tracing::error!("the follower of the state has panicked");
         }
         if let Some(nic) = nic {
             nic.clear().await;
@@ -221,7 +222,7 @@ impl Server {
     }
 }
 
-/// Ends when the interface is gone; without one, never.
+/// Ends when the interface is gone; never ends without an interface.
 async fn tended(nic: Option<&Nic>) -> NicError {
     match nic {
         Some(nic) => nic.tend().await,

@@ -1,10 +1,10 @@
-//! A `PUT` of a load balancer: one decision on the state, and, where addresses live on a
-//! network interface, the question to the segment before it.
+//! A `PUT` of a load balancer: one decision on the state. With addresses on a network
+//! interface, probes of the network come before it.
 //!
-//! The question takes up to seconds, so it is not asked inside the decision: an address is
-//! proposed by the state, reserved on the interface, and then taken by the decision that
-//! counts. Invariant: what is committed was reserved, and what was reserved in vain is off
-//! the interface again.
+//! Probes take up to seconds, so they are not part of the decision: the state proposes an
+//! address, the interface reserves it, and the final decision takes it. Invariant: every
+//! committed address was reserved, and an address that was reserved but not committed is
+//! removed from the interface.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,19 +19,19 @@ use super::nic::{Denial, Nic};
 use super::writer::Writer;
 use crate::api::{Code, Problem, PutLoadBalancer};
 
-/// No other address is tried after this time; who asked waits no longer than 4 s.
+/// After this time no other address is tried; the caller waits at most 4 s.
 const TRIES: Duration = Duration::from_millis(1_500);
 
-/// What was asked for.
+/// The request.
 pub(super) struct Put {
     pub(super) name: String,
     pub(super) owner: Option<Owner>,
-    /// The run of the cloud for which it was meant.
+    /// The run of the cloud that the request is meant for.
     pub(super) epoch: Option<String>,
     pub(super) body: PutLoadBalancer,
 }
 
-/// Makes or changes a load balancer; says whether it was made.
+/// Creates or changes a load balancer. Returns whether it was created.
 pub(super) async fn put(writer: &Writer, host: &Host, mut put: Put) -> Result<bool, Problem> {
     let Some(nic) = &host.nic else {
         return writer
@@ -57,7 +57,7 @@ pub(super) async fn put(writer: &Writer, host: &Host, mut put: Put) -> Result<bo
     made
 }
 
-/// Reserves the addresses that the state would give, or others in their place.
+/// Reserves the addresses that the state would assign, or others instead.
 async fn reserve(
     writer: &Writer,
     nic: &Nic,
@@ -87,7 +87,7 @@ async fn reserve(
             match answer {
                 Ok(()) => {
                     reserved.push(ip);
-                    // So that the decision comes to the same.
+                    // So that the final decision chooses the same address.
                     put.body.preferred_addresses.insert(0, ip);
                 }
                 Err(Denial::Elsewhere(problem)) => {
@@ -106,7 +106,7 @@ async fn reserve(
     }
 }
 
-/// What would be taken from the ranges.
+/// The addresses that the edits would take from the ranges.
 fn addresses(edits: &[Edit]) -> impl Iterator<Item = IpAddr> + '_ {
     edits.iter().filter_map(|edit| match edit {
         Edit::Hold(ip, _) => Some(*ip),

@@ -1,5 +1,5 @@
-//! What the cloud's state is made of, and the edits that change it. Plain values; the
-//! decisions are in `cloud`, the disk is `store`'s.
+//! The parts of the cloud's state, and the edits that change it. Plain values: `cloud`
+//! decides and `store` writes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ pub(crate) struct Rules {
     pub(crate) deletion_latency: Duration,
 }
 
-/// What is stored of a load balancer.
+/// The stored part of a load balancer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
@@ -38,10 +38,10 @@ pub(crate) struct Record {
     pub(crate) desired: Desired,
 }
 
-/// What the data plane says of an active load balancer.
+/// What the data plane reports about an active load balancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Plane {
-    /// Not heard of yet.
+    /// No report yet.
     Closed,
     /// All its ports are open.
     Open,
@@ -49,26 +49,26 @@ pub(crate) enum Plane {
     Failed(Problem),
 }
 
-/// One thing that changes together with others in one transaction.
+/// One change. All edits of a decision are in one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Edit {
-    /// A load balancer is now this.
+    /// Creates or replaces a load balancer.
     Put(Box<Record>),
-    /// A load balancer is gone.
+    /// Removes a load balancer.
     Drop(String),
-    /// A released address rests from this sequence number on.
+    /// Records the release of an address, with its sequence number.
     Rest(IpAddr, u64),
-    /// An address rests no more.
+    /// Records the holder of an address.
     Hold(IpAddr, String),
-    /// A target set is now this.
+    /// Creates or replaces a target set.
     Targets(String, TargetSetBody),
-    /// An entry for those who follow.
+    /// Adds an entry to the stream of changes.
     Change(ChangeView),
-    /// Not stored: the data plane's word.
+    /// The report of the data plane; it is not stored.
     Plane(String, Plane),
 }
 
-/// What was read from the store.
+/// The state that was read from the store.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     pub(crate) epoch: String,
@@ -79,33 +79,33 @@ pub(crate) struct Stored {
     pub(crate) changes: Vec<ChangeView>,
 }
 
-/// Who may touch an object: `None` is anybody, as an operator with curl.
+/// Who may change an object; `None` stands for anybody, such as an operator with curl.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     pub(crate) cluster: String,
     pub(crate) class: String,
 }
 
-/// How far a deletion has come.
+/// The progress of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
     /// It is gone.
     Gone,
-    /// It goes.
+    /// The deletion is in progress.
     Deleting,
 }
 
 // === impl Record ===
 
 impl Record {
-    /// Bytes in JSON, roughly.
+    /// The size in JSON, in bytes, roughly.
     pub(super) fn weight(&self) -> usize {
         let desired = &self.desired;
         weight(&desired.tags) + 128 * desired.listeners.len() + 48 * desired.source_ranges.len()
     }
 }
 
-/// Bytes in JSON of something with these tags and little else, roughly.
+/// The size in JSON of something that is little more than these tags, in bytes, roughly.
 pub(super) fn weight(tags: &BTreeMap<String, String>) -> usize {
     let tags = tags.iter().map(|(key, value)| key.len() + value.len() + 8);
     512 + tags.sum::<usize>()
@@ -119,8 +119,8 @@ impl Owner {
     }
 }
 
-/// A load balancer, for somebody whose own one has the tags `reader`: other tenants' Services
-/// are not named, other clusters are.
+/// Describes a load balancer to the owner of another one, which has the tags `reader`:
+/// Services of other tenants are not named, other clusters are.
 pub(super) fn described(
     name: &str,
     tags: Option<&BTreeMap<String, String>>,

@@ -1,11 +1,11 @@
 //! The cloud's state on disk: one `SQLite` file, one connection, one writer thread.
 //!
-//! WAL with `synchronous=NORMAL`: a killed process loses nothing, because what was
-//! committed is with the kernel. A machine that loses its power may lose the last
-//! commits, never consistency; the controller then makes them again, with the same
-//! addresses, since Services publish them. That is not worth a disk flush per call. As the
-//! file cannot tell whether that happened, or somebody put an older copy in its place, each
-//! start is another epoch, in which clients list again.
+//! WAL with `synchronous=NORMAL`: a killed process loses nothing, because the kernel has what
+//! was committed. A power failure may lose the last commits, but not the consistency; the
+//! controller then creates the load balancers again with the same addresses, which the
+//! Services publish. A disk flush per call is not worth preventing this. The file does not
+//! show whether this happened, or whether it was replaced by an older copy. So each start is
+//! another epoch, in which clients list again.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::cloud::{Edit, MAX_CHANGES, Stored};
 
-/// Rises with every change that an older program cannot read; this one reads all before it.
-/// 2: field names are camelCase.
+/// Rises with every change that an older program cannot read. This program reads all earlier
+/// versions. 2: field names are camelCase.
 const SCHEMA: i64 = 2;
 
 const TABLES: &str = "
@@ -34,33 +34,33 @@ pub(super) struct Store {
 /// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory cannot be made.
+    /// The directory cannot be created.
     #[error("cannot create the state directory {path:?}")]
     Directory {
         /// The directory.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
-    /// `SQLite`'s answer.
+    /// An error of `SQLite`.
     #[error("the state file cannot be used")]
     Sqlite(#[from] rusqlite::Error),
-    /// What is stored is not what this program writes.
+    /// The stored content is not what this program writes.
     #[error("cannot read {table} in the state file; move the file away to start without state")]
     Unreadable {
-        /// Where.
+        /// The table.
         table: &'static str,
-        /// What is wrong with it.
+        /// The error.
         #[source]
         source: serde_json::Error,
     },
-    /// Written by a newer program.
+    /// A newer program has written the file.
     #[error(
         "the state file has schema {found}, and this program reads schemas up to {SCHEMA}; use a newer program, or move the file away to start without state"
     )]
     Schema {
-        /// What the file says.
+        /// The version in the file.
         found: i64,
     },
 }
@@ -68,7 +68,7 @@ pub enum StoreError {
 // === impl Store ===
 
 impl Store {
-    /// Opens or makes the file and reads everything.
+    /// Opens or creates the file and reads everything.
     pub(super) fn open(directory: &Path) -> Result<(Self, Stored), StoreError> {
         std::fs::create_dir_all(directory).map_err(|source| StoreError::Directory {
             path: directory.to_owned(),
@@ -76,7 +76,7 @@ impl Store {
         })?;
         let connection = Connection::open(directory.join("mock-cloud.sqlite"))?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        // A second server on the same state would give out the same addresses.
+        // A second server on the same state would assign the same addresses.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -122,7 +122,7 @@ impl Store {
         })?;
         for row in rows {
             let (address, since) = row?;
-            // An address that does not parse rests for nobody.
+            // An address that cannot be parsed is ignored.
             if let Ok(address) = address.parse::<IpAddr>() {
                 resting.push((address, since.unsigned_abs()));
             }

@@ -1,11 +1,11 @@
-//! What the API refuses before it looks at its state. Pure. Every message names the
-//! field and the value.
+//! The checks of the API that need no state. Pure. Every message names the field and the
+//! value.
 
 use std::collections::{BTreeMap, HashSet};
 
 use crate::api::{Affinity, Code, Desired, Family, Problem, TargetSetBody};
 
-/// As on AWS.
+/// The same as on AWS.
 const MAX_TAGS: usize = 50;
 const MAX_TAG_LENGTH: usize = 256;
 const MAX_NAME_LENGTH: usize = 63;

@@ -1,9 +1,9 @@
 //! The one thread that changes the cloud's state.
 //!
-//! Requests come as jobs over a bounded channel and run one after another: decide
-//! (pure, `cloud.rs`), commit (`SQLite`), apply, tell the followers. Handlers wait for
-//! their job's answer; readers never wait for the disk. The thread ends when the last
-//! [`Writer`] is dropped.
+//! Requests are jobs in a bounded channel, which run one after another: decide (pure,
+//! `cloud.rs`), commit (`SQLite`), apply, notify the followers. Handlers wait for the answer
+//! to their job; readers never wait for the disk. The thread ends when the last [`Writer`] is
+//! dropped.
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
@@ -15,7 +15,7 @@ use super::cloud::{Cloud, Edit};
 use super::store::Store;
 use crate::api::{Code, Problem};
 
-/// Jobs that may wait; more than concurrent calls of a busy controller.
+/// The most jobs that wait; more than the concurrent calls of a busy controller.
 const QUEUE: usize = 256;
 
 type Job = Box<dyn FnOnce(&mut Thread) + Send>;
@@ -57,19 +57,19 @@ impl Writer {
         Ok(Self { jobs, cloud, seq })
     }
 
-    /// The state as last committed.
+    /// The last committed state.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Cloud> {
-        // A reader cannot break the state, and the writer applies only what it
-        // decided completely: a poisoned lock still guards good data.
+        // A reader cannot damage the state, and the writer applies only complete decisions,
+        // so the state is valid even if the lock is poisoned.
         self.cloud.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sequence number of the last change; wakes who follows.
+    /// The sequence number of the last change. Every change notifies the receivers.
     pub(super) fn seq(&self) -> watch::Receiver<u64> {
         self.seq.clone()
     }
 
-    /// Decides, commits and applies; answers what the decision says.
+    /// Decides, commits and applies. Returns the answer of the decision.
     pub(super) async fn change<T, F>(&self, decide: F) -> Result<T, Problem>
     where
         T: Send + 'static,
@@ -77,7 +77,7 @@ impl Writer {
     {
         let (answer, done) = oneshot::channel();
         let job: Job = Box::new(move |thread| {
-            // Nobody may wait for the answer any more; the change stands anyway.
+            // The caller may no longer wait for the answer; the change is done anyway.
             let _ = answer.send(thread.run(decide));
         });
         let stopped = || Problem::new(Code::Internal, "the mock cloud is shutting down");

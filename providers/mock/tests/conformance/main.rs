@@ -117,7 +117,10 @@ async fn killed_after(answers: usize) {
     for (wanted, observed) in kept {
         let again = provider.ensure(&wanted).await.unwrap();
         assert_eq!(again, observed, "after {answers} answers");
-        assert!(addresses.insert(again[0].1.ingress[0].ip()), "given twice");
+        assert!(
+            addresses.insert(again[0].1.ingress[0].ip()),
+            "assigned twice"
+        );
     }
     let inventory = provider.inventory().await.unwrap();
     for owned in inventory {

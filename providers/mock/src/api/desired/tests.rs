@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::{Code, Desired, PutLoadBalancer};
 
-/// A desired state with a value in every field, in today's spelling.
+/// A desired state with a value in every field, in the current spelling.
 fn today() -> Value {
     json!({
         "listeners": [{"name": "http", "protocol": "TCP", "port": 80, "nodePort": 30_080}],
@@ -17,7 +17,7 @@ fn today() -> Value {
     })
 }
 
-/// The same as the first version wrote it.
+/// The same in the spelling of the first version.
 fn first() -> Value {
     json!({
         "listeners": [{"name": "http", "protocol": "TCP", "port": 80, "node_port": 30_080}],
@@ -31,7 +31,7 @@ fn first() -> Value {
     })
 }
 
-/// Keys of the objects in a JSON value, but those that people choose.
+/// The keys of all objects in a JSON value, except those that users choose.
 fn keys(value: &Value) -> Vec<String> {
     match value {
         Value::Object(map) => map
@@ -96,7 +96,7 @@ fn an_unknown_field_of_a_desired_state_is_refused() {
     assert!(read.unwrap_err().to_string().contains("colour"));
 }
 
-/// What differs in the model differs on the wire.
+/// Values that differ in the model also differ on the wire.
 #[test]
 fn nothing_of_the_model_is_lost() {
     let listener = model::Listener {

@@ -1,10 +1,10 @@
-//! A list that is compared with what was known. Pure.
+//! Compares a list with the cache. Pure.
 //!
-//! Two lists are of one *life* of the cloud if its state only went forward between them.
-//! Another epoch is another life, and so is a position before one that was known: after a
-//! power cut a cloud may have lost its last changes. In another life no sequence number of
-//! before says anything, what is not listed is gone however new it was, and what was
-//! deleted may be there again.
+//! Two lists are of the same *life* of the cloud if its state only went forward between them.
+//! Another epoch is another life, and so is a position before a known one: after a power
+//! failure a cloud may have lost its last changes. In another life, earlier sequence numbers
+//! mean nothing, a load balancer that is not listed is gone however new it was, and a deleted
+//! one may exist again.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -17,13 +17,14 @@ use crate::provider::shape::{fingerprint, lacks_address};
 // === impl Cache ===
 
 impl Cache {
-    /// A list is about to be asked for: what we change meanwhile is not judged by it.
+    /// A list is about to be requested. It says nothing about what the provider changes
+    /// meanwhile.
     pub(in crate::provider) fn begin_list(&mut self) {
         self.touched.clear();
         self.listing = true;
     }
 
-    /// Takes a list made after changes may have been missed; says what differs.
+    /// Processes a list after changes may have been missed. Returns the differences.
     pub(in crate::provider) fn relist(
         &mut self,
         views: Vec<LoadBalancerView>,
@@ -60,8 +61,8 @@ impl Cache {
         changes
     }
 
-    /// Whether the cloud's state only went forward since what is known of it. `ours` may be
-    /// newer than the list.
+    /// Whether the cloud's state only went forward since the cache was updated. The entries of
+    /// `ours` may be newer than the list.
     fn goes_on_at(&self, position: &Position, ours: &HashSet<String>) -> bool {
         let entries = self
             .entries
@@ -75,8 +76,8 @@ impl Cache {
         })
     }
 
-    /// What became of our own calls is not known where they were answered in another life.
-    /// Their Services look again; nobody else gets their addresses before that.
+    /// Our own calls may have been answered in another life, so their results are unknown.
+    /// Their Services check again, and no other Service gets their addresses before that.
     fn doubt_all(&mut self, names: &HashSet<String>) -> Vec<Change> {
         let mut changes = Vec::new();
         for name in names {
@@ -92,7 +93,7 @@ impl Cache {
         changes
     }
 
-    /// Who lacks an address may have it of a cloud that has restarted.
+    /// Services that lack an address may get one from a cloud that has restarted.
     fn hope(&mut self) -> Vec<Change> {
         let entries = self.entries.iter();
         let lacking = entries.filter(|(_, entry)| lacks_address(&entry.view));
@@ -107,7 +108,7 @@ impl Cache {
         changes.into_iter().flatten().collect()
     }
 
-    /// Keeps the addresses of a load balancer that is gone for its Service.
+    /// Reserves the addresses of a lost load balancer for its Service.
     fn reserve(&mut self, entry: &Entry) {
         if let Some(id) = mark::service_of(&entry.view.desired.tags) {
             let addresses = entry.view.addresses.iter();
@@ -118,7 +119,7 @@ impl Cache {
 
     fn compare(&mut self, view: LoadBalancerView, same_life: bool) -> Option<Change> {
         let cause = match self.entries.get(&view.name) {
-            // Its Service was released, or has another class by now: it is to go.
+            // Its Service was released or has another class, so it must be deleted.
             None if !view.desired.tags.contains_key(mark::RETAINED) => Some(Cause::Appeared),
             None => None,
             Some(entry) if same_life && view.seq < entry.view.seq => return None,
@@ -137,7 +138,7 @@ impl Cache {
             }
         };
         if !same_life {
-            // Nothing heard before counts any more.
+            // Earlier events no longer count.
             self.entries.remove(&view.name);
         }
         let tags = view.desired.tags.clone();

@@ -180,7 +180,7 @@ fn a_position_that_goes_back_is_another_life() {
     let mut cache = loaded();
     cache.store(view(7, LifecycleState::Active, "b"));
     cache.advance(&position("e", 5), position("e", 7));
-    // Older than our last answer: the edit is lost, and so is all that was heard.
+    // Older than our last answer: the edit is lost, and so is everything in the events.
     let changes = cache.relist(
         vec![view(5, LifecycleState::Provisioning, "a")],
         &position("e", 6),
@@ -188,7 +188,7 @@ fn a_position_that_goes_back_is_another_life() {
     assert_eq!(causes(changes), [Cause::Drifted]);
     let heard = cache.hear(&mark(), &event(7, ChangeKind::Active));
     assert_eq!(causes(heard), [Cause::Active]);
-    // Made since, and gone: however new, it is not there.
+    // Created after the list's position, and lost: it is gone, however new it was.
     cache.store(view(9, LifecycleState::Active, "a"));
     assert_eq!(
         causes(cache.relist(Vec::new(), &position("e", 8))),
@@ -223,7 +223,7 @@ fn what_changed_while_a_list_was_made_is_not_judged_by_it() {
     cache.end("bl-1");
     assert!(cache.relist(Vec::new(), &position("e", 6)).is_empty());
     assert!(matches!(cache.known("bl-1"), Known::Fresh(_)));
-    // Released meanwhile: the list that still has it does not bring it back.
+    // Released meanwhile: a list that still has it does not restore it.
     cache.begin_list();
     cache.begin("bl-1");
     cache.forget("bl-1");
@@ -233,7 +233,7 @@ fn what_changed_while_a_list_was_made_is_not_judged_by_it() {
     assert!(matches!(cache.known("bl-1"), Known::Absent));
 }
 
-/// Its call may have been answered before the cloud lost it.
+/// The call may have been answered before the cloud lost its effect.
 #[test]
 fn what_is_in_flight_is_doubtful_in_another_life_and_its_address_is_kept() {
     let mut cache = loaded();

@@ -147,7 +147,7 @@ fn an_address_of_a_node_is_neither_chosen_nor_given_on_request() {
         }],
         tags: BTreeMap::new(),
     };
-    // The first one is not ready any more: it has its address all the same.
+    // The first node is no longer ready, but still has its address.
     for last in [1, 2] {
         cloud.apply(cloud.put_targets("nodes", None, targets(last)).unwrap());
     }
@@ -186,12 +186,12 @@ fn one_family_is_enough_where_it_is_said_so() {
         [IpAddr::from([10, 0, 0, 1])]
     );
     assert!(cloud.put(at(0), "a", None, &both).unwrap().is_empty());
-    // What is asked for by name is not left out in silence.
+    // A requested address is never left out silently.
     both.desired.requested_addresses = vec!["fd00::1".parse().unwrap()];
     assert!(cloud.put(at(0), "a", None, &both).is_err());
     both.desired.requested_addresses.clear();
     both.desired.families = vec![Family::V6];
-    assert!(cloud.put(at(0), "b", None, &both).is_err(), "none at all");
+    assert!(cloud.put(at(0), "b", None, &both).is_err(), "no address");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn pages_end_by_their_size_and_nothing_is_missed() {
     let names: Vec<String> = (0..4).map(|number| format!("lb-{number}")).collect();
     for name in &names {
         let mut large = body(1);
-        // The API takes less; the page is what is tried here.
+        // The API accepts less; this test is about the page.
         large.desired.source_ranges = vec!["10.0.0.0/8".parse().unwrap(); 15_000];
         for tag in 0..50 {
             large
@@ -285,8 +285,8 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    /// Whatever is called in whatever order: an address has one holder, sequence numbers
-    /// have no gaps, the quota holds, and what is stored reads back as the same cloud.
+    /// For any sequence of calls: an address has one holder, sequence numbers have no gaps,
+    /// the quota holds, and the stored state reads back as the same cloud.
     #[test]
     fn the_state_stays_consistent(ops in prop::collection::vec(op(), 1..80), latency in 0u64..3) {
         let mut cloud = cloud(latency);
