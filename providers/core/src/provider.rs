@@ -78,6 +78,10 @@ pub enum Exclusion {
 
 /// What the controller must know of a kind of provider; each field is one trait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent traits, set by name"
+)]
 pub struct Traits {
     /// The provider creates objects outside the cluster that outlive the Service. The
     /// controller adds the class's finalizer before the first effect and removes it after the
