@@ -1,5 +1,5 @@
-//! The way to the cluster for commands that people run: flags, client, lists, and errors
-//! that say what to do.
+//! How commands for people reach the cluster: flags, client, lists, and errors that tell the
+//! user what to do.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::process::access;
 
-/// A person waits: better an error than a minute of nothing.
+/// A person is waiting, so an early error is better than a long silence.
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
 const PAGE: u32 = 500;
@@ -57,26 +57,26 @@ pub struct LeaseArgs {
 /// Why a list could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The cluster does not know the kind.
+    /// The cluster does not serve the kind.
     #[error("the cluster does not serve {0}")]
     NoSuchKind(&'static str),
-    /// The user has no right to it.
+    /// The user may not list it.
     #[error("not allowed to list {what}: {message}")]
     Forbidden {
         /// The kind, in the plural.
         what: &'static str,
-        /// As the API server says it.
+        /// The API server's message.
         message: String,
     },
-    /// The API server answers, and not with a list.
+    /// The API server answered, but not with a list.
     #[error("cannot list {what}: {message}")]
     Refused {
         /// The kind, in the plural.
         what: &'static str,
-        /// As the API server says it.
+        /// The API server's message.
         message: String,
     },
-    /// It does not answer.
+    /// The API server does not answer.
     #[error("cannot list {what}")]
     NoAnswer {
         /// The kind, in the plural.
@@ -111,7 +111,7 @@ where
     }
 }
 
-/// The same, with what to do if it was one of Ballast's own kinds that is missing.
+/// The error, with a hint how to install the CRDs if one of Ballast's own kinds is missing.
 pub fn helpful(error: ReadError) -> anyhow::Error {
     let missing = matches!(error, ReadError::NoSuchKind(_));
     let error = anyhow::Error::new(error);
@@ -127,7 +127,7 @@ pub fn helpful(error: ReadError) -> anyhow::Error {
 // === impl ClusterArgs ===
 
 impl ClusterArgs {
-    /// A client as the user; nothing is asked yet.
+    /// A client with the user's rights. It sends no request yet.
     pub fn client(&self) -> Result<Client> {
         let mut config = access::config(self.kubeconfig.as_deref(), self.context.as_deref())?;
         config.connect_timeout = Some(CONNECT);
@@ -141,7 +141,7 @@ impl ClusterArgs {
 impl ReadError {
     fn of(what: &'static str, error: kube::Error) -> Self {
         match error {
-            // By code: the answer about an unknown kind has no reason.
+            // By status code: the answer about an unknown kind has no reason.
             kube::Error::Api(status) => match status.code {
                 404 => Self::NoSuchKind(what),
                 403 => Self::Forbidden {

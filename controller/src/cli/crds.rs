@@ -34,7 +34,7 @@ Exit status:
 const LOOK: Duration = Duration::from_millis(200);
 /// The API server serves a CRD within a second or two.
 const ESTABLISHED: Duration = Duration::from_mins(1);
-/// An API server that is just coming up.
+/// How long to wait for an API server that is just starting.
 const TRIES: Duration = Duration::from_secs(30);
 
 /// Flags of `ballast crds`.
@@ -58,17 +58,17 @@ enum Applied {
     Unchanged,
 }
 
-/// Whether the API server serves a kind, and if not, why.
+/// Whether the API server serves a kind, and if not, why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Served {
     Yes,
     /// Not yet.
     Soon,
-    /// It never will: another CRD has its names.
+    /// Never: another CRD uses the same names.
     Never(String),
 }
 
-/// Prints, or applies.
+/// Prints the CRDs, or applies them.
 pub async fn run(args: CrdsArgs) -> Result<ExitCode> {
     if !args.apply {
         print(&ballast_crds::yaml()?)?;
@@ -90,7 +90,7 @@ async fn apply(client: &Client, name: &str, crd: &CustomResourceDefinition) -> R
     loop {
         match try_apply(&api, name, crd).await {
             Ok(applied) => return Ok(applied),
-            // It answers, so another try gets the same answer.
+            // The API server answered, so another try gets the same answer.
             Err(error @ kube::Error::Api(_)) => {
                 return Err(error).with_context(|| format!("cannot apply the CRD {name}"));
             }
@@ -111,7 +111,7 @@ async fn try_apply(
     crd: &CustomResourceDefinition,
 ) -> Result<Applied, kube::Error> {
     let before = api.get_opt(name).await?;
-    // Whoever installed them first (kubectl, Helm) owns fields; the schema is ours.
+    // Whoever installed the CRDs first (kubectl, Helm) owns fields; the schema is Ballast's.
     let params = PatchParams::apply(MANAGER).force();
     let after = api.patch(name, &params, &Patch::Apply(crd)).await?;
     Ok(Applied::of(before.as_ref(), &after))
@@ -121,7 +121,7 @@ async fn established(client: &Client, name: &str) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let end = Instant::now() + ESTABLISHED;
     loop {
-        // A look that fails is no answer; the next one may have one.
+        // A failed read is not an answer; the next one may succeed.
         if let Ok(crd) = api.get(name).await {
             match Served::of(&crd) {
                 Served::Yes => return Ok(()),

@@ -1,11 +1,11 @@
-//! Commands for people: [`status`] says how every load balancer is, [`migrate`] brings
-//! the settings of another load balancer over, [`teardown`] takes load balancers away before
-//! somebody goes, [`crds`] prints or applies the CRDs, [`secrets`] creates shared Secrets.
+//! Commands for people: [`status`] shows every load balancer and address pool, [`migrate`]
+//! converts the settings of another load balancer, [`teardown`] releases load balancers before
+//! an uninstall, [`crds`] prints or applies the CRDs, [`secrets`] creates shared Secrets.
 //!
-//! They are no part of the controller: each runs once, as the user, with the rights of
-//! the user's kubeconfig, and needs no running controller. Everything that is printed is
-//! made by pure functions of what was read and the time; the only I/O is in each
-//! command's `run` and in [`cluster`].
+//! They are not part of the controller: each runs once, as the user, with the rights of the
+//! user's kubeconfig, and needs no running controller. Pure functions of what was read and the
+//! time produce all output. The only I/O is in each command's `run`, in each `cluster` module
+//! and in [`cluster`].
 
 pub mod cluster;
 pub mod crds;
@@ -27,15 +27,15 @@ use serde::Serialize;
 use crate::process::text::{one_line, shortened};
 use text::Look;
 
-/// The name was given and nothing is called so.
+/// Exit status: the user gave a name, and no object has it.
 pub const NOT_FOUND: u8 = 4;
-/// It is done as far as it can be, and the rest waits for somebody else.
+/// Exit status: the command did what it can, and the rest waits for someone else.
 pub const NOT_YET: u8 = 5;
-/// The same, and there is nobody else.
+/// Exit status: like [`NOT_YET`], but no controller is running to do the rest.
 pub const NOBODY: u8 = 6;
-/// The most characters of a line on standard error; notes can contain commands.
+/// The maximum length of a line on standard error, in characters; notes can contain commands.
 const LONGEST_NOTE: usize = 4_096;
-/// The name of the binary that `kubectl ballast` looks for.
+/// The name of the binary that `kubectl ballast` runs.
 const PLUGIN: &str = "kubectl-ballast";
 
 /// How a command prints its result.
@@ -53,7 +53,7 @@ pub enum Output {
 // === impl Output ===
 
 impl Output {
-    /// The report in a format for programs; `None` if the result is for people.
+    /// The report in a machine-readable format; `None` if the result is for people.
     fn machine<T: Serialize>(self, report: &T) -> Result<Option<String>> {
         Ok(match self {
             Self::Text => None,
@@ -73,7 +73,7 @@ pub fn program() -> &'static str {
     }
 }
 
-/// Colour and wrapping are for terminals, and colour not for all of them.
+/// Wrapping is for terminals, and so is colour, except where the user turned it off.
 fn look(terminal: bool) -> Look {
     if !terminal {
         return Look::default();
@@ -87,19 +87,19 @@ fn look(terminal: bool) -> Look {
     }
 }
 
-/// Writes one line to standard error. Text of users and of the cluster can be in it, so it is
-/// cleaned and bounded here. Nobody is there to be told if standard error is closed.
+/// Writes one line to standard error. The text can come from users and from the cluster, so it
+/// is cleaned and bounded here. If standard error is closed, the error is ignored.
 pub fn note(text: impl Display) {
     let line = shortened(&one_line(&text.to_string()), LONGEST_NOTE);
     say(&format!("{line}\n"));
 }
 
-/// Writes text that is clean already to standard error, as it is.
+/// Writes text that is already clean to standard error, unchanged.
 fn say(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Writes to standard output; a reader that has enough, such as `head`, is no error.
+/// Writes to standard output. A reader that stops early, such as `head`, is not an error.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

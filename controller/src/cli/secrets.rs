@@ -1,10 +1,10 @@
 //! `ballast secrets`: creates the Secrets that Ballast's processes share, each with a random
 //! value, or deletes them. A Job of the chart runs it at install, upgrade and uninstall.
 //!
-//! It is a command of its own so that the controller needs no right to Secrets: whoever may
-//! create a Secret in a namespace and read it can obtain the token of every `ServiceAccount`
-//! there (type `kubernetes.io/service-account-token`). For the same reason this command never
-//! reads a Secret: one that exists is left as it is.
+//! It is a separate command so that the controller needs no right to Secrets: whoever may
+//! create and read a Secret in a namespace can obtain the token of every `ServiceAccount` there
+//! (type `kubernetes.io/service-account-token`). For the same reason this command never reads a
+//! Secret; it leaves an existing one unchanged.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,11 +35,11 @@ Exit status:
   1  error
   2  invalid usage";
 
-/// Random bytes of a value; it is written as twice as many hexadecimal digits.
+/// Random bytes of a value. The value has twice as many hexadecimal digits.
 const BYTES: usize = 32;
-/// How long an API server that does not answer is tried.
+/// How long to retry while the API server does not answer.
 const TRIES: Duration = Duration::from_secs(30);
-/// Between two tries.
+/// The time between two tries.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Flags of `ballast secrets`.
@@ -66,7 +66,7 @@ pub struct SecretsArgs {
     pub cluster: ClusterArgs,
 }
 
-/// What happened to one Secret.
+/// The result for one Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Created,
@@ -75,7 +75,7 @@ enum Outcome {
     NotFound,
 }
 
-/// Creates or deletes each.
+/// Creates or deletes each Secret.
 pub async fn run(args: SecretsArgs) -> Result<ExitCode> {
     let client = args.cluster.client()?;
     let namespace = args
@@ -85,7 +85,7 @@ pub async fn run(args: SecretsArgs) -> Result<ExitCode> {
         let outcome = if args.delete {
             retry(async || delete(&client, &namespace, name).await).await
         } else {
-            // One value for all tries: the first one may have arrived.
+            // One value for all tries: the first request may have succeeded.
             let secret = secret(name, &args.key, &rand::random::<[u8; BYTES]>());
             retry(async || create(&client, &namespace, &secret).await).await
         };
@@ -115,7 +115,7 @@ async fn delete(client: &Client, namespace: &str, name: &str) -> kube::Result<Ou
     }
 }
 
-/// Tries again while the API server does not answer, or answers with an error of its own.
+/// Retries while the API server does not answer or reports an error of its own.
 async fn retry(mut call: impl AsyncFnMut() -> kube::Result<Outcome>) -> kube::Result<Outcome> {
     let end = Instant::now() + TRIES;
     loop {
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server that knows Secrets by name and answers with these codes first.
+    /// An API server that stores Secrets by name and answers with these codes first.
     #[derive(Default)]
     struct Server {
         secrets: Mutex<Vec<Value>>,

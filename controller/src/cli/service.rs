@@ -1,14 +1,14 @@
-//! What the commands read of a Service as the API has it. Pure.
+//! The fields of a Service that commands read. Pure.
 
 use k8s_openapi::api::core::v1::Service;
 
-/// Whether it is of type `LoadBalancer`.
+/// Whether the Service is of type `LoadBalancer`.
 pub(crate) fn is_load_balancer(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer")
 }
 
-/// What a Service publishes.
+/// The addresses that a Service publishes.
 pub(crate) fn addresses(service: &Service) -> Vec<String> {
     let status = service.status.as_ref();
     let entries = status

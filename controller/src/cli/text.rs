@@ -1,47 +1,48 @@
 //! Text for terminals and pipes: tables whose last column wraps, ages, colour. Pure.
 //!
-//! Invariants: whatever an object says becomes one line without control characters, so
-//! that nobody can move a reader's cursor; a row of a table that is not on a terminal is
-//! exactly one line, for `grep` and `awk`.
+//! Invariants: text of an object becomes one line without control characters, so that it cannot
+//! move the cursor of a terminal; a row of a table that is not on a terminal is exactly one
+//! line, for `grep` and `awk`.
 
 use jiff::Timestamp;
 
 use crate::process::text::{one_line, shortened};
 
-/// Between columns, as `kubectl` has it.
+/// The space between columns, as in `kubectl`.
 const GAP: usize = 3;
-/// A last column narrower than this is put below its row instead.
+/// If the last column is narrower than this, its cell goes below the row.
 const NARROW: usize = 24;
 const INDENT: usize = 4;
-/// A longer text is cut; the commands say where the whole of it is.
+/// Longer text is cut; the commands say where to find all of it.
 const LINES: usize = 3;
-/// The most characters of a cell. A condition can have 32,768; `-o json` has all of them.
+/// The maximum length of a cell, in characters. A condition can have 32,768; `-o json` has all
+/// of them.
 pub const LONGEST: usize = 4_096;
-/// An empty cell.
+/// The text of an empty cell.
 pub const NOTHING: &str = "-";
 
-/// Where text is going.
+/// Where the output goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// Columns of the terminal; `None`: not one, so nothing is wrapped or cut.
+    /// The width of the terminal; `None`: not a terminal, so text is neither wrapped nor cut.
     pub width: Option<usize>,
-    /// Whether colour helps.
+    /// Whether to use colour.
     pub colour: bool,
-    /// Wrap, and never cut.
+    /// Wrap, but never cut.
     pub whole: bool,
 }
 
-/// How something is going, as a colour.
+/// A state, shown as a colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tone {
     /// No colour.
     #[default]
     Plain,
-    /// As it should be.
+    /// Working.
     Good,
-    /// Under way.
+    /// In progress.
     Waiting,
-    /// Somebody has to do something.
+    /// Someone must act.
     Bad,
 }
 
@@ -62,7 +63,7 @@ pub struct Table {
 // === impl Cell ===
 
 impl Cell {
-    /// Plain text; nothing becomes [`NOTHING`].
+    /// Plain text; empty text becomes [`NOTHING`].
     pub fn new(text: impl AsRef<str>) -> Self {
         let text = shortened(&one_line(text.as_ref()), LONGEST);
         Self {
@@ -75,7 +76,7 @@ impl Cell {
         }
     }
 
-    /// Text that may be nothing at all, in a last column.
+    /// Text of a last column, which may be empty.
     pub fn remark(text: &str) -> Self {
         Self {
             text: shortened(&one_line(text), LONGEST),
@@ -83,7 +84,7 @@ impl Cell {
         }
     }
 
-    /// The same in a colour.
+    /// The same cell in a colour.
     #[must_use]
     pub fn toned(self, tone: Tone) -> Self {
         Self { tone, ..self }
@@ -115,7 +116,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The whole table, each line ended.
+    /// The whole table; every line ends with a line break.
     pub fn render(&self, look: Look) -> String {
         let widths = self.widths();
         let fixed: usize = widths.iter().map(|width| width + GAP).sum();
@@ -137,7 +138,7 @@ impl Table {
         out
     }
 
-    /// Of all columns but the last.
+    /// The widths of all columns but the last.
     fn widths(&self) -> Vec<usize> {
         let fore = self.header.len().saturating_sub(1);
         let widest = |column: usize| {
@@ -149,7 +150,7 @@ impl Table {
     }
 }
 
-/// Puts the last cell where it fits: behind the others, wrapped, or below them.
+/// Places the last cell: after the others, wrapped, or below them.
 fn place(line: &mut String, cell: &Cell, fixed: usize, look: Look) {
     let Some(total) = look.width.filter(|total| fixed + cell.width() > *total) else {
         paint(line, cell, look);
@@ -191,7 +192,7 @@ fn paint(line: &mut String, cell: &Cell, look: Look) {
     }
 }
 
-/// Lines of at most `room` characters, broken between words where that is possible.
+/// Lines of at most `room` characters, broken between words where possible.
 pub fn wrap(text: &str, room: usize) -> Vec<String> {
     let room = room.max(1);
     let mut lines = vec![String::new()];
@@ -249,13 +250,13 @@ pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// How long ago, as `kubectl` says it: 45s, 12m, 3h20m, 5d, 2y40d. A clock that is
-/// behind the API server's says 0s.
+/// An age, as `kubectl` prints it: 45s, 12m, 3h20m, 5d, 2y40d. A time in the future, from
+/// clocks that differ, becomes 0s.
 pub fn age(since: Timestamp, now: Timestamp) -> String {
     length(now.as_second().saturating_sub(since.as_second()))
 }
 
-/// A number of seconds, with two units where one would be coarse.
+/// A number of seconds, with two units where one would be imprecise.
 pub fn length(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;

@@ -1,5 +1,5 @@
-//! Several label selectors of which any may match, as one that all must: what `MetalLB`
-//! has in lists, Ballast has once. Pure.
+//! Combines several label selectors, any of which may match, into one selector: `MetalLB` takes
+//! a list where Ballast takes a single selector. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ type Map = BTreeMap<String, String>;
 /// The label that every namespace has with its own name.
 const NAME_OF_NAMESPACE: &str = "kubernetes.io/metadata.name";
 
-/// One selector that matches what any of these does, if there is one: they are equal, or
-/// one matches everything, or all list values of one label.
+/// One selector that matches what any of these matches, if one exists: they are equal, or one
+/// matches everything, or all list values of one label.
 pub fn any_of(selectors: &[LabelSelector]) -> Option<LabelSelector> {
     if let Some(everything) = selectors.iter().find(|one| is_empty(one)) {
         return Some(everything.clone());
@@ -39,7 +39,7 @@ pub fn namespaces<'a>(names: impl IntoIterator<Item = &'a String>) -> LabelSelec
     one_of(NAME_OF_NAMESPACE, names.into_iter().cloned())
 }
 
-/// Whether one of the selectors matches; one that cannot be read does not.
+/// Whether one of the selectors matches; an invalid selector does not.
 pub fn matches(selectors: &[LabelSelector], labels: &Map) -> bool {
     let mut read = selectors
         .iter()
@@ -47,12 +47,12 @@ pub fn matches(selectors: &[LabelSelector], labels: &Map) -> bool {
     read.any(|selector| selector.matches(labels))
 }
 
-/// Why one of the selectors cannot be read.
+/// Why one of the selectors is invalid.
 pub fn fault(selectors: &[LabelSelector]) -> Option<String> {
     selectors.iter().find_map(|one| selectors::parse(one).err())
 }
 
-/// The labels that selectors ask about.
+/// The labels that the selectors use.
 pub fn keys(selectors: &[LabelSelector]) -> BTreeSet<String> {
     let of = |selector: &LabelSelector| {
         let labels = selector.match_labels.iter().flatten();
@@ -81,7 +81,7 @@ fn is_empty(selector: &LabelSelector) -> bool {
         && selector.match_expressions.iter().flatten().next().is_none()
 }
 
-/// The label and its values, if the selector does nothing but list values of one label.
+/// The label and its values, if the selector only lists values of one label.
 fn listed(selector: &LabelSelector) -> Option<(&str, Vec<String>)> {
     let mut labels = selector.match_labels.iter().flatten();
     let mut expressions = selector.match_expressions.iter().flatten();

@@ -1,8 +1,9 @@
 //! From `L2Advertisement`s to `l2` classes. Pure.
 //!
-//! `MetalLB` decides by pool who announces, Ballast by class. So pools that are announced
-//! alike, by the same nodes on the same interfaces, become one class. A Service without a
-//! class can only be of one: that of the pools from which most Services have an address.
+//! In `MetalLB` the advertisement of a pool decides which nodes announce an address, in Ballast
+//! the class does. So pools that are announced by the same nodes on the same interfaces become
+//! one class. Services without a class can have only one class, so they get the class of the
+//! pools that most Services have addresses from.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,7 +20,7 @@ use super::convert::{FROM, Remarks, Wish, entry};
 use super::source::{AdvertisementSpec, BgpSpec, Note, NoteKind, Object, PoolSpec, Source};
 use crate::cli::service::addresses;
 
-/// As the CRD has it.
+/// The limit in the CRD.
 const MOST_INTERFACES: usize = 16;
 
 /// How a pool is announced.
@@ -29,16 +30,16 @@ struct Settings {
     interfaces: BTreeSet<String>,
 }
 
-/// Pools that are announced alike.
+/// Pools that are announced in the same way.
 #[derive(Debug)]
 struct Group<'a> {
     settings: Settings,
-    /// Who announces them.
+    /// The advertisements that announce them.
     by: Vec<&'a Object<AdvertisementSpec>>,
     pools: Vec<&'a Object<PoolSpec>>,
 }
 
-/// The classes for the pools that were made, the main one first.
+/// The classes for the converted pools, the main one first.
 pub(super) fn classes(
     source: &Source,
     made: &[String],
@@ -70,7 +71,8 @@ pub(super) fn classes(
     classes
 }
 
-/// What of an advertisement has no equal, whatever becomes of its pools.
+/// Notes the settings of an advertisement that Ballast does not support, whatever its pools
+/// become.
 fn remark(object: &Object<AdvertisementSpec>, source: &Source, notes: &mut Vec<Note>) {
     let mut remarks = Remarks::about(&object.title, notes);
     let spec = &object.spec;
@@ -103,7 +105,7 @@ fn remark(object: &Object<AdvertisementSpec>, source: &Source, notes: &mut Vec<N
     }
 }
 
-/// The main group first: most Services, then no restriction, then in the order of pools.
+/// The main group first: the most Services, then no restriction, then the order of pools.
 fn groups<'a>(source: &'a Source, made: &[String], notes: &mut Vec<Note>) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     let mut pools: Vec<_> = source.pools.iter().collect();
@@ -138,7 +140,7 @@ fn groups<'a>(source: &'a Source, made: &[String], notes: &mut Vec<Note>) -> Vec
     groups
 }
 
-/// One whose nodes cannot be read is left out: it must not become all nodes.
+/// An advertisement with an invalid node selector is left out: it must not become all nodes.
 fn announces(spec: &AdvertisementSpec, pool: &Object<PoolSpec>) -> bool {
     let readable = anyof::fault(&spec.node_selectors).is_none();
     readable
@@ -282,7 +284,8 @@ fn spec(group: &Group<'_>, alone: bool, default: bool) -> LoadBalancerClassSpec 
     }
 }
 
-/// Names, unless the advertisement's own words can be kept: they count for pools to come.
+/// Pool names, unless the advertisement's selectors can be kept: selectors also match future
+/// pools.
 fn pools(group: &Group<'_>, alone: bool) -> (Vec<String>, Option<LabelSelector>) {
     let all = |one: &&Object<AdvertisementSpec>| {
         one.spec.ip_address_pools.is_empty() && one.spec.ip_address_pool_selectors.is_empty()
@@ -302,7 +305,7 @@ fn pools(group: &Group<'_>, alone: bool) -> (Vec<String>, Option<LabelSelector>)
     }
 }
 
-/// Exact names as regular expressions.
+/// Exact names, as regular expressions.
 fn patterns(interfaces: &BTreeSet<String>) -> Vec<String> {
     let escaped = |name: &String| {
         name.chars().fold(String::new(), |mut text, c| {

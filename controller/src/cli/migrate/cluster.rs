@@ -1,4 +1,4 @@
-//! The way of `ballast migrate` to the cluster: reads and applies, chooses nothing.
+//! Requests of `ballast migrate` to the cluster. It reads and applies, and makes no choices.
 
 use std::fmt::Debug;
 
@@ -20,10 +20,10 @@ use super::takeover::Workloads;
 use crate::cli::cluster::{ReadError, list};
 use crate::process::causes::causes;
 
-/// Who applied what; a second run knows its own fields by it.
+/// The field manager. A second run recognises its own fields by it.
 const MANAGER: &str = "ballast-migrate";
 
-/// What is read of `MetalLB`: kind, version, plural.
+/// The kinds of `MetalLB` that are read: kind, version, plural.
 const KINDS: [(&str, &str, &str); 6] = [
     ("IPAddressPool", "v1beta1", "ipaddresspools"),
     ("L2Advertisement", "v1beta1", "l2advertisements"),
@@ -33,17 +33,17 @@ const KINDS: [(&str, &str, &str); 6] = [
     ("Community", "v1beta1", "communities"),
 ];
 
-/// The selectors of `MetalLB`'s pods: of its manifests, and of its chart.
+/// The selectors of `MetalLB`'s pods: those of its manifests, and those of its chart.
 const PODS: [&str; 2] = ["app=metallb", "app.kubernetes.io/name=metallb"];
 
-/// `MetalLB`'s objects; a cluster that does not know a kind has none of it.
+/// `MetalLB`'s objects; none of a kind that the cluster does not serve.
 pub(super) async fn metallb(client: &Client, source: &mut Source) -> Result<(), ReadError> {
     for (kind, version, plural) in KINDS {
         let gvk = GroupVersionKind::gvk("metallb.io", version, kind);
         let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         for object in known(list(&api, plural, &ListParams::default()).await)? {
-            // A list's items do not always say what they are.
+            // The items of a list do not always name their kind.
             let mut value = serde_json::to_value(&object).unwrap_or_default();
             value["apiVersion"] = resource.api_version.clone().into();
             value["kind"] = kind.into();
@@ -65,7 +65,7 @@ pub(super) async fn namespaces(client: &Client) -> Result<Vec<Namespace>, ReadEr
     list(&api, "Namespaces", &ListParams::default()).await
 }
 
-/// What could be `MetalLB` at work.
+/// Workloads that may belong to `MetalLB`.
 pub(super) async fn workloads(client: &Client) -> Result<Workloads, ReadError> {
     let everything = ListParams::default();
     let deployments: Api<Deployment> = Api::all(client.clone());
@@ -91,7 +91,7 @@ pub(super) async fn classes(
     list(&api, "LoadBalancerClasses", &ListParams::default()).await
 }
 
-/// What an earlier run made, for when `MetalLB`'s own objects are gone with its CRDs.
+/// What an earlier run created, for when `MetalLB`'s own objects were deleted with its CRDs.
 pub(super) async fn made_before(client: &Client) -> Result<Migration, ReadError> {
     let params = ListParams::default().labels(&format!("{}={}", FROM.0, FROM.1));
     let pools = Api::<DeserializeGuard<AddressPool>>::all(client.clone());
@@ -105,7 +105,7 @@ pub(super) async fn made_before(client: &Client) -> Result<Migration, ReadError>
         .extend(classes.into_iter().filter_map(|it| it.0.ok()));
     let metas = made.pools.iter_mut().map(|it| &mut it.metadata);
     for meta in metas.chain(made.classes.iter_mut().map(|it| &mut it.metadata)) {
-        // What is applied again is the settings, not what the API server knows of them.
+        // Only the settings are applied again, not the metadata that the API server adds.
         *meta = ObjectMeta {
             name: meta.name.take(),
             labels: meta.labels.take(),
@@ -115,7 +115,7 @@ pub(super) async fn made_before(client: &Client) -> Result<Migration, ReadError>
     Ok(made)
 }
 
-/// Applies one object; what other managers have set stays, or is named as the conflict.
+/// Applies one object. Fields of other managers stay, or the error names them as a conflict.
 pub(super) async fn apply<K>(client: &Client, kind: &'static str, object: &K) -> Applied
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,

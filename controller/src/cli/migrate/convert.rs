@@ -1,8 +1,8 @@
-//! From `MetalLB`'s objects to Ballast's, and a note for all that does not come over as it
-//! was. Pure.
+//! Converts `MetalLB`'s objects to Ballast's, and writes a note for each setting that changes
+//! or is lost. Pure.
 //!
-//! Where Ballast cannot say what `MetalLB` was told, the result serves fewer Services,
-//! never more: an address that somebody gets by mistake is hard to take back.
+//! Where Ballast cannot express a setting of `MetalLB`, the result serves fewer Services, never
+//! more: an address that was assigned by mistake is hard to withdraw.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,30 +18,30 @@ use super::anyof::{self, any_of};
 use super::classes;
 use super::source::{Allocation, Note, NoteKind, Object, PoolSpec, Source};
 
-/// On everything that this command makes, so that a second run knows it again.
+/// The label of every object that this command creates. A second run recognises them by it.
 pub const FROM: (&str, &str) = ("ballast.dev/migrated-from", "metallb");
 
-/// As the CRDs have it.
+/// Limits in the CRDs.
 const MOST_ENTRIES: usize = 64;
 const LONGEST_NAME: usize = 63;
 
-/// The equal objects.
+/// The converted objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Migration {
-    /// By name.
+    /// Sorted by name.
     pub pools: Vec<AddressPool>,
-    /// The first is the one that is to take the Services without a class.
+    /// The first is the one that is to serve the Services without a class.
     pub classes: Vec<LoadBalancerClass>,
-    /// By object.
+    /// Sorted by object.
     pub notes: Vec<Note>,
 }
 
 /// What the user decides.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish<'a> {
-    /// What the class is called.
+    /// The name of the class.
     pub class: &'a str,
-    /// Whether it takes Services without a class from now on.
+    /// Whether it serves Services without a class from now on.
     pub default: bool,
 }
 
@@ -76,7 +76,7 @@ pub fn convert(source: &Source, wish: Wish<'_>) -> Migration {
     }
 }
 
-/// As a manifest: what nobody asked for is not said.
+/// The object as a manifest, without fields that were not set.
 pub fn manifest<T: serde::Serialize>(object: &T) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(object)?;
     let unsaid = [
@@ -150,7 +150,7 @@ fn pool(
             } else {
                 Edges::Use
             },
-            // MetalLB asks only for the key.
+            // MetalLB checks only the key.
             share_across_namespaces: true,
             reallocate: false,
         },
@@ -165,7 +165,7 @@ fn pool(
     Some(pool)
 }
 
-/// An entry as `MetalLB` reads it: of an address with a prefix it means the network.
+/// An entry as `MetalLB` reads it: an address with a prefix stands for its network.
 pub(super) fn entry(text: &str) -> Result<Entry, EntryError> {
     match text.trim().parse::<Entry>() {
         Err(EntryError::HostBits { network, .. }) => network.to_string().parse(),
@@ -193,7 +193,7 @@ fn addresses(spec: &PoolSpec, remarks: &mut Remarks<'_>) -> Vec<String> {
     all
 }
 
-/// Whether the ends of a network are others than those that `MetalLB` avoids.
+/// Whether the first or last address of a network differs from those that `MetalLB` avoids.
 fn has_own_edges(entry: &Entry) -> bool {
     matches!(
         (entry.form(), entry.range().first().is_ipv4()),
@@ -276,7 +276,7 @@ impl<'a> Remarks<'a> {
         self.push(field, NoteKind::NoEqual, message);
     }
 
-    /// Always `None`, for who has nothing else to return.
+    /// Always `None`, for callers that have nothing else to return.
     pub(super) fn left_out(&mut self, field: &str, message: &str) -> Option<AddressPool> {
         self.push(field, NoteKind::LeftOut, message);
         None

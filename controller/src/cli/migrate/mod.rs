@@ -1,10 +1,10 @@
-//! `ballast migrate metallb`: Ballast's objects from `MetalLB`'s, and the Services with
-//! the addresses that they have.
+//! `ballast migrate metallb`: converts `MetalLB`'s objects to Ballast's and takes over its
+//! Services with their present addresses.
 //!
-//! [`source`] reads, [`mod@convert`] and `classes` say what is equal, [`takeover`] what becomes
-//! of Services, [`render`] how it looks: all pure. [`run`] and `cluster` have the effects,
-//! and those are two kinds of objects of our own, applied with `--apply`; nothing of
-//! `MetalLB`'s and no Service is ever written.
+//! [`source`] reads objects, [`mod@convert`] and `classes` convert them, [`takeover`] decides
+//! what happens to Services, and [`render`] formats the output: all of these are pure. Only
+//! [`run`] and `cluster` do I/O. The only writes are two kinds of Ballast's own objects,
+//! applied with `--apply`; the command never writes an object of `MetalLB` or a Service.
 
 pub mod anyof;
 mod classes;
@@ -64,7 +64,7 @@ Exit status:
   5  applied, but no Service is taken over yet: MetalLB's controller is running, or another
      class is the default";
 
-/// The most bytes of one file. The settings of a large installation are a few hundred KiB.
+/// The maximum size of one file. The settings of a large installation are a few hundred KiB.
 const LARGEST: u64 = 64 << 20;
 
 /// Flags of `ballast migrate`.
@@ -114,7 +114,7 @@ pub struct MetallbArgs {
     pub cluster: ClusterArgs,
 }
 
-/// What `-o json|yaml` prints: a field may be added, and none renamed or removed.
+/// What `-o json|yaml` prints. Fields may be added, never renamed or removed.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report<'a> {
@@ -128,22 +128,22 @@ struct Report<'a> {
     applied: Option<&'a [Applied]>,
 }
 
-/// All that is known before anything is applied.
+/// What is known before anything is applied.
 #[derive(Debug, Default)]
 struct Known {
     source: Source,
     running: Running,
-    /// Whether `MetalLB`'s controller does, if that is known.
+    /// Whether `MetalLB`'s controller runs; `None` if unknown.
     runs: Option<bool>,
-    /// Chosen when all else is known.
+    /// Set last, from all other fields.
     blocked: Option<Blocked>,
-    /// Another class that is the default.
+    /// Another class is the default.
     other_default: Option<String>,
-    /// The class is the default already; that is never taken back.
+    /// The class is the default already; the command never undoes that.
     default: bool,
-    /// Of an earlier run, where `MetalLB`'s own objects are gone.
+    /// From an earlier run, if `MetalLB`'s own objects are gone.
     before: Option<Migration>,
-    /// For standard error.
+    /// Printed to standard error.
     hints: Vec<String>,
 }
 
@@ -210,7 +210,7 @@ fn text(file: &str) -> Result<String> {
     Ok(decode(bytes)?)
 }
 
-/// All of the cluster that is asked for.
+/// Reads everything that is needed from the cluster.
 async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) -> Result<Known> {
     let mut hints = Vec::new();
     let from_cluster = args.files.is_empty();
@@ -272,7 +272,7 @@ async fn look_around(args: &MetallbArgs, client: &Client, mut source: Source) ->
     })
 }
 
-/// Who only looks may do so with few rights; what is missing is said.
+/// Without `--apply` few rights are enough; a hint says what could not be read.
 fn tolerated(args: &MetallbArgs, error: ReadError, what: &str) -> Result<String> {
     match error {
         ReadError::Forbidden { .. } if !args.apply => Ok(format!("{error}: {what}")),
@@ -307,7 +307,7 @@ fn migration(args: &MetallbArgs, known: &mut Known) -> Migration {
     }
 }
 
-/// Standard output is for what was asked, standard error for what is to be known of it.
+/// The requested output goes to standard output, hints to standard error.
 fn show(
     args: &MetallbArgs,
     known: &Known,
@@ -346,7 +346,7 @@ async fn apply(
             class.spec.default = false;
         }
     }
-    // The main class last: it takes the Services.
+    // The main class last, because it takes over the Services.
     for class in migration.classes.iter().rev() {
         applied.push(cluster::apply(client, "LoadBalancerClass", class).await);
     }
@@ -376,7 +376,7 @@ async fn apply(
     })
 }
 
-/// The report in a format for programs, if one is asked for.
+/// The report in a machine-readable format, if one is requested.
 fn machine(
     args: &MetallbArgs,
     known: &Known,
@@ -397,7 +397,7 @@ fn machine(
     args.output.machine(&report)
 }
 
-/// What is to be done stands at the end of a message; so nothing is cut.
+/// A message ends with what to do, so no message is cut.
 fn whole(terminal: bool) -> Look {
     Look {
         whole: true,

@@ -10,7 +10,7 @@ use crate::process::text::one_line;
 use ballast_crds::LoadBalancerClass;
 use serde::Serialize;
 
-/// What became of an object that was applied.
+/// The result of applying an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Applied {
@@ -28,21 +28,22 @@ pub struct Applied {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Blocked {
-    /// Nobody has looked: there is no cluster, or the user may not.
+    /// Unknown, because there is no cluster or the user may not read it.
     Unknown,
-    /// The same Services have another writer.
+    /// `MetalLB`'s controller still writes the status of the same Services.
     ControllerRuns,
-    /// They have two: the class is the default already, and `MetalLB`'s controller runs.
+    /// Two controllers write it: the class is the default already, and `MetalLB`'s controller
+    /// runs.
     TwoWriters,
-    /// Another class takes them.
+    /// Another class is the default.
     OtherDefault(String),
-    /// `MetalLB` served one class alone.
+    /// `MetalLB` served only the Services of one class.
     ClassOfItsOwn(String),
     /// An object was not applied.
     Failed,
 }
 
-/// The objects, as `kubectl apply -f -` takes them.
+/// The objects as a manifest for `kubectl apply -f -`.
 pub fn manifests(migration: &Migration, blocked: Option<&Blocked>) -> Result<String> {
     let mut out = String::from("# Converted from MetalLB's objects by: ballast migrate metallb\n");
     if let (Some(blocked), Some(class)) = (blocked, migration.classes.first()) {
@@ -64,7 +65,7 @@ fn document<T: Serialize>(out: &mut String, object: &T) -> Result<()> {
     Ok(())
 }
 
-/// What does not come over as it was.
+/// The settings that change or are lost.
 pub fn notes(notes: &[Note], look: Look) -> String {
     if notes.is_empty() {
         return String::new();
@@ -81,7 +82,7 @@ pub fn notes(notes: &[Note], look: Look) -> String {
     table.render(look)
 }
 
-/// What was applied.
+/// The results of applying the objects.
 pub fn applied(lines: &[Applied], look: Look) -> String {
     let mut table = Table::new(&["KIND", "NAME", "RESULT", "WHY"]);
     for line in lines {
@@ -99,7 +100,7 @@ pub fn applied(lines: &[Applied], look: Look) -> String {
     table.render(look)
 }
 
-/// What becomes of the Services; below, what only their owners can do.
+/// What happens to the Services, and below that what only their owners can do.
 pub fn services(lines: &[ServiceLine], look: Look) -> String {
     if lines.is_empty() {
         return String::new();
@@ -202,8 +203,8 @@ impl Blocked {
         }
     }
 
-    /// Whether somebody has to do something before all is well; `default`: whether the
-    /// class takes Services already.
+    /// Whether someone must act before the migration is complete. `default`: whether the class
+    /// serves Services without a class already.
     pub const fn is_not_yet(&self, default: bool) -> bool {
         match self {
             Self::ControllerRuns | Self::TwoWriters => true,
@@ -216,7 +217,8 @@ impl Blocked {
 // === impl Running ===
 
 impl Running {
-    /// The command that stops the controllers; pods alone stop by themselves.
+    /// The command that stops the controllers. Pods without a workload need none: they stop by
+    /// themselves.
     fn stop(&self) -> Option<String> {
         let deployments = self.controllers.iter().filter_map(|one| {
             let (namespace, name) = one.strip_prefix("Deployment ")?.split_once('/')?;

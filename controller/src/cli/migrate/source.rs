@@ -1,8 +1,8 @@
-//! What `MetalLB` was told, as this command reads it: from manifests or from the cluster,
-//! one JSON value an object. Pure.
+//! `MetalLB`'s settings, read from manifests or from the cluster as one JSON value per object.
+//! Pure.
 //!
-//! Invariants: an object that cannot be read becomes a [`Note`] and harms no other; a
-//! field that nobody here knows is named, never dropped in silence.
+//! Invariants: an object that cannot be read becomes a [`Note`] and affects no other object; an
+//! unknown field is named, never dropped silently.
 
 use std::collections::BTreeMap;
 
@@ -16,22 +16,23 @@ use crate::cli::service::is_load_balancer;
 
 type Map = BTreeMap<String, String>;
 
-/// Everything that is looked at.
+/// Everything that the command reads.
 #[derive(Clone, Debug, Default)]
 pub struct Source {
-    /// Addresses.
+    /// Address pools.
     pub pools: Vec<Object<PoolSpec>>,
-    /// Who announces which on the local network.
+    /// Which nodes announce which pools on the local network.
     pub advertisements: Vec<Object<AdvertisementSpec>>,
-    /// Who announces which by BGP; there is no equal, but their pools must be told apart.
+    /// Which pools are announced by BGP. Ballast has no BGP, but their pools must be told
+    /// apart.
     pub bgp: Vec<Object<BgpSpec>>,
-    /// As far as they could be read, for selectors of namespaces.
+    /// Namespaces that could be read, for namespace selectors.
     pub namespaces: Vec<Namespace>,
-    /// Those of type `LoadBalancer`.
+    /// Services of type `LoadBalancer`.
     pub services: Vec<Service>,
-    /// What cannot be read, or has no equal as a whole.
+    /// Objects that cannot be read or are not supported at all.
     pub notes: Vec<Note>,
-    /// Objects of `MetalLB`, read or not.
+    /// The number of objects of `MetalLB`, read or not.
     pub found: usize,
 }
 
@@ -55,32 +56,32 @@ pub struct PoolSpec {
     /// CIDRs and `first-last`.
     #[serde(default)]
     pub addresses: Vec<String>,
-    /// Also for Services that ask for neither pool nor address.
+    /// Also serves Services that ask for neither pool nor address.
     #[serde(default = "yes")]
     pub auto_assign: bool,
-    /// Not those that end in .0 and .255.
+    /// Skips addresses that end in .0 and .255.
     #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
-    /// Only for some Services.
+    /// Serves only some Services.
     pub service_allocation: Option<Allocation>,
-    /// Everything else.
+    /// All other fields.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
 }
 
-/// `spec.serviceAllocation`: in one of the namespaces, and with one of the labels.
+/// `spec.serviceAllocation`: Services in one of the namespaces, and with one of the labels.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Allocation {
-    /// Lower first; 0 last.
+    /// The lowest number first; 0 is last.
     pub priority: i32,
-    /// By name.
+    /// Namespaces by name.
     pub namespaces: Vec<String>,
-    /// Or by any of these.
+    /// Namespaces that any of these selects.
     pub namespace_selectors: Vec<LabelSelector>,
-    /// Any of these.
+    /// Services that any of these selects.
     pub service_selectors: Vec<LabelSelector>,
-    /// Everything else.
+    /// All other fields.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
 }
@@ -89,59 +90,59 @@ pub struct Allocation {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct AdvertisementSpec {
-    /// By name; together with the selectors empty: all.
+    /// Pools by name. Empty, with empty selectors: all pools.
     pub ip_address_pools: Vec<String>,
-    /// Any of these.
+    /// Pools that any of these selects.
     pub ip_address_pool_selectors: Vec<LabelSelector>,
-    /// Any of these; empty: all nodes.
+    /// Nodes that any of these selects; empty: all nodes.
     pub node_selectors: Vec<LabelSelector>,
-    /// Exact names; empty: all.
+    /// Exact interface names; empty: all interfaces.
     pub interfaces: Vec<String>,
     /// Only these Services.
     pub service_selectors: Vec<LabelSelector>,
-    /// These nodes rather than others.
+    /// Nodes to prefer.
     pub preferred_node_selectors: Vec<Value>,
-    /// Everything else.
+    /// All other fields.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, Value>,
 }
 
-/// What is read of a `BGPAdvertisement`.
+/// The fields of a `BGPAdvertisement` that are read.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct BgpSpec {
-    /// By name; together with the selectors empty: all.
+    /// Pools by name. Empty, with empty selectors: all pools.
     pub ip_address_pools: Vec<String>,
-    /// Any of these.
+    /// Pools that any of these selects.
     pub ip_address_pool_selectors: Vec<LabelSelector>,
 }
 
-/// Something that does not come over as it was.
+/// A setting that changes or is lost.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Note {
     /// `KIND NAMESPACE/NAME`
     pub object: String,
-    /// Where in it; empty: all of it.
+    /// The field; empty: the whole object.
     pub field: String,
-    /// How bad it is.
+    /// How it changes.
     pub kind: NoteKind,
     /// Why, and what to do.
     pub message: String,
 }
 
-/// How something does not come over.
+/// How a setting changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum NoteKind {
-    /// It came over, and means something slightly else.
+    /// It is converted with a slightly different meaning.
     Differs,
-    /// Ballast has nothing like it.
+    /// Ballast does not support it.
     NoEqual,
-    /// It is wrong, or beyond a limit, and was left out.
+    /// It is invalid or beyond a limit, and was left out.
     LeftOut,
 }
 
-/// Text that is no manifest.
+/// Text that is not a manifest.
 #[derive(Debug, thiserror::Error)]
 #[error("document {number} is not valid YAML: {source}")]
 pub struct NotYaml {
@@ -157,8 +158,8 @@ const fn yes() -> bool {
 // === impl Source ===
 
 impl Source {
-    /// Reads manifests: several documents, lists taken apart. JSON is YAML, except for
-    /// several objects one after the other.
+    /// Reads manifests: several documents, with lists expanded. JSON is valid YAML, except for
+    /// several objects in a row.
     pub fn read(&mut self, yaml: &str) -> Result<(), NotYaml> {
         let json = serde_json::Deserializer::from_str(yaml).into_iter();
         if let Ok(values) = json.collect::<Result<Vec<Value>, _>>() {
@@ -177,14 +178,15 @@ impl Source {
         Ok(())
     }
 
-    /// Takes in one object; what is neither `MetalLB`'s nor asked for is passed over.
+    /// Adds one object. It ignores objects that are neither `MetalLB`'s nor needed.
     pub fn add(&mut self, mut value: Value) {
         if let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) {
             let kind = value["kind"]
                 .as_str()
                 .and_then(|it| it.strip_suffix("List"));
             for mut item in items {
-                // Items of a list of one kind, as the API server sends it, do not repeat it.
+                // In a list of one kind, as the API server sends it, the items do not repeat
+                // the kind.
                 if let (Some(kind), Some(item)) = (kind, item.as_object_mut()) {
                     item.entry("kind").or_insert(kind.into());
                     item.entry("apiVersion")
@@ -227,7 +229,7 @@ impl Source {
                 );
                 Ok(())
             }
-            // What MetalLB reports is no setting.
+            // MetalLB's status is not a setting.
             _ => Ok(()),
         };
         if let Err(error) = read {
@@ -240,7 +242,7 @@ impl Source {
         }
     }
 
-    /// Before 0.13, everything stood in one `ConfigMap`.
+    /// Before 0.13, `MetalLB` read all settings from one `ConfigMap`.
     fn old_configuration(&mut self, value: &Value) {
         if value["data"]["config"]
             .as_str()
@@ -295,7 +297,7 @@ fn title(kind: &str, value: &Value) -> String {
     }
 }
 
-/// In a manifest, a field without a value is a field that is not there.
+/// In a manifest, a field without a value counts as absent.
 fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -26,7 +26,7 @@ use crate::cluster::meta::created;
 use crate::cluster::view::ServiceView;
 use crate::pools;
 
-/// What becomes of one Service.
+/// What happens to one Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceLine {
@@ -34,27 +34,27 @@ pub struct ServiceLine {
     pub namespace: String,
     /// `metadata.name`
     pub name: String,
-    /// What it publishes now.
+    /// The addresses that it publishes now.
     pub addresses: Vec<String>,
-    /// What becomes of it.
+    /// What happens to it.
     pub fate: Fate,
-    /// Why; empty where nothing is to be said.
+    /// Why; empty if there is nothing to explain.
     pub why: String,
-    /// What its owner can do, one after the other.
+    /// Commands for its owner, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
 }
 
-/// What becomes of a Service.
+/// What happens to a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Fate {
-    /// It is Ballast's with the address it has.
+    /// Ballast serves it, with its present address.
     Keeps,
-    /// The same, and it will say that no pool of its class gives it that address.
+    /// Like `Keeps`, but a condition will say that no pool of its class contains the address.
     KeepsOutside,
-    /// It has none, and Ballast gives it one.
+    /// It has no address, and Ballast assigns one.
     Gets,
-    /// It keeps what it has and is refused: the controller will say so, too.
+    /// It keeps its address, but Ballast refuses it; the controller will report the same.
     Refused,
     /// A class of Ballast serves it already.
     Served,
@@ -62,30 +62,30 @@ pub enum Fate {
     ByHand,
 }
 
-/// What of `MetalLB` runs.
+/// The parts of `MetalLB` that run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Running {
-    /// Who writes the status of Services.
+    /// Controllers: they write the status of Services.
     pub controllers: Vec<String>,
-    /// Who announces.
+    /// Speakers: they announce addresses.
     pub speakers: Vec<String>,
     /// `--lb-class` of the controller: it serves only the Services of that class.
     pub lb_class: Option<String>,
 }
 
-/// What was seen in the cluster, for [`Running::of`].
+/// The workloads found in the cluster, for [`Running::of`].
 #[derive(Clone, Debug, Default)]
 pub struct Workloads {
-    /// All.
+    /// All Deployments.
     pub deployments: Vec<Deployment>,
-    /// All.
+    /// All `DaemonSet`s.
     pub daemon_sets: Vec<DaemonSet>,
-    /// With one of `MetalLB`'s labels.
+    /// Pods with one of `MetalLB`'s labels.
     pub pods: Vec<Pod>,
 }
 
-/// The Services that `MetalLB` serves, and those that wait for anybody.
+/// The Services that `MetalLB` serves, and those that no controller serves.
 pub fn services(
     services: &[Service],
     migration: &Migration,
@@ -141,7 +141,7 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
             )
         }
         (Some(_), None) => return None,
-        // Then those without a class were never MetalLB's.
+        // Then Services without a class were never MetalLB's.
         (None, None) if lb_class.is_some() => return None,
         (None, None) => classless(service, &addresses, &pools, &migration.pools, main?),
     };
@@ -205,8 +205,8 @@ fn classless(
     (Fate::Keeps, String::new())
 }
 
-/// A class cannot be changed, but a Service that is no load balancer has none; its node
-/// ports stay, and so does the address if it is asked for by name.
+/// The class of a Service is immutable, but a Service of another type has none. Its node ports
+/// stay, and so does the address if the Service asks for it.
 fn by_hand(
     meta: &ObjectMeta,
     addresses: &[String],
@@ -283,7 +283,7 @@ pub struct Circumstances<'a> {
     pub lb_class: Option<&'a str>,
 }
 
-/// Why no Service is taken over, or ought to have been.
+/// Why no Service is taken over, or should have been.
 pub fn blocked(now: &Circumstances<'_>) -> Option<Blocked> {
     match (now.lb_class, now.runs, now.other_default) {
         (Some(class), ..) => Some(Blocked::ClassOfItsOwn(class.to_owned())),
@@ -295,7 +295,7 @@ pub fn blocked(now: &Circumstances<'_>) -> Option<Blocked> {
     }
 }
 
-/// Another class that takes the Services without a class: of several, the oldest does.
+/// Another default class that takes precedence: of several, the oldest does.
 pub fn other_default(
     classes: &[DeserializeGuard<LoadBalancerClass>],
     ours: &str,
@@ -338,8 +338,8 @@ impl Fate {
 // === impl Running ===
 
 impl Running {
-    /// What runs, or is told to: one that is scaled to nothing is gone, and its pods with
-    /// it as soon as they have stopped.
+    /// Workloads that run or are meant to. One that is scaled to zero does not count; its pods
+    /// are gone as soon as they stop.
     pub fn of(workloads: &Workloads) -> Self {
         let mut running = Self::default();
         for one in &workloads.deployments {
@@ -392,8 +392,8 @@ enum Role {
     Speaker,
 }
 
-/// By the labels of `MetalLB`'s manifests or chart, or by the image, which a mirror keeps
-/// the end of.
+/// By the labels of `MetalLB`'s manifests or chart, or by the end of the image name, which a
+/// mirror keeps.
 fn role(meta: &ObjectMeta, pod: Option<&PodSpec>) -> Option<Role> {
     let label = |key: &str| meta.labels.as_ref()?.get(key).map(String::as_str);
     let labelled =

@@ -10,7 +10,7 @@ use super::render::View;
 use super::report::Classes;
 use crate::cli::text::Look;
 
-/// When all tests happen.
+/// The time of all tests.
 pub(super) fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
 }
@@ -24,7 +24,7 @@ pub(super) fn view() -> View<'static> {
     }
 }
 
-/// A terminal of that width.
+/// A terminal of this width.
 pub(super) fn terminal(width: usize) -> View<'static> {
     View {
         look: Look {
@@ -51,7 +51,8 @@ pub(super) fn classes() -> Classes {
     Classes::of(&[class("edge", "l2", "False"), class("local", "mock", "True")])
 }
 
-/// A Service of type `LoadBalancer`, made half an hour ago; the last values win.
+/// A Service of type `LoadBalancer`, created half an hour ago; later values override earlier
+/// ones.
 pub(super) fn service(name: &str, more: Value) -> Service {
     let mut all = json!({
         "metadata": {"namespace": "shop", "name": name, "creationTimestamp": "2026-03-01T11:30:00Z"},
@@ -74,7 +75,7 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// A condition of ours that changed ten minutes ago.
+/// One of Ballast's conditions, changed ten minutes ago.
 pub(super) fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
     json!({
         "type": format!("ballast.dev/{kind}"), "status": status, "reason": reason,
@@ -92,7 +93,7 @@ pub(super) fn status(conditions: &[Value], addresses: &[&str]) -> Value {
     json!({"conditions": conditions, "loadBalancer": {"ingress": entries}})
 }
 
-/// A Service through which traffic flows.
+/// A Service with working traffic.
 pub(super) fn ready(name: &str, class: &str, addresses: &[&str]) -> Service {
     let conditions = [
         condition(

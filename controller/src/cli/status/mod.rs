@@ -1,7 +1,8 @@
-//! `ballast status`: every load balancer, or address pool, and why each is as it is.
+//! `ballast status`: shows every load balancer, or every address pool, and the reason of its
+//! state.
 //!
-//! Reads the Kubernetes API alone, with the rights of the user. [`report`] and [`pools`]
-//! say what is so, [`render`] how it looks; [`run`] reads, prints, and ends.
+//! It reads only the Kubernetes API, with the rights of the user. [`report`] and [`pools`]
+//! compute what to show, [`render`] formats it; [`run`] reads, prints, and exits.
 
 #[cfg(test)]
 mod fixtures;
@@ -81,15 +82,15 @@ pub struct StatusArgs {
     pub cluster: ClusterArgs,
 }
 
-/// What is printed, and how it ends.
+/// What is printed, and the exit status.
 struct Answer {
     out: String,
-    /// For standard error.
+    /// Printed to standard error.
     notes: Vec<String>,
     found: bool,
 }
 
-/// Reads the cluster and prints what is so.
+/// Reads the cluster and prints the state.
 pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     let client = args.cluster.client()?;
     let view = View {
@@ -179,7 +180,7 @@ async fn of_pools(args: &StatusArgs, client: Client, view: View<'_>) -> Result<A
     Ok(Answer { out, notes, found })
 }
 
-/// Without them, Services without a class cannot be told apart; the others can.
+/// Without classes, the command cannot tell which Services without a class are Ballast's.
 async fn classes(client: &Client, notes: &mut Vec<String>) -> Result<Classes> {
     let api = Api::<DeserializeGuard<LoadBalancerClass>>::all(client.clone());
     match list(&api, "LoadBalancerClasses", &ListParams::default()).await {
@@ -200,7 +201,7 @@ async fn services(args: &StatusArgs, client: &Client) -> Result<Vec<Service>> {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    // A pool is asked for by its own name, not by a Service's.
+    // With `--pools`, the name is that of a pool, not of a Service.
     let name = args.name.as_ref().filter(|_| !args.pools);
     let params = match name {
         Some(name) => ListParams::default().fields(&format!("metadata.name={name}")),

@@ -1,9 +1,9 @@
-//! What `ballast status --pools` says of address pools, as values: how full each is, what
-//! it gives next, what rests, and who has which address. Pure. `-o json|yaml` prints
-//! these structs as they stand here, so a field may be added, and none renamed or removed.
+//! What `ballast status --pools` shows, as values: how full each pool is, which address it
+//! assigns next, which addresses are resting, and which Services have which address. Pure.
+//! `-o json|yaml` prints these structs, so fields may be added, but never renamed or removed.
 //!
-//! Counts are the controller's; who has an address is read from the Services themselves,
-//! whoever gave it to them, so that an address that another controller gave shows as well.
+//! The controller reports the counts. The addresses come from the Services themselves, so the
+//! output includes addresses that another controller assigned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use crate::cli::service::addresses;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolReport {
-    /// By name.
+    /// Sorted by name.
     pub pools: Vec<PoolStatus>,
 }
 
@@ -32,8 +32,8 @@ pub struct PoolReport {
 pub struct PoolStatus {
     /// `metadata.name`
     pub name: String,
-    /// `Ready`; `Pending`: the controller has said nothing yet; `Invalid`: the object
-    /// cannot be read; or the reason for which it is not `Accepted`.
+    /// `Ready`; `Pending`: the controller has not reported anything yet; `Invalid`: the object
+    /// cannot be read; or the reason why it is not `Accepted`.
     pub state: String,
     /// Why it is not `Ready`; empty if it is.
     pub why: String,
@@ -45,23 +45,23 @@ pub struct PoolStatus {
     pub total: Option<String>,
     /// Addresses that Services have.
     pub used: Option<String>,
-    /// Addresses that a Service could get, those that rest included.
+    /// Addresses that a Service could get, including resting ones.
     pub free: Option<String>,
-    /// IPv4 by number; numbers end at 2^63 - 1, which means: that many or more.
+    /// The number of IPv4 addresses. Numbers end at 2^63 - 1, which means that many or more.
     pub ipv4: Option<PoolCounts>,
-    /// IPv6 by number, likewise.
+    /// The number of IPv6 addresses, likewise.
     pub ipv6: Option<PoolCounts>,
-    /// What a Service without any wish would get next, one address per family.
+    /// The next address for a Service that asks for none in particular, one per family.
     pub next: Vec<String>,
-    /// Released addresses that rest, the first to be free again first.
+    /// Resting addresses (released, not yet free), sorted by the end of their rest.
     pub resting: Vec<RestingLine>,
-    /// The addresses of this pool that Services publish, in order.
+    /// The addresses of this pool that Services publish, sorted.
     pub assigned: Vec<Assigned>,
-    /// As the controller wrote them.
+    /// The conditions that the controller wrote.
     pub conditions: Vec<ConditionLine>,
 }
 
-/// A released address on its way back.
+/// A released address that is not free yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RestingLine {
@@ -71,13 +71,13 @@ pub struct RestingLine {
     pub until: Timestamp,
 }
 
-/// An address and who publishes it; several Services share it.
+/// An address and the Services that publish it; several can share it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Assigned {
     /// The address.
     pub address: String,
-    /// By namespace and name.
+    /// Sorted by namespace and name.
     pub services: Vec<Holder>,
 }
 
@@ -103,7 +103,7 @@ pub fn report(pools: &[DeserializeGuard<AddressPool>], services: &[Service]) -> 
     PoolReport { pools }
 }
 
-/// Pools that overlap: the one that gives addresses has them.
+/// Of overlapping pools, the one that assigns addresses shows them.
 fn each_address_once(pools: &mut [PoolStatus]) {
     let giving = pools.iter().filter(|pool| pool.is_well());
     let given: BTreeSet<String> = giving
@@ -137,7 +137,7 @@ fn holders(services: &[Service]) -> Holders {
     all
 }
 
-/// What the holders have of the ranges, in order and each address once.
+/// The addresses of these ranges that Services have, sorted, each once.
 fn assigned(addresses: &[String], holders: &Holders) -> Vec<Assigned> {
     let entries = addresses.iter().filter_map(|text| text.parse().ok());
     let ranges = entries.map(|entry: Entry| entry.range());
@@ -192,7 +192,7 @@ impl PoolStatus {
         }
     }
 
-    /// It gives addresses.
+    /// Whether it assigns addresses.
     pub fn is_well(&self) -> bool {
         self.state == "Ready"
     }

@@ -1,4 +1,5 @@
-//! What `ballast status` prints for people. Pure: the same values and time, the same text.
+//! What `ballast status` prints for people. Pure: the same values and time produce the same
+//! text.
 
 use jiff::Timestamp;
 
@@ -9,18 +10,18 @@ use crate::cluster::conditions::rfc3339;
 use crate::process::text::{one_line, shortened};
 use ballast_crds::PoolCounts;
 
-/// What is known beside the values.
+/// What the output depends on apart from the values.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Where it goes.
+    /// Where the output goes.
     pub look: Look,
-    /// The time of reading.
+    /// When the cluster was read.
     pub now: Timestamp,
     /// `ballast` or `kubectl ballast`.
     pub program: &'a str,
 }
 
-/// The column in which a description's values begin.
+/// The column where the values of a description begin.
 const VALUES: usize = 12;
 
 /// One line per Service.
@@ -51,7 +52,8 @@ pub fn services(report: &Report, view: View<'_>) -> String {
     table.render(view.look)
 }
 
-/// What to do next, if something waits; for standard error, so that rows stay rows.
+/// What to do next, if something is waiting. It goes to standard error, so that standard output
+/// has only rows.
 pub fn hint(report: &Report, view: View<'_>) -> Option<String> {
     let all = report.services.len();
     let mut waiting = report.services.iter().filter(|one| !one.is_well());
@@ -78,7 +80,7 @@ pub fn hint(report: &Report, view: View<'_>) -> Option<String> {
     }
 }
 
-/// What there is to know of classes that are drained; for standard error.
+/// Notes about draining classes, for standard error.
 pub fn drained(classes: &Classes, view: View<'_>) -> Option<String> {
     let names = classes.drained();
     let (noun, verb) = match names.len() {
@@ -94,7 +96,7 @@ pub fn drained(classes: &Classes, view: View<'_>) -> Option<String> {
     ))
 }
 
-/// Everything about one Service.
+/// All details of one Service.
 pub fn description(service: &ServiceStatus, view: View<'_>) -> String {
     let mut out = String::new();
     let mut field = |name: &str, value: &str| {
@@ -136,7 +138,7 @@ pub fn description(service: &ServiceStatus, view: View<'_>) -> String {
     out
 }
 
-/// How full the pools are, and who has which address.
+/// How full the pools are, and which Services have which address.
 pub fn pools(report: &PoolReport, view: View<'_>) -> String {
     let mut table = Table::new(&[
         "POOL", "FAMILY", "TOTAL", "USED", "FREE", "NEXT", "STATE", "WHY",
@@ -168,7 +170,7 @@ pub fn pools(report: &PoolReport, view: View<'_>) -> String {
     out
 }
 
-/// What to do about pools that do not serve, or that there are none.
+/// What to do about pools that do not work, or if there are none.
 pub fn pools_hint(report: &PoolReport, view: View<'_>) -> Option<String> {
     let all = report.pools.len();
     if all == 0 {
@@ -207,13 +209,13 @@ fn pool_rows(table: &mut Table, pool: &PoolStatus) {
     }
     for (number, mut row) in rows.into_iter().enumerate() {
         row.push(Cell::new(&pool.state).toned(tone(&pool.state)));
-        // Once is enough.
+        // A pool has one remark, whatever its number of rows.
         row.push(Cell::remark(if number == 0 { &pool.why } else { "" }));
         table.row(row);
     }
 }
 
-/// Numbers end at 2^63 - 1, which means: that many or more.
+/// Numbers end at 2^63 - 1, which means that many or more.
 fn count(number: i64) -> String {
     if number == i64::MAX {
         "2^63+".to_owned()
@@ -303,7 +305,7 @@ fn events(service: &ServiceStatus, view: View<'_>) -> String {
     format!("\n{}", table.render(uncut(view)))
 }
 
-/// A description is where the whole text is.
+/// A description shows the whole text.
 const fn uncut(view: View<'_>) -> Look {
     Look {
         whole: true,

@@ -1,6 +1,6 @@
-//! What `ballast status` says of Services, as values: which are ours, and how each is.
-//! Pure. `-o json|yaml` prints these structs as they stand here, so a field may be added
-//! to them, and none renamed or removed.
+//! What `ballast status` shows of Services, as values: which Services are Ballast's, and the
+//! state of each. Pure. `-o json|yaml` prints these structs, so fields may be added, but never
+//! renamed or removed.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,17 @@ use serde::Serialize;
 use crate::cli::service::{addresses, is_load_balancer};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED, is_ours};
 
-/// Which nodes have the addresses (L2).
+/// The condition that says which nodes have the addresses (L2).
 const ANNOUNCED: &str = "ballast.dev/Announced";
 
 /// All load balancers, or those of one name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// By namespace and name.
+    /// Sorted by namespace and name.
     pub services: Vec<ServiceStatus>,
-    /// `NAMESPACE/NAME` of Services of type `LoadBalancer` that wait for an address, name
-    /// no class, and that no class takes.
+    /// `NAMESPACE/NAME` of Services of type `LoadBalancer` that wait for an address, name no
+    /// class, and are served by no class.
     pub unclaimed: Vec<String>,
 }
 
@@ -36,31 +36,31 @@ pub struct ServiceStatus {
     pub namespace: String,
     /// `metadata.name`
     pub name: String,
-    /// The name of the class that serves it or is to; for a class that is not Ballast's
+    /// The name of the class that serves or will serve it; for a class that is not Ballast's,
     /// the whole `spec.loadBalancerClass`.
     pub class: Option<String>,
-    /// `aws`, `l2` or `mock`, if the class says so.
+    /// `aws`, `l2` or `mock`, if the class names its provider.
     pub provider: Option<String>,
     /// IP addresses and host names, in the order of the Service's status.
     pub addresses: Vec<String>,
-    /// `Ready`; `Releasing`; `Pending`: the controller has said nothing yet;
-    /// `NotServed`: no class of Ballast serves it; or the reason of the condition that
-    /// stands in the way.
+    /// `Ready`; `Releasing`; `Pending`: the controller has not reported anything yet;
+    /// `NotServed`: no class of Ballast serves it; or the reason of the first condition that is
+    /// not true.
     pub state: String,
-    /// Traffic can flow, perhaps by settings older than the last edit: `Programmed` is
-    /// true.
+    /// `Programmed` is true: traffic can flow, possibly with settings from before the last
+    /// edit.
     pub ready: bool,
-    /// Since when the state is what it is.
+    /// When the state began.
     pub since: Option<Timestamp>,
     /// Why it is not `Ready`; empty if it is.
     pub why: String,
-    /// What it listens on.
+    /// The ports that it listens on.
     pub ports: Vec<PortLine>,
     /// `Cluster` or `Local`.
     pub traffic_policy: Option<String>,
-    /// Ballast's own.
+    /// Only Ballast's conditions.
     pub conditions: Vec<ConditionLine>,
-    /// Newest first; only where one Service was asked for, and if they could be read.
+    /// Newest first; only if one Service was requested and its events could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<EventLine>>,
 }
@@ -73,11 +73,11 @@ pub struct PortLine {
     pub name: Option<String>,
     /// `TCP`, `UDP`
     pub protocol: String,
-    /// What clients connect to.
+    /// The port that clients connect to.
     pub port: i32,
-    /// What the load balancer connects to on the nodes.
+    /// The port that the load balancer connects to on the nodes.
     pub node_port: Option<i32>,
-    /// What is wrong with this port alone.
+    /// The error of this port.
     pub error: Option<String>,
 }
 
@@ -113,18 +113,18 @@ pub struct EventLine {
     pub count: i32,
 }
 
-/// The classes as far as this command asks.
+/// What this command needs of the classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Classes {
-    /// By name: the provider. `None`: the classes may not be read, so nothing is known.
+    /// The provider of each class by name; `None` if the user may not read classes.
     known: Option<BTreeMap<String, Option<String>>>,
-    /// The one that takes Services without a class.
+    /// The default class.
     default: Option<String>,
-    /// Those with the drain switch on.
+    /// Classes with the drain switch on.
     drained: Vec<String>,
 }
 
-/// How a Service is, in one word, and why.
+/// The state of a Service in one word, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standing {
     state: String,
@@ -132,7 +132,7 @@ struct Standing {
     why: String,
 }
 
-/// All Services of ours, and those that nobody takes.
+/// All of Ballast's Services, and those that no class serves.
 pub fn report(services: &[Service], classes: &Classes) -> Report {
     let mut report = Report::default();
     for service in services {
@@ -153,7 +153,7 @@ pub fn report(services: &[Service], classes: &Classes) -> Report {
     report
 }
 
-/// Every Service of the name, of ours or not: who asks for one wants to know why not.
+/// Every Service of this name, even if it is not Ballast's, so that the user learns why not.
 pub fn named(services: &[Service], classes: &Classes, name: &str) -> Report {
     let called = services
         .iter()
@@ -186,13 +186,13 @@ fn is_unclaimed(service: &Service) -> bool {
         && addresses(service).is_empty()
 }
 
-/// The class of ours whose finalizer the Service carries.
+/// The Ballast class whose finalizer the Service has.
 fn holder(service: &Service) -> Option<&str> {
     let finalizers = service.metadata.finalizers.as_deref().unwrap_or_default();
     finalizers.iter().find_map(|one| class_of_key(one))
 }
 
-/// The condition of that type, if any.
+/// The condition of this type, if any.
 pub(super) fn find<'c>(conditions: &'c [ConditionLine], kind: &str) -> Option<&'c ConditionLine> {
     conditions.iter().find(|one| one.r#type == kind)
 }
@@ -238,7 +238,7 @@ fn port_error(service: &Service, number: i32, protocol: &str) -> Option<String> 
 // === impl Classes ===
 
 impl Classes {
-    /// What the classes say of themselves.
+    /// Reads the classes.
     pub fn of(classes: &[DeserializeGuard<LoadBalancerClass>]) -> Self {
         let mut known = BTreeMap::new();
         let (mut default, mut drained) = (None, Vec::new());
@@ -265,12 +265,12 @@ impl Classes {
         }
     }
 
-    /// The classes that give no load balancers, because somebody drains them.
+    /// The classes that create no load balancers because they are draining.
     pub fn drained(&self) -> &[String] {
         &self.drained
     }
 
-    /// Where the user may not read them.
+    /// For a user who may not read classes.
     pub fn unknown() -> Self {
         Self::default()
     }
@@ -284,7 +284,7 @@ impl Classes {
         self.known.as_ref()?.get(class)?.clone()
     }
 
-    /// The class of ours that serves the Service, or would.
+    /// The Ballast class that serves the Service, or would.
     fn serving(&self, service: &Service) -> Option<String> {
         let named = spec_class(service).filter(|_| is_load_balancer(service));
         if let Some(class) = named.and_then(class_of_key).or_else(|| holder(service)) {
@@ -298,7 +298,7 @@ impl Classes {
 // === impl ServiceStatus ===
 
 impl ServiceStatus {
-    /// `None` if the Service is none of ours.
+    /// `None` if the Service is not Ballast's.
     fn of(service: &Service, classes: &Classes) -> Option<Self> {
         let serving = classes.serving(service);
         let conditions = conditions(service);
@@ -315,7 +315,7 @@ impl ServiceStatus {
         })
     }
 
-    /// A Service that was asked for by name and is none of ours.
+    /// A Service that was requested by name and is not Ballast's.
     fn not_served(service: &Service, classes: &Classes) -> Self {
         let class = spec_class(service);
         let why = match class {
@@ -358,7 +358,7 @@ impl ServiceStatus {
         }
     }
 
-    /// `Ready`: traffic flows, and by what was asked for last.
+    /// `Ready`: traffic flows, with the latest settings.
     pub fn is_well(&self) -> bool {
         self.state == "Ready"
     }
@@ -412,8 +412,8 @@ impl Standing {
         }
     }
 
-    /// What hinders the release is what the provider says now; what was said while the
-    /// Service lived explains nothing.
+    /// Only the provider's present message explains why a release is not finished. Conditions
+    /// from before the deletion do not.
     fn releasing(service: &Service, conditions: &[ConditionLine]) -> Self {
         let deleted = service.metadata.deletion_timestamp.as_ref();
         let obstacle = find(conditions, PROGRAMMED).filter(|one| one.status != "True");
@@ -435,7 +435,7 @@ impl Standing {
 // === impl ConditionLine ===
 
 impl ConditionLine {
-    /// As it stands on an object.
+    /// A condition as it is on an object.
     pub fn of(condition: &Condition) -> Self {
         Self {
             r#type: condition.type_.clone(),

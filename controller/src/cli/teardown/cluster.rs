@@ -1,4 +1,5 @@
-//! The way of `ballast teardown` to the cluster: reads, flips the switch, chooses nothing.
+//! Requests of `ballast teardown` to the cluster. It reads and sets the switch, and makes no
+//! choices.
 
 use ballast_crds::{Draining, LoadBalancerClass};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -11,16 +12,16 @@ use super::report::Cluster;
 use crate::cli::cluster::{ReadError, list};
 use crate::cluster::writer::MANAGER;
 
-/// What became of a switch.
+/// The result of setting a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flipped {
-    /// It is as it was asked for.
+    /// The switch is set as requested.
     Yes,
-    /// The class has gone meanwhile.
+    /// The class no longer exists.
     Gone,
 }
 
-/// Classes and Services; a cluster without the kind has no classes.
+/// Reads classes and Services; `classes` is `None` if the cluster does not serve the kind.
 pub(super) async fn read(client: &Client) -> Result<Cluster, ReadError> {
     let api = Api::<DeserializeGuard<LoadBalancerClass>>::all(client.clone());
     let everything = ListParams::default();
@@ -33,7 +34,7 @@ pub(super) async fn read(client: &Client) -> Result<Cluster, ReadError> {
     Ok(Cluster { classes, services })
 }
 
-/// The Lease, if there is one.
+/// The Lease, if it exists.
 pub(super) async fn lease(
     client: &Client,
     (namespace, name): &(String, String),
@@ -42,13 +43,13 @@ pub(super) async fn lease(
     Ok(api.get_opt(name).await?)
 }
 
-/// Puts the switch of a class on, or takes it off (`None`).
+/// Sets the drain switch of a class, or removes it (`None`).
 pub(super) async fn flip(
     client: &Client,
     class: &str,
     draining: Option<&Draining>,
 ) -> Result<Flipped, Box<kube::Error>> {
-    // A class that cannot be read can be drained all the same.
+    // A class that cannot be parsed can be drained as well.
     let api: Api<DeserializeGuard<LoadBalancerClass>> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"status": {"draining": draining}}));
     let params = PatchParams {

@@ -1,10 +1,11 @@
-//! `ballast teardown`: takes the load balancers of classes away and leaves the Services,
-//! so that no finalizer is left without a controller and no load balancer without an owner.
+//! `ballast teardown`: drains classes, which releases their load balancers and keeps the
+//! Services, so that no finalizer remains without a controller and no load balancer without an
+//! owner.
 //!
-//! It puts the drain switch on and watches the controller act on it; it releases nothing
-//! itself. [`report`] and [`pulse`] say what is so, [`render`] how it looks; [`run`] reads,
-//! flips, prints, and ends. It can be stopped and started at any time: all that it knows
-//! is in the cluster.
+//! It sets the drain switch and watches the controller act on it; it releases nothing itself.
+//! [`report`] and [`pulse`] compute the state, [`render`] formats it; [`run`] reads, sets the
+//! switch, prints, and exits. It can be stopped and restarted at any time, because all of its
+//! state is in the cluster.
 
 mod cluster;
 pub mod pulse;
@@ -63,7 +64,7 @@ Exit status:
   6  something is left, and no controller is running";
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
-/// A sign of life at least this often.
+/// The longest time without a line of output.
 const SIGN: Duration = Duration::from_secs(10);
 
 /// Flags of `ballast teardown`.
@@ -121,13 +122,13 @@ struct Teardown {
     output: Output,
     began: Instant,
     pulse: Pulse,
-    /// It was said that the Lease cannot be read.
+    /// The note that the Lease cannot be read was printed.
     blind: bool,
-    /// UIDs of the classes whose switch this run has put on, or found on.
+    /// UIDs of the classes whose switch this run has set or found set.
     switched: BTreeSet<String>,
 }
 
-/// Drains, or undoes that, and says what is left. `stop` is a signal.
+/// Drains or undoes a drain, and prints what is left. `stop` completes on a signal.
 pub async fn run(args: TeardownArgs, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
     let client = args.cluster.client()?;
     let mut teardown = Teardown {
@@ -165,7 +166,7 @@ pub async fn run(args: TeardownArgs, stop: BoxFuture<'static, ()>) -> Result<Exi
     teardown.drain(first, stop).await
 }
 
-/// Asks whoever sits at the terminal.
+/// Asks the user at the terminal.
 fn agreed(report: &Report) -> Result<bool> {
     eprint!("{}", render::question(report));
     std::io::stderr().flush()?;
@@ -206,7 +207,7 @@ fn view() -> View<'static> {
 // === impl Teardown ===
 
 impl Teardown {
-    /// `None`: there is nothing that could be torn down, and that was said.
+    /// `None`: there is nothing to tear down, and a note was printed.
     async fn first_look(&mut self) -> Result<Option<Report>> {
         let cluster = self::cluster::read(&self.client).await?;
         if cluster.classes.is_none() {
@@ -259,7 +260,7 @@ impl Teardown {
                 note(format_args!("{line}"));
                 said = Instant::now();
             }
-            // What was just flipped is not in this report.
+            // This report is from before the switches were set.
             if !flipped {
                 match verdict(&now, self.began.elapsed(), self.limits) {
                     Verdict::GoOn => {}
@@ -280,7 +281,8 @@ impl Teardown {
         }
     }
 
-    /// The next look after a pause; `None`: the API server did not answer, and that was said.
+    /// Reads again after a pause; `None`: the API server did not answer, and a note was
+    /// printed.
     async fn next(&mut self, soon: bool) -> Result<Option<Report>> {
         if !soon {
             tokio::time::sleep(ONE_SECOND).await;
@@ -289,7 +291,7 @@ impl Teardown {
         match self::cluster::read(&self.client).await {
             Ok(cluster) => {
                 let controller = self.controller().await;
-                // The longer a look takes, the rarer it is.
+                // The slower a read is, the less often it is repeated.
                 tokio::time::sleep(begun.elapsed().min(5 * ONE_SECOND)).await;
                 Ok(Some(Report::of(&cluster, &self.selection, controller)))
             }
@@ -303,8 +305,8 @@ impl Teardown {
         }
     }
 
-    /// Puts the switch on where it is not; true if there was such a class. Once for each:
-    /// whoever takes it off again meanwhile means it.
+    /// Sets the switch where it is off, and returns whether it did. It does so once per class:
+    /// if someone else removes the switch, that is deliberate.
     async fn put_on(&mut self, report: &Report) -> Result<bool> {
         let mut any = false;
         for class in &report.classes {

@@ -1,5 +1,6 @@
-//! Whether a controller is alive, told from its Lease as the election tells it: a Lease
-//! that changes is held by somebody who lives. No clock is compared with another. Pure.
+//! Whether a controller is running, judged from its Lease as the election does: a Lease that
+//! changes has a live holder. Clocks of different machines are not compared, except with a
+//! margin after a single read. Pure.
 
 use std::time::Duration;
 
@@ -10,17 +11,17 @@ use serde::Serialize;
 use crate::cli::text::length;
 use crate::cluster::conditions::rfc3339;
 
-/// client-go's, where the Lease says nothing.
+/// The default of client-go, if the Lease has no duration.
 const USUAL: Duration = Duration::from_secs(15);
-/// Where there is but one look, a Lease older than this is held by nobody: more than
-/// clocks differ.
+/// After a single read, a Lease older than this counts as not renewed. It is more than clocks
+/// usually differ.
 const OLD: Duration = Duration::from_mins(1);
 
-/// What was seen of the Lease so far.
+/// What was read of the Lease so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pulse {
     seen: Option<Seen>,
-    /// When it last changed, on the command's own clock.
+    /// When it last changed, by the command's own clock.
     changed: Duration,
     looks: u32,
 }
@@ -33,40 +34,40 @@ struct Seen {
     duration: Option<Duration>,
 }
 
-/// The controller, as far as its Lease tells.
+/// The state of the controller, as far as its Lease shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Controller {
     /// See [`Life`].
     pub state: Life,
-    /// Who holds the Lease, or held it last.
+    /// The holder of the Lease, or the last one.
     pub holder: Option<String>,
-    /// What the Lease says of its last renewal.
+    /// The time of the last renewal, from the Lease.
     pub renewed: Option<Timestamp>,
     /// For how many seconds this command has seen no change of the Lease.
     pub silent_seconds: u64,
 }
 
-/// How sure it is.
+/// Whether a controller is running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Life {
-    /// The Lease may not or cannot be read.
+    /// The Lease cannot be read.
     #[default]
     Unknown,
-    /// It is held, and nobody has failed to renew it so far.
+    /// It has a holder that has not missed a renewal so far.
     Alive,
-    /// Nobody holds it.
+    /// It has no holder.
     Absent,
-    /// It has not changed for its duration: others may take over now.
+    /// It has not changed for its duration, so other candidates may take it now.
     Silent,
-    /// Nor for as long again: nobody did.
+    /// It has not changed for twice its duration: no candidate took it.
     Dead,
 }
 
 // === impl Pulse ===
 
 impl Pulse {
-    /// Takes note of the Lease as it is at `now`, on the command's own clock.
+    /// Records the Lease as read at `now`, by the command's own clock.
     pub fn observe(&mut self, lease: Option<&Lease>, now: Duration) {
         let seen = Seen::of(lease);
         if self.looks == 0 || self.seen.as_ref() != Some(&seen) {
@@ -76,13 +77,13 @@ impl Pulse {
         self.looks = self.looks.saturating_add(1);
     }
 
-    /// What follows from all looks until `now`. `clock` is the time of day: where there was
-    /// but one look, the times that the Lease itself tells must do.
+    /// The state after all reads until `now`. `clock` is the time of day: after a single read,
+    /// only the times in the Lease can be compared.
     pub fn controller(&self, now: Duration, clock: Timestamp) -> Controller {
         let Some(seen) = &self.seen else {
             return Controller::default();
         };
-        // Of a Lease that was given up the duration means nothing.
+        // The duration of a Lease without a holder means nothing.
         let held = seen.holder.as_ref().and(seen.duration);
         let term = held.unwrap_or(USUAL);
         let silent = now.saturating_sub(self.changed);
@@ -127,13 +128,13 @@ impl Seen {
 // === impl Controller ===
 
 impl Controller {
-    /// Nobody will act on a switch that is put on now, unless somebody starts; and who
-    /// starts finds it on.
+    /// Whether no controller acts on a switch that is set now. A controller that starts later
+    /// finds it set.
     pub const fn is_away(&self) -> bool {
         matches!(self.state, Life::Absent | Life::Silent | Life::Dead)
     }
 
-    /// In words; `lease` is its namespace and name.
+    /// The state as a sentence; `lease` is its namespace and name.
     pub fn told(&self, lease: &(String, String)) -> String {
         let lease = format!("the Lease {}/{}", lease.0, lease.1);
         let holder = self.holder.as_deref().unwrap_or_default();

@@ -4,7 +4,7 @@ use super::report::{Left, Report, Selection, summary};
 use crate::cli::status::render::View;
 use crate::cli::text::{Cell, Table, Tone};
 
-/// What is left, a line each.
+/// What is left, one line each.
 pub fn left(report: &Report, view: View<'_>) -> String {
     let mut table = Table::new(&["NAMESPACE", "NAME", "CLASS", "ADDRESS", "WHY"]);
     for it in &report.left {
@@ -18,7 +18,7 @@ pub fn left(report: &Report, view: View<'_>) -> String {
     table.render(view.look)
 }
 
-/// What would be released, a line each.
+/// What would be released, one line each.
 pub fn plan(report: &Report, view: View<'_>) -> String {
     let mut table = Table::new(&["NAMESPACE", "NAME", "CLASS", "ADDRESS"]);
     for it in report.left.iter().filter(|it| it.namespace.is_some()) {
@@ -52,7 +52,7 @@ pub fn classes(report: &Report) -> String {
     }
 }
 
-/// The classes that were asked for by name and are not there.
+/// The classes that were requested by name and do not exist.
 pub fn missing(report: &Report, selection: &Selection) -> Option<String> {
     let Selection::Named(names) = selection else {
         return None;
@@ -69,7 +69,7 @@ pub fn missing(report: &Report, selection: &Selection) -> Option<String> {
     }
 }
 
-/// A sign of life while nothing changes.
+/// A progress line while nothing changes.
 pub fn waiting(report: &Report, lease: &(String, String)) -> String {
     format!(
         "waiting for {}; {}",
@@ -78,7 +78,7 @@ pub fn waiting(report: &Report, lease: &(String, String)) -> String {
     )
 }
 
-/// What is asked before anything is done.
+/// The confirmation question.
 pub fn question(report: &Report) -> String {
     let services = report.left.iter().filter(|it| it.namespace.is_some());
     let what = match services.count() {

@@ -1,6 +1,6 @@
-//! What is left of the classes that are being drained, and why; what has changed since
-//! the last look; whether that is the end. Pure. `-o json` prints these structs as they
-//! stand here, so a field may be added to them, and none renamed or removed.
+//! What is left of the draining classes, and why; what has changed since the last report;
+//! whether the command is finished. Pure. `-o json` prints these structs, so fields may be
+//! added, but never renamed or removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,33 +18,33 @@ use crate::cli::service::{addresses, is_load_balancer};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::run::factory::Providers;
 
-/// What of the cluster is read.
+/// What the command reads of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    /// All classes; `None`: the cluster does not know the kind.
+    /// All classes; `None`: the cluster does not serve the kind.
     pub classes: Option<Vec<DeserializeGuard<LoadBalancerClass>>>,
     /// All Services.
     pub services: Vec<Service>,
 }
 
-/// Which classes.
+/// The selected classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// Every one.
+    /// Every class.
     All,
-    /// Those of these names, as far as they exist.
+    /// The classes with these names that exist.
     Named(BTreeSet<String>),
 }
 
-/// Everything at one look.
+/// The state at one time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The selected classes that exist, by name.
+    /// The selected classes that exist, sorted by name.
     pub classes: Vec<ClassLine>,
-    /// What is in the way, Services first.
+    /// What is left, Services first.
     pub left: Vec<Left>,
-    /// Who is to do it.
+    /// The controller that releases it.
     pub controller: Controller,
 }
 
@@ -54,14 +54,14 @@ pub struct Report {
 pub struct ClassLine {
     /// `metadata.name`
     pub name: String,
-    /// `metadata.uid`: one that is made again under this name is another.
+    /// `metadata.uid`: a new class of the same name is a different one.
     #[serde(skip)]
     pub uid: String,
-    /// Since when the drain switch is on.
+    /// When the drain switch was set.
     pub draining: Option<Timestamp>,
-    /// The controller says that it has seen the switch.
+    /// The controller has reported that it has seen the switch.
     pub seen: bool,
-    /// It carries the finalizer of a class in use.
+    /// It has the finalizer of a class in use.
     pub in_use: bool,
 }
 
@@ -69,43 +69,43 @@ pub struct ClassLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Left {
-    /// Of a Service; a class has none.
+    /// The namespace of a Service; `None` for a class.
     pub namespace: Option<String>,
     /// `metadata.name`
     pub name: String,
     /// The class whose load balancer it is.
     pub class: String,
-    /// What it publishes.
+    /// The addresses that it publishes.
     pub addresses: Vec<String>,
     /// Why it is still there.
     pub why: String,
 }
 
-/// How long it may go on.
+/// How long the command may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wait at all.
+    /// Whether to wait at all.
     pub wait: bool,
-    /// No longer than this.
+    /// The longest time to wait.
     pub timeout: Duration,
 }
 
-/// What follows from a report.
+/// What to do after a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing is left.
     Done,
-    /// Look again.
+    /// Read again.
     GoOn,
-    /// Something is left, and there is no more time.
+    /// Something is left, and the time is over.
     Left,
-    /// Something is left, and nobody is there to release it.
+    /// Something is left, and no controller is running to release it.
     Dead,
 }
 
-/// Whether to go on after so long a time. Who runs a hook needs an end with clear words
-/// before somebody else's time-out, so nobody waits for a controller that is dead; a later
-/// run goes on where this one ended.
+/// Whether to go on after `elapsed`. A hook needs a clear message before its own time-out ends
+/// it, so the command does not wait for a dead controller; a later run continues where this one
+/// ended.
 pub fn verdict(report: &Report, elapsed: Duration, limits: Limits) -> Verdict {
     let over = !limits.wait || elapsed >= limits.timeout;
     match report.controller.state {
@@ -117,7 +117,7 @@ pub fn verdict(report: &Report, elapsed: Duration, limits: Limits) -> Verdict {
     }
 }
 
-/// What is new since the last look, a line each.
+/// What is new since the last report, one line each.
 pub fn changes(before: Option<&Report>, now: &Report) -> Vec<String> {
     let Some(before) = before else {
         return Vec::new();
@@ -156,7 +156,7 @@ pub fn changes(before: Option<&Report>, now: &Report) -> Vec<String> {
     lines
 }
 
-/// How much is left, in a few words.
+/// A short summary of what is left.
 pub fn summary(report: &Report) -> String {
     let services = report.left.iter().filter(|it| it.namespace.is_some());
     let services = services.count();
@@ -216,7 +216,7 @@ fn why(service: &Service, class: &str, known: &BTreeSet<&str>) -> String {
 // === impl Selection ===
 
 impl Selection {
-    /// Whether a class is meant.
+    /// Whether a class is selected.
     pub fn has(&self, class: &str) -> bool {
         match self {
             Self::All => true,
@@ -228,7 +228,7 @@ impl Selection {
 // === impl Report ===
 
 impl Report {
-    /// What is so.
+    /// Computes the report.
     pub fn of(cluster: &Cluster, selection: &Selection, controller: Controller) -> Self {
         let classes = cluster.classes.as_deref().unwrap_or_default();
         let factory = Providers::default();
@@ -269,7 +269,7 @@ impl ClassLine {
             name: class.name.clone(),
             uid: class.uid.clone(),
             draining: class.draining().map(|it| it.since.0),
-            // What a class says that cannot be read, cannot be read either.
+            // If the class cannot be parsed, neither can its status.
             seen: class.provider.is_err()
                 || (answer.is_some() && accepted.map(|it| it.message.clone()) == answer),
             in_use: class.is_guarded(),
@@ -280,8 +280,8 @@ impl ClassLine {
         self.seen && !self.in_use
     }
 
-    /// The class itself is in the way until its finalizer is off; and until a controller
-    /// that lives has seen the switch, it may be about to use the class.
+    /// A class is left until its finalizer is removed. Until a running controller has seen the
+    /// switch, it may be about to use the class.
     fn left(&self, class: &ClassView, controller: &Controller) -> Option<Left> {
         let why = if !self.seen && (self.in_use || !controller.is_away()) {
             "the controller has not seen the drain yet".to_owned()

@@ -1,4 +1,4 @@
-//! Over the shapes of `MetalLB`'s published samples, in words of our own.
+//! Tests with objects of the same shapes as `MetalLB`'s published samples.
 
 use super::*;
 use crate::cli::migrate::render::{self, Blocked};
@@ -27,7 +27,7 @@ fn migration(yaml: &str) -> Migration {
     convert(&source, wish)
 }
 
-/// What a user sees, and the controller understands all of it.
+/// The output that a user sees; the controller must accept all of it.
 fn shown(yaml: &str) -> String {
     let migration = migration(yaml);
     for pool in &migration.pools {
@@ -40,7 +40,7 @@ fn shown(yaml: &str) -> String {
     format!("{manifests}\n{notes}")
 }
 
-/// An object of `MetalLB`, `spec` being what goes inside `{}`.
+/// An object of `MetalLB`; `spec` is the content of `{}`.
 fn object(kind: &str, name: &str, spec: &str) -> String {
     format!(
         "---\n{{apiVersion: metallb.io/v1beta1, kind: {kind}, metadata: {{name: {name}, namespace: metallb-system}}, spec: {{{spec}}}}}\n"
@@ -114,7 +114,7 @@ fn nodes_and_interfaces() {
         })
     );
     assert_eq!(made.notes, []);
-    // The union of two: one is for all nodes.
+    // The union of two advertisements: one is for all nodes.
     let both = format!(
         "{SIMPLE}{hosts}{}",
         advertisement("all", "interfaces: [eth1]")
@@ -142,7 +142,7 @@ fn pools_that_are_announced_differently_become_classes() {
     ]
     .concat();
     insta::assert_snapshot!(shown(&format!("{pools}{ads}")));
-    // Where the Services are, the default is.
+    // The default class follows the Services.
     let service = "
 ---
 {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: LoadBalancer}, status: {loadBalancer: {ingress: [{ip: 192.0.2.3}]}}}
@@ -163,7 +163,7 @@ fn what_has_no_equal() {
     ]
     .concat();
     insta::assert_snapshot!(shown(&yaml));
-    // Nobody announces anything here: no class.
+    // Nothing is announced here, so there is no class.
     let silent = migration(SIMPLE);
     assert!(silent.classes.is_empty());
     assert!(
@@ -266,7 +266,7 @@ fn edges_are_those_that_were_avoided() {
 }
 
 proptest::proptest! {
-    /// Whatever `MetalLB` was told: no panic, and what is made can be read by ours.
+    /// No input of `MetalLB` causes a panic, and Ballast can read every object that is created.
     #[test]
     fn conversion_is_total(
         addresses in proptest::collection::vec("([0-9]{1,3}[.]){3}[0-9]{1,3}(/[0-9]{1,2}|-([0-9]{1,3}[.]){3}[0-9]{1,3})?|.*", 0..5),

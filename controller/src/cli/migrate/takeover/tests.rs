@@ -326,7 +326,7 @@ fn who_stands_in_the_way() {
     ] {
         assert_eq!(blocked(&now), expected, "{now:?}");
     }
-    // Two writers are never well, whatever was done before.
+    // Two writers are never acceptable, whatever happened before.
     assert!(Blocked::TwoWriters.is_not_yet(true) && Blocked::ControllerRuns.is_not_yet(false));
     let other = Blocked::OtherDefault(String::new());
     assert!(other.is_not_yet(false) && !other.is_not_yet(true) && !its_own.is_not_yet(false));

@@ -127,7 +127,7 @@ fn a_pool_that_cannot_be_read_harms_no_other() {
     );
 }
 
-/// A promise to scripts: fields are added, never renamed or removed.
+/// Scripts rely on these fields: they are added, never renamed or removed.
 #[test]
 fn the_shape_of_the_output_is_stable() {
     let status = json!({

@@ -7,7 +7,7 @@ fn one(service: Service) -> Option<ServiceStatus> {
     report(&[service], &classes()).services.pop()
 }
 
-/// Of the class `local`, with these conditions and addresses.
+/// A Service of the class `local` with these conditions and addresses.
 fn said(conditions: &[Value], addresses: &[&str]) -> Service {
     let spec = json!({"loadBalancerClass": "ballast.dev/local"});
     service(
@@ -60,7 +60,7 @@ fn state_and_why_come_from_the_condition_in_the_way() {
             "spec.x is wrong",
             false,
         ),
-        // An edit that is refused: the old settings still serve.
+        // A refused edit: the old settings still serve.
         (
             vec![&refused, &programmed],
             ip,
@@ -138,7 +138,7 @@ fn whose_a_service_is() {
             ),
             Some(("example.com/x", None)),
         ),
-        // The class that it names, though another one still cleans up.
+        // The class that it names, although another one still cleans up.
         (
             service(
                 "web",
@@ -146,7 +146,7 @@ fn whose_a_service_is() {
             ),
             Some(("local", Some("mock"))),
         ),
-        // Nobody takes what goes.
+        // No class serves a Service in deletion.
         (
             service(
                 "web",
@@ -235,7 +235,7 @@ fn what_nobody_takes_is_listed_apart() {
     );
     let somebody = report(&all, &classes());
     assert_eq!(somebody.unclaimed, Vec::<String>::new());
-    // Who may not read classes is not told what would follow from them.
+    // A user who may not read classes gets no conclusions drawn from them.
     assert_eq!(report(&all, &Classes::unknown()), Report::default());
 }
 
@@ -315,7 +315,7 @@ fn events_come_newest_first() {
     );
 }
 
-/// A promise to scripts: fields are added, never renamed or removed.
+/// Scripts rely on these fields: they are added, never renamed or removed.
 #[test]
 fn the_shape_of_the_output_is_stable() {
     let mut web = one(ready(

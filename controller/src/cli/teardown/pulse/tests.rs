@@ -71,7 +71,7 @@ fn a_lease_that_moves_is_held_by_somebody_who_lives() {
     );
 }
 
-/// Where nobody waits, the Lease's own times must do, and clocks may differ a little.
+/// After a single read only the Lease's own times are known, and clocks may differ a little.
 #[test]
 fn one_look_goes_by_the_clock() {
     let mut pulse = Pulse::default();

@@ -15,7 +15,7 @@ fn view() -> View<'static> {
     }
 }
 
-/// A class; `seen`: the controller has answered the switch.
+/// A class; `seen`: the controller has acknowledged the switch.
 fn class(
     name: &str,
     draining: bool,
@@ -226,7 +226,8 @@ fn only_the_classes_that_are_meant() {
     "#);
 }
 
-/// Between the switch and the controller's answer a load balancer may still be made.
+/// Between the switch and the controller's acknowledgement, it may still create a load
+/// balancer.
 #[test]
 fn a_class_is_free_when_the_controller_says_so_or_nobody_can() {
     let left = |class, controller| {
@@ -261,7 +262,7 @@ fn a_class_is_free_when_the_controller_says_so_or_nobody_can() {
     }
 }
 
-/// The answer to an earlier switch is no answer to this one.
+/// The acknowledgement of an earlier switch does not count for this one.
 #[test]
 fn an_old_answer_does_not_count() {
     let DeserializeGuard(Ok(mut class)) = class("local", true, true, false) else {
@@ -308,12 +309,12 @@ fn when_it_ends() {
         (Life::Alive, true, looks, early, Remains),
         (Life::Unknown, true, waits, early, GoOn),
         (Life::Unknown, true, waits, late, Remains),
-        // Somebody may take over.
+        // Another candidate may take over.
         (Life::Silent, true, waits, early, GoOn),
         (Life::Absent, true, waits, early, GoOn),
         (Life::Silent, true, waits, late, Dead),
         (Life::Absent, true, looks, early, Dead),
-        // Nobody did.
+        // None did.
         (Life::Dead, true, waits, early, Dead),
     ] {
         let said = verdict(&of(state, left), elapsed, limits);
