@@ -1,6 +1,6 @@
-//! The parts that conditions are made of: the types that Services carry, and the times of
-//! those of classes and pools. What a Service's conditions say is in
-//! [`crate::service::status`]. Pure.
+//! The building blocks of conditions: the types of Service conditions, and the times of class
+//! and pool conditions. [`crate::service::status`] decides what the conditions of Services say.
+//! Pure.
 
 use ballast_crds::GROUP;
 use jiff::Timestamp;
@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::process::text;
 
-/// A Service's condition: a class of ours serves it, and its settings are valid.
+/// A condition of Services: a Ballast class serves the Service, and its settings are valid.
 pub const ACCEPTED: &str = "ballast.dev/Accepted";
-/// A Service's condition: traffic can flow.
+/// A condition of Services: traffic can flow.
 pub const PROGRAMMED: &str = "ballast.dev/Programmed";
 
 /// Whether a condition is one of Ballast's: its type is `ballast.dev/NAME`.
@@ -19,7 +19,7 @@ pub fn is_ours(condition: &Condition) -> bool {
     name.is_some_and(|name| name.starts_with('/'))
 }
 
-/// A condition whose time [`dated`] fills in. Its message is bounded here.
+/// A condition without its time, which [`dated`] adds. The message is bounded here.
 pub fn condition(kind: &str, status: bool, reason: &str, mut message: String) -> Condition {
     if message.len() > text::MESSAGE {
         message = text::message(&message);
@@ -34,7 +34,7 @@ pub fn condition(kind: &str, status: bool, reason: &str, mut message: String) ->
     }
 }
 
-/// Gives each condition its time: that of before where its status did not change.
+/// Sets the time of each condition: the previous time if its status did not change.
 pub fn dated(conditions: &mut [Condition], before: &[Condition], now: &Time) {
     for condition in conditions {
         let mut before = before.iter();
@@ -45,7 +45,7 @@ pub fn dated(conditions: &mut [Condition], before: &[Condition], now: &Time) {
     }
 }
 
-/// Whole seconds, as the API server keeps condition times.
+/// Whole seconds, because the API server keeps condition times in seconds.
 pub fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -1,8 +1,8 @@
 //! Which nodes carry the traffic of load balancers. Pure.
 //!
-//! The reference controller's stable node set (KEP-3458): readiness is not looked at,
-//! because the load balancer's own health check knows better and sooner. Unlike the
-//! reference, a changed node address counts.
+//! The rules are those of the reference controller's stable node set (KEP-3458): a node's
+//! readiness does not count, because the health check of the load balancer is faster and more
+//! accurate. Unlike in the reference, a changed node address counts.
 
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
@@ -11,16 +11,16 @@ use ballast_provider::{Exclusion, Target, TargetSet};
 
 use crate::cluster::view::NodeView;
 
-/// Who may carry traffic.
+/// The nodes that can carry traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eligible {
     /// The eligible nodes with at least one `InternalIP`.
     nodes: TargetSet,
-    /// The same where the label did not count.
+    /// The nodes that would be eligible without the exclusion label.
     despite_label: TargetSet,
 }
 
-/// What stands behind the load balancers of a class.
+/// Which nodes are the targets of a class's load balancers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     /// No node.
@@ -31,7 +31,7 @@ pub enum Backing {
     DespiteLabel,
 }
 
-/// Looks at all nodes.
+/// Computes the targets from all nodes.
 pub fn eligible(nodes: &[impl Borrow<NodeView>]) -> Eligible {
     let targets = |wanted: fn(&NodeView) -> bool| {
         let nodes = nodes.iter().map(Borrow::borrow);
@@ -46,7 +46,7 @@ pub fn eligible(nodes: &[impl Borrow<NodeView>]) -> Eligible {
     }
 }
 
-/// Whether a node belongs behind load balancers.
+/// Whether a node is a target of load balancers.
 pub fn is_eligible(node: &NodeView) -> bool {
     stays(node) && !excludes(node.excluded.as_deref())
 }
@@ -55,8 +55,9 @@ fn stays(node: &NodeView) -> bool {
     !node.deleting && !node.doomed
 }
 
-/// The exclusion label excludes unless its value is one of the spellings of *false*
-/// that Go's `ParseBool` knows: "" and any other text exclude, as they always did.
+/// The exclusion label excludes unless its value is one of the spellings of *false* that Go's
+/// `ParseBool` accepts: an empty value and any other text exclude, as in the reference
+/// controller.
 fn excludes(label: Option<&str>) -> bool {
     !matches!(
         label,
@@ -67,7 +68,7 @@ fn excludes(label: Option<&str>) -> bool {
 // === impl Eligible ===
 
 impl Eligible {
-    /// The targets of a provider that takes the label so.
+    /// The targets for a provider with this rule for the exclusion label.
     pub fn targets(&self, exclusion: Exclusion) -> &TargetSet {
         match self.backing(exclusion) {
             Backing::DespiteLabel => &self.despite_label,
@@ -75,7 +76,7 @@ impl Eligible {
         }
     }
 
-    /// What those are.
+    /// Which nodes [`Self::targets`] returns.
     pub fn backing(&self, exclusion: Exclusion) -> Backing {
         match exclusion {
             _ if !self.nodes.is_empty() => Backing::Nodes,

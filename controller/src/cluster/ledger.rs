@@ -1,10 +1,11 @@
-//! Which Services have, or may have, something in a cloud: this process's memory of
-//! effects it began or found recorded.
+//! Which Services have, or may have, something in a cloud: this process's memory of effects
+//! that it began or found recorded.
 //!
-//! Written before the first effect for a Service and forgotten after its release;
-//! rebuilt at start from the finalizers in the store and from what the clouds hold. It answers three questions that
-//! the store alone cannot: what to release when an object vanishes without a
-//! finalizer, how much of a class's quota is taken, and whether the store already
+//! An entry is written before the first effect for a Service and removed after its release. At
+//! start the ledger is rebuilt from the finalizers in the store and from the inventories of the
+//! clouds. It answers three questions that the store alone cannot: what to release when an
+//! object vanishes without a finalizer, how much of a class's quota is taken, and whether the
+//! store already shows our own last write.
 //! shows our own last write.
 
 use std::collections::{HashMap, HashSet};
@@ -18,16 +19,16 @@ use crate::cluster::view::Name;
 /// One Service with effects in one class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Which Service, this very one and no later one of the same name.
+    /// Which Service, by UID: a later one of the same name is another.
     pub id: ServiceId,
-    /// Which class its effects are in.
+    /// The class of its effects.
     pub class: String,
-    /// The balancers that it is on, or may be on: two while it moves from one to another.
-    /// Empty where only a finalizer tells of it.
+    /// The balancers that it is on, or may be on: two while it moves from one to another. Empty
+    /// if only a finalizer shows that it is on one.
     pub keys: Vec<Key>,
 }
 
-/// The ledger; see the module.
+/// The ledger; see the module documentation.
 #[derive(Debug, Default)]
 pub struct Ledger {
     inner: Mutex<Inner>,
@@ -35,7 +36,8 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Nearly always one per name, for which a map would take five times the memory.
+    /// A vector, because nearly every name has one entry and a map would take five times the
+    /// memory.
     entries: HashMap<Name, Vec<(Entry, Marks)>>,
     /// How many entries each class has.
     per_class: HashMap<String, usize>,
@@ -48,7 +50,7 @@ struct Inner {
 #[derive(Debug)]
 struct Write {
     version: u64,
-    /// A list began after it, so what that list brings is newer.
+    /// A list began after the write, so the objects of that list are newer.
     listed: bool,
 }
 
@@ -61,19 +63,19 @@ struct Marks {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Notes that a Service has something in a class, without looking at any limit; on
-    /// which balancer is not known.
+    /// Records that a Service has something in a class, whatever the quota; its balancer is
+    /// unknown.
     pub fn record(&self, id: &ServiceId, class: &str) {
         self.lock().insert(id, class);
     }
 
-    /// The same where the balancer is known.
+    /// Like [`Self::record`], with the balancer.
     pub fn record_on(&self, id: &ServiceId, class: &str, key: &Key) {
         self.lock().insert(id, class).add(key);
     }
 
-    /// Takes one of `max` places of a class; true if the Service has a place now, on this
-    /// balancer. Check and entry are one step: two workers cannot take the last place.
+    /// Reserves one of `max` places of a class; true if the Service has a place now, on this
+    /// balancer. Check and entry are one step, so two workers cannot take the last place.
     pub fn reserve(&self, id: &ServiceId, class: &str, key: &Key, max: Option<usize>) -> bool {
         let mut inner = self.lock();
         let full = max.is_some_and(|max| inner.count(class) >= max);
@@ -98,7 +100,7 @@ impl Ledger {
         found.is_some_and(|(entry, _)| entry.keys.contains(key))
     }
 
-    /// Forgets that a Service was on a balancer; it keeps its place in the class.
+    /// Records that a Service is no longer on a balancer. It keeps its place in the class.
     pub fn left(&self, id: &ServiceId, class: &str, key: &Key) {
         let mut inner = self.lock();
         inner.releases += 1;
@@ -107,8 +109,8 @@ impl Ledger {
         }
     }
 
-    /// Closes a class that nobody has a place in; false if somebody has. After that no
-    /// [`Self::reserve`] succeeds, so the class's own finalizer may go.
+    /// Closes a class without Services; false if it has any. After that [`Self::reserve`]
+    /// fails, so the class's own finalizer may be removed.
     pub fn close(&self, class: &str) -> bool {
         let mut inner = self.lock();
         let unused = inner.count(class) == 0;
@@ -123,7 +125,8 @@ impl Ledger {
         self.lock().closed.contains(class)
     }
 
-    /// How often something came free: whoever was refused meanwhile tries again.
+    /// The number of releases so far. A Service that was refused tries again when the number
+    /// grows.
     pub fn releases(&self) -> u64 {
         self.lock().releases
     }
@@ -133,7 +136,7 @@ impl Ledger {
         self.lock().closed.remove(class);
     }
 
-    /// Forgets a Service's effects in a class: they are gone.
+    /// Removes a Service from a class, after its effects are gone.
     pub fn forget(&self, id: &ServiceId, class: &str) {
         let mut inner = self.lock();
         inner.releases += 1;
@@ -152,14 +155,14 @@ impl Ledger {
         }
     }
 
-    /// All that is recorded under a name.
+    /// All entries of a name.
     pub fn entries(&self, name: &Name) -> Vec<Entry> {
         let inner = self.lock();
         let entries = inner.entries.get(name).into_iter().flatten();
         entries.map(|(entry, _)| entry.clone()).collect()
     }
 
-    /// What is recorded under a name for other Services than this one (`None`: any).
+    /// The entries of a name that belong to Services other than this one (`None`: all).
     pub fn left_behind(&self, name: &Name, uid: Option<&str>) -> Vec<Entry> {
         let inner = self.lock();
         let entries = inner.entries.get(name).into_iter().flatten();
@@ -196,7 +199,7 @@ impl Ledger {
         self.lock().find(id, class).is_some()
     }
 
-    /// When the work that goes on for this Service began; set at the first call.
+    /// When the work in progress for this Service began; the first call sets it.
     pub fn began(&self, id: &ServiceId, class: &str, now: Instant) -> Instant {
         let mut inner = self.lock();
         match inner.marks(id, class) {
@@ -205,7 +208,7 @@ impl Ledger {
         }
     }
 
-    /// True once per piece of work: its slowness is to be announced now.
+    /// Whether to report the work in progress as slow: true once per piece of work.
     pub fn announce_slow(&self, id: &ServiceId, class: &str) -> bool {
         let mut inner = self.lock();
         inner
@@ -213,14 +216,14 @@ impl Ledger {
             .is_some_and(|marks| !std::mem::replace(&mut marks.slow_announced, true))
     }
 
-    /// The work that [`Self::began`] is done.
+    /// Records that the work timed by [`Self::began`] is done.
     pub fn finished(&self, id: &ServiceId, class: &str) {
         if let Some(marks) = self.lock().marks(id, class) {
             *marks = Marks::default();
         }
     }
 
-    /// Notes the version of our own last write to a Service.
+    /// Records the version of our own last write to a Service.
     pub fn wrote(&self, name: &Name, version: u64) {
         let write = Write {
             version,
@@ -229,26 +232,27 @@ impl Ledger {
         self.lock().written.insert(name.clone(), write);
     }
 
-    /// No echo will come for this name: the object is gone.
+    /// Forgets our last write to this name: the object is gone, so the watch will not deliver
+    /// it.
     pub fn vanished(&self, name: &Name) {
         self.lock().written.remove(name);
     }
 
-    /// A list begins.
+    /// Records that a list begins.
     pub fn relisting(&self) {
         for write in self.lock().written.values_mut() {
             write.listed = true;
         }
     }
 
-    /// The list is complete: the store is behind no write from before it. Versions may even
-    /// have gone back, where the API server was restored from a backup.
+    /// Records that the list is complete: the store has every write from before it. Versions
+    /// may even have decreased, if the API server was restored from a backup.
     pub fn relisted(&self) {
         self.lock().written.retain(|_, write| !write.listed);
     }
 
-    /// Whether the store is behind our own last write: its view must not be acted on,
-    /// and a newer one is on its way.
+    /// Whether the store is older than our own last write. Its view must not be used; a newer
+    /// one will arrive.
     pub fn is_stale(&self, name: &Name, version: u64) -> bool {
         let mut inner = self.lock();
         match inner.written.get(name) {

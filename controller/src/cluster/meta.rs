@@ -1,4 +1,4 @@
-//! What every kind of object has in its metadata, as plain values. Pure.
+//! Metadata that every kind of object has, as plain values. Pure.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,7 +9,7 @@ pub fn created(meta: &ObjectMeta) -> Timestamp {
     created.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
-/// `metadata.resourceVersion` as a number; 0 where a server does not use numbers.
+/// `metadata.resourceVersion` as a number; 0 if the server does not use numbers.
 pub fn version(meta: &ObjectMeta) -> u64 {
     meta.resource_version
         .as_deref()

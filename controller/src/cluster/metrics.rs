@@ -1,5 +1,8 @@
-//! The metrics that are updated as things happen, one struct per component: a task gets the
-//! struct of its own component, and a process registers the components that it has.
+//! Metrics that are updated as things happen, one struct per component: each task gets the
+//! struct of its own component, and a process registers only the components that it has.
+//!
+//! Labels have a small, fixed set of values (classes, kinds, outcomes, reasons), never names of
+//! Services. Clones of a struct share its values.
 //!
 //! Labels have a small, fixed set of values (classes, kinds, outcomes, reasons), never names
 //! of Services. Clones of a struct share its values.
@@ -17,32 +20,32 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::cluster::view::Name;
 
-/// Of the watches.
+/// Metrics of the watches.
 #[derive(Clone, Debug, Default)]
 pub struct WatchMetrics {
     errors: Family<Kind, Counter>,
     missed: Family<Kind, Counter>,
 }
 
-/// Of the writer.
+/// Metrics of the writer.
 #[derive(Clone, Debug, Default)]
 pub struct WriteMetrics {
     writes: Family<Kind, Counter>,
 }
 
-/// Of the nodes as targets.
+/// Metrics of the nodes as targets.
 #[derive(Clone, Debug, Default)]
 pub struct TargetMetrics {
     targets: Gauge,
 }
 
-/// Of the election.
+/// Metrics of the leader election.
 #[derive(Clone, Debug, Default)]
 pub struct LeaderMetrics {
     leader: Gauge,
 }
 
-/// Of the loop that reconciles Services.
+/// Metrics of the loop that reconciles Services.
 #[derive(Clone, Debug)]
 pub struct ServiceMetrics {
     reconciles: Family<Outcome, Counter>,
@@ -51,14 +54,14 @@ pub struct ServiceMetrics {
     arrivals: Arc<Mutex<HashMap<Name, Instant>>>,
 }
 
-/// Of the calls to providers.
+/// Metrics of the calls to providers.
 #[derive(Clone, Debug, Default)]
 pub struct ProviderMetrics {
     retargets: Family<Retarget, Counter>,
     errors: Family<ClassReason, Counter>,
 }
 
-/// Of the sender of events.
+/// Metrics of the sender of events.
 #[derive(Clone, Debug, Default)]
 pub struct EventMetrics {
     events: Family<Outcome, Counter>,
@@ -89,7 +92,7 @@ struct ClassReason {
 // === impl WatchMetrics ===
 
 impl WatchMetrics {
-    /// Registered in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
@@ -105,12 +108,12 @@ impl WatchMetrics {
         metrics
     }
 
-    /// A watch was interrupted.
+    /// Counts an interruption of a watch.
     pub fn interrupted(&self, kind: &'static str) {
         self.errors.get_or_create(&Kind { kind }).inc();
     }
 
-    /// A watch did not deliver the changes of this many objects.
+    /// Counts objects whose changes a watch did not deliver.
     pub fn missed(&self, kind: &'static str, objects: usize) {
         let objects = u64::try_from(objects).unwrap_or(u64::MAX);
         self.missed.get_or_create(&Kind { kind }).inc_by(objects);
@@ -120,7 +123,7 @@ impl WatchMetrics {
 // === impl WriteMetrics ===
 
 impl WriteMetrics {
-    /// Registered in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
@@ -131,7 +134,7 @@ impl WriteMetrics {
         metrics
     }
 
-    /// One write to the API server.
+    /// Counts one write to the API server.
     pub fn wrote(&self, kind: &'static str) {
         self.writes.get_or_create(&Kind { kind }).inc();
     }
@@ -140,7 +143,7 @@ impl WriteMetrics {
 // === impl TargetMetrics ===
 
 impl TargetMetrics {
-    /// Registered in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
@@ -151,7 +154,7 @@ impl TargetMetrics {
         metrics
     }
 
-    /// How many nodes are targets now.
+    /// Sets the number of nodes that are targets.
     pub fn set(&self, targets: usize) {
         self.targets.set(i64::try_from(targets).unwrap_or(i64::MAX));
     }
@@ -160,7 +163,7 @@ impl TargetMetrics {
 // === impl LeaderMetrics ===
 
 impl LeaderMetrics {
-    /// Registered in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
@@ -171,7 +174,7 @@ impl LeaderMetrics {
         metrics
     }
 
-    /// Whether this process leads.
+    /// Sets whether this process leads.
     pub fn set(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
@@ -180,7 +183,7 @@ impl LeaderMetrics {
 // === impl ServiceMetrics ===
 
 impl ServiceMetrics {
-    /// Registered in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             reconciles: Family::default(),
@@ -210,7 +213,7 @@ impl ServiceMetrics {
         metrics
     }
 
-    /// A reconcile ended.
+    /// Counts a finished reconcile.
     pub fn reconciled(&self, outcome: &'static str, took: Duration) {
         let label = Outcome { outcome };
         self.reconciles.get_or_create(&label).inc();
@@ -219,20 +222,20 @@ impl ServiceMetrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A Service without an address arrived in the watch.
+    /// Records that the watch delivered a Service without an address.
     pub fn arrived(&self, name: &Name, now: Instant) {
         self.arrivals().entry(name.clone()).or_insert(now);
     }
 
-    /// The first address of a Service is published. `age` counts for a Service that is older
-    /// than the watch of this process.
+    /// Records the first address of a Service. `age` is used for a Service that is older than
+    /// this process's watch.
     pub fn addressed(&self, name: &Name, now: Instant, age: Duration) {
         let arrived = self.arrivals().remove(name);
         let waited = arrived.map_or(age, |since| now - since);
         self.time_to_address.observe(waited.as_secs_f64());
     }
 
-    /// There is no Service of this name any more.
+    /// Records that no Service of this name exists any more.
     pub fn departed(&self, name: &Name) {
         self.arrivals().remove(name);
     }
@@ -245,7 +248,7 @@ impl ServiceMetrics {
 // === impl ProviderMetrics ===
 
 impl ProviderMetrics {
-    /// Registered in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
@@ -261,7 +264,7 @@ impl ProviderMetrics {
         metrics
     }
 
-    /// The targets of a class were `changed`, or that `failed`.
+    /// Counts an update of a class's targets: `changed` or `failed`.
     pub fn retargeted(&self, class: &str, outcome: &'static str) {
         let class = class.to_owned();
         self.retargets
@@ -269,7 +272,7 @@ impl ProviderMetrics {
             .inc();
     }
 
-    /// A provider call failed.
+    /// Counts a failed provider call.
     pub fn failed(&self, class: &str, reason: &'static str) {
         let class = class.to_owned();
         self.errors
@@ -281,7 +284,7 @@ impl ProviderMetrics {
 // === impl EventMetrics ===
 
 impl EventMetrics {
-    /// Registered in `registry`.
+    /// Creates the metrics and registers them in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register(
@@ -292,7 +295,7 @@ impl EventMetrics {
         metrics
     }
 
-    /// An event was `sent`, `refused`, `failed` or `dropped`.
+    /// Counts an event: `sent`, `refused`, `failed` or `dropped`.
     pub fn event(&self, outcome: &'static str) {
         self.events.get_or_create(&Outcome { outcome }).inc();
     }

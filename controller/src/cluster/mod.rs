@@ -1,8 +1,8 @@
 //! The cluster as plain values, and the writers that change it.
 //!
-//! [`view`] and [`translate`] read objects once, when they arrive; [`store`] keeps them;
-//! [`ledger`] remembers what this process did; [`writer`] sends patches. Nothing here
-//! chooses what happens to a Service: that is [`crate::service::decide`].
+//! [`view`] and [`translate`] parse each object once, when it arrives; [`store`] keeps the
+//! views; [`ledger`] remembers what this process did; [`writer`] sends patches. Nothing here
+//! decides what happens to a Service: [`crate::service::decide`] does.
 
 pub mod conditions;
 pub mod eligibility;

@@ -1,5 +1,5 @@
-//! Stores: what the watches delivered, as views. The only memory of the cluster that
-//! the functions that choose look at.
+//! Stores: the objects that the watches delivered, as views. The functions that decide read the
+//! state of the cluster only from here.
 //!
 //! One task per kind fills a store ([`crate::run::watch`]); everyone reads it. Objects are
 //! parsed before the lock is taken, so a large object delays no reader. A relist removes
@@ -29,9 +29,9 @@ struct Stored<V> {
     view: Arc<V>,
 }
 
-/// How objects of a kind are named in a store.
+/// How a store names objects of a kind.
 pub trait Key: Clone + Eq + Hash {
-    /// The name in an object's metadata.
+    /// The name from an object's metadata.
     fn named(namespace: Option<&str>, name: Option<&str>) -> Self;
 }
 
@@ -64,22 +64,22 @@ pub enum Update<K, V> {
 /// What an update changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed<K> {
-    /// Keys whose view is new, different or gone.
+    /// Keys whose view is new, changed or deleted.
     pub keys: Vec<K>,
-    /// Where the update belongs.
+    /// The part of the watch that the update belongs to.
     pub phase: Phase,
 }
 
-/// Where an update belongs.
+/// The part of a watch that an update belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The begin of a list.
+    /// The start of a list.
     ListBegins,
-    /// A list.
+    /// An object of a list.
     Listing,
     /// The end of a list.
     ListEnds {
-        /// The first list: the store is ready as of now.
+        /// This was the first list: the store is ready now.
         first: bool,
     },
     /// After the list.
@@ -88,7 +88,7 @@ pub enum Phase {
 
 // === impl Key ===
 
-/// Of objects without a namespace.
+/// For objects without a namespace.
 impl Key for String {
     fn named(_: Option<&str>, name: Option<&str>) -> Self {
         name.unwrap_or_default().to_owned()
@@ -149,14 +149,14 @@ impl<K: Clone + Eq + Hash, V: PartialEq> Store<K, V> {
         inner.views.get(key).map(|stored| Arc::clone(&stored.view))
     }
 
-    /// All views, in no order.
+    /// All views, in no particular order.
     pub fn all(&self) -> Vec<Arc<V>> {
         let inner = self.read();
         let views = inner.views.values();
         views.map(|stored| Arc::clone(&stored.view)).collect()
     }
 
-    /// All keys, in no order.
+    /// All keys, in no particular order.
     pub fn keys(&self) -> Vec<K> {
         self.read().views.keys().cloned().collect()
     }
@@ -171,8 +171,8 @@ impl<K: Clone + Eq + Hash, V: PartialEq> Store<K, V> {
         self.read().ready
     }
 
-    // A panic while the lock is held cannot leave a view half written: views are
-    // replaced whole. So a poisoned lock is as good as any.
+    // A panic while the lock is held cannot leave a partial view, because views are replaced as
+    // a whole. So the data behind a poisoned lock is valid.
     fn read(&self) -> RwLockReadGuard<'_, Inner<K, V>> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,7 +198,7 @@ impl<K: Clone + Eq + Hash, V: PartialEq> Inner<K, V> {
         self.views.insert(key, Stored { version, view });
     }
 
-    /// Removes what the list did not contain.
+    /// Removes the objects that the list did not contain.
     fn remove_unlisted(&mut self) -> Vec<K> {
         let listed = std::mem::take(&mut self.listed);
         let gone = |key: &K| !listed.contains(key);

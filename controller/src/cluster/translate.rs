@@ -29,15 +29,15 @@ type Annotations = BTreeMap<String, String>;
 /// Shared by all Services without labels.
 static NO_LABELS: LazyLock<Arc<Labels>> = LazyLock::new(Arc::default);
 
-/// Addresses asked for by name, separated by commas.
+/// Addresses that the Service asks for, separated by commas.
 pub const ADDRESSES: &str = "ballast.dev/addresses";
 /// Services with the same value may share one load balancer.
 pub const SHARE_KEY: &str = "ballast.dev/share-key";
-/// The pool an address is to come from (L2).
+/// The pool that the address must come from (L2).
 pub const ADDRESS_POOL: &str = "ballast.dev/address-pool";
 /// Upstream's annotation for `spec.loadBalancerSourceRanges`, used if the field is empty.
 pub const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
-/// `MetalLB`'s annotations, with its present prefix and its former one.
+/// `MetalLB`'s annotations, with its current prefix and its former one.
 const METALLB_ADDRESSES: [&str; 2] = [
     "metallb.io/loadBalancerIPs",
     "metallb.universe.tf/loadBalancerIPs",
@@ -67,22 +67,23 @@ const FAMILIES: [&str; 4] = [
 ];
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
-/// Unknown annotations that a Service's condition names.
+/// The maximum number of unknown annotations that a condition names.
 const NAMED: usize = 5;
-/// Annotations of one family that are looked at for unknown ones.
+/// The maximum number of annotations of one family that are checked for unknown ones.
 const LOOKED_AT: usize = 50;
-/// The longest key that can be a known one, misspelt.
+/// The maximum length of a key that can be a misspelt known one.
 const LONGEST_KEY: usize = 64;
-/// Source ranges of one Service. Clouds take far fewer; each costs memory in every replica.
+/// The maximum number of source ranges of one Service. Clouds take far fewer; each costs memory
+/// in every replica.
 const SOURCE_RANGES_LIMIT: usize = 1_000;
-/// The longest share key, as that of names in Kubernetes.
+/// The maximum length of a share key, as for names in Kubernetes.
 const SHARE_KEY_LIMIT: usize = 253;
-/// All labels of a Service together, in bytes.
+/// The maximum size of all labels of a Service together, in bytes.
 const LABELS_LIMIT: usize = 16 * 1024;
-/// The longest selector that is kept as it is.
+/// The maximum length of a selector that is kept unchanged.
 const SELECTOR_LIMIT: usize = 256;
 
-/// What the Service asks for, or why that cannot be.
+/// What the Service asks for, or why it is refused.
 pub fn load_balancer(
     id: &ServiceId,
     spec: &ServiceSpec,
@@ -102,7 +103,8 @@ pub fn load_balancer(
     })
 }
 
-/// What decides which pool serves the Service; the labels of its namespace are not known here.
+/// What decides which pool serves the Service, except the labels of its namespace, which are
+/// added later.
 pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
     let nothing = Annotations::new();
     let annotations = meta.annotations.as_ref().unwrap_or(&nothing);
@@ -123,7 +125,7 @@ pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
         endpoints: if selector.is_empty() {
             format!("service {}", meta.name.as_deref().unwrap_or_default())
         } else {
-            // Endpoints are of one namespace.
+            // Endpoints belong to one namespace.
             let namespace = meta.namespace.as_deref().unwrap_or_default();
             format!("{namespace}: {}", compact(selector.join(",")))
         },
@@ -135,7 +137,7 @@ pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
     }
 }
 
-/// The labels, unless they are too large to keep.
+/// The labels, or a refusal if they are too large to keep.
 pub fn labels(meta: &ObjectMeta) -> Result<Option<&BTreeMap<String, String>>, Refusal> {
     let labels = meta.labels.as_ref();
     let sizes = labels.into_iter().flatten();
@@ -149,7 +151,8 @@ pub fn labels(meta: &ObjectMeta) -> Result<Option<&BTreeMap<String, String>>, Re
     Ok(labels)
 }
 
-/// A text of any length that is only compared, in few bytes.
+/// A short form of a text that is only compared, never shown: itself, or its digest if it is
+/// long.
 fn compact(text: String) -> String {
     if text.len() <= SELECTOR_LIMIT {
         return text;
@@ -159,8 +162,8 @@ fn compact(text: String) -> String {
     format!("sha256:{}", hex.collect::<String>())
 }
 
-/// The part of a refused Service that was accepted before: the ports that it publishes.
-/// `None` if that part is what is wrong, or nothing is published.
+/// The part of a refused Service that was accepted before: the ports that it publishes. `None`
+/// if that part itself is invalid, or nothing is published.
 pub fn accepted_before(
     id: &ServiceId,
     spec: &ServiceSpec,
@@ -177,7 +180,8 @@ pub fn accepted_before(
         published.iter().any(is)
     });
     let accepted = load_balancer(id, &spec, annotations).or_else(|_| {
-        // Addresses that nobody can give: those that it publishes are what it was given.
+        // The requested addresses may be what is invalid, so they are dropped: the Service has
+        // those that it publishes.
         spec.load_balancer_ip = None;
         let kept = annotations.iter().filter(|(key, _)| {
             let asks = *key == ADDRESSES || METALLB_ADDRESSES.contains(&key.as_str());
@@ -191,9 +195,8 @@ pub fn accepted_before(
     (!accepted.listeners.is_empty()).then_some(accepted)
 }
 
-/// Annotations of our families that mean nothing, each with the nearest that does. At most
-/// [`NAMED`] are named, and at most [`LOOKED_AT`] of each family are looked at: a Service can
-/// have thousands of them.
+/// Unknown annotations of our families, each with the nearest known key. At most [`NAMED`] are
+/// named, and at most [`LOOKED_AT`] of each family are checked: a Service can have thousands.
 pub fn unknown_annotations(annotations: &Annotations) -> Vec<String> {
     let of_family = |family: &'static str| {
         let keys = annotations.range::<str, _>((Bound::Included(family), Bound::Unbounded));
@@ -214,7 +217,7 @@ pub fn unknown_annotations(annotations: &Annotations) -> Vec<String> {
     named
 }
 
-/// All keys that mean something.
+/// All known keys.
 fn known() -> impl Iterator<Item = &'static str> {
     let ours = [ADDRESSES, SHARE_KEY, ADDRESS_POOL, SOURCE_RANGES].into_iter();
     ours.chain(METALLB_ADDRESSES)
@@ -224,7 +227,8 @@ fn known() -> impl Iterator<Item = &'static str> {
 
 fn listeners(spec: &ServiceSpec) -> Result<Vec<Listener>, Refusal> {
     let ports = spec.ports.as_deref().unwrap_or_default();
-    // With the exact capacity, which collecting results does not give: views are many.
+    // Allocated with the exact capacity, which collecting results does not do: there are many
+    // views.
     let mut listeners = Vec::with_capacity(ports.len());
     for (index, port) in ports.iter().enumerate() {
         listeners.push(listener(index, port)?);
@@ -357,7 +361,7 @@ fn source_ranges(spec: &ServiceSpec, annotations: &Annotations) -> Result<Vec<Ip
     texts
         .into_iter()
         .map(|text| {
-            // Padding was always tolerated by the API server.
+            // The API server has always accepted padding.
             text.trim().parse::<IpNet>().map(|net| net.trunc()).map_err(|_| {
                 Refusal::new(
                     Reason::Invalid,
@@ -430,7 +434,7 @@ fn share_key(annotations: &Annotations) -> Result<Option<String>, Refusal> {
     Ok(Some(key.to_owned()))
 }
 
-/// Our own key goes first.
+/// Our own key takes precedence.
 fn first<'a>(
     annotations: &'a Annotations,
     own: &'static str,

@@ -26,10 +26,10 @@ use crate::cluster::store::Key;
 use crate::cluster::translate;
 use crate::process::text;
 
-/// The finalizer upstream's service controller uses; on class-less Services only.
+/// The finalizer of upstream's service controller, which only Services without a class have.
 pub const STANDARD_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
-/// Names a Service as the queue and the stores do.
+/// Names a Service in the queue and the stores.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// `metadata.namespace`
@@ -38,12 +38,12 @@ pub struct Name {
     pub name: String,
 }
 
-/// What is kept of a Service.
+/// The fields of a Service that the controller keeps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServiceView {
-    /// Who it is.
+    /// Namespace, name and UID.
     pub id: ServiceId,
-    /// `metadata.resourceVersion`; versions of one object grow (KEP-5504).
+    /// `metadata.resourceVersion`; versions of one object increase (KEP-5504).
     pub version: u64,
     /// `metadata.creationTimestamp`, whole seconds.
     pub created: Timestamp,
@@ -53,25 +53,25 @@ pub struct ServiceView {
     pub is_load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
-    /// The classes of ours whose finalizers it carries, sorted.
+    /// The Ballast classes whose finalizers it has, sorted.
     pub held_by: Vec<String>,
-    /// It carries [`STANDARD_FINALIZER`].
+    /// It has [`STANDARD_FINALIZER`].
     pub standard_finalizer: bool,
-    /// What it asks for, or why that cannot be; `None` unless it could be ours.
+    /// What it asks for, or why it is refused; `None` unless a Ballast class could serve it.
     pub load_balancer: Option<Result<LoadBalancer, Refusal>>,
     /// What decides which pool serves it.
     pub placement: Placement,
-    /// Of a refused one: the part that was accepted before and is published still.
+    /// For a refused Service: the part that was accepted before and is still published.
     pub accepted_before: Option<Box<LoadBalancer>>,
-    /// Keys of our annotation families that mean nothing, with the nearest that does.
+    /// Unknown annotations of our families, each with the nearest known key.
     pub unknown_annotations: Vec<String>,
     /// `status.loadBalancer.ingress` as published.
     pub ingress: Vec<Ingress>,
-    /// The conditions of ours that it carries.
+    /// The Ballast conditions that it has.
     pub conditions: Vec<ConditionView>,
 }
 
-/// A condition of ours as it stands on a Service.
+/// A Ballast condition of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionView {
     /// `ballast.dev/…`
@@ -80,24 +80,24 @@ pub struct ConditionView {
     pub status: String,
     /// `CamelCase`.
     pub reason: String,
-    /// For people.
+    /// The message, for people.
     pub message: String,
     /// When `status` last changed.
     pub since: Timestamp,
 }
 
-/// What is kept of a Node.
+/// The fields of a Node that the controller keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
-    /// What a balancer connects to.
+    /// The node as a target of load balancers.
     pub target: Target,
-    /// All of its addresses, whatever their type: no Service may have one of them.
+    /// All of its addresses, of any type: no Service may use one of them.
     pub addresses: Vec<IpAddr>,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
-    /// The value of the exclusion label, if it is there.
+    /// The value of the exclusion label, if the node has it.
     pub excluded: Option<String>,
-    /// Carries the taint `ToBeDeletedByClusterAutoscaler`.
+    /// It has the taint `ToBeDeletedByClusterAutoscaler`.
     pub doomed: bool,
 }
 
@@ -109,7 +109,7 @@ pub const AUTOSCALER_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 // === impl Name ===
 
 impl Name {
-    /// The name in an object's metadata.
+    /// The name from an object's metadata.
     pub fn of(meta: &ObjectMeta) -> Self {
         Key::named(meta.namespace.as_deref(), meta.name.as_deref())
     }
@@ -142,7 +142,7 @@ impl std::fmt::Display for Name {
 // === impl ServiceView ===
 
 impl ServiceView {
-    /// Reads a Service; never fails.
+    /// Parses a Service; never fails.
     pub fn of(service: &Service) -> Self {
         let meta = &service.metadata;
         let spec = service.spec.as_ref();
@@ -204,7 +204,7 @@ impl ServiceView {
         }
     }
 
-    /// The addresses that it publishes now.
+    /// The addresses that it publishes.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.ingress.iter().filter_map(Ingress::ip).collect()
     }
@@ -216,19 +216,19 @@ impl ServiceView {
             .find(|condition| condition.kind == kind)
     }
 
-    /// What it asks for and, where that is refused, the part that was accepted before.
+    /// What it asks for or, if that is refused, the part that was accepted before.
     pub fn shapes(&self) -> impl Iterator<Item = &LoadBalancer> {
         let wanted = self.load_balancer.iter().flatten();
         wanted.chain(self.accepted_before.as_deref())
     }
 
-    /// Whether it carries the finalizer of this class.
+    /// Whether it has the finalizer of this class.
     pub fn is_held_by(&self, class: &str) -> bool {
         self.held_by.iter().any(|held| held == class)
     }
 }
 
-/// Where there is not enough for all, the older Services come first.
+/// The order in which Services get a scarce resource: the oldest first.
 pub fn oldest_first(mut services: Vec<Arc<ServiceView>>) -> Vec<Arc<ServiceView>> {
     services.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     services
@@ -264,7 +264,8 @@ fn ingress(entry: &LoadBalancerIngress) -> Option<Ingress> {
     })
 }
 
-/// Without the spare places that a growing `Vec` has: views are many, and they stay.
+/// Without the spare capacity of a growing `Vec`: there are many views, and they stay in
+/// memory.
 fn exact<T>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut values: Vec<T> = values.collect();
     values.shrink_to_fit();
@@ -296,7 +297,8 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
             kind: condition.type_.clone(),
             status: condition.status.clone(),
             reason: condition.reason.clone(),
-            // Cut only where it is longer than any of ours, so that it still differs from ours.
+            // Cut only if it is longer than any text of ours, so that it still differs from
+            // ours.
             message: text::shortened(&condition.message, text::MESSAGE + 1),
             since: condition.last_transition_time.0,
         });
@@ -306,7 +308,7 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
 // === impl NodeView ===
 
 impl NodeView {
-    /// Reads a Node; never fails.
+    /// Parses a Node; never fails.
     pub fn of(node: &Node) -> Self {
         let meta = &node.metadata;
         let labels: Option<&BTreeMap<String, String>> = meta.labels.as_ref();

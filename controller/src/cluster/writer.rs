@@ -1,11 +1,11 @@
 //! Patches of Services, classes and pools. [`Requests`] sends them; [`Writer`] sends them only
-//! while this process leads, and is the only way in which the controller changes a Service,
-//! a class or a pool. (Events, the Lease and the token of mock clouds are written by
-//! [`crate::service::recorder`], [`crate::process::lease`] and [`crate::process::identity`].)
+//! while this process leads, and is the only way in which the controller changes a Service, a
+//! class or a pool. ([`crate::service::recorder`] writes events, and [`crate::process::lease`]
+//! the Lease.)
 //!
-//! One method is one request with one time-out. Nothing is retried here, because a retry is
-//! a choice and the queue makes it. Answers are metadata only: a whole Service per
-//! patch would cost more CPU than the patch.
+//! One method is one request with one time-out. Nothing is retried here, because a retry is a
+//! choice and the queue makes it. Answers are metadata only: a whole Service per patch would
+//! cost more CPU than the patch.
 
 use ballast_crds::{AddressPool, AddressPoolStatus, LoadBalancerClass};
 use http::Request;
@@ -36,7 +36,7 @@ pub struct Writer {
     fence: Fence,
 }
 
-/// The requests themselves, without a leader's fence: for processes that write only their own
+/// The requests themselves, without the leader's fence: for processes that write only their own
 /// objects.
 #[derive(Clone)]
 pub struct Requests {
@@ -44,16 +44,16 @@ pub struct Requests {
     metrics: WriteMetrics,
 }
 
-/// What a write did.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// The object has this version now.
     Version(u64),
-    /// There is no such object any more, or another one by its name.
+    /// The object no longer exists, or its name belongs to another one now.
     Gone,
 }
 
-/// What the API server itself says of a Service, whatever the watch has delivered.
+/// A Service's UID and version from the API server, independent of the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Current {
     /// `metadata.uid`
@@ -62,22 +62,22 @@ pub struct Current {
     pub version: u64,
 }
 
-/// Why a write failed. Retrying helps, later.
+/// Why a write failed. A later retry can succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// No answer in time; it may have happened all the same.
+    /// No answer in time; the write may have happened.
     #[error("the API server did not answer in {} s", REQUEST_TIMEOUT.as_secs())]
     Timeout,
-    /// It answered, and did not do it.
+    /// The API server rejected the write.
     #[error("{}", causes(.0))]
     Api(#[source] Box<kube::Error>),
-    /// The object has changed since; its new version will be looked at.
+    /// The object has changed since; its new version will be reconciled.
     #[error("the object has changed meanwhile")]
     Conflict,
-    /// Another process may be the leader by now.
+    /// This process no longer leads, so the write was not sent.
     #[error("this process does not lead any more")]
     NotLeader,
-    /// A defect of ours: the request could not even be built.
+    /// A defect of ours: the request could not be built.
     #[error("cannot build the request: {0}")]
     Request(#[from] http::Error),
 }
@@ -85,13 +85,13 @@ pub enum WriteError {
 // === impl Writer ===
 
 impl Writer {
-    /// A writer that sends these requests, but none once the fence says that somebody else
-    /// may lead (invariant 7).
+    /// A writer that sends these requests, but none after the fence closes: then another
+    /// process may lead (invariant 7).
     pub const fn new(requests: Requests, fence: Fence) -> Self {
         Self { requests, fence }
     }
 
-    /// Whether this process leads at this instant: asked before every effect.
+    /// Whether this process leads at this instant. It is checked before every effect.
     pub fn leads(&self) -> bool {
         self.fence.epoch().is_some()
     }
@@ -146,13 +146,13 @@ impl Writer {
 // === impl Requests ===
 
 impl Requests {
-    /// Requests by this client, whose own retries must be off.
+    /// Requests with this client, whose own retries must be off.
     pub const fn new(client: Client, metrics: WriteMetrics) -> Self {
         Self { client, metrics }
     }
 
-    /// Strategic-merge patch of `services/status`; `body` carries the UID, so it hits
-    /// this Service or none. `kind` is the label of the metric.
+    /// Strategic-merge patch of `services/status`. `body` contains the UID, so the patch
+    /// changes this Service or none. `kind` is the label of the metric.
     pub async fn patch_service(
         &self,
         name: &Name,
@@ -194,7 +194,8 @@ impl Requests {
         self.patch("pool-status", &uri, MERGE, &body).await
     }
 
-    /// Asks the API server, not the store: for effects that a stale store must not cause.
+    /// Reads from the API server instead of the store, before effects that a stale store must
+    /// not cause.
     pub async fn current(&self, name: &Name) -> Result<Option<Current>, WriteError> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &name.namespace);
         match tokio::time::timeout(REQUEST_TIMEOUT, api.get_metadata_opt(&name.name)).await {
@@ -232,7 +233,7 @@ impl Requests {
     }
 }
 
-/// In a merge patch a field goes only if it says null.
+/// A merge patch removes a field only if its value is null.
 fn whole(status: &AddressPoolStatus) -> Value {
     let mut value = json!({
         "total": null, "used": null, "free": null, "ipv4": null, "ipv6": null,
@@ -246,8 +247,8 @@ fn whole(status: &AddressPoolStatus) -> Value {
     value
 }
 
-/// A UID cannot be changed: that is how the API server says that the name belongs to
-/// another object by now.
+/// A UID is immutable. With this error the API server reports that the name belongs to another
+/// object now.
 fn is_other_uid(status: &kube::core::Status) -> bool {
     status.is_invalid() && status.message.contains("metadata.uid: Invalid value")
 }

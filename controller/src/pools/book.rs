@@ -1,7 +1,7 @@
-//! The addresses of pools as the rest of the controller sees them.
+//! The addresses of pools, as the rest of the controller sees them.
 //!
-//! Owns the one allocator of the process and what the controller tells it of addresses
-//! that Services publish. Outside of `pools`, nothing but the factory sees the allocator.
+//! Owns the process's single allocator and the record of addresses that Services publish
+//! without it. Outside of `pools`, only the factory uses the allocator directly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -27,30 +27,30 @@ pub struct AddressBook {
     foreign: Arc<ForeignAddresses>,
 }
 
-/// What the allocator starts with.
+/// The state that the allocator starts with.
 pub struct Start<'a> {
     /// Every Service.
     pub services: &'a [Arc<ServiceView>],
     /// The classes.
     pub classes: &'a Classes,
-    /// Labels of namespaces.
+    /// The labels of namespaces.
     pub namespaces: &'a Namespaces,
-    /// The pools, as watched.
+    /// The pools, from the watch.
     pub pools: &'a Pools,
     /// The addresses of all nodes.
     pub nodes: &'a BTreeSet<IpAddr>,
     /// Another process led before this one. The addresses that it released last are not
-    /// recorded anywhere.
+    /// recorded.
     pub led_before: bool,
 }
 
-/// Published addresses that the allocator does not know, by Service. They are not free.
-/// Some of these Services are not placed by an `l2` class. Others are, but have not asked
-/// yet, or cannot ask because they are refused.
+/// Published addresses that the allocator did not assign, by Service. They are not free. Some
+/// of these Services are not placed by an `l2` class. Others are, but have not claimed their
+/// addresses yet, or cannot because they are refused.
 #[derive(Debug, Default)]
 struct ForeignAddresses(Mutex<HashMap<Name, Foreign>>);
 
-/// What a Service publishes, and as whom the allocator knows it.
+/// A Service as the allocator knows it, and the addresses that it publishes.
 type Foreign = (Holder, BTreeSet<IpAddr>);
 
 /// A Service that no `l2` class places, as the allocator knows it.
@@ -72,8 +72,8 @@ fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a s
     classes.claim(service).into_iter().chain(held).find(is_l2)
 }
 
-/// The claim of a Service that publishes these addresses, whether or not its settings are
-/// valid today.
+/// The claim of a Service that publishes these addresses, whether or not its settings are valid
+/// now.
 fn claim_of(service: &ServiceView, addresses: Vec<IpAddr>, namespaces: &Namespaces) -> Claim {
     let mut placement = service.placement.clone();
     placement.namespace_labels = namespaces::labels(namespaces, &service.id.namespace);
@@ -94,7 +94,7 @@ fn claim_of(service: &ServiceView, addresses: Vec<IpAddr>, namespaces: &Namespac
 // === impl Start ===
 
 impl Start<'_> {
-    /// What the Services publish, and which class serves each of those of `l2` classes.
+    /// What the Services publish, and the `l2` class of each Service that has one.
     fn published(&self) -> (Snapshot, HashMap<ServiceId, String>) {
         let mut snapshot = Snapshot::default();
         let mut served = HashMap::new();
@@ -145,8 +145,8 @@ impl AddressBook {
         self.allocator.open(snapshot, served, now);
     }
 
-    /// Takes note of what a Service publishes now; `None`: there is no such Service. Costs
-    /// one look-up if nothing changed.
+    /// Records what a Service publishes now; `None`: the Service does not exist. Costs one
+    /// look-up if nothing changed.
     pub fn note(&self, name: &Name, service: Option<&ServiceView>, classes: &Classes) {
         let foreign = |service: &&ServiceView| {
             placed_by(service, classes).is_none() || !self.allocator.knows(&service.id)
@@ -164,7 +164,7 @@ impl AddressBook {
         }
         let time = Timestamp::now();
         let holder = now.as_ref().map(|(holder, _)| holder);
-        // The new one first: the addresses of both are not free in between.
+        // The new holder first, so that the addresses of both are never free in between.
         if let Some((holder, addresses)) = &now {
             self.allocator.set_held(holder, addresses.clone(), time);
         }
@@ -173,7 +173,7 @@ impl AddressBook {
         }
     }
 
-    /// The metrics of pools. Only a leader has any.
+    /// The collector of pool metrics. Only a leader has any.
     pub fn collector(&self) -> Box<dyn Collector> {
         Box::new(PoolMetrics(Arc::clone(&self.allocator)))
     }
@@ -182,8 +182,8 @@ impl AddressBook {
 // === impl ForeignAddresses ===
 
 impl ForeignAddresses {
-    /// Begins with what the allocator starts with, so that a Service that is deleted before
-    /// its first reconcile is removed too.
+    /// Starts with the foreign addresses of the snapshot, so that those of a Service that is
+    /// deleted before its first reconcile are removed too.
     fn begin(&self, held: &BTreeMap<Holder, BTreeSet<IpAddr>>) {
         let services = held.iter().filter_map(|(holder, addresses)| match holder {
             Holder::Service {
@@ -201,7 +201,7 @@ impl ForeignAddresses {
         known.extend(services);
     }
 
-    /// Notes what a Service publishes. Returns whether that is a change, and then what it
+    /// Records what a Service publishes. Returns whether that is a change, and then what it
     /// published before.
     fn replace(&self, name: &Name, now: Option<&Foreign>) -> (bool, Option<Foreign>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +269,7 @@ mod tests {
         vec![IpAddr::from([192, 0, 2, last])]
     }
 
-    /// As another controller left them when it went: in the status, and nowhere else.
+    /// An address from another controller that has left: it is in the status only.
     #[test]
     fn addresses_published_before_a_class_exists_are_kept_for_their_services() {
         let book = open("192.0.2.1-192.0.2.3", &[]);
@@ -290,7 +290,7 @@ mod tests {
         let (before, after) = (Classes::default(), Classes::test([metal]));
         note(&old, &before);
         note(&refused, &before);
-        // The class exists, and each Service was reconciled up to the moment before it asks.
+        // The class exists, and each Service was reconciled until just before its claim.
         note(&old, &after);
         note(&refused, &after);
         assert_eq!(

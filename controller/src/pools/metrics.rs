@@ -1,4 +1,4 @@
-//! How full the pools are, counted when metrics are scraped.
+//! How full the pools are, counted at scrape time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ struct Labels {
     state: &'static str,
 }
 
-/// The sizes of IPv6 pools have more digits than a metric.
+/// The size of an IPv6 pool has more digits than a metric can hold.
 #[allow(
     clippy::cast_precision_loss,
     reason = "2^64 or 2^64 - 1 is the same graph"

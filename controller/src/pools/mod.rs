@@ -1,10 +1,14 @@
 //! Address pools, between the API and the allocator of [`ballast_l2`].
 //!
-//! Owns what an `AddressPool` says ([`PoolView`]) and reports ([`mod@report`]), what the rest of
-//! the controller knows of the allocator ([`AddressBook`]), and the leader's task
-//! ([`PoolKeeper`]). One of its loops tells the allocator about pools, nodes and time and
-//! queues the Services that may try again. The other writes the status of pools that
-//! changed, at most once per [`PACE`] and pool.
+//! Owns the settings of an `AddressPool` ([`PoolView`]), its status ([`mod@report`]), the rest
+//! of the controller's access to the allocator ([`AddressBook`]), and the leader's task
+//! ([`PoolKeeper`]). The task has two loops. One passes changes of pools, nodes and time to the
+//! allocator and queues the Services that may try again. The other writes the status of pools
+//! that changed, at most once per [`PACE`] and pool.
+//!
+//! Both loops run inside [`PoolKeeper::run`], which spawns no task, so dropping its future
+//! stops them. That loses no wake-up: the allocator keeps a woken Service until the first loop
+//! takes and queues it, in one step. A status write may still land.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -37,53 +41,53 @@ pub use book::{AddressBook, Start};
 pub use report::report;
 pub use settings::{filter, validate_l2};
 
-/// The least time between two status writes of one pool.
+/// The minimum time between two status writes of one pool.
 const PACE: Duration = Duration::from_secs(5);
-/// The time between two looks at what is to be written. With looks as far apart as writes,
-/// the one after a write would come a moment too early, and each status be twice as old.
+/// The time between two checks for statuses to write. If checks were as far apart as writes,
+/// the check after a write would come slightly too early, and statuses would be twice as old.
 const LOOK: Duration = Duration::from_secs(1);
-/// Resting addresses that a status names.
+/// The maximum number of resting addresses in a status.
 const RESTING: usize = 16;
 
-/// An `AddressPool` as far as we are concerned.
+/// What the controller keeps of an `AddressPool`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolView {
     /// `metadata.name`
     pub name: String,
     /// `metadata.resourceVersion`
     pub version: u64,
-    /// What it says, or why that cannot be understood.
+    /// The settings, or why they are invalid.
     pub pool: Result<Pool, String>,
-    /// As published now.
+    /// The status as published.
     pub status: AddressPoolStatus,
 }
 
-/// All pools, as watched; the version tells of each change.
+/// All pools, from the watch, and a signal for each change.
 #[derive(Debug)]
 pub struct Pools {
-    /// By name.
+    /// The views by name.
     pub store: Store<String, PoolView>,
     changes: watch::Sender<()>,
 }
 
-/// What the task needs.
+/// The leader's task for pools; see the module documentation.
 pub struct PoolKeeper {
-    /// Whom it tells.
+    /// The allocator.
     pub book: AddressBook,
-    /// The pools, as watched.
+    /// The pools, from the watch.
     pub pools: Arc<Pools>,
     /// The addresses of all nodes.
     pub nodes: watch::Receiver<BTreeSet<IpAddr>>,
-    /// Who is to be woken.
+    /// The queue for Services that may try again.
     pub queue: Queue<Name>,
-    /// Writes.
+    /// Writes the statuses.
     pub writer: Writer,
 }
 
 /// The last status of a pool that was written.
 struct Written {
     at: Instant,
-    /// What the pool's version was after it.
+    /// The pool's version after the write.
     version: u64,
     status: AddressPoolStatus,
 }
@@ -91,7 +95,7 @@ struct Written {
 // === impl PoolView ===
 
 impl PoolView {
-    /// Reads a pool; one that cannot be read is a view with an error in it.
+    /// Parses a pool; an invalid pool becomes a view with an error.
     pub fn of(guard: &DeserializeGuard<AddressPool>) -> Self {
         let (meta, object) = match &guard.0 {
             Ok(object) => (&object.metadata, Ok(object)),
@@ -112,7 +116,7 @@ impl PoolView {
     }
 }
 
-/// What a pool says.
+/// The settings of a pool.
 fn pool(object: &AddressPool) -> Result<Pool, String> {
     let (meta, spec) = (&object.metadata, &object.spec);
     let entries = spec.addresses.iter().map(|entry| entry.0.parse::<Entry>());
@@ -153,13 +157,13 @@ impl Default for Pools {
 }
 
 impl Pools {
-    /// To be called after the store has changed.
+    /// Announces a change. Call it after the store has changed.
     pub fn changed(&self) {
         self.changes.send_replace(());
     }
 
-    /// Those that can be understood. While some cannot, nobody is moved: an address that
-    /// is in no other pool may well belong to one of those.
+    /// The valid pools. While any pool is invalid, no Service is moved: an address that is in
+    /// no other pool may belong to the invalid one.
     pub fn readable(&self) -> Vec<Pool> {
         let views = self.store.all();
         let all_known = views.iter().all(|view| view.pool.is_ok());
@@ -178,8 +182,8 @@ impl Pools {
 // === impl PoolKeeper ===
 
 impl PoolKeeper {
-    /// Works until the watches are gone. Writes have a loop of their own: a slow API server
-    /// must not keep anybody from an address.
+    /// Runs until the watches end. Writes have a loop of their own, so that a slow API server
+    /// does not delay the assignment of addresses.
     pub async fn run(self) {
         let told = Notify::new();
         tokio::select! {
@@ -188,8 +192,8 @@ impl PoolKeeper {
         }
     }
 
-    /// Tells the allocator of pools, nodes and time, and wakes whom it names; rings after
-    /// each change of pools.
+    /// Passes pools, nodes and time to the allocator, queues the Services that it wakes, and
+    /// signals `told` after each change of pools.
     async fn tell(&self, told: &Notify) {
         let mut pools = self.pools.changes.subscribe();
         let mut nodes = self.nodes.clone();
@@ -222,7 +226,7 @@ impl PoolKeeper {
         }
     }
 
-    /// Writes the status of pools, for ever: when it rings, and from time to time.
+    /// Writes the status of pools: after each signal, and every [`LOOK`].
     async fn report(&self, told: &Notify) {
         let mut written = BTreeMap::new();
         let mut pace = tokio::time::interval(LOOK);
@@ -236,7 +240,7 @@ impl PoolKeeper {
         }
     }
 
-    /// Ends when a rest does for which somebody waits.
+    /// Completes when the rest of an address ends that a Service waits for.
     fn alarm(&self) -> impl Future<Output = ()> + use<> {
         let now = Timestamp::now();
         let next = self.book.allocator().advance(now);
@@ -244,7 +248,7 @@ impl PoolKeeper {
             match next {
                 Some(at) => {
                     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
-                    // Not at once: a clock that stands still would make this loop spin.
+                    // A minimum wait: with a clock that stands still, this loop would spin.
                     tokio::time::sleep(wait.max(Duration::from_millis(10))).await;
                 }
                 None => std::future::pending().await,
@@ -290,8 +294,9 @@ impl PoolKeeper {
 // === impl Written ===
 
 impl Written {
-    /// Nothing is to be written for now: the last write was just now, or said the same and
-    /// has not come back through the watch. What somebody else wrote over it is mended.
+    /// Whether nothing needs to be written now: the last write was less than [`PACE`] ago, or
+    /// it wrote the same status and the watch has not delivered it yet. A status that another
+    /// writer overwrote is written again.
     fn suffices(&self, view: &PoolView, status: &AddressPoolStatus) -> bool {
         let unseen = view.version < self.version && self.status == *status;
         self.at.elapsed() < PACE || unseen

@@ -1,4 +1,4 @@
-//! What a pool says about itself. Pure.
+//! The status of a pool. Pure.
 
 use std::net::IpAddr;
 
@@ -11,11 +11,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::PoolView;
 use crate::cluster::conditions::{condition, dated};
 
-/// Node addresses that a condition names.
+/// The maximum number of node addresses that a condition names.
 const NAMED: usize = 5;
 
-/// The status of a pool, with the times of conditions that did not change kept. `report`:
-/// what the allocator knows of it, if it can be understood.
+/// The status of a pool. Conditions that did not change keep their times. `report` is the
+/// allocator's state of the pool, if the pool is valid.
 pub fn report(
     view: &PoolView,
     report: Option<&(PoolReport, Vec<Resting>)>,
@@ -46,7 +46,7 @@ pub fn report(
     status
 }
 
-/// As the API server keeps times; rounded up, so that nothing is announced too early.
+/// In whole seconds, as the API server keeps times; rounded up, so that no time is too early.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     let up = i64::from(time.subsec_nanosecond() > 0);
     Timestamp::from_second(time.as_second() + up).unwrap_or(time)
@@ -82,7 +82,7 @@ fn node_addresses(skipped: &[IpAddr]) -> Option<Condition> {
     Some(condition("NodeAddresses", true, "Skipped", message))
 }
 
-/// Those that a Service could get, now or after their rest.
+/// The addresses that a Service can get, now or after their rest.
 const fn free(counts: &Counts) -> u128 {
     counts.available + counts.resting
 }
@@ -109,7 +109,7 @@ fn sizes(pool: &PoolReport, count: impl Fn(&Counts) -> u128) -> String {
     }
 }
 
-/// Large numbers as the power of two that they are nearly.
+/// A large number as the nearest power of two.
 fn size(count: u128) -> String {
     const PLAIN: u128 = 1 << 32;
     if count <= PLAIN {

@@ -1,9 +1,9 @@
-//! Label selectors of our own objects, from the API's type to the provider's.
+//! Converts label selectors of Ballast's objects from the API's type to the provider's.
 
 use ballast_l2::{Operator, Requirement, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-/// Reads a selector; the error names what cannot be understood.
+/// Parses a selector; the error names the invalid part.
 pub fn parse(selector: &LabelSelector) -> Result<Selector, String> {
     let requirements = selector.match_expressions.iter().flatten();
     let requirements = requirements.map(|requirement| {

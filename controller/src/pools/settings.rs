@@ -1,4 +1,4 @@
-//! What an `l2` class says of pools, interfaces and nodes.
+//! The settings of an `l2` class: pools, interfaces and nodes.
 
 use ballast_crds::L2Settings;
 use ballast_l2::PoolFilter;
@@ -19,8 +19,8 @@ pub fn filter(l2: &L2Settings) -> Result<Option<PoolFilter>, String> {
     }))
 }
 
-/// Validates all settings of a class, also those that only the announcers use, so that the
-/// author of a class is told at once. Returns its pools; `None`: all.
+/// Validates all settings of a class, including those that only the announcers use, so that the
+/// author of a class sees errors at once. Returns its pools; `None`: all.
 pub fn validate_l2(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
     let invalid = |message: String| Refusal::new(Reason::Invalid, message);
     for pattern in &l2.interfaces {
@@ -36,7 +36,7 @@ pub fn validate_l2(l2: &L2Settings) -> Result<Option<PoolFilter>, Refusal> {
     filter(l2).map_err(|error| invalid(format!("spec.l2.addressPoolSelector: {error}")))
 }
 
-/// The cause; the lines before it draw the position.
+/// The cause of the error. The lines before it show the position.
 fn last_line(error: &str) -> &str {
     let line = error.lines().last().unwrap_or_default();
     line.trim_start_matches("error: ")

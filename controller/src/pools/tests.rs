@@ -1,4 +1,4 @@
-//! What pools say, and what they report.
+//! Tests of the settings and the statuses of pools.
 
 use ballast_crds::AddressPool;
 use ballast_l2::allocator::{Counts, PoolReport};

@@ -51,10 +51,10 @@ pub enum AccessError {
     },
 }
 
-/// What is wrong with the content of a kubeconfig.
+/// Why the content of a kubeconfig is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentError {
-    /// No context is chosen.
+    /// No context is selected.
     #[error("it has no current-context; choose a context with --context")]
     NoContext,
     /// The context does not exist.
@@ -63,12 +63,12 @@ pub enum ContentError {
     /// The cluster of the context does not exist.
     #[error("it has no cluster {0}")]
     Cluster(String),
-    /// The cluster has no server, or one that is no URL.
+    /// The cluster has no server, or its server is not a URL.
     #[error("the server of cluster {cluster} is not a URL: {server}")]
     Server {
         /// The name of the cluster.
         cluster: String,
-        /// As in the file.
+        /// The value in the file.
         server: String,
     },
     /// The certificates of the cluster cannot be read.
@@ -80,7 +80,7 @@ pub enum ContentError {
         #[source]
         source: Box<KubeconfigError>,
     },
-    /// They are read, and none is a certificate.
+    /// The data contains no certificate.
     #[error("the certificate authority of cluster {0} contains no certificate in PEM format")]
     NoCertificate(String),
     /// The proxy cannot be used.
@@ -88,7 +88,7 @@ pub enum ContentError {
     Proxy(#[from] ProxyError),
 }
 
-/// A request that got no answer.
+/// A request without an answer.
 #[derive(Debug)]
 struct NoAnswer {
     server: String,
@@ -140,7 +140,7 @@ pub fn client(config: Config) -> Result<Client, kube::Error> {
     Ok(builder.with_layer(&layer).build())
 }
 
-/// For messages: the file, the files, or the default.
+/// The file, the files or the default, for messages.
 fn origin(file: Option<&Path>) -> String {
     let named = file.map(|file| file.display().to_string());
     let listed = || std::env::var("KUBECONFIG").ok().filter(|it| !it.is_empty());
@@ -153,7 +153,7 @@ fn in_cluster(error: AccessError) -> Result<Config, AccessError> {
     Config::incluster().map_err(|_: InClusterError| AccessError::Nowhere(Box::new(error)))
 }
 
-/// What kube's own loader does, without its decision about proxies.
+/// Like kube's own loader, but without its choice of a proxy.
 fn of_kubeconfig(
     kubeconfig: &Kubeconfig,
     context: Option<&str>,
@@ -180,7 +180,7 @@ fn of_kubeconfig(
         source: Box::new(source),
     };
     let about = ExecAuthCluster::try_from(cluster).map_err(unreadable)?;
-    // kubectl, too, accepts a user that does not exist.
+    // kubectl also accepts a user that does not exist.
     let mut users = kubeconfig.auth_infos.iter();
     let user = users.find(|it| Some(&it.name) == context.user.as_ref());
     let mut user = user.and_then(|it| it.auth_info.clone()).unwrap_or_default();
@@ -226,7 +226,7 @@ fn certificates(cluster: &str, pem: Option<&[u8]>) -> Result<Option<Vec<Vec<u8>>
     Ok(Some(read.iter().map(|it| it.to_vec()).collect()))
 }
 
-/// The server and how it is reached, for messages.
+/// The server and the way to it, for messages.
 fn server(config: &Config) -> String {
     let url = &config.cluster_url;
     let scheme = url.scheme_str().unwrap_or_default();
@@ -236,8 +236,8 @@ fn server(config: &Config) -> String {
     format!("{scheme}://{authority}{}", proxy.unwrap_or_default())
 }
 
-/// Adds the server to an error of the connection. The client looks for its own errors by
-/// type, so those stay as they are.
+/// Adds the server to a connection error. The client recognises its own errors by type, so
+/// those stay unchanged.
 fn named(error: BoxError, server: &str) -> BoxError {
     if error.is::<kube::Error>() {
         return error;
@@ -264,7 +264,7 @@ impl std::fmt::Display for NoAnswer {
 }
 
 impl Error for NoAnswer {
-    /// The client's own error only says at which step it failed; its cause says why.
+    /// The client's own error names only the step that failed; its cause says why.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         let cause = self.source.source().filter(|_| self.connecting);
         Some(cause.unwrap_or(&*self.source))

@@ -37,8 +37,8 @@ use super::text::one_line;
 /// How long a shutdown waits for requests in progress.
 pub const GRACE: Duration = Duration::from_secs(5);
 
-/// What clients can make this process hold: every pod of the cluster can reach the server. A
-/// kubelet and a few scrapers need less.
+/// Bounds on what clients can make this process hold: every pod of the cluster can reach the
+/// server. A kubelet and a few scrapers need less.
 const LIMITS: Limits = Limits {
     connections: 32,
     header_size: 8 * 1024,
@@ -52,19 +52,18 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Clone, Default)]
 pub struct Health {
     register: Arc<Mutex<Register>>,
-    /// Some gate has opened.
+    /// Notifies waiters that a gate has opened.
     opened: Arc<Notify>,
 }
 
-/// One thing without which the process is not ready. Closed until told otherwise; it
-/// stays as it is when the handle is dropped.
+/// A condition for readiness. It starts closed, and keeps its state when the handle is dropped.
 #[derive(Clone)]
 pub struct Gate {
     health: Health,
     index: usize,
 }
 
-/// The server, bound and not yet serving.
+/// The server, bound but not serving yet.
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,
@@ -80,7 +79,7 @@ struct Register {
 
 struct GateState {
     name: String,
-    /// Why it is closed, in one line; open if there is no reason.
+    /// Why it is closed, in one line; `None` if it is open.
     closed: Option<String>,
 }
 
@@ -106,8 +105,8 @@ impl Health {
         }
     }
 
-    /// Registers a liveness check: an error means that only a restart can help. It is
-    /// called on every request and must answer at once.
+    /// Registers a liveness check. It returns an error only if nothing but a restart helps. It
+    /// is called on every request and must return at once.
     pub fn liveness(
         &self,
         name: impl Into<String>,
@@ -118,7 +117,7 @@ impl Health {
         self.lock().checks.push(Check { name, run });
     }
 
-    /// The gates that are closed, a line each.
+    /// The closed gates, one line each.
     pub fn missing(&self) -> Vec<String> {
         let register = self.lock();
         let lines = register.gates.iter().filter_map(|gate| {
@@ -128,12 +127,12 @@ impl Health {
         lines.collect()
     }
 
-    /// Waits until every gate that is registered by now is open at one time.
+    /// Waits until all gates registered so far are open at the same time.
     pub async fn opened(&self) {
         loop {
             let opened = self.opened.notified();
             tokio::pin!(opened);
-            // Registered before the look: what opens in between is not missed.
+            // Subscribed before the check, so that a gate that opens in between is not missed.
             opened.as_mut().enable();
             if self.missing().is_empty() {
                 return;
@@ -142,9 +141,9 @@ impl Health {
         }
     }
 
-    /// The liveness checks that fail, a line each.
+    /// The failing liveness checks, one line each.
     pub fn failing(&self) -> Vec<String> {
-        // Run without the lock: a check may well look at a gate.
+        // Run without the lock, because a check may read a gate.
         let checks: Vec<_> = {
             let register = self.lock();
             let checks = register.checks.iter();
@@ -173,7 +172,7 @@ impl Gate {
         self.health.opened.notify_waiters();
     }
 
-    /// Closes the gate, and says why.
+    /// Closes the gate with a reason.
     pub fn not_ready(&self, why: &str) {
         self.set(Some(one_line(why)));
     }
@@ -221,13 +220,13 @@ impl Admin {
         })
     }
 
-    /// The address as bound: the port is known even if 0 was asked for.
+    /// The bound address, with the actual port if 0 was requested.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown` completes, and then until the requests in progress are
-    /// answered, or [`GRACE`] is over.
+    /// Serves until `shutdown` completes, and then until the requests in progress are answered
+    /// or [`GRACE`] has passed.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self {
             listener,

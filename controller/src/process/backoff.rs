@@ -1,12 +1,12 @@
-//! How long to wait before a failed piece of work is tried again.
+//! How long to wait before failed work is retried.
 //!
-//! Owns the choice only: a plain function of the attempt and a source of randomness.
-//! [`crate::process::queue`] calls it and keeps the attempts per key.
+//! This module only chooses the delay: a plain function of the attempt and a source of
+//! randomness. [`crate::process::queue`] calls it and counts the attempts per key.
 //!
-//! Invariants: every delay lies between `base` and `cap`; the window of an attempt
-//! never lies below that of an earlier one; every window spans a factor of two (less
-//! only where `cap` is less than twice `base`), so that keys that failed together do
-//! not come back together, not even at the cap.
+//! Invariants: every delay lies between `base` and `cap`; the window of an attempt never lies
+//! below that of an earlier one; every window spans a factor of two (less only if `cap` is less
+//! than twice `base`), so that keys that failed together are not retried together, not even at
+//! the cap.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Backoff {
         Self { base, cap }
     }
 
-    /// The delay before the retry that follows failure number `attempt` (from 0).
+    /// The delay before the retry after failure number `attempt` (from 0).
     pub fn delay<R: Rng + ?Sized>(&self, attempt: u32, rng: &mut R) -> Duration {
         let (from, to) = self.window(attempt);
         rng.random_range(from..=to)
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn odd_bounds() {
         let second = Duration::from_secs(1);
-        // A cap below the base, a cap close to the base, and nothing at all.
+        // A cap below the base, a cap close to the base, and zero for both.
         assert_eq!(
             Backoff::new(second, Duration::ZERO).window(5),
             (second, second)

@@ -1,8 +1,8 @@
 //! One text for an error and everything that caused it. Pure.
 //!
-//! Libraries disagree about whether the text of an error contains the text of its cause:
-//! hyper leaves it out, kube repeats it. [`causes`] walks the chain of causes and says each
-//! of them once. Logs, `/readyz`, conditions and commands all use it.
+//! Libraries differ on whether the text of an error contains the text of its cause: hyper omits
+//! it, kube repeats it. [`causes`] walks the chain of causes and includes each one once. Logs,
+//! `/readyz`, conditions and commands all use it.
 
 use std::error::Error;
 
@@ -10,7 +10,7 @@ use kube::core::Status;
 
 use super::text::{LONGEST, one_line, shortened};
 
-/// A longer chain of causes is cut.
+/// The maximum number of causes; a longer chain is cut.
 const DEEPEST: usize = 16;
 
 /// The error and its causes in one line without control characters, at most [`LONGEST`]
@@ -28,7 +28,7 @@ fn told(error: &(dyn Error + 'static), depth: usize) -> String {
         return own;
     };
     let cause = told(source, depth - 1);
-    // The prefixes of these names a variant, which means nothing to a reader.
+    // These prefixes name an enum variant, which means nothing to a reader.
     if let Some(kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::HttpError(_)) =
         downcast::<kube::Error>(error)
     {
@@ -46,7 +46,7 @@ fn told(error: &(dyn Error + 'static), depth: usize) -> String {
     }
 }
 
-/// What the API server answered, if the error is such an answer.
+/// The API server's answer, if the error is one.
 fn status<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Status> {
     match downcast::<kube::Error>(error) {
         Some(kube::Error::Api(status)) => Some(status),

@@ -1,4 +1,9 @@
-//! Who this process is to the API server: the owner of the Lease that it makes.
+//! The identity of this process at the API server: the owner of the Lease that it creates.
+//!
+//! The Lease belongs to the controller's `ServiceAccount`, so that the garbage collector
+//! deletes it after an uninstall. Every replica asks the API server for the account before it
+//! takes part in the election. Until the API server has answered, the process is not ready, and
+//! the answer of the readiness probe says why.
 //!
 //! The Lease belongs to the controller's `ServiceAccount`, so that the garbage collector
 //! deletes it after an uninstall. Every replica asks at its start, before it takes part in
@@ -22,8 +27,8 @@ use crate::process::causes::causes;
 const RETRY: Duration = Duration::from_secs(2);
 const ACCOUNT: &str = "system:serviceaccount:";
 
-/// The owner of what this process creates in a namespace: its own `ServiceAccount`, if it
-/// has one there. An owner must be in the same namespace as its objects.
+/// The owner of what this process creates in a namespace: its own `ServiceAccount`, if that is
+/// in the same namespace. An owner must be in the same namespace as its objects.
 pub fn owner(user: &UserInfo, namespace: &str) -> Option<OwnerReference> {
     let account = user.username.as_deref()?.strip_prefix(ACCOUNT)?;
     let (own, name) = account.split_once(':')?;
@@ -37,15 +42,15 @@ pub fn owner(user: &UserInfo, namespace: &str) -> Option<OwnerReference> {
     })
 }
 
-/// Whether an object belongs to an earlier owner of the same name, from before an uninstall.
-/// The garbage collector is about to delete such an object.
+/// Whether an object belongs to an earlier owner of the same name, from a previous
+/// installation. The garbage collector is about to delete such an object.
 pub fn is_inherited(object: &ObjectMeta, owner: &OwnerReference) -> bool {
     let owners = object.owner_references.iter().flatten();
     let mut alike = owners.filter(|it| it.kind == owner.kind && it.name == owner.name);
     alike.any(|it| it.uid != owner.uid)
 }
 
-/// Asks the API server until it answers. "No such API" is an answer as well.
+/// Asks the API server until it answers. "No such API" counts as an answer.
 pub async fn identify(client: &Client, namespace: &str, gate: &Gate) -> Option<OwnerReference> {
     let api: Api<SelfSubjectReview> = Api::all(client.clone());
     let question = SelfSubjectReview::default();
@@ -79,8 +84,8 @@ pub async fn identify(client: &Client, namespace: &str, gate: &Gate) -> Option<O
 }
 
 /// Creates an object that may have an owner. With the admission plugin
-/// `OwnerReferencesPermissionEnforcement` only those who may delete an object may set its
-/// owner; then the object is created without one.
+/// `OwnerReferencesPermissionEnforcement`, only those who may delete an object may set its
+/// owner; without that right, the object is created without an owner.
 pub async fn create<K>(api: &Api<K>, mut object: K) -> Result<K, kube::Error>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Serialize,

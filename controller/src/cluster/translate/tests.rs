@@ -98,7 +98,7 @@ fn missing_node_ports_say_how_to_get_them() {
         ports: Some(vec![port(80, "TCP", 30080), port(443, "TCP", 0)]),
         ..spec()
     };
-    // Not every provider needs them; those that do ask.
+    // Not every provider needs node ports; those that do check for them.
     let wanted = accepted(&spec, &Annotations::new());
     let refusal = wanted.require_node_ports().unwrap_err();
     assert_eq!(refusal.reason, Reason::NodePortsMissing);
@@ -294,7 +294,7 @@ fn misspelt_annotations_are_named_with_their_neighbour() {
     );
 }
 
-/// 256 KiB of them, the most that the API server takes.
+/// 256 KiB of annotations, the most that the API server accepts.
 fn hostile_annotations() -> Annotations {
     let key = |number: u32| (format!("ballast.dev/{number:060x}"), String::new());
     (0..3_600).map(key).collect()
@@ -419,7 +419,7 @@ fn addresses_that_cannot_be_do_not_hide_what_was_given() {
 }
 
 proptest::proptest! {
-    /// No user input panics (invariant 8).
+    /// No user input causes a panic (invariant 8).
     #[test]
     fn translation_is_total(
         number in proptest::num::i32::ANY, node_port in proptest::num::i32::ANY, text in ".*", protocol in ".*",

@@ -1,4 +1,4 @@
-//! Which proxy leads to the API server. Pure.
+//! Chooses the proxy to the API server. Pure.
 //!
 //! The rules are those of kubectl. `proxy-url` of the kubeconfig counts for every request.
 //! Without it the environment decides: `HTTPS_PROXY` for an `https` server, `HTTP_PROXY` for
@@ -13,7 +13,7 @@ use ipnet::IpNet;
 /// SOCKS has no default in a URL; this is the registered port (RFC 1928).
 const SOCKS_PORT: u16 = 1080;
 
-/// The variables that decide, as far as they are set and not empty.
+/// The environment variables that decide, if they are set and not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     /// `HTTPS_PROXY`
@@ -27,7 +27,7 @@ pub struct Environment {
 /// A proxy that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
-    /// Not a URL of a kind that is supported.
+    /// Not a URL of a supported kind.
     #[error(
         "{setting} is not the URL of a proxy; use http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
     )]
@@ -105,7 +105,8 @@ fn parse(setting: &'static str, url: &str) -> Result<Uri, ProxyError> {
     }
 }
 
-/// This machine, which no proxy of the environment reaches; a local kind cluster is here.
+/// Whether the host is this machine. No proxy of the environment is used for it; a local kind
+/// cluster is an example.
 fn is_local(server: &Uri) -> bool {
     let name = host(server);
     let loopback = name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
@@ -114,7 +115,7 @@ fn is_local(server: &Uri) -> bool {
 
 /// Whether an entry of `NO_PROXY` matches: `*`, an address, a CIDR, a host name with its
 /// subdomains, `.DOMAIN` or `*.DOMAIN` for subdomains only; any but a CIDR with `:PORT`.
-/// Entries that mean nothing match nothing.
+/// Invalid entries match nothing.
 fn is_exempt(server: &Uri, exceptions: &str) -> bool {
     let (name, port) = (host(server), port(server));
     let entries = exceptions.split(|c: char| c == ',' || c.is_whitespace());
@@ -141,7 +142,7 @@ fn matches(entry: &str, name: &str, port: u16) -> bool {
     }
 }
 
-/// `HOST:PORT`, `[ADDRESS]:PORT`, `[ADDRESS]`, or without a port.
+/// Splits `HOST:PORT`, `[ADDRESS]:PORT`, `[ADDRESS]`, or a host without a port.
 fn with_port(entry: &str) -> (&str, Option<u16>) {
     if let Some((address, rest)) = entry.strip_prefix('[').and_then(|it| it.split_once(']')) {
         return (
@@ -239,7 +240,7 @@ mod tests {
             ),
             ("https://api:6443", own, &none, Some("http://own:8080/")),
             ("https://api:6443", own, &all, Some("http://own:8080/")),
-            // As kubectl does: the kubeconfig means every request.
+            // As in kubectl: the proxy of the kubeconfig applies to every request.
             ("https://api:6443", own, &exempt, Some("http://own:8080/")),
             (
                 "https://127.0.0.1:6443",
@@ -290,7 +291,7 @@ mod tests {
             ("*", "https://api.example.com", true),
             ("other.test, example.com", "https://api.example.com", true),
             ("other.test example.com", "https://api.example.com", true),
-            // Lists that people have: nothing in them is an error.
+            // Lists as users write them: none of their entries is an error.
             ("localhost,127.0.0.1,,", "https://api.example.com", false),
             ("<local>;/,:,.,[", "https://api.example.com", false),
             // The proxy's own address does not matter.

@@ -1,4 +1,5 @@
-//! A real TLS server, real proxies, and the texts of what can go wrong, all on loopback.
+//! Tests with a real TLS server, real proxies, and the messages of all errors, on loopback
+//! only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::*;
 use crate::process::causes::causes;
 
-/// Only a proxy of these tests knows where this is.
+/// Only the proxies of these tests can resolve this name.
 const NAME: &str = "api.example.test";
 const EMPTY: &str = r#"{"kind":"ServiceList","apiVersion":"v1","metadata":{},"items":[]}"#;
 const EXPIRED: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}"#;
@@ -29,7 +30,7 @@ struct Server {
     authority: String,
 }
 
-/// A proxy that leads everything to one address, and tells what it was asked for.
+/// A proxy that connects every request to one address, and records what it was asked for.
 struct Proxy {
     url: String,
     asked: mpsc::UnboundedReceiver<String>,
@@ -161,7 +162,7 @@ fn kubeconfig(server: &str, authority: &str, more: &Value) -> Kubeconfig {
     .unwrap()
 }
 
-/// How many Services there are, or the whole text of the error.
+/// The number of Services, or the full text of the error.
 async fn services(kubeconfig: &Kubeconfig, environment: &Environment) -> Result<usize, String> {
     let mut config = of_kubeconfig(kubeconfig, None, environment).map_err(|it| causes(&it))?;
     config.default_retry = false;
@@ -195,7 +196,7 @@ async fn requests_pass_the_proxy_of_the_environment_with_a_login() {
     let mut proxy = Proxy::start("http", server.address).await;
     let environment = Environment {
         https_proxy: Some(proxy.url.replace("http://", "http://me:pass%40word@")),
-        // The proxy itself is on loopback: that must not count.
+        // The proxy itself is on loopback, which must not matter.
         no_proxy: Some("127.0.0.0/8,localhost".to_owned()),
         ..Environment::default()
     };

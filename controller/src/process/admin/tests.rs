@@ -13,7 +13,7 @@ use tokio::{
 
 use super::*;
 
-/// A server that runs, and its end.
+/// A running server, and the means to stop it.
 struct Served {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
@@ -86,7 +86,7 @@ async fn readiness_names_every_gate_that_is_closed() {
     served
         .expect("/readyz", 503, "waiting for: Node watch (relisting)\n")
         .await;
-    // Nothing of this makes it less alive.
+    // Closed gates do not affect liveness.
     served.expect("/livez", 200, "alive\n").await;
     served.stop().await;
 }
@@ -210,14 +210,14 @@ async fn clients_that_finish_no_request_keep_nobody_out() {
     for _ in 0..200 {
         let mut stream = TcpStream::connect(served.address).await.unwrap();
         let half = format!("GET /livez HTTP/1.1\r\nx: {}", "x".repeat(4_000));
-        // The server may have closed it already, to make room.
+        // The server may have closed it already to make room.
         let _ = stream.write_all(half.as_bytes()).await;
         stalled.push(stream);
     }
     let start = Instant::now();
     served.expect("/livez", 200, "alive\n").await;
     assert!(start.elapsed() < Duration::from_secs(1));
-    // The first ones made room.
+    // The first connections were closed to make room.
     let mut rest = Vec::new();
     let end = timeout(Duration::from_secs(5), stalled[0].read_to_end(&mut rest)).await;
     assert!(end.is_ok(), "still connected");
@@ -245,7 +245,7 @@ async fn a_client_that_stalls_holds_up_the_shutdown_for_the_grace_at_most() {
     let served = start(&Health::default(), Registry::default()).await;
     let mut stalled = TcpStream::connect(served.address).await.unwrap();
     stalled.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-    // A whole exchange later the server has seen the first half of the other one.
+    // After a complete exchange the server has seen the first half of the other one.
     served.expect("/livez", 200, "alive\n").await;
     let start = Instant::now();
     served.stop().await;
