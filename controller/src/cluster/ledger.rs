@@ -6,7 +6,6 @@
 //! clouds. It answers three questions that the store alone cannot: what to release when an
 //! object vanishes without a finalizer, how much of a class's quota is taken, and whether the
 //! store already shows our own last write.
-//! shows our own last write.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! What any process of Ballast needs, whatever its role: health and metrics over HTTP, a
-//! work queue with back-off, leader election, and its own identity.
+//! What any process of Ballast needs, whatever its role: health and metrics over HTTP, a work
+//! queue with backoff, leader election, access to the API server, and its own identity.
 //!
 //! Nothing here knows Services, classes or providers.
 
@@ -15,5 +15,5 @@ pub mod text;
 use std::time::Duration;
 
 /// How long one request to the API server may take before it counts as failed. It is shorter
-/// than the renew deadline of the election, so that a slow request never costs the Lease.
+/// than the renew deadline of the election, so a slow request never costs the Lease.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);

@@ -1,15 +1,14 @@
-//! The work queue: hands each key to one worker at a time, at its time.
+//! The work queue: passes each key to one worker at a time, when it is due.
 //!
-//! Owns the waiting and delayed keys and the count of failures per key. The watches
-//! and the providers' changes add keys; the workers of the reconcile loop take them.
-//! The rules live in [`rules`], without a clock and without I/O; this file adds the
-//! lock, the clock and the waking.
+//! Owns the waiting and delayed keys and the number of failures per key. The watches and the
+//! providers' changes add keys; the workers of the reconcile loop take them. [`rules`] has the
+//! rules, without a clock and without I/O; this file adds the lock, the clock and the wake-ups.
 //!
 //! Invariants:
-//! - A key waits at most once, so the queue is bounded by the number of distinct keys.
-//! - A key is never with two workers at once. Added while it is worked on, it comes
-//!   again afterwards.
-//! - Of several times asked for one key, the earliest wins.
+//! - A key waits at most once, so the number of distinct keys bounds the queue.
+//! - Two workers never have the same key at once. A key that is added while a worker has it
+//!   comes again afterwards.
+//! - If a key is added with several times, the earliest applies.
 //! - Nothing polls. Each key that becomes due wakes one worker. One of the waiting
 //!   workers, the holder of `timekeeper`, sleeps until the next delayed key is due;
 //!   when it leaves, by work or by cancellation, another takes its place.
@@ -50,21 +49,21 @@ pub struct Work<K: Key> {
     shared: Arc<Shared<K>>,
 }
 
-/// What the queue asks of a key.
+/// The bounds on a key's type.
 pub trait Key: Clone + Eq + Hash + Send + 'static {}
 
 impl<T: Clone + Eq + Hash + Send + 'static> Key for T {}
 
-/// Nothing is handed out any more.
+/// The queue is closed: no more keys are handed out.
 struct Closed;
 
 struct Shared<K: Key> {
     core: Mutex<Core<K>>,
-    /// One wake per key that becomes due; all on close.
+    /// One wake-up per key that becomes due; all workers on close.
     due: Notify,
-    /// The earliest delayed key has changed: the timekeeper must set its alarm anew.
+    /// The earliest delayed key has changed: the timekeeper must set its timer again.
     alarm: Notify,
-    /// The worker that holds this watches the clock for all.
+    /// The worker that holds this lock watches the clock for all workers.
     timekeeper: tokio::sync::Mutex<()>,
     /// The last worker of a closed queue has finished.
     drained: Notify,
@@ -78,15 +77,15 @@ impl<K: Key> Queue<K> {
         Self::with_rng(backoff, rand::make_rng())
     }
 
-    /// An empty queue that ignores additions until [`Queue::open`]: for a process that has no
-    /// workers yet, where keys would only grow old.
+    /// An empty queue that ignores additions until [`Queue::open`]: for a process without
+    /// workers, where keys would only age.
     pub fn idle(backoff: Backoff) -> Self {
         let queue = Self::new(backoff);
         queue.shared.with(|core, _| core.set_idle(true));
         queue
     }
 
-    /// Takes additions from now on. Whoever opens the queue adds what it missed.
+    /// Accepts additions from now on. The caller then adds the keys that were ignored.
     pub fn open(&self) {
         self.shared.with(|core, _| core.set_idle(false));
     }
@@ -109,62 +108,63 @@ impl<K: Key> Queue<K> {
         self.shared.with(|core, _| core.is_idle())
     }
 
-    /// Asks for work on `key` as soon as a worker is free.
+    /// Adds `key`; it is due at once.
     pub fn add(&self, key: K) {
         self.shared.with(|core, now| core.add(key, now, now));
     }
 
-    /// Asks for work on `key` after `delay`, or earlier if it waits already for an
-    /// earlier time. Does not count as a failure.
+    /// Adds `key`; it is due after `delay`, or earlier if it is waiting for an earlier time.
+    /// Does not count as a failure.
     pub fn add_after(&self, key: K, delay: Duration) {
         self.shared
             .with(|core, now| core.add(key, saturating_add(now, delay), now));
     }
 
-    /// Counts a failure of `key` and asks for work on it after the backoff, which is
-    /// returned. An earlier time for which it waits already still wins.
+    /// Counts a failure of `key` and adds it after the backoff, which is returned. If it is
+    /// waiting for an earlier time, that time still applies.
     pub fn add_backoff(&self, key: K) -> Duration {
         self.shared.with(|core, now| core.add_backoff(key, now))
     }
 
-    /// Forgets the failures of `key`: to be called after each success, as a key with
-    /// failures takes memory even when it does not wait.
+    /// Forgets the failures of `key`. Call it after each success, because a key with failures
+    /// takes memory even if it does not wait.
     pub fn forget(&self, key: &K) {
         self.shared.with(|core, _| core.forget(key));
     }
 
-    /// How often [`Queue::add_backoff`] was called for `key` since it was forgotten.
+    /// The number of [`Queue::add_backoff`] calls for `key` since its failures were forgotten.
     pub fn retries(&self, key: &K) -> u32 {
         self.shared.with(|core, _| core.retries(key))
     }
 
-    /// How many keys are due and wait for a worker.
+    /// The number of keys that are due and wait for a worker.
     pub fn depth(&self) -> usize {
         self.shared.with(|core, _| core.depth())
     }
 
-    /// How many keys wait for their time.
+    /// The number of keys that wait for their time.
     pub fn delayed(&self) -> usize {
         self.shared.with(|core, _| core.delayed())
     }
 
-    /// How many keys are being worked on.
+    /// The number of keys in progress.
     pub fn in_flight(&self) -> usize {
         self.shared.with(|core, _| core.in_flight())
     }
 
-    /// How long the key that waits longest for a worker could have been worked on:
-    /// since it was due or, if it was then still being worked on, since that ended.
+    /// How long the longest waiting key has been available: since it was due or, if it was in
+    /// progress then, since that work ended.
     pub fn oldest_age(&self) -> Option<Duration> {
         self.shared
             .with(|core, now| core.oldest().map(|since| now - since))
     }
 
-    /// The next key to work on, when there is one; none once the queue is closed.
+    /// Waits for the next key; `None` once the queue is closed.
     pub async fn next(&self) -> Option<Work<K>> {
         let shared = &self.shared;
         loop {
-            // Registered before the look: what becomes due in between is not missed.
+            // Subscribed before the check, so that a key that becomes due in between is not
+            // missed.
             let due = shared.due.notified();
             tokio::pin!(due);
             due.as_mut().enable();
@@ -180,15 +180,15 @@ impl<K: Key> Queue<K> {
         }
     }
 
-    /// Closes the queue: what waits is dropped, later additions are ignored, and
-    /// every [`Queue::next`] returns none. Work in flight goes on.
+    /// Closes the queue: waiting keys are dropped, later additions are ignored, and every
+    /// [`Queue::next`] returns `None`. Work in progress continues.
     pub fn close(&self) {
         self.shared.with(|core, _| core.close());
         self.shared.due.notify_waiters();
         self.shared.notify_if_drained();
     }
 
-    /// Waits until the queue is closed and the last work in flight is done.
+    /// Waits until the queue is closed and the last work in progress is done.
     pub async fn drained(&self) {
         loop {
             let drained = self.shared.drained.notified();
@@ -267,12 +267,12 @@ impl<K: Key> Drop for Work<K> {
 // === impl Shared ===
 
 impl<K: Key> Shared<K> {
-    /// Runs `f` on the state as it is now, then wakes whom that concerns.
+    /// Runs `f` on the present state, then wakes the tasks that it concerns.
     fn with<R>(&self, f: impl FnOnce(&mut Core<K>, Instant) -> R) -> R {
         let (result, wakes) = {
-            // The rules never panic half-way; a poisoned lock would stop the whole loop.
+            // The rules never panic half-way, and a poisoned lock would stop the whole loop.
             let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-            // Read under the lock: times then never run backwards between callers.
+            // Read under the lock, so that times never decrease between callers.
             let now = Instant::now();
             core.promote(now);
             let result = f(&mut core, now);
@@ -287,13 +287,13 @@ impl<K: Key> Shared<K> {
         result
     }
 
-    /// Waits to become the timekeeper, then promotes keys as they become due. Never
-    /// ends by itself: the caller's wake cancels it.
+    /// Waits to become the timekeeper, then promotes keys as they become due. It never
+    /// completes; it ends when the caller's wake-up cancels it.
     async fn keep_time(&self) {
         let _token = self.timekeeper.lock().await;
         loop {
             let alarm = self.alarm.notified();
-            // Looking promotes what is due, and so wakes the workers for it.
+            // Reading the next due time also promotes due keys, and so wakes workers for them.
             match self.with(|core, _| core.next_due()) {
                 Some(at) => {
                     tokio::select! {
@@ -313,7 +313,7 @@ impl<K: Key> Shared<K> {
     }
 }
 
-/// A time too far away to be told is as good as one in a century.
+/// A time that cannot be represented becomes one a century away.
 fn saturating_add(now: Instant, delay: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
     now + delay.min(CENTURY)

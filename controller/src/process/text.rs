@@ -5,16 +5,16 @@
 //! They can contain line breaks, terminal escape sequences and characters that reverse the
 //! reading direction, and they can be very long.
 
-/// The most characters of one error or message that Ballast prints.
+/// The maximum length of an error or message that Ballast prints, in characters.
 pub const LONGEST: usize = 1_024;
 
-/// The most characters of a condition's message.
+/// The maximum length of a condition's message, in characters.
 pub const MESSAGE: usize = 320;
 
-/// The most characters of a value that a message quotes.
+/// The maximum length of a value that a message quotes, in characters.
 const VALUE: usize = 64;
 
-/// A text as the message of a condition or an event: one line of at most [`MESSAGE`]
+/// The text as the message of a condition or an event: one line of at most [`MESSAGE`]
 /// characters.
 pub fn message(text: &str) -> String {
     shortened(&one_line(text), MESSAGE)
@@ -26,12 +26,12 @@ pub fn value(text: &str) -> String {
     shortened(&one_line(&shortened(text, 4 * VALUE)), VALUE)
 }
 
-/// Bytes that are no text.
+/// Bytes that are not text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it is not text in UTF-8 or UTF-16")]
 pub struct NotText;
 
-/// The text of a file that a person wrote, without byte order marks. Editors and shells of
+/// The text of a file that a person wrote, without byte order marks. Editors and shells on
 /// Windows write UTF-8 with a mark, or UTF-16; kubectl reads both.
 pub fn decode(bytes: Vec<u8>) -> Result<String, NotText> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
@@ -49,7 +49,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, NotText> {
         [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes)?,
         _ => String::from_utf8(bytes).map_err(|_| NotText)?,
     };
-    // Files that were joined have marks in the middle, too.
+    // Joined files have marks in the middle, too.
     let text = text.replace("\n\u{feff}", "\n");
     Ok(text
         .strip_prefix('\u{feff}')

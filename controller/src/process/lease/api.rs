@@ -1,10 +1,10 @@
-//! Access to the one Lease of an election.
+//! Access to the Lease of an election.
 //!
-//! Owns the calls and the shape of the object; only [`super::driver`] calls it. The
-//! trait is the edge at which the tests put a stateful fake.
+//! Owns the calls and the shape of the object; only [`super::driver`] calls it. Tests implement
+//! the trait with a stateful fake.
 //!
-//! Invariants: a Lease is replaced as a whole and only with its resource version, so
-//! what others put on it (labels, owners) stays, and a concurrent change is a conflict.
+//! Invariants: a Lease is replaced as a whole and only with its resource version, so what
+//! others wrote to it (labels, owners) stays, and a concurrent change is a conflict.
 
 use std::{error::Error, future::Future, time::Duration};
 
@@ -21,16 +21,16 @@ use kube::{
 use super::decide::Record;
 use crate::process::identity;
 
-/// Reads and writes one Lease. Each call is a single attempt; its future may be dropped
-/// at any time, and a write may then still land.
+/// Reads and writes one Lease. Each call is a single attempt; its future may be dropped at any
+/// time, and a write may then still land.
 pub trait LeaseApi: Send + Sync {
-    /// The Lease, if there is one.
+    /// The Lease, if it exists.
     fn get(&self) -> impl Future<Output = Result<Option<Lease>, CallError>> + Send;
 
-    /// Creates the Lease; [`CallError::Conflict`] if there is one. The name is the API's.
+    /// Creates the Lease; [`CallError::Conflict`] if it exists. (The API chose this name.)
     fn create(&self, lease: Lease) -> impl Future<Output = Result<Lease, CallError>> + Send;
 
-    /// Replaces the Lease; [`CallError::Conflict`] if it is gone or no longer at the
+    /// Replaces the Lease; [`CallError::Conflict`] if it was deleted or no longer has the
     /// resource version of `lease`.
     fn replace(&self, lease: Lease) -> impl Future<Output = Result<Lease, CallError>> + Send;
 }
@@ -38,16 +38,16 @@ pub trait LeaseApi: Send + Sync {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The Lease is not what it was when it was read. The write did not happen.
+    /// The Lease has changed since it was read. The write did not happen.
     #[error("the lease was changed by another")]
     Conflict,
-    /// No answer in time. A write may or may not have happened.
+    /// No answer in time. A write may have happened.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
-    /// The server answered with a Lease that cannot guard a write.
+    /// The server's answer has no resource version, so it cannot guard a write.
     #[error("the lease has no resource version")]
     NoVersion,
-    /// Anything else. A write may or may not have happened.
+    /// Any other error. A write may have happened.
     #[error("the call failed")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -57,11 +57,11 @@ pub enum CallError {
 pub struct KubeLease {
     api: Api<Lease>,
     name: String,
-    /// Of a Lease that this process creates; with its owner it goes.
+    /// The owner of a Lease that this process creates; it is deleted with its owner.
     owner: Option<OwnerReference>,
 }
 
-/// What a write is to say.
+/// The content of a write.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Claim<'a> {
     /// `identity` holds it for `duration`, in term `epoch`.
@@ -74,7 +74,7 @@ pub(super) enum Claim<'a> {
     Release,
 }
 
-/// The part of a Lease that the rules look at.
+/// The part of a Lease that the rules use.
 pub(super) fn record(lease: &Lease) -> Result<Record, CallError> {
     let version = lease.metadata.resource_version.clone();
     let spec = lease.spec.as_ref();
@@ -96,7 +96,7 @@ pub(super) fn record(lease: &Lease) -> Result<Record, CallError> {
 }
 
 /// `base` with the claim written into it. The times are for people and for other
-/// implementations to read; ours compares none of them.
+/// implementations; this one compares none of them.
 pub(super) fn claim(base: Option<&Lease>, claim: Claim<'_>, now: Timestamp) -> Lease {
     let mut lease = base.cloned().unwrap_or_default();
     let spec = lease.spec.get_or_insert_default();
@@ -114,7 +114,7 @@ pub(super) fn claim(base: Option<&Lease>, claim: Claim<'_>, now: Timestamp) -> L
             spec.lease_transitions = Some(i32::try_from(epoch).unwrap_or(i32::MAX));
             spec.renew_time = Some(MicroTime(now));
         }
-        // One second, as an implementation may not know that an empty holder is none.
+        // One second, because another implementation may not treat an empty holder as none.
         Claim::Release => {
             *spec = LeaseSpec {
                 holder_identity: Some(String::new()),
@@ -131,8 +131,8 @@ pub(super) fn claim(base: Option<&Lease>, claim: Claim<'_>, now: Timestamp) -> L
 // === impl KubeLease ===
 
 impl KubeLease {
-    /// The Lease `name` in `namespace`. The client's own retries are harmless here, as
-    /// the election gives each call a time-out.
+    /// The Lease `name` in `namespace`. The client's own retries do no harm, because the
+    /// election sets a time-out for each call.
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -141,8 +141,8 @@ impl KubeLease {
         }
     }
 
-    /// The same, and a Lease that has to be created belongs to `owner`, as does one of a
-    /// predecessor. Any other that is there keeps its owners.
+    /// Like [`Self::new`], with an owner: of a Lease that this process creates, and of one that
+    /// belongs to a previous installation. Any other Lease keeps its owners.
     #[must_use]
     pub fn owned_by(self, owner: Option<OwnerReference>) -> Self {
         Self { owner, ..self }
@@ -163,7 +163,7 @@ impl LeaseApi for KubeLease {
             },
             ..lease
         };
-        // Better a Lease that stays than no leader.
+        // A Lease that stays is better than no leader.
         Ok(identity::create(&self.api, lease).await?)
     }
 
@@ -174,7 +174,7 @@ impl LeaseApi for KubeLease {
         let params = PostParams::default();
         if let Some(adopted) = self.adopted(&lease) {
             match self.api.replace(&self.name, &params, &adopted).await {
-                // Where nobody may name an owner.
+                // In clusters where this process may not set an owner.
                 Err(kube::Error::Api(status)) if status.is_forbidden() => {}
                 replaced => return Ok(replaced?),
             }
@@ -184,8 +184,8 @@ impl LeaseApi for KubeLease {
 }
 
 impl KubeLease {
-    /// The Lease with its owner, where that was a predecessor: it would be taken away from
-    /// under its holder.
+    /// The Lease with its new owner, if the present one is of a previous installation: the
+    /// garbage collector would delete the Lease while it is held.
     fn adopted(&self, lease: &Lease) -> Option<Lease> {
         let owner = self.owner.as_ref()?;
         identity::is_inherited(&lease.metadata, owner).then(|| {
@@ -201,8 +201,8 @@ impl KubeLease {
 impl From<kube::Error> for CallError {
     fn from(error: kube::Error) -> Self {
         match error {
-            // 404: only a write gets here with it (gone since it was read, or no such
-            // namespace). Both mean that the last read is of no use.
+            // 404: only a write gets here with it (the Lease was deleted after the read, or the
+            // namespace does not exist). Both mean that the last read is out of date.
             kube::Error::Api(status) if matches!(status.code, 404 | 409) => Self::Conflict,
             error => Self::Failed(error.into()),
         }

@@ -1,19 +1,19 @@
 //! The rules of leader election, without a clock, a task or I/O.
 //!
 //! Owns what one candidate knows ([`Observed`]) and what it does next ([`decide`]);
-//! [`super::driver`] feeds in the answers of the API server and carries out the steps.
+//! [`super::driver`] passes in the answers of the API server and carries out the steps.
 //!
-//! Invariants, from which it follows that no two candidates lead at one instant, as
-//! long as their monotonic clocks run at about one rate (`lease_duration` against
-//! `renew_deadline` is the margin) and nobody else edits the Lease:
-//! - Only local monotonic times are compared. A Lease expires when its resource version
-//!   has not changed, as seen from here, for as long as its holder promised.
-//! - A leader counts from the *start* of its last successful write. The write landed
-//!   later than that, so every other candidate's count starts later still.
-//! - A write is only ever asked for on top of the last seen version, and after a write
-//!   of unknown outcome nothing is written before the Lease was read again.
-//! - A candidate leads only after an answered write of its own, never because it finds
-//!   its name in the Lease.
+//! These invariants ensure that no two candidates lead at the same instant, as long as their
+//! monotonic clocks run at about the same rate (`lease_duration` minus `renew_deadline` is the
+//! margin) and nobody else edits the Lease:
+//! - Only local monotonic times are compared. A Lease expires when this candidate has seen its
+//!   resource version unchanged for as long as its holder promised.
+//! - A leader measures from the *start* of its last successful write. The write landed later
+//!   than that, so every other candidate measures from a later time.
+//! - A write always replaces the last seen version, and after a write of unknown outcome
+//!   nothing is written before the Lease was read again.
+//! - A candidate leads only after a successful write of its own, never because it finds its
+//!   name in the Lease.
 
 use std::time::Duration;
 
@@ -26,56 +26,56 @@ use super::Config;
 pub struct Observed {
     role: Role,
     seen: Option<Seen>,
-    /// A write's outcome is unknown, or the version is known to be old: read first.
+    /// The outcome of a write is unknown, or the version is known to be old: read first.
     stale: bool,
-    /// No read before this.
+    /// The earliest time of the next read.
     look_at: Instant,
-    /// No write before this.
+    /// The earliest time of the next write.
     write_at: Instant,
 }
 
 /// Whether this candidate leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Another one leads, or nobody.
+    /// Another candidate leads, or none.
     Standby,
-    /// This one leads.
+    /// This candidate leads.
     Leading {
         /// The number of the term: the Lease's `leaseTransitions`.
         epoch: u32,
-        /// When the last successful write was begun.
+        /// When the last successful write began.
         renewed: Instant,
     },
 }
 
-/// What the Lease said, and since when it has said so as seen from here.
+/// The Lease, and since when this candidate has seen it unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     record: Option<Record>,
     since: Instant,
 }
 
-/// What matters of a Lease. That there is none is `Option::None`.
+/// The relevant part of a Lease; `Option::None` if there is no Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The resource version, which guards the next write.
     pub version: String,
-    /// Who holds it; nobody after a release.
+    /// The holder; `None` after a release.
     pub holder: Option<String>,
-    /// For how long the holder may rest, by its own promise.
+    /// How long the holder may go without a renewal, as it promised.
     pub duration: Option<Duration>,
-    /// How often it went to another holder.
+    /// How often the holder changed.
     pub transitions: u32,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing before this time.
+    /// Do nothing before this time.
     Wait(Instant),
     /// Read the Lease.
     Look,
-    /// Write the Lease, on top of the given version; create it if there is none.
+    /// Write the Lease in place of the given version; create it if there is none.
     Write {
         /// The version to replace.
         over: Option<String>,
@@ -89,16 +89,16 @@ pub enum Step {
 /// Why a leader lost its Lease.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Loss {
-    /// No write succeeded in time.
+    /// No write succeeded before the renew deadline.
     #[error("could not renew the lease before the deadline")]
     Deadline,
-    /// Somebody else wrote it.
+    /// Another process wrote the Lease.
     #[error("the lease was taken by {by:?}")]
     Taken {
         /// The new holder, if any.
         by: Option<String>,
     },
-    /// Somebody deleted it.
+    /// The Lease was deleted.
     #[error("the lease was deleted")]
     Deleted,
 }
@@ -158,7 +158,8 @@ fn stand_by(observed: &Observed, now: Instant, config: &Config) -> Step {
             epoch: 0,
         };
     };
-    // Ours already: a take-over of which the answer was lost. Same term, not led yet.
+    // The Lease names us already: a take-over whose answer was lost. Same term, but we do not
+    // lead yet.
     let epoch = if is_ours(record, config) {
         record.transitions
     } else {
@@ -201,22 +202,22 @@ impl Observed {
         self.role
     }
 
-    /// The holder, as far as known.
+    /// The holder, if known.
     pub fn holder(&self) -> Option<&str> {
         self.record()?.holder.as_deref()
     }
 
-    /// The Lease as last seen.
+    /// The Lease as last read.
     pub fn record(&self) -> Option<&Record> {
         self.seen.as_ref()?.record.as_ref()
     }
 
-    /// Whether the Lease may carry our name without our knowing.
+    /// Whether the Lease may name us without our knowing.
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// When a leader must have written again.
+    /// The deadline for a leader's next successful write.
     pub fn deadline(&self, config: &Config) -> Option<Instant> {
         match self.role {
             Role::Leading { renewed, .. } => Some(renewed + config.renew_deadline()),
@@ -224,8 +225,8 @@ impl Observed {
         }
     }
 
-    /// A read or write begins. Until it is answered nothing else is known, even if it
-    /// is cancelled: a write may land unanswered.
+    /// Records that a read or write begins. Until it is answered nothing is known, even if it
+    /// is cancelled: a write may land without an answer.
     pub fn begin(&mut self, step: &Step, now: Instant, config: &Config) {
         match step {
             Step::Look => self.look_at = now + config.retry_period(),
@@ -238,13 +239,13 @@ impl Observed {
         }
     }
 
-    /// A read was answered at `now`.
+    /// Records a read that was answered at `now`.
     pub fn looked(&mut self, record: Option<Record>, now: Instant) {
         self.stale = false;
         self.see(record, now);
     }
 
-    /// A write begun at `begun` was answered, with success, at `now`.
+    /// Records a write that began at `begun` and succeeded at `now`.
     pub fn wrote(&mut self, record: Record, epoch: u32, begun: Instant, now: Instant) {
         self.stale = false;
         self.role = Role::Leading {
@@ -254,7 +255,7 @@ impl Observed {
         self.see(Some(record), now);
     }
 
-    /// A write was refused at `now`, as the Lease is no longer what we saw.
+    /// Records a conflict at `now`: the Lease has changed since it was read.
     pub fn refused(&mut self, now: Instant) {
         self.look_at = now;
     }
@@ -266,7 +267,7 @@ impl Observed {
 
     fn see(&mut self, record: Option<Record>, now: Instant) {
         match &self.seen {
-            // The same version of the same Lease: its time goes on.
+            // The same version of the same Lease: its time continues.
             Some(seen) if seen.record == record => {}
             _ => self.seen = Some(Seen { record, since: now }),
         }
@@ -276,7 +277,7 @@ impl Observed {
 // === impl Seen ===
 
 impl Seen {
-    /// From when on anybody may write.
+    /// When any candidate may write.
     fn free_at(&self, config: &Config) -> Instant {
         match &self.record {
             Some(record) if record.holder.is_some() && !is_ours(record, config) => {

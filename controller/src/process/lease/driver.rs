@@ -1,15 +1,15 @@
-//! The task that follows the rules of [`super::decide`].
+//! The task that carries out the rules of [`super::decide`].
 //!
-//! Owns the loop, the clock and what is published. There is one task per election, the
-//! caller's: [`Election::run`] spawns nothing.
+//! Owns the loop, the clock and the published state. There is one task per election, and it is
+//! the caller's: [`Election::run`] spawns nothing.
 //!
 //! Invariants:
-//! - What is published as leading ends no later than the deadline, even while a call
-//!   hangs: no call outlasts it.
-//! - [`Fence`] ends by the clock alone, so it holds even if this task is starved or gone, and
-//!   by a clock that also counts the time for which the machine was suspended.
-//! - Dropping the future publishes [`Leadership::Lost`] if it led. A write may then
-//!   still land; it only makes the others wait longer.
+//! - The published state stops being [`Leadership::Leading`] no later than the deadline, even
+//!   while a call hangs: no call outlasts the deadline.
+//! - [`Fence`] closes by the clock alone, so it works even if this task is starved or gone, and
+//!   its clock also counts the time for which the machine was suspended.
+//! - If the future is dropped while it leads, it publishes [`Leadership::Lost`]. A write may
+//!   then still land; it only makes the other candidates wait longer.
 
 use std::future::Future;
 use std::time::Duration;
@@ -35,49 +35,49 @@ pub struct Election<A> {
     api: A,
     config: Config,
     observed: Observed,
-    /// The Lease as last seen, with all that is not ours.
+    /// The Lease as last read, including the fields of others.
     base: Option<Lease>,
     published: Published,
-    /// The begin of the last write, and [`Suspended`] at that time.
+    /// The start of the last write, and [`Suspended`] at that time.
     begun: Option<(Instant, Duration)>,
     wall_clock: fn() -> Timestamp,
     suspended: Suspended,
 }
 
-/// For how long the machine has been suspended since it started. `Instant` (`CLOCK_MONOTONIC`)
-/// stands still meanwhile: by it alone a term that ended long ago would go on after a
-/// suspension.
+/// How long the machine has been suspended since it started. `Instant` (`CLOCK_MONOTONIC`)
+/// stops during a suspension; with it alone, a term that ended long ago would continue after
+/// one.
 type Suspended = fn() -> Duration;
 
-/// What the rest of the process is told.
+/// The state that the rest of the process sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leadership {
     /// Not the leader.
     Standby {
-        /// Who is, as far as known.
+        /// The leader, if known.
         holder: Option<String>,
     },
-    /// The leader.
+    /// This process is the leader.
     Leading {
-        /// The number of this term; it grows with every term, as long as nobody deletes
-        /// the Lease.
+        /// The number of this term; it increases with every term unless someone deletes the
+        /// Lease.
         epoch: u32,
     },
-    /// Was the leader; the process must exit.
+    /// This process was the leader; it must exit.
     Lost,
 }
 
 /// How an election ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// By the shutdown; the Lease is released if it could be.
+    /// By the shutdown; the Lease was released if possible.
     Stopped,
     /// The Lease is lost: the process must exit.
     Lost(Loss),
 }
 
-/// Tells whether this process still leads, by the clock: for the last check before an
-/// effect, where the published state may be late.
+/// Tells by the clock whether this process still leads: the last check before an effect,
+/// because the published state can be late.
 #[derive(Clone, Debug)]
 pub struct Fence {
     term: watch::Receiver<Option<Term>>,
@@ -101,7 +101,7 @@ struct Published {
 // === impl Election ===
 
 impl<A: LeaseApi> Election<A> {
-    /// A candidate that does nothing until it is run.
+    /// A candidate. It does nothing until [`Self::run`].
     pub fn new(api: A, config: Config) -> Self {
         Self {
             api,
@@ -115,19 +115,19 @@ impl<A: LeaseApi> Election<A> {
         }
     }
 
-    /// Writes times of another clock into the Lease.
+    /// Takes the times in the Lease from another clock.
     #[cfg(test)]
     pub(super) fn with_wall_clock(self, wall_clock: fn() -> Timestamp) -> Self {
         Self { wall_clock, ..self }
     }
 
-    /// On a machine that was suspended for this long.
+    /// Simulates a machine that was suspended for this long.
     #[cfg(test)]
     pub(super) fn with_suspended(self, suspended: Suspended) -> Self {
         Self { suspended, ..self }
     }
 
-    /// The state of this candidate, now and as it changes.
+    /// The state of this candidate, with its changes.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.published.leadership.subscribe()
     }
@@ -140,7 +140,7 @@ impl<A: LeaseApi> Election<A> {
         }
     }
 
-    /// Takes part until the lease is lost or `shutdown` completes; then releases it.
+    /// Takes part until the Lease is lost or `shutdown` completes, then releases it.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
         info!(
             identity = self.config.identity(),
@@ -164,8 +164,8 @@ impl<A: LeaseApi> Election<A> {
         Ended::Lost(loss)
     }
 
-    /// Decides and acts until the lease is lost. Cancel safe: [`Observed`] knows of a
-    /// write from before it is sent.
+    /// Decides and acts until the Lease is lost. Cancel safe: [`Observed`] records a write
+    /// before it is sent.
     async fn follow(&mut self) -> Loss {
         loop {
             let now = Instant::now();
@@ -234,13 +234,13 @@ impl<A: LeaseApi> Election<A> {
         Ok((lease, record))
     }
 
-    /// Gives up the lease, so that the next leader need not wait. If that fails, the
-    /// next leader waits as after a crash.
+    /// Releases the Lease, so that the next leader need not wait. If that fails, the next
+    /// leader waits as after a crash.
     async fn release(&mut self) {
         self.observed.step_down();
         self.published
             .publish(Leadership::Standby { holder: None }, None);
-        // A conflict can come from our own last write, if it landed after the look.
+        // The conflict can come from our own last write, if it landed after the read.
         for _ in 0..3 {
             if self.observed.is_stale() {
                 self.look().await;
@@ -261,7 +261,7 @@ impl<A: LeaseApi> Election<A> {
         }
     }
 
-    /// One call, ended by its time-out or by the deadline, whichever is earlier.
+    /// One call; it ends at its time-out or the deadline, whichever is earlier.
     async fn call<T>(
         &self,
         call: impl Future<Output = Result<T, CallError>>,
@@ -290,7 +290,7 @@ impl<A: LeaseApi> Election<A> {
                     until: renewed + self.config.renew_deadline(),
                     suspended,
                 };
-                // Late by itself: an answer that comes after the end of its own term.
+                // The answer came after the end of its own term.
                 if !term.lasts((self.suspended)()) {
                     return;
                 }
@@ -314,7 +314,7 @@ impl Fence {
 // === impl Term ===
 
 impl Term {
-    /// Whether it goes on.
+    /// Whether the term continues.
     fn lasts(&self, suspended: Duration) -> bool {
         let asleep = suspended.saturating_sub(self.suspended);
         asleep < self.until.saturating_duration_since(Instant::now())
@@ -328,7 +328,7 @@ fn suspended() -> Duration {
         read(ClockId::CLOCK_MONOTONIC),
     ) {
         (Ok(boot), Ok(monotonic)) => boot.saturating_sub(monotonic),
-        // Linux has both clocks since 2.6.39. Without them every term ends.
+        // Linux has both clocks since 2.6.39. Without them, no term is valid.
         _ => Duration::MAX,
     }
 }
@@ -344,7 +344,7 @@ impl Published {
     }
 
     fn publish(&self, leadership: Leadership, term: Option<Term>) {
-        // First the fence: whoever is woken by the state finds it in place.
+        // The fence first: a task that the state wakes finds it set.
         self.term.send_replace(term);
         self.leadership.send_if_modified(|published| {
             let changed = *published != leadership;

@@ -1,21 +1,22 @@
 //! Leader election: at most one controller works, and another takes over when it dies.
 //!
-//! Owns the rules ([`decide`]), the task that follows them ([`Election::run`]) and the
-//! access to the Lease ([`LeaseApi`]). The start-up code runs one election per process,
-//! waits for [`Leadership::Leading`] and then starts the loop.
+//! Owns the rules ([`decide`]), the task that carries them out ([`Election::run`]) and the
+//! access to the Lease ([`LeaseApi`]). The start-up code runs one election per process, waits
+//! for [`Leadership::Leading`] and then starts the leader's tasks.
 //!
 //! Contract with the caller:
 //! - A process that sees [`Leadership::Lost`], or whose [`Election::run`] returns
 //!   [`Ended::Lost`], exits. An election leads for at most one term.
-//! - The time between losing and another's start is `lease_duration − renew_deadline`.
-//!   Every external call is shorter than that, so none is left over when another leads.
-//! - `shutdown` completes only after the caller has finished its work as leader: the
-//!   release invites the next leader at once.
+//! - At least `lease_duration − renew_deadline` passes between the end of one term and the
+//!   start of the next. Every external call is shorter than that, so none is still running when
+//!   another process leads.
+//! - `shutdown` completes only after the caller has finished its work as leader, because the
+//!   release lets the next leader start at once.
 //!
-//! The rules are client-go's, more strict in four points: a leader counts from the start
-//! of its last write, not from the answer; it never leads by finding its name in the
-//! Lease; it is lost when the Lease is deleted; and its identity is unique per process,
-//! so that a restarted pod never takes itself for its predecessor.
+//! The rules are client-go's, stricter in four points: a leader measures from the start of its
+//! last write, not from the answer; it never leads because it finds its name in the Lease; it
+//! loses the Lease when the Lease is deleted; and its identity is unique per process, so that a
+//! restarted pod never takes its predecessor for itself.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub use self::{
     driver::{Election, Ended, Fence, Leadership},
 };
 
-/// Who takes part, and how long things take.
+/// The candidate and the times of an election.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     identity: String,
@@ -41,21 +42,21 @@ pub struct Config {
 /// The three times of an election. The defaults are client-go's: 15 s, 10 s, 2 s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// After how long without a renewal the others may take over: whole seconds.
+    /// How long after the last renewal another candidate may take over, in whole seconds.
     pub lease_duration: Duration,
-    /// After how long without a successful renewal a leader gives up.
+    /// How long after the last successful renewal a leader gives up.
     pub renew_deadline: Duration,
-    /// How often a leader renews and a candidate looks.
+    /// How often a leader renews and a candidate reads.
     pub retry_period: Duration,
 }
 
-/// Times or names that cannot work.
+/// An invalid configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The Lease counts in whole seconds.
     #[error("the lease duration must be whole seconds, from 1 s to a day, not {0:?}")]
     LeaseDuration(Duration),
-    /// A leader would go on after others may take over.
+    /// A leader would continue after another candidate may take over.
     #[error("the renew deadline ({renew:?}) must be shorter than the lease duration ({lease:?})")]
     RenewDeadline {
         /// The renew deadline.
@@ -63,7 +64,7 @@ pub enum ConfigError {
         /// The lease duration.
         lease: Duration,
     },
-    /// A leader would have no second try.
+    /// A leader would have no time for a second try.
     #[error(
         "the retry period ({retry:?}) must be above 0 and at most half of the renew deadline ({renew:?})"
     )]
@@ -73,7 +74,7 @@ pub enum ConfigError {
         /// The renew deadline.
         renew: Duration,
     },
-    /// Candidates are told apart by their names.
+    /// Candidates are distinguished by their names.
     #[error("the name of the candidate is empty")]
     Name,
 }
@@ -81,8 +82,8 @@ pub enum ConfigError {
 // === impl Config ===
 
 impl Config {
-    /// A candidate called `name` (the pod's name, say) with a random suffix: even after a
-    /// restart under the same name, no two processes share an identity.
+    /// A candidate called `name` (for example the pod's name) with a random suffix: no two
+    /// processes share an identity, even after a restart under the same name.
     pub fn new(name: &str, timing: Timing) -> Result<Self, ConfigError> {
         Self::with_identity(format!("{name}_{:016x}", rand::random::<u64>()), timing).and_then(
             |config| {
@@ -120,9 +121,9 @@ impl Config {
 
     /// How long one call to the API server may take.
     ///
-    /// A third of the renew deadline, so that a leader has time for another try when a
-    /// call hangs; and less than what lies between losing and another's start, so that a
-    /// write begun just before the loss is over when another leads. It also ends the
+    /// It is a third of the renew deadline, so that a leader can try again when a call hangs.
+    /// It is also less than the time between the loss of a term and the next one, so a write
+    /// that began just before the loss is over when another process leads. It also ends the
     /// client's own retries, which hide an outage for minutes.
     pub fn call_timeout(&self) -> Duration {
         let Timing {

@@ -1,7 +1,7 @@
 //! The rules of the work queue, without a clock, a lock or I/O.
 //!
-//! Owns the state of every key; only [`super`] calls it, under its lock and with
-//! times that never run backwards.
+//! Owns the state of every key. Only [`super`] calls it, under its lock and with times that
+//! never decrease.
 //!
 //! Invariants:
 //! - `ready` and `delayed` hold exactly the keys whose entry says so, once each.
@@ -19,12 +19,12 @@ use tokio::time::Instant;
 
 use crate::process::backoff::Backoff;
 
-/// What every key is doing.
+/// The state of all keys.
 pub(super) struct Core<K> {
     entries: HashMap<K, Entry>,
-    /// Due keys, each with the time since when it could be handed out.
+    /// Due keys, each with the time from which it could be handed out.
     ready: VecDeque<(Instant, K)>,
-    /// Keys that wait for their time; the number makes equal times distinct.
+    /// Keys that wait for their time; the number distinguishes equal times.
     delayed: BTreeMap<Slot, K>,
     next_number: u64,
     in_flight: usize,
@@ -36,12 +36,12 @@ pub(super) struct Core<K> {
     rng: SmallRng,
 }
 
-/// Whom a change concerns.
+/// What to wake after a change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wakes {
     /// How many keys have become due.
     pub(super) due: usize,
-    /// Whether the earliest delayed key is another one, at an earlier time.
+    /// Whether the earliest delayed key has changed to an earlier time.
     pub(super) alarm: bool,
 }
 
@@ -54,11 +54,11 @@ struct Entry {
 
 #[derive(Clone, Copy)]
 enum State {
-    /// Only its failures are remembered.
+    /// Only its failures are recorded.
     Idle,
     Ready,
     Delayed(Slot),
-    /// With a worker; to come again at the given time.
+    /// A worker has it; it comes again at the given time.
     Working(Option<Instant>),
 }
 
@@ -80,7 +80,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         }
     }
 
-    /// Moves what is due from the delayed to the ready keys.
+    /// Moves due keys from `delayed` to `ready`.
     pub(super) fn promote(&mut self, now: Instant) {
         while let Some(first) = self.delayed.first_entry() {
             let at = first.key().0;
@@ -95,7 +95,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         }
     }
 
-    /// Asks for work on `key` at `at`; the earliest time asked for wins.
+    /// Adds `key` for the time `at`; the earliest time applies.
     pub(super) fn add(&mut self, key: K, at: Instant, now: Instant) {
         if self.closed || self.idle {
             return;
@@ -116,7 +116,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         }
     }
 
-    /// Counts a failure and asks for work on `key` after its backoff.
+    /// Counts a failure and adds `key` after its backoff.
     pub(super) fn add_backoff(&mut self, key: K, now: Instant) -> Duration {
         let retries = self.retries(&key);
         let delay = self.backoff.delay(retries, &mut self.rng);
@@ -146,7 +146,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         Some(key)
     }
 
-    /// Takes a key back from its worker.
+    /// Records that the worker of `key` is done.
     pub(super) fn done(&mut self, key: &K, now: Instant) {
         self.in_flight -= 1;
         let Some(entry) = self.entries.get_mut(key) else {
@@ -161,7 +161,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         }
     }
 
-    /// Ignores additions, or takes them.
+    /// Sets whether additions are ignored.
     pub(super) const fn set_idle(&mut self, idle: bool) {
         self.idle = idle;
     }
@@ -170,7 +170,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         self.idle
     }
 
-    /// Drops what waits; takes nothing any more.
+    /// Drops waiting keys, and ignores additions from now on.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.ready.clear();
@@ -203,7 +203,7 @@ impl<K: Clone + Eq + Hash> Core<K> {
         self.closed && self.in_flight == 0
     }
 
-    /// Since when the key that has waited longest could be handed out.
+    /// Since when the longest waiting key could be handed out.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.ready.front().map(|(since, _)| *since)
     }
@@ -213,18 +213,18 @@ impl<K: Clone + Eq + Hash> Core<K> {
         self.delayed.first_key_value().map(|(slot, _)| slot.0)
     }
 
-    /// Whom the changes since the last call concern.
+    /// What to wake for the changes since the last call.
     pub(super) fn take_wakes(&mut self) -> Wakes {
         std::mem::take(&mut self.wakes)
     }
 
-    /// How many keys take memory.
+    /// The number of keys that take memory.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Puts a key that waits nowhere where its time says.
+    /// Adds a key that is not waiting to the list that its time requires.
     fn schedule(&mut self, key: K, at: Instant, now: Instant) {
         if at <= now {
             self.set(key.clone(), State::Ready);

@@ -1,3 +1,3 @@
-//! Tests of the work queue: single stories in virtual time, and a naive model.
+//! Tests of the work queue: single scenarios in virtual time, and a simple model.
 mod model;
 mod stories;

@@ -1,8 +1,8 @@
-//! A strict API server that holds one Lease, and a network to it that loses, delays and
-//! refuses.
+//! A strict API server that holds one Lease, and an unreliable network to it that loses, delays
+//! and refuses requests.
 //!
-//! Every request runs in a task of its own: dropping a call does not stop it, so a write
-//! that the candidate has given up may still land, as in life.
+//! Every request runs in its own task: dropping a call does not stop it, so a write that the
+//! candidate has given up may still land, as in a real network.
 
 use std::{
     ops::Range,
@@ -29,7 +29,7 @@ struct State {
     writes: usize,
 }
 
-/// One candidate's way to the server. Clones share its faults.
+/// The connection of one candidate to the server. Clones share its faults.
 #[derive(Clone)]
 pub(super) struct Link {
     server: Server,
@@ -37,16 +37,16 @@ pub(super) struct Link {
     rng: Arc<Mutex<SmallRng>>,
 }
 
-/// What goes wrong on a link.
+/// The faults of a link.
 #[derive(Clone, Debug)]
 pub(super) struct Faults {
     /// Requests never arrive.
     pub(super) cut: bool,
     /// The chance that an answer is lost after the request was carried out.
     pub(super) lose_answer: f64,
-    /// The chance of an error, half of them after the request was carried out.
+    /// The chance of an error; half of the errors come after the request was carried out.
     pub(super) fail: f64,
-    /// How long each way takes, in milliseconds.
+    /// The delay in each direction, in milliseconds.
     pub(super) latency: Range<u64>,
 }
 
@@ -142,7 +142,7 @@ impl Link {
         });
         match answered.await {
             Ok(result) => result,
-            // Lost on the way: the caller hears nothing, for ever.
+            // Lost on the way: the caller never gets an answer.
             Err(_) => std::future::pending().await,
         }
     }
@@ -165,7 +165,7 @@ impl Link {
             return failed();
         }
         self.way().await;
-        // The way back can be cut, too.
+        // The answer can be lost, too.
         (!self.faults.lock().unwrap().cut).then_some(result)
     }
 

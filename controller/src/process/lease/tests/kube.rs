@@ -103,18 +103,18 @@ async fn creates_reads_and_replaces_with_a_guard() {
     let second = claim(Some(&created), hold("b", 1), now);
     let replaced = api.replace(second.clone()).await.unwrap();
     assert_eq!(record(&replaced).unwrap().transitions, 1);
-    // The version it builds on is gone.
+    // The version that it replaces no longer exists.
     assert!(matches!(
         api.replace(second).await,
         Err(CallError::Conflict)
     ));
-    // Never without a guard.
+    // Never without a resource version.
     assert!(matches!(
         api.replace(first).await,
         Err(CallError::NoVersion)
     ));
 
-    // Gone since it was read.
+    // Deleted since it was read.
     server.edit(|lease| *lease = None);
     assert!(matches!(
         api.replace(replaced).await,
@@ -122,8 +122,8 @@ async fn creates_reads_and_replaces_with_a_guard() {
     ));
 }
 
-/// Installed again before the garbage collector was there: the Lease is that of the
-/// installation before, and would follow it.
+/// Ballast was installed again before the garbage collector ran: the Lease belongs to the
+/// previous installation, and would be deleted with it.
 #[tokio::test]
 async fn a_lease_of_a_predecessor_is_adopted_and_no_other() {
     let account = |name: &str, uid: &str| OwnerReference {

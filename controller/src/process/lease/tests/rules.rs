@@ -31,7 +31,7 @@ fn write(over: u64, epoch: u32) -> Step {
     }
 }
 
-/// A story told in seconds from its start, ending with a question.
+/// A sequence of events at seconds from its start, then a check.
 struct Story {
     start: Instant,
     config: Config,
@@ -86,7 +86,7 @@ impl Story {
         story
     }
 
-    /// Checks what follows at each of the times.
+    /// Checks the decision at each of the times.
     #[track_caller]
     fn then(self, expected: &[(f64, Step)]) {
         for (at, step) in expected {
@@ -116,14 +116,14 @@ fn a_candidate_waits_until_the_holder_has_not_moved_for_a_lease_duration() {
     let wait = story.wait(2.0);
     story.then(&[(0.0, wait.clone()), (1.9, wait), (2.0, Step::Look)]);
 
-    // The same version again does not count as a sign of life …
+    // The same version again does not count as a renewal …
     let story = Story::new()
         .looked(0.0, Some(held_by("other", 1)))
         .looked(14.0, Some(held_by("other", 1)));
     let wait = story.wait(15.0);
     story.then(&[(14.0, wait.clone()), (14.9, wait), (15.0, write(1, 8))]);
 
-    // … a new one does, whatever the times in it say.
+    // … a new version does, whatever times it contains.
     let story = Story::new()
         .looked(0.0, Some(held_by("other", 1)))
         .looked(14.0, Some(held_by("other", 2)));
@@ -169,19 +169,19 @@ fn a_failed_take_over_is_looked_at_and_not_repeated_before_its_time() {
     let wait = story.wait(17.0);
     story.then(&[(15.0, wait), (17.0, Step::Look)]);
 
-    // It did not land: the count of the holder's silence went on.
+    // The write did not land: the holder's silence continues from before.
     expired()
         .write_unanswered(15.0)
         .looked(17.0, Some(held_by("other", 1)))
         .then(&[(17.0, write(1, 8))]);
 
-    // It landed unanswered: same term.
+    // The write landed without an answer: same term.
     expired()
         .write_unanswered(15.0)
         .looked(17.0, Some(held_by(ME, 2)))
         .then(&[(17.0, write(2, 7))]);
 
-    // Another was faster.
+    // Another candidate was faster.
     expired().write_refused(15.0).then(&[(15.0, Step::Look)]);
     let story = expired()
         .write_refused(15.0)
@@ -189,7 +189,7 @@ fn a_failed_take_over_is_looked_at_and_not_repeated_before_its_time() {
     let wait = story.wait(17.0);
     story.then(&[(15.0, wait), (17.0, Step::Look)]);
 
-    // Released under our hands: free, but not before the next write is due.
+    // Released by someone else: free, but not before the next write is due.
     let story = expired()
         .write_refused(15.0)
         .looked(15.0, Some(held_by("", 2)));
@@ -209,7 +209,7 @@ fn a_leader_counts_from_the_start_of_its_last_write() {
     Story::new()
         .wrote(0.0, 3.0, held_by(ME, 1))
         .then(&[(9.9, write(1, 7)), (10.0, Step::Lose(Loss::Deadline))]);
-    // Answered after its own end: never led.
+    // Answered after its own end: it never led.
     Story::new()
         .wrote(0.0, 11.0, held_by(ME, 1))
         .then(&[(11.0, Step::Lose(Loss::Deadline))]);
@@ -226,13 +226,13 @@ fn a_leader_that_cannot_renew_looks_and_then_gives_up() {
         (10.0, Step::Lose(Loss::Deadline)),
     ]);
 
-    // The unanswered write landed: it does not count, and the next goes on top of it.
+    // The unanswered write landed: it does not count, and the next one replaces it.
     leading()
         .write_unanswered(2.0)
         .looked(5.3, Some(held_by(ME, 2)))
         .then(&[(5.3, write(2, 7)), (10.0, Step::Lose(Loss::Deadline))]);
 
-    // The wait never goes past the deadline.
+    // The wait never ends after the deadline.
     let story = leading().write_unanswered(8.5).look_failed(8.6);
     let wait = story.wait(10.0);
     story.then(&[(9.0, wait)]);
@@ -246,7 +246,7 @@ fn a_leader_looks_at_once_when_somebody_else_wrote() {
             .write_refused(2.0)
     };
     refused().then(&[(2.0, Step::Look)]);
-    // Only an annotation, say: no hurry, and no busy loop.
+    // Only an annotation changed, for example: no hurry, and no busy loop.
     let story = refused().looked(2.0, Some(held_by(ME, 2)));
     let wait = story.wait(4.0);
     story.then(&[(2.0, wait), (4.0, write(2, 7))]);

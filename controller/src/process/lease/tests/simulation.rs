@@ -1,7 +1,7 @@
-//! Several candidates under chaos, in virtual time, over many seeds.
+//! Several candidates with random faults, in virtual time, over many seeds.
 //!
-//! What each candidate believes is logged as intervals of virtual time: safety is that
-//! no two intervals overlap. A failure names its seed.
+//! The log has the intervals of virtual time in which each candidate believes that it leads.
+//! Safety means that no two intervals overlap. A failure names its seed.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,7 +19,7 @@ use tokio::{
 use super::fake::{Faults, Link, Server};
 use crate::process::lease::{Config, Election, Leadership, Timing};
 
-/// Somebody led from the first instant to the second.
+/// One candidate led from the first instant to the second.
 #[derive(Clone, Debug)]
 struct Reign {
     who: String,
@@ -96,8 +96,8 @@ impl World {
         }
     }
 
-    /// Any times that the configuration allows: a margin of 100 ms stands for clocks
-    /// that run at different rates, as the rates themselves are one here.
+    /// Any times that the configuration allows. A margin of 100 ms stands for clocks that run
+    /// at different rates, because in this test all rates are equal.
     fn timing(&mut self) -> Timing {
         let renew_deadline = Duration::from_millis(self.rng.random_range(4_000..=14_900));
         Timing {
@@ -150,12 +150,12 @@ impl World {
 
     fn stop(&mut self, index: usize) {
         if let Some(stop) = self.candidates[index].stop.take() {
-            // It may be lost already.
+            // The Lease may be lost already.
             let _ = stop.send(());
         }
     }
 
-    /// Something happens.
+    /// One random event.
     fn disturb(&mut self) {
         let index = self.rng.random_range(0..self.candidates.len());
         match self.rng.random_range(0..10) {
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// Who has ended comes back, as a new process.
+    /// Candidates that ended restart as new processes.
     fn restart(&mut self) {
         let before = self.candidates.len();
         self.candidates
@@ -182,8 +182,8 @@ impl World {
 }
 
 impl Chronicle {
-    /// Logs what one candidate believes. Virtual time stands still while anybody can
-    /// run, so each change is seen at its own instant.
+    /// Logs the belief of one candidate. Virtual time stops while any task can run, so each
+    /// change is seen at its own instant.
     fn follow(&self, who: String, mut leadership: tokio::sync::watch::Receiver<Leadership>) {
         let log = Arc::clone(&self.0);
         tokio::spawn(async move {
@@ -236,7 +236,7 @@ async fn chaos(seed: u64) -> usize {
         sleep(Duration::from_millis(pause)).await;
         world.restart();
     }
-    // All heal; the slowest call still under way takes two times 9 s to land and return.
+    // All faults end. The slowest call in progress takes two times 9 s to land and return.
     for candidate in &world.candidates {
         candidate.link.set(Faults::default());
     }
@@ -248,7 +248,7 @@ async fn chaos(seed: u64) -> usize {
     for candidate in &mut world.candidates {
         (&mut candidate.task).await.unwrap_or_default();
     }
-    // The chroniclers write their last page.
+    // The log tasks write their last interval.
     sleep(secs(1)).await;
     world.chronicle.check(seed)
 }
@@ -256,7 +256,7 @@ async fn chaos(seed: u64) -> usize {
 #[test]
 fn never_two_leaders_under_chaos() {
     let reigns: usize = (0..150).map(|seed| runtime().block_on(chaos(seed))).sum();
-    // The chaos is no use if it lets nobody lead.
+    // The test proves nothing if no candidate ever leads.
     assert!(reigns > 150 * 3, "{reigns}");
 }
 
@@ -291,7 +291,7 @@ fn a_dead_leader_is_replaced_in_time() {
 #[test]
 fn a_release_is_followed_up_within_a_retry_period() {
     let timing = Timing::default();
-    // A look comes at most this late; then it and the write take their two ways each.
+    // The next read comes at most this late; then it and the write each take both directions.
     let bound = timing.retry_period + Duration::from_millis(4 * 100 + 20);
     for seed in 0..200 {
         runtime().block_on(async {

@@ -1,4 +1,4 @@
-//! Single stories of the driver, in virtual time.
+//! Single scenarios of the driver, in virtual time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::{
 use super::fake::{Faults, Link, Server};
 use crate::process::lease::{Config, Election, Ended, Fence, Leadership, Loss, Timing};
 
-/// A candidate that runs.
+/// A running candidate.
 struct Running {
     leadership: watch::Receiver<Leadership>,
     fence: Fence,
@@ -33,7 +33,7 @@ fn start(election: Election<Link>) -> Running {
         fence: election.fence(),
         stop: Some(stop),
         task: tokio::spawn(election.run(async {
-            // Ends on a stop only, not when the test forgets the sender.
+            // It ends only on a stop, not when the test drops the sender.
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -69,7 +69,8 @@ fn spec(server: &Server) -> LeaseSpec {
     server.lease().unwrap().spec.unwrap()
 }
 
-/// `Instant` stands still while a machine is suspended, and others lead meanwhile.
+/// `Instant` stops while a machine is suspended, and another candidate can lead in the
+/// meantime.
 #[tokio::test(start_paused = true)]
 async fn a_suspended_machine_does_not_lead_when_it_resumes() {
     static SUSPENDED: AtomicU64 = AtomicU64::new(1_000);
@@ -102,7 +103,7 @@ async fn the_first_one_leads_at_once_and_keeps_leading() {
     sleep(secs(600)).await;
     assert_eq!(a.fence.epoch(), Some(0));
     assert_eq!(b.fence.epoch(), None);
-    // One write per retry period, none from the other.
+    // One write per retry period from the leader, none from the other.
     assert!(
         (290..=302).contains(&server.writes()),
         "{}",
@@ -183,7 +184,7 @@ async fn what_is_published_ends_with_the_deadline_whatever_hangs() {
         while a.fence.epoch().is_some() {
             sleep(Duration::from_millis(1)).await;
         }
-        // The fence ends by the clock, the task by a timer, which rounds up to a millisecond.
+        // The fence closes by the clock, the task by a timer that rounds up to a millisecond.
         sleep(Duration::from_millis(2)).await;
         assert_eq!(*a.leadership.borrow(), Leadership::Lost, "phase {phase}");
     }
@@ -218,7 +219,7 @@ async fn a_lost_answer_to_the_take_over_costs_a_call_and_no_term() {
         ..Faults::default()
     });
     let mut a = run("a", link.clone());
-    // Reads must come through, so that it gets as far as a write.
+    // Reads must succeed, so that it gets as far as a write.
     while server.lease().is_none() {
         link.set(Faults::default());
         sleep(Duration::from_millis(5)).await;
@@ -294,7 +295,7 @@ async fn a_stop_in_the_middle_of_a_renewal_releases() {
     while server.writes() == writes {
         sleep(Duration::from_millis(10)).await;
     }
-    // Carried out, and the answer is still under way.
+    // Carried out, but the answer is still on the way.
     a.stop().await;
     assert_eq!(spec(&server).holder_identity.as_deref(), Some(""));
 }

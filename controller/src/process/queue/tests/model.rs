@@ -1,4 +1,4 @@
-//! Random operations on the queue and on a naive model of it, side by side.
+//! Random operations on the queue and on a simple model of it, side by side.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,30 +18,30 @@ enum Op {
     AddBackoff(u8),
     Forget(u8),
     Next,
-    /// Drops one of the works in hand.
+    /// Drops one of the keys in progress.
     Done(prop::sample::Index),
     Advance(u16),
     Close,
 }
 
-/// Every key with all that is known of it, searched from end to end each time.
+/// The full state of every key, with a linear search for each question.
 #[derive(Default)]
 struct Model {
     keys: BTreeMap<u8, Known>,
     closed: bool,
-    /// A clock of its own for the order of keys that became available at one instant.
+    /// A counter that orders keys that became available at the same instant.
     ticks: u64,
 }
 
 #[derive(Clone, Default)]
 struct Known {
-    /// When it should come, by the earliest wish.
+    /// When it is due, by the earliest addition.
     wanted: Option<Instant>,
     working: bool,
     retries: u32,
-    /// Since when it can be handed out, and the order among equals.
+    /// Since when it can be handed out, and its order among equals.
     available: Option<(Instant, u64)>,
-    /// When its delay was set, for the order of delays that end at one instant.
+    /// When its delay was set, which orders delays that end at the same instant.
     set: u64,
 }
 
@@ -59,7 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A close ends most that can be tested: it is rare.
+/// A close ends most of what can be tested, so it is rare.
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let open = op().prop_filter("not closed yet", |op| !matches!(op, Op::Close));
     let before = prop::collection::vec(open, 0..200);
@@ -82,7 +82,7 @@ impl Model {
         }
     }
 
-    /// Makes available what is wanted by now and not being worked on.
+    /// Makes due keys available, except those in progress.
     fn settle(&mut self, now: Instant) {
         let mut due: Vec<_> = self
             .keys

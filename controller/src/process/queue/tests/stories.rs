@@ -1,4 +1,4 @@
-//! Single stories, in virtual time.
+//! Single scenarios, in virtual time.
 
 use std::{
     collections::HashSet,
@@ -29,12 +29,12 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// The next key, if there is one now.
+/// The next key, if one is due now.
 async fn now<K: crate::process::queue::Key>(queue: &Queue<K>) -> Option<Work<K>> {
     timeout(Duration::ZERO, queue.next()).await.ok().flatten()
 }
 
-/// The keys that come, one after the other, with their times in seconds.
+/// The keys in order, with their times in seconds.
 async fn arrivals(queue: &Queue<u32>, count: usize) -> Vec<(u32, u64)> {
     let start = Instant::now();
     let mut arrivals = Vec::new();
@@ -56,7 +56,7 @@ async fn first_in_first_out_and_each_once() {
     assert!(now(&queue).await.is_none());
 }
 
-/// Without workers a key would only grow old, and its age says that work stands still.
+/// Without workers a key would only age, and its age signals that work has stopped.
 #[tokio::test(start_paused = true)]
 async fn an_idle_queue_takes_nothing_until_it_is_opened() {
     let queue = Queue::idle(Backoff::default());
@@ -114,7 +114,7 @@ async fn a_delay_asked_for_during_the_work_counts_from_the_asking() {
     drop(work);
     assert_eq!(arrivals(&queue, 1).await, [(1, 6)]);
 
-    // Over before the work is: it comes at once afterwards, not before.
+    // The delay ends before the work does: the key comes right afterwards, not before.
     queue.add(1);
     let work = queue.next().await.unwrap();
     queue.add_after(1, secs(1));
@@ -139,7 +139,7 @@ async fn failures_back_off_and_are_forgotten() {
             assert!(start.elapsed() > Duration::ZERO);
         }
     }
-    // An edit need not wait for the backoff, and does not undo it.
+    // An edit need not wait for the backoff, and does not reset it.
     queue.add(1);
     drop(now(&queue).await.unwrap());
     assert_eq!(queue.retries(&1), 12);
@@ -160,7 +160,7 @@ async fn age_of_the_oldest() {
     assert_eq!(queue.oldest_age(), Some(secs(4)));
     let two = queue.next().await.unwrap();
     assert_eq!(*two, 2);
-    // Since it was due, although nobody looked then.
+    // Since it was due, although no worker asked then.
     assert_eq!(queue.oldest_age(), Some(secs(2)));
     queue.add(2);
     drop(queue.next().await);
@@ -197,7 +197,7 @@ async fn a_panic_and_a_cancellation_give_the_key_back() {
 #[tokio::test(start_paused = true)]
 async fn the_timekeeper_may_be_cancelled() {
     let queue = queue();
-    // Both wait; the first keeps the time.
+    // Both workers wait; the first is the timekeeper.
     let mut workers = Vec::new();
     for _ in 0..2 {
         let worker = queue.clone();
@@ -287,7 +287,7 @@ async fn a_waiting_drain_is_told() {
     drained.await.unwrap();
 }
 
-/// What the workers of a test have seen.
+/// The keys that the workers of a test got.
 #[derive(Default)]
 struct Seen {
     working: Mutex<HashSet<u32>>,
@@ -303,7 +303,7 @@ async fn work(queue: Queue<u32>, seen: Arc<Seen>) {
     }
 }
 
-/// 5,000 keys, due at once or spread over a minute, with 64 waiting workers.
+/// 5,000 keys, due at once or over a minute, with 64 waiting workers.
 async fn five_thousand(delay: fn(u32) -> Duration) -> Duration {
     let (queue, seen) = (queue(), Arc::new(Seen::default()));
     let mut workers = JoinSet::new();
@@ -327,7 +327,7 @@ async fn five_thousand(delay: fn(u32) -> Duration) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn five_thousand_at_once_keep_every_worker_busy() {
-    // 5,000 keys of 10 ms by 64 workers.
+    // 5,000 keys of 10 ms with 64 workers.
     let took = five_thousand(|_| Duration::ZERO).await;
     assert!(
         took <= Duration::from_millis(10 * (5_000 / 64 + 2)),
