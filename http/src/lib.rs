@@ -208,8 +208,7 @@ impl Connections {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        // Each change is one insertion, removal or flag, so the table is valid after a panic
-        // too.
+        // Each change is one insertion, removal or flag, so a panic leaves a valid table.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

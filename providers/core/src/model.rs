@@ -286,8 +286,8 @@ impl Key {
     }
 }
 
-/// A Service's UID, or `share/` and the share key. A UID has no slash, so the text is
-/// unique, too.
+/// A Service's UID, or `share/` and the share key. A UID has no slash, so the texts
+/// of different keys differ.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -37,7 +37,7 @@ pub struct Desired {
     pub traffic_policy: TrafficPolicy,
     /// Client stickiness.
     pub affinity: Affinity,
-    /// Clients that may connect; empty means everybody.
+    /// Clients that may connect; if empty, all clients.
     #[serde(default)]
     pub source_ranges: Vec<IpNet>,
     /// Name of the target set. A set that does not exist (yet) counts as empty.

@@ -228,7 +228,7 @@ async fn together(
     }
     if shared.len() > 1 {
         return run.fail(format!(
-            "{when}: members of one balancer have had {shared:?}"
+            "{when}: members of one balancer have different addresses: {shared:?}"
         ));
     }
     let before = run.harness.effects().await;
@@ -255,7 +255,7 @@ async fn listed(run: &Run, provider: &Arc<dyn Provider>) -> Result<BTreeSet<Stri
             let ids = inventory.into_iter().flat_map(|owned| owned.services);
             Ok(ids.map(|id| id.uid).collect())
         }
-        Err(error) => run.fail(format!("the inventory cannot be read: {error}")),
+        Err(error) => run.fail(format!("cannot read the inventory: {error}")),
     }
 }
 
@@ -393,7 +393,7 @@ pub(super) async fn what_is_retained_stays(lab: &dyn Lab) -> Outcome {
     let third = run.ensure(&provider, &fixtures::service(3), &[]).await?;
     if third.iter().any(|address| addresses.contains(address)) {
         return run.fail(format!(
-            "the retained address {addresses:?} was given to another Service"
+            "the retained address {addresses:?} was assigned to another Service"
         ));
     }
     let contents = run.harness.contents().await;
@@ -424,6 +424,6 @@ pub(super) async fn what_is_retained_stays(lab: &dyn Lab) -> Outcome {
             "the inventory lists {owned:?} without {}",
             mark::RETAINED
         )),
-        None => run.fail("the inventory does not list what is retained"),
+        None => run.fail("the inventory does not list the retained load balancer"),
     }
 }

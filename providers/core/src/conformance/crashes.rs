@@ -73,8 +73,11 @@ pub(super) async fn anything_can_be_released(lab: &dyn Lab) -> Outcome {
         let run = Run::new(lab, check).await;
         let provider = run.start(&[]).await?;
         run.perform(&provider, &release(removal), &[], &[]).await?;
-        run.expect_contents(&BTreeMap::new(), "after the release of what was never made")
-            .await?;
+        run.expect_contents(
+            &BTreeMap::new(),
+            "after the release of a load balancer that was never created",
+        )
+        .await?;
     }
     for restart in [false, true] {
         let run = Run::new(lab, check).await;
@@ -102,7 +105,7 @@ pub(super) async fn anything_can_be_released(lab: &dyn Lab) -> Outcome {
             let provider = run.start(&[]).await?;
             run.perform(&provider, &release(Removal::Delete), &[], &[])
                 .await?;
-            let when = format!("after the release of what was half made ({crash:?})");
+            let when = format!("after the release of an incomplete load balancer ({crash:?})");
             run.expect_contents(&empty, &when).await?;
         }
         if !struck {

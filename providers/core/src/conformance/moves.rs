@@ -170,7 +170,7 @@ async fn inventory_is(
         .collect();
     let inventory = match provider.inventory().await {
         Ok(inventory) => inventory,
-        Err(error) => return run.fail(format!("{when}: no inventory: {error}")),
+        Err(error) => return run.fail(format!("{when}: cannot read the inventory: {error}")),
     };
     let mut listed = BTreeSet::new();
     for owned in inventory {

@@ -44,7 +44,7 @@ pub(super) async fn the_cloud_forgot_the_last_changes(lab: &dyn Lab) -> Outcome 
         let others = life.ensure(&late, &[]).await?;
         if others.iter().any(|address| published.contains(address)) {
             return run.fail(format!(
-                "{published:?}, which {} publishes, was given to {} (by a new instance: {restart})",
+                "{published:?}, which {} publishes, was assigned to {} (by a new instance: {restart})",
                 new.id, late.id
             ));
         }
@@ -89,7 +89,7 @@ pub(super) async fn the_cloud_remembers_what_was_deleted(lab: &dyn Lab) -> Outco
     for other in [&kept, &retained] {
         let appeared = |change: &Change| change.id == other.id && change.cause == Cause::Appeared;
         if life.told.iter().any(appeared) {
-            return run.fail(format!("{} is said to have appeared", other.id));
+            return run.fail(format!("{} is reported as Appeared", other.id));
         }
     }
     run.release(&life.provider, &deleted, Removal::Delete)
@@ -166,7 +166,9 @@ impl<'a> Followed<'a> {
             }
             self.run.harness.pause().await;
         }
-        self.run
-            .fail(format!("{change:?} is never told; only {:?}", self.told))
+        self.run.fail(format!(
+            "{change:?} is never reported, only {:?}",
+            self.told
+        ))
     }
 }

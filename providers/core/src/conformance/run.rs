@@ -253,7 +253,9 @@ impl Run {
         if made == 0 {
             Ok(())
         } else {
-            self.fail(format!("{what} makes {made} mutating calls, 0 are allowed"))
+            self.fail(format!(
+                "{what} makes {made} mutating calls, but none is allowed"
+            ))
         }
     }
 

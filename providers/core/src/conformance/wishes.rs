@@ -24,7 +24,7 @@ pub(super) async fn a_wish_for_two_families_does_not_block(lab: &dyn Lab) -> Out
             let now = addresses(observed);
             if now.len() < service.families.len() && observed.remarks.is_empty() {
                 return run.fail(format!(
-                    "{id} prefers two families, has {now:?}, and is not told why"
+                    "{id} prefers two families, has {now:?}, and no remark says why"
                 ));
             }
             if !published.is_empty() && published != now {

@@ -137,7 +137,7 @@ impl Told {
     }
 
     fn set(&self) -> MutexGuard<'_, BTreeSet<(ServiceId, Cause)>> {
-        // Each change is an insertion, so the set is valid after a panic too.
+        // Each change is an insertion, so a panic leaves a valid set.
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -303,8 +303,7 @@ impl Inner {
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
-        // Every change of the cache is one insertion or removal, so it is valid after a panic
-        // too.
+        // Each change is one insertion or removal, so a panic leaves a valid cache.
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -147,7 +147,7 @@ impl Token {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Every change is one assignment, so the state is valid after a panic too.
+        // Every change is one assignment, so a panic leaves a valid state.
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

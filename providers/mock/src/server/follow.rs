@@ -89,8 +89,7 @@ enum Opened {
 // === impl Follower ===
 
 impl Follower {
-    /// Applies the current state to addresses and data plane. Returns its sequence number,
-    /// too.
+    /// Applies the current state to addresses and data plane, and returns its sequence number.
     pub(super) async fn begin(writer: Writer, host: Host) -> (Self, u64) {
         let (seq, names, sets, held) = {
             let cloud = writer.read();

@@ -1,9 +1,10 @@
 //! The HTTP API: parses requests, calls the state, and answers. It makes no decisions.
 //!
 //! Every call is logged and has a time-out; a mutating one needs the token and counts
-//! towards the rate limit. With the query `owner=CLUSTER/CLASS`, a call fails if the
-//! object's tags name another owner; the check and the change are atomic. With the query
-//! `epoch=EPOCH`, a `PUT` fails if it was meant for an earlier run of the cloud.
+//! towards the rate limit, and reads have a limit per client. With the query
+//! `owner=CLUSTER/CLASS`, a call fails if the object's tags name another owner; the check and
+//! the change are atomic. With the query `epoch=EPOCH`, a `PUT` fails if it was meant for an
+//! earlier run of the cloud.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,9 +2,9 @@
 //!
 //! Tasks: the HTTP server; the follower, which makes the data plane follow the state
 //! (`follow`); with `--interface`, a task that prolongs the addresses on it (`nic`); the
-//! health checks; and tasks of the data plane per socket and connection. A thread writes the
-//! state (`writer`). All of them end with the shutdown token. The API opens only after the
-//! data plane has applied the stored state.
+//! health checks; and tasks of the data plane per socket and connection. They end with the
+//! shutdown token. A thread writes the state (`writer`), and ends after them. The API answers
+//! only after the data plane has applied the stored state.
 
 mod answer;
 mod args;
@@ -120,7 +120,7 @@ fn ranges(given: Vec<AddressRange>, nic: Option<&Nic>) -> Result<Vec<AddressRang
 // === impl Server ===
 
 impl Server {
-    /// Reads the state, opens the ports of what was active, and binds the API.
+    /// Binds the API, reads the state, and opens the ports of active load balancers.
     pub async fn start(
         options: ServerOptions,
         shutdown: CancellationToken,
