@@ -38,9 +38,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Bounds on what clients can make the server hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most connections at the same time.
+    /// The maximum number of connections at the same time.
     pub connections: usize,
-    /// The most bytes of a request's head; hyper requires at least 8,192.
+    /// The maximum number of bytes of a request's head; hyper requires at least 8,192.
     pub header_size: usize,
     /// The time to receive the whole head of a request, and so the time a connection may be
     /// idle.

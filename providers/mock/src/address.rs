@@ -18,7 +18,8 @@ use crate::api::Family;
 /// memory if a range is practically endless (IPv6).
 const RESTING: usize = 65_536;
 
-/// The most addresses of nodes that are excluded: both families of several sets of 5,000.
+/// The maximum number of addresses of nodes that are excluded: both families of several sets
+/// of 5,000.
 const NODES: usize = 65_536;
 
 /// A CIDR, a `first-last` range or a single address.

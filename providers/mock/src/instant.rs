@@ -30,7 +30,7 @@ pub use self::cloud::{Calls, Fault, InstantCloud, InstantObject};
 use self::cloud::{Effect, Slots};
 use crate::provider::validate;
 
-/// The most injected changes that wait for the controller.
+/// The maximum number of injected changes that wait for the controller.
 const CHANGES: usize = 1_024;
 
 /// Load balancers in the memory of this process.

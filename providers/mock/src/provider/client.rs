@@ -24,15 +24,16 @@ use crate::api::{
 /// The time-out of a call. A long poll may take its waiting time in addition.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
-/// The most bytes of an answer: a full page of load balancers with 256 listeners each.
+/// The maximum number of bytes of an answer: a full page of load balancers with 256 listeners
+/// each.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// How long an idle connection is kept. The cloud closes it after 15 s, and a call at that
 /// moment would have to be repeated.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// The most idle connections: a controller with many classes must not take all of the cloud's
-/// connections.
+/// The maximum number of idle connections: a controller with many classes must not take all
+/// of the cloud's connections.
 const MOST_IDLE: usize = 4;
 
 /// The time to wait if the cloud sets none.

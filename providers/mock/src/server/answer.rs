@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// Smaller answers are bounded only by the number of connections.
 const SMALL: usize = 16 * 1024;
-/// The most bytes of large answers at the same time.
+/// The maximum number of bytes of large answers at the same time.
 const BUDGET: usize = 32 * 1024 * 1024;
 /// The time that a client may take to read a large answer.
 const READ_TIME: Duration = Duration::from_mins(1);

@@ -7,13 +7,13 @@ use jiff::Timestamp;
 
 use crate::api::{CallView, CallsPage};
 
-/// The most calls in the log.
+/// The maximum number of calls in the log.
 const MOST_CALLS: usize = 10_000;
 
-/// The most bytes of the log, as [`weight`] counts them.
+/// The maximum number of bytes of the log, as [`weight`] counts them.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 
-/// The most bytes of a path or method in the log.
+/// The maximum number of bytes of a path or method in the log.
 const PATH: usize = 512;
 const METHOD: usize = 16;
 

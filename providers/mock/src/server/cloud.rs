@@ -26,7 +26,7 @@ pub(crate) const MAX_CHANGES: usize = 10_000;
 /// A page ends after roughly this many bytes, whatever number of entries is requested.
 pub(crate) const MAX_WEIGHT: usize = 1024 * 1024;
 
-/// The most targets of one set.
+/// The maximum number of targets of one set.
 pub(crate) const MAX_TARGETS: usize = 5_000;
 
 /// The whole state.

@@ -44,7 +44,7 @@ const KNOCK_SOON: Duration = Duration::from_secs(3);
 /// clients arrive, a fraction of a millisecond is enough. Later results are reported later.
 const FIRST_KNOCKS: Duration = Duration::from_millis(500);
 
-/// The most load balancers that are applied at the same time.
+/// The maximum number of load balancers that are applied at the same time.
 const AT_ONCE: usize = 32;
 
 /// The state of the task.

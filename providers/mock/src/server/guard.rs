@@ -37,7 +37,8 @@ pub(super) struct Limiter {
 /// Reads per second and client, which is also the largest burst: a controller that starts
 /// lists 5,000 load balancers in ten calls.
 const READS: u32 = 500;
-/// The most clients whose reads are counted; more than the nodes and pods that use the cloud.
+/// The maximum number of clients whose reads are counted; more than the nodes and pods that
+/// use the cloud.
 const MOST_READERS: usize = 1_024;
 
 /// The rate of reads of each client.

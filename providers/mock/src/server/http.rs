@@ -37,22 +37,23 @@ use crate::api::{
     TargetHealthView, TargetSetBody,
 };
 
-/// The most bytes of a body; a full target set of 5,000 nodes is below 1 MB.
+/// The maximum number of bytes of a body; a full target set of 5,000 nodes is below 1 MB.
 const MAX_BODY: usize = 2 * 1024 * 1024;
 
 /// The time that a client may take to send the body.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
-/// The most bodies that are received at the same time.
+/// The maximum number of bodies that are received at the same time.
 pub(super) const BODIES: usize = 16;
 
-/// The most calls that wait for changes at the same time: half of the connections.
+/// The maximum number of calls that wait for changes at the same time: half of the
+/// connections.
 pub(super) const WAITING: usize = 128;
 
 /// When to retry if one of these limits is reached.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
-/// The most entries of an answer about targets.
+/// The maximum number of entries of an answer about targets.
 const MAX_HEALTH: usize = 10_000;
 
 /// The time-out of every call, without the time to wait for changes.

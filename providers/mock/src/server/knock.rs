@@ -17,7 +17,7 @@ use crate::api::Problem;
 /// The time-out of a first knock. A load balancer without a result counts as reached.
 const DOUBT: Duration = Duration::from_secs(5);
 
-/// The most repeated knocks at the same time.
+/// The maximum number of repeated knocks at the same time.
 const AGAIN_AT_ONCE: usize = 32;
 
 /// Knocks at the load balancer with this name.

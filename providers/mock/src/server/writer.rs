@@ -15,7 +15,7 @@ use super::cloud::{Cloud, Edit};
 use super::store::Store;
 use crate::api::{Code, Problem};
 
-/// The most jobs that wait; more than the concurrent calls of a busy controller.
+/// The maximum number of jobs that wait; more than the concurrent calls of a busy controller.
 const QUEUE: usize = 256;
 
 type Job = Box<dyn FnOnce(&mut Thread) + Send>;
