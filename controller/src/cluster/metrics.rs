@@ -3,9 +3,6 @@
 //!
 //! Labels have a small, fixed set of values (classes, kinds, outcomes, reasons), never names of
 //! Services. Clones of a struct share its values.
-//!
-//! Labels have a small, fixed set of values (classes, kinds, outcomes, reasons), never names
-//! of Services. Clones of a struct share its values.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

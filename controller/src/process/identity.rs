@@ -4,10 +4,6 @@
 //! deletes it after an uninstall. Every replica asks the API server for the account before it
 //! takes part in the election. Until the API server has answered, the process is not ready, and
 //! the answer of the readiness probe says why.
-//!
-//! The Lease belongs to the controller's `ServiceAccount`, so that the garbage collector
-//! deletes it after an uninstall. Every replica asks at its start, before it takes part in
-//! the election; until the API server has answered, readiness says so.
 
 use std::fmt::Debug;
 use std::time::Duration;

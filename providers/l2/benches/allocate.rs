@@ -1,7 +1,8 @@
-//! What an allocation costs, and what it leaves in memory. `cargo bench -p ballast-l2`.
+//! The time and memory that an allocation costs. `cargo bench -p ballast-l2`.
 //!
-//! Targets: at 60,000 of 65,534 used, allocate and release together under 2 µs;
-//! 1,000,000 random operations in an IPv6 /64 leave nothing but what is used and rests.
+//! Targets: with 60,000 of 65,534 addresses used, allocate and release together take less than
+//! 2 µs; 1,000,000 random operations in an IPv6 /64 leave only used and resting addresses in
+//! memory.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -15,10 +16,10 @@ use jiff::Timestamp;
 
 const USED: u32 = 60_000;
 
-/// Where we are, in milliseconds; time passes with each operation.
+/// The current time in milliseconds; it advances with each operation.
 struct Clock(i64);
 
-/// The same numbers in each run (xorshift).
+/// The same random numbers in each run (xorshift).
 struct Random(u64);
 
 fn main() {
@@ -28,7 +29,7 @@ fn main() {
     }
 }
 
-/// One Service comes and goes.
+/// One Service is created and deleted.
 #[divan::bench(sample_size = 500)]
 fn allocate_and_release(bencher: Bencher) {
     let mut allocator = used(&["10.0.0.0/16"], USED);
@@ -42,7 +43,8 @@ fn allocate_and_release(bencher: Bencher) {
         });
 }
 
-/// Any of the 60,000 goes and comes back: memory far apart each time.
+/// One of the 60,000 Services, chosen at random, is deleted and created again: the memory
+/// accesses are far apart.
 #[divan::bench(sample_size = 500)]
 fn release_and_allocate_any(bencher: Bencher) {
     let mut allocator = used(&["10.0.0.0/16"], USED);
@@ -56,7 +58,7 @@ fn release_and_allocate_any(bencher: Bencher) {
         });
 }
 
-/// A Service that has its address is asked again: what each reconcile costs.
+/// A Service with an address claims again, as in each reconcile.
 #[divan::bench(sample_size = 500)]
 fn nothing_changed(bencher: Bencher) {
     let mut allocator = used(&["10.0.0.0/16"], USED);
@@ -67,7 +69,7 @@ fn nothing_changed(bencher: Bencher) {
         .bench_local_values(|claim| black_box(allocator.allocate(claim, clock.tick()).unwrap()));
 }
 
-/// The same in an IPv6 /64.
+/// The same, in an IPv6 /64.
 #[divan::bench(sample_size = 500)]
 fn allocate_and_release_in_a_64(bencher: Bencher) {
     let mut allocator = used(&["fd00::/64"], 0);
@@ -92,8 +94,8 @@ fn restore_5000(bencher: Bencher) {
     bencher.bench_local(|| used(&["10.0.0.0/16"], 5_000));
 }
 
-/// 1,000,000 random operations in a /64; prints the counter and fails if it grows
-/// beyond what is used and rests.
+/// 1,000,000 random operations in a /64. Prints the footprint, and fails if it grows beyond the
+/// used and resting addresses.
 fn endless() {
     const SERVICES: u32 = 2_000;
     const OPERATIONS: u32 = 1_000_000;
@@ -116,7 +118,7 @@ fn endless() {
         most_used = most_used.max(used);
         most = most.max(allocator.footprint());
     }
-    // Two minutes of rest at one operation in 100 ms, half of them releases.
+    // Two minutes of rest, with one operation per 100 ms, half of them releases.
     let resting = 600;
     println!(
         "/64: {OPERATIONS} operations in {:?}; at most {most_used} used, about {resting} resting, {most} intervals and released addresses remembered",
@@ -125,7 +127,7 @@ fn endless() {
     assert!(most < 3 * most_used + 2 * resting + 200, "grows: {most}");
 }
 
-/// A pool with so many Services.
+/// A pool with this many Services.
 fn used(entries: &[&str], services: u32) -> Allocator {
     let start = Timestamp::UNIX_EPOCH;
     let first = u32::from_be_bytes([10, 0, 0, 1]);

@@ -1,4 +1,9 @@
-//! The one [`Allocator`] of a process, shared by its `l2` classes, because pools are.
+//! The process's single [`Allocator`]. All of its `l2` classes share it, because they share
+//! pools.
+//!
+//! Owns the lock and the wake-up; makes no choices. It is closed until [`Addresses::open`], so
+//! no address is assigned before all Services and pools are known. [`Addresses::woken`] returns
+//! the Services that may try again, each once, to one task of the controller.
 //!
 //! Owns the lock and the wake-up; chooses nothing. Closed until [`Addresses::open`]: no
 //! address is given before all Services and pools are known. Who may try again is handed
@@ -18,7 +23,7 @@ use crate::holder::Holder;
 use crate::pool::Pool;
 use crate::verdict::{Denial, Grant};
 
-/// See the head of the module.
+/// The allocator behind a lock; see the module documentation.
 #[derive(Debug, Default)]
 pub struct Addresses {
     state: Mutex<Option<State>>,
@@ -28,7 +33,7 @@ pub struct Addresses {
 #[derive(Debug)]
 struct State {
     allocator: Allocator,
-    /// Which class serves a Service that has claimed.
+    /// The class of each Service that has claimed.
     classes: HashMap<ServiceId, String>,
     woken: Vec<ServiceId>,
 }
@@ -36,7 +41,8 @@ struct State {
 // === impl Addresses ===
 
 impl Addresses {
-    /// Begins with what the Services' status publishes; `classes` says who serves each.
+    /// Starts from the addresses in the status of Services; `classes` is the class of each
+    /// Service.
     pub fn open(&self, snapshot: Snapshot, classes: HashMap<ServiceId, String>, now: Timestamp) {
         *self.lock() = Some(State {
             allocator: Allocator::restore(snapshot, now),
@@ -45,12 +51,12 @@ impl Addresses {
         });
     }
 
-    /// Whether everything is known and addresses may be given.
+    /// Whether everything is known, so that addresses may be assigned.
     pub fn is_open(&self) -> bool {
         self.lock().is_some()
     }
 
-    /// Whether a Service has claimed, or was met at the start.
+    /// Whether a Service has claimed, or was in the snapshot at the start.
     pub fn knows(&self, id: &ServiceId) -> bool {
         self.with(|state| state.allocator.knows(id))
             .unwrap_or_default()
@@ -98,7 +104,7 @@ impl Addresses {
         self.with(|state| state.allocator.set_held(by, addresses, now));
     }
 
-    /// Lets time pass; says when to do that again at the latest.
+    /// Advances the time; returns when to call it again at the latest.
     pub fn advance(&self, now: Timestamp) -> Option<Timestamp> {
         self.with(|state| {
             state.allocator.advance(now);
@@ -107,7 +113,8 @@ impl Addresses {
         .flatten()
     }
 
-    /// Waits until somebody may try again, and names them, each once.
+    /// Waits until Services may try again, and returns them, each once. Cancel safe: it takes
+    /// the Services and returns them in one step.
     pub async fn woken(&self) -> Vec<ServiceId> {
         loop {
             let news = self.news.notified();
@@ -130,7 +137,7 @@ impl Addresses {
         self.with(of_class).unwrap_or_default()
     }
 
-    /// All pools as they stand, with the first `limit` addresses that rest in each.
+    /// The state of all pools, with the first `limit` resting addresses of each.
     pub fn pools(&self, limit: usize) -> Vec<(PoolReport, Vec<Resting>)> {
         let pools = |state: &mut State| {
             let pools = state.allocator.pools().into_iter();
@@ -160,7 +167,7 @@ impl Addresses {
         Some(result)
     }
 
-    // The allocator does not panic half-way; a poisoned lock would stop every class.
+    // The allocator does not panic half-way, and a poisoned lock would stop every class.
     fn lock(&self) -> MutexGuard<'_, Option<State>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,15 +1,15 @@
-//! What one Service asks of the pools, and the rule by which two may share an address.
+//! What one Service claims from the pools, and the rule for sharing an address.
 //!
 //! # Sharing
 //!
-//! A Service may join an address if, with every Service that is on it already,
-//! 1. both have the same share key, and it is not empty;
-//! 2. both are of one namespace, or the pool says `share_across_namespaces` (asked
-//!    when a Service joins; companions of old stay when the pool changes its mind);
+//! A Service may join an address if, with every Service that has it already,
+//! 1. both have the same non-empty share key;
+//! 2. both are in one namespace, or the pool has `share_across_namespaces` (checked only when a
+//! Service joins; Services that share stay when the pool changes);
 //! 3. no (protocol, port) is in both;
-//! 4. the traffic policies agree: `Cluster` with `Cluster`, since any node serves
-//!    either; `Local` only with `Local` and the same endpoints, since an address
-//!    lives on one node and that node must have an endpoint of each Service.
+//! 4. the traffic policies agree: `Cluster` with `Cluster`, because any node serves either;
+//! `Local` only with `Local` and the same endpoints, because one node announces an address and
+//! that node must have an endpoint of each Service.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,12 +21,12 @@ use jiff::Timestamp;
 
 use crate::selector::{Labels, Selector};
 
-/// A Service's request, complete; also the order in which Services are served.
+/// The complete request of a Service. Its creation time also orders Services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Whose it is.
+    /// The Service.
     pub id: ServiceId,
-    /// `metadata.creationTimestamp`; who waits is served oldest first, ties by id.
+    /// `metadata.creationTimestamp`; waiting Services are served oldest first, ties by id.
     pub created: Timestamp,
     /// Labels of the namespace, for the pools' `namespaceSelector`.
     pub namespace_labels: Arc<Labels>,
@@ -36,69 +36,68 @@ pub struct Claim {
     pub families: Vec<Family>,
     /// `spec.ipFamilyPolicy`
     pub policy: FamilyPolicy,
-    /// Addresses asked for by name, at most one per family.
+    /// Requested addresses, at most one per family.
     pub requested: Vec<IpAddr>,
-    /// The pool asked for by name.
+    /// The requested pool.
     pub pool: Option<String>,
     /// The pools of the Service's class; `None`: all.
     pub pools: Option<Arc<PoolFilter>>,
-    /// Services of one key may share an address; empty is none.
+    /// Services with the same key may share an address; an empty key counts as none.
     pub share_key: Option<String>,
-    /// What clients connect to; matters for sharing only.
+    /// The ports that clients connect to; relevant for sharing only.
     pub ports: BTreeSet<(Protocol, u16)>,
-    /// Which nodes can serve it; matters for sharing only.
+    /// Which nodes can serve it; relevant for sharing only.
     pub backend: Backend,
-    /// What its status publishes. Honoured when the allocator meets the Service for
-    /// the first time, ignored later.
+    /// The addresses in its status. They are used when the allocator first sees the Service,
+    /// and ignored later.
     pub published: Vec<IpAddr>,
-    /// Those of `published` that our own conditions name. They were assigned by us; the
-    /// others were written by somebody else, and are adopted only if they could be
-    /// assigned now.
+    /// Those of `published` that our own conditions name. We assigned these. Another writer
+    /// added the others, and they are adopted only if they could be assigned now.
     pub confirmed: BTreeSet<IpAddr>,
-    /// What it published earlier, and why that was not adopted.
+    /// Addresses that it published earlier and that were not adopted, with the reason.
     pub replaced: Vec<(IpAddr, String)>,
 }
 
-/// Some of the pools: those named, and those whose labels are selected.
+/// A subset of the pools: those named, and those whose labels match.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolFilter {
-    /// By name.
+    /// Pools by name.
     pub names: BTreeSet<String>,
-    /// By labels; `None` selects none.
+    /// Pools by labels; `None` selects none.
     pub selector: Option<Selector>,
 }
 
 /// Which nodes can serve a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// `externalTrafficPolicy: Cluster`: all.
+    /// `externalTrafficPolicy: Cluster`: all nodes.
     Cluster,
-    /// `externalTrafficPolicy: Local`: those with one of its endpoints. The text stands
-    /// for the set of endpoints (the Service's selector, canonically written; its own
-    /// name if it has none) and is only compared.
+    /// `externalTrafficPolicy: Local`: the nodes with one of its endpoints. The text identifies
+    /// the set of endpoints (the Service's selector in canonical form, or its own name if it
+    /// has none) and is only compared.
     Local(String),
 }
 
-/// The place in the order in which Services are served: the older first.
+/// The position in the order in which Services are served: the oldest first.
 pub(crate) type Turn = (Timestamp, ServiceId);
 
-/// The rule of sharing that two Services break.
+/// The sharing rule that two Services violate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clash {
-    /// One of them has no key, or another.
+    /// One of them has no key, or their keys differ.
     Key,
-    /// Two namespaces, and the pool does not allow it.
+    /// They are in two namespaces, and the pool does not allow that.
     Namespace,
-    /// Both have it.
+    /// Both use this port.
     Port(Protocol, u16),
-    /// Traffic policy or endpoints.
+    /// Their traffic policies or endpoints differ.
     Backend,
 }
 
 // === impl Claim ===
 
 impl Claim {
-    /// A single-stack IPv4 claim without any wish.
+    /// A single-stack IPv4 claim that asks for nothing in particular.
     pub fn new(id: ServiceId, created: Timestamp) -> Self {
         Self {
             id,
@@ -123,12 +122,12 @@ impl Claim {
         (self.created, self.id.clone())
     }
 
-    /// The share key, if it can mean anything.
+    /// The share key, if it is not empty.
     pub(crate) fn key(&self) -> Option<&str> {
         self.share_key.as_deref().filter(|key| !key.is_empty())
     }
 
-    /// The families it is to have addresses of, primary first.
+    /// The families of its addresses, primary first.
     pub(crate) fn wanted(&self) -> &[Family] {
         match self.policy {
             FamilyPolicy::SingleStack => self.families.get(..1).unwrap_or_default(),
@@ -141,8 +140,8 @@ impl Claim {
         requested.find(|address| Family::of(*address) == family)
     }
 
-    /// The first rule that stands between two Services on one address; `across` is
-    /// what the pool says about namespaces.
+    /// The first rule that two Services on one address violate; `across` is the pool's setting
+    /// for namespaces.
     pub(crate) fn clash(&self, other: &Self, across: bool) -> Option<Clash> {
         if self.key().is_none() || self.key() != other.key() {
             return Some(Clash::Key);
@@ -150,7 +149,7 @@ impl Claim {
         if !across && self.id.namespace != other.id.namespace {
             return Some(Clash::Namespace);
         }
-        // Look-ups of the shorter list in the longer one: a Service may have thousands.
+        // Look up the shorter list in the longer one: a Service may have thousands of ports.
         let (few, many) = if self.ports.len() < other.ports.len() {
             (&self.ports, &other.ports)
         } else {
@@ -162,7 +161,7 @@ impl Claim {
         (self.backend != other.backend).then_some(Clash::Backend)
     }
 
-    /// What is wrong with the claim in itself.
+    /// What is invalid about the claim itself.
     pub(crate) fn fault(&self) -> Option<String> {
         if self.families.is_empty() {
             return Some("the Service has no IP family".to_owned());
@@ -190,7 +189,7 @@ impl Claim {
 // === impl PoolFilter ===
 
 impl PoolFilter {
-    /// Whether a pool is one of them.
+    /// Whether it includes a pool.
     pub fn lets(&self, name: &str, labels: &Labels) -> bool {
         let selected = self.selector.as_ref();
         self.names.contains(name) || selected.is_some_and(|selector| selector.matches(labels))

@@ -1,11 +1,11 @@
-//! Who has an address that a Service cannot get, and how messages name it.
+//! Holders of addresses that a Service cannot get, and how messages name them.
 //!
-//! Invariant: a message names a Service only to readers of its namespace. Who may read one
-//! Service need not know what others exist.
+//! Invariant: a message names a Service only to readers of its namespace. Readers of one
+//! Service must not learn which others exist.
 
 use ballast_provider::ServiceId;
 
-/// Somebody who has an address that the allocator did not assign.
+/// A holder of an address that the allocator did not assign.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
     /// A Service that no `l2` class places.
@@ -14,15 +14,15 @@ pub enum Holder {
         namespace: String,
         /// `metadata.name`
         name: String,
-        /// It names the class of another controller, so it never becomes a Service of an
-        /// `l2` class.
+        /// It names the class of another controller, so it never becomes a Service of an `l2`
+        /// class.
         elsewhere: bool,
     },
-    /// A node that announces an address for a Service that had it before.
+    /// A node that still announces an address for its previous Service.
     Node(String),
 }
 
-/// A Service as a message to the owner of another Service names it.
+/// The name of a Service in a message to the owner of another Service.
 pub(crate) fn name_for(reader: &ServiceId, other: &ServiceId) -> String {
     if reader.namespace == other.namespace {
         format!("Service {}/{}", other.namespace, other.name)
@@ -34,7 +34,7 @@ pub(crate) fn name_for(reader: &ServiceId, other: &ServiceId) -> String {
 // === impl Holder ===
 
 impl Holder {
-    /// How a message to the owner of a Service names it.
+    /// Its name in a message to the owner of a Service.
     pub(crate) fn name_for(&self, reader: &ServiceId) -> String {
         match self {
             Self::Service {
@@ -45,7 +45,7 @@ impl Holder {
         }
     }
 
-    /// Whether it is somebody else than this Service, for good.
+    /// Whether it always excludes this Service: it is another Service, of another controller.
     pub(crate) fn excludes(&self, id: &ServiceId) -> bool {
         matches!(
             self,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-/// Which numbers are in; both ends of every interval are members.
+/// The members; both ends of every interval are members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Intervals {
     /// First to last.
@@ -17,12 +17,12 @@ pub(crate) struct Intervals {
 // === impl Intervals ===
 
 impl Intervals {
-    /// How many numbers are in.
+    /// The number of members.
     pub(crate) const fn count(&self) -> u128 {
         self.count
     }
 
-    /// How many intervals it takes to say so; what the memory is proportional to.
+    /// The number of intervals, to which the memory is proportional.
     pub(crate) fn spans(&self) -> usize {
         self.spans.len()
     }
@@ -54,7 +54,7 @@ impl Intervals {
         self.spans.range(number..).next().map(|(first, _)| *first)
     }
 
-    /// Takes one number out; whether it was in.
+    /// Removes one number; returns whether it was a member.
     pub(crate) fn remove(&mut self, number: u128) -> bool {
         let Some((first, last)) = self.span_of(number) else {
             return false;
@@ -73,7 +73,7 @@ impl Intervals {
         true
     }
 
-    /// Puts one number in; whether it was out.
+    /// Adds one number; returns whether it was not a member.
     pub(crate) fn insert(&mut self, number: u128) -> bool {
         if self.contains(number) {
             return false;
@@ -82,9 +82,9 @@ impl Intervals {
         true
     }
 
-    /// Puts an interval in; what was in already stays.
+    /// Adds an interval; present members stay.
     pub(crate) fn insert_span(&mut self, mut first: u128, mut last: u128) {
-        // Whatever overlaps or touches becomes part of the new interval.
+        // Intervals that overlap or touch become part of the new interval.
         while let Some((other, end)) = self
             .spans
             .range(..=last.saturating_add(1))
@@ -110,7 +110,7 @@ impl Intervals {
     }
 }
 
-/// Members of an interval; saturates where 2^128 does not fit.
+/// The number of members of an interval; saturates, because 2^128 does not fit.
 const fn size(first: u128, last: u128) -> u128 {
     (last - first).saturating_add(1)
 }

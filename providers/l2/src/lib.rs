@@ -1,17 +1,17 @@
-//! Bare metal, controller side: which Service gets which address of which pool.
+//! Bare metal, controller side: which Service gets which address from which pool.
 //!
-//! What chooses does not act: no I/O, no clock (`now` is an argument), no Kubernetes
-//! types. Equal histories give equal answers. [`addresses`] and [`provider`] put it
-//! behind a lock and the Provider trait.
+//! Code that decides does not act: no I/O, no clock (`now` is an argument), no Kubernetes
+//! types. Equal histories give equal answers. [`addresses`] puts the allocator behind a lock,
+//! and [`provider`] implements the provider trait with it.
 //!
-//! - [`range`]: what a pool's address entries mean.
+//! - [`range`]: the meaning of a pool's address entries.
 //! - [`pool`]: pools, their selectors, order and conflicts.
-//! - [`claim`]: what a Service asks for; the rule of sharing.
-//! - [`holder`]: who else has addresses, and how messages name them.
-//! - [`verdict`]: what it gets, or why not.
-//! - [`allocator`]: the [`Allocator`], which holds the whole state.
-//! - [`addresses`]: the one allocator of a process, for all of its classes.
-//! - [`provider`]: a class of the controller, on top of it.
+//! - [`claim`]: what a Service asks for; the sharing rule.
+//! - [`holder`]: others that have addresses, and how messages name them.
+//! - [`verdict`]: what a Service gets, or why not.
+//! - [`allocator`]: the [`Allocator`], which has the whole state.
+//! - [`addresses`]: the process's single allocator, for all of its classes.
+//! - [`provider`]: the provider of one class.
 
 pub mod addresses;
 pub mod allocator;

@@ -1,12 +1,12 @@
-//! A set of addresses of one family, as numbers, of which a pool may leave out all that
-//! end in .0 or .255.
+//! A set of addresses of one family, as numbers. A pool may leave out all that end in .0 or
+//! .255.
 //!
-//! Owns the rule: it is computed, not stored, so that a range of millions of addresses is
-//! one interval with the rule as without. Without .0 and .255 each /24 has 254 numbers;
-//! they are counted without gaps ([`dense`]), and the intervals are of those counts.
+//! Owns that rule. It is computed, not stored, so a range of millions of addresses is one
+//! interval with or without it. Without .0 and .255 each /24 has 254 numbers; these are
+//! numbered without gaps ([`dense`]), and the intervals contain those numbers.
 //!
-//! Invariant: with the rule, `intervals` holds dense numbers and `ends` holds the single
-//! addresses in .0 or .255 that somebody listed on purpose. Without it, `ends` is empty.
+//! Invariant: with the rule, `intervals` has dense numbers and `ends` has the single addresses
+//! in .0 or .255 that the user listed explicitly. Without it, `ends` is empty.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ use crate::interval::Intervals;
 /// Numbers per /24 with the rule: 1 to 254.
 const USABLE: u128 = 254;
 
-/// See the head of the module.
+/// The set; see the module documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Numbers {
-    /// Leave out what ends in .0 or .255.
+    /// Whether numbers that end in .0 or .255 are left out.
     skips_octets: bool,
     intervals: Intervals,
     ends: BTreeSet<u128>,
@@ -29,8 +29,8 @@ const fn is_octet_end(number: u128) -> bool {
     matches!(number & 255, 0 | 255)
 }
 
-/// How many numbers that do not end in .0 or .255 are below this one. For those, it is a
-/// number without gaps; [`sparse`] is the inverse.
+/// The number of numbers below this one that do not end in .0 or .255. For such numbers this is
+/// a number without gaps; [`sparse`] is the inverse.
 const fn dense(number: u128) -> u128 {
     let octet = number & 255;
     let below = if octet == 0 { 0 } else { octet - 1 };
@@ -44,8 +44,8 @@ const fn sparse(dense: u128) -> u128 {
 // === impl Numbers ===
 
 impl Numbers {
-    /// An empty set. `skips_octets`: it never has a number that ends in .0 or .255, except
-    /// those of [`insert_single`](Self::insert_single).
+    /// An empty set. `skips_octets`: it never contains a number that ends in .0 or .255, except
+    /// those added with [`insert_single`](Self::insert_single).
     pub(crate) fn new(skips_octets: bool) -> Self {
         Self {
             skips_octets,
@@ -53,13 +53,13 @@ impl Numbers {
         }
     }
 
-    /// How many numbers it has.
+    /// The number of members.
     pub(crate) fn count(&self) -> u128 {
         let ends = self.ends.len() as u128;
         self.intervals.count().saturating_add(ends)
     }
 
-    /// What the memory is proportional to.
+    /// The number of intervals and ends, to which the memory is proportional.
     pub(crate) fn footprint(&self) -> usize {
         self.intervals.spans() + self.ends.len()
     }
@@ -92,7 +92,7 @@ impl Numbers {
         first.into_iter().chain(end).min()
     }
 
-    /// Takes one number out; whether it was in.
+    /// Removes one number; returns whether it was a member.
     pub(crate) fn remove(&mut self, number: u128) -> bool {
         match self.place(number) {
             Some(dense) => self.intervals.remove(dense),
@@ -100,7 +100,7 @@ impl Numbers {
         }
     }
 
-    /// Puts one number in, whatever it ends in; whether it was out.
+    /// Adds one number, whatever it ends in; returns whether it was not a member.
     pub(crate) fn insert_single(&mut self, number: u128) -> bool {
         match self.place(number) {
             Some(dense) => self.intervals.insert(dense),
@@ -108,12 +108,12 @@ impl Numbers {
         }
     }
 
-    /// Puts the numbers of an interval in that the rule does not leave out.
+    /// Adds the numbers of an interval, except those that the rule leaves out.
     pub(crate) fn insert_span(&mut self, first: u128, last: u128) {
         if !self.skips_octets {
             return self.intervals.insert_span(first, last);
         }
-        // One past the last; the interval may have none at all.
+        // One past the last; the interval may be empty.
         let end = self.from(last + 1);
         let first = self.from(first);
         if first < end {
@@ -121,7 +121,7 @@ impl Numbers {
         }
     }
 
-    /// The place of a number in `intervals`; `None`: it can only be in `ends`.
+    /// The position of a number in `intervals`; `None`: it can only be in `ends`.
     const fn place(&self, number: u128) -> Option<u128> {
         if !self.skips_octets {
             Some(number)
@@ -132,7 +132,7 @@ impl Numbers {
         }
     }
 
-    /// The place of the first number that is not below this one.
+    /// The position of the first number that is not below this one.
     const fn from(&self, number: u128) -> u128 {
         if self.skips_octets {
             dense(number)
@@ -163,7 +163,7 @@ mod tests {
         Remove(u128),
     }
 
-    /// Near the ends of /24s, where the rule matters.
+    /// Numbers near the ends of /24s, where the rule matters.
     fn number() -> impl Strategy<Value = u128> {
         (
             0..4_u128,

@@ -1,8 +1,8 @@
-//! Address pools as values: what one says, whom it serves, in which order pools are
-//! asked, and what becomes of pools that overlap.
+//! Address pools as values: their settings, the Services that they serve, the order in which
+//! they are tried, and the result of overlaps.
 //!
-//! Invariant: of the pools that [`judge`] lets serve, no two have an address in
-//! common. Nothing here knows which addresses are used.
+//! Invariant: of the pools that serve according to [`judge`], no two have an address in common.
+//! Nothing here knows which addresses are used.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -24,54 +24,54 @@ use crate::selector::{Labels, Selector};
 pub struct Pool {
     /// `metadata.name`
     pub name: String,
-    /// `metadata.labels`, by which classes choose.
+    /// `metadata.labels`, by which classes select pools.
     pub labels: Labels,
-    /// `metadata.creationTimestamp`; of two pools that overlap the newer one loses.
+    /// `metadata.creationTimestamp`; of two pools that overlap, the older one serves.
     pub created: Timestamp,
-    /// Its addresses; entries of one pool may overlap each other.
+    /// Its entries; they may overlap each other.
     pub entries: Arc<[Entry]>,
-    /// Which addresses of the entries are not given out unasked.
+    /// Which addresses of the entries are not assigned automatically.
     pub edges: Edges,
-    /// Whether a Service that names neither pool nor address may be served.
+    /// Whether it serves Services that request neither a pool nor an address.
     pub auto_assign: bool,
-    /// Lower is asked first; 0 and `None` are asked last (as in `MetalLB`).
+    /// The lowest is tried first; 0 and `None` are tried last (as in `MetalLB`).
     pub priority: Option<u32>,
-    /// Only Services of namespaces with such labels; `None`: of all.
+    /// Serves only Services in namespaces with such labels; `None`: in all namespaces.
     pub namespace_selector: Option<Selector>,
-    /// Only Services with such labels; `None`: all.
+    /// Serves only Services with such labels; `None`: all Services.
     pub service_selector: Option<Selector>,
-    /// How long a released address rests before a Service gets it unasked.
+    /// How long a released address rests before it is assigned automatically.
     pub reuse_after: Duration,
     /// Whether Services of different namespaces may share an address of this pool.
     pub share_across_namespaces: bool,
-    /// Whether Services move here whose address no pool has (any more), and away from
-    /// here if the selectors do not let them in (any more). Without it they stay where
-    /// they are and are told.
+    /// Whether Services move to this pool if no pool has their address, and away from it if the
+    /// selectors do not match them. Without it they keep their address, and a condition reports
+    /// it.
     pub reallocate: bool,
 }
 
-/// Whether a pool serves.
+/// Whether a pool serves Services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It does.
+    /// It serves.
     Serves,
-    /// It overlaps an older pool and gives nothing until that ends.
+    /// It overlaps an older pool and assigns nothing until that ends.
     Conflict {
         /// The older pool.
         with: String,
-        /// What both claim: the first such range in the order of the entries.
+        /// The first range that both have, in the order of the entries.
         range: Range,
     },
 }
 
-/// The standing of each pool, in the given order. The older pool wins, of the same
-/// age the first by name; one that lost harms nobody else: a third pool that overlaps
-/// only the loser serves.
+/// The standing of each pool, in the given order. The older pool serves; of the same age, the
+/// first by name. A pool that lost affects no other: a third pool that overlaps only the loser
+/// serves.
 pub fn judge(pools: &[Pool]) -> Vec<Standing> {
     let mut order: Vec<usize> = (0..pools.len()).collect();
     order.sort_by_key(|index| (pools[*index].created, &pools[*index].name));
     let mut standing = vec![Standing::Serves; pools.len()];
-    // First to last address of those that serve, and the place of the pool in `order`.
+    // The first and last address of ranges that serve, and the position of the pool in `order`.
     let mut served: [BTreeMap<u128, (u128, usize)>; 2] = [BTreeMap::new(), BTreeMap::new()];
     for (place, index) in order.iter().enumerate() {
         let families = [Family::V4, Family::V6].map(|family| pools[*index].covered(family));
@@ -94,8 +94,8 @@ pub fn judge(pools: &[Pool]) -> Vec<Standing> {
     standing
 }
 
-/// The oldest pool that serves a number of an interval. Costs a step per interval that
-/// overlaps: in all, as many as the pools have entries.
+/// The oldest pool that serves a number of an interval. Costs a step per overlapping interval:
+/// in total, as many as the pools have entries.
 fn oldest_in(served: &BTreeMap<u128, (u128, usize)>, (first, last): (u128, u128)) -> Option<usize> {
     let overlapping = served.range(..=last).rev();
     overlapping
@@ -107,7 +107,7 @@ fn oldest_in(served: &BTreeMap<u128, (u128, usize)>, (first, last): (u128, u128)
 // === impl Pool ===
 
 impl Pool {
-    /// A pool of that name with nothing in it and every setting at its default.
+    /// A pool of that name without addresses and with default settings.
     pub fn new(name: impl Into<String>, created: Timestamp) -> Self {
         Self {
             name: name.into(),
@@ -125,7 +125,7 @@ impl Pool {
         }
     }
 
-    /// Whether the Service's class and the selectors let this Service in.
+    /// Whether the Service's class and the selectors allow this Service.
     pub fn permits(&self, claim: &Claim) -> bool {
         let class = claim.pools.as_ref();
         if class.is_some_and(|pools| !pools.lets(&self.name, &self.labels)) {
@@ -150,9 +150,9 @@ impl Pool {
         })
     }
 
-    /// The order in which pools are asked: by priority, then those made for some
-    /// Services before those for all, then the older, then by name. A pool that is
-    /// added later therefore never comes before an equal one.
+    /// The order in which pools are tried: by priority, then those for some Services before
+    /// those for all, then by age, then by name. So a pool that is added later never comes
+    /// before an equal one.
     pub(crate) fn rank(&self) -> impl Ord + use<'_> {
         let selective = self.namespace_selector.is_some() || self.service_selector.is_some();
         let priority = self.priority.filter(|p| *p != 0).unwrap_or(u32::MAX);
@@ -169,8 +169,8 @@ impl Pool {
         covered
     }
 
-    /// The addresses of one family that are assigned automatically. What one entry skips,
-    /// another may still contain.
+    /// The addresses of one family that are assigned automatically. Another entry may still
+    /// contain an address that one entry skips.
     pub(crate) fn given(&self, family: Family) -> Numbers {
         let skips_octets = self.edges == Edges::SkipOctets && family == Family::V4;
         let mut given = Numbers::new(skips_octets);

@@ -1,4 +1,8 @@
-//! A class of the controller whose addresses come from pools.
+//! The provider of one class whose addresses come from pools.
+//!
+//! The status of Services is the only record ([`Traits::STATUS`]), so this provider does no
+//! I/O: allocation is a call of [`Addresses`]. Node agents announce addresses; until one
+//! reports an address, the Service is `NotAnnounced`.
 //!
 //! The Services' status is the only record ([`Traits::STATUS`]), so nothing here talks to
 //! anybody: allocation is a call of [`Addresses`]. Announcing is the agents' work; until
@@ -33,10 +37,10 @@ pub struct L2Provider {
 // === impl L2Provider ===
 
 impl L2Provider {
-    /// The Services' status is the only record.
+    /// The status of Services is the only record.
     pub const TRAITS: Traits = Traits::STATUS;
 
-    /// A class that gives addresses of these pools, `None` being all.
+    /// A class that assigns addresses from these pools; `None`: from all.
     pub fn new(class: String, pools: Option<PoolFilter>, addresses: Arc<Addresses>) -> Self {
         Self {
             class,
@@ -63,7 +67,7 @@ impl L2Provider {
         match answer {
             Ok(grant) => Ok(granted(&member.load_balancer, grant)),
             Err(denial) if denial.keeps.is_empty() => Err(refusal(&denial).into()),
-            // What it has stays; its new wish is what is refused.
+            // It keeps its addresses; only its new request is refused.
             Err(denial) => {
                 let objection = refusal(&denial);
                 let mut observed = announced_by_nobody(&member.load_balancer, denial.keeps);
@@ -88,7 +92,7 @@ impl Provider for L2Provider {
         Ok(())
     }
 
-    /// The addresses of all classes were restored together, when [`Addresses`] was opened.
+    /// The addresses of all classes were restored together, by [`Addresses::open`].
     async fn restore(&self, _: Vec<Recorded>) -> Result<(), ProviderError> {
         if self.addresses.is_open() {
             Ok(())
@@ -136,13 +140,13 @@ impl Provider for L2Provider {
             .collect())
     }
 
-    /// Who may try again is told for all classes at once, by [`Addresses::woken`].
+    /// [`Addresses::woken`] reports the Services that may try again, for all classes at once.
     fn changes(&self) -> BoxStream<'static, Change> {
         pending().boxed()
     }
 }
 
-/// The claim of a Service with these settings, which publishes these addresses.
+/// The claim of a Service with these settings that publishes these addresses.
 pub fn claim(
     wanted: &LoadBalancer,
     placement: &Placement,
@@ -181,7 +185,8 @@ fn granted(wanted: &LoadBalancer, grant: Grant) -> Observed {
         let message = marker.to_string();
         match marker {
             Marker::OutsidePool { .. } => objections.push((Reason::AddressOutsidePool, message)),
-            // Said as a refusal first, which comes with an event, and as a remark as soon as
+            // First an objection, which causes an event, and then only a remark as soon as the
+            // status has the new address.
             // the status has the new address.
             Marker::NodeAddress { .. }
             | Marker::NotAdopted {
@@ -212,7 +217,7 @@ fn announced_by_nobody(wanted: &LoadBalancer, addresses: Vec<IpAddr>) -> Observe
     )
 }
 
-/// Names the addresses: [`confirmed`] reads them here after a restart.
+/// Names the addresses, so that [`confirmed`] can read them after a restart.
 fn assigned(addresses: &[IpAddr]) -> String {
     let named: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     match named.as_slice() {
@@ -224,8 +229,8 @@ fn assigned(addresses: &[IpAddr]) -> String {
     }
 }
 
-/// The published addresses that the message of our own condition names. A status that
-/// somebody else wrote over has others.
+/// The published addresses that the message of our own condition names. Addresses from another
+/// writer are not among them.
 pub fn confirmed(published: &[IpAddr], message: &str) -> BTreeSet<IpAddr> {
     let words = message.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '(' | ')'));
     let named: BTreeSet<IpAddr> = words.filter_map(|word| word.parse().ok()).collect();
@@ -245,7 +250,7 @@ fn not_open() -> ProviderError {
 mod tests {
     use super::*;
 
-    /// What a restarted controller must recognise is what the last one wrote.
+    /// A restarted controller must recognise what the previous one wrote.
     #[test]
     fn the_condition_confirms_exactly_the_addresses_that_were_assigned() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();

@@ -1,9 +1,8 @@
-//! What a pool's address entries mean: a CIDR, `first-last`, or one address, of
-//! either family. Owns the parsing, its errors, and the arithmetic between
-//! addresses and numbers.
+//! The meaning of a pool's address entries: a CIDR, `first-last`, or one address, of either
+//! family. Owns the parsing, its errors, and the conversion between addresses and numbers.
 //!
-//! Invariants: a [`Range`] has one family and `first <= last`; both families are
-//! counted in `u128`, so no size overflows. Nothing here knows who uses an address.
+//! Invariants: a [`Range`] has one family and `first <= last`; numbers of both families are
+//! `u128`, so no size overflows. Nothing here knows which Service uses an address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -29,8 +28,8 @@ pub struct Entry {
     form: Form,
 }
 
-/// How an entry was written; the addresses at the ends of a network are special
-/// only where the user wrote a network.
+/// How an entry was written. The addresses at the ends of a network are special only if the
+/// user wrote a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `10.0.0.0/24`, with the length of the prefix.
@@ -41,26 +40,26 @@ pub enum Form {
     Single,
 }
 
-/// Which addresses of its entries a pool never gives out by itself. All of them
-/// still belong to the pool: a Service that asks for one by name gets it.
+/// Which addresses of its entries a pool never assigns automatically. All of them still belong
+/// to the pool: a Service that requests one gets it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Edges {
-    /// The first and last address of an IPv4 CIDR (network and broadcast, if the
-    /// CIDR is a whole subnet) and the first of an IPv6 CIDR (the routers' anycast
-    /// address, RFC 4291 section 2.6.1). Not of a /31, /32, /127 or /128, which have
-    /// none, nor of `first-last` and single addresses, where the user chose the ends.
-    /// The default: two addresses less hurt nobody, a broadcast address cannot work.
+    /// The first and last address of an IPv4 CIDR (network and broadcast, if the CIDR is a
+    /// whole subnet) and the first of an IPv6 CIDR (the routers' anycast address, RFC 4291
+    /// section 2.6.1). A /31, /32, /127 or /128 has none, and neither have `first-last` and
+    /// single addresses, whose ends the user chose. This is the default, because two addresses
+    /// fewer do no harm, but a broadcast address cannot work.
     #[default]
     Skip,
-    /// As `Skip`, and every IPv4 address that ends in .0 or .255, in CIDRs and in
-    /// `first-last` (some old clients refuse them). A single address stays: it is
-    /// listed on purpose.
+    /// Like `Skip`, and every IPv4 address that ends in .0 or .255, in CIDRs and in
+    /// `first-last` (some old clients refuse them). A single address is still assigned, because
+    /// the user listed it explicitly.
     SkipOctets,
-    /// None.
+    /// None: all addresses are assigned.
     Use,
 }
 
-/// An entry that cannot be used.
+/// An invalid entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// None of the three forms.
@@ -68,35 +67,35 @@ pub enum EntryError {
         "address entry {0:?} is neither a CIDR (10.0.0.0/24), nor first-last (10.0.0.10-10.0.0.20), nor an address"
     )]
     Syntax(String),
-    /// A CIDR with bits set behind its prefix: it could mean the network or the host.
+    /// A CIDR with bits set after its prefix: it could mean the network or the host.
     #[error(
         "address entry {entry:?} has bits set behind its prefix; write {network} for the network or {host} for the address"
     )]
     HostBits {
         /// As written.
         entry: String,
-        /// The network it could mean.
+        /// The network that it could mean.
         network: IpNet,
-        /// The address it could mean.
+        /// The address that it could mean.
         host: IpAddr,
     },
-    /// Ends of two families.
+    /// The ends are of two families.
     #[error("address entry {0:?} begins in one IP family and ends in the other")]
     Mixed(String),
-    /// Ends in the wrong order.
+    /// The ends are in the wrong order.
     #[error("address entry {0:?} ends before it begins")]
     Reversed(String),
-    /// No host can have such an address on a network.
+    /// No host on a network can have such an address.
     #[error("address entry {entry:?} contains {what} addresses, which no load balancer can have")]
     Unusable {
         /// As written.
         entry: String,
-        /// Which kind.
+        /// The kind of address.
         what: &'static str,
     },
 }
 
-/// Ranges in which no load balancer can live, with what they are called.
+/// Ranges that no load balancer can use, with their names.
 const UNUSABLE: [(&str, IpAddr, IpAddr); 9] = [
     ("unspecified", v4([0, 0, 0, 0]), v4([0, 255, 255, 255])),
     ("loopback", v4([127, 0, 0, 0]), v4([127, 255, 255, 255])),
@@ -137,7 +136,7 @@ const fn v6(s: [u16; 8]) -> IpAddr {
     ))
 }
 
-/// The kind of addresses that no load balancer can have, if this is one of them.
+/// The kind of an address that no load balancer can have; `None` for other addresses.
 pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     let bad = |(_, low, high): &&(&str, IpAddr, IpAddr)| {
         Range::new(*low, *high).is_some_and(|range| range.contains(address))
@@ -145,12 +144,12 @@ pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
     UNUSABLE.iter().find(bad).map(|(what, ..)| *what)
 }
 
-/// Reads all entries of a pool; the first that cannot be used is the error.
+/// Parses all entries of a pool; returns the error of the first invalid one.
 pub fn parse<T: AsRef<str>>(entries: &[T]) -> Result<Arc<[Entry]>, EntryError> {
     entries.iter().map(|entry| entry.as_ref().parse()).collect()
 }
 
-/// The place of an address in its family, counted from zero.
+/// The position of an address in its family, counted from zero.
 pub(crate) const fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_bits() as u128,
@@ -158,7 +157,7 @@ pub(crate) const fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// The address at a place; the inverse of [`number`].
+/// The address at a position; the inverse of [`number`].
 pub(crate) fn address(family: Family, number: u128) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into(),
@@ -195,12 +194,12 @@ impl Range {
         address(self.family, self.last)
     }
 
-    /// Whether the address is one of its own.
+    /// Whether the address is in the range.
     pub fn contains(&self, address: IpAddr) -> bool {
         Family::of(address) == self.family && (self.first..=self.last).contains(&number(address))
     }
 
-    /// What two ranges have in common.
+    /// The addresses that both ranges have.
     pub fn overlap(&self, other: &Self) -> Option<Self> {
         let first = self.first.max(other.first);
         let last = self.last.min(other.last);
@@ -304,8 +303,8 @@ impl fmt::Display for Entry {
 
 impl Edges {
     /// The first and last number of an entry without the edges of its network; `None` if
-    /// nothing is left. `SkipOctets` also leaves out what [`Numbers`](crate::numbers::Numbers)
-    /// computes.
+    /// nothing is left. The numbers that `SkipOctets` leaves out in between are computed by
+    /// [`Numbers`](crate::numbers::Numbers).
     pub(crate) const fn inner(self, entry: &Entry) -> Option<(u128, u128)> {
         let (first, last) = entry.range.numbers();
         let (first, last) = match (self, entry.form, entry.range.family) {

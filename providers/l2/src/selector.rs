@@ -1,40 +1,40 @@
 //! Label selectors with Kubernetes' meaning, as plain values. Owns only the matching.
 //!
-//! An empty selector matches everything, as in the API; "no selector" is an
-//! `Option` of the caller's.
+//! An empty selector matches everything, as in the API; callers use an `Option` for "no
+//! selector".
 
 pub use ballast_provider::Labels;
 
-/// All of it must hold.
+/// A selector. All of its requirements must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
-    /// Each label with exactly this value.
+    /// Labels that must have exactly this value.
     pub match_labels: Labels,
-    /// Each of these too.
+    /// Further requirements.
     pub match_expressions: Vec<Requirement>,
 }
 
-/// What must hold for one label.
+/// A requirement for one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     /// The label.
     pub key: String,
     /// The relation.
     pub operator: Operator,
-    /// For `In` and `NotIn`.
+    /// The values for `In` and `NotIn`.
     pub values: Vec<String>,
 }
 
 /// The relations of the Kubernetes API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
-    /// The label is there and its value is listed.
+    /// The object has the label, and its value is listed.
     In,
-    /// The label is not there, or its value is not listed.
+    /// The object does not have the label, or its value is not listed.
     NotIn,
-    /// The label is there.
+    /// The object has the label.
     Exists,
-    /// The label is not there.
+    /// The object does not have the label.
     DoesNotExist,
 }
 

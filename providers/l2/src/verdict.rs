@@ -1,30 +1,30 @@
-//! The answers of the allocator: addresses, or why not. Owns the words users read.
+//! The answers of the allocator: addresses, or why not. Owns the texts that users read.
 //!
-//! Invariant: a message names the Service, address, port, pool and rule that matter,
-//! and never a count or a time, so that it stays the same from one retry to the next.
+//! Invariant: a message names the Service, address, port, pool and rule that matter, but never
+//! a count or a time, so that it stays the same from one retry to the next.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ballast_provider::{Family, Reason};
 
-/// Between an address that was not adopted and the reason.
+/// The text between an address that was not adopted and the reason.
 const NOT_ADOPTED: &str =
     ", which the status had, was not assigned by Ballast and cannot be used: ";
 
-/// A Service has what it asked for, or as much of it as its policy lets it live with.
+/// What a Service gets: all that it asks for, or as much as its policy accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// At most one per family, in the order of the claim's families.
     pub addresses: Vec<IpAddr>,
-    /// What its owner must know all the same.
+    /// What its owner should know nevertheless.
     pub markers: Vec<Marker>,
 }
 
-/// Something is not as it should be, although the Service has its address.
+/// A problem of a Service that has its address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Marker {
-    /// The Service keeps an address that no pool (any more) gives it.
+    /// The Service keeps an address that no pool assigns to it (any more).
     OutsidePool {
         /// The address.
         address: IpAddr,
@@ -36,17 +36,17 @@ pub enum Marker {
     Duplicate {
         /// The address.
         address: IpAddr,
-        /// The other Service, as this one may be told.
+        /// The name of the other Service, as far as this one's owner may know it.
         other: String,
         /// Whether this Service is the one that kept it.
         kept: bool,
     },
-    /// The Service has an address that a node has, too.
+    /// A node has the Service's address, too.
     NodeAddress {
         /// The address.
         address: IpAddr,
     },
-    /// Somebody else wrote an address into the status that the Service cannot have. It has
+    /// Another writer put an address into the status that the Service cannot have. It has
     /// another one.
     NotAdopted {
         /// The address.
@@ -63,23 +63,23 @@ pub enum Marker {
     },
 }
 
-/// A Service does not get what it asks for. Nothing changes until the claim or
-/// something it waits for does; then it is woken.
+/// A Service does not get what it asks for. Nothing changes until its claim or something that
+/// it waits for changes; then it is woken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Denial {
-    /// What kind of denial.
+    /// The kind of denial.
     pub reason: Reason,
-    /// For the user.
+    /// The message for the user.
     pub message: String,
-    /// What the Service has all the same: the addresses it had before this claim.
+    /// The addresses that the Service had before this claim, and keeps.
     pub keeps: Vec<IpAddr>,
 }
 
 // === impl Marker ===
 
 impl Marker {
-    /// What it is, in a word.
+    /// The kind of marker in a word.
     #[cfg(test)]
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
@@ -143,8 +143,8 @@ impl fmt::Display for Marker {
     }
 }
 
-/// The published addresses that were not adopted, and why, as a condition of ours says: the
-/// reason stays there for the life of the Service, also over a restart.
+/// The published addresses that were not adopted, and why, read from one of our own conditions:
+/// the reason stays there for the life of the Service, also after a restart.
 pub fn not_adopted(message: &str) -> Vec<(IpAddr, String)> {
     let one = |remark: &str| {
         let (address, why) = remark.split_once(NOT_ADOPTED)?;

@@ -1,10 +1,10 @@
-//! What the status of Services publishes, and what becomes of an address that two
-//! publish.
+//! Adopts the addresses in the status of Services, and handles disputes about an address that
+//! two Services publish.
 //!
-//! Invariant: a dispute stands in `disputes` and in the loser's `lost`, or in neither;
-//! while it stands, the owner has the address and the loser has not. It ends when the
-//! loser's status does not name the address any more, when one of the two leaves, or
-//! when they come to share it; then the other one is asked again.
+//! Invariant: a dispute is in both `disputes` and the loser's `lost`, or in neither. During a
+//! dispute the owner has the address and the loser does not. A dispute ends when the loser's
+//! status no longer names the address, when one of the two Services leaves, or when they share
+//! the address; then the other one is asked again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,15 +18,15 @@ use crate::holder::name_for;
 use crate::range::{number, unusable};
 use crate::verdict::Marker;
 
-/// By address: the owner and the Service that lost it.
+/// By address: the owner, and the Service that lost the address.
 pub(super) type Disputes = BTreeMap<IpAddr, BTreeSet<(ServiceId, ServiceId)>>;
 
 // === impl Allocator ===
 
 impl Allocator {
-    /// Meets a Service: what its status publishes becomes its own if it could have been
-    /// assigned and no older Service has it. The namespace rule of sharing is not asked:
-    /// they share already.
+    /// Adopts a Service: each address in its status becomes its own if it could have been
+    /// assigned and no older Service has it. The namespace rule of sharing is not checked,
+    /// because such Services share already.
     pub(super) fn adopt(&mut self, claim: &Arc<Claim>) {
         let mut service = Service {
             claim: claim.clone(),
@@ -62,8 +62,8 @@ impl Allocator {
         self.services.insert(claim.id.clone(), service);
     }
 
-    /// Why an address that a Service publishes cannot be its own. What our conditions
-    /// confirm was assigned by the rules of its time and stays.
+    /// Why a Service cannot adopt an address that it publishes. An address that our own
+    /// conditions confirm was assigned by earlier rules and stays.
     fn rejects(&self, claim: &Claim, address: IpAddr) -> Option<String> {
         if let Some(what) = unusable(address) {
             return Some(format!("it is a {what} address"));
@@ -90,7 +90,7 @@ impl Allocator {
         })
     }
 
-    /// What the Service must be told of published addresses that it did not keep.
+    /// What to report to the Service about published addresses that it did not adopt.
     pub(super) fn not_adopted(&self, claim: &Claim) -> Vec<Marker> {
         let service = self.services.get(&claim.id);
         let rejected = service.into_iter().flat_map(|service| &service.rejected);
@@ -102,7 +102,7 @@ impl Allocator {
         markers.collect()
     }
 
-    /// Ends the disputes this Service lost, as far as they are over.
+    /// Ends the disputes that this Service lost, if they are over.
     pub(super) fn end_lost(&mut self, claim: &Claim) {
         if self.disputes.is_empty() {
             return;
@@ -130,7 +130,7 @@ impl Allocator {
         }
     }
 
-    /// Ends one dispute; both that are still there are asked again.
+    /// Ends one dispute; those of the two Services that still exist are asked again.
     pub(super) fn end_dispute(&mut self, address: IpAddr, owner: &ServiceId, loser: &ServiceId) {
         if let Some(disputes) = self.disputes.get_mut(&address) {
             disputes.remove(&(owner.clone(), loser.clone()));
@@ -150,7 +150,7 @@ impl Allocator {
         }
     }
 
-    /// What the Service must be told of its disputes.
+    /// What to report to the Service about its disputes.
     pub(super) fn disputed(&self, id: &ServiceId, chosen: &[Option<IpAddr>; 2]) -> Vec<Marker> {
         if self.disputes.is_empty() {
             return Vec::new();

@@ -1,7 +1,7 @@
-//! Changes of the surroundings: pools, nodes' addresses, what others hold.
+//! Changes of the environment: pools, node addresses, and addresses that others hold.
 //!
-//! Invariant: whatever rested rests on, also through the deletion and return of its
-//! pool; a pool that is not changed costs nothing and nobody in it is asked.
+//! Invariant: a resting address continues to rest, even if its pool is deleted and created
+//! again. An unchanged pool costs nothing, and its Services are not asked again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,8 +21,8 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 // === impl Allocator ===
 
 impl Allocator {
-    /// All pools as they are now. Wakes the Services that are told something else now,
-    /// and of those that wait as many as can be served, oldest first.
+    /// Replaces all pools. Wakes the Services whose answer changes, and as many waiting
+    /// Services as can be served, oldest first.
     pub fn set_pools(&mut self, pools: Vec<Pool>, now: Timestamp) {
         self.advance(now);
         let standing = judge(&pools);
@@ -42,7 +42,7 @@ impl Allocator {
         if changed.is_empty() {
             return;
         }
-        // Whom the pools concern as they were, and as they are.
+        // The Services that the pools concern, before and after the change.
         let mut concerned = self.concerned(&changed);
         let supplies = supplies.into_iter().map(|(pool, s)| Supply::new(pool, s));
         self.table.replace(supplies.collect(), &changed);
@@ -54,7 +54,7 @@ impl Allocator {
         self.serve_waiting();
     }
 
-    /// The addresses of all nodes: nobody is given one of them.
+    /// Replaces the addresses of all nodes. They are not assigned to Services.
     pub fn set_skipped(&mut self, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
         self.advance(now);
         let before = self.table.skipped.clone();
@@ -65,7 +65,7 @@ impl Allocator {
             self.table.skip(*address);
         }
         self.serve_waiting();
-        // A Service keeps an address that becomes a node's, and says so.
+        // A Service keeps an address that becomes a node's, and reports it.
         let changed = before.symmetric_difference(addresses);
         let slots = changed.filter_map(|address| self.table.slots.get(address));
         let members = slots.flat_map(|slot| &slot.members);
@@ -75,8 +75,8 @@ impl Allocator {
         }
     }
 
-    /// All that one holder has; nothing when it is gone. Nobody is given an address that is
-    /// held, except the Service that has it.
+    /// Replaces the addresses of one holder; an empty set means that it is gone. A held address
+    /// is not assigned to any Service, except to one that has it already.
     pub fn set_held(&mut self, holder: &Holder, addresses: BTreeSet<IpAddr>, now: Timestamp) {
         self.advance(now);
         let before = self.holders.remove(holder).unwrap_or_default();
@@ -92,8 +92,8 @@ impl Allocator {
         self.serve_waiting();
     }
 
-    /// The Services with an address in one of these pools, and those that wait and
-    /// could be told something else by one.
+    /// The Services with an address in one of these pools, and the waiting Services whose
+    /// answer these pools could change.
     fn concerned(&self, pools: &BTreeSet<String>) -> BTreeSet<Turn> {
         let waits = |(_, id): &&Turn| self.is_concerned(id, pools);
         let mut residents: BTreeSet<Turn> = self.waiting.all().filter(waits).cloned().collect();
@@ -110,7 +110,7 @@ impl Allocator {
         residents
     }
 
-    /// Whether a Service that waits could be told something else.
+    /// Whether the answer to a waiting Service could change.
     fn is_concerned(&self, id: &ServiceId, changed: &BTreeSet<String>) -> bool {
         let waits = self.waiting.waits(id);
         if waits.is_some_and(|w| w.spaces.iter().any(|(pool, _)| changed.contains(&**pool))) {
@@ -132,7 +132,7 @@ impl Allocator {
     }
 }
 
-/// Whether a pool has to do with what a Service asks for.
+/// Whether a pool is relevant to what a Service asks for.
 fn concerns(pool: &Pool, claim: &Claim) -> bool {
     pool.permits(claim)
         || claim
@@ -144,7 +144,7 @@ fn concerns(pool: &Pool, claim: &Claim) -> bool {
 // === impl AddressTable ===
 
 impl AddressTable {
-    /// Puts other pools in the place of all. Those not changed keep their spaces.
+    /// Replaces all pools. Unchanged pools keep their spaces.
     fn replace(&mut self, mut supplies: Vec<Supply>, changed: &BTreeSet<String>) {
         let mut old: BTreeMap<_, _> = std::mem::take(&mut self.pools)
             .into_iter()
@@ -187,7 +187,7 @@ impl AddressTable {
         })
     }
 
-    /// Takes what is not free out of a new space.
+    /// Removes addresses that are not free from a new space.
     fn settle(&mut self, pool: usize) {
         for family in FAMILIES {
             let covered = self.pools[pool].pool.covered(family);
@@ -207,8 +207,8 @@ impl AddressTable {
         }
     }
 
-    /// What rested in pools that changed or are gone, and outside of all, goes on to
-    /// rest where it belongs now, in the old order.
+    /// Addresses that rested in changed or deleted pools, or outside of all pools, continue to
+    /// rest in their present pool, in the same order.
     fn rest_on(&mut self, old: impl Iterator<Item = Supply>) {
         let mut resting: Vec<(u64, IpAddr, Timestamp)> = std::mem::take(&mut self.limbo)
             .into_iter()

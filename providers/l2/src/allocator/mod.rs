@@ -1,20 +1,20 @@
 //! Which Service has which address: the whole state, and every change to it.
 //!
-//! [`Allocator::restore`] builds it from what the Services' status publishes, the only
-//! record there is; afterwards each event is one call. Every call takes `now`, does
-//! no I/O, and costs the logarithm of the number of Services (and a step per pool).
-//! After any call [`Allocator::drain_woken`] names the Services whose answer would now
-//! be another; nobody else need be asked.
+//! [`Allocator::restore`] builds the state from the addresses in the status of Services, which
+//! is the only record; afterwards each event is one call. Every call takes `now`, does no I/O,
+//! and costs the logarithm of the number of Services (plus a step per pool). After any call
+//! [`Allocator::drain_woken`] returns the Services whose answer has changed; no other Service
+//! needs to be asked.
 //!
 //! # Invariants
 //! - An address belongs to one Service, or to several that keep the sharing rule
 //!   (see [`crate::claim`]).
-//! - A Service keeps its address until it is released or itself asks for something
-//!   else; an edit of pools moves it only where a pool says `reallocate`.
+//! - A Service keeps its address until it is released or asks for something else; an edit of
+//!   pools moves it only if a pool has `reallocate`.
 //! - A denial changes nothing: the Service keeps what it had, as it was accepted.
-//! - A free address is given to a woken Service before others: first to one that asks for
-//!   it by name, then to those that take any, oldest first.
-//! - Memory grows with what is used and what rests, not with the size of pools.
+//! - A woken Service gets a free address before others: first one that requests this address,
+//!   then those that accept any, oldest first.
+//! - Memory grows with the number of used and resting addresses, not with the size of pools.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -43,33 +43,33 @@ mod waiting;
 
 pub use report::{Counts, PoolReport, Resting};
 
-/// See the head of the module.
+/// The allocator; see the module documentation.
 #[derive(Clone, Debug)]
 pub struct Allocator {
     table: AddressTable,
     services: HashMap<ServiceId, Service>,
     waiting: Waiting,
-    /// Addresses that others hold, by holder.
+    /// Addresses held outside the allocator, by holder.
     holders: BTreeMap<Holder, BTreeSet<IpAddr>>,
     disputes: Disputes,
     /// The latest time seen.
     now: Timestamp,
 }
 
-/// All that must be known before the first decision.
+/// Everything that must be known before the first decision.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Every pool.
     pub pools: Vec<Pool>,
-    /// Every Service that publishes an address, with it in `published`.
+    /// Every Service that publishes an address, with the address in `published`.
     pub claims: Vec<Claim>,
     /// Addresses that the allocator did not assign, by holder.
     pub held: BTreeMap<Holder, BTreeSet<IpAddr>>,
     /// The addresses of all nodes.
     pub skipped: BTreeSet<IpAddr>,
-    /// Until when somebody else may have released addresses: the instant of the change
-    /// of leaders. For `reuse_after` from then on, free addresses are given from an
-    /// arbitrary place on instead of from the lowest. `None`: nobody was there before.
+    /// Until when another leader may have released addresses: the instant of the change of
+    /// leaders. For `reuse_after` from then on, free addresses are assigned starting at an
+    /// arbitrary one instead of the lowest. `None`: there was no earlier leader.
     pub predecessor: Option<Timestamp>,
 }
 
@@ -78,14 +78,14 @@ pub struct Snapshot {
 struct Service {
     claim: Arc<Claim>,
     addresses: Vec<IpAddr>,
-    /// Published by it, but owned by an older Service.
+    /// Addresses that it publishes and an older Service owns.
     lost: Vec<(IpAddr, ServiceId)>,
-    /// Published by it when it was met, and not adopted, with the reason.
+    /// Addresses that it published at the start and that were not adopted, with the reason.
     rejected: Vec<(IpAddr, String)>,
     answer: Answer,
 }
 
-/// What a Service was told last.
+/// The last answer to the Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Nothing,
@@ -96,13 +96,13 @@ enum Answer {
 // === impl Allocator ===
 
 impl Allocator {
-    /// The only way to make one, so that nothing is decided before everything is known.
+    /// Creates an allocator from a snapshot. It is the only constructor, so nothing is decided
+    /// before everything is known.
     ///
-    /// A published address stays with its Service, in a pool or not, if it could have
-    /// been assigned; otherwise the Service gets another one and is told by
-    /// [`Marker::NotAdopted`]. Where two
-    /// Services that may not share publish one address, the older keeps it; both are
-    /// told by [`Marker::Duplicate`] until the status of the younger has changed.
+    /// A published address stays with its Service, in a pool or not, if it could have been
+    /// assigned; otherwise the Service gets another one and [`Marker::NotAdopted`] reports it.
+    /// If two Services that may not share publish one address, the older keeps it;
+    /// [`Marker::Duplicate`] reports it to both until the status of the younger has changed.
     pub fn restore(snapshot: Snapshot, now: Timestamp) -> Self {
         let Snapshot {
             pools,
@@ -136,9 +136,9 @@ impl Allocator {
         allocator
     }
 
-    /// Gives a Service what it asks for, or says why not. Idempotent: asked again
-    /// without a change in between, the answer is the same. To be called for every
-    /// new Service and whenever one of its claim's parts changes.
+    /// Assigns what a Service claims, or returns why not. Idempotent: without a change in
+    /// between, the same claim gets the same answer. Call it for every new Service and whenever
+    /// a part of its claim changes.
     pub fn allocate(&mut self, claim: Claim, now: Timestamp) -> Result<Grant, Denial> {
         self.advance(now);
         let claim = Arc::new(claim);
@@ -158,7 +158,7 @@ impl Allocator {
         answer
     }
 
-    /// Forgets a Service; its addresses begin to rest. Returns them.
+    /// Forgets a Service. Its addresses begin to rest, and are returned.
     pub fn release(&mut self, id: &ServiceId, now: Timestamp) -> Vec<IpAddr> {
         self.advance(now);
         self.waiting.remove(id);
@@ -177,7 +177,7 @@ impl Allocator {
         service.addresses
     }
 
-    /// Lets time pass: rests end, unanswered calls lapse. Every other call does it too.
+    /// Advances the time: rests end, unanswered calls lapse. Every other call does this too.
     pub fn advance(&mut self, now: Timestamp) {
         if now < self.now {
             self.table.rewind(now);
@@ -190,8 +190,8 @@ impl Allocator {
         self.serve_waiting();
     }
 
-    /// When [`advance`](Self::advance) is to be called at the latest if nothing else
-    /// happens, so that who waits is woken in time; `None`: never.
+    /// When [`advance`](Self::advance) must be called at the latest if nothing else happens, so
+    /// that waiting Services are woken in time; `None`: never.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let rests = self.waiting.spaces().filter_map(|(name, family)| {
             let supply = &self.table.pools[self.table.find(name)?];
@@ -200,19 +200,19 @@ impl Allocator {
         rests.chain(self.waiting.first_lapse()).min()
     }
 
-    /// The Services to be asked again since the last call, in the order in which they
-    /// are to be served. Until it claims, what was freed is reserved for each.
+    /// The Services to be asked again since the last call, in the order in which they are to be
+    /// served. What was freed stays reserved for each until it claims.
     #[must_use]
     pub fn drain_woken(&mut self) -> Vec<ServiceId> {
         self.waiting.drain()
     }
 
-    /// Whether a Service has claimed, or was met at the start.
+    /// Whether a Service has claimed, or was in the snapshot.
     pub fn knows(&self, id: &ServiceId) -> bool {
         self.services.contains_key(id)
     }
 
-    /// The addresses a Service has, in the order of its families.
+    /// The addresses of a Service, in the order of its families.
     pub fn addresses(&self, id: &ServiceId) -> &[IpAddr] {
         self.services.get(id).map_or(&[], |s| &s.addresses)
     }
@@ -256,7 +256,7 @@ impl Allocator {
         refused.denial
     }
 
-    /// The Service has claimed or is gone: what was reserved for it is free for others.
+    /// Frees what was reserved for a Service, because it has claimed or is gone.
     fn unreserve(&mut self, id: &ServiceId) {
         for space in self.waiting.answered(id) {
             if let Some(space) = self.table.space_mut(&space) {
@@ -265,7 +265,7 @@ impl Allocator {
         }
     }
 
-    /// Ends the rests that are over, then calls who waits for what is free.
+    /// Ends the rests that are over, then calls the Services that wait for free addresses.
     fn serve_waiting(&mut self) {
         for supply in &mut self.table.pools {
             supply.ripen(self.now);
@@ -284,14 +284,14 @@ impl Allocator {
                 let Some(turn) = self.waiting.next_for(&key, last.as_ref()).cloned() else {
                     break;
                 };
-                // It may lack something else by now; then it goes on to wait for that.
+                // It may lack something else by now; then it continues to wait for that.
                 self.reconsider(&turn.1);
                 last = Some(turn);
             }
         }
     }
 
-    /// Calls or wakes a Service whose claim would be answered differently now.
+    /// Calls or wakes a Service whose claim would get a different answer now.
     fn reconsider(&mut self, id: &ServiceId) {
         let Some(service) = self.services.get(id) else {
             return;
@@ -319,8 +319,8 @@ impl Allocator {
         }
     }
 
-    /// Has a Service asked again, and reserves all that it would take: with half of it
-    /// reserved, two that need two families would take turns for ever.
+    /// Requests a new claim from a Service, and reserves all that it would take: with only one
+    /// address reserved, two Services that need two families would alternate forever.
     fn call(&mut self, id: &ServiceId, plan: &Plan) {
         let mut spaces = Vec::new();
         for taken in &plan.takes {
@@ -336,8 +336,8 @@ impl Allocator {
         self.waiting.call(id, spaces, self.now);
     }
 
-    /// Wakes those who wait for this address and could have it now, together, and
-    /// those who are denied for another reason now.
+    /// Wakes the Services that wait for this address and could now have it together, and those
+    /// that would be denied for another reason.
     fn serve_address(&mut self, address: IpAddr) {
         let slot = self.table.slots.get(&address);
         let key = slot.and_then(|slot| slot.members.first()?.key());

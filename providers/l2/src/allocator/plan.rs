@@ -1,23 +1,23 @@
-//! What a claim would get now. Reads everything, changes nothing.
+//! What a claim would get now. Reads everything and changes nothing.
 //!
 //! # The order of decisions
 //!
 //! Family by family, in the claim's order:
-//! 1. An address asked for by name is kept or taken; it may rest (who names it knows
-//!    it), and may be one its pool does not give unasked. It must be in a pool whose
-//!    selectors let the Service in, whether or not that pool assigns automatically.
-//! 2. Else the present address is kept, unless the Service asks by name for a pool
-//!    and the address is in another, or it shares the address and now has another
-//!    share key than its companions. Ports and traffic policy never move a Service: an
-//!    edit that its companions do not allow is denied.
-//! 3. An address in no pool, or in one whose selectors do not let the Service in, is
-//!    kept and marked. It moves only if its pool says `reallocate`, or, where no pool
-//!    has it, to a pool that does; not while a pool in conflict has it, since the
-//!    conflict may end.
-//! 4. What is missing now is chosen: first an address to share, lowest first; then
-//!    both families from the first pool that has both; else each from the pool of the
-//!    other family's address if it can, then from the first pool that can.
-//!    `RequireDualStack` gets both or none; `PreferDualStack` what there is.
+//! 1. A requested address is kept or taken. It may be resting (the user asks for this very
+//! address), or be one that its pool does not assign automatically. It must be in a pool whose
+//! selectors match the Service, whether or not that pool assigns automatically.
+//! 2. Otherwise the present address is kept, unless the Service requests a pool and the address
+//! is in another, or it shares the address and its share key now differs from that of the other
+//! Services. Ports and traffic policy never move a Service: an edit that conflicts with the
+//! other Services is denied.
+//! 3. An address in no pool, or in one whose selectors do not match the Service, is kept and
+//! marked. It moves only if its pool has `reallocate` or, if no pool has it, to a pool with
+//! `reallocate`. It does not move while a pool in conflict has it, because the conflict may
+//! end.
+//! 4. Missing addresses are chosen: first an address to share, lowest first; then both families
+//! from the first pool that has both; otherwise each from the pool of the other family's
+//! address if possible, then from the first pool that has one. `RequireDualStack` gets both or
+//! none; `PreferDualStack` gets what is available.
 
 use std::net::IpAddr;
 
@@ -32,9 +32,9 @@ use crate::pool::Standing;
 use crate::range::address;
 use crate::verdict::{Denial, Marker};
 
-/// The allocator tries so many addresses of a share key that members of the Service's own
-/// namespace have, and so many of all. A Service whose ports conflict on all of these gets
-/// an address of its own.
+/// How many addresses of a share key the allocator tries: this many with a member in the
+/// Service's own namespace, and this many of all. A Service whose ports conflict on all of them
+/// gets an address of its own.
 const SHARES_LOOKED_AT: usize = 32;
 
 /// What a claim gets.
@@ -42,21 +42,21 @@ const SHARES_LOOKED_AT: usize = 32;
 pub(super) struct Plan {
     /// In the order of the claim's families.
     pub(super) addresses: Vec<IpAddr>,
-    /// Those the Service does not have yet.
+    /// Those that the Service does not have yet.
     pub(super) takes: Vec<IpAddr>,
     pub(super) markers: Vec<Marker>,
-    /// What would make it better.
+    /// What would improve it.
     pub(super) waits: Waits,
 }
 
-/// Reason a claim gets nothing.
+/// Why a claim gets nothing.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) denial: Denial,
     pub(super) waits: Waits,
 }
 
-/// A plan under way.
+/// A plan in progress.
 #[derive(Debug, Default)]
 struct Draft {
     /// Kept or taken, per family.
@@ -64,7 +64,8 @@ struct Draft {
     takes: Vec<IpAddr>,
     /// Families without an address.
     need: Vec<Family>,
-    /// Addresses that could move: the pool that has it but does not serve the Service.
+    /// Addresses that could move, each with the pool that has it but does not serve the
+    /// Service.
     loose: Vec<(IpAddr, Option<usize>)>,
     problem: Option<(Reason, String)>,
     markers: Vec<Marker>,
@@ -120,7 +121,7 @@ impl Allocator {
             self.fill(claim, &mut draft);
         }
         if let Some((_, message)) = &mut draft.problem {
-            // Its status may name an address that it lost: it is told, as the owner is.
+            // Its status may name an address that it lost: it is told, like the owner.
             let told = self.not_adopted(claim).into_iter();
             for marker in told.chain(self.disputed(&claim.id, &[None; 2])) {
                 message.push_str("; ");
@@ -171,7 +172,7 @@ impl Allocator {
         let slot = self.table.slots.get(&address);
         match slot.and_then(|slot| slot.clash(claim, true)) {
             Some((_, Clash::Key)) if requested.is_none() => {
-                // If its companions leave before there is another, it can stay.
+                // If the other Services leave before there is another address, it can stay.
                 draft.waits.addresses.insert(address);
                 return draft.need.push(family);
             }
@@ -195,7 +196,7 @@ impl Allocator {
         }
     }
 
-    /// Whether the Service may have the address it asks for.
+    /// Whether the Service may have the address that it requests.
     fn admit(&self, claim: &Claim, address: IpAddr) -> Result<(), (Reason, String)> {
         let Some(pool) = self.table.pool_of(address) else {
             let message = match self.in_conflict(address) {
@@ -275,7 +276,7 @@ impl Allocator {
         }
     }
 
-    /// Step 3: addresses that no pool gives this Service.
+    /// Step 3: addresses that no pool provides for this Service.
     fn resettle(&self, claim: &Claim, draft: &mut Draft) {
         for (address, from) in std::mem::take(&mut draft.loose) {
             let family = Family::of(address);
@@ -306,13 +307,13 @@ impl Allocator {
         }
     }
 
-    /// The pool that one of the addresses is in, for the other one.
+    /// The pool of an address already chosen, for the other family.
     fn home(&self, draft: &Draft) -> Option<usize> {
         let mut chosen = draft.chosen.iter().flatten();
         chosen.find_map(|address| self.table.pool_of(*address))
     }
 
-    /// The pools that may serve the Service, in the order in which they are asked.
+    /// The pools that may serve the Service, in the order in which they are tried.
     fn candidates(
         &self,
         claim: &Claim,
@@ -353,7 +354,7 @@ impl Allocator {
         Ok(candidates)
     }
 
-    /// An address of each family from these pools, where there is one.
+    /// An address of each family from these pools, if available.
     fn pick(
         &self,
         claim: &Claim,
@@ -447,7 +448,7 @@ fn not_serving(supply: &Supply) -> String {
     }
 }
 
-/// Reason two Services cannot have one address.
+/// Why two Services cannot share an address.
 fn describe(
     address: IpAddr,
     claim: &Claim,

@@ -1,4 +1,4 @@
-//! What the allocator knows, for people, status counters and metrics. Changes nothing.
+//! The state of the allocator for people, status counters and metrics. Changes nothing.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::holder::Holder;
 use crate::pool::{Pool, Standing};
 use crate::range::{address, number};
 
-/// One pool as it stands.
+/// The state of one pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolReport {
     /// Its name.
@@ -23,41 +23,42 @@ pub struct PoolReport {
     pub v4: Counts,
     /// Its IPv6 addresses.
     pub v6: Counts,
-    /// What a Service without wishes would get next, per family that has any.
+    /// The next address for a Service that asks for none in particular, for each family of the
+    /// pool.
     pub next: Vec<IpAddr>,
-    /// Node addresses in it; they are not given out, and the user should know.
+    /// Node addresses in the pool. They are not assigned, and the user should know.
     pub skipped: Vec<IpAddr>,
 }
 
-/// How many addresses of one family a pool has; those at the edges and of nodes count
-/// only while somebody has them.
+/// The number of addresses of one family in a pool. Edge and node addresses count only while
+/// they are in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All: the sum of the others.
+    /// All addresses: the sum of the others.
     pub total: u128,
-    /// Those of Services.
+    /// Addresses of Services.
     pub assigned: u128,
-    /// Those that could be given now.
+    /// Addresses that can be assigned now.
     pub available: u128,
-    /// Released ones that rest.
+    /// Resting addresses.
     pub resting: u128,
-    /// Those that others hold: Services of other controllers, say.
+    /// Addresses held outside the allocator, for example by Services of other controllers.
     pub held: u128,
 }
 
-/// A released address that rests.
+/// A resting address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resting {
     /// The address.
     pub address: IpAddr,
-    /// It is given out again from then on.
+    /// When it can be assigned again.
     pub until: Timestamp,
 }
 
 // === impl Counts ===
 
 impl Counts {
-    /// A count as the API writes it; what does not fit is the largest that does.
+    /// A count in the API's type; a larger count becomes the maximum.
     pub fn saturated(count: u128) -> i64 {
         i64::try_from(count).unwrap_or(i64::MAX)
     }
@@ -66,7 +67,7 @@ impl Counts {
 // === impl Allocator ===
 
 impl Allocator {
-    /// All pools, in the order in which they are asked.
+    /// All pools, in the order in which they are tried.
     pub fn pools(&self) -> Vec<PoolReport> {
         let report = |supply: &Supply| {
             let families = [Family::V4, Family::V6];
@@ -86,7 +87,7 @@ impl Allocator {
         self.table.pools.iter().map(report).collect()
     }
 
-    /// What rests in a pool, in the order in which it comes back.
+    /// The resting addresses of a pool, first to end first, per family.
     pub fn resting(&self, pool: &str) -> Vec<Resting> {
         let Some(supply) = self.supply(pool) else {
             return Vec::new();
@@ -102,23 +103,23 @@ impl Allocator {
         resting.collect()
     }
 
-    /// How many things the free addresses of all pools take to remember: intervals and
-    /// released addresses. Memory is proportional to this and to what is assigned.
+    /// The number of items that store the free addresses of all pools: intervals and released
+    /// addresses. Memory is proportional to this and to the number of assigned addresses.
     pub fn footprint(&self) -> usize {
         let spaces = self.table.pools.iter().flat_map(|supply| &supply.spaces);
         spaces.map(super::space::Space::footprint).sum::<usize>() + self.table.limbo.len()
     }
 
-    /// Who holds an address that is not ours to give.
+    /// The holders of an address that the allocator must not assign.
     pub(super) fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Holder> {
-        // Usually nobody does, and the index says so at once.
+        // Usually there are none, and the index shows that at once.
         let held = self.table.is_held(address);
         let holders = self.holders.iter().filter(move |_| held);
         let found = holders.filter(move |(_, addresses)| addresses.contains(&address));
         found.map(|(holder, _)| holder)
     }
 
-    /// The addresses of nodes in a pool: a look-up per entry, not a step per node.
+    /// The addresses of nodes in a pool: one look-up per entry, not one step per node.
     fn nodes_in(&self, pool: &Pool) -> Vec<IpAddr> {
         let families = [Family::V4, Family::V6].into_iter();
         let nodes = families.flat_map(|family| {
@@ -162,7 +163,7 @@ impl Allocator {
     }
 }
 
-/// What tests look at.
+/// For tests only.
 #[cfg(test)]
 mod seen {
     use super::super::table::{Slot, within};
@@ -171,7 +172,7 @@ mod seen {
     use super::{Allocator, Family, IpAddr};
 
     impl Allocator {
-        /// Who has which address of a pool, in the order of the addresses.
+        /// The owners of addresses in a pool, in the order of the addresses.
         pub fn assigned(&self, pool: &str) -> Vec<(IpAddr, Vec<ServiceId>)> {
             let Some(supply) = self.supply(pool) else {
                 return Vec::new();
@@ -186,7 +187,7 @@ mod seen {
             assigned
         }
 
-        /// Who has an address that no pool serves, in the order of the addresses.
+        /// The owners of addresses that no pool serves, in the order of the addresses.
         pub fn outside(&self) -> Vec<(IpAddr, Vec<ServiceId>)> {
             let slots = self.table.slots.iter();
             let outside = slots.filter(|(address, _)| self.table.pool_of(**address).is_none());
@@ -195,7 +196,7 @@ mod seen {
                 .collect()
         }
 
-        /// Everybody who waits for an address or a better one, oldest first.
+        /// All Services that wait for an address or a better one, oldest first.
         pub fn waiting(&self) -> Vec<ServiceId> {
             self.waiting.all().map(|(_, id)| id.clone()).collect()
         }

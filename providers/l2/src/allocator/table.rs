@@ -1,10 +1,10 @@
-//! Who has which address, and which addresses of which pool are free.
+//! The owners of addresses, and the free addresses of each pool.
 //!
-//! Invariants: an address with a member, a holder or a node is in no space's free
-//! set; every other given address is in exactly one; the members of one address keep
-//! the sharing rule (except that of namespaces, which is asked on joining only);
-//! `events` names every address whose members or freedom changed. The table never
-//! decides who gets what: the plan does.
+//! Invariants: an address with a member, a holder or a node is in no space's free set; every
+//! other address in `given` is in exactly one; the members of one address keep the sharing rule
+//! (except for namespaces, which are checked only on joining); `events` has every address whose
+//! members or freedom changed. The table never decides which Service gets an address: the plan
+//! does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,33 +19,33 @@ use crate::claim::{Claim, Clash};
 use crate::pool::{Pool, Standing};
 use crate::range::{address, number};
 
-/// So many ripe addresses are remembered besides as many as are assigned.
+/// How many ripe addresses are remembered beyond the number of assigned ones.
 const REMEMBERED: usize = 64;
 
-/// A released address that no pool has is remembered so long: a pool that is deleted
-/// and made again must not give it at once.
+/// How long a released address outside of all pools is remembered: a pool that is deleted and
+/// created again must not assign it at once.
 const LIMBO: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
 
-/// Names the free addresses of one pool and family.
+/// Identifies the free addresses of one pool and family.
 pub(super) type SpaceKey = (Arc<str>, Family);
 
-/// See the head of the module.
+/// The table; see the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AddressTable {
-    /// In the order in which they are asked.
+    /// In the order in which they are tried.
     pub(super) pools: Vec<Supply>,
-    /// Per family: first to last address and the pool that serves them.
+    /// Per family: the first and last address, and the pool that serves them.
     pub(super) cover: [BTreeMap<u128, (u128, usize)>; 2],
     pub(super) slots: BTreeMap<IpAddr, Slot>,
     /// The addresses of each share key.
     shares: HashMap<String, Shared>,
-    /// Addresses that others hold, with the number of holders.
+    /// Addresses held outside the allocator, with the number of holders.
     pub(super) held: BTreeMap<IpAddr, usize>,
     /// Addresses of nodes.
     pub(super) skipped: BTreeSet<IpAddr>,
-    /// What rests outside all pools.
+    /// The resting addresses outside of all pools.
     pub(super) limbo: BTreeMap<IpAddr, (u64, Timestamp)>,
-    /// Look for those that may be forgotten when there are more.
+    /// Above this size, search for addresses that can be forgotten.
     limbo_most: usize,
     sequence: u64,
     pub(super) events: BTreeSet<IpAddr>,
@@ -55,8 +55,8 @@ pub(super) struct AddressTable {
 #[derive(Clone, Debug, Default)]
 struct Shared {
     all: BTreeSet<IpAddr>,
-    /// Those with a member in a namespace: others' addresses with the same key, however
-    /// many, do not hide them.
+    /// Addresses with a member in a namespace. Addresses with the same key in other namespaces,
+    /// however many, do not hide them.
     by_namespace: HashMap<String, BTreeSet<IpAddr>>,
 }
 
@@ -70,10 +70,10 @@ pub(super) struct Supply {
     pub(super) assigned: [usize; 2],
 }
 
-/// An address that somebody has.
+/// An address with an owner.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Slot {
-    /// At least one, in the order of joining; each with the claim last accepted.
+    /// At least one, in the order of joining; each with its last accepted claim.
     pub(super) members: Vec<Arc<Claim>>,
 }
 
@@ -113,7 +113,7 @@ impl Slot {
         self.members.iter().any(|member| member.id == *id)
     }
 
-    /// The first member, other than itself, with which the claim cannot share.
+    /// The first other member with which the claim cannot share.
     pub(super) fn clash(&self, claim: &Claim, across: bool) -> Option<(&Claim, Clash)> {
         let mut others = self.members.iter().filter(|member| member.id != claim.id);
         others.find_map(|member| Some((&**member, claim.clash(member, across)?)))
@@ -149,8 +149,8 @@ impl AddressTable {
         self.held.contains_key(&address)
     }
 
-    /// Addresses of a share key in one family, lowest first: the first so many of those
-    /// with a member in the namespace, and the first so many of all.
+    /// Addresses of a share key in one family, lowest first: up to a limit, those with a member
+    /// in the namespace, and up to the same limit, all.
     pub(super) fn shared(
         &self,
         key: &str,
@@ -172,7 +172,7 @@ impl AddressTable {
             .collect()
     }
 
-    /// Gives the Service a share of the address, or renews its claim there.
+    /// Adds the Service to the address, or renews its claim there.
     pub(super) fn occupy(&mut self, address: IpAddr, claim: &Arc<Claim>) {
         let slot = self.slots.entry(address).or_default();
         let first = slot.members.is_empty();
@@ -203,7 +203,7 @@ impl AddressTable {
         self.events.insert(address);
     }
 
-    /// Takes the Service's share of the address away.
+    /// Removes the Service from the address.
     pub(super) fn vacate(&mut self, address: IpAddr, id: &ServiceId, now: Timestamp) {
         let Some(slot) = self.slots.get_mut(&address) else {
             return;
@@ -230,13 +230,13 @@ impl AddressTable {
         self.free(address, now);
     }
 
-    /// One more holds the address.
+    /// Adds a holder of the address.
     pub(super) fn hold(&mut self, address: IpAddr) {
         *self.held.entry(address).or_default() += 1;
         self.withdraw(address);
     }
 
-    /// One less holds it; after the last it begins to rest.
+    /// Removes a holder of the address; without holders it begins to rest.
     pub(super) fn unhold(&mut self, address: IpAddr, now: Timestamp) {
         let Some(holders) = self.held.get_mut(&address) else {
             return;
@@ -249,7 +249,7 @@ impl AddressTable {
         }
     }
 
-    /// A node has the address.
+    /// A node has the address now.
     pub(super) fn skip(&mut self, address: IpAddr) {
         self.skipped.insert(address);
         self.withdraw(address);
@@ -262,14 +262,14 @@ impl AddressTable {
         self.events.insert(address);
     }
 
-    /// Whether nothing stands against giving the address to somebody.
+    /// Whether the address can be assigned.
     pub(super) fn is_free(&self, address: IpAddr) -> bool {
         !self.slots.contains_key(&address)
             && !self.is_held(address)
             && !self.skipped.contains(&address)
     }
 
-    /// The clock went back.
+    /// The clock went backwards.
     pub(super) fn rewind(&mut self, now: Timestamp) {
         for supply in &mut self.pools {
             for space in &mut supply.spaces {
@@ -296,7 +296,7 @@ impl AddressTable {
         self.rest(address, self.sequence, now);
     }
 
-    /// Lets a free address rest in the space that gives it, or outside.
+    /// Lets a free address rest, in the space that assigns it or outside of all pools.
     pub(super) fn rest(&mut self, address: IpAddr, place: u64, since: Timestamp) {
         let rest = Rest {
             number: number(address),
@@ -309,7 +309,7 @@ impl AddressTable {
             return;
         }
         self.limbo.insert(address, (place, since));
-        // Looking at all of them each time they doubled costs next to nothing.
+        // A full search each time their number doubles costs almost nothing.
         if self.limbo.len() > self.limbo_most.max(REMEMBERED) {
             self.limbo
                 .retain(|_, (_, begun)| since.duration_since(*begun) < LIMBO);
@@ -317,7 +317,7 @@ impl AddressTable {
         }
     }
 
-    /// No member of the namespace shares the address any more.
+    /// Records that no member of the namespace shares the address any more.
     fn unshare(&mut self, key: &str, namespace: &str, address: IpAddr) {
         let Some(shared) = self.shares.get_mut(key) else {
             return;
@@ -342,7 +342,7 @@ impl AddressTable {
 }
 
 impl Supply {
-    /// A pool all of whose given addresses are free.
+    /// A pool whose addresses are all free.
     pub(super) fn new(pool: Pool, standing: Standing) -> Self {
         let given = |family| match standing {
             Standing::Serves => Space::new(pool.given(family)),

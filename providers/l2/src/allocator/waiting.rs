@@ -1,4 +1,13 @@
-//! Who waits for what, and who is to be asked again.
+//! Which Services wait for what, and which are to be asked again.
+//!
+//! A Service waits for free addresses of pools, for one address, for an address to share, or
+//! only for other pools. When one of these becomes available, the oldest Service that waits for
+//! it is *called*: it leaves the index and enters the outbox, and the freed address is reserved
+//! for it until it claims, is released, or does neither for [`RESERVED_FOR`]. So a freed
+//! address wakes one Service, and no other overtakes it.
+//!
+//! Invariant: a Service is in at most one of `waits` and `called`; the other maps are inverted
+//! indexes of `waits`.
 //!
 //! A Service waits for free addresses of pools, for one address, for somebody to
 //! share with, or only for other pools. When one of these comes true the oldest that
@@ -19,10 +28,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::table::SpaceKey;
 use crate::claim::Turn;
 
-/// A Service that was called and does not claim loses its reservation after this.
+/// How long a called Service has time to claim before it loses its reservation.
 pub(super) const RESERVED_FOR: SignedDuration = SignedDuration::from_secs(30);
 
-/// What could help a Service. Other pools always could.
+/// What could help a Service. A change of pools always could.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Waits {
     /// A free address in one of these.
@@ -33,7 +42,7 @@ pub(super) struct Waits {
     pub(super) key: Option<String>,
 }
 
-/// See the head of the module.
+/// The waiting Services; see the module documentation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {
     waits: HashMap<ServiceId, (Turn, Waits)>,
@@ -41,7 +50,7 @@ pub(super) struct Waiting {
     by_space: BTreeMap<SpaceKey, BTreeSet<Turn>>,
     by_address: BTreeMap<IpAddr, BTreeSet<Turn>>,
     by_key: BTreeMap<String, BTreeSet<Turn>>,
-    /// The number of each unanswered call, and what is reserved.
+    /// The number of each unanswered call, and its reservations.
     called: HashMap<ServiceId, (u64, Vec<SpaceKey>)>,
     /// When the unanswered calls were made.
     calls: BTreeMap<u64, (Timestamp, ServiceId)>,
@@ -65,7 +74,7 @@ impl Waiting {
         self.all.is_empty()
     }
 
-    /// Everybody who waits, oldest first.
+    /// All waiting Services, oldest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Turn> {
         self.all.iter()
     }
@@ -93,7 +102,7 @@ impl Waiting {
     }
 
     pub(super) fn remove(&mut self, id: &ServiceId) {
-        // Usually nobody waits, and a look is cheaper than a hash.
+        // Usually none waits, and this check is cheaper than a hash.
         if self.waits.is_empty() {
             return;
         }
@@ -112,32 +121,33 @@ impl Waiting {
         self.all.remove(&turn);
     }
 
-    /// The spaces somebody waits for.
+    /// The spaces that Services wait for.
     pub(super) fn spaces(&self) -> impl Iterator<Item = &SpaceKey> {
         self.by_space.keys()
     }
 
-    /// Who waits longest for a space, or longest after somebody.
+    /// The Service that has waited longest for a space, or the next one after `after`.
     pub(super) fn next_for(&self, space: &SpaceKey, after: Option<&Turn>) -> Option<&Turn> {
         let turns = self.by_space.get(space)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         turns.range((from, Bound::Unbounded)).next()
     }
 
-    /// Who waits for an address, by name or by a share key it has, oldest first.
+    /// The Services that wait for an address, or for the share key that it has, oldest first.
     pub(super) fn for_address(&self, address: IpAddr, key: Option<&str>) -> BTreeSet<Turn> {
         let by_address = self.by_address.get(&address).into_iter();
         let by_key = key.and_then(|key| self.by_key.get(key)).into_iter();
         by_address.chain(by_key).flatten().cloned().collect()
     }
 
-    /// Only to be asked again; nothing is reserved.
+    /// Marks a Service to be asked again, without a reservation.
     pub(super) fn wake(&mut self, id: &ServiceId) {
         self.remove(id);
         self.outbox.push(id.clone());
     }
 
-    /// To be asked again; the caller has reserved an address in each of the spaces.
+    /// Marks a Service to be asked again; the caller has reserved an address in each of the
+    /// spaces.
     pub(super) fn call(&mut self, id: &ServiceId, spaces: Vec<SpaceKey>, now: Timestamp) {
         self.wake(id);
         self.sequence += 1;
@@ -149,7 +159,7 @@ impl Waiting {
         self.called.contains_key(id)
     }
 
-    /// How many reservations the Service has in a space.
+    /// The number of reservations of the Service in a space.
     pub(super) fn reserved(&self, id: &ServiceId, pool: &str, family: Family) -> usize {
         let Some((_, spaces)) = self.called.get(id) else {
             return 0;
@@ -160,7 +170,7 @@ impl Waiting {
         here.count()
     }
 
-    /// The Service has answered; returns what was reserved for it.
+    /// Records that the Service has claimed or is gone; returns its reservations.
     pub(super) fn answered(&mut self, id: &ServiceId) -> Vec<SpaceKey> {
         if self.called.is_empty() {
             return Vec::new();
@@ -169,12 +179,12 @@ impl Waiting {
             return Vec::new();
         };
         self.calls.remove(&call);
-        // It came by itself, so it need not be told.
+        // It came without being told, so it need not be told.
         self.outbox.retain(|other| other != id);
         spaces
     }
 
-    /// A Service whose call is older than its reservation.
+    /// A Service whose reservation has lapsed.
     pub(super) fn lapsed(&self, now: Timestamp) -> Option<ServiceId> {
         let (since, id) = self.calls.values().next()?;
         (now.duration_since(*since) >= RESERVED_FOR).then(|| id.clone())
@@ -186,14 +196,14 @@ impl Waiting {
         since.checked_add(RESERVED_FOR).ok()
     }
 
-    /// The clock went back.
+    /// The clock went backwards.
     pub(super) fn rewind(&mut self, now: Timestamp) {
         for (since, _) in self.calls.values_mut() {
             *since = now.min(*since);
         }
     }
 
-    /// Whom to ask again, in the order of their calls, each once.
+    /// The Services to ask again, in the order of their calls, each once.
     pub(super) fn drain(&mut self) -> Vec<ServiceId> {
         let mut seen = BTreeSet::new();
         let mut outbox = std::mem::take(&mut self.outbox);

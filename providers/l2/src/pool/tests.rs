@@ -25,7 +25,7 @@ fn the_newer_of_two_pools_that_overlap_is_in_conflict() {
             vec![pool("a", 2, &["10.0.0.0/24"]), pool("b", 1, &["10.0.0.9"])],
             vec![lost("b", "10.0.0.9"), serves()],
         ),
-        // Of one age: the name.
+        // Of the same age, the name decides.
         (
             vec![pool("b", 1, &["fd00::/64"]), pool("a", 1, &["fd00::/126"])],
             vec![lost("a", "fd00::-fd00::3"), serves()],
@@ -39,12 +39,12 @@ fn the_newer_of_two_pools_that_overlap_is_in_conflict() {
             ],
             vec![serves(), lost("a", "10.0.0.0-10.0.0.127"), serves()],
         ),
-        // With itself a pool has no conflict.
+        // A pool does not conflict with itself.
         (
             vec![pool("a", 1, &["10.0.0.0/24", "10.0.0.7"])],
             vec![serves()],
         ),
-        // IPv4 10.0.0.1 and the IPv6 address of the same number are not the same.
+        // IPv4 10.0.0.1 and the IPv6 address with the same number are different addresses.
         (
             vec![pool("a", 1, &["10.0.0.1"]), pool("b", 2, &["::a00:1"])],
             vec![serves(), serves()],
@@ -124,7 +124,7 @@ fn sizes_are_right_for_both_families() {
             [257, 4],
             [257, 4],
         ),
-        // The single address is wanted although the CIDR skips it.
+        // The single address was listed explicitly, although the CIDR skips it.
         (&["10.0.0.0/30", "10.0.0.3"], Edges::Skip, [4, 0], [3, 0]),
     ] {
         let pool = Pool {
@@ -174,7 +174,7 @@ fn which_ends_are_skipped() {
         let range = pool.entries[0].range();
         let given = pool.given(range.family());
         let (first, last) = range.numbers();
-        // Of a /64 nobody looks at each.
+        // The addresses of a /64 are not visited one by one.
         let got: Vec<_> = (first..=last.min(first + 1_000))
             .filter(|number| !given.contains(*number))
             .map(|number| address(range.family(), number).to_string())
@@ -183,7 +183,7 @@ fn which_ends_are_skipped() {
     }
 }
 
-/// The memory of a pool goes by its entries, not by the addresses in them.
+/// Memory grows with the entries of a pool, not with its addresses.
 #[test]
 fn a_pool_of_half_the_internet_takes_as_little_memory_as_one_address() {
     for edges in [Edges::Use, Edges::Skip, Edges::SkipOctets] {

@@ -1,4 +1,4 @@
-//! Two families.
+//! Dual-stack Services.
 
 use super::*;
 use FamilyPolicy::{PreferDualStack as Prefer, RequireDualStack as Require};
@@ -121,7 +121,7 @@ fn families_that_come_and_go_leave_the_other_address() {
         ..claim("a", 0)
     };
     assert_eq!(allocator.ask(&single(Family::V4), 1), "10.0.0.1");
-    // Its own pool has no IPv6: from another.
+    // Its own pool has no IPv6, so the address comes from another.
     assert_eq!(
         allocator.ask(&dual("a", Require, V46), 2),
         "10.0.0.1 fd00:2::1"
@@ -155,7 +155,7 @@ fn the_second_address_comes_when_a_pool_has_one() {
         allocator.ask(&dual("a", Prefer, V46), 1),
         "10.0.0.1 NoAddressAvailable"
     );
-    // Another pool alone does not make it move, but the second address may be there.
+    // Another pool alone does not move it, but the second address may come from there.
     allocator.set_pools(vec![four(), six()], at(2));
     assert_eq!(allocator.woken(), ["a"]);
     assert_eq!(
@@ -163,7 +163,7 @@ fn the_second_address_comes_when_a_pool_has_one() {
         "10.0.0.1 fd00::1"
     );
     assert_eq!(allocator.waiting(), []);
-    // The pool becomes single again: the address stays, and its owner is told.
+    // The pool becomes single-stack again: the address stays, and its owner is told.
     allocator.set_pools(vec![four()], at(3));
     assert_eq!(allocator.woken(), ["a"]);
     assert_eq!(

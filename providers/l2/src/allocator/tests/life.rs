@@ -1,4 +1,4 @@
-//! What becomes of an address over time: rests, edits of pools, moves.
+//! Addresses over time: rests, edits of pools, moves.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_released_address_rests_and_comes_back_last() {
     assert_eq!(allocator.ask(&claim("c", 0), 30), "10.0.0.3");
     assert_eq!(allocator.ask(&claim("d", 0), 30), "NoAddressAvailable");
     assert_eq!(allocator.wake_at(), Some(at(70)));
-    // Who asks for it by name need not wait.
+    // A Service that requests the address need not wait.
     assert_eq!(
         allocator.ask(&asking(claim("e", 0), &["10.0.0.1"]), 31),
         "10.0.0.1"
@@ -37,7 +37,7 @@ fn a_released_address_rests_and_comes_back_last() {
     assert_eq!(allocator.woken(), Vec::<String>::new());
     allocator.advance(at(70));
     assert_eq!(allocator.woken(), ["d"]);
-    // Released at 10 and at 40: the one that rested longer.
+    // Released at 10 and at 40: the one that rested longer comes first.
     assert_eq!(allocator.ask(&claim("d", 0), 200), "10.0.0.2");
     assert_eq!(allocator.ask(&claim("f", 0), 200), "10.0.0.1");
 }
@@ -64,7 +64,7 @@ fn a_rest_survives_its_pool_and_a_clock_that_jumps() {
     allocator.set_pools(vec![], at(11));
     allocator.set_pools(pools(), at(12));
     assert_eq!(allocator.ask(&claim("b", 0), 69), "NoAddressAvailable");
-    // An hour back: the rest lasts at most as long as it would from now on.
+    // The clock goes back an hour: the rest lasts at most as long as from now on.
     allocator.advance(at(-3600));
     assert_eq!(allocator.wake_at(), Some(at(-3540)));
     allocator.advance(at(-3540));
@@ -164,7 +164,7 @@ fn a_pool_that_shrinks_or_goes_takes_nothing_away() {
         };
         assert_eq!(allocator.woken(), woken, "{what}");
         assert_eq!(allocator.ask(&claim, 3), expected, "{what}");
-        // It comes out the same when the process starts anew.
+        // A restart of the process gives the same result.
         let snapshot = Snapshot {
             pools,
             claims: vec![claim.clone()],
@@ -246,7 +246,7 @@ fn what_its_own_edits_do_to_a_service() {
             "10.2.0.1"
         );
         assert_eq!(allocator.ask(&edited, 2), expected, "{what}");
-        // Back to no wish: it stays where it is.
+        // Without a request again, it stays where it is.
         let now = expected.rsplit(' ').next().unwrap();
         assert_eq!(allocator.ask(&claim("s", 0), 3), now, "{what}");
     }
@@ -280,14 +280,14 @@ fn memory_is_bounded_by_what_is_used_and_what_rests() {
             .addresses;
         allocator.release(&id("s1000"), at(second));
         given.extend(churned.pop());
-        // 50 used, 10 resting, as many remembered as are used and 64 more.
+        // 50 used, 10 resting, and as many remembered as are used plus 64.
         assert!(allocator.footprint() < 200, "{}", allocator.footprint());
     }
-    // What is forgotten comes first again; before that every address had its turn.
+    // Forgotten addresses come first again; before that every address was assigned once.
     assert!((100..200).contains(&given.len()), "{}", given.len());
 }
 
-/// Memory goes by what pools list and what is assigned, not by the addresses in them.
+/// Memory grows with the entries of pools and the assigned addresses, not with their size.
 #[test]
 fn fifty_pools_of_half_the_internet_take_as_little_as_fifty_addresses() {
     let edges = crate::Edges::SkipOctets;
@@ -312,7 +312,7 @@ fn fifty_pools_of_half_the_internet_take_as_little_as_fifty_addresses() {
         allocator.ask(&asking(claim("b", 0), &["11.0.0.255"]), 1),
         "11.0.0.255"
     );
-    // An edit of all pools is no different.
+    // An edit of all pools makes no difference.
     let narrower = |pool: Pool| Pool {
         reuse_after: Duration::from_secs(1),
         ..pool

@@ -1,4 +1,4 @@
-//! Which pool serves whom: the allocation matrix that `MetalLB` tests end to end.
+//! Which pool serves which Service: the allocation matrix of `MetalLB`'s end-to-end tests.
 
 use super::*;
 
@@ -191,7 +191,7 @@ fn a_pool_that_is_full_is_not_left_by_who_asked_for_it() {
     let denial = allocator.allocate(in_one("b"), at(1)).unwrap_err();
     assert_eq!(denial.reason, Reason::NoAddressAvailable);
     assert!(denial.message.contains("exhausted: one"), "{denial}");
-    // Who did not ask takes another.
+    // A Service without a request takes another.
     assert_eq!(allocator.ask(&claim("c", 0), 1), "10.0.0.0");
 }
 
@@ -213,7 +213,7 @@ fn node_addresses_announced_ones_and_edges_are_not_given() {
     };
     refused("b", "10.0.0.1", "of a node");
     refused("c", "10.0.0.2", "in use by node node-1");
-    // The edge belongs to the pool and goes to who asks for it.
+    // The edge belongs to the pool, and a Service can request it.
     assert_eq!(
         allocator.ask(&asking(claim("d", 0), &["10.0.0.7"]), 1),
         "10.0.0.7"
@@ -231,7 +231,7 @@ fn node_addresses_announced_ones_and_edges_are_not_given() {
             held: 1
         }
     );
-    // One agent lets go: the other still has it. Both: it is free.
+    // One agent stops holding it, the other still does. When both have stopped, it is free.
     allocator.set_held(&node("node-1"), BTreeSet::new(), at(2));
     assert_eq!(allocator.woken(), Vec::<String>::new());
     allocator.set_held(&node("node-2"), BTreeSet::new(), at(2));

@@ -1,5 +1,4 @@
-//! Tables: each row is one thing a user can do. The histories that nobody thought of
-//! are in `model`.
+//! Tables: each row is one action of a user. `model` tests random histories.
 
 mod dual;
 mod life;
@@ -49,7 +48,7 @@ pub(super) fn labels(text: &str) -> Labels {
     pairs.map(pair).collect()
 }
 
-/// A pool of the given age without rest, all addresses given.
+/// A pool of the given age without rest, with all addresses assignable.
 pub(super) fn pool(name: &str, created: i64, entries: &[&str]) -> Pool {
     Pool {
         entries: range::parse(entries).unwrap(),

@@ -1,9 +1,9 @@
-//! Random histories against a model that keeps lists and looks at every address.
+//! Random histories against a simple model that keeps lists and checks every address.
 //!
-//! After each step the Services that were woken are asked again, as the controller
-//! does. The model then checks every answer (nothing given that may not be given,
-//! nothing kept back that is free, nothing moved without cause), every counter (no
-//! leak), and that the whole history runs the same a second time.
+//! After each step the woken Services are asked again, as in the controller. The model then
+//! checks every answer (no forbidden assignment, no free address withheld, no move without a
+//! cause), every counter (no leak), and that a second run of the whole history gives the same
+//! result.
 
 mod history;
 mod world;

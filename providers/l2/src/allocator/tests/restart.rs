@@ -1,4 +1,4 @@
-//! The state is rebuilt from what the Services' status publishes.
+//! The state is rebuilt from the addresses in the status of Services.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn recorded_addresses_stay_whoever_asks_first() {
         let claims = vec![has("b", "10.0.0.2"), has("a", "10.0.0.1")];
         let mut allocator = restored(small(), claims);
         assert_eq!(allocator.woken(), Vec::<String>::new());
-        // One that waits, older than all, comes first.
+        // A waiting Service that is older than all others comes first.
         assert_eq!(allocator.ask(&claim("waits", 0), 1), "NoAddressAvailable");
         assert_eq!(allocator.ask(&has("a", "10.0.0.1"), 1), "10.0.0.1");
         assert_eq!(allocator.ask(&has("b", "10.0.0.2"), 1), "10.0.0.2");
@@ -47,7 +47,7 @@ fn of_two_with_one_address_the_older_keeps_it_and_both_are_told() {
         kept: true,
     };
     assert_eq!(grant.markers, [marker]);
-    // The younger's status is written: both are well, the older is asked again.
+    // The younger's status is written: both are valid, and the older is asked again.
     assert_eq!(allocator.ask(&young("10.0.0.2"), 3), "10.0.0.2");
     assert_eq!(allocator.woken(), ["old"]);
     assert_eq!(allocator.ask(&old(), 3), "10.0.0.1");
@@ -66,7 +66,7 @@ fn the_younger_of_two_is_told_also_where_no_other_address_is_free() {
         kept: false,
     };
     assert!(denial.message.ends_with(&format!("; {marker}")), "{denial}");
-    // Once the older is gone there is nothing to tell.
+    // Once the older is gone there is nothing to report.
     allocator.release(&id("old"), at(2));
     assert_eq!(allocator.woken(), ["young"]);
 }
@@ -93,7 +93,7 @@ fn shared_addresses_come_back_shared_as_far_as_the_rule_goes() {
         allocator.ask(&of("a", 1, 80), 1),
         "10.0.0.1 AddressDuplicate"
     );
-    // b and d have nothing to do with what c lost to a.
+    // b and d are not involved in what c lost to a.
     assert_eq!(allocator.ask(&of("b", 2, 443), 1), "10.0.0.1");
     assert_eq!(
         allocator.ask(&of("c", 3, 80), 1),
@@ -115,7 +115,7 @@ fn addresses_in_no_pool_and_of_both_families() {
         allocator.ask(&claim, 1),
         "fd00::5 192.0.2.1 AddressOutsidePool"
     );
-    // One record per family: the second IPv4 address is nobody's.
+    // One address per family: the second IPv4 address is not adopted.
     assert_eq!(allocator.ask(&super::claim("b", 0), 1), "10.0.0.1");
 }
 
@@ -177,11 +177,11 @@ fn after_a_change_of_leaders_the_lowest_is_not_taken_at_once() {
         // The same history, the same answer.
         let mut twin = Allocator::restore(snapshot, at(second));
         assert_eq!(twin.ask(&claim("b", 0), second + 1), address);
-        // Two minutes later nothing can be fresh any more.
+        // Two minutes later no address can have been released recently.
         assert_eq!(allocator.ask(&claim("c", 0), second + 120), "10.0.0.1");
     }
     assert!(places.len() > 15, "{places:?}");
-    // A pool that has nothing else gives what it has.
+    // A pool with no other address assigns this one.
     let snapshot = Snapshot {
         pools: small(),
         claims: vec![published(claim("a", 0), &["10.0.0.1"])],
@@ -199,7 +199,7 @@ fn confirmed(claim: Claim, addresses: &[&str]) -> Claim {
     }
 }
 
-/// What somebody else wrote into the status is adopted only if it could be assigned.
+/// An address that another writer put into the status is adopted only if it could be assigned.
 #[test]
 fn a_published_address_that_could_not_be_assigned_is_replaced() {
     let start = || Snapshot {
@@ -228,7 +228,7 @@ fn a_published_address_that_could_not_be_assigned_is_replaced() {
         ("10.0.0.8", replaced, "it is in use by another Service"),
         ("10.1.0.0", replaced, "assigned only on request"),
         ("127.0.0.1", replaced, "it is a loopback address"),
-        // The rules do not forbid these.
+        // The rules allow these.
         ("10.0.0.5", "10.0.0.5", ""),
         ("192.0.2.1", "192.0.2.1 AddressOutsidePool", ""),
     ] {
@@ -250,15 +250,15 @@ fn a_published_address_that_could_not_be_assigned_is_replaced() {
                     .map_or(String::new(), ToString::to_string)
             );
             assert!(told.contains(why), "{told}");
-            // Once the status has the new address, the Service still says why.
+            // Once the status has the new address, the Service still reports why.
             if answer == replaced {
                 let now = published(claim("s", 0), &["10.0.0.1"]);
                 assert_eq!(allocator.ask(&now, 2), "10.0.0.1 Replaced");
                 assert_eq!(allocator.ask(&now, 3), "10.0.0.1 Replaced");
             }
         }
-        // What our own conditions confirm stays, whatever happened since, but for what can
-        // never work.
+        // An address that our own conditions confirm stays, whatever has changed since, unless
+        // it can never work.
         let own = confirmed(claim("s", 0), &[address]);
         let snapshot = Snapshot {
             claims: vec![own.clone()],
@@ -268,7 +268,7 @@ fn a_published_address_that_could_not_be_assigned_is_replaced() {
         let stays = answer.starts_with(address);
         assert_eq!(stays, address != "127.0.0.1", "{answer}");
     }
-    // An edge that the Service requests is what it would get.
+    // An edge that the Service requests is one that it would get.
     let asked = asking(published(claim("s", 0), &["10.1.0.0"]), &["10.1.0.0"]);
     let snapshot = Snapshot {
         claims: vec![asked.clone()],
@@ -280,7 +280,7 @@ fn a_published_address_that_could_not_be_assigned_is_replaced() {
     );
 }
 
-/// Of several addresses, as k3s publishes those of its nodes, the first that can be is kept.
+/// Of several addresses, as k3s publishes those of its nodes, the first usable one is kept.
 #[test]
 fn of_several_published_addresses_the_node_addresses_are_left_out() {
     let claim = published(claim("a", 0), &["10.0.0.1", "10.0.0.2"]);
@@ -294,7 +294,7 @@ fn of_several_published_addresses_the_node_addresses_are_left_out() {
     assert_eq!(allocator.ask(&claim, 1), "10.0.0.2 NotAdopted");
 }
 
-/// Moving it would break what may still work, and let one node move every Service.
+/// A move would break what may still work, and a single node could move every Service.
 #[test]
 fn an_address_that_becomes_a_nodes_is_kept_and_the_service_says_so() {
     let mut allocator = started(small());
@@ -304,10 +304,10 @@ fn an_address_that_becomes_a_nodes_is_kept_and_the_service_says_so() {
     let now = published(claim("a", 0), &["10.0.0.1"]);
     assert_eq!(allocator.ask(&now, 3), "10.0.0.1 NodeAddress");
     assert_eq!(allocator.woken(), Vec::<String>::new());
-    // Nobody joins it there.
+    // No other Service joins it there.
     let other = sharing(asking(claim("b", 1), &["10.0.0.1"]), "key", 443);
     assert_eq!(allocator.ask(&other, 3), "AddressInUse");
-    // After a restart it is no other.
+    // The same after a restart.
     let own = confirmed(claim("a", 0), &["10.0.0.1"]);
     let snapshot = Snapshot {
         pools: small(),
@@ -317,13 +317,13 @@ fn an_address_that_becomes_a_nodes_is_kept_and_the_service_says_so() {
     };
     let mut restarted = Allocator::restore(snapshot, at(3));
     assert_eq!(restarted.ask(&own, 4), "10.0.0.1 NodeAddress");
-    // The node gives it up: the Service is told.
+    // The node gives the address up: the Service is told.
     allocator.set_skipped(&BTreeSet::new(), at(5));
     assert!(allocator.woken().contains(&"a".to_owned()));
     assert_eq!(allocator.ask(&now, 6), "10.0.0.1");
 }
 
-/// Readers of one namespace need not know what another has.
+/// Readers of one namespace must not learn what another namespace has.
 #[test]
 fn messages_name_services_of_the_readers_namespace_only() {
     let mut allocator = started(vec![Pool {

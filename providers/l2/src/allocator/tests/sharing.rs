@@ -94,7 +94,7 @@ fn namespaces_share_where_the_pool_lets_them() {
     assert_eq!(allocator.ask(&of("red/a", 80), 1), "10.1.0.1");
     assert_eq!(allocator.ask(&of("blue/b", 443), 1), "10.1.0.1");
     assert_eq!(allocator.assigned("open")[0].1, [id("red/a"), id("blue/b")]);
-    // The pool changes its mind: companions stay, newcomers do not join.
+    // The pool's setting changes: Services that share stay, others cannot join.
     let mut pools = vec![pool("a", 0, &["10.0.0.1-10.0.0.9"])];
     pools.push(pool("open", 1, &["10.1.0.1-10.1.0.9"]));
     allocator.set_pools(pools, at(2));
@@ -108,7 +108,7 @@ fn without_a_wish_one_joins_where_one_can() {
     for (claim, expected) in [
         (sharing(claim("a", 0), "web", 80), "10.0.0.1"),
         (sharing(claim("b", 0), "web", 443), "10.0.0.1"),
-        // The port is taken: an address of its own, which others of the key may join.
+        // The port is taken: it gets an address of its own, which others of the key may join.
         (sharing(claim("c", 0), "web", 80), "10.0.0.2"),
         (sharing(claim("d", 0), "web", 443), "10.0.0.2"),
         (sharing(claim("e", 0), "other", 22), "10.0.0.3"),
@@ -120,7 +120,7 @@ fn without_a_wish_one_joins_where_one_can() {
     ] {
         assert_eq!(allocator.ask(&claim, 1), expected, "{}", claim.id);
     }
-    // The last member's leaving frees the address, not the first's.
+    // The address is free when its last member leaves, not its first.
     assert_eq!(allocator.release(&id("a"), at(2)), ips(&["10.0.0.1"]));
     assert_eq!(allocator.pools()[0].v4.assigned, 5);
     allocator.release(&id("b"), at(2));
@@ -154,7 +154,7 @@ fn edits_of_a_service_that_shares() {
         allocator.ask(&sharing(claim("a", 0), "web", 80), 1);
         assert_eq!(allocator.ask(&on(443), 1), "10.0.0.1");
         assert_eq!(allocator.ask(&edited, 2), expected, "{what}");
-        // What was denied left the accepted shape in place.
+        // The denied claim did not change the accepted one.
         let taken = allocator.ask(
             &asking(sharing(claim("c", 2), "web", 443), &["10.0.0.1"]),
             3,
@@ -162,7 +162,7 @@ fn edits_of_a_service_that_shares() {
         let free = expected == "10.0.0.1" || expected == "10.0.0.2";
         assert_eq!(taken == "10.0.0.1", free, "{what}: {taken}");
     }
-    // Alone, it changes its key where it is.
+    // A sole owner changes its key without moving.
     let mut allocator = allocator();
     allocator.ask(&on(443), 1);
     assert_eq!(
@@ -189,7 +189,7 @@ fn who_waits_for_an_address_is_woken_when_its_companions_let_it_in() {
     assert_eq!(allocator.ask(&want("d", 443), 1), "PortInUse");
     assert_eq!(allocator.ask(&want("e", 80), 1), "PortInUse");
     assert_eq!(allocator.woken(), Vec::<String>::new());
-    // a edits its port: of those that want it, the first.
+    // a edits its port: of those that want it, the first gets it.
     allocator.ask(&sharing(claim("a", 0), "web", 8080), 2);
     assert_eq!(allocator.woken(), ["c"]);
     assert_eq!(allocator.ask(&want("c", 80), 2), "10.0.0.1");
@@ -199,20 +199,21 @@ fn who_waits_for_an_address_is_woken_when_its_companions_let_it_in() {
     assert_eq!(allocator.waiting(), [id("e")]);
 }
 
-/// The keys of others, however many, do not keep a tenant's own Services apart.
+/// Addresses with the same key in other namespaces, however many, do not keep a tenant's
+/// Services apart.
 #[test]
 fn services_of_others_with_the_same_share_key_hide_no_address() {
     let mut allocator = started(vec![pool("a", 0, &["10.0.0.0/24"])]);
     for n in 0..40 {
         let name = format!("other/squatter-{n}");
-        // All ports clash, so each has an address of its own.
+        // All ports conflict, so each has an address of its own.
         allocator.ask(&sharing(claim(&name, n), "web", 443), 1);
     }
     let own = sharing(claim("shop/a", 50), "web", 80);
     assert_eq!(allocator.ask(&own, 2), "10.0.0.40");
     let second = sharing(claim("shop/b", 51), "web", 443);
     assert_eq!(allocator.ask(&second, 3), "10.0.0.40");
-    // The index follows who leaves.
+    // The index follows a Service that leaves.
     allocator.release(&own.id, at(4));
     let third = sharing(claim("shop/c", 52), "web", 80);
     assert_eq!(allocator.ask(&third, 5), "10.0.0.40");

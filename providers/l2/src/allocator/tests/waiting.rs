@@ -1,4 +1,4 @@
-//! Who is asked again, and in which order.
+//! Which Services are asked again, and in which order.
 
 use super::*;
 
@@ -19,11 +19,11 @@ fn one_freed_address_wakes_one_and_the_oldest() {
     }
     allocator.release(&id("has-1"), at(2));
     assert_eq!(allocator.woken(), ["old"]);
-    // Two more are freed before it claims: two more are woken.
+    // Two more are freed before it claims: two more Services are woken.
     allocator.release(&id("has-0"), at(2));
     allocator.release(&id("has-2"), at(2));
     assert_eq!(allocator.woken(), ["middle", "young"]);
-    // Somebody new does not overtake them.
+    // A new Service does not overtake them.
     assert_eq!(allocator.ask(&claim("new", 0), 3), "NoAddressAvailable");
     for (name, age) in [("young", 9), ("old", 3), ("middle", 5)] {
         assert!(allocator.ask(&claim(name, age), 3).starts_with("10.0.0."));
@@ -47,7 +47,7 @@ fn a_chance_that_is_not_taken_goes_to_the_next() {
     let mut allocator = fill();
     allocator.release(&id("a"), at(3));
     assert_eq!(allocator.woken(), ["b"]);
-    // It wants something else now.
+    // It asks for something else now.
     let mut allocator = fill();
     let elsewhere = Claim {
         pool: Some("none".to_owned()),
@@ -55,14 +55,14 @@ fn a_chance_that_is_not_taken_goes_to_the_next() {
     };
     assert_eq!(allocator.ask(&elsewhere, 3), "PoolNotFound");
     assert_eq!(allocator.woken(), ["b"]);
-    // It never answers.
+    // It never claims.
     let mut allocator = fill();
     assert_eq!(allocator.wake_at(), Some(at(32)));
     allocator.advance(at(31));
     assert_eq!(allocator.woken(), Vec::<String>::new());
     allocator.advance(at(32));
     assert_eq!(allocator.woken(), ["b"]);
-    // Late, but welcome as anybody else.
+    // Late, but treated like any other.
     assert_eq!(allocator.ask(&claim("a", 0), 40), "NoAddressAvailable");
     assert_eq!(allocator.ask(&claim("b", 0), 40), "10.0.0.1");
 }
@@ -160,7 +160,7 @@ fn a_large_backlog_is_woken_as_far_as_it_can_be_served() {
     }
     allocator.set_pools(vec![pool("a", 0, &["10.0.0.1-10.0.0.6"])], at(2));
     assert_eq!(allocator.woken(), ["w000", "w001", "w002", "w003"]);
-    // A pool for which they wait as well from now on.
+    // A pool that they also wait for from now on.
     allocator.set_pools(
         vec![
             pool("a", 0, &["10.0.0.1-10.0.0.6"]),
@@ -185,7 +185,7 @@ fn who_waits_to_share_is_woken_by_an_address_to_share() {
         allocator.ask(&sharing(claim("w", 0), "web", 443), 1),
         "NoAddressAvailable"
     );
-    // One that has an address joins the key.
+    // A Service with an address joins the key.
     allocator.ask(&sharing(claim("has-1", 0), "web", 80), 2);
     assert_eq!(allocator.woken(), ["w"]);
     assert_eq!(

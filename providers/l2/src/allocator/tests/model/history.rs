@@ -1,4 +1,4 @@
-//! What can happen, and how often.
+//! The possible events, and how often each occurs.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -13,15 +13,15 @@ pub(super) enum Step {
     Hold(usize, Vec<IpAddr>),
     Skip(Vec<IpAddr>),
     Pass(i64),
-    /// With the Service whose record names the address of another as well.
+    /// Like the others, with a Service whose status also names the address of another.
     Restart {
         doubt: bool,
         thief: Option<(usize, usize)>,
     },
 }
 
-/// Of the Services below: not in the order of their names, and some of one age, so that
-/// names decide too.
+/// For the Services below: an age order that differs from the order of names, and some equal
+/// ages, so that names decide too.
 const AGES: [i64; 9] = [3, 1, 3, 0, 4, 1, 2, 0, 4];
 pub(super) const SERVICES: [&str; 9] = [
     "a", "b", "c", "d", "e", "f", "other/g", "other/h", "other/i",

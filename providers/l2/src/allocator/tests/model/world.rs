@@ -5,7 +5,7 @@ use super::history::{SERVICES, Step};
 use crate::claim::Clash;
 use crate::pool::{Standing, judge};
 
-/// A free address that somebody had.
+/// A free address that was in use before.
 #[derive(Clone, Debug)]
 struct Released {
     order: usize,
@@ -18,7 +18,7 @@ pub(super) struct World {
     pub(super) log: Vec<String>,
     now: i64,
     pools: Vec<Pool>,
-    /// What each Service wants now, and what its status publishes.
+    /// What each Service asks for now, and what its status publishes.
     desired: BTreeMap<ServiceId, Claim>,
     published: BTreeMap<ServiceId, Vec<IpAddr>>,
     answers: BTreeMap<ServiceId, Result<Grant, Denial>>,
@@ -27,7 +27,7 @@ pub(super) struct World {
     order: usize,
     held: [BTreeSet<IpAddr>; 2],
     skipped: BTreeSet<IpAddr>,
-    /// Until then the allocator may give any free address.
+    /// Until then the allocator may assign any free address.
     doubt: i64,
     quiet: bool,
 }
@@ -80,7 +80,7 @@ impl World {
         self.settle();
     }
 
-    /// Asks all who are woken, then checks that everybody is content or has reason not to be.
+    /// Asks all woken Services, then checks that each has its addresses or a valid reason.
     fn settle(&mut self) {
         for round in 0.. {
             let woken = self.allocator.drain_woken();
@@ -110,7 +110,7 @@ impl World {
             };
             let then = answer.map(|grant| (grant.addresses, grant.markers));
             let then = then.map_err(|denial| denial.reason);
-            // With two families, what stands in the way of either may be named.
+            // With two families, the obstacle of either may be named.
             let either = self.desired[&id].families.len() > 1;
             if !(either && now.is_err() && then.is_err()) {
                 assert_eq!(now, then, "{id} should have been woken");
@@ -142,7 +142,7 @@ impl World {
                 self.published.insert(id.clone(), before);
             }
         }
-        // What it publishes now settles a duplicate; to be told, it is asked again.
+        // Its present status settles a duplicate; it is asked again to be told so.
         let duplicate = |grant: &Grant| {
             let mut markers = grant.markers.iter();
             markers.any(|m| matches!(m, Marker::Duplicate { kept: false, .. }))
@@ -237,7 +237,7 @@ impl World {
             }
         }
         self.check_books();
-        // Who asks early may have others woken, for whom something is reserved then.
+        // A Service that asks early may cause others to be woken, with a reservation.
         self.quiet = false;
         for id in self.desired.keys().cloned().collect::<Vec<_>>() {
             self.ask(&id);
@@ -252,7 +252,7 @@ impl World {
         Some(pool)
     }
 
-    /// Whether anybody may have the address unasked.
+    /// Whether the address can be assigned automatically.
     fn is_available(&self, address: IpAddr) -> bool {
         self.is_free(address) && self.released.get(&address).is_none_or(|r| r.rested)
     }
@@ -264,7 +264,7 @@ impl World {
     }
 
     fn own(&mut self, claim: &Claim, before: &[IpAddr], after: &[IpAddr]) {
-        // A record that was adopted on the way counts as had before.
+        // A published address that was adopted on the way counts as owned before.
         for address in before.iter().filter(|a| !after.contains(a)) {
             self.leave(*address, &claim.id);
         }
@@ -287,7 +287,7 @@ impl World {
         }
     }
 
-    /// Those of the addresses that are free now begin to rest; those not free do not rest.
+    /// Of these addresses, those that are free now begin to rest; the others do not.
     fn refree(&mut self, addresses: &BTreeSet<IpAddr>) {
         let taken: Vec<IpAddr> = self
             .released
@@ -322,7 +322,7 @@ impl World {
         }
     }
 
-    /// What a Service without wishes and addresses gets, where the model can tell.
+    /// The next address for a Service that asks for none in particular, if the model can tell.
     fn expected(&self, claim: &Claim) -> Option<Vec<IpAddr>> {
         let plain = claim.requested.is_empty()
             && claim.pool.is_none()
@@ -426,7 +426,7 @@ impl World {
             || (outside && self.pools.iter().any(|pool| pool.reallocate))
     }
 
-    /// A Service that is denied, or misses a family, is so for a reason that holds now.
+    /// A Service that is denied, or lacks a family, has a reason that still holds.
     fn check_patience(&self, id: &ServiceId, answer: &Result<Grant, Denial>) {
         let claim = &self.desired[id];
         let available = |family: Family| {
@@ -468,7 +468,7 @@ impl World {
         }
     }
 
-    /// Owners and counters are the allocator's too.
+    /// Owners and counters agree with the allocator.
     fn check_books(&self) {
         for report in self.allocator.pools() {
             let pool = self.pools.iter().find(|p| p.name == report.name).unwrap();
