@@ -4,10 +4,6 @@
 //! Owns the lock and the wake-up; makes no choices. It is closed until [`Addresses::open`], so
 //! no address is assigned before all Services and pools are known. [`Addresses::woken`] returns
 //! the Services that may try again, each once, to one task of the controller.
-//!
-//! Owns the lock and the wake-up; chooses nothing. Closed until [`Addresses::open`]: no
-//! address is given before all Services and pools are known. Who may try again is handed
-//! out by [`Addresses::woken`] to one task of the controller, each name once.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -5,11 +5,11 @@
 //! A Service may join an address if, with every Service that has it already,
 //! 1. both have the same non-empty share key;
 //! 2. both are in one namespace, or the pool has `share_across_namespaces` (checked only when a
-//! Service joins; Services that share stay when the pool changes);
+//!    Service joins; Services that share stay when the pool changes);
 //! 3. no (protocol, port) is in both;
 //! 4. the traffic policies agree: `Cluster` with `Cluster`, because any node serves either;
-//! `Local` only with `Local` and the same endpoints, because one node announces an address and
-//! that node must have an endpoint of each Service.
+//!    `Local` only with `Local` and the same endpoints, because one node announces an address
+//!    and that node must have an endpoint of each Service.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

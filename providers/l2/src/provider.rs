@@ -3,10 +3,6 @@
 //! The status of Services is the only record ([`Traits::STATUS`]), so this provider does no
 //! I/O: allocation is a call of [`Addresses`]. Node agents announce addresses; until one
 //! reports an address, the Service is `NotAnnounced`.
-//!
-//! The Services' status is the only record ([`Traits::STATUS`]), so nothing here talks to
-//! anybody: allocation is a call of [`Addresses`]. Announcing is the agents' work; until
-//! one says that it has an address, the Service is `NotAnnounced`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -187,7 +183,6 @@ fn granted(wanted: &LoadBalancer, grant: Grant) -> Observed {
             Marker::OutsidePool { .. } => objections.push((Reason::AddressOutsidePool, message)),
             // First an objection, which causes an event, and then only a remark as soon as the
             // status has the new address.
-            // the status has the new address.
             Marker::NodeAddress { .. }
             | Marker::NotAdopted {
                 published: true, ..

@@ -4,20 +4,20 @@
 //!
 //! Family by family, in the claim's order:
 //! 1. A requested address is kept or taken. It may be resting (the user asks for this very
-//! address), or be one that its pool does not assign automatically. It must be in a pool whose
-//! selectors match the Service, whether or not that pool assigns automatically.
+//!    address), or be one that its pool does not assign automatically. It must be in a pool
+//!    whose selectors match the Service, whether or not that pool assigns automatically.
 //! 2. Otherwise the present address is kept, unless the Service requests a pool and the address
-//! is in another, or it shares the address and its share key now differs from that of the other
-//! Services. Ports and traffic policy never move a Service: an edit that conflicts with the
-//! other Services is denied.
+//!    is in another, or it shares the address and its share key now differs from that of the
+//!    other Services. Ports and traffic policy never move a Service: an edit that conflicts
+//!    with the other Services is denied.
 //! 3. An address in no pool, or in one whose selectors do not match the Service, is kept and
-//! marked. It moves only if its pool has `reallocate` or, if no pool has it, to a pool with
-//! `reallocate`. It does not move while a pool in conflict has it, because the conflict may
-//! end.
+//!    marked. It moves only if its pool has `reallocate` or, if no pool has it, to a pool with
+//!    `reallocate`. It does not move while a pool in conflict has it, because the conflict may
+//!    end.
 //! 4. Missing addresses are chosen: first an address to share, lowest first; then both families
-//! from the first pool that has both; otherwise each from the pool of the other family's
-//! address if possible, then from the first pool that has one. `RequireDualStack` gets both or
-//! none; `PreferDualStack` gets what is available.
+//!    from the first pool that has both; otherwise each from the pool of the other family's
+//!    address if possible, then from the first pool that has one. `RequireDualStack` gets both
+//!    or none; `PreferDualStack` gets what is available.
 
 use std::net::IpAddr;
 

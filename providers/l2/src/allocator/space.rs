@@ -9,16 +9,6 @@
 //! Invariants: a free address is in exactly one of `fresh`, `ripe` and `resting`; an address
 //! that is not free is in none (the table knows why); only numbers in `given` are in one of
 //! them; `ripe` and `resting` are in the order of release, and so are their times.
-//!
-//! What was never given comes first, lowest first; then what was released longest
-//! ago. A released address rests before it is given at all, and is *ripe* after.
-//! Only so many ripe addresses are remembered; beyond that the one released longest
-//! ago counts as never given, which keeps the order and bounds the memory by what is
-//! used and what rests, however large the pool.
-//!
-//! Invariants: an address is in exactly one of `fresh`, `ripe` and `resting`, or in
-//! none if it is not free (the table knows why); only numbers in `given` are in one
-//! of them; `ripe` and `resting` are in the order of release, and so are the times.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -8,15 +8,6 @@
 //!
 //! Invariant: a Service is in at most one of `waits` and `called`; the other maps are inverted
 //! indexes of `waits`.
-//!
-//! A Service waits for free addresses of pools, for one address, for somebody to
-//! share with, or only for other pools. When one of these comes true the oldest that
-//! waits for it is *called*: it leaves the index, stands in the outbox, and what was
-//! freed is reserved for it until it claims, is released, or does neither for
-//! [`RESERVED_FOR`]. So a freed address wakes one Service, and nobody overtakes it.
-//!
-//! Invariant: a Service is in `waits` or in `called` or in neither, never in both;
-//! the other maps are `waits`, turned around.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
