@@ -1,5 +1,5 @@
-//! Invariant 5: a crash between any two effects, followed by a restart, converges with
-//! nothing leaked and nothing doubled. Each story is run once per effect and per cut.
+//! Invariant 5: after a crash between any two effects and a restart, the state converges, with
+//! no leaks and no duplicates. Each scenario runs once per effect and per kind of cut.
 
 use std::time::Duration;
 
@@ -155,7 +155,7 @@ fn while_a_class_in_use_is_deleted() {
     });
 }
 
-/// Down, the controller misses the old Service's end and sees only the new one.
+/// The controller is down when the old Service is deleted, and sees only the new one.
 #[test]
 fn a_service_is_replaced_by_another_of_its_name_while_down() {
     crash_everywhere(async |lab| {
@@ -171,7 +171,7 @@ fn a_service_is_replaced_by_another_of_its_name_while_down() {
     });
 }
 
-/// The same while it is up: the writes for the old one must not hit the new one.
+/// The same while the controller is up: writes for the old Service must not change the new one.
 #[test]
 fn a_service_is_replaced_by_another_of_its_name_while_up() {
     crash_everywhere(async |lab| {
@@ -209,7 +209,7 @@ fn finalizers_are_stripped_by_hand_while_up() {
     });
 }
 
-/// A Service that lives gets its finalizer back.
+/// A Service that is not being deleted gets its finalizer back.
 #[test]
 fn finalizers_are_stripped_by_hand_while_down() {
     crash_everywhere(async |lab| {
@@ -223,13 +223,13 @@ fn finalizers_are_stripped_by_hand_while_down() {
     });
 }
 
-/// Waits until the events of what has happened so far are sent.
+/// Waits until the events of everything so far are sent.
 async fn told(lab: &mut Lab) -> usize {
     lab.rest(1).await;
     lab.journal.mark()
 }
 
-/// Nothing but the finalizer was written, and nothing was said.
+/// Only the finalizer was written, and no event was sent.
 fn nothing_is_taken_back(lab: &Lab, mark: usize) {
     for effect in lab.effects(mark, Target::Service) {
         assert!(!effect.detail.contains("conditions"), "{effect:?}");

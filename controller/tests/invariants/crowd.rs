@@ -1,5 +1,5 @@
-//! Many at once: quotas, default classes, other controllers, and watches that lose
-//! what happened.
+//! Many objects at once: quotas, default classes, other controllers, and watches that miss
+//! changes.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::support::api::{Kind, Port, Svc};
 use crate::support::journal::Target;
 use crate::support::lab::{Lab, simulate};
 
-/// Who of the 20 has a load balancer; the others are marked as refused.
+/// The Services, of 20, that have a load balancer; the others must be marked as refused.
 fn admitted(lab: &mut Lab) -> BTreeSet<String> {
     let balanced = lab.balanced();
     let services = lab.api.all(Kind::Service);
@@ -64,7 +64,7 @@ fn a_quota_admits_exactly_so_many_and_one_more_for_each_that_goes() {
     });
 }
 
-/// After a restart those who have a place keep it, whoever is older.
+/// After a restart, Services with a place keep it, even if others are older.
 #[test]
 fn a_quota_that_is_lowered_evicts_nobody() {
     simulate(52, async |lab| {
@@ -104,7 +104,7 @@ fn of_two_default_classes_the_older_one_serves() {
                 .any(|it| it["type"] == "Default" && it["reason"] == "Conflict")
         })
         .await;
-        // A new default moves no live Service.
+        // A new default class moves no existing Service.
         lab.api.edit(Kind::Class, "local", |class| {
             class["spec"]["default"] = false.into();
         });
@@ -137,7 +137,7 @@ fn a_default_class_takes_nothing_while_another_controller_runs() {
             lab.api.renew_foreign_lease(LEASE, "ccm-1", beat);
         }
         assert_eq!(lab.effects(0, Target::Service).len(), 0, "{}", lab.dump());
-        // It stops, and after two looks nobody contends any more.
+        // It stops, and after two reads no other contender is left.
         lab.settle().await;
         assert_eq!(lab.addresses("shop/web").len(), 1);
     });
@@ -153,7 +153,8 @@ fn a_watch_that_is_cut_and_relisted_misses_nothing() {
         lab.start();
         lab.settle().await;
         lab.api.freeze_watches(true);
-        // One goes without a trace, one goes by its finalizer, one is replaced, one is new.
+        // One vanishes without a finalizer, one is deleted with it, one is replaced, one is
+        // new.
         lab.api.strip("shop/web-0");
         lab.api.delete(Kind::Service, "shop/web-0");
         lab.api.delete(Kind::Service, "shop/web-1");
@@ -189,7 +190,7 @@ fn a_list_that_comes_in_pages_is_whole() {
     });
 }
 
-/// A view that is older than our own write is not acted on.
+/// The controller does not act on a view that is older than its own write.
 #[test]
 fn a_watch_that_lags_makes_nothing_twice() {
     simulate(57, async |lab| {
@@ -226,7 +227,7 @@ fn two_controllers_with_different_classes_leave_each_other_alone() {
             lab.api.set_type(key, "ClusterIP", None);
         }
         lab.settle().await;
-        // Now the other way round.
+        // The same with the roles exchanged.
         lab.api
             .set_type("shop/a", "LoadBalancer", Some("ballast.dev/other"));
         lab.settle().await;
@@ -254,8 +255,8 @@ fn two_controllers_with_different_classes_leave_each_other_alone() {
     });
 }
 
-/// Between the two: the type goes and comes back for the other controller's class
-/// before either has looked.
+/// Between the two: the type changes and changes back for the other controller's class before
+/// either has seen it.
 #[test]
 fn a_service_that_changes_hands_between_two_controllers_is_released_by_the_first() {
     simulate(59, async |lab| {

@@ -1,5 +1,5 @@
-//! A class that is drained: what it gave is taken back, the Services stay, nobody else
-//! takes them, and with the end of it they have load balancers again.
+//! A draining class: its load balancers are released, the Services stay, no other class serves
+//! them, and when the drain ends they get load balancers again.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::support::lab::{Lab, crash_everywhere, simulate};
 const WEB: &str = "shop/web";
 const FREE: &str = "shop/free";
 
-/// A Service that names the class, and one without a class, which it takes as well.
+/// A Service that names the class, and one without a class, which the class serves as the
+/// default.
 async fn served(lab: &mut Lab) {
     lab.api.edit(Kind::Class, "local", |class| {
         class["spec"]["default"] = true.into();
@@ -32,7 +33,7 @@ fn class_condition(lab: &Lab, class: &str, kind: &str) -> Value {
     all.find(|it| it["type"] == kind).unwrap_or_default()
 }
 
-/// What `ballast teardown` waits for.
+/// The state that `ballast teardown` waits for.
 fn let_go(lab: &Lab, class: &str) -> bool {
     let object = lab.api.get(Kind::Class, class).unwrap();
     let accepted = class_condition(lab, class, "Accepted");
@@ -58,7 +59,7 @@ fn a_drain_and_its_end_survive_a_crash_anywhere() {
     });
 }
 
-/// One patch each, an event each, and the class is free at once: a hook waits for it.
+/// One patch and one event per Service, and the class is free at once: a hook waits for it.
 #[test]
 fn a_drain_costs_one_patch_a_service_and_no_time() {
     simulate(91, async |lab| {
@@ -92,7 +93,7 @@ fn a_drain_costs_one_patch_a_service_and_no_time() {
     });
 }
 
-/// What the class gave before stays away from the next default class, and from a new one.
+/// Services of the draining class are not served by the next default class, nor by a new one.
 #[test]
 fn services_without_a_class_wait_for_their_own() {
     simulate(92, async |lab| {
@@ -128,7 +129,7 @@ fn services_without_a_class_wait_for_their_own() {
     });
 }
 
-/// A cloud that fails and then is slow: nothing is forgotten, everything is said.
+/// A cloud that fails and then is slow: nothing is forgotten, and everything is reported.
 #[test]
 fn a_drain_outlasts_a_bad_cloud() {
     simulate(93, async |lab| {
@@ -179,7 +180,7 @@ fn what_is_retained_is_let_go_and_kept() {
     });
 }
 
-/// Where the status is the record: the address is free when nobody says it any more.
+/// If the status is the record, an address is free when no status names it any more.
 #[test]
 fn addresses_of_pools_are_given_back() {
     simulate(95, async |lab| {
@@ -196,7 +197,7 @@ fn addresses_of_pools_are_given_back() {
         lab.api.drain("lan", true);
         until_let_go(lab, "lan").await;
         lab.settle().await;
-        // Another class may have them now.
+        // Another class may assign them now.
         lab.api.create_l2_class("again", &json!({}));
         for key in ["shop/one", "shop/two"] {
             lab.api
@@ -236,8 +237,8 @@ fn shared_addresses_go_with_the_last_sharer() {
     });
 }
 
-/// Two installations: the drained one's Services are nobody else's, and the two do not
-/// write over each other.
+/// Two installations: the Services of the draining one are served by no other, and the two do
+/// not overwrite each other.
 #[test]
 fn another_installation_lets_the_drained_alone() {
     simulate(96, async |lab| {

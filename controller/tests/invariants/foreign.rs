@@ -1,4 +1,5 @@
-//! Invariants 4 and 6: what is not ours, in the cluster and in the cloud, stays as it is.
+//! Invariants 4 and 6: objects that are not Ballast's, in the cluster and in the cloud, do not
+//! change.
 
 use std::collections::BTreeMap;
 
@@ -64,7 +65,8 @@ fn invariant_4_other_types_and_class_less_services_without_a_default_are_not_wri
     });
 }
 
-/// Ours before, foreign now: our finalizer and conditions go, theirs stay.
+/// Ballast served it before, another controller does now: our finalizer and conditions are
+/// removed, theirs stay.
 #[test]
 fn invariant_4_own_stale_marks_are_cleaned_and_nothing_else() {
     simulate(23, async |lab| {
@@ -97,7 +99,7 @@ fn invariant_4_own_stale_marks_are_cleaned_and_nothing_else() {
     });
 }
 
-/// Conditions without a finalizer: of a Service that was refused, say.
+/// Conditions without a finalizer, for example of a refused Service.
 #[test]
 fn invariant_4_conditions_of_a_refused_service_go_with_its_type() {
     simulate(24, async |lab| {
@@ -133,8 +135,8 @@ fn planted(lab: &Lab, cluster: &str, class: &str, uid: &str) -> Lb {
     }
 }
 
-/// Objects of another cluster, of another class, and of nobody, some under names of
-/// Services that come and go.
+/// Objects of another cluster, of another class, and without an owner; some have names of
+/// Services that are created and deleted.
 #[test]
 fn invariant_6_foreign_objects_in_the_cloud_are_not_touched() {
     simulate(25, async |lab| {
@@ -173,7 +175,8 @@ fn invariant_6_foreign_objects_in_the_cloud_are_not_touched() {
     });
 }
 
-/// `deletionPolicy: Retain`: it stays, it is marked, and it is nobody's any more.
+/// `deletionPolicy: Retain`: the load balancer stays, is marked, and belongs to no Service any
+/// more.
 #[test]
 fn what_is_to_be_retained_stays_in_the_cloud() {
     simulate(26, async |lab| {

@@ -1,4 +1,5 @@
-//! Invariant 8: no user input panics or wedges the loop; what is bad harms only itself.
+//! Invariant 8: no user input causes a panic or blocks the loop; an invalid object affects only
+//! itself.
 
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ fn many_ports() -> Vec<Port> {
     (1..=300).map(|port| Port(port, "TCP")).collect()
 }
 
-/// Bad Services and the reason each is to be refused with.
+/// Invalid Services, each with the reason for its refusal.
 fn bad_services() -> Vec<(Svc, &'static str, &'static str)> {
     let svc = |name: &str| Svc::new(name);
     let port = |value: Value| json!([value]);
@@ -101,7 +102,8 @@ fn bad_services() -> Vec<(Svc, &'static str, &'static str)> {
     ]
 }
 
-/// Bad classes: what no schema should let in, and what this build cannot do.
+/// Invalid classes: those that no schema should accept, and those that this build does not
+/// support.
 fn bad_classes() -> Vec<(&'static str, Value)> {
     vec![
         ("text", json!({"mock": "http://127.0.0.1"})),
@@ -122,7 +124,7 @@ async fn with_a_good_one(lab: &mut Lab) {
     lab.served(GOOD).await;
 }
 
-/// The good one is served as ever.
+/// The valid one is served as always.
 async fn is_well(lab: &mut Lab) {
     lab.api
         .set_ports(GOOD, &[Port(8080, "TCP"), Port(8081, "UDP")]);
@@ -140,7 +142,7 @@ fn invariant_8_bad_services_harm_only_themselves() {
             lab.refused.insert(key.to_owned(), reason);
         }
         is_well(lab).await;
-        // A refusal holds nobody up: no finalizer, no delay of a deletion.
+        // A refusal adds no finalizer, so it delays no deletion.
         for (_, key, _) in bad_services() {
             assert!(
                 lab.service(key)["metadata"].get("finalizers").is_none(),
@@ -169,7 +171,7 @@ fn invariant_8_bad_classes_harm_only_their_services() {
         lab.led().await;
         lab.rest(120).await;
         for (name, _) in bad_classes() {
-            // What cannot be read does not show its status: one write per process.
+            // The status of an object that cannot be parsed is unknown: one write per process.
             let writes = lab
                 .effects(0, Target::Class)
                 .iter()
@@ -188,7 +190,7 @@ fn invariant_8_bad_classes_harm_only_their_services() {
     });
 }
 
-/// A class that was fine and is spoilt under its load balancers: nothing is torn down.
+/// A valid class becomes invalid while it has load balancers: nothing is deleted.
 #[test]
 fn invariant_8_a_class_that_is_spoilt_takes_nothing_down() {
     simulate(43, async |lab| {

@@ -1,9 +1,9 @@
-//! Services of `l2` classes: what an address costs, who gets it, who keeps it, and that
-//! nobody else has it. The API server of this world makes a violation of an address that
-//! is claimed twice, or over a version that nobody has seen.
+//! Services of `l2` classes: what an address costs, which Service gets it and keeps it, and
+//! that no other Service has it. The API server reports a violation if an address is claimed
+//! twice, or over a version that the writer has not seen.
 //!
-//! The allocator goes by the clock on the wall, which does not move here: a rest of two
-//! minutes never ends, one of none is over at once.
+//! The allocator uses the wall clock, which does not advance here: a rest of two minutes never
+//! ends, and a rest of zero ends at once.
 
 mod crash;
 mod edits;
@@ -24,14 +24,14 @@ const LAN: &str = "ballast.dev/lan";
 const WEB: &str = "shop/web";
 /// Six addresses, from .1 to .6.
 const SIX: &str = "203.0.113.0/29";
-/// Two.
+/// Two addresses.
 const TWO: &str = "203.0.113.1-203.0.113.2";
 
 fn svc(key: &str) -> Svc {
     Svc::new(key).class(LAN)
 }
 
-/// The class `lan`, and the pool `front` that gives an address back at once.
+/// The class `lan`, and the pool `front`, whose released addresses do not rest.
 fn lan(lab: &Lab, addresses: &str, spec: &Value) {
     lab.api.create_l2_class("lan", &json!({}));
     let mut all = json!({"reuseAfter": "0s"});
@@ -41,7 +41,7 @@ fn lan(lab: &Lab, addresses: &str, spec: &Value) {
     lab.api.create_pool("front", &[addresses], &all);
 }
 
-/// Waits until a Service says why its class has no address for it.
+/// Waits until a Service reports why its class has no address for it.
 async fn waits(lab: &mut Lab, key: &str, reason: &'static str) {
     lab.denied.insert(key.to_owned(), reason);
     lab.until(&format!("{key} waits: {reason}"), |lab| {
@@ -63,7 +63,7 @@ async fn given(lab: &mut Lab, key: &str) -> String {
     lab.addresses(key).remove(0)
 }
 
-/// One after the other, a second apart, so that it is clear who is older.
+/// Creates them one second apart, so that their ages differ.
 async fn create(lab: &mut Lab, keys: &[&str]) {
     for key in keys {
         lab.api.create_service(&svc(key));
@@ -134,7 +134,7 @@ fn a_pool_counts_within_seconds() {
             let key = format!("shop/web-{number}");
             lab.api.create_service(&svc(&key));
             given(lab, &key).await;
-            // A status is written 5 s after the last one at the earliest.
+            // A status is written at most once in 5 s.
             lab.rest(7).await;
             let pool = lab.api.get(Kind::Pool, "front").unwrap();
             assert_eq!(pool["status"]["used"], number.to_string(), "{}", lab.dump());
@@ -385,7 +385,7 @@ fn a_pool_for_some_namespaces_follows_their_labels() {
         label(lab, "shop");
         let address = given(lab, WEB).await;
         lab.settle().await;
-        // An address in use is not taken away silently.
+        // An address in use is not withdrawn silently.
         label(lab, "other");
         lab.refusal(WEB, "AddressOutsidePool").await;
         assert_eq!(lab.addresses(WEB), [address.as_str()]);
@@ -421,7 +421,7 @@ fn invariant_8_an_invalid_pool_harms_only_itself() {
     });
 }
 
-/// Two leaders overlap as far as the election lets them; the server checks every claim.
+/// Two leaders overlap for as long as the election allows; the server checks every claim.
 #[test]
 fn invariant_7_no_address_is_published_twice_when_leaders_change() {
     for reach in [Reach::CloudOnly, Reach::NoLease] {
@@ -454,7 +454,7 @@ fn invariant_7_no_address_is_published_twice_when_leaders_change() {
     }
 }
 
-/// A write that meets a version which nobody here has seen changes nothing.
+/// A write over a version that this process has not seen changes nothing.
 #[test]
 fn a_claim_over_a_version_that_has_passed_is_made_again_over_the_new_one() {
     simulate(83, async |lab| {

@@ -1,4 +1,4 @@
-//! Invariant 7: only the leader writes; a process that loses its lease exits.
+//! Invariant 7: only the leader writes; a process that loses its Lease exits.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::lab::{Lab, simulate};
 
 const WEB: &str = "shop/web";
 
-/// What an instance did, without the election, as times.
+/// The effects of an instance, without the election, as times.
 fn times(lab: &Lab, by: &str) -> Vec<Duration> {
     let effects = lab.journal.since(0).into_iter();
     effects
@@ -57,7 +57,7 @@ fn invariant_7_a_leader_that_is_cut_off_exits_before_another_writes() {
             lab.may_end(0);
             let cut = lab.journal.age();
             lab.instances[0].link.set(reach);
-            // Work for both, all the time.
+            // Work for both at all times.
             for round in 0..120 {
                 lab.api.set_ports(
                     &format!("shop/web-{}", round % 10),
@@ -100,7 +100,7 @@ fn invariant_7_a_lease_that_another_takes_ends_the_leader() {
     });
 }
 
-/// An orderly end hands over at once, and what was begun is finished.
+/// An orderly stop hands over at once, and work in progress is finished.
 #[test]
 fn a_leader_that_is_stopped_hands_over() {
     simulate(34, async |lab| {
@@ -133,11 +133,11 @@ fn a_leader_that_is_stopped_hands_over() {
     });
 }
 
-/// A new leader whose server lags behind does not know the youngest Services, or what
-/// became of them; in the cloud it finds what they have. It must not take that down.
+/// A new leader whose API server lags behind does not know the newest Services or their latest
+/// state, but finds their load balancers in the cloud. It must not release those.
 #[test]
 fn what_lives_is_not_released_by_a_leader_that_sees_the_past() {
-    // What the past says of the Service, and what is done to it since.
+    // The old state of the Service, and what has happened to it since.
     type Story = (fn(&mut Lab), fn(&mut Lab));
     let stories: [Story; 3] = [
         (

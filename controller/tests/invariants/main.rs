@@ -1,8 +1,8 @@
-//! The invariants of the design, each against a strict API server and a cloud that
-//! outlives the controllers, with a crash between every two effects.
+//! The invariants of the design, each against a strict API server and a cloud that outlives the
+//! controllers, with a crash between any two effects.
 //!
-//! All of it runs in one process, on one thread per test and in virtual time: a back-off
-//! of minutes and the expiry of a lease cost nothing.
+//! Everything runs in one process, on one thread per test and in virtual time: a backoff of
+//! minutes or the expiry of a Lease takes no real time.
 
 #![allow(unreachable_pub)] // A test is a crate of its own; nothing is reachable anyway.
 #![allow(missing_docs)]

@@ -1,7 +1,7 @@
-//! Invariants 1 and 2: the order of effects, and what the status says meanwhile. (The
-//! world itself watches over both in every other test as well: the cloud looks for the
-//! finalizer before each call, the API server for the load balancer before a finalizer
-//! goes and for the address before a status is replaced.)
+//! Invariants 1 and 2: the order of effects, and the status in the meantime. (Every other test
+//! checks them as well: the cloud checks for the finalizer before each call; the API server
+//! checks that the load balancer is gone before a finalizer is removed, and that the address
+//! stays when a status is replaced.)
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn serve(lab: &mut Lab) {
     lab.served(WEB).await;
 }
 
-/// Where in the order the first such effect is.
+/// The position of the first such effect.
 fn position(effects: &[Effect], target: Target, detail: &str) -> usize {
     let found = effects
         .iter()
@@ -172,7 +172,7 @@ fn invariant_2_the_address_stays_over_edits_of_ports_nodes_and_policy() {
     });
 }
 
-/// What a user edits into something impossible keeps what it had.
+/// A Service that is edited into an invalid one keeps its load balancer.
 #[test]
 fn invariant_2_a_refused_edit_changes_only_the_condition() {
     simulate(6, async |lab| {
@@ -184,7 +184,7 @@ fn invariant_2_a_refused_edit_changes_only_the_condition() {
         lab.refusal(WEB, "Invalid").await;
         lab.rest(60).await;
         assert_eq!((lab.addresses(WEB), lab.cloud.balancers().len()), before);
-        // Which ranges it had is not known any more, so nobody can look after it.
+        // The ranges that it had are unknown now, so they cannot be restored.
         assert_eq!(
             lab.condition(WEB, "Programmed").unwrap()["status"],
             "Unknown"
@@ -201,7 +201,7 @@ fn invariant_2_a_refused_edit_changes_only_the_condition() {
     });
 }
 
-/// What was accepted before goes on, and the Service says how that is.
+/// The accepted settings continue to be served, and the Service reports their state.
 #[test]
 fn invariant_2_a_refused_service_still_says_how_its_load_balancer_is() {
     simulate(9, async |lab| {
@@ -243,7 +243,8 @@ fn invariant_2_a_refused_service_still_says_how_its_load_balancer_is() {
     });
 }
 
-/// Drift: what somebody deletes in the cloud comes back, with the address people know.
+/// Drift: a load balancer that someone deletes in the cloud is created again, with the same
+/// address.
 #[test]
 fn invariant_2_what_vanishes_in_the_cloud_comes_back_with_its_address() {
     simulate(7, async |lab| {
@@ -255,7 +256,7 @@ fn invariant_2_what_vanishes_in_the_cloud_comes_back_with_its_address() {
     });
 }
 
-/// A status that a user wiped by hand is published again.
+/// A status that a user cleared is published again.
 #[test]
 fn invariant_2_a_status_wiped_by_hand_comes_back() {
     simulate(8, async |lab| {

@@ -1,4 +1,5 @@
-//! Invariant 3: steady state writes nothing, and what is written is no more than needed.
+//! Invariant 3: the steady state writes nothing, and changes cause no more writes than
+//! necessary.
 
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ fn invariant_3_a_restart_writes_nothing_and_a_fresh_service_costs_two_patches_an
             lab.dump()
         );
         assert_eq!(lab.effects(0, Target::Event).len(), MANY);
-        // Per Service three calls, and one for the targets.
+        // Three calls per Service, and one for the targets.
         assert_eq!(lab.effects(0, Target::Cloud).len(), 3 * MANY + 1);
         lab.assert_steady().await;
     });
@@ -140,7 +141,7 @@ fn a_service_that_is_edited_100_times_ends_in_the_last_state_with_few_writes() {
     });
 }
 
-/// People are told that it takes time only if it does.
+/// A Service reports that it takes long only if it does.
 #[test]
 fn work_is_announced_if_it_takes_over_two_seconds() {
     let slow = ["EnsuringLoadBalancer", "EnsuredLoadBalancer"];
@@ -206,7 +207,7 @@ fn failures_back_off_to_minutes_and_start_anew_after_a_success() {
         lab.start();
         lab.rest(3600).await;
         let calls = lab.cloud.calls("ensure");
-        // 8 within the first 255 s, then one every 150 to 300 s.
+        // 8 in the first 255 s, then one every 150 to 300 s.
         assert!((15..=35).contains(&calls), "{calls} calls in an hour");
         lab.cloud.heal();
         lab.settle().await;
@@ -226,8 +227,8 @@ fn failures_back_off_to_minutes_and_start_anew_after_a_success() {
     });
 }
 
-/// Installed together, the controller is often there first; and one that stays away is not
-/// asked for ever as often.
+/// When both are installed together, the controller often starts before the cloud; and a cloud
+/// that stays away is asked less often.
 #[test]
 fn a_cloud_that_starts_with_the_class_is_found_at_once() {
     simulate(21, async |lab| {
@@ -250,7 +251,7 @@ fn a_cloud_that_starts_with_the_class_is_found_at_once() {
     });
 }
 
-/// A cloud that asks for patience gets it, and it does not count as a failure.
+/// If a cloud asks to wait, the controller waits, and this does not count as a failure.
 #[test]
 fn a_throttled_call_waits_as_long_as_it_was_told() {
     simulate(18, async |lab| {
@@ -263,13 +264,14 @@ fn a_throttled_call_waits_as_long_as_it_was_told() {
         let start = tokio::time::Instant::now();
         lab.settle().await;
         let took = start.elapsed().as_secs();
-        // The echo of the condition that says so may cost one early try.
+        // The watch event of the condition that reports it may cause one early try.
         assert!((27..=42).contains(&took), "{took} s");
         assert_eq!(lab.effects(0, Target::Service).len(), 3, "{}", lab.dump());
     });
 }
 
-/// Also where it is not about one Service: at the start of a class, and for its targets.
+/// The same where it does not concern a single Service: at the start of a class, and for its
+/// targets.
 #[test]
 fn a_class_that_is_throttled_waits_as_long_as_it_was_told() {
     let patience = ProviderError::Throttled {
@@ -297,7 +299,7 @@ fn a_class_that_is_throttled_waits_as_long_as_it_was_told() {
     }
 }
 
-/// Trouble of the API server is no reason to do anything twice in the cloud.
+/// Failures of the API server do not cause duplicate calls to the cloud.
 #[test]
 fn writes_that_the_server_refuses_are_tried_again() {
     simulate(19, async |lab| {

@@ -1,5 +1,5 @@
-//! Users, clouds, API servers and crashes at random; then peace, and the world is as
-//! the users want it. Each case is one seed and prints as the actions it took.
+//! Random actions of users, clouds, API servers and random crashes; then all faults end, and
+//! the world must become as the users want it. Each case is one seed and prints its actions.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::cloud::Call;
 use crate::support::journal::{Cut, Fuse};
 use crate::support::lab::{Lab, simulate};
 
-/// How many Services and nodes there can be.
+/// The maximum number of Services and nodes.
 const NAMES: u8 = 5;
 
 #[derive(Clone, Debug)]
@@ -72,14 +72,14 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// 0 and 1 are ours; 2 is no class at all.
+/// 0 and 1 are Ballast's; 2 is no class at all.
 fn class(number: u8) -> Option<&'static str> {
     ["ballast.dev/local", "ballast.dev/other"]
         .get(usize::from(number))
         .copied()
 }
 
-/// Ports of different Services do not clash, so that all of them may share.
+/// Ports of different Services do not clash, so all of them can share.
 fn own_port(name: u8, port: u16) -> u16 {
     u16::from(name) * 3000 + port
 }
@@ -107,7 +107,7 @@ async fn perform(lab: &mut Lab, act: &Act) {
             name,
             class: number,
         } => {
-            // A class cannot be changed while the type is LoadBalancer.
+            // The class is immutable while the type is LoadBalancer.
             if lab.service(&key(name))["spec"]["type"] == "ClusterIP" {
                 lab.api.set_type(&key(name), "LoadBalancer", class(*number));
             }
@@ -186,7 +186,7 @@ async fn perform(lab: &mut Lab, act: &Act) {
     }
 }
 
-/// No more trouble, and nobody asks for nonsense.
+/// No more faults, and no more invalid Services.
 async fn peace(lab: &mut Lab) {
     lab.journal.disarm();
     lab.cloud.heal();
@@ -204,7 +204,7 @@ async fn peace(lab: &mut Lab) {
     }
 }
 
-/// 50 are what every change must pass; `make test-long` tries more.
+/// Every change must pass 50; `make test-long` runs more.
 fn cases() -> u32 {
     let wanted = std::env::var("PROPTEST_CASES").ok();
     wanted.and_then(|text| text.parse().ok()).unwrap_or(50)
@@ -225,7 +225,7 @@ proptest! {
                 perform(lab, act).await;
             }
             peace(lab).await;
-            // A class whose cloud was down tries again within 30 s; without Services nobody
+            // A class whose cloud was down tries again within 30 s; without Services nothing
             // waits for it.
             lab.rest(35).await;
             lab.settle().await;

@@ -1,6 +1,6 @@
 //! Several Services on one load balancer: they join, leave, move between share keys, are
-//! deleted and vanish, under crashes. The cloud reports two calls at once for one key, and
-//! a call for a Service that has no finalizer.
+//! deleted and vanish, with crashes. The cloud reports two concurrent calls for one key, and a
+//! call for a Service without a finalizer.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const A: &str = "shop/a";
 const B: &str = "shop/b";
 const C: &str = "shop/c";
 
-/// A Service with a port of its own, on a share key or alone.
+/// A Service with its own port, on a share key or alone.
 fn member(key: &str, port: u16, share_key: Option<&str>) -> Svc {
     let service = Svc::new(key).ports(&[Port(port, "TCP")]);
     match share_key {
@@ -65,7 +65,7 @@ fn while_a_member_moves_to_another_balancer_and_leaves_it() {
     });
 }
 
-/// Each takes the lock of the other's balancer: in the wrong order both would wait for ever.
+/// Each takes the lock of the other's balancer: in the wrong order, both would wait forever.
 #[test]
 fn while_two_members_change_places() {
     crash_everywhere(async |lab| {
@@ -79,7 +79,7 @@ fn while_two_members_change_places() {
     });
 }
 
-/// Somebody takes the finalizer off and deletes one member while the other is worked on.
+/// A user removes the finalizer and deletes one member while the other is reconciled.
 #[test]
 fn while_a_member_vanishes() {
     crash_everywhere(async |lab| {
@@ -92,7 +92,7 @@ fn while_a_member_vanishes() {
     });
 }
 
-/// All at once, with calls that take long enough to meet each other.
+/// All at once, with calls that are slow enough to overlap.
 #[test]
 fn calls_for_one_balancer_never_meet() {
     for seed in 0..20 {
@@ -105,7 +105,8 @@ fn calls_for_one_balancer_never_meet() {
             }
             lab.start();
             lab.settle().await;
-            // Joins, edits, a move, a deletion, a change of type and a strip in one moment.
+            // Joins, edits, a move, a deletion, a change of type and a removed finalizer at one
+            // moment.
             lab.api
                 .create_service(&member("shop/new", 2000, Some("one")));
             lab.api.set_ports(&names[0], &[Port(3000, "TCP")]);

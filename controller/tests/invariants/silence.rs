@@ -1,4 +1,4 @@
-//! Watches that are open, report no error, and miss changes; and a replica that only watches.
+//! Watches that stay open, report no error and miss changes; and a replica that only watches.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 use crate::support::api::{Kind, Port, Svc};
 use crate::support::lab::{Lab, simulate};
 
-/// Within this time a silent watch is noticed and what it missed is corrected. Shorter than the
-/// time after which the API server ends a watch.
+/// Within this time (in seconds) a silent watch is detected and the missed changes are
+/// corrected. It is shorter than the time after which the API server ends a watch.
 const HEALED: u64 = 240;
 
 const WEB: &str = "shop/web";
@@ -22,7 +22,8 @@ fn ports(lab: &Lab) -> Vec<u16> {
     listeners.map(|listener| listener.port).collect()
 }
 
-/// Every kind: a Service that changes, comes or goes, a class, a node, and a namespace's labels.
+/// All kinds: a Service that is changed, created or deleted, a class, a node, and the labels of
+/// a namespace.
 #[test]
 fn a_watch_that_is_silent_is_noticed_and_corrected() {
     simulate(91, async |lab| {
@@ -50,7 +51,7 @@ fn a_watch_that_is_silent_is_noticed_and_corrected() {
     });
 }
 
-/// What was written after the backup is undone: a change, a creation and a deletion.
+/// Everything written after the backup is undone: a change, a creation and a deletion.
 #[test]
 fn resource_versions_that_go_back_are_noticed_and_corrected() {
     simulate(92, async |lab| {
@@ -79,8 +80,8 @@ fn resource_versions_that_go_back_are_noticed_and_corrected() {
     });
 }
 
-/// Nobody works off a follower's queue: a Service in it would only grow old, and the process
-/// would be restarted for it.
+/// A follower's queue has no workers: a Service in it would only age, and the process would be
+/// restarted for it.
 #[test]
 fn a_follower_stays_alive_whatever_changes() {
     simulate(93, async |lab| {

@@ -1,8 +1,8 @@
-//! A cloud in memory that outlives the controllers; [`provider`] is the way to it.
+//! A cloud in memory that outlives the controllers; [`provider`] is the interface to it.
 //!
-//! A load balancer takes three mutating calls (create with tags, configure, commit), a
-//! release two (empty, delete), so that a crash can leave half-made things behind. Each
-//! is an effect in the journal.
+//! Creating a load balancer takes three mutating calls (create with tags, configure, commit),
+//! and a release two (empty, delete), so that a crash can leave partial objects behind. Each
+//! call is an effect in the journal.
 
 mod provider;
 
@@ -32,7 +32,7 @@ struct Inner {
     balancers: BTreeMap<String, Lb>,
     targets: BTreeMap<String, TargetSet>,
     faults: VecDeque<(Call, ProviderError)>,
-    /// How long a new load balancer takes until traffic flows.
+    /// How long a new load balancer takes to become active.
     provisioning: Duration,
     /// How long a deletion takes.
     deleting: Duration,
@@ -40,22 +40,22 @@ struct Inner {
     calls: BTreeMap<&'static str, usize>,
 }
 
-/// What one Service has on one load balancer.
+/// The part of a load balancer that belongs to one Service.
 #[derive(Clone, Debug)]
 pub struct Lb {
     pub tags: BTreeMap<String, String>,
-    /// The balancer that it is a part of: one Service's share of it.
+    /// The balancer that it is a part of.
     pub key: Key,
-    /// Which instance made it.
+    /// The instance that created it.
     pub by: String,
     pub addresses: Vec<IpAddr>,
-    /// What it was last configured as.
+    /// Its last configuration.
     pub shape: Option<LoadBalancer>,
     pub active_at: Option<Instant>,
     pub gone_at: Option<Instant>,
 }
 
-/// Which call a fault is for.
+/// The call that a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     Restore,
@@ -87,12 +87,12 @@ impl Cloud {
         cloud
     }
 
-    /// Everything in it, by name.
+    /// All load balancers, by name.
     pub fn balancers(&self) -> BTreeMap<String, Lb> {
         self.lock().balancers.clone()
     }
 
-    /// What carries our cluster's tag and was not kept on purpose.
+    /// Load balancers with our cluster's tag that were not retained on purpose.
     pub fn ours(&self) -> Vec<Lb> {
         let all = self.balancers().into_values();
         all.filter(|lb| lb.tag(mark::CLUSTER) == self.cluster() && !lb.retained())
@@ -107,7 +107,7 @@ impl Cloud {
         self.lock().targets.get(class).cloned()
     }
 
-    /// Puts something there that the controller did not make.
+    /// Adds a load balancer that the controller did not create.
     pub fn plant(&self, name: &str, lb: Lb) {
         self.lock().balancers.insert(name.to_owned(), lb);
         self.journal.changed();
@@ -133,12 +133,12 @@ impl Cloud {
         state.deleting = deleting;
     }
 
-    /// How often a call was made, read-only or not.
+    /// How often a call was made, read-only calls included.
     pub fn calls(&self, call: &'static str) -> usize {
         self.lock().calls.get(call).copied().unwrap_or_default()
     }
 
-    /// Somebody deletes it in the cloud's console.
+    /// Deletes it, as a user in the cloud's console.
     pub fn vandalise(&self, uid: &str) {
         let lbs: Vec<(String, Lb)> = self
             .balancers()
@@ -196,7 +196,7 @@ impl Lb {
     }
 }
 
-/// The UIDs that load balancers are for.
+/// The UIDs that have load balancers.
 pub fn uids(balancers: &[Lb]) -> BTreeSet<String> {
     balancers
         .iter()

@@ -1,6 +1,6 @@
-//! The global order of effects: every write to the API server and every mutating call
-//! to the cloud, by whom, and whether it happened. The [`Fuse`] counts them and cuts an
-//! instance off for ever at one of them; [`Link`] is an instance's way to the world.
+//! The global order of effects: every write to the API server and every mutating call to the
+//! cloud, with its author and whether it took effect. The [`Fuse`] counts them and cuts an
+//! instance off permanently at one of them; [`Link`] is an instance's connection to the world.
 
 use std::fmt;
 use std::future::pending;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What an effect is on.
+/// The target of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// `services/status`
@@ -21,7 +21,7 @@ pub enum Target {
     Pool,
     /// An event.
     Event,
-    /// The election; not counted by the fuse, it has its own simulation.
+    /// The election; the fuse does not count it, because it has its own simulation.
     Lease,
     /// A load balancer in the cloud.
     Cloud,
@@ -33,29 +33,29 @@ pub struct Effect {
     pub at: Duration,
     pub by: String,
     pub target: Target,
-    /// What kind: `patch`, `create`, `delete`, …
+    /// The kind: `patch`, `create`, `delete`, …
     pub verb: &'static str,
     /// `namespace/name`, the class, or the Service's UID.
     pub subject: String,
-    /// The body, or what was asked of the cloud.
+    /// The body, or the request to the cloud.
     pub detail: String,
-    /// Whether it happened.
+    /// Whether it took effect.
     pub landed: bool,
 }
 
 /// How the fuse ends an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// The effect does not happen.
+    /// The effect does not take place.
     Before,
-    /// It happens, and nobody hears of it.
+    /// The effect takes place, but the caller gets no answer.
     After,
 }
 
 /// Where the fuse blows.
 #[derive(Clone, Copy, Debug)]
 pub struct Fuse {
-    /// At the effect of this number, from 1.
+    /// At the effect with this number, from 1.
     pub at: usize,
     pub cut: Cut,
 }
@@ -75,19 +75,19 @@ struct Inner {
     counted: usize,
 }
 
-/// How much of the world an instance reaches.
+/// The part of the world that an instance can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     All,
-    /// The API server does not answer it; the cloud does.
+    /// The cloud answers, the API server does not.
     CloudOnly,
-    /// The API server answers everything but the election.
+    /// The API server answers everything except the election.
     NoLease,
-    /// Dead: every call hangs for ever.
+    /// Dead: every call hangs forever.
     Nothing,
 }
 
-/// One instance's way to the world. Clones share it.
+/// One instance's connection to the world. Clones share it.
 #[derive(Clone)]
 pub struct Link {
     name: Arc<str>,
@@ -95,7 +95,7 @@ pub struct Link {
     journal: Arc<Journal>,
 }
 
-/// The instance is dead: nothing it asked for has an answer.
+/// The instance is dead: its calls get no answer.
 #[derive(Debug)]
 pub struct Dead;
 
@@ -110,7 +110,7 @@ impl Journal {
         })
     }
 
-    /// Wakes whoever waits for the world to change.
+    /// Wakes the tasks that wait for a change of the world.
     pub fn changed(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
@@ -119,7 +119,7 @@ impl Journal {
         self.changed.subscribe()
     }
 
-    /// Something that must never happen did.
+    /// Records that something forbidden happened.
     pub fn violation(&self, what: impl Into<String>) {
         self.lock().violations.push(what.into());
         self.changed();
@@ -129,34 +129,34 @@ impl Journal {
         self.lock().violations.clone()
     }
 
-    /// From now on counts effects, and ends the instance that makes the n-th.
+    /// Counts effects from now on, and ends the instance that makes the nth.
     pub fn arm(&self, fuse: Fuse) {
         let mut inner = self.lock();
         inner.fuse = Some(fuse);
         inner.counted = 0;
     }
 
-    /// Whether the fuse was reached; it is gone after that.
+    /// Removes the fuse; returns whether it blew.
     pub fn disarm(&self) -> bool {
         self.lock().fuse.take().is_none()
     }
 
-    /// How long the world exists.
+    /// The age of the world.
     pub fn age(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Everything so far.
+    /// All effects so far.
     pub fn effects(&self) -> Vec<Effect> {
         self.lock().effects.clone()
     }
 
-    /// A point in the order, for [`Self::since`].
+    /// A position in the order, for [`Self::since`].
     pub fn mark(&self) -> usize {
         self.lock().effects.len()
     }
 
-    /// What was done after a mark, without the election.
+    /// The effects after a mark, without the election.
     pub fn since(&self, mark: usize) -> Vec<Effect> {
         let inner = self.lock();
         let effects = inner.effects[mark..].iter();
@@ -166,7 +166,7 @@ impl Journal {
             .collect()
     }
 
-    /// Carries out an effect, unless the fuse says otherwise.
+    /// Carries out an effect, unless the fuse prevents it.
     pub fn effect<R>(
         &self,
         link: &Link,
@@ -217,7 +217,7 @@ impl Journal {
 // === impl Effect ===
 
 impl Effect {
-    /// An effect as it is asked for; who and when is filled in by the journal.
+    /// A requested effect; the journal adds the author and the time.
     pub fn of(
         target: Target,
         verb: &'static str,
@@ -280,14 +280,14 @@ impl Link {
         self.reach() == Reach::Nothing
     }
 
-    /// Hangs for ever if the API server is out of reach.
+    /// Hangs forever if the API server is out of reach.
     pub async fn to_api(&self) {
         if matches!(self.reach(), Reach::CloudOnly | Reach::Nothing) {
             pending::<()>().await;
         }
     }
 
-    /// Hangs for ever if the cloud is out of reach.
+    /// Hangs forever if the cloud is out of reach.
     pub async fn to_cloud(&self) {
         if self.is_dead() {
             pending::<()>().await;

@@ -1,5 +1,5 @@
-//! A world with controllers in it: starts, stops, crashes and restarts them, and waits
-//! for the world to be as it should, in virtual time.
+//! A world with controllers: starts, stops, crashes and restarts them, and waits in virtual
+//! time until the world is in the wanted state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -23,9 +23,9 @@ use super::cloud::{Cloud, CloudFactory};
 use super::journal::{Cut, Effect, Fuse, Journal, Link, Target};
 use super::problems;
 
-/// Longer than any back-off: what has not happened by then never will.
+/// Longer than any backoff: what has not happened by then never will.
 const PATIENCE: Duration = Duration::from_mins(20);
-/// States that change with time alone are looked at this often.
+/// How often states that change only with time are checked.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The world.
@@ -34,11 +34,11 @@ pub struct Lab {
     pub api: Arc<Api>,
     pub cloud: Arc<Cloud>,
     pub instances: Vec<Instance>,
-    /// Services that are to be refused, with the reason.
+    /// Services that must be refused, each with the reason.
     pub refused: BTreeMap<String, &'static str>,
-    /// Services of `l2` classes for which there is no address, with the reason.
+    /// Services of `l2` classes without an available address, each with the reason.
     pub denied: BTreeMap<String, &'static str>,
-    /// Where the next controllers serve health and metrics; by default on any port.
+    /// Where the next controllers serve health and metrics; any port by default.
     pub admin: std::net::SocketAddr,
     started: usize,
 }
@@ -53,7 +53,7 @@ pub struct Instance {
     expendable: bool,
 }
 
-/// Runs a story in a world of its own, on one thread and in virtual time.
+/// Runs a scenario in its own world, on one thread and in virtual time.
 pub fn simulate<R>(seed: u64, story: impl AsyncFnOnce(&mut Lab) -> R) -> R {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -68,8 +68,8 @@ pub fn simulate<R>(seed: u64, story: impl AsyncFnOnce(&mut Lab) -> R) -> R {
     })
 }
 
-/// Runs a story again and again, each time with a crash at the next effect, until none
-/// is left; after each crash the world must come to the same end, and to rest.
+/// Runs a scenario repeatedly, each time with a crash at the next effect, until there is none;
+/// after each crash the world must reach the same state and become quiet.
 #[allow(clippy::needless_pass_by_value)] // Stories are written in place.
 pub fn crash_everywhere(story: impl AsyncFn(&mut Lab)) {
     let mut points = 0;
@@ -80,7 +80,7 @@ pub fn crash_everywhere(story: impl AsyncFn(&mut Lab)) {
                 story(lab).await;
                 lab.settle().await;
                 let reached = lab.journal.disarm();
-                // Where nothing was cut it was quiet before, too.
+                // Without a cut, it was quiet before as well.
                 lab.assert_steady().await;
                 reached
             });
@@ -97,7 +97,7 @@ pub fn crash_everywhere(story: impl AsyncFn(&mut Lab)) {
 // === impl Lab ===
 
 impl Lab {
-    /// Two nodes, the class `local`, no controller.
+    /// A world with two nodes, the class `local` and no controller.
     pub fn new(seed: u64) -> Self {
         let journal = Journal::new();
         let api = Api::new(&journal, seed);
@@ -179,13 +179,13 @@ impl Lab {
         self.instances.len() - 1
     }
 
-    /// Ends all controllers in order.
+    /// Stops all controllers in an orderly way.
     pub async fn stop(&mut self) {
         self.supervise().await;
         for mut instance in std::mem::take(&mut self.instances) {
             let _ = instance.stop.take().unwrap().send(());
             let ended = tokio::time::timeout(Duration::from_mins(1), &mut instance.task).await;
-            // The fuse may blow while it stops.
+            // The fuse may blow during the stop.
             if instance.link.is_dead() {
                 instance.task.abort();
                 continue;
@@ -202,14 +202,14 @@ impl Lab {
         }
     }
 
-    /// Ends all controllers as `kill -9` does.
+    /// Ends all controllers, like `kill -9`.
     pub async fn kill(&mut self) {
         for instance in std::mem::take(&mut self.instances) {
             instance.kill().await;
         }
     }
 
-    /// Stops all and starts as many.
+    /// Stops all controllers and starts as many.
     pub async fn restart(&mut self) {
         let scopes: Vec<_> = self
             .instances
@@ -222,13 +222,13 @@ impl Lab {
         }
     }
 
-    /// An instance that may lose its lease and exit.
+    /// An instance that may lose its Lease and exit.
     pub fn may_end(&mut self, instance: usize) {
         self.instances[instance].expendable = true;
     }
 
     /// Replaces controllers that the fuse has cut off; fails if one ended by itself or
-    /// if something happened that must not.
+    /// something forbidden happened.
     pub async fn supervise(&mut self) {
         let violations = self.journal.violations();
         assert!(
@@ -262,7 +262,7 @@ impl Lab {
         }
     }
 
-    /// Waits until it is so.
+    /// Waits until the condition holds.
     pub async fn until(&mut self, what: &str, mut so: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         let mut changed = self.journal.subscribe();
@@ -283,7 +283,7 @@ impl Lab {
         }
     }
 
-    /// Waits until the world is as the users want it.
+    /// Waits until the world is in the state that the users want.
     pub async fn settle(&mut self) {
         self.until("the world is in order", |lab| lab.problems().is_empty())
             .await;
@@ -306,7 +306,7 @@ impl Lab {
         .await;
     }
 
-    /// Waits until a Service says that it is refused, and why.
+    /// Waits until a Service reports that it is refused, and why.
     pub async fn refusal(&mut self, key: &str, reason: &'static str) {
         self.until(&format!("{key} is refused: {reason}"), |lab| {
             lab.condition(key, "Accepted")
@@ -315,7 +315,7 @@ impl Lab {
         .await;
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     pub async fn rest(&mut self, seconds: u64) {
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
@@ -324,12 +324,12 @@ impl Lab {
         }
     }
 
-    /// What is not as the users want it.
+    /// The differences from the state that the users want.
     pub fn problems(&self) -> Vec<String> {
         problems::of(self)
     }
 
-    /// Nothing is written, now and after a restart (invariant 3).
+    /// Checks that nothing is written, now and after a restart (invariant 3).
     pub async fn assert_steady(&mut self) {
         // The counters of a class are written with a delay.
         self.led().await;
@@ -338,7 +338,8 @@ impl Lab {
         self.restart().await;
         self.led().await;
         self.rest(16).await;
-        // After a change of leaders a pool gives another address next, and says so once.
+        // After a change of leaders a pool's next address differs, and its status is written
+        // once.
         let pools = self.effects(mark, Target::Pool);
         assert!(pools.len() <= self.api.all(Kind::Pool).len(), "{pools:#?}");
         let effects = self.journal.since(mark).into_iter();
@@ -347,7 +348,7 @@ impl Lab {
         assert!(self.problems().is_empty(), "{:#?}", self.problems());
     }
 
-    /// Waits until every instance that runs now leads.
+    /// Waits until every running instance leads.
     pub async fn led(&mut self) {
         self.until("there are leaders", |lab| {
             let leases = lab.api.all(Kind::Lease);
@@ -364,7 +365,7 @@ impl Lab {
         .await;
     }
 
-    /// No effect after the mark but the election's.
+    /// Checks that no effect follows the mark, except those of the election.
     pub fn assert_quiet(&self, mark: usize) {
         let effects = self.journal.since(mark);
         assert!(
@@ -374,7 +375,7 @@ impl Lab {
         );
     }
 
-    /// Effects after a mark on one kind of thing.
+    /// The effects after a mark on one kind of target.
     pub fn effects(&self, mark: usize, target: Target) -> Vec<Effect> {
         let effects = self.journal.since(mark).into_iter();
         effects.filter(|effect| effect.target == target).collect()
@@ -391,7 +392,7 @@ impl Lab {
             .to_owned()
     }
 
-    /// A condition of ours.
+    /// One of our conditions.
     pub fn condition(&self, key: &str, kind: &str) -> Option<Value> {
         let service = self.service(key);
         let all = service["status"]["conditions"].as_array()?;
@@ -413,7 +414,7 @@ impl Lab {
             .collect()
     }
 
-    /// All that is needed to see what went wrong.
+    /// Everything that helps to explain a failure.
     pub fn dump(&self) -> String {
         let mut text = String::from("--- effects\n");
         for effect in self
@@ -437,7 +438,7 @@ impl Lab {
         text
     }
 
-    /// UIDs that have a load balancer.
+    /// UIDs with a load balancer.
     pub fn balanced(&self) -> BTreeSet<String> {
         super::cloud::uids(&self.cloud.ours())
     }

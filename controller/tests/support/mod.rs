@@ -1,14 +1,14 @@
-//! A world for the controller to live in: a strict API server, a cloud, and effects
-//! that can be cut short at any point.
+//! A world for the controller: a strict API server, a cloud, and effects that can be cut off at
+//! any point.
 //!
-//! - [`journal`]: the one global order of all effects, and the fuse that crashes an
-//!   instance at the n-th of them.
-//! - [`api`]: the API server, stateful, strict, with the user's actions.
-//! - [`cloud`]: load balancers that outlive the controllers, and the provider to them.
-//! - [`lab`]: starts, crashes and restarts controllers, waits, and says what is wrong.
+//! - [`journal`]: the global order of all effects, and the fuse that crashes an instance at the
+//!   nth of them.
+//! - [`api`]: the API server, stateful and strict, with the actions of users.
+//! - [`cloud`]: load balancers that outlive the controllers, and their provider.
+//! - [`lab`]: starts, crashes and restarts controllers, waits, and reports problems.
 //!
-//! Nothing here is a script of expected calls. What is forbidden is a violation that
-//! fails the test at its next wait, whatever the test was about.
+//! Nothing here is a script of expected calls. Anything forbidden is a violation, which fails
+//! the test at its next wait, whatever the test is about.
 
 pub mod api;
 pub mod cloud;

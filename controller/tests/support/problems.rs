@@ -1,5 +1,5 @@
-//! What a world without problems looks like, told from what the users want and what
-//! exists. It knows nothing of how the controller works.
+//! Finds the differences between what users want and what exists. It does not know how the
+//! controller works.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::lab::Lab;
 
 const STANDARD: &str = "service.kubernetes.io/load-balancer-cleanup";
 
-/// Everything that is not as it should be.
+/// All differences from the wanted state.
 pub fn of(lab: &Lab) -> Vec<String> {
     let mut problems = Vec::new();
     let services = lab.api.all(Kind::Service);
@@ -62,7 +62,7 @@ pub fn of(lab: &Lab) -> Vec<String> {
     problems
 }
 
-/// The class that is to serve a Service now.
+/// The class that must serve a Service now.
 fn class_of(service: &Value, classes: &BTreeMap<String, Value>) -> Option<String> {
     let deleting = service["metadata"].get("deletionTimestamp").is_some();
     if service["spec"]["type"] != "LoadBalancer" || deleting {
@@ -101,14 +101,14 @@ fn is_l2(classes: &BTreeMap<String, Value>, name: &str) -> bool {
         .is_some_and(|class| class["spec"].get("l2").is_some())
 }
 
-/// Somebody has put the drain switch of a class on.
+/// Whether the drain switch of a class is set.
 fn drains(classes: &BTreeMap<String, Value>, name: &str) -> bool {
     classes
         .get(name)
         .is_some_and(|class| !class["status"]["draining"].is_null())
 }
 
-/// Of a class that is drained: nothing of ours but the reason why.
+/// Checks a Service of a draining class: nothing of ours is on it but the reason.
 fn drained(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
     let held = finalizers(service);
     if held.contains(STANDARD) || held.iter().any(|it| it.starts_with("ballast.dev/")) {
@@ -127,7 +127,8 @@ fn drained(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnM
     }
 }
 
-/// Of an `l2` class: an address, which nobody announces yet, or why there is none.
+/// Checks a Service of an `l2` class: it has an address that no node announces yet, or the
+/// reason why it has none.
 fn from_a_pool(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
     held_as(
         service,
@@ -213,7 +214,7 @@ fn served(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMu
     }
 }
 
-/// The finalizers that a served Service has, if it has any.
+/// Checks that a served Service has the right finalizers.
 fn held_as(service: &Value, class: &str, any: bool, say: &mut dyn FnMut(String)) {
     let mut expected = BTreeSet::new();
     if any {
@@ -222,8 +223,8 @@ fn held_as(service: &Value, class: &str, any: bool, say: &mut dyn FnMut(String))
     if service["spec"].get("loadBalancerClass").is_none() {
         expected.insert(STANDARD.to_owned());
     }
-    // Whoever had no class before, and the same class by name now, keeps the standard one
-    // until the release: nobody can tell that no other controller still needs it.
+    // A Service that had no class and now names the same class keeps the standard finalizer
+    // until its release: another controller may still need it.
     let named = !expected.contains(STANDARD);
     let finalizers: BTreeSet<String> = finalizers(service)
         .into_iter()
@@ -275,7 +276,7 @@ fn unserved(
     }
 }
 
-/// Nothing leaked, and the targets are the eligible nodes.
+/// Checks that nothing leaked, and that the targets are the eligible nodes.
 fn cloud(lab: &Lab, wanted: &BTreeMap<String, String>, say: &mut dyn FnMut(String)) {
     for lb in lab.cloud.ours() {
         let uid = lb.tag(mark::SERVICE_UID);
@@ -310,7 +311,7 @@ fn cloud(lab: &Lab, wanted: &BTreeMap<String, String>, say: &mut dyn FnMut(Strin
     }
 }
 
-/// The classes whose finalizers a Service carries.
+/// The classes whose finalizers a Service has.
 fn ours(service: &Value) -> Vec<String> {
     let all = finalizers(service).into_iter();
     all.filter_map(|it| it.strip_prefix("ballast.dev/").map(str::to_owned))

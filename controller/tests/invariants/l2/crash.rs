@@ -1,5 +1,5 @@
-//! Invariant 5 for addresses: a crash between any two effects gives no address twice and
-//! leaves nobody without.
+//! Invariant 5 for addresses: after a crash between any two effects, no address is assigned
+//! twice and every Service gets one.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What happens to Services when pools, classes or namespaces change, or come late.
+//! Services when pools, classes or namespaces change or appear late.
 
 use serde_json::json;
 
@@ -6,8 +6,8 @@ use super::{TWO, WEB, given, lan, svc, waits};
 use crate::support::api::Kind;
 use crate::support::lab::{Lab, simulate};
 
-/// The watch of namespaces may be behind that of Services: nobody is served before it is
-/// known which pools are closed to it.
+/// The watch of namespaces may be behind the watch of Services: no Service is served before the
+/// labels of its namespace are known.
 #[test]
 fn a_pool_that_shuts_some_namespaces_out_waits_until_they_are_known() {
     simulate(93, async |lab| {
@@ -28,8 +28,8 @@ fn a_pool_that_shuts_some_namespaces_out_waits_until_they_are_known() {
     });
 }
 
-/// A pool that cannot be read any more still has its Services: an address in use is not
-/// taken away because somebody has mistyped.
+/// A pool that becomes invalid keeps its Services: a typing error does not withdraw an address
+/// in use.
 #[test]
 fn nobody_is_moved_while_a_pool_cannot_be_read() {
     simulate(94, async |lab| {
@@ -51,7 +51,7 @@ fn nobody_is_moved_while_a_pool_cannot_be_read() {
             is(lab, TWO);
             lab.rest(5).await;
         }
-        // Said plainly, it is meant.
+        // An explicit change is deliberate.
         is(lab, "203.0.113.6");
         lab.until("it is moved", |lab| {
             lab.addresses(WEB) != [address.as_str()]

@@ -1,4 +1,4 @@
-//! What a new leader does not know: which addresses the one before gave back just now.
+//! A new leader does not know which addresses the previous one released last.
 
 use serde_json::json;
 

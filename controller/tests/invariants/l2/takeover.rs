@@ -1,5 +1,5 @@
-//! Services that another controller gave their addresses, as after a migration: a class
-//! becomes the default, and the status is all that tells of them.
+//! Services with addresses from another controller, as after a migration: a class becomes the
+//! default, and only the status records the addresses.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::api::{Kind, Svc};
 use crate::support::journal::Target;
 use crate::support::lab::{Lab, crash_everywhere, simulate};
 
-/// A Service without a class, with the address that somebody else gave it.
+/// A Service without a class, with an address from another controller.
 fn left(lab: &Lab, key: &str, address: &str) {
     lab.api.create_service(&Svc::new(key).classless());
     lab.api.edit(Kind::Service, key, |service| {
@@ -27,7 +27,8 @@ fn becomes_default(lab: &Lab) {
 fn a_class_that_becomes_the_default_takes_services_with_their_addresses() {
     simulate(90, async |lab| {
         lan(lab, TWO, &json!({}));
-        // The oldest has none; a moment of freedom of the others' would be enough for it.
+        // The oldest Service has no address; it would take one of the others if it were free
+        // for a moment.
         lab.api.create_service(&Svc::new("shop/waits").classless());
         lab.rest(1).await;
         left(lab, "shop/a", "203.0.113.1");
@@ -43,7 +44,8 @@ fn a_class_that_becomes_the_default_takes_services_with_their_addresses() {
         lab.assert_steady().await;
         assert_eq!(lab.addresses("shop/a"), ["203.0.113.1"]);
         assert_eq!(lab.addresses("shop/b"), ["203.0.113.2"]);
-        // Nobody gets an address that is still published, though it rests for no time.
+        // A published address is not assigned to another Service, even if addresses do not
+        // rest.
         lab.api.delete(Kind::Service, "shop/a");
         assert_eq!(given(lab, "shop/waits").await, "203.0.113.1");
         lab.gone(Kind::Service, "shop/a").await;
@@ -70,7 +72,7 @@ fn says(lab: &Lab, key: &str) -> String {
     })
 }
 
-/// As the load balancer that comes with k3s does, which publishes the nodes' addresses.
+/// Like the load balancer of k3s, which publishes the nodes' addresses.
 #[test]
 fn a_published_node_address_is_replaced_and_the_service_and_an_event_say_why() {
     crash_everywhere(async |lab| {
@@ -112,7 +114,7 @@ fn the_reason_for_another_address_stays_in_the_condition() {
     });
 }
 
-/// A status that somebody writes over while nobody leads is not the record.
+/// A status that another writer changed while there was no leader is not the record.
 #[test]
 fn an_address_that_is_written_over_a_service_of_ours_is_replaced_too() {
     simulate(95, async |lab| {

@@ -1,10 +1,10 @@
-//! The API server: objects with versions and a history, and exactly the requests that
-//! Ballast makes. Anything else is a violation.
+//! The API server: objects with versions and a history. It accepts exactly the requests that
+//! Ballast makes; any other is a violation.
 //!
-//! The answers follow a real kube-apiserver 1.36, probed request by request: a UID in a
-//! patch that is not the object's is 422 (not 409), a patch that changes nothing keeps
-//! the version, new conditions go to the front. Where it is lenient (a bad condition,
-//! an address without `ipMode`) this server is stricter: it makes a violation of it.
+//! The answers follow a real kube-apiserver 1.36, probed request by request: a UID in a patch
+//! that is not the object's is 422 (not 409), a patch that changes nothing keeps the version,
+//! new conditions go first. Where the real server is lenient (an invalid condition, an address
+//! without `ipMode`), this server reports a violation.
 
 mod patch;
 mod requests;
@@ -46,7 +46,7 @@ pub struct Api {
     pub journal: Arc<Journal>,
     state: Mutex<State>,
     start: Instant,
-    /// Called before a finalizer of ours goes: whether the cloud still holds something
+    /// Called before one of our finalizers is removed: whether the cloud still has something
     /// for this UID and class.
     held: Mutex<Option<Held>>,
 }
@@ -57,23 +57,24 @@ struct State {
     version: u64,
     objects: BTreeMap<(Kind, String), Value>,
     history: Vec<Change>,
-    /// Watches from below this version are answered with 410.
+    /// Watches from an older version are answered with 410.
     compacted: u64,
     pages: HashMap<String, Page>,
     page_limit: usize,
     events: Vec<Value>,
     terminating: BTreeSet<String>,
-    /// Classes that were drained at some time.
+    /// Classes that have ever been drained.
     drained: BTreeSet<String>,
-    /// UIDs whose finalizers a user has stripped.
+    /// UIDs of Services whose finalizers a user removed.
     tampered: BTreeSet<String>,
-    /// Watches begun before this generation are cut.
+    /// Watches from before this generation are cut.
     generation: u64,
     frozen: bool,
-    /// How many watches were opened, and how many of those, the first ones, tell nothing.
+    /// How many watches were opened, and how many of the first ones are silent.
     watches: u64,
     silent: u64,
-    /// Services as lists tell of them instead of as they are, and the version of that.
+    /// An older state of all Services and its version, which lists return instead of the
+    /// present one.
     past: Option<Past>,
     uids: u64,
     node_ports: u16,
@@ -82,7 +83,7 @@ struct State {
     refuse: Option<(u16, usize)>,
 }
 
-/// One change, as a watch tells it.
+/// One change, as a watch delivers it.
 #[derive(Clone)]
 struct Change {
     version: u64,
@@ -91,21 +92,21 @@ struct Change {
     object: Value,
 }
 
-/// How all Services once were.
+/// An older state of all Services.
 #[derive(Clone)]
 pub struct Past {
     version: u64,
     services: Vec<Value>,
 }
 
-/// All objects as they once were, and the version of that.
+/// An older state of all objects, and its version.
 #[derive(Clone)]
 pub struct Backup {
     version: u64,
     objects: BTreeMap<(Kind, String), Value>,
 }
 
-/// The rest of a list that was begun.
+/// The remaining pages of a list.
 struct Page {
     version: u64,
     rest: Vec<Value>,
@@ -222,7 +223,7 @@ impl Api {
         answer
     }
 
-    /// The time a message takes; for ever if the link is cut meanwhile.
+    /// The latency of a message; it waits forever if the link is cut in the meantime.
     async fn way(&self, link: &Link) {
         link.to_api().await;
         let millis = {
@@ -234,7 +235,7 @@ impl Api {
         link.to_api().await;
     }
 
-    /// One object as it is now.
+    /// One object in its present state.
     pub fn get(&self, kind: Kind, key: &str) -> Option<Value> {
         self.lock().objects.get(&(kind, key.to_owned())).cloned()
     }
@@ -277,8 +278,8 @@ impl Api {
 // === impl State ===
 
 impl State {
-    /// Puts an object, with a new version if it differs; removes it if nothing holds it
-    /// any more. Returns it as it was put.
+    /// Stores an object, with a new version if it differs; removes it if it is being deleted
+    /// and has no finalizer. Returns the stored object.
     fn put(&mut self, kind: Kind, key: &str, mut object: Value) -> Value {
         let old = self.objects.get(&(kind, key.to_owned()));
         if old == Some(&object) {
@@ -310,13 +311,13 @@ impl State {
     }
 }
 
-/// Being deleted, and no finalizer holds it.
+/// It is being deleted, and no finalizer is left.
 fn is_finished(object: &Value) -> bool {
     let meta = &object["metadata"];
     meta.get("deletionTimestamp").is_some() && texts(&meta["finalizers"]).is_empty()
 }
 
-/// A list of strings; nothing is an empty list.
+/// A list of strings; a missing value is an empty list.
 pub fn texts(value: &Value) -> Vec<String> {
     let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
     items

@@ -1,5 +1,5 @@
-//! What a patch makes of an object: strategic merge for Services (finalizers by value,
-//! conditions by type, ingress whole), JSON merge for classes and pools.
+//! The effect of patches on objects: strategic merge for Services (finalizers by value,
+//! conditions by type, ingress as a whole), JSON merge for classes and pools.
 
 use std::net::IpAddr;
 
@@ -106,7 +106,7 @@ fn finalizers(api: &Api, link: &Link, object: &mut Value, meta: &Value) -> Resul
                 link.name()
             ));
         }
-        // Invariant 1: off only after all is gone.
+        // Invariant 1: removed only after everything in the cloud is gone.
         let class = gone
             .strip_prefix("ballast.dev/")
             .filter(|class| api.cloud_holds(&uid, class));
@@ -123,7 +123,7 @@ fn finalizers(api: &Api, link: &Link, object: &mut Value, meta: &Value) -> Resul
     Ok(())
 }
 
-/// An empty list is no list.
+/// An empty list counts as no list.
 pub(super) fn set_finalizers(object: &mut Value, all: Vec<String>) {
     if all.is_empty() {
         object["metadata"]
@@ -171,7 +171,7 @@ fn conditions(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) {
     }
 }
 
-/// What `metav1.Condition` demands, and the real server does not check.
+/// Requirements of `metav1.Condition` that the real server does not check.
 fn is_sound(condition: &Value) -> bool {
     let text = |field: &str| condition[field].as_str().unwrap_or_default();
     ["True", "False", "Unknown"].contains(&text("status"))
@@ -184,7 +184,7 @@ fn is_sound(condition: &Value) -> bool {
             .is_ok()
 }
 
-/// The one case in which a status is cleared: the class is drained, and nothing is left in
+/// The only case in which a status is cleared: the class is draining, and nothing is left in
 /// its cloud.
 fn is_taken_back(api: &Api, object: &Value, patch: &Value) -> bool {
     let balancer = patch["status"]["loadBalancer"].as_object();
@@ -210,7 +210,7 @@ fn ingress(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) -> Result
         }
     }
     let entries = balancer["ingress"].as_array().cloned().unwrap_or_default();
-    // Invariant 2: an address is never taken back by a patch.
+    // Invariant 2: a patch never removes an address.
     if entries.is_empty() {
         forbid("status.loadBalancer is cleared".to_owned());
     }
@@ -235,7 +235,7 @@ fn ingress(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) -> Result
             forbid(format!("an ingress that is not valid: {entry}"));
         }
     }
-    // Invariant 2: clouds here never move an address, so neither does a status, unless the
+    // Invariant 2: clouds here never change an address, so neither does a status, unless the
     // user moved the Service to another balancer.
     let moved = !object["metadata"]["annotations"][MOVED].is_null();
     let (old, new) = (ips(object, "Proxy"), entries.clone());
@@ -246,7 +246,7 @@ fn ingress(object: &mut Value, patch: &Value, forbid: &dyn Fn(String)) -> Result
     Ok(())
 }
 
-/// Addresses of pools: claimed over the version that was seen, and never twice.
+/// Addresses of pools: claimed over the version that the writer has seen, and never twice.
 fn claims(api: &Api, before: &Value, after: &Value, meta: &Value, forbid: &dyn Fn(String)) {
     let had = ips(before, "VIP");
     let claimed: Vec<String> = ips(after, "VIP")
@@ -273,7 +273,7 @@ fn claims(api: &Api, before: &Value, after: &Value, meta: &Value, forbid: &dyn F
     }
 }
 
-/// The published addresses of one mode.
+/// The published addresses with one `ipMode`.
 fn ips(service: &Value, mode: &str) -> Vec<String> {
     let entries = service["status"]["loadBalancer"]["ingress"].as_array();
     entries

@@ -1,4 +1,4 @@
-//! Which requests there are, and what each answers.
+//! The supported requests, and their answers.
 
 use axum::response::Response;
 use http::Method;
@@ -15,7 +15,7 @@ const ACCOUNT: &str = "uid-account";
 // === impl Api ===
 
 impl Api {
-    /// Answers one request; hangs if its effect is the end of the instance.
+    /// Answers one request; never returns if its effect ends the instance.
     pub(super) fn answer(
         self: &std::sync::Arc<Self>,
         link: &Link,
@@ -112,7 +112,7 @@ impl Api {
         self.get(kind, key).ok_or_else(|| not_found(kind, name))
     }
 
-    /// A fault that a test has put in the way of writes.
+    /// A fault that a test injected for writes.
     fn fault(&self) -> Result<(), Refused> {
         let mut state = self.lock();
         let Some((code, left)) = state.refuse.filter(|(_, left)| *left > 0) else {
@@ -182,7 +182,7 @@ impl Api {
         Ok(reply(parts, result))
     }
 
-    /// What is the same for every patch.
+    /// Checks that all patches share.
     fn expect(&self, link: &Link, parts: &Parts, content_type: &str) {
         let header = |name: &str| {
             parts
@@ -329,7 +329,7 @@ pub(super) fn conflict(kind: Kind, name: &str) -> Refused {
     (409, "Conflict", what)
 }
 
-/// The answer in the form that was asked for.
+/// The answer in the requested format.
 fn reply(parts: &Parts, result: Result<Value, Refused>) -> Response {
     let accept = parts
         .headers

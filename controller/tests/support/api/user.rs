@@ -1,6 +1,6 @@
-//! What users, other controllers and the rest of Kubernetes do: no effects of ours, so
-//! they are not in the journal. The server's own reactions (node ports, what a change
-//! of type wipes) are here as well.
+//! Actions of users, other controllers and the rest of Kubernetes: they are not our effects, so
+//! they are not in the journal. The server's own reactions (node ports, fields that a change of
+//! type clears) are here as well.
 
 use serde_json::{Value, json};
 
@@ -93,7 +93,7 @@ impl Api {
         uid
     }
 
-    /// Changes an object as somebody else would; true if there was one.
+    /// Changes an object as another client; returns whether it existed.
     pub fn edit(&self, kind: Kind, key: &str, change: impl FnOnce(&mut Value)) -> bool {
         let found = {
             let mut state = self.lock();
@@ -111,7 +111,7 @@ impl Api {
         found
     }
 
-    /// Puts a Service on another share key, or on none.
+    /// Moves a Service to another share key, or to none.
     pub fn share(&self, key: &str, share_key: Option<&str>) -> bool {
         self.edit(Kind::Service, key, |service| {
             let annotations = &mut service["metadata"]["annotations"];
@@ -122,7 +122,7 @@ impl Api {
         })
     }
 
-    /// Asks for the deletion; what has finalizers stays until they are off.
+    /// Requests the deletion; an object with finalizers stays until they are removed.
     pub fn delete(&self, kind: Kind, key: &str) -> bool {
         let now = self.now();
         self.edit(kind, key, |object| {
@@ -132,7 +132,7 @@ impl Api {
         })
     }
 
-    /// Takes all finalizers off by hand.
+    /// Removes all finalizers as a user.
     pub fn strip(&self, key: &str) -> bool {
         let Some(service) = self.get(Kind::Service, key) else {
             return false;
@@ -144,8 +144,7 @@ impl Api {
         })
     }
 
-    /// Whether the finalizer of a class is on a Service with this UID, or a user took
-    /// it off.
+    /// Whether the finalizer of a class is on a Service with this UID, or a user removed it.
     pub fn guards(&self, uid: &str, class: &str) -> bool {
         let state = self.lock();
         let finalizer = format!("ballast.dev/{class}");
@@ -246,7 +245,7 @@ impl Api {
         self.create_class(name, &all)
     }
 
-    /// The drain switch of a class, as `ballast teardown` flips it.
+    /// Sets or removes the drain switch of a class, like `ballast teardown`.
     pub fn drain(&self, class: &str, on: bool) -> bool {
         let now = self.now();
         self.lock().drained.insert(class.to_owned());
@@ -286,7 +285,7 @@ impl Api {
         self.create(Kind::Namespace, name, object);
     }
 
-    /// The namespace controller: no new content, and everything in it is deleted.
+    /// The namespace controller: no new objects, and everything in the namespace is deleted.
     pub fn delete_namespace(&self, namespace: &str) {
         self.lock().terminating.insert(namespace.to_owned());
         let prefix = format!("{namespace}/");
@@ -300,7 +299,7 @@ impl Api {
         self.journal.changed();
     }
 
-    /// Makes a Lease move, as another controller's renewal does.
+    /// Renews a Lease, like another controller.
     pub fn renew_foreign_lease(&self, key: &str, holder: &str, beat: u64) {
         let (namespace, name) = key.split_once('/').unwrap();
         if self.get(Kind::Lease, key).is_none() {
@@ -322,7 +321,7 @@ impl Api {
         self.journal.changed();
     }
 
-    /// Ends all watches and forgets the past: whoever resumes must list.
+    /// Ends all watches and forgets the history: clients that resume must list.
     pub fn compact(&self) {
         {
             let mut state = self.lock();
@@ -335,13 +334,13 @@ impl Api {
         self.journal.changed();
     }
 
-    /// Watches are open and tell nothing.
+    /// Watches are open and silent.
     pub fn freeze_watches(&self, frozen: bool) {
         self.lock().frozen = frozen;
         self.journal.changed();
     }
 
-    /// The watches that are open now stay open and tell nothing any more.
+    /// The watches that are open now stay open and become silent.
     pub fn silence_watches(&self) {
         let mut state = self.lock();
         state.silent = state.watches;
@@ -356,8 +355,8 @@ impl Api {
         }
     }
 
-    /// etcd is restored from a backup, and the API server starts again: versions go back, and
-    /// a watch from a version that does not exist yet is silent until it does.
+    /// Restores etcd from a backup and restarts the API server: versions decrease, and a watch
+    /// from a version that does not exist yet is silent until it does.
     pub fn restore(&self, backup: Backup) {
         let mut state = self.lock();
         let Backup { version, objects } = backup;
@@ -370,7 +369,7 @@ impl Api {
         self.journal.changed();
     }
 
-    /// All Services as they are now.
+    /// All Services in their present state.
     pub fn remember(&self) -> Past {
         let state = self.lock();
         let objects = state.objects.iter();
@@ -381,8 +380,8 @@ impl Api {
         }
     }
 
-    /// A server whose cache lags behind: lists tell of the past, watches of nothing. Until
-    /// it is told `None`; then watches tell all that has happened since.
+    /// A server whose cache lags behind: lists return the old state, watches are silent. With
+    /// `None` this ends, and watches deliver all that has happened since.
     pub fn lag(&self, past: Option<Past>) {
         let mut state = self.lock();
         state.frozen = past.is_some();
@@ -391,7 +390,7 @@ impl Api {
         self.journal.changed();
     }
 
-    /// At most so many objects in a page, whatever is asked for.
+    /// At most this many objects per page, whatever the client requests.
     pub fn limit_pages(&self, limit: usize) {
         self.lock().page_limit = limit;
     }
@@ -405,8 +404,8 @@ impl Api {
 // === impl State ===
 
 impl State {
-    /// What the server does to a Service that is written: defaults, node ports, and the
-    /// fields that a change of type wipes.
+    /// What the server does to a written Service: defaults, node ports, and the fields that a
+    /// change of type clears.
     fn react(&mut self, object: &mut Value) {
         let balanced = object["spec"]["type"] == "LoadBalancer";
         let spec = object["spec"].as_object_mut().unwrap();

@@ -1,5 +1,4 @@
-//! Lists, in pages that belong together, and watches that can be cut, frozen and made
-//! too old.
+//! Lists with consistent pages, and watches that can be cut, frozen and made too old.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,12 +16,12 @@ use tokio::time::Instant;
 use super::{Api, Kind, Page, Past, Refused, answer, status};
 use crate::support::journal::Link;
 
-/// One watch that is open.
+/// An open watch.
 struct Watch {
     api: Arc<Api>,
     link: Link,
     kind: Kind,
-    /// What was told so far.
+    /// The version delivered so far.
     version: u64,
     generation: u64,
     number: u64,
@@ -31,7 +30,7 @@ struct Watch {
     changed: tokio::sync::watch::Receiver<u64>,
 }
 
-/// What a watch has to tell.
+/// What a watch delivers next.
 enum Look {
     Nothing,
     Event(Value),
@@ -170,7 +169,7 @@ impl Api {
 // === impl Watch ===
 
 impl Watch {
-    /// The next event, as soon as there is one; `None`: the server ends the watch.
+    /// The next event, once there is one; `None`: the server ends the watch.
     async fn next(&mut self) -> Option<Value> {
         loop {
             self.link.to_api().await;
@@ -199,7 +198,7 @@ impl Watch {
         }
     }
 
-    /// What there is to tell now.
+    /// What can be delivered now.
     fn look(&mut self) -> Look {
         let state = self.api.lock();
         if state.generation != self.generation {

@@ -1,7 +1,7 @@
-//! The provider of one class in one instance: what the controller sees of the cloud.
+//! The provider of one class in one instance: the controller's view of the cloud.
 //!
-//! Every mutating call is checked before it happens: the finalizer is on the Service, the
-//! object is ours, there is no second one, and no other call for the same key.
+//! Every mutating call is checked first: the Service has the finalizer, the object is ours,
+//! there is no duplicate, and no other call for the same key is running.
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -29,7 +29,7 @@ use crate::support::journal::{Dead, Effect, Link, Target};
 pub struct CloudFactory {
     pub cloud: Arc<Cloud>,
     pub link: Link,
-    /// Who builds the classes without a cloud.
+    /// The factory for classes without a cloud.
     pub own: Providers,
 }
 
@@ -43,7 +43,7 @@ struct CloudProvider {
     busy: Mutex<HashSet<String>>,
 }
 
-/// A key that is being worked on.
+/// A key with a call in progress.
 struct Turn<'a> {
     provider: &'a CloudProvider,
     key: String,
@@ -78,7 +78,7 @@ impl Factory for CloudFactory {
 // === impl CloudProvider ===
 
 impl CloudProvider {
-    /// What every call goes through: the way, the rules, the faults.
+    /// The steps that every call shares: connection, rules, faults.
     async fn call(&self, call: Call, name: &'static str) -> Result<(), ProviderError> {
         self.link.to_cloud().await;
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -97,7 +97,7 @@ impl CloudProvider {
         fault.map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// One mutating call: it happens, or nobody ever hears of it again.
+    /// One mutating call: it takes effect, or its caller never gets an answer.
     async fn mutate<R>(
         &self,
         verb: &'static str,
@@ -117,7 +117,7 @@ impl CloudProvider {
             .effect(&self.link, effect, || act(&mut self.cloud.lock()));
         match result {
             Ok(result) => {
-                // Between two calls others get their turn.
+                // Other tasks run between two calls.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 self.link.to_cloud().await;
                 result
@@ -126,7 +126,7 @@ impl CloudProvider {
         }
     }
 
-    /// Invariant 1 before an effect, invariant 6 on what it is about.
+    /// Checks invariant 1 before an effect, and invariant 6 for its object.
     fn check(&self, verb: &str, uid: &str, lb: Option<&Lb>, making: bool) {
         let violation = |what: &str| {
             self.cloud
@@ -154,7 +154,7 @@ impl CloudProvider {
         }
     }
 
-    /// What a Service has on one balancer.
+    /// A Service's part of one balancer.
     fn name(&self, key: &Key, uid: &str) -> String {
         match key {
             Key::Service(_) => self.mark.name_of("bl", uid),
@@ -162,20 +162,20 @@ impl CloudProvider {
         }
     }
 
-    /// Everything of ours on one balancer.
+    /// All of our parts of one balancer.
     fn members(&self, key: &Key) -> Vec<(String, Lb)> {
         let all = self.cloud.balancers().into_iter();
         all.filter(|(_, lb)| self.mark.owns(&lb.tags) && lb.key == *key && !lb.retained())
             .collect()
     }
 
-    /// One member of a balancer, from whatever is there to what is wanted.
+    /// Brings one member of a balancer from its present state to the wanted one.
     async fn ensure_member(&self, key: &Key, member: &Member) -> Result<Observed, ProviderError> {
         let wanted = &member.load_balancer;
         let name = self.name(key, &wanted.id.uid);
         let mut before = self.cloud.lock().balancers.get(&name).cloned();
         if let Some(gone) = before.as_ref().and_then(|lb| lb.gone_at) {
-            // Half released: the rest goes first, and then a new one is made.
+            // Partly released: the rest is deleted first, and then a new one is created.
             if gone > Instant::now() {
                 return Ok(releasing());
             }
@@ -209,7 +209,7 @@ impl CloudProvider {
             "2025-06-15T00:00:00Z".to_owned(),
         );
         self.mutate("create", uid, name.to_owned(), |state| {
-            // Two controllers with a class each may overlap: each releases its own.
+            // Two controllers with a class each may overlap: each releases its own objects.
             let same =
                 |lb: &Lb| lb.tag(mark::CLASS) == self.mark.class || lb.by == self.link.name();
             let twice = state
@@ -259,7 +259,7 @@ impl CloudProvider {
             .map(|listener| listener.port)
             .collect();
         self.mutate("configure", uid, format!("{ports:?}"), |state| {
-            // Somebody may have deleted it meanwhile.
+            // Someone may have deleted it in the meantime.
             if let Some(lb) = state.balancers.get_mut(name) {
                 lb.tags.remove(mark::APPLIED);
                 lb.shape = Some(wanted.clone());
@@ -481,7 +481,7 @@ fn observed(lb: &Lb, wanted: &LoadBalancer) -> Observed {
     Observed::new(ingress, state)
 }
 
-/// What was there before is still on its way out.
+/// The previous object is still being deleted.
 fn releasing() -> Observed {
     Observed::new(
         Vec::new(),
