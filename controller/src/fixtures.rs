@@ -66,6 +66,7 @@ pub(crate) fn condition(kind: &str, status: &str, reason: Reason, message: &str)
         reason: reason.as_str().into(),
         message: message.into(),
         since: second(1),
+        is_exact: true,
     }
 }
 
@@ -83,6 +84,7 @@ impl ServiceView {
             class: Some("ballast.dev/local".into()),
             held_by: vec![],
             standard_finalizer: false,
+            other_finalizers: false,
             load_balancer: Some(Ok(LoadBalancer {
                 id: id(name),
                 listeners: vec![listener(80)],
@@ -98,6 +100,7 @@ impl ServiceView {
             accepted_before: None,
             unknown_annotations: vec![],
             ingress: vec![],
+            ingress_is_exact: true,
             conditions: vec![],
         }
     }

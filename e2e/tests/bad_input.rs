@@ -189,7 +189,7 @@ async fn annotations(site: &Site<'_>) -> Result<()> {
     site.programmed("misspelt").await?;
     let message = site.says("misspelt", ACCEPTED, "True", "Accepted").await?;
     ensure!(
-        message.ends_with("annotations that mean nothing: ballast.dev/adresses (did you mean ballast.dev/addresses?), ballast.dev/colour"),
+        message.ends_with("unknown annotations: ballast.dev/adresses (did you mean ballast.dev/addresses?), ballast.dev/colour"),
         "{message}"
     );
     for (name, value) in [("garbage-1", "not-an-ip"), ("garbage-2", "10.89.200.9/24")] {

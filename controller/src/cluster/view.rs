@@ -40,6 +40,10 @@ pub struct Name {
 
 /// The fields of a Service that the controller keeps.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of the Service"
+)]
 pub struct ServiceView {
     /// Namespace, name and UID.
     pub id: ServiceId,
@@ -57,6 +61,8 @@ pub struct ServiceView {
     pub held_by: Vec<String>,
     /// It has [`STANDARD_FINALIZER`].
     pub standard_finalizer: bool,
+    /// It has finalizers that are neither a class's nor the standard one.
+    pub other_finalizers: bool,
     /// What it asks for, or why it is refused; `None` unless a Ballast class could serve it.
     pub load_balancer: Option<Result<LoadBalancer, Refusal>>,
     /// What decides which pool serves it.
@@ -67,6 +73,9 @@ pub struct ServiceView {
     pub unknown_annotations: Vec<String>,
     /// `status.loadBalancer.ingress` as published.
     pub ingress: Vec<Ingress>,
+    /// `ingress` represents all that is published: no entry has a field or value that it
+    /// cannot represent.
+    pub ingress_is_exact: bool,
     /// The Ballast conditions that it has.
     pub conditions: Vec<ConditionView>,
 }
@@ -84,6 +93,8 @@ pub struct ConditionView {
     pub message: String,
     /// When `status` last changed.
     pub since: Timestamp,
+    /// It has no field that Ballast does not write (`observedGeneration`).
+    pub is_exact: bool,
 }
 
 /// The fields of a Node that the controller keeps.
@@ -166,7 +177,8 @@ impl ServiceView {
                 .is_none_or(|class| class_of_key(class).is_some());
         let none = BTreeMap::new();
         let annotations = meta.annotations.as_ref().unwrap_or(&none);
-        let (nothing, ingress) = (ServiceSpec::default(), published(service));
+        let (nothing, published) = (ServiceSpec::default(), published(service));
+        let ingress = exact(published.iter().filter_map(ingress));
         let spec = spec.unwrap_or(&nothing);
         let load_balancer = could_be_ours.then(|| {
             translate::labels(meta)?;
@@ -195,6 +207,10 @@ impl ServiceView {
             standard_finalizer: finalizers
                 .iter()
                 .any(|finalizer| finalizer == STANDARD_FINALIZER),
+            other_finalizers: finalizers.iter().any(|finalizer| {
+                finalizer != STANDARD_FINALIZER && class_of_key(finalizer).is_none()
+            }),
+            ingress_is_exact: is_exact(published, &ingress),
             ingress,
             conditions: conditions(service),
             id,
@@ -234,14 +250,30 @@ pub fn oldest_first(mut services: Vec<Arc<ServiceView>>) -> Vec<Arc<ServiceView>
     services
 }
 
-fn published(service: &Service) -> Vec<Ingress> {
-    service
-        .status
-        .as_ref()
-        .and_then(|status| status.load_balancer.as_ref())
-        .and_then(|load_balancer| load_balancer.ingress.as_ref())
-        .map(|entries| exact(entries.iter().filter_map(ingress)))
-        .unwrap_or_default()
+fn published(service: &Service) -> &[LoadBalancerIngress] {
+    let status = service.status.as_ref();
+    let load_balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = load_balancer.and_then(|load_balancer| load_balancer.ingress.as_deref());
+    ingress.unwrap_or_default()
+}
+
+/// Whether the values represent the entries exactly, in the form in which Ballast writes
+/// them. (No `ipMode` means `VIP`.)
+fn is_exact(entries: &[LoadBalancerIngress], values: &[Ingress]) -> bool {
+    let same = |(entry, value): (&LoadBalancerIngress, &Ingress)| {
+        let (ip, hostname, mode) = match &value.address {
+            Address::Ip(ip, IpMode::Vip) => (Some(ip.to_string()), None, "VIP"),
+            Address::Ip(ip, IpMode::Proxy) => (Some(ip.to_string()), None, "Proxy"),
+            Address::Hostname(name) => (None, Some(name), ""),
+        };
+        let written_mode = entry.ip_mode.as_deref();
+        let ports = entry.ports.as_deref().unwrap_or_default();
+        entry.ip == ip
+            && entry.hostname.as_ref() == hostname
+            && written_mode.is_none_or(|written| written == mode)
+            && ports.len() == value.ports.len()
+    };
+    entries.len() == values.len() && entries.iter().zip(values).all(same)
 }
 
 fn ingress(entry: &LoadBalancerIngress) -> Option<Ingress> {
@@ -301,6 +333,7 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
             // ours.
             message: text::shortened(&condition.message, text::MESSAGE + 1),
             since: condition.last_transition_time.0,
+            is_exact: condition.observed_generation.is_none(),
         });
     exact(ours)
 }

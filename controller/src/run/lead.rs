@@ -24,7 +24,7 @@ use crate::cluster::writer::{Requests, Writer};
 use crate::pools::{PoolKeeper, Start};
 use crate::process::lease::Fence;
 use crate::service::perform::{KeyLocks, Performer};
-use crate::service::reconcile::{Reconciler, Waiting};
+use crate::service::reconcile::{ClassMissing, Reconciler, Waiting};
 use crate::service::recorder::{self, Recorder};
 
 /// What the leader runs besides its tasks.
@@ -99,6 +99,7 @@ fn crew(
             performer,
             queue: shared.queue.clone(),
             waiting: Waiting::default(),
+            class_missing: ClassMissing::default(),
         }),
         instances: instance::Context {
             factory: Arc::clone(&options.factory),

@@ -1,11 +1,11 @@
-//! Chooses the next step for one Service: the only place that chooses.
+//! Chooses the next step for one Service. Nothing else chooses.
 //!
 //! [`decide`] does no I/O and reads no clock. It reads the stores and the ledger, which
-//! other workers change meanwhile (each behind a short lock, never across an await); what
-//! it reads of one balancer does not change, because its caller holds that balancer's
-//! lock ([`crate::service::perform::KeyLocks`]). [`crate::service::perform`] does the step
-//! and the Service comes back. Steps are ordered so that a crash between any two of them
-//! finds the same next step again:
+//! other workers can change at the same time (each behind a lock that is never held across
+//! an await). What it reads of one balancer does not change, because the caller holds the
+//! lock of that balancer ([`crate::service::perform::KeyLocks`]).
+//! [`crate::service::perform`] performs the step, and the change that it makes leads to the
+//! next decision. After a crash between two steps, the next decision is the same step again:
 //!
 //! ```text
 //!             claimed                 not claimed
@@ -16,29 +16,41 @@
 //!           not accepted ▼  │    ▼  │ class is ready   │ drained, other class,
 //!                      Refuse   Wait                   │ deleted
 //! ```
+//!
+//! Objects of several kinds that are created together arrive in any order, because each
+//! kind has its own watch. A Service whose class is missing is refused only after
+//! [`CLASS_GRACE`] (`Later`); until then nothing is written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use ballast_crds::class_key;
 use ballast_provider::{
     Balancer, Family, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal,
 };
 
 use crate::class::{ClassView, Classes, Instance};
+use crate::cluster::conditions::ACCEPTED;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::ServiceView;
 use crate::service::group::{Group, Sharer, group};
+
+/// How long a Service waits for the watch of classes to deliver a missing class.
+pub const CLASS_GRACE: Duration = Duration::from_secs(2);
 
 /// One step for one Service.
 #[derive(Clone)]
 pub enum Decision {
     /// Not ours, or nothing to do.
     Ignore,
-    /// Not ours any more: our conditions go, nothing else is touched.
+    /// Not ours any more: remove what we wrote to its status.
     Clean,
-    /// Take down what this class has for the Service, then its finalizers.
+    /// Decide again after this time. Write nothing until then.
+    Later(Duration),
+    /// Release what this class has for the Service, then remove its finalizers.
     Release {
-        /// The class whose finalizer says so.
+        /// The class that has something for it.
         class: String,
         /// How to reach its cloud.
         provider: Arc<dyn Provider>,
@@ -46,27 +58,27 @@ pub enum Decision {
         keys: Vec<Key>,
         /// What becomes of the cloud objects.
         removal: Removal,
-        /// What the Service, which wants them back, says afterwards; `None`: it does not.
+        /// The reason, if the Service stays because only its class is drained.
         drained: Option<Refusal>,
     },
-    /// No retry helps; a change of the Service or its class does. What the Service
-    /// already has stays, and follows its node ports: they are targets.
+    /// No retry helps; only a change of the Service or its class does. The existing load
+    /// balancer stays and follows the node ports of the Service, because they are targets.
     Refuse {
         /// What is wrong.
         refusal: Refusal,
-        /// What it already has.
+        /// The existing load balancer.
         keep: Option<Keep>,
     },
-    /// Nothing can be done now; the thing that is missing will wake the Service.
+    /// Nothing can be done now. When the missing thing arrives, it wakes the Service.
     Wait {
-        /// The class, as far as there is one.
+        /// The class that is waited for.
         class: String,
-        /// Why, as the condition says it; `None`: it takes only a moment, write nothing.
+        /// The reason for the condition. `None`: it takes only a moment; write nothing.
         why: Option<Refusal>,
-        /// The class is drained, and this stands in the way of that.
+        /// The class is drained, and `why` prevents the release.
         drained: Option<Refusal>,
     },
-    /// Bring its balancer to the desired state and publish what comes of it.
+    /// Apply the desired state of its balancer and publish the result.
     Ensure {
         /// The class that serves it.
         class: String,
@@ -74,7 +86,7 @@ pub enum Decision {
         provider: Arc<dyn Provider>,
         /// The whole balancer, this Service among its members.
         balancer: Balancer,
-        /// Balancers that it is on and does not ask for any more: it leaves them once
+        /// Balancers that it is on and does not ask for any more. It leaves them when
         /// traffic flows through the new one.
         leaves: Vec<Key>,
         /// What becomes of cloud objects that it leaves.
@@ -91,20 +103,22 @@ pub struct Keep {
     pub class: String,
     /// How to reach its cloud.
     pub provider: Arc<dyn Provider>,
-    /// The Service with the ports that it publishes, on the node ports of today.
+    /// The Service with the ports that it publishes and its current node ports.
     pub balancer: Balancer,
 }
 
-/// All that a decision may look at.
+/// All that a decision reads.
 pub struct World<'a> {
     /// Classes and their providers.
     pub classes: &'a Classes,
-    /// Who has a place where.
+    /// Which Services have a place in which class.
     pub ledger: &'a Ledger,
-    /// Labels of namespaces, for what places a Service.
+    /// Labels of namespaces, which select pools.
     pub namespaces: &'a Namespaces,
-    /// Every Service; only asked where others matter (quota, sharing).
+    /// Every Service; called only for quota and sharing.
     pub services: &'a dyn Fn() -> Vec<Arc<ServiceView>>,
+    /// For how long this process has missed the class of the Service.
+    pub class_missing_for: Duration,
 }
 
 /// The next step for a Service.
@@ -119,6 +133,9 @@ pub fn decide(service: &ServiceView, world: &World<'_>) -> Decision {
     match claim {
         Some(class) => match held_elsewhere(service, world) {
             Some(other) if !service.is_held_by(class) => wait_for_release(class, other),
+            _ if lacks_class(service, world.classes) && world.class_missing_for < CLASS_GRACE => {
+                Decision::Later(CLASS_GRACE.saturating_sub(world.class_missing_for))
+            }
             _ => match world.classes.get(class).and_then(ClassView::drained) {
                 Some(drained) => drain(service, class, drained, world),
                 None => serve(service, class, world),
@@ -131,29 +148,38 @@ pub fn decide(service: &ServiceView, world: &World<'_>) -> Decision {
     }
 }
 
+/// Whether the class that is to serve the Service is missing, and the status of the Service
+/// does not say so yet. Pure.
+pub fn lacks_class(service: &ServiceView, classes: &Classes) -> bool {
+    let missing = |class| classes.get(class).is_none();
+    let refused = service.condition(ACCEPTED);
+    classes.claim(service).is_some_and(missing)
+        && refused.is_none_or(|it| it.reason != Reason::ClassNotFound.as_str())
+}
+
 /// A class of another installation (with other `--classes`) that holds the Service.
 fn held_elsewhere<'a>(service: &'a ServiceView, world: &World<'_>) -> Option<&'a str> {
     let mut held = service.held_by.iter().map(String::as_str);
     held.find(|class| !world.classes.scope.owns(class))
 }
 
-/// Two load balancers for one Service would be one too many.
+/// A Service has at most one load balancer.
 fn wait_for_release(class: &str, other: &str) -> Decision {
     Decision::Wait {
         class: class.to_owned(),
         why: Some(Refusal::new(
             Reason::Releasing,
             format!(
-                "waiting until LoadBalancerClass {other}, which served this Service before, has released it"
+                "LoadBalancerClass {other} served this Service before and has not released it yet"
             ),
         )),
         drained: None,
     }
 }
 
-/// Its class gives no load balancers and takes back those it gave.
+/// A class that is drained creates no load balancers and releases existing ones.
 fn drain(service: &ServiceView, class: &str, drained: Refusal, world: &World<'_>) -> Decision {
-    // An address without our finalizer on a Service without a class is somebody else's.
+    // An address on a Service without a class and without our finalizer is not ours.
     let has = service.is_held_by(class)
         || world.ledger.has(&service.id, class)
         || (service.class.is_some() && !service.ingress.is_empty());
@@ -175,8 +201,8 @@ fn belongs_to_another_scope(service: &ServiceView, world: &World<'_>) -> bool {
     held_elsewhere(service, world).is_some() || claimed_elsewhere
 }
 
-/// A class in scope that does not serve the Service and has, or may have, something for
-/// it: its finalizer says so, or the ledger does where somebody took the finalizer off.
+/// A class in scope that does not serve the Service and can have a load balancer for it:
+/// there is its finalizer, or the ledger knows of it and somebody removed the finalizer.
 fn stale_holder(service: &ServiceView, claim: Option<&str>, world: &World<'_>) -> Option<String> {
     let recorded = world.ledger.classes_of(&service.id);
     let held = service.held_by.iter().cloned().chain(recorded);
@@ -200,7 +226,7 @@ fn release(
         return wait(
             Reason::ClassNotFound,
             format!(
-                "the LoadBalancerClass {class} is gone and nobody else knows where its load balancers are: create it again, and {} is cleaned up",
+                "LoadBalancerClass {class} does not exist, so the load balancer of {} cannot be released; create the class again to release it",
                 service.id
             ),
         );
@@ -228,8 +254,8 @@ fn release(
     }
 }
 
-/// The balancers that a Service of this class is on. A finalizer without any record says
-/// only that there may be something: then where its spec would have put it.
+/// The balancers that a Service of this class is on. If there is only a finalizer and no
+/// record: the balancer that its spec asks for.
 fn keys_of(
     service: &ServiceView,
     class: &str,
@@ -254,7 +280,8 @@ fn serve(service: &ServiceView, class: &str, world: &World<'_>) -> Decision {
     }
 }
 
-/// The balancer that a refused Service is on, with the part of it that was accepted before.
+/// The balancer that a refused Service is on, with the part of the Service that was accepted
+/// before.
 fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Option<Keep> {
     let provider = world.classes.provider(class)?;
     let accepted = accepted_before(service)?;
@@ -283,8 +310,8 @@ fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Option<Keep> {
     })
 }
 
-/// Whether a Service publishes this very load balancer: its ports, its families, its
-/// addresses. Only node ports and settings that nobody sees in the status may differ.
+/// Whether the status of a Service publishes the ports, families and addresses of this load
+/// balancer. Node ports and settings are not in the status, so they can differ.
 fn publishes(service: &ServiceView, accepted: &LoadBalancer) -> bool {
     let addresses = service.addresses();
     let families: Vec<Family> = addresses.iter().copied().map(Family::of).collect();
@@ -298,8 +325,8 @@ fn publishes(service: &ServiceView, accepted: &LoadBalancer) -> bool {
         && requested.all(|address| addresses.contains(address))
 }
 
-/// A valid wish that something else refused (its class, its provider) is cut down to the
-/// published ports here; an invalid one was when it was read.
+/// The part of a Service that was accepted before. If its class or provider refused a valid
+/// spec, that is the part with the published ports. For an invalid spec it is in the view.
 fn accepted_before(service: &ServiceView) -> Option<LoadBalancer> {
     let Some(Ok(wanted)) = &service.load_balancer else {
         return service.accepted_before.as_deref().cloned();
@@ -330,7 +357,7 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
     };
     match world.classes.instances.get(name) {
         Some(Instance::Ready(_)) if !class.is_guarded() => wait(None),
-        // A pool may be closed to namespaces with a label, and an address is kept.
+        // Labels of the namespace select the pool, and a Service keeps its first address.
         Some(Instance::Ready(provider))
             if provider.traits().namespace_labels
                 && !namespaces::is_known(world.namespaces, &service.id.namespace) =>
@@ -364,18 +391,7 @@ fn usable<'a>(
     classes: &'a Classes,
 ) -> Result<&'a ClassView, Refusal> {
     let Some(class) = classes.get(name) else {
-        let known: Vec<&str> = classes.views.keys().map(String::as_str).collect();
-        return Err(Refusal::new(
-            Reason::ClassNotFound,
-            format!(
-                "spec.loadBalancerClass names {name}, and there is no such LoadBalancerClass (there is: {}); a Service's class cannot be changed, so create the class, or the Service anew",
-                if known.is_empty() {
-                    "none".to_owned()
-                } else {
-                    known.join(", ")
-                }
-            ),
-        ));
+        return Err(class_not_found(service, name, classes));
     };
     let refuse = |message| Err(Refusal::new(Reason::ClassNotReady, message));
     if let Some(message) = class.unusable() {
@@ -383,13 +399,33 @@ fn usable<'a>(
     }
     if class.deleting && !service.is_held_by(name) {
         return refuse(format!(
-            "the LoadBalancerClass {name} is being deleted and takes no new Services"
+            "LoadBalancerClass {name} is being deleted and accepts no new Services"
         ));
     }
     Ok(class)
 }
 
-/// Those that have a place keep it; of the others the oldest come first.
+fn class_not_found(service: &ServiceView, name: &str, classes: &Classes) -> Refusal {
+    let known: Vec<&str> = classes.views.keys().map(String::as_str).collect();
+    let known = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
+    let key = class_key(name);
+    let message = if service.class.is_some() {
+        format!(
+            "spec.loadBalancerClass is {key}, but LoadBalancerClass {name} does not exist (existing: {known}); create the class, or create the Service again with another class, because the field cannot be changed"
+        )
+    } else {
+        format!(
+            "the finalizer {key} names the class that serves this Service, but LoadBalancerClass {name} does not exist (existing: {known}); create the class again"
+        )
+    };
+    Refusal::new(Reason::ClassNotFound, message)
+}
+
+/// Services that have a place keep it. Of the others, the oldest come first.
 fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<(), Refusal> {
     let Some(max) = class.max else { return Ok(()) };
     if world.ledger.has(&service.id, &class.name) {
@@ -410,7 +446,7 @@ fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<
     Err(quota_exceeded(class, max))
 }
 
-/// Whether nothing but the quota is in a Service's way.
+/// Whether only the quota prevents serving a Service.
 fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_>) -> bool {
     let (Some(Ok(wanted)), Some(provider)) =
         (&service.load_balancer, world.classes.provider(&class.name))
@@ -424,18 +460,18 @@ fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_
     provider.validate(&alone).is_ok()
 }
 
-/// The refusal of a Service that finds its class full.
+/// The refusal of a Service whose class has no free place.
 pub fn quota_exceeded(class: &ClassView, max: usize) -> Refusal {
     Refusal::new(
         Reason::QuotaExceeded,
         format!(
-            "the LoadBalancerClass {} allows {max} load balancers (spec.maxLoadBalancers) and all are taken: raise it or delete another Service",
+            "LoadBalancerClass {} allows {max} load balancers (spec.maxLoadBalancers), and all of them are in use; raise the limit or delete another Service",
             class.name
         ),
     )
 }
 
-/// The balancer that a Service asks for, with everybody who is on it.
+/// The balancer that a Service asks for, with all Services that are on it.
 fn balancer(
     service: &ServiceView,
     wanted: &LoadBalancer,
@@ -454,7 +490,7 @@ fn balancer(
     refusal.map_or(Ok(balancer), Err)
 }
 
-/// A Service alone on its balancer needs no look at the others.
+/// The balancer with all its members. Other Services are read only if it is shared.
 fn assemble(
     key: &Key,
     own: Sharer<'_>,

@@ -1,10 +1,10 @@
-//! Services that share one balancer, and who wins where their ports clash. Pure.
+//! Services that share one balancer, and which of them gets a port that several want. Pure.
 //!
-//! The members of a balancer are the Services that have had their own turn on it, and the
-//! one whose turn it is: nobody is put on a balancer before its finalizer is. A member
-//! leaves by its own release, so one that is refused, or moves and has not arrived yet,
-//! stays with the ports that it publishes. Published ports are kept; of new ones the
-//! older Service gets those that both want.
+//! The members of a balancer are the Services that have had a turn on it, and the Service
+//! whose turn it is. So no Service is added before it has its finalizer. A member is removed
+//! only by its own release: a member that is refused, or is moving to another balancer, stays
+//! with the ports that it publishes. Published ports are kept. If two Services want the same
+//! new port, the older one gets it.
 
 use std::collections::HashMap;
 
@@ -17,20 +17,20 @@ use crate::cluster::view::ServiceView;
 pub struct Sharer<'a> {
     /// Which.
     pub service: &'a ServiceView,
-    /// It has had its turn on this balancer.
+    /// It has had a turn on this balancer.
     pub placed: bool,
-    /// What it asks for, if it asks for this balancer and may have it.
+    /// What it asks for, if it asks for this balancer.
     pub wanted: Option<&'a LoadBalancer>,
-    /// The part of that which its status publishes already.
+    /// The part that its status already publishes.
     pub published: Option<LoadBalancer>,
 }
 
-/// The balancer as it is to be.
+/// The desired balancer.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// With those of the sharers that have a right to be on it.
+    /// The balancer with its members.
     pub balancer: Balancer,
-    /// Why the Service whose turn it is cannot have what it asks for.
+    /// Why the Service whose turn it is is refused.
     pub refusal: Option<Refusal>,
 }
 
@@ -98,7 +98,7 @@ fn port_in_use(
     let name = match key {
         Key::Shared(name) | Key::Service(name) => name,
     };
-    // Names of other namespaces are not for everybody to read.
+    // The message must not name Services of other namespaces.
     let winner = if winner.id.namespace == own.id.namespace {
         format!("Service {}", winner.id)
     } else {
@@ -107,7 +107,7 @@ fn port_in_use(
     Refusal::new(
         Reason::PortInUse,
         format!(
-            "port {port}/{protocol} of the shared load balancer \"{name}\" belongs to {winner}"
+            "port {port}/{protocol} of the shared load balancer \"{name}\" is already used by {winner}"
         ),
     )
 }

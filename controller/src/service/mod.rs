@@ -1,5 +1,6 @@
 //! One Service: [`reconcile`] takes its turn, [`decide`] chooses one step, [`perform`]
-//! does it, [`status`] says what the Service publishes, [`recorder`] sends the event.
+//! performs it, [`status`] computes the desired status and its patch, [`recorder`] sends the
+//! event.
 
 pub mod decide;
 pub mod group;

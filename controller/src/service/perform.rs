@@ -1,17 +1,15 @@
-//! Does what [`crate::service::decide`] says: the only place that writes Services and that
-//! ensures or releases load balancers. (Targets are the class's own task:
-//! [`crate::class::instance`].) It chooses nothing but the order, and the order is the
-//! safety:
+//! Performs the step that [`crate::service::decide`] chose. Only this module writes Services
+//! and ensures or releases load balancers. (The task of a class sets its targets:
+//! [`crate::class::instance`].) The order of effects makes every step safe:
 //!
-//! - to ensure: place in the ledger, finalizers, provider, status (invariants 1, 2, 5); to
-//!   leave a former balancer: only when traffic flows through the new one;
-//! - to release: provider, finalizers, ledger; with [`Traits::unpublish_first`]
-//!   finalizers and conditions, provider, ledger, because an address must not be free
-//!   while it is published.
+//! - Ensure: place in the ledger, finalizers, provider, status (invariants 1, 2, 5). A Service
+//!   leaves its former balancer only when traffic flows through the new one.
+//! - Release: provider, finalizers, ledger. With [`Traits::unpublish_first`]: status and
+//!   finalizers, provider, ledger, because a published address must not be free.
 //!
-//! A crash between any two is followed by the same decision again. The caller holds the
-//! lock of every balancer that the decision names ([`KeyLocks`]). Cancelling a call is a
-//! crash.
+//! After a crash between two effects, the next decision is the same step again. The caller
+//! holds the lock of every balancer that the decision names ([`KeyLocks`]). Cancelling a call
+//! has the same effect as a crash.
 
 mod locks;
 mod outcome;
@@ -43,24 +41,26 @@ use crate::service::status::{self, Desired, Event, transition_event};
 pub use self::locks::{KeyLocks, Turn, places};
 pub use self::outcome::Outcome;
 
-/// Work that takes longer than this is announced by an event.
+/// Work that takes longer than this gets an event.
 const SLOW: Duration = Duration::from_secs(2);
-/// A store that lags behind catches up within this time, or is asked again.
+/// How long to wait for a store that lags behind the API server.
 const STALE_RETRY: Duration = Duration::from_secs(1);
-/// A lost change of the provider heals after this time.
+/// How long to wait for a place that is taken but not counted, or a class that closes.
+const PLACE_RETRY: Duration = Duration::from_secs(1);
+/// After this time a pending load balancer is looked at, in case a change was lost.
 const SAFETY_RETRY: Duration = Duration::from_secs(30);
 
 /// Performs decisions.
 pub struct Performer {
     /// Writes Services.
     pub writer: Writer,
-    /// Tells people.
+    /// Sends events.
     pub recorder: Recorder,
-    /// Remembers what has effects.
+    /// Remembers which Services have effects.
     pub ledger: Arc<Ledger>,
-    /// Who carries traffic; here only whether anybody does.
+    /// The eligible nodes; read only to know whether there is one.
     pub targets: watch::Receiver<Eligible>,
-    /// Rung when a Service waits for its class to become usable.
+    /// Notified when a Service waits for its class to become usable.
     pub class_wanted: Arc<Notify>,
     /// Counts reconciles and addresses.
     pub metrics: ServiceMetrics,
@@ -76,10 +76,10 @@ struct Served<'a> {
     service: &'a ServiceView,
     class: &'a str,
     provider: &'a dyn Provider,
-    /// Why it gets nothing new: what was accepted before goes on, or, where its class is
-    /// drained, is released.
+    /// Why it is refused: the part that was accepted before is kept or, if its class is
+    /// drained, released.
     refusal: Option<&'a Refusal>,
-    /// It comes from another balancer, and traffic flows through that one still.
+    /// It moves from another balancer, and traffic still flows through that one.
     moves: bool,
 }
 
@@ -95,11 +95,12 @@ impl Performer {
     ) -> Outcome {
         match decision {
             Decision::Ignore => Outcome::Ignored,
+            Decision::Later(wait) => Outcome::Pending(wait),
             Decision::Clean => {
                 let written = self
                     .write(service, "clean", &status::clean_patch(service))
                     .await;
-                settle(&written, Outcome::Released)
+                outcome_of(&written, Outcome::Released)
             }
             Decision::Refuse { refusal, keep } => {
                 self.refuse(service, &refusal, keep.as_ref()).await
@@ -115,7 +116,7 @@ impl Performer {
                 }
                 Some(why) => {
                     let desired = Desired::waiting(service, &class, &why, drained.as_ref());
-                    settle(&self.publish(service, &desired).await, Outcome::Waiting)
+                    outcome_of(&self.publish(service, &desired).await, Outcome::Waiting)
                 }
             },
             Decision::Ensure {
@@ -128,7 +129,7 @@ impl Performer {
             } => {
                 let key = &balancer.key;
                 if !self.ledger.reserve(&service.id, &class, key, max) {
-                    return self.no_place(service, &class, classes).await;
+                    return self.refuse_without_place(service, &class, classes).await;
                 }
                 let provider = provider.as_ref();
                 let ensured = self
@@ -159,7 +160,7 @@ impl Performer {
         }
     }
 
-    /// What it already has goes on, and the Service says how that is.
+    /// Keeps the existing load balancer up to date, and publishes its state.
     async fn refuse(
         &self,
         service: &ServiceView,
@@ -168,7 +169,7 @@ impl Performer {
     ) -> Outcome {
         let desired = Desired::refused(service, refusal, keep.is_some());
         let written = self.publish(service, &desired).await;
-        let refused = settle(&written, Outcome::of_refused(service, refusal));
+        let refused = outcome_of(&written, Outcome::of_refused(service, refusal));
         let (Some(keep), Ok(Written::Version(version))) = (keep, written) else {
             return refused;
         };
@@ -181,18 +182,23 @@ impl Performer {
             refusal: Some(refusal),
             moves: false,
         };
-        refused.and(self.bring(&served, &keep.balancer).await)
+        refused.and(self.apply(&served, &keep.balancer).await)
     }
 
-    /// The place was taken between decision and reservation, or the class closes.
-    async fn no_place(&self, service: &ServiceView, class: &str, classes: &Classes) -> Outcome {
+    /// Between decision and reservation, another Service took the place or the class closed.
+    async fn refuse_without_place(
+        &self,
+        service: &ServiceView,
+        class: &str,
+        classes: &Classes,
+    ) -> Outcome {
         let full = classes.get(class).and_then(|view| Some((view, view.max?)));
         match full {
             Some((view, max)) if self.ledger.count(class) >= max => {
                 let desired = Desired::refused(service, &quota_exceeded(view, max), false);
-                settle(&self.publish(service, &desired).await, Outcome::Waiting)
+                outcome_of(&self.publish(service, &desired).await, Outcome::Waiting)
             }
-            _ => Outcome::Pending(Duration::from_secs(1)),
+            _ => Outcome::Pending(PLACE_RETRY),
         }
     }
 
@@ -206,7 +212,7 @@ impl Performer {
     ) -> Outcome {
         let now = Timestamp::now();
         let mut service = service.clone();
-        // A Service without a class carries the standard finalizer, whoever serves it.
+        // A Service without a class has the standard finalizer, whichever class serves it.
         let held = provider.traits().finalizer || service.class.is_none();
         if let Some(patch) = status::finalizer_patch(&service, class, now).filter(|_| held) {
             match self.write(&service, "finalizer", &patch).await {
@@ -214,7 +220,7 @@ impl Performer {
                     service = Desired::first(&service, class).applied_to(&service, now);
                     service.version = version;
                 }
-                written => return settle(&written, Outcome::Waiting),
+                written => return outcome_of(&written, Outcome::Waiting),
             }
         }
         let served = Served {
@@ -224,11 +230,11 @@ impl Performer {
             refusal: None,
             moves,
         };
-        self.bring(&served, balancer).await
+        self.apply(&served, balancer).await
     }
 
-    /// Brings the balancer to the desired state and publishes what comes of it.
-    async fn bring(&self, served: &Served<'_>, balancer: &Balancer) -> Outcome {
+    /// Applies the desired state of the balancer and publishes the result.
+    async fn apply(&self, served: &Served<'_>, balancer: &Balancer) -> Outcome {
         if !self.writer.leads() {
             return Outcome::Failed;
         }
@@ -239,7 +245,7 @@ impl Performer {
                 let Some((_, observed)) = all.into_iter().find(|(reported, _)| reported == id)
                 else {
                     let silent =
-                        ProviderError::transient("the provider did not report this Service");
+                        ProviderError::transient("the provider reported no state for this Service");
                     return self.failed(served, &silent).await;
                 };
                 self.observed(served, &observed, began).await
@@ -253,20 +259,20 @@ impl Performer {
         let traits = served.provider.traits();
         let backing = self.targets.borrow().backing(traits.exclusion);
         let desired = Desired::observed(service, class, observed, backing);
-        let desired = desired.despite(served.refusal);
+        let desired = desired.with_refusal(served.refusal);
         let arrived = !served.moves || observed.state == State::Programmed;
         let desired = if arrived {
             desired
         } else {
-            desired.keeping(service)
+            desired.without_new_address(service)
         };
-        // A stale store: an address must not be claimed over a version that nobody here
-        // has seen. (That two leaders give one address to two Services, the fence prevents.)
+        // The store can be stale: an address must not overwrite a version that this process
+        // has not seen. (The fence prevents that two leaders assign one address twice.)
         let guarded = traits.claim_over_version && desired.claims(service);
         let over = guarded.then_some(service.version);
         match self.publish_over(service, &desired, over).await {
             Ok(Written::Version(_)) => {}
-            written => return settle(&written, Outcome::Waiting),
+            written => return outcome_of(&written, Outcome::Waiting),
         }
         if service.ingress.is_empty() && !observed.ingress.is_empty() {
             self.metrics.addressed(
@@ -285,7 +291,13 @@ impl Performer {
             } if traits.wakes_waiting => Outcome::Parked,
             State::Pending { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SAFETY_RETRY);
-                Outcome::Pending(self.slow(service, class, began, Event::Ensuring, wait))
+                Outcome::Pending(self.announce_if_slow(
+                    service,
+                    class,
+                    began,
+                    Event::Ensuring,
+                    wait,
+                ))
             }
         }
     }
@@ -293,9 +305,9 @@ impl Performer {
     async fn failed(&self, served: &Served<'_>, error: &ProviderError) -> Outcome {
         let Served { service, class, .. } = *served;
         let outcome = self.provider_failed(&service.id, class, error, served.provider.traits());
-        let desired = Desired::failed(service, class, error).despite(served.refusal);
+        let desired = Desired::failed(service, class, error).with_refusal(served.refusal);
         match self.publish(service, &desired).await {
-            Err(error) => settle(&Err(error), Outcome::Failed),
+            Err(error) => outcome_of(&Err(error), Outcome::Failed),
             Ok(_) => outcome,
         }
     }
@@ -339,33 +351,34 @@ impl Performer {
         if !self.writer.leads() {
             return Outcome::Failed;
         }
-        // No finalizer vouches for what the view says, and the view may be old.
+        // Without a finalizer only the view says so, and the view can be old.
         if !service.is_held_by(class) && !self.is_current(service).await {
             return Outcome::Pending(STALE_RETRY);
         }
         self.ledger.record(&service.id, class);
         let began = self.ledger.began(&service.id, class, Instant::now());
-        // What is recorded nowhere else is published until the Service says so no more, and
-        // nobody else may have it before.
+        // If the status is the only record, no other Service may get the address before the
+        // status is changed.
         let unpublish_first = provider.traits().unpublish_first;
-        if unpublish_first && let Err(error) = self.unmark(served).await {
-            return settle(&Err(error), Outcome::Failed);
+        if unpublish_first && let Err(error) = self.remove_marks(served).await {
+            return outcome_of(&Err(error), Outcome::Failed);
         }
         match release_all(provider, &service.id, keys, removal).await {
             Ok(Released::Gone) => {
-                if !unpublish_first && let Err(error) = self.unmark(served).await {
-                    return settle(&Err(error), Outcome::Failed);
+                if !unpublish_first && let Err(error) = self.remove_marks(served).await {
+                    return outcome_of(&Err(error), Outcome::Failed);
                 }
                 self.ledger.forget(&service.id, class);
                 Outcome::Released
             }
             Ok(Released::InProgress { retry_after }) => {
-                let wait = self.slow(service, class, began, Event::Deleting, retry_after);
+                let wait =
+                    self.announce_if_slow(service, class, began, Event::Deleting, retry_after);
                 let Some(drained) = drained else {
                     return Outcome::Pending(wait);
                 };
                 let desired = Desired::draining(service, drained);
-                settle(
+                outcome_of(
                     &self.publish(service, &desired).await,
                     Outcome::Pending(wait),
                 )
@@ -374,8 +387,8 @@ impl Performer {
         }
     }
 
-    /// Takes our marks off a Service that has nothing of this class any more, and says so.
-    async fn unmark(&self, served: &Served<'_>) -> Result<(), WriteError> {
+    /// Removes our finalizers and conditions after a release, and sends the event.
+    async fn remove_marks(&self, served: &Served<'_>) -> Result<(), WriteError> {
         let Served { service, class, .. } = *served;
         let patch = match served.refusal {
             None => status::released_patch(service, class),
@@ -399,8 +412,8 @@ impl Performer {
         }
     }
 
-    /// Whether the API server, too, has no such Service: a store that lags behind must
-    /// not take the load balancer of a Service that lives.
+    /// Asks the API server whether the Service is absent: a store that lags behind must not
+    /// cause the release of a live Service.
     async fn is_absent(&self, entry: &Entry) -> bool {
         match self.writer.current(&Name::from(&entry.id)).await {
             Ok(now) => now.is_none_or(|now| now.uid != entry.id.uid),
@@ -408,7 +421,8 @@ impl Performer {
         }
     }
 
-    /// Releases what a vanished Service left behind; there is nobody to tell.
+    /// Releases the load balancer of a Service that no longer exists, so there is no status
+    /// or event to write.
     pub async fn release_absent(
         &self,
         entry: &Entry,
@@ -456,8 +470,8 @@ impl Performer {
         }
     }
 
-    /// Announces slow work once; says when to look again.
-    fn slow(
+    /// Sends one event if the work is slow. Returns when to look again.
+    fn announce_if_slow(
         &self,
         service: &ServiceView,
         class: &str,
@@ -475,7 +489,7 @@ impl Performer {
         wait
     }
 
-    /// Writes what differs, and the event that belongs to it.
+    /// Writes the difference and sends its event.
     async fn publish(
         &self,
         service: &ServiceView,
@@ -484,7 +498,7 @@ impl Performer {
         self.publish_over(service, desired, None).await
     }
 
-    /// Like [`Performer::publish`], but only over this version.
+    /// Like [`Performer::publish`], but fails if the Service no longer has this version.
     async fn publish_over(
         &self,
         service: &ServiceView,
@@ -521,7 +535,7 @@ impl Performer {
     }
 }
 
-/// Releases one Service from each of these balancers; gone when it is gone from all.
+/// Releases one Service from all of these balancers.
 async fn release_all(
     provider: &dyn Provider,
     id: &ServiceId,
@@ -535,14 +549,15 @@ async fn release_all(
     Ok(all)
 }
 
-/// In whole seconds, as the API server counts them.
+/// The age of a Service. Its creation time is in whole seconds.
 fn age(service: &ServiceView) -> Duration {
     let age = Timestamp::now().duration_since(service.created);
     age.try_into().unwrap_or_default()
 }
 
-/// A Service that is gone comes back as an absence, if it left anything.
-fn settle(written: &Result<Written, WriteError>, outcome: Outcome) -> Outcome {
+/// The outcome, if the write succeeded. After a conflict or a deletion the watch delivers
+/// the change, and the Service is looked at again.
+fn outcome_of(written: &Result<Written, WriteError>, outcome: Outcome) -> Outcome {
     match written {
         Ok(Written::Version(_)) => outcome,
         Ok(Written::Gone) | Err(WriteError::Conflict) => Outcome::Waiting,

@@ -1,10 +1,14 @@
-//! One turn of the loop for one Service name: what vanished under this name is
-//! released first, then the Service of that name, if there is one, gets its next step.
+//! One turn for one Service name. First it releases what deleted Services of this name left
+//! behind, then the current Service of that name gets its next step.
+//!
+//! Workers are tasks: each takes one name at a time from the queue until the queue closes.
+//! Cancelling one is a crash, see [`crate::service::perform`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span};
 
 use crate::class::Classes;
@@ -15,30 +19,38 @@ use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
 use crate::pools::AddressBook;
 use crate::process::queue::Queue;
-use crate::service::decide::{World, decide};
+use crate::service::decide::{World, decide, lacks_class};
 use crate::service::perform::{Outcome, Performer, Turn, places};
 
-/// What the workers of the loop share.
+/// What the workers share.
 pub struct Reconciler {
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
     /// Labels of namespaces, as watched.
     pub namespaces: Arc<Namespaces>,
-    /// Who has which address of the pools.
+    /// Which Service has which address of the pools.
     pub addresses: AddressBook,
-    /// The classes, as posted.
+    /// The classes.
     pub board: Board,
-    /// Does what is decided.
+    /// Performs decisions.
     pub performer: Performer,
-    /// Who is next.
+    /// The names to reconcile.
     pub queue: Queue<Name>,
-    /// Who waits for something that another Service may hold.
+    /// The Services that wait for something that another Service may hold.
     pub waiting: Waiting,
+    /// The Services whose class has not arrived.
+    pub class_missing: ClassMissing,
 }
 
-/// The Services that nothing but a change elsewhere can help.
+/// The Services that only a change elsewhere can help.
 #[derive(Debug, Default)]
 pub struct Waiting(Mutex<HashSet<Name>>);
+
+/// Since when this process has missed the class of a Service. An entry stays until the class
+/// arrives or the status of the Service says that it is missing. This process's own clock
+/// counts, because that of the API server can differ.
+#[derive(Debug, Default)]
+pub struct ClassMissing(Mutex<HashMap<Name, (String, Instant)>>);
 
 // === impl Reconciler ===
 
@@ -76,8 +88,8 @@ impl Reconciler {
         }
         self.waiting.note(name, outcome == Outcome::Waiting);
         if self.performer.ledger.releases() != releases {
-            // Places, ports and addresses came free, here or elsewhere while this one was
-            // decided: whoever was refused one tries again.
+            // A place, a port or an address became free, in this turn or at the same time:
+            // refused Services try again.
             for name in self.waiting.drain() {
                 self.queue.add(name);
             }
@@ -96,6 +108,7 @@ impl Reconciler {
         }
         let Some(service) = service else {
             ledger.vanished(name);
+            self.class_missing.end(name);
             self.performer.metrics.departed(name);
             return absent;
         };
@@ -109,13 +122,25 @@ impl Reconciler {
                 ledger,
                 namespaces: &self.namespaces,
                 services: &|| self.services.all(),
+                class_missing_for: self.missing_for(name, &service, &classes),
             },
         );
         absent.and(self.performer.perform(&service, decision, &classes).await)
     }
 
-    /// Waits for every balancer that this turn may touch, and for the classes as they are
-    /// then. While it waits the Service may ask for another one: it begins again.
+    /// For how long the class of this Service has been missing.
+    fn missing_for(&self, name: &Name, service: &ServiceView, classes: &Classes) -> Duration {
+        if lacks_class(service, classes) {
+            let now = Instant::now();
+            now - self.class_missing.since(name, &service.id.uid, now)
+        } else {
+            self.class_missing.end(name);
+            Duration::ZERO
+        }
+    }
+
+    /// Locks every balancer that this turn can touch, and returns the classes as they are
+    /// then. If the Service asks for another balancer meanwhile, it begins again.
     async fn hold(&self, name: &Name) -> (Turn, Arc<Classes>) {
         let places_now = |classes: &Classes| {
             let service = self.services.get(name);
@@ -141,7 +166,7 @@ impl Reconciler {
                     .release_absent(entry, provider.as_ref(), class.removal)
                     .await
             }
-            // The instance wakes every recorded name when it is ready.
+            // When the instance is ready, it wakes every recorded name.
             _ => Outcome::Waiting,
         }
     }
@@ -161,5 +186,25 @@ impl Waiting {
 
     fn drain(&self) -> HashSet<Name> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+// === impl ClassMissing ===
+
+impl ClassMissing {
+    /// When the class of this Service was first missing; `now` if that is new.
+    fn since(&self, name: &Name, uid: &str, now: Instant) -> Instant {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = all.entry(name.clone());
+        let (of, since) = entry.or_insert_with(|| (uid.to_owned(), now));
+        if of != uid {
+            (*of, *since) = (uid.to_owned(), now);
+        }
+        *since
+    }
+
+    fn end(&self, name: &Name) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(name);
     }
 }

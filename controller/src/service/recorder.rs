@@ -1,13 +1,12 @@
-//! Sends events. One task, one at a time, from a bounded queue: an event never delays
-//! or fails a reconcile. What does not fit is dropped and counted.
+//! Sends events. One task sends one event at a time from a bounded queue, so an event never
+//! delays or fails a reconcile. Events that do not fit into the queue are dropped and counted.
 //!
-//! Addresses come before words: while Services are worked on, the sender rests after
-//! each event, because events compete with patches for the API server. The rest is
-//! bounded, so under a load that never ends events still come, [`REST`] apart. An event
-//! bears the time at which it was queued, not that of its sending.
+//! Events compete with patches for the API server, and patches are more important. So while
+//! Services are reconciled, the sender waits up to [`REST`] after each event. An event has the
+//! time at which it was queued.
 //!
-//! Events are not aggregated here, because [`crate::service::status::transition_event`] makes
-//! one per real transition and never repeats itself.
+//! Events are not aggregated here, because [`crate::service::status::transition_event`]
+//! returns one event for each transition.
 
 use std::time::Duration;
 
@@ -28,24 +27,24 @@ use crate::service::status::Event;
 
 /// `reportingController` of every event.
 const CONTROLLER: &str = "ballast.dev/controller";
-/// More than a backlog of 5,000 Services needs; about 2 MB when full.
+/// Enough for a backlog of 5,000 Services; about 2 MB when full.
 const CAPACITY: usize = 8192;
-/// How long the sender rests after an event at most, while Services are worked on.
+/// The longest wait after an event while Services are reconciled.
 const REST: Duration = Duration::from_millis(100);
-/// How often a resting sender looks whether work has ended.
-const GLANCE: Duration = Duration::from_millis(10);
+/// How often a waiting sender checks whether any Service is reconciled.
+const POLL: Duration = Duration::from_millis(10);
 
-/// Whether Services wait for a worker or are with one.
+/// Whether any Service is reconciled or waits for a worker.
 pub type Busy = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// Hands events to the task that sends them.
+/// Queues events for the task that sends them.
 #[derive(Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Note>,
     metrics: EventMetrics,
 }
 
-/// The task's side.
+/// Sends the queued events.
 pub struct Sender {
     queue: mpsc::Receiver<Note>,
     busy: Busy,
@@ -55,7 +54,7 @@ pub struct Sender {
     metrics: EventMetrics,
 }
 
-/// One event on its way.
+/// One queued event.
 struct Note {
     id: ServiceId,
     event: Event,
@@ -63,7 +62,7 @@ struct Note {
 }
 
 /// A recorder, and the sender to be run as a task; `instance` names this process.
-/// Nothing is sent once the fence says that somebody else may lead.
+/// Nothing is sent after the fence has closed, because another process may lead.
 pub fn recorder(
     client: Client,
     instance: String,
@@ -106,10 +105,11 @@ impl Recorder {
 // === impl Sender ===
 
 impl Sender {
-    /// Sends until the last recorder is gone and the queue is empty.
+    /// Sends until the last recorder is dropped and the queue is empty. Cancelling it loses
+    /// the queued events.
     pub async fn run(mut self) {
         while let Some(note) = self.queue.recv().await {
-            // At the end of the process nothing may wait.
+            // The process ends when the queue is empty.
             if !self.queue.is_closed() {
                 self.rest().await;
             }
@@ -122,22 +122,22 @@ impl Sender {
         }
     }
 
-    /// Ends as soon as nobody works, and after [`REST`] all the same.
+    /// Waits until no Service is reconciled, at most [`REST`].
     async fn rest(&self) {
         let end = tokio::time::Instant::now() + REST;
         while (self.busy)() && tokio::time::Instant::now() < end {
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
-    /// What became of it, as a label.
+    /// The outcome, as a metric label.
     async fn send(&self, note: &Note) -> &'static str {
         let api: Api<ApiEvent> = Api::namespaced(self.client.clone(), &note.id.namespace);
         let body = self.body(note);
         let params = PostParams::default();
         match tokio::time::timeout(REQUEST_TIMEOUT, api.create(&params, &body)).await {
             Ok(Ok(_)) => "sent",
-            // The namespace is being deleted: nobody can be told any more.
+            // The namespace is being deleted and takes no new objects.
             Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_not_found() => {
                 "refused"
             }
@@ -151,7 +151,7 @@ impl Sender {
     fn body(&self, Note { id, event, queued }: &Note) -> ApiEvent {
         ApiEvent {
             metadata: ObjectMeta {
-                // Unique among the events of this very Service.
+                // Unique among the events of this Service.
                 name: Some(format!("{}.{:x}", id.name, queued.as_nanosecond())),
                 namespace: Some(id.namespace.clone()),
                 ..ObjectMeta::default()

@@ -1,7 +1,11 @@
-//! What a Service is to say about itself, and the smallest [`patch`](patch()) that makes it
-//! say so. Pure: a patch is `None` when nothing differs, so steady state writes nothing.
+//! The status that a Service is to have, the smallest [`patch`](patch()) that gives it that
+//! status, and the event of a transition. A patch is `None` when nothing differs, so steady
+//! state writes nothing. What the view of a Service cannot represent counts as a difference.
+//! Pure: no I/O and no clock.
 
-use ballast_provider::{Ingress, Observed, ProviderError, Reason, Refusal, State};
+use ballast_provider::{
+    ExtraCondition, ExtraKind, Ingress, Observed, ProviderError, Reason, Refusal, State,
+};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -10,14 +14,16 @@ use crate::cluster::eligibility::Backing;
 use crate::cluster::view::{ConditionView, ServiceView};
 use crate::process::text;
 
+mod event;
 mod patch;
 
+pub use event::{Event, transition_event};
 pub use patch::{clean_patch, drained_patch, finalizer_patch, patch, released_patch};
 
-/// As in a cluster of control planes alone.
-const ALL_LABELLED: &str = "The load balancer is active, with all nodes: every one of them carries the label node.kubernetes.io/exclude-from-external-load-balancers";
+/// For example in a cluster that has only control plane nodes.
+const ALL_LABELLED: &str = "The load balancer is active and uses all nodes, because all of them have the label node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// What a Service is to say. `None` leaves what is there.
+/// The status that a Service is to have. `None` leaves a part unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
     /// `status.loadBalancer.ingress`
@@ -26,6 +32,8 @@ pub struct Desired {
     pub accepted: Option<Condition>,
     /// `ballast.dev/Programmed`
     pub programmed: Option<Condition>,
+    /// All other conditions of Ballast. Any that is not listed is removed.
+    pub extra: Option<Vec<ExtraCondition>>,
 }
 
 /// A condition without its time.
@@ -39,33 +47,52 @@ pub struct Condition {
     pub message: String,
 }
 
+/// The fields of one condition that are compared and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fields<'a> {
+    kind: &'static str,
+    status: &'static str,
+    reason: &'static str,
+    message: &'a str,
+}
+
+/// The parts of a [`Desired`] status that a Service does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Difference<'a> {
+    ingress: Option<&'a [Ingress]>,
+    changed: Vec<Fields<'a>>,
+    /// Types of conditions to remove.
+    removed: Vec<&'a str>,
+}
+
 // === impl Desired ===
 
 impl Desired {
-    /// Before the first effect: accepted, and on its way. A Service of which more is known
-    /// has lost its finalizer, and nothing else: its load balancer was made long ago.
+    /// Before the first effect: accepted and provisioning. A Service that already has a
+    /// `Programmed` condition or an address has only lost its finalizer; nothing else changes.
     pub fn first(service: &ServiceView, class: &str) -> Self {
         if service.condition(PROGRAMMED).is_some() || !service.ingress.is_empty() {
             return Self::default();
         }
         Self {
             accepted: Some(accepted(service, class)),
-            programmed: Some(under_way()),
-            ingress: None,
+            programmed: Some(provisioning()),
+            ..Self::default()
         }
     }
 
-    /// A refusal says why; what the Service has stays. How that is is said next if it is
-    /// `kept`; otherwise nobody follows it, and nothing is claimed of it any more.
+    /// The Service is refused, and its address stays. If the load balancer is `kept` up to
+    /// date, its state is published next. Otherwise its state is unknown from now on, and the
+    /// conditions say so.
     pub fn refused(service: &ServiceView, refusal: &Refusal, kept: bool) -> Self {
-        let said = service.condition(PROGRAMMED);
-        let programmed = said.filter(|_| !kept).map(|_| {
+        let before = service.condition(PROGRAMMED);
+        let programmed = before.filter(|_| !kept).map(|_| {
             let (status, message) = if service.ingress.is_empty() {
-                ("False", "Not while the Service is not accepted")
+                ("False", "The Service is not accepted")
             } else {
                 (
                     "Unknown",
-                    "What was there before stays as it was; how that is, is not known while the Service is not accepted",
+                    "The existing load balancer is unchanged; its state is unknown until the Service is accepted",
                 )
             };
             Condition {
@@ -78,28 +105,29 @@ impl Desired {
             accepted: Some(refused(refusal)),
             programmed,
             ingress: None,
+            extra: (!kept).then(Vec::new),
         }
     }
 
-    /// The same without another address than the published one: traffic flows there still.
+    /// Leaves a published address unchanged, because traffic still flows through it.
     #[must_use]
-    pub fn keeping(self, service: &ServiceView) -> Self {
+    pub fn without_new_address(self, service: &ServiceView) -> Self {
         Self {
             ingress: self.ingress.filter(|_| service.ingress.is_empty()),
             ..self
         }
     }
 
-    /// The same of a Service that is refused today: its load balancer is that of before.
+    /// The Service is refused: its existing load balancer is reported, and not accepted.
     #[must_use]
-    pub fn despite(self, refusal: Option<&Refusal>) -> Self {
+    pub fn with_refusal(self, refusal: Option<&Refusal>) -> Self {
         Self {
             accepted: refusal.map(refused).or(self.accepted),
             ..self
         }
     }
 
-    /// The class is drained, and what the Service has is being taken down.
+    /// The class is drained, and the Service's load balancer is being released.
     pub fn draining(service: &ServiceView, drained: &Refusal) -> Self {
         Self {
             accepted: Some(refused(drained)),
@@ -110,14 +138,14 @@ impl Desired {
                     "Unknown"
                 },
                 reason: Reason::Releasing,
-                message: "The load balancer is being taken down".to_owned(),
+                message: "The load balancer is being released".to_owned(),
             }),
-            ingress: None,
+            ..Self::default()
         }
     }
 
-    /// Something is missing. A Service whose traffic flows need not say so, unless its load
-    /// balancer is to go (`drained`: because of the class) and cannot.
+    /// Something is missing. A Service that has an address reports it only if its load
+    /// balancer is to be released (`drained`: because of its class) and cannot be.
     pub fn waiting(
         service: &ServiceView,
         class: &str,
@@ -140,11 +168,11 @@ impl Desired {
                 reason: why.reason,
                 message: text::message(&why.message),
             }),
-            ingress: None,
+            ..Self::default()
         }
     }
 
-    /// What the provider reports is what the Service says (invariant 2).
+    /// The status is exactly what the provider reports (invariant 2).
     pub fn observed(
         service: &ServiceView,
         class: &str,
@@ -156,7 +184,7 @@ impl Desired {
                 status: "False",
                 reason: Reason::NoEligibleNodes,
                 message:
-                    "No node is eligible: all are excluded, being deleted, or without an InternalIP"
+                    "No node is eligible: every node is excluded, is being deleted, or has no InternalIP"
                         .to_owned(),
             },
             State::Programmed => Condition {
@@ -170,7 +198,7 @@ impl Desired {
             State::Pending {
                 reason: Reason::Provisioning,
                 ..
-            } => under_way(),
+            } => provisioning(),
             State::Pending {
                 reason, message, ..
             } => Condition {
@@ -187,11 +215,12 @@ impl Desired {
             accepted: Some(accepted),
             programmed: Some(programmed),
             ingress: (!observed.ingress.is_empty()).then(|| observed.ingress.clone()),
+            extra: Some(extra(&observed.conditions)),
         }
     }
 
-    /// The provider failed. With an address traffic may well flow by the last settings
-    /// that were applied: then nobody knows, and the address stays (invariant 2).
+    /// The provider failed. If there is an address, traffic can still flow with the settings
+    /// applied last: the state is `Unknown`, and the address stays (invariant 2).
     pub fn failed(service: &ServiceView, class: &str, error: &ProviderError) -> Self {
         let status = if service.ingress.is_empty() {
             "False"
@@ -206,74 +235,97 @@ impl Desired {
                 reason: error.reason(),
                 message: text::message(&error.to_string()),
             }),
-            ingress: None,
+            ..Self::default()
         }
     }
 
-    /// The Service as it is after this has been written to it.
+    /// The Service after this status has been written to it.
     pub fn applied_to(&self, service: &ServiceView, now: Timestamp) -> ServiceView {
         let mut after = service.clone();
-        if let Some(ingress) = &self.ingress {
-            after.ingress.clone_from(ingress);
+        let difference = self.difference(service);
+        if let Some(ingress) = difference.ingress {
+            after.ingress = ingress.to_vec();
+            after.ingress_is_exact = true;
         }
-        for (kind, condition) in self.conditions() {
-            let since = condition.since(kind, service, now);
-            after.conditions.retain(|old| old.kind != kind);
+        let stays = |kind: &str| {
+            let mut changed = difference.changed.iter();
+            !difference.removed.contains(&kind) && changed.all(|fields| fields.kind != kind)
+        };
+        after.conditions.retain(|before| stays(&before.kind));
+        for fields in &difference.changed {
             after.conditions.push(ConditionView {
-                kind: kind.to_owned(),
-                status: condition.status.to_owned(),
-                reason: condition.reason.as_str().to_owned(),
-                message: condition.message.clone(),
-                since,
+                kind: fields.kind.to_owned(),
+                status: fields.status.to_owned(),
+                reason: fields.reason.to_owned(),
+                message: fields.message.to_owned(),
+                since: fields.since(service, now),
+                is_exact: true,
             });
         }
         after
     }
 
-    fn conditions(&self) -> impl Iterator<Item = (&'static str, &Condition)> {
-        let all = [(ACCEPTED, &self.accepted), (PROGRAMMED, &self.programmed)];
-        all.into_iter()
-            .filter_map(|(kind, condition)| Some((kind, condition.as_ref()?)))
+    fn conditions(&self) -> Vec<Fields<'_>> {
+        let accepted = self.accepted.as_ref();
+        let programmed = self.programmed.as_ref();
+        let mut all = Vec::new();
+        all.extend(accepted.map(|condition| condition.fields(ACCEPTED)));
+        all.extend(programmed.map(|condition| condition.fields(PROGRAMMED)));
+        all.extend(self.extra.iter().flatten().map(Fields::of_extra));
+        all
     }
 
-    /// Whether it would publish other addresses than the Service does.
+    /// Whether it publishes other addresses than the Service has now.
     pub fn claims(&self, service: &ServiceView) -> bool {
         self.difference(service).ingress.is_some()
     }
 
-    /// What of it differs from what the Service says now.
-    fn difference(&self, service: &ServiceView) -> Self {
-        let differs = |kind: &str, condition: &Condition| {
-            service.condition(kind).is_none_or(|now| !condition.is(now))
-        };
-        Self {
-            ingress: self
-                .ingress
-                .clone()
-                .filter(|ingress| *ingress != service.ingress),
-            accepted: self.accepted.clone().filter(|it| differs(ACCEPTED, it)),
-            programmed: self.programmed.clone().filter(|it| differs(PROGRAMMED, it)),
+    /// The parts of it that the Service does not have now.
+    fn difference<'a>(&'a self, service: &'a ServiceView) -> Difference<'a> {
+        let ingress = self.ingress.as_deref();
+        let mut changed = self.conditions();
+        let listed: Vec<&str> = changed.iter().map(|fields| fields.kind).collect();
+        changed.retain(|fields| fields.differs(service));
+        let kinds = service.conditions.iter().map(|now| now.kind.as_str());
+        let mut removed: Vec<&str> = kinds
+            .filter(|kind| self.extra.is_some() && !listed.contains(kind))
+            .filter(|kind| ![ACCEPTED, PROGRAMMED].contains(kind))
+            .collect();
+        removed.sort_unstable();
+        removed.dedup();
+        Difference {
+            ingress: ingress.filter(|it| !service.ingress_is_exact || *it != service.ingress),
+            changed,
+            removed,
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
     }
 }
 
-/// The same words before and after the first answer of the provider: no write between.
-fn under_way() -> Condition {
+/// The provider's own conditions, each type once, with bounded messages.
+fn extra(reported: &[ExtraCondition]) -> Vec<ExtraCondition> {
+    let of_kind = |kind: ExtraKind| reported.iter().find(|condition| condition.kind == kind);
+    let bounded = |condition: &ExtraCondition| ExtraCondition {
+        message: text::message(&condition.message),
+        ..condition.clone()
+    };
+    let all = ExtraKind::ALL.into_iter();
+    all.filter_map(of_kind).map(bounded).collect()
+}
+
+/// The same message before and after the first answer of the provider, so that the answer
+/// needs no write.
+fn provisioning() -> Condition {
     Condition {
         status: "False",
         reason: Reason::Provisioning,
-        message: "The load balancer is being made".to_owned(),
+        message: "The load balancer is being created".to_owned(),
     }
 }
 
 fn accepted(service: &ServiceView, class: &str) -> Condition {
     let mut message = format!("LoadBalancerClass {class} serves this Service");
     if !service.unknown_annotations.is_empty() {
-        message.push_str("; annotations that mean nothing: ");
+        message.push_str("; unknown annotations: ");
         message.push_str(&service.unknown_annotations.join(", "));
     }
     Condition {
@@ -303,119 +355,74 @@ fn remarked(mut condition: Condition, remarks: &[String]) -> Condition {
 // === impl Condition ===
 
 impl Condition {
-    fn is(&self, now: &ConditionView) -> bool {
-        self.status == now.status
-            && self.reason.as_str() == now.reason
-            && self.message == now.message
+    fn fields(&self, kind: &'static str) -> Fields<'_> {
+        Fields {
+            kind,
+            status: self.status,
+            reason: self.reason.as_str(),
+            message: &self.message,
+        }
+    }
+}
+
+// === impl Fields ===
+
+impl<'a> Fields<'a> {
+    fn of_extra(condition: &'a ExtraCondition) -> Self {
+        Self {
+            kind: condition.kind.as_str(),
+            status: match condition.holds {
+                Some(true) => "True",
+                Some(false) => "False",
+                None => "Unknown",
+            },
+            reason: condition.reason,
+            message: &condition.message,
+        }
     }
 
-    /// The time moves only when the status does.
-    fn since(&self, kind: &str, service: &ServiceView, now: Timestamp) -> Timestamp {
-        let before = service
-            .condition(kind)
-            .filter(|before| before.status == self.status);
-        before.map_or(now, |before| before.since)
-    }
-
-    fn to_json(&self, kind: &str, service: &ServiceView, now: Timestamp) -> Value {
-        json!({
-            "type": kind,
-            "status": self.status,
-            "reason": self.reason.as_str(),
-            "message": self.message,
-            "lastTransitionTime": rfc3339(self.since(kind, service, now)),
+    fn differs(&self, service: &ServiceView) -> bool {
+        service.condition(self.kind).is_none_or(|now| {
+            !now.is_exact
+                || self.status != now.status
+                || self.reason != now.reason
+                || self.message != now.message
         })
     }
-}
 
-/// The event that belongs to a status write; none for a change that is no transition.
-pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Event> {
-    let difference = desired.difference(service);
-    if let Some(refused) = difference
-        .accepted
-        .filter(|condition| condition.status == "False")
-    {
-        return Some(Event::sync_failed(&refused.message));
+    /// The time changes only with the status.
+    fn since(&self, service: &ServiceView, now: Timestamp) -> Timestamp {
+        let before = service.condition(self.kind);
+        let unchanged = before.filter(|before| before.status == self.status);
+        unchanged.map_or(now, |before| before.since)
     }
-    let programmed = desired.programmed.as_ref()?;
-    match (programmed.status, programmed.reason) {
-        ("True", _) if difference.programmed.is_some() || difference.ingress.is_some() => {
-            let was = service
-                .condition(PROGRAMMED)
-                .is_some_and(|now| now.status == "True");
-            (!was || difference.ingress.is_some()).then_some(Event::Ensured)
+
+    fn to_json(self, service: &ServiceView, now: Timestamp) -> Value {
+        let mut condition = json!({
+            "type": self.kind,
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+            "lastTransitionTime": rfc3339(self.since(service, now)),
+        });
+        // A merge keeps the fields that a patch does not name.
+        let before = service.condition(self.kind);
+        if before.is_some_and(|before| !before.is_exact) {
+            condition["observedGeneration"] = Value::Null;
         }
-        (_, Reason::NoEligibleNodes) => difference.programmed.map(|_| Event::Unavailable),
-        (_, Reason::Provisioning | Reason::Releasing | Reason::NotAnnounced) => None,
-        ("False" | "Unknown", _) => difference.programmed.map(|condition| {
-            let doing = if service.is_load_balancer && !service.deleting {
-                "ensure"
-            } else {
-                "delete"
-            };
-            Event::sync_failed(&format!(
-                "failed to {doing} load balancer: {}",
-                condition.message
-            ))
-        }),
-        _ => None,
+        condition
     }
 }
 
-/// Events with the reasons and messages of the reference controller, where it has one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// Work that takes longer than a moment.
-    Ensuring,
-    /// Traffic can flow, or flows elsewhere.
-    Ensured,
-    /// A release that takes longer than a moment.
-    Deleting,
-    /// Nothing is left.
-    Deleted,
-    /// No targets.
-    Unavailable,
-    /// It failed; the note says how.
-    SyncFailed(String),
-}
+// === impl Difference ===
 
-// === impl Event ===
-
-impl Event {
-    fn sync_failed(what: &str) -> Self {
-        Self::SyncFailed(format!("Error syncing load balancer: {what}"))
+impl Difference<'_> {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
-    /// `reason`
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Ensuring => "EnsuringLoadBalancer",
-            Self::Ensured => "EnsuredLoadBalancer",
-            Self::Deleting => "DeletingLoadBalancer",
-            Self::Deleted => "DeletedLoadBalancer",
-            Self::Unavailable => "UnAvailableLoadBalancer",
-            Self::SyncFailed(_) => "SyncLoadBalancerFailed",
-        }
-    }
-
-    /// `note`
-    pub fn message(&self) -> &str {
-        match self {
-            Self::Ensuring => "Ensuring load balancer",
-            Self::Ensured => "Ensured load balancer",
-            Self::Deleting => "Deleting load balancer",
-            Self::Deleted => "Deleted load balancer",
-            Self::Unavailable => "There are no available nodes for LoadBalancer",
-            Self::SyncFailed(message) => message,
-        }
-    }
-
-    /// `Normal` or `Warning`.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::Unavailable | Self::SyncFailed(_) => "Warning",
-            _ => "Normal",
-        }
+    fn changes(&self, kind: &str) -> bool {
+        self.changed.iter().any(|fields| fields.kind == kind)
     }
 }
 

@@ -193,3 +193,91 @@ fn what_is_to_be_retained_stays_in_the_cloud() {
         lab.assert_steady().await;
     });
 }
+
+/// What the status publishes is what the cloud reports, and nothing that somebody adds.
+#[test]
+fn what_somebody_adds_to_our_part_of_the_status_goes() {
+    type Edit = fn(&mut serde_json::Value);
+    let edits: [(&str, Edit); 4] = [
+        ("a hostname", |status| {
+            status["loadBalancer"]["ingress"][0]["hostname"] = json!("evil.example.com");
+        }),
+        ("an entry", |status| {
+            let entry = json!({"hostname": "evil.example.com"});
+            let ingress = status["loadBalancer"]["ingress"].as_array_mut();
+            ingress.unwrap().push(entry);
+        }),
+        ("an error on a port", |status| {
+            status["loadBalancer"]["ingress"][0]["ports"][0]["error"] = json!("example.com/Shut");
+        }),
+        ("a field of a condition", |status| {
+            status["conditions"][0]["observedGeneration"] = json!(7);
+        }),
+    ];
+    for (what, edit) in edits {
+        simulate(25, async |lab| {
+            lab.api.create_service(&Svc::new("shop/web"));
+            lab.start();
+            lab.served("shop/web").await;
+            lab.rest(12).await;
+            let before = lab.service("shop/web")["status"].clone();
+            let mark = lab.journal.mark();
+            lab.api.edit(Kind::Service, "shop/web", |service| {
+                edit(&mut service["status"]);
+            });
+            lab.until(&format!("{what} is gone"), |lab| {
+                let now = &lab.service("shop/web")["status"];
+                let sorted = |status: &serde_json::Value| {
+                    let conditions = status["conditions"].as_array().unwrap().iter();
+                    let mut all: Vec<String> = conditions.map(ToString::to_string).collect();
+                    all.sort();
+                    all
+                };
+                now["loadBalancer"] == before["loadBalancer"] && sorted(now) == sorted(&before)
+            })
+            .await;
+            assert_eq!(lab.effects(mark, Target::Service).len(), 1, "{what}");
+            lab.assert_steady().await;
+        });
+    }
+}
+
+/// Somebody's finalizer keeps a deleted Service after its release: it claims nothing.
+#[test]
+fn a_released_service_that_a_foreign_finalizer_keeps_claims_nothing() {
+    for class in ["local", "lan"] {
+        simulate(26, async |lab| {
+            lab.api.create_l2_class("lan", &json!({}));
+            lab.api
+                .create_pool("front", &["203.0.113.0/29"], &json!({"reuseAfter": "0s"}));
+            let key = format!("ballast.dev/{class}");
+            lab.api.create_service(&Svc::new("shop/web").class(&key));
+            lab.start();
+            lab.until("it has an address", |lab| {
+                !lab.addresses("shop/web").is_empty()
+            })
+            .await;
+            lab.settle().await;
+            lab.api.edit(Kind::Service, "shop/web", |service| {
+                let finalizers = &mut service["metadata"]["finalizers"];
+                let mut all = finalizers.as_array().cloned().unwrap_or_default();
+                all.push(json!("example.com/cleanup"));
+                *finalizers = all.into();
+            });
+            lab.rest(12).await;
+            let mark = lab.journal.mark();
+            lab.api.delete(Kind::Service, "shop/web");
+            lab.until(&format!("{class}: nothing of ours is left"), |lab| {
+                let service = lab.service("shop/web");
+                let conditions = service["status"]["conditions"].as_array();
+                lab.addresses("shop/web").is_empty()
+                    && conditions.is_none_or(Vec::is_empty)
+                    && service["metadata"]["finalizers"] == json!(["example.com/cleanup"])
+            })
+            .await;
+            let patches = lab.effects(mark, Target::Service);
+            assert_eq!(patches.len(), 1, "{class}: {patches:#?}");
+            lab.assert_steady().await;
+        });
+    }
+}

@@ -269,3 +269,54 @@ fn invariant_2_a_status_wiped_by_hand_comes_back() {
         assert_eq!(lab.addresses(WEB), address);
     });
 }
+
+/// One `kubectl apply` creates a class and its Services, and the watch of Services is first.
+#[test]
+fn a_class_that_arrives_after_its_service_costs_no_refusal() {
+    simulate(6, async |lab| {
+        lab.start();
+        lab.led().await;
+        lab.rest(5).await;
+        let mark = lab.journal.mark();
+        lab.api.delay_watches(Kind::Class, true);
+        lab.api.create_class("late", &json!({}));
+        lab.api
+            .create_service(&Svc::new(WEB).class("ballast.dev/late"));
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(
+            lab.effects(mark, Target::Service).len(),
+            0,
+            "{}",
+            lab.dump()
+        );
+        lab.api.delay_watches(Kind::Class, false);
+        lab.served(WEB).await;
+        lab.until("the event is sent", |lab| !lab.api.events().is_empty())
+            .await;
+        assert_eq!(
+            lab.effects(mark, Target::Service).len(),
+            2,
+            "{}",
+            lab.dump()
+        );
+        assert_eq!(lab.api.events(), ["EnsuredLoadBalancer shop/web"]);
+        lab.assert_steady().await;
+    });
+}
+
+/// A class that does not arrive is reported once, soon.
+#[test]
+fn a_class_that_does_not_arrive_is_reported_within_seconds() {
+    simulate(7, async |lab| {
+        lab.start();
+        lab.led().await;
+        let begin = tokio::time::Instant::now();
+        lab.api
+            .create_service(&Svc::new(WEB).class("ballast.dev/nowhere"));
+        lab.refused.insert(WEB.to_owned(), "ClassNotFound");
+        lab.refusal(WEB, "ClassNotFound").await;
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        lab.assert_steady().await;
+    });
+}

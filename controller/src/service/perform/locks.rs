@@ -1,4 +1,4 @@
-//! Whose turn it is where several Services share one balancer.
+//! Serialises the work on each balancer, which several Services can share.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,21 +13,21 @@ use crate::cluster::view::{Name, ServiceView};
 /// A balancer: class and key.
 pub(super) type Place = (String, Key);
 
-/// One lock for each balancer while somebody works on it.
+/// One lock for each balancer that a worker uses or waits for.
 #[derive(Debug, Default)]
 pub struct KeyLocks {
     locks: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// The balancers that a worker has to itself; dropped at the end of its turn.
+/// The balancers that a worker has locked; dropped at the end of its turn.
 #[derive(Debug)]
 pub struct Turn {
     places: BTreeSet<Place>,
     _guards: Vec<OwnedMutexGuard<()>>,
 }
 
-/// Every balancer that a turn for this name may touch: those that the ledger names, for
-/// this Service and for former ones of its name, and those that it asks for now. Pure.
+/// Every balancer that a turn for this name can touch: the balancers in the ledger, of this
+/// Service and of earlier ones with its name, and those that it asks for now. Pure.
 pub fn places(
     name: &Name,
     service: Option<&ServiceView>,
@@ -57,12 +57,11 @@ pub fn places(
 // === impl KeyLocks ===
 
 impl KeyLocks {
-    /// Waits until nobody else works on any of these balancers.
+    /// Waits until no other worker uses any of these balancers.
     ///
-    /// To be taken before deciding: a decision lists all members of a balancer, and one
-    /// made while another worker adds a member would take that member off again. All
-    /// locks are taken in the same order everywhere, so two Services that change places
-    /// do not wait for each other for ever. Safe to cancel.
+    /// Take the locks before deciding. A decision lists all members of a balancer; if another
+    /// worker added a member at the same time, the decision would remove it again. Locks are
+    /// taken in one order, so two Services that swap balancers do not deadlock. Cancel safe.
     pub async fn hold(&self, places: BTreeSet<Place>) -> Turn {
         let wanted = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);

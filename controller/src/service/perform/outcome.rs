@@ -1,4 +1,4 @@
-//! What became of a step. A value: who acts on it is the queue.
+//! The outcome of a step, which decides when the queue returns the Service.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use ballast_provider::{Reason, Refusal};
 
 use crate::cluster::view::ServiceView;
 
-/// What became of one step, and with that when the Service is looked at again.
+/// The outcome of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing was to be done.
     Ignored,
-    /// As the user wants it.
+    /// The load balancer is as desired.
     Ensured,
-    /// All gone.
+    /// The load balancer is released.
     Released,
-    /// Waits for the user, the class or another Service to change; they wake it.
+    /// A change of the Service, its class or another Service wakes it.
     Waiting,
-    /// The same, but nothing that another Service gives up can help.
+    /// A change of the Service or its class wakes it; no release of another Service can help.
     Parked,
-    /// Look again after this time; no failure.
+    /// Look again after this time. This is not a failure.
     Pending(Duration),
-    /// It failed; back off.
+    /// It failed. Try again with back-off.
     Failed,
 }
 
 // === impl Outcome ===
 
 impl Outcome {
-    /// Of a refused Service. What is wrong in its own words only an edit of them mends, and
-    /// that wakes it by name; a drain ends with a change of the class, which wakes all; all
-    /// else may end with what somebody else gives up.
+    /// The outcome for a refused Service. An invalid spec is fixed only by editing it, and the
+    /// edit wakes the Service. A drain ends with a change of the class, which wakes all its
+    /// Services. All other refusals can end when another Service is released.
     pub fn of_refused(service: &ServiceView, refusal: &Refusal) -> Self {
         match &service.load_balancer {
             Some(Err(_)) => Self::Parked,
@@ -51,7 +51,7 @@ impl Outcome {
         }
     }
 
-    /// Of two steps under one name, the outcome that needs to be looked at sooner.
+    /// Of the outcomes of two steps for one name, the one that is looked at sooner.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let urgency = |outcome: Self| match outcome {
@@ -74,8 +74,8 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    /// 5,000 Services that are refused for their own sake must not be looked at again for
-    /// each one that goes; who is refused for a quota, a port or a sharer must.
+    /// 5,000 Services with an invalid spec must not be looked at again for each release.
+    /// Services that are refused because of a quota or a port must be.
     #[test]
     fn a_release_wakes_only_whom_it_can_help() {
         let refused = |reason| Refusal::new(reason, "no");

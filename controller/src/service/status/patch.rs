@@ -1,17 +1,19 @@
-//! The patches that make a Service say it: strategic-merge patches to `services/status`.
-//! Conditions merge by type, so other controllers' stay, and `spec` is never part of them.
-//! Each carries the UID, so that it cannot hit a later Service of the same name. Pure.
+//! The patches that give a Service its status: strategic-merge patches to `services/status`.
+//! Conditions merge by type, so other controllers' conditions stay, and no patch contains
+//! `spec`. Each patch contains the UID, so it cannot change a later Service of the same name.
+//! Pure.
 
 use ballast_crds::class_key;
 use ballast_provider::{Address, Ingress, IpMode, Refusal};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Desired;
+use super::{Desired, Difference};
 use crate::cluster::view::{STANDARD_FINALIZER, ServiceView};
 
 /// The patch before the first effect: the class's finalizer (and for a class-less
-/// Service the standard one) together with the first conditions. `None` if all is there.
+/// Service the standard one) together with the first conditions. `None` if the Service has
+/// the finalizers.
 pub fn finalizer_patch(service: &ServiceView, class: &str, now: Timestamp) -> Option<Value> {
     let mut missing = Vec::new();
     if !service.is_held_by(class) {
@@ -29,7 +31,7 @@ pub fn finalizer_patch(service: &ServiceView, class: &str, now: Timestamp) -> Op
     Some(patch)
 }
 
-/// The patch that makes the Service say what it is to say; `None` if it does.
+/// The patch that gives the Service the desired status; `None` if it has it.
 pub fn patch(service: &ServiceView, desired: &Desired, now: Timestamp) -> Option<Value> {
     let difference = desired.difference(service);
     (!difference.is_empty()).then(|| {
@@ -39,34 +41,40 @@ pub fn patch(service: &ServiceView, desired: &Desired, now: Timestamp) -> Option
     })
 }
 
-/// The patch after a release: finalizers off, and our conditions where the object stays.
-/// `None` if neither is there.
+/// The patch after a release. It removes our finalizers and, if the object stays, our
+/// conditions. A deleted Service stays while it has finalizers of others: its address is
+/// released, so the patch removes that, too. `None` if there is nothing to remove.
 pub fn released_patch(service: &ServiceView, class: &str) -> Option<Value> {
     let mut finalizers = Vec::new();
     if service.is_held_by(class) {
         finalizers.push(class_key(class));
     }
-    // Another controller's, if the Service wants a class-less load balancer by now.
+    // On a Service that wants a class-less load balancer now, another controller may need it.
     let standard_is_ours = service.deleting || !service.is_load_balancer || service.class.is_some();
     if service.standard_finalizer && standard_is_ours {
         finalizers.push(STANDARD_FINALIZER.to_owned());
     }
-    let conditions = !service.deleting && !service.conditions.is_empty();
-    if finalizers.is_empty() && !conditions {
+    let stays = !service.deleting || service.other_finalizers;
+    let status = if stays {
+        bare_status(service)
+    } else {
+        json!({})
+    };
+    if finalizers.is_empty() && is_empty(&status) {
         return None;
     }
     let mut patch = json!({"metadata": {"uid": service.id.uid}});
     if !finalizers.is_empty() {
         patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
     }
-    if conditions {
-        patch["status"] = json!({"conditions": dropped_conditions(service)});
+    if !is_empty(&status) {
+        patch["status"] = status;
     }
     Some(patch)
 }
 
-/// The patch after the release of a Service whose class is drained: finalizers off, no
-/// address any more, and why. `None` if it is so.
+/// The patch after the release of a Service whose class is drained. It removes our
+/// finalizers and the address, and the conditions give the reason. `None` if nothing differs.
 pub fn drained_patch(
     service: &ServiceView,
     class: &str,
@@ -77,7 +85,7 @@ pub fn drained_patch(
     if service.is_held_by(class) {
         finalizers.push(class_key(class));
     }
-    // It had a load balancer of ours, so the standard one is ours as well.
+    // The Service had a load balancer of ours, so the standard finalizer is ours as well.
     if service.standard_finalizer {
         finalizers.push(STANDARD_FINALIZER.to_owned());
     }
@@ -87,13 +95,10 @@ pub fn drained_patch(
     };
     let desired = Desired::refused(&bare, drained, false);
     let mut patch = status_json(&desired.difference(service), service, now);
-    if !service.ingress.is_empty() {
+    if publishes(service) {
         patch["status"]["loadBalancer"] = json!({"ingress": null});
     }
-    let unchanged = patch["status"]
-        .as_object()
-        .is_some_and(serde_json::Map::is_empty);
-    if finalizers.is_empty() && unchanged {
+    if finalizers.is_empty() && is_empty(&patch["status"]) {
         return None;
     }
     patch["metadata"] = json!({"uid": service.id.uid});
@@ -103,33 +108,57 @@ pub fn drained_patch(
     Some(patch)
 }
 
-/// The patch that takes our conditions off a Service that is not ours any more.
+/// The patch that removes our conditions from a Service that is not ours any more, and the
+/// address if the Service is deleted and stays.
 pub fn clean_patch(service: &ServiceView) -> Value {
-    json!({
-        "metadata": {"uid": service.id.uid},
-        "status": {"conditions": dropped_conditions(service)},
-    })
+    json!({"metadata": {"uid": service.id.uid}, "status": bare_status(service)})
+}
+
+/// Nothing of ours. Only a deleted Service loses its address: on any other, the API server
+/// removes it with the type, or it can be another controller's by now.
+fn bare_status(service: &ServiceView) -> Value {
+    let mut status = json!({});
+    if !service.conditions.is_empty() {
+        status["conditions"] = dropped_conditions(service).into();
+    }
+    if service.deleting && service.is_load_balancer && publishes(service) {
+        status["loadBalancer"] = json!({"ingress": null});
+    }
+    status
+}
+
+fn publishes(service: &ServiceView) -> bool {
+    !service.ingress.is_empty() || !service.ingress_is_exact
+}
+
+fn is_empty(status: &Value) -> bool {
+    status.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 fn dropped_conditions(service: &ServiceView) -> Vec<Value> {
-    let kinds = service.conditions.iter().map(|condition| &condition.kind);
+    let kinds = service.conditions.iter();
     kinds
-        .map(|kind| json!({"type": kind, "$patch": "delete"}))
+        .map(|condition| dropped_condition(&condition.kind))
         .collect()
 }
 
-fn status_json(difference: &Desired, service: &ServiceView, now: Timestamp) -> Value {
+fn dropped_condition(kind: &str) -> Value {
+    json!({"type": kind, "$patch": "delete"})
+}
+
+fn status_json(difference: &Difference<'_>, service: &ServiceView, now: Timestamp) -> Value {
     let mut status = json!({});
-    if let Some(ingress) = &difference.ingress {
+    if let Some(ingress) = difference.ingress {
         let entries: Vec<Value> = ingress.iter().map(ingress_json).collect();
         status["loadBalancer"] = json!({"ingress": entries});
     }
-    let changed: Vec<Value> = difference
-        .conditions()
-        .map(|(kind, condition)| condition.to_json(kind, service, now))
-        .collect();
-    if !changed.is_empty() {
-        status["conditions"] = changed.into();
+    let changed = difference.changed.iter();
+    let changed = changed.map(|fields| fields.to_json(service, now));
+    let removed = difference.removed.iter();
+    let removed = removed.map(|kind| dropped_condition(kind));
+    let conditions: Vec<Value> = changed.chain(removed).collect();
+    if !conditions.is_empty() {
+        status["conditions"] = conditions.into();
     }
     json!({"status": status})
 }

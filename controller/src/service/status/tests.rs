@@ -1,4 +1,6 @@
 mod drain;
+mod exact;
+mod extra;
 
 use ballast_crds::class_key;
 use ballast_provider::{Address, IpMode, PortStatus, Protocol};
@@ -45,7 +47,7 @@ fn the_first_patch_claims_and_says_so() {
           },
           {
             "lastTransitionTime": "1970-01-01T00:00:07Z",
-            "message": "The load balancer is being made",
+            "message": "The load balancer is being created",
             "reason": "Provisioning",
             "status": "False",
             "type": "ballast.dev/Programmed"
@@ -269,7 +271,7 @@ fn what_a_refused_service_has_is_reported_and_it_stays_refused() {
     let refusal = refusal("no");
     let moved = Desired::observed(&settled(), "local", &programmed("192.0.2.1"), Backing::None);
     let said = moved
-        .despite(Some(&refusal))
+        .with_refusal(Some(&refusal))
         .applied_to(&settled(), second(9));
     let accepted = said.condition(ACCEPTED).unwrap();
     assert_eq!(

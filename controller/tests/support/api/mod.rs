@@ -70,6 +70,8 @@ struct State {
     /// Watches from before this generation are cut.
     generation: u64,
     frozen: bool,
+    /// Watches of these kinds are open and silent.
+    late: BTreeSet<Kind>,
     /// How many watches were opened, and how many of the first ones are silent.
     watches: u64,
     silent: u64,
@@ -170,6 +172,7 @@ impl Api {
                 tampered: BTreeSet::new(),
                 generation: 0,
                 frozen: false,
+                late: BTreeSet::new(),
                 watches: 0,
                 silent: 0,
                 past: None,

@@ -340,6 +340,18 @@ impl Api {
         self.journal.changed();
     }
 
+    /// Makes the watches of one kind silent, or lets them continue.
+    pub fn delay_watches(&self, kind: Kind, late: bool) {
+        let mut state = self.lock();
+        if late {
+            state.late.insert(kind);
+        } else {
+            state.late.remove(&kind);
+        }
+        drop(state);
+        self.journal.changed();
+    }
+
     /// The watches that are open now stay open and become silent.
     pub fn silence_watches(&self) {
         let mut state = self.lock();

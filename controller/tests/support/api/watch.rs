@@ -204,7 +204,7 @@ impl Watch {
         if state.generation != self.generation {
             return Look::End;
         }
-        if state.frozen || self.number <= state.silent {
+        if state.frozen || state.late.contains(&self.kind) || self.number <= state.silent {
             return Look::Nothing;
         }
         if self.version < state.compacted {

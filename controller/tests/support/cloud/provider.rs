@@ -474,7 +474,7 @@ fn observed(lb: &Lb, wanted: &LoadBalancer) -> Observed {
     } else {
         State::Pending {
             reason: Reason::Provisioning,
-            message: "The load balancer is being made".to_owned(),
+            message: "The load balancer is being created".to_owned(),
             retry_after: None,
         }
     };

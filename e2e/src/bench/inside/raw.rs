@@ -95,7 +95,7 @@ fn of_a_cloud(object: &Object, number: u32) -> Vec<Value> {
             [format!("ballast.dev/{CLASS}"), "service.kubernetes.io/load-balancer-cleanup"]},
         "status": {"conditions": [
             accepted(CLASS),
-            condition("Programmed", "False", "Provisioning", "The load balancer is being made"),
+            condition("Programmed", "False", "Provisioning", "The load balancer is being created"),
         ]},
     });
     let second = json!({

@@ -12,7 +12,7 @@ fn mixed() -> Report {
         "Programmed",
         "False",
         "Provisioning",
-        "The load balancer is being made",
+        "The load balancer is being created",
     );
     let full = "LoadBalancerClass local has 20 load balancers, as many as spec.maxLoadBalancers lets it have; raise it, or delete a Service";
     let refused = condition("Accepted", "False", "QuotaExceeded", full);

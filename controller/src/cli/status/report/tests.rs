@@ -21,7 +21,7 @@ fn state_and_why_come_from_the_condition_in_the_way() {
     let accepted = condition("Accepted", "True", "Accepted", "served");
     let refused = condition("Accepted", "False", "Invalid", "spec.x is wrong");
     let programmed = condition("Programmed", "True", "Programmed", "active");
-    let making = condition("Programmed", "False", "Provisioning", "being made");
+    let pending = condition("Programmed", "False", "Provisioning", "being created");
     let unknown = condition("Programmed", "Unknown", "CloudError", "no answer");
     let announced = condition("Announced", "True", "Announced", "node-2, eth0");
     let silent = condition("Announced", "False", "NotAnnounced", "no node announces it");
@@ -31,17 +31,17 @@ fn state_and_why_come_from_the_condition_in_the_way() {
         (vec![], &[][..], "Pending", quiet, false),
         (vec![&accepted], &[], "Pending", quiet, false),
         (
-            vec![&accepted, &making],
+            vec![&accepted, &pending],
             &[],
             "Provisioning",
-            "being made",
+            "being created",
             false,
         ),
         (
-            vec![&making, &accepted],
+            vec![&pending, &accepted],
             &[],
             "Provisioning",
-            "being made",
+            "being created",
             false,
         ),
         (
@@ -54,7 +54,7 @@ fn state_and_why_come_from_the_condition_in_the_way() {
         (vec![&accepted, &programmed], ip, "Ready", "", true),
         (vec![&refused], &[], "Invalid", "spec.x is wrong", false),
         (
-            vec![&refused, &making],
+            vec![&refused, &pending],
             &[],
             "Invalid",
             "spec.x is wrong",

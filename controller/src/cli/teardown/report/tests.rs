@@ -119,7 +119,7 @@ fn crowd() -> Cluster {
                 Some("local"),
                 &["local"],
                 Some("10.0.0.1"),
-                &begun("Releasing", "The load balancer is being taken down"),
+                &begun("Releasing", "The load balancer is being released"),
             ),
             deleting,
             service(
@@ -155,7 +155,7 @@ fn what_is_left_and_why() {
     shop        orphaned      gone    -           LoadBalancerClass gone does not exist, so the controller cannot find the load balancer; create the class again, or check its cloud and remove the finalizer ballast.dev/gone from the Service
     shop        pooled        edge    192.0.2.1   the controller has not started to release it
     shop        untouched     local   10.0.0.3    the controller has not started to release it
-    shop        web           local   10.0.0.1    The load balancer is being taken down
+    shop        web           local   10.0.0.1    The load balancer is being released
     -           class/edge    edge    -           the controller has not seen the drain yet
     -           class/local   local   -           Used by shop/web
     "#);

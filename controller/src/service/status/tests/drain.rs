@@ -39,7 +39,7 @@ fn a_drained_service_stays_without_an_address_and_says_why() {
           },
           {
             "lastTransitionTime": "1970-01-01T00:00:09Z",
-            "message": "Not while the Service is not accepted",
+            "message": "The Service is not accepted",
             "reason": "Draining",
             "status": "False",
             "type": "ballast.dev/Programmed"
@@ -105,7 +105,7 @@ fn a_drain_that_is_not_done_says_what_it_waits_for() {
         ),
         (
             "failed",
-            Desired::failed(&settled(), "local", &transient()).despite(Some(&drained())),
+            Desired::failed(&settled(), "local", &transient()).with_refusal(Some(&drained())),
             Reason::CloudError,
         ),
         (

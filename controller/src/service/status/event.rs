@@ -1,0 +1,99 @@
+//! The events of a Service: one for each transition, none for a repeated state. Pure.
+
+use ballast_provider::Reason;
+
+use super::Desired;
+use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
+use crate::cluster::view::ServiceView;
+
+/// The event for a status write; `None` for a change that is no transition.
+pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Event> {
+    let difference = desired.difference(service);
+    let refused = desired.accepted.as_ref();
+    if let Some(refused) = refused.filter(|condition| condition.status == "False")
+        && difference.changes(ACCEPTED)
+    {
+        return Some(Event::sync_failed(&refused.message));
+    }
+    let programmed = desired.programmed.as_ref()?;
+    let changed = difference.changes(PROGRAMMED);
+    match (programmed.status, programmed.reason) {
+        ("True", _) => {
+            let before = service.condition(PROGRAMMED);
+            let was_programmed = before.is_some_and(|before| before.status == "True");
+            let ensured = changed && !was_programmed;
+            (ensured || difference.ingress.is_some()).then_some(Event::Ensured)
+        }
+        (_, Reason::NoEligibleNodes) => changed.then_some(Event::Unavailable),
+        (_, Reason::Provisioning | Reason::Releasing | Reason::NotAnnounced) => None,
+        ("False" | "Unknown", _) if changed => {
+            let verb = if service.is_load_balancer && !service.deleting {
+                "ensure"
+            } else {
+                "delete"
+            };
+            let message = &programmed.message;
+            Some(Event::sync_failed(&format!(
+                "failed to {verb} load balancer: {message}"
+            )))
+        }
+        _ => None,
+    }
+}
+
+/// Events with the reasons and messages of the reference controller, where it has one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Work that takes longer than a moment.
+    Ensuring,
+    /// Traffic can flow, or the address has changed.
+    Ensured,
+    /// A release that takes longer than a moment.
+    Deleting,
+    /// The load balancer is released.
+    Deleted,
+    /// There are no targets.
+    Unavailable,
+    /// Something failed; the note says what.
+    SyncFailed(String),
+}
+
+// === impl Event ===
+
+impl Event {
+    fn sync_failed(what: &str) -> Self {
+        Self::SyncFailed(format!("Error syncing load balancer: {what}"))
+    }
+
+    /// `reason`
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Ensuring => "EnsuringLoadBalancer",
+            Self::Ensured => "EnsuredLoadBalancer",
+            Self::Deleting => "DeletingLoadBalancer",
+            Self::Deleted => "DeletedLoadBalancer",
+            Self::Unavailable => "UnAvailableLoadBalancer",
+            Self::SyncFailed(_) => "SyncLoadBalancerFailed",
+        }
+    }
+
+    /// `note`
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Ensuring => "Ensuring load balancer",
+            Self::Ensured => "Ensured load balancer",
+            Self::Deleting => "Deleting load balancer",
+            Self::Deleted => "Deleted load balancer",
+            Self::Unavailable => "There are no available nodes for LoadBalancer",
+            Self::SyncFailed(message) => message,
+        }
+    }
+
+    /// `Normal` or `Warning`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable | Self::SyncFailed(_) => "Warning",
+            _ => "Normal",
+        }
+    }
+}
