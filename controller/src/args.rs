@@ -10,6 +10,7 @@ use ballast_mock::Token;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::class::Scope;
+use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
 use crate::cli::{crds, migrate, secrets, status, teardown};
 use crate::pools::AddressBook;
@@ -180,6 +181,17 @@ pub struct ControllerArgs {
     #[arg(long, env = "BALLAST_WORKERS", default_value = "32", value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: u16,
 
+    /// Leases of other service controllers, beside the known ones (comma-separated NAME in
+    /// kube-system, or NAMESPACE/NAME). While one of them is renewed, default classes serve no
+    /// Services without a class.
+    #[arg(
+        long,
+        env = "BALLAST_OTHER_CONTROLLERS_LEASES",
+        value_delimiter = ',',
+        value_name = "LEASES"
+    )]
+    pub other_controllers_leases: Vec<LeaseName>,
+
     /// Address of /livez, /readyz and /metrics.
     #[arg(
         long,
@@ -228,6 +240,7 @@ impl ControllerArgs {
             renew_deadline,
             retry_period,
             workers,
+            other_controllers_leases,
             admin_address,
             mock_token_file,
             mock_token_namespace,
@@ -238,6 +251,12 @@ impl ControllerArgs {
             renew_deadline,
             retry_period,
         };
+        let others = other_controllers_leases.len();
+        anyhow::ensure!(
+            others <= contender::MOST,
+            "--other-controllers-leases has {others} Leases; at most {} are supported",
+            contender::MOST
+        );
         let identity = identity.unwrap_or_else(host_name);
         let addresses = AddressBook::default();
         Ok(Options {
@@ -259,6 +278,7 @@ impl ControllerArgs {
                 simulate,
             }),
             addresses,
+            other_controllers: contender::leases(other_controllers_leases),
         })
     }
 }
@@ -329,6 +349,25 @@ mod tests {
             panic!("not the controller");
         };
         assert_eq!(args.classes, ["a", "b", "c"], "a list grows");
+    }
+
+    #[test]
+    fn leases_of_other_controllers_are_added_to_the_known_ones() {
+        let options = |leases: &str| {
+            let flag = format!("--other-controllers-leases={leases}");
+            let command = Cli::try_parse_from(["ballast", "controller", &flag])?.command;
+            let Command::Controller(args) = command else {
+                panic!("not the controller");
+            };
+            args.into_options()
+        };
+        let leases = options("my-ccm,edge/lb").unwrap().other_controllers;
+        let leases: Vec<String> = leases.iter().map(ToString::to_string).collect();
+        assert_eq!(leases[..contender::KNOWN.len()], contender::KNOWN);
+        assert_eq!(leases[contender::KNOWN.len()..], ["edge/lb", "my-ccm"]);
+        assert!(options("Not A Lease").is_err());
+        let many: Vec<String> = (0..=contender::MOST).map(|n| format!("l{n}")).collect();
+        assert!(options(&many.join(",")).is_err());
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The board on which the tasks of the controller post what they know of the classes:
-//! the class watch their views, the instance tasks their providers.
+//! The shared state of the classes. The class watch posts views, the tasks of
+//! [`crate::class::instance`] post providers, and [`crate::class::contender`] posts other
+//! controllers.
 //!
-//! Readers take a snapshot and decide on that; a change wakes whoever subscribed.
+//! Readers take a snapshot. A change wakes every subscriber.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::class::{ClassView, Classes, Contender, Instance, Scope};
+use crate::cluster::ledger::Ledger;
 
 /// The current [`Classes`], replaced as a whole.
 #[derive(Clone, Debug)]
@@ -19,10 +21,11 @@ pub struct Board {
 // === impl Board ===
 
 impl Board {
-    /// An empty board for these classes.
-    pub fn new(scope: Scope) -> Self {
+    /// A board without classes. `ledger` is that of the process.
+    pub fn new(scope: Scope, ledger: Arc<Ledger>) -> Self {
         let classes = Classes {
             scope,
+            ledger,
             ..Classes::default()
         };
         Self {
@@ -30,17 +33,17 @@ impl Board {
         }
     }
 
-    /// What is known now.
+    /// The classes as posted.
     pub fn snapshot(&self) -> Arc<Classes> {
         Arc::clone(&self.classes.borrow())
     }
 
-    /// Tells of every change.
+    /// Receives every change.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Classes>> {
         self.classes.subscribe()
     }
 
-    /// All classes as the watch has them now.
+    /// Replaces all class views.
     pub fn post_views(&self, views: Vec<Arc<ClassView>>) {
         self.edit(|classes| {
             classes.views = views
@@ -50,19 +53,19 @@ impl Board {
         });
     }
 
-    /// How the instance of a class is.
+    /// Replaces the state of a class's provider.
     pub fn post_instance(&self, class: &str, instance: Instance) {
         self.edit(|classes| {
             classes.instances.insert(class.to_owned(), instance);
         });
     }
 
-    /// Instances of other classes than these are gone.
+    /// Removes the providers of all other classes.
     pub fn retain_instances(&self, running: &BTreeSet<String>) {
         self.edit(|classes| classes.instances.retain(|name, _| running.contains(name)));
     }
 
-    /// Who else takes Services without a class.
+    /// Replaces the other controller that serves Services without a class.
     pub fn post_contender(&self, contender: Contender) {
         if self.snapshot().contender != contender {
             self.edit(|classes| classes.contender = contender);

@@ -1,10 +1,33 @@
-//! The provider instances: one task per class on the leader, from the class's arrival
-//! to its end.
+//! The providers of the classes: one task per class, on the leader.
 //!
-//! A task builds its provider, lets it restore what the Services publish, brings its
-//! targets up to date, and then follows two streams: the targets (debounced; the latest
-//! wins) and the provider's own changes (each wakes its Service). It posts on the board
-//! whether it can work; while it cannot, no Service of the class is touched.
+//! A class task builds the provider, restores it from what Services publish, records in the
+//! ledger what the cloud holds, and sets the targets. Then it follows two streams side by
+//! side: the targets (a wave of changes becomes one call; the latest wins) and the changes
+//! that the provider reports (each wakes its Service). The state of the provider is posted on
+//! the board; no Service is ensured or released while the provider of its class is not ready.
+//!
+//! ```text
+//!  class arrives          start succeeds
+//!  ─────────────▶ Starting ────────────▶ Ready ─┐ follows targets and changes
+//!                    │  ▲                  ▲  ◀──┘
+//!      start fails   ▼  │ (posted: Failing │ start succeeds
+//!                 Failing ─┐ until Ready)  │
+//!                    ▲  ◀──┘───────────────┘
+//!                    try again, with back-off
+//!
+//!  In every state: the class is deleted, leaves the scope, becomes unusable, or gets other
+//!  provider settings or another UID ──▶ gone. With other settings it arrives again.
+//! ```
+//!
+//! **Tasks.** [`run`] owns the class tasks in a `JoinSet` and lives as long as the leader. It
+//! starts and aborts them as the classes on the board change. A class task owns its provider
+//! until a worker that uses it is done.
+//!
+//! **Cancel safety.** A class task can be aborted at every await. It writes only to the board
+//! and the ledger, each under a short lock and never across an await, and its calls of the
+//! provider are idempotent: the next instance of the class makes them again. The two streams
+//! are joined in one `select!` and never cancel each other. A panic of a class task ends the
+//! process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,23 +53,29 @@ use crate::process::lease::Fence;
 use crate::process::queue::Queue;
 use crate::run::watch::settled;
 
-/// Between tries of a cloud that does not answer. Many Services wait for one class, so a
-/// cloud that is back is noticed soon.
+/// Between two tries of a cloud that does not answer. Many Services wait for one class, so the
+/// longest pause is short.
 const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-/// So many tries of a class's start come without longer and longer pauses: a cloud that was
-/// installed together with us is there in seconds, and people wait for their first address.
+/// This many tries of a start keep the shortest pause: a cloud that was installed together
+/// with the controller answers within seconds.
 const EAGER: u32 = 10;
-/// A wave of node changes ends when nothing came for this long …
+/// A wave of node changes ends when no change came for this long …
 const QUIET: Duration = Duration::from_millis(300);
-/// … or after this long, whatever comes.
+/// … or after this long in any case.
 const WAVE: Duration = Duration::from_secs(3);
 
-/// Knows the providers of this build, and makes the provider of a class.
+/// The providers of this build.
 pub trait Factory: Send + Sync {
-    /// What a class with these settings supports, or why this build cannot serve it. Pure.
+    /// The traits of the provider of a class with these settings, or why this build has no such
+    /// provider. Pure.
     fn supports(&self, settings: &ProviderSettings) -> Result<Traits, Refusal>;
 
-    /// A fresh instance, not yet restored.
+    /// The prefixes of the annotations that Services have for the providers of this build, each
+    /// with its slash and whatever follows it. Such an annotation reaches the provider in
+    /// [`ballast_provider::LoadBalancer::settings`]. Always the same.
+    fn setting_prefixes(&self) -> &'static [&'static str];
+
+    /// Builds the provider of a class; it is not restored yet.
     fn build(
         &self,
         settings: &ProviderSettings,
@@ -54,32 +83,32 @@ pub trait Factory: Send + Sync {
     ) -> Result<Arc<dyn Provider>, ProviderError>;
 }
 
-/// What every instance task needs.
+/// What every class task needs.
 #[derive(Clone)]
 pub struct Context {
     /// Builds providers.
     pub factory: Arc<dyn Factory>,
-    /// UID of `kube-system` and the name people gave the cluster.
+    /// The UID of `kube-system`, and the name of the cluster for people.
     pub cluster: (String, String),
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
-    /// Where instances are posted.
+    /// Where the state of providers is posted.
     pub board: Board,
-    /// Who is to be woken.
+    /// Where Services are woken.
     pub queue: Queue<Name>,
-    /// What is recorded.
+    /// Which Services have something in which class.
     pub ledger: Arc<Ledger>,
-    /// Who carries traffic.
+    /// The eligible nodes.
     pub targets: watch::Receiver<Eligible>,
-    /// Counts.
+    /// Counts calls that fail, and target changes.
     pub metrics: ProviderMetrics,
-    /// Asked before every effect.
+    /// Checked before every effect.
     pub fence: Fence,
 }
 
-/// When something that failed is tried again.
+/// The pauses between tries.
 struct Retries {
-    /// So many failures do not make the pauses longer.
+    /// This many failures do not make the pause longer.
     eager: u32,
     failed: u32,
     rng: rand::rngs::SmallRng,
@@ -96,8 +125,8 @@ impl Retries {
         }
     }
 
-    /// As long as the cloud says, which does not count as a failure, or longer after each
-    /// failure.
+    /// The pause after an error: the time that the cloud asks for, which does not count as a
+    /// failure, or a time that grows with each failure.
     fn after(&mut self, error: &ProviderError) -> Duration {
         match error {
             ProviderError::Throttled { retry_after } => *retry_after,
@@ -110,7 +139,7 @@ impl Retries {
     }
 }
 
-/// Runs the instances of all classes in scope; ends with the board.
+/// Runs the tasks of all classes in scope until the board is dropped.
 pub async fn run(context: Context) {
     let mut board = context.board.subscribe();
     let mut tasks: JoinSet<()> = JoinSet::new();
@@ -119,19 +148,19 @@ pub async fn run(context: Context) {
     board.mark_changed();
     while board.changed().await.is_ok() {
         let classes = board.borrow_and_update().clone();
-        if !classes.claims_as(&before) {
+        if !classes.are_same_for_services(&before) {
             wake_all(&context);
         }
         before = Arc::clone(&classes);
-        let wanted: BTreeMap<&str, &Arc<ClassView>> = classes
+        let usable: BTreeMap<&str, &Arc<ClassView>> = classes
             .views
             .values()
             .filter(|class| classes.scope.owns(&class.name) && class.unusable().is_none())
             .map(|class| (class.name.as_str(), class))
             .collect();
         running.retain(|name, (class, task)| {
-            let now = wanted.get(name.as_str());
-            let keep = now.is_some_and(|now| serves_alike(class, now));
+            let now = usable.get(name.as_str());
+            let keep = now.is_some_and(|now| can_keep_provider(class, now));
             if !keep {
                 task.abort();
             }
@@ -146,14 +175,14 @@ pub async fn run(context: Context) {
                 .board
                 .retain_instances(&running.keys().cloned().collect());
         }
-        for (name, class) in wanted {
+        for (name, class) in usable {
             if !running.contains_key(name) {
                 let task = tasks.spawn(serve(context.clone(), Arc::clone(class)));
                 running.insert(name.to_owned(), (Arc::clone(class), task));
             }
         }
         while let Some(ended) = tasks.try_join_next() {
-            // A class whose task died would never be served again: the process is to exit.
+            // A class whose task panicked would never be served again, so the process exits.
             if let Err(error) = ended
                 && let Ok(panic) = error.try_into_panic()
             {
@@ -163,13 +192,13 @@ pub async fn run(context: Context) {
     }
 }
 
-/// Whether the provider that was built for a class can serve it as it is now. A class of
+/// Whether the provider that was built for a class can serve it as it is now. A class with
 /// the same name and another UID is another class.
-fn serves_alike(before: &ClassView, now: &ClassView) -> bool {
+fn can_keep_provider(before: &ClassView, now: &ClassView) -> bool {
     before.uid == now.uid && before.provider == now.provider
 }
 
-/// One class, from restore to its end.
+/// The task of one class; see the module for its states.
 async fn serve(context: Context, class: Arc<ClassView>) {
     let name = class.name.as_str();
     let mut retries = Retries::new(EAGER);
@@ -190,15 +219,15 @@ async fn serve(context: Context, class: Arc<ClassView>) {
         .board
         .post_instance(name, Instance::Ready(Arc::clone(&provider)));
     wake(&context, name);
-    // Side by side, and neither is cancelled by the other: a wave of nodes that is being
-    // waited for must not be lost because something happened in the cloud meanwhile.
+    // Neither cancels the other: a change in the cloud must not end the wait for a wave of
+    // nodes.
     tokio::select! {
         never = follow_changes(&context, name, provider.as_ref()) => match never {},
         () = follow_waves(&context, name, provider.as_ref(), targets) => {}
     }
 }
 
-/// Wakes the Services that the provider tells of, for ever.
+/// Wakes the Service of every change that the provider reports. Never ends.
 async fn follow_changes(
     context: &Context,
     class: &str,
@@ -206,18 +235,18 @@ async fn follow_changes(
 ) -> std::convert::Infallible {
     let mut changes = provider.changes();
     while let Some(change) = changes.next().await {
-        info!(class, service = %change.id, cause = ?change.cause, "changed in the cloud");
+        info!(class, service = %change.id, cause = ?change.cause, "the load balancer changed in the cloud");
         if change.cause == Cause::Appeared {
-            // As at the start: what nobody wants is released by its name.
+            // As at the start: if no Service wants it, it is released by its name.
             context.ledger.record(&change.id, class);
         }
         context.queue.add(Name::from(&change.id));
     }
-    // The provider has nothing to tell; only targets are left.
+    // The provider reports no changes; the targets are still followed.
     std::future::pending().await
 }
 
-/// Follows the targets, a wave at a time, until nobody watches nodes any more.
+/// Follows the targets, a wave at a time, until the watch of nodes is dropped.
 async fn follow_waves(
     context: &Context,
     class: &str,
@@ -255,7 +284,7 @@ async fn start(
     take_stock(context, &class.name, provider.as_ref()).await?;
     if context.fence.epoch().is_none() {
         return Err(ProviderError::transient(
-            "this process does not lead any more",
+            "this process is no longer the leader",
         ));
     }
     let now = targets.borrow_and_update().clone();
@@ -264,8 +293,8 @@ async fn start(
     Ok(provider)
 }
 
-/// What the cloud holds for this class goes into the ledger: a load balancer whose
-/// Service lost its finalizer, or vanished while nobody watched, is released as well.
+/// Records in the ledger what the cloud holds for this class, so that a load balancer is also
+/// released if its Service lost its finalizer, or vanished while no leader watched.
 async fn take_stock(
     context: &Context,
     class: &str,
@@ -279,7 +308,7 @@ async fn take_stock(
             warn!(
                 class,
                 name = owned.name,
-                "a cloud object carries our tags but names no Service"
+                "a cloud object has the tags of this class but names no Service"
             );
         }
         for id in &owned.services {
@@ -292,7 +321,7 @@ async fn take_stock(
     Ok(())
 }
 
-/// What the Services of a class publish now.
+/// The published addresses of the Services of a class.
 fn recorded(context: &Context, class: &str) -> Vec<Recorded> {
     let classes = context.board.snapshot();
     let services = context.services.all();
@@ -308,7 +337,7 @@ fn recorded(context: &Context, class: &str) -> Vec<Recorded> {
         .collect()
 }
 
-/// Retries until it succeeds; newer targets replace the ones that failed.
+/// Sets the targets; retries until it succeeds. Newer targets replace those that failed.
 async fn follow_targets(
     context: &Context,
     class: &str,
@@ -316,7 +345,7 @@ async fn follow_targets(
     targets: &mut watch::Receiver<Eligible>,
 ) {
     let mut retries = Retries::new(0);
-    // Who was stopped for longer than its term wakes up with targets of that time.
+    // A process that was suspended for longer than its Lease has targets of that time.
     while context.fence.epoch().is_some() {
         let now = targets.borrow_and_update().clone();
         let now = now.targets(provider.traits().exclusion);
@@ -327,7 +356,7 @@ async fn follow_targets(
                 break;
             }
             Err(error) => {
-                warn!(class, %error, "targets not changed");
+                warn!(class, %error, "cannot change the targets");
                 context.metrics.retargeted(class, "failed");
                 tokio::time::sleep(retries.after(&error)).await;
             }
@@ -335,7 +364,7 @@ async fn follow_targets(
     }
 }
 
-/// Says so where it is news.
+/// Posts that the provider cannot start, once per message.
 fn fail(context: &Context, class: &str, message: String) {
     let board = context.board.snapshot();
     let known =
@@ -351,7 +380,7 @@ fn fail(context: &Context, class: &str, message: String) {
     }
 }
 
-/// A class came, went or was edited: every Service that could be ours looks again.
+/// Wakes every Service that a class could serve, after a class was added, removed or edited.
 fn wake_all(context: &Context) {
     for service in oldest_first(context.services.all()) {
         if service.load_balancer.is_some() || !service.held_by.is_empty() {
@@ -360,11 +389,16 @@ fn wake_all(context: &Context) {
     }
 }
 
-/// Everything that this class serves, held, or left behind.
+/// Wakes every Service that the class serves or holds, every Service without a class that
+/// publishes an address (which class has it may be known now), and every name in the ledger.
 fn wake(context: &Context, class: &str) {
     let classes = context.board.snapshot();
     for service in oldest_first(context.services.all()) {
-        if service.is_held_by(class) || classes.claim(&service) == Some(class) {
+        let classless = || service.class.is_none() && service.load_balancer.is_some();
+        if service.is_held_by(class)
+            || classes.claim(&service) == Some(class)
+            || (classless() && !service.ingress.is_empty())
+        {
             context.queue.add(Name::from(&service.id));
         }
     }

@@ -1,8 +1,11 @@
-//! The classes and what they claim. Pure.
+//! The classes, and which class serves which Service.
 //!
-//! Owns the answers to "which class serves this Service", "which class is the
-//! default" and "what does a class report about itself". Invariant 4 lives here: a
-//! Service that no class of ours claims is not touched.
+//! [`Classes`] answers which class serves a Service and which class is the default. It does
+//! no I/O. Beside the classes it reads only the ledger, behind a short lock. Invariant 4 is
+//! enforced here: a Service that no class claims is not touched.
+//!
+//! [`status`] writes the status of classes, [`instance`] runs their providers,
+//! [`contender`] looks for other service controllers, and [`board`] holds what they report.
 
 pub mod board;
 pub mod contender;
@@ -24,13 +27,14 @@ use kube::core::DeserializeGuard;
 
 use crate::class::instance::Factory;
 use crate::cluster::conditions::rfc3339;
+use crate::cluster::ledger::Ledger;
 use crate::cluster::meta::{created, version};
 use crate::cluster::view::ServiceView;
 
 /// The finalizer that a class carries while Services use it.
 pub const IN_USE_FINALIZER: &str = "ballast.dev/in-use";
 
-/// A `LoadBalancerClass` as far as we are concerned.
+/// The fields of a `LoadBalancerClass` that decisions need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassView {
     /// `metadata.name`
@@ -53,26 +57,26 @@ pub struct ClassView {
     pub max: Option<usize>,
     /// `spec.deletionPolicy`
     pub removal: Removal,
-    /// The provider, or why the class cannot be understood.
+    /// The provider settings, or why they are invalid.
     pub provider: Result<ProviderSettings, String>,
-    /// What its provider supports, or why it cannot serve anybody.
+    /// The traits of its provider, or why the class cannot serve Services.
     pub traits: Result<Traits, String>,
-    /// As published now.
+    /// `status`
     pub status: LoadBalancerClassStatus,
 }
 
-/// The provider instance of a class, as its task reports it.
+/// The state of a class's provider, as its task reports it.
 #[derive(Clone)]
 pub enum Instance {
-    /// Not yet asked for anything.
+    /// The provider was not called yet.
     Starting,
-    /// It does not answer; the message is stable over retries.
+    /// The provider does not answer. The message is stable over retries.
     Failing(String),
-    /// Restored and ready for work.
+    /// The provider is restored, and the ledger has what its cloud holds.
     Ready(Arc<dyn Provider>),
 }
 
-/// Which classes this process serves; others' finalizers and Services are not its own.
+/// The classes that this process serves. It does not touch Services of other classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
     /// Every class of the group.
@@ -82,49 +86,62 @@ pub enum Scope {
     Only(BTreeSet<String>),
 }
 
-/// All classes with their instances, and who else wants to be the default.
+/// All classes with their providers, and the other service controllers of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    /// By name, in scope or not.
+    /// All classes, by name.
     pub views: BTreeMap<String, Arc<ClassView>>,
-    /// Provider instances of classes in scope.
+    /// The providers of the classes in scope.
     pub instances: BTreeMap<String, Instance>,
-    /// What this process serves.
+    /// The classes that this process serves.
     pub scope: Scope,
-    /// Who else takes Services without a class.
+    /// Another controller that serves Services without a class.
     pub contender: Contender,
+    /// Which class has a load balancer of which Service. Shared by the whole process.
+    pub ledger: Arc<Ledger>,
 }
 
-/// Another service controller in this cluster, which takes Services without a class.
+/// Another service controller in this cluster that serves Services without a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Contender {
-    /// Nobody has looked yet, or too long ago.
+    /// Not known yet.
     #[default]
     Unknown,
     /// There is none.
     Nobody,
-    /// There is one, called this.
+    /// There is one, with this name.
     Present(String),
 }
 
-/// Whether a default class takes class-less Services.
+/// The holder of a class-less Service, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder<'a> {
+    /// This class serves it.
+    Class(&'a str),
+    /// It publishes an address, and some class was not asked yet whether it has it.
+    Undecided,
+    /// No class serves it.
+    None,
+}
+
+/// Whether a default class serves class-less Services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DefaultState {
-    /// It takes them.
+    /// It serves them.
     Effective,
-    /// An older class does.
+    /// An older default class serves them.
     Conflict(String),
-    /// Another controller does.
+    /// Another controller serves them.
     Contested(String),
-    /// Whether another controller does will be known in a moment; until then nobody is
-    /// taken and nothing said.
+    /// It is not known yet whether another controller serves them. Until then no Service is
+    /// claimed and no condition is written.
     Undecided,
 }
 
 // === impl ClassView ===
 
 impl ClassView {
-    /// Reads a class; one that cannot be read is a view with an error in it.
+    /// Reads a class. A class that cannot be read becomes a view with an error.
     pub fn of(guard: &DeserializeGuard<LoadBalancerClass>, factory: &dyn Factory) -> Self {
         let (meta, class) = match &guard.0 {
             Ok(class) => (&class.metadata, Ok(class)),
@@ -170,14 +187,15 @@ impl ClassView {
         }
     }
 
-    /// It carries [`IN_USE_FINALIZER`]: its settings cannot vanish under a load balancer.
+    /// Whether it carries [`IN_USE_FINALIZER`].
     pub fn is_guarded(&self) -> bool {
         self.finalizers
             .iter()
             .any(|finalizer| finalizer == IN_USE_FINALIZER)
     }
 
-    /// Its addresses come from pools, and the Services' status is the only record of them.
+    /// Whether its addresses come from pools. Then the status of Services is the only record
+    /// of them.
     pub fn uses_pools(&self) -> bool {
         self.traits.as_ref().is_ok_and(|traits| !traits.finalizer)
     }
@@ -187,23 +205,23 @@ impl ClassView {
         self.status.draining.as_ref()
     }
 
-    /// What class and Services say while it is on: by what, and how to undo it.
+    /// What the class and its Services report while it is draining.
     pub fn drained(&self) -> Option<Refusal> {
         let Draining { since, reason } = self.draining()?;
         let reason = reason.as_deref().filter(|reason| !reason.is_empty());
-        let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+        let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
         let (name, since) = (&self.name, rfc3339(since.0));
         Some(Refusal::new(
             Reason::Draining,
             format!(
-                "ballast teardown{reason} drains LoadBalancerClass {name} since {since}: it gives no load balancers and takes back those it gave, until ballast teardown --undo --classes {name}"
+                "LoadBalancerClass {name} has been draining since {since} (ballast teardown{reason}); it creates no load balancers and releases existing ones. To undo: ballast teardown --undo --classes {name}"
             ),
         ))
     }
 
-    /// Whether Services fare the same under this view as under the other: of a new status
-    /// only the drain switch changes anything for them, of a new version nothing.
-    fn serves_as(&self, other: &Self) -> bool {
+    /// Whether two views of a class are the same for Services. Of the status only the drain
+    /// switch matters to them.
+    fn is_same_for_services(&self, other: &Self) -> bool {
         let of = |view: &Self| Self {
             version: 0,
             status: LoadBalancerClassStatus {
@@ -215,7 +233,7 @@ impl ClassView {
         of(self) == of(other)
     }
 
-    /// Why this class cannot serve anybody, if so.
+    /// Why this class cannot serve Services, if it cannot.
     pub fn unusable(&self) -> Option<String> {
         self.traits.as_ref().err().cloned()
     }
@@ -236,7 +254,7 @@ impl fmt::Debug for Instance {
 // === impl Scope ===
 
 impl Scope {
-    /// Whether a class is served by this process.
+    /// Whether this process serves a class.
     pub fn owns(&self, class: &str) -> bool {
         match self {
             Self::All => true,
@@ -248,16 +266,15 @@ impl Scope {
 // === impl Classes ===
 
 impl Classes {
-    /// Whether Services fare the same under these classes as under the others;
-    /// instances do not count, they wake their own.
-    pub fn claims_as(&self, other: &Self) -> bool {
+    /// Whether these classes are the same for Services as the others. Providers are not
+    /// compared: each wakes its own Services.
+    pub fn are_same_for_services(&self, other: &Self) -> bool {
         self.contender == other.contender
             && self.views.len() == other.views.len()
             && self.views.iter().all(|(name, view)| {
-                other
-                    .views
-                    .get(name)
-                    .is_some_and(|before| Arc::ptr_eq(before, view) || before.serves_as(view))
+                other.views.get(name).is_some_and(|before| {
+                    Arc::ptr_eq(before, view) || before.is_same_for_services(view)
+                })
             })
     }
 
@@ -274,14 +291,13 @@ impl Classes {
         }
     }
 
-    /// The class that is to serve this Service now; `None`: nobody of ours. A class that
-    /// is drained still claims what is its own, so that nobody else takes it meanwhile:
-    /// as the default class, too, if it is the oldest.
+    /// The class of this process that serves this Service. A draining class still claims its
+    /// Services, so that no other class takes them; so does a draining default class.
     pub fn claim<'a>(&'a self, service: &'a ServiceView) -> Option<&'a str> {
         self.claimant(service).filter(|name| self.scope.owns(name))
     }
 
-    /// The same, whichever installation serves the class.
+    /// The class that serves this Service, whichever process serves the class.
     pub fn claimant<'a>(&'a self, service: &'a ServiceView) -> Option<&'a str> {
         if !service.is_load_balancer || service.deleting {
             return None;
@@ -292,38 +308,98 @@ impl Classes {
         }
     }
 
-    /// A live class-less Service stays where it is, whatever the default is now. The
-    /// standard finalizer beside ours says that it was taken without a class.
+    /// A live class-less Service stays with its class, whatever the default class is now.
     fn classless<'a>(&'a self, service: &'a ServiceView) -> Option<&'a str> {
-        let holder = service
-            .held_by
-            .first()
-            .filter(|_| service.standard_finalizer);
-        match holder {
-            Some(class) => Some(class.as_str()),
-            None => self.effective_default(),
+        match self.holder(service) {
+            Holder::Class(class) => Some(class),
+            Holder::Undecided => None,
+            Holder::None => self.effective_default(),
         }
     }
 
-    /// The class that takes Services without a class.
+    /// Which class serves a class-less Service. Anybody who may edit a Service can add and
+    /// remove its finalizers, so the ledger and the clouds are asked before them. Only a
+    /// Service that publishes an address is looked up: the API server removes the address
+    /// when the type changes, and `spec.loadBalancerClass` cannot change without that, so
+    /// the Service got the address without a class.
+    fn holder<'a>(&'a self, service: &'a ServiceView) -> Holder<'a> {
+        // The standard finalizer beside ours says that it was taken without a class.
+        let finalizer = service.held_by.first().map(String::as_str);
+        let finalizer = finalizer.filter(|_| service.standard_finalizer);
+        if !service.ingress.is_empty() {
+            let recorded = self.ledger.places_of(&service.id);
+            let recorded = recorded.iter().filter_map(|name| self.named(name, service));
+            let recorded = recorded.min_by_key(|name| !service.is_held_by(name));
+            if let Some(class) = recorded {
+                return Holder::Class(class);
+            }
+            if self.may_be_elsewhere(service, finalizer) {
+                return Holder::Undecided;
+            }
+        }
+        finalizer.map_or(Holder::None, Holder::Class)
+    }
+
+    /// A name of a class with the lifetime of what is borrowed anyway.
+    fn named<'a>(&'a self, name: &str, service: &'a ServiceView) -> Option<&'a str> {
+        let class = self.views.get_key_value(name).map(|(name, _)| name);
+        let held = service.held_by.iter().find(|held| *held == name);
+        class.or(held).map(String::as_str)
+    }
+
+    /// Whether a class-less Service that publishes an address may have it from a class that
+    /// its finalizers do not name, and whose cloud was not listed yet.
+    fn may_be_elsewhere(&self, service: &ServiceView, finalizer: Option<&str>) -> bool {
+        let waits = |class: &ClassView, even_if_failing: bool| {
+            self.scope.owns(&class.name)
+                && class.unusable().is_none()
+                && match self.instances.get(&class.name) {
+                    None | Some(Instance::Starting) => true,
+                    Some(Instance::Failing(_)) => even_if_failing,
+                    Some(Instance::Ready(_)) => false,
+                }
+        };
+        let mut classes = self.views.values();
+        match (finalizer, &service.held_by[..]) {
+            // Not ours to judge, or nothing of ours was ever said on it.
+            _ if service.held_by.iter().any(|class| !self.scope.owns(class)) => false,
+            (None, _) if service.conditions.is_empty() => false,
+            (None, _) => classes.any(|class| waits(class, true)),
+            // Of one that starts nothing is done before its cloud was listed. One with pools
+            // has its addresses from the Services themselves.
+            (Some(holder), [_]) => {
+                let trusted = self
+                    .get(holder)
+                    .is_none_or(|class| class.uses_pools() || waits(class, true));
+                !trusted && classes.any(|class| waits(class, false))
+            }
+            (Some(_), _) => classes.any(|class| waits(class, false)),
+        }
+    }
+
+    /// The class that serves Services without a class.
     pub fn effective_default(&self) -> Option<&str> {
         let oldest = self.oldest_default()?;
         (self.default_state(oldest)? == DefaultState::Effective).then_some(oldest.name.as_str())
     }
 
-    /// Whether it will be known in a moment if this Service is claimed.
+    /// Whether it is not known yet which class serves this Service.
     pub fn may_claim(&self, service: &ServiceView) -> bool {
+        let undecided_default = || {
+            let oldest = self.oldest_default();
+            oldest.and_then(|class| self.default_state(class)) == Some(DefaultState::Undecided)
+        };
         service.is_load_balancer
             && !service.deleting
             && service.class.is_none()
-            && self.claim(service).is_none()
-            && self
-                .oldest_default()
-                .and_then(|class| self.default_state(class))
-                == Some(DefaultState::Undecided)
+            && match self.holder(service) {
+                Holder::Class(_) => false,
+                Holder::Undecided => true,
+                Holder::None => undecided_default(),
+            }
     }
 
-    /// What became of a class's wish to be the default; `None` if it has none.
+    /// Whether a default class serves class-less Services; `None` for other classes.
     pub fn default_state(&self, class: &ClassView) -> Option<DefaultState> {
         if !class.default || class.deleting {
             return None;

@@ -1,13 +1,14 @@
-//! How long a call of a provider may take.
+//! The time-out of calls of a provider.
 
 use std::time::Duration;
 
 use ballast_provider::ProviderError;
 
-/// For one call of a provider, with all that it calls in turn.
+/// The time-out of one call of a provider, with all requests that it makes.
 const PROVIDER_LIMIT: Duration = Duration::from_secs(30);
 
-/// A provider that hangs must not hold a worker for ever; its own calls have shorter limits.
+/// Ends a call of a provider after [`PROVIDER_LIMIT`]: a provider that hangs must not block a
+/// worker. The provider's own requests have shorter time-outs. Safe to cancel if `call` is.
 pub async fn in_time<T>(
     call: impl Future<Output = Result<T, ProviderError>>,
 ) -> Result<T, ProviderError> {

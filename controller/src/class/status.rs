@@ -1,9 +1,10 @@
-//! What a class says about itself, and the finalizer that keeps it while it is used.
+//! The status of a class, and the finalizer that prevents the deletion of a class in use.
 //!
-//! [`report`] and [`guard`] choose and are pure; [`ClassStatus::run`] is the leader's one task that
-//! writes classes: the finalizer at once (Services wait for it), the status at most
-//! once in [`PACE`] per class. The drain switch in that status is `ballast teardown`'s: it is
-//! read here and never written.
+//! [`report`] and [`guard`] choose and are pure. [`ClassStatus::run`] is the leader's one task
+//! that writes classes. It writes a finalizer at once, because Services wait for it, and a
+//! status at most once in [`PACE`] per class. `ballast teardown` writes the drain switch in
+//! that status; this task only reads it. The task can be cancelled at any point: it chooses
+//! again from what is published.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,47 +30,48 @@ use crate::cluster::writer::Writer;
 
 /// The least time between two status writes of one class.
 pub const PACE: Duration = Duration::from_secs(5);
-/// Somebody waits until a class that is drained is free.
-const IMPATIENT: Duration = Duration::from_secs(1);
-/// A burst of changes on the board becomes one look.
+/// The same while `ballast teardown` waits for a class that is being released.
+const RELEASING_PACE: Duration = Duration::from_secs(1);
+/// A burst of changes on the board is handled at once.
 const BURST: Duration = Duration::from_millis(20);
+/// Services that the condition `InUse` names.
 const NAMED: usize = 5;
 
 /// Who uses a class.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Services that are to have it and whose settings are valid: none while it is drained.
-    pub wanted: usize,
-    /// Services that have, or may have, something in its cloud.
+    /// Services that request it and whose settings are valid. None while it is draining.
+    pub requested: usize,
+    /// Services that have, or may have, a load balancer of it.
     pub held: usize,
     /// Services through which traffic can flow.
     pub programmed: usize,
-    /// The first few of those that hold it, by name.
+    /// The first of these, by name.
     pub names: Vec<String>,
 }
 
-/// What is to become of a class's finalizer.
+/// What to do with the finalizer of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// It is right as it is.
+    /// Nothing.
     Keep,
-    /// Somebody is about to use the class.
+    /// A Service is about to use the class.
     Add,
-    /// Nobody does any more.
+    /// No Service uses the class.
     Remove,
 }
 
 /// What the task needs.
 pub struct ClassStatus {
-    /// Classes and instances.
+    /// Classes and their providers.
     pub board: Board,
     /// The Services, as watched.
     pub services: Arc<Store<Name, ServiceView>>,
-    /// Who has a place.
+    /// Which Services use which class.
     pub ledger: Arc<Ledger>,
-    /// Rung by a worker whose Service waits for a class's finalizer.
-    pub wanted: Arc<Notify>,
-    /// Writes.
+    /// Notified by a worker whose Service waits for the finalizer of a class.
+    pub finalizer_requested: Arc<Notify>,
+    /// Writes classes.
     pub writer: Writer,
 }
 
@@ -88,14 +90,15 @@ pub fn usage(
         let claim = classes.claim(service);
         for (name, usage) in &mut all {
             let class = classes.get(name);
-            let wants =
+            let requests =
                 claim == Some(name.as_str()) && matches!(service.load_balancer, Some(Ok(_)));
             let pooled = || class.is_some_and(ClassView::uses_pools);
             let drained = class.is_some_and(|class| class.draining().is_some());
-            let holds = service.is_held_by(name) || (wants && shows(service, drained) && pooled());
-            usage.wanted += usize::from(wants && !drained);
+            let holds = service.is_held_by(name)
+                || (requests && may_have_address(service, drained) && pooled());
+            usage.requested += usize::from(requests && !drained);
             usage.programmed += usize::from(
-                wants
+                requests
                     && service
                         .condition(PROGRAMMED)
                         .is_some_and(|now| now.status == "True"),
@@ -113,19 +116,19 @@ pub fn usage(
     all
 }
 
-/// Where addresses come from pools no finalizer says who has one, or is to get one: of a
-/// class that is drained, nobody is.
-fn shows(service: &ServiceView, drained: bool) -> bool {
+/// Whether a Service of a class with pools has an address or may get one. Such a Service has
+/// no finalizer that says so. A draining class assigns no address.
+fn may_have_address(service: &ServiceView, drained: bool) -> bool {
     let accepted = service.condition(ACCEPTED);
     !service.ingress.is_empty() || (!drained && accepted.is_some_and(|now| now.status == "True"))
 }
 
-/// What is to become of the finalizer of a class. `ready`: its cloud was looked at, so the
-/// ledger knows all that it holds. `closed`: the ledger let the class go before, and
-/// whether the finalizer went as well is not certain.
+/// What to do with the finalizer of a class. `ready`: its cloud was listed, so the ledger is
+/// complete. `closed`: the ledger closed the class before, and it is not certain whether the
+/// finalizer was removed.
 pub fn guard(class: &ClassView, usage: &Usage, ready: bool, closed: bool) -> Guard {
     let usable = class.unusable().is_none();
-    let used = usage.held > 0 || (usage.wanted > 0 && !class.deleting);
+    let used = usage.held > 0 || (usage.requested > 0 && !class.deleting);
     match (class.is_guarded(), used) {
         _ if usable && !ready => Guard::Keep,
         (false, true) if usable && !class.deleting => Guard::Add,
@@ -135,17 +138,18 @@ pub fn guard(class: &ClassView, usage: &Usage, ready: bool, closed: bool) -> Gua
     }
 }
 
-/// A class is drained and its own finalizer is still on.
-fn lets_go(classes: &Classes) -> bool {
+/// Whether a class is draining and still carries its finalizer.
+fn is_releasing(classes: &Classes) -> bool {
     let mut all = classes.views.values();
     all.any(|class| {
         class.draining().is_some() && class.is_guarded() && classes.scope.owns(&class.name)
     })
 }
 
-/// Its provider is being started and the class has a status from before: that stands
-/// until there is news, or every restart would write it twice (invariant 3).
-fn is_coming_back(class: &ClassView, classes: &Classes) -> bool {
+/// Whether the provider is starting and the class has a status from before. That status stays
+/// until the provider is ready or fails; otherwise every restart would write it twice
+/// (invariant 3).
+fn is_restarting(class: &ClassView, classes: &Classes) -> bool {
     let starts = matches!(
         classes.instances.get(&class.name),
         None | Some(Instance::Starting)
@@ -153,7 +157,7 @@ fn is_coming_back(class: &ClassView, classes: &Classes) -> bool {
     starts && class.unusable().is_none() && !class.status.conditions.is_empty()
 }
 
-/// The status of a class, with the times of conditions that did not change kept.
+/// The status of a class. Conditions that did not change keep their times.
 pub fn report(
     class: &ClassView,
     classes: &Classes,
@@ -176,8 +180,8 @@ pub fn report(
     }
 }
 
-/// What we write of a status: not the switch, which is not ours to write. A merge patch
-/// that does not name it leaves it as it is, even if it has changed meanwhile.
+/// The part of a status that this task writes: all but the drain switch. A merge patch without
+/// that field does not change it.
 fn own_part(status: &LoadBalancerClassStatus) -> LoadBalancerClassStatus {
     LoadBalancerClassStatus {
         draining: None,
@@ -185,13 +189,16 @@ fn own_part(status: &LoadBalancerClassStatus) -> LoadBalancerClassStatus {
     }
 }
 
-/// Whether the class says of the drain switch what is so. Who waits for it waits for the
-/// answer, so this news does not keep the pace.
-fn says_how_it_drains(class: &ClassView, said: &LoadBalancerClassStatus) -> bool {
+/// Whether the published status reports the drain switch as it is. `ballast teardown` waits for
+/// this report, so it does not wait for [`PACE`].
+fn reports_draining(class: &ClassView, published: &LoadBalancerClassStatus) -> bool {
     let draining = |it: &&Condition| it.reason == Reason::Draining.as_str();
-    let said = said.conditions.iter().find(|it| it.type_ == "Accepted");
-    let said = said.filter(draining).map(|it| it.message.as_str());
-    said == class.drained().as_ref().map(|it| it.message.as_str())
+    let accepted = published
+        .conditions
+        .iter()
+        .find(|it| it.type_ == "Accepted");
+    let reported = accepted.filter(draining).map(|it| it.message.as_str());
+    reported == class.drained().as_ref().map(|it| it.message.as_str())
 }
 
 fn accepted(class: &ClassView) -> Condition {
@@ -213,7 +220,7 @@ fn accepted(class: &ClassView) -> Condition {
 fn ready(class: &ClassView, classes: &Classes) -> Condition {
     match classes.instances.get(&class.name) {
         Some(Instance::Ready(_)) => {
-            condition("Ready", true, "Ready", "The provider answers".to_owned())
+            condition("Ready", true, "Ready", "The provider is ready".to_owned())
         }
         Some(Instance::Failing(message)) => {
             condition("Ready", false, "CloudError", message.clone())
@@ -222,7 +229,7 @@ fn ready(class: &ClassView, classes: &Classes) -> Condition {
             "Ready",
             false,
             "Starting",
-            "The provider has not been asked yet".to_owned(),
+            "The provider is starting".to_owned(),
         ),
     }
 }
@@ -233,7 +240,7 @@ fn in_use(usage: &Usage) -> Condition {
             "InUse",
             false,
             "Unused",
-            "No Service has a load balancer of this class".to_owned(),
+            "No Service uses this class".to_owned(),
         );
     }
     let (names, more) = (
@@ -241,7 +248,7 @@ fn in_use(usage: &Usage) -> Condition {
         usage.held.saturating_sub(usage.names.len()),
     );
     let users = match (names.is_empty(), more) {
-        (true, _) => format!("{more} load balancers whose Services do not show it"),
+        (true, _) => format!("{more} load balancers without a finalizer on their Service"),
         (false, 0) => names,
         (false, _) => format!("{names} and {more} more"),
     };
@@ -255,9 +262,9 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
             true,
             "Effective",
             match class.draining() {
-                None => "Takes Services without spec.loadBalancerClass".to_owned(),
+                None => "Serves Services without spec.loadBalancerClass".to_owned(),
                 Some(_) => {
-                    "Services without spec.loadBalancerClass are its own; while it is drained nobody takes them"
+                    "Services without spec.loadBalancerClass belong to this class; no class serves them while it is draining"
                         .to_owned()
                 }
             },
@@ -267,7 +274,7 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
             false,
             "Conflict",
             format!(
-                "{other} is an older default class; only the oldest takes Services without a class"
+                "LoadBalancerClass {other} is an older default class; only the oldest serves Services without spec.loadBalancerClass"
             ),
         ),
         DefaultState::Undecided => return None,
@@ -276,7 +283,7 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
             false,
             "Contested",
             format!(
-                "{other} runs in this cluster and takes Services without a class; spec.forceDefault: true takes them all the same"
+                "{other} runs in this cluster and serves Services without spec.loadBalancerClass; to serve them with this class, set spec.forceDefault: true"
             ),
         ),
     })
@@ -285,17 +292,17 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
 // === impl ClassStatus ===
 
 impl ClassStatus {
-    /// Writes classes until the board is gone.
+    /// Writes classes until the board is dropped.
     pub async fn run(self) {
         let mut board = self.board.subscribe();
         let mut written: BTreeMap<String, (Instant, LoadBalancerClassStatus)> = BTreeMap::new();
-        // The version that the last finalizer was written over: as long as the view is
-        // that one, it does not show the finalizer yet.
+        // The version that the last finalizer was written over. A view of that version does
+        // not show the finalizer yet.
         let mut guarded: BTreeMap<String, u64> = BTreeMap::new();
         loop {
-            self.look(&mut written, &mut guarded).await;
-            let soon = if lets_go(&self.board.snapshot()) {
-                IMPATIENT
+            self.write_all(&mut written, &mut guarded).await;
+            let soon = if is_releasing(&self.board.snapshot()) {
+                RELEASING_PACE
             } else {
                 PACE
             };
@@ -305,14 +312,14 @@ impl ClassStatus {
                     tokio::time::sleep(BURST).await;
                     board.mark_unchanged();
                 }
-                // A Service waits for the finalizer; it must not wait for the pace.
-                () = self.wanted.notified() => {}
+                // A Service waits for the finalizer.
+                () = self.finalizer_requested.notified() => {}
                 () = tokio::time::sleep(soon) => {}
             }
         }
     }
 
-    async fn look(
+    async fn write_all(
         &self,
         written: &mut BTreeMap<String, (Instant, LoadBalancerClassStatus)>,
         guarded: &mut BTreeMap<String, u64>,
@@ -328,9 +335,9 @@ impl ClassStatus {
                 guarded.insert(name.clone(), class.version);
             }
             let last = written.get(name);
-            let said = last.map_or(&class.status, |(_, status)| status);
-            let pressing = !says_how_it_drains(class, said);
-            // What is undecided is told in a moment, with everything else.
+            let published = last.map_or(&class.status, |(_, status)| status);
+            let pressing = !reports_draining(class, published);
+            // It is decided soon, and then one write has everything.
             if classes.default_state(class) == Some(DefaultState::Undecided)
                 || (!pressing && last.is_some_and(|(at, _)| at.elapsed() < PACE))
             {
@@ -345,7 +352,7 @@ impl ClassStatus {
         guarded.retain(|name, _| usages.contains_key(name));
     }
 
-    /// True if the finalizer was written.
+    /// Returns true if the finalizer was written.
     async fn guard(&self, class: &ClassView, classes: &Classes, usage: &Usage) -> bool {
         let ready = matches!(classes.instances.get(&class.name), Some(Instance::Ready(_)));
         let verdict = guard(class, usage, ready, self.ledger.is_closed(&class.name));
@@ -366,10 +373,12 @@ impl ClassStatus {
         }});
         let written = self.writer.patch_class(&class.name, &body).await;
         match &written {
-            // Only now it is certain that the class is held.
+            // Only now it is certain that the class cannot be deleted.
             Ok(_) if verdict == Guard::Add => self.ledger.open(&class.name),
             Ok(_) => {}
-            Err(error) => warn!(class = class.name, %error, "finalizer of the class not written"),
+            Err(error) => {
+                warn!(class = class.name, %error, "cannot write the finalizer of the class")
+            }
         }
         written.is_ok()
     }
@@ -381,12 +390,12 @@ impl ClassStatus {
         usage: &Usage,
         last: Option<LoadBalancerClassStatus>,
     ) -> Option<LoadBalancerClassStatus> {
-        if is_coming_back(class, classes) {
+        if is_restarting(class, classes) {
             return None;
         }
         let mut class = class.clone();
         if class.provider.is_err() && class.status == LoadBalancerClassStatus::default() {
-            // A class that cannot be read does not show its status either.
+            // The status of a class that cannot be read is not known.
             class.status = last.unwrap_or_default();
         }
         let status = report(&class, classes, usage, Timestamp::now());
@@ -398,7 +407,7 @@ impl ClassStatus {
             .patch_class_status(&class.name, &json!({"status": own_part(&status)}))
             .await;
         if let Err(error) = written {
-            warn!(class = class.name, %error, "status of the class not written");
+            warn!(class = class.name, %error, "cannot write the status of the class");
         }
         Some(status)
     }

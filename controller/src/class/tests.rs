@@ -89,8 +89,102 @@ fn a_new_status_alone_changes_nothing_for_services() {
     let mut view = ClassView::test("a");
     view.version = 9;
     view.status.load_balancers = 4;
-    assert!(Classes::test([view.clone()]).claims_as(&before));
+    assert!(Classes::test([view.clone()]).are_same_for_services(&before));
     view.max = Some(1);
-    assert!(!Classes::test([view]).claims_as(&before));
-    assert!(!Classes::default().claims_as(&before));
+    assert!(!Classes::test([view]).are_same_for_services(&before));
+    assert!(!Classes::default().are_same_for_services(&before));
+}
+
+/// What a class-less Service publishes, it has from the class that has it on record. Its
+/// finalizers can be edited by whoever may edit the Service.
+#[test]
+fn records_are_asked_before_finalizers() {
+    let class = |name: &str, default| ClassView {
+        default,
+        ..ClassView::test(name)
+    };
+    let classes = Classes::test([class("local", false), class("second", true)]);
+    let web = || ServiceView::test("web").class(None).publishing("192.0.2.1");
+    let served = |classes: &Classes, service: &ServiceView| {
+        (
+            classes.claim(service).map(str::to_owned),
+            classes.may_claim(service),
+        )
+    };
+    let by = |class: &str| (Some(class.to_owned()), false);
+    let stripped = web();
+    let moved = web().held_by(&["second"]).standard();
+    let both = web().held_by(&["local", "a-second"]).standard();
+    assert_eq!(served(&classes, &stripped), by("second"), "nobody has it");
+    classes.ledger.record_on(
+        &stripped.id,
+        "local",
+        &ballast_provider::Key::alone(&stripped.id),
+    );
+    for service in [&stripped, &moved, &both] {
+        assert_eq!(served(&classes, service), by("local"), "{service:?}");
+    }
+    let mut unpublished = moved;
+    unpublished.ingress.clear();
+    assert_eq!(served(&classes, &unpublished), by("second"));
+    classes.ledger.forget(&stripped.id, "local");
+    classes.ledger.record_finalizer(&stripped.id, "local");
+    assert_eq!(
+        served(&classes, &stripped),
+        by("second"),
+        "a finalizer is no record"
+    );
+}
+
+/// A Service of ours without a finalizer, or with one that no cloud confirms, waits until the
+/// clouds of the other classes are listed.
+#[test]
+fn a_published_service_waits_until_every_cloud_was_asked() {
+    use ballast_provider::Reason::Accepted;
+
+    use crate::cluster::conditions::ACCEPTED;
+    use crate::fixtures::condition;
+
+    let class = |name: &str, default| ClassView {
+        default,
+        ..ClassView::test(name)
+    };
+    let with_local = |instance: Option<Instance>| {
+        let mut classes = Classes::test([class("local", false), class("second", true)]);
+        match instance {
+            Some(instance) => classes.instances.insert("local".into(), instance),
+            None => classes.instances.remove("local"),
+        };
+        classes
+    };
+    let ours = condition(ACCEPTED, "True", Accepted, "yes");
+    let web = || {
+        let web = ServiceView::test("web").class(None).publishing("192.0.2.1");
+        web.saying(std::slice::from_ref(&ours))
+    };
+    let failing = || Some(Instance::Failing("no answer".into()));
+    let foreign = ServiceView::test("web").class(None).publishing("192.0.2.1");
+    let lone = |class: &str| web().held_by(&[class]).standard();
+    for (what, classes, service, expected) in [
+        ("stripped", with_local(None), web(), None),
+        ("stripped, failing", with_local(failing()), web(), None),
+        ("not ours before", with_local(None), foreign, Some("second")),
+        ("it starts", with_local(None), lone("local"), Some("local")),
+        ("not confirmed", with_local(None), lone("second"), None),
+        (
+            "the cloud of another class fails",
+            with_local(failing()),
+            lone("second"),
+            Some("second"),
+        ),
+        (
+            "two finalizers",
+            with_local(None),
+            web().held_by(&["local", "second"]).standard(),
+            None,
+        ),
+    ] {
+        assert_eq!(classes.claim(&service), expected, "{what}");
+        assert_eq!(classes.may_claim(&service), expected.is_none(), "{what}");
+    }
 }

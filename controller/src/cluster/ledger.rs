@@ -1,11 +1,15 @@
-//! Which Services have, or may have, something in a cloud: this process's memory of effects
-//! that it began or found recorded.
+//! Which Services have, or may have, a load balancer: the memory of this process.
 //!
-//! An entry is written before the first effect for a Service and removed after its release. At
-//! start the ledger is rebuilt from the finalizers in the store and from the inventories of the
-//! clouds. It answers three questions that the store alone cannot: what to release when an
-//! object vanishes without a finalizer, how much of a class's quota is taken, and whether the
-//! store already shows our own last write.
+//! An entry is written before the first effect for a Service and removed after its release.
+//! At start the entries are rebuilt from the tags in the clouds and from the finalizers of
+//! Services. The two differ in what they prove. Tags and our own work prove that the Service
+//! has a **place** in the class: it counts for the quota, and a class-less Service stays with
+//! that class. Anybody who may edit a Service can add a finalizer, so a finalizer alone says
+//! only that there may be something to release.
+//!
+//! The ledger answers three questions that the store cannot: what to release when an object
+//! vanishes without a finalizer, how many places of a class are taken, and whether the store
+//! already shows our own last write.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,9 +26,10 @@ pub struct Entry {
     pub id: ServiceId,
     /// The class of its effects.
     pub class: String,
-    /// The balancers that it is on, or may be on: two while it moves from one to another. Empty
-    /// if only a finalizer shows that it is on one.
+    /// The balancers that it is on, or may be on: two while it moves from one to another.
     pub keys: Vec<Key>,
+    /// More than a finalizer says so: our own work, or the tags of a cloud object.
+    pub proven: bool,
 }
 
 /// The ledger; see the module documentation.
@@ -38,11 +43,18 @@ struct Inner {
     /// A vector, because nearly every name has one entry and a map would take five times the
     /// memory.
     entries: HashMap<Name, Vec<(Entry, Marks)>>,
-    /// How many entries each class has.
-    per_class: HashMap<String, usize>,
+    per_class: HashMap<String, Count>,
     written: HashMap<Name, Write>,
     closed: HashSet<String>,
     releases: u64,
+}
+
+/// The entries of one class.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    all: usize,
+    /// Those that are proven.
+    places: usize,
 }
 
 /// Our own last write to a Service.
@@ -62,27 +74,38 @@ struct Marks {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Records that a Service has something in a class, whatever the quota; its balancer is
-    /// unknown.
-    pub fn record(&self, id: &ServiceId, class: &str) {
+    /// Records that a Service carries the finalizer of a class. It may have something there;
+    /// it has no place.
+    pub fn record_finalizer(&self, id: &ServiceId, class: &str) {
         self.lock().insert(id, class);
     }
 
-    /// Like [`Self::record`], with the balancer.
-    pub fn record_on(&self, id: &ServiceId, class: &str, key: &Key) {
-        self.lock().insert(id, class).add(key);
+    /// Records that a Service has a load balancer of a class, whatever the limit. On which
+    /// balancer is not known.
+    pub fn record(&self, id: &ServiceId, class: &str) {
+        self.lock().prove(id, class);
     }
 
-    /// Reserves one of `max` places of a class; true if the Service has a place now, on this
-    /// balancer. Check and entry are one step, so two workers cannot take the last place.
+    /// Records that a Service is on a balancer of a class, whatever the limit.
+    pub fn record_on(&self, id: &ServiceId, class: &str, key: &Key) {
+        self.lock().prove(id, class).add(key);
+    }
+
+    /// Takes one of `max` places of a class. Returns true if the Service has a place now, on
+    /// this balancer. Check and entry are one step: two workers cannot take the last place.
     pub fn reserve(&self, id: &ServiceId, class: &str, key: &Key, max: Option<usize>) -> bool {
         let mut inner = self.lock();
-        let full = max.is_some_and(|max| inner.count(class) >= max);
-        if inner.find(id, class).is_none() && (full || inner.closed.contains(class)) {
-            return false;
+        let full = max.is_some_and(|max| inner.of(class).places >= max);
+        let closed = inner.closed.contains(class);
+        let may = match inner.find(id, class) {
+            Some((entry, _)) if entry.proven => true,
+            Some(_) => !full,
+            None => !full && !closed,
+        };
+        if may {
+            inner.prove(id, class).add(key);
         }
-        inner.insert(id, class).add(key);
-        true
+        may
     }
 
     /// The balancers of a class that a Service is on, or may be on.
@@ -99,7 +122,7 @@ impl Ledger {
         found.is_some_and(|(entry, _)| entry.keys.contains(key))
     }
 
-    /// Records that a Service is no longer on a balancer. It keeps its place in the class.
+    /// Removes a balancer from a Service's entry. The Service keeps its place in the class.
     pub fn left(&self, id: &ServiceId, class: &str, key: &Key) {
         let mut inner = self.lock();
         inner.releases += 1;
@@ -108,11 +131,11 @@ impl Ledger {
         }
     }
 
-    /// Closes a class without Services; false if it has any. After that [`Self::reserve`]
-    /// fails, so the class's own finalizer may be removed.
+    /// Closes a class without entries; returns false if it has any. After that no
+    /// [`Self::reserve`] succeeds, so the finalizer of the class can be removed.
     pub fn close(&self, class: &str) -> bool {
         let mut inner = self.lock();
-        let unused = inner.count(class) == 0;
+        let unused = inner.of(class).all == 0;
         if unused {
             inner.closed.insert(class.to_owned());
         }
@@ -124,8 +147,8 @@ impl Ledger {
         self.lock().closed.contains(class)
     }
 
-    /// The number of releases so far. A Service that was refused tries again when the number
-    /// grows.
+    /// How often a place or a balancer came free. A Service that was refused meanwhile tries
+    /// again.
     pub fn releases(&self) -> u64 {
         self.lock().releases
     }
@@ -135,7 +158,7 @@ impl Ledger {
         self.lock().closed.remove(class);
     }
 
-    /// Removes a Service from a class, after its effects are gone.
+    /// Removes a Service's entry of a class after its release.
     pub fn forget(&self, id: &ServiceId, class: &str) {
         let mut inner = self.lock();
         inner.releases += 1;
@@ -143,14 +166,19 @@ impl Ledger {
         let Some(entries) = inner.entries.get_mut(&name) else {
             return;
         };
-        let before = entries.len();
-        entries.retain(|(entry, _)| entry.id.uid != id.uid || entry.class != class);
-        let removed = before - entries.len();
+        let mut removed = Count::default();
+        entries.retain(|(entry, _)| {
+            let goes = entry.id.uid == id.uid && entry.class == class;
+            removed.all += usize::from(goes);
+            removed.places += usize::from(goes && entry.proven);
+            !goes
+        });
         if entries.is_empty() {
             inner.entries.remove(&name);
         }
         if let Some(count) = inner.per_class.get_mut(class) {
-            *count -= removed;
+            count.all -= removed.all;
+            count.places -= removed.places;
         }
     }
 
@@ -161,7 +189,7 @@ impl Ledger {
         entries.map(|(entry, _)| entry.clone()).collect()
     }
 
-    /// The entries of a name that belong to Services other than this one (`None`: all).
+    /// The entries of a name that are of other Services than this one (`None`: all).
     pub fn left_behind(&self, name: &Name, uid: Option<&str>) -> Vec<Entry> {
         let inner = self.lock();
         let entries = inner.entries.get(name).into_iter().flatten();
@@ -183,22 +211,45 @@ impl Ledger {
             .collect()
     }
 
+    /// The classes in which a Service has a place.
+    pub fn places_of(&self, id: &ServiceId) -> Vec<String> {
+        let inner = self.lock();
+        let entries = inner.entries.get(&Name::from(id)).into_iter().flatten();
+        entries
+            .map(|(entry, _)| entry)
+            .filter(|entry| entry.id == *id && entry.proven)
+            .map(|entry| entry.class.clone())
+            .collect()
+    }
+
     /// Every name with an entry.
     pub fn names(&self) -> Vec<Name> {
         self.lock().entries.keys().cloned().collect()
     }
 
-    /// How many Services have a place in a class.
+    /// How many Services have, or may have, something in a class.
     pub fn count(&self, class: &str) -> usize {
-        self.lock().count(class)
+        self.lock().of(class).all
     }
 
-    /// Whether a Service has a place in a class.
+    /// How many places of a class are taken.
+    pub fn places(&self, class: &str) -> usize {
+        self.lock().of(class).places
+    }
+
+    /// Whether a Service has, or may have, something in a class.
     pub fn has(&self, id: &ServiceId, class: &str) -> bool {
         self.lock().find(id, class).is_some()
     }
 
-    /// When the work in progress for this Service began; the first call sets it.
+    /// Whether a Service has a place in a class.
+    pub fn has_place(&self, id: &ServiceId, class: &str) -> bool {
+        let mut inner = self.lock();
+        let found = inner.find(id, class);
+        found.is_some_and(|(entry, _)| entry.proven)
+    }
+
+    /// When the work that goes on for this Service began; set at the first call.
     pub fn began(&self, id: &ServiceId, class: &str, now: Instant) -> Instant {
         let mut inner = self.lock();
         match inner.marks(id, class) {
@@ -289,11 +340,12 @@ impl Inner {
             .iter()
             .position(|(entry, _)| entry.id == *id && entry.class == class);
         let at = found.unwrap_or_else(|| {
-            *self.per_class.entry(class.to_owned()).or_default() += 1;
+            self.per_class.entry(class.to_owned()).or_default().all += 1;
             let entry = Entry {
                 id: id.clone(),
                 class: class.to_owned(),
                 keys: Vec::new(),
+                proven: false,
             };
             entries.reserve_exact(1);
             entries.push((entry, Marks::default()));
@@ -302,7 +354,14 @@ impl Inner {
         &mut entries[at].0
     }
 
-    fn count(&self, class: &str) -> usize {
+    fn prove(&mut self, id: &ServiceId, class: &str) -> &mut Entry {
+        if !std::mem::replace(&mut self.insert(id, class).proven, true) {
+            self.per_class.entry(class.to_owned()).or_default().places += 1;
+        }
+        self.insert(id, class)
+    }
+
+    fn of(&self, class: &str) -> Count {
         self.per_class.get(class).copied().unwrap_or_default()
     }
 
@@ -356,6 +415,34 @@ mod tests {
         assert!(!ledger.reserve(&id("c"), "local", &Key::alone(&id("c")), Some(2)));
     }
 
+    /// Anybody who may edit a Service can add a finalizer.
+    #[test]
+    fn a_finalizer_takes_no_place() {
+        let ledger = Ledger::default();
+        ledger.record_finalizer(&id("a"), "local");
+        assert_eq!((ledger.count("local"), ledger.places("local")), (1, 0));
+        assert!(ledger.has(&id("a"), "local") && !ledger.has_place(&id("a"), "local"));
+        assert_eq!(ledger.places_of(&id("a")), [""; 0]);
+        assert!(!ledger.close("local"), "there may be something to release");
+        assert!(!ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), Some(0)));
+
+        assert!(ledger.reserve(&id("b"), "local", &Key::alone(&id("b")), Some(1)));
+        assert!(!ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), Some(1)));
+        ledger.forget(&id("b"), "local");
+        assert!(ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), Some(1)));
+        assert_eq!((ledger.count("local"), ledger.places("local")), (1, 1));
+        assert_eq!(ledger.places_of(&id("a")), ["local"]);
+
+        // What a cloud has counts, whatever the limit; once.
+        ledger.record_finalizer(&id("c"), "local");
+        ledger.record(&id("c"), "local");
+        ledger.record_on(&id("c"), "local", &Key::alone(&id("c")));
+        assert_eq!((ledger.count("local"), ledger.places("local")), (2, 2));
+        ledger.forget(&id("c"), "local");
+        ledger.forget(&id("a"), "local");
+        assert_eq!((ledger.count("local"), ledger.places("local")), (0, 0));
+    }
+
     #[test]
     fn a_class_closes_only_when_nobody_has_a_place() {
         let ledger = Ledger::default();
@@ -400,6 +487,7 @@ mod tests {
                 id: id("old"),
                 class: "local".into(),
                 keys: Vec::new(),
+                proven: true,
             }]
         );
         assert_eq!(ledger.left_behind(&name, None).len(), 2);

@@ -83,11 +83,26 @@ const LABELS_LIMIT: usize = 16 * 1024;
 /// The maximum length of a selector that is kept unchanged.
 const SELECTOR_LIMIT: usize = 256;
 
+/// The maximum number of settings of one Service for its provider, with room beyond the
+/// annotations that any cloud controller documents for Services.
+const SETTINGS_LIMIT: usize = 64;
+/// The maximum size of all settings of a Service together, in bytes of keys and values: lists of subnets, certificates
+/// and tags have a few hundred each, and every replica keeps them.
+const SETTINGS_SIZE: usize = 16 * 1024;
+
+/// What the providers of this build add to the annotations that a Service can have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Dialect {
+    /// Annotations with one of these prefixes are kept for the provider as they are.
+    pub setting_prefixes: &'static [&'static str],
+}
+
 /// What the Service asks for, or why it is refused.
 pub fn load_balancer(
     id: &ServiceId,
     spec: &ServiceSpec,
     annotations: &Annotations,
+    dialect: Dialect,
 ) -> Result<LoadBalancer, Refusal> {
     let families = families(spec);
     Ok(LoadBalancer {
@@ -97,10 +112,42 @@ pub fn load_balancer(
         source_ranges: source_ranges(spec, annotations)?,
         requested_addresses: requested_addresses(spec, annotations, &families)?,
         share_key: share_key(annotations)?,
-        settings: Settings::new(),
+        settings: settings(annotations, dialect)?,
         families,
         id: id.clone(),
     })
+}
+
+/// The annotations for the provider, unless they are too many or too large to keep.
+fn settings(annotations: &Annotations, dialect: Dialect) -> Result<Settings, Refusal> {
+    let mut settings = Settings::new();
+    let mut size = 0;
+    for prefix in dialect.setting_prefixes {
+        for (key, value) in with_prefix(annotations, prefix) {
+            if known().any(|known| known == key) || settings.contains_key(key) {
+                continue;
+            }
+            size += key.len() + value.len();
+            if settings.len() == SETTINGS_LIMIT || size > SETTINGS_SIZE {
+                return Err(Refusal::new(
+                    Reason::Invalid,
+                    format!(
+                        "too many annotations with the prefix {prefix}: at most {SETTINGS_LIMIT}, and {SETTINGS_SIZE} bytes, are supported"
+                    ),
+                ));
+            }
+            settings.insert(key.clone(), value.clone());
+        }
+    }
+    Ok(settings)
+}
+
+fn with_prefix<'a>(
+    annotations: &'a Annotations,
+    prefix: &'static str,
+) -> impl Iterator<Item = (&'a String, &'a String)> {
+    let all = annotations.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+    all.take_while(move |(key, _)| key.starts_with(prefix))
 }
 
 /// What decides which pool serves the Service, except the labels of its namespace, which are
@@ -169,6 +216,7 @@ pub fn accepted_before(
     spec: &ServiceSpec,
     annotations: &Annotations,
     published: &[Ingress],
+    dialect: Dialect,
 ) -> Option<LoadBalancer> {
     let published = &published.first()?.ports;
     let mut spec = spec.clone();
@@ -179,17 +227,17 @@ pub fn accepted_before(
         };
         published.iter().any(is)
     });
-    let accepted = load_balancer(id, &spec, annotations).or_else(|_| {
+    let accepted = load_balancer(id, &spec, annotations, dialect).or_else(|_| {
         // The requested addresses may be what is invalid, so they are dropped: the Service has
         // those that it publishes.
         spec.load_balancer_ip = None;
         let kept = annotations.iter().filter(|(key, _)| {
             let asks = *key == ADDRESSES || METALLB_ADDRESSES.contains(&key.as_str());
-            !asks && known().any(|known| known == *key)
+            !asks && (known().any(|known| known == *key) || dialect.is_setting(key))
         });
         let annotations = kept.map(|(key, value)| (key.clone(), value.clone()));
         let annotations: Annotations = annotations.collect();
-        load_balancer(id, &spec, &annotations)
+        load_balancer(id, &spec, &annotations, dialect)
     });
     let accepted = accepted.ok()?;
     (!accepted.listeners.is_empty()).then_some(accepted)
@@ -197,14 +245,16 @@ pub fn accepted_before(
 
 /// Unknown annotations of our families, each with the nearest known key. At most [`NAMED`] are
 /// named, and at most [`LOOKED_AT`] of each family are checked: a Service can have thousands.
-pub fn unknown_annotations(annotations: &Annotations) -> Vec<String> {
+pub fn unknown_annotations(annotations: &Annotations, dialect: Dialect) -> Vec<String> {
     let of_family = |family: &'static str| {
-        let keys = annotations.range::<str, _>((Bound::Included(family), Bound::Unbounded));
-        let keys = keys.map(|(key, _)| key.as_str()).take(LOOKED_AT);
-        keys.take_while(move |key| key.starts_with(family))
+        let keys = with_prefix(annotations, family).map(|(key, _)| key.as_str());
+        keys.take(LOOKED_AT)
     };
-    let is_unknown =
-        |key: &&str| !known().any(|known| known == *key) && !METALLB_NOTES.contains(key);
+    let is_unknown = |key: &&str| {
+        !known().any(|known| known == *key)
+            && !METALLB_NOTES.contains(key)
+            && !dialect.is_setting(key)
+    };
     let mut unknown = FAMILIES.into_iter().flat_map(of_family).filter(is_unknown);
     let named = unknown.by_ref().take(NAMED).map(|key| match nearest(key) {
         Some(known) => format!("{} (did you mean {known}?)", text::value(key)),
@@ -456,6 +506,15 @@ fn nearest(key: &str) -> Option<&'static str> {
         .filter(|(edits, _)| *edits <= 3)
         .min()
         .map(|(_, known)| known)
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    fn is_setting(self, key: &str) -> bool {
+        let mut prefixes = self.setting_prefixes.iter();
+        prefixes.any(|prefix| key.starts_with(prefix))
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use crate::cluster::conditions::is_ours;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Key;
-use crate::cluster::translate;
+use crate::cluster::translate::{self, Dialect};
 use crate::process::text;
 
 /// The finalizer of upstream's service controller, which only Services without a class have.
@@ -153,8 +153,13 @@ impl std::fmt::Display for Name {
 // === impl ServiceView ===
 
 impl ServiceView {
-    /// Parses a Service; never fails.
+    /// Parses a Service for a build whose providers have no settings; never fails.
     pub fn of(service: &Service) -> Self {
+        Self::read(service, Dialect::default())
+    }
+
+    /// Parses a Service; never fails.
+    pub fn read(service: &Service, dialect: Dialect) -> Self {
         let meta = &service.metadata;
         let spec = service.spec.as_ref();
         let name = Name::of(meta);
@@ -182,17 +187,17 @@ impl ServiceView {
         let spec = spec.unwrap_or(&nothing);
         let load_balancer = could_be_ours.then(|| {
             translate::labels(meta)?;
-            translate::load_balancer(&id, spec, annotations)
+            translate::load_balancer(&id, spec, annotations, dialect)
         });
         let refused = matches!(load_balancer, Some(Err(_)));
         Self {
             accepted_before: refused
-                .then(|| translate::accepted_before(&id, spec, annotations, &ingress))
+                .then(|| translate::accepted_before(&id, spec, annotations, &ingress, dialect))
                 .flatten()
                 .map(Box::new),
             load_balancer,
             unknown_annotations: if could_be_ours {
-                translate::unknown_annotations(annotations)
+                translate::unknown_annotations(annotations, dialect)
             } else {
                 Vec::new()
             },

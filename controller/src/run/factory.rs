@@ -1,11 +1,11 @@
-//! Which code serves which provider settings: the only place that knows all providers.
+//! Builds providers: the only place that knows all of them.
 
 use std::sync::Arc;
 
-use ballast_crds::ProviderSettings;
+use ballast_crds::{MockSettings, ProviderSettings};
 use ballast_l2::L2Provider;
-use ballast_mock::{InstantProvider, MockProvider, Token};
-use ballast_provider::{Mark, Provider, ProviderError, Reason, Refusal, Traits};
+use ballast_mock::{EndpointError, InstantProvider, MockInventory, MockProvider, Token};
+use ballast_provider::{Inventory, Mark, Provider, ProviderError, Reason, Refusal, Traits};
 use http::Uri;
 use tracing::warn;
 
@@ -15,19 +15,18 @@ use crate::pools::{AddressBook, validate_l2};
 /// The providers of this build.
 #[derive(Clone, Debug, Default)]
 pub struct Providers {
-    /// Bearer token for mock clouds that want one.
+    /// The bearer token for mock clouds.
     pub mock_token: Token,
-    /// The namespace of the mock clouds that get it; `None`: all get it.
+    /// The namespace of the mock clouds that receive the token; `None`: all of them.
     pub mock_token_namespace: Option<String>,
-    /// Who has which address of the pools; one for all `l2` classes.
+    /// The assigned addresses of the pools; one book for all `l2` classes.
     pub addresses: AddressBook,
-    /// Mock classes get the in-process provider: no server, no data plane.
+    /// Mock classes use the provider in this process, without a server and a data plane.
     pub simulate: bool,
 }
 
-/// The namespace of a Service in the cluster that a URL names, as the cluster's DNS does:
-/// `NAME.NAMESPACE.svc`, also with the domain `cluster.local`. Of other names nobody knows
-/// where they lead.
+/// The namespace of the Service that a URL names in the form of the cluster's DNS:
+/// `NAME.NAMESPACE.svc`, also with the domain `cluster.local`. Other names can lead anywhere.
 fn namespace_of(endpoint: &str) -> Option<String> {
     let uri: Uri = endpoint.parse().ok()?;
     let labels: Vec<&str> = uri.host()?.split('.').collect();
@@ -37,6 +36,13 @@ fn namespace_of(endpoint: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn invalid_endpoint(mock: &MockSettings, error: &EndpointError) -> Refusal {
+    Refusal::new(
+        Reason::Invalid,
+        format!("spec.mock.endpoint is \"{}\": {error}", mock.endpoint),
+    )
 }
 
 fn no_such_provider(settings: &ProviderSettings) -> Refusal {
@@ -52,6 +58,36 @@ fn no_such_provider(settings: &ProviderSettings) -> Refusal {
 // === impl Providers ===
 
 impl Providers {
+    /// Lists what the cloud of a class holds, whichever cluster and class it belongs to. For
+    /// commands that know no cluster.
+    pub fn inventory(
+        &self,
+        settings: &ProviderSettings,
+    ) -> Result<Arc<dyn Inventory>, ProviderError> {
+        match settings {
+            ProviderSettings::Mock(mock) => {
+                let token = self.token_for(&mock.endpoint);
+                let inventory = MockInventory::new(&mock.endpoint, token);
+                let inventory = inventory.map_err(|error| invalid_endpoint(mock, &error))?;
+                Ok(Arc::new(inventory))
+            }
+            ProviderSettings::L2(_) => Err(Refusal::new(
+                Reason::Unsupported,
+                "spec.l2: nothing exists outside of the cluster; the Services list the addresses",
+            )
+            .into()),
+            ProviderSettings::Aws(_) => Err(no_such_provider(settings).into()),
+        }
+    }
+
+    fn token_for(&self, endpoint: &str) -> Token {
+        if self.may_know_the_token(endpoint) {
+            self.mock_token.clone()
+        } else {
+            Token::default()
+        }
+    }
+
     fn may_know_the_token(&self, endpoint: &str) -> bool {
         let own = self.mock_token_namespace.as_ref();
         own.is_none_or(|own| namespace_of(endpoint).as_ref() == Some(own))
@@ -67,6 +103,11 @@ impl Factory for Providers {
         }
     }
 
+    /// Neither the mock cloud nor `l2` has settings of its own.
+    fn setting_prefixes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     fn build(
         &self,
         settings: &ProviderSettings,
@@ -76,22 +117,14 @@ impl Factory for Providers {
             ProviderSettings::Mock(_) if self.simulate => {
                 warn!(
                     class = mark.class,
-                    "simulated: nothing listens on the addresses of this class"
+                    "simulated: no process listens on the addresses of this class"
                 );
                 Ok(Arc::new(InstantProvider::new(mark)))
             }
             ProviderSettings::Mock(mock) => {
-                let token = if self.may_know_the_token(&mock.endpoint) {
-                    self.mock_token.clone()
-                } else {
-                    Token::default()
-                };
-                let provider = MockProvider::new(&mock.endpoint, token, mark).map_err(|error| {
-                    Refusal::new(
-                        Reason::Invalid,
-                        format!("spec.mock.endpoint is \"{}\": {error}", mock.endpoint),
-                    )
-                })?;
+                let token = self.token_for(&mock.endpoint);
+                let provider = MockProvider::new(&mock.endpoint, token, mark);
+                let provider = provider.map_err(|error| invalid_endpoint(mock, &error))?;
                 Ok(Arc::new(provider))
             }
             ProviderSettings::L2(l2) => {
@@ -107,6 +140,27 @@ impl Factory for Providers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clouds_have_an_inventory_and_the_others_say_why_not() {
+        let of = |settings: &str| {
+            let settings: ballast_crds::LoadBalancerClassSpec =
+                serde_json::from_str(settings).unwrap();
+            let inventory = Providers::default().inventory(&settings.provider().unwrap());
+            inventory.map(drop).map_err(|error| error.reason())
+        };
+        assert_eq!(
+            of(r#"{"mock": {"endpoint": "http://127.0.0.1:1"}}"#),
+            Ok(())
+        );
+        for (settings, reason) in [
+            (r#"{"mock": {"endpoint": "127.0.0.1"}}"#, Reason::Invalid),
+            (r#"{"l2": {}}"#, Reason::Unsupported),
+            (r#"{"aws": {"region": "eu-west-1"}}"#, Reason::Unsupported),
+        ] {
+            assert_eq!(of(settings), Err(reason), "{settings}");
+        }
+    }
 
     #[test]
     fn a_secrets_token_is_for_the_mock_clouds_beside_it() {

@@ -1,5 +1,5 @@
-//! What every replica does besides the election: the stores, the watches that fill them, and
-//! the admin server.
+//! The tasks of every replica besides the election: the watches, the stores that they fill,
+//! and the admin server.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,10 +21,11 @@ use crate::process::queue::Queue;
 use crate::run::scrape::ScrapeMetrics;
 use crate::run::watch::{self as watches, Watch};
 
-/// No backlog makes a Service wait this long for a worker; only a restart helps.
+/// A Service that waits this long for a worker is not behind a backlog; the process must be
+/// restarted.
 const STUCK: Duration = Duration::from_mins(10);
 
-/// Begins all of it. The tasks never end by themselves.
+/// Starts these tasks. They never end by themselves.
 pub(super) async fn follow(
     client: &Client,
     options: &Options,
@@ -34,15 +35,16 @@ pub(super) async fn follow(
     let metrics = Metrics::register(&mut registry);
     let (targets_sender, targets) = watch::channel(Eligible::default());
     let (nodes_sender, node_addresses) = watch::channel(BTreeSet::new());
+    let ledger = Arc::default();
     let shared = Shared {
         client: client.clone(),
         services: Arc::default(),
-        board: Board::new(options.scope.clone()),
+        board: Board::new(options.scope.clone(), Arc::clone(&ledger)),
         queue: Queue::idle(options.backoff),
         pools: Arc::default(),
         namespaces: Arc::default(),
         addresses: options.addresses.clone(),
-        ledger: Arc::default(),
+        ledger,
         targets,
         node_addresses,
         metrics,
@@ -55,7 +57,7 @@ pub(super) async fn follow(
     }));
     registry.register_collector(shared.addresses.collector());
     notice_standstill(&shared);
-    // Before the admin server, which is ready when no gate is closed.
+    // Before the admin server: it is ready when no gate is closed.
     watch_nodes(&shared, targets_sender, nodes_sender, tasks);
     watch_objects(&shared, Arc::clone(&options.factory), tasks);
     let admin = Admin::bind(options.admin, shared.health.clone(), Arc::new(registry))
@@ -65,7 +67,7 @@ pub(super) async fn follow(
     Ok(shared)
 }
 
-/// Lets the process be restarted when nothing moves any more.
+/// Fails liveness when no worker makes progress.
 fn notice_standstill(shared: &Shared) {
     let queue = shared.queue.clone();
     shared
@@ -97,6 +99,7 @@ fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet
         queue: shared.queue.clone(),
         ledger: Arc::clone(&shared.ledger),
         metrics: shared.metrics.services.clone(),
+        dialect: watches::dialect(factory.as_ref()),
     };
     let services = services.run(shared.watch("services", "the list of Services"));
     let classes = watches::classes(

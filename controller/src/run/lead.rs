@@ -1,5 +1,5 @@
-//! What the leader does on top: it knows what clouds may hold, gives addresses, keeps the
-//! providers, and works Services off. It begins when everything is listed.
+//! The tasks of the leader: the ledger, address pools, providers, the status of classes, and
+//! the workers that reconcile Services. They start when every watch has its first list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tracing::info;
 
 use super::{Options, Shared};
 use crate::class::board::Board;
-use crate::class::contender;
+use crate::class::contender::{self, LeaseName};
 use crate::class::instance;
 use crate::class::status::ClassStatus;
 use crate::cluster::ledger::Ledger;
@@ -27,21 +27,22 @@ use crate::service::perform::{KeyLocks, Performer};
 use crate::service::reconcile::{ClassMissing, Reconciler, Waiting};
 use crate::service::recorder::{self, Recorder};
 
-/// What the leader runs besides its tasks.
+/// What the end of a leader waits for.
 pub(super) struct Leading {
-    /// Sends events; ends when the last recorder is gone and all is sent.
+    /// Sends events. Ends when the last recorder is dropped and every event is sent.
     pub(super) sender: JoinHandle<()>,
 }
 
-/// The tasks of a leader, before they run.
-struct Crew {
+/// The tasks of a leader, before they start.
+struct LeaderTasks {
     reconciler: Arc<Reconciler>,
     instances: instance::Context,
     pools: PoolKeeper,
     classes: ClassStatus,
+    other_controllers: Vec<LeaseName>,
 }
 
-/// Begins all of it.
+/// Starts the tasks of the leader.
 pub(super) async fn lead(
     shared: &Shared,
     options: &Options,
@@ -62,20 +63,20 @@ pub(super) async fn lead(
     );
     let sender = tokio::spawn(sender.run());
     let led_before = fence.epoch() > Some(0);
-    let crew = crew(shared, options, cluster, fence, recorder);
+    let leader = leader_tasks(shared, options, cluster, fence, recorder);
     shared.queue.open();
-    tasks.spawn(work(shared.clone(), crew, options.workers, led_before));
+    tasks.spawn(work(shared.clone(), leader, options.workers, led_before));
     Ok(Leading { sender })
 }
 
-fn crew(
+fn leader_tasks(
     shared: &Shared,
     options: &Options,
     cluster: String,
     fence: Fence,
     recorder: Recorder,
-) -> Crew {
-    let class_wanted = Arc::new(Notify::new());
+) -> LeaderTasks {
+    let finalizer_requested = Arc::new(Notify::new());
     let writer = Writer::new(
         Requests::new(shared.client.clone(), shared.metrics.writes.clone()),
         fence.clone(),
@@ -85,12 +86,12 @@ fn crew(
         recorder,
         ledger: Arc::clone(&shared.ledger),
         targets: shared.targets.clone(),
-        class_wanted: Arc::clone(&class_wanted),
+        class_wanted: Arc::clone(&finalizer_requested),
         metrics: shared.metrics.services.clone(),
         provider_metrics: shared.metrics.providers.clone(),
         locks: KeyLocks::default(),
     };
-    Crew {
+    LeaderTasks {
         reconciler: Arc::new(Reconciler {
             services: Arc::clone(&shared.services),
             namespaces: Arc::clone(&shared.namespaces),
@@ -123,15 +124,16 @@ fn crew(
             board: shared.board.clone(),
             services: Arc::clone(&shared.services),
             ledger: Arc::clone(&shared.ledger),
-            wanted: class_wanted,
+            finalizer_requested,
             writer,
         },
+        other_controllers: options.other_controllers.clone(),
     }
 }
 
-/// Ends by an error, never in order: that is the end of the whole process.
-async fn work(shared: Shared, crew: Crew, workers: usize, led_before: bool) -> Result<()> {
-    let reconciler = crew.reconciler;
+/// Runs until a task fails; that ends the process.
+async fn work(shared: Shared, leader: LeaderTasks, workers: usize, led_before: bool) -> Result<()> {
+    let reconciler = leader.reconciler;
     shared.health.opened().await;
     prime(&shared.ledger, &shared.services, &shared.board);
     open(&shared, led_before);
@@ -142,19 +144,24 @@ async fn work(shared: Shared, crew: Crew, workers: usize, led_before: bool) -> R
     for _ in 0..workers {
         team.spawn(Arc::clone(&reconciler).work());
     }
-    team.spawn(instance::run(crew.instances));
-    team.spawn(crew.classes.run());
-    team.spawn(crew.pools.run());
-    team.spawn(contender::run(shared.client, shared.board));
+    team.spawn(instance::run(leader.instances));
+    team.spawn(leader.classes.run());
+    team.spawn(leader.pools.run());
+    team.spawn(contender::run(
+        shared.client,
+        shared.board,
+        leader.other_controllers,
+    ));
     match team.join_next().await {
         // Workers end when the queue is closed, which is the orderly end.
         Some(Ok(())) => std::future::pending().await,
-        Some(Err(error)) => Err(anyhow!("a task of the leader died: {error}")),
-        None => Err(anyhow!("a leader has no tasks")),
+        Some(Err(error)) => Err(anyhow!("a task of the leader failed: {error}")),
+        None => Err(anyhow!("the leader has no tasks")),
     }
 }
 
-/// Every finalizer of ours in the store says: this may have something in a cloud.
+/// A Service with a finalizer of a class may have something in its cloud. It has no place
+/// there before the cloud says so: anybody who may edit a Service can add a finalizer.
 fn prime(ledger: &Ledger, services: &Store<Name, ServiceView>, board: &Board) {
     let classes = board.snapshot();
     for service in services.all() {
@@ -163,12 +170,12 @@ fn prime(ledger: &Ledger, services: &Store<Name, ServiceView>, board: &Board) {
             .iter()
             .filter(|class| classes.scope.owns(class))
         {
-            ledger.record(&service.id, class);
+            ledger.record_finalizer(&service.id, class);
         }
     }
 }
 
-/// Addresses are assigned from here on: all Services and pools are listed.
+/// Starts the assignment of addresses. All Services and pools are listed.
 fn open(shared: &Shared, led_before: bool) {
     let start = Start {
         services: &shared.services.all(),
@@ -181,7 +188,7 @@ fn open(shared: &Shared, led_before: bool) {
     shared.addresses.open(&start, Timestamp::now());
 }
 
-/// The cluster's identity in tags: the UID of a namespace that nobody can delete.
+/// The identity of the cluster in tags: the UID of a namespace that cannot be deleted.
 async fn cluster_uid(client: &Client) -> Result<String> {
     let api: Api<Namespace> = Api::all(client.clone());
     let namespace = tokio::time::timeout(Duration::from_secs(5), api.get("kube-system"))

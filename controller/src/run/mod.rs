@@ -1,10 +1,10 @@
-//! Wires the controller together and keeps it running.
+//! Starts the tasks of the controller and waits for the end.
 //!
-//! On every replica: the admin server, the watches, the election. On the leader, from
-//! the moment it leads: ledger, instances, workers, the writer of classes. The order of
-//! the end is the reverse: no new work, work in flight ends, events are sent, the lease
-//! is given up. A process that loses its lease, or any of whose tasks dies, exits: a
-//! fresh process is the one state that is known to be right.
+//! Every replica runs the admin server, the watches and the election. The leader also runs
+//! the ledger, the providers, the workers and the writer of classes. They stop in reverse
+//! order: no new work starts, work in flight ends, events are sent, and the Lease is released.
+//! A process that loses its Lease, or one of its tasks, exits: only a fresh process is known
+//! to be in a correct state.
 
 pub mod factory;
 mod follow;
@@ -31,6 +31,7 @@ use self::follow::follow;
 use self::lead::{Leading, lead};
 use crate::class::Scope;
 use crate::class::board::Board;
+use crate::class::contender::LeaseName;
 use crate::class::instance::Factory;
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::ledger::Ledger;
@@ -57,35 +58,37 @@ const FLUSH: Duration = Duration::from_secs(2);
 pub struct Options {
     /// Which classes it serves.
     pub scope: Scope,
-    /// For tags and people.
+    /// The name of the cluster in tags, for people.
     pub cluster_name: String,
-    /// Its part in the election.
+    /// The identity and the times of the leader election.
     pub election: Config,
-    /// Where the Lease is: namespace and name.
+    /// The namespace and name of the Lease.
     pub lease: (String, String),
-    /// Services reconciled at once.
+    /// The number of Services that are reconciled at the same time.
     pub workers: usize,
-    /// Retries of a failing Service or provider.
+    /// The pauses between tries of a Service.
     pub backoff: Backoff,
-    /// Where health and metrics are served.
+    /// The address of health and metrics.
     pub admin: SocketAddr,
     /// Builds providers.
     pub factory: Arc<dyn Factory>,
-    /// Who has which address of the pools; what the factory's `l2` classes use.
+    /// The assigned addresses of the pools; the factory's `l2` classes use the same.
     pub addresses: AddressBook,
+    /// Leases of other service controllers.
+    pub other_controllers: Vec<LeaseName>,
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It was asked to.
+    /// By a signal.
     Stopped,
-    /// Another process may lead; this one must not go on.
+    /// It lost the Lease: another process may be the leader.
     LeaseLost,
 }
 
-/// What both halves share. Clones have the same of everything, but each receiver its own memory
-/// of what it has seen.
+/// What followers and the leader share. A clone shares everything except what its receivers
+/// have seen.
 #[derive(Clone)]
 struct Shared {
     client: Client,
@@ -170,18 +173,18 @@ pub async fn run(
     };
     shared.metrics.leader.set(false);
     if let End::Election(ended) = end {
-        return match ended.context("the election died")? {
+        return match ended.context("the leader election failed")? {
             Ended::Lost(_) => Ok(Exit::LeaseLost),
             Ended::Stopped => Ok(Exit::Stopped),
         };
     }
     if leading.is_some() {
         stop(&shared, leading, tasks).await;
-        // Only now: giving up the lease invites the next leader at once.
+        // Only now: the next leader starts as soon as the Lease is released.
         drop(resign);
     } else {
-        // At once: who is about to go must not take the lease that another gives up, nor
-        // make it anew when all go because of an uninstall.
+        // At once: a replica that stops must not acquire the Lease that another releases, nor
+        // create it again when all replicas stop because of an uninstall.
         drop(resign);
         stop(&shared, None, tasks).await;
     }
@@ -192,7 +195,7 @@ pub async fn run(
     }
 }
 
-/// Who this replica is, before it takes part in anything. Returns the owner of its Lease.
+/// Asks the API server for the name of this process. Returns the owner of its Lease.
 async fn identify(shared: &Shared, options: &Options) -> Option<OwnerReference> {
     let gate = shared
         .health
@@ -202,11 +205,11 @@ async fn identify(shared: &Shared, options: &Options) -> Option<OwnerReference> 
 
 /// Why the main loop ended.
 enum End {
-    /// By a signal.
+    /// A signal came.
     Asked,
-    /// The election is over.
+    /// The election ended.
     Election(std::result::Result<Ended, tokio::task::JoinError>),
-    /// A task that must not end did.
+    /// A task ended that must not end.
     Died(anyhow::Error),
 }
 
@@ -214,11 +217,11 @@ fn died(task: std::result::Result<Result<()>, tokio::task::JoinError>) -> anyhow
     match task {
         Ok(Ok(())) => anyhow!("a task of the controller ended"),
         Ok(Err(error)) => error,
-        Err(error) => anyhow!("a task of the controller died: {error}"),
+        Err(error) => anyhow!("a task of the controller failed: {error}"),
     }
 }
 
-/// No new work, work in flight ends, tasks end, events are sent.
+/// Starts no new work, waits for work in flight, ends the tasks, and sends the events.
 async fn stop(shared: &Shared, leading: Option<Leading>, mut tasks: JoinSet<Result<()>>) {
     info!("stopping: no new work");
     shared.queue.close();
@@ -227,7 +230,7 @@ async fn stop(shared: &Shared, leading: Option<Leading>, mut tasks: JoinSet<Resu
         .is_err()
     {
         warn!(
-            "work in flight did not end in {} s; the next leader goes on with it",
+            "work in flight did not end in {} s; the next leader continues it",
             DRAIN.as_secs()
         );
     }

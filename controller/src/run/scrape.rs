@@ -1,5 +1,4 @@
-//! Metrics that are counted when somebody asks, instead of kept: Services by state,
-//! and the queue.
+//! Metrics that are counted at scrape time: Services by state, and the queue.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +39,7 @@ fn pending(classes: &Classes, services: &[Arc<ServiceView>]) -> BTreeMap<(String
         let Some(class) = classes.claim(service) else {
             continue;
         };
-        // The label is a class that exists, never what a user made up.
+        // Only existing classes become labels, so users cannot create metrics.
         let class = if classes.views.contains_key(class) {
             class
         } else {
@@ -55,7 +54,7 @@ fn pending(classes: &Classes, services: &[Arc<ServiceView>]) -> BTreeMap<(String
     counts
 }
 
-/// Why a Service that is ours has no working load balancer; `None` if it has.
+/// Why a Service has no working load balancer; `None` if it has one.
 pub fn pending_reason(service: &ServiceView) -> Option<&str> {
     let refused = service
         .condition(ACCEPTED)

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use ballast_crds::{AddressPool, LoadBalancerClass};
 use ballast_provider::Exclusion;
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils;
@@ -42,6 +42,7 @@ use crate::cluster::meta::version;
 use crate::cluster::metrics::{ServiceMetrics, TargetMetrics, WatchMetrics};
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::{Changed, Key, Parsed, Phase, Store, Update};
+use crate::cluster::translate::Dialect;
 use crate::cluster::view::{Name, NodeView, ServiceView};
 use crate::pools::{PoolView, Pools};
 use crate::process::admin::Gate;
@@ -80,12 +81,21 @@ pub struct ServiceWatch {
     pub ledger: Arc<Ledger>,
     /// Counts arrivals.
     pub metrics: ServiceMetrics,
+    /// The annotations that the providers of this build read.
+    pub dialect: Dialect,
 }
 
 /// The pauses between the tries of one watch.
 struct Pauses {
     attempt: u32,
     rng: SmallRng,
+}
+
+/// The annotations that the providers of a factory read.
+pub fn dialect(factory: &dyn Factory) -> Dialect {
+    Dialect {
+        setting_prefixes: factory.setting_prefixes(),
+    }
 }
 
 /// Keeps `store` as the API server has it, and reports each change to `on_change`. Never
@@ -189,7 +199,8 @@ impl ServiceWatch {
     /// Watches for ever.
     pub async fn run(self, watch: Watch) {
         let changed = |changed: &Changed<Name>| self.changed(changed);
-        follow(watch, &self.store, ServiceView::of, changed).await;
+        let parse = |service: &Service| ServiceView::read(service, self.dialect);
+        follow(watch, &self.store, parse, changed).await;
     }
 
     fn changed(&self, changed: &Changed<Name>) {

@@ -428,16 +428,16 @@ fn class_not_found(service: &ServiceView, name: &str, classes: &Classes) -> Refu
 /// Services that have a place keep it. Of the others, the oldest come first.
 fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<(), Refusal> {
     let Some(max) = class.max else { return Ok(()) };
-    if world.ledger.has(&service.id, &class.name) {
+    if world.ledger.has_place(&service.id, &class.name) {
         return Ok(());
     }
-    let free = max.saturating_sub(world.ledger.count(&class.name));
+    let free = max.saturating_sub(world.ledger.places(&class.name));
     let older = (world.services)()
         .iter()
         .filter(|other| (other.created, &other.id.uid) < (service.created, &service.id.uid))
         .filter(|other| world.classes.claim(other) == Some(class.name.as_str()))
         .filter(|other| could_have_a_place(other, class, world))
-        .filter(|other| !world.ledger.has(&other.id, &class.name))
+        .filter(|other| !world.ledger.has_place(&other.id, &class.name))
         .take(free)
         .count();
     if older < free {

@@ -194,7 +194,7 @@ impl Performer {
     ) -> Outcome {
         let full = classes.get(class).and_then(|view| Some((view, view.max?)));
         match full {
-            Some((view, max)) if self.ledger.count(class) >= max => {
+            Some((view, max)) if self.ledger.places(class) >= max => {
                 let desired = Desired::refused(service, &quota_exceeded(view, max), false);
                 outcome_of(&self.publish(service, &desired).await, Outcome::Waiting)
             }

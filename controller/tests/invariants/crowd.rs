@@ -277,3 +277,71 @@ fn a_service_that_changes_hands_between_two_controllers_is_released_by_the_first
         lab.assert_steady().await;
     });
 }
+
+/// The default moves, and somebody takes the finalizers off: the Service stays with the class
+/// that has its load balancer, also across a restart.
+#[test]
+fn a_live_service_without_finalizers_does_not_move() {
+    for restarts in [false, true] {
+        simulate(57 + u64::from(restarts), async |lab| {
+            lab.api.edit(Kind::Class, "local", |class| {
+                class["spec"]["default"] = true.into();
+            });
+            lab.start();
+            lab.rest(5).await;
+            lab.api.create_service(&Svc::new("shop/web").classless());
+            lab.served("shop/web").await;
+            lab.api.create_class("another", &json!({"default": true}));
+            lab.api.edit(Kind::Class, "local", |class| {
+                class["spec"]["default"] = false.into();
+            });
+            lab.settle().await;
+            let (before, uid) = (lab.addresses("shop/web"), lab.uid("shop/web"));
+            if restarts {
+                lab.stop().await;
+            }
+            lab.api.strip("shop/web");
+            if restarts {
+                lab.start();
+            }
+            lab.settle().await;
+            assert_eq!(lab.addresses("shop/web"), before, "{}", lab.dump());
+            let balancers = lab.cloud.of(&uid);
+            assert_eq!(balancers.len(), 1, "{}", lab.dump());
+            assert_eq!(balancers[0].tag("ballast.dev/class"), "local");
+            lab.assert_steady().await;
+        });
+    }
+}
+
+/// A Service that is refused for the quota gets a finalizer from its owner, and another
+/// leader comes.
+#[test]
+fn a_finalizer_that_a_user_adds_takes_no_place() {
+    simulate(59, async |lab| {
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["maxLoadBalancers"] = 1.into();
+        });
+        lab.api.create_service(&Svc::new("shop/first"));
+        lab.start();
+        lab.served("shop/first").await;
+        lab.api.create_service(&Svc::new("shop/greedy"));
+        lab.refusal("shop/greedy", "QuotaExceeded").await;
+        lab.stop().await;
+        lab.api.edit(Kind::Service, "shop/greedy", |service| {
+            service["metadata"]["finalizers"] = json!(["ballast.dev/local"]);
+        });
+        lab.start();
+        lab.led().await;
+        lab.rest(60).await;
+        assert_eq!(lab.cloud.ours().len(), 1, "{}", lab.dump());
+        lab.refusal("shop/greedy", "QuotaExceeded").await;
+        assert_eq!(lab.addresses("shop/first").len(), 1);
+        // A free place is its own in its turn, and it goes without a trace.
+        lab.api.delete(Kind::Service, "shop/first");
+        lab.served("shop/greedy").await;
+        lab.api.delete(Kind::Service, "shop/greedy");
+        lab.gone(Kind::Service, "shop/greedy").await;
+        assert_eq!(lab.cloud.ours().len(), 0, "{}", lab.dump());
+    });
+}

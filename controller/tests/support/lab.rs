@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ballast::class::Scope;
+use ballast::class::contender::leases;
 use ballast::process::backoff::Backoff;
 use ballast::process::lease::{Config, Timing};
 use ballast::run::factory::Providers;
@@ -150,6 +151,7 @@ impl Lab {
             backoff: Backoff::default(),
             admin: self.admin,
             addresses: own.addresses.clone(),
+            other_controllers: leases(None),
             factory: Arc::new(CloudFactory {
                 cloud: Arc::clone(&self.cloud),
                 link: link.clone(),

@@ -18,5 +18,5 @@ mod token;
 
 pub use address::AddressRange;
 pub use instant::InstantProvider;
-pub use provider::{MockProvider, Token};
+pub use provider::{EndpointError, MockInventory, MockProvider, Token};
 pub use token::{TokenError, read_token};

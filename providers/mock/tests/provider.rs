@@ -6,10 +6,10 @@ mod support;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ballast_mock::MockProvider;
+use ballast_mock::{MockInventory, MockProvider, Token};
 use ballast_provider::{
-    Balancer, Cause, Change, Family, FamilyPolicy, Key, Listener, LoadBalancer, Observed, Protocol,
-    Provider, ProviderError, Reason, Recorded, Released, Removal, State,
+    Balancer, Cause, Change, Family, FamilyPolicy, Inventory, Key, Listener, LoadBalancer, Mark,
+    Observed, Protocol, Provider, ProviderError, Reason, Recorded, Released, Removal, State,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -617,4 +617,56 @@ async fn one_family_is_enough_for_who_prefers_two() {
     let two = ensure(&provider, &both).await;
     assert_eq!((two.ingress.len(), two.remarks.len()), (2, 0));
     assert_eq!(two.ingress[0], one.ingress[0]);
+}
+
+/// For commands that know no cluster: whatever carries the tags of any of them.
+#[tokio::test]
+async fn the_inventory_of_a_cloud_lists_every_cluster_and_class() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let others = [
+        ("c-1", "local"),
+        ("c-1", "second"),
+        ("c-2", "local"),
+        ("", ""),
+    ];
+    let mut expected = Vec::new();
+    for (number, (cluster, class)) in others.into_iter().enumerate() {
+        let own = Mark {
+            cluster: cluster.to_owned(),
+            cluster_name: String::new(),
+            class: class.to_owned(),
+        };
+        let provider = MockProvider::new(&cloud.endpoint(), Token::default(), own).unwrap();
+        provider.restore(Vec::new()).await.unwrap();
+        let web = balancer(tcp(&format!("s{number}")));
+        ensure(&provider, &web).await;
+        let id = web.members[0].load_balancer.id.clone();
+        expected.push((Some(Key::alone(&id)), vec![id]));
+    }
+    let (_, page) = get(&cloud, "/v1/load-balancers").await;
+    let mut by_hand = page["items"][0]["desired"].clone();
+    by_hand["tags"] = json!({"owner": "somebody"});
+    by_hand["listeners"][0]["port"] = port().into();
+    let body = Some(json!({"desired": by_hand}));
+    let (status, answer) = call(&cloud, "PUT", "/v1/load-balancers/by-hand", body).await;
+    assert!(status < 300, "{status} {answer}");
+
+    let inventory = MockInventory::new(&cloud.endpoint(), Token::default()).unwrap();
+    let mut all = inventory.all().await.unwrap();
+    all.sort_by(|a, b| a.services.cmp(&b.services));
+    let named: Vec<_> = all
+        .iter()
+        .map(|owned| (owned.key.clone(), owned.services.clone()))
+        .collect();
+    assert_eq!(named, expected);
+    for (owned, (cluster, class)) in all.iter().zip(others) {
+        let mark = Mark::of(&owned.tags).unwrap();
+        assert_eq!(
+            (mark.cluster.as_str(), mark.class.as_str()),
+            (cluster, class)
+        );
+        assert!(owned.name.starts_with("bl-"), "{}", owned.name);
+    }
+    cloud.stop().await;
 }

@@ -33,7 +33,10 @@ fn users_are_counted_and_named() {
         .map(|n| ServiceView::test(&format!("s{n}")).held_by(&["local"]))
         .collect();
     let usage = usage_of(&services, &Ledger::default());
-    assert_eq!((usage.held, usage.wanted, usage.names.len()), (7, 7, NAMED));
+    assert_eq!(
+        (usage.held, usage.requested, usage.names.len()),
+        (7, 7, NAMED)
+    );
     let classes = Classes::test([ClassView::test("local")]);
     let (status, _, message) = said(&ClassView::test("local"), &classes, &usage, "InUse");
     assert_eq!(status, "True");
@@ -61,7 +64,7 @@ fn the_finalizer_goes_on_before_the_first_use_and_off_after_the_last() {
         ..class
     };
     let wanted = Usage {
-        wanted: 1,
+        requested: 1,
         ..Usage::default()
     };
     let held = Usage {
@@ -133,7 +136,7 @@ fn a_class_is_not_let_go_before_its_cloud_was_looked_at() {
 #[test]
 fn a_removal_that_may_have_failed_is_taken_back_when_somebody_comes() {
     let wanted = Usage {
-        wanted: 1,
+        requested: 1,
         ..Usage::default()
     };
     assert_eq!(
@@ -197,10 +200,10 @@ fn a_drained_class_is_wanted_by_nobody() {
             .unwrap()
     };
     let waiting = of(ServiceView::test("web"));
-    assert_eq!((waiting.wanted, waiting.held), (0, 0));
+    assert_eq!((waiting.requested, waiting.held), (0, 0));
     assert_eq!(guard(&drained, &waiting, true, false), Guard::Remove);
     let held = of(ServiceView::test("web").held_by(&["local"]));
-    assert_eq!((held.wanted, held.held), (0, 1));
+    assert_eq!((held.requested, held.held), (0, 1));
     assert_eq!(guard(&drained, &held, true, false), Guard::Keep);
 }
 
@@ -240,7 +243,7 @@ fn a_drained_class_says_so_at_once_and_leaves_the_switch_alone() {
     assert!(message.contains("--undo --classes local"), "{message}");
     let (status, reason, message) = said(&class, &classes, &nobody, "Default");
     assert_eq!((status.as_str(), reason.as_str()), ("True", "Effective"));
-    assert!(message.contains("nobody takes them"), "{message}");
+    assert!(message.contains("no class serves them"), "{message}");
 
     let before = ClassView::test("local");
     let calm = report(
@@ -250,10 +253,10 @@ fn a_drained_class_says_so_at_once_and_leaves_the_switch_alone() {
         second(1),
     );
     let told = report(&class, &classes, &nobody, second(9));
-    assert!(!says_how_it_drains(&class, &calm), "news does not wait");
-    assert!(says_how_it_drains(&class, &told));
-    assert!(!says_how_it_drains(&before, &told), "the end of it as well");
-    assert!(says_how_it_drains(&before, &calm));
+    assert!(!reports_draining(&class, &calm), "news does not wait");
+    assert!(reports_draining(&class, &told));
+    assert!(!reports_draining(&before, &told), "the end of it as well");
+    assert!(reports_draining(&before, &calm));
 
     assert_eq!(
         told.draining, class.status.draining,

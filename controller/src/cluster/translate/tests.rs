@@ -34,11 +34,11 @@ fn annotated(key: &str, value: &str) -> Annotations {
 }
 
 fn accepted(spec: &ServiceSpec, annotations: &Annotations) -> LoadBalancer {
-    load_balancer(&id(), spec, annotations).unwrap()
+    load_balancer(&id(), spec, annotations, Dialect::default()).unwrap()
 }
 
 fn refused(spec: &ServiceSpec, annotations: &Annotations) -> Refusal {
-    load_balancer(&id(), spec, annotations).unwrap_err()
+    load_balancer(&id(), spec, annotations, Dialect::default()).unwrap_err()
 }
 
 #[test]
@@ -163,7 +163,13 @@ fn source_ranges_come_from_the_field_then_from_the_annotation() {
             load_balancer_source_ranges: Some(field.iter().map(|&text| text.to_owned()).collect()),
             ..spec()
         };
-        load_balancer(&id(), &spec, &annotated(SOURCE_RANGES, annotation)).map(|wanted| {
+        load_balancer(
+            &id(),
+            &spec,
+            &annotated(SOURCE_RANGES, annotation),
+            Dialect::default(),
+        )
+        .map(|wanted| {
             wanted
                 .source_ranges
                 .iter()
@@ -283,7 +289,7 @@ fn misspelt_annotations_are_named_with_their_neighbour() {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into();
     assert_eq!(
-        unknown_annotations(&annotations),
+        unknown_annotations(&annotations, Dialect::default()),
         [
             "ballast.dev/adresses (did you mean ballast.dev/addresses?)",
             "ballast.dev/something-else",
@@ -304,7 +310,7 @@ fn hostile_annotations() -> Annotations {
 fn a_few_of_many_unknown_annotations_are_named() {
     let mut annotations = hostile_annotations();
     annotations.insert("metallb.io/adress-pool".to_owned(), String::new());
-    let named = unknown_annotations(&annotations);
+    let named = unknown_annotations(&annotations, Dialect::default());
     assert_eq!(named.len(), NAMED + 1);
     assert_eq!(named[NAMED], "and others");
     let length: usize = named.iter().map(String::len).sum();
@@ -372,7 +378,14 @@ fn what_was_accepted_before_is_what_is_published() {
     };
     let published = [crate::fixtures::ingress("192.0.2.1", 80)];
     let before = |spec: &ServiceSpec, published: &[Ingress]| {
-        accepted_before(&id(), spec, &Annotations::new(), published).map(|accepted| {
+        accepted_before(
+            &id(),
+            spec,
+            &Annotations::new(),
+            published,
+            Dialect::default(),
+        )
+        .map(|accepted| {
             accepted
                 .listeners
                 .iter()
@@ -404,7 +417,7 @@ fn addresses_that_cannot_be_do_not_hide_what_was_given() {
             load_balancer_ip: field.map(ToOwned::to_owned),
             ..spec()
         };
-        let accepted = accepted_before(&id(), &spec, annotations, &published);
+        let accepted = accepted_before(&id(), &spec, annotations, &published, Dialect::default());
         accepted.unwrap().requested_addresses
     };
     let nothing: [IpAddr; 0] = [];
@@ -433,6 +446,84 @@ proptest::proptest! {
             health_check_node_port: Some(number),
             ..Default::default()
         };
-        let _ = load_balancer(&id(), &spec, &annotated(ADDRESSES, &text));
+        let _ = load_balancer(&id(), &spec, &annotated(ADDRESSES, &text), Dialect::default());
+    }
+}
+
+const CLOUD: Dialect = Dialect {
+    setting_prefixes: &["cloud.example.com/lb-", "ballast.dev/"],
+};
+
+fn settings_of(annotations: &Annotations, dialect: Dialect) -> Result<Settings, Refusal> {
+    let wanted = load_balancer(&id(), &spec(), annotations, dialect);
+    wanted.map(|wanted| wanted.settings)
+}
+
+#[test]
+fn settings_reach_the_provider_and_nothing_else_does() {
+    let all: Annotations = [
+        ("cloud.example.com/lb-scheme", "internal"),
+        ("cloud.example.com/other", "x"),
+        ("cloud.example.org/lb-scheme", "x"),
+        ("ballast.dev/cloud-type", "fast"),
+        (ADDRESSES, "192.0.2.1"),
+        (SHARE_KEY, "front"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    let kept: Settings = [
+        ("ballast.dev/cloud-type", "fast"),
+        ("cloud.example.com/lb-scheme", "internal"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into();
+    assert_eq!(settings_of(&all, CLOUD), Ok(kept.clone()));
+    assert_eq!(unknown_annotations(&all, CLOUD), [""; 0]);
+
+    let without = Dialect::default();
+    assert_eq!(settings_of(&all, without), Ok(Settings::new()));
+    assert_eq!(
+        unknown_annotations(&all, without),
+        ["ballast.dev/cloud-type"]
+    );
+
+    // What was accepted before keeps them when the addresses cannot be had.
+    let mut spec = spec();
+    spec.load_balancer_ip = Some("nonsense".into());
+    let mut annotations = all;
+    annotations.remove(ADDRESSES);
+    let port = PortStatus {
+        port: 80,
+        protocol: Protocol::Tcp,
+        error: None,
+    };
+    let published = [Ingress {
+        address: ballast_provider::Address::Hostname("a.example".into()),
+        ports: vec![port],
+    }];
+    let before = accepted_before(&id(), &spec, &annotations, &published, CLOUD);
+    assert_eq!(before.map(|before| before.settings), Some(kept));
+}
+
+#[test]
+fn settings_are_bounded_in_number_and_size() {
+    let many = |count: usize, value: &str| -> Annotations {
+        let key = |n| (format!("cloud.example.com/lb-{n:03}"), value.to_owned());
+        (0..count).map(key).collect()
+    };
+    let kept = settings_of(&many(SETTINGS_LIMIT, "x"), CLOUD).unwrap();
+    assert_eq!(kept.len(), SETTINGS_LIMIT);
+    for (what, annotations) in [
+        ("too many", many(SETTINGS_LIMIT + 1, "x")),
+        ("too large", many(2, &"x".repeat(SETTINGS_SIZE / 2))),
+    ] {
+        let refusal = settings_of(&annotations, CLOUD).unwrap_err();
+        assert_eq!(refusal.reason, Reason::Invalid, "{what}");
+        assert!(refusal.message.contains("cloud.example.com/lb-"), "{what}");
+        assert!(refusal.message.len() < 200, "{what}");
+        assert_eq!(
+            settings_of(&annotations, Dialect::default()),
+            Ok(Settings::new())
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! Which edits of a Service or a Node mean anything to a load balancer: the rows of
 //! upstream's `TestNeedsUpdate` and `Test_shouldSyncUpdatedNode`, with our answers.
 
-use ballast_provider::LoadBalancer;
+use ballast_crds::ProviderSettings;
+use ballast_provider::{LoadBalancer, Mark, Provider, ProviderError, Refusal, Traits};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::run::factory::Providers;
 
 /// Merges one JSON object into another.
 fn merged(base: &Value, patch: &Value) -> Value {
@@ -32,6 +34,44 @@ fn asks(uid: &str, spec: &Value) -> (bool, Option<LoadBalancer>) {
         view.is_load_balancer,
         view.load_balancer.and_then(Result::ok),
     )
+}
+
+/// The factory of a build with a provider that has settings.
+struct WithSettings;
+
+impl Factory for WithSettings {
+    fn supports(&self, _: &ProviderSettings) -> Result<Traits, Refusal> {
+        Ok(Traits::CLOUD)
+    }
+
+    fn setting_prefixes(&self) -> &'static [&'static str] {
+        &["cloud.example.com/lb-"]
+    }
+
+    fn build(&self, _: &ProviderSettings, _: Mark) -> Result<Arc<dyn Provider>, ProviderError> {
+        Err(ProviderError::transient("there is no such cloud"))
+    }
+}
+
+#[test]
+fn a_service_is_read_with_the_settings_of_the_factorys_providers() {
+    let object = json!({
+        "metadata": {"name": "web", "namespace": "shop", "uid": "1", "annotations": {
+            "cloud.example.com/lb-scheme": "internal", "cloud.example.com/owner": "shop",
+        }},
+        "spec": service_spec(),
+    });
+    let service = serde_json::from_value(object).unwrap();
+    let settings = |factory: &dyn Factory| {
+        let view = ServiceView::read(&service, dialect(factory));
+        view.load_balancer.unwrap().unwrap().settings
+    };
+    let scheme = (
+        "cloud.example.com/lb-scheme".to_owned(),
+        "internal".to_owned(),
+    );
+    assert_eq!(settings(&WithSettings), [scheme].into());
+    assert_eq!(settings(&Providers::default()), [].into());
 }
 
 fn service_spec() -> Value {

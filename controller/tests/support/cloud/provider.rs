@@ -52,6 +52,10 @@ struct Turn<'a> {
 // === impl CloudFactory ===
 
 impl Factory for CloudFactory {
+    fn setting_prefixes(&self) -> &'static [&'static str] {
+        self.own.setting_prefixes()
+    }
+
     fn supports(&self, settings: &ProviderSettings) -> Result<Traits, Refusal> {
         self.own.supports(settings)
     }

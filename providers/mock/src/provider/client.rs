@@ -47,13 +47,13 @@ pub struct EndpointError {
     pub endpoint: String,
 }
 
-/// One cloud, called for one owner.
+/// One cloud, called for one owner; without an owner, only to read.
 #[derive(Debug)]
 pub(super) struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
     endpoint: String,
     token: Token,
-    mark: Mark,
+    mark: Option<Mark>,
 }
 
 /// Why a call failed.
@@ -71,7 +71,11 @@ pub(super) enum Failed {
 // === impl Client ===
 
 impl Client {
-    pub(super) fn new(endpoint: &str, token: Token, mark: Mark) -> Result<Self, EndpointError> {
+    pub(super) fn new(
+        endpoint: &str,
+        token: Token,
+        mark: Option<Mark>,
+    ) -> Result<Self, EndpointError> {
         let bad = || EndpointError {
             endpoint: endpoint.to_owned(),
         };
@@ -140,12 +144,15 @@ impl Client {
         Ok(view)
     }
 
-    /// Lists every load balancer of this owner, with the position in the stream of changes after
-    /// which no change is missed.
+    /// Lists every load balancer of this owner (of all owners, without one), with the position in
+    /// the stream of changes after which no change is missed.
     pub(super) async fn list(&self) -> Result<(Vec<LoadBalancerView>, Position), Failed> {
-        let cluster = encode(&format!("{}={}", mark::CLUSTER, self.mark.cluster));
-        let class = encode(&format!("{}={}", mark::CLASS, self.mark.class));
-        let base = format!("/v1/load-balancers?tag={cluster}&tag={class}");
+        let filter = self.mark.as_ref().map_or_else(String::new, |mark| {
+            let cluster = encode(&format!("{}={}", mark::CLUSTER, mark.cluster));
+            let class = encode(&format!("{}={}", mark::CLASS, mark.class));
+            format!("tag={cluster}&tag={class}")
+        });
+        let base = format!("/v1/load-balancers?{filter}");
         let mut path = base.clone();
         let (mut items, mut position) = (Vec::new(), None);
         loop {
@@ -236,8 +243,11 @@ impl Client {
     }
 
     fn owner(&self) -> String {
-        let owner = format!("{}/{}", self.mark.cluster, self.mark.class);
-        format!("?owner={}", encode(&owner))
+        let owner = self.mark.as_ref().map_or_else(String::new, |mark| {
+            let owner = format!("{}/{}", mark.cluster, mark.class);
+            format!("owner={}", encode(&owner))
+        });
+        format!("?{owner}")
     }
 
     async fn call<T: DeserializeOwned>(
@@ -426,7 +436,7 @@ mod tests {
             cluster_name: "lab".into(),
             class: "local".into(),
         };
-        Client::new(endpoint, Token::default(), mark)
+        Client::new(endpoint, Token::default(), Some(mark))
     }
 
     #[test]

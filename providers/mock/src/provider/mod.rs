@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, Exclusion, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError,
-    Recorded, Refusal, Released, Removal, ServiceId, TargetSet, Traits, mark,
+    Balancer, Change, Exclusion, Inventory, Key, LoadBalancer, Mark, Observed, Owned, Provider,
+    ProviderError, Recorded, Refusal, Released, Removal, ServiceId, TargetSet, Traits, mark,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -39,6 +39,11 @@ const RELEASE_RETRY: Duration = Duration::from_secs(1);
 /// The load balancers of one class on a mock cloud.
 pub struct MockProvider {
     inner: Arc<Inner>,
+}
+
+/// Lists what a mock cloud holds, whichever cluster and class it belongs to.
+pub struct MockInventory {
+    client: Client,
 }
 
 struct Inner {
@@ -80,7 +85,7 @@ impl MockProvider {
     /// call.
     pub fn new(endpoint: &str, token: impl Into<Token>, mark: Mark) -> Result<Self, EndpointError> {
         let inner = Inner {
-            client: Client::new(endpoint, token.into(), mark.clone())?,
+            client: Client::new(endpoint, token.into(), Some(mark.clone()))?,
             mark,
             cache: Mutex::default(),
             targets: tokio::sync::Mutex::default(),
@@ -150,20 +155,42 @@ impl Provider for MockProvider {
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         let listed = self.inner.client.list().await;
         let (views, _) = listed.map_err(|failed| self.inner.client.error(failed))?;
-        let owned = |view: LoadBalancerView| {
-            let service = mark::service_of(&view.desired.tags);
-            Owned {
-                key: service.as_ref().map(Key::alone),
-                services: service.into_iter().collect(),
-                name: view.name,
-                tags: view.desired.tags,
-            }
-        };
         Ok(views.into_iter().map(owned).collect())
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {
         changes::follow(Arc::clone(&self.inner))
+    }
+}
+
+// === impl MockInventory ===
+
+impl MockInventory {
+    /// The inventory of the mock cloud at `endpoint`. Makes no call.
+    pub fn new(endpoint: &str, token: impl Into<Token>) -> Result<Self, EndpointError> {
+        let client = Client::new(endpoint, token.into(), None)?;
+        Ok(Self { client })
+    }
+}
+
+#[async_trait]
+impl Inventory for MockInventory {
+    async fn all(&self) -> Result<Vec<Owned>, ProviderError> {
+        let listed = self.client.list().await;
+        let (views, _) = listed.map_err(|failed| self.client.error(failed))?;
+        let marked = views.into_iter();
+        let marked = marked.filter(|view| Mark::of(&view.desired.tags).is_some());
+        Ok(marked.map(owned).collect())
+    }
+}
+
+fn owned(view: LoadBalancerView) -> Owned {
+    let service = mark::service_of(&view.desired.tags);
+    Owned {
+        key: service.as_ref().map(Key::alone),
+        services: service.into_iter().collect(),
+        name: view.name,
+        tags: view.desired.tags,
     }
 }
 

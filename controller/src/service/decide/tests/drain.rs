@@ -173,6 +173,6 @@ fn the_message_says_by_what_and_how_to_undo_it() {
     let class = ClassView::test("local");
     assert_eq!(class.drained(), None);
     let drained = |reason| class.clone().drains(reason).drained().unwrap().message;
-    insta::assert_snapshot!(drained(None), @"ballast teardown drains LoadBalancerClass local since 1970-01-01T00:00:50Z: it gives no load balancers and takes back those it gave, until ballast teardown --undo --classes local");
-    insta::assert_snapshot!(drained(Some("helm uninstall")), @"ballast teardown (helm uninstall) drains LoadBalancerClass local since 1970-01-01T00:00:50Z: it gives no load balancers and takes back those it gave, until ballast teardown --undo --classes local");
+    insta::assert_snapshot!(drained(None), @"LoadBalancerClass local has been draining since 1970-01-01T00:00:50Z (ballast teardown); it creates no load balancers and releases existing ones. To undo: ballast teardown --undo --classes local");
+    insta::assert_snapshot!(drained(Some("helm uninstall")), @"LoadBalancerClass local has been draining since 1970-01-01T00:00:50Z (ballast teardown: helm uninstall); it creates no load balancers and releases existing ones. To undo: ballast teardown --undo --classes local");
 }
