@@ -377,7 +377,7 @@ impl ClassStatus {
             Ok(_) if verdict == Guard::Add => self.ledger.open(&class.name),
             Ok(_) => {}
             Err(error) => {
-                warn!(class = class.name, %error, "cannot write the finalizer of the class")
+                warn!(class = class.name, %error, "cannot write the finalizer of the class");
             }
         }
         written.is_ok()

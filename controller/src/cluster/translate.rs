@@ -83,8 +83,8 @@ const LABELS_LIMIT: usize = 16 * 1024;
 /// The maximum length of a selector that is kept unchanged.
 const SELECTOR_LIMIT: usize = 256;
 
-/// The maximum number of settings of one Service for its provider, with room beyond the
-/// annotations that any cloud controller documents for Services.
+/// The maximum number of settings of one Service for its provider. The AWS Load Balancer
+/// Controller reads about 45 annotations.
 const SETTINGS_LIMIT: usize = 64;
 /// The maximum size of all settings of a Service together, in bytes of keys and values: lists of subnets, certificates
 /// and tags have a few hundred each, and every replica keeps them.
