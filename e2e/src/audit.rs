@@ -1,5 +1,5 @@
-//! The API server's audit log: who wrote what, as tests with a write budget count it;
-//! and what the controller read, as the test of its rights needs it.
+//! The API server's audit log: which client wrote what, for tests that count writes; and what
+//! the controller read, for the test of its rights.
 
 use std::path::Path;
 
@@ -7,19 +7,19 @@ use anyhow::{Context, Result};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
-/// One request that the API server has answered, or begun to answer if it is a watch.
+/// One request that the API server has answered; for a watch, one that it has begun to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEvent {
     /// The client program.
     pub user_agent: String,
-    /// Who it was.
+    /// The user.
     pub user: String,
     /// `create`, `update`, `patch`, `delete` or `deletecollection`; of Ballast's own
     /// accounts also `get`, `list` and `watch`.
     pub verb: String,
     /// The API group; empty for the core group.
     pub group: String,
-    /// The plural resource.
+    /// For example `status`; empty for the object itself.
     pub resource: String,
     /// `status`, for one; empty for the object itself.
     pub subresource: String,
@@ -29,7 +29,7 @@ pub struct AuditEvent {
     pub name: String,
     /// The HTTP status.
     pub code: u16,
-    /// The authorizer said no; other refusals have the same status.
+    /// The authorizer denied the request; other refusals have the same status.
     pub forbidden: bool,
     /// When it was answered.
     pub time: Timestamp,
@@ -75,7 +75,7 @@ struct Status {
     code: u16,
 }
 
-/// All complete lines; the last may still be being written.
+/// All complete lines; the last line may still be incomplete.
 pub(crate) fn read(path: &Path) -> Result<Vec<AuditEvent>> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
@@ -106,7 +106,8 @@ fn parse(text: &str) -> Result<Vec<AuditEvent>> {
 }
 
 impl AuditEvent {
-    /// Whether it could change something. Who one is, is asked by creating a question.
+    /// Whether the request can change something. A client asks for its own identity with a
+    /// `create`.
     pub fn is_write(&self) -> bool {
         !["get", "list", "watch"].contains(&self.verb.as_str())
             && self.resource != "selfsubjectreviews"

@@ -1,6 +1,6 @@
-//! The cluster's binaries, built from the one Go module in `e2e/kubernetes` and kept in a
-//! cache folder whose name is the hash of everything they are built from. A file that has its
-//! final name is complete and is never written again.
+//! The cluster's binaries, built from the Go module in `e2e/kubernetes` and stored in a cache
+//! folder that is named after the hash of all sources. A file with its final name is complete
+//! and never changes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::progress::Progress;
 use crate::{cache, images};
 
-/// Binary and Go package. Order is build order: what takes longest to compile first.
+/// Binary and Go package, in build order: the slowest to compile first.
 const PROGRAMS: [(&str, &str); 10] = [
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
     (
@@ -28,7 +28,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("agnhost", "k8s.io/kubernetes/test/images/agnhost"),
 ];
 
-/// What decides over the binaries, beside the flags.
+/// What determines the binaries, apart from the flags.
 const SOURCES: [&str; 4] = ["go.mod", "go.sum", "coredns/main.go", "pause/main.go"];
 
 /// Programs of the machine that a lab runs, and the Debian package of each.
@@ -43,7 +43,7 @@ const TOOLS: [(&str, &str); 8] = [
     ("conntrack", "conntrack"),
 ];
 
-/// Where Debian has the CNI plug-ins.
+/// Where Debian installs the CNI plug-ins.
 pub(crate) const CNI_PLUGINS: &str = "/usr/lib/cni";
 
 const NO_GO: &str =
@@ -66,7 +66,7 @@ impl Binaries {
         &self.dir
     }
 
-    /// One of the binaries.
+    /// The path of a binary.
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join("bin").join(name)
     }
@@ -85,7 +85,7 @@ impl Binaries {
         Ok(cache)
     }
 
-    /// Whatever has its final name was written to the end before it got it.
+    /// A file gets its final name only after it is complete.
     fn complete(&self) -> Result<bool> {
         let images = images::archives(self)?;
         Ok(PROGRAMS.iter().all(|(name, _)| self.program(name).exists())
@@ -108,8 +108,8 @@ impl Binaries {
         go_build(source, &missing, &["-ldflags", flags], progress)
     }
 
-    /// The reference service controller that the benchmark compares with. No lab needs it,
-    /// so it is built when it is asked for, and has the hash of its source in its name.
+    /// The reference service controller of the benchmark. No lab needs it, so it is built only
+    /// on request; its name contains the hash of its source.
     pub fn reference(&self, progress: Progress) -> Result<PathBuf> {
         let source = source();
         let text = std::fs::read(source.join("reference/main.go"))
@@ -140,7 +140,7 @@ pub(crate) struct GoProgram {
 }
 
 impl GoProgram {
-    /// `into` appears when it is complete.
+    /// `into` appears only when it is complete.
     pub(crate) fn new(package: &'static str, into: PathBuf) -> Self {
         Self { package, into }
     }
@@ -149,8 +149,9 @@ impl GoProgram {
         self.into.exists()
     }
 
-    /// What `go build -o FOLDER/` names the program: the last element of the package's path
-    /// that is no major version. (`.` is the module's own program and has the module's name.)
+    /// The name that `go build -o FOLDER/` gives a program: the last element of the package's
+    /// path that is not a major version. (`.` is the module's own program and gets the module's
+    /// name.)
     fn built_as(&self) -> &str {
         if self.package == "." {
             let name = self.into.file_name().and_then(|name| name.to_str());
@@ -165,14 +166,15 @@ impl GoProgram {
     }
 }
 
-/// Compiled without debug information, which the linker would strip anyway: a fifth less work.
+/// Compiled without debug information, which the linker would remove anyway: saves a fifth of
+/// the work.
 const NO_DWARF: &str = "-gcflags=all=-dwarf=false";
-/// The compilers are many and short-lived; collecting their garbage less often is a tenth less
-/// work, for some hundred megabytes.
+/// The compilers are many and short-lived; less garbage collection saves a tenth of the work
+/// and takes some hundred megabytes.
 const GARBAGE: (&str, &str) = ("GOGC", "400");
 
 /// Builds programs of one Go module in one run, so that one is linked while another is
-/// compiled. Without C, unless a flag of the build names a tag that needs it (`-tags seccomp`).
+/// compiled. Built without C, unless a flag sets a tag that needs it (`-tags seccomp`).
 pub(crate) fn go_build(
     source: &Path,
     programs: &[GoProgram],
@@ -185,7 +187,7 @@ pub(crate) fn go_build(
     let Some(folder) = programs.first().and_then(|program| program.into.parent()) else {
         return Ok(());
     };
-    // In the same folder as the result: a rename does not cross file systems.
+    // In the folder of the result, because a rename does not cross file systems.
     let new = tempfile::Builder::new().prefix("new-").tempdir_in(folder)?;
     let c = if flags.contains(&"seccomp") { "1" } else { "0" };
     let built = Command::new("go")
@@ -217,7 +219,7 @@ pub(crate) fn go_build(
     Ok(())
 }
 
-/// Says in one line what to install, if anything.
+/// Names missing packages in one line, if any.
 pub(crate) fn check_tools() -> Result<()> {
     let mut packages: Vec<&str> = TOOLS
         .iter()
@@ -237,7 +239,7 @@ pub(crate) fn check_tools() -> Result<()> {
     )
 }
 
-/// Whether a program of that name is in PATH, or where system programs are.
+/// Whether a program of that name is in PATH or in the folders of system programs.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
@@ -250,7 +252,7 @@ pub(crate) fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes")
 }
 
-/// Stamps the version in, without which nodes report v0.0.0.
+/// Sets the version; without it nodes report v0.0.0.
 pub(crate) fn flags(source: &Path) -> Result<String> {
     let module = std::fs::read_to_string(source.join("go.mod"))?;
     let version =

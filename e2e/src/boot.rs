@@ -1,11 +1,11 @@
-//! How a lab comes up, and how one that runs becomes a value again.
+//! How a lab starts, and how a program finds a running one.
 //!
-//! At the top of the modules of the lab, each of which uses only those after it: `boot`,
+//! This is the top of the lab's modules, each of which uses only those after it: `boot`,
 //! [`crate::nodes`], [`crate::hosts`], [`crate::lab`], [`crate::launch`].
 //!
-//! Order: folder and certificates, supervisor, hub, then the control plane's chain (etcd, API
-//! server, managers) and each node's chain (containerd, images, kubelet, kube-proxy) beside
-//! one another. Until the end the lab dies with whoever starts it.
+//! Order: folder and certificates, supervisor, hub, then in parallel the control plane's chain
+//! (etcd, API server, managers) and each node's chain (containerd, images, kubelet,
+//! kube-proxy). Until the start is complete, the lab ends with the process that starts it.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -31,8 +31,8 @@ use crate::progress::Progress;
 use crate::state::{Found, Place, Record};
 
 impl Lab {
-    /// Brings a lab up and returns when all nodes are Ready. A dead lab of that name is
-    /// replaced; a running one is an error.
+    /// Starts a lab and returns when all nodes are Ready. A dead lab of that name is replaced;
+    /// a running one is an error.
     pub async fn start(options: LabOptions) -> Result<Self> {
         if options.nodes > MAX_NODES {
             bail!("a lab has at most {MAX_NODES} nodes");
@@ -43,7 +43,7 @@ impl Lab {
         let progress = Progress::new(options.progress);
         let place = Place::new(&options.name)?;
         let prepared = place.clone();
-        // Held until the lab is up: nobody else may start or end it meanwhile.
+        // Held until the lab is up, so that no other process starts or ends it in the meantime.
         let _lock = tokio::task::spawn_blocking(move || prepare(&prepared)).await??;
 
         let mut lab = launch(&options, place, cache).await?;
@@ -64,7 +64,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// The lab of that name that runs already.
+    /// The running lab of that name.
     pub async fn attach(name: &str) -> Result<Self> {
         let place = Place::new(name)?;
         let Found::Running(record) = place.find()? else {
@@ -122,7 +122,7 @@ fn prepare(place: &Place) -> Result<std::fs::File> {
     Ok(lock)
 }
 
-/// Starts the supervisor, takes the lab, and lays the hub.
+/// Starts the supervisor, takes ownership of the lab, and creates the hub.
 async fn launch(options: &LabOptions, place: Place, cache: Binaries) -> Result<Lab> {
     let dir = place.dir();
     std::fs::write(dir.join("resolv.conf"), "")?;
@@ -171,7 +171,7 @@ async fn launch(options: &LabOptions, place: Place, cache: Binaries) -> Result<L
     })
 }
 
-/// A lab that runs already, as a value.
+/// A value for a running lab.
 async fn assemble(place: Place, record: Record) -> Result<Lab> {
     let control = Control::new(&place.dir());
     let status: crate::Status = control.call(&Request::Status).await?;
@@ -208,7 +208,7 @@ fn setup(place: &Place, record: &Record) -> Setup {
 async fn client(place: &Place) -> Result<Client> {
     let config = Kubeconfig::read_from(place.dir().join("pki/admin.kubeconfig"))?;
     let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-    // Who waits does so by looking again, and wants to know what was wrong.
+    // A waiting caller polls, and needs the last error.
     config.default_retry = false;
     Ok(Client::try_from(config)?)
 }

@@ -1,7 +1,7 @@
-//! The cache of built programs: one folder for each hash of their sources. A file with its final
-//! name is complete and never changes. A builder holds a [`lock`]; other processes that need the
-//! same program wait for the lock and then use the result. (The bill of materials' tool and
-//! upstream's suite are guarded by cargo and Go.)
+//! The cache of built programs: one folder for each hash of their sources. A file with its
+//! final name is complete and never changes. A builder holds a [`lock`]; other processes that
+//! need the same program wait for the lock and then use the result. (cargo and Go have their
+//! own locks for the tool that writes the bill of materials and for upstream's suite.)
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub fn root() -> PathBuf {
     std::env::var_os("BALLAST_CACHE").map_or_else(|| crate::root().join(".cache"), PathBuf::from)
 }
 
-/// The folder of one kind of things and one hash, with these folders in it.
+/// The folder for one kind of content and one hash, with these subfolders.
 pub(crate) fn folder(kind: &str, key: &str, within: &[&str]) -> Result<PathBuf> {
     let dir = root().join(kind).join(key);
     for folder in within {
@@ -29,7 +29,7 @@ pub(crate) fn folder(kind: &str, key: &str, within: &[&str]) -> Result<PathBuf> 
     Ok(dir)
 }
 
-/// Only one at a time builds `what` in a folder of the cache, as long as it holds this.
+/// Only one process at a time builds `what` in a folder of the cache while it holds this lock.
 pub(crate) fn lock(dir: &Path, name: &str, what: &str, progress: Progress) -> Result<File> {
     let lock = File::create(dir.join(name))?;
     if lock.try_lock().is_err() {

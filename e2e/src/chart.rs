@@ -1,5 +1,5 @@
-//! Generated files of the chart: its README from the comments of its values, the defaults in
-//! its templates from the values, its CRDs from the types, `deploy/rbac.yaml` from its
+//! Generated files of the chart: its README from the comments in its values, the defaults in
+//! its templates from its values, its CRDs from the types, and `deploy/rbac.yaml` from its
 //! templates. `make chart` writes them, and a test compares them.
 
 use anyhow::{Context, Result};
@@ -52,7 +52,7 @@ pub fn made(helm: &Helm) -> Result<Vec<Made>> {
     ])
 }
 
-/// Writes those that differ and returns their paths.
+/// Writes the files that differ and returns their paths.
 pub fn write(helm: &Helm) -> Result<Vec<&'static str>> {
     let mut written = Vec::new();
     for Made { path, text } in made(helm)? {
@@ -75,8 +75,8 @@ fn readme(helm: &Helm) -> Result<String> {
     Ok(format!("{}\n", text.trim()))
 }
 
-/// The values that a key without a value (null) has. Helm does not give templates the file
-/// itself, and deletes such a key together with its default.
+/// Defaults for keys whose value is null. Helm does not pass the values file itself to
+/// templates, and deletes a null key together with its default.
 fn defaults() -> Result<String> {
     let text = std::fs::read_to_string(Helm::chart().join("values.yaml"))?;
     let values: Value = serde_yaml_ng::from_str(&text)?;
@@ -90,7 +90,7 @@ fn defaults() -> Result<String> {
     ))
 }
 
-/// Without the labels that say that Helm looks after the objects: here it does not.
+/// Without the labels of objects that Helm manages, because here it does not.
 fn rights(helm: &Helm) -> Result<String> {
     let mut flags = Vec::new();
     let names = TEMPLATES.map(|file| format!("templates/controller/{file}"));

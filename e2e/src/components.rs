@@ -1,4 +1,4 @@
-//! The flags and files of every Kubernetes component. Pure, but for the files it writes.
+//! The flags and files of every Kubernetes component. Pure, except that it writes files.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub enum Component {
     Proxy(u8),
 }
 
-/// What flags depend on.
+/// The settings that flags depend on.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) dir: PathBuf,
@@ -42,7 +42,8 @@ pub(crate) struct Setup {
     pub(crate) proxy: ProxyMode,
 }
 
-/// All writes; of Ballast's own users also reads, so that a right which is never used is seen.
+/// The audit policy: all writes, and reads of Ballast's own users, so that unused rights are
+/// found.
 const POLICY: &str = r#"{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],
 "rules":[{"level":"Metadata","verbs":["create","update","patch","delete","deletecollection"]},
 {"level":"Metadata","userGroups":["system:serviceaccounts:ballast-system"]},{"level":"None"}]}"#;
@@ -61,7 +62,7 @@ impl Component {
         }
     }
 
-    /// Where it runs.
+    /// Its host.
     pub fn host(self) -> Host {
         match self {
             Self::Containerd(node) | Self::Kubelet(node) | Self::Proxy(node) => Host::Node(node),
@@ -80,7 +81,7 @@ impl Setup {
         self.dir.join(format!("node{node}"))
     }
 
-    /// A node's cgroup: below it are its pods.
+    /// A node's cgroup, which contains those of its pods.
     pub(crate) fn node_cgroup(&self, node: u8) -> String {
         format!("{}/node{node}", self.cgroup)
     }
@@ -145,7 +146,7 @@ impl Setup {
             "--listen-client-urls=http://127.0.0.1:2379".to_owned(),
             "--advertise-client-urls=http://127.0.0.1:2379".to_owned(),
             "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
-            // A lab's data need not survive the machine.
+            // A lab's data need not survive a crash of the machine.
             "--unsafe-no-fsync".to_owned(),
             "--log-level=warn".to_owned(),
         ];
@@ -185,7 +186,7 @@ impl Setup {
             "--authorization-mode=Node,RBAC".to_owned(),
             "--enable-admission-plugins=NodeRestriction".to_owned(),
             "--allow-privileged=true".to_owned(),
-            // Mass tests must meet the controller's limits, not the server's.
+            // Mass tests must reach the controller's limits, not the server's.
             "--max-requests-inflight=2000".to_owned(),
             "--max-mutating-requests-inflight=1000".to_owned(),
             "--shutdown-delay-duration=0s".to_owned(),
@@ -224,9 +225,9 @@ impl Setup {
             "--use-service-account-credentials".to_owned(),
             "--leader-elect=false".to_owned(),
             "--node-monitor-grace-period=20s".to_owned(),
-            // A new node keeps its not-ready taint until the next look: 5 s by default.
+            // A new node keeps its not-ready taint until the next check: 5 s by default.
             "--node-monitor-period=1s".to_owned(),
-            // The defaults slow mass tests down to 20 Services a second.
+            // The defaults limit mass tests to 20 Services a second.
             "--kube-api-qps=500".to_owned(),
             "--kube-api-burst=1000".to_owned(),
             "--concurrent-service-endpoint-syncs=10".to_owned(),
@@ -251,8 +252,8 @@ impl Setup {
         )
     }
 
-    /// Everything a node reads: certificate, kubeconfig, and the configurations of containerd,
-    /// CNI and kubelet.
+    /// All files of a node: certificate, kubeconfig, and the configurations of containerd, CNI
+    /// and kubelet.
     pub(crate) fn node_files(&self, node: u8) -> Result<()> {
         let (host, dir, pki) = (Host::Node(node), self.node_dir(node), self.pki());
         let name = host.name();
@@ -280,7 +281,7 @@ impl Setup {
         Ok(())
     }
 
-    /// Point-to-point links, as kind has them: traffic between pods of one node is routed, so
+    /// Point-to-point links, as in kind: traffic between pods of one node is routed, so
     /// Services work without the bridge's netfilter hooks.
     fn cni(&self, node: u8) -> serde_json::Value {
         let ranges: Vec<_> = net::pod_subnets(node, self.families)
@@ -318,7 +319,7 @@ impl Setup {
             "authorization": {"mode": "Webhook"},
             "tlsCertFile": pki.path(&format!("node{node}.crt")),
             "tlsPrivateKeyFile": pki.path(&format!("node{node}.key")),
-            // Works with cgroup v1 and v2, and with no delegation from a service manager.
+            // Works with cgroup v1 and v2, and without delegation from a service manager.
             "failCgroupV1": false,
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": true,
@@ -331,7 +332,7 @@ impl Setup {
             "clusterDNS": [net::DNS_V4],
             "nodeStatusUpdateFrequency": "4s",
             "maxPods": 200,
-            // The machine's disk is not the lab's business.
+            // The lab does not watch the machine's disk.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
         })
@@ -386,7 +387,7 @@ impl Setup {
                 }
             ),
             "--metrics-bind-address=127.0.0.1:10249".to_owned(),
-            // Not settable from within a network namespace.
+            // Cannot be set from within a network namespace.
             "--conntrack-max-per-core=0".to_owned(),
             "--conntrack-tcp-timeout-established=0s".to_owned(),
             "--conntrack-tcp-timeout-close-wait=0s".to_owned(),
@@ -417,7 +418,7 @@ conf_dir = "{conf}"
     )
 }
 
-/// What a node's folders hold, and where the node sees it: fixed places, as on a real node.
+/// The folders of a node, and their paths on the node: fixed paths, as on a real node.
 pub(crate) fn node_mounts(dir: &Path) -> (Vec<(PathBuf, PathBuf)>, Vec<PathBuf>) {
     let bind = |what: &str, at: &str| (dir.join(what), PathBuf::from(at));
     let binds = vec![

@@ -1,11 +1,11 @@
-//! What the supervisor of a lab and everybody else say to each other.
+//! The protocol between a lab's supervisor and its clients.
 //!
-//! One Unix socket per lab, one JSON line each way, one request per connection. The
-//! supervisor knows hosts (namespaces) and processes, and nothing of Kubernetes: what to
-//! run, where and with which flags is decided on this side of the socket.
+//! One Unix socket per lab, one JSON line in each direction, one request per connection. The
+//! supervisor knows hosts (namespaces) and processes, but nothing about Kubernetes: its clients
+//! decide what to run, where and with which flags.
 //!
-//! The only connection that lives longer is [`Request::Own`]: until [`Request::Detach`]
-//! was heard on another one, its end is the end of the lab.
+//! Only the connection of [`Request::Own`] stays open: the lab ends with it, unless
+//! [`Request::Detach`] arrived on another connection.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// The host that everything hangs off: the bridge, the router, and the supervisor itself.
+/// The host that connects all others: the bridge, the router, and the supervisor itself.
 pub(crate) const HUB: &str = "hub";
 
 /// A request to the supervisor.
@@ -28,16 +28,16 @@ pub(crate) enum Request {
     Own,
     /// Lets the lab outlive its owner.
     Detach,
-    /// Makes a host: its namespaces, mounts, links.
+    /// Creates a host: its namespaces, mounts and links.
     AddHost(HostSpec),
-    /// Kills everything on a host and lets its namespaces go.
+    /// Kills everything on a host and removes its namespaces.
     RemoveHost {
         /// Which one.
         host: String,
     },
     /// Starts a process that the supervisor keeps track of.
     Spawn(ProcessSpec),
-    /// Starts a process again that has ended, exactly as it was.
+    /// Restarts a process that has ended, with the same arguments.
     Start {
         /// Which one.
         name: String,
@@ -49,22 +49,22 @@ pub(crate) enum Request {
         /// The signal's number.
         signal: i32,
     },
-    /// Waits for the end of a process.
+    /// Waits until a process ends.
     Wait {
         /// Which process.
         name: String,
-        /// How long at most.
+        /// The longest time to wait.
         timeout_ms: u64,
     },
     /// Runs a command to its end.
     Exec(ExecSpec),
-    /// What hosts and processes there are.
+    /// Lists hosts and processes.
     Status,
     /// Ends the lab.
     Shutdown,
 }
 
-/// A host to be made.
+/// A host to create.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct HostSpec {
     /// Its name; also its host name.
@@ -73,12 +73,12 @@ pub(crate) struct HostSpec {
     pub(crate) cgroup: String,
     /// Folders of this host that start empty and live in memory.
     pub(crate) scratch: Vec<PathBuf>,
-    /// Folders of the machine that appear elsewhere on this host: (what, where).
+    /// Folders of the machine that appear on this host under another path: (source, target).
     pub(crate) binds: Vec<(PathBuf, PathBuf)>,
     /// Lines for `ip -batch` on the host, which makes its own link to the hub (`{hub}` is the
     /// process id to reach the hub's network namespace by).
     pub(crate) links: Vec<String>,
-    /// Lines for `ip -batch` on the hub, afterwards.
+    /// Lines for `ip -batch` on the hub, after those of the host.
     pub(crate) hub_links: Vec<String>,
     /// Lines for `ip -batch` on the host, after those of the hub.
     pub(crate) routes: Vec<String>,
@@ -86,12 +86,12 @@ pub(crate) struct HostSpec {
     pub(crate) sysctls: Vec<(String, String)>,
 }
 
-/// A process to be kept.
+/// A process that the supervisor keeps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProcessSpec {
     /// Its name, unique in the lab; its output goes to `logs/NAME.log`.
     pub name: String,
-    /// Where it runs.
+    /// Its host.
     pub host: String,
     /// Program and arguments.
     pub argv: Vec<String>,
@@ -100,17 +100,17 @@ pub struct ProcessSpec {
     pub env: BTreeMap<String, String>,
 }
 
-/// A command to be run to its end.
+/// A command that runs to its end.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ExecSpec {
-    /// Where it runs.
+    /// Its host.
     pub(crate) host: String,
     /// Program and arguments.
     pub(crate) argv: Vec<String>,
-    /// Fed to its standard input.
+    /// The content of its standard input.
     #[serde(default)]
     pub(crate) stdin: String,
-    /// It and all it started in its process group are killed after this time.
+    /// The time after which it and its process group are killed.
     pub(crate) timeout_ms: u64,
 }
 
@@ -123,7 +123,7 @@ pub struct Exit {
     pub signal: Option<i32>,
 }
 
-/// What a command said.
+/// The result of a command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Output {
     /// How it ended.
@@ -132,27 +132,27 @@ pub struct Output {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
-    /// It was killed because its time was up.
+    /// Whether it was killed at its time-out.
     pub timed_out: bool,
 }
 
 /// One process of the lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProcessStatus {
-    /// What it is.
+    /// Its specification.
     pub spec: ProcessSpec,
     /// Its id inside the lab.
     pub pid: u32,
-    /// How it ended; nothing while it runs.
+    /// How it ended; `None` while it runs.
     pub exit: Option<Exit>,
 }
 
-/// All that the supervisor knows.
+/// The state of the supervisor.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Status {
     /// The names of the hosts.
     pub hosts: Vec<String>,
-    /// The processes, ended ones too.
+    /// All processes, including ended ones.
     pub processes: Vec<ProcessStatus>,
 }
 
@@ -160,13 +160,13 @@ pub struct Status {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Reply {
-    /// Done; the value depends on the request.
+    /// Success; the value depends on the request.
     Ok(serde_json::Value),
-    /// Not done, and why.
+    /// Failure, with the reason.
     Error(String),
 }
 
-/// The other end of a supervisor's socket.
+/// A client of a supervisor's socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
     socket: PathBuf,
@@ -243,7 +243,7 @@ impl Control {
         }
     }
 
-    /// Takes the lab: it ends when the returned connection does.
+    /// Takes ownership of the lab: it ends when the returned connection does.
     pub(crate) async fn own(&self) -> Result<UnixStream> {
         let mut stream = self.connect().await?;
         send(&mut stream, &Request::Own).await?;
@@ -252,7 +252,7 @@ impl Control {
         Ok(stream)
     }
 
-    /// Runs a command and returns what it said, whatever its exit code.
+    /// Runs a command and returns its output, whatever its exit code.
     pub(crate) async fn exec(
         &self,
         host: &str,
@@ -262,7 +262,7 @@ impl Control {
         self.exec_with(host, argv, "", timeout).await
     }
 
-    /// Like [`Control::exec`], with something on the command's standard input.
+    /// Like [`Control::exec`], with content for the command's standard input.
     pub(crate) async fn exec_with(
         &self,
         host: &str,

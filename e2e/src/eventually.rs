@@ -1,16 +1,16 @@
-//! Waiting for something to become true, and saying what was wrong if it does not.
+//! Waits for a condition, and reports what was wrong if it does not become true.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// How long to wait between two looks.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Tries until it succeeds, for at most `timeout`; then fails with what was wrong last.
+/// Tries until it succeeds, for at most `timeout`; then fails with the last error.
 ///
-/// One try that hangs is cut off at the same limit.
+/// A try that hangs is cut off at the same limit.
 pub async fn eventually<T, F, Fut>(timeout: Duration, mut attempt: F) -> Result<T>
 where
     F: FnMut() -> Fut,

@@ -1,5 +1,5 @@
-//! Helm and the programs that work on charts, built from the Go module in `e2e/helm` and kept
-//! in the cache under the hash of what they are built from.
+//! Helm and the programs that work on charts, built from the Go module in `e2e/helm` and stored
+//! in the cache under the hash of their sources.
 //!
 //! The tests install the chart with Helm 4, and render it with Helm 3 as well. All programs
 //! use the Kubernetes libraries of `e2e/kubernetes`, which are in Go's build cache already.
@@ -25,7 +25,7 @@ const HELM_3: (&str, &str) = ("helm-3", "helm.sh/helm/v3/cmd/helm");
 /// The program of the module `e2e/helm/alerts`.
 const ALERTS: (&str, &str) = ("alerts", ".");
 
-/// What decides over the programs, beside the packages and flags.
+/// What determines the programs, apart from packages and flags.
 const SOURCES: [&str; 5] = [
     "go.mod",
     "go.sum",
@@ -48,11 +48,11 @@ const PROGRAMS: [(&str, &str); 4] = [
     ),
 ];
 
-/// The types of the Prometheus Operator, of which its CRDs are made.
+/// The types of the Prometheus Operator, from which its CRDs are generated.
 const MONITORING: &str =
     "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1";
 
-/// Helm, ready to be run.
+/// Helm, ready to run.
 #[derive(Debug, Clone)]
 pub struct Helm {
     dir: PathBuf,
@@ -61,8 +61,8 @@ pub struct Helm {
 /// Objects that every namespace has.
 pub const OF_EVERY_NAMESPACE: [&str; 2] = ["serviceaccount/default", "configmap/kube-root-ca.crt"];
 
-/// What to ask `kubectl get` for to find all that may be left of a release, with
-/// [`OF_EVERY_NAMESPACE`] among it.
+/// The kinds for `kubectl get` that find everything that may be left of a release, including
+/// [`OF_EVERY_NAMESPACE`].
 pub fn leftovers(release: &str, namespace: &str) -> [Vec<String>; 3] {
     let label = format!("app.kubernetes.io/instance={release}");
     let namespaced = "deployments,jobs,pods,services,serviceaccounts,secrets,leases,configmaps,\
@@ -101,7 +101,7 @@ impl Helm {
         root().join("charts/ballast")
     }
 
-    /// The CRDs of the Prometheus Operator that the chart has objects of, as YAML.
+    /// The CRDs of the Prometheus Operator whose objects the chart contains, as YAML.
     pub fn monitoring_crds(&self) -> Result<String> {
         let names = ["podmonitors", "servicemonitors", "prometheusrules"];
         let files = names.map(|name| {
@@ -113,7 +113,7 @@ impl Helm {
         files.into_iter().collect()
     }
 
-    /// A command that has nothing of this machine's own Helm: settings, plug-ins, caches.
+    /// A command without the machine's own Helm settings, plug-ins and caches.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.program(program));
         command
@@ -127,7 +127,7 @@ impl Helm {
         command
     }
 
-    /// Renders the chart; no cluster is asked. `flags` are those of `helm template`.
+    /// Renders the chart without a cluster. `flags` are those of `helm template`.
     pub fn template(&self, release: &str, namespace: &str, flags: &[&str]) -> Result<String> {
         let mut command = self.command("helm");
         command.args(["template", release]).arg(Self::chart());
@@ -135,7 +135,7 @@ impl Helm {
         said(command)
     }
 
-    /// Runs helm as a lab's administrator and returns what it printed.
+    /// Runs helm as a lab's administrator and returns its output.
     pub async fn on(&self, lab: &Lab, arguments: &[&str]) -> Result<String> {
         let mut command = self.command("helm");
         command
@@ -183,7 +183,7 @@ impl Helm {
     }
 }
 
-/// What a command printed; an error with what it complained of unless it succeeded.
+/// The output of a command; if it failed, an error with its standard error.
 pub(crate) fn said(mut command: Command) -> Result<String> {
     let program = command.get_program().to_owned();
     let output = command

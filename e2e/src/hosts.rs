@@ -1,4 +1,4 @@
-//! The hosts of a lab, and whether what runs on them is ready: the steps that [`crate::boot`]
+//! The hosts of a lab, and the readiness of the programs on them: steps that [`crate::boot`]
 //! and [`crate::nodes`] share. Uses [`Lab`]; [`Lab`] does not use this.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::launch::ended;
 use crate::net::{self, Host};
 
-/// Hosts beside the nodes.
+/// The hosts that are not nodes.
 pub(crate) const OTHERS: [Host; 4] = [
     Host::ControlPlane,
     Host::Cloud,
@@ -50,7 +50,7 @@ pub(crate) async fn add_host(lab: &Lab, host: Host) -> Result<()> {
         .with_context(|| format!("cannot make the host {}", host.name()))
 }
 
-/// Waits until the API server says it is ready, or has ended.
+/// Waits until the API server reports that it is ready, or has ended.
 pub(crate) async fn api_ready(lab: &Lab) -> Result<()> {
     let ready = eventually(API_TIME, || async {
         if let Some(dead) = dead(lab, &[Component::Etcd, Component::ApiServer]).await? {
@@ -65,7 +65,7 @@ pub(crate) async fn api_ready(lab: &Lab) -> Result<()> {
         .context("the API server does not get ready; see `lab logs kube-apiserver`")?
 }
 
-/// Why it is pointless to wait: one of these has ended. Its last lines are what matters.
+/// Why waiting is pointless: one of these processes has ended. The error has its last lines.
 pub(crate) async fn dead(lab: &Lab, needed: &[Component]) -> Result<Option<anyhow::Error>> {
     let status = lab.status().await?;
     let names: Vec<String> = needed.iter().map(|component| component.name()).collect();

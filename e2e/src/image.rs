@@ -15,41 +15,41 @@ use oci_spec::image::{
 };
 use sha2::{Digest, Sha256};
 
-/// One thing in an image.
+/// One entry of an image.
 #[derive(Debug, Clone)]
 pub enum Entry {
     /// A folder and its mode.
     Folder(&'static str, u32),
-    /// A file of the machine, executable.
+    /// An executable file of the machine.
     Program(String, PathBuf),
-    /// A file of the machine, to be read.
+    /// A readable file of the machine.
     File(String, PathBuf),
     /// A file with this text.
     Text(&'static str, String),
-    /// A symbolic link: where, to what.
+    /// A symbolic link: path and target.
     Link(String, String),
 }
 
-/// An image to be written.
+/// An image to write.
 #[derive(Debug, Clone, Default)]
 pub struct Image {
-    /// The full name, registry and tag included, under which pods ask for it.
+    /// The full name with registry and tag, which pods use.
     pub reference: String,
-    /// What a container of it runs.
+    /// The command of its containers.
     pub entrypoint: Vec<String>,
     /// `uid:gid`, or empty for root.
     pub user: String,
-    /// What the image says of itself, as `org.opencontainers.image.version`.
+    /// The image's version, as `org.opencontainers.image.version`.
     pub labels: BTreeMap<String, String>,
     /// Added to the environment, as `KEY=value`.
     pub env: Vec<String>,
-    /// What is in it, in this order.
+    /// Its entries, in this order.
     pub entries: Vec<Entry>,
 }
 
 impl Image {
-    /// Writes the archive as `ctr images import`, `docker load` and `kind load image-archive`
-    /// read it, and returns the digest of its manifest.
+    /// Writes the archive in the format of `ctr images import`, `docker load` and
+    /// `kind load image-archive`, and returns the digest of its manifest.
     pub fn write(&self, path: &Path) -> Result<String> {
         let layer = self.layer()?;
         let config = self.config(&layer)?;
@@ -84,7 +84,7 @@ impl Image {
             0o644,
         )?;
         append(&mut archive, "index.json", &index, 0o644)?;
-        // What a Docker before version 25 reads instead.
+        // Docker before version 25 reads this instead.
         let docker = serde_json::json!([{
             "Config": blob_path(&config),
             "RepoTags": [self.reference],
@@ -104,12 +104,12 @@ impl Image {
         Ok(format!("sha256:{}", digest(&manifest)))
     }
 
-    /// Writes what is in the image into a folder.
+    /// Writes the content of the image into a folder.
     pub fn unpack(&self, into: &Path) -> Result<()> {
         std::fs::create_dir_all(into)?;
         let layer = self.layer()?;
         let mut archive = tar::Archive::new(layer.as_slice());
-        // Also what is more than rwx, as of /tmp.
+        // Includes bits beyond rwx, such as those of /tmp.
         archive.set_preserve_permissions(true);
         archive
             .unpack(into)
@@ -165,7 +165,7 @@ impl Image {
             .build()?;
         let mut config = serde_json::to_value(config)?;
         if !self.labels.is_empty() {
-            // In the type they are a hash map, whose order is another each time.
+            // The type uses a hash map, whose order varies.
             config["config"]["Labels"] = serde_json::json!(self.labels);
         }
         Ok(serde_json::to_vec(&config)?)

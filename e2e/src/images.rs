@@ -1,6 +1,6 @@
 //! The images that every node has: pause, agnhost, and the name server.
 //!
-//! They carry their upstream names, so that manifests written for a real cluster run as they are.
+//! They have their upstream names, so that manifests for real clusters run unchanged.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,22 +14,22 @@ use crate::progress::Progress;
 
 /// The image of a pod's own container.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10.1";
-/// The image of test pods. Has `sh`, `curl`, `nc` and `wget` too, where Debian's
+/// The image of test pods. It also has `sh`, `curl`, `nc` and `wget` if Debian's
 /// busybox-static, curl, netcat-openbsd and wget are installed.
 pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
 /// The image of the name server.
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.14.6";
 
-/// Raised when what is in the images changes.
+/// Increase it when the content of the images changes.
 const RECIPE: u32 = 4;
 
-/// Where Debian has a busybox that needs no libraries.
+/// The path of Debian's busybox without shared libraries.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// Called by the upstream suite in test pods: where Debian has them, and their place in the
-/// image. They have no static packages, so their libraries go along. Busybox's own `nc` has
-/// not the flags that the suite uses, its static `wget` falls over a bare address, and its
-/// `sh` prefers both to those of the path.
+/// Programs that the upstream suite calls in test pods: their paths in Debian, and in the
+/// image. They have no static packages, so their libraries are included. Busybox's own `nc`
+/// lacks flags that the suite uses, its static `wget` fails on a bare address, and its `sh`
+/// prefers both to the programs in PATH.
 const PROGRAMS: [(&str, &str); 4] = [
     ("/bin/dash", "bin/sh"),
     ("/usr/bin/curl", "usr/bin/curl"),
@@ -37,15 +37,15 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("/usr/bin/wget", "bin/wget"),
 ];
 
-/// What test pods call by name.
+/// Programs that test pods call by name.
 const APPLETS: [&str; 28] = [
     "sh", "ash", "cat", "cp", "cut", "date", "echo", "env", "false", "find", "grep", "head",
     "hostname", "id", "ip", "ls", "mkdir", "nc", "nslookup", "ping", "printf", "ps", "rm", "seq",
     "sleep", "tail", "true", "wget",
 ];
 
-/// An image of a program of this machine with the libraries that it needs: for tests of what is
-/// around the program. They run what was just built, without a release build.
+/// An image with a program of this machine and its libraries, for tests of the program's
+/// environment. They run the present build, without a release build.
 pub fn with_libraries(reference: &str, program: &Path, user: &str) -> Image {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let mut entries = library_entries(program);
@@ -62,7 +62,7 @@ pub fn with_libraries(reference: &str, program: &Path, user: &str) -> Image {
     }
 }
 
-/// The libraries that a program of this machine loads, at the places where it looks for them.
+/// The libraries that a program of this machine loads, at the paths where it looks for them.
 pub(crate) fn library_entries(program: &Path) -> Vec<Entry> {
     libraries(&program.to_string_lossy())
         .into_iter()
@@ -73,7 +73,7 @@ pub(crate) fn library_entries(program: &Path) -> Vec<Entry> {
         .collect()
 }
 
-/// The archives of a cache, by the name of the image they hold.
+/// The archives of a cache, by the name of their image.
 pub(crate) fn archives(cache: &Binaries) -> Result<Vec<(&'static str, PathBuf)>> {
     let dir = cache.dir().join("images").join(variant()?);
     Ok([PAUSE, COREDNS, AGNHOST]
@@ -102,7 +102,8 @@ pub(crate) fn short(reference: &str) -> &str {
     last.split(':').next().unwrap_or(last)
 }
 
-/// The images hold programs of the machine too; another version of those is another folder.
+/// The images also contain programs of the machine; other versions of those need another
+/// folder.
 fn variant() -> Result<String> {
     let mut hash = Sha256::new();
     for (path, _) in tools() {
@@ -117,8 +118,8 @@ fn variant() -> Result<String> {
     Ok(format!("{RECIPE}-{}", &hex(&hash.finalize())[..8]))
 }
 
-/// Files of the machine that agnhost's image gets, with their places there, libraries
-/// included, as far as they are there.
+/// Files of the machine for agnhost's image, with their paths there and their libraries, if
+/// they are installed.
 fn tools() -> Vec<(PathBuf, String)> {
     let mut files = std::collections::BTreeMap::new();
     if Path::new("/usr/share/doc/busybox-static").exists() && Path::new(BUSYBOX).exists() {
@@ -136,7 +137,7 @@ fn tools() -> Vec<(PathBuf, String)> {
     files.into_iter().collect()
 }
 
-/// The libraries of a program, by the paths under which it looks for them.
+/// The libraries of a program, by the paths where it looks for them.
 fn libraries(program: &str) -> Vec<PathBuf> {
     let Ok(output) = Command::new("ldd").arg(program).output() else {
         return vec![];

@@ -1,6 +1,6 @@
-//! Ballast on a lab: CRDs, rights, a mock cloud, controllers. Used by the demo and by
-//! the tests, so that both run what a user would run: the built binary, as a process,
-//! with the rights of its own `ServiceAccount` and no others.
+//! Ballast on a lab: CRDs, rights, a mock cloud, controllers. The demo and the tests use it, so
+//! both run what a user would run: the built binary, as a process, with only the rights of its
+//! own `ServiceAccount`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const CLOUD_PORT: u16 = 8111;
 const ADMIN_PORT: u16 = 8110;
 /// The process name of the mock cloud in the lab.
 pub const CLOUD: &str = "mock-cloud";
-/// Who the controller is to the API server, as the audit log names it.
+/// The controller's user name at the API server, as in the audit log.
 pub const USER: &str = "system:serviceaccount:ballast-system:ballast-controller";
 
 /// Ballast, installed on a lab.
@@ -29,12 +29,12 @@ pub struct Installation<'a> {
     cloud_host: Host,
 }
 
-/// What the mock cloud counted since it started.
+/// The calls to the mock cloud since its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calls {
     /// All calls.
     pub total: u64,
-    /// Calls that could change something.
+    /// Calls that can change something.
     pub mutating: u64,
 }
 
@@ -67,15 +67,15 @@ impl<'a> Installation<'a> {
         })
     }
 
-    /// The same with the mock cloud elsewhere. On a node it has its addresses on the node's
-    /// interface, as in a cluster.
+    /// Puts the mock cloud on another host. On a node the cloud puts its addresses on the
+    /// node's interface, as in a cluster.
     #[must_use]
     pub fn with_cloud_on(mut self, host: Host) -> Self {
         self.cloud_host = host;
         self
     }
 
-    /// The URL of the mock cloud, as classes name it.
+    /// The URL of the mock cloud, for classes.
     pub fn endpoint(&self) -> String {
         let address = self.lab.addresses(self.cloud_host)[0];
         format!("http://{address}:{CLOUD_PORT}")
@@ -86,10 +86,10 @@ impl<'a> Installation<'a> {
         self.start_cloud_through(&[], flags).await
     }
 
-    /// The same, started by another program.
+    /// The same, with another program.
     pub async fn start_cloud_through(&self, wrapper: &[&str], flags: &[&str]) -> Result<()> {
         let listen = format!("{}:{CLOUD_PORT}", self.lab.addresses(self.cloud_host)[0]);
-        // Elsewhere it finds nothing of what it knew: as a pod that moves.
+        // On another host it finds no earlier state, like a pod that moves.
         let name = match self.cloud_host {
             Host::Cloud => CLOUD.to_owned(),
             host => format!("{CLOUD}-{}", host.name()),
@@ -132,8 +132,8 @@ impl<'a> Installation<'a> {
             .await
     }
 
-    /// Starts a controller replica elsewhere or as somebody else, whom the audit log then
-    /// tells from the others. Its admin server can be reached from that host only.
+    /// Starts a controller replica on another host or as another user, so that the audit log
+    /// tells it from the others. Its admin server can be reached from that host only.
     pub async fn spawn_controller_as(
         &self,
         replica: &str,
@@ -160,7 +160,7 @@ impl<'a> Installation<'a> {
         Ok(())
     }
 
-    /// Waits until a replica says that it is ready.
+    /// Waits until a replica reports that it is ready.
     pub async fn controller_ready(&self, replica: &str) -> Result<()> {
         eventually(Duration::from_secs(20), || async {
             self.admin(replica, "/readyz").await.map(drop)
@@ -169,7 +169,7 @@ impl<'a> Installation<'a> {
         .with_context(|| format!("controller {replica} does not become ready"))
     }
 
-    /// Waits until one of these replicas leads, and says which.
+    /// Waits until one of these replicas leads, and returns its name.
     pub async fn leader<'r>(&self, replicas: &[&'r str]) -> Result<&'r str> {
         eventually(Duration::from_secs(30), || async {
             for replica in replicas {
@@ -183,30 +183,30 @@ impl<'a> Installation<'a> {
         .await
     }
 
-    /// Kills a process of the installation at once, without a chance to clean up.
+    /// Kills a process of the installation at once, so that it cannot clean up.
     pub async fn kill(&self, process: &str) -> Result<()> {
         self.lab.kill(process, Signal::SIGKILL).await?;
         self.lab.wait_exit(process, Duration::from_secs(5)).await?;
         Ok(())
     }
 
-    /// Asks a process to end and returns how it did.
+    /// Asks a process to end and returns how it ended.
     pub async fn stop(&self, process: &str) -> Result<Exit> {
         self.lab.stop(process).await
     }
 
-    /// What a replica's admin server answers; an error unless it is 200.
+    /// The response of a replica's admin server; an error unless its status is 200.
     pub async fn admin(&self, replica: &str, path: &str) -> Result<String> {
         let url = self.admin_url(replica, path)?;
         self.get(Host::ControlPlane, &url).await
     }
 
-    /// Where a replica's admin server is, on the control plane's loopback.
+    /// The address of a replica's admin server, on the control plane's loopback.
     pub fn admin_url(&self, replica: &str, path: &str) -> Result<String> {
         Ok(format!("http://127.0.0.1:{}{path}", admin_port(replica)?))
     }
 
-    /// What the mock cloud's API answers; an error unless it is 200.
+    /// The response of the mock cloud's API; an error unless its status is 200.
     pub async fn cloud(&self, path: &str) -> Result<String> {
         let url = format!("{}{path}", self.endpoint());
         self.get(Host::ControlPlane, &url).await
@@ -221,7 +221,7 @@ impl<'a> Installation<'a> {
             .context("no items in the cloud's answer")
     }
 
-    /// How many calls the mock cloud has had.
+    /// The number of calls to the mock cloud.
     pub async fn calls(&self) -> Result<Calls> {
         let page: Value = serde_json::from_str(&self.cloud("/v1/calls?since=0").await?)?;
         let count = |field: &str| {
@@ -257,7 +257,7 @@ impl<'a> Installation<'a> {
     }
 }
 
-/// Each replica has a port of its own: `ballast-1` is on the first.
+/// Each replica has its own port: `ballast-1` has the first.
 fn admin_port(replica: &str) -> Result<u16> {
     let number = replica
         .rsplit('-')
@@ -268,7 +268,7 @@ fn admin_port(replica: &str) -> Result<u16> {
     Ok(ADMIN_PORT + 10 * number)
 }
 
-/// The `ballast` binary: `BALLAST_BIN`, or the one built beside this program.
+/// The `ballast` binary: `BALLAST_BIN`, or the one next to this program.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("BALLAST_BIN") {
         return Ok(path.into());

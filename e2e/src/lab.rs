@@ -1,6 +1,6 @@
-//! A running lab, and what tests and people do with it. It comes up in [`crate::boot`]; its
-//! nodes come and go, and its components start again, in [`crate::nodes`]. Both use this
-//! module, not the other way round.
+//! A running lab, and the operations of tests and users on it. [`crate::boot`] starts it;
+//! [`crate::nodes`] adds and removes nodes and restarts components. Both use this module, not
+//! the other way round.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,9 +23,10 @@ use crate::pki::{Credential, inside};
 use crate::state::{Place, Record};
 use crate::{Signal, objects};
 
-/// How long a command on a host may take, unless said otherwise.
+/// The default time-out of a command on a host.
 const EXEC_TIME: Duration = Duration::from_mins(1);
-/// Longer than any `--timeout` that callers give kubectl, so that its own words are heard.
+/// Longer than any `--timeout` that callers pass to kubectl, so that kubectl reports its own
+/// error.
 const KUBECTL_TIME: Duration = Duration::from_secs(150);
 
 /// How long a component may take to end before it is killed.
@@ -39,10 +40,10 @@ pub struct Lab {
     pub(crate) setup: Setup,
     pub(crate) control: Control,
     pub(crate) client: Client,
-    /// The nodes there are; the highest number ever used, so that names are not used twice.
+    /// The present nodes, and the highest number ever used, so that no name is used twice.
     pub(crate) nodes: Mutex<Vec<u8>>,
     pub(crate) artifacts: Option<PathBuf>,
-    /// The connection whose end is the lab's end.
+    /// The connection whose end stops the lab.
     pub(crate) owner: Option<tokio::net::UnixStream>,
 }
 
@@ -71,7 +72,7 @@ impl Lab {
         self.setup.cache.program(name)
     }
 
-    /// What its nodes, pods and Services speak.
+    /// The IP families of its nodes, pods and Services.
     pub fn families(&self) -> Families {
         self.setup.families
     }
@@ -98,7 +99,7 @@ impl Lab {
         self.write_kubeconfig(&file, reach, &Credential::Certificate(&file))
     }
 
-    /// A kubeconfig with a token of a `ServiceAccount`, good for a day.
+    /// A kubeconfig with a token of a `ServiceAccount`, valid for a day.
     pub async fn kubeconfig_for_service_account(
         &self,
         namespace: &str,
@@ -141,7 +142,7 @@ impl Lab {
             .kubeconfig(&format!("{file}{suffix}.kubeconfig"), &server, credential)
     }
 
-    /// Runs the cluster's own kubectl as administrator and returns what it printed.
+    /// Runs the cluster's own kubectl as administrator and returns its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         let run = tokio::process::Command::new(self.setup.cache.program("kubectl"))
             .arg("--kubeconfig")
@@ -174,7 +175,8 @@ impl Lab {
         objects::apply(&self.client, yaml).await
     }
 
-    /// Runs a command on a host and returns what it said, whatever its exit code. It is killed after a minute.
+    /// Runs a command on a host and returns its output, whatever its exit code. It is killed
+    /// after a minute.
     pub async fn exec<A: AsRef<str>>(
         &self,
         host: Host,
@@ -183,7 +185,7 @@ impl Lab {
         self.exec_for(host, argv, EXEC_TIME).await
     }
 
-    /// Like [`Lab::exec`], with a time of its own.
+    /// Like [`Lab::exec`], with another time-out.
     pub async fn exec_for<A: AsRef<str>>(
         &self,
         host: Host,
@@ -239,7 +241,8 @@ impl Lab {
             .await
     }
 
-    /// Ends a process: asks it to, and kills it if it does not within 5 s. One that has ended is left alone.
+    /// Stops a process: asks it to end, and kills it if it does not within 5 s. A process that
+    /// has ended is left alone.
     pub async fn stop(&self, name: &str) -> Result<Exit> {
         if let Ok(exit) = self.wait_exit(name, Duration::ZERO).await {
             return Ok(exit);
@@ -253,7 +256,7 @@ impl Lab {
         self.wait_exit(name, GRACE).await
     }
 
-    /// Starts a process again that has ended, exactly as it was.
+    /// Restarts a process that has ended, with the same arguments.
     pub async fn start_again(&self, name: &str) -> Result<u32> {
         self.control
             .call(&Request::Start {
@@ -262,7 +265,7 @@ impl Lab {
             .await
     }
 
-    /// Stops a process and starts it again.
+    /// Stops a process and restarts it.
     pub async fn restart(&self, name: &str) -> Result<()> {
         self.stop(name).await?;
         self.start_again(name).await?;
@@ -274,12 +277,12 @@ impl Lab {
         self.control.call(&Request::Status).await
     }
 
-    /// Where the output of a process or component goes.
+    /// The path of the log of a process or component.
     pub(crate) fn log_path(&self, name: &str) -> PathBuf {
         self.dir().join("logs").join(format!("{name}.log"))
     }
 
-    /// The output so far of a process or component.
+    /// The output of a process or component so far.
     pub fn log(&self, name: &str) -> Result<String> {
         let path = self.log_path(name);
         let bytes = std::fs::read(&path).with_context(|| format!("no log {}", path.display()))?;
@@ -291,12 +294,12 @@ impl Lab {
         self.stop(&component.name()).await.map(drop)
     }
 
-    /// Pulls a host's cable: it loses its carrier.
+    /// Pulls a host's cable: its interface loses the carrier.
     pub async fn cut(&self, host: Host) -> Result<()> {
         self.cable(host, "down").await
     }
 
-    /// Puts a host's cable back.
+    /// Plugs a host's cable in again.
     pub async fn restore(&self, host: Host) -> Result<()> {
         self.cable(host, "up").await
     }
@@ -308,7 +311,7 @@ impl Lab {
         Ok(())
     }
 
-    /// The numbers of the nodes there are.
+    /// The numbers of the present nodes.
     pub fn nodes(&self) -> Vec<u8> {
         self.lock_nodes().clone()
     }
@@ -326,7 +329,7 @@ impl Lab {
         Ok(events)
     }
 
-    /// The same, and among them what accounts of the namespace `ballast-system` have read.
+    /// The same, with the reads of accounts in the namespace `ballast-system`.
     pub fn audit_with_reads(&self) -> Result<Vec<AuditEvent>> {
         audit::read(&self.dir().join("audit.log"))
     }
@@ -342,14 +345,15 @@ impl Lab {
         tokio::task::spawn_blocking(move || collector.collect(&into)).await?
     }
 
-    /// Stops all processes and keeps the logs, to find out what failed.
+    /// Stops all processes and keeps the logs, for the analysis of a failure.
     pub(crate) fn fell_over(mut self) -> Result<()> {
         self.owner = None;
         self.place.end()
     }
 
-    /// Passes a result on. If it is an error, says how the cluster is, and logs and objects go
-    /// to [`crate::LabOptions::artifacts`] first: for tests that end with an error, not a panic.
+    /// Passes a result on. If it is an error, prints the state of the cluster, and first
+    /// collects logs and objects in [`crate::LabOptions::artifacts`]: for tests that end with
+    /// an error instead of a panic.
     pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             let collector = self.collector();
@@ -374,14 +378,14 @@ impl Lab {
         }
     }
 
-    /// Lets the lab live on after this process.
+    /// Lets the lab continue after this process.
     pub async fn detach(mut self) -> Result<()> {
         self.control.call::<()>(&Request::Detach).await?;
         self.owner = None;
         Ok(())
     }
 
-    /// Ends the lab and removes all that it left.
+    /// Stops the lab and removes everything that it left.
     pub async fn down(mut self) -> Result<()> {
         self.owner = None;
         let place = self.place.clone();
@@ -407,7 +411,7 @@ impl Drop for Lab {
         if self.owner.is_none() {
             return;
         }
-        // Who is content takes the lab down; this is the way of a test that fails.
+        // A successful test stops the lab itself; this is the path of a failing test.
         self.collector().tell();
         if let Some(artifacts) = &self.artifacts {
             let into = artifacts.join(self.name());

@@ -1,4 +1,4 @@
-//! Starting a supervisor and owning it: what a lab and a Docker host begin with.
+//! Starts a supervisor and takes ownership of it: the first step of a lab and of a Docker host.
 //!
 //! Independent of labs. The supervisor runs while the returned connection is open; all processes
 //! that it started end with it.
@@ -15,8 +15,8 @@ use crate::eventually::eventually;
 use crate::state::{Place, Record, start_time};
 use crate::supervisor;
 
-/// Starts a supervisor and takes it; fills in the record what is known only then. Its folder
-/// must hold `hosts`, `resolv.conf` and `logs`.
+/// Starts a supervisor and takes ownership; completes the record with what is known only then.
+/// The folder must contain `hosts`, `resolv.conf` and `logs`.
 pub(crate) async fn supervise(
     place: &Place,
     target: SocketAddr,
@@ -47,7 +47,7 @@ pub(crate) async fn supervise(
     Ok((record, control, owner))
 }
 
-/// The program that can be a supervisor: this one, if it is `lab`, or `lab` beside it.
+/// The program that can run as a supervisor: this one, if it is `lab`, or `lab` in its folder.
 fn program() -> Result<PathBuf> {
     if let Some(program) = std::env::var_os("BALLAST_LAB_PROGRAM") {
         return Ok(program.into());

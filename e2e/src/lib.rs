@@ -1,12 +1,12 @@
-//! What the tests on real Kubernetes run on, and the programs that go with it: the lab (in
+//! The basis of the tests on real Kubernetes, and the programs that belong to it: the lab (in
 //! network namespaces), [`kind`], [`Helm`] and the [`chart`], container [`image`]s and
-//! Ballast's own ([`release`]), the [`bench`] and the demos. What is built is kept in the
+//! Ballast's own ([`release`]), the [`bench`] and the demos. Built files are stored in the
 //! [`cache`].
 //!
-//! A [`Lab`] is a whole cluster of real programs on one machine: etcd, API server, controller
-//! manager, scheduler, and per node containerd, kubelet and kube-proxy, each node in network
-//! and mount namespaces of its own. It needs root and Linux, no container registry and no
-//! network. See [`Lab::start`] for how it comes up and `lab --help` for the command line.
+//! A [`Lab`] is a complete cluster of real programs on one machine: etcd, API server,
+//! controller manager, scheduler, and per node containerd, kubelet and kube-proxy, each node in
+//! its own network and mount namespaces. It needs root and Linux, but no container registry and
+//! no network. See [`Lab::start`] for how it starts and `lab --help` for the command line.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! What a failed test leaves for its reader: logs, objects, and the hosts' network state.
+//! The data that a failed test leaves: logs, objects, and the hosts' network state.
 //!
 //! Synchronous, because it also runs while a panic unwinds.
 
@@ -10,16 +10,16 @@ use anyhow::{Context, Result};
 
 use crate::supervisor::thread_name;
 
-/// Objects worth having.
+/// The kinds of objects to collect.
 const KINDS: &str = "nodes,services,endpointslices.discovery.k8s.io,pods,deployments,daemonsets,leases.coordination.k8s.io,events";
 
-/// Lines of each list that [`tell`] prints.
+/// The number of lines of each list that [`tell`] prints.
 const TOLD: usize = 30;
 
-/// Characters of a log's last line that [`Collector::tell`] prints.
+/// The maximum length of a log's last line that [`Collector::tell`] prints.
 const WIDTH: usize = 300;
 
-/// What kubectl is asked to say how a cluster is.
+/// The kubectl commands that show the state of a cluster.
 pub(crate) const HOW_IT_IS: [&[&str]; 2] = [
     &["get", "nodes,pods,services", "-A", "-o", "wide"],
     &[
@@ -30,7 +30,7 @@ pub(crate) const HOW_IT_IS: [&[&str]; 2] = [
     ],
 ];
 
-/// Commands that show a host's network, and the file each goes to.
+/// Commands that show a host's network, and the file for each output.
 const NETWORK: [(&str, &[&str]); 3] = [
     ("addresses", &["ip", "address"]),
     (
@@ -44,7 +44,7 @@ const NETWORK: [(&str, &[&str]); 3] = [
     ("nftables", &["nft", "list", "ruleset"]),
 ];
 
-/// All that is needed to collect, even if the lab is half dead.
+/// The inputs for collecting, which works even if the lab is half dead.
 #[derive(Debug)]
 pub(crate) struct Collector {
     pub(crate) dir: PathBuf,
@@ -88,7 +88,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Says on standard error how the cluster is: all that a reader of a CI log will have.
+    /// Prints the state of the cluster to standard error: the only information in a CI log.
     pub(crate) fn tell(&self) {
         for arguments in HOW_IT_IS {
             let Ok(output) = self.command(arguments).stdin(Stdio::null()).output() else {
@@ -97,7 +97,7 @@ impl Collector {
             let said = [output.stdout, output.stderr].concat();
             tell(arguments, &String::from_utf8_lossy(&said));
         }
-        // What a component that has ended says last is why; nothing in the cluster says so.
+        // The last words of an ended component give the reason; nothing in the cluster does.
         let logs = std::fs::read_dir(self.dir.join("logs")).into_iter();
         let logs: BTreeSet<PathBuf> = logs.flatten().flatten().map(|it| it.path()).collect();
         for path in logs {
@@ -125,7 +125,7 @@ impl Collector {
     }
 }
 
-/// How to enter a host's namespaces from outside: arguments of `nsenter`.
+/// Arguments of `nsenter` that enter a host's namespaces from outside.
 pub fn enter(supervisor: i32, host: &str) -> Option<Vec<String>> {
     let wanted = thread_name(host);
     let found = threads(supervisor)
@@ -140,7 +140,7 @@ fn hosts(supervisor: i32) -> Vec<(String, Vec<String>)> {
     threads(supervisor).into_iter().filter_map(strip).collect()
 }
 
-/// The threads of process 1's children by name. A host is one of them.
+/// The threads of process 1's children by name. Each host is one of these threads.
 fn threads(init: i32) -> Vec<(String, Vec<String>)> {
     let Ok(children) = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")) else {
         return vec![];
@@ -172,7 +172,7 @@ fn threads(init: i32) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// The end of what kubectl said, on standard error.
+/// Prints the end of kubectl's output to standard error.
 pub(crate) fn tell(arguments: &[&str], said: &str) {
     let lines: Vec<&str> = said.lines().collect();
     eprintln!("kubectl {}", arguments.join(" "));
@@ -187,7 +187,7 @@ fn run(command: &mut Command, out: &Path) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file);
-    // A program that fails has said why in the file.
+    // A failed program has written the reason into the file.
     command
         .status()
         .with_context(|| format!("{} does not start", command.get_program().display()))?;

@@ -1,4 +1,5 @@
-//! The address plan of a lab and the commands that lay its wires. Pure: it only says what.
+//! The address plan of a lab, and the commands that create its network. Pure: it runs none of
+//! them.
 //!
 //! ```text
 //!   control-plane .2   cloud .3   client .100   node1 .11   node2 .12 …      far-client .2
@@ -32,25 +33,25 @@ pub enum Host {
     Hub,
     /// etcd, API server, controller manager, scheduler.
     ControlPlane,
-    /// Where a cloud's load balancers live; see [`CLOUD_RANGE_V4`].
+    /// The host of a cloud's load balancers; see [`CLOUD_RANGE_V4`].
     Cloud,
     /// A machine on the nodes' segment.
     Client,
-    /// A machine behind the router, on a subnet of its own.
+    /// A machine behind the router, on its own subnet.
     FarClient,
     /// The Nth node, from 1.
     Node(u8),
 }
 
-/// Addresses that the cloud may give to load balancers: all of them are local to `cloud`.
+/// Addresses for the cloud's load balancers: all of them are local to `cloud`.
 pub const CLOUD_RANGE_V4: &str = "10.89.200.0/24";
 /// The same in IPv6.
 pub const CLOUD_RANGE_V6: &str = "fd89:0:0:200::/112";
-/// Pods, all nodes.
+/// The IPv4 addresses of all pods.
 pub const PODS_V4: &str = "10.90.0.0/16";
-/// All pods' IPv6 addresses.
+/// The IPv6 addresses of all pods.
 pub const PODS_V6: &str = "fd90::/56";
-/// Services.
+/// The addresses of Services.
 pub(crate) const SERVICES_V4: &str = "10.96.0.0/16";
 pub(crate) const SERVICES_V6: &str = "fd96::/112";
 /// The Service `kubernetes`.
@@ -59,7 +60,7 @@ pub(crate) const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 pub const DNS_V4: &str = "10.96.0.10";
 /// The Service `kube-dns`, in IPv6.
 pub const DNS_V6: &str = "fd96::a";
-/// The most nodes a lab can have.
+/// The maximum number of nodes of a lab.
 pub const MAX_NODES: u8 = 80;
 
 impl Families {
@@ -67,7 +68,7 @@ impl Families {
         self == Self::Dual
     }
 
-    /// `v4` alone, or both with a comma between: what most flags of Kubernetes take.
+    /// `v4` alone, or both separated by a comma: the format of most Kubernetes flags.
     pub(crate) fn list(self, v4: impl std::fmt::Display, v6: impl std::fmt::Display) -> String {
         if self.both() {
             format!("{v4},{v6}")
@@ -78,7 +79,7 @@ impl Families {
 }
 
 impl Host {
-    /// The host of that name, as `lab exec` takes it.
+    /// The host of that name, as in `lab exec`.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "hub" => Some(Self::Hub),
@@ -125,7 +126,7 @@ impl Host {
         }
     }
 
-    /// Its IPv6 address. The last group reads like the IPv4 address's last byte.
+    /// Its IPv6 address. Its last group looks like the last byte of the IPv4 address.
     pub fn v6(self) -> Ipv6Addr {
         let last = u16::from_str_radix(&self.last().to_string(), 16).unwrap_or_default();
         match self {
@@ -161,8 +162,8 @@ pub(crate) fn pod_subnets(node: u8, families: Families) -> Vec<String> {
     subnets
 }
 
-/// What a node's pods have as their router, and what the node itself has on its side of each
-/// pod's wire: the first address of each of its pod subnets, IPv4 first.
+/// The router of a node's pods, which is the node's own end of each pod's link: the first
+/// address of each of its pod subnets, IPv4 first.
 pub fn pod_gateways(node: u8, families: Families) -> Vec<IpAddr> {
     let mut gateways = vec![IpAddr::from([10, 90, node, 1])];
     if families.both() {
@@ -182,7 +183,7 @@ pub(crate) fn pod_routes(verb: &str, node: u8, families: Families) -> Vec<String
         .collect()
 }
 
-/// What makes the hub: once, before all others.
+/// The commands that create the hub: once, before all others.
 pub(crate) fn hub_setup(families: Families) -> Vec<String> {
     let mut lines = vec![
         "link set lo up".to_owned(),
@@ -208,10 +209,10 @@ pub(crate) fn sysctls(forwards: bool) -> Vec<(String, String)> {
         ("net/ipv4/ip_forward", forward),
         ("net/ipv6/conf/all/forwarding", forward),
         ("net/ipv6/conf/default/forwarding", forward),
-        // Answers may come another way than the question went.
+        // Answers may take another path than requests.
         ("net/ipv4/conf/all/rp_filter", "0"),
         ("net/ipv4/conf/default/rp_filter", "0"),
-        // Addresses are unique by plan; looking for duplicates would cost a second each.
+        // The plan makes addresses unique; duplicate detection would take a second for each.
         ("net/ipv6/conf/all/accept_dad", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),
         ("net/ipv4/conf/all/accept_redirects", "0"),
@@ -226,13 +227,13 @@ pub(crate) fn sysctls(forwards: bool) -> Vec<(String, String)> {
 fn host_sysctls(host: Host) -> Vec<(String, String)> {
     let mut all = sysctls(matches!(host, Host::Node(_)));
     if host == Host::Cloud {
-        // A local route is enough to listen on an IPv4 address, and not on an IPv6 one.
+        // A local route is enough to listen on an IPv4 address, but not on an IPv6 one.
         all.push(("net/ipv6/ip_nonlocal_bind".to_owned(), "1".to_owned()));
     }
     all
 }
 
-/// Wires a host: its cable to the hub, addresses, routes. `nodes` are those there already.
+/// Connects a host: its link to the hub, addresses, routes. `nodes` are the existing nodes.
 pub(crate) fn host_spec(host: Host, families: Families, nodes: &[u8]) -> HostSpec {
     let cable = host.cable();
     let links = vec![

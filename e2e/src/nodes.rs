@@ -1,7 +1,7 @@
-//! Nodes: how their chain of programs starts, when they count as ready, how they come and go.
+//! Nodes: how their programs start, when they are ready, and how nodes are added and removed.
 //!
-//! A node's number is never used twice in a lab's life: name and addresses come from it, and
-//! what is left of an old node must not be taken for the new one's.
+//! A node's number is never reused in a lab: it determines the name and the addresses, and
+//! remains of an old node must not be mistaken for a new one.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Lab {
     pub async fn add_node(&self) -> Result<Host> {
         let used = std::fs::read_dir(self.dir())?.flatten();
         let used = used.filter_map(|entry| Host::named(&entry.file_name().to_string_lossy()));
-        // Folders of removed nodes stay, so that numbers (addresses, names) are not used twice.
+        // Folders of removed nodes stay, so that numbers (addresses, names) are not reused.
         let last = used
             .filter_map(|host| {
                 if let Host::Node(number) = host {
@@ -65,7 +65,7 @@ impl Lab {
         Ok(Host::Node(node))
     }
 
-    /// Takes a node away as a power cut would, pods and all, and deletes its Node object.
+    /// Removes a node with its pods, like a power cut, and deletes its Node object.
     pub async fn remove_node(&self, node: Host) -> Result<()> {
         let Host::Node(number) = node else {
             bail!("{} is not a node", node.name())
@@ -73,7 +73,7 @@ impl Lab {
         if !self.nodes().contains(&number) {
             bail!("there is no {}", node.name());
         }
-        // The cable first: a kernel goes on forwarding until its namespace is gone.
+        // The cable first: a kernel forwards packets until its namespace is gone.
         self.control
             .exec(
                 HUB,
@@ -93,7 +93,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Imports image archives (OCI or `docker save`) into every node, also those that come later.
+    /// Imports image archives (OCI or `docker save`) into every node, including future ones.
     pub async fn import_images(&self, archives: &[PathBuf]) -> Result<()> {
         for archive in archives {
             let archive = keep_image(&self.dir(), archive)?;
@@ -108,8 +108,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts a component that was stopped. What others need at once is waited for: the API
-    /// server, containerd, and kubelet (which the API server must run for).
+    /// Starts a component that was stopped. It waits for components that others need at once:
+    /// the API server, containerd, and kubelet (which needs the API server).
     pub async fn start_component(&self, component: Component) -> Result<()> {
         if let Component::Kubelet(node) = component {
             return start_kubelet(self, node).await;
@@ -122,7 +122,7 @@ impl Lab {
         }
     }
 
-    /// Stops a component and starts it again.
+    /// Stops a component and restarts it.
     pub async fn restart_component(&self, component: Component) -> Result<()> {
         self.stop_component(component).await?;
         self.start_component(component).await
@@ -141,13 +141,13 @@ pub(crate) async fn node_processes(lab: &Lab, node: u8) -> Result<()> {
     for archive in own.chain(kept_images(&lab.dir())) {
         import(&lab.control, node, &archive).await?;
     }
-    // A kubelet that finds no API server looks again ever more rarely, up to every 7 s.
+    // A kubelet without an API server retries at growing intervals, up to 7 s.
     api_ready(lab).await?;
     spawn(&lab.control, lab.setup.kubelet(node)).await?;
     spawn(&lab.control, lab.setup.proxy(node)).await
 }
 
-/// Copies an archive into the lab's folder, where nodes that come later find it.
+/// Copies an archive into the lab's folder for future nodes.
 fn keep_image(dir: &Path, archive: &Path) -> Result<PathBuf> {
     let folder = dir.join("images");
     std::fs::create_dir_all(&folder)?;
@@ -169,7 +169,7 @@ fn kept_images(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Imports an archive into a node's containerd, waiting for that to answer.
+/// Imports an archive into a node's containerd, after waiting for it to answer.
 async fn import(control: &Control, node: u8, archive: &Path) -> Result<()> {
     let (host, archive) = (Host::Node(node).name(), archive.to_string_lossy());
     containerd_answers(control, node).await?;
@@ -180,7 +180,7 @@ async fn import(control: &Control, node: u8, archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a node's containerd answers: a kubelet that starts before it does gives up.
+/// Waits until a node's containerd answers: a kubelet that starts earlier gives up.
 async fn containerd_answers(control: &Control, node: u8) -> Result<()> {
     let host = Host::Node(node).name();
     eventually(Duration::from_secs(30), || async {
@@ -196,8 +196,8 @@ async fn containerd_answers(control: &Control, node: u8) -> Result<()> {
     Ok(())
 }
 
-/// Starts a kubelet again that has ended, and waits for its word that its node is Ready. Until
-/// then it ends for good if containerd goes away; no service manager would start it again.
+/// Restarts a kubelet that has ended, and waits until it reports its node Ready. Before that,
+/// it ends permanently if containerd goes away, because no service manager would restart it.
 async fn start_kubelet(lab: &Lab, node: u8) -> Result<()> {
     let nodes: Api<Node> = Api::all(lab.kube());
     let (name, kubelet) = (Host::Node(node).name(), Component::Kubelet(node));
@@ -219,7 +219,7 @@ async fn start_kubelet(lab: &Lab, node: u8) -> Result<()> {
     .with_context(|| format!("kubelet of {name} does not come back"))?
 }
 
-/// Waits until nodes are Ready and their kube-proxy has made its rules.
+/// Waits until nodes are Ready and their kube-proxy has written its rules.
 pub(crate) async fn nodes_ready(lab: &Lab, numbers: &[u8]) -> Result<()> {
     let nodes: Api<Node> = Api::all(lab.kube());
     let of_node = |&n: &u8| {
@@ -245,7 +245,7 @@ pub(crate) async fn nodes_ready(lab: &Lab, numbers: &[u8]) -> Result<()> {
                 format!("{name} is not registered; see `lab logs kubelet-{number}`")
             })?;
             ready(node).with_context(|| name.clone())?;
-            // Ready says nothing of kube-proxy; a NodePort that refuses is a flake in some test.
+            // Ready does not include kube-proxy; a refused NodePort would make tests flaky.
             let health = format!("/api/v1/nodes/{name}:10256/proxy/healthz");
             let request = http::Request::get(health).body(vec![])?;
             lab.client

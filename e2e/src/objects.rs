@@ -1,4 +1,4 @@
-//! Objects of the cluster: how YAML is applied, and those that every lab has.
+//! Objects of the cluster: how YAML is applied, and the objects of every lab.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::net::{DNS_V4, DNS_V6, Families};
 /// The field manager of everything the lab applies.
 const MANAGER: &str = "ballast-lab";
 
-/// How long a kind may take to be served after its definition was created.
+/// How long it may take until a kind is served after its definition was created.
 const KIND_TIME: Duration = Duration::from_secs(10);
 
-/// Applies all documents in order. Empty ones are skipped, lists taken apart.
+/// Applies all documents in order. Empty ones are skipped, lists expanded.
 pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<()> {
     for document in serde_yaml_ng::Deserializer::from_str(yaml) {
         let value = Value::deserialize(document).context("not YAML")?;
@@ -77,7 +77,7 @@ async fn apply_one(client: &Client, value: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The name server: one replica, the usual names and labels.
+/// The name server: one replica, with the usual names and labels.
 pub(crate) fn dns(families: Families) -> String {
     let (policy, names, addresses) = if families.both() {
         (

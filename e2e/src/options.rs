@@ -1,4 +1,4 @@
-//! What a lab can be asked to be.
+//! The options of a lab.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub enum ProxyMode {
     Iptables,
 }
 
-/// A lab to be started.
+/// A lab to start.
 #[derive(Debug, Clone)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -26,7 +26,7 @@ pub enum ProxyMode {
 pub struct LabOptions {
     /// Its name. Labs of different names do not see each other.
     pub name: String,
-    /// How many nodes.
+    /// The number of nodes.
     pub nodes: u8,
     /// IPv4 alone, or both.
     pub families: Families,
@@ -36,13 +36,13 @@ pub struct LabOptions {
     pub audit: bool,
     /// Whether the lab ends with this process, and with the [`crate::Lab`] value.
     pub die_with_owner: bool,
-    /// Whether progress is told on standard error.
+    /// Whether progress is printed to standard error.
     pub progress: bool,
     /// Where logs and objects go if a test that holds the lab panics.
     pub artifacts: Option<PathBuf>,
     /// Whether start waits until kube-dns answers.
     pub wait_dns: bool,
-    /// Added to the API server's flags (they win over the lab's own).
+    /// Added to the API server's flags (they override the lab's own).
     pub api_server_flags: Vec<String>,
 }
 

@@ -10,18 +10,18 @@ use rcgen::{
 };
 use serde_json::json;
 
-/// The authority, and the folder it writes to.
+/// The authority, and the folder for its files.
 #[derive(Debug, Clone)]
 pub(crate) struct Pki {
     dir: PathBuf,
 }
 
-/// How a client of the API server says who it is.
+/// How a client authenticates to the API server.
 #[derive(Debug)]
 pub(crate) enum Credential<'a> {
-    /// The certificate of that file name.
+    /// With the certificate of that file name.
     Certificate(&'a str),
-    /// A bearer token.
+    /// With a bearer token.
     Token(&'a str),
 }
 
@@ -30,12 +30,12 @@ impl Pki {
         Self { dir }
     }
 
-    /// A file of the folder, as flags want it.
+    /// The path of a file in the folder, for flags.
     pub(crate) fn path(&self, file: &str) -> String {
         self.dir.join(file).to_string_lossy().into_owned()
     }
 
-    /// Makes the authority and the key that signs the tokens of service accounts.
+    /// Creates the authority and the key that signs the tokens of service accounts.
     pub(crate) fn create(&self) -> Result<()> {
         std::fs::create_dir_all(&self.dir)?;
         let key = KeyPair::generate()?;
@@ -128,10 +128,10 @@ impl Pki {
     }
 }
 
-/// The loopback address under which the machine reaches the API server.
+/// The loopback address of the API server for programs of the machine.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// The authority's parameters: with its key, all that is needed to issue again later.
+/// The authority's parameters: with its key, they are enough to issue certificates later.
 fn authority() -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();
@@ -146,7 +146,7 @@ fn authority() -> CertificateParams {
     params
 }
 
-/// Standard base64 with padding (RFC 4648): the only thing it is needed for is a kubeconfig.
+/// Standard base64 with padding (RFC 4648), which only kubeconfigs need here.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -165,7 +165,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Where kubeconfigs of components lead: the API server's address inside the lab.
+/// The API server's address for components inside the lab.
 pub(crate) fn inside(address: IpAddr) -> String {
     format!("https://{address}:6443")
 }

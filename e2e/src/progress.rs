@@ -1,8 +1,8 @@
-//! Lines that say what takes time, with the time since the start.
+//! Progress lines for slow steps, with the time since the start.
 
 use std::time::Instant;
 
-/// Tells on standard error how far something is.
+/// Prints progress to standard error.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     start: Instant,
@@ -18,7 +18,7 @@ impl Progress {
         }
     }
 
-    /// Tells one thing.
+    /// Prints one line.
     pub fn say(&self, what: impl std::fmt::Display) {
         if self.on {
             eprintln!("[{:5.1}s] {what}", self.start.elapsed().as_secs_f32());

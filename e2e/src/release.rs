@@ -1,8 +1,8 @@
-//! Ballast's own image: a static binary, certificates, its bill of materials, and nothing else.
+//! Ballast's own image: a static binary, certificates, and its bill of materials.
 //!
-//! Built without a container engine. Two builds of one commit give the same digest, in
-//! whatever folder: paths are taken out of the binary, there are no times, and the
-//! certificates are those that Cargo.lock pins, not the machine's.
+//! It is built without a container engine. Two builds of one commit give the same digest in any
+//! folder: paths are removed from the binary, there are no times, and the certificates are
+//! those pinned in Cargo.lock, not the machine's.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,24 +18,24 @@ use crate::images::library_entries;
 /// The name without its tag, which is the workspace's version.
 const NAME: &str = "docker.io/library/ballast";
 
-/// Nobody in particular, as it is common in images without an `/etc/passwd` of a distribution.
+/// An arbitrary user, as is common in images without the `/etc/passwd` of a distribution.
 const USER: &str = "65532:65532";
 
-/// Where the static build goes; the ordinary release build has a folder of its own.
+/// The target folder of the static build; the ordinary release build has its own.
 pub const TARGET: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
 } else {
     "x86_64-unknown-linux-gnu"
 };
 
-/// What writes the bill of materials.
+/// The tool that writes the bill of materials.
 const SBOM_TOOL: (&str, &str) = ("cargo-cyclonedx", "0.5.7");
-/// Beside the crate's manifest while the tool is at work.
+/// The file that the tool writes next to the crate's manifest.
 const SBOM_NAME: &str = "ballast-image-sbom";
 
 const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 
-/// All that the image is made of.
+/// The content of the image.
 #[derive(Debug, Clone)]
 pub struct Release {
     /// The static binary.
@@ -57,12 +57,12 @@ pub fn reference() -> String {
 }
 
 impl Release {
-    /// Builds everything from the source in `root`, as far as it is not built yet.
+    /// Builds everything that is missing, from the source in `root`.
     pub fn build(root: &Path) -> Result<Self> {
         let root = root
             .canonicalize()
             .with_context(|| format!("no folder {}", root.display()))?;
-        // Two at once would take each other's files away.
+        // Two builds at once would remove each other's files.
         let target = target(&root);
         std::fs::create_dir_all(&target)?;
         let lock = File::create(target.join("image.lock"))?;
@@ -74,8 +74,8 @@ impl Release {
         })
     }
 
-    /// The image around a binary that was built for this machine alone, with the libraries that
-    /// it loads and no bill of materials: for tests, which then need no release build.
+    /// An image with a binary that was built for this machine only, with the libraries that it
+    /// loads and without a bill of materials: tests need no release build.
     pub fn for_tests(root: &Path, binary: &Path) -> Image {
         let release = Self {
             binary: binary.to_owned(),
@@ -87,7 +87,7 @@ impl Release {
         image
     }
 
-    /// What is to be written.
+    /// The image to write.
     pub fn image(&self) -> Image {
         Image {
             reference: reference(),
@@ -140,7 +140,7 @@ impl Release {
     }
 }
 
-/// The certificate authorities that Mozilla trusts, as the lock file pins them.
+/// The certificate authorities that Mozilla trusts, as pinned in the lock file.
 fn certificates() -> String {
     let all = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
     let mut texts: Vec<String> = all.iter().map(|der| to_pem(der)).collect();
@@ -153,7 +153,7 @@ fn to_pem(der: &[u8]) -> String {
     pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
 }
 
-/// Compiles without anything of this machine in the result: no paths, no shared libraries.
+/// Compiles so that the result contains nothing of this machine: no paths, no shared libraries.
 fn binary(root: &Path) -> Result<PathBuf> {
     let cargo_home = cargo_home();
     let flags = [
@@ -161,7 +161,7 @@ fn binary(root: &Path) -> Result<PathBuf> {
         format!("--remap-path-prefix={}=/ballast", root.display()),
         format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
     ];
-    // Separated by a character that no path has.
+    // Separated by a character that no path contains.
     let status = cargo(root)
         .args(["build", "--locked", "--release", "-p", "ballast"])
         .args(["--target", TARGET])
@@ -183,7 +183,7 @@ fn binary(root: &Path) -> Result<PathBuf> {
     Ok(target(root).join(TARGET).join("release/ballast"))
 }
 
-/// Where cargo keeps what it fetched.
+/// The folder of cargo's downloads.
 pub(crate) fn cargo_home() -> PathBuf {
     std::env::var_os("CARGO_HOME").map_or_else(
         || std::env::home_dir().unwrap_or_default().join(".cargo"),
@@ -191,14 +191,14 @@ pub(crate) fn cargo_home() -> PathBuf {
     )
 }
 
-/// Cargo's folder of results.
+/// Cargo's target folder.
 fn target(root: &Path) -> PathBuf {
     let folder = std::env::var_os("CARGO_TARGET_DIR");
     root.join(folder.map_or_else(|| PathBuf::from("target"), PathBuf::from))
 }
 
-/// Cargo as a person calls it, also from within a test: there it has variables of the tested
-/// crate, which build scripts look at, and much would be compiled anew.
+/// Cargo as a user runs it, even from within a test: a test's environment has variables of the
+/// tested crate, which build scripts read, and much would be compiled again.
 fn cargo(root: &Path) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root).stdin(Stdio::null());
@@ -239,7 +239,7 @@ fn revision(root: &Path) -> Option<String> {
     })
 }
 
-/// Everything that is compiled into the binary, in `CycloneDX`.
+/// All crates that are compiled into the binary, in `CycloneDX`.
 fn sbom(root: &Path) -> Result<String> {
     let status = Command::new(sbom_tool(root)?)
         .args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
@@ -261,7 +261,7 @@ fn sbom(root: &Path) -> Result<String> {
     Ok(serde_json::to_string_pretty(&sbom)? + "\n")
 }
 
-/// The tool leaves a file beside the manifest of every member of the workspace.
+/// The tool writes a file next to the manifest of every workspace member.
 fn collect(root: &Path) -> Result<String> {
     let output = cargo(root)
         .args([
@@ -285,7 +285,7 @@ fn collect(root: &Path) -> Result<String> {
     text.context("cargo-cyclonedx wrote nothing for the crate ballast")
 }
 
-/// Takes out what differs from build to build: the serial number, times, and folders.
+/// Removes everything that differs between builds: the serial number, times, and folders.
 fn strip(value: &mut Value, root: &str) {
     match value {
         Value::Object(fields) => {
@@ -315,7 +315,7 @@ fn sbom_tool(root: &Path) -> Result<PathBuf> {
         .args(["install", "--locked", "--quiet", "--root"])
         .arg(&cache)
         .arg(format!("{name}@{version}"))
-        // Beside the workspace's own target folder, which is locked by other builds.
+        // Not in the workspace's own target folder, which other builds lock.
         .env_remove("CARGO_TARGET_DIR")
         .status()
         .context("cargo does not start")?;

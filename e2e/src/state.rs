@@ -1,7 +1,8 @@
-//! What a lab, or a Docker host of our own, leaves on the machine: one folder, one lock file,
-//! cgroups. Nothing else can outlive its process 1, because the kernel ends the rest with it.
+//! The traces of a lab, or of a Docker host of our own, on the machine: one folder, one lock
+//! file, cgroups. Nothing else can outlive its process 1, because the kernel ends everything
+//! else with it.
 //!
-//! A process is only ever killed if its id *and* start time are those recorded.
+//! A process is killed only if both its id *and* its start time are as recorded.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -16,34 +17,34 @@ use crate::net::Families;
 use crate::options::ProxyMode;
 use crate::supervisor::SCRATCH;
 
-/// What has labs' state: the folder below [`STATE`], unless the variable names another.
+/// Where labs have their state: the folder below [`STATE`], unless the variable names another.
 const LABS: (&str, &str) = ("ballast-lab", "BALLAST_LAB_DIR");
-/// The same of Docker hosts.
+/// The same for Docker hosts.
 const DOCKER_HOSTS: (&str, &str) = ("ballast-kind", "BALLAST_KIND_DIR");
 const STATE: &str = "/var/lib";
 
-/// A lab as it was started.
+/// The record of a lab's start.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Record {
-    /// Process 1 of the lab, as the machine sees it.
+    /// Process 1 of the lab, as seen from the machine.
     pub pid: i32,
-    /// When that process started, in the kernel's ticks: an id alone may be another's by now.
+    /// When that process started, in the kernel's ticks: ids are reused.
     pub started: u64,
-    /// The loopback port that leads to the API server.
+    /// The loopback port of the API server.
     pub port: u16,
-    /// What nodes, pods and Services speak.
+    /// The IP families of nodes, pods and Services.
     pub families: Families,
-    /// How Services are done.
+    /// The mode of kube-proxy.
     pub proxy: ProxyMode,
-    /// The folder of the binaries and images it was made from.
+    /// The folder of its binaries and images.
     pub cache: PathBuf,
     /// Whether it ends with the process that started it.
     pub owned: bool,
-    /// Whether it came up to the end.
+    /// Whether its start is complete.
     pub ready: bool,
 }
 
-/// The place of the state of one lab, or of one Docker host.
+/// The state folder of one lab, or of one Docker host.
 #[derive(Debug, Clone)]
 pub struct Place {
     name: String,
@@ -52,24 +53,24 @@ pub struct Place {
     family: &'static str,
 }
 
-/// What there is under a lab's name.
+/// What exists under a lab's name.
 #[derive(Debug)]
 pub enum Found {
     /// Nothing.
     Nothing,
     /// Remains of a lab that has ended.
     Dead,
-    /// A lab that runs.
+    /// A running lab.
     Running(Record),
 }
 
 impl Place {
-    /// The place for the lab of that name.
+    /// The place of the lab of that name.
     pub fn new(name: &str) -> Result<Self> {
         Self::of(LABS, name)
     }
 
-    /// The place for the Docker host of that name.
+    /// The place of the Docker host of that name.
     pub fn docker_host(name: &str) -> Result<Self> {
         Self::of(DOCKER_HOSTS, name)
     }
@@ -88,7 +89,7 @@ impl Place {
                 SCRATCH.join(" or ")
             );
         }
-        // A Unix socket's path has 107 bytes at most.
+        // The path of a Unix socket has at most 107 bytes.
         if root.as_os_str().len() > 60 {
             bail!(
                 "{variable}={} is too long for sockets below it; choose a shorter one",
@@ -117,7 +118,7 @@ impl Place {
         format!("/{}/{}", self.family, self.name)
     }
 
-    /// Keeps others from starting or ending a lab of this name meanwhile.
+    /// Prevents other processes from starting or ending a lab of this name.
     pub fn lock(&self) -> Result<File> {
         std::fs::create_dir_all(&self.root).with_context(|| {
             format!(
@@ -150,7 +151,7 @@ impl Place {
         Ok(())
     }
 
-    /// What is there.
+    /// The present state.
     pub fn find(&self) -> Result<Found> {
         if !self.dir().exists() {
             return Ok(Found::Nothing);
@@ -171,7 +172,7 @@ impl Place {
         })
     }
 
-    /// Ends whatever runs there; its folder stays.
+    /// Ends what runs there; its folder stays.
     pub fn end(&self) -> Result<()> {
         if let Found::Running(record) = self.find()? {
             end(record.pid, record.started)?;
@@ -179,7 +180,7 @@ impl Place {
         remove_cgroups(&self.cgroup())
     }
 
-    /// Ends whatever runs there and removes all of it. Says whether there was anything.
+    /// Ends what runs there and removes everything. Returns whether there was anything.
     pub fn destroy(&self) -> Result<bool> {
         let there = !matches!(self.find()?, Found::Nothing);
         self.end()?;
@@ -191,12 +192,12 @@ impl Place {
     }
 }
 
-/// All labs that have a folder.
+/// All labs with a folder.
 pub fn all() -> Result<Vec<Place>> {
     all_of(LABS)
 }
 
-/// All Docker hosts that have a folder.
+/// All Docker hosts with a folder.
 pub fn docker_hosts() -> Result<Vec<Place>> {
     all_of(DOCKER_HOSTS)
 }
@@ -214,10 +215,10 @@ fn all_of(what: (&'static str, &str)) -> Result<Vec<Place>> {
     names.iter().map(|name| Place::of(what, name)).collect()
 }
 
-/// When a process started; nothing if there is none, or only its remains.
+/// When a process started; `None` if it does not exist or is a zombie.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; fields are counted from behind it.
+    // The name in parentheses can contain anything; fields are counted after it.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
     if state == "Z" || state == "X" {
@@ -231,7 +232,7 @@ fn lives(pid: i32, started: u64) -> bool {
     start_time(pid) == Some(started)
 }
 
-/// Kills a lab's process 1. The kernel ends all others before that one is gone.
+/// Kills a lab's process 1. The kernel ends all others before it is gone.
 fn end(pid: i32, started: u64) -> Result<()> {
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     let give_up = Instant::now() + Duration::from_secs(30);
@@ -248,7 +249,7 @@ fn root(family: &str, variable: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| Path::new(STATE).join(family), PathBuf::from)
 }
 
-/// Removes a cgroup from every hierarchy, with all below it and a parent that is then empty.
+/// Removes a cgroup from every hierarchy, with everything below it and an empty parent.
 fn remove_cgroups(path: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let dir = hierarchy.join(path.trim_start_matches('/'));
@@ -256,7 +257,7 @@ fn remove_cgroups(path: &str) -> Result<()> {
             continue;
         }
         let give_up = Instant::now() + Duration::from_secs(5);
-        // A cgroup stays busy for a moment after its last process.
+        // A cgroup stays busy for a moment after its last process has ended.
         while let Err(error) = remove_tree(&dir) {
             if Instant::now() > give_up {
                 bail!("cannot remove the cgroup {}: {error}", dir.display());

@@ -1,5 +1,5 @@
-//! How a demo tells what it does: step by step, with what was seen and how long it took. The
-//! first step that fails ends it with a status that is not 0, and is named.
+//! How a demo reports its progress: step by step, with the results and times. The first step
+//! that fails is named, and ends the demo with a non-zero exit status.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-/// What kubectl is asked for a Service's conditions, a line each.
+/// The kubectl format for a Service's conditions, one line each.
 pub const CONDITIONS: &str =
     "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
 
@@ -27,7 +27,7 @@ pub async fn tell(demo: impl Future<Output = Result<()>>) -> ExitCode {
     }
 }
 
-/// Runs one step and tells of it; beside its value it returns what is to be shown.
+/// Runs one step and prints its text; the step returns its value and the text.
 pub async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>) -> Result<T> {
     println!("\n▸ {what}");
     let start = Instant::now();
@@ -39,7 +39,7 @@ pub async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>
     Ok(value)
 }
 
-/// The names of two servers behind one address, which its answers are.
+/// The names of two servers behind one address, which they answer with.
 pub async fn both_answer<T>(curl: impl Fn() -> T) -> Result<BTreeSet<String>>
 where
     T: Future<Output = Result<String>>,

@@ -1,9 +1,9 @@
-//! The cluster that is measured on: one API server and one etcd, two Node objects without
-//! a machine behind them, and snapshots to go back to, so that every contender finds the
-//! same state and nobody has to delete thousands of Services.
+//! The cluster for measurements: one API server and one etcd, two Node objects without
+//! machines, and snapshots to restore, so that every contender starts from the same state and
+//! thousands of Services need not be deleted.
 //!
-//! The controller manager and the scheduler are stopped: what they would do for each
-//! Service (`EndpointSlices`) takes processor time that has nothing to do with who is measured.
+//! The controller manager and the scheduler are stopped: their work for each Service
+//! (`EndpointSlices`) takes processor time that has nothing to do with the contender.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,34 +21,34 @@ use super::usage;
 use crate::installation::Installation;
 use crate::{Component, Families, Host, Lab, LabOptions, Reach, Signal, eventually};
 
-/// How long to wait for a quiet API server.
+/// How long to wait for an idle API server.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Where the processes run, and the API server.
+/// The host of the processes and of the API server.
 const HERE: Host = Host::ControlPlane;
 
-/// The cluster, ready to be measured on.
+/// The cluster, ready for measurements.
 #[derive(Debug)]
 pub struct Bed<'a> {
     /// The lab underneath.
     pub(crate) lab: &'a Lab,
     /// Ballast on it.
     pub(crate) ballast: Installation<'a>,
-    /// The reference controller's program and its way to the API server.
+    /// The program of the reference controller and its kubeconfig.
     pub(crate) reference: (PathBuf, PathBuf),
-    /// Ballast's own way, for the raw loop.
+    /// Ballast's kubeconfig, for the raw loop.
     pub(crate) account: PathBuf,
     administrator: PathBuf,
     jobs: AtomicU32,
 }
 
-/// A job that runs in the lab.
+/// A running job in the lab.
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     lab: &'a Lab,
     pub(crate) name: String,
 }
 
-/// What the lab must be for [`Bed::make`].
+/// The options of the lab for [`Bed::make`].
 pub fn options(name: &str, audit: bool) -> LabOptions {
     LabOptions {
         name: name.to_owned(),
@@ -56,7 +56,7 @@ pub fn options(name: &str, audit: bool) -> LabOptions {
         families: Families::Ipv4,
         audit,
         progress: false,
-        // 5,000 Services of two ports need more than the 2,768 ports of the default.
+        // 5,000 Services with two ports need more than the 2,768 ports of the default.
         api_server_flags: vec!["--service-node-port-range=10000-42767".to_owned()],
         ..LabOptions::default()
     }
@@ -65,7 +65,7 @@ pub fn options(name: &str, audit: bool) -> LabOptions {
 // === impl Bed ===
 
 impl<'a> Bed<'a> {
-    /// Installs what the contenders need; nothing of them runs yet.
+    /// Installs what the contenders need; none of them runs yet.
     pub async fn make(lab: &'a Lab, reference: PathBuf) -> Result<Self> {
         let ballast = Installation::new(lab).await?;
         ballast.mock_class(CLASS, "default: true").await?;
@@ -112,14 +112,14 @@ impl<'a> Bed<'a> {
         Ok(())
     }
 
-    /// Keeps the present state under a name.
+    /// Saves the present state under a name.
     pub(crate) async fn save(&self, snapshot: &str) -> Result<()> {
         self.halt().await?;
         copy(&self.data(), &self.snapshot(snapshot))?;
         self.resume().await
     }
 
-    /// Goes back to a state that was kept, and waits until the API server is quiet.
+    /// Restores a saved state, and waits until the API server is idle.
     pub(crate) async fn restore(&self, snapshot: &str) -> Result<()> {
         self.halt().await?;
         std::fs::remove_dir_all(self.data())?;
@@ -128,7 +128,7 @@ impl<'a> Bed<'a> {
     }
 
     async fn halt(&self) -> Result<()> {
-        // The API server keeps nothing; asked politely it waits for its watches to end.
+        // The API server stores nothing, so it is killed; a normal stop waits for its watches.
         let name = Component::ApiServer.name();
         self.lab.kill(&name, Signal::SIGKILL).await?;
         self.lab.wait_exit(&name, Duration::from_secs(5)).await?;
@@ -149,7 +149,7 @@ impl<'a> Bed<'a> {
         self.lab.dir().join("snapshots").join(name)
     }
 
-    /// Runs a job of [`super::inside`] to its end and returns what it said.
+    /// Runs a job of [`super::inside`] to its end and returns its result.
     pub(crate) async fn run<T: DeserializeOwned>(&self, job: &str, flags: &[&str]) -> Result<T> {
         self.begin(job, flags, &self.administrator)
             .await?
@@ -186,7 +186,7 @@ impl<'a> Bed<'a> {
         })
     }
 
-    /// What a process on the control plane's loopback answers.
+    /// The response of a process on the control plane's loopback.
     pub(crate) async fn get(&self, url: &str) -> Result<String> {
         let argv = ["curl", "-sf", "--max-time", "5", url];
         self.lab.exec(HERE, argv).await?.ok()
@@ -196,7 +196,7 @@ impl<'a> Bed<'a> {
 // === impl Running ===
 
 impl Running<'_> {
-    /// Waits until it says so.
+    /// Waits until the job reports that it is ready.
     pub(crate) async fn ready(&self) -> Result<()> {
         eventually(Duration::from_secs(20), || async {
             let log = self.lab.log(&self.name)?;
@@ -207,7 +207,7 @@ impl Running<'_> {
         .with_context(|| format!("{} does not get ready", self.name))
     }
 
-    /// Waits for its end and returns what it said last.
+    /// Waits for the end of the job and returns its last line.
     pub(crate) async fn result<T: DeserializeOwned>(&self, time: Duration) -> Result<T> {
         let exit = self.lab.wait_exit(&self.name, time).await;
         let log = self.lab.log(&self.name)?;
@@ -218,7 +218,7 @@ impl Running<'_> {
     }
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder and its content.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)?.flatten() {

@@ -1,5 +1,5 @@
-//! Who is measured, as processes: each with the rights of a `ServiceAccount`, on the same
-//! host as the API server, and each a fresh process per measurement.
+//! The contenders as processes: each has the rights of a `ServiceAccount`, runs on the host of
+//! the API server, and is a new process per measurement.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ const REFERENCE_USER: &str = "system:serviceaccount:bench:reference";
 const REFERENCE_COUNTS: &str = "http://127.0.0.1:8099/counts";
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a contender is to do.
+/// The work of a contender.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Task {
-    /// Services at once, for the raw loop.
+    /// The concurrency of the raw loop.
     pub(crate) concurrency: usize,
-    /// What the raw loop does.
+    /// The work of the raw loop.
     pub(crate) duty: Duty,
 }
 
-/// A contender that runs.
+/// A running contender.
 #[derive(Debug)]
 pub(crate) struct Live {
     /// The name of its process in the lab.
@@ -35,7 +35,7 @@ pub(crate) struct Live {
     contender: Contender,
 }
 
-/// How often the reference controller called its cloud.
+/// How often the reference controller has called its cloud.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) ensures: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Counts {
 }
 
 impl Contender {
-    /// Who it is to the API server, as the audit log names it.
+    /// Its user name at the API server, as in the audit log.
     pub(crate) const fn user(self) -> &'static str {
         match self {
             Self::Ballast | Self::Raw => installation::USER,
@@ -51,7 +51,7 @@ impl Contender {
         }
     }
 
-    /// Starts it; it may not be ready yet.
+    /// Starts it. It may not be ready when this returns.
     pub(crate) async fn start(self, bed: &Bed<'_>, task: Task) -> Result<Live> {
         let process = match self {
             Self::Ballast => {
@@ -102,8 +102,8 @@ async fn reference(bed: &Bed<'_>, flags: &[&str]) -> Result<String> {
 }
 
 impl Live {
-    /// Waits until it has listed what it watches and says that it is ready, without the pauses
-    /// of those who only want to go on.
+    /// Waits until it has listed its objects and reports that it is ready. It polls without
+    /// long pauses, because the time is measured.
     pub(crate) async fn ready(&self, bed: &Bed<'_>) -> Result<()> {
         let loop_of = |look: String| format!("until {look}; do sleep 0.002; done");
         let look = match self.contender {
@@ -111,7 +111,7 @@ impl Live {
                 let url = bed.ballast.admin_url(BALLAST, "/readyz")?;
                 format!("curl -sf -o /dev/null {url}")
             }
-            // It does not say when it has listed what it watches.
+            // The reference controller does not report when it has listed its objects.
             Contender::Reference | Contender::ReferenceDefaults => {
                 bail!("{} does not say when it is ready", self.contender.title())
             }
@@ -125,7 +125,7 @@ impl Live {
         output.ok().map(drop)
     }
 
-    /// Waits until it works and has nothing left to do.
+    /// Waits until it is working and has nothing left to do.
     pub(crate) async fn idle(&self, bed: &Bed<'_>) -> Result<()> {
         match self.contender {
             Contender::Ballast => {
@@ -149,12 +149,12 @@ impl Live {
         usage::quiet(bed.lab, PATIENCE).await
     }
 
-    /// How often the cloud of the reference controller was called.
+    /// How often the reference controller has called its cloud.
     pub(crate) async fn counts(&self, bed: &Bed<'_>) -> Result<Counts> {
         Ok(serde_json::from_str(&bed.get(REFERENCE_COUNTS).await?)?)
     }
 
-    /// Ends it.
+    /// Stops it.
     pub(crate) async fn stop(self, bed: &Bed<'_>) -> Result<()> {
         bed.lab.stop(&self.process).await.map(drop)
     }

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-/// The class that gives addresses of the pool.
+/// The class that assigns addresses from the pool.
 pub(super) const CLASS: &str = "lan";
-/// As Services name it.
+/// The value of `spec.loadBalancerClass`.
 pub(super) const CLASS_KEY: &str = "ballast.dev/lan";
 /// Far more addresses than there are Services.
 pub(super) const WIDE: &str = "198.18.0.0/16";
@@ -16,7 +16,7 @@ pub(super) fn of_size(services: u32) -> String {
     format!("{first}-{last}")
 }
 
-/// The class, and its one pool of this range, which gives an address back at once.
+/// The class and its single pool with this range, whose released addresses do not rest.
 pub(super) fn manifest(range: &str) -> String {
     format!(
         "apiVersion: ballast.dev/v1alpha1\nkind: LoadBalancerClass\nmetadata: {{name: {CLASS}}}\nspec: {{l2: {{}}}}\n---\n\

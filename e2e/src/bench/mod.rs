@@ -1,6 +1,6 @@
-//! The benchmark: Ballast beside the reference service controller and beside a raw loop
-//! that makes the same two patches, on one real API server, in one run. All times are taken by
-//! the same clock on the same machine.
+//! The benchmark: Ballast, the reference service controller, and a raw loop that sends the same
+//! two patches, on one real API server in one run. The same clock on the same machine measures
+//! all times.
 //!
 //! Each module uses only those before it:
 //!

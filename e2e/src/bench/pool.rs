@@ -1,5 +1,5 @@
-//! Addresses from a pool that is exactly full: what a backlog of Services costs, then a
-//! restart, then some of the Services anew. Writes are counted in the audit log.
+//! Addresses from a pool that is exactly full: the cost of a backlog of Services, then of a
+//! restart, then of some of the Services created again. The audit log counts the writes.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::usage::Usage;
 use super::writes::{Counter, Rows, TASK};
 use crate::eventually;
 
-/// Every this many Services one is deleted and created again.
+/// One in this many Services is deleted and created again.
 const ANEW: u32 = 5;
 const LIMIT: Duration = Duration::from_mins(2);
 
@@ -34,7 +34,7 @@ const RECREATED: Rows = [
     "anew: of class and pool, all",
 ];
 
-/// The whole life, of Services that exist already.
+/// The whole life of Services that already exist.
 pub(super) async fn life(bed: &Bed<'_>, services: u32) -> Result<Values> {
     let mut counter = Counter::open(bed, Contender::Ballast, services)?;
     let number = services.to_string();
@@ -59,7 +59,7 @@ pub(super) async fn life(bed: &Bed<'_>, services: u32) -> Result<Values> {
     let waits: Waits = bed.run("load", &flags).await?;
     counter.per(anew);
     let written = counter.step(RECREATED).await?;
-    // They are numbered from 0, and the first of them were made anew.
+    // They are numbered from 0, and the first of them were created again.
     let other = |name: &str| {
         let number = name
             .rsplit('-')
@@ -87,7 +87,7 @@ pub(super) async fn life(bed: &Bed<'_>, services: u32) -> Result<Values> {
     Ok(values)
 }
 
-/// Waits until a new leader has looked at every Service and has nothing more to do.
+/// Waits until a new leader has reconciled every Service and has nothing left to do.
 async fn all_looked_at(bed: &Bed<'_>, services: u32) -> Result<()> {
     eventually(LIMIT, || async {
         let metrics = bed.ballast.admin(BALLAST, "/metrics").await?;

@@ -1,5 +1,5 @@
-//! What is told of a run: medians, ratios of contenders within a round, and whether the
-//! goals are reached.
+//! The report of a run: medians, ratios of contenders within a round, and whether the goals are
+//! reached.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,23 +9,23 @@ use serde_json::{Value, json};
 use super::run::Outcome;
 use super::terms::{Contender, Sample, Scenario, TO_OTHERS};
 
-/// One goal, and what was measured for it.
+/// A goal, and the measured value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Goal {
-    /// In words.
+    /// The goal in words.
     pub what: &'static str,
-    /// The median of the rounds; nothing if it was not measured.
+    /// The median of the rounds; `None` if it was not measured.
     pub measured: Option<f64>,
-    /// What it is to be at most, or at least.
+    /// The limit.
     pub limit: Limit,
 }
 
-/// On which side of a number a figure is to be.
+/// The kind of limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Limit {
-    /// No more than this.
+    /// At most this.
     AtMost(f64),
-    /// No less than this.
+    /// At least this.
     AtLeast(f64),
 }
 
@@ -52,7 +52,7 @@ fn median_of(
     )
 }
 
-/// The median of the rounds' ratios: what disturbs one round disturbs both.
+/// The median of the rounds' ratios: a disturbance affects both contenders of a round.
 fn ratio(
     samples: &[Sample],
     scenario: Scenario,
@@ -82,7 +82,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     }
 }
 
-/// Whether Ballast is as good as it is to be.
+/// Whether Ballast reaches the goals.
 pub fn goals(samples: &[Sample]) -> Vec<Goal> {
     use Contender::{Ballast, Raw, Reference};
     use Scenario::{Backlog1000, Backlog5000, Load, Pool5000, Start};
@@ -145,7 +145,7 @@ pub fn goals(samples: &[Sample]) -> Vec<Goal> {
     goals
 }
 
-/// Goals of the scenario that counts writes.
+/// The goals of the scenario that counts writes.
 fn full_pool(samples: &[Sample]) -> impl Iterator<Item = Goal> {
     let at_most = [
         (
@@ -170,7 +170,7 @@ fn full_pool(samples: &[Sample]) -> impl Iterator<Item = Goal> {
 }
 
 impl Goal {
-    /// Nothing if it was not measured.
+    /// `None` if it was not measured.
     pub fn reached(&self) -> Option<bool> {
         self.measured.map(|measured| match self.limit {
             Limit::AtMost(limit) => measured <= limit,
@@ -179,7 +179,7 @@ impl Goal {
     }
 }
 
-/// For people.
+/// The report for people.
 pub fn table(outcome: &Outcome) -> String {
     let mut text = String::new();
     for scenario in Scenario::ALL {
@@ -261,7 +261,7 @@ fn figure(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.2}"))
 }
 
-/// For programs.
+/// The report for programs.
 pub fn json(outcome: &Outcome) -> Value {
     let goals: Vec<Value> = goals(&outcome.samples)
         .iter()

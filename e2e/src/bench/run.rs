@@ -1,4 +1,4 @@
-//! The order of a run: rounds of contenders, each on a state of its own.
+//! The order of a run: rounds of contenders, each starting from its own state.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -13,36 +13,36 @@ use super::terms::{Contender, Sample, Scenario, Values};
 use super::{lan, pool, scenario, start, writes};
 use crate::{Binaries, Lab, Progress};
 
-/// The reference controller with its defaults makes five Services a second.
+/// The reference controller with its defaults handles five Services a second.
 const DEFAULTS_AT_MOST: u32 = 100;
 
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What is measured.
+    /// The scenarios.
     pub scenarios: Vec<Scenario>,
-    /// Who.
+    /// The contenders.
     pub contenders: Vec<Contender>,
-    /// How often.
+    /// The number of rounds.
     pub rounds: u32,
-    /// How many Services instead of each scenario's own number.
+    /// A number of Services that replaces each scenario's own.
     pub services: Option<u32>,
-    /// Services at once in the raw loop: the best of these is taken.
+    /// Concurrencies of the raw loop to try; the best one is used.
     pub sweep: Vec<usize>,
-    /// Part of the labs' names.
+    /// Prefix of the labs' names.
     pub name: String,
 }
 
-/// What came out.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// Every measurement.
     pub samples: Vec<Sample>,
-    /// What the raw loop did best with, by scenario.
+    /// The best concurrency of the raw loop, by scenario.
     pub concurrency: Vec<(Scenario, usize)>,
 }
 
-/// A run under way.
+/// A run in progress.
 struct Run {
     options: Options,
     reference: PathBuf,
@@ -50,7 +50,7 @@ struct Run {
     outcome: Outcome,
 }
 
-/// Measures all that is asked for.
+/// Runs all requested measurements.
 pub async fn run(options: Options) -> Result<Outcome> {
     if options.rounds == 0 || options.sweep.is_empty() {
         bail!("nothing to measure: --repeat and --sweep need at least one");
@@ -83,11 +83,11 @@ pub async fn run(options: Options) -> Result<Outcome> {
     Ok(run.outcome)
 }
 
-/// Work on a bed.
+/// A measurement on a bed.
 type Work<'f> = Pin<Box<dyn Future<Output = Result<()>> + 'f>>;
 
 impl Run {
-    /// A lab for one kind of measurement, taken down at the end.
+    /// Starts a lab for one kind of measurement, and stops it at the end.
     async fn on_lab<F>(&mut self, audit: bool, work: F) -> Result<()>
     where
         F: for<'f> FnOnce(&'f mut Self, &'f Bed<'f>) -> Work<'f>,
@@ -132,7 +132,7 @@ impl Run {
     async fn rounds(&mut self, bed: &Bed<'_>, scenario: Scenario, snapshot: &str) -> Result<()> {
         let mut contenders = self.contenders(scenario);
         let mut concurrency = self.options.sweep[0];
-        // A start has nothing that could be done at once.
+        // A start has no concurrency to choose.
         if contenders.contains(&Contender::Raw) && scenario != Scenario::Start {
             concurrency = self.sweep(bed, scenario, snapshot).await?;
             self.outcome.concurrency.push((scenario, concurrency));
@@ -148,7 +148,7 @@ impl Run {
                     .with_context(|| format!("{} of {}", scenario.title(), contender.title()))?;
                 self.note(scenario, contender, round, values);
             }
-            // Whoever was first is last in the next round.
+            // The first contender of a round is the last of the next.
             contenders.rotate_left(1);
         }
         Ok(())

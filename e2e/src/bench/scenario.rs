@@ -13,9 +13,9 @@ use super::terms::{Contender, Values};
 use super::usage::{self, Machine, Usage};
 use crate::{Component, Progress};
 
-/// 100 Services take the reference controller 20 s as it is shipped.
+/// 100 Services take the reference controller with its defaults 20 s.
 const LIMIT: Duration = Duration::from_mins(5);
-/// When every address is there, a contender may still be sending events.
+/// A contender may still send events when every address is published.
 const AFTERMATH: Duration = Duration::from_secs(25);
 
 #[derive(Deserialize)]
@@ -24,14 +24,14 @@ struct Seen {
     last: f64,
 }
 
-/// The processor time of everybody, up to a moment.
+/// The processor time of all processes, until a moment.
 struct Books {
     machine: Machine,
     api_server: f64,
     etcd: f64,
 }
 
-/// Services exist, then the contender starts.
+/// Services exist before the contender starts.
 pub(crate) async fn backlog(
     bed: &Bed<'_>,
     contender: Contender,
@@ -48,14 +48,14 @@ pub(crate) async fn backlog(
         ("start to last address, s", seen.last - start),
         ("first write to last address, s", seen.last - seen.first),
     ]);
-    // The raw loop has ended by itself, and with it what it used.
+    // The raw loop has already ended, so its usage can no longer be read.
     let used = (contender != Contender::Raw).then_some(&live);
     books.close(bed, used, &mut values).await?;
     live.stop(bed).await?;
     Ok(values)
 }
 
-/// The contender runs, then Services are created as fast as the API server takes them.
+/// The contender runs, then Services are created as fast as the API server accepts them.
 pub(crate) async fn load(
     bed: &Bed<'_>,
     contender: Contender,
@@ -84,8 +84,8 @@ pub(crate) async fn load(
     Ok(values)
 }
 
-/// Creates the Services of a backlog and keeps that state: Services without a class, or
-/// such that want an address of the pool with this range.
+/// Creates the Services of a backlog and saves that state: Services without a class, or
+/// Services that need an address from the pool with this range.
 pub(crate) async fn fill(
     bed: &Bed<'_>,
     services: u32,
@@ -117,7 +117,7 @@ impl Books {
         })
     }
 
-    /// When the work is done and all that it started.
+    /// When the work, and all that it started, is done.
     async fn close(self, bed: &Bed<'_>, live: Option<&Live>, values: &mut Values) -> Result<()> {
         usage::quiet(bed.lab, AFTERMATH).await?;
         let now = Self::open(bed).await?;

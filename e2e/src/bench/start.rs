@@ -12,7 +12,7 @@ use super::usage::Usage;
 
 /// Measures one start.
 pub(crate) async fn start(bed: &Bed<'_>, contender: Contender) -> Result<Values> {
-    // There is nothing that could be done at once.
+    // A start has no concurrency to choose.
     let task = Task {
         concurrency: 1,
         duty: Duty::Follow,

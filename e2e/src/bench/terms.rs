@@ -1,5 +1,5 @@
-//! Who and what is measured: contenders, scenarios, samples, and the names of the figures by
-//! which contenders are compared. Uses no other module of the benchmark.
+//! The terms of the benchmark: contenders, scenarios, samples, and the names of the figures
+//! that are compared. Uses no other module of the benchmark.
 
 use std::collections::BTreeMap;
 
@@ -10,64 +10,64 @@ pub(crate) const NAMESPACE: &str = "bench";
 /// The class that serves Services without a class.
 pub(crate) const CLASS: &str = "local";
 
-/// The figure of [`Scenario::Start`] by which contenders are compared.
+/// The figure of [`Scenario::Start`] that is compared.
 pub(crate) const TO_READY: &str = "start to ready, ms";
-/// The figure of [`Scenario::PoolLife`] that matters most.
+/// The most important figure of [`Scenario::PoolLife`].
 pub(crate) const TO_OTHERS: &str = "anew: patches of others, all";
 
-/// Who is measured.
+/// The contenders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Contender {
-    /// The real binary with its in-process provider, flags as shipped.
+    /// The real binary with its in-process provider and default flags.
     Ballast,
-    /// The reference service controller with 10 workers and no limit of its client.
+    /// The reference service controller with 10 workers and no client-side rate limit.
     Reference,
-    /// The same with its shipped defaults: 1 worker, 20 requests a second.
+    /// The reference service controller with its defaults: 1 worker, 20 requests a second.
     ReferenceDefaults,
     /// Two patches per Service and nothing else.
     Raw,
 }
 
-/// What is measured.
+/// The scenarios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scenario {
-    /// From the start of the process to the moment when it is ready, without Services.
+    /// From the start of the process until it is ready, without Services.
     Start,
-    /// How often the API server is written to.
+    /// The number of writes to the API server.
     Writes,
     /// 1,000 Services created at full speed: from the create reply to the address.
     Load,
-    /// 1,000 Services first, the controller after.
+    /// 1,000 Services exist before the controller starts.
     #[value(name = "backlog-1000")]
     #[serde(rename = "backlog-1000")]
     Backlog1000,
-    /// The same with 5,000.
+    /// 5,000 Services exist before the controller starts.
     #[value(name = "backlog-5000")]
     #[serde(rename = "backlog-5000")]
     Backlog5000,
-    /// 5,000 Services first that want an address of one /16 pool, the controller after.
+    /// 5,000 Services that need an address from a /16 pool exist before the controller starts.
     #[value(name = "pool-5000")]
     #[serde(rename = "pool-5000")]
     Pool5000,
-    /// The same with a pool that this fills, then a restart, then 1,000 of the Services
-    /// anew: who is written to.
+    /// As above with a pool that is then full; then a restart; then 1,000 of the Services
+    /// created again. Counts the writes.
     PoolLife,
 }
 
 /// One measurement of one contender.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sample {
-    /// What was measured.
+    /// The scenario.
     pub scenario: Scenario,
-    /// Who.
+    /// The contender.
     pub contender: Contender,
-    /// In which round; contenders of one round are compared with one another.
+    /// The round; contenders of one round are compared with one another.
     pub round: u32,
-    /// How many Services.
+    /// The number of Services.
     pub services: u32,
-    /// The figures by name; the unit is the end of the name.
+    /// The figures by name; each name ends in its unit.
     pub values: Values,
 }
 
@@ -77,7 +77,7 @@ pub type Values = BTreeMap<&'static str, f64>;
 // === impl Contender ===
 
 impl Contender {
-    /// All, in the order of the columns.
+    /// All contenders, in the order of the columns.
     pub const ALL: [Self; 4] = [
         Self::Ballast,
         Self::Reference,
@@ -85,7 +85,7 @@ impl Contender {
         Self::Raw,
     ];
 
-    /// As people call it.
+    /// Its name for people.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Ballast => "Ballast",
@@ -99,7 +99,7 @@ impl Contender {
 // === impl Scenario ===
 
 impl Scenario {
-    /// All, in the order they are run.
+    /// All scenarios, in the order in which they run.
     pub const ALL: [Self; 7] = [
         Self::Start,
         Self::Writes,
@@ -110,7 +110,7 @@ impl Scenario {
         Self::PoolLife,
     ];
 
-    /// How many Services.
+    /// The number of Services.
     pub const fn services(self) -> u32 {
         match self {
             Self::Start => 0,
@@ -120,7 +120,7 @@ impl Scenario {
         }
     }
 
-    /// The figure by which contenders are compared.
+    /// The figure that is compared.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Start => TO_READY,
@@ -131,7 +131,7 @@ impl Scenario {
         }
     }
 
-    /// As people call it.
+    /// Its name for people.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Start => "Start",
@@ -144,7 +144,7 @@ impl Scenario {
         }
     }
 
-    /// Whether it can be measured of this contender in reasonable time, and means anything.
+    /// Whether it can be measured for this contender in reasonable time, and is meaningful.
     pub const fn fits(self, contender: Contender) -> bool {
         !matches!(
             (self, contender),
@@ -164,13 +164,13 @@ impl Scenario {
         )
     }
 
-    /// Whether it is read off the audit log. Writing one takes time, so times are measured
-    /// without where they are compared.
+    /// Whether its figures come from the audit log. Writing the log takes time, so scenarios
+    /// that compare times run without it.
     pub(crate) const fn is_counted(self) -> bool {
         matches!(self, Self::Writes | Self::PoolLife)
     }
 
-    /// How often at most: writes do not depend on chance.
+    /// The maximum number of rounds: the number of writes does not vary.
     pub(crate) const fn rounds(self, wanted: u32) -> u32 {
         match self {
             Self::Writes => 1,

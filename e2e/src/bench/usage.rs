@@ -1,4 +1,4 @@
-//! What processes and the machine used, from `/proc`.
+//! Processor time and memory of processes and of the machine, from `/proc`.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 
 use crate::{Component, Host, Lab};
 
-/// The kernel tells processor time to user space in hundredths of a second, whatever it
-/// counts in itself.
+/// The kernel reports processor time to user space in hundredths of a second, whatever its
+/// internal unit.
 const TICKS: f64 = 100.0;
-/// An API server that uses less of a processor than this has nothing to do.
+/// An API server that uses less of a processor than this is idle.
 const QUIET: f64 = 0.15;
 
 /// What one process has used so far.
@@ -19,11 +19,11 @@ pub(crate) struct Usage {
     pub(crate) cpu: f64,
     /// Resident memory, in megabytes of 10^6 bytes.
     pub(crate) resident: f64,
-    /// The most it ever was.
+    /// The maximum so far.
     pub(crate) peak: f64,
 }
 
-/// What the whole machine has done so far, in processor seconds.
+/// The processor seconds of the whole machine so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
     busy: f64,
@@ -32,7 +32,7 @@ pub(crate) struct Machine {
 // === impl Usage ===
 
 impl Usage {
-    /// Of a process on the lab's control plane.
+    /// The usage of a process on the lab's control plane.
     pub(crate) async fn of(lab: &Lab, process: &str) -> Result<Self> {
         let status = lab.status().await?;
         let found = status
@@ -49,7 +49,7 @@ impl Usage {
 
 fn parse(text: &str) -> Option<Usage> {
     let (_, rest) = text.lines().next()?.rsplit_once(')')?;
-    // Behind the name: state is field 3, utime 14, stime 15.
+    // After the name: state is field 3, utime 14, stime 15.
     let ticks = rest.split_ascii_whitespace().skip(11).take(2);
     let ticks: f64 = ticks.filter_map(|field| field.parse::<f64>().ok()).sum();
     let kibibytes = |key: &str| {
@@ -66,7 +66,7 @@ fn parse(text: &str) -> Option<Usage> {
 // === impl Machine ===
 
 impl Machine {
-    /// Until now.
+    /// The usage until now.
     pub(crate) fn now() -> Result<Self> {
         let text = std::fs::read_to_string("/proc/stat")?;
         let line = text.lines().next().context("/proc/stat is empty")?;
@@ -78,14 +78,14 @@ impl Machine {
         })
     }
 
-    /// How many processor seconds were used since.
+    /// The processor seconds used since `self`.
     pub(crate) fn busy_since(self, earlier: Self) -> f64 {
         self.busy - earlier.busy
     }
 }
 
-/// Waits until the API server does next to nothing, at most this long: one that has just
-/// started is busy for seconds after it is ready, and as long as it is, somebody writes.
+/// Waits until the API server is idle, at most for this long: after a start it is busy for some
+/// seconds after it is ready, because other components still write.
 pub(crate) async fn quiet(lab: &Lab, patience: Duration) -> Result<()> {
     let window = Duration::from_millis(300);
     let name = Component::ApiServer.name();
@@ -100,7 +100,7 @@ pub(crate) async fn quiet(lab: &Lab, patience: Duration) -> Result<()> {
         }
         anyhow::Ok(())
     };
-    // On a machine that is short of time it may never be quiet; then it is measured so.
+    // A busy machine may never be idle; then the measurement starts anyway.
     tokio::time::timeout(patience, wait).await.unwrap_or(Ok(()))
 }
 

@@ -1,6 +1,6 @@
-//! What one Service costs the API server, counted in its audit log: created, after a
-//! restart, when a node comes, deleted. Leases do not count, and what a class says of
-//! itself is told apart.
+//! The number of writes for one Service, counted in the audit log: when it is created, after a
+//! restart, when a node is added, and when it is deleted. Renewals of Leases do not count, and
+//! writes of a class's status are counted separately.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::inside::Duty;
 use super::terms::{Contender, NAMESPACE, Values};
 use crate::{AuditEvent, eventually};
 
-/// Node changes are collected for up to 3 s.
+/// The controller collects node changes for up to 3 s.
 const STILL: Duration = Duration::from_secs(4);
 const LIMIT: Duration = Duration::from_mins(2);
 pub(super) const TASK: Task = Task {
@@ -23,17 +23,17 @@ pub(super) const TASK: Task = Task {
     duty: Duty::Follow,
 };
 
-/// Counts the writes of one contender, on a bed that it alone uses.
+/// Counts the writes of one contender on a bed that no other contender uses.
 pub(super) struct Counter<'a, 'b> {
     bed: &'b Bed<'a>,
     contender: Contender,
     services: f64,
-    /// How many lines of the log are accounted for.
+    /// The number of log lines that are counted already.
     seen: usize,
     pub(super) values: Values,
 }
 
-/// The rows of one step: patches, events, and what a class says.
+/// The rows of one step: patches, events, and writes of a class's status.
 pub(super) type Rows = [&'static str; 3];
 
 const CREATE: Rows = [
@@ -57,7 +57,7 @@ const DELETE: Rows = [
     "delete: of the class, all",
 ];
 
-/// One Service's life, for many of them at once.
+/// The life of one Service, for many of them at once.
 pub(crate) async fn writes(bed: &Bed<'_>, contender: Contender, services: u32) -> Result<Values> {
     let mut counter = Counter::open(bed, contender, services)?;
     let live = contender.start(bed, TASK).await?;
@@ -92,7 +92,7 @@ pub(crate) async fn writes(bed: &Bed<'_>, contender: Contender, services: u32) -
 }
 
 impl<'a, 'b> Counter<'a, 'b> {
-    /// From now on, of one contender; figures are per Service.
+    /// Starts to count the writes of one contender; figures are per Service.
     pub(super) fn open(bed: &'b Bed<'a>, contender: Contender, services: u32) -> Result<Self> {
         Ok(Self {
             bed,
@@ -103,12 +103,12 @@ impl<'a, 'b> Counter<'a, 'b> {
         })
     }
 
-    /// From now on, figures are per so many Services.
+    /// Figures are per this many Services from now on.
     pub(super) fn per(&mut self, services: u32) {
         self.services = f64::from(services);
     }
 
-    /// Waits until nothing is written any more and counts what was.
+    /// Waits until no more writes arrive, and counts the new ones.
     pub(super) async fn step(&mut self, [patches, events, class]: Rows) -> Result<Vec<AuditEvent>> {
         let (start, mut last) = (Instant::now(), (Instant::now(), 0));
         let written = loop {
@@ -144,7 +144,7 @@ impl<'a, 'b> Counter<'a, 'b> {
         new.iter().filter(mine).cloned().collect()
     }
 
-    /// What the cloud of the reference controller was asked for, since its last start.
+    /// The calls to the reference controller's cloud since its last start.
     async fn calls(&mut self, live: &Live) -> Result<()> {
         if self.contender != Contender::Ballast {
             let counts = live.counts(self.bed).await?;

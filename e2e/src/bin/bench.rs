@@ -1,5 +1,5 @@
-//! `make bench`: Ballast beside the reference service controller and beside a raw loop, on
-//! real Kubernetes. See `docs/benchmarks.md`. Needs root, as the lab does.
+//! `make bench`: compares Ballast with the reference service controller and with a raw loop, on
+//! real Kubernetes. See `docs/benchmarks.md`. Needs root, like the lab.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
-//! `make demo`: from nothing to a Service that answers from outside its cluster, and
-//! back to an empty cloud. Every step says what it does and how long it took; the first
-//! that fails ends the demo with a status that is not 0.
+//! `make demo`: from an empty machine to a Service that answers from outside its cluster, and
+//! back to an empty cloud. Every step prints what it does and how long it took; the first step
+//! that fails ends the demo with a non-zero exit status.
 //!
-//! `KEEP=1` leaves the cluster up and says how to use it. `BALLAST_LAB` names the lab.
+//! `KEEP=1` keeps the cluster running and prints how to use it. `BALLAST_LAB` names the lab.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -111,7 +111,7 @@ async fn show(lab: &Lab, keep: bool) -> Result<()> {
     emptied(lab, &ballast, &address).await
 }
 
-/// Up to the answers of both servers.
+/// Waits until both servers answer.
 async fn installed(lab: &Lab) -> Result<(Installation<'_>, String)> {
     let ballast = step(
         "Install Ballast: CRD, rights, a mock cloud, two controllers, a default class",

@@ -1,6 +1,6 @@
-//! `make demo-kind`: the whole story of Ballast on a real kind cluster, from nothing to a
-//! Service that answers, and back to nothing. Every step says what it does and how long it
-//! took; the first that fails ends it with a status that is not 0.
+//! `make demo-kind`: installs Ballast on a real kind cluster, creates a Service that answers,
+//! and removes everything. Every step prints what it does and how long it took; the first step
+//! that fails ends the demo with a non-zero exit status.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ async fn on(cluster: &Cluster<'_>, archive: &std::path::Path) -> Result<()> {
     uninstalled(&ballast, &addresses).await
 }
 
-/// Up to the answers of both servers.
+/// Waits until both servers answer.
 async fn installed<'c>(cluster: &'c Cluster<'c>) -> Result<(Installed<'c>, Vec<String>)> {
     let start = Instant::now();
     let ballast = step(
@@ -153,7 +153,7 @@ async fn uninstalled(ballast: &Installed<'_>, addresses: &[String]) -> Result<()
     .await
 }
 
-/// The first columns of a table of kubectl.
+/// The first columns of a kubectl table.
 fn columns(table: &str, many: usize) -> String {
     table.lines().fold(String::new(), |text, line| {
         let words: Vec<&str> = line.split_ascii_whitespace().take(many).collect();

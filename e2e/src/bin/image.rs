@@ -80,7 +80,7 @@ fn write(image: &Image, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Minutes: everything is compiled twice.
+/// Takes minutes: everything is compiled twice.
 fn twice(source: &Path) -> Result<()> {
     let mut digests = vec![];
     for name in ["a", "another-folder"] {
@@ -96,7 +96,7 @@ fn twice(source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Minutes, too: the engine compiles everything, and the tool for the bill of materials.
+/// Also takes minutes: the engine compiles everything, and the tool for the bill of materials.
 fn engine(source: &Path) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let clone = dir.path().join("ballast");
@@ -108,7 +108,7 @@ fn engine(source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Of the last commit: what has not been committed is not in it.
+/// The time of the last commit: uncommitted changes are not in the image.
 fn make_clone(source: &Path, into: &Path) -> Result<()> {
     let cloned = std::process::Command::new("git")
         .args(["clone", "--quiet"])

@@ -1,4 +1,5 @@
-//! Real kind clusters, from a registry where there is one and built where there is none.
+//! Real kind clusters: the node image comes from a registry if one is reachable, and is built
+//! otherwise.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -205,7 +206,7 @@ async fn up(host: &str, name: &str, options: ClusterOptions) -> Result<()> {
     ))
 }
 
-/// Stops the others even if one cannot be stopped.
+/// Stops the other hosts even if one cannot be stopped.
 async fn stop(hosts: impl IntoIterator<Item = String>) -> Result<()> {
     let mut failed = Ok(());
     for name in hosts {

@@ -1,7 +1,7 @@
 //! The command line of the lab; see `lab --help`.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such lab; `lab exec` ends
-//! with the code of the command it ran.
+//! Exit codes: 0 success, 1 failure, 2 invalid usage, 3 no such lab. `lab exec` exits with the
+//! code of its command.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -104,7 +104,7 @@ struct Which {
     name: String,
 }
 
-/// An invalid name is wrong usage, not a failure.
+/// An invalid name is invalid usage, not a failure.
 fn fit(name: &str) -> Result<String> {
     Place::new(name).map(|place| place.name().to_owned())
 }
@@ -163,7 +163,7 @@ enum Nodes {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        // These two make their own runtime, or none: process 1 has a single thread.
+        // These two create their own runtime, or none: process 1 must have a single thread.
         Verb::Init { dir, target } => supervisor::init(&dir, &target).map(|()| ExitCode::SUCCESS),
         Verb::Supervise { dir, target } => {
             supervisor::supervise(&dir, &target).map(|()| ExitCode::SUCCESS)
@@ -178,7 +178,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// The one failure that scripts want to tell from others.
+/// The only failure that scripts need to tell from others.
 #[derive(Debug)]
 struct NoLab(String);
 
@@ -326,7 +326,8 @@ fn list() -> Result<()> {
     say(&text)
 }
 
-/// Becomes the command, so that terminal, signals and exit code are its own.
+/// Replaces this process with the command, so that the command has its terminal, signals and
+/// exit code.
 fn exec(which: &Which, host: &str, command: &[String]) -> Result<ExitCode> {
     let record = running(which)?;
     let enter = ballast_e2e::enter(record.pid, host).with_context(|| {

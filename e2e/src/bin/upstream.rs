@@ -1,10 +1,10 @@
 //! `make test-long`: the `[Feature:LoadBalancer]` tests of Kubernetes' own end-to-end
 //! suite, against Ballast with the mock cloud on a lab of three nodes.
 //!
-//! The suite runs on the client behind the router: some of its tests fail by their own
-//! rule when the client's address is in the nodes' network. The lab is IPv4 only, because
-//! the suite writes a node's IPv6 address into URLs without brackets. Its programs are built from
-//! the module that the lab is built from. The exit status is the suite's.
+//! The suite runs on the client behind the router: some of its tests require a client address
+//! outside the nodes' network. The lab is IPv4 only, because the suite writes IPv6 addresses of
+//! nodes into URLs without brackets. The suite's programs are built from the same Go module as
+//! the lab's. The exit status is the suite's.
 //!
 //! One test is skipped by default: it needs a load balancer for a Service without node ports, and
 //! the mock cloud reaches nodes only through node ports.
@@ -20,7 +20,7 @@ use clap::Parser;
 
 const NODES: u8 = 3;
 const SUITE: &str = "upstream";
-/// Two tests of a quarter of an hour each are in here.
+/// It contains two tests of a quarter of an hour each.
 const LIMIT: Duration = Duration::from_mins(100);
 
 /// Runs the upstream suite of Kubernetes against Ballast.
@@ -110,7 +110,7 @@ fn suite(args: &Args, programs: &Path, kubectl: &Path, kubeconfig: &Path) -> Vec
     command
 }
 
-/// Prints what the suite prints, until it ends.
+/// Prints the output of the suite until it ends.
 async fn follow(lab: &Lab) -> Result<bool> {
     let start = Instant::now();
     let mut printed = 0;
@@ -126,7 +126,7 @@ async fn follow(lab: &Lab) -> Result<bool> {
     }
 }
 
-/// Builds the suite and its runner beside the cluster's programs.
+/// Builds the suite and its runner together with the cluster's programs.
 fn build(progress: Progress) -> Result<PathBuf> {
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
     let folder = ballast_e2e::cache::root().join("upstream");

@@ -1,4 +1,4 @@
-//! A kind cluster: made, used, restarted node by node, deleted.
+//! A kind cluster: how it is created, used, restarted node by node, and deleted.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,27 +12,27 @@ use crate::eventually::eventually;
 use crate::logs;
 use crate::net::Families;
 
-/// The label by which a node says that no load balancer shall lead to it.
+/// The label that excludes a node from load balancers.
 pub const NODE_LABEL_EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 const CREATE_TIME: Duration = Duration::from_mins(5);
 const KUBECTL_TIME: Duration = Duration::from_secs(150);
 const LOAD_TIME: Duration = Duration::from_mins(2);
-/// A node that comes back boots systemd, containerd and kubelet, and reports.
+/// A restarted node boots systemd, containerd and kubelet, and reports Ready.
 const RESTART_TIME: Duration = Duration::from_mins(3);
 
-/// A cluster to be made.
+/// A cluster to create.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterOptions {
-    /// How many nodes beside the control plane.
+    /// The number of worker nodes.
     pub workers: u8,
-    /// What pods and Services speak.
+    /// The IP families of pods and Services.
     pub families: Families,
-    /// iptables, as kind has it, unless set.
+    /// iptables, as in kind, unless set.
     pub proxy: Option<crate::ProxyMode>,
 }
 
-/// A cluster on a Docker host. It stays until it is deleted, or its host ends.
+/// A cluster on a Docker host. It exists until it or its host is deleted.
 #[derive(Debug)]
 pub struct Cluster<'h> {
     host: &'h KindHost,
@@ -55,7 +55,7 @@ pub(super) async fn create<'h>(
     if there.lines().any(|line| line == name) {
         bail!("there is a kind cluster {name} already: end it, or choose another name");
     }
-    // What is begun is known to be ours, also if it is cut off.
+    // Recorded before it starts, so that a partial cluster is known to be ours.
     std::fs::write(&cluster.kubeconfig, "")?;
     let config = serde_json::to_string_pretty(&config(options))?;
     let image = host.image()?;
@@ -101,7 +101,7 @@ pub(super) async fn find<'h>(host: &'h KindHost, name: &str) -> Result<Cluster<'
     }
     let kubeconfig = kubeconfig(&host.dir(), name);
     if !kubeconfig.exists() {
-        // Whoever made it must not find it gone with a host of ours.
+        // Another program created it, so it must not be deleted with one of our hosts.
         if !host.is_built() {
             bail!("the kind cluster {name} was not made here: use kind itself");
         }
@@ -123,7 +123,7 @@ pub(super) async fn find<'h>(host: &'h KindHost, name: &str) -> Result<Cluster<'
     })
 }
 
-/// The clusters whose kubeconfig is in a host's folder.
+/// The clusters that have a kubeconfig in a host's folder.
 pub(super) fn made_here(dir: &Path) -> Result<Vec<String>> {
     let names = std::fs::read_dir(dir)?.flatten().filter_map(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -132,12 +132,12 @@ pub(super) fn made_here(dir: &Path) -> Result<Vec<String>> {
     Ok(names.collect())
 }
 
-/// Of the administrator.
+/// The administrator's kubeconfig.
 pub(super) fn kubeconfig(dir: &Path, cluster: &str) -> PathBuf {
     dir.join(format!("{cluster}.kubeconfig"))
 }
 
-/// Deletes a cluster, and takes it out of no kubeconfig but its own.
+/// Deletes a cluster, and changes no kubeconfig except its own.
 pub(super) fn delete_argv<'a>(name: &'a str, kubeconfig: &'a str) -> [&'a str; 7] {
     [
         "kind",
@@ -150,7 +150,7 @@ pub(super) fn delete_argv<'a>(name: &'a str, kubeconfig: &'a str) -> [&'a str; 7
     ]
 }
 
-/// What `kind create cluster --config` takes; JSON is YAML too.
+/// The configuration for `kind create cluster --config`; JSON is YAML, too.
 fn config(options: &ClusterOptions) -> serde_json::Value {
     let mut nodes = vec![json!({"role": "control-plane"})];
     nodes.extend((0..options.workers).map(|_| json!({"role": "worker"})));
@@ -160,7 +160,7 @@ fn config(options: &ClusterOptions) -> serde_json::Value {
     if let Some(proxy) = options.proxy {
         networking["kubeProxyMode"] = json!(proxy.flag());
     }
-    // A kubelet of today refuses cgroups of version 1 unless told not to.
+    // A current kubelet refuses cgroup version 1 unless this is set.
     let kubelet = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nfailCgroupV1: false\n";
     json!({
         "kind": "Cluster",
@@ -177,7 +177,7 @@ impl<'h> Cluster<'h> {
         &self.name
     }
 
-    /// The Docker host it is on.
+    /// Its Docker host.
     pub fn host(&self) -> &'h KindHost {
         self.host
     }
@@ -187,12 +187,12 @@ impl<'h> Cluster<'h> {
         &self.kubeconfig
     }
 
-    /// Runs kubectl on the Docker host as administrator and returns what it printed.
+    /// Runs kubectl on the Docker host as administrator and returns its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with(arguments, "").await
     }
 
-    /// The same, with something on its standard input.
+    /// The same, with standard input.
     pub async fn kubectl_with(&self, arguments: &[&str], stdin: &str) -> Result<String> {
         let config = text(&self.kubeconfig);
         let argv = ["kubectl", "--kubeconfig", &config];
@@ -241,7 +241,7 @@ impl<'h> Cluster<'h> {
         format!("{}-control-plane", self.name)
     }
 
-    /// Runs a command on a node and returns what it said.
+    /// Runs a command on a node and returns its output.
     pub async fn node_exec(&self, node: &str, argv: &[&str]) -> Result<Output> {
         let line = ["docker", "exec", node];
         self.host.exec(line.iter().chain(argv)).await
@@ -262,7 +262,8 @@ impl<'h> Cluster<'h> {
 
     /// `docker restart` of a node, and waits until it is Ready again.
     pub async fn restart_node(&self, node: &str) -> Result<()> {
-        // The node goes on being Ready in the API for a while; its kubelet tells the two apart.
+        // The API reports the node as Ready for a while; the kubelet's start time shows the
+        // restart.
         let before = self.kubelet_started(node).await?;
         self.host.docker(&["restart", node]).await?;
         eventually(RESTART_TIME, || async {
@@ -275,7 +276,7 @@ impl<'h> Cluster<'h> {
         self.nodes_ready(RESTART_TIME).await
     }
 
-    /// When its kubelet last came up, as the node's own clock has it.
+    /// When its kubelet last started, by the node's clock.
     async fn kubelet_started(&self, node: &str) -> Result<String> {
         let show = [
             "systemctl",
@@ -305,7 +306,7 @@ impl<'h> Cluster<'h> {
         .await
     }
 
-    /// Passes a result on. If it is an error, says how the cluster is.
+    /// Passes a result on. If it is an error, prints the state of the cluster.
     pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_err() {
             let of_ballast = [

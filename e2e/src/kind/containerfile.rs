@@ -1,11 +1,11 @@
-//! The `Containerfile`, built by a real container engine and held against the image that needs
-//! none: of one commit, made with the same compilers, both hold the same files, to the byte, and
-//! say the same of themselves.
+//! Builds the `Containerfile` with a real container engine and compares the result with the
+//! image that is built without one: from one commit and the same compilers, both have the same
+//! files, byte by byte, and the same metadata.
 //!
-//! The engine is that of a [`KindHost`]. One that was built here cannot pull the base image; what
-//! stands in for it has its name, Debian packages, and this machine's Rust with the crates that
-//! it has fetched. On a machine's own Docker, the base image's C compiler and library are a
-//! difference unless the machine has them, too.
+//! The engine is that of a [`KindHost`]. An engine that was built here cannot pull the base
+//! image. Its substitute has the same name, Debian packages, and this machine's Rust with the
+//! crates that it has fetched. With a machine's own Docker, the results differ unless the
+//! machine has the base image's C compiler and library.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -22,15 +22,16 @@ use crate::image::Image;
 use crate::progress::Progress;
 use crate::release::cargo_home;
 
-/// What a build of Ballast needs of the base image, beside Rust.
+/// What a build of Ballast needs from the base image, apart from Rust.
 const PACKAGES: &str = "gcc,libc6-dev,git,ca-certificates";
-/// Whose versions are in the binary: some crates bring C, and the library is linked in.
+/// Packages whose versions affect the binary: some crates contain C, and the library is linked
+/// in.
 const COMPILERS: [&str; 2] = ["gcc", "libc6-dev"];
-/// Everything is compiled in release mode, on a machine that may be busy.
+/// Everything is compiled in release mode, possibly on a busy machine.
 const BUILD_TIME: Duration = Duration::from_mins(45);
 /// Hundreds of megabytes go through a pipe.
 const COPY_TIME: Duration = Duration::from_mins(5);
-/// What an engine puts into every container, with all that is in it.
+/// Paths that an engine creates in every container, with their content.
 const OF_THE_ENGINE: [&str; 8] = [
     ".dockerenv",
     "dev",
@@ -44,13 +45,13 @@ const OF_THE_ENGINE: [&str; 8] = [
 /// The commit, which a Containerfile cannot know.
 const REVISION: &str = "org.opencontainers.image.revision";
 
-/// A file, a folder or a link: its mode, and what is in it or where it leads.
+/// A file, a folder or a link: its mode, and its content or target.
 type Found = (u32, Option<Vec<u8>>);
 
-/// Builds the Containerfile of a clone, and fails if what comes out is not `own`.
+/// Builds the Containerfile of a clone, and fails if the result differs from `own`.
 pub async fn check(clone: &Path, own: &Image) -> Result<()> {
     let host = KindHost::start("containerfile").await?;
-    // Goes with the host's folder, also after a crash.
+    // It is removed with the host's folder, also after a crash.
     let work = host.dir().join("work");
     let result = build_and_compare(&host, clone, own, &work).await;
     let stopped = host.stop().await;
@@ -64,7 +65,7 @@ async fn build_and_compare(host: &KindHost, clone: &Path, own: &Image, work: &Pa
     if host.is_built() {
         make_base(host, clone, &work.join("base")).await?;
         progress.say("made what stands in for the base image");
-        // The builder that every Docker has; and nothing is pulled.
+        // The builder that every Docker has; nothing is pulled.
         build.splice(0..0, ["env", "DOCKER_BUILDKIT=0"]);
         build.extend(["--network", "none"]);
     }
@@ -77,7 +78,7 @@ async fn build_and_compare(host: &KindHost, clone: &Path, own: &Image, work: &Pa
     compared.and(removed.map(drop))
 }
 
-/// What the first stage is made from.
+/// The base image of the first stage.
 fn base_name(clone: &Path) -> Result<String> {
     let text = std::fs::read_to_string(clone.join("Containerfile"))?;
     let mut words = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -101,7 +102,7 @@ async fn make_base(host: &KindHost, clone: &Path, root: &Path) -> Result<()> {
     Ok(std::fs::remove_dir_all(root)?)
 }
 
-/// The toolchain as it is, without rustup: what the source asks for is what its folder has.
+/// The toolchain itself, without rustup: it is the one that the source requires.
 fn fill(source: &Path, root: &Path, progress: Progress) -> Result<()> {
     debian(PACKAGES, root, progress)?;
     let (here, there) = (compilers(Path::new("/"))?, compilers(root)?);
@@ -129,7 +130,7 @@ fn fill(source: &Path, root: &Path, progress: Progress) -> Result<()> {
     )
 }
 
-/// Packages and versions, as a file system's dpkg has them.
+/// Packages and versions from a file system's dpkg.
 fn compilers(root: &Path) -> Result<Vec<String>> {
     let output = Command::new("dpkg-query")
         .arg(format!(
@@ -149,7 +150,7 @@ fn compilers(root: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// Copies some things of a folder.
+/// Copies some entries of a folder.
 fn copy(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for name in names {
@@ -182,7 +183,7 @@ async fn compare(host: &KindHost, own: &Image, tag: &str, work: &Path) -> Result
     Ok(())
 }
 
-/// Everything below a folder, by its path there.
+/// Everything below a folder, by its relative path.
 fn files(folder: &Path) -> Result<BTreeMap<String, Found>> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
@@ -223,7 +224,7 @@ fn same_files(own: &BTreeMap<String, Found>, engine: &BTreeMap<String, Found>) -
     Ok(())
 }
 
-/// What a container of it runs, as whom, and what the image says of itself.
+/// The command and user of its containers, and the image's metadata.
 fn same_config(own: &Image, config: &Value) -> Result<()> {
     let mut labels = own.labels.clone();
     labels.remove(REVISION);

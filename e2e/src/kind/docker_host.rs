@@ -1,6 +1,6 @@
-//! A Docker host of our own: dockerd below a supervisor, as a lab's programs are. Its network
-//! namespace has no uplink, so nothing that a test sends can leave; its `/run` is its own, so
-//! several can be at once; and with the supervisor ends everything.
+//! A Docker host of our own: dockerd under a supervisor, like the programs of a lab. Its
+//! network namespace has no uplink, so traffic of tests cannot leave the machine. It has its
+//! own `/run`, so several can run at once. Everything ends with the supervisor.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,16 +18,16 @@ use crate::net::Families;
 use crate::options::ProxyMode;
 use crate::state::{Found, Place, Record};
 
-/// The process's name, and that of its log.
+/// The name of the process and of its log.
 const DOCKERD: &str = "dockerd";
 const START_TIME: Duration = Duration::from_secs(30);
 const STOP_TIME: Duration = Duration::from_secs(20);
-/// Below the supervisor's own `/run`.
+/// A path in the supervisor's own `/run`.
 const SOCKET: &str = "unix:///run/docker.sock";
 /// A name server that refuses at once: a query must fail, not time out.
 const NO_NAME_SERVER: &str = "192.0.2.53";
 
-/// What Debian calls the packages that this needs, by the program of each.
+/// The Debian packages of the required programs.
 const TOOLS: [(&str, &str); 4] = [
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
@@ -41,12 +41,12 @@ pub(super) struct DockerHost {
     place: Place,
     record: Record,
     control: Control,
-    /// The connection whose end is the host's end.
+    /// The connection whose end stops the host.
     owner: Option<UnixStream>,
 }
 
 impl DockerHost {
-    /// Starts one on a copy of a data folder with images, or on an empty one.
+    /// Starts a host on a copy of a data folder with images, or on an empty one.
     pub(super) async fn start(
         name: &str,
         programs: &Programs,
@@ -67,7 +67,7 @@ impl DockerHost {
             owned: true,
             ..Record::default()
         };
-        // The port leads nowhere until a cluster's API server takes it.
+        // The port has no target until a cluster's API server uses it.
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, 6443));
         let (mut record, control, owner) = supervise(&place, target, record).await?;
         record.ready = true;
@@ -82,7 +82,7 @@ impl DockerHost {
         Ok(own)
     }
 
-    /// The one of that name that runs already.
+    /// The running host of that name.
     pub(super) fn attach(name: &str) -> Result<Option<Self>> {
         let place = Place::docker_host(name)?;
         let Found::Running(record) = place.find()? else {
@@ -131,12 +131,12 @@ impl DockerHost {
         self.control.call(&wait).await
     }
 
-    /// Lets dockerd write all it knows and end, so that its data folder can be kept.
+    /// Stops dockerd in an orderly way, so that its data folder can be kept.
     pub(super) async fn stop_docker(&self) -> Result<()> {
         self.stop_process(DOCKERD).await
     }
 
-    /// A process on the host that ends with it.
+    /// Starts a process that ends with the host.
     pub(super) async fn spawn(&self, name: &str, argv: &[&str]) -> Result<()> {
         let spec = ProcessSpec {
             name: name.to_owned(),
@@ -147,7 +147,7 @@ impl DockerHost {
         spawn(&self.control, spec).await
     }
 
-    /// Ends a process that [`DockerHost::spawn`] started.
+    /// Stops a process that [`DockerHost::spawn`] started.
     pub(super) async fn stop_process(&self, name: &str) -> Result<()> {
         self.control
             .call::<()>(&Request::Kill {
@@ -158,12 +158,12 @@ impl DockerHost {
         self.wait(name, STOP_TIME).await.map(drop)
     }
 
-    /// Runs a command and returns what it said.
+    /// Runs a command and returns its output.
     pub(super) async fn exec(&self, argv: &[&str], stdin: &str, time: Duration) -> Result<Output> {
         self.control.exec_with(HUB, argv, stdin, time).await
     }
 
-    /// Its folder of state.
+    /// Its state folder.
     pub(super) fn dir(&self) -> PathBuf {
         self.place.dir()
     }
@@ -173,25 +173,25 @@ impl DockerHost {
         data(&self.place)
     }
 
-    /// Where a process's output goes.
+    /// The path of a process's log.
     pub(super) fn log(&self, name: &str) -> PathBuf {
         self.dir().join("logs").join(format!("{name}.log"))
     }
 
-    /// Arguments of `nsenter` that lead there from outside.
+    /// Arguments of `nsenter` that enter the host.
     pub(super) fn enter(&self) -> Result<Vec<String>> {
         crate::enter(self.record.pid, HUB)
             .with_context(|| format!("the Docker host {} has ended", self.place.name()))
     }
 
-    /// Lets it live on after this process.
+    /// Lets it continue after this process.
     pub(super) async fn detach(&mut self) -> Result<()> {
         self.control.call::<()>(&Request::Detach).await?;
         self.owner = None;
         Ok(())
     }
 
-    /// Ends it and removes all that it left.
+    /// Stops it and removes everything that it left.
     pub(super) async fn stop(mut self) -> Result<()> {
         self.owner = None;
         let place = self.place.clone();
@@ -212,13 +212,13 @@ impl Drop for DockerHost {
     }
 }
 
-/// Ends the Docker host there, if any, and removes what is left.
+/// Stops the Docker host at this place, if any, and removes what is left.
 pub(super) fn remove(place: &Place) -> Result<bool> {
     let _lock = place.lock()?;
     place.destroy()
 }
 
-/// Why another of this name cannot start.
+/// The error if another host of this name is running.
 pub(super) fn runs_already(place: &Place) -> String {
     format!(
         "the Docker host {0} runs already; end it with `kind host stop {0}`",
@@ -253,15 +253,15 @@ fn prepare(place: &Place, images: Option<&Path>) -> Result<std::fs::File> {
     Ok(lock)
 }
 
-/// Layers of images are never written again, so a name more is enough for their files. What
-/// dockerd writes to is copied.
+/// Layers of images never change, so hard links are enough for their files. Files that dockerd
+/// writes to are copied.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)?.flatten() {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         let link = entry.file_name() == "overlay2" && cp(&["-al"], &path, &target).is_ok();
         if !link {
-            // Another file system, most likely.
+            // Probably another file system.
             let _ = std::fs::remove_dir_all(&target);
             cp(&["-a"], &path, &target)?;
         }

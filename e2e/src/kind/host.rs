@@ -1,4 +1,4 @@
-//! A Docker host, the machine's or our own, and what tests and people do on it.
+//! A Docker host, the machine's or our own, and the operations of tests and users on it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,38 +14,38 @@ use crate::control::Output;
 use crate::progress::Progress;
 use crate::state::{self, Found, Place};
 
-/// How long a command may take, unless said otherwise.
+/// The default time-out of a command.
 const EXEC_TIME: Duration = Duration::from_mins(2);
 
-/// In the folder of a host that is the machine's Docker.
+/// This file marks the folder of a host that is the machine's Docker.
 const MACHINE: &str = "machine";
 
 /// `auto`, `machine` or `build`.
 const CHOICE: &str = "BALLAST_KIND";
 
-/// A Docker host with kind on it. One that was built ends with this value, unless it is
-/// detached; of the machine's Docker, only the clusters made here end.
+/// A Docker host with kind. A host that was built here ends with this value, unless it is
+/// detached. On the machine's Docker, only the clusters that it created end.
 #[derive(Debug)]
 pub struct KindHost {
     place: Place,
     docker: Docker,
     programs: Programs,
-    /// kind, when it makes two at once, gets in its own way.
+    /// kind cannot create two clusters at once.
     creating: Mutex<()>,
     progress: Progress,
 }
 
 #[derive(Debug)]
 enum Docker {
-    /// The machine's, whatever it runs beside.
+    /// The machine's Docker, which may also run other containers.
     Machine,
-    /// One that was started here.
+    /// A host that was started here.
     Built(DockerHost),
 }
 
 impl KindHost {
-    /// The machine's Docker if it works and can have kind's node image, otherwise one that is
-    /// built and started; says which. `BALLAST_KIND=machine` or `build` decides instead.
+    /// Uses the machine's Docker if it works and can get kind's node image; otherwise builds
+    /// and starts a host. Prints which. `BALLAST_KIND=machine` or `build` overrides this.
     pub async fn start(name: &str) -> Result<Self> {
         let progress = Progress::new(true);
         let refusal = refusal().await?;
@@ -81,7 +81,7 @@ impl KindHost {
         }
     }
 
-    /// The one of that name that was started before and runs, if there is one.
+    /// The running host of that name that was started before, if any.
     pub async fn attach(name: &str) -> Result<Option<Self>> {
         let place = Place::docker_host(name)?;
         let progress = Progress::new(true);
@@ -95,7 +95,7 @@ impl KindHost {
         Ok(Some(Self::of(place, docker, programs, progress)))
     }
 
-    /// The same, where there must be one.
+    /// The same; an error if there is none.
     pub async fn running(name: &str) -> Result<Self> {
         Self::attach(name).await?.with_context(|| {
             format!("there is no Docker host {name}; start it with `kind host start {name}`")
@@ -107,17 +107,17 @@ impl KindHost {
         self.place.name()
     }
 
-    /// Whether it was built and started here, and is not the machine's own.
+    /// Whether it was built and started here, so it is not the machine's own.
     pub fn is_built(&self) -> bool {
         matches!(self.docker, Docker::Built(_))
     }
 
-    /// Its folder of state.
+    /// Its state folder.
     pub fn dir(&self) -> PathBuf {
         self.place.dir()
     }
 
-    /// What kind makes nodes of here.
+    /// The node image that kind uses here.
     pub(super) fn image(&self) -> Result<String> {
         match self.docker {
             Docker::Machine => Ok(machine::NODE_IMAGE.to_owned()),
@@ -137,7 +137,7 @@ impl KindHost {
         self.creating.lock().await
     }
 
-    /// What a command on the host has in its environment: kind, kubectl and helm by name, and the
+    /// The environment of a command on the host: PATH with kind, kubectl and helm, and the
     /// kubeconfig that `kind create cluster` writes to.
     pub fn env(&self) -> Result<Vec<(String, String)>> {
         let config = self.dir().join("kubeconfig");
@@ -152,7 +152,7 @@ impl KindHost {
         ])
     }
 
-    /// A command line that runs something on the host, for whoever becomes it.
+    /// The arguments for `exec` that run a command on the host.
     pub fn command(&self, argv: &[String]) -> Result<Vec<String>> {
         let mut line = vec![];
         if let Docker::Built(own) = &self.docker {
@@ -161,7 +161,7 @@ impl KindHost {
             line.push("--".to_owned());
         }
         line.push("env".to_owned());
-        // Entering another view of the file system leads to its root.
+        // After entering another mount namespace, the working directory is its root.
         line.push(format!("--chdir={}", std::env::current_dir()?.display()));
         line.extend(
             self.env()?
@@ -172,12 +172,12 @@ impl KindHost {
         Ok(line)
     }
 
-    /// Runs a command on the Docker host, where nodes are reachable, and returns what it said.
+    /// Runs a command on the Docker host, where nodes are reachable, and returns its output.
     pub async fn exec<A: AsRef<str>>(&self, argv: impl IntoIterator<Item = A>) -> Result<Output> {
         self.exec_for(argv, "", EXEC_TIME).await
     }
 
-    /// Like [`KindHost::exec`], with something on standard input and a time of its own.
+    /// Like [`KindHost::exec`], with standard input and a time-out.
     pub async fn exec_for<A: AsRef<str>>(
         &self,
         argv: impl IntoIterator<Item = A>,
@@ -203,24 +203,24 @@ impl KindHost {
         }
     }
 
-    /// Runs the Docker client and returns what it printed.
+    /// Runs the Docker client and returns its output.
     pub async fn docker(&self, arguments: &[&str]) -> Result<String> {
         self.exec(std::iter::once(&"docker").chain(arguments))
             .await?
             .ok()
     }
 
-    /// Makes a cluster with `kind create cluster` and waits until its nodes are Ready.
+    /// Creates a cluster with `kind create cluster` and waits until its nodes are Ready.
     pub async fn cluster(&self, name: &str, options: ClusterOptions) -> Result<Cluster<'_>> {
         cluster::create(self, name, &options).await
     }
 
-    /// A cluster that was made before.
+    /// A cluster that was created before.
     pub async fn find_cluster(&self, name: &str) -> Result<Cluster<'_>> {
         cluster::find(self, name).await
     }
 
-    /// Lets the host live on after this process.
+    /// Lets the host continue after this process.
     pub async fn detach(mut self) -> Result<()> {
         if let Docker::Built(own) = &mut self.docker {
             own.detach().await?;
@@ -228,7 +228,8 @@ impl KindHost {
         Ok(())
     }
 
-    /// Ends it with everything on it; of the machine's Docker, only the clusters made here.
+    /// Stops it with everything on it; on the machine's Docker, deletes only the clusters
+    /// created here.
     pub async fn stop(self) -> Result<()> {
         match self.docker {
             Docker::Built(own) => own.stop().await,
@@ -237,7 +238,7 @@ impl KindHost {
     }
 }
 
-/// Builds what a Docker host of this machine needs, and nothing else.
+/// Builds everything that a Docker host on this machine needs, without starting one.
 pub async fn build() -> Result<()> {
     let progress = Progress::new(true);
     match refusal().await? {
@@ -246,7 +247,7 @@ pub async fn build() -> Result<()> {
     }
 }
 
-/// Why the machine's Docker is not used; nothing if it is.
+/// Why the machine's Docker is not used; `None` if it is.
 async fn refusal() -> Result<Option<String>> {
     let choice = std::env::var(CHOICE).unwrap_or_else(|_| "auto".to_owned());
     Ok(match choice.as_str() {
@@ -260,14 +261,14 @@ async fn refusal() -> Result<Option<String>> {
     })
 }
 
-/// Programs, and the folder with the node image.
+/// The programs, and the folder with the node image.
 async fn built(progress: Progress) -> Result<(Programs, PathBuf)> {
     let programs = built_programs(progress).await?;
     let images = node::ensure(&programs, progress).await?;
     Ok((programs, images))
 }
 
-/// All Docker hosts there are, and how each is.
+/// All Docker hosts and their states.
 pub fn list() -> Result<Vec<(String, &'static str)>> {
     let mut found = vec![];
     for place in state::docker_hosts()? {
@@ -281,8 +282,8 @@ pub fn list() -> Result<Vec<(String, &'static str)>> {
     Ok(found)
 }
 
-/// Ends a Docker host of our own, dead or alive; of the machine's Docker, the clusters that
-/// were made in this name. Says whether there was anything.
+/// Stops a Docker host of our own, dead or alive; on the machine's Docker, deletes the clusters
+/// that were created under this name. Returns whether there was anything.
 pub async fn remove(name: &str) -> Result<bool> {
     let place = Place::docker_host(name)?;
     if is_machine(&place)? {
@@ -291,13 +292,13 @@ pub async fn remove(name: &str) -> Result<bool> {
     tokio::task::spawn_blocking(move || docker_host::remove(&place)).await?
 }
 
-/// Whether the folder is that of a host that is the machine's Docker.
+/// Whether the folder belongs to a host that is the machine's Docker.
 fn is_machine(place: &Place) -> Result<bool> {
     let built = matches!(place.find()?, Found::Running(_));
     Ok(!built && place.dir().join(MACHINE).exists())
 }
 
-/// Makes the folder one of the machine's Docker.
+/// Marks the folder as that of the machine's Docker.
 fn mark(place: &Place) -> Result<()> {
     let _lock = place.lock()?;
     if let Found::Running(_) = place.find()? {
@@ -308,7 +309,7 @@ fn mark(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Nothing runs there that is ours but containers, which only kind can find.
+/// The machine's Docker has nothing of ours but clusters, which kind deletes.
 async fn end_machine(place: &Place, programs: Option<Programs>) -> Result<()> {
     let locked = place.clone();
     let _lock = tokio::task::spawn_blocking(move || locked.lock()).await??;
@@ -337,7 +338,7 @@ async fn kind_alone(progress: Progress) -> Result<Programs> {
     tokio::task::spawn_blocking(move || Programs::kind_alone(progress)).await?
 }
 
-/// Where commands are looked for: kind and its kin first.
+/// The search path of commands: kind and related programs first.
 fn path(programs: &Programs) -> (String, String) {
     let path = std::env::var("PATH").unwrap_or_default();
     let bin = programs.bin();
@@ -348,7 +349,7 @@ fn path(programs: &Programs) -> (String, String) {
     ("PATH".to_owned(), path)
 }
 
-/// A path as it is given to programs.
+/// A path as a string, for arguments of programs.
 pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

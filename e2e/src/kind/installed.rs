@@ -1,4 +1,5 @@
-//! Ballast on a kind cluster, installed as people do it: image loaded, chart installed.
+//! Ballast on a kind cluster, installed as users do it: the image is loaded, then the chart
+//! installed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,10 +18,10 @@ const NAMESPACE: &str = "ballast-system";
 /// The chart's own class.
 const LOCAL: &str = "classes.local.mock.enabled=true";
 const SOON: Duration = Duration::from_mins(1);
-/// Helm waits for hooks, and those for load balancers.
+/// Helm waits for hooks, and the hooks wait for load balancers.
 const HELM_TIME: Duration = Duration::from_mins(6);
 
-/// Names an archive that was made elsewhere.
+/// The environment variable with the path of an existing archive.
 const IMAGE: &str = "BALLAST_IMAGE";
 
 /// The archive of Ballast's image; builds it unless `BALLAST_IMAGE` names one.
@@ -61,17 +62,17 @@ impl<'c> Installed<'c> {
         Ok(installed)
     }
 
-    /// A release that was installed before.
+    /// An existing release.
     pub fn at(cluster: &'c Cluster<'c>) -> Self {
         Self { cluster }
     }
 
-    /// Where it is.
+    /// Its cluster.
     pub fn cluster(&self) -> &'c Cluster<'c> {
         self.cluster
     }
 
-    /// Uninstalls it: load balancers first.
+    /// Uninstalls it. The hook first releases the load balancers.
     pub async fn uninstall(&self) -> Result<String> {
         self.helm(&["uninstall", RELEASE]).await
     }
@@ -114,7 +115,7 @@ impl<'c> Installed<'c> {
             .await
     }
 
-    /// One request from the Docker host; returns what the server said.
+    /// One request from the Docker host; returns the response.
     pub async fn curl(&self, address: &str) -> Result<String> {
         let url = url(address);
         let curl = ["curl", "-gsSf", "--max-time", "2", &url];
@@ -126,12 +127,12 @@ impl<'c> Installed<'c> {
             .with_context(|| url.clone())
     }
 
-    /// Waits until a server answers there.
+    /// Waits until a server answers at the address.
     pub async fn answers(&self, address: &str) -> Result<String> {
         eventually(SOON, || self.curl(address)).await
     }
 
-    /// The node that the mock cloud's pod is on.
+    /// The node of the mock cloud's pod.
     pub async fn cloud_node(&self) -> Result<String> {
         let label = "app.kubernetes.io/component=mock-cloud";
         let path = "jsonpath={.items[?(@.status.phase==\"Running\")].spec.nodeName}";
@@ -148,7 +149,8 @@ impl<'c> Installed<'c> {
     pub async fn foreign_addresses(&self) -> Result<Vec<String>> {
         let mut found = vec![];
         for node in self.cluster.nodes().await? {
-            // Docker gives a node one address of each family, also where Kubernetes uses one.
+            // Docker gives a node one address per family, even if Kubernetes uses only one
+            // family.
             let show =
                 "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.GlobalIPv6Address}}{{end}}";
             let own = self
@@ -171,8 +173,8 @@ impl<'c> Installed<'c> {
         Ok(found)
     }
 
-    /// Waits until there is nothing left of the release: no objects, no finalizers, no
-    /// addresses on nodes.
+    /// Waits until nothing of the release is left: no objects, no finalizers, no addresses on
+    /// nodes.
     pub async fn nothing_is_left(&self) -> Result<()> {
         eventually(SOON, || async {
             let mut left = self.foreign_addresses().await?;
@@ -202,7 +204,7 @@ impl<'c> Installed<'c> {
     }
 }
 
-/// Two web servers whose answer is their name, and a Service without a class.
+/// Two web servers that answer with their name, and a Service without a class.
 pub fn web(policy: &str) -> String {
     format!(
         "apiVersion: apps/v1
@@ -233,7 +235,7 @@ spec:
     )
 }
 
-/// Of an address of either family.
+/// The URL of an address of either family.
 pub fn url(address: &str) -> String {
     if address.contains(':') {
         format!("http://[{address}]/hostname")

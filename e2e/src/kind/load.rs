@@ -1,5 +1,5 @@
-//! A steady load: so many requests a second, each on a connection of its own, whatever became
-//! of the others. Run by `kind requests` on the Docker host.
+//! A steady load: a fixed number of requests per second, each on its own connection and
+//! independent of the others. `kind requests` runs it on the Docker host.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,14 +14,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// One request: when it began, in milliseconds since 1970, and whether it was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Request {
-    /// Its beginning.
+    /// When it began, in milliseconds since 1970.
     pub at: u64,
-    /// `GET /hostname` was answered with 200.
+    /// Whether `GET /hostname` was answered with 200.
     pub answered: bool,
 }
 
 impl Request {
-    /// As [`run`]'s caller prints it, a line each.
+    /// A line of output for [`run`]'s caller.
     pub fn parse(line: &str) -> Result<Self> {
         let (at, answered) = line
             .split_once(' ')
@@ -47,7 +47,7 @@ pub fn now() -> u64 {
     })
 }
 
-/// Sends `rate` requests a second for that time; returns all in the order of their beginnings.
+/// Sends `rate` requests a second for that time; returns all, in the order of their start.
 pub async fn run(target: SocketAddr, rate: u32, time: Duration) -> Result<Vec<Request>> {
     let mut beat = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
     let end = tokio::time::Instant::now() + time;

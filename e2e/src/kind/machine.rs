@@ -1,4 +1,4 @@
-//! The machine's own Docker: whether it works, and can have kind's node image.
+//! The machine's own Docker: whether it works and can get kind's node image.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use tokio::process::Command;
 
 use crate::control::{Exit, Output};
 
-/// What kind 0.33 makes nodes of unless told otherwise.
+/// The default node image of kind 0.33.
 pub(super) const NODE_IMAGE: &str = "kindest/node:v1.37.0";
 
 const LOOK_TIME: Duration = Duration::from_secs(5);
-/// Enough for a registry to say that it has the image.
+/// Enough time for a registry to confirm that it has the image.
 const ASK_TIME: Duration = Duration::from_secs(15);
-/// Enough to fetch it.
+/// Enough time to pull it.
 const PULL_TIME: Duration = Duration::from_mins(5);
 
-/// Nothing if the machine's Docker can be used; otherwise why not.
+/// Why the machine's Docker cannot be used; `None` if it can.
 pub(super) async fn refuses() -> Option<String> {
     let works = |argv: &'static [&'static str], time| async move {
         run(argv, &[], "", time).await.and_then(Output::ok)
@@ -54,7 +54,7 @@ fn first_line(error: &anyhow::Error) -> String {
     line.unwrap_or_default().trim().to_owned()
 }
 
-/// Runs a command of the machine to its end or for its time.
+/// Runs a command of the machine until it ends or times out.
 pub(super) async fn run(
     argv: &[&str],
     env: &[(String, String)],
@@ -77,7 +77,7 @@ pub(super) async fn run(
     let input = child.stdin.take();
     let talk = async {
         if let Some(mut input) = input {
-            // A command may end without reading what it is given; that is its business.
+            // A command may end without reading its input; that is not an error.
             let _ = input.write_all(stdin.as_bytes()).await;
         }
         child.wait_with_output().await

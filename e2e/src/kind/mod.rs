@@ -1,11 +1,12 @@
-//! Real kind clusters, also where no image can be pulled.
+//! Real kind clusters, even on machines that cannot pull images.
 //!
-//! A [`KindHost`] is a Docker host. If the machine has a working Docker and can get kind's
-//! node image, that is the one. Otherwise all is built: kind, containerd, runc and kubeadm
-//! from Go modules ([`programs`]), the node's file system from Debian packages ([`root`]) and
-//! its image of both ([`node`]), and dockerd ([`docker_host`]) runs below a supervisor as a lab
-//! does, in a network namespace without an uplink. Whatever was started ends with the
-//! supervisor: containers, mounts, namespaces. [`containerfile`] uses it as any container engine.
+//! A [`KindHost`] is a Docker host. If the machine has a working Docker that can get kind's
+//! node image, it is that one. Otherwise everything is built: kind, containerd, runc and
+//! kubeadm from Go modules ([`programs`]), the node's file system from Debian packages
+//! ([`root`]), and the node image from both ([`node`]). Then dockerd ([`docker_host`]) runs
+//! under a supervisor like a lab, in a network namespace without an uplink. Everything that was
+//! started ends with the supervisor: containers, mounts, namespaces. [`containerfile`] uses the
+//! host as an ordinary container engine.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
-//! The node image, built where it cannot be pulled: the root file system with the images of
-//! a control plane in its containerd, imported into a dockerd, whose data folder then goes
-//! into the cache. A Docker host starts on a copy of that, so the second start takes seconds.
+//! The node image, built if it cannot be pulled: a root file system whose containerd has the
+//! images of a control plane, imported into a dockerd, whose data folder is then cached. A
+//! Docker host starts on a copy of it, so the second start takes seconds.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,12 @@ use crate::image::{Entry, Image, hex};
 use crate::images::short;
 use crate::progress::Progress;
 
-/// Raised when what is in the image changes otherwise than by its sources.
+/// Increase it when the image changes for a reason other than its sources.
 const RECIPE: u32 = 3;
 
 const KINDNET: &str = "docker.io/kindest/kindnetd:built";
 
-/// What kube-proxy and kindnet call, in the node's own file system.
+/// Programs that kube-proxy and kindnet call, in the node's file system.
 const NETWORK_PROGRAMS: [&str; 4] = [
     "/usr/sbin/xtables-nft-multi",
     "/usr/sbin/xtables-legacy-multi",
@@ -46,12 +46,12 @@ const IPTABLES: [&str; 6] = [
 
 const IMPORT_TIME: Duration = Duration::from_mins(3);
 
-/// The name of the image that is built.
+/// The name of the built image.
 pub(super) fn reference() -> Result<String> {
     Ok(format!("kindest/node:{}", kubernetes_version()?))
 }
 
-/// The data folder of a dockerd that has the image; builds it if it is missing.
+/// The data folder of a dockerd with the image; builds it if it is missing.
 pub(super) async fn ensure(programs: &Programs, progress: Progress) -> Result<PathBuf> {
     let done = programs.dir().join(format!("docker-{}", key(programs)?));
     if done.exists() {
@@ -123,7 +123,7 @@ async fn build(programs: &Programs, work: &Path, done: &Path, progress: Progress
     made
 }
 
-/// The names under which kubeadm asks for its images.
+/// The image names that kubeadm uses.
 fn control_plane_images(programs: &Programs) -> Result<Vec<String>> {
     let version = kubernetes_version()?;
     let output = Command::new(programs.program("kubeadm"))
@@ -139,7 +139,7 @@ fn control_plane_images(programs: &Programs) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// Writes an archive per image, and names agnhost's, which is there already.
+/// Writes an archive per image. agnhost's archive exists already, and comes first.
 fn write_images(
     programs: &Programs,
     wanted: &[String],
@@ -194,10 +194,10 @@ fn image(programs: &Programs, reference: &str, root: &Path) -> Result<Image> {
     })
 }
 
-/// Programs of the node's own file system with all that they load.
+/// Programs of the node's file system with all libraries that they load.
 fn network_programs(root: &Path) -> Result<Vec<Entry>> {
     let mut files: BTreeSet<String> = NETWORK_PROGRAMS.map(str::to_owned).into();
-    // What iptables loads by name.
+    // Libraries that iptables loads by name.
     for folder in std::fs::read_dir(root.join("usr/lib"))?.flatten() {
         let modules = folder.path().join("xtables");
         for module in std::fs::read_dir(modules).into_iter().flatten().flatten() {
@@ -210,7 +210,7 @@ fn network_programs(root: &Path) -> Result<Vec<Entry>> {
         .args(&files)
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    // Lines that end in a colon say whose libraries follow.
+    // A line that ends in a colon names the program of the following libraries.
     let library = |line: &str| {
         line.split_ascii_whitespace()
             .find(|word| word.starts_with('/') && !word.ends_with(':'))
@@ -229,7 +229,8 @@ fn network_programs(root: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Lets a containerd, which looks only at images, write into the node's file system.
+/// Imports the archives into the node's file system, with a containerd that handles only
+/// images.
 async fn import_images(
     builder: &DockerHost,
     programs: &Programs,
@@ -278,7 +279,7 @@ async fn import_images(
 }
 
 async fn import_root(builder: &DockerHost, root: &Path) -> Result<()> {
-    // `import` cannot set the signal to which systemd shuts down, so a build follows it.
+    // `import` cannot set systemd's stop signal, so a build follows it.
     let script = "tar --numeric-owner -C \"$0\" -c . | docker import \
         -c 'ENTRYPOINT [\"/usr/local/bin/entrypoint\",\"/sbin/init\"]' -c 'ENV container=docker' - ballast/node-root \
         && printf 'FROM ballast/node-root\\nSTOPSIGNAL SIGRTMIN+3\\n' | DOCKER_BUILDKIT=0 docker build -t \"$1\" -";
@@ -294,7 +295,7 @@ async fn import_root(builder: &DockerHost, root: &Path) -> Result<()> {
     builder.exec(&argv, "", IMPORT_TIME).await?.ok().map(drop)
 }
 
-/// Keeps of a dockerd's data what its images are.
+/// Keeps only the images of a dockerd's data folder.
 fn keep(data: &Path, work: &Path, done: &Path) -> Result<()> {
     let new = work.join("docker");
     std::fs::create_dir_all(&new)?;

@@ -1,6 +1,6 @@
 //! The programs of a kind node and of its Docker host, built from the Go modules in `e2e/kind`
-//! and kept in a cache folder whose name is the hash of everything they are built from.
-//! Kubernetes' own programs are the lab's ([`Binaries`]), so that both run the same ones.
+//! and stored in a cache folder that is named after the hash of all sources. Kubernetes' own
+//! programs are the lab's ([`Binaries`]), so both run the same ones.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::progress::Progress;
 #[derive(Debug)]
 struct Program {
     name: &'static str,
-    /// Its folder below `e2e/kind`: a Go module of its own, so that versions do not mix.
+    /// Its folder in `e2e/kind`: a separate Go module, so that versions do not mix.
     module: &'static str,
     package: &'static str,
     tags: &'static str,
@@ -37,7 +37,7 @@ const fn program(
     }
 }
 
-/// Snapshotters that no node uses.
+/// Snapshotters that nodes do not use.
 const NO_SNAPSHOTTERS: &str = "no_btrfs,no_zfs,no_devmapper";
 
 const PROGRAMS: [Program; 9] = [
@@ -72,7 +72,7 @@ const PROGRAMS: [Program; 9] = [
     ),
 ];
 
-/// The program that people need to make clusters; the others are parts of nodes.
+/// The program that users need to create clusters; the others are parts of nodes.
 const KIND: &str = "kind";
 
 /// A complete folder of programs.
@@ -88,7 +88,7 @@ impl Programs {
         Self::with(Binaries::ensure(progress)?, PROGRAMS.iter(), progress)
     }
 
-    /// Of kind's own programs only kind itself, for a machine that gets its node image from a
+    /// Of kind's programs only kind itself, for a machine that pulls the node image from a
     /// registry.
     pub(super) fn kind_alone(progress: Progress) -> Result<Self> {
         let kind = PROGRAMS.iter().filter(|program| program.name == KIND);
@@ -127,7 +127,7 @@ impl Programs {
         Ok(own)
     }
 
-    /// The archive of an image that every node has, for nodes that came without it.
+    /// The archive of an image that every node has, for nodes that come without it.
     pub(super) fn agnhost(&self) -> Result<PathBuf> {
         let archives = crate::images::archives(&self.kubernetes)?;
         let mut found = archives
@@ -143,12 +143,12 @@ impl Programs {
         std::fs::read_link(self.bin().join(name)).is_ok_and(|to| to == program)
     }
 
-    /// Puts a program that is kept elsewhere beside kind.
+    /// Adds a program from another folder to the folder with kind.
     fn link(&self, name: &str, program: &Path) -> Result<()> {
         if self.is_link(name, program) {
             return Ok(());
         }
-        // One that is in use has its place until the other takes it.
+        // A program in use stays until its replacement takes its place.
         let new = self.bin().join(format!("{name}.new"));
         let _ = std::fs::remove_file(&new);
         std::os::unix::fs::symlink(program, &new)?;
@@ -156,7 +156,7 @@ impl Programs {
         Ok(())
     }
 
-    /// Programs of one module and the same tags are built in one run of Go.
+    /// Programs of one module with the same tags are built in one run of Go.
     fn build(
         &self,
         source: &Path,
@@ -186,7 +186,7 @@ impl Programs {
         Ok(())
     }
 
-    /// One of the programs built here.
+    /// The path of a program built here.
     pub(super) fn program(&self, name: &str) -> PathBuf {
         self.folder(name).join(name)
     }
@@ -195,7 +195,7 @@ impl Programs {
         self.dir.join(if name == KIND { "bin" } else { "node" })
     }
 
-    /// The folder of what people call by name.
+    /// The folder of the programs that users call by name.
     pub(super) fn bin(&self) -> PathBuf {
         self.dir.join("bin")
     }

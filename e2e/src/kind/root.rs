@@ -1,6 +1,6 @@
 //! The file system of a kind node: Debian packages, kind's own base files, the programs, and
-//! the configuration that ties them together. Made in a folder, nothing runs from it yet.
-//! [`debian`] alone serves other images, too.
+//! the configuration that connects them. It is created in a folder, and nothing runs from it
+//! yet. Other images also use [`debian`].
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use crate::cache;
 use crate::image::hex;
 use crate::progress::Progress;
 
-/// What kind's own base image has of Debian, without what only storage tests use.
+/// The Debian packages of kind's base image, without those that only storage tests use.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,bash,iproute2,iptables,nftables,conntrack,kmod,\
     procps,util-linux,ethtool,socat,mount,openssl,ca-certificates,jq,hostname,libseccomp2";
 
-/// CNI plug-ins that kindnet's configuration names.
+/// The CNI plug-ins in kindnet's configuration.
 const PLUGINS: [&str; 4] = ["host-local", "loopback", "ptp", "portmap"];
 
 /// Units that start at boot.
 const UNITS: [&str; 3] = ["containerd", "kubelet", "undo-mount-hacks"];
 
-/// Makes the node's file system in a folder.
+/// Creates the node's file system in a folder.
 pub(super) fn make(
     programs: &Programs,
     pause: &str,
@@ -39,7 +39,7 @@ pub(super) fn make(
     boot_quickly(root)
 }
 
-/// Makes a file system of these packages, with commas between, and what they need.
+/// Creates a file system from these packages (separated by commas) and their dependencies.
 pub(super) fn debian(packages: &str, root: &Path, progress: Progress) -> Result<()> {
     let archive = archive(packages, progress)?;
     std::fs::create_dir_all(root)?;
@@ -50,7 +50,7 @@ pub(super) fn debian(packages: &str, root: &Path, progress: Progress) -> Result<
         .arg(root))
 }
 
-/// An archive of Debian's packages, made with the machine's own apt sources and options.
+/// An archive of Debian packages, created with the machine's own apt sources and options.
 fn archive(packages: &str, progress: Progress) -> Result<PathBuf> {
     let suite = suite()?;
     let name = &hex(&Sha256::digest(format!("{suite} {packages}")))[..16];
@@ -71,7 +71,7 @@ fn archive(packages: &str, progress: Progress) -> Result<PathBuf> {
         .args(["--quiet", "--mode=root", "--variant=minbase"])
         .arg(format!("--aptopt={}", options.display()))
         .arg(format!("--include={packages}"))
-        // Where packages came from is nobody's business in the image.
+        // The image does not reveal where its packages came from.
         .arg("--customize-hook=rm -f \"$1/etc/apt/apt.conf.d/99mmdebstrap\"")
         .arg(suite)
         .arg(&new)
@@ -89,7 +89,7 @@ fn suite() -> Result<String> {
         .context("images are made of Debian packages, and this machine is no Debian")
 }
 
-/// What the machine tells apt of fetching: proxies, certificates, mirrors' peculiarities.
+/// The machine's apt settings for downloads: proxies, certificates, settings of mirrors.
 fn apt_options() -> Result<String> {
     let dump = Command::new("apt-config").arg("dump").output()?;
     let text = String::from_utf8_lossy(&dump.stdout).into_owned();
@@ -108,7 +108,7 @@ fn apt_sources() -> Vec<PathBuf> {
                 .is_some_and(|kind| kind == "sources" || kind == "list")
         })
         .filter(|path| {
-            // Other people's repositories have no systemd.
+            // Third-party repositories have no systemd.
             std::fs::read_to_string(path).is_ok_and(|text| {
                 text.contains("debian-archive-keyring") || text.contains("/debian")
             })
@@ -184,7 +184,7 @@ fn install_programs(programs: &Programs, root: &Path) -> Result<()> {
 fn configure(programs: &Programs, pause: &str, root: &Path) -> Result<()> {
     edit(&root.join("etc/containerd/config.toml"), |text| {
         text.replace(
-            // Not every node may lower its own score.
+            // Not every node may lower its own OOM score.
             "restrict_oom_score_adj = false",
             "restrict_oom_score_adj = true",
         )
@@ -207,8 +207,8 @@ fn configure(programs: &Programs, pause: &str, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What containers are made from, as kind's own base image has it: containerd's default, a
-/// hook, and no limits of resources.
+/// The runtime specification of containers, as in kind's base image: containerd's default, a
+/// hook, and no resource limits.
 fn container_template(programs: &Programs) -> Result<String> {
     let output = Command::new(programs.program("ctr"))
         .args(["oci", "spec"])
@@ -224,7 +224,7 @@ fn container_template(programs: &Programs) -> Result<String> {
     Ok(serde_json::to_string(&spec)?)
 }
 
-/// Starts what a node needs and nothing else of what Debian's packages bring.
+/// Enables only the units that a node needs, not those that Debian's packages enable.
 fn boot_quickly(root: &Path) -> Result<()> {
     let systemd = root.join("etc/systemd/system");
     let wants = systemd.join("multi-user.target.wants");
@@ -243,7 +243,7 @@ fn boot_quickly(root: &Path) -> Result<()> {
         let unit = format!("{unit}.service");
         symlink(format!("/etc/systemd/system/{unit}"), wants.join(unit))?;
     }
-    // It registers things that the whole machine's kernel shares.
+    // These units change things that the whole machine's kernel shares.
     for unit in ["systemd-binfmt.service", "systemd-tmpfiles-setup.service"] {
         let link = systemd.join(unit);
         if link.symlink_metadata().is_err() {
@@ -269,8 +269,8 @@ fn executable(path: &Path) -> Result<()> {
 }
 
 /// Runs a command of the machine and says what it said if it fails.
-/// Copies files and folders as `cp` does with these flags: links, owners and sparse files are its
-/// business.
+/// Copies files and folders with `cp` and these flags, because it handles links, owners and
+/// sparse files.
 pub(super) fn cp(how: &[&str], from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").args(how).arg(from).arg(to))
         .with_context(|| format!("cannot copy {}", from.display()))

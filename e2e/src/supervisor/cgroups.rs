@@ -1,6 +1,7 @@
 //! A host's own view of `/sys`: its interfaces, and under `/sys/fs/cgroup` a subtree of the
-//! machine's cgroups. What a node's daemons make at the root of the hierarchy (containerd has
-//! fixed names there) lands in the lab's own subtree and goes with it.
+//! machine's cgroups. The daemons of a node create cgroups at the root of the hierarchy
+//! (containerd has fixed names there). With this view they are in the lab's own subtree and are
+//! removed with it.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::state::hierarchies;
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Mounts a `/sys` of the calling thread's network namespace. `cgroup` is the subtree to show;
-/// the whole if empty. `spare` is an empty folder to be used meanwhile.
+/// the whole hierarchy if empty. `spare` is an empty folder for temporary use.
 pub(super) fn mount_sys(cgroup: &str, spare: &Path) -> Result<()> {
     bind(Path::new(CGROUPS), spare)?;
     mount_fs("sysfs", "/sys")?;
@@ -28,7 +29,7 @@ pub(super) fn mount_sys(cgroup: &str, spare: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a cgroup with all above it, so that children can use what the root can.
+/// Creates a cgroup and its parents, so that children can use the controllers of the root.
 fn make(hierarchy: &Path, subtree: &str) -> Result<()> {
     let mut dir = hierarchy.to_owned();
     for part in subtree.split('/') {
@@ -36,7 +37,7 @@ fn make(hierarchy: &Path, subtree: &str) -> Result<()> {
         dir.push(part);
         std::fs::create_dir_all(&dir)
             .with_context(|| format!("cannot make the cgroup {}", dir.display()))?;
-        // Version 1: a new cpuset is empty, and holds no process until it is not.
+        // Version 1: a new cpuset is empty, and accepts processes only after it is set.
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if let Ok(value) = std::fs::read_to_string(parent.join(file))
                 && !value.trim().is_empty()
@@ -45,10 +46,11 @@ fn make(hierarchy: &Path, subtree: &str) -> Result<()> {
                 std::fs::write(dir.join(file), value)?;
             }
         }
-        // Version 2: controllers reach children only where the parent says so.
+        // Version 2: controllers reach children only if the parent enables them.
         if let Ok(controllers) = std::fs::read_to_string(parent.join("cgroup.controllers")) {
             for controller in controllers.split_ascii_whitespace() {
-                // Some cannot be had (real-time groups, for one); the others must still be.
+                // Some are not available (for example with real-time groups); the others must
+                // be enabled anyway.
                 let _ = std::fs::write(
                     parent.join("cgroup.subtree_control"),
                     format!("+{controller}"),

@@ -1,8 +1,8 @@
 //! A host is a thread that has left the supervisor's namespaces for its own.
 //!
-//! Whatever is to happen on a host happens on its thread, and whatever is started there
-//! inherits the thread's namespaces: no `setns`, no names under `/run/netns`. The thread's
-//! name (`h:HOST`) is how `lab exec` finds the namespaces from outside.
+//! All actions on a host run on its thread, and processes that it starts inherit the thread's
+//! namespaces: no `setns`, no names under `/run/netns`. From outside, `lab exec` finds the
+//! namespaces by the thread's name (`h:HOST`).
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -43,7 +43,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Runs something on the host's thread.
+    /// Runs a function on the host's thread.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -51,7 +51,7 @@ impl Host {
         let (answer, result) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
         let job = move || {
-            // Processes started here are awaited on the runtime.
+            // The runtime waits for processes started here.
             let _inside = runtime.enter();
             let _ = answer.send(job());
         };
@@ -78,7 +78,7 @@ fn start(name: &str) -> Result<Host> {
 
 fn enter(spec: &HostSpec) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
-    // Cut off from the other hosts, but shared within: kubelet's mounts must reach pods.
+    // Separate from the other hosts, but shared within: kubelet's mounts must reach pods.
     propagate("/", MsFlags::MS_PRIVATE)?;
     mount_sys(&spec.cgroup, Path::new("/run/lock"))?;
     for path in &spec.scratch {

@@ -1,9 +1,9 @@
 //! The process that holds a lab: it owns every namespace, mount and process in it.
 //!
-//! `lab up` starts [`init`] as process 1 of a PID, mount, network, UTS and IPC namespace of its own;
-//! `init` starts [`supervise`] and reaps. Either one's end, for whatever reason, makes the
-//! kernel end everything in the lab: processes, containers, mounts, links. Nothing is
-//! restarted here, and nothing of Kubernetes is known here.
+//! `lab up` starts [`init`] as process 1 of new PID, mount, network, UTS and IPC namespaces;
+//! `init` starts [`supervise`] and reaps children. When either of them ends, for whatever
+//! reason, the kernel ends everything in the lab: processes, containers, mounts, links. The
+//! supervisor restarts nothing and knows nothing about Kubernetes.
 
 mod cgroups;
 mod hosts;
@@ -25,18 +25,18 @@ use nix::unistd::Pid;
 
 pub(crate) use hosts::thread_name;
 
-/// The hidden commands by which the `lab` program runs these.
+/// The hidden subcommands of `lab` that run these.
 pub(crate) const INIT: &str = "supervisor-init";
 pub(crate) const SUPERVISE: &str = "supervisor";
 
-/// Folders in which daemons leave things under fixed names. The lab has its own, empty ones.
+/// Folders in which daemons create files with fixed names. The lab has its own, empty ones.
 pub(crate) const SCRATCH: [&str; 2] = ["/run", "/var/log"];
 
-/// A proxy of the machine cannot be reached from within a lab, and must not be tried.
+/// A proxy of the machine cannot be reached from within a lab, so its variables are removed.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 
-/// Starts a lab's process 1. `listener` is bound outside and handed on as its standard
-/// input, which is how a port of the machine leads into a namespace without an uplink.
+/// Starts a lab's process 1. `listener` is bound outside and passed on as its standard input,
+/// so a port of the machine leads into a namespace without an uplink.
 pub(crate) fn launch(
     program: &Path,
     dir: &Path,
@@ -59,8 +59,8 @@ pub(crate) fn launch(
             .env_remove(variable)
             .env_remove(variable.to_ascii_lowercase());
     }
-    // unshare() concerns the calling thread only, so a thread that ends right after is
-    // the way to give a child new namespaces and keep one's own.
+    // unshare() affects only the calling thread, so a short-lived thread gives a child new
+    // namespaces and keeps those of this process.
     let started = std::thread::spawn(move || -> Result<_> {
         unshare(
             CloneFlags::CLONE_NEWPID
@@ -83,7 +83,7 @@ fn path() -> String {
     format!("{own}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
 }
 
-/// Process 1: makes the lab's view of the file system, runs the supervisor, reaps.
+/// Process 1: prepares the lab's view of the file system, runs the supervisor, reaps children.
 pub fn init(dir: &Path, target: &str) -> Result<()> {
     mount_own_view(dir)?;
     let supervisor = Command::new("/proc/self/exe")
@@ -117,7 +117,7 @@ fn mount_own_view(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The supervisor proper. Its standard input is the listener that [`launch`] was given.
+/// The supervisor. Its standard input is the listener that was passed to [`launch`].
 pub fn supervise(dir: &Path, target: &str) -> Result<()> {
     let listener = std::net::TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let target: SocketAddr = target.parse()?;

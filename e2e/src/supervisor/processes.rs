@@ -1,4 +1,4 @@
-//! The processes of a lab: started, signalled, awaited, never restarted unasked.
+//! The processes of a lab: start, signals, wait. None is restarted without a request.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::hosts::Host;
 use crate::control::{ExecSpec, Exit, Output, ProcessSpec, ProcessStatus};
 
-/// All processes by name, ended ones included.
+/// All processes by name, including ended ones.
 #[derive(Debug)]
 pub(super) struct Processes {
     logs: PathBuf,
@@ -133,7 +133,7 @@ impl Processes {
     }
 }
 
-/// Runs a command to its end or for its time.
+/// Runs a command until it ends or times out.
 pub(super) async fn exec(host: &Host, spec: &ExecSpec) -> Result<Output> {
     let mut command = command(&spec.argv)?;
     command
@@ -144,7 +144,7 @@ pub(super) async fn exec(host: &Host, spec: &ExecSpec) -> Result<Output> {
     let group = Pid::from_raw(child.id().unwrap_or_default().cast_signed());
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let input = spec.stdin.clone();
-    // A command may end without reading what it is given; that is its business.
+    // A command may end without reading its input; that is not an error.
     let write = async move {
         if let Some(mut stdin) = stdin {
             let _ = stdin.write_all(input.as_bytes()).await;

@@ -1,4 +1,4 @@
-//! The supervisor's control socket, its forwarded port, and what each request does.
+//! The supervisor's control socket, its forwarded port, and the implementation of each request.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,12 +20,12 @@ use super::hosts::Host;
 use super::processes::{Processes, exec};
 use crate::control::{ExecSpec, HUB, HostSpec, Reply, Request, Status};
 
-/// A lab without an owner by then was left behind by a `lab up` that died.
+/// A lab without an owner after this time was left behind by a `lab up` that died.
 const ORPHAN_AFTER: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 struct Supervisor {
-    /// Each with the cgroup that its containers are below, if any.
+    /// Each host with the cgroup that contains its containers, if any.
     hosts: Mutex<BTreeMap<String, (Host, String)>>,
     processes: Processes,
     owned: AtomicBool,
@@ -63,11 +63,11 @@ pub(super) async fn run(
     }
 }
 
-/// Leads connections of the machine's loopback to the API server.
+/// Forwards connections from the machine's loopback to the API server.
 async fn forward(listener: TcpListener, target: SocketAddr) {
     loop {
         let Ok((mut outside, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: others must close theirs first.
+            // Probably out of file descriptors: other connections must close first.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -97,7 +97,7 @@ async fn serve(supervisor: Arc<Supervisor>, mut stream: UnixStream) {
     if matches!(request, Request::Own) {
         supervisor.owned.store(true, Ordering::Relaxed);
         answer(&mut stream, Ok(Value::Null)).await;
-        // The owner says nothing more; the end of the stream is its end.
+        // The owner sends nothing more; the end of the stream is its end.
         let _ = stream.read_u8().await;
         if !supervisor.detached.load(Ordering::Relaxed) {
             println!("the owner is gone");
@@ -213,7 +213,8 @@ impl Supervisor {
             .remove(name)
             .map(|(_, cgroup)| cgroup)
             .unwrap_or_default();
-        // Twice in a row nobody: what was being started meanwhile is caught by the second look.
+        // No process twice in a row: the second look finds processes that were just being
+        // started.
         let mut quiet = 0;
         while quiet < 2 {
             let mut found = false;
@@ -229,7 +230,7 @@ impl Supervisor {
     }
 }
 
-/// The live processes in a mount namespace (not this one's own threads) or below a cgroup.
+/// The live processes in a mount namespace (except this one's own threads) or in a cgroup.
 fn processes_of(namespace: u64, cgroup: &str) -> Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {

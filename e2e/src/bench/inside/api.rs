@@ -1,4 +1,4 @@
-//! The few requests that jobs make, with answers read no further than needed.
+//! The requests of the jobs. Answers are parsed only as far as needed.
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
@@ -16,7 +16,7 @@ use crate::bench::terms::NAMESPACE;
 
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
-/// As much of a Service as matters here.
+/// The fields of a Service that are needed here.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Object {
     pub(super) metadata: Meta,
@@ -56,12 +56,12 @@ struct ListMeta {
     resource_version: String,
 }
 
-/// What a watch says.
+/// An event of a watch.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// There is a new one.
+    /// A new Service.
     Added(Object),
-    /// One has changed.
+    /// A changed Service.
     Changed(Object),
 }
 
@@ -78,8 +78,8 @@ pub(super) async fn list(client: &Client) -> Result<(Vec<Object>, String)> {
     Ok((list.items, list.metadata.resource_version))
 }
 
-/// Follows the Services from a version on. The API server ends the watch of whoever does
-/// not keep up; then it goes on where that ended.
+/// Watches Services from a version on. The API server ends the watch of a client that does not
+/// keep up; then it resumes at its last version.
 pub(super) struct Watch {
     client: Client,
     version: String,
@@ -87,7 +87,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// From this version on.
+    /// Watches from this version on.
     pub(super) async fn from(client: &Client, version: String) -> Result<Self> {
         let events = connect(client, &version).await?;
         Ok(Self {
@@ -97,7 +97,7 @@ impl Watch {
         })
     }
 
-    /// What happens next.
+    /// The next event.
     pub(super) async fn next(&mut self) -> Result<Event> {
         loop {
             let Some(event) = self.events.next().await else {
@@ -131,7 +131,7 @@ async fn connect(
     Ok(client.request_events::<Object>(request).await?.boxed())
 }
 
-/// Creates a Service as people write them.
+/// Creates a Service like a user's.
 pub(super) async fn create(client: &Client, name: &str, class: Option<&str>) -> Result<()> {
     let body = json!({
         "apiVersion": "v1",
@@ -158,7 +158,7 @@ pub(super) async fn create(client: &Client, name: &str, class: Option<&str>) -> 
     Ok(())
 }
 
-/// Deletes a Service that has no finalizer.
+/// Deletes a Service without finalizers.
 pub(super) async fn delete(client: &Client, name: &str) -> Result<()> {
     let request = Request::delete(path(&format!("/{name}"))).body(vec![])?;
     client
@@ -168,7 +168,7 @@ pub(super) async fn delete(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The request that Ballast makes, header by header (`controller/src/writer.rs`).
+/// The same request as Ballast's, header by header (`controller/src/cluster/writer.rs`).
 pub(super) async fn patch(client: &Client, name: &str, body: Vec<u8>) -> Result<()> {
     let request = Request::patch(path(&format!("/{name}/status?fieldManager=raw")))
         .header(ACCEPT, METADATA_ONLY)

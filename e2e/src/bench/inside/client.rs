@@ -1,5 +1,5 @@
-//! The user of the cluster: creates Services and sees, by a watch as anybody's, when they
-//! have their address.
+//! The user of the cluster: creates Services and sees with an ordinary watch when they have
+//! their address.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::api::{self, Event, Watch};
 use super::{Load, Waits};
 
-/// When Services had their address.
+/// When Services got their address.
 #[derive(Debug, Default)]
 struct Seen {
     first_change: Option<Instant>,
@@ -54,7 +54,7 @@ pub(super) async fn observe(client: Client, services: u32) -> Result<()> {
     Ok(())
 }
 
-/// Creates Services and says how long after each create reply its address was seen.
+/// Creates Services, and reports for each how long after the create reply its address was seen.
 pub(super) async fn load(client: Client, load: &Load) -> Result<()> {
     let (objects, version) = api::list(&client).await?;
     let old = objects.into_iter().map(|it| it.metadata.uid).collect();
@@ -93,7 +93,7 @@ pub(super) async fn load(client: Client, load: &Load) -> Result<()> {
     Ok(())
 }
 
-/// Watches until so many Services have an address; those of `old` UIDs do not count.
+/// Watches until this many Services have an address; those with `old` UIDs do not count.
 async fn watch(mut events: Watch, services: u32, old: HashSet<String>) -> Result<Seen> {
     let mut seen = Seen::default();
     while seen.addressed.len() < services as usize {
@@ -113,8 +113,8 @@ async fn watch(mut events: Watch, services: u32, old: HashSet<String>) -> Result
     Ok(seen)
 }
 
-/// Creates them all, in place of those of the same names if so asked, and says when each
-/// was answered.
+/// Creates all Services, on request in place of those with the same names, and returns when
+/// each request was answered.
 async fn create_all(client: &Client, load: &Load) -> Result<Vec<(String, Instant)>> {
     futures::stream::iter(0..load.services)
         .map(|number| {
@@ -134,7 +134,7 @@ async fn create_all(client: &Client, load: &Load) -> Result<Vec<(String, Instant
         .await
 }
 
-/// Of sorted values; nearest rank.
+/// A percentile of sorted values; nearest rank.
 fn quantile(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or(f64::NAN)

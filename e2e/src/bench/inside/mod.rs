@@ -1,8 +1,8 @@
-//! What runs beside the API server, in the lab: the client that creates and watches, and
-//! the raw loop. The bench program starts itself there, because the way from outside
-//! leads through a forwarder that costs time of its own.
+//! Jobs that run beside the API server, in the lab: the client that creates and watches, and
+//! the raw loop. The bench program starts itself there, because a connection from outside goes
+//! through a forwarder that takes time of its own.
 //!
-//! A job says `ready` when it can be measured, and ends with one line of JSON.
+//! A job prints `ready` when the measurement can start, and ends with one line of JSON.
 
 mod api;
 mod client;
@@ -65,7 +65,7 @@ pub struct Load {
     replace: bool,
 }
 
-/// What [`Job::Load`] says: how long after a create reply the address was seen.
+/// The result of [`Job::Load`]: how long after a create reply the address was seen.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Waits {
     /// Milliseconds.
@@ -76,14 +76,14 @@ pub(crate) struct Waits {
     pub(crate) max: f64,
     /// Services created per second.
     pub(crate) rate: f64,
-    /// From the first create to the last address.
+    /// Seconds from the first create to the last address.
     pub(crate) seconds: f64,
 }
 
 // === impl Duty ===
 
 impl Duty {
-    /// As `--duty` takes it.
+    /// The value for `--duty`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Follow => "follow",
@@ -93,7 +93,7 @@ impl Duty {
     }
 }
 
-/// Does one job.
+/// Runs one job.
 pub async fn run(job: Job) -> Result<()> {
     let mut config = Config::infer().await?;
     config.default_retry = false;

@@ -1,5 +1,5 @@
-//! The raw loop: what the API server can do at most. The same patches per Service as
-//! Ballast makes, one after the other, and no decision, no provider, no event.
+//! The raw loop: the maximum that the API server can do. It sends the same patches per Service
+//! as Ballast, one after the other, without decisions, providers or events.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use super::api::{self, Event, Object, Watch};
 use crate::bench::lan;
 use crate::bench::terms::CLASS;
 
-/// The bodies for one Service.
+/// The patches for one Service.
 struct Patches {
     name: String,
     bodies: Vec<Vec<u8>>,
 }
 
-/// Works off the Services that there are. All bodies are made before the first is sent.
+/// Patches the existing Services. All patches are built before the first is sent.
 pub(super) async fn backlog(client: Client, concurrency: usize, duty: Duty) -> Result<()> {
     let (objects, _) = api::list(&client).await?;
     let all: Vec<Patches> = objects
@@ -42,7 +42,7 @@ pub(super) async fn backlog(client: Client, concurrency: usize, duty: Duty) -> R
     Ok(())
 }
 
-/// Two patches for each Service that arrives; runs until it is killed.
+/// Two patches for each new Service; runs until it is killed.
 pub(super) async fn follow(client: Client, concurrency: usize) -> Result<()> {
     let (_, version) = api::list(&client).await?;
     let mut events = Watch::from(&client, version).await?;
@@ -109,7 +109,7 @@ fn of_a_cloud(object: &Object, number: u32) -> Vec<Value> {
     vec![first, second]
 }
 
-/// Address and conditions together, over the version that was seen.
+/// Address and conditions together, over the version that the watch delivered.
 fn of_a_pool(object: &Object, number: u32) -> Value {
     let meta = &object.metadata;
     json!({
