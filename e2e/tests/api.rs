@@ -1,8 +1,8 @@
-//! The API types on a real API server: what it takes, what it refuses and with which
-//! words, what it prints, and who may write what.
+//! The API types on a real API server: what it accepts, what it refuses and with which message,
+//! what it prints, and who may write what.
 //!
-//! `manifests/classes` and `manifests/pools` have folders `good` and `bad` with one object
-//! per file; a bad one begins with `# refused: ` and the words the API server must say.
+//! `manifests/classes` and `manifests/pools` have folders `good` and `bad` with one object per
+//! file. A bad one begins with `# refused: ` and the text that the API server must report.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,7 +31,7 @@ async fn the_api_on_a_real_api_server() -> Result<()> {
             bad_ones_are_refused(site, folder, resource).await?;
         }
         status_has_its_own_door(site).await?;
-        // Before there is a controller, which writes the status of pools as well.
+        // Before the controller starts, because it also writes the status of pools.
         pools_say_what_matters(site).await?;
         columns_say_what_matters(site).await
     })
@@ -64,7 +64,7 @@ fn printed_crds_are_the_committed_ones() -> Result<()> {
     Ok(())
 }
 
-/// Every example of a folder, by its file's name.
+/// All examples in a folder, by file name.
 fn examples(folder: &str, kind: &str) -> Result<Vec<(String, String)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("manifests")
@@ -138,7 +138,7 @@ async fn status_has_its_own_door(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What `kubectl get lbclass` shows, by column.
+/// The output of `kubectl get lbclass`, by column.
 async fn columns_say_what_matters(site: &Site<'_>) -> Result<()> {
     site.ballast.start_controller("ballast-1", &[]).await?;
     let spec = format!("{OF_CLASS}, ports: [{{port: 80}}]");
@@ -165,7 +165,7 @@ async fn columns_say_what_matters(site: &Site<'_>) -> Result<()> {
     .await
 }
 
-/// What `kubectl get lbpool` shows, by column, when the controller has looked at it.
+/// The output of `kubectl get lbpool`, by column, after the controller has written the status.
 async fn pools_say_what_matters(site: &Site<'_>) -> Result<()> {
     site.apply("apiVersion: ballast.dev/v1alpha1\nkind: AddressPool\nmetadata: {name: office}\nspec: {addresses: [192.0.2.0/24, \"2001:db8::/64\"], autoAssign: false}\n")
         .await?;

@@ -1,5 +1,5 @@
-//! The benchmark on a handful of Services: that it still runs, not how fast. The comparison with
-//! the reference controller, which is built first, is in `long/bench.rs`.
+//! The benchmark with a few Services: a test that it runs, not how fast. The comparison with
+//! the reference controller, which must be built first, is in `long/bench.rs`.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ pub(crate) fn samples(name: &str, only: &str) -> Result<Vec<Value>> {
     Ok(samples.clone())
 }
 
-/// What addresses of a pool cost does not depend on how many there are.
+/// The cost of pool addresses does not depend on the number of Services.
 #[test]
 fn a_pool_costs_one_patch_per_service_and_others_nothing() -> Result<()> {
     let samples = samples("t-bench-pool", "pool-5000,pool-life")?;

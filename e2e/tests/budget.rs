@@ -1,4 +1,4 @@
-//! What Ballast costs the API server and the cloud, counted in their own logs: writes by
+//! The cost of Ballast for the API server and the cloud, counted in their own logs: writes by
 //! the controller's user, and calls that change something (invariant 3).
 
 use std::time::Instant;
@@ -12,14 +12,14 @@ use crate::common::crowd::{LOCAL, QUICK, names};
 use crate::common::{PROGRAMMED, Plan, SOON, Site};
 
 const REPLICAS: [&str; 2] = ["ballast-1", "ballast-2"];
-/// Services that nobody touches while other things happen.
+/// Services that nothing changes while other things happen.
 const CROWD: usize = 200;
 
-/// Leaders in the whole story: the first, one after the restart, one after that is killed.
+/// Leaders in the whole test: the first, one after the restart, one after that is killed.
 const LEADERS: u64 = 3;
 
-/// The sum of what was allowed so far, against the sum of what was spent: a write that
-/// comes late is found by the next step.
+/// The sum of the allowed writes so far, compared with the sum of the actual ones: the next
+/// step finds a late write.
 struct Budget<'a> {
     site: &'a Site<'a>,
     start: usize,
@@ -45,7 +45,7 @@ impl<'a> Budget<'a> {
         })
     }
 
-    /// Does something that ends when it has had its effect, and allows it this much.
+    /// Runs a step until it has had its effect, and allows it this many writes.
     async fn costs(
         &mut self,
         what: &str,
@@ -84,7 +84,8 @@ impl<'a> Budget<'a> {
         Ok(())
     }
 
-    /// Beside it, the counters of the class are written at most every 5 s, by each leader.
+    /// The writes so far. Each leader also writes the counters of the class, at most once in 5
+    /// s.
     fn spent(&self) -> Result<Spent> {
         let mut spent = Spent::default();
         let (mut counters, mut guards) = (0, 0);
@@ -134,7 +135,7 @@ async fn every_write_is_accounted_for() -> Result<()> {
     .await
 }
 
-/// How often the leader has reconciled.
+/// The number of reconciles of the leader.
 async fn reconciles(site: &Site<'_>) -> Result<u64> {
     let leader = site.ballast.leader(&REPLICAS).await?;
     let metrics = site.ballast.admin(leader, "/metrics").await?;
@@ -145,7 +146,7 @@ async fn reconciles(site: &Site<'_>) -> Result<u64> {
     Ok(counts.sum())
 }
 
-/// A change that costs nothing ends when the controller has looked at it.
+/// Runs a change that costs nothing, until the controller has reconciled it.
 async fn looked_at(site: &Site<'_>, name: &str, patch: serde_json::Value) -> Result<()> {
     let before = reconciles(site).await?;
     site.patch(name, patch).await?;
@@ -201,7 +202,7 @@ async fn listens(site: &Site<'_>, field: &str, value: u16) -> Result<()> {
     .await
 }
 
-/// A new leader that has looked at everybody, and has nothing more to do.
+/// Waits until a new leader has reconciled all Services and has nothing left to do.
 async fn all_looked_at(site: &Site<'_>) -> Result<()> {
     eventually(SOON, || async {
         let done = reconciles(site).await?;
@@ -255,7 +256,7 @@ async fn nothing_changed(site: &Site<'_>, budget: &mut Budget<'_>) -> Result<()>
         .await
 }
 
-/// Each try is asked for by an edit: by itself the 20th would come after an hour.
+/// Each try is triggered by an edit: without one, the 20th would come after an hour.
 async fn failing_retries(site: &Site<'_>, budget: &mut Budget<'_>) -> Result<()> {
     let leader = site.ballast.leader(&REPLICAS).await?;
     let failed = "ballast_reconciles_total{outcome=\"failed\"}";

@@ -1,5 +1,5 @@
-//! The chart as files: what it renders, what it refuses, and that what is made from it is up
-//! to date. No cluster; `chart_api` shows the same objects to a real API server.
+//! The chart as files: what it renders, what it refuses, and whether the generated files are up
+//! to date. It needs no cluster; `chart_api` sends the same objects to a real API server.
 
 #[path = "chart/alerts.rs"]
 mod alerts;
@@ -69,7 +69,7 @@ fn passes(output: &Output, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a review of a change to the chart looks at first.
+/// The first things that a review of a chart change checks.
 #[test]
 fn what_it_renders() -> Result<()> {
     for set in SETS {
@@ -84,8 +84,8 @@ fn what_it_renders() -> Result<()> {
     Ok(())
 }
 
-/// Argo CD renders at each sync: what comes out differently is applied again and again, and a
-/// Secret would be another one each time.
+/// Argo CD renders the chart at each sync: output that differs is applied again and again, and
+/// a Secret would change each time.
 #[test]
 fn it_renders_the_same_again_and_no_secret() -> Result<()> {
     for set in SETS {
@@ -203,7 +203,7 @@ fn what_is_made_from_it_is_up_to_date() -> Result<()> {
     Ok(())
 }
 
-/// The package contains the chart's folder and nothing beside it.
+/// The package contains only the chart's folder.
 #[test]
 fn links_of_its_readme_work_in_the_package() -> Result<()> {
     let readme = include_str!("../../charts/ballast/README.md");
@@ -288,7 +288,7 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
     Ok(())
 }
 
-/// Names in alerts and in the dashboard are those of the controller's source.
+/// Names in alerts and in the dashboard exist in the controller's source.
 #[test]
 fn alerts_and_dashboard_ask_for_metrics_that_exist() -> Result<()> {
     let mut sources = String::new();
@@ -318,14 +318,14 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() -> Result<()> {
     ensure!(asked.len() > 10, "only {asked:?}");
     let unknown: Vec<_> = asked.iter().filter(|name| !exists(name)).collect();
     ensure!(unknown.is_empty(), "no such metrics: {unknown:?}");
-    // And none is forgotten.
+    // And none is missing.
     let shown = |root: &&str| asked.iter().any(|name| name.starts_with(*root));
     let hidden: Vec<_> = exist.iter().filter(|root| !shown(root)).collect();
     ensure!(hidden.is_empty(), "nobody looks at {hidden:?}");
     Ok(())
 }
 
-/// All of a folder's code, except that of tests.
+/// All code in a folder, except that of tests.
 fn read_sources(folder: &Path, text: &mut String) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -339,7 +339,7 @@ fn read_sources(folder: &Path, text: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// The words of a text that begin so, as far as these characters go.
+/// All words in a text with this prefix, made of these characters.
 fn names<'t>(text: &'t str, prefix: &str, of: impl Fn(char) -> bool) -> BTreeSet<&'t str> {
     text.match_indices(prefix)
         .map(|(at, _)| {
@@ -373,7 +373,7 @@ fn every_alert_has_its_runbook() -> Result<()> {
         }
     }
     let runbooks = include_str!("../../docs/runbooks.md");
-    // Others are for problems without an alert.
+    // The others are for problems without an alert.
     let sections: BTreeSet<String> = runbooks
         .lines()
         .filter_map(|line| line.strip_prefix("## ").map(str::to_owned))

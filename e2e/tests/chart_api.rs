@@ -1,6 +1,6 @@
-//! The chart's objects before a real API server: all of them are taken as they are, nothing
-//! but the mock cloud needs more than the restricted Pod Security Standard, and the policy that
-//! stamps a class does so.
+//! The chart's objects on a real API server: it accepts all of them without warnings, only the
+//! mock cloud needs more than the restricted Pod Security Standard, and the policy that sets a
+//! class works.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use crate::common::{SOON, service_yaml};
 
-/// The value sets in charts/ballast/ci, and whether they run a mock cloud.
+/// The value sets in charts/ballast/ci, and whether they include a mock cloud.
 const SETS: [(&str, bool); 4] = [
     ("default", false),
     ("kind", true),
     ("bare-metal", false),
     ("everything", true),
 ];
-/// Its pods may be as the restricted standard has them, and not otherwise.
+/// Its pods comply with the restricted standard.
 const RESTRICTED: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: restricted, labels: {
   pod-security.kubernetes.io/enforce: restricted, pod-security.kubernetes.io/warn: restricted}}}
@@ -49,7 +49,7 @@ async fn a_real_api_server_takes_every_object() -> Result<()> {
     result
 }
 
-/// Of Ballast, and of the Prometheus Operator.
+/// The CRDs of Ballast and of the Prometheus Operator.
 async fn definitions(lab: &Lab, helm: &Helm) -> Result<()> {
     lab.apply(&ballast_crds::yaml()?).await?;
     lab.apply(&helm.monitoring_crds()?).await?;
@@ -64,7 +64,7 @@ async fn definitions(lab: &Lab, helm: &Helm) -> Result<()> {
     lab.kubectl(&wait).await.map(drop)
 }
 
-/// As restricted as can be: only the mock cloud may be warned of.
+/// Under the restricted standard, only the mock cloud may cause a warning.
 async fn every_object(lab: &Lab, helm: &Helm, set: &str, mock_cloud: bool) -> Result<()> {
     let values = format!("charts/ballast/ci/{set}-values.yaml");
     let rendered = helm.template("ballast", "restricted", &["--values", &values])?;
@@ -98,7 +98,7 @@ async fn every_object(lab: &Lab, helm: &Helm, set: &str, mock_cloud: bool) -> Re
     }
 }
 
-/// Legal names that YAML reads as something else: the API server takes all objects, and so
+/// Valid names that YAML parses as something else: the API server accepts all objects, and so
 /// does kustomize.
 async fn names_that_yaml_misreads(lab: &Lab, helm: &Helm) -> Result<()> {
     lab.kubectl(&["create", "namespace", "2024"]).await?;
@@ -145,7 +145,7 @@ fn texts(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// Before anything is made, with the command that helps.
+/// Refused before anything is created, with the command that helps.
 async fn the_host_network_is_refused_clearly(lab: &Lab, helm: &Helm) -> Result<()> {
     let chart = Helm::chart().display().to_string();
     let install = ["install", "ballast", &chart, "--namespace", "restricted"];
@@ -180,7 +180,8 @@ async fn a_class_is_stamped(lab: &Lab, helm: &Helm) -> Result<()> {
         Ok(())
     })
     .await?;
-    // Who names a class keeps it; who needs none gets none, until it becomes a load balancer.
+    // A Service that names a class keeps it; one of another type gets none until it becomes a
+    // load balancer.
     let named = format!("{spec}, loadBalancerClass: example.com/own");
     lab.apply(&service_yaml("named", "", &named)).await?;
     lab.apply(&service_yaml("internal", "", "ports: [{port: 80}]"))
@@ -191,7 +192,7 @@ async fn a_class_is_stamped(lab: &Lab, helm: &Helm) -> Result<()> {
     lab.kubectl(&["patch", "service", "internal", "-p", becomes])
         .await?;
     ensure!(class_of(lab, "internal").await? == "ballast.dev/edge");
-    // Later changes are let through.
+    // Later changes are accepted.
     lab.apply(&service_yaml("plain", "a: b", spec)).await?;
     ensure!(class_of(lab, "plain").await? == "ballast.dev/edge");
     Ok(())

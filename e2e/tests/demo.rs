@@ -1,12 +1,12 @@
-//! `make demo` and `make demo-kind` as programs: they end well, the one in time, and not at all
-//! well where a step fails.
+//! `make demo` and `make demo-kind` as programs: both succeed, the first within its time, and
+//! they fail if a step fails.
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-/// What the demo may take once everything is built.
+/// The longest time for the demo once everything is built.
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn demo(name: &str, more: &[(&str, &str)]) -> Result<Output> {

@@ -1,6 +1,6 @@
-//! The mock cloud on a node, as it runs in a cluster: its addresses are on the node's
-//! network interface, and neighbours reach them as they reach the node. kube-proxy is in its
-//! iptables mode here, which takes node ports at every address of a node.
+//! The mock cloud on a node, as it runs in a cluster: its addresses are on the node's network
+//! interface, and machines on the segment reach them like the node. kube-proxy runs in iptables
+//! mode here, which accepts node ports on every address of a node.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ use crate::common::{
 };
 
 const NODE: Host = Host::Node(1);
-/// What the chart gives it, and nothing else.
+/// The capabilities that the chart grants, and no others.
 const CAPABILITIES: &str = "net_admin,net_bind_service,net_raw";
-/// As `ip` shows a cloud's mark: a number that begins with 0x62.
+/// The mark of a cloud in the output of `ip`: a number that begins with 0x62.
 const MARK: &str = " metric 16";
-/// From the cloud's start to the next connection: the promise of the issue that asked for it.
+/// From the start of the cloud to the next connection: the required maximum.
 const BACK: Duration = Duration::from_secs(2);
 
 fn plan(name: &str) -> Plan<'_> {
@@ -78,7 +78,7 @@ async fn each_capability_is_needed_and_no_other() -> Result<()> {
         .await
 }
 
-/// By a machine beside the nodes, by nodes, and by the node that has the address.
+/// From a machine on the nodes' segment, from nodes, and from the node with the address.
 async fn reached(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
     for ip in ips {
         for from in [Host::Client, Host::Node(2), NODE] {
@@ -89,7 +89,7 @@ async fn reached(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// What a crash leaves on the interface is there for the next life.
+/// After a crash, the next start finds the addresses on the interface.
 async fn killed(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
     site.ballast.kill(CLOUD).await?;
     let left = on_interface(site, NODE).await?;
@@ -102,14 +102,14 @@ async fn killed(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
     let took = start.elapsed();
     println!("after a kill, both families answer {took:.2?} after the start");
     ensure!(took < BACK, "{took:?}");
-    // For good: what nobody prolongs has an end.
+    // Forever: addresses that nothing renews expire.
     for address in on_interface(site, NODE).await? {
         ensure!(!address.contains("valid_lft forever"), "{address}");
     }
     Ok(())
 }
 
-/// No life follows that would clean up: the kernel does, when nobody prolongs the addresses.
+/// Without a restart, the kernel removes the addresses when nothing renews them.
 async fn killed_for_good(site: &Site<'_>) -> Result<()> {
     site.ballast.kill(CLOUD).await?;
     let start = Instant::now();
@@ -121,11 +121,11 @@ async fn killed_for_good(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Elsewhere, and without its state: the Services' status says what they had.
+/// On another node, and without its state: the Services' status records the addresses.
 async fn moved(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
     site.ballast.stop(CLOUD).await?;
     nothing_left(site, NODE).await?;
-    // The class's endpoint is the old node's: there, a relay to the new one.
+    // The class's endpoint is the old node's address, so a relay there leads to the new one.
     let other = site.ballast.clone().with_cloud_on(Host::Node(2));
     other.start_cloud(&[]).await?;
     relay(site).await?;
@@ -143,7 +143,7 @@ async fn moved(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
     Ok(())
 }
 
-/// In a cluster the Service in front of the pod does this.
+/// In a cluster, the Service for the pod does this.
 async fn relay(site: &Site<'_>) -> Result<()> {
     let (from, to) = (
         site.lab.addresses(NODE)[0],
@@ -164,7 +164,7 @@ async fn relay(site: &Site<'_>) -> Result<()> {
     .map(drop)
 }
 
-/// kubelet and kube-proxy are there; what machines have besides is stood in for.
+/// kubelet and kube-proxy run; the test starts substitutes for other daemons.
 async fn wildcard_listeners(site: &Site<'_>) -> Result<()> {
     let daemon = async |port: &str| {
         let name = format!("daemon-{port}");
@@ -181,7 +181,7 @@ async fn wildcard_listeners(site: &Site<'_>) -> Result<()> {
         ensure!(said.contains(&port.to_string()), "{said}");
         site.delete(&name).await?;
     }
-    // The port is left to the daemon also while it does not run.
+    // The daemon keeps the port even while it does not run.
     site.lab.stop("daemon-9200").await?;
     let spec =
         format!("{OF_CLASS}, selector: {{app: web}}, ports: [{{port: 9200, targetPort: 8080}}]");
@@ -191,7 +191,7 @@ async fn wildcard_listeners(site: &Site<'_>) -> Result<()> {
     site.delete("left").await
 }
 
-/// Some other Service's node port: it comes, it is in the way, it goes.
+/// The node port of another Service: it appears, conflicts, and is deleted.
 async fn node_port_of_another(site: &Site<'_>) -> Result<()> {
     let both = "{name: t, port: 30123, targetPort: 8080}, {name: u, protocol: UDP, port: 30124, targetPort: 8081}";
     let spec = format!("{OF_CLASS}, selector: {{app: web}}, ports: [{both}]");
@@ -215,7 +215,7 @@ async fn node_port_of_another(site: &Site<'_>) -> Result<()> {
     site.delete("web").await
 }
 
-/// Whether clients arrive is found out again every 30 s.
+/// The mock cloud checks every 30 s whether clients arrive.
 async fn says(site: &Site<'_>, name: &str, status: &str) -> Result<String> {
     eventually(2 * SOON, || async {
         let service = site.get(name).await?;
@@ -235,7 +235,7 @@ async fn own_node_port(site: &Site<'_>) -> Result<()> {
     site.delete("same").await
 }
 
-/// What does not work without one of the capabilities, said so that it can be mended.
+/// Without one of the capabilities, the message says what does not work and how to fix it.
 async fn without(site: &Site<'_>, missing: &str) -> Result<()> {
     let left: Vec<&str> = CAPABILITIES
         .split(',')
@@ -259,7 +259,7 @@ async fn without(site: &Site<'_>, missing: &str) -> Result<()> {
     Ok(())
 }
 
-/// As a container has them: uid 0, and a bounding set.
+/// As in a container: uid 0, and a bounding set.
 async fn with_capabilities(site: &Site<'_>, capabilities: &str) -> Result<()> {
     let list: Vec<String> = capabilities.split(',').map(|it| format!("+{it}")).collect();
     let set = format!("--bounding-set=-all,{}", list.join(","));
@@ -281,7 +281,7 @@ async fn nothing_left(site: &Site<'_>, node: Host) -> Result<()> {
     Ok(())
 }
 
-/// The cloud's addresses on a node, a line each.
+/// The cloud's addresses on a node, one line each.
 async fn on_interface(site: &Site<'_>, node: Host) -> Result<Vec<String>> {
     let argv = ["ip", "-oneline", "address", "show", "dev", "eth0"];
     let text = site.lab.exec(node, argv).await?.ok()?;

@@ -1,6 +1,6 @@
-//! Ballast on real kind, on one node. Where no image can be pulled, kind and its node image are
-//! built first. What takes minutes (three nodes, two clusters, the documented quickstart) is in
-//! `long/kind.rs`.
+//! Ballast on real kind, with one node. On machines that cannot pull images, kind and its node
+//! image are built first. Tests that take minutes (three nodes, two clusters, the documented
+//! quickstart) are in `long/kind.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use ballast_e2e::kind::installed::{Installed, image, web};
 use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost, NODE_LABEL_EXCLUDE};
 use ballast_e2e::{Families, eventually};
 
-/// Pods start, nodes boot, and another cluster may do so beside this one.
+/// Pods must start and nodes must boot, and another cluster may do so at the same time.
 pub(crate) const SOON: Duration = Duration::from_mins(2);
-/// From `helm install` to the first answer: the promise of the issue that asked for the chart.
+/// From `helm install` to the first answer: the required maximum.
 const FIRST_ADDRESS: Duration = Duration::from_secs(15);
 pub(crate) const SYSTEM: &str = "ballast-system";
 pub(crate) const CLOUD: &str = "app.kubernetes.io/component=mock-cloud";
 
-/// Runs a test on a Docker host of its own, and ends that in any case.
+/// Runs a test on its own Docker host, and stops the host in any case.
 pub(crate) async fn on_host(
     name: &str,
     test: impl AsyncFnOnce(&KindHost) -> Result<()>,
@@ -41,7 +41,7 @@ pub(crate) async fn on_cluster(
     .await
 }
 
-/// Once is enough, of three times: what a busy machine adds is no property of Ballast.
+/// One of three tries must be fast enough: delays of a busy machine are not Ballast's.
 async fn soon_installed<'c>(cluster: &'c Cluster<'c>) -> Result<(Installed<'c>, Vec<String>)> {
     let mut times = vec![];
     loop {
@@ -60,8 +60,8 @@ async fn soon_installed<'c>(cluster: &'c Cluster<'c>) -> Result<(Installed<'c>, 
     }
 }
 
-/// One node, which kind makes the way it does for beginners; then with the label that keeps
-/// load balancers off it. And back to nothing.
+/// One node in kind's default configuration, then with the label that excludes it from load
+/// balancers, then an uninstall.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node() -> Result<()> {
     let options = ClusterOptions {
@@ -103,7 +103,7 @@ async fn one_node() -> Result<()> {
     .await
 }
 
-/// kubelet's and kube-proxy's own, and one that is a node port, too.
+/// Ports of kubelet and kube-proxy, and one that is a node port, too.
 async fn ports_of_the_node(cluster: &Cluster<'_>, ballast: &Installed<'_>) -> Result<()> {
     for (port, node_port) in [(10_250, 30_100), (10_256, 30_101), (30_102, 30_102)] {
         let service = format!(
@@ -129,7 +129,7 @@ spec:
     Ok(())
 }
 
-/// Whoever reaches the node's port may look, and change nothing without the token.
+/// Clients that reach the node's port can read, but need the token for changes.
 async fn strangers_are_refused(cluster: &Cluster<'_>, ballast: &Installed<'_>) -> Result<()> {
     let node = cloud_host(cluster).await?;
     let url = format!("http://{node}:8111/v1/load-balancers/any");
@@ -140,14 +140,14 @@ async fn strangers_are_refused(cluster: &Cluster<'_>, ballast: &Installed<'_>) -
     ballast.addresses("web").await.map(drop)
 }
 
-/// The address of the node that the mock cloud is on.
+/// The address of the mock cloud's node.
 pub(crate) async fn cloud_host(cluster: &Cluster<'_>) -> Result<String> {
     let path = "jsonpath={.items[0].status.hostIP}";
     let get = ["get", "pods", "-n", SYSTEM, "-l", CLOUD, "-o", path];
     cluster.kubectl(&get).await
 }
 
-/// `docker restart` of the node that has the addresses.
+/// `docker restart` of the node with the addresses.
 pub(crate) async fn restarted(
     cluster: &Cluster<'_>,
     ballast: &Installed<'_>,

@@ -1,8 +1,8 @@
-//! The tests on real Kubernetes, one program: every file is a module and runs alone by its
+//! The tests on real Kubernetes, as one program: every file is a module, and runs alone by its
 //! name, as `make e2e T=services` does.
 //!
-//! What takes minutes and compares builds is below [`long`]; `make test` leaves it out and
-//! `make test-long` runs it.
+//! Tests that take minutes or compare builds are in [`long`]; `make test` skips them and
+//! `make test-long` runs them.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
-//! `ballast migrate metallb` on a real cluster: what it prints, what it applies beside a
-//! `MetalLB` that runs, and that Services keep their addresses when that is gone. `MetalLB`
-//! itself is played: its kinds, its objects, pods with its labels, and the status that its
-//! controller leaves on Services.
+//! `ballast migrate metallb` on a real cluster: what it prints, what it applies while `MetalLB`
+//! runs, and that Services keep their addresses when `MetalLB` is gone. The test simulates
+//! `MetalLB`: its kinds, its objects, pods with its labels, and the status that its controller
+//! leaves on Services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ const PORTS: &str = "selector: {app: web}, ports: [{port: 80}]";
 const THEIR_CLASS: &str = "metallb.example/inner";
 const APPLY: [&str; 3] = ["migrate", "metallb", "--apply"];
 
-/// In the shapes of `MetalLB`'s published samples.
+/// With the shapes of `MetalLB`'s published samples.
 const OBJECTS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: metallb-system}}
 ---
@@ -39,7 +39,7 @@ const OBJECTS: &str = "
 {apiVersion: metallb.io/v1beta1, kind: BGPAdvertisement, metadata: {name: routes, namespace: metallb-system}, spec: {ipAddressPools: [first]}}
 ";
 
-/// Who has which addresses of `MetalLB`'s.
+/// The Services with addresses from `MetalLB`.
 const LEFT: [(&str, &[&str]); 6] = [
     ("web", &["192.0.2.3"]),
     ("dual", &["192.0.2.6", "fc00:f853:ccd:e799::6"]),
@@ -59,7 +59,7 @@ async fn services_keep_their_addresses_when_metallb_goes() -> Result<()> {
     }
     .run(async |site| {
         let admin = Ballast::of(&site.lab.kubeconfig());
-        // The API server may still be setting up the kinds of a moment ago.
+        // The API server may still be setting up new kinds.
         eventually(SOON, || async {
             let said = admin.run(&["migrate", "metallb"]).await?;
             let nothing = said.err.contains("no MetalLB objects found");
@@ -98,7 +98,7 @@ fn workload(kind: &str, component: &str, more: &str) -> String {
     )
 }
 
-/// The Services, and what `MetalLB` wrote. The one that waits is the oldest.
+/// The Services, and the status that `MetalLB` wrote. The waiting one is the oldest.
 async fn metallb_was_here(site: &Site<'_>) -> Result<()> {
     let kinds = ["IPAddressPool", "L2Advertisement", "BGPAdvertisement"];
     site.apply(&kinds.map(crd).concat()).await?;
@@ -177,19 +177,19 @@ async fn prints(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         "{}",
         said.out
     );
-    // As manifests, without a cluster, the same pools come of it.
+    // From manifests, without a cluster, the result has the same pools.
     let alone = Ballast::alone()
         .run_with(&["migrate", "metallb", "-f", "-", "-o", "json"], OBJECTS)
         .await?;
     let report: Value = serde_json::from_str(&alone.out).with_context(|| format!("{alone:?}"))?;
     ensure!(report["objects"][1] == documents[1], "{report}");
-    // Nothing was applied by looking.
+    // Without `--apply`, nothing was applied.
     let pools: Api<AddressPool> = Api::all(site.lab.kube());
     ensure!(pools.get_opt("first").await?.is_none());
     Ok(())
 }
 
-/// The objects, and nobody is taken.
+/// Applies the objects; no Service is taken over.
 async fn beside_metallb(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     for expected in ["created", "unchanged"] {
         let said = admin.run(&APPLY).await?;
@@ -205,7 +205,7 @@ async fn beside_metallb(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     Ok(())
 }
 
-/// What the table of applied objects says: by name.
+/// The table of applied objects, by name.
 fn results(said: &Said) -> BTreeMap<String, String> {
     let rows = said.out.lines().skip(1).take_while(|line| !line.is_empty());
     rows.filter_map(|row| {
@@ -215,7 +215,7 @@ fn results(said: &Said) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// First the class takes over, then the controller comes: it finds nothing but the status.
+/// The class takes over before the controller starts, which finds only the status.
 async fn when_it_is_gone(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let scale = [
         "scale",
@@ -251,7 +251,7 @@ async fn when_it_is_gone(site: &Site<'_>, admin: &Ballast) -> Result<()> {
             .await?;
         has(&service, ips)?;
     }
-    // One that Ballast cannot serve keeps what it has, and nobody else gets it.
+    // A Service that Ballast cannot serve keeps its address, and no other Service gets it.
     site.says("sctp", ACCEPTED, "False", "Unsupported").await?;
     let waits = site
         .service("waits", |service| {
@@ -296,7 +296,7 @@ fn has(service: &Service, ips: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The commands for a Service of another class do what they promise.
+/// The commands for a Service of another class have the promised result.
 async fn a_class_of_its_own(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let report = admin.out(&["migrate", "metallb", "-o", "json"]).await?;
     let report: Value = serde_json::from_str(&report)?;
@@ -333,7 +333,7 @@ async fn a_class_of_its_own(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     Ok(())
 }
 
-/// As after `helm uninstall`, which takes the kinds along.
+/// As after `helm uninstall`, which also deletes the CRDs.
 async fn without_its_kinds(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     for kind in ["ipaddresspools", "l2advertisements", "bgpadvertisements"] {
         let crd = format!("crd/{kind}.metallb.io");
@@ -344,7 +344,7 @@ async fn without_its_kinds(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let results = results(&said);
     ensure!(results.len() == 3, "{said:?}");
     ensure!(results.values().all(|it| it == "unchanged"), "{said:?}");
-    // Somebody else's settings are not overwritten.
+    // Settings of another field manager are not overwritten.
     let pools: Api<AddressPool> = Api::all(site.lab.kube());
     pools
         .patch(
@@ -381,7 +381,7 @@ async fn after_a_restart(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Every state that the watched Services were ever in: their addresses.
+/// The addresses in every state of the watched Services.
 struct Seen(
     Arc<Mutex<BTreeMap<String, Vec<Vec<String>>>>>,
     tokio::task::JoinHandle<Result<()>>,
@@ -415,8 +415,8 @@ impl Seen {
         Self(all, task)
     }
 
-    /// None ever had another address than it had from `MetalLB`, nor none; but for the one
-    /// whose class was changed by hand.
+    /// No Service ever lost or changed its address from `MetalLB`, except the one whose class
+    /// was changed by hand.
     fn kept(self) -> Result<()> {
         ensure!(!self.1.is_finished(), "the watch did not last");
         self.1.abort();

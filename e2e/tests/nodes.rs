@@ -1,5 +1,5 @@
-//! Nodes come, go, and are taken out of service: the cloud's targets follow, a wave of
-//! changes is one call to the cloud, and no Service is written for it.
+//! Nodes are added, removed, and taken out of service: the cloud's targets follow, a wave of
+//! changes is one call to the cloud, and no Service is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,10 +17,11 @@ use crate::common::crowd::{LOCAL, Witness, names};
 use crate::common::{PROGRAMMED, Plan, Site, condition, pods_yaml};
 
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-/// From the change of a node to the cloud's answer: 0.3 s of quiet, and a busy machine.
+/// From the change of a node to the cloud's answer: 0.3 s of quiet, plus time for a busy
+/// machine.
 const SOON: Duration = Duration::from_secs(3);
 
-/// What the cloud knows of the class's targets.
+/// The cloud's state of the class's targets.
 struct Targets<'a> {
     site: &'a Site<'a>,
     path: String,
@@ -49,8 +50,8 @@ impl<'a> Targets<'a> {
             .collect())
     }
 
-    /// Does something, waits until the targets are these, and expects that it took one
-    /// call. The first answer counts: nothing else may have been called on the way.
+    /// Runs a change, waits until the targets are these, and checks that it took one call. The
+    /// first answer counts: nothing else may have been called on the way.
     async fn follow(
         &self,
         what: &str,
@@ -96,7 +97,7 @@ async fn label(site: &Site<'_>, node: &str, value: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A Node without a machine, as far as targets are concerned.
+/// A Node without a machine, with the fields that targets need.
 async fn paper_node(site: &Site<'_>, name: &str, address: &str) -> Result<()> {
     let node: Node = serde_json::from_value(json!({
         "metadata": {"name": name},
@@ -121,7 +122,7 @@ async fn targets_follow_the_nodes() -> Result<()> {
             many_nodes(site, &targets).await?;
             a_real_node(site, &targets).await?;
             while_the_cloud_talks(site, &targets).await?;
-            // All of the above: not one write of a Service, not one event.
+            // None of the above wrote a Service or an event.
             let written = site.writes_since(since, USER)?;
             let written: Vec<_> = written
                 .iter()
@@ -140,7 +141,7 @@ async fn targets_follow_the_nodes() -> Result<()> {
         .await
 }
 
-/// Waits for the last event, and says where the audit log stands then.
+/// Waits for the last event, and returns the present end of the audit log.
 async fn settled(site: &Site<'_>, services: usize) -> Result<usize> {
     eventually(crate::common::SOON, || async {
         let written = site.writes_since(0, USER)?;
@@ -174,8 +175,8 @@ async fn one_node(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
     targets
         .follow("no longer excluded", both, label(site, "node2", None))
         .await?;
-    // Cordoned and drained nodes stay: the health check knows better, and sooner. The
-    // call that follows shows that none was made before.
+    // Cordoned and drained nodes stay, because the health check is faster and more accurate.
+    // The call that follows shows that none was made before.
     let kubectl = async |arguments: &[&str]| site.lab.kubectl(arguments).await.map(drop);
     kubectl(&["cordon", "node1"]).await?;
     kubectl(&[
@@ -234,7 +235,7 @@ async fn many_nodes(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
         .await
     };
     targets.follow("another address", &all, moved).await?;
-    // Conditions and annotations of nodes change all the time and mean nothing here.
+    // Conditions and annotations of nodes change all the time and do not matter here.
     let idle = json!({"metadata": {"annotations": {"example.com/seen": "now"}}});
     let params = PatchParams::default();
     nodes(site)
@@ -267,7 +268,7 @@ async fn a_real_node(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
         .await
 }
 
-/// Changes in the cloud come all the time, also in the moment of quiet that ends a wave.
+/// Changes in the cloud arrive all the time, also in the quiet period that ends a wave.
 async fn while_the_cloud_talks(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
     let balancer = site.in_cloud("web-1").await?.context("not in the cloud")?;
     let name = balancer["name"].as_str().unwrap_or_default();
@@ -301,7 +302,7 @@ async fn while_the_cloud_talks(site: &Site<'_>, targets: &Targets<'_>) -> Result
         .await
 }
 
-/// This is the one change of nodes that Services speak of.
+/// This is the only change of nodes that Services report.
 async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
     let before = site.events("web-1").await?.len();
     let kubectl = async |arguments: &[&str]| site.lab.kubectl(arguments).await.map(drop);
@@ -312,7 +313,7 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
         .says("web-1", PROGRAMMED, "False", "NoEligibleNodes")
         .await?;
     ensure!(message.starts_with("No node is eligible"), "{message}");
-    // A Service that comes now says the same.
+    // A new Service reports the same.
     site.create("newcomer", LOCAL).await?;
     site.says("newcomer", PROGRAMMED, "False", "NoEligibleNodes")
         .await?;
@@ -334,7 +335,7 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// As in a kind cluster of one node: the mock cloud has no others, so it takes them.
+/// As in a kind cluster with one node: the mock cloud has no other nodes, so it uses this one.
 async fn every_node_labelled(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
     label(site, "node1", Some("")).await?;
     label(site, "node2", Some("")).await?;

@@ -1,9 +1,9 @@
 //! Addresses from pools on real Kubernetes: the cases of `MetalLB`'s own end-to-end tests
-//! (assignment, families, namespaces, labels, priorities, removal, sharing, counters),
-//! told as what Ballast says and does.
+//! (assignment, families, namespaces, labels, priorities, removal, sharing, counters), with the
+//! reports and the behaviour of Ballast.
 //!
-//! One lab for all; each case has a [`Corner`] of it: a namespace, a class and pools of
-//! its own, so that none sees another's. The restart at the end finds them all.
+//! All cases share one lab; each has a [`Corner`] of it: its own namespace, class and pools, so
+//! that cases do not affect one another. The restart at the end finds them all.
 
 mod corner;
 mod edits;
@@ -33,7 +33,7 @@ async fn addresses_of_pools() -> Result<()> {
         macro_rules! cases {
             ($($case:path),* $(,)?) => {$(
                 let start = std::time::Instant::now();
-                // One that fails does not hide what the others show.
+                // A failing case does not hide the results of the others.
                 if let Err(error) = $case(site).await {
                     failures.push(format!("{}: {error:#}", stringify!($case)));
                 }

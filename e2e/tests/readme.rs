@@ -1,8 +1,8 @@
-//! The README's own commands, read from it and run as they stand there: what a person
-//! with a cluster whose nodes their machine reaches does first.
+//! The README's own commands, read from it and run unchanged: the first steps of a user whose
+//! machine reaches the nodes of the cluster.
 //!
-//! Two things differ from a laptop, and are said here: the machine is the lab's client
-//! host, and the image is the one that the lab has, as there is no registry.
+//! Two things differ from a laptop: the machine is the lab's client host, and the image is
+//! already on the nodes, because there is no registry.
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::{AGNHOST, Host, Lab, LabOptions, Reach, root};
@@ -12,7 +12,7 @@ use crate::common::SOON;
 const README: &str = include_str!("../../README.md");
 const HEADING: &str = "## Without installing it";
 
-/// The lines of the first code block under the heading, without their comments.
+/// The lines of the first code block under the heading, without comments.
 fn commands() -> Result<Vec<String>> {
     let section = README
         .split(HEADING)
@@ -31,7 +31,7 @@ fn commands() -> Result<Vec<String>> {
         .collect())
 }
 
-/// Folders of the built binary and of kubectl, which stand in for `make release` and PATH.
+/// Folders with the built binary and kubectl, which replace `make release` and PATH.
 fn path(lab: &Lab) -> Result<String> {
     let me = std::env::current_exe()?;
     let built = me.ancestors().nth(2).context("no build folder")?;
@@ -90,7 +90,7 @@ async fn follow(lab: &Lab) -> Result<()> {
                     .await?;
             }
             None => {
-                // Once: whoever pastes the block does not try again either.
+                // Once: a user who pastes the block does not retry either.
                 let run = tokio::time::timeout(SOON, lab.exec(Host::Client, shell(command)));
                 let output = run
                     .await

@@ -1,5 +1,5 @@
-//! The controller runs with the rights of `deploy/rbac.yaml`: none is missing, none is
-//! never used. And what it says of itself: readiness, metrics, help, exit status.
+//! The controller runs with the rights of `deploy/rbac.yaml`: none is missing, none is unused.
+//! Also its own reports: readiness, metrics, help, exit status.
 
 use std::net::IpAddr;
 use std::process::{Command, Output};
@@ -40,7 +40,7 @@ async fn with_its_own_rights_alone() -> Result<()> {
     .await
 }
 
-/// What a path of the admin server answers, whatever the status.
+/// The response of the admin server for a path, whatever the status.
 async fn admin(site: &Site<'_>, path: &str) -> Result<String> {
     let url = format!("http://127.0.0.1:8120{path}");
     let argv = ["curl", "-s", "-m3", "-w", "%{http_code}", &url];
@@ -88,7 +88,7 @@ async fn everything_it_does(site: &Site<'_>) -> Result<()> {
         .await?;
     site.delete("one").await?;
     vanishes(site, "two").await?;
-    // The last event of a namespace that goes is refused, and not for want of a right.
+    // The last event in a deleted namespace is refused, but not because a right is missing.
     site.lab.kubectl(&["create", "namespace", "going"]).await?;
     let going = load_balancer("last", ports).replace("namespace: default", "namespace: going");
     site.apply(&going).await?;
@@ -134,7 +134,7 @@ async fn an_address_of_a_pool(site: &Site<'_>) -> Result<()> {
     .await
 }
 
-/// The Lease goes with the `ServiceAccount`.
+/// The Lease is deleted with the `ServiceAccount`.
 async fn what_it_makes_is_its_accounts(site: &Site<'_>) -> Result<()> {
     let path = "jsonpath={.metadata.ownerReferences[*].kind}/{.metadata.ownerReferences[*].name}";
     let lease = "lease/ballast-controller";
@@ -151,7 +151,7 @@ fn no_right_to_secrets() -> Result<()> {
     Ok(())
 }
 
-/// Without a finalizer, and before the controller sees it.
+/// Deleted without a finalizer, before the controller sees it.
 async fn vanishes(site: &Site<'_>, name: &str) -> Result<()> {
     site.lab.kill(REPLICA, Signal::SIGSTOP).await?;
     site.patch(name, json!({"metadata": {"finalizers": null}}))
@@ -162,7 +162,7 @@ async fn vanishes(site: &Site<'_>, name: &str) -> Result<()> {
 }
 
 impl Site<'_> {
-    /// The cloud has so many load balancers, and all Services but one have theirs.
+    /// The cloud has this many load balancers, and all Services but one have theirs.
     async fn converges_but(&self, pending: &str, count: usize) -> Result<()> {
         eventually(SOON, || async {
             let made = self.ballast.load_balancers().await?.len();
@@ -193,7 +193,7 @@ async fn metrics_are_plausible(site: &Site<'_>) -> Result<()> {
     let addressed = count("ballast_time_to_address_seconds_count").await?;
     let took = sum("ballast_time_to_address_seconds_sum").await?;
     println!("{addressed} addresses after {took:.3} s in all");
-    // One for each Service that got one: none is missed, none counted twice.
+    // One for each Service that got an address: none is missed, none counted twice.
     ensure!(
         addressed == 6 && took > 0.0 && took < 30.0,
         "{addressed} took {took} s"
@@ -242,7 +242,7 @@ async fn stops_when_asked(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Nothing was forbidden, and every single right was used.
+/// Nothing was forbidden, and every right was used.
 fn rights_fit(audit: &[AuditEvent]) -> Result<()> {
     let granted = grants::fit(RBAC, USER, audit)?;
     ensure!(
@@ -254,7 +254,7 @@ fn rights_fit(audit: &[AuditEvent]) -> Result<()> {
 
 fn ballast(arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(binary()?);
-    // As on a fresh machine: no cluster, no settings.
+    // As on a new machine: no cluster, no settings.
     let command = command
         .args(arguments)
         .env_clear()
@@ -262,7 +262,7 @@ fn ballast(arguments: &[&str]) -> Result<Output> {
     command.output().context("ballast does not run")
 }
 
-/// Every flag of an example exists; commands that show examples show them in their help.
+/// Every flag of an example exists; commands with examples show them in their help.
 #[test]
 fn help_has_examples() -> Result<()> {
     for command in ["controller", "mock-cloud", "crds", "secrets", "teardown"] {
@@ -282,7 +282,7 @@ fn help_has_examples() -> Result<()> {
             .filter(own)
             .flat_map(|line| line.split([' ', '=']).filter(|word| word.starts_with("--")));
         for flag in flags {
-            // Of another program, behind a pipe.
+            // The output of another program, through a pipe.
             ensure!(
                 options.contains(flag) || examples.contains(&format!("kubectl apply {flag}")),
                 "{command}: the example's {flag} does not exist"
@@ -319,7 +319,7 @@ fn wrong_usage_is_status_2() -> Result<()> {
         );
         ensure!(!text.is_empty(), "{wrong:?} says nothing");
     }
-    // Right usage, and nothing to talk to: another status.
+    // Valid usage without an API server: another exit status.
     let alone = ballast(&["controller", "--admin-address", "127.0.0.1:0"])?;
     ensure!(alone.status.code() == Some(1), "{:?}", alone.status);
     let text = String::from_utf8_lossy(&alone.stderr);

@@ -1,6 +1,6 @@
-//! The life of a Service on real Kubernetes: what it says, what it keeps, and what is
-//! left when it goes. Which class serves whom is in `services/classes.rs`, which
-//! address it gets in `services/addresses.rs`.
+//! The life of a Service on real Kubernetes: what it reports, what it keeps, and what is left
+//! after its deletion. `services/classes.rs` tests which class serves it,
+//! `services/addresses.rs` which address it gets.
 
 mod addresses;
 mod classes;
@@ -42,7 +42,7 @@ async fn a_service_lives_and_changes() -> Result<()> {
         .await
 }
 
-/// Services that are none of ours, with the version each had when it was made.
+/// Services that are not Ballast's, with their versions at creation.
 async fn neighbours(site: &Site<'_>) -> Result<Vec<(&'static str, String)>> {
     let ports = "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]";
     let mut all = Vec::new();
@@ -294,7 +294,7 @@ async fn slow_work_is_announced(site: &Site<'_>) -> Result<()> {
     site.has_events("web", &[ensuring, ENSURED]).await
 }
 
-/// Their load balancers are still being made when they are not wanted any more.
+/// They are changed while their load balancers are still being created.
 async fn some_do_not_wait(site: &Site<'_>) -> Result<()> {
     for name in ["deleted", "changed"] {
         site.apply(&load_balancer(name, &web("web"))).await?;
@@ -323,7 +323,7 @@ async fn the_cloud_restarts(site: &Site<'_>) -> Result<()> {
     site.ballast.cloud_answers().await?;
     ensure!(site.ballast.load_balancers().await? == before);
     site.answers(Host::Client, ip, 80).await?;
-    // The controller has found it again as soon as another Service gets its address.
+    // The controller has found it again once another Service gets its address.
     site.apply(&load_balancer("later", &web("web"))).await?;
     site.programmed("later").await?;
     let after = site.get("web").await?;
@@ -399,7 +399,7 @@ async fn addresses_and_limits_are_honoured() -> Result<()> {
     .await
 }
 
-/// A Service of the class without anybody behind it: enough where only words count.
+/// A Service of the class without endpoints, for tests that only read its status.
 fn words(port: u16) -> String {
     format!("{OF_CLASS}, ports: [{{port: {port}}}]")
 }

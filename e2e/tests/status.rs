@@ -1,5 +1,5 @@
-//! `ballast status` on a real cluster: what it says of Services and pools, to whom, in
-//! which forms, and how it ends.
+//! `ballast status` on a real cluster: what it shows of Services and pools, for users with
+//! different rights, its output formats, and its exit status.
 
 mod proxy;
 
@@ -29,7 +29,7 @@ async fn status_says_how_everything_is() -> Result<()> {
         services(site, &admin).await?;
         one_service(site, &admin).await?;
         a_service_that_goes(site, &admin).await?;
-        // The status of pools is the controller's to write; here it is ours.
+        // The controller writes the status of pools; in this test, the test does.
         site.ballast.stop("ballast-1").await?;
         pools(site, &admin).await?;
         site.lab.start_again("ballast-1").await?;
@@ -154,7 +154,7 @@ async fn one_service(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         ] {
             ensure!(text.contains(words), "no \"{words}\" in:\n{text}");
         }
-        // As wide as the widest cell, whatever that is today.
+        // As wide as the widest cell.
         for row in [
             "ballast.dev/Programmed True Programmed",
             "Normal EnsuredLoadBalancer",
@@ -171,7 +171,7 @@ async fn one_service(site: &Site<'_>, admin: &Ballast) -> Result<()> {
         Ok(())
     })
     .await?;
-    // Without a namespace: wherever it is.
+    // Without a namespace: in any namespace.
     let json = admin.out(&["status", "refused", "-o", "json"]).await?;
     let json: Value = serde_json::from_str(&json)?;
     let one = &json["services"][0];
@@ -204,7 +204,7 @@ async fn one_service(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     Ok(())
 }
 
-/// The cloud is away, so its load balancer cannot be released.
+/// The cloud is down, so its load balancer cannot be released.
 async fn a_service_that_goes(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let cloud = ballast_e2e::installation::CLOUD;
     site.lab.stop(cloud).await?;
@@ -233,7 +233,7 @@ async fn a_service_that_goes(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     .await
 }
 
-/// Statuses by our own hand: what is shown is what stands there, whoever wrote it.
+/// The test writes the statuses: the output shows what is there, whoever wrote it.
 async fn pools(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let said = admin.run(&["status", "--pools"]).await?;
     ensure!(

@@ -1,6 +1,6 @@
-//! `ballast teardown` on a real cluster, with the rights of its own account and no others:
-//! every load balancer goes and every Service stays, whatever happens meanwhile; and the
-//! way back.
+//! `ballast teardown` on a real cluster, with only the rights of its own account: every load
+//! balancer is released and every Service stays, whatever happens in the meantime; and the way
+//! back.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ const METAL: &str = "{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass,
 ---
 {apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: metal}, spec: {addresses: [192.0.2.7], reuseAfter: 0s}}
 ";
-/// Of all classes, in the order of the table.
+/// The state of all classes, in the order of the table.
 const SERVICES: [&str; 6] = ["classless", "edge", "local", "shared-1", "shared-2", "web"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +86,7 @@ async fn its_help_is_true() -> Result<()> {
     help_is_true(&["teardown"]).await
 }
 
-/// What the chart gives the account of its pre-delete hook, without the Job itself.
+/// The rights that the chart grants to its pre-delete hook, without the Job itself.
 fn rights() -> Result<String> {
     let helm = Helm::ensure(Progress::new(false))?;
     let hook = ["--show-only", "templates/hooks/teardown.yaml"];
@@ -127,7 +127,7 @@ fn names(table: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Two clouds' classes, one of them the default, and a class of pools.
+/// Classes of two clouds, one of them the default, and a class of pools.
 async fn crowd(site: &Site<'_>) -> Result<()> {
     site.ballast.mock_class(CLASS, "default: true").await?;
     site.ballast.mock_class("edge", "").await?;
@@ -192,7 +192,7 @@ async fn one_class_alone(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     site.programmed("web").await.map(drop)
 }
 
-/// Nothing of a load balancer is on a Service but the reason why.
+/// The Service has nothing of a load balancer but the reason.
 async fn bare(site: &Site<'_>, name: &str, class: &str) -> Result<()> {
     let service = site.get(name).await?;
     ensure!(finalizers(&service).is_empty(), "{}", told(&service));
@@ -229,7 +229,7 @@ async fn all_of_them(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     let table = site.lab.kubectl(&["get", "lbclass"]).await?;
     let drained = table.lines().filter(|line| line.contains("Draining"));
     ensure!(drained.count() == 3, "{table}");
-    // There is nothing more to do, and that is no mistake.
+    // Nothing is left to do, which is not an error.
     let again = teardown(hook, &["--wait"]).await?;
     ensure!(again.code == Some(0) && again.out.is_empty(), "{again:?}");
     Ok(())
@@ -286,7 +286,7 @@ fn rights_fit(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Nothing to tear down is no failure; and `crds --apply` brings the kinds back.
+/// Nothing to tear down is not an error; and `crds --apply` installs the CRDs again.
 async fn without_classes(site: &Site<'_>) -> Result<()> {
     let admin = Ballast::of(&site.lab.kubeconfig());
     for name in SERVICES {
@@ -323,7 +323,7 @@ async fn without_classes(site: &Site<'_>) -> Result<()> {
         );
         ensure!(said == done, "{said}");
     }
-    // They are served: no wait is needed.
+    // They are served already: no wait is needed.
     site.ballast.mock_class(CLASS, "").await
 }
 
@@ -341,7 +341,7 @@ async fn lease_goes_with_the_account(site: &Site<'_>) -> Result<()> {
     .await
 }
 
-/// Soon, and not at the end of the time: a hook has to say why before Helm gives up.
+/// Soon, and not at its time-out: a hook must report the reason before Helm gives up.
 async fn without_a_controller(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     site.ballast.kill("ballast-1").await?;
     let short = teardown(hook, &["--wait", "--timeout", "2s"]).await?;
@@ -369,7 +369,7 @@ async fn without_a_controller(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     Ok(())
 }
 
-/// The switch is on, whoever runs.
+/// The switch is set, whether or not a controller runs.
 async fn it_goes_on_by_itself(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     site.lab.start_again("ballast-1").await?;
     site.cloud_is_empty().await?;
@@ -389,11 +389,12 @@ async fn back(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     Ok(())
 }
 
-/// Whoever takes the switch off while it waits means it.
+/// If someone removes the switch while the command waits, that is deliberate.
 async fn somebody_undoes_it(hook: &Ballast) -> Result<()> {
     let waiting = teardown(hook, &["--wait", "--timeout", "29s"]);
     tokio::pin!(waiting);
-    // Before its first look there is nothing to take back: said until it has been heard.
+    // Before its first read there is nothing to undo, so the test repeats it until the command
+    // notices.
     let said = loop {
         tokio::select! {
             said = &mut waiting => break said?,
@@ -407,7 +408,7 @@ async fn somebody_undoes_it(hook: &Ballast) -> Result<()> {
     Ok(())
 }
 
-/// A cloud that is away: the table says what each Service waits for.
+/// The cloud is down: the table shows what each Service waits for.
 async fn out_of_time(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     site.ballast.kill("mock-cloud").await?;
     let said = teardown(hook, &["--wait", "--timeout", "8s"]).await?;
@@ -428,7 +429,7 @@ async fn out_of_time(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     back(site, hook).await
 }
 
-/// The controller dies in the midst of it, and the command sees it come back.
+/// The controller is killed during the command, which sees it come back.
 async fn over_a_restart(site: &Site<'_>, hook: &Ballast) -> Result<()> {
     let drained = async {
         let said = teardown(hook, &["--wait", "--timeout", "29s"]).await?;

@@ -1,5 +1,5 @@
-//! Traffic through load balancers: who answers, who may ask, and what goes on while
-//! things change behind it.
+//! Traffic through load balancers: which pods answer, which clients are allowed, and which
+//! connections continue when something changes.
 
 mod conversations;
 mod rules;
@@ -61,7 +61,7 @@ async fn conversations_go_on() -> Result<()> {
     .await
 }
 
-/// Starts those of the workloads and waits for them.
+/// Starts these workloads and waits for them.
 async fn workloads(site: &Site<'_>, pods: &[&str]) -> Result<()> {
     let wanted = |document: &&str| {
         pods.iter()

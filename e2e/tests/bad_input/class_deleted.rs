@@ -1,4 +1,4 @@
-//! A class that is deleted, or edited into another one, while Services use it.
+//! A class is deleted, or changed into another one, while Services use it.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub(crate) async fn test(site: &Site<'_>) -> Result<()> {
         .await?;
     ensure!(why.contains("local is being deleted"), "{why}");
 
-    // Those who have one keep it, and may still change it.
+    // Services with a load balancer keep it, and may still change it.
     site.patch("two", json!({"spec": {"ports": [{"port": 81}]}}))
         .await?;
     site.service("two", |service| {

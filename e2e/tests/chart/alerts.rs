@@ -1,5 +1,5 @@
-//! Every alert fires for a series that should fire it, once and without interruption, and not
-//! for one that should not. Evaluated by Prometheus' own rule engine (`e2e/helm/alerts`).
+//! Every alert fires for the series that should trigger it, once and without interruption, and
+//! for no others. Prometheus' own rule engine evaluates them (`e2e/helm/alerts`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{helm, objects};
 
-/// Two replicas, as rules select them.
+/// Two replicas, as the rules select them.
 const A: &str = "namespace=\"ballast-system\", pod=\"ballast-controller-a\"";
 const B: &str = "namespace=\"ballast-system\", pod=\"ballast-controller-b\"";
 /// Another release.
@@ -20,7 +20,7 @@ const OTHER: &str = "namespace=\"shop\", pod=\"ballast-controller-a\"";
 /// A series in the notation of `promtool test rules`.
 type Series = (String, String);
 
-/// What an alert is tried on.
+/// A test of an alert.
 struct Case {
     alert: &'static str,
     /// Seconds between two samples, and between two evaluations.
@@ -31,7 +31,7 @@ struct Case {
     quiet: Vec<Series>,
 }
 
-/// How one case ended.
+/// The result of a case.
 #[derive(Debug, Deserialize)]
 struct Told {
     evaluations: u32,
@@ -43,7 +43,7 @@ fn series(name: &str, labels: &[&str], values: impl Into<String>) -> Series {
     (format!("{name}{{{}}}", labels.join(", ")), values.into())
 }
 
-/// A counter that grows by one at each of these samples, of `count`.
+/// A counter of `count` samples that increases by one at each of these.
 fn counter(count: u32, grows: impl Fn(u32) -> bool) -> String {
     let mut value = 0;
     let samples = (0..count).map(|at| {
@@ -69,7 +69,7 @@ fn of_leaders() -> Vec<Case> {
             interval: 30,
             until: 10,
             fires: vec![leader(A, "0x40"), leader(B, "0x40"), leader(OTHER, "1x40")],
-            // One leader goes, and a minute later there is another.
+            // A leader stops, and a minute later there is another.
             quiet: vec![leader(A, "1x9 0x30"), leader(B, "0x11 1x30")],
         },
         Case {
@@ -77,7 +77,7 @@ fn of_leaders() -> Vec<Case> {
             interval: 30,
             until: 10,
             fires: vec![leader(A, "1x40"), leader(B, "1x40")],
-            // Scraped at the moment of the change; and another release has its own.
+            // Scraped at the moment of the change; another release has its own leader.
             quiet: vec![
                 leader(A, "1x10 0x30"),
                 leader(B, "0x9 1x30"),
@@ -93,7 +93,7 @@ fn of_services() -> Vec<Case> {
         vec![series("ballast_services_pending", &labels, values)]
     };
     let oldest = |values: &str| vec![series("ballast_queue_oldest_age_seconds", &[A], values)];
-    // Of so many Services, those that got their address within a minute.
+    // Of this many Services, those that got their address within a minute.
     let waited = |fast: &str, all: &str| {
         let bucket = |up_to: &str, values: &str| {
             let bound = format!("le=\"{up_to}\"");
@@ -148,7 +148,7 @@ fn of_failures() -> Vec<Case> {
             until: 360,
             // One Service that fails for six hours: a try every five and a half minutes.
             fires: errors(counter(721, |at| at % 11 == 5)),
-            // Ten minutes of failures, and again hours later.
+            // Ten minutes of failures, and more hours later.
             quiet: errors(counter(721, |at| at % 400 >= 20 && at % 400 < 40)),
         },
         Case {
@@ -163,7 +163,7 @@ fn of_failures() -> Vec<Case> {
             interval: 30,
             until: 60,
             fires: watch(counter(121, |_| true)),
-            // The API server is restarted twice.
+            // The API server restarts twice.
             quiet: watch(counter(121, |at| at % 60 < 4)),
         },
     ]
@@ -181,7 +181,7 @@ fn of_addresses() -> Vec<Case> {
             interval: 60,
             until: 30,
             fires: vec![leader(A, "1x30"), targets(A, "0x30")],
-            // A replica that does not lead has not looked.
+            // A replica that does not lead does not check.
             quiet: vec![
                 leader(A, "1x30"),
                 leader(B, "0x30"),
@@ -251,7 +251,7 @@ fn every_alert_fires_when_it_should_and_not_otherwise() -> Result<()> {
     Ok(())
 }
 
-/// Runs a program with this as its standard input, and returns what it printed.
+/// Runs a program with this standard input, and returns its output.
 fn piped(program: &mut Command, input: &str) -> Result<String> {
     let mut child = program
         .stdin(Stdio::piped())

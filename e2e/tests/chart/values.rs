@@ -1,5 +1,5 @@
-//! Values that charts trip over: keys without a value, names that YAML reads as something
-//! else, and what a parent chart sets. Rendered with Helm 4 and Helm 3.
+//! Values that often break charts: keys without a value, names that YAML parses as something
+//! else, and values that a parent chart sets. Rendered with Helm 4 and Helm 3.
 
 use std::path::Path;
 use std::process::Output;
@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::{helm, values};
 
-/// Both Helms that people use.
+/// Both versions of Helm in use.
 const HELMS: [&str; 2] = ["helm", "helm-3"];
-/// Keys that the chart cannot do without in the values of `everything`.
+/// Keys that the chart requires in the values of `everything`.
 const NEEDED: [&str; 2] = ["classes.local.mock", "stampClass.class"];
-/// As many at once as two cores carry.
+/// As many at once as two cores can run.
 const THREADS: usize = 3;
 
 fn template(helm: &Helm, program: &str, release: &str, flags: &[&str]) -> Result<Output> {
@@ -33,14 +33,14 @@ fn template(helm: &Helm, program: &str, release: &str, flags: &[&str]) -> Result
     command.output().context("Helm does not run")
 }
 
-/// Rendered objects, parsed strictly: no key twice, and strings where strings belong.
+/// Rendered objects, parsed strictly: no duplicate keys, and strings where strings belong.
 fn strict(output: &Output) -> Result<Vec<Value>> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{errors}");
     let text = std::str::from_utf8(&output.stdout)?;
     let mut all = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(text) {
-        // This type refuses a key that occurs twice, unlike that of JSON.
+        // This type rejects duplicate keys, unlike that of JSON.
         let document = serde_yaml_ng::Value::deserialize(document)?;
         if document.is_null() {
             continue;
@@ -124,7 +124,7 @@ fn every_key_may_be_without_a_value() -> Result<()> {
     Ok(())
 }
 
-/// It has its default, is off, or is refused by name.
+/// A key without a value gets its default, is off, or is refused by name.
 fn without_a_value(helm: &Helm, program: &str, path: &[String]) -> Result<()> {
     let null = path.iter().rev();
     let null = null.fold(Value::Null, |inner, key| json!({ key: inner }));
@@ -200,7 +200,8 @@ fn hostile_names_are_rendered_as_they_are() -> Result<()> {
             let namespace = &object["metadata"]["namespace"];
             let known = [json!("2024"), json!("kube-system"), Value::Null];
             ensure!(known.contains(namespace), "{object}");
-            // Labels and annotations of all objects; a label of its own counts more.
+            // Labels and annotations of all objects; a label of the chart's own takes
+            // precedence.
             let metadata = &object["metadata"];
             ensure!(metadata["annotations"]["8"] == "08", "{metadata}");
             let own = ["off", "on"].contains(&metadata["labels"]["team"].as_str().unwrap_or(""));
@@ -219,7 +220,7 @@ fn hostile_names_are_rendered_as_they_are() -> Result<()> {
     Ok(())
 }
 
-/// Dots and a leading digit are legal in the name of a release, and not in that of a Service.
+/// Dots and a leading digit are valid in the name of a release, but not in that of a Service.
 #[test]
 fn every_release_name_becomes_a_service_name() -> Result<()> {
     let helm = helm()?;
@@ -273,7 +274,7 @@ fn a_parent_chart_can_switch_it_and_set_the_registry() -> Result<()> {
             "{program}"
         );
         let global = "global.imageRegistry=registry.example,global.imagePullSecrets={pull}";
-        // A parent's null arrives as it is with some versions of Helm.
+        // With some versions of Helm, a parent's null arrives unchanged.
         let null = "ballast.controller.livenessProbe=null,ballast.jobs=null";
         let on = "ballast.enabled=true,ballast.tags.network=true";
         let objects = render(&["--set", on, "--set", global, "--set", null])?;

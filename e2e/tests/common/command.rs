@@ -1,4 +1,4 @@
-//! The commands that people run, run as people do: the built binary, with a kubeconfig.
+//! The commands for people, run as users run them: the built binary with a kubeconfig.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 const TIME: Duration = Duration::from_secs(30);
 
-/// What a command said.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
@@ -19,7 +19,7 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
-/// The binary for one user, or for one without a cluster.
+/// The binary with the kubeconfig of one user, or without a cluster.
 #[derive(Debug)]
 pub(crate) struct Ballast {
     kubeconfig: Option<PathBuf>,
@@ -34,7 +34,7 @@ impl Ballast {
         }
     }
 
-    /// As on a fresh machine: no cluster, no settings.
+    /// As on a new machine: no cluster, no settings.
     pub(crate) fn alone() -> Self {
         Self { kubeconfig: None }
     }
@@ -49,7 +49,7 @@ impl Ballast {
         self.finish(command, input).await
     }
 
-    /// The same with any program, such as a kubectl that finds the binary as its plugin.
+    /// The same with any program, such as a kubectl that runs the binary as its plugin.
     pub(crate) async fn finish(&self, mut command: Command, input: &str) -> Result<Said> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let words = format!("{:?}", command.as_std());
@@ -74,7 +74,7 @@ impl Ballast {
             .spawn()
             .with_context(|| format!("{words} does not start"))?;
         let mut stdin = child.stdin.take().context("no stdin")?;
-        // Who does not read is not written to.
+        // A command may end without reading its input; that is not an error.
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
         let output = tokio::time::timeout(TIME, child.wait_with_output())
@@ -95,7 +95,7 @@ impl Ballast {
     }
 }
 
-/// The help names examples, exit statuses, and no flag that does not exist.
+/// The help has examples, exit statuses, and no flag that does not exist.
 pub(crate) async fn help_is_true(command: &[&str]) -> Result<()> {
     let mut arguments = command.to_vec();
     arguments.push("--help");

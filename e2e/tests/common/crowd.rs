@@ -1,5 +1,6 @@
-//! Many Services at once, and what must hold of all of them whatever fails meanwhile:
-//! each has one load balancer, no load balancer is nobody's, no address ever changes.
+//! Many Services at once, and what must hold for all of them whatever fails in the meantime:
+//! each has one load balancer, every load balancer belongs to a Service, no address ever
+//! changes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::common::{PROGRAMMED, SOON, Site, addresses, finalizers, status_of, told};
 
-/// Lease times under which a dead leader is replaced within seconds.
+/// Lease times with which a dead leader is replaced within seconds.
 pub(crate) const QUICK: &[&str] = &[
     "--lease-duration",
     "4",
@@ -29,10 +30,10 @@ pub(crate) const QUICK: &[&str] = &[
 ];
 /// `spec.loadBalancerClass` of [`crate::common::CLASS`].
 pub(crate) const LOCAL: &str = "ballast.dev/local";
-/// Calls of a user at a time.
+/// Concurrent calls of a user.
 const AT_ONCE: usize = 16;
 
-/// Watches the addresses of all Services, and complains when a published one changes.
+/// Watches the addresses of all Services, and reports when a published one changes.
 pub(crate) struct Witness {
     seen: Arc<Mutex<Seen>>,
     task: tokio::task::JoinHandle<()>,
@@ -64,7 +65,7 @@ impl Witness {
         Self { seen, task }
     }
 
-    /// An error if an address has changed; how many Services had one.
+    /// Returns how many Services had an address; an error if one has changed.
     pub(crate) fn is_content(&self) -> Result<usize> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(seen.complaints.is_empty(), "{:#?}", seen.complaints);
@@ -104,7 +105,7 @@ impl Seen {
 // === impl Site ===
 
 impl Site<'_> {
-    /// Creates Services of [`LOCAL`], many at a time.
+    /// Creates Services of [`LOCAL`], many at once.
     pub(crate) async fn create_all(&self, names: &[String]) -> Result<()> {
         stream::iter(names)
             .map(|name| self.create(name, LOCAL))
@@ -113,7 +114,7 @@ impl Site<'_> {
             .await
     }
 
-    /// Creates one Service of this class that sends port 80 to nobody in particular.
+    /// Creates one Service of this class with port 80 and no endpoints.
     pub(crate) async fn create(&self, name: &str, class: &str) -> Result<()> {
         let service: Service = serde_json::from_value(json!({
             "metadata": {"name": name},
@@ -131,7 +132,7 @@ impl Site<'_> {
         Ok(())
     }
 
-    /// Asks for the deletion of Services, many at a time, and does not wait for it.
+    /// Requests the deletion of Services, many at once, and does not wait for it.
     pub(crate) async fn delete_all(&self, names: &[String]) -> Result<()> {
         stream::iter(names)
             .map(|name| async move {
@@ -144,8 +145,8 @@ impl Site<'_> {
             .await
     }
 
-    /// Waits until so many Services of type `LoadBalancer` are there, each has one active
-    /// load balancer with the addresses it publishes, and the cloud has no other.
+    /// Waits until there are this many Services of type `LoadBalancer`, each has one active
+    /// load balancer with the addresses that it publishes, and the cloud has no others.
     pub(crate) async fn converges(&self, count: usize) -> Result<()> {
         self.converges_within(count, SOON).await
     }
@@ -178,7 +179,7 @@ impl Site<'_> {
         .await
     }
 
-    /// Who holds a Lease of the namespace of Ballast: the name before the random suffix.
+    /// The holder of a Lease in Ballast's namespace: its name before the random suffix.
     pub(crate) async fn holder(&self, lease: &str) -> Result<String> {
         let api: Api<Lease> = Api::namespaced(self.lab.kube(), "ballast-system");
         let spec = api.get(lease).await?.spec.context("a Lease without spec")?;
@@ -196,20 +197,20 @@ impl Site<'_> {
         .await
     }
 
-    /// Where the audit log ends now.
+    /// The present end of the audit log.
     pub(crate) fn audited(&self) -> Result<usize> {
         Ok(self.lab.audit()?.len())
     }
 
-    /// What a user has written since then; renewals of Leases do not count.
+    /// The writes of a user since then; renewals of Leases do not count.
     pub(crate) fn writes_since(&self, since: usize, user: &str) -> Result<Vec<AuditEvent>> {
         let mut events = self.lab.audit()?.split_off(since);
         events.retain(|event| event.user == user && event.resource != "leases");
         Ok(events)
     }
 
-    /// The calls to the cloud after this number, oldest first, as `METHOD path`, only
-    /// those that could change something.
+    /// The calls to the cloud after this number, oldest first, as `METHOD path`; only those
+    /// that can change something.
     pub(crate) async fn cloud_calls(&self, since: u64) -> Result<Vec<String>> {
         let page: Value = serde_json::from_str(
             &self
@@ -226,7 +227,7 @@ impl Site<'_> {
             .collect())
     }
 
-    /// Sends something to the cloud's API, as somebody with access to it would.
+    /// Sends a request to the cloud's API, like another user of it.
     pub(crate) async fn cloud_send(&self, method: &str, path: &str, body: &str) -> Result<String> {
         let url = format!("{}{path}", self.ballast.endpoint());
         let argv = [
@@ -243,19 +244,19 @@ impl Site<'_> {
         self.lab.exec(Host::ControlPlane, argv).await?.ok()
     }
 
-    /// The value of a metric of a replica, labels included in the name; 0 if it is not there.
+    /// The value of a metric of a replica, with the labels in the name; 0 if it does not exist.
     pub(crate) async fn metric(&self, replica: &str, name: &str) -> Result<f64> {
         let value = self.sample(replica, name).await?;
         Ok(value.parse()?)
     }
 
-    /// The same of a counter or a gauge that counts.
+    /// The same for a counter or a gauge that counts.
     pub(crate) async fn count(&self, replica: &str, name: &str) -> Result<u64> {
         let value = self.sample(replica, name).await?;
         Ok(value.parse()?)
     }
 
-    /// A metric that a replica has, whatever its value.
+    /// A metric that a replica has, with any value.
     pub(crate) async fn gauge(&self, replica: &str, name: &str) -> Result<u64> {
         let value = self.find(replica, name).await?;
         Ok(value.with_context(|| format!("no {name}"))?.parse()?)

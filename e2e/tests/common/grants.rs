@@ -1,5 +1,4 @@
-//! Rights that are granted, and those that were used: RBAC compared with the audit log, both
-//! ways.
+//! Granted and used rights: RBAC compared with the audit log, in both directions.
 
 use anyhow::{Result, ensure};
 use ballast_e2e::AuditEvent;
@@ -7,7 +6,7 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 
-/// A document of a manifest, as far as rights are concerned.
+/// A document of a manifest, with the fields that concern rights.
 #[derive(Deserialize)]
 struct Role {
     metadata: ObjectMeta,
@@ -15,26 +14,26 @@ struct Role {
     rules: Vec<PolicyRule>,
 }
 
-/// One verb on one resource, and where.
+/// One verb on one resource, and its scope.
 #[derive(Debug)]
 struct Right<'a> {
     verb: &'a str,
     group: &'a str,
-    /// With its subresource.
+    /// The resource with its subresource.
     resource: &'a str,
     namespace: Option<&'a str>,
-    /// Any, if there is none.
+    /// `None`: any name.
     name: Option<&'a str>,
 }
 
-/// Nothing was forbidden to this user, and every right of this manifest was used by it.
-/// Returns how many there are.
+/// Checks that nothing was forbidden to this user, and that it used every right of this
+/// manifest. Returns the number of rights.
 pub(crate) fn fit(manifest: &str, user: &str, audit: &[AuditEvent]) -> Result<usize> {
     fit_of(manifest, user, audit, None)
 }
 
-/// The same with the roles of one name alone, whose bindings have that name, too. What is
-/// refused after they were deleted was not granted too little: pods end after that.
+/// The same for the roles of one name, whose bindings have that name, too. Requests that are
+/// refused after the bindings were deleted do not count: pods end later.
 pub(crate) fn fit_of(
     manifest: &str,
     user: &str,
@@ -97,7 +96,7 @@ fn rights(role: &Role) -> Vec<Right<'_>> {
     all
 }
 
-/// Each alone: a right to two things of which one is never asked for is one too many.
+/// Single rights: if a rule grants two things and one is never used, that one is too many.
 fn names(of_rule: Option<&[String]>) -> impl Iterator<Item = Option<&str>> {
     let all = of_rule.unwrap_or_default();
     let any = all.is_empty().then_some(None);
@@ -118,7 +117,7 @@ impl Right<'_> {
             .namespace
             .is_none_or(|namespace| namespace == event.namespace);
         let named = self.name.is_none_or(|name| name == event.name);
-        // Who applies what is not there needs the right to create it.
+        // A server-side apply of an object that does not exist needs the right to create it.
         let creates = event.verb == "patch" && event.code == 201;
         (self.verb == event.verb || self.verb == "create" && creates)
             && self.group == event.group

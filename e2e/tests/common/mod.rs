@@ -1,8 +1,8 @@
-//! What the end-to-end tests share: a lab with Ballast on it, Services and pods to put
-//! there, and waits that say what was wrong. One lab per test, gone after it.
+//! The shared parts of the end-to-end tests: a lab with Ballast on it, Services and pods, and
+//! waits that report what was wrong. One lab per test, removed after it.
 //!
-//! Nothing here sleeps: what must become true is waited for, and what must not happen
-//! is shown by something later that did.
+//! Nothing here sleeps: tests wait for conditions, and show that something did not happen by a
+//! later event that did.
 
 pub(crate) mod command;
 pub(crate) mod crowd;
@@ -20,20 +20,20 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::Value;
 
-/// For everything that happens by itself; far more than it takes on an idle machine.
+/// The limit for everything that happens by itself; far more than an idle machine needs.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// The class that a [`Plan`] makes.
 pub(crate) const CLASS: &str = "local";
-/// The line of a Service's spec that names it.
+/// The line in a Service's spec that names it.
 pub(crate) const OF_CLASS: &str = "loadBalancerClass: ballast.dev/local";
 pub(crate) const ACCEPTED: &str = "ballast.dev/Accepted";
 pub(crate) const PROGRAMMED: &str = "ballast.dev/Programmed";
-/// Whose events Ballast's are.
+/// The component that reports Ballast's events.
 const REPORTER: &str = "ballast.dev/controller";
 pub(crate) const FINALIZER: &str = "ballast.dev/local";
 pub(crate) const STANDARD_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
-/// What a test starts from.
+/// The starting point of a test.
 pub(crate) struct Plan<'a> {
     /// The lab's name, unique among all tests.
     pub(crate) name: &'a str,
@@ -44,11 +44,11 @@ pub(crate) struct Plan<'a> {
     pub(crate) controller: &'a [&'a str],
     /// `ballast-1` to `ballast-N`; 0: the test starts them itself.
     pub(crate) controllers: u8,
-    /// The spec of [`CLASS`] beside its provider; `None`: the test makes its own classes.
+    /// The spec of [`CLASS`] apart from its provider; `None`: the test creates its own classes.
     pub(crate) class: Option<&'a str>,
     /// Added to the API server's flags.
     pub(crate) api_server: &'a [&'a str],
-    /// Where the mock cloud is; on a node with its addresses on the node's interface.
+    /// The host of the mock cloud; on a node its addresses are on the node's interface.
     pub(crate) cloud_on: Host,
     pub(crate) proxy: ProxyMode,
 }
@@ -57,14 +57,14 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Site<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) ballast: Installation<'a>,
-    /// Where its Services are.
+    /// The namespace of its Services.
     pub(crate) namespace: String,
 }
 
 // === impl Plan ===
 
 impl<'a> Plan<'a> {
-    /// Two nodes, a cloud, one controller, one class that is no default.
+    /// Two nodes, a cloud, one controller, one class that is not the default.
     pub(crate) fn new(name: &'a str) -> Self {
         Self {
             name,
@@ -79,7 +79,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Boots it, runs the test on it, explains a failure, and takes everything down.
+    /// Starts it, runs the test on it, reports a failure, and removes everything.
     pub(crate) async fn run(self, test: impl AsyncFnOnce(&Site<'_>) -> Result<()>) -> Result<()> {
         let lab = Lab::start(LabOptions {
             name: self.name.to_owned(),
@@ -145,7 +145,7 @@ impl Site<'_> {
         self.lab.apply(yaml).await
     }
 
-    /// A Node object with this address, and no machine behind it.
+    /// A Node object with this address, without a machine.
     pub(crate) async fn paper_node(&self, name: &str, address: &str) -> Result<()> {
         let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n");
         self.apply(&node).await?;
@@ -160,7 +160,7 @@ impl Site<'_> {
         Ok(self.services().get(name).await?)
     }
 
-    /// A merge patch, as a user would send one.
+    /// Sends a merge patch, like a user.
     pub(crate) async fn patch(&self, name: &str, patch: Value) -> Result<Service> {
         self.services()
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
@@ -182,7 +182,7 @@ impl Site<'_> {
         .await
     }
 
-    /// Waits until a Service is as it should be; the closure says what it misses.
+    /// Waits until a Service meets a condition; the closure returns what is missing.
     pub(crate) async fn service(
         &self,
         name: &str,
@@ -238,7 +238,7 @@ impl Site<'_> {
         Ok(condition(&service, kind).map_or(String::new(), |now| now.message.clone()))
     }
 
-    /// The load balancer that the cloud has for a Service of `default`.
+    /// The cloud's load balancer for a Service in `default`.
     pub(crate) async fn in_cloud(&self, name: &str) -> Result<Option<Value>> {
         let wanted = format!("default/{name}");
         let mut all = self.ballast.load_balancers().await?;
@@ -273,7 +273,7 @@ impl Site<'_> {
     }
 
     /// `Type Reason: message` of every event of Ballast about a Service of this name, oldest
-    /// first. The API server has words of its own about addresses that it repairs.
+    /// first. (The API server sends its own events about addresses that it repairs.)
     pub(crate) async fn events(&self, name: &str) -> Result<Vec<String>> {
         let api: Api<Event> = Api::namespaced(self.lab.kube(), &self.namespace);
         let fields = format!("involvedObject.kind=Service,involvedObject.name={name}");
@@ -307,7 +307,7 @@ impl Site<'_> {
         .await
     }
 
-    /// What a page says; `from` is a host of the lab.
+    /// The content of a page; `from` is a host of the lab.
     pub(crate) async fn curl(&self, from: Host, url: &str) -> Result<String> {
         let output = self
             .lab
@@ -340,7 +340,7 @@ impl Site<'_> {
     }
 }
 
-/// A Service of type `LoadBalancer` in `default`; `spec` is what goes inside `{}`.
+/// A Service of type `LoadBalancer` in `default`; `spec` is the content of `{}`.
 pub(crate) fn load_balancer(name: &str, spec: &str) -> String {
     annotated(name, "", spec)
 }
@@ -397,7 +397,7 @@ pub(crate) fn condition<'s>(service: &'s Service, kind: &str) -> Option<&'s Cond
     all.iter().find(|condition| condition.type_ == kind)
 }
 
-/// `True`, `False`, `Unknown`, or nothing.
+/// `True`, `False` or `Unknown`; empty if there is no condition.
 pub(crate) fn status_of<'s>(service: &'s Service, kind: &str) -> &'s str {
     condition(service, kind).map_or("", |condition| &condition.status)
 }
@@ -428,7 +428,7 @@ pub(crate) fn version(service: &Service) -> &str {
         .unwrap_or_default()
 }
 
-/// What a Service says about itself, for people who read why a test failed.
+/// The state of a Service, for the report of a failed test.
 pub(crate) fn told(service: &Service) -> String {
     let status = serde_json::to_string(&service.status).unwrap_or_default();
     format!("finalizers {:?}, status {status}", finalizers(service))

@@ -1,4 +1,4 @@
-//! What happens to Services while nobody looks, and what vanishes without a trace.
+//! Changes of Services while no controller runs, and Services that vanish without a finalizer.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn class_after_its_services(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Deleted, and turned into something else.
+/// Deleted, and changed to another type.
 async fn changed_while_the_controller_was_down(site: &Site<'_>) -> Result<()> {
     for name in ["deleted", "turned"] {
         site.create(name, LOCAL).await?;
@@ -103,7 +103,7 @@ async fn replaced_while_the_controller_was_down(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Takes all finalizers off and deletes.
+/// Removes all finalizers and deletes the Service.
 async fn strip_and_delete(site: &Site<'_>, name: &str) -> Result<()> {
     let none = json!({"metadata": {"finalizers": null}});
     site.patch(name, none).await?;
@@ -111,13 +111,14 @@ async fn strip_and_delete(site: &Site<'_>, name: &str) -> Result<()> {
 }
 
 async fn stripped_and_gone(site: &Site<'_>) -> Result<()> {
-    // A controller that is awake puts its finalizer back, and that is right as well.
+    // A running controller puts its finalizer back, which is also correct.
     site.lab.kill(REPLICA, Signal::SIGSTOP).await?;
     strip_and_delete(site, "replaced").await?;
     ensure!(site.services().get_opt("replaced").await?.is_none());
     site.lab.kill(REPLICA, Signal::SIGCONT).await?;
     site.converges(2).await?;
-    // Stripped and not deleted: it gets it back, and keeps its load balancer.
+    // Without finalizer but not deleted: it gets the finalizer back, and keeps its load
+    // balancer.
     site.patch("first", json!({"metadata": {"finalizers": null}}))
         .await?;
     site.service("first", |service| {
@@ -128,7 +129,7 @@ async fn stripped_and_gone(site: &Site<'_>) -> Result<()> {
     site.converges(2).await
 }
 
-/// Two Services of one name, of which the controller never saw the moment between.
+/// Two Services with one name; the controller never saw the first one deleted.
 async fn stripped_and_replaced(site: &Site<'_>) -> Result<()> {
     for name in ["heir", "heir-of-a-dead"] {
         site.create(name, LOCAL).await?;
@@ -143,7 +144,7 @@ async fn stripped_and_replaced(site: &Site<'_>) -> Result<()> {
     site.converges_within(4, Duration::from_secs(20)).await
 }
 
-/// Nothing but the cloud knows of them any more; one has an heir of its name.
+/// Only the cloud still knows of them; one has a successor with the same name.
 async fn stripped_while_the_controller_was_down(site: &Site<'_>) -> Result<()> {
     site.create("forgotten", LOCAL).await?;
     site.converges(5).await?;

@@ -1,4 +1,4 @@
-//! The API server or its etcd go away and come back, also in the middle of work.
+//! The API server or its etcd stops and comes back, also in the middle of work.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::common::crowd::{LOCAL, Witness, names};
 use crate::common::{Plan, SOON, Site};
 
 const REPLICA: &str = "ballast-1";
-/// How long an API server takes to find its etcd again is not our business; that a
-/// leader which cannot renew in time ends is tested elsewhere.
+/// How long an API server needs to find its etcd again is not tested here; another test checks
+/// that a leader ends if it cannot renew in time.
 const PATIENT: &[&str] = &["--lease-duration", "90", "--renew-deadline", "60"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +34,7 @@ async fn the_control_plane_restarts() -> Result<()> {
     .await
 }
 
-/// The controller lives on, goes on, and writes nothing to those that did not change.
+/// The controller continues to run, and writes nothing to Services that did not change.
 async fn restarted(site: &Site<'_>, component: Component, prefix: &str) -> Result<()> {
     let (since, before) = (site.audited()?, site.ballast.calls().await?);
     let there = site.ballast.load_balancers().await?.len();
@@ -63,7 +63,7 @@ async fn restarted(site: &Site<'_>, component: Component, prefix: &str) -> Resul
     Ok(())
 }
 
-/// A backlog is worked off while the API server dies under it.
+/// The API server stops while the controller works on a backlog.
 async fn killed_in_the_middle(site: &Site<'_>) -> Result<()> {
     let there = site.ballast.load_balancers().await?.len();
     let backlog = names("backlog", 30);

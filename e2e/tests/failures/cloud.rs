@@ -1,4 +1,4 @@
-//! The cloud is down, forgets everything, or is changed behind our back.
+//! The cloud is down, loses its state, or is changed by others.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn down_and_back(site: &Site<'_>) -> Result<()> {
     site.delete_all(&["gone".to_owned()]).await?;
     let said = site.says("late", PROGRAMMED, "False", "CloudError").await?;
     let since = condition(&site.get("late").await?, PROGRAMMED).cloned();
-    // Retried several times, and nothing more is said.
+    // Several retries without further events.
     let failed = "ballast_reconciles_total{outcome=\"failed\"}";
     let before = site.count(REPLICA, failed).await?;
     eventually(SOON, || async {
@@ -76,8 +76,8 @@ async fn down_and_back(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The cloud comes back empty: everybody gets the address back that is published, also
-/// if a newcomer asks first.
+/// The cloud comes back empty: every Service gets its published address back, even if a new
+/// Service asks first.
 async fn state_lost(site: &Site<'_>) -> Result<()> {
     let crowd = names("restored", 10);
     site.create_all(&crowd).await?;
@@ -95,7 +95,7 @@ async fn state_lost(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// How many targets `kept` has.
+/// The number of targets of `kept`.
 async fn targets(site: &Site<'_>) -> Result<usize> {
     let kept = site.in_cloud("kept").await?.context("kept is gone")?;
     let set = kept["desired"]["targetSet"].as_str().unwrap_or_default();
@@ -135,7 +135,7 @@ async fn changed_behind_our_back(site: &Site<'_>) -> Result<()> {
     site.cloud_send("PUT", &path(&before), &body).await?;
     eventually(SOON, || async {
         let now = site.in_cloud("kept").await?.context("kept is gone")?;
-        // Two changes later: somebody's, and ours.
+        // Two changes later: one by another client, and ours.
         let changes = now["seq"].as_u64() > before["seq"].as_u64();
         ensure!(
             changes && now["desired"] == before["desired"],
@@ -153,7 +153,7 @@ async fn killed_in_the_middle(site: &Site<'_>) -> Result<()> {
         let come = names(&format!("round{round}"), 16);
         let go: Vec<String> = there.drain(..there.len().min(10)).collect();
         let kill = async {
-            // Not a wait for anything: this is the moment of the fault.
+            // This is not a wait for a condition: it is the moment of the fault.
             tokio::time::sleep(Duration::from_millis(moment)).await;
             site.ballast.kill(CLOUD).await
         };

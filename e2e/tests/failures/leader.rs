@@ -1,4 +1,4 @@
-//! The leader dies, is stopped, or stands still.
+//! The leader is killed, stopped, or suspended.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::common::{Plan, SOON, Site};
 
 const LEASE: &str = "ballast-controller";
 const REPLICAS: [&str; 2] = ["ballast-1", "ballast-2"];
-/// A cloud so slow that whoever is killed is killed in the middle.
+/// A slow cloud, so that a killed leader is in the middle of its work.
 const SLOW: &[&str] = &[
     "--provisioning-latency",
     "800ms",
@@ -41,7 +41,7 @@ async fn another_takes_over_in_the_middle() -> Result<()> {
     .await
 }
 
-/// The literal case: one Service, the leader killed while the cloud is at work on it.
+/// The simplest case: one Service, and the leader is killed while the cloud works on it.
 async fn killed_while_one_is_made_and_deleted(site: &Site<'_>) -> Result<usize> {
     site.create("one", LOCAL).await?;
     in_state(site, "one", "provisioning").await?;
@@ -66,7 +66,7 @@ async fn in_state(site: &Site<'_>, name: &str, state: &str) -> Result<()> {
     .await
 }
 
-/// Kills the leader and waits until the other leads; returns the dead one.
+/// Kills the leader, waits until the other one leads, and returns the killed one.
 async fn replace_leader(site: &Site<'_>) -> Result<&'static str> {
     let leader = site.ballast.leader(&REPLICAS).await?;
     site.ballast.kill(leader).await?;
@@ -81,8 +81,8 @@ async fn replace_leader(site: &Site<'_>) -> Result<&'static str> {
     Ok(leader)
 }
 
-/// Crowds come and go, and the leader is killed at moments that hit some of them before
-/// the finalizer, some before the cloud's answer, some before the status.
+/// Many Services are created and deleted, and the leader is killed at moments when some of them
+/// wait for the finalizer, some for the cloud's answer, some for the status.
 async fn killed_between_any_two_effects(site: &Site<'_>, before: usize) -> Result<()> {
     let mut there: Vec<String> = Vec::new();
     for (round, moment) in [0, 15, 40, 80, 150, 300].into_iter().enumerate() {
@@ -90,12 +90,12 @@ async fn killed_between_any_two_effects(site: &Site<'_>, before: usize) -> Resul
         let go: Vec<String> = there.drain(..there.len().min(8)).collect();
         let leader = site.ballast.leader(&REPLICAS).await?;
         let kill = async {
-            // Not a wait for anything: this is the moment of the fault.
+            // This is not a wait for a condition: it is the moment of the fault.
             tokio::time::sleep(Duration::from_millis(moment)).await;
             site.ballast.kill(leader).await
         };
         tokio::try_join!(site.create_all(&come), site.delete_all(&go), kill)?;
-        // The dead cannot write any more; waiting out its term each time proves nothing.
+        // A killed process cannot write any more; waiting for the end of its term adds nothing.
         let leases: Api<k8s_openapi::api::coordination::v1::Lease> =
             Api::namespaced(site.lab.kube(), "ballast-system");
         leases.delete(LEASE, &DeleteParams::default()).await?;
@@ -108,7 +108,7 @@ async fn killed_between_any_two_effects(site: &Site<'_>, before: usize) -> Resul
     site.converges(before).await
 }
 
-/// A leader that is asked to stop does not let the other wait.
+/// A leader that is asked to stop hands over without delay.
 async fn stopped_hands_over(site: &Site<'_>) -> Result<()> {
     let leader = site.ballast.leader(&REPLICAS).await?;
     let other: Vec<&str> = REPLICAS.into_iter().filter(|it| *it != leader).collect();
@@ -122,7 +122,7 @@ async fn stopped_hands_over(site: &Site<'_>) -> Result<()> {
     let handed = asked.elapsed();
     println!("asked to stop: ended after {ended:.1?}, handed over after {handed:.1?}");
     ensure!(exit.success(), "{leader} ended with {exit}");
-    // Far less than a term of 4 s, in which a dead one would be missed.
+    // Much less than a term of 4 s, after which a killed leader would be replaced.
     ensure!(handed < Duration::from_secs(3), "handed over in {handed:?}");
     site.converges(crowd.len()).await
 }
@@ -145,7 +145,7 @@ async fn a_process_without_its_lease_writes_nothing() -> Result<()> {
     .await
 }
 
-/// Starts a replica under a name of its own in the audit log.
+/// Starts a replica with its own user name in the audit log.
 async fn start_as(site: &Site<'_>, replica: &str, host: Host) -> Result<()> {
     let config = site
         .lab
@@ -162,7 +162,7 @@ async fn stopped_for_longer_than_its_term(site: &Site<'_>) -> Result<()> {
     site.ballast.start_controller("ballast-2", QUICK).await?;
     let crowd = names("frozen", 20);
     let freeze = async {
-        // Somewhere in the middle of its work.
+        // In the middle of its work.
         eventually(SOON, || async {
             let made = site.ballast.load_balancers().await?.len();
             ensure!(made > 2, "{made} load balancers");
@@ -174,7 +174,7 @@ async fn stopped_for_longer_than_its_term(site: &Site<'_>) -> Result<()> {
     tokio::try_join!(site.create_all(&crowd), freeze)?;
     site.held_by(LEASE, &["ballast-2"]).await?;
     site.converges(crowd.len()).await?;
-    // It wakes up into a world that is another's; here is work it must not touch.
+    // When it resumes, another replica leads; here is work that it must not touch.
     let (since, all) = (site.audited()?, site.lab.audit_with_reads()?.len());
     site.delete_all(&crowd[..10]).await?;
     site.lab.kill("ballast-1", Signal::SIGCONT).await?;
@@ -190,9 +190,9 @@ async fn stopped_for_longer_than_its_term(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What was written by a user, its tries to renew the Lease included; not what was
-/// refused, such as a request that was cut in two by the stop and ended in a time-out.
-/// Events are sent one at a time: the one that was on its way may still arrive.
+/// The writes of a user, including its tries to renew the Lease. Refused requests do not count,
+/// such as one that the suspension interrupted and that timed out. Events are sent one at a
+/// time: the one in progress may still arrive.
 fn writes_of(site: &Site<'_>, since: usize, user: &str) -> Result<Vec<String>> {
     let events = site.lab.audit()?.split_off(since);
     let own: Vec<_> = events
@@ -208,8 +208,8 @@ fn writes_of(site: &Site<'_>, since: usize, user: &str) -> Result<Vec<String>> {
     Ok(own.map(|event| format!("{event:?}")).collect())
 }
 
-/// A wave of node changes ends 0.3 s after the last: who is stopped before wakes up with
-/// targets in its hands that are long outdated.
+/// A wave of node changes ends 0.3 s after the last one: a leader that is suspended before
+/// resumes with targets that are long outdated.
 async fn stopped_in_a_wave_of_nodes(site: &Site<'_>) -> Result<()> {
     site.apply("{apiVersion: v1, kind: Node, metadata: {name: paper}}")
         .await?;
@@ -249,7 +249,7 @@ async fn stopped_in_a_wave_of_nodes(site: &Site<'_>) -> Result<()> {
     has_targets(site, 2).await
 }
 
-/// Waits until the class's only target set is so large.
+/// Waits until the class's only target set has this size.
 async fn has_targets(site: &Site<'_>, count: usize) -> Result<()> {
     eventually(SOON, || async {
         let all = site.ballast.load_balancers().await?;
@@ -268,7 +268,7 @@ async fn has_targets(site: &Site<'_>, count: usize) -> Result<()> {
 }
 
 async fn cut_from_the_api_server(site: &Site<'_>) -> Result<()> {
-    // The one on the client's host is to lead, so the others go first.
+    // The replica on the client's host must lead, so the others stop first.
     site.ballast.stop("ballast-4").await?;
     start_as(site, "ballast-3", Host::Client).await?;
     site.held_by(LEASE, &["ballast-3"]).await?;

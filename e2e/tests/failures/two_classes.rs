@@ -33,7 +33,7 @@ async fn each_releases_its_own() -> Result<()> {
     .await
 }
 
-/// As a user of its own: the audit log then says who wrote what.
+/// Each as a user of its own, so that the audit log shows who wrote what.
 async fn start(site: &Site<'_>, replica: &str, class: &str) -> Result<()> {
     let config = site
         .lab
@@ -47,8 +47,8 @@ async fn start(site: &Site<'_>, replica: &str, class: &str) -> Result<()> {
     site.ballast.leader(&[replica]).await.map(drop)
 }
 
-/// The API server wipes class and status of a Service that is no load balancer any
-/// more: only its finalizer says whose it was.
+/// The API server clears class and status of a Service that is no longer a load balancer: only
+/// its finalizer shows whose it was.
 async fn both_stop_and_come_back(site: &Site<'_>) -> Result<()> {
     site.ballast.stop("edge-1").await?;
     site.ballast.stop("core-2").await?;
@@ -62,7 +62,7 @@ async fn both_stop_and_come_back(site: &Site<'_>) -> Result<()> {
         ensure!(finalizers(&after) == [format!("ballast.dev/{class}")]);
         site.delete_all(&[format!("gone-{class}")]).await?;
     }
-    // One comes back alone: it takes what is its own and leaves the rest.
+    // One restarts alone: it cleans up its own and leaves the rest.
     site.lab.start_again("edge-1").await?;
     site.not_in_cloud("to-edge").await?;
     site.not_in_cloud("gone-edge").await?;

@@ -1,4 +1,4 @@
-//! A lab with Helm, and the image of the `ballast` that was just built on its nodes.
+//! A lab with Helm, whose nodes have an image of the `ballast` that was just built.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use serde_json::Value;
 
 use crate::common::{PROGRAMMED, addresses, finalizers, pods_yaml, status_of, told};
 
-/// What the chart is told to run.
+/// The image that the chart runs.
 const IMAGE: &str = "docker.io/library/ballast:lab";
 const IMAGE_VALUES: &str = "image.repository=docker.io/library/ballast,image.tag=lab";
-/// What sends traffic to the web servers.
+/// The spec that selects the web servers.
 pub(crate) const WEB: &str = "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]";
-/// Pods start, probes wait, and another lab may run beside this one.
+/// Pods must start and probes must pass, and another lab may run at the same time.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 /// The namespace of a release, and its name.
@@ -36,7 +36,7 @@ pub(crate) struct Cluster {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Boots it, runs the test on it, explains a failure, and takes everything down.
+    /// Starts it, runs the test on it, reports a failure, and removes everything.
     pub(crate) async fn run(
         name: &str,
         nodes: u8,
@@ -68,7 +68,7 @@ impl Cluster {
         self.lab.import_images(&[archive]).await
     }
 
-    /// `install` or `upgrade`, waiting until everything runs.
+    /// `install` or `upgrade`; waits until everything runs.
     pub(crate) async fn helm_to(&self, verb: &str, of: Release, flags: &[&str]) -> Result<String> {
         let chart = Helm::chart().display().to_string();
         let mut arguments = vec![verb, of.name, &chart, "--namespace", of.namespace];
@@ -92,7 +92,7 @@ impl Cluster {
         Api::default_namespaced(self.lab.kube())
     }
 
-    /// Of a release, by component.
+    /// The pods of a release, by component.
     pub(crate) async fn pods(&self, of: Release, component: &str) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.lab.kube(), of.namespace);
         let label = format!(
@@ -121,7 +121,7 @@ impl Cluster {
         .with_context(|| service.to_owned())
     }
 
-    /// Waits until a web server answers there.
+    /// Waits until a web server answers at the address.
     pub(crate) async fn answers(&self, address: &str) -> Result<()> {
         let url = format!("http://{address}/hostname");
         eventually(SOON, || async {
@@ -132,7 +132,7 @@ impl Cluster {
         .with_context(|| url.clone())
     }
 
-    /// Names of objects, by `kubectl get`.
+    /// Names of objects from `kubectl get`.
     pub(crate) async fn names(&self, arguments: &[&str]) -> Result<Vec<String>> {
         let flags = ["--ignore-not-found", "-o", "name"];
         let text = self
@@ -142,8 +142,8 @@ impl Cluster {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// Waits until there is nothing left of a release: not in its namespace, not in the
-    /// cluster. What is on the nodes' interfaces may be another's.
+    /// Waits until nothing of a release is left, neither in its namespace nor in the cluster.
+    /// Addresses on the nodes' interfaces may belong to another release.
     pub(crate) async fn nothing_is_left(&self, of: Release) -> Result<()> {
         eventually(SOON, || async {
             let mut left = vec![];
@@ -180,7 +180,7 @@ impl Cluster {
         Ok(found)
     }
 
-    /// The Services are there, and as if Ballast had never been.
+    /// The Services exist, without any trace of Ballast.
     pub(crate) async fn services_are_released(&self, names: &[String]) -> Result<()> {
         for name in names {
             let service = self.services().get(name).await?;
@@ -191,7 +191,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until a release has no controller any more.
+    /// Waits until a release has no controller left.
     pub(crate) async fn controllers_are_gone(&self, of: Release) -> Result<()> {
         eventually(SOON, || async {
             let pods = self.pods(of, "controller").await?;

@@ -1,4 +1,4 @@
-//! What the kernel says of the processes in pods, beside what their manifests say.
+//! The kernel's view of processes in pods, compared with their manifests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,21 +6,21 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 
-/// Bits of capabilities, by the names that manifests use.
+/// Bits of capabilities, by their names in manifests.
 const CAPABILITIES: [(&str, u32); 3] =
     [("NET_BIND_SERVICE", 10), ("NET_ADMIN", 12), ("NET_RAW", 13)];
 
 /// Fields of `/proc/PID/status`.
 pub(crate) type Status = BTreeMap<String, String>;
 
-/// The process of the first container of a pod has the user and the capabilities that the
-/// manifest says, and no others.
+/// Checks that the process of a pod's first container has exactly the user and the capabilities
+/// of the manifest.
 pub(crate) fn is_as_written(pod: &Pod) -> Result<()> {
     let status = process(pod).with_context(|| format!("no process runs of {:?}", pod.metadata))?;
     fits(pod, &status)
 }
 
-/// The same, of what was seen of it.
+/// The same, for a status that was read before.
 pub(crate) fn fits(pod: &Pod, status: &Status) -> Result<()> {
     let spec = pod.spec.as_ref().context("no spec")?;
     let container = spec.containers.first().context("no container")?;
@@ -58,7 +58,7 @@ pub(crate) fn fits(pod: &Pod, status: &Status) -> Result<()> {
     Ok(())
 }
 
-/// Of the `ballast` in this pod, if it runs.
+/// The status of `ballast` in this pod, if it runs.
 pub(crate) fn process(pod: &Pod) -> Option<Status> {
     let uid = pod.metadata.uid.as_deref()?;
     let marks = [uid.to_owned(), uid.replace('-', "_")];
@@ -70,7 +70,7 @@ pub(crate) fn process(pod: &Pod) -> Option<Status> {
         }
         let cgroup = read(&dir, "cgroup");
         let lines = read(&dir, "status");
-        // The last, because it may end between two looks.
+        // The last one, because it may end between two reads.
         let is_there = marks.iter().any(|mark| cgroup.contains(mark));
         let fields = lines.lines().filter_map(|line| line.split_once(':'));
         (is_there && lines.contains("CapEff")).then(|| {

@@ -1,5 +1,5 @@
-//! The chart on a real cluster, with Helm and the rights that it gives: the whole life of a
-//! release, and two releases side by side.
+//! The chart on a real cluster, with Helm and the rights that the chart grants: the whole life
+//! of a release, and two releases side by side.
 
 mod cluster;
 mod kernel;

@@ -1,6 +1,6 @@
-//! Two releases in one cluster, each with its own class: what one does or fails to do leaves
-//! the other's Services alone. And an uninstall that nobody can carry out is not lost: it goes
-//! on when somebody can.
+//! Two releases in one cluster, each with its own class: neither affects the other's Services,
+//! whether it works or fails. An uninstall that no controller can carry out is not lost: it
+//! continues when one can.
 
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ async fn a_service_turns_while_its_controller_is_away(cluster: &Cluster) -> Resu
         .lab
         .kubectl(&["patch", "service", "turns", "-p", &turn])
         .await?;
-    // The other controller has seen that, once it has served what came later.
+    // After the other controller has served a later Service, it has seen this change.
     give(cluster, "later", EAST).await?;
     let turned = cluster.services().get("turns").await?;
     let fits = finalizers(&turned) == ["ballast.dev/west"];
@@ -97,7 +97,7 @@ async fn a_service_turns_while_its_controller_is_away(cluster: &Cluster) -> Resu
     Ok(())
 }
 
-/// Helm gives up, and everything is still there that could do it later.
+/// Helm gives up, and everything that is needed to continue still exists.
 async fn an_uninstall_nobody_can_carry_out(cluster: &Cluster) -> Result<()> {
     let began = Instant::now();
     let said = cluster.uninstall(WEST, &["--timeout", "5s"]).await;
@@ -116,7 +116,7 @@ async fn an_uninstall_nobody_can_carry_out(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// As docs/uninstall.md has it: the load balancers stay.
+/// As described in docs/uninstall.md: the load balancers stay.
 async fn it_is_called_off(cluster: &Cluster) -> Result<()> {
     let delete = ["delete", "job", "west-ballast-teardown", "-n", "west"];
     cluster.lab.kubectl(&delete).await?;
@@ -140,7 +140,7 @@ async fn it_is_called_off(cluster: &Cluster) -> Result<()> {
     cluster.answers(&stays).await
 }
 
-/// Said once more, an uninstall goes on with a Job of its own.
+/// A second uninstall continues with a new Job.
 async fn another_one_replaces_its_job(cluster: &Cluster) -> Result<()> {
     let uid = [
         "get",

@@ -1,8 +1,9 @@
-//! A `NetworkPolicy`, enforced by the nodes' packet filters: the lab's CNI plug-ins enforce none.
+//! Enforces a `NetworkPolicy` with the nodes' packet filters, because the lab's CNI plug-ins do
+//! not.
 //!
-//! It holds for every pod that comes later, whatever its selector says, so that it is there
-//! before the pods are. Pods that are there already are left alone, and so are nodes. Of rules,
-//! those that the chart renders are understood, lists of ports, and others fail the test.
+//! The policy applies to every future pod, whatever its selector, so that it is in force before
+//! the pods start. Existing pods and nodes are not affected. It supports the kinds of rules
+//! that the chart renders, which are lists of ports; others fail the test.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,10 +19,10 @@ use serde_json::Value;
 
 use super::cluster::Cluster;
 
-/// Of all nodes' pods.
+/// The pod subnets of all nodes.
 const PODS: [(&str, &str); 2] = [("ip", PODS_V4), ("ip6", PODS_V6)];
 
-/// Puts a policy in force on all nodes, for pods that come from now on.
+/// Applies a policy on all nodes, for future pods.
 pub(crate) async fn enforce(cluster: &Cluster, policy: &NetworkPolicy) -> Result<()> {
     let pods: Api<Pod> = Api::all(cluster.lab.kube());
     let pods = pods.list(&ListParams::default()).await?.items;
@@ -38,7 +39,7 @@ pub(crate) async fn enforce(cluster: &Cluster, policy: &NetworkPolicy) -> Result
     Ok(())
 }
 
-/// Packets that were kept from somewhere, on all nodes.
+/// The number of dropped packets on all nodes.
 async fn dropped(cluster: &Cluster) -> Result<u64> {
     let mut sum = 0;
     for text in tables(cluster).await? {
@@ -50,7 +51,7 @@ async fn dropped(cluster: &Cluster) -> Result<u64> {
     Ok(sum)
 }
 
-/// The filters bite: a pod like the controller's cannot reach what that has no use for.
+/// The filters work: a pod under the policy cannot reach a web server.
 pub(crate) async fn a_stranger_is_kept_in(cluster: &Cluster) -> Result<()> {
     let image = format!("--image={AGNHOST}");
     let run = ["run", "stranger", &image, "--", "netexec"];
@@ -78,7 +79,7 @@ pub(crate) async fn a_stranger_is_kept_in(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// A probe whose pod ends while it begins goes astray, and is not judged.
+/// A probe to a pod that is ending is lost, and does not count.
 pub(crate) async fn probes_astray_are_spared(cluster: &Cluster) -> Result<()> {
     let before = astray(cluster).await?;
     for (node, own) in gateways(cluster) {
@@ -90,7 +91,7 @@ pub(crate) async fn probes_astray_are_spared(cluster: &Cluster) -> Result<()> {
         let own = own.to_string();
         let curl = ["curl", "-gsm", "1", "--interface", &own, &url];
         let came = cluster.lab.exec(Host::Node(node), curl).await?;
-        // Not reached, timed out, or not sent: where a node has no pods, it has no such address.
+        // Refused, timed out, or not sent: a node without pods does not have the address.
         ensure!(
             matches!(came.exit.code, Some(7 | 28 | 45)),
             "{own} to {url}: {came:?}"
@@ -101,7 +102,7 @@ pub(crate) async fn probes_astray_are_spared(cluster: &Cluster) -> Result<()> {
     nothing_was_dropped(cluster).await
 }
 
-/// Packets from nodes' addresses on their pods' wires, on all nodes.
+/// Packets from nodes' addresses on their pods' links, on all nodes.
 async fn astray(cluster: &Cluster) -> Result<u64> {
     let mut sum = 0;
     for text in tables(cluster).await? {
@@ -115,10 +116,10 @@ async fn astray(cluster: &Cluster) -> Result<u64> {
     Ok(sum)
 }
 
-/// Everything went where it wanted.
+/// Checks that no packet was dropped.
 pub(crate) async fn nothing_was_dropped(cluster: &Cluster) -> Result<()> {
     if dropped(cluster).await? > 0 {
-        // The sets say who wanted what, last.
+        // The sets at the end show the senders.
         bail!("too narrow: {}", tables(cluster).await?.join("\n"));
     }
     Ok(())
@@ -135,7 +136,7 @@ pub(crate) fn rendered(manifest: &str, name: &str) -> Result<NetworkPolicy> {
     bail!("the chart renders no NetworkPolicy {name}")
 }
 
-/// Whether it is for a pod.
+/// Whether it applies to a pod.
 pub(crate) fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
     let spec = policy.spec.as_ref();
     let Some(selector) = spec.and_then(|spec| spec.pod_selector.as_ref()) else {
@@ -151,7 +152,7 @@ pub(crate) fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
         })
 }
 
-/// Each node, with the addresses that it has as its pods' router.
+/// Each node, with its addresses as its pods' router.
 fn gateways(cluster: &Cluster) -> Vec<(u8, IpAddr)> {
     let of = |node| pod_gateways(node, cluster.lab.families());
     let nodes = cluster.lab.nodes().into_iter();
@@ -160,7 +161,7 @@ fn gateways(cluster: &Cluster) -> Vec<(u8, IpAddr)> {
         .collect()
 }
 
-/// As each node has it.
+/// The rules as they are on each node.
 async fn tables(cluster: &Cluster) -> Result<Vec<String>> {
     let mut texts = vec![];
     for node in cluster.lab.nodes().into_iter().map(Host::Node) {
@@ -170,12 +171,12 @@ async fn tables(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// After the translation of Services' addresses, as policies are meant, and of TCP only how a
-/// connection begins: what comes late may be new to the connection tracking. What a node itself
-/// sends to its pods (probes) no policy keeps out; it does not come by here unless the pod is
-/// gone: then the node's default route takes it to the router, and the router back. From the
-/// pod's wire it had its address there, a gateway's; without the wire it has the node's own,
-/// which is judged like any stranger's.
+/// The rules apply after the translation of Services' addresses, as policies require, and for
+/// TCP only to the start of a connection: connection tracking may treat a late packet as new.
+/// No policy blocks what a node sends to its own pods (probes). Such a packet comes by here
+/// only if the pod is gone: then the node's default route sends it to the router, and the
+/// router sends it back. If it was sent on the pod's link, its source address is that of a
+/// gateway; without the link it is the node's own, which is treated like any other source.
 fn table(policy: &NetworkPolicy, spared: &[&str], gateways: &[String]) -> Result<String> {
     let spec = policy.spec.as_ref().context("no spec")?;
     let types = spec.policy_types.as_deref().unwrap_or_default();
@@ -237,7 +238,7 @@ tcp flags & (fin | syn | rst | ack) != syn accept
     ))
 }
 
-/// A line for each port that is let through.
+/// One line for each allowed port.
 fn ports(ports: Option<&[NetworkPolicyPort]>) -> Result<Vec<String>> {
     let ports = ports.context("a rule without ports")?;
     let line = |port: &NetworkPolicyPort| {

@@ -1,5 +1,5 @@
-//! One release from its installation to its end, with 50 Services: what users do, and that
-//! nothing is granted in vain and nothing is left.
+//! One release from install to uninstall, with 50 Services: the operations of users, and checks
+//! that no right is unused and nothing is left.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -29,7 +29,7 @@ const FLAGS: [&str; 4] = [
 const SERVICES: usize = 50;
 const CLASSES: &str = "loadbalancerclasses.ballast.dev";
 const POOLS: &str = "addresspools.ballast.dev";
-/// Says what failed; a line each.
+/// Reports what failed, one line each.
 const TRAFFIC: &str =
     "while :; do curl -gsSf -m 3 -o /dev/null $0 && echo answered || echo FAILED; sleep 0.02; done";
 
@@ -90,7 +90,7 @@ async fn upgrade(cluster: &Cluster, flags: &[&str]) -> Result<String> {
     cluster.helm_to("upgrade", BALLAST, &flags).await
 }
 
-/// The addresses of all, by name.
+/// The addresses of all Services, by name.
 async fn fifty_services(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let more: Vec<_> = (1..SERVICES)
         .map(|number| load_balancer(&format!("web-{number}"), WEB))
@@ -107,7 +107,7 @@ async fn fifty_services(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     Ok(given)
 }
 
-/// The youngest Service; it is lost halfway.
+/// The youngest Service; it is lost in the middle of the test.
 fn last() -> String {
     format!("web-{}", SERVICES - 1)
 }
@@ -122,7 +122,8 @@ async fn published(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     Ok(services.iter().filter_map(named).collect())
 }
 
-/// What concerns the controller alone does not restart the mock cloud, so nobody notices.
+/// A change that affects only the controller does not restart the mock cloud, so traffic
+/// continues.
 async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, String>) -> Result<()> {
     let url = format!("http://{}/hostname", given["web-0"]);
     let traffic = ["bash", "-c", TRAFFIC, &url];
@@ -151,7 +152,7 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
     ensure!(failed == 0, "{failed} requests failed:\n{log}");
     let still = cluster.pods(BALLAST, "mock-cloud").await?;
     ensure!(still.len() == 1 && uid(&still) == uid(&pods), "another pod");
-    // Old ones may still be on their way out.
+    // Old pods may still be terminating.
     eventually(SOON, || async {
         for pod in cluster.pods(BALLAST, "controller").await? {
             let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
@@ -165,7 +166,7 @@ async fn upgrade_under_traffic(cluster: &Cluster, given: &BTreeMap<String, Strin
     Ok(())
 }
 
-/// The class's endpoint cannot change, so it is refused while everything still runs.
+/// The class's endpoint is immutable, so the change is refused while everything still runs.
 async fn an_upgrade_that_would_move_the_cloud(cluster: &Cluster) -> Result<()> {
     let before = cluster.pods(BALLAST, "mock-cloud").await?;
     let said = upgrade(cluster, &["--set", "mockCloud.port=8112"]).await;
@@ -180,8 +181,8 @@ fn uid(pods: &[Pod]) -> Option<&String> {
     pods.first()?.metadata.uid.as_ref()
 }
 
-/// While no controller runs, a Service is torn out of its finalizer's hands and a CRD is
-/// deleted. The next upgrade brings both into order.
+/// While no controller runs, a Service loses its finalizer and is deleted, and so is a CRD. The
+/// next upgrade repairs both.
 async fn upgrade_after_a_loss(cluster: &Cluster) -> Result<()> {
     let none = ["--set", "controller.replicas=0"];
     upgrade(cluster, &none).await?;
@@ -230,12 +231,12 @@ async fn in_order_again(cluster: &Cluster) -> Result<()> {
     .await
 }
 
-/// As one may have been before a field came, and written by somebody else.
+/// A CRD like one from before a field was added, with another field manager.
 async fn older_crd(cluster: &Cluster) -> Result<()> {
     let version = "/spec/versions/0";
     let spec = format!("{version}/schema/openAPIV3Schema/properties/spec");
     let gone = [
-        // Rules that speak of the field.
+        // Rules that use the field.
         format!("{spec}/x-kubernetes-validations"),
         format!("{spec}/properties/l2"),
         format!("{version}/additionalPrinterColumns"),
@@ -255,7 +256,7 @@ async fn older_crd(cluster: &Cluster) -> Result<()> {
     cluster.lab.kubectl(&patch).await.map(drop)
 }
 
-/// Helm's Jobs end before anyone could look: their pods are watched meanwhile.
+/// Helm's Jobs end before a test could look, so their pods are watched.
 async fn while_a_job_runs<T>(
     cluster: &Cluster,
     role: &str,
@@ -313,7 +314,7 @@ async fn uninstall(cluster: &Cluster) -> Result<()> {
     let began = Instant::now();
     while_a_job_runs(cluster, "teardown", cluster.uninstall(BALLAST, &[])).await?;
     println!("uninstalled in {:.1?}", began.elapsed());
-    // All of it, at once: nobody is there any more who would do it later.
+    // All at once: later, nothing is left that could do it.
     cluster.services_are_released(&services).await?;
     cluster.nothing_is_left(BALLAST).await?;
     let addresses = cluster.foreign_addresses().await?;
@@ -343,7 +344,7 @@ async fn install_again(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// `teardown.onUninstall: false`: load balancers and classes wait for the next installation.
+/// `teardown.onUninstall: false`: load balancers and classes stay for the next installation.
 async fn kept_over_an_uninstall(cluster: &Cluster) -> Result<()> {
     let given = published(cluster).await?;
     let keep = ["--set", "teardown.onUninstall=false"];
@@ -370,7 +371,7 @@ async fn is_held(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// And how docs/uninstall.md gets out of that.
+/// The way out that docs/uninstall.md describes.
 async fn uninstalled_without_hooks(cluster: &Cluster) -> Result<()> {
     let services: Vec<_> = published(cluster).await?.into_keys().collect();
     cluster.uninstall(BALLAST, &["--no-hooks"]).await?;
@@ -395,7 +396,7 @@ async fn uninstalled_without_hooks(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Somebody deleted them, and nothing serves: an upgrade brings them back.
+/// A user deleted the CRDs, so nothing works: an upgrade creates them again.
 async fn without_crds(cluster: &Cluster) -> Result<()> {
     let all = ["crd", CLASSES, POOLS];
     cluster
@@ -412,7 +413,7 @@ async fn without_crds(cluster: &Cluster) -> Result<()> {
     cluster.nothing_is_left(BALLAST).await
 }
 
-/// What the chart grants and what was used are the same.
+/// The chart grants exactly the rights that were used.
 fn rights_fit(cluster: &Cluster) -> Result<()> {
     let values = "classes.local.mock.enabled=true";
     let chart = &cluster.helm;

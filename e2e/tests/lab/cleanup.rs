@@ -1,4 +1,4 @@
-//! Whatever happens to a lab or to its owner, nothing of it outlives the next `lab down`.
+//! Whatever happens to a lab or to its owner, nothing of it is left after the next `lab down`.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use super::traces::{processes, traces};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_killed_owner_or_supervisor() -> Result<()> {
-    // By the command line, and its supervisor is killed.
+    // Started on the command line, and its supervisor is killed.
     let program = env!("CARGO_BIN_EXE_lab");
     let name = "t-killed";
     let lab = |arguments: &[&str]| {
@@ -49,12 +49,12 @@ async fn nothing_outlives_a_killed_owner_or_supervisor() -> Result<()> {
             .code()
             == Some(3)
     );
-    // Whoever starts it again need not know.
+    // The next start needs no special treatment.
     ensure!(lab(&["up", "--nodes", "1"])?.success());
     ensure!(lab(&["down"])?.success());
     assert_eq!(traces(name), BTreeSet::new());
 
-    // While it comes up, and its owner is killed.
+    // During its start, and its owner is killed.
     let mut up = Command::new(program);
     killed_when(up.args(["up", "--nodes", "1", "--name", name]), || {
         let log = state::Place::new(name)?
@@ -67,7 +67,7 @@ async fn nothing_outlives_a_killed_owner_or_supervisor() -> Result<()> {
     ensure!(lab(&["down"])?.success());
     assert_eq!(traces(name), BTreeSet::new());
 
-    // While it runs, and the program that holds it is killed.
+    // While it runs, and the program that owns it is killed.
     let mut holder = Command::new(program);
     holder.args(["up", "--nodes", "1", "--name", name, "--foreground"]);
     killed_when(&mut holder, || match state::Place::new(name)?.find()? {

@@ -1,7 +1,7 @@
-//! The lab on itself: what tests of Ballast rely on. Needs root and the packages that
+//! Tests of the lab itself: what tests of Ballast rely on. Needs root and the packages that
 //! `lab up` names; everything else is built.
 //!
-//! One lab is booted for most checks, because booting is what takes time.
+//! Most checks share one lab, because its start takes most of the time.
 
 mod cleanup;
 mod traces;
@@ -42,8 +42,8 @@ async fn web(lab: &Lab) -> Result<()> {
     rolled_out(lab).await
 }
 
-/// After the API server was away, controllers and scheduler look again ever more rarely, up
-/// to every minute (client-go's reflector: 30 s and jitter).
+/// After an outage of the API server, controllers and scheduler retry at growing intervals, up
+/// to a minute (client-go's reflector: 30 s and jitter).
 async fn rolled_out(lab: &Lab) -> Result<()> {
     lab.kubectl(&["rollout", "status", "deployment/web", "--timeout=140s"])
         .await?;
@@ -77,7 +77,8 @@ async fn a_lab_is_a_cluster() -> Result<()> {
     logs_are_collected(&lab).await?;
 
     let name = lab.name().to_owned();
-    // Those of the supervisor's threads are the hosts', and pods have theirs; one is the machine's.
+    // The supervisor's threads are in the hosts' namespaces, pods have their own; one is the
+    // machine's.
     let mut ours = namespaces(&processes(&name));
     ours.remove(&std::fs::read_link("/proc/self/ns/net")?);
     ensure!(ours.len() >= 9, "{ours:?}");
@@ -103,7 +104,8 @@ async fn services_answer(lab: &Lab) -> Result<()> {
             eventually(SOON, || hostname(lab, from, at)).await?;
         }
     }
-    // Local policy keeps the client's address, also that of one behind the router.
+    // With the policy Local, the client's address is preserved, even for a client behind the
+    // router.
     for (at, client) in [
         ("10.89.0.11:30081", "192.0.2.2"),
         ("[fd89::11]:30081", "2001:db8:2::2"),
@@ -405,7 +407,7 @@ async fn another_lab_beside_with_iptables_and_one_family() -> Result<()> {
     let twice = Lab::start(options).await.unwrap_err().to_string();
     ensure!(twice.contains("runs already"), "{twice}");
 
-    // A test that panics leaves what its reader needs, and nothing else.
+    // A test that panics leaves the data for its analysis, and nothing else.
     let held = async move {
         let _lab = lab;
         panic!("on purpose");

@@ -1,11 +1,11 @@
-//! What a lab leaves on the machine: processes, mounts, namespaces, cgroups, folders.
+//! The traces of a lab on the machine: processes, mounts, namespaces, cgroups, folders.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ballast_e2e::state;
 
-/// All cgroups, mounts and processes of the machine that name a lab.
+/// All cgroups, mounts and processes of the machine that contain the name of a lab.
 pub(crate) fn traces(name: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let dir = state::Place::new(name).unwrap().dir();
@@ -36,7 +36,8 @@ pub(crate) fn traces(name: &str) -> BTreeSet<String> {
     found
 }
 
-/// Processes in the network namespaces of a lab are those whose command line or cgroup names it.
+/// Processes in the network namespaces of a lab: those with its name in their command line or
+/// cgroup.
 pub(crate) fn processes(name: &str) -> Vec<i32> {
     let dir = state::Place::new(name).unwrap().dir();
     let text = format!("{}/", dir.display());
@@ -53,7 +54,7 @@ pub(crate) fn processes(name: &str) -> Vec<i32> {
     found
 }
 
-/// The network namespaces that these processes' threads are in.
+/// The network namespaces of these processes' threads.
 pub(crate) fn namespaces(processes: &[i32]) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for pid in processes {

@@ -1,5 +1,5 @@
-//! Every contender of the benchmark on a handful of Services. The first run builds the
-//! reference controller, one more Go program of the Kubernetes module.
+//! Every contender of the benchmark with a few Services. The first run builds the reference
+//! controller, another Go program of the Kubernetes module.
 
 use anyhow::{Context, Result, ensure};
 

@@ -1,5 +1,5 @@
-//! The container image: what is in it, what it says of itself, that nothing of the machine
-//! it was built on is in it, and that it runs where there is nothing else.
+//! The container image: its files, its metadata, that it contains nothing of the machine that
+//! built it, and that it runs with nothing else around it.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -11,9 +11,9 @@ use ballast_e2e::release::{Release, reference, version};
 use ballast_e2e::root;
 use serde_json::Value;
 
-/// More would be noticed by people who pull it.
+/// Users would notice a larger image when they pull it.
 const MOST_BYTES: u64 = 25_000_000;
-/// Of a program header in an ELF file: the path of a loader.
+/// The type of a program header in an ELF file: the path of a loader.
 const PT_INTERP: u32 = 3;
 
 /// The files of an archive, by path.
@@ -79,7 +79,7 @@ fn the_image_is_small_static_and_says_what_it_is() -> Result<()> {
     inside(&files(layer)?, &release)
 }
 
-/// What is in the layer.
+/// The files of the layer.
 fn inside(files: &BTreeMap<String, Vec<u8>>, release: &Release) -> Result<()> {
     let binary = files.get("ballast").context("no binary")?;
     ensure!(!has_loader(binary)?, "the binary is not static");
@@ -111,7 +111,7 @@ fn inside(files: &BTreeMap<String, Vec<u8>>, release: &Release) -> Result<()> {
     runs_alone(&release.binary)
 }
 
-/// Whether an ELF file names a loader, which every dynamically linked one does.
+/// Whether an ELF file names a loader, as every dynamically linked one does.
 fn has_loader(elf: &[u8]) -> Result<bool> {
     let number = |at: usize, bytes: usize| -> Result<usize> {
         let field = elf.get(at..at + bytes).context("a short ELF file")?;
@@ -130,7 +130,7 @@ fn has_loader(elf: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
-/// In a root folder that holds nothing else.
+/// Runs in a root folder that contains nothing else.
 fn runs_alone(binary: &Path) -> Result<()> {
     let root = tempfile::tempdir()?;
     std::fs::copy(binary, root.path().join("ballast"))?;

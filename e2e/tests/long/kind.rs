@@ -1,5 +1,5 @@
-//! Ballast on real kind: the documented quickstart, three nodes of both families, and two
-//! clusters on one network.
+//! Ballast on real kind: the documented quickstart, three dual-stack nodes, and two clusters on
+//! one network.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::kind::{
 /// From the pod's restart to the next connection.
 const BACK: Duration = Duration::from_secs(2);
 
-/// What README.md and docs/kind.md tell people to type, as it stands there.
+/// The commands in README.md and docs/kind.md, unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quickstart_is_runnable() -> Result<()> {
     let page = root().join("docs/kind.md");
@@ -30,12 +30,12 @@ async fn the_quickstart_is_runnable() -> Result<()> {
     let readme = std::fs::read_to_string(root().join("README.md"))?;
     ensure!(readme.contains(up), "README.md has other commands");
     ensure!(up.contains("kind create cluster") && down.contains("kind delete cluster"));
-    // Built beforehand, so that its time does not count as the quickstart's.
+    // Built beforehand, so that the build does not count for the quickstart.
     image()?;
     on_host("t-kind-doc", async |host| {
         let result = quickstart(host, up, down).await;
         if result.is_err() {
-            // Where Docker is the machine's, nobody else would.
+            // On the machine's Docker, no one else would delete the cluster.
             let _ = type_in(host, "kind delete cluster").await;
         }
         result
@@ -55,11 +55,11 @@ async fn quickstart(host: &KindHost, up: &str, down: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs lines in the project's folder; the first that fails ends it.
+/// Runs lines in the project's folder; the first that fails ends the test.
 async fn type_in(host: &KindHost, lines: &str) -> Result<String> {
     let script = format!("cd \"$0\"\n{lines}");
     let folder = root().canonicalize()?.display().to_string();
-    // kind's own default may be the name of somebody's cluster.
+    // kind's default may be the name of a user's cluster.
     let name = "KIND_CLUSTER_NAME=t-kind-doc";
     let argv = [
         "env", name, "bash", "-euo", "pipefail", "-c", &script, &folder,
@@ -67,7 +67,7 @@ async fn type_in(host: &KindHost, lines: &str) -> Result<String> {
     host.exec_for(argv, "", Duration::from_mins(8)).await?.ok()
 }
 
-/// Three nodes of both families: the address outlives pods and nodes.
+/// Three dual-stack nodes: the address outlives pods and nodes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_outlives_pods_and_nodes() -> Result<()> {
     let options = ClusterOptions {
@@ -94,8 +94,8 @@ async fn an_address_outlives_pods_and_nodes() -> Result<()> {
     .await
 }
 
-/// kubeadm labels the control plane of a cluster that has other nodes, and the mock cloud sends
-/// nothing there.
+/// kubeadm labels the control plane of a cluster with other nodes, and the mock cloud sends no
+/// traffic there.
 async fn control_plane_is_no_target(cluster: &Cluster<'_>) -> Result<()> {
     let label = ["get", "nodes", "-l", NODE_LABEL_EXCLUDE, "-o", "name"];
     let excluded = cluster.kubectl(&label).await?;
@@ -115,7 +115,7 @@ async fn control_plane_is_no_target(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What the mock cloud says of itself.
+/// The mock cloud's own status.
 async fn cloud(cluster: &Cluster<'_>, path: &str) -> Result<Value> {
     let url = format!("http://{}:8111{path}", cloud_host(cluster).await?);
     let said = cluster.host().exec(["curl", "-sSfm5", &url]).await?.ok()?;
@@ -156,7 +156,7 @@ async fn killed_under_load(
     ];
     let load = cluster.host().exec_for(argv, "", SOON);
     let kill = async {
-        // With the load well under way.
+        // After the load has started.
         let begun = now();
         eventually(SOON, || async {
             ensure!(now() > begun + 2_000, "not yet");
@@ -205,7 +205,7 @@ fn judge(requests: &[Request], killed: u64, back: u64) -> Result<()> {
     );
     ensure!(!failed.is_empty(), "the load did not notice the kill");
     ensure!(back < last, "the load ended too early");
-    // Kubernetes cuts off the milliseconds of when a container started.
+    // Kubernetes truncates the milliseconds of a container's start time.
     let limit = back + 999 + u64::try_from(BACK.as_millis())?;
     ensure!(
         failed.iter().all(|&at| at < limit),
@@ -214,7 +214,7 @@ fn judge(requests: &[Request], killed: u64, back: u64) -> Result<()> {
     Ok(())
 }
 
-/// When the container that was killed runs again, in milliseconds.
+/// When the killed container runs again, in milliseconds.
 async fn started_again(cluster: &Cluster<'_>) -> Result<u64> {
     let path = "jsonpath={.items[0].status.containerStatuses[0].restartCount} {.items[0].status.containerStatuses[0].state.running.startedAt}";
     let get = ["get", "pods", "-n", SYSTEM, "-l", CLOUD, "-o", path];
@@ -231,7 +231,7 @@ async fn started_again(cluster: &Cluster<'_>) -> Result<u64> {
     Ok(seconds.trim().parse::<u64>()? * 1000)
 }
 
-/// The pod goes to another node, and its state with the old one.
+/// The pod moves to another node, and loses its state.
 async fn moved(cluster: &Cluster<'_>, ballast: &Installed<'_>, addresses: &[String]) -> Result<()> {
     let from = ballast.cloud_node().await?;
     cluster.kubectl(&["cordon", &from]).await?;
@@ -257,8 +257,8 @@ async fn moved(cluster: &Cluster<'_>, ballast: &Installed<'_>, addresses: &[Stri
     cluster.kubectl(&["uncordon", &from]).await.map(drop)
 }
 
-/// They take addresses from one subnet, and none that the other has; and what a deleted cluster
-/// had is gone with it.
+/// They take addresses from one subnet without conflicts, and the addresses of a deleted
+/// cluster are gone with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clusters_on_one_network() -> Result<()> {
     on_host("t-kind-two", async |host| {

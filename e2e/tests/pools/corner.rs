@@ -1,4 +1,4 @@
-//! A part of the lab that one case has for itself.
+//! A part of the lab for one case.
 
 use std::net::IpAddr;
 
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::common::{ACCEPTED, PROGRAMMED, SOON, Site, addresses, condition};
 
-/// A namespace, a class, and the pools that only this class takes addresses from. All
-/// have the corner's name, or one that begins with it.
+/// A namespace, a class, and pools that only this class uses. All have the corner's name, or
+/// one that begins with it.
 pub(crate) struct Corner<'a> {
     pub(crate) site: Site<'a>,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Corner<'a> {
 // === impl Corner ===
 
 impl<'a> Corner<'a> {
-    /// Makes it; `pools` are names and specs.
+    /// Creates it; `pools` are names and specs.
     pub(crate) async fn of(site: &Site<'a>, name: &str, pools: &[(&str, &str)]) -> Result<Self> {
         site.apply(&format!(
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n\
@@ -39,7 +39,7 @@ impl<'a> Corner<'a> {
         &self.site.namespace
     }
 
-    /// The Services of this class in another namespace, which is made if need be.
+    /// The Services of this class in another namespace, which is created if necessary.
     pub(crate) async fn elsewhere(
         &self,
         namespace: &str,
@@ -55,8 +55,8 @@ impl<'a> Corner<'a> {
         })
     }
 
-    /// Makes or replaces `CORNER-NAME`. A pool gives addresses back at once unless the
-    /// spec says otherwise.
+    /// Creates or replaces `CORNER-NAME`. Released addresses of the pool do not rest unless the
+    /// spec sets `reuseAfter`.
     pub(crate) async fn pool(&self, name: &str, spec: &str) -> Result<()> {
         let rest = if spec.contains("reuseAfter") {
             ""
@@ -77,7 +77,7 @@ impl<'a> Corner<'a> {
         self.site.lab.kubectl(&argv).await.map(drop)
     }
 
-    /// Waits until the status of a pool is as it should be.
+    /// Waits until the status of a pool meets a condition.
     pub(crate) async fn pool_is(
         &self,
         name: &str,
@@ -110,8 +110,8 @@ impl<'a> Corner<'a> {
         Ok(message.into_inner())
     }
 
-    /// Creates a Service of the class; `spec` is what it says beside that. Port 80 if it
-    /// names none.
+    /// Creates a Service of the class; `spec` has further fields. Without `ports` it has port
+    /// 80.
     pub(crate) async fn add(&self, name: &str, annotations: &str, spec: &str) -> Result<()> {
         self.add_labelled(name, "", annotations, spec).await
     }
@@ -172,8 +172,8 @@ impl Elsewhere<'_, '_> {
 }
 
 impl Site<'_> {
-    /// Waits until a Service has exactly these addresses, in this order, and nothing
-    /// is held against it. Returns what `Accepted` says.
+    /// Waits until a Service has exactly these addresses, in this order, without objections.
+    /// Returns the message of `Accepted`.
     pub(crate) async fn has(&self, name: &str, expected: &[&str]) -> Result<String> {
         let service = self
             .service(name, |service| {
@@ -185,8 +185,7 @@ impl Site<'_> {
         Ok(message(&service, ACCEPTED))
     }
 
-    /// Waits until a Service has so many addresses and nothing is held against it, and
-    /// returns them.
+    /// Waits until a Service has this many addresses without objections, and returns them.
     pub(crate) async fn given(&self, name: &str, count: usize) -> Result<Vec<String>> {
         let service = self
             .service(name, |service| {
@@ -197,7 +196,7 @@ impl Site<'_> {
         Ok(texts(&service))
     }
 
-    /// Waits until a Service without an address says why, and returns its words.
+    /// Waits until a Service without an address reports the reason, and returns the message.
     pub(crate) async fn waits(&self, name: &str, reason: &str) -> Result<String> {
         let service = self
             .service(name, |service| {
@@ -211,8 +210,8 @@ impl Site<'_> {
         Ok(message(&service, PROGRAMMED))
     }
 
-    /// Waits until a Service keeps these addresses and is told that it should not, or
-    /// not get what it now asks for.
+    /// Waits until a Service that keeps these addresses reports that it should not have them,
+    /// or cannot get what it asks for.
     pub(crate) async fn keeps(&self, name: &str, address: &str, reason: &str) -> Result<String> {
         let service = self
             .service(name, |service| {
@@ -243,7 +242,7 @@ fn message(service: &Service, kind: &str) -> String {
     condition(service, kind).map_or(String::new(), |it| it.message.clone())
 }
 
-/// All of these words are in what is said.
+/// Checks that the message has all of these words.
 pub(crate) fn tells(said: &str, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(said.contains(word), "no {word:?} in {said:?}");

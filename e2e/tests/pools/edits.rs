@@ -34,14 +34,14 @@ pub(crate) async fn a_pool_shrinks_and_goes(site: &Site<'_>) -> Result<()> {
     for (name, address) in [("a", "198.18.20.1"), ("c", "198.18.20.3")] {
         here.keeps(name, address, "AddressOutsidePool").await?;
     }
-    // A pool that does not say so takes nobody in, only those who are new.
+    // Without the setting, a pool accepts only new Services.
     corner
         .pool("two", "addresses: [198.18.21.1-198.18.21.6]")
         .await?;
     corner.add("new", "", "").await?;
     here.has("new", &["198.18.21.1"]).await?;
     here.keeps("a", "198.18.20.1", "AddressOutsidePool").await?;
-    // Who names its address stays on it.
+    // A Service that requests its address keeps it.
     let wish = json!({"metadata": {"annotations": {"ballast.dev/addresses": "198.18.20.2"}}});
     here.patch("b", wish).await?;
     corner
@@ -79,7 +79,7 @@ pub(crate) async fn of_two_that_overlap_the_newer_stops(site: &Site<'_>) -> Resu
     tells(&said, &["overlap-zz-newer", "overlap-older", "198.18.22.6"])?;
     let said = corner.pool_says("zz-newer", "Accepted", "Conflict").await?;
     tells(&said, &["overlap-older"])?;
-    // Everything else goes on.
+    // All other Services are unaffected.
     for (name, pool, expected) in [
         ("second", "older", "198.18.22.2"),
         ("third", "zz-third", "198.18.23.1"),
@@ -116,7 +116,8 @@ pub(crate) async fn addresses_of_nodes_are_skipped(site: &Site<'_>) -> Result<()
     corner.add("by-name", wish, "").await?;
     let said = corner.site.waits("by-name", "AddressInUse").await?;
     tells(&said, &["198.18.24.1 is the address of a node"])?;
-    // The node goes, and with it the reason. Who can live with no other address is first.
+    // The node is deleted, and with it the reason. The Service that accepts no other address is
+    // first.
     site.lab.kubectl(&["delete", "node", "paper"]).await?;
     corner.site.has("by-name", &["198.18.24.1"]).await?;
     corner

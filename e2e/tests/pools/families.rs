@@ -1,4 +1,4 @@
-//! One family or two.
+//! Single-stack and dual-stack Services.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -23,7 +23,7 @@ pub(crate) async fn policies_and_order(site: &Site<'_>) -> Result<()> {
     let v4_v6 = ["198.18.5.1", "2001:db8:5::1"];
     for (name, spec, expected) in [
         ("v4", SINGLE.to_owned(), &["198.18.4.1"][..]),
-        // Both from one pool, although another comes first for IPv4.
+        // Both from one pool, although another is tried first for IPv4.
         ("dual", REQUIRE.to_owned(), &v4_v6),
         (
             "v6",
@@ -50,7 +50,7 @@ pub(crate) async fn policies_and_order(site: &Site<'_>) -> Result<()> {
         .site
         .has("by-name", &["198.18.4.9", "2001:db8:5::9"])
         .await?;
-    // To two families and back: the first address stays.
+    // To dual-stack and back: the first address stays.
     let policy = |policy: &str| json!({"spec": {"ipFamilyPolicy": policy}});
     corner.site.patch("v4", policy("RequireDualStack")).await?;
     let both = corner.site.given("v4", 2).await?;
@@ -75,7 +75,7 @@ pub(crate) async fn a_family_comes_and_goes(site: &Site<'_>) -> Result<()> {
     let requires = corner.site.given("requires", 2).await?;
     ensure!(prefers[0] == "198.18.6.1", "{prefers:?}");
     ensure!(requires[0] == "198.18.6.2", "{requires:?}");
-    // What is in use is not taken away.
+    // An address in use is not withdrawn.
     corner.pool("only", "addresses: [198.18.6.0/28]").await?;
     for (name, had) in [("prefers", prefers), ("requires", requires)] {
         let kind = crate::common::ACCEPTED;

@@ -1,4 +1,4 @@
-//! What Services ask for by name.
+//! Services that request addresses or pools.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::Corner;
 use super::corner::tells;
 use crate::common::{ACCEPTED, Site};
 
-/// A Service, and what becomes of it.
+/// A Service, and the expected result.
 struct Case {
     name: &'static str,
     annotations: &'static str,
@@ -18,9 +18,9 @@ struct Case {
 enum Outcome {
     /// This address.
     Gets(&'static str),
-    /// None, because of this, in these words.
+    /// None, for this reason, with these words.
     Waits(&'static str, &'static [&'static str]),
-    /// None: what it asks for makes no sense.
+    /// None: the request is invalid.
     Invalid(&'static [&'static str]),
 }
 
@@ -167,16 +167,16 @@ pub(crate) async fn what_is_asked_for_is_given_or_refused_by_name(site: &Site<'_
     Ok(())
 }
 
-/// Continues where the cases above end.
+/// Continues after the cases above.
 pub(crate) async fn another_wish_moves_and_frees(site: &Site<'_>) -> Result<()> {
     let here = site.within("requests");
     let wish = |key: &str, value: &str| json!({"metadata": {"annotations": {key: value}}});
-    // `taken` waits for what `address` has.
+    // `taken` waits for the address that `address` has.
     here.patch("address", wish("ballast.dev/addresses", "198.18.1.13"))
         .await?;
     here.has("address", &["198.18.1.13"]).await?;
     here.has("taken", &["198.18.1.9"]).await?;
-    // A wish that cannot be granted costs nothing of what is there.
+    // A request that cannot be granted does not change what the Service has.
     here.patch("address", wish("ballast.dev/addresses", "198.18.1.9"))
         .await?;
     let said = here.keeps("address", "198.18.1.13", "AddressInUse").await?;
@@ -184,7 +184,8 @@ pub(crate) async fn another_wish_moves_and_frees(site: &Site<'_>) -> Result<()> 
     here.patch("address", json!({"metadata": {"annotations": null}}))
         .await?;
     here.has("address", &["198.18.1.13"]).await?;
-    // Another pool by name moves it; the one that waited for that pool gets what is left.
+    // A request for another pool moves it; the Service that waited for that pool gets the
+    // remaining address.
     here.patch("pool", wish("ballast.dev/address-pool", "requests-front"))
         .await?;
     let moved = here.service("pool", |service| {
@@ -194,7 +195,7 @@ pub(crate) async fn another_wish_moves_and_frees(site: &Site<'_>) -> Result<()> 
     });
     moved.await?;
     here.has("no-second-choice", &["198.18.2.1"]).await?;
-    // A slip of the pen is named.
+    // A typing error is reported.
     here.patch("plain", wish("ballast.dev/adresses", "198.18.1.5"))
         .await?;
     here.service("plain", |service| {

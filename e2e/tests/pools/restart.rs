@@ -1,4 +1,4 @@
-//! What a start makes of what it finds.
+//! The state that a start finds, and how the controller treats it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::common::{ACCEPTED, SOON, Site, condition};
 
 const REPLICA: &str = "ballast-1";
 
-/// As an older tool may leave them.
+/// A state that an older tool may leave.
 pub(crate) async fn two_services_publish_one_address(site: &Site<'_>) -> Result<()> {
     let pools = [("one", "addresses: [198.18.50.1]")];
     let corner = Corner::of(site, "twice", &pools).await?;
@@ -37,7 +37,7 @@ pub(crate) async fn two_services_publish_one_address(site: &Site<'_>) -> Result<
         site.lab.kubectl(&argv).await?;
     }
     site.lab.start_again(REPLICA).await?;
-    // As long as there is no other address, both say so.
+    // Until there is another address, both report it.
     let said = corner
         .site
         .says("older", ACCEPTED, "True", "Accepted")
@@ -68,9 +68,9 @@ pub(crate) async fn two_services_publish_one_address(site: &Site<'_>) -> Result<
     corner.site.has("older", &["198.18.50.1"]).await.map(drop)
 }
 
-/// Full pools, waiting Services, conflicts: all that the cases before left behind. Their
-/// pools give addresses back at once; others say after a start what they would give next
-/// until the addresses have rested that the leader before may have released.
+/// Full pools, waiting Services, conflicts: everything that the earlier cases left. Addresses
+/// of their pools do not rest. After a start, the next address of other pools differs until the
+/// addresses have rested that the previous leader may have released.
 pub(crate) async fn nothing_changes(site: &Site<'_>) -> Result<()> {
     let before = published(site).await?;
     ensure!(before.len() > 60, "only {} Services are left", before.len());
@@ -104,7 +104,7 @@ pub(crate) async fn nothing_changes(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the counters of pools and classes are written: they come at most every 5 s.
+/// Waits until the counters of pools and classes are written: at most every 5 s.
 async fn settled(site: &Site<'_>) -> Result<()> {
     let quiet = Duration::from_secs(6);
     let last = std::cell::Cell::new((site.audited()?, std::time::Instant::now()));
@@ -119,7 +119,7 @@ async fn settled(site: &Site<'_>) -> Result<()> {
     .await
 }
 
-/// What all Services of type `LoadBalancer` publish.
+/// The addresses of all Services of type `LoadBalancer`.
 async fn published(site: &Site<'_>) -> Result<BTreeMap<String, Vec<String>>> {
     let all: Api<Service> = Api::all(site.lab.kube());
     let all = all.list(&ListParams::default()).await?.items;

@@ -1,4 +1,4 @@
-//! Which pool serves whom.
+//! Which pool serves which Service.
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -51,7 +51,7 @@ pub(crate) async fn namespaces_labels_and_priorities(site: &Site<'_>) -> Result<
     Ok(())
 }
 
-/// Continues where the case above ends.
+/// Continues after the case above.
 pub(crate) async fn labels_change(site: &Site<'_>) -> Result<()> {
     let (red, blue) = (site.within("red"), site.within("blue"));
     let label = |namespace: &'static str, team: &'static str| async move {
@@ -59,7 +59,7 @@ pub(crate) async fn labels_change(site: &Site<'_>) -> Result<()> {
         let argv = ["label", "--overwrite", "namespace", namespace, &team];
         site.lab.kubectl(&argv).await.map(drop)
     };
-    // Who waited is let in; who has an address keeps it.
+    // A waiting Service is now selected; one with an address keeps it.
     label("blue", "red").await?;
     blue.has("address-of-red", &["198.18.12.9"]).await?;
     blue.given("pool-of-red", 1).await?;

@@ -17,7 +17,8 @@ pub(crate) async fn ports_keys_and_policies(site: &Site<'_>) -> Result<()> {
     let corner = Corner::of(site, "sharing", &pools).await?;
     let asks = |key: &str| format!("{key}, ballast.dev/addresses: {ONE}");
     let port = |number: u16| format!("ports: [{{port: {number}}}]");
-    // Without a wish it joins whom it can; MetalLB's key means the same.
+    // Without a request it joins a Service that it can share with; MetalLB's key has the same
+    // meaning.
     for (name, annotations, spec) in [
         ("http", KEY.to_owned(), port(80)),
         ("https", KEY.to_owned(), port(443)),
@@ -72,7 +73,7 @@ pub(crate) async fn ports_keys_and_policies(site: &Site<'_>) -> Result<()> {
         let said = corner.site.waits(name, reason).await.context(name)?;
         tells(&said, words).context(name)?;
     }
-    // Local goes with Local, if both have the same endpoints.
+    // Local shares with Local, if both have the same endpoints.
     let key = "ballast.dev/share-key: local";
     for (name, number, selector, expected) in [
         ("local-a", 80, SELECTOR, "198.18.30.3"),
@@ -83,7 +84,7 @@ pub(crate) async fn ports_keys_and_policies(site: &Site<'_>) -> Result<()> {
         corner.add(name, key, &spec).await?;
         corner.site.has(name, &[expected]).await.context(name)?;
     }
-    // Who stood in the way goes.
+    // The Service in the way is deleted.
     corner.site.delete("http").await?;
     corner.site.has("same-port", &[ONE]).await.map(drop)
 }
@@ -107,7 +108,7 @@ pub(crate) async fn namespaces(site: &Site<'_>) -> Result<()> {
         .pool("lan", &format!("{range}, shareAcrossNamespaces: true"))
         .await?;
     other.site.has("there", &["198.18.31.1"]).await?;
-    // Who shares already goes on when the pool changes its mind.
+    // Services that share already continue to when the pool's setting changes.
     corner.pool("lan", range).await?;
     other.add("later", "", &wish, "ports: [{port: 82}]").await?;
     other.site.waits("later", "AddressInUse").await?;
@@ -131,10 +132,10 @@ pub(crate) async fn an_edit_that_its_companion_forbids(site: &Site<'_>) -> Resul
     let policy = json!({"spec": {"externalTrafficPolicy": "Local", "selector": {"app": "web"}}});
     here.patch("b", policy).await?;
     here.keeps("b", "198.18.32.1", "AddressInUse").await?;
-    // Alone on it, it may.
+    // As the only Service on the address, it may.
     here.delete("a").await?;
     here.has("b", &["198.18.32.1"]).await?;
-    // Another key takes it elsewhere only if somebody stays behind.
+    // Another key moves it only if others stay on the address.
     corner
         .add(
             "c",

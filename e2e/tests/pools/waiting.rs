@@ -1,4 +1,4 @@
-//! Full pools, released addresses, and what a pool says of itself.
+//! Full pools, released addresses, and the status of pools.
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::eventually;
@@ -17,7 +17,7 @@ async fn in_turn(corner: &Corner<'_>, names: &[&str]) -> Result<()> {
         corner.add(name, "", "").await?;
         let made = corner.site.get(name).await?.metadata.creation_timestamp;
         let made = made.context("never created")?.0.as_second();
-        // Times of creation are whole seconds.
+        // Creation times are whole seconds.
         eventually(SOON, || async {
             ensure!(Timestamp::now().as_second() > made, "the same second");
             Ok(())
@@ -47,7 +47,7 @@ pub(crate) async fn what_becomes_free_goes_to_the_oldest(site: &Site<'_>) -> Res
         .await?;
     here.has("m-next", &["198.18.40.2"]).await?;
     here.waits("a-youngest", "NoAddressAvailable").await?;
-    // Nobody else was written to, those who go on waiting included.
+    // No other Service was written, including those that continue to wait.
     let mut written: Vec<String> = here
         .writes_since(since, USER)?
         .into_iter()
@@ -79,7 +79,7 @@ pub(crate) async fn a_type_changes_and_comes_back(site: &Site<'_>) -> Result<()>
     let back = json!({"spec": {"type": "LoadBalancer", "loadBalancerClass": "ballast.dev/types"}});
     here.patch("web", back).await?;
     here.given("web", 1).await?;
-    // A Service of somebody else is not touched, whatever it asks for.
+    // A Service of another controller is not touched, whatever it asks for.
     let since = here.audited()?;
     let foreign = "apiVersion: v1\nkind: Service\nmetadata: {name: foreign, namespace: types, annotations: {ballast.dev/addresses: 198.18.41.1}}\nspec: {type: LoadBalancer, loadBalancerClass: example.com/vip, ports: [{port: 80}]}\n";
     site.apply(foreign).await?;
@@ -114,12 +114,12 @@ pub(crate) async fn an_address_rests(site: &Site<'_>) -> Result<()> {
         })
         .await?;
     people_are_told(site).await?;
-    // Nothing happens but that time passes.
+    // Nothing happens except that time passes.
     here.has("three", &["198.18.42.1"]).await.map(drop)
 }
 
-/// `ballast status` of what the controller itself has written: who has which address, what
-/// rests, and why somebody waits.
+/// `ballast status` with the status that the controller wrote: which Service has which address,
+/// which addresses rest, and why a Service waits.
 async fn people_are_told(site: &Site<'_>) -> Result<()> {
     let admin = Ballast::of(&site.lab.kubeconfig());
     let json = |text: String| serde_json::from_str::<Value>(&text).context(text);

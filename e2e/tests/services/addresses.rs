@@ -1,5 +1,5 @@
-//! Which address a Service gets, how many Services a class takes, and what stays of
-//! those that are retained.
+//! Which address a Service gets, how many Services a class accepts, and what remains of
+//! retained load balancers.
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::eventually;
@@ -44,7 +44,7 @@ pub(crate) async fn asked_for(site: &Site<'_>) -> Result<()> {
         "Warning SyncLoadBalancerFailed: Error syncing load balancer: failed to ensure load balancer: {why}"
     );
     site.has_events("too-late", &[&event]).await?;
-    // When the other has gone, the address is free for who waits for it.
+    // When the other Service is gone, the waiting one gets the address.
     site.delete("by-field").await?;
     ensure!(site.address("too-late").await?.to_string() == "10.89.200.50");
 
@@ -57,7 +57,7 @@ pub(crate) async fn asked_for(site: &Site<'_>) -> Result<()> {
         .says("outside", PROGRAMMED, "False", "NoAddressAvailable")
         .await?;
     ensure!(why.contains("192.0.2.77"), "{why}");
-    // Who asks for another address gets it; the former is nobody's.
+    // A Service that requests another address gets it; its former one is free.
     site.patch(
         "too-late",
         json!({"spec": {"loadBalancerIP": "10.89.200.51"}}),
@@ -91,7 +91,7 @@ pub(crate) async fn limited(site: &Site<'_>) -> Result<()> {
         ensure!(finalizers(&service).is_empty(), "{service:?}");
         ensure!(site.in_cloud(name).await?.is_none());
     }
-    // A place that becomes free goes to the oldest; then one more is granted.
+    // The oldest gets a free place; then another place is added.
     site.delete("one").await?;
     site.programmed("two").await?;
     site.says("three", ACCEPTED, "False", "QuotaExceeded")
@@ -100,7 +100,7 @@ pub(crate) async fn limited(site: &Site<'_>) -> Result<()> {
         .mock_class("small", "maxLoadBalancers: 2")
         .await?;
     site.programmed("three").await?;
-    // Those that have a place keep it, whatever the limit is now.
+    // Services with a place keep it, whatever the limit is now.
     site.ballast
         .mock_class("small", "maxLoadBalancers: 0")
         .await?;
@@ -122,7 +122,7 @@ pub(crate) async fn limited(site: &Site<'_>) -> Result<()> {
     site.cloud_is_empty().await
 }
 
-/// Creation times are whole seconds: who is older shows only beyond this one.
+/// Creation times are whole seconds: ages differ only from the next second on.
 async fn another_second(site: &Site<'_>) -> Result<()> {
     eventually(SOON, || async {
         let all = site.services().list(&ListParams::default()).await?.items;
@@ -154,11 +154,11 @@ pub(crate) async fn retained(site: &Site<'_>) -> Result<()> {
         "{there}"
     );
     ensure!(there["addresses"] == json!([ip.to_string()]), "{there}");
-    // Nothing holds the class any more.
+    // The class is no longer in use.
     site.lab
         .kubectl(&["delete", "lbclass", "keeper", "--timeout=20s"])
         .await?;
-    // Something later that did happen: had it gone with its class, it would be gone by now.
+    // A later event did happen: if it had been deleted with its class, it would be gone by now.
     site.apply(&load_balancer("later", &words(81))).await?;
     site.address("later").await?;
     ensure!(

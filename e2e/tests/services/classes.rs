@@ -1,4 +1,4 @@
-//! Which class serves which Service, and which Services nobody of ours may touch.
+//! Which class serves which Service, and which Services Ballast must not touch.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(crate) async fn claim(site: &Site<'_>) -> Result<()> {
     ensure!(why.contains("local"), "it names the other: {why}");
     exposed(site).await?;
 
-    // Who was served stays where it is; only who comes now goes to the other.
+    // Services that are served stay with their class; only new ones get the other.
     spec(site, "local", json!({"default": false})).await?;
     says(site, "younger", "Default", "True", "Effective").await?;
     site.apply(&load_balancer("late", PLAIN)).await?;
@@ -57,7 +57,7 @@ pub(crate) async fn claim(site: &Site<'_>) -> Result<()> {
     site.cloud_is_empty().await
 }
 
-/// A Service of another controller's class, with what that controller wrote.
+/// A Service of another controller's class, with that controller's status.
 async fn foreign(site: &Site<'_>) -> Result<String> {
     let spec = format!("loadBalancerClass: example.com/internal-vip, {PLAIN}");
     site.apply(&load_balancer("foreign", &spec)).await?;
@@ -76,7 +76,7 @@ async fn foreign(site: &Site<'_>) -> Result<String> {
     Ok(version(&written).to_owned())
 }
 
-/// What a beginner types.
+/// A beginner's mistake.
 async fn exposed(site: &Site<'_>) -> Result<()> {
     site.lab
         .kubectl(&[
@@ -93,7 +93,7 @@ async fn exposed(site: &Site<'_>) -> Result<()> {
     holds(site, "exposed", "local").await
 }
 
-/// The Service has both finalizers of one that was taken without a class.
+/// The Service has both finalizers of one that was served without a class.
 async fn holds(site: &Site<'_>, name: &str, class: &str) -> Result<()> {
     let service = site.get(name).await?;
     let mut have = finalizers(&service);
@@ -106,7 +106,7 @@ async fn holds(site: &Site<'_>, name: &str, class: &str) -> Result<()> {
     Ok(())
 }
 
-/// A Service of this class is served: whatever came before it has been looked at.
+/// Waits until a Service of this class is served: all earlier changes have been reconciled.
 async fn handled(site: &Site<'_>, name: &str, class: &str) -> Result<()> {
     let spec = format!("loadBalancerClass: ballast.dev/{class}, {PLAIN}");
     site.apply(&load_balancer(name, &spec)).await?;
@@ -120,8 +120,8 @@ pub(crate) async fn contested(site: &Site<'_>) -> Result<()> {
     .await?;
     site.apply(&load_balancer("plain", PLAIN)).await?;
     let plain = version(&site.get("plain").await?).to_owned();
-    // The class is ready before it becomes the default: nothing delays its first look
-    // at the class-less Service but the question who else is there.
+    // The class is ready before it becomes the default: only the check for other controllers
+    // delays its first reconcile of the Service without a class.
     site.ballast.mock_class("local", "").await?;
     handled(site, "earlier", "local").await?;
     spec(site, "local", json!({"default": true})).await?;

@@ -1,5 +1,5 @@
-//! Through a real HTTP proxy: a command and a controller outside the cluster, which know the
-//! API server by a name that only the proxy resolves.
+//! Through a real HTTP proxy: a command and a controller outside the cluster, with a name of
+//! the API server that only the proxy resolves.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -18,11 +18,11 @@ use tokio::process::Command;
 use crate::common::command::{Ballast, Said};
 use crate::common::{SOON, Site};
 
-/// In the certificate of the lab's API server, and in no resolver of this machine.
+/// A name in the certificate of the lab's API server that no resolver of this machine knows.
 const NAME: &str = "kubernetes.default.svc.cluster.local";
 const LEASE: &str = "ballast-behind-a-proxy";
 
-/// A proxy on loopback that leads tunnels to the API server, and counts them.
+/// A proxy on loopback that opens tunnels to the API server, and counts them.
 struct Proxy {
     url: String,
     tunnels: Arc<AtomicUsize>,
@@ -53,7 +53,7 @@ pub(super) async fn through_a_proxy(site: &Site<'_>) -> Result<()> {
     let https = ("HTTPS_PROXY", proxy.url.as_str());
     let said = status(&[https]).await?;
     ensure!(said.code == Some(0) && proxy.count() > 0, "{said:?}");
-    // The proxy's own address does not count.
+    // The proxy's own address does not matter.
     let said = status(&[https, ("NO_PROXY", "127.0.0.0/8,localhost,")]).await?;
     ensure!(said.code == Some(0), "{said:?}");
     let before = proxy.count();

@@ -1,4 +1,5 @@
-//! What is under way when something changes: it goes on, or is cut no later than said.
+//! Open connections when something changes: they continue, or are closed within the documented
+//! time.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::{DUAL, wire};
 use crate::common::{OF_CLASS, SOON, Site, addresses, load_balancer, url, web};
 
 const MEGABYTES: usize = 8 << 20;
-/// Long connections that are open at once.
+/// The number of long connections that are open at once.
 const STREAMS: usize = 6;
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -43,7 +44,7 @@ async fn talk(site: &Site<'_>, from: Host, to: SocketAddr) -> Result<TcpStream> 
     .await?
 }
 
-/// How many of the connections still answer; the others are closed.
+/// The number of connections that still answer; the others are closed.
 fn alive(streams: &mut Vec<TcpStream>) -> usize {
     streams.retain_mut(|stream| wire::echoes(stream, "still there?").is_ok());
     streams.len()
@@ -52,7 +53,7 @@ fn alive(streams: &mut Vec<TcpStream>) -> usize {
 pub(crate) async fn edits_and_drains(site: &Site<'_>) -> Result<()> {
     let service = site.get("echo").await?;
     let to = SocketAddr::new(addresses(&service)[0], 7);
-    // In turns over both nodes, as long as both are healthy.
+    // Alternating between both nodes, while both are healthy.
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
         streams.push(talk(site, Host::Client, to).await?);
@@ -98,7 +99,8 @@ async fn drained(site: &Site<'_>, to: SocketAddr, streams: Vec<TcpStream>) -> Re
         Ok(())
     })
     .await?;
-    // Those by this node live as long as it drains; those by the other one outlive that.
+    // Connections through this node live while it drains; those through the other one outlive
+    // that.
     let streams = std::sync::Mutex::new(streams);
     let left = || streams.lock().map_or(0, |mut streams| alive(&mut streams));
     eventually(SOON, || async {

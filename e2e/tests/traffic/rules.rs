@@ -1,4 +1,4 @@
-//! Who is answered by whom: affinity, traffic policy, source ranges.
+//! Which pods answer which clients: affinity, traffic policy, source ranges.
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::{Host, eventually};
@@ -36,7 +36,7 @@ pub(crate) async fn affinity(site: &Site<'_>) -> Result<()> {
     site.delete("sticky").await
 }
 
-/// Waits until one client's requests all go to one pod, or to several.
+/// Waits until all requests of one client go to one pod, or to several.
 async fn stays(site: &Site<'_>, from: Host, one: bool) -> Result<()> {
     let ip = site.address("sticky").await?;
     eventually(SOON, || async {
@@ -123,7 +123,7 @@ pub(crate) async fn local_policy(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the cloud sends traffic to this node alone.
+/// Waits until the cloud sends traffic to this node only.
 pub(crate) async fn only_target(site: &Site<'_>, service: &str, node: &str) -> Result<()> {
     let there = site.in_cloud(service).await?.context("not in the cloud")?;
     let name = there["name"].as_str().unwrap_or_default();

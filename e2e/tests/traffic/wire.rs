@@ -1,4 +1,4 @@
-//! Connections that begin on a host of the lab and are held by the test itself.
+//! Connections that are opened on a host of the lab and held by the test itself.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,10 +10,11 @@ use ballast_e2e::state::{Found, Place};
 use ballast_e2e::{Host, Lab};
 use nix::sched::{CloneFlags, setns};
 
-/// For one step of a conversation.
+/// The time-out of one step.
 const STEP: Duration = Duration::from_secs(3);
 
-/// Runs network code on a host of the lab. A socket stays where it was made.
+/// Runs network code on a host of the lab. A socket stays in the namespace where it was
+/// created.
 pub(crate) async fn on<T: Send + 'static>(
     lab: &Lab,
     host: Host,
@@ -25,7 +26,7 @@ pub(crate) async fn on<T: Send + 'static>(
     let enter = ballast_e2e::enter(record.pid, &host.name()).context("there is no such host")?;
     let network = enter.iter().find_map(|flag| flag.strip_prefix("--net="));
     let network = File::open(network.context("no network namespace")?)?;
-    // A thread of its own, because it never comes back from there.
+    // A separate thread, because it cannot return from that namespace.
     let thread = std::thread::spawn(move || {
         setns(network, CloneFlags::CLONE_NEWNET)?;
         work()
@@ -45,7 +46,7 @@ pub(crate) async fn connect(lab: &Lab, from: Host, to: SocketAddr) -> Result<Tcp
     .await
 }
 
-/// Says something to an echo server and expects it back.
+/// Sends a text to an echo server and expects it back.
 pub(crate) fn echoes(stream: &mut TcpStream, words: &str) -> Result<()> {
     stream.write_all(words.as_bytes())?;
     let mut answer = vec![0; words.len()];
@@ -83,7 +84,7 @@ pub(crate) async fn carries(stream: TcpStream, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// One question by UDP from a fresh port, and its answer.
+/// One request by UDP from a new port, and its answer.
 pub(crate) async fn ask(lab: &Lab, from: Host, to: SocketAddr, words: &str) -> Result<String> {
     let words = words.to_owned();
     on(lab, from, move || {
