@@ -1,11 +1,11 @@
 //! The Kubernetes API of Ballast: group `ballast.dev`, version `v1alpha1`.
 //!
-//! This crate owns the types and is the source of `crds/crds.yaml` (written by
-//! `ballast crds`, kept true by a test). It depends on nothing of ours. Rules that
-//! the API server can check stand here as CEL, so that a mistake is answered at
-//! `kubectl apply` and never reaches the controller.
+//! This crate owns the types and is the source of `crds/crds.yaml` (`ballast crds` prints it, and
+//! a test compares them). It depends on no other crate of Ballast. Rules that the API server can
+//! check are CEL expressions here, so that a mistake is reported at `kubectl apply` and never
+//! reaches the controller.
 
-// The derive repeats the types in a private module, where `pub` says nothing.
+// The derive repeats the types in a private module, where `pub` has no effect.
 #![allow(unreachable_pub)]
 
 pub mod class;

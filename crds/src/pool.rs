@@ -1,4 +1,4 @@
-//! `AddressPool`: addresses that Ballast may give to Services of `l2` classes.
+//! `AddressPool`: addresses that Ballast may assign to Services of `l2` classes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::core::Duration;

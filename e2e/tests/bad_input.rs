@@ -1,5 +1,5 @@
-//! What users get wrong: each mistake is named where its maker looks, none harms
-//! anybody else, and none leaves anything behind.
+//! Mistakes of users: each is reported where the user looks, affects no other Service, and
+//! leaves nothing behind.
 
 mod class_deleted;
 
@@ -20,7 +20,7 @@ use crate::common::{
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_services_harm_only_themselves() -> Result<()> {
     let plan = Plan {
-        // As API servers before 1.36, which let in more than we do.
+        // Like API servers before 1.36, which accept more than Ballast does.
         api_server: &["--feature-gates=StrictIPCIDRValidation=false"],
         ..Plan::new("t-bad-services")
     };
@@ -65,7 +65,7 @@ async fn a_class_deleted_while_in_use() -> Result<()> {
     plan.run(class_deleted::test).await
 }
 
-/// Refused, and without any effect: no finalizer, no address, nothing in the cloud.
+/// Refused, and without effects: no finalizer, no address, nothing in the cloud.
 async fn refused(site: &Site<'_>, name: &str, reason: &str, words: &[&str]) -> Result<String> {
     let message = site.says(name, ACCEPTED, "False", reason).await?;
     for word in words {
@@ -92,7 +92,7 @@ async fn unknown_class(site: &Site<'_>) -> Result<()> {
     let spec = web("web").replace(OF_CLASS, "loadBalancerClass: ballast.dev/nope");
     site.apply(&load_balancer("unknown-class", &spec)).await?;
     refused(site, "unknown-class", "ClassNotFound", &["nope", CLASS]).await?;
-    // It is made later: the Service heals by itself.
+    // The class is created later, and then serves the Service without an edit.
     site.ballast.mock_class("nope", "").await?;
     site.programmed("unknown-class").await?;
     ensure!(
@@ -109,7 +109,7 @@ async fn sctp(site: &Site<'_>) -> Result<()> {
         .await?;
     let words = ["spec.ports[1] \"voice\" is 5060/SCTP", "TCP and UDP"];
     refused(site, "sctp", "Unsupported", &words).await?;
-    // Not ours any more: what we said about it goes.
+    // Another controller's now: our conditions are removed.
     site.patch("sctp", json!({"spec": {"type": "ClusterIP"}}))
         .await?;
     site.service("sctp", |service| {
@@ -124,7 +124,7 @@ async fn without_node_ports(site: &Site<'_>) -> Result<()> {
     let spec = format!("{}, allocateLoadBalancerNodePorts: false", web("web"));
     site.apply(&load_balancer("portless", &spec)).await?;
     let message = refused(site, "portless", "NodePortsMissing", &["80/TCP"]).await?;
-    // The advice, as somebody pastes it into a shell.
+    // The advice of the message, pasted into a shell.
     let start = message.find("kubectl ").context("no advice")?;
     let advice = &message[start..];
     let folder = site.lab.program("kubectl");
@@ -146,7 +146,7 @@ async fn without_node_ports(site: &Site<'_>) -> Result<()> {
 
 async fn source_ranges(site: &Site<'_>) -> Result<()> {
     let key = "service.beta.kubernetes.io/load-balancer-source-ranges";
-    // What the API server does not let in.
+    // Objects that the API server refuses.
     let by_field = format!(
         "{}, loadBalancerSourceRanges: [\"10.0.0.0/33\"]",
         web("web")
@@ -157,7 +157,7 @@ async fn source_ranges(site: &Site<'_>) -> Result<()> {
         let error = format!("{error:#}");
         ensure!(error.contains("10.0.0.0/33"), "{error}");
     }
-    // What it lets in and we do not.
+    // Objects that it accepts and Ballast refuses.
     let odd = annotated("ranges", &format!("{key}: \"10.0.0.0/008\""), &web("web"));
     site.apply(&odd).await?;
     let words = [key, "10.0.0.0/008", "192.0.2.0/24"];
@@ -176,7 +176,7 @@ async fn too_many_ports(site: &Site<'_>) -> Result<()> {
     let spec = format!("{OF_CLASS}, ports: [{}]", ports.join(", "));
     site.apply(&load_balancer("many", &spec)).await?;
     refused(site, "many", "Unsupported", &["300 ports", "256"]).await?;
-    // So many are allowed.
+    // The maximum number is accepted.
     let spec = format!("{OF_CLASS}, ports: [{}]", ports[..200].join(", "));
     site.apply(&load_balancer("many", &spec)).await?;
     site.programmed("many").await?;
@@ -248,8 +248,8 @@ async fn a_hundred_edits(site: &Site<'_>) -> Result<()> {
 }
 
 async fn a_refused_edit(site: &Site<'_>) -> Result<()> {
-    // Without a name, as a beginner writes it: a second port forces names upon both, and
-    // the API server gives a renamed port another node port.
+    // Without a name, as a beginner writes it: a second port requires names for both, and the
+    // API server gives a renamed port another node port.
     site.apply(&load_balancer("edited", &web("web"))).await?;
     let ip = site.address("edited").await?;
     let node_port = |service: &Service| {
@@ -285,7 +285,7 @@ async fn a_refused_edit(site: &Site<'_>) -> Result<()> {
     site.patch("edited", ports(false)).await?;
     site.says("edited", ACCEPTED, "True", "Accepted").await?;
     ensure!(addresses(&site.get("edited").await?) == [ip]);
-    // Also a Service that is refused can go.
+    // A refused Service can also be deleted.
     site.patch("edited", ports(true)).await?;
     site.says("edited", ACCEPTED, "False", "Unsupported")
         .await?;

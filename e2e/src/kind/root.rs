@@ -268,7 +268,6 @@ fn executable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command of the machine and says what it said if it fails.
 /// Copies files and folders with `cp` and these flags, because it handles links, owners and
 /// sparse files.
 pub(super) fn cp(how: &[&str], from: &Path, to: &Path) -> Result<()> {
@@ -276,6 +275,7 @@ pub(super) fn cp(how: &[&str], from: &Path, to: &Path) -> Result<()> {
         .with_context(|| format!("cannot copy {}", from.display()))
 }
 
+/// Runs a command of the machine; if it fails, the error has its standard error.
 pub(super) fn run(command: &mut Command) -> Result<()> {
     let output = command
         .stdin(Stdio::null())

@@ -1,10 +1,10 @@
-//! What becomes of the Services, and who stands in the way. Pure.
+//! What happens to the Services, and what prevents a takeover. Pure.
 //!
-//! A Service keeps its address because its status is the record: Ballast's controller
-//! takes what is published as given, whoever wrote it. So nothing is written to a Service
-//! here. Two controllers that both write that status would never come to rest; hence
-//! nobody is taken over while `MetalLB`'s controller runs. Its speakers write nothing and
-//! go on answering for the addresses.
+//! A Service keeps its address because its status is the record: Ballast's controller adopts a
+//! published address, whichever controller wrote it. So this command writes nothing to a
+//! Service. Two controllers that both write that status would overwrite each other forever.
+//! Therefore no Service is taken over while `MetalLB`'s controller runs. Its speakers write
+//! nothing, and continue to answer for the addresses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
