@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - Ready means that every gate is open; the answer names each that is not. Leadership
-//!   is no gate: a follower is ready.
+//!   is not a gate: a follower is ready.
 //! - Checks answer from memory. No request waits for anything but the register's lock.
 //! - What clients can make the process hold is bounded ([`LIMITS`]).
 //! - A shutdown ends within [`GRACE`], whatever the clients do.
