@@ -21,12 +21,14 @@
 //! kind has its own watch. A Service whose class is missing is refused only after
 //! [`CLASS_GRACE`] (`Later`); until then nothing is written.
 
+mod keep;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::class_key;
 use ballast_provider::{
-    Balancer, Family, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal,
+    Balancer, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal,
 };
 
 use crate::class::{ClassView, Classes, Instance};
@@ -35,6 +37,8 @@ use crate::cluster::ledger::Ledger;
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::ServiceView;
 use crate::service::group::{Group, Sharer, group};
+
+use self::keep::{accepted_before, keep};
 
 /// How long a Service waits for the watch of classes to deliver a missing class.
 pub const CLASS_GRACE: Duration = Duration::from_secs(2);
@@ -278,66 +282,6 @@ fn serve(service: &ServiceView, class: &str, world: &World<'_>) -> Decision {
             refusal,
         },
     }
-}
-
-/// The balancer that a refused Service is on, with the part of the Service that was accepted
-/// before.
-fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Option<Keep> {
-    let provider = world.classes.provider(class)?;
-    let accepted = accepted_before(service)?;
-    if !world.ledger.has(&service.id, class) {
-        return None;
-    }
-    let on = world.ledger.keys(&service.id, class);
-    let asked = provider.key(&accepted);
-    let key = match on.first() {
-        Some(first) if !on.contains(&asked) => first.clone(),
-        _ => asked,
-    };
-    let kept = Sharer {
-        service,
-        placed: true,
-        wanted: None,
-        published: Some(accepted.clone()),
-    };
-    let Group { balancer, .. } = assemble(&key, kept, class, provider.as_ref(), world);
-    let guarded = !provider.traits().finalizer || service.is_held_by(class);
-    let keeps = guarded && publishes(service, &accepted) && provider.validate(&balancer).is_ok();
-    keeps.then(|| Keep {
-        class: class.to_owned(),
-        provider,
-        balancer,
-    })
-}
-
-/// Whether the status of a Service publishes the ports, families and addresses of this load
-/// balancer. Node ports and settings are not in the status, so they can differ.
-fn publishes(service: &ServiceView, accepted: &LoadBalancer) -> bool {
-    let addresses = service.addresses();
-    let families: Vec<Family> = addresses.iter().copied().map(Family::of).collect();
-    let ports = service
-        .ingress
-        .first()
-        .map_or(0, |ingress| ingress.ports.len());
-    let mut requested = accepted.requested_addresses.iter();
-    families == accepted.families
-        && ports == accepted.listeners.len()
-        && requested.all(|address| addresses.contains(address))
-}
-
-/// The part of a Service that was accepted before. If its class or provider refused a valid
-/// spec, that is the part with the published ports. For an invalid spec it is in the view.
-fn accepted_before(service: &ServiceView) -> Option<LoadBalancer> {
-    let Some(Ok(wanted)) = &service.load_balancer else {
-        return service.accepted_before.as_deref().cloned();
-    };
-    let published = &service.ingress.first()?.ports;
-    let mut accepted = wanted.clone();
-    accepted.listeners.retain(|listener| {
-        let mut ports = published.iter();
-        ports.any(|port| (port.port, port.protocol) == (listener.port, listener.protocol))
-    });
-    (!accepted.listeners.is_empty()).then_some(accepted)
 }
 
 fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decision, Refusal> {

@@ -3,6 +3,8 @@ mod places;
 
 use std::collections::BTreeSet;
 
+use ballast_provider::Family;
+
 use super::*;
 use crate::class::{Contender, Scope};
 use crate::fixtures::{condition, id};

@@ -1,0 +1,178 @@
+//! Releases load balancers: of Services, of Services that no longer exist, and of Services
+//! that have moved to another balancer. Does I/O; cancelling a call has the same effect as a
+//! crash.
+
+use ballast_provider::{Key, Provider, ProviderError, Released, Removal, ServiceId};
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{Outcome, Performer, STALE_RETRY, Served, outcome_of};
+use crate::class::patience::in_time;
+use crate::cluster::ledger::Entry;
+use crate::cluster::view::{Name, ServiceView};
+use crate::cluster::writer::{WriteError, Written};
+use crate::service::status::{self, Desired, Event};
+
+// === impl Performer ===
+
+impl Performer {
+    /// Takes a Service off the balancers that it was on before.
+    pub(super) async fn leave(
+        &self,
+        id: &ServiceId,
+        class: &str,
+        provider: &dyn Provider,
+        keys: &[Key],
+        removal: Removal,
+    ) -> Outcome {
+        let mut outcome = Outcome::Ignored;
+        for key in keys {
+            if !self.writer.leads() {
+                return Outcome::Failed;
+            }
+            let left = match in_time(provider.release(id, key, removal)).await {
+                Ok(Released::Gone) => {
+                    self.ledger.left(id, class, key);
+                    info!(service = %id, class, %key, "left its former load balancer");
+                    Outcome::Ensured
+                }
+                Ok(Released::InProgress { retry_after }) => Outcome::Pending(retry_after),
+                Err(error) => self.provider_failed(id, class, &error, provider.traits()),
+            };
+            outcome = outcome.and(left);
+        }
+        outcome
+    }
+
+    pub(super) async fn release(
+        &self,
+        served: &Served<'_>,
+        keys: &[Key],
+        removal: Removal,
+    ) -> Outcome {
+        let Served {
+            service,
+            class,
+            provider,
+            refusal: drained,
+            ..
+        } = *served;
+        if !self.writer.leads() {
+            return Outcome::Failed;
+        }
+        // Without a finalizer only the view says so, and the view can be old.
+        if !service.is_held_by(class) && !self.is_current(service).await {
+            return Outcome::Pending(STALE_RETRY);
+        }
+        self.ledger.record(&service.id, class);
+        let began = self.ledger.began(&service.id, class, Instant::now());
+        // If the status is the only record, no other Service may get the address before the
+        // status is changed.
+        let unpublish_first = provider.traits().unpublish_first;
+        if unpublish_first && let Err(error) = self.remove_marks(served).await {
+            return outcome_of(&Err(error), Outcome::Failed);
+        }
+        match release_all(provider, &service.id, keys, removal).await {
+            Ok(Released::Gone) => {
+                if !unpublish_first && let Err(error) = self.remove_marks(served).await {
+                    return outcome_of(&Err(error), Outcome::Failed);
+                }
+                self.ledger.forget(&service.id, class);
+                Outcome::Released
+            }
+            Ok(Released::InProgress { retry_after }) => {
+                let wait =
+                    self.announce_if_slow(service, class, began, Event::Deleting, retry_after);
+                let Some(drained) = drained else {
+                    return Outcome::Pending(wait);
+                };
+                let desired = Desired::draining(service, drained);
+                outcome_of(
+                    &self.publish(service, &desired).await,
+                    Outcome::Pending(wait),
+                )
+            }
+            Err(error) => self.failed(served, &error).await,
+        }
+    }
+
+    /// Removes our finalizers and conditions after a release, and sends the event.
+    async fn remove_marks(&self, served: &Served<'_>) -> Result<(), WriteError> {
+        let Served { service, class, .. } = *served;
+        let patch = match served.refusal {
+            None => status::released_patch(service, class),
+            Some(drained) => status::drained_patch(service, class, drained, Timestamp::now()),
+        };
+        let written = match patch {
+            Some(patch) => self.write(service, "release", &patch).await?,
+            None => Written::Version(service.version),
+        };
+        if let Written::Version(_) = written {
+            self.recorder.event(&service.id, Event::Deleted);
+            info!(service = %service.id, class, "released");
+        }
+        Ok(())
+    }
+
+    async fn is_current(&self, service: &ServiceView) -> bool {
+        match self.writer.current(&Name::from(&service.id)).await {
+            Ok(Some(now)) => now.uid == service.id.uid && now.version == service.version,
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// Asks the API server whether the Service is absent: a store that lags behind must not
+    /// cause the release of a live Service.
+    async fn is_absent(&self, entry: &Entry) -> bool {
+        match self.writer.current(&Name::from(&entry.id)).await {
+            Ok(now) => now.is_none_or(|now| now.uid != entry.id.uid),
+            Err(_) => false,
+        }
+    }
+
+    /// Releases the load balancer of a Service that no longer exists, so there is no status
+    /// or event to write.
+    pub async fn release_absent(
+        &self,
+        entry: &Entry,
+        provider: &dyn Provider,
+        removal: Removal,
+    ) -> Outcome {
+        if !self.writer.leads() {
+            return Outcome::Failed;
+        }
+        if !self.is_absent(entry).await {
+            return Outcome::Pending(STALE_RETRY);
+        }
+        let alone = [Key::alone(&entry.id)];
+        let keys = if entry.keys.is_empty() {
+            &alone
+        } else {
+            entry.keys.as_slice()
+        };
+        match release_all(provider, &entry.id, keys, removal).await {
+            Ok(Released::Gone) => {
+                info!(service = %entry.id, uid = entry.id.uid, class = entry.class, "released after it had vanished");
+                self.ledger.forget(&entry.id, &entry.class);
+                Outcome::Released
+            }
+            Ok(Released::InProgress { retry_after }) => Outcome::Pending(retry_after),
+            Err(error) => self.provider_failed(&entry.id, &entry.class, &error, provider.traits()),
+        }
+    }
+}
+
+/// Releases one Service from all of these balancers.
+async fn release_all(
+    provider: &dyn Provider,
+    id: &ServiceId,
+    keys: &[Key],
+    removal: Removal,
+) -> Result<Released, ProviderError> {
+    let mut all = Released::Gone;
+    for key in keys {
+        all = all.and(in_time(provider.release(id, key, removal)).await?);
+    }
+    Ok(all)
+}
