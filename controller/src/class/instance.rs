@@ -7,16 +7,16 @@
 //! the board; no Service is ensured or released while the provider of its class is not ready.
 //!
 //! ```text
-//!  class arrives          start succeeds
-//!  ─────────────▶ Starting ────────────▶ Ready ─┐ follows targets and changes
-//!                    │  ▲                  ▲  ◀──┘
-//!      start fails   ▼  │ (posted: Failing │ start succeeds
-//!                 Failing ─┐ until Ready)  │
-//!                    ▲  ◀──┘───────────────┘
-//!                    try again, with back-off
+//!  class arrives ──▶ Starting ── start succeeds ──▶ Ready ──┐
+//!                       │                           ▲  ▲    │ follows targets
+//!           start fails │                           │  └────┘ and changes
+//!                       ▼                           │
+//!                ┌──▶ Failing ── start succeeds ────┘
+//!                │      │
+//!                └──────┘ start fails again, after a pause
 //!
-//!  In every state: the class is deleted, leaves the scope, becomes unusable, or gets other
-//!  provider settings or another UID ──▶ gone. With other settings it arrives again.
+//!  In every state: the class is deleted, leaves the scope, becomes unusable, or gets another
+//!  UID or other provider settings ──▶ gone. With other settings it arrives again.
 //! ```
 //!
 //! **Tasks.** [`run`] owns the class tasks in a `JoinSet` and lives as long as the leader. It

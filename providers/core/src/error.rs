@@ -63,9 +63,9 @@ pub enum Reason {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// What kind of refusal.
+    /// The reason in conditions and metrics.
     pub reason: Reason,
-    /// For the user: the field, its value, and what to do.
+    /// For people: the field, its value, and what to do.
     pub message: String,
 }
 
