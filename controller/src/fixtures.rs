@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ballast_crds::{Draining, LoadBalancerClassStatus, MockSettings, ProviderSettings};
+use ballast_crds::{Draining, LoadBalancerClassStatus, ProviderSettings};
 use ballast_provider::{
     Address, Affinity, Balancer, Change, Family, Ingress, IpMode, Key, Listener, LoadBalancer,
     Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Reason, Recorded, Refusal,
@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::class::instance::Factory;
 use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
 use crate::cluster::view::{ConditionView, ServiceView};
-use crate::run::factory::Providers;
+use crate::run::factory::{Providers, samples};
 
 /// A provider of which only the pure half may be used: it shares by share key and
 /// refuses a balancer with a listener on port 666.
@@ -166,7 +166,7 @@ impl ServiceView {
 // === impl ClassView ===
 
 impl ClassView {
-    /// A mock class, in use.
+    /// A class in use, with load balancers in a cloud.
     pub(crate) fn test(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -179,9 +179,7 @@ impl ClassView {
             force_default: false,
             max: None,
             removal: Removal::Delete,
-            provider: Ok(ProviderSettings::Mock(MockSettings {
-                endpoint: "http://127.0.0.1:1".into(),
-            })),
+            provider: Ok(samples::in_a_cloud()),
             traits: Ok(Traits::CLOUD),
             status: LoadBalancerClassStatus::default(),
         }

@@ -210,17 +210,22 @@ fn one_minute() -> Duration {
     std::time::Duration::from_mins(1).into()
 }
 
+/// A class has no provider, or several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("exactly one of spec.aws, spec.l2 and spec.mock must be set")]
+pub struct NotOneProvider;
+
 // === impl LoadBalancerClassSpec ===
 
 impl LoadBalancerClassSpec {
-    /// The one provider that is set. `None` if none or several are set, which the API server
-    /// refuses unless the CRD is damaged.
-    pub fn provider(&self) -> Option<ProviderSettings> {
+    /// The one provider that is set. An error if none or several are set, which the API
+    /// server refuses unless the CRD is damaged.
+    pub fn provider(&self) -> Result<ProviderSettings, NotOneProvider> {
         match (&self.aws, &self.l2, &self.mock) {
-            (Some(aws), None, None) => Some(ProviderSettings::Aws(aws.clone())),
-            (None, Some(l2), None) => Some(ProviderSettings::L2(l2.clone())),
-            (None, None, Some(mock)) => Some(ProviderSettings::Mock(mock.clone())),
-            _ => None,
+            (Some(aws), None, None) => Ok(ProviderSettings::Aws(aws.clone())),
+            (None, Some(l2), None) => Ok(ProviderSettings::L2(l2.clone())),
+            (None, None, Some(mock)) => Ok(ProviderSettings::Mock(mock.clone())),
+            _ => Err(NotOneProvider),
         }
     }
 }

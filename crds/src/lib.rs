@@ -13,7 +13,8 @@ pub mod pool;
 
 pub use class::{
     AwsSettings, DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
-    LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, ProviderKind, ProviderSettings,
+    LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, NotOneProvider, ProviderKind,
+    ProviderSettings,
 };
 pub use pool::{
     AddressPool, AddressPoolSpec, AddressPoolStatus, Edges, PoolCounts, PoolEntry, Resting,

@@ -149,9 +149,7 @@ impl ClassView {
         };
         let spec = class.as_ref().ok().map(|class| &class.spec);
         let provider = match &class {
-            Ok(class) => class.spec.provider().ok_or_else(|| {
-                "exactly one of spec.aws, spec.l2 and spec.mock must be set".to_owned()
-            }),
+            Ok(class) => class.spec.provider().map_err(|error| error.to_string()),
             Err(error) => Err(format!("the class cannot be read: {error}")),
         };
         let traits = provider

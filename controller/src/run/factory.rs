@@ -137,6 +137,32 @@ impl Factory for Providers {
     }
 }
 
+/// Settings of classes for tests that need a provider with certain traits, whichever it is.
+#[cfg(test)]
+pub(crate) mod samples {
+    use ballast_crds::{AwsSettings, L2Settings, MockSettings, ProviderSettings};
+
+    /// Load balancers in a cloud.
+    pub(crate) fn in_a_cloud() -> ProviderSettings {
+        ProviderSettings::Mock(MockSettings {
+            endpoint: "http://127.0.0.1:1".into(),
+        })
+    }
+
+    /// Addresses from pools.
+    pub(crate) fn from_pools() -> ProviderSettings {
+        let settings: L2Settings = serde_json::from_str("{}").unwrap();
+        ProviderSettings::L2(settings)
+    }
+
+    /// A provider that this build does not have.
+    pub(crate) fn not_built_in() -> ProviderSettings {
+        ProviderSettings::Aws(AwsSettings {
+            region: "eu-central-1".into(),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

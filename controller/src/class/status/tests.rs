@@ -1,5 +1,6 @@
 use super::*;
 use crate::fixtures::{id, second};
+use crate::run::factory::samples;
 
 fn arcs(services: &[ServiceView]) -> Vec<Arc<ServiceView>> {
     services.iter().cloned().map(Arc::new).collect()
@@ -147,11 +148,7 @@ fn a_removal_that_may_have_failed_is_taken_back_when_somebody_comes() {
 
 #[test]
 fn a_class_says_why_it_does_not_serve() {
-    let settings = ballast_crds::AwsSettings {
-        region: "eu-central-1".into(),
-    };
-    let aws =
-        ClassView::test("local").of_provider(Ok(ballast_crds::ProviderSettings::Aws(settings)));
+    let aws = ClassView::test("local").of_provider(Ok(samples::not_built_in()));
     let classes = Classes::test([aws.clone()]);
     assert_eq!(
         said(&aws, &classes, &Usage::default(), "Accepted").1,
@@ -209,9 +206,7 @@ fn a_drained_class_is_wanted_by_nobody() {
 
 #[test]
 fn a_drained_class_with_pools_is_held_by_addresses_alone() {
-    let settings = serde_json::from_str("{}").unwrap();
-    let view =
-        ClassView::test("local").of_provider(Ok(ballast_crds::ProviderSettings::L2(settings)));
+    let view = ClassView::test("local").of_provider(Ok(samples::from_pools()));
     let accepted = crate::fixtures::condition(ACCEPTED, "True", Reason::Accepted, "yes");
     let waits = || ServiceView::test("web").saying(std::slice::from_ref(&accepted));
     for (what, class, service, expected) in [
