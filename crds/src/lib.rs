@@ -22,6 +22,7 @@ pub use pool::{
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use serde::Serialize;
 
 /// The API group, and the prefix of Ballast's annotations, conditions and finalizers.
 pub const GROUP: &str = "ballast.dev";
@@ -32,12 +33,22 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 }
 
 /// All CRDs as one multi-document YAML, as `ballast crds` prints it.
-pub fn yaml() -> Result<String, serde_yaml_ng::Error> {
+pub fn yaml() -> Result<String, serde_saphyr::ser::Error> {
     all().iter().try_fold(String::new(), |mut text, crd| {
         text.push_str("---\n");
-        text.push_str(&serde_yaml_ng::to_string(crd)?);
+        text.push_str(&to_yaml(crd)?);
         Ok(text)
     })
+}
+
+/// One object as YAML, the way Ballast prints it everywhere: texts of several lines as blocks, and
+/// no line folded.
+pub fn to_yaml<T: Serialize>(object: &T) -> Result<String, serde_saphyr::ser::Error> {
+    let options = serde_saphyr::ser_options! {
+        prefer_block_scalars: true,
+        folded_wrap_chars: usize::MAX,
+    };
+    serde_saphyr::to_string_with_options(object, options)
 }
 
 /// `ballast.dev/NAME`: what a Service puts into `spec.loadBalancerClass`, and the

@@ -79,7 +79,7 @@ fn readme(helm: &Helm) -> Result<String> {
 /// templates, and deletes a null key together with its default.
 fn defaults() -> Result<String> {
     let text = std::fs::read_to_string(Helm::chart().join("values.yaml"))?;
-    let values: Value = serde_yaml_ng::from_str(&text)?;
+    let values: Value = serde_saphyr::from_str(&text)?;
     let text = serde_json::to_string_pretty(&values)?;
     Ok(format!(
         "{{{{/* The values of keys without a value. Generated from values.yaml by `make chart`. */}}}}

@@ -66,6 +66,7 @@ pub use net::{
     pod_gateways,
 };
 pub use nix::sys::signal::Signal;
+pub use objects::documents;
 pub use options::{LabOptions, ProxyMode};
 pub use progress::Progress;
 

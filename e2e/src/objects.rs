@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use kube::api::{Patch, PatchParams};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client, discovery};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::eventually::eventually;
@@ -19,13 +18,18 @@ const MANAGER: &str = "ballast-lab";
 /// How long it may take until a kind is served after its definition was created.
 const KIND_TIME: Duration = Duration::from_secs(10);
 
+/// The documents of a manifest, without empty ones.
+pub fn documents(yaml: &str) -> Result<Vec<Value>> {
+    // `on` and `yes` are texts, as in YAML 1.2.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let all: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(yaml, options).context("not YAML")?;
+    Ok(all.into_iter().filter(|one| !one.is_null()).collect())
+}
+
 /// Applies all documents in order. Empty ones are skipped, lists expanded.
 pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<()> {
-    for document in serde_yaml_ng::Deserializer::from_str(yaml) {
-        let value = Value::deserialize(document).context("not YAML")?;
-        if value.is_null() {
-            continue;
-        }
+    for value in documents(yaml)? {
         match value.get("items") {
             Some(Value::Array(items)) => {
                 for item in items {
@@ -105,9 +109,7 @@ mod tests {
         for families in [Families::Ipv4, Families::Dual] {
             let yaml = dns(families);
             assert!(!yaml.contains('@'), "{yaml}");
-            let documents: Vec<Value> = serde_yaml_ng::Deserializer::from_str(&yaml)
-                .map(|d| Value::deserialize(d).unwrap())
-                .collect();
+            let documents = documents(&yaml).unwrap();
             let service = documents.iter().find(|d| d["kind"] == "Service").unwrap();
             let expected = if families.both() { 2 } else { 1 };
             assert_eq!(

@@ -110,7 +110,7 @@ impl Pki {
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
             "current-context": "lab",
         });
-        self.write(file, &serde_yaml_ng::to_string(&config)?)?;
+        self.write(file, &ballast_crds::to_yaml(&config)?)?;
         Ok(self.dir.join(file))
     }
 

@@ -11,8 +11,7 @@ use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::{Helm, Progress, chart};
-use serde::Deserialize;
+use ballast_e2e::{Helm, Progress, chart, documents};
 use serde_json::Value;
 
 /// The value sets in charts/ballast/ci.
@@ -28,17 +27,6 @@ fn values(set: &str) -> String {
 
 fn render(set: &str) -> Result<String> {
     helm()?.template("ballast", "ballast-system", &["--values", &values(set)])
-}
-
-fn objects(yaml: &str) -> Result<Vec<Value>> {
-    let mut all = Vec::new();
-    for document in serde_yaml_ng::Deserializer::from_str(yaml) {
-        let object = Value::deserialize(document)?;
-        if !object.is_null() {
-            all.push(object);
-        }
-    }
-    Ok(all)
 }
 
 #[test]
@@ -91,7 +79,7 @@ fn it_renders_the_same_again_and_no_secret() -> Result<()> {
     for set in SETS {
         let first = render(set)?;
         ensure!(first == render(set)?, "{set} renders differently each time");
-        for object in objects(&first)? {
+        for object in documents(&first)? {
             ensure!(object["kind"] != "Secret", "{set}: {object}");
         }
     }
@@ -221,7 +209,7 @@ fn links_of_its_readme_work_in_the_package() -> Result<()> {
 
 #[test]
 fn its_version_is_that_of_the_programs() -> Result<()> {
-    let chart: Value = serde_yaml_ng::from_str(include_str!("../../charts/ballast/Chart.yaml"))?;
+    let chart: Value = serde_saphyr::from_str(include_str!("../../charts/ballast/Chart.yaml"))?;
     for field in ["version", "appVersion"] {
         let found = chart[field].as_str();
         ensure!(
@@ -357,7 +345,7 @@ fn every_alert_has_its_runbook() -> Result<()> {
         &["--set", "metrics.rules.enabled=true"],
     )?;
     let mut alerts = BTreeSet::new();
-    for object in objects(&rendered)? {
+    for object in documents(&rendered)? {
         for rule in object["spec"]["groups"][0]["rules"]
             .as_array()
             .into_iter()

@@ -8,12 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_crds::{AddressPool, LoadBalancerClass};
-use ballast_e2e::{AGNHOST, eventually};
+use ballast_e2e::{AGNHOST, documents, eventually};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::common::command::{Ballast, Said, help_is_true};
@@ -141,9 +140,7 @@ async fn metallb_was_here(site: &Site<'_>) -> Result<()> {
 async fn prints(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let said = admin.run(&["migrate", "metallb"]).await?;
     ensure!(said.code == Some(0), "{said:?}");
-    let documents: Vec<Value> = serde_yaml_ng::Deserializer::from_str(&said.out)
-        .map(Value::deserialize)
-        .collect::<Result<_, _>>()?;
+    let documents = documents(&said.out)?;
     let titles: Vec<String> = documents
         .iter()
         .map(|it| format!("{} {}", it["kind"], it["metadata"]["name"]).replace('"', ""))

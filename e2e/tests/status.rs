@@ -129,7 +129,7 @@ async fn services(site: &Site<'_>, admin: &Ballast) -> Result<()> {
 
 async fn both_forms_say_the_same(admin: &Ballast) -> Result<()> {
     let json: Value = serde_json::from_str(&admin.out(&["status", "-o", "json"]).await?)?;
-    let yaml: Value = serde_yaml_ng::from_str(&admin.out(&["status", "-o", "yaml"]).await?)?;
+    let yaml: Value = serde_saphyr::from_str(&admin.out(&["status", "-o", "yaml"]).await?)?;
     ensure!(json == yaml, "{json} is not {yaml}");
     let ready: Vec<&Value> = json["services"]
         .as_array()

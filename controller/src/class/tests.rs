@@ -3,7 +3,7 @@ use crate::fixtures::second;
 use crate::run::factory::Providers;
 
 fn guard(yaml: &str) -> DeserializeGuard<LoadBalancerClass> {
-    serde_yaml_ng::from_str(yaml).unwrap()
+    serde_saphyr::from_str(yaml).unwrap()
 }
 
 const GOOD: &str = "

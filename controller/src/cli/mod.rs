@@ -58,7 +58,7 @@ impl Output {
         Ok(match self {
             Self::Text => None,
             Self::Json => Some(serde_json::to_string_pretty(report)? + "\n"),
-            Self::Yaml => Some(serde_yaml_ng::to_string(report)?),
+            Self::Yaml => Some(ballast_crds::to_yaml(report)?),
         })
     }
 }

@@ -6,10 +6,11 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use ballast_e2e::documents;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{helm, objects};
+use super::helm;
 
 /// Two replicas, as the rules select them.
 const A: &str = "namespace=\"ballast-system\", pod=\"ballast-controller-a\"";
@@ -209,7 +210,7 @@ fn every_alert_fires_when_it_should_and_not_otherwise() -> Result<()> {
     let helm = helm()?;
     let flags = ["--set", "metrics.rules.enabled=true"];
     let rendered = helm.template("ballast", "ballast-system", &flags)?;
-    let rules = objects(&rendered)?
+    let rules = documents(&rendered)?
         .into_iter()
         .find(|object| object["kind"] == "PrometheusRule")
         .context("no rules")?;

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::Helm;
-use serde::Deserialize;
+use ballast_e2e::{Helm, documents};
 use serde_json::{Value, json};
 
 use super::{helm, values};
@@ -38,16 +37,9 @@ fn strict(output: &Output) -> Result<Vec<Value>> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{errors}");
     let text = std::str::from_utf8(&output.stdout)?;
-    let mut all = Vec::new();
-    for document in serde_yaml_ng::Deserializer::from_str(text) {
-        // This type rejects duplicate keys, unlike that of JSON.
-        let document = serde_yaml_ng::Value::deserialize(document)?;
-        if document.is_null() {
-            continue;
-        }
-        let object = serde_json::to_value(document)?;
-        strings(&object).with_context(|| object.to_string())?;
-        all.push(object);
+    let all = documents(text)?;
+    for object in &all {
+        strings(object).with_context(|| object.to_string())?;
     }
     Ok(all)
 }
@@ -97,7 +89,7 @@ fn every_key_may_be_without_a_value() -> Result<()> {
     let helm = helm()?;
     let text = include_str!("../../../charts/ballast/values.yaml");
     let mut all = Vec::new();
-    keys(&serde_yaml_ng::from_str(text)?, &[], &mut all);
+    keys(&serde_saphyr::from_str(text)?, &[], &mut all);
     ensure!(all.len() > 100, "only {} keys", all.len());
     let jobs: Vec<(&str, &Vec<String>)> = HELMS
         .iter()

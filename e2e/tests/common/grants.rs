@@ -1,7 +1,7 @@
 //! Granted and used rights: RBAC compared with the audit log, in both directions.
 
 use anyhow::{Result, ensure};
-use ballast_e2e::AuditEvent;
+use ballast_e2e::{AuditEvent, documents};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -47,10 +47,8 @@ pub(crate) fn fit_of(
         .collect();
     ensure!(forbidden.is_empty(), "{forbidden:#?}");
     let mut granted = 0;
-    for document in serde_yaml_ng::Deserializer::from_str(manifest) {
-        let Some(role) = Option::<Role>::deserialize(document)? else {
-            continue;
-        };
+    for document in documents(manifest)? {
+        let role: Role = serde_json::from_value(document)?;
         if name.is_some() && role.metadata.name.as_deref() != name {
             continue;
         }

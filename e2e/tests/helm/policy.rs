@@ -8,14 +8,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
-use ballast_e2e::{AGNHOST, Host, PODS_V4, PODS_V6, pod_gateways};
+use ballast_e2e::{AGNHOST, Host, PODS_V4, PODS_V6, documents, pod_gateways};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Api;
 use kube::api::ListParams;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::cluster::Cluster;
 
@@ -127,8 +125,7 @@ pub(crate) async fn nothing_was_dropped(cluster: &Cluster) -> Result<()> {
 
 /// The policy of that name among rendered objects.
 pub(crate) fn rendered(manifest: &str, name: &str) -> Result<NetworkPolicy> {
-    for document in serde_yaml_ng::Deserializer::from_str(manifest) {
-        let object = Value::deserialize(document)?;
+    for object in documents(manifest)? {
         if object["kind"] == "NetworkPolicy" && object["metadata"]["name"] == name {
             return Ok(serde_json::from_value(object)?);
         }

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn selector(yaml: &str) -> LabelSelector {
-        serde_yaml_ng::from_str(yaml).unwrap()
+        serde_saphyr::from_str(yaml).unwrap()
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn manifests(migration: &Migration, blocked: Option<&Blocked>) -> Result<Str
 fn document<T: Serialize>(out: &mut String, object: &T) -> Result<()> {
     let value = manifest(object)?;
     out.push_str("---\n");
-    out.push_str(&serde_yaml_ng::to_string(&value)?);
+    out.push_str(&ballast_crds::to_yaml(&value)?);
     Ok(())
 }
 

@@ -144,12 +144,11 @@ pub enum NoteKind {
 
 /// Text that is not a manifest.
 #[derive(Debug, thiserror::Error)]
-#[error("document {number} is not valid YAML: {source}")]
-pub struct NotYaml {
-    number: usize,
-    #[source]
-    source: serde_yaml_ng::Error,
-}
+#[error("not valid YAML: {0}")]
+pub struct NotYaml(#[source] Box<serde_saphyr::Error>);
+
+/// Of YAML: mappings, sequences and scalars in all documents together. A Service has about 60.
+const MOST_NODES: usize = 5_000_000;
 
 const fn yes() -> bool {
     true
@@ -168,12 +167,23 @@ impl Source {
             }
             return Ok(());
         }
-        for (index, document) in serde_yaml_ng::Deserializer::from_str(yaml).enumerate() {
-            let value = Value::deserialize(document).map_err(|source| NotYaml {
-                number: index + 1,
-                source,
-            })?;
-            self.add(value);
+        // Enough for all Services of a large cluster in one List.
+        let budget = serde_saphyr::budget! {
+            max_documents: MOST_NODES,
+            max_nodes: MOST_NODES,
+            max_events: 2 * MOST_NODES,
+        };
+        let options = serde_saphyr::options! {
+            budget: budget,
+            // As Kubernetes reads it: `on` and `yes` are texts where a text belongs.
+            strict_booleans: true,
+            // The error is one line, with the place in the file.
+            with_snippet: false,
+        };
+        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(yaml, options)
+            .map_err(|error| NotYaml(Box::new(error)))?;
+        for document in documents {
+            self.add(document);
         }
         Ok(())
     }

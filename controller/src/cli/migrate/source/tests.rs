@@ -99,12 +99,27 @@ fn what_has_no_equal_as_a_whole_is_named() {
 #[test]
 fn text_that_is_no_yaml_is_named_by_its_place() {
     let error = Source::default().read("a: b\n---\n{").unwrap_err();
+    let error = error.to_string();
     assert!(
-        error
-            .to_string()
-            .starts_with("document 2 is not valid YAML"),
+        error.starts_with("not valid YAML: ") && error.contains("line 3, column"),
         "{error}"
     );
+    let twice = Source::default()
+        .read("a: b\n---\nkey: 1\nkey: 2")
+        .unwrap_err();
+    assert!(
+        twice.to_string().contains("duplicate mapping key: key"),
+        "{twice}"
+    );
+}
+
+#[test]
+fn words_that_an_older_yaml_takes_for_booleans_are_texts() {
+    let mut source = Source::default();
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {tier: on}}}";
+    source.read(namespace).unwrap();
+    let labels = source.namespaces[0].metadata.labels.as_ref().unwrap();
+    assert_eq!(labels["tier"], "on");
 }
 
 proptest::proptest! {

@@ -141,5 +141,5 @@ fn the_shape_of_the_output_is_stable() {
     let services = [ready("web", "ballast.dev/edge", &["192.0.2.2"])];
     let pools = [pool("office", &["192.0.2.0/24", "2001:db8::/64"], &status)];
     let report = report(&pools, &services);
-    insta::assert_snapshot!(serde_yaml_ng::to_string(&report).unwrap());
+    insta::assert_snapshot!(ballast_crds::to_yaml(&report).unwrap());
 }

@@ -335,5 +335,5 @@ fn the_shape_of_the_output_is_stable() {
         services: vec![web],
         unclaimed: vec!["shop/waits".to_owned()],
     };
-    insta::assert_snapshot!(serde_yaml_ng::to_string(&report).unwrap());
+    insta::assert_snapshot!(ballast_crds::to_yaml(&report).unwrap());
 }
