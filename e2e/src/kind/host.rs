@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::cluster::{self, Cluster, ClusterOptions};
 use super::docker_host::{self, DockerHost};
 use super::programs::Programs;
-use super::{machine, node};
+use super::{machine, node, root};
 use crate::control::Output;
 use crate::progress::Progress;
 use crate::state::{self, Found, Place};
@@ -242,7 +242,13 @@ impl KindHost {
 pub async fn build() -> Result<()> {
     let progress = Progress::new(true);
     match refusal().await? {
-        Some(_) => built(progress).await.map(drop),
+        Some(_) => {
+            // One process that mostly waits for the network: it runs beside the compilers.
+            let packages = tokio::task::spawn_blocking(move || root::fetch(progress));
+            let packages = async { packages.await? };
+            tokio::try_join!(packages, built_programs(progress))?;
+            built(progress).await.map(drop)
+        }
         None => kind_alone(progress).await.map(drop),
     }
 }

@@ -50,6 +50,11 @@ pub(super) fn debian(packages: &str, root: &Path, progress: Progress) -> Result<
         .arg(root))
 }
 
+/// Fetches the packages of a node into the cache.
+pub(super) fn fetch(progress: Progress) -> Result<()> {
+    archive(PACKAGES, progress).map(drop)
+}
+
 /// An archive of Debian packages, created with the machine's own apt sources and options.
 fn archive(packages: &str, progress: Progress) -> Result<PathBuf> {
     let suite = suite()?;
@@ -59,6 +64,8 @@ fn archive(packages: &str, progress: Progress) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
     let _lock = cache::lock(&folder, "debian.lock", "Debian packages", progress)?;
     if path.exists() {
         return Ok(path);
