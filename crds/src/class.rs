@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
     shortname = "lbclass",
     category = "ballast",
     status = "LoadBalancerClassStatus",
-    doc = "Which provider gives load balancers to the Services that name this class, and how.",
+    doc = "The provider, and its settings, for the Services of this class.",
     derive = "PartialEq",
     validation = Rule::new("self.metadata.name.size() <= 63").message("the name of a LoadBalancerClass has at most 63 characters: it becomes part of a finalizer and of tags"),
     printcolumn(json_path = ".status.provider", name = "Provider", type_ = "string"),

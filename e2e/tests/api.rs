@@ -203,7 +203,7 @@ async fn pools_say_what_matters(site: &Site<'_>) -> Result<()> {
     explains(
         site,
         "lbpool.spec.edges",
-        "edges of networks are not given out unasked",
+        "edges of networks are not assigned",
     )
     .await?;
     site.lab
