@@ -60,7 +60,7 @@ fn accepted(view: &PoolView, standing: Option<&Standing>) -> Condition {
             false,
             "Conflict",
             format!(
-                "{range} is in AddressPool {with} too, which is older; this pool gives nothing until that ends"
+                "{range} is also in AddressPool {with}, which is older; this pool assigns no addresses while they overlap"
             ),
         ),
         (Ok(_), _) => condition("Accepted", true, "Accepted", "The pool serves".to_owned()),
@@ -75,9 +75,9 @@ fn node_addresses(skipped: &[IpAddr]) -> Option<Condition> {
     let more = skipped.len() - named.len();
     let named = named.join(", ");
     let message = if more == 0 {
-        format!("Nodes have {named}: no Service gets them")
+        format!("{named} are addresses of nodes and are not assigned")
     } else {
-        format!("Nodes have {named} and {more} more: no Service gets them")
+        format!("{named} and {more} more are addresses of nodes and are not assigned")
     };
     Some(condition("NodeAddresses", true, "Skipped", message))
 }

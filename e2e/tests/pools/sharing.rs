@@ -66,7 +66,7 @@ pub(crate) async fn ports_keys_and_policies(site: &Site<'_>) -> Result<()> {
             asks(KEY),
             format!("{}, {LOCAL}, {SELECTOR}", port(92)),
             "AddressInUse",
-            &["Service sharing/", "Local only with Local"],
+            &["Service sharing/", "all use Local with the same selector"],
         ),
     ] {
         corner.add(name, &annotations, &spec).await?;

@@ -41,7 +41,9 @@ impl Holder {
                 namespace, name, ..
             } if *namespace == reader.namespace => format!("Service {namespace}/{name}"),
             Self::Service { .. } => "another Service".to_owned(),
-            Self::Node(name) => format!("node {name}, which announces it for its last Service"),
+            Self::Node(name) => {
+                format!("node {name}, which still announces it for its previous Service")
+            }
         }
     }
 

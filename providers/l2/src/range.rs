@@ -67,9 +67,9 @@ pub enum EntryError {
         "address entry {0:?} is neither a CIDR (10.0.0.0/24), nor first-last (10.0.0.10-10.0.0.20), nor an address"
     )]
     Syntax(String),
-    /// A CIDR with bits set after its prefix: it could mean the network or the host.
+    /// A CIDR with host bits set: it could mean the network or the host.
     #[error(
-        "address entry {entry:?} has bits set behind its prefix; write {network} for the network or {host} for the address"
+        "address entry {entry:?} has host bits set; write {network} for the network or {host} for the address"
     )]
     HostBits {
         /// As written.

@@ -9,8 +9,7 @@ use std::net::IpAddr;
 use ballast_provider::{Family, Reason};
 
 /// The text between an address that was not adopted and the reason.
-const NOT_ADOPTED: &str =
-    ", which the status had, was not assigned by Ballast and cannot be used: ";
+const NOT_ADOPTED: &str = " in the status was not assigned by Ballast and cannot be used: ";
 
 /// What a Service gets: all that it asks for, or as much as its policy accepts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,14 +104,14 @@ impl fmt::Display for Marker {
                 pool: None,
             } => write!(
                 f,
-                "{address} is in no pool that serves; the Service keeps it (a pool with reallocate: true would take the Service in)"
+                "{address} is in no pool that serves; the Service keeps it (a pool with reallocate: true can assign it a new address)"
             ),
             Self::OutsidePool {
                 address,
                 pool: Some(pool),
             } => write!(
                 f,
-                "{address} is in pool {pool:?}, which does not serve this Service (its selectors or the class leave it out); it keeps the address"
+                "{address} is in pool {pool:?}, but the pool's selectors or the class exclude this Service; the Service keeps the address"
             ),
             Self::Duplicate {
                 address,
@@ -120,7 +119,7 @@ impl fmt::Display for Marker {
                 kept: true,
             } => write!(
                 f,
-                "the status of {other} has {address} too; this Service is older and keeps it"
+                "{address} is also in the status of {other}; this Service is older and keeps it"
             ),
             Self::Duplicate {
                 address,
@@ -128,7 +127,7 @@ impl fmt::Display for Marker {
                 kept: false,
             } => write!(
                 f,
-                "the status had {address}, but it belongs to {other}, which is older"
+                "{address} in the status belongs to {other}, which is older"
             ),
             Self::NodeAddress { address } => write!(
                 f,

@@ -105,7 +105,7 @@ fn the_reason_for_another_address_stays_in_the_condition() {
         assert_eq!(given(lab, "shop/a").await, "203.0.113.1");
         lab.settle().await;
         let said = says(lab, "shop/a");
-        let why = "192.0.2.1, which the status had, was not assigned by Ballast and cannot be used: it is the address of a node";
+        let why = "192.0.2.1 in the status was not assigned by Ballast and cannot be used: it is the address of a node";
         assert!(said.contains(why), "{said}");
         let events = lab.effects(0, Target::Event);
         assert_eq!(events.len(), 1, "{}", lab.dump());
@@ -136,7 +136,7 @@ fn an_address_that_is_written_over_a_service_of_ours_is_replaced_too() {
         })
         .await;
         lab.settle().await;
-        assert!(says(lab, "shop/a").contains("192.0.2.2, which the status had"));
+        assert!(says(lab, "shop/a").contains("192.0.2.2 in the status was not assigned"));
     });
 }
 

@@ -213,7 +213,7 @@ impl Allocator {
         }
         if !supply.pool.permits(claim) {
             let message = format!(
-                "{address} is in pool {name:?}, whose selectors, or those of the class, leave this Service out"
+                "{address} is in pool {name:?}, but the pool's selectors or the class exclude this Service"
             );
             return Err((Reason::PoolNotPermitted, message));
         }
@@ -332,7 +332,8 @@ impl Allocator {
                 return Err((Reason::PoolConflict, not_serving(supply)));
             }
             if !supply.pool.permits(claim) {
-                let message = format!("the selectors of pool {name:?} do not let this Service in");
+                let message =
+                    format!("the selectors of pool {name:?} or the class exclude this Service");
                 return Err((Reason::PoolNotPermitted, message));
             }
             return Ok(vec![pool]);
@@ -347,7 +348,7 @@ impl Allocator {
             let message = if pools.is_empty() {
                 "there is no address pool".to_owned()
             } else {
-                "no address pool serves this Service unasked: see autoAssign, the selectors and the conditions of the pools".to_owned()
+                "no address pool assigns addresses to this Service automatically; check autoAssign, the selectors and the conditions of the pools".to_owned()
             };
             return Err((Reason::NoPool, message));
         }
@@ -475,7 +476,7 @@ fn describe(
         Clash::Backend => (
             Reason::AddressInUse,
             format!(
-                "{address} is shared with {other}, whose traffic policy or endpoints differ: Cluster goes with Cluster, Local only with Local and the same selector"
+                "{address} is shared with {other}, whose traffic policy or endpoints differ; Services can share an address if all use Cluster, or all use Local with the same selector"
             ),
         ),
     }
