@@ -160,7 +160,7 @@ async fn columns_say_what_matters(site: &Site<'_>) -> Result<()> {
     explains(
         site,
         "lbclass.spec.mock.endpoint",
-        "Where the mock cloud's API answers",
+        "The URL of the mock cloud's API",
     )
     .await
 }

@@ -469,7 +469,7 @@ async fn help_and_usage() -> Result<()> {
     let torn = ["migrate", "metallb", "-f", "-"];
     let said = alone.run_with(&torn, "a: b\n---\n{").await?;
     ensure!(
-        said.code == Some(1) && said.err.contains("document 2"),
+        said.code == Some(1) && said.err.contains("line 3"),
         "{said:?}"
     );
     let said = alone.run_with(&torn, "kind: Nothing").await?;
