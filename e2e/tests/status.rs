@@ -114,10 +114,7 @@ async fn services(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     ensure!(web[5] == "Ready" && web.len() == 6, "{table}");
     let refused = &rows[2];
     ensure!(refused[3] == "-" && refused[5] == "Unsupported", "{table}");
-    ensure!(
-        table.contains("only TCP and UDP can be balanced"),
-        "{table}"
-    );
+    ensure!(table.contains("only TCP and UDP are supported"), "{table}");
     let said = admin.run(&["status"]).await?;
     let hint =
         "1 of 3 Services is not ready; details of the first: ballast status refused -n default\n";

@@ -239,7 +239,10 @@ async fn what_comes_meanwhile_is_refused(site: &Site<'_>) -> Result<()> {
     site.ballast.mock_class("younger", "default: true").await?;
     site.apply(&load_balancer("late", PORTS)).await?;
     let message = site.says("late", ACCEPTED, "False", "Draining").await?;
-    ensure!(message.contains("(helm uninstall)"), "{message}");
+    ensure!(
+        message.contains("(ballast teardown: helm uninstall)"),
+        "{message}"
+    );
     let left = site.ballast.load_balancers().await?;
     ensure!(left.is_empty(), "nobody else takes it: {left:?}");
     let admin = Ballast::of(&site.lab.kubeconfig());

@@ -71,7 +71,7 @@ pub(crate) async fn edits_and_drains(site: &Site<'_>) -> Result<()> {
             let there = site.in_cloud("echo").await?.context("not in the cloud")?;
             let listener = &there["desired"]["listeners"][1];
             ensure!(listener["port"] == port, "{there}");
-            ensure!(listener["node_port"] == node_port, "{there}");
+            ensure!(listener["nodePort"] == node_port, "{there}");
             Ok(())
         })
         .await?;
