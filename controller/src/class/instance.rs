@@ -51,7 +51,6 @@ use crate::cluster::view::{Name, ServiceView, oldest_first};
 use crate::process::backoff::Backoff;
 use crate::process::lease::Fence;
 use crate::process::queue::Queue;
-use crate::run::watch::settled;
 
 /// Between two tries of a cloud that does not answer. Many Services wait for one class, so the
 /// longest pause is short.
@@ -238,7 +237,10 @@ async fn follow_changes(
         info!(class, service = %change.id, cause = ?change.cause, "the load balancer changed in the cloud");
         if change.cause == Cause::Appeared {
             // As at the start: if no Service wants it, it is released by its name.
-            context.ledger.record(&change.id, class);
+            match &change.key {
+                Some(key) => context.ledger.record_on(&change.id, class, key),
+                None => context.ledger.record(&change.id, class),
+            }
         }
         context.queue.add(Name::from(&change.id));
     }
@@ -407,4 +409,19 @@ fn wake(context: &Context, class: &str) {
         .names()
         .into_iter()
         .for_each(|name| context.queue.add(name));
+}
+
+/// Waits for a change, and then until nothing changes for `quiet`, at most for `limit`. So a
+/// wave of node changes becomes one call. Returns false if the sender is dropped. Safe to
+/// cancel: the receiver remembers what it has seen.
+async fn settled<T>(changes: &mut watch::Receiver<T>, quiet: Duration, limit: Duration) -> bool {
+    if changes.changed().await.is_err() {
+        return false;
+    }
+    let wave =
+        async { while let Ok(Ok(())) = tokio::time::timeout(quiet, changes.changed()).await {} };
+    if tokio::time::timeout(limit, wave).await.is_err() {
+        info!("nodes keep changing; the targets are updated now");
+    }
+    true
 }

@@ -195,7 +195,7 @@ impl ClassView {
     /// Whether its addresses come from pools. Then the status of Services is the only record
     /// of them.
     pub fn uses_pools(&self) -> bool {
-        self.traits.as_ref().is_ok_and(|traits| !traits.finalizer)
+        self.traits.as_ref().is_ok_and(|traits| traits.pools)
     }
 
     /// The drain switch, if it is on.

@@ -30,8 +30,7 @@ use kube::{Api, Client, Resource};
 use rand::rngs::SmallRng;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::class::ClassView;
 use crate::class::board::Board;
@@ -317,23 +316,6 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, now: T) {
         *before = now;
         differs
     });
-}
-
-/// Waits until a value has changed and then kept still for `quiet`, but not longer than
-/// `limit`: a wave of nodes becomes one call. False if the sender is gone.
-pub async fn settled<T>(
-    changes: &mut watch::Receiver<T>,
-    quiet: Duration,
-    limit: Duration,
-) -> bool {
-    if changes.changed().await.is_err() {
-        return false;
-    }
-    let wave = async { while let Ok(Ok(())) = timeout(quiet, changes.changed()).await {} };
-    if timeout(limit, wave).await.is_err() {
-        info!("changes do not end; going on with what is known");
-    }
-    true
 }
 
 // === impl Pauses ===

@@ -98,8 +98,7 @@ impl Reconciler {
 
     async fn reconcile(&self, name: &Name) -> Outcome {
         let ledger = &self.performer.ledger;
-        let (_turn, classes) = self.hold(name).await;
-        let service = self.services.get(name);
+        let (turn, classes, service) = self.hold(name).await;
         self.addresses.note(name, service.as_deref(), &classes);
         let uid = service.as_ref().map(|service| service.id.uid.as_str());
         let mut absent = Outcome::Ignored;
@@ -125,6 +124,10 @@ impl Reconciler {
                 class_missing_for: self.missing_for(name, &service, &classes),
             },
         );
+        // The task of a class may have recorded another balancer since the locks were taken.
+        if !turn.covers(&places(name, Some(&service), &classes, ledger)) {
+            return absent.and(Outcome::Pending(Duration::ZERO));
+        }
         absent.and(self.performer.perform(&service, decision, &classes).await)
     }
 
@@ -139,22 +142,22 @@ impl Reconciler {
         }
     }
 
-    /// Locks every balancer that this turn can touch, and returns the classes as they are
-    /// then. If the Service asks for another balancer meanwhile, it begins again.
-    async fn hold(&self, name: &Name) -> (Turn, Arc<Classes>) {
-        let places_now = |classes: &Classes| {
-            let service = self.services.get(name);
-            places(name, service.as_deref(), classes, &self.performer.ledger)
+    /// Locks every balancer that this turn can touch. Returns the classes and the Service for
+    /// which the locks are right: the watch stores newer ones at any time, and those are for
+    /// the next turn. If the Service asks for another balancer while this waits, it begins
+    /// again.
+    async fn hold(&self, name: &Name) -> (Turn, Arc<Classes>, Option<Arc<ServiceView>>) {
+        let now = || (self.board.snapshot(), self.services.get(name));
+        let places_of = |classes: &Classes, service: Option<&ServiceView>| {
+            places(name, service, classes, &self.performer.ledger)
         };
         loop {
-            let turn = self
-                .performer
-                .locks
-                .hold(places_now(&self.board.snapshot()))
-                .await;
-            let classes = self.board.snapshot();
-            if turn.covers(&places_now(&classes)) {
-                return (turn, classes);
+            let (classes, service) = now();
+            let wanted = places_of(&classes, service.as_deref());
+            let turn = self.performer.locks.hold(wanted).await;
+            let (classes, service) = now();
+            if turn.covers(&places_of(&classes, service.as_deref())) {
+                return (turn, classes, service);
             }
         }
     }

@@ -92,6 +92,23 @@ fn while_a_member_vanishes() {
     });
 }
 
+/// A cloud that lags behind shows what was deleted once more.
+#[test]
+fn a_member_that_reappears_is_released_from_its_balancer() {
+    simulate(7, async |lab| {
+        both_share(lab).await;
+        let uid = lab.uid(A);
+        let all = lab.cloud.balancers().into_iter();
+        let (name, lb) = all.into_iter().find(|(_, lb)| lb.is_of(&uid)).unwrap();
+        lab.api.delete(Kind::Service, A);
+        lab.gone(Kind::Service, A).await;
+        lab.settle().await;
+        lab.cloud.reappear(&name, lb);
+        assert!(!lab.problems().is_empty(), "it is left over");
+        lab.settle().await;
+    });
+}
+
 /// All at once, with calls that are slow enough to overlap.
 #[test]
 fn calls_for_one_balancer_never_meet() {

@@ -113,6 +113,12 @@ impl Cloud {
         self.journal.changed();
     }
 
+    /// Something that was deleted is there again.
+    pub fn reappear(&self, name: &str, lb: Lb) {
+        self.tell(&lb, Cause::Appeared);
+        self.plant(name, lb);
+    }
+
     /// Makes the next calls of a kind fail.
     pub fn fail(&self, call: Call, error: &ProviderError, times: usize) {
         let faults = std::iter::repeat_n((call, error.clone()), times);
@@ -163,9 +169,10 @@ impl Cloud {
 
     fn tell(&self, lb: &Lb, cause: Cause) {
         if let Some(id) = mark::service_of(&lb.tags) {
+            let key = Some(lb.key.clone());
             let _ = self
                 .changes
-                .send((lb.tag(mark::CLASS), Change { id, cause }));
+                .send((lb.tag(mark::CLASS), Change { id, key, cause }));
         }
     }
 

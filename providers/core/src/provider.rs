@@ -100,6 +100,8 @@ pub struct Traits {
     pub namespace_labels: bool,
     /// What the label that excludes a node from load balancers means if every node carries it.
     pub exclusion: Exclusion,
+    /// Addresses come from AddressPools.
+    pub pools: bool,
     /// Targets are pods ([`TargetSet::Endpoints`]), in addition to nodes or instead of them.
     pub endpoints: bool,
 }
@@ -215,6 +217,9 @@ pub struct Owned {
 pub struct Change {
     /// The Service of the load balancer.
     pub id: ServiceId,
+    /// The balancer, if it is known. After [`Cause::Appeared`] the Service is released from
+    /// it, unless it asks for it.
+    pub key: Option<Key>,
     /// What happened.
     pub cause: Cause,
 }
@@ -265,6 +270,7 @@ impl Traits {
         wakes_waiting: false,
         namespace_labels: false,
         exclusion: Exclusion::Absolute,
+        pools: false,
         endpoints: false,
     };
 
@@ -276,6 +282,7 @@ impl Traits {
         wakes_waiting: true,
         namespace_labels: true,
         exclusion: Exclusion::Absolute,
+        pools: true,
         endpoints: false,
     };
 }

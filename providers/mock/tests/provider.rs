@@ -55,6 +55,7 @@ async fn next(changes: &mut BoxStream<'static, Change>) -> Change {
 fn change(name: &str, cause: Cause) -> Change {
     Change {
         id: id(name),
+        key: Some(Key::alone(&id(name))),
         cause,
     }
 }

@@ -83,6 +83,7 @@ pub(super) async fn the_cloud_remembers_what_was_deleted(lab: &dyn Lab) -> Outco
     run.harness.go_back().await;
     life.hears(&Change {
         id: deleted.id.clone(),
+        key: Some(life.provider.key(&deleted)),
         cause: Cause::Appeared,
     })
     .await?;

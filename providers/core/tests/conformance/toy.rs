@@ -498,11 +498,14 @@ impl Provider for Toy {
             let appeared = cloud.objects.iter().find_map(|(name, object)| {
                 let ours = mark.owns(&object.tags) && !object.tags.contains_key(mark::RETAINED);
                 let id = mark::service_of(&object.tags).filter(|_| ours)?;
-                known.insert(name.clone()).then_some(id)
+                known
+                    .insert(name.clone())
+                    .then(|| (id, key_of(&object.state)))
             });
             match appeared {
-                Some(id) => Poll::Ready(Some(Change {
+                Some((id, key)) => Poll::Ready(Some(Change {
                     id,
+                    key,
                     cause: Cause::Appeared,
                 })),
                 None => Poll::Pending,

@@ -10,7 +10,7 @@ mod relist;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use ballast_provider::{Cause, Change, Mark, Recorded, Refusal, ServiceId, mark};
+use ballast_provider::{Cause, Change, Key, Mark, Recorded, Refusal, ServiceId, mark};
 
 use super::shape::fingerprint;
 use crate::api::{ChangeKind, ChangeView, LoadBalancerView, Position};
@@ -244,16 +244,22 @@ impl Cache {
     fn room(&mut self) -> Vec<Change> {
         let waiting = std::mem::take(&mut self.refused);
         self.objections.clear();
-        let again = |id| Change {
-            id,
-            cause: Cause::Drifted,
-        };
+        let again = |id| change_of(id, Cause::Drifted);
         waiting.into_values().map(again).collect()
     }
 }
 
 fn change(tags: &BTreeMap<String, String>, cause: Cause) -> Option<Change> {
-    mark::service_of(tags).map(|id| Change { id, cause })
+    mark::service_of(tags).map(|id| change_of(id, cause))
+}
+
+/// Every Service has a load balancer of its own here.
+fn change_of(id: ServiceId, cause: Cause) -> Change {
+    Change {
+        key: Some(Key::alone(&id)),
+        id,
+        cause,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::{Cause, Change, ServiceId};
+use ballast_provider::{Cause, Change, Key, ServiceId};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rand::RngExt;
@@ -129,7 +129,11 @@ impl Told {
 
     fn take(&self) -> impl Iterator<Item = Change> + use<> {
         let all = std::mem::take(&mut *self.set());
-        all.into_iter().map(|(id, cause)| Change { id, cause })
+        all.into_iter().map(|(id, cause)| Change {
+            key: Some(Key::alone(&id)),
+            id,
+            cause,
+        })
     }
 
     async fn changed(&self) {
