@@ -29,6 +29,10 @@ use crate::process::text;
 /// The finalizer of upstream's service controller, which only Services without a class have.
 pub const STANDARD_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
+/// One class holds a Service, and two while it moves. A user can add finalizers until the
+/// object is full; the ones beyond this number are read when the first ones are removed.
+const MOST_HOLDERS: usize = 16;
+
 /// Names a Service in the queue and the stores.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
@@ -57,7 +61,7 @@ pub struct ServiceView {
     pub is_load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
-    /// The Ballast classes whose finalizers it has, sorted.
+    /// The Ballast classes whose finalizers it has, sorted; at most 16.
     pub held_by: Vec<String>,
     /// It has [`STANDARD_FINALIZER`].
     pub standard_finalizer: bool,
@@ -176,6 +180,7 @@ impl ServiceView {
             .filter_map(|finalizer| class_of_key(finalizer));
         let mut held_by = exact(held_by.map(str::to_owned));
         held_by.sort();
+        held_by.truncate(MOST_HOLDERS);
         let could_be_ours = is_load_balancer
             && class
                 .as_deref()

@@ -1,9 +1,10 @@
 //! Services that share one balancer, and which of them gets a port that several want. Pure.
 //!
 //! The members of a balancer are the Services that have had a turn on it, and the Service
-//! whose turn it is. So no Service is added before it has its finalizer. A member is removed
-//! only by its own release: a member that is refused, or is moving to another balancer, stays
-//! with the ports that it publishes. Published ports are kept. If two Services want the same
+//! whose turn it is. So no Service is added before it has its finalizer. A member that is
+//! refused, or is moving to another balancer, stays with the ports that it publishes until its
+//! own release. A member that is being deleted, or that asks for no load balancer any more, is
+//! left out by the next turn of any member. Published ports are kept. If two Services want the same
 //! new port, the older one gets it.
 
 use std::collections::HashMap;
@@ -69,7 +70,9 @@ pub fn group(
             refusal = Some(port_in_use(key, port, own, winner));
         }
         let Some(shape) = shape else { continue };
-        taken.extend(ports(shape).map(|port| (port, sharer.service)));
+        for port in ports(shape) {
+            taken.entry(port).or_insert(sharer.service);
+        }
         if sharer.placed || is_own {
             members.push((age(sharer), member(sharer.service, shape)));
         }

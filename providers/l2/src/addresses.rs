@@ -77,9 +77,14 @@ impl Addresses {
         })
     }
 
-    /// See [`Allocator::release`].
-    pub fn release(&self, id: &ServiceId, now: Timestamp) {
+    /// See [`Allocator::release`]. Does nothing if the Service has its addresses from another
+    /// class: one allocator serves all classes, and anybody who may edit a Service can add a
+    /// finalizer of any class.
+    pub fn release(&self, class: &str, id: &ServiceId, now: Timestamp) {
         self.with(|state| {
+            if state.classes.get(id).is_some_and(|known| known != class) {
+                return;
+            }
             state.classes.remove(id);
             state.allocator.release(id, now);
         });

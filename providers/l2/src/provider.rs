@@ -117,7 +117,7 @@ impl Provider for L2Provider {
         _: &Key,
         _: Removal,
     ) -> Result<Released, ProviderError> {
-        self.addresses.release(id, Timestamp::now());
+        self.addresses.release(&self.class, id, Timestamp::now());
         Ok(Released::Gone)
     }
 

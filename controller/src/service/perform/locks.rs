@@ -43,8 +43,11 @@ pub fn places(
     let Some(service) = service else {
         return places;
     };
-    let claim = classes.claim(service).into_iter();
-    for class in claim.chain(service.held_by.iter().map(String::as_str)) {
+    let claim = classes.claim(service).map(str::to_owned);
+    let recorded = ledger.classes_of(&service.id);
+    let held = service.held_by.iter().cloned();
+    for class in claim.into_iter().chain(recorded).chain(held) {
+        let class = class.as_str();
         places.insert((class.to_owned(), Key::alone(&service.id)));
         if let Some(provider) = classes.provider(class) {
             let keys = service.shapes().map(|wanted| provider.key(wanted));

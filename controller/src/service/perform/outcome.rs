@@ -57,10 +57,12 @@ impl Outcome {
         let urgency = |outcome: Self| match outcome {
             Self::Ignored => 0,
             Self::Ensured => 1,
-            Self::Waiting | Self::Parked => 2,
-            Self::Released => 3,
-            Self::Pending(_) => 4,
-            Self::Failed => 5,
+            Self::Released => 2,
+            Self::Parked => 3,
+            // Only a Service whose outcome is this one is woken by what becomes free.
+            Self::Waiting => 4,
+            Self::Pending(_) => 5,
+            Self::Failed => 6,
         };
         match (self, other) {
             (Self::Pending(one), Self::Pending(two)) => Self::Pending(one.min(two)),
@@ -88,6 +90,15 @@ mod tests {
             (Reason::Draining, Outcome::Parked),
         ] {
             assert_eq!(Outcome::of_refused(&valid, &refused(reason)), expected);
+        }
+    }
+
+    /// The release of an earlier Service of this name must not hide that this one waits.
+    #[test]
+    fn a_waiting_service_is_not_forgotten_beside_a_release() {
+        for other in [Outcome::Ignored, Outcome::Released, Outcome::Parked] {
+            assert_eq!(other.and(Outcome::Waiting), Outcome::Waiting);
+            assert_eq!(Outcome::Waiting.and(other), Outcome::Waiting);
         }
     }
 }

@@ -65,7 +65,8 @@ impl Performer {
         if !service.is_held_by(class) && !self.is_current(service).await {
             return Outcome::Pending(STALE_RETRY);
         }
-        self.ledger.record(&service.id, class);
+        // A finalizer alone proves no place.
+        self.ledger.record_finalizer(&service.id, class);
         let began = self.ledger.began(&service.id, class, Instant::now());
         // If the status is the only record, no other Service may get the address before the
         // status is changed.
