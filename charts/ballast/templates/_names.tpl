@@ -30,7 +30,13 @@
 {{- if not (kindIs "invalid" $value) -}}{{- $_ := set $all $key (toString $value) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
-{{- with $all -}}{{- toYaml . -}}{{- end -}}
+{{- $lines := list -}}
+{{- range $key, $value := $all -}}
+{{- /* YAML 1.1 reads an unquoted 08 as a number, which toYaml does not expect. */ -}}
+{{- $line := ternary (printf "%s: %s" ($key | quote) ($value | quote)) (toYaml (dict $key $value)) (regexMatch "^[-+.0-9]" $key) -}}
+{{- $lines = append $lines $line -}}
+{{- end -}}
+{{- join "\n" $lines -}}
 {{- end }}
 
 {{- define "ballast.name" -}}

@@ -100,7 +100,7 @@ pub struct Traits {
     pub namespace_labels: bool,
     /// What the label that excludes a node from load balancers means if every node carries it.
     pub exclusion: Exclusion,
-    /// Addresses come from AddressPools.
+    /// Addresses come from `AddressPool` objects.
     pub pools: bool,
     /// Targets are pods ([`TargetSet::Endpoints`]), in addition to nodes or instead of them.
     pub endpoints: bool,

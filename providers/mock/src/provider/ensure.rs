@@ -36,7 +36,18 @@ impl Wish<'_> {
 // === impl Inner ===
 
 impl Inner {
+    /// A cloud that has restarted refuses the first change. After the list that follows, the
+    /// second attempt knows its state, so the Service does not report a delay.
     pub(super) async fn ensure(&self, member: &Member) -> Result<Observed, Failed> {
+        if let Some(observed) = self.attempt(member).await? {
+            return Ok(observed);
+        }
+        let again = self.attempt(member).await?;
+        Ok(again.unwrap_or_else(shape::later))
+    }
+
+    /// `None` if the cloud has restarted and its state was listed.
+    async fn attempt(&self, member: &Member) -> Result<Option<Observed>, Failed> {
         let desired = shape::desired(&self.mark, member);
         let wish = Wish {
             member,
@@ -48,7 +59,7 @@ impl Inner {
         let present = match known {
             Known::Fresh(entry) => match self.settled(&wish, &entry.view) {
                 Some(observed) if entry.view.state == LifecycleState::Active => {
-                    return Ok(observed);
+                    return Ok(Some(observed));
                 }
                 Some(_) => self.look(&wish.name).await?,
                 None => Some(entry.view),
@@ -58,7 +69,7 @@ impl Inner {
         };
         let settled = present.as_ref().and_then(|view| self.settled(&wish, view));
         match settled {
-            Some(observed) => Ok(observed),
+            Some(observed) => Ok(Some(observed)),
             None => self.change(&wish, present.as_ref()).await,
         }
     }
@@ -83,7 +94,7 @@ impl Inner {
         &self,
         wish: &Wish<'_>,
         present: Option<&LoadBalancerView>,
-    ) -> Result<Observed, Failed> {
+    ) -> Result<Option<Observed>, Failed> {
         let failed = match self.put(wish, wish.desired.clone(), present).await {
             Ok(observed) => return Ok(observed),
             Err(failed) => failed,
@@ -94,13 +105,15 @@ impl Inner {
                 if serves && is_about_address(problem) =>
             {
                 let objection = Refusal::new(reason(problem.code), problem.message.clone());
-                let mut observed = self.put(wish, rest, present).await?;
+                let Some(mut observed) = self.put(wish, rest, present).await? else {
+                    return Ok(None);
+                };
                 let id = &wish.member.load_balancer.id;
                 let wanted = wish.fingerprint.clone();
                 self.cache()
                     .object(&wish.name, id, wanted, objection.clone());
                 observed.objection = Some(objection);
-                Ok(observed)
+                Ok(Some(observed))
             }
             _ => Err(failed),
         }
@@ -111,7 +124,7 @@ impl Inner {
         wish: &Wish<'_>,
         mut desired: Desired,
         present: Option<&LoadBalancerView>,
-    ) -> Result<Observed, Failed> {
+    ) -> Result<Option<Observed>, Failed> {
         let (name, id) = (wish.name.as_str(), &wish.member.load_balancer.id);
         let created = present.and_then(|view| view.desired.tags.get(mark::CREATED_AT).cloned());
         let created = created.unwrap_or_else(|| Timestamp::now().to_string());
@@ -135,14 +148,14 @@ impl Inner {
             Ok(view) => {
                 let observed = shape::observed(wish.member, &view);
                 self.cache().store(view);
-                return Ok(observed);
+                return Ok(Some(observed));
             }
             Err(failed) => failed,
         };
         match failed.code() {
             Some(Code::Deleting) => {
                 self.cache().doubt(name);
-                Ok(shape::going())
+                Ok(Some(shape::going()))
             }
             // The cloud has restarted and may have lost state. A list must first show whose
             // addresses must be kept free.
@@ -150,7 +163,7 @@ impl Inner {
                 self.cache().doubt(name);
                 drop(flight);
                 self.relist(life).await?;
-                Ok(shape::later(wish.member, present))
+                Ok(None)
             }
             Some(Code::QuotaExceeded | Code::AddressInUse | Code::NoAddressAvailable) => {
                 self.cache().wait_for_room(name, id);

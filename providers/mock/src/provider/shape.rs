@@ -147,11 +147,9 @@ fn remarks(member: &Member) -> Vec<String> {
 }
 
 /// The load balancer cannot be put yet; the controller retries after a moment.
-pub(super) fn later(member: &Member, present: Option<&LoadBalancerView>) -> Observed {
-    let addresses = present.map_or(&[][..], |view| &view.addresses);
-    let wanted = &member.load_balancer;
+pub(super) fn later() -> Observed {
     Observed::new(
-        wanted.ingress(addresses.iter().copied(), IpMode::Proxy),
+        Vec::new(),
         State::Pending {
             reason: Reason::Provisioning,
             message: "the mock cloud has restarted; Ballast is comparing its state".to_owned(),
