@@ -173,7 +173,7 @@ async fn tables(cluster: &Cluster) -> Result<Vec<String>> {
 /// No policy blocks what a node sends to its own pods (probes). Such a packet comes by here
 /// only if the pod is gone: then the node's default route sends it to the router, and the
 /// router sends it back. If it was sent on the pod's link, its source address is that of a
-/// gateway; without the link it is the node's own, which is treated like any other source.
+/// gateway; without the link it is the node's own. Either address is one of this node.
 fn table(policy: &NetworkPolicy, spared: &[&str], gateways: &[String]) -> Result<String> {
     let spec = policy.spec.as_ref().context("no spec")?;
     let types = spec.policy_types.as_deref().unwrap_or_default();
@@ -196,6 +196,9 @@ fn table(policy: &NetworkPolicy, spared: &[&str], gateways: &[String]) -> Result
         let gateways = own(gateways.iter().map(String::as_str).collect());
         all.push(format!(
             "{family} saddr {{ {gateways} }} counter name astray accept"
+        ));
+        all.push(format!(
+            "{family} daddr {subnet} fib saddr type local counter name astray accept"
         ));
         let own = own(spared.to_vec());
         for (side, chain) in [("saddr", "goes_out"), ("daddr", "comes_in")] {
