@@ -94,7 +94,7 @@ pub(crate) async fn a_type_changes_and_comes_back(site: &Site<'_>) -> Result<()>
 pub(crate) async fn an_address_rests(site: &Site<'_>) -> Result<()> {
     let pools = [(
         "lan",
-        "addresses: [198.18.42.1-198.18.42.2], reuseAfter: 6s",
+        "addresses: [198.18.42.1-198.18.42.2], reuseAfter: 15s",
     )];
     let corner = Corner::of(site, "resting", &pools).await?;
     let here = &corner.site;
