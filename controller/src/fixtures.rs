@@ -1,9 +1,14 @@
-//! Builders for the tests of the functions that choose: a Service, a class, a world,
-//! each a valid one that a test bends where it looks.
+//! Builders for unit tests: a Service, a class, a provider and an API server. Each is valid; a
+//! test changes only what it checks.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
 use ballast_crds::{Draining, LoadBalancerClassStatus, ProviderSettings};
 use ballast_provider::{
     Address, Affinity, Balancer, Change, Family, Ingress, IpMode, Key, Listener, LoadBalancer,
@@ -13,6 +18,7 @@ use ballast_provider::{
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 use crate::class::instance::Factory;
 use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
@@ -22,6 +28,46 @@ use crate::run::factory::{Providers, samples};
 /// A provider of which only the pure half may be used: it shares by share key and
 /// refuses a balancer with a listener on port 666.
 pub(crate) struct PureProvider;
+
+/// A client of an API server that answers each request, with its JSON body, by this function.
+pub(crate) fn client<A, F>(answer: A) -> kube::Client
+where
+    A: Fn(http::request::Parts, Value) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response> + Send,
+{
+    let router: Router = Router::new().fallback(move |request: Request| {
+        let answer = answer.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            answer(parts, body).await
+        }
+    });
+    kube::Client::new(router, "default")
+}
+
+/// An answer of the API server.
+pub(crate) fn reply(code: u16, body: &Value) -> Response {
+    let body = Body::from(body.to_string());
+    Response::builder().status(code).body(body).unwrap()
+}
+
+/// An error of the API server.
+pub(crate) fn failure(code: u16) -> Response {
+    let reason = match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "AlreadyExists",
+        _ => "InternalError",
+    };
+    let message = format!("no: {code}");
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {},
+        "status": "Failure", "code": code, "message": message, "reason": reason,
+    });
+    reply(code, &status)
+}
 
 pub(crate) fn id(name: &str) -> ServiceId {
     ServiceId {

@@ -19,7 +19,7 @@ use crate::common::{PROGRAMMED, Plan, Site, condition, pods_yaml};
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// From the change of a node to the cloud's answer: 0.3 s of quiet, plus time for a busy
 /// machine.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(10);
 
 /// The cloud's state of the class's targets.
 struct Targets<'a> {

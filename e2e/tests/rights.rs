@@ -238,7 +238,8 @@ async fn stops_when_asked(site: &Site<'_>) -> Result<()> {
     let exit = site.lab.wait_exit(REPLICA, SOON).await?;
     println!("asked to stop: {exit} after {:.2?}", asked.elapsed());
     ensure!(exit.success(), "{exit}");
-    ensure!(asked.elapsed() < Duration::from_secs(2));
+    // Far above what it takes: the machine may be busy.
+    ensure!(asked.elapsed() < Duration::from_secs(10));
     Ok(())
 }
 

@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use super::*;
 
@@ -19,21 +20,32 @@ struct Site {
     address: std::net::SocketAddr,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
+    /// Has a permit for each request that arrived at `/slow`.
+    slow: Arc<Semaphore>,
 }
 
 async fn site(limits: Limits) -> Site {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let slow = Arc::new(Semaphore::new(0));
+    let arrived = Arc::clone(&slow);
     let router = Router::new()
         .route("/", get(|| async { "here\n" }))
         .route("/large", get(|| async { vec![b'x'; LARGE] }))
-        .route("/slow", get(std::future::pending::<&'static str>));
+        .route(
+            "/slow",
+            get(async move || {
+                arrived.add_permits(1);
+                std::future::pending::<&'static str>().await
+            }),
+        );
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(serve(listener, router, limits, shutdown.clone()));
     Site {
         address,
         shutdown,
         task,
+        slow,
     }
 }
 
@@ -108,8 +120,8 @@ async fn idle_connections_make_room_and_busy_ones_do_not() {
     let mut slow = Vec::new();
     for _ in 0..LIMITS.connections {
         slow.push(site.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await);
-        // The router gets it before the next one arrives.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // A connection counts as busy only when the router has its request.
+        site.slow.acquire().await.unwrap().forget();
     }
     assert!(!site.answers().await);
     slow.pop();

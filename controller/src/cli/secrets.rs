@@ -170,13 +170,11 @@ impl Outcome {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use axum::Router;
-    use axum::body::Body;
-    use axum::extract::Request;
     use axum::response::Response;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::fixtures::{client, failure, reply};
 
     /// An API server that stores Secrets by name and answers with these codes first.
     #[derive(Default)]
@@ -189,17 +187,13 @@ mod tests {
     impl Server {
         fn client(self: &Arc<Self>) -> Client {
             let server = Arc::clone(self);
-            let router: Router = Router::new().fallback(move |request: Request| {
-                let server = Arc::clone(&server);
-                async move { server.answer(request).await }
-            });
-            Client::new(router, "default")
+            client(move |parts, body| {
+                let answer = server.answer(&parts, &body);
+                async move { answer }
+            })
         }
 
-        async fn answer(&self, request: Request) -> Response {
-            let (parts, body) = request.into_parts();
-            let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-            let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        fn answer(&self, parts: &http::request::Parts, body: &Value) -> Response {
             let path = parts.uri.path().to_owned();
             assert!(
                 path.starts_with("/api/v1/namespaces/shop/secrets"),
@@ -207,7 +201,7 @@ mod tests {
             );
             self.verbs.lock().unwrap().push(parts.method.to_string());
             if let Some(code) = self.refuse.lock().unwrap().pop() {
-                return reply(code, &failure(code));
+                return failure(code);
             }
             let mut secrets = self.secrets.lock().unwrap();
             let name = match path.rsplit_once("/secrets/") {
@@ -216,31 +210,16 @@ mod tests {
             };
             let at = secrets.iter().position(|it| it["metadata"]["name"] == name);
             match (parts.method.as_str(), at) {
-                ("POST", Some(_)) => reply(409, &failure(409)),
+                ("POST", Some(_)) => failure(409),
                 ("POST", None) => {
                     secrets.push(body.clone());
-                    reply(201, &body)
+                    reply(201, body)
                 }
                 ("DELETE", Some(at)) => reply(200, &secrets.remove(at)),
-                ("DELETE", None) => reply(404, &failure(404)),
+                ("DELETE", None) => failure(404),
                 other => panic!("{other:?}"),
             }
         }
-    }
-
-    fn reply(code: u16, body: &Value) -> Response {
-        let body = Body::from(body.to_string());
-        Response::builder().status(code).body(body).unwrap()
-    }
-
-    fn failure(code: u16) -> Value {
-        let reason = match code {
-            403 => "Forbidden",
-            404 => "NotFound",
-            409 => "AlreadyExists",
-            _ => "InternalError",
-        };
-        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": "no", "reason": reason})
     }
 
     async fn created(server: &Arc<Server>, value: &[u8]) -> kube::Result<Outcome> {

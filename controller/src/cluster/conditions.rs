@@ -3,6 +3,7 @@
 //! Pure.
 
 use ballast_crds::GROUP;
+use ballast_provider::ExtraKind;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -12,6 +13,12 @@ use crate::process::text;
 pub const ACCEPTED: &str = "ballast.dev/Accepted";
 /// A condition of Services: traffic can flow.
 pub const PROGRAMMED: &str = "ballast.dev/Programmed";
+
+/// The types of a Service's conditions, in the order in which they become true.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    let extra = ExtraKind::ALL.map(ExtraKind::as_str);
+    [ACCEPTED, PROGRAMMED].into_iter().chain(extra)
+}
 
 /// Whether a condition is one of Ballast's: its type is `ballast.dev/NAME`.
 pub fn is_ours(condition: &Condition) -> bool {

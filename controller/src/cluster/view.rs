@@ -61,7 +61,7 @@ pub struct ServiceView {
     pub is_load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
-    /// The Ballast classes whose finalizers it has, sorted; at most 16.
+    /// The Ballast classes whose finalizers it has, sorted; at most [`MOST_HOLDERS`].
     pub held_by: Vec<String>,
     /// It has [`STANDARD_FINALIZER`].
     pub standard_finalizer: bool,
@@ -383,5 +383,23 @@ impl NodeView {
                 .iter()
                 .any(|taint| taint.key == AUTOSCALER_TAINT),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_finalizers_that_are_kept_are_bounded() {
+        let finalizers = (0..10_000).map(|n| format!("ballast.dev/c{n}")).collect();
+        let service = Service {
+            metadata: ObjectMeta {
+                finalizers: Some(finalizers),
+                ..ObjectMeta::default()
+            },
+            ..Service::default()
+        };
+        assert_eq!(ServiceView::of(&service).held_by.len(), MOST_HOLDERS);
     }
 }

@@ -75,7 +75,7 @@ pub enum WriteError {
     #[error("the object has changed meanwhile")]
     Conflict,
     /// This process no longer leads, so the write was not sent.
-    #[error("this process does not lead any more")]
+    #[error("this process is no longer the leader")]
     NotLeader,
     /// A defect of ours: the request could not be built.
     #[error("cannot build the request: {0}")]

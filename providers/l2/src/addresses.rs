@@ -173,3 +173,40 @@ impl Addresses {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Edges, range};
+
+    /// Anybody who may edit a Service can add the finalizer of another class, and that class
+    /// then releases the Service.
+    #[test]
+    fn only_the_class_that_assigned_an_address_frees_it() {
+        let now = Timestamp::UNIX_EPOCH;
+        let id = ServiceId {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            uid: "uid-web".to_owned(),
+        };
+        let pool = Pool {
+            entries: range::parse(&["192.0.2.1"]).unwrap(),
+            edges: Edges::Use,
+            ..Pool::new("lan", now)
+        };
+        let snapshot = Snapshot {
+            pools: vec![pool],
+            ..Snapshot::default()
+        };
+        let addresses = Addresses::default();
+        addresses.open(snapshot, HashMap::new(), now);
+        let claim = Claim::new(id.clone(), now);
+        let assigned = addresses.allocate("metal", claim, now).unwrap().unwrap();
+        assert_eq!(assigned.addresses, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        let used = || addresses.pools(0)[0].0.v4.assigned;
+        addresses.release("other", &id, now);
+        assert_eq!((used(), addresses.of_class("metal")), (1, vec![id.clone()]));
+        addresses.release("metal", &id, now);
+        assert_eq!((used(), addresses.of_class("metal")), (0, vec![]));
+    }
+}

@@ -12,10 +12,7 @@ use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use crate::cli::service::{addresses, is_load_balancer};
-use crate::cluster::conditions::{ACCEPTED, PROGRAMMED, is_ours};
-
-/// The condition that says which nodes have the addresses (L2).
-const ANNOUNCED: &str = "ballast.dev/Announced";
+use crate::cluster::conditions::{PROGRAMMED, is_ours, kinds};
 
 /// All load balancers, or those of one name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -202,10 +199,7 @@ fn conditions(service: &Service) -> Vec<ConditionLine> {
     let all = status.and_then(|status| status.conditions.as_deref());
     let ours = all.unwrap_or_default().iter().filter(|it| is_ours(it));
     let mut lines: Vec<ConditionLine> = ours.map(ConditionLine::of).collect();
-    let place = |kind: &str| {
-        let known = [ACCEPTED, PROGRAMMED, ANNOUNCED];
-        known.iter().position(|one| *one == kind).unwrap_or(9)
-    };
+    let place = |kind: &str| kinds().position(|one| one == kind).unwrap_or(usize::MAX);
     lines.sort_by(|a, b| (place(&a.r#type), &a.r#type).cmp(&(place(&b.r#type), &b.r#type)));
     lines
 }
@@ -381,9 +375,8 @@ impl Standing {
         if is_deleting(service) || !is_load_balancer(service) {
             return Self::releasing(service, conditions);
         }
-        let order = [ACCEPTED, PROGRAMMED, ANNOUNCED];
-        let said = order.iter().filter_map(|kind| find(conditions, kind));
-        if let Some(obstacle) = said.clone().find(|one| one.status != "True") {
+        let mut reported = kinds().filter_map(|kind| find(conditions, kind));
+        if let Some(obstacle) = reported.find(|one| one.status != "True") {
             return Self {
                 state: obstacle.reason.clone(),
                 since: Some(obstacle.since),

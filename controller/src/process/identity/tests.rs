@@ -1,13 +1,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::fixtures::{client, failure, reply};
 use crate::process::admin::Health;
 
 /// An API server that refuses the next calls with these codes.
@@ -20,47 +18,29 @@ struct Server {
 impl Server {
     fn client(self: &Arc<Self>) -> Client {
         let server = Arc::clone(self);
-        let router: Router = Router::new().fallback(move |request: Request| {
-            let server = Arc::clone(&server);
-            async move { server.answer(request).await }
-        });
-        Client::new(router, "default")
+        client(move |parts, body| {
+            let answer = server.answer(&parts, &body);
+            async move { answer }
+        })
     }
 
-    async fn answer(&self, request: Request) -> Response {
-        let (parts, body) = request.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    fn answer(&self, parts: &http::request::Parts, body: &Value) -> Response {
         assert_eq!(parts.method, "POST");
         let refused = lock(&self.refuse).pop();
         if let Some(code) = refused {
-            return reply(code, &failure(code));
+            return failure(code);
         }
         if parts.uri.path().contains("selfsubjectreviews") {
             let status = json!({"userInfo": {"username": "system:serviceaccount:ballast-system:ballast-controller", "uid": "uid-1"}});
             return reply(201, &json!({"metadata": {}, "status": status}));
         }
         *lock(&self.lease) = Some(body.clone());
-        reply(201, &body)
+        reply(201, body)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn failure(code: u16) -> Value {
-    let reason = match code {
-        403 => "Forbidden",
-        404 => "NotFound",
-        _ => "InternalError",
-    };
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "message": format!("no: {code}"), "reason": reason})
-}
-
-fn reply(code: u16, body: &Value) -> Response {
-    let body = Body::from(body.to_string());
-    Response::builder().status(code).body(body).unwrap()
 }
 
 fn user(username: &str, uid: &str) -> UserInfo {

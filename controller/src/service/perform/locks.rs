@@ -91,3 +91,45 @@ impl Turn {
         places.is_subset(&self.places)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::ClassView;
+
+    /// Whatever a decision can release or ensure is locked: the balancers of former Services of
+    /// the name, those that the Service leaves and asks for, and those of classes that only the
+    /// ledger or a finalizer names.
+    #[test]
+    fn every_balancer_that_a_turn_can_touch_is_named() {
+        let classes = Classes::test(["local", "recorded", "held"].map(ClassView::test));
+        let service = ServiceView::test("web")
+            .shares("new", 80)
+            .held_by(&["held"]);
+        let ledger = Ledger::default();
+        let mut former = service.id.clone();
+        former.uid = "uid-former".to_owned();
+        let shared = |key: &str| Key::Shared(key.to_owned());
+        ledger.record_on(&service.id, "local", &shared("old"));
+        ledger.record(&service.id, "recorded");
+        ledger.record_on(&former, "local", &shared("former"));
+        let name = Name::from(&service.id);
+        let expected = [
+            ("local", shared("new")),
+            ("local", shared("old")),
+            ("local", shared("former")),
+            ("local", Key::alone(&former)),
+            ("recorded", shared("new")),
+            ("held", shared("new")),
+        ];
+        let named = places(&name, Some(&service), &classes, &ledger);
+        for (class, key) in expected {
+            assert!(
+                named.contains(&(class.to_owned(), key.clone())),
+                "{class}: {key}"
+            );
+        }
+        let absent = places(&name, None, &classes, &ledger);
+        assert!(absent.contains(&("local".to_owned(), shared("old"))));
+    }
+}

@@ -33,30 +33,24 @@ fn the_quota_goes_to_holders_then_to_the_oldest() {
 }
 
 #[test]
-fn a_service_that_the_provider_refuses_takes_no_place() {
-    let classes = places(1);
-    let mut beyond = ServiceView::test("beyond").created(1);
-    if let Some(Ok(wanted)) = &mut beyond.load_balancer {
-        wanted.listeners.push(crate::fixtures::listener(666));
-    }
-    let all = [beyond, ServiceView::test("web")];
-    assert_eq!(
-        step_among(&all[1], &classes, &Ledger::default(), &all),
-        Step::Ensure("local")
-    );
-}
-
-#[test]
 fn a_refused_service_takes_no_place() {
     let classes = places(1);
-    let broken = ServiceView::test("broken")
+    let mut unsupported = ServiceView::test("unsupported").created(1);
+    if let Some(Ok(wanted)) = &mut unsupported.load_balancer {
+        wanted.listeners.push(crate::fixtures::listener(666));
+    }
+    let invalid = ServiceView::test("invalid")
         .created(1)
         .refused(Reason::Unsupported);
-    let all = [broken, ServiceView::test("web")];
-    assert_eq!(
-        step_among(&all[1], &classes, &Ledger::default(), &all),
-        Step::Ensure("local")
-    );
+    for older in [unsupported, invalid] {
+        let name = older.id.name.clone();
+        let all = [older, ServiceView::test("web")];
+        assert_eq!(
+            step_among(&all[1], &classes, &Ledger::default(), &all),
+            Step::Ensure("local"),
+            "{name}"
+        );
+    }
 }
 
 #[test]
