@@ -1,11 +1,15 @@
 //! An HTTP/1.1 server that bounds everything a client can make it hold. The mock cloud's API
 //! and the controller's admin endpoint use it; it depends on neither.
 //!
-//! Invariants: there are at most [`Limits::connections`] connections; each holds at most
-//! [`Limits::header_size`] of an unfinished request; a client that neither finishes a request
-//! nor reads its answer is disconnected. When all connections are taken, the server closes the
-//! oldest one without a request in progress, so idle clients cannot keep others out. The
-//! router itself bounds what it holds for a request.
+//! Invariants: there are at most [`Limits::connections`] connections, and one more while a
+//! closed one ends; each holds at most [`Limits::header_size`] of an unfinished request; a
+//! client that neither finishes a request nor reads its answer is disconnected. The router
+//! itself bounds what it holds for a request.
+//!
+//! When all connections are taken, the server closes the oldest idle one, so idle clients
+//! cannot keep others out. A connection is idle when it has no request in progress and its
+//! last answer is written. If none is idle, the server closes the oldest one whose answer has
+//! taken longer than [`Limits::stall_time`], so slow readers cannot keep others out either.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,9 +22,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::response::Response;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,7 +33,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// The pause after an error of `accept` that does not concern one connection, such as no free
@@ -45,7 +50,8 @@ pub struct Limits {
     /// The time to receive the whole head of a request, and so the time a connection may be
     /// idle.
     pub header_time: Duration,
-    /// The time a client may take without reading any of an answer.
+    /// The time a client may take without reading any of an answer. An answer that takes
+    /// longer in total can be cut off when all connections are taken.
     pub stall_time: Duration,
 }
 
@@ -57,6 +63,8 @@ pub struct Peer(pub IpAddr);
 #[derive(Debug)]
 struct Connections {
     limit: usize,
+    /// The time after which an answer in progress protects its connection no longer.
+    patience: Duration,
     inner: Mutex<Table>,
 }
 
@@ -70,7 +78,13 @@ struct Table {
 #[derive(Debug)]
 struct Open {
     /// The router is handling a request.
-    busy: bool,
+    handling: bool,
+    /// The body of an answer has not ended.
+    answering: bool,
+    /// Not everything is written.
+    writing: bool,
+    /// When the last answer began.
+    since: Instant,
     /// Closes the connection at once.
     close: CancellationToken,
 }
@@ -83,12 +97,21 @@ struct Place {
     connections: Arc<Connections>,
 }
 
-/// A request that the router is handling, until it is dropped.
+/// A request in progress, until it is dropped.
 struct Busy(Place);
 
+/// The body of an answer. The request is in progress until the body has ended or is dropped.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
 /// A stream whose writes fail when the other side reads nothing for a while.
-struct Impatient {
+struct Impatient<'a> {
     stream: TcpStream,
+    place: &'a Place,
+    /// As in the table.
+    writing: bool,
     stall_time: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -100,16 +123,25 @@ pub async fn serve(
     limits: Limits,
     shutdown: CancellationToken,
 ) {
-    let connections = Arc::new(Connections {
-        limit: limits.connections,
-        inner: Mutex::default(),
-    });
+    let connections = Arc::new(Connections::new(limits));
+    accept(listener, router, limits, shutdown, &connections).await;
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+    connections: &Arc<Connections>,
+) {
     let mut tasks = JoinSet::new();
     loop {
+        // A closed connection holds memory until its task has ended.
+        let room = tasks.len() <= limits.connections;
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = tasks.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if room => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
@@ -151,12 +183,13 @@ async fn connection(
         let answered = inner.call(request);
         async move {
             let answer: Result<Response, Infallible> = answered.await;
-            drop(busy);
-            answer
+            answer.map(|answer| answer.map(|body| busy.answer(body)))
         }
     });
     let io = TokioIo::new(Impatient {
         stream,
+        place,
+        writing: false,
         stall_time: limits.stall_time,
         stalled: None,
     });
@@ -181,13 +214,29 @@ async fn connection(
 // === impl Connections ===
 
 impl Connections {
-    /// Returns a place for one more connection. If all are taken, closes the oldest connection
-    /// without a request. Returns `None` if every connection has a request.
+    fn new(limits: Limits) -> Self {
+        Self {
+            limit: limits.connections,
+            patience: limits.stall_time,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Returns a place for one more connection. If all are taken, closes the oldest idle
+    /// connection, otherwise the oldest one with a slow reader. Returns `None` if there is
+    /// neither.
     fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut table = self.table();
+        let now = Instant::now();
         if table.open.len() >= self.limit {
-            let oldest = table.open.iter().find(|(_, open)| !open.busy);
-            let number = *oldest?.0;
+            let slow = |open: &Open| {
+                !open.handling && now.saturating_duration_since(open.since) >= self.patience
+            };
+            let oldest = |may: &dyn Fn(&Open) -> bool| {
+                let mut all = table.open.iter();
+                all.find(|(_, open)| may(open)).map(|(number, _)| *number)
+            };
+            let number = oldest(&Open::is_idle).or_else(|| oldest(&slow))?;
             if let Some(open) = table.open.remove(&number) {
                 open.close.cancel();
             }
@@ -196,7 +245,10 @@ impl Connections {
         table.next += 1;
         let close = CancellationToken::new();
         let open = Open {
-            busy: false,
+            handling: false,
+            answering: false,
+            writing: false,
+            since: now,
             close: close.clone(),
         };
         table.open.insert(number, open);
@@ -213,17 +265,26 @@ impl Connections {
     }
 }
 
+// === impl Open ===
+
+impl Open {
+    const fn is_idle(&self) -> bool {
+        !self.handling && !self.answering && !self.writing
+    }
+}
+
 // === impl Place ===
 
 impl Place {
     fn begin(&self) -> Busy {
-        self.set_busy(true);
+        self.set(|open| open.handling = true);
         Busy(self.clone())
     }
 
-    fn set_busy(&self, busy: bool) {
+    fn set(&self, change: impl FnOnce(&mut Open)) {
+        // A connection that was closed to make room is not in the table any more.
         if let Some(open) = self.connections.table().open.get_mut(&self.number) {
-            open.busy = busy;
+            change(open);
         }
     }
 
@@ -234,15 +295,59 @@ impl Place {
 
 // === impl Busy ===
 
+impl Busy {
+    /// The router has answered; the request is in progress until the body has ended.
+    fn answer(self, body: Body) -> Body {
+        self.0.set(|open| {
+            open.handling = false;
+            open.answering = true;
+            open.since = Instant::now();
+        });
+        Body::new(Answer { body, _busy: self })
+    }
+}
+
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.set_busy(false);
+        self.0.set(|open| {
+            open.handling = false;
+            open.answering = false;
+        });
+    }
+}
+
+// === impl Answer ===
+
+impl hyper::body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
 // === impl Impatient ===
 
-impl Impatient {
+impl Impatient<'_> {
+    fn set_writing(&mut self, writing: bool) {
+        if self.writing != writing {
+            self.writing = writing;
+            self.place.set(|open| open.writing = writing);
+        }
+    }
+
     /// Turns a write that waits too long into an error.
     fn judge<T>(
         &mut self,
@@ -262,7 +367,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl AsyncRead for Impatient<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -272,12 +377,13 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl AsyncWrite for Impatient<'_> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.set_writing(true);
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.judge(context, written)
     }
@@ -287,6 +393,7 @@ impl AsyncWrite for Impatient {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.set_writing(true);
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.judge(context, written)
     }
@@ -296,6 +403,8 @@ impl AsyncWrite for Impatient {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written everything that it has.
+        self.set_writing(false);
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

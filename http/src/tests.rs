@@ -22,6 +22,8 @@ struct Site {
     task: tokio::task::JoinHandle<()>,
     /// Has a permit for each request that arrived at `/slow`.
     slow: Arc<Semaphore>,
+    /// Every task of a connection without a request holds one reference.
+    connections: Arc<Connections>,
 }
 
 async fn site(limits: Limits) -> Site {
@@ -40,12 +42,15 @@ async fn site(limits: Limits) -> Site {
             }),
         );
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, router, limits, shutdown.clone()));
+    let connections = Arc::new(Connections::new(limits));
+    let (stop, open) = (shutdown.clone(), Arc::clone(&connections));
+    let task = tokio::spawn(async move { accept(listener, router, limits, stop, &open).await });
     Site {
         address,
         shutdown,
         task,
         slow,
+        connections,
     }
 }
 
@@ -147,4 +152,94 @@ async fn a_shutdown_ends_idle_connections() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// Opens more connections than the limit allows. Those that are idle are closed again.
+async fn crowd(site: &Site, limits: Limits) -> Vec<TcpStream> {
+    let mut crowd = Vec::new();
+    for _ in 0..3 * limits.connections {
+        crowd.push(site.send(b"GET / HTTP/1.1\r\n").await);
+    }
+    assert!(site.answers().await);
+    crowd
+}
+
+#[tokio::test]
+async fn an_answer_in_progress_is_not_cut_off() {
+    let patient = Limits {
+        header_time: Duration::from_mins(5),
+        stall_time: Duration::from_mins(5),
+        ..LIMITS
+    };
+    let site = site(patient).await;
+    let mut reader = site.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    // The head is here, so the router has answered.
+    reader.read_exact(&mut [0; 64]).await.unwrap();
+    let crowd = crowd(&site, patient).await;
+    assert!(
+        tokio::time::timeout(Duration::from_mins(1), async {
+            let mut left = LARGE;
+            let mut buffer = vec![0; 65_536];
+            while left > 0 {
+                match reader.read(&mut buffer).await {
+                    Ok(count @ 1..) => left = left.saturating_sub(count),
+                    _ => return false,
+                }
+            }
+            true
+        })
+        .await
+        .unwrap()
+    );
+    drop(crowd);
+}
+
+#[tokio::test]
+async fn a_slow_reader_makes_room_when_no_connection_is_idle() {
+    let limits = Limits {
+        header_time: Duration::from_mins(5),
+        ..LIMITS
+    };
+    let site = site(limits).await;
+    let mut reader = site.send(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    reader.read_exact(&mut [0; 64]).await.unwrap();
+    let mut slow = Vec::new();
+    for _ in 1..limits.connections {
+        slow.push(site.send(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await);
+        site.slow.acquire().await.unwrap().forget();
+    }
+    // It reads enough not to be disconnected for its own sake.
+    let trickle = tokio::spawn(async move {
+        let (mut all, mut buffer) = (0, vec![0; 262_144]);
+        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+            all += count;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        all
+    });
+    let read = tokio::time::timeout(Duration::from_mins(1), async {
+        while !site.answers().await {}
+        trickle.await.unwrap()
+    });
+    assert!(read.await.unwrap() < LARGE, "it kept its connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_make_room_end() {
+    let limits = Limits {
+        header_time: Duration::from_mins(5),
+        ..LIMITS
+    };
+    let site = site(limits).await;
+    // The site and the task that accepts hold two.
+    let tasks = || Arc::strong_count(&site.connections) - 2;
+    let mut idle = Vec::new();
+    let mut most = 0;
+    for _ in 0..40 * limits.connections {
+        idle.push(site.send(b"GET / HTTP/1.1\r\n").await);
+        most = most.max(tasks());
+    }
+    assert!(site.answers().await);
+    assert!(most > 1);
+    assert!(most <= limits.connections + 1, "{most} connections");
 }
