@@ -19,6 +19,7 @@ use tracing::warn;
 use crate::process::REQUEST_TIMEOUT;
 use crate::process::admin::Gate;
 use crate::process::causes::causes;
+use crate::process::text::{LONGEST, one_line, shortened};
 
 const RETRY: Duration = Duration::from_secs(2);
 const ACCOUNT: &str = "system:serviceaccount:";
@@ -63,7 +64,11 @@ pub async fn identify(client: &Client, namespace: &str, gate: &Gate) -> Option<O
                 return user.and_then(|user| owner(&user, namespace));
             }
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 403..=405) => {
-                warn!(error = %status.message, "cannot find out the name of this process; its Lease gets no owner");
+                let error = shortened(&one_line(&status.message), LONGEST);
+                warn!(
+                    error,
+                    "cannot find out the name of this process; its Lease gets no owner"
+                );
                 gate.ready();
                 return None;
             }

@@ -2,10 +2,13 @@
 //! conditions, events, metrics and logs, and the errors that a provider can return.
 //!
 //! A message that appears in a condition must be the same on every retry. Request IDs,
-//! counters and times belong in logs.
+//! counters and times belong in logs. A message can contain what a cloud or a user wrote, so
+//! the constructors bound it ([`crate::text`]).
 
 use std::fmt;
 use std::time::Duration;
+
+use crate::text::bounded;
 
 /// Machine-readable reasons. They are the `reason` of a condition and the label `reason` of
 /// metrics. The set is closed, so labels are bounded.
@@ -133,10 +136,10 @@ impl fmt::Display for Reason {
 
 impl Refusal {
     /// A refusal with its reason and the message for the user.
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, message: impl AsRef<str>) -> Self {
         Self {
             reason,
-            message: message.into(),
+            message: bounded(message.as_ref()),
         }
     }
 }
@@ -145,9 +148,9 @@ impl Refusal {
 
 impl ProviderError {
     /// A failure that a retry may fix.
-    pub fn transient(message: impl Into<String>) -> Self {
+    pub fn transient(message: impl AsRef<str>) -> Self {
         Self::Transient {
-            message: message.into(),
+            message: bounded(message.as_ref()),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The domain model of load balancers, independent of any cloud and of Kubernetes.
 //!
 //! This crate owns the domain model ([`model`]), the [`Provider`] trait with its errors, the
-//! marks on every cloud object ([`mark`]), and the conformance suite (`conformance`, behind a
-//! feature) that each provider runs in its own tests.
+//! marks on every cloud object ([`mark`]), the bounds on text from outside ([`text`]), and the
+//! conformance suite (`conformance`, behind a feature) that each provider runs in its own tests.
 //!
 //! It depends on no Kubernetes client and no cloud SDK: the controller turns Services into
 //! [`model::LoadBalancer`]s, and providers turn those into cloud objects. Conditions,
@@ -14,6 +14,7 @@ pub mod error;
 pub mod mark;
 pub mod model;
 pub mod provider;
+pub mod text;
 
 pub use error::{ProviderError, Reason, Refusal};
 pub use mark::Mark;

@@ -4,12 +4,14 @@
 //! carries the sequence number of its last change, so that a client can tell which events are
 //! older than the answer.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ballast_provider::text::bounded;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 mod desired;
 
@@ -285,18 +287,25 @@ pub enum Code {
 pub struct Problem {
     /// For machines.
     pub code: Code,
-    /// For people: the field, its value, and what to do.
+    /// For people: the field, its value, and what to do. One line of a bounded length, also
+    /// when it comes from another program.
+    #[serde(deserialize_with = "bounded_text")]
     pub message: String,
+}
+
+fn bounded_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = Cow::<str>::deserialize(from)?;
+    Ok(bounded(&text))
 }
 
 // === impl Problem ===
 
 impl Problem {
     /// A problem of this kind.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
+    pub fn new(code: Code, message: impl AsRef<str>) -> Self {
         Self {
             code,
-            message: message.into(),
+            message: bounded(message.as_ref()),
         }
     }
 }

@@ -4,9 +4,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use ballast_provider::text::bounded;
 use ballast_provider::{Mark, ProviderError, Reason, Refusal, mark};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -28,6 +29,13 @@ const CALL_LIMIT: Duration = Duration::from_secs(4);
 /// each.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
+/// The maximum number of bytes of an error answer. A longer one counts as unreadable.
+const MAX_PROBLEM: usize = 64 * 1024;
+
+/// The maximum number of load balancers in a list of all pages, ten times what a cloud holds
+/// by default.
+const MOST_LISTED: usize = 100_000;
+
 /// How long an idle connection is kept. The cloud closes it after 15 s, and a call at that
 /// moment would have to be repeated.
 const IDLE: Duration = Duration::from_secs(5);
@@ -39,11 +47,17 @@ const MOST_IDLE: usize = 4;
 /// The time to wait if the cloud sets none.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
+/// The longest time that the cloud can make the controller wait.
+const LONGEST_RETRY: Duration = Duration::from_mins(5);
+
+/// The maximum number of causes of an error in a log line.
+const DEEPEST: usize = 16;
+
 /// An invalid endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the endpoint {endpoint:?} is not http://HOST:PORT")]
 pub struct EndpointError {
-    /// The value.
+    /// The value, bounded.
     pub endpoint: String,
 }
 
@@ -77,7 +91,7 @@ impl Client {
         mark: Option<Mark>,
     ) -> Result<Self, EndpointError> {
         let bad = || EndpointError {
-            endpoint: endpoint.to_owned(),
+            endpoint: bounded(endpoint),
         };
         let uri: http::Uri = endpoint.parse().map_err(|_| bad())?;
         let plain = uri.path() == "/" || uri.path().is_empty();
@@ -159,7 +173,12 @@ impl Client {
             let (_, page): (_, LoadBalancerPage) = self
                 .call(Method::GET, &path, None::<&()>, CALL_LIMIT)
                 .await?;
+            let more = !page.items.is_empty();
             items.extend(page.items);
+            if items.len() > MOST_LISTED || (!more && page.next_page_token.is_some()) {
+                tracing::warn!(items = items.len(), "the mock cloud's list does not end");
+                return Err(Failed::internal());
+            }
             let position = position.get_or_insert(page.position);
             match page.next_page_token {
                 Some(token) => path = format!("{base}&pageToken={}", encode(&token)),
@@ -259,7 +278,8 @@ impl Client {
     ) -> Result<(StatusCode, T), Failed> {
         let (status, answer) = self.send(method, path, body, limit).await?;
         let value = serde_json::from_slice(&answer).map_err(|error| {
-            tracing::warn!(path, %error, "cannot read the mock cloud's answer");
+            let error = causes(&error);
+            tracing::warn!(path, error, "cannot read the mock cloud's answer");
             Failed::internal()
         })?;
         Ok((status, value))
@@ -314,12 +334,18 @@ impl Client {
                 .await
                 .map_err(|error| unreachable(&error))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await;
-            Ok((
-                head,
-                body.map_err(|error| unreachable(error.as_ref()))?
-                    .to_bytes(),
-            ))
+            let most = if head.status.is_success() {
+                MAX_ANSWER
+            } else {
+                MAX_PROBLEM
+            };
+            match Limited::new(body, most).collect().await {
+                Ok(body) => Ok((head, body.to_bytes())),
+                Err(error) if error.is::<LengthLimitError>() && most == MAX_PROBLEM => {
+                    Ok((head, Bytes::new()))
+                }
+                Err(error) => Err(unreachable(error.as_ref())),
+            }
         });
         let (head, body) = answered.await.map_err(|elapsed| unreachable(&elapsed))??;
         if head.status.is_success() {
@@ -331,9 +357,10 @@ impl Client {
         tracing::debug!(%method, path, status = %head.status, %problem, "the mock cloud refuses");
         let seconds = head.headers.get(header::RETRY_AFTER);
         let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = seconds.map(Duration::from_secs);
         Err(Failed::Refused {
             problem,
-            retry_after: seconds.map(Duration::from_secs),
+            retry_after: retry_after.map(|wait| wait.min(LONGEST_RETRY)),
         })
     }
 
@@ -403,12 +430,12 @@ fn found<T>(called: Result<(StatusCode, T), Failed>) -> Result<Option<T>, Failed
     }
 }
 
-/// The message of an error with its causes. The last cause of a failed connection says why it
+/// The message of an error with its causes, bounded. The last cause of a failed connection says why it
 /// failed.
 fn causes(error: &dyn std::error::Error) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = chain.map(ToString::to_string).collect();
-    texts.join(": ")
+    let texts: Vec<String> = chain.take(DEEPEST).map(ToString::to_string).collect();
+    bounded(&texts.join(": "))
 }
 
 /// Percent-encoding of one part of a path or query.

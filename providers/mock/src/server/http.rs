@@ -17,6 +17,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use ballast_http::Peer;
+use ballast_provider::text::bounded;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use jiff::Timestamp;
@@ -121,7 +122,12 @@ async fn around(State(app): Shared, request: Request, next: Next) -> Response {
     let answered = timeout(limit, answer(&app, request, next)).await;
     let response = answered.unwrap_or_else(|_| Err(late())).into_response();
     let status = response.status().as_u16();
-    tracing::debug!(%method, path, status, "call");
+    tracing::debug!(
+        method = bounded(method.as_str()),
+        path = bounded(&path),
+        status,
+        "call"
+    );
     let mut calls = lock(&app.calls);
     calls.record(Timestamp::now(), &method, &path, status);
     drop(calls);
