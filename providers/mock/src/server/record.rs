@@ -120,7 +120,8 @@ impl Owner {
 }
 
 /// Describes a load balancer to the owner of another one, which has the tags `reader`:
-/// Services of other tenants are not named, other clusters are.
+/// Services of other tenants are not named. Other clusters are, by name and UID, because two
+/// clusters can have the same name.
 pub(super) fn described(
     name: &str,
     tags: Option<&BTreeMap<String, String>>,
@@ -131,8 +132,9 @@ pub(super) fn described(
         return format!("load balancer {name}");
     };
     if reader.get(mark::CLUSTER) != Some(cluster) {
-        let cluster = of(tags, mark::CLUSTER_NAME).unwrap_or_else(|| cluster.clone());
-        return format!("load balancer {name} of cluster {cluster}");
+        let named = of(tags, mark::CLUSTER_NAME).filter(|named| !named.is_empty());
+        let named = named.map_or_else(String::new, |named| format!("{named} "));
+        return format!("load balancer {name} of cluster {named}({cluster})");
     }
     let namespace = |tags| Some(of(tags, mark::SERVICE)?.split_once('/')?.0.to_owned());
     match of(tags, mark::SERVICE) {

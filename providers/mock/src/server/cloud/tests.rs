@@ -195,7 +195,7 @@ fn one_family_is_enough_where_it_is_said_so() {
 }
 
 #[test]
-fn who_has_an_address_is_named_to_those_who_may_know() {
+fn the_holder_of_an_address_is_named_to_readers_who_may_know() {
     let tags = |cluster: &str, service: &str| {
         BTreeMap::from([
             (mark::CLUSTER.to_owned(), cluster.to_owned()),
@@ -209,8 +209,11 @@ fn who_has_an_address_is_named_to_those_who_may_know() {
     assert_eq!(said(&tags("c", "bank/api")), "another Service");
     assert_eq!(
         said(&tags("d", "shop/api")),
-        "load balancer bl-1 of cluster d-name"
+        "load balancer bl-1 of cluster d-name (d)"
     );
+    let mut unnamed = tags("d", "shop/api");
+    unnamed.remove(mark::CLUSTER_NAME);
+    assert_eq!(said(&unnamed), "load balancer bl-1 of cluster (d)");
     assert_eq!(said(&BTreeMap::new()), "load balancer bl-1");
 }
 
