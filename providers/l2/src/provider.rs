@@ -60,17 +60,21 @@ impl L2Provider {
             .addresses
             .allocate(&self.class, self.claim(member), Timestamp::now())
             .ok_or_else(not_open)?;
-        match answer {
-            Ok(grant) => Ok(granted(&member.load_balancer, grant)),
-            Err(denial) if denial.keeps.is_empty() => Err(refusal(&denial).into()),
+        let mut observed = match answer {
+            Ok(grant) => granted(&member.load_balancer, grant),
+            Err(denial) if denial.keeps.is_empty() => return Err(refusal(&denial).into()),
             // It keeps its addresses; only its new request is refused.
             Err(denial) => {
                 let objection = refusal(&denial);
                 let mut observed = announced_by_nobody(&member.load_balancer, denial.keeps);
                 observed.objection = Some(objection);
-                Ok(observed)
+                observed
             }
-        }
+        };
+        let settings = member.load_balancer.settings.keys();
+        let ignored = settings.map(|key| format!("the l2 provider ignores {key}"));
+        observed.remarks.extend(ignored);
+        Ok(observed)
     }
 }
 
@@ -107,7 +111,9 @@ impl Provider for L2Provider {
             .collect()
     }
 
-    async fn retarget(&self, _: &TargetSet, _: &[Key]) -> Result<(), ProviderError> {
+    /// The nodes receive the packets themselves.
+    async fn retarget(&self, targets: &TargetSet, _: &[Key]) -> Result<(), ProviderError> {
+        targets.nodes()?;
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Two hosts on one segment, each in a network namespace of its own that nothing leads out
-//! of: addresses, probes and announcements on a real wire. Needs root.
+//! Addresses, probes and announcements on a real link between two hosts. Each host is a network
+//! namespace without an uplink. Needs root.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,9 +19,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 const OURS: Mark = Mark::new(77);
 const OTHERS: Mark = Mark::new(78);
-/// Of addresses.
+/// The lifetime of the addresses.
 const LIFETIME: Duration = Duration::from_mins(1);
-const PATIENT: Timing = Timing {
+const TIMING: Timing = Timing {
     probes: 3,
     interval: Duration::from_millis(100),
 };
@@ -38,7 +38,7 @@ async fn addresses(links: &Links, mark: Option<Mark>) -> Vec<IpAddr> {
 }
 
 #[test]
-fn addresses_bear_our_mark_and_come_and_go() {
+fn addresses_are_added_with_our_mark_and_removed() {
     let (host, _other) = segment();
     on(&host, async || {
         let links = Links::connect().unwrap();
@@ -54,7 +54,7 @@ fn addresses_bear_our_mark_and_come_and_go() {
         for ip in ours {
             assert!(links.add(eth0.index, ip, OURS, LIFETIME).await.unwrap());
             let again = links.add(eth0.index, ip, OTHERS, LIFETIME).await;
-            assert!(!again.unwrap(), "only the first gets it");
+            assert!(!again.unwrap(), "it exists already");
         }
         assert_eq!(addresses(&links, Some(OURS)).await, ours);
         assert_eq!(addresses(&links, Some(OTHERS)).await, [] as [IpAddr; 0]);
@@ -69,7 +69,7 @@ fn addresses_bear_our_mark_and_come_and_go() {
 }
 
 #[test]
-fn an_address_that_is_not_prolonged_is_removed_by_the_kernel() {
+fn the_kernel_removes_an_address_whose_lifetime_ends() {
     let (host, _other) = segment();
     on(&host, async || {
         let links = Links::connect().unwrap();
@@ -83,21 +83,24 @@ fn an_address_that_is_not_prolonged_is_removed_by_the_kernel() {
         links.add(eth0.index, long, OURS, second).await.unwrap();
         let prolonged = links.prolong(eth0.index, long, OURS, LIFETIME).await;
         prolonged.unwrap();
-        eventually("the short one is gone", async || {
-            let left = addresses(&links, Some(OURS)).await;
-            (left == [long]).then_some(())
-        })
+        eventually(
+            "the address with the short lifetime is removed",
+            async || {
+                let left = addresses(&links, Some(OURS)).await;
+                (left == [long]).then_some(())
+            },
+        )
         .await;
     });
 }
 
 #[test]
-fn many_may_ask_at_once() {
+fn many_requests_at_once_are_answered() {
     let (host, _other) = segment();
     on(&host, async || {
         let links = Links::connect().unwrap();
-        let asked = (0..200).map(|_| links.addresses());
-        futures::future::try_join_all(asked).await.unwrap();
+        let requests = (0..200).map(|_| links.addresses());
+        futures::future::try_join_all(requests).await.unwrap();
     });
 }
 
@@ -139,9 +142,9 @@ fn a_probe_finds_the_holder_of_an_address_or_none() {
     });
     on(&one, async || {
         let eth0 = eth0(&Links::connect().unwrap()).await;
-        assert_eq!(probe(&eth0, taken, PATIENT).await.unwrap(), Some(mac));
+        assert_eq!(probe(&eth0, taken, TIMING).await.unwrap(), Some(mac));
         let free = Ipv4Addr::new(192, 0, 2, 10);
-        assert_eq!(probe(&eth0, free, PATIENT).await.unwrap(), None);
+        assert_eq!(probe(&eth0, free, TIMING).await.unwrap(), None);
     });
 }
 
@@ -159,10 +162,10 @@ fn the_kernel_finds_an_ipv6_address_that_another_host_uses() {
     }
 }
 
-/// What the kernel has found out about an IPv6 address that was added: one that somebody has
-/// is marked, or gone.
+/// Waits until the kernel has checked an added IPv6 address. Returns whether another host has
+/// it: the kernel then marks or removes it.
 async fn is_used_elsewhere(links: &Links, ip: IpAddr) -> bool {
-    eventually("the kernel has asked for the address", async || {
+    eventually("the kernel has checked the address", async || {
         let all = links.addresses().await.unwrap();
         match all.into_iter().find(|it| it.net.addr() == ip) {
             None => Some(true),
@@ -172,8 +175,8 @@ async fn is_used_elsewhere(links: &Links, ip: IpAddr) -> bool {
     .await
 }
 
-/// What `listen` returns on the second host, which begins to hear before the first host
-/// announces an address that it has; and the first host's station.
+/// The first host announces one of its addresses. Returns the host's MAC address, and what
+/// `hear` returns on the second host, which opens its socket before the announcement.
 fn announced<S: Send, T: Send>(
     ip: IpAddr,
     open: impl AsyncFnOnce(Interface) -> S + Send,
@@ -205,7 +208,7 @@ fn announced<S: Send, T: Send>(
 }
 
 #[test]
-fn an_ipv4_address_is_announced_to_all() {
+fn an_ipv4_address_is_announced_to_the_link() {
     let ip = Ipv4Addr::new(192, 0, 2, 9);
     let open = async |eth0: Interface| PacketSocket::arp(eth0.index).unwrap();
     let hear = async |socket: PacketSocket| {
@@ -218,7 +221,7 @@ fn an_ipv4_address_is_announced_to_all() {
 }
 
 #[test]
-fn an_ipv6_address_is_announced_to_all() {
+fn an_ipv6_address_is_announced_to_the_link() {
     let ip: Ipv6Addr = "2001:db8::9".parse().unwrap();
     let open = async |_| {
         let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
@@ -227,7 +230,7 @@ fn an_ipv6_address_is_announced_to_all() {
     };
     let hear = async |mut socket: Socket| {
         let mut buffer = [0; 128];
-        // The kernel speaks too, of its own addresses.
+        // The kernel sends messages about its own addresses, too.
         for _ in 0..100 {
             let length = socket.read(&mut buffer).unwrap();
             if buffer[0] == 136 && buffer[8..24] == ip.octets() {
@@ -237,7 +240,7 @@ fn an_ipv6_address_is_announced_to_all() {
         panic!("not among 100 messages");
     };
     let (mac, heard) = announced(ip.into(), open, hear);
-    // Flag Override, then the address, then an option of 8 bytes: the station.
+    // The flag Override, the address, and an option of 8 bytes with the MAC address.
     let mut expected = vec![0x20, 0, 0, 0];
     expected.extend(ip.octets());
     expected.extend([2, 1]);

@@ -10,7 +10,11 @@
 //!
 //! An [`InstantCloud`] survives a restart of the controller; an [`InstantProvider`] does
 //! not. Invariants: each key has one slot, and so one address per family; a slot exists as
-//! long as it has members.
+//! long as it has members; a Service is a member of each balancer from which it was not
+//! released.
+//!
+//! An address that could not be assigned is tried again at the next reconcile of the Service:
+//! nothing reports that it is free.
 
 mod cloud;
 
@@ -27,8 +31,8 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 
 pub use self::cloud::{Calls, Fault, InstantCloud, InstantObject};
-use self::cloud::{Effect, Slots};
-use crate::provider::validate;
+use self::cloud::{Effect, Place, Slots};
+use crate::provider::{remarks, validate};
 
 /// The maximum number of injected changes that wait for the controller.
 const CHANGES: usize = 1_024;
@@ -87,11 +91,16 @@ impl InstantProvider {
         }
     }
 
-    fn observed(member: &Member, index: u32) -> Observed {
+    fn observed(member: &Member, place: &Place) -> Observed {
         let families = member.load_balancer.families.iter();
-        let addresses = families.map(|family| cloud::address(*family, index));
+        let addresses = families.map(|family| cloud::address(*family, place.index));
         let ingress = member.load_balancer.ingress(addresses, IpMode::Proxy);
-        Observed::new(ingress, State::Programmed)
+        let mut observed = Observed::new(ingress, State::Programmed);
+        if !member.load_balancer.requested_addresses.is_empty() {
+            observed.objection.clone_from(&place.objection);
+        }
+        observed.remarks = remarks::of(member, &[]);
+        observed
     }
 }
 
@@ -129,27 +138,27 @@ impl Provider for InstantProvider {
             .iter()
             .map(|member| (&member.load_balancer.id, cloud::hash(&member.load_balancer)))
             .collect();
+        let wish = cloud::wish(balancer);
         let present = {
             let mut slots = self.slots();
             slots.calls.ensure += 1;
-            slots.unchanged(&self.mark, &balancer.key, &members)
+            slots.unchanged(&self.mark, &balancer.key, &members, &wish)
         };
-        let index = if let Some(index) = present {
-            index
+        let place = if let Some(place) = present {
+            place
         } else {
-            let ask = cloud::wish(balancer);
-            let put = |slots: &mut Slots| slots.put(&self.mark, &balancer.key, &members, ask);
+            let put = |slots: &mut Slots| slots.put(&self.mark, &balancer.key, &members, &wish);
             self.effect(put)??
         };
         let observed = balancer.members.iter().map(|member| {
             let id = member.load_balancer.id.clone();
-            (id, Self::observed(member, index))
+            (id, Self::observed(member, &place))
         });
         Ok(observed.collect())
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
-        let hash = cloud::hash(targets);
+        let hash = cloud::hash(targets.nodes()?);
         let same = {
             let mut slots = self.slots();
             slots.calls.retarget += 1;
@@ -173,7 +182,7 @@ impl Provider for InstantProvider {
             slots.has(&self.mark, id, key, removal)
         };
         if there {
-            self.effect(|slots| slots.release(&self.mark, id, removal))?;
+            self.effect(|slots| slots.release(&self.mark, id, key, removal))?;
         }
         Ok(Released::Gone)
     }

@@ -95,24 +95,34 @@ pub(super) fn edited(mut service: LoadBalancer, edit: usize) -> LoadBalancer {
 /// The number of edits of [`edited`].
 pub(super) const EDITS: usize = 6;
 
+/// A Service without recorded addresses.
+pub(super) fn member(load_balancer: LoadBalancer) -> Member {
+    Member {
+        load_balancer,
+        recorded: Vec::new(),
+        placement: crate::Placement::default(),
+    }
+}
+
 pub(super) fn alone(key: Key, load_balancer: LoadBalancer, recorded: &[IpAddr]) -> Balancer {
+    let mut member = member(load_balancer);
+    member.recorded = recorded.to_vec();
     Balancer {
         key,
-        members: vec![Member {
-            load_balancer,
-            recorded: recorded.to_vec(),
-            placement: crate::Placement::default(),
-        }],
+        members: vec![member],
+    }
+}
+
+pub(super) fn target(number: u8) -> Target {
+    Target {
+        name: format!("node-{number}"),
+        addresses: vec![Ipv4Addr::new(127, 0, 10, number).into()],
+        provider_id: Some(format!("conformance:///node-{number}")),
     }
 }
 
 pub(super) fn targets(count: u8) -> TargetSet {
-    let node = |number: u8| Target {
-        name: format!("node-{number}"),
-        addresses: vec![Ipv4Addr::new(127, 0, 10, number).into()],
-        provider_id: Some(format!("conformance:///node-{number}")),
-    };
-    TargetSet::Nodes((1..=count).map(node).collect::<BTreeSet<_>>())
+    TargetSet::Nodes((1..=count).map(target).collect::<BTreeSet<_>>())
 }
 
 // === impl Dice ===

@@ -9,10 +9,13 @@
 
 mod checks;
 mod crashes;
+mod deaf;
+mod fields;
 mod fixtures;
 mod moves;
 mod rewind;
 mod run;
+mod support;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -25,13 +28,19 @@ use futures::future::BoxFuture;
 
 use crate::mark::Mark;
 use crate::model::TargetSet;
-use crate::provider::Provider;
+use crate::provider::{Provider, State};
+
+pub use self::deaf::Deaf;
+pub use self::fields::{Field, Support, documented};
 
 /// Creates empty clouds.
 #[async_trait]
 pub trait Lab: Send + Sync {
     /// A new, empty cloud.
     async fn cloud(&self) -> Box<dyn Harness>;
+
+    /// What the provider does with each field of the model.
+    fn support(&self, field: Field) -> Support;
 
     /// Whether several Services can share one balancer of this provider.
     fn shares(&self) -> bool {
@@ -74,6 +83,15 @@ pub trait Harness: Send + Sync {
 
     /// Lets the cloud continue, if work is in progress.
     async fn pause(&self);
+
+    /// Whether a Service with this state is as far as this provider can bring it.
+    fn serves(&self, state: &State) -> bool {
+        *state == State::Programmed
+    }
+
+    /// Leaves one free address in an empty cloud, for a provider whose
+    /// [`Field::Created`] is honoured.
+    async fn leave_one_address(&self) {}
 
     /// Keeps a copy of what the cloud holds now, if [`Lab::goes_back`].
     async fn keep(&self) {}
@@ -122,7 +140,7 @@ pub type Outcome = Result<(), Failure>;
 pub type Check = for<'a> fn(&'a dyn Lab) -> BoxFuture<'a, Outcome>;
 
 /// All checks, by name.
-pub const CHECKS: [(&str, Check); 18] = [
+pub const CHECKS: [(&str, Check); 21] = [
     ("ensure_twice_is_ensure_once", |lab| {
         Box::pin(checks::ensure_twice_is_ensure_once(lab))
     }),
@@ -156,6 +174,9 @@ pub const CHECKS: [(&str, Check); 18] = [
     ("members_move_between_balancers", |lab| {
         Box::pin(moves::members_move_between_balancers(lab))
     }),
+    ("a_member_stays_until_it_is_released", |lab| {
+        Box::pin(moves::a_member_stays_until_it_is_released(lab))
+    }),
     ("anything_can_be_released", |lab| {
         Box::pin(crashes::anything_can_be_released(lab))
     }),
@@ -167,6 +188,12 @@ pub const CHECKS: [(&str, Check); 18] = [
     }),
     ("what_is_retained_stays", |lab| {
         Box::pin(checks::what_is_retained_stays(lab))
+    }),
+    ("every_field_is_honoured_or_named", |lab| {
+        Box::pin(support::every_field_is_honoured_or_named(lab))
+    }),
+    ("an_unmet_request_blocks_no_edit", |lab| {
+        Box::pin(support::an_unmet_request_blocks_no_edit(lab))
     }),
     ("a_wish_for_two_families_does_not_block", |lab| {
         Box::pin(wishes::a_wish_for_two_families_does_not_block(lab))

@@ -91,6 +91,65 @@ pub(super) async fn members_move_between_balancers(lab: &dyn Lab) -> Outcome {
     run.expect_contents(&empty, "after all have left").await
 }
 
+/// A Service that moves to another balancer is served by the former one until it is released
+/// from it: clients have its address.
+pub(super) async fn a_member_stays_until_it_is_released(lab: &dyn Lab) -> Outcome {
+    if !lab.shares() {
+        return Ok(());
+    }
+    let run = Run::new(lab, "a_member_stays_until_it_is_released").await;
+    let provider = run.start(&[]).await?;
+    let homes = [Some("one"), None, Some("two")].map(|key| LoadBalancer {
+        share_key: key.map(str::to_owned),
+        ..fixtures::service(1)
+    });
+    let mut had: Vec<IpAddr> = Vec::new();
+    let mut expected = BTreeSet::new();
+    for home in &homes {
+        let now = run.ensure(&provider, home, &had).await?;
+        expected.insert((provider.key(home), home.id.uid.clone()));
+        let listed = keys(&run, &provider).await?;
+        if listed != expected {
+            return run.fail(format!("the inventory is {listed:?}, not {expected:?}"));
+        }
+        if let Some(both) = had.iter().find(|address| now.contains(address)) {
+            return run.fail(format!("{both} is on two balancers at once"));
+        }
+        had.extend(now);
+    }
+    let provider = run.start(&[recorded(&homes[0].id, &had)]).await?;
+    let other = run.ensure(&provider, &fixtures::service(2), &[]).await?;
+    if other.iter().any(|address| had.contains(address)) {
+        return run.fail(format!("{other:?} was assigned twice"));
+    }
+    run.release(&provider, &fixtures::service(2), Removal::Delete)
+        .await?;
+    for home in &homes {
+        run.release(&provider, home, Removal::Delete).await?;
+        expected.remove(&(provider.key(home), home.id.uid.clone()));
+        let listed = keys(&run, &provider).await?;
+        if listed != expected {
+            return run.fail(format!("the inventory is {listed:?}, not {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The keys and UIDs in the inventory.
+async fn keys(run: &Run, provider: &Arc<dyn Provider>) -> Result<BTreeSet<(Key, String)>, Failure> {
+    let inventory = match provider.inventory().await {
+        Ok(inventory) => inventory,
+        Err(error) => return run.fail(format!("cannot read the inventory: {error}")),
+    };
+    let keys = inventory.into_iter().flat_map(|owned| {
+        let (key, services) = (owned.key, owned.services);
+        services
+            .into_iter()
+            .filter_map(move |id| Some((key.clone()?, id.uid)))
+    });
+    Ok(keys.collect())
+}
+
 /// Repeats one step until it is done, with a crash and a new instance on the way.
 async fn take(
     run: &Run,

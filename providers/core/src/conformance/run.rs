@@ -10,7 +10,7 @@ use super::{Crash, Failure, Harness, Lab, Object, fixtures};
 use crate::error::ProviderError;
 use crate::mark::{self, Mark};
 use crate::model::{Balancer, Ingress, LoadBalancer, ServiceId, TargetSet};
-use crate::provider::{Observed, Provider, Recorded, Released, Removal, State};
+use crate::provider::{Observed, Provider, Recorded, Released, Removal};
 
 /// The number of attempts after which the cloud counts as hanging.
 pub(super) const PATIENCE: usize = 600;
@@ -98,7 +98,8 @@ impl Run {
             match provider.ensure(balancer).await {
                 Ok(observed) => {
                     self.complete(balancer, &observed)?;
-                    let ready = |(_, observed): &(_, Observed)| observed.state == State::Programmed;
+                    let ready =
+                        |(_, observed): &(_, Observed)| self.harness.serves(&observed.state);
                     if observed.iter().all(ready) {
                         return Ok(observed);
                     }
@@ -119,7 +120,7 @@ impl Run {
 
     /// Checks that the answer has every member once, and that each one publishes all its
     /// ports.
-    fn complete(
+    pub(super) fn complete(
         &self,
         balancer: &Balancer,
         observed: &[(ServiceId, Observed)],
@@ -144,8 +145,8 @@ impl Run {
                     ));
                 }
             }
-            if observed.state == State::Programmed && observed.ingress.is_empty() {
-                return self.fail(format!("{id} is Programmed and has no address"));
+            if self.harness.serves(&observed.state) && observed.ingress.is_empty() {
+                return self.fail(format!("{id} is served and has no address"));
             }
         }
         Ok(())
@@ -228,7 +229,7 @@ impl Run {
     ) -> Result<bool, Failure> {
         self.harness.set_crash(Some(crash)).await;
         for _ in 0..PATIENCE {
-            let done = attempt(provider, ask, recorded, services).await;
+            let done = self.attempt(provider, ask, recorded, services).await;
             if self.harness.crashed().await {
                 self.harness.set_crash(None).await;
                 return Ok(true);
@@ -245,6 +246,37 @@ impl Run {
             }
         }
         self.fail(format!("{ask} is never done"))
+    }
+
+    /// Tries once. Returns whether the operation is done.
+    async fn attempt(
+        &self,
+        provider: &Arc<dyn Provider>,
+        ask: &Ask,
+        recorded: &[IpAddr],
+        services: &[LoadBalancer],
+    ) -> Result<bool, ProviderError> {
+        match ask {
+            Ask::Ensure(service) => {
+                let balancer = fixtures::alone(provider.key(service), service.clone(), recorded);
+                let observed = provider.ensure(&balancer).await?;
+                Ok(observed
+                    .iter()
+                    .all(|(_, observed)| self.harness.serves(&observed.state)))
+            }
+            Ask::Retarget(targets) => {
+                let keys: Vec<_> = services
+                    .iter()
+                    .map(|service| provider.key(service))
+                    .collect();
+                provider.retarget(targets, &keys).await.map(|()| true)
+            }
+            Ask::Release(service, removal) => {
+                let key = provider.key(service);
+                let released = provider.release(&service.id, &key, *removal).await?;
+                Ok(released == Released::Gone)
+            }
+        }
     }
 
     /// Checks that no mutating call was made since `before`.
@@ -301,36 +333,6 @@ impl fmt::Display for Ask {
     }
 }
 
-/// Tries once. Returns whether the operation is done.
-async fn attempt(
-    provider: &Arc<dyn Provider>,
-    ask: &Ask,
-    recorded: &[IpAddr],
-    services: &[LoadBalancer],
-) -> Result<bool, ProviderError> {
-    match ask {
-        Ask::Ensure(service) => {
-            let balancer = fixtures::alone(provider.key(service), service.clone(), recorded);
-            let observed = provider.ensure(&balancer).await?;
-            Ok(observed
-                .iter()
-                .all(|(_, observed)| observed.state == State::Programmed))
-        }
-        Ask::Retarget(targets) => {
-            let keys: Vec<_> = services
-                .iter()
-                .map(|service| provider.key(service))
-                .collect();
-            provider.retarget(targets, &keys).await.map(|()| true)
-        }
-        Ask::Release(service, removal) => {
-            let key = provider.key(service);
-            let released = provider.release(&service.id, &key, *removal).await?;
-            Ok(released == Released::Gone)
-        }
-    }
-}
-
 pub(super) fn recorded(id: &ServiceId, addresses: &[IpAddr]) -> Recorded {
     Recorded {
         id: id.clone(),
@@ -343,7 +345,7 @@ pub(super) fn addresses(observed: &Observed) -> Vec<IpAddr> {
 }
 
 /// Removes what may differ between two runs: times, and the choice of addresses.
-fn stable(contents: BTreeMap<String, Object>) -> BTreeMap<String, (usize, Object)> {
+pub(super) fn stable(contents: BTreeMap<String, Object>) -> BTreeMap<String, (usize, Object)> {
     let stable = |mut object: Object| {
         object.tags.remove(mark::CREATED_AT);
         if let Some(retained) = object.tags.get_mut(mark::RETAINED) {

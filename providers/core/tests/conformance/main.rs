@@ -1,10 +1,10 @@
-//! The suite on itself: a correct provider passes every check, and each kind of defect
-//! is found by the check that is meant for it.
+//! The suite on itself: a correct provider passes every check, and the check for each kind
+//! of defect finds it.
 #![allow(clippy::unwrap_used, clippy::panic)] // the toy is test code
 
 mod toy;
 
-use ballast_provider::conformance::{CHECKS, run, run_all};
+use ballast_provider::conformance::{CHECKS, Deaf, Field, Lab, Support, run, run_all};
 use toy::{Defect, ToyLab};
 
 #[tokio::test]
@@ -15,8 +15,8 @@ async fn a_correct_provider_passes() {
     }
 }
 
-/// Which check finds which defect. Every check is there at least once: none is idle.
-const FOUND_BY: [(&str, Defect); 23] = [
+/// The check that finds each defect. Every check is in the list.
+const FOUND_BY: [(&str, Defect); 26] = [
     ("ensure_twice_is_ensure_once", Defect::WritesAlways),
     ("retarget_twice_is_retarget_once", Defect::RetargetsAlways),
     ("a_restart_changes_nothing", Defect::WritesAfterRestart),
@@ -36,6 +36,9 @@ const FOUND_BY: [(&str, Defect); 23] = [
         "members_move_between_balancers",
         Defect::OneMemberForAllKeys,
     ),
+    ("a_member_stays_until_it_is_released", Defect::LeavesAtOnce),
+    ("every_field_is_honoured_or_named", Defect::TakesPods),
+    ("an_unmet_request_blocks_no_edit", Defect::BlocksTheRest),
     ("anything_can_be_released", Defect::LeaksOnRelease),
     ("anything_can_be_released", Defect::FailsOnAbsent),
     ("the_inventory_is_complete", Defect::ListsOnlyTheFirst),
@@ -77,4 +80,25 @@ fn every_check_is_proved() {
 #[tokio::test]
 async fn an_unknown_check_is_a_failure() {
     assert!(run(&ToyLab(Defect::None), "no_such_check").await.is_err());
+}
+
+/// A provider that ignores a field in silence does not pass.
+#[tokio::test]
+async fn every_ignored_field_is_found() {
+    let lab = ToyLab(Defect::None);
+    for field in Field::ALL {
+        if lab.support(field) == Support::Unused {
+            continue;
+        }
+        let deaf = Deaf { lab: &lab, field };
+        let found = run(&deaf, "every_field_is_honoured_or_named").await;
+        println!("{}", found.expect_err(field.as_str()));
+    }
+}
+
+/// The names are unique: the table in `docs/providers.md` has a row for each.
+#[test]
+fn every_field_is_listed_once() {
+    let names: std::collections::BTreeSet<&str> = Field::ALL.map(Field::as_str).into();
+    assert_eq!(names.len(), Field::ALL.len());
 }

@@ -1,80 +1,75 @@
-//! A small cloud that needs several calls for one load balancer, and a provider on it
-//! that can be broken in one way at a time: what the suite must find.
+//! A provider on a small cloud that needs several calls for one load balancer. It can have one
+//! defect at a time, which the suite must find.
+
+mod cloud;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 
 use async_trait::async_trait;
-use ballast_provider::conformance::{Crash, Harness, Lab, Object};
+use ballast_provider::conformance::Object;
 use ballast_provider::{
-    Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Observed, Owned, Provider,
-    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
-    Traits, mark,
+    Balancer, Cause, Change, FamilyPolicy, IpMode, Key, LoadBalancer, Mark, Member, Observed,
+    Owned, Provider, ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State,
+    TargetSet, Traits, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-/// One way to be wrong.
+use self::cloud::Cloud;
+pub(crate) use self::cloud::ToyLab;
+
+/// One defect of the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
     None,
-    /// Writes whether or not there is a difference.
+    /// It writes whether or not there is a difference.
     WritesAlways,
     /// A new instance writes everything once.
     WritesAfterRestart,
+    /// It writes targets whether or not they differ.
     RetargetsAlways,
-    /// Names are not the same for the next instance.
+    /// Names differ from one instance to the next.
     RandomNames,
-    /// A changed port brings another address.
+    /// A changed port changes the address.
     AddressOfPorts,
-    /// Forgets the address when it goes.
+    /// A release does not free the address.
     LeaksOnRelease,
-    /// Takes a half-made balancer for a whole one.
+    /// It treats an incomplete balancer as complete.
     TrustsHalfMade,
-    /// Whoever is no longer listed stays.
+    /// Members that are no longer listed stay.
     KeepsLeavers,
+    /// The inventory has one entry.
     ListsOnlyTheFirst,
+    /// The inventory contains objects without our marks.
     ListsForeign,
-    /// Goes by the name alone.
+    /// It takes an object by its name, whatever its tags.
     AdoptsByName,
+    /// `Removal::Retain` deletes.
     DeletesRetained,
-    /// Cannot release what is not there.
+    /// A release of something that does not exist fails.
     FailsOnAbsent,
+    /// It cannot create a balancer before its targets.
     NeedsTargetsFirst,
-    /// Forgets what Services publish.
+    /// It assigns addresses that other Services publish.
     GivesPublishedAway,
-    /// Follows nothing.
+    /// It reports no changes.
     TellsNothing,
-    /// Gives one family in silence.
+    /// It assigns one of two families without a remark.
     RemarksNothing,
-    /// Cannot tell what a Service has under one key from what it has under another.
+    /// A Service has one member, whatever the key.
     OneMemberForAllKeys,
+    /// A Service that moves leaves its former balancer before it is released from it.
+    LeavesAtOnce,
+    /// A requested address that is in use fails the whole edit.
+    BlocksTheRest,
+    /// Pods as targets are ignored.
+    TakesPods,
 }
 
-/// A cloud whose every write can be the last.
-#[derive(Default)]
-struct Cloud {
-    objects: BTreeMap<String, Object>,
-    effects: u64,
-    crash: Option<(Crash, u64)>,
-    broken: bool,
-    next: u8,
-    /// Objects, and the next address.
-    kept: (BTreeMap<String, Object>, u8),
-}
-
-pub(crate) struct ToyLab(pub(crate) Defect);
-
-struct ToyHarness {
-    defect: Defect,
-    cloud: Arc<Mutex<Cloud>>,
-    instances: AtomicU64,
-}
-
-struct Toy {
+pub(crate) struct Toy {
     defect: Defect,
     mark: Mark,
     cloud: Arc<Mutex<Cloud>>,
@@ -86,124 +81,21 @@ struct Toy {
     known: Arc<Mutex<BTreeSet<String>>>,
 }
 
-// === impl Cloud ===
-
-impl Cloud {
-    fn effect(&mut self, effect: impl FnOnce(&mut Self)) -> Result<(), ProviderError> {
-        let lost = || Err(ProviderError::transient("the toy cloud does not answer"));
-        if self.broken {
-            return lost();
-        }
-        self.effects += 1;
-        let strikes = self.crash.as_mut().and_then(|(crash, count)| {
-            *count += 1;
-            let (Crash::Before(at) | Crash::After(at)) = *crash;
-            (*count == at).then_some(*crash)
-        });
-        match strikes {
-            None => effect(self),
-            Some(Crash::Before(_)) => self.broken = true,
-            Some(Crash::After(_)) => {
-                self.broken = true;
-                effect(self);
-            }
-        }
-        if self.broken { lost() } else { Ok(()) }
-    }
-
-    fn address(&mut self, taken: &BTreeMap<IpAddr, String>) -> IpAddr {
-        loop {
-            self.next += 1;
-            let address = Ipv4Addr::new(127, 1, 0, self.next).into();
-            if !taken.contains_key(&address) {
-                return address;
-            }
-        }
-    }
-}
-
-// === impl ToyLab ===
-
-#[async_trait]
-impl Lab for ToyLab {
-    async fn cloud(&self) -> Box<dyn Harness> {
-        Box::new(ToyHarness {
-            defect: self.0,
-            cloud: Arc::default(),
-            instances: AtomicU64::new(0),
-        })
-    }
-
-    fn shares(&self) -> bool {
-        true
-    }
-
-    fn goes_back(&self) -> bool {
-        true
-    }
-}
-
-#[async_trait]
-impl Harness for ToyHarness {
-    async fn provider(&self, mark: &Mark) -> Arc<dyn Provider> {
-        Arc::new(Toy {
-            defect: self.defect,
-            mark: mark.clone(),
-            cloud: Arc::clone(&self.cloud),
-            instance: self.instances.fetch_add(1, Ordering::Relaxed),
-            written: Mutex::default(),
-            published: Mutex::default(),
-            known: Arc::default(),
-        })
-    }
-
-    async fn effects(&self) -> u64 {
-        self.cloud.lock().unwrap().effects
-    }
-
-    async fn set_crash(&self, crash: Option<Crash>) {
-        let mut cloud = self.cloud.lock().unwrap();
-        cloud.broken = false;
-        cloud.crash = crash.map(|crash| (crash, 0));
-    }
-
-    async fn crashed(&self) -> bool {
-        self.cloud.lock().unwrap().broken
-    }
-
-    async fn contents(&self) -> BTreeMap<String, Object> {
-        self.cloud.lock().unwrap().objects.clone()
-    }
-
-    async fn plant(&self, name: &str, tags: BTreeMap<String, String>) {
-        let object = Object {
-            tags,
-            addresses: vec!["127.2.0.1".parse().unwrap()],
-            state: "planted".into(),
-        };
-        self.cloud
-            .lock()
-            .unwrap()
-            .objects
-            .insert(name.to_owned(), object);
-    }
-
-    async fn pause(&self) {}
-
-    async fn keep(&self) {
-        let mut cloud = self.cloud.lock().unwrap();
-        cloud.kept = (cloud.objects.clone(), cloud.next);
-    }
-
-    async fn go_back(&self) {
-        let mut cloud = self.cloud.lock().unwrap();
-        (cloud.objects, cloud.next) = cloud.kept.clone();
-    }
-}
-
 // === impl Toy ===
 
 impl Toy {
+    fn new(defect: Defect, mark: Mark, cloud: Arc<Mutex<Cloud>>, instance: u64) -> Self {
+        Self {
+            defect,
+            mark,
+            cloud,
+            instance,
+            written: Mutex::default(),
+            published: Mutex::default(),
+            known: Arc::default(),
+        }
+    }
+
     fn cloud(&self) -> MutexGuard<'_, Cloud> {
         self.cloud.lock().unwrap()
     }
@@ -236,12 +128,26 @@ impl Toy {
         self.name("mb", &format!("{home}:{}", id.uid))
     }
 
-    /// Puts an object unless it is as it should be; foreign ones are refused.
+    /// Why the requested address of a balancer cannot be assigned.
+    fn denied(&self, name: &str, requested: IpAddr) -> Option<Refusal> {
+        let cloud = self.cloud();
+        let holder = cloud.holder(requested).filter(|holder| *holder != name);
+        if holder.is_some() {
+            let message = format!("{requested} belongs to another Service");
+            return Some(Refusal::new(Reason::AddressInUse, message));
+        }
+        let loopback = matches!(requested, IpAddr::V4(ip) if ip.is_loopback());
+        let message = format!("{requested} is not in 127.0.0.0/8");
+        (!loopback).then(|| Refusal::new(Reason::NoAddressAvailable, message))
+    }
+
+    /// Creates or changes an object if it differs. Refuses a foreign one.
     fn put(
         &self,
         name: &str,
         tags: BTreeMap<String, String>,
         state: String,
+        requested: Option<IpAddr>,
         preferred: Option<IpAddr>,
     ) -> Result<IpAddr, ProviderError> {
         let present = self.cloud().objects.get(name).cloned();
@@ -257,7 +163,10 @@ impl Toy {
             Defect::WritesAfterRestart => fresh && self.instance > 0,
             _ => false,
         };
-        let same = |object: &Object| object.tags == tags && object.state == state;
+        let same = |object: &Object| {
+            let there = requested.is_none_or(|it| object.addresses == [it]);
+            object.tags == tags && object.state == state && there
+        };
         if let Some(present) = &present
             && same(present)
             && !force
@@ -267,7 +176,8 @@ impl Toy {
         let mut cloud = self.cloud();
         let held = present.map(|present| present.addresses[0]);
         let held = held.filter(|_| self.defect != Defect::AddressOfPorts);
-        let address = held.or(preferred).unwrap_or_else(|| {
+        let preferred = preferred.filter(|it| it.is_ipv4() && cloud.holder(*it).is_none());
+        let address = requested.or(held).or(preferred).unwrap_or_else(|| {
             let published = self.published.lock().unwrap();
             cloud.address(&published)
         });
@@ -303,6 +213,33 @@ impl Toy {
             .collect()
     }
 
+    /// Removes a Service from every other balancer.
+    fn leave_others(&self, key: &str, id: &ServiceId) -> Result<(), ProviderError> {
+        let here = self.member_name(key, id);
+        let others: Vec<String> = {
+            let cloud = self.cloud();
+            let of_service = |object: &Object| object.tags.get(mark::SERVICE_UID) == Some(&id.uid);
+            let objects = cloud.objects.iter();
+            let others = objects.filter(|(name, object)| **name != here && of_service(object));
+            others.map(|(name, _)| name.clone()).collect()
+        };
+        others.iter().try_for_each(|name| self.delete(name))
+    }
+
+    fn remarks(&self, member: &Member) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if member.load_balancer.families.len() > 1 && self.defect != Defect::RemarksNothing {
+            remarks.push("there is only one family".to_owned());
+        }
+        let ignored = member
+            .load_balancer
+            .settings
+            .keys()
+            .chain(&member.placement.pool);
+        remarks.extend(ignored.map(|what| format!("{what} is ignored")));
+        remarks
+    }
+
     fn class_tags(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             (mark::CLUSTER.to_owned(), self.mark.cluster.clone()),
@@ -324,7 +261,16 @@ impl Provider for Toy {
         }
     }
 
-    fn validate(&self, _balancer: &Balancer) -> Result<(), Refusal> {
+    /// This cloud has one family.
+    fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
+        let both = |member: &Member| {
+            let required = member.placement.family_policy == FamilyPolicy::RequireDualStack;
+            required && member.load_balancer.families.len() > 1
+        };
+        if balancer.members.iter().any(both) {
+            let message = "there are no IPv6 addresses";
+            return Err(Refusal::new(Reason::NoAddressAvailable, message));
+        }
         Ok(())
     }
 
@@ -352,8 +298,17 @@ impl Provider for Toy {
         {
             return Err(ProviderError::transient("there are no targets"));
         }
+        let mut members = balancer.members.iter();
+        let requested = members.find_map(|it| it.load_balancer.requested_addresses.first());
+        let objection = requested.and_then(|requested| self.denied(&name, *requested));
+        let requested = requested.copied().filter(|_| objection.is_none());
+        let exists = self.cloud().objects.contains_key(&name);
+        if let Some(objection) = &objection
+            && (!exists || self.defect == Defect::BlocksTheRest)
+        {
+            return Err(objection.clone().into());
+        }
         let half = self.defect == Defect::TrustsHalfMade && !self.members(key).is_empty();
-        let mut address = None;
         for member in &balancer.members {
             let load_balancer = &member.load_balancer;
             let listeners = serde_like(load_balancer);
@@ -361,9 +316,11 @@ impl Provider for Toy {
             let object = self.member_name(key, &load_balancer.id);
             let tags = self.mark.tags(&load_balancer.id);
             let home: IpAddr = "127.3.0.1".parse().unwrap();
-            let at = self.put(&object, tags, state, Some(home))?;
+            self.put(&object, tags, state, Some(home), None)?;
             self.known.lock().unwrap().insert(object);
-            address = address.or_else(|| (at != home).then_some(at));
+            if self.defect == Defect::LeavesAtOnce {
+                self.leave_others(key, &load_balancer.id)?;
+            }
         }
         let listed: BTreeSet<&str> = balancer
             .members
@@ -401,27 +358,31 @@ impl Provider for Toy {
                 |present| present.addresses[0],
             )
         } else {
-            self.put(&name, self.class_tags(), state, preferred)?
+            self.put(&name, self.class_tags(), state, requested, preferred)?
         };
         self.publish(address, key);
         let observed = balancer.members.iter().map(|member| {
-            let ingress = member.load_balancer.ingress([address], IpMode::Vip);
+            let load_balancer = &member.load_balancer;
+            let ingress = load_balancer.ingress([address], IpMode::Vip);
             let mut observed = Observed::new(ingress, State::Programmed);
-            if member.load_balancer.families.len() > 1 && self.defect != Defect::RemarksNothing {
-                observed.remarks.push("there is only one family".to_owned());
-            }
-            (member.load_balancer.id.clone(), observed)
+            observed.objection.clone_from(&objection);
+            observed.remarks = self.remarks(member);
+            (load_balancer.id.clone(), observed)
         });
         Ok(observed.collect())
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
+        if self.defect != Defect::TakesPods {
+            targets.nodes()?;
+        }
         let name = self.name("ts", "nodes");
         if self.defect == Defect::RetargetsAlways {
             self.delete(&name)?;
         }
         let home: IpAddr = "127.4.0.1".parse().unwrap();
-        self.put(&name, self.class_tags(), format!("{targets:?}"), Some(home))
+        let state = format!("{targets:?}");
+        self.put(&name, self.class_tags(), state, Some(home), None)
             .map(drop)
     }
 
@@ -452,7 +413,7 @@ impl Provider for Toy {
         if removal == Removal::Retain && self.defect != Defect::DeletesRetained {
             let mut tags = present.tags.clone();
             tags.insert(mark::RETAINED.to_owned(), "now".to_owned());
-            self.put(&object, tags, present.state, None)?;
+            self.put(&object, tags, present.state, None, None)?;
             return Ok(Released::Gone);
         }
         if self.members(&key).len() <= 1 && self.defect != Defect::LeaksOnRelease {
@@ -491,7 +452,7 @@ impl Provider for Toy {
             self.mark.clone(),
             Arc::clone(&self.known),
         );
-        // Looked at whenever somebody asks; nothing wakes who waits.
+        // Each poll looks at the cloud; nothing wakes a task that waits.
         futures::stream::poll_fn(move |_| {
             let cloud = cloud.lock().unwrap();
             let mut known = known.lock().unwrap();

@@ -1,5 +1,7 @@
 //! The instant provider's cloud: slots by owner and key. They are so small that 5,000 of them
 //! do not affect a measurement of the controller's memory.
+//!
+//! A Service that moves is a member of two slots until it is released from the former one.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -66,11 +68,18 @@ pub(super) enum Effect<T> {
     Lost,
 }
 
-/// The addresses that the members of one balancer request.
-#[derive(Clone, Copy, Debug, Default)]
+/// The addresses that the members of one balancer ask for.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Wish {
-    requested: Option<IpAddr>,
+    requested: Vec<IpAddr>,
     recorded: Option<IpAddr>,
+}
+
+/// The address of a balancer, and why it is not the requested one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) index: u32,
+    pub(super) objection: Option<Refusal>,
 }
 
 #[derive(Debug, Default)]
@@ -89,8 +98,6 @@ pub(super) struct Slots {
 struct Owner {
     mark: Mark,
     slots: HashMap<Box<str>, Slot>,
-    /// The keys of members whose key is not their UID.
-    shared: HashMap<Box<str>, Box<str>>,
     targets: Option<u64>,
 }
 
@@ -175,21 +182,36 @@ impl Slots {
         }
     }
 
-    /// The index of a balancer that has exactly these members.
+    /// The place of a balancer that has exactly these members, and the requested address if
+    /// it can have it.
     pub(super) fn unchanged(
         &self,
         mark: &Mark,
         key: &Key,
         members: &[(&ServiceId, u64)],
-    ) -> Option<u32> {
+        wish: &Wish,
+    ) -> Option<Place> {
         let text = key.to_string();
         let slot = self.owner(mark)?.slots.get(text.as_str())?;
         let same = slot.members.len() == members.len()
             && slot.members.iter().zip(members).all(|(have, (id, hash))| {
-                let uid = have.uid.as_deref().unwrap_or(&text);
-                have.hash == *hash && !have.retained && uid == id.uid
+                have.hash == *hash && !have.retained && have.is(&text, id)
             });
-        same.then_some(slot.index)
+        let index = slot.index;
+        match self.requested(Some(index), wish) {
+            Ok(requested) if same => {
+                let met = requested.is_none_or(|requested| requested == index);
+                met.then_some(Place {
+                    index,
+                    objection: None,
+                })
+            }
+            Err(refusal) if same => Some(Place {
+                index,
+                objection: Some(refusal),
+            }),
+            _ => None,
+        }
     }
 
     /// Creates or changes a balancer, so that it has exactly these members.
@@ -198,73 +220,53 @@ impl Slots {
         mark: &Mark,
         key: &Key,
         members: &[(&ServiceId, u64)],
-        wish: Wish,
-    ) -> Result<u32, ProviderError> {
+        wish: &Wish,
+    ) -> Result<Place, ProviderError> {
         let key = key.to_string();
-        // A member of another balancer leaves that one and its address.
-        for (id, _) in members {
-            if self
-                .owner(mark)
-                .is_some_and(|owner| *owner.key_of(id) != *key)
-            {
-                self.release(mark, id, Removal::Delete);
-            }
-        }
-        let present = self
-            .owner(mark)
-            .and_then(|owner| owner.slots.get(key.as_str()));
+        let slots = self.owner(mark).map(|owner| &owner.slots);
+        let present = slots.and_then(|slots| slots.get(key.as_str()));
         let present = present.map(|slot| slot.index);
-        let index = self.place(present, wish)?;
-        let owner = self.owner_mut(mark);
-        let before = owner.slots.remove(key.as_str());
-        owner.unlink(before);
-        let mut slot = Slot {
-            index,
-            members: Vec::with_capacity(members.len()),
+        let place = self.place(present, wish)?;
+        let members = members.iter().map(|(id, hash)| SlotMember {
+            service: id.to_string().into(),
+            uid: (id.uid != key).then(|| id.uid.as_str().into()),
+            hash: *hash,
+            retained: false,
+        });
+        let slot = Slot {
+            index: place.index,
+            members: members.collect(),
         };
-        for (id, hash) in members {
-            let own = id.uid == key;
-            if !own {
-                owner
-                    .shared
-                    .insert(id.uid.as_str().into(), key.as_str().into());
-            }
-            slot.members.push(SlotMember {
-                service: id.to_string().into(),
-                uid: (!own).then(|| id.uid.as_str().into()),
-                hash: *hash,
-                retained: false,
-            });
-        }
-        owner.slots.insert(key.as_str().into(), slot);
-        Ok(index)
+        self.owner_mut(mark).slots.insert(key.into(), slot);
+        Ok(place)
     }
 
     /// Whether a release would change anything.
     pub(super) fn has(&self, mark: &Mark, id: &ServiceId, key: &Key, removal: Removal) -> bool {
-        let owner = self.owner(mark);
-        let owner = owner.filter(|owner| *owner.key_of(id) == *key.to_string());
-        let member = owner.and_then(|owner| owner.member(id));
+        let key = key.to_string();
+        let slots = self.owner(mark).map(|owner| &owner.slots);
+        let slot = slots.and_then(|slots| slots.get(key.as_str()));
+        let mut members = slot.into_iter().flat_map(|slot| &slot.members);
+        let member = members.find(|member| member.is(&key, id));
         member.is_some_and(|member| removal == Removal::Delete || !member.retained)
     }
 
-    pub(super) fn release(&mut self, mark: &Mark, id: &ServiceId, removal: Removal) {
+    pub(super) fn release(&mut self, mark: &Mark, id: &ServiceId, key: &Key, removal: Removal) {
+        let key = key.to_string();
         let owner = self.owner_mut(mark);
-        let key: Box<str> = owner.key_of(id).into();
-        let Some(slot) = owner.slots.get_mut(&key) else {
+        let Some(slot) = owner.slots.get_mut(key.as_str()) else {
             return;
         };
-        let is = |member: &SlotMember| member.uid.as_deref().unwrap_or(&key) == id.uid;
         if removal == Removal::Retain {
-            let members = slot.members.iter_mut().filter(|member| is(member));
+            let members = slot.members.iter_mut();
+            let members = members.filter(|member| member.is(&key, id));
             members.for_each(|member| member.retained = true);
             return;
         }
-        slot.members.retain(|member| !is(member));
+        slot.members.retain(|member| !member.is(&key, id));
         let (empty, index) = (slot.members.is_empty(), slot.index);
-        owner.shared.remove(id.uid.as_str());
         if empty {
-            owner.slots.remove(&key);
+            owner.slots.remove(key.as_str());
             self.give_back(index);
         }
     }
@@ -294,7 +296,6 @@ impl Slots {
             self.owners.push(Owner {
                 mark: mark.clone(),
                 slots: HashMap::new(),
-                shared: HashMap::new(),
                 targets: None,
             });
             self.owners.len() - 1
@@ -303,46 +304,63 @@ impl Slots {
     }
 
     /// Returns the requested address, otherwise the present one, otherwise the recorded one if
-    /// it is free, otherwise a fresh one, otherwise the one that was released first.
-    fn place(&mut self, present: Option<u32>, wish: Wish) -> Result<u32, ProviderError> {
-        if let Some(requested) = wish.requested {
-            let Some(index) = index_of(requested) else {
-                return Err(Refusal::new(
-                    Reason::NoAddressAvailable,
-                    format!("the requested address {requested} is neither in 198.18.0.0/15 nor in 2001:2::/48"),
-                )
-                .into());
-            };
-            if present == Some(index) {
-                return Ok(index);
-            }
-            if self.is_taken(index) {
-                return Err(Refusal::new(
-                    Reason::AddressInUse,
-                    format!("the requested address {requested} belongs to another load balancer"),
-                )
-                .into());
-            }
-            self.take(index);
-            if let Some(former) = present {
-                self.give_back(former);
-            }
-            return Ok(index);
-        }
-        if let Some(index) = present {
-            return Ok(index);
-        }
+    /// it is free, otherwise a fresh one, otherwise the one that was released first. A request
+    /// that cannot be met blocks nothing else if there is a present address.
+    fn place(&mut self, present: Option<u32>, wish: &Wish) -> Result<Place, ProviderError> {
+        let requested = self.requested(present, wish);
+        let (requested, objection) = match (requested, present) {
+            (Ok(requested), _) => (requested, None),
+            (Err(refusal), Some(_)) => (None, Some(refusal)),
+            (Err(refusal), None) => return Err(refusal.into()),
+        };
         let recorded = wish.recorded.and_then(index_of);
         let recorded = recorded.filter(|index| !self.is_taken(*index));
-        let Some(index) = recorded.or_else(|| self.free()) else {
+        let chosen = requested.or(present).or(recorded).or_else(|| self.free());
+        let Some(index) = chosen else {
             return Err(Refusal::new(
                 Reason::NoAddressAvailable,
                 "the instant cloud's range 198.18.0.0/15 has no free address",
             )
             .into());
         };
-        self.take(index);
-        Ok(index)
+        if present != Some(index) {
+            self.take(index);
+            if let Some(former) = present {
+                self.give_back(former);
+            }
+        }
+        Ok(Place { index, objection })
+    }
+
+    /// The index that the members request, if a balancer with this index can have it.
+    fn requested(&self, present: Option<u32>, wish: &Wish) -> Result<Option<u32>, Refusal> {
+        let mut wanted = None;
+        for requested in &wish.requested {
+            let Some(index) = index_of(*requested) else {
+                return Err(Refusal::new(
+                    Reason::NoAddressAvailable,
+                    format!(
+                        "the requested address {requested} is neither in 198.18.0.0/15 nor in 2001:2::/48"
+                    ),
+                ));
+            };
+            if wanted.is_some_and(|wanted| wanted != index) {
+                return Err(Refusal::new(
+                    Reason::Unsupported,
+                    format!(
+                        "the requested address {requested} differs from the first requested one: in the instant cloud all addresses of a balancer have the same offset"
+                    ),
+                ));
+            }
+            if present != Some(index) && self.is_taken(index) {
+                return Err(Refusal::new(
+                    Reason::AddressInUse,
+                    format!("the requested address {requested} belongs to another load balancer"),
+                ));
+            }
+            wanted = Some(index);
+        }
+        Ok(wanted)
     }
 
     fn free(&mut self) -> Option<u32> {
@@ -384,30 +402,6 @@ impl Slots {
 // === impl Owner ===
 
 impl Owner {
-    /// The key of a Service's slot: its UID, unless the balancer is shared.
-    fn key_of<'a>(&'a self, id: &'a ServiceId) -> &'a str {
-        self.shared
-            .get(id.uid.as_str())
-            .map_or(id.uid.as_str(), |key| key)
-    }
-
-    fn member(&self, id: &ServiceId) -> Option<&SlotMember> {
-        let key = self.key_of(id);
-        let slot = self.slots.get(key)?;
-        let mut members = slot.members.iter();
-        members.find(|member| member.uid.as_deref().unwrap_or(key) == id.uid)
-    }
-
-    fn unlink(&mut self, slot: Option<Slot>) {
-        for uid in slot
-            .into_iter()
-            .flat_map(|slot| slot.members)
-            .filter_map(|member| member.uid)
-        {
-            self.shared.remove(&uid);
-        }
-    }
-
     fn contents(&self) -> Vec<InstantObject> {
         let mut contents = Vec::new();
         for (key, slot) in &self.slots {
@@ -424,7 +418,10 @@ impl Owner {
                     tags.insert(mark::RETAINED.to_owned(), "true".to_owned());
                 }
                 let owned = Owned {
-                    name: self.mark.name_of("in", uid),
+                    name: match member.uid {
+                        None => self.mark.name_of("in", uid),
+                        Some(_) => self.mark.name_of("in", &format!("{key}:{uid}")),
+                    },
                     key: Some(match key.strip_prefix("share/") {
                         Some(shared) => Key::Shared(shared.to_owned()),
                         None => Key::Service(key.to_string()),
@@ -443,15 +440,24 @@ impl Owner {
     }
 }
 
-/// The addresses that the members request: the first requested and the first recorded one.
-pub(super) fn wish(balancer: &Balancer) -> Wish {
-    let mut wish = Wish::default();
-    for member in &balancer.members {
-        let requested = member.load_balancer.requested_addresses.first();
-        wish.requested = wish.requested.or(requested.copied());
-        wish.recorded = wish.recorded.or(member.recorded.first().copied());
+// === impl SlotMember ===
+
+impl SlotMember {
+    /// Whether this member of the slot with that key is the Service.
+    fn is(&self, key: &str, id: &ServiceId) -> bool {
+        self.uid.as_deref().unwrap_or(key) == id.uid
     }
-    wish
+}
+
+/// The addresses that the members ask for: all requested ones, and the first recorded one.
+pub(super) fn wish(balancer: &Balancer) -> Wish {
+    let members = || balancer.members.iter();
+    let requested = members().flat_map(|member| &member.load_balancer.requested_addresses);
+    let mut recorded = members().flat_map(|member| &member.recorded);
+    Wish {
+        requested: requested.copied().collect(),
+        recorded: recorded.next().copied(),
+    }
 }
 
 /// The address of an index: both families have the same offset in their ranges.

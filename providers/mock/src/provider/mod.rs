@@ -9,6 +9,7 @@ mod cache;
 mod changes;
 mod client;
 mod ensure;
+pub(crate) mod remarks;
 mod shape;
 mod token;
 pub(crate) mod validate;

@@ -9,6 +9,7 @@ use ballast_provider::{
 };
 
 use super::client::reason;
+use super::remarks::{self, SHARE_KEY};
 use crate::api::{
     self, Desired, LifecycleState, Listener, LoadBalancerView, Target, TargetSetBody,
 };
@@ -104,7 +105,8 @@ pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
         (LifecycleState::Deleting, _) => return going(),
     };
     let mut observed = Observed::new(ingress, state);
-    observed.remarks = remarks(member);
+    let shares = member.load_balancer.share_key.is_some();
+    observed.remarks = remarks::of(member, if shares { &[SHARE_KEY] } else { &[] });
     observed.remarks.extend(missing(view));
     observed
 }
@@ -129,21 +131,6 @@ fn missing(view: &LoadBalancerView) -> Vec<String> {
 /// Whether it lacks an address that it should have.
 pub(super) fn lacks_address(view: &LoadBalancerView) -> bool {
     view.addresses.len() < view.desired.families.len()
-}
-
-/// Messages about settings that this provider ignores.
-fn remarks(member: &Member) -> Vec<String> {
-    let unknown = [
-        (
-            member.load_balancer.share_key.is_some(),
-            "ballast.dev/share-key",
-        ),
-        (member.placement.pool.is_some(), "ballast.dev/address-pool"),
-    ];
-    let unknown = unknown.into_iter().filter(|(is_set, _)| *is_set);
-    unknown
-        .map(|(_, key)| format!("the mock provider ignores {key}"))
-        .collect()
 }
 
 /// The load balancer cannot be put yet; the controller retries after a moment.

@@ -1,7 +1,6 @@
 //! Helpers for the tests of the mock cloud: a server in this process, on loopback addresses
 //! that no other test of the same run uses.
-#![allow(dead_code, unreachable_pub)] // each test binary uses its part
-#![allow(clippy::unwrap_used, clippy::panic)] // a helper of tests is a test
+#![allow(unreachable_pub)] // one program
 
 pub mod nodes;
 
@@ -31,9 +30,9 @@ pub struct Cloud {
 /// The addresses of one test: its own /24 of 127.64.0.0/10.
 pub fn range() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let process = u16::try_from(std::process::id() % 4096).unwrap();
-    let next = NEXT.fetch_add(1, Ordering::Relaxed) % 4;
-    let number = process * 4 + next;
+    let process = u16::try_from(std::process::id() % 512).unwrap();
+    let next = NEXT.fetch_add(1, Ordering::Relaxed) % 32;
+    let number = process * 32 + next;
     format!("127.{}.{}.0/24", 64 + number / 256, number % 256)
 }
 
@@ -85,6 +84,25 @@ pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
             placement: ballast_provider::Placement::default(),
         }],
     }
+}
+
+/// Runs the test of this name alone in a process of its own, for tests that measure their
+/// whole process. Returns whether this is that process.
+pub fn alone(test: &str) -> bool {
+    const ALONE: &str = "BALLAST_TEST_ALONE";
+    if std::env::var(ALONE).is_ok_and(|name| name == test) {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, test)
+        .output()
+        .unwrap();
+    let [said, failed] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+    println!("{said}");
+    assert!(output.status.success(), "{failed}");
+    assert!(said.contains("1 passed"), "{said}");
+    false
 }
 
 /// Waits until a condition returns a value.

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use ballast_mock::MockProvider;
 use ballast_mock::api::{LoadBalancerPage, TargetSetBody};
 use ballast_mock::server::{Server, ServerOptions};
-use ballast_provider::conformance::{Crash, Harness, Lab, Object};
+use ballast_provider::conformance::{Crash, Field, Harness, Lab, Object, Support};
 use ballast_provider::{Mark, Provider};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::proxy::Proxy;
+use super::proxy::Proxy;
 
 const STATE: &str = "BALLAST_TEST_STATE";
 const RANGE: &str = "BALLAST_TEST_RANGE";
@@ -93,7 +93,11 @@ pub(crate) fn range() -> String {
 impl Process {
     pub(crate) fn start(state: &Path, range: &str, latency: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "serve_for_another_test", "--nocapture"])
+            .args([
+                "--exact",
+                "conformance::serve_for_another_test",
+                "--nocapture",
+            ])
             .env(STATE, state)
             .env(RANGE, range)
             .env(LATENCY, latency.as_millis().to_string())
@@ -155,6 +159,35 @@ impl Lab for ServerLab {
             process: Mutex::new(process),
             http: Client::builder(TokioExecutor::new()).build_http(),
         })
+    }
+
+    fn support(&self, field: Field) -> Support {
+        match field {
+            Field::ShareKey | Field::Pool | Field::Settings => Support::Remark,
+            Field::Created
+            | Field::Endpoints
+            | Field::Labels
+            | Field::NamespaceLabels
+            | Field::TargetProviderId => Support::Unused,
+            Field::Namespace
+            | Field::Name
+            | Field::Uid
+            | Field::ListenerName
+            | Field::Protocol
+            | Field::Port
+            | Field::NodePort
+            | Field::Families
+            | Field::FamilyPolicy
+            | Field::TrafficPolicy
+            | Field::HealthCheckNodePort
+            | Field::Affinity
+            | Field::AffinityTimeout
+            | Field::SourceRanges
+            | Field::RequestedAddresses
+            | Field::Recorded
+            | Field::TargetName
+            | Field::TargetAddresses => Support::Honoured,
+        }
     }
 
     fn goes_back(&self) -> bool {

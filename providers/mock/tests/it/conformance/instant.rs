@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ballast_mock::InstantProvider;
 use ballast_mock::instant::{Fault, InstantCloud};
-use ballast_provider::conformance::{Crash, Harness, Lab, Object};
+use ballast_provider::conformance::{Crash, Field, Harness, Lab, Object, Support};
 use ballast_provider::{
     Affinity, Balancer, Family, Listener, LoadBalancer, Mark, Member, Protocol, Provider,
     TrafficPolicy, mark,
@@ -26,6 +26,35 @@ impl Lab for InstantLab {
         Box::new(InstantHarness {
             cloud: Arc::default(),
         })
+    }
+
+    fn support(&self, field: Field) -> Support {
+        match field {
+            Field::Pool | Field::Settings => Support::Remark,
+            Field::Created | Field::Endpoints | Field::Labels | Field::NamespaceLabels => {
+                Support::Unused
+            }
+            Field::Namespace
+            | Field::Name
+            | Field::Uid
+            | Field::ListenerName
+            | Field::Protocol
+            | Field::Port
+            | Field::NodePort
+            | Field::Families
+            | Field::FamilyPolicy
+            | Field::TrafficPolicy
+            | Field::HealthCheckNodePort
+            | Field::Affinity
+            | Field::AffinityTimeout
+            | Field::SourceRanges
+            | Field::RequestedAddresses
+            | Field::ShareKey
+            | Field::Recorded
+            | Field::TargetName
+            | Field::TargetAddresses
+            | Field::TargetProviderId => Support::Honoured,
+        }
     }
 
     fn shares(&self) -> bool {

@@ -1,21 +1,18 @@
 //! The data plane with real sockets: clients on loopback, and nodes that answer with their
 //! names.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::support::nodes::{Connection, Nodes, ask, port};
+use crate::support::{Cloud, balancer, eventually, id, listener, load_balancer, options};
 use ballast_mock::MockProvider;
 use ballast_mock::server::ServerOptions;
 use ballast_provider::{
     Affinity, Family, Key, LoadBalancer, Protocol, Provider, Reason, Removal, State, Target,
     TargetSet, TrafficPolicy,
 };
-use support::nodes::{Connection, Nodes, ask, port};
-use support::{Cloud, balancer, eventually, id, listener, load_balancer, options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
@@ -210,7 +207,7 @@ async fn an_unhealthy_node_gets_nothing_new_and_drains() {
     lab.only(at, &["n2"]).await;
     assert!(old.works().await, "it works while it drains");
     // The drain time ends it.
-    let ended = tokio::time::timeout(support::DEADLINE, async {
+    let ended = tokio::time::timeout(crate::support::DEADLINE, async {
         while old.works().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -257,7 +254,7 @@ async fn a_new_node_port_neither_closes_the_socket_nor_resets_connections() {
         }
     });
     lab.ensure(edited).await;
-    tokio::time::timeout(support::DEADLINE, connecting)
+    tokio::time::timeout(crate::support::DEADLINE, connecting)
         .await
         .unwrap()
         .unwrap();
@@ -295,7 +292,7 @@ async fn cluster_fails_open_and_local_does_not() {
 async fn health(lab: &Lab) -> Vec<serde_json::Value> {
     let name = &lab.provider.inventory().await.unwrap()[0].name;
     let path = format!("/v1/load-balancers/{name}/targets");
-    serde_json::from_value(support::get(&lab.cloud, &path).await.1).unwrap()
+    serde_json::from_value(crate::support::get(&lab.cloud, &path).await.1).unwrap()
 }
 
 #[tokio::test]

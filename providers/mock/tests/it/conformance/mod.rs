@@ -1,6 +1,5 @@
 //! The conformance suite on the instant provider, and on the client with a real server process
 //! that is killed (SIGKILL) and restarted at every crash.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
 mod instant;
 mod process;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_mock::MockProvider;
-use ballast_provider::conformance::{CHECKS, Lab, run};
+use ballast_provider::conformance::{CHECKS, Deaf, Field, Lab, Support, documented, run};
 use ballast_provider::{
     Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Protocol, Provider,
     ServiceId, State, TrafficPolicy,
@@ -59,6 +58,44 @@ async fn the_client_conforms_with_a_slow_cloud() {
         if let Err(failure) = run(&lab, name).await {
             panic!("{failure}");
         }
+    }
+}
+
+/// A provider that ignores a field in silence does not pass.
+#[tokio::test]
+async fn every_field_that_the_instant_provider_ignored_would_be_found() {
+    let lab = instant::InstantLab { seed: 1 };
+    for field in Field::ALL {
+        // It has both families, so the policy makes no difference.
+        if lab.support(field) == Support::Unused || field == Field::FamilyPolicy {
+            continue;
+        }
+        let deaf = Deaf { lab: &lab, field };
+        let found = run(&deaf, "every_field_is_honoured_or_named").await;
+        println!("{}", found.expect_err(field.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_that_the_client_ignored_would_be_found() {
+    let lab = process::ServerLab::default();
+    for field in [Field::NodePort, Field::Recorded, Field::Pool] {
+        let deaf = Deaf { lab: &lab, field };
+        let found = run(&deaf, "every_field_is_honoured_or_named").await;
+        println!("{}", found.expect_err(field.as_str()));
+    }
+}
+
+/// The table for people says what the labs say, and the suite checks the labs.
+#[test]
+fn the_documented_table_of_fields_is_true() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/providers.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let server = process::ServerLab::default();
+    let instant = instant::InstantLab { seed: 1 };
+    let columns: [(&str, &dyn Lab); 2] = [("mock", &server), ("instant", &instant)];
+    for (column, lab) in columns {
+        documented(&page, column, lab).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 

@@ -1,8 +1,4 @@
-//! The memory of connections and UDP clients that are idle. This test measures its whole
-//! process, so it is alone in its file.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
-
-mod support;
+//! The memory of connections and UDP clients that are idle.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -10,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::{Cloud, alone, balancer, eventually, listener, load_balancer, options};
 use ballast_mock::server::PlaneOptions;
 use ballast_provider::{Protocol, Provider, Target, TargetSet};
-use support::{Cloud, balancer, eventually, listener, load_balancer, options};
 
 const COUNT: usize = 1_000;
 
@@ -89,6 +85,9 @@ async fn all_arrived(count: &AtomicUsize, wanted: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idle_connections_and_clients_cost_little() {
+    if !alone("idle::idle_connections_and_clients_cost_little") {
+        return;
+    }
     let state = tempfile::tempdir().unwrap();
     let mut options = options(&state);
     options.plane.health_interval = Duration::from_hours(1);
@@ -104,7 +103,7 @@ async fn idle_connections_and_clients_cost_little() {
     provider.restore(Vec::new()).await.unwrap();
     let targets = TargetSet::Nodes(BTreeSet::from([target]));
     provider.retarget(&targets, &[]).await.unwrap();
-    let port = support::nodes::port();
+    let port = crate::support::nodes::port();
     let ports = [Protocol::Tcp, Protocol::Udp].map(|it| listener(it, port, node.port));
     let web = balancer(load_balancer("web", ports.to_vec()));
     let observed = provider.ensure(&web).await.unwrap().remove(0).1;

@@ -1,20 +1,13 @@
 //! Addresses on a network interface: the cloud on one host, a neighbour at the other end of
 //! the wire. Needs root.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::support::{Cloud, call, eventually};
 use ballast_link::Links;
 use ballast_link::testbed::{Host, eth0, netlink, on, segment};
 use ballast_mock::server::{InterfaceChoice, ServerOptions};
 use serde_json::{Value, json};
-use support::{Cloud, call, eventually};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -66,7 +59,7 @@ async fn take(ip: IpAddr) {
 }
 
 fn options(state: &TempDir) -> ServerOptions {
-    let mut options = support::options(state);
+    let mut options = crate::support::options(state);
     options.addresses = Vec::new();
     options.interface = Some(InterfaceChoice::Named("eth0".into()));
     // As in a cluster: a restarted cloud is recognised by its listen address.

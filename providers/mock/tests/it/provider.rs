@@ -1,11 +1,12 @@
 //! Tests of the provider with a server in the same process: calls, errors, changes.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
-
-mod support;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::support::nodes::port;
+use crate::support::{
+    Cloud, balancer, call, eventually, get, id, listener, load_balancer, options,
+};
 use ballast_mock::{MockInventory, MockProvider, Token};
 use ballast_provider::{
     Balancer, Cause, Change, Family, FamilyPolicy, Inventory, Key, Listener, LoadBalancer, Mark,
@@ -14,8 +15,6 @@ use ballast_provider::{
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use serde_json::json;
-use support::nodes::port;
-use support::{Cloud, balancer, call, eventually, get, id, listener, load_balancer, options};
 
 fn tcp(name: &str) -> LoadBalancer {
     load_balancer(name, vec![listener(Protocol::Tcp, port(), 30_080)])
@@ -48,7 +47,7 @@ async fn calls(cloud: &Cloud) -> (u64, u64) {
 }
 
 async fn next(changes: &mut BoxStream<'static, Change>) -> Change {
-    let next = tokio::time::timeout(support::DEADLINE, changes.next());
+    let next = tokio::time::timeout(crate::support::DEADLINE, changes.next());
     next.await.unwrap().unwrap()
 }
 
@@ -330,6 +329,48 @@ async fn refusals_name_the_reason_and_those_who_wait_are_woken() {
     assert_eq!(woken, ["c", "outside", "v6", "wants"]);
 }
 
+/// As docs/runbooks.md says.
+#[tokio::test]
+async fn the_cluster_that_has_an_address_is_named_and_the_address_can_be_freed() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let other = Mark {
+        cluster: "0d1e".into(),
+        cluster_name: "blue".into(),
+        class: "local".into(),
+    };
+    let theirs = MockProvider::new(&cloud.endpoint(), None, other).unwrap();
+    theirs.restore(Vec::new()).await.unwrap();
+    // The same namespace and name as here, which must not be confused.
+    let address = ensure(&theirs, &balancer(tcp("web"))).await.ingress[0].ip();
+    let holder = theirs.inventory().await.unwrap().remove(0).name;
+    let expected = format!("belongs to load balancer {holder} of cluster blue (0d1e)");
+
+    let ours = restored(&cloud).await;
+    let mut changes = ours.changes();
+    let mut new = balancer(tcp("new"));
+    let mut served = balancer(tcp("served"));
+    ensure(&ours, &served).await;
+    for wish in [&mut new, &mut served] {
+        wish.members[0].load_balancer.requested_addresses = address.into_iter().collect();
+    }
+    let (reason, message) = refused(&ours, &new).await;
+    assert_eq!(reason, Reason::AddressInUse);
+    assert!(message.contains(&expected), "{message}");
+    let objection = ensure(&ours, &served).await.objection.unwrap();
+    assert_eq!(objection.reason, Reason::AddressInUse);
+    assert!(objection.message.contains(&expected), "{objection}");
+
+    let path = format!("/v1/load-balancers/{holder}");
+    let (_, view) = get(&cloud, &path).await;
+    let tags = &view["desired"]["tags"];
+    assert_eq!(tags["ballast.dev/service"], "shop/web");
+    assert_eq!(call(&cloud, "DELETE", &path, None).await.0, 204);
+    while next(&mut changes).await.id != id("new") {}
+    let observed = ensure(&ours, &new).await;
+    assert_eq!(observed.ingress[0].ip(), address);
+}
+
 #[tokio::test]
 async fn the_quota_is_named() {
     let state = tempfile::tempdir().unwrap();
@@ -364,7 +405,7 @@ async fn errors_that_pass_are_transient_and_stable() {
             ["does not accept", "--token-file of the cloud"],
         ),
     ] {
-        let wrong = MockProvider::new(&cloud.endpoint(), token, support::mark()).unwrap();
+        let wrong = MockProvider::new(&cloud.endpoint(), token, crate::support::mark()).unwrap();
         wrong.restore(Vec::new()).await.unwrap();
         let error = wrong.ensure(&balancer(tcp("a"))).await.unwrap_err();
         assert!(
@@ -372,7 +413,11 @@ async fn errors_that_pass_are_transient_and_stable() {
             "{error:?}"
         );
     }
-    let right = MockProvider::new(&cloud.endpoint(), Some("right".to_owned()), support::mark());
+    let right = MockProvider::new(
+        &cloud.endpoint(),
+        Some("right".to_owned()),
+        crate::support::mark(),
+    );
     let right = right.unwrap();
     right.restore(Vec::new()).await.unwrap();
     ensure(&right, &balancer(tcp("a"))).await;
@@ -402,7 +447,7 @@ async fn a_token_file_is_read_again_when_the_cloud_refuses() {
     let cloud = Cloud::start(options).await;
     // The controller starts before its copy of the token exists.
     let token = ballast_mock::Token::file(ours.clone());
-    let provider = MockProvider::new(&cloud.endpoint(), token, support::mark()).unwrap();
+    let provider = MockProvider::new(&cloud.endpoint(), token, crate::support::mark()).unwrap();
     provider.restore(Vec::new()).await.unwrap();
     let missing = provider.ensure(&balancer(tcp("a"))).await.unwrap_err();
     let said = missing.to_string();
@@ -415,7 +460,11 @@ async fn a_token_file_is_read_again_when_the_cloud_refuses() {
     std::fs::write(&theirs, "two").unwrap();
     // The cloud accepts the old token until a client sends the new one.
     ensure(&provider, &balancer(tcp("b"))).await;
-    let new = MockProvider::new(&cloud.endpoint(), Some("two".to_owned()), support::mark());
+    let new = MockProvider::new(
+        &cloud.endpoint(),
+        Some("two".to_owned()),
+        crate::support::mark(),
+    );
     let new = new.unwrap();
     new.restore(Vec::new()).await.unwrap();
     eventually("the cloud reads its file", async || {
@@ -464,7 +513,7 @@ async fn a_class_keeps_one_target_set_for_all() {
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_without_a_call() {
-    let provider = MockProvider::new("http://127.0.0.1:9", None, support::mark()).unwrap();
+    let provider = MockProvider::new("http://127.0.0.1:9", None, crate::support::mark()).unwrap();
     let zero = Listener {
         node_port: 0,
         ..listener(Protocol::Tcp, 80, 1)

@@ -1,11 +1,8 @@
 //! Tests of the HTTP API from a client's view, such as curl.
-#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests
 
-mod support;
-
+use crate::support::nodes::port;
+use crate::support::{Cloud, call, eventually, get, options};
 use serde_json::{Value, json};
-use support::nodes::port;
-use support::{Cloud, call, eventually, get, options};
 
 fn desired(tags: &Value) -> Value {
     json!({
@@ -163,7 +160,7 @@ async fn changes_come_in_order_and_an_unknown_place_is_said_so() {
         let uri: http::Uri = format!("{address}/v1/changes?since=0&wait=20")
             .parse()
             .unwrap();
-        support::fetch(uri).await
+        crate::support::fetch(uri).await
     });
     put(&cloud, "web", "", &json!({"k": "v"})).await;
     let (_, first) = waiting.await.unwrap();

@@ -28,9 +28,9 @@ pub struct Node {
 /// A port that is free on these addresses.
 pub fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let process = u16::try_from(std::process::id() % 100).unwrap();
+    let process = u16::try_from(std::process::id() % 25).unwrap();
     // Below the ephemeral range, so that no client socket takes it, and above the reserved ones.
-    12_000 + process * 200 + NEXT.fetch_add(1, Ordering::Relaxed) % 200
+    12_000 + process * 800 + NEXT.fetch_add(1, Ordering::Relaxed) % 800
 }
 
 impl Nodes {
