@@ -3,11 +3,11 @@
 //! and never changes.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::go::{GoProgram, go_build};
 use crate::progress::Progress;
 use crate::{cache, images};
 
@@ -45,9 +45,6 @@ const TOOLS: [(&str, &str); 8] = [
 
 /// Where Debian installs the CNI plug-ins.
 pub(crate) const CNI_PLUGINS: &str = "/usr/lib/cni";
-
-const NO_GO: &str =
-    "go is missing, which builds Kubernetes and Helm: install Go 1.26 or newer and have it in PATH";
 
 /// A complete cache folder.
 #[derive(Debug, Clone)]
@@ -130,93 +127,6 @@ impl Binaries {
         }
         Ok(self.program(&name))
     }
-}
-
-/// A program to build with Go.
-#[derive(Debug)]
-pub(crate) struct GoProgram {
-    package: &'static str,
-    into: PathBuf,
-}
-
-impl GoProgram {
-    /// `into` appears only when it is complete.
-    pub(crate) fn new(package: &'static str, into: PathBuf) -> Self {
-        Self { package, into }
-    }
-
-    pub(crate) fn is_built(&self) -> bool {
-        self.into.exists()
-    }
-
-    /// The name that `go build -o FOLDER/` gives a program: the last element of the package's
-    /// path that is not a major version. (`.` is the module's own program and gets the module's
-    /// name.)
-    fn built_as(&self) -> &str {
-        if self.package == "." {
-            let name = self.into.file_name().and_then(|name| name.to_str());
-            return name.unwrap_or_default();
-        }
-        let version = |name: &str| {
-            let number = name.strip_prefix('v').unwrap_or_default();
-            !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-        };
-        let mut elements = self.package.rsplit('/');
-        elements.find(|name| !version(name)).unwrap_or(self.package)
-    }
-}
-
-/// Compiled without debug information, which the linker would remove anyway: saves a fifth of
-/// the work.
-const NO_DWARF: &str = "-gcflags=all=-dwarf=false";
-/// The compilers are many and short-lived; less garbage collection saves a tenth of the work
-/// and takes some hundred megabytes.
-const GARBAGE: (&str, &str) = ("GOGC", "400");
-
-/// Builds programs of one Go module in one run, so that one is linked while another is
-/// compiled. Built without C, unless a flag sets a tag that needs it (`-tags seccomp`).
-pub(crate) fn go_build(
-    source: &Path,
-    programs: &[GoProgram],
-    flags: &[&str],
-    progress: Progress,
-) -> Result<()> {
-    if !on_path("go") {
-        bail!(NO_GO);
-    }
-    let Some(folder) = programs.first().and_then(|program| program.into.parent()) else {
-        return Ok(());
-    };
-    // In the folder of the result, because a rename does not cross file systems.
-    let new = tempfile::Builder::new().prefix("new-").tempdir_in(folder)?;
-    let c = if flags.contains(&"seccomp") { "1" } else { "0" };
-    let built = Command::new("go")
-        .args(["build", "-trimpath", NO_DWARF])
-        .args(flags)
-        .arg("-o")
-        .arg(new.path().join(""))
-        .args(programs.iter().map(|program| program.package))
-        .current_dir(source)
-        .env("CGO_ENABLED", c)
-        .env(GARBAGE.0, GARBAGE.1)
-        .stdin(Stdio::null())
-        .output()
-        .context("go does not start")?;
-    if !built.status.success() {
-        let packages: Vec<_> = programs.iter().map(|program| program.package).collect();
-        bail!(
-            "go build {} failed:\n{}",
-            packages.join(" "),
-            String::from_utf8_lossy(&built.stderr)
-        );
-    }
-    for program in programs {
-        std::fs::rename(new.path().join(program.built_as()), &program.into)
-            .with_context(|| format!("go build left no program {}", program.built_as()))?;
-        let name = program.into.file_name().unwrap_or_default();
-        progress.say(format!("built {}", name.display()));
-    }
-    Ok(())
 }
 
 /// Names missing packages in one line, if any.
@@ -308,16 +218,6 @@ mod tests {
             Some("v1.40.0")
         );
         assert!(flags(&source()).unwrap().contains("gitVersion=v1."));
-    }
-
-    #[test]
-    fn programs_are_found_under_the_names_that_go_uses() {
-        let of = |package| GoProgram::new(package, PathBuf::new());
-        assert_eq!(of("go.etcd.io/etcd/server/v3").built_as(), "server");
-        assert_eq!(of("helm.sh/helm/v4/cmd/helm").built_as(), "helm");
-        assert_eq!(of("./pause").built_as(), "pause");
-        assert_eq!(of("example.com/vet").built_as(), "vet");
-        assert_eq!(GoProgram::new(".", "bin/kind".into()).built_as(), "kind");
     }
 
     #[test]

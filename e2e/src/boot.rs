@@ -38,8 +38,9 @@ impl Lab {
             bail!("a lab has at most {MAX_NODES} nodes");
         }
         binaries::check_tools()?;
-        let progress = Progress::new(options.progress);
-        let cache = tokio::task::spawn_blocking(move || Binaries::ensure(progress)).await??;
+        // A build takes minutes, so it is always reported. It prints nothing if it has nothing to do.
+        let building = Progress::new(true);
+        let cache = tokio::task::spawn_blocking(move || Binaries::ensure(building)).await??;
         let progress = Progress::new(options.progress);
         let place = Place::new(&options.name)?;
         let prepared = place.clone();
@@ -47,7 +48,9 @@ impl Lab {
         let _lock = tokio::task::spawn_blocking(move || prepare(&prepared)).await??;
 
         let mut lab = launch(&options, place, cache).await?;
-        if let Err(error) = bring_up(&lab, &options, progress).await {
+        let doing = || format!("booting the lab {}", lab.name());
+        let up = bring_up(&lab, &options, progress);
+        if let Err(error) = progress.while_waiting(doing, up).await {
             let logs = lab.dir().join("logs");
             lab.fell_over()?;
             return Err(error.context(format!(

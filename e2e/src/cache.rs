@@ -33,8 +33,9 @@ pub(crate) fn folder(kind: &str, key: &str, within: &[&str]) -> Result<PathBuf> 
 pub(crate) fn lock(dir: &Path, name: &str, what: &str, progress: Progress) -> Result<File> {
     let lock = File::create(dir.join(name))?;
     if lock.try_lock().is_err() {
-        progress.say(format!("another process builds {what}; waiting for it"));
-        lock.lock()?;
+        let waiting = || format!("another process builds {what}; waiting for it");
+        progress.say(waiting());
+        progress.while_working(waiting, || lock.lock())?;
     }
     Ok(lock)
 }

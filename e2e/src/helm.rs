@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::Lab;
-use crate::binaries::{GoProgram, go_build};
 use crate::cache;
+use crate::go::{GoProgram, go_build};
 use crate::progress::Progress;
 use crate::root;
 
@@ -172,7 +172,9 @@ impl Helm {
             .arg(format!("paths={MONITORING}"))
             .arg(format!("output:crd:dir={}", new.display()))
             .current_dir(source);
-        said(make).context("the CRDs of the Prometheus Operator cannot be made")?;
+        let doing = || "making the CRDs of the Prometheus Operator".to_owned();
+        let written = progress.while_working(doing, || said(make));
+        written.context("the CRDs of the Prometheus Operator cannot be made")?;
         std::fs::rename(new, self.crds())?;
         progress.say("made the CRDs of the Prometheus Operator");
         Ok(())

@@ -113,7 +113,7 @@ impl<'a> Installation<'a> {
 
     /// Waits until the mock cloud answers.
     pub async fn cloud_answers(&self) -> Result<()> {
-        eventually(Duration::from_secs(10), || async {
+        eventually(Duration::from_secs(40), || async {
             self.cloud("/healthz").await.map(drop)
         })
         .await
@@ -162,7 +162,7 @@ impl<'a> Installation<'a> {
 
     /// Waits until a replica reports that it is ready.
     pub async fn controller_ready(&self, replica: &str) -> Result<()> {
-        eventually(Duration::from_secs(20), || async {
+        eventually(Duration::from_mins(1), || async {
             self.admin(replica, "/readyz").await.map(drop)
         })
         .await
@@ -171,7 +171,7 @@ impl<'a> Installation<'a> {
 
     /// Waits until one of these replicas leads, and returns its name.
     pub async fn leader<'r>(&self, replicas: &[&'r str]) -> Result<&'r str> {
-        eventually(Duration::from_secs(30), || async {
+        eventually(Duration::from_mins(1), || async {
             for replica in replicas {
                 let metrics = self.admin(replica, "/metrics").await.unwrap_or_default();
                 if metrics.lines().any(|line| line == "ballast_leader 1") {

@@ -21,6 +21,7 @@
 //! ```
 
 mod audit;
+mod backup;
 #[doc(hidden)]
 pub mod bench;
 mod binaries;
@@ -30,6 +31,8 @@ pub mod chart;
 mod components;
 mod control;
 mod eventually;
+#[doc(hidden)]
+pub mod go;
 pub mod helm;
 mod hosts;
 pub mod image;

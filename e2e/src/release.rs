@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::image::{Entry, Image};
 use crate::images::library_entries;
+use crate::progress::Progress;
 
 /// The name without its tag, which is the workspace's version.
 const NAME: &str = "docker.io/library/ballast";
@@ -66,10 +67,16 @@ impl Release {
         let target = target(&root);
         std::fs::create_dir_all(&target)?;
         let lock = File::create(target.join("image.lock"))?;
-        lock.lock()?;
+        let progress = Progress::new(true);
+        let waiting = || "waiting for another build of the image".to_owned();
+        progress.while_working(waiting, || lock.lock())?;
+        // Cargo prints what it compiles, but nothing while it compiles the last crates.
+        let compiling =
+            || "compiling the static release binary; left: the bill of materials".to_owned();
+        let listing = || "writing the bill of materials, the last step".to_owned();
         Ok(Self {
-            binary: binary(&root)?,
-            sbom: sbom(&root)?,
+            binary: progress.while_working(compiling, || binary(&root))?,
+            sbom: progress.while_working(listing, || sbom(&root))?,
             revision: revision(&root),
         })
     }

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::progress::remind;
+
 /// The kubectl format for a Service's conditions, one line each.
 pub const CONDITIONS: &str =
     "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
@@ -27,11 +29,14 @@ pub async fn tell(demo: impl Future<Output = Result<()>>) -> ExitCode {
     }
 }
 
-/// Runs one step and prints its text; the step returns its value and the text.
+/// Runs one step and prints its text; the step returns its value and the text. A slow step prints
+/// every 10 s that it still runs.
 pub async fn step<T>(what: &str, work: impl Future<Output = Result<(String, T)>>) -> Result<T> {
     println!("\n▸ {what}");
     let start = Instant::now();
-    let (shown, value) = work.await.with_context(|| format!("step \"{what}\""))?;
+    let still = || println!("  … {:.0} s so far: {what}", start.elapsed().as_secs_f32());
+    let done = remind(work, still).await;
+    let (shown, value) = done.with_context(|| format!("step \"{what}\""))?;
     for line in shown.lines() {
         println!("    {line}");
     }

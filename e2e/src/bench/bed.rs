@@ -19,7 +19,7 @@ use serde_json::json;
 use super::terms::CLASS;
 use super::usage;
 use crate::installation::Installation;
-use crate::{Component, Families, Host, Lab, LabOptions, Reach, Signal, eventually};
+use crate::{Component, Families, Host, Lab, LabOptions, Reach, eventually};
 
 /// How long to wait for an idle API server.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -114,39 +114,14 @@ impl<'a> Bed<'a> {
 
     /// Saves the present state under a name.
     pub(crate) async fn save(&self, snapshot: &str) -> Result<()> {
-        self.halt().await?;
-        copy(&self.data(), &self.snapshot(snapshot))?;
-        self.resume().await
+        self.lab.back_up(snapshot).await?;
+        usage::quiet(self.lab, PATIENCE).await
     }
 
     /// Restores a saved state, and waits until the API server is idle.
     pub(crate) async fn restore(&self, snapshot: &str) -> Result<()> {
-        self.halt().await?;
-        std::fs::remove_dir_all(self.data())?;
-        copy(&self.snapshot(snapshot), &self.data())?;
-        self.resume().await
-    }
-
-    async fn halt(&self) -> Result<()> {
-        // The API server stores nothing, so it is killed; a normal stop waits for its watches.
-        let name = Component::ApiServer.name();
-        self.lab.kill(&name, Signal::SIGKILL).await?;
-        self.lab.wait_exit(&name, Duration::from_secs(5)).await?;
-        self.lab.stop_component(Component::Etcd).await
-    }
-
-    async fn resume(&self) -> Result<()> {
-        self.lab.start_component(Component::Etcd).await?;
-        self.lab.start_component(Component::ApiServer).await?;
+        self.lab.restore_backup(snapshot).await?;
         usage::quiet(self.lab, PATIENCE).await
-    }
-
-    fn data(&self) -> PathBuf {
-        self.lab.dir().join("etcd")
-    }
-
-    fn snapshot(&self, name: &str) -> PathBuf {
-        self.lab.dir().join("snapshots").join(name)
     }
 
     /// Runs a job of [`super::inside`] to its end and returns its result.
@@ -216,19 +191,4 @@ impl Running<'_> {
         let last = log.lines().last().unwrap_or_default();
         serde_json::from_str(last).with_context(|| format!("{} said: {last}", self.name))
     }
-}
-
-/// Copies a folder and its content.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)?.flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type()?.is_dir() {
-            copy(&path, &target)?;
-        } else {
-            std::fs::copy(&path, &target)
-                .with_context(|| format!("cannot copy {}", path.display()))?;
-        }
-    }
-    Ok(())
 }

@@ -26,3 +26,4 @@ pub mod usage;
 mod writes;
 
 pub use terms::{Contender, Sample, Scenario, Values};
+pub use usage::Usage;

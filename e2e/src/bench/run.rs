@@ -94,9 +94,13 @@ impl Run {
     {
         let kind = if audit { "writes" } else { "times" };
         let name = format!("{}-{kind}", self.options.name);
-        self.progress.say(format!("booting the lab {name}"));
-        let lab = Lab::start(bed::options(&name, audit)).await?;
-        let made = Bed::make(&lab, self.reference.clone()).await;
+        let booting = || format!("booting the lab {name}");
+        self.progress.say(booting());
+        let options = bed::options(&name, audit);
+        let lab = self.progress.while_waiting(booting, Lab::start(options));
+        let lab = lab.await?;
+        let made = Bed::make(&lab, self.reference.clone());
+        let made = self.progress.while_waiting(booting, made).await;
         let worked = match &made {
             Ok(bed) => work(self, bed).await,
             Err(_) => Ok(()),
@@ -177,7 +181,21 @@ impl Run {
         Ok(best.1)
     }
 
+    /// One measurement. Says what it measures while it does.
     async fn measure(
+        &self,
+        bed: &Bed<'_>,
+        scenario: Scenario,
+        snapshot: &str,
+        contender: Contender,
+        concurrency: usize,
+    ) -> Result<Values> {
+        let doing = || format!("measuring: {}, {}", scenario.title(), contender.title());
+        let values = self.values(bed, scenario, snapshot, contender, concurrency);
+        self.progress.while_waiting(doing, values).await
+    }
+
+    async fn values(
         &self,
         bed: &Bed<'_>,
         scenario: Scenario,

@@ -93,7 +93,8 @@ pub(crate) async fn fill(
     progress: Progress,
 ) -> Result<String> {
     bed.restore("empty").await?;
-    progress.say(format!("creating {services} Services, once"));
+    let doing = || format!("creating {services} Services, once");
+    progress.say(doing());
     let number = services.to_string();
     let mut flags = vec!["--services", &number];
     let mut snapshot = format!("backlog-{services}");
@@ -102,7 +103,8 @@ pub(crate) async fn fill(
         flags.extend(["--class", lan::CLASS_KEY]);
         snapshot = format!("pool-{services}");
     }
-    bed.run::<serde_json::Value>("create", &flags).await?;
+    let create = bed.run::<serde_json::Value>("create", &flags);
+    progress.while_waiting(doing, create).await?;
     bed.save(&snapshot).await?;
     Ok(snapshot)
 }

@@ -12,7 +12,7 @@ use ballast_e2e::installation::Installation;
 use ballast_e2e::story::{CONDITIONS, both_answer, step, tell};
 use ballast_e2e::{Host, Lab, LabOptions, eventually};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 const WEB: &str = include_str!("../../manifests/web.yaml");
 
 #[tokio::main]

@@ -11,7 +11,7 @@ use ballast_e2e::kind::{Cluster, ClusterOptions, KindHost};
 use ballast_e2e::story::{CONDITIONS, both_answer, step, tell};
 use ballast_e2e::{Families, eventually};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 const NAME: &str = "demo";
 
 #[tokio::main]

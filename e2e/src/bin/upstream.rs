@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use ballast_e2e::go::run_go;
 use ballast_e2e::installation::Installation;
 use ballast_e2e::{Families, Host, Lab, LabOptions, Progress, Reach};
 use clap::Parser;
@@ -80,7 +81,8 @@ async fn run(args: &Args) -> Result<bool> {
         &[("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")],
     )
     .await?;
-    let passed = follow(&lab).await?;
+    let doing = || "the suite runs; it prints a test when the test ends".to_owned();
+    let passed = progress.while_waiting(doing, follow(&lab)).await?;
     lab.down().await?;
     progress.say("done");
     Ok(passed)
@@ -154,19 +156,13 @@ fn build(progress: Progress) -> Result<PathBuf> {
     ] {
         let mut arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
         let output = arguments.len() - 2;
-        arguments[output] = folder.join(&arguments[output]).display().to_string();
-        let built = Command::new("go")
-            .args(&arguments)
-            .current_dir(&module)
-            .env("CGO_ENABLED", "0")
-            .output()
-            .context("go does not start")?;
-        let errors = String::from_utf8_lossy(&built.stderr);
-        ensure!(
-            built.status.success(),
-            "go {}:\n{errors}",
-            arguments.join(" ")
-        );
+        let program = arguments[output].clone();
+        arguments[output] = folder.join(&program).display().to_string();
+        let mut command = Command::new("go");
+        command.args(&arguments);
+        command.current_dir(&module).env("CGO_ENABLED", "0");
+        let what = format!("go {}", arguments.join(" "));
+        run_go(command, &what, || format!("building {program}"), progress)?;
     }
     Ok(folder)
 }

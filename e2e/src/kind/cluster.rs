@@ -76,12 +76,14 @@ pub(super) async fn create<'h>(
     ];
     {
         let _turn = host.one_at_a_time().await;
-        host.exec_for(argv, &config, CREATE_TIME)
-            .await?
-            .ok()
-            .with_context(|| format!("kind create cluster --name {name}"))?;
+        let doing = || format!("kind create cluster --name {name}");
+        let create = host.exec_for(argv, &config, CREATE_TIME);
+        let created = host.progress().while_waiting(doing, create).await?;
+        created.ok().with_context(doing)?;
     }
-    cluster.nodes_ready(CREATE_TIME).await?;
+    let doing = || format!("waiting for the nodes of the kind cluster {name}");
+    let ready = cluster.nodes_ready(CREATE_TIME);
+    host.progress().while_waiting(doing, ready).await?;
     if !host.is_built() {
         cluster.load(&host.programs().agnhost()?).await?;
     }

@@ -63,7 +63,10 @@ async fn build_and_compare(host: &KindHost, clone: &Path, own: &Image, work: &Pa
     let tag = format!("ballast-containerfile:{}", std::process::id());
     let mut build = vec!["docker", "build", "-t", &tag];
     if host.is_built() {
-        make_base(host, clone, &work.join("base")).await?;
+        let base = work.join("base");
+        let doing = || "making what stands in for the base image".to_owned();
+        let make = make_base(host, clone, &base);
+        progress.while_waiting(doing, make).await?;
         progress.say("made what stands in for the base image");
         // The builder that every Docker has; nothing is pulled.
         build.splice(0..0, ["env", "DOCKER_BUILDKIT=0"]);
@@ -71,9 +74,13 @@ async fn build_and_compare(host: &KindHost, clone: &Path, own: &Image, work: &Pa
     }
     let (file, folder) = (text(&clone.join("Containerfile")), text(clone));
     build.extend(["-f", &file, &folder]);
-    host.exec_for(build, "", BUILD_TIME).await?.ok()?;
+    let doing = || "docker build (everything is compiled in release mode)".to_owned();
+    let build = host.exec_for(build, "", BUILD_TIME);
+    progress.while_waiting(doing, build).await?.ok()?;
     progress.say("built the Containerfile");
-    let compared = compare(host, own, &tag, work).await;
+    let doing = || "comparing the two images".to_owned();
+    let compared = compare(host, own, &tag, work);
+    let compared = progress.while_waiting(doing, compared).await;
     let removed = host.docker(&["rmi", &tag]).await;
     compared.and(removed.map(drop))
 }

@@ -100,22 +100,35 @@ async fn build(programs: &Programs, work: &Path, done: &Path, progress: Progress
     let (root, images) = (work.join("root"), work.join("images"));
     let (own, wanted) = (programs.clone(), control_plane_images(programs)?);
     let paths = (root.clone(), images.clone());
-    let archives = tokio::task::spawn_blocking(move || -> Result<_> {
+    let files = tokio::task::spawn_blocking(move || -> Result<_> {
         let (root, images) = paths;
         let pause = wanted.iter().find(|name| short(name) == "pause");
         let pause = pause.context("kubeadm names no image pause")?;
         root::make(&own, pause, &root, progress)?;
         progress.say("made the node's file system");
         write_images(&own, &wanted, &root, &images)
-    })
-    .await??;
+    });
+    let step = |number, what| format!("building the node image, step {number} of 3: {what}");
+    let doing = || {
+        step(
+            1,
+            "the node's file system and the images of the control plane",
+        )
+    };
+    let archives = progress.while_waiting(doing, files).await??;
     progress.say("wrote the images of the control plane");
     let builder = DockerHost::start("node-image", programs, None).await?;
     let made = async {
-        import_images(&builder, programs, &root, &archives).await?;
+        let import = import_images(&builder, programs, &root, &archives);
+        let doing = || step(2, "importing the images of the control plane");
+        progress.while_waiting(doing, import).await?;
         progress.say("imported them");
-        import_root(&builder, &root).await?;
-        builder.stop_docker().await?;
+        let last = async {
+            import_root(&builder, &root).await?;
+            builder.stop_docker().await
+        };
+        let doing = || step(3, "importing the node's file system");
+        progress.while_waiting(doing, last).await?;
         keep(&builder.data(), work, done)
     }
     .await;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::binaries::{self, Binaries, GoProgram, go_build};
+use crate::binaries::{self, Binaries};
 use crate::cache;
+use crate::go::{GoProgram, go_build};
 use crate::helm::Helm;
 use crate::image::hex;
 use crate::progress::Progress;

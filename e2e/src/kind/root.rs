@@ -74,7 +74,8 @@ fn archive(packages: &str, progress: Progress) -> Result<PathBuf> {
     let options = folder.join("apt.conf");
     std::fs::write(&options, apt_options()?)?;
     let new = folder.join(format!("debian-{name}.new.tar"));
-    run(Command::new("mmdebstrap")
+    let mut fetch = Command::new("mmdebstrap");
+    fetch
         .args(["--quiet", "--mode=root", "--variant=minbase"])
         .arg(format!("--aptopt={}", options.display()))
         .arg(format!("--include={packages}"))
@@ -82,7 +83,9 @@ fn archive(packages: &str, progress: Progress) -> Result<PathBuf> {
         .arg("--customize-hook=rm -f \"$1/etc/apt/apt.conf.d/99mmdebstrap\"")
         .arg(suite)
         .arg(&new)
-        .args(apt_sources()))?;
+        .args(apt_sources());
+    let doing = || "fetching Debian packages with mmdebstrap".to_owned();
+    progress.while_working(doing, || run(&mut fetch))?;
     std::fs::rename(&new, &path)?;
     Ok(path)
 }
