@@ -2,7 +2,6 @@
 //! the workers that reconcile Services. They start when every watch has its first list.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
@@ -22,6 +21,7 @@ use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView, oldest_first};
 use crate::cluster::writer::{Requests, Writer};
 use crate::pools::{PoolKeeper, Start};
+use crate::process::REQUEST_TIMEOUT;
 use crate::process::lease::Fence;
 use crate::service::perform::{KeyLocks, Performer};
 use crate::service::reconcile::{ClassMissing, Reconciler, Waiting};
@@ -191,9 +191,12 @@ fn open(shared: &Shared, led_before: bool) {
 /// The identity of the cluster in tags: the UID of a namespace that cannot be deleted.
 async fn cluster_uid(client: &Client) -> Result<String> {
     let api: Api<Namespace> = Api::all(client.clone());
-    let namespace = tokio::time::timeout(Duration::from_secs(5), api.get("kube-system"))
+    let namespace = tokio::time::timeout(REQUEST_TIMEOUT, api.get("kube-system"))
         .await
-        .map_err(|_| anyhow!("the API server did not answer in 5 s"))?
+        .map_err(|_| {
+            let seconds = REQUEST_TIMEOUT.as_secs();
+            anyhow!("the API server did not answer in {seconds} s")
+        })?
         .context("cannot read the namespace kube-system, whose UID identifies the cluster")?;
     namespace
         .metadata

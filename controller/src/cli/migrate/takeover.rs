@@ -1,8 +1,10 @@
 //! What happens to the Services, and what prevents a takeover. Pure.
 //!
 //! A Service keeps its address because its status is the record: Ballast's controller adopts a
-//! published address, whichever controller wrote it. So this command writes nothing to a
-//! Service. Two controllers that both write that status would overwrite each other forever.
+//! published address, whichever controller wrote it, if it could assign that address itself.
+//! If it could not, the Service gets another address, and a condition and an event say why. An
+//! example is the address of a node, which this command does not know. So this command writes
+//! nothing to a Service. Two controllers that both write that status would overwrite each other forever.
 //! Therefore no Service is taken over while `MetalLB`'s controller runs. Its speakers write
 //! nothing, and continue to answer for the addresses.
 
@@ -48,7 +50,7 @@ pub struct ServiceLine {
 /// What happens to a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Fate {
-    /// Ballast serves it, with its present address.
+    /// Ballast serves it, with its present address if Ballast could assign that address.
     Keeps,
     /// Like `Keeps`, but a condition will say that no pool of its class contains the address.
     KeepsOutside,

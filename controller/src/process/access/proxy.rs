@@ -10,6 +10,8 @@ use std::net::IpAddr;
 use http::Uri;
 use ipnet::IpNet;
 
+use crate::process::text;
+
 /// SOCKS has no default in a URL; this is the registered port (RFC 1928).
 const SOCKS_PORT: u16 = 1080;
 
@@ -29,17 +31,23 @@ pub struct Environment {
 pub enum ProxyError {
     /// Not a URL of a supported kind.
     #[error(
-        "{setting} is not the URL of a proxy; use http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
+        "{setting} is not the URL of a proxy: {url:?}; use http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
     )]
     Invalid {
-        /// Where the proxy is set. The value may contain a password.
+        /// Where the proxy is set.
         setting: &'static str,
+        /// The value without user name and password.
+        url: String,
     },
-    /// The client cannot log in at a SOCKS proxy.
-    #[error("{setting} contains a user name, which is supported for HTTP proxies only")]
+    /// The client library cannot log in at a SOCKS proxy.
+    #[error(
+        "{setting} is {url} with a user name; a login is supported for HTTP and HTTPS proxies only: use one of these, or a SOCKS proxy without a login"
+    )]
     SocksLogin {
         /// Where the proxy is set.
         setting: &'static str,
+        /// The value without user name and password.
+        url: String,
     },
 }
 
@@ -73,9 +81,22 @@ pub fn redacted(proxy: &Uri) -> String {
     format!("{scheme}://{place}")
 }
 
+/// What a user wrote, without everything that may be a user name or a password.
+fn without_login(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('@') => (format!("{scheme}://"), rest),
+        _ => (String::new(), text),
+    };
+    let place = rest.rsplit_once('@').map_or(rest, |(_, it)| it);
+    text::value(&format!("{scheme}{place}"))
+}
+
 fn parse(setting: &'static str, url: &str) -> Result<Uri, ProxyError> {
-    let invalid = || ProxyError::Invalid { setting };
     let url = url.trim();
+    let invalid = || ProxyError::Invalid {
+        setting,
+        url: without_login(url),
+    };
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -95,7 +116,10 @@ fn parse(setting: &'static str, url: &str) -> Result<Uri, ProxyError> {
         return Ok(parsed);
     }
     if authority.contains('@') {
-        return Err(ProxyError::SocksLogin { setting });
+        return Err(ProxyError::SocksLogin {
+            setting,
+            url: without_login(url),
+        });
     }
     match parsed.port() {
         Some(_) => Ok(parsed),
@@ -336,11 +360,34 @@ mod tests {
             "://",
             "/",
         ] {
-            let setting = "proxy-url in the kubeconfig";
-            assert_eq!(of(url), Err(ProxyError::Invalid { setting }), "{url}");
+            let (setting, url) = ("proxy-url in the kubeconfig", url.to_owned());
+            let refused = of(&url);
+            assert_eq!(refused, Err(ProxyError::Invalid { setting, url }));
         }
-        let login = of("socks5://me:secret@proxy:1080").unwrap_err();
-        assert!(!login.to_string().contains("secret"), "{login}");
+    }
+
+    #[test]
+    fn what_is_refused_is_named_without_its_password() {
+        let of = |url: &str| parse("HTTPS_PROXY", url).unwrap_err().to_string();
+        assert_eq!(
+            of("socks5://me:secret@proxy:1080"),
+            "HTTPS_PROXY is socks5://proxy:1080 with a user name; a login is supported for HTTP and HTTPS proxies only: use one of these, or a SOCKS proxy without a login"
+        );
+        assert_eq!(
+            of("ftp://me:secret@proxy"),
+            "HTTPS_PROXY is not the URL of a proxy: \"ftp://proxy\"; use http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
+        );
+        for url in [
+            "http://me:sec/ret@",
+            "ftp://me:secret@pro@xy",
+            "me:secret@:// ",
+            "me:secret@a://b c",
+            "socks5://me:sec@ret@proxy",
+        ] {
+            let said = of(url);
+            assert!(!said.contains("sec") && !said.contains("ret"), "{said}");
+        }
+        assert!(of(&"x y".repeat(100_000)).len() < 400);
     }
 
     #[test]

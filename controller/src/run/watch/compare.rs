@@ -33,7 +33,9 @@ use crate::process::causes::causes;
 const PAUSE: RangeInclusive<u64> = 150_000..=210_000;
 /// A watch that works delivers a change within this time.
 const DELIVERY: Duration = Duration::from_secs(10);
-/// For one page of a list.
+/// For one page of a list. It is longer than the time-out of other requests, because a page of
+/// 100 objects can have 50 MB: 256 KiB of annotations per object, and who manages each of them.
+/// No work waits for it, and a leader renews its Lease meanwhile.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Versions by key; `None`: the object does not exist.
@@ -84,6 +86,8 @@ pub(super) async fn run<K: Key, V: PartialEq>(
     relist: &Notify,
 ) {
     let mut rng: SmallRng = rand::make_rng();
+    // A counter that does not exist before its first count shows no increase to an alert.
+    watch.metrics.missed(watch.kind, 0);
     loop {
         sleep(Duration::from_millis(rng.random_range(PAUSE))).await;
         if !store.is_ready() {
