@@ -142,7 +142,20 @@ fn of_failures() -> Vec<Case> {
         let labels = [A, "kind=\"Service\""];
         vec![series("ballast_watch_errors_total", &labels, values)]
     };
+    let missed = |values: &str| {
+        let labels = [A, "kind=\"services\""];
+        vec![series("ballast_watch_missed_total", &labels, values)]
+    };
     vec![
+        Case {
+            alert: "BallastWatchMissed",
+            interval: 30,
+            until: 60,
+            // One comparison finds three objects.
+            fires: missed("0x20 3x100"),
+            // The counter exists from the start, and a replica that starts again begins at 0.
+            quiet: missed("3x20 0x100"),
+        },
         Case {
             alert: "BallastProviderErrors",
             interval: 30,
