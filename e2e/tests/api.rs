@@ -88,7 +88,7 @@ async fn good_ones_are_taken(site: &Site<'_>, folder: &str, resource: &str) -> R
             .with_context(|| format!("{folder}/good/{file}"))?;
     }
     site.lab
-        .kubectl(&["delete", resource, "--all", "--timeout=20s"])
+        .kubectl(&["delete", resource, "--all", "--timeout=60s"])
         .await
         .map(drop)
 }

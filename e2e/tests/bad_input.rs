@@ -311,7 +311,7 @@ async fn a_dead_cloud(site: &Site<'_>) -> Result<()> {
     let class: Value = serde_json::from_str(&class)?;
     ensure!(class["status"]["loadBalancers"] == 0, "{class}");
     site.lab
-        .kubectl(&["delete", "lbclass", "dead", "--timeout=20s"])
+        .kubectl(&["delete", "lbclass", "dead", "--timeout=60s"])
         .await
         .map(drop)
 }

@@ -1,13 +1,9 @@
-//! `make demo` and `make demo-kind` as programs: both succeed, the first within its time, and
-//! they fail if a step fails.
+//! `make demo` and `make demo-kind` as programs: both succeed, and they fail if a step fails. How
+//! fast the first one is, is a test in `long/demo.rs`.
 
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-
-/// The longest time for the demo once everything is built.
-const LIMIT: Duration = Duration::from_secs(90);
 
 fn demo(name: &str, more: &[(&str, &str)]) -> Result<Output> {
     Ok(Command::new(env!("CARGO_BIN_EXE_demo"))
@@ -18,9 +14,13 @@ fn demo(name: &str, more: &[(&str, &str)]) -> Result<Output> {
 }
 
 #[test]
-fn the_demo_ends_with_an_empty_cloud_in_time() -> Result<()> {
-    let start = Instant::now();
-    let output = demo("t-demo", &[])?;
+fn the_demo_ends_with_an_empty_cloud() -> Result<()> {
+    ends_with_an_empty_cloud("t-demo")
+}
+
+/// The whole demo in a lab of this name.
+pub(crate) fn ends_with_an_empty_cloud(name: &str) -> Result<()> {
+    let output = demo(name, &[])?;
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{said}{errors}");
@@ -32,7 +32,6 @@ fn the_demo_ends_with_an_empty_cloud_in_time() -> Result<()> {
     ] {
         ensure!(said.contains(step), "no word of \"{step}\":\n{said}");
     }
-    ensure!(start.elapsed() < LIMIT, "it took {:?}", start.elapsed());
     Ok(())
 }
 

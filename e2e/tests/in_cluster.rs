@@ -3,7 +3,7 @@
 //! mode here, which accepts node ports on every address of a node.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::installation::CLOUD;
@@ -18,8 +18,6 @@ const NODE: Host = Host::Node(1);
 const CAPABILITIES: &str = "net_admin,net_bind_service,net_raw";
 /// The mark of a cloud in the output of `ip`: a number that begins with 0x62.
 const MARK: &str = " metric 16";
-/// From the start of the cloud to the next connection: the required maximum.
-const BACK: Duration = Duration::from_secs(2);
 
 fn plan(name: &str) -> Plan<'_> {
     Plan {
@@ -99,9 +97,11 @@ async fn killed(site: &Site<'_>, ips: &[IpAddr]) -> Result<()> {
     for ip in ips {
         site.answers(Host::Client, *ip, 80).await?;
     }
-    let took = start.elapsed();
-    println!("after a kill, both families answer {took:.2?} after the start");
-    ensure!(took < BACK, "{took:?}");
+    // `long::kind` checks how long connections fail.
+    println!(
+        "after a kill, both families answer {:.2?} after the start",
+        start.elapsed()
+    );
     // Forever: addresses that nothing renews expire.
     for address in on_interface(site, NODE).await? {
         ensure!(!address.contains("valid_lft forever"), "{address}");

@@ -55,7 +55,7 @@ pub(crate) async fn installed<'c>(
 /// Applies the Service "web", and waits for its backends.
 pub(crate) async fn web_is_ready(cluster: &Cluster<'_>) -> Result<()> {
     cluster.apply(&web("SingleStack")).await?;
-    let ready = ["rollout", "status", "deployment/web", "--timeout=60s"];
+    let ready = ["rollout", "status", "deployment/web", "--timeout=100s"];
     cluster.kubectl(&ready).await?;
     Ok(())
 }

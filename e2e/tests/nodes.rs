@@ -2,7 +2,7 @@
 //! changes is one call to the cloud, and no Service is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::installation::USER;
@@ -14,13 +14,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::common::crowd::{LOCAL, Witness, names};
-use crate::common::{PROGRAMMED, Plan, Site, condition, pods_yaml};
+use crate::common::{PROGRAMMED, Plan, SOON, Site, condition, pods_yaml};
 
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-/// From the change of a node to the cloud's answer: 0.3 s of quiet, plus time for a busy
-/// machine.
-const SOON: Duration = Duration::from_secs(10);
-
 /// The cloud's state of the class's targets.
 struct Targets<'a> {
     site: &'a Site<'a>,
@@ -143,7 +139,7 @@ async fn targets_follow_the_nodes() -> Result<()> {
 
 /// Waits for the last event, and returns the present end of the audit log.
 async fn settled(site: &Site<'_>, services: usize) -> Result<usize> {
-    eventually(crate::common::SOON, || async {
+    eventually(SOON, || async {
         let written = site.writes_since(0, USER)?;
         let events = written.iter().filter(|it| it.resource == "events").count();
         ensure!(events >= services, "{events} events");
@@ -320,7 +316,7 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
     let untaint = format!("{doomed}-");
     kubectl(&["taint", "node", "node1", "node2", &untaint]).await?;
     site.converges(6).await?;
-    eventually(crate::common::SOON, || async {
+    eventually(SOON, || async {
         let events = site.events("web-1").await?.split_off(before);
         let expected = [
             "Warning UnAvailableLoadBalancer: There are no available nodes for LoadBalancer",
@@ -339,7 +335,7 @@ async fn no_node_at_all(site: &Site<'_>) -> Result<()> {
 async fn every_node_labelled(site: &Site<'_>, targets: &Targets<'_>) -> Result<()> {
     label(site, "node1", Some("")).await?;
     label(site, "node2", Some("")).await?;
-    let said = eventually(crate::common::SOON, || async {
+    let said = eventually(SOON, || async {
         let service = site.get("web-1").await?;
         let said = condition(&service, PROGRAMMED).context("no condition")?;
         ensure!(said.message.contains(EXCLUDE), "{}", said.message);
@@ -350,7 +346,7 @@ async fn every_node_labelled(site: &Site<'_>, targets: &Targets<'_>) -> Result<(
     let both = targets.now().await?;
     ensure!(both.len() == 2, "{both:?}");
     label(site, "node2", None).await?;
-    eventually(crate::common::SOON, || async {
+    eventually(SOON, || async {
         let now = targets.now().await?;
         ensure!(now.keys().eq(["node2"]), "{now:?}");
         let service = site.get("web-1").await?;

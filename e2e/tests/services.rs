@@ -6,7 +6,6 @@ mod addresses;
 mod classes;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::installation::CLOUD;
@@ -354,7 +353,7 @@ async fn a_namespace_goes(site: &Site<'_>) -> Result<()> {
     .await?;
     let namespaces: Api<Namespace> = Api::all(site.lab.kube());
     namespaces.delete("shop", &DeleteParams::default()).await?;
-    eventually(Duration::from_secs(45), || async {
+    eventually(2 * SOON, || async {
         let left = namespaces.get_opt("shop").await?;
         ensure!(left.is_none(), "the namespace hangs: {left:?}");
         Ok(())

@@ -70,7 +70,7 @@ async fn workloads(site: &Site<'_>, pods: &[&str]) -> Result<()> {
     let yaml: Vec<&str> = WORKLOADS.split("\n---\n").filter(wanted).collect();
     ensure!(yaml.len() == pods.len(), "not all of {pods:?} are there");
     site.apply(&yaml.join("\n---\n")).await?;
-    let mut argv = vec!["wait", "--for=condition=Ready", "--timeout=50s"];
+    let mut argv = vec!["wait", "--for=condition=Ready", "--timeout=100s"];
     let names: Vec<String> = pods.iter().map(|pod| format!("pod/{pod}")).collect();
     argv.extend(names.iter().map(String::as_str));
     site.lab.kubectl(&argv).await.map(drop)

@@ -1,7 +1,5 @@
 //! A class is deleted, or changed into another one, while Services use it.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use ballast_crds::LoadBalancerClass;
 use ballast_e2e::eventually;
@@ -70,7 +68,7 @@ fn classes(site: &Site<'_>) -> Api<LoadBalancerClass> {
 
 async fn says_who_uses_it(site: &Site<'_>, message: &str) -> Result<()> {
     // A class's status is written at most once in 5 s.
-    eventually(Duration::from_secs(30), || async {
+    eventually(SOON, || async {
         let status = classes(site).get(CLASS).await?.status.unwrap_or_default();
         let in_use = status.conditions.iter().find(|one| one.type_ == "InUse");
         let in_use = in_use.with_context(|| format!("no InUse: {status:?}"))?;

@@ -9,7 +9,7 @@ use ballast_e2e::installation::binary;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-const TIME: Duration = Duration::from_secs(30);
+const TIME: Duration = Duration::from_mins(1);
 
 /// The result of a command.
 #[derive(Debug)]

@@ -1,7 +1,5 @@
 //! Changes of Services while no controller runs, and Services that vanish without a finalizer.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use ballast_e2e::{Signal, eventually};
 use serde_json::json;
@@ -141,7 +139,7 @@ async fn stripped_and_replaced(site: &Site<'_>) -> Result<()> {
         site.create(name, LOCAL).await?;
     }
     site.lab.kill(REPLICA, Signal::SIGCONT).await?;
-    site.converges_within(4, Duration::from_secs(20)).await
+    site.converges(4).await
 }
 
 /// Only the cloud still knows of them; one has a successor with the same name.

@@ -108,7 +108,8 @@ async fn killed_between_any_two_effects(site: &Site<'_>, before: usize) -> Resul
     site.converges(before).await
 }
 
-/// A leader that is asked to stop hands over without delay.
+/// A leader that is asked to stop hands over without delay: it gives up its Lease before it ends.
+/// A killed leader would still hold it.
 async fn stopped_hands_over(site: &Site<'_>) -> Result<()> {
     let leader = site.ballast.leader(&REPLICAS).await?;
     let other: Vec<&str> = REPLICAS.into_iter().filter(|it| *it != leader).collect();
@@ -117,13 +118,12 @@ async fn stopped_hands_over(site: &Site<'_>) -> Result<()> {
     let asked = Instant::now();
     site.lab.kill(leader, Signal::SIGTERM).await?;
     let exit = site.lab.wait_exit(leader, SOON).await?;
-    let ended = asked.elapsed();
+    let (ended, holder) = (asked.elapsed(), site.holder(LEASE).await?);
+    ensure!(exit.success(), "{leader} ended with {exit}");
+    ensure!(holder != leader, "{leader} has ended and holds the Lease");
     site.held_by(LEASE, &other).await?;
     let handed = asked.elapsed();
     println!("asked to stop: ended after {ended:.1?}, handed over after {handed:.1?}");
-    ensure!(exit.success(), "{leader} ended with {exit}");
-    // Much less than a term of 4 s, after which a killed leader would be replaced.
-    ensure!(handed < Duration::from_secs(3), "handed over in {handed:?}");
     site.converges(crowd.len()).await
 }
 
@@ -281,15 +281,12 @@ async fn cut_from_the_api_server(site: &Site<'_>) -> Result<()> {
     site.create_all(&more).await?;
     let exit = site.lab.wait_exit("ballast-3", SOON).await?;
     println!(
-        "cut from the API server: exit after {:.1?}, lease of 4 s",
+        "cut from the API server: exit after {:.1?}, lease of 8 s",
         cut.elapsed()
     );
+    // The cable is still cut, so it has noticed by itself. How fast, with an exact clock, is a
+    // unit test of the election.
     ensure!(exit.code == Some(3), "ballast-3 ended with {exit}");
-    ensure!(
-        cut.elapsed() < Duration::from_secs(5),
-        "it noticed after {:?}",
-        cut.elapsed()
-    );
     site.lab.restore(Host::Client).await?;
     site.converges(count + more.len()).await
 }

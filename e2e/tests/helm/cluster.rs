@@ -105,7 +105,7 @@ impl Cluster {
     /// Web servers, ready.
     pub(crate) async fn web_servers(&self) -> Result<()> {
         self.lab.apply(&pods_yaml("web", 2)).await?;
-        let ready = ["rollout", "status", "deployment/web", "--timeout=50s"];
+        let ready = ["rollout", "status", "deployment/web", "--timeout=100s"];
         self.lab.kubectl(&ready).await.map(drop)
     }
 

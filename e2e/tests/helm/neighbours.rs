@@ -181,6 +181,7 @@ async fn it_goes_on_when_somebody_can(cluster: &Cluster) -> Result<()> {
     let began = Instant::now();
     cluster.uninstall(WEST, &[]).await?;
     println!("the second uninstall took {:.1?}", began.elapsed());
-    ensure!(began.elapsed() < Duration::from_mins(1));
+    // Not the time-out of the hook, which Helm gives five minutes.
+    ensure!(began.elapsed() < Duration::from_mins(4));
     cluster.nothing_is_left(WEST).await
 }

@@ -58,7 +58,7 @@ pub(crate) async fn a_stranger_is_kept_in(cluster: &Cluster) -> Result<()> {
         "wait",
         "--for=condition=Ready",
         "pod/stranger",
-        "--timeout=50s",
+        "--timeout=100s",
     ];
     cluster.lab.kubectl(&ready).await?;
     let ip = [

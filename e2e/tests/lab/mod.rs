@@ -19,7 +19,7 @@ use ballast_e2e::{
 use self::traces::{namespaces, processes, processes_of_all, traces};
 
 const WEB: &str = include_str!("web.yaml");
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 fn options(name: &str) -> LabOptions {
     LabOptions {

@@ -1,6 +1,7 @@
-//! Tests that take minutes: kind clusters with several nodes, the release image, contenders of
-//! the benchmark. `make test` skips them, and `make test-long` runs them.
+//! Tests that take minutes or measure exact times: kind clusters with several nodes, the release
+//! image, contenders of the benchmark. `make test` skips them, and `make test-long` runs them.
 
 mod bench;
+mod demo;
 mod image;
 mod kind;

@@ -106,7 +106,7 @@ pub(crate) async fn nothing_changes(site: &Site<'_>) -> Result<()> {
 
 /// Waits until the counters of pools and classes are written: at most every 5 s.
 async fn settled(site: &Site<'_>) -> Result<()> {
-    let quiet = Duration::from_secs(6);
+    let quiet = Duration::from_secs(8);
     let last = std::cell::Cell::new((site.audited()?, std::time::Instant::now()));
     eventually(SOON, || async {
         let (since, at) = last.get();

@@ -156,7 +156,7 @@ pub(crate) async fn retained(site: &Site<'_>) -> Result<()> {
     ensure!(there["addresses"] == json!([ip.to_string()]), "{there}");
     // The class is no longer in use.
     site.lab
-        .kubectl(&["delete", "lbclass", "keeper", "--timeout=20s"])
+        .kubectl(&["delete", "lbclass", "keeper", "--timeout=60s"])
         .await?;
     // A later event did happen: if it had been deleted with its class, it would be gone by now.
     site.apply(&load_balancer("later", &words(81))).await?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::common::{STANDARD_FINALIZER, Site, condition, finalizers, load_balancer, version};
 
 /// A class's status is written at most once in 5 s.
-const PACED: Duration = Duration::from_secs(30);
+const PACED: Duration = Duration::from_mins(1);
 const PLAIN: &str = "selector: {app: web}, ports: [{port: 80, targetPort: 8080}]";
 
 pub(crate) async fn claim(site: &Site<'_>) -> Result<()> {

@@ -11,7 +11,7 @@ use ballast_e2e::{Host, Lab};
 use nix::sched::{CloneFlags, setns};
 
 /// The time-out of one step.
-const STEP: Duration = Duration::from_secs(3);
+const STEP: Duration = Duration::from_secs(10);
 
 /// Runs network code on a host of the lab. A socket stays in the namespace where it was
 /// created.
