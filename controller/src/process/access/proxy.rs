@@ -378,7 +378,7 @@ mod tests {
             "HTTPS_PROXY is not the URL of a proxy: \"ftp://proxy\"; use http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
         );
         for url in [
-            "http://me:sec/ret@",
+            "ftp://me:sec/ret@proxy",
             "ftp://me:secret@pro@xy",
             "me:secret@:// ",
             "me:secret@a://b c",
