@@ -1,7 +1,8 @@
 //! Tests that take minutes or measure exact times: kind clusters with several nodes, the release
-//! image, contenders of the benchmark. `make test` skips them, and `make test-long` runs them.
+//! image, contenders of the benchmark, a restore of etcd. `make test` skips them, and `make test-long` runs them.
 
 mod bench;
 mod demo;
 mod image;
 mod kind;
+mod restore;
