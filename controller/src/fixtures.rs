@@ -26,8 +26,11 @@ use crate::cluster::view::{ConditionView, ServiceView};
 use crate::run::factory::{Providers, samples};
 
 /// A provider of which only the pure half may be used: it shares by share key and
-/// refuses a balancer with a listener on port 666.
+/// refuses a balancer with a listener on port 666, or with more than [`LISTENERS`].
 pub(crate) struct PureProvider;
+
+/// The most listeners of a balancer of [`PureProvider`], all members together.
+pub(crate) const LISTENERS: usize = 8;
 
 /// A client of an API server that answers each request, with its JSON body, by this function.
 pub(crate) fn client<A, F>(answer: A) -> kube::Client
@@ -284,10 +287,11 @@ impl Provider for PureProvider {
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
-        let mut listeners = balancer
-            .members
-            .iter()
-            .flat_map(|member| &member.load_balancer.listeners);
+        let members = balancer.members.iter();
+        let mut listeners = members.flat_map(|member| &member.load_balancer.listeners);
+        if listeners.clone().count() > LISTENERS {
+            return Err(Refusal::new(Reason::QuotaExceeded, "too many listeners"));
+        }
         match listeners.find(|listener| listener.port == 666) {
             Some(_) => Err(Refusal::new(
                 Reason::Unsupported,

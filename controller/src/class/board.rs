@@ -2,10 +2,13 @@
 //! [`crate::class::instance`] post providers, and [`crate::class::contender`] posts other
 //! controllers.
 //!
+//! A class task posts through its [`Seat`]. A task that is aborted can still run until its next
+//! await, so its seat is vacated at the same time, and what it posts later is dropped.
+//!
 //! Readers take a snapshot. A change wakes every subscriber.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -16,6 +19,22 @@ use crate::cluster::ledger::Ledger;
 #[derive(Clone, Debug)]
 pub struct Board {
     classes: watch::Sender<Arc<Classes>>,
+    seats: Arc<Mutex<Seats>>,
+}
+
+/// The right to post the provider of a class, until the seat is vacated or taken by another
+/// task.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    board: Board,
+    class: String,
+    number: u64,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    last: u64,
+    taken: BTreeMap<String, u64>,
 }
 
 // === impl Board ===
@@ -30,6 +49,7 @@ impl Board {
         };
         Self {
             classes: watch::Sender::new(Arc::new(classes)),
+            seats: Arc::default(),
         }
     }
 
@@ -53,16 +73,26 @@ impl Board {
         });
     }
 
-    /// Replaces the state of a class's provider.
-    pub fn post_instance(&self, class: &str, instance: Instance) {
-        self.edit(|classes| {
-            classes.instances.insert(class.to_owned(), instance);
-        });
+    /// The seat of a new task for a class.
+    pub fn seat(&self, class: &str) -> Seat {
+        let mut seats = self.seats();
+        seats.last += 1;
+        let number = seats.last;
+        seats.taken.insert(class.to_owned(), number);
+        Seat {
+            board: self.clone(),
+            class: class.to_owned(),
+            number,
+        }
     }
 
-    /// Removes the providers of all other classes.
-    pub fn retain_instances(&self, running: &BTreeSet<String>) {
-        self.edit(|classes| classes.instances.retain(|name, _| running.contains(name)));
+    /// Removes the provider of a class, and drops what its task posts from now on.
+    pub fn vacate(&self, class: &str) {
+        let mut seats = self.seats();
+        seats.taken.remove(class);
+        self.edit(|classes| {
+            classes.instances.remove(class);
+        });
     }
 
     /// Replaces the other controller that serves Services without a class.
@@ -75,5 +105,62 @@ impl Board {
     fn edit(&self, change: impl FnOnce(&mut Classes)) {
         self.classes
             .send_modify(|classes| change(Arc::make_mut(classes)));
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    /// Replaces the state of the class's provider. A class whose provider is ready is open.
+    pub fn post(&self, instance: Instance) {
+        let seats = self.board.seats();
+        if seats.taken.get(&self.class) != Some(&self.number) {
+            return;
+        }
+        self.board.edit(|classes| {
+            if matches!(instance, Instance::Ready(_)) {
+                classes.ledger.open(&self.class);
+            }
+            classes.instances.insert(self.class.clone(), instance);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise a class with new settings would be served by the provider of the old ones.
+    #[test]
+    fn a_task_that_was_replaced_posts_nothing() {
+        let ledger = Arc::new(Ledger::default());
+        let board = Board::new(Scope::All, Arc::clone(&ledger));
+        let posted = |class: &str| {
+            let classes = board.snapshot();
+            let instance = classes.instances.get(class);
+            instance.map(|instance| format!("{instance:?}"))
+        };
+        let failing = |why: &str| Instance::Failing(why.to_owned());
+        let old = board.seat("local");
+        old.post(failing("old"));
+        assert_eq!(posted("local").unwrap(), "Failing(\"old\")");
+        board.vacate("local");
+        assert!(ledger.close("local"));
+        old.post(failing("old"));
+        let ready = || Instance::Ready(Arc::new(crate::fixtures::PureProvider));
+        old.post(ready());
+        assert_eq!(posted("local"), None);
+        assert!(ledger.is_closed("local"));
+
+        let new = board.seat("local");
+        old.post(ready());
+        assert_eq!(posted("local"), None);
+        new.post(ready());
+        assert_eq!(posted("local").unwrap(), "Ready");
+        assert!(!ledger.is_closed("local"));
     }
 }

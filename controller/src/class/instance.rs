@@ -21,13 +21,14 @@
 //!
 //! **Tasks.** [`run`] owns the class tasks in a `JoinSet` and lives as long as the leader. It
 //! starts and aborts them as the classes on the board change. A class task owns its provider
-//! until a worker that uses it is done.
+//! until a worker that uses it is done. It posts through its [`Seat`], so an aborted task posts
+//! nothing any more.
 //!
 //! **Cancel safety.** A class task can be aborted at every await. It writes only to the board
 //! and the ledger, each under a short lock and never across an await, and its calls of the
 //! provider are idempotent: the next instance of the class makes them again. The two streams
 //! are joined in one `select!` and never cancel each other. A panic of a class task ends the
-//! process.
+//! process at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,10 +38,10 @@ use ballast_crds::ProviderSettings;
 use ballast_provider::{Cause, Mark, Provider, ProviderError, Recorded, Refusal, Traits, mark};
 use futures::StreamExt;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, info, warn};
 
-use crate::class::board::Board;
+use crate::class::board::{Board, Seat};
 use crate::class::patience::in_time;
 use crate::class::{ClassView, Classes, Instance};
 use crate::cluster::eligibility::Eligible;
@@ -145,7 +146,14 @@ pub async fn run(context: Context) {
     let mut running: BTreeMap<String, (Arc<ClassView>, tokio::task::AbortHandle)> = BTreeMap::new();
     let mut before = Arc::new(Classes::default());
     board.mark_changed();
-    while board.changed().await.is_ok() {
+    loop {
+        tokio::select! {
+            changed = board.changed() => if changed.is_err() { return },
+            Some(ended) = tasks.join_next() => {
+                resume_panic(ended);
+                continue;
+            }
+        }
         let classes = board.borrow_and_update().clone();
         if !classes.are_same_for_services(&before) {
             wake_all(&context);
@@ -162,32 +170,26 @@ pub async fn run(context: Context) {
             let keep = now.is_some_and(|now| can_keep_provider(class, now));
             if !keep {
                 task.abort();
+                context.board.vacate(name);
             }
             keep
         });
-        if classes
-            .instances
-            .keys()
-            .any(|name| !running.contains_key(name))
-        {
-            context
-                .board
-                .retain_instances(&running.keys().cloned().collect());
-        }
         for (name, class) in usable {
             if !running.contains_key(name) {
-                let task = tasks.spawn(serve(context.clone(), Arc::clone(class)));
+                let seat = context.board.seat(name);
+                let task = tasks.spawn(serve(context.clone(), seat, Arc::clone(class)));
                 running.insert(name.to_owned(), (Arc::clone(class), task));
             }
         }
-        while let Some(ended) = tasks.try_join_next() {
-            // A class whose task panicked would never be served again, so the process exits.
-            if let Err(error) = ended
-                && let Ok(panic) = error.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
-            }
-        }
+    }
+}
+
+/// A class whose task panicked would never be served again, so the process exits.
+fn resume_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && let Ok(panic) = error.try_into_panic()
+    {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -198,7 +200,7 @@ fn can_keep_provider(before: &ClassView, now: &ClassView) -> bool {
 }
 
 /// The task of one class; see the module for its states.
-async fn serve(context: Context, class: Arc<ClassView>) {
+async fn serve(context: Context, seat: Seat, class: Arc<ClassView>) {
     let name = class.name.as_str();
     let mut retries = Retries::new(EAGER);
     let mut targets = context.targets.clone();
@@ -207,16 +209,13 @@ async fn serve(context: Context, class: Arc<ClassView>) {
             Ok(provider) => break provider,
             Err(error) => {
                 context.metrics.failed(name, error.reason().as_str());
-                fail(&context, name, error.to_string());
+                fail(&context, &seat, name, error.to_string());
                 tokio::time::sleep(retries.after(&error)).await;
             }
         }
     };
     info!(class = name, "the provider is ready");
-    context.ledger.open(name);
-    context
-        .board
-        .post_instance(name, Instance::Ready(Arc::clone(&provider)));
+    seat.post(Instance::Ready(Arc::clone(&provider)));
     wake(&context, name);
     // Neither cancels the other: a change in the cloud must not end the wait for a wave of
     // nodes.
@@ -367,7 +366,7 @@ async fn follow_targets(
 }
 
 /// Posts that the provider cannot start, once per message.
-fn fail(context: &Context, class: &str, message: String) {
+fn fail(context: &Context, seat: &Seat, class: &str, message: String) {
     let board = context.board.snapshot();
     let known =
         matches!(board.instances.get(class), Some(Instance::Failing(before)) if *before == message);
@@ -375,9 +374,7 @@ fn fail(context: &Context, class: &str, message: String) {
         debug!(class, message, "the provider still cannot start");
     } else {
         warn!(class, error = message, "the provider cannot start");
-        context
-            .board
-            .post_instance(class, Instance::Failing(message));
+        seat.post(Instance::Failing(message));
         wake(context, class);
     }
 }
@@ -425,3 +422,6 @@ async fn settled<T>(changes: &mut watch::Receiver<T>, quiet: Duration, limit: Du
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,6 +198,12 @@ impl ClassView {
         self.traits.as_ref().is_ok_and(|traits| traits.pools)
     }
 
+    /// Whether the load balancers of two classes are in one cloud: they have the same provider
+    /// with the same settings.
+    pub fn is_on_the_cloud_of(&self, other: &Self) -> bool {
+        self.provider.is_ok() && self.provider == other.provider && !self.uses_pools()
+    }
+
     /// The drain switch, if it is on.
     pub const fn draining(&self) -> Option<&Draining> {
         self.status.draining.as_ref()

@@ -26,7 +26,7 @@ use crate::cluster::conditions::{condition, dated};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
-use crate::cluster::writer::Writer;
+use crate::cluster::writer::{ECHO, Writer};
 
 /// The least time between two status writes of one class.
 pub const PACE: Duration = Duration::from_secs(5);
@@ -59,6 +59,13 @@ pub enum Guard {
     Add,
     /// No Service uses the class.
     Remove,
+}
+
+/// The last write of the finalizer of a class.
+struct Guarded {
+    /// The version that it was written over.
+    version: u64,
+    at: Instant,
 }
 
 /// What the task needs.
@@ -289,6 +296,23 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
     })
 }
 
+// === impl Guarded ===
+
+impl Guarded {
+    fn over(class: &ClassView) -> Self {
+        Self {
+            version: class.version,
+            at: Instant::now(),
+        }
+    }
+
+    /// Whether the watch may not have delivered the write yet. A view that stays the same shows
+    /// that the write was lost: the API server was restored from a backup.
+    fn is_under_way(&self, class: &ClassView) -> bool {
+        self.version == class.version && self.at.elapsed() < ECHO
+    }
+}
+
 // === impl ClassStatus ===
 
 impl ClassStatus {
@@ -296,9 +320,7 @@ impl ClassStatus {
     pub async fn run(self) {
         let mut board = self.board.subscribe();
         let mut written: BTreeMap<String, (Instant, LoadBalancerClassStatus)> = BTreeMap::new();
-        // The version that the last finalizer was written over. A view of that version does
-        // not show the finalizer yet.
-        let mut guarded: BTreeMap<String, u64> = BTreeMap::new();
+        let mut guarded: BTreeMap<String, Guarded> = BTreeMap::new();
         loop {
             self.write_all(&mut written, &mut guarded).await;
             let soon = if is_releasing(&self.board.snapshot()) {
@@ -322,7 +344,7 @@ impl ClassStatus {
     async fn write_all(
         &self,
         written: &mut BTreeMap<String, (Instant, LoadBalancerClassStatus)>,
-        guarded: &mut BTreeMap<String, u64>,
+        guarded: &mut BTreeMap<String, Guarded>,
     ) {
         let classes = self.board.snapshot();
         let usages = usage(&classes, &self.services.all(), &self.ledger);
@@ -330,9 +352,11 @@ impl ClassStatus {
             let Some(class) = classes.get(name).filter(|_| classes.scope.owns(name)) else {
                 continue;
             };
-            if guarded.get(name) != Some(&class.version) && self.guard(class, &classes, usage).await
+            let last = guarded.get(name);
+            if !last.is_some_and(|last| last.is_under_way(class))
+                && self.guard(class, &classes, usage).await
             {
-                guarded.insert(name.clone(), class.version);
+                guarded.insert(name.clone(), Guarded::over(class));
             }
             let last = written.get(name);
             let published = last.map_or(&class.status, |(_, status)| status);

@@ -19,6 +19,11 @@ use tokio::time::Instant;
 
 use crate::cluster::view::Name;
 
+mod shared;
+
+use self::shared::Sharing;
+pub use self::shared::{Port, Share};
+
 /// One Service with effects in one class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -69,6 +74,7 @@ struct Write {
 struct Marks {
     began: Option<Instant>,
     slow_announced: bool,
+    sharing: Sharing,
 }
 
 // === impl Ledger ===
@@ -103,7 +109,8 @@ impl Ledger {
             None => !full && !closed,
         };
         if may {
-            inner.prove(id, class).add(key);
+            inner.prove(id, class);
+            inner.join(id, class, key);
         }
         may
     }
@@ -126,8 +133,9 @@ impl Ledger {
     pub fn left(&self, id: &ServiceId, class: &str, key: &Key) {
         let mut inner = self.lock();
         inner.releases += 1;
-        if let Some((entry, _)) = inner.find(id, class) {
+        if let Some((entry, marks)) = inner.find(id, class) {
             entry.keys.retain(|on| on != key);
+            marks.sharing.left(key);
         }
     }
 
@@ -269,7 +277,7 @@ impl Ledger {
     /// Records that the work timed by [`Self::began`] is done.
     pub fn finished(&self, id: &ServiceId, class: &str) {
         if let Some(marks) = self.lock().marks(id, class) {
-            *marks = Marks::default();
+            (marks.began, marks.slow_announced) = (None, false);
         }
     }
 
@@ -359,6 +367,19 @@ impl Inner {
             self.per_class.entry(class.to_owned()).or_default().places += 1;
         }
         self.insert(id, class)
+    }
+
+    /// Adds a balancer that the Service asks for.
+    fn join(&mut self, id: &ServiceId, class: &str, key: &Key) {
+        let Some((entry, marks)) = self.find(id, class) else {
+            return;
+        };
+        if let [only] = &entry.keys[..]
+            && only != key
+        {
+            marks.sharing.moves_from(only);
+        }
+        entry.add(key);
     }
 
     fn of(&self, class: &str) -> Count {

@@ -7,6 +7,8 @@
 //! choice and the queue makes it. Answers are metadata only: a whole Service per patch would
 //! cost more CPU than the patch.
 
+use std::time::Duration;
+
 use ballast_crds::{AddressPool, AddressPoolStatus, LoadBalancerClass};
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -24,6 +26,10 @@ use crate::process::lease::Fence;
 
 /// The field manager of every write.
 pub const MANAGER: &str = "ballast";
+
+/// How long a watch may take to deliver our own write. After this time the write is lost: an API
+/// server that was restored from a backup has older objects, with lower versions.
+pub const ECHO: Duration = Duration::from_secs(30);
 
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC_MERGE: &str = "application/strategic-merge-patch+json";

@@ -26,7 +26,7 @@ use tracing::warn;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Store;
 use crate::cluster::view::Name;
-use crate::cluster::writer::{self, Writer};
+use crate::cluster::writer::{self, ECHO, Writer};
 use crate::process::queue::Queue;
 
 mod book;
@@ -296,9 +296,10 @@ impl PoolKeeper {
 impl Written {
     /// Whether nothing needs to be written now: the last write was less than [`PACE`] ago, or
     /// it wrote the same status and the watch has not delivered it yet. A status that another
-    /// writer overwrote is written again.
+    /// writer overwrote, or that the API server lost, is written again.
     fn suffices(&self, view: &PoolView, status: &AddressPoolStatus) -> bool {
+        let age = self.at.elapsed();
         let unseen = view.version < self.version && self.status == *status;
-        self.at.elapsed() < PACE || unseen
+        age < PACE || (unseen && age < ECHO)
     }
 }

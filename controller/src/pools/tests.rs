@@ -111,10 +111,14 @@ fn a_status_that_somebody_wrote_over_is_written_again() {
     pool.version = 7;
     assert!(last(1, 8).suffices(&pool, &status), "just now");
     assert!(
-        last(60, 8).suffices(&pool, &status),
+        last(20, 8).suffices(&pool, &status),
         "it is on its way back"
     );
-    assert!(!last(60, 8).suffices(&pool, &AddressPoolStatus::default()));
+    assert!(!last(20, 8).suffices(&pool, &AddressPoolStatus::default()));
+    assert!(
+        !last(60, 8).suffices(&pool, &status),
+        "a restored API server begins with lower versions"
+    );
     pool.version = 9;
     assert!(
         !last(60, 8).suffices(&pool, &status),

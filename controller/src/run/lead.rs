@@ -23,8 +23,9 @@ use crate::cluster::writer::{Requests, Writer};
 use crate::pools::{PoolKeeper, Start};
 use crate::process::REQUEST_TIMEOUT;
 use crate::process::lease::Fence;
+use crate::service::missing::Missing;
 use crate::service::perform::{KeyLocks, Performer};
-use crate::service::reconcile::{ClassMissing, Reconciler, Waiting};
+use crate::service::reconcile::{Reconciler, Waiting};
 use crate::service::recorder::{self, Recorder};
 
 /// What the end of a leader waits for.
@@ -89,7 +90,9 @@ fn leader_tasks(
         class_wanted: Arc::clone(&finalizer_requested),
         metrics: shared.metrics.services.clone(),
         provider_metrics: shared.metrics.providers.clone(),
-        locks: KeyLocks::default(),
+        locks: KeyLocks::new(shared.queue.clone()),
+        queue: shared.queue.clone(),
+        pool_missing: Missing::default(),
     };
     LeaderTasks {
         reconciler: Arc::new(Reconciler {
@@ -100,7 +103,7 @@ fn leader_tasks(
             performer,
             queue: shared.queue.clone(),
             waiting: Waiting::default(),
-            class_missing: ClassMissing::default(),
+            class_missing: Missing::default(),
         }),
         instances: instance::Context {
             factory: Arc::clone(&options.factory),

@@ -19,29 +19,36 @@
 //!
 //! Objects of several kinds that are created together arrive in any order, because each
 //! kind has its own watch. A Service whose class is missing is refused only after
-//! [`CLASS_GRACE`] (`Later`); until then nothing is written.
+//! [`ARRIVAL_GRACE`] (`Later`); until then nothing is written. [`lacks_pool`] is the same for
+//! pools, which only the provider knows.
 
 mod keep;
+mod share;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::class_key;
 use ballast_provider::{
-    Balancer, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal,
+    Balancer, Key, LoadBalancer, Member, Placement, Provider, ProviderError, Reason, Refusal,
+    Removal, Traits,
 };
 
 use crate::class::{ClassView, Classes, Instance};
-use crate::cluster::conditions::ACCEPTED;
+use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::ServiceView;
-use crate::service::group::{Group, Sharer, group};
+use crate::service::group::{Declined, Group};
 
-use self::keep::{accepted_before, keep};
+use self::keep::keep;
+use self::share::{balancer, without_foreign_addresses};
 
-/// How long a Service waits for the watch of classes to deliver a missing class.
-pub const CLASS_GRACE: Duration = Duration::from_secs(2);
+/// How long a Service waits for a watch to deliver a class or a pool that is missing.
+pub const ARRIVAL_GRACE: Duration = Duration::from_secs(2);
+
+/// The reasons with which a Service is refused for something that another Service has.
+const BLOCKS: [Reason; 2] = [Reason::PortInUse, Reason::AddressInUse];
 
 /// One step for one Service.
 #[derive(Clone)]
@@ -72,6 +79,8 @@ pub enum Decision {
         refusal: Refusal,
         /// The existing load balancer.
         keep: Option<Keep>,
+        /// Another Service was preferred, and may not get what it was preferred for.
+        provisional: bool,
     },
     /// Nothing can be done now. When the missing thing arrives, it wakes the Service.
     Wait {
@@ -90,6 +99,10 @@ pub enum Decision {
         provider: Arc<dyn Provider>,
         /// The whole balancer, this Service among its members.
         balancer: Balancer,
+        /// The same with less of the other members, in this order, if the provider refuses it.
+        fallbacks: Vec<Balancer>,
+        /// A request that cannot be met, and that the balancer does not have.
+        objection: Option<Refusal>,
         /// Balancers that it is on and does not ask for any more. It leaves them when
         /// traffic flows through the new one.
         leaves: Vec<Key>,
@@ -109,6 +122,8 @@ pub struct Keep {
     pub provider: Arc<dyn Provider>,
     /// The Service with the ports that it publishes and its current node ports.
     pub balancer: Balancer,
+    /// As in [`Decision::Ensure`].
+    pub fallbacks: Vec<Balancer>,
 }
 
 /// All that a decision reads.
@@ -137,8 +152,8 @@ pub fn decide(service: &ServiceView, world: &World<'_>) -> Decision {
     match claim {
         Some(class) => match held_elsewhere(service, world) {
             Some(other) if !service.is_held_by(class) => wait_for_release(class, other),
-            _ if lacks_class(service, world.classes) && world.class_missing_for < CLASS_GRACE => {
-                Decision::Later(CLASS_GRACE.saturating_sub(world.class_missing_for))
+            _ if lacks_class(service, world.classes) && world.class_missing_for < ARRIVAL_GRACE => {
+                Decision::Later(ARRIVAL_GRACE.saturating_sub(world.class_missing_for))
             }
             _ => match world.classes.get(class).and_then(ClassView::drained) {
                 Some(drained) => drain(service, class, drained, world),
@@ -159,6 +174,27 @@ pub fn lacks_class(service: &ServiceView, classes: &Classes) -> bool {
     let refused = service.condition(ACCEPTED);
     classes.claim(service).is_some_and(missing)
         && refused.is_none_or(|it| it.reason != Reason::ClassNotFound.as_str())
+}
+
+/// Whether a provider refuses a Service because of a pool that may be on its way, and the status
+/// of the Service does not say so yet. Pure.
+pub fn lacks_pool(service: &ServiceView, traits: Traits, error: &ProviderError) -> bool {
+    let ProviderError::Refused(refusal) = error else {
+        return false;
+    };
+    let known = service
+        .condition(PROGRAMMED)
+        .is_some_and(|it| it.reason == refusal.reason.as_str());
+    traits.pools
+        && service.ingress.is_empty()
+        && !known
+        && matches!(
+            refusal.reason,
+            Reason::NoPool
+                | Reason::PoolNotFound
+                | Reason::NoAddressAvailable
+                | Reason::AddressOutsidePool
+        )
 }
 
 /// A class of another installation (with other `--classes`) that holds the Service.
@@ -193,6 +229,7 @@ fn drain(service: &ServiceView, class: &str, drained: Refusal, world: &World<'_>
     Decision::Refuse {
         refusal: drained,
         keep: None,
+        provisional: false,
     }
 }
 
@@ -277,18 +314,19 @@ fn keys_of(
 fn serve(service: &ServiceView, class: &str, world: &World<'_>) -> Decision {
     match admit(service, class, world) {
         Ok(step) => step,
-        Err(refusal) => Decision::Refuse {
+        Err(declined) => Decision::Refuse {
             keep: keep(service, class, world),
-            refusal,
+            refusal: declined.refusal,
+            provisional: declined.provisional,
         },
     }
 }
 
-fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decision, Refusal> {
+fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decision, Declined> {
     let class = usable(service, name, world.classes)?;
     let wanted = match &service.load_balancer {
         Some(Ok(wanted)) => wanted,
-        Some(Err(refusal)) => return Err(refusal.clone()),
+        Some(Err(refusal)) => return Err(refusal.clone().into()),
         None => return Ok(Decision::Ignore),
     };
     quota(service, class, world)?;
@@ -309,14 +347,20 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
             wait(None)
         }
         Some(Instance::Ready(provider)) => {
-            let balancer = balancer(service, wanted, name, provider.as_ref(), world)?;
-            provider.validate(&balancer)?;
+            let (wanted, objection) = without_foreign_addresses(service, wanted, class, world)?;
+            let group = balancer(service, wanted, class, provider.as_ref(), world)?;
+            let Group {
+                balancer,
+                fallbacks,
+            } = group;
             let mut leaves = world.ledger.keys(&service.id, name);
             leaves.retain(|key| *key != balancer.key);
             Ok(Decision::Ensure {
                 class: name.to_owned(),
                 provider: Arc::clone(provider),
                 balancer,
+                fallbacks,
+                objection,
                 leaves,
                 removal: class.removal,
                 max: class.max,
@@ -390,13 +434,21 @@ fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<
     Err(quota_exceeded(class, max))
 }
 
-/// Whether only the quota prevents serving a Service.
+/// Whether only the quota prevents serving a Service. One that is refused for something that
+/// another Service has gets no place before it is freed.
 fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_>) -> bool {
     let (Some(Ok(wanted)), Some(provider)) =
         (&service.load_balancer, world.classes.provider(&class.name))
     else {
         return false;
     };
+    let blocked = service.condition(ACCEPTED).is_some_and(|it| {
+        let mut blocks = BLOCKS.iter();
+        it.status == "False" && blocks.any(|reason| reason.as_str() == it.reason)
+    });
+    if blocked {
+        return false;
+    }
     let alone = Balancer {
         key: provider.key(wanted),
         members: vec![member(service, wanted, world.namespaces)],
@@ -413,69 +465,6 @@ pub fn quota_exceeded(class: &ClassView, max: usize) -> Refusal {
             class.name
         ),
     )
-}
-
-/// The balancer that a Service asks for, with all Services that are on it.
-fn balancer(
-    service: &ServiceView,
-    wanted: &LoadBalancer,
-    class: &str,
-    provider: &dyn Provider,
-    world: &World<'_>,
-) -> Result<Balancer, Refusal> {
-    let key = provider.key(wanted);
-    let own = Sharer {
-        service,
-        placed: world.ledger.is_on(&service.id, class, &key),
-        wanted: Some(wanted),
-        published: accepted_before(service),
-    };
-    let Group { balancer, refusal } = assemble(&key, own, class, provider, world);
-    refusal.map_or(Ok(balancer), Err)
-}
-
-/// The balancer with all its members. Other Services are read only if it is shared.
-fn assemble(
-    key: &Key,
-    own: Sharer<'_>,
-    class: &str,
-    provider: &dyn Provider,
-    world: &World<'_>,
-) -> Group {
-    let service = own.service;
-    let as_member =
-        |other: &ServiceView, wanted: &LoadBalancer| member(other, wanted, world.namespaces);
-    if key.is_of(&service.id) {
-        return group(key, service, vec![own], as_member);
-    }
-    let all = (world.services)();
-    let others = all.iter().filter(|other| other.id != service.id);
-    let others = others.filter(|other| world.classes.claim(other) == Some(class));
-    let sharer = |other| sharer(other, key, class, provider, world.ledger);
-    let mut sharers: Vec<Sharer<'_>> = others.map(AsRef::as_ref).filter_map(sharer).collect();
-    sharers.push(own);
-    group(key, service, sharers, as_member)
-}
-
-/// Another Service that is on a balancer, or asks for it.
-fn sharer<'a>(
-    other: &'a ServiceView,
-    key: &Key,
-    class: &str,
-    provider: &dyn Provider,
-    ledger: &Ledger,
-) -> Option<Sharer<'a>> {
-    let placed = ledger.is_on(&other.id, class, key);
-    let wanted = match &other.load_balancer {
-        Some(Ok(wanted)) if provider.key(wanted) == *key => Some(wanted),
-        _ => None,
-    };
-    (placed || wanted.is_some()).then(|| Sharer {
-        service: other,
-        placed,
-        wanted,
-        published: accepted_before(other),
-    })
 }
 
 /// A Service as a member of a balancer.

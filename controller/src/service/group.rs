@@ -2,15 +2,22 @@
 //!
 //! The members of a balancer are the Services that have had a turn on it, and the Service
 //! whose turn it is. So no Service is added before it has its finalizer. A member that is
-//! refused, or is moving to another balancer, stays with the ports that it publishes until its
-//! own release. A member that is being deleted, or that asks for no load balancer any more, is
-//! left out by the next turn of any member. Published ports are kept. If two Services want the same
-//! new port, the older one gets it.
+//! refused, or is moving to another balancer, stays with what it publishes until its own
+//! release. A member that is being deleted, or that asks for no load balancer any more, is
+//! left out by the next turn of any member.
+//!
+//! A port belongs to the Service that publishes it. If several Services want a port that
+//! nobody publishes, a member comes before a newcomer, and then the older one. A newcomer that
+//! can have no place, and a member that the provider refuses, do not count.
+//!
+//! One member must not harm the others. So each member is validated alone first. If the
+//! balancer is then refused as a whole, there are [`Group::fallbacks`] with less of the others.
 
 use std::collections::HashMap;
 
-use ballast_provider::{Balancer, Key, LoadBalancer, Member, Protocol, Reason, Refusal};
+use ballast_provider::{Balancer, Key, LoadBalancer, Member, Reason, Refusal, ServiceId};
 
+use crate::cluster::ledger::Port;
 use crate::cluster::view::ServiceView;
 
 /// A Service that is on a balancer or wants to be.
@@ -18,83 +25,194 @@ use crate::cluster::view::ServiceView;
 pub struct Sharer<'a> {
     /// Which.
     pub service: &'a ServiceView,
-    /// It has had a turn on this balancer.
-    pub placed: bool,
+    /// How far it is.
+    pub stage: Stage,
     /// What it asks for, if it asks for this balancer.
-    pub wanted: Option<&'a LoadBalancer>,
-    /// The part that its status already publishes.
+    pub wanted: Option<LoadBalancer>,
+    /// The part that its status already publishes through this balancer.
     pub published: Option<LoadBalancer>,
+    /// The ports that its status publishes through this balancer.
+    pub ports: Vec<Port>,
 }
 
-/// The desired balancer.
+/// How far a Service is on its way to a balancer. The earlier stages get ports first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It has had a turn on this balancer.
+    Placed,
+    /// The same, and it may publish through another balancer: this process does not know.
+    Unclear,
+    /// It has had no turn yet, and can have a place.
+    Next,
+    /// It has had a turn, publishes nothing, and the provider refuses it.
+    Stuck,
+}
+
+/// The desired balancer, in the turn of one of its Services.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// The balancer with its members.
     pub balancer: Balancer,
-    /// Why the Service whose turn it is is refused.
-    pub refusal: Option<Refusal>,
+    /// The same with less of the other members, in this order, if the provider refuses it.
+    pub fallbacks: Vec<Balancer>,
 }
 
-/// The balancer `key` in the turn of `own`, one of the sharers. `member` makes a member of
-/// a Service and its load balancer.
+/// The Service whose turn it is is refused.
+#[derive(Clone, Debug)]
+pub struct Declined {
+    /// Why.
+    pub refusal: Refusal,
+    /// The other Service may not get what it was preferred for.
+    pub provisional: bool,
+}
+
+/// Makes and checks members. Both are pure.
+pub struct Rules<'a> {
+    /// Makes a member of a Service and its load balancer.
+    pub member: &'a dyn Fn(&ServiceView, &LoadBalancer) -> Member,
+    /// What the provider says of a balancer.
+    pub validate: &'a dyn Fn(&Balancer) -> Result<(), Refusal>,
+}
+
+/// What another Service may have on the balancer.
+struct Part {
+    /// All that it asks for.
+    whole: Option<Member>,
+    /// What it publishes.
+    published: Option<Member>,
+}
+
+/// How much of the others a choice has.
+#[derive(Clone, Copy)]
+enum Others {
+    Whole,
+    /// What they publish; a member that publishes nothing yet has all that it asks for.
+    Published,
+    OnlyPublished,
+}
+
+/// The balancer `key` in the turn of `own`, one of the sharers.
 pub fn group(
     key: &Key,
     own: &ServiceView,
     mut sharers: Vec<Sharer<'_>>,
-    member: impl Fn(&ServiceView, &LoadBalancer) -> Member,
-) -> Group {
+    rules: &Rules<'_>,
+) -> Result<Group, Declined> {
     let age = |sharer: &Sharer<'_>| (sharer.service.created, sharer.service.id.uid.clone());
-    sharers.sort_by_key(|sharer| (!sharer.placed, age(sharer)));
-    let mut taken: HashMap<(Protocol, u16), &ServiceView> = HashMap::new();
-    for sharer in sharers.iter().filter(|sharer| sharer.placed) {
-        for port in sharer.published.iter().flat_map(ports) {
-            taken.entry(port).or_insert(sharer.service);
-        }
-    }
-    let mut refusal = None;
-    let mut members = Vec::new();
-    for sharer in &sharers {
-        let is_own = sharer.service.id == own.id;
-        let clash = sharer.wanted.and_then(|wanted| {
-            let mut ports = ports(wanted);
-            ports.find_map(|port| {
-                let winner = taken.get(&port)?;
-                (winner.id != sharer.service.id).then_some((port, *winner))
-            })
-        });
-        let shape = match (sharer.wanted, clash) {
-            (Some(wanted), None) => Some(wanted),
-            _ => sharer.published.as_ref().filter(|_| sharer.placed),
-        };
-        if let Some((port, winner)) = clash.filter(|_| is_own) {
-            refusal = Some(port_in_use(key, port, own, winner));
-        }
-        let Some(shape) = shape else { continue };
-        for port in ports(shape) {
-            taken.entry(port).or_insert(sharer.service);
-        }
-        if sharer.placed || is_own {
-            members.push((age(sharer), member(sharer.service, shape)));
-        }
-    }
-    members.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Group {
-        balancer: Balancer {
+    let alone = |service: &ServiceView, shape: &LoadBalancer| {
+        let member = (rules.member)(service, shape);
+        let balancer = Balancer {
             key: key.clone(),
-            members: members.into_iter().map(|(_, member)| member).collect(),
-        },
-        refusal,
+            members: vec![member.clone()],
+        };
+        (rules.validate)(&balancer).map(|()| member)
+    };
+    sharers.sort_by_key(|sharer| (sharer.stage, age(sharer)));
+    let mut taken = published_ports(&sharers);
+    let (mut mine, mut others) = (None, Vec::new());
+    for sharer in &sharers {
+        let service = sharer.service;
+        let is_own = service.id == own.id;
+        let clash = sharer.clash(&taken);
+        let whole = match (&sharer.wanted, clash) {
+            (Some(_), Some((port, winner))) if is_own => {
+                return Err(Declined {
+                    refusal: port_in_use(key, port, own, winner.service),
+                    provisional: !winner.ports.contains(&port),
+                });
+            }
+            (Some(wanted), None) => match alone(service, wanted) {
+                Err(refusal) if is_own => return Err(refusal.into()),
+                checked => checked.ok(),
+            },
+            _ => None,
+        };
+        let published = match &sharer.published {
+            Some(shape) if sharer.is_member() => match alone(service, shape) {
+                Err(refusal) if is_own && whole.is_none() => return Err(refusal.into()),
+                checked => checked.ok(),
+            },
+            _ => None,
+        };
+        let part = Part { whole, published };
+        for port in part.ports() {
+            taken.entry(port).or_insert(sharer);
+        }
+        if is_own {
+            mine = part
+                .whole
+                .or(part.published)
+                .map(|member| (age(sharer), member));
+        } else if sharer.is_member() {
+            others.push((age(sharer), part));
+        }
+    }
+    let Some(mine) = mine else {
+        return Err(nothing_left(&own.id).into());
+    };
+    choices(key, &mine, &others, rules)
+}
+
+/// The ports that members publish.
+fn published_ports<'a, 'b>(sharers: &'a [Sharer<'b>]) -> HashMap<Port, &'a Sharer<'b>> {
+    let mut taken = HashMap::new();
+    for sharer in sharers.iter().filter(|sharer| sharer.is_member()) {
+        for port in &sharer.ports {
+            taken.entry(*port).or_insert(sharer);
+        }
+    }
+    taken
+}
+
+/// The choices that the provider does not refuse, most of the others first.
+fn choices<A: Ord>(
+    key: &Key,
+    mine: &(A, Member),
+    others: &[(A, Part)],
+    rules: &Rules<'_>,
+) -> Result<Group, Declined> {
+    let with = |share: Others| {
+        let others = others.iter();
+        let mut members: Vec<(&A, &Member)> = others
+            .filter_map(|(age, part)| Some((age, part.of(share)?)))
+            .collect();
+        members.push((&mine.0, &mine.1));
+        members.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Balancer {
+            key: key.clone(),
+            members: members.into_iter().map(|(_, it)| it.clone()).collect(),
+        }
+    };
+    let (mut choices, mut refused) = (Vec::new(), None);
+    for share in [Others::Whole, Others::Published, Others::OnlyPublished] {
+        let balancer = with(share);
+        if choices.last() == Some(&balancer) {
+            continue;
+        }
+        match (rules.validate)(&balancer) {
+            Ok(()) => choices.push(balancer),
+            Err(refusal) => refused = Some(refusal),
+        }
+    }
+    let mut choices = choices.into_iter();
+    match (choices.next(), refused) {
+        (Some(balancer), _) => Ok(Group {
+            balancer,
+            fallbacks: choices.collect(),
+        }),
+        (None, Some(refusal)) => Err(refusal.into()),
+        (None, None) => Err(nothing_left(&mine.1.load_balancer.id).into()),
     }
 }
 
-fn ports(wanted: &LoadBalancer) -> impl Iterator<Item = (Protocol, u16)> {
+fn ports(wanted: &LoadBalancer) -> impl Iterator<Item = Port> {
     let listeners = wanted.listeners.iter();
     listeners.map(|listener| (listener.protocol, listener.port))
 }
 
 fn port_in_use(
     key: &Key,
-    (protocol, port): (Protocol, u16),
+    (protocol, port): Port,
     own: &ServiceView,
     winner: &ServiceView,
 ) -> Refusal {
@@ -113,4 +231,62 @@ fn port_in_use(
             "port {port}/{protocol} of the shared load balancer \"{name}\" is already used by {winner}"
         ),
     )
+}
+
+/// The Service asks for nothing on this balancer and publishes nothing through it.
+fn nothing_left(own: &ServiceId) -> Refusal {
+    Refusal::new(
+        Reason::Invalid,
+        format!("Service {own} has nothing on this load balancer"),
+    )
+}
+
+// === impl Sharer ===
+
+impl Sharer<'_> {
+    /// Whether it is on the balancer. (The Service whose turn it is becomes a member anyway.)
+    const fn is_member(&self) -> bool {
+        matches!(self.stage, Stage::Placed | Stage::Unclear | Stage::Stuck)
+    }
+
+    /// The first port that it wants and another Service has.
+    fn clash<'a, 'b>(
+        &self,
+        taken: &HashMap<Port, &'a Sharer<'b>>,
+    ) -> Option<(Port, &'a Sharer<'b>)> {
+        let mut wanted = self.wanted.iter().flat_map(ports);
+        wanted.find_map(|port| {
+            let winner = taken.get(&port)?;
+            (winner.service.id != self.service.id).then_some((port, *winner))
+        })
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    fn of(&self, share: Others) -> Option<&Member> {
+        let (whole, published) = (self.whole.as_ref(), self.published.as_ref());
+        match share {
+            Others::Whole => whole.or(published),
+            Others::Published => published.or(whole),
+            Others::OnlyPublished => published,
+        }
+    }
+
+    fn ports(&self) -> Vec<Port> {
+        let members = self.of(Others::Whole).into_iter();
+        members.flat_map(|it| ports(&it.load_balancer)).collect()
+    }
+}
+
+// === impl Declined ===
+
+impl From<Refusal> for Declined {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            provisional: false,
+        }
+    }
 }

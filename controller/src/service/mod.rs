@@ -4,6 +4,7 @@
 
 pub mod decide;
 pub mod group;
+pub mod missing;
 pub mod perform;
 pub mod reconcile;
 pub mod recorder;

@@ -11,6 +11,7 @@
 //! holds the lock of every balancer that the decision names ([`KeyLocks`]). Cancelling a call
 //! has the same effect as a crash.
 
+mod apply;
 mod locks;
 mod outcome;
 mod release;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{
-    Balancer, Observed, Provider, ProviderError, Refusal, ServiceId, State, Traits,
+    Balancer, Key, LoadBalancer, Observed, Provider, ProviderError, Refusal, ServiceId, State,
+    Traits,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,13 +30,14 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::class::Classes;
-use crate::class::patience::in_time;
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::{ProviderMetrics, ServiceMetrics};
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Writer, Written};
+use crate::process::queue::Queue;
 use crate::service::decide::{Decision, Keep, quota_exceeded};
+use crate::service::missing::Missing;
 use crate::service::recorder::Recorder;
 use crate::service::status::{self, Desired, Event, transition_event};
 
@@ -68,6 +71,10 @@ pub struct Performer {
     pub provider_metrics: ProviderMetrics,
     /// Serialises Services that share a balancer.
     pub locks: KeyLocks,
+    /// Where the other members of a balancer are woken when it reports something new.
+    pub queue: Queue<Name>,
+    /// The Services whose pool has not arrived.
+    pub pool_missing: Missing,
 }
 
 /// A Service with the class that serves it.
@@ -81,6 +88,21 @@ struct Served<'a> {
     refusal: Option<&'a Refusal>,
     /// It moves from another balancer, and traffic still flows through that one.
     moves: bool,
+}
+
+/// What the provider is asked for.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    balancer: &'a Balancer,
+    /// The same with less of the other members, in this order, if it is refused.
+    fallbacks: &'a [Balancer],
+}
+
+/// What it reported, and for which load balancer.
+struct Report<'a> {
+    key: &'a Key,
+    load_balancer: &'a LoadBalancer,
+    observed: Observed,
 }
 
 // === impl Performer ===
@@ -102,8 +124,17 @@ impl Performer {
                     .await;
                 outcome_of(&written, Outcome::Released)
             }
-            Decision::Refuse { refusal, keep } => {
-                self.refuse(service, &refusal, keep.as_ref()).await
+            Decision::Refuse {
+                refusal,
+                keep,
+                provisional,
+            } => {
+                let refused = self.refuse(service, &refusal, keep.as_ref()).await;
+                if provisional {
+                    refused.and(Outcome::Pending(SAFETY_RETRY))
+                } else {
+                    refused
+                }
             }
             Decision::Wait {
                 class,
@@ -123,6 +154,8 @@ impl Performer {
                 class,
                 provider,
                 balancer,
+                fallbacks,
+                objection,
                 leaves,
                 removal,
                 max,
@@ -131,15 +164,28 @@ impl Performer {
                 if !self.ledger.reserve(&service.id, &class, key, max) {
                     return self.refuse_without_place(service, &class, classes).await;
                 }
-                let provider = provider.as_ref();
-                let ensured = self
-                    .ensure(service, &class, provider, &balancer, !leaves.is_empty())
-                    .await;
+                let served = Served {
+                    service,
+                    class: &class,
+                    provider: provider.as_ref(),
+                    refusal: objection.as_ref(),
+                    moves: !leaves.is_empty(),
+                };
+                let wish = Wish {
+                    balancer: &balancer,
+                    fallbacks: &fallbacks,
+                };
+                let ensured = self.ensure(&served, wish).await;
                 if ensured != Outcome::Ensured {
                     return ensured;
                 }
+                let provider = provider.as_ref();
                 let left = self.leave(&service.id, &class, provider, &leaves, removal);
-                ensured.and(left.await)
+                let ensured = ensured.and(left.await);
+                match objection {
+                    Some(_) => ensured.and(Outcome::Waiting),
+                    None => ensured,
+                }
             }
             Decision::Release {
                 class,
@@ -182,7 +228,11 @@ impl Performer {
             refusal: Some(refusal),
             moves: false,
         };
-        refused.and(self.apply(&served, &keep.balancer).await)
+        let wish = Wish {
+            balancer: &keep.balancer,
+            fallbacks: &keep.fallbacks,
+        };
+        refused.and(self.apply(&served, wish).await)
     }
 
     /// Between decision and reservation, another Service took the place or the class closed.
@@ -202,18 +252,12 @@ impl Performer {
         }
     }
 
-    async fn ensure(
-        &self,
-        service: &ServiceView,
-        class: &str,
-        provider: &dyn Provider,
-        balancer: &Balancer,
-        moves: bool,
-    ) -> Outcome {
+    async fn ensure(&self, served: &Served<'_>, wish: Wish<'_>) -> Outcome {
         let now = Timestamp::now();
-        let mut service = service.clone();
+        let mut service = served.service.clone();
+        let class = served.class;
         // A Service without a class has the standard finalizer, whichever class serves it.
-        let held = provider.traits().finalizer || service.class.is_none();
+        let held = served.provider.traits().finalizer || service.class.is_none();
         if let Some(patch) = status::finalizer_patch(&service, class, now).filter(|_| held) {
             match self.write(&service, "finalizer", &patch).await {
                 Ok(Written::Version(version)) => {
@@ -225,37 +269,14 @@ impl Performer {
         }
         let served = Served {
             service: &service,
-            class,
-            provider,
-            refusal: None,
-            moves,
+            ..*served
         };
-        self.apply(&served, balancer).await
+        self.apply(&served, wish).await
     }
 
-    /// Applies the desired state of the balancer and publishes the result.
-    async fn apply(&self, served: &Served<'_>, balancer: &Balancer) -> Outcome {
-        if !self.writer.leads() {
-            return Outcome::Failed;
-        }
-        let id = &served.service.id;
-        let began = self.ledger.began(id, served.class, Instant::now());
-        match in_time(served.provider.ensure(balancer)).await {
-            Ok(all) => {
-                let Some((_, observed)) = all.into_iter().find(|(reported, _)| reported == id)
-                else {
-                    let silent =
-                        ProviderError::transient("the provider reported no state for this Service");
-                    return self.failed(served, &silent).await;
-                };
-                self.observed(served, &observed, began).await
-            }
-            Err(error) => self.failed(served, &error).await,
-        }
-    }
-
-    async fn observed(&self, served: &Served<'_>, observed: &Observed, began: Instant) -> Outcome {
+    async fn observed(&self, served: &Served<'_>, report: &Report<'_>, began: Instant) -> Outcome {
         let Served { service, class, .. } = *served;
+        let observed = &report.observed;
         let traits = served.provider.traits();
         let backing = self.targets.borrow().backing(traits.exclusion);
         let desired = Desired::observed(service, class, observed, backing);
@@ -266,6 +287,13 @@ impl Performer {
         } else {
             desired.without_new_address(service)
         };
+        // The other members must not get a port that this one may publish, even if the store
+        // does not show it yet.
+        let publishes = desired.ingress.is_some();
+        if publishes {
+            let (key, accepted) = (report.key, report.load_balancer);
+            self.ledger.publishing(key, class, accepted);
+        }
         // The store can be stale: an address must not overwrite a version that this process
         // has not seen. (The fence prevents that two leaders assign one address twice.)
         let guarded = traits.claim_over_version && desired.claims(service);
@@ -273,6 +301,10 @@ impl Performer {
         match self.publish_over(service, &desired, over).await {
             Ok(Written::Version(_)) => {}
             written => return outcome_of(&written, Outcome::Waiting),
+        }
+        if publishes {
+            let (key, accepted) = (report.key, report.load_balancer);
+            self.ledger.published(key, class, accepted);
         }
         if service.ingress.is_empty() && !observed.ingress.is_empty() {
             self.metrics.addressed(

@@ -4,7 +4,7 @@
 //! Workers are tasks: each takes one name at a time from the queue until the queue closes.
 //! Cancelling one is a crash, see [`crate::service::perform`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::cluster::view::{Name, ServiceView};
 use crate::pools::AddressBook;
 use crate::process::queue::Queue;
 use crate::service::decide::{World, decide, lacks_class};
+use crate::service::missing::Missing;
 use crate::service::perform::{Outcome, Performer, Turn, places};
 
 /// What the workers share.
@@ -39,18 +40,12 @@ pub struct Reconciler {
     /// The Services that wait for something that another Service may hold.
     pub waiting: Waiting,
     /// The Services whose class has not arrived.
-    pub class_missing: ClassMissing,
+    pub class_missing: Missing,
 }
 
 /// The Services that only a change elsewhere can help.
 #[derive(Debug, Default)]
 pub struct Waiting(Mutex<HashSet<Name>>);
-
-/// Since when this process has missed the class of a Service. An entry stays until the class
-/// arrives or the status of the Service says that it is missing. This process's own clock
-/// counts, because that of the API server can differ.
-#[derive(Debug, Default)]
-pub struct ClassMissing(Mutex<HashMap<Name, (String, Instant)>>);
 
 // === impl Reconciler ===
 
@@ -67,7 +62,10 @@ impl Reconciler {
     async fn turn(&self, name: &Name) {
         let start = Instant::now();
         let releases = self.performer.ledger.releases();
-        let outcome = self.reconcile(name).await;
+        let Some(outcome) = self.reconcile(name).await else {
+            debug!("another turn uses the same load balancer; this one comes after it");
+            return;
+        };
         self.performer
             .metrics
             .reconciled(outcome.label(), start.elapsed());
@@ -96,18 +94,30 @@ impl Reconciler {
         }
     }
 
-    async fn reconcile(&self, name: &Name) -> Outcome {
+    /// One turn. `None`: it could not begin, and the locks queue the Service again.
+    async fn reconcile(&self, name: &Name) -> Option<Outcome> {
+        let (turn, classes, service) = self.hold(name)?;
+        Some(self.step(name, &turn, &classes, service).await)
+    }
+
+    async fn step(
+        &self,
+        name: &Name,
+        turn: &Turn,
+        classes: &Classes,
+        service: Option<Arc<ServiceView>>,
+    ) -> Outcome {
         let ledger = &self.performer.ledger;
-        let (turn, classes, service) = self.hold(name).await;
-        self.addresses.note(name, service.as_deref(), &classes);
+        self.addresses.note(name, service.as_deref(), classes);
         let uid = service.as_ref().map(|service| service.id.uid.as_str());
         let mut absent = Outcome::Ignored;
         for entry in ledger.left_behind(name, uid) {
-            absent = absent.and(self.release_absent(&entry, &classes).await);
+            absent = absent.and(self.release_absent(&entry, classes).await);
         }
         let Some(service) = service else {
             ledger.vanished(name);
             self.class_missing.end(name);
+            self.performer.pool_missing.end(name);
             self.performer.metrics.departed(name);
             return absent;
         };
@@ -117,18 +127,18 @@ impl Reconciler {
         let decision = decide(
             &service,
             &World {
-                classes: &classes,
+                classes,
                 ledger,
                 namespaces: &self.namespaces,
                 services: &|| self.services.all(),
-                class_missing_for: self.missing_for(name, &service, &classes),
+                class_missing_for: self.missing_for(name, &service, classes),
             },
         );
         // The task of a class may have recorded another balancer since the locks were taken.
-        if !turn.covers(&places(name, Some(&service), &classes, ledger)) {
+        if !turn.covers(&places(name, Some(&service), classes, ledger)) {
             return absent.and(Outcome::Pending(Duration::ZERO));
         }
-        absent.and(self.performer.perform(&service, decision, &classes).await)
+        absent.and(self.performer.perform(&service, decision, classes).await)
     }
 
     /// For how long the class of this Service has been missing.
@@ -144,9 +154,8 @@ impl Reconciler {
 
     /// Locks every balancer that this turn can touch. Returns the classes and the Service for
     /// which the locks are right: the watch stores newer ones at any time, and those are for
-    /// the next turn. If the Service asks for another balancer while this waits, it begins
-    /// again.
-    async fn hold(&self, name: &Name) -> (Turn, Arc<Classes>, Option<Arc<ServiceView>>) {
+    /// the next turn.
+    fn hold(&self, name: &Name) -> Option<(Turn, Arc<Classes>, Option<Arc<ServiceView>>)> {
         let now = || (self.board.snapshot(), self.services.get(name));
         let places_of = |classes: &Classes, service: Option<&ServiceView>| {
             places(name, service, classes, &self.performer.ledger)
@@ -154,10 +163,10 @@ impl Reconciler {
         loop {
             let (classes, service) = now();
             let wanted = places_of(&classes, service.as_deref());
-            let turn = self.performer.locks.hold(wanted).await;
+            let turn = self.performer.locks.hold(name, wanted)?;
             let (classes, service) = now();
             if turn.covers(&places_of(&classes, service.as_deref())) {
-                return (turn, classes, service);
+                return Some((turn, classes, service));
             }
         }
     }
@@ -189,25 +198,5 @@ impl Waiting {
 
     fn drain(&self) -> HashSet<Name> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-// === impl ClassMissing ===
-
-impl ClassMissing {
-    /// When the class of this Service was first missing; `now` if that is new.
-    fn since(&self, name: &Name, uid: &str, now: Instant) -> Instant {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = all.entry(name.clone());
-        let (of, since) = entry.or_insert_with(|| (uid.to_owned(), now));
-        if of != uid {
-            (*of, *since) = (uid.to_owned(), now);
-        }
-        *since
-    }
-
-    fn end(&self, name: &Name) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(name);
     }
 }

@@ -304,6 +304,57 @@ fn a_class_that_arrives_after_its_service_costs_no_refusal() {
     });
 }
 
+/// The same for a pool. The Service is woken when the pool arrives.
+#[test]
+fn a_pool_that_arrives_after_its_service_costs_no_refusal() {
+    simulate(8, async |lab| {
+        lab.api.create_l2_class("lan", &json!({}));
+        lab.start();
+        lab.led().await;
+        lab.rest(5).await;
+        for (n, request) in [None, Some(("ballast.dev/address-pool", "p1"))]
+            .iter()
+            .enumerate()
+        {
+            let (key, mark) = (format!("shop/s{n}"), lab.journal.mark());
+            let service = Svc::new(&key).class("ballast.dev/lan");
+            lab.api.create_service(&match request {
+                None => service,
+                Some((key, value)) => service.annotated(key, value),
+            });
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            let early = lab.effects(mark, Target::Service);
+            assert!(early.is_empty(), "{early:#?}\n{}", lab.dump());
+            let range = format!("203.0.113.{n}");
+            let spec = json!({"edges": "Use", "autoAssign": n == 0});
+            lab.api.create_pool(&format!("p{n}"), &[&range], &spec);
+            lab.settle().await;
+            let all = lab.effects(mark, Target::Service);
+            assert_eq!(all.len(), 1, "{all:#?}");
+        }
+        assert_eq!(lab.api.events(), [""; 0]);
+        lab.assert_steady().await;
+    });
+}
+
+/// A pool that does not arrive is reported once, soon.
+#[test]
+fn a_pool_that_does_not_arrive_is_reported_within_seconds() {
+    simulate(9, async |lab| {
+        lab.api.create_l2_class("lan", &json!({}));
+        lab.start();
+        lab.led().await;
+        let begin = tokio::time::Instant::now();
+        lab.api
+            .create_service(&Svc::new(WEB).class("ballast.dev/lan"));
+        lab.denied.insert(WEB.to_owned(), "NoPool");
+        lab.settle().await;
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(6), "{took:?}");
+        lab.assert_steady().await;
+    });
+}
+
 /// A class that does not arrive is reported once, soon.
 #[test]
 fn a_class_that_does_not_arrive_is_reported_within_seconds() {

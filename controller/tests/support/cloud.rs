@@ -37,6 +37,10 @@ struct Inner {
     /// How long a deletion takes.
     deleting: Duration,
     last_address: u32,
+    /// Calls of `ensure` for these balancers do not end.
+    hanging: BTreeSet<Key>,
+    /// No balancer gets these addresses.
+    denied: BTreeSet<IpAddr>,
     calls: BTreeMap<&'static str, usize>,
 }
 
@@ -137,6 +141,33 @@ impl Cloud {
         let mut state = self.lock();
         state.provisioning = provisioning;
         state.deleting = deleting;
+    }
+
+    /// The calls of `ensure` for a balancer hang, or go on.
+    pub fn hang(&self, share_key: &str, on: bool) {
+        let key = Key::Shared(share_key.to_owned());
+        let hanging = &mut self.lock().hanging;
+        if on {
+            hanging.insert(key);
+        } else {
+            hanging.remove(&key);
+        }
+    }
+
+    /// Refuses every balancer of which a member requests this address.
+    pub fn deny(&self, address: &str) {
+        self.lock().denied.insert(address.parse().unwrap());
+    }
+
+    /// Gives a balancer another address and reports nothing.
+    pub fn renumber(&self, share_key: &str, address: &str) {
+        let key = Key::Shared(share_key.to_owned());
+        for lb in self.lock().balancers.values_mut() {
+            if lb.key == key {
+                lb.addresses = vec![address.parse().unwrap()];
+            }
+        }
+        self.journal.changed();
     }
 
     /// How often a call was made, read-only calls included.

@@ -2,37 +2,48 @@
 
 use ballast_provider::{Family, LoadBalancer};
 
-use super::{Keep, World, assemble};
+use super::share::{assemble, published_on};
+use super::{Keep, World};
 use crate::cluster::view::ServiceView;
-use crate::service::group::{Group, Sharer};
+use crate::service::group::{Sharer, Stage};
 
 /// The balancer that a refused Service is on, with the part of the Service that was accepted
-/// before.
+/// before. In a move it is the balancer of the published address. If this process does not know
+/// which one that is, nothing is changed.
 pub(super) fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Option<Keep> {
     let provider = world.classes.provider(class)?;
-    let accepted = accepted_before(service)?;
+    let view = world.classes.get(class)?;
     if !world.ledger.has(&service.id, class) {
         return None;
     }
-    let on = world.ledger.keys(&service.id, class);
-    let asked = provider.key(&accepted);
-    let key = match on.first() {
-        Some(first) if !on.contains(&asked) => first.clone(),
-        _ => asked,
+    let key = if world.ledger.keys(&service.id, class).is_empty() {
+        provider.key(&accepted_before(service)?)
+    } else {
+        world.ledger.home(&service.id, class)?
     };
+    let known = world.ledger.share(&service.id, class, &key);
+    let published = published_on(service, class, &key, world.ledger);
+    let accepted = match known {
+        Some(_) => published.shape?,
+        None => accepted_before(service)?,
+    };
+    let guarded = !provider.traits().finalizer || service.is_held_by(class);
+    if !guarded || !publishes(service, &accepted) {
+        return None;
+    }
     let kept = Sharer {
         service,
-        placed: true,
+        stage: Stage::Placed,
         wanted: None,
-        published: Some(accepted.clone()),
+        published: Some(accepted),
+        ports: published.ports,
     };
-    let Group { balancer, .. } = assemble(&key, kept, class, provider.as_ref(), world);
-    let guarded = !provider.traits().finalizer || service.is_held_by(class);
-    let keeps = guarded && publishes(service, &accepted) && provider.validate(&balancer).is_ok();
-    keeps.then(|| Keep {
+    let group = assemble(&key, kept, view, provider.as_ref(), world).ok()?;
+    Some(Keep {
         class: class.to_owned(),
         provider,
-        balancer,
+        balancer: group.balancer,
+        fallbacks: group.fallbacks,
     })
 }
 

@@ -1,5 +1,6 @@
 mod drain;
 mod places;
+mod share;
 
 use std::collections::BTreeSet;
 
@@ -51,7 +52,7 @@ fn decision(
         ledger,
         namespaces: &Namespaces::default(),
         services: &|| all.clone(),
-        class_missing_for: CLASS_GRACE,
+        class_missing_for: ARRIVAL_GRACE,
     };
     decide(service, &world)
 }
@@ -378,7 +379,7 @@ fn a_refused_edit_keeps_what_was_accepted_on_its_node_ports() {
             ledger,
             namespaces: &Namespaces::default(),
             services: &Vec::new,
-            class_missing_for: CLASS_GRACE,
+            class_missing_for: ARRIVAL_GRACE,
         };
         match decide(service, &world) {
             Decision::Refuse { keep, .. } => keep.map(|keep| {
@@ -446,11 +447,11 @@ fn a_missing_class_has_a_moment_to_arrive() {
     let nowhere = || web().class(Some("ballast.dev/nope"));
     let says = |reason| nowhere().saying(&[condition(ACCEPTED, "False", reason, "no")]);
     let refuse = Step::Refuse(Reason::ClassNotFound);
-    let half = CLASS_GRACE / 2;
+    let half = ARRIVAL_GRACE / 2;
     for (what, service, missing_for, expected) in [
         ("new", nowhere(), Duration::ZERO, Step::Later),
         ("a moment later", nowhere(), half, Step::Later),
-        ("after the moment", nowhere(), CLASS_GRACE, refuse),
+        ("after the moment", nowhere(), ARRIVAL_GRACE, refuse),
         (
             "refused already",
             says(Reason::ClassNotFound),

@@ -1,29 +1,51 @@
 //! Serialises the work on each balancer, which several Services can share.
+//!
+//! A turn that cannot have all of its balancers ends at once and waits here, without a worker:
+//! a balancer whose calls hang must not keep workers from other Services. When a balancer
+//! becomes free, the Service that has waited longest for it is queued, and has it reserved
+//! until its turn begins. A turn takes all of its balancers in one step, so no turn waits for
+//! a balancer while it has another.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ballast_provider::Key;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::class::Classes;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::view::{Name, ServiceView};
+use crate::process::queue::Queue;
 
 /// A balancer: class and key.
 pub(super) type Place = (String, Key);
 
-/// One lock for each balancer that a worker uses or waits for.
-#[derive(Debug, Default)]
+/// The balancers that turns use or wait for.
+#[derive(Clone, Debug)]
 pub struct KeyLocks {
-    locks: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<()>>>>,
+    lines: Arc<Mutex<Lines>>,
+    queue: Queue<Name>,
 }
 
 /// The balancers that a worker has locked; dropped at the end of its turn.
 #[derive(Debug)]
 pub struct Turn {
     places: BTreeSet<Place>,
-    _guards: Vec<OwnedMutexGuard<()>>,
+    locks: KeyLocks,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: HashMap<Place, Line>,
+    /// The line in which each waiting Service is: at most one.
+    waits: HashMap<Name, Place>,
+}
+
+/// A balancer that is not free.
+#[derive(Debug)]
+struct Line {
+    /// `None`: a turn has it. Otherwise it is reserved for this Service, which is queued.
+    reserved: Option<Name>,
+    waiting: VecDeque<Name>,
 }
 
 /// Every balancer that a turn for this name can touch: the balancers in the ledger, of this
@@ -60,26 +82,44 @@ pub fn places(
 // === impl KeyLocks ===
 
 impl KeyLocks {
-    /// Waits until no other worker uses any of these balancers.
+    /// No balancer is in use. Services that waited are added to `queue`.
+    pub fn new(queue: Queue<Name>) -> Self {
+        Self {
+            lines: Arc::default(),
+            queue,
+        }
+    }
+
+    /// Takes all of these balancers, or none: then the Service waits and is queued when it may
+    /// try again.
     ///
-    /// Take the locks before deciding. A decision lists all members of a balancer; if another
-    /// worker added a member at the same time, the decision would remove it again. Locks are
-    /// taken in one order, so two Services that swap balancers do not deadlock. Cancel safe.
-    pub async fn hold(&self, places: BTreeSet<Place>) -> Turn {
-        let wanted = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            let lock = |place: &Place| Arc::clone(locks.entry(place.clone()).or_default());
-            places.iter().map(lock).collect::<Vec<_>>()
-        };
-        let mut guards = Vec::with_capacity(wanted.len());
-        for lock in wanted {
-            guards.push(lock.lock_owned().await);
+    /// Take the balancers before deciding. A decision lists all members of a balancer; if
+    /// another worker added a member at the same time, the decision would remove it again.
+    pub fn hold(&self, name: &Name, places: BTreeSet<Place>) -> Option<Turn> {
+        let mut lines = self.lock();
+        let busy = places
+            .iter()
+            .find(|place| lines.is_busy(place, name))
+            .cloned();
+        let woken = lines.leave(name, busy.as_ref(), &places);
+        if let Some(busy) = &busy {
+            lines.join(name, busy);
+        } else {
+            for place in &places {
+                lines.take(place);
+            }
         }
-        Turn {
+        drop(lines);
+        woken.into_iter().for_each(|name| self.queue.add(name));
+        busy.is_none().then(|| Turn {
             places,
-            _guards: guards,
-        }
+            locks: self.clone(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        // Nothing in here panics half-way.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,10 +132,157 @@ impl Turn {
     }
 }
 
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut lines = self.locks.lock();
+        let places = self.places.iter();
+        let woken: Vec<Name> = places.filter_map(|place| lines.next(place)).collect();
+        drop(lines);
+        woken
+            .into_iter()
+            .for_each(|name| self.locks.queue.add(name));
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    fn is_busy(&self, place: &Place, name: &Name) -> bool {
+        let line = self.lines.get(place);
+        line.is_some_and(|line| line.reserved.as_ref() != Some(name))
+    }
+
+    /// Takes the Service out of its line, unless it is to wait there. If a balancer is reserved
+    /// for it that it does not take, the next one is returned and must be queued.
+    fn leave(
+        &mut self,
+        name: &Name,
+        busy: Option<&Place>,
+        takes: &BTreeSet<Place>,
+    ) -> Option<Name> {
+        let waited = self.waits.get(name).filter(|place| Some(*place) != busy);
+        let place = waited?.clone();
+        self.waits.remove(name);
+        if busy.is_none() && takes.contains(&place) {
+            return None;
+        }
+        let line = self.lines.get_mut(&place)?;
+        if line.reserved.as_ref() == Some(name) {
+            return self.next(&place);
+        }
+        line.waiting.retain(|waiting| waiting != name);
+        None
+    }
+
+    /// The Service waits for a balancer, unless it does already.
+    fn join(&mut self, name: &Name, place: &Place) {
+        if let Some(line) = self.lines.get_mut(place)
+            && self.waits.insert(name.clone(), place.clone()).is_none()
+        {
+            line.waiting.push_back(name.clone());
+        }
+    }
+
+    fn take(&mut self, place: &Place) {
+        let line = self.lines.entry(place.clone());
+        line.or_insert_with(|| Line {
+            reserved: None,
+            waiting: VecDeque::new(),
+        })
+        .reserved = None;
+    }
+
+    /// Nobody has the balancer any more: it is reserved for the first that waits, which is
+    /// returned and must be queued.
+    fn next(&mut self, place: &Place) -> Option<Name> {
+        let line = self.lines.get_mut(place)?;
+        let next = line.waiting.pop_front();
+        match &next {
+            Some(name) => line.reserved = Some(name.clone()),
+            None => drop(self.lines.remove(place)),
+        }
+        next
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::class::ClassView;
+    use crate::process::backoff::Backoff;
+
+    fn name(name: &str) -> Name {
+        Name::from(&crate::fixtures::id(name))
+    }
+
+    fn on(keys: &[&str]) -> BTreeSet<Place> {
+        let place = |key: &&str| ("local".to_owned(), Key::Shared((*key).to_owned()));
+        keys.iter().map(place).collect()
+    }
+
+    /// The Services that were queued since, in order.
+    async fn woken(queue: &Queue<Name>) -> Vec<String> {
+        let mut names = Vec::new();
+        while queue.depth() > 0 {
+            names.push(queue.next().await.unwrap().key().name.clone());
+        }
+        names
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_have_a_balancer_waits_without_a_worker_and_in_order() {
+        let queue = Queue::new(Backoff::default());
+        let locks = KeyLocks::new(queue.clone());
+        let turn = locks.hold(&name("a"), on(&["one"])).unwrap();
+        assert!(locks.hold(&name("b"), on(&["one"])).is_none());
+        assert!(locks.hold(&name("c"), on(&["one"])).is_none());
+        assert!(locks.hold(&name("b"), on(&["one"])).is_none(), "an event");
+        assert!(locks.hold(&name("d"), on(&["two"])).is_some());
+        assert!(woken(&queue).await.is_empty());
+        drop(turn);
+        assert_eq!(woken(&queue).await, ["b"], "one at a time");
+        assert!(locks.hold(&name("e"), on(&["one"])).is_none(), "reserved");
+        let turn = locks.hold(&name("b"), on(&["one"])).unwrap();
+        drop(turn);
+        assert_eq!(woken(&queue).await, ["c"]);
+        drop(locks.hold(&name("c"), on(&["one"])).unwrap());
+        assert_eq!(woken(&queue).await, ["e"]);
+        drop(locks.hold(&name("e"), on(&["one"])).unwrap());
+        let lines = locks.lock();
+        assert!(
+            lines.lines.is_empty() && lines.waits.is_empty(),
+            "{lines:?}"
+        );
+    }
+
+    /// It was deleted, or asks for another balancer by now.
+    #[tokio::test(start_paused = true)]
+    async fn a_reservation_that_is_not_used_goes_to_the_next() {
+        let queue = Queue::new(Backoff::default());
+        let locks = KeyLocks::new(queue.clone());
+        let (one, two) = (
+            locks.hold(&name("a"), on(&["one"])).unwrap(),
+            locks.hold(&name("b"), on(&["two"])).unwrap(),
+        );
+        for waits in ["c", "d", "e"] {
+            assert!(locks.hold(&name(waits), on(&["one"])).is_none());
+        }
+        drop(one);
+        assert_eq!(woken(&queue).await, ["c"]);
+        drop(locks.hold(&name("c"), on(&[])).unwrap());
+        assert_eq!(woken(&queue).await, ["d"], "c needs nothing");
+        assert!(locks.hold(&name("d"), on(&["one", "two"])).is_none());
+        assert_eq!(woken(&queue).await, ["e"], "d waits for the other one");
+        drop(locks.hold(&name("e"), on(&["one"])).unwrap());
+        drop(two);
+        assert_eq!(woken(&queue).await, ["d"]);
+        drop(locks.hold(&name("d"), on(&["one", "two"])).unwrap());
+        let lines = locks.lock();
+        assert!(
+            lines.lines.is_empty() && lines.waits.is_empty(),
+            "{lines:?}"
+        );
+    }
 
     /// Whatever a decision can release or ensure is locked: the balancers of former Services of
     /// the name, those that the Service leaves and asks for, and those of classes that only the

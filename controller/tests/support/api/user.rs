@@ -122,6 +122,13 @@ impl Api {
         })
     }
 
+    /// The address of a Service may change from now on.
+    pub fn may_move(&self, key: &str) -> bool {
+        self.edit(Kind::Service, key, |service| {
+            service["metadata"]["annotations"][MOVED] = "true".into();
+        })
+    }
+
     /// Requests the deletion; an object with finalizers stays until they are removed.
     pub fn delete(&self, kind: Kind, key: &str) -> bool {
         let now = self.now();

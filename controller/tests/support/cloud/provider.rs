@@ -158,6 +158,19 @@ impl CloudProvider {
         }
     }
 
+    /// Refuses the whole balancer for a request of one member.
+    fn refuse_denied(&self, balancer: &Balancer) -> Result<(), ProviderError> {
+        let members = balancer.members.iter();
+        let mut requested = members.flat_map(|it| &it.load_balancer.requested_addresses);
+        let denied = &self.cloud.lock().denied;
+        match requested.find(|address| denied.contains(address)) {
+            Some(address) => {
+                Err(Refusal::new(Reason::AddressInUse, format!("{address}: no")).into())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A Service's part of one balancer.
     fn name(&self, key: &Key, uid: &str) -> String {
         match key {
@@ -330,6 +343,10 @@ impl Provider for CloudProvider {
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
         let _turn = self.turn(&balancer.key);
         self.call(Call::Ensure, "ensure").await?;
+        while self.cloud.lock().hanging.contains(&balancer.key) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.refuse_denied(balancer)?;
         let mut all = Vec::new();
         for member in &balancer.members {
             let id = member.load_balancer.id.clone();

@@ -69,7 +69,7 @@ fn sharers_of_a_key_are_one_balancer_and_ports_go_to_the_older() {
         ledger: &ledger,
         namespaces: &Namespaces::default(),
         services: &|| arcs.clone(),
-        class_missing_for: CLASS_GRACE,
+        class_missing_for: ARRIVAL_GRACE,
     };
     let Decision::Ensure { balancer, .. } = decide(&all[1], &world) else {
         panic!("not ensured")
@@ -162,7 +162,7 @@ fn a_member_stays_with_what_it_publishes_until_it_has_left() {
         ledger: &ledger,
         namespaces: &Namespaces::default(),
         services: &|| arcs.clone(),
-        class_missing_for: CLASS_GRACE,
+        class_missing_for: ARRIVAL_GRACE,
     };
     let Decision::Ensure { balancer, .. } = decide(&all[0], &world) else {
         panic!("not ensured")

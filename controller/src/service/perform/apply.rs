@@ -1,0 +1,108 @@
+//! Calls the provider for one balancer. Does I/O; cancelling a call has the same effect as a
+//! crash.
+
+use std::time::Duration;
+
+use ballast_provider::{Balancer, Observed, ProviderError, ServiceId};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{Outcome, Performer, Report, Served, Wish};
+use crate::class::patience::in_time;
+use crate::cluster::view::Name;
+use crate::service::decide::{ARRIVAL_GRACE, lacks_pool};
+
+/// What a provider reports of all members.
+type Answer = Result<Vec<(ServiceId, Observed)>, ProviderError>;
+
+// === impl Performer ===
+
+impl Performer {
+    /// Applies the desired state of the balancer and publishes the result.
+    pub(super) async fn apply(&self, served: &Served<'_>, wish: Wish<'_>) -> Outcome {
+        if !self.writer.leads() {
+            return Outcome::Failed;
+        }
+        let id = &served.service.id;
+        let began = self.ledger.began(id, served.class, Instant::now());
+        let (balancer, answer) = self.call(served, wish).await;
+        let all = match answer {
+            Ok(all) => all,
+            Err(error) => {
+                return match self.wait_for_pool(served, &error) {
+                    Some(wait) => Outcome::Pending(wait),
+                    None => self.failed(served, &error).await,
+                };
+            }
+        };
+        self.pool_missing.end(&Name::from(id));
+        self.tell_members(served, balancer, &all);
+        let mut members = balancer.members.iter().map(|member| &member.load_balancer);
+        let observed = all.into_iter().find(|(reported, _)| reported == id);
+        match (observed, members.find(|of| of.id == *id)) {
+            (Some((_, observed)), Some(load_balancer)) => {
+                let report = Report {
+                    key: &balancer.key,
+                    load_balancer,
+                    observed,
+                };
+                self.observed(served, &report, began).await
+            }
+            _ => {
+                let silent =
+                    ProviderError::transient("the provider reported no state for this Service");
+                self.failed(served, &silent).await
+            }
+        }
+    }
+
+    /// How long a pool may still take to arrive, before the Service is refused for want of it.
+    fn wait_for_pool(&self, served: &Served<'_>, error: &ProviderError) -> Option<Duration> {
+        let id = &served.service.id;
+        let name = Name::from(id);
+        if !lacks_pool(served.service, served.provider.traits(), error) {
+            self.pool_missing.end(&name);
+            return None;
+        }
+        let now = Instant::now();
+        let missing_for = now - self.pool_missing.since(&name, &id.uid, now);
+        let wait = ARRIVAL_GRACE.saturating_sub(missing_for);
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Calls the provider. If it refuses a balancer because of another member, that member
+    /// must not harm this one: the fallbacks are tried.
+    async fn call<'a>(&self, served: &Served<'_>, wish: Wish<'a>) -> (&'a Balancer, Answer) {
+        let (mut balancer, mut fallbacks) = (wish.balancer, wish.fallbacks.iter());
+        loop {
+            let answer = in_time(served.provider.ensure(balancer)).await;
+            match (&answer, fallbacks.next()) {
+                (Err(ProviderError::Refused(refusal)), Some(less)) if self.writer.leads() => {
+                    info!(service = %served.service.id, class = served.class, key = %balancer.key, %refusal,
+                        "the shared load balancer is refused; trying it with less of its other members");
+                    balancer = less;
+                }
+                _ => return (balancer, answer),
+            }
+        }
+    }
+
+    /// Wakes the other members for which the balancer reports something new. Each publishes it
+    /// in a turn of its own.
+    fn tell_members(
+        &self,
+        served: &Served<'_>,
+        balancer: &Balancer,
+        all: &[(ServiceId, Observed)],
+    ) {
+        let own = &served.service.id;
+        if balancer.key.is_of(own) {
+            return;
+        }
+        for (id, observed) in all {
+            if self.ledger.reported(id, served.class, observed) && id != own {
+                self.queue.add(Name::from(id));
+            }
+        }
+    }
+}
