@@ -177,7 +177,7 @@ fn choices<A: Ord>(
             .filter_map(|(age, part)| Some((age, part.of(share)?)))
             .collect();
         members.push((&mine.0, &mine.1));
-        members.sort_by(|(a, _), (b, _)| a.cmp(b));
+        members.sort_by_key(|(age, _)| *age);
         Balancer {
             key: key.clone(),
             members: members.into_iter().map(|(_, it)| it.clone()).collect(),

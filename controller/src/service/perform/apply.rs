@@ -39,21 +39,19 @@ impl Performer {
         self.tell_members(served, balancer, &all);
         let mut members = balancer.members.iter().map(|member| &member.load_balancer);
         let observed = all.into_iter().find(|(reported, _)| reported == id);
-        match (observed, members.find(|of| of.id == *id)) {
-            (Some((_, observed)), Some(load_balancer)) => {
-                let report = Report {
-                    key: &balancer.key,
-                    load_balancer,
-                    observed,
-                };
-                self.observed(served, &report, began).await
-            }
-            _ => {
-                let silent =
-                    ProviderError::transient("the provider reported no state for this Service");
-                self.failed(served, &silent).await
-            }
-        }
+        let (Some((_, observed)), Some(load_balancer)) =
+            (observed, members.find(|of| of.id == *id))
+        else {
+            let silent =
+                ProviderError::transient("the provider reported no state for this Service");
+            return self.failed(served, &silent).await;
+        };
+        let report = Report {
+            key: &balancer.key,
+            load_balancer,
+            observed,
+        };
+        self.observed(served, &report, began).await
     }
 
     /// How long a pool may still take to arrive, before the Service is refused for want of it.

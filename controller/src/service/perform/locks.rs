@@ -110,7 +110,9 @@ impl KeyLocks {
             }
         }
         drop(lines);
-        woken.into_iter().for_each(|name| self.queue.add(name));
+        if let Some(name) = woken {
+            self.queue.add(name);
+        }
         busy.is_none().then(|| Turn {
             places,
             locks: self.clone(),
@@ -138,9 +140,9 @@ impl Drop for Turn {
         let places = self.places.iter();
         let woken: Vec<Name> = places.filter_map(|place| lines.next(place)).collect();
         drop(lines);
-        woken
-            .into_iter()
-            .for_each(|name| self.locks.queue.add(name));
+        for name in woken {
+            self.locks.queue.add(name);
+        }
     }
 }
 
