@@ -216,8 +216,11 @@ fn a_port_that_a_member_gives_up_goes_to_who_waits_for_it() {
         lab.refusal(C, "PortInUse").await;
         lab.settle().await;
         lab.refused.clear();
+        let begin = Instant::now();
         lab.api.set_ports(A, &[Port(81, "TCP")]);
         lab.settle().await;
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
         lab.assert_steady().await;
     });
 }

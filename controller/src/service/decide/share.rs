@@ -12,7 +12,7 @@ use super::{World, could_have_a_place, held_elsewhere, member, stale_holder, usa
 use crate::class::ClassView;
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::ledger::{Ledger, Port};
-use crate::cluster::view::ServiceView;
+use crate::cluster::view::{Name, ServiceView};
 use crate::service::group::{Declined, Group, Rules, Sharer, Stage, group};
 
 /// With these reasons a load balancer without an address may get one soon.
@@ -32,6 +32,8 @@ pub(super) struct Published {
     pub(super) ports: Vec<Port>,
     /// It may be another balancer: this process does not know.
     pub(super) unclear: bool,
+    /// The view is older than what is published, also in what it asks for.
+    stale: bool,
 }
 
 /// What is read of other Services of the class, only when it is needed.
@@ -144,10 +146,17 @@ pub(super) fn published_on(
     ledger: &Ledger,
 ) -> Published {
     if let Some(share) = ledger.share(&service.id, class, key) {
+        let stale = ledger.is_stale(&Name::from(&service.id), service.version);
+        let shape = if stale {
+            Some(share.accepted)
+        } else {
+            on_current_node_ports(share.accepted, service)
+        };
         return Published {
-            shape: on_current_node_ports(share.accepted, service),
+            shape,
             ports: share.ports.into_iter().collect(),
             unclear: false,
+            stale,
         };
     }
     let home = ledger.home(&service.id, class);
@@ -159,6 +168,7 @@ pub(super) fn published_on(
     Published {
         ports: listeners.map(|it| (it.protocol, it.port)).collect(),
         unclear: home.is_none() && !ledger.keys(&service.id, class).is_empty(),
+        stale: false,
         shape,
     }
 }
@@ -272,7 +282,11 @@ impl<'a> Others<'a> {
         Some(Sharer {
             service: other,
             stage,
-            wanted,
+            wanted: if published.stale {
+                published.shape.clone()
+            } else {
+                wanted
+            },
             published: published.shape,
             ports: published.ports,
         })
@@ -329,6 +343,7 @@ impl Published {
             shape: None,
             ports: Vec::new(),
             unclear: false,
+            stale: false,
         }
     }
 
