@@ -151,6 +151,7 @@ impl ServiceView {
             ingress: vec![],
             ingress_is_exact: true,
             conditions: vec![],
+            rival: None,
         }
     }
 

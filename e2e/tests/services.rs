@@ -1,9 +1,11 @@
 //! The life of a Service on real Kubernetes: what it reports, what it keeps, and what is left
 //! after its deletion. `services/classes.rs` tests which class serves it,
-//! `services/addresses.rs` which address it gets.
+//! `services/addresses.rs` which address it gets, `services/contested.rs` what happens while
+//! another controller rewrites it.
 
 mod addresses;
 mod classes;
+mod contested;
 
 use std::net::IpAddr;
 

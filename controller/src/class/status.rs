@@ -23,7 +23,9 @@ use crate::class::board::Board;
 use crate::class::{ClassView, Classes, DefaultState, IN_USE_FINALIZER, Instance};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::conditions::{condition, dated};
+use crate::cluster::contest::Contest;
 use crate::cluster::ledger::Ledger;
+use crate::cluster::metrics::ContestMetrics;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{ECHO, Writer};
@@ -61,11 +63,21 @@ pub enum Guard {
     Remove,
 }
 
+/// The last status of a class that was written.
+struct Written {
+    at: Instant,
+    landed: bool,
+    status: LoadBalancerClassStatus,
+    contest: Contest,
+}
+
 /// The last write of the finalizer of a class.
 struct Guarded {
     /// The version that it was written over.
     version: u64,
     at: Instant,
+    step: Guard,
+    contest: Contest,
 }
 
 /// What the task needs.
@@ -80,6 +92,8 @@ pub struct ClassStatus {
     pub finalizer_requested: Arc<Notify>,
     /// Writes classes.
     pub writer: Writer,
+    /// Counts classes that somebody else keeps changing.
+    pub contests: ContestMetrics,
 }
 
 /// Counts the users of every class in one pass.
@@ -299,13 +313,6 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
 // === impl Guarded ===
 
 impl Guarded {
-    fn over(class: &ClassView) -> Self {
-        Self {
-            version: class.version,
-            at: Instant::now(),
-        }
-    }
-
     /// Whether the watch may not have delivered the write yet. A view that stays the same shows
     /// that the write was lost: the API server was restored from a backup.
     fn is_under_way(&self, class: &ClassView) -> bool {
@@ -319,8 +326,8 @@ impl ClassStatus {
     /// Writes classes until the board is dropped.
     pub async fn run(self) {
         let mut board = self.board.subscribe();
-        let mut written: BTreeMap<String, (Instant, LoadBalancerClassStatus)> = BTreeMap::new();
-        let mut guarded: BTreeMap<String, Guarded> = BTreeMap::new();
+        let mut written = BTreeMap::new();
+        let mut guarded = BTreeMap::new();
         loop {
             self.write_all(&mut written, &mut guarded).await;
             let soon = if is_releasing(&self.board.snapshot()) {
@@ -343,7 +350,7 @@ impl ClassStatus {
 
     async fn write_all(
         &self,
-        written: &mut BTreeMap<String, (Instant, LoadBalancerClassStatus)>,
+        written: &mut BTreeMap<String, Written>,
         guarded: &mut BTreeMap<String, Guarded>,
     ) {
         let classes = self.board.snapshot();
@@ -352,59 +359,82 @@ impl ClassStatus {
             let Some(class) = classes.get(name).filter(|_| classes.scope.owns(name)) else {
                 continue;
             };
-            let last = guarded.get(name);
-            if !last.is_some_and(|last| last.is_under_way(class))
-                && self.guard(class, &classes, usage).await
-            {
-                guarded.insert(name.clone(), Guarded::over(class));
-            }
+            self.guard(class, &classes, usage, guarded).await;
             let last = written.get(name);
-            let published = last.map_or(&class.status, |(_, status)| status);
+            let published = last.map_or(&class.status, |last| &last.status);
             let pressing = !reports_draining(class, published);
             // It is decided soon, and then one write has everything.
             if classes.default_state(class) == Some(DefaultState::Undecided)
-                || (!pressing && last.is_some_and(|(at, _)| at.elapsed() < PACE))
+                || (!pressing && last.is_some_and(|last| last.at.elapsed() < PACE))
             {
                 continue;
             }
-            let last = last.map(|(_, status)| status.clone());
-            if let Some(status) = self.write_status(class, &classes, usage, last).await {
-                written.insert(name.clone(), (Instant::now(), status));
-            }
+            self.write_status(class, &classes, usage, written).await;
         }
         written.retain(|name, _| usages.contains_key(name));
         guarded.retain(|name, _| usages.contains_key(name));
+        let now = Instant::now();
+        let statuses = written.values().map(|it| it.contest.ends(now));
+        let finalizers = guarded.values().map(|it| it.contest.ends(now));
+        let contested = statuses.chain(finalizers).flatten().count();
+        self.contests.set("class", contested);
     }
 
-    /// Returns true if the finalizer was written.
-    async fn guard(&self, class: &ClassView, classes: &Classes, usage: &Usage) -> bool {
+    /// Adds or removes the finalizer of a class.
+    async fn guard(
+        &self,
+        class: &ClassView,
+        classes: &Classes,
+        usage: &Usage,
+        guarded: &mut BTreeMap<String, Guarded>,
+    ) {
+        let last = guarded.get(&class.name);
+        if last.is_some_and(|last| last.is_under_way(class)) {
+            return;
+        }
         let ready = matches!(classes.instances.get(&class.name), Some(Instance::Ready(_)));
         let verdict = guard(class, usage, ready, self.ledger.is_closed(&class.name));
+        if verdict == Guard::Keep {
+            return;
+        }
+        let mut contest = last.map_or_else(Contest::default, |last| last.contest);
+        // Between two equal steps, somebody undid the first one.
+        let restores = last.is_some_and(|last| last.step == verdict);
+        if restores && !may_restore(&mut contest, class, "finalizer") {
+            if let Some(last) = guarded.get_mut(&class.name) {
+                last.contest = contest;
+            }
+            return;
+        }
         let mut finalizers = class.finalizers.clone();
         finalizers.retain(|finalizer| finalizer != IN_USE_FINALIZER);
-        match verdict {
-            Guard::Keep => return false,
-            Guard::Add => finalizers.push(IN_USE_FINALIZER.to_owned()),
-            Guard::Remove => {
-                if !self.ledger.close(&class.name) {
-                    return false;
-                }
-            }
+        if verdict == Guard::Add {
+            finalizers.push(IN_USE_FINALIZER.to_owned());
+        } else if !self.ledger.close(&class.name) {
+            return;
         }
         let body = json!({"metadata": {
             "resourceVersion": class.version.to_string(),
             "finalizers": finalizers,
         }});
-        let written = self.writer.patch_class(&class.name, &body).await;
-        match &written {
-            // Only now it is certain that the class cannot be deleted.
-            Ok(_) if verdict == Guard::Add => self.ledger.open(&class.name),
-            Ok(_) => {}
+        match self.writer.patch_class(&class.name, &body).await {
+            Ok(_) => {
+                // Only now it is certain that the class cannot be deleted.
+                if verdict == Guard::Add {
+                    self.ledger.open(&class.name);
+                }
+                let now = Guarded {
+                    version: class.version,
+                    at: Instant::now(),
+                    step: verdict,
+                    contest,
+                };
+                guarded.insert(class.name.clone(), now);
+            }
             Err(error) => {
                 warn!(class = class.name, %error, "cannot write the finalizer of the class");
             }
         }
-        written.is_ok()
     }
 
     async fn write_status(
@@ -412,29 +442,64 @@ impl ClassStatus {
         class: &ClassView,
         classes: &Classes,
         usage: &Usage,
-        last: Option<LoadBalancerClassStatus>,
-    ) -> Option<LoadBalancerClassStatus> {
+        written: &mut BTreeMap<String, Written>,
+    ) {
         if is_restarting(class, classes) {
-            return None;
+            return;
         }
+        let last = written.get(&class.name);
         let mut class = class.clone();
         if class.provider.is_err() && class.status == LoadBalancerClassStatus::default() {
             // The status of a class that cannot be read is not known.
-            class.status = last.unwrap_or_default();
+            class.status = last.map(|last| last.status.clone()).unwrap_or_default();
         }
         let status = report(&class, classes, usage, Timestamp::now());
         if status == class.status {
-            return None;
+            return;
         }
-        let written = self
-            .writer
-            .patch_class_status(&class.name, &json!({"status": own_part(&status)}))
-            .await;
-        if let Err(error) = written {
+        let mut contest = last.map_or_else(Contest::default, |last| last.contest);
+        let restores = last.is_some_and(|last| last.landed && is_repeated(&last.status, &status));
+        if restores && !may_restore(&mut contest, &class, "status") {
+            if let Some(last) = written.get_mut(&class.name) {
+                last.contest = contest;
+            }
+            return;
+        }
+        let body = json!({"status": own_part(&status)});
+        let answer = self.writer.patch_class_status(&class.name, &body).await;
+        if let Err(error) = &answer {
             warn!(class = class.name, %error, "cannot write the status of the class");
         }
-        Some(status)
+        let now = Written {
+            at: Instant::now(),
+            landed: answer.is_ok(),
+            status,
+            contest,
+        };
+        written.insert(class.name, now);
     }
+}
+
+/// Whether a step that somebody has undone may be repeated now.
+fn may_restore(contest: &mut Contest, class: &ClassView, what: &'static str) -> bool {
+    let restored = contest.restore(class.version, Instant::now());
+    if restored == Ok(true) {
+        let class = &class.name;
+        warn!(
+            class,
+            what, "somebody else keeps changing the class; it is restored less often"
+        );
+    }
+    restored.is_ok()
+}
+
+/// Whether two statuses of a class say the same. Their times can differ.
+fn is_repeated(before: &LoadBalancerClassStatus, now: &LoadBalancerClassStatus) -> bool {
+    let mut now = now.clone();
+    dated(&mut now.conditions, &[], &Time(Timestamp::UNIX_EPOCH));
+    let mut before = before.clone();
+    dated(&mut before.conditions, &[], &Time(Timestamp::UNIX_EPOCH));
+    before == now
 }
 
 #[cfg(test)]

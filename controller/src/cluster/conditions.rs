@@ -13,11 +13,16 @@ use crate::process::text;
 pub const ACCEPTED: &str = "ballast.dev/Accepted";
 /// A condition of Services: traffic can flow.
 pub const PROGRAMMED: &str = "ballast.dev/Programmed";
+/// A condition of Services: somebody else keeps changing what Ballast writes. There is none
+/// while nobody does.
+pub const CONTESTED: &str = "ballast.dev/Contested";
+/// The reason of [`CONTESTED`].
+pub const OVERWRITTEN: &str = "Overwritten";
 
 /// The types of a Service's conditions, in the order in which they become true.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     let extra = ExtraKind::ALL.map(ExtraKind::as_str);
-    [ACCEPTED, PROGRAMMED].into_iter().chain(extra)
+    [ACCEPTED, PROGRAMMED, CONTESTED].into_iter().chain(extra)
 }
 
 /// Whether a condition is one of Ballast's: its type is `ballast.dev/NAME`.

@@ -190,6 +190,20 @@ impl Ledger {
         }
     }
 
+    /// Removes the entries of a name that only a finalizer proves, except these.
+    pub fn retain_unproven(&self, name: &Name, keep: impl Fn(&Entry) -> bool) {
+        let stale: Vec<Entry> = {
+            let inner = self.lock();
+            let entries = inner.entries.get(name).into_iter().flatten();
+            let entries = entries.map(|(entry, _)| entry);
+            let stale = entries.filter(|entry| !entry.proven && !keep(entry));
+            stale.cloned().collect()
+        };
+        for entry in stale {
+            self.forget(&entry.id, &entry.class);
+        }
+    }
+
     /// All entries of a name.
     pub fn entries(&self, name: &Name) -> Vec<Entry> {
         let inner = self.lock();

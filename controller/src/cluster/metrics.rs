@@ -58,6 +58,12 @@ pub struct ProviderMetrics {
     errors: Family<ClassReason, Counter>,
 }
 
+/// Metrics of the objects that somebody else keeps changing.
+#[derive(Clone, Debug, Default)]
+pub struct ContestMetrics {
+    contested: Family<Kind, Gauge>,
+}
+
 /// Metrics of the sender of events.
 #[derive(Clone, Debug, Default)]
 pub struct EventMetrics {
@@ -275,6 +281,27 @@ impl ProviderMetrics {
         self.errors
             .get_or_create(&ClassReason { class, reason })
             .inc();
+    }
+}
+
+// === impl ContestMetrics ===
+
+impl ContestMetrics {
+    /// Creates the metrics and registers them in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "ballast_contested_objects",
+            "Objects that another client keeps changing back, by kind",
+            metrics.contested.clone(),
+        );
+        metrics
+    }
+
+    /// Sets how many objects of a kind are contested.
+    pub fn set(&self, kind: &'static str, objects: usize) {
+        let objects = i64::try_from(objects).unwrap_or(i64::MAX);
+        self.contested.get_or_create(&Kind { kind }).set(objects);
     }
 }
 

@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::cluster::conditions::is_ours;
+use crate::cluster::managers;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Key;
 use crate::cluster::translate::{self, Dialect};
@@ -82,6 +83,8 @@ pub struct ServiceView {
     pub ingress_is_exact: bool,
     /// The Ballast conditions that it has.
     pub conditions: Vec<ConditionView>,
+    /// The other field manager that last set something that Ballast writes; bounded.
+    pub rival: Option<Box<str>>,
 }
 
 /// A Ballast condition of a Service.
@@ -223,6 +226,7 @@ impl ServiceView {
             ingress_is_exact: is_exact(published, &ingress),
             ingress,
             conditions: conditions(service),
+            rival: managers::rival(meta),
             id,
             is_load_balancer,
             class,

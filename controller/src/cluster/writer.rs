@@ -80,6 +80,12 @@ pub enum WriteError {
     /// The object has changed since; its new version will be reconciled.
     #[error("the object has changed meanwhile")]
     Conflict,
+    /// Somebody else keeps changing the object, so the write was not sent yet.
+    #[error("somebody else keeps changing the object; it is written again in {} s", retry_after.as_secs())]
+    Contested {
+        /// The time after which it may be sent.
+        retry_after: Duration,
+    },
     /// This process no longer leads, so the write was not sent.
     #[error("this process is no longer the leader")]
     NotLeader,

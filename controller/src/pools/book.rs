@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ballast_l2::verdict::not_adopted;
 use ballast_l2::{Addresses, Claim, Holder, Snapshot, provider};
@@ -146,19 +146,31 @@ impl AddressBook {
     }
 
     /// Records what a Service publishes now; `None`: the Service does not exist. Costs one
-    /// look-up if nothing changed.
-    pub fn note(&self, name: &Name, service: Option<&ServiceView>, classes: &Classes) {
-        let foreign = |service: &&ServiceView| {
+    /// look-up if nothing changed. The watch calls it for each change, before any Service can
+    /// get the address, and each turn calls it because classes change, too. `service` is called
+    /// with the record locked, so the newest version is the last one recorded.
+    pub fn note(
+        &self,
+        name: &Name,
+        service: impl FnOnce() -> Option<Arc<ServiceView>>,
+        classes: &Classes,
+    ) {
+        // Nobody assigns addresses, and the snapshot at the opening has all of them.
+        if !self.allocator.is_open() {
+            return;
+        }
+        let mut known = self.foreign.lock();
+        let foreign = |service: &Arc<ServiceView>| {
             placed_by(service, classes).is_none() || !self.allocator.knows(&service.id)
         };
-        let now = service
+        let now = service()
             .filter(|service| !service.ingress.is_empty())
             .filter(foreign)
             .map(|service| {
                 let addresses = service.addresses().into_iter().collect();
-                (holder(service, classes), addresses)
+                (holder(&service, classes), addresses)
             });
-        let (changed, before) = self.foreign.replace(name, now.as_ref());
+        let (changed, before) = replace(&mut known, name, now.as_ref());
         if !changed {
             return;
         }
@@ -197,23 +209,29 @@ impl ForeignAddresses {
             }
             Holder::Node(_) => None,
         });
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(services);
+        self.lock().extend(services);
     }
 
-    /// Records what a Service publishes. Returns whether that is a change, and then what it
-    /// published before.
-    fn replace(&self, name: &Name, now: Option<&Foreign>) -> (bool, Option<Foreign>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.get(name) == now {
-            return (false, None);
-        }
-        let before = match now {
-            Some(now) => known.insert(name.clone(), now.clone()),
-            None => known.remove(name),
-        };
-        (true, before)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Foreign>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Records what a Service publishes. Returns whether that is a change, and then what it
+/// published before.
+fn replace(
+    known: &mut HashMap<Name, Foreign>,
+    name: &Name,
+    now: Option<&Foreign>,
+) -> (bool, Option<Foreign>) {
+    if known.get(name) == now {
+        return (false, None);
+    }
+    let before = match now {
+        Some(now) => known.insert(name.clone(), now.clone()),
+        None => known.remove(name),
+    };
+    (true, before)
 }
 
 #[cfg(test)]
@@ -279,7 +297,8 @@ mod tests {
             .publishing("192.0.2.2")
             .refused(ballast_provider::Reason::Unsupported);
         let note = |service: &ServiceView, classes: &Classes| {
-            book.note(&Name::from(&service.id), Some(service), classes);
+            let current = || Some(Arc::new(service.clone()));
+            book.note(&Name::from(&service.id), current, classes);
         };
         let metal = ClassView {
             default: true,
@@ -305,7 +324,7 @@ mod tests {
             None,
             "refused, and keeps it"
         );
-        book.note(&Name::from(&refused.id), None, &after);
+        book.note(&Name::from(&refused.id), || None, &after);
         assert_eq!(asks(&book, &classless("late")), Some(ip(2)), "it is gone");
     }
 
@@ -314,7 +333,7 @@ mod tests {
         let other = ServiceView::test("other").publishing("192.0.2.1");
         let book = open("192.0.2.1", &[Arc::new(other.clone())]);
         assert_eq!(asks(&book, &ServiceView::test("new")), None, "published");
-        book.note(&Name::from(&other.id), None, &Classes::default());
+        book.note(&Name::from(&other.id), || None, &Classes::default());
         assert_eq!(asks(&book, &ServiceView::test("new")), Some(ip(1)));
     }
 }

@@ -18,12 +18,16 @@ use std::time::Duration;
 use ballast_crds::{AddressPool, AddressPoolStatus, Edges};
 use ballast_l2::{Entry, Pool};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::cluster::conditions::dated;
+use crate::cluster::contest::Contest;
 use crate::cluster::meta::{created, version};
+use crate::cluster::metrics::ContestMetrics;
 use crate::cluster::store::Store;
 use crate::cluster::view::Name;
 use crate::cluster::writer::{self, ECHO, Writer};
@@ -82,6 +86,8 @@ pub struct PoolKeeper {
     pub queue: Queue<Name>,
     /// Writes the statuses.
     pub writer: Writer,
+    /// Counts pools that somebody else keeps changing.
+    pub contests: ContestMetrics,
 }
 
 /// The last status of a pool that was written.
@@ -90,6 +96,7 @@ struct Written {
     /// The pool's version after the write.
     version: u64,
     status: AddressPoolStatus,
+    contest: Contest,
 }
 
 // === impl PoolView ===
@@ -271,6 +278,15 @@ impl PoolKeeper {
             if status == view.status || last.is_some_and(|last| last.suffices(view, &status)) {
                 continue;
             }
+            let mut contest = last.map_or_else(Contest::default, |last| last.contest);
+            if last.is_some_and(|last| last.is_repeated(&status))
+                && !may_restore(&mut contest, view)
+            {
+                if let Some(last) = written.get_mut(&view.name) {
+                    last.contest = contest;
+                }
+                continue;
+            }
             match self.writer.patch_pool_status(&view.name, &status).await {
                 Ok(answer) => {
                     let version = match answer {
@@ -281,6 +297,7 @@ impl PoolKeeper {
                         at: Instant::now(),
                         version,
                         status,
+                        contest,
                     };
                     written.insert(view.name.clone(), now);
                 }
@@ -288,7 +305,22 @@ impl PoolKeeper {
             }
         }
         written.retain(|name, _| views.iter().any(|view| view.name == *name));
+        let now = Instant::now();
+        let contested = written.values().filter_map(|last| last.contest.ends(now));
+        self.contests.set("pool", contested.count());
     }
+}
+
+/// Whether a status that somebody has overwritten may be written again now.
+fn may_restore(contest: &mut Contest, view: &PoolView) -> bool {
+    let restored = contest.restore(view.version, Instant::now());
+    if restored == Ok(true) {
+        warn!(
+            pool = view.name,
+            "somebody else keeps changing the status of the pool; it is restored less often"
+        );
+    }
+    restored.is_ok()
 }
 
 // === impl Written ===
@@ -301,5 +333,15 @@ impl Written {
         let age = self.at.elapsed();
         let unseen = view.version < self.version && self.status == *status;
         age < PACE || (unseen && age < ECHO)
+    }
+
+    /// Whether this status says the same as the last one. Their times can differ.
+    fn is_repeated(&self, status: &AddressPoolStatus) -> bool {
+        let undated = |status: &AddressPoolStatus| {
+            let mut status = status.clone();
+            dated(&mut status.conditions, &[], &Time(Timestamp::UNIX_EPOCH));
+            status
+        };
+        undated(&self.status) == undated(status)
     }
 }

@@ -107,6 +107,7 @@ fn a_status_that_somebody_wrote_over_is_written_again() {
         at: ago(seconds),
         version,
         status: status.clone(),
+        contest: Contest::default(),
     };
     pool.version = 7;
     assert!(last(1, 8).suffices(&pool, &status), "just now");

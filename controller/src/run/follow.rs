@@ -98,6 +98,8 @@ fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet
         store: Arc::clone(&shared.services),
         queue: shared.queue.clone(),
         ledger: Arc::clone(&shared.ledger),
+        addresses: shared.addresses.clone(),
+        board: shared.board.clone(),
         metrics: shared.metrics.services.clone(),
         dialect: watches::dialect(factory.as_ref()),
     };

@@ -23,6 +23,7 @@ use crate::cluster::writer::{Requests, Writer};
 use crate::pools::{PoolKeeper, Start};
 use crate::process::REQUEST_TIMEOUT;
 use crate::process::lease::Fence;
+use crate::service::contests::Contests;
 use crate::service::missing::Missing;
 use crate::service::perform::{KeyLocks, Performer};
 use crate::service::reconcile::{Reconciler, Waiting};
@@ -93,6 +94,7 @@ fn leader_tasks(
         locks: KeyLocks::new(shared.queue.clone()),
         queue: shared.queue.clone(),
         pool_missing: Missing::default(),
+        contests: Contests::new(shared.metrics.contests.clone()),
     };
     LeaderTasks {
         reconciler: Arc::new(Reconciler {
@@ -122,6 +124,7 @@ fn leader_tasks(
             nodes: shared.node_addresses.clone(),
             queue: shared.queue.clone(),
             writer: writer.clone(),
+            contests: shared.metrics.contests.clone(),
         },
         classes: ClassStatus {
             board: shared.board.clone(),
@@ -129,6 +132,7 @@ fn leader_tasks(
             ledger: Arc::clone(&shared.ledger),
             finalizer_requested,
             writer,
+            contests: shared.metrics.contests.clone(),
         },
         other_controllers: options.other_controllers.clone(),
     }

@@ -36,8 +36,8 @@ use crate::class::instance::Factory;
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::{
-    EventMetrics, LeaderMetrics, ProviderMetrics, ServiceMetrics, TargetMetrics, WatchMetrics,
-    WriteMetrics,
+    ContestMetrics, EventMetrics, LeaderMetrics, ProviderMetrics, ServiceMetrics, TargetMetrics,
+    WatchMetrics, WriteMetrics,
 };
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::Store;
@@ -114,6 +114,7 @@ struct Metrics {
     services: ServiceMetrics,
     providers: ProviderMetrics,
     writes: WriteMetrics,
+    contests: ContestMetrics,
     events: EventMetrics,
 }
 
@@ -125,6 +126,7 @@ impl Metrics {
             services: ServiceMetrics::register(registry),
             events: EventMetrics::register(registry),
             writes: WriteMetrics::register(registry),
+            contests: ContestMetrics::register(registry),
             providers: ProviderMetrics::register(registry),
             watches: WatchMetrics::register(registry),
             targets: TargetMetrics::register(registry),

@@ -43,7 +43,7 @@ use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::{Changed, Key, Parsed, Phase, Store, Update};
 use crate::cluster::translate::Dialect;
 use crate::cluster::view::{Name, NodeView, ServiceView};
-use crate::pools::{PoolView, Pools};
+use crate::pools::{AddressBook, PoolView, Pools};
 use crate::process::admin::Gate;
 use crate::process::backoff::Backoff;
 use crate::process::causes::causes;
@@ -78,6 +78,10 @@ pub struct ServiceWatch {
     pub queue: Queue<Name>,
     /// Whose recorded names are looked at after a relist.
     pub ledger: Arc<Ledger>,
+    /// Where published addresses are recorded, before any Service can get them.
+    pub addresses: AddressBook,
+    /// Which class placed a Service.
+    pub board: Board,
     /// Counts arrivals.
     pub metrics: ServiceMetrics,
     /// The annotations that the providers of this build read.
@@ -214,7 +218,9 @@ impl ServiceWatch {
             }
             Phase::Listing | Phase::Live => {}
         }
+        let classes = self.board.snapshot();
         for name in &changed.keys {
+            self.addresses.note(name, || self.store.get(name), &classes);
             if changed.phase == Phase::Live {
                 self.note_arrival(name);
             }

@@ -1,7 +1,8 @@
 //! One Service: [`reconcile`] takes its turn, [`decide`] chooses one step, [`perform`]
-//! performs it, [`status`] computes the desired status and its patch, [`recorder`] sends the
-//! event.
+//! performs it, [`status`] computes the desired status and its patch, [`contests`] slows down
+//! writes that somebody else keeps undoing, [`recorder`] sends the event.
 
+pub mod contests;
 pub mod decide;
 pub mod group;
 pub mod missing;

@@ -15,6 +15,7 @@ mod apply;
 mod locks;
 mod outcome;
 mod release;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,6 @@ use ballast_provider::{
     Traits,
 };
 use jiff::Timestamp;
-use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
@@ -36,13 +36,15 @@ use crate::cluster::metrics::{ProviderMetrics, ServiceMetrics};
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Writer, Written};
 use crate::process::queue::Queue;
+use crate::service::contests::{Contests, Purpose};
 use crate::service::decide::{Decision, Keep, quota_exceeded};
 use crate::service::missing::Missing;
 use crate::service::recorder::Recorder;
-use crate::service::status::{self, Desired, Event, transition_event};
+use crate::service::status::{self, Desired, Event};
 
 pub use self::locks::{KeyLocks, Turn, places};
 pub use self::outcome::Outcome;
+use self::write::Marks;
 
 /// Work that takes longer than this gets an event.
 const SLOW: Duration = Duration::from_secs(2);
@@ -75,6 +77,8 @@ pub struct Performer {
     pub queue: Queue<Name>,
     /// The Services whose pool has not arrived.
     pub pool_missing: Missing,
+    /// Slows down writes that somebody else keeps undoing.
+    pub contests: Contests,
 }
 
 /// A Service with the class that serves it.
@@ -82,6 +86,8 @@ pub struct Performer {
 struct Served<'a> {
     service: &'a ServiceView,
     class: &'a str,
+    /// The class that serves it now; another one if it is released from `class`.
+    claim: Option<&'a str>,
     provider: &'a dyn Provider,
     /// Why it is refused: the part that was accepted before is kept or, if its class is
     /// drained, released.
@@ -119,10 +125,14 @@ impl Performer {
             Decision::Ignore => Outcome::Ignored,
             Decision::Later(wait) => Outcome::Pending(wait),
             Decision::Clean => {
-                let written = self
-                    .write(service, "clean", &status::clean_patch(service))
-                    .await;
-                outcome_of(&written, Outcome::Released)
+                let marks = Marks {
+                    kind: "clean",
+                    patch: &status::clean_patch(service),
+                    purpose: Purpose::of("clean", &()),
+                    left: None,
+                };
+                let written = self.mark(service, &marks).await;
+                outcome_of(&written.map(|(written, _)| written), Outcome::Released)
             }
             Decision::Refuse {
                 refusal,
@@ -146,7 +156,8 @@ impl Performer {
                     Outcome::Waiting
                 }
                 Some(why) => {
-                    let desired = Desired::waiting(service, &class, &why, drained.as_ref());
+                    let claim = classes.claim(service);
+                    let desired = Desired::waiting(service, &class, claim, &why, drained.as_ref());
                     outcome_of(&self.publish(service, &desired).await, Outcome::Waiting)
                 }
             },
@@ -167,6 +178,7 @@ impl Performer {
                 let served = Served {
                     service,
                     class: &class,
+                    claim: Some(&class),
                     provider: provider.as_ref(),
                     refusal: objection.as_ref(),
                     moves: !leaves.is_empty(),
@@ -197,6 +209,7 @@ impl Performer {
                 let served = Served {
                     service,
                     class: &class,
+                    claim: classes.claim(service),
                     provider: provider.as_ref(),
                     refusal: drained.as_ref(),
                     moves: false,
@@ -216,14 +229,25 @@ impl Performer {
         let desired = Desired::refused(service, refusal, keep.is_some());
         let written = self.publish(service, &desired).await;
         let refused = outcome_of(&written, Outcome::of_refused(service, refusal));
-        let (Some(keep), Ok(Written::Version(version))) = (keep, written) else {
-            return refused;
+        let Some(keep) = keep else { return refused };
+        let service = match written {
+            Ok(Written::Version(version)) => {
+                let message = self.contests.message(service, Instant::now());
+                ServiceView {
+                    version,
+                    ..desired
+                        .with_contest(message)
+                        .applied_to(service, Timestamp::now())
+                }
+            }
+            // Its load balancer is kept up to date all the same.
+            Err(WriteError::Contested { .. }) => service.clone(),
+            Ok(Written::Gone) | Err(_) => return refused,
         };
-        let mut service = desired.applied_to(service, Timestamp::now());
-        service.version = version;
         let served = Served {
             service: &service,
             class: &keep.class,
+            claim: Some(&keep.class),
             provider: keep.provider.as_ref(),
             refusal: Some(refusal),
             moves: false,
@@ -259,12 +283,21 @@ impl Performer {
         // A Service without a class has the standard finalizer, whichever class serves it.
         let held = served.provider.traits().finalizer || service.class.is_none();
         if let Some(patch) = status::finalizer_patch(&service, class, now).filter(|_| held) {
-            match self.write(&service, "finalizer", &patch).await {
-                Ok(Written::Version(version)) => {
-                    service = Desired::first(&service, class).applied_to(&service, now);
-                    service.version = version;
+            let left = status::with_finalizers(&service, class, now);
+            let marks = Marks {
+                kind: "finalizer",
+                patch: &patch,
+                purpose: Purpose::of("finalizer", &class),
+                left: Some(&left),
+            };
+            match self.mark(&service, &marks).await {
+                Ok((Written::Version(version), _)) => {
+                    service = ServiceView { version, ..left };
                 }
-                written => return outcome_of(&written, Outcome::Waiting),
+                written => {
+                    let written = written.map(|(written, _)| written);
+                    return outcome_of(&written, Outcome::Waiting);
+                }
             }
         }
         let served = Served {
@@ -298,22 +331,25 @@ impl Performer {
         // has not seen. (The fence prevents that two leaders assign one address twice.)
         let guarded = traits.claim_over_version && desired.claims(service);
         let over = guarded.then_some(service.version);
-        match self.publish_over(service, &desired, over).await {
-            Ok(Written::Version(_)) => {}
+        let held = match self.publish_over(service, &desired, over).await {
+            Ok(Written::Version(_)) => Outcome::Ignored,
+            // What follows does not wait for the other writer.
+            Err(WriteError::Contested { retry_after }) => Outcome::Pending(retry_after),
             written => return outcome_of(&written, Outcome::Waiting),
-        }
-        if publishes {
+        };
+        if publishes && held == Outcome::Ignored {
             let (key, accepted) = (report.key, report.load_balancer);
             self.ledger.published(key, class, accepted);
         }
-        if service.ingress.is_empty() && !observed.ingress.is_empty() {
+        let addressed = held == Outcome::Ignored && !observed.ingress.is_empty();
+        if addressed && service.ingress.is_empty() {
             self.metrics.addressed(
                 &Name::from(&service.id),
                 Instant::now().into_std(),
                 age(service),
             );
         }
-        match &observed.state {
+        held.and(match &observed.state {
             State::Programmed => {
                 self.ledger.finished(&service.id, class);
                 Outcome::Ensured
@@ -331,14 +367,18 @@ impl Performer {
                     wait,
                 ))
             }
-        }
+        })
     }
 
     async fn failed(&self, served: &Served<'_>, error: &ProviderError) -> Outcome {
         let Served { service, class, .. } = *served;
         let outcome = self.provider_failed(&service.id, class, error, served.provider.traits());
-        let desired = Desired::failed(service, class, error).with_refusal(served.refusal);
+        let desired = Desired::failed(service, class, served.claim, error);
+        let desired = desired.with_refusal(served.refusal);
         match self.publish(service, &desired).await {
+            Err(error @ WriteError::Contested { .. }) => {
+                outcome.and(outcome_of(&Err(error), outcome))
+            }
             Err(error) => outcome_of(&Err(error), Outcome::Failed),
             Ok(_) => outcome,
         }
@@ -380,51 +420,6 @@ impl Performer {
         }
         wait
     }
-
-    /// Writes the difference and sends its event.
-    async fn publish(
-        &self,
-        service: &ServiceView,
-        desired: &Desired,
-    ) -> Result<Written, WriteError> {
-        self.publish_over(service, desired, None).await
-    }
-
-    /// Like [`Performer::publish`], but fails if the Service no longer has this version.
-    async fn publish_over(
-        &self,
-        service: &ServiceView,
-        desired: &Desired,
-        version: Option<u64>,
-    ) -> Result<Written, WriteError> {
-        let Some(mut patch) = status::patch(service, desired, Timestamp::now()) else {
-            return Ok(Written::Version(service.version));
-        };
-        if let Some(version) = version {
-            patch["metadata"]["resourceVersion"] = version.to_string().into();
-        }
-        let written = self.write(service, "status", &patch).await?;
-        if let (Written::Version(_), Some(event)) = (written, transition_event(service, desired)) {
-            self.recorder.event(&service.id, event);
-        }
-        Ok(written)
-    }
-
-    async fn write(
-        &self,
-        service: &ServiceView,
-        kind: &'static str,
-        patch: &Value,
-    ) -> Result<Written, WriteError> {
-        let name = Name::from(&service.id);
-        let written = self.writer.patch_service(&name, kind, patch).await;
-        match &written {
-            Ok(Written::Version(version)) => self.ledger.wrote(&name, *version),
-            Ok(Written::Gone) => {}
-            Err(error) => warn!(service = %service.id, kind, %error, "write failed"),
-        }
-        written
-    }
 }
 
 /// The age of a Service. Its creation time is in whole seconds.
@@ -439,6 +434,7 @@ fn outcome_of(written: &Result<Written, WriteError>, outcome: Outcome) -> Outcom
     match written {
         Ok(Written::Version(_)) => outcome,
         Ok(Written::Gone) | Err(WriteError::Conflict) => Outcome::Waiting,
+        Err(WriteError::Contested { retry_after }) => Outcome::Pending(*retry_after),
         Err(_) => Outcome::Failed,
     }
 }

@@ -84,6 +84,10 @@ impl Reconciler {
             | Outcome::Waiting
             | Outcome::Parked => self.queue.forget(name),
         }
+        // A contest ends without a change of the Service.
+        if let Some(wait) = self.performer.contests.look_again(name, Instant::now()) {
+            self.queue.add_after(name.clone(), wait);
+        }
         self.waiting.note(name, outcome == Outcome::Waiting);
         if self.performer.ledger.releases() != releases {
             // A place, a port or an address became free, in this turn or at the same time:
@@ -108,14 +112,23 @@ impl Reconciler {
         service: Option<Arc<ServiceView>>,
     ) -> Outcome {
         let ledger = &self.performer.ledger;
-        self.addresses.note(name, service.as_deref(), classes);
+        self.addresses
+            .note(name, || self.services.get(name), classes);
         let uid = service.as_ref().map(|service| service.id.uid.as_str());
+        // Nothing can be in a class that does not exist, if only a finalizer said so and it is
+        // gone. What a class of that name has is found when it is created.
+        ledger.retain_unproven(name, |entry| {
+            let held =
+                |service: &ServiceView| service.id == entry.id && service.is_held_by(&entry.class);
+            classes.get(&entry.class).is_some() || service.as_deref().is_some_and(held)
+        });
         let mut absent = Outcome::Ignored;
         for entry in ledger.left_behind(name, uid) {
             absent = absent.and(self.release_absent(&entry, classes).await);
         }
         let Some(service) = service else {
             ledger.vanished(name);
+            self.performer.contests.forget(name, Instant::now());
             self.class_missing.end(name);
             self.performer.pool_missing.end(name);
             self.performer.metrics.departed(name);

@@ -9,7 +9,7 @@ use ballast_provider::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::cluster::conditions::{ACCEPTED, PROGRAMMED, rfc3339};
+use crate::cluster::conditions::{ACCEPTED, CONTESTED, OVERWRITTEN, PROGRAMMED, rfc3339};
 use crate::cluster::eligibility::Backing;
 use crate::cluster::view::{ConditionView, ServiceView};
 use crate::process::text;
@@ -18,7 +18,9 @@ mod event;
 mod patch;
 
 pub use event::{Event, transition_event};
-pub use patch::{clean_patch, drained_patch, finalizer_patch, patch, released_patch};
+pub use patch::{
+    clean_patch, drained_patch, finalizer_patch, patch, released_patch, with_finalizers,
+};
 
 /// For example in a cluster that has only control plane nodes.
 const ALL_LABELLED: &str = "The load balancer is active and uses all nodes, because all of them have the label node.kubernetes.io/exclude-from-external-load-balancers";
@@ -32,8 +34,10 @@ pub struct Desired {
     pub accepted: Option<Condition>,
     /// `ballast.dev/Programmed`
     pub programmed: Option<Condition>,
-    /// All other conditions of Ballast. Any that is not listed is removed.
+    /// The conditions that only a provider reports. Any that is not listed is removed.
     pub extra: Option<Vec<ExtraCondition>>,
+    /// The message of `ballast.dev/Contested`. `None` removes that condition.
+    pub contested: Option<String>,
 }
 
 /// A condition without its time.
@@ -71,13 +75,27 @@ impl Desired {
     /// Before the first effect: accepted and provisioning. A Service that already has a
     /// `Programmed` condition or an address has only lost its finalizer; nothing else changes.
     pub fn first(service: &ServiceView, class: &str) -> Self {
+        let contested = service.condition(CONTESTED);
+        let unchanged = Self {
+            contested: contested.map(|condition| condition.message.clone()),
+            ..Self::default()
+        };
         if service.condition(PROGRAMMED).is_some() || !service.ingress.is_empty() {
-            return Self::default();
+            return unchanged;
         }
         Self {
             accepted: Some(accepted(service, class)),
             programmed: Some(provisioning()),
-            ..Self::default()
+            ..unchanged
+        }
+    }
+
+    /// With the condition that somebody else keeps changing the Service, or without it.
+    #[must_use]
+    pub fn with_contest(self, message: Option<String>) -> Self {
+        Self {
+            contested: message,
+            ..self
         }
     }
 
@@ -104,8 +122,8 @@ impl Desired {
         Self {
             accepted: Some(refused(refusal)),
             programmed,
-            ingress: None,
             extra: (!kept).then(Vec::new),
+            ..Self::default()
         }
     }
 
@@ -144,22 +162,23 @@ impl Desired {
         }
     }
 
-    /// Something is missing. A Service that has an address reports it only if its load
-    /// balancer is to be released (`drained`: because of its class) and cannot be.
+    /// Something of this class is missing. A Service that has an address reports it only if its
+    /// load balancer is to be released and cannot be, because its class is drained (`drained`)
+    /// or does not serve it any more. `claim`: the class that serves the Service now.
     pub fn waiting(
         service: &ServiceView,
         class: &str,
+        claim: Option<&str>,
         why: &Refusal,
         drained: Option<&Refusal>,
     ) -> Self {
-        let wanted = service.is_load_balancer && !service.deleting;
-        let claimed = wanted && drained.is_none();
+        let serves = claim == Some(class) && drained.is_none();
         Self {
             accepted: match drained {
                 Some(drained) => Some(refused(drained)),
-                None => claimed.then(|| accepted(service, class)),
+                None => standing(service, class, claim),
             },
-            programmed: (service.ingress.is_empty() || !claimed).then(|| Condition {
+            programmed: (service.ingress.is_empty() || !serves).then(|| Condition {
                 status: if service.ingress.is_empty() {
                     "False"
                 } else {
@@ -216,20 +235,26 @@ impl Desired {
             programmed: Some(programmed),
             ingress: (!observed.ingress.is_empty()).then(|| observed.ingress.clone()),
             extra: Some(extra(&observed.conditions)),
+            contested: None,
         }
     }
 
     /// The provider failed. If there is an address, traffic can still flow with the settings
-    /// applied last: the state is `Unknown`, and the address stays (invariant 2).
-    pub fn failed(service: &ServiceView, class: &str, error: &ProviderError) -> Self {
+    /// applied last: the state is `Unknown`, and the address stays (invariant 2). `claim`: the
+    /// class that serves the Service now.
+    pub fn failed(
+        service: &ServiceView,
+        class: &str,
+        claim: Option<&str>,
+        error: &ProviderError,
+    ) -> Self {
         let status = if service.ingress.is_empty() {
             "False"
         } else {
             "Unknown"
         };
         Self {
-            accepted: (service.is_load_balancer && !service.deleting)
-                .then(|| accepted(service, class)),
+            accepted: standing(service, class, claim),
             programmed: Some(Condition {
                 status,
                 reason: error.reason(),
@@ -271,6 +296,7 @@ impl Desired {
         let mut all = Vec::new();
         all.extend(accepted.map(|condition| condition.fields(ACCEPTED)));
         all.extend(programmed.map(|condition| condition.fields(PROGRAMMED)));
+        all.extend(self.contested.as_deref().map(Fields::of_contest));
         all.extend(self.extra.iter().flatten().map(Fields::of_extra));
         all
     }
@@ -288,8 +314,12 @@ impl Desired {
         changed.retain(|fields| fields.differs(service));
         let kinds = service.conditions.iter().map(|now| now.kind.as_str());
         let mut removed: Vec<&str> = kinds
-            .filter(|kind| self.extra.is_some() && !listed.contains(kind))
-            .filter(|kind| ![ACCEPTED, PROGRAMMED].contains(kind))
+            .filter(|kind| !listed.contains(kind))
+            .filter(|kind| match *kind {
+                ACCEPTED | PROGRAMMED => false,
+                CONTESTED => true,
+                _ => self.extra.is_some(),
+            })
             .collect();
         removed.sort_unstable();
         removed.dedup();
@@ -320,6 +350,24 @@ fn provisioning() -> Condition {
         reason: Reason::Provisioning,
         message: "The load balancer is being created".to_owned(),
     }
+}
+
+/// Whether a Service is accepted while something concerns this class: the class that serves it
+/// now, or one that still has to release it.
+fn standing(service: &ServiceView, class: &str, claim: Option<&str>) -> Option<Condition> {
+    if !service.is_load_balancer || service.deleting {
+        return None;
+    }
+    Some(match (claim, &service.load_balancer) {
+        (Some(_), Some(Err(refusal))) => refused(refusal),
+        (Some(claim), _) => accepted(service, claim),
+        (None, _) => refused(&Refusal::new(
+            Reason::Releasing,
+            format!(
+                "LoadBalancerClass {class} does not serve this Service any more and has not released its load balancer yet"
+            ),
+        )),
+    })
 }
 
 fn accepted(service: &ServiceView, class: &str) -> Condition {
@@ -368,6 +416,15 @@ impl Condition {
 // === impl Fields ===
 
 impl<'a> Fields<'a> {
+    const fn of_contest(message: &'a str) -> Self {
+        Self {
+            kind: CONTESTED,
+            status: "True",
+            reason: OVERWRITTEN,
+            message,
+        }
+    }
+
     fn of_extra(condition: &'a ExtraCondition) -> Self {
         Self {
             kind: condition.kind.as_str(),

@@ -262,3 +262,37 @@ fn a_class_that_comes_late_serves_those_who_wait() {
         lab.assert_steady().await;
     });
 }
+
+/// Anybody who may edit a Service can add the finalizer of a class that does not exist. Removing
+/// it helps, also if it was there when the leader started.
+#[test]
+fn a_finalizer_of_a_class_that_does_not_exist_blocks_only_while_it_is_there() {
+    simulate(35, async |lab| {
+        lab.api.create_service(&Svc::new(GOOD));
+        let uid = lab.api.create_service(&Svc::new("shop/gone"));
+        for key in [GOOD, "shop/gone"] {
+            lab.api.edit(Kind::Service, key, |service| {
+                service["metadata"]["finalizers"] = json!(["ballast.dev/ghost"]);
+            });
+        }
+        lab.start();
+        lab.until("it says so", |lab| {
+            let programmed = lab.condition(GOOD, "Programmed");
+            programmed.is_some_and(|it| it["reason"] == "ClassNotFound")
+        })
+        .await;
+        lab.api.delete(Kind::Service, "shop/gone");
+        lab.api.strip(GOOD);
+        lab.api.strip("shop/gone");
+        lab.served(GOOD).await;
+        lab.gone(Kind::Service, "shop/gone").await;
+        assert_eq!(lab.cloud.of(&uid).len(), 0);
+        lab.settle().await;
+        // Nothing is left of it: a class of that name is not in use.
+        lab.api.create_class("ghost", &json!({}));
+        lab.rest(12).await;
+        let class = lab.api.get(Kind::Class, "ghost").unwrap();
+        assert_eq!(class["metadata"]["finalizers"], Value::Null);
+        lab.assert_steady().await;
+    });
+}

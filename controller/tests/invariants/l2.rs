@@ -472,3 +472,28 @@ fn a_claim_over_a_version_that_has_passed_is_made_again_over_the_new_one() {
         lab.assert_steady().await;
     });
 }
+
+/// The status is changed before the provider releases. A retry of the second step is not
+/// another release.
+#[test]
+fn a_release_that_is_tried_again_is_told_once() {
+    simulate(47, async |lab| {
+        lan(lab, "203.0.113.0/29", &json!({}));
+        lab.api.create_service(&svc("shop/web"));
+        lab.start();
+        given(lab, "shop/web").await;
+        lab.settle().await;
+        let error = ballast_provider::ProviderError::transient("not now");
+        lab.cloud
+            .fail(crate::support::cloud::Call::Release, &error, 4);
+        lab.api.set_type("shop/web", "ClusterIP", None);
+        lab.until("it is released", |lab| lab.cloud.faults_left() == 0)
+            .await;
+        lab.settle().await;
+        lab.rest(60).await;
+        let events = lab.api.events().into_iter();
+        let deleted = events.filter(|event| event.starts_with("DeletedLoadBalancer"));
+        assert_eq!(deleted.count(), 1, "{:?}", lab.api.events());
+        lab.assert_steady().await;
+    });
+}

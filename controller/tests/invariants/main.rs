@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod contest;
 mod crash;
 mod crowd;
 mod drain;

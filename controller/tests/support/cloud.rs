@@ -4,6 +4,7 @@
 //! and a release two (empty, delete), so that a crash can leave partial objects behind. Each
 //! call is an effect in the journal.
 
+mod faulty;
 mod provider;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -127,6 +128,16 @@ impl Cloud {
     pub fn fail(&self, call: Call, error: &ProviderError, times: usize) {
         let faults = std::iter::repeat_n((call, error.clone()), times);
         self.lock().faults.extend(faults);
+    }
+
+    /// The fault of a call that begins, if a test injected one.
+    fn fault(&self, call: Call) -> Result<(), ProviderError> {
+        let mut state = self.lock();
+        let fault = state.faults.iter().position(|(of, _)| *of == call);
+        let fault = fault.and_then(|at| state.faults.remove(at));
+        drop(state);
+        self.journal.changed();
+        fault.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     pub fn heal(&self) {

@@ -103,7 +103,19 @@ fn of_services() -> Vec<Case> {
         };
         vec![bucket("60", fast), bucket("120", all), bucket("+Inf", all)]
     };
+    let contested = |values: &str| {
+        let labels = [A, "kind=\"service\""];
+        vec![series("ballast_contested_objects", &labels, values)]
+    };
     vec![
+        Case {
+            alert: "BallastContested",
+            interval: 60,
+            until: 60,
+            fires: contested("2x60"),
+            // Somebody tried something for some minutes.
+            quiet: contested("0x9 1x4 0x47"),
+        },
         Case {
             alert: "BallastServicesPending",
             interval: 60,

@@ -12,7 +12,7 @@ use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use crate::cli::service::{addresses, is_load_balancer};
-use crate::cluster::conditions::{PROGRAMMED, is_ours, kinds};
+use crate::cluster::conditions::{CONTESTED, PROGRAMMED, is_ours, kinds};
 
 /// All load balancers, or those of one name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -387,7 +387,8 @@ impl Standing {
             return Self {
                 state: "Ready".to_owned(),
                 since: Some(programmed.since),
-                why: String::new(),
+                why: find(conditions, CONTESTED)
+                    .map_or_else(String::new, |contested| contested.message.clone()),
             };
         }
         let why = match class {

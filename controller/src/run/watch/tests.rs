@@ -283,3 +283,73 @@ fn ten_thousand_hostile_services_are_stored_in_seconds() {
     });
     assert!(kept.max() < Some(1_000));
 }
+
+/// The turn of the other Service may come much later, and nobody may get its address until
+/// then.
+#[test]
+fn an_address_that_another_service_publishes_is_held_before_its_turn() {
+    use ballast_l2::{Claim, Entry, Pool};
+    use jiff::Timestamp;
+    use prometheus_client::registry::Registry;
+
+    use crate::class::{Classes, Scope};
+    use crate::fixtures::id;
+    use crate::pools::Start;
+
+    let pools = Pools::default();
+    let view = PoolView {
+        name: "front".to_owned(),
+        version: 1,
+        pool: Ok(Pool {
+            entries: ["192.0.2.1-192.0.2.2".parse::<Entry>().unwrap()].into(),
+            reuse_after: Duration::ZERO,
+            ..Pool::new("front", Timestamp::UNIX_EPOCH)
+        }),
+        status: ballast_crds::AddressPoolStatus::default(),
+    };
+    let (key, version) = (view.name.clone(), view.version);
+    let parsed = Parsed { key, version, view };
+    pools.store.apply(Update::Applied(parsed));
+    let addresses = AddressBook::default();
+    let start = Start {
+        services: &[],
+        classes: &Classes::default(),
+        namespaces: &Namespaces::default(),
+        pools: &pools,
+        nodes: &BTreeSet::new(),
+        led_before: false,
+    };
+    addresses.open(&start, Timestamp::UNIX_EPOCH);
+    let ledger = Arc::new(Ledger::default());
+    let watch = ServiceWatch {
+        store: Arc::default(),
+        queue: Queue::new(Backoff::default()),
+        ledger: Arc::clone(&ledger),
+        addresses: addresses.clone(),
+        board: Board::new(Scope::All, ledger),
+        metrics: ServiceMetrics::register(&mut Registry::default()),
+        dialect: Dialect::default(),
+    };
+    let other = ServiceView::test("other")
+        .class(Some("example.com/vip"))
+        .publishing("192.0.2.1");
+    let name = Name::from(&other.id);
+    let parsed = Parsed {
+        key: name.clone(),
+        version: 2,
+        view: other,
+    };
+    let gets = |who: &str| {
+        let claim = Claim::new(id(who), Timestamp::UNIX_EPOCH);
+        let answer = addresses
+            .allocator()
+            .allocate("metal", claim, Timestamp::UNIX_EPOCH);
+        let granted = answer.unwrap().ok();
+        granted.map(|grant| grant.addresses[0].to_string())
+    };
+    watch.changed(&watch.store.apply(Update::Listed(parsed)));
+    assert_eq!(gets("new").as_deref(), Some("192.0.2.2"));
+    assert_eq!(gets("late"), None);
+    watch.changed(&watch.store.apply(Update::Deleted(name)));
+    assert_eq!(gets("late").as_deref(), Some("192.0.2.1"), "it is gone");
+}

@@ -7,11 +7,13 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::write::Marks;
 use super::{Outcome, Performer, STALE_RETRY, Served, outcome_of};
 use crate::class::patience::in_time;
 use crate::cluster::ledger::Entry;
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Written};
+use crate::service::contests::{Purpose, Step};
 use crate::service::status::{self, Desired, Event};
 
 // === impl Performer ===
@@ -65,6 +67,11 @@ impl Performer {
         if !service.is_held_by(class) && !self.is_current(service).await {
             return Outcome::Pending(STALE_RETRY);
         }
+        // Somebody who keeps adding our finalizer must not cause a call for each.
+        let purpose = purpose_of(served);
+        if let Err(wait) = self.contests.may_write(service, purpose, Instant::now()) {
+            return Outcome::Pending(wait);
+        }
         // A finalizer alone proves no place.
         self.ledger.record_finalizer(&service.id, class);
         let began = self.ledger.began(&service.id, class, Instant::now());
@@ -105,14 +112,27 @@ impl Performer {
             None => status::released_patch(service, class),
             Some(drained) => status::drained_patch(service, class, drained, Timestamp::now()),
         };
-        let written = match patch {
-            Some(patch) => self.write(service, "release", &patch).await?,
-            None => Written::Version(service.version),
+        // Without a patch, the status was the first step of this release: it has its event.
+        let step = match patch {
+            Some(patch) => {
+                let marks = Marks {
+                    kind: "release",
+                    patch: &patch,
+                    purpose: purpose_of(served),
+                    left: None,
+                };
+                match self.mark(service, &marks).await? {
+                    (Written::Version(_), step) => step,
+                    (Written::Gone, _) => return Ok(()),
+                }
+            }
+            None if served.provider.traits().unpublish_first => return Ok(()),
+            None => Step::New,
         };
-        if let Written::Version(_) = written {
+        if step == Step::New {
             self.recorder.event(&service.id, Event::Deleted);
-            info!(service = %service.id, class, "released");
         }
+        info!(service = %service.id, class, "released");
         Ok(())
     }
 
@@ -162,6 +182,10 @@ impl Performer {
             Err(error) => self.provider_failed(&entry.id, &entry.class, &error, provider.traits()),
         }
     }
+}
+
+fn purpose_of(served: &Served<'_>) -> Purpose {
+    Purpose::of("release", &(served.class, served.refusal))
 }
 
 /// Releases one Service from all of these balancers.

@@ -56,6 +56,8 @@ pub enum Event {
     Unavailable,
     /// Something failed; the note says what.
     SyncFailed(String),
+    /// Somebody else keeps changing what Ballast writes; the note says who.
+    Contested(String),
 }
 
 // === impl Event ===
@@ -74,6 +76,7 @@ impl Event {
             Self::Deleted => "DeletedLoadBalancer",
             Self::Unavailable => "UnAvailableLoadBalancer",
             Self::SyncFailed(_) => "SyncLoadBalancerFailed",
+            Self::Contested(_) => "LoadBalancerContested",
         }
     }
 
@@ -85,14 +88,14 @@ impl Event {
             Self::Deleting => "Deleting load balancer",
             Self::Deleted => "Deleted load balancer",
             Self::Unavailable => "There are no available nodes for LoadBalancer",
-            Self::SyncFailed(message) => message,
+            Self::SyncFailed(message) | Self::Contested(message) => message,
         }
     }
 
     /// `Normal` or `Warning`.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Unavailable | Self::SyncFailed(_) => "Warning",
+            Self::Unavailable | Self::SyncFailed(_) | Self::Contested(_) => "Warning",
             _ => "Normal",
         }
     }

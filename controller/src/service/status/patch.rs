@@ -31,6 +31,17 @@ pub fn finalizer_patch(service: &ServiceView, class: &str, now: Timestamp) -> Op
     Some(patch)
 }
 
+/// The Service after its [`finalizer_patch`].
+pub fn with_finalizers(service: &ServiceView, class: &str, now: Timestamp) -> ServiceView {
+    let mut after = Desired::first(service, class).applied_to(service, now);
+    if !after.is_held_by(class) {
+        after.held_by.push(class.to_owned());
+        after.held_by.sort();
+    }
+    after.standard_finalizer |= after.class.is_none();
+    after
+}
+
 /// The patch that gives the Service the desired status; `None` if it has it.
 pub fn patch(service: &ServiceView, desired: &Desired, now: Timestamp) -> Option<Value> {
     let difference = desired.difference(service);

@@ -190,11 +190,12 @@ fn provisioning_is_said_once_whatever_the_provider_calls_it() {
 #[test]
 fn errors_never_clear_an_address() {
     for desired in [
-        Desired::failed(&settled(), "local", &transient()),
+        Desired::failed(&settled(), "local", Some("local"), &transient()),
         Desired::refused(&settled(), &refusal("no"), false),
         Desired::waiting(
             &settled(),
             "local",
+            Some("local"),
             &Refusal::new(Reason::CloudError, "no"),
             None,
         ),
@@ -218,7 +219,7 @@ fn errors_never_clear_an_address() {
 #[test]
 fn a_failure_is_false_without_and_unknown_with_an_address() {
     let status = |service: &ServiceView| {
-        Desired::failed(service, "local", &transient())
+        Desired::failed(service, "local", Some("local"), &transient())
             .programmed
             .unwrap()
             .status
@@ -402,9 +403,13 @@ fn one_event_per_transition() {
     );
 
     let failure = |service: &ServiceView| {
-        transition_event(service, &Desired::failed(service, "local", &transient()))
+        transition_event(
+            service,
+            &Desired::failed(service, "local", Some("local"), &transient()),
+        )
     };
-    let failed = Desired::failed(&web(), "local", &transient()).applied_to(&web(), second(9));
+    let failed =
+        Desired::failed(&web(), "local", Some("local"), &transient()).applied_to(&web(), second(9));
     assert_eq!(
         failure(&web()).unwrap().message(),
         "Error syncing load balancer: failed to ensure load balancer: the cloud does not answer"
@@ -442,7 +447,7 @@ proptest::proptest! {
         if publishes { service = service.publishing("192.0.2.9"); }
         for desired in [
             Desired::observed(&service, "local", &programmed("192.0.2.1"), backing),
-            Desired::failed(&service, "local", &transient()),
+            Desired::failed(&service, "local", Some("local"), &transient()),
             Desired::first(&service, "local"),
         ] {
             let after = desired.applied_to(&service, second(9));
@@ -450,4 +455,85 @@ proptest::proptest! {
             proptest::prop_assert_eq!(transition_event(&after, &desired), None);
         }
     }
+}
+
+/// While another class, or none, serves a Service, the class that still has to release it must
+/// not be named as the one that serves it.
+#[test]
+fn accepted_never_names_a_class_that_does_not_serve_the_service() {
+    let old = "old";
+    let why = Refusal::new(Reason::CloudError, "the cloud of old does not answer");
+    for (claim, service, status, expected) in [
+        (Some(old), web(), "True", "LoadBalancerClass old serves"),
+        (
+            Some("local"),
+            web(),
+            "True",
+            "LoadBalancerClass local serves",
+        ),
+        (Some("local"), web().refused(Reason::Invalid), "False", "no"),
+        (None, web(), "False", "does not serve this Service any more"),
+    ] {
+        for desired in [
+            Desired::waiting(&service, old, claim, &why, None),
+            Desired::failed(&service, old, claim, &transient()),
+        ] {
+            let accepted = desired.accepted.unwrap();
+            assert_eq!(accepted.status, status, "{claim:?}");
+            assert!(accepted.message.contains(expected), "{accepted:?}");
+        }
+    }
+    let settled = settled();
+    let moving = Desired::waiting(&settled, old, Some("local"), &why, None);
+    assert_eq!(
+        moving.programmed.unwrap().status,
+        "Unknown",
+        "it reports why"
+    );
+    let deleting = web().deleting();
+    assert_eq!(
+        Desired::failed(&deleting, old, None, &transient()).accepted,
+        None
+    );
+}
+
+/// The condition comes and goes with the contest, whatever else is written.
+#[test]
+fn contested_is_written_and_removed_with_every_status() {
+    let with = |message: Option<&str>| {
+        let desired = Desired::observed(
+            &settled(),
+            "local",
+            &programmed("192.0.2.1"),
+            Backing::Nodes,
+        );
+        desired.with_contest(message.map(str::to_owned))
+    };
+    let written = patch(&settled(), &with(Some("k3s")), second(9)).unwrap();
+    insta::assert_json_snapshot!(written["status"]["conditions"], @r#"
+    [
+      {
+        "lastTransitionTime": "1970-01-01T00:00:09Z",
+        "message": "k3s",
+        "reason": "Overwritten",
+        "status": "True",
+        "type": "ballast.dev/Contested"
+      }
+    ]
+    "#);
+    let contested = with(Some("k3s")).applied_to(&settled(), second(9));
+    assert_eq!(patch(&contested, &with(Some("k3s")), second(10)), None);
+    let failed = Desired::failed(&contested, "local", Some("local"), &transient());
+    for desired in [with(None), failed, Desired::default()] {
+        let patch = patch(&contested, &desired, second(10)).unwrap();
+        let conditions = patch["status"]["conditions"].as_array().unwrap();
+        let removal = json!({"type": "ballast.dev/Contested", "$patch": "delete"});
+        assert!(conditions.contains(&removal), "{conditions:?}");
+    }
+    let stripped = ServiceView {
+        held_by: vec![],
+        ..contested
+    };
+    let finalizer = finalizer_patch(&stripped, "local", second(10)).unwrap();
+    assert_eq!(finalizer["status"], json!({}), "it stays");
 }

@@ -22,6 +22,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 
+use super::faulty::Faulty;
 use super::{Call, Cloud, Inner, Lb};
 use crate::support::journal::{Dead, Effect, Link, Target};
 
@@ -66,7 +67,10 @@ impl Factory for CloudFactory {
         mark: Mark,
     ) -> Result<Arc<dyn Provider>, ProviderError> {
         if matches!(settings, ProviderSettings::L2(_)) {
-            return self.own.build(settings, mark);
+            return Ok(Arc::new(Faulty {
+                inner: self.own.build(settings, mark)?,
+                cloud: Arc::clone(&self.cloud),
+            }));
         }
         Ok(Arc::new(CloudProvider {
             cloud: Arc::clone(&self.cloud),
@@ -92,13 +96,8 @@ impl CloudProvider {
                 .journal
                 .violation(format!("{name} before restore"));
         }
-        let mut state = self.cloud.lock();
-        *state.calls.entry(name).or_default() += 1;
-        let fault = state.faults.iter().position(|(of, _)| *of == call);
-        let fault = fault.and_then(|at| state.faults.remove(at));
-        drop(state);
-        self.cloud.journal.changed();
-        fault.map_or(Ok(()), |(_, error)| Err(error))
+        *self.cloud.lock().calls.entry(name).or_default() += 1;
+        self.cloud.fault(call)
     }
 
     /// One mutating call: it takes effect, or its caller never gets an answer.

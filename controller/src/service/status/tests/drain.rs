@@ -105,12 +105,13 @@ fn a_drain_that_is_not_done_says_what_it_waits_for() {
         ),
         (
             "failed",
-            Desired::failed(&settled(), "local", &transient()).with_refusal(Some(&drained())),
+            Desired::failed(&settled(), "local", Some("local"), &transient())
+                .with_refusal(Some(&drained())),
             Reason::CloudError,
         ),
         (
             "cannot begin",
-            Desired::waiting(&settled(), "local", &why, Some(&drained())),
+            Desired::waiting(&settled(), "local", Some("local"), &why, Some(&drained())),
             Reason::CloudError,
         ),
     ] {

@@ -128,7 +128,7 @@ fn it_goes_with_a_refusal_and_stays_with_a_failure() {
         ),
         (
             "failed",
-            Desired::failed(&service, "local", &transient()),
+            Desired::failed(&service, "local", Some("local"), &transient()),
             true,
         ),
         ("first", Desired::first(&service, "local"), true),

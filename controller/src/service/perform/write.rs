@@ -1,0 +1,122 @@
+//! Writes Services. All writes go through [`Performer::send`]; before that, [`Contests`] is
+//! asked whether somebody else keeps undoing them. Does I/O; cancelling a call has the same
+//! effect as a crash.
+//!
+//! [`Contests`]: crate::service::contests::Contests
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Performer;
+use crate::cluster::view::{Name, ServiceView};
+use crate::cluster::writer::{WriteError, Written};
+use crate::service::contests::{Purpose, Step};
+use crate::service::status::{self, Desired, Event, transition_event};
+
+/// A write of finalizers, or one that removes everything of ours.
+pub(super) struct Marks<'a> {
+    /// The label of the metric.
+    pub(super) kind: &'static str,
+    pub(super) patch: &'a Value,
+    pub(super) purpose: Purpose,
+    /// The Service after the write, if that is known.
+    pub(super) left: Option<&'a ServiceView>,
+}
+
+// === impl Performer ===
+
+impl Performer {
+    /// Writes the difference and sends its event.
+    pub(super) async fn publish(
+        &self,
+        service: &ServiceView,
+        desired: &Desired,
+    ) -> Result<Written, WriteError> {
+        self.publish_over(service, desired, None).await
+    }
+
+    /// Like [`Performer::publish`], but fails if the Service no longer has this version.
+    pub(super) async fn publish_over(
+        &self,
+        service: &ServiceView,
+        desired: &Desired,
+        version: Option<u64>,
+    ) -> Result<Written, WriteError> {
+        let full = || {
+            let message = self.contests.message(service, Instant::now());
+            desired.clone().with_contest(message)
+        };
+        let before = full();
+        if status::patch(service, &before, Timestamp::now()).is_none() {
+            return Ok(Written::Version(service.version));
+        }
+        let purpose = Purpose::of("status", &desired.clone().with_contest(None));
+        let step = self.judge(service, purpose)?;
+        let now = Timestamp::now();
+        let desired = full();
+        let Some(mut patch) = status::patch(service, &desired, now) else {
+            return Ok(Written::Version(service.version));
+        };
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = version.to_string().into();
+        }
+        let left = desired.applied_to(service, now);
+        let marks = Marks {
+            kind: "status",
+            patch: &patch,
+            purpose,
+            left: Some(&left),
+        };
+        let written = self.send(service, &marks).await?;
+        // A restoration is no transition.
+        if step == Step::New
+            && let (Written::Version(_), Some(event)) =
+                (written, transition_event(service, &desired))
+        {
+            self.recorder.event(&service.id, event);
+        }
+        Ok(written)
+    }
+
+    /// Writes finalizers, or removes everything of ours.
+    pub(super) async fn mark(
+        &self,
+        service: &ServiceView,
+        marks: &Marks<'_>,
+    ) -> Result<(Written, Step), WriteError> {
+        let step = self.judge(service, marks.purpose)?;
+        Ok((self.send(service, marks).await?, step))
+    }
+
+    /// Decides about a write that is sent next. If a contest begins, its event is sent.
+    fn judge(&self, service: &ServiceView, purpose: Purpose) -> Result<Step, WriteError> {
+        let now = Instant::now();
+        let judged = self.contests.judge(service, purpose, now);
+        let step = judged.map_err(|retry_after| WriteError::Contested { retry_after })?;
+        if step == Step::Begins
+            && let Some(message) = self.contests.message(service, now)
+        {
+            warn!(service = %service.id, message, "somebody else keeps changing the Service");
+            self.recorder.event(&service.id, Event::Contested(message));
+        }
+        Ok(step)
+    }
+
+    async fn send(&self, service: &ServiceView, marks: &Marks<'_>) -> Result<Written, WriteError> {
+        let (name, kind) = (Name::from(&service.id), marks.kind);
+        let written = self.writer.patch_service(&name, kind, marks.patch).await;
+        match &written {
+            Ok(Written::Version(version)) => {
+                let (purpose, left) = (marks.purpose, marks.left);
+                self.ledger.wrote(&name, *version);
+                self.contests
+                    .wrote(service, purpose, *version, left, Instant::now());
+            }
+            Ok(Written::Gone) => {}
+            Err(error) => warn!(service = %service.id, kind, %error, "write failed"),
+        }
+        written
+    }
+}
