@@ -395,6 +395,9 @@ impl ClassStatus {
         let ready = matches!(classes.instances.get(&class.name), Some(Instance::Ready(_)));
         let verdict = guard(class, usage, ready, self.ledger.is_closed(&class.name));
         if verdict == Guard::Keep {
+            if let Some(last) = guarded.get_mut(&class.name) {
+                last.contest.look(false, Instant::now());
+            }
             return;
         }
         let mut contest = last.map_or_else(Contest::default, |last| last.contest);
@@ -455,6 +458,9 @@ impl ClassStatus {
         }
         let status = report(&class, classes, usage, Timestamp::now());
         if status == class.status {
+            if let Some(last) = written.get_mut(&class.name) {
+                last.contest.look(false, Instant::now());
+            }
             return;
         }
         let mut contest = last.map_or_else(Contest::default, |last| last.contest);
@@ -482,7 +488,7 @@ impl ClassStatus {
 
 /// Whether a step that somebody has undone may be repeated now.
 fn may_restore(contest: &mut Contest, class: &ClassView, what: &'static str) -> bool {
-    let restored = contest.restore(class.version, Instant::now());
+    let restored = contest.restore(Instant::now());
     if restored == Ok(true) {
         let class = &class.name;
         warn!(

@@ -9,13 +9,13 @@
 //! |---|---|---|
 //! | `Calm`, fewer than [`FREE`] in [`WINDOW`] | write at once; count it | stays |
 //! | `Calm`, [`FREE`] in [`WINDOW`] | write at once → `Contested` | stays |
-//! | `Contested`, before `due` | wait until `due`, or until it is quiet | stays |
+//! | `Contested`, before `due` | wait until `due` | stays |
 //! | `Contested`, at `due` | write; twice the pause, at most [`LONGEST`] | stays |
-//! | `Contested`, no change for [`QUIET`] | → `Calm`, then as there | → `Calm` |
+//! | `Contested`, as this process left it for [`QUIET`] | → `Calm`, then as there | → `Calm` |
 //!
-//! The caller reports each change of somebody else with [`Contest::changed`]. So an object that
-//! waits is restored soon after the other one stopped, however long the pause is. Pure: `now`
-//! is an argument.
+//! The caller reports with [`Contest::look`] whether the object is as this process left it.
+//! While it is not, the other one has what it wants and may be silent, so that is no quiet
+//! time. Pure: `now` is an argument.
 
 use std::time::Duration;
 
@@ -25,20 +25,16 @@ use tokio::time::Instant;
 pub const FREE: u8 = 3;
 /// The time in which restorations are counted.
 pub const WINDOW: Duration = Duration::from_mins(1);
-/// A contest ends when nobody has changed the object for this long.
+/// A contest ends when the object has been as this process left it for this long.
 pub const QUIET: Duration = Duration::from_mins(1);
 /// The pause after the write that begins a contest.
 const FIRST: Duration = Duration::from_secs(5);
 /// The longest pause between two restorations.
-pub const LONGEST: Duration = Duration::from_mins(5);
+pub const LONGEST: Duration = Duration::from_mins(2);
 
 /// Whether somebody else keeps changing one object; see the module documentation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Contest {
-    state: State,
-    /// The last version that somebody else made.
-    version: u64,
-}
+pub struct Contest(State);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -51,8 +47,10 @@ enum State {
         due: Instant,
         /// The pause before `due`.
         pause: Duration,
-        /// When somebody else changed the object last.
+        /// When the object was last seen as somebody else left it.
         changed: Instant,
+        /// It was so at the last look.
+        is_changed: bool,
     },
 }
 
@@ -61,25 +59,27 @@ enum State {
 impl Contest {
     /// A contest that another process has reported before this one began.
     pub const fn resumed(now: Instant) -> Self {
-        Self {
-            state: State::Contested {
-                due: now,
-                pause: FIRST,
-                changed: now,
-            },
-            version: 0,
-        }
+        Self(State::Contested {
+            due: now,
+            pause: FIRST,
+            changed: now,
+            is_changed: false,
+        })
     }
 
-    /// Records that somebody else changed the object; it has this version now. A version that
-    /// is reported again is no further change.
-    pub fn changed(&mut self, version: u64, now: Instant) {
+    /// Records whether the object is now as somebody else left it.
+    pub fn look(&mut self, is_changed: bool, now: Instant) {
         self.settle(now);
-        if std::mem::replace(&mut self.version, version) == version {
-            return;
-        }
-        if let State::Contested { changed, .. } = &mut self.state {
-            *changed = now;
+        if let State::Contested {
+            changed,
+            is_changed: before,
+            ..
+        } = &mut self.0
+        {
+            if is_changed || *before {
+                *changed = now;
+            }
+            *before = is_changed;
         }
     }
 
@@ -87,10 +87,8 @@ impl Contest {
     pub fn may_restore(&self, now: Instant) -> Result<(), Duration> {
         let mut settled = *self;
         settled.settle(now);
-        match settled.state {
-            State::Contested { due, changed, .. } if now < due => {
-                Err(due.min(changed + QUIET) - now)
-            }
+        match settled.0 {
+            State::Contested { due, .. } if now < due => Err(due - now),
             State::Contested { .. } | State::Calm { .. } => Ok(()),
         }
     }
@@ -98,19 +96,18 @@ impl Contest {
     /// Records that a restoration is written now. Returns whether a contest begins with it.
     pub fn restored(&mut self, now: Instant) -> bool {
         self.settle(now);
-        let paused = |pause, changed| State::Contested {
+        let paused = |pause| State::Contested {
             due: now + pause,
             pause,
-            changed,
+            changed: now,
+            is_changed: false,
         };
-        let (next, begins) = match self.state {
-            State::Contested { pause, changed, .. } => {
-                (paused((pause * 2).min(LONGEST), changed), false)
-            }
+        let (next, begins) = match self.0 {
+            State::Contested { pause, .. } => (paused((pause * 2).min(LONGEST)), false),
             State::Calm { restored } => {
                 let recent = restored.filter(|(_, since)| now - *since < WINDOW);
                 match recent.unwrap_or((0, now)) {
-                    (FREE.., _) => (paused(FIRST, now), true),
+                    (FREE.., _) => (paused(FIRST), true),
                     (count, since) => {
                         let restored = Some((count + 1, since));
                         (State::Calm { restored }, false)
@@ -118,23 +115,28 @@ impl Contest {
                 }
             }
         };
-        self.state = next;
+        self.0 = next;
         begins
     }
 
-    /// All of the above in one step: somebody else made this version, and it is restored if it
+    /// All of the above in one step: somebody else changed the object, and it is restored if it
     /// may be. Returns whether a contest begins; `Err`: it may not be restored yet.
-    pub fn restore(&mut self, version: u64, now: Instant) -> Result<bool, Duration> {
-        self.changed(version, now);
+    pub fn restore(&mut self, now: Instant) -> Result<bool, Duration> {
+        self.look(true, now);
         self.may_restore(now)?;
         Ok(self.restored(now))
     }
 
-    /// When the contest ends if nobody changes the object; `None` while there is none.
+    /// When the contest can end at the earliest; `None` while there is none.
     pub fn ends(&self, now: Instant) -> Option<Instant> {
         let mut settled = *self;
         settled.settle(now);
-        match settled.state {
+        match settled.0 {
+            State::Contested {
+                due,
+                is_changed: true,
+                ..
+            } => Some(due.max(now) + QUIET),
             State::Contested { changed, .. } => Some(changed + QUIET),
             State::Calm { .. } => None,
         }
@@ -142,16 +144,22 @@ impl Contest {
 
     /// Whether nothing is remembered that a later restoration depends on.
     pub fn is_over(&self, now: Instant) -> bool {
-        match self.state {
+        match self.0 {
             State::Calm { restored } => restored.is_none_or(|(_, since)| now - since >= WINDOW),
             State::Contested { .. } => self.ends(now).is_none(),
         }
     }
 
-    /// Ends a contest in which nobody changed the object for [`QUIET`].
+    /// Ends a contest after the quiet time.
     fn settle(&mut self, now: Instant) {
-        if matches!(self.state, State::Contested { changed, .. } if now - changed >= QUIET) {
-            self.state = State::default();
+        if let State::Contested {
+            changed,
+            is_changed: false,
+            ..
+        } = self.0
+            && now - changed >= QUIET
+        {
+            *self = Self::default();
         }
     }
 }
@@ -176,11 +184,8 @@ mod tests {
     fn fight(start: Instant, length: Duration, every: Duration) -> (Vec<Duration>, Contest) {
         let (mut contest, mut written) = (Contest::default(), Vec::new());
         let mut at = Duration::ZERO;
-        for version in 1.. {
-            if at >= length {
-                break;
-            }
-            if contest.restore(version, start + at).is_ok() {
+        while at < length {
+            if contest.restore(start + at).is_ok() {
                 written.push(at);
             }
             at += every;
@@ -191,7 +196,7 @@ mod tests {
     #[test]
     fn a_few_restorations_are_free_and_then_the_pauses_grow() {
         let start = Instant::now();
-        let (written, contest) = fight(start, seconds(2000), seconds(1));
+        let (written, contest) = fight(start, seconds(1_000), seconds(1));
         let at: Vec<u64> = written.iter().map(Duration::as_secs).collect();
         assert_eq!(
             at,
@@ -199,7 +204,7 @@ mod tests {
                 0, 1, 2, 3, 8, 18, 38, 78, 158, 318, 618, 918, 1218, 1518, 1818
             ]
         );
-        assert!(contest.ends(start + seconds(2000)).is_some());
+        assert!(contest.ends(start + seconds(1_000)).is_some());
     }
 
     #[test]
@@ -220,24 +225,16 @@ mod tests {
         assert_eq!(contest.may_restore(at(8)), Ok(()), "at due");
         assert!(!contest.restored(at(8)), "it goes on");
         assert_eq!(contest.may_restore(at(9)), Err(seconds(9)), "twice as long");
-        contest.changed(7, at(20));
-        contest.changed(7, at(21));
-        assert_eq!(contest.ends(at(20)), Some(at(80)));
-        assert_eq!(contest.ends(at(80)), None, "quiet");
-        assert!(contest.is_over(at(80)));
-        assert!(!contest.restored(at(80)), "as at the start");
-        assert_eq!(contest.ends(at(80)), None);
-        assert!(!contest.is_over(at(81)) && contest.is_over(at(140)));
-    }
-
-    /// The pause has grown to minutes when the other one stops.
-    #[test]
-    fn what_waits_is_restored_soon_after_the_other_one_stops() {
-        let start = Instant::now();
-        let (_, contest) = fight(start, seconds(700), seconds(1));
-        let last = start + seconds(699);
-        assert_eq!(contest.may_restore(last), Err(QUIET), "due at 918");
-        assert_eq!(contest.may_restore(last + QUIET), Ok(()));
+        contest.look(true, at(9));
+        assert_eq!(contest.ends(at(9)), Some(at(78)), "after the next one");
+        assert_eq!(contest.ends(at(90)), Some(at(150)), "the other one has won");
+        contest.look(false, at(90));
+        assert_eq!(contest.ends(at(149)), Some(at(150)), "it is as it was left");
+        assert_eq!(contest.ends(at(150)), None, "quiet");
+        assert!(contest.is_over(at(150)));
+        assert!(!contest.restored(at(150)), "as at the start");
+        assert_eq!(contest.ends(at(150)), None);
+        assert!(!contest.is_over(at(151)) && contest.is_over(at(210)));
     }
 
     #[test]
@@ -259,9 +256,9 @@ mod tests {
         ) {
             let start = Instant::now();
             let (mut now, mut contest, mut written) = (start, Contest::default(), Vec::new());
-            for (version, step) in (1..).zip(steps) {
+            for step in steps {
                 now += Duration::from_millis(if step % 3 == 0 { step } else { step / 1000 });
-                match contest.restore(version, now) {
+                match contest.restore(now) {
                     Ok(_) => written.push(now),
                     Err(wait) => {
                         prop_assert!(wait > Duration::ZERO && wait <= LONGEST);
@@ -275,9 +272,11 @@ mod tests {
                 // Free ones of two windows, the one that begins, and those after 5, 10, 20 s.
                 prop_assert!(minute.count() <= 2 * usize::from(FREE) + 4);
             }
-            let later = now + QUIET;
-            prop_assert_eq!(contest.ends(later), None);
-            prop_assert!(contest.is_over(later.max(now + WINDOW)));
+            now += LONGEST;
+            prop_assert!(contest.restore(now).is_ok());
+            contest.look(false, now + QUIET);
+            prop_assert_eq!(contest.ends(now + QUIET), None);
+            prop_assert!(contest.is_over(now + QUIET.max(WINDOW)));
         }
     }
 }

@@ -274,6 +274,11 @@ impl PoolKeeper {
         let views = self.pools.store.all();
         for view in &views {
             let status = report(view, reports.get(&view.name), Timestamp::now());
+            if status == view.status
+                && let Some(last) = written.get_mut(&view.name)
+            {
+                last.contest.look(false, Instant::now());
+            }
             let last = written.get(&view.name);
             if status == view.status || last.is_some_and(|last| last.suffices(view, &status)) {
                 continue;
@@ -313,7 +318,7 @@ impl PoolKeeper {
 
 /// Whether a status that somebody has overwritten may be written again now.
 fn may_restore(contest: &mut Contest, view: &PoolView) -> bool {
-    let restored = contest.restore(view.version, Instant::now());
+    let restored = contest.restore(Instant::now());
     if restored == Ok(true) {
         warn!(
             pool = view.name,

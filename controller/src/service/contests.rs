@@ -303,8 +303,9 @@ impl Record {
         if service.version == self.written && self.left.is_none() {
             self.left = Some(ours(service));
         }
-        if self.is_changed(service) {
-            self.contest.changed(service.version, now);
+        let is_changed = self.is_changed(service);
+        if service.version >= self.written {
+            self.contest.look(is_changed, now);
         }
     }
 

@@ -75,10 +75,11 @@ async fn fight(site: &Site<'_>) -> Result<()> {
         ..PatchParams::default()
     };
     let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": OTHER}]}}});
+    let status = Patch::Merge(&status);
     for _ in 0..40 {
         pace.tick().await;
         let services = site.services();
-        let patched = services.patch_status("web", &other, &Patch::Merge(&status));
+        let patched = services.patch_status("web", &other, &status);
         patched.await.context("the other controller cannot write")?;
     }
     Ok(())

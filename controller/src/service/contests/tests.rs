@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
-use crate::cluster::contest::{FREE, QUIET};
+use crate::cluster::contest::{FREE, LONGEST, QUIET};
 use crate::fixtures::{condition, ingress, listener};
 
 const OURS: &str = "192.0.2.1";
@@ -338,7 +338,7 @@ proptest! {
         prop_assert!(writes <= bound, "{writes} writes, {causes} causes, {minutes} minutes");
         let name = Name::from(&view(0, 1, None).id);
         for _ in 0..2 {
-            now += QUIET;
+            now += LONGEST;
             turn(now, &mut version, port, state, &mut shown);
         }
         prop_assert_eq!(shown, Some((port, state)));

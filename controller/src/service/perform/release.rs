@@ -78,15 +78,31 @@ impl Performer {
         // If the status is the only record, no other Service may get the address before the
         // status is changed.
         let unpublish_first = provider.traits().unpublish_first;
-        if unpublish_first && let Err(error) = self.remove_marks(served).await {
-            return outcome_of(&Err(error), Outcome::Failed);
+        let unmarked = async || match self.remove_marks(served).await {
+            Ok(step) => Ok(step),
+            Err(error) => Err(outcome_of(&Err(error), Outcome::Failed)),
+        };
+        let mut step = None;
+        if unpublish_first {
+            match unmarked().await {
+                Ok(done) => step = done,
+                Err(outcome) => return outcome,
+            }
         }
         match release_all(provider, &service.id, keys, removal).await {
             Ok(Released::Gone) => {
-                if !unpublish_first && let Err(error) = self.remove_marks(served).await {
-                    return outcome_of(&Err(error), Outcome::Failed);
+                if !unpublish_first {
+                    match unmarked().await {
+                        Ok(done) => step = done,
+                        Err(outcome) => return outcome,
+                    }
                 }
                 self.ledger.forget(&service.id, class);
+                // Only now: a retry is not another release.
+                if step == Some(Step::New) {
+                    self.recorder.event(&service.id, Event::Deleted);
+                }
+                info!(service = %service.id, class, "released");
                 Outcome::Released
             }
             Ok(Released::InProgress { retry_after }) => {
@@ -105,35 +121,25 @@ impl Performer {
         }
     }
 
-    /// Removes our finalizers and conditions after a release, and sends the event.
-    async fn remove_marks(&self, served: &Served<'_>) -> Result<(), WriteError> {
+    /// Removes our finalizers and conditions. Returns what the write was, `None` if the Service
+    /// no longer exists.
+    async fn remove_marks(&self, served: &Served<'_>) -> Result<Option<Step>, WriteError> {
         let Served { service, class, .. } = *served;
         let patch = match served.refusal {
             None => status::released_patch(service, class),
             Some(drained) => status::drained_patch(service, class, drained, Timestamp::now()),
         };
-        // Without a patch, the status was the first step of this release: it has its event.
-        let step = match patch {
-            Some(patch) => {
-                let marks = Marks {
-                    kind: "release",
-                    patch: &patch,
-                    purpose: purpose_of(served),
-                    left: None,
-                };
-                match self.mark(service, &marks).await? {
-                    (Written::Version(_), step) => step,
-                    (Written::Gone, _) => return Ok(()),
-                }
-            }
-            None if served.provider.traits().unpublish_first => return Ok(()),
-            None => Step::New,
+        let Some(patch) = patch else {
+            return Ok(Some(Step::New));
         };
-        if step == Step::New {
-            self.recorder.event(&service.id, Event::Deleted);
-        }
-        info!(service = %service.id, class, "released");
-        Ok(())
+        let marks = Marks {
+            kind: "release",
+            patch: &patch,
+            purpose: purpose_of(served),
+            left: None,
+        };
+        let (written, step) = self.mark(service, &marks).await?;
+        Ok(matches!(written, Written::Version(_)).then_some(step))
     }
 
     async fn is_current(&self, service: &ServiceView) -> bool {
