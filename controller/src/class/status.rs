@@ -313,6 +313,15 @@ fn default(class: &ClassView, classes: &Classes) -> Option<Condition> {
 // === impl Guarded ===
 
 impl Guarded {
+    fn over(class: &ClassView, step: Guard, contest: Contest) -> Self {
+        Self {
+            version: class.version,
+            at: Instant::now(),
+            step,
+            contest,
+        }
+    }
+
     /// Whether the watch may not have delivered the write yet. A view that stays the same shows
     /// that the write was lost: the API server was restored from a backup.
     fn is_under_way(&self, class: &ClassView) -> bool {
@@ -426,12 +435,7 @@ impl ClassStatus {
                 if verdict == Guard::Add {
                     self.ledger.open(&class.name);
                 }
-                let now = Guarded {
-                    version: class.version,
-                    at: Instant::now(),
-                    step: verdict,
-                    contest,
-                };
+                let now = Guarded::over(class, verdict, contest);
                 guarded.insert(class.name.clone(), now);
             }
             Err(error) => {

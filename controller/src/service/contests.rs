@@ -207,6 +207,7 @@ impl Contests {
         record.asks = asks(service);
         record.left = left.map(ours);
         (record.written, record.at) = (version, now);
+        record.contest.look(false, now);
         if !record.purposes.contains(&Some(purpose))
             && let Some(free) = record.purposes.iter_mut().find(|it| it.is_none())
         {
