@@ -36,6 +36,7 @@
     "nodeSelector": {
       "kubernetes.io/os": "linux"
     },
+    "otherControllersLeases": [],
     "podAnnotations": {},
     "podDisruptionBudget": {
       "enabled": true,
