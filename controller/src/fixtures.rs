@@ -76,7 +76,7 @@ pub(crate) fn id(name: &str) -> ServiceId {
     ServiceId {
         namespace: "shop".into(),
         name: name.into(),
-        uid: format!("uid-{name}"),
+        uid: format!("uid-{name}").into(),
     }
 }
 
@@ -110,8 +110,8 @@ pub(crate) fn programmed(ip: &str) -> Observed {
 
 pub(crate) fn condition(kind: &str, status: &str, reason: Reason, message: &str) -> ConditionView {
     ConditionView {
-        kind: kind.into(),
-        status: status.into(),
+        kind: kind.to_owned().into(),
+        status: status.to_owned().into(),
         reason: reason.as_str().into(),
         message: message.into(),
         since: second(1),
@@ -283,7 +283,8 @@ impl Provider for PureProvider {
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        let shared = load_balancer.share_key.clone().map(Key::Shared);
+        let shared = load_balancer.share_key.as_deref();
+        let shared = shared.map(|key| Key::Shared(key.into()));
         shared.unwrap_or_else(|| Key::alone(&load_balancer.id))
     }
 

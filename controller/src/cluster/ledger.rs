@@ -217,7 +217,7 @@ impl Ledger {
         let entries = inner.entries.get(name).into_iter().flatten();
         entries
             .map(|(entry, _)| entry)
-            .filter(|entry| uid != Some(entry.id.uid.as_str()))
+            .filter(|entry| uid != Some(&*entry.id.uid))
             .cloned()
             .collect()
     }

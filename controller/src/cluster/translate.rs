@@ -177,7 +177,7 @@ pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
             format!("{namespace}: {}", compact(selector.join(",")))
         },
         labels: match labels(meta) {
-            Ok(Some(labels)) if !labels.is_empty() => Arc::new(labels.clone()),
+            Ok(Some(labels)) if !labels.is_empty() => Arc::new(Labels::from(labels)),
             Ok(_) | Err(_) => Arc::clone(&NO_LABELS),
         },
         namespace_labels: Arc::clone(&NO_LABELS),

@@ -5,14 +5,15 @@
 //! memory than the rest of the process. Parsing never fails: a Service with invalid settings
 //! becomes a view with a [`Refusal`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ballast_crds::class_of_key;
 use ballast_provider::{
-    Address, Ingress, IpMode, LoadBalancer, Placement, PortStatus, Protocol, Refusal, ServiceId,
-    Target,
+    Address, Ingress, IpMode, LoadBalancer, Placement, PortStatus, Protocol, Reason, Refusal,
+    ServiceId, Target,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -20,7 +21,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::cluster::conditions::is_ours;
+use crate::cluster::conditions::{is_ours, kinds};
 use crate::cluster::managers;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Key;
@@ -38,9 +39,9 @@ const MOST_HOLDERS: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// `metadata.namespace`
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 /// The fields of a Service that the controller keeps.
@@ -91,11 +92,11 @@ pub struct ServiceView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionView {
     /// `ballast.dev/…`
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// `True`, `False` or `Unknown`.
-    pub status: String,
+    pub status: Cow<'static, str>,
     /// `CamelCase`.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// The message, for people.
     pub message: String,
     /// When `status` last changed.
@@ -136,8 +137,8 @@ impl Name {
 impl Key for Name {
     fn named(namespace: Option<&str>, name: Option<&str>) -> Self {
         Self {
-            namespace: namespace.unwrap_or_default().to_owned(),
-            name: name.unwrap_or_default().to_owned(),
+            namespace: namespace.unwrap_or_default().into(),
+            name: name.unwrap_or_default().into(),
         }
     }
 }
@@ -162,18 +163,17 @@ impl std::fmt::Display for Name {
 impl ServiceView {
     /// Parses a Service for a build whose providers have no settings; never fails.
     pub fn of(service: &Service) -> Self {
-        Self::read(service, Dialect::default())
+        Self::read(&Name::of(&service.metadata), service, Dialect::default())
     }
 
-    /// Parses a Service; never fails.
-    pub fn read(service: &Service, dialect: Dialect) -> Self {
+    /// Parses a Service of this name; never fails.
+    pub fn read(name: &Name, service: &Service, dialect: Dialect) -> Self {
         let meta = &service.metadata;
         let spec = service.spec.as_ref();
-        let name = Name::of(meta);
         let id = ServiceId {
-            namespace: name.namespace,
-            name: name.name,
-            uid: meta.uid.clone().unwrap_or_default(),
+            namespace: Arc::clone(&name.namespace),
+            name: Arc::clone(&name.name),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
         };
         let is_load_balancer = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
         let class = spec.and_then(|spec| spec.load_balancer_class.clone());
@@ -340,9 +340,9 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
         .iter()
         .filter(|condition| is_ours(condition))
         .map(|condition| ConditionView {
-            kind: condition.type_.clone(),
-            status: condition.status.clone(),
-            reason: condition.reason.clone(),
+            kind: shared(&condition.type_),
+            status: shared(&condition.status),
+            reason: shared(&condition.reason),
             // Cut only if it is longer than any text of ours, so that it still differs from
             // ours.
             message: text::shortened(&condition.message, text::MESSAGE + 1),
@@ -350,6 +350,15 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
             is_exact: condition.observed_generation.is_none(),
         });
     exact(ours)
+}
+
+/// The text; those that nearly every Service has take no memory of their own.
+fn shared(text: &str) -> Cow<'static, str> {
+    let statuses = ["True", "False", "Unknown"].into_iter();
+    let reasons = [Reason::Accepted, Reason::Programmed].map(Reason::as_str);
+    let mut common = kinds().chain(statuses).chain(reasons);
+    let found = common.find(|common| *common == text);
+    found.map_or_else(|| Cow::Owned(text.to_owned()), Cow::Borrowed)
 }
 
 // === impl NodeView ===

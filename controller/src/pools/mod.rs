@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::{AddressPool, AddressPoolStatus, Edges};
-use ballast_l2::{Entry, Pool};
+use ballast_l2::{Entry, Labels, Pool};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
@@ -131,8 +131,9 @@ fn pool(object: &AddressPool) -> Result<Pool, String> {
         let parsed = selector.as_ref().map(selectors::parse).transpose();
         parsed.map_err(|error| format!("spec.{field}: {error}"))
     };
+    let labels = meta.labels.as_ref();
     Ok(Pool {
-        labels: meta.labels.clone().unwrap_or_default(),
+        labels: labels.map(Labels::from).unwrap_or_default(),
         entries: entries
             .collect::<Result<_, _>>()
             .map_err(|error| format!("spec.addresses: {error}"))?,

@@ -1,6 +1,6 @@
 //! Converts label selectors of Ballast's objects from the API's type to the provider's.
 
-use ballast_l2::{Operator, Requirement, Selector};
+use ballast_l2::{Labels, Operator, Requirement, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// Parses a selector; the error names the invalid part.
@@ -25,8 +25,9 @@ pub fn parse(selector: &LabelSelector) -> Result<Selector, String> {
             values: requirement.values.clone().unwrap_or_default(),
         })
     });
+    let labels = selector.match_labels.as_ref();
     Ok(Selector {
-        match_labels: selector.match_labels.clone().unwrap_or_default(),
+        match_labels: labels.map(Labels::from).unwrap_or_default(),
         match_expressions: requirements.collect::<Result<_, _>>()?,
     })
 }

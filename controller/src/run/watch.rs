@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ballast_crds::{AddressPool, LoadBalancerClass};
-use ballast_provider::Exclusion;
+use ballast_provider::{Exclusion, Labels};
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils;
@@ -106,7 +106,7 @@ pub fn dialect(factory: &dyn Factory) -> Dialect {
 pub async fn follow<T, K, V>(
     watch: Watch,
     store: &Store<K, V>,
-    parse: impl Fn(&T) -> V,
+    parse: impl Fn(&K, &T) -> V,
     on_change: impl FnMut(&Changed<K>),
 ) where
     T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -125,7 +125,7 @@ pub async fn follow<T, K, V>(
 async fn deliver<T, K, V>(
     watch: &Watch,
     store: &Store<K, V>,
-    parse: impl Fn(&T) -> V,
+    parse: impl Fn(&K, &T) -> V,
     mut on_change: impl FnMut(&Changed<K>),
     relist: &Notify,
 ) where
@@ -159,7 +159,7 @@ async fn deliver<T, K, V>(
     }
 }
 
-fn update<T, K, V>(event: Event<T>, parse: impl Fn(&T) -> V) -> Update<K, V>
+fn update<T, K, V>(event: Event<T>, parse: impl Fn(&K, &T) -> V) -> Update<K, V>
 where
     T: Resource<DynamicType = ()>,
     K: Key,
@@ -168,10 +168,13 @@ where
         let meta = object.meta();
         K::named(meta.namespace.as_deref(), meta.name.as_deref())
     };
-    let parsed = |object: &T| Parsed {
-        key: key(object),
-        version: version(object.meta()),
-        view: parse(object),
+    let parsed = |object: &T| {
+        let key = key(object);
+        Parsed {
+            version: version(object.meta()),
+            view: parse(&key, object),
+            key,
+        }
     };
     match event {
         Event::Init => Update::ListBegins,
@@ -202,7 +205,7 @@ impl ServiceWatch {
     /// Watches for ever.
     pub async fn run(self, watch: Watch) {
         let changed = |changed: &Changed<Name>| self.changed(changed);
-        let parse = |service: &Service| ServiceView::read(service, self.dialect);
+        let parse = |name: &Name, service: &Service| ServiceView::read(name, service, self.dialect);
         follow(watch, &self.store, parse, changed).await;
     }
 
@@ -257,7 +260,8 @@ pub async fn nodes(
             replace(&addresses, all.copied().collect());
         }
     };
-    follow(watch, &store, NodeView::of, changed).await;
+    let parse = |_: &String, node: &Node| NodeView::of(node);
+    follow(watch, &store, parse, changed).await;
 }
 
 /// Posts the classes on the board.
@@ -268,8 +272,9 @@ pub async fn classes(watch: Watch, board: Board, factory: Arc<dyn Factory>) {
             board.post_views(store.all());
         }
     };
-    let parse =
-        |guard: &DeserializeGuard<LoadBalancerClass>| ClassView::of(guard, factory.as_ref());
+    let parse = |_: &String, guard: &DeserializeGuard<LoadBalancerClass>| {
+        ClassView::of(guard, factory.as_ref())
+    };
     follow(watch, &store, parse, changed).await;
 }
 
@@ -280,7 +285,7 @@ pub async fn pools(watch: Watch, pools: Arc<Pools>) {
             pools.changed();
         }
     };
-    let parse = |guard: &DeserializeGuard<AddressPool>| PoolView::of(guard);
+    let parse = |_: &String, guard: &DeserializeGuard<AddressPool>| PoolView::of(guard);
     follow(watch, &pools.store, parse, changed).await;
 }
 
@@ -297,13 +302,18 @@ pub async fn namespaces(
             return;
         }
         let names = services.keys().into_iter();
-        for name in names.filter(|name| changed.keys.contains(&name.namespace)) {
+        for name in names.filter(|name| {
+            changed
+                .keys
+                .iter()
+                .any(|changed| **changed == *name.namespace)
+        }) {
             queue.add(name);
         }
     };
-    let parse = |object: &PartialObjectMeta<Namespace>| {
-        let labels = object.metadata.labels.clone();
-        labels.unwrap_or_default()
+    let parse = |_: &String, object: &PartialObjectMeta<Namespace>| {
+        let labels = object.metadata.labels.as_ref();
+        labels.map(Labels::from).unwrap_or_default()
     };
     follow(watch, &namespaces, parse, changed).await;
 }

@@ -114,7 +114,7 @@ impl Reconciler {
         let ledger = &self.performer.ledger;
         self.addresses
             .note(name, || self.services.get(name), classes);
-        let uid = service.as_ref().map(|service| service.id.uid.as_str());
+        let uid = service.as_ref().map(|service| &*service.id.uid);
         // Nothing can be in a class that does not exist, if only a finalizer said so and it is
         // gone. What a class of that name has is found when it is created.
         ledger.retain_unproven(name, |entry| {

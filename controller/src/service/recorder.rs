@@ -153,7 +153,7 @@ impl Sender {
             metadata: ObjectMeta {
                 // Unique among the events of this Service.
                 name: Some(format!("{}.{:x}", id.name, queued.as_nanosecond())),
-                namespace: Some(id.namespace.clone()),
+                namespace: Some(id.namespace.to_string()),
                 ..ObjectMeta::default()
             },
             action: Some("Reconcile".to_owned()),
@@ -163,9 +163,9 @@ impl Sender {
             regarding: Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
                 kind: Some("Service".to_owned()),
-                name: Some(id.name.clone()),
-                namespace: Some(id.namespace.clone()),
-                uid: Some(id.uid.clone()),
+                name: Some(id.name.to_string()),
+                namespace: Some(id.namespace.to_string()),
+                uid: Some(id.uid.to_string()),
                 ..ObjectReference::default()
             }),
             reporting_controller: Some(CONTROLLER.to_owned()),

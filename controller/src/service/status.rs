@@ -279,9 +279,9 @@ impl Desired {
         after.conditions.retain(|before| stays(&before.kind));
         for fields in &difference.changed {
             after.conditions.push(ConditionView {
-                kind: fields.kind.to_owned(),
-                status: fields.status.to_owned(),
-                reason: fields.reason.to_owned(),
+                kind: fields.kind.to_owned().into(),
+                status: fields.status.to_owned().into(),
+                reason: fields.reason.to_owned().into(),
                 message: fields.message.to_owned(),
                 since: fields.since(service, now),
                 is_exact: true,
@@ -312,7 +312,7 @@ impl Desired {
         let mut changed = self.conditions();
         let listed: Vec<&str> = changed.iter().map(|fields| fields.kind).collect();
         changed.retain(|fields| fields.differs(service));
-        let kinds = service.conditions.iter().map(|now| now.kind.as_str());
+        let kinds = service.conditions.iter().map(|now| now.kind.as_ref());
         let mut removed: Vec<&str> = kinds
             .filter(|kind| !listed.contains(kind))
             .filter(|kind| match *kind {

@@ -125,7 +125,7 @@ fn planted(lab: &Lab, cluster: &str, class: &str, uid: &str) -> Lb {
     }
     assert_ne!((cluster, class), (lab.cloud.cluster().as_str(), "local"));
     Lb {
-        key: Key::Service(uid.to_owned()),
+        key: Key::Service(uid.into()),
         tags,
         by: "somebody".to_owned(),
         addresses: vec!["203.0.113.9".parse().unwrap()],

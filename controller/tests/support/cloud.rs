@@ -156,7 +156,7 @@ impl Cloud {
 
     /// The calls of `ensure` for a balancer hang, or go on.
     pub fn hang(&self, share_key: &str, on: bool) {
-        let key = Key::Shared(share_key.to_owned());
+        let key = Key::Shared(share_key.into());
         let hanging = &mut self.lock().hanging;
         if on {
             hanging.insert(key);
@@ -172,7 +172,7 @@ impl Cloud {
 
     /// Gives a balancer another address and reports nothing.
     pub fn renumber(&self, share_key: &str, address: &str) {
-        let key = Key::Shared(share_key.to_owned());
+        let key = Key::Shared(share_key.into());
         for lb in self.lock().balancers.values_mut() {
             if lb.key == key {
                 lb.addresses = vec![address.parse().unwrap()];

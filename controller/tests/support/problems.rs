@@ -168,8 +168,8 @@ fn served(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMu
     };
     let share_key = service["metadata"]["annotations"]["ballast.dev/share-key"].as_str();
     let home = share_key.map_or_else(
-        || Key::Service(text(&service["metadata"]["uid"])),
-        |share_key| Key::Shared(share_key.to_owned()),
+        || Key::Service(text(&service["metadata"]["uid"]).into()),
+        |share_key| Key::Shared(share_key.into()),
     );
     if lb.key != home {
         say(format!("it is on {}, not on {home}", lb.key));

@@ -11,17 +11,19 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod error;
+pub mod labels;
 pub mod mark;
 pub mod model;
 pub mod provider;
 pub mod text;
 
 pub use error::{ProviderError, Reason, Refusal};
+pub use labels::Labels;
 pub use mark::Mark;
 pub use model::{
-    Address, Affinity, Balancer, Endpoint, Family, FamilyPolicy, Ingress, IpMode, Key, Labels,
-    Listener, LoadBalancer, Member, Placement, PortStatus, Protocol, ServiceId, Settings, Target,
-    TargetSet, TrafficPolicy,
+    Address, Affinity, Balancer, Endpoint, Family, FamilyPolicy, Ingress, IpMode, Key, Listener,
+    LoadBalancer, Member, Placement, PortStatus, Protocol, ServiceId, Settings, Target, TargetSet,
+    TrafficPolicy,
 };
 pub use provider::{
     Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned, Provider,

@@ -47,7 +47,7 @@ impl Mark {
             (CLUSTER_NAME, self.cluster_name.clone()),
             (CLASS, self.class.clone()),
             (SERVICE, id.to_string()),
-            (SERVICE_UID, id.uid.clone()),
+            (SERVICE_UID, id.uid.to_string()),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
@@ -85,9 +85,9 @@ impl Mark {
 pub fn service_of(tags: &BTreeMap<String, String>) -> Option<ServiceId> {
     let (namespace, name) = tags.get(SERVICE)?.split_once('/')?;
     Some(ServiceId {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        uid: tags.get(SERVICE_UID)?.clone(),
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: tags.get(SERVICE_UID)?.as_str().into(),
     })
 }
 

@@ -10,17 +10,19 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::error::{Reason, Refusal};
+use crate::labels::Labels;
 
 /// Identifies the Service of a load balancer. Two Services that had the same name one after
-/// the other differ in `uid`, and never share anything.
+/// the other differ in `uid`, and never share anything. Many tables have a copy, so copies
+/// share their texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceId {
     /// `metadata.namespace`
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`
-    pub name: String,
+    pub name: Arc<str>,
     /// `metadata.uid`, which is the identity; the names above are for display.
-    pub uid: String,
+    pub uid: Arc<str>,
 }
 
 /// Identifies one balancer of a class, the unit in which work is serialised.
@@ -30,10 +32,10 @@ pub struct ServiceId {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// The balancer of a single Service, by the Service's UID.
-    Service(String),
+    Service(Arc<str>),
     /// The balancer of all Services with this share key. The provider chooses the text, which
     /// may for example contain the namespace.
-    Shared(String),
+    Shared(Arc<str>),
 }
 
 /// Transport protocols of a listener. SCTP is refused earlier.
@@ -132,9 +134,6 @@ pub struct Member {
     /// For providers that choose among pools.
     pub placement: Placement,
 }
-
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
 
 /// What decides which pool serves a Service, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -149,9 +149,9 @@ fn used(entries: &[&str], services: u32) -> Allocator {
 
 fn claim(n: u32, family: Family) -> Claim {
     let id = ServiceId {
-        namespace: "default".to_owned(),
-        name: format!("service-{n}"),
-        uid: format!("{n:08x}-0000-4000-8000-000000000000"),
+        namespace: "default".into(),
+        name: format!("service-{n}").into(),
+        uid: format!("{n:08x}-0000-4000-8000-000000000000").into(),
     };
     Claim {
         families: vec![family],

@@ -185,9 +185,9 @@ mod tests {
     fn only_the_class_that_assigned_an_address_frees_it() {
         let now = Timestamp::UNIX_EPOCH;
         let id = ServiceId {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-            uid: "uid-web".to_owned(),
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: "uid-web".into(),
         };
         let pool = Pool {
             entries: range::parse(&["192.0.2.1"]).unwrap(),

@@ -3,6 +3,8 @@
 //! Invariant: a message names a Service only to readers of its namespace. Readers of one
 //! Service must not learn which others exist.
 
+use std::sync::Arc;
+
 use ballast_provider::ServiceId;
 
 /// A holder of an address that the allocator did not assign.
@@ -11,9 +13,9 @@ pub enum Holder {
     /// A Service that no `l2` class places.
     Service {
         /// `metadata.namespace`
-        namespace: String,
+        namespace: Arc<str>,
         /// `metadata.name`
-        name: String,
+        name: Arc<str>,
         /// It names the class of another controller, so it never becomes a Service of an `l2`
         /// class.
         elsewhere: bool,

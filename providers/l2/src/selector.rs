@@ -55,7 +55,7 @@ impl Selector {
 impl Requirement {
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.key);
-        let listed = || value.is_some_and(|value| self.values.contains(value));
+        let listed = || value.is_some_and(|value| self.values.iter().any(|listed| listed == value));
         match self.operator {
             Operator::In => listed(),
             Operator::NotIn => !listed(),
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn every_operator_with_the_label_there_and_not() {
-        let with = |value: &str| Labels::from([("env".to_owned(), value.to_owned())]);
+        let with = |value: &str| Labels::from([("env", value)]);
         let (prod, test, bare) = (with("prod"), with("test"), Labels::new());
         for (operator, values, expected) in [
             (Operator::In, vec!["prod", "stage"], [true, false, false]),
@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn all_parts_must_hold_and_none_is_everything() {
-        let labels = Labels::from([("a".into(), "1".into()), ("b".into(), "2".into())]);
+        let labels = Labels::from([("a", "1"), ("b", "2")]);
         let mut selector = Selector::default();
         assert!(selector.matches(&labels) && selector.matches(&Labels::new()));
-        selector.match_labels.insert("a".into(), "1".into());
+        selector.match_labels = Labels::from([("a", "1")]);
         assert!(selector.matches(&labels) && !selector.matches(&Labels::new()));
         selector.match_expressions.push(Requirement {
             key: "b".into(),

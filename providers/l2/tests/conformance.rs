@@ -55,7 +55,7 @@ fn pools() -> Vec<Pool> {
         ..Pool::new(name, Timestamp::UNIX_EPOCH)
     };
     let chosen = Selector {
-        match_labels: [("conformance".to_owned(), "yes".to_owned())].into(),
+        match_labels: [("conformance", "yes")].into(),
         ..Selector::default()
     };
     vec![
@@ -188,7 +188,7 @@ impl Harness for L2Harness {
             let object = Object {
                 tags: BTreeMap::new(),
                 addresses: Vec::new(),
-                state: id.uid.clone(),
+                state: id.uid.to_string(),
             };
             (id.to_string(), object)
         });

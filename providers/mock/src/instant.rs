@@ -116,7 +116,7 @@ impl Provider for InstantProvider {
     /// Uses the share key if there is one: this provider supports shared balancers.
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         match &load_balancer.share_key {
-            Some(share_key) => Key::Shared(share_key.clone()),
+            Some(share_key) => Key::Shared(share_key.as_str().into()),
             None => Key::alone(&load_balancer.id),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ballast_l2::Labels;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
 use crate::pools::selectors;
@@ -44,7 +45,8 @@ pub fn matches(selectors: &[LabelSelector], labels: &Map) -> bool {
     let mut read = selectors
         .iter()
         .filter_map(|one| selectors::parse(one).ok());
-    read.any(|selector| selector.matches(labels))
+    let labels = Labels::from(labels);
+    read.any(|selector| selector.matches(&labels))
 }
 
 /// Why one of the selectors is invalid.

@@ -8,11 +8,10 @@
 //! Therefore no Service is taken over while `MetalLB`'s controller runs. Its speakers write
 //! nothing, and continue to answer for the addresses.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ballast_crds::{AddressPool, LoadBalancerClass, class_key, class_of_key};
-use ballast_l2::Entry;
+use ballast_l2::{Entry, Labels};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -259,11 +258,11 @@ fn uses(class: &LoadBalancerClass, pool: &AddressPool) -> bool {
     let Some(l2) = &class.spec.l2 else {
         return false;
     };
-    let nothing = BTreeMap::new();
-    let labels = pool.metadata.labels.as_ref().unwrap_or(&nothing);
+    let labels = pool.metadata.labels.as_ref();
+    let labels = labels.map(Labels::from).unwrap_or_default();
     match pools::filter(l2) {
         Ok(None) => true,
-        Ok(Some(filter)) => filter.lets(named(&pool.metadata), labels),
+        Ok(Some(filter)) => filter.lets(named(&pool.metadata), &labels),
         Err(_) => false,
     }
 }

@@ -61,9 +61,10 @@ fn a_service_is_read_with_the_settings_of_the_factorys_providers() {
         }},
         "spec": service_spec(),
     });
-    let service = serde_json::from_value(object).unwrap();
+    let service: Service = serde_json::from_value(object).unwrap();
+    let name = Name::of(&service.metadata);
     let settings = |factory: &dyn Factory| {
-        let view = ServiceView::read(&service, dialect(factory));
+        let view = ServiceView::read(&name, &service, dialect(factory));
         view.load_balancer.unwrap().unwrap().settings
     };
     let scheme = (

@@ -228,7 +228,7 @@ fn a_contest_survives_a_restart_and_a_later_service_of_the_name_has_none() {
     reported
         .conditions
         .push(condition(CONTESTED, "True", Reason::Accepted, &message));
-    reported.conditions[2].reason = OVERWRITTEN.to_owned();
+    reported.conditions[2].reason = OVERWRITTEN.into();
     let after = contests();
     assert_eq!(
         after.message(&reported, now),
@@ -241,7 +241,7 @@ fn a_contest_survives_a_restart_and_a_later_service_of_the_name_has_none() {
     );
     assert_eq!(after.message(&reported, now + QUIET), None);
     let mut later = overwritten(version + 1);
-    later.id.uid = "uid-later".to_owned();
+    later.id.uid = "uid-later".into();
     assert_eq!(before.judge(&later, status("A"), now), Ok(Step::New));
 }
 

@@ -44,7 +44,7 @@ struct Others<'a> {
     world: &'a World<'a>,
     all: &'a [Arc<ServiceView>],
     /// The Services without a place that can get one; `None`: all.
-    room: OnceCell<Option<HashSet<String>>>,
+    room: OnceCell<Option<HashSet<Arc<str>>>>,
     /// See [`published_by_other_classes`].
     foreign: OnceCell<HashSet<IpAddr>>,
 }
@@ -312,14 +312,14 @@ impl<'a> Others<'a> {
         };
         let has_room = || {
             let room = self.room.get_or_init(|| self.room());
-            let in_room = |room: &HashSet<String>| room.contains(&other.id.uid);
+            let in_room = |room: &HashSet<Arc<str>>| room.contains(&other.id.uid);
             room.as_ref().is_none_or(in_room) || world.ledger.has_place(&other.id, class)
         };
         usable(other, class, world.classes).is_ok() && free() && has_room()
     }
 
     /// The Services that get the free places of the class: the oldest.
-    fn room(&self) -> Option<HashSet<String>> {
+    fn room(&self) -> Option<HashSet<Arc<str>>> {
         let (class, world) = (self.class, self.world);
         let free = class.max?.saturating_sub(world.ledger.places(&class.name));
         let mut next: Vec<&Arc<ServiceView>> = self

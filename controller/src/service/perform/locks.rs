@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn on(keys: &[&str]) -> BTreeSet<Place> {
-        let place = |key: &&str| ("local".to_owned(), Key::Shared((*key).to_owned()));
+        let place = |key: &&str| ("local".to_owned(), Key::Shared((*key).into()));
         keys.iter().map(place).collect()
     }
 
@@ -226,7 +226,7 @@ mod tests {
     async fn woken(queue: &Queue<Name>) -> Vec<String> {
         let mut names = Vec::new();
         while queue.depth() > 0 {
-            names.push(queue.next().await.unwrap().key().name.clone());
+            names.push(queue.next().await.unwrap().key().name.to_string());
         }
         names
     }
@@ -297,8 +297,8 @@ mod tests {
             .held_by(&["held"]);
         let ledger = Ledger::default();
         let mut former = service.id.clone();
-        former.uid = "uid-former".to_owned();
-        let shared = |key: &str| Key::Shared(key.to_owned());
+        former.uid = "uid-former".into();
+        let shared = |key: &str| Key::Shared(key.into());
         ledger.record_on(&service.id, "local", &shared("old"));
         ledger.record(&service.id, "recorded");
         ledger.record_on(&former, "local", &shared("former"));

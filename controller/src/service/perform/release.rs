@@ -144,7 +144,7 @@ impl Performer {
 
     async fn is_current(&self, service: &ServiceView) -> bool {
         match self.writer.current(&Name::from(&service.id)).await {
-            Ok(Some(now)) => now.uid == service.id.uid && now.version == service.version,
+            Ok(Some(now)) => *now.uid == *service.id.uid && now.version == service.version,
             Ok(None) | Err(_) => false,
         }
     }
@@ -153,7 +153,7 @@ impl Performer {
     /// cause the release of a live Service.
     async fn is_absent(&self, entry: &Entry) -> bool {
         match self.writer.current(&Name::from(&entry.id)).await {
-            Ok(now) => now.is_none_or(|now| now.uid != entry.id.uid),
+            Ok(now) => now.is_none_or(|now| *now.uid != *entry.id.uid),
             Err(_) => false,
         }
     }
@@ -180,7 +180,7 @@ impl Performer {
         };
         match release_all(provider, &entry.id, keys, removal).await {
             Ok(Released::Gone) => {
-                info!(service = %entry.id, uid = entry.id.uid, class = entry.class, "released after it had vanished");
+                info!(service = %entry.id, uid = %entry.id.uid, class = entry.class, "released after it had vanished");
                 self.ledger.forget(&entry.id, &entry.class);
                 Outcome::Released
             }

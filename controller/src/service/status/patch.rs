@@ -27,7 +27,7 @@ pub fn finalizer_patch(service: &ServiceView, class: &str, now: Timestamp) -> Op
     }
     let desired = Desired::first(service, class);
     let mut patch = status_json(&desired.difference(service), service, now);
-    patch["metadata"] = json!({"uid": service.id.uid, "finalizers": missing});
+    patch["metadata"] = json!({"uid": &*service.id.uid, "finalizers": missing});
     Some(patch)
 }
 
@@ -47,7 +47,7 @@ pub fn patch(service: &ServiceView, desired: &Desired, now: Timestamp) -> Option
     let difference = desired.difference(service);
     (!difference.is_empty()).then(|| {
         let mut patch = status_json(&difference, service, now);
-        patch["metadata"] = json!({"uid": service.id.uid});
+        patch["metadata"] = json!({"uid": &*service.id.uid});
         patch
     })
 }
@@ -74,7 +74,7 @@ pub fn released_patch(service: &ServiceView, class: &str) -> Option<Value> {
     if finalizers.is_empty() && is_empty(&status) {
         return None;
     }
-    let mut patch = json!({"metadata": {"uid": service.id.uid}});
+    let mut patch = json!({"metadata": {"uid": &*service.id.uid}});
     if !finalizers.is_empty() {
         patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
     }
@@ -112,7 +112,7 @@ pub fn drained_patch(
     if finalizers.is_empty() && is_empty(&patch["status"]) {
         return None;
     }
-    patch["metadata"] = json!({"uid": service.id.uid});
+    patch["metadata"] = json!({"uid": &*service.id.uid});
     if !finalizers.is_empty() {
         patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = json!(finalizers);
     }
@@ -122,7 +122,7 @@ pub fn drained_patch(
 /// The patch that removes our conditions from a Service that is not ours any more, and the
 /// address if the Service is deleted and stays.
 pub fn clean_patch(service: &ServiceView) -> Value {
-    json!({"metadata": {"uid": service.id.uid}, "status": bare_status(service)})
+    json!({"metadata": {"uid": &*service.id.uid}, "status": bare_status(service)})
 }
 
 /// Nothing of ours. Only a deleted Service loses its address: on any other, the API server

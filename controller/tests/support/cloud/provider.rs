@@ -313,7 +313,8 @@ impl Provider for CloudProvider {
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        let shared = load_balancer.share_key.clone().map(Key::Shared);
+        let shared = load_balancer.share_key.as_deref();
+        let shared = shared.map(|key| Key::Shared(key.into()));
         shared.unwrap_or_else(|| Key::alone(&load_balancer.id))
     }
 

@@ -235,7 +235,7 @@ async fn together(
     run.settle(provider, &balancer).await?;
     run.unchanged_since(before, &format!("{when}: the second ensure"))
         .await?;
-    let ids: BTreeSet<String> = wanted
+    let ids: BTreeSet<Arc<str>> = wanted
         .keys()
         .map(|number| fixtures::sharing(*number).id.uid)
         .collect();
@@ -249,7 +249,7 @@ async fn together(
 }
 
 /// The UIDs of the Services that the inventory names.
-async fn listed(run: &Run, provider: &Arc<dyn Provider>) -> Result<BTreeSet<String>, Failure> {
+async fn listed(run: &Run, provider: &Arc<dyn Provider>) -> Result<BTreeSet<Arc<str>>, Failure> {
     match provider.inventory().await {
         Ok(inventory) => {
             let ids = inventory.into_iter().flat_map(|owned| owned.services);
@@ -403,7 +403,7 @@ pub(super) async fn what_is_retained_stays(lab: &dyn Lab) -> Outcome {
         };
         let mut tags = now.tags.clone();
         let tagged = tags.remove(mark::RETAINED).is_some();
-        let is_kept = object.tags.get(mark::SERVICE_UID) == Some(&kept.id.uid);
+        let is_kept = object.tags.get(mark::SERVICE_UID).map(String::as_str) == Some(&*kept.id.uid);
         if tagged != is_kept
             || tags != object.tags
             || now.state != object.state

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::{Lab, fixtures};
 use crate::error::Reason;
+use crate::labels::Labels;
 use crate::model::{
-    Affinity, Family, FamilyPolicy, Labels, Listener, LoadBalancer, Member, Placement, Protocol,
-    ServiceId, Target, TrafficPolicy,
+    Affinity, Family, FamilyPolicy, Listener, LoadBalancer, Member, Placement, Protocol, ServiceId,
+    Target, TrafficPolicy,
 };
 
 /// One field of the domain model that a provider gets.
@@ -189,7 +190,7 @@ impl Field {
         let mut member = self.base();
         let load_balancer = &mut member.load_balancer;
         let placement = &mut member.placement;
-        let labels = || Arc::new(Labels::from([("conformance".to_owned(), "yes".to_owned())]));
+        let labels = || Arc::new(Labels::from([("conformance", "yes")]));
         match self {
             Self::Namespace => load_balancer.id.namespace = "elsewhere".into(),
             Self::Name => load_balancer.id.name = "renamed".into(),

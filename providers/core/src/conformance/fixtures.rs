@@ -45,9 +45,9 @@ pub(super) fn service(number: u16) -> LoadBalancer {
     };
     LoadBalancer {
         id: ServiceId {
-            namespace: "conformance".to_owned(),
-            name: format!("service-{number}"),
-            uid: format!("00000000-0000-4000-8000-{number:012}"),
+            namespace: "conformance".into(),
+            name: format!("service-{number}").into(),
+            uid: format!("00000000-0000-4000-8000-{number:012}").into(),
         },
         listeners: vec![
             port(Protocol::Tcp, 0),

@@ -136,7 +136,10 @@ pub(super) async fn a_member_stays_until_it_is_released(lab: &dyn Lab) -> Outcom
 }
 
 /// The keys and UIDs in the inventory.
-async fn keys(run: &Run, provider: &Arc<dyn Provider>) -> Result<BTreeSet<(Key, String)>, Failure> {
+async fn keys(
+    run: &Run,
+    provider: &Arc<dyn Provider>,
+) -> Result<BTreeSet<(Key, Arc<str>)>, Failure> {
     let inventory = match provider.inventory().await {
         Ok(inventory) => inventory,
         Err(error) => return run.fail(format!("cannot read the inventory: {error}")),
@@ -221,7 +224,7 @@ async fn inventory_is(
     world: &World,
     when: &str,
 ) -> Outcome {
-    let expected: BTreeSet<(Key, String)> = world
+    let expected: BTreeSet<(Key, Arc<str>)> = world
         .homes
         .iter()
         .map(|(number, home)| service(*number, *home))

@@ -102,9 +102,9 @@ pub(super) async fn the_cloud_remembers_what_was_deleted(lab: &dyn Lab) -> Outco
 /// Whether the load balancer really exists in the cloud.
 async fn is_there(run: &Run, service: &LoadBalancer) -> bool {
     let contents = run.harness.contents().await;
-    let uid = Some(&service.id.uid);
+    let uid = Some(&*service.id.uid);
     let mut tags = contents.values().map(|object| &object.tags);
-    tags.any(|tags| tags.get(crate::mark::SERVICE_UID) == uid)
+    tags.any(|tags| tags.get(crate::mark::SERVICE_UID).map(String::as_str) == uid)
 }
 
 // === impl Followed ===

@@ -218,7 +218,9 @@ impl Toy {
         let here = self.member_name(key, id);
         let others: Vec<String> = {
             let cloud = self.cloud();
-            let of_service = |object: &Object| object.tags.get(mark::SERVICE_UID) == Some(&id.uid);
+            let of_service = |object: &Object| {
+                object.tags.get(mark::SERVICE_UID).map(String::as_str) == Some(&*id.uid)
+            };
             let objects = cloud.objects.iter();
             let others = objects.filter(|(name, object)| **name != here && of_service(object));
             others.map(|(name, _)| name.clone()).collect()
@@ -256,7 +258,7 @@ impl Provider for Toy {
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         match &load_balancer.share_key {
-            Some(share_key) => Key::Shared(share_key.clone()),
+            Some(share_key) => Key::Shared(share_key.as_str().into()),
             None => Key::alone(&load_balancer.id),
         }
     }
@@ -325,7 +327,7 @@ impl Provider for Toy {
         let listed: BTreeSet<&str> = balancer
             .members
             .iter()
-            .map(|member| member.load_balancer.id.uid.as_str())
+            .map(|member| &*member.load_balancer.id.uid)
             .collect();
         for (object, uid) in self.members(key) {
             if !listed.contains(uid.as_str()) && self.defect != Defect::KeepsLeavers {
@@ -398,7 +400,7 @@ impl Provider for Toy {
         self.published
             .lock()
             .unwrap()
-            .retain(|_, uid| *uid != id.uid);
+            .retain(|_, uid| **uid != *id.uid);
         let present = self.cloud().objects.get(&object).cloned();
         let present =
             present.filter(|p| self.defect == Defect::AdoptsByName || self.mark.owns(&p.tags));
@@ -490,7 +492,7 @@ fn serde_like(load_balancer: &LoadBalancer) -> String {
 fn key_of(state: &str) -> Option<Key> {
     let (key, _) = state.strip_prefix("member of ")?.split_once(": ")?;
     Some(match key.strip_prefix("share/") {
-        Some(shared) => Key::Shared(shared.to_owned()),
-        None => Key::Service(key.to_owned()),
+        Some(shared) => Key::Shared(shared.into()),
+        None => Key::Service(key.into()),
     })
 }

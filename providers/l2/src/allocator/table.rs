@@ -57,7 +57,7 @@ struct Shared {
     all: BTreeSet<IpAddr>,
     /// Addresses with a member in a namespace. Addresses with the same key in other namespaces,
     /// however many, do not hide them.
-    by_namespace: HashMap<String, BTreeSet<IpAddr>>,
+    by_namespace: HashMap<Arc<str>, BTreeSet<IpAddr>>,
 }
 
 /// A pool with its state.

@@ -97,7 +97,7 @@ pub(super) struct Slots {
 #[derive(Debug)]
 struct Owner {
     mark: Mark,
-    slots: HashMap<Box<str>, Slot>,
+    slots: HashMap<Key, Slot>,
     targets: Option<u64>,
 }
 
@@ -109,10 +109,7 @@ struct Slot {
 
 #[derive(Debug)]
 struct SlotMember {
-    /// `namespace/name`
-    service: Box<str>,
-    /// `None` if the slot's key is the UID.
-    uid: Option<Box<str>>,
+    id: ServiceId,
     hash: u64,
     retained: bool,
 }
@@ -191,12 +188,12 @@ impl Slots {
         members: &[(&ServiceId, u64)],
         wish: &Wish,
     ) -> Option<Place> {
-        let text = key.to_string();
-        let slot = self.owner(mark)?.slots.get(text.as_str())?;
-        let same = slot.members.len() == members.len()
-            && slot.members.iter().zip(members).all(|(have, (id, hash))| {
-                have.hash == *hash && !have.retained && have.is(&text, id)
-            });
+        let slot = self.owner(mark)?.slots.get(key)?;
+        let same =
+            slot.members.len() == members.len()
+                && slot.members.iter().zip(members).all(|(have, (id, hash))| {
+                    have.hash == *hash && !have.retained && have.id == **id
+                });
         let index = slot.index;
         match self.requested(Some(index), wish) {
             Ok(requested) if same => {
@@ -222,14 +219,12 @@ impl Slots {
         members: &[(&ServiceId, u64)],
         wish: &Wish,
     ) -> Result<Place, ProviderError> {
-        let key = key.to_string();
         let slots = self.owner(mark).map(|owner| &owner.slots);
-        let present = slots.and_then(|slots| slots.get(key.as_str()));
+        let present = slots.and_then(|slots| slots.get(key));
         let present = present.map(|slot| slot.index);
         let place = self.place(present, wish)?;
         let members = members.iter().map(|(id, hash)| SlotMember {
-            service: id.to_string().into(),
-            uid: (id.uid != key).then(|| id.uid.as_str().into()),
+            id: (*id).clone(),
             hash: *hash,
             retained: false,
         });
@@ -237,36 +232,34 @@ impl Slots {
             index: place.index,
             members: members.collect(),
         };
-        self.owner_mut(mark).slots.insert(key.into(), slot);
+        self.owner_mut(mark).slots.insert(key.clone(), slot);
         Ok(place)
     }
 
     /// Whether a release would change anything.
     pub(super) fn has(&self, mark: &Mark, id: &ServiceId, key: &Key, removal: Removal) -> bool {
-        let key = key.to_string();
         let slots = self.owner(mark).map(|owner| &owner.slots);
-        let slot = slots.and_then(|slots| slots.get(key.as_str()));
+        let slot = slots.and_then(|slots| slots.get(key));
         let mut members = slot.into_iter().flat_map(|slot| &slot.members);
-        let member = members.find(|member| member.is(&key, id));
+        let member = members.find(|member| member.id == *id);
         member.is_some_and(|member| removal == Removal::Delete || !member.retained)
     }
 
     pub(super) fn release(&mut self, mark: &Mark, id: &ServiceId, key: &Key, removal: Removal) {
-        let key = key.to_string();
         let owner = self.owner_mut(mark);
-        let Some(slot) = owner.slots.get_mut(key.as_str()) else {
+        let Some(slot) = owner.slots.get_mut(key) else {
             return;
         };
         if removal == Removal::Retain {
             let members = slot.members.iter_mut();
-            let members = members.filter(|member| member.is(&key, id));
+            let members = members.filter(|member| member.id == *id);
             members.for_each(|member| member.retained = true);
             return;
         }
-        slot.members.retain(|member| !member.is(&key, id));
+        slot.members.retain(|member| member.id != *id);
         let (empty, index) = (slot.members.is_empty(), slot.index);
         if empty {
-            owner.slots.remove(key.as_str());
+            owner.slots.remove(key);
             self.give_back(index);
         }
     }
@@ -406,26 +399,18 @@ impl Owner {
         let mut contents = Vec::new();
         for (key, slot) in &self.slots {
             for member in &slot.members {
-                let uid = member.uid.as_deref().unwrap_or(key);
-                let (namespace, name) = member.service.split_once('/').unwrap_or_default();
-                let id = ServiceId {
-                    namespace: namespace.to_owned(),
-                    name: name.to_owned(),
-                    uid: uid.to_owned(),
-                };
+                let id = member.id.clone();
                 let mut tags = self.mark.tags(&id);
                 if member.retained {
                     tags.insert(mark::RETAINED.to_owned(), "true".to_owned());
                 }
                 let owned = Owned {
-                    name: match member.uid {
-                        None => self.mark.name_of("in", uid),
-                        Some(_) => self.mark.name_of("in", &format!("{key}:{uid}")),
+                    name: if key.is_of(&id) {
+                        self.mark.name_of("in", &id.uid)
+                    } else {
+                        self.mark.name_of("in", &format!("{key}:{}", id.uid))
                     },
-                    key: Some(match key.strip_prefix("share/") {
-                        Some(shared) => Key::Shared(shared.to_owned()),
-                        None => Key::Service(key.to_string()),
-                    }),
+                    key: Some(key.clone()),
                     services: vec![id],
                     tags,
                 };
@@ -437,15 +422,6 @@ impl Owner {
             }
         }
         contents
-    }
-}
-
-// === impl SlotMember ===
-
-impl SlotMember {
-    /// Whether this member of the slot with that key is the Service.
-    fn is(&self, key: &str, id: &ServiceId) -> bool {
-        self.uid.as_deref().unwrap_or(key) == id.uid
     }
 }
 

@@ -198,7 +198,10 @@ impl Cache {
             .iter()
             .flat_map(|record| {
                 let uid = &record.id.uid;
-                record.addresses.iter().map(move |ip| (*ip, uid.clone()))
+                record
+                    .addresses
+                    .iter()
+                    .map(move |ip| (*ip, uid.to_string()))
             })
             .collect();
         self.entries.clear();

@@ -17,7 +17,7 @@ fn resident() -> u64 {
 fn wanted(number: u32) -> ballast_provider::Balancer {
     let mut load_balancer = load_balancer("web", vec![listener(Protocol::Tcp, 80, 30_080)]);
     load_balancer.id = id(&format!("{number}"));
-    load_balancer.id.uid = format!("00000000-0000-4000-8000-{number:012}");
+    load_balancer.id.uid = format!("00000000-0000-4000-8000-{number:012}").into();
     balancer(load_balancer)
 }
 

@@ -323,7 +323,7 @@ async fn refusals_name_the_reason_and_those_who_wait_are_woken() {
         .unwrap();
     let mut woken: Vec<String> = Vec::new();
     while woken.len() < 4 {
-        woken.push(next(&mut changes).await.id.name);
+        woken.push(next(&mut changes).await.id.name.to_string());
     }
     woken.sort();
     assert_eq!(woken, ["c", "outside", "v6", "wants"]);

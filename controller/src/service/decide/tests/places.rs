@@ -77,7 +77,7 @@ fn sharers_of_a_key_are_one_balancer_and_ports_go_to_the_older() {
     let members: Vec<&str> = balancer
         .members
         .iter()
-        .map(|member| member.load_balancer.id.name.as_str())
+        .map(|member| member.load_balancer.id.name.as_ref())
         .collect();
     assert_eq!(
         (balancer.key, members),
@@ -91,7 +91,7 @@ fn sharers_of_a_key_are_one_balancer_and_ports_go_to_the_older() {
     let members = balancer.members.iter();
     assert_eq!(
         members
-            .map(|member| member.load_balancer.id.name.as_str())
+            .map(|member| member.load_balancer.id.name.as_ref())
             .collect::<Vec<_>>(),
         ["a", "b"]
     );
@@ -173,7 +173,7 @@ fn a_member_stays_with_what_it_publishes_until_it_has_left() {
         .map(|member| {
             let listeners = member.load_balancer.listeners.iter();
             let ports = listeners.map(|listener| listener.port).collect();
-            (member.load_balancer.id.name.as_str(), ports)
+            (member.load_balancer.id.name.as_ref(), ports)
         })
         .collect();
     let expected = [

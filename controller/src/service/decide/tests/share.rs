@@ -59,7 +59,7 @@ impl Sharing {
 
     fn decide(&self, name: &str, classes: &Classes) -> Decision {
         let mut all = self.all.iter();
-        let service = all.find(|service| service.id.name == name).unwrap();
+        let service = all.find(|service| *service.id.name == *name).unwrap();
         decision(service, classes, &self.ledger, &self.all)
     }
 
@@ -83,7 +83,12 @@ fn listed(balancer: &Balancer) -> Vec<(String, Vec<u16>)> {
     let members = balancer.members.iter();
     let ports = |wanted: &LoadBalancer| wanted.listeners.iter().map(|it| it.port).collect();
     members
-        .map(|it| (it.load_balancer.id.name.clone(), ports(&it.load_balancer)))
+        .map(|it| {
+            (
+                it.load_balancer.id.name.to_string(),
+                ports(&it.load_balancer),
+            )
+        })
         .collect()
 }
 

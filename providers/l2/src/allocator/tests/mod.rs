@@ -33,19 +33,15 @@ pub(super) fn ips(texts: &[&str]) -> Vec<IpAddr> {
 pub(super) fn id(name: &str) -> ServiceId {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
     ServiceId {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        uid: format!("uid-{namespace}-{name}"),
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: format!("uid-{namespace}-{name}").into(),
     }
 }
 
 pub(super) fn labels(text: &str) -> Labels {
     let pairs = text.split(',').filter(|pair| !pair.is_empty());
-    let pair = |pair: &str| {
-        let (key, value) = pair.split_once('=').unwrap();
-        (key.to_owned(), value.to_owned())
-    };
-    pairs.map(pair).collect()
+    pairs.map(|pair| pair.split_once('=').unwrap()).collect()
 }
 
 /// A pool of the given age without rest, with all addresses assignable.
@@ -138,7 +134,8 @@ impl Allocator {
     }
 
     pub(super) fn woken(&mut self) -> Vec<String> {
-        self.drain_woken().into_iter().map(|id| id.name).collect()
+        let woken = self.drain_woken().into_iter();
+        woken.map(|id| id.name.to_string()).collect()
     }
 }
 

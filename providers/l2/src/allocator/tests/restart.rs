@@ -213,8 +213,8 @@ fn a_published_address_that_could_not_be_assigned_is_replaced() {
         skipped: ips(&["10.0.0.7", "192.0.2.7"]).into_iter().collect(),
         held: BTreeMap::from([(
             Holder::Service {
-                namespace: "other".to_owned(),
-                name: "web".to_owned(),
+                namespace: "other".into(),
+                name: "web".into(),
                 elsewhere: true,
             },
             ips(&["10.0.0.8"]).into_iter().collect(),

@@ -113,7 +113,7 @@ impl Cache {
         if let Some(id) = mark::service_of(&entry.view.desired.tags) {
             let addresses = entry.view.addresses.iter();
             self.reserved
-                .extend(addresses.map(|address| (*address, id.uid.clone())));
+                .extend(addresses.map(|address| (*address, id.uid.to_string())));
         }
     }
 

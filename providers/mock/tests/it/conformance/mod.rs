@@ -172,8 +172,8 @@ async fn killed_after(answers: usize) {
 fn service(number: u16) -> Balancer {
     let id = ServiceId {
         namespace: "kill".into(),
-        name: number.to_string(),
-        uid: format!("uid-{number}"),
+        name: number.to_string().into(),
+        uid: format!("uid-{number}").into(),
     };
     let listener = Listener {
         name: None,

@@ -48,7 +48,7 @@ pub fn id(name: &str) -> ServiceId {
     ServiceId {
         namespace: "shop".into(),
         name: name.into(),
-        uid: format!("uid-{name}"),
+        uid: format!("uid-{name}").into(),
     }
 }
 
