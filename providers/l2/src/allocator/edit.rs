@@ -65,11 +65,15 @@ impl Allocator {
             self.table.skip(*address);
         }
         self.serve_waiting();
-        // A Service keeps an address that becomes a node's, and reports it.
-        let changed = before.symmetric_difference(addresses);
-        let slots = changed.filter_map(|address| self.table.slots.get(address));
-        let members = slots.flat_map(|slot| &slot.members);
-        let turns: BTreeSet<Turn> = members.map(|member| member.turn()).collect();
+        // A Service keeps an address that becomes a node's, and reports it. A Service that
+        // waits for such an address has another reason to wait.
+        let mut turns: BTreeSet<Turn> = BTreeSet::new();
+        for address in before.symmetric_difference(addresses) {
+            let slot = self.table.slots.get(address);
+            let members = slot.into_iter().flat_map(|slot| &slot.members);
+            turns.extend(members.map(|member| member.turn()));
+            turns.extend(self.waiting.for_address(*address, None));
+        }
         for (_, id) in turns {
             self.reconsider(&id);
         }

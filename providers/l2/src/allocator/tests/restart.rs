@@ -323,6 +323,21 @@ fn an_address_that_becomes_a_nodes_is_kept_and_the_service_says_so() {
     assert_eq!(allocator.ask(&now, 6), "10.0.0.1");
 }
 
+#[test]
+fn a_service_that_waits_for_an_address_is_told_when_a_node_has_it() {
+    let mut allocator = started(small());
+    let holds = sharing(asking(claim("a", 0), &["10.0.0.1"]), "key", 80);
+    assert_eq!(allocator.ask(&holds, 1), "10.0.0.1");
+    let waits = sharing(asking(claim("b", 1), &["10.0.0.1"]), "key", 80);
+    assert_eq!(allocator.ask(&waits, 1), "PortInUse");
+    allocator.set_skipped(&ips(&["10.0.0.1"]).into_iter().collect(), at(2));
+    assert_eq!(allocator.woken(), ["a", "b"]);
+    assert_eq!(allocator.ask(&waits, 2), "AddressInUse");
+    allocator.set_skipped(&BTreeSet::new(), at(3));
+    assert!(allocator.woken().contains(&"b".to_owned()));
+    assert_eq!(allocator.ask(&waits, 3), "PortInUse");
+}
+
 /// Readers of one namespace must not learn what another namespace has.
 #[test]
 fn messages_name_services_of_the_readers_namespace_only() {
