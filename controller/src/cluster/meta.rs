@@ -11,8 +11,10 @@ pub fn created(meta: &ObjectMeta) -> Timestamp {
 
 /// `metadata.resourceVersion` as a number; 0 if the server does not use numbers.
 pub fn version(meta: &ObjectMeta) -> u64 {
-    meta.resource_version
-        .as_deref()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
+    number(meta.resource_version.as_deref())
+}
+
+/// A version as a number; 0 if there is none, or it is no number.
+pub fn number(version: Option<&str>) -> u64 {
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
 }

@@ -1,8 +1,9 @@
 //! The cluster as plain values, and the writers that change it.
 //!
-//! [`view`] and [`translate`] parse each object once, when it arrives; [`store`] keeps the
-//! views; [`ledger`] remembers what this process did; [`writer`] sends patches, and [`contest`]
-//! slows them down if somebody else keeps undoing them. Nothing here decides what happens to a Service: [`crate::service::decide`] does.
+//! [`wire`], [`view`] and [`translate`] parse each object once, when it arrives; [`store`]
+//! keeps the views; [`ledger`] remembers what this process did; [`writer`] sends patches, and
+//! [`contest`] slows them down if somebody else keeps undoing them. Nothing here decides what
+//! happens to a Service: [`crate::service::decide`] does.
 
 pub mod conditions;
 pub mod contest;
@@ -15,4 +16,5 @@ pub mod namespaces;
 pub mod store;
 pub mod translate;
 pub mod view;
+pub mod wire;
 pub mod writer;

@@ -4,8 +4,8 @@
 //! the Lease.)
 //!
 //! One method is one request with one time-out. Nothing is retried here, because a retry is a
-//! choice and the queue makes it. Answers are metadata only: a whole Service per patch would
-//! cost more CPU than the patch.
+//! choice and the queue makes it. Answers are metadata only, and only the version of it is read:
+//! a whole Service per patch would cost more CPU than the patch.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use ballast_crds::{AddressPool, AddressPoolStatus, LoadBalancerClass};
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use k8s_openapi::api::core::v1::Service;
-use kube::core::PartialObjectMeta;
 use kube::{Api, Client, Resource};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cluster::meta::version;
+use crate::cluster::meta::{number, version};
 use crate::cluster::metrics::WriteMetrics;
 use crate::cluster::view::Name;
 use crate::process::REQUEST_TIMEOUT;
@@ -66,6 +66,18 @@ pub struct Current {
     pub uid: String,
     /// `metadata.resourceVersion`
     pub version: u64,
+}
+
+/// What is read of the answer to a patch.
+#[derive(Deserialize)]
+struct Answer {
+    metadata: AnswerMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnswerMetadata {
+    resource_version: Option<String>,
 }
 
 /// Why a write failed. A later retry can succeed.
@@ -232,10 +244,13 @@ impl Requests {
             .header(CONTENT_TYPE, content_type)
             .body(body.to_string().into_bytes())?;
         self.metrics.wrote(kind);
-        let answer = self.client.request::<PartialObjectMeta<Service>>(request);
+        let answer = self.client.request::<Answer>(request);
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Err(_) => Err(WriteError::Timeout),
-            Ok(Ok(object)) => Ok(Written::Version(version(&object.metadata))),
+            Ok(Ok(answer)) => {
+                let version = answer.metadata.resource_version;
+                Ok(Written::Version(number(version.as_deref())))
+            }
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || is_other_uid(&status) => {
                 Ok(Written::Gone)
             }

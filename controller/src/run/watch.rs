@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use ballast_crds::{AddressPool, LoadBalancerClass};
 use ballast_provider::{Exclusion, Labels};
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils;
@@ -43,6 +43,7 @@ use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::{Changed, Key, Parsed, Phase, Store, Update};
 use crate::cluster::translate::Dialect;
 use crate::cluster::view::{Name, NodeView, ServiceView};
+use crate::cluster::wire::WatchedService;
 use crate::pools::{AddressBook, PoolView, Pools};
 use crate::process::admin::Gate;
 use crate::process::backoff::Backoff;
@@ -205,7 +206,9 @@ impl ServiceWatch {
     /// Watches for ever.
     pub async fn run(self, watch: Watch) {
         let changed = |changed: &Changed<Name>| self.changed(changed);
-        let parse = |name: &Name, service: &Service| ServiceView::read(name, service, self.dialect);
+        let parse = |name: &Name, service: &WatchedService| {
+            ServiceView::read(name, &service.0, self.dialect)
+        };
         follow(watch, &self.store, parse, changed).await;
     }
 
