@@ -12,7 +12,7 @@ use axum::response::Response;
 use ballast_crds::{Draining, LoadBalancerClassStatus, ProviderSettings};
 use ballast_provider::{
     Address, Affinity, Balancer, Change, Family, Ingress, IpMode, Key, Listener, LoadBalancer,
-    Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Reason, Recorded, Refusal,
+    Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Published, Reason, Refusal,
     Released, Removal, ServiceId, State, TargetSet, TrafficPolicy, Traits,
 };
 use futures::stream::BoxStream;
@@ -303,7 +303,7 @@ impl Provider for PureProvider {
         }
     }
 
-    async fn restore(&self, _: Vec<Recorded>) -> Result<(), ProviderError> {
+    async fn restore(&self, _: Vec<Published>) -> Result<(), ProviderError> {
         unreachable!("choosing has no effects")
     }
 

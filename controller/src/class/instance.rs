@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::ProviderSettings;
-use ballast_provider::{Cause, Mark, Provider, ProviderError, Recorded, Refusal, Traits, mark};
+use ballast_provider::{Cause, Mark, Provider, ProviderError, Published, Refusal, Traits, mark};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -281,7 +281,7 @@ async fn start(
         class: class.name.clone(),
     };
     let provider = context.factory.build(&settings, mark)?;
-    in_time(provider.restore(recorded(context, &class.name))).await?;
+    in_time(provider.restore(publishes(context, &class.name))).await?;
     take_stock(context, &class.name, provider.as_ref()).await?;
     if context.fence.epoch().is_none() {
         return Err(ProviderError::transient(
@@ -323,7 +323,7 @@ async fn take_stock(
 }
 
 /// The published addresses of the Services of a class.
-fn recorded(context: &Context, class: &str) -> Vec<Recorded> {
+fn publishes(context: &Context, class: &str) -> Vec<Published> {
     let classes = context.board.snapshot();
     let services = context.services.all();
     let of_class = services
@@ -331,7 +331,7 @@ fn recorded(context: &Context, class: &str) -> Vec<Recorded> {
         .filter(|service| classes.claim(service) == Some(class));
     of_class
         .filter(|service| !service.ingress.is_empty())
-        .map(|service| Recorded {
+        .map(|service| Published {
             id: service.id.clone(),
             addresses: service.addresses(),
         })

@@ -471,7 +471,7 @@ pub fn quota_exceeded(class: &ClassView, max: usize) -> Refusal {
 pub fn member(service: &ServiceView, wanted: &LoadBalancer, namespaces: &Namespaces) -> Member {
     Member {
         load_balancer: wanted.clone(),
-        recorded: service.addresses(),
+        published: service.addresses(),
         placement: Placement {
             namespace_labels: namespaces::labels(namespaces, &service.id.namespace),
             ..service.placement.clone()

@@ -27,5 +27,5 @@ pub use model::{
 };
 pub use provider::{
     Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned, Provider,
-    Recorded, Released, Removal, State, Traits,
+    Published, Released, Removal, State, Traits,
 };

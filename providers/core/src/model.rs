@@ -130,7 +130,7 @@ pub struct Member {
     /// What the Service requests.
     pub load_balancer: LoadBalancer,
     /// `status.loadBalancer.ingress[].ip` as currently published.
-    pub recorded: Vec<IpAddr>,
+    pub published: Vec<IpAddr>,
     /// For providers that choose among pools.
     pub placement: Placement,
 }

@@ -34,7 +34,7 @@ pub trait Provider: Send + Sync {
     /// Called once per instance, before the methods below, with everything that the Services'
     /// status publishes. The provider reads the state of its cloud here, so that unchanged
     /// load balancers cost no call later.
-    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError>;
+    async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError>;
 
     /// Brings one balancer to the desired state. Its list of members is complete: a member
     /// that is no longer listed is removed. Makes no mutating call if nothing differs.
@@ -108,7 +108,7 @@ pub struct Traits {
 
 /// What a Service's status published before this process started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct Published {
     /// The Service.
     pub id: ServiceId,
     /// Its published addresses.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ballast_provider::{
     Balancer, Change, IpMode, Key, LoadBalancer, Member, Observed, Owned, Placement, Provider,
-    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    ProviderError, Published, Reason, Refusal, Released, Removal, ServiceId, State, TargetSet,
     TrafficPolicy, Traits,
 };
 use futures::stream::{BoxStream, StreamExt, pending};
@@ -50,7 +50,7 @@ impl L2Provider {
         claim(
             &member.load_balancer,
             &member.placement,
-            member.recorded.clone(),
+            member.published.clone(),
             self.pools.clone(),
         )
     }
@@ -93,7 +93,7 @@ impl Provider for L2Provider {
     }
 
     /// The addresses of all classes were restored together, by [`Addresses::open`].
-    async fn restore(&self, _: Vec<Recorded>) -> Result<(), ProviderError> {
+    async fn restore(&self, _: Vec<Published>) -> Result<(), ProviderError> {
         if self.addresses.is_open() {
             Ok(())
         } else {

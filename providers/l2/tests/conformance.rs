@@ -12,8 +12,8 @@ use ballast_provider::conformance::{
     Crash, Deaf, Field, Harness, Lab, Object, Support, documented, run,
 };
 use ballast_provider::{
-    Balancer, Change, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError, Reason,
-    Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet, Traits,
+    Balancer, Change, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError, Published,
+    Reason, Refusal, Released, Removal, ServiceId, State, TargetSet, Traits,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -138,7 +138,7 @@ impl Lab for L2Lab {
             | Field::FamilyPolicy
             | Field::RequestedAddresses
             | Field::ShareKey
-            | Field::Recorded
+            | Field::Published
             | Field::Created
             | Field::Pool
             | Field::Endpoints
@@ -230,20 +230,20 @@ impl Provider for Opened {
         self.provider.validate(balancer)
     }
 
-    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError> {
-        let claim = |record: &Recorded| Claim {
+    async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
+        let claim = |record: &Published| Claim {
             published: record.addresses.clone(),
             ..Claim::new(record.id.clone(), Timestamp::UNIX_EPOCH)
         };
         let snapshot = Snapshot {
             pools: self.pools.clone(),
-            claims: recorded.iter().map(claim).collect(),
+            claims: published.iter().map(claim).collect(),
             ..Snapshot::default()
         };
-        let class = |record: &Recorded| (record.id.clone(), "ours".to_owned());
-        let classes: HashMap<ServiceId, String> = recorded.iter().map(class).collect();
+        let class = |record: &Published| (record.id.clone(), "ours".to_owned());
+        let classes: HashMap<ServiceId, String> = published.iter().map(class).collect();
         self.addresses.open(snapshot, classes, Timestamp::now());
-        self.provider.restore(recorded).await
+        self.provider.restore(published).await
     }
 
     async fn ensure(

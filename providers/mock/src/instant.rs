@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use ballast_provider::{
     Balancer, Change, Exclusion, IpMode, Key, LoadBalancer, Mark, Member, Observed, Owned,
-    Provider, ProviderError, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    Provider, ProviderError, Published, Refusal, Released, Removal, ServiceId, State, TargetSet,
     Traits,
 };
 use futures::StreamExt;
@@ -125,7 +125,7 @@ impl Provider for InstantProvider {
         validate::validate(balancer)
     }
 
-    async fn restore(&self, _recorded: Vec<Recorded>) -> Result<(), ProviderError> {
+    async fn restore(&self, _recorded: Vec<Published>) -> Result<(), ProviderError> {
         Ok(())
     }
 

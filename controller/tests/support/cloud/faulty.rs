@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, Key, LoadBalancer, Observed, Owned, Provider, ProviderError, Recorded,
+    Balancer, Change, Key, LoadBalancer, Observed, Owned, Provider, ProviderError, Published,
     Refusal, Released, Removal, ServiceId, TargetSet, Traits,
 };
 use futures::stream::BoxStream;
@@ -33,8 +33,8 @@ impl Provider for Faulty {
         self.inner.validate(balancer)
     }
 
-    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError> {
-        self.inner.restore(recorded).await
+    async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
+        self.inner.restore(published).await
     }
 
     async fn ensure(

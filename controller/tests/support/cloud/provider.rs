@@ -15,7 +15,7 @@ use ballast::run::factory::Providers;
 use ballast_crds::ProviderSettings;
 use ballast_provider::{
     Balancer, Cause, Change, IpMode, Key, LoadBalancer, Mark, Member, Observed, Owned, Provider,
-    ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State, TargetSet,
+    ProviderError, Published, Reason, Refusal, Released, Removal, ServiceId, State, TargetSet,
     Traits, mark,
 };
 use futures::StreamExt;
@@ -203,7 +203,7 @@ impl CloudProvider {
             before = None;
         }
         if before.is_none() {
-            self.create(&name, key, wanted, &member.recorded).await;
+            self.create(&name, key, wanted, &member.published).await;
         }
         let applied = before.and_then(|lb| lb.tags.get(mark::APPLIED).cloned());
         if applied != Some(digest(wanted)) {
@@ -216,7 +216,7 @@ impl CloudProvider {
         Ok(observed(&lb, wanted))
     }
 
-    async fn create(&self, name: &str, key: &Key, wanted: &LoadBalancer, recorded: &[IpAddr]) {
+    async fn create(&self, name: &str, key: &Key, wanted: &LoadBalancer, published: &[IpAddr]) {
         let uid = &wanted.id.uid;
         self.check("create", uid, None, true);
         let mut tags = self.mark.tags(&wanted.id);
@@ -243,13 +243,13 @@ impl CloudProvider {
                 others.find(|lb| lb.key == *key && self.mark.owns(&lb.tags) && !lb.retained());
             let addresses = if let Some(other) = shared {
                 other.addresses.clone()
-            } else if recorded.is_empty() || taken(state, recorded) {
+            } else if published.is_empty() || taken(state, published) {
                 state.last_address += 1;
                 vec![IpAddr::V4(Ipv4Addr::from(
                     u32::from(Ipv4Addr::new(198, 51, 100, 0)) + state.last_address,
                 ))]
             } else {
-                recorded.to_vec()
+                published.to_vec()
             };
             let lb = Lb {
                 tags,
@@ -329,7 +329,7 @@ impl Provider for CloudProvider {
         }
     }
 
-    async fn restore(&self, _: Vec<Recorded>) -> Result<(), ProviderError> {
+    async fn restore(&self, _: Vec<Published>) -> Result<(), ProviderError> {
         self.call(Call::Restore, "restore").await?;
         if std::mem::replace(&mut *self.restored.lock().unwrap(), true) {
             self.cloud.journal.violation("restored twice");

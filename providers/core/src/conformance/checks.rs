@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fixtures::{self, Dice};
-use super::run::{Run, recorded};
+use super::run::{Run, publishes};
 use super::{Failure, Lab, Object, Outcome};
 use crate::mark::{self, Mark};
 use crate::model::{Balancer, LoadBalancer, Member};
-use crate::provider::{Provider, Recorded, Removal};
+use crate::provider::{Provider, Published, Removal};
 
 pub(super) async fn ensure_twice_is_ensure_once(lab: &dyn Lab) -> Outcome {
     let run = Run::new(lab, "ensure_twice_is_ensure_once").await;
@@ -20,8 +20,8 @@ pub(super) async fn ensure_twice_is_ensure_once(lab: &dyn Lab) -> Outcome {
     let contents = run.harness.contents().await;
     let before = run.harness.effects().await;
     // Before and after the addresses are published, there is nothing to do in the cloud.
-    for recorded in [&[][..], &first[..]] {
-        let again = run.ensure(&provider, &service, recorded).await?;
+    for published in [&[][..], &first[..]] {
+        let again = run.ensure(&provider, &service, published).await?;
         run.unchanged_since(before, "the second ensure").await?;
         if again != first {
             return run.fail(format!("the address was {first:?} and is {again:?}"));
@@ -44,7 +44,7 @@ pub(super) async fn retarget_twice_is_retarget_once(lab: &dyn Lab) -> Outcome {
     run.retarget(&provider, &fixtures::targets(2), services)
         .await?;
     run.unchanged_since(before, "the second retarget").await?;
-    let provider = run.start(&[recorded(&service.id, &addresses)]).await?;
+    let provider = run.start(&[publishes(&service.id, &addresses)]).await?;
     run.retarget(&provider, &fixtures::targets(2), services)
         .await?;
     run.unchanged_since(before, "a retarget after a restart")
@@ -71,9 +71,9 @@ pub(super) async fn a_restart_changes_nothing(lab: &dyn Lab) -> Outcome {
     }
     let contents = run.harness.contents().await;
     let before = run.harness.effects().await;
-    let all: Vec<Recorded> = published
+    let all: Vec<Published> = published
         .iter()
-        .map(|(service, addresses)| recorded(&service.id, addresses))
+        .map(|(service, addresses)| publishes(&service.id, addresses))
         .collect();
     let provider = run.start(&all).await?;
     run.retarget(&provider, &fixtures::targets(2), &[]).await?;
@@ -135,8 +135,8 @@ pub(super) async fn addresses_survive_edits(lab: &dyn Lab) -> Outcome {
         };
         if dice.below(3) == 0 {
             let all = [
-                recorded(&service.id, &first),
-                recorded(&neighbour.id, &other),
+                publishes(&service.id, &first),
+                publishes(&neighbour.id, &other),
             ];
             provider = run.start(&all).await?;
         }
@@ -169,9 +169,9 @@ pub(super) async fn members_join_and_leave_in_any_order(lab: &dyn Lab) -> Outcom
             wanted.insert(number, Vec::new());
         }
         if dice.below(4) == 0 {
-            let all: Vec<Recorded> = present
+            let all: Vec<Published> = present
                 .iter()
-                .map(|(number, addresses)| recorded(&fixtures::sharing(*number).id, addresses))
+                .map(|(number, addresses)| publishes(&fixtures::sharing(*number).id, addresses))
                 .collect();
             provider = run.start(&all).await?;
         }
@@ -206,7 +206,7 @@ async fn together(
     };
     let member = |(number, addresses): (&u16, &Vec<IpAddr>)| Member {
         load_balancer: fixtures::sharing(*number),
-        recorded: addresses.clone(),
+        published: addresses.clone(),
         placement: crate::Placement::default(),
     };
     let balancer = Balancer {
@@ -388,7 +388,7 @@ pub(super) async fn what_is_retained_stays(lab: &dyn Lab) -> Outcome {
     let others = run.ensure(&provider, &other, &[]).await?;
     let before = run.harness.contents().await;
     run.release(&provider, &kept, Removal::Retain).await?;
-    let provider = run.start(&[recorded(&other.id, &others)]).await?;
+    let provider = run.start(&[publishes(&other.id, &others)]).await?;
     run.ensure(&provider, &other, &others).await?;
     let third = run.ensure(&provider, &fixtures::service(3), &[]).await?;
     if third.iter().any(|address| addresses.contains(address)) {

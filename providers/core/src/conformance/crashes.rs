@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::run::{Ask, Run, recorded};
+use super::run::{Ask, Run, publishes};
 use super::{Crash, Lab, Object, Outcome, fixtures};
 use crate::model::LoadBalancer;
 use crate::provider::Removal;
@@ -85,7 +85,7 @@ pub(super) async fn anything_can_be_released(lab: &dyn Lab) -> Outcome {
         let empty = run.harness.contents().await;
         let addresses = run.ensure(&provider, &service, &[]).await?;
         if restart {
-            provider = run.start(&[recorded(&service.id, &addresses)]).await?;
+            provider = run.start(&[publishes(&service.id, &addresses)]).await?;
         }
         for time in ["the first", "the second"] {
             run.perform(&provider, &release(Removal::Delete), &[], &[])
@@ -168,7 +168,7 @@ async fn once(
     if restart {
         let published: Vec<_> = services
             .first()
-            .map(|service| recorded(&service.id, &addresses))
+            .map(|service| publishes(&service.id, &addresses))
             .into_iter()
             .collect();
         provider = run.start(&published).await?;

@@ -12,7 +12,7 @@ use crate::error::{ProviderError, Refusal};
 use crate::mark::Mark;
 use crate::model::{Balancer, Key, LoadBalancer, Member, ServiceId, TargetSet};
 use crate::provider::{
-    Change, Observed, Owned, Provider, Recorded, Released, Removal, State, Traits,
+    Change, Observed, Owned, Provider, Published, Released, Removal, State, Traits,
 };
 
 /// A lab whose providers see one field of the suite's first Service and of targets as it was
@@ -70,8 +70,8 @@ impl Provider for DeafProvider {
         self.provider.validate(&self.heard(balancer))
     }
 
-    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError> {
-        self.provider.restore(recorded).await
+    async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
+        self.provider.restore(published).await
     }
 
     async fn ensure(

@@ -36,7 +36,7 @@ pub enum Field {
     RequestedAddresses,
     ShareKey,
     Settings,
-    Recorded,
+    Published,
     Created,
     Pool,
     Endpoints,
@@ -86,7 +86,7 @@ impl Field {
         Self::RequestedAddresses,
         Self::ShareKey,
         Self::Settings,
-        Self::Recorded,
+        Self::Published,
         Self::Created,
         Self::Pool,
         Self::Endpoints,
@@ -117,7 +117,7 @@ impl Field {
             Self::RequestedAddresses => "requested_addresses",
             Self::ShareKey => "share_key",
             Self::Settings => "settings",
-            Self::Recorded => "recorded",
+            Self::Published => "published",
             Self::Created => "placement.created",
             Self::Pool => "placement.pool",
             Self::Endpoints => "placement.endpoints",
@@ -227,7 +227,7 @@ impl Field {
             Self::Labels => placement.labels = labels(),
             Self::NamespaceLabels => placement.namespace_labels = labels(),
             Self::RequestedAddresses
-            | Self::Recorded
+            | Self::Published
             | Self::TargetName
             | Self::TargetAddresses
             | Self::TargetProviderId => {}
@@ -284,7 +284,7 @@ const fn local(health_check_node_port: u16) -> TrafficPolicy {
 pub(super) fn copy(field: Field, from: &Member, into: &mut Member) {
     let Member {
         load_balancer,
-        recorded,
+        published,
         placement,
     } = into;
     let LoadBalancer {
@@ -329,7 +329,7 @@ pub(super) fn copy(field: Field, from: &Member, into: &mut Member) {
         Field::RequestedAddresses => requested_addresses.clone_from(&wanted.requested_addresses),
         Field::ShareKey => share_key.clone_from(&wanted.share_key),
         Field::Settings => settings.clone_from(&wanted.settings),
-        Field::Recorded => recorded.clone_from(&from.recorded),
+        Field::Published => published.clone_from(&from.published),
         Field::Created => *created = from.placement.created,
         Field::FamilyPolicy => *family_policy = from.placement.family_policy,
         Field::Pool => pool.clone_from(&from.placement.pool),

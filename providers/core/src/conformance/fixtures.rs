@@ -95,18 +95,18 @@ pub(super) fn edited(mut service: LoadBalancer, edit: usize) -> LoadBalancer {
 /// The number of edits of [`edited`].
 pub(super) const EDITS: usize = 6;
 
-/// A Service without recorded addresses.
+/// A Service without published addresses.
 pub(super) fn member(load_balancer: LoadBalancer) -> Member {
     Member {
         load_balancer,
-        recorded: Vec::new(),
+        published: Vec::new(),
         placement: crate::Placement::default(),
     }
 }
 
-pub(super) fn alone(key: Key, load_balancer: LoadBalancer, recorded: &[IpAddr]) -> Balancer {
+pub(super) fn alone(key: Key, load_balancer: LoadBalancer, published: &[IpAddr]) -> Balancer {
     let mut member = member(load_balancer);
-    member.recorded = recorded.to_vec();
+    member.published = published.to_vec();
     Balancer {
         key,
         members: vec![member],

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fixtures::{self, Dice};
-use super::run::{PATIENCE, Run, recorded};
+use super::run::{PATIENCE, Run, publishes};
 use super::{Crash, Failure, Lab, Outcome};
 use crate::error::ProviderError;
 use crate::mark;
@@ -117,7 +117,7 @@ pub(super) async fn a_member_stays_until_it_is_released(lab: &dyn Lab) -> Outcom
         }
         had.extend(now);
     }
-    let provider = run.start(&[recorded(&homes[0].id, &had)]).await?;
+    let provider = run.start(&[publishes(&homes[0].id, &had)]).await?;
     let other = run.ensure(&provider, &fixtures::service(2), &[]).await?;
     if other.iter().any(|address| had.contains(address)) {
         return run.fail(format!("{other:?} was assigned twice"));
@@ -170,7 +170,7 @@ async fn take(
         let done = attempt(provider.as_ref(), world, step).await;
         if run.harness.crashed().await {
             run.harness.set_crash(None).await;
-            provider = run.start(&world.recorded()).await?;
+            provider = run.start(&world.publishes()).await?;
             continue;
         }
         match done {
@@ -278,7 +278,7 @@ impl World {
     fn balancer(&self, provider: &dyn Provider, number: u16, home: Home) -> Balancer {
         let member = |number: u16| Member {
             load_balancer: service(number, home),
-            recorded: self.published.get(&number).cloned().unwrap_or_default(),
+            published: self.published.get(&number).cloned().unwrap_or_default(),
             placement: crate::Placement::default(),
         };
         let members: Vec<Member> = self.members(number, home).into_iter().map(member).collect();
@@ -288,10 +288,10 @@ impl World {
         }
     }
 
-    fn recorded(&self) -> Vec<crate::provider::Recorded> {
+    fn publishes(&self) -> Vec<crate::provider::Published> {
         let published = self.published.iter();
         published
-            .map(|(number, addresses)| recorded(&fixtures::service(*number).id, addresses))
+            .map(|(number, addresses)| publishes(&fixtures::service(*number).id, addresses))
             .collect()
     }
 }

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 
 use super::fixtures;
-use super::run::{PATIENCE, Run, addresses, recorded};
+use super::run::{PATIENCE, Run, addresses, publishes};
 use super::{Failure, Lab, Outcome};
 use crate::model::LoadBalancer;
 use crate::provider::{Cause, Change, Provider, Removal, State};
@@ -38,7 +38,7 @@ pub(super) async fn the_cloud_forgot_the_last_changes(lab: &dyn Lab) -> Outcome 
         let expected = run.harness.contents().await;
         run.harness.go_back().await;
         if restart {
-            let all = [recorded(&old.id, &before), recorded(&new.id, &published)];
+            let all = [publishes(&old.id, &before), publishes(&new.id, &published)];
             life = Followed::start(&run, &all).await?;
         }
         let others = life.ensure(&late, &[]).await?;
@@ -110,7 +110,7 @@ async fn is_there(run: &Run, service: &LoadBalancer) -> bool {
 // === impl Followed ===
 
 impl<'a> Followed<'a> {
-    async fn start(run: &'a Run, published: &[crate::Recorded]) -> Result<Self, Failure> {
+    async fn start(run: &'a Run, published: &[crate::Published]) -> Result<Self, Failure> {
         let provider = run.start(published).await?;
         Ok(Self {
             run,

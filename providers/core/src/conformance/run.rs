@@ -10,7 +10,7 @@ use super::{Crash, Failure, Harness, Lab, Object, fixtures};
 use crate::error::ProviderError;
 use crate::mark::{self, Mark};
 use crate::model::{Balancer, Ingress, LoadBalancer, ServiceId, TargetSet};
-use crate::provider::{Observed, Provider, Recorded, Released, Removal};
+use crate::provider::{Observed, Provider, Published, Released, Removal};
 
 /// The number of attempts after which the cloud counts as hanging.
 pub(super) const PATIENCE: usize = 600;
@@ -49,18 +49,21 @@ impl Run {
     }
 
     /// A new instance that has restored what the Services publish.
-    pub(super) async fn start(&self, recorded: &[Recorded]) -> Result<Arc<dyn Provider>, Failure> {
-        self.start_as(&self.mark, recorded).await
+    pub(super) async fn start(
+        &self,
+        published: &[Published],
+    ) -> Result<Arc<dyn Provider>, Failure> {
+        self.start_as(&self.mark, published).await
     }
 
     pub(super) async fn start_as(
         &self,
         mark: &Mark,
-        recorded: &[Recorded],
+        published: &[Published],
     ) -> Result<Arc<dyn Provider>, Failure> {
         let provider = self.harness.provider(mark).await;
         for _ in 0..PATIENCE {
-            match provider.restore(recorded.to_vec()).await {
+            match provider.restore(published.to_vec()).await {
                 Ok(()) => return Ok(provider),
                 Err(ProviderError::Refused(refusal)) => {
                     return self.fail(format!("restore is refused: {refusal}"));
@@ -76,10 +79,10 @@ impl Run {
         &self,
         provider: &Arc<dyn Provider>,
         load_balancer: &LoadBalancer,
-        recorded: &[IpAddr],
+        published: &[IpAddr],
     ) -> Result<Vec<IpAddr>, Failure> {
         let key = provider.key(load_balancer);
-        let balancer = fixtures::alone(key, load_balancer.clone(), recorded);
+        let balancer = fixtures::alone(key, load_balancer.clone(), published);
         let observed = self.settle(provider, &balancer).await?;
         Ok(observed
             .into_iter()
@@ -201,14 +204,14 @@ impl Run {
         &self,
         provider: &Arc<dyn Provider>,
         ask: &Ask,
-        recorded: &[IpAddr],
+        published: &[IpAddr],
         services: &[LoadBalancer],
     ) -> Result<Vec<IpAddr>, Failure> {
         match ask {
-            Ask::Ensure(service) => self.ensure(provider, service, recorded).await,
+            Ask::Ensure(service) => self.ensure(provider, service, published).await,
             Ask::Retarget(targets) => {
                 self.retarget(provider, targets, services).await?;
-                Ok(recorded.to_vec())
+                Ok(published.to_vec())
             }
             Ask::Release(service, removal) => {
                 self.release(provider, service, *removal).await?;
@@ -224,12 +227,12 @@ impl Run {
         crash: Crash,
         provider: &Arc<dyn Provider>,
         ask: &Ask,
-        recorded: &[IpAddr],
+        published: &[IpAddr],
         services: &[LoadBalancer],
     ) -> Result<bool, Failure> {
         self.harness.set_crash(Some(crash)).await;
         for _ in 0..PATIENCE {
-            let done = self.attempt(provider, ask, recorded, services).await;
+            let done = self.attempt(provider, ask, published, services).await;
             if self.harness.crashed().await {
                 self.harness.set_crash(None).await;
                 return Ok(true);
@@ -253,12 +256,12 @@ impl Run {
         &self,
         provider: &Arc<dyn Provider>,
         ask: &Ask,
-        recorded: &[IpAddr],
+        published: &[IpAddr],
         services: &[LoadBalancer],
     ) -> Result<bool, ProviderError> {
         match ask {
             Ask::Ensure(service) => {
-                let balancer = fixtures::alone(provider.key(service), service.clone(), recorded);
+                let balancer = fixtures::alone(provider.key(service), service.clone(), published);
                 let observed = provider.ensure(&balancer).await?;
                 Ok(observed
                     .iter()
@@ -333,8 +336,8 @@ impl fmt::Display for Ask {
     }
 }
 
-pub(super) fn recorded(id: &ServiceId, addresses: &[IpAddr]) -> Recorded {
-    Recorded {
+pub(super) fn publishes(id: &ServiceId, addresses: &[IpAddr]) -> Published {
+    Published {
         id: id.clone(),
         addresses: addresses.to_vec(),
     }

@@ -87,7 +87,7 @@ fn judge(field: Field, support: Support, base: &Seen, changed: &Seen) -> Result<
 
 fn honoured(field: Field, base: &Seen, changed: &Seen, said: &Said) -> Result<(), &'static str> {
     let met = match field {
-        Field::RequestedAddresses | Field::Recorded => said.has_wanted,
+        Field::RequestedAddresses | Field::Published => said.has_wanted,
         Field::ShareKey => said.shares,
         // A cloud with both families gives both, whatever the policy.
         Field::FamilyPolicy if said.families.len() == 2 => true,
@@ -114,11 +114,11 @@ async fn see(run: &Run, field: Field, change: bool) -> Result<Seen, Failure> {
     let mut wanted = None;
     let mut others = Vec::new();
     match field {
-        Field::RequestedAddresses | Field::Recorded => {
+        Field::RequestedAddresses | Field::Published => {
             wanted = Some(free_address(run, &provider).await?);
             let wanted = wanted.filter(|_| change);
-            if field == Field::Recorded {
-                member.recorded.extend(wanted);
+            if field == Field::Published {
+                member.published.extend(wanted);
             } else {
                 member.load_balancer.requested_addresses.extend(wanted);
             }
@@ -296,9 +296,9 @@ pub(super) async fn an_unmet_request_blocks_no_edit(lab: &dyn Lab) -> Outcome {
         let provider = run.start(&[]).await?;
         let theirs = run.ensure(&provider, &fixtures::service(2), &[]).await?;
         let mut member = fixtures::member(fixtures::service(1));
-        member.recorded = run.ensure(&provider, &member.load_balancer, &[]).await?;
+        member.published = run.ensure(&provider, &member.load_balancer, &[]).await?;
         request(&mut member, theirs.first().copied().unwrap_or(outside));
-        let had = member.recorded.clone();
+        let had = member.published.clone();
         let mut before = BTreeMap::new();
         for edit in 0..2 {
             let wish = balancer(provider.as_ref(), std::slice::from_ref(&member));

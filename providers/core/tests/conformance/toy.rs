@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use ballast_provider::conformance::Object;
 use ballast_provider::{
     Balancer, Cause, Change, FamilyPolicy, IpMode, Key, LoadBalancer, Mark, Member, Observed,
-    Owned, Provider, ProviderError, Reason, Recorded, Refusal, Released, Removal, ServiceId, State,
-    TargetSet, Traits, mark,
+    Owned, Provider, ProviderError, Published, Reason, Refusal, Released, Removal, ServiceId,
+    State, TargetSet, Traits, mark,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -276,8 +276,8 @@ impl Provider for Toy {
         Ok(())
     }
 
-    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError> {
-        for record in recorded {
+    async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
+        for record in published {
             for address in record.addresses {
                 self.publish(address, &record.id.uid);
             }
@@ -334,10 +334,10 @@ impl Provider for Toy {
                 self.delete(&object)?;
             }
         }
-        let recorded = balancer
+        let published = balancer
             .members
             .iter()
-            .flat_map(|member| &member.recorded)
+            .flat_map(|member| &member.published)
             .next();
         let state = if self.defect == Defect::AddressOfPorts {
             let all: Vec<_> = balancer
@@ -349,7 +349,7 @@ impl Provider for Toy {
         } else {
             "balancer".to_owned()
         };
-        let preferred = recorded
+        let preferred = published
             .copied()
             .filter(|_| self.defect != Defect::AddressOfPorts);
         let address = if half {

@@ -72,7 +72,7 @@ pub(super) enum Effect<T> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wish {
     requested: Vec<IpAddr>,
-    recorded: Option<IpAddr>,
+    published: Option<IpAddr>,
 }
 
 /// The address of a balancer, and why it is not the requested one.
@@ -296,7 +296,7 @@ impl Slots {
         &mut self.owners[index]
     }
 
-    /// Returns the requested address, otherwise the present one, otherwise the recorded one if
+    /// Returns the requested address, otherwise the present one, otherwise the published one if
     /// it is free, otherwise a fresh one, otherwise the one that was released first. A request
     /// that cannot be met blocks nothing else if there is a present address.
     fn place(&mut self, present: Option<u32>, wish: &Wish) -> Result<Place, ProviderError> {
@@ -306,9 +306,9 @@ impl Slots {
             (Err(refusal), Some(_)) => (None, Some(refusal)),
             (Err(refusal), None) => return Err(refusal.into()),
         };
-        let recorded = wish.recorded.and_then(index_of);
-        let recorded = recorded.filter(|index| !self.is_taken(*index));
-        let chosen = requested.or(present).or(recorded).or_else(|| self.free());
+        let published = wish.published.and_then(index_of);
+        let published = published.filter(|index| !self.is_taken(*index));
+        let chosen = requested.or(present).or(published).or_else(|| self.free());
         let Some(index) = chosen else {
             return Err(Refusal::new(
                 Reason::NoAddressAvailable,
@@ -425,14 +425,14 @@ impl Owner {
     }
 }
 
-/// The addresses that the members ask for: all requested ones, and the first recorded one.
+/// The addresses that the members ask for: all requested ones, and the first published one.
 pub(super) fn wish(balancer: &Balancer) -> Wish {
     let members = || balancer.members.iter();
     let requested = members().flat_map(|member| &member.load_balancer.requested_addresses);
-    let mut recorded = members().flat_map(|member| &member.recorded);
+    let mut published = members().flat_map(|member| &member.published);
     Wish {
         requested: requested.copied().collect(),
-        recorded: recorded.next().copied(),
+        published: published.next().copied(),
     }
 }
 

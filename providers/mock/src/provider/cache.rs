@@ -10,7 +10,7 @@ mod relist;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use ballast_provider::{Cause, Change, Key, Mark, Recorded, Refusal, ServiceId, mark};
+use ballast_provider::{Cause, Change, Key, Mark, Published, Refusal, ServiceId, mark};
 
 use super::shape::fingerprint;
 use crate::api::{ChangeKind, ChangeView, LoadBalancerView, Position};
@@ -192,9 +192,9 @@ impl Cache {
         &mut self,
         views: Vec<LoadBalancerView>,
         position: Position,
-        recorded: &[Recorded],
+        published: &[Published],
     ) {
-        self.reserved = recorded
+        self.reserved = published
             .iter()
             .flat_map(|record| {
                 let uid = &record.id.uid;

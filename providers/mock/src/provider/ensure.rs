@@ -139,7 +139,7 @@ impl Inner {
         let complete = present.is_some_and(|view| !shape::lacks_address(view));
         let body = PutLoadBalancer {
             desired,
-            preferred_addresses: wish.member.recorded.clone(),
+            preferred_addresses: wish.member.published.clone(),
             avoid_addresses: if complete { Vec::new() } else { reserved },
         };
         let flight = self.fly(name);

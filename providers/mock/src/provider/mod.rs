@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballast_provider::{
     Balancer, Change, Exclusion, Inventory, Key, LoadBalancer, Mark, Observed, Owned, Provider,
-    ProviderError, Recorded, Refusal, Released, Removal, ServiceId, TargetSet, Traits, mark,
+    ProviderError, Published, Refusal, Released, Removal, ServiceId, TargetSet, Traits, mark,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -114,10 +114,10 @@ impl Provider for MockProvider {
         validate::validate(balancer)
     }
 
-    async fn restore(&self, recorded: Vec<Recorded>) -> Result<(), ProviderError> {
+    async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
         let listed = self.inner.client.list().await;
         let (views, position) = listed.map_err(|failed| self.inner.client.error(failed))?;
-        self.inner.cache().load(views, position, &recorded);
+        self.inner.cache().load(views, position, &published);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::support::{
 use ballast_mock::{MockInventory, MockProvider, Token};
 use ballast_provider::{
     Balancer, Cause, Change, Family, FamilyPolicy, Inventory, Key, Listener, LoadBalancer, Mark,
-    Observed, Protocol, Provider, ProviderError, Reason, Recorded, Released, Removal, State,
+    Observed, Protocol, Provider, ProviderError, Published, Reason, Released, Removal, State,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -189,14 +189,14 @@ async fn what_others_do_to_our_load_balancer_is_told_and_repaired() {
 
     assert_eq!(call(&cloud, "DELETE", &path, None).await.0, 204);
     assert_eq!(next(&mut changes).await, change("web", Cause::Gone));
-    let mut recorded = web.clone();
-    recorded.members[0].recorded = first
+    let mut published = web.clone();
+    published.members[0].published = first
         .ingress
         .iter()
         .filter_map(ballast_provider::Ingress::ip)
         .collect();
     assert_eq!(
-        ensure(&provider, &recorded).await,
+        ensure(&provider, &published).await,
         first,
         "made again with its address"
     );
@@ -217,7 +217,7 @@ async fn a_cloud_that_lost_its_state_is_filled_again_with_the_same_addresses() {
     let mut before = Vec::new();
     for service in &mut services {
         let observed = ensure(&provider, service).await;
-        service.members[0].recorded = vec![observed.ingress[0].ip().unwrap()];
+        service.members[0].published = vec![observed.ingress[0].ip().unwrap()];
         before.push(observed);
     }
     let mut changes = provider.changes();
@@ -263,11 +263,11 @@ async fn after_a_restart_of_the_controller_published_addresses_are_reserved() {
     let cloud = Cloud::start(options).await;
     let provider = cloud.provider();
     let published: IpAddr = "127.77.77.1".parse().unwrap();
-    let recorded = Recorded {
+    let old = Published {
         id: id("old"),
         addresses: vec![published],
     };
-    provider.restore(vec![recorded]).await.unwrap();
+    provider.restore(vec![old]).await.unwrap();
     let new = ensure(&provider, &balancer(tcp("new"))).await;
     assert_eq!(new.ingress[0].ip(), Some("127.77.77.2".parse().unwrap()));
     // The old Service is gone, so its address is free.
@@ -565,7 +565,7 @@ async fn an_address_that_another_service_publishes_cannot_be_requested() {
     let published: IpAddr = address.parse().unwrap();
     let cloud = Cloud::start(options).await;
     let provider = cloud.provider();
-    let victim = Recorded {
+    let victim = Published {
         id: id("victim"),
         addresses: vec![published],
     };
@@ -576,7 +576,7 @@ async fn an_address_that_another_service_publishes_cannot_be_requested() {
     assert_eq!(reason, Reason::AddressInUse);
     assert!(message.contains("another Service"), "{message}");
     let mut victim = balancer(tcp("victim"));
-    victim.members[0].recorded = vec![published];
+    victim.members[0].published = vec![published];
     let observed = ensure(&provider, &victim).await;
     assert_eq!(observed.ingress[0].ip(), Some(published));
     assert_eq!(refused(&provider, &thief).await.0, Reason::AddressInUse);

@@ -108,7 +108,7 @@ impl Lab for ToyLab {
             | Field::SourceRanges
             | Field::RequestedAddresses
             | Field::ShareKey
-            | Field::Recorded
+            | Field::Published
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetProviderId => Support::Honoured,

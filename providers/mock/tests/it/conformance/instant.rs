@@ -50,7 +50,7 @@ impl Lab for InstantLab {
             | Field::SourceRanges
             | Field::RequestedAddresses
             | Field::ShareKey
-            | Field::Recorded
+            | Field::Published
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetProviderId => Support::Honoured,
@@ -144,7 +144,7 @@ impl Harness for InstantHarness {
             key: provider.key(&load_balancer),
             members: vec![Member {
                 load_balancer,
-                recorded: Vec::new(),
+                published: Vec::new(),
                 placement: ballast_provider::Placement::default(),
             }],
         };

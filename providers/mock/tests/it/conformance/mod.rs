@@ -79,7 +79,7 @@ async fn every_field_that_the_instant_provider_ignored_would_be_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_field_that_the_client_ignored_would_be_found() {
     let lab = process::ServerLab::default();
-    for field in [Field::NodePort, Field::Recorded, Field::Pool] {
+    for field in [Field::NodePort, Field::Published, Field::Pool] {
         let deaf = Deaf { lab: &lab, field };
         let found = run(&deaf, "every_field_is_honoured_or_named").await;
         println!("{}", found.expect_err(field.as_str()));
@@ -196,7 +196,7 @@ fn service(number: u16) -> Balancer {
         key: Key::alone(&load_balancer.id),
         members: vec![Member {
             load_balancer,
-            recorded: Vec::new(),
+            published: Vec::new(),
             placement: ballast_provider::Placement::default(),
         }],
     }

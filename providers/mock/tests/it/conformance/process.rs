@@ -184,7 +184,7 @@ impl Lab for ServerLab {
             | Field::AffinityTimeout
             | Field::SourceRanges
             | Field::RequestedAddresses
-            | Field::Recorded
+            | Field::Published
             | Field::TargetName
             | Field::TargetAddresses => Support::Honoured,
         }

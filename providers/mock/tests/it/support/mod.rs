@@ -80,7 +80,7 @@ pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
         key: Key::alone(&load_balancer.id),
         members: vec![Member {
             load_balancer,
-            recorded: Vec::new(),
+            published: Vec::new(),
             placement: ballast_provider::Placement::default(),
         }],
     }
