@@ -300,7 +300,7 @@ async fn a_class_of_its_own(site: &Site<'_>, admin: &Ballast) -> Result<()> {
     let all = report["services"].as_array().context("no services")?;
     let classy = all.iter().find(|one| one["name"] == "classy");
     let classy = classy.with_context(|| report.to_string())?;
-    ensure!(classy["fate"] == "ByHand", "{classy}");
+    ensure!(classy["outcome"] == "ByHand", "{classy}");
     let before = site.get("classy").await?;
     for command in classy["commands"].as_array().context("no commands")? {
         let command = command.as_str().context("no text")?;

@@ -88,7 +88,7 @@ fn leader_tasks(
         recorder,
         ledger: Arc::clone(&shared.ledger),
         targets: shared.targets.clone(),
-        class_wanted: Arc::clone(&finalizer_requested),
+        finalizer_requested: Arc::clone(&finalizer_requested),
         metrics: shared.metrics.services.clone(),
         provider_metrics: shared.metrics.providers.clone(),
         locks: KeyLocks::new(shared.queue.clone()),

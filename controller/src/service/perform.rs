@@ -66,7 +66,7 @@ pub struct Performer {
     /// The eligible nodes; read only to know whether there is one.
     pub targets: watch::Receiver<Eligible>,
     /// Notified when a Service waits for its class to become usable.
-    pub class_wanted: Arc<Notify>,
+    pub finalizer_requested: Arc<Notify>,
     /// Counts reconciles and addresses.
     pub metrics: ServiceMetrics,
     /// Counts failed calls.
@@ -98,7 +98,7 @@ struct Served<'a> {
 
 /// What the provider is asked for.
 #[derive(Clone, Copy)]
-struct Wish<'a> {
+struct Request<'a> {
     balancer: &'a Balancer,
     /// The same with less of the other members, in this order, if it is refused.
     fallbacks: &'a [Balancer],
@@ -152,7 +152,7 @@ impl Performer {
                 drained,
             } => match why {
                 None => {
-                    self.class_wanted.notify_one();
+                    self.finalizer_requested.notify_one();
                     Outcome::Waiting
                 }
                 Some(why) => {
@@ -183,11 +183,11 @@ impl Performer {
                     refusal: objection.as_ref(),
                     moves: !leaves.is_empty(),
                 };
-                let wish = Wish {
+                let request = Request {
                     balancer: &balancer,
                     fallbacks: &fallbacks,
                 };
-                let ensured = self.ensure(&served, wish).await;
+                let ensured = self.ensure(&served, request).await;
                 if ensured != Outcome::Ensured {
                     return ensured;
                 }
@@ -252,11 +252,11 @@ impl Performer {
             refusal: Some(refusal),
             moves: false,
         };
-        let wish = Wish {
+        let request = Request {
             balancer: &keep.balancer,
             fallbacks: &keep.fallbacks,
         };
-        refused.and(self.apply(&served, wish).await)
+        refused.and(self.apply(&served, request).await)
     }
 
     /// Between decision and reservation, another Service took the place or the class closed.
@@ -276,7 +276,7 @@ impl Performer {
         }
     }
 
-    async fn ensure(&self, served: &Served<'_>, wish: Wish<'_>) -> Outcome {
+    async fn ensure(&self, served: &Served<'_>, request: Request<'_>) -> Outcome {
         let now = Timestamp::now();
         let mut service = served.service.clone();
         let class = served.class;
@@ -304,7 +304,7 @@ impl Performer {
             service: &service,
             ..*served
         };
-        self.apply(&served, wish).await
+        self.apply(&served, request).await
     }
 
     async fn observed(&self, served: &Served<'_>, report: &Report<'_>, began: Instant) -> Outcome {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::bed::Bed;
-use super::inside::Duty;
+use super::inside::Mode;
 use super::terms::Contender;
 use super::usage;
 use crate::{Host, eventually, installation};
@@ -24,7 +24,7 @@ pub(crate) struct Task {
     /// The concurrency of the raw loop.
     pub(crate) concurrency: usize,
     /// The work of the raw loop.
-    pub(crate) duty: Duty,
+    pub(crate) mode: Mode,
 }
 
 /// A running contender.
@@ -71,8 +71,8 @@ impl Contender {
             Self::ReferenceDefaults => reference(bed, &[]).await?,
             Self::Raw => {
                 let concurrency = task.concurrency.to_string();
-                let duty = task.duty.name();
-                let flags = ["--concurrency", &concurrency, "--duty", duty];
+                let mode = task.mode.name();
+                let flags = ["--concurrency", &concurrency, "--mode", mode];
                 bed.begin("raw", &flags, &bed.account).await?.name
             }
         };

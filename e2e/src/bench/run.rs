@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::bed::{self, Bed};
 use super::contender::Task;
-use super::inside::Duty;
+use super::inside::Mode;
 use super::terms::{Contender, Sample, Scenario, Values};
 use super::{lan, pool, scenario, start, writes};
 use crate::{Binaries, Lab, Progress};
@@ -207,7 +207,7 @@ impl Run {
         let services = self.services(scenario, contender);
         let backlog = Task {
             concurrency,
-            duty: Duty::Backlog,
+            mode: Mode::Backlog,
         };
         match scenario {
             Scenario::Backlog1000 | Scenario::Backlog5000 => {
@@ -215,7 +215,7 @@ impl Run {
             }
             Scenario::Pool5000 => {
                 let addresses = Task {
-                    duty: Duty::Addresses,
+                    mode: Mode::Addresses,
                     ..backlog
                 };
                 scenario::backlog(bed, contender, services, addresses).await

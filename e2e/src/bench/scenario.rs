@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::bed::Bed;
 use super::contender::{Live, Task};
-use super::inside::{Duty, Waits};
+use super::inside::{Mode, Waits};
 use super::lan;
 use super::terms::{Contender, Values};
 use super::usage::{self, Machine, Usage};
@@ -25,7 +25,7 @@ struct Seen {
 }
 
 /// The processor time of all processes, until a moment.
-struct Books {
+struct ProcessorTime {
     machine: Machine,
     api_server: f64,
     etcd: f64,
@@ -40,7 +40,7 @@ pub(crate) async fn backlog(
 ) -> Result<Values> {
     let services = services.to_string();
     let observer = bed.user("observe", &["--services", &services]).await?;
-    let books = Books::open(bed).await?;
+    let time = ProcessorTime::open(bed).await?;
     let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let live = contender.start(bed, task).await?;
     let seen: Seen = observer.result(LIMIT).await?;
@@ -50,7 +50,7 @@ pub(crate) async fn backlog(
     ]);
     // The raw loop has already ended, so its usage can no longer be read.
     let used = (contender != Contender::Raw).then_some(&live);
-    books.close(bed, used, &mut values).await?;
+    time.close(bed, used, &mut values).await?;
     live.stop(bed).await?;
     Ok(values)
 }
@@ -64,11 +64,11 @@ pub(crate) async fn load(
 ) -> Result<Values> {
     let task = Task {
         concurrency,
-        duty: Duty::Follow,
+        mode: Mode::Follow,
     };
     let live = contender.start(bed, task).await?;
     live.idle(bed).await?;
-    let books = Books::open(bed).await?;
+    let time = ProcessorTime::open(bed).await?;
     let services = services.to_string();
     let user = bed.user("load", &["--services", &services]).await?;
     let waits: Waits = user.result(LIMIT).await?;
@@ -79,7 +79,7 @@ pub(crate) async fn load(
         ("created per second", waits.rate),
         ("first create to last address, s", waits.seconds),
     ]);
-    books.close(bed, Some(&live), &mut values).await?;
+    time.close(bed, Some(&live), &mut values).await?;
     live.stop(bed).await?;
     Ok(values)
 }
@@ -109,7 +109,7 @@ pub(crate) async fn fill(
     Ok(snapshot)
 }
 
-impl Books {
+impl ProcessorTime {
     async fn open(bed: &Bed<'_>) -> Result<Self> {
         let (api_server, etcd) = (Component::ApiServer.name(), Component::Etcd.name());
         Ok(Self {

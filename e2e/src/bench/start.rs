@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::bed::Bed;
 use super::contender::Task;
-use super::inside::Duty;
+use super::inside::Mode;
 use super::terms::{Contender, TO_READY, Values};
 use super::usage::Usage;
 
@@ -15,7 +15,7 @@ pub(crate) async fn start(bed: &Bed<'_>, contender: Contender) -> Result<Values>
     // A start has no concurrency to choose.
     let task = Task {
         concurrency: 1,
-        duty: Duty::Follow,
+        mode: Mode::Follow,
     };
     let began = Instant::now();
     let live = contender.start(bed, task).await?;

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, ListParams};
 
 use super::bed::Bed;
 use super::contender::{Live, Task};
-use super::inside::Duty;
+use super::inside::Mode;
 use super::terms::{Contender, NAMESPACE, Values};
 use crate::{AuditEvent, eventually};
 
@@ -20,7 +20,7 @@ const STILL: Duration = Duration::from_secs(4);
 const LIMIT: Duration = Duration::from_mins(2);
 pub(super) const TASK: Task = Task {
     concurrency: 0,
-    duty: Duty::Follow,
+    mode: Mode::Follow,
 };
 
 /// Counts the writes of one contender on a bed that no other contender uses.

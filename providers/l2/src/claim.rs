@@ -190,7 +190,7 @@ impl Claim {
 
 impl PoolFilter {
     /// Whether it includes a pool.
-    pub fn lets(&self, name: &str, labels: &Labels) -> bool {
+    pub fn allows(&self, name: &str, labels: &Labels) -> bool {
         let selected = self.selector.as_ref();
         self.names.contains(name) || selected.is_some_and(|selector| selector.matches(labels))
     }

@@ -128,7 +128,7 @@ impl Pool {
     /// Whether the Service's class and the selectors allow this Service.
     pub fn permits(&self, claim: &Claim) -> bool {
         let class = claim.pools.as_ref();
-        if class.is_some_and(|pools| !pools.lets(&self.name, &self.labels)) {
+        if class.is_some_and(|pools| !pools.allows(&self.name, &self.labels)) {
             return false;
         }
         let namespace = self.namespace_selector.as_ref();

@@ -138,16 +138,16 @@ impl Provider for InstantProvider {
             .iter()
             .map(|member| (&member.load_balancer.id, cloud::hash(&member.load_balancer)))
             .collect();
-        let wish = cloud::wish(balancer);
+        let request = cloud::request(balancer);
         let present = {
             let mut slots = self.slots();
             slots.calls.ensure += 1;
-            slots.unchanged(&self.mark, &balancer.key, &members, &wish)
+            slots.unchanged(&self.mark, &balancer.key, &members, &request)
         };
         let place = if let Some(place) = present {
             place
         } else {
-            let put = |slots: &mut Slots| slots.put(&self.mark, &balancer.key, &members, &wish);
+            let put = |slots: &mut Slots| slots.put(&self.mark, &balancer.key, &members, &request);
             self.effect(put)??
         };
         let observed = balancer.members.iter().map(|member| {

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Duration;
 
 use super::anyof::{self, any_of};
-use super::convert::{FROM, Remarks, Wish, entry};
+use super::convert::{Choice, FROM, Remarks, entry};
 use super::source::{AdvertisementSpec, BgpSpec, Note, NoteKind, Object, PoolSpec, Source};
 use crate::cli::service::addresses;
 
@@ -43,7 +43,7 @@ struct Group<'a> {
 pub(super) fn classes(
     source: &Source,
     made: &[String],
-    wish: Wish<'_>,
+    choice: Choice<'_>,
     notes: &mut Vec<Note>,
 ) -> Vec<LoadBalancerClass> {
     for advertisement in &source.advertisements {
@@ -55,16 +55,16 @@ pub(super) fn classes(
     let mut classes = Vec::new();
     for group in &groups {
         let main = classes.is_empty();
-        let name = name(group, main, wish.class, &mut names);
+        let name = name(group, main, choice.class, &mut names);
         if !main {
             for advertisement in &group.by {
                 Remarks::about(&advertisement.title, notes).differs(
                     "spec",
-                    &format!("to announce a Service with these settings, set spec.loadBalancerClass: ballast.dev/{name}; Services without a class use the settings of class {}", wish.class),
+                    &format!("to announce a Service with these settings, set spec.loadBalancerClass: ballast.dev/{name}; Services without a class use the settings of class {}", choice.class),
                 );
             }
         }
-        let mut class = LoadBalancerClass::new(&name, spec(group, alone, main && wish.default));
+        let mut class = LoadBalancerClass::new(&name, spec(group, alone, main && choice.default));
         class.metadata.labels = Some([(FROM.0.to_owned(), FROM.1.to_owned())].into());
         classes.push(class);
     }

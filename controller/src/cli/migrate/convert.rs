@@ -38,7 +38,7 @@ pub struct Migration {
 
 /// What the user decides.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub struct Choice<'a> {
     /// The name of the class.
     pub class: &'a str,
     /// Whether it serves Services without a class from now on.
@@ -46,7 +46,7 @@ pub struct Wish<'a> {
 }
 
 /// The whole conversion.
-pub fn convert(source: &Source, wish: Wish<'_>) -> Migration {
+pub fn convert(source: &Source, choice: Choice<'_>) -> Migration {
     let mut notes = source.notes.clone();
     let mut pools: BTreeMap<String, AddressPool> = BTreeMap::new();
     let labels: BTreeSet<String> = source
@@ -66,7 +66,7 @@ pub fn convert(source: &Source, wish: Wish<'_>) -> Migration {
         }
     }
     let made: Vec<String> = pools.keys().cloned().collect();
-    let classes = classes::classes(source, &made, wish, &mut notes);
+    let classes = classes::classes(source, &made, choice, &mut notes);
     notes.sort();
     notes.dedup();
     Migration {

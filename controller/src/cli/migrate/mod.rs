@@ -29,7 +29,7 @@ use super::service::is_load_balancer;
 use super::text::Look;
 use super::{NOT_FOUND, NOT_YET, Output, look, note, print, program, say};
 use crate::process::text::decode;
-use convert::{Migration, Wish, convert, manifest};
+use convert::{Choice, Migration, convert, manifest};
 use render::{Applied, Blocked};
 use source::{Note, Source};
 use takeover::{Circumstances, Running, ServiceLine, blocked};
@@ -299,7 +299,7 @@ fn migration(args: &MetallbArgs, known: &mut Known) -> Migration {
         }
         None => convert(
             &known.source,
-            Wish {
+            Choice {
                 class: &args.class,
                 default,
             },

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::convert::{Migration, manifest};
 use super::source::Note;
-use super::takeover::{Fate, Running, ServiceLine};
+use super::takeover::{Outcome, Running, ServiceLine};
 use crate::cli::text::{Cell, Look, Table, Tone};
 use crate::process::text::one_line;
 use ballast_crds::LoadBalancerClass;
@@ -107,16 +107,16 @@ pub fn services(lines: &[ServiceLine], look: Look) -> String {
     }
     let mut table = Table::new(&["NAMESPACE", "NAME", "ADDRESS", "RESULT", "WHY"]);
     for line in lines {
-        let tone = match line.fate {
-            Fate::Keeps | Fate::Served => Tone::Good,
-            Fate::Gets => Tone::Waiting,
-            Fate::KeepsOutside | Fate::Refused | Fate::ByHand => Tone::Bad,
+        let tone = match line.outcome {
+            Outcome::Keeps | Outcome::Served => Tone::Good,
+            Outcome::Gets => Tone::Waiting,
+            Outcome::KeepsOutside | Outcome::Refused | Outcome::ByHand => Tone::Bad,
         };
         table.row(vec![
             Cell::new(&line.namespace),
             Cell::new(&line.name),
             Cell::new(line.addresses.join(",")),
-            Cell::new(line.fate.as_str()).toned(tone),
+            Cell::new(line.outcome.as_str()).toned(tone),
             Cell::remark(&line.why),
         ]);
     }

@@ -38,7 +38,7 @@ pub struct ServiceLine {
     /// The addresses that it publishes now.
     pub addresses: Vec<String>,
     /// What happens to it.
-    pub fate: Fate,
+    pub outcome: Outcome,
     /// Why; empty if there is nothing to explain.
     pub why: String,
     /// Commands for its owner, in order.
@@ -48,7 +48,7 @@ pub struct ServiceLine {
 
 /// What happens to a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Fate {
+pub enum Outcome {
     /// Ballast serves it, with its present address if Ballast could assign that address.
     Keeps,
     /// Like `Keeps`, but a condition will say that no pool of its class contains the address.
@@ -120,14 +120,14 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
     let from_metallb = pools.iter().any(Option::is_some) || class == lb_class;
     let main = migration.classes.first();
     let mut commands = Vec::new();
-    let (fate, why) = match (class, ours) {
+    let (outcome, why) = match (class, ours) {
         (_, Some(ours)) => {
             let made = |class: &LoadBalancerClass| class.metadata.name.as_deref() == Some(ours);
             if !migration.classes.iter().any(made) {
                 return None;
             }
             (
-                Fate::Served,
+                Outcome::Served,
                 format!("LoadBalancerClass {ours} already serves it"),
             )
         }
@@ -135,7 +135,7 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
             let pool = pools.iter().flatten().next().copied();
             commands = by_hand(meta, &addresses, pool, &migration.classes);
             (
-                Fate::ByHand,
+                Outcome::ByHand,
                 format!(
                     "spec.loadBalancerClass {class} cannot be changed in place; the commands below change it, and the Service has no address for a moment"
                 ),
@@ -150,7 +150,7 @@ fn line(service: &Service, migration: &Migration, lb_class: Option<&str>) -> Opt
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
         addresses,
-        fate,
+        outcome,
         why,
         commands,
     })
@@ -162,19 +162,19 @@ fn classless(
     pools: &[Option<&AddressPool>],
     made: &[AddressPool],
     main: &LoadBalancerClass,
-) -> (Fate, String) {
+) -> (Outcome, String) {
     let name = named(&main.metadata);
     for (address, pool) in addresses.iter().zip(pools) {
         match pool {
             None => {
                 return (
-                    Fate::KeepsOutside,
+                    Outcome::KeepsOutside,
                     format!("{address} is in no pool; the Service will report AddressOutsidePool"),
                 );
             }
             Some(pool) if !uses(main, pool) => {
                 return (
-                    Fate::KeepsOutside,
+                    Outcome::KeepsOutside,
                     format!(
                         "{address} is in pool {}, which LoadBalancerClass {name} does not use; the Service will report AddressOutsidePool and use the settings of class {name}",
                         named(&pool.metadata)
@@ -186,7 +186,7 @@ fn classless(
     }
     let view = ServiceView::of(service);
     if let Some(Err(refusal)) = &view.load_balancer {
-        return (Fate::Refused, format!("{}: {refusal}", refusal.reason));
+        return (Outcome::Refused, format!("{}: {refusal}", refusal.reason));
     }
     if let Some(asked) = &view.placement.pool {
         let mut usable = made.iter().filter(|pool| uses(main, pool));
@@ -194,16 +194,16 @@ fn classless(
             let why = format!(
                 "its annotation requests pool {asked}, which LoadBalancerClass {name} does not use"
             );
-            return (Fate::Refused, why);
+            return (Outcome::Refused, why);
         }
     }
     if addresses.is_empty() {
         return (
-            Fate::Gets,
+            Outcome::Gets,
             format!("no address yet; LoadBalancerClass {name} will assign one"),
         );
     }
-    (Fate::Keeps, String::new())
+    (Outcome::Keeps, String::new())
 }
 
 /// The class of a Service is immutable, but a Service of another type has none. Its node ports
@@ -262,7 +262,7 @@ fn uses(class: &LoadBalancerClass, pool: &AddressPool) -> bool {
     let labels = labels.map(Labels::from).unwrap_or_default();
     match pools::filter(l2) {
         Ok(None) => true,
-        Ok(Some(filter)) => filter.lets(named(&pool.metadata), &labels),
+        Ok(Some(filter)) => filter.allows(named(&pool.metadata), &labels),
         Err(_) => false,
     }
 }
@@ -320,9 +320,9 @@ fn defaults(classes: &[DeserializeGuard<LoadBalancerClass>]) -> impl Iterator<It
         .map(|class| &class.metadata)
 }
 
-// === impl Fate ===
+// === impl Outcome ===
 
-impl Fate {
+impl Outcome {
     /// For people.
     pub const fn as_str(self) -> &'static str {
         match self {

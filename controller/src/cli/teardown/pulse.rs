@@ -38,8 +38,8 @@ struct Seen {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Controller {
-    /// See [`Life`].
-    pub state: Life,
+    /// See [`Liveness`].
+    pub state: Liveness,
     /// The holder of the Lease, or the last one.
     pub holder: Option<String>,
     /// The time of the last renewal, from the Lease.
@@ -50,7 +50,7 @@ pub struct Controller {
 
 /// Whether a controller is running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub enum Life {
+pub enum Liveness {
     /// The Lease cannot be read.
     #[default]
     Unknown,
@@ -92,10 +92,10 @@ impl Pulse {
             Duration::try_from(age).is_ok_and(|age| age > OLD)
         });
         let state = match &seen.holder {
-            _ if silent >= 2 * term => Life::Dead,
-            None => Life::Absent,
-            Some(_) if silent >= term || (self.looks == 1 && old) => Life::Silent,
-            Some(_) => Life::Alive,
+            _ if silent >= 2 * term => Liveness::Dead,
+            None => Liveness::Absent,
+            Some(_) if silent >= term || (self.looks == 1 && old) => Liveness::Silent,
+            Some(_) => Liveness::Alive,
         };
         Controller {
             state,
@@ -131,7 +131,10 @@ impl Controller {
     /// Whether no controller acts on a switch that is set now. A controller that starts later
     /// finds it set.
     pub const fn is_away(&self) -> bool {
-        matches!(self.state, Life::Absent | Life::Silent | Life::Dead)
+        matches!(
+            self.state,
+            Liveness::Absent | Liveness::Silent | Liveness::Dead
+        )
     }
 
     /// The state as a sentence; `lease` is its namespace and name.
@@ -139,8 +142,8 @@ impl Controller {
         let lease = format!("the Lease {}/{}", lease.0, lease.1);
         let holder = self.holder.as_deref().unwrap_or_default();
         match (self.state, &self.holder) {
-            (Life::Unknown, _) => format!("{lease} cannot be read"),
-            (Life::Alive, _) => format!("controller {holder} holds {lease}"),
+            (Liveness::Unknown, _) => format!("{lease} cannot be read"),
+            (Liveness::Alive, _) => format!("controller {holder} holds {lease}"),
             (_, None) => format!(
                 "no controller holds {lease}{}; check that a controller is running and that this is its Lease (--lease-namespace, --lease-name)",
                 match self.silent_seconds {

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
-use super::pulse::{Controller, Life};
+use super::pulse::{Controller, Liveness};
 use crate::class::{ClassView, IN_USE_FINALIZER};
 use crate::cli::service::{addresses, is_load_balancer};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
@@ -110,8 +110,8 @@ pub fn verdict(report: &Report, elapsed: Duration, limits: Limits) -> Verdict {
     let over = !limits.wait || elapsed >= limits.timeout;
     match report.controller.state {
         _ if report.left.is_empty() => Verdict::Done,
-        Life::Dead => Verdict::Dead,
-        Life::Silent | Life::Absent if over => Verdict::Dead,
+        Liveness::Dead => Verdict::Dead,
+        Liveness::Silent | Liveness::Absent if over => Verdict::Dead,
         _ if over => Verdict::Left,
         _ => Verdict::GoOn,
     }
@@ -149,7 +149,7 @@ pub fn changes(before: Option<&Report>, now: &Report) -> Vec<String> {
             Some(_) => {}
         }
     }
-    if now.controller.state != before.controller.state && now.controller.state == Life::Alive {
+    if now.controller.state != before.controller.state && now.controller.state == Liveness::Alive {
         let holder = now.controller.holder.as_deref().unwrap_or_default();
         lines.push(format!("controller {holder} is the leader"));
     }

@@ -7,7 +7,7 @@ use ballast_provider::{Balancer, Observed, ProviderError, ServiceId};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Outcome, Performer, Report, Served, Wish};
+use super::{Outcome, Performer, Report, Request, Served};
 use crate::class::patience::in_time;
 use crate::cluster::view::Name;
 use crate::service::decide::{ARRIVAL_GRACE, lacks_pool};
@@ -19,13 +19,13 @@ type Answer = Result<Vec<(ServiceId, Observed)>, ProviderError>;
 
 impl Performer {
     /// Applies the desired state of the balancer and publishes the result.
-    pub(super) async fn apply(&self, served: &Served<'_>, wish: Wish<'_>) -> Outcome {
+    pub(super) async fn apply(&self, served: &Served<'_>, request: Request<'_>) -> Outcome {
         if !self.writer.leads() {
             return Outcome::Failed;
         }
         let id = &served.service.id;
         let began = self.ledger.began(id, served.class, Instant::now());
-        let (balancer, answer) = self.call(served, wish).await;
+        let (balancer, answer) = self.call(served, request).await;
         let all = match answer {
             Ok(all) => all,
             Err(error) => {
@@ -70,8 +70,8 @@ impl Performer {
 
     /// Calls the provider. If it refuses a balancer because of another member, that member
     /// must not harm this one: the fallbacks are tried.
-    async fn call<'a>(&self, served: &Served<'_>, wish: Wish<'a>) -> (&'a Balancer, Answer) {
-        let (mut balancer, mut fallbacks) = (wish.balancer, wish.fallbacks.iter());
+    async fn call<'a>(&self, served: &Served<'_>, request: Request<'a>) -> (&'a Balancer, Answer) {
+        let (mut balancer, mut fallbacks) = (request.balancer, request.fallbacks.iter());
         loop {
             let answer = in_time(served.provider.ensure(balancer)).await;
             match (&answer, fallbacks.next()) {

@@ -33,13 +33,13 @@ pub enum Job {
         concurrency: usize,
         /// What it does.
         #[arg(long)]
-        duty: Duty,
+        mode: Mode,
     },
 }
 
 /// What the raw loop does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Duty {
+pub enum Mode {
     /// Two patches for each Service that arrives.
     Follow,
     /// Two patches for each that there is, with bodies made beforehand.
@@ -80,10 +80,10 @@ pub(crate) struct Waits {
     pub(crate) seconds: f64,
 }
 
-// === impl Duty ===
+// === impl Mode ===
 
-impl Duty {
-    /// The value for `--duty`.
+impl Mode {
+    /// The value for `--mode`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Follow => "follow",
@@ -104,8 +104,8 @@ pub async fn run(job: Job) -> Result<()> {
         Job::Load(load) => client::load(client, &load).await,
         Job::Raw {
             concurrency,
-            duty: Duty::Follow,
+            mode: Mode::Follow,
         } => raw::follow(client, concurrency).await,
-        Job::Raw { concurrency, duty } => raw::backlog(client, concurrency, duty).await,
+        Job::Raw { concurrency, mode } => raw::backlog(client, concurrency, mode).await,
     }
 }

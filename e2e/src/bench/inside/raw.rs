@@ -10,7 +10,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::Duty;
+use super::Mode;
 use super::api::{self, Event, Object, Watch};
 use crate::bench::lan;
 use crate::bench::terms::CLASS;
@@ -22,12 +22,12 @@ struct Patches {
 }
 
 /// Patches the existing Services. All patches are built before the first is sent.
-pub(super) async fn backlog(client: Client, concurrency: usize, duty: Duty) -> Result<()> {
+pub(super) async fn backlog(client: Client, concurrency: usize, mode: Mode) -> Result<()> {
     let (objects, _) = api::list(&client).await?;
     let all: Vec<Patches> = objects
         .iter()
         .zip(0..)
-        .map(|(it, n)| Patches::of(it, n, duty))
+        .map(|(it, n)| Patches::of(it, n, mode))
         .collect();
     println!("ready");
     futures::stream::iter(all)
@@ -54,7 +54,7 @@ pub(super) async fn follow(client: Client, concurrency: usize) -> Result<()> {
             continue;
         };
         number += 1;
-        let patches = Patches::of(&object, number, Duty::Follow);
+        let patches = Patches::of(&object, number, Mode::Follow);
         let place = Arc::clone(&places).acquire_owned().await?;
         let client = client.clone();
         tokio::spawn(async move {
@@ -67,10 +67,10 @@ pub(super) async fn follow(client: Client, concurrency: usize) -> Result<()> {
 }
 
 impl Patches {
-    fn of(object: &Object, number: u32, duty: Duty) -> Self {
-        let bodies = match duty {
-            Duty::Follow | Duty::Backlog => of_a_cloud(object, number),
-            Duty::Addresses => vec![of_a_pool(object, number)],
+    fn of(object: &Object, number: u32, mode: Mode) -> Self {
+        let bodies = match mode {
+            Mode::Follow | Mode::Backlog => of_a_cloud(object, number),
+            Mode::Addresses => vec![of_a_pool(object, number)],
         };
         let bodies = bodies.iter().map(|body| body.to_string().into_bytes());
         Self {

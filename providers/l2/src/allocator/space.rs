@@ -26,7 +26,7 @@ pub(super) struct Space {
     resting: BTreeMap<u64, Rest>,
     /// The place of a number in `ripe` or `resting`.
     places: HashMap<u128, u64>,
-    doubt: Option<Doubt>,
+    doubt: Option<UnknownRest>,
     /// How many of the available addresses are reserved for woken Services.
     pub(super) reserved: usize,
 }
@@ -43,7 +43,7 @@ pub(super) struct Rest {
 /// starting at an arbitrary one: the lowest is likely the one released last, and with frequent
 /// changes of leaders so is any fixed place.
 #[derive(Clone, Copy, Debug)]
-struct Doubt {
+struct UnknownRest {
     until: Timestamp,
     from: u128,
 }
@@ -155,7 +155,7 @@ impl Space {
             Some(size) => first + u128::from(scatter(seed)) % size,
             None => u128::from(scatter(seed)),
         };
-        self.doubt = Some(Doubt { until, from });
+        self.doubt = Some(UnknownRest { until, from });
     }
 
     /// When the first rest ends, if any address rests.

@@ -70,7 +70,7 @@ pub(super) enum Effect<T> {
 
 /// The addresses that the members of one balancer ask for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wish {
+pub(super) struct Request {
     requested: Vec<IpAddr>,
     published: Option<IpAddr>,
 }
@@ -186,7 +186,7 @@ impl Slots {
         mark: &Mark,
         key: &Key,
         members: &[(&ServiceId, u64)],
-        wish: &Wish,
+        request: &Request,
     ) -> Option<Place> {
         let slot = self.owner(mark)?.slots.get(key)?;
         let same =
@@ -195,7 +195,7 @@ impl Slots {
                     have.hash == *hash && !have.retained && have.id == **id
                 });
         let index = slot.index;
-        match self.requested(Some(index), wish) {
+        match self.requested(Some(index), request) {
             Ok(requested) if same => {
                 let met = requested.is_none_or(|requested| requested == index);
                 met.then_some(Place {
@@ -217,12 +217,12 @@ impl Slots {
         mark: &Mark,
         key: &Key,
         members: &[(&ServiceId, u64)],
-        wish: &Wish,
+        request: &Request,
     ) -> Result<Place, ProviderError> {
         let slots = self.owner(mark).map(|owner| &owner.slots);
         let present = slots.and_then(|slots| slots.get(key));
         let present = present.map(|slot| slot.index);
-        let place = self.place(present, wish)?;
+        let place = self.place(present, request)?;
         let members = members.iter().map(|(id, hash)| SlotMember {
             id: (*id).clone(),
             hash: *hash,
@@ -299,14 +299,14 @@ impl Slots {
     /// Returns the requested address, otherwise the present one, otherwise the published one if
     /// it is free, otherwise a fresh one, otherwise the one that was released first. A request
     /// that cannot be met blocks nothing else if there is a present address.
-    fn place(&mut self, present: Option<u32>, wish: &Wish) -> Result<Place, ProviderError> {
-        let requested = self.requested(present, wish);
+    fn place(&mut self, present: Option<u32>, request: &Request) -> Result<Place, ProviderError> {
+        let requested = self.requested(present, request);
         let (requested, objection) = match (requested, present) {
             (Ok(requested), _) => (requested, None),
             (Err(refusal), Some(_)) => (None, Some(refusal)),
             (Err(refusal), None) => return Err(refusal.into()),
         };
-        let published = wish.published.and_then(index_of);
+        let published = request.published.and_then(index_of);
         let published = published.filter(|index| !self.is_taken(*index));
         let chosen = requested.or(present).or(published).or_else(|| self.free());
         let Some(index) = chosen else {
@@ -326,9 +326,9 @@ impl Slots {
     }
 
     /// The index that the members request, if a balancer with this index can have it.
-    fn requested(&self, present: Option<u32>, wish: &Wish) -> Result<Option<u32>, Refusal> {
+    fn requested(&self, present: Option<u32>, request: &Request) -> Result<Option<u32>, Refusal> {
         let mut wanted = None;
-        for requested in &wish.requested {
+        for requested in &request.requested {
             let Some(index) = index_of(*requested) else {
                 return Err(Refusal::new(
                     Reason::NoAddressAvailable,
@@ -426,11 +426,11 @@ impl Owner {
 }
 
 /// The addresses that the members ask for: all requested ones, and the first published one.
-pub(super) fn wish(balancer: &Balancer) -> Wish {
+pub(super) fn request(balancer: &Balancer) -> Request {
     let members = || balancer.members.iter();
     let requested = members().flat_map(|member| &member.load_balancer.requested_addresses);
     let mut published = members().flat_map(|member| &member.published);
-    Wish {
+    Request {
         requested: requested.copied().collect(),
         published: published.next().copied(),
     }

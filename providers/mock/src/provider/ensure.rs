@@ -14,7 +14,7 @@ use super::{Inner, shape};
 use crate::api::{Code, Desired, LifecycleState, LoadBalancerView, Problem, PutLoadBalancer};
 
 /// What a Service requests, in the cloud's terms.
-struct Wish<'a> {
+struct Request<'a> {
     member: &'a Member,
     name: String,
     desired: Desired,
@@ -22,9 +22,9 @@ struct Wish<'a> {
     fingerprint: String,
 }
 
-// === impl Wish ===
+// === impl Request ===
 
-impl Wish<'_> {
+impl Request<'_> {
     /// The desired state without requested addresses; `None` if it has none.
     fn without_addresses(&self) -> Option<Desired> {
         let mut desired = self.desired.clone();
@@ -49,42 +49,46 @@ impl Inner {
     /// `None` if the cloud has restarted and its state was listed.
     async fn attempt(&self, member: &Member) -> Result<Option<Observed>, Failed> {
         let desired = shape::desired(&self.mark, member);
-        let wish = Wish {
+        let request = Request {
             member,
             name: shape::name_of(&self.mark, &member.load_balancer.id),
             fingerprint: shape::fingerprint(&desired),
             desired,
         };
-        let known = self.cache().known(&wish.name);
+        let known = self.cache().known(&request.name);
         let present = match known {
-            Known::Fresh(entry) => match self.settled(&wish, &entry.view) {
+            Known::Fresh(entry) => match self.settled(&request, &entry.view) {
                 Some(observed) if entry.view.state == LifecycleState::Active => {
                     return Ok(Some(observed));
                 }
-                Some(_) => self.look(&wish.name).await?,
+                Some(_) => self.look(&request.name).await?,
                 None => Some(entry.view),
             },
-            Known::Doubtful => self.look(&wish.name).await?,
+            Known::Doubtful => self.look(&request.name).await?,
             Known::Absent => None,
         };
-        let settled = present.as_ref().and_then(|view| self.settled(&wish, view));
+        let settled = present
+            .as_ref()
+            .and_then(|view| self.settled(&request, view));
         match settled {
             Some(observed) => Ok(Some(observed)),
-            None => self.change(&wish, present.as_ref()).await,
+            None => self.change(&request, present.as_ref()).await,
         }
     }
 
     /// The observation of a load balancer that has the desired state, or comes as close to it
     /// as is possible now. `None` if it must be changed.
-    fn settled(&self, wish: &Wish<'_>, view: &LoadBalancerView) -> Option<Observed> {
+    fn settled(&self, request: &Request<'_>, view: &LoadBalancerView) -> Option<Observed> {
         let have = shape::fingerprint(&view.desired);
-        let mut observed = shape::observed(wish.member, view);
-        if have == wish.fingerprint {
-            let again = shape::lacks_address(view) && self.cache().may_hope(&wish.name);
+        let mut observed = shape::observed(request.member, view);
+        if have == request.fingerprint {
+            let again = shape::lacks_address(view) && self.cache().may_hope(&request.name);
             return (!again).then_some(observed);
         }
-        let objection = self.cache().objection(&wish.name, &wish.fingerprint)?;
-        let rest = shape::fingerprint(&wish.without_addresses()?);
+        let objection = self
+            .cache()
+            .objection(&request.name, &request.fingerprint)?;
+        let rest = shape::fingerprint(&request.without_addresses()?);
         observed.objection = Some(objection);
         (have == rest).then_some(observed)
     }
@@ -92,26 +96,26 @@ impl Inner {
     /// Creates or changes the load balancer.
     async fn change(
         &self,
-        wish: &Wish<'_>,
+        request: &Request<'_>,
         present: Option<&LoadBalancerView>,
     ) -> Result<Option<Observed>, Failed> {
-        let failed = match self.put(wish, wish.desired.clone(), present).await {
+        let failed = match self.put(request, request.desired.clone(), present).await {
             Ok(observed) => return Ok(observed),
             Err(failed) => failed,
         };
         let serves = present.is_some_and(|view| !view.addresses.is_empty());
-        match (&failed, wish.without_addresses()) {
+        match (&failed, request.without_addresses()) {
             (Failed::Refused { problem, .. }, Some(rest))
                 if serves && is_about_address(problem) =>
             {
                 let objection = Refusal::new(reason(problem.code), problem.message.clone());
-                let Some(mut observed) = self.put(wish, rest, present).await? else {
+                let Some(mut observed) = self.put(request, rest, present).await? else {
                     return Ok(None);
                 };
-                let id = &wish.member.load_balancer.id;
-                let wanted = wish.fingerprint.clone();
+                let id = &request.member.load_balancer.id;
+                let wanted = request.fingerprint.clone();
                 self.cache()
-                    .object(&wish.name, id, wanted, objection.clone());
+                    .object(&request.name, id, wanted, objection.clone());
                 observed.objection = Some(objection);
                 Ok(Some(observed))
             }
@@ -121,11 +125,11 @@ impl Inner {
 
     async fn put(
         &self,
-        wish: &Wish<'_>,
+        request: &Request<'_>,
         mut desired: Desired,
         present: Option<&LoadBalancerView>,
     ) -> Result<Option<Observed>, Failed> {
-        let (name, id) = (wish.name.as_str(), &wish.member.load_balancer.id);
+        let (name, id) = (request.name.as_str(), &request.member.load_balancer.id);
         let created = present.and_then(|view| view.desired.tags.get(mark::CREATED_AT).cloned());
         let created = created.unwrap_or_else(|| Timestamp::now().to_string());
         desired.tags.insert(mark::CREATED_AT.to_owned(), created);
@@ -139,14 +143,14 @@ impl Inner {
         let complete = present.is_some_and(|view| !shape::lacks_address(view));
         let body = PutLoadBalancer {
             desired,
-            preferred_addresses: wish.member.published.clone(),
+            preferred_addresses: request.member.published.clone(),
             avoid_addresses: if complete { Vec::new() } else { reserved },
         };
         let flight = self.fly(name);
         let life = self.cache().position();
         let failed = match self.client.put(name, &body, life.as_ref()).await {
             Ok(view) => {
-                let observed = shape::observed(wish.member, &view);
+                let observed = shape::observed(request.member, &view);
                 self.cache().store(view);
                 return Ok(Some(observed));
             }

@@ -20,11 +20,11 @@ spec:
 fn migration(yaml: &str) -> Migration {
     let mut source = Source::default();
     source.read(yaml).unwrap();
-    let wish = Wish {
+    let choice = Choice {
         class: "metallb",
         default: false,
     };
-    convert(&source, wish)
+    convert(&source, choice)
 }
 
 /// The output that a user sees; the controller must accept all of it.
@@ -276,7 +276,7 @@ proptest::proptest! {
         let mut source = Source::default();
         source.add(serde_json::json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": name.clone()}, "spec": {"addresses": addresses}}));
         source.add(serde_json::json!({"apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "metadata": {"name": name}, "spec": {"interfaces": interfaces}}));
-        let made = convert(&source, Wish { class: "metallb", default: true });
+        let made = convert(&source, Choice { class: "metallb", default: true });
         for pool in &made.pools {
             let guard: DeserializeGuard<AddressPool> = serde_json::from_value(manifest(pool).unwrap()).unwrap();
             assert!(PoolView::of(&guard).pool.is_ok());

@@ -1,4 +1,4 @@
-use super::super::convert::{Wish, convert};
+use super::super::convert::{Choice, convert};
 use super::super::source::Source;
 use super::*;
 
@@ -9,7 +9,7 @@ fn migration() -> Migration {
         .unwrap();
     convert(
         &source,
-        Wish {
+        Choice {
             class: "metallb",
             default: true,
         },
@@ -18,19 +18,19 @@ fn migration() -> Migration {
 
 #[test]
 fn services_with_the_commands_below() {
-    let line = |name: &str, fate, why: &str, commands: &[&str]| ServiceLine {
+    let line = |name: &str, outcome, why: &str, commands: &[&str]| ServiceLine {
         namespace: "shop".into(),
         name: name.into(),
         addresses: vec!["192.0.2.3".into()],
-        fate,
+        outcome,
         why: why.into(),
         commands: commands.iter().map(|&it| it.to_owned()).collect(),
     };
     let lines = [
-        line("web", Fate::Keeps, "", &[]),
+        line("web", Outcome::Keeps, "", &[]),
         line(
             "classy",
-            Fate::ByHand,
+            Outcome::ByHand,
             "its class cannot be changed",
             &["one", "two"],
         ),

@@ -1,4 +1,4 @@
-use super::super::convert::{Wish, convert};
+use super::super::convert::{Choice, convert};
 use super::super::source::Source;
 use super::*;
 use serde_json::{Value, json};
@@ -18,11 +18,11 @@ fn migration() -> Migration {
 ",
         )
         .unwrap();
-    let wish = Wish {
+    let choice = Choice {
         class: "metallb",
         default: true,
     };
-    convert(&source, wish)
+    convert(&source, choice)
 }
 
 fn service(class: Option<&str>, finalizers: &[&str], addresses: &[&str]) -> Service {
@@ -38,9 +38,9 @@ fn service(class: Option<&str>, finalizers: &[&str], addresses: &[&str]) -> Serv
     .unwrap()
 }
 
-fn fate(service: Service, lb_class: Option<&str>) -> Option<(Fate, String)> {
+fn outcome(service: Service, lb_class: Option<&str>) -> Option<(Outcome, String)> {
     let mut lines = services(&[service], &migration(), lb_class);
-    lines.pop().map(|line| (line.fate, line.why))
+    lines.pop().map(|line| (line.outcome, line.why))
 }
 
 #[test]
@@ -51,43 +51,43 @@ fn what_becomes_of_a_service() {
             "of the main pool",
             service(None, &[], &["192.0.2.3"]),
             None,
-            Some(Fate::Keeps),
+            Some(Outcome::Keeps),
         ),
         (
             "of another class's pool",
             service(None, &[], &["192.0.2.17"]),
             None,
-            Some(Fate::KeepsOutside),
+            Some(Outcome::KeepsOutside),
         ),
         (
             "of no pool",
             service(None, &[], &["203.0.113.1"]),
             None,
-            Some(Fate::KeepsOutside),
+            Some(Outcome::KeepsOutside),
         ),
         (
             "one of two",
             service(None, &[], &["192.0.2.3", "2001:db8::1"]),
             None,
-            Some(Fate::KeepsOutside),
+            Some(Outcome::KeepsOutside),
         ),
         (
             "by host name",
             service(None, &[], &[]),
             None,
-            Some(Fate::Gets),
+            Some(Outcome::Gets),
         ),
         (
             "taken",
             service(None, &["ballast.dev/metallb"], &["192.0.2.3"]),
             None,
-            Some(Fate::Served),
+            Some(Outcome::Served),
         ),
         (
             "of ours",
             service(Some("ballast.dev/metallb"), &[], &["192.0.2.3"]),
             None,
-            Some(Fate::Served),
+            Some(Outcome::Served),
         ),
         (
             "of another of ours",
@@ -99,13 +99,13 @@ fn what_becomes_of_a_service() {
             "of a class, by its address",
             service(theirs, &[], &["192.0.2.3"]),
             None,
-            Some(Fate::ByHand),
+            Some(Outcome::ByHand),
         ),
         (
             "of a class, by the flag",
             service(theirs, &[], &[]),
             theirs,
-            Some(Fate::ByHand),
+            Some(Outcome::ByHand),
         ),
         (
             "of a foreign class",
@@ -120,9 +120,9 @@ fn what_becomes_of_a_service() {
             None,
         ),
     ] {
-        let got = fate(one, lb_class);
+        let got = outcome(one, lb_class);
         assert_eq!(
-            got.as_ref().map(|(fate, _)| *fate),
+            got.as_ref().map(|(outcome, _)| *outcome),
             expected,
             "{what}: {got:?}"
         );
@@ -337,11 +337,11 @@ fn what_the_controller_will_refuse_is_said_before() {
     let edited = |change: fn(&mut Value)| {
         let mut one = serde_json::to_value(service(None, &[], &["192.0.2.3"])).unwrap();
         change(&mut one);
-        fate(serde_json::from_value(one).unwrap(), None).unwrap()
+        outcome(serde_json::from_value(one).unwrap(), None).unwrap()
     };
     let (sctp, why) =
         edited(|one| one["spec"]["ports"] = json!([{"port": 5060, "protocol": "SCTP"}]));
-    assert_eq!(sctp, Fate::Refused);
+    assert_eq!(sctp, Outcome::Refused);
     assert!(
         why.contains("Unsupported") && why.contains("5060/SCTP"),
         "{why}"
@@ -349,14 +349,14 @@ fn what_the_controller_will_refuse_is_said_before() {
     let asks = |pool: &str, key: &str| {
         let mut one = serde_json::to_value(service(None, &[], &[])).unwrap();
         one["metadata"]["annotations"] = json!({key: pool});
-        fate(serde_json::from_value(one).unwrap(), None).unwrap()
+        outcome(serde_json::from_value(one).unwrap(), None).unwrap()
     };
     let key = "metallb.io/address-pool";
-    assert_eq!(asks("front", key).0, Fate::Gets);
+    assert_eq!(asks("front", key).0, Outcome::Gets);
     for pool in ["back", "nowhere"] {
-        let (fate, why) = asks(pool, key);
-        assert_eq!(fate, Fate::Refused, "{pool}");
+        let (outcome, why) = asks(pool, key);
+        assert_eq!(outcome, Outcome::Refused, "{pool}");
         assert!(why.contains(pool) && why.contains("metallb"), "{why}");
     }
-    assert_eq!(asks("x", "metallb.io/loadBalancerIPs").0, Fate::Refused);
+    assert_eq!(asks("x", "metallb.io/loadBalancerIPs").0, Outcome::Refused);
 }

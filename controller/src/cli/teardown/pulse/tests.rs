@@ -24,7 +24,7 @@ const fn s(seconds: u64) -> Duration {
 
 #[test]
 fn a_lease_that_moves_is_held_by_somebody_who_lives() {
-    use Life::{Absent, Alive, Dead, Silent};
+    use Liveness::{Absent, Alive, Dead, Silent};
     let held = |version| Some(lease("ballast-1", version));
     let freed = |version| Some(lease("", version));
     for (what, looks, at, expected) in [
@@ -66,7 +66,7 @@ fn a_lease_that_moves_is_held_by_somebody_who_lives() {
     }
     assert_eq!(
         Pulse::default().controller(s(99), clock()).state,
-        Life::Unknown,
+        Liveness::Unknown,
         "it cannot be read"
     );
 }
@@ -77,13 +77,21 @@ fn one_look_goes_by_the_clock() {
     let mut pulse = Pulse::default();
     pulse.observe(Some(&lease("ballast-1", 1)), s(0));
     let state = |at: &str| pulse.controller(s(1), at.parse().unwrap()).state;
-    assert_eq!(state("2026-03-01T12:00:59Z"), Life::Alive);
-    assert_eq!(state("2026-03-01T11:00:00Z"), Life::Alive, "a slow clock");
-    assert_eq!(state("2026-03-01T12:02:00Z"), Life::Silent);
+    assert_eq!(state("2026-03-01T12:00:59Z"), Liveness::Alive);
+    assert_eq!(
+        state("2026-03-01T11:00:00Z"),
+        Liveness::Alive,
+        "a slow clock"
+    );
+    assert_eq!(state("2026-03-01T12:02:00Z"), Liveness::Silent);
     let mut twice = pulse.clone();
     twice.observe(Some(&lease("ballast-1", 2)), s(2));
     let late = "2026-03-01T13:00:00Z".parse().unwrap();
-    assert_eq!(twice.controller(s(2), late).state, Life::Alive, "it moved");
+    assert_eq!(
+        twice.controller(s(2), late).state,
+        Liveness::Alive,
+        "it moved"
+    );
 }
 
 #[test]

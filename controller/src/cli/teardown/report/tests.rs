@@ -83,7 +83,7 @@ fn begun(reason: &str, message: &str) -> [Value; 2] {
 
 fn alive() -> Controller {
     Controller {
-        state: Life::Alive,
+        state: Liveness::Alive,
         holder: Some("ballast-1".to_owned()),
         ..Controller::default()
     }
@@ -245,16 +245,16 @@ fn a_class_is_free_when_the_controller_says_so_or_nobody_can() {
     let unseen = || class("local", true, false, false);
     let waits = Some("the controller has not seen the drain yet".to_owned());
     for (state, expected) in [
-        (Life::Alive, &waits),
-        (Life::Unknown, &waits),
-        (Life::Absent, &None),
-        (Life::Silent, &None),
-        (Life::Dead, &None),
+        (Liveness::Alive, &waits),
+        (Liveness::Unknown, &waits),
+        (Liveness::Absent, &None),
+        (Liveness::Silent, &None),
+        (Liveness::Dead, &None),
     ] {
         assert_eq!(left(unseen(), of(state)), *expected, "{state:?}");
     }
     assert_eq!(left(class("local", true, true, false), alive()), None);
-    for state in [Life::Alive, Life::Dead] {
+    for state in [Liveness::Alive, Liveness::Dead] {
         let why = left(class("local", true, false, true), of(state));
         assert_eq!(why, waits, "{state:?}");
         let why = left(class("local", true, true, true), of(state));
@@ -302,20 +302,20 @@ fn when_it_ends() {
     );
     let (early, late) = (Duration::ZERO, timeout);
     for (state, left, limits, elapsed, expected) in [
-        (Life::Alive, false, waits, early, Done),
-        (Life::Dead, false, waits, late, Done),
-        (Life::Alive, true, waits, early, GoOn),
-        (Life::Alive, true, waits, late, Remains),
-        (Life::Alive, true, looks, early, Remains),
-        (Life::Unknown, true, waits, early, GoOn),
-        (Life::Unknown, true, waits, late, Remains),
+        (Liveness::Alive, false, waits, early, Done),
+        (Liveness::Dead, false, waits, late, Done),
+        (Liveness::Alive, true, waits, early, GoOn),
+        (Liveness::Alive, true, waits, late, Remains),
+        (Liveness::Alive, true, looks, early, Remains),
+        (Liveness::Unknown, true, waits, early, GoOn),
+        (Liveness::Unknown, true, waits, late, Remains),
         // Another candidate may take over.
-        (Life::Silent, true, waits, early, GoOn),
-        (Life::Absent, true, waits, early, GoOn),
-        (Life::Silent, true, waits, late, Dead),
-        (Life::Absent, true, looks, early, Dead),
+        (Liveness::Silent, true, waits, early, GoOn),
+        (Liveness::Absent, true, waits, early, GoOn),
+        (Liveness::Silent, true, waits, late, Dead),
+        (Liveness::Absent, true, looks, early, Dead),
         // None did.
-        (Life::Dead, true, waits, early, Dead),
+        (Liveness::Dead, true, waits, early, Dead),
     ] {
         let said = verdict(&of(state, left), elapsed, limits);
         assert_eq!(said, expected, "{state:?} {left} {limits:?} {elapsed:?}");

@@ -126,7 +126,7 @@ fn a_pool_that_shrinks_or_goes_takes_nothing_away() {
             "10.0.0.1",
         ),
         (
-            "selects others and lets go",
+            "selects others and allows go",
             vec![outside(red(there())), other()],
             "10.1.0.1",
         ),

@@ -34,7 +34,7 @@ pub(crate) struct State {
 }
 
 /// What happens to one call.
-enum Fate {
+enum CallFault {
     Pass,
     Vanish,
     LoseAnswer,
@@ -89,25 +89,25 @@ impl Drop for Proxy {
 // === impl State ===
 
 impl State {
-    fn fate(&mut self, method: &Method, path: &str) -> Fate {
+    fn fate(&mut self, method: &Method, path: &str) -> CallFault {
         if self.broken {
-            return Fate::Vanish;
+            return CallFault::Vanish;
         }
         if *method == Method::GET {
-            return Fate::Pass;
+            return CallFault::Pass;
         }
         self.effects += 1;
         if let Some(name) = path.strip_prefix("/v1/target-sets/") {
             self.target_sets.insert(name.to_owned());
         }
         let Some((crash, count)) = &mut self.crash else {
-            return Fate::Pass;
+            return CallFault::Pass;
         };
         *count += 1;
         let fate = match *crash {
-            Crash::Before(at) if at == *count => Fate::Vanish,
-            Crash::After(at) if at == *count => Fate::LoseAnswer,
-            Crash::Before(_) | Crash::After(_) => return Fate::Pass,
+            Crash::Before(at) if at == *count => CallFault::Vanish,
+            Crash::After(at) if at == *count => CallFault::LoseAnswer,
+            Crash::Before(_) | Crash::After(_) => return CallFault::Pass,
         };
         self.broken = true;
         fate
@@ -127,7 +127,7 @@ async fn carry(
             state.upstream,
         )
     };
-    if matches!(fate, Fate::Vanish) {
+    if matches!(fate, CallFault::Vanish) {
         return Err(cut());
     }
     let (mut head, body) = request.into_parts();
@@ -141,7 +141,7 @@ async fn carry(
     let (head, body) = answer.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     match fate {
-        Fate::Pass => Ok(Response::from_parts(head, Full::new(body))),
-        Fate::Vanish | Fate::LoseAnswer => Err(cut()),
+        CallFault::Pass => Ok(Response::from_parts(head, Full::new(body))),
+        CallFault::Vanish | CallFault::LoseAnswer => Err(cut()),
     }
 }
