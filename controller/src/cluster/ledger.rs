@@ -74,7 +74,8 @@ struct Write {
 struct Marks {
     began: Option<Instant>,
     slow_announced: bool,
-    sharing: Sharing,
+    /// Apart, because most Services share nothing.
+    sharing: Option<Box<Sharing>>,
 }
 
 // === impl Ledger ===
@@ -135,7 +136,9 @@ impl Ledger {
         inner.releases += 1;
         if let Some((entry, marks)) = inner.find(id, class) {
             entry.keys.retain(|on| on != key);
-            marks.sharing.left(key);
+            if let Some(sharing) = &mut marks.sharing {
+                sharing.left(key);
+            }
         }
     }
 
@@ -391,7 +394,7 @@ impl Inner {
         if let [only] = &entry.keys[..]
             && only != key
         {
-            marks.sharing.moves_from(only);
+            marks.sharing.get_or_insert_default().moves_from(only);
         }
         entry.add(key);
     }

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,14 +39,14 @@ pub struct Contests {
 
 #[derive(Debug, Default)]
 struct Inner {
-    records: HashMap<Name, Record>,
+    records: HashMap<Name, Box<Record>>,
     swept: Option<Instant>,
 }
 
 /// What a write is to achieve, as a fingerprint: the same for two writes with the same purpose,
 /// whatever has to be changed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Purpose(u64);
+pub struct Purpose(NonZeroU64);
 
 /// What a write is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl Contests {
                 message: Some(reported.message.clone().into_boxed_str()),
                 ..Record::new(service, now)
             };
-            inner.records.insert(name.clone(), record);
+            inner.records.insert(name.clone(), Box::new(record));
             inner.count(&self.metrics, now);
         }
         let record = inner.records.get_mut(&name)?;
@@ -203,7 +204,7 @@ impl Contests {
         let mut inner = self.lock();
         inner.sweep(&self.metrics, now);
         let records = inner.records.entry(Name::from(&service.id));
-        let record = records.or_insert_with(|| Record::new(service, now));
+        let record = records.or_insert_with(|| Box::new(Record::new(service, now)));
         record.asks = asks(service);
         record.left = left.map(ours);
         (record.written, record.at) = (version, now);
@@ -326,7 +327,7 @@ impl Record {
 impl Purpose {
     /// The fingerprint of a purpose: what kind of write it is, and what is to be written.
     pub fn of(kind: &'static str, content: &impl Debug) -> Self {
-        Self(Digest::of(&(kind, content)))
+        Self(NonZeroU64::MIN | Digest::of(&(kind, content)))
     }
 }
 

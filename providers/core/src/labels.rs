@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Labels of an object.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Labels(
-    /// Sorted by key; keys are unique.
-    Box<[(Box<str>, Box<str>)]>,
+    /// A line `KEY=VALUE` for each label, sorted by key. Neither keys nor values of labels can
+    /// contain `=` or an end of line.
+    Box<str>,
 );
 
 // === impl Labels ===
@@ -21,20 +22,24 @@ impl Labels {
 
     /// The value of a label.
     pub fn get(&self, key: &str) -> Option<&str> {
-        let found = self.0.binary_search_by(|(have, _)| have.as_ref().cmp(key));
-        found.ok().map(|index| self.0[index].1.as_ref())
+        self.iter()
+            .find_map(|(have, value)| (have == key).then_some(value))
     }
 
     /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// All labels, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_ref(), value.as_ref()))
+        self.0.lines().filter_map(|line| line.split_once('='))
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self(String::new().into_boxed_str())
     }
 }
 
@@ -51,12 +56,8 @@ impl From<&BTreeMap<String, String>> for Labels {
 impl<'a> FromIterator<(&'a str, &'a str)> for Labels {
     fn from_iter<T: IntoIterator<Item = (&'a str, &'a str)>>(labels: T) -> Self {
         let labels: BTreeMap<&str, &str> = labels.into_iter().collect();
-        let labels = labels.into_iter();
-        Self(
-            labels
-                .map(|(key, value)| (key.into(), value.into()))
-                .collect(),
-        )
+        let lines = labels.iter().map(|(key, value)| format!("{key}={value}\n"));
+        Self(lines.collect::<String>().into_boxed_str())
     }
 }
 

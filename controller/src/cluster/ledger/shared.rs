@@ -48,7 +48,7 @@ impl Ledger {
             return;
         }
         let ports = ports(accepted);
-        let shares = &mut marks.sharing.shares;
+        let shares = &mut marks.sharing.get_or_insert_default().shares;
         match shares.iter_mut().find(|share| share.key == *key) {
             Some(share) => share.ports.extend(ports),
             None => shares.push(Share {
@@ -66,7 +66,10 @@ impl Ledger {
         let Some((entry, marks)) = inner.find(&accepted.id, class) else {
             return;
         };
-        let sharing = &mut marks.sharing;
+        if marks.sharing.is_none() && entry.keys.len() < 2 {
+            return;
+        }
+        let sharing = marks.sharing.get_or_insert_default();
         let in_doubt = entry.keys.len() > 1 || sharing.home.is_some();
         sharing.home = in_doubt.then(|| key.clone());
         let mut shares = sharing.shares.iter_mut();
@@ -83,7 +86,8 @@ impl Ledger {
     /// What a Service has on a shared balancer, if this process has published it.
     pub fn share(&self, id: &ServiceId, class: &str, key: &Key) -> Option<Share> {
         let mut inner = self.lock();
-        let mut shares = inner.marks(id, class)?.sharing.shares.iter();
+        let sharing = inner.marks(id, class)?.sharing.as_ref()?;
+        let mut shares = sharing.shares.iter();
         shares.find(|share| share.key == *key).cloned()
     }
 
@@ -93,7 +97,8 @@ impl Ledger {
         let mut inner = self.lock();
         let (entry, marks) = inner.find(id, class)?;
         let on = |key: &&Key| entry.keys.contains(key);
-        match (marks.sharing.home.as_ref().filter(on), &entry.keys[..]) {
+        let home = marks.sharing.as_ref().and_then(|it| it.home.as_ref());
+        match (home.filter(on), &entry.keys[..]) {
             (Some(home), _) => Some(home.clone()),
             (None, [only]) => Some(only.clone()),
             (None, _) => None,
@@ -106,7 +111,7 @@ impl Ledger {
         let Some(marks) = inner.marks(id, class) else {
             return false;
         };
-        let reported = &mut marks.sharing.reported;
+        let reported = &mut marks.sharing.get_or_insert_default().reported;
         let is_new = reported.as_deref() != Some(observed);
         if is_new {
             *reported = Some(Box::new(observed.clone()));
