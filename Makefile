@@ -100,8 +100,7 @@ e2e: builders ## Run the end-to-end tests on real Kubernetes (T=services runs on
 test-long: builders ## Run what takes too long for `test`: more histories, the release image, Kubernetes' own tests
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	$(MAKE) --no-print-directory -j2 everything programs
-	cargo build --locked --release -p ballast
-	BALLAST_BIN=$(CURDIR)/target/release/ballast $(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) long:: kind::
+	$(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) long:: kind::
 	./target/debug/image --twice
 	./target/debug/image --engine
 	./target/debug/upstream

@@ -26,7 +26,7 @@ use crate::cluster::managers;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Key;
 use crate::cluster::translate::{self, Dialect};
-use crate::process::text;
+use crate::process::{queue, text};
 
 /// The finalizer of upstream's service controller, which only Services without a class have.
 pub const STANDARD_FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
@@ -140,6 +140,15 @@ impl Key for Name {
             namespace: namespace.unwrap_or_default().into(),
             name: name.unwrap_or_default().into(),
         }
+    }
+}
+
+/// The namespaces take turns, so a tenant with many Services does not hold up the others.
+impl queue::Key for Name {
+    type Group = Arc<str>;
+
+    fn group(&self) -> Arc<str> {
+        Arc::clone(&self.namespace)
     }
 }
 

@@ -9,6 +9,8 @@
 //! - Two workers never have the same key at once. A key that is added while a worker has it
 //!   comes again afterwards.
 //! - If a key is added with several times, the earliest applies.
+//! - The groups of keys ([`Key::group`]) take turns, so one group with many keys delays the keys
+//!   of others by one piece of work.
 //! - Nothing polls. Each key that becomes due wakes one worker. One of the waiting
 //!   workers, the holder of `timekeeper`, sleeps until the next delayed key is due;
 //!   when it leaves, by work or by cancellation, another takes its place.
@@ -49,10 +51,14 @@ pub struct Work<K: Key> {
     shared: Arc<Shared<K>>,
 }
 
-/// The bounds on a key's type.
-pub trait Key: Clone + Eq + Hash + Send + 'static {}
+/// A key of a queue.
+pub trait Key: Clone + Eq + Hash + Send + 'static {
+    /// Keys of one group wait in one line, and the groups take turns.
+    type Group: Clone + Eq + Hash + Send;
 
-impl<T: Clone + Eq + Hash + Send + 'static> Key for T {}
+    /// The group of the key, such as the tenant that it belongs to.
+    fn group(&self) -> Self::Group;
+}
 
 /// The queue is closed: no more keys are handed out.
 struct Closed;

@@ -1,10 +1,9 @@
 //! Tests that take minutes or measure exact times: kind clusters with several nodes, the release
-//! image, contenders of the benchmark, a restore of etcd, a tenant with hostile annotations. `make test` skips
-//! them, and `make test-long` runs them with the release build.
+//! image, contenders of the benchmark, a restore of etcd. `make test` skips them, and
+//! `make test-long` runs them.
 
 mod bench;
 mod demo;
-mod hostile;
 mod image;
 mod kind;
 mod restore;

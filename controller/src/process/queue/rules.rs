@@ -5,12 +5,13 @@
 //!
 //! Invariants:
 //! - `ready` and `delayed` hold exactly the keys whose entry says so, once each.
-//! - `ready` is in the order in which keys became available, so its front is the oldest.
+//! - The keys of a group are in the order in which they became available, so the front is the
+//!   oldest. Groups take turns: a group with many keys does not hold up the others.
+//! - `turns` holds exactly the groups in `ready`, once each, and none of these is empty.
 //! - An entry without failures exists only while its key waits or is worked on.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    hash::Hash,
     time::Duration,
 };
 
@@ -18,12 +19,16 @@ use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use crate::process::backoff::Backoff;
+use crate::process::queue::Key;
 
 /// The state of all keys.
-pub(super) struct Core<K> {
+pub(super) struct Core<K: Key> {
     entries: HashMap<K, Entry>,
-    /// Due keys, each with the time from which it could be handed out.
-    ready: VecDeque<(Instant, K)>,
+    /// Due keys by group, each with the time from which it could be handed out.
+    ready: HashMap<K::Group, VecDeque<(Instant, K)>>,
+    /// The groups in the order of their turns.
+    turns: VecDeque<K::Group>,
+    depth: usize,
     /// Keys that wait for their time; the number distinguishes equal times.
     delayed: BTreeMap<Slot, K>,
     next_number: u64,
@@ -64,11 +69,13 @@ enum State {
 
 // === impl Core ===
 
-impl<K: Clone + Eq + Hash> Core<K> {
+impl<K: Key> Core<K> {
     pub(super) fn new(backoff: Backoff, rng: SmallRng) -> Self {
         Self {
             entries: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: HashMap::new(),
+            turns: VecDeque::new(),
+            depth: 0,
             delayed: BTreeMap::new(),
             next_number: 0,
             in_flight: 0,
@@ -138,9 +145,17 @@ impl<K: Clone + Eq + Hash> Core<K> {
         }
     }
 
-    /// Hands out the key that has waited longest.
+    /// Hands out the key that has waited longest, of the group whose turn it is.
     pub(super) fn take(&mut self) -> Option<K> {
-        let (_, key) = self.ready.pop_front()?;
+        let group = self.turns.pop_front()?;
+        let keys = self.ready.get_mut(&group)?;
+        let (_, key) = keys.pop_front()?;
+        if keys.is_empty() {
+            self.ready.remove(&group);
+        } else {
+            self.turns.push_back(group);
+        }
+        self.depth -= 1;
         self.in_flight += 1;
         self.set(key.clone(), State::Working(None));
         Some(key)
@@ -174,6 +189,8 @@ impl<K: Clone + Eq + Hash> Core<K> {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.ready.clear();
+        self.turns.clear();
+        self.depth = 0;
         self.delayed.clear();
         self.entries
             .retain(|_, entry| matches!(entry.state, State::Working(_)));
@@ -183,8 +200,8 @@ impl<K: Clone + Eq + Hash> Core<K> {
         self.entries.get(key).map_or(0, |entry| entry.retries)
     }
 
-    pub(super) fn depth(&self) -> usize {
-        self.ready.len()
+    pub(super) const fn depth(&self) -> usize {
+        self.depth
     }
 
     pub(super) fn delayed(&self) -> usize {
@@ -205,7 +222,8 @@ impl<K: Clone + Eq + Hash> Core<K> {
 
     /// Since when the longest waiting key could be handed out.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.ready.front().map(|(since, _)| *since)
+        let oldest = self.ready.values().filter_map(VecDeque::front);
+        oldest.map(|(since, _)| *since).min()
     }
 
     /// When the next delayed key is due.
@@ -239,7 +257,13 @@ impl<K: Clone + Eq + Hash> Core<K> {
     }
 
     fn push_ready(&mut self, since: Instant, key: K) {
-        self.ready.push_back((since, key));
+        let group = key.group();
+        let keys = self.ready.entry(group).or_insert_with_key(|group| {
+            self.turns.push_back(group.clone());
+            VecDeque::new()
+        });
+        keys.push_back((since, key));
+        self.depth += 1;
         self.wakes.due += 1;
     }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, advance};
 
 use crate::{
     process::backoff::Backoff,
-    process::queue::{Closed, Queue, Work},
+    process::queue::{Closed, Key, Queue, Work},
 };
 
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ struct Model {
     closed: bool,
     /// A counter that orders keys that became available at the same instant.
     ticks: u64,
+    /// When each group had its last turn or, if later, got a key after it had none.
+    turns: BTreeMap<u8, u64>,
 }
 
 #[derive(Clone, Default)]
@@ -69,6 +71,15 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     })
 }
 
+/// Two groups, so that both rules count: the order in a group and the turns of groups.
+impl Key for u8 {
+    type Group = Self;
+
+    fn group(&self) -> Self {
+        self / 3
+    }
+}
+
 impl Model {
     fn want(&mut self, key: u8, at: Instant) {
         if self.closed {
@@ -96,14 +107,35 @@ impl Model {
             let since = known.wanted.take().unwrap();
             known.available = Some((since, self.ticks));
         }
+        for group in self.waiting_groups() {
+            self.ticks += 1;
+            self.turns.entry(group).or_insert(self.ticks);
+        }
+    }
+
+    /// The groups with available keys, in the order in which they got the first one.
+    fn waiting_groups(&self) -> Vec<u8> {
+        let waiting = self.keys.iter().filter(|(_, k)| k.available.is_some());
+        let mut waiting: Vec<_> = waiting
+            .map(|(key, known)| (known.available, key.group()))
+            .collect();
+        waiting.sort_by_key(|(available, _)| available.map(|(_, tick)| tick));
+        waiting.into_iter().map(|(_, group)| group).collect()
     }
 
     fn next(&mut self) -> Option<u8> {
+        let group = *self.turns.iter().min_by_key(|(_, turn)| **turn)?.0;
         let waiting = self.keys.iter().filter(|(_, k)| k.available.is_some());
-        let key = *waiting.min_by_key(|(_, k)| k.available)?.0;
+        let mut own = waiting.filter(|(key, _)| key.group() == group);
+        let key = *own.by_ref().min_by_key(|(_, k)| k.available)?.0;
         let known = self.keys.get_mut(&key)?;
         known.available = None;
         known.working = true;
+        self.ticks += 1;
+        self.turns.insert(group, self.ticks);
+        if !self.waiting_groups().contains(&group) {
+            self.turns.remove(&group);
+        }
         Some(key)
     }
 

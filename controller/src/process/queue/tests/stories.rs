@@ -21,6 +21,15 @@ use crate::{
     process::queue::{Queue, Work},
 };
 
+/// Numbers from 1,000 are another group.
+impl crate::process::queue::Key for u32 {
+    type Group = bool;
+
+    fn group(&self) -> bool {
+        *self >= 1_000
+    }
+}
+
 fn queue() -> Queue<u32> {
     Queue::with_rng(Backoff::default(), SmallRng::seed_from_u64(1))
 }
@@ -369,4 +378,19 @@ async fn real_threads_lose_no_wake_and_share_no_key() {
     queue.drained().await;
     workers.join_all().await;
     assert!(seen.done.load(Ordering::SeqCst) >= 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_with_many_keys_does_not_hold_up_the_others() {
+    let queue = queue();
+    for key in 0..100 {
+        queue.add(key);
+    }
+    queue.add(1_000);
+    queue.add(1_001);
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        order.push(*queue.next().await.unwrap());
+    }
+    assert_eq!(order, [0, 1_000, 1, 1_001, 2]);
 }
