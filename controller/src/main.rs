@@ -73,8 +73,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// Commands for people report errors themselves; without kube's log lines each error appears
-/// once.
+/// Errors are reported with their causes where they matter; without kube's log lines each one
+/// appears once.
 fn filter(log: &str, command: &Command) -> String {
     match command {
         Command::Status(_)
@@ -82,7 +82,8 @@ fn filter(log: &str, command: &Command) -> String {
         | Command::Crds(_)
         | Command::Secrets(_)
         | Command::Teardown(_) => format!("{log},kube_client=off"),
-        _ => log.to_owned(),
+        Command::Controller(_) => format!("{log},kube_client::client::builder=off"),
+        Command::MockCloud(_) => log.to_owned(),
     }
 }
 

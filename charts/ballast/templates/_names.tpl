@@ -40,7 +40,7 @@
 {{- end }}
 
 {{- define "ballast.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | regexFind ".*[^-]" }}
 {{- end }}
 
 {{/* As `helm create` makes it; shorter, because roles are appended and names end at 63 characters. The name of a Service
@@ -56,7 +56,7 @@
 {{- if not (regexMatch "^[a-z]" $full) }}
 {{- $full = printf "ballast-%s" $full }}
 {{- end }}
-{{- $full | replace "." "-" | trunc 40 | trimSuffix "-" }}
+{{- $full | replace "." "-" | trunc 40 | regexFind ".*[^-]" }}
 {{- end }}
 
 {{/* Call with (list $ "role"); an empty role is the release as a whole. */}}

@@ -281,7 +281,8 @@ mod tests {
     #[test]
     fn the_controller_may_read_every_known_lease() {
         let role = include_str!("../../../deploy/rbac.yaml");
-        let names = format!("resourceNames: [{}]\n", KNOWN.join(", "));
+        let names = KNOWN.map(|name| format!("{name:?}")).join(",");
+        let names = format!("resourceNames: [{names}]\n");
         assert!(role.contains(&names), "{names}");
     }
 

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
 use crate::process::access;
+use crate::process::causes::answer;
 
 /// A person is waiting, so an early error is better than a long silence.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -150,7 +151,7 @@ impl ReadError {
                 },
                 _ => Self::Refused {
                     what,
-                    message: status.message,
+                    message: answer(&status),
                 },
             },
             source => Self::NoAnswer {

@@ -39,11 +39,22 @@ fn told(error: &(dyn Error + 'static), depth: usize) -> String {
         own.replacen(&repeated, &cause, 1)
     } else if cause.is_empty() || own.contains(&cause) {
         own
-    } else if cause.contains(&own) {
+    } else if has_part(&cause, &own) {
         cause
     } else {
         format!("{own}: {cause}")
     }
+}
+
+/// Whether a text like "a: b: c" has this part. A part of a word does not count: a file can be
+/// called "read".
+fn has_part(text: &str, part: &str) -> bool {
+    let around = |(before, after): (&str, &str)| {
+        (before.is_empty() || before.ends_with(": "))
+            && (after.is_empty() || after.starts_with(": "))
+    };
+    let mut found = text.match_indices(part);
+    found.any(|(at, _)| around((&text[..at], &text[at + part.len()..])))
 }
 
 /// The API server's answer, if the error is one.
@@ -59,7 +70,8 @@ fn downcast<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<
     error.downcast_ref::<T>().or_else(boxed)
 }
 
-fn answer(status: &Status) -> String {
+/// What the API server answered, and what to do about it.
+pub fn answer(status: &Status) -> String {
     let said = [&status.message, &status.reason];
     let said = said.into_iter().find(|text| !text.is_empty());
     match (status.code, said) {
@@ -102,6 +114,10 @@ mod tests {
             (&["a: b: c", "b: c", "c"], "a: b: c"),
             (&["a: b", "b", "c"], "a: b: c"),
             (&["b", "a: b", "c"], "a: b: c"),
+            (
+                &["read", "cannot read the file", "none"],
+                "read: cannot read the file: none",
+            ),
             (&["a", ""], "a"),
             (&["a\nb", "c\u{1b}[2J"], "a b: c [2J"),
         ] {

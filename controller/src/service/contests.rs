@@ -68,6 +68,8 @@ struct Record {
     left: Option<u64>,
     /// The version of the last write.
     written: u64,
+    /// The version for which the last restoration was counted.
+    counted: Option<u64>,
     purposes: [Option<Purpose>; KNOWN],
     /// When the last write was sent.
     at: Instant,
@@ -182,7 +184,12 @@ impl Contests {
         let Some(record) = inner.restored_by(service, purpose, now) else {
             return Ok(Step::New);
         };
+        // A write that failed is tried again. Nobody has changed the Service since.
+        if record.counted == Some(service.version) {
+            return Ok(Step::Restores);
+        }
         record.contest.may_restore(now)?;
+        record.counted = Some(service.version);
         if !record.contest.restored(now) {
             return Ok(Step::Restores);
         }
@@ -288,6 +295,7 @@ impl Record {
             asks: asks(service),
             left: None,
             written: service.version,
+            counted: None,
             purposes: [None; KNOWN],
             at: now,
             contest: Contest::default(),

@@ -44,7 +44,7 @@ fn strict(output: &Output) -> Result<Vec<Value>> {
     Ok(all)
 }
 
-/// Names, labels, annotations, arguments and environment variables are strings.
+/// Names, labels, annotations, rights, subjects, arguments and environment variables are strings.
 fn strings(object: &Value) -> Result<()> {
     for path in ["/metadata/name", "/kind", "/apiVersion"] {
         let found = object.pointer(path);
@@ -61,6 +61,19 @@ fn strings(object: &Value) -> Result<()> {
                 ensure!(value.is_string(), "{field}: {key} is {value}");
             }
         }
+    }
+    for rule in object["rules"].as_array().into_iter().flatten() {
+        for (field, list) in rule.as_object().into_iter().flatten() {
+            let mut entries = list.as_array().into_iter().flatten();
+            ensure!(entries.all(Value::is_string), "{field}: {list}");
+        }
+    }
+    for subject in object["subjects"].as_array().into_iter().flatten() {
+        let mut fields = subject.as_object().into_iter().flatten();
+        ensure!(
+            fields.all(|(_, value)| value.is_string()),
+            "a subject is {subject}"
+        );
     }
     let containers = pod.and_then(|pod| pod["spec"]["containers"].as_array());
     for container in containers.into_iter().flatten() {

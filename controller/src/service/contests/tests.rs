@@ -90,6 +90,18 @@ fn a_service_that_somebody_keeps_overwriting_says_who_and_is_restored_less_often
     assert_eq!(contests.message(&web(12), due + QUIET), None, "it is quiet");
 }
 
+/// An API server that refuses writes for a while is nobody's contest.
+#[test]
+fn a_restoration_that_fails_is_counted_once() {
+    let (contests, now) = (contests(), Instant::now());
+    contests.wrote(&web(1), status("A"), 2, Some(&web(2)), now);
+    for _ in 0..10 {
+        let judged = contests.judge(&overwritten(3), status("A"), now);
+        assert_eq!(judged, Ok(Step::Restores));
+    }
+    assert_eq!(contests.message(&overwritten(3), now), None);
+}
+
 /// Only a repetition of what was already written counts, and only if somebody undid it.
 #[test]
 fn legitimate_changes_are_written_at_once() {
