@@ -90,7 +90,8 @@ pub(crate) fn ensure(cache: &Binaries, progress: Progress) -> Result<()> {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        image(cache, name).write(&path)?;
+        let writing = || format!("writing the image {name}");
+        progress.while_working(writing, || image(cache, name).write(&path))?;
         progress.say(format!("wrote the image {name}"));
     }
     Ok(())

@@ -161,3 +161,18 @@ impl ReadError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn expired_credentials_are_reported_with_their_remedy() {
+        let status = Status::failure("Unauthorized", "Unauthorized").with_code(401);
+        let error = ReadError::of("Services", kube::Error::Api(Box::new(status)));
+        let text = error.to_string();
+        assert!(text.contains("has expired"), "{text}");
+    }
+}

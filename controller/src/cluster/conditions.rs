@@ -57,6 +57,13 @@ pub fn dated(conditions: &mut [Condition], before: &[Condition], now: &Time) {
     }
 }
 
+/// The conditions without their times, to compare what they say.
+pub fn undated(conditions: &[Condition]) -> Vec<Condition> {
+    let mut conditions = conditions.to_vec();
+    dated(&mut conditions, &[], &Time(Timestamp::UNIX_EPOCH));
+    conditions
+}
+
 /// Whole seconds, because the API server keeps condition times in seconds.
 pub fn rfc3339(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

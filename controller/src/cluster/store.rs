@@ -89,6 +89,13 @@ pub enum Phase {
 // === impl Key ===
 
 /// For objects without a namespace.
+impl Key for Arc<str> {
+    fn named(_: Option<&str>, name: Option<&str>) -> Self {
+        name.unwrap_or_default().into()
+    }
+}
+
+/// For objects without a namespace.
 impl Key for String {
     fn named(_: Option<&str>, name: Option<&str>) -> Self {
         name.unwrap_or_default().to_owned()

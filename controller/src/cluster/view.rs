@@ -243,6 +243,11 @@ impl ServiceView {
         }
     }
 
+    /// Sorts Services by age, the oldest first. The UID decides between equal times.
+    pub fn age(&self) -> (Timestamp, &str) {
+        (self.created, &self.id.uid)
+    }
+
     /// The addresses that it publishes.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.ingress.iter().filter_map(Ingress::ip).collect()

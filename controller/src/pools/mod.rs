@@ -18,13 +18,12 @@ use std::time::Duration;
 use ballast_crds::{AddressPool, AddressPoolStatus, Edges};
 use ballast_l2::{Entry, Labels, Pool};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::cluster::conditions::dated;
+use crate::cluster::conditions::undated;
 use crate::cluster::contest::Contest;
 use crate::cluster::meta::{created, version};
 use crate::cluster::metrics::ContestMetrics;
@@ -343,11 +342,10 @@ impl Written {
 
     /// Whether this status says the same as the last one. Their times can differ.
     fn is_repeated(&self, status: &AddressPoolStatus) -> bool {
-        let undated = |status: &AddressPoolStatus| {
-            let mut status = status.clone();
-            dated(&mut status.conditions, &[], &Time(Timestamp::UNIX_EPOCH));
-            status
+        let said = |status: &AddressPoolStatus| AddressPoolStatus {
+            conditions: undated(&status.conditions),
+            ..status.clone()
         };
-        undated(&self.status) == undated(status)
+        said(&self.status) == said(status)
     }
 }

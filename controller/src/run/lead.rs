@@ -15,7 +15,7 @@ use super::{Options, Shared};
 use crate::class::board::Board;
 use crate::class::contender::{self, LeaseName};
 use crate::class::instance;
-use crate::class::status::ClassStatus;
+use crate::class::status::writer::ClassStatus;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView, oldest_first};

@@ -300,21 +300,16 @@ pub async fn namespaces(
     services: Arc<Store<Name, ServiceView>>,
     queue: Queue<Name>,
 ) {
-    let changed = |changed: &Changed<String>| {
+    let changed = |changed: &Changed<Arc<str>>| {
         if !namespaces.is_ready() || changed.keys.is_empty() {
             return;
         }
         let names = services.keys().into_iter();
-        for name in names.filter(|name| {
-            changed
-                .keys
-                .iter()
-                .any(|changed| **changed == *name.namespace)
-        }) {
+        for name in names.filter(|name| changed.keys.contains(&name.namespace)) {
             queue.add(name);
         }
     };
-    let parse = |_: &String, object: &PartialObjectMeta<Namespace>| {
+    let parse = |_: &Arc<str>, object: &PartialObjectMeta<Namespace>| {
         let labels = object.metadata.labels.as_ref();
         labels.map(Labels::from).unwrap_or_default()
     };

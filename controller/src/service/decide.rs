@@ -422,16 +422,21 @@ fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<
     let free = max.saturating_sub(world.ledger.places(&class.name));
     let older = (world.services)()
         .iter()
-        .filter(|other| (other.created, &other.id.uid) < (service.created, &service.id.uid))
-        .filter(|other| world.classes.claim(other) == Some(class.name.as_str()))
-        .filter(|other| could_have_a_place(other, class, world))
-        .filter(|other| !world.ledger.has_place(&other.id, &class.name))
+        .filter(|other| other.age() < service.age())
+        .filter(|other| waits_for_a_place(other, class, world))
         .take(free)
         .count();
     if older < free {
         return Ok(());
     }
     Err(quota_exceeded(class, max))
+}
+
+/// Whether a Service of this class has no place, and only the quota keeps it from one.
+fn waits_for_a_place(service: &ServiceView, class: &ClassView, world: &World<'_>) -> bool {
+    world.classes.claim(service) == Some(class.name.as_str())
+        && !world.ledger.has_place(&service.id, &class.name)
+        && could_have_a_place(service, class, world)
 }
 
 /// Whether only the quota prevents serving a Service. One that is refused for something that

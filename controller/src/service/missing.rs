@@ -3,8 +3,10 @@
 //! before it is refused.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use ballast_provider::ServiceId;
 use tokio::time::Instant;
 
 use crate::cluster::view::Name;
@@ -13,25 +15,33 @@ use crate::cluster::view::Name;
 /// the object arrives or the status of the Service says that it is missing. This process's own
 /// clock counts, because that of the API server can differ.
 #[derive(Debug, Default)]
-pub struct Missing(Mutex<HashMap<Name, (String, Instant)>>);
+pub struct Missing(Mutex<HashMap<Name, (Arc<str>, Instant)>>);
 
 // === impl Missing ===
 
 impl Missing {
-    /// When the object was first missing for this Service; `now` if that is new.
-    pub fn since(&self, name: &Name, uid: &str, now: Instant) -> Instant {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = all.entry(name.clone());
-        let (of, since) = entry.or_insert_with(|| (uid.to_owned(), now));
-        if of != uid {
-            (*of, *since) = (uid.to_owned(), now);
+    /// For how long the object has been missing for this Service; zero if it is there.
+    pub fn look(&self, id: &ServiceId, is_missing: bool, now: Instant) -> Duration {
+        if !is_missing {
+            self.end(&Name::from(id));
+            return Duration::ZERO;
         }
-        *since
+        let mut all = self.lock();
+        let (uid, since) = all
+            .entry(Name::from(id))
+            .or_insert_with(|| (Arc::clone(&id.uid), now));
+        if *uid != id.uid {
+            (*uid, *since) = (Arc::clone(&id.uid), now);
+        }
+        now - *since
     }
 
-    /// The object is there, or the status says that it is not.
+    /// The object is there, or the Service is gone.
     pub fn end(&self, name: &Name) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(name);
+        self.lock().remove(name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, (Arc<str>, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

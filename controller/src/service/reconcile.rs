@@ -144,7 +144,11 @@ impl Reconciler {
                 ledger,
                 namespaces: &self.namespaces,
                 services: &|| self.services.all(),
-                class_missing_for: self.missing_for(name, &service, classes),
+                class_missing_for: self.class_missing.look(
+                    &service.id,
+                    lacks_class(&service, classes),
+                    Instant::now(),
+                ),
             },
         );
         // The task of a class may have recorded another balancer since the locks were taken.
@@ -152,17 +156,6 @@ impl Reconciler {
             return absent.and(Outcome::Pending(Duration::ZERO));
         }
         absent.and(self.performer.perform(&service, decision, classes).await)
-    }
-
-    /// For how long the class of this Service has been missing.
-    fn missing_for(&self, name: &Name, service: &ServiceView, classes: &Classes) -> Duration {
-        if lacks_class(service, classes) {
-            let now = Instant::now();
-            now - self.class_missing.since(name, &service.id.uid, now)
-        } else {
-            self.class_missing.end(name);
-            Duration::ZERO
-        }
     }
 
     /// Locks every balancer that this turn can touch. Returns the classes and the Service for

@@ -22,8 +22,7 @@ fn ports(lab: &Lab) -> Vec<u16> {
     listeners.map(|listener| listener.port).collect()
 }
 
-/// All kinds: a Service that is changed, created or deleted, a class, a node, and the labels of
-/// a namespace.
+/// A Service that is changed, created or deleted, a class, and a node.
 #[test]
 fn a_watch_that_is_silent_is_noticed_and_corrected() {
     simulate(91, async |lab| {

@@ -26,4 +26,3 @@ pub mod usage;
 mod writes;
 
 pub use terms::{Contender, Sample, Scenario, Values};
-pub use usage::Usage;

@@ -226,15 +226,29 @@ fn hostile_names_are_rendered_as_they_are() -> Result<()> {
 }
 
 /// Dots and a leading digit are valid in the name of a release, but not in that of a Service.
+/// Long names are cut, and neither names nor labels may end in a dash.
 #[test]
 fn every_release_name_becomes_a_service_name() -> Result<()> {
     let helm = helm()?;
     let long = format!("{}-9", "a".repeat(50));
-    for release in ["1.2", "a.b", "0", "ballast.1", &long] {
+    let dashes = format!("{}--b", "a".repeat(38));
+    for release in ["1.2", "a.b", "0", "ballast.1", &long, &dashes] {
         let mut command = helm.command("helm");
         command.args(["template", release, "charts/ballast"]);
         command.args(["--set", "classes.local.mock.enabled=true"]);
+        if *release == *dashes {
+            command.args(["--set", &format!("nameOverride={dashes}")]);
+            command.args(["--set", "metrics.rules.enabled=true"]);
+        }
         let objects = strict(&command.output()?)?;
+        for object in &objects {
+            let metadata = &object["metadata"];
+            let label = &metadata["labels"]["app.kubernetes.io/name"];
+            for text in [&metadata["name"], label] {
+                let text = text.as_str().unwrap_or_default();
+                ensure!(!text.ends_with('-'), "{release}: {text}");
+            }
+        }
         for service in objects.iter().filter(|it| it["kind"] == "Service") {
             let name = service["metadata"]["name"].as_str().unwrap_or_default();
             let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';

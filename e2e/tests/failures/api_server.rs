@@ -28,6 +28,8 @@ async fn the_control_plane_restarts() -> Result<()> {
         restarted(site, Component::ApiServer, "api").await?;
         restarted(site, Component::Etcd, "etcd").await?;
         killed_in_the_middle(site).await?;
+        let log = site.lab.log(REPLICA)?;
+        ensure!(!log.contains("kube_client"), "errors stand twice: {log}");
         witness.is_content()?;
         Ok(())
     })

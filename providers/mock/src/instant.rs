@@ -125,7 +125,7 @@ impl Provider for InstantProvider {
         validate::validate(balancer)
     }
 
-    async fn restore(&self, _recorded: Vec<Published>) -> Result<(), ProviderError> {
+    async fn restore(&self, _: Vec<Published>) -> Result<(), ProviderError> {
         Ok(())
     }
 

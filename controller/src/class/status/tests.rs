@@ -260,16 +260,3 @@ fn a_drained_class_says_so_at_once_and_leaves_the_switch_alone() {
     let sent = serde_json::to_value(own_part(&told)).unwrap();
     assert_eq!(sent.get("draining"), None, "{sent}");
 }
-
-/// A backup can be older than our own write and show the same version again.
-#[tokio::test(start_paused = true)]
-async fn a_finalizer_that_a_backup_does_not_have_is_written_again() {
-    let mut class = ClassView::test("local");
-    let guarded = Guarded::over(&class, Guard::Add, Contest::default());
-    assert!(guarded.is_under_way(&class), "the watch is late");
-    tokio::time::advance(ECHO).await;
-    assert!(!guarded.is_under_way(&class));
-    let guarded = Guarded::over(&class, Guard::Add, Contest::default());
-    class.version += 1;
-    assert!(!guarded.is_under_way(&class), "another view decides anew");
-}

@@ -104,7 +104,7 @@ pub(super) async fn run<K: Key, V: PartialEq>(
                 );
                 relist.notify_one();
             }
-            // The watch itself reports what is wrong with the API server.
+            // An API server that does not answer ends the watch, too, which reports it.
             Err(error) => debug!(
                 kind = watch.kind,
                 error = causes(&error),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ballast_provider::{Key, LoadBalancer, Provider, Reason, Refusal};
 
 use super::keep::accepted_before;
-use super::{World, could_have_a_place, held_elsewhere, member, stale_holder, usable};
+use super::{World, held_elsewhere, member, stale_holder, usable, waits_for_a_place};
 use crate::class::ClassView;
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::ledger::{Ledger, Port};
@@ -322,14 +322,11 @@ impl<'a> Others<'a> {
     fn room(&self) -> Option<HashSet<Arc<str>>> {
         let (class, world) = (self.class, self.world);
         let free = class.max?.saturating_sub(world.ledger.places(&class.name));
-        let mut next: Vec<&Arc<ServiceView>> = self
-            .all
-            .iter()
-            .filter(|it| world.classes.claim(it) == Some(class.name.as_str()))
-            .filter(|it| !world.ledger.has_place(&it.id, &class.name))
-            .filter(|it| could_have_a_place(it, class, world))
+        let waiting = self.all.iter();
+        let mut next: Vec<&Arc<ServiceView>> = waiting
+            .filter(|it| waits_for_a_place(it, class, world))
             .collect();
-        next.sort_by(|a, b| (a.created, &a.id.uid).cmp(&(b.created, &b.id.uid)));
+        next.sort_by(|a, b| a.age().cmp(&b.age()));
         let next = next.into_iter().take(free);
         Some(next.map(|it| it.id.uid.clone()).collect())
     }

@@ -56,16 +56,11 @@ impl Performer {
 
     /// How long a pool may still take to arrive, before the Service is refused for want of it.
     fn wait_for_pool(&self, served: &Served<'_>, error: &ProviderError) -> Option<Duration> {
+        let lacks = lacks_pool(served.service, served.provider.traits(), error);
         let id = &served.service.id;
-        let name = Name::from(id);
-        if !lacks_pool(served.service, served.provider.traits(), error) {
-            self.pool_missing.end(&name);
-            return None;
-        }
-        let now = Instant::now();
-        let missing_for = now - self.pool_missing.since(&name, &id.uid, now);
+        let missing_for = self.pool_missing.look(id, lacks, Instant::now());
         let wait = ARRIVAL_GRACE.saturating_sub(missing_for);
-        (!wait.is_zero()).then_some(wait)
+        (lacks && !wait.is_zero()).then_some(wait)
     }
 
     /// Calls the provider. If it refuses a balancer because of another member, that member

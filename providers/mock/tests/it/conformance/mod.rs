@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use ballast_mock::MockProvider;
 use ballast_provider::conformance::{CHECKS, Deaf, Field, Lab, Support, documented, run};
-use ballast_provider::{
-    Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Protocol, Provider,
-    ServiceId, State, TrafficPolicy,
-};
+use ballast_provider::{Balancer, Mark, Protocol, Provider, State};
 use process::Process;
 use tokio::task::JoinSet;
+
+use crate::support::{balancer, listener, load_balancer};
 
 /// Runs all checks and shows every failure.
 async fn pass(lab: &dyn Lab) {
@@ -170,36 +169,8 @@ async fn killed_after(answers: usize) {
 }
 
 fn service(number: u16) -> Balancer {
-    let id = ServiceId {
-        namespace: "kill".into(),
-        name: number.to_string().into(),
-        uid: format!("uid-{number}").into(),
-    };
-    let listener = Listener {
-        name: None,
-        protocol: Protocol::Tcp,
-        port: 20_999,
-        node_port: 30_999,
-    };
-    let load_balancer = LoadBalancer {
-        id,
-        listeners: vec![listener],
-        families: vec![Family::V4],
-        traffic_policy: TrafficPolicy::Cluster,
-        affinity: Affinity::None,
-        source_ranges: Vec::new(),
-        requested_addresses: Vec::new(),
-        share_key: None,
-        settings: ballast_provider::Settings::new(),
-    };
-    Balancer {
-        key: Key::alone(&load_balancer.id),
-        members: vec![Member {
-            load_balancer,
-            published: Vec::new(),
-            placement: ballast_provider::Placement::default(),
-        }],
-    }
+    let listener = listener(Protocol::Tcp, 20_999, 30_999);
+    balancer(load_balancer(&number.to_string(), vec![listener]))
 }
 
 /// Not a test: the server process of the tests above, which run this binary again.
