@@ -82,7 +82,7 @@ fn filter(log: &str, command: &Command) -> String {
         | Command::Crds(_)
         | Command::Secrets(_)
         | Command::Teardown(_) => format!("{log},kube_client=off"),
-        Command::Controller(_) => format!("{log},kube_client::client::builder=off"),
+        Command::Controller(_) => format!("{log},kube_client::client=off,kube_client::client::tls=warn"),
         Command::MockCloud(_) => log.to_owned(),
     }
 }

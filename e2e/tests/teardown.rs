@@ -2,6 +2,7 @@
 //! balancer is released and every Service stays, whatever happens in the meantime; and the way
 //! back.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -392,16 +393,22 @@ async fn back(site: &Site<'_>, hook: &Ballast) -> Result<()> {
 
 /// If someone removes the switch while the command waits, that is deliberate.
 async fn somebody_undoes_it(hook: &Ballast) -> Result<()> {
-    let waiting = teardown(hook, &["--wait", "--timeout", "29s"]);
-    tokio::pin!(waiting);
     // Before its first read there is nothing to undo, so the test repeats it until the command
-    // notices.
-    let said = loop {
-        tokio::select! {
-            said = &mut waiting => break said?,
-            undone = teardown(hook, &["--undo"]) => ensure!(undone?.code == Some(0)),
-        }
+    // notices. It never drops an undo on its way: that could still end what the test does next.
+    let noticed = AtomicBool::new(false);
+    let waiting = async {
+        let said = teardown(hook, &["--wait", "--timeout", "29s"]).await;
+        noticed.store(true, Relaxed);
+        said
     };
+    let undoing = async {
+        while !noticed.load(Relaxed) {
+            let undone = teardown(hook, &["--undo"]).await?;
+            ensure!(undone.code == Some(0), "{undone:?}");
+        }
+        Ok(())
+    };
+    let (said, ()) = tokio::try_join!(waiting, undoing)?;
     ensure!(
         said.code == Some(1) && said.err.contains("was ended by someone else"),
         "{said:?}"
