@@ -82,7 +82,9 @@ fn filter(log: &str, command: &Command) -> String {
         | Command::Crds(_)
         | Command::Secrets(_)
         | Command::Teardown(_) => format!("{log},kube_client=off"),
-        Command::Controller(_) => format!("{log},kube_client::client=off,kube_client::client::tls=warn"),
+        Command::Controller(_) => {
+            format!("{log},kube_client::client=off,kube_client::client::tls=warn")
+        }
         Command::MockCloud(_) => log.to_owned(),
     }
 }
@@ -96,8 +98,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 async fn controller(args: ControllerArgs) -> Result<ExitCode> {
     let options = args.into_options().map_err(WrongUsage)?;
-    let config = access::config(None, None)?;
-    let client = access::client(config).context("cannot make a client of the API server")?;
+    let client = access::access(None, None)?.client()?;
     let exit = run::run(client, options, asked_to_stop()?.boxed()).await?;
     Ok(match exit {
         Exit::Stopped => ExitCode::SUCCESS,

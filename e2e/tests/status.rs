@@ -36,6 +36,7 @@ async fn status_says_how_everything_is() -> Result<()> {
         users_with_few_rights(site).await?;
         as_a_plugin_of_kubectl(site).await?;
         proxy::through_a_proxy(site).await?;
+        proxy::broken_credentials(site).await?;
         without_the_crds(site, &admin).await
     })
     .await

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -130,10 +130,10 @@ pub fn helpful(error: ReadError) -> anyhow::Error {
 impl ClusterArgs {
     /// A client with the user's rights. It sends no request yet.
     pub fn client(&self) -> Result<Client> {
-        let mut config = access::config(self.kubeconfig.as_deref(), self.context.as_deref())?;
-        config.connect_timeout = Some(CONNECT);
-        config.read_timeout = Some(ANSWER);
-        access::client(config).context("cannot make a client of the API server")
+        let mut access = access::access(self.kubeconfig.as_deref(), self.context.as_deref())?;
+        access.config.connect_timeout = Some(CONNECT);
+        access.config.read_timeout = Some(ANSWER);
+        Ok(access.client()?)
     }
 }
 

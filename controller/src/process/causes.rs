@@ -5,13 +5,20 @@
 //! `/readyz`, conditions and commands all use it.
 
 use std::error::Error;
+use std::io;
 
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::SocksV5;
 use kube::core::Status;
+use tower::Service;
 
 use super::text::{LONGEST, one_line, shortened};
 
 /// The maximum number of causes; a longer chain is cut.
 const DEEPEST: usize = 16;
+
+/// The error of a SOCKS proxy, whose type has no public name.
+type SocksError = <SocksV5<HttpConnector> as Service<http::Uri>>::Error;
 
 /// The error and its causes in one line without control characters, at most [`LONGEST`]
 /// characters long.
@@ -24,13 +31,18 @@ fn told(error: &(dyn Error + 'static), depth: usize) -> String {
         return answer(status);
     }
     let own = error.to_string();
-    let Some(source) = error.source().filter(|_| depth > 0) else {
+    let Some(source) = source(error).filter(|_| depth > 0) else {
         return own;
     };
     let cause = told(source, depth - 1);
     // These prefixes name an enum variant, which means nothing to a reader.
-    if let Some(kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::HttpError(_)) =
-        downcast::<kube::Error>(error)
+    if let Some(
+        kube::Error::Service(_)
+        | kube::Error::HyperError(_)
+        | kube::Error::HttpError(_)
+        | kube::Error::RustlsTls(_)
+        | kube::Error::Auth(_),
+    ) = downcast::<kube::Error>(error)
     {
         return cause;
     }
@@ -43,6 +55,18 @@ fn told(error: &(dyn Error + 'static), depth: usize) -> String {
         cause
     } else {
         format!("{own}: {cause}")
+    }
+}
+
+/// The cause of an error. An error of SOCKS has causes and does not return them. An
+/// [`io::Error`] returns the cause of the error that it wraps, so that one is asked itself.
+fn source<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    let wrapped = error.downcast_ref().and_then(io::Error::get_ref);
+    let wrapped = wrapped.map(|it| it as &(dyn Error + 'static));
+    match wrapped.unwrap_or(error).downcast_ref() {
+        Some(SocksError::Inner(cause)) => Some(cause),
+        Some(SocksError::Io(cause)) => Some(cause),
+        _ => error.source(),
     }
 }
 
@@ -83,8 +107,6 @@ pub fn answer(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     /// An error whose text may or may not contain the text of its cause.

@@ -92,6 +92,44 @@ pub(super) async fn through_a_proxy(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A command and a controller report the same: the file, its entries and the server, in one
+/// line. The rest of the kind is a unit test.
+pub(super) async fn broken_credentials(site: &Site<'_>) -> Result<()> {
+    let text = std::fs::read_to_string(site.lab.kubeconfig())?;
+    let server = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("server: "));
+    let server = server.context("no server")?.trim_matches('"').to_owned();
+    let folder = tempfile::tempdir()?;
+    let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
+    std::fs::write(&good, "users: []")?;
+    std::fs::write(
+        &bad,
+        format!(
+            "{{current-context: here, contexts: [{{name: here, context: {{cluster: lab, user: me}}}}],
+              clusters: [{{name: lab, cluster: {{server: '{server}', certificate-authority: ca.crt}}}}]}}"
+        ),
+    )?;
+    let list = std::env::join_paths([&good, &bad])?;
+    for role in ["status", "controller"] {
+        let mut command = Command::new(binary()?);
+        command.arg(role).env_clear().env("KUBECONFIG", &list);
+        let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(SOON, output).await??;
+        let said = String::from_utf8(output.stderr)?;
+        let expected = format!(
+            "ballast: cannot use the kubeconfig {} (context here, cluster lab, server {server}): cannot read certificate-authority {}/ca.crt: No such file or directory (os error 2)\n",
+            bad.display(),
+            folder.path().display(),
+        );
+        ensure!(
+            output.status.code() == Some(1) && said == expected,
+            "{role}: {said}"
+        );
+    }
+    Ok(())
+}
+
 // === impl Proxy ===
 
 impl Proxy {

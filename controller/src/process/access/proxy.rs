@@ -39,6 +39,16 @@ pub enum ProxyError {
         /// The value without user name and password.
         url: String,
     },
+    /// The login contains a character that ends the host in a URL.
+    #[error(
+        "{setting} has a login with an unescaped /, ? or # for the proxy {url:?}; write %2F, %3F or %23 instead"
+    )]
+    Password {
+        /// Where the proxy is set.
+        setting: &'static str,
+        /// The value without user name and password.
+        url: String,
+    },
     /// The client library cannot log in at a SOCKS proxy.
     #[error(
         "{setting} is {url} with a user name; a login is supported for HTTP and HTTPS proxies only: use one of these, or a SOCKS proxy without a login"
@@ -83,8 +93,10 @@ pub fn redacted(proxy: &Uri) -> String {
 
 /// What a user wrote, without everything that may be a user name or a password.
 fn without_login(text: &str) -> String {
+    // A password can contain "://", too.
+    let plain = |scheme: &str| scheme.bytes().all(|it| it.is_ascii_alphanumeric());
     let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('@') => (format!("{scheme}://"), rest),
+        Some((scheme, rest)) if plain(scheme) => (format!("{scheme}://"), rest),
         _ => (String::new(), text),
     };
     let place = rest.rsplit_once('@').map_or(rest, |(_, it)| it);
@@ -98,7 +110,15 @@ fn parse(setting: &'static str, url: &str) -> Result<Uri, ProxyError> {
         url: without_login(url),
     };
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // In a URL, a password writes these characters as %2F, %3F and %23. Without that, the host
+    // would be a part of the login.
+    if rest[authority.len()..].contains('@') {
+        return Err(ProxyError::Password {
+            setting,
+            url: without_login(url),
+        });
+    }
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "http" => "http",
         "https" => "https",
@@ -106,10 +126,20 @@ fn parse(setting: &'static str, url: &str) -> Result<Uri, ProxyError> {
         "socks5" | "socks5h" => "socks5",
         _ => return Err(invalid()),
     };
+    // The last @ ends the login; kube would end it at the first one.
+    let authority = match authority.rsplit_once('@') {
+        Some((login, place)) => format!("{}@{place}", login.replace('@', "%40")),
+        None => authority.to_owned(),
+    };
     let parsed: Uri = format!("{scheme}://{authority}/")
         .parse()
         .map_err(|_| invalid())?;
-    if parsed.host().is_none_or(str::is_empty) {
+    // A port that is not a number would silently become the default.
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let port = place.rsplit(']').next().unwrap_or_default();
+    let port = port.rsplit_once(':').map_or("", |(_, port)| port);
+    let valid = port.is_empty() || port.parse::<u16>().is_ok_and(|it| it > 0);
+    if parsed.host().is_none_or(str::is_empty) || !valid {
         return Err(invalid());
     }
     if scheme != "socks5" {
@@ -346,9 +376,15 @@ mod tests {
                 "http://me:pass%40word@proxy:3128",
                 "http://me:pass%40word@proxy:3128/",
             ),
+            ("http://me:pass@word@proxy", "http://me:pass%40word@proxy/"),
             ("socks5://proxy", "socks5://proxy:1080/"),
             ("socks5h://proxy:9050", "socks5://proxy:9050/"),
             ("socks5://[::1]", "socks5://[::1]:1080/"),
+            ("http://[::1]:3128", "http://[::1]:3128/"),
+            (
+                "http://me:a%2Fb%3Fc%23d@proxy:3128/",
+                "http://me:a%2Fb%3Fc%23d@proxy:3128/",
+            ),
         ] {
             assert_eq!(of(url).as_deref(), Ok(expected), "{url}");
         }
@@ -359,6 +395,10 @@ mod tests {
             "a b",
             "://",
             "/",
+            "http://proxy:port",
+            "http://proxy:99999",
+            "http://proxy:0",
+            "http://[::1]:x",
         ] {
             let (setting, url) = ("proxy-url in the kubeconfig", url.to_owned());
             let refused = of(&url);
@@ -383,10 +423,26 @@ mod tests {
             "me:secret@:// ",
             "me:secret@a://b c",
             "socks5://me:sec@ret@proxy",
+            "http://me:sec/ret@proxy:3128",
+            "http://me:123/ret@proxy:3128",
+            "me:sec/ret@proxy:3128",
+            "http://me:sec?ret@proxy",
+            "http://me:sec#ret@proxy",
+            "http://me:sec://ret@proxy",
+            "me:sec://ret@proxy",
+            "me:secret@proxy:port",
         ] {
             let said = of(url);
-            assert!(!said.contains("sec") && !said.contains("ret"), "{said}");
+            let hidden = ["sec", "ret", "123"]
+                .iter()
+                .all(|part| !said.contains(part));
+            assert!(hidden && said.starts_with("HTTPS_PROXY "), "{said}");
+            assert!(said.contains("pro"), "{said}");
         }
+        assert_eq!(
+            of("http://me:sec/ret@proxy:3128"),
+            "HTTPS_PROXY has a login with an unescaped /, ? or # for the proxy \"http://proxy:3128\"; write %2F, %3F or %23 instead"
+        );
         assert!(of(&"x y".repeat(100_000)).len() < 400);
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube::api::ListParams;
+use kube::config::Kubeconfig;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::*;
 use crate::process::causes::causes;
+
+mod broken;
 
 /// Only the proxies of these tests can resolve this name.
 const NAME: &str = "api.example.test";
@@ -162,11 +165,19 @@ fn kubeconfig(server: &str, authority: &str, more: &Value) -> Kubeconfig {
     .unwrap()
 }
 
+/// The file of the kubeconfigs in these tests, if it matters.
+const FILE: &str = "/etc/kubeconfig";
+
+fn files(kubeconfig: &Kubeconfig) -> Files {
+    Files::of(vec![(FILE.into(), kubeconfig.clone())]).unwrap()
+}
+
 /// The number of Services, or the full text of the error.
 async fn services(kubeconfig: &Kubeconfig, environment: &Environment) -> Result<usize, String> {
-    let mut config = of_kubeconfig(kubeconfig, None, environment).map_err(|it| causes(&it))?;
-    config.default_retry = false;
-    let client = client(config).map_err(|it| causes(&it))?;
+    let access = of_kubeconfig(&files(kubeconfig), None, environment);
+    let mut access = access.map_err(|it| causes(&it))?;
+    access.config.default_retry = false;
+    let client = access.client().map_err(|it| causes(&it))?;
     let list = Api::<Service>::all(client)
         .list(&ListParams::default())
         .await;
@@ -230,8 +241,9 @@ async fn exempt_servers_are_reached_without_the_proxy() {
             ..environment.clone()
         };
         let kubeconfig = server.kubeconfig("10.1.2.3:6443", &json!({}));
-        of_kubeconfig(&kubeconfig, None, &environment)
+        of_kubeconfig(&files(&kubeconfig), None, &environment)
             .unwrap()
+            .config
             .proxy_url
     };
     assert!(config("other.test").is_some());
@@ -279,14 +291,36 @@ async fn errors_name_the_server_and_the_cause() {
             .contains("rejected the credentials (401 Unauthorized)")
     );
     // A proxy that is not there.
-    let more = json!({"proxy-url": format!("http://me:secret@{closed}")});
-    let lost = services(&server.kubeconfig(NAME, &more), &nothing).await;
-    assert_eq!(
-        lost.unwrap_err(),
-        format!(
-            "cannot connect to the API server at https://{NAME} through the proxy http://{closed}: tunnel error: failed to create underlying connection: tcp connect error: Connection refused (os error 111)"
-        )
+    for (proxy, step) in [
+        (format!("http://me:secret@{closed}"), "tunnel error"),
+        (format!("socks5://{closed}"), "SOCKS error"),
+    ] {
+        let more = json!({"proxy-url": proxy});
+        let lost = services(&server.kubeconfig(NAME, &more), &nothing).await;
+        let proxy = proxy.replace("me:secret@", "");
+        assert_eq!(
+            lost.unwrap_err(),
+            format!(
+                "cannot connect to the API server at https://{NAME} through the proxy {proxy}: {step}: failed to create underlying connection: tcp connect error: Connection refused (os error 111)"
+            )
+        );
+    }
+    // A SOCKS proxy that hangs up.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let more = json!({"proxy-url": format!("socks5://{}", listener.local_addr().unwrap())});
+    let hangs_up = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut greeting = [0; 3];
+            let _ = client.read_exact(&mut greeting).await;
+        }
+    });
+    let cut = services(&server.kubeconfig(NAME, &more), &nothing).await;
+    let cut = cut.unwrap_err();
+    assert!(
+        cut.ends_with("SOCKS error: io error during SOCKS handshake: unexpected eof"),
+        "{cut}"
     );
+    hangs_up.abort();
 }
 
 #[test]
@@ -294,43 +328,46 @@ fn errors_name_what_is_wrong_in_the_file() {
     let of = |change: &dyn Fn(&mut Kubeconfig), context: Option<&str>| {
         let mut kubeconfig = kubeconfig("https://api:6443", "no certificate", &json!({}));
         change(&mut kubeconfig);
-        let config = of_kubeconfig(&kubeconfig, context, &Environment::default());
-        causes(&config.err().unwrap())
+        let access = of_kubeconfig(&files(&kubeconfig), context, &Environment::default());
+        causes(&access.err().unwrap())
     };
     let set = |change: fn(&mut kube::config::Cluster)| {
         move |it: &mut Kubeconfig| change(it.clusters[0].cluster.as_mut().unwrap())
     };
+    let of = |change: &dyn Fn(&mut Kubeconfig), context| {
+        let told = of(change, context);
+        let start = format!("cannot use the kubeconfig {FILE}");
+        assert!(told.starts_with(&start), "{told}");
+        told[start.len()..].to_owned()
+    };
+    let known = " (context here, cluster lab, server https://api:6443)";
     for (told, text) in [
         (
             of(&|_| {}, None),
-            "the certificate authority of cluster lab contains no certificate in PEM format",
+            format!("{known}: certificate-authority-data contains no certificate in PEM format"),
         ),
-        (of(&|_| {}, Some("there")), "it has no context there"),
+        (
+            of(&|_| {}, Some("there")),
+            " (context there): it has no context there".to_owned(),
+        ),
         (
             of(&|it| it.current_context = None, None),
-            "it has no current-context; choose a context with --context",
+            ": it has no current-context; choose a context with --context".to_owned(),
         ),
-        (of(&|it| it.clusters.clear(), None), "it has no cluster lab"),
+        (
+            of(&|it| it.clusters.clear(), None),
+            " (context here): it has no cluster lab".to_owned(),
+        ),
         (
             of(&set(|it| it.server = Some("api".to_owned())), None),
-            "the server of cluster lab is not a URL: api",
+            " (context here, cluster lab): the server of cluster lab is not a URL: api".to_owned(),
         ),
         (
             of(
                 &set(|it| it.certificate_authority_data = Some("*".to_owned())),
                 None,
             ),
-            "cannot read the certificate authority of cluster lab: ",
-        ),
-        (
-            of(
-                &set(|it| {
-                    it.certificate_authority_data = None;
-                    it.certificate_authority = Some("/nowhere/ca.crt".to_owned());
-                }),
-                None,
-            ),
-            "/nowhere/ca.crt",
+            format!("{known}: certificate-authority-data is not valid Base64"),
         ),
         (
             of(
@@ -340,13 +377,56 @@ fn errors_name_what_is_wrong_in_the_file() {
                 }),
                 None,
             ),
-            "proxy-url in the kubeconfig is not the URL of a proxy",
+            format!("{known}: proxy-url in the kubeconfig is not the URL of a proxy"),
         ),
     ] {
-        assert!(told.contains(text), "{told:?} says not {text:?}");
+        assert!(told.starts_with(&text), "{told:?} is not {text:?}");
     }
-    let missing = config(Some(Path::new("/nowhere/config")), None).unwrap_err();
+    let missing = access(Some(Path::new("/nowhere/config")), None).unwrap_err();
     let told = causes(&missing);
     assert_eq!(told.matches("/nowhere/config").count(), 1, "{told}");
     assert!(told.contains("No such file"), "{told}");
+}
+
+/// Of two files, the one that has the entry.
+#[test]
+fn the_file_that_defines_the_entry_is_named() {
+    let broken = kubeconfig("https://api:6443", "no certificate", &json!({}));
+    let mut first = broken.clone();
+    let mut second = Kubeconfig::default();
+    std::mem::swap(&mut first.clusters, &mut second.clusters);
+    let files = Files::of(vec![("/a".into(), first), ("/b".into(), second)]).unwrap();
+    let of = |context| {
+        let access = of_kubeconfig(&files, context, &Environment::default());
+        causes(&access.unwrap_err())
+    };
+    assert!(
+        of(None).starts_with("cannot use the kubeconfig /b ("),
+        "{}",
+        of(None)
+    );
+    let told = of(Some("there"));
+    assert!(
+        told.starts_with("cannot use the kubeconfig /a, /b ("),
+        "{told}"
+    );
+}
+
+#[test]
+fn without_a_kubeconfig_the_service_account_is_named() {
+    let told = |error: InClusterError| {
+        let files = "/root/.kube/config".to_owned();
+        causes(&in_cluster(Err(error), files).unwrap_err())
+    };
+    assert_eq!(
+        told(InClusterError::ReadEnvironmentVariable(
+            std::env::VarError::NotPresent
+        )),
+        "cannot find an API server: there is no kubeconfig (/root/.kube/config), and this process does not run in a cluster"
+    );
+    let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+    assert_eq!(
+        told(InClusterError::ReadCertificateBundle(gone)),
+        "cannot use the service account of this pod: cannot use the files in /var/run/secrets/kubernetes.io/serviceaccount: failed to read a certificate bundle: entity not found"
+    );
 }
