@@ -2,6 +2,7 @@
 //! leaves nothing behind.
 
 mod class_deleted;
+mod node_address;
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -38,6 +39,7 @@ async fn bad_services_harm_only_themselves() -> Result<()> {
         a_hundred_edits(site).await?;
         a_refused_edit(site).await?;
         a_dead_cloud(site).await?;
+        node_address::test(site).await?;
 
         site.apply(&load_balancer("after", &web("web"))).await?;
         for name in ["before", "after"] {

@@ -30,7 +30,8 @@
 //! are joined in one `select!` and never cancel each other. A panic of a class task ends the
 //! process at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,13 +259,32 @@ async fn follow_waves(
         let targets = targets.borrow();
         targets.backing(provider.traits().exclusion)
     };
+    let addresses = |targets: &watch::Receiver<Eligible>| targets.borrow().addresses().clone();
     let mut before = backing(&targets);
+    let mut known = addresses(&targets);
     while settled(&mut targets, QUIET, WAVE).await {
         follow_targets(context, class, provider, &mut targets).await;
+        let now = addresses(&targets);
+        wake_on(context, class, &known, &now);
+        known = now;
         // Whether there is any target at all is part of every Service's condition.
         let now = backing(&targets);
         if std::mem::replace(&mut before, now) != now {
             wake(context, class);
+        }
+    }
+}
+
+/// Wakes the Services of a class that publish an address that became a node's, or no longer
+/// is one: their conditions report it.
+fn wake_on(context: &Context, class: &str, before: &BTreeSet<IpAddr>, now: &BTreeSet<IpAddr>) {
+    if before == now {
+        return;
+    }
+    for published in publishes(context, class) {
+        let mut addresses = published.addresses.iter();
+        if addresses.any(|ip| before.contains(ip) != now.contains(ip)) {
+            context.queue.add(Name::from(&published.id));
         }
     }
 }

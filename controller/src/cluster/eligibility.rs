@@ -6,6 +6,7 @@
 
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ballast_provider::{Exclusion, Target, TargetSet};
 
@@ -18,6 +19,8 @@ pub struct Eligible {
     nodes: TargetSet,
     /// The nodes that would be eligible without the exclusion label.
     despite_label: TargetSet,
+    /// The addresses of all nodes, targets or not.
+    addresses: BTreeSet<IpAddr>,
 }
 
 /// Which nodes are the targets of a class's load balancers.
@@ -33,16 +36,22 @@ pub enum Backing {
 
 /// Computes the targets from all nodes.
 pub fn eligible(nodes: &[impl Borrow<NodeView>]) -> Eligible {
+    let all = nodes.iter().map(Borrow::borrow);
+    let addresses: BTreeSet<IpAddr> = all.flat_map(|node| &node.addresses).copied().collect();
     let targets = |wanted: fn(&NodeView) -> bool| {
         let nodes = nodes.iter().map(Borrow::borrow);
         let nodes = nodes.filter(|node| wanted(node));
         let targets = nodes.map(|node| node.target.clone());
         let reachable = targets.filter(|target| !target.addresses.is_empty());
-        TargetSet::Nodes(reachable.collect::<BTreeSet<Target>>())
+        TargetSet::Nodes {
+            targets: reachable.collect::<BTreeSet<Target>>(),
+            addresses: addresses.clone(),
+        }
     };
     Eligible {
         nodes: targets(is_eligible),
         despite_label: targets(stays),
+        addresses,
     }
 }
 
@@ -76,6 +85,11 @@ impl Eligible {
         }
     }
 
+    /// The addresses of all nodes, targets or not.
+    pub fn addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.addresses
+    }
+
     /// Which nodes [`Self::targets`] returns.
     pub fn backing(&self, exclusion: Exclusion) -> Backing {
         match exclusion {
@@ -88,10 +102,11 @@ impl Eligible {
 
 impl Default for Eligible {
     fn default() -> Self {
-        let none = || TargetSet::Nodes(BTreeSet::new());
+        let none = || TargetSet::of_nodes(BTreeSet::new());
         Self {
             nodes: none(),
             despite_label: none(),
+            addresses: BTreeSet::new(),
         }
     }
 }

@@ -300,7 +300,7 @@ fn cloud(lab: &Lab, wanted: &BTreeMap<String, String>, say: &mut dyn FnMut(Strin
         .collect();
     for class in wanted.values() {
         let targets: BTreeSet<String> = match lab.cloud.targets(class) {
-            Some(TargetSet::Nodes(targets)) => {
+            Some(TargetSet::Nodes { targets, .. }) => {
                 targets.into_iter().map(|target| target.name).collect()
             }
             Some(TargetSet::Endpoints { .. }) | None => BTreeSet::new(),

@@ -190,8 +190,14 @@ pub struct Target {
 /// Where load balancers send traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetSet {
-    /// One set for the whole class: the eligible nodes, on their node ports.
-    Nodes(BTreeSet<Target>),
+    /// One set for the whole class.
+    Nodes {
+        /// The eligible nodes, on their node ports.
+        targets: BTreeSet<Target>,
+        /// The addresses of all nodes of the cluster, of any type, whether they are targets
+        /// or not. No load balancer may get one of them.
+        addresses: BTreeSet<IpAddr>,
+    },
     /// The pods of one Service, on their own ports. For providers that set
     /// [`crate::Traits::endpoints`].
     Endpoints {
@@ -389,18 +395,28 @@ impl LoadBalancer {
 // === impl TargetSet ===
 
 impl TargetSet {
+    /// These targets, if they are all nodes of the cluster.
+    pub fn of_nodes(targets: BTreeSet<Target>) -> Self {
+        let addresses = targets.iter().flat_map(|target| &target.addresses);
+        Self::Nodes {
+            addresses: addresses.copied().collect(),
+            targets,
+        }
+    }
+
     /// The number of targets.
     pub fn len(&self) -> usize {
         match self {
-            Self::Nodes(nodes) => nodes.len(),
+            Self::Nodes { targets, .. } => targets.len(),
             Self::Endpoints { endpoints, .. } => endpoints.len(),
         }
     }
 
-    /// The nodes, for providers that support no other targets.
-    pub fn nodes(&self) -> Result<&BTreeSet<Target>, Refusal> {
+    /// The targets and the addresses of all nodes, for providers that support no other
+    /// targets.
+    pub fn nodes(&self) -> Result<(&BTreeSet<Target>, &BTreeSet<IpAddr>), Refusal> {
         match self {
-            Self::Nodes(nodes) => Ok(nodes),
+            Self::Nodes { targets, addresses } => Ok((targets, addresses)),
             Self::Endpoints { service, .. } => Err(Refusal::new(
                 Reason::Unsupported,
                 format!("Service {service}: this provider sends traffic to nodes, not to pods"),

@@ -18,10 +18,6 @@ use crate::api::Family;
 /// memory if a range is practically endless (IPv6).
 const RESTING: usize = 65_536;
 
-/// The maximum number of addresses of nodes that are excluded: both families of several sets
-/// of 5,000.
-const NODES: usize = 65_536;
-
 /// A CIDR, a `first-last` range or a single address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressRange {
@@ -219,15 +215,9 @@ impl Allocator {
         self.advance();
     }
 
-    /// Excludes the addresses of nodes from assignment. Those of former nodes stay excluded: a
-    /// node that is not ready is no target, but still has its address.
-    pub(crate) fn exclude(&mut self, nodes: impl IntoIterator<Item = IpAddr>) {
-        for address in nodes {
-            if self.nodes.len() >= NODES {
-                return;
-            }
-            self.nodes.insert(address);
-        }
+    /// Excludes the addresses of all nodes from assignment.
+    pub(crate) fn exclude(&mut self, nodes: HashSet<IpAddr>) {
+        self.nodes = nodes;
     }
 
     fn may_choose(&self, address: IpAddr, avoid: &[IpAddr]) -> bool {

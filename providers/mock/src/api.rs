@@ -5,7 +5,7 @@
 //! older than the answer.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ballast_provider::text::bounded;
@@ -127,6 +127,10 @@ pub struct Position {
 pub struct TargetSetBody {
     /// The machines, by name.
     pub targets: Vec<Target>,
+    /// Addresses that no load balancer gets: those of all machines of the cluster, whether they
+    /// are targets or not.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub node_addresses: BTreeSet<IpAddr>,
     /// The owner.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,

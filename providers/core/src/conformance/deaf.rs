@@ -82,14 +82,24 @@ impl Provider for DeafProvider {
     }
 
     async fn retarget(&self, targets: &TargetSet, keys: &[Key]) -> Result<(), ProviderError> {
-        let TargetSet::Nodes(nodes) = targets else {
+        let TargetSet::Nodes { targets, addresses } = targets else {
             return self.provider.retarget(targets, keys).await;
         };
-        let heard = nodes.iter().cloned().map(|mut target| {
+        let deaf = targets.iter().cloned().map(|mut target| {
             copy_target(self.field, &fixtures::target(1), &mut target);
             target
         });
-        let heard = TargetSet::Nodes(heard.collect::<BTreeSet<_>>());
+        let mut heard = Field::base_targets();
+        if let TargetSet::Nodes {
+            targets: heard,
+            addresses: others,
+        } = &mut heard
+        {
+            *heard = deaf.collect::<BTreeSet<_>>();
+            if self.field != Field::NodeAddresses {
+                others.clone_from(addresses);
+            }
+        }
         self.provider.retarget(&heard, keys).await
     }
 

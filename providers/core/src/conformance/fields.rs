@@ -4,6 +4,7 @@
 //! does not compile until it has a [`Field`], each lab says what its provider does with it,
 //! and `docs/providers.md` has a row for it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::error::Reason;
 use crate::labels::Labels;
 use crate::model::{
     Affinity, Family, FamilyPolicy, Listener, LoadBalancer, Member, Placement, Protocol, ServiceId,
-    Target, TrafficPolicy,
+    Target, TargetSet, TrafficPolicy,
 };
 
 /// One field of the domain model that a provider gets.
@@ -45,6 +46,7 @@ pub enum Field {
     TargetName,
     TargetAddresses,
     TargetProviderId,
+    NodeAddresses,
 }
 
 /// What a provider does with a field.
@@ -68,7 +70,7 @@ pub enum Support {
 
 impl Field {
     /// All of them, in the order of the table in `docs/providers.md`.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Namespace,
         Self::Name,
         Self::Uid,
@@ -95,6 +97,7 @@ impl Field {
         Self::TargetName,
         Self::TargetAddresses,
         Self::TargetProviderId,
+        Self::NodeAddresses,
     ];
 
     /// The field's name in the model, as in `docs/providers.md`.
@@ -126,6 +129,7 @@ impl Field {
             Self::TargetName => "targets.name",
             Self::TargetAddresses => "targets.addresses",
             Self::TargetProviderId => "targets.provider_id",
+            Self::NodeAddresses => "nodes.addresses",
         }
     }
 
@@ -140,6 +144,7 @@ impl Field {
                 | Self::NamespaceLabels
                 | Self::TargetName
                 | Self::TargetProviderId
+                | Self::NodeAddresses
         )
     }
 
@@ -230,21 +235,33 @@ impl Field {
             | Self::Published
             | Self::TargetName
             | Self::TargetAddresses
-            | Self::TargetProviderId => {}
+            | Self::TargetProviderId
+            | Self::NodeAddresses => {}
         }
         member
     }
 
+    /// The targets before the change: one of two nodes.
+    pub(super) fn base_targets() -> TargetSet {
+        Self::Uid.changed_targets()
+    }
+
     /// The targets after the change.
-    pub(super) fn changed_target(self) -> Target {
+    pub(super) fn changed_targets(self) -> TargetSet {
         let mut target = fixtures::target(1);
+        let mut other = fixtures::target(2);
         match self {
             Self::TargetName => target.name = "renamed".into(),
             Self::TargetAddresses => target.addresses = fixtures::target(9).addresses,
             Self::TargetProviderId => target.provider_id = None,
+            Self::NodeAddresses => other = fixtures::target(3),
             _ => {}
         }
-        target
+        let nodes = [&target, &other].map(|node| node.addresses.clone());
+        TargetSet::Nodes {
+            targets: BTreeSet::from([target]),
+            addresses: nodes.into_iter().flatten().collect(),
+        }
     }
 }
 
@@ -336,7 +353,10 @@ pub(super) fn copy(field: Field, from: &Member, into: &mut Member) {
         Field::Endpoints => endpoints.clone_from(&from.placement.endpoints),
         Field::Labels => labels.clone_from(&from.placement.labels),
         Field::NamespaceLabels => namespace_labels.clone_from(&from.placement.namespace_labels),
-        Field::TargetName | Field::TargetAddresses | Field::TargetProviderId => {}
+        Field::TargetName
+        | Field::TargetAddresses
+        | Field::TargetProviderId
+        | Field::NodeAddresses => {}
     }
 }
 

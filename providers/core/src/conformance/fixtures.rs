@@ -122,7 +122,7 @@ pub(super) fn target(number: u8) -> Target {
 }
 
 pub(super) fn targets(count: u8) -> TargetSet {
-    TargetSet::Nodes((1..=count).map(target).collect::<BTreeSet<_>>())
+    TargetSet::of_nodes((1..=count).map(target).collect::<BTreeSet<_>>())
 }
 
 // === impl Dice ===

@@ -104,12 +104,11 @@ async fn see(run: &Run, field: Field, change: bool) -> Result<Seen, Failure> {
     } else {
         field.base()
     };
-    let target = if change {
-        field.changed_target()
+    let targets = if change {
+        field.changed_targets()
     } else {
-        fixtures::target(1)
+        Field::base_targets()
     };
-    let targets = TargetSet::Nodes(BTreeSet::from([target]));
     run.retarget(&provider, &targets, &[]).await?;
     let mut wanted = None;
     let mut others = Vec::new();

@@ -7,8 +7,9 @@
 
 mod relist;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ballast_provider::{Cause, Change, Key, Mark, Published, Refusal, ServiceId, mark};
 
@@ -51,6 +52,10 @@ pub(super) struct Cache {
     /// Published addresses of Services whose load balancer the cloud has lost. No other load
     /// balancer may get them.
     reserved: HashMap<IpAddr, String>,
+    /// The addresses of all nodes, targets or not.
+    nodes: Arc<BTreeSet<IpAddr>>,
+    /// An address is no longer a node's, and the cloud may not know it yet.
+    left: bool,
 }
 
 /// What is known of one name.
@@ -170,6 +175,26 @@ impl Cache {
         let mut addresses: Vec<IpAddr> = others.map(|(address, _)| *address).collect();
         addresses.sort_unstable();
         addresses
+    }
+
+    pub(super) fn set_nodes(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.left |= !self.nodes.is_subset(addresses);
+        self.nodes = Arc::new(addresses.clone());
+    }
+
+    /// The cloud knows the addresses of all nodes. Returns the Services that wait for an
+    /// address, if one is no longer a node's.
+    pub(super) fn nodes_are_set(&mut self) -> Vec<Change> {
+        if std::mem::take(&mut self.left) {
+            self.room()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The addresses of all nodes, targets or not.
+    pub(super) fn nodes(&self) -> Arc<BTreeSet<IpAddr>> {
+        Arc::clone(&self.nodes)
     }
 
     pub(super) fn begin(&mut self, name: &str) {

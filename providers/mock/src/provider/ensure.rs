@@ -80,7 +80,7 @@ impl Inner {
     /// as is possible now. `None` if it must be changed.
     fn settled(&self, request: &Request<'_>, view: &LoadBalancerView) -> Option<Observed> {
         let have = shape::fingerprint(&view.desired);
-        let mut observed = shape::observed(request.member, view);
+        let mut observed = self.observed(request.member, view);
         if have == request.fingerprint {
             let again = shape::lacks_address(view) && self.cache().may_hope(&request.name);
             return (!again).then_some(observed);
@@ -89,8 +89,13 @@ impl Inner {
             .cache()
             .objection(&request.name, &request.fingerprint)?;
         let rest = shape::fingerprint(&request.without_addresses()?);
-        observed.objection = Some(objection);
+        shape::object(&mut observed, objection);
         (have == rest).then_some(observed)
+    }
+
+    fn observed(&self, member: &Member, view: &LoadBalancerView) -> Observed {
+        let nodes = self.cache().nodes();
+        shape::observed(member, view, &nodes)
     }
 
     /// Creates or changes the load balancer.
@@ -116,7 +121,7 @@ impl Inner {
                 let wanted = request.fingerprint.clone();
                 self.cache()
                     .object(&request.name, id, wanted, objection.clone());
-                observed.objection = Some(objection);
+                shape::object(&mut observed, objection);
                 Ok(Some(observed))
             }
             _ => Err(failed),
@@ -133,6 +138,11 @@ impl Inner {
         let created = present.and_then(|view| view.desired.tags.get(mark::CREATED_AT).cloned());
         let created = created.unwrap_or_else(|| Timestamp::now().to_string());
         desired.tags.insert(mark::CREATED_AT.to_owned(), created);
+        let replaced = shape::replaces(request.member, present, &self.cache().nodes());
+        let before = present.and_then(|view| view.desired.tags.get(shape::REPLACED).cloned());
+        if let Some(replaced) = replaced.or(before) {
+            desired.tags.insert(shape::REPLACED.to_owned(), replaced);
+        }
         self.cache().tries(name);
         let reserved = self.cache().reserved(&id.uid);
         let requested = &desired.requested_addresses;
@@ -150,7 +160,7 @@ impl Inner {
         let life = self.cache().position();
         let failed = match self.client.put(name, &body, life.as_ref()).await {
             Ok(view) => {
-                let observed = shape::observed(request.member, &view);
+                let observed = self.observed(request.member, &view);
                 self.cache().store(view);
                 return Ok(Some(observed));
             }

@@ -135,9 +135,14 @@ impl Provider for MockProvider {
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
-        let desired = shape::target_set(&self.inner.mark, targets.nodes()?);
+        let (targets, addresses) = targets.nodes()?;
+        let desired = shape::target_set(&self.inner.mark, targets, addresses);
+        self.inner.cache().set_nodes(addresses);
         let put = self.inner.retarget(desired).await;
-        put.map_err(|failed| self.inner.client.error(failed))
+        put.map_err(|failed| self.inner.client.error(failed))?;
+        let freed = self.inner.cache().nodes_are_set();
+        self.inner.told.add(freed);
+        Ok(())
     }
 
     async fn release(

@@ -1,11 +1,12 @@
 //! Converts the domain model to the mock cloud's wire format and back. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ballast_provider::mark::{self, digest};
 use ballast_provider::{
-    FamilyPolicy, IpMode, Key, Mark, Member, Observed, Reason, ServiceId, State,
+    Family, FamilyPolicy, IpMode, Key, Mark, Member, Observed, Reason, Refusal, ServiceId, State,
 };
 
 use super::client::reason;
@@ -17,8 +18,15 @@ use crate::api::{
 /// The time between two checks. The stream of changes usually reports earlier.
 const SAFETY_RETRY: Duration = Duration::from_mins(1);
 
+/// The maximum number of addresses in [`REPLACED`]: a tag has at most 256 bytes.
+const NAMED: usize = 4;
+
 /// Far longer than a list takes.
 const LATER: Duration = Duration::from_secs(1);
+
+/// The tag with the addresses that the Service published when its load balancer was created,
+/// and that it could not get because nodes have them. It keeps the reason for the owner.
+pub(super) const REPLACED: &str = "ballast.dev/replaced-addresses";
 
 /// The tags that this provider sets and compares. Other tags do not concern it.
 const OWN_TAGS: [&str; 6] = [
@@ -71,7 +79,11 @@ pub(super) fn fingerprint(desired: &Desired) -> String {
 }
 
 /// The class's target set.
-pub(super) fn target_set(mark: &Mark, nodes: &BTreeSet<ballast_provider::Target>) -> TargetSetBody {
+pub(super) fn target_set(
+    mark: &Mark,
+    nodes: &BTreeSet<ballast_provider::Target>,
+    node_addresses: &BTreeSet<IpAddr>,
+) -> TargetSetBody {
     let tags = [
         (mark::CLUSTER, &mark.cluster),
         (mark::CLUSTER_NAME, &mark.cluster_name),
@@ -80,12 +92,17 @@ pub(super) fn target_set(mark: &Mark, nodes: &BTreeSet<ballast_provider::Target>
     let own = |(key, value): (&str, &String)| (key.to_owned(), value.clone());
     TargetSetBody {
         targets: nodes.iter().map(Target::from).collect(),
+        node_addresses: node_addresses.clone(),
         tags: tags.into_iter().map(own).collect::<BTreeMap<_, _>>(),
     }
 }
 
-/// What the controller sees of a load balancer.
-pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
+/// What the controller sees of a load balancer. `nodes` are the addresses of all nodes.
+pub(super) fn observed(
+    member: &Member,
+    view: &LoadBalancerView,
+    nodes: &BTreeSet<IpAddr>,
+) -> Observed {
     let wanted = &member.load_balancer;
     let ingress = wanted.ingress(view.addresses.iter().copied(), IpMode::Proxy);
     let pending = |reason, message: &str| State::Pending {
@@ -108,7 +125,59 @@ pub(super) fn observed(member: &Member, view: &LoadBalancerView) -> Observed {
     let shares = member.load_balancer.share_key.is_some();
     observed.remarks = remarks::of(member, if shares { &[SHARE_KEY] } else { &[] });
     observed.remarks.extend(missing(view));
+    for address in replaced(view) {
+        let what = format!("{address} in the status cannot be used: it is the address of a node");
+        // First an objection, which causes an event, and then only a remark as soon as the
+        // status has the new address.
+        if member.published.contains(&address) {
+            object(&mut observed, Refusal::new(Reason::AddressInUse, what));
+        } else {
+            observed.remarks.push(what);
+        }
+    }
+    for address in view.addresses.iter().filter(|ip| nodes.contains(ip)) {
+        let what = format!(
+            "{address} is also the address of a node; the Service keeps it (to move the Service, request another address)"
+        );
+        object(&mut observed, Refusal::new(Reason::AddressInUse, what));
+    }
     observed
+}
+
+/// Adds an objection to those that are there.
+pub(super) fn object(observed: &mut Observed, objection: Refusal) {
+    observed.objection = Some(match observed.objection.take() {
+        None => objection,
+        Some(first) => {
+            let both = format!("{}; {}", first.message, objection.message);
+            Refusal::new(first.reason, both)
+        }
+    });
+}
+
+/// The value of [`REPLACED`] for a load balancer that is created or gets a missing address;
+/// `None` if no node has a published address.
+pub(super) fn replaces(
+    member: &Member,
+    present: Option<&LoadBalancerView>,
+    nodes: &BTreeSet<IpAddr>,
+) -> Option<String> {
+    let wanted = &member.load_balancer;
+    let has = |ip: &IpAddr| present.is_some_and(|view| view.addresses.contains(ip));
+    let published = member
+        .published
+        .iter()
+        .filter(|ip| nodes.contains(ip) && !has(ip) && wanted.families.contains(&Family::of(**ip)));
+    let named: Vec<String> = published.take(NAMED).map(IpAddr::to_string).collect();
+    (!named.is_empty()).then(|| named.join(","))
+}
+
+/// The addresses of [`REPLACED`].
+fn replaced(view: &LoadBalancerView) -> Vec<IpAddr> {
+    let value = view.desired.tags.get(REPLACED);
+    let texts = value.into_iter().flat_map(|value| value.split(','));
+    let addresses = texts.filter_map(|text| text.parse().ok());
+    addresses.take(NAMED).collect()
 }
 
 /// The families that should have an address and have none.

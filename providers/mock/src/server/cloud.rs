@@ -58,9 +58,7 @@ impl Cloud {
             changes: stored.changes.into(),
             deadlines: BTreeSet::new(),
         };
-        for set in cloud.target_sets.values() {
-            cloud.allocator.exclude(addresses_of(set));
-        }
+        cloud.exclude_nodes();
         for (address, at) in stored.resting {
             cloud.allocator.rest(address, at);
         }
@@ -478,8 +476,8 @@ impl Cloud {
                 Edit::Rest(address, at) => self.allocator.rest(address, at),
                 Edit::Hold(address, holder) => self.allocator.hold(address, &holder),
                 Edit::Targets(name, body) => {
-                    self.allocator.exclude(addresses_of(&body));
                     self.target_sets.insert(name, body);
+                    self.exclude_nodes();
                 }
                 Edit::Change(change) => {
                     self.seq = change.seq;
@@ -495,6 +493,13 @@ impl Cloud {
                 }
             }
         }
+    }
+
+    /// No load balancer gets an address of a machine, of whatever cluster it is.
+    fn exclude_nodes(&mut self) {
+        let sets = self.target_sets.values();
+        self.allocator
+            .exclude(sets.flat_map(addresses_of).collect());
     }
 
     fn put_record(&mut self, record: Record) {
@@ -519,7 +524,8 @@ impl Cloud {
 
 fn addresses_of(set: &TargetSetBody) -> impl Iterator<Item = IpAddr> + '_ {
     let targets = set.targets.iter();
-    targets.flat_map(|target| target.addresses.iter().copied())
+    let targets = targets.flat_map(|target| target.addresses.iter().copied());
+    targets.chain(set.node_addresses.iter().copied())
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ const MAX_TAGS: usize = 50;
 const MAX_TAG_LENGTH: usize = 256;
 const MAX_NAME_LENGTH: usize = 63;
 const MAX_SOURCE_RANGES: usize = 1_000;
+/// Both families, internal and external, of 5,000 nodes, and some.
+const MAX_NODE_ADDRESSES: usize = 32_768;
 const MAX_AFFINITY_SECONDS: u32 = 86_400;
 
 /// Checks one load balancer's name and desired state.
@@ -49,6 +51,15 @@ pub(super) fn target_set(set: &str, body: &TargetSetBody, max: usize) -> Result<
             format!(
                 "targets: {} targets, at most {max} are possible",
                 body.targets.len()
+            ),
+        ));
+    }
+    if body.node_addresses.len() > MAX_NODE_ADDRESSES {
+        return Err(Problem::new(
+            Code::QuotaExceeded,
+            format!(
+                "nodeAddresses: {} addresses, at most {MAX_NODE_ADDRESSES} are possible",
+                body.node_addresses.len()
             ),
         ));
     }

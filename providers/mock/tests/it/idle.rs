@@ -101,7 +101,7 @@ async fn idle_connections_and_clients_cost_little() {
     };
     let provider = cloud.provider();
     provider.restore(Vec::new()).await.unwrap();
-    let targets = TargetSet::Nodes(BTreeSet::from([target]));
+    let targets = TargetSet::of_nodes(BTreeSet::from([target]));
     provider.retarget(&targets, &[]).await.unwrap();
     let port = crate::support::nodes::port();
     let ports = [Protocol::Tcp, Protocol::Udp].map(|it| listener(it, port, node.port));

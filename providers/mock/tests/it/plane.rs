@@ -168,10 +168,10 @@ async fn a_node_port_that_refuses_costs_a_second_try() {
         provider_id: None,
         addresses: vec![ip],
     };
-    let mut nodes = lab.nodes.targets(&["n1"]).nodes().unwrap().clone();
+    let mut nodes = lab.nodes.targets(&["n1"]).nodes().unwrap().0.clone();
     nodes.insert(silent);
     lab.provider
-        .retarget(&TargetSet::Nodes(nodes), &[])
+        .retarget(&TargetSet::of_nodes(nodes), &[])
         .await
         .unwrap();
     lab.nodes.set_healthy("n1", false);
@@ -298,7 +298,7 @@ async fn health(lab: &Lab) -> Vec<serde_json::Value> {
 #[tokio::test]
 async fn without_a_health_port_the_node_port_is_tried() {
     let lab = Lab::with(Nodes::start(2, false).await, |_| {}).await;
-    let mut nodes = lab.nodes.targets(&["n1", "n2"]).nodes().unwrap().clone();
+    let mut nodes = lab.nodes.targets(&["n1", "n2"]).nodes().unwrap().0.clone();
     let gone = Target {
         name: "n9".into(),
         provider_id: None,
@@ -306,7 +306,7 @@ async fn without_a_health_port_the_node_port_is_tried() {
     };
     nodes.insert(gone);
     lab.provider
-        .retarget(&TargetSet::Nodes(nodes), &[])
+        .retarget(&TargetSet::of_nodes(nodes), &[])
         .await
         .unwrap();
     let at = lab.ensure(lab.web()).await;

@@ -1,5 +1,6 @@
 //! Tests of the provider with a server in the same process: calls, errors, changes.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use ballast_mock::{MockInventory, MockProvider, Token};
 use ballast_provider::{
     Balancer, Cause, Change, Family, FamilyPolicy, Inventory, Key, Listener, LoadBalancer, Mark,
     Observed, Protocol, Provider, ProviderError, Published, Reason, Released, Removal, State,
+    TargetSet,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -580,6 +582,88 @@ async fn an_address_that_another_service_publishes_cannot_be_requested() {
     let observed = ensure(&provider, &victim).await;
     assert_eq!(observed.ingress[0].ip(), Some(published));
     assert_eq!(refused(&provider, &thief).await.0, Reason::AddressInUse);
+}
+
+/// Nodes that are no targets, such as excluded ones.
+fn nodes_at(addresses: &[IpAddr]) -> TargetSet {
+    TargetSet::Nodes {
+        targets: BTreeSet::new(),
+        addresses: addresses.iter().copied().collect(),
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_any_node_is_not_assigned_whatever_the_service_publishes() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let provider = restored(&cloud).await;
+    let web = balancer(tcp("web"));
+    let first = ensure(&provider, &web).await.ingress[0].ip().unwrap();
+    let (web_id, key) = (id("web"), Key::alone(&id("web")));
+    let release = provider.release(&web_id, &key, Removal::Delete);
+    assert_eq!(release.await.unwrap(), Released::Gone);
+    provider.retarget(&nodes_at(&[first]), &[]).await.unwrap();
+    let mut asks = balancer(tcp("asks"));
+    asks.members[0].load_balancer.requested_addresses = vec![first];
+    let (reason, message) = refused(&provider, &asks).await;
+    assert_eq!(reason, Reason::AddressInUse);
+    assert!(message.contains("node"), "{message}");
+    // It is free as soon as the node is gone, and who waits for it is told.
+    let mut changes = provider.changes();
+    provider.retarget(&nodes_at(&[]), &[]).await.unwrap();
+    assert_eq!(next(&mut changes).await, change("asks", Cause::Drifted));
+    provider.retarget(&nodes_at(&[first]), &[]).await.unwrap();
+    // Somebody else wrote the node's address into the status.
+    let mut kept = web.clone();
+    kept.members[0].published = vec![first];
+    for publishes_it in [true, false] {
+        let observed = ensure(&provider, &kept).await;
+        let now = observed.ingress[0].ip().unwrap();
+        assert_ne!(now, first);
+        let said = format!("{first} in the status cannot be used: it is the address of a node");
+        let objection = observed.objection.map(|it| (it.reason, it.message));
+        if publishes_it {
+            assert_eq!(objection, Some((Reason::AddressInUse, said)));
+        } else {
+            assert_eq!((objection, observed.remarks), (None, vec![said]));
+        }
+        kept.members[0].published = vec![now];
+    }
+    // The reason is still there after a restart of the controller and an edit.
+    let provider = restored(&cloud).await;
+    kept.members[0].load_balancer.listeners[0].node_port = 31_999;
+    assert_eq!(ensure(&provider, &kept).await.remarks.len(), 1);
+}
+
+#[tokio::test]
+async fn an_address_that_becomes_a_nodes_later_stays_and_the_service_says_so() {
+    let state = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(options(&state)).await;
+    let provider = restored(&cloud).await;
+    let web = balancer(tcp("web"));
+    let before = ensure(&provider, &web).await;
+    let address = before.ingress[0].ip().unwrap();
+    let others = "192.0.2.9".parse().unwrap();
+    provider
+        .retarget(&nodes_at(&[others, address]), &[])
+        .await
+        .unwrap();
+    let calls_before = calls(&cloud).await.1;
+    let observed = ensure(&provider, &web).await;
+    let objection = observed.objection.unwrap();
+    assert_eq!(objection.reason, Reason::AddressInUse);
+    assert!(objection.message.contains(&address.to_string()));
+    assert_eq!(
+        (observed.ingress, observed.state),
+        (before.ingress.clone(), State::Programmed)
+    );
+    // An edit does not move it.
+    let mut edited = web.clone();
+    edited.members[0].load_balancer.listeners[0].node_port = 31_999;
+    assert_eq!(ensure(&provider, &edited).await.ingress, before.ingress);
+    assert_eq!(calls(&cloud).await.1, calls_before + 1);
+    provider.retarget(&nodes_at(&[others]), &[]).await.unwrap();
+    assert_eq!(ensure(&provider, &edited).await, before);
 }
 
 #[tokio::test]

@@ -111,7 +111,8 @@ impl Lab for ToyLab {
             | Field::Published
             | Field::TargetName
             | Field::TargetAddresses
-            | Field::TargetProviderId => Support::Honoured,
+            | Field::TargetProviderId
+            | Field::NodeAddresses => Support::Honoured,
         }
     }
 

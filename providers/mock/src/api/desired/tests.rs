@@ -123,7 +123,7 @@ fn nothing_of_the_model_is_lost() {
         json!({"clientIp": {"timeoutSeconds": 7}})
     );
     let targets = ballast_provider::conformance::targets(2);
-    let nodes = targets.nodes().unwrap();
+    let (nodes, _) = targets.nodes().unwrap();
     assert_eq!(
         serde_json::to_value(nodes.iter().map(Target::from).collect::<Vec<_>>()).unwrap(),
         json!([

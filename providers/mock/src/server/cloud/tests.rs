@@ -140,17 +140,17 @@ fn preferred_addresses_are_given_if_free_and_avoided_ones_are_not() {
 fn an_address_of_a_node_is_neither_chosen_nor_given_on_request() {
     let mut cloud = cloud(0);
     let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
-    let targets = |last: u8| TargetSetBody {
+    // One node is a target and the other one is not.
+    let targets = |target: u8, others: &[u8]| TargetSetBody {
         targets: vec![Target {
             name: "node".into(),
-            addresses: vec![ip(last)],
+            addresses: vec![ip(target)],
         }],
+        node_addresses: others.iter().map(|last| ip(*last)).collect(),
         tags: BTreeMap::new(),
     };
-    // The first node is no longer ready, but still has its address.
-    for last in [1, 2] {
-        cloud.apply(cloud.put_targets("nodes", None, targets(last)).unwrap());
-    }
+    let first = targets(2, &[1]);
+    cloud.apply(cloud.put_targets("nodes", None, first.clone()).unwrap());
     let mut published = body(1);
     published.preferred_addresses = vec![ip(2)];
     put(&mut cloud, 0, "a", &published).unwrap();
@@ -163,13 +163,22 @@ fn an_address_of_a_node_is_neither_chosen_nor_given_on_request() {
     let again = Cloud::new(
         rules(0),
         Stored {
-            target_sets: vec![("nodes".into(), targets(2))],
+            target_sets: vec![("nodes".into(), first)],
             ..Stored::default()
         },
     );
     assert!(again.put(at(0), "a", None, &body(1)).is_ok());
+    for last in [1, 2] {
+        requested.desired.requested_addresses = vec![ip(last)];
+        assert!(again.put(at(0), "b", None, &requested).is_err());
+    }
+    // The second node is gone, and another cluster has one at its address.
+    cloud.apply(cloud.put_targets("others", None, targets(2, &[])).unwrap());
+    cloud.apply(cloud.put_targets("nodes", None, targets(9, &[])).unwrap());
+    requested.desired.requested_addresses = vec![ip(1)];
+    put(&mut cloud, 0, "b", &requested).unwrap();
     requested.desired.requested_addresses = vec![ip(2)];
-    assert!(again.put(at(0), "b", None, &requested).is_err());
+    assert!(cloud.put(at(0), "c", None, &requested).is_err());
 }
 
 #[test]

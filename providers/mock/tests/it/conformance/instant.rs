@@ -31,9 +31,11 @@ impl Lab for InstantLab {
     fn support(&self, field: Field) -> Support {
         match field {
             Field::Pool | Field::Settings => Support::Remark,
-            Field::Created | Field::Endpoints | Field::Labels | Field::NamespaceLabels => {
-                Support::Unused
-            }
+            Field::Created
+            | Field::Endpoints
+            | Field::Labels
+            | Field::NamespaceLabels
+            | Field::NodeAddresses => Support::Unused,
             Field::Namespace
             | Field::Name
             | Field::Uid

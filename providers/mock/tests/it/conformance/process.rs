@@ -186,7 +186,8 @@ impl Lab for ServerLab {
             | Field::RequestedAddresses
             | Field::Published
             | Field::TargetName
-            | Field::TargetAddresses => Support::Honoured,
+            | Field::TargetAddresses
+            | Field::NodeAddresses => Support::Honoured,
         }
     }
 
@@ -286,7 +287,7 @@ impl Harness for ServerHarness {
                 let object = Object {
                     tags: set.tags,
                     addresses: Vec::new(),
-                    state: format!("{:?}", set.targets),
+                    state: format!("{:?} {:?}", set.targets, set.node_addresses),
                 };
                 contents.insert(name, object);
             }

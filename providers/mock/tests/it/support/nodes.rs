@@ -87,7 +87,7 @@ impl Nodes {
             provider_id: None,
             addresses: vec![node.ip],
         };
-        TargetSet::Nodes(wanted.map(target).collect())
+        TargetSet::of_nodes(wanted.map(target).collect())
     }
 
     pub fn set_healthy(&self, name: &str, healthy: bool) {
