@@ -56,7 +56,10 @@ pub(super) async fn lead(
     let (recorder, sender) = recorder::recorder(
         shared.client.clone(),
         options.election.identity().to_owned(),
-        fence.clone(),
+        Box::new({
+            let fence = fence.clone();
+            move || fence.epoch().is_some()
+        }),
         Box::new({
             let queue = shared.queue.clone();
             move || queue.depth() + queue.in_flight() > 0

@@ -1,5 +1,6 @@
-//! Sends events. One task sends one event at a time from a bounded queue, so an event never
-//! delays or fails a reconcile. Events that do not fit into the queue are dropped and counted.
+//! Sends events. One task sends one event at a time, so an event never delays or fails a
+//! reconcile. The namespaces take turns, and events beyond a bound are dropped and counted
+//! ([`lines`]): a tenant whose Services have many events does not delay those of others.
 //!
 //! Events compete with patches for the API server, and patches are more important. So while
 //! Services are reconciled, the sender waits up to [`REST`] after each event. An event has the
@@ -8,6 +9,9 @@
 //! Events are not aggregated here, because [`crate::service::status::transition_event`]
 //! returns one event for each transition.
 
+mod lines;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::ServiceId;
@@ -17,40 +21,41 @@ use k8s_openapi::api::events::v1::Event as ApiEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::mpsc;
 use tracing::debug;
+
+use self::lines::Waiting;
 
 use crate::cluster::metrics::EventMetrics;
 use crate::process::REQUEST_TIMEOUT;
-use crate::process::lease::Fence;
 use crate::service::status::Event;
 
 /// `reportingController` of every event.
 const CONTROLLER: &str = "ballast.dev/controller";
-/// Enough for a backlog of 5,000 Services; about 2 MB when full.
-const CAPACITY: usize = 8192;
 /// The longest wait after an event while Services are reconciled.
 const REST: Duration = Duration::from_millis(100);
 /// How often a waiting sender checks whether any Service is reconciled.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Whether any Service is reconciled or waits for a worker.
-pub type Busy = Box<dyn Fn() -> bool + Send + Sync>;
+/// Answers a question about this process.
+pub type Check = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Queues events for the task that sends them.
 #[derive(Clone)]
 pub struct Recorder {
-    queue: mpsc::Sender<Note>,
+    open: Arc<Open>,
     metrics: EventMetrics,
 }
 
+/// The queue, open as long as there is a recorder.
+struct Open(Arc<Waiting<Note>>);
+
 /// Sends the queued events.
 pub struct Sender {
-    queue: mpsc::Receiver<Note>,
-    busy: Busy,
+    queue: Arc<Waiting<Note>>,
+    leads: Check,
+    busy: Check,
     client: Client,
     instance: String,
-    fence: Fence,
     metrics: EventMetrics,
 }
 
@@ -61,26 +66,27 @@ struct Note {
     queued: Timestamp,
 }
 
-/// A recorder, and the sender to be run as a task; `instance` names this process.
-/// Nothing is sent after the fence has closed, because another process may lead.
+/// A recorder, and the sender to be run as a task; `instance` names this process. `leads`:
+/// whether this process leads; if not, another one may, and nothing is sent. `busy`: whether
+/// any Service is reconciled or waits for a worker.
 pub fn recorder(
     client: Client,
     instance: String,
-    fence: Fence,
-    busy: Busy,
+    leads: Check,
+    busy: Check,
     metrics: EventMetrics,
 ) -> (Recorder, Sender) {
-    let (send, receive) = mpsc::channel(CAPACITY);
+    let queue = Arc::new(Waiting::default());
     let recorder = Recorder {
-        queue: send,
+        open: Arc::new(Open(Arc::clone(&queue))),
         metrics: metrics.clone(),
     };
     let sender = Sender {
-        queue: receive,
+        queue,
+        leads,
         busy,
         client,
         instance,
-        fence,
         metrics,
     };
     (recorder, sender)
@@ -96,9 +102,17 @@ impl Recorder {
             event,
             queued: Timestamp::now(),
         };
-        if self.queue.try_send(note).is_err() {
+        if !self.open.0.add(&id.namespace, note) {
             self.metrics.event("dropped");
         }
+    }
+}
+
+// === impl Open ===
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -107,13 +121,13 @@ impl Recorder {
 impl Sender {
     /// Sends until the last recorder is dropped and the queue is empty. Cancelling it loses
     /// the queued events.
-    pub async fn run(mut self) {
-        while let Some(note) = self.queue.recv().await {
+    pub async fn run(self) {
+        while let Some(note) = self.queue.next().await {
             // The process ends when the queue is empty.
             if !self.queue.is_closed() {
                 self.rest().await;
             }
-            if self.fence.epoch().is_none() {
+            if !(self.leads)() {
                 self.metrics.event("dropped");
                 continue;
             }
@@ -191,7 +205,71 @@ fn shorten(note: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
     use super::*;
+
+    /// An API server that takes 20 ms for each event. Returns the namespaces in the order of
+    /// their events.
+    fn server() -> (Client, Arc<Mutex<Vec<String>>>) {
+        let sent: Arc<Mutex<Vec<String>>> = Arc::default();
+        let log = Arc::clone(&sent);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let log = Arc::clone(&log);
+            async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let path = request.uri().path().to_owned();
+                let namespace = path.split('/').nth(5).unwrap_or_default().to_owned();
+                log.lock().unwrap().push(namespace);
+                let body = serde_json::to_vec(&ApiEvent::default()).unwrap();
+                let body = kube::client::Body::from(body);
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        (Client::new(service, "default"), sent)
+    }
+
+    fn of(namespace: &str, name: &str) -> ServiceId {
+        ServiceId {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: name.into(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_events_of_one_tenant_delay_nobody_elses() {
+        let (client, sent) = server();
+        let mut registry = Registry::default();
+        let metrics = EventMetrics::register(&mut registry);
+        let yes = || Box::new(|| true);
+        let (recorder, sender) = recorder(client, "c1".to_owned(), yes(), yes(), metrics);
+        let sender = tokio::spawn(sender.run());
+        for number in 0..10_000 {
+            let flipping = of("noisy", &format!("web-{}", number % 100));
+            recorder.event(&flipping, Event::Ensured);
+        }
+        let begin = tokio::time::Instant::now();
+        recorder.event(&of("quiet", "web"), Event::Ensured);
+        let told = |sent: &Mutex<Vec<String>>| sent.lock().unwrap().contains(&"quiet".to_owned());
+        while !told(&sent) {
+            tokio::time::sleep(POLL).await;
+        }
+        let took = begin.elapsed();
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert!(sent.lock().unwrap().len() <= 2, "{:?}", sent.lock());
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let dropped = 10_000 - lines::PER_NAMESPACE;
+        let line = format!("outcome=\"dropped\"}} {dropped}");
+        assert!(text.contains(&line), "only the tenant's own: {text}");
+        drop(recorder);
+        sender.await.unwrap();
+        assert_eq!(sent.lock().unwrap().len(), lines::PER_NAMESPACE + 1);
+    }
 
     #[test]
     fn long_notes_are_cut_at_a_character() {
