@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -22,6 +23,7 @@ use crate::cluster::view::Name;
 pub struct WatchMetrics {
     errors: Family<Kind, Counter>,
     missed: Family<Kind, Counter>,
+    compared: Family<Kind, Gauge>,
 }
 
 /// Metrics of the writer.
@@ -108,6 +110,11 @@ impl WatchMetrics {
             "Objects whose changes a watch did not deliver, found by comparison with a list",
             metrics.missed.clone(),
         );
+        registry.register(
+            "ballast_watch_compared_timestamp_seconds",
+            "When a watch was last compared with a list; the start of the process before that",
+            metrics.compared.clone(),
+        );
         metrics
     }
 
@@ -120,6 +127,13 @@ impl WatchMetrics {
     pub fn missed(&self, kind: &'static str, objects: usize) {
         let objects = u64::try_from(objects).unwrap_or(u64::MAX);
         self.missed.get_or_create(&Kind { kind }).inc_by(objects);
+    }
+
+    /// Records that a watch was compared with a list.
+    pub fn compared(&self, kind: &'static str, now: Timestamp) {
+        self.compared
+            .get_or_create(&Kind { kind })
+            .set(now.as_second());
     }
 }
 

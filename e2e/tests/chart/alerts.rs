@@ -158,6 +158,23 @@ fn of_failures() -> Vec<Case> {
         let labels = [A, "kind=\"services\""];
         vec![series("ballast_watch_missed_total", &labels, values)]
     };
+    let compared = |values: &str| {
+        let labels = [A, "kind=\"services\""];
+        vec![series(
+            "ballast_watch_compared_timestamp_seconds",
+            &labels,
+            values,
+        )]
+    };
+    let last = |at: u32| {
+        if (60..100).contains(&at) {
+            60
+        } else {
+            at - at % 6
+        }
+    };
+    let comparisons: Vec<String> = (0..130).map(|at| (30 * last(at)).to_string()).collect();
+    let comparisons = comparisons.join(" ");
     vec![
         Case {
             alert: "BallastWatchMissed",
@@ -167,6 +184,15 @@ fn of_failures() -> Vec<Case> {
             fires: missed("0x20 3x100"),
             // The counter exists from the start, and a replica that starts again begins at 0.
             quiet: missed("3x20 0x100"),
+        },
+        Case {
+            alert: "BallastWatchUnchecked",
+            interval: 30,
+            until: 60,
+            // The last comparison was at the start.
+            fires: compared("0x130"),
+            // A comparison every three minutes, and none for 20 minutes.
+            quiet: compared(&comparisons),
         },
         Case {
             alert: "BallastProviderErrors",

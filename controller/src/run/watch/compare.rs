@@ -9,11 +9,15 @@
 //! object counts as missed only if two lists, some seconds apart, agree on it and the store
 //! disagrees with both: then the watch had the time to deliver it. If any is missed, the watch
 //! begins again with a full list, which corrects the store.
+//!
+//! A comparison that fails finds nothing, so it is reported: each different error once in the
+//! log, and the time of the last comparison as a metric, with an alert.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::api::ListParams;
 use kube::core::Request;
 use rand::RngExt;
@@ -21,7 +25,7 @@ use rand::rngs::SmallRng;
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{PAGE, Watch};
 use crate::cluster::store::{Key, Store};
@@ -76,7 +80,13 @@ enum ListError {
     Request(#[from] kube::core::request::Error),
     #[error(transparent)]
     Api(#[from] kube::Error),
+    #[error("the API server sends versions that are no numbers")]
+    Version,
 }
+
+/// The last error of the comparisons of one kind, if the last one failed.
+#[derive(Debug, Default)]
+struct Trouble(Option<String>);
 
 /// Compares for ever; asks for a `relist` where the watch has missed something.
 pub(super) async fn run<K: Key, V: PartialEq>(
@@ -86,30 +96,28 @@ pub(super) async fn run<K: Key, V: PartialEq>(
     relist: &Notify,
 ) {
     let mut rng: SmallRng = rand::make_rng();
-    // A counter that does not exist before its first count shows no increase to an alert.
+    let mut trouble = Trouble::default();
+    // A counter that does not exist before its first count shows no increase to an alert, and
+    // a time that does not exist shows no age.
     watch.metrics.missed(watch.kind, 0);
+    watch.metrics.compared(watch.kind, Timestamp::now());
     loop {
         sleep(Duration::from_millis(rng.random_range(PAUSE))).await;
         if !store.is_ready() {
             continue;
         }
-        match missed(watch, url, store).await {
-            Ok(0) => {}
-            Ok(objects) => {
-                watch.metrics.missed(watch.kind, objects);
-                warn!(
-                    kind = watch.kind,
-                    objects,
-                    "the watch has missed changes (was etcd restored from a backup?); listing all objects again"
-                );
-                relist.notify_one();
-            }
-            // An API server that does not answer ends the watch, too, which reports it.
-            Err(error) => debug!(
+        let compared = missed(watch, url, store).await;
+        trouble.note(watch.kind, compared.as_ref().err());
+        let Ok(objects) = compared else { continue };
+        watch.metrics.compared(watch.kind, Timestamp::now());
+        if objects > 0 {
+            watch.metrics.missed(watch.kind, objects);
+            warn!(
                 kind = watch.kind,
-                error = causes(&error),
-                "cannot compare with a list"
-            ),
+                objects,
+                "the watch has missed changes (was etcd restored from a backup?); listing all objects again"
+            );
+            relist.notify_one();
         }
     }
 }
@@ -154,8 +162,8 @@ async fn differences<K: Key, V: PartialEq>(
         for Item { metadata } in page.items {
             let key = K::named(metadata.namespace.as_deref(), metadata.name.as_deref());
             let version = metadata.resource_version.and_then(|text| text.parse().ok());
-            // A server that does not use numbers as versions cannot be compared.
-            if version.is_some() && store.version(&key) != version {
+            let version = Some(version.ok_or(ListError::Version)?);
+            if store.version(&key) != version {
                 different.insert(key.clone(), version);
             }
             listed.insert(key);
@@ -169,3 +177,31 @@ async fn differences<K: Key, V: PartialEq>(
     different.extend(gone.map(|key| (key, None)));
     Ok(different)
 }
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// Logs an error that is not the last one, and the end of errors. Returns whether it did.
+    fn note(&mut self, kind: &'static str, error: Option<&ListError>) -> bool {
+        let now = error.map(|error| causes(error));
+        if self.0 == now {
+            if let Some(error) = now {
+                debug!(kind, error, "still cannot compare the watch with a list");
+            }
+            return false;
+        }
+        match &now {
+            Some(error) => warn!(
+                kind,
+                error,
+                "cannot compare the watch with a list; changes that the watch misses are not found"
+            ),
+            None => info!(kind, "the watch is compared with a list again"),
+        }
+        self.0 = now;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
