@@ -30,8 +30,7 @@ use std::time::Duration;
 
 use ballast_crds::class_key;
 use ballast_provider::{
-    Balancer, Key, LoadBalancer, Member, Placement, Provider, ProviderError, Reason, Refusal,
-    Removal, Traits,
+    Balancer, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal, Traits,
 };
 
 use crate::class::{ClassView, Classes, Instance};
@@ -39,6 +38,7 @@ use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::ServiceView;
+use crate::process::text;
 use crate::service::group::{Declined, Group};
 
 use self::keep::keep;
@@ -49,6 +49,16 @@ pub const ARRIVAL_GRACE: Duration = Duration::from_secs(2);
 
 /// The reasons with which a Service is refused for something that another Service has.
 const BLOCKS: [Reason; 2] = [Reason::PortInUse, Reason::AddressInUse];
+
+/// The reasons with which a Service is refused for want of a pool.
+const OF_POOLS: [Reason; 6] = [
+    Reason::NoPool,
+    Reason::PoolNotFound,
+    Reason::PoolConflict,
+    Reason::PoolNotPermitted,
+    Reason::NoAddressAvailable,
+    Reason::AddressOutsidePool,
+];
 
 /// One step for one Service.
 #[derive(Clone)]
@@ -176,25 +186,16 @@ pub fn lacks_class(service: &ServiceView, classes: &Classes) -> bool {
         && refused.is_none_or(|it| it.reason != Reason::ClassNotFound.as_str())
 }
 
-/// Whether a provider refuses a Service because of a pool that may be on its way, and the status
-/// of the Service does not say so yet. Pure.
-pub fn lacks_pool(service: &ServiceView, traits: Traits, error: &ProviderError) -> bool {
-    let ProviderError::Refused(refusal) = error else {
-        return false;
+/// Whether a provider refuses a Service, or a request of a served one, because of a pool, or
+/// because of labels that a selector of a pool wants, and the status of the Service does not say
+/// so yet: the missing object may be on its way. Pure.
+pub fn lacks_pool(service: &ServiceView, traits: Traits, refusal: &Refusal) -> bool {
+    let message = text::message(&refusal.message);
+    let known = |kind| {
+        let said = service.condition(kind);
+        said.is_some_and(|it| it.reason == refusal.reason.as_str() && it.message == message)
     };
-    let known = service
-        .condition(PROGRAMMED)
-        .is_some_and(|it| it.reason == refusal.reason.as_str());
-    traits.pools
-        && service.ingress.is_empty()
-        && !known
-        && matches!(
-            refusal.reason,
-            Reason::NoPool
-                | Reason::PoolNotFound
-                | Reason::NoAddressAvailable
-                | Reason::AddressOutsidePool
-        )
+    traits.pools && OF_POOLS.contains(&refusal.reason) && !known(PROGRAMMED) && !known(ACCEPTED)
 }
 
 /// A class of another installation (with other `--classes`) that holds the Service.

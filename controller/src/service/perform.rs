@@ -312,7 +312,15 @@ impl Performer {
         let observed = &report.observed;
         let traits = served.provider.traits();
         let backing = self.targets.borrow().backing(traits.exclusion);
-        let desired = Desired::observed(service, class, observed, backing);
+        let mut desired = Desired::observed(service, class, observed, backing);
+        let missing = self.wait_for_pool(served, observed.objection.as_ref());
+        if let Some(wait) = missing {
+            if service.ingress.is_empty() {
+                return Outcome::Pending(wait);
+            }
+            // The rest does not wait.
+            desired.accepted = None;
+        }
         let desired = desired.with_refusal(served.refusal);
         let arrived = !served.moves || observed.state == State::Programmed;
         let desired = if arrived {
@@ -349,6 +357,7 @@ impl Performer {
                 age(service),
             );
         }
+        let held = held.and(missing.map_or(Outcome::Ignored, Outcome::Pending));
         held.and(match &observed.state {
             State::Programmed => {
                 self.ledger.finished(&service.id, class);

@@ -337,6 +337,115 @@ fn a_pool_that_arrives_after_its_service_costs_no_refusal() {
     });
 }
 
+/// What a Service refers to, with the object that is missing at first, and the edit that brings
+/// it.
+struct Late {
+    what: &'static str,
+    before: fn(&Lab),
+    arrive: fn(&Lab),
+}
+
+fn label_namespace(lab: &Lab) {
+    lab.api.edit(Kind::Namespace, "shop", |namespace| {
+        namespace["metadata"]["labels"] = json!({"tier": "front"});
+    });
+}
+
+/// Everything that lets a pool serve a Service can arrive after the request for the pool: the
+/// pool, its settings, and the labels of the namespace. The Service is new, or it is served and
+/// edited.
+#[test]
+fn what_a_pool_needs_may_arrive_after_the_request_for_it() {
+    const REQUEST: &str = "ballast.dev/address-pool";
+    let all = [
+        Late {
+            what: "the pool",
+            before: |_| {},
+            arrive: |lab| {
+                let spec = json!({"edges": "Use"});
+                lab.api.create_pool("late", &["203.0.113.9"], &spec);
+            },
+        },
+        Late {
+            what: "the labels of the namespace",
+            before: |lab| {
+                let mut spec = json!({"namespaceSelector": {"matchLabels": {"tier": "front"}}});
+                spec["edges"] = "Use".into();
+                lab.api.create_pool("late", &["203.0.113.9"], &spec);
+            },
+            arrive: label_namespace,
+        },
+        Late {
+            what: "the selector of the pool",
+            before: |lab| {
+                let mut spec = json!({"serviceSelector": {"matchLabels": {"a": "b"}}});
+                spec["edges"] = "Use".into();
+                lab.api.create_pool("late", &["203.0.113.9"], &spec);
+            },
+            arrive: |lab| {
+                lab.api.edit(Kind::Pool, "late", |pool| {
+                    pool["spec"]["serviceSelector"] = serde_json::Value::Null;
+                });
+            },
+        },
+    ];
+    for (late, served) in all.iter().flat_map(|late| [(late, false), (late, true)]) {
+        for arrives_first in [true, false] {
+            simulate(10, async |lab| {
+                let case = format!("{}, served: {served}, first: {arrives_first}", late.what);
+                lab.api.create_l2_class("lan", &json!({}));
+                lab.api.create_pool(
+                    "old",
+                    &["203.0.113.1"],
+                    &json!({"edges": "Use", "reallocate": true}),
+                );
+                (late.before)(lab);
+                lab.start();
+                lab.led().await;
+                let service = Svc::new(WEB).class("ballast.dev/lan");
+                if served {
+                    lab.api.create_service(&service);
+                    lab.settle().await;
+                    lab.api.may_move(WEB);
+                }
+                lab.rest(12).await;
+                let mark = lab.journal.mark();
+                if arrives_first {
+                    (late.arrive)(lab);
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                if served {
+                    lab.api.edit(Kind::Service, WEB, |service| {
+                        service["metadata"]["annotations"][REQUEST] = "late".into();
+                    });
+                } else {
+                    lab.api.create_service(&service.annotated(REQUEST, "late"));
+                }
+                if !arrives_first {
+                    tokio::time::sleep(Duration::from_millis(1_500)).await;
+                    let early = lab.effects(mark, Target::Service);
+                    assert!(early.is_empty(), "{case}: {early:#?}");
+                    (late.arrive)(lab);
+                }
+                lab.until(&format!("{case}: it has the address"), |lab| {
+                    lab.addresses(WEB) == ["203.0.113.9"]
+                })
+                .await;
+                lab.settle().await;
+                lab.rest(12).await;
+                let all = lab.effects(mark, Target::Service);
+                assert_eq!(all.len(), 1, "{case}: {all:#?}");
+                let events = lab.api.events();
+                assert!(
+                    !events.iter().any(|it| it.contains("Failed")),
+                    "{case}: {events:?}"
+                );
+                lab.assert_steady().await;
+            });
+        }
+    }
+}
+
 /// A pool that does not arrive is reported once, soon.
 #[test]
 fn a_pool_that_does_not_arrive_is_reported_within_seconds() {

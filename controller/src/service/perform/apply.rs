@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ballast_provider::{Balancer, Observed, ProviderError, ServiceId};
+use ballast_provider::{Balancer, Observed, ProviderError, Refusal, ServiceId};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -29,13 +29,16 @@ impl Performer {
         let all = match answer {
             Ok(all) => all,
             Err(error) => {
-                return match self.wait_for_pool(served, &error) {
+                let refusal = match &error {
+                    ProviderError::Refused(refusal) => Some(refusal),
+                    ProviderError::Throttled { .. } | ProviderError::Transient { .. } => None,
+                };
+                return match self.wait_for_pool(served, refusal) {
                     Some(wait) => Outcome::Pending(wait),
                     None => self.failed(served, &error).await,
                 };
             }
         };
-        self.pool_missing.end(&Name::from(id));
         self.tell_members(served, balancer, &all);
         let mut members = balancer.members.iter().map(|member| &member.load_balancer);
         let observed = all.into_iter().find(|(reported, _)| reported == id);
@@ -54,9 +57,15 @@ impl Performer {
         self.observed(served, &report, began).await
     }
 
-    /// How long a pool may still take to arrive, before the Service is refused for want of it.
-    fn wait_for_pool(&self, served: &Served<'_>, error: &ProviderError) -> Option<Duration> {
-        let lacks = lacks_pool(served.service, served.provider.traits(), error);
+    /// How long a pool may still take to arrive, before the Service reports that it is refused
+    /// for want of it.
+    pub(super) fn wait_for_pool(
+        &self,
+        served: &Served<'_>,
+        refusal: Option<&Refusal>,
+    ) -> Option<Duration> {
+        let traits = served.provider.traits();
+        let lacks = refusal.is_some_and(|refusal| lacks_pool(served.service, traits, refusal));
         let id = &served.service.id;
         let missing_for = self.pool_missing.look(id, lacks, Instant::now());
         let wait = ARRIVAL_GRACE.saturating_sub(missing_for);

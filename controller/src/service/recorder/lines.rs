@@ -160,7 +160,11 @@ mod tests {
         assert!(!quiet(3));
         let taken = take_all(&waiting);
         assert_eq!(taken.len(), TOTAL);
-        assert_eq!(&taken[2..4], [(2, 0), (3, 0)], "they do not wait for a line");
+        assert_eq!(
+            &taken[2..4],
+            [(2, 0), (3, 0)],
+            "they do not wait for a line"
+        );
         for flooder in [0, 1] {
             let own = taken.iter().filter(|(tenant, _)| *tenant == flooder);
             assert!(own.clone().map(|(_, number)| *number).is_sorted());
