@@ -1,22 +1,25 @@
 //! Which Services somebody else keeps changing back, and how often this process restores them.
 //!
-//! A write *restores* a Service if all of this is true:
+//! A write *restores* a Service if both of this is true:
 //! - the Service is not as the last write left it: somebody changed its addresses, a condition
 //!   of Ballast, or a finalizer of Ballast;
-//! - it repeats a write of the last minute (or there were [`KNOWN`] different ones);
-//! - the Service asks for the same as then.
+//! - it repeats a write of the last minute (or there were [`KNOWN`] different ones). A write
+//!   that does not repeat one, because the Service asks for something else than at the last
+//!   write, answers an *edit*. Only [`EDITS`] of these in a minute are no restorations:
+//!   somebody who changes Ballast's part can change an annotation or a label each time as well.
 //!
 //! Every other write is sent at once: after an edit of the spec, after a change in the cloud,
-//! and for a Service whose state flips by itself. [`Contest`] decides about restorations.
+//! and for a Service whose state flips by itself. [`Contest`] decides about restorations. The
+//! first write after a deletion is never one.
 //!
 //! A record exists for a minute after a write, and during a contest. The condition `Contested`
-//! of an earlier process begins one as well, so a restart writes nothing.
+//! of an earlier process begins one as well, so a restart writes nothing and ends no contest.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU64;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,6 +32,10 @@ use crate::cluster::view::{Name, ServiceView};
 /// The different writes that a record remembers. After as many, every further one counts as a
 /// repetition: what somebody else writes can change what Ballast wants to say about it.
 const KNOWN: usize = 4;
+
+/// Edits of the Service within a [`WINDOW`] that are answered at once, although somebody
+/// changed Ballast's part together with each of them.
+const EDITS: u8 = 5;
 
 /// The Services that were written lately.
 #[derive(Debug)]
@@ -59,17 +66,42 @@ pub enum Step {
     Begins,
 }
 
+/// What a write is, and the message of the condition `Contested` when it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What the write is.
+    pub step: Step,
+    /// `None`: the Service is to have no such condition.
+    pub message: Option<String>,
+}
+
+/// Why a write is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Nobody else changed Ballast's part, or the state of the Service is another.
+    News,
+    /// The Service asks for something else, and somebody changed Ballast's part.
+    Edit,
+    /// Somebody changed Ballast's part.
+    Rival,
+}
+
 /// One Service that was written lately.
 #[derive(Debug)]
 struct Record {
-    /// What the Service asks for, as a fingerprint.
+    /// A later Service of the same name is another one.
+    uid: Arc<str>,
+    deleting: bool,
+    /// What the Service asked for at the last write, as a fingerprint.
     asks: u64,
     /// What the last write left of Ballast's part, as a fingerprint. `None`: not known yet.
     left: Option<u64>,
     /// The version of the last write.
     written: u64,
-    /// The version for which the last restoration was counted.
+    /// The version for which the last restoration or edit was counted.
     counted: Option<u64>,
+    /// Edits since the first one of the window, and when that was.
+    edits: Option<(u8, Instant)>,
     purposes: [Option<Purpose>; KNOWN],
     /// When the last write was sent.
     at: Instant,
@@ -93,12 +125,9 @@ fn message(rival: Option<&str>) -> Box<str> {
     .into_boxed_str()
 }
 
-/// What a Service asks for: all that its owner can edit. A later Service of the same name asks
-/// for something else.
+/// What a Service asks for: all that its owner can edit.
 fn asks(service: &ServiceView) -> u64 {
     Digest::of(&(
-        &service.id.uid,
-        service.deleting,
         service.is_load_balancer,
         &service.class,
         &service.load_balancer,
@@ -138,25 +167,11 @@ impl Contests {
     /// have none.
     pub fn message(&self, service: &ServiceView, now: Instant) -> Option<String> {
         let mut inner = self.lock();
-        let name = Name::from(&service.id);
-        if !inner.records.contains_key(&name) {
-            let reported = service.condition(CONTESTED);
-            let reported = reported.filter(|it| it.reason == OVERWRITTEN && it.status == "True")?;
-            let record = Record {
-                left: Some(ours(service)),
-                contest: Contest::resumed(now),
-                message: Some(reported.message.clone().into_boxed_str()),
-                ..Record::new(service, now)
-            };
-            inner.records.insert(name.clone(), Box::new(record));
+        let ended = inner.record(service, now)?.shown(now).is_none();
+        if ended {
             inner.count(&self.metrics, now);
         }
-        let record = inner.records.get_mut(&name)?;
-        record.see(service, now);
-        if record.contest.ends(now).is_none() && record.message.take().is_some() {
-            inner.count(&self.metrics, now);
-            return None;
-        }
+        let record = inner.records.get(&Name::from(&service.id))?;
         record.message.as_deref().map(str::to_owned)
     }
 
@@ -168,34 +183,63 @@ impl Contests {
         now: Instant,
     ) -> Result<(), Duration> {
         let mut inner = self.lock();
-        let record = inner.restored_by(service, purpose, now);
-        record.map_or(Ok(()), |record| record.contest.may_restore(now))
+        match inner.record(service, now) {
+            Some(record) if record.cause(service, purpose, now) == Cause::Rival => {
+                record.contest.may_restore(now)
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Decides about a write with this purpose, which is sent next. `Err`: it must not be sent
-    /// before this time has passed.
-    pub fn judge(
+    /// What a write with this purpose is, if it is sent now. `Err`: it must not be sent before
+    /// this time has passed. It counts only with [`Contests::sends`].
+    pub fn plan(
         &self,
         service: &ServiceView,
         purpose: Purpose,
         now: Instant,
-    ) -> Result<Step, Duration> {
+    ) -> Result<Plan, Duration> {
         let mut inner = self.lock();
-        let Some(record) = inner.restored_by(service, purpose, now) else {
-            return Ok(Step::New);
+        let Some(record) = inner.record(service, now) else {
+            let (step, message) = (Step::New, None);
+            return Ok(Plan { step, message });
         };
+        let shown = record.shown(now).map(str::to_owned);
+        let plan = |step, message| Ok(Plan { step, message });
+        if record.cause(service, purpose, now) != Cause::Rival {
+            return plan(Step::New, shown);
+        }
         // A write that failed is tried again. Nobody has changed the Service since.
         if record.counted == Some(service.version) {
-            return Ok(Step::Restores);
+            return plan(Step::Restores, shown);
         }
         record.contest.may_restore(now)?;
-        record.counted = Some(service.version);
-        if !record.contest.restored(now) {
-            return Ok(Step::Restores);
+        let mut contest = record.contest;
+        if contest.restored(now) {
+            let message = message(service.rival.as_deref());
+            return plan(Step::Begins, Some(message.into()));
         }
-        record.message = Some(message(service.rival.as_deref()));
-        inner.count(&self.metrics, now);
-        Ok(Step::Begins)
+        plan(Step::Restores, shown)
+    }
+
+    /// Counts a write that is sent now, as [`Contests::plan`] said.
+    pub fn sends(&self, service: &ServiceView, purpose: Purpose, plan: &Plan, now: Instant) {
+        let mut inner = self.lock();
+        let Some(record) = inner.record(service, now) else {
+            return;
+        };
+        let cause = record.cause(service, purpose, now);
+        if cause == Cause::News || record.counted == Some(service.version) {
+            return;
+        }
+        record.counted = Some(service.version);
+        if cause == Cause::Edit {
+            let edits = record.edits_in_window(now).unwrap_or((0, now));
+            record.edits = Some((edits.0 + 1, edits.1));
+        } else if record.contest.restored(now) {
+            record.message = plan.message.clone().map(Into::into);
+            inner.count(&self.metrics, now);
+        }
     }
 
     /// Records a write: the version that it made of this Service, and what it left, if that is
@@ -210,15 +254,22 @@ impl Contests {
     ) {
         let mut inner = self.lock();
         inner.sweep(&self.metrics, now);
-        let records = inner.records.entry(Name::from(&service.id));
-        let record = records.or_insert_with(|| Box::new(Record::new(service, now)));
-        record.asks = asks(service);
+        if inner.record(service, now).is_none() {
+            let record = Box::new(Record::new(service, now));
+            inner.records.insert(Name::from(&service.id), record);
+        }
+        let Some(record) = inner.records.get_mut(&Name::from(&service.id)) else {
+            return;
+        };
+        let known = record.purposes.contains(&Some(purpose));
+        let asks = asks(service);
+        if std::mem::replace(&mut record.asks, asks) != asks && !known {
+            record.purposes = [None; KNOWN];
+        }
         record.left = left.map(ours);
         (record.written, record.at) = (version, now);
         record.contest.look(false, now);
-        if !record.purposes.contains(&Some(purpose))
-            && let Some(free) = record.purposes.iter_mut().find(|it| it.is_none())
-        {
+        if !known && let Some(free) = record.purposes.iter_mut().find(|it| it.is_none()) {
             *free = Some(purpose);
         }
     }
@@ -229,7 +280,7 @@ impl Contests {
         let mut inner = self.lock();
         let record = inner.records.get_mut(name)?;
         let ends = record.contest.ends(now);
-        if ends.is_none() && record.message.take().is_some() {
+        if record.shown(now).is_none() {
             inner.count(&self.metrics, now);
         }
         ends.map(|ends| ends - now)
@@ -252,21 +303,25 @@ impl Contests {
 // === impl Inner ===
 
 impl Inner {
-    /// The record of a Service, if a write with this purpose restores it.
-    fn restored_by(
-        &mut self,
-        service: &ServiceView,
-        purpose: Purpose,
-        now: Instant,
-    ) -> Option<&mut Record> {
-        let record = self.records.get_mut(&Name::from(&service.id))?;
-        record.see(service, now);
-        if record.is_over(now) {
-            record.purposes = [None; KNOWN];
+    /// The record of a Service. One that reports a contest of an earlier process gets one.
+    fn record(&mut self, service: &ServiceView, now: Instant) -> Option<&mut Record> {
+        let name = Name::from(&service.id);
+        let is_another = |record: &Box<Record>| record.uid != service.id.uid;
+        if self.records.get(&name).is_none_or(is_another) {
+            self.records.remove(&name);
+            let reported = service.condition(CONTESTED);
+            let reported = reported.filter(|it| it.reason == OVERWRITTEN && it.status == "True")?;
+            let record = Record {
+                left: Some(ours(service)),
+                contest: Contest::resumed(now),
+                message: Some(reported.message.clone().into_boxed_str()),
+                ..Record::new(service, now)
+            };
+            self.records.insert(name.clone(), Box::new(record));
         }
-        let full = record.purposes.iter().all(Option::is_some);
-        let repeats = full || record.purposes.contains(&Some(purpose));
-        (repeats && record.is_changed(service)).then_some(record)
+        let record = self.records.get_mut(&name)?;
+        record.see(service, now);
+        Some(record)
     }
 
     /// Forgets what is over, once in a [`WINDOW`].
@@ -292,10 +347,13 @@ impl Inner {
 impl Record {
     fn new(service: &ServiceView, now: Instant) -> Self {
         Self {
+            uid: Arc::clone(&service.id.uid),
+            deleting: service.deleting,
             asks: asks(service),
             left: None,
             written: service.version,
             counted: None,
+            edits: None,
             purposes: [None; KNOWN],
             at: now,
             contest: Contest::default(),
@@ -305,10 +363,12 @@ impl Record {
 
     /// Compares the Service with what the last write left.
     fn see(&mut self, service: &ServiceView, now: Instant) {
-        let asks = asks(service);
-        if self.asks != asks {
-            self.asks = asks;
+        if self.is_over(now) {
             self.purposes = [None; KNOWN];
+        }
+        if service.deleting && !std::mem::replace(&mut self.deleting, true) {
+            self.purposes = [None; KNOWN];
+            self.edits = None;
         }
         if service.version == self.written && self.left.is_none() {
             self.left = Some(ours(service));
@@ -317,6 +377,37 @@ impl Record {
         if service.version >= self.written {
             self.contest.look(is_changed, now);
         }
+    }
+
+    /// Why a write with this purpose is needed.
+    fn cause(&self, service: &ServiceView, purpose: Purpose, now: Instant) -> Cause {
+        if !self.is_changed(service) {
+            return Cause::News;
+        }
+        let repeats = self.purposes.contains(&Some(purpose));
+        if !repeats && self.asks != asks(service) {
+            let edits = self.edits_in_window(now).map_or(0, |(edits, _)| edits);
+            let counts = edits < EDITS || self.counted == Some(service.version);
+            return if counts { Cause::Edit } else { Cause::Rival };
+        }
+        let full = self.purposes.iter().all(Option::is_some);
+        if repeats || full {
+            Cause::Rival
+        } else {
+            Cause::News
+        }
+    }
+
+    fn edits_in_window(&self, now: Instant) -> Option<(u8, Instant)> {
+        self.edits.filter(|(_, since)| now - *since < WINDOW)
+    }
+
+    /// The message, which ends with the contest.
+    fn shown(&mut self, now: Instant) -> Option<&str> {
+        if self.contest.ends(now).is_none() {
+            self.message = None;
+        }
+        self.message.as_deref()
     }
 
     /// Whether somebody changed Ballast's part since the last write. A view from before that

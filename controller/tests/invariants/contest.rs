@@ -128,6 +128,60 @@ fn a_restart_during_a_contest_writes_nothing() {
     });
 }
 
+/// Somebody who also edits the Service each time, in a part that Ballast reads.
+#[test]
+fn whoever_also_edits_the_service_each_time_is_contested() {
+    for what in [
+        "a label",
+        "an unknown annotation",
+        "an annotation of Ballast",
+        "finalizers",
+    ] {
+        simulate(59, async |lab| {
+            served(lab, &Svc::new("shop/web"), "shop/web").await;
+            let mark = lab.journal.mark();
+            for round in 0..40 {
+                lab.api.edit(Kind::Service, "shop/web", |service| {
+                    overwrite(service);
+                    let meta = &mut service["metadata"];
+                    match what {
+                        "a label" => meta["labels"] = json!({"round": round.to_string()}),
+                        "an unknown annotation" => {
+                            let key = format!("ballast.dev/x-{round}");
+                            meta["annotations"] = json!({key: "x"});
+                        }
+                        "an annotation of Ballast" => {
+                            let address = format!("not-an-address-{round}");
+                            meta["annotations"] = json!({"ballast.dev/addresses": address});
+                            // The address of a refused Service stays.
+                            service["status"]["conditions"][0]["message"] = "no".into();
+                        }
+                        _ => {
+                            meta["labels"] = json!({"round": round.to_string()});
+                            meta["finalizers"] = json!([]);
+                        }
+                    }
+                });
+                tokio::time::sleep(Duration::from_millis(125)).await;
+                lab.supervise().await;
+            }
+            let message = contested(lab, "shop/web");
+            assert!(message.is_some(), "{what}: {}", lab.dump());
+            let writes = lab.effects(mark, Target::Service).len();
+            assert!((2..=16).contains(&writes), "{what}: {writes} writes");
+            lab.api.edit(Kind::Service, "shop/web", |service| {
+                service["metadata"]["annotations"] = json!({});
+            });
+            lab.settle().await;
+            lab.until("the condition goes", |lab| {
+                contested(lab, "shop/web").is_none()
+            })
+            .await;
+            assert_eq!(events(lab, "LoadBalancerContested"), 1, "{what}");
+        });
+    }
+}
+
 /// Everything of ours that somebody can take away or add.
 #[test]
 fn no_part_of_a_service_is_fought_over_without_bound() {

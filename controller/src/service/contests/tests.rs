@@ -33,6 +33,18 @@ fn overwritten(version: u64) -> ServiceView {
     web
 }
 
+/// Plans a write and sends it.
+fn judge(
+    contests: &Contests,
+    service: &ServiceView,
+    purpose: Purpose,
+    now: Instant,
+) -> Result<Step, Duration> {
+    let plan = contests.plan(service, purpose, now)?;
+    contests.sends(service, purpose, &plan, now);
+    Ok(plan.step)
+}
+
 fn status(content: &str) -> Purpose {
     Purpose::of("status", &content)
 }
@@ -46,7 +58,7 @@ fn begin(contests: &Contests, now: Instant) -> u64 {
     contests.wrote(&web(1), status("A"), 2, Some(&web(2)), now);
     for round in 0..u64::from(FREE) {
         let version = 3 + 2 * round;
-        let judged = contests.judge(&overwritten(version), status("A"), now);
+        let judged = judge(&contests, &overwritten(version), status("A"), now);
         assert_eq!(judged, Ok(Step::Restores));
         let left = web(version + 1);
         contests.wrote(
@@ -57,7 +69,7 @@ fn begin(contests: &Contests, now: Instant) -> u64 {
             now,
         );
     }
-    let judged = contests.judge(&overwritten(9), status("A"), now);
+    let judged = judge(&contests, &overwritten(9), status("A"), now);
     assert_eq!(judged, Ok(Step::Begins));
     contests.wrote(&overwritten(9), status("A"), 10, Some(&web(10)), now);
     10
@@ -74,9 +86,12 @@ fn a_service_that_somebody_keeps_overwriting_says_who_and_is_restored_less_often
         "{message}"
     );
     let again = overwritten(version + 1);
-    assert_eq!(contests.judge(&again, status("A"), now), Err(seconds(5)));
+    assert_eq!(judge(&contests, &again, status("A"), now), Err(seconds(5)));
     let due = now + seconds(5);
-    assert_eq!(contests.judge(&again, status("A"), due), Ok(Step::Restores));
+    assert_eq!(
+        judge(&contests, &again, status("A"), due),
+        Ok(Step::Restores)
+    );
     assert_eq!(
         contests.message(&again, due),
         Some(message),
@@ -96,7 +111,7 @@ fn a_restoration_that_fails_is_counted_once() {
     let (contests, now) = (contests(), Instant::now());
     contests.wrote(&web(1), status("A"), 2, Some(&web(2)), now);
     for _ in 0..10 {
-        let judged = contests.judge(&overwritten(3), status("A"), now);
+        let judged = judge(&contests, &overwritten(3), status("A"), now);
         assert_eq!(judged, Ok(Step::Restores));
     }
     assert_eq!(contests.message(&overwritten(3), now), None);
@@ -108,9 +123,9 @@ fn legitimate_changes_are_written_at_once() {
     let (contests, now) = (contests(), Instant::now());
     let version = begin(&contests, now);
     let held = overwritten(version + 1);
-    assert!(contests.judge(&held, status("A"), now).is_err());
+    assert!(judge(&contests, &held, status("A"), now).is_err());
     let new = |service: &ServiceView, purpose| {
-        assert_eq!(contests.judge(service, purpose, now), Ok(Step::New));
+        assert_eq!(judge(&contests, service, purpose, now), Ok(Step::New));
     };
     new(&held, status("the cloud has another address"));
     new(&web(version), status("A"));
@@ -118,11 +133,21 @@ fn legitimate_changes_are_written_at_once() {
     if let Some(Ok(wanted)) = &mut edited.load_balancer {
         wanted.listeners.push(listener(443));
     }
-    new(&edited, status("A"));
     assert!(
-        contests.judge(&held.clone(), status("A"), now).is_ok(),
-        "edited back"
+        judge(&contests, &edited, status("A"), now).is_err(),
+        "an edit that changes nothing of what is written"
     );
+    new(&edited, status("with port 443"));
+    let left = web(version + 2);
+    contests.wrote(
+        &edited,
+        status("with port 443"),
+        version + 2,
+        Some(&left),
+        now,
+    );
+    let held = overwritten(version + 3);
+    new(&held, status("A"));
     let mut deleted = held;
     deleted.deleting = true;
     new(&deleted, Purpose::of("release", &()));
@@ -142,7 +167,11 @@ fn a_service_that_flips_by_itself_is_not_contested() {
         let (was, is) = (web(2 * round + 1), flipped(2 * round + 2));
         for (from, purpose, to) in [(&was, "B", &is), (&is, "A", &web(2 * round + 3))] {
             let purpose = status(purpose);
-            assert_eq!(contests.judge(from, purpose, now), Ok(Step::New), "{round}");
+            assert_eq!(
+                judge(&contests, from, purpose, now),
+                Ok(Step::New),
+                "{round}"
+            );
             contests.wrote(from, purpose, to.version, Some(to), now);
         }
     }
@@ -156,7 +185,7 @@ fn ever_new_reactions_to_somebody_else_count_as_repetitions() {
     for round in 0..40 {
         let version = 2 * round + 1;
         let purpose = status(&format!("{round} is not an address of ours"));
-        if contests.judge(&overwritten(version), purpose, now).is_ok() {
+        if judge(&contests, &overwritten(version), purpose, now).is_ok() {
             let left = web(version + 1);
             contests.wrote(
                 &overwritten(version),
@@ -169,6 +198,76 @@ fn ever_new_reactions_to_somebody_else_count_as_repetitions() {
         }
     }
     assert_eq!(written, KNOWN + usize::from(FREE) + 1);
+}
+
+/// Somebody who overwrites the status can change the Service each time as well: something that
+/// does not matter, or something that changes what Ballast writes.
+#[test]
+fn whoever_also_changes_the_service_each_time_is_contested() {
+    for matters in [false, true] {
+        let (contests, now) = (contests(), Instant::now());
+        let (mut written, mut begun) = (0, 0);
+        for round in 0..40_u64 {
+            let version = 2 * round + 1;
+            let mut service = overwritten(version);
+            service.unknown_annotations = vec![format!("ballast.dev/x-{round}")];
+            let purpose = if matters { round } else { 0 };
+            let purpose = status(&format!("unknown annotation {purpose}"));
+            let Ok(step) = judge(&contests, &service, purpose, now) else {
+                continue;
+            };
+            let left = web(version + 1);
+            contests.wrote(&service, purpose, version + 1, Some(&left), now);
+            written += 1;
+            begun += usize::from(step == Step::Begins);
+        }
+        let free = if matters { usize::from(EDITS) } else { 0 };
+        assert_eq!(
+            written,
+            1 + free + usize::from(FREE) + 1,
+            "matters: {matters}"
+        );
+        assert_eq!(begun, 1, "matters: {matters}");
+    }
+}
+
+/// What is only planned is not counted: the patch can turn out to be empty.
+#[test]
+fn a_write_that_is_not_sent_does_not_count() {
+    let (contests, now) = (contests(), Instant::now());
+    contests.wrote(&web(1), status("A"), 2, Some(&web(2)), now);
+    for version in 3..40 {
+        let plan = contests.plan(&overwritten(version), status("A"), now);
+        assert_eq!(plan.map(|plan| plan.step), Ok(Step::Restores));
+    }
+    assert_eq!(contests.message(&overwritten(40), now), None);
+}
+
+/// The first write of a process is one of finalizers.
+#[test]
+fn a_contest_survives_a_write_of_finalizers_after_a_restart() {
+    let (contests, now) = (contests(), Instant::now());
+    let mut reported = web(1);
+    let mut contested = condition(CONTESTED, "True", Reason::Accepted, "somebody");
+    contested.reason = OVERWRITTEN.into();
+    reported.conditions.push(contested);
+    let stripped = |version| {
+        let mut stripped = reported.clone().held_by(&[]);
+        stripped.version = version;
+        stripped
+    };
+    let finalizer = Purpose::of("finalizer", &"local");
+    let service = stripped(2);
+    assert_eq!(judge(&contests, &service, finalizer, now), Ok(Step::New));
+    let mut left = reported.clone();
+    left.version = 3;
+    contests.wrote(&service, finalizer, 3, Some(&left), now);
+    assert_eq!(contests.message(&left, now).as_deref(), Some("somebody"));
+    let first = judge(&contests, &stripped(4), finalizer, now);
+    assert_eq!(first, Ok(Step::Restores), "the first one is free");
+    left.version = 5;
+    contests.wrote(&stripped(4), finalizer, 5, Some(&left), now);
+    assert!(judge(&contests, &stripped(6), finalizer, now).is_err());
 }
 
 #[test]
@@ -203,7 +302,7 @@ fn every_part_that_is_ours_counts_and_nothing_else() {
         edit(&mut edited);
         let step = if counts { Step::Restores } else { Step::New };
         assert_eq!(
-            contests.judge(&edited, status("A"), now),
+            judge(&contests, &edited, status("A"), now),
             Ok(step),
             "{what}"
         );
@@ -228,7 +327,7 @@ fn a_release_that_is_undone_is_recognised_without_a_prediction() {
     let release = Purpose::of("release", &"old");
     contests.wrote(&held(1), release, 2, None, now);
     assert_eq!(contests.may_write(&bare(2), release, now), Ok(()));
-    assert_eq!(contests.judge(&held(3), release, now), Ok(Step::Restores));
+    assert_eq!(judge(&contests, &held(3), release, now), Ok(Step::Restores));
 }
 
 #[test]
@@ -254,7 +353,7 @@ fn a_contest_survives_a_restart_and_a_later_service_of_the_name_has_none() {
     assert_eq!(after.message(&reported, now + QUIET), None);
     let mut later = overwritten(version + 1);
     later.id.uid = "uid-later".into();
-    assert_eq!(before.judge(&later, status("A"), now), Ok(Step::New));
+    assert_eq!(judge(&before, &later, status("A"), now), Ok(Step::New));
 }
 
 #[test]
@@ -294,13 +393,14 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    /// Whatever happens: an edit of the spec is written at once, the writes are bounded by what
-    /// happened and by time, and when the other one stops, the Service has what it should have
+    /// Whatever happens: the first edits in a minute are written at once, the writes are bounded by
+    /// what happened and by time, and when the other one stops, the Service has what it should have
     /// and no condition within the longest pause and a quiet time.
     #[test]
     fn a_fight_ends_well(acts in prop::collection::vec(act(), 1..200)) {
         let (contests, start) = (contests(), Instant::now());
         let (mut now, mut version) = (start, 1);
+        let mut edited: Vec<Instant> = Vec::new();
         let (mut port, mut state, mut shown) = (1_u16, 0_u8, None::<(u16, u8)>);
         let (writes, mut causes) = (std::cell::Cell::new(0_u64), 0_u64);
         let view = |version, port: u16, shown: Option<(u16, u8)>| {
@@ -322,7 +422,7 @@ proptest! {
             }
             let service = view(*version, port, *shown);
             let purpose = Purpose::of("status", &(port, state));
-            if contests.judge(&service, purpose, now).is_err() {
+            if judge(&contests, &service, purpose, now).is_err() {
                 return false;
             }
             writes.set(writes.get() + 1);
@@ -342,7 +442,12 @@ proptest! {
                 Act::Pass(millis) => now += Duration::from_millis(millis),
             }
             let written = turn(now, &mut version, port, state, &mut shown);
-            prop_assert!(written || !edits, "an edit waits");
+            if edits {
+                edited.push(now);
+                let recent = edited.iter().filter(|at| now - **at < WINDOW);
+                let few = recent.count() <= usize::from(EDITS);
+                prop_assert!(written || !few, "an edit waits");
+            }
         }
         let minutes = (now - start).as_secs() / 60 + 1;
         // After an edit, everything is new once more.

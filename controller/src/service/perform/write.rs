@@ -12,7 +12,7 @@ use tracing::warn;
 use super::Performer;
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Written};
-use crate::service::contests::{Purpose, Step};
+use crate::service::contests::{Plan, Purpose, Step};
 use crate::service::status::{self, Desired, Event, transition_event};
 
 /// A write of finalizers, or one that removes everything of ours.
@@ -44,21 +44,20 @@ impl Performer {
         desired: &Desired,
         version: Option<u64>,
     ) -> Result<Written, WriteError> {
-        let full = || {
-            let message = self.contests.message(service, Instant::now());
-            desired.clone().with_contest(message)
-        };
-        let before = full();
-        if status::patch(service, &before, Timestamp::now()).is_none() {
+        let (now, start) = (Timestamp::now(), Instant::now());
+        let shown = self.contests.message(service, start);
+        if status::patch(service, &desired.clone().with_contest(shown), now).is_none() {
             return Ok(Written::Version(service.version));
         }
-        let purpose = Purpose::of("status", &desired.clone().with_contest(None));
-        let step = self.judge(service, purpose)?;
-        let now = Timestamp::now();
-        let desired = full();
+        let desired = desired.clone().with_contest(None);
+        let purpose = Purpose::of("status", &desired);
+        let plan = self.plan(service, purpose)?;
+        let desired = desired.with_contest(plan.message.clone());
+        // A contest that has just ended can be all that differed: nothing is sent or counted.
         let Some(mut patch) = status::patch(service, &desired, now) else {
             return Ok(Written::Version(service.version));
         };
+        self.sends(service, purpose, &plan);
         if let Some(version) = version {
             patch["metadata"]["resourceVersion"] = version.to_string().into();
         }
@@ -71,7 +70,7 @@ impl Performer {
         };
         let written = self.send(service, &marks).await?;
         // A restoration is no transition.
-        if step == Step::New
+        if plan.step == Step::New
             && let (Written::Version(_), Some(event)) =
                 (written, transition_event(service, &desired))
         {
@@ -86,22 +85,27 @@ impl Performer {
         service: &ServiceView,
         marks: &Marks<'_>,
     ) -> Result<(Written, Step), WriteError> {
-        let step = self.judge(service, marks.purpose)?;
-        Ok((self.send(service, marks).await?, step))
+        let plan = self.plan(service, marks.purpose)?;
+        self.sends(service, marks.purpose, &plan);
+        Ok((self.send(service, marks).await?, plan.step))
     }
 
-    /// Decides about a write that is sent next. If a contest begins, its event is sent.
-    fn judge(&self, service: &ServiceView, purpose: Purpose) -> Result<Step, WriteError> {
+    /// What a write is, if it may be sent now.
+    fn plan(&self, service: &ServiceView, purpose: Purpose) -> Result<Plan, WriteError> {
+        let plan = self.contests.plan(service, purpose, Instant::now());
+        plan.map_err(|retry_after| WriteError::Contested { retry_after })
+    }
+
+    /// Counts a write that is sent next. If a contest begins, its event is sent.
+    fn sends(&self, service: &ServiceView, purpose: Purpose, plan: &Plan) {
         let now = Instant::now();
-        let judged = self.contests.judge(service, purpose, now);
-        let step = judged.map_err(|retry_after| WriteError::Contested { retry_after })?;
-        if step == Step::Begins
-            && let Some(message) = self.contests.message(service, now)
+        self.contests.sends(service, purpose, plan, now);
+        if plan.step == Step::Begins
+            && let Some(message) = plan.message.clone()
         {
             warn!(service = %service.id, message, "somebody else keeps changing the Service");
             self.recorder.event(&service.id, Event::Contested(message));
         }
-        Ok(step)
     }
 
     async fn send(&self, service: &ServiceView, marks: &Marks<'_>) -> Result<Written, WriteError> {
