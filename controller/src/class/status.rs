@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::class::{ClassView, Classes, DefaultState, Instance};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
-use crate::cluster::conditions::{condition, dated};
+use crate::cluster::conditions::{condition, contested, dated, transition};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::view::ServiceView;
 
@@ -126,16 +126,19 @@ fn is_restarting(class: &ClassView, classes: &Classes) -> bool {
     starts && class.unusable().is_none() && !class.status.conditions.is_empty()
 }
 
-/// The status of a class. Conditions that did not change keep their times.
+/// The status of a class. Conditions that did not change since `before` keep their times.
 pub fn report(
     class: &ClassView,
     classes: &Classes,
     usage: &Usage,
+    is_contested: bool,
+    before: &[Condition],
     now: Timestamp,
 ) -> LoadBalancerClassStatus {
     let mut conditions = vec![accepted(class), ready(class, classes), in_use(usage)];
     conditions.extend(default(class, classes));
-    dated(&mut conditions, &class.status.conditions, &Time(now));
+    conditions.extend(is_contested.then(contested));
+    dated(&mut conditions, before, &Time(transition(now)));
     LoadBalancerClassStatus {
         provider: class
             .provider

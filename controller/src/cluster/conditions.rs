@@ -1,12 +1,19 @@
-//! The building blocks of conditions: the types of Service conditions, and the times of class
-//! and pool conditions. [`crate::service::status`] decides what the conditions of Services say.
-//! Pure.
+//! The building blocks of conditions: the types of Service conditions, and the times of
+//! conditions. [`crate::service::status`] decides what the conditions of Services say. Pure.
+//!
+//! All fields of a condition of Ballast are Ballast's, its time as well. While a process leads, it
+//! restores the time that it wrote or first saw ([`crate::service::times`] for Services). What
+//! it sees first was written by an earlier process, or changed since: only a time that is
+//! missing or in the future is certainly not Ballast's and is replaced ([`is_plausible`]).
 
 use ballast_crds::GROUP;
 use ballast_provider::ExtraKind;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use tokio::time::Instant;
+
+use crate::cluster::contest::Contest;
 use crate::process::text;
 
 /// A condition of Services: a Ballast class serves the Service, and its settings are valid.
@@ -18,6 +25,11 @@ pub const PROGRAMMED: &str = "ballast.dev/Programmed";
 pub const CONTESTED: &str = "ballast.dev/Contested";
 /// The reason of [`CONTESTED`].
 pub const OVERWRITTEN: &str = "Overwritten";
+
+/// The type of [`contested`].
+const DISPUTED: &str = "Contested";
+/// How far the clocks of two replicas may differ.
+const CLOCKS: SignedDuration = SignedDuration::from_mins(1);
 
 /// The types of a Service's conditions, in the order in which they become true.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
@@ -44,6 +56,44 @@ pub fn condition(kind: &str, status: bool, reason: &str, mut message: String) ->
         last_transition_time: Time(Timestamp::UNIX_EPOCH),
         observed_generation: None,
     }
+}
+
+/// The condition of a class or a pool that somebody else keeps changing. There is none while
+/// nobody does. A new leader reads it, so that a contest does not begin anew with each.
+pub fn contested() -> Condition {
+    let message = "Another client keeps changing what Ballast writes to this object (kubectl get --show-managed-fields names it); Ballast restores it less often until that stops";
+    condition(DISPUTED, true, OVERWRITTEN, message.to_owned())
+}
+
+/// The contest of a class or a pool that a process has just begun to write.
+pub fn contest_of(conditions: &[Condition], now: Instant) -> Contest {
+    let reported =
+        |it: &Condition| it.type_ == DISPUTED && it.status == "True" && it.reason == OVERWRITTEN;
+    if conditions.iter().any(reported) {
+        Contest::resumed(now)
+    } else {
+        Contest::default()
+    }
+}
+
+/// The time of a transition that happens now: conditions are compared with what the API server
+/// keeps, which is whole seconds.
+pub fn transition(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// Whether Ballast may have written this time of a condition: for a process that does not know
+/// what an earlier one wrote. A time that is missing arrives as the epoch.
+pub fn is_plausible(since: Timestamp, now: Timestamp) -> bool {
+    since > Timestamp::UNIX_EPOCH && since.duration_since(now) <= CLOCKS
+}
+
+/// The conditions of an object that an earlier process wrote: those whose times it may have
+/// written.
+pub fn plausible(conditions: &[Condition], now: Timestamp) -> Vec<Condition> {
+    let mut conditions = conditions.to_vec();
+    conditions.retain(|it| is_plausible(it.last_transition_time.0, now));
+    conditions
 }
 
 /// Sets the time of each condition: the previous time if its status did not change.

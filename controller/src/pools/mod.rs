@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::{AddressPool, AddressPoolStatus, Edges};
+use ballast_l2::allocator::{PoolReport, Resting};
 use ballast_l2::{Entry, Labels, Pool};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
@@ -23,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::cluster::conditions::undated;
+use crate::cluster::conditions::{contest_of, plausible, undated};
 use crate::cluster::contest::Contest;
 use crate::cluster::meta::{created, version};
 use crate::cluster::metrics::ContestMetrics;
@@ -95,7 +96,22 @@ struct Written {
     /// The pool's version after the write.
     version: u64,
     status: AddressPoolStatus,
-    contest: Contest,
+}
+
+/// What the task remembers, by pool.
+#[derive(Default)]
+struct Memory {
+    written: BTreeMap<String, Written>,
+    contests: BTreeMap<String, Contest>,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    fn contest(&mut self, view: &PoolView) -> &mut Contest {
+        let contest = self.contests.entry(view.name.clone());
+        contest.or_insert_with(|| contest_of(&view.status.conditions, Instant::now()))
+    }
 }
 
 // === impl PoolView ===
@@ -235,7 +251,7 @@ impl PoolKeeper {
 
     /// Writes the status of pools: after each signal, and every [`LOOK`].
     async fn report(&self, told: &Notify) {
-        let mut written = BTreeMap::new();
+        let mut memory = Memory::default();
         let mut pace = tokio::time::interval(LOOK);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -243,7 +259,7 @@ impl PoolKeeper {
                 () = told.notified() => {}
                 _ = pace.tick() => {}
             }
-            self.write_statuses(&mut written).await;
+            self.write_statuses(&mut memory).await;
         }
     }
 
@@ -263,7 +279,7 @@ impl PoolKeeper {
         }
     }
 
-    async fn write_statuses(&self, written: &mut BTreeMap<String, Written>) {
+    async fn write_statuses(&self, memory: &mut Memory) {
         let reports: HashMap<String, _> = self
             .book
             .allocator()
@@ -273,25 +289,9 @@ impl PoolKeeper {
             .collect();
         let views = self.pools.store.all();
         for view in &views {
-            let status = report(view, reports.get(&view.name), Timestamp::now());
-            if status == view.status
-                && let Some(last) = written.get_mut(&view.name)
-            {
-                last.contest.look(false, Instant::now());
-            }
-            let last = written.get(&view.name);
-            if status == view.status || last.is_some_and(|last| last.suffices(view, &status)) {
+            let Some(status) = next_status(view, reports.get(&view.name), memory) else {
                 continue;
-            }
-            let mut contest = last.map_or_else(Contest::default, |last| last.contest);
-            if last.is_some_and(|last| last.is_repeated(&status))
-                && !may_restore(&mut contest, view)
-            {
-                if let Some(last) = written.get_mut(&view.name) {
-                    last.contest = contest;
-                }
-                continue;
-            }
+            };
             match self.writer.patch_pool_status(&view.name, &status).await {
                 Ok(answer) => {
                     let version = match answer {
@@ -302,18 +302,49 @@ impl PoolKeeper {
                         at: Instant::now(),
                         version,
                         status,
-                        contest,
                     };
-                    written.insert(view.name.clone(), now);
+                    memory.written.insert(view.name.clone(), now);
                 }
                 Err(error) => warn!(pool = view.name, %error, "status of the pool not written"),
             }
         }
-        written.retain(|name, _| views.iter().any(|view| view.name == *name));
+        let exists = |name: &String| views.iter().any(|view| view.name == *name);
+        memory.written.retain(|name, _| exists(name));
+        memory.contests.retain(|name, _| exists(name));
         let now = Instant::now();
-        let contested = written.values().filter_map(|last| last.contest.ends(now));
-        self.contests.set("pool", contested.count());
+        let contests = memory.contests.values();
+        let contested = contests.filter_map(|contest| contest.ends(now)).count();
+        self.contests.set("pool", contested);
     }
+}
+
+/// The status of a pool that is to be written now, if any. If somebody has overwritten the last
+/// one, this counts as a restoration.
+fn next_status(
+    view: &PoolView,
+    reported: Option<&(PoolReport, Vec<Resting>)>,
+    memory: &mut Memory,
+) -> Option<AddressPoolStatus> {
+    let (start, now) = (Instant::now(), Timestamp::now());
+    let is_contested = memory.contest(view).ends(start).is_some();
+    let last = memory.written.get(&view.name);
+    let before = match last {
+        Some(last) => last.status.conditions.clone(),
+        None => plausible(&view.status.conditions, now),
+    };
+    let full = |is_contested| report(view, reported, is_contested, &before, now);
+    let status = full(is_contested);
+    let suffices = last.is_some_and(|last| last.suffices(view, &status));
+    let restores = last.is_some_and(|last| last.is_repeated(&status));
+    let contest = memory.contest(view);
+    if status == view.status {
+        contest.look(false, start);
+        return None;
+    }
+    if suffices || (restores && !may_restore(contest, view)) {
+        return None;
+    }
+    Some(full(contest.ends(start).is_some()))
 }
 
 /// Whether a status that somebody has overwritten may be written again now.

@@ -9,16 +9,18 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::PoolView;
-use crate::cluster::conditions::{condition, dated};
+use crate::cluster::conditions::{condition, contested, dated, transition};
 
 /// The maximum number of node addresses that a condition names.
 const NAMED: usize = 5;
 
-/// The status of a pool. Conditions that did not change keep their times. `report` is the
-/// allocator's state of the pool, if the pool is valid.
+/// The status of a pool. Conditions that did not change since `before` keep their times.
+/// `report` is the allocator's state of the pool, if the pool is valid.
 pub fn report(
     view: &PoolView,
     report: Option<&(PoolReport, Vec<Resting>)>,
+    is_contested: bool,
+    before: &[Condition],
     now: Timestamp,
 ) -> AddressPoolStatus {
     let mut status = AddressPoolStatus::default();
@@ -41,8 +43,8 @@ pub fn report(
             .collect();
         status.conditions.extend(node_addresses(&pool.skipped));
     }
-    let now = Time(whole_seconds(now));
-    dated(&mut status.conditions, &view.status.conditions, &now);
+    status.conditions.extend(is_contested.then(contested));
+    dated(&mut status.conditions, before, &Time(transition(now)));
     status
 }
 

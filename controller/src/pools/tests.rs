@@ -67,7 +67,13 @@ fn a_pool_that_cannot_be_understood_says_which_field() {
         let broken = view(&spec);
         let error = broken.pool.clone().unwrap_err();
         assert!(error.contains(words), "{error}");
-        let status = report(&broken, None, Timestamp::UNIX_EPOCH);
+        let status = report(
+            &broken,
+            None,
+            false,
+            &broken.status.conditions,
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(status.conditions[0].reason, "Invalid");
         assert_eq!(status.conditions[0].message, error);
         assert_eq!(status.total, None);
@@ -77,7 +83,13 @@ fn a_pool_that_cannot_be_understood_says_which_field() {
 #[test]
 fn a_report_counts_both_families_and_names_node_addresses() {
     let pool = view(&json!({"addresses": ["192.0.2.0/29", "2001:db8::/64"]}));
-    let status = report(&pool, Some(&reported(&pool)), Timestamp::UNIX_EPOCH);
+    let status = report(
+        &pool,
+        Some(&reported(&pool)),
+        false,
+        &pool.status.conditions,
+        Timestamp::UNIX_EPOCH,
+    );
     assert_eq!(status.total.as_deref(), Some("5 + <2^64"));
     assert_eq!(status.used.as_deref(), Some("0"));
     assert_eq!(status.next, ["192.0.2.1", "2001:db8::1"]);
@@ -97,7 +109,13 @@ fn a_report_counts_both_families_and_names_node_addresses() {
 #[test]
 fn a_status_that_somebody_wrote_over_is_written_again() {
     let mut pool = view(&json!({"addresses": ["192.0.2.1"]}));
-    let status = report(&pool, Some(&reported(&pool)), Timestamp::UNIX_EPOCH);
+    let status = report(
+        &pool,
+        Some(&reported(&pool)),
+        false,
+        &pool.status.conditions,
+        Timestamp::UNIX_EPOCH,
+    );
     let ago = |seconds| {
         Instant::now()
             .checked_sub(Duration::from_secs(seconds))
@@ -107,7 +125,6 @@ fn a_status_that_somebody_wrote_over_is_written_again() {
         at: ago(seconds),
         version,
         status: status.clone(),
-        contest: Contest::default(),
     };
     pool.version = 7;
     assert!(last(1, 8).suffices(&pool, &status), "just now");
@@ -130,10 +147,25 @@ fn a_status_that_somebody_wrote_over_is_written_again() {
 #[test]
 fn the_time_of_a_condition_moves_only_with_its_status() {
     let mut pool = view(&json!({"addresses": ["192.0.2.1"]}));
-    let first = report(&pool, Some(&reported(&pool)), Timestamp::UNIX_EPOCH);
+    let first = report(
+        &pool,
+        Some(&reported(&pool)),
+        false,
+        &pool.status.conditions,
+        Timestamp::UNIX_EPOCH,
+    );
     pool.status = first.clone();
     let later = Timestamp::from_second(1_000).unwrap();
-    assert_eq!(report(&pool, Some(&reported(&pool)), later), first);
+    assert_eq!(
+        report(
+            &pool,
+            Some(&reported(&pool)),
+            false,
+            &pool.status.conditions,
+            later
+        ),
+        first
+    );
     let conflict = PoolReport {
         standing: ballast_l2::Standing::Conflict {
             with: "older".into(),
@@ -142,7 +174,13 @@ fn the_time_of_a_condition_moves_only_with_its_status() {
         v4: Counts::default(),
         ..reported(&pool).0
     };
-    let status = report(&pool, Some(&(conflict, vec![])), later);
+    let status = report(
+        &pool,
+        Some(&(conflict, vec![])),
+        false,
+        &pool.status.conditions,
+        later,
+    );
     assert_eq!(status.conditions[0].reason, "Conflict");
     assert!(status.conditions[0].message.contains("AddressPool older"));
     assert_eq!(status.conditions[0].last_transition_time.0, later);

@@ -28,6 +28,7 @@ use crate::service::missing::Missing;
 use crate::service::perform::{KeyLocks, Performer};
 use crate::service::reconcile::{Reconciler, Waiting};
 use crate::service::recorder::{self, Recorder};
+use crate::service::times::Times;
 
 /// What the end of a leader waits for.
 pub(super) struct Leading {
@@ -98,6 +99,7 @@ fn leader_tasks(
         queue: shared.queue.clone(),
         pool_missing: Missing::default(),
         contests: Contests::new(shared.metrics.contests.clone()),
+        times: Times::default(),
     };
     LeaderTasks {
         reconciler: Arc::new(Reconciler {

@@ -10,3 +10,4 @@ pub mod perform;
 pub mod reconcile;
 pub mod recorder;
 pub mod status;
+pub mod times;

@@ -41,6 +41,7 @@ use crate::service::decide::{Decision, Keep, quota_exceeded};
 use crate::service::missing::Missing;
 use crate::service::recorder::Recorder;
 use crate::service::status::{self, Desired, Event};
+use crate::service::times::Times;
 
 pub use self::locks::{KeyLocks, Turn, places};
 pub use self::outcome::Outcome;
@@ -79,6 +80,8 @@ pub struct Performer {
     pub pool_missing: Missing,
     /// Slows down writes that somebody else keeps undoing.
     pub contests: Contests,
+    /// The times of conditions.
+    pub times: Times,
 }
 
 /// A Service with the class that serves it.
@@ -227,7 +230,8 @@ impl Performer {
         keep: Option<&Keep>,
     ) -> Outcome {
         let desired = Desired::refused(service, refusal, keep.is_some());
-        let written = self.publish(service, &desired).await;
+        let now = Timestamp::now();
+        let written = self.publish_over(service, &desired, None, now).await;
         let refused = outcome_of(&written, Outcome::of_refused(service, refusal));
         let Some(keep) = keep else { return refused };
         let service = match written {
@@ -235,9 +239,7 @@ impl Performer {
                 let message = self.contests.message(service, Instant::now());
                 ServiceView {
                     version,
-                    ..desired
-                        .with_contest(message)
-                        .applied_to(service, Timestamp::now())
+                    ..desired.with_contest(message).applied_to(service, now)
                 }
             }
             // Its load balancer is kept up to date all the same.
@@ -339,7 +341,8 @@ impl Performer {
         // has not seen. (The fence prevents that two leaders assign one address twice.)
         let guarded = traits.claim_over_version && desired.claims(service);
         let over = guarded.then_some(service.version);
-        let held = match self.publish_over(service, &desired, over).await {
+        let now = Timestamp::now();
+        let held = match self.publish_over(service, &desired, over, now).await {
             Ok(Written::Version(_)) => Outcome::Ignored,
             // What follows does not wait for the other writer.
             Err(WriteError::Contested { retry_after }) => Outcome::Pending(retry_after),

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span};
 
@@ -19,7 +20,7 @@ use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
 use crate::pools::AddressBook;
 use crate::process::queue::Queue;
-use crate::service::decide::{World, decide, lacks_class};
+use crate::service::decide::{Decision, World, decide, lacks_class};
 use crate::service::missing::Missing;
 use crate::service::perform::{Outcome, Performer, Turn, places};
 
@@ -129,6 +130,7 @@ impl Reconciler {
         let Some(service) = service else {
             ledger.vanished(name);
             self.performer.contests.forget(name, Instant::now());
+            self.performer.times.forget(name);
             self.class_missing.end(name);
             self.performer.pool_missing.end(name);
             self.performer.metrics.departed(name);
@@ -137,6 +139,7 @@ impl Reconciler {
         if ledger.is_stale(name, service.version) {
             return absent.and(Outcome::Waiting);
         }
+        let service = self.performer.times.own(service, Timestamp::now());
         let decision = decide(
             &service,
             &World {
@@ -151,6 +154,9 @@ impl Reconciler {
                 ),
             },
         );
+        if matches!(decision, Decision::Ignore) {
+            self.performer.times.forget(name);
+        }
         // The task of a class may have recorded another balancer since the locks were taken.
         if !turn.covers(&places(name, Some(&service), classes, ledger)) {
             return absent.and(Outcome::Pending(Duration::ZERO));

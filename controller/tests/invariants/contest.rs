@@ -376,3 +376,123 @@ fn classes_and_pools_are_not_fought_over_without_bound() {
         });
     }
 }
+
+/// A contest about a class or a pool outlives the leader: its successor does not begin with free
+/// writes, writes nothing because of it, and ends it.
+#[test]
+fn a_contest_about_a_class_or_a_pool_survives_a_restart() {
+    type Edit = fn(&mut Value);
+    let edits: [(&str, Kind, &str, Target, Edit); 3] = [
+        ("status", Kind::Class, "local", Target::Class, |it| {
+            it["status"]["loadBalancers"] = 77.into();
+        }),
+        ("finalizer", Kind::Class, "local", Target::Class, |it| {
+            it["metadata"]["finalizers"] = json!([]);
+        }),
+        ("status", Kind::Pool, "front", Target::Pool, |it| {
+            it["status"]["used"] = "77".into();
+        }),
+    ];
+    for (what, kind, key, target, edit) in edits {
+        simulate(61, async |lab| {
+            lab.api
+                .create_pool("front", &["203.0.113.0/29"], &json!({}));
+            served(lab, &Svc::new("shop/web"), "shop/web").await;
+            let says_so = |lab: &Lab| {
+                let object = lab.api.get(kind, key).unwrap();
+                let conditions = object["status"]["conditions"].as_array().cloned();
+                let mut conditions = conditions.into_iter().flatten();
+                conditions.any(|it| it["type"] == "Contested" && it["status"] == "True")
+            };
+            let fought = |lab: &Lab| {
+                let object = lab.api.get(kind, key).unwrap();
+                let status = &object["status"];
+                [
+                    object["metadata"]["finalizers"].clone(),
+                    status["loadBalancers"].clone(),
+                    status["used"].clone(),
+                ]
+            };
+            let before = fought(lab);
+            for _ in 0..120 {
+                lab.api.edit(kind, key, edit);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                lab.supervise().await;
+            }
+            lab.until(&format!("{what} of {key}: it says so"), |lab| {
+                says_so(lab) && fought(lab) == before
+            })
+            .await;
+            lab.rest(6).await;
+            let mark = lab.journal.mark();
+            lab.restart().await;
+            lab.led().await;
+            lab.rest(12).await;
+            let writes = lab.effects(mark, target);
+            // After a change of leaders a pool's next address differs.
+            let most = usize::from(kind == Kind::Pool);
+            assert!(writes.len() <= most, "{what} of {key}: {writes:#?}");
+            assert!(says_so(lab), "{what} of {key}");
+            for _ in 0..60 {
+                lab.api.edit(kind, key, edit);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                lab.supervise().await;
+            }
+            let writes = lab.effects(mark, target).len();
+            assert!((1..=4).contains(&writes), "{what} of {key}: {writes}");
+            lab.until(&format!("{what} of {key}: it ends"), |lab| {
+                !says_so(lab) && fought(lab) == before
+            })
+            .await;
+            lab.assert_steady().await;
+        });
+    }
+}
+
+/// The time of a condition is ours as well. While a process leads, any other time than its own
+/// goes; a time of the future goes after a restart, too.
+#[test]
+fn a_time_of_a_condition_that_somebody_rewrites_is_restored() {
+    for (kind, key, target) in [
+        (Kind::Service, "shop/web", Target::Service),
+        (Kind::Class, "local", Target::Class),
+        (Kind::Pool, "front", Target::Pool),
+    ] {
+        for time in ["2099-01-01T00:00:00Z", "2001-01-01T00:00:00Z"] {
+            simulate(62, async |lab| {
+                lab.api
+                    .create_pool("front", &["203.0.113.0/29"], &json!({}));
+                served(lab, &Svc::new("shop/web"), "shop/web").await;
+                let object = |lab: &Lab| {
+                    let mut object = lab.api.get(kind, key).unwrap();
+                    object["metadata"]["resourceVersion"] = Value::Null;
+                    object
+                };
+                let rewrite = |lab: &Lab| {
+                    lab.api.edit(kind, key, |object| {
+                        object["status"]["conditions"][0]["lastTransitionTime"] = time.into();
+                    });
+                };
+                let (before, mark) = (object(lab), lab.journal.mark());
+                rewrite(lab);
+                lab.rest(12).await;
+                assert_eq!(object(lab), before, "{key} {time}");
+                assert_eq!(lab.effects(mark, target).len(), 1, "{key} {time}");
+                // A new leader does not know which time it was.
+                lab.stop().await;
+                let mark = lab.journal.mark();
+                rewrite(lab);
+                lab.start();
+                lab.led().await;
+                lab.rest(12).await;
+                let future = usize::from(time.starts_with("2099"));
+                let writes = lab.effects(mark, target).len();
+                // After a change of leaders a pool's next address differs.
+                let most = future.max(usize::from(kind == Kind::Pool));
+                assert!((future..=most).contains(&writes), "{key} {time}: {writes}");
+                let now = &object(lab)["status"]["conditions"][0]["lastTransitionTime"];
+                assert_eq!(*now != time, future == 1, "{key} {time}: {now}");
+            });
+        }
+    }
+}

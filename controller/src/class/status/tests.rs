@@ -19,7 +19,14 @@ fn said(
     usage: &Usage,
     kind: &str,
 ) -> (String, String, String) {
-    let status = report(class, classes, usage, second(9));
+    let status = report(
+        class,
+        classes,
+        usage,
+        false,
+        &class.status.conditions,
+        second(9),
+    );
     let condition = status
         .conditions
         .into_iter()
@@ -174,13 +181,27 @@ fn a_class_says_why_it_does_not_serve() {
 fn a_second_report_is_the_first() {
     let classes = Classes::test([ClassView::test("local")]);
     let class = ClassView::test("local");
-    let first = report(&class, &classes, &Usage::default(), second(1));
+    let first = report(
+        &class,
+        &classes,
+        &Usage::default(),
+        false,
+        &&class.status.conditions,
+        second(1),
+    );
     let later = ClassView {
         status: first.clone(),
         ..class
     };
     assert_eq!(
-        report(&later, &classes, &Usage::default(), second(99)),
+        report(
+            &later,
+            &classes,
+            &Usage::default(),
+            false,
+            &&later.status.conditions,
+            second(99)
+        ),
         first
     );
 }
@@ -245,9 +266,18 @@ fn a_drained_class_says_so_at_once_and_leaves_the_switch_alone() {
         &before,
         &Classes::test([before.clone()]),
         &nobody,
+        false,
+        &before.status.conditions,
         second(1),
     );
-    let told = report(&class, &classes, &nobody, second(9));
+    let told = report(
+        &class,
+        &classes,
+        &nobody,
+        false,
+        &&class.status.conditions,
+        second(9),
+    );
     assert!(!reports_draining(&class, &calm), "news does not wait");
     assert!(reports_draining(&class, &told));
     assert!(!reports_draining(&before, &told), "the end of it as well");

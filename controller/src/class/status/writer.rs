@@ -20,7 +20,7 @@ use super::{
 };
 use crate::class::board::Board;
 use crate::class::{ClassView, Classes, DefaultState, IN_USE_FINALIZER, Instance};
-use crate::cluster::conditions::undated;
+use crate::cluster::conditions::{contest_of, plausible, undated};
 use crate::cluster::contest::Contest;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::ContestMetrics;
@@ -56,7 +56,6 @@ struct Written {
     at: Instant,
     landed: bool,
     status: LoadBalancerClassStatus,
-    contest: Contest,
 }
 
 /// The last write of the finalizer of a class.
@@ -65,18 +64,59 @@ struct Guarded {
     version: u64,
     at: Instant,
     step: Guard,
-    contest: Contest,
+}
+
+/// What the task remembers, by class.
+#[derive(Default)]
+struct Memory {
+    written: BTreeMap<String, Written>,
+    guarded: BTreeMap<String, Guarded>,
+    contests: BTreeMap<String, Contests>,
+}
+
+/// Whether somebody else keeps changing the status or the finalizer of a class.
+struct Contests {
+    status: Contest,
+    finalizer: Contest,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    fn contests(&mut self, class: &ClassView) -> &mut Contests {
+        let contests = self.contests.entry(class.name.clone());
+        contests.or_insert_with(|| {
+            let reported = contest_of(&class.status.conditions, Instant::now());
+            Contests {
+                status: reported,
+                finalizer: reported,
+            }
+        })
+    }
+
+    fn retain(&mut self, exists: impl Fn(&String) -> bool) {
+        self.written.retain(|name, _| exists(name));
+        self.guarded.retain(|name, _| exists(name));
+        self.contests.retain(|name, _| exists(name));
+    }
+}
+
+// === impl Contests ===
+
+impl Contests {
+    fn is_any(&self, now: Instant) -> bool {
+        self.status.ends(now).or(self.finalizer.ends(now)).is_some()
+    }
 }
 
 // === impl Guarded ===
 
 impl Guarded {
-    fn over(class: &ClassView, step: Guard, contest: Contest) -> Self {
+    fn over(class: &ClassView, step: Guard) -> Self {
         Self {
             version: class.version,
             at: Instant::now(),
             step,
-            contest,
         }
     }
 
@@ -93,10 +133,9 @@ impl ClassStatus {
     /// Writes classes until the board is dropped.
     pub async fn run(self) {
         let mut board = self.board.subscribe();
-        let mut written = BTreeMap::new();
-        let mut guarded = BTreeMap::new();
+        let mut memory = Memory::default();
         loop {
-            self.write_all(&mut written, &mut guarded).await;
+            self.write_all(&mut memory).await;
             let soon = if is_releasing(&self.board.snapshot()) {
                 RELEASING_PACE
             } else {
@@ -115,19 +154,15 @@ impl ClassStatus {
         }
     }
 
-    async fn write_all(
-        &self,
-        written: &mut BTreeMap<String, Written>,
-        guarded: &mut BTreeMap<String, Guarded>,
-    ) {
+    async fn write_all(&self, memory: &mut Memory) {
         let classes = self.board.snapshot();
         let usages = usage(&classes, &self.services.all(), &self.ledger);
         for (name, usage) in &usages {
             let Some(class) = classes.get(name).filter(|_| classes.scope.owns(name)) else {
                 continue;
             };
-            self.guard(class, &classes, usage, guarded).await;
-            let last = written.get(name);
+            self.guard(class, &classes, usage, memory).await;
+            let last = memory.written.get(name);
             let published = last.map_or(&class.status, |last| &last.status);
             let pressing = !reports_draining(class, published);
             // It is decided soon, and then one write has everything.
@@ -136,14 +171,12 @@ impl ClassStatus {
             {
                 continue;
             }
-            self.write_status(class, &classes, usage, written).await;
+            self.write_status(class, &classes, usage, memory).await;
         }
-        written.retain(|name, _| usages.contains_key(name));
-        guarded.retain(|name, _| usages.contains_key(name));
+        memory.retain(|name| usages.contains_key(name));
         let now = Instant::now();
-        let statuses = written.values().map(|it| it.contest.ends(now));
-        let finalizers = guarded.values().map(|it| it.contest.ends(now));
-        let contested = statuses.chain(finalizers).flatten().count();
+        let contests = memory.contests.values();
+        let contested = contests.filter(|it| it.is_any(now)).count();
         self.contests.set("class", contested);
     }
 
@@ -153,27 +186,22 @@ impl ClassStatus {
         class: &ClassView,
         classes: &Classes,
         usage: &Usage,
-        guarded: &mut BTreeMap<String, Guarded>,
+        memory: &mut Memory,
     ) {
-        let last = guarded.get(&class.name);
+        let last = memory.guarded.get(&class.name);
         if last.is_some_and(|last| last.is_under_way(class)) {
             return;
         }
         let ready = matches!(classes.instances.get(&class.name), Some(Instance::Ready(_)));
         let verdict = guard(class, usage, ready, self.ledger.is_closed(&class.name));
-        if verdict == Guard::Keep {
-            if let Some(last) = guarded.get_mut(&class.name) {
-                last.contest.look(false, Instant::now());
-            }
-            return;
-        }
-        let mut contest = last.map_or_else(Contest::default, |last| last.contest);
         // Between two equal steps, somebody undid the first one.
         let restores = last.is_some_and(|last| last.step == verdict);
-        if restores && !may_restore(&mut contest, class, "finalizer") {
-            if let Some(last) = guarded.get_mut(&class.name) {
-                last.contest = contest;
-            }
+        let contest = &mut memory.contests(class).finalizer;
+        if verdict == Guard::Keep {
+            contest.look(false, Instant::now());
+            return;
+        }
+        if restores && !may_restore(contest, class, "finalizer") {
             return;
         }
         let mut finalizers = class.finalizers.clone();
@@ -193,8 +221,8 @@ impl ClassStatus {
                 if verdict == Guard::Add {
                     self.ledger.open(&class.name);
                 }
-                let now = Guarded::over(class, verdict, contest);
-                guarded.insert(class.name.clone(), now);
+                let now = Guarded::over(class, verdict);
+                memory.guarded.insert(class.name.clone(), now);
             }
             Err(error) => {
                 warn!(class = class.name, %error, "cannot write the finalizer of the class");
@@ -207,31 +235,36 @@ impl ClassStatus {
         class: &ClassView,
         classes: &Classes,
         usage: &Usage,
-        written: &mut BTreeMap<String, Written>,
+        memory: &mut Memory,
     ) {
         if is_restarting(class, classes) {
             return;
         }
-        let last = written.get(&class.name);
+        let (start, now) = (Instant::now(), Timestamp::now());
+        let is_contested = memory.contests(class).is_any(start);
+        let last = memory.written.get(&class.name);
         let mut class = class.clone();
         if class.provider.is_err() && class.status == LoadBalancerClassStatus::default() {
             // The status of a class that cannot be read is not known.
             class.status = last.map(|last| last.status.clone()).unwrap_or_default();
         }
-        let status = report(&class, classes, usage, Timestamp::now());
+        let before = match last.filter(|last| last.landed) {
+            Some(last) => last.status.conditions.clone(),
+            None => plausible(&class.status.conditions, now),
+        };
+        let full = |is_contested| report(&class, classes, usage, is_contested, &before, now);
+        let mut status = full(is_contested);
+        let restores = last.is_some_and(|last| last.landed && is_repeated(&last.status, &status));
+        let contest = &mut memory.contests(&class).status;
         if status == class.status {
-            if let Some(last) = written.get_mut(&class.name) {
-                last.contest.look(false, Instant::now());
-            }
+            contest.look(false, start);
             return;
         }
-        let mut contest = last.map_or_else(Contest::default, |last| last.contest);
-        let restores = last.is_some_and(|last| last.landed && is_repeated(&last.status, &status));
-        if restores && !may_restore(&mut contest, &class, "status") {
-            if let Some(last) = written.get_mut(&class.name) {
-                last.contest = contest;
+        if restores {
+            if !may_restore(contest, &class, "status") {
+                return;
             }
-            return;
+            status = full(memory.contests(&class).is_any(start));
         }
         let body = json!({"status": own_part(&status)});
         let answer = self.writer.patch_class_status(&class.name, &body).await;
@@ -242,9 +275,8 @@ impl ClassStatus {
             at: Instant::now(),
             landed: answer.is_ok(),
             status,
-            contest,
         };
-        written.insert(class.name, now);
+        memory.written.insert(class.name, now);
     }
 }
 
@@ -278,11 +310,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_finalizer_that_a_backup_does_not_have_is_written_again() {
         let mut class = ClassView::test("local");
-        let guarded = Guarded::over(&class, Guard::Add, Contest::default());
+        let guarded = Guarded::over(&class, Guard::Add);
         assert!(guarded.is_under_way(&class), "the watch is late");
         tokio::time::advance(ECHO).await;
         assert!(!guarded.is_under_way(&class));
-        let guarded = Guarded::over(&class, Guard::Add, Contest::default());
+        let guarded = Guarded::over(&class, Guard::Add);
         class.version += 1;
         assert!(!guarded.is_under_way(&class), "another view decides anew");
     }

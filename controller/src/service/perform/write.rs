@@ -34,17 +34,20 @@ impl Performer {
         service: &ServiceView,
         desired: &Desired,
     ) -> Result<Written, WriteError> {
-        self.publish_over(service, desired, None).await
+        let now = Timestamp::now();
+        self.publish_over(service, desired, None, now).await
     }
 
-    /// Like [`Performer::publish`], but fails if the Service no longer has this version.
+    /// Like [`Performer::publish`], but fails if the Service no longer has this version. `now` is
+    /// the time of conditions that change.
     pub(super) async fn publish_over(
         &self,
         service: &ServiceView,
         desired: &Desired,
         version: Option<u64>,
+        now: Timestamp,
     ) -> Result<Written, WriteError> {
-        let (now, start) = (Timestamp::now(), Instant::now());
+        let start = Instant::now();
         let shown = self.contests.message(service, start);
         if status::patch(service, &desired.clone().with_contest(shown), now).is_none() {
             return Ok(Written::Version(service.version));
@@ -115,11 +118,16 @@ impl Performer {
             Ok(Written::Version(version)) => {
                 let (purpose, left) = (marks.purpose, marks.left);
                 self.ledger.wrote(&name, *version);
+                self.times.wrote(&name, left);
                 self.contests
                     .wrote(service, purpose, *version, left, Instant::now());
             }
             Ok(Written::Gone) => {}
-            Err(error) => warn!(service = %service.id, kind, %error, "write failed"),
+            Err(error) => {
+                // Without an answer it may have landed.
+                self.times.forget(&name);
+                warn!(service = %service.id, kind, %error, "write failed");
+            }
         }
         written
     }
