@@ -160,6 +160,7 @@ pub struct LoadBalancerClassStatus {
     /// `Accepted`: the settings are valid and the class serves Services.
     /// `Ready`: the provider responds. `InUse`: which Services use the class. `Default`:
     /// whether it serves Services without a class, or which class or controller does.
+    /// `Contested`: another client keeps changing what Ballast writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -135,6 +135,7 @@ pub struct AddressPoolStatus {
 
     /// `Accepted`: the addresses are valid and do not overlap an older pool.
     /// `NodeAddresses`: `True` if the pool contains addresses of nodes, which are not assigned.
+    /// `Contested`: another client keeps changing what Ballast writes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

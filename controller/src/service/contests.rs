@@ -306,8 +306,8 @@ impl Inner {
     /// The record of a Service. One that reports a contest of an earlier process gets one.
     fn record(&mut self, service: &ServiceView, now: Instant) -> Option<&mut Record> {
         let name = Name::from(&service.id);
-        let is_another = |record: &Box<Record>| record.uid != service.id.uid;
-        if self.records.get(&name).is_none_or(is_another) {
+        let known = self.records.get(&name);
+        if known.is_none_or(|record| record.uid != service.id.uid) {
             self.records.remove(&name);
             let reported = service.condition(CONTESTED);
             let reported = reported.filter(|it| it.reason == OVERWRITTEN && it.status == "True")?;

@@ -186,7 +186,7 @@ fn a_second_report_is_the_first() {
         &classes,
         &Usage::default(),
         false,
-        &&class.status.conditions,
+        &class.status.conditions,
         second(1),
     );
     let later = ClassView {
@@ -199,7 +199,7 @@ fn a_second_report_is_the_first() {
             &classes,
             &Usage::default(),
             false,
-            &&later.status.conditions,
+            &later.status.conditions,
             second(99)
         ),
         first
@@ -275,7 +275,7 @@ fn a_drained_class_says_so_at_once_and_leaves_the_switch_alone() {
         &classes,
         &nobody,
         false,
-        &&class.status.conditions,
+        &class.status.conditions,
         second(9),
     );
     assert!(!reports_draining(&class, &calm), "news does not wait");

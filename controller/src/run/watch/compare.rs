@@ -190,13 +190,14 @@ impl Trouble {
             }
             return false;
         }
-        match &now {
-            Some(error) => warn!(
+        if let Some(error) = &now {
+            warn!(
                 kind,
                 error,
                 "cannot compare the watch with a list; changes that the watch misses are not found"
-            ),
-            None => info!(kind, "the watch is compared with a list again"),
+            );
+        } else {
+            info!(kind, "the watch is compared with a list again");
         }
         self.0 = now;
         true

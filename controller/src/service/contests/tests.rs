@@ -58,7 +58,7 @@ fn begin(contests: &Contests, now: Instant) -> u64 {
     contests.wrote(&web(1), status("A"), 2, Some(&web(2)), now);
     for round in 0..u64::from(FREE) {
         let version = 3 + 2 * round;
-        let judged = judge(&contests, &overwritten(version), status("A"), now);
+        let judged = judge(contests, &overwritten(version), status("A"), now);
         assert_eq!(judged, Ok(Step::Restores));
         let left = web(version + 1);
         contests.wrote(
@@ -69,7 +69,7 @@ fn begin(contests: &Contests, now: Instant) -> u64 {
             now,
         );
     }
-    let judged = judge(&contests, &overwritten(9), status("A"), now);
+    let judged = judge(contests, &overwritten(9), status("A"), now);
     assert_eq!(judged, Ok(Step::Begins));
     contests.wrote(&overwritten(9), status("A"), 10, Some(&web(10)), now);
     10

@@ -23,7 +23,7 @@ pub(super) struct Waiting<T> {
 
 /// The rules, without a lock.
 struct Lines<T> {
-    lines: HashMap<Arc<str>, VecDeque<T>>,
+    waiting: HashMap<Arc<str>, VecDeque<T>>,
     /// The namespaces with a line, in the order of their turns.
     turns: VecDeque<Arc<str>>,
     total: usize,
@@ -79,7 +79,7 @@ impl<T> Default for Waiting<T> {
     fn default() -> Self {
         Self {
             lines: Mutex::new(Lines {
-                lines: HashMap::new(),
+                waiting: HashMap::new(),
                 turns: VecDeque::new(),
                 total: 0,
                 closed: false,
@@ -93,13 +93,13 @@ impl<T> Default for Waiting<T> {
 
 impl<T> Lines<T> {
     fn add(&mut self, namespace: &Arc<str>, event: T) -> bool {
-        let length = self.lines.get(namespace).map_or(0, VecDeque::len);
+        let length = self.waiting.get(namespace).map_or(0, VecDeque::len);
         if length >= PER_NAMESPACE {
             return false;
         }
         let full = self.total >= TOTAL;
         if full {
-            let longest = self.lines.values_mut().max_by_key(|line| line.len());
+            let longest = self.waiting.values_mut().max_by_key(|line| line.len());
             match longest.filter(|line| line.len() > length.max(1)) {
                 Some(line) => drop(line.pop_back()),
                 // No line is longer than this one.
@@ -108,7 +108,7 @@ impl<T> Lines<T> {
         } else {
             self.total += 1;
         }
-        let line = self.lines.entry(Arc::clone(namespace));
+        let line = self.waiting.entry(Arc::clone(namespace));
         let line = line.or_insert_with(|| {
             self.turns.push_back(Arc::clone(namespace));
             VecDeque::new()
@@ -120,11 +120,11 @@ impl<T> Lines<T> {
     /// The oldest event of the namespace whose turn it is.
     fn take(&mut self) -> Option<T> {
         let namespace = self.turns.pop_front()?;
-        let line = self.lines.get_mut(&namespace)?;
+        let line = self.waiting.get_mut(&namespace)?;
         let event = line.pop_front()?;
         self.total -= 1;
         if line.is_empty() {
-            self.lines.remove(&namespace);
+            self.waiting.remove(&namespace);
         } else {
             self.turns.push_back(namespace);
         }
@@ -200,7 +200,7 @@ mod tests {
                     prop_assert!(pair[1] - pair[0] <= 6);
                 }
             }
-            prop_assert!(waiting.lock().lines.is_empty());
+            prop_assert!(waiting.lock().waiting.is_empty());
         }
     }
 }
