@@ -27,7 +27,7 @@ use crate::run::factory::{Providers, samples};
 
 /// A provider of which only the pure half may be used: it shares by share key and
 /// refuses a balancer with a listener on port 666, or with more than [`LISTENERS`].
-pub(crate) struct PureProvider;
+pub(crate) struct PureProvider(pub &'static [&'static str]);
 
 /// The most listeners of a balancer of [`PureProvider`], all members together.
 pub(crate) const LISTENERS: usize = 8;
@@ -266,7 +266,7 @@ impl Classes {
             ..Self::default()
         };
         for view in views {
-            let ready = Instance::Ready(Arc::new(PureProvider));
+            let ready = Instance::Ready(Arc::new(PureProvider(&[])));
             classes.instances.insert(view.name.clone(), ready);
             classes.views.insert(view.name.clone(), Arc::new(view));
         }
@@ -280,6 +280,10 @@ impl Classes {
 impl Provider for PureProvider {
     fn traits(&self) -> Traits {
         Traits::CLOUD
+    }
+
+    fn clouds(&self) -> Vec<String> {
+        self.0.iter().map(|it| (*it).to_owned()).collect()
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {

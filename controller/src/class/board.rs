@@ -151,7 +151,7 @@ mod tests {
         board.vacate("local");
         assert!(ledger.close("local"));
         old.post(failing("old"));
-        let ready = || Instance::Ready(Arc::new(crate::fixtures::PureProvider));
+        let ready = || Instance::Ready(Arc::new(crate::fixtures::PureProvider(&[])));
         old.post(ready());
         assert_eq!(posted("local"), None);
         assert!(ledger.is_closed("local"));

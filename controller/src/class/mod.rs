@@ -198,12 +198,6 @@ impl ClassView {
         self.traits.as_ref().is_ok_and(|traits| traits.pools)
     }
 
-    /// Whether the load balancers of two classes are in one cloud: they have the same provider
-    /// with the same settings.
-    pub fn is_on_the_cloud_of(&self, other: &Self) -> bool {
-        self.provider.is_ok() && self.provider == other.provider && !self.uses_pools()
-    }
-
     /// The drain switch, if it is on.
     pub const fn draining(&self) -> Option<&Draining> {
         self.status.draining.as_ref()
@@ -293,6 +287,25 @@ impl Classes {
             Some(Instance::Ready(provider)) => Some(Arc::clone(provider)),
             _ => None,
         }
+    }
+
+    /// Whether the load balancers of two classes are in one cloud: they have the same provider
+    /// with the same settings, or both clouds report the same identity. One cloud can have
+    /// several URLs.
+    pub fn share_a_cloud(&self, one: &str, other: &str) -> bool {
+        let (Some(a), Some(b)) = (self.get(one), self.get(other)) else {
+            return false;
+        };
+        if a.uses_pools() || b.uses_pools() {
+            return false;
+        }
+        let identities = |name| self.provider(name).map(|it| it.clouds());
+        let known = identities(one).unwrap_or_default();
+        let same = || {
+            let others = identities(other).unwrap_or_default();
+            others.iter().any(|it| known.contains(it))
+        };
+        (a.provider.is_ok() && a.provider == b.provider) || same()
     }
 
     /// The class of this process that serves this Service. A draining class still claims its

@@ -120,6 +120,9 @@ pub struct NodeView {
     pub doomed: bool,
 }
 
+/// The most addresses of a node that are kept: a kubelet writes its own, and must not fill the
+/// target sets of all classes.
+const MOST_ADDRESSES: usize = 64;
 /// The label that keeps a node out of load balancers.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// The taint of a node that the autoscaler is about to delete.
@@ -396,12 +399,14 @@ impl NodeView {
                     .iter()
                     .filter(|address| address.type_ == "InternalIP")
                     .filter_map(|address| address.address.parse().ok())
+                    .take(MOST_ADDRESSES)
                     .collect(),
             },
             addresses: addresses
                 .unwrap_or_default()
                 .iter()
                 .filter_map(|address| address.address.parse().ok())
+                .take(MOST_ADDRESSES)
                 .collect(),
             deleting: meta.deletion_timestamp.is_some(),
             excluded: labels.and_then(|labels| labels.get(EXCLUDE_LABEL)).cloned(),
@@ -416,6 +421,17 @@ impl NodeView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_addresses_of_a_node_that_are_kept_are_bounded() {
+        let addresses: Vec<_> = (0..10_000)
+            .map(|n| serde_json::json!({"type": "InternalIP", "address": format!("fd00::{n:x}")}))
+            .collect();
+        let node = serde_json::json!({"status": {"addresses": addresses}});
+        let view = NodeView::of(&serde_json::from_value(node).unwrap());
+        let counts = (view.target.addresses.len(), view.addresses.len());
+        assert_eq!(counts, (MOST_ADDRESSES, MOST_ADDRESSES));
+    }
 
     #[test]
     fn the_finalizers_that_are_kept_are_bounded() {

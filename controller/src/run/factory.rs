@@ -149,6 +149,13 @@ pub(crate) mod samples {
         })
     }
 
+    /// Load balancers in a cloud with another URL.
+    pub(crate) fn in_another_cloud() -> ProviderSettings {
+        ProviderSettings::Mock(MockSettings {
+            endpoint: "http://localhost:1/".into(),
+        })
+    }
+
     /// Addresses from pools.
     pub(crate) fn from_pools() -> ProviderSettings {
         let settings: L2Settings = serde_json::from_str("{}").unwrap();

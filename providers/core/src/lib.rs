@@ -1,13 +1,14 @@
 //! The domain model of load balancers, independent of any cloud and of Kubernetes.
 //!
 //! This crate owns the domain model ([`model`]), the [`Provider`] trait with its errors, the
-//! marks on every cloud object ([`mark`]), the bounds on text from outside ([`text`]), and the
-//! conformance suite (`conformance`, behind a feature) that each provider runs in its own tests.
+//! marks on every cloud object ([`mark`]), the bounds on text from outside ([`text`]), the text
+//! of errors ([`causes`]), and the conformance suite (`conformance`, behind a feature) that each provider runs in its own tests.
 //!
 //! It depends on no Kubernetes client and no cloud SDK: the controller turns Services into
 //! [`model::LoadBalancer`]s, and providers turn those into cloud objects. Conditions,
 //! metrics, logs and docs use the same names as this crate.
 
+pub mod causes;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod error;

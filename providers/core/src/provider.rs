@@ -28,6 +28,13 @@ pub trait Provider: Send + Sync {
     /// The key under which work on this load balancer is serialised. Pure.
     fn key(&self, load_balancer: &LoadBalancer) -> Key;
 
+    /// The identities that the cloud has reported, the latest last: two providers with one in
+    /// common use the same cloud. A cloud gets another identity when it loses its state. Empty
+    /// if it is unknown, or if there is no cloud. Makes no call.
+    fn clouds(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Refuses what can be refused without a call to the cloud. Pure.
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal>;
 

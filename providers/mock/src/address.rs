@@ -14,9 +14,9 @@ use ipnet::IpNet;
 
 use crate::api::Family;
 
-/// Above this number of released addresses, these are preferred to fresh ones. This bounds the
-/// memory if a range is practically endless (IPv6).
-const RESTING: usize = 65_536;
+/// The maximum number of released addresses that are remembered; with that many, these are
+/// preferred to fresh ones. This bounds the memory if a range is practically endless (IPv6).
+pub(crate) const RESTING: usize = 65_536;
 
 /// A CIDR, a `first-last` range or a single address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,18 @@ impl AddressRange {
         Family::of(address) == self.family && (self.first..=self.last).contains(&to_number(address))
     }
 
+    fn overlaps_multicast(&self) -> bool {
+        let (first, last) = match self.family {
+            Family::V4 => (
+                Ipv4Addr::new(224, 0, 0, 0),
+                Ipv4Addr::new(239, 255, 255, 255),
+            ),
+            // The rest of the family.
+            Family::V6 => return self.last >> 120 == 0xff,
+        };
+        self.first <= to_number(last.into()) && to_number(first.into()) <= self.last
+    }
+
     fn of_net(text: &str, net: IpNet) -> Self {
         let (first, last) = (to_number(net.network()), to_number(net.broadcast()));
         // The first address of an IPv6 subnet is the routers' anycast address. A
@@ -128,11 +140,7 @@ impl FromStr for AddressRange {
         if range.first > range.last {
             return Err(RangeError::Reversed(text.to_owned()));
         }
-        let ends = [range.first, range.last].map(|end| to_address(range.family, end));
-        if ends
-            .iter()
-            .any(|end| end.is_unspecified() || end.is_multicast())
-        {
+        if range.first == 0 || range.overlaps_multicast() {
             return Err(RangeError::Unusable(text.to_owned()));
         }
         Ok(range)
@@ -174,7 +182,7 @@ impl Allocator {
     }
 
     /// Chooses an address of the family that is not one of `avoid`.
-    pub(crate) fn choose(&self, family: Family, avoid: &[IpAddr]) -> Result<IpAddr, Denied> {
+    pub(crate) fn choose(&self, family: Family, avoid: &HashSet<IpAddr>) -> Result<IpAddr, Denied> {
         let resting = (family, 0, lowest(family))..=(family, u64::MAX, highest(family));
         let crowded = self.resting.len() >= RESTING;
         let fresh = || self.fresh(family, avoid);
@@ -212,7 +220,30 @@ impl Allocator {
             self.queue.remove(&(Family::of(address), before, address));
         }
         self.queue.insert((Family::of(address), at, address));
+        if self.resting.len() > RESTING {
+            self.forget_oldest();
+        }
         self.advance();
+    }
+
+    /// Addresses that Services request one after the other must not fill the memory. The one
+    /// that was released first counts as fresh again.
+    fn forget_oldest(&mut self) {
+        let first = |family| {
+            let all = (family, 0, lowest(family))..=(family, u64::MAX, highest(family));
+            self.queue.range(all).next().copied()
+        };
+        let firsts = [Family::V4, Family::V6].into_iter().filter_map(first);
+        let Some(oldest) = firsts.min_by_key(|(_, at, _)| *at) else {
+            return;
+        };
+        let (_, _, address) = oldest;
+        self.queue.remove(&oldest);
+        self.resting.remove(&address);
+        let ranges = self.ranges.iter().zip(&mut self.cursors);
+        for (_, cursor) in ranges.filter(|(range, _)| range.contains(address)) {
+            *cursor = to_number(address).min(*cursor);
+        }
     }
 
     /// Excludes the addresses of all nodes from assignment.
@@ -220,7 +251,7 @@ impl Allocator {
         self.nodes = nodes;
     }
 
-    fn may_choose(&self, address: IpAddr, avoid: &[IpAddr]) -> bool {
+    fn may_choose(&self, address: IpAddr, avoid: &HashSet<IpAddr>) -> bool {
         !self.nodes.contains(&address) && !avoid.contains(&address)
     }
 
@@ -232,7 +263,7 @@ impl Allocator {
         self.held.contains_key(&address) || self.resting.contains_key(&address)
     }
 
-    fn fresh(&self, family: Family, avoid: &[IpAddr]) -> Option<IpAddr> {
+    fn fresh(&self, family: Family, avoid: &HashSet<IpAddr>) -> Option<IpAddr> {
         self.ranges
             .iter()
             .zip(&self.cursors)

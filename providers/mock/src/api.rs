@@ -110,6 +110,10 @@ pub struct LoadBalancerPage {
     pub next_page_token: Option<String>,
     /// A position in the stream of changes. The page is at least as new.
     pub position: Position,
+    /// Identifies the cloud, whatever the URL is under which clients know it. It is part of the
+    /// state, so a cloud that lost its state has another one.
+    #[serde(default)]
+    pub cloud: String,
 }
 
 /// A position in the stream of changes.

@@ -226,15 +226,21 @@ fn published_by_other_classes(
     all: &[Arc<ServiceView>],
 ) -> HashSet<IpAddr> {
     let classes = world.classes;
-    let shares_cloud = |name: &&str| {
-        let other = classes.get(name);
-        *name != class.name && other.is_some_and(|other| other.is_on_the_cloud_of(class))
-    };
+    let others = classes.views.keys().map(String::as_str);
+    let on_the_cloud: HashSet<&str> = others
+        .filter(|name| *name != class.name && classes.share_a_cloud(name, &class.name))
+        .collect();
+    if on_the_cloud.is_empty() {
+        return HashSet::new();
+    }
     let of_others = all.iter().filter(|service| {
         let claim = classes.claimant(service);
         let held = service.held_by.iter().map(String::as_str);
         claim != Some(class.name.as_str())
-            && claim.into_iter().chain(held).any(|it| shares_cloud(&it))
+            && claim
+                .into_iter()
+                .chain(held)
+                .any(|it| on_the_cloud.contains(it))
     });
     of_others.flat_map(|service| service.addresses()).collect()
 }

@@ -11,7 +11,7 @@ use crate::class::{Contender, Scope};
 use crate::fixtures::{condition, id};
 
 /// A decision as a test reads it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Ignore,
     Clean,

@@ -33,6 +33,13 @@ use crate::api::{Listener, Protocol, Target, TargetHealth, TrafficPolicy};
 /// The number of failures in a row that make a target unhealthy.
 const FAILURES: u32 = 2;
 
+/// The most checks that run at the same time.
+const AT_ONCE: usize = 64;
+
+/// The most checks. A target whose health is not checked gets no traffic while others are
+/// healthy.
+pub(super) const MAX_CHECKS: usize = 65_536;
+
 /// What a check asks a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Question {
@@ -78,7 +85,6 @@ struct State {
     failures: u32,
     nothing: u32,
     next: Instant,
-    asking: bool,
 }
 
 /// All checks.
@@ -86,6 +92,10 @@ struct State {
 pub(super) struct HealthTable {
     interval: Duration,
     checks: HashMap<Check, State>,
+    /// The checks that are not running, the next one first.
+    due: BTreeSet<(Instant, Check)>,
+    /// The number of checks that are running.
+    running: usize,
 }
 
 // === impl HealthTable ===
@@ -95,10 +105,12 @@ impl HealthTable {
         Self {
             interval,
             checks: HashMap::new(),
+            due: BTreeSet::new(),
+            running: 0,
         }
     }
 
-    /// The checks that these load balancers and target sets need.
+    /// The checks that these load balancers and target sets need, at most [`MAX_CHECKS`].
     pub(super) fn needed<'a>(
         &self,
         configs: impl Iterator<Item = &'a Config>,
@@ -130,6 +142,9 @@ impl HealthTable {
                 let node = *node;
                 let fallback = matches!(question, Question::Accepts(_));
                 if !fallback || self.of(node, Question::Shared) == Verdict::Absent {
+                    if needed.len() >= MAX_CHECKS {
+                        return needed;
+                    }
                     needed.insert(Check { node, question });
                 }
             }
@@ -140,42 +155,50 @@ impl HealthTable {
     /// Removes checks that are no longer needed. New ones are due at once.
     pub(super) fn keep(&mut self, needed: &BTreeSet<Check>, now: Instant) {
         self.checks.retain(|check, _| needed.contains(check));
+        self.due.retain(|(_, check)| needed.contains(check));
         for check in needed {
-            self.checks.entry(*check).or_insert(State {
-                verdict: Verdict::Unknown,
-                failures: 0,
-                nothing: 0,
-                next: now,
-                asking: false,
+            self.checks.entry(*check).or_insert_with(|| {
+                self.due.insert((now, *check));
+                State {
+                    verdict: Verdict::Unknown,
+                    failures: 0,
+                    nothing: 0,
+                    next: now,
+                }
             });
         }
     }
 
-    /// The checks to start now. Each is due again after the interval.
+    /// The checks to start now, if fewer than [`AT_ONCE`] are running. Each is due again after
+    /// the interval.
     pub(super) fn start_due(&mut self, now: Instant) -> Vec<Check> {
-        let mut due = Vec::new();
-        for (check, state) in &mut self.checks {
-            if state.next <= now && !state.asking {
-                state.asking = true;
+        let mut started = Vec::new();
+        while self.running < AT_ONCE
+            && let Some((_, check)) = self.due.first().copied().filter(|(at, _)| *at <= now)
+        {
+            self.due.pop_first();
+            if let Some(state) = self.checks.get_mut(&check) {
                 state.next = now + self.interval;
-                due.push(*check);
+                self.running += 1;
+                started.push(check);
             }
         }
-        due
+        started
     }
 
-    /// When to call [`Self::start_due`] again.
+    /// When to call [`Self::start_due`] again; `None` if only an answer makes room for a check.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let idle = self.checks.values().filter(|state| !state.asking);
-        idle.map(|state| state.next).min()
+        let next = self.due.first().map(|(at, _)| *at);
+        next.filter(|_| self.running < AT_ONCE)
     }
 
     /// Records an answer. Returns whether the verdict changed.
     pub(super) fn answer(&mut self, check: Check, answer: Answer) -> bool {
+        self.running = self.running.saturating_sub(1);
         let Some(state) = self.checks.get_mut(&check) else {
             return false;
         };
-        state.asking = false;
+        self.due.insert((state.next, check));
         let before = state.verdict;
         match answer {
             Answer::Good => {

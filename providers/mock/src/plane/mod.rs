@@ -6,7 +6,7 @@
 //! clients arrive. Pure modules choose, with `now` passed in: `plan` (which sockets to
 //! open), `ports` (which ports the node needs), `balance` and `sticky` (which target),
 //! `health` (what health checks mean), `flows` (which UDP clients stay), `places` (who may
-//! have another connection). The drivers are `tcp`, `udp`, `probe`, `node` and `reach`.
+//! have another connection). The drivers are `open`, `tcp`, `udp`, `probe`, `node` and `reach`.
 //!
 //! Tasks: one per open port, one per TCP connection, one per UDP client, one for all health
 //! checks with one per running check, and one that looks for listeners of the node. All end
@@ -24,6 +24,7 @@ mod descriptors;
 mod flows;
 mod health;
 mod node;
+mod open;
 mod places;
 mod plan;
 mod ports;
@@ -45,18 +46,20 @@ use futures::StreamExt as _;
 use futures::future::ready;
 use futures::stream;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Code, Family, Problem, Target, TargetHealthView, TrafficPolicy};
+use crate::api::{Family, Problem, Target, TargetHealthView, TrafficPolicy};
 use balance::Eligible;
-use balancer::{Balancer, Frontend};
+use balancer::Balancer;
 use health::HealthTable;
+pub(crate) use open::ClosedPorts;
+use open::{CannotOpen, cannot_open, intercepted, open};
 use places::{Places, Share};
 pub(crate) use plan::{Config, Socket};
 pub(crate) use ports::DEFAULT_RESERVED;
+use ports::NodePorts;
 pub use ports::ReservedPorts;
-use ports::{NodePorts, Refusal, Wildcard};
+pub(crate) use ports::Wildcard;
 use reach::Knocks;
 
 /// The most clients with affinity that one load balancer remembers.
@@ -64,6 +67,9 @@ const STICKY_CLIENTS: usize = 16_384;
 
 /// The most clients with affinity that all load balancers remember.
 const STICKY_TOTAL: usize = 65_536;
+
+/// With this number of sets of eligible targets, those that no port uses are removed.
+const KNOWN_SETS: usize = 64;
 
 /// The number of ports of one load balancer that are tried at the same time.
 const KNOCKS: usize = 4;
@@ -120,6 +126,8 @@ struct Shared {
     answered: Notify,
     knocks: Knocks,
     node_ports: Mutex<NodePorts>,
+    /// Notified when listeners of the node were looked for.
+    seen: Notify,
     /// TCP connections.
     connections: Arc<Places>,
     /// UDP clients.
@@ -134,22 +142,6 @@ struct Shared {
 
 /// The target set, the family, and whether the traffic policy is `Cluster`.
 type SetKind = (String, Family, bool);
-
-/// Why some ports of a load balancer are closed.
-pub(crate) struct ClosedPorts {
-    /// Of the first of them.
-    pub(crate) problem: Problem,
-    /// Whether one of them may be opened later.
-    pub(crate) retry: bool,
-}
-
-/// Why one port is closed.
-enum CannotOpen {
-    /// The node needs it.
-    Refused(Refusal),
-    /// The system refused.
-    Failed(std::io::Error),
-}
 
 /// One load balancer's open sockets.
 struct Running {
@@ -183,8 +175,14 @@ impl Default for PlaneOptions {
 
 impl Plane {
     /// Starts the health checks and the search for listeners of the node. Opens no port.
-    pub(crate) fn start(options: PlaneOptions, shutdown: CancellationToken) -> Self {
-        let node_ports = NodePorts::new(options.reserved_ports.clone(), node::ephemeral());
+    /// `listeners`: those that an earlier process saw.
+    pub(crate) fn start(
+        options: PlaneOptions,
+        listeners: &[Wildcard],
+        shutdown: CancellationToken,
+    ) -> Self {
+        let reserved = options.reserved_ports.clone();
+        let node_ports = NodePorts::new(reserved, node::ephemeral(), listeners);
         let (connections, flows) = within(&options, descriptors::limit());
         let shared = Arc::new(Shared {
             health: RwLock::new(HealthTable::new(options.health_interval)),
@@ -195,6 +193,7 @@ impl Plane {
             answered: Notify::new(),
             knocks: Knocks::default(),
             node_ports: Mutex::new(node_ports),
+            seen: Notify::new(),
             connections: Places::new(connections),
             flows: Places::new(flows),
             sticky: Places::new(STICKY_TOTAL),
@@ -268,6 +267,22 @@ impl Plane {
             .map_or(Ok(()), |socket| Err(intercepted(socket)))
     }
 
+    /// Waits for listeners of the node that were never seen before, and returns them.
+    pub(crate) async fn new_listeners(&self) -> Vec<Wildcard> {
+        loop {
+            let new = self.unstored_listeners();
+            if !new.is_empty() {
+                return new;
+            }
+            self.shared.seen.notified().await;
+        }
+    }
+
+    /// The same, without waiting.
+    pub(crate) fn unstored_listeners(&self) -> Vec<Wildcard> {
+        self.shared.node_ports().take_new()
+    }
+
     /// The names of all load balancers that are open or should be.
     pub(crate) fn names(&self) -> Vec<String> {
         self.running().keys().cloned().collect()
@@ -332,103 +347,6 @@ impl Plane {
     }
 }
 
-/// Opens a port and starts to serve it, unless the node needs it.
-fn open(
-    socket: Socket,
-    balancer: &Arc<Balancer>,
-    closed: &CancellationToken,
-) -> Result<(), CannotOpen> {
-    let shared = &balancer.shared;
-    if let Some(refusal) = shared.node_ports().refusal(socket) {
-        return Err(CannotOpen::Refused(refusal));
-    }
-    match bind(socket, balancer, closed) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            if node::has_wildcard(socket) {
-                let listener = Wildcard {
-                    protocol: socket.protocol,
-                    family: Family::of(socket.ip),
-                    port: socket.port,
-                };
-                let mut ports = shared.node_ports();
-                ports.observe(listener, Instant::now());
-                if let Some(refusal) = ports.refusal(socket) {
-                    return Err(CannotOpen::Refused(refusal));
-                }
-            }
-            Err(CannotOpen::Failed(error))
-        }
-        other => other.map_err(CannotOpen::Failed),
-    }
-}
-
-fn bind(
-    socket: Socket,
-    balancer: &Arc<Balancer>,
-    closed: &CancellationToken,
-) -> std::io::Result<()> {
-    use crate::api::Protocol::{Tcp, Udp};
-    let frontend = Frontend::new(socket, Arc::clone(balancer));
-    let closed = closed.clone();
-    match socket.protocol {
-        Tcp => {
-            let listener = tcp::bind(socket.address())?;
-            tokio::spawn(tcp::serve(listener, Arc::new(frontend), closed));
-        }
-        Udp => {
-            let bound = udp::bind(socket.address())?;
-            tokio::spawn(udp::serve(bound, frontend, closed));
-        }
-    }
-    Ok(())
-}
-
-fn cannot_open(socket: Socket, error: &CannotOpen) -> Problem {
-    use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let (code, why) = match error {
-        CannotOpen::Refused(Refusal::Reserved) => (
-            Code::PortInUse,
-            "the port is reserved for programs of the mock cloud's node (--reserved-ports); choose another port",
-        ),
-        CannotOpen::Refused(Refusal::Listener) => (
-            Code::PortInUse,
-            "a program on the mock cloud's node listens on this port on all addresses, and could not restart while the load balancer uses the port; choose another port, or remove the program and restart the mock cloud",
-        ),
-        CannotOpen::Failed(error) => match error.kind() {
-            AddrInUse => (
-                Code::PortInUse,
-                "another program on the mock cloud's node uses it",
-            ),
-            PermissionDenied => (
-                Code::PortInUse,
-                "the mock cloud may not open ports below 1024 (it needs NET_BIND_SERVICE)",
-            ),
-            AddrNotAvailable => (
-                Code::NoAddressAvailable,
-                "the address is on none of the interfaces of the mock cloud's node",
-            ),
-            _ => (Code::Internal, "see the mock cloud's log"),
-        },
-    };
-    let (protocol, address) = (socket.protocol, socket.address());
-    Problem::new(
-        code,
-        format!("{protocol} port {address} cannot be opened: {why}"),
-    )
-}
-
-fn intercepted(socket: Socket) -> Problem {
-    Problem::new(
-        Code::PortInUse,
-        format!(
-            "{} port {} is open, but clients do not reach it: a rule on the mock cloud's node takes their packets first, most likely because {} is the node port of a Service; choose another port",
-            socket.protocol,
-            socket.address(),
-            socket.port
-        ),
-    )
-}
-
 // === impl Shared ===
 
 impl Shared {
@@ -458,6 +376,10 @@ impl Shared {
             Some(known) if **known == set => Arc::clone(known),
             _ => {
                 let set = Arc::new(set);
+                if known.len() >= KNOWN_SETS {
+                    // Those of target sets that no port uses any more.
+                    known.retain(|_, set| Arc::strong_count(set) > 1);
+                }
                 known.insert(kind, Arc::clone(&set));
                 set
             }

@@ -63,6 +63,7 @@ pub(super) fn observe(shared: &Shared) {
         Ok(listeners) => {
             let listeners: Vec<Wildcard> = listeners.into_iter().collect();
             shared.node_ports().observe_all(&listeners, Instant::now());
+            shared.seen.notify_one();
         }
         Err(error) => {
             tracing::warn!(%error, "the listeners of the node cannot be read; only --reserved-ports protects them");

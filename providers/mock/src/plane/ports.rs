@@ -4,9 +4,9 @@
 //! listener*). Linux refuses that while another socket has the same port on any single
 //! address. An open load balancer port would therefore keep such a program from starting.
 //!
-//! Invariants: a reserved port is never opened; a port for which a wildcard listener was
-//! seen is never opened while this process lives, also not in the moment in which that
-//! program restarts; memory does not grow with what is seen.
+//! Invariants: a reserved port is never opened; a port for which a wildcard listener was ever
+//! seen is never opened, also not in the moment in which that program and this one restart
+//! (the server stores what is seen); memory does not grow with what is seen.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -46,10 +46,10 @@ struct Reserved {
 
 /// A port that some program has on all addresses of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Wildcard {
-    pub(super) protocol: Protocol,
-    pub(super) family: Family,
-    pub(super) port: u16,
+pub(crate) struct Wildcard {
+    pub(crate) protocol: Protocol,
+    pub(crate) family: Family,
+    pub(crate) port: u16,
 }
 
 /// Why a port is not opened.
@@ -68,6 +68,8 @@ pub(super) struct NodePorts {
     /// Ports that the kernel assigns to clients.
     ephemeral: RangeInclusive<u16>,
     seen: HashMap<(Protocol, Family), PortSet>,
+    /// Those of `seen` that are not stored yet; each port is once in it.
+    new: Vec<Wildcard>,
     /// Since when an ephemeral UDP port has been in use.
     candidates: HashMap<Wildcard, Instant>,
 }
@@ -151,13 +153,35 @@ impl fmt::Display for ReservedPorts {
 // === impl NodePorts ===
 
 impl NodePorts {
-    pub(super) fn new(reserved: ReservedPorts, ephemeral: RangeInclusive<u16>) -> Self {
-        Self {
+    /// `known`: listeners that an earlier process saw.
+    pub(super) fn new(
+        reserved: ReservedPorts,
+        ephemeral: RangeInclusive<u16>,
+        known: &[Wildcard],
+    ) -> Self {
+        let mut ports = Self {
             reserved,
             ephemeral,
             seen: HashMap::new(),
+            new: Vec::new(),
             candidates: HashMap::new(),
+        };
+        for listener in known {
+            ports.remember(*listener);
         }
+        ports
+    }
+
+    /// The listeners that were seen for the first time since the last call.
+    pub(super) fn take_new(&mut self) -> Vec<Wildcard> {
+        std::mem::take(&mut self.new)
+    }
+
+    /// Returns whether it was unknown.
+    fn remember(&mut self, listener: Wildcard) -> bool {
+        let key = (listener.protocol, listener.family);
+        let seen = self.seen.entry(key).or_insert_with(PortSet::empty);
+        seen.insert(listener.port)
     }
 
     /// Why this socket must not be opened, if so.
@@ -184,10 +208,8 @@ impl NodePorts {
             Protocol::Udp if self.ephemeral.contains(&listener.port) => self.lasts(listener, now),
             Protocol::Tcp | Protocol::Udp => true,
         };
-        if lasting {
-            let key = (listener.protocol, listener.family);
-            let seen = self.seen.entry(key).or_insert_with(PortSet::empty);
-            seen.insert(listener.port);
+        if lasting && self.remember(listener) {
+            self.new.push(listener);
         }
     }
 
@@ -209,10 +231,14 @@ impl PortSet {
         Self(vec![0; 1 << 10].into_boxed_slice())
     }
 
-    fn insert(&mut self, port: u16) {
-        if let Some(word) = self.0.get_mut(usize::from(port >> 6)) {
-            *word |= 1 << (port & 63);
-        }
+    /// Returns whether it was not in the set.
+    fn insert(&mut self, port: u16) -> bool {
+        let Some(word) = self.0.get_mut(usize::from(port >> 6)) else {
+            return false;
+        };
+        let bit = 1 << (port & 63);
+        let before = std::mem::replace(word, *word | bit);
+        before & bit == 0
     }
 
     fn contains(&self, port: u16) -> bool {
@@ -245,7 +271,7 @@ mod tests {
     }
 
     fn ports(reserved: &str) -> NodePorts {
-        NodePorts::new(reserved.parse().unwrap(), 32_768..=60_999)
+        NodePorts::new(reserved.parse().unwrap(), 32_768..=60_999, &[])
     }
 
     #[test]
@@ -331,6 +357,24 @@ mod tests {
             let refusal = ports.refusal(socket(ip, protocol, port));
             assert_eq!(refusal, refused.then_some(Refusal::Listener), "{ip} {port}");
         }
+    }
+
+    #[test]
+    fn each_new_listener_is_stored_once_and_a_stored_one_is_known() {
+        let mut ports = ports("");
+        let now = Instant::now();
+        let all = [9100, 9200].map(|port| wildcard(Protocol::Tcp, port));
+        ports.observe_all(&all[..1], now);
+        ports.observe_all(&all, now);
+        let stored = ports.take_new();
+        assert_eq!(stored, all);
+        ports.observe_all(&all, now);
+        assert_eq!(ports.take_new(), []);
+        let mut again = NodePorts::new(ReservedPorts::none(), 32_768..=60_999, &stored);
+        let refusal = again.refusal(socket(V4, Protocol::Tcp, 9200));
+        assert_eq!(refusal, Some(Refusal::Listener));
+        again.observe_all(&all, now);
+        assert_eq!(again.take_new(), []);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Runs health checks. One task schedules them; each check is a task that ends with the
-//! check's time-out. At most [`AT_ONCE`] run at the same time.
+//! Runs health checks. One task starts them, as many at a time as `health` allows; each check is
+//! a task that ends with the check's time-out.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,16 +9,12 @@ use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::health::{Answer, Check, Question, node_of};
+use super::health::{Answer, Check, MAX_CHECKS, Question, node_of};
 use super::plan::Config;
 use super::{Plane, Shared, write};
-
-/// The most checks that run at the same time.
-const AT_ONCE: usize = 64;
 
 /// Time until the schedule is read again when there are no checks.
 const IDLE: Duration = Duration::from_mins(1);
@@ -26,7 +22,6 @@ const IDLE: Duration = Duration::from_mins(1);
 /// Runs until shutdown.
 pub(super) async fn run(plane: Plane, shutdown: CancellationToken) {
     let shared = Arc::clone(&plane.shared);
-    let slots = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         let now = Instant::now();
         let (due, next) = {
@@ -35,10 +30,9 @@ pub(super) async fn run(plane: Plane, shutdown: CancellationToken) {
             (due, health.next_due().unwrap_or(now + IDLE))
         };
         for check in due {
-            let (shared, slots) = (Arc::clone(&shared), Arc::clone(&slots));
-            let stop = shutdown.clone();
+            let (shared, stop) = (Arc::clone(&shared), shutdown.clone());
             tokio::spawn(async move {
-                stop.run_until_cancelled(ask(shared, slots, check)).await;
+                stop.run_until_cancelled(ask(shared, check)).await;
             });
         }
         tokio::select! {
@@ -68,13 +62,16 @@ fn refresh(plane: &Plane) {
     };
     let mut health = write(&plane.shared.health);
     let needed = health.needed(configs.iter().map(AsRef::as_ref), nodes);
+    if needed.len() >= MAX_CHECKS {
+        tracing::warn!(
+            checks = MAX_CHECKS,
+            "there are more health checks than possible; the health of some targets is unknown"
+        );
+    }
     health.keep(&needed, Instant::now());
 }
 
-async fn ask(shared: Arc<Shared>, slots: Arc<Semaphore>, check: Check) {
-    let Ok(_slot) = slots.acquire().await else {
-        return;
-    };
+async fn ask(shared: Arc<Shared>, check: Check) {
     let options = &shared.options;
     let answer = match check.question {
         Question::Shared => healthz(check.node, options.health_port, options.health_timeout).await,

@@ -53,7 +53,7 @@ async fn a_change_of_targets_is_computed_once_however_many_connections_there_are
         drain: Duration::from_millis(50),
         ..PlaneOptions::default()
     };
-    let plane = Plane::start(options, stop.clone());
+    let plane = Plane::start(options, &[], stop.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let node_port = listener.local_addr().unwrap().port();
     tokio::spawn(node(listener));

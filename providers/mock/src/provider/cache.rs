@@ -16,6 +16,10 @@ use ballast_provider::{Cause, Change, Key, Mark, Published, Refusal, ServiceId, 
 use super::shape::fingerprint;
 use crate::api::{ChangeKind, ChangeView, LoadBalancerView, Position};
 
+/// The number of identities of the cloud that are remembered. Two classes do not learn of a new
+/// one at the same time, so their latest ones can differ.
+const CLOUDS: usize = 8;
+
 /// One load balancer of this class.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -34,6 +38,8 @@ pub(super) struct Cache {
     /// not exist.
     loaded: bool,
     position: Option<Position>,
+    /// The latest identities of the cloud, the newest last.
+    clouds: Vec<String>,
     entries: HashMap<String, Entry>,
     doubtful: HashSet<String>,
     in_flight: HashSet<String>,
@@ -85,6 +91,23 @@ impl Cache {
     /// The position from which to follow changes.
     pub(super) fn position(&self) -> Option<Position> {
         self.position.clone()
+    }
+
+    /// The cloud has this identity now.
+    pub(super) fn meet(&mut self, cloud: String) {
+        if cloud.is_empty() {
+            return;
+        }
+        self.clouds.retain(|known| *known != cloud);
+        self.clouds.push(cloud);
+        if self.clouds.len() > CLOUDS {
+            self.clouds.remove(0);
+        }
+    }
+
+    /// The latest identities of the cloud.
+    pub(super) fn clouds(&self) -> Vec<String> {
+        self.clouds.clone()
     }
 
     /// Moves the position in the stream of changes, unless a list has changed it meanwhile.

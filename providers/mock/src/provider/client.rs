@@ -1,21 +1,16 @@
-//! HTTP calls to the mock cloud: one function per call, each with a time-out. Answers become
-//! the provider's errors, whose messages are the same on every retry.
+//! The mock cloud's API as functions: one for each call, with a time-out (`transport` sends
+//! them). Answers become the provider's errors, whose messages are the same on every retry.
+
+mod transport;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use ballast_provider::text::bounded;
 use ballast_provider::{Mark, ProviderError, Reason, Refusal, mark};
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use http::{Method, StatusCode};
 
+use self::transport::Transport;
 use super::token::Token;
 use crate::api::{
     ChangesPage, Code, LoadBalancerPage, LoadBalancerView, Position, Problem, PutLoadBalancer,
@@ -25,33 +20,12 @@ use crate::api::{
 /// The time-out of a call. A long poll may take its waiting time in addition.
 const CALL_LIMIT: Duration = Duration::from_secs(4);
 
-/// The maximum number of bytes of an answer: a full page of load balancers with 256 listeners
-/// each.
-const MAX_ANSWER: usize = 64 * 1024 * 1024;
-
-/// The maximum number of bytes of an error answer. A longer one counts as unreadable.
-const MAX_PROBLEM: usize = 64 * 1024;
-
 /// The maximum number of load balancers in a list of all pages, ten times what a cloud holds
 /// by default.
 const MOST_LISTED: usize = 100_000;
 
-/// How long an idle connection is kept. The cloud closes it after 15 s, and a call at that
-/// moment would have to be repeated.
-const IDLE: Duration = Duration::from_secs(5);
-
-/// The maximum number of idle connections: a controller with many classes must not take all
-/// of the cloud's connections.
-const MOST_IDLE: usize = 4;
-
 /// The time to wait if the cloud sets none.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
-
-/// The longest time that the cloud can make the controller wait.
-const LONGEST_RETRY: Duration = Duration::from_mins(5);
-
-/// The maximum number of causes of an error in a log line.
-const DEEPEST: usize = 16;
 
 /// An invalid endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,10 +38,18 @@ pub struct EndpointError {
 /// One cloud, called for one owner; without an owner, only to read.
 #[derive(Debug)]
 pub(super) struct Client {
-    http: HttpClient<HttpConnector, Full<Bytes>>,
-    endpoint: String,
-    token: Token,
+    transport: Transport,
     mark: Option<Mark>,
+}
+
+/// All pages of a list.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) items: Vec<LoadBalancerView>,
+    /// The position in the stream of changes after which no change is missed.
+    pub(super) position: Position,
+    /// The identity of the cloud; empty if the cloud is older than this program.
+    pub(super) cloud: String,
 }
 
 /// Why a call failed.
@@ -98,24 +80,19 @@ impl Client {
         if uri.scheme_str() != Some("http") || uri.authority().is_none() || !plain {
             return Err(bad());
         }
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CALL_LIMIT));
-        connector.set_nodelay(true);
         Ok(Self {
-            http: HttpClient::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(MOST_IDLE)
-                .build(connector),
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token,
+            transport: Transport::new(endpoint.trim_end_matches('/').to_owned(), token),
             mark,
         })
     }
 
     pub(super) async fn get(&self, name: &str) -> Result<Option<LoadBalancerView>, Failed> {
         let path = format!("/v1/load-balancers/{}", encode(name));
-        found(self.call(Method::GET, &path, None::<&()>, CALL_LIMIT).await)
+        found(
+            self.transport
+                .call(Method::GET, &path, None::<&()>, CALL_LIMIT)
+                .await,
+        )
     }
 
     /// Creates or changes a load balancer. The cloud refuses the call if `life` is not its
@@ -132,6 +109,7 @@ impl Client {
             let _ = write!(path, "&epoch={}", encode(&life.epoch));
         }
         let (_, view) = self
+            .transport
             .call(Method::PUT, &path, Some(body), CALL_LIMIT)
             .await?;
         Ok(view)
@@ -141,6 +119,7 @@ impl Client {
     pub(super) async fn delete(&self, name: &str) -> Result<bool, Failed> {
         let path = format!("/v1/load-balancers/{}{}", encode(name), self.owner());
         let (status, _) = self
+            .transport
             .send(Method::DELETE, &path, None::<&()>, CALL_LIMIT)
             .await?;
         Ok(status != StatusCode::ACCEPTED)
@@ -153,14 +132,14 @@ impl Client {
     ) -> Result<LoadBalancerView, Failed> {
         let path = format!("/v1/load-balancers/{}/tags{}", encode(name), self.owner());
         let (_, view) = self
+            .transport
             .call(Method::PATCH, &path, Some(change), CALL_LIMIT)
             .await?;
         Ok(view)
     }
 
-    /// Lists every load balancer of this owner (of all owners, without one), with the position in
-    /// the stream of changes after which no change is missed.
-    pub(super) async fn list(&self) -> Result<(Vec<LoadBalancerView>, Position), Failed> {
+    /// Lists every load balancer of this owner (of all owners, without one).
+    pub(super) async fn list(&self) -> Result<Listed, Failed> {
         let filter = self.mark.as_ref().map_or_else(String::new, |mark| {
             let cluster = encode(&format!("{}={}", mark::CLUSTER, mark.cluster));
             let class = encode(&format!("{}={}", mark::CLASS, mark.class));
@@ -171,6 +150,7 @@ impl Client {
         let (mut items, mut position) = (Vec::new(), None);
         loop {
             let (_, page): (_, LoadBalancerPage) = self
+                .transport
                 .call(Method::GET, &path, None::<&()>, CALL_LIMIT)
                 .await?;
             let more = !page.items.is_empty();
@@ -182,19 +162,30 @@ impl Client {
             let position = position.get_or_insert(page.position);
             match page.next_page_token {
                 Some(token) => path = format!("{base}&pageToken={}", encode(&token)),
-                None => return Ok((items, position.clone())),
+                None => {
+                    return Ok(Listed {
+                        items,
+                        position: position.clone(),
+                        cloud: page.cloud,
+                    });
+                }
             }
         }
     }
 
     pub(super) async fn get_targets(&self, name: &str) -> Result<Option<TargetSetBody>, Failed> {
         let path = format!("/v1/target-sets/{}", encode(name));
-        found(self.call(Method::GET, &path, None::<&()>, CALL_LIMIT).await)
+        found(
+            self.transport
+                .call(Method::GET, &path, None::<&()>, CALL_LIMIT)
+                .await,
+        )
     }
 
     pub(super) async fn put_targets(&self, name: &str, body: &TargetSetBody) -> Result<(), Failed> {
         let path = format!("/v1/target-sets/{}{}", encode(name), self.owner());
-        self.send(Method::PUT, &path, Some(body), CALL_LIMIT)
+        self.transport
+            .send(Method::PUT, &path, Some(body), CALL_LIMIT)
             .await?;
         Ok(())
     }
@@ -211,7 +202,9 @@ impl Client {
             encode(&since.epoch),
             wait.as_secs()
         );
-        let called = self.call(Method::GET, &path, None::<&()>, CALL_LIMIT + wait);
+        let called = self
+            .transport
+            .call(Method::GET, &path, None::<&()>, CALL_LIMIT + wait);
         match called.await {
             Ok((_, page)) => Ok(Some(page)),
             Err(failed) if failed.code() == Some(Code::SequenceUnknown) => Ok(None),
@@ -221,7 +214,7 @@ impl Client {
 
     /// The error for the controller.
     pub(super) fn error(&self, failed: Failed) -> ProviderError {
-        let endpoint = &self.endpoint;
+        let endpoint = &self.transport.endpoint;
         let (problem, retry_after) = match failed {
             Failed::Unreachable => {
                 return ProviderError::transient(format!(
@@ -246,13 +239,13 @@ impl Client {
     }
 
     fn unauthorized(&self) -> String {
-        let endpoint = &self.endpoint;
-        match self.token.path() {
-            Some(path) if !self.token.is_known() => format!(
+        let endpoint = &self.transport.endpoint;
+        match self.transport.token.path() {
+            Some(path) if !self.transport.token.is_known() => format!(
                 "the mock cloud at {endpoint} requires a token, and the controller found none in --mock-token-file {}",
                 path.display()
             ),
-            None if !self.token.is_known() => format!(
+            None if !self.transport.token.is_known() => format!(
                 "the mock cloud at {endpoint} requires a token, and the controller has none for it: set --mock-token-file (with --mock-token-namespace it is only for mock clouds of that namespace)"
             ),
             _ => format!(
@@ -267,121 +260,6 @@ impl Client {
             format!("owner={}", encode(&owner))
         });
         format!("?{owner}")
-    }
-
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&impl Serialize>,
-        limit: Duration,
-    ) -> Result<(StatusCode, T), Failed> {
-        let (status, answer) = self.send(method, path, body, limit).await?;
-        let value = serde_json::from_slice(&answer).map_err(|error| {
-            let error = causes(&error);
-            tracing::warn!(path, error, "cannot read the mock cloud's answer");
-            Failed::internal()
-        })?;
-        Ok((status, value))
-    }
-
-    /// Sends the call, and repeats it with another token if the cloud refuses the first one.
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&impl Serialize>,
-        limit: Duration,
-    ) -> Result<(StatusCode, Bytes), Failed> {
-        let mut token = self.token.current().await;
-        let mut answer = self
-            .send_with(token.as_deref(), method.clone(), path, body, limit)
-            .await;
-        if answer.as_ref().err().and_then(Failed::code) == Some(Code::Unauthorized)
-            && let Some(other) = self.token.other_than(token.as_deref()).await
-        {
-            let other = token.insert(other);
-            answer = self
-                .send_with(Some(other), method.clone(), path, body, limit)
-                .await;
-        }
-        // The cloud checks the token only in calls that change something.
-        if method != Method::GET && answer.is_ok() {
-            self.token.accepted(token.as_deref());
-        }
-        answer
-    }
-
-    async fn send_with(
-        &self,
-        token: Option<&str>,
-        method: Method,
-        path: &str,
-        body: Option<&impl Serialize>,
-        limit: Duration,
-    ) -> Result<(StatusCode, Bytes), Failed> {
-        let shown = method.clone();
-        let unreachable = |error: &dyn std::error::Error| {
-            let error = causes(error);
-            tracing::debug!(method = %shown, path, error, "the mock cloud does not answer");
-            Failed::Unreachable
-        };
-        let request = self.request(token, method.clone(), path, body)?;
-        let answered = timeout(limit, async {
-            let response = self
-                .http
-                .request(request)
-                .await
-                .map_err(|error| unreachable(&error))?;
-            let (head, body) = response.into_parts();
-            let most = if head.status.is_success() {
-                MAX_ANSWER
-            } else {
-                MAX_PROBLEM
-            };
-            match Limited::new(body, most).collect().await {
-                Ok(body) => Ok((head, body.to_bytes())),
-                Err(error) if error.is::<LengthLimitError>() && most == MAX_PROBLEM => {
-                    Ok((head, Bytes::new()))
-                }
-                Err(error) => Err(unreachable(error.as_ref())),
-            }
-        });
-        let (head, body) = answered.await.map_err(|elapsed| unreachable(&elapsed))??;
-        if head.status.is_success() {
-            return Ok((head.status, body));
-        }
-        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| {
-            Problem::new(Code::Internal, format!("HTTP status {}", head.status))
-        });
-        tracing::debug!(%method, path, status = %head.status, %problem, "the mock cloud refuses");
-        let seconds = head.headers.get(header::RETRY_AFTER);
-        let seconds = seconds.and_then(|value| value.to_str().ok()?.parse().ok());
-        let retry_after = seconds.map(Duration::from_secs);
-        Err(Failed::Refused {
-            problem,
-            retry_after: retry_after.map(|wait| wait.min(LONGEST_RETRY)),
-        })
-    }
-
-    fn request(
-        &self,
-        token: Option<&str>,
-        method: Method,
-        path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<Request<Full<Bytes>>, Failed> {
-        let body = body.map(serde_json::to_vec).transpose();
-        let body = body.map_err(|_| Failed::internal())?.unwrap_or_default();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.endpoint))
-            .header(header::CONTENT_TYPE, "application/json");
-        if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let request = request.body(Full::new(body.into()));
-        request.map_err(|_| Failed::internal())
     }
 }
 
@@ -428,14 +306,6 @@ fn found<T>(called: Result<(StatusCode, T), Failed>) -> Result<Option<T>, Failed
         Err(failed) if failed.code() == Some(Code::NotFound) => Ok(None),
         Err(failed) => Err(failed),
     }
-}
-
-/// The message of an error with its causes, bounded. The last cause of a failed connection says why it
-/// failed.
-fn causes(error: &dyn std::error::Error) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = chain.take(DEEPEST).map(ToString::to_string).collect();
-    bounded(&texts.join(": "))
 }
 
 /// Percent-encoding of one part of a path or query.

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use self::cache::{Cache, Known};
 use self::changes::Told;
 pub use self::client::EndpointError;
-use self::client::{Client, Failed};
+use self::client::{Client, Failed, Listed};
 pub use self::token::Token;
 use crate::api::{Code, LoadBalancerView, Position, Problem, TagPatch, TargetSetBody};
 
@@ -110,14 +110,20 @@ impl Provider for MockProvider {
         Key::alone(&load_balancer.id)
     }
 
+    fn clouds(&self) -> Vec<String> {
+        self.inner.cache().clouds()
+    }
+
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
         validate::validate(balancer)
     }
 
     async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
         let listed = self.inner.client.list().await;
-        let (views, position) = listed.map_err(|failed| self.inner.client.error(failed))?;
-        self.inner.cache().load(views, position, &published);
+        let listed = listed.map_err(|failed| self.inner.client.error(failed))?;
+        let mut cache = self.inner.cache();
+        cache.meet(listed.cloud);
+        cache.load(listed.items, listed.position, &published);
         Ok(())
     }
 
@@ -160,8 +166,8 @@ impl Provider for MockProvider {
 
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         let listed = self.inner.client.list().await;
-        let (views, _) = listed.map_err(|failed| self.inner.client.error(failed))?;
-        Ok(views.into_iter().map(owned).collect())
+        let listed = listed.map_err(|failed| self.inner.client.error(failed))?;
+        Ok(listed.items.into_iter().map(owned).collect())
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {
@@ -183,8 +189,8 @@ impl MockInventory {
 impl Inventory for MockInventory {
     async fn all(&self) -> Result<Vec<Owned>, ProviderError> {
         let listed = self.client.list().await;
-        let (views, _) = listed.map_err(|failed| self.client.error(failed))?;
-        let marked = views.into_iter();
+        let listed = listed.map_err(|failed| self.client.error(failed))?;
+        let marked = listed.items.into_iter();
         let marked = marked.filter(|view| Mark::of(&view.desired.tags).is_some());
         Ok(marked.map(owned).collect())
     }
@@ -307,12 +313,17 @@ impl Inner {
             return Ok(());
         }
         self.cache().begin_list();
-        let (views, position) = self.client.list().await?;
+        let Listed {
+            items,
+            position,
+            cloud,
+        } = self.client.list().await?;
+        self.cache().meet(cloud);
         if before.is_some_and(|before| before != position.epoch) {
             tracing::info!("the mock cloud has restarted; comparing its state with the cache");
             self.retarget_again().await?;
         }
-        let changes = self.cache().relist(views, &position);
+        let changes = self.cache().relist(items, &position);
         self.told.add(changes);
         Ok(())
     }

@@ -6,6 +6,8 @@
 //! process determines again. An address is held from the commit that creates a load balancer
 //! to the commit that removes it. Sequence numbers rise without gaps.
 
+mod addresses;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -14,14 +16,17 @@ use jiff::Timestamp;
 use super::lifecycle::{Phase, Step};
 use super::record::{self, change, check_owner, gone, view};
 pub(crate) use super::record::{Deletion, Edit, Owner, Plane, Record, Rules, Stored};
-use crate::address::{Allocator, Denied, describe};
+use crate::address::Allocator;
 use crate::api::{
-    ChangeKind, ChangeView, Code, Family, LoadBalancerView, Position, Problem, PutLoadBalancer,
-    Target, TargetSetBody,
+    ChangeKind, ChangeView, Code, LoadBalancerView, Position, Problem, PutLoadBalancer, Target,
+    TargetSetBody,
 };
 
 /// The number of changes that are kept. A client that is further behind lists again.
 pub(crate) const MAX_CHANGES: usize = 10_000;
+
+/// The maximum size of these changes in bytes, roughly.
+const MAX_CHANGES_WEIGHT: usize = 16 * 1024 * 1024;
 
 /// A page ends after roughly this many bytes, whatever number of entries is requested.
 pub(crate) const MAX_WEIGHT: usize = 1024 * 1024;
@@ -29,9 +34,13 @@ pub(crate) const MAX_WEIGHT: usize = 1024 * 1024;
 /// The maximum number of targets of one set.
 pub(crate) const MAX_TARGETS: usize = 5_000;
 
+/// The same of all sets together. Each takes some ten addresses at most.
+const MAX_ALL_TARGETS: usize = 50_000;
+
 /// The whole state.
 #[derive(Debug)]
 pub(crate) struct Cloud {
+    identity: String,
     epoch: String,
     seq: u64,
     rules: Rules,
@@ -39,6 +48,8 @@ pub(crate) struct Cloud {
     target_sets: BTreeMap<String, TargetSetBody>,
     allocator: Allocator,
     changes: VecDeque<ChangeView>,
+    /// The size of `changes` in bytes, roughly.
+    changes_weight: usize,
     deadlines: BTreeSet<(Timestamp, String)>,
 }
 
@@ -49,12 +60,14 @@ impl Cloud {
     /// data plane reports otherwise, so a restart alone is no change.
     pub(crate) fn new(rules: Rules, stored: Stored) -> Self {
         let mut cloud = Self {
+            identity: stored.identity,
             epoch: stored.epoch,
             seq: stored.seq,
             allocator: Allocator::new(rules.ranges.clone()),
             rules,
             load_balancers: BTreeMap::new(),
             target_sets: stored.target_sets.into_iter().collect(),
+            changes_weight: stored.changes.iter().map(weight_of).sum(),
             changes: stored.changes.into(),
             deadlines: BTreeSet::new(),
         };
@@ -83,6 +96,11 @@ impl Cloud {
             epoch: self.epoch.clone(),
             seq: self.seq,
         }
+    }
+
+    /// Identifies the cloud for as long as it has its state.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
     pub(crate) fn record(&self, name: &str) -> Option<&Record> {
@@ -142,7 +160,7 @@ impl Cloud {
         let mut weight = 0;
         let page = self.changes_after(seq)?.take(limit).take_while(|change| {
             let fits = weight <= MAX_WEIGHT;
-            weight += record::weight(&change.tags);
+            weight += weight_of(change);
             fits
         });
         Some(page.cloned().collect())
@@ -314,6 +332,17 @@ impl Cloud {
             }
             None => {}
         }
+        let others = self.target_sets.iter().filter(|(other, _)| *other != name);
+        let count = |set: &TargetSetBody| set.targets.len() + set.node_addresses.len();
+        let all = others.map(|(_, set)| count(set)).sum::<usize>() + count(&body);
+        if all > MAX_ALL_TARGETS {
+            return Err(Problem::new(
+                Code::QuotaExceeded,
+                format!(
+                    "targets: all target sets together would have {all} targets and node addresses, at most {MAX_ALL_TARGETS} are possible"
+                ),
+            ));
+        }
         Ok(vec![Edit::Targets(name.to_owned(), body)])
     }
 
@@ -373,94 +402,6 @@ impl Cloud {
         vec![change(seq, kind, &record), Edit::Put(Box::new(record))]
     }
 
-    /// Chooses one address per family: the requested one, otherwise the held one, otherwise a
-    /// preferred one that is free, otherwise any.
-    fn addresses(
-        &self,
-        name: &str,
-        held: &[IpAddr],
-        body: &PutLoadBalancer,
-    ) -> Result<Vec<IpAddr>, Problem> {
-        let of = |addresses: &[IpAddr], family: Family| {
-            let found = addresses.iter().find(|ip| Family::of(**ip) == family);
-            found.copied()
-        };
-        let one = |family: Family| {
-            if let Some(requested) = of(&body.desired.requested_addresses, family) {
-                return self.allocator.request(requested, name);
-            }
-            if let Some(held) = of(held, family) {
-                return Ok(held);
-            }
-            if let Some(preferred) = of(&body.preferred_addresses, family)
-                && let Ok(address) = self.allocator.request(preferred, name)
-            {
-                return Ok(address);
-            }
-            self.allocator.choose(family, &body.avoid_addresses)
-        };
-        let families = body.desired.families.iter();
-        let each = families.map(|family| (*family, one(*family)));
-        let (mut found, mut first) = (Vec::new(), None);
-        for (family, result) in each {
-            let requested = of(&body.desired.requested_addresses, family).is_some();
-            match result {
-                Ok(address) => found.push(address),
-                Err(denied) if body.desired.any_family && !requested => {
-                    first = first.or(Some(denied));
-                }
-                Err(denied) => return Err(self.denied(&denied, &body.desired.tags)),
-            }
-        }
-        match first {
-            Some(denied) if found.is_empty() => Err(self.denied(&denied, &body.desired.tags)),
-            _ => Ok(found),
-        }
-    }
-
-    /// Describes why an address is denied, for the owner of a load balancer with these tags.
-    fn denied(&self, denied: &Denied, tags: &BTreeMap<String, String>) -> Problem {
-        let ranges = describe(&self.rules.ranges);
-        match denied {
-            Denied::Held { address, holder } => {
-                let holders = self.record(holder).map(|record| &record.desired.tags);
-                let whose = record::described(holder, holders, tags);
-                Problem::new(
-                    Code::AddressInUse,
-                    format!("the requested address {address} belongs to {whose}"),
-                )
-            }
-            Denied::Node { address } => Problem::new(
-                Code::AddressInUse,
-                format!("the requested address {address} belongs to a node"),
-            ),
-            Denied::Outside { address } => Problem::new(
-                Code::NoAddressAvailable,
-                format!(
-                    "the requested address {address} is in none of the mock cloud's ranges ({ranges})"
-                ),
-            ),
-            Denied::Exhausted {
-                family,
-                has_range: true,
-            } => Problem::new(
-                Code::NoAddressAvailable,
-                format!(
-                    "no {family} address is free in the mock cloud's ranges ({ranges}); add one with --addresses"
-                ),
-            ),
-            Denied::Exhausted {
-                family,
-                has_range: false,
-            } => Problem::new(
-                Code::NoAddressAvailable,
-                format!(
-                    "the mock cloud has no {family} range (it has {ranges}); add one with --addresses"
-                ),
-            ),
-        }
-    }
-
     // --- applying ---
 
     /// Applies committed edits.
@@ -481,11 +422,11 @@ impl Cloud {
                 }
                 Edit::Change(change) => {
                     self.seq = change.seq;
+                    self.changes_weight += weight_of(&change);
                     self.changes.push_back(change);
-                    if self.changes.len() > MAX_CHANGES {
-                        self.changes.pop_front();
-                    }
+                    self.forget_changes();
                 }
+                Edit::Listener(_) => {}
                 Edit::Plane(name, plane) => {
                     if let Some(entry) = self.load_balancers.get_mut(&name) {
                         entry.1 = plane;
@@ -495,11 +436,13 @@ impl Cloud {
         }
     }
 
-    /// No load balancer gets an address of a machine, of whatever cluster it is.
-    fn exclude_nodes(&mut self) {
-        let sets = self.target_sets.values();
-        self.allocator
-            .exclude(sets.flat_map(addresses_of).collect());
+    fn forget_changes(&mut self) {
+        while self.changes.len() > MAX_CHANGES || self.changes_weight > MAX_CHANGES_WEIGHT {
+            let Some(oldest) = self.changes.pop_front() else {
+                return;
+            };
+            self.changes_weight -= weight_of(&oldest);
+        }
     }
 
     fn put_record(&mut self, record: Record) {
@@ -522,10 +465,8 @@ impl Cloud {
     }
 }
 
-fn addresses_of(set: &TargetSetBody) -> impl Iterator<Item = IpAddr> + '_ {
-    let targets = set.targets.iter();
-    let targets = targets.flat_map(|target| target.addresses.iter().copied());
-    targets.chain(set.node_addresses.iter().copied())
+fn weight_of(change: &ChangeView) -> usize {
+    record::weight(&change.tags)
 }
 
 #[cfg(test)]

@@ -286,6 +286,7 @@ async fn list(
         items,
         next_page_token,
         position: cloud.position(),
+        cloud: cloud.identity().to_owned(),
     }))
 }
 

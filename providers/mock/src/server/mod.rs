@@ -1,7 +1,7 @@
 //! The mock cloud's server, which `ballast mock-cloud` runs.
 //!
 //! Tasks: the HTTP server; the follower, which makes the data plane follow the state
-//! (`follow`); with `--interface`, a task that prolongs the addresses on it (`nic`); the
+//! (`follow`); one that stores the listeners of the node; with `--interface`, one that prolongs the addresses on it (`nic`); the
 //! health checks; and tasks of the data plane per socket and connection. They end with the
 //! shutdown token. A thread writes the state (`writer`), and ends after them. The API answers
 //! only after the data plane has applied the stored state.
@@ -30,6 +30,7 @@ use ballast_http::{Limits, serve};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use self::args::{ArgsError, ServerArgs, ServerOptions, Span};
@@ -39,7 +40,7 @@ pub use crate::plane::{PlaneOptions, ReservedPorts};
 
 use self::answer::Answers;
 use self::calls::CallLog;
-use self::cloud::{Cloud, Rules};
+use self::cloud::{Cloud, Edit, Rules};
 use self::follow::Follower;
 use self::guard::{Guard, Limiter};
 use self::http::App;
@@ -51,6 +52,9 @@ use crate::plane::Plane;
 
 /// How long open calls may take to end after the shutdown has begun.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The pause after a failure to write the state.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Bounds on what clients of the API can make the cloud hold. Together with what requests hold
 /// (`http`, `answer`) this is at most 80 MiB, less than a third of the memory limit that the
@@ -67,6 +71,8 @@ pub struct Server {
     listener: TcpListener,
     app: Arc<App>,
     follower: Follower,
+    /// Stores the listeners of the node.
+    memory: JoinHandle<()>,
     applied: watch::Sender<u64>,
     shutdown: CancellationToken,
 }
@@ -133,7 +139,8 @@ impl Server {
             .map_err(|source| ServerError::Listen { address, source })?;
         let directory = options.state_dir.clone();
         let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
-        let (store, stored) = opened.map_err(std::io::Error::other)??;
+        let (store, mut stored) = opened.map_err(std::io::Error::other)??;
+        let listeners = std::mem::take(&mut stored.listeners);
         let nic = match &options.interface {
             Some(choice) => Some(Arc::new(Nic::open(choice, listener.local_addr()?).await?)),
             None => None,
@@ -151,7 +158,9 @@ impl Server {
             deletion_latency: options.deletion_latency,
         };
         let writer = Writer::start(store, Cloud::new(rules, stored))?;
-        let plane = Plane::start(options.plane, shutdown.clone());
+        let plane = Plane::start(options.plane, &listeners, shutdown.clone());
+        let memory = remember(plane.clone(), writer.clone(), shutdown.clone());
+        let memory = tokio::spawn(memory);
         let host = Host { plane, nic };
         let (follower, seq) = Follower::begin(writer.clone(), host.clone()).await;
         let (applied, done) = watch::channel(seq);
@@ -173,6 +182,7 @@ impl Server {
             listener,
             app,
             follower,
+            memory,
             applied,
             shutdown,
         })
@@ -189,6 +199,7 @@ impl Server {
             listener,
             app,
             follower,
+            memory,
             applied,
             shutdown,
         } = self;
@@ -215,10 +226,38 @@ impl Server {
         if follower.await.is_err() {
             tracing::error!("the follower of the state has panicked");
         }
+        if memory.await.is_err() {
+            tracing::error!("the task that stores the listeners of the node has panicked");
+        }
         if let Some(nic) = nic {
             nic.clear().await;
         }
         result
+    }
+}
+
+/// Stores which listeners of the node were seen, so that the next process knows their ports,
+/// also while those programs restart. Ends with the shutdown, after everything is stored.
+async fn remember(plane: Plane, writer: Writer, shutdown: CancellationToken) {
+    loop {
+        let new = shutdown.run_until_cancelled(plane.new_listeners()).await;
+        let last = new.is_none();
+        let new = new.unwrap_or_else(|| plane.unstored_listeners());
+        let edits: Vec<Edit> = new.into_iter().map(Edit::Listener).collect();
+        loop {
+            let edits = edits.clone();
+            let Err(problem) = writer.change(move |_, _| Ok((edits, ()))).await else {
+                break;
+            };
+            tracing::warn!(%problem, "cannot store the listeners of the node");
+            if last {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        if last {
+            return;
+        }
     }
 }
 

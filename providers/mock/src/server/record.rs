@@ -14,6 +14,7 @@ use crate::address::AddressRange;
 use crate::api::{
     ChangeKind, ChangeView, Code, Desired, LifecycleState, LoadBalancerView, Problem, TargetSetBody,
 };
+use crate::plane::Wildcard;
 
 /// Limits and delays of this cloud.
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ pub(crate) enum Edit {
     Targets(String, TargetSetBody),
     /// Adds an entry to the stream of changes.
     Change(ChangeView),
+    /// Records a listener of the node, whose port is never opened. Only the data plane uses it.
+    Listener(Wildcard),
     /// The report of the data plane; it is not stored.
     Plane(String, Plane),
 }
@@ -71,12 +74,16 @@ pub(crate) enum Edit {
 /// The state that was read from the store.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
+    /// Identifies the cloud for as long as it has its state.
+    pub(crate) identity: String,
     pub(crate) epoch: String,
     pub(crate) seq: u64,
     pub(crate) records: Vec<Record>,
     pub(crate) target_sets: Vec<(String, TargetSetBody)>,
     pub(crate) resting: Vec<(IpAddr, u64)>,
     pub(crate) changes: Vec<ChangeView>,
+    /// Listeners of the node that were seen.
+    pub(crate) listeners: Vec<Wildcard>,
 }
 
 /// Who may change an object; `None` stands for anybody, such as an operator with curl.

@@ -13,15 +13,23 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Transaction, params};
 
 use super::cloud::{Edit, MAX_CHANGES, Stored};
+use crate::address::RESTING;
+use crate::api::{Family, Protocol};
+use crate::plane::Wildcard;
 
 /// Rises with every change that an older program cannot read. This program reads all earlier
 /// versions. 2: field names are camelCase.
 const SCHEMA: i64 = 2;
 
+/// The oldest released addresses are deleted once in so many changes.
+const PRUNED_EVERY: u64 = 4_096;
+
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS load_balancers (name TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS target_sets (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS resting (address TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS identity (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listeners (protocol TEXT, family TEXT, port INTEGER, PRIMARY KEY (protocol, family, port)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS changes (seq INTEGER PRIMARY KEY, change TEXT NOT NULL);
 ";
 
@@ -86,6 +94,10 @@ impl Store {
         }
         connection.execute_batch(TABLES)?;
         connection.pragma_update(None, "user_version", SCHEMA)?;
+        connection.execute(
+            "INSERT INTO identity (id) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM identity)",
+            [random()],
+        )?;
         let store = Self { connection };
         let stored = store.read()?;
         Ok((store, stored))
@@ -116,7 +128,7 @@ impl Store {
         }
         let mut statement = self
             .connection
-            .prepare("SELECT address, since FROM resting")?;
+            .prepare("SELECT address, since FROM resting ORDER BY since")?;
         let rows = statement.query_map([], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
         })?;
@@ -127,14 +139,46 @@ impl Store {
                 resting.push((address, since.unsigned_abs()));
             }
         }
+        let identity = "SELECT id FROM identity LIMIT 1";
         Ok(Stored {
-            epoch: format!("{:016x}", rand::random::<u64>()),
+            identity: self.connection.query_row(identity, [], |row| row.get(0))?,
+            epoch: random(),
             seq: self.seq()?,
             records,
             target_sets,
             resting,
             changes,
+            listeners: self.listeners()?,
         })
+    }
+
+    fn listeners(&self) -> Result<Vec<Wildcard>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT protocol, family, port FROM listeners")?;
+        let rows = statement.query_map([], |row| {
+            let texts = (row.get::<_, String>(0)?, row.get::<_, String>(1)?);
+            Ok((texts, row.get::<_, u16>(2)?))
+        })?;
+        let mut listeners = Vec::new();
+        for row in rows {
+            let ((protocol, family), port) = row?;
+            let protocol = [Protocol::Tcp, Protocol::Udp]
+                .into_iter()
+                .find(|it| it.as_str() == protocol);
+            let family = [Family::V4, Family::V6]
+                .into_iter()
+                .find(|it| it.to_string() == family);
+            // A row that a newer program wrote is ignored.
+            if let (Some(protocol), Some(family)) = (protocol, family) {
+                listeners.push(Wildcard {
+                    protocol,
+                    family,
+                    port,
+                });
+            }
+        }
+        Ok(listeners)
     }
 
     fn rows<T: serde::de::DeserializeOwned>(
@@ -162,9 +206,16 @@ fn write(transaction: &Transaction<'_>, edit: &Edit) -> Result<(), StoreError> {
         Edit::Drop(name) => transaction
             .prepare_cached("DELETE FROM load_balancers WHERE name = ?1")?
             .execute([name])?,
-        Edit::Rest(address, at) => transaction
-            .prepare_cached("INSERT OR REPLACE INTO resting (address, since) VALUES (?1, ?2)")?
-            .execute(params![address.to_string(), signed(*at)])?,
+        Edit::Rest(address, at) => {
+            if at % PRUNED_EVERY == 0 {
+                transaction
+                    .prepare_cached("DELETE FROM resting WHERE address NOT IN (SELECT address FROM resting ORDER BY since DESC LIMIT ?1)")?
+                    .execute([signed(RESTING as u64)])?;
+            }
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO resting (address, since) VALUES (?1, ?2)")?
+                .execute(params![address.to_string(), signed(*at)])?
+        }
         Edit::Hold(address, _) => transaction
             .prepare_cached("DELETE FROM resting WHERE address = ?1")?
             .execute([address.to_string()])?,
@@ -179,9 +230,22 @@ fn write(transaction: &Transaction<'_>, edit: &Edit) -> Result<(), StoreError> {
                 .prepare_cached("INSERT INTO changes (seq, change) VALUES (?1, ?2)")?
                 .execute(params![signed(change.seq), print("changes", change)?])?
         }
+        Edit::Listener(it) => transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO listeners (protocol, family, port) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![
+                it.protocol.as_str(),
+                it.family.to_string(),
+                it.port
+            ])?,
         Edit::Plane(..) => 0,
     };
     Ok(())
+}
+
+fn random() -> String {
+    format!("{:016x}", rand::random::<u64>())
 }
 
 fn signed(number: u64) -> i64 {

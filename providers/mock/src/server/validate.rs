@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use ballast_provider::text::bounded;
+
 use crate::api::{Affinity, Code, Desired, Family, Problem, TargetSetBody};
 
 /// The same as on AWS.
@@ -10,6 +12,9 @@ const MAX_TAGS: usize = 50;
 const MAX_TAG_LENGTH: usize = 256;
 const MAX_NAME_LENGTH: usize = 63;
 const MAX_SOURCE_RANGES: usize = 1_000;
+/// The maximum length of a node's name in Kubernetes.
+const MAX_TARGET_NAME: usize = 253;
+const MAX_TARGET_ADDRESSES: usize = 64;
 /// Both families, internal and external, of 5,000 nodes, and some.
 const MAX_NODE_ADDRESSES: usize = 32_768;
 const MAX_AFFINITY_SECONDS: u32 = 86_400;
@@ -65,6 +70,15 @@ pub(super) fn target_set(set: &str, body: &TargetSetBody, max: usize) -> Result<
     }
     let mut seen = HashSet::new();
     for target in &body.targets {
+        if target.name.len() > MAX_TARGET_NAME || target.addresses.len() > MAX_TARGET_ADDRESSES {
+            return Err(invalid(
+                "targets",
+                &format!(
+                    "{}: a name has at most {MAX_TARGET_NAME} bytes, and a target at most {MAX_TARGET_ADDRESSES} addresses",
+                    bounded(&target.name)
+                ),
+            ));
+        }
         if target.name.is_empty() || !seen.insert(&target.name) {
             return Err(invalid(
                 "targets",
@@ -132,6 +146,11 @@ fn listeners(desired: &Desired, max: usize) -> Result<(), Problem> {
                     listener.node_port
                 ),
             ));
+        }
+        let name = listener.name.as_deref().unwrap_or_default();
+        if name.len() > MAX_NAME_LENGTH {
+            let what = format!("{shown}: the name has more than {MAX_NAME_LENGTH} bytes");
+            return Err(invalid("listeners", &what));
         }
         if !seen.insert((listener.protocol, listener.port)) {
             return Err(invalid("listeners", &format!("{shown} is listed twice")));

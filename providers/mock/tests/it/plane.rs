@@ -471,6 +471,35 @@ async fn a_port_in_use_is_named_and_tried_again() {
     lab.only(at, &["n1"]).await;
 }
 
+/// A program and the cloud restart at the same moment.
+#[tokio::test]
+async fn a_port_that_a_program_had_is_left_to_it_after_a_restart_of_the_cloud() {
+    let state = tempfile::tempdir().unwrap();
+    let options = options(&state);
+    let cloud = Cloud::start(options.clone()).await;
+    let provider = cloud.provider();
+    provider.restore(Vec::new()).await.unwrap();
+    let port = port();
+    let everywhere = (std::net::Ipv4Addr::UNSPECIFIED, port);
+    let program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
+    let web = balancer(load_balancer(
+        "web",
+        vec![listener(Protocol::Tcp, port, 30_080)],
+    ));
+    let refused = async |provider: &MockProvider| {
+        let observed = provider.ensure(&web).await.unwrap().remove(0).1;
+        matches!(observed.state, State::Pending { reason, .. } if reason == Reason::PortInUse)
+    };
+    assert!(refused(&provider).await);
+    cloud.stop().await;
+    drop(program);
+    let cloud = Cloud::start(options).await;
+    let provider = cloud.provider();
+    provider.restore(Vec::new()).await.unwrap();
+    assert!(refused(&provider).await);
+    let _program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
+}
+
 /// A program that restarts finds its port free, however often the load balancer retries.
 #[tokio::test]
 async fn a_port_that_a_program_had_on_all_addresses_is_never_opened() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::nodes::port;
 use crate::support::{
-    Cloud, balancer, call, eventually, get, id, listener, load_balancer, options,
+    Cloud, balancer, call, eventually, get, id, listener, load_balancer, mark, options,
 };
 use ballast_mock::{MockInventory, MockProvider, Token};
 use ballast_provider::{
@@ -664,6 +664,37 @@ async fn an_address_that_becomes_a_nodes_later_stays_and_the_service_says_so() {
     assert_eq!(calls(&cloud).await.1, calls_before + 1);
     provider.retarget(&nodes_at(&[others]), &[]).await.unwrap();
     assert_eq!(ensure(&provider, &edited).await, before);
+}
+
+/// Two classes use one cloud under two URLs.
+#[tokio::test]
+async fn a_cloud_has_one_identity_under_all_its_urls() {
+    let state = tempfile::tempdir().unwrap();
+    let options = options(&state);
+    let cloud = Cloud::start(options.clone()).await;
+    let port = cloud.address.port();
+    let urls = ["http://127.0.0.1", "HTTP://LocalHost"].map(|host| format!("{host}:{port}/"));
+    let [one, two] = urls.map(|url| MockProvider::new(&url, None, mark()).unwrap());
+    assert_eq!(one.clouds(), [""; 0], "unknown before the first list");
+    for provider in [&one, &two] {
+        provider.restore(Vec::new()).await.unwrap();
+    }
+    let first = one.clouds();
+    assert_eq!(first.len(), 1);
+    assert_eq!(two.clouds(), first);
+    cloud.stop().await;
+    // The identity is part of the state.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = Cloud::start(ballast_mock::server::ServerOptions {
+        state_dir: elsewhere.path().to_owned(),
+        ..options
+    })
+    .await;
+    let fresh = restored(&other).await;
+    assert_ne!(fresh.clouds(), first);
+    let one = MockProvider::new(&other.endpoint(), None, mark()).unwrap();
+    one.restore(Vec::new()).await.unwrap();
+    assert_eq!(one.clouds(), fresh.clouds());
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ fn a_drained_default_class_keeps_the_others_away() {
     classes
         .views
         .insert("other".to_owned(), Arc::new(younger.clone()));
-    let ready = Instance::Ready(Arc::new(crate::fixtures::PureProvider));
+    let ready = Instance::Ready(Arc::new(crate::fixtures::PureProvider(&[])));
     classes.instances.insert("other".to_owned(), ready);
     let classless = || web().class(None);
     for (what, service, expected) in [

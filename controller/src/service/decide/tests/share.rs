@@ -1,7 +1,7 @@
 //! What the members of one balancer do to each other: nothing.
 
 use super::*;
-use crate::fixtures::{LISTENERS, ingress, listener};
+use crate::fixtures::{LISTENERS, PureProvider, ingress, listener};
 
 /// A member of the balancer `front` that publishes these ports and wants others.
 struct Sharing {
@@ -378,6 +378,20 @@ fn an_address_that_another_class_published_cannot_be_requested() {
         ensure,
         "no cloud"
     );
+    // The same cloud has two URLs, and one class has not heard yet that the cloud lost its state.
+    for (one, other, expected) in [
+        (&["a", "b"][..], &["a"][..], refused.clone()),
+        (&["a"], &["b"], ensure.clone()),
+        (&["a"], &[], ensure.clone()),
+    ] {
+        let mut by_url = classes(crate::run::factory::samples::in_another_cloud());
+        for (name, clouds) in [("local", one), ("other", other)] {
+            let ready = Instance::Ready(Arc::new(PureProvider(clouds)));
+            by_url.instances.insert(name.to_owned(), ready);
+        }
+        let decided = step(&asks("192.0.2.7"), &by_url, &victim);
+        assert_eq!(decided, expected, "{one:?} {other:?}");
+    }
     let has = asks("192.0.2.7").publishing("192.0.2.7");
     assert_eq!(step(&has, &same, &victim), ensure, "it has it already");
 

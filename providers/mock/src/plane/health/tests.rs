@@ -146,3 +146,36 @@ fn a_check_that_is_not_needed_is_removed() {
     assert_eq!(table.next_due(), None);
     assert!(!tell(&mut table, Question::Shared, Answer::Good));
 }
+
+#[test]
+fn checks_are_bounded_and_start_in_turn() {
+    let nodes: Vec<IpAddr> = (0..1_000_u32)
+        .map(|n| IpAddr::from((0x0a00_0000 + n).to_be_bytes()))
+        .collect();
+    let local = |number: u16| {
+        let health_check_node_port = 30_000 + number;
+        let policy = TrafficPolicy::Local {
+            health_check_node_port,
+        };
+        config(policy, vec![listener(Protocol::Tcp, 30_000)])
+    };
+    let configs: Vec<Config> = (0..100).map(local).collect();
+    let mut table = HealthTable::new(INTERVAL);
+    let needed = table.needed(configs.iter(), |_| nodes.clone());
+    assert_eq!(needed.len(), MAX_CHECKS, "of 100,000");
+    let now = Instant::now();
+    table.keep(&needed, now);
+    let first = table.start_due(now);
+    assert_eq!(first.len(), AT_ONCE);
+    assert_eq!(table.start_due(now), []);
+    assert_eq!(table.next_due(), None, "only an answer makes room");
+    // A check that is no longer needed makes room, too.
+    let mut fewer = needed.clone();
+    fewer.remove(&first[0]);
+    table.keep(&fewer, now);
+    assert!(!table.answer(first[0], Answer::Good));
+    assert!(table.answer(first[1], Answer::Good));
+    let next = table.start_due(now);
+    assert_eq!(next.len(), 2);
+    assert!(!first.contains(&next[0]), "the others come first");
+}

@@ -246,3 +246,17 @@ fn what_is_in_flight_is_doubtful_in_another_life_and_its_address_is_kept() {
     cache.store(view(2, LifecycleState::Active, "a"));
     assert!(matches!(cache.known("bl-1"), Known::Fresh(_)));
 }
+
+#[test]
+fn the_latest_identities_of_the_cloud_are_remembered() {
+    let mut cache = Cache::default();
+    for cloud in ["", "a", "b", "a"] {
+        cache.meet(cloud.to_owned());
+    }
+    assert_eq!(cache.clouds(), ["b", "a"]);
+    for number in 0..100 {
+        cache.meet(number.to_string());
+    }
+    assert_eq!(cache.clouds().len(), CLOUDS);
+    assert_eq!(cache.clouds().last().unwrap(), "99");
+}

@@ -4,7 +4,7 @@ use ballast_provider::mark;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{Affinity, Desired, LifecycleState, Listener, Protocol, TrafficPolicy};
+use crate::api::{Affinity, Desired, Family, LifecycleState, Listener, Protocol, TrafficPolicy};
 
 fn rules(latency: u64) -> Rules {
     Rules {
@@ -179,6 +179,73 @@ fn an_address_of_a_node_is_neither_chosen_nor_given_on_request() {
     put(&mut cloud, 0, "b", &requested).unwrap();
     requested.desired.requested_addresses = vec![ip(2)];
     assert!(cloud.put(at(0), "c", None, &requested).is_err());
+}
+
+/// What a client with a token, or a tenant through it, can make the cloud hold.
+#[test]
+fn what_an_object_holds_is_bounded() {
+    let mut cloud = cloud(0);
+    let refused = |desired: &dyn Fn(&mut Desired)| {
+        let mut body = body(1);
+        desired(&mut body.desired);
+        super::super::validate::load_balancer("a", &body.desired, 256).unwrap_err();
+    };
+    refused(&|it| it.listeners[0].name = Some("n".repeat(64)));
+    refused(&|it| it.source_ranges = vec!["10.0.0.0/8".parse().unwrap(); 1_001]);
+    refused(&|it| it.target_set = "n".repeat(64));
+    refused(&|it| it.requested_addresses = (1..4).map(|n| [10, 0, 0, n].into()).collect());
+    let set = |count: u32, name: &str, addresses: usize| TargetSetBody {
+        targets: (0..count)
+            .map(|n| Target {
+                name: format!("{name}{n}"),
+                addresses: vec![[10, 1, 0, 1].into(); addresses],
+            })
+            .collect(),
+        node_addresses: BTreeSet::new(),
+        tags: BTreeMap::new(),
+    };
+    for wrong in [
+        set(1, &"n".repeat(254), 1),
+        set(1, "n", 65),
+        set(5_001, "n", 1),
+        TargetSetBody {
+            node_addresses: (0..40_000_u32).map(|n| n.to_be_bytes().into()).collect(),
+            ..set(1, "n", 1)
+        },
+    ] {
+        assert!(cloud.put_targets("nodes", None, wrong).is_err());
+    }
+    // All sets together, too; one that is there can be replaced.
+    cloud.rules.max_load_balancers = 100;
+    for n in 0..10 {
+        let edits = cloud.put_targets(&format!("s{n}"), None, set(5_000, "n", 1));
+        cloud.apply(edits.unwrap());
+    }
+    assert!(cloud.put_targets("more", None, set(1, "n", 1)).is_err());
+    assert!(cloud.put_targets("s0", None, set(5_000, "m", 1)).is_ok());
+}
+
+#[test]
+fn past_changes_are_bounded_by_their_size() {
+    let mut cloud = cloud(0);
+    let mut large = body(1);
+    for tag in 0..50 {
+        let key = format!("{tag:0>200}");
+        large.desired.tags.insert(key, "v".repeat(256));
+    }
+    for turn in 0..1_500 {
+        large.desired.listeners[0].node_port = 1 + turn % 2;
+        put(&mut cloud, 0, "a", &large).unwrap();
+    }
+    assert!(cloud.changes_weight <= MAX_CHANGES_WEIGHT);
+    let counted: usize = cloud.changes.iter().map(weight_of).sum();
+    assert_eq!(counted, cloud.changes_weight);
+    let kept = cloud.changes.len();
+    assert!((500..1_000).contains(&kept), "{kept}");
+    // A client that is further behind lists again.
+    let seq = cloud.position().seq;
+    assert!(cloud.changes_after(seq - 100).is_some());
+    assert!(cloud.changes_after(seq - 1_200).is_none());
 }
 
 #[test]

@@ -69,3 +69,45 @@ fn a_state_of_a_newer_program_is_refused() {
     let error = Store::open(directory.path()).unwrap_err();
     assert!(matches!(error, StoreError::Schema { found } if found == SCHEMA + 1));
 }
+
+#[test]
+fn the_identity_and_the_listeners_of_the_node_survive_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, first) = Store::open(directory.path()).unwrap();
+    let listeners = [(Protocol::Tcp, Family::V4), (Protocol::Udp, Family::V6)];
+    let listeners = listeners.map(|(protocol, family)| Wildcard {
+        protocol,
+        family,
+        port: 9200,
+    });
+    // A listener that is reported twice is stored once.
+    let edits = [listeners[0], listeners[1], listeners[0]].map(Edit::Listener);
+    store.commit(&edits).unwrap();
+    drop(store);
+    let (store, again) = Store::open(directory.path()).unwrap();
+    assert_eq!(again.listeners, listeners);
+    assert_eq!(again.identity, first.identity);
+    assert_ne!(again.epoch, first.epoch);
+    drop(store);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (_, other) = Store::open(elsewhere.path()).unwrap();
+    assert_ne!(other.identity, first.identity);
+}
+
+#[test]
+fn released_addresses_in_the_file_are_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path()).unwrap();
+    let address = |n: u64| IpAddr::from(std::net::Ipv6Addr::from(u128::from(n)));
+    let last = RESTING as u64 + 3 * PRUNED_EVERY;
+    let edits: Vec<Edit> = (1..=last).map(|n| Edit::Rest(address(n), n)).collect();
+    store.commit(&edits).unwrap();
+    drop(store);
+    let (_, stored) = Store::open(directory.path()).unwrap();
+    let most = RESTING + usize::try_from(PRUNED_EVERY).unwrap();
+    assert!((RESTING..=most).contains(&stored.resting.len()));
+    assert!(
+        stored.resting.contains(&(address(last), last)),
+        "the latest"
+    );
+}
