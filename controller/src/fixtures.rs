@@ -156,12 +156,12 @@ impl ServiceView {
     }
 
     pub(crate) fn class(mut self, class: Option<&str>) -> Self {
-        self.class = class.map(str::to_owned);
+        self.class = class.map(Into::into);
         self
     }
 
     pub(crate) fn held_by(mut self, classes: &[&str]) -> Self {
-        self.held_by = classes.iter().map(|&class| class.to_owned()).collect();
+        self.held_by = classes.iter().map(|&class| class.into()).collect();
         self
     }
 

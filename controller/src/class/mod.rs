@@ -341,7 +341,7 @@ impl Classes {
     /// the Service got the address without a class.
     fn holder<'a>(&'a self, service: &'a ServiceView) -> Holder<'a> {
         // The standard finalizer beside ours says that it was taken without a class.
-        let finalizer = service.held_by.first().map(String::as_str);
+        let finalizer = service.holders().next();
         let finalizer = finalizer.filter(|_| service.standard_finalizer);
         if !service.ingress.is_empty() {
             let recorded = self.ledger.places_of(&service.id);
@@ -359,9 +359,11 @@ impl Classes {
 
     /// A name of a class with the lifetime of what is borrowed anyway.
     fn named<'a>(&'a self, name: &str, service: &'a ServiceView) -> Option<&'a str> {
-        let class = self.views.get_key_value(name).map(|(name, _)| name);
-        let held = service.held_by.iter().find(|held| *held == name);
-        class.or(held).map(String::as_str)
+        let class = self
+            .views
+            .get_key_value(name)
+            .map(|(name, _)| name.as_str());
+        class.or_else(|| service.holders().find(|held| *held == name))
     }
 
     /// Whether a class-less Service that publishes an address may have it from a class that
@@ -379,7 +381,7 @@ impl Classes {
         let mut classes = self.views.values();
         match (finalizer, &service.held_by[..]) {
             // Not ours to judge, or nothing of ours was ever said on it.
-            _ if service.held_by.iter().any(|class| !self.scope.owns(class)) => false,
+            _ if service.holders().any(|class| !self.scope.owns(class)) => false,
             (None, _) if service.conditions.is_empty() => false,
             (None, _) => classes.any(|class| waits(class, true)),
             // Of one that starts nothing is done before its cloud was listed. One with pools

@@ -12,12 +12,14 @@
 //! already shows our own last write.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ballast_provider::{Key, ServiceId};
 use tokio::time::Instant;
 
+use crate::cluster::texts;
 use crate::cluster::view::Name;
+use crate::process::room::give_back;
 
 mod shared;
 
@@ -30,7 +32,7 @@ pub struct Entry {
     /// Which Service, by UID: a later one of the same name is another.
     pub id: ServiceId,
     /// The class of its effects.
-    pub class: String,
+    pub class: Arc<str>,
     /// The balancers that it is on, or may be on: two while it moves from one to another.
     pub keys: Vec<Key>,
     /// More than a finalizer says so: our own work, or the tags of a cloud object.
@@ -179,13 +181,14 @@ impl Ledger {
         };
         let mut removed = Count::default();
         entries.retain(|(entry, _)| {
-            let goes = entry.id.uid == id.uid && entry.class == class;
+            let goes = entry.id.uid == id.uid && &*entry.class == class;
             removed.all += usize::from(goes);
             removed.places += usize::from(goes && entry.proven);
             !goes
         });
         if entries.is_empty() {
             inner.entries.remove(&name);
+            give_back(&mut inner.entries);
         }
         if let Some(count) = inner.per_class.get_mut(class) {
             count.all -= removed.all;
@@ -226,7 +229,7 @@ impl Ledger {
     }
 
     /// The classes in which a Service has, or may have, something.
-    pub fn classes_of(&self, id: &ServiceId) -> Vec<String> {
+    pub fn classes_of(&self, id: &ServiceId) -> Vec<Arc<str>> {
         let inner = self.lock();
         let entries = inner.entries.get(&Name::from(id)).into_iter().flatten();
         entries
@@ -237,7 +240,7 @@ impl Ledger {
     }
 
     /// The classes in which a Service has a place.
-    pub fn places_of(&self, id: &ServiceId) -> Vec<String> {
+    pub fn places_of(&self, id: &ServiceId) -> Vec<Arc<str>> {
         let inner = self.lock();
         let entries = inner.entries.get(&Name::from(id)).into_iter().flatten();
         entries
@@ -310,7 +313,7 @@ impl Ledger {
     /// Forgets our last write to this name: the object is gone, so the watch will not deliver
     /// it.
     pub fn vanished(&self, name: &Name) {
-        self.lock().written.remove(name);
+        self.lock().settle(name);
     }
 
     /// Records that a list begins.
@@ -323,7 +326,9 @@ impl Ledger {
     /// Records that the list is complete: the store has every write from before it. Versions
     /// may even have decreased, if the API server was restored from a backup.
     pub fn relisted(&self) {
-        self.lock().written.retain(|_, write| !write.listed);
+        let mut inner = self.lock();
+        inner.written.retain(|_, write| !write.listed);
+        give_back(&mut inner.written);
     }
 
     /// Whether the store is older than our own last write. Its view must not be used; a newer
@@ -333,7 +338,7 @@ impl Ledger {
         match inner.written.get(name) {
             Some(written) if version < written.version => true,
             Some(_) => {
-                inner.written.remove(name);
+                inner.settle(name);
                 false
             }
             None => false,
@@ -363,12 +368,12 @@ impl Inner {
         let entries = self.entries.entry(Name::from(id)).or_default();
         let found = entries
             .iter()
-            .position(|(entry, _)| entry.id == *id && entry.class == class);
+            .position(|(entry, _)| entry.id == *id && &*entry.class == class);
         let at = found.unwrap_or_else(|| {
             self.per_class.entry(class.to_owned()).or_default().all += 1;
             let entry = Entry {
                 id: id.clone(),
-                class: class.to_owned(),
+                class: texts::shared(class),
                 keys: Vec::new(),
                 proven: false,
             };
@@ -399,6 +404,12 @@ impl Inner {
         entry.add(key);
     }
 
+    /// The store has our last write to this name, or will never have it.
+    fn settle(&mut self, name: &Name) {
+        self.written.remove(name);
+        give_back(&mut self.written);
+    }
+
     fn of(&self, class: &str) -> Count {
         self.per_class.get(class).copied().unwrap_or_default()
     }
@@ -407,7 +418,7 @@ impl Inner {
         let entries = self.entries.get_mut(&Name::from(id))?;
         entries
             .iter_mut()
-            .find(|(entry, _)| entry.id == *id && entry.class == class)
+            .find(|(entry, _)| entry.id == *id && &*entry.class == class)
     }
 
     fn marks(&mut self, id: &ServiceId, class: &str) -> Option<&mut Marks> {

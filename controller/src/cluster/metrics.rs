@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::cluster::view::Name;
+use crate::process::room::give_back;
 
 /// Metrics of the watches.
 #[derive(Clone, Debug, Default)]
@@ -247,14 +248,22 @@ impl ServiceMetrics {
     /// Records the first address of a Service. `age` is used for a Service that is older than
     /// this process's watch.
     pub fn addressed(&self, name: &Name, now: Instant, age: Duration) {
-        let arrived = self.arrivals().remove(name);
+        let arrived = self.end_arrival(name);
         let waited = arrived.map_or(age, |since| now - since);
         self.time_to_address.observe(waited.as_secs_f64());
     }
 
     /// Records that no Service of this name exists any more.
     pub fn departed(&self, name: &Name) {
-        self.arrivals().remove(name);
+        self.end_arrival(name);
+    }
+
+    /// When a Service arrived that had no address since.
+    fn end_arrival(&self, name: &Name) -> Option<Instant> {
+        let mut arrivals = self.arrivals();
+        let arrived = arrivals.remove(name);
+        give_back(&mut arrivals);
+        arrived
     }
 
     fn arrivals(&self) -> MutexGuard<'_, HashMap<Name, Instant>> {

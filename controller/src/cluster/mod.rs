@@ -14,6 +14,7 @@ pub mod meta;
 pub mod metrics;
 pub mod namespaces;
 pub mod store;
+pub mod texts;
 pub mod translate;
 pub mod view;
 pub mod wire;

@@ -25,6 +25,7 @@ use crate::cluster::conditions::{is_ours, kinds};
 use crate::cluster::managers;
 use crate::cluster::meta::{created, version};
 use crate::cluster::store::Key;
+use crate::cluster::texts;
 use crate::cluster::translate::{self, Dialect};
 use crate::process::{queue, text};
 
@@ -62,9 +63,9 @@ pub struct ServiceView {
     /// `spec.type` is `LoadBalancer`.
     pub is_load_balancer: bool,
     /// `spec.loadBalancerClass`.
-    pub class: Option<String>,
+    pub class: Option<Arc<str>>,
     /// The Ballast classes whose finalizers it has, sorted; at most [`MOST_HOLDERS`].
-    pub held_by: Vec<String>,
+    pub held_by: Vec<Arc<str>>,
     /// It has [`STANDARD_FINALIZER`].
     pub standard_finalizer: bool,
     /// It has finalizers that are neither a class's nor the standard one.
@@ -98,7 +99,7 @@ pub struct ConditionView {
     /// `CamelCase`.
     pub reason: Cow<'static, str>,
     /// The message, for people.
-    pub message: String,
+    pub message: Arc<str>,
     /// When `status` last changed.
     pub since: Timestamp,
     /// It has no field that Ballast does not write (`observedGeneration`).
@@ -140,7 +141,7 @@ impl Name {
 impl Key for Name {
     fn named(namespace: Option<&str>, name: Option<&str>) -> Self {
         Self {
-            namespace: namespace.unwrap_or_default().into(),
+            namespace: texts::shared(namespace.unwrap_or_default()),
             name: name.unwrap_or_default().into(),
         }
     }
@@ -188,18 +189,16 @@ impl ServiceView {
             uid: meta.uid.as_deref().unwrap_or_default().into(),
         };
         let is_load_balancer = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
-        let class = spec.and_then(|spec| spec.load_balancer_class.clone());
+        let class = spec.and_then(|spec| spec.load_balancer_class.as_deref());
         let finalizers = meta.finalizers.as_deref().unwrap_or_default();
         let held_by = finalizers
             .iter()
             .filter_map(|finalizer| class_of_key(finalizer));
-        let mut held_by = exact(held_by.map(str::to_owned));
+        let mut held_by = exact(held_by.map(texts::shared));
         held_by.sort();
         held_by.truncate(MOST_HOLDERS);
-        let could_be_ours = is_load_balancer
-            && class
-                .as_deref()
-                .is_none_or(|class| class_of_key(class).is_some());
+        let could_be_ours =
+            is_load_balancer && class.is_none_or(|class| class_of_key(class).is_some());
         let none = BTreeMap::new();
         let annotations = meta.annotations.as_ref().unwrap_or(&none);
         let (nothing, published) = (ServiceSpec::default(), published(service));
@@ -241,7 +240,7 @@ impl ServiceView {
             rival: managers::rival(meta),
             id,
             is_load_balancer,
-            class,
+            class: class.map(texts::shared),
             held_by,
         }
     }
@@ -269,9 +268,14 @@ impl ServiceView {
         wanted.chain(self.accepted_before.as_deref())
     }
 
+    /// The Ballast classes whose finalizers it has.
+    pub fn holders(&self) -> impl Iterator<Item = &str> {
+        self.held_by.iter().map(|class| &**class)
+    }
+
     /// Whether it has the finalizer of this class.
     pub fn is_held_by(&self, class: &str) -> bool {
-        self.held_by.iter().any(|held| held == class)
+        self.holders().any(|held| held == class)
     }
 }
 
@@ -357,12 +361,12 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
         .iter()
         .filter(|condition| is_ours(condition))
         .map(|condition| ConditionView {
-            kind: shared(&condition.type_),
-            status: shared(&condition.status),
-            reason: shared(&condition.reason),
+            kind: common(&condition.type_),
+            status: common(&condition.status),
+            reason: common(&condition.reason),
             // Cut only if it is longer than any text of ours, so that it still differs from
             // ours.
-            message: text::shortened(&condition.message, text::MESSAGE + 1),
+            message: texts::shared(&text::shortened(&condition.message, text::MESSAGE + 1)),
             since: condition.last_transition_time.0,
             is_exact: condition.observed_generation.is_none(),
         });
@@ -370,11 +374,11 @@ fn conditions(service: &Service) -> Vec<ConditionView> {
 }
 
 /// The text; those that nearly every Service has take no memory of their own.
-fn shared(text: &str) -> Cow<'static, str> {
+fn common(text: &str) -> Cow<'static, str> {
     let statuses = ["True", "False", "Unknown"].into_iter();
     let reasons = [Reason::Accepted, Reason::Programmed].map(Reason::as_str);
-    let mut common = kinds().chain(statuses).chain(reasons);
-    let found = common.find(|common| *common == text);
+    let mut all = kinds().chain(statuses).chain(reasons);
+    let found = all.find(|common| *common == text);
     found.map_or_else(|| Cow::Owned(text.to_owned()), Cow::Borrowed)
 }
 

@@ -68,7 +68,7 @@ fn holder(service: &ServiceView, classes: &Classes) -> Holder {
 /// The `l2` class that assigned a Service its addresses.
 fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a str> {
     let is_l2 = |class: &&str| classes.get(class).is_some_and(ClassView::uses_pools);
-    let held = service.held_by.iter().map(String::as_str);
+    let held = service.holders();
     classes.claim(service).into_iter().chain(held).find(is_l2)
 }
 

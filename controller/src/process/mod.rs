@@ -10,6 +10,7 @@ pub mod causes;
 pub mod identity;
 pub mod lease;
 pub mod queue;
+pub mod room;
 pub mod text;
 
 use std::time::Duration;

@@ -144,7 +144,7 @@ fn ours(service: &ServiceView) -> u64 {
         .map(|it| (&it.kind, &it.status, &it.reason, &it.message, it.is_exact))
         .collect();
     conditions.sort_unstable();
-    let mut held_by: Vec<&String> = service.held_by.iter().collect();
+    let mut held_by: Vec<&str> = service.holders().collect();
     held_by.sort_unstable();
     let mut hasher = DefaultHasher::new();
     (conditions, held_by, service.standard_finalizer).hash(&mut hasher);

@@ -200,8 +200,9 @@ pub fn lacks_pool(service: &ServiceView, traits: Traits, refusal: &Refusal) -> b
 
 /// A class of another installation (with other `--classes`) that holds the Service.
 fn held_elsewhere<'a>(service: &'a ServiceView, world: &World<'_>) -> Option<&'a str> {
-    let mut held = service.held_by.iter().map(String::as_str);
-    held.find(|class| !world.classes.scope.owns(class))
+    service
+        .holders()
+        .find(|class| !world.classes.scope.owns(class))
 }
 
 /// A Service has at most one load balancer.
@@ -248,8 +249,10 @@ fn belongs_to_another_scope(service: &ServiceView, world: &World<'_>) -> bool {
 fn stale_holder(service: &ServiceView, claim: Option<&str>, world: &World<'_>) -> Option<String> {
     let recorded = world.ledger.classes_of(&service.id);
     let held = service.held_by.iter().cloned().chain(recorded);
-    held.into_iter()
-        .find(|class| Some(class.as_str()) != claim && world.classes.scope.owns(class))
+    let mut stale = held.filter(|class| Some(&**class) != claim);
+    stale
+        .find(|class| world.classes.scope.owns(class))
+        .map(|class| (*class).to_owned())
 }
 
 fn release(

@@ -10,6 +10,7 @@ use ballast_provider::ServiceId;
 use tokio::time::Instant;
 
 use crate::cluster::view::Name;
+use crate::process::room::give_back;
 
 /// Since when this process has missed an object that a Service refers to. An entry stays until
 /// the object arrives or the status of the Service says that it is missing. This process's own
@@ -38,7 +39,9 @@ impl Missing {
 
     /// The object is there, or the Service is gone.
     pub fn end(&self, name: &Name) {
-        self.lock().remove(name);
+        let mut all = self.lock();
+        all.remove(name);
+        give_back(&mut all);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Name, (Arc<str>, Instant)>> {

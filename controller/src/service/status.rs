@@ -77,7 +77,7 @@ impl Desired {
     pub fn first(service: &ServiceView, class: &str) -> Self {
         let contested = service.condition(CONTESTED);
         let unchanged = Self {
-            contested: contested.map(|condition| condition.message.clone()),
+            contested: contested.map(|condition| (*condition.message).to_owned()),
             ..Self::default()
         };
         if service.condition(PROGRAMMED).is_some() || !service.ingress.is_empty() {
@@ -282,7 +282,7 @@ impl Desired {
                 kind: fields.kind.to_owned().into(),
                 status: fields.status.to_owned().into(),
                 reason: fields.reason.to_owned().into(),
-                message: fields.message.to_owned(),
+                message: fields.message.into(),
                 since: fields.since(service, now),
                 is_exact: true,
             });
@@ -443,7 +443,7 @@ impl<'a> Fields<'a> {
             !now.is_exact
                 || self.status != now.status
                 || self.reason != now.reason
-                || self.message != now.message
+                || self.message != &*now.message
         })
     }
 

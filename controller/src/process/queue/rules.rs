@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::process::backoff::Backoff;
 use crate::process::queue::Key;
+use crate::process::room::give_back;
 
 /// The state of all keys.
 pub(super) struct Core<K: Key> {
@@ -141,7 +142,7 @@ impl<K: Key> Core<K> {
         };
         entry.retries = 0;
         if matches!(entry.state, State::Idle) {
-            self.entries.remove(key);
+            self.remove(key);
         }
     }
 
@@ -170,9 +171,7 @@ impl<K: Key> Core<K> {
         match entry.state {
             State::Working(Some(at)) if !self.closed => self.schedule(key.clone(), at, now),
             _ if entry.retries > 0 && !self.closed => entry.state = State::Idle,
-            _ => {
-                self.entries.remove(key);
-            }
+            _ => self.remove(key),
         }
     }
 
@@ -240,6 +239,11 @@ impl<K: Key> Core<K> {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    fn remove(&mut self, key: &K) {
+        self.entries.remove(key);
+        give_back(&mut self.entries);
     }
 
     /// Adds a key that is not waiting to the list that its time requires.

@@ -235,7 +235,7 @@ fn published_by_other_classes(
     }
     let of_others = all.iter().filter(|service| {
         let claim = classes.claimant(service);
-        let held = service.held_by.iter().map(String::as_str);
+        let held = service.holders();
         claim != Some(class.name.as_str())
             && claim
                 .into_iter()

@@ -58,18 +58,17 @@ pub fn places(
 ) -> BTreeSet<Place> {
     let mut places = BTreeSet::new();
     for entry in ledger.entries(name) {
-        places.insert((entry.class.clone(), Key::alone(&entry.id)));
-        let keys = entry.keys.into_iter();
-        places.extend(keys.map(|key| (entry.class.clone(), key)));
+        let class = (*entry.class).to_owned();
+        let keys = entry.keys.into_iter().chain([Key::alone(&entry.id)]);
+        places.extend(keys.map(|key| (class.clone(), key)));
     }
     let Some(service) = service else {
         return places;
     };
-    let claim = classes.claim(service).map(str::to_owned);
     let recorded = ledger.classes_of(&service.id);
-    let held = service.held_by.iter().cloned();
-    for class in claim.into_iter().chain(recorded).chain(held) {
-        let class = class.as_str();
+    let recorded = recorded.iter().map(|class| &**class);
+    let claim = classes.claim(service).into_iter();
+    for class in claim.chain(recorded).chain(service.holders()) {
         places.insert((class.to_owned(), Key::alone(&service.id)));
         if let Some(provider) = classes.provider(class) {
             let keys = service.shapes().map(|wanted| provider.key(wanted));

@@ -180,7 +180,7 @@ impl Performer {
         };
         match release_all(provider, &entry.id, keys, removal).await {
             Ok(Released::Gone) => {
-                info!(service = %entry.id, uid = %entry.id.uid, class = entry.class, "released after it had vanished");
+                info!(service = %entry.id, uid = %entry.id.uid, class = &*entry.class, "released after it had vanished");
                 self.ledger.forget(&entry.id, &entry.class);
                 Outcome::Released
             }

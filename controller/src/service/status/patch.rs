@@ -35,7 +35,7 @@ pub fn finalizer_patch(service: &ServiceView, class: &str, now: Timestamp) -> Op
 pub fn with_finalizers(service: &ServiceView, class: &str, now: Timestamp) -> ServiceView {
     let mut after = Desired::first(service, class).applied_to(service, now);
     if !after.is_held_by(class) {
-        after.held_by.push(class.to_owned());
+        after.held_by.push(class.into());
         after.held_by.sort();
     }
     after.standard_finalizer |= after.class.is_none();

@@ -276,7 +276,7 @@ fn what_a_refused_service_has_is_reported_and_it_stays_refused() {
         .applied_to(&settled(), second(9));
     let accepted = said.condition(ACCEPTED).unwrap();
     assert_eq!(
-        (accepted.status.as_ref(), accepted.message.as_str()),
+        (accepted.status.as_ref(), &*accepted.message),
         ("False", "no")
     );
     assert_eq!(
