@@ -1,11 +1,11 @@
 //! The addresses of pools, as the rest of the controller sees them.
 //!
-//! Owns the process's single allocator and the record of addresses that Services publish
-//! without it. Outside of `pools`, only the factory uses the allocator directly.
+//! Owns the process's single allocator, and tells it which addresses Services publish that it
+//! did not assign. Outside of `pools`, only the factory uses the allocator directly.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ballast_l2::verdict::not_adopted;
 use ballast_l2::{Addresses, Claim, Holder, Snapshot, provider};
@@ -24,7 +24,9 @@ use crate::cluster::view::{Name, ServiceView};
 #[derive(Clone, Debug, Default)]
 pub struct AddressBook {
     allocator: Arc<Addresses>,
-    foreign: Arc<ForeignAddresses>,
+    /// Held while what a Service publishes is read and recorded, so the newest version is the
+    /// last one recorded.
+    recording: Arc<Mutex<()>>,
 }
 
 /// The state that the allocator starts with.
@@ -44,24 +46,18 @@ pub struct Start<'a> {
     pub led_before: bool,
 }
 
-/// Published addresses that the allocator did not assign, by Service. They are not free. Some
-/// of these Services are not placed by an `l2` class. Others are, but have not claimed their
-/// addresses yet, or cannot because they are refused.
-#[derive(Debug, Default)]
-struct ForeignAddresses(Mutex<HashMap<Name, Foreign>>);
-
-/// A Service as the allocator knows it, and the addresses that it publishes.
-type Foreign = (Holder, BTreeSet<IpAddr>);
-
 /// A Service that no `l2` class places, as the allocator knows it.
 fn holder(service: &ServiceView, classes: &Classes) -> Holder {
-    let ServiceId {
-        namespace, name, ..
-    } = service.id.clone();
+    let elsewhere = service.class.is_some() && classes.claim(service).is_none();
+    holder_named(&Name::from(&service.id), elsewhere)
+}
+
+fn holder_named(name: &Name, elsewhere: bool) -> Holder {
+    let Name { namespace, name } = name.clone();
     Holder::Service {
         namespace,
         name,
-        elsewhere: service.class.is_some() && classes.claim(service).is_none(),
+        elsewhere,
     }
 }
 
@@ -135,7 +131,6 @@ impl AddressBook {
     /// Assigns addresses from now on. All Services and pools must be listed.
     pub fn open(&self, start: &Start<'_>, now: Timestamp) {
         let (published, served) = start.published();
-        self.foreign.begin(&published.held);
         let snapshot = Snapshot {
             pools: start.pools.readable(),
             skipped: start.nodes.clone(),
@@ -145,10 +140,13 @@ impl AddressBook {
         self.allocator.open(snapshot, served, now);
     }
 
-    /// Records what a Service publishes now; `None`: the Service does not exist. Costs one
-    /// look-up if nothing changed. The watch calls it for each change, before any Service can
-    /// get the address, and each turn calls it because classes change, too. `service` is called
-    /// with the record locked, so the newest version is the last one recorded.
+    /// Records what a Service publishes that the allocator did not assign; `None`: the Service
+    /// does not exist. Such addresses are not free. Some of these Services are not placed by an
+    /// `l2` class. Others are, but have not claimed their addresses yet, or cannot because they
+    /// are refused.
+    ///
+    /// Costs two look-ups if nothing changed. The watch calls it for each change, before any
+    /// Service can get the address, and each turn calls it because classes change, too.
     pub fn note(
         &self,
         name: &Name,
@@ -159,7 +157,8 @@ impl AddressBook {
         if !self.allocator.is_open() {
             return;
         }
-        let mut known = self.foreign.lock();
+        let recording = self.recording.lock();
+        let _recording = recording.unwrap_or_else(PoisonError::into_inner);
         let foreign = |service: &Arc<ServiceView>| {
             placed_by(service, classes).is_none() || !self.allocator.knows(&service.id)
         };
@@ -170,18 +169,16 @@ impl AddressBook {
                 let addresses = service.addresses().into_iter().collect();
                 (holder(&service, classes), addresses)
             });
-        let (changed, before) = replace(&mut known, name, now.as_ref());
-        if !changed {
-            return;
-        }
         let time = Timestamp::now();
-        let holder = now.as_ref().map(|(holder, _)| holder);
         // The new holder first, so that the addresses of both are never free in between.
         if let Some((holder, addresses)) = &now {
-            self.allocator.set_held(holder, addresses.clone(), time);
+            self.allocator.set_held(holder, addresses, time);
         }
-        if let Some((before, _)) = before.filter(|(before, _)| Some(before) != holder) {
-            self.allocator.set_held(&before, BTreeSet::new(), time);
+        for elsewhere in [false, true] {
+            let before = holder_named(name, elsewhere);
+            if now.as_ref().is_none_or(|(holder, _)| *holder != before) {
+                self.allocator.set_held(&before, &BTreeSet::new(), time);
+            }
         }
     }
 
@@ -189,49 +186,6 @@ impl AddressBook {
     pub fn collector(&self) -> Box<dyn Collector> {
         Box::new(PoolMetrics(Arc::clone(&self.allocator)))
     }
-}
-
-// === impl ForeignAddresses ===
-
-impl ForeignAddresses {
-    /// Starts with the foreign addresses of the snapshot, so that those of a Service that is
-    /// deleted before its first reconcile are removed too.
-    fn begin(&self, held: &BTreeMap<Holder, BTreeSet<IpAddr>>) {
-        let services = held.iter().filter_map(|(holder, addresses)| match holder {
-            Holder::Service {
-                namespace, name, ..
-            } => {
-                let (namespace, name) = (namespace.clone(), name.clone());
-                Some((
-                    Name { namespace, name },
-                    (holder.clone(), addresses.clone()),
-                ))
-            }
-            Holder::Node(_) => None,
-        });
-        self.lock().extend(services);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Name, Foreign>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Records what a Service publishes. Returns whether that is a change, and then what it
-/// published before.
-fn replace(
-    known: &mut HashMap<Name, Foreign>,
-    name: &Name,
-    now: Option<&Foreign>,
-) -> (bool, Option<Foreign>) {
-    if known.get(name) == now {
-        return (false, None);
-    }
-    let before = match now {
-        Some(now) => known.insert(name.clone(), now.clone()),
-        None => known.remove(name),
-    };
-    (true, before)
 }
 
 #[cfg(test)]

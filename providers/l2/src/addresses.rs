@@ -101,7 +101,7 @@ impl Addresses {
     }
 
     /// See [`Allocator::set_held`].
-    pub fn set_held(&self, by: &Holder, addresses: BTreeSet<IpAddr>, now: Timestamp) {
+    pub fn set_held(&self, by: &Holder, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
         self.with(|state| state.allocator.set_held(by, addresses, now));
     }
 

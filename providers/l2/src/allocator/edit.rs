@@ -80,17 +80,23 @@ impl Allocator {
     }
 
     /// Replaces the addresses of one holder; an empty set means that it is gone. A held address
-    /// is not assigned to any Service, except to one that has it already.
-    pub fn set_held(&mut self, holder: &Holder, addresses: BTreeSet<IpAddr>, now: Timestamp) {
+    /// is not assigned to any Service, except to one that has it already. Costs one look-up if
+    /// nothing changes.
+    pub fn set_held(&mut self, holder: &Holder, addresses: &BTreeSet<IpAddr>, now: Timestamp) {
+        let before = self.holders.get(holder).into_iter().flatten();
+        if before.eq(addresses) {
+            return;
+        }
         self.advance(now);
         let before = self.holders.remove(holder).unwrap_or_default();
-        for address in addresses.difference(&before) {
+        for address in addresses.iter().filter(|it| !before.contains(it)) {
             self.table.hold(*address);
         }
-        for address in before.difference(&addresses) {
+        for address in before.iter().filter(|it| !addresses.contains(it)) {
             self.table.unhold(*address, now);
         }
         if !addresses.is_empty() {
+            let addresses = addresses.iter().copied().collect();
             self.holders.insert(holder.clone(), addresses);
         }
         self.serve_waiting();

@@ -50,7 +50,8 @@ pub struct Allocator {
     services: HashMap<ServiceId, Service>,
     waiting: Waiting,
     /// Addresses held outside the allocator, by holder.
-    holders: BTreeMap<Holder, BTreeSet<IpAddr>>,
+    /// The addresses of each holder, sorted. There can be as many as Services.
+    holders: BTreeMap<Holder, Box<[IpAddr]>>,
     disputes: Disputes,
     /// The latest time seen.
     now: Timestamp,
@@ -122,7 +123,7 @@ impl Allocator {
         allocator.set_pools(pools, now);
         allocator.set_skipped(&skipped, now);
         for (holder, addresses) in held {
-            allocator.set_held(&holder, addresses, now);
+            allocator.set_held(&holder, &addresses, now);
         }
         claims.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         for claim in claims {

@@ -46,10 +46,10 @@ fn a_released_address_rests_and_comes_back_last() {
 fn an_address_rests_from_when_its_last_agent_lets_go() {
     let mut allocator = started(vec![resting(pool("a", 0, &["10.0.0.1"]), 60)]);
     allocator.ask(&claim("a", 0), 1);
-    allocator.set_held(&node("n"), BTreeSet::from([ip("10.0.0.1")]), at(2));
+    allocator.set_held(&node("n"), &BTreeSet::from([ip("10.0.0.1")]), at(2));
     allocator.release(&id("a"), at(10));
     assert_eq!(allocator.ask(&claim("b", 0), 100), "NoAddressAvailable");
-    allocator.set_held(&node("n"), BTreeSet::new(), at(100));
+    allocator.set_held(&node("n"), &BTreeSet::new(), at(100));
     assert_eq!(allocator.wake_at(), Some(at(160)));
     allocator.advance(at(160));
     assert_eq!(allocator.woken(), ["b"]);

@@ -202,8 +202,8 @@ fn node_addresses_announced_ones_and_edges_are_not_given() {
         ..pool("a", 0, &["10.0.0.0/29"])
     }]);
     allocator.set_skipped(&BTreeSet::from([ip("10.0.0.1")]), at(0));
-    allocator.set_held(&node("node-1"), BTreeSet::from([ip("10.0.0.2")]), at(0));
-    allocator.set_held(&node("node-2"), BTreeSet::from([ip("10.0.0.2")]), at(0));
+    allocator.set_held(&node("node-1"), &BTreeSet::from([ip("10.0.0.2")]), at(0));
+    allocator.set_held(&node("node-2"), &BTreeSet::from([ip("10.0.0.2")]), at(0));
     assert_eq!(allocator.ask(&claim("a", 0), 1), "10.0.0.3");
     let mut refused = |name, address, needle: &str| {
         let claim = asking(claim(name, 0), &[address]);
@@ -232,9 +232,9 @@ fn node_addresses_announced_ones_and_edges_are_not_given() {
         }
     );
     // One agent stops holding it, the other still does. When both have stopped, it is free.
-    allocator.set_held(&node("node-1"), BTreeSet::new(), at(2));
+    allocator.set_held(&node("node-1"), &BTreeSet::new(), at(2));
     assert_eq!(allocator.woken(), Vec::<String>::new());
-    allocator.set_held(&node("node-2"), BTreeSet::new(), at(2));
+    allocator.set_held(&node("node-2"), &BTreeSet::new(), at(2));
     assert_eq!(allocator.woken(), ["c"]);
     assert_eq!(
         allocator.ask(&asking(claim("c", 0), &["10.0.0.2"]), 2),

@@ -136,7 +136,7 @@ fn what_agents_announce_is_its_owners_and_nobody_elses() {
         "10.0.0.1"
     );
     assert_eq!(allocator.ask(&claim("b", 0), 1), "NoAddressAvailable");
-    allocator.set_held(&node("n"), BTreeSet::from([ip("10.0.0.1")]), at(2));
+    allocator.set_held(&node("n"), &BTreeSet::from([ip("10.0.0.1")]), at(2));
     assert_eq!(allocator.woken(), ["b"]);
 }
 

@@ -64,7 +64,7 @@ impl World {
                 let held: BTreeSet<IpAddr> = held.iter().copied().collect();
                 let before = std::mem::replace(&mut self.held[*agent], held.clone());
                 self.allocator
-                    .set_held(&node(&agent.to_string()), held, at(self.now));
+                    .set_held(&node(&agent.to_string()), &held, at(self.now));
                 self.refree(&before);
             }
             Step::Skip(skipped) => {
