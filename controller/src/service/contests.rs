@@ -314,7 +314,7 @@ impl Inner {
             let record = Record {
                 left: Some(ours(service)),
                 contest: Contest::resumed(now),
-                message: Some(reported.message.clone().into_boxed_str()),
+                message: Some((&*reported.message).into()),
                 ..Record::new(service, now)
             };
             self.records.insert(name.clone(), Box::new(record));

@@ -193,7 +193,7 @@ pub fn lacks_pool(service: &ServiceView, traits: Traits, refusal: &Refusal) -> b
     let message = text::message(&refusal.message);
     let known = |kind| {
         let said = service.condition(kind);
-        said.is_some_and(|it| it.reason == refusal.reason.as_str() && it.message == message)
+        said.is_some_and(|it| it.reason == refusal.reason.as_str() && *it.message == *message)
     };
     traits.pools && OF_POOLS.contains(&refusal.reason) && !known(PROGRAMMED) && !known(ACCEPTED)
 }

@@ -133,10 +133,11 @@ fn parsed(path: &Path, text: &str) -> Result<Kubeconfig, AccessError> {
 /// The text of the error without the lines and values that it quotes: they can be tokens.
 fn without_values(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
-    let quoted = Regex::new(r#" "(?:[^"\\]|\\.)*""#);
+    // A variant that is unknown is a value, too; other words in backticks are names of fields.
+    let quoted = Regex::new(r#" "(?:[^"\\]|\\.)*"|( variant) `[^`]*`"#);
     quoted.map_or_else(
         |_| "invalid YAML".to_owned(),
-        |quoted| quoted.replace_all(&text, "").into_owned(),
+        |quoted| quoted.replace_all(&text, "$1").into_owned(),
     )
 }
 
@@ -274,7 +275,7 @@ users:
                 b"users: [{name: me, user: {exec: {interactiveMode: secret-1}}}]",
             ),
             (
-                "bool",
+                "switch",
                 b"clusters: [{name: me, cluster: {insecure-skip-tls-verify: secret-1}}]",
             ),
             (
