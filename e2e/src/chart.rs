@@ -1,6 +1,8 @@
 //! Generated files of the chart: its README from the comments in its values, the defaults in
-//! its templates from its values, its CRDs from the types, and `deploy/rbac.yaml` from its
-//! templates. `make chart` writes them, and a test compares them.
+//! its templates from its values, its CRDs and the definitions in its schema from the types, and
+//! `deploy/rbac.yaml` from its templates. `make chart` writes them, and a test compares them.
+
+mod kubernetes;
 
 use anyhow::{Context, Result};
 
@@ -45,6 +47,7 @@ pub fn made(helm: &Helm) -> Result<Vec<Made>> {
             path: "charts/ballast/templates/_defaults.tpl",
             text: defaults()?,
         },
+        of_schema()?,
         Made {
             path: "deploy/rbac.yaml",
             text: rights(helm)?,
@@ -55,15 +58,24 @@ pub fn made(helm: &Helm) -> Result<Vec<Made>> {
 /// Writes the files that differ and returns their paths.
 pub fn write(helm: &Helm) -> Result<Vec<&'static str>> {
     let mut written = Vec::new();
-    for Made { path, text } in made(helm)? {
+    // Helm renders nothing with a schema that lacks definitions.
+    let mut all = vec![of_schema()?];
+    write_changed(&all, &mut written)?;
+    all = made(helm)?;
+    write_changed(&all, &mut written)?;
+    Ok(written)
+}
+
+fn write_changed(all: &[Made], written: &mut Vec<&'static str>) -> Result<()> {
+    for Made { path, text } in all {
         let file = root().join(path);
-        if std::fs::read_to_string(&file).is_ok_and(|found| found == text) {
+        if std::fs::read_to_string(&file).is_ok_and(|found| found == *text) {
             continue;
         }
         std::fs::write(&file, text).with_context(|| format!("cannot write {path}"))?;
         written.push(path);
     }
-    Ok(written)
+    Ok(())
 }
 
 fn readme(helm: &Helm) -> Result<String> {
@@ -88,6 +100,14 @@ fn defaults() -> Result<String> {
 {{{{- end }}}}
 "
     ))
+}
+
+fn of_schema() -> Result<Made> {
+    let text = std::fs::read_to_string(Helm::chart().join("values.schema.json"))?;
+    Ok(Made {
+        path: "charts/ballast/values.schema.json",
+        text: kubernetes::schema(&text)?,
+    })
 }
 
 /// Without the labels of objects that Helm manages, because here it does not.

@@ -253,4 +253,73 @@ mod tests {
         assert!(error.starts_with("go build . failed:"), "{error}");
         assert!(error.contains("undefined: missing"), "{error}");
     }
+
+    /// A file in this folder ends the build. The printing function has no other way to it.
+    static FOLDER: Mutex<Option<PathBuf>> = Mutex::new(None);
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    /// Lets the build go on when it has said that only `slow` is left, twice.
+    fn listen(line: &str) {
+        let mut said = SAID.lock().unwrap();
+        said.push(line.to_owned());
+        let last = said.iter().filter(|it| it.contains("1 of 2 programs left"));
+        if last.count() == 2 {
+            let folder = FOLDER.lock().unwrap();
+            std::fs::write(folder.as_ref().unwrap().join("go-on"), "").unwrap();
+        }
+    }
+
+    /// The real compiler, as `lab build` runs it, on a module with a package that takes as long
+    /// as this test wants.
+    #[test]
+    fn a_build_says_what_is_built_and_what_is_left() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("go.mod", "module example.com/small\n");
+        write("quick/main.go", "package main\n\nfunc main() {}\n");
+        // Nothing of the build cache has this number.
+        let unique = std::process::id();
+        write(
+            "long/long.go",
+            &format!("package long\n\nconst Number = {unique}\n"),
+        );
+        write(
+            "slow/main.go",
+            "package main\n\nimport \"example.com/small/long\"\n\nfunc main() { println(long.Number) }\n",
+        );
+        // Go calls it with each tool and the tool's arguments; it gives up after a minute.
+        write(
+            "tool",
+            &format!(
+                "#!/bin/sh\ncase \"$TOOLEXEC_IMPORTPATH $*\" in *small/long*-p*) n=0; while [ ! -e {}/go-on ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done;; esac\nexec \"$@\"\n",
+                folder.path().display()
+            ),
+        );
+        let tool = folder.path().join("tool");
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o700)).unwrap();
+        *FOLDER.lock().unwrap() = Some(folder.path().to_owned());
+        let bin = folder.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let programs = ["quick", "slow"];
+        let programs = [
+            GoProgram::new("./quick", bin.join(programs[0])),
+            GoProgram::new("./slow", bin.join(programs[1])),
+        ];
+        let flags = ["-toolexec", tool.to_str().unwrap()];
+        let progress = Progress::every(std::time::Duration::from_millis(20), listen);
+        go_build(folder.path(), &programs, &flags, progress).unwrap();
+        assert!(programs.iter().all(GoProgram::is_built));
+        let said = SAID.lock().unwrap();
+        let waits = "1 of 2 programs left: slow; ";
+        let waits: Vec<_> = said.iter().filter(|it| it.contains(waits)).collect();
+        assert!(waits.len() >= 2, "{said:?}");
+        let now = " packages compiled, now example.com/small/";
+        assert!(waits.iter().all(|it| it.contains(now)), "{said:?}");
+        assert!(said.last().unwrap().ends_with("built slow"), "{said:?}");
+    }
 }

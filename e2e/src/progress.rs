@@ -17,6 +17,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub struct Progress {
     start: Instant,
     on: bool,
+    silence: Duration,
+    print: fn(&str),
 }
 
 impl Progress {
@@ -25,13 +27,26 @@ impl Progress {
         Self {
             start: Instant::now(),
             on,
+            silence: SILENCE,
+            print: |line| eprintln!("{line}"),
+        }
+    }
+
+    /// For tests: other lines, at other times.
+    #[cfg(test)]
+    pub(crate) fn every(silence: Duration, print: fn(&str)) -> Self {
+        Self {
+            silence,
+            print,
+            ..Self::new(true)
         }
     }
 
     /// Prints one line.
     pub fn say(&self, what: impl std::fmt::Display) {
         if self.on {
-            eprintln!("[{:5.1}s] {what}", self.start.elapsed().as_secs_f32());
+            let seconds = self.start.elapsed().as_secs_f32();
+            (self.print)(&format!("[{seconds:5.1}s] {what}"));
         }
     }
 
@@ -73,12 +88,20 @@ impl Progress {
         doing: impl Fn() -> String,
         work: impl Future<Output = T>,
     ) -> impl Future<Output = T> {
-        remind(work, move || self.say(doing()))
+        remind_every(self.silence, work, move || self.say(doing()))
     }
 }
 
 /// Waits for work, and calls `say` after each [`SILENCE`] that it lasts.
 pub(crate) fn remind<T>(
+    work: impl Future<Output = T>,
+    say: impl FnMut(),
+) -> impl Future<Output = T> {
+    remind_every(SILENCE, work, say)
+}
+
+fn remind_every<T>(
+    silence: Duration,
     work: impl Future<Output = T>,
     mut say: impl FnMut(),
 ) -> impl Future<Output = T> {
@@ -86,7 +109,7 @@ pub(crate) fn remind<T>(
     let mut work = Box::pin(work);
     async move {
         loop {
-            match tokio::time::timeout(SILENCE, work.as_mut()).await {
+            match tokio::time::timeout(silence, work.as_mut()).await {
                 Ok(done) => return done,
                 Err(_) => say(),
             }

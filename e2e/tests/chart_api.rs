@@ -1,15 +1,21 @@
-//! The chart's objects on a real API server: it accepts all of them without warnings, only the
-//! mock cloud needs more than the restricted Pod Security Standard, and the policy that sets a
-//! class works.
+//! The chart's objects on a real API server: it accepts all of them without warnings, whatever
+//! the names and whichever key has no value; only the mock cloud needs more than the restricted
+//! Pod Security Standard, and the policy that sets a class works.
 
-use std::path::PathBuf;
+#[path = "chart/renders.rs"]
+mod renders;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::{Helm, Lab, LabOptions, Progress, eventually};
 use serde_json::Value;
 
 use crate::common::{SOON, service_yaml};
+use renders::{REFUSED, WORDS, hostile, nested_nulls, nulls, render, sets, strict, values};
 
 /// The value sets in charts/ballast/ci, and whether they include a mock cloud.
 const SETS: [(&str, bool); 4] = [
@@ -27,6 +33,10 @@ const RESTRICTED: &str = "
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_api_server_takes_every_object() -> Result<()> {
     let helm = Helm::ensure(Progress::new(true))?;
+    let rendering = {
+        let helm = helm.clone();
+        tokio::task::spawn_blocking(move || all_renderings(&helm))
+    };
     let lab = Lab::start(LabOptions {
         name: "t-chart".to_owned(),
         nodes: 1,
@@ -39,7 +49,8 @@ async fn a_real_api_server_takes_every_object() -> Result<()> {
         for (set, mock_cloud) in SETS {
             every_object(&lab, &helm, set, mock_cloud).await?;
         }
-        names_that_yaml_misreads(&lab, &helm).await?;
+        whatever_the_values(&lab, &rendering.await??).await?;
+        kustomize_takes_hostile_names(&lab, &helm).await?;
         the_host_network_is_refused_clearly(&lab, &helm).await?;
         a_class_is_stamped(&lab, &helm).await
     }
@@ -71,11 +82,8 @@ async fn every_object(lab: &Lab, helm: &Helm, set: &str, mock_cloud: bool) -> Re
     let output = kubectl_apply(lab, &rendered, &["--dry-run=server"]).await?;
     let (text, errors) = texts(&output);
     ensure!(output.status.success(), "{set}: {text}{errors}");
-    let taken = text
-        .lines()
-        .filter(|line| line.ends_with("(server dry run)"));
     let asked = rendered.lines().filter(|line| line.starts_with("kind: "));
-    let (taken, asked) = (taken.count(), asked.count());
+    let (taken, asked) = (taken(&text), asked.count());
     ensure!(
         taken == asked && asked > 10,
         "{set}: {taken} of {asked} objects:\n{text}"
@@ -98,46 +106,114 @@ async fn every_object(lab: &Lab, helm: &Helm, set: &str, mock_cloud: bool) -> Re
     }
 }
 
-/// Valid names that YAML parses as something else: the API server accepts all objects, and so
-/// does kustomize.
-async fn names_that_yaml_misreads(lab: &Lab, helm: &Helm) -> Result<()> {
-    lab.kubectl(&["create", "namespace", "2024"]).await?;
-    let values = ["--values", "charts/ballast/ci/hostile-values.yaml"];
-    let flags = [&values[..], &["--kube-version", "1.36.0"]].concat();
-    let rendered = helm.template("2024", "2024", &flags)?;
-    let output = kubectl_apply(lab, &rendered, &["--dry-run=server"]).await?;
+/// Every key without a value and hostile names in every place, with Helm 4 and Helm 3: each
+/// different object, and one of the renderings that contain it. Most renderings differ in few
+/// objects.
+fn all_renderings(helm: &Helm) -> Result<BTreeMap<String, String>> {
+    let start = Instant::now();
+    let cases = [sets(), nulls()?, nested_nulls(), hostile()?].concat();
+    let mut different = BTreeMap::new();
+    for (case, output) in cases.iter().zip(render(helm, &cases)?) {
+        if REFUSED.contains(&case.about.as_str()) {
+            continue;
+        }
+        for object in strict(&output).with_context(|| case.title())? {
+            different.insert(object.to_string(), case.title());
+        }
+    }
+    let (renderings, objects) = (cases.len(), different.len());
+    println!(
+        "{renderings} renderings in {:?}: {objects} different objects",
+        start.elapsed()
+    );
+    ensure!(objects > 300, "only {objects} different objects");
+    Ok(different)
+}
+
+async fn whatever_the_values(lab: &Lab, different: &BTreeMap<String, String>) -> Result<()> {
+    for namespace in WORDS.iter().chain(&["2024", "shop"]) {
+        lab.kubectl(&["create", "namespace", namespace]).await?;
+    }
+    let folder = lab.dir().join("whatever");
+    std::fs::create_dir_all(&folder)?;
+    for (number, (object, title)) in different.iter().enumerate() {
+        let file = format!("{title}, {number}.json").replace('/', "_");
+        std::fs::write(folder.join(file), object)?;
+    }
+    let start = Instant::now();
+    let output = apply(lab, &folder, &["--dry-run=server"]).await?;
     let (text, errors) = texts(&output);
-    ensure!(output.status.success(), "{text}{errors}");
+    ensure!(output.status.success(), "{errors}");
+    ensure!(taken(&text) == different.len(), "{} objects", taken(&text));
+    println!("sent in {:?}", start.elapsed());
+    Ok(())
+}
+
+/// And its output is the same to the API server. A key of an annotation that YAML parses as a
+/// number, a date, a boolean or nothing is the exception: kustomize drops the quotes of the keys of
+/// `metadata.annotations` and then fails to read its own text
+/// (<https://github.com/kubernetes-sigs/kustomize/issues/4928>), also in a file that is not ours.
+/// docs/gitops.md tells the users.
+async fn kustomize_takes_hostile_names(lab: &Lab, helm: &Helm) -> Result<()> {
+    let foreign =
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: foreign, annotations: {\"8\": a}}}";
+    let refused = kustomize(lab, foreign).await;
+    let error = format!(
+        "{:#}",
+        refused
+            .err()
+            .context("kustomize is mended: remove the exception")?
+    );
+    ensure!(
+        error.contains("unsupported type: map[interface {}]interface {}"),
+        "{error}"
+    );
+
+    let hostile = values("hostile");
+    let flags = ["--values", &hostile, "--kube-version", "1.36.0"];
+    let flags = [&flags[..], &["--set", "commonAnnotations.8=null"]].concat();
+    let rendered = helm.template("2024", "2024", &flags)?;
     let asked = rendered.lines().filter(|line| line.starts_with("kind: "));
+    let asked = asked.count();
+    let built = kustomize(lab, &rendered).await?;
+    let output = kubectl_apply(lab, &built, &["--dry-run=server"]).await?;
+    let (text, errors) = texts(&output);
+    let taken = taken(&text);
+    ensure!(output.status.success(), "{text}{errors}");
+    ensure!(taken == asked && asked > 30, "{taken} of {asked}:\n{text}");
+    Ok(())
+}
+
+async fn kustomize(lab: &Lab, yaml: &str) -> Result<String> {
+    let folder = lab.dir().join("kustomize");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("chart.yaml"), yaml)?;
+    std::fs::write(folder.join("kustomization.yaml"), "resources: [chart.yaml]")?;
+    lab.kubectl(&["kustomize", &folder.display().to_string()])
+        .await
+}
+
+/// The number of objects that a dry run accepted.
+fn taken(text: &str) -> usize {
     let taken = text
         .lines()
         .filter(|line| line.ends_with("(server dry run)"));
-    let (taken, asked) = (taken.count(), asked.count());
-    ensure!(taken == asked && asked > 30, "{taken} of {asked}:\n{text}");
-
-    // Kustomize drops the quotes of a numeric key of annotations, and then fails to read it.
-    let flags = [&flags[..], &["--set", "commonAnnotations.8=null"]].concat();
-    let rendered = helm.template("2024", "2024", &flags)?;
-    let folder = lab.dir().join("kustomize");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("chart.yaml"), &rendered)?;
-    std::fs::write(folder.join("kustomization.yaml"), "resources: [chart.yaml]")?;
-    let folder = folder.display().to_string();
-    let built = lab.kubectl(&["kustomize", &folder]).await?;
-    let built = built.lines().filter(|line| line.starts_with("kind: "));
-    let built = built.count();
-    ensure!(built == asked, "kustomize has {built} of {asked} objects");
-    Ok(())
+    taken.count()
 }
 
 async fn kubectl_apply(lab: &Lab, yaml: &str, flags: &[&str]) -> Result<Output> {
     let file: PathBuf = lab.dir().join("chart.yaml");
     std::fs::write(&file, yaml)?;
+    apply(lab, &file, flags).await
+}
+
+/// Applies a file, or all files of a folder.
+async fn apply(lab: &Lab, file: &Path, flags: &[&str]) -> Result<Output> {
     let output = tokio::process::Command::new(lab.program("kubectl"))
         .arg("--kubeconfig")
         .arg(lab.kubeconfig())
         .args(["apply", "--server-side", "--validate=strict", "-f"])
-        .arg(&file)
+        .arg(file)
         .args(flags)
         .output();
     output.await.context("kubectl does not run")

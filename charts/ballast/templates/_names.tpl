@@ -6,6 +6,22 @@
      filled into them: `null` removes a default of theirs. */}}
 {{- define "ballast.init" -}}
 {{- include "ballast.fill" (list .Values (include "ballast.defaults" . | fromJson)) -}}
+{{- range $key, $value := .Values -}}
+{{- if ne $key "extraObjects" -}}{{- include "ballast.strip" $value -}}{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Removes the keys without a value from maps, at any depth: the API server has its own defaults for them. A class or a
+     pool without a value does not exist. Objects of the user stay as they are. */}}
+{{- define "ballast.strip" -}}
+{{- $all := . -}}
+{{- if kindIs "map" $all -}}
+{{- range $key, $value := $all -}}
+{{- if kindIs "invalid" $value -}}{{- $_ := unset $all $key -}}{{- else -}}{{- include "ballast.strip" $value -}}{{- end -}}
+{{- end -}}
+{{- else if kindIs "slice" $all -}}
+{{- range $all -}}{{- include "ballast.strip" . -}}{{- end -}}
+{{- end -}}
 {{- end }}
 {{- define "ballast.fill" -}}
 {{- $values := index . 0 -}}
@@ -183,13 +199,4 @@ helm.sh/resource-policy: keep
 {{- if not (kindIs "invalid" (index $ .)) -}}{{- $names = append $names . -}}{{- end -}}
 {{- end -}}
 {{- join " " $names -}}
-{{- end }}
-
-{{/* A map without the keys that have no value, as YAML: the API server has its own defaults for them. */}}
-{{- define "ballast.compact" -}}
-{{- $all := dict -}}
-{{- range $key, $value := . -}}
-{{- if not (kindIs "invalid" $value) -}}{{- $_ := set $all $key $value -}}{{- end -}}
-{{- end -}}
-{{- toYaml $all -}}
 {{- end }}

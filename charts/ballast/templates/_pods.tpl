@@ -179,6 +179,6 @@ spec:
         terminationMessagePolicy: FallbackToLogsOnError
         {{- with $values.resources }}
         resources:
-          {{- include "ballast.compact" . | nindent 10 }}
+          {{- toYaml . | nindent 10 }}
         {{- end }}
 {{- end }}

@@ -1,150 +1,107 @@
 //! Values that often break charts: keys without a value, names that YAML parses as something
 //! else, and values that a parent chart sets. Rendered with Helm 4 and Helm 3.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Output;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
-use ballast_e2e::{Helm, documents};
+use anyhow::{Result, ensure};
+use ballast_e2e::Helm;
 use serde_json::{Value, json};
 
-use super::{helm, values};
+use super::helm;
+use super::renders::{
+    Case, HELMS, REFUSED, hostile, nested, nested_nulls, nulls, paths, render, schema, sets,
+    strict, template, values,
+};
 
-/// Both versions of Helm in use.
-const HELMS: [&str; 2] = ["helm", "helm-3"];
-/// Keys that the chart requires in the values of `everything`.
-const NEEDED: [&str; 2] = ["classes.local.mock", "stampClass.class"];
-/// As many at once as two cores can run.
-const THREADS: usize = 3;
-
-fn template(helm: &Helm, program: &str, release: &str, flags: &[&str]) -> Result<Output> {
-    let mut command = helm.command(program);
-    command.args([
-        "template",
-        release,
-        "charts/ballast",
-        "--namespace",
-        release,
-    ]);
-    command.args(["--kube-version", "1.36.0"]).args(flags);
-    command.output().context("Helm does not run")
-}
-
-/// Rendered objects, parsed strictly: no duplicate keys, and strings where strings belong.
-fn strict(output: &Output) -> Result<Vec<Value>> {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{errors}");
-    let text = std::str::from_utf8(&output.stdout)?;
-    let all = documents(text)?;
-    for object in &all {
-        strings(object).with_context(|| object.to_string())?;
-    }
-    Ok(all)
-}
-
-/// Names, labels, annotations, rights, subjects, arguments and environment variables are strings.
-fn strings(object: &Value) -> Result<()> {
-    for path in ["/metadata/name", "/kind", "/apiVersion"] {
-        let found = object.pointer(path);
-        ensure!(found.is_some_and(Value::is_string), "{path} is {found:?}");
-    }
-    let pod = object.pointer("/spec/template");
-    for metadata in [
-        object.get("metadata"),
-        pod.and_then(|pod| pod.get("metadata")),
-    ] {
-        for field in ["labels", "annotations"] {
-            let entries = metadata.and_then(|it| it[field].as_object());
-            for (key, value) in entries.into_iter().flatten() {
-                ensure!(value.is_string(), "{field}: {key} is {value}");
-            }
-        }
-    }
-    for rule in object["rules"].as_array().into_iter().flatten() {
-        for (field, list) in rule.as_object().into_iter().flatten() {
-            let mut entries = list.as_array().into_iter().flatten();
-            ensure!(entries.all(Value::is_string), "{field}: {list}");
-        }
-    }
-    for subject in object["subjects"].as_array().into_iter().flatten() {
-        let mut fields = subject.as_object().into_iter().flatten();
-        ensure!(
-            fields.all(|(_, value)| value.is_string()),
-            "a subject is {subject}"
-        );
-    }
-    let containers = pod.and_then(|pod| pod["spec"]["containers"].as_array());
-    for container in containers.into_iter().flatten() {
-        for argument in container["args"].as_array().into_iter().flatten() {
-            ensure!(argument.is_string(), "an argument is {argument}");
-        }
-        for one in container["env"].as_array().into_iter().flatten() {
-            let value = one.get("value").is_none_or(Value::is_string);
-            ensure!(one["name"].is_string() && value, "env: {one}");
-        }
-    }
-    Ok(())
-}
-
-/// All keys of values.yaml, as paths.
-fn keys(values: &Value, path: &[String], all: &mut Vec<Vec<String>>) {
-    for (key, value) in values.as_object().into_iter().flatten() {
-        let path = [path, std::slice::from_ref(key)].concat();
-        keys(value, &path, all);
-        all.push(path);
-    }
+#[test]
+fn every_set_is_rendered_by_both_versions_of_helm() -> Result<()> {
+    without_values(&sets())
 }
 
 #[test]
 fn every_key_may_be_without_a_value() -> Result<()> {
-    let helm = helm()?;
-    let text = include_str!("../../../charts/ballast/values.yaml");
-    let mut all = Vec::new();
-    keys(&serde_saphyr::from_str(text)?, &[], &mut all);
-    ensure!(all.len() > 100, "only {} keys", all.len());
-    let jobs: Vec<(&str, &Vec<String>)> = HELMS
-        .iter()
-        .flat_map(|program| all.iter().map(move |path| (*program, path)))
-        .collect();
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                while let Some((program, path)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = without_a_value(&helm, program, path) {
-                        let error = format!("{program}, {}: {error:#}", path.join("."));
-                        failed
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(error);
-                    }
-                }
-            });
+    without_values(&nulls()?)
+}
+
+/// The keys of what users name themselves: classes and pools.
+#[test]
+fn every_key_of_a_class_or_pool_may_be_without_a_value() -> Result<()> {
+    let tried: BTreeSet<Vec<String>> = paths(&nested()).into_iter().collect();
+    let schema = schema()?;
+    for (definition, place) in [("class", "classes"), ("pool", "pools")] {
+        for path in properties(&schema, &schema["definitions"][definition]) {
+            let is_tried = tried
+                .iter()
+                .any(|it| it[0] == place && it.get(2..) == Some(&path[..]));
+            ensure!(is_tried, "{place}: no entry has {}", path.join("."));
         }
-    });
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
+    without_values(&nested_nulls())
+}
+
+/// All properties of a schema, as paths; `0` is the first entry of a list.
+fn properties(root: &Value, schema: &Value) -> Vec<Vec<String>> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let definition = root.pointer(reference.trim_start_matches('#'));
+        return properties(root, definition.unwrap_or(&Value::Null));
+    }
+    let mut all = Vec::new();
+    let fields = schema["properties"].as_object().into_iter().flatten();
+    for (key, property) in fields {
+        all.push(vec![key.clone()]);
+        all.extend(below(key, properties(root, property)));
+    }
+    if let Some(items) = schema.get("items") {
+        all.extend(below("0", properties(root, items)));
+    }
+    all
+}
+
+fn below(key: &str, paths: Vec<Vec<String>>) -> impl Iterator<Item = Vec<String>> {
+    paths
+        .into_iter()
+        .map(move |path| [vec![key.to_owned()], path].concat())
+}
+
+/// A key without a value gets its default, is off, or is refused by name.
+fn without_values(cases: &[Case]) -> Result<()> {
+    let helm = helm()?;
+    let mut failed = Vec::new();
+    for (case, output) in cases.iter().zip(render(&helm, cases)?) {
+        let told = if REFUSED.contains(&case.about.as_str()) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let key = case.about.rsplit('.').next().unwrap_or_default();
+            let named = !output.status.success() && said.contains(key);
+            named
+                .then_some(())
+                .ok_or_else(|| format!("it is not refused by name: {said}"))
+        } else {
+            strict(&output)
+                .map(drop)
+                .map_err(|error| format!("{error:#}"))
+        };
+        failed.extend(told.err().map(|error| format!("{}: {error}", case.title())));
+    }
     ensure!(failed.is_empty(), "{failed:#?}");
     Ok(())
 }
 
-/// A key without a value gets its default, is off, or is refused by name.
-fn without_a_value(helm: &Helm, program: &str, path: &[String]) -> Result<()> {
-    let null = path.iter().rev();
-    let null = null.fold(Value::Null, |inner, key| json!({ key: inner }));
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), null.to_string())?;
-    let (base, null) = (values("everything"), file.path().display().to_string());
-    let output = template(helm, program, "shop", &["-f", &base, "-f", &null])?;
-    let name = path.join(".");
-    if !NEEDED.contains(&name.as_str()) {
-        return strict(&output).map(drop);
+/// The same names as a real API server gets in `chart_api`.
+#[test]
+fn hostile_names_are_strings() -> Result<()> {
+    let (helm, cases) = (helm()?, hostile()?);
+    for (case, output) in cases.iter().zip(render(&helm, &cases)?) {
+        let objects = strict(&output).map_err(|error| error.context(case.title()))?;
+        let kinds: BTreeSet<&str> = objects
+            .iter()
+            .filter_map(|it| it["kind"].as_str())
+            .collect();
+        ensure!(kinds.len() > 15, "{}: only {kinds:?}", case.title());
+        let text = Value::from(objects).to_string();
+        let times = text.matches(&format!("\"{}\"", case.about)).count();
+        ensure!(times > 100, "{}: only {times} times", case.title());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let key = path.last().map_or("", String::as_str);
-    ensure!(!output.status.success(), "it is needed");
-    ensure!(said.contains(key), "{said}");
     Ok(())
 }
 

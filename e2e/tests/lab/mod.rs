@@ -3,6 +3,7 @@
 //!
 //! Most checks share one lab, because its start takes most of the time.
 
+mod build;
 mod cleanup;
 mod traces;
 
