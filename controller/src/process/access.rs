@@ -33,11 +33,11 @@ use self::proxy::{Environment, ProxyError, redacted};
 pub enum AccessError {
     /// Neither a kubeconfig nor a service account.
     #[error(
-        "cannot find an API server: there is no kubeconfig ({0}), and this process does not run in a cluster"
+        "cannot find an API server: there is no kubeconfig ({0}; KUBECONFIG names another one), and this process does not run in a cluster"
     )]
     Nowhere(String),
     /// No file exists.
-    #[error("there is no kubeconfig ({0})")]
+    #[error("there is no kubeconfig ({0}; KUBECONFIG names another one)")]
     Missing(String),
     /// A file cannot be read.
     #[error("cannot read the kubeconfig {file}")]

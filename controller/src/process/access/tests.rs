@@ -422,7 +422,7 @@ fn without_a_kubeconfig_the_service_account_is_named() {
         told(InClusterError::ReadEnvironmentVariable(
             std::env::VarError::NotPresent
         )),
-        "cannot find an API server: there is no kubeconfig (/root/.kube/config), and this process does not run in a cluster"
+        "cannot find an API server: there is no kubeconfig (/root/.kube/config; KUBECONFIG names another one), and this process does not run in a cluster"
     );
     let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
     assert_eq!(
