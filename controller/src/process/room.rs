@@ -41,7 +41,7 @@ mod tests {
             let mut map = HashMap::new();
             for (key, adds) in keys {
                 if adds {
-                    map.insert(key, ());
+                    map.insert(key, key);
                 } else {
                     map.remove(&key);
                     give_back(&mut map);
