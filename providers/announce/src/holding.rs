@@ -1,0 +1,262 @@
+//! Holding: what this node does about one address.
+//!
+//! [`step`] chooses the next state from the [`Situation`], a summary that the node makes of the
+//! other cores. It is the only place where this node starts or stops to answer.
+//!
+//! ```text
+//!                   another node should hold it               its turn has come
+//!   ┌────── Idle ─────────────────────────────▶ Waiting ─────────────────────┐
+//!   │        ▲  ▲                                  │                         ▼
+//!   │        │  └────────── the cause is gone ─────┘                    claims, epoch + 1
+//!   │        │                                                               │
+//!   │        │                     conflict                                  │ epoch 1
+//!   │        │          Refused ◀──────────── Probing ◀──────────────────────┤
+//!   │        │                                   │ 3 probes unanswered       │ later epoch
+//!   │        │                                   ▼                           ▼
+//!   │        ├──────── better claim ──────── Answering ◀─────────────────────┘
+//!   │        │                                │     ▲
+//!   │        │     stall, carrier up, contact │     │ nobody contradicts for 100 ms
+//!   │        │                                ▼     │
+//!   │        └──────── better claim ──────── Checking ◀── the best claim names this node (restart)
+//!   │
+//!   └── the holder's agent is silent, its host answers ──▶ StandingIn ──▶ Idle or Waiting
+//! ```
+//!
+//! - A better claim always ends an answer, and nothing but a better claim, or the end of the
+//!   Service, does. A holder that is no candidate any more keeps answering until its successor
+//!   has claimed (make before break). A holder that nobody answers keeps answering.
+//! - While `Probing`, `Refused`, `Checking` and `Waiting`, the node is silent.
+
+use std::time::Duration;
+
+use crate::Time;
+use crate::timing::{
+    ADDRESS_PROBE_INTERVAL, ADDRESS_PROBES, CHECK, CHECK_LIMIT, CHECK_REPEAT, CONFLICT_RETRY,
+    STAGGER_DEAD, STAGGER_FIRST, STAGGER_PLANNED,
+};
+
+/// What this node does about one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Nothing.
+    #[default]
+    Idle,
+    /// It will claim the address when its turn comes.
+    Waiting {
+        /// Why.
+        cause: Cause,
+        /// Since when.
+        since: Time,
+    },
+    /// It claimed the address at epoch 1, and probes whether a foreign host uses it (RFC 5227).
+    Probing {
+        /// Probes that are left.
+        left: u8,
+        /// When the next step is due.
+        next: Time,
+    },
+    /// It claimed the address, but a foreign host uses it.
+    Refused {
+        /// When it probes again.
+        retry: Time,
+    },
+    /// It holds the address, and finds out whether it still does.
+    Checking {
+        /// When the check began.
+        since: Time,
+        /// When it asks again.
+        ask: Time,
+    },
+    /// It holds the address and answers.
+    Answering,
+    /// It answers with the holder's MAC while the holder's agent is silent.
+    StandingIn,
+}
+
+/// Why another node than the present holder should claim an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// Nobody ever held it.
+    First,
+    /// The host check says that the holder's host, or its link, is gone.
+    HostDead,
+    /// The holder's agent is silent for longer than a restart takes.
+    AgentGone,
+    /// The holder's Lease has expired and nothing else is heard of it.
+    LeaseExpired,
+    /// The holder's Node object was deleted.
+    NodeDeleted,
+    /// The holder is no candidate any more: a planned move.
+    NotCandidate,
+}
+
+/// All that matters for one address at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
+pub struct Situation {
+    /// A Service has the address.
+    pub wanted: bool,
+    /// The best known claim names this node.
+    pub mine: bool,
+    /// Why another node should claim it.
+    pub cause: Option<Cause>,
+    /// This node's place among those that may claim it; `None` if it may not claim now.
+    pub turn: Option<usize>,
+    /// An extra delay, because the address moved often.
+    pub damping: Duration,
+    /// The holder's agent is silent, its host answers, and this node is its first successor.
+    pub stand_in: bool,
+    /// Some host answers this node, or it knows no host.
+    pub contact: bool,
+    /// Another host was heard to own the address a moment ago.
+    pub contradicted: bool,
+    /// This node can learn of better claims: from gossip or from the API server.
+    pub informed: bool,
+}
+
+/// What the node must do for an address now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Claim it: the next state is [`State::claimed`].
+    Claim(Cause),
+    /// Ask the segment who has it.
+    Query,
+    /// Ask the segment and the peers who has it.
+    Ask,
+}
+
+// === impl State ===
+
+impl State {
+    /// The state of a node that has just claimed an address.
+    pub fn claimed(epoch: u64, now: Time) -> Self {
+        if epoch == 1 {
+            Self::Probing {
+                left: ADDRESS_PROBES,
+                next: now,
+            }
+        } else {
+            Self::Answering
+        }
+    }
+
+    /// A claim check: after a stall, a carrier-up, regained contact or a restart.
+    pub fn checking(now: Time) -> Self {
+        Self::Checking {
+            since: now,
+            ask: now,
+        }
+    }
+
+    /// Whether time alone can change the state.
+    pub fn is_timed(self) -> bool {
+        !matches!(self, Self::Idle | Self::Answering)
+    }
+
+    /// Whether the node holds the address, silent or not.
+    pub fn holds(self) -> bool {
+        matches!(
+            self,
+            Self::Probing { .. } | Self::Refused { .. } | Self::Checking { .. } | Self::Answering
+        )
+    }
+}
+
+// === impl Cause ===
+
+impl Cause {
+    /// The time between two nodes' turns.
+    fn stagger(self) -> Duration {
+        match self {
+            Self::First => STAGGER_FIRST,
+            Self::HostDead => STAGGER_DEAD,
+            Self::AgentGone | Self::LeaseExpired | Self::NodeDeleted | Self::NotCandidate => {
+                STAGGER_PLANNED
+            }
+        }
+    }
+}
+
+/// The next state, and what to do. Call it again at once after [`Act::Claim`] is done.
+pub fn step(state: State, situation: &Situation, now: Time) -> (State, Option<Act>) {
+    if !situation.wanted {
+        return (State::Idle, None);
+    }
+    if situation.mine {
+        held(state, situation, now)
+    } else if state.holds() {
+        // A better claim: the withdrawal. What this node does next, the next step decides.
+        (State::Idle, None)
+    } else {
+        not_held(state, situation, now)
+    }
+}
+
+fn held(state: State, situation: &Situation, now: Time) -> (State, Option<Act>) {
+    match state {
+        State::Idle | State::Waiting { .. } | State::StandingIn => (State::checking(now), None),
+        State::Refused { retry } if now < retry => (state, None),
+        State::Refused { .. } => (State::claimed(1, now), None),
+        State::Probing { .. } if situation.contradicted => {
+            let retry = now + CONFLICT_RETRY;
+            (State::Refused { retry }, None)
+        }
+        State::Probing { next, .. } if now < next => (state, None),
+        State::Answering | State::Probing { left: 0, .. } => (State::Answering, None),
+        State::Probing { left, .. } => {
+            let next = State::Probing {
+                left: left - 1,
+                next: now + ADDRESS_PROBE_INTERVAL,
+            };
+            (next, Some(Act::Query))
+        }
+        State::Checking { since, ask } => checked(since, ask, situation, now),
+    }
+}
+
+fn checked(since: Time, ask: Time, situation: &Situation, now: Time) -> (State, Option<Act>) {
+    let age = now.since(since);
+    // A holder that can hear of better claims, and heard none for 2 s, is the holder.
+    let settled = age >= CHECK_LIMIT && situation.informed;
+    let clear = !situation.contradicted && (situation.contact || age >= CHECK_LIMIT);
+    if settled || (age >= CHECK && clear) {
+        return (State::Answering, None);
+    }
+    if now < ask {
+        return (State::Checking { since, ask }, None);
+    }
+    // Twice within the check, because a frame may be lost.
+    let pause = if age < CHECK / 2 {
+        CHECK / 2
+    } else {
+        CHECK_REPEAT
+    };
+    let ask = now + pause;
+    (State::Checking { since, ask }, Some(Act::Ask))
+}
+
+fn not_held(state: State, situation: &Situation, now: Time) -> (State, Option<Act>) {
+    let (Some(cause), Some(turn)) = (situation.cause, situation.turn) else {
+        let next = if situation.stand_in {
+            State::StandingIn
+        } else {
+            State::Idle
+        };
+        return (next, None);
+    };
+    let since = match state {
+        State::Waiting {
+            cause: other,
+            since,
+        } if other == cause => since,
+        _ => now,
+    };
+    let turn = u32::try_from(turn).unwrap_or(u32::MAX).min(100);
+    if now.since(since) >= cause.stagger() * turn + situation.damping {
+        return (state, Some(Act::Claim(cause)));
+    }
+    (State::Waiting { cause, since }, None)
+}
+
+#[cfg(test)]
+mod tests;

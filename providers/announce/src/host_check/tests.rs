@@ -1,0 +1,165 @@
+//! The transition table, and random histories against a model that knows whether the host lives.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::timing::TICK;
+
+fn at(ms: u64) -> Time {
+    Time::after_start(Duration::from_millis(ms))
+}
+
+/// A check in each state.
+fn in_state(name: &str) -> (Check, u64) {
+    let mut check = Check::new(at(0));
+    let mut ms = 0;
+    if name != "Unproven" {
+        check.proof(at(0));
+    }
+    let wanted = |state: State| match name {
+        "Unproven" => state == State::Unproven,
+        "Alive" => state == State::Alive,
+        "Doubted" => matches!(state, State::Doubted { .. }),
+        _ => state == State::Dead,
+    };
+    while !wanted(check.state()) {
+        check.poll(at(ms), Some(at(ms)));
+        ms += 50;
+    }
+    (check, ms)
+}
+
+#[test]
+fn every_event_in_every_state() {
+    type Event = (&'static str, fn(&mut Check, u64));
+    let proof: Event = ("proof", |check, ms| check.proof(at(ms)));
+    let vouch: Event = ("vouch", |check, _| check.vouch());
+    let late: Event = ("late tick", |check, ms| check.discard(at(ms)));
+    for (state, (event, apply), expected) in [
+        ("Unproven", proof, "Alive"),
+        ("Unproven", vouch, "Unproven"),
+        ("Unproven", late, "Unproven"),
+        ("Alive", proof, "Alive"),
+        ("Alive", vouch, "Alive"),
+        ("Alive", late, "Alive"),
+        ("Doubted", proof, "Alive"),
+        ("Doubted", vouch, "Alive"),
+        ("Doubted", late, "Alive"),
+        ("Dead", proof, "Alive"),
+        ("Dead", vouch, "Dead"),
+        ("Dead", late, "Alive"),
+    ] {
+        let (mut check, ms) = in_state(state);
+        apply(&mut check, ms);
+        let after = format!("{:?}", check.state());
+        assert!(after.starts_with(expected), "{state}, {event}: {after}");
+    }
+}
+
+#[test]
+fn a_host_that_never_answered_is_not_judged() {
+    let mut check = Check::new(at(0));
+    for ms in (0..60_000).step_by(50) {
+        check.poll(at(ms), Some(at(ms)));
+        assert_eq!(check.state(), State::Unproven);
+    }
+}
+
+#[test]
+fn without_a_witness_nobody_is_dead() {
+    let (mut check, start) = in_state("Doubted");
+    // The last answer of a witness is older than the doubt.
+    let witness = Some(at(start - 100));
+    let mut asked = 0;
+    for ms in (start..start + 10_000).step_by(50) {
+        let step = check.poll(at(ms), witness);
+        asked += u32::from(step.witnesses);
+        assert!(matches!(check.state(), State::Doubted { .. }));
+    }
+    assert!(
+        asked > 20,
+        "asks witnesses again and again, not {asked} times"
+    );
+}
+
+/// Polls a check of a host that dies at `death` and thaws at `thaw`. Returns when it was judged.
+fn judged(death: u64, thaw: u64, ticks: &[u64]) -> Option<u64> {
+    let mut check = Check::new(at(0));
+    check.proof(at(0));
+    let mut answers = Vec::new();
+    for &ms in ticks {
+        let arrived = answers.iter().any(|answer| *answer <= ms);
+        if arrived {
+            answers.retain(|answer| *answer > ms);
+            check.proof(at(ms));
+        }
+        if check.poll(at(ms), Some(at(ms))).probe && !(death..thaw).contains(&ms) {
+            answers.push(ms + 1);
+        }
+        if check.state() == State::Dead {
+            return Some(ms);
+        }
+    }
+    None
+}
+
+fn regular() -> Vec<u64> {
+    let tick = u64::try_from(TICK.as_millis()).unwrap();
+    (0..20_000)
+        .step_by(usize::try_from(tick).unwrap())
+        .collect()
+}
+
+proptest! {
+    /// The bounds on which the documentation builds its table of times.
+    #[test]
+    fn a_dead_host_is_judged_within_900_ms(death in 1000..2000u64) {
+        let judged = judged(death, u64::MAX, &regular()).unwrap();
+        prop_assert!((550..=900).contains(&(judged - death)), "after {} ms", judged - death);
+    }
+
+    #[test]
+    fn a_freeze_of_half_a_second_is_never_a_death(death in 1000..2000u64, length in 0..450u64) {
+        prop_assert_eq!(judged(death, death + length, &regular()), None);
+    }
+
+    /// However late the prober's own ticks are, a host that answers is not judged, because the
+    /// node discards on late ticks.
+    #[test]
+    fn a_host_that_answers_is_never_judged(gaps in proptest::collection::vec(1..400u64, 1..200)) {
+        let mut check = Check::new(at(0));
+        check.proof(at(0));
+        let (mut ms, mut answer) = (0, None);
+        for gap in gaps {
+            ms += gap;
+            if gap > 120 {
+                check.discard(at(ms));
+            } else if answer.take().is_some() {
+                check.proof(at(ms));
+            }
+            if check.poll(at(ms), Some(at(ms))).probe {
+                answer = Some(());
+            }
+            prop_assert_eq!(check.state(), State::Alive);
+        }
+    }
+
+    /// Nothing grows, whatever happens.
+    #[test]
+    fn probes_under_way_are_bounded(events in proptest::collection::vec(0..5u8, 1..400)) {
+        let mut check = Check::new(at(0));
+        let mut ms = 0;
+        for event in events {
+            ms += 25;
+            match event {
+                0 => check.proof(at(ms)),
+                1 => check.vouch(),
+                2 => check.discard(at(ms)),
+                _ => { check.poll(at(ms), Some(at(ms))); }
+            }
+            prop_assert!(check.under_way.len() <= 4, "{}", check.under_way.len());
+        }
+    }
+}

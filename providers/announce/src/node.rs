@@ -1,0 +1,365 @@
+//! Node: one announcer, composed of the cores.
+//!
+//! The driver owns a `Node`, passes it every [`Input`], and calls [`Node::tick`] every
+//! [`TICK`](crate::timing::TICK). Both append [`Output`]s, which the driver carries out. Nothing
+//! else happens in between: a node has no task, no socket and no clock.
+//!
+//! ```text
+//!  Input ──▶ view, ports, claims, members, checks      (handle: remember what is new)
+//!                         │
+//!                         ▼  tick, every 50 ms
+//!  own stall? ──▶ checks and contact: judge, probe ──▶ Output::Probe, Send(Doubt)
+//!                         │
+//!                         ▼  only if something changed
+//!  plan: neighbours, cables, probers, placement
+//!                         │
+//!                         ▼  addresses that changed, or whose time has come
+//!  situation ──▶ holding::step ──▶ claims, table ──▶ Output::Query, Send(Beat), Record
+//!                         │
+//!                         ▼
+//!  beats, pacer ──▶ Output::Send, Announce
+//! ```
+//!
+//! Contract with the driver:
+//!
+//! - It calls `tick` first when it wakes up, and then passes what its sockets contain, so that a
+//!   stall is noticed before anything that arrived meanwhile is judged.
+//! - Its packet thread answers from [`Node::table`], and only while [`Node::may_answer`] holds: a
+//!   thread that was stopped with the rest of the process must not answer before the tick.
+//! - The clock must advance while the machine is suspended (`CLOCK_BOOTTIME`).
+
+mod decide;
+mod gossip;
+mod inputs;
+mod plan;
+mod ports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claim::Claims;
+use crate::holding::State;
+use crate::host_check::{Check, Receipts, State as CheckState};
+use crate::io::{Body, Method, Output, Problem, Target};
+use crate::membership::Membership;
+use crate::random::Random;
+use crate::responder::{Pacer, Table};
+use crate::slip::{Slips, slip};
+use crate::timing::{LATE, STALL};
+use crate::view::View;
+use crate::{Mac, NodeName, Time};
+
+use ports::Ports;
+
+/// What does not change in the life of an agent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name of the node.
+    pub name: NodeName,
+    /// A random number per process.
+    pub incarnation: u64,
+    /// Whether agents send each other messages. Otherwise only Leases count.
+    pub gossip: bool,
+    /// The interval of repeated announcements; `None` disables them.
+    pub refresh: Option<Duration>,
+    /// Defects, in tests.
+    pub slips: Slips,
+}
+
+/// One announcer.
+#[derive(Clone, Debug)]
+pub struct Node {
+    config: Config,
+    random: Random,
+    sequence: u64,
+
+    view: Option<Arc<View>>,
+    view_since: Time,
+    agent_macs: BTreeMap<Mac, NodeName>,
+    ports: Ports,
+    healthy: BTreeSet<IpAddr>,
+
+    claims: Claims,
+    members: Membership,
+    checks: BTreeMap<(u32, NodeName), HostCheck>,
+    /// Peers that asked whether a host answers us, until it does.
+    doubters: Vec<Doubter>,
+    /// Nodes that failed and were not heard since: they are no successors.
+    suspects: BTreeSet<NodeName>,
+    /// When each node was last known to live on an interface.
+    met: BTreeMap<(u32, NodeName), Time>,
+    /// Probes received, by prober.
+    received: BTreeMap<NodeName, u64>,
+
+    states: BTreeMap<IpAddr, State>,
+    table: Table,
+    pacer: Pacer,
+    heard: BTreeMap<IpAddr, Heard>,
+
+    plan: plan::Plan,
+    work: Work,
+    gossip: gossip::Schedule,
+    last_tick: Option<Time>,
+}
+
+/// The check of a host, and what belongs to it.
+#[derive(Clone, Debug)]
+struct HostCheck {
+    check: Check,
+    receipts: Receipts,
+    /// A peer asked for it, until then.
+    requested_until: Option<Time>,
+}
+
+#[derive(Clone, Debug)]
+struct Doubter {
+    asker: NodeName,
+    host: NodeName,
+    method: Method,
+    since: Time,
+}
+
+/// The latest frame that named an owner of an address.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    mac: Mac,
+    at: Time,
+    /// The MAC is that of another agent.
+    agent: bool,
+}
+
+/// What the next tick must look at.
+#[derive(Clone, Debug, Default)]
+struct Work {
+    /// Everything: the view, an interface or a peer changed.
+    all: bool,
+    /// These addresses changed.
+    some: BTreeSet<IpAddr>,
+    /// Time alone can change these.
+    timed: BTreeSet<IpAddr>,
+    /// This node's claims changed since they were recorded.
+    record: bool,
+    /// The state of the peers when it was last looked at.
+    peers: u64,
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Witnesses per interface that count, besides the peers.
+    pub const WITNESSES: usize = 8;
+
+    /// An agent that has just started and knows nothing.
+    pub fn new(config: Config, now: Time) -> Self {
+        let mut pacer = Pacer::new(config.incarnation);
+        pacer.set_refresh(config.refresh);
+        Self {
+            random: Random::new(config.incarnation),
+            sequence: 0,
+            view: None,
+            view_since: now,
+            agent_macs: BTreeMap::new(),
+            ports: Ports::default(),
+            healthy: BTreeSet::new(),
+            claims: Claims::with_slips(config.slips),
+            members: Membership::new(config.gossip).with_slips(config.slips),
+            checks: BTreeMap::new(),
+            doubters: Vec::new(),
+            suspects: BTreeSet::new(),
+            met: BTreeMap::new(),
+            received: BTreeMap::new(),
+            states: BTreeMap::new(),
+            table: Table::default(),
+            pacer,
+            heard: BTreeMap::new(),
+            plan: plan::Plan::default(),
+            work: Work::default(),
+            gossip: gossip::Schedule::default(),
+            last_tick: None,
+            config,
+        }
+    }
+
+    /// The name of the node.
+    pub fn name(&self) -> &NodeName {
+        &self.config.name
+    }
+
+    /// The addresses that this node answers for.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether the packet thread may answer now: the last tick is not too long ago.
+    pub fn may_answer(&self, now: Time) -> bool {
+        let stalled = self.last_tick.is_none_or(|last| now.since(last) > STALL);
+        !stalled || slip!(self.config.slips, SpeakAfterStall)
+    }
+
+    /// Whether an interface can serve: it has a carrier, and some host answers there. The driver
+    /// publishes it in the Announcer object.
+    pub fn usable(&self, interface: u32, now: Time) -> bool {
+        let port = self.ports.get(interface);
+        port.is_some_and(|port| port.carrier() && !port.contact.cut_off(now))
+    }
+
+    /// The nodes to which this one keeps a TCP connection: the holders that it succeeds first.
+    /// The driver dials them, again every second after a failure.
+    pub fn cables(&self) -> &BTreeSet<NodeName> {
+        &self.plan.cables
+    }
+
+    /// The best known claims.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// What this node does about an address.
+    pub fn state(&self, address: &IpAddr) -> State {
+        self.states.get(address).copied().unwrap_or_default()
+    }
+
+    /// The number of hosts that this node probes regularly.
+    pub fn checks(&self) -> usize {
+        self.checks.len()
+    }
+
+    /// Time passed. Call it every [`TICK`](crate::timing::TICK).
+    pub fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        let gap = self
+            .last_tick
+            .map_or(Duration::ZERO, |last| now.since(last));
+        self.last_tick = Some(now);
+        if gap > LATE {
+            self.late(gap, now);
+        }
+        self.members.poll(now);
+        self.poll_ports(now, out);
+        self.poll_checks(now, out);
+        self.notice_peers(now);
+        if self.work.all {
+            self.replan(now);
+        }
+        self.decide_all(now, out);
+        self.gossip(now, out);
+        for address in self.pacer.poll(now) {
+            if let Some(entry) = self.table.get(&address) {
+                out.push(Output::Announce {
+                    interface: entry.interface,
+                    address,
+                    mac: entry.answer,
+                });
+            }
+        }
+        if std::mem::take(&mut self.work.record) {
+            out.push(Output::Record(self.own_claims()));
+        }
+    }
+
+    /// This node was stopped for a moment: its suspicions are void. After a longer moment another
+    /// node may have taken over.
+    fn late(&mut self, gap: Duration, now: Time) {
+        for check in self.checks.values_mut() {
+            check.check.discard(now);
+        }
+        self.ports.discard(now);
+        if gap > STALL {
+            self.members.discard(now);
+            if !slip!(self.config.slips, SpeakAfterStall) {
+                self.silence(|_| true, now);
+            }
+        }
+        self.work.all = true;
+    }
+
+    /// Starts claim checks for these addresses.
+    fn silence(&mut self, which: impl Fn(u32) -> bool, now: Time) {
+        let stale: Vec<_> = self
+            .table
+            .iter()
+            .filter(|(_, entry)| which(entry.interface))
+            .map(|(address, _)| *address)
+            .collect();
+        for address in stale {
+            let next = match self.state(&address) {
+                State::Answering => State::checking(now),
+                _ => State::Idle,
+            };
+            self.enter(address, next);
+            self.work.some.insert(address);
+        }
+    }
+
+    fn poll_checks(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut doubts = Vec::new();
+        let mut asks = BTreeSet::new();
+        let mut changed = false;
+        for ((interface, host), entry) in &mut self.checks {
+            let Some(port) = self.ports.get(*interface).filter(|port| port.carrier()) else {
+                continue;
+            };
+            let before = entry.check.state();
+            let step = entry.check.poll(now, port.contact.answered_at());
+            changed |= (before == CheckState::Dead) != (entry.check.state() == CheckState::Dead);
+            if step.probe {
+                out.push(Output::Probe {
+                    interface: *interface,
+                    target: Target::Node(host.clone()),
+                    method: port.method,
+                });
+            }
+            if step.witnesses {
+                asks.insert((*interface, host.clone()));
+            }
+            if step.second_opinion {
+                let unanswered = now.since(entry.check.proven_at());
+                doubts.push((host.clone(), port.method, unanswered));
+            }
+        }
+        for (interface, host) in asks {
+            self.ask_witnesses(interface, Some(&host), out);
+        }
+        for (host, method, unanswered) in doubts {
+            let receivers = self.second_opinions(&host);
+            for receiver in receivers {
+                let host = host.clone();
+                let doubt = Body::Doubt {
+                    host,
+                    method,
+                    unanswered,
+                };
+                self.send(receiver, doubt, out);
+            }
+        }
+        self.work.all |= changed;
+    }
+
+    /// What a condition or an event should report.
+    pub fn problems(&self, now: Time) -> BTreeSet<Problem> {
+        let mut problems = self.ports.problems(now);
+        for ((_, host), entry) in &self.checks {
+            if entry.receipts.intercepted() {
+                problems.insert(Problem::ProbesIntercepted { host: host.clone() });
+            }
+        }
+        let held = self.states.iter().filter(|(_, state)| state.holds());
+        for (&address, _) in held {
+            let wanted = self
+                .view
+                .as_ref()
+                .and_then(|view| view.wanted.get(&address));
+            if wanted.is_some_and(|wanted| wanted.endpoints.is_empty()) {
+                problems.insert(Problem::NoEndpoints { address });
+            }
+            if let Some(heard) = self.foreign(&address, now) {
+                problems.insert(Problem::AddressConflict {
+                    address,
+                    mac: heard.mac,
+                });
+            }
+        }
+        problems
+    }
+}

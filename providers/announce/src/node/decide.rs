@@ -1,0 +1,437 @@
+//! Decide: makes the [`Situation`] of each address that needs a look, and carries out the step.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Heard, Node};
+use crate::candidates::may_claim;
+use crate::claim::Claim;
+use crate::holding::{Act, Cause, Situation, State, step};
+use crate::host_check::{Check, State as CheckState};
+use crate::io::Output;
+use crate::membership::Process;
+use crate::responder::Entry;
+use crate::slip::slip;
+use crate::timing::{CHECK_REPEAT, CONFLICT_RETRY, STAND_IN, SUCCESSORS_SETTLE, TOLERANT};
+use crate::view::{Detection, Wanted};
+use crate::{NodeName, Time, assignment};
+
+/// What is wrong with the holder of an address.
+#[derive(Clone, Copy, Debug, Default)]
+struct Failure {
+    cause: Option<Cause>,
+    /// Its agent is silent, and its host may live.
+    silent: bool,
+}
+
+impl Node {
+    pub(super) fn decide_all(&mut self, now: Time, out: &mut Vec<Output>) {
+        let everything = std::mem::take(&mut self.work.all);
+        let mut addresses = std::mem::take(&mut self.work.some);
+        addresses.extend(&self.work.timed);
+        for address in addresses {
+            self.decide(address, now, out);
+        }
+        if everything || !self.plan.wrong.is_empty() {
+            self.revise(now);
+        }
+    }
+
+    fn decide(&mut self, address: IpAddr, now: Time, out: &mut Vec<Output>) {
+        // A withdrawal, or the end of a claim's wait, is followed by at most one more step.
+        for _ in 0..2 {
+            let state = self.state(&address);
+            let wanted = self.wanted(&address);
+            if let Some(wanted) = &wanted {
+                self.look_for_the_other_holder(&address, wanted, state, now);
+            }
+            let situation = self.situation(&address, wanted.as_ref(), state, now);
+            let (next, act) = step(state, &situation, now);
+            match (act, wanted) {
+                (Some(Act::Claim(cause)), Some(wanted)) => {
+                    self.claim(address, cause, &wanted, now);
+                    continue;
+                }
+                (Some(Act::Query), _) => self.query(address, out),
+                (Some(Act::Ask), _) => {
+                    self.query(address, out);
+                    self.ask_claims(address, out);
+                }
+                _ => {}
+            }
+            self.enter(address, next);
+            if next == state {
+                return;
+            }
+        }
+    }
+
+    fn situation(
+        &self,
+        address: &IpAddr,
+        wanted: Option<&Wanted>,
+        state: State,
+        now: Time,
+    ) -> Situation {
+        let nothing = Situation {
+            wanted: false,
+            mine: false,
+            cause: None,
+            turn: None,
+            damping: Duration::ZERO,
+            stand_in: false,
+            contact: true,
+            contradicted: false,
+            informed: false,
+        };
+        let Some(wanted) = wanted else {
+            return nothing;
+        };
+        let port = self.ports.serving(address, wanted);
+        let claim = self.claims.get(address);
+        let named = claim.is_some_and(|claim| claim.holder == *self.name());
+        let mut mine = named || self.is_split(address, wanted, state);
+        if slip!(self.config.slips, ForgetOnRestart) && state == State::Idle {
+            mine = false;
+        }
+        if mine {
+            return Situation {
+                wanted: !self.slips_away(address, wanted, now),
+                mine,
+                contact: port.is_some_and(|port| self.has_contact(port, now)),
+                contradicted: self.contradicted(address, state, now),
+                informed: self.informed(now),
+                ..nothing
+            };
+        }
+        let failure = claim.map_or(
+            Failure {
+                cause: Some(Cause::First),
+                silent: false,
+            },
+            |claim| self.failure(address, wanted, claim, now),
+        );
+        let first = claim.is_some_and(|claim| self.is_first_successor(claim));
+        let usable = port.is_some_and(|port| self.usable(port.interface.index, now));
+        Situation {
+            wanted: true,
+            cause: failure.cause,
+            turn: self.turn(address, wanted, failure, now),
+            damping: self.claims.damping(address, now),
+            stand_in: failure.silent && first && usable,
+            ..nothing
+        }
+    }
+
+    /// Whether this node holds an address, and the holder of a better claim is on another side of
+    /// a split segment: this node learned of it from the API server, and does not reach it. Then
+    /// each side keeps its holder.
+    fn is_split(&self, address: &IpAddr, wanted: &Wanted, state: State) -> bool {
+        let held = matches!(state, State::Answering | State::Checking { .. });
+        let (Some(claim), Some(since)) = (self.claims.get(address), self.claims.since(address))
+        else {
+            return false;
+        };
+        let Some(port) = self.ports.serving(address, wanted).filter(|_| held) else {
+            return false;
+        };
+        let key = (port.interface.index, claim.holder.clone());
+        let met = self.met.get(&key).is_some_and(|met| *met >= since);
+        claim.holder != *self.name() && !met
+    }
+
+    /// Probes the holder of a better claim while this node does not reach it.
+    fn look_for_the_other_holder(
+        &mut self,
+        address: &IpAddr,
+        wanted: &Wanted,
+        state: State,
+        now: Time,
+    ) {
+        if !self.is_split(address, wanted, state) {
+            return;
+        }
+        let port = self.ports.serving(address, wanted);
+        let port = port.map(|port| port.interface.index);
+        let other = self.claims.get(address).map(|claim| claim.holder.clone());
+        if let (Some(interface), Some(other)) = (port, other) {
+            // It never answered on this side, so it is not judged.
+            self.request_check(interface, &other, Check::new(now), now);
+        }
+    }
+
+    /// Defects of tests: a holder that withdraws without a better claim.
+    fn slips_away(&self, address: &IpAddr, wanted: &Wanted, now: Time) -> bool {
+        let me = self.standing(address, wanted, self.name(), Some(now));
+        let cut_off = self.ports.iter().any(|port| port.contact.cut_off(now));
+        let breaks = slip!(self.config.slips, BreakBeforeMake);
+        let withdraws = slip!(self.config.slips, WithdrawWhenCutOff);
+        (breaks && !me.is_eligible()) || (withdraws && cut_off)
+    }
+
+    /// Some host answered on this interface, or none is known there.
+    fn has_contact(&self, port: &super::ports::Port, now: Time) -> bool {
+        let alone = self.plan.segment(port.interface.index).is_empty() && port.is_alone();
+        let answered = port.contact.answered_at().is_some();
+        port.carrier() && (alone || answered && !port.contact.cut_off(now))
+    }
+
+    fn informed(&self, now: Time) -> bool {
+        self.members.api_connected() || self.members.hears_another(self.name(), now)
+    }
+
+    fn contradicted(&self, address: &IpAddr, state: State, now: Time) -> bool {
+        match state {
+            State::Probing { .. } => self.foreign(address, now).is_some(),
+            State::Checking { since, .. } => self.heard.get(address).is_some_and(|heard| {
+                heard.agent && heard.at >= since && now.since(heard.at) < CHECK_REPEAT * 2
+            }),
+            _ => false,
+        }
+    }
+
+    /// The foreign host that was heard to use an address within the last minute.
+    pub(super) fn foreign(&self, address: &IpAddr, now: Time) -> Option<&Heard> {
+        let heard = self.heard.get(address)?;
+        (!heard.agent && now.since(heard.at) < CONFLICT_RETRY).then_some(heard)
+    }
+
+    /// What is wrong with the holder, the most certain cause first.
+    fn failure(&self, address: &IpAddr, wanted: &Wanted, claim: &Claim, now: Time) -> Failure {
+        let Some(view) = &self.view else {
+            return Failure::default();
+        };
+        let holder = &claim.holder;
+        let because = |cause| Failure {
+            cause: Some(cause),
+            silent: false,
+        };
+        if self.host_dead(address, wanted, claim, now) {
+            return because(Cause::HostDead);
+        }
+        if !view.nodes.contains_key(holder) {
+            return because(Cause::NodeDeleted);
+        }
+        if !self.agent_alive(holder, Some(now)) {
+            return because(Cause::LeaseExpired);
+        }
+        let me = self.name();
+        let planned = !self
+            .standing(address, wanted, holder, Some(now))
+            .is_eligible()
+            && self.standing(address, wanted, me, Some(now)).is_eligible();
+        if planned && self.members.api_connected() {
+            return because(Cause::NotCandidate);
+        }
+        if slip!(self.config.slips, Preempt) {
+            let order = assignment::successors(
+                address,
+                &NodeName::new(""),
+                &[],
+                &self.candidates(address, wanted, Some(now)),
+                &[],
+            );
+            if order.first() == Some(me) {
+                return because(Cause::NotCandidate);
+            }
+        }
+        if wanted.detection == Detection::Lease || !claim.successors.contains(me) {
+            return Failure::default();
+        }
+        match self.members.process(holder, now) {
+            Process::Silent { .. } if slip!(self.config.slips, ProcessIsHost) => {
+                because(Cause::HostDead)
+            }
+            Process::Silent { since } if self.agent_gone(holder, since, now) => {
+                because(Cause::AgentGone)
+            }
+            Process::Silent { since } => Failure {
+                cause: None,
+                silent: self.host_answers(address, wanted, holder, since),
+            },
+            Process::Unknown | Process::Alive => Failure::default(),
+        }
+    }
+
+    /// Whether the host check says that the holder is dead. It counts only if the holder lived
+    /// after this node learned of its claim: otherwise two sides of a split segment that share an
+    /// API server would take the address from each other forever.
+    fn host_dead(&self, address: &IpAddr, wanted: &Wanted, claim: &Claim, now: Time) -> bool {
+        let patience = match wanted.detection {
+            Detection::Fast => Duration::ZERO,
+            Detection::Tolerant => TOLERANT,
+            Detection::Lease => return false,
+        };
+        let Some(port) = self.ports.serving(address, wanted) else {
+            return false;
+        };
+        let check = self
+            .checks
+            .get(&(port.interface.index, claim.holder.clone()));
+        let since = self.claims.since(address).unwrap_or(now);
+        let check = check.filter(|entry| entry.check.proven_at() >= since);
+        let dead_for = check.and_then(|entry| entry.check.dead_for(now));
+        dead_for.is_some_and(|time| time >= patience)
+    }
+
+    /// Whether the host of a silent agent answered after its agent fell silent.
+    fn host_answers(
+        &self,
+        address: &IpAddr,
+        wanted: &Wanted,
+        host: &NodeName,
+        since: Time,
+    ) -> bool {
+        let port = self.ports.serving(address, wanted);
+        let key = port.map(|port| (port.interface.index, host.clone()));
+        let check = key.and_then(|key| self.checks.get(&key));
+        check.is_some_and(|entry| {
+            let alive = entry.check.state() == CheckState::Alive;
+            alive && entry.check.proven_at() >= since
+        })
+    }
+
+    /// Whether a silent agent is gone for longer than a restart takes. Silence alone may be a
+    /// closed port: then the Lease is renewed, or this node hears nobody.
+    fn agent_gone(&self, node: &NodeName, since: Time, now: Time) -> bool {
+        let certain = self.members.cable_closed(node)
+            || self.members.api_connected()
+            || self.members.hears_another(node, now);
+        now.since(since) >= STAND_IN
+            && certain
+            && !self
+                .members
+                .renewed_after(node, since + Duration::from_secs(1))
+    }
+
+    /// This node's place among those that may claim the address; `None` if it may not now.
+    fn turn(
+        &self,
+        address: &IpAddr,
+        wanted: &Wanted,
+        failure: Failure,
+        now: Time,
+    ) -> Option<usize> {
+        failure.cause.filter(|_| self.settled(now))?;
+        let port = self.ports.serving(address, wanted)?;
+        may_claim(wanted, &self.own(address, port, now)).ok()?;
+        let me = self.name();
+        let Some(claim) = self.claims.get(address) else {
+            let order = self.plan.placement.get(address)?;
+            return order.iter().position(|node| node == me);
+        };
+        let candidates = self.candidates(address, wanted, Some(now));
+        assignment::turn(address, me, claim, &candidates)
+    }
+
+    fn claim(&mut self, address: IpAddr, cause: Cause, wanted: &Wanted, now: Time) {
+        let former = self.claims.get(&address).cloned();
+        if let (Some(former), false) = (&former, cause == Cause::NotCandidate) {
+            self.suspects.insert(former.holder.clone());
+        }
+        let former = former.map_or(0, |claim| claim.epoch);
+        let increase = u64::from(former == 0 || !slip!(self.config.slips, SameEpoch));
+        let epoch = former.saturating_add(increase);
+        let claim = Claim {
+            epoch,
+            holder: self.config.name.clone(),
+            revision: 0,
+            successors: self.successors(&address, wanted, now),
+        };
+        self.merge(vec![(address, claim)], now);
+        self.heard.remove(&address);
+        self.gossip.urgent.insert(address);
+        self.enter(address, State::claimed(epoch, now));
+    }
+
+    /// Records other successors for addresses whose successors have been wrong for a while.
+    fn revise(&mut self, now: Time) {
+        let mut wrong = std::mem::take(&mut self.plan.wrong);
+        let mut still = BTreeSet::new();
+        for (address, claim) in self.own_claims() {
+            let Some(wanted) = self.wanted(&address).filter(|_| self.settled(now)) else {
+                continue;
+            };
+            // A node that is cut off itself cannot judge its successors.
+            let port = self.ports.serving(&address, &wanted);
+            if !port.is_some_and(|port| self.usable(port.interface.index, now)) {
+                continue;
+            }
+            let successors = self.successors(&address, &wanted, now);
+            if successors == claim.successors {
+                continue;
+            }
+            let since = *wrong.entry(address).or_insert(now);
+            if now.since(since) < SUCCESSORS_SETTLE {
+                still.insert(address);
+                continue;
+            }
+            let revised = Claim {
+                revision: claim.revision.saturating_add(1),
+                successors,
+                ..claim
+            };
+            self.merge(vec![(address, revised)], now);
+            self.gossip.urgent.insert(address);
+        }
+        wrong.retain(|address, _| still.contains(address));
+        self.plan.wrong = wrong;
+    }
+
+    fn query(&self, address: IpAddr, out: &mut Vec<Output>) {
+        if let Some(port) = self.port_of(&address) {
+            out.push(Output::Query {
+                interface: port.interface.index,
+                address,
+            });
+        }
+    }
+
+    /// Enters a state: the only place that changes the table.
+    pub(super) fn enter(&mut self, address: IpAddr, state: State) {
+        if state.is_timed() {
+            self.work.timed.insert(address);
+        } else {
+            self.work.timed.remove(&address);
+        }
+        let wanted = self.wanted(&address);
+        if state == State::Idle && wanted.is_none() {
+            self.states.remove(&address);
+        } else {
+            self.states.insert(address, state);
+        }
+        let Some(entry) = self.entry(&address, wanted.as_ref(), state) else {
+            self.table.remove(&address);
+            self.pacer.stop(&address);
+            return;
+        };
+        let announced = self.table.get(&address) == Some(&entry);
+        self.table.insert(address, entry);
+        if state == State::StandingIn {
+            self.pacer.stop(&address);
+        } else if !announced {
+            self.pacer.start(address);
+        }
+    }
+
+    fn entry(&self, address: &IpAddr, wanted: Option<&Wanted>, state: State) -> Option<Entry> {
+        let wanted = wanted?;
+        let port = &self.ports.serving(address, wanted)?.interface;
+        let answer = match state {
+            State::Answering => port.mac,
+            State::StandingIn if slip!(self.config.slips, StandInOwnMac) => port.mac,
+            State::StandingIn => {
+                let holder = &self.claims.get(address)?.holder;
+                let facts = self.view.as_ref()?.nodes.get(holder)?;
+                facts.serving(address, wanted)?.mac
+            }
+            _ => return None,
+        };
+        Some(Entry {
+            interface: port.index,
+            own: port.mac,
+            answer,
+        })
+    }
+}

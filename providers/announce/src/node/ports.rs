@@ -1,0 +1,192 @@
+//! Ports: this node's interfaces, with carrier, hold-down and contact.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::Node;
+use crate::host_check::Contact;
+use crate::io::{Method, Output, Problem, Target};
+use crate::slip::slip;
+use crate::timing::{HOLD_DOWN, WITNESSES_AT_ONCE};
+use crate::view::{Interface, Wanted};
+use crate::{NodeName, Time};
+
+/// This node's interfaces.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ports(BTreeMap<u32, Port>);
+
+/// One interface.
+#[derive(Clone, Debug)]
+pub(super) struct Port {
+    pub(super) interface: Interface,
+    pub(super) contact: Contact,
+    /// How hosts are probed here: with echo requests once a switch was found to answer for them.
+    pub(super) method: Method,
+    /// When its carrier came up, if this process saw it.
+    up_since: Option<Time>,
+    hosts: Vec<IpAddr>,
+    /// Which witness is asked next.
+    cursor: usize,
+}
+
+// === impl Port ===
+
+impl Port {
+    pub(super) fn carrier(&self) -> bool {
+        self.interface.carrier
+    }
+
+    /// No host is known that could be a witness, besides the peers.
+    pub(super) fn is_alone(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    pub(super) fn held_down(&self, now: Time) -> bool {
+        self.up_since.is_some_and(|up| now.since(up) < HOLD_DOWN)
+    }
+}
+
+// === impl Ports ===
+
+impl Ports {
+    pub(super) fn get(&self, index: u32) -> Option<&Port> {
+        self.0.get(&index)
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Port> {
+        self.0.get_mut(&index)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Port> {
+        self.0.values()
+    }
+
+    /// The port that announces an address; one with a carrier if there is one.
+    pub(super) fn serving(&self, address: &IpAddr, wanted: &Wanted) -> Option<&Port> {
+        let serving = self
+            .0
+            .values()
+            .filter(|port| port.interface.serves(address, wanted));
+        serving.max_by_key(|port| (port.carrier(), std::cmp::Reverse(port.interface.index)))
+    }
+
+    /// Replaces the list. Returns the ports whose carrier came up.
+    pub(super) fn replace(&mut self, interfaces: Vec<Interface>, now: Time) -> BTreeSet<u32> {
+        let mut came_up = BTreeSet::new();
+        let mut former = std::mem::take(&mut self.0);
+        for interface in interfaces {
+            let index = interface.index;
+            let mut port = former.remove(&index).unwrap_or_else(|| Port {
+                interface: interface.clone(),
+                contact: Contact::default(),
+                method: Method::Neighbour,
+                up_since: None,
+                hosts: Vec::new(),
+                cursor: 0,
+            });
+            if interface.carrier && !port.carrier() {
+                port.up_since = Some(now);
+                port.contact = Contact::default();
+                came_up.insert(index);
+            }
+            port.interface = interface;
+            self.0.insert(index, port);
+        }
+        came_up
+    }
+
+    pub(super) fn set_hosts(&mut self, index: u32, mut hosts: Vec<IpAddr>) {
+        hosts.truncate(Node::WITNESSES);
+        if let Some(port) = self.0.get_mut(&index) {
+            port.hosts = hosts;
+        }
+    }
+
+    pub(super) fn discard(&mut self, now: Time) {
+        for port in self.0.values_mut() {
+            port.contact.discard(now);
+        }
+    }
+
+    pub(super) fn problems(&self, now: Time) -> BTreeSet<Problem> {
+        let cut_off = self.0.iter().filter(|(_, port)| port.contact.cut_off(now));
+        cut_off
+            .map(|(&interface, _)| Problem::CutOff { interface })
+            .collect()
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Keeps up contact, and notices when hold-downs end and contact is lost.
+    pub(super) fn poll_ports(&mut self, now: Time, out: &mut Vec<Output>) {
+        let indices: Vec<u32> = self.ports.0.keys().copied().collect();
+        for index in indices {
+            let witnesses = self.witnesses(index, None).len();
+            let Some(port) = self.ports.get_mut(index).filter(|port| port.carrier()) else {
+                continue;
+            };
+            let held_down = port.up_since.is_some();
+            if held_down && !port.held_down(now) {
+                port.up_since = None;
+                self.work.all = true;
+            }
+            if port.contact.poll(now, witnesses) {
+                self.ask_witnesses(index, None, out);
+            }
+        }
+    }
+
+    /// Probes a few witnesses, other ones each time.
+    pub(super) fn ask_witnesses(
+        &mut self,
+        interface: u32,
+        but: Option<&NodeName>,
+        out: &mut Vec<Output>,
+    ) {
+        let witnesses = self.witnesses(interface, but);
+        let Some(port) = self.ports.get_mut(interface) else {
+            return;
+        };
+        let count = witnesses.len().min(WITNESSES_AT_ONCE);
+        for nth in 0..count {
+            let target = witnesses[(port.cursor + nth) % witnesses.len()].clone();
+            // Gateways and clients may not answer echo requests.
+            let method = match target {
+                Target::Node(_) => port.method,
+                Target::Host(_) => Method::Neighbour,
+            };
+            out.push(Output::Probe {
+                interface,
+                target,
+                method,
+            });
+        }
+        port.cursor = port.cursor.wrapping_add(count);
+    }
+
+    /// The hosts that can be witnesses on an interface: gateways, clients, and nodes with an agent
+    /// in the same network.
+    fn witnesses(&self, interface: u32, but: Option<&NodeName>) -> Vec<Target> {
+        let Some(port) = self.ports.get(interface) else {
+            return Vec::new();
+        };
+        let hosts = port.hosts.iter().map(|host| Target::Host(*host));
+        let peers = self.plan.segment(interface).iter();
+        let peers = peers.filter(|node| Some(*node) != but);
+        hosts.chain(peers.cloned().map(Target::Node)).collect()
+    }
+
+    /// What this node knows about itself, for one address.
+    pub(super) fn own(&self, address: &IpAddr, port: &Port, now: Time) -> crate::candidates::Own {
+        let held_down = port.held_down(now) && !slip!(self.config.slips, NoHoldDown);
+        let cut_off = port.contact.cut_off(now) && !slip!(self.config.slips, NoWitness);
+        crate::candidates::Own {
+            carrier: port.carrier(),
+            held_down,
+            cut_off,
+            healthy: self.healthy.contains(address),
+        }
+    }
+}

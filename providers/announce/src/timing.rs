@@ -1,0 +1,116 @@
+//! Every duration and count of the announcer in one place, with its reason.
+//!
+//! A dead host is found after 0.6 to 0.9 s in `Fast` mode: up to [`PROBE_INTERVAL`] until the
+//! first probe that is lost, a second one, then a burst of five, each with its time-out.
+
+use std::time::Duration;
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// The driver calls [`Node::tick`](crate::Node::tick) this often.
+pub const TICK: Duration = ms(50);
+/// A longer gap between two ticks voids the probes under way: their answers may lie unread in
+/// the socket.
+pub const LATE: Duration = ms(120);
+/// After a longer gap between two ticks another node may have taken over, so this node answers
+/// nothing before a claim check. Shorter than the fastest takeover: a host that is judged dead
+/// missed every probe for at least 500 ms.
+pub const STALL: Duration = ms(400);
+
+/// How often a prober probes a host.
+pub const PROBE_INTERVAL: Duration = ms(200);
+/// How long an answer to a probe may take.
+pub const PROBE_TIMEOUT: Duration = ms(100);
+/// Unanswered probes in a row before the burst.
+pub const MISSES: u32 = 2;
+/// Probes of the burst. With 5 % loss in each direction, all are lost once in 100,000 bursts.
+pub const BURST: u32 = 5;
+/// Time between two probes of the burst.
+pub const BURST_SPACING: Duration = ms(50);
+/// A witness must have answered this recently before a node judges another one, or claims.
+pub const WITNESS_FRESH: Duration = ms(1000);
+/// How often a node probes witnesses while nothing else answers.
+pub const WITNESS_INTERVAL: Duration = ms(400);
+/// Witnesses that are probed at once.
+pub const WITNESSES_AT_ONCE: usize = 3;
+/// Probers per host, whatever the number of its addresses.
+pub const PROBERS: usize = 3;
+/// How long a check lasts that another node asked for.
+pub const REQUESTED_CHECK: Duration = ms(3000);
+/// `Tolerant`: the time without an answer after which a host counts as dead.
+pub const TOLERANT: Duration = ms(5000);
+/// Answers without receipts that prove an interception.
+pub const INTERCEPTED_ANSWERS: u64 = 10;
+
+/// How often a node sends a beat to its neighbours.
+pub const BEAT: Duration = ms(500);
+/// A neighbour without a beat for this long is silent.
+pub const SILENT: Duration = ms(2000);
+/// Messages that arrive this soon after a cable was closed may be older.
+pub const CABLE_MAIL: Duration = ms(100);
+/// How long a successor answers for an agent that is silent, before it takes over.
+pub const STAND_IN: Duration = ms(10_000);
+/// The duration of a node's Lease, counted from the last change that this node observed.
+pub const LEASE: Duration = ms(15_000);
+
+/// After its own carrier came up, a node claims nothing for this long. All ports of a switch
+/// that reboots come up within this time, each holder's too.
+pub const HOLD_DOWN: Duration = ms(10_000);
+/// After the first list of the API, a node claims nothing for this long: gossip may know more.
+pub const SETTLE: Duration = ms(1000);
+/// The length of a claim check.
+pub const CHECK: Duration = ms(100);
+/// How long a claim check waits for contact with the network.
+pub const CHECK_LIMIT: Duration = ms(2000);
+/// How often a claim check asks again while it waits.
+pub const CHECK_REPEAT: Duration = ms(500);
+
+/// Time between the first and the second successor's takeover of a dead host.
+pub const STAGGER_DEAD: Duration = ms(400);
+/// The same for planned moves.
+pub const STAGGER_PLANNED: Duration = ms(300);
+/// The same for the first claim of an address. Longer, because nodes learn of a new Service at
+/// different times.
+pub const STAGGER_FIRST: Duration = ms(1500);
+/// Moves of one address in [`MOVES_WINDOW`] that cost no extra time.
+pub const FREE_MOVES: u64 = 4;
+/// The window in which moves are counted.
+pub const MOVES_WINDOW: Duration = ms(60_000);
+/// The extra time of each further move.
+pub const DAMPING: Duration = ms(10_000);
+/// How long successors must be wrong before the holder records others.
+pub const SUCCESSORS_SETTLE: Duration = ms(2000);
+/// Successors that are recorded.
+pub const SUCCESSORS: usize = 3;
+
+/// Probes of RFC 5227 before the first announcement of an allocation.
+pub const ADDRESS_PROBES: u8 = 3;
+/// Time between them. RFC 5227 §1.1 has 1 to 2 s; hosts on one segment answer within
+/// milliseconds.
+pub const ADDRESS_PROBE_INTERVAL: Duration = ms(100);
+/// How long an address that a foreign host uses is left alone.
+pub const CONFLICT_RETRY: Duration = ms(60_000);
+
+/// Announcements after a takeover. One alone may be lost.
+pub const REPEATS: u8 = 5;
+/// Time between them. Linux ignores a change of a neighbour within 1 s of the last one
+/// (`locktime`).
+pub const REPEAT_INTERVAL: Duration = ms(1100);
+/// Frames per tick for takeovers, and for everything else.
+pub const TAKEOVER_FRAMES: usize = 100;
+/// See [`TAKEOVER_FRAMES`].
+pub const OTHER_FRAMES: usize = 10;
+/// The default of the class's `refreshInterval`. Switches forget a MAC after 300 s.
+pub const REFRESH: Duration = ms(60_000);
+
+/// Addresses that one message names.
+pub const CLAIMS_PER_MESSAGE: usize = 64;
+/// Claims that a node keeps.
+pub const CLAIMS: usize = 16_384;
+/// Peers that a node keeps.
+pub const PEERS: usize = 1024;
+/// A claim on an address that no Service has any more is forgotten after this time. Shorter
+/// than `reuseAfter` of a pool (2 min).
+pub const FORGET: Duration = ms(60_000);

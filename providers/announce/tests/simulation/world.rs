@@ -1,0 +1,567 @@
+//! The world: hosts with whole announcers, a segment, an API server, and an event queue.
+//!
+//! Discrete events, one random generator, no threads and no clocks: a seed is a history.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_announce::claim::Claim;
+use ballast_announce::io::{Input, Output};
+use ballast_announce::random::Random;
+use ballast_announce::slip::Slips;
+use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, View, Wanted};
+use ballast_announce::{Config, Mac, Node, NodeName, Time};
+
+use crate::judge::Judge;
+use crate::network::{Frame, Network};
+
+/// Prints what changes; set with `HISTORY`.
+pub fn trace() -> bool {
+    std::env::var("HISTORY").is_ok()
+}
+
+/// Microseconds since the start of the world.
+pub type Micros = u64;
+
+pub const fn ms(milliseconds: u64) -> Micros {
+    milliseconds * 1000
+}
+
+/// The index of every host's only interface.
+pub const ETH0: u32 = 1;
+
+/// Inputs that the sockets of a stopped agent hold.
+const WAITING: usize = 200;
+
+/// The shape of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub nodes: usize,
+    pub addresses: usize,
+    pub detection: Detection,
+    pub gossip: bool,
+    pub gateway: bool,
+    pub policy: Policy,
+    /// The API server is reached over the segment, through the gateway.
+    pub api_on_segment: bool,
+}
+
+/// A host with a kernel, an agent, a port and a clock of its own.
+pub struct Host {
+    pub name: NodeName,
+    pub agent: Option<Node>,
+    /// The kernel runs.
+    pub powered: bool,
+    /// The kernel and all processes are stopped; frames are dropped.
+    pub frozen: bool,
+    /// The agent is stopped (SIGSTOP).
+    pub stopped: bool,
+    /// Inputs that wait in sockets of a stopped agent.
+    waiting: Vec<Input>,
+    /// What this host's clock is ahead of the world's, in microseconds.
+    clock: u64,
+    /// How fast it runs: millionths too fast.
+    drift: u64,
+    /// The wall clock, for stamps of Leases: seconds ahead.
+    skew: u64,
+    pub api: ApiClient,
+    lives: u64,
+    cables: BTreeSet<NodeName>,
+}
+
+/// What an agent has read from the API server.
+#[derive(Default)]
+pub struct ApiClient {
+    connected: bool,
+    /// When the outage is noticed.
+    notices: Option<Micros>,
+    view: u64,
+    leases: BTreeMap<NodeName, u64>,
+    holdings: BTreeMap<NodeName, u64>,
+    renews: Micros,
+    /// A write that waits for the API server.
+    write: Option<Vec<(IpAddr, Claim)>>,
+    /// Since when the interface has not been usable.
+    unusable: Option<Micros>,
+    /// When `healthCheckNodePort` begins to answer 200.
+    healthy: BTreeMap<IpAddr, Micros>,
+}
+
+/// The API server.
+#[derive(Default)]
+pub struct ApiServer {
+    pub away: bool,
+    pub view: View,
+    pub version: u64,
+    leases: BTreeMap<NodeName, u64>,
+    holdings: BTreeMap<NodeName, (u64, Vec<(IpAddr, Claim)>)>,
+    /// Writes of Announcer objects.
+    pub writes: u64,
+}
+
+pub enum Event {
+    Tick(usize),
+    Poll(usize),
+    Deliver(usize, Frame),
+    Input(usize, Box<Input>),
+    Start(usize),
+    Sample,
+}
+
+pub struct World {
+    pub now: Micros,
+    pub shape: Shape,
+    pub hosts: Vec<Host>,
+    pub network: Network,
+    pub api: ApiServer,
+    pub random: Random,
+    pub judge: Judge,
+    pub slips: Slips,
+    /// Prints what changes.
+    pub trace: bool,
+    /// The most that a tick is late.
+    pub lateness: Micros,
+    queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
+    count: u64,
+}
+
+pub fn node(index: usize) -> NodeName {
+    NodeName::new(&format!("node-{index}"))
+}
+
+pub fn mac(index: usize) -> Mac {
+    Mac([2, 0, 0, 0, 0, u8::try_from(index).unwrap()])
+}
+
+pub fn interface(index: usize, carrier: bool) -> Interface {
+    Interface {
+        index: ETH0,
+        name: "eth0".into(),
+        mac: mac(index),
+        nets: vec![
+            "192.0.2.0/24".parse().unwrap(),
+            "2001:db8::/64".parse().unwrap(),
+        ],
+        carrier,
+    }
+}
+
+/// Every second address is IPv6.
+pub fn address(n: usize) -> IpAddr {
+    let n = u8::try_from(n).unwrap();
+    if n % 2 == 0 {
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n))
+    } else {
+        format!("2001:db8::{n}").parse().unwrap()
+    }
+}
+
+// === impl World ===
+
+impl World {
+    pub fn new(seed: u64, shape: Shape, slips: Slips) -> Self {
+        let mut random = Random::new(seed);
+        let hosts = (0..shape.nodes)
+            .map(|index| Host {
+                name: node(index),
+                agent: None,
+                powered: true,
+                frozen: false,
+                stopped: false,
+                waiting: Vec::new(),
+                clock: random.number() % 1_000_000_000,
+                drift: random.number() % 500,
+                skew: random.number() % 120,
+                api: ApiClient::default(),
+                lives: 0,
+                cables: BTreeSet::new(),
+            })
+            .collect();
+        let nodes = (0..shape.nodes).map(|index| {
+            let facts = NodeFacts {
+                interfaces: vec![interface(index, true)],
+                ..NodeFacts::default()
+            };
+            (node(index), facts)
+        });
+        let endpoints: BTreeSet<_> = (0..shape.nodes.min(2)).map(node).collect();
+        let wanted = (0..shape.addresses).map(|n| {
+            let wanted = Wanted {
+                policy: shape.policy,
+                detection: shape.detection,
+                nodes: None,
+                interfaces: None,
+                endpoints: endpoints.clone(),
+            };
+            (address(n), wanted)
+        });
+        let view = View {
+            wanted: wanted.collect(),
+            nodes: nodes.collect(),
+        };
+        let mut world = Self {
+            now: 0,
+            shape,
+            hosts,
+            network: Network::new(shape.nodes),
+            api: ApiServer {
+                view,
+                version: 1,
+                ..ApiServer::default()
+            },
+            random,
+            judge: Judge::default(),
+            slips,
+            trace: trace(),
+            lateness: ms(5),
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
+            count: 0,
+        };
+        for index in 0..shape.nodes {
+            let delay = world.up_to(ms(500));
+            world.after(delay, Event::Start(index));
+            world.after(delay + 1, Event::Tick(index));
+            world.after(delay + 2, Event::Poll(index));
+        }
+        world.after(ms(25), Event::Sample);
+        world
+    }
+
+    pub fn up_to(&mut self, limit: Micros) -> Micros {
+        self.random.number() % (limit + 1)
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.random.number() % 100 < percent
+    }
+
+    pub fn after(&mut self, delay: Micros, event: Event) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[slot] = Some(event);
+        self.count += 1;
+        self.queue
+            .push(Reverse((self.now + delay, self.count, slot)));
+    }
+
+    /// Runs until this much time has passed.
+    pub fn run(&mut self, time: Micros) {
+        let end = self.now + time;
+        while let Some(&Reverse((at, _, slot))) = self.queue.peek()
+            && at <= end
+        {
+            self.queue.pop();
+            self.now = at;
+            let event = self.events[slot].take();
+            self.free.push(slot);
+            match event {
+                Some(Event::Tick(host)) => self.tick(host),
+                Some(Event::Poll(host)) => self.poll(host),
+                Some(Event::Deliver(to, frame)) => self.arrive(to, frame),
+                Some(Event::Input(host, input)) => self.input(host, *input),
+                Some(Event::Start(host)) => self.start(host),
+                Some(Event::Sample) => {
+                    self.sample();
+                    self.after(ms(25), Event::Sample);
+                }
+                None => {}
+            }
+        }
+        self.now = end;
+    }
+
+    /// A host's own time.
+    pub fn clock(&self, host: usize) -> Time {
+        let host = &self.hosts[host];
+        let micros = host.clock + self.now + self.now * host.drift / 1_000_000;
+        Time::after_start(Duration::from_micros(micros))
+    }
+
+    /// Sets a host's clock back by this much: the clock of a suspended machine stood still.
+    pub fn set_back(&mut self, host: usize, time: Micros) {
+        let clock = &mut self.hosts[host].clock;
+        *clock = clock.saturating_sub(time);
+    }
+
+    /// The agent starts, with a new life and without memory.
+    fn start(&mut self, host: usize) {
+        let now = self.clock(host);
+        let incarnation = self.random.number();
+        let (gossip, slips) = (self.shape.gossip, self.slips);
+        let carrier = self.network.ports[host].carrier;
+        let entry = &mut self.hosts[host];
+        if entry.agent.is_some() || !entry.powered {
+            return;
+        }
+        entry.lives += 1;
+        let config = Config {
+            name: entry.name.clone(),
+            incarnation,
+            gossip,
+            refresh: Some(ballast_announce::timing::REFRESH),
+            slips,
+        };
+        entry.agent = Some(Node::new(config, now));
+        entry.stopped = false;
+        entry.waiting.clear();
+        entry.api = ApiClient::default();
+        entry.cables.clear();
+        self.input(host, Input::Interfaces(vec![interface(host, carrier)]));
+        if self.shape.gateway {
+            let hosts = vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))];
+            let interface = ETH0;
+            self.input(host, Input::Witnesses { interface, hosts });
+        }
+    }
+
+    /// The agent's process ends; the kernel closes its connections.
+    pub fn kill(&mut self, host: usize) {
+        let peers = std::mem::take(&mut self.hosts[host].cables);
+        self.hosts[host].agent = None;
+        let name = self.hosts[host].name.clone();
+        let mut others: BTreeSet<usize> = peers.iter().map(|peer| self.index(peer)).collect();
+        for other in 0..self.hosts.len() {
+            if self.hosts[other].cables.remove(&name) {
+                others.insert(other);
+            }
+        }
+        for other in others {
+            if self.reaches(host, other) {
+                let peer = name.clone();
+                let connected = false;
+                let input = Box::new(Input::Cable { peer, connected });
+                self.after(ms(1), Event::Input(other, input));
+            }
+        }
+    }
+
+    pub fn index(&self, name: &NodeName) -> usize {
+        let mut hosts = self.hosts.iter();
+        hosts.position(|host| host.name == *name).unwrap()
+    }
+
+    pub fn runs(&self, host: usize) -> bool {
+        let host = &self.hosts[host];
+        host.agent.is_some() && host.powered && !host.frozen && !host.stopped
+    }
+
+    fn tick(&mut self, host: usize) {
+        if self.runs(host) {
+            let now = self.clock(host);
+            let mut out = Vec::new();
+            let carrier = self.network.ports[host].carrier;
+            let entry = &mut self.hosts[host];
+            let mut waiting = std::mem::take(&mut entry.waiting);
+            if waiting.len() >= WAITING {
+                // The driver lists interfaces again after netlink messages were lost.
+                waiting.push(Input::Interfaces(vec![interface(host, carrier)]));
+            }
+            if let Some(agent) = &mut entry.agent {
+                agent.tick(now, &mut out);
+                for input in waiting {
+                    agent.handle(now, input, &mut out);
+                }
+            }
+            self.perform(host, out);
+        }
+        let late = self.up_to(self.lateness);
+        self.after(ms(50) + late, Event::Tick(host));
+    }
+
+    /// An input for an agent, or for its socket while it is stopped.
+    pub fn input(&mut self, host: usize, input: Input) {
+        let runs = self.runs(host);
+        let now = self.clock(host);
+        let entry = &mut self.hosts[host];
+        let Some(agent) = entry
+            .agent
+            .as_mut()
+            .filter(|_| entry.powered && !entry.frozen)
+        else {
+            return;
+        };
+        if !runs || !entry.waiting.is_empty() {
+            if entry.waiting.len() < WAITING {
+                entry.waiting.push(input);
+            }
+            return;
+        }
+        let mut out = Vec::new();
+        agent.handle(now, input, &mut out);
+        self.perform(host, out);
+    }
+
+    fn perform(&mut self, host: usize, out: Vec<Output>) {
+        for output in out {
+            match output {
+                Output::Record(claims) => self.record(host, claims),
+                other => self.transmit(host, other),
+            }
+        }
+    }
+
+    fn sample(&mut self) {
+        let mut judge = std::mem::take(&mut self.judge);
+        judge.sample(self);
+        self.judge = judge;
+    }
+}
+
+// === The API server ===
+
+impl ApiServer {
+    pub fn recorded<'a>(&'a self, address: &'a IpAddr) -> impl Iterator<Item = &'a Claim> {
+        let objects = self.holdings.values().flat_map(|(_, claims)| claims);
+        objects
+            .filter(move |(other, _)| other == address)
+            .map(|(_, claim)| claim)
+    }
+}
+
+impl World {
+    fn api_reachable(&self, host: usize) -> bool {
+        let gateway = self.network.gateway();
+        let reachable = !self.shape.api_on_segment
+            || (self.reaches(host, gateway) && self.reaches(gateway, host));
+        !self.api.away && reachable
+    }
+
+    fn record(&mut self, host: usize, claims: Vec<(IpAddr, Claim)>) {
+        self.hosts[host].api.write = Some(claims);
+    }
+
+    /// Every 100 ms: Leases, views, holdings, cables, health.
+    fn poll(&mut self, host: usize) {
+        self.after(ms(100), Event::Poll(host));
+        if !self.runs(host) {
+            return;
+        }
+        self.dial(host);
+        if !self.api_reachable(host) {
+            self.lose_api(host);
+            return;
+        }
+        self.hosts[host].api.notices = None;
+        if !std::mem::replace(&mut self.hosts[host].api.connected, true) {
+            self.input(host, Input::Api { connected: true });
+        }
+        if self.hosts[host].api.renews <= self.now {
+            self.hosts[host].api.renews = self.now + ms(5000);
+            let wall = self.now / 1000 + self.hosts[host].skew * 1000;
+            self.api.leases.insert(node(host), wall);
+        }
+        if let Some(claims) = self.hosts[host].api.write.take() {
+            let name = self.hosts[host].name.clone();
+            self.api.writes += 1;
+            let entry = self.api.holdings.entry(name).or_default();
+            *entry = (entry.0 + 1, claims);
+        }
+        self.publish(host);
+        self.read(host);
+    }
+
+    /// The driver publishes after 2 s that an interface is not usable, and at once that it is.
+    fn publish(&mut self, host: usize) {
+        let clock = self.clock(host);
+        let now = self.now;
+        let entry = &mut self.hosts[host];
+        let usable = entry
+            .agent
+            .as_ref()
+            .is_some_and(|agent| agent.usable(ETH0, clock));
+        let since = entry.api.unusable.get_or_insert(now);
+        let published = usable || now - *since < ms(2000);
+        if usable {
+            entry.api.unusable = None;
+        }
+        let facts = self.api.view.nodes.get_mut(&entry.name).unwrap();
+        if facts.interfaces[0].carrier != published {
+            facts.interfaces[0].carrier = published;
+            self.api.version += 1;
+        }
+    }
+
+    fn lose_api(&mut self, host: usize) {
+        if !self.hosts[host].api.connected {
+            return;
+        }
+        let notices = self.now + self.up_to(ms(8000));
+        let client = &mut self.hosts[host].api;
+        if *client.notices.get_or_insert(notices) <= self.now {
+            client.connected = false;
+            client.notices = None;
+            self.input(host, Input::Api { connected: false });
+        }
+    }
+
+    fn read(&mut self, host: usize) {
+        let mut inputs = Vec::new();
+        let client = &mut self.hosts[host].api;
+        for (name, stamp) in &self.api.leases {
+            if client.leases.insert(name.clone(), *stamp) != Some(*stamp) {
+                inputs.push(Input::Lease {
+                    node: name.clone(),
+                    stamp: *stamp,
+                });
+            }
+        }
+        for (name, (version, claims)) in &self.api.holdings {
+            if client.holdings.insert(name.clone(), *version) != Some(*version) {
+                inputs.push(Input::Holdings(claims.clone()));
+            }
+        }
+        if client.view != self.api.version {
+            client.view = self.api.version;
+            inputs.push(Input::View(Arc::new(self.api.view.clone())));
+        }
+        for (address, wanted) in &self.api.view.wanted {
+            if !wanted.endpoints.contains(&node(host)) {
+                client.healthy.remove(address);
+                continue;
+            }
+            let begins = *client.healthy.entry(*address).or_insert(self.now + ms(300));
+            if (self.now..self.now + ms(100)).contains(&begins) {
+                let (address, healthy) = (*address, true);
+                inputs.push(Input::Health { address, healthy });
+            }
+        }
+        for input in inputs {
+            self.input(host, input);
+        }
+    }
+
+    fn dial(&mut self, host: usize) {
+        let Some(agent) = &self.hosts[host].agent else {
+            return;
+        };
+        let wanted: Vec<NodeName> = agent.cables().iter().cloned().collect();
+        self.hosts[host].cables.retain(|peer| wanted.contains(peer));
+        for peer in wanted {
+            let other = self.index(&peer);
+            let reached = self.reaches(host, other) && self.reaches(other, host);
+            if self.hosts[host].cables.contains(&peer) || !reached || !self.runs(other) {
+                continue;
+            }
+            self.hosts[host].cables.insert(peer.clone());
+            let me = node(host);
+            let connected = true;
+            self.input(host, Input::Cable { peer, connected });
+            self.input(
+                other,
+                Input::Cable {
+                    peer: me,
+                    connected,
+                },
+            );
+        }
+    }
+}
