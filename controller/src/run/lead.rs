@@ -95,7 +95,7 @@ fn leader_tasks(
         finalizer_requested: Arc::clone(&finalizer_requested),
         metrics: shared.metrics.services.clone(),
         provider_metrics: shared.metrics.providers.clone(),
-        locks: KeyLocks::new(shared.queue.clone()),
+        locks: KeyLocks::new(shared.queue.clone(), options.workers),
         queue: shared.queue.clone(),
         pool_missing: Missing::default(),
         contests: Contests::new(shared.metrics.contests.clone()),

@@ -15,6 +15,7 @@ mod apply;
 mod locks;
 mod outcome;
 mod release;
+mod shares;
 mod write;
 
 use std::sync::Arc;

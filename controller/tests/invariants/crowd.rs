@@ -347,3 +347,41 @@ fn a_finalizer_that_a_user_adds_takes_no_place() {
         assert_eq!(lab.cloud.ours().len(), 0, "{}", lab.dump());
     });
 }
+
+/// Each call of a cloud that hangs keeps a worker until its time-out, and there are four workers.
+#[test]
+fn a_cloud_that_hangs_delays_no_other_class() {
+    simulate(77, async |lab| {
+        let hanging = ["one", "two"];
+        for class in hanging {
+            lab.api.create_class(class, &json!({}));
+            lab.cloud.hang_class(class);
+        }
+        lab.start();
+        lab.led().await;
+        lab.rest(5).await;
+        for (index, class) in hanging.iter().enumerate() {
+            for n in 0..20 {
+                let service = Svc::new(&format!("shop/{class}-{n}"));
+                let class = format!("ballast.dev/{class}");
+                lab.api.create_service(&service.class(&class));
+            }
+            lab.rest(7).await;
+            for n in 0..3 {
+                let key = format!("shop/web-{index}-{n}");
+                let begin = tokio::time::Instant::now();
+                lab.api.create_service(&Svc::new(&key));
+                lab.served(&key).await;
+                let took = begin.elapsed();
+                assert!(
+                    took < std::time::Duration::from_secs(1),
+                    "{class}: {took:?}"
+                );
+            }
+        }
+        // Nobody of a class that hangs is forgotten.
+        let asked = |lab: &Lab| lab.cloud.calls("ensure");
+        lab.until("every Service has had its turn", |lab| asked(lab) >= 46)
+            .await;
+    });
+}

@@ -40,6 +40,8 @@ struct Inner {
     last_address: u32,
     /// Calls of `ensure` for these balancers do not end.
     hanging: BTreeSet<Key>,
+    /// Calls of `ensure` for these classes do not end.
+    hanging_classes: BTreeSet<String>,
     /// No balancer gets these addresses.
     denied: BTreeSet<IpAddr>,
     calls: BTreeMap<&'static str, usize>,
@@ -165,6 +167,11 @@ impl Cloud {
         }
     }
 
+    /// The calls of `ensure` of a class hang from now on.
+    pub fn hang_class(&self, class: &str) {
+        self.lock().hanging_classes.insert(class.to_owned());
+    }
+
     /// Refuses every balancer of which a member requests this address.
     pub fn deny(&self, address: &str) {
         self.lock().denied.insert(address.parse().unwrap());
@@ -220,6 +227,14 @@ impl Cloud {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn hangs(&self, class: &str, key: &Key) -> bool {
+        self.hanging.contains(key) || self.hanging_classes.contains(class)
     }
 }
 

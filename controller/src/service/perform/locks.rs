@@ -4,13 +4,15 @@
 //! a balancer whose calls hang must not keep workers from other Services. When a balancer
 //! becomes free, the Service that has waited longest for it is queued, and has it reserved
 //! until its turn begins. A turn takes all of its balancers in one step, so no turn waits for
-//! a balancer while it has another.
+//! a balancer while it has another. Workers are divided among classes in the same way
+//! ([`super::shares`]).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ballast_provider::Key;
 
+use super::shares::Shares;
 use crate::class::Classes;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::view::{Name, ServiceView};
@@ -30,11 +32,13 @@ pub struct KeyLocks {
 #[derive(Debug)]
 pub struct Turn {
     places: BTreeSet<Place>,
+    classes: BTreeSet<String>,
     locks: KeyLocks,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lines {
+    shares: Shares,
     lines: HashMap<Place, Line>,
     /// The line in which each waiting Service is: at most one.
     waits: HashMap<Name, Place>,
@@ -81,10 +85,16 @@ pub fn places(
 // === impl KeyLocks ===
 
 impl KeyLocks {
-    /// No balancer is in use. Services that waited are added to `queue`.
-    pub fn new(queue: Queue<Name>) -> Self {
+    /// No balancer is in use. Services that waited are added to `queue`, from which this many
+    /// workers take them.
+    pub fn new(queue: Queue<Name>, workers: usize) -> Self {
+        let lines = Lines {
+            shares: Shares::new(workers),
+            lines: HashMap::new(),
+            waits: HashMap::new(),
+        };
         Self {
-            lines: Arc::default(),
+            lines: Arc::new(Mutex::new(lines)),
             queue,
         }
     }
@@ -95,25 +105,17 @@ impl KeyLocks {
     /// Take the balancers before deciding. A decision lists all members of a balancer; if
     /// another worker added a member at the same time, the decision would remove it again.
     pub fn hold(&self, name: &Name, places: BTreeSet<Place>) -> Option<Turn> {
+        let classes: BTreeSet<String> = places.iter().map(|(class, _)| class.clone()).collect();
         let mut lines = self.lock();
-        let busy = places
-            .iter()
-            .find(|place| lines.is_busy(place, name))
-            .cloned();
-        let woken = lines.leave(name, busy.as_ref(), &places);
-        if let Some(busy) = &busy {
-            lines.join(name, busy);
-        } else {
-            for place in &places {
-                lines.take(place);
-            }
-        }
+        let (begins, mut woken) = lines.begin(name, &places, &classes);
+        woken.extend(lines.shares.wake());
         drop(lines);
-        if let Some(name) = woken {
+        for name in woken {
             self.queue.add(name);
         }
-        busy.is_none().then(|| Turn {
+        begins.then(|| Turn {
             places,
+            classes,
             locks: self.clone(),
         })
     }
@@ -137,7 +139,9 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut lines = self.locks.lock();
         let places = self.places.iter();
-        let woken: Vec<Name> = places.filter_map(|place| lines.next(place)).collect();
+        let mut woken: Vec<Name> = places.filter_map(|place| lines.next(place)).collect();
+        lines.shares.end(&self.classes);
+        woken.extend(lines.shares.wake());
         drop(lines);
         for name in woken {
             self.locks.queue.add(name);
@@ -148,6 +152,33 @@ impl Drop for Turn {
 // === impl Lines ===
 
 impl Lines {
+    /// Begins a turn if all of its balancers and a worker for each of its classes are free.
+    /// Otherwise the Service waits. Returns the Services that must be queued.
+    fn begin(
+        &mut self,
+        name: &Name,
+        places: &BTreeSet<Place>,
+        classes: &BTreeSet<String>,
+    ) -> (bool, Vec<Name>) {
+        let mut all = places.iter();
+        let busy = all.find(|place| self.is_busy(place, name)).cloned();
+        if let Some(busy) = busy {
+            self.shares.leave(name);
+            let woken = self.leave(name, Some(&busy), places);
+            self.join(name, &busy);
+            return (false, woken.into_iter().collect());
+        }
+        // A balancer that is reserved for it stays so.
+        if !self.shares.begin(name, classes) {
+            return (false, Vec::new());
+        }
+        let woken = self.leave(name, None, places);
+        for place in places {
+            self.take(place);
+        }
+        (true, woken.into_iter().collect())
+    }
+
     fn is_busy(&self, place: &Place, name: &Name) -> bool {
         let line = self.lines.get(place);
         line.is_some_and(|line| line.reserved.as_ref() != Some(name))
@@ -233,7 +264,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_cannot_have_a_balancer_waits_without_a_worker_and_in_order() {
         let queue = Queue::new(Backoff::default());
-        let locks = KeyLocks::new(queue.clone());
+        let locks = KeyLocks::new(queue.clone(), 16);
         let turn = locks.hold(&name("a"), on(&["one"])).unwrap();
         assert!(locks.hold(&name("b"), on(&["one"])).is_none());
         assert!(locks.hold(&name("c"), on(&["one"])).is_none());
@@ -260,7 +291,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reservation_that_is_not_used_goes_to_the_next() {
         let queue = Queue::new(Backoff::default());
-        let locks = KeyLocks::new(queue.clone());
+        let locks = KeyLocks::new(queue.clone(), 16);
         let (one, two) = (
             locks.hold(&name("a"), on(&["one"])).unwrap(),
             locks.hold(&name("b"), on(&["two"])).unwrap(),

@@ -343,7 +343,7 @@ impl Provider for CloudProvider {
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
         let _turn = self.turn(&balancer.key);
         self.call(Call::Ensure, "ensure").await?;
-        while self.cloud.lock().hanging.contains(&balancer.key) {
+        while self.cloud.lock().hangs(&self.mark.class, &balancer.key) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         self.refuse_denied(balancer)?;
