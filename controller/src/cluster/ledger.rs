@@ -7,6 +7,11 @@
 //! that class. Anybody who may edit a Service can add a finalizer, so a finalizer alone says
 //! only that there may be something to release.
 //!
+//! A Service that the provider refuses before it ever had anything there gives its place back:
+//! it could keep it for ever from the others. It keeps its entry, and takes a place again with
+//! its next try, if there is one. A Service whose first call had no answer may have something,
+//! so it keeps its place.
+//!
 //! The ledger answers three questions that the store cannot: what to release when an object
 //! vanishes without a finalizer, how many places of a class are taken, and whether the store
 //! already shows our own last write.
@@ -62,6 +67,8 @@ struct Count {
     all: usize,
     /// Those that are proven.
     places: usize,
+    /// Those whose last try the provider refused.
+    refused: usize,
 }
 
 /// Our own last write to a Service.
@@ -76,6 +83,10 @@ struct Write {
 struct Marks {
     began: Option<Instant>,
     slow_announced: bool,
+    /// The place is reserved, and no call has put anything there.
+    is_vacant: bool,
+    /// The provider refused the last try, and there is nothing there.
+    is_refused: bool,
     /// Apart, because most Services share nothing.
     sharing: Option<Box<Sharing>>,
 }
@@ -112,10 +123,55 @@ impl Ledger {
             None => !full && !closed,
         };
         if may {
+            let vacant = !inner.find(id, class).is_some_and(|(entry, _)| entry.proven);
             inner.prove(id, class);
             inner.join(id, class, key);
+            if let Some(marks) = inner.marks(id, class).filter(|_| vacant) {
+                marks.is_vacant = true;
+            }
         }
         may
+    }
+
+    /// Records that the provider has something for a Service, or may have.
+    pub fn occupied(&self, id: &ServiceId, class: &str) {
+        let mut inner = self.lock();
+        let Some(marks) = inner.marks(id, class) else {
+            return;
+        };
+        marks.is_vacant = false;
+        let refused = std::mem::replace(&mut marks.is_refused, false);
+        inner.prove(id, class);
+        if let Some(count) = inner.per_class.get_mut(class) {
+            count.refused -= usize::from(refused);
+        }
+    }
+
+    /// Records that the provider refused a Service. If it has nothing there, its place becomes
+    /// free. The Services that wait for a place are told once, not at each try.
+    pub fn refused(&self, id: &ServiceId, class: &str) {
+        let mut inner = self.lock();
+        let Some((entry, marks)) = inner.find(id, class).filter(|(_, it)| it.is_vacant) else {
+            return;
+        };
+        entry.proven = false;
+        marks.is_vacant = false;
+        let news = !std::mem::replace(&mut marks.is_refused, true);
+        inner.releases += u64::from(news);
+        if let Some(count) = inner.per_class.get_mut(class) {
+            count.places -= 1;
+            count.refused += usize::from(news);
+        }
+    }
+
+    /// Whether the provider refused the last try of a Service that has nothing there.
+    pub fn is_refused(&self, id: &ServiceId, class: &str) -> bool {
+        self.lock().marks(id, class).is_some_and(|it| it.is_refused)
+    }
+
+    /// Whether the provider refused the last try of any Service that has nothing there.
+    pub fn refuses_any(&self, class: &str) -> bool {
+        self.lock().of(class).refused > 0
     }
 
     /// The balancers of a class that a Service is on, or may be on.
@@ -180,8 +236,9 @@ impl Ledger {
             return;
         };
         let mut removed = Count::default();
-        entries.retain(|(entry, _)| {
+        entries.retain(|(entry, marks)| {
             let goes = entry.id.uid == id.uid && &*entry.class == class;
+            removed.refused += usize::from(goes && marks.is_refused);
             removed.all += usize::from(goes);
             removed.places += usize::from(goes && entry.proven);
             !goes
@@ -193,6 +250,7 @@ impl Ledger {
         if let Some(count) = inner.per_class.get_mut(class) {
             count.all -= removed.all;
             count.places -= removed.places;
+            count.refused -= removed.refused;
         }
     }
 
@@ -201,9 +259,9 @@ impl Ledger {
         let stale: Vec<Entry> = {
             let inner = self.lock();
             let entries = inner.entries.get(name).into_iter().flatten();
+            let entries = entries.filter(|(entry, marks)| !entry.proven && !marks.is_refused);
             let entries = entries.map(|(entry, _)| entry);
-            let stale = entries.filter(|entry| !entry.proven && !keep(entry));
-            stale.cloned().collect()
+            entries.filter(|entry| !keep(entry)).cloned().collect()
         };
         for entry in stale {
             self.forget(&entry.id, &entry.class);

@@ -6,6 +6,17 @@
 //! One method is one request with one time-out. Nothing is retried here, because a retry is a
 //! choice and the queue makes it. Answers are metadata only, and only the version of it is read:
 //! a whole Service per patch would cost more CPU than the patch.
+//!
+//! **The gap behind the fence.** The fence is asked before a request is built. The client then
+//! may wait for a connection, for a few milliseconds. If the machine is suspended in that time,
+//! for longer than the Lease lasts, it sends the patch when it resumes, although another process
+//! leads. The client has no hook behind the wait: its layers run before a connection is chosen,
+//! and it accepts no body that is made while it is sent. Two things bound the harm. Each patch
+//! has the UID, so it changes no later object of the name. A patch with an address whose only
+//! record is the status has the version that was decided on, so it fails if anybody wrote
+//! since; so does a finalizer of a class. Any other patch shows up in the watch of the new
+//! leader, which corrects it. (Calls to a cloud have the same gap; they are idempotent, and the
+//! new leader's next call or comparison corrects the cloud.)
 
 use std::time::Duration;
 

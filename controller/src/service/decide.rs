@@ -418,7 +418,7 @@ fn class_not_found(service: &ServiceView, name: &str, classes: &Classes) -> Refu
 }
 
 /// Services that have a place keep it. Of the others, the oldest come first.
-fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<(), Refusal> {
+fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<(), Declined> {
     let Some(max) = class.max else { return Ok(()) };
     if world.ledger.has_place(&service.id, &class.name) {
         return Ok(());
@@ -433,13 +433,18 @@ fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<
     if older < free {
         return Ok(());
     }
-    Err(quota_exceeded(class, max))
+    Err(Declined {
+        refusal: quota_exceeded(class, max),
+        // One that is refused by the provider takes a place during each try.
+        provisional: world.ledger.refuses_any(&class.name),
+    })
 }
 
 /// Whether a Service of this class has no place, and only the quota keeps it from one.
 fn waits_for_a_place(service: &ServiceView, class: &ClassView, world: &World<'_>) -> bool {
     world.classes.claim(service) == Some(class.name.as_str())
         && !world.ledger.has_place(&service.id, &class.name)
+        && !world.ledger.is_refused(&service.id, &class.name)
         && could_have_a_place(service, class, world)
 }
 

@@ -385,3 +385,64 @@ fn a_cloud_that_hangs_delays_no_other_class() {
             .await;
     });
 }
+
+/// A Service that the cloud refuses for ever keeps no place from the others.
+#[test]
+fn who_the_cloud_refuses_takes_no_place() {
+    simulate(78, async |lab| {
+        const REQUEST: &str = "ballast.dev/addresses";
+        lab.cloud.deny("198.51.100.77");
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["maxLoadBalancers"] = 2.into();
+        });
+        lab.start();
+        lab.led().await;
+        for n in 0..3 {
+            let squatter = Svc::new(&format!("shop/squatter-{n}"));
+            lab.api
+                .create_service(&squatter.annotated(REQUEST, "198.51.100.77"));
+        }
+        lab.rest(10).await;
+        for n in 0..2 {
+            let key = format!("shop/web-{n}");
+            lab.api.create_service(&Svc::new(&key));
+            lab.served(&key).await;
+        }
+        lab.rest(10).await;
+        let calls = lab.cloud.calls("ensure");
+        lab.rest(20).await;
+        assert_eq!(lab.cloud.calls("ensure"), calls, "nobody wakes anybody");
+        // They are mended, and there is no place for them.
+        lab.api.edit(Kind::Service, "shop/squatter-0", |service| {
+            service["metadata"]["annotations"] = json!({});
+        });
+        lab.refusal("shop/squatter-0", "QuotaExceeded").await;
+        assert_eq!(lab.cloud.ours().len(), 2);
+        lab.api.delete(Kind::Service, "shop/web-0");
+        lab.served("shop/squatter-0").await;
+        assert_eq!(lab.cloud.ours().len(), 2);
+    });
+}
+
+/// With the places taken, and a new leader, which has to find out who is refused.
+#[test]
+fn a_new_leader_gives_the_places_of_refused_services_to_others() {
+    simulate(79, async |lab| {
+        const REQUEST: &str = "ballast.dev/addresses";
+        lab.cloud.deny("198.51.100.77");
+        lab.api.edit(Kind::Class, "local", |class| {
+            class["spec"]["maxLoadBalancers"] = 1.into();
+        });
+        for n in 0..3 {
+            let squatter = Svc::new(&format!("shop/squatter-{n}"));
+            lab.api
+                .create_service(&squatter.annotated(REQUEST, "198.51.100.77"));
+        }
+        lab.start();
+        lab.rest(20).await;
+        lab.stop().await;
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        lab.served("shop/web").await;
+    });
+}

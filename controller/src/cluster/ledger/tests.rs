@@ -34,6 +34,47 @@ fn a_lowered_limit_evicts_nobody() {
     assert!(!ledger.reserve(&id("c"), "local", &Key::alone(&id("c")), Some(2)));
 }
 
+/// It would keep the place from others for ever.
+#[test]
+fn who_is_refused_before_it_has_anything_gives_its_place_back() {
+    let ledger = Ledger::default();
+    let reserve = |uid: &str| ledger.reserve(&id(uid), "local", &Key::alone(&id(uid)), Some(1));
+    assert!(reserve("a"));
+    let before = ledger.releases();
+    ledger.refused(&id("a"), "local");
+    assert!(ledger.is_refused(&id("a"), "local") && ledger.refuses_any("local"));
+    assert_eq!((ledger.count("local"), ledger.places("local")), (1, 0));
+    assert_eq!(ledger.releases(), before + 1, "the others are told");
+    assert!(reserve("a"), "it may try again");
+    ledger.refused(&id("a"), "local");
+    assert_eq!(ledger.releases(), before + 1, "once");
+    let name = Name::from(&id("a"));
+    ledger.retain_unproven(&name, |_| false);
+    assert!(ledger.has(&id("a"), "local"), "it may be on a balancer");
+    assert!(reserve("b"));
+    assert!(!reserve("a"), "its place is taken");
+
+    // What has something, or may have, keeps its place.
+    ledger.occupied(&id("b"), "local");
+    ledger.refused(&id("b"), "local");
+    assert!(ledger.has_place(&id("b"), "local") && !ledger.is_refused(&id("b"), "local"));
+    ledger.record(&id("c"), "local");
+    ledger.refused(&id("c"), "local");
+    assert!(ledger.has_place(&id("c"), "local"));
+    ledger.occupied(&id("a"), "local");
+    assert!(
+        ledger.has_place(&id("a"), "local"),
+        "another member's call put it there"
+    );
+    assert!(!ledger.refuses_any("local"));
+    for uid in ["a", "b", "c"] {
+        ledger.forget(&id(uid), "local");
+    }
+    assert_eq!((ledger.count("local"), ledger.places("local")), (0, 0));
+    ledger.occupied(&id("d"), "local");
+    assert_eq!(ledger.count("local"), 0, "no entry, nothing to record");
+}
+
 /// Anybody who may edit a Service can add a finalizer.
 #[test]
 fn a_finalizer_takes_no_place() {

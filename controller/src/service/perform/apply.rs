@@ -30,8 +30,16 @@ impl Performer {
             Ok(all) => all,
             Err(error) => {
                 let refusal = match &error {
-                    ProviderError::Refused(refusal) => Some(refusal),
-                    ProviderError::Throttled { .. } | ProviderError::Transient { .. } => None,
+                    ProviderError::Refused(refusal) => {
+                        self.ledger.refused(id, served.class);
+                        Some(refusal)
+                    }
+                    ProviderError::Throttled { .. } => None,
+                    // It may have made something.
+                    ProviderError::Transient { .. } => {
+                        self.ledger.occupied(id, served.class);
+                        None
+                    }
                 };
                 return match self.wait_for_pool(served, refusal) {
                     Some(wait) => Outcome::Pending(wait),
@@ -39,6 +47,9 @@ impl Performer {
                 };
             }
         };
+        for (id, _) in &all {
+            self.ledger.occupied(id, served.class);
+        }
         self.tell_members(served, balancer, &all);
         let mut members = balancer.members.iter().map(|member| &member.load_balancer);
         let observed = all.into_iter().find(|(reported, _)| reported == id);
