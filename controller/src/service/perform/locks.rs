@@ -39,7 +39,7 @@ pub struct Turn {
 #[derive(Debug)]
 struct Lines {
     shares: Shares,
-    lines: HashMap<Place, Line>,
+    balancers: HashMap<Place, Line>,
     /// The line in which each waiting Service is: at most one.
     waits: HashMap<Name, Place>,
 }
@@ -90,7 +90,7 @@ impl KeyLocks {
     pub fn new(queue: Queue<Name>, workers: usize) -> Self {
         let lines = Lines {
             shares: Shares::new(workers),
-            lines: HashMap::new(),
+            balancers: HashMap::new(),
             waits: HashMap::new(),
         };
         Self {
@@ -180,7 +180,7 @@ impl Lines {
     }
 
     fn is_busy(&self, place: &Place, name: &Name) -> bool {
-        let line = self.lines.get(place);
+        let line = self.balancers.get(place);
         line.is_some_and(|line| line.reserved.as_ref() != Some(name))
     }
 
@@ -198,7 +198,7 @@ impl Lines {
         if busy.is_none() && takes.contains(&place) {
             return None;
         }
-        let line = self.lines.get_mut(&place)?;
+        let line = self.balancers.get_mut(&place)?;
         if line.reserved.as_ref() == Some(name) {
             return self.next(&place);
         }
@@ -208,7 +208,7 @@ impl Lines {
 
     /// The Service waits for a balancer, unless it does already.
     fn join(&mut self, name: &Name, place: &Place) {
-        if let Some(line) = self.lines.get_mut(place)
+        if let Some(line) = self.balancers.get_mut(place)
             && self.waits.insert(name.clone(), place.clone()).is_none()
         {
             line.waiting.push_back(name.clone());
@@ -216,7 +216,7 @@ impl Lines {
     }
 
     fn take(&mut self, place: &Place) {
-        let line = self.lines.entry(place.clone());
+        let line = self.balancers.entry(place.clone());
         line.or_insert_with(|| Line {
             reserved: None,
             waiting: VecDeque::new(),
@@ -227,11 +227,11 @@ impl Lines {
     /// Nobody has the balancer any more: it is reserved for the first that waits, which is
     /// returned and must be queued.
     fn next(&mut self, place: &Place) -> Option<Name> {
-        let line = self.lines.get_mut(place)?;
+        let line = self.balancers.get_mut(place)?;
         let next = line.waiting.pop_front();
         match &next {
             Some(name) => line.reserved = Some(name.clone()),
-            None => drop(self.lines.remove(place)),
+            None => drop(self.balancers.remove(place)),
         }
         next
     }
@@ -282,7 +282,7 @@ mod tests {
         drop(locks.hold(&name("e"), on(&["one"])).unwrap());
         let lines = locks.lock();
         assert!(
-            lines.lines.is_empty() && lines.waits.is_empty(),
+            lines.balancers.is_empty() && lines.waits.is_empty(),
             "{lines:?}"
         );
     }
@@ -311,7 +311,7 @@ mod tests {
         drop(locks.hold(&name("d"), on(&["one", "two"])).unwrap());
         let lines = locks.lock();
         assert!(
-            lines.lines.is_empty() && lines.waits.is_empty(),
+            lines.balancers.is_empty() && lines.waits.is_empty(),
             "{lines:?}"
         );
     }
