@@ -17,12 +17,12 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::{Request, Uri};
+use http::{Request, Response, StatusCode, Uri, header};
 use kube::client::{AuthError, Body, ClientBuilder, RustlsTlsError};
 use kube::config::{AuthInfo, Cluster, Context, ExecAuthCluster, ExecConfig, InClusterError};
 use kube::{Client, Config};
 use tower::BoxError;
-use tower::util::{MapErrLayer, MapRequestLayer};
+use tower::util::{MapRequestLayer, MapResultLayer};
 
 use self::credentials::{CredentialError, PluginError, TokenFile, identity, load, plugin_error};
 use self::files::{Chosen, Files};
@@ -134,6 +134,17 @@ struct NoAnswer {
     server: String,
     connecting: bool,
     source: BoxError,
+}
+
+/// A login page or a gateway answered instead of the API server.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the answer is not from an API server: {server} responds with status {status} and {content}; check the server's URL and the proxies on the way"
+)]
+struct Foreign {
+    server: String,
+    status: StatusCode,
+    content: &'static str,
 }
 
 /// Reads the kubeconfig, or the service account of the pod if there is none. `file` and
@@ -304,13 +315,13 @@ fn about(cluster: &Cluster, authority: Option<&credentials::Pem>) -> ExecAuthClu
     }
 }
 
-/// The scheme, host and port of a URL.
+/// A URL without its login.
 fn base(url: &Uri) -> String {
     let scheme = url.scheme_str().unwrap_or_default();
     let authority = url.authority().map_or("", |it| it.as_str());
     // A login in the URL of a server has no effect; it must not appear in logs either.
     let place = authority.rsplit_once('@').map_or(authority, |(_, it)| it);
-    format!("{scheme}://{place}")
+    format!("{scheme}://{place}{}", url.path().trim_end_matches('/'))
 }
 
 /// The server and the way to it, for messages.
@@ -318,6 +329,25 @@ fn server(config: &Config) -> String {
     let proxy = config.proxy_url.as_ref();
     let proxy = proxy.map(|it| format!(" through the proxy {}", redacted(it)));
     format!("{}{}", base(&config.cluster_url), proxy.unwrap_or_default())
+}
+
+/// Refuses web pages and redirects, which an API server does not send. Otherwise the error would
+/// be about JSON, or nothing but the page.
+fn recognised<B>(response: Response<B>, server: &str) -> Result<Response<B>, BoxError> {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_page = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let content = match (is_page, status.is_redirection()) {
+        (_, true) => "a redirect",
+        (true, false) => "a web page",
+        (false, false) => return Ok(response),
+    };
+    let server = server.to_owned();
+    Err(Box::new(Foreign {
+        server,
+        status,
+        content,
+    }))
 }
 
 /// Adds the server to a connection error. The client recognises its own errors by type, so
@@ -389,7 +419,10 @@ impl Access {
             }
             request
         });
-        let named = MapErrLayer::new(move |error| named(error, &server, exec.as_ref()));
+        let named = MapResultLayer::new(move |answer: Result<_, BoxError>| match answer {
+            Ok(response) => recognised(response, &server),
+            Err(error) => Err(named(error, &server, exec.as_ref())),
+        });
         Ok(builder.with_layer(&authorize).with_layer(&named).build())
     }
 }

@@ -111,6 +111,10 @@ const WRONG: &[(&str, &str)] = &[
         "controller.extraVolumeMounts has volume a, which controller.extraVolumes does not have",
     ),
     (
+        "mockCloud.extraVolumes[0].name=state",
+        "mockCloud.extraVolumes has volume state twice, or the chart has one with this name",
+    ),
+    (
         "mockCloud.extraVolumeMounts[0].name=mock-token,mockCloud.extraVolumeMounts[0].mountPath=/a",
         "mockCloud.extraVolumeMounts has volume mock-token, which mockCloud.extraVolumes does not have",
     ),

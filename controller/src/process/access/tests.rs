@@ -70,8 +70,13 @@ impl Server {
                     };
                     head(&mut stream).await;
                     let length = body.len();
+                    let kind = if body.starts_with('<') {
+                        "text/html; charset=utf-8"
+                    } else {
+                        "application/json"
+                    };
                     let answer = format!(
-                        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
                     );
                     let _ = stream.write_all(answer.as_bytes()).await;
                     let _ = stream.shutdown().await;
@@ -321,6 +326,35 @@ async fn errors_name_the_server_and_the_cause() {
         "{cut}"
     );
     hangs_up.abort();
+}
+
+#[tokio::test]
+async fn a_page_of_another_server_is_no_answer() {
+    for (status, body, says) in [
+        (
+            "200 OK",
+            "<html>login</html>",
+            "status 200 OK and a web page;",
+        ),
+        (
+            "502 Bad Gateway",
+            "<html>",
+            "status 502 Bad Gateway and a web page;",
+        ),
+        ("302 Found", "", "status 302 Found and a redirect;"),
+    ] {
+        let server = Server::start(status, body).await;
+        let url = format!("{}/k8s/clusters/c-1", server.address);
+        let told = services(
+            &server.kubeconfig(&url, &json!({})),
+            &Environment::default(),
+        )
+        .await;
+        let start =
+            format!("the answer is not from an API server: https://{url} responds with {says}");
+        let told = told.unwrap_err();
+        assert!(told.starts_with(&start), "{told}");
+    }
 }
 
 #[test]
