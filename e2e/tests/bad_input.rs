@@ -2,6 +2,7 @@
 //! leaves nothing behind.
 
 mod class_deleted;
+pub(crate) mod hostile;
 mod node_address;
 
 use std::process::Stdio;
@@ -65,6 +66,17 @@ async fn a_class_deleted_while_in_use() -> Result<()> {
         ..Plan::new("t-bad-class")
     };
     plan.run(class_deleted::test).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_annotations_harm_only_themselves() -> Result<()> {
+    let plan = Plan {
+        nodes: 0,
+        ..Plan::new("t-bad-hostile")
+    };
+    // `long::hostile` has more of them, and a clock.
+    plan.run(async |site| hostile::test(site, 15).await.map(drop))
+        .await
 }
 
 /// Refused, and without effects: no finalizer, no address, nothing in the cloud.

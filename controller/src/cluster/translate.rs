@@ -501,11 +501,24 @@ fn nearest(key: &str) -> Option<&'static str> {
     if key.len() > LONGEST_KEY {
         return None;
     }
+    #[cfg(test)]
+    COMPARED.with(|count| count.set(count.get() + 1));
     known()
         .map(|known| (strsim::levenshtein(key, known), known))
         .filter(|(edits, _)| *edits <= 3)
         .min()
         .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+thread_local! {
+    static COMPARED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// The number of keys that this thread has compared with all known ones.
+#[cfg(test)]
+pub(crate) fn compared_keys() -> u64 {
+    COMPARED.with(std::cell::Cell::get)
 }
 
 // === impl Dialect ===

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::common::{ACCEPTED, SOON, Site, addresses, annotated, load_balancer, web};
+use crate::common::{ACCEPTED, PROGRAMMED, SOON, Site, addresses, annotated, load_balancer, web};
 use ballast_e2e::eventually;
 
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers=";
@@ -36,7 +36,7 @@ pub(crate) async fn test(site: &Site<'_>) -> Result<()> {
     site.apply(&annotated("wants-it", &wish, &web("web")))
         .await?;
     let why = site
-        .says("wants-it", ACCEPTED, "False", "AddressInUse")
+        .says("wants-it", PROGRAMMED, "False", "AddressInUse")
         .await?;
     ensure!(why.contains("belongs to a node"), "{why}");
     ensure!(addresses(&site.get("wants-it").await?).is_empty());

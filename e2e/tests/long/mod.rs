@@ -4,6 +4,7 @@
 
 mod bench;
 mod demo;
+mod hostile;
 mod image;
 mod kind;
 mod restore;
