@@ -449,6 +449,24 @@ fn a_contest_about_a_class_or_a_pool_survives_a_restart() {
     }
 }
 
+/// A watch that is late shows our own writes late: that is nobody else.
+#[test]
+fn a_late_watch_is_no_contest() {
+    simulate(63, async |lab| {
+        served(lab, &Svc::new("shop/web"), "shop/web").await;
+        lab.api.delay_watches(Kind::Class, true);
+        let mark = lab.journal.mark();
+        lab.api.create_service(&Svc::new("shop/more"));
+        lab.rest(100).await;
+        let writes = lab.effects(mark, Target::Class);
+        let contested = writes.iter().any(|it| it.detail.contains("Contested"));
+        assert!(!contested && writes.len() <= 5, "{writes:#?}");
+        lab.api.delay_watches(Kind::Class, false);
+        lab.settle().await;
+        lab.assert_steady().await;
+    });
+}
+
 /// The time of a condition is ours as well. While a process leads, any other time than its own
 /// goes; a time of the future goes after a restart, too.
 #[test]

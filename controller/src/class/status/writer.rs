@@ -26,7 +26,7 @@ use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::ContestMetrics;
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
-use crate::cluster::writer::{ECHO, Writer};
+use crate::cluster::writer::{self, ECHO, Writer};
 
 /// The least time between two status writes of one class.
 pub const PACE: Duration = Duration::from_secs(5);
@@ -54,7 +54,8 @@ pub struct ClassStatus {
 /// The last status of a class that was written.
 struct Written {
     at: Instant,
-    landed: bool,
+    /// The version after the write; `None` if it failed.
+    landed: Option<u64>,
     status: LoadBalancerClassStatus,
 }
 
@@ -106,6 +107,17 @@ impl Memory {
 impl Contests {
     fn is_any(&self, now: Instant) -> bool {
         self.status.ends(now).or(self.finalizer.ends(now)).is_some()
+    }
+}
+
+// === impl Written ===
+
+impl Written {
+    /// Whether this status was written and the watch may not have delivered it yet. Nobody else
+    /// has changed the class then.
+    fn is_under_way(&self, class: &ClassView, status: &LoadBalancerClassStatus) -> bool {
+        let unseen = self.landed.is_some_and(|version| class.version < version);
+        unseen && self.at.elapsed() < ECHO && is_repeated(&self.status, status)
     }
 }
 
@@ -248,13 +260,17 @@ impl ClassStatus {
             // The status of a class that cannot be read is not known.
             class.status = last.map(|last| last.status.clone()).unwrap_or_default();
         }
-        let before = match last.filter(|last| last.landed) {
+        let before = match last.filter(|last| last.landed.is_some()) {
             Some(last) => last.status.conditions.clone(),
             None => plausible(&class.status.conditions, now),
         };
         let full = |is_contested| report(&class, classes, usage, is_contested, &before, now);
         let mut status = full(is_contested);
-        let restores = last.is_some_and(|last| last.landed && is_repeated(&last.status, &status));
+        if last.is_some_and(|last| last.is_under_way(&class, &status)) {
+            return;
+        }
+        let landed = last.filter(|last| last.landed.is_some());
+        let restores = landed.is_some_and(|last| is_repeated(&last.status, &status));
         let contest = &mut memory.contests(&class).status;
         if status == class.status {
             contest.look(false, start);
@@ -273,7 +289,11 @@ impl ClassStatus {
         }
         let now = Written {
             at: Instant::now(),
-            landed: answer.is_ok(),
+            landed: match answer {
+                Ok(writer::Written::Version(version)) => Some(version),
+                Ok(writer::Written::Gone) => Some(class.version),
+                Err(_) => None,
+            },
             status,
         };
         memory.written.insert(class.name, now);
