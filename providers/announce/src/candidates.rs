@@ -3,7 +3,7 @@
 //! Two questions with different sources:
 //!
 //! - [`standing`]: what every node can say about every node, from the API alone. All nodes get
-//!   the same answer from the same [`View`](crate::View), so they agree on the order of
+//!   the same answer from the same [`View`](crate::view::View), so they agree on the order of
 //!   successors.
 //! - [`may_claim`]: what only a node itself knows at this moment: carrier, contact with the
 //!   network, its health check node port. A node that may not claim stays silent, and the next

@@ -1,6 +1,6 @@
 //! Node: one announcer, composed of the cores.
 //!
-//! The driver owns a `Node`, passes it every [`Input`], and calls [`Node::tick`] every
+//! The driver owns a `Node`, passes it every [`Input`](crate::Input), and calls [`Node::tick`] every
 //! [`TICK`](crate::timing::TICK). Both append [`Output`]s, which the driver carries out. Nothing
 //! else happens in between: a node has no task, no socket and no clock.
 //!
@@ -97,6 +97,9 @@ pub struct Node {
     table: Table,
     pacer: Pacer,
     heard: BTreeMap<IpAddr, Heard>,
+    /// Addresses that this node answers for although a node that it does not reach has a better
+    /// claim.
+    split: BTreeSet<IpAddr>,
 
     plan: plan::Plan,
     work: Work,
@@ -174,6 +177,7 @@ impl Node {
             table: Table::default(),
             pacer,
             heard: BTreeMap::new(),
+            split: BTreeSet::new(),
             plan: plan::Plan::default(),
             work: Work::default(),
             gossip: gossip::Schedule::default(),

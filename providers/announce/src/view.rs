@@ -13,7 +13,7 @@ use crate::{Mac, NodeName};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     /// The addresses of Services of `l2` classes.
-    pub wanted: BTreeMap<IpAddr, Wanted>,
+    pub wanted: BTreeMap<IpAddr, Arc<Wanted>>,
     /// All nodes of the cluster.
     pub nodes: BTreeMap<NodeName, NodeFacts>,
 }

@@ -46,7 +46,7 @@ impl Node {
             if let Some(wanted) = &wanted {
                 self.look_for_the_other_holder(&address, wanted, state, now);
             }
-            let situation = self.situation(&address, wanted.as_ref(), state, now);
+            let situation = self.situation(&address, wanted.as_deref(), state, now);
             let (next, act) = step(state, &situation, now);
             match (act, wanted) {
                 (Some(Act::Claim(cause)), Some(wanted)) => {
@@ -150,8 +150,10 @@ impl Node {
         now: Time,
     ) {
         if !self.is_split(address, wanted, state) {
+            self.split.remove(address);
             return;
         }
+        self.split.insert(*address);
         let port = self.ports.serving(address, wanted);
         let port = port.map(|port| port.interface.index);
         let other = self.claims.get(address).map(|claim| claim.holder.clone());
@@ -401,9 +403,10 @@ impl Node {
         } else {
             self.states.insert(address, state);
         }
-        let Some(entry) = self.entry(&address, wanted.as_ref(), state) else {
+        let Some(entry) = self.entry(&address, wanted.as_deref(), state) else {
             self.table.remove(&address);
             self.pacer.stop(&address);
+            self.split.remove(&address);
             return;
         };
         let announced = self.table.get(&address) == Some(&entry);

@@ -156,12 +156,7 @@ impl Node {
         if self.met.len() < PEERS || self.met.contains_key(&key) {
             self.met.insert(key, now);
         }
-        let held_by_node = |address: &IpAddr| {
-            let claim = self.claims.get(address);
-            claim.is_some_and(|claim| claim.holder == *node)
-        };
-        let answered = self.table.iter().map(|(address, _)| *address);
-        self.work.some.extend(answered.filter(held_by_node));
+        self.work.some.extend(&self.split);
     }
 
     fn answer_doubters(&mut self, host: &NodeName, method: Method, out: &mut Vec<Output>) {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{HostCheck, Node};
 use crate::candidates::{Standing, standing};
@@ -84,16 +85,19 @@ impl Node {
     }
 
     /// The settings of an address; `None` if no Service has it.
-    pub(super) fn wanted(&self, address: &IpAddr) -> Option<Wanted> {
+    pub(super) fn wanted(&self, address: &IpAddr) -> Option<Arc<Wanted>> {
         match &self.view {
             Some(view) => view.wanted.get(address).cloned(),
-            None => self.claims.get(address).map(|_| Wanted::unknown()),
+            None => self
+                .claims
+                .get(address)
+                .map(|_| Arc::new(Wanted::unknown())),
         }
     }
 
     /// The port that announces an address.
     pub(super) fn port_of(&self, address: &IpAddr) -> Option<&super::ports::Port> {
-        self.ports.serving(address, &self.wanted(address)?)
+        self.ports.serving(address, &*self.wanted(address)?)
     }
 
     fn plan_peers(&mut self) {

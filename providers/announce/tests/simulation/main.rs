@@ -55,6 +55,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::panic)] // These are tests, helpers included.
 
+mod api;
 mod faults;
 mod judge;
 mod network;

@@ -3,18 +3,17 @@
 //! Discrete events, one random generator, no threads and no clocks: a seed is a history.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_announce::claim::Claim;
 use ballast_announce::io::{Input, Output};
 use ballast_announce::random::Random;
 use ballast_announce::slip::Slips;
 use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, View, Wanted};
 use ballast_announce::{Config, Mac, Node, NodeName, Time};
 
+use crate::api::{ApiClient, ApiServer};
 use crate::judge::Judge;
 use crate::network::{Frame, Network};
 
@@ -66,40 +65,10 @@ pub struct Host {
     /// How fast it runs: millionths too fast.
     drift: u64,
     /// The wall clock, for stamps of Leases: seconds ahead.
-    skew: u64,
+    pub skew: u64,
     pub api: ApiClient,
-    lives: u64,
-    cables: BTreeSet<NodeName>,
-}
-
-/// What an agent has read from the API server.
-#[derive(Default)]
-pub struct ApiClient {
-    connected: bool,
-    /// When the outage is noticed.
-    notices: Option<Micros>,
-    view: u64,
-    leases: BTreeMap<NodeName, u64>,
-    holdings: BTreeMap<NodeName, u64>,
-    renews: Micros,
-    /// A write that waits for the API server.
-    write: Option<Vec<(IpAddr, Claim)>>,
-    /// Since when the interface has not been usable.
-    unusable: Option<Micros>,
-    /// When `healthCheckNodePort` begins to answer 200.
-    healthy: BTreeMap<IpAddr, Micros>,
-}
-
-/// The API server.
-#[derive(Default)]
-pub struct ApiServer {
-    pub away: bool,
-    pub view: View,
-    pub version: u64,
-    leases: BTreeMap<NodeName, u64>,
-    holdings: BTreeMap<NodeName, (u64, Vec<(IpAddr, Claim)>)>,
-    /// Writes of Announcer objects.
-    pub writes: u64,
+    pub lives: u64,
+    pub cables: BTreeSet<NodeName>,
 }
 
 pub enum Event {
@@ -198,7 +167,7 @@ impl World {
                 interfaces: None,
                 endpoints: endpoints.clone(),
             };
-            (address(n), wanted)
+            (address(n), wanted.into())
         });
         let view = View {
             wanted: wanted.collect(),
@@ -413,155 +382,5 @@ impl World {
         let mut judge = std::mem::take(&mut self.judge);
         judge.sample(self);
         self.judge = judge;
-    }
-}
-
-// === The API server ===
-
-impl ApiServer {
-    pub fn recorded<'a>(&'a self, address: &'a IpAddr) -> impl Iterator<Item = &'a Claim> {
-        let objects = self.holdings.values().flat_map(|(_, claims)| claims);
-        objects
-            .filter(move |(other, _)| other == address)
-            .map(|(_, claim)| claim)
-    }
-}
-
-impl World {
-    fn api_reachable(&self, host: usize) -> bool {
-        let gateway = self.network.gateway();
-        let reachable = !self.shape.api_on_segment
-            || (self.reaches(host, gateway) && self.reaches(gateway, host));
-        !self.api.away && reachable
-    }
-
-    fn record(&mut self, host: usize, claims: Vec<(IpAddr, Claim)>) {
-        self.hosts[host].api.write = Some(claims);
-    }
-
-    /// Every 100 ms: Leases, views, holdings, cables, health.
-    fn poll(&mut self, host: usize) {
-        self.after(ms(100), Event::Poll(host));
-        if !self.runs(host) {
-            return;
-        }
-        self.dial(host);
-        if !self.api_reachable(host) {
-            self.lose_api(host);
-            return;
-        }
-        self.hosts[host].api.notices = None;
-        if !std::mem::replace(&mut self.hosts[host].api.connected, true) {
-            self.input(host, Input::Api { connected: true });
-        }
-        if self.hosts[host].api.renews <= self.now {
-            self.hosts[host].api.renews = self.now + ms(5000);
-            let wall = self.now / 1000 + self.hosts[host].skew * 1000;
-            self.api.leases.insert(node(host), wall);
-        }
-        if let Some(claims) = self.hosts[host].api.write.take() {
-            let name = self.hosts[host].name.clone();
-            self.api.writes += 1;
-            let entry = self.api.holdings.entry(name).or_default();
-            *entry = (entry.0 + 1, claims);
-        }
-        self.publish(host);
-        self.read(host);
-    }
-
-    /// The driver publishes after 2 s that an interface is not usable, and at once that it is.
-    fn publish(&mut self, host: usize) {
-        let clock = self.clock(host);
-        let now = self.now;
-        let entry = &mut self.hosts[host];
-        let usable = entry
-            .agent
-            .as_ref()
-            .is_some_and(|agent| agent.usable(ETH0, clock));
-        let since = entry.api.unusable.get_or_insert(now);
-        let published = usable || now - *since < ms(2000);
-        if usable {
-            entry.api.unusable = None;
-        }
-        let facts = self.api.view.nodes.get_mut(&entry.name).unwrap();
-        if facts.interfaces[0].carrier != published {
-            facts.interfaces[0].carrier = published;
-            self.api.version += 1;
-        }
-    }
-
-    fn lose_api(&mut self, host: usize) {
-        if !self.hosts[host].api.connected {
-            return;
-        }
-        let notices = self.now + self.up_to(ms(8000));
-        let client = &mut self.hosts[host].api;
-        if *client.notices.get_or_insert(notices) <= self.now {
-            client.connected = false;
-            client.notices = None;
-            self.input(host, Input::Api { connected: false });
-        }
-    }
-
-    fn read(&mut self, host: usize) {
-        let mut inputs = Vec::new();
-        let client = &mut self.hosts[host].api;
-        for (name, stamp) in &self.api.leases {
-            if client.leases.insert(name.clone(), *stamp) != Some(*stamp) {
-                inputs.push(Input::Lease {
-                    node: name.clone(),
-                    stamp: *stamp,
-                });
-            }
-        }
-        for (name, (version, claims)) in &self.api.holdings {
-            if client.holdings.insert(name.clone(), *version) != Some(*version) {
-                inputs.push(Input::Holdings(claims.clone()));
-            }
-        }
-        if client.view != self.api.version {
-            client.view = self.api.version;
-            inputs.push(Input::View(Arc::new(self.api.view.clone())));
-        }
-        for (address, wanted) in &self.api.view.wanted {
-            if !wanted.endpoints.contains(&node(host)) {
-                client.healthy.remove(address);
-                continue;
-            }
-            let begins = *client.healthy.entry(*address).or_insert(self.now + ms(300));
-            if (self.now..self.now + ms(100)).contains(&begins) {
-                let (address, healthy) = (*address, true);
-                inputs.push(Input::Health { address, healthy });
-            }
-        }
-        for input in inputs {
-            self.input(host, input);
-        }
-    }
-
-    fn dial(&mut self, host: usize) {
-        let Some(agent) = &self.hosts[host].agent else {
-            return;
-        };
-        let wanted: Vec<NodeName> = agent.cables().iter().cloned().collect();
-        self.hosts[host].cables.retain(|peer| wanted.contains(peer));
-        for peer in wanted {
-            let other = self.index(&peer);
-            let reached = self.reaches(host, other) && self.reaches(other, host);
-            if self.hosts[host].cables.contains(&peer) || !reached || !self.runs(other) {
-                continue;
-            }
-            self.hosts[host].cables.insert(peer.clone());
-            let me = node(host);
-            let connected = true;
-            self.input(host, Input::Cable { peer, connected });
-            self.input(
-                other,
-                Input::Cable {
-                    peer: me,
-                    connected,
-                },
-            );
-        }
     }
 }

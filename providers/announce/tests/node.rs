@@ -1,0 +1,394 @@
+//! One node, driven by hand: what the simulator's hosts never meet.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_announce::claim::Claim;
+use ballast_announce::holding::State;
+use ballast_announce::io::{Body, Message, Problem, Target};
+use ballast_announce::membership::Stamp;
+use ballast_announce::slip::Slips;
+use ballast_announce::timing::{CLAIMS_PER_MESSAGE, TICK};
+use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, View, Wanted};
+use ballast_announce::{Config, Input, Mac, Node, NodeName, Output, Time};
+
+const OWN: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const FOREIGN: Mac = Mac([2, 0, 0, 0, 0, 0x99]);
+const ETH0: u32 = 2;
+
+/// A node with a clock. Its peers exist only in the view.
+struct Lone {
+    node: Node,
+    now: Duration,
+    view: View,
+    out: Vec<Output>,
+}
+
+fn name(n: usize) -> NodeName {
+    NodeName::new(&format!("node-{n}"))
+}
+
+fn address(n: u32) -> IpAddr {
+    IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0100 + n))
+}
+
+fn interface(index: u32, mac: Mac, net: &str) -> Interface {
+    Interface {
+        index,
+        name: format!("eth{}", index - ETH0).into(),
+        mac,
+        nets: vec![net.parse().unwrap()],
+        carrier: true,
+    }
+}
+
+fn eth0(mac: Mac) -> Interface {
+    interface(ETH0, mac, "10.0.0.1/16")
+}
+
+fn wanted(policy: Policy, endpoints: &[NodeName]) -> Arc<Wanted> {
+    Arc::new(Wanted {
+        policy,
+        detection: Detection::Fast,
+        nodes: None,
+        interfaces: None,
+        endpoints: endpoints.iter().cloned().collect(),
+    })
+}
+
+impl Lone {
+    /// A node that has just started, in a cluster of this many nodes, with its interfaces.
+    fn start(nodes: usize) -> Self {
+        let config = Config {
+            name: name(0),
+            incarnation: 1,
+            gossip: true,
+            refresh: Some(Duration::from_mins(1)),
+            slips: Slips::default(),
+        };
+        let mut view = View::default();
+        for n in 0..nodes {
+            let mac = Mac([2, 0, 0, 0, 0, u8::try_from(n + 1).unwrap()]);
+            let facts = NodeFacts {
+                interfaces: vec![eth0(mac)],
+                ..NodeFacts::default()
+            };
+            view.nodes.insert(name(n), facts);
+        }
+        let node = Node::new(config, Time::default());
+        let (now, out) = (Duration::ZERO, Vec::new());
+        let mut lone = Self {
+            node,
+            now,
+            view,
+            out,
+        };
+        lone.input(Input::Interfaces(vec![eth0(OWN)]));
+        lone
+    }
+
+    /// The same, with the API server, and Services with these addresses.
+    fn with_services(nodes: usize, services: &[(IpAddr, Arc<Wanted>)]) -> Self {
+        let mut lone = Self::start(nodes);
+        lone.view.wanted = services.iter().cloned().collect();
+        lone.input(Input::Api { connected: true });
+        lone.see();
+        lone
+    }
+
+    fn see(&mut self) {
+        let view = Arc::new(self.view.clone());
+        self.input(Input::View(view));
+    }
+
+    fn time(&self) -> Time {
+        Time::after_start(self.now)
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.time();
+        self.node.handle(now, input, &mut self.out);
+    }
+
+    fn hear(&mut self, mac: Mac) {
+        let interface = ETH0;
+        let address = address(0);
+        self.input(Input::Heard {
+            interface,
+            address,
+            mac,
+        });
+    }
+
+    /// Runs for a while; peers and hosts answer all probes. Returns what came out.
+    fn run(&mut self, milliseconds: u64) -> Vec<Output> {
+        let end = self.now + Duration::from_millis(milliseconds);
+        let mut all = Vec::new();
+        while self.now < end {
+            self.now += TICK;
+            let now = self.time();
+            self.node.tick(now, &mut self.out);
+            let out = std::mem::take(&mut self.out);
+            for output in &out {
+                if let Output::Probe { target, method, .. } = output {
+                    self.input(Input::Answer {
+                        interface: ETH0,
+                        from: target.clone(),
+                        method: *method,
+                    });
+                }
+            }
+            all.extend(out);
+        }
+        all
+    }
+
+    fn answers(&self, n: u32) -> bool {
+        self.node.table().get(&address(n)).is_some()
+    }
+
+    fn problems(&self) -> BTreeSet<Problem> {
+        self.node.problems(self.time())
+    }
+}
+
+fn announced(out: &[Output]) -> Vec<Mac> {
+    let announced = out.iter().filter_map(|output| match output {
+        Output::Announce { mac, .. } => Some(*mac),
+        _ => None,
+    });
+    announced.collect()
+}
+
+fn cluster() -> Arc<Wanted> {
+    wanted(Policy::Cluster, &[name(0)])
+}
+
+#[test]
+fn a_new_address_is_probed_three_times_and_then_announced() {
+    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
+    let out = lone.run(2000);
+    let queries = out
+        .iter()
+        .filter(|output| matches!(output, Output::Query { .. }));
+    assert_eq!(queries.count(), 3);
+    assert_eq!(announced(&out), [OWN]);
+    let records = out
+        .iter()
+        .filter(|output| matches!(output, Output::Record(_)));
+    assert_eq!(records.count(), 1);
+}
+
+#[test]
+fn an_address_that_a_foreign_host_uses_is_left_alone_for_a_minute() {
+    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
+    while !matches!(lone.node.state(&address(0)), State::Probing { .. }) {
+        lone.run(50);
+    }
+    lone.hear(FOREIGN);
+    let conflict = Problem::AddressConflict {
+        address: address(0),
+        mac: FOREIGN,
+    };
+    assert_eq!(announced(&lone.run(59_000)), []);
+    assert!(!lone.answers(0));
+    assert!(lone.problems().contains(&conflict));
+    assert_eq!(
+        announced(&lone.run(3000)).first(),
+        Some(&OWN),
+        "the host is gone"
+    );
+    assert!(lone.problems().is_empty());
+}
+
+#[test]
+fn a_foreign_claim_is_reported_and_not_fought() {
+    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
+    lone.run(10_000);
+    for _ in 0..20 {
+        lone.hear(FOREIGN);
+        assert_eq!(announced(&lone.run(100)), [], "no fight");
+        assert!(lone.answers(0), "no withdrawal");
+    }
+    let conflict = Problem::AddressConflict {
+        address: address(0),
+        mac: FOREIGN,
+    };
+    assert_eq!(lone.problems(), BTreeSet::from([conflict]));
+    lone.run(61_000);
+    assert!(lone.problems().is_empty(), "it is gone");
+}
+
+#[test]
+fn a_new_mac_is_announced_at_once() {
+    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
+    lone.run(10_000);
+    let other = Mac([2, 0, 0, 0, 1, 1]);
+    lone.input(Input::Interfaces(vec![eth0(other)]));
+    assert_eq!(announced(&lone.run(50)), [other]);
+    assert_eq!(lone.node.table().get(&address(0)).unwrap().answer, other);
+}
+
+#[test]
+fn the_interface_in_the_subnet_of_the_address_answers() {
+    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
+    let both = vec![interface(ETH0 + 1, FOREIGN, "172.16.0.1/16"), eth0(OWN)];
+    lone.view.nodes.get_mut(&name(0)).unwrap().interfaces = both.clone();
+    lone.input(Input::Interfaces(both));
+    lone.see();
+    lone.run(3000);
+    assert_eq!(lone.node.table().get(&address(0)).unwrap().interface, ETH0);
+}
+
+#[test]
+fn policy_local_waits_for_the_health_port() {
+    let services = [(address(0), wanted(Policy::Local, &[name(0)]))];
+    let mut lone = Lone::with_services(1, &services);
+    assert_eq!(announced(&lone.run(10_000)), []);
+    lone.input(Input::Health {
+        address: address(0),
+        healthy: true,
+    });
+    assert_eq!(announced(&lone.run(500)), [OWN]);
+    // Nothing is withdrawn when it fails: there is no better node.
+    lone.input(Input::Health {
+        address: address(0),
+        healthy: false,
+    });
+    lone.run(5000);
+    assert!(lone.answers(0));
+}
+
+#[test]
+fn an_address_without_endpoints_is_announced_and_reported() {
+    let services = [(address(0), wanted(Policy::Local, &[]))];
+    let mut lone = Lone::with_services(1, &services);
+    assert_eq!(announced(&lone.run(2000)), [OWN]);
+    let address = address(0);
+    assert_eq!(
+        lone.problems(),
+        BTreeSet::from([Problem::NoEndpoints { address }])
+    );
+}
+
+#[test]
+fn a_deleted_service_is_withdrawn_and_its_address_forgotten() {
+    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
+    lone.run(3000);
+    lone.view.wanted.clear();
+    lone.see();
+    lone.run(50);
+    assert!(!lone.answers(0));
+    lone.run(61_000);
+    lone.see();
+    lone.run(50);
+    assert_eq!(lone.node.claims().get(&address(0)), None);
+}
+
+#[test]
+fn after_a_restart_without_the_api_server_a_node_resumes_what_its_peers_know() {
+    let mut lone = Lone::start(0);
+    lone.run(1000);
+    let claim = Claim {
+        epoch: 7,
+        holder: name(0),
+        revision: 2,
+        successors: vec![name(1)],
+    };
+    let stamp = Stamp {
+        incarnation: 5,
+        sequence: 1,
+    };
+    let claims = vec![(address(0), claim)];
+    let received = 0;
+    let message = Message {
+        from: name(1),
+        stamp,
+        body: Body::Beat { claims, received },
+    };
+    let via = Some(ETH0);
+    lone.input(Input::Message { via, message });
+    assert!(!lone.answers(0), "a claim check comes first");
+    assert!(announced(&lone.run(2500)).contains(&OWN));
+    assert!(lone.answers(0));
+}
+
+#[test]
+fn a_switch_that_answers_for_others_is_found_and_avoided() {
+    let mut lone = Lone::with_services(2, &[]);
+    lone.view
+        .wanted
+        .insert(address(0), wanted(Policy::Cluster, &[]));
+    lone.see();
+    let claim = Claim {
+        epoch: 1,
+        holder: name(1),
+        revision: 0,
+        successors: vec![name(0)],
+    };
+    lone.input(Input::Holdings(vec![(address(0), claim)]));
+    // The holder's agent lives, and reports no receipts.
+    for sequence in 1..20 {
+        lone.input(Input::Message {
+            via: Some(ETH0),
+            message: Message {
+                from: name(1),
+                stamp: Stamp {
+                    incarnation: 5,
+                    sequence,
+                },
+                body: Body::Beat {
+                    claims: Vec::new(),
+                    received: 0,
+                },
+            },
+        });
+        lone.run(500);
+    }
+    let host = name(1);
+    assert_eq!(
+        lone.problems(),
+        BTreeSet::from([Problem::ProbesIntercepted { host }])
+    );
+    let out = lone.run(1000);
+    let mut probes = out.iter().filter_map(|output| match output {
+        Output::Probe { target, method, .. } => Some((target, method)),
+        _ => None,
+    });
+    let echo = ballast_announce::io::Method::Echo;
+    assert!(probes.all(|(target, method)| *target == Target::Node(name(1)) && *method == echo));
+}
+
+/// 5,000 addresses, 1,000 of them here: no message names more than the limit, and a node in quiet
+/// times writes nothing and sends little.
+#[test]
+fn an_idle_node_does_little() {
+    let services: Vec<_> = (0..5000).map(|n| (address(n), cluster())).collect();
+    let mut lone = Lone::with_services(5, &services);
+    let out = lone.run(10_000);
+    for output in &out {
+        if let Output::Send { message, .. } = output
+            && let Body::Beat { claims, .. } = &message.body
+        {
+            assert!(claims.len() <= CLAIMS_PER_MESSAGE);
+        }
+    }
+    let held = lone.node.table().iter().count();
+    assert!(held >= 1000, "{held}");
+    lone.run(60_000);
+    let idle = lone.run(10_000);
+    let count = |which: fn(&Output) -> bool| idle.iter().filter(|output| which(output)).count();
+    assert_eq!(
+        count(|output| matches!(output, Output::Record(_) | Output::Query { .. })),
+        0
+    );
+    // At most 4 neighbours, twice a second; a witness is asked once a second.
+    assert!(count(|output| matches!(output, Output::Send { .. })) <= 80);
+    assert!(count(|output| matches!(output, Output::Probe { .. })) <= 40);
+    // At most 10 frames per tick.
+    assert!(count(|output| matches!(output, Output::Announce { .. })) <= 2000);
+}

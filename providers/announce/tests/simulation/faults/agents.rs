@@ -1,0 +1,193 @@
+//! Failures of agents and of the API server, and changes of the cluster.
+
+use std::sync::Arc;
+
+use ballast_announce::view::{Policy, Wanted};
+
+use super::{Fault, QUIET};
+use crate::judge::Allowed;
+use crate::world::{Event, Micros, World, ms, node};
+
+impl World {
+    pub(super) fn agent_restarts(&mut self, victim: usize) {
+        let one = Some(victim);
+        self.kill(victim);
+        let time = ms(500) + self.up_to(ms(8000));
+        self.after(time, Event::Start(victim));
+        self.phase(
+            "agent restarts",
+            one,
+            time + ms(15_000),
+            Allowed {
+                gap: if self.shape.gossip {
+                    ms(600)
+                } else {
+                    time + ms(1500)
+                },
+                dual: ms(100),
+                ..QUIET
+            },
+        );
+    }
+
+    pub(super) fn agent_gone(&mut self, victim: usize) {
+        let one = Some(victim);
+        self.kill(victim);
+        let gone = self.agent_silent(ms(600));
+        self.phase("agent gone", one, ms(30_000), gone);
+        self.after(0, Event::Start(victim));
+        self.phase("agent back", one, ms(8000), self.back());
+    }
+
+    pub(super) fn agent_stopped(&mut self, victim: usize) {
+        let one = Some(victim);
+        self.hosts[victim].stopped = true;
+        let time = ms(5000) + self.up_to(ms(25_000));
+        let stopped = self.agent_silent(ms(2700));
+        self.phase("agent stopped", one, time, stopped);
+        self.hosts[victim].stopped = false;
+        let moves = 1;
+        self.phase(
+            "agent continued",
+            one,
+            ms(8000),
+            Allowed {
+                moves,
+                ..self.back()
+            },
+        );
+    }
+
+    pub(super) fn all_agents_restart(&mut self) {
+        for host in 0..self.shape.nodes {
+            self.kill(host);
+            let delay = ms(1000) + self.up_to(ms(5000));
+            self.after(delay, Event::Start(host));
+        }
+        self.phase(
+            "all agents restart",
+            None,
+            ms(15_000),
+            Allowed {
+                gap: ms(7500),
+                dual: ms(100),
+                ..QUIET
+            },
+        );
+    }
+
+    pub(super) fn api_outage(&mut self, victim: usize) {
+        let one = Some(victim);
+        let wait = self.failover() + ms(5000);
+        self.api.away = true;
+        self.phase("API server away", None, ms(25_000), QUIET);
+        self.set_carrier(victim, false);
+        let mut lost = self.lost();
+        if !self.shape.gossip {
+            // Without messages and Leases nobody can decide.
+            lost.gap = Micros::MAX;
+        }
+        self.phase("link cut while the API server is away", one, wait, lost);
+        self.set_carrier(victim, true);
+        let mut back = self.back();
+        back.gap = back.gap.max(if self.shape.gossip { 0 } else { ms(4000) });
+        self.phase(
+            "link back while the API server is away",
+            one,
+            ms(10_000),
+            back,
+        );
+        self.api.away = false;
+        self.phase("API server back", None, ms(20_000), QUIET);
+    }
+
+    pub(super) fn planned_move(&mut self, victim: usize, fault: Fault) {
+        let one = Some(victim);
+        let facts = self.api.view.nodes.get_mut(&node(victim)).unwrap();
+        facts.cordoned = fault == Fault::Cordon;
+        facts.excluded = fault == Fault::Exclusion;
+        self.api.version += 1;
+        let planned = Allowed {
+            gap: 0,
+            dual: ms(700),
+            moves: 1,
+            other_moves: 0,
+        };
+        self.phase("planned move", one, ms(10_000), planned);
+        let facts = self.api.view.nodes.get_mut(&node(victim)).unwrap();
+        (facts.cordoned, facts.excluded) = (false, false);
+        self.api.version += 1;
+        self.phase("node is eligible again", None, ms(5000), QUIET);
+    }
+
+    pub(super) fn agent_silent(&self, stand_in: Micros) -> Allowed {
+        Allowed {
+            gap: if self.shape.gossip {
+                stand_in
+            } else {
+                ms(22_000)
+            },
+            dual: ms(300),
+            moves: 1,
+            other_moves: 0,
+        }
+    }
+
+    pub(super) fn endpoint_moves(&mut self) {
+        let to = self.random.below(self.shape.nodes);
+        for wanted in self.api.view.wanted.values_mut() {
+            Arc::make_mut(wanted).endpoints = [node(to)].into();
+        }
+        self.api.version += 1;
+        let planned = Allowed {
+            gap: 0,
+            dual: ms(700),
+            moves: 1,
+            other_moves: 1,
+        };
+        self.phase("endpoint moves", None, ms(4000), planned);
+        for address in self.addresses().collect::<Vec<_>>() {
+            if self.holder(&address) != Some(to) {
+                self.fail(&format!("{address} is not where its endpoint is"));
+            }
+        }
+        for wanted in self.api.view.wanted.values_mut() {
+            Arc::make_mut(wanted).endpoints.clear();
+        }
+        self.api.version += 1;
+        self.phase("no endpoints", None, ms(5000), QUIET);
+    }
+
+    pub(super) fn new_address(&mut self) {
+        let address = crate::world::address(40 + self.random.below(2));
+        let wanted = Wanted {
+            policy: Policy::Cluster,
+            detection: self.shape.detection,
+            nodes: None,
+            interfaces: None,
+            endpoints: [node(0)].into(),
+        };
+        self.api.view.wanted.insert(address, wanted.into());
+        self.api.version += 1;
+        let new = Allowed {
+            gap: ms(1500),
+            dual: 0,
+            moves: 1,
+            other_moves: 1,
+        };
+        self.phase("new address", None, ms(5000), new);
+        self.api.view.wanted.remove(&address);
+        self.api.version += 1;
+        self.phase("address removed", None, ms(3000), QUIET);
+        for host in 0..self.shape.nodes {
+            if self
+                .answer(host, &address, crate::world::mac(250))
+                .is_some()
+            {
+                self.fail(&format!(
+                    "node-{host} answers for {address}, which no Service has"
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Failures of hosts and their links.
+
+use super::QUIET;
+use crate::judge::Allowed;
+use crate::world::{Event, World, ms};
+
+impl World {
+    pub(super) fn link_cut(&mut self, victim: usize) {
+        let one = Some(victim);
+        let wait = self.failover() + ms(5000);
+        self.set_carrier(victim, false);
+        self.phase("link cut", one, wait, self.lost());
+        self.set_carrier(victim, true);
+        self.phase("link back", one, ms(15_000), self.back());
+    }
+
+    pub(super) fn node_killed(&mut self, victim: usize) {
+        let one = Some(victim);
+        let wait = self.failover() + ms(5000);
+        self.kill(victim);
+        self.hosts[victim].powered = false;
+        self.phase("node killed", one, wait, self.lost());
+        self.power_on(victim);
+        let back = Allowed {
+            gap: ms(6000),
+            ..self.back()
+        };
+        self.phase("node back", one, ms(10_000), back);
+    }
+
+    pub(super) fn short_freeze(&mut self, victim: usize) {
+        let one = Some(victim);
+        self.hosts[victim].frozen = true;
+        let time = ms(300);
+        self.phase(
+            "frozen for 0.3 s",
+            one,
+            time,
+            Allowed { gap: time, ..QUIET },
+        );
+        self.hosts[victim].frozen = false;
+        self.phase(
+            "thawed",
+            one,
+            ms(5000),
+            Allowed {
+                gap: ms(300),
+                ..QUIET
+            },
+        );
+    }
+
+    pub(super) fn freeze(&mut self, victim: usize) {
+        let one = Some(victim);
+        self.hosts[victim].frozen = true;
+        let time = ms(1000) + self.up_to(ms(9000));
+        self.phase("frozen", one, time, self.lost());
+        self.hosts[victim].frozen = false;
+        let moves = 1;
+        let thawed = Allowed {
+            gap: self.failover(),
+            dual: ms(50),
+            moves,
+            ..QUIET
+        };
+        self.phase("thawed", one, ms(10_000), thawed);
+    }
+
+    pub(super) fn suspension(&mut self, victim: usize) {
+        let one = Some(victim);
+        self.hosts[victim].frozen = true;
+        let time = ms(3000) + self.up_to(ms(5000));
+        self.phase("suspended", one, time, self.lost());
+        self.hosts[victim].frozen = false;
+        self.set_back(victim, time);
+        let moves = 1;
+        let back = Allowed {
+            gap: self.failover(),
+            moves,
+            ..self.back()
+        };
+        self.phase("resumed, its clock stood still", one, ms(10_000), back);
+    }
+
+    pub(super) fn uplink_dead(&mut self, victim: usize) {
+        let one = Some(victim);
+        let wait = self.failover() + ms(5000);
+        self.network.ports[victim].passes = false;
+        self.phase("uplink dead", one, wait, self.lost());
+        self.network.ports[victim].passes = true;
+        self.phase("uplink back", one, ms(10_000), self.back());
+    }
+
+    pub(super) fn interception(&mut self, victim: usize) {
+        let one = Some(victim);
+        let wait = self.failover() + ms(5000);
+        self.network.intercepts = true;
+        self.phase("a switch answers ARP", None, ms(15_000), QUIET);
+        self.kill(victim);
+        self.hosts[victim].powered = false;
+        self.phase("node killed behind that switch", one, wait, self.lost());
+        self.power_on(victim);
+        let back = Allowed {
+            gap: ms(6000),
+            ..self.back()
+        };
+        self.phase("node back behind that switch", one, ms(10_000), back);
+    }
+
+    pub(super) fn power_on(&mut self, host: usize) {
+        self.hosts[host].powered = true;
+        self.after(ms(3000), Event::Start(host));
+    }
+}
