@@ -1,10 +1,10 @@
-//! Gives back the memory of maps that were large once. Pure.
+//! Gives back the memory of maps and lines that were large once. Pure.
 //!
-//! A `HashMap` keeps the room of the most entries that it ever had. When a leader starts, each
+//! A `HashMap` or `VecDeque` keeps the room of the most entries that it ever had. When a leader starts, each
 //! map of work in progress holds every Service of the cluster for a moment; 5,000 Services leave
 //! 400 KB behind in each of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};
 
 /// A smaller map keeps its room.
@@ -15,6 +15,13 @@ const SMALL: usize = 256;
 pub fn give_back<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) {
     if map.capacity() > SMALL && map.len() < map.capacity() / 4 {
         map.shrink_to(2 * map.len());
+    }
+}
+
+/// As [`give_back`], for a line.
+pub fn give_back_line<T>(line: &mut VecDeque<T>) {
+    if line.capacity() > SMALL && line.len() < line.capacity() / 4 {
+        line.shrink_to(2 * line.len());
     }
 }
 
@@ -32,6 +39,12 @@ mod tests {
             give_back(&mut map);
         }
         assert!(map.capacity() <= SMALL, "{}", map.capacity());
+
+        let mut line: VecDeque<u32> = (0..5_000).collect();
+        while line.pop_front().is_some() {
+            give_back_line(&mut line);
+        }
+        assert!(line.capacity() <= SMALL, "{}", line.capacity());
     }
 
     proptest! {

@@ -98,13 +98,20 @@ struct Record {
     left: Option<u64>,
     /// The version of the last write.
     written: u64,
+    purposes: [Option<Purpose>; KNOWN],
+    /// When the last write was sent.
+    at: Instant,
+    /// Apart, because nobody else writes to most Services.
+    rivalry: Option<Box<Rivalry>>,
+}
+
+/// What somebody else did to a Service since.
+#[derive(Debug, Default)]
+struct Rivalry {
     /// The version for which the last restoration or edit was counted.
     counted: Option<u64>,
     /// Edits since the first one of the window, and when that was.
     edits: Option<(u8, Instant)>,
-    purposes: [Option<Purpose>; KNOWN],
-    /// When the last write was sent.
-    at: Instant,
     contest: Contest,
     /// The message of the condition, while there is a contest.
     message: Option<Box<str>>,
@@ -167,12 +174,13 @@ impl Contests {
     /// have none.
     pub fn message(&self, service: &ServiceView, now: Instant) -> Option<String> {
         let mut inner = self.lock();
-        let ended = inner.record(service, now)?.shown(now).is_none();
+        let record = inner.record(service, now)?;
+        let ended = record.settle(now);
+        let message = record.message().map(str::to_owned);
         if ended {
             inner.count(&self.metrics, now);
         }
-        let record = inner.records.get(&Name::from(&service.id))?;
-        record.message.as_deref().map(str::to_owned)
+        message
     }
 
     /// Whether a write with this purpose may be sent now. `Err`: ask again after this time.
@@ -185,7 +193,7 @@ impl Contests {
         let mut inner = self.lock();
         match inner.record(service, now) {
             Some(record) if record.cause(service, purpose, now) == Cause::Rival => {
-                record.contest.may_restore(now)
+                record.contest().may_restore(now)
             }
             _ => Ok(()),
         }
@@ -204,17 +212,18 @@ impl Contests {
             let (step, message) = (Step::New, None);
             return Ok(Plan { step, message });
         };
-        let shown = record.shown(now).map(str::to_owned);
+        let contested = record.contest().ends(now).is_some();
+        let shown = record.message().filter(|_| contested).map(str::to_owned);
         let plan = |step, message| Ok(Plan { step, message });
         if record.cause(service, purpose, now) != Cause::Rival {
             return plan(Step::New, shown);
         }
         // A write that failed is tried again. Nobody has changed the Service since.
-        if record.counted == Some(service.version) {
+        if record.counted() == Some(service.version) {
             return plan(Step::Restores, shown);
         }
-        record.contest.may_restore(now)?;
-        let mut contest = record.contest;
+        let mut contest = record.contest();
+        contest.may_restore(now)?;
         if contest.restored(now) {
             let message = message(service.rival.as_deref());
             return plan(Step::Begins, Some(message.into()));
@@ -229,15 +238,16 @@ impl Contests {
             return;
         };
         let cause = record.cause(service, purpose, now);
-        if cause == Cause::News || record.counted == Some(service.version) {
+        if cause == Cause::News || record.counted() == Some(service.version) {
             return;
         }
-        record.counted = Some(service.version);
+        let edits = record.edits_in_window(now).unwrap_or((0, now));
+        let rivalry = record.rivalry.get_or_insert_default();
+        rivalry.counted = Some(service.version);
         if cause == Cause::Edit {
-            let edits = record.edits_in_window(now).unwrap_or((0, now));
-            record.edits = Some((edits.0 + 1, edits.1));
-        } else if record.contest.restored(now) {
-            record.message = plan.message.clone().map(Into::into);
+            rivalry.edits = Some((edits.0 + 1, edits.1));
+        } else if rivalry.contest.restored(now) {
+            rivalry.message = plan.message.clone().map(Into::into);
             inner.count(&self.metrics, now);
         }
     }
@@ -268,7 +278,7 @@ impl Contests {
         }
         record.left = left.map(ours);
         (record.written, record.at) = (version, now);
-        record.contest.look(false, now);
+        record.look(false, now);
         if !known && let Some(free) = record.purposes.iter_mut().find(|it| it.is_none()) {
             *free = Some(purpose);
         }
@@ -279,8 +289,8 @@ impl Contests {
     pub fn look_again(&self, name: &Name, now: Instant) -> Option<Duration> {
         let mut inner = self.lock();
         let record = inner.records.get_mut(name)?;
-        let ends = record.contest.ends(now);
-        if record.shown(now).is_none() {
+        let ends = record.contest().ends(now);
+        if record.settle(now) {
             inner.count(&self.metrics, now);
         }
         ends.map(|ends| ends - now)
@@ -290,7 +300,7 @@ impl Contests {
     pub fn forget(&self, name: &Name, now: Instant) {
         let mut inner = self.lock();
         let gone = inner.records.remove(name);
-        if gone.is_some_and(|record| record.message.is_some()) {
+        if gone.is_some_and(|record| record.message().is_some()) {
             inner.count(&self.metrics, now);
         }
     }
@@ -313,8 +323,11 @@ impl Inner {
             let reported = reported.filter(|it| it.reason == OVERWRITTEN && it.status == "True")?;
             let record = Record {
                 left: Some(ours(service)),
-                contest: Contest::resumed(now),
-                message: Some((&*reported.message).into()),
+                rivalry: Some(Box::new(Rivalry {
+                    contest: Contest::resumed(now),
+                    message: Some((&*reported.message).into()),
+                    ..Rivalry::default()
+                })),
                 ..Record::new(service, now)
             };
             self.records.insert(name.clone(), Box::new(record));
@@ -337,7 +350,7 @@ impl Inner {
 
     fn count(&self, metrics: &ContestMetrics, now: Instant) {
         let records = self.records.values();
-        let contested = records.filter(|record| record.contest.ends(now).is_some());
+        let contested = records.filter(|record| record.contest().ends(now).is_some());
         metrics.set("service", contested.count());
     }
 }
@@ -352,12 +365,9 @@ impl Record {
             asks: asks(service),
             left: None,
             written: service.version,
-            counted: None,
-            edits: None,
             purposes: [None; KNOWN],
             at: now,
-            contest: Contest::default(),
-            message: None,
+            rivalry: None,
         }
     }
 
@@ -368,14 +378,16 @@ impl Record {
         }
         if service.deleting && !std::mem::replace(&mut self.deleting, true) {
             self.purposes = [None; KNOWN];
-            self.edits = None;
+            if let Some(rivalry) = &mut self.rivalry {
+                rivalry.edits = None;
+            }
         }
         if service.version == self.written && self.left.is_none() {
             self.left = Some(ours(service));
         }
         let is_changed = self.is_changed(service);
         if service.version >= self.written {
-            self.contest.look(is_changed, now);
+            self.look(is_changed, now);
         }
     }
 
@@ -387,7 +399,7 @@ impl Record {
         let repeats = self.purposes.contains(&Some(purpose));
         if !repeats && self.asks != asks(service) {
             let edits = self.edits_in_window(now).map_or(0, |(edits, _)| edits);
-            let counts = edits < EDITS || self.counted == Some(service.version);
+            let counts = edits < EDITS || self.counted() == Some(service.version);
             return if counts { Cause::Edit } else { Cause::Rival };
         }
         let full = self.purposes.iter().all(Option::is_some);
@@ -399,15 +411,37 @@ impl Record {
     }
 
     fn edits_in_window(&self, now: Instant) -> Option<(u8, Instant)> {
-        self.edits.filter(|(_, since)| now - *since < WINDOW)
+        let edits = self.rivalry.as_ref()?.edits;
+        edits.filter(|(_, since)| now - *since < WINDOW)
     }
 
-    /// The message, which ends with the contest.
-    fn shown(&mut self, now: Instant) -> Option<&str> {
-        if self.contest.ends(now).is_none() {
-            self.message = None;
+    fn counted(&self) -> Option<u64> {
+        self.rivalry.as_ref()?.counted
+    }
+
+    fn contest(&self) -> Contest {
+        let rivalry = self.rivalry.as_ref();
+        rivalry.map_or_else(Contest::default, |rivalry| rivalry.contest)
+    }
+
+    fn message(&self) -> Option<&str> {
+        self.rivalry.as_ref()?.message.as_deref()
+    }
+
+    /// Records whether the Service is now as somebody else left it.
+    fn look(&mut self, is_changed: bool, now: Instant) {
+        if let Some(rivalry) = &mut self.rivalry {
+            rivalry.contest.look(is_changed, now);
         }
-        self.message.as_deref()
+    }
+
+    /// Removes the message if the contest is over. Returns true if it ends with this call.
+    fn settle(&mut self, now: Instant) -> bool {
+        self.contest().ends(now).is_none()
+            && self
+                .rivalry
+                .as_mut()
+                .is_some_and(|rivalry| rivalry.message.take().is_some())
     }
 
     /// Whether somebody changed Ballast's part since the last write. A view from before that
@@ -417,7 +451,7 @@ impl Record {
     }
 
     fn is_over(&self, now: Instant) -> bool {
-        now - self.at >= WINDOW && self.contest.is_over(now)
+        now - self.at >= WINDOW && self.contest().is_over(now)
     }
 }
 

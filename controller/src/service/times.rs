@@ -25,12 +25,12 @@ struct Seen {
 }
 
 /// One condition: the position of its type in [`kinds`], the first letter of its status, and its
-/// time in seconds.
+/// time in seconds; 0 if that is before 1970 or after 2106, which is never plausible.
 #[derive(Clone, Copy, Debug)]
 struct Said {
     kind: u8,
     status: u8,
-    since: i64,
+    since: u32,
 }
 
 // === impl Times ===
@@ -102,7 +102,7 @@ fn corrected(condition: &ConditionView, seen: Option<&Seen>, now: Timestamp) -> 
     let mut known = seen.conditions.iter();
     match known.find(|it| (it.kind, it.status) == (said.kind, said.status)) {
         Some(known) if known.since == said.since => None,
-        Some(known) => Some(Timestamp::from_second(known.since).unwrap_or(now)),
+        Some(known) => Some(Timestamp::from_second(known.since.into()).unwrap_or(now)),
         // Ballast did not give it this status.
         None => Some(now),
     }
@@ -117,7 +117,7 @@ impl Said {
         Some(Self {
             kind: u8::try_from(kind).ok()?,
             status: condition.status.bytes().next().unwrap_or_default(),
-            since: condition.since.as_second(),
+            since: u32::try_from(condition.since.as_second()).unwrap_or(0),
         })
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::process::backoff::Backoff;
 use crate::process::queue::Key;
-use crate::process::room::give_back;
+use crate::process::room::{give_back, give_back_line};
 
 /// The state of all keys.
 pub(super) struct Core<K: Key> {
@@ -151,6 +151,7 @@ impl<K: Key> Core<K> {
         let group = self.turns.pop_front()?;
         let keys = self.ready.get_mut(&group)?;
         let (_, key) = keys.pop_front()?;
+        give_back_line(keys);
         if keys.is_empty() {
             self.ready.remove(&group);
         } else {

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::process::room::give_back_line;
+
 /// Events of one namespace: enough for a backlog of 5,000 Services.
 pub(super) const PER_NAMESPACE: usize = 5_120;
 /// Events of all namespaces: about 2 MB.
@@ -122,6 +124,7 @@ impl<T> Lines<T> {
         let namespace = self.turns.pop_front()?;
         let line = self.waiting.get_mut(&namespace)?;
         let event = line.pop_front()?;
+        give_back_line(line);
         self.total -= 1;
         if line.is_empty() {
             self.waiting.remove(&namespace);
