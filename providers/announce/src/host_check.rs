@@ -40,7 +40,7 @@ pub use receipts::Receipts;
 
 use crate::Time;
 use crate::slip::{Slips, slip};
-use crate::timing::{BURST, BURST_SPACING, MISSES, PROBE_INTERVAL, PROBE_TIMEOUT};
+use crate::timing::{BURST, BURST_SPACING, DOUBT_REPEAT, MISSES, PROBE_INTERVAL, PROBE_TIMEOUT};
 
 /// The check of one host on one interface.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Check {
     missed: u32,
     next: Time,
     proven: Time,
+    /// When peers were asked last.
+    asked: Time,
     slips: Slips,
 }
 
@@ -95,6 +97,7 @@ impl Check {
             missed: 0,
             next: now,
             proven: now,
+            asked: now,
             slips: Slips::default(),
         }
     }
@@ -182,6 +185,11 @@ impl Check {
                 step.second_opinion = true;
                 step.witnesses = true;
             }
+        }
+        // Successors that are no probers check the host only while they are asked.
+        step.second_opinion |= self.state == State::Dead && now.since(self.asked) >= DOUBT_REPEAT;
+        if step.second_opinion {
+            self.asked = now;
         }
         self.send(now, &mut step);
         step

@@ -37,6 +37,8 @@ pub const WITNESS_INTERVAL: Duration = ms(400);
 pub const WITNESSES_AT_ONCE: usize = 3;
 /// Probers per host, whatever the number of its addresses.
 pub const PROBERS: usize = 3;
+/// How often a prober tells the other successors that a host is still dead.
+pub const DOUBT_REPEAT: Duration = ms(1000);
 /// How long a check lasts that another node asked for.
 pub const REQUESTED_CHECK: Duration = ms(3000);
 /// `Tolerant`: the time without an answer after which a host counts as dead.
@@ -98,10 +100,10 @@ pub const REPEATS: u8 = 5;
 /// Time between them. Linux ignores a change of a neighbour within 1 s of the last one
 /// (`locktime`).
 pub const REPEAT_INTERVAL: Duration = ms(1100);
-/// Frames per tick for takeovers, and for everything else.
-pub const TAKEOVER_FRAMES: usize = 100;
-/// See [`TAKEOVER_FRAMES`].
-pub const OTHER_FRAMES: usize = 10;
+/// Addresses that are announced for the first time in one tick.
+pub const TAKEOVERS_PER_TICK: usize = 100;
+/// Addresses that are announced again in one tick.
+pub const REPEATS_PER_TICK: usize = 10;
 /// The default of the class's `refreshInterval`. Switches forget a MAC after 300 s.
 pub const REFRESH: Duration = ms(60_000);
 

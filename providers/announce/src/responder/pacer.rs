@@ -4,8 +4,8 @@
 //! start ──▶ takeovers (first in, first out) ──▶ repeats: 4 more, 1.1 s apart ──▶ refresh, 60 s ± 10 %
 //! ```
 //!
-//! Each poll (one per tick) returns at most [`TAKEOVER_FRAMES`] takeovers and then, if none is
-//! left, at most [`OTHER_FRAMES`] of the rest: 1,000 addresses of a dead host are announced
+//! Each poll (one per tick) returns at most [`TAKEOVERS_PER_TICK`] takeovers and then, if none is
+//! left, at most [`REPEATS_PER_TICK`] of the rest: 1,000 addresses of a dead host are announced
 //! within half a second, and nothing delays them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::random::Random;
-use crate::timing::{OTHER_FRAMES, REFRESH, REPEAT_INTERVAL, REPEATS, TAKEOVER_FRAMES};
+use crate::timing::{REFRESH, REPEAT_INTERVAL, REPEATS, REPEATS_PER_TICK, TAKEOVERS_PER_TICK};
 
 /// The schedule of announcements.
 #[derive(Clone, Debug)]
@@ -80,14 +80,14 @@ impl Pacer {
     /// The addresses to announce in this tick.
     pub fn poll(&mut self, now: Time) -> Vec<IpAddr> {
         let mut announced = Vec::new();
-        while announced.len() < TAKEOVER_FRAMES
+        while announced.len() < TAKEOVERS_PER_TICK
             && let Some(address) = self.takeovers.pop_front()
         {
             announced.push(address);
         }
         let more = self.takeovers.is_empty();
         while more
-            && announced.len() < OTHER_FRAMES
+            && announced.len() < REPEATS_PER_TICK
             && let Some(&(next, address)) = self.due.first()
             && next <= now
         {
@@ -185,7 +185,7 @@ mod tests {
         // Their repeats are due, and a new takeover comes first.
         pacer.start(address(5000));
         assert_eq!(pacer.poll(at(2000))[0], address(5000));
-        assert_eq!(pacer.poll(at(2050)).len(), OTHER_FRAMES);
+        assert_eq!(pacer.poll(at(2050)).len(), REPEATS_PER_TICK);
     }
 
     proptest! {

@@ -38,10 +38,11 @@ pub enum Fault {
     AllAgentsRestart,
     NewAddress,
     PairCut,
+    ManySuccessors,
     Chaos,
 }
 
-pub const FAULTS: [Fault; 24] = [
+pub const FAULTS: [Fault; 25] = [
     Fault::LinkCut,
     Fault::NodeKilled,
     Fault::ShortFreeze,
@@ -65,6 +66,7 @@ pub const FAULTS: [Fault; 24] = [
     Fault::AllAgentsRestart,
     Fault::NewAddress,
     Fault::PairCut,
+    Fault::ManySuccessors,
     Fault::Chaos,
 ];
 
@@ -83,6 +85,8 @@ pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
     let nodes = if contains(Fault::SplitAndKilled) {
         // A holder and its three successors: each side has one of them.
         3 + random.below(2)
+    } else if contains(Fault::ManySuccessors) {
+        7
     } else if contains(Fault::PairCut) {
         3 + random.below(4)
     } else {
@@ -93,7 +97,7 @@ pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
         1 => Detection::Tolerant,
         _ => Detection::Fast,
     };
-    let local = contains(Fault::EndpointMoves);
+    let local = contains(Fault::EndpointMoves) || contains(Fault::ManySuccessors);
     let shape = Shape {
         nodes,
         addresses: 1 + random.below(5),
@@ -217,6 +221,7 @@ impl World {
             Fault::AllAgentsRestart => self.all_agents_restart(),
             Fault::NewAddress => self.new_address(),
             Fault::PairCut => self.pair_cut(victim),
+            Fault::ManySuccessors => self.many_successors(),
             Fault::Chaos => self.chaos(),
         }
     }

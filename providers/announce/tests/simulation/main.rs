@@ -24,6 +24,7 @@
 //! | … its uplink is back; resumed with a clock that stood still | 0.3 s (0) | 1.5 s (0.2) | none |
 //! | … thawed | 0.3 s (0.1) | 0.2 s (0) | none after the first |
 //! | frozen for 0.3 s | while it is frozen | 0 | none |
+//! | killed, with another successor for each address (policy Local) | 2.3 / 7.8 / 23 s | 0.3 s (0) | 1 |
 //! | all links down, back 0 to 5 s apart | 3 s after the holder's own port is up | 0 | none |
 //! | agent killed, back within 8.5 s | 0.6 s for newcomers (0.2); Lease: until it is back | 0.1 s (0) | none |
 //! | agent killed for good | 0.6 s for newcomers (0.2); Lease: 22 s | 0.3 s (0) | 1, after 10 s |

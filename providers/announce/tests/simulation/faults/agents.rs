@@ -133,6 +133,50 @@ impl World {
         }
     }
 
+    /// Each address of a holder has another successor, so most of them are not its probers: they
+    /// learn of its death from the probers.
+    pub(super) fn many_successors(&mut self) {
+        let anything = Allowed {
+            gap: ms(2000),
+            dual: ms(700),
+            moves: 1,
+            other_moves: 1,
+        };
+        let others = self.shape.nodes - 1;
+        self.set_endpoints(|_| vec![0]);
+        self.phase("all addresses on one node", None, ms(4000), anything);
+        self.set_endpoints(|nth| vec![0, 1 + nth % others]);
+        self.phase("endpoints on other nodes, too", None, ms(6000), QUIET);
+        self.kill(0);
+        self.hosts[0].powered = false;
+        let lost = self.lost();
+        let killed = Allowed {
+            gap: lost.gap + ms(800),
+            ..lost
+        };
+        let wait = self.failover() + ms(5000);
+        self.phase("node with many successors killed", Some(0), wait, killed);
+        for (nth, address) in self.addresses().collect::<Vec<_>>().into_iter().enumerate() {
+            if self.holder(&address) != Some(1 + nth % others) {
+                self.fail(&format!("{address} is not where its endpoint is"));
+            }
+        }
+        self.power_on(0);
+        let back = Allowed {
+            gap: ms(6000),
+            ..self.back()
+        };
+        self.phase("node back", Some(0), ms(20_000), back);
+    }
+
+    /// Sets the endpoints of the n-th address.
+    fn set_endpoints(&mut self, endpoints: impl Fn(usize) -> Vec<usize>) {
+        for (nth, wanted) in self.api.view.wanted.values_mut().enumerate() {
+            Arc::make_mut(wanted).endpoints = endpoints(nth).into_iter().map(node).collect();
+        }
+        self.api.version += 1;
+    }
+
     pub(super) fn endpoint_moves(&mut self) {
         let to = self.random.below(self.shape.nodes);
         for wanted in self.api.view.wanted.values_mut() {

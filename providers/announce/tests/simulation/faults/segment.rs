@@ -30,7 +30,7 @@ impl World {
         self.phase(
             "path back",
             None,
-            ms(5000),
+            ms(10_000),
             Allowed {
                 moves: 0,
                 ..self.back()
@@ -50,7 +50,7 @@ impl World {
             Allowed { moves, ..QUIET },
         );
         self.network.cut.clear();
-        self.phase("path back", None, ms(5000), Allowed { moves: 0, ..QUIET });
+        self.phase("path back", None, ms(10_000), Allowed { moves: 0, ..QUIET });
     }
 
     pub(super) fn noise(&mut self) {
