@@ -127,7 +127,7 @@ pub fn goals(samples: &[Sample]) -> Vec<Goal> {
         Goal {
             what: "resident at 5,000, MB",
             measured: median_of(samples, Backlog5000, Ballast, "resident, MB"),
-            limit: Limit::AtMost(40.0),
+            limit: Limit::AtMost(35.0),
         },
         Goal {
             what: "start to ready, ms",
