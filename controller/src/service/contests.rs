@@ -264,13 +264,12 @@ impl Contests {
     ) {
         let mut inner = self.lock();
         inner.sweep(&self.metrics, now);
-        if inner.record(service, now).is_none() {
-            let record = Box::new(Record::new(service, now));
-            inner.records.insert(Name::from(&service.id), record);
+        // This view is from before the write: what it reports of a contest may be over.
+        let records = inner.records.entry(Name::from(&service.id));
+        let record = records.or_insert_with(|| Box::new(Record::new(service, now)));
+        if record.uid != service.id.uid {
+            **record = Record::new(service, now);
         }
-        let Some(record) = inner.records.get_mut(&Name::from(&service.id)) else {
-            return;
-        };
         let known = record.purposes.contains(&Some(purpose));
         let asks = asks(service);
         if std::mem::replace(&mut record.asks, asks) != asks && !known {
@@ -343,7 +342,9 @@ impl Inner {
             return;
         }
         self.swept = Some(now);
-        self.records.retain(|_, record| !record.is_over(now));
+        // A message may still be on the Service, and would begin the contest again.
+        self.records
+            .retain(|_, record| record.message.is_some() || !record.is_over(now));
         self.records.shrink_to_fit();
         self.count(metrics, now);
     }

@@ -231,6 +231,28 @@ fn whoever_also_changes_the_service_each_time_is_contested() {
     }
 }
 
+/// The write that removes the condition is about a Service that still has it.
+#[test]
+fn a_contest_that_is_over_does_not_begin_again_with_its_last_write() {
+    let (contests, now) = (contests(), Instant::now());
+    let version = begin(&contests, now);
+    let mut contested = condition(CONTESTED, "True", Reason::Accepted, "somebody");
+    contested.reason = OVERWRITTEN.into();
+    let mut reported = web(version);
+    reported.conditions.push(contested);
+    let over = now + QUIET + WINDOW;
+    // Another write of the process forgets what is over.
+    let other = ServiceView::test("other");
+    contests.wrote(&other, status("A"), 2, None, over);
+    assert_eq!(contests.message(&reported, over), None);
+    contests.wrote(&other, status("A"), 3, None, over + WINDOW);
+    let left = web(version + 1);
+    let (purpose, now) = (status("A"), over + WINDOW);
+    contests.wrote(&reported, purpose, version + 1, Some(&left), now);
+    assert_eq!(contests.message(&left, now), None);
+    assert_eq!(contests.look_again(&Name::from(&left.id), now), None);
+}
+
 /// What is only planned is not counted: the patch can turn out to be empty.
 #[test]
 fn a_write_that_is_not_sent_does_not_count() {
