@@ -344,7 +344,7 @@ impl Inner {
         self.swept = Some(now);
         // A message may still be on the Service, and would begin the contest again.
         self.records
-            .retain(|_, record| record.message.is_some() || !record.is_over(now));
+            .retain(|_, record| record.message().is_some() || !record.is_over(now));
         self.records.shrink_to_fit();
         self.count(metrics, now);
     }
