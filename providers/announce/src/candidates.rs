@@ -178,6 +178,8 @@ impl fmt::Display for Reason {
 mod tests {
     use std::collections::BTreeSet;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::Mac;
     use crate::view::{Detection, Interface};
@@ -345,6 +347,46 @@ mod tests {
             assert_eq!(may_claim(&wanted(), &own), cluster, "{own:?}");
             assert_eq!(may_claim(&without_endpoints, &own), cluster, "{own:?}");
             assert_eq!(may_claim(&local, &own), in_local, "{own:?}");
+        }
+    }
+
+    proptest! {
+        /// Against the rule in one sentence: a node is eligible if nothing is wrong with it, spare
+        /// if only soft reasons are, and never a candidate otherwise. The reason named is true.
+        #[test]
+        fn a_standing_names_a_reason_that_holds(flags in any::<[bool; 8]>()) {
+            let [alive, excluded, out_of_service, cordoned, carrier, selected, local, endpoint] = flags;
+            let mut facts = facts();
+            facts.excluded = excluded;
+            facts.out_of_service = out_of_service;
+            facts.cordoned = cordoned;
+            facts.interfaces[0].carrier = carrier;
+            let mut wanted = wanted();
+            if !selected {
+                wanted.nodes = Some([node("b")].into());
+            }
+            if local {
+                wanted.policy = Policy::Local;
+            }
+            wanted.endpoints = if endpoint { [node("a")].into() } else { [node("b")].into() };
+            let hard = [
+                (Reason::AgentDead, !alive),
+                (Reason::Excluded, excluded),
+                (Reason::OutOfService, out_of_service),
+                (Reason::NotSelected, !selected),
+            ];
+            let soft = [
+                (Reason::Cordoned, cordoned),
+                (Reason::NoCarrier, !carrier),
+                (Reason::NoEndpoint, local && !endpoint),
+            ];
+            let any = |reasons: &[(Reason, bool)]| reasons.iter().any(|(_, holds)| *holds);
+            let holds = |reasons: &[(Reason, bool)], reason| reasons.contains(&(reason, true));
+            match standing(&ADDRESS, &wanted, &node("a"), Some(&facts), alive) {
+                Standing::Eligible => prop_assert!(!any(&hard) && !any(&soft)),
+                Standing::Spare(reason) => prop_assert!(!any(&hard) && holds(&soft, reason)),
+                Standing::Never(reason) => prop_assert!(holds(&hard, reason)),
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ use std::time::Duration;
 use crate::Time;
 use crate::timing::{
     ADDRESS_PROBE_INTERVAL, ADDRESS_PROBES, CHECK, CHECK_LIMIT, CHECK_REPEAT, CONFLICT_RETRY,
-    STAGGER_DEAD, STAGGER_FIRST, STAGGER_PLANNED,
+    STAGGER_DEAD, STAGGER_FIRST, STAGGER_PLANNED, UNUSABLE,
 };
 
 /// What this node does about one address.
@@ -88,6 +88,8 @@ pub enum Cause {
     NodeDeleted,
     /// The holder is no candidate any more: a planned move.
     NotCandidate,
+    /// The holder published that its interface is not usable.
+    Unusable,
 }
 
 /// All that matters for one address at one moment.
@@ -165,14 +167,25 @@ impl State {
 // === impl Cause ===
 
 impl Cause {
+    /// How long the cause must hold before the first node's turn.
+    fn patience(self) -> Duration {
+        match self {
+            // What a holder publishes is old for a moment after its interface is usable again.
+            Self::Unusable => UNUSABLE,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// The time between two nodes' turns.
     fn stagger(self) -> Duration {
         match self {
             Self::First => STAGGER_FIRST,
             Self::HostDead => STAGGER_DEAD,
-            Self::AgentGone | Self::LeaseExpired | Self::NodeDeleted | Self::NotCandidate => {
-                STAGGER_PLANNED
-            }
+            Self::AgentGone
+            | Self::LeaseExpired
+            | Self::NodeDeleted
+            | Self::NotCandidate
+            | Self::Unusable => STAGGER_PLANNED,
         }
     }
 }
@@ -252,7 +265,8 @@ fn not_held(state: State, situation: &Situation, now: Time) -> (State, Option<Ac
         _ => now,
     };
     let turn = u32::try_from(turn).unwrap_or(u32::MAX).min(100);
-    if now.since(since) >= cause.stagger() * turn + situation.damping {
+    let delay = cause.patience() + cause.stagger() * turn + situation.damping;
+    if now.since(since) >= delay {
         return (state, Some(Act::Claim(cause)));
     }
     (State::Waiting { cause, since }, None)

@@ -76,6 +76,8 @@ pub const STAGGER_PLANNED: Duration = ms(300);
 /// The same for the first claim of an address. Longer, because nodes learn of a new Service at
 /// different times.
 pub const STAGGER_FIRST: Duration = ms(1500);
+/// How long a holder must be published as not usable before a planned move.
+pub const UNUSABLE: Duration = ms(1000);
 /// Moves of one address in [`MOVES_WINDOW`] that cost no extra time.
 pub const FREE_MOVES: u64 = 4;
 /// The window in which moves are counted.

@@ -154,6 +154,17 @@ fn transitions() {
             dead(1),
             (waiting(Cause::HostDead, 9600), claim(Cause::HostDead)),
         ),
+        // A holder that is not usable gets a second to publish that it is.
+        (
+            Idle,
+            failed(Cause::Unusable, 0),
+            (waiting(Cause::Unusable, 10_000), None),
+        ),
+        (
+            waiting(Cause::Unusable, 9000),
+            failed(Cause::Unusable, 0),
+            (waiting(Cause::Unusable, 9000), claim(Cause::Unusable)),
+        ),
         // Another cause starts the time again.
         (
             waiting(Cause::HostDead, 0),

@@ -170,4 +170,83 @@ proptest! {
             highest = highest.max(sequence);
         }
     }
+
+    /// Against a model that keeps the whole log: when an agent was heard, whether its cable is
+    /// closed, when its Lease was renewed and when the API server was away.
+    #[test]
+    fn any_history_is_judged_like_its_log(events in proptest::collection::vec((0..7u8, 1..4000u64), 1..80)) {
+        let mut members = with_neighbour();
+        members.api(true, at(0));
+        members.lease(&peer(), 0, at(0));
+        let (mut ms, mut sequence) = (0, 0);
+        let mut log = Log { api: Some(0), ..Log::default() };
+        for (event, pause) in events {
+            // A renewal is seen before the driver reports anything later.
+            for step in (0..pause).step_by(50) {
+                members.poll(at(ms + step));
+                log.poll(ms + step);
+            }
+            ms += pause;
+            sequence += 1;
+            match event {
+                0 | 1 => {
+                    members.hear(&peer(), stamp(1, sequence), at(ms));
+                    log.hear(ms);
+                }
+                2 => {
+                    members.cable(&peer(), false, at(ms));
+                    log.closed = Some(ms);
+                }
+                3 | 4 => {
+                    members.lease(&peer(), sequence, at(ms));
+                    (log.renewed, log.expired) = (ms, false);
+                }
+                5 => {
+                    members.api(true, at(ms));
+                    log.api = log.api.or(Some(ms));
+                }
+                _ => {
+                    members.api(false, at(ms));
+                    log.api = None;
+                }
+            }
+            members.poll(at(ms));
+            log.poll(ms);
+            prop_assert_eq!(members.lease_expired(&peer()), log.expired, "at {}", ms);
+            prop_assert_eq!(members.process(&peer(), at(ms)), log.process(ms), "at {}", ms);
+        }
+    }
+}
+
+/// What happened to one peer, in milliseconds.
+#[derive(Default)]
+struct Log {
+    heard: Option<u64>,
+    closed: Option<u64>,
+    renewed: u64,
+    expired: bool,
+    /// Since when the API server is reachable.
+    api: Option<u64>,
+}
+
+impl Log {
+    fn hear(&mut self, ms: u64) {
+        self.heard = Some(ms);
+        self.closed = self.closed.filter(|closed| ms - closed < 100);
+    }
+
+    fn poll(&mut self, ms: u64) {
+        let quiet = self.api.map(|since| ms - since.max(self.renewed));
+        self.expired |= quiet.is_some_and(|quiet| quiet >= 15_000);
+    }
+
+    fn process(&self, ms: u64) -> Process {
+        let silent = |since| Process::Silent { since: at(since) };
+        match (self.closed, self.heard) {
+            (Some(closed), _) => silent(closed),
+            (None, None) => Process::Unknown,
+            (None, Some(heard)) if ms - heard < 2000 => Process::Alive,
+            (None, Some(heard)) => silent(heard + 2000),
+        }
+    }
 }

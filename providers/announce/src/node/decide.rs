@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Heard, Node};
-use crate::candidates::may_claim;
+use crate::candidates::{Reason, Standing, may_claim};
 use crate::claim::Claim;
 use crate::holding::{Act, Cause, Situation, State, step};
 use crate::host_check::{Check, State as CheckState};
@@ -218,13 +218,13 @@ impl Node {
         if !self.agent_alive(holder, Some(now)) {
             return because(Cause::LeaseExpired);
         }
-        let me = self.name();
-        let planned = !self
-            .standing(address, wanted, holder, Some(now))
-            .is_eligible()
-            && self.standing(address, wanted, me, Some(now)).is_eligible();
-        if planned && self.members.api_connected() {
-            return because(Cause::NotCandidate);
+        let standing = |node| self.standing(address, wanted, node, Some(now));
+        if self.members.api_connected() && standing(self.name()).is_eligible() {
+            match standing(holder) {
+                Standing::Eligible => {}
+                Standing::Spare(Reason::NoCarrier) => return because(Cause::Unusable),
+                Standing::Spare(_) | Standing::Never(_) => return because(Cause::NotCandidate),
+            }
         }
         if slip!(self.config.slips, Preempt) && self.preempts(address, wanted, now) {
             return because(Cause::NotCandidate);
@@ -334,7 +334,8 @@ impl Node {
 
     fn claim(&mut self, address: IpAddr, cause: Cause, wanted: &Wanted, now: Time) {
         let former = self.claims.get(&address).cloned();
-        if let (Some(former), false) = (&former, cause == Cause::NotCandidate) {
+        let planned = matches!(cause, Cause::NotCandidate | Cause::Unusable);
+        if let (Some(former), false) = (&former, planned) {
             self.suspects.insert(former.holder.clone());
         }
         let former = former.map_or(0, |claim| claim.epoch);

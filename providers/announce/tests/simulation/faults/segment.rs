@@ -146,12 +146,18 @@ impl World {
         for port in &mut self.network.ports {
             port.group = 0;
         }
+        let healed = match victim {
+            // All nodes may have been on the side without the API server: then the Lease of the
+            // dead holder expires only now.
+            Some(_) if !self.shape.gossip => self.failover(),
+            _ => ms(600),
+        };
         self.phase(
             "segment healed",
             None,
             ms(20_000),
             Allowed {
-                gap: ms(600),
+                gap: healed,
                 dual: ms(3000),
                 moves: 1,
                 other_moves: 1,
