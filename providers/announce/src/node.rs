@@ -225,9 +225,13 @@ impl Node {
         self.states.get(address).copied().unwrap_or_default()
     }
 
-    /// The number of hosts that this node probes regularly.
-    pub fn checks(&self) -> usize {
-        self.checks.len()
+    /// The hosts that this node probes regularly.
+    pub fn probed(&self) -> impl Iterator<Item = &NodeName> {
+        let regular = self
+            .checks
+            .iter()
+            .filter(|(_, entry)| entry.requested_until.is_none());
+        regular.map(|((_, host), _)| host)
     }
 
     /// Time passed. Call it every [`TICK`](crate::timing::TICK).

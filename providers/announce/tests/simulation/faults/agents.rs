@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ballast_announce::timing::PROBERS;
 use ballast_announce::view::{Policy, Wanted};
 
 use super::{Fault, QUIET};
@@ -147,6 +148,12 @@ impl World {
         self.phase("all addresses on one node", None, ms(4000), anything);
         self.set_endpoints(|nth| vec![0, 1 + nth % others]);
         self.phase("endpoints on other nodes, too", None, ms(6000), QUIET);
+        let agents = self.hosts.iter().filter_map(|host| host.agent.as_ref());
+        let probers = agents.filter(|agent| agent.probed().any(|host| *host == node(0)));
+        let probers = probers.count();
+        if probers > PROBERS {
+            self.fail(&format!("{probers} nodes probe node-0"));
+        }
         self.kill(0);
         self.hosts[0].powered = false;
         let lost = self.lost();
