@@ -336,16 +336,19 @@ impl Node {
         let interfaces: Vec<u32> = self.plan.interfaces_to(&host).collect();
         for interface in interfaces {
             self.request_check(interface, &host, Check::requested(proven, now), now);
-            let own = self.ports.get(interface).map(|port| port.method);
-            let echo = doubter.method == Method::Echo || own == Some(Method::Echo);
+            let Some(port) = self.ports.get_mut(interface) else {
+                continue;
+            };
+            if doubter.method == Method::Echo {
+                // The peer found a switch that answers for others. This node may be no prober, and
+                // could not find out itself.
+                port.method = Method::Echo;
+            }
+            let method = port.method;
             out.push(Output::Probe {
                 interface,
                 target: Target::Node(host.clone()),
-                method: if echo {
-                    Method::Echo
-                } else {
-                    Method::Neighbour
-                },
+                method,
             });
         }
         self.doubters.push(doubter);

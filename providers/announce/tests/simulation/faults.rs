@@ -87,6 +87,8 @@ pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
         3 + random.below(2)
     } else if contains(Fault::ManySuccessors) {
         7
+    } else if contains(Fault::PairCut) && contains(Fault::Split) {
+        3 + random.below(2)
     } else if contains(Fault::PairCut) {
         3 + random.below(4)
     } else {

@@ -59,6 +59,8 @@ impl World {
         self.network.delay = ms(20);
         self.phase("loss, copies and delay", None, ms(60_000), QUIET);
         self.network.loss_percent = 0;
+        // Successors that seemed silent are recorded again.
+        self.phase("after loss", None, ms(8000), QUIET);
     }
 
     pub(super) fn busy_hosts(&mut self) {
