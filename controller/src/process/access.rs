@@ -24,7 +24,9 @@ use kube::{Client, Config};
 use tower::BoxError;
 use tower::util::{MapRequestLayer, MapResultLayer};
 
-use self::credentials::{CredentialError, PluginError, TokenFile, identity, load, plugin_error};
+use self::credentials::{
+    CredentialError, PluginError, TokenFile, check_token, identity, load, plugin_error,
+};
 use self::files::{Chosen, Files};
 use self::proxy::{Environment, ProxyError, redacted};
 
@@ -71,12 +73,12 @@ pub enum ContentError {
     /// The cluster of the context does not exist.
     #[error("it has no cluster {0}")]
     Cluster(String),
-    /// The cluster has no server, or its server is not a URL.
-    #[error("the server of cluster {cluster} is not a URL: {server}")]
+    /// The cluster has no server, or its server is not a valid URL.
+    #[error("the server of cluster {cluster} is not a valid URL: {server}")]
     Server {
         /// The name of the cluster.
         cluster: String,
-        /// The value in the file.
+        /// The value in the file without a login.
         server: String,
     },
     /// A certificate, key or token.
@@ -225,6 +227,7 @@ fn build(
     place.file = files.with(|it| it.auth_infos.iter().any(|it| it.name == name));
     place.user = name;
     let identity = identity(&mut user)?;
+    check_token(&user)?;
     let token = token(&mut user)?;
     if let Some(exec) = user.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
         exec.cluster = Some(about(cluster, authority.as_ref()));
@@ -277,10 +280,11 @@ fn cluster<'k>(
     name.clone_into(&mut place.cluster);
     let text = cluster.server.clone().unwrap_or_default();
     let server: Uri = text.parse().unwrap_or_default();
-    if server.scheme().is_none() || server.host().is_none() {
+    let authority = server.authority().map_or("", |it| it.as_str());
+    if server.scheme().is_none() || server.host().is_none() || !proxy::is_port_valid(authority) {
         return Err(ContentError::Server {
             cluster: name.to_owned(),
-            server: text,
+            server: proxy::without_login(&text),
         });
     }
     place.server = base(&server);

@@ -63,6 +63,12 @@ pub enum CredentialError {
     /// The file contains something else.
     #[error("tokenFile {0} does not contain a token")]
     Token(String),
+    /// The value of a field is something else.
+    #[error("the user's {0} contains a line break or another control character")]
+    Characters(&'static str),
+    /// kubectl removed all of them except `oidc`.
+    #[error("the auth-provider {0} is not supported; use a credential plugin (exec)")]
+    Provider(String),
 }
 
 /// Why a credential plugin returned no credentials. kube's error quotes the environment of the
@@ -169,6 +175,24 @@ fn half(has: &'static str, lacks: &'static str) -> CredentialError {
 fn base64(bytes: Vec<u8>) -> String {
     let value = serde_json::to_value(ByteString(bytes)).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Checks the token that the kubeconfig itself contains. kube panics if a header cannot contain it.
+pub(super) fn check_token(user: &AuthInfo) -> Result<(), CredentialError> {
+    // The type of the field hides its value, except from serde.
+    let secret = serde_json::to_value(user).unwrap_or_default();
+    let (field, token) = if let Some(provider) = &user.auth_provider {
+        let token = provider.config.get("id-token");
+        let token = token.filter(|_| provider.name == "oidc");
+        let token = token.ok_or_else(|| CredentialError::Provider(provider.name.clone()))?;
+        ("id-token", token.as_str())
+    } else {
+        ("token", secret["token"].as_str().unwrap_or_default())
+    };
+    match HeaderValue::try_from(token) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(CredentialError::Characters(field)),
+    }
 }
 
 /// The error of kube's authentication, without secrets and with the name of the plugin.

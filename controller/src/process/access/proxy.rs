@@ -92,7 +92,7 @@ pub fn redacted(proxy: &Uri) -> String {
 }
 
 /// What a user wrote, without everything that may be a user name or a password.
-fn without_login(text: &str) -> String {
+pub(super) fn without_login(text: &str) -> String {
     // A password can contain "://", too.
     let plain = |scheme: &str| scheme.bytes().all(|it| it.is_ascii_alphanumeric());
     let (scheme, rest) = match text.split_once("://") {
@@ -101,6 +101,15 @@ fn without_login(text: &str) -> String {
     };
     let place = rest.rsplit_once('@').map_or(rest, |(_, it)| it);
     text::value(&format!("{scheme}{place}"))
+}
+
+/// Whether a URL with this authority has no port or a valid one. A port that is not a number
+/// would silently become the default.
+pub(super) fn is_port_valid(authority: &str) -> bool {
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    let port = place.rsplit(']').next().unwrap_or_default();
+    let port = port.rsplit_once(':').map_or("", |(_, port)| port);
+    port.is_empty() || port.parse::<u16>().is_ok_and(|it| it > 0)
 }
 
 fn parse(setting: &'static str, url: &str) -> Result<Uri, ProxyError> {
@@ -134,12 +143,7 @@ fn parse(setting: &'static str, url: &str) -> Result<Uri, ProxyError> {
     let parsed: Uri = format!("{scheme}://{authority}/")
         .parse()
         .map_err(|_| invalid())?;
-    // A port that is not a number would silently become the default.
-    let place = authority.rsplit('@').next().unwrap_or_default();
-    let port = place.rsplit(']').next().unwrap_or_default();
-    let port = port.rsplit_once(':').map_or("", |(_, port)| port);
-    let valid = port.is_empty() || port.parse::<u16>().is_ok_and(|it| it > 0);
-    if parsed.host().is_none_or(str::is_empty) || !valid {
+    if parsed.host().is_none_or(str::is_empty) || !is_port_valid(&authority) {
         return Err(invalid());
     }
     if scheme != "socks5" {

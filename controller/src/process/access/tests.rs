@@ -394,7 +394,14 @@ fn errors_name_what_is_wrong_in_the_file() {
         ),
         (
             of(&set(|it| it.server = Some("api".to_owned())), None),
-            " (context here, cluster lab): the server of cluster lab is not a URL: api".to_owned(),
+            " (context here, cluster lab): the server of cluster lab is not a valid URL: api".to_owned(),
+        ),
+        (
+            of(
+                &set(|it| it.server = Some("https://me:secret@api:99999".to_owned())),
+                None,
+            ),
+            " (context here, cluster lab): the server of cluster lab is not a valid URL: https://api:99999".to_owned(),
         ),
         (
             of(

@@ -248,8 +248,20 @@ async fn a_token_and_a_plugin_are_named() {
             "tokenFile DIR/two-lines does not contain a token".to_owned(),
         ),
         (
-            json!({"auth-provider": {"name": "azure"}}),
-            "cannot use the credentials of user me: ".to_owned(),
+            json!({"token": "secret-1\n"}),
+            "the user's token contains a line break".to_owned(),
+        ),
+        (
+            json!({"auth-provider": {"name": "oidc", "config": {"id-token": "secret-1\n"}}}),
+            "the user's id-token contains a line break".to_owned(),
+        ),
+        (
+            json!({"auth-provider": {"name": "oidc", "config": {}}}),
+            "the auth-provider oidc is not supported; use a credential plugin (exec)".to_owned(),
+        ),
+        (
+            json!({"auth-provider": {"name": "gcp", "config": {"access-token": "secret-1"}}}),
+            "the auth-provider gcp is not supported; use a credential plugin (exec)".to_owned(),
         ),
         (
             json!({"exec": {"args": []}}),
