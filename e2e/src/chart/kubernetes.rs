@@ -1,6 +1,6 @@
 //! The types of Kubernetes that values contain, such as environment variables and tolerations,
-//! as definitions of `values.schema.json`. So Helm refuses a number where a string belongs by
-//! the name of the key, before the API server does without it.
+//! as definitions of `values.schema.json`. So Helm refuses a number where a string belongs and
+//! names the key. The API server would refuse it later, without the key.
 //!
 //! The definitions are open: a newer Kubernetes has more fields.
 

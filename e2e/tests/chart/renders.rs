@@ -232,7 +232,7 @@ fn named(schema: &Value, word: &str) -> Option<Value> {
     if let Some(any) = schema["anyOf"].as_array() {
         return any.iter().find_map(|one| named(one, word));
     }
-    if schema["items"]["$ref"] == "#/definitions/name" {
+    if schema["items"]["$ref"] == "#/definitions/namespace" {
         return Some(json!([word]));
     }
     let mut found = Map::new();
@@ -299,18 +299,28 @@ pub(crate) fn render(helm: &Helm, cases: &[Case]) -> Result<Vec<Output>> {
     done.into_iter().map(|(_, output)| output).collect()
 }
 
-/// Rendered objects, parsed strictly: no duplicate keys, no nulls, and strings where strings
-/// belong.
+/// Rendered objects, parsed strictly: no duplicate keys, no nulls, strings where strings
+/// belong, and the same in both versions of YAML.
 pub(crate) fn strict(output: &Output) -> Result<Vec<Value>> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{errors}");
     let text = std::str::from_utf8(&output.stdout)?;
     let all = documents(text)?;
+    for (object, old) in all.iter().zip(documents_of_yaml_1_1(text)?) {
+        ensure!(*object == old, "{object} is {old} in YAML 1.1");
+    }
     for object in &all {
         strings(object).with_context(|| object.to_string())?;
         without_nulls(object).with_context(|| object.to_string())?;
     }
     Ok(all)
+}
+
+/// As Helm and kubectl read them: `no` is a boolean, and `0400` is an octal number.
+fn documents_of_yaml_1_1(text: &str) -> Result<Vec<Value>> {
+    let options = serde_saphyr::options! { strict_booleans: false, legacy_octal_numbers: true };
+    let all: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)?;
+    Ok(all.into_iter().filter(|one| !one.is_null()).collect())
 }
 
 fn without_nulls(value: &Value) -> Result<()> {

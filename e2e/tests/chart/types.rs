@@ -137,6 +137,14 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("mockCloud.port=70000", "maximum: got 70,000, want 65,535"),
     (
+        "networkPolicy.apiServerPorts={443,null}",
+        "'/networkPolicy/apiServerPorts/1': got null, want integer",
+    ),
+    (
+        "networkPolicy.monitoringNamespaces={null}",
+        "'/networkPolicy/monitoringNamespaces/0': got null, want string",
+    ),
+    (
         "metrics.podMonitor.interval=soon",
         "'soon' does not match pattern",
     ),
@@ -223,14 +231,27 @@ fn a_number_where_a_string_belongs_is_refused_by_name() -> Result<()> {
     Ok(())
 }
 
-/// No part of the schema accepts everything, so the test above reaches all of it.
+/// No part of the schema accepts everything, so the test above reaches all of it. No list accepts
+/// an entry without a value: a rule with the port null is a rule for all ports.
 #[test]
 fn every_part_of_the_schema_has_a_type() -> Result<()> {
     let root = schema()?;
-    untyped(&root, "")
+    untyped(&root, &root, "")
 }
 
-fn untyped(schema: &Value, place: &str) -> Result<()> {
+fn accepts_null(root: &Value, schema: &Value) -> bool {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let definition = root.pointer(reference.trim_start_matches('#'));
+        return definition.is_none_or(|it| accepts_null(root, it));
+    }
+    let kinds = schema["type"].as_array();
+    let mut any = schema["anyOf"].as_array().into_iter().flatten();
+    schema["type"] == "null"
+        || kinds.is_some_and(|kinds| kinds.contains(&json!("null")))
+        || any.any(|it| accepts_null(root, it))
+}
+
+fn untyped(root: &Value, schema: &Value, place: &str) -> Result<()> {
     let inner = |key: &str| schema[key].as_object().into_iter().flatten();
     for key in ["properties", "definitions"] {
         for (name, one) in inner(key) {
@@ -255,12 +276,16 @@ fn untyped(schema: &Value, place: &str) -> Result<()> {
                 !is("object") || fields || place.ends_with("k8s.FieldsV1"),
                 "{place} is any object"
             );
-            untyped(one, &place)?;
+            untyped(root, one, &place)?;
         }
     }
     let items = &schema["items"];
     if items.is_object() {
-        untyped(items, &format!("{place}/0"))?;
+        ensure!(
+            !accepts_null(root, items),
+            "an entry of {place} may be null"
+        );
+        untyped(root, items, &format!("{place}/0"))?;
     }
     Ok(())
 }
