@@ -85,6 +85,8 @@ struct Marks {
     slow_announced: bool,
     /// The place is reserved, and no call has put anything there.
     is_vacant: bool,
+    /// The class had a limit when the place was reserved.
+    is_limited: bool,
     /// The provider refused the last try, and there is nothing there.
     is_refused: bool,
     /// Apart, because most Services share nothing.
@@ -103,12 +105,12 @@ impl Ledger {
     /// Records that a Service has a load balancer of a class, whatever the limit. On which
     /// balancer is not known.
     pub fn record(&self, id: &ServiceId, class: &str) {
-        self.lock().prove(id, class);
+        self.lock().occupy(id, class);
     }
 
     /// Records that a Service is on a balancer of a class, whatever the limit.
     pub fn record_on(&self, id: &ServiceId, class: &str, key: &Key) {
-        self.lock().prove(id, class).add(key);
+        self.lock().occupy(id, class).add(key);
     }
 
     /// Takes one of `max` places of a class. Returns true if the Service has a place now, on
@@ -127,7 +129,7 @@ impl Ledger {
             inner.prove(id, class);
             inner.join(id, class, key);
             if let Some(marks) = inner.marks(id, class).filter(|_| vacant) {
-                marks.is_vacant = true;
+                (marks.is_vacant, marks.is_limited) = (true, max.is_some());
             }
         }
         may
@@ -136,19 +138,14 @@ impl Ledger {
     /// Records that the provider has something for a Service, or may have.
     pub fn occupied(&self, id: &ServiceId, class: &str) {
         let mut inner = self.lock();
-        let Some(marks) = inner.marks(id, class) else {
-            return;
-        };
-        marks.is_vacant = false;
-        let refused = std::mem::replace(&mut marks.is_refused, false);
-        inner.prove(id, class);
-        if let Some(count) = inner.per_class.get_mut(class) {
-            count.refused -= usize::from(refused);
+        if inner.find(id, class).is_some() {
+            inner.occupy(id, class);
         }
     }
 
     /// Records that the provider refused a Service. If it has nothing there, its place becomes
-    /// free. The Services that wait for a place are told once, not at each try.
+    /// free. The Services that wait for a place are told once, not at each try, and only if the
+    /// class has a limit.
     pub fn refused(&self, id: &ServiceId, class: &str) {
         let mut inner = self.lock();
         let Some((entry, marks)) = inner.find(id, class).filter(|(_, it)| it.is_vacant) else {
@@ -157,7 +154,8 @@ impl Ledger {
         entry.proven = false;
         marks.is_vacant = false;
         let news = !std::mem::replace(&mut marks.is_refused, true);
-        inner.releases += u64::from(news);
+        let tells = news && marks.is_limited;
+        inner.releases += u64::from(tells);
         if let Some(count) = inner.per_class.get_mut(class) {
             count.places -= 1;
             count.refused += usize::from(news);
@@ -445,6 +443,19 @@ impl Inner {
     fn prove(&mut self, id: &ServiceId, class: &str) -> &mut Entry {
         if !std::mem::replace(&mut self.insert(id, class).proven, true) {
             self.per_class.entry(class.to_owned()).or_default().places += 1;
+        }
+        self.insert(id, class)
+    }
+
+    /// The Service has a place, and the provider has something for it, or may have.
+    fn occupy(&mut self, id: &ServiceId, class: &str) -> &mut Entry {
+        self.prove(id, class);
+        let refused = self.marks(id, class).is_some_and(|marks| {
+            marks.is_vacant = false;
+            std::mem::replace(&mut marks.is_refused, false)
+        });
+        if let Some(count) = self.per_class.get_mut(class) {
+            count.refused -= usize::from(refused);
         }
         self.insert(id, class)
     }

@@ -194,9 +194,10 @@ impl ServiceView {
         let held_by = finalizers
             .iter()
             .filter_map(|finalizer| class_of_key(finalizer));
-        let mut held_by = exact(held_by.map(texts::shared));
-        held_by.sort();
+        let mut held_by: Vec<&str> = held_by.collect();
+        held_by.sort_unstable();
         held_by.truncate(MOST_HOLDERS);
+        let held_by = exact(held_by.into_iter().map(texts::shared));
         let could_be_ours =
             is_load_balancer && class.is_none_or(|class| class_of_key(class).is_some());
         let none = BTreeMap::new();

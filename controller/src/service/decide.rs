@@ -417,20 +417,23 @@ fn class_not_found(service: &ServiceView, name: &str, classes: &Classes) -> Refu
     Refusal::new(Reason::ClassNotFound, message)
 }
 
-/// Services that have a place keep it. Of the others, the oldest come first.
+/// Services that have a place keep it. Of the others, the oldest come first. One that the
+/// provider refused comes last, or it would take a place during each of its tries.
 fn quota(service: &ServiceView, class: &ClassView, world: &World<'_>) -> Result<(), Declined> {
     let Some(max) = class.max else { return Ok(()) };
     if world.ledger.has_place(&service.id, &class.name) {
         return Ok(());
     }
     let free = max.saturating_sub(world.ledger.places(&class.name));
-    let older = (world.services)()
+    let last = world.ledger.is_refused(&service.id, &class.name);
+    let earlier = (world.services)()
         .iter()
-        .filter(|other| other.age() < service.age())
+        .filter(|other| last || other.age() < service.age())
+        .filter(|other| other.id != service.id)
         .filter(|other| waits_for_a_place(other, class, world))
         .take(free)
         .count();
-    if older < free {
+    if earlier < free {
         return Ok(());
     }
     Err(Declined {

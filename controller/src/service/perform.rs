@@ -145,10 +145,9 @@ impl Performer {
             } => {
                 let refused = self.refuse(service, &refusal, keep.as_ref()).await;
                 if provisional {
-                    refused.and(Outcome::Pending(SAFETY_RETRY))
-                } else {
-                    refused
+                    self.look_again(service);
                 }
+                refused
             }
             Decision::Wait {
                 class,
@@ -273,10 +272,20 @@ impl Performer {
         match full {
             Some((view, max)) if self.ledger.places(class) >= max => {
                 let desired = Desired::refused(service, &quota_exceeded(view, max), false);
+                if self.ledger.refuses_any(class) {
+                    self.look_again(service);
+                }
                 outcome_of(&self.publish(service, &desired).await, Outcome::Waiting)
             }
             _ => Outcome::Pending(PLACE_RETRY),
         }
+    }
+
+    /// Queues a Service that waits for a place. It is also told when a place becomes free. But a
+    /// Service that the provider refuses has a place during each try, and that tells nobody.
+    fn look_again(&self, service: &ServiceView) {
+        let name = Name::from(&service.id);
+        self.queue.add_after(name, SAFETY_RETRY);
     }
 
     async fn ensure(&self, served: &Served<'_>, request: Request<'_>) -> Outcome {

@@ -175,7 +175,10 @@ impl Reconciler {
         loop {
             let (classes, service) = now();
             let wanted = places_of(&classes, service.as_deref());
-            let turn = self.performer.locks.hold(name, wanted)?;
+            let turn = self
+                .performer
+                .locks
+                .hold(name, wanted, classes.views.len() <= 1)?;
             let (classes, service) = now();
             if turn.covers(&places_of(&classes, service.as_deref())) {
                 return Some((turn, classes, service));

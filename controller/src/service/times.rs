@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::cluster::conditions::{is_plausible, kinds};
 use crate::cluster::view::{ConditionView, Name, ServiceView};
+use crate::process::room::give_back;
 
 /// The times of the conditions of all Services.
 #[derive(Debug, Default)]
@@ -69,13 +70,18 @@ impl Times {
         let mut all = self.lock();
         match left {
             Some(left) => remember(&mut all, name.clone(), left),
-            None => drop(all.remove(name)),
+            None => {
+                all.remove(name);
+                give_back(&mut all);
+            }
         }
     }
 
     /// Forgets a Service that is gone, or that this process does not serve.
     pub fn forget(&self, name: &Name) {
-        self.lock().remove(name);
+        let mut all = self.lock();
+        all.remove(name);
+        give_back(&mut all);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Name, Seen>> {

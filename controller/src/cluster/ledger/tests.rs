@@ -36,6 +36,25 @@ fn a_lowered_limit_evicts_nobody() {
 
 /// It would keep the place from others for ever.
 #[test]
+fn in_a_class_without_a_limit_a_refusal_tells_nobody() {
+    let ledger = Ledger::default();
+    assert!(ledger.reserve(&id("a"), "local", &Key::alone(&id("a")), None));
+    ledger.refused(&id("a"), "local");
+    assert!(ledger.is_refused(&id("a"), "local"));
+    assert_eq!(ledger.releases(), 0, "no place became free for anybody");
+}
+
+#[test]
+fn what_the_cloud_lists_during_a_refused_call_keeps_its_place() {
+    let ledger = Ledger::default();
+    let key = Key::alone(&id("a"));
+    assert!(ledger.reserve(&id("a"), "local", &key, Some(1)));
+    ledger.record_on(&id("a"), "local", &key);
+    ledger.refused(&id("a"), "local");
+    assert!(ledger.has_place(&id("a"), "local"));
+}
+
+#[test]
 fn who_is_refused_before_it_has_anything_gives_its_place_back() {
     let ledger = Ledger::default();
     let reserve = |uid: &str| ledger.reserve(&id(uid), "local", &Key::alone(&id(uid)), Some(1));

@@ -104,9 +104,11 @@ impl KeyLocks {
     ///
     /// Take the balancers before deciding. A decision lists all members of a balancer; if
     /// another worker added a member at the same time, the decision would remove it again.
-    pub fn hold(&self, name: &Name, places: BTreeSet<Place>) -> Option<Turn> {
+    /// `alone`: the cluster has a single class.
+    pub fn hold(&self, name: &Name, places: BTreeSet<Place>, alone: bool) -> Option<Turn> {
         let classes: BTreeSet<String> = places.iter().map(|(class, _)| class.clone()).collect();
         let mut lines = self.lock();
+        lines.shares.set_alone(alone);
         let (begins, mut woken) = lines.begin(name, &places, &classes);
         woken.extend(lines.shares.wake());
         drop(lines);
@@ -265,21 +267,27 @@ mod tests {
     async fn who_cannot_have_a_balancer_waits_without_a_worker_and_in_order() {
         let queue = Queue::new(Backoff::default());
         let locks = KeyLocks::new(queue.clone(), 16);
-        let turn = locks.hold(&name("a"), on(&["one"])).unwrap();
-        assert!(locks.hold(&name("b"), on(&["one"])).is_none());
-        assert!(locks.hold(&name("c"), on(&["one"])).is_none());
-        assert!(locks.hold(&name("b"), on(&["one"])).is_none(), "an event");
-        assert!(locks.hold(&name("d"), on(&["two"])).is_some());
+        let turn = locks.hold(&name("a"), on(&["one"]), false).unwrap();
+        assert!(locks.hold(&name("b"), on(&["one"]), false).is_none());
+        assert!(locks.hold(&name("c"), on(&["one"]), false).is_none());
+        assert!(
+            locks.hold(&name("b"), on(&["one"]), false).is_none(),
+            "an event"
+        );
+        assert!(locks.hold(&name("d"), on(&["two"]), false).is_some());
         assert!(woken(&queue).await.is_empty());
         drop(turn);
         assert_eq!(woken(&queue).await, ["b"], "one at a time");
-        assert!(locks.hold(&name("e"), on(&["one"])).is_none(), "reserved");
-        let turn = locks.hold(&name("b"), on(&["one"])).unwrap();
+        assert!(
+            locks.hold(&name("e"), on(&["one"]), false).is_none(),
+            "reserved"
+        );
+        let turn = locks.hold(&name("b"), on(&["one"]), false).unwrap();
         drop(turn);
         assert_eq!(woken(&queue).await, ["c"]);
-        drop(locks.hold(&name("c"), on(&["one"])).unwrap());
+        drop(locks.hold(&name("c"), on(&["one"]), false).unwrap());
         assert_eq!(woken(&queue).await, ["e"]);
-        drop(locks.hold(&name("e"), on(&["one"])).unwrap());
+        drop(locks.hold(&name("e"), on(&["one"]), false).unwrap());
         let lines = locks.lock();
         assert!(
             lines.balancers.is_empty() && lines.waits.is_empty(),
@@ -293,22 +301,22 @@ mod tests {
         let queue = Queue::new(Backoff::default());
         let locks = KeyLocks::new(queue.clone(), 16);
         let (one, two) = (
-            locks.hold(&name("a"), on(&["one"])).unwrap(),
-            locks.hold(&name("b"), on(&["two"])).unwrap(),
+            locks.hold(&name("a"), on(&["one"]), false).unwrap(),
+            locks.hold(&name("b"), on(&["two"]), false).unwrap(),
         );
         for waits in ["c", "d", "e"] {
-            assert!(locks.hold(&name(waits), on(&["one"])).is_none());
+            assert!(locks.hold(&name(waits), on(&["one"]), false).is_none());
         }
         drop(one);
         assert_eq!(woken(&queue).await, ["c"]);
-        drop(locks.hold(&name("c"), on(&[])).unwrap());
+        drop(locks.hold(&name("c"), on(&[]), false).unwrap());
         assert_eq!(woken(&queue).await, ["d"], "c needs nothing");
-        assert!(locks.hold(&name("d"), on(&["one", "two"])).is_none());
+        assert!(locks.hold(&name("d"), on(&["one", "two"]), false).is_none());
         assert_eq!(woken(&queue).await, ["e"], "d waits for the other one");
-        drop(locks.hold(&name("e"), on(&["one"])).unwrap());
+        drop(locks.hold(&name("e"), on(&["one"]), false).unwrap());
         drop(two);
         assert_eq!(woken(&queue).await, ["d"]);
-        drop(locks.hold(&name("d"), on(&["one", "two"])).unwrap());
+        drop(locks.hold(&name("d"), on(&["one", "two"]), false).unwrap());
         let lines = locks.lock();
         assert!(
             lines.balancers.is_empty() && lines.waits.is_empty(),

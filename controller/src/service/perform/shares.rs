@@ -2,7 +2,8 @@
 //! of other classes: each call of it keeps a worker until its time-out.
 //!
 //! A class may use no more workers than it leaves free. So one class gets at most half of the
-//! workers, a second one half of the rest, and so on. A Service that comes too early waits
+//! workers, a second one half of the rest, and so on. In a cluster with a single class, that
+//! class leaves one worker for Services without a class. A Service that comes too early waits
 //! here, without a worker, in the line of its class. It is queued when its class may use
 //! another worker. Pure.
 
@@ -14,6 +15,8 @@ use crate::cluster::view::Name;
 #[derive(Debug)]
 pub(super) struct Shares {
     workers: usize,
+    /// The cluster has a single class.
+    alone: bool,
     /// Turns in progress.
     busy: usize,
     classes: HashMap<String, Class>,
@@ -38,6 +41,7 @@ impl Shares {
     pub(super) fn new(workers: usize) -> Self {
         Self {
             workers,
+            alone: false,
             busy: 0,
             classes: HashMap::new(),
             waits: HashMap::new(),
@@ -45,14 +49,29 @@ impl Shares {
         }
     }
 
+    /// Sets whether the cluster has a single class.
+    pub(super) const fn set_alone(&mut self, alone: bool) {
+        self.alone = alone;
+    }
+
+    /// The turns that a class may have at the same time; `promised`: to Services that are woken.
+    fn most(&self, promised: usize) -> usize {
+        let most = if self.alone {
+            self.workers.saturating_sub(1)
+        } else {
+            self.workers.saturating_sub(self.busy + promised)
+        };
+        // A single worker has nothing to divide.
+        most.max(1)
+    }
+
     /// Begins a turn that can call the providers of these classes. Returns false if it may not
     /// begin yet: then the Service waits in the line of one of them.
     pub(super) fn begin(&mut self, name: &Name, classes: &BTreeSet<String>) -> bool {
         let woken = self.leave_woken(name);
-        let free = self.workers.saturating_sub(self.busy);
+        let most = self.most(0);
         let turns = |class: &&String| self.classes.get(*class).map_or(0, |it| it.turns);
-        // A single worker has nothing to divide.
-        let full = classes.iter().find(|class| turns(class) >= free.max(1));
+        let full = classes.iter().find(|class| turns(class) >= most);
         let Some(full) = full.cloned() else {
             self.leave(name);
             self.busy += usize::from(!classes.is_empty());
@@ -61,7 +80,9 @@ impl Shares {
             }
             return true;
         };
-        if !self.waits.contains_key(name) {
+        // It may have asked for another class before.
+        if self.waits.get(name) != Some(&full) {
+            self.leave(name);
             self.waits.insert(name.clone(), full.clone());
             let line = &mut self.classes.entry(full).or_default().waiting;
             if woken {
@@ -94,10 +115,10 @@ impl Shares {
 
     /// The Services that may try again now; they must be queued. Call it after each change.
     pub(super) fn wake(&mut self) -> Vec<Name> {
-        let free = self.workers.saturating_sub(self.busy);
         let mut names = Vec::new();
-        for (name, class) in &mut self.classes {
-            while class.turns + class.woken < free.saturating_sub(self.woken.len()).max(1)
+        let mut all = std::mem::take(&mut self.classes);
+        for (name, class) in &mut all {
+            while class.turns + class.woken < self.most(self.woken.len())
                 && let Some(next) = class.waiting.pop_front()
             {
                 class.woken += 1;
@@ -106,6 +127,7 @@ impl Shares {
                 names.push(next);
             }
         }
+        self.classes = all;
         self.classes
             .retain(|_, class| class.turns + class.woken + class.waiting.len() > 0);
         names
@@ -143,6 +165,39 @@ mod tests {
             assert!(shares.wake().is_empty());
         }
         assert!(shares.begin(&name("nothing"), &BTreeSet::new()));
+    }
+
+    #[test]
+    fn a_single_class_leaves_one_worker() {
+        let mut shares = Shares::new(16);
+        shares.set_alone(true);
+        let began = (0..20).filter(|n| shares.begin(&name(&format!("a{n}")), &of("a")));
+        assert_eq!(began.count(), 15);
+        assert!(shares.wake().is_empty());
+        shares.end(&of("a"));
+        assert_eq!(shares.wake(), [name("a15")]);
+        assert!(shares.begin(&name("a15"), &of("a")));
+        // A second class is created.
+        shares.set_alone(false);
+        assert!(
+            shares.begin(&name("b"), &of("b")),
+            "the worker that is left"
+        );
+        for _ in 0..8 {
+            shares.end(&of("a"));
+        }
+        assert_eq!(shares.wake(), [name("a16")]);
+    }
+
+    #[test]
+    fn who_asks_for_another_class_waits_in_its_line() {
+        let mut shares = Shares::new(2);
+        assert!(shares.begin(&name("a0"), &of("a")));
+        assert!(!shares.begin(&name("moves"), &of("a")));
+        assert!(shares.begin(&name("b0"), &of("b")));
+        assert!(!shares.begin(&name("moves"), &of("b")));
+        shares.end(&of("b"));
+        assert_eq!(shares.wake(), [name("moves")]);
     }
 
     #[test]

@@ -250,10 +250,12 @@ async fn remember(plane: Plane, writer: Writer, shutdown: CancellationToken) {
                 break;
             };
             tracing::warn!(%problem, "cannot store the listeners of the node");
-            if last {
+            if last || shutdown.is_cancelled() {
                 return;
             }
-            tokio::time::sleep(RETRY).await;
+            shutdown
+                .run_until_cancelled(tokio::time::sleep(RETRY))
+                .await;
         }
         if last {
             return;
