@@ -205,9 +205,9 @@ async fn serve(context: Context, seat: Seat, class: Arc<ClassView>) {
     let name = class.name.as_str();
     let mut retries = Retries::new(EAGER);
     let mut targets = context.targets.clone();
-    let provider = loop {
+    let (provider, told) = loop {
         match start(&context, &class, &mut targets).await {
-            Ok(provider) => break provider,
+            Ok(started) => break started,
             Err(error) => {
                 context.metrics.failed(name, error.reason().as_str());
                 fail(&context, &seat, name, error.to_string());
@@ -222,7 +222,7 @@ async fn serve(context: Context, seat: Seat, class: Arc<ClassView>) {
     // nodes.
     tokio::select! {
         never = follow_changes(&context, name, provider.as_ref()) => match never {},
-        () = follow_waves(&context, name, provider.as_ref(), targets) => {}
+        () = follow_waves(&context, name, provider.as_ref(), targets, told) => {}
     }
 }
 
@@ -248,28 +248,25 @@ async fn follow_changes(
     std::future::pending().await
 }
 
-/// Follows the targets, a wave at a time, until the watch of nodes is dropped.
+/// Follows the targets, a wave at a time, until the watch of nodes is dropped. `told`: the nodes
+/// that the provider knows. Services are woken for what it was told, not for newer nodes: their
+/// turns ask the provider.
 async fn follow_waves(
     context: &Context,
     class: &str,
     provider: &dyn Provider,
     mut targets: watch::Receiver<Eligible>,
+    mut told: Eligible,
 ) {
-    let backing = |targets: &watch::Receiver<Eligible>| {
-        let targets = targets.borrow();
-        targets.backing(provider.traits().exclusion)
-    };
-    let addresses = |targets: &watch::Receiver<Eligible>| targets.borrow().addresses().clone();
-    let mut before = backing(&targets);
-    let mut known = addresses(&targets);
+    let exclusion = provider.traits().exclusion;
     while settled(&mut targets, QUIET, WAVE).await {
-        follow_targets(context, class, provider, &mut targets).await;
-        let now = addresses(&targets);
-        wake_on(context, class, &known, &now);
-        known = now;
+        let Some(now) = follow_targets(context, class, provider, &mut targets).await else {
+            continue;
+        };
+        let before = std::mem::replace(&mut told, now);
+        wake_on(context, class, before.addresses(), told.addresses());
         // Whether there is any target at all is part of every Service's condition.
-        let now = backing(&targets);
-        if std::mem::replace(&mut before, now) != now {
+        if before.backing(exclusion) != told.backing(exclusion) {
             wake(context, class);
         }
     }
@@ -293,7 +290,7 @@ async fn start(
     context: &Context,
     class: &ClassView,
     targets: &mut watch::Receiver<Eligible>,
-) -> Result<Arc<dyn Provider>, ProviderError> {
+) -> Result<(Arc<dyn Provider>, Eligible), ProviderError> {
     let settings = class.provider.clone().map_err(ProviderError::transient)?;
     let mark = Mark {
         cluster: context.cluster.0.clone(),
@@ -308,10 +305,10 @@ async fn start(
             "this process is no longer the leader",
         ));
     }
-    let now = targets.borrow_and_update().clone();
-    let now = now.targets(provider.traits().exclusion);
+    let told = targets.borrow_and_update().clone();
+    let now = told.targets(provider.traits().exclusion);
     in_time(provider.retarget(now, &[])).await?;
-    Ok(provider)
+    Ok((provider, told))
 }
 
 /// Records in the ledger what the cloud holds for this class, so that a load balancer is also
@@ -358,23 +355,24 @@ fn publishes(context: &Context, class: &str) -> Vec<Published> {
         .collect()
 }
 
-/// Sets the targets; retries until it succeeds. Newer targets replace those that failed.
+/// Sets the targets; retries until it succeeds, and returns the nodes that the provider knows
+/// then. Newer targets replace those that failed. `None`: this process leads no more.
 async fn follow_targets(
     context: &Context,
     class: &str,
     provider: &dyn Provider,
     targets: &mut watch::Receiver<Eligible>,
-) {
+) -> Option<Eligible> {
     let mut retries = Retries::new(0);
     // A process that was suspended for longer than its Lease has targets of that time.
     while context.fence.epoch().is_some() {
-        let now = targets.borrow_and_update().clone();
-        let now = now.targets(provider.traits().exclusion);
+        let told = targets.borrow_and_update().clone();
+        let now = told.targets(provider.traits().exclusion);
         match in_time(provider.retarget(now, &[])).await {
             Ok(()) => {
                 info!(class, targets = now.len(), "targets changed");
                 context.metrics.retargeted(class, "changed");
-                break;
+                return Some(told);
             }
             Err(error) => {
                 warn!(class, %error, "cannot change the targets");
@@ -383,6 +381,7 @@ async fn follow_targets(
             }
         }
     }
+    None
 }
 
 /// Posts that the provider cannot start, once per message.
