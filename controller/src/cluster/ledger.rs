@@ -79,14 +79,19 @@ struct Write {
     listed: bool,
 }
 
+/// A place that is reserved.
+#[derive(Clone, Copy, Debug)]
+struct Vacant {
+    /// The class had a limit then.
+    is_limited: bool,
+}
+
 #[derive(Debug, Default)]
 struct Marks {
     began: Option<Instant>,
     slow_announced: bool,
     /// The place is reserved, and no call has put anything there.
-    is_vacant: bool,
-    /// The class had a limit when the place was reserved.
-    is_limited: bool,
+    vacant: Option<Vacant>,
     /// The provider refused the last try, and there is nothing there.
     is_refused: bool,
     /// Apart, because most Services share nothing.
@@ -129,7 +134,8 @@ impl Ledger {
             inner.prove(id, class);
             inner.join(id, class, key);
             if let Some(marks) = inner.marks(id, class).filter(|_| vacant) {
-                (marks.is_vacant, marks.is_limited) = (true, max.is_some());
+                let is_limited = max.is_some();
+                marks.vacant = Some(Vacant { is_limited });
             }
         }
         may
@@ -148,13 +154,15 @@ impl Ledger {
     /// class has a limit.
     pub fn refused(&self, id: &ServiceId, class: &str) {
         let mut inner = self.lock();
-        let Some((entry, marks)) = inner.find(id, class).filter(|(_, it)| it.is_vacant) else {
+        let Some((entry, marks)) = inner.find(id, class) else {
+            return;
+        };
+        let Some(Vacant { is_limited }) = marks.vacant.take() else {
             return;
         };
         entry.proven = false;
-        marks.is_vacant = false;
         let news = !std::mem::replace(&mut marks.is_refused, true);
-        let tells = news && marks.is_limited;
+        let tells = news && is_limited;
         inner.releases += u64::from(tells);
         if let Some(count) = inner.per_class.get_mut(class) {
             count.places -= 1;
@@ -451,7 +459,7 @@ impl Inner {
     fn occupy(&mut self, id: &ServiceId, class: &str) -> &mut Entry {
         self.prove(id, class);
         let refused = self.marks(id, class).is_some_and(|marks| {
-            marks.is_vacant = false;
+            marks.vacant = None;
             std::mem::replace(&mut marks.is_refused, false)
         });
         if let Some(count) = self.per_class.get_mut(class) {

@@ -68,12 +68,11 @@ impl Times {
     /// Records what a write left; `None`: that is not known.
     pub fn wrote(&self, name: &Name, left: Option<&ServiceView>) {
         let mut all = self.lock();
-        match left {
-            Some(left) => remember(&mut all, name.clone(), left),
-            None => {
-                all.remove(name);
-                give_back(&mut all);
-            }
+        if let Some(left) = left {
+            remember(&mut all, name.clone(), left);
+        } else {
+            all.remove(name);
+            give_back(&mut all);
         }
     }
 
