@@ -2,10 +2,8 @@
 //! changes.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::Instant;
 
 use crate::support::api::{Kind, Port, Svc};
 use crate::support::journal::Target;
@@ -420,10 +418,8 @@ fn who_the_cloud_refuses_takes_no_place() {
         });
         lab.refusal("shop/squatter-0", "QuotaExceeded").await;
         assert_eq!(lab.cloud.ours().len(), 2);
-        let freed = Instant::now();
         lab.api.delete(Kind::Service, "shop/web-0");
         lab.served("shop/squatter-0").await;
-        assert!(freed.elapsed() < Duration::from_secs(5), "it is told");
         assert_eq!(lab.cloud.ours().len(), 2);
     });
 }
