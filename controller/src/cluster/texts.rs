@@ -3,8 +3,8 @@
 //! The views of thousands of Services repeat the same few texts: namespaces, classes, and the
 //! messages of conditions. [`shared`] returns the same `Arc` for equal texts. The table is
 //! bounded: when it is full it drops the texts that nobody uses, and if all are in use, a new text
-//! gets a copy of its own. Whoever fills it with different texts costs others memory only, at most
-//! what they took before this table existed.
+//! gets a copy of its own. So a tenant that fills the table costs others no more than the memory
+//! of their copies.
 
 use std::collections::HashSet;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};

@@ -10,24 +10,21 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::{Arc, LazyLock};
 
 use ballast_provider::{
-    Affinity, Family, FamilyPolicy, Ingress, Labels, Listener, LoadBalancer, Placement, PortStatus,
-    Protocol, Reason, Refusal, ServiceId, Settings, TrafficPolicy,
+    Affinity, Family, Ingress, Listener, LoadBalancer, PortStatus, Protocol, Reason, Refusal,
+    ServiceId, Settings, TrafficPolicy,
 };
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use sha2::{Digest, Sha256};
 
-use crate::cluster::meta::created;
 use crate::process::text;
 
-type Annotations = BTreeMap<String, String>;
+mod placement;
 
-/// Shared by all Services without labels.
-static NO_LABELS: LazyLock<Arc<Labels>> = LazyLock::new(Arc::default);
+pub use self::placement::{labels, placement};
+
+type Annotations = BTreeMap<String, String>;
 
 /// Addresses that the Service asks for, separated by commas.
 pub const ADDRESSES: &str = "ballast.dev/addresses";
@@ -78,16 +75,11 @@ const LONGEST_KEY: usize = 64;
 const SOURCE_RANGES_LIMIT: usize = 1_000;
 /// The maximum length of a share key, as for names in Kubernetes.
 const SHARE_KEY_LIMIT: usize = 253;
-/// The maximum size of all labels of a Service together, in bytes.
-const LABELS_LIMIT: usize = 16 * 1024;
-/// The maximum length of a selector that is kept unchanged.
-const SELECTOR_LIMIT: usize = 256;
-
 /// The maximum number of settings of one Service for its provider. The AWS Load Balancer
 /// Controller reads about 45 annotations.
 const SETTINGS_LIMIT: usize = 64;
-/// The maximum size of all settings of a Service together, in bytes of keys and values: lists of subnets, certificates
-/// and tags have a few hundred each, and every replica keeps them.
+/// The maximum size of all settings of a Service together, in bytes of keys and values. Lists of
+/// subnets, certificates and tags have a few hundred each, and every replica keeps them.
 const SETTINGS_SIZE: usize = 16 * 1024;
 
 /// What the providers of this build add to the annotations that a Service can have.
@@ -148,65 +140,6 @@ fn with_prefix<'a>(
 ) -> impl Iterator<Item = (&'a String, &'a String)> {
     let all = annotations.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
     all.take_while(move |(key, _)| key.starts_with(prefix))
-}
-
-/// What decides which pool serves the Service, except the labels of its namespace, which are
-/// added later.
-pub fn placement(meta: &ObjectMeta, spec: &ServiceSpec) -> Placement {
-    let nothing = Annotations::new();
-    let annotations = meta.annotations.as_ref().unwrap_or(&nothing);
-    let selector = spec.selector.iter().flatten();
-    let selector: Vec<String> = selector
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    Placement {
-        created: created(meta),
-        family_policy: match spec.ip_family_policy.as_deref() {
-            Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
-            Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
-            _ => FamilyPolicy::SingleStack,
-        },
-        // No pool has a longer name.
-        pool: first(annotations, ADDRESS_POOL, METALLB_POOL)
-            .map(|(_, pool)| text::shortened(pool, SHARE_KEY_LIMIT + 1)),
-        endpoints: if selector.is_empty() {
-            format!("service {}", meta.name.as_deref().unwrap_or_default())
-        } else {
-            // Endpoints belong to one namespace.
-            let namespace = meta.namespace.as_deref().unwrap_or_default();
-            format!("{namespace}: {}", compact(selector.join(",")))
-        },
-        labels: match labels(meta) {
-            Ok(Some(labels)) if !labels.is_empty() => Arc::new(Labels::from(labels)),
-            Ok(_) | Err(_) => Arc::clone(&NO_LABELS),
-        },
-        namespace_labels: Arc::clone(&NO_LABELS),
-    }
-}
-
-/// The labels, or a refusal if they are too large to keep.
-pub fn labels(meta: &ObjectMeta) -> Result<Option<&BTreeMap<String, String>>, Refusal> {
-    let labels = meta.labels.as_ref();
-    let sizes = labels.into_iter().flatten();
-    let size: usize = sizes.map(|(key, value)| key.len() + value.len()).sum();
-    if size > LABELS_LIMIT {
-        return Err(Refusal::new(
-            Reason::Invalid,
-            format!("metadata.labels has {size} bytes; at most {LABELS_LIMIT} are supported"),
-        ));
-    }
-    Ok(labels)
-}
-
-/// A short form of a text that is only compared, never shown: itself, or its digest if it is
-/// long.
-fn compact(text: String) -> String {
-    if text.len() <= SELECTOR_LIMIT {
-        return text;
-    }
-    let digest = Sha256::digest(text.as_bytes());
-    let hex = digest.iter().map(|byte| format!("{byte:02x}"));
-    format!("sha256:{}", hex.collect::<String>())
 }
 
 /// The part of a refused Service that was accepted before: the ports that it publishes. `None`

@@ -1,6 +1,6 @@
 //! Tests of the settings and the statuses of pools.
 
-use ballast_crds::AddressPool;
+use ballast_crds::{AddressPool, AddressPoolStatus};
 use ballast_l2::allocator::{Counts, PoolReport};
 use ballast_l2::{Allocator, Snapshot};
 use kube::core::DeserializeGuard;
@@ -28,6 +28,16 @@ fn reported(view: &PoolView) -> (PoolReport, Vec<ballast_l2::allocator::Resting>
     };
     let allocator = Allocator::restore(snapshot, Timestamp::UNIX_EPOCH);
     (allocator.pools().remove(0), vec![])
+}
+
+fn status_of(pool: &PoolView, now: Timestamp) -> AddressPoolStatus {
+    report(
+        pool,
+        Some(&reported(pool)),
+        false,
+        &pool.status.conditions,
+        now,
+    )
 }
 
 #[test]
@@ -83,13 +93,7 @@ fn a_pool_that_cannot_be_understood_says_which_field() {
 #[test]
 fn a_report_counts_both_families_and_names_node_addresses() {
     let pool = view(&json!({"addresses": ["192.0.2.0/29", "2001:db8::/64"]}));
-    let status = report(
-        &pool,
-        Some(&reported(&pool)),
-        false,
-        &pool.status.conditions,
-        Timestamp::UNIX_EPOCH,
-    );
+    let status = status_of(&pool, Timestamp::UNIX_EPOCH);
     assert_eq!(status.total.as_deref(), Some("5 + <2^64"));
     assert_eq!(status.used.as_deref(), Some("0"));
     assert_eq!(status.next, ["192.0.2.1", "2001:db8::1"]);
@@ -109,13 +113,7 @@ fn a_report_counts_both_families_and_names_node_addresses() {
 #[test]
 fn a_status_that_somebody_wrote_over_is_written_again() {
     let mut pool = view(&json!({"addresses": ["192.0.2.1"]}));
-    let status = report(
-        &pool,
-        Some(&reported(&pool)),
-        false,
-        &pool.status.conditions,
-        Timestamp::UNIX_EPOCH,
-    );
+    let status = status_of(&pool, Timestamp::UNIX_EPOCH);
     let ago = |seconds| {
         Instant::now()
             .checked_sub(Duration::from_secs(seconds))
@@ -147,25 +145,10 @@ fn a_status_that_somebody_wrote_over_is_written_again() {
 #[test]
 fn the_time_of_a_condition_moves_only_with_its_status() {
     let mut pool = view(&json!({"addresses": ["192.0.2.1"]}));
-    let first = report(
-        &pool,
-        Some(&reported(&pool)),
-        false,
-        &pool.status.conditions,
-        Timestamp::UNIX_EPOCH,
-    );
+    let first = status_of(&pool, Timestamp::UNIX_EPOCH);
     pool.status = first.clone();
     let later = Timestamp::from_second(1_000).unwrap();
-    assert_eq!(
-        report(
-            &pool,
-            Some(&reported(&pool)),
-            false,
-            &pool.status.conditions,
-            later
-        ),
-        first
-    );
+    assert_eq!(status_of(&pool, later), first);
     let conflict = PoolReport {
         standing: ballast_l2::Standing::Conflict {
             with: "older".into(),

@@ -50,7 +50,7 @@ pub const ARRIVAL_GRACE: Duration = Duration::from_secs(2);
 /// The reasons with which a Service is refused for something that another Service has.
 const BLOCKS: [Reason; 2] = [Reason::PortInUse, Reason::AddressInUse];
 
-/// The reasons with which a Service is refused for want of a pool.
+/// The reasons with which a Service is refused because no pool can serve it.
 const OF_POOLS: [Reason; 6] = [
     Reason::NoPool,
     Reason::PoolNotFound,

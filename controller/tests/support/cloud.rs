@@ -42,6 +42,8 @@ struct Inner {
     hanging: BTreeSet<Key>,
     /// Calls of `ensure` for these classes do not end.
     hanging_classes: BTreeSet<String>,
+    /// The balancers for which a call did not end.
+    hung: BTreeSet<Key>,
     /// No balancer gets these addresses.
     denied: BTreeSet<IpAddr>,
     calls: BTreeMap<&'static str, usize>,
@@ -193,6 +195,11 @@ impl Cloud {
         self.lock().calls.get(call).copied().unwrap_or_default()
     }
 
+    /// The number of balancers for which a call did not end.
+    pub fn hung(&self) -> usize {
+        self.lock().hung.len()
+    }
+
     /// Deletes it, as a user in the cloud's console.
     pub fn vandalise(&self, uid: &str) {
         let lbs: Vec<(String, Lb)> = self
@@ -233,8 +240,12 @@ impl Cloud {
 // === impl Inner ===
 
 impl Inner {
-    fn hangs(&self, class: &str, key: &Key) -> bool {
-        self.hanging.contains(key) || self.hanging_classes.contains(class)
+    fn hangs(&mut self, class: &str, key: &Key) -> bool {
+        let hangs = self.hanging.contains(key) || self.hanging_classes.contains(class);
+        if hangs {
+            self.hung.insert(key.clone());
+        }
+        hangs
     }
 }
 

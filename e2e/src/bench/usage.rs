@@ -14,13 +14,13 @@ const QUIET: f64 = 0.15;
 
 /// What one process has used so far.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// Processor seconds.
-    pub(crate) cpu: f64,
+    pub cpu: f64,
     /// Resident memory, in megabytes of 10^6 bytes.
-    pub(crate) resident: f64,
+    pub resident: f64,
     /// The maximum so far.
-    pub(crate) peak: f64,
+    pub peak: f64,
 }
 
 /// The processor seconds of the whole machine so far.
@@ -33,7 +33,7 @@ pub(crate) struct Machine {
 
 impl Usage {
     /// The usage of a process on the lab's control plane.
-    pub(crate) async fn of(lab: &Lab, process: &str) -> Result<Self> {
+    pub async fn of(lab: &Lab, process: &str) -> Result<Self> {
         let status = lab.status().await?;
         let found = status
             .processes

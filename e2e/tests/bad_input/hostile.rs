@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::{Host, Reach, documents, eventually, root};
+use ballast_e2e::bench::usage::Usage;
+use ballast_e2e::{Reach, documents, eventually, root};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
@@ -85,9 +86,10 @@ pub(crate) async fn test(site: &Site<'_>, hostile: usize) -> Result<Story> {
         ensure!(message.contains("unknown annotations"), "{message}");
         ensure!(message.len() < 1000, "{} bytes", message.len());
     }
-    let (peak, limit) = (peak_memory(site).await?, memory_limit()?);
-    println!("{hostile} hostile Services: the controller needed {peak} of {limit} bytes");
-    ensure!(peak < limit, "{peak} bytes of {limit}");
+    let peak = Usage::of(site.lab, REPLICA).await?.peak;
+    let limit = memory_limit()?;
+    println!("{hostile} hostile Services: the controller needed {peak:.1} of {limit:.1} MB");
+    ensure!(peak < limit, "{peak:.1} MB of {limit:.1}");
     let running = site.lab.wait_exit(REPLICA, Duration::ZERO).await;
     ensure!(running.is_err(), "the controller restarted");
     let now = self::transitions(site).await?;
@@ -210,34 +212,15 @@ async fn transitions(site: &Site<'_>) -> Result<i32> {
     Ok(spec.lease_transitions.unwrap_or_default())
 }
 
-/// The most memory that the controller had so far, in bytes.
-async fn peak_memory(site: &Site<'_>) -> Result<u64> {
-    let status = site.lab.status().await?;
-    let process = status.processes.iter().find(|it| it.spec.name == REPLICA);
-    let pid = process
-        .with_context(|| format!("no process {REPLICA}"))?
-        .pid;
-    let file = format!("/proc/{pid}/status");
-    let text = site
-        .lab
-        .exec(Host::ControlPlane, ["cat", &file])
-        .await?
-        .ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next());
-    let kibibytes = kibibytes.context("no VmHWM")?.parse::<u64>()?;
-    Ok(kibibytes * 1024)
-}
-
-/// The memory limit of the controller's container in bytes, from the chart's values.
-fn memory_limit() -> Result<u64> {
+/// The memory limit of the controller's container in megabytes of 10^6 bytes, from the chart's values.
+fn memory_limit() -> Result<f64> {
     let values = std::fs::read_to_string(root().join("charts/ballast/values.yaml"))?;
     let values = documents(&values)?;
     let values = values.first().context("no values")?;
     let limit = &values["controller"]["resources"]["limits"]["memory"];
     let mebibytes = limit.as_str().and_then(|text| text.strip_suffix("Mi"));
     let mebibytes = mebibytes.with_context(|| format!("not in Mi: {limit}"))?;
-    Ok(mebibytes.parse::<u64>()? * 1024 * 1024)
+    Ok(mebibytes.parse::<f64>()? * 1.048_576)
 }
 
 // === impl Bare ===

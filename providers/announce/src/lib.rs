@@ -55,7 +55,7 @@
 //! - Call [`Node::tick`] every [`timing::TICK`], before it passes on what its sockets contain.
 //! - Answer requests from [`Node::table`] on a thread of its own, while [`Node::may_answer`] holds.
 //! - Report an outage of the API server within 8 s (a renewal of the own Lease fails), so that no
-//!   Lease expires for want of news; after the outage, pass everything anew.
+//!   Lease expires only because nothing was read; after the outage, pass everything anew.
 //! - Write `Announcer.status` after [`Output::Record`]; repeat the latest write until it succeeds.
 //! - Publish [`Node::usable`] of each interface there, `false` only after 2 s.
 //! - Pass frames, messages and cables of *other* hosts only: not its own announcements.

@@ -206,7 +206,7 @@ impl ClassStatus {
         }
         let ready = matches!(classes.instances.get(&class.name), Some(Instance::Ready(_)));
         let verdict = guard(class, usage, ready, self.ledger.is_closed(&class.name));
-        // Between two equal steps, somebody undid the first one.
+        // The last write was the same step, so somebody undid it.
         let restores = last.is_some_and(|last| last.step == verdict);
         let contest = &mut memory.contests(class).finalizer;
         if verdict == Guard::Keep {

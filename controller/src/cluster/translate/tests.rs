@@ -1,5 +1,7 @@
 use k8s_openapi::api::core::v1::{ClientIPConfig, SessionAffinityConfig};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::*;
 
 fn id() -> ServiceId {

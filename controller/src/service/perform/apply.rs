@@ -35,7 +35,7 @@ impl Performer {
                         Some(refusal)
                     }
                     ProviderError::Throttled { .. } => None,
-                    // It may have made something.
+                    // The call may have created something.
                     ProviderError::Transient { .. } => {
                         self.ledger.occupied(id, served.class);
                         None
@@ -68,8 +68,7 @@ impl Performer {
         self.observed(served, &report, began).await
     }
 
-    /// How long a pool may still take to arrive, before the Service reports that it is refused
-    /// for want of it.
+    /// How long the Service still waits for a pool to arrive before it reports the refusal.
     pub(super) fn wait_for_pool(
         &self,
         served: &Served<'_>,

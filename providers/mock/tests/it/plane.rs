@@ -10,11 +10,14 @@ use crate::support::{Cloud, balancer, eventually, id, listener, load_balancer, o
 use ballast_mock::MockProvider;
 use ballast_mock::server::ServerOptions;
 use ballast_provider::{
-    Affinity, Family, Key, LoadBalancer, Protocol, Provider, Reason, Removal, State, Target,
-    TargetSet, TrafficPolicy,
+    Affinity, Family, Key, LoadBalancer, Protocol, Provider, Removal, State, Target, TargetSet,
+    TrafficPolicy,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
+
+mod bounds;
+mod ports;
 
 /// A server, nodes, and one Service `web` with the same port number for TCP and UDP.
 struct Lab {
@@ -433,103 +436,6 @@ async fn a_udp_target_that_refuses_is_left() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_named_and_tried_again() {
-    let lab = Lab::new(1).await;
-    // The first address of the range, with the port in use by a program of the machine.
-    let mut probe = lab.web();
-    probe.listeners.pop();
-    let at = lab.ensure(probe).await;
-    lab.provider
-        .release(&id("web"), &Key::alone(&id("web")), Removal::Delete)
-        .await
-        .unwrap();
-    let taken = tokio::net::TcpListener::bind(at).await.unwrap();
-    let mut web = lab.web();
-    web.requested_addresses = vec![at.ip()];
-    let web = balancer(web);
-    let observed = lab.provider.ensure(&web).await.unwrap().remove(0).1;
-    let State::Pending {
-        reason, message, ..
-    } = observed.state
-    else {
-        panic!("{observed:?}");
-    };
-    assert_eq!(reason, Reason::PortInUse);
-    assert!(
-        message.contains(&at.to_string()) && message.contains("TCP"),
-        "{message}"
-    );
-    // The other port of the same Service is open at that time.
-    let udp = udp_client(local(1), at).await;
-    eventually("UDP answers", async || ask(&udp, "x").await).await;
-    drop(taken);
-    eventually("it becomes Programmed", async || {
-        let observed = lab.provider.ensure(&web).await.unwrap().remove(0).1;
-        (observed.state == State::Programmed).then_some(())
-    })
-    .await;
-    lab.only(at, &["n1"]).await;
-}
-
-/// A program and the cloud restart at the same moment.
-#[tokio::test]
-async fn a_port_that_a_program_had_is_left_to_it_after_a_restart_of_the_cloud() {
-    let state = tempfile::tempdir().unwrap();
-    let options = options(&state);
-    let cloud = Cloud::start(options.clone()).await;
-    let provider = cloud.provider();
-    provider.restore(Vec::new()).await.unwrap();
-    let port = port();
-    let everywhere = (std::net::Ipv4Addr::UNSPECIFIED, port);
-    let program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
-    let web = balancer(load_balancer(
-        "web",
-        vec![listener(Protocol::Tcp, port, 30_080)],
-    ));
-    let refused = async |provider: &MockProvider| {
-        let observed = provider.ensure(&web).await.unwrap().remove(0).1;
-        matches!(observed.state, State::Pending { reason, .. } if reason == Reason::PortInUse)
-    };
-    assert!(refused(&provider).await);
-    cloud.stop().await;
-    drop(program);
-    let cloud = Cloud::start(options).await;
-    let provider = cloud.provider();
-    provider.restore(Vec::new()).await.unwrap();
-    assert!(refused(&provider).await);
-    let _program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
-}
-
-/// A program that restarts finds its port free, however often the load balancer retries.
-#[tokio::test]
-async fn a_port_that_a_program_had_on_all_addresses_is_never_opened() {
-    let lab = Lab::new(1).await;
-    let everywhere = (std::net::Ipv4Addr::UNSPECIFIED, lab.port);
-    let program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
-    let datagrams = UdpSocket::bind(everywhere).await.unwrap();
-    let mut web = lab.web();
-    let pending = async |web: &LoadBalancer| {
-        let observed = lab.provider.ensure(&balancer(web.clone())).await;
-        let observed = observed.unwrap().remove(0).1;
-        let State::Pending {
-            reason, message, ..
-        } = observed.state
-        else {
-            panic!("{observed:?}");
-        };
-        assert_eq!(reason, Reason::PortInUse);
-        message
-    };
-    let said = pending(&web).await;
-    assert!(said.contains(&lab.port.to_string()), "{said}");
-    drop((program, datagrams));
-    web.source_ranges = vec!["127.0.0.0/8".parse().unwrap()];
-    assert_eq!(pending(&web).await, said, "after another try");
-    let _program = tokio::net::TcpListener::bind(everywhere).await.unwrap();
-    let _datagrams = UdpSocket::bind(everywhere).await.unwrap();
-}
-
-#[tokio::test]
 async fn an_ipv6_listener_reaches_an_ipv4_node() {
     let lab = Lab::with(Nodes::start(1, true).await, |options| {
         options.addresses.push("::1".parse().unwrap());
@@ -541,103 +447,6 @@ async fn an_ipv6_listener_reaches_an_ipv4_node() {
     assert!(at.is_ipv6());
     lab.only(at, &["n1"]).await;
     let client = udp_client("::1".parse().unwrap(), at).await;
-    assert_eq!(ask(&client, "x").await.as_deref(), Some("n1 x"));
-}
-
-#[tokio::test]
-async fn connections_are_bounded_per_load_balancer() {
-    let lab = Lab::with(Nodes::start(1, true).await, |options| {
-        options.plane.max_connections = 2;
-    })
-    .await;
-    let at = lab.ensure(lab.web()).await;
-    let first = Connection::open(at, None).await.unwrap();
-    let _second = Connection::open(at, None).await.unwrap();
-    assert!(Connection::open(at, None).await.is_none());
-    drop(first);
-    eventually("a place is free again", async || {
-        Connection::open(at, None).await
-    })
-    .await;
-}
-
-/// A load balancer that uses all connections it can get leaves some for others.
-#[tokio::test]
-async fn connections_are_bounded_in_total_and_shared() {
-    let lab = Lab::with(Nodes::start(1, true).await, |options| {
-        options.plane.max_total_connections = 8;
-    })
-    .await;
-    let busy = lab.ensure(lab.web()).await;
-    let mut other = lab.web();
-    other.id = id("other");
-    let other = lab.ensure(other).await;
-    let open = async |at: SocketAddr| {
-        let mut held = Vec::new();
-        while let Some(connection) = Connection::open(at, None).await {
-            held.push(connection);
-        }
-        held
-    };
-    let held = open(busy).await;
-    assert_eq!(held.len(), 4);
-    assert_eq!(open(other).await.len(), 2);
-    drop(held);
-    eventually("places are free again", async || {
-        Connection::open(busy, None).await
-    })
-    .await;
-}
-
-/// Many clients with one datagram each do not keep new clients out.
-#[tokio::test]
-async fn clients_that_sent_one_datagram_make_room_for_others() {
-    let lab = Lab::with(Nodes::start(1, true).await, |options| {
-        options.plane.max_flows = 16;
-    })
-    .await;
-    let at = lab.ensure(lab.web()).await;
-    let first = udp_client(local(1), at).await;
-    for text in ["a", "b"] {
-        assert_eq!(ask(&first, text).await, Some(format!("n1 {text}")));
-    }
-    let mut flood = Vec::new();
-    for _ in 0..50 {
-        let client = udp_client(local(2), at).await;
-        client.send(b"x").await.unwrap();
-        flood.push(client);
-    }
-    // New clients are served, and an established client keeps its flow.
-    for last in 3..30 {
-        let client = udp_client(local(last), at).await;
-        let answer = eventually("a newcomer's answer", async || ask(&client, "n").await).await;
-        assert_eq!(answer, "n1 n");
-    }
-    assert_eq!(ask(&first, "c").await.as_deref(), Some("n1 c"));
-}
-
-#[tokio::test]
-async fn udp_clients_are_bounded_in_total_and_shared() {
-    let lab = Lab::with(Nodes::start(1, true).await, |options| {
-        options.plane.max_total_flows = 4;
-    })
-    .await;
-    let busy = lab.ensure(lab.web()).await;
-    let mut other = lab.web();
-    other.id = id("other");
-    let other = lab.ensure(other).await;
-    // Both sides have sent twice, so the flows are in use.
-    let mut held = Vec::new();
-    for last in 1..=2 {
-        let client = udp_client(local(last), busy).await;
-        for text in ["a", "b"] {
-            assert_eq!(ask(&client, text).await, Some(format!("n1 {text}")));
-        }
-        held.push(client);
-    }
-    let third = udp_client(local(3), busy).await;
-    assert_eq!(ask(&third, "x").await, None, "half of all places");
-    let client = udp_client(local(4), other).await;
     assert_eq!(ask(&client, "x").await.as_deref(), Some("n1 x"));
 }
 
