@@ -1,8 +1,8 @@
 //! Gives back the memory of maps and lines that were large once. Pure.
 //!
-//! A `HashMap` or `VecDeque` keeps the room of the most entries that it ever had. When a leader starts, each
-//! map of work in progress holds every Service of the cluster for a moment; 5,000 Services leave
-//! 400 KB behind in each of them.
+//! A `HashMap` or `VecDeque` keeps the room of the most entries that it ever had. When a leader
+//! starts, each map of work in progress holds every Service of the cluster for a moment; 5,000
+//! Services leave 400 KB behind in each of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash};

@@ -212,7 +212,8 @@ async fn transitions(site: &Site<'_>) -> Result<i32> {
     Ok(spec.lease_transitions.unwrap_or_default())
 }
 
-/// The memory limit of the controller's container in megabytes of 10^6 bytes, from the chart's values.
+/// The memory limit of the controller's container in megabytes of 10^6 bytes, from the values of
+/// the chart.
 fn memory_limit() -> Result<f64> {
     let values = std::fs::read_to_string(root().join("charts/ballast/values.yaml"))?;
     let values = documents(&values)?;

@@ -2,7 +2,8 @@
 //!
 //! This crate owns the domain model ([`model`]), the [`Provider`] trait with its errors, the
 //! marks on every cloud object ([`mark`]), the bounds on text from outside ([`text`]), the text
-//! of errors ([`causes`]), and the conformance suite (`conformance`, behind a feature) that each provider runs in its own tests.
+//! of errors ([`causes`]), and the conformance suite (`conformance`, behind a feature) that each
+//! provider runs in its own tests.
 //!
 //! It depends on no Kubernetes client and no cloud SDK: the controller turns Services into
 //! [`model::LoadBalancer`]s, and providers turn those into cloud objects. Conditions,

@@ -1,9 +1,9 @@
 //! The mock cloud's server, which `ballast mock-cloud` runs.
 //!
 //! Tasks: the HTTP server; the follower, which makes the data plane follow the state
-//! (`follow`); one that stores the listeners of the node; with `--interface`, one that prolongs the addresses on it (`nic`); the
-//! health checks; and tasks of the data plane per socket and connection. They end with the
-//! shutdown token. A thread writes the state (`writer`), and ends after them. The API answers
+//! (`follow`); one that stores the listeners of the node; with `--interface`, one that prolongs
+//! the addresses on it (`nic`); the health checks; and tasks of the data plane per socket and
+//! connection. They end with the shutdown token. A thread writes the state (`writer`), and ends after them. The API answers
 //! only after the data plane has applied the stored state.
 
 mod answer;
