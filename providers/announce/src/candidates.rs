@@ -197,6 +197,7 @@ mod tests {
             nodes: None,
             interfaces: None,
             endpoints: BTreeSet::new(),
+            refresh: None,
         }
     }
 

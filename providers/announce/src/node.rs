@@ -62,8 +62,6 @@ pub struct Config {
     pub incarnation: u64,
     /// Whether agents send each other messages. Otherwise only Leases count.
     pub gossip: bool,
-    /// The interval of repeated announcements; `None` disables them.
-    pub refresh: Option<Duration>,
     /// Defects, in tests.
     pub slips: Slips,
 }
@@ -156,8 +154,7 @@ impl Node {
 
     /// An agent that has just started and knows nothing.
     pub fn new(config: Config, now: Time) -> Self {
-        let mut pacer = Pacer::new(config.incarnation);
-        pacer.set_refresh(config.refresh);
+        let pacer = Pacer::new(config.incarnation);
         Self {
             random: Random::new(config.incarnation),
             sequence: 0,

@@ -35,6 +35,8 @@ const HOP_LIMIT: u8 = 255;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     entries: BTreeMap<IpAddr, Entry>,
+    /// Counts the changes.
+    revision: u64,
 }
 
 /// How this node answers for an address.
@@ -111,11 +113,20 @@ pub enum Reply {
 
 impl Table {
     pub(crate) fn insert(&mut self, address: IpAddr, entry: Entry) {
-        self.entries.insert(address, entry);
+        if self.entries.insert(address, entry) != Some(entry) {
+            self.revision += 1;
+        }
     }
 
     pub(crate) fn remove(&mut self, address: &IpAddr) {
-        self.entries.remove(address);
+        if self.entries.remove(address).is_some() {
+            self.revision += 1;
+        }
+    }
+
+    /// Another number after each change, so that a copy is made only of what changed.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// How this node answers for an address, if it does.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -32,6 +33,8 @@ pub struct Wanted {
     pub interfaces: Option<BTreeSet<Arc<str>>>,
     /// The nodes with a serving endpoint.
     pub endpoints: BTreeSet<NodeName>,
+    /// `refreshInterval` of the class: how often an announcement is repeated. `None` disables it.
+    pub refresh: Option<Duration>,
 }
 
 /// `externalTrafficPolicy` of a Service.
@@ -63,6 +66,8 @@ pub struct NodeFacts {
     pub cordoned: bool,
     /// It has the taint `node.kubernetes.io/out-of-service`.
     pub out_of_service: bool,
+    /// Its internal addresses, for messages.
+    pub addresses: Vec<IpAddr>,
     /// The interfaces in its Announcer object; empty without an agent.
     pub interfaces: Vec<Interface>,
 }

@@ -57,6 +57,7 @@ fn wanted(policy: Policy, endpoints: &[NodeName]) -> Arc<Wanted> {
         nodes: None,
         interfaces: None,
         endpoints: endpoints.iter().cloned().collect(),
+        refresh: Some(Duration::from_mins(1)),
     })
 }
 
@@ -67,7 +68,6 @@ impl Lone {
             name: name(0),
             incarnation: 1,
             gossip: true,
-            refresh: Some(Duration::from_mins(1)),
             slips: Slips::default(),
         };
         let mut view = View::default();

@@ -420,7 +420,8 @@ impl Node {
         if state == State::StandingIn {
             self.pacer.stop(&address);
         } else if !announced {
-            self.pacer.start(address);
+            let refresh = wanted.and_then(|wanted| wanted.refresh);
+            self.pacer.start(address, refresh);
         }
     }
 

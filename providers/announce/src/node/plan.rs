@@ -11,7 +11,7 @@ use crate::claim::Claim;
 use crate::host_check::{Check, Receipts, State as CheckState};
 use crate::membership::Process;
 use crate::random::mix;
-use crate::timing::{LEASE, SETTLE, SILENT, SUCCESSORS};
+use crate::timing::{LEASE, REFRESH, SETTLE, SILENT, SUCCESSORS};
 use crate::view::{Detection, Policy, Wanted};
 use crate::{NodeName, Time, assignment};
 
@@ -60,6 +60,7 @@ impl Wanted {
             nodes: None,
             interfaces: None,
             endpoints: BTreeSet::new(),
+            refresh: Some(REFRESH),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::random::Random;
-use crate::timing::{REFRESH, REPEAT_INTERVAL, REPEATS, REPEATS_PER_TICK, TAKEOVERS_PER_TICK};
+use crate::timing::{REPEAT_INTERVAL, REPEATS, REPEATS_PER_TICK, TAKEOVERS_PER_TICK};
 
 /// The schedule of announcements.
 #[derive(Clone, Debug)]
@@ -22,7 +22,6 @@ pub struct Pacer {
     takeovers: VecDeque<IpAddr>,
     due: BTreeSet<(Time, IpAddr)>,
     addresses: BTreeMap<IpAddr, Plan>,
-    refresh: Option<Duration>,
     random: Random,
 }
 
@@ -32,6 +31,8 @@ struct Plan {
     left: u8,
     /// When the next one is due; `None` while the address waits among the takeovers.
     next: Option<Time>,
+    /// The pause after the burst; `None` ends the announcements.
+    refresh: Option<Duration>,
 }
 
 // === impl Pacer ===
@@ -43,18 +44,13 @@ impl Pacer {
             takeovers: VecDeque::new(),
             due: BTreeSet::new(),
             addresses: BTreeMap::new(),
-            refresh: Some(REFRESH),
             random: Random::new(seed),
         }
     }
 
-    /// Sets how often announcements are repeated; `None` disables the refresh.
-    pub fn set_refresh(&mut self, refresh: Option<Duration>) {
-        self.refresh = refresh;
-    }
-
-    /// This node answers for an address from now on.
-    pub fn start(&mut self, address: IpAddr) {
+    /// This node answers for an address from now on. `refresh`: how often the announcement is
+    /// repeated after the burst; `None` disables the refresh.
+    pub fn start(&mut self, address: IpAddr, refresh: Option<Duration>) {
         let waits = self.addresses.get(&address).map(|plan| plan.next.is_none());
         if waits == Some(true) {
             return;
@@ -64,6 +60,7 @@ impl Pacer {
         let plan = Plan {
             left: REPEATS,
             next: None,
+            refresh,
         };
         self.addresses.insert(address, plan);
     }
@@ -105,7 +102,7 @@ impl Pacer {
             return;
         };
         plan.left = plan.left.saturating_sub(1);
-        let pause = match self.refresh {
+        let pause = match plan.refresh {
             _ if plan.left > 0 => Some(REPEAT_INTERVAL),
             Some(refresh) => Some(jitter(refresh, &mut self.random)),
             None => None,
@@ -132,6 +129,8 @@ mod tests {
 
     use super::*;
 
+    const REFRESH: Option<Duration> = Some(crate::timing::REFRESH);
+
     fn at(ms: u64) -> Time {
         Time::after_start(Duration::from_millis(ms))
     }
@@ -143,7 +142,7 @@ mod tests {
     #[test]
     fn a_burst_and_then_a_refresh() {
         let mut pacer = Pacer::new(1);
-        pacer.start(address(1));
+        pacer.start(address(1), REFRESH);
         let times: Vec<_> = (0..130_000)
             .step_by(50)
             .filter(|ms| !pacer.poll(at(*ms)).is_empty())
@@ -161,21 +160,20 @@ mod tests {
     #[test]
     fn without_a_refresh_the_burst_is_all() {
         let mut pacer = Pacer::new(1);
-        pacer.set_refresh(None);
-        pacer.start(address(1));
+        pacer.start(address(1), None);
         let count = (0..500_000)
             .step_by(50)
             .flat_map(|ms| pacer.poll(at(ms)))
             .count();
         assert_eq!(count, usize::from(REPEATS));
-        pacer.start(address(1));
+        pacer.start(address(1), None);
         assert_eq!(pacer.poll(at(500_000)), [address(1)]);
     }
 
     #[test]
     fn a_thousand_takeovers_go_out_in_half_a_second_before_anything_else() {
         let mut pacer = Pacer::new(1);
-        (0..1000).for_each(|n| pacer.start(address(n)));
+        (0..1000).for_each(|n| pacer.start(address(n), REFRESH));
         let mut ms = 0;
         while !pacer.takeovers.is_empty() {
             pacer.poll(at(ms));
@@ -183,7 +181,7 @@ mod tests {
         }
         assert!(ms <= 500, "{ms} ms");
         // Their repeats are due, and a new takeover comes first.
-        pacer.start(address(5000));
+        pacer.start(address(5000), REFRESH);
         assert_eq!(pacer.poll(at(2000))[0], address(5000));
         assert_eq!(pacer.poll(at(2050)).len(), REPEATS_PER_TICK);
     }
@@ -198,7 +196,7 @@ mod tests {
             for (event, n) in events {
                 ms += 50;
                 match event {
-                    0 => { pacer.start(address(n)); held.insert(address(n)); }
+                    0 => { pacer.start(address(n), REFRESH); held.insert(address(n)); }
                     1 => { pacer.stop(&address(n)); held.remove(&address(n)); }
                     _ => for announced in pacer.poll(at(ms)) {
                         prop_assert!(held.contains(&announced));

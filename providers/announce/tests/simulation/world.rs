@@ -166,6 +166,7 @@ impl World {
                 nodes: None,
                 interfaces: None,
                 endpoints: endpoints.clone(),
+                refresh: Some(ballast_announce::timing::REFRESH),
             };
             (address(n), wanted.into())
         });
@@ -276,7 +277,6 @@ impl World {
             name: entry.name.clone(),
             incarnation,
             gossip,
-            refresh: Some(ballast_announce::timing::REFRESH),
             slips,
         };
         entry.agent = Some(Node::new(config, now));

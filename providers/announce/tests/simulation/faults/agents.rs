@@ -217,6 +217,7 @@ impl World {
             nodes: None,
             interfaces: None,
             endpoints: [node(0)].into(),
+            refresh: Some(ballast_announce::timing::REFRESH),
         };
         self.api.view.wanted.insert(address, wanted.into());
         self.api.version += 1;
