@@ -1,0 +1,1 @@
+//! TCP connections between announcers whose end shows that a process ended.
