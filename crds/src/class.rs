@@ -99,24 +99,22 @@ pub struct L2Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_pool_selector: Option<LabelSelector>,
 
-    /// Announce addresses only from nodes with these labels. This version has no announcer
-    /// yet.
+    /// Announce addresses only from nodes with these labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
 
     /// Announce addresses only on interfaces whose names match one of these regular
     /// expressions, such as `^eth[0-9]+$`. Without any, all interfaces in the subnet of the
-    /// address are used. This version has no announcer yet.
+    /// address are used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub interfaces: Vec<String>,
 
-    /// How the failure of a node is detected. This version has no announcer yet.
+    /// How the failure of a node is detected.
     #[serde(default)]
     pub failure_detection: FailureDetection,
 
-    /// How often an announcement is repeated, such as `1m`; `0s` disables repetition. This
-    /// version has no announcer yet.
+    /// How often an announcement is repeated, such as `1m`; `0s` disables repetition.
     #[serde(default = "one_minute")]
     pub refresh_interval: Duration,
 }
@@ -127,6 +125,9 @@ pub enum FailureDetection {
     /// Nodes monitor each other over the network: less than a second; needs an open port.
     #[default]
     Fast,
+    /// Like `Fast`, but a node has failed only if it does not respond for about 5 s: for hosts
+    /// that stall, such as virtual machines that migrate.
+    Tolerant,
     /// Only through Leases of the API server: up to 20 seconds; needs no open port.
     Lease,
 }

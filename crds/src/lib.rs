@@ -8,9 +8,14 @@
 // The derive repeats the types in a private module, where `pub` has no effect.
 #![allow(unreachable_pub)]
 
+pub mod announcer;
 pub mod class;
 pub mod pool;
 
+pub use announcer::{
+    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerSpec, AnnouncerStatus, Holding,
+    InterfaceAddress, Successor,
+};
 pub use class::{
     AwsSettings, DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
     LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, NotOneProvider, ProviderKind,
@@ -29,7 +34,11 @@ pub const GROUP: &str = "ballast.dev";
 
 /// All CRDs, in the order of [`yaml`].
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![LoadBalancerClass::crd(), AddressPool::crd()]
+    vec![
+        LoadBalancerClass::crd(),
+        AddressPool::crd(),
+        Announcer::crd(),
+    ]
 }
 
 /// All CRDs as one multi-document YAML, as `ballast crds` prints it.

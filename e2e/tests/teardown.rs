@@ -307,6 +307,7 @@ async fn without_classes(site: &Site<'_>) -> Result<()> {
     let kinds = [
         "crd/loadbalancerclasses.ballast.dev",
         "crd/addresspools.ballast.dev",
+        "crd/announcers.ballast.dev",
     ];
     site.lab
         .kubectl(&[&["delete"], &kinds[..]].concat())
@@ -322,9 +323,9 @@ async fn without_classes(site: &Site<'_>) -> Result<()> {
         let began = Instant::now();
         let said = admin.out(&["crds", "--apply"]).await?;
         println!("crds --apply after {:.1?}:\n{said}", began.elapsed());
-        let done = format!(
-            "loadbalancerclasses.ballast.dev {expected}\naddresspools.ballast.dev {expected}\n"
-        );
+        let kinds = ["loadbalancerclasses", "addresspools", "announcers"];
+        let done = kinds.map(|kind| format!("{kind}.ballast.dev {expected}\n"));
+        let done = done.concat();
         ensure!(said == done, "{said}");
     }
     // They are served already: no wait is needed.

@@ -29,6 +29,7 @@ const FLAGS: [&str; 4] = [
 const SERVICES: usize = 50;
 const CLASSES: &str = "loadbalancerclasses.ballast.dev";
 const POOLS: &str = "addresspools.ballast.dev";
+const ANNOUNCERS: &str = "announcers.ballast.dev";
 /// Reports what failed, one line each.
 const TRAFFIC: &str =
     "while :; do curl -gsSf -m 3 -o /dev/null $0 && echo answered || echo FAILED; sleep 0.02; done";
@@ -399,7 +400,7 @@ async fn uninstalled_without_hooks(cluster: &Cluster) -> Result<()> {
 
 /// A user deleted the CRDs, so nothing works: an upgrade creates them again.
 async fn without_crds(cluster: &Cluster) -> Result<()> {
-    let all = ["crd", CLASSES, POOLS];
+    let all = ["crd", CLASSES, POOLS, ANNOUNCERS];
     cluster
         .lab
         .kubectl(&[&["delete"], &all[..]].concat())
@@ -409,7 +410,7 @@ async fn without_crds(cluster: &Cluster) -> Result<()> {
     ensure!(cluster.names(&all).await?.is_empty(), "they are there");
     cluster.helm_to("upgrade", BALLAST, &unready).await?;
     let there = cluster.names(&all).await?;
-    ensure!(there.len() == 2, "{there:?}");
+    ensure!(there.len() == 3, "{there:?}");
     cluster.uninstall(BALLAST, &[]).await?;
     cluster.nothing_is_left(BALLAST).await
 }

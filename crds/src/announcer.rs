@@ -1,0 +1,154 @@
+//! `Announcer`: what the announcer of one node does. It has the name of its node.
+
+// Columns of one type.
+#![allow(clippy::duplicated_attributes)]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Nothing is configured here: a `LoadBalancerClass` has the settings.
+///
+/// The announcer of a node creates the object, and the object is deleted with the Node. Only
+/// that announcer writes the status, and only when something changed.
+#[derive(
+    CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize,
+)]
+#[kube(
+    group = "ballast.dev",
+    version = "v1alpha1",
+    kind = "Announcer",
+    plural = "announcers",
+    category = "ballast",
+    status = "AnnouncerStatus",
+    no_spec,
+    doc = "Which addresses a node announces on the local network, and on which interfaces.",
+    derive = "PartialEq",
+    printcolumn(
+        json_path = ".status.counts.interfaces",
+        name = "Interfaces",
+        type_ = "integer"
+    ),
+    printcolumn(
+        json_path = ".status.counts.usable",
+        name = "Usable",
+        type_ = "integer"
+    ),
+    printcolumn(
+        json_path = ".status.counts.addresses",
+        name = "Addresses",
+        type_ = "integer"
+    ),
+    printcolumn(
+        json_path = ".metadata.creationTimestamp",
+        name = "Age",
+        type_ = "date"
+    )
+)]
+pub struct AnnouncerSpec {}
+
+/// What an announcer reports about itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncerStatus {
+    /// The process that wrote this status: a random number that changes with each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub incarnation: Option<String>,
+
+    /// How many interfaces and addresses there are.
+    #[serde(default)]
+    pub counts: AnnouncerCounts,
+
+    /// The interfaces on which the node can announce addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub interfaces: Vec<AnnouncerInterface>,
+
+    /// The addresses that the node announces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16_384), extend("x-kubernetes-list-type" = "atomic"))]
+    pub holdings: Vec<Holding>,
+
+    /// `AddressConflict`: another host on the network uses an address that this node
+    /// announces. `ProbesIntercepted`: a switch or proxy answers for other nodes, so this node
+    /// checks them by ICMP echo. `CutOff`: no other host on the network responds to this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The numbers of interfaces and addresses of an announcer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnnouncerCounts {
+    /// The number of interfaces.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub interfaces: i64,
+    /// The number of interfaces that can announce now.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub usable: i64,
+    /// The number of addresses that the node announces.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub addresses: i64,
+}
+
+/// A network interface of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnnouncerInterface {
+    /// The name, such as `eth0`.
+    #[schemars(length(min = 1, max = 15))]
+    pub name: String,
+    /// The MAC address, such as `02:00:00:00:00:01`.
+    #[schemars(regex(pattern = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"))]
+    pub mac: String,
+    /// The node's own addresses with the lengths of their networks' prefixes, such as
+    /// `192.0.2.11/24`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub addresses: Vec<InterfaceAddress>,
+    /// Whether it has a carrier and other hosts on the network respond.
+    #[serde(default)]
+    pub usable: bool,
+}
+
+/// An address with the length of its network's prefix, such as `192.0.2.11/24`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct InterfaceAddress(#[schemars(length(min = 2, max = 49))] pub String);
+
+/// An address that the node announces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Holding {
+    /// The address of a Service.
+    #[schemars(length(min = 2, max = 45))]
+    pub address: String,
+    /// Counts the nodes that have announced the address. Of two nodes, the one with the higher
+    /// epoch announces it.
+    #[schemars(range(min = 1))]
+    pub epoch: i64,
+    /// Counts the changes of `successors` within the epoch.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub revision: i64,
+    /// The interface on which the address is announced; absent for a moment after a change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15))]
+    pub interface: Option<String>,
+    /// The MAC address that is announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"))]
+    pub mac: Option<String>,
+    /// The nodes that take over if this one fails, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub successors: Vec<Successor>,
+}
+
+/// The name of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Successor(#[schemars(length(min = 1, max = 253))] pub String);
