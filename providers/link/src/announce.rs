@@ -7,16 +7,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::arp::Packet;
+use crate::ndp::{self, Advertisement};
 use crate::{Interface, Mac, PacketSocket};
-
-/// All nodes of the link (RFC 4291 §2.7.1).
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Type of `ICMPv6` (RFC 4861 §4.4).
-const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-/// The override flag: replaces an existing cache entry (RFC 4861 §4.4).
-const OVERRIDE: u8 = 0x20;
-/// Option: the sender's link-layer address follows (RFC 4861 §4.6.1).
-const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 
 /// Announces once, to all neighbours, that this interface has the address. An IPv6 address
 /// must not be tentative any more: the advertisement is sent from it.
@@ -37,20 +29,11 @@ fn advertise(interface: &Interface, address: Ipv6Addr) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_multicast_if_v6(interface.index)?;
     // Receivers drop anything that may have crossed a router.
-    socket.set_multicast_hops_v6(255)?;
+    socket.set_multicast_hops_v6(ndp::HOP_LIMIT.into())?;
     let from = SocketAddrV6::new(address, 0, 0, interface.index);
     socket.bind(&from.into())?;
-    let to = SocketAddrV6::new(ALL_NODES, 0, 0, interface.index);
-    socket
-        .send_to(&advertisement(interface.mac, address), &to.into())
-        .map(drop)
-}
-
-fn advertisement(mac: Mac, address: Ipv6Addr) -> Vec<u8> {
-    let mut bytes = vec![NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, OVERRIDE, 0, 0, 0];
-    bytes.extend(address.octets());
-    // In units of 8 bytes.
-    bytes.extend([TARGET_LINK_LAYER_ADDRESS, 1]);
-    bytes.extend(mac.0);
-    bytes
+    let to = SocketAddrV6::new(ndp::ALL_NODES, 0, 0, interface.index);
+    let mut frame = Advertisement::unsolicited(interface.mac, address, interface.mac).encode();
+    let message = frame.split_off(ndp::MESSAGE);
+    socket.send_to(&message, &to.into()).map(drop)
 }

@@ -1,11 +1,16 @@
 //! ARP for IPv4 over Ethernet (RFC 826) and address conflict detection (RFC 5227). Pure.
+//!
+//! A [`Packet`] has no Ethernet header; [`frame`] and [`parse`] handle whole frames.
 
 use std::net::Ipv4Addr;
 
-use crate::Mac;
+use crate::ethernet::{self, ARP};
+use crate::{Ethernet, Mac};
 
 /// Bytes of an ARP packet of IPv4 over Ethernet, without the Ethernet header.
 pub const LENGTH: usize = 28;
+/// Bytes of a whole frame, without padding.
+pub const FRAME: usize = ethernet::HEADER + LENGTH;
 
 /// Hardware type Ethernet, protocol type IPv4, lengths 6 and 4.
 const HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -34,26 +39,56 @@ pub struct Packet {
     pub target: Ipv4Addr,
 }
 
+/// The frame of a packet as it is sent. The network card pads it to the length that Ethernet
+/// requires.
+pub fn frame(to: Mac, from: Mac, packet: &Packet) -> [u8; FRAME] {
+    let mut bytes = [0; FRAME];
+    bytes[..ethernet::HEADER].copy_from_slice(&Ethernet { to, from }.encode(ARP));
+    bytes[ethernet::HEADER..].copy_from_slice(&packet.encode());
+    bytes
+}
+
+/// Parses a frame. Returns `None` if it is not ARP for IPv4 over Ethernet. Ignores padding.
+pub fn parse(frame: &[u8]) -> Option<(Ethernet, Packet)> {
+    let (ethernet, payload) = Ethernet::parse(frame, ARP)?;
+    Some((ethernet, Packet::decode(payload)?))
+}
+
 // === impl Packet ===
 
 impl Packet {
     /// A request for `address` that does not claim it (RFC 5227 §1.1).
     pub const fn probe(mac: Mac, address: Ipv4Addr) -> Self {
-        Self {
-            operation: Operation::Request,
-            sender_mac: mac,
-            sender: Ipv4Addr::UNSPECIFIED,
-            target_mac: Mac::UNKNOWN,
-            target: address,
-        }
+        Self::request(mac, Ipv4Addr::UNSPECIFIED, address)
     }
 
     /// An announcement that `mac` has `address` (RFC 5227 §1.1, RFC 5944 §4.6).
     pub const fn announcement(mac: Mac, address: Ipv4Addr) -> Self {
+        Self::request(mac, address, address)
+    }
+
+    /// The reply form of an announcement, for hosts that ignore requests (RFC 5944 §4.6).
+    pub const fn announcement_reply(mac: Mac, address: Ipv4Addr) -> Self {
+        Self::reply(mac, address, mac, address)
+    }
+
+    /// A reply to `asker` at `asker_mac`: `mac` has `address`.
+    pub const fn reply(mac: Mac, address: Ipv4Addr, asker_mac: Mac, asker: Ipv4Addr) -> Self {
+        Self {
+            operation: Operation::Reply,
+            sender_mac: mac,
+            sender: address,
+            target_mac: asker_mac,
+            target: asker,
+        }
+    }
+
+    /// A request for `address` from a host that has `sender`.
+    pub const fn request(mac: Mac, sender: Ipv4Addr, address: Ipv4Addr) -> Self {
         Self {
             operation: Operation::Request,
             sender_mac: mac,
-            sender: address,
+            sender,
             target_mac: Mac::UNKNOWN,
             target: address,
         }
@@ -147,6 +182,56 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_on_the_wire() {
+        let asker = Ipv4Addr::new(192, 0, 2, 8);
+        let reply = Packet::reply(WE, IP, OTHER, asker);
+        #[rustfmt::skip]
+        let expected = [
+            2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 6, // to, from, ARP
+            0, 1, 8, 0, 6, 4, 0, 2,
+            2, 0, 0, 0, 0, 1, 192, 0, 2, 7,
+            2, 0, 0, 0, 0, 2, 192, 0, 2, 8,
+        ];
+        assert_eq!(frame(OTHER, WE, &reply), expected);
+        let ethernet = Ethernet {
+            to: OTHER,
+            from: WE,
+        };
+        assert_eq!(parse(&expected), Some((ethernet, reply)));
+    }
+
+    #[test]
+    fn an_announcement_names_the_address_twice() {
+        for packet in [
+            Packet::announcement(WE, IP),
+            Packet::announcement_reply(WE, IP),
+        ] {
+            assert_eq!((packet.sender, packet.target), (IP, IP));
+            assert!(packet.conflicts(OTHER, IP));
+        }
+        let request = Packet::announcement(WE, IP);
+        assert_eq!(
+            (request.operation, request.target_mac),
+            (Operation::Request, Mac::UNKNOWN)
+        );
+        let reply = Packet::announcement_reply(WE, IP);
+        assert_eq!((reply.operation, reply.target_mac), (Operation::Reply, WE));
+    }
+
+    #[test]
+    fn a_frame_of_another_type_is_not_parsed() {
+        let good = frame(Mac::BROADCAST, WE, &Packet::probe(WE, IP));
+        assert!(parse(&good).is_some());
+        for length in 0..FRAME {
+            assert_eq!(parse(&good[..length]), None);
+        }
+        // 802.1Q.
+        let mut tagged = good;
+        tagged[12..14].copy_from_slice(&[0x81, 0x00]);
+        assert_eq!(parse(&tagged), None);
+    }
+
+    #[test]
     fn a_conflict_is_a_use_or_a_probe_by_another_host() {
         let packet = |operation, sender_mac, sender, target| Packet {
             operation,
@@ -191,6 +276,21 @@ mod tests {
             let mut wire = packet.encode().to_vec();
             wire.resize(LENGTH + padding, 0);
             prop_assert_eq!(Packet::decode(&wire), Some(packet));
+        }
+
+        #[test]
+        fn an_encoded_frame_is_parsed(
+            packet in packet(), to in any::<[u8; 6]>(), from in any::<[u8; 6]>(), padding in 0..40usize
+        ) {
+            let ethernet = Ethernet { to: Mac(to), from: Mac(from) };
+            let mut wire = frame(ethernet.to, ethernet.from, &packet).to_vec();
+            wire.resize(FRAME + padding, 0);
+            prop_assert_eq!(parse(&wire), Some((ethernet, packet)));
+        }
+
+        #[test]
+        fn any_frame_can_be_parsed(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            parse(&bytes);
         }
 
         #[test]

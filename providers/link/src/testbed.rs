@@ -1,6 +1,6 @@
-//! Two hosts on one network for tests, each in its own network namespace without an uplink,
-//! which ends with the host. Needs root. The tests of this crate and of the crates that build
-//! on it use it.
+//! Hosts on one network for tests: two of them on a cable ([`segment`]), or several on a switch
+//! ([`lan`]). Each is a network namespace without an uplink, which ends with the host. Needs
+//! root. The tests of this crate and of the crates that build on it use it.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,8 +12,10 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use nix::sched::{CloneFlags, setns, unshare};
-use rtnetlink::{LinkUnspec, LinkVeth};
+use rtnetlink::{LinkBridge, LinkUnspec, LinkVeth};
 use tokio::time::Instant;
 
 use crate::{Interface, Links};
@@ -22,9 +24,17 @@ use crate::{Interface, Links};
 pub const LONG: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// One end of the cable.
+/// A host, with `eth0` on the network. [`lan`] also has one for the switch.
 pub struct Host {
     namespace: File,
+}
+
+/// Hosts on a switch.
+pub struct Lan {
+    /// The bridge `switch` with a port `port0`, `port1` and so on for each host.
+    pub switch: Host,
+    /// The hosts.
+    pub hosts: Vec<Host>,
 }
 
 /// Runs `work` on a thread of one host with its own runtime. Tasks that still run at the end
@@ -74,6 +84,80 @@ pub fn segment() -> (Host, Host) {
     (one, two)
 }
 
+/// Hosts on a switch. Returns when all ports forward frames.
+pub fn lan(count: usize) -> Lan {
+    let hosts: Vec<Host> = (0..count).map(|_| namespace()).collect();
+    let switch = namespace();
+    let ends: Vec<_> = hosts.iter().map(|it| it.namespace.as_raw_fd()).collect();
+    on(&switch, async || {
+        let handle = netlink();
+        let bridge = LinkBridge::new("switch").up().build();
+        handle.link().add(bridge).execute().await.unwrap();
+        let bridge = index_of(&handle, "switch").await;
+        for (at, end) in ends.into_iter().enumerate() {
+            let port = format!("port{at}");
+            let veth = LinkVeth::new(&port, "peer").build();
+            handle.link().add(veth).execute().await.unwrap();
+            let peer = LinkUnspec::new_with_index(index_of(&handle, "peer").await);
+            let peer = peer.name("eth0").setns_by_fd(end).build();
+            handle.link().set(peer).execute().await.unwrap();
+            let port = LinkUnspec::new_with_index(index_of(&handle, &port).await);
+            let port = port.controller(bridge).up().build();
+            handle.link().set(port).execute().await.unwrap();
+        }
+    });
+    for host in &hosts {
+        on(host, async || {
+            switch_on(&netlink()).await;
+            eth0(&Links::connect().unwrap()).await;
+        });
+    }
+    let ports = Lan { switch, hosts };
+    (0..count).for_each(|at| ports.wait(at, true));
+    ports
+}
+
+// === impl Lan ===
+
+impl Lan {
+    /// Pulls out the cable of a host, or plugs it in: its `eth0` loses the carrier or has one.
+    pub fn plug(&self, host: usize, carrier: bool) {
+        on(&self.switch, async || {
+            let handle = netlink();
+            let port = LinkUnspec::new_with_index(index_of(&handle, &format!("port{host}")).await);
+            let port = if carrier { port.up() } else { port.down() };
+            handle.link().set(port.build()).execute().await.unwrap();
+        });
+        self.wait(host, carrier);
+    }
+
+    fn wait(&self, host: usize, carrier: bool) {
+        let port = format!("port{host}");
+        on(&self.switch, async || {
+            let links = Links::connect().unwrap();
+            eventually("the port of the switch is in the new state", async || {
+                let all = links.interfaces().await.unwrap();
+                all.into_iter()
+                    .find(|it| it.name == port && it.up == carrier)
+            })
+            .await
+        });
+    }
+}
+
+/// Adds an address to an interface. An IPv6 address works at once, without duplicate address
+/// detection.
+pub async fn add_address(interface: u32, net: IpNet) {
+    let mut request = netlink()
+        .address()
+        .add(interface, net.addr(), net.prefix_len());
+    if net.addr().is_ipv6() {
+        let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+        request.message_mut().attributes.push(flags);
+    }
+    request.execute().await.unwrap();
+}
+
 /// A plain netlink connection, to configure a host.
 pub fn netlink() -> rtnetlink::Handle {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
@@ -81,7 +165,8 @@ pub fn netlink() -> rtnetlink::Handle {
     handle
 }
 
-async fn index_of(handle: &rtnetlink::Handle, name: &str) -> u32 {
+/// The index of an interface.
+pub async fn index_of(handle: &rtnetlink::Handle, name: &str) -> u32 {
     let mut links = handle.link().get().match_name(name.to_owned()).execute();
     links.try_next().await.unwrap().unwrap().header.index
 }
