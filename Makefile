@@ -9,7 +9,7 @@ SHELL := /bin/bash
 # Programs that the lab runs, and contents of its images.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
 	containerd runc containernetworking-plugins nftables iptables conntrack iproute2 \
-	busybox-static netcat-openbsd wget
+	busybox-static netcat-openbsd wget arping ndisc6
 # Contents of a kind node where no image can be pulled.
 KIND_PACKAGES := mmdebstrap libseccomp-dev
 # Two cores can run two labs at once.

@@ -32,7 +32,7 @@ const PROGRAMS: [(&str, &str); 10] = [
 const SOURCES: [&str; 4] = ["go.mod", "go.sum", "coredns/main.go", "pause/main.go"];
 
 /// Programs of the machine that a lab runs, and the Debian package of each.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 10] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("runc", "runc"),
@@ -41,6 +41,8 @@ const TOOLS: [(&str, &str); 8] = [
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("conntrack", "conntrack"),
+    ("arping", "arping"),
+    ("ndisc6", "ndisc6"),
 ];
 
 /// Where Debian installs the CNI plug-ins.

@@ -35,6 +35,13 @@ pub(crate) enum Request {
         /// Which one.
         host: String,
     },
+    /// Sends a signal to every process on a host, its containers included.
+    SignalHost {
+        /// Which host.
+        host: String,
+        /// The signal's number.
+        signal: i32,
+    },
     /// Starts a process that the supervisor keeps track of.
     Spawn(ProcessSpec),
     /// Restarts a process that has ended, with the same arguments.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::Families;
 use crate::components::{Component, node_mounts};
@@ -36,6 +36,18 @@ pub(crate) fn hosts_file(families: Families, nodes: &[u8]) -> String {
         );
     }
     lines.join("\n") + "\n"
+}
+
+impl Lab {
+    /// Adds a machine to the nodes' segment, where nothing runs.
+    pub async fn add_guest(&self, number: u8) -> Result<Host> {
+        if !(1..=net::MAX_GUESTS).contains(&number) {
+            bail!("guests have numbers from 1 to {}", net::MAX_GUESTS);
+        }
+        let guest = Host::Guest(number);
+        add_host(self, guest).await?;
+        Ok(guest)
+    }
 }
 
 pub(crate) async fn add_host(lab: &Lab, host: Host) -> Result<()> {

@@ -47,8 +47,9 @@ pub(crate) async fn supervise(
     Ok((record, control, owner))
 }
 
-/// The program that can run as a supervisor: this one, if it is `lab`, or `lab` in its folder.
-fn program() -> Result<PathBuf> {
+/// The program that can run as a supervisor or as a job in a lab: this one, if it is `lab`, or
+/// `lab` in its folder.
+pub(crate) fn program() -> Result<PathBuf> {
     if let Some(program) = std::env::var_os("BALLAST_LAB_PROGRAM") {
         return Ok(program.into());
     }

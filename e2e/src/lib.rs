@@ -31,6 +31,7 @@ pub mod chart;
 mod components;
 mod control;
 mod eventually;
+mod faults;
 #[doc(hidden)]
 pub mod go;
 pub mod helm;
@@ -49,6 +50,8 @@ mod options;
 mod pki;
 mod progress;
 pub mod release;
+#[doc(hidden)]
+pub mod segment;
 pub mod state;
 pub mod story;
 #[doc(hidden)]
@@ -59,14 +62,15 @@ pub use binaries::Binaries;
 pub use components::Component;
 pub use control::{Exit, Output, ProcessStatus, Status};
 pub use eventually::eventually;
+pub use faults::Faults;
 pub use helm::Helm;
 pub use images::{AGNHOST, COREDNS, PAUSE, with_libraries};
 pub use lab::{Lab, Reach};
 #[doc(hidden)]
 pub use logs::enter;
 pub use net::{
-    CLOUD_RANGE_V4, CLOUD_RANGE_V6, DNS_V4, DNS_V6, Families, Host, MAX_NODES, PODS_V4, PODS_V6,
-    pod_gateways,
+    CLOUD_RANGE_V4, CLOUD_RANGE_V6, DNS_V4, DNS_V6, Families, Host, MAX_GUESTS, MAX_NODES, PODS_V4,
+    PODS_V6, pod_gateways,
 };
 pub use nix::sys::signal::Signal;
 pub use objects::documents;

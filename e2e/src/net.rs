@@ -7,6 +7,8 @@
 //!                 segment 10.89.0.0/24, fd89::/64 ── hub (.1, router) ── 192.0.2.0/24, 2001:db8:2::/64
 //! ```
 //!
+//! Tests add guests (.101 to .109) to the segment.
+//!
 //! Every lab has the same addresses: each lives in namespaces of its own, without an uplink.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,7 +29,7 @@ pub enum Families {
 }
 
 /// A host of the lab.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host {
     /// The bridge and router between all others.
     Hub,
@@ -41,6 +43,8 @@ pub enum Host {
     FarClient,
     /// The Nth node, from 1.
     Node(u8),
+    /// The Nth further machine on the nodes' segment, from 1; see [`crate::Lab::add_guest`].
+    Guest(u8),
 }
 
 /// Addresses for the cloud's load balancers: all of them are local to `cloud`.
@@ -51,6 +55,8 @@ pub const CLOUD_RANGE_V6: &str = "fd89:0:0:200::/112";
 pub const PODS_V4: &str = "10.90.0.0/16";
 /// The IPv6 addresses of all pods.
 pub const PODS_V6: &str = "fd90::/56";
+/// The hub's interface on the segment.
+pub(crate) const BRIDGE: &str = "br0";
 /// The addresses of Services.
 pub(crate) const SERVICES_V4: &str = "10.96.0.0/16";
 pub(crate) const SERVICES_V6: &str = "fd96::/112";
@@ -62,6 +68,8 @@ pub const DNS_V4: &str = "10.96.0.10";
 pub const DNS_V6: &str = "fd96::a";
 /// The maximum number of nodes of a lab.
 pub const MAX_NODES: u8 = 80;
+/// The maximum number of guests of a lab.
+pub const MAX_GUESTS: u8 = 9;
 
 impl Families {
     pub(crate) fn both(self) -> bool {
@@ -88,10 +96,12 @@ impl Host {
             "client" => Some(Self::Client),
             "far-client" => Some(Self::FarClient),
             _ => {
-                let number = name.strip_prefix("node")?.parse().ok()?;
-                (1..=MAX_NODES)
-                    .contains(&number)
-                    .then_some(Self::Node(number))
+                let numbered = |prefix, most| {
+                    let number: u8 = name.strip_prefix(prefix)?.parse().ok()?;
+                    (1..=most).contains(&number).then_some(number)
+                };
+                let node = numbered("node", MAX_NODES).map(Self::Node);
+                node.or_else(|| numbered("guest", MAX_GUESTS).map(Self::Guest))
             }
         }
     }
@@ -105,6 +115,7 @@ impl Host {
             Self::Client => "client".to_owned(),
             Self::FarClient => "far-client".to_owned(),
             Self::Node(number) => format!("node{number}"),
+            Self::Guest(number) => format!("guest{number}"),
         }
     }
 
@@ -115,6 +126,7 @@ impl Host {
             Self::Cloud => 3,
             Self::Client => 100,
             Self::Node(number) => 10 + number,
+            Self::Guest(number) => 100 + number,
         }
     }
 
@@ -149,6 +161,15 @@ impl Host {
         match self {
             Self::ControlPlane => "v-control".to_owned(),
             _ => format!("v-{}", self.name()),
+        }
+    }
+
+    /// The host that the hub reaches by this interface; the hub itself for its bridge.
+    pub(crate) fn at_cable(interface: &str) -> Option<Self> {
+        match interface {
+            BRIDGE => Some(Self::Hub),
+            "v-control" => Some(Self::ControlPlane),
+            _ => Self::named(interface.strip_prefix("v-")?),
         }
     }
 }
@@ -187,13 +208,13 @@ pub(crate) fn pod_routes(verb: &str, node: u8, families: Families) -> Vec<String
 pub(crate) fn hub_setup(families: Families) -> Vec<String> {
     let mut lines = vec![
         "link set lo up".to_owned(),
-        "link add br0 type bridge".to_owned(),
-        "addr add 10.89.0.1/24 dev br0".to_owned(),
-        "link set br0 up".to_owned(),
+        format!("link add {BRIDGE} type bridge"),
+        format!("addr add 10.89.0.1/24 dev {BRIDGE}"),
+        format!("link set {BRIDGE} up"),
         format!("route add {CLOUD_RANGE_V4} via {}", Host::Cloud.v4()),
     ];
     if families.both() {
-        lines.push("addr add fd89::1/64 dev br0 nodad".to_owned());
+        lines.push(format!("addr add fd89::1/64 dev {BRIDGE} nodad"));
         lines.push(format!(
             "route add {CLOUD_RANGE_V6} via {}",
             Host::Cloud.v6()
@@ -251,7 +272,7 @@ pub(crate) fn host_spec(host: Host, families: Families, nodes: &[u8]) -> HostSpe
     if far {
         hub_links.push(format!("addr add 192.0.2.1/24 dev {cable}"));
     } else {
-        hub_links.push(format!("link set {cable} master br0"));
+        hub_links.push(format!("link set {cable} master {BRIDGE}"));
     }
     hub_links.push(format!("link set {cable} up"));
     if families.both() {
@@ -319,12 +340,15 @@ mod tests {
             Host::Client,
             Host::FarClient,
             Host::Node(12),
+            Host::Guest(MAX_GUESTS),
         ] {
             assert_eq!(Host::named(&host.name()), Some(host));
             assert!(host.cable().len() <= 15);
+            assert!(host == Host::Hub || Host::at_cable(&host.cable()) == Some(host));
         }
         assert_eq!(Host::named("node0"), None);
         assert_eq!(Host::named("nodes"), None);
+        assert_eq!(Host::named("guest10"), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod nodes;
 mod pools;
 mod readme;
 mod rights;
+mod segment;
 mod services;
 mod status;
 mod teardown;

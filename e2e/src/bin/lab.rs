@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use ballast_e2e::segment::inside::{self, Job};
 use ballast_e2e::state::{self, Found, Place};
 use ballast_e2e::{Binaries, Families, Host, Lab, LabOptions, Progress, ProxyMode, supervisor};
 use clap::{Args, Parser, Subcommand};
@@ -91,6 +92,9 @@ enum Verb {
     },
     /// Build the programs and images into the cache without starting a lab.
     Build,
+    /// The jobs of tests on the lab's hosts.
+    #[command(subcommand, hide = true)]
+    Inside(Job),
     #[command(name = "supervisor-init", hide = true)]
     Init { dir: PathBuf, target: String },
     #[command(name = "supervisor", hide = true)]
@@ -163,11 +167,12 @@ enum Nodes {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        // These two create their own runtime, or none: process 1 must have a single thread.
+        // These create their own runtime, or none: process 1 must have a single thread.
         Verb::Init { dir, target } => supervisor::init(&dir, &target).map(|()| ExitCode::SUCCESS),
         Verb::Supervise { dir, target } => {
             supervisor::supervise(&dir, &target).map(|()| ExitCode::SUCCESS)
         }
+        Verb::Inside(job) => inside::run(job).map(|()| ExitCode::SUCCESS),
         verb => tokio::runtime::Runtime::new()
             .map_err(Into::into)
             .and_then(|runtime| runtime.block_on(run(verb))),
@@ -242,7 +247,9 @@ async fn run(verb: Verb) -> Result<ExitCode> {
                 tokio::task::spawn_blocking(|| Binaries::ensure(Progress::new(true))).await??;
             say(&format!("{}\n", cache.dir().display()))?;
         }
-        Verb::Init { .. } | Verb::Supervise { .. } => bail!("only a lab itself runs this"),
+        Verb::Inside(_) | Verb::Init { .. } | Verb::Supervise { .. } => {
+            bail!("only a lab itself runs this")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! The supervisor's control socket, its forwarded port, and the implementation of each request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -130,6 +130,9 @@ impl Supervisor {
             }
             Request::AddHost(spec) => json!(self.add_host(spec).await?),
             Request::RemoveHost { host } => json!(self.remove_host(&host).await?),
+            Request::SignalHost { host, signal } => {
+                json!(self.signal_host(&host, Signal::try_from(signal)?).await?)
+            }
             Request::Spawn(spec) => json!(
                 self.processes
                     .spawn(&self.host(&spec.host).await?, spec)
@@ -202,30 +205,41 @@ impl Supervisor {
     }
 
     async fn remove_host(&self, name: &str) -> Result<()> {
+        self.signal_host(name, Signal::SIGKILL).await?;
+        self.hosts.lock().await.remove(name);
+        self.processes.forget_host(name);
+        Ok(())
+    }
+
+    /// Signals every process of a host, those that start in the meantime too.
+    async fn signal_host(&self, name: &str, signal: Signal) -> Result<()> {
+        if name == HUB {
+            bail!("the supervisor itself runs on the hub");
+        }
         let host = self.host(name).await?;
         let namespace = host
             .run(|| std::fs::metadata("/proc/thread-self/ns/mnt").map(|file| file.ino()))
             .await??;
-        let cgroup = self
-            .hosts
-            .lock()
-            .await
-            .remove(name)
-            .map(|(_, cgroup)| cgroup)
-            .unwrap_or_default();
+        let cgroup = self.hosts.lock().await.get(name).map(|it| it.1.clone());
+        let cgroup = cgroup.unwrap_or_default();
+        let mut signalled = BTreeSet::new();
         // No process twice in a row: the second look finds processes that were just being
-        // started.
+        // started. A killed process is in the list until it is dead.
         let mut quiet = 0;
         while quiet < 2 {
             let mut found = false;
             for pid in processes_of(namespace, &cgroup)? {
-                found = true;
-                let _ = kill(pid, Signal::SIGKILL);
+                let new = signalled.insert(pid);
+                if new || signal == Signal::SIGKILL {
+                    found = true;
+                    let _ = kill(pid, signal);
+                }
             }
             quiet = if found { 0 } else { quiet + 1 };
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            if signal == Signal::SIGKILL {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
-        self.processes.forget_host(name);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod command;
 pub(crate) mod crowd;
 pub(crate) mod grants;
+pub(crate) mod judges;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,0 +1,234 @@
+//! What observations prove. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::connect::{Attempt, Outcome};
+use super::frame::{Frame, Kind, Way};
+use super::moment::Moment;
+
+/// What a client saw in a period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reachability {
+    /// The attempts that began in it.
+    pub attempts: usize,
+    /// Those without an answer.
+    pub failed: usize,
+    /// The longest time in which no answer arrived, the edges of the period included.
+    pub outage: Duration,
+    /// How often the one who answers changed.
+    pub moves: usize,
+    /// The longest time between two attempts: a client that did not run saw no outage.
+    pub blind: Duration,
+}
+
+/// Judges the attempts of one client that began between two moments.
+pub fn reachability(attempts: &[Attempt], from: Moment, until: Moment) -> Reachability {
+    let mut mine: Vec<&Attempt> = attempts
+        .iter()
+        .filter(|it| it.start >= from && it.start < until)
+        .collect();
+    mine.sort_by_key(|it| it.start);
+    let starts = mine.iter().map(|it| it.start);
+    let blind = longest_gap(from, starts, until);
+    let mut answers: Vec<Moment> = mine
+        .iter()
+        .filter(|it| it.outcome.is_ok())
+        .map(|it| it.end.min(until))
+        .collect();
+    answers.sort_unstable();
+    let by: Vec<&str> = mine.iter().filter_map(|it| answered_by(it)).collect();
+    Reachability {
+        attempts: mine.len(),
+        failed: mine.len() - by.len(),
+        outage: longest_gap(from, answers.into_iter(), until),
+        moves: by.windows(2).filter(|pair| pair[0] != pair[1]).count(),
+        blind,
+    }
+}
+
+/// Who answered an attempt.
+pub fn answered_by(attempt: &Attempt) -> Option<&str> {
+    match &attempt.outcome {
+        Outcome::Ok(by) => Some(by),
+        _ => None,
+    }
+}
+
+fn longest_gap(from: Moment, points: impl Iterator<Item = Moment>, until: Moment) -> Duration {
+    let mut last = from;
+    let mut longest = Duration::ZERO;
+    for point in points.chain([until]) {
+        longest = longest.max(point.since(last));
+        last = last.max(point);
+    }
+    longest
+}
+
+/// The period in which answers named one MAC address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The MAC address.
+    pub mac: String,
+    /// The first answer that named it.
+    pub first: Moment,
+    /// The last one.
+    pub last: Moment,
+    /// The number of answers.
+    pub answers: usize,
+}
+
+/// The MAC addresses that answers to clients named for an address between two moments, in the
+/// order of their first answer.
+pub fn holders(frames: &[Frame], address: IpAddr, from: Moment, until: Moment) -> Vec<Holder> {
+    let mut found: BTreeMap<&str, Holder> = BTreeMap::new();
+    for frame in frames {
+        let of_address = frame.said.address == address && frame.said.kind == Kind::Answer;
+        let in_time = frame.at >= from && frame.at < until;
+        let Some(mac) = frame.said.mac.as_deref() else {
+            continue;
+        };
+        if !of_address || !in_time || frame.way != Way::Delivered {
+            continue;
+        }
+        let holder = found.entry(mac).or_insert_with(|| Holder {
+            mac: mac.to_owned(),
+            first: frame.at,
+            last: frame.at,
+            answers: 0,
+        });
+        holder.first = holder.first.min(frame.at);
+        holder.last = holder.last.max(frame.at);
+        holder.answers += 1;
+    }
+    let mut all: Vec<Holder> = found.into_values().collect();
+    all.sort_by_key(|it| it.first);
+    all
+}
+
+/// How long answers named more than one MAC address: from the first answer of a later holder to
+/// the last answer of an earlier one.
+pub fn overlap(holders: &[Holder]) -> Duration {
+    let mut longest = Duration::ZERO;
+    for (number, later) in holders.iter().enumerate() {
+        for earlier in &holders[..number] {
+            longest = longest.max(earlier.last.min(later.last).since(later.first));
+        }
+    }
+    longest
+}
+
+/// The median and the largest of some times.
+pub fn median_and_worst(times: &[Duration]) -> Option<(Duration, Duration)> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let worst = *sorted.last()?;
+    let middle = sorted.len() / 2;
+    let median = if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        (sorted[middle - 1] + sorted[middle]) / 2
+    };
+    Some((median, worst))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::Said;
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn attempt(start: u64, took: u64, by: Option<&str>) -> Attempt {
+        Attempt {
+            start: Moment(start * MS),
+            end: Moment((start + took) * MS),
+            outcome: by.map_or(Outcome::Timeout, |by| Outcome::Ok(by.to_owned())),
+        }
+    }
+
+    fn judge(attempts: &[Attempt], from: u64, until: u64) -> Reachability {
+        reachability(attempts, Moment(from * MS), Moment(until * MS))
+    }
+
+    #[test]
+    fn an_outage_lasts_from_answer_to_answer() {
+        let mut attempts: Vec<Attempt> = (0..10).map(|n| attempt(n * 10, 1, Some("a"))).collect();
+        attempts.extend((10..50).map(|n| attempt(n * 10, 1_000, None)));
+        attempts.extend((50..60).map(|n| attempt(n * 10, 1, Some("b"))));
+        let seen = judge(&attempts, 0, 600);
+        assert_eq!((seen.attempts, seen.failed, seen.moves), (60, 40, 1));
+        assert_eq!(seen.outage, Duration::from_millis(410));
+        assert_eq!(seen.blind, Duration::from_millis(10));
+    }
+
+    #[test]
+    fn attempts_that_wait_for_the_end_of_an_outage_do_not_hide_it() {
+        // Their packets are kept until the MAC address is known.
+        let mut attempts: Vec<Attempt> = (0..50)
+            .map(|n| attempt(n * 10, 600 - n * 10, Some("b")))
+            .collect();
+        attempts.push(attempt(600, 1, Some("b")));
+        assert_eq!(judge(&attempts, 0, 610).outage, Duration::from_millis(600));
+    }
+
+    #[test]
+    fn an_outage_that_does_not_end_lasts_to_the_end_of_the_period() {
+        let attempts = [attempt(0, 1, Some("a")), attempt(10, 1_000, None)];
+        assert_eq!(judge(&attempts, 0, 500).outage, Duration::from_millis(499));
+        assert_eq!(judge(&[], 0, 500).outage, Duration::from_millis(500));
+        assert_eq!(judge(&[], 0, 500).blind, Duration::from_millis(500));
+    }
+
+    fn answer(at: u64, mac: &str, way: Way, kind: Kind) -> Frame {
+        Frame {
+            at: Moment(at * MS),
+            host: "client".into(),
+            way,
+            said: Said {
+                kind,
+                address: IpAddr::from([10, 89, 0, 200]),
+                mac: Some(mac.into()),
+                asker: IpAddr::from([10, 89, 0, 200]),
+                from: mac.into(),
+                to: String::new(),
+            },
+        }
+    }
+
+    #[test]
+    fn two_answer_from_the_first_of_the_new_to_the_last_of_the_old() {
+        let delivered = |at, mac| answer(at, mac, Way::Delivered, Kind::Answer);
+        let frames = [
+            delivered(0, "a"),
+            delivered(100, "b"),
+            // A frame that a fault dropped, and one that answers nobody, do not count.
+            answer(300, "a", Way::Sent, Kind::Answer),
+            answer(300, "a", Way::Delivered, Kind::Claim),
+            delivered(150, "a"),
+            delivered(400, "b"),
+        ];
+        let address = IpAddr::from([10, 89, 0, 200]);
+        let all = holders(&frames, address, Moment(0), Moment(u64::MAX));
+        let macs: Vec<&str> = all.iter().map(|it| it.mac.as_str()).collect();
+        assert_eq!(macs, ["a", "b"]);
+        assert_eq!(overlap(&all), Duration::from_millis(50));
+        let later = holders(&frames, address, Moment(160 * MS), Moment(u64::MAX));
+        assert_eq!(later.len(), 1);
+        assert_eq!(overlap(&later), Duration::ZERO);
+        let other = IpAddr::from([10, 89, 0, 201]);
+        assert!(holders(&frames, other, Moment(0), Moment(u64::MAX)).is_empty());
+    }
+
+    #[test]
+    fn medians() {
+        let ms = Duration::from_millis;
+        assert_eq!(median_and_worst(&[]), None);
+        assert_eq!(
+            median_and_worst(&[ms(3), ms(1), ms(2)]),
+            Some((ms(2), ms(3)))
+        );
+        assert_eq!(median_and_worst(&[ms(4), ms(1)]), Some((ms(5) / 2, ms(4))));
+    }
+}
