@@ -2,7 +2,8 @@
 //!
 //! [`Links`] lists interfaces, and adds addresses with a [`Mark`] (netlink). [`arp`] and [`ndp`]
 //! have the packets. [`FrameSocket`] sends and receives whole frames for a thread that polls,
-//! [`PacketSocket`] ARP packets for Tokio (`AF_PACKET`). [`Echo`] asks hosts for an echo.
+//! [`PacketSocket`] ARP packets for Tokio (`AF_PACKET`). [`Groups`] joins multicast groups, and
+//! [`Echo`] asks hosts for an echo. [`Monitor`] reports the interfaces that can announce addresses.
 //! [`probe`](probe::probe) finds out whether another host uses an address, and
 //! [`announce`](announce::announce) announces one. The mock cloud uses this crate with
 //! `--interface`.
@@ -20,7 +21,9 @@ mod echo;
 mod ethernet;
 mod filter;
 mod frame_socket;
+mod groups;
 mod links;
+mod monitor;
 pub mod ndp;
 pub mod probe;
 mod socket;
@@ -31,5 +34,7 @@ pub mod testbed;
 pub use echo::Echo;
 pub use ethernet::{Ethernet, Mac};
 pub use frame_socket::FrameSocket;
+pub use groups::Groups;
 pub use links::{Address, Interface, LinkError, Links, Mark};
+pub use monitor::{HostInterface, Monitor};
 pub use socket::PacketSocket;

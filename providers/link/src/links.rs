@@ -1,7 +1,7 @@
 //! Interfaces and their addresses, by netlink (rtnetlink(7)).
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -99,6 +99,11 @@ impl Mark {
         Self(Self::FIRST | (owner & 0x00ff_ffff))
     }
 
+    #[cfg(test)]
+    pub(crate) const fn number(self) -> u32 {
+        self.0
+    }
+
     const fn of(priority: u32) -> Option<Self> {
         if priority & 0xff00_0000 == Self::FIRST {
             Some(Self(priority))
@@ -129,33 +134,42 @@ impl Links {
 
     /// Lists all interfaces.
     pub async fn interfaces(&self) -> Result<Vec<Interface>, LinkError> {
-        let _turn = self.listing.lock().await;
-        let links = self.handle.link().get().execute();
-        Ok(links
-            .map_ok(|message| interface(&message))
-            .try_collect()
-            .await?)
+        Ok(self.all_links().await?.iter().map(interface).collect())
     }
 
     /// Lists all addresses of all interfaces.
     pub async fn addresses(&self) -> Result<Vec<Address>, LinkError> {
+        let all = self.all_addresses().await?;
+        Ok(all.iter().filter_map(address).collect())
+    }
+
+    pub(crate) async fn all_links(&self) -> Result<Vec<LinkMessage>, LinkError> {
         let _turn = self.listing.lock().await;
-        let addresses = self.handle.address().get().execute();
-        let all: Vec<_> = addresses
-            .map_ok(|message| address(&message))
-            .try_collect()
-            .await?;
-        Ok(all.into_iter().flatten().collect())
+        Ok(self.handle.link().get().execute().try_collect().await?)
+    }
+
+    pub(crate) async fn all_addresses(&self) -> Result<Vec<AddressMessage>, LinkError> {
+        let _turn = self.listing.lock().await;
+        Ok(self.handle.address().get().execute().try_collect().await?)
+    }
+
+    /// Of all tables and both families, IPv4 first.
+    pub(crate) async fn all_routes(&self) -> Result<Vec<RouteMessage>, LinkError> {
+        let [v4, v6] = [self.routes(v4_routes()), self.routes(v6_routes())];
+        let mut all = v4.await?;
+        all.extend(v6.await?);
+        Ok(all)
+    }
+
+    async fn routes(&self, of: RouteMessage) -> Result<Vec<RouteMessage>, LinkError> {
+        let _turn = self.listing.lock().await;
+        Ok(self.handle.route().get(of).execute().try_collect().await?)
     }
 
     /// The interface of the default route with the lowest metric, IPv4 first.
     pub async fn default_interface(&self) -> Result<Option<u32>, LinkError> {
-        let _turn = self.listing.lock().await;
-        let v4 = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
-        let v6 = RouteMessageBuilder::<std::net::Ipv6Addr>::new().build();
-        for query in [v4, v6] {
-            let routes = self.handle.route().get(query).execute();
-            let routes: Vec<RouteMessage> = routes.try_collect().await?;
+        for family in [v4_routes(), v6_routes()] {
+            let routes = self.routes(family).await?;
             let best = routes.iter().filter_map(default_route).min();
             if let Some((_, index)) = best {
                 return Ok(Some(index));
@@ -228,6 +242,14 @@ impl Links {
     }
 }
 
+fn v4_routes() -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new().build()
+}
+
+fn v6_routes() -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new().build()
+}
+
 fn valid_for(ip: IpAddr, lifetime: Duration) -> CacheInfo {
     let mut info = CacheInfo::default();
     info.ifa_valid = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
@@ -252,7 +274,7 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
     }
 }
 
-fn interface(message: &LinkMessage) -> Interface {
+pub(crate) fn interface(message: &LinkMessage) -> Interface {
     let mut interface = Interface {
         index: message.header.index,
         name: String::new(),
@@ -275,7 +297,7 @@ fn interface(message: &LinkMessage) -> Interface {
     interface
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
+pub(crate) fn address(message: &AddressMessage) -> Option<Address> {
     let (mut local, mut peer, mut mark) = (None, None, None);
     let mut flags = AddressFlags::empty();
     for attribute in &message.attributes {
