@@ -12,12 +12,11 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, Instant};
 
 use ballast_link::arp::{self, Packet};
 use ballast_link::ndp::{self, Advertisement, Message, Solicitation};
 use ballast_link::testbed::{
-    Host, LONG, add_address, eth0, eventually, index_of, lan, netlink, on, segment,
+    Host, add_address, eth0, eventually, index_of, lan, netlink, on, segment, soon,
 };
 use ballast_link::{Echo, Ethernet, FrameSocket, Interface, Links, Mac};
 use netlink_packet_route::link::MacVlanMode;
@@ -33,18 +32,6 @@ type Open = fn(u32) -> std::io::Result<FrameSocket>;
 
 fn interface(host: &Host) -> Interface {
     on(host, async || eth0(&Links::connect().unwrap()).await)
-}
-
-/// Calls `look` until it finds something.
-fn soon<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + LONG;
-    while Instant::now() < until {
-        if let Some(found) = look() {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    panic!("not within {LONG:?}: {what}");
 }
 
 /// The next frame from [`SENDER`]. Kernels send frames about their own addresses, too.

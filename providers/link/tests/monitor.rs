@@ -9,7 +9,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ballast_link::testbed::{LONG, add_address, eth0, index_of, lan, netlink, on, segment};
+use ballast_link::testbed::{
+    LONG, add_address, eth0, eventually, index_of, lan, netlink, on, segment,
+};
 use ballast_link::{HostInterface, Links, Mac, Mark, Monitor};
 use futures::TryStreamExt as _;
 use ipnet::IpNet;
@@ -98,6 +100,15 @@ fn addresses_and_gateways_are_reported() {
         let index = eth0(&links).await.index;
         let net = "192.0.2.1/24".parse().unwrap();
         add_address(index, net).await;
+        // The kernel has checked its link-local address, so no event is on its way.
+        eventually("no address is tentative", async || {
+            let all = links.addresses().await.unwrap();
+            let v6 = all
+                .iter()
+                .any(|it| it.interface == index && it.net.addr().is_ipv6());
+            (v6 && all.iter().all(|it| !it.tentative)).then_some(())
+        })
+        .await;
         let mut monitor = Monitor::new().unwrap();
         let first = monitor.next().await.unwrap();
         assert_eq!(named(&first, "eth0").unwrap().nets, [net]);
