@@ -8,7 +8,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Mac;
 use crate::ethernet::ARP;
-use crate::sys::link_address;
+use crate::sys::{link_address, register};
 
 /// A socket that sends and receives ARP packets on one interface.
 #[derive(Debug)]
@@ -27,9 +27,7 @@ impl PacketSocket {
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
         socket.set_nonblocking(true)?;
         socket.bind(&link_address(interface, ARP, Mac::UNKNOWN)?)?;
-        // SAFETY: a `Socket` owns one open file descriptor and returns no other.
-        #[allow(unsafe_code)]
-        let socket = unsafe { AsyncFd::register(socket) }?;
+        let socket = register(socket)?;
         Ok(Self { socket, interface })
     }
 

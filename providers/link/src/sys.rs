@@ -1,12 +1,20 @@
-//! The only unsafe code of the workspace: addresses and group memberships of packet sockets
-//! (packet(7)). The socket crates have no safe way to make them.
+//! The only unsafe code of the workspace, a few lines: addresses and group memberships of packet
+//! sockets (packet(7)), which the socket crates have no safe way to make.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd as _;
 
 use socket2::{SockAddr, SockAddrStorage, Socket};
+use tokio::io::unix::AsyncFd;
 
 use crate::Mac;
+
+/// A socket for Tokio.
+pub(crate) fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a `Socket` owns one open file descriptor and returns no other.
+    #[allow(unsafe_code)]
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
 
 /// The address of a host on an interface, for frames of one `EtherType`.
 pub(crate) fn link_address(interface: u32, ether_type: u16, to: Mac) -> io::Result<SockAddr> {
