@@ -15,6 +15,14 @@
 //! server, and trusts nothing on the network that the shared key does not prove.
 
 pub mod cable;
+mod port;
 pub mod post;
 pub mod seal;
 pub mod wire;
+
+use thiserror::Error;
+
+/// The kernel returns no random numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the kernel returns no random numbers")]
+struct NoRandom;
