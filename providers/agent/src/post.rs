@@ -1,7 +1,7 @@
 //! Messages between announcers by UDP.
 //!
 //! ```text
-//! Message ──wire──▶ bytes ─┐                             ┌─▶ Message ──▶ Input
+//! Message ──wire──▶ bytes ─┐                             ┌─▶ Message ──▶ Mail
 //!                          ├─▶ Letter ──seal──▶ datagram ─┤
 //!                  tokens ─┘                             └─▶ tokens ──▶ sessions: fresh?
 //! ```
@@ -13,13 +13,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ballast_announce::io::Message;
-use ballast_announce::{Input, NodeName, Time};
+use ballast_announce::{NodeName, Time};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
@@ -55,6 +55,17 @@ pub struct Post {
     random: SystemRandom,
     start: Instant,
     state: Mutex<State>,
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// The interface on which it arrived, if the kernel says it.
+    pub via: Option<u32>,
+    /// Where it came from. Nothing proves it.
+    pub source: IpAddr,
+    /// The message.
+    pub message: Message,
 }
 
 /// What became of messages. Each counts since the start.
@@ -142,15 +153,18 @@ impl Post {
 
     /// Receives messages and passes them on. Never returns: an error of the socket is an error
     /// of some datagram.
-    pub async fn run(&self, sink: impl Fn(Input)) {
+    pub async fn run(&self, sink: impl Fn(Mail)) {
         let mut buffer = vec![0; MAX_DATAGRAM + 1];
         loop {
             match receive::next(&self.socket, &mut buffer).await {
                 Ok(datagram) => {
                     if let Some(message) = self.open(&datagram) {
                         count(&self.counters.received);
-                        let via = datagram.via;
-                        sink(Input::Message { via, message });
+                        sink(Mail {
+                            via: datagram.via,
+                            source: datagram.from.ip().to_canonical(),
+                            message,
+                        });
                     }
                 }
                 // No memory, or an error about something that was sent.

@@ -207,6 +207,16 @@ impl Table {
     }
 }
 
+impl FromIterator<(IpAddr, Entry)> for Table {
+    fn from_iter<T: IntoIterator<Item = (IpAddr, Entry)>>(entries: T) -> Self {
+        let mut table = Self::default();
+        for (address, entry) in entries {
+            table.insert(address, entry);
+        }
+        table
+    }
+}
+
 /// The group of an address (RFC 4291 §2.7.1): `ff02::1:ff` and the last 24 bits.
 fn solicited_node(address: &Ipv6Addr) -> Ipv6Addr {
     const PREFIX: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;

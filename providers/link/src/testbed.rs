@@ -49,6 +49,18 @@ pub fn on<T: Send>(host: &Host, work: impl AsyncFnOnce() -> T + Send) -> T {
     })
 }
 
+/// Starts a thread on a host, with a runtime of its own.
+pub fn spawn_on<W: Future<Output = ()>>(
+    host: &Host,
+    work: impl FnOnce() -> W + Send + 'static,
+) -> std::thread::JoinHandle<()> {
+    let namespace = host.namespace.try_clone().unwrap();
+    std::thread::spawn(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        runtime().block_on(work());
+    })
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -28,7 +28,7 @@ struct Agent {
     name: NodeName,
     post: Arc<Post>,
     counters: Arc<Counters>,
-    inbox: UnboundedReceiver<Input>,
+    inbox: UnboundedReceiver<Mail>,
     work: JoinHandle<()>,
     incarnation: u64,
 }
@@ -45,7 +45,7 @@ impl Agent {
         let (sink, inbox) = unbounded_channel();
         let work = tokio::spawn({
             let post = post.clone();
-            async move { post.run(move |input| drop(sink.send(input))).await }
+            async move { post.run(move |mail| drop(sink.send(mail))).await }
         });
         Self {
             name: node(name),
@@ -82,7 +82,7 @@ impl Agent {
 
     async fn next(&mut self) -> (Option<u32>, Message) {
         match timeout(SOON, self.inbox.recv()).await {
-            Ok(Some(Input::Message { via, message })) => (via, message),
+            Ok(Some(Mail { via, message, .. })) => (via, message),
             other => panic!("no message: {other:?}"),
         }
     }

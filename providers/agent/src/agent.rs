@@ -1,0 +1,256 @@
+//! Agent: starts the threads and tasks of an announcer, and ends them.
+//!
+//! ```text
+//!  netlink ──▶ task ──┐                     ┌──▶ packet thread ◀──▶ frames of the segment
+//!  UDP ──▶ task ──────┼──▶ events ──▶ core ─┼──▶ UDP
+//!  TCP ◀──▶ task ─────┤              thread └──▶ report ──▶ whoever writes the Announcer object
+//!  Agent::input ──────┘
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ballast_announce::slip::Slips;
+use ballast_announce::{Config, Input, Node, NodeName};
+use ballast_link::{LinkError, Monitor};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::clock;
+use crate::core::{Cables, Core, Deliver, Work};
+use crate::counters::Counters;
+use crate::event::Event;
+use crate::packets::{Budgets, Packets};
+use crate::post::Post;
+use crate::report::Report;
+use crate::seal::{KeyFileError, Keyring};
+use crate::shared::Shared;
+
+/// Events that wait for the core thread. A tick handles at least [`core`](crate::core)'s batch.
+const EVENTS: usize = 4096;
+/// The pause before the interfaces are listed again after an error.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How an agent runs.
+#[derive(Debug)]
+pub struct Options {
+    /// The name of the node.
+    pub node: NodeName,
+    /// How agents reach each other; `None`: they do not, and only Leases count.
+    pub gossip: Option<Gossip>,
+}
+
+/// How agents reach each other.
+#[derive(Debug)]
+pub struct Gossip {
+    /// The port, UDP and TCP. All agents of a cluster have the same.
+    pub port: u16,
+    /// The file with the shared keys.
+    pub key_file: PathBuf,
+}
+
+/// A running announcer, without Kubernetes. It ends when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    incarnation: u64,
+    events: SyncSender<Event>,
+    report: watch::Receiver<Option<Arc<Report>>>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    _tasks: JoinSet<()>,
+}
+
+/// The way to other agents.
+struct Exchange {
+    port: u16,
+    keyring: Arc<Keyring>,
+    post: Arc<Post>,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The interfaces cannot be listed.
+    #[error("cannot list the interfaces of this node")]
+    Interfaces(#[source] LinkError),
+    /// A capability is missing.
+    #[error("cannot open packet sockets: the announcer needs the capability NET_RAW")]
+    NotPermitted,
+    /// The key file cannot be used.
+    #[error("cannot use the gossip key file {}", .0.display())]
+    Key(PathBuf, #[source] KeyFileError),
+    /// The port is taken.
+    #[error("cannot open port {0} for messages of other announcers")]
+    Port(u16, #[source] io::Error),
+    /// A thread or a pipe.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Starts an agent. Must be called within a Tokio runtime.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let mut monitor = Monitor::new().map_err(StartError::Interfaces)?;
+        let interfaces = monitor.next().await.map_err(StartError::Interfaces)?;
+        for interface in &interfaces {
+            let opened = ballast_link::FrameSocket::arp(interface.index);
+            if opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+                return Err(StartError::NotPermitted);
+            }
+        }
+        let incarnation = rand::random();
+        let (shared, woken) = Shared::new(Arc::default()).map_err(StartError::Thread)?;
+        let shared = Arc::new(shared);
+        let (events, receiver) = sync_channel(EVENTS);
+        let (report, reported) = watch::channel(None);
+        let (cables, _) = watch::channel(Cables::new());
+        let mut tasks = JoinSet::new();
+        let config = Config {
+            name: options.node.clone(),
+            incarnation,
+            gossip: options.gossip.is_some(),
+            slips: Slips::default(),
+        };
+        let deliver = match options.gossip {
+            Some(gossip) => {
+                let post = Exchange::open(&options.node, gossip)?;
+                Some(post.start(&events, &mut tasks))
+            }
+            None => None,
+        };
+        let core = Core {
+            node: Node::new(config, clock::now()),
+            shared: Arc::clone(&shared),
+            events: receiver,
+            deliver,
+            report,
+            cables,
+            work: Work::default(),
+        };
+        let packets = Packets {
+            shared: Arc::clone(&shared),
+            events: events.clone(),
+            woken,
+            budgets: Budgets::default(),
+        };
+        let _ = events.send(Event::Interfaces(interfaces));
+        tasks.spawn(watch_interfaces(monitor, events.clone()));
+        let threads = vec![
+            spawn("announcer-core", || core.run())?,
+            spawn("announcer-packet", || packets.run())?,
+        ];
+        Ok(Self {
+            incarnation,
+            events,
+            report: reported,
+            shared,
+            threads,
+            _tasks: tasks,
+        })
+    }
+
+    /// A random number that identifies this process among those of its node.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Passes on what the API server says. It may wait for the core thread, at most as long as
+    /// that needs for a batch of events.
+    pub fn input(&self, input: Input) {
+        // The thread has ended: whoever watches the report learns of it.
+        let _ = self.events.send(Event::Input(input));
+    }
+
+    /// What to write into the Announcer object; `None` before the interfaces are known. The
+    /// channel closes when the agent has failed.
+    pub fn report(&self) -> watch::Receiver<Option<Arc<Report>>> {
+        self.report.clone()
+    }
+
+    /// How long ago the agent looked at the clock last. It does so 20 times in a second; much more
+    /// than a second means that it is stuck.
+    pub fn idle_for(&self) -> Option<Duration> {
+        self.shared.since_tick(clock::now())
+    }
+
+    /// What it has sent and received.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.shared.counters)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.shared.end();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    fn open(me: &NodeName, gossip: Gossip) -> Result<Self, StartError> {
+        let Gossip { port, key_file } = gossip;
+        let keyring = Keyring::open_file(&key_file);
+        let keyring = keyring.map_err(|error| StartError::Key(key_file, error))?;
+        let keyring = Arc::new(keyring);
+        let counters = Arc::default();
+        let post = Post::bind(me.clone(), port, Arc::clone(&keyring), counters);
+        let post = post.map_err(|error| StartError::Port(port, error))?;
+        Ok(Self {
+            port,
+            keyring,
+            post: Arc::new(post),
+        })
+    }
+
+    /// Starts the tasks, and returns the way out for messages.
+    fn start(self, events: &SyncSender<Event>, tasks: &mut JoinSet<()>) -> Deliver {
+        let Self {
+            port,
+            keyring,
+            post,
+        } = self;
+        tasks.spawn(async move { keyring.watch().await });
+        let (receiver, events) = (Arc::clone(&post), events.clone());
+        tasks.spawn(async move {
+            // A full queue loses messages, as the network does.
+            receiver
+                .run(|mail| drop(events.try_send(Event::Mail(mail))))
+                .await;
+        });
+        Box::new(move |to, at, message| post.send(to, SocketAddr::new(at, port), message))
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(work).map_err(StartError::Thread)
+}
+
+/// Passes each list of interfaces on.
+async fn watch_interfaces(mut monitor: Monitor, events: SyncSender<Event>) {
+    loop {
+        match monitor.next().await {
+            Ok(interfaces) => {
+                if events.send(Event::Interfaces(interfaces)).is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                warn!(%error, "cannot list the interfaces of this node");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}

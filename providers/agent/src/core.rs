@@ -1,0 +1,342 @@
+//! The core thread: owns the [`Node`], gives it the time and everything that happens, and carries
+//! out what it says.
+//!
+//! ```text
+//!   events (bounded) ──▶ handle ──▶ Node ──▶ outputs ──▶ frames, messages
+//!      50 ms ──▶ tick ──▶             │
+//!                                     └──▶ published: what the packet thread knows, groups,
+//!                                          cables, the report
+//! ```
+//!
+//! It has a thread of its own, so that no other work of the process delays a tick. When it wakes
+//! up it ticks first, and then looks at its events: after a stop of the process the node must
+//! notice the gap before it judges what arrived meanwhile.
+//!
+//! It never waits for a socket: a frame or a message that cannot be sent is dropped, and the
+//! protocols repeat what matters.
+
+mod network;
+mod outbox;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use ballast_announce::claim::Claim;
+use ballast_announce::io::{Message, Method, Output, Problem, Target};
+use ballast_announce::responder::Table;
+use ballast_announce::timing::{LATE, PEERS, TICK};
+use ballast_announce::view::View;
+use ballast_announce::{Input, Node, NodeName, Time};
+use ballast_link::HostInterface;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::core::network::Network;
+use crate::directory::Directory;
+use crate::event::Event;
+use crate::frames::{Known, Sighting};
+use crate::post::Mail;
+use crate::report::{self, Announced, Report, ReportedInterface, Usable};
+use crate::shared::Shared;
+
+/// Events that are handled between two looks at the clock.
+const BATCH: usize = 1024;
+/// Ticks between two looks at what is only for people: problems and old clients.
+const SLOW: u32 = 20;
+
+/// Sends messages to other agents: the receiver, its address, and the message. Never waits.
+pub(crate) type Deliver = Box<dyn Fn(&NodeName, IpAddr, &Message) + Send>;
+
+/// The nodes to which cables are kept, with their addresses.
+pub(crate) type Cables = BTreeMap<NodeName, Vec<IpAddr>>;
+
+/// The core thread.
+pub(crate) struct Core {
+    pub(crate) node: Node,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) events: Receiver<Event>,
+    /// `None`: Leases only.
+    pub(crate) deliver: Option<Deliver>,
+    pub(crate) report: watch::Sender<Option<Arc<Report>>>,
+    pub(crate) cables: watch::Sender<Cables>,
+    pub(crate) work: Work,
+}
+
+/// What the thread keeps between two turns.
+#[derive(Default)]
+pub(crate) struct Work {
+    network: Network,
+    view: Option<Arc<View>>,
+    directory: Arc<Directory>,
+    /// Where messages of nodes came from: the way to answer while the view is not known.
+    sources: BTreeMap<NodeName, IpAddr>,
+    table: Arc<Table>,
+    usable: Usable,
+    problems: BTreeSet<Problem>,
+    /// The claims to record; `None` before the node says so.
+    claims: Option<Arc<Vec<(IpAddr, Claim)>>>,
+    announced: Arc<BTreeMap<IpAddr, Announced>>,
+    /// What was reported last.
+    report: Report,
+    outputs: Vec<Output>,
+    /// The packet thread must learn of a change.
+    stale: bool,
+    ticks: u32,
+    last_tick: Option<Time>,
+}
+
+// === impl Core ===
+
+impl Core {
+    /// Runs until [`Shared::end`], or until nobody can send events any more.
+    pub(crate) fn run(mut self) {
+        let mut next = clock::now();
+        while !self.shared.has_ended() {
+            let event = match self.events.recv_timeout(next.since(clock::now())) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let now = clock::now();
+            if now >= next {
+                self.tick(now);
+                next = next_tick(next, now);
+            }
+            self.handle_all(event, now);
+            self.carry_out();
+            self.publish();
+        }
+        self.shared.end();
+    }
+
+    fn tick(&mut self, now: Time) {
+        let work = &mut self.work;
+        if work.last_tick.is_some_and(|last| now.since(last) > LATE) {
+            self.shared.counters.late_ticks.add();
+        }
+        work.last_tick = Some(now);
+        self.node.tick(now, &mut work.outputs);
+        if work.network.is_behind() {
+            work.network.join(&work.table);
+        }
+        // Only now: before, the packet thread must not answer for what the node may give up.
+        self.publish_table();
+        self.shared.ticked(now);
+        self.work.ticks = self.work.ticks.wrapping_add(1);
+        if self.work.ticks.is_multiple_of(SLOW) {
+            self.look_around(now);
+        }
+        self.publish_report(now);
+    }
+
+    /// What need not be known at once.
+    fn look_around(&mut self, now: Time) {
+        if self.work.network.witnesses_mut().expire(now) {
+            self.pass_witnesses(now);
+        }
+        if let Some(interfaces) = self.work.network.retry(now) {
+            self.set_interfaces(interfaces, now);
+        }
+        self.work.problems = self.node.problems(now);
+    }
+
+    fn handle_all(&mut self, first: Option<Event>, now: Time) {
+        let Some(first) = first else { return };
+        self.handle(first, now);
+        for _ in 0..BATCH {
+            match self.events.try_recv() {
+                Ok(event) => self.handle(event, now),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event, now: Time) {
+        match event {
+            Event::Input(input) => {
+                let view = match &input {
+                    Input::View(view) => Some(Arc::clone(view)),
+                    _ => None,
+                };
+                self.input(input, now);
+                if let Some(view) = view {
+                    self.work.view = Some(view);
+                    self.replace_directory();
+                }
+            }
+            Event::Sighting {
+                interface,
+                sighting,
+            } => self.sight(interface, sighting, now),
+            Event::Interfaces(interfaces) => self.set_interfaces(interfaces, now),
+            Event::Mail(Mail {
+                via,
+                source,
+                message,
+            }) => {
+                let sources = &mut self.work.sources;
+                if sources.len() < PEERS || sources.contains_key(&message.from) {
+                    sources.insert(message.from.clone(), source);
+                }
+                self.input(Input::Message { via, message }, now);
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input, now: Time) {
+        self.node.handle(now, input, &mut self.work.outputs);
+    }
+
+    fn sight(&mut self, interface: u32, sighting: Sighting, now: Time) {
+        let input = match sighting {
+            Sighting::Answer { from, mac } => {
+                if let Target::Host(address) = from {
+                    let witnesses = self.work.network.witnesses_mut();
+                    witnesses.learn(interface, address, mac);
+                }
+                Input::Answer {
+                    interface,
+                    from,
+                    method: Method::Neighbour,
+                }
+            }
+            Sighting::Probed { by } => Input::Probed { by },
+            Sighting::Heard { address, mac } => Input::Heard {
+                interface,
+                address,
+                mac,
+            },
+            Sighting::Client { address, mac } => {
+                let witnesses = self.work.network.witnesses_mut();
+                if witnesses.asked(interface, address, mac, now) {
+                    self.pass_witnesses(now);
+                }
+                return;
+            }
+        };
+        self.input(input, now);
+    }
+
+    fn set_interfaces(&mut self, interfaces: Vec<HostInterface>, now: Time) {
+        let ports = self.work.network.replace(interfaces, now);
+        self.shared.set_ports(ports);
+        self.work.network.join(self.node.table());
+        let interfaces = self.work.network.interfaces().to_vec();
+        self.work.usable.retain(|index| {
+            let mut known = interfaces.iter();
+            known.any(|interface| interface.index == index)
+        });
+        self.input(Input::Interfaces(interfaces), now);
+        self.replace_directory();
+        self.pass_witnesses(now);
+    }
+
+    fn pass_witnesses(&mut self, now: Time) {
+        self.work.stale = true;
+        let all: Vec<_> = self.work.network.witnesses().hosts().collect();
+        for (interface, hosts) in all {
+            self.input(Input::Witnesses { interface, hosts }, now);
+        }
+    }
+
+    fn replace_directory(&mut self) {
+        let view = self.work.view.as_deref();
+        let interfaces = self.work.network.interfaces();
+        let directory = Directory::new(self.node.name(), view, interfaces);
+        self.work.directory = Arc::new(directory);
+        self.work.stale = true;
+    }
+
+    /// Publishes what changed, besides the report.
+    fn publish(&mut self) {
+        self.publish_table();
+        let wanted = self.node.cables().iter();
+        let wanted: Cables = wanted
+            .map(|node| (node.clone(), self.work.addresses(node)))
+            .collect();
+        self.cables.send_if_modified(|cables| {
+            let changed = *cables != wanted;
+            *cables = wanted;
+            changed
+        });
+    }
+
+    fn publish_table(&mut self) {
+        let work = &mut self.work;
+        let table = self.node.table();
+        if table.revision() != work.table.revision() {
+            work.table = Arc::new(table.clone());
+            work.network.join(table);
+            work.stale = true;
+            let announced = report::announced(table, work.network.interfaces());
+            if announced != *work.announced {
+                work.announced = Arc::new(announced);
+            }
+        }
+        if std::mem::take(&mut work.stale) {
+            self.shared.set_known(Known {
+                table: Arc::clone(&work.table),
+                view: work.view.clone(),
+                directory: Arc::clone(&work.directory),
+                witnesses: Arc::new(work.network.witnesses().clone()),
+            });
+        }
+    }
+
+    fn publish_report(&mut self, now: Time) {
+        let work = &mut self.work;
+        if !work.network.is_known() {
+            return;
+        }
+        let interfaces = work.network.interfaces().iter().map(|interface| {
+            let usable = self.node.usable(interface.index, now);
+            let usable = work.usable.publish(interface.index, usable, now);
+            ReportedInterface::new(interface, usable)
+        });
+        let report = Report {
+            interfaces: interfaces.collect(),
+            claims: work.claims.clone(),
+            announced: Arc::clone(&work.announced),
+            problems: work.problems.clone(),
+        };
+        if report != work.report {
+            work.report = report.clone();
+            self.report.send_replace(Some(Arc::new(report)));
+        }
+    }
+}
+
+// === impl Work ===
+
+impl Work {
+    /// Where messages for a node go: as the view says, or where its own came from.
+    fn addresses(&self, node: &NodeName) -> Vec<IpAddr> {
+        let known = self.directory.post(node);
+        if known.is_empty() {
+            return self.sources.get(node).copied().into_iter().collect();
+        }
+        known.to_vec()
+    }
+}
+
+/// Ticks keep their rhythm. After a stop the missed ones are not made up.
+fn next_tick(due: Time, now: Time) -> Time {
+    let next = due + TICK;
+    if next > now { next } else { now + TICK }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_keep_their_rhythm_and_are_not_made_up() {
+        let at = |ms| Time::after_start(std::time::Duration::from_millis(ms));
+        assert_eq!(next_tick(at(100), at(101)), at(150));
+        assert_eq!(next_tick(at(100), at(149)), at(150));
+        assert_eq!(next_tick(at(100), at(150)), at(200));
+        assert_eq!(next_tick(at(100), at(3000)), at(3050));
+    }
+}

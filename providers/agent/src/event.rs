@@ -1,0 +1,25 @@
+//! What the core thread receives from the other threads and tasks.
+
+use ballast_announce::Input;
+use ballast_link::HostInterface;
+
+use crate::frames::Sighting;
+use crate::post::Mail;
+
+/// Something happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// An input for the node as it is: from Kubernetes, or from a cable.
+    Input(Input),
+    /// A frame showed something.
+    Sighting {
+        /// The index of the interface.
+        interface: u32,
+        /// What.
+        sighting: Sighting,
+    },
+    /// This host's interfaces, from netlink.
+    Interfaces(Vec<HostInterface>),
+    /// A message of another agent, opened.
+    Mail(Mail),
+}

@@ -1,0 +1,119 @@
+//! What the core thread and the packet thread share.
+
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ballast_announce::Time;
+use ballast_announce::timing::STALL;
+
+use crate::counters::Counters;
+use crate::frames::Known;
+use crate::sockets::Sockets;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    known: Mutex<Arc<Known>>,
+    ports: Mutex<Arc<Vec<Arc<Sockets>>>>,
+    /// The time of the core thread's last tick, in nanoseconds; 0 before the first one.
+    last_tick: AtomicU64,
+    ended: AtomicBool,
+    wake: UnixStream,
+    pub(crate) counters: Arc<Counters>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Knows nothing yet. The packet thread waits on the returned stream.
+    pub(crate) fn new(counters: Arc<Counters>) -> io::Result<(Self, UnixStream)> {
+        let (wake, woken) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        woken.set_nonblocking(true)?;
+        let shared = Self {
+            known: Mutex::default(),
+            ports: Mutex::default(),
+            last_tick: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            wake,
+            counters,
+        };
+        Ok((shared, woken))
+    }
+
+    pub(crate) fn known(&self) -> Arc<Known> {
+        Arc::clone(&lock(&self.known))
+    }
+
+    pub(crate) fn set_known(&self, known: Known) {
+        *lock(&self.known) = Arc::new(known);
+    }
+
+    pub(crate) fn ports(&self) -> Arc<Vec<Arc<Sockets>>> {
+        Arc::clone(&lock(&self.ports))
+    }
+
+    /// Replaces the ports, and wakes the packet thread.
+    pub(crate) fn set_ports(&self, ports: Vec<Arc<Sockets>>) {
+        *lock(&self.ports) = Arc::new(ports);
+        self.wake();
+    }
+
+    pub(crate) fn ticked(&self, now: Time) {
+        let nanoseconds = now.since(Time::default()).as_nanos();
+        let nanoseconds = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
+        self.last_tick.store(nanoseconds, Ordering::Release);
+    }
+
+    /// How long ago the last tick was; `None` before the first one.
+    pub(crate) fn since_tick(&self, now: Time) -> Option<Duration> {
+        let last = self.last_tick.load(Ordering::Acquire);
+        (last != 0).then(|| now.since(Time::after_start(Duration::from_nanos(last))))
+    }
+
+    /// Whether the packet thread may answer: this process was not stopped since the last tick.
+    pub(crate) fn may_answer(&self, now: Time) -> bool {
+        self.since_tick(now).is_some_and(|since| since <= STALL)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Ends the packet thread.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // If the stream is full, the thread wakes up anyway.
+        let _ = (&self.wake).write(&[0]);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No holder of these locks can panic between two writes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_stopped_does_not_answer() {
+        let (shared, _woken) = Shared::new(Arc::default()).unwrap();
+        let at = |ms| Time::after_start(Duration::from_millis(ms));
+        assert!(!shared.may_answer(at(1000)), "before the first tick");
+        shared.ticked(at(1000));
+        assert!(shared.may_answer(at(1000)));
+        assert!(shared.may_answer(at(1000) + STALL));
+        assert!(!shared.may_answer(at(1001) + STALL));
+        shared.ticked(at(2000));
+        assert!(shared.may_answer(at(2001)));
+    }
+}

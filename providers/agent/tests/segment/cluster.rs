@@ -1,0 +1,297 @@
+//! A cluster without Kubernetes: hosts on a switch, an agent on each, and a table in the place of
+//! the API server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ballast_agent::{Agent, Gossip, Options, Report, ReportedInterface};
+use ballast_announce::claim::Claim;
+use ballast_announce::io::Problem;
+use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, View, Wanted};
+use ballast_announce::{Input, NodeName};
+use ballast_link::testbed::{self, Host, Lan, add_address, index_of, lan, netlink};
+use tempfile::NamedTempFile;
+
+/// How often an agent's thread looks at the table.
+const LOOK: Duration = Duration::from_millis(10);
+/// How often Leases are renewed.
+const RENEW: Duration = Duration::from_secs(1);
+/// Each host has a namespace of its own.
+const PORT: u16 = 7947;
+
+/// Hosts with agents. The last host is the client.
+pub(crate) struct Cluster {
+    pub(crate) lan: Lan,
+    pub(crate) nodes: usize,
+    api: Arc<Mutex<Api>>,
+    agents: BTreeMap<usize, Running>,
+    key: NamedTempFile,
+}
+
+/// What the API server would say.
+#[derive(Default)]
+struct Api {
+    version: u64,
+    wanted: BTreeMap<IpAddr, Arc<Wanted>>,
+    nodes: BTreeMap<NodeName, Announcer>,
+}
+
+#[derive(Default)]
+struct Announcer {
+    addresses: Vec<IpAddr>,
+    interfaces: Vec<Interface>,
+    holdings: Vec<(IpAddr, Claim)>,
+    problems: BTreeSet<Problem>,
+    /// Counts the renewals of the Lease.
+    renewed: u64,
+    excluded: bool,
+}
+
+struct Running {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+pub(crate) fn name(node: usize) -> NodeName {
+    NodeName::new(&format!("node{node}"))
+}
+
+fn own(host: usize) -> [IpAddr; 2] {
+    let last = u8::try_from(host + 1).unwrap();
+    [
+        IpAddr::from([192, 0, 2, last]),
+        IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)]),
+    ]
+}
+
+/// The Nth address of a Service, of either family.
+pub(crate) fn vip(n: u8) -> [IpAddr; 2] {
+    [
+        IpAddr::from([192, 0, 2, 100 + n]),
+        IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100 + u16::from(n)]),
+    ]
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// A cluster with this number of nodes, an agent on each, and this number of Services.
+    pub(crate) fn start(nodes: usize, services: u8) -> Self {
+        let mut cluster = Self::without_agents(nodes, services);
+        for node in 0..nodes {
+            cluster.start_agent(node);
+        }
+        cluster
+    }
+
+    /// The same before any agent has started.
+    pub(crate) fn without_agents(nodes: usize, services: u8) -> Self {
+        let mut key = NamedTempFile::new().unwrap();
+        writeln!(key, "{}", "A".repeat(43) + "=").unwrap();
+        let lan = lan(nodes + 1);
+        for (at, host) in lan.hosts.iter().enumerate() {
+            testbed::on(host, async || {
+                let eth0 = index_of(&netlink(), "eth0").await;
+                for (address, prefix) in own(at).into_iter().zip([24, 64]) {
+                    add_address(eth0, ipnet::IpNet::new(address, prefix).unwrap()).await;
+                }
+            });
+        }
+        let mut api = Api::default();
+        for n in 0..services {
+            for address in vip(n) {
+                api.wanted.insert(address, wanted());
+            }
+        }
+        for node in 0..nodes {
+            let announcer = Announcer {
+                addresses: own(node).to_vec(),
+                ..Announcer::default()
+            };
+            api.nodes.insert(name(node), announcer);
+        }
+        Self {
+            lan,
+            nodes,
+            api: Arc::new(Mutex::new(api)),
+            agents: BTreeMap::new(),
+            key,
+        }
+    }
+
+    pub(crate) fn start_agent(&mut self, node: usize) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let key = self.key.path().to_owned();
+        let (api, asked) = (Arc::clone(&self.api), Arc::clone(&stop));
+        let thread = testbed::spawn_on(&self.lan.hosts[node], move || async move {
+            run(node, &key, &api, &asked).await
+        });
+        self.agents.insert(node, Running { stop, thread });
+    }
+
+    /// Ends an agent like a crash: all of its sockets close, and nobody is told.
+    pub(crate) fn end_agent(&mut self, node: usize) {
+        if let Some(agent) = self.agents.remove(&node) {
+            agent.stop.store(true, Ordering::Release);
+            agent.thread.join().unwrap();
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Host {
+        &self.lan.hosts[self.nodes]
+    }
+
+    /// Sets or removes the exclusion label of a node.
+    pub(crate) fn exclude(&self, node: usize, excluded: bool) {
+        let mut api = self.api.lock().unwrap();
+        api.nodes.get_mut(&name(node)).unwrap().excluded = excluded;
+        api.version += 1;
+    }
+
+    /// What a node's agent reports to be wrong.
+    pub(crate) fn problems(&self, node: usize) -> BTreeSet<Problem> {
+        let api = self.api.lock().unwrap();
+        api.nodes[&name(node)].problems.clone()
+    }
+
+    /// The node and the epoch that the Announcer objects record for an address.
+    pub(crate) fn recorded(&self, address: IpAddr) -> Option<(usize, u64)> {
+        let api = self.api.lock().unwrap();
+        let all = (0..self.nodes).flat_map(|node| {
+            let holdings = api.nodes[&name(node)].holdings.iter();
+            let here = holdings.filter(move |(other, _)| *other == address);
+            here.map(move |(_, claim)| (node, claim.epoch))
+        });
+        all.max_by_key(|(_, epoch)| *epoch)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let agents = std::mem::take(&mut self.agents);
+        for agent in agents.values() {
+            agent.stop.store(true, Ordering::Release);
+        }
+        for agent in agents.into_values() {
+            let _ = agent.thread.join();
+        }
+    }
+}
+
+fn wanted() -> Arc<Wanted> {
+    Arc::new(Wanted {
+        policy: Policy::Cluster,
+        detection: Detection::Fast,
+        nodes: None,
+        interfaces: None,
+        endpoints: BTreeSet::from([name(0)]),
+        refresh: Some(Duration::from_mins(1)),
+    })
+}
+
+/// One agent with its connection to the table.
+async fn run(node: usize, key: &Path, api: &Mutex<Api>, stop: &AtomicBool) {
+    let node = name(node);
+    let agent = Agent::start(Options {
+        node: node.clone(),
+        gossip: Some(Gossip {
+            port: PORT,
+            key_file: key.to_owned(),
+        }),
+    })
+    .await
+    .unwrap();
+    let mut report = agent.report();
+    agent.input(Input::Api { connected: true });
+    let (mut seen, mut leases, mut renewed) = (None, BTreeMap::new(), None::<Instant>);
+    while !stop.load(Ordering::Acquire) {
+        let mut inputs = Vec::new();
+        {
+            let mut api = api.lock().unwrap();
+            let due = renewed.is_none_or(|at| at.elapsed() >= RENEW);
+            let own = api.nodes.get_mut(&node).unwrap();
+            if due {
+                own.renewed += 1;
+                renewed = Some(Instant::now());
+            }
+            // Before the first report nothing is published.
+            if let Some(said) = report.borrow_and_update().clone() {
+                let changed = own.publish(&said);
+                api.version += u64::from(changed);
+            }
+            if seen != Some(api.version) {
+                seen = Some(api.version);
+                inputs.push(Input::View(Arc::new(api.view())));
+                for announcer in api.nodes.values() {
+                    inputs.push(Input::Holdings(announcer.holdings.clone()));
+                }
+            }
+            for (other, announcer) in &api.nodes {
+                if leases.insert(other.clone(), announcer.renewed) != Some(announcer.renewed) {
+                    inputs.push(Input::Lease {
+                        node: other.clone(),
+                        stamp: announcer.renewed,
+                    });
+                }
+            }
+        }
+        for input in inputs {
+            agent.input(input);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn published(interface: &ReportedInterface) -> Interface {
+    Interface {
+        index: interface.index,
+        name: Arc::clone(&interface.name),
+        mac: interface.mac,
+        nets: interface.nets.clone(),
+        carrier: interface.usable,
+    }
+}
+
+// === impl Announcer ===
+
+impl Announcer {
+    /// Returns whether something changed that others read.
+    fn publish(&mut self, said: &Report) -> bool {
+        self.problems.clone_from(&said.problems);
+        let interfaces: Vec<_> = said.interfaces.iter().map(published).collect();
+        let claims = said.claims.as_deref();
+        let changed =
+            self.interfaces != interfaces || claims.is_some_and(|claims| self.holdings != *claims);
+        self.interfaces = interfaces;
+        if let Some(claims) = claims {
+            self.holdings.clone_from(claims);
+        }
+        changed
+    }
+}
+
+// === impl Api ===
+
+impl Api {
+    fn view(&self) -> View {
+        let nodes = self.nodes.iter().map(|(name, announcer)| {
+            let facts = NodeFacts {
+                excluded: announcer.excluded,
+                addresses: announcer.addresses.clone(),
+                interfaces: announcer.interfaces.clone(),
+                ..NodeFacts::default()
+            };
+            (name.clone(), facts)
+        });
+        View {
+            wanted: self.wanted.clone(),
+            nodes: nodes.collect(),
+        }
+    }
+}
