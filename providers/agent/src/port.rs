@@ -27,7 +27,6 @@ pub(crate) fn udp(port: u16) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "cables come next"))]
 /// A socket that accepts connections.
 pub(crate) fn tcp(port: u16) -> io::Result<TcpListener> {
     let (socket, address) = socket(Type::STREAM, port)?;
