@@ -130,7 +130,7 @@ impl Cluster {
         let key = self.key.path().to_owned();
         let (api, asked) = (Arc::clone(&self.api), Arc::clone(&stop));
         let thread = testbed::spawn_on(&self.lan.hosts[node], move || async move {
-            run(node, &key, &api, &asked).await
+            run(node, &key, &api, &asked).await;
         });
         self.agents.insert(node, Running { stop, thread });
     }
