@@ -24,7 +24,7 @@ const REREAD_AT_MOST: Duration = Duration::from_secs(1);
 /// Of the file, in bytes: [`MAX_KEYS`] lines, and room for comments.
 const MAX_FILE: u64 = 4096;
 
-/// The shared keys of a process, from a file with one base64 key per line.
+/// The shared keys of a process, from a file with one key per line.
 #[derive(Debug)]
 pub struct Keyring {
     path: PathBuf,
@@ -43,7 +43,9 @@ pub enum KeyFileError {
     #[error("cannot read the key file")]
     Read(#[from] io::Error),
     /// A line is neither a key nor empty nor a comment.
-    #[error("line {0} of the key file is not the base64 form of 32 bytes")]
+    #[error(
+        "line {0} of the key file is neither the base64 form nor the hexadecimal digits of 32 bytes"
+    )]
     Line(usize),
     /// There is no key in it.
     #[error("the key file has no key")]
@@ -61,15 +63,31 @@ pub(super) fn parse(text: &str) -> Result<Vec<Key>, KeyFileError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let bytes = STANDARD.decode(line).ok();
-        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
-        keys.push(Key::new(bytes.ok_or(KeyFileError::Line(number))?));
+        let bytes = key(line).ok_or(KeyFileError::Line(number))?;
+        keys.push(Key::new(bytes));
     }
     match keys.len() {
         0 => Err(KeyFileError::Empty),
         1..=MAX_KEYS => Ok(keys),
         _ => Err(KeyFileError::TooLong),
     }
+}
+
+/// The bytes of a key: 64 hexadecimal digits, as `ballast secrets` makes them, or base64.
+fn key(line: &str) -> Option<[u8; 32]> {
+    if line.len() == 64 {
+        let digits = line.as_bytes().chunks(2);
+        let bytes: Option<Vec<u8>> = digits
+            .map(|pair| {
+                let pair = std::str::from_utf8(pair).ok()?;
+                // `from_str_radix` also takes a sign.
+                let digits = pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+                u8::from_str_radix(pair, 16).ok().filter(|_| digits)
+            })
+            .collect();
+        return bytes?.try_into().ok();
+    }
+    STANDARD.decode(line).ok()?.try_into().ok()
 }
 
 // === impl Keyring ===

@@ -39,7 +39,10 @@ fn talk(from: &Keyring, to: &Keyring) -> bool {
 #[test]
 fn the_key_file() {
     let many = format!("{ONE}\n").repeat(MAX_KEYS + 1);
-    let not = |line| format!("line {line} of the key file is not the base64 form of 32 bytes");
+    let not = |line| {
+        let forms = "neither the base64 form nor the hexadecimal digits of 32 bytes";
+        format!("line {line} of the key file is {forms}")
+    };
     let empty = "the key file has no key".to_owned();
     let long = "the key file has more than 8 keys, or is longer than 4 KiB".to_owned();
     for (text, expected) in [
@@ -55,10 +58,22 @@ fn the_key_file() {
         (&format!("{ONE}\n{}", &ONE[4..]), not(2)),
         (&format!("{ONE}\n{}", &ONE[..43]), not(2)),
         (&format!("{ONE}{TWO}"), not(1)),
+        (&"0aF9".repeat(16), "1 keys".to_owned()),
+        (&"0aG9".repeat(16), not(1)),
+        (&"+1F9".repeat(16), not(1)),
+        (&"é".repeat(32), not(1)),
         (&many, long),
     ] {
         assert_eq!(parsed(text), expected, "{text:?}");
     }
+}
+
+#[test]
+fn one_key_in_two_forms_is_one_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let hexadecimal = keyring(&directory, &"01".repeat(32));
+    let base64 = keyring(&directory, ONE);
+    assert!(talk(&hexadecimal, &base64));
 }
 
 #[test]
