@@ -67,7 +67,7 @@ fn stays(node: &NodeView) -> bool {
 /// The exclusion label excludes unless its value is one of the spellings of *false* that Go's
 /// `ParseBool` accepts: an empty value and any other text exclude, as in the reference
 /// controller.
-fn excludes(label: Option<&str>) -> bool {
+pub fn excludes(label: Option<&str>) -> bool {
     !matches!(
         label,
         None | Some("0" | "f" | "F" | "false" | "False" | "FALSE")

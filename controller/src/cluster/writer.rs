@@ -44,6 +44,7 @@ pub const ECHO: Duration = Duration::from_secs(30);
 
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC_MERGE: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 /// Writes to the API server while this process leads.
@@ -227,6 +228,20 @@ impl Requests {
         let uri = format!("{url}/{name}/status?fieldManager={MANAGER}");
         let body = json!({"status": whole(status)});
         self.patch("pool-status", &uri, MERGE, &body).await
+    }
+
+    /// Server-side apply by this manager, which takes over the fields in `body`. Creates the
+    /// object if there is none; a subresource must exist. `path` is the object's. `kind` is the
+    /// label of the metric.
+    pub async fn apply(
+        &self,
+        kind: &'static str,
+        path: &str,
+        manager: &str,
+        body: &Value,
+    ) -> Result<Written, WriteError> {
+        let uri = format!("{path}?fieldManager={manager}&force=true");
+        self.patch(kind, &uri, APPLY, body).await
     }
 
     /// Reads from the API server instead of the store, before effects that a stale store must

@@ -71,6 +71,15 @@ pub struct Watch {
     pub metrics: WatchMetrics,
 }
 
+/// Which objects of a kind are watched.
+#[derive(Clone, Debug)]
+pub struct Selected<T> {
+    /// All of the cluster, or those of one namespace.
+    pub api: Api<T>,
+    /// Only those with these labels.
+    pub labels: Option<&'static str>,
+}
+
 /// Feeds Services into their store and their names into the queue.
 pub struct ServiceWatch {
     /// Where they go.
@@ -114,17 +123,40 @@ pub async fn follow<T, K, V>(
     K: Key,
     V: PartialEq,
 {
+    let all = Selected {
+        api: Api::all(watch.client.clone()),
+        labels: None,
+    };
+    follow_selected(watch, all, store, parse, on_change).await;
+}
+
+/// Like [`follow`], for some objects of the kind.
+pub async fn follow_selected<T, K, V>(
+    watch: Watch,
+    selected: Selected<T>,
+    store: &Store<K, V>,
+    parse: impl Fn(&K, &T) -> V,
+    on_change: impl FnMut(&Changed<K>),
+) where
+    T: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Key,
+    V: PartialEq,
+{
     let relist = Notify::new();
-    let url = T::url_path(&(), None);
+    let list = compare::List {
+        url: selected.api.resource_url(),
+        labels: selected.labels,
+    };
     tokio::join!(
-        deliver(&watch, store, parse, on_change, &relist),
-        compare::run(&watch, &url, store, &relist),
+        deliver(&watch, &selected, store, parse, on_change, &relist),
+        compare::run(&watch, list, store, &relist),
     );
 }
 
 /// Watches; begins again with a list when `relist` asks for one.
 async fn deliver<T, K, V>(
     watch: &Watch,
+    selected: &Selected<T>,
     store: &Store<K, V>,
     parse: impl Fn(&K, &T) -> V,
     mut on_change: impl FnMut(&Changed<K>),
@@ -134,10 +166,10 @@ async fn deliver<T, K, V>(
     K: Key,
     V: PartialEq,
 {
-    let config = watcher::Config::default().page_size(PAGE);
+    let mut config = watcher::Config::default().page_size(PAGE);
+    config.label_selector = selected.labels.map(str::to_owned);
     loop {
-        let api: Api<T> = Api::all(watch.client.clone());
-        let stream = watcher(api, config.clone()).backoff(Pauses::new());
+        let stream = watcher(selected.api.clone(), config.clone()).backoff(Pauses::new());
         pin_mut!(stream);
         loop {
             let event = tokio::select! {

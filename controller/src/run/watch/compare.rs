@@ -45,6 +45,15 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Versions by key; `None`: the object does not exist.
 type Versions<K> = HashMap<K, Option<u64>>;
 
+/// The list that contains the objects of a watch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List<'a> {
+    /// The path.
+    pub(super) url: &'a str,
+    /// Only objects with these labels.
+    pub(super) labels: Option<&'a str>,
+}
+
 /// A page of a list, as far as it matters here.
 #[derive(Deserialize)]
 struct Page {
@@ -91,7 +100,7 @@ struct Trouble(Option<String>);
 /// Compares for ever; asks for a `relist` where the watch has missed something.
 pub(super) async fn run<K: Key, V: PartialEq>(
     watch: &Watch,
-    url: &str,
+    list: List<'_>,
     store: &Store<K, V>,
     relist: &Notify,
 ) {
@@ -106,7 +115,7 @@ pub(super) async fn run<K: Key, V: PartialEq>(
         if !store.is_ready() {
             continue;
         }
-        let compared = missed(watch, url, store).await;
+        let compared = missed(watch, list, store).await;
         trouble.note(watch.kind, compared.as_ref().err());
         let Ok(objects) = compared else { continue };
         watch.metrics.compared(watch.kind, Timestamp::now());
@@ -125,10 +134,10 @@ pub(super) async fn run<K: Key, V: PartialEq>(
 /// How many objects differ from what the watch has delivered.
 async fn missed<K: Key, V: PartialEq>(
     watch: &Watch,
-    url: &str,
+    list: List<'_>,
     store: &Store<K, V>,
 ) -> Result<usize, ListError> {
-    let suspects = differences(watch, url, store).await?;
+    let suspects = differences(watch, list, store).await?;
     if suspects.is_empty() {
         return Ok(0);
     }
@@ -137,7 +146,7 @@ async fn missed<K: Key, V: PartialEq>(
     if !suspects.iter().any(late) {
         return Ok(0);
     }
-    let again = differences(watch, url, store).await?;
+    let again = differences(watch, list, store).await?;
     let agreed = again
         .iter()
         .filter(|(key, version)| suspects.get(key) == Some(version));
@@ -147,14 +156,15 @@ async fn missed<K: Key, V: PartialEq>(
 /// The objects whose version in a list is not that in the store, with the list's.
 async fn differences<K: Key, V: PartialEq>(
     watch: &Watch,
-    url: &str,
+    list: List<'_>,
     store: &Store<K, V>,
 ) -> Result<Versions<K>, ListError> {
     let mut different = Versions::new();
     let mut listed: HashSet<K> = HashSet::new();
     let mut params = ListParams::default().limit(PAGE);
+    params.label_selector = list.labels.map(str::to_owned);
     loop {
-        let request = Request::new(url).list_metadata(&params)?;
+        let request = Request::new(list.url).list_metadata(&params)?;
         let answer = watch.client.request::<Page>(request);
         let page = timeout(TIMEOUT, answer)
             .await

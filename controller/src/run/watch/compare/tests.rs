@@ -79,7 +79,11 @@ async fn comparisons_that_always_fail_are_visible() {
         };
         let task = tokio::spawn(async move {
             let (store, relist) = (store(), Notify::new());
-            run(&watch, "/api/v1/nodes", &store, &relist).await;
+            let list = List {
+                url: "/api/v1/nodes",
+                labels: None,
+            };
+            run(&watch, list, &store, &relist).await;
         });
         sleep(Duration::from_secs(1)).await;
         assert!(compared(&registry) > 0, "the start of the process");

@@ -1,0 +1,192 @@
+//! The flags of `ballast announcer`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use ballast_announce::NodeName;
+use clap::Args;
+
+use super::Options;
+use super::lease::LONGEST_NODE;
+
+/// Examples, for the help of the command.
+pub const EXAMPLES: &str = "\
+Examples:
+  # In a DaemonSet, with the name of the node and the namespace from the downward API:
+  ballast announcer --gossip-key-file /etc/ballast/gossip/keys
+
+  # Without an open port; failures are detected through Leases, in up to 20 s:
+  ballast announcer --no-gossip
+
+  # On a node of a test cluster, with the current kubeconfig:
+  ballast announcer --node-name node-1 --namespace default --no-gossip
+
+Exit status:
+  0  stopped by SIGTERM or SIGINT
+  1  error
+  2  invalid usage";
+
+/// Flags of `ballast announcer`.
+#[derive(Clone, Debug, Args)]
+pub struct AnnouncerArgs {
+    /// Name of the node on which this process runs.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node_name: String,
+
+    /// Namespace of the Leases of all announcers.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub namespace: String,
+
+    /// Port on which announcers send each other messages, TCP and UDP. It is the same on all
+    /// nodes.
+    #[arg(
+        long,
+        env = "BALLAST_GOSSIP_PORT",
+        default_value = "7947",
+        value_name = "PORT",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub gossip_port: u16,
+
+    /// File that contains the keys of these messages, one base64 key of 32 bytes per line. It is
+    /// read again when it changes.
+    #[arg(
+        long,
+        env = "BALLAST_GOSSIP_KEY_FILE",
+        value_name = "FILE",
+        required_unless_present = "no_gossip"
+    )]
+    pub gossip_key_file: Option<PathBuf>,
+
+    /// Send no messages and open no port. Failures are detected through Leases alone, as if each
+    /// class had `failureDetection: Lease`.
+    #[arg(long, env = "BALLAST_NO_GOSSIP")]
+    pub no_gossip: bool,
+
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(
+        long,
+        env = "BALLAST_ADMIN_ADDRESS",
+        default_value = "127.0.0.1:8112",
+        value_name = "ADDRESS"
+    )]
+    pub admin_address: SocketAddr,
+}
+
+/// How announcers send each other messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gossip {
+    /// The port, TCP and UDP.
+    pub port: u16,
+    /// The keys.
+    pub key_file: PathBuf,
+}
+
+// === impl AnnouncerArgs ===
+
+impl AnnouncerArgs {
+    /// Checks the flags and turns them into what the announcer runs with. `None` instead of
+    /// [`Gossip`]: Leases only. `incarnation` is a random number.
+    pub fn into_options(self, incarnation: u64) -> Result<(Options, Option<Gossip>)> {
+        for (flag, value) in [
+            ("--node-name", &self.node_name),
+            ("--namespace", &self.namespace),
+        ] {
+            ensure!(!value.is_empty(), "{flag} is empty");
+        }
+        ensure!(
+            self.node_name.len() <= LONGEST_NODE,
+            "--node-name has more than {LONGEST_NODE} characters: it becomes part of the name of a Lease"
+        );
+        let options = Options {
+            node: NodeName::new(&self.node_name),
+            namespace: self.namespace,
+            incarnation,
+            admin: self.admin_address,
+        };
+        let port = self.gossip_port;
+        let key_file = self.gossip_key_file.filter(|_| !self.no_gossip);
+        Ok((options, key_file.map(|key_file| Gossip { port, key_file })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "ballast", after_help = EXAMPLES, args_override_self = true)]
+    struct Command {
+        #[command(flatten)]
+        args: AnnouncerArgs,
+    }
+
+    const NODE: [&str; 3] = ["ballast", "--node-name=a", "--namespace=b"];
+
+    fn options(flags: &[&str]) -> Result<(Options, Option<Gossip>)> {
+        let command = Command::try_parse_from([&NODE, flags].concat())?;
+        command.args.into_options(7)
+    }
+
+    #[test]
+    fn flags_become_options() {
+        Command::command().debug_assert();
+        let (defaults, gossip) = options(&["--gossip-key-file=/keys"]).unwrap();
+        assert_eq!(
+            (
+                defaults.node.as_str(),
+                &*defaults.namespace,
+                defaults.incarnation
+            ),
+            ("a", "b", 7)
+        );
+        assert_eq!(defaults.admin, "127.0.0.1:8112".parse().unwrap());
+        let key_file = PathBuf::from("/keys");
+        assert_eq!(
+            gossip,
+            Some(Gossip {
+                port: 7947,
+                key_file
+            })
+        );
+        for leases_only in [
+            &["--no-gossip"][..],
+            &["--no-gossip", "--gossip-key-file=/keys"],
+        ] {
+            assert_eq!(options(leases_only).unwrap().1, None, "{leases_only:?}");
+        }
+        let port = [
+            "--gossip-key-file=/keys",
+            "--gossip-port=1",
+            "--gossip-port=2",
+        ];
+        assert_eq!(options(&port).unwrap().1.unwrap().port, 2);
+    }
+
+    #[test]
+    fn wrong_flags_are_refused() {
+        let long = format!("--node-name={}", "n".repeat(LONGEST_NODE + 1));
+        for wrong in [
+            &[][..],
+            &["--gossip-key-file=/keys", "--gossip-port=0"],
+            &["--no-gossip", "--node-name="],
+            &["--no-gossip", "--namespace="],
+            &["--no-gossip", &long],
+        ] {
+            assert!(options(wrong).is_err(), "{wrong:?}");
+        }
+        let longest = format!("--node-name={}", "n".repeat(LONGEST_NODE));
+        options(&["--no-gossip", &longest]).unwrap();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        for flag in Command::command().get_arguments() {
+            let id = flag.get_id().as_str();
+            assert!(id == "help" || flag.get_env().is_some(), "--{id}");
+        }
+    }
+}

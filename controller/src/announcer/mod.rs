@@ -1,0 +1,163 @@
+//! The announcer's part that speaks to the API server. The agent (`ballast-agent`) is the part
+//! that speaks to the network; [`seam`] has its two ends.
+//!
+//! ```text
+//!   API server
+//!   Services, EndpointSlices, Nodes, classes        Announcers, Leases of other nodes
+//!        │ watches                                       │ watches
+//!        ▼                                               ▼
+//!   stores ──▶ view::build (pure) ──▶ publish ──▶ Input ──▶ agent
+//!                     │ ports                       ▲          │ Report
+//!                     ▼                             │          ▼
+//!                  health ─── healthCheckNodePort ──┘       object ──▶ Announcer object
+//!                                                           lease  ──▶ Lease of this node
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`watched`], [`facts`] | what is read of an object, and what is kept of it |
+//! | [`stores`] | the watches and what they delivered |
+//! | [`view`] | the view of the cluster |
+//! | [`publish`] | what is passed to the agent, and when |
+//! | [`lease`] | the Lease of the node, and whether the API server can be reached |
+//! | [`object`] | the Announcer object of the node |
+//! | [`health`] | health check node ports |
+//!
+//! # Invariants
+//!
+//! - Every input is complete: no view is passed on before all lists are, and after an outage
+//!   everything is passed on anew.
+//! - Nothing is written while nothing changes, except the Lease.
+//! - This process writes two objects, both named after its node.
+//! - What the stores keep of an object is bounded; so is what a test of it may cost.
+
+pub mod args;
+pub mod facts;
+pub mod health;
+pub mod lease;
+pub mod metrics;
+pub mod object;
+pub mod publish;
+pub mod seam;
+pub mod stores;
+pub mod view;
+pub mod watched;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use ballast_announce::NodeName;
+use futures::future::BoxFuture;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use self::lease::Renewal;
+use self::metrics::AnnouncerMetrics;
+use self::object::ObjectWriter;
+use self::publish::{Publisher, Targets};
+use self::seam::Agent;
+use self::stores::{Stores, Watches};
+use crate::cluster::metrics::{WatchMetrics, WriteMetrics};
+use crate::cluster::writer::Requests;
+use crate::process::admin::{Admin, Health};
+
+/// The field manager of the announcer's writes.
+pub const MANAGER: &str = "ballast-announcer";
+
+/// How the announcer speaks to the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The node on which it runs.
+    pub node: NodeName,
+    /// The namespace of the Leases.
+    pub namespace: String,
+    /// The random number of this process; the agent has the same.
+    pub incarnation: u64,
+    /// The address of health and metrics.
+    pub admin: SocketAddr,
+}
+
+/// Runs until `shutdown` completes. `registry` has the metrics of the agent, and `health` its
+/// gates and checks.
+pub async fn run(
+    client: Client,
+    options: Options,
+    agent: Agent,
+    mut registry: Registry,
+    health: Health,
+    shutdown: BoxFuture<'static, ()>,
+) -> Result<()> {
+    let mut tasks = JoinSet::new();
+    start(&client, &options, agent, &mut registry, &health, &mut tasks);
+    let admin = Admin::bind(options.admin, health, Arc::new(registry))
+        .await
+        .with_context(|| format!("cannot listen on {} (--admin-address)", options.admin))?;
+    let admin = admin.run(std::future::pending());
+    tokio::select! {
+        () = shutdown => Ok(()),
+        served = admin => served.context("the server of health and metrics failed"),
+        Some(task) = tasks.join_next() => Err(match task {
+            Ok(()) => anyhow!("a task of the announcer ended"),
+            Err(error) => anyhow!("a task of the announcer failed: {error}"),
+        }),
+    }
+}
+
+/// Starts the tasks. They never end by themselves.
+fn start(
+    client: &Client,
+    options: &Options,
+    agent: Agent,
+    registry: &mut Registry,
+    health: &Health,
+    tasks: &mut JoinSet<()>,
+) {
+    let stores: Arc<Stores> = Arc::default();
+    let me = options.node.clone();
+    let incarnation = format!("{:016x}", options.incarnation);
+    let requests = Requests::new(client.clone(), WriteMetrics::register(registry));
+    let (targets, checked) = watch::channel(Targets::default());
+    let renewal = Renewal {
+        requests: requests.clone(),
+        namespace: options.namespace.clone(),
+        node: me.clone(),
+        incarnation: incarnation.clone(),
+        stores: Arc::clone(&stores),
+    };
+    let writer = ObjectWriter {
+        requests,
+        me: me.clone(),
+        incarnation: incarnation.clone(),
+        stores: Arc::clone(&stores),
+        reports: agent.reports.clone(),
+    };
+    let watches = Watches {
+        client: client.clone(),
+        namespace: options.namespace.clone(),
+        me: me.clone(),
+        incarnation: incarnation.clone(),
+        health: health.clone(),
+        metrics: WatchMetrics::register(registry),
+        sink: agent.sink.clone(),
+    };
+    tasks.spawn(health::run(checked, agent.sink.clone()));
+    let publisher = Publisher {
+        me,
+        incarnation,
+        stores: Arc::clone(&stores),
+        agent,
+        targets,
+        gate: health.gate("the first renewal of this node's Lease"),
+        metrics: AnnouncerMetrics::register(registry),
+    };
+    watches.start(&stores, tasks);
+    tasks.spawn(publisher.run());
+    tasks.spawn(renewal.run());
+    tasks.spawn(writer.run());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+//! The Announcer object of this node: what it says, and the task that writes it.
+//!
+//! The object is created with its Node as owner, so that it is deleted with the Node. The status
+//! is written when it changes, one write at a time, and again after a failure until the latest one
+//! is written. Nothing is written while nothing changes.
+//!
+//! - Nothing is written before the agent has listed its interfaces and this process has read the
+//!   object: a restart must not make other nodes believe that this one lost its interfaces or
+//!   its addresses. Until the agent has recorded claims, those in the object stay.
+//! - During an update an old and a new process of a node write the same object. A process writes
+//!   over a status of another one only after [`REASSERT`], so that they do not fight.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_announce::NodeName;
+use ballast_announce::claim::Claim;
+use ballast_announce::io::Problem;
+use ballast_crds::{
+    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerStatus, Holding, InterfaceAddress,
+    Successor,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::Resource as _;
+use rand::rngs::SmallRng;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+
+use super::MANAGER;
+use super::lease::owner;
+use super::seam::{Announced, Report};
+use super::stores::Stores;
+use crate::cluster::conditions::{condition, dated, transition};
+use crate::cluster::writer::{Requests, WriteError, Written};
+use crate::process::backoff::Backoff;
+use crate::process::causes::causes;
+
+/// A condition: another host uses an address that this node announces.
+pub const ADDRESS_CONFLICT: &str = "AddressConflict";
+/// A condition: somebody else answers the probes of other nodes.
+pub const PROBES_INTERCEPTED: &str = "ProbesIntercepted";
+/// A condition: no other host responds.
+pub const CUT_OFF: &str = "CutOff";
+
+/// After this time a process writes over the status of another process of its node.
+const REASSERT: Duration = Duration::from_secs(15);
+/// The minimum time between two writes.
+const SPACING: Duration = Duration::from_millis(200);
+/// Until the next try after a failure.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
+/// Bounds of the CRD.
+const MOST_INTERFACES: usize = 64;
+const MOST_HOLDINGS: usize = 16_384;
+const MOST_SUCCESSORS: usize = 8;
+/// The entries that a message of a condition names.
+const NAMED: usize = 4;
+
+/// Writes the object.
+pub struct ObjectWriter {
+    /// Sends the requests.
+    pub requests: Requests,
+    /// This node.
+    pub me: NodeName,
+    /// This process.
+    pub incarnation: String,
+    /// Where the Node and the object are.
+    pub stores: Arc<Stores>,
+    /// What the agent reports.
+    pub reports: watch::Receiver<Option<Arc<Report>>>,
+}
+
+/// What the writer knows of the object.
+#[derive(Default)]
+struct Known {
+    /// The status that was written last.
+    written: Option<AnnouncerStatus>,
+    /// The UID of the Node for which the object was created.
+    created: Option<Box<str>>,
+    /// The watch delivered the object after that.
+    delivered: bool,
+    /// Since when the object has the status of another process.
+    foreign: Option<Instant>,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq)]
+enum Step {
+    /// Wait for a change, but not longer than this.
+    Wait(Option<Instant>),
+    /// Write this status; before it, create the object for the Node with this UID.
+    Write {
+        create: bool,
+        status: Box<AnnouncerStatus>,
+    },
+}
+
+/// The status of the object. `before` is the one that it has, with the times of conditions, and
+/// with the holdings that stay until the agent has recorded some.
+pub fn status(
+    report: &Report,
+    before: &AnnouncerStatus,
+    incarnation: &str,
+    now: Timestamp,
+) -> AnnouncerStatus {
+    let mut interfaces: Vec<_> = report.interfaces.iter().collect();
+    interfaces.sort_by_key(|interface| &interface.name);
+    let interfaces = interfaces.into_iter().take(MOST_INTERFACES);
+    let interfaces: Vec<_> = interfaces
+        .map(|interface| AnnouncerInterface {
+            name: interface.name.to_string(),
+            mac: interface.mac.to_string(),
+            addresses: addresses(&interface.nets),
+            usable: interface.usable,
+        })
+        .collect();
+    let holdings: Vec<Holding> = match &report.claims {
+        Some(claims) => {
+            let claims = claims.iter().take(MOST_HOLDINGS);
+            claims
+                .map(|(address, claim)| holding(address, claim, report.announced.get(address)))
+                .collect()
+        }
+        None => before.holdings.clone(),
+    };
+    let mut conditions = conditions(report);
+    dated(&mut conditions, &before.conditions, &Time(transition(now)));
+    AnnouncerStatus {
+        incarnation: Some(incarnation.to_owned()),
+        counts: AnnouncerCounts {
+            interfaces: count(interfaces.len()),
+            usable: count(interfaces.iter().filter(|it| it.usable).count()),
+            addresses: count(holdings.len()),
+        },
+        interfaces,
+        holdings,
+        conditions,
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn addresses(nets: &[ipnet::IpNet]) -> Vec<InterfaceAddress> {
+    let nets = nets.iter().take(MOST_INTERFACES);
+    nets.map(|net| InterfaceAddress(net.to_string())).collect()
+}
+
+fn holding(address: &IpAddr, claim: &Claim, announced: Option<&Announced>) -> Holding {
+    let successors = claim.successors.iter().take(MOST_SUCCESSORS);
+    Holding {
+        address: address.to_string(),
+        epoch: i64::try_from(claim.epoch).unwrap_or(i64::MAX),
+        revision: i64::from(claim.revision),
+        interface: announced.map(|it| it.interface.to_string()),
+        mac: announced.map(|it| it.mac.to_string()),
+        successors: successors
+            .map(|node| Successor(node.as_str().to_owned()))
+            .collect(),
+    }
+}
+
+/// All conditions, without times. (Whether a Service has endpoints is no matter of a node.)
+fn conditions(report: &Report) -> Vec<Condition> {
+    let (mut conflicts, mut hosts, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+    for problem in &report.problems {
+        match problem {
+            Problem::AddressConflict { address, mac } => {
+                conflicts.push(format!("{address} by {mac}"));
+            }
+            Problem::ProbesIntercepted { host } => hosts.push(host.to_string()),
+            Problem::CutOff { interface } => {
+                let mut interfaces = report.interfaces.iter();
+                let name = interfaces.find(|it| it.index == *interface);
+                ports.push(name.map_or_else(
+                    || format!("interface {interface}"),
+                    |it| it.name.to_string(),
+                ));
+            }
+            Problem::NoEndpoints { .. } => {}
+        }
+    }
+    let conflict = format!(
+        "Other hosts on the network use addresses of Services: {}. Give these hosts other addresses, or remove the addresses from the pool",
+        listed(&conflicts)
+    );
+    let intercepted = format!(
+        "A switch or proxy answers ARP requests or neighbour solicitations for {}. The node checks them by ICMP echo instead",
+        listed(&hosts)
+    );
+    let cut_off = format!(
+        "No other host on the network responds on {}. The node takes over no address there",
+        listed(&ports)
+    );
+    let state = |kind, found: &[String], (bad, message), (good, fine): (&str, &str)| {
+        if found.is_empty() {
+            condition(kind, false, good, fine.to_owned())
+        } else {
+            condition(kind, true, bad, message)
+        }
+    };
+    vec![
+        state(
+            ADDRESS_CONFLICT,
+            &conflicts,
+            ("ForeignHost", conflict),
+            (
+                "NoConflict",
+                "No other host uses an address that this node announces",
+            ),
+        ),
+        state(
+            PROBES_INTERCEPTED,
+            &hosts,
+            ("AnsweredByOthers", intercepted),
+            ("NotIntercepted", "Other nodes answer for themselves"),
+        ),
+        state(
+            CUT_OFF,
+            &ports,
+            ("NoResponse", cut_off),
+            ("InContact", "Other hosts respond, or there are none"),
+        ),
+    ]
+}
+
+/// The first entries, and the number of the others.
+fn listed(entries: &[impl Display]) -> String {
+    let named = entries.iter().take(NAMED).map(ToString::to_string);
+    let named = named.collect::<Vec<_>>().join(", ");
+    match entries.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+// === impl ObjectWriter ===
+
+impl ObjectWriter {
+    /// Writes for ever.
+    pub async fn run(mut self) {
+        let mut rng: SmallRng = rand::make_rng();
+        let (mut known, mut failures) = (Known::default(), 0_u32);
+        let mut changes = self.stores.changes();
+        loop {
+            changes.mark_unchanged();
+            self.reports.mark_unchanged();
+            let (create, status) = match self.next(&mut known, Instant::now()) {
+                Step::Write { create, status } => (create, status),
+                Step::Wait(until) => {
+                    let end = until.unwrap_or_else(Instant::now);
+                    tokio::select! {
+                        // The senders live as long as this task.
+                        Ok(()) = changes.changed() => {}
+                        Ok(()) = self.reports.changed() => {}
+                        () = sleep_until(end), if until.is_some() => {}
+                    }
+                    continue;
+                }
+            };
+            match self.write(&mut known, create, *status).await {
+                Ok(()) => {
+                    if failures > 0 {
+                        info!("the Announcer object of this node is written again");
+                    }
+                    failures = 0;
+                    sleep(SPACING).await;
+                }
+                Err(error) => {
+                    if failures == 0 {
+                        let error = causes(&error);
+                        warn!(
+                            error,
+                            "cannot write the Announcer object of this node; trying again"
+                        );
+                    }
+                    sleep(RETRY.delay(failures, &mut rng)).await;
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    fn next(&self, known: &mut Known, now: Instant) -> Step {
+        let (Some(node), true) = (self.stores.node(&self.me), self.stores.lists_announcers())
+        else {
+            return Step::Wait(None);
+        };
+        let object = self.stores.announcer(&self.me);
+        match &object {
+            Some(_) => known.delivered |= known.created.is_some(),
+            // Somebody deleted it.
+            None if known.delivered => *known = Known::default(),
+            None => {}
+        }
+        let Some(report) = self.reports.borrow().clone() else {
+            return Step::Wait(None);
+        };
+        let theirs = object.as_ref().and_then(|object| object.own.as_deref());
+        let nothing = AnnouncerStatus::default();
+        let before = known.written.as_ref().or(theirs).unwrap_or(&nothing);
+        let status = status(&report, before, &self.incarnation, Timestamp::now());
+        let create = known.created.as_ref() != Some(&node.uid);
+        if create || known.written.as_ref() != Some(&status) {
+            let status = Box::new(status);
+            return Step::Write { create, status };
+        }
+        let ours = theirs.is_none_or(|it| it.incarnation.as_ref() == Some(&self.incarnation));
+        if ours {
+            known.foreign = None;
+            return Step::Wait(None);
+        }
+        let since = *known.foreign.get_or_insert(now);
+        if now < since + REASSERT {
+            return Step::Wait(Some(since + REASSERT));
+        }
+        let status = Box::new(status);
+        Step::Write { create, status }
+    }
+
+    async fn write(
+        &self,
+        known: &mut Known,
+        create: bool,
+        status: AnnouncerStatus,
+    ) -> Result<(), WriteError> {
+        let path = format!("{}/{}", Announcer::url_path(&(), None), self.me);
+        if create && let Some(node) = self.stores.node(&self.me) {
+            let body = self.body(json!({"ownerReferences": [owner(&node)]}), None);
+            self.requests
+                .apply("announcer", &path, MANAGER, &body)
+                .await?;
+            known.created = Some(node.uid.clone());
+            known.delivered = false;
+        }
+        let body = self.body(json!({}), Some(&status));
+        let path = format!("{path}/status");
+        let written = self
+            .requests
+            .apply("announcer-status", &path, MANAGER, &body)
+            .await?;
+        known.foreign = None;
+        match written {
+            Written::Version(_) => known.written = Some(status),
+            // Deleted since. The next step creates it.
+            Written::Gone => *known = Known::default(),
+        }
+        Ok(())
+    }
+
+    fn body(&self, mut metadata: Value, status: Option<&AnnouncerStatus>) -> Value {
+        metadata["name"] = json!(self.me.as_str());
+        let mut body = json!({
+            "apiVersion": Announcer::api_version(&()),
+            "kind": Announcer::kind(&()),
+            "metadata": metadata,
+        });
+        if let Some(status) = status {
+            body["status"] = json!(status);
+        }
+        body
+    }
+}
+
+#[cfg(test)]
+mod tests;

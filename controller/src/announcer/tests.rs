@@ -1,0 +1,614 @@
+//! The whole of it against an API server in memory, with a fake agent: a list of the inputs that
+//! it got, and the reports that the test makes. The clock is paused.
+
+mod server;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ballast_announce::claim::Claim;
+use ballast_announce::io::Problem;
+use ballast_announce::view::View;
+use ballast_announce::{Input, Mac};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::seam::{Report, ReportedInterface, Sink};
+use super::*;
+use server::Server;
+
+const SERVICES: &str = "/api/v1/services";
+const NODES: &str = "/api/v1/nodes";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+const CLASSES: &str = "/apis/ballast.dev/v1alpha1/loadbalancerclasses";
+const ANNOUNCERS: &str = "/apis/ballast.dev/v1alpha1/announcers";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
+/// Longer than anything that is to happen.
+const SOON: Duration = Duration::from_mins(1);
+
+/// An announcer of the node `a`, its API server, and its agent.
+struct Site {
+    server: Server,
+    inputs: Arc<Mutex<Vec<Input>>>,
+    reports: watch::Sender<Option<Arc<Report>>>,
+    health: Health,
+    tasks: JoinSet<()>,
+}
+
+// === impl Site ===
+
+impl Site {
+    /// Starts it, in a cluster of the nodes a, b and c.
+    fn start(server: &Server, incarnation: u64) -> Self {
+        let inputs: Arc<Mutex<Vec<Input>>> = Arc::default();
+        let (reports, reported) = watch::channel(None);
+        let agent = Agent {
+            sink: Sink::new({
+                let inputs = Arc::clone(&inputs);
+                move |input| inputs.lock().unwrap().push(input)
+            }),
+            reports: reported,
+        };
+        let options = Options {
+            node: NodeName::new("a"),
+            namespace: "ballast-system".to_owned(),
+            incarnation,
+            admin: "127.0.0.1:0".parse().unwrap(),
+        };
+        let (mut tasks, health) = (JoinSet::new(), Health::default());
+        let mut registry = Registry::default();
+        start(
+            &server.client(),
+            &options,
+            agent,
+            &mut registry,
+            &health,
+            &mut tasks,
+        );
+        Self {
+            server: server.clone(),
+            inputs,
+            reports,
+            health,
+            tasks,
+        }
+    }
+
+    fn report(&self, report: Report) {
+        self.reports.send_replace(Some(Arc::new(report)));
+    }
+
+    /// Takes the inputs so far.
+    fn take(&self) -> Vec<Input> {
+        std::mem::take(&mut *self.inputs.lock().unwrap())
+    }
+
+    /// The inputs so far in short.
+    fn short(&self) -> Vec<String> {
+        self.inputs.lock().unwrap().iter().map(short).collect()
+    }
+
+    fn last_view(&self) -> Option<Arc<View>> {
+        let inputs = self.inputs.lock().unwrap();
+        inputs.iter().rev().find_map(|input| match input {
+            Input::View(view) => Some(Arc::clone(view)),
+            _ => None,
+        })
+    }
+
+    /// Waits until the condition holds.
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + SOON;
+        while !holds(self) {
+            assert!(Instant::now() < end, "not {what}: {:?}", self.short());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        assert_eq!(self.server.violations(), [""; 0]);
+    }
+}
+
+fn short(input: &Input) -> String {
+    match input {
+        Input::View(view) => format!("view {}", view.wanted.len()),
+        Input::Holdings(claims) => format!("holdings of {}", claims[0].1.holder),
+        Input::Lease { node, .. } => format!("lease of {node}"),
+        Input::Api { connected } => format!("api {connected}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn node(name: &str) -> Value {
+    json!({"metadata": {"name": name, "uid": format!("uid-{name}")}, "spec": {}, "status": {}})
+}
+
+fn class() -> Value {
+    json!({"metadata": {"name": "metal"}, "spec": {"l2": {"interfaces": ["^eth"]}}})
+}
+
+fn service(name: &str, address: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "shop", "finalizers": ["ballast.dev/metal"]},
+        "spec": {"type": "LoadBalancer"},
+        "status": {
+            "loadBalancer": {"ingress": [{"ip": address}]},
+            "conditions": [{"type": "ballast.dev/Accepted", "status": "True"}],
+        },
+    })
+}
+
+fn slice(service: &str, headless: bool) -> Value {
+    let mut labels = json!({"kubernetes.io/service-name": service});
+    if headless {
+        labels["service.kubernetes.io/headless"] = json!("");
+    }
+    json!({
+        "metadata": {"name": format!("{service}-1"), "namespace": "shop", "labels": labels},
+        "endpoints": [{"nodeName": "b", "conditions": {"ready": true}}],
+    })
+}
+
+fn announcer(name: &str, incarnation: &str, address: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "uid": format!("uid-{name}")},
+        "status": {
+            "incarnation": incarnation,
+            "interfaces": [{
+                "name": "eth0", "mac": "02:00:00:00:00:0b", "usable": true,
+                "addresses": ["192.0.2.12/24"],
+            }],
+            "holdings": [{"address": address, "epoch": 1, "revision": 0, "successors": ["c"]}],
+        },
+    })
+}
+
+fn lease(node: &str, renewed: u8) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("announcer-{node}"), "namespace": "ballast-system",
+            "labels": {"ballast.dev/lease": "announcer"},
+        },
+        "spec": {"renewTime": format!("2026-01-02T03:04:{renewed:02}.000000Z")},
+    })
+}
+
+/// Nodes a, b and c, a class, one Service, and what b has written.
+fn cluster() -> Server {
+    let server = Server::default();
+    for name in ["a", "b", "c"] {
+        server.put(NODES, node(name));
+    }
+    server.put(CLASSES, class());
+    server.put(SERVICES, service("web", "192.0.2.7"));
+    server.put(SLICES, slice("web", false));
+    server.put(ANNOUNCERS, announcer("b", "0b", "192.0.2.7"));
+    server.put(LEASES, lease("b", 1));
+    server
+}
+
+fn interface(usable: bool) -> ReportedInterface {
+    ReportedInterface {
+        index: 2,
+        name: "eth0".into(),
+        mac: Mac([2, 0, 0, 0, 0, 0xa]),
+        nets: vec!["192.0.2.11/24".parse().unwrap()],
+        usable,
+    }
+}
+
+fn report() -> Report {
+    Report {
+        interfaces: vec![interface(true)],
+        ..Report::default()
+    }
+}
+
+fn claim(epoch: u64) -> (std::net::IpAddr, Claim) {
+    let claim = Claim {
+        epoch,
+        holder: NodeName::new("a"),
+        revision: 0,
+        successors: vec![NodeName::new("b")],
+    };
+    ("192.0.2.9".parse().unwrap(), claim)
+}
+
+fn recorded(epoch: u64) -> Report {
+    Report {
+        claims: Some(vec![claim(epoch)].into()),
+        ..report()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_and_leases_come_before_the_first_view() {
+    let server = cluster();
+    // Leases of others, and slices that no Service with an address has.
+    let mut foreign = lease("x", 1);
+    foreign["metadata"]["labels"] = json!({});
+    server.put(LEASES, foreign);
+    server.put(SLICES, slice("db", true));
+    let site = Site::start(&server, 7);
+    site.until("a view", |site| site.last_view().is_some())
+        .await;
+    site.until("connected", |site| {
+        site.short().contains(&"api true".to_owned())
+    })
+    .await;
+    let short = site.short();
+    let place = |what: &str| short.iter().position(|it| it == what).unwrap();
+    assert!(place("holdings of b") < place("view 1"), "{short:?}");
+    assert!(place("lease of b") < short.len());
+    assert!(
+        !short
+            .iter()
+            .any(|it| it == "lease of a" || it == "lease of x")
+    );
+    site.until("ready", |site| site.health.missing().is_empty())
+        .await;
+    let view = site.last_view().unwrap();
+    let entry = &view.wanted[&"192.0.2.7".parse().unwrap()];
+    assert!(entry.endpoints.contains(&NodeName::new(view::SOMEWHERE)));
+    assert_eq!(entry.interfaces, Some(["eth0".into()].into()));
+    let names: Vec<&str> = view.nodes.keys().map(NodeName::as_str).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(view.nodes[&NodeName::new("b")].interfaces.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_view_before_every_list() {
+    let server = cluster();
+    server.down(true);
+    let site = Site::start(&server, 7);
+    sleep(SOON).await;
+    assert_eq!(site.short(), [""; 0]);
+    assert!(!site.health.missing().is_empty());
+    server.down(false);
+    site.until("a view", |site| site.last_view().is_some())
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_one_view_and_an_equal_view_is_none() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.until("a view", |site| site.last_view().is_some())
+        .await;
+    sleep(SOON).await;
+    site.take();
+    let begun = Instant::now();
+    for number in 1..=20 {
+        server.put(
+            SERVICES,
+            service(&format!("s{number}"), &format!("192.0.2.{}", 20 + number)),
+        );
+        sleep(Duration::from_millis(2)).await;
+    }
+    site.until("all there", |site| {
+        site.last_view().is_some_and(|view| view.wanted.len() == 21)
+    })
+    .await;
+    assert!(
+        begun.elapsed() < Duration::from_millis(200),
+        "{:?}",
+        begun.elapsed()
+    );
+    let views = site
+        .take()
+        .iter()
+        .filter(|it| matches!(it, Input::View(_)))
+        .count();
+    assert!(
+        (1..=3).contains(&views),
+        "{views} views for 40 ms of changes"
+    );
+    // Nothing of this changes the view.
+    let mut changed = service("web", "192.0.2.7");
+    changed["metadata"]["annotations"] = json!({"a": "b"});
+    server.put(SERVICES, changed);
+    server.put(ANNOUNCERS, announcer("b", "0b", "192.0.2.8"));
+    server.put(
+        SERVICES,
+        json!({
+            "metadata": {"name": "db", "namespace": "shop"}, "spec": {"type": "ClusterIP"},
+        }),
+    );
+    sleep(SOON).await;
+    let rest: Vec<String> = site.take().iter().map(short).collect();
+    assert_eq!(rest, ["holdings of b"]);
+    server.delete(SERVICES, "shop/web");
+    site.until("gone", |site| {
+        site.last_view().is_some_and(|view| view.wanted.len() == 20)
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_reported_and_everything_is_passed_anew_after_it() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.until("connected", |site| {
+        site.short().contains(&"api true".to_owned())
+    })
+    .await;
+    site.until("a view", |site| site.last_view().is_some())
+        .await;
+    let before = server.renewals();
+    sleep(Duration::from_secs(50)).await;
+    let renewals = server.renewals() - before;
+    assert!((9..=11).contains(&renewals), "{renewals} renewals in 50 s");
+    site.take();
+    server.down(true);
+    let begun = Instant::now();
+    site.until("away", |site| site.short() == ["api false"])
+        .await;
+    let took = begun.elapsed();
+    assert!(
+        took > Duration::from_secs(2) && took < Duration::from_millis(8_100),
+        "{took:?}"
+    );
+    sleep(SOON).await;
+    assert_eq!(site.short(), ["api false"]);
+    site.take();
+    server.down(false);
+    site.until("back", |site| site.short().contains(&"view 1".to_owned()))
+        .await;
+    let short = site.short();
+    let first = short.iter().position(|it| it == "api true").unwrap();
+    let rest = &short[first..];
+    assert_eq!(
+        rest[..4],
+        ["api true", "holdings of b", "lease of b", "view 1"],
+        "{short:?}"
+    );
+}
+
+/// Its connection is open, and nothing comes.
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_leases_that_is_silent_is_an_outage() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.until("connected", |site| {
+        site.short().contains(&"api true".to_owned())
+    })
+    .await;
+    site.take();
+    server.silence(Some("leases"));
+    site.until("away", |site| site.short() == ["api false"])
+        .await;
+    let renewals = server.renewals();
+    sleep(Duration::from_secs(20)).await;
+    assert!(server.renewals() > renewals, "it is renewed all the same");
+    server.silence(None);
+    site.until("back", |site| site.short().contains(&"api true".to_owned()))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_of_others_are_passed_on() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.until("a view", |site| site.last_view().is_some())
+        .await;
+    site.until("connected", |site| {
+        site.short().contains(&"api true".to_owned())
+    })
+    .await;
+    site.take();
+    server.put(LEASES, lease("b", 2));
+    server.put(LEASES, lease("c", 1));
+    site.until("both", |site| site.short() == ["lease of b", "lease of c"])
+        .await;
+    // A Lease that is deleted says nothing.
+    server.delete(LEASES, "ballast-system/announcer-c");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(site.short().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_lease_belongs_to_its_node() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    let key = "ballast-system/announcer-a";
+    site.until("renewed", |site| site.server.get(LEASES, key).is_some())
+        .await;
+    let lease = server.get(LEASES, key).unwrap();
+    assert_eq!(
+        lease["metadata"]["ownerReferences"],
+        json!([{"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "uid-a"}])
+    );
+    assert_eq!(lease["spec"]["holderIdentity"], "0000000000000007");
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 15);
+    // Without its Node it renews nothing.
+    server.delete(NODES, "a");
+    sleep(SOON).await;
+    let renewals = server.renewals();
+    sleep(SOON).await;
+    assert_eq!(server.renewals(), renewals);
+    // The Node is created again.
+    let mut again = node("a");
+    again["metadata"]["uid"] = json!("other");
+    server.put(NODES, again);
+    sleep(SOON).await;
+    let lease = server.get(LEASES, key).unwrap();
+    assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], "other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_object_is_written_on_change_only() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    sleep(SOON).await;
+    assert!(
+        server.writes().is_empty(),
+        "the agent has not listed its interfaces"
+    );
+    site.report(report());
+    site.until("written", |site| site.server.writes().len() == 2)
+        .await;
+    let object = server.get(ANNOUNCERS, "a").unwrap();
+    assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "uid-a");
+    assert_eq!(
+        object["status"]["counts"],
+        json!({"interfaces": 1, "usable": 1, "addresses": 0})
+    );
+    let began = server.requests();
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(server.writes().len(), 2, "{:?}", server.writes());
+    assert!(*began.borrow() > 0);
+    // The same again, and what the object does not say.
+    site.report(report());
+    let address = "192.0.2.7".parse().unwrap();
+    let problems = [Problem::NoEndpoints { address }].into();
+    site.report(Report {
+        problems,
+        ..report()
+    });
+    sleep(SOON).await;
+    assert_eq!(server.writes().len(), 2);
+    site.report(recorded(1));
+    site.report(recorded(2));
+    site.until("recorded", |site| site.server.writes().len() == 3)
+        .await;
+    let holdings = &server.get(ANNOUNCERS, "a").unwrap()["status"]["holdings"];
+    assert_eq!(
+        *holdings,
+        json!([{"address": "192.0.2.9", "epoch": 2, "revision": 0, "successors": ["b"]}])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_failure_the_latest_status_is_written() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.report(recorded(1));
+    site.until("written", |site| site.server.writes().len() == 2)
+        .await;
+    server.refuse(Some("announcers"));
+    for epoch in 2..30 {
+        site.report(recorded(epoch));
+        sleep(Duration::from_secs(1)).await;
+    }
+    server.refuse(None);
+    sleep(SOON).await;
+    let writes = server.writes();
+    assert_eq!(writes.len(), 3, "{writes:?}");
+    assert_eq!(writes[2].body["status"]["holdings"][0]["epoch"], 29);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_object_is_created_again() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.report(recorded(1));
+    site.until("written", |site| site.server.writes().len() == 2)
+        .await;
+    sleep(SOON).await;
+    server.delete(ANNOUNCERS, "a");
+    site.until("written again", |site| site.server.writes().len() == 4)
+        .await;
+    sleep(SOON).await;
+    assert_eq!(server.writes().len(), 4);
+    let status = &server.get(ANNOUNCERS, "a").unwrap()["status"];
+    assert_eq!(status["holdings"][0]["epoch"], 1);
+}
+
+/// Other nodes must see neither a node without interfaces nor one without addresses.
+#[tokio::test(start_paused = true)]
+async fn a_restart_takes_nothing_back() {
+    let server = cluster();
+    let mut earlier = announcer("a", "06", "192.0.2.9");
+    earlier["status"]["conditions"] = json!([{
+        "type": "CutOff", "status": "False", "reason": "InContact", "message": "",
+        "lastTransitionTime": "2026-01-02T03:04:05Z",
+    }]);
+    server.put(ANNOUNCERS, earlier);
+    let site = Site::start(&server, 7);
+    site.until("its own claims", |site| {
+        site.short().contains(&"holdings of a".to_owned())
+    })
+    .await;
+    sleep(SOON).await;
+    assert!(server.writes().is_empty());
+    // Interfaces are known before the first record.
+    site.report(report());
+    site.until("written", |site| site.server.writes().len() == 2)
+        .await;
+    let status = server.get(ANNOUNCERS, "a").unwrap()["status"].clone();
+    assert_eq!(status["incarnation"], "0000000000000007");
+    assert_eq!(status["holdings"][0]["address"], "192.0.2.9");
+    let conditions = status["conditions"].as_array().unwrap();
+    let cut_off = conditions.iter().find(|it| it["type"] == "CutOff").unwrap();
+    assert_eq!(cut_off["lastTransitionTime"], "2026-01-02T03:04:05Z");
+    // What this process wrote itself is not news, even after an outage.
+    site.take();
+    server.down(true);
+    site.until("away", |site| {
+        site.short().contains(&"api false".to_owned())
+    })
+    .await;
+    server.down(false);
+    site.until("back", |site| site.short().contains(&"view 1".to_owned()))
+        .await;
+    assert!(!site.short().contains(&"holdings of a".to_owned()));
+}
+
+/// While a `DaemonSet` is updated, both processes of a node live.
+#[tokio::test(start_paused = true)]
+async fn two_processes_of_a_node_do_not_fight() {
+    let server = cluster();
+    let old = Site::start(&server, 6);
+    old.report(recorded(1));
+    old.until("written", |site| site.server.writes().len() == 2)
+        .await;
+    let new = Site::start(&server, 7);
+    new.until("the other's claims", |site| {
+        site.short().contains(&"holdings of a".to_owned())
+    })
+    .await;
+    new.report(recorded(1));
+    sleep(SOON).await;
+    let writes = server.writes().len();
+    assert!((4..=9).contains(&writes), "{writes} writes in a minute");
+    // A claim that the old one makes meanwhile is news to the new one.
+    new.take();
+    old.report(recorded(2));
+    new.until("the new claim", |site| {
+        site.short().contains(&"holdings of a".to_owned())
+    })
+    .await;
+    drop(old);
+    new.report(recorded(2));
+    sleep(SOON).await;
+    let status = server.get(ANNOUNCERS, "a").unwrap()["status"].clone();
+    assert_eq!(status["incarnation"], "0000000000000007");
+    let writes = server.writes().len();
+    sleep(SOON * 10).await;
+    assert_eq!(server.writes().len(), writes);
+}
+
+/// Not one task ends, whatever the server does.
+#[tokio::test(start_paused = true)]
+async fn it_survives_outages() {
+    let server = cluster();
+    let mut site = Site::start(&server, 7);
+    site.report(recorded(1));
+    for _ in 0..5 {
+        sleep(Duration::from_secs(30)).await;
+        server.down(true);
+        sleep(Duration::from_secs(30)).await;
+        server.down(false);
+    }
+    assert!(site.tasks.try_join_next().is_none());
+    site.until("connected", |site| {
+        site.short()
+            .iter()
+            .rfind(|it| it.starts_with("api"))
+            .is_some_and(|it| it == "api true")
+    })
+    .await;
+}
