@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-kind image builders programs everything \
-	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench lint licences crds chart clean
+	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench bench-failover lint licences crds chart clean
 
 # Programs that the lab runs, and contents of its images.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
@@ -109,6 +109,10 @@ test-long: builders ## Run what takes too long for `test`: more histories, the r
 bench: setup ## Compare with the reference controller and a raw loop in one run
 	cargo build --locked --release --workspace
 	./target/release/bench
+
+bench-failover: setup ## Measure outages when hosts, links and announcers fail, 20 rounds each (hours; SCENES=link-cut,drain selects)
+	cargo build --locked --release --workspace
+	./target/release/bench failover $(if $(SCENES),--only $(SCENES))
 
 lint: setup-lint ## Check formatting, clippy, and links in code documentation
 	cargo fmt --all --check

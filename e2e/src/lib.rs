@@ -31,6 +31,8 @@ pub mod chart;
 mod components;
 mod control;
 mod eventually;
+#[doc(hidden)]
+pub mod failover;
 mod faults;
 #[doc(hidden)]
 pub mod go;

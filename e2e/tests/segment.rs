@@ -216,8 +216,8 @@ async fn a_split_has_two_sides(lab: &Lab) -> Result<()> {
 }
 
 async fn some_frames_are_lost(lab: &Lab) -> Result<()> {
-    // Of 40 requests, (1 - 0.3)² are answered on average: 20.
-    lab.set_faults(&Faults::none().loss(CLIENT, 300)).await?;
+    let faults = Faults::none().loss(CLIENT, 300).loss(FIRST, 300);
+    lab.set_faults(&faults).await?;
     let answers = arping(lab, CLIENT, FIRST.v4().into(), 40).await?.len();
     println!("{answers} of 40 answers with 30 % loss in both directions");
     ensure!((1..40).contains(&answers), "{answers} of 40");

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::{capture, connect, converse, serve};
+use super::{capture, connect, converse, echo, serve};
 
 /// What to do. A job prints `ready` when it is, then one JSON line per observation.
 #[derive(Debug, Clone, Subcommand)]
@@ -14,6 +14,8 @@ pub enum Job {
     Connect(connect::Options),
     /// Keep one connection busy.
     Converse(converse::Options),
+    /// Answer ARP requests for an address.
+    Echo(echo::Options),
     /// Answer connections.
     Serve(serve::Options),
 }
@@ -27,6 +29,7 @@ pub fn run(job: Job) -> Result<()> {
         Job::Capture(options) => capture::run(&options),
         Job::Connect(options) => runtime.block_on(connect::run(options)),
         Job::Converse(options) => runtime.block_on(converse::run(options)),
+        Job::Echo(options) => echo::run(&options),
         Job::Serve(options) => runtime.block_on(serve::run(options)),
     }
 }

@@ -1,6 +1,6 @@
 //! The jobs as a test uses them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -155,6 +155,14 @@ impl Lab {
         }
         let running = Running::start(self, on, "serve", &flags).await?;
         running.ready().await.map(drop)
+    }
+
+    /// Answers ARP requests for an address by a thread that does nothing else, and returns the
+    /// name of its process.
+    pub async fn echo_arp(&self, on: Host, address: Ipv4Addr) -> Result<String> {
+        let flags = ["--address", &address.to_string()];
+        let running = Running::start(self, on, "echo", &flags).await?;
+        Ok(running.ready().await?.name)
     }
 
     /// The MAC address of a host on the segment.

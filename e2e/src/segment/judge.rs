@@ -1,6 +1,6 @@
 //! What observations prove. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -119,6 +119,43 @@ pub fn overlap(holders: &[Holder]) -> Duration {
     longest
 }
 
+/// How long after a moment the last answer named another MAC address than the final one.
+pub fn until_one(holders: &[Holder], from: Moment) -> Duration {
+    let Some(last) = holders.iter().max_by_key(|it| it.last) else {
+        return Duration::ZERO;
+    };
+    let others = holders.iter().filter(|it| it.mac != last.mac);
+    let longest = others.map(|it| it.last.since(from)).max();
+    longest.unwrap_or_default()
+}
+
+/// How long a host took to answer each request for an address, from the arrival of the request
+/// at its cable to the departure of the answer. Answers come in the order of the requests.
+pub fn reply_times(frames: &[Frame], host: &str, address: IpAddr) -> Vec<Duration> {
+    let mut waiting = VecDeque::new();
+    let mut times = vec![];
+    let mine = frames.iter();
+    for frame in mine.filter(|it| it.host == host && it.said.address == address) {
+        match (frame.way, frame.said.kind) {
+            (Way::Delivered, Kind::Request) => waiting.push_back(frame.at),
+            (Way::Sent, Kind::Answer) => {
+                times.extend(waiting.pop_front().map(|asked| frame.at.since(asked)));
+            }
+            _ => {}
+        }
+    }
+    times
+}
+
+/// The 99th percentile.
+pub fn p99(times: &[Duration]) -> Option<Duration> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted
+        .get((sorted.len() * 99).div_ceil(100).checked_sub(1)?)
+        .copied()
+}
+
 /// The median and the largest of some times.
 pub fn median_and_worst(times: &[Duration]) -> Option<(Duration, Duration)> {
     let mut sorted = times.to_vec();
@@ -217,8 +254,28 @@ mod tests {
         let later = holders(&frames, address, Moment(160 * MS), Moment(u64::MAX));
         assert_eq!(later.len(), 1);
         assert_eq!(overlap(&later), Duration::ZERO);
+        assert_eq!(until_one(&all, Moment(0)), Duration::from_millis(150));
+        assert_eq!(until_one(&later, Moment(0)), Duration::ZERO);
         let other = IpAddr::from([10, 89, 0, 201]);
         assert!(holders(&frames, other, Moment(0), Moment(u64::MAX)).is_empty());
+    }
+
+    #[test]
+    fn a_reply_belongs_to_the_oldest_request() {
+        let at = |at, way, kind| answer(at, "a", way, kind);
+        let frames = [
+            at(0, Way::Delivered, Kind::Request),
+            at(10, Way::Delivered, Kind::Request),
+            at(11, Way::Sent, Kind::Answer),
+            at(12, Way::Sent, Kind::Answer),
+            // Not asked for.
+            at(13, Way::Sent, Kind::Answer),
+            at(20, Way::Delivered, Kind::Request),
+        ];
+        let address = IpAddr::from([10, 89, 0, 200]);
+        let ms = Duration::from_millis;
+        assert_eq!(reply_times(&frames, "client", address), [ms(11), ms(2)]);
+        assert!(reply_times(&frames, "node1", address).is_empty());
     }
 
     #[test]
@@ -230,5 +287,9 @@ mod tests {
             Some((ms(2), ms(3)))
         );
         assert_eq!(median_and_worst(&[ms(4), ms(1)]), Some((ms(5) / 2, ms(4))));
+        assert_eq!(p99(&[]), None);
+        assert_eq!(p99(&[ms(3)]), Some(ms(3)));
+        let hundred: Vec<Duration> = (1..=200).rev().map(ms).collect();
+        assert_eq!(p99(&hundred), Some(ms(198)));
     }
 }

@@ -1,0 +1,78 @@
+//! Failures of an announcer whose host lives: the kernel still forwards what reaches it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::announcers::Announcers;
+use super::bed::Bed;
+use super::machines::{number, seconds};
+use super::terms::Values;
+use super::terms::value::{FAILED, MOVES, NEWCOMER};
+use super::watch::{Seen, Watch};
+use crate::Signal;
+use crate::segment::Moment;
+
+/// No move is wanted for 10 s; what happens at the very end may be either.
+const NO_MOVE: Duration = Duration::from_millis(9_500);
+
+fn values(seen: &Seen, from: Moment, no_move: Moment) -> Values {
+    let until = seen.period().1;
+    Values::from([
+        (FAILED, number(seen.known(from, until).failed)),
+        (NEWCOMER, seconds(seen.newcomer(from, until).outage)),
+        (MOVES, number(seen.moves(no_move))),
+    ])
+}
+
+/// The holder's announcer is killed. It starts again after this long, or not at all.
+pub async fn killed(bed: &Bed<'_>, address: IpAddr, back: Option<Duration>) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let killed = Moment::now();
+    bed.announcers.kill(holder).await?;
+    let no_move = killed + NO_MOVE;
+    let seen = if let Some(back) = back {
+        tokio::time::sleep(back).await;
+        bed.announcers.start_again(holder).await?;
+        watch.until(no_move).await?
+    } else {
+        let seen = watch.until(no_move + Duration::from_secs(3)).await?;
+        bed.announcers.start_again(holder).await?;
+        seen
+    };
+    bed.heal().await?;
+    Ok(values(&seen, killed, no_move))
+}
+
+/// The holder's announcer is stopped for this long.
+pub async fn stopped(bed: &Bed<'_>, address: IpAddr, time: Duration) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let stopped = Moment::now();
+    bed.announcers.signal(holder, Signal::SIGSTOP).await?;
+    let seen = watch.until(stopped + time).await?;
+    bed.announcers.signal(holder, Signal::SIGCONT).await?;
+    bed.heal().await?;
+    Ok(values(&seen, stopped, stopped + time))
+}
+
+/// The holder's announcer ends while another one of the same node starts.
+pub async fn updated(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let next = format!("{}-next", Announcers::process(holder));
+    let watch = Watch::of(bed, address).await?;
+    let start = Moment::now();
+    bed.announcers.start_as(&next, holder).await?;
+    bed.announcers.signal(holder, Signal::SIGTERM).await?;
+    let seen = watch.until(start + NO_MOVE).await?;
+    // Back to the process of the usual name, in the same way.
+    let usual = Announcers::process(holder);
+    bed.lab.wait_exit(&usual, Duration::from_mins(1)).await?;
+    bed.announcers.start_again(holder).await?;
+    bed.lab.kill(&next, Signal::SIGTERM).await?;
+    bed.lab.wait_exit(&next, Duration::from_mins(1)).await?;
+    bed.heal().await?;
+    Ok(values(&seen, start, start + NO_MOVE))
+}

@@ -1,0 +1,130 @@
+//! Failures of links and hosts.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::bed::Bed;
+use super::terms::Values;
+use super::terms::value::{
+    BACK_FAILED, BACK_MOVES, BACK_TWO, FAILED, FAR, KNOWN, MOVES, NEWCOMER, RETURN, TWO,
+};
+use super::watch::{Seen, Watch};
+use crate::segment::Moment;
+
+/// How long a failure is watched.
+const WATCH: Duration = Duration::from_secs(4);
+
+/// A value in seconds.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
+
+/// A number as a value.
+pub(crate) fn number(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// The outages of a period.
+fn outages(seen: &Seen, from: Moment, until: Moment) -> Values {
+    Values::from([
+        (KNOWN, seconds(seen.known(from, until).outage)),
+        (NEWCOMER, seconds(seen.newcomer(from, until).outage)),
+        (FAR, seconds(seen.far(from, until).outage)),
+    ])
+}
+
+/// The link of the holder is cut, and comes back after the address has moved.
+pub async fn link_cut(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let cut = Moment::now();
+    bed.lab.cut(holder).await?;
+    tokio::time::sleep(WATCH).await;
+    watch.calm().await?;
+    let back = Moment::now();
+    bed.lab.restore(holder).await?;
+    let seen = watch.for_a_while(WATCH).await?;
+    let mut values = outages(&seen, cut, back);
+    let after = seen.known(back, seen.period().1);
+    values.extend([
+        (BACK_FAILED, number(after.failed)),
+        (BACK_MOVES, number(after.moves)),
+        (BACK_TWO, seconds(seen.until_one(back))),
+    ]);
+    bed.heal().await?;
+    Ok(values)
+}
+
+/// The holder loses power.
+pub async fn node_killed(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let killed = Moment::now();
+    bed.lab.power_off(holder).await?;
+    let seen = watch.for_a_while(WATCH).await?;
+    let values = outages(&seen, killed, seen.period().1);
+    bed.power_on(holder).await?;
+    bed.heal().await?;
+    Ok(values)
+}
+
+/// The holder freezes for this long.
+pub async fn frozen(bed: &Bed<'_>, address: IpAddr, time: Duration) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let frozen = Moment::now();
+    bed.lab.freeze(holder).await?;
+    tokio::time::sleep(time.saturating_sub(Moment::now().since(frozen))).await;
+    let thaw = Moment::now();
+    bed.lab.thaw(holder).await?;
+    let seen = watch.for_a_while(WATCH).await?;
+    let until = seen.period().1;
+    let mut values = outages(&seen, frozen, until);
+    values.extend([
+        (MOVES, number(seen.known_moves(until))),
+        (TWO, seconds(seen.until_one(thaw))),
+    ]);
+    bed.heal().await?;
+    Ok(values)
+}
+
+/// All links are down for this long, and come back at these times after it, in the order of the
+/// nodes.
+pub async fn all_links(
+    bed: &Bed<'_>,
+    address: IpAddr,
+    time: Duration,
+    back: &[Duration],
+) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let epochs = bed.epochs().await?;
+    let mac = bed.lab.mac(holder).await?;
+    let watch = Watch::of(bed, address).await?;
+    let nodes = bed.nodes();
+    futures::future::try_join_all(nodes.iter().map(|&node| bed.lab.cut(node))).await?;
+    tokio::time::sleep(time).await;
+    let start = Moment::now();
+    let mut order: Vec<_> = back.iter().copied().zip(nodes).collect();
+    order.sort();
+    let mut up = start;
+    for (after, node) in order {
+        tokio::time::sleep((start + after).since(Moment::now())).await;
+        if node == holder {
+            up = Moment::now();
+        }
+        bed.lab.restore(node).await?;
+    }
+    let seen = watch.for_a_while(WATCH).await?;
+    let answered = seen.first_answer(&mac, up)?;
+    let mut values = Values::from([
+        (RETURN, seconds(answered.since(up))),
+        (TWO, seconds(seen.until_one(up))),
+        (FAILED, number(seen.known(answered, seen.period().1).failed)),
+    ]);
+    bed.heal().await?;
+    let moves = bed.moves_since(&epochs).await?;
+    values.insert(MOVES, number(usize::try_from(moves)?));
+    Ok(values)
+}

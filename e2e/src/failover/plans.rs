@@ -1,0 +1,100 @@
+//! Planned moves, and endpoints that move.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::bed::{self, Bed, LOCAL, at};
+use super::machines::{number, seconds};
+use super::terms::Values;
+use super::terms::value::{FAILED, HEALTHY, LOST, MOVES, NEWCOMER};
+use super::watch::Watch;
+use crate::segment::judge::answered_by;
+use crate::segment::{Moment, Visitor};
+use crate::{Host, eventually};
+
+/// How long a planned move is watched.
+const WATCH: Duration = Duration::from_secs(5);
+/// How long it may take until an endpoint is known everywhere.
+const SOON: Duration = Duration::from_mins(1);
+/// The label that excludes a node from load balancers.
+const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The holder is cordoned.
+pub async fn drain(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let patch = |on: bool| json!({"spec": {"unschedulable": on}});
+    moved(bed, address, &patch(true), &patch(false)).await
+}
+
+/// The holder gets the exclusion label.
+pub async fn exclusion(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let patch = |value: Option<&str>| json!({"metadata": {"labels": {EXCLUDE: value}}});
+    moved(bed, address, &patch(Some("")), &patch(None)).await
+}
+
+async fn moved(bed: &Bed<'_>, address: IpAddr, set: &Value, unset: &Value) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let start = Moment::now();
+    bed.patch_node(holder, set.clone()).await?;
+    let elsewhere = eventually(SOON, || async {
+        let now = bed.holder(address).await?;
+        ensure!(now != holder, "{address} is still on {}", now.name());
+        Ok(())
+    });
+    let elsewhere = elsewhere.await;
+    let seen = watch.for_a_while(WATCH).await?;
+    bed.patch_node(holder, unset.clone()).await?;
+    elsewhere?;
+    bed.heal().await?;
+    let until = seen.period().1;
+    Ok(Values::from([
+        (FAILED, number(seen.known(start, until).failed)),
+        (NEWCOMER, seconds(seen.newcomer(start, until).outage)),
+        (MOVES, number(seen.known_moves(until))),
+        (LOST, number(seen.lost)),
+    ]))
+}
+
+/// The only endpoint of the Service with the policy Local moves to another node.
+pub async fn endpoint_moves(bed: &Bed<'_>, ip_family: usize) -> Result<Values> {
+    let all = bed.addresses_of(LOCAL).await?;
+    let address = *all.get(ip_family).context("no such address")?;
+    let service = bed.service(LOCAL).await?;
+    let port = service.spec.and_then(|it| it.health_check_node_port);
+    let port = port.context("no healthCheckNodePort")?;
+    let holder = bed.holder(address).await?;
+    let next = bed.another(address).await?;
+    let visits = bed
+        .lab
+        .visit(bed::KNOWN, at(address), Visitor::Regular)
+        .await?;
+    let healthy = healthy(bed, next, port);
+    let (healthy, ()) = tokio::try_join!(healthy, bed.local_endpoint(next))?;
+    let name = next.name();
+    let answered = eventually(SOON, || async {
+        let attempts = visits.until(Moment::now()).await?;
+        let mut by_next = attempts.iter().filter(|it| answered_by(it) == Some(&name));
+        let first = by_next.next();
+        Ok(first
+            .with_context(|| format!("{name} does not answer"))?
+            .end)
+    })
+    .await;
+    visits.stop().await?;
+    let answered = answered?;
+    ensure!(bed.holder(address).await? != holder, "it has not moved");
+    bed.settled().await?;
+    Ok(Values::from([(HEALTHY, seconds(answered.since(healthy)))]))
+}
+
+/// When a node's health port says 200.
+async fn healthy(bed: &Bed<'_>, node: Host, port: i32) -> Result<Moment> {
+    let url = format!("http://{}:{port}/healthz", node.v4());
+    let script = "until curl -sf -o /dev/null -m 1 \"$0\"; do sleep 0.02; done; date +%s%N";
+    let argv = ["sh", "-c", script, &url];
+    let said = bed.lab.exec_for(Host::Cloud, argv, SOON).await?.ok()?;
+    Ok(Moment(said.trim().parse()?))
+}
