@@ -199,6 +199,8 @@ async fn the_end_of_a_former_process_is_not_the_end_of_the_new_one() {
     new.dials(&[&two]);
     new.connected("two").await;
     two.connected("one").await;
+    let ended = timeout(SOON, wait(&mut old, &Notify::new())).await;
+    assert_eq!(ended, Ok(End::Goodbye), "it was replaced");
     drop(old);
     new.dies().await;
     two.closed("one").await;

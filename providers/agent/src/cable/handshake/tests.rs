@@ -174,7 +174,8 @@ async fn an_answer_of_another_node_or_connection_is_refused() {
     );
     for (who, step, change) in [(&three, 2, 0), (&two, 2, 1), (&two, 4, 0), (&two, 1, 0)] {
         let (mut here, mut there) = duplex(4096);
-        let accepting = async {
+        let (one, two) = (&one, &two);
+        let accepting = async move {
             let (first, _) = two.receive(&mut there).await.unwrap();
             let answer = who.sealed(step, 5, first.mine + change, one.me(), None);
             there.write_all(&answer.unwrap()).await.unwrap();
@@ -184,6 +185,34 @@ async fn an_answer_of_another_node_or_connection_is_refused() {
         assert!(
             matches!(refused, Err(HandshakeError::Unexpected)),
             "{step} {change}"
+        );
+    }
+}
+
+/// The last step, too, belongs to its connection and side.
+#[tokio::test]
+async fn a_welcome_of_another_connection_is_refused() {
+    let (one, two) = (identity("one", ONE), identity("two", ONE));
+    for (step, mine, yours) in [(4, 0, 1u128), (4, 1, 0), (2, 0, 0), (3, 0, 0)] {
+        let (mut here, mut there) = duplex(4096);
+        let (one, two) = (&one, &two);
+        let accepting = async move {
+            let (first, _) = two.receive(&mut there).await.unwrap();
+            let sealed = |step, mine: Nonce, yours: Nonce| {
+                two.sealed(step, 5 + mine, first.mine + yours, one.me(), None)
+            };
+            there.write_all(&sealed(2, 0, 0).unwrap()).await.unwrap();
+            two.receive(&mut there).await.unwrap();
+            there
+                .write_all(&sealed(step, mine, yours).unwrap())
+                .await
+                .unwrap();
+        };
+        let name = node("two");
+        let (refused, ()) = tokio::join!(one.dial(&mut here, &name), accepting);
+        assert!(
+            matches!(refused, Err(HandshakeError::Unexpected)),
+            "{step} {mine} {yours}"
         );
     }
 }
