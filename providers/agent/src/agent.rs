@@ -22,8 +22,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use crate::cable::Cables;
 use crate::clock;
-use crate::core::{Cables, Core, Deliver, Work};
+use crate::core::{Core, Deliver, Peers, Work};
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::packets::{Budgets, Packets};
@@ -71,6 +72,7 @@ struct Exchange {
     port: u16,
     keyring: Arc<Keyring>,
     post: Arc<Post>,
+    cables: Arc<Cables>,
 }
 
 /// Why an agent does not start.
@@ -111,7 +113,7 @@ impl Agent {
         let shared = Arc::new(shared);
         let (events, receiver) = sync_channel(EVENTS);
         let (report, reported) = watch::channel(None);
-        let (cables, _) = watch::channel(Cables::new());
+        let (cables, peers) = watch::channel(Peers::new());
         let mut tasks = JoinSet::new();
         let config = Config {
             name: options.node.clone(),
@@ -121,8 +123,8 @@ impl Agent {
         };
         let deliver = match options.gossip {
             Some(gossip) => {
-                let post = Exchange::open(&options.node, gossip)?;
-                Some(post.start(&events, &mut tasks))
+                let exchange = Exchange::open(&options.node, incarnation, &gossip)?;
+                Some(exchange.start(peers, &events, &mut tasks))
             }
             None => None,
         };
@@ -199,35 +201,59 @@ impl Drop for Agent {
 // === impl Exchange ===
 
 impl Exchange {
-    fn open(me: &NodeName, gossip: Gossip) -> Result<Self, StartError> {
-        let Gossip { port, key_file } = gossip;
-        let keyring = Keyring::open_file(&key_file);
-        let keyring = keyring.map_err(|error| StartError::Key(key_file, error))?;
+    fn open(me: &NodeName, incarnation: u64, gossip: &Gossip) -> Result<Self, StartError> {
+        let port = gossip.port;
+        let keyring = Keyring::open_file(&gossip.key_file);
+        let keyring = keyring.map_err(|error| StartError::Key(gossip.key_file.clone(), error))?;
         let keyring = Arc::new(keyring);
-        let counters = Arc::default();
-        let post = Post::bind(me.clone(), port, Arc::clone(&keyring), counters);
-        let post = post.map_err(|error| StartError::Port(port, error))?;
+        let post = Post::bind(me.clone(), port, Arc::clone(&keyring), Arc::default());
+        let cables = Cables::bind(
+            me.clone(),
+            incarnation,
+            port,
+            Arc::clone(&keyring),
+            Arc::default(),
+        );
         Ok(Self {
             port,
+            post: Arc::new(post.map_err(|error| StartError::Port(port, error))?),
+            cables: Arc::new(cables.map_err(|error| StartError::Port(port, error))?),
             keyring,
-            post: Arc::new(post),
         })
     }
 
     /// Starts the tasks, and returns the way out for messages.
-    fn start(self, events: &SyncSender<Event>, tasks: &mut JoinSet<()>) -> Deliver {
+    fn start(
+        self,
+        mut peers: watch::Receiver<Peers>,
+        events: &SyncSender<Event>,
+        tasks: &mut JoinSet<()>,
+    ) -> Deliver {
         let Self {
             port,
             keyring,
             post,
+            cables,
         } = self;
         tasks.spawn(async move { keyring.watch().await });
-        let (receiver, events) = (Arc::clone(&post), events.clone());
+        let (receiver, mail) = (Arc::clone(&post), events.clone());
         tasks.spawn(async move {
             // A full queue loses messages, as the network does.
-            receiver
-                .run(|mail| drop(events.try_send(Event::Mail(mail))))
-                .await;
+            let sink = |received| drop(mail.try_send(Event::Mail(received)));
+            receiver.run(sink).await;
+        });
+        let (dialling, ends) = (Arc::clone(&cables), events.clone());
+        tasks.spawn(async move {
+            // What is lost here, beats show 2 s later.
+            let sink = move |input| drop(ends.try_send(Event::Input(input)));
+            cables.run(sink).await;
+        });
+        tasks.spawn(async move {
+            while peers.changed().await.is_ok() {
+                let wanted = peers.borrow_and_update().clone().into_iter();
+                let wanted = wanted.map(|(peer, at)| (peer, SocketAddr::new(at, port)));
+                dialling.dial(wanted.collect());
+            }
         });
         Box::new(move |to, at, message| post.send(to, SocketAddr::new(at, port), message))
     }

@@ -49,8 +49,8 @@ const SLOW: u32 = 20;
 /// Sends messages to other agents: the receiver, its address, and the message. Never waits.
 pub(crate) type Deliver = Box<dyn Fn(&NodeName, IpAddr, &Message) + Send>;
 
-/// The nodes to which cables are kept, with their addresses.
-pub(crate) type Cables = BTreeMap<NodeName, Vec<IpAddr>>;
+/// The nodes to which cables are kept, each with its address.
+pub(crate) type Peers = BTreeMap<NodeName, IpAddr>;
 
 /// The core thread.
 pub(crate) struct Core {
@@ -60,7 +60,7 @@ pub(crate) struct Core {
     /// `None`: Leases only.
     pub(crate) deliver: Option<Deliver>,
     pub(crate) report: watch::Sender<Option<Arc<Report>>>,
-    pub(crate) cables: watch::Sender<Cables>,
+    pub(crate) cables: watch::Sender<Peers>,
     pub(crate) work: Work,
 }
 
@@ -253,8 +253,8 @@ impl Core {
     fn publish(&mut self) {
         self.publish_table();
         let wanted = self.node.cables().iter();
-        let wanted: Cables = wanted
-            .map(|node| (node.clone(), self.work.addresses(node)))
+        let wanted: Peers = wanted
+            .filter_map(|node| Some((node.clone(), self.work.address(node)?)))
             .collect();
         self.cables.send_if_modified(|cables| {
             let changed = *cables != wanted;
@@ -312,12 +312,9 @@ impl Core {
 
 impl Work {
     /// Where messages for a node go: as the view says, or where its own came from.
-    fn addresses(&self, node: &NodeName) -> Vec<IpAddr> {
-        let known = self.directory.post(node);
-        if known.is_empty() {
-            return self.sources.get(node).copied().into_iter().collect();
-        }
-        known.to_vec()
+    fn address(&self, node: &NodeName) -> Option<IpAddr> {
+        let known = self.directory.post(node).first();
+        known.or_else(|| self.sources.get(node)).copied()
     }
 }
 

@@ -32,7 +32,7 @@ impl Core {
                     mac,
                 } => self.announce(*interface, *address, *mac),
                 Output::Send { to, message } => {
-                    let address = self.work.addresses(to).first().copied();
+                    let address = self.work.address(to);
                     if let (Some(deliver), Some(address)) = (&self.deliver, address) {
                         deliver(to, address, message);
                     }
