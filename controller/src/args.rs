@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result};
 use ballast_mock::Token;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::announcer;
+use crate::announcer::args::AnnouncerArgs;
 use crate::class::Scope;
 use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
@@ -82,6 +84,10 @@ pub enum Command {
     /// Run the mock cloud: an HTTP API, and load balancers that forward real traffic.
     #[command(after_help = MOCK_CLOUD_EXAMPLES, args_override_self = true)]
     MockCloud(Box<ballast_mock::server::ServerArgs>),
+
+    /// Announce the addresses of bare-metal Services from this node. One process runs on each node.
+    #[command(after_help = announcer::args::EXAMPLES, args_override_self = true)]
+    Announcer(Box<AnnouncerArgs>),
 
     /// Show load balancers or address pools: their state, and the reason for it.
     #[command(after_help = status::EXAMPLES)]
@@ -316,7 +322,7 @@ mod tests {
         command.build();
         for subcommand in command
             .get_subcommands()
-            .filter(|it| ["controller", "mock-cloud"].contains(&it.get_name()))
+            .filter(|it| ["controller", "mock-cloud", "announcer"].contains(&it.get_name()))
         {
             for flag in subcommand.get_arguments() {
                 let id = flag.get_id().as_str();

@@ -3,14 +3,18 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use ballast::announcer;
+use ballast::announcer::args::AnnouncerArgs;
 use ballast::args::{Cli, Command, ControllerArgs, LogFormat};
 use ballast::cli;
 use ballast::process::access;
+use ballast::process::admin::Health;
 use ballast::process::causes::causes;
 use ballast::run::{self, Exit};
 use ballast_mock::server::ServerArgs;
 use clap::Parser as _;
 use futures::FutureExt as _;
+use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -59,6 +63,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     }
     match command {
         Command::Controller(args) => runtime()?.block_on(controller(*args)),
+        Command::Announcer(args) => small_runtime()?.block_on(announcer(*args)),
         Command::Status(args) => runtime()?.block_on(cli::status::run(*args)),
         Command::Migrate(args) => runtime()?.block_on(cli::migrate::run(*args)),
         Command::Crds(args) => runtime()?.block_on(cli::crds::run(*args)),
@@ -82,7 +87,7 @@ fn filter(log: &str, command: &Command) -> String {
         | Command::Crds(_)
         | Command::Secrets(_)
         | Command::Teardown(_) => format!("{log},kube_client=off"),
-        Command::Controller(_) => {
+        Command::Controller(_) | Command::Announcer(_) => {
             format!("{log},kube_client::client=off,kube_client::client::tls=warn")
         }
         Command::MockCloud(_) => log.to_owned(),
@@ -94,6 +99,26 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the runtime")
+}
+
+/// For a process that runs on every node. Its work that must not wait has threads of its own.
+fn small_runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+async fn announcer(args: AnnouncerArgs) -> Result<ExitCode> {
+    let incarnation = rand::random();
+    let (options, gossip) = args.into_options(incarnation).map_err(WrongUsage)?;
+    let client = access::access(None, None)?.client()?;
+    let stop = asked_to_stop()?.boxed();
+    let (mut registry, health) = (Registry::default(), Health::default());
+    let agent = announcer::agent::start(&options, gossip, &mut registry, &health).await?;
+    announcer::run(client, options, agent, registry, health, stop).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn controller(args: ControllerArgs) -> Result<ExitCode> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use ballast_agent::Gossip;
 use ballast_announce::NodeName;
 use clap::Args;
 
@@ -49,8 +50,8 @@ pub struct AnnouncerArgs {
     )]
     pub gossip_port: u16,
 
-    /// File that contains the keys of these messages, one base64 key of 32 bytes per line. It is
-    /// read again when it changes.
+    /// File that contains the keys of these messages, one key of 32 bytes per line, in base64
+    /// or as 64 hexadecimal digits. It is read again when it changes.
     #[arg(
         long,
         env = "BALLAST_GOSSIP_KEY_FILE",
@@ -72,15 +73,6 @@ pub struct AnnouncerArgs {
         value_name = "ADDRESS"
     )]
     pub admin_address: SocketAddr,
-}
-
-/// How announcers send each other messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gossip {
-    /// The port, TCP and UDP.
-    pub port: u16,
-    /// The keys.
-    pub key_file: PathBuf,
 }
 
 // === impl AnnouncerArgs ===

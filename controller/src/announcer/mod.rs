@@ -15,6 +15,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`agent`] | the start of the agent, its metrics and its health |
 //! | [`watched`], [`facts`] | what is read of an object, and what is kept of it |
 //! | [`stores`] | the watches and what they delivered |
 //! | [`view`] | the view of the cluster |
@@ -31,6 +32,7 @@
 //! - This process writes two objects, both named after its node.
 //! - What the stores keep of an object is bounded; so is what a test of it may cost.
 
+pub mod agent;
 pub mod args;
 pub mod facts;
 pub mod health;

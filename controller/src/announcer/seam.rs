@@ -1,15 +1,11 @@
 //! The two ends of the agent: where its inputs go, and what it reports. Plain types; this
 //! module knows no socket, and the agent knows no Kubernetes.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_announce::claim::Claim;
-use ballast_announce::io::Problem;
-use ballast_announce::{Input, Mac};
-use ipnet::IpNet;
+pub use ballast_agent::{Announced, Report, ReportedInterface};
+use ballast_announce::Input;
 use tokio::sync::watch;
 
 /// The agent, as this module sees it.
@@ -22,47 +18,10 @@ pub struct Agent {
     pub reports: watch::Receiver<Option<Arc<Report>>>,
 }
 
-/// Takes inputs, in the order in which they are passed. It never blocks.
+/// Takes inputs, in the order in which they are passed. It may wait for the agent's thread, which
+/// takes a batch of events at a time.
 #[derive(Clone)]
 pub struct Sink(Arc<dyn Fn(Input) + Send + Sync>);
-
-/// What the Announcer object says about this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// The latest [`Output::Record`](ballast_announce::Output::Record); `None` before the first
-    /// one. Until then the holdings in the object stay, because an earlier process wrote them.
-    pub claims: Option<Arc<Vec<(IpAddr, Claim)>>>,
-    /// Where each address is announced, while it is.
-    pub announced: BTreeMap<IpAddr, Announced>,
-    /// The interfaces, in any order.
-    pub interfaces: Vec<ReportedInterface>,
-    /// What is wrong.
-    pub problems: BTreeSet<Problem>,
-}
-
-/// Where an address is announced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announced {
-    /// The name of the interface.
-    pub interface: Arc<str>,
-    /// The MAC in the answers.
-    pub mac: Mac,
-}
-
-/// An interface that can announce addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReportedInterface {
-    /// The index on this node.
-    pub index: u32,
-    /// `eth0`
-    pub name: Arc<str>,
-    /// Its MAC address.
-    pub mac: Mac,
-    /// Its networks, each with the node's own address in it.
-    pub nets: Vec<IpNet>,
-    /// [`Node::usable`](ballast_announce::Node::usable); `false` only after 2 s.
-    pub usable: bool,
-}
 
 // === impl Sink ===
 

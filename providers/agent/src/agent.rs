@@ -43,12 +43,14 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The name of the node.
     pub node: NodeName,
+    /// A random number that identifies this process among those of its node.
+    pub incarnation: u64,
     /// How agents reach each other; `None`: they do not, and only Leases count.
     pub gossip: Option<Gossip>,
 }
 
 /// How agents reach each other.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gossip {
     /// The port, UDP and TCP. All agents of a cluster have the same.
     pub port: u16,
@@ -59,7 +61,6 @@ pub struct Gossip {
 /// A running announcer, without Kubernetes. It ends when dropped.
 #[derive(Debug)]
 pub struct Agent {
-    incarnation: u64,
     events: SyncSender<Event>,
     report: watch::Receiver<Option<Arc<Report>>>,
     shared: Arc<Shared>,
@@ -108,7 +109,7 @@ impl Agent {
                 return Err(StartError::NotPermitted);
             }
         }
-        let incarnation = rand::random();
+        let incarnation = options.incarnation;
         let (shared, woken) = Shared::new(Arc::default()).map_err(StartError::Thread)?;
         let shared = Arc::new(shared);
         let (events, receiver) = sync_channel(EVENTS);
@@ -150,18 +151,12 @@ impl Agent {
             spawn("announcer-packet", || packets.run())?,
         ];
         Ok(Self {
-            incarnation,
             events,
             report: reported,
             shared,
             threads,
             _tasks: tasks,
         })
-    }
-
-    /// A random number that identifies this process among those of its node.
-    pub fn incarnation(&self) -> u64 {
-        self.incarnation
     }
 
     /// Passes on what the API server says. It may wait for the core thread, at most as long as

@@ -42,7 +42,7 @@ fn report() -> Report {
             ]
             .into(),
         ),
-        announced: [(address, announced)].into(),
+        announced: std::sync::Arc::new([(address, announced)].into()),
         interfaces: vec![interface("eth1", 3, false), interface("eth0", 2, true)],
         problems: BTreeSet::new(),
     }

@@ -200,6 +200,7 @@ async fn run(node: usize, key: &Path, api: &Mutex<Api>, stop: &AtomicBool) {
     let node = name(node);
     let agent = Agent::start(Options {
         node: node.clone(),
+        incarnation: rand::random(),
         gossip: Some(Gossip {
             port: PORT,
             key_file: key.to_owned(),
