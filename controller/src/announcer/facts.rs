@@ -268,7 +268,7 @@ impl NodeObject {
 // === impl ClassFacts ===
 
 impl ClassFacts {
-    /// `None` for a class of another provider. Names in the log what is invalid.
+    /// `None` for a class of another provider.
     pub fn of(name: &Arc<str>, guard: &DeserializeGuard<LoadBalancerClass>) -> Option<Self> {
         match &guard.0 {
             Ok(class) => Some(Self::from_settings(name, class.spec.l2.as_ref()?)),
@@ -283,7 +283,7 @@ impl ClassFacts {
         let patterns = settings.interfaces.iter();
         let refresh = Duration::from(settings.refresh_interval);
         let repeats = !refresh.is_zero() && !settings.refresh_interval.is_negative();
-        let class = Self {
+        Self {
             name: Arc::clone(name),
             nodes: settings.node_selector.as_ref().map(|selector| {
                 let parsed = selectors::parse(selector);
@@ -296,22 +296,26 @@ impl ClassFacts {
                 FailureDetection::Lease => Detection::Lease,
             },
             refresh: repeats.then(|| refresh.max(SHORTEST_REFRESH)),
-        };
-        for pattern in class.interfaces.iter().filter(|it| it.regex.is_none()) {
+        }
+    }
+
+    /// Names in the log what is invalid. For a class that changed: its status changes often.
+    pub fn complain(&self) {
+        let class = &*self.name;
+        for pattern in self.interfaces.iter().filter(|it| it.regex.is_none()) {
             let pattern = &*pattern.text;
             warn!(
-                class = &**name,
+                class,
                 pattern,
                 "spec.l2.interfaces has an invalid regular expression; it matches no interface"
             );
         }
-        if let Some(NodeSelector::Invalid(why)) = &class.nodes {
+        if let Some(NodeSelector::Invalid(why)) = &self.nodes {
             warn!(
-                class = &**name,
+                class,
                 why, "spec.l2.nodeSelector is invalid; it matches no node"
             );
         }
-        class
     }
 
     /// Whether a node with these labels may announce addresses of this class.

@@ -82,6 +82,7 @@ impl Publisher {
                 .built
                 .map_or_else(Instant::now, |built| built + SPACING);
             let deadline = passed.contact.deadline();
+            let expiry = passed.built.and_then(|_| self.stores.expiry());
             tokio::select! {
                 // The senders live as long as this task.
                 Ok(()) = renewals.changed() => self.renewed(&mut passed),
@@ -94,6 +95,9 @@ impl Publisher {
                 () = sleep_until(next), if stale => {
                     stale = false;
                     self.build(&mut passed);
+                }
+                () = sleep_until(expiry.unwrap_or(next)), if !stale && expiry.is_some() => {
+                    stale = true;
                 }
                 () = sleep_until(deadline.unwrap_or(next)), if deadline.is_some() => {
                     self.look(&mut passed);
@@ -113,8 +117,10 @@ impl Publisher {
             return;
         }
         let report = self.agent.reports.borrow().clone();
-        let Built { view, health } = view::build(&self.stores.cluster(report.as_deref()), &self.me);
-        passed.built = Some(Instant::now());
+        let now = Instant::now();
+        let cluster = self.stores.cluster(report.as_deref(), now);
+        let Built { view, health } = view::build(&cluster, &self.me);
+        passed.built = Some(now);
         let hosts = view.nodes.get(&self.me).map(|node| node.addresses.clone());
         let targets = Targets {
             ports: health,

@@ -3,10 +3,15 @@
 //! A change of anything that a view is built of marks the view as out of date
 //! ([`Stores::changes`]). Leases and the claims in Announcer objects are no part of a view; they
 //! are passed on as they come.
+//!
+//! An Announcer object that somebody deletes counts for a few seconds more: its announcer creates
+//! it again at once, and without it the node would have no interfaces, and other nodes would take
+//! its addresses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ballast_announce::{Input, NodeName};
 use ballast_crds::{Announcer, LoadBalancerClass};
@@ -14,6 +19,7 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::facts::{
     AnnouncerFacts, ClassFacts, NodeObject, ServiceFacts, SliceFacts, WatchedLease, WatchedNode,
@@ -31,6 +37,9 @@ use crate::run::watch::{Selected, Watch, follow, follow_selected};
 /// Slices of Services with a virtual address.
 const SLICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
 
+/// How long a deleted Announcer object counts.
+const KEPT: Duration = Duration::from_secs(5);
+
 /// Everything that the watches deliver.
 #[derive(Debug, Default)]
 pub struct Stores {
@@ -39,12 +48,21 @@ pub struct Stores {
     nodes: Store<Arc<str>, NodeObject>,
     classes: Store<Arc<str>, Option<ClassFacts>>,
     announcers: Store<Arc<str>, AnnouncerFacts>,
+    /// The Announcers that count for the view.
+    counting: Mutex<BTreeMap<Arc<str>, Counting>>,
     /// The stamp of each announcer's Lease.
     leases: Store<Arc<str>, u64>,
     /// Counts the changes of everything but Leases.
     changes: watch::Sender<u64>,
     /// Counts the renewals of the own Lease that its watch delivered.
     own_renewals: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Counting {
+    facts: Arc<AnnouncerFacts>,
+    /// Until then, if the object was deleted.
+    until: Option<Instant>,
 }
 
 /// What every watch needs.
@@ -88,18 +106,43 @@ impl Stores {
     }
 
     /// What they contain, with what this node reports about itself.
-    pub fn cluster(&self, report: Option<&Report>) -> Cluster {
+    pub fn cluster(&self, report: Option<&Report>, now: Instant) -> Cluster {
+        let mut counting = self.counting();
+        counting.retain(|_, it| it.until.is_none_or(|until| now < until));
+        let announcers = counting.values().map(|it| Arc::clone(&it.facts));
         let interfaces = report.iter().flat_map(|report| &report.interfaces);
         Cluster {
             services: self.services.all(),
             slices: self.slices.all(),
             nodes: self.nodes.all(),
             classes: self.classes.all(),
-            announcers: self.announcers.all(),
+            announcers: announcers.collect(),
             interfaces: interfaces
                 .map(|it| Arc::clone(&it.name))
                 .collect::<BTreeSet<_>>(),
         }
+    }
+
+    /// When a view that is built now is out of date without a change.
+    pub fn expiry(&self) -> Option<Instant> {
+        self.counting().values().filter_map(|it| it.until).min()
+    }
+
+    /// Takes an Announcer that changed, or was deleted, into account.
+    fn count(&self, name: &Arc<str>, facts: Option<Arc<AnnouncerFacts>>, now: Instant) {
+        let mut counting = self.counting();
+        if let Some(facts) = facts {
+            let until = None;
+            counting.insert(Arc::clone(name), Counting { facts, until });
+        } else if let Some(deleted) = counting.get_mut(name) {
+            deleted.until = Some(now + KEPT);
+        }
+    }
+
+    // Entries are replaced as a whole, so a panic leaves none half changed.
+    fn counting(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Counting>> {
+        let counting = self.counting.lock();
+        counting.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A Node.
@@ -235,10 +278,16 @@ fn classes(watch: Watch, stores: &Arc<Stores>) -> impl Future<Output = ()> + use
     let stores = Arc::clone(stores);
     async move {
         let news = on_news(&stores.classes, || stores.changed());
+        let changed = |changed: &Changed<Arc<str>>| {
+            for class in changed.keys.iter().filter_map(|it| stores.classes.get(it)) {
+                class.iter().for_each(ClassFacts::complain);
+            }
+            news(changed);
+        };
         let parse = |name: &Arc<str>, guard: &DeserializeGuard<LoadBalancerClass>| {
             ClassFacts::of(name, guard)
         };
-        follow(watch, &stores.classes, parse, news).await;
+        follow(watch, &stores.classes, parse, changed).await;
     }
 }
 
@@ -253,6 +302,7 @@ fn announcers(
         let changed = |changed: &Changed<Arc<str>>| {
             for name in &changed.keys {
                 let facts = stores.announcers.get(name);
+                stores.count(name, facts.clone(), Instant::now());
                 let claims = facts.and_then(|facts| claims(&facts, &watches.incarnation));
                 if let Some(claims) = claims {
                     watches.sink.pass(claims);

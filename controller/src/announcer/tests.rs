@@ -517,6 +517,28 @@ async fn a_deleted_object_is_created_again() {
     assert_eq!(status["holdings"][0]["epoch"], 1);
 }
 
+/// Its announcer creates it again; until then nobody may take the node's addresses.
+#[tokio::test(start_paused = true)]
+async fn the_deleted_object_of_another_node_counts_for_a_moment() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.until("a view", |site| site.last_view().is_some())
+        .await;
+    sleep(SOON).await;
+    site.take();
+    server.delete(ANNOUNCERS, "b");
+    sleep(Duration::from_secs(4)).await;
+    server.put(ANNOUNCERS, announcer("b", "0b", "192.0.2.7"));
+    sleep(SOON).await;
+    assert!(site.last_view().is_none(), "{:?}", site.short());
+    server.delete(ANNOUNCERS, "b");
+    site.until("a node without interfaces", |site| {
+        let view = site.last_view();
+        view.is_some_and(|view| view.nodes[&NodeName::new("b")].interfaces.is_empty())
+    })
+    .await;
+}
+
 /// Other nodes must see neither a node without interfaces nor one without addresses.
 #[tokio::test(start_paused = true)]
 async fn a_restart_takes_nothing_back() {
@@ -581,14 +603,19 @@ async fn two_processes_of_a_node_do_not_fight() {
         site.short().contains(&"holdings of a".to_owned())
     })
     .await;
-    drop(old);
     new.report(recorded(2));
+    drop(old);
+    sleep(SOON).await;
+    // The last word of the other one, for example at its end.
+    let mut last = announcer("a", "0000000000000006", "192.0.2.9");
+    last["metadata"]["uid"] = server.get(ANNOUNCERS, "a").unwrap()["metadata"]["uid"].clone();
+    server.put(ANNOUNCERS, last);
+    let writes = server.writes().len();
     sleep(SOON).await;
     let status = server.get(ANNOUNCERS, "a").unwrap()["status"].clone();
     assert_eq!(status["incarnation"], "0000000000000007");
-    let writes = server.writes().len();
     sleep(SOON * 10).await;
-    assert_eq!(server.writes().len(), writes);
+    assert_eq!(server.writes().len(), writes + 1);
 }
 
 /// Not one task ends, whatever the server does.
