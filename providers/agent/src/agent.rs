@@ -197,22 +197,17 @@ impl Drop for Agent {
 
 impl Exchange {
     fn open(me: &NodeName, incarnation: u64, gossip: &Gossip) -> Result<Self, StartError> {
-        let port = gossip.port;
-        let keyring = Keyring::open_file(&gossip.key_file);
-        let keyring = keyring.map_err(|error| StartError::Key(gossip.key_file.clone(), error))?;
+        let taken = |error| StartError::Port(gossip.port, error);
+        let keyring = Keyring::open_file(&gossip.key_file)
+            .map_err(|error| StartError::Key(gossip.key_file.clone(), error))?;
         let keyring = Arc::new(keyring);
-        let post = Post::bind(me.clone(), port, Arc::clone(&keyring), Arc::default());
-        let cables = Cables::bind(
-            me.clone(),
-            incarnation,
-            port,
-            Arc::clone(&keyring),
-            Arc::default(),
-        );
+        let keys = || Arc::clone(&keyring);
+        let post = Post::bind(me.clone(), gossip.port, keys(), Arc::default());
+        let cables = Cables::bind(me.clone(), incarnation, gossip.port, keys(), Arc::default());
         Ok(Self {
-            port,
-            post: Arc::new(post.map_err(|error| StartError::Port(port, error))?),
-            cables: Arc::new(cables.map_err(|error| StartError::Port(port, error))?),
+            port: gossip.port,
+            post: Arc::new(post.map_err(taken)?),
+            cables: Arc::new(cables.map_err(taken)?),
             keyring,
         })
     }

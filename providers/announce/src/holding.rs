@@ -27,6 +27,7 @@
 //!   has claimed (make before break). A holder that nobody answers keeps answering.
 //! - While `Probing`, `Refused`, `Checking` and `Waiting`, the node is silent.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::Time;
@@ -165,6 +166,20 @@ impl State {
 }
 
 // === impl Cause ===
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "no node has announced it yet",
+            Self::HostDead => "the host of its holder, or its link, is dead",
+            Self::AgentGone => "the announcer of its holder ended and did not come back",
+            Self::LeaseExpired => "the Lease of its holder has expired",
+            Self::NodeDeleted => "the Node object of its holder was deleted",
+            Self::NotCandidate => "its holder is no candidate any more",
+            Self::Unusable => "the interface of its holder is not usable",
+        })
+    }
+}
 
 impl Cause {
     /// How long the cause must hold before the first node's turn.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::claim::Claim;
+use crate::holding::Cause;
 use crate::membership::Stamp;
 use crate::view::{Interface, View};
 use crate::{Mac, NodeName};
@@ -122,6 +123,17 @@ pub enum Output {
         to: NodeName,
         /// The message.
         message: Message,
+    },
+    /// This node has claimed an address: for the log. What it does follows from other outputs.
+    Claimed {
+        /// The address.
+        address: IpAddr,
+        /// The epoch of the claim.
+        epoch: u64,
+        /// Who had it before.
+        former: Option<NodeName>,
+        /// Why.
+        cause: Cause,
     },
     /// Write all of this node's claims into its Announcer object. Sent on change only; after a
     /// failure the driver repeats the latest one.

@@ -1,14 +1,20 @@
 //! Outbox: carries out what the node says.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_announce::Mac;
+use ballast_announce::claim::Claim;
 use ballast_announce::io::{Method, Output, Target};
+use ballast_announce::{Mac, Node};
+use tracing::info;
 
 use super::Core;
 use crate::directory::Neighbour;
 use crate::frames;
+
+/// Addresses that a line of the log names.
+const NAMED: usize = 3;
 
 impl Core {
     /// Carries out all outputs.
@@ -37,9 +43,17 @@ impl Core {
                         deliver(to, address, message);
                     }
                 }
-                Output::Record(claims) => self.work.claims = Some(Arc::new(claims.clone())),
+                // Reported below, together.
+                Output::Claimed { .. } => {}
+                Output::Record(claims) => {
+                    if let Some(before) = &self.work.claims {
+                        log_lost(before, &self.node);
+                    }
+                    self.work.claims = Some(Arc::new(claims.clone()));
+                }
             }
         }
+        log_claims(&outputs);
         // Its room is used again.
         self.work.outputs = outputs;
         self.work.outputs.clear();
@@ -91,4 +105,62 @@ impl Core {
             port.send(address, &frame, &self.shared.counters);
         }
     }
+}
+
+/// One line for all addresses of one holder: 1,000 may move together.
+fn log_claims(outputs: &[Output]) {
+    let mut moves: BTreeMap<_, Vec<IpAddr>> = BTreeMap::new();
+    for output in outputs {
+        if let Output::Claimed {
+            address,
+            former,
+            cause,
+            ..
+        } = output
+        {
+            let claimed = moves.entry((former.as_ref(), *cause)).or_default();
+            claimed.push(*address);
+        }
+    }
+    for ((former, cause), addresses) in moves {
+        let count = addresses.len();
+        info!(
+            addresses = named(&addresses),
+            count,
+            former = former.map(tracing::field::display),
+            %cause,
+            "this node announces addresses from now on"
+        );
+    }
+}
+
+/// The addresses that this node announced, and another one does now.
+fn log_lost(before: &[(IpAddr, Claim)], node: &Node) {
+    let lost = before.iter().filter_map(|(address, _)| {
+        let holder = &node.claims().get(address)?.holder;
+        (holder != node.name()).then_some((holder, *address))
+    });
+    let mut moves: BTreeMap<_, Vec<IpAddr>> = BTreeMap::new();
+    for (holder, address) in lost {
+        moves.entry(holder).or_default().push(address);
+    }
+    for (holder, addresses) in moves {
+        let count = addresses.len();
+        info!(
+            addresses = named(&addresses),
+            count,
+            %holder,
+            "another node announces addresses of this node"
+        );
+    }
+}
+
+/// The first few addresses.
+fn named(addresses: &[IpAddr]) -> String {
+    let few: Vec<_> = addresses
+        .iter()
+        .take(NAMED)
+        .map(IpAddr::to_string)
+        .collect();
+    few.join(", ")
 }

@@ -50,7 +50,7 @@ impl Node {
             let (next, act) = step(state, &situation, now);
             match (act, wanted) {
                 (Some(Act::Claim(cause)), Some(wanted)) => {
-                    self.claim(address, cause, &wanted, now);
+                    self.claim(address, cause, &wanted, now, out);
                     continue;
                 }
                 (Some(Act::Query), _) => self.query(address, out),
@@ -332,15 +332,22 @@ impl Node {
         assignment::turn(address, me, claim, &candidates)
     }
 
-    fn claim(&mut self, address: IpAddr, cause: Cause, wanted: &Wanted, now: Time) {
+    fn claim(
+        &mut self,
+        address: IpAddr,
+        cause: Cause,
+        wanted: &Wanted,
+        now: Time,
+        out: &mut Vec<Output>,
+    ) {
         let former = self.claims.get(&address).cloned();
         let planned = matches!(cause, Cause::NotCandidate | Cause::Unusable);
         if let (Some(former), false) = (&former, planned) {
             self.suspects.insert(former.holder.clone());
         }
-        let former = former.map_or(0, |claim| claim.epoch);
-        let increase = u64::from(former == 0 || !slip!(self.config.slips, SameEpoch));
-        let epoch = former.saturating_add(increase);
+        let before = former.as_ref().map_or(0, |claim| claim.epoch);
+        let increase = u64::from(before == 0 || !slip!(self.config.slips, SameEpoch));
+        let epoch = before.saturating_add(increase);
         let claim = Claim {
             epoch,
             holder: self.config.name.clone(),
@@ -351,6 +358,12 @@ impl Node {
         self.heard.remove(&address);
         self.gossip.urgent.insert(address);
         self.enter(address, State::claimed(epoch, now));
+        out.push(Output::Claimed {
+            address,
+            epoch,
+            former: former.map(|claim| claim.holder),
+            cause,
+        });
     }
 
     /// Records other successors for addresses whose successors have been wrong for a while.

@@ -140,6 +140,7 @@ impl World {
                 let to = self.index(&to);
                 self.frame(from, to, Frame::Message(Box::new(message)));
             }
+            Output::Claimed { .. } => {}
             Output::Record(_) => unreachable!("the API server gets it"),
         }
     }
