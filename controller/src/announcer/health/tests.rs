@@ -98,9 +98,11 @@ async fn no_more_than_some_ports_are_asked_at_once() {
 #[tokio::test]
 async fn status_200_is_healthy() {
     let status = Arc::new(AtomicU16::new(503));
+    let asked = Arc::new(AtomicU16::new(0));
     let answer = {
-        let status = Arc::clone(&status);
+        let (status, asked) = (Arc::clone(&status), Arc::clone(&asked));
         move |request: Request<Body>| {
+            asked.fetch_add(1, Ordering::Relaxed);
             let path = request.uri().path().to_owned();
             let status = status.load(Ordering::Relaxed);
             async move {
@@ -137,6 +139,10 @@ async fn status_200_is_healthy() {
             sleep(Duration::from_millis(10)).await;
         }
     };
+    while asked.load(Ordering::Relaxed) < 2 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    // The first answer was 503, because the second question follows it.
     until(&[]).await;
     status.store(200, Ordering::Relaxed);
     until(&[true]).await;
