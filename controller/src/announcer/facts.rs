@@ -62,7 +62,7 @@ pub type WatchedLease = Watched<Lease, LeaseSpec>;
 pub struct ServiceFacts {
     /// Its name.
     pub name: Name,
-    /// The classes whose finalizers it has; its own class first.
+    /// The class that it names, then those whose finalizers it has.
     pub classes: Vec<Arc<str>>,
     /// `externalTrafficPolicy`
     pub policy: Policy,
@@ -156,9 +156,11 @@ pub struct AnnouncerFacts {
 impl ServiceFacts {
     /// `None` for a Service without an address that nodes must answer for.
     ///
-    /// The controller adds the finalizer of a class first, and the condition together with the
-    /// addresses. So a Service that has both got its addresses from Ballast. `Accepted` may be
-    /// `False`: after a change that is refused, the addresses stay.
+    /// A Service belongs to the class that it names, or to one whose finalizer the controller has
+    /// added. (With a class of kind `l2`, only a Service that names none gets the finalizer.) The
+    /// controller writes the condition together with the addresses, so a Service that has both got
+    /// its addresses from Ballast. `Accepted` may be `False`: after a change that is refused, the
+    /// addresses stay.
     pub fn of(name: &Name, service: &WatchedService) -> Option<Self> {
         let spec = service.spec.as_ref()?;
         let status = service.status.as_ref()?;
@@ -171,9 +173,12 @@ impl ServiceFacts {
         let finalizers = service.metadata.finalizers.as_deref().unwrap_or_default();
         let mut classes: Vec<&str> = finalizers
             .iter()
-            .filter_map(|finalizer| class_of_key(finalizer))
+            .map(String::as_str)
+            .chain(own)
+            .filter_map(class_of_key)
             .collect();
         classes.sort_by_key(|class| (own != Some(&class_key(class)), *class));
+        classes.dedup();
         classes.truncate(MOST_CLASSES);
         let ingress = status.load_balancer.iter();
         let ingress = ingress.flat_map(|balancer| balancer.ingress.iter().flatten());

@@ -52,8 +52,11 @@ fn a_service_is_announced_if_ballast_published_its_addresses() {
     let ingress = |ingress: Value| json!({"status": {"loadBalancer": {"ingress": ingress}}});
     for (what, patch) in [
         ("another type", json!({"spec": {"type": "ClusterIP"}})),
-        ("no class", json!({"metadata": {"finalizers": ["x/y"]}})),
-        ("no finalizers", json!({"metadata": {"finalizers": null}})),
+        (
+            "finalizers of others",
+            json!({"metadata": {"finalizers": ["x/y"]}}),
+        ),
+        ("neither", json!({"metadata": {"finalizers": null}})),
         ("no condition", json!({"status": {"conditions": []}})),
         (
             "only a condition of others",
@@ -73,6 +76,14 @@ fn a_service_is_announced_if_ballast_published_its_addresses() {
     ] {
         assert_eq!(facts_of_service(&patch), None, "{what}");
     }
+    // The class that it names needs no finalizer.
+    let named = json!({
+        "metadata": {"finalizers": null}, "spec": {"loadBalancerClass": "ballast.dev/metal"},
+    });
+    assert_eq!(facts_of_service(&named), Some(facts.clone()));
+    let others =
+        json!({"metadata": {"finalizers": null}, "spec": {"loadBalancerClass": "example.com/lb"}});
+    assert_eq!(facts_of_service(&others), None, "another implementation");
     // After a change that Ballast refuses, the addresses stay.
     let refused =
         json!({"status": {"conditions": [{"type": "ballast.dev/Accepted", "status": "False"}]}});
