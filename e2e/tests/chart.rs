@@ -145,7 +145,12 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
         ),
         (
             "bare-metal",
-            "does not announce it yet (reason NotAnnounced)",
+            "kubectl -n shop rollout status daemonset/ballast-announcer",
+            "The mock cloud",
+        ),
+        (
+            "bare-metal",
+            "one of the nodes answers for it: kubectl get announcers",
             "kubectl wait --for=condition=ballast.dev/Programmed",
         ),
         (

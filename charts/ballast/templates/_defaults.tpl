@@ -1,6 +1,52 @@
 {{/* The values of keys without a value. Generated from values.yaml by `make chart`. */}}
 {{- define "ballast.defaults" -}}
 {
+  "announcer": {
+    "adminPort": 8112,
+    "affinity": {},
+    "annotations": {},
+    "enabled": null,
+    "extraArgs": [],
+    "extraEnv": [],
+    "gossip": {
+      "enabled": true,
+      "existingSecret": "",
+      "port": 7947
+    },
+    "nodeSelector": {
+      "kubernetes.io/os": "linux"
+    },
+    "podAnnotations": {},
+    "podLabels": {},
+    "priorityClassName": "system-node-critical",
+    "resources": {
+      "limits": {
+        "memory": "128Mi"
+      },
+      "requests": {
+        "cpu": "20m",
+        "memory": "32Mi"
+      }
+    },
+    "serviceAccount": {
+      "annotations": {},
+      "create": true,
+      "name": ""
+    },
+    "terminationGracePeriodSeconds": 30,
+    "tolerations": [
+      {
+        "operator": "Exists"
+      }
+    ],
+    "updateStrategy": {
+      "rollingUpdate": {
+        "maxSurge": 0,
+        "maxUnavailable": 1
+      },
+      "type": "RollingUpdate"
+    }
+  },
   "classes": {
     "local": {
       "default": true,

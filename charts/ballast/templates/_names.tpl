@@ -26,7 +26,7 @@
 {{- define "ballast.fill" -}}
 {{- $values := index . 0 -}}
 {{- $free := list "affinity" "alertLabels" "annotations" "classes" "commonAnnotations" "commonLabels" "labels"
-  "namespaceSelector" "nodeSelector" "podAnnotations" "podLabels" "pools" "resources" "strategy" -}}
+  "namespaceSelector" "nodeSelector" "podAnnotations" "podLabels" "pools" "resources" "strategy" "updateStrategy" -}}
 {{- range $key, $default := index . 1 -}}
 {{- $value := index $values $key -}}
 {{- if kindIs "invalid" $value -}}
@@ -173,6 +173,37 @@ http://{{ include "ballast.fullname" . }}-mock-cloud.{{ .Release.Namespace }}.sv
 
 {{- define "ballast.mockTokenName" -}}
 {{ include "ballast.fullname" . }}-mock-token
+{{- end }}
+
+{{/* "true" if announcers run: as set, or if a class has l2. */}}
+{{- define "ballast.announcer" -}}
+{{- if kindIs "bool" .Values.announcer.enabled -}}
+{{- if .Values.announcer.enabled -}}true{{- end -}}
+{{- else -}}
+{{- range .Values.classes -}}
+{{- if and . (not (kindIs "invalid" .l2)) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "ballast.gossipKeyName" -}}
+{{ .Values.announcer.gossip.existingSecret | default (printf "%s-gossip-key" (include "ballast.fullname" .)) }}
+{{- end }}
+
+{{/* The Secrets that a Job creates, and the key in each, as YAML. */}}
+{{- define "ballast.sharedSecrets" -}}
+{{- $secrets := dict -}}
+{{- if include "ballast.mockCloud" . -}}
+{{- $_ := set $secrets (include "ballast.mockTokenName" .) "token" -}}
+{{- end -}}
+{{- if include "ballast.announcer" . -}}
+{{- with .Values.announcer.gossip -}}
+{{- if and .enabled (not .existingSecret) -}}
+{{- $_ := set $secrets (include "ballast.gossipKeyName" $) "keys" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $secrets -}}{{- toYaml . -}}{{- end -}}
 {{- end }}
 
 {{/* Objects that stay after the release is gone, where nothing is torn down. */}}

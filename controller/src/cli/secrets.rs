@@ -27,7 +27,10 @@ Examples:
   # Create the token that the controller and the mock cloud share, unless it exists:
   ballast secrets ballast-mock-token -n ballast-system
 
-  # Delete it:
+  # Create the key that announcers share, as `keys` of its Secret:
+  ballast secrets ballast-gossip-key:keys -n ballast-system
+
+  # Delete the token:
   ballast secrets ballast-mock-token -n ballast-system --delete
 
 Exit status:
@@ -37,6 +40,8 @@ Exit status:
 
 /// Random bytes of a value. The value has twice as many hexadecimal digits.
 const BYTES: usize = 32;
+/// The key of a value without a key of its own.
+const KEY: &str = "token";
 /// How long to retry while the API server does not answer.
 const TRIES: Duration = Duration::from_secs(30);
 /// The time between two tries.
@@ -45,17 +50,13 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Flags of `ballast secrets`.
 #[derive(Clone, Debug, Args)]
 pub struct SecretsArgs {
-    /// Names of the Secrets.
-    #[arg(required = true, value_name = "NAME")]
-    pub names: Vec<String>,
+    /// Names of the Secrets. KEY is the key of the random value; the default is `token`.
+    #[arg(required = true, value_name = "NAME[:KEY]", value_parser = wanted)]
+    pub secrets: Vec<Wanted>,
 
     /// Namespace of the Secrets. Default: the namespace of the kubeconfig context or of the pod.
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
-
-    /// Key of the random value.
-    #[arg(long, default_value = "token", value_name = "KEY")]
-    pub key: String,
 
     /// Delete the Secrets instead of creating them.
     #[arg(long)]
@@ -64,6 +65,15 @@ pub struct SecretsArgs {
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterArgs,
+}
+
+/// A Secret, as an argument names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// The key of the random value.
+    pub key: String,
 }
 
 /// The result for one Secret.
@@ -81,12 +91,12 @@ pub async fn run(args: SecretsArgs) -> Result<ExitCode> {
     let namespace = args
         .namespace
         .unwrap_or_else(|| client.default_namespace().to_owned());
-    for name in &args.names {
+    for Wanted { name, key } in &args.secrets {
         let outcome = if args.delete {
             retry(async || delete(&client, &namespace, name).await).await
         } else {
             // One value for all tries: the first request may have succeeded.
-            let secret = secret(name, &args.key, &rand::random::<[u8; BYTES]>());
+            let secret = secret(name, key, &rand::random::<[u8; BYTES]>());
             retry(async || create(&client, &namespace, &secret).await).await
         };
         let verb = if args.delete { "delete" } else { "create" };
@@ -95,6 +105,17 @@ pub async fn run(args: SecretsArgs) -> Result<ExitCode> {
         print(&format!("Secret {namespace}/{name} {}\n", outcome.as_str()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn wanted(text: &str) -> Result<Wanted, String> {
+    let (name, key) = text.split_once(':').unwrap_or((text, KEY));
+    if name.is_empty() || key.is_empty() {
+        return Err("expected NAME or NAME:KEY".to_owned());
+    }
+    Ok(Wanted {
+        name: name.to_owned(),
+        key: key.to_owned(),
+    })
 }
 
 async fn create(client: &Client, namespace: &str, secret: &Secret) -> kube::Result<Outcome> {
@@ -252,6 +273,24 @@ mod tests {
         assert_eq!(deleted(&server).await.unwrap(), Outcome::NotFound);
         let verbs = server.verbs.lock().unwrap().clone();
         assert_eq!(verbs, ["POST", "POST", "DELETE", "DELETE"]);
+    }
+
+    #[test]
+    fn an_argument_names_the_secret_and_the_key_of_its_value() {
+        for (text, expected) in [
+            ("mock-token", Ok(("mock-token", "token"))),
+            ("gossip-key:keys", Ok(("gossip-key", "keys"))),
+            ("", Err(())),
+            (":keys", Err(())),
+            ("gossip-key:", Err(())),
+        ] {
+            let found = wanted(text).map_err(drop);
+            let expected = expected.map(|(name, key)| Wanted {
+                name: name.to_owned(),
+                key: key.to_owned(),
+            });
+            assert_eq!(found, expected, "{text}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

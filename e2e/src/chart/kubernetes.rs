@@ -5,7 +5,7 @@
 //! The definitions are open: a newer Kubernetes has more fields.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::DeploymentStrategy;
+use k8s_openapi::api::apps::v1::{DaemonSetUpdateStrategy, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
     Affinity, EnvFromSource, EnvVar, ResourceClaim, Toleration, TopologySpreadConstraint, Volume,
     VolumeMount,
@@ -45,6 +45,7 @@ fn is_generated(line: &str) -> bool {
 fn definitions() -> Result<Map<String, Value>> {
     let mut generator = SchemaSettings::draft07().into_generator();
     add::<Affinity>(&mut generator);
+    add::<DaemonSetUpdateStrategy>(&mut generator);
     add::<DeploymentStrategy>(&mut generator);
     add::<EnvFromSource>(&mut generator);
     add::<EnvVar>(&mut generator);

@@ -104,7 +104,9 @@ pub(crate) fn nulls() -> Result<Vec<Case>> {
     let text = include_str!("../../../charts/ballast/values.yaml");
     let all = paths(&serde_saphyr::from_str(text)?);
     ensure!(all.len() > 100, "only {} keys", all.len());
-    let cases = all.iter().flat_map(|path| {
+    // A file of values replaces a list as a whole.
+    let whole = |path: &&Vec<String>| path.iter().all(|key| key.parse::<usize>().is_err());
+    let cases = all.iter().filter(whole).flat_map(|path| {
         let null = path.iter().rev();
         let null = null.fold(Value::Null, |inner, key| json!({ key: inner }));
         both(&path.join("."), &["everything"], &null)
@@ -202,6 +204,11 @@ fn everywhere(word: &str) -> Result<Value> {
             "tolerations": [{"key": word, "value": word}],
         },
         "mockCloud": {"interface": word},
+        "announcer": {
+            "extraArgs": [format!("--log={word}")],
+            "extraEnv": [{"name": "A", "value": word}],
+            "tolerations": [{"key": word, "value": word}],
+        },
         "networkPolicy": {"enabled": true},
         "metrics": {
             "service": {"enabled": true}, "podMonitor": {"enabled": true}, "serviceMonitor": {"enabled": true},

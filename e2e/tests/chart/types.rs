@@ -118,6 +118,27 @@ const WRONG: &[(&str, &str)] = &[
         "mockCloud.extraVolumeMounts[0].name=mock-token,mockCloud.extraVolumeMounts[0].mountPath=/a",
         "mockCloud.extraVolumeMounts has volume mock-token, which mockCloud.extraVolumes does not have",
     ),
+    ("announcer.gossip.port=0", "minimum: got 0, want 1"),
+    (
+        "announcer.gossip.existingSecret=A b",
+        "'/announcer/gossip/existingSecret': 'A b' does not match",
+    ),
+    (
+        "announcer.enabled=maybe",
+        "'/announcer/enabled': got string, want null or boolean",
+    ),
+    (
+        "announcer.port=7947",
+        "additional properties 'port' not allowed",
+    ),
+    (
+        "announcer.adminPort=7947",
+        "announcer.gossip.port and announcer.adminPort are the same port",
+    ),
+    (
+        "classes.a.l2.failureDetection=Slow",
+        "must be one of 'Fast', 'Tolerant', 'Lease'",
+    ),
     ("pools.a.autoAssign=true", "missing property 'addresses'"),
     (
         "pools.a.addresses=192.0.2.1",
@@ -202,6 +223,9 @@ fn a_number_where_a_string_belongs_is_refused_by_name() -> Result<()> {
         "/controller/extraVolumeMounts/0/mountPath",
         "/controller/topologySpreadConstraints/0/labelSelector/matchLabels/a",
         "/mockCloud/tolerations/0/value",
+        "/announcer/extraEnv/0/value",
+        "/announcer/tolerations/0/key",
+        "/announcer/updateStrategy/type",
         "/jobs/affinity/podAffinity/requiredDuringSchedulingIgnoredDuringExecution/0/topologyKey",
         "/networkPolicy/metricsFrom/0/ipBlock/cidr",
         "/networkPolicy/extraEgress/0/ports/0/protocol",

@@ -109,9 +109,13 @@ fn hostile_names_are_strings() -> Result<()> {
 fn a_section_without_a_value_has_its_defaults() -> Result<()> {
     let helm = helm()?;
     for program in HELMS {
-        let base = ["--set", "classes.local.mock.enabled=true"];
+        let on = "classes.local.mock.enabled=true,classes.metal.l2.interfaces={eth0}";
+        let base = ["--set", on];
         let expected = template(&helm, program, "shop", &base)?.stdout;
         for section in [
+            "announcer",
+            "announcer.gossip",
+            "announcer.serviceAccount",
             "controller",
             "controller.livenessProbe",
             "controller.leaderElection",

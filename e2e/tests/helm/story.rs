@@ -212,10 +212,8 @@ async fn in_order_again(cluster: &Cluster) -> Result<()> {
         l2.is_object() && version["additionalPrinterColumns"].is_array(),
         "{version}"
     );
-    let pool = [
-        "--set",
-        "classes.metal.l2.addressPools={metal},pools.metal.addresses={192.0.2.7}",
-    ];
+    let metal = "classes.metal.l2.addressPools={metal},pools.metal.addresses={192.0.2.7}";
+    let pool = ["--set", metal, "--set", "announcer.enabled=false"];
     upgrade(cluster, &pool).await?;
     let accepted = [
         "wait",
