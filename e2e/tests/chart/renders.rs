@@ -15,7 +15,9 @@ pub(crate) const HELMS: [&str; 2] = ["helm", "helm-3"];
 /// The value sets in charts/ballast/ci that are not hostile.
 pub(crate) const SETS: [&str; 4] = ["default", "kind", "bare-metal", "everything"];
 /// Keys that the chart refuses without a value.
-pub(crate) const REFUSED: [&str; 13] = [
+pub(crate) const REFUSED: [&str; 15] = [
+    "announcer.updateStrategy.rollingUpdate.maxSurge",
+    "announcer.updateStrategy.rollingUpdate.maxUnavailable",
     "classes.a.aws.region",
     "classes.l.l2.addressPoolSelector.matchExpressions.0.key",
     "classes.l.l2.addressPoolSelector.matchExpressions.0.operator",
