@@ -317,6 +317,30 @@ fn after_a_restart_without_the_api_server_a_node_resumes_what_its_peers_know() {
     assert!(lone.answers(0));
 }
 
+/// The order of the objects of two nodes is random.
+#[test]
+fn a_record_of_this_node_that_lost_while_it_was_away_is_replaced() {
+    let claim = |epoch, holder| Claim {
+        epoch,
+        holder: name(holder),
+        revision: 0,
+        successors: vec![],
+    };
+    let (own, better) = (claim(1, 0), claim(2, 1));
+    for claims in [[own.clone(), better.clone()], [better.clone(), own.clone()]] {
+        let services = [(address(0), wanted(Policy::Cluster, &[]))];
+        let mut lone = Lone::with_services(2, &services);
+        let holdings = claims.map(|claim| (address(0), claim)).to_vec();
+        lone.input(Input::Holdings(holdings));
+        let out = lone.run(200);
+        let recorded = out.iter().filter_map(|it| match it {
+            Output::Record(claims) => Some(claims.len()),
+            _ => None,
+        });
+        assert_eq!(recorded.collect::<Vec<_>>(), [0]);
+    }
+}
+
 #[test]
 fn a_switch_that_answers_for_others_is_found_and_avoided() {
     let mut lone = Lone::with_services(2, &[]);

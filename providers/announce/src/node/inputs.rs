@@ -226,8 +226,17 @@ impl Node {
         better
     }
 
+    /// Merges what the API server has. A record there of this node that lost meanwhile is
+    /// replaced: whoever reads it counts two holders.
     pub(super) fn merge(&mut self, claims: Vec<(IpAddr, Claim)>, now: Time) {
+        let mine = |it: &&(IpAddr, Claim)| it.1.holder == self.config.name;
+        let mine: Vec<IpAddr> = claims.iter().filter(mine).map(|it| it.0).collect();
         self.merge_all(claims, now);
+        let me = &self.config.name;
+        self.work.record |= mine.iter().any(|address| {
+            let known = self.claims.get(address);
+            known.is_none_or(|claim| claim.holder != *me)
+        });
     }
 
     fn receive(&mut self, via: Option<u32>, message: Message, now: Time, out: &mut Vec<Output>) {
