@@ -90,6 +90,9 @@ impl<'a> Bed<'a> {
             bed.announcers.ready(node).await?;
         }
         bed.settled().await?;
+        for node in bed.nodes() {
+            bed.forwards(node).await?;
+        }
         Ok(bed)
     }
 
@@ -257,7 +260,31 @@ impl<'a> Bed<'a> {
     pub async fn power_on(&self, node: Host) -> Result<()> {
         self.lab.power_on(node).await?;
         self.lab.serve(node, Some(&node.name())).await?;
-        self.announcers.start_again(node).await
+        self.announcers.start_again(node).await?;
+        self.forwards(node).await
+    }
+
+    /// Waits until a node forwards what reaches it, whether it holds the address or not.
+    async fn forwards(&self, node: Host) -> Result<()> {
+        for address in self.addresses_of("web-1").await? {
+            let via = match address {
+                IpAddr::V4(_) => IpAddr::from(node.v4()),
+                IpAddr::V6(_) => IpAddr::from(node.v6()),
+            };
+            let script = "ip route replace $0 via $1 && exec 3<>/dev/tcp/$0/80 && head -n 1 <&3";
+            let (to, via) = (address.to_string(), via.to_string());
+            let found = eventually(SOON, || async {
+                let argv = ["timeout", "3", "bash", "-c", script, &to, &via];
+                let by = self.lab.exec(STRANGER, argv).await?.ok()?;
+                ensure!(by.trim() == via, "{by} forwards, not {via}");
+                Ok(())
+            })
+            .await;
+            let argv = ["ip", "route", "delete", &to];
+            self.lab.exec(STRANGER, argv).await?.ok()?;
+            found.with_context(|| format!("{} does not forward", node.name()))?;
+        }
+        Ok(())
     }
 
     /// Undoes what a failed measurement has left, and waits until all is well.
