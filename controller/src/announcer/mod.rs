@@ -47,6 +47,7 @@ pub mod watched;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use ballast_announce::NodeName;
@@ -55,6 +56,8 @@ use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::info;
 
 use self::lease::Renewal;
 use self::metrics::AnnouncerMetrics;
@@ -68,6 +71,10 @@ use crate::process::admin::{Admin, Health};
 
 /// The field manager of the announcer's writes.
 pub const MANAGER: &str = "ballast-announcer";
+
+/// How long a process that is asked to end waits for the one that replaces it. A DaemonSet without
+/// surge starts it only afterwards.
+const HANDOVER: Duration = Duration::from_secs(3);
 
 /// How the announcer speaks to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,13 +100,13 @@ pub async fn run(
     shutdown: BoxFuture<'static, ()>,
 ) -> Result<()> {
     let mut tasks = JoinSet::new();
-    start(&client, &options, agent, &mut registry, &health, &mut tasks);
+    let stores = start(&client, &options, agent, &mut registry, &health, &mut tasks);
     let admin = Admin::bind(options.admin, health, Arc::new(registry))
         .await
         .with_context(|| format!("cannot listen on {} (--admin-address)", options.admin))?;
     let admin = admin.run(std::future::pending());
     tokio::select! {
-        () = shutdown => Ok(()),
+        () = async { shutdown.await; hand_over(&stores, &options).await } => Ok(()),
         served = admin => served.context("the server of health and metrics failed"),
         Some(task) = tasks.join_next() => Err(match task {
             Ok(()) => anyhow!("a task of the announcer ended"),
@@ -116,10 +123,10 @@ fn start(
     registry: &mut Registry,
     health: &Health,
     tasks: &mut JoinSet<()>,
-) {
+) -> Arc<Stores> {
     let stores: Arc<Stores> = Arc::default();
     let me = options.node.clone();
-    let incarnation = format!("{:016x}", options.incarnation);
+    let incarnation = options.incarnation();
     let requests = Requests::new(client.clone(), WriteMetrics::register(registry));
     let (targets, checked) = watch::channel(Targets::default());
     let renewal = Renewal {
@@ -159,6 +166,41 @@ fn start(
     tasks.spawn(publisher.run());
     tasks.spawn(renewal.run());
     tasks.spawn(writer.run());
+    stores
+}
+
+/// Keeps answering until another process of this node has written the Announcer object, which it
+/// does once it knows what the node holds. Without one, the successors stand in afterwards.
+async fn hand_over(stores: &Stores, options: &Options) {
+    let incarnation = options.incarnation();
+    let mut changes = stores.changes();
+    let replaced = async {
+        loop {
+            let written = stores.announcer(&options.node);
+            let by = written.and_then(|facts| facts.incarnation.clone());
+            if by.is_some_and(|by| *by != *incarnation) {
+                info!("another announcer of this node has started; ending");
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    info!(
+        "asked to end; answering until another announcer of this node has started, for at most {} s",
+        HANDOVER.as_secs()
+    );
+    let _ = timeout(HANDOVER, replaced).await;
+}
+
+// === impl Options ===
+
+impl Options {
+    /// The random number of this process as the Announcer object has it.
+    fn incarnation(&self) -> String {
+        format!("{:016x}", self.incarnation)
+    }
 }
 
 #[cfg(test)]
