@@ -74,6 +74,7 @@ pub struct AnnouncerStatus {
     /// `AddressConflict`: another host on the network uses an address that this node
     /// announces. `ProbesIntercepted`: a switch or proxy answers for other nodes, so this node
     /// checks them by ICMP echo. `CutOff`: no other host on the network responds to this node.
+    /// `NoEndpoints`: a Service whose address this node announces has no endpoint that serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

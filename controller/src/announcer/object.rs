@@ -46,6 +46,8 @@ pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 pub const PROBES_INTERCEPTED: &str = "ProbesIntercepted";
 /// A condition: no other host responds.
 pub const CUT_OFF: &str = "CutOff";
+/// A Service whose address this node announces has no endpoint that serves.
+pub const NO_ENDPOINTS: &str = "NoEndpoints";
 
 /// After this time a process writes over the status of another process of its node.
 const REASSERT: Duration = Duration::from_secs(15);
@@ -168,6 +170,7 @@ fn holding(address: &IpAddr, claim: &Claim, announced: Option<&Announced>) -> Ho
 /// All conditions, without times. (Whether a Service has endpoints is no matter of a node.)
 fn conditions(report: &Report) -> Vec<Condition> {
     let (mut conflicts, mut hosts, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+    let mut idle = Vec::new();
     for problem in &report.problems {
         match problem {
             Problem::AddressConflict { address, mac } => {
@@ -182,7 +185,7 @@ fn conditions(report: &Report) -> Vec<Condition> {
                     |it| it.name.to_string(),
                 ));
             }
-            Problem::NoEndpoints { .. } => {}
+            Problem::NoEndpoints { address } => idle.push(address.to_string()),
         }
     }
     let conflict = format!(
@@ -196,6 +199,10 @@ fn conditions(report: &Report) -> Vec<Condition> {
     let cut_off = format!(
         "No other host on the network responds on {}. The node takes over no address there",
         listed(&ports)
+    );
+    let no_endpoints = format!(
+        "No endpoint serves the Services with {}. The node keeps announcing the addresses, so that clients are refused at once",
+        listed(&idle)
     );
     let state = |kind, found: &[String], (bad, message), (good, fine): (&str, &str)| {
         if found.is_empty() {
@@ -225,6 +232,12 @@ fn conditions(report: &Report) -> Vec<Condition> {
             &ports,
             ("NoResponse", cut_off),
             ("InContact", "Other hosts respond, or there are none"),
+        ),
+        state(
+            NO_ENDPOINTS,
+            &idle,
+            ("NothingServes", no_endpoints),
+            ("EndpointsServe", "Each Service has an endpoint that serves"),
         ),
     ]
 }

@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ballast_announce::claim::Claim;
-use ballast_announce::io::Problem;
 use ballast_announce::view::View;
 use ballast_announce::{Input, Mac};
 use serde_json::{Value, json};
@@ -32,6 +31,8 @@ struct Site {
     inputs: Arc<Mutex<Vec<Input>>>,
     reports: watch::Sender<Option<Arc<Report>>>,
     health: Health,
+    stores: Arc<Stores>,
+    options: Options,
     tasks: JoinSet<()>,
 }
 
@@ -57,7 +58,7 @@ impl Site {
         };
         let (mut tasks, health) = (JoinSet::new(), Health::default());
         let mut registry = Registry::default();
-        start(
+        let stores = start(
             &server.client(),
             &options,
             agent,
@@ -70,6 +71,8 @@ impl Site {
             inputs,
             reports,
             health,
+            stores,
+            options,
             tasks,
         }
     }
@@ -460,14 +463,8 @@ async fn the_object_is_written_on_change_only() {
     sleep(Duration::from_mins(10)).await;
     assert_eq!(server.writes().len(), 2, "{:?}", server.writes());
     assert!(*began.borrow() > 0);
-    // The same again, and what the object does not say.
+    // The same again.
     site.report(report());
-    let address = "192.0.2.7".parse().unwrap();
-    let problems = [Problem::NoEndpoints { address }].into();
-    site.report(Report {
-        problems,
-        ..report()
-    });
     sleep(SOON).await;
     assert_eq!(server.writes().len(), 2);
     site.report(recorded(1));
@@ -638,4 +635,38 @@ async fn it_survives_outages() {
             .is_some_and(|it| it == "api true")
     })
     .await;
+}
+
+/// A DaemonSet without surge starts the next process only afterwards.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_nobody_replaces_ends_soon() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.report(Report::default());
+    site.until("written", |site| {
+        site.stores.announcer(&site.options.node).is_some()
+    })
+    .await;
+    let asked = Instant::now();
+    hand_over(&site.stores, &site.options).await;
+    assert_eq!(asked.elapsed(), HANDOVER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_answers_until_the_next_one_has_started() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.report(Report::default());
+    let written = |site: &Site, by: &str| {
+        let facts = site.stores.announcer(&site.options.node);
+        facts.is_some_and(|facts| facts.incarnation.as_deref() == Some(by))
+    };
+    site.until("written", |site| written(site, "0000000000000007"))
+        .await;
+    let next = Site::start(&server, 8);
+    next.report(Report::default());
+    let asked = Instant::now();
+    hand_over(&site.stores, &site.options).await;
+    assert!(asked.elapsed() < HANDOVER, "{:?}", asked.elapsed());
+    assert!(written(&site, "0000000000000008"));
 }

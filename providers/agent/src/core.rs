@@ -43,8 +43,9 @@ use crate::shared::Shared;
 
 /// Events that are handled between two looks at the clock.
 const BATCH: usize = 1024;
-/// Ticks between two looks at what is only for people: problems and old clients.
-const SLOW: u32 = 20;
+/// Ticks between two looks at what is only for people: problems and old clients. Whoever makes
+/// problems come and go causes at most one write of the Announcer object in this time, 5 s.
+const SLOW: u32 = 100;
 
 /// Sends messages to other agents: the receiver, its address, and the message. Never waits.
 pub(crate) type Deliver = Box<dyn Fn(&NodeName, IpAddr, &Message) + Send>;
