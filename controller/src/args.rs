@@ -14,7 +14,7 @@ use crate::announcer::args::AnnouncerArgs;
 use crate::class::Scope;
 use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
-use crate::cli::{crds, migrate, secrets, status, teardown};
+use crate::cli::{cleanup, crds, migrate, secrets, status, teardown};
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
 use crate::process::lease::{Config, Timing};
@@ -108,6 +108,10 @@ pub enum Command {
     /// Create the Secrets that Ballast's processes share, unless they exist (used by the chart).
     #[command(after_help = secrets::EXAMPLES, hide = true)]
     Secrets(Box<secrets::SecretsArgs>),
+
+    /// Delete shared Secrets, and what announcers leave (used by the chart).
+    #[command(after_help = cleanup::EXAMPLES, hide = true)]
+    Cleanup(Box<cleanup::CleanupArgs>),
 }
 
 const CONTROLLER_EXAMPLES: &str = "\

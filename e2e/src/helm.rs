@@ -63,14 +63,16 @@ pub const OF_EVERY_NAMESPACE: [&str; 2] = ["serviceaccount/default", "configmap/
 
 /// The kinds for `kubectl get` that find everything that may be left of a release, including
 /// [`OF_EVERY_NAMESPACE`].
-pub fn leftovers(release: &str, namespace: &str) -> [Vec<String>; 3] {
+pub fn leftovers(release: &str, namespace: &str) -> [Vec<String>; 4] {
     let label = format!("app.kubernetes.io/instance={release}");
-    let namespaced = "deployments,jobs,pods,services,serviceaccounts,secrets,leases,configmaps,\
+    let namespaced = "deployments,daemonsets,jobs,pods,services,serviceaccounts,secrets,leases,configmaps,\
                       roles,rolebindings,poddisruptionbudgets,networkpolicies";
     let everywhere = "clusterroles,clusterrolebindings,loadbalancerclasses,addresspools";
     [
         vec![namespaced, "-n", namespace],
         vec![everywhere, "-l", &label],
+        // Only one release of a cluster runs announcers.
+        vec!["announcers"],
         vec!["roles,rolebindings", "-n", "kube-system", "-l", &label],
     ]
     .map(|words| words.into_iter().map(str::to_owned).collect())

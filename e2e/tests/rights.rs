@@ -265,7 +265,15 @@ fn ballast(arguments: &[&str]) -> Result<Output> {
 /// Every flag of an example exists; commands with examples show them in their help.
 #[test]
 fn help_has_examples() -> Result<()> {
-    for command in ["controller", "mock-cloud", "crds", "secrets", "teardown"] {
+    for command in [
+        "controller",
+        "announcer",
+        "mock-cloud",
+        "crds",
+        "secrets",
+        "cleanup",
+        "teardown",
+    ] {
         let help = ballast(&[command, "--help"])?;
         ensure!(help.status.success(), "{command} --help: {:?}", help.status);
         let help = String::from_utf8(help.stdout)?;
@@ -306,6 +314,8 @@ fn wrong_usage_is_status_2() -> Result<()> {
         vec!["crds", "--log", "ballast=loud"],
         vec!["controller", "--mock-token-namespace", "n"],
         vec!["secrets"],
+        vec!["secrets", "name:"],
+        vec!["cleanup"],
         vec!["teardown", "--timeout", "5m"],
         vec!["teardown", "--wait", "--timeout", "soon"],
         vec!["teardown", "--undo", "--wait"],

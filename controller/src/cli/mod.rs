@@ -1,15 +1,18 @@
 //! Commands for people: [`status`] shows every load balancer and address pool, [`migrate`]
 //! converts the settings of another load balancer, [`teardown`] releases load balancers before
-//! an uninstall, [`crds`] prints or applies the CRDs, [`secrets`] creates shared Secrets.
+//! an uninstall, [`crds`] prints or applies the CRDs, [`secrets`] creates shared Secrets,
+//! [`cleanup`] deletes what an uninstall leaves.
 //!
 //! They are not part of the controller: each runs once, as the user, with the rights of the
 //! user's kubeconfig, and needs no running controller. Pure functions of what was read and the
 //! time produce all output. The only I/O is in each command's `run`, in each `cluster` module
 //! and in [`cluster`].
 
+pub mod cleanup;
 pub mod cluster;
 pub mod crds;
 pub mod migrate;
+mod retry;
 pub mod secrets;
 mod service;
 pub mod status;

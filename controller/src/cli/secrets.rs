@@ -1,5 +1,5 @@
 //! `ballast secrets`: creates the Secrets that Ballast's processes share, each with a random
-//! value, or deletes them. A Job of the chart runs it at install, upgrade and uninstall.
+//! value. A Job of the chart runs it at install and upgrade.
 //!
 //! It is a separate command so that the controller needs no right to Secrets: whoever may
 //! create and read a Secret in a namespace can obtain the token of every `ServiceAccount` there
@@ -7,19 +7,17 @@
 //! Secret; it leaves an existing one unchanged.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use tokio::time::Instant;
 
 use super::cluster::ClusterArgs;
-use super::{note, print};
-use crate::process::causes::causes;
+use super::print;
+use super::retry::retry;
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -30,9 +28,6 @@ Examples:
   # Create the key that announcers share, as `keys` of its Secret:
   ballast secrets ballast-gossip-key:keys -n ballast-system
 
-  # Delete the token:
-  ballast secrets ballast-mock-token -n ballast-system --delete
-
 Exit status:
   0  success
   1  error
@@ -42,10 +37,6 @@ Exit status:
 const BYTES: usize = 32;
 /// The key of a value without a key of its own.
 const KEY: &str = "token";
-/// How long to retry while the API server does not answer.
-const TRIES: Duration = Duration::from_secs(30);
-/// The time between two tries.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Flags of `ballast secrets`.
 #[derive(Clone, Debug, Args)]
@@ -57,10 +48,6 @@ pub struct SecretsArgs {
     /// Namespace of the Secrets. Default: the namespace of the kubeconfig context or of the pod.
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
-
-    /// Delete the Secrets instead of creating them.
-    #[arg(long)]
-    pub delete: bool,
 
     /// Which cluster.
     #[command(flatten)]
@@ -81,27 +68,20 @@ pub struct Wanted {
 enum Outcome {
     Created,
     Exists,
-    Deleted,
-    NotFound,
 }
 
-/// Creates or deletes each Secret.
+/// Creates each Secret, unless it exists.
 pub async fn run(args: SecretsArgs) -> Result<ExitCode> {
     let client = args.cluster.client()?;
     let namespace = args
         .namespace
         .unwrap_or_else(|| client.default_namespace().to_owned());
     for Wanted { name, key } in &args.secrets {
-        let outcome = if args.delete {
-            retry(async || delete(&client, &namespace, name).await).await
-        } else {
-            // One value for all tries: the first request may have succeeded.
-            let secret = secret(name, key, &rand::random::<[u8; BYTES]>());
-            retry(async || create(&client, &namespace, &secret).await).await
-        };
-        let verb = if args.delete { "delete" } else { "create" };
+        // One value for all tries: the first request may have succeeded.
+        let secret = secret(name, key, &rand::random::<[u8; BYTES]>());
+        let outcome = retry(async || create(&client, &namespace, &secret).await).await;
         let outcome =
-            outcome.with_context(|| format!("cannot {verb} the Secret {namespace}/{name}"))?;
+            outcome.with_context(|| format!("cannot create the Secret {namespace}/{name}"))?;
         print(&format!("Secret {namespace}/{name} {}\n", outcome.as_str()))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -124,32 +104,6 @@ async fn create(client: &Client, namespace: &str, secret: &Secret) -> kube::Resu
         Ok(_) => Ok(Outcome::Created),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(Outcome::Exists),
         Err(error) => Err(error),
-    }
-}
-
-async fn delete(client: &Client, namespace: &str, name: &str) -> kube::Result<Outcome> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match api.delete(name, &DeleteParams::default()).await {
-        Ok(_) => Ok(Outcome::Deleted),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Outcome::NotFound),
-        Err(error) => Err(error),
-    }
-}
-
-/// Retries while the API server does not answer or reports an error of its own.
-async fn retry(mut call: impl AsyncFnMut() -> kube::Result<Outcome>) -> kube::Result<Outcome> {
-    let end = Instant::now() + TRIES;
-    loop {
-        match call().await {
-            Err(kube::Error::Api(status)) if !matches!(status.code, 429 | 500..=599) => {
-                return Err(kube::Error::Api(status));
-            }
-            Err(error) if Instant::now() < end => {
-                note(format_args!("{}; trying again", causes(&error)));
-                tokio::time::sleep(RETRY).await;
-            }
-            ended => return ended,
-        }
     }
 }
 
@@ -181,8 +135,6 @@ impl Outcome {
         match self {
             Self::Created => "created",
             Self::Exists => "exists; left unchanged",
-            Self::Deleted => "deleted",
-            Self::NotFound => "does not exist",
         }
     }
 }
@@ -192,16 +144,15 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use axum::response::Response;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     use super::*;
     use crate::fixtures::{client, failure, reply};
 
-    /// An API server that stores Secrets by name and answers with these codes first.
+    /// An API server that stores Secrets by name.
     #[derive(Default)]
     struct Server {
         secrets: Mutex<Vec<Value>>,
-        refuse: Mutex<Vec<u16>>,
         verbs: Mutex<Vec<String>>,
     }
 
@@ -221,23 +172,15 @@ mod tests {
                 "{path}"
             );
             self.verbs.lock().unwrap().push(parts.method.to_string());
-            if let Some(code) = self.refuse.lock().unwrap().pop() {
-                return failure(code);
-            }
             let mut secrets = self.secrets.lock().unwrap();
-            let name = match path.rsplit_once("/secrets/") {
-                Some((_, name)) => json!(name),
-                None => body["metadata"]["name"].clone(),
-            };
-            let at = secrets.iter().position(|it| it["metadata"]["name"] == name);
-            match (parts.method.as_str(), at) {
-                ("POST", Some(_)) => failure(409),
-                ("POST", None) => {
+            let name = &body["metadata"]["name"];
+            let exists = secrets.iter().any(|it| it["metadata"]["name"] == *name);
+            match (parts.method.as_str(), exists) {
+                ("POST", true) => failure(409),
+                ("POST", false) => {
                     secrets.push(body.clone());
                     reply(201, body)
                 }
-                ("DELETE", Some(at)) => reply(200, &secrets.remove(at)),
-                ("DELETE", None) => failure(404),
                 other => panic!("{other:?}"),
             }
         }
@@ -246,11 +189,6 @@ mod tests {
     async fn created(server: &Arc<Server>, value: &[u8]) -> kube::Result<Outcome> {
         let (client, secret) = (server.client(), secret("mock-token", "token", value));
         retry(async || create(&client, "shop", &secret).await).await
-    }
-
-    async fn deleted(server: &Arc<Server>) -> kube::Result<Outcome> {
-        let client = server.client();
-        retry(async || delete(&client, "shop", "mock-token").await).await
     }
 
     #[tokio::test]
@@ -269,10 +207,8 @@ mod tests {
         let token = &found.data.unwrap()["token"].0;
         assert_eq!(std::str::from_utf8(token).unwrap(), "ab".repeat(BYTES));
         assert_eq!(found.type_.as_deref(), Some("Opaque"));
-        assert_eq!(deleted(&server).await.unwrap(), Outcome::Deleted);
-        assert_eq!(deleted(&server).await.unwrap(), Outcome::NotFound);
         let verbs = server.verbs.lock().unwrap().clone();
-        assert_eq!(verbs, ["POST", "POST", "DELETE", "DELETE"]);
+        assert_eq!(verbs, ["POST", "POST"]);
     }
 
     #[test]
@@ -291,22 +227,5 @@ mod tests {
             });
             assert_eq!(found, expected, "{text}");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_an_answer_that_may_change_is_asked_for_again() {
-        let server = Arc::new(Server::default());
-        *server.refuse.lock().unwrap() = vec![500, 503, 429];
-        assert_eq!(
-            created(&server, &[1; BYTES]).await.unwrap(),
-            Outcome::Created
-        );
-        *server.refuse.lock().unwrap() = vec![403];
-        let error = created(&server, &[1; BYTES]).await.unwrap_err();
-        assert!(matches!(error, kube::Error::Api(status) if status.is_forbidden()));
-        *server.refuse.lock().unwrap() = vec![500; 100];
-        let began = Instant::now();
-        assert!(deleted(&server).await.is_err());
-        assert!(began.elapsed() <= TRIES + RETRY, "{:?}", began.elapsed());
     }
 }

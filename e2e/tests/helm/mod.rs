@@ -1,6 +1,7 @@
 //! The chart on a real cluster, with Helm and the rights that the chart grants: the whole life
-//! of a release, and two releases side by side.
+//! of a release, one on bare metal, and two releases side by side.
 
+mod announcers;
 mod cluster;
 mod kernel;
 mod neighbours;

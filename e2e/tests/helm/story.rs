@@ -424,7 +424,7 @@ fn rights_fit(cluster: &Cluster) -> Result<()> {
         ("teardown", 4),
         ("crds", 3),
         ("secrets", 1),
-        ("secrets-cleanup", 1),
+        ("cleanup", 1),
     ] {
         let name = format!("ballast-{role}");
         let user = format!("system:serviceaccount:{}:{name}", BALLAST.namespace);

@@ -1,0 +1,158 @@
+//! Bare metal: the announcers of a release answer on the nodes' network for the address of a
+//! Service, with the rights and the capability that the chart grants and no others, and nothing of
+//! them is left after an uninstall.
+
+use anyhow::{Context, Result, ensure};
+use ballast_crds::Announcer;
+use ballast_e2e::{Host, eventually};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Api;
+use kube::api::ListParams;
+
+use super::cluster::{Cluster, Release, SOON, WEB};
+use super::kernel;
+use crate::common::grants;
+use crate::common::{addresses, load_balancer, told};
+
+const METAL: Release = Release {
+    name: "ballast",
+    namespace: "ballast-system",
+};
+const FLAGS: [&str; 4] = [
+    "--set",
+    "classes.local=null,classes.metal.default=true,classes.metal.l2.addressPools={metal}",
+    "--set",
+    "pools.metal.addresses={10.89.0.200-10.89.0.203},controller.replicas=1",
+];
+const NODES: u8 = 2;
+/// Connects again and again, each time without knowing the MAC address of the Service's address.
+const NEWCOMER: &str = "while :; do ip neigh flush to $0 && \
+    curl -gsSf -m 5 -o /dev/null http://$0/hostname && echo answered || echo FAILED; done";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_on_bare_metal() -> Result<()> {
+    Cluster::run("t-announcers", NODES, async |cluster| {
+        cluster.web_servers().await?;
+        cluster.lab.apply(&load_balancer("web", WEB)).await?;
+        cluster.helm_to("install", METAL, &FLAGS).await?;
+        let pods = cluster.pods(METAL, "announcer").await?;
+        ensure!(pods.len() == usize::from(NODES), "{} pods", pods.len());
+        pods.iter().try_for_each(kernel::is_as_written)?;
+        pods.iter().try_for_each(memory)?;
+        the_key_is_random(cluster).await?;
+        let address = assigned(cluster).await?;
+        cluster.answers(&address).await?;
+        a_pod_is_replaced(cluster, &address).await?;
+        cluster.uninstall(METAL, &[]).await?;
+        cluster.services_are_released(&["web".to_owned()]).await?;
+        cluster.nothing_is_left(METAL).await?;
+        rights_fit(cluster)
+    })
+    .await
+}
+
+/// What `ballast announcer` needs, for the limits of the chart. Only a report: this is a debug build.
+fn memory(pod: &Pod) -> Result<()> {
+    let status = kernel::process(pod).context("no process")?;
+    println!("announcer: {:?} resident", status.get("VmRSS"));
+    Ok(())
+}
+
+async fn the_key_is_random(cluster: &Cluster) -> Result<()> {
+    let api: Api<Secret> = Api::namespaced(cluster.lab.kube(), METAL.namespace);
+    let secret = api.get("ballast-gossip-key").await?;
+    let data = secret.data.unwrap_or_default();
+    let keys: Vec<&String> = data.keys().collect();
+    ensure!(keys == ["keys"], "{keys:?}");
+    let key = std::str::from_utf8(&data["keys"].0)?;
+    let digits = key.chars().all(|it| it.is_ascii_hexdigit());
+    ensure!(digits && key.len() == 64, "{} characters", key.len());
+    Ok(())
+}
+
+/// The address of the Service. Its conditions do not say yet that it is announced.
+async fn assigned(cluster: &Cluster) -> Result<String> {
+    eventually(SOON, || async {
+        let service = cluster.services().get("web").await?;
+        let first = addresses(&service).first().copied();
+        Ok(first.with_context(|| told(&service))?.to_string())
+    })
+    .await
+}
+
+/// The node that announces the address, as the Announcers say.
+async fn holder(cluster: &Cluster, address: &str) -> Result<String> {
+    let api: Api<Announcer> = Api::all(cluster.lab.kube());
+    eventually(SOON, || async {
+        let all = api.list(&ListParams::default()).await?.items;
+        let holds = |it: &&Announcer| {
+            let mut holdings = it.status.iter().flat_map(|it| &it.holdings);
+            holdings.any(|it| it.address == address)
+        };
+        let nodes: Vec<_> = all.iter().filter(holds).collect();
+        ensure!(nodes.len() == 1, "{} of {} nodes", nodes.len(), all.len());
+        nodes[0].metadata.name.clone().context("no name")
+    })
+    .await
+}
+
+/// The pod of the node that announces the address is deleted: the address answers all the time,
+/// also those that do not know its MAC address.
+async fn a_pod_is_replaced(cluster: &Cluster, address: &str) -> Result<()> {
+    let node = holder(cluster, address).await?;
+    let newcomer = ["bash", "-c", NEWCOMER, address];
+    let lab = &cluster.lab;
+    lab.spawn("newcomer", Host::Client, newcomer, &[]).await?;
+    let answers = async |at_least: usize| {
+        eventually(SOON, || async {
+            let log = lab.log("newcomer")?;
+            let count = log.lines().filter(|it| *it == "answered").count();
+            ensure!(count >= at_least, "{count} answers");
+            Ok(count)
+        })
+        .await
+    };
+    let before = answers(20).await?;
+    let pods = cluster.pods(METAL, "announcer").await?;
+    let on_node =
+        |pod: &&Pod| pod.spec.as_ref().and_then(|it| it.node_name.as_ref()) == Some(&node);
+    let pod = pods.iter().find(on_node).context("no pod on the node")?;
+    let name = pod.metadata.name.as_deref().context("no name")?;
+    lab.kubectl(&["delete", "pod", "-n", METAL.namespace, name])
+        .await?;
+    let daemons = "daemonset/ballast-announcer";
+    let ready = [
+        "rollout",
+        "status",
+        daemons,
+        "-n",
+        METAL.namespace,
+        "--timeout=60s",
+    ];
+    lab.kubectl(&ready).await?;
+    let after = answers(before + 50).await?;
+    lab.stop("newcomer").await?;
+    let log = lab.log("newcomer")?;
+    let failed = log.lines().filter(|it| *it == "FAILED").count();
+    let now = holder(cluster, address).await?;
+    println!("{node} announced {address}, {now} does; {after} answers, {failed} failures");
+    ensure!(failed == 0, "{failed} connections failed:\n{log}");
+    Ok(())
+}
+
+/// The chart grants exactly the rights that were used.
+fn rights_fit(cluster: &Cluster) -> Result<()> {
+    let chart = &cluster.helm;
+    let manifest = chart.template(METAL.name, METAL.namespace, &FLAGS)?;
+    let audit = cluster.lab.audit_with_reads()?;
+    for (role, least) in [("announcer", 17), ("secrets", 1), ("cleanup", 3)] {
+        let name = format!("ballast-{role}");
+        let user = format!("system:serviceaccount:{}:{name}", METAL.namespace);
+        let granted = grants::fit_of(&manifest, &user, &audit, Some(&name))?;
+        ensure!(
+            granted >= least,
+            "only {granted} rights of {name} were found"
+        );
+    }
+    Ok(())
+}
