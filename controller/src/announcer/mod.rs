@@ -72,7 +72,7 @@ use crate::process::admin::{Admin, Health};
 /// The field manager of the announcer's writes.
 pub const MANAGER: &str = "ballast-announcer";
 
-/// How long a process that is asked to end waits for the one that replaces it. A DaemonSet without
+/// How long a process that is asked to end waits for the one that replaces it. A `DaemonSet` without
 /// surge starts it only afterwards.
 const HANDOVER: Duration = Duration::from_secs(3);
 

@@ -637,7 +637,7 @@ async fn it_survives_outages() {
     .await;
 }
 
-/// A DaemonSet without surge starts the next process only afterwards.
+/// A `DaemonSet` without surge starts the next process only afterwards.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_nobody_replaces_ends_soon() {
     let server = cluster();
