@@ -147,6 +147,36 @@ impl Lone {
         all
     }
 
+    /// Runs for a while; nobody answers.
+    fn cut_off(&mut self, milliseconds: u64) {
+        let end = self.now + Duration::from_millis(milliseconds);
+        while self.now < end {
+            self.now += TICK;
+            let now = self.time();
+            self.node.tick(now, &mut self.out);
+            self.out.clear();
+        }
+    }
+
+    /// A message of a peer arrives.
+    fn beat(&mut self, from: usize, sequence: u64) {
+        let stamp = Stamp {
+            incarnation: 7,
+            sequence,
+        };
+        let body = Body::Beat {
+            claims: Vec::new(),
+            received: 0,
+        };
+        let message = Message {
+            from: name(from),
+            stamp,
+            body,
+        };
+        let via = Some(ETH0);
+        self.input(Input::Message { via, message });
+    }
+
     fn answers(&self, n: u32) -> bool {
         self.node.table().get(&address(n)).is_some()
     }
@@ -415,4 +445,28 @@ fn an_idle_node_does_little() {
     assert!(count(|output| matches!(output, Output::Probe { .. })) <= 40);
     // At most 10 frames per tick.
     assert!(count(|output| matches!(output, Output::Announce { .. })) <= 2000);
+}
+
+/// Found on a lab: after its uplink was back, a node answered for the holder until the holder's
+/// next message, up to half a second later.
+#[test]
+fn a_node_that_was_cut_off_does_not_stand_in_for_what_it_missed() {
+    let mut lone = Lone::with_services(3, &[(address(0), cluster())]);
+    let claim = Claim {
+        epoch: 1,
+        holder: name(1),
+        revision: 0,
+        successors: vec![name(0), name(2)],
+    };
+    lone.input(Input::Holdings(vec![(address(0), claim)]));
+    for sequence in 1..10 {
+        lone.beat(1, sequence);
+        lone.run(500);
+        assert!(!lone.answers(0), "beat {sequence}");
+    }
+    lone.cut_off(4000);
+    lone.run(1000);
+    assert!(!lone.answers(0), "it could hear nobody");
+    lone.run(2000);
+    assert!(lone.answers(0), "now it could");
 }

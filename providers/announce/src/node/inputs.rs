@@ -129,6 +129,8 @@ impl Node {
         // A single node has nobody that could have taken over.
         if port.contact.answered(now) && !self.plan.peers.is_empty() {
             self.silence(|other| other == interface, now);
+            // What was not heard while nobody could be heard proves nothing.
+            self.members.discard(now);
             self.work.all = true;
         }
         let Target::Node(host) = from else {
