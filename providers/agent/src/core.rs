@@ -9,8 +9,9 @@
 //! ```
 //!
 //! It has a thread of its own, so that no other work of the process delays a tick. When it wakes
-//! up it ticks first, and then looks at its events: after a stop of the process the node must
-//! notice the gap before it judges what arrived meanwhile.
+//! up late it ticks first, and then looks at what arrived: after a stop of the process the node
+//! must notice the gap before it judges what arrived meanwhile. What frames show waits for a tick,
+//! except for claims of other hosts, so that a quiet node wakes up little more often than it ticks.
 //!
 //! It never waits for a socket: a frame or a message that cannot be sent is dropped, and the
 //! protocols repeat what matters.
@@ -101,9 +102,17 @@ impl Core {
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let now = clock::now();
+            // After a stop of the process the node must notice the gap first.
+            let late = self.is_late(now);
+            if !late {
+                self.look_at_sightings(now);
+            }
             if now >= next {
                 self.tick(now);
                 next = next_tick(next, now);
+            }
+            if late {
+                self.look_at_sightings(now);
             }
             self.handle_all(event, now);
             self.carry_out();
@@ -112,11 +121,22 @@ impl Core {
         self.shared.end();
     }
 
+    fn is_late(&self, now: Time) -> bool {
+        let last = self.work.last_tick;
+        last.is_some_and(|last| now.since(last) > LATE)
+    }
+
+    fn look_at_sightings(&mut self, now: Time) {
+        for (interface, sighting) in self.shared.take_waiting() {
+            self.sight(interface, sighting, now);
+        }
+    }
+
     fn tick(&mut self, now: Time) {
-        let work = &mut self.work;
-        if work.last_tick.is_some_and(|last| now.since(last) > LATE) {
+        if self.is_late(now) {
             self.shared.counters.late_ticks.add();
         }
+        let work = &mut self.work;
         work.last_tick = Some(now);
         self.node.tick(now, &mut work.outputs);
         if work.network.is_behind() {

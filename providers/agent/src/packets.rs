@@ -172,13 +172,20 @@ impl Packets {
             Sighting::Heard { .. } => Kind::Claim,
             Sighting::Client { .. } => Kind::Client,
         };
-        if self.budgets.take(clock::now(), kind) {
-            self.pass(Event::Sighting {
+        if !self.budgets.take(clock::now(), kind) {
+            self.shared.counters.dropped.add();
+            return;
+        }
+        match sighting {
+            // Somebody else has an address: at once.
+            Sighting::Heard { .. } => self.pass(Event::Sighting {
                 interface,
                 sighting,
-            });
-        } else {
-            self.shared.counters.dropped.add();
+            }),
+            // Waking the core thread for each of them would double its work.
+            Sighting::Answer { .. } | Sighting::Probed { .. } | Sighting::Client { .. } => {
+                self.shared.wait(interface, sighting);
+            }
         }
     }
 

@@ -10,8 +10,11 @@ use ballast_announce::Time;
 use ballast_announce::timing::STALL;
 
 use crate::counters::Counters;
-use crate::frames::Known;
+use crate::frames::{Known, Sighting};
 use crate::sockets::Sockets;
+
+/// Sightings that wait for a tick. The packet thread's budgets allow fewer, unless a tick is late.
+const WAITING: usize = 4096;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(crate) struct Shared {
     /// The time of the core thread's last tick, in nanoseconds; 0 before the first one.
     last_tick: AtomicU64,
     ended: AtomicBool,
+    /// What can wait for the next tick, oldest first.
+    waiting: Mutex<Vec<(u32, Sighting)>>,
     wake: UnixStream,
     pub(crate) counters: Arc<Counters>,
 }
@@ -38,6 +43,7 @@ impl Shared {
             ports: Mutex::default(),
             last_tick: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            waiting: Mutex::default(),
             wake,
             counters,
         };
@@ -60,6 +66,21 @@ impl Shared {
     pub(crate) fn set_ports(&self, ports: Vec<Arc<Sockets>>) {
         *lock(&self.ports) = Arc::new(ports);
         self.wake();
+    }
+
+    /// Keeps a sighting for the next tick, unless there are too many.
+    pub(crate) fn wait(&self, interface: u32, sighting: Sighting) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.len() < WAITING {
+            waiting.push((interface, sighting));
+        } else {
+            self.counters.dropped.add();
+        }
+    }
+
+    /// Takes what waited.
+    pub(crate) fn take_waiting(&self) -> Vec<(u32, Sighting)> {
+        std::mem::take(&mut *lock(&self.waiting))
     }
 
     pub(crate) fn ticked(&self, now: Time) {
