@@ -246,6 +246,27 @@ impl<'a> Bed<'a> {
         Ok(holders)
     }
 
+    /// Lets a client connect to addresses, so that it knows their MAC addresses.
+    pub async fn learns(&self, client: Host, addresses: &[IpAddr]) -> Result<()> {
+        let script = "for to; do exec 3<>\"/dev/tcp/$to/80\" && head -n 1 <&3; done";
+        let mut argv = vec!["bash".to_owned(), "-c".to_owned(), script.to_owned()];
+        argv.push("bash".to_owned());
+        argv.extend(addresses.iter().map(IpAddr::to_string));
+        self.lab.exec(client, argv).await?.ok().map(drop)
+    }
+
+    /// The addresses for which a client's neighbour table names another node than the holder.
+    pub async fn stale_entries(&self, client: Host) -> Result<usize> {
+        let mut stale = 0;
+        for (address, holders) in self.announcers.held().await? {
+            let holder = holders.first().context("an address without a holder")?.node;
+            let known = self.lab.neighbour(client, address).await?;
+            let right = self.lab.mac(holder).await?;
+            stale += usize::from(known.is_some_and(|known| known != right));
+        }
+        Ok(stale)
+    }
+
     /// Changes a Node object by a merge patch.
     pub async fn patch_node(&self, node: Host, patch: Value) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.lab.kube());

@@ -9,7 +9,8 @@ use super::bed::{self, Bed, at};
 use super::machines::{number, seconds};
 use super::terms::Values;
 use super::terms::value::{
-    CLAIMS, CUT_KNOWN, CUT_NEWCOMER, FAILED, FAR, KNOWN, MOVES, NEWCOMER, SIDES, TWO,
+    CLAIMED_AFTER, CLAIMS, CUT_KNOWN, CUT_NEWCOMER, FAILED, FAR, KNOWN, MOVES, NEWCOMER,
+    OTHER_SIDE, SIDE_OF_HOLDER, STALE, TWO,
 };
 use super::watch::Watch;
 use crate::segment::{Moment, Visitor, judge};
@@ -27,6 +28,10 @@ pub async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let mut others = bed.nodes();
     others.retain(|&node| node != holder);
     others.push(bed::NEWCOMER);
+    let all: Vec<IpAddr> = bed.settled().await?.into_keys().collect();
+    for client in [bed::KNOWN, bed::STRANGER] {
+        bed.learns(client, &all).await?;
+    }
     let capture = bed.lab.capture(&[bed::KNOWN, bed::NEWCOMER]).await?;
     let mut visits = vec![];
     for client in [bed::KNOWN, bed::NEWCOMER] {
@@ -36,6 +41,7 @@ pub async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
                 .await?,
         );
     }
+    // The stranger is on both sides.
     let faults = Faults::none().split(&[holder, bed::KNOWN], &others);
     bed.lab.set_faults(&faults).await?;
     tokio::time::sleep(SIDES_AGREE).await;
@@ -50,22 +56,29 @@ pub async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     for visits in visits {
         visits.stop().await?;
     }
-    let mut wrong = 0;
-    for client in [bed::KNOWN, bed::NEWCOMER] {
+    let answers_for = |client: Host| {
         let name = client.name();
         let mine: Vec<_> = frames
             .iter()
             .filter(|it| it.host == name)
             .cloned()
             .collect();
-        let holders = judge::holders(&mine, address, agreed, healed);
-        wrong += usize::from(holders.len() != 1);
-    }
+        number(judge::holders(&mine, address, agreed, healed).len())
+    };
     let after = judge::holders(&frames, address, healed, until);
     ensure!(!after.is_empty(), "nobody answers after the split");
     let one = judge::until_one(&after, healed);
+    let mut stale = 0;
+    for client in [bed::KNOWN, bed::STRANGER, Host::Hub] {
+        stale += bed.stale_entries(client).await?;
+    }
     bed.heal().await?;
-    Ok(Values::from([(SIDES, number(wrong)), (TWO, seconds(one))]))
+    Ok(Values::from([
+        (SIDE_OF_HOLDER, answers_for(bed::KNOWN)),
+        (OTHER_SIDE, answers_for(bed::NEWCOMER)),
+        (TWO, seconds(one)),
+        (STALE, number(stale)),
+    ]))
 }
 
 /// A node that does not hold the address loses its uplink, but not its carrier.
@@ -79,11 +92,18 @@ pub async fn uplink_dead(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let seen = watch.for_a_while(WATCH).await?;
     let until = seen.period().1;
     bed.heal().await?;
-    Ok(Values::from([
-        (CLAIMS, number(seen.claims_of(victim, start, until))),
+    let claims = seen.claims_of(victim, start, until);
+    let mut values = Values::from([
+        (CLAIMS, number(claims.len())),
         (MOVES, number(seen.moves(until))),
         (FAILED, number(seen.known(start, until).failed)),
-    ]))
+    ]);
+    values.extend(
+        claims
+            .first()
+            .map(|at| (CLAIMED_AFTER, seconds(at.since(start)))),
+    );
+    Ok(values)
 }
 
 /// The API server is down for twice this long; in the middle the link of the holder is cut.

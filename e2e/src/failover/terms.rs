@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use self::value::{
     BACK_FAILED, BACK_MOVES, BACK_TWO, CLAIMS, CORE, CUT_KNOWN, CUT_NEWCOMER, FAILED, HEALTHY,
-    KNOWN, LOST, MOVES, NEWCOMER, RATIO, RESIDENT, RETURN, SIDES, TWO, WRITES,
+    KNOWN, LOST, MOVES, NEWCOMER, OTHER_SIDE, RATIO, RESIDENT, RETURN, SIDE_OF_HOLDER, STALE, TWO,
+    WRITES,
 };
 
 /// What happens in one measurement.
@@ -116,14 +117,20 @@ pub mod value {
     pub const LOST: &str = "established connection: losses";
     /// The longest time from a link's return to the first answer of its node.
     pub const RETURN: &str = "link up to answer, s";
-    /// Sides of a split segment with another number of holders than one.
-    pub const SIDES: &str = "sides without exactly one holder";
+    /// Nodes that answer on the side of a split segment where the holder is.
+    pub const SIDE_OF_HOLDER: &str = "nodes that answer on the holder's side";
+    /// Nodes that answer on the other side.
+    pub const OTHER_SIDE: &str = "nodes that answer on the other side";
     /// [`KNOWN`] of a link cut while the API server is down.
     pub const CUT_KNOWN: &str = "link cut, known client: outage, s";
     /// [`NEWCOMER`] of a link cut while the API server is down.
     pub const CUT_NEWCOMER: &str = "link cut, newcomer: outage, s";
     /// Frames in which a node claims an address.
     pub const CLAIMS: &str = "claims of the cut-off node";
+    /// Seconds from the loss of the uplink to the first of [`CLAIMS`].
+    pub const CLAIMED_AFTER: &str = "first claim of the cut-off node after, s";
+    /// Neighbour entries of clients that name another node than the holder.
+    pub const STALE: &str = "clients that send to another node";
     /// From the health port's 200 to the first answer of the new node.
     pub const HEALTHY: &str = "health port 200 to answer, s";
     /// Resident memory of the largest announcer, in megabytes of 10^6 bytes.
@@ -243,7 +250,12 @@ impl Scene {
                 failover(CUT_NEWCOMER),
             ]
             .concat(),
-            Self::Split => vec![worst(SIDES, 0.0), worst(TWO, 3.0)],
+            Self::Split => vec![
+                goal(SIDE_OF_HOLDER, Limit::Always(1.0)),
+                goal(OTHER_SIDE, Limit::Always(1.0)),
+                worst(TWO, 3.0),
+                worst(STALE, 0.0),
+            ],
             Self::UplinkDead => vec![worst(CLAIMS, 0.0), worst(MOVES, 0.0)],
             Self::EndpointMoves => vec![worst(HEALTHY, 1.0)],
             Self::Idle => vec![worst(RESIDENT, 15.0), worst(CORE, 0.2), worst(WRITES, 0.0)],

@@ -162,14 +162,15 @@ impl Seen {
         newcomer.max(self.known_moves(until))
     }
 
-    /// The frames by which a host claimed the address.
-    pub fn claims_of(&self, host: Host, from: Moment, until: Moment) -> usize {
+    /// When a host claimed the address.
+    pub fn claims_of(&self, host: Host, from: Moment, until: Moment) -> Vec<Moment> {
         let name = host.name();
         let mine = self.frames.iter();
         let mine = mine.filter(|it| it.way == Way::Sent && it.host == name);
-        mine.filter(|it| it.at >= from && it.at < until)
-            .filter(|it| it.said.kind != Kind::Request && it.said.address == self.address)
-            .count()
+        let mine = mine.filter(|it| it.at >= from && it.at < until);
+        mine.filter(|it| it.said.kind != Kind::Request && it.said.address == self.address)
+            .map(|it| it.at)
+            .collect()
     }
 
     /// The first answer that named a MAC address after a moment.

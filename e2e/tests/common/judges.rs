@@ -1,5 +1,6 @@
 //! Programs of others that say who has an address: arping and ndisc6.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
@@ -18,10 +19,11 @@ pub(crate) async fn arping(lab: &Lab, from: Host, to: IpAddr, count: u32) -> Res
     Ok(said.stdout.lines().map(str::to_owned).collect())
 }
 
-/// The MAC addresses that answer one request of a host, by ARP or by neighbour discovery.
-pub(crate) async fn judged(lab: &Lab, from: Host, address: IpAddr) -> Result<Vec<String>> {
+/// The MAC addresses that answer one request of a host, by ARP or by neighbour discovery, each
+/// once: answers to other programs of the host may be among them.
+pub(crate) async fn judged(lab: &Lab, from: Host, address: IpAddr) -> Result<BTreeSet<String>> {
     if address.is_ipv4() {
-        return arping(lab, from, address, 1).await;
+        return Ok(arping(lab, from, address, 1).await?.into_iter().collect());
     }
     let address = address.to_string();
     // Multicast, one request, and every answer within the time.

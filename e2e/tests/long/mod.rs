@@ -2,6 +2,7 @@
 //! image, contenders of the benchmark, a restore of etcd. `make test` skips them, and
 //! `make test-long` runs them.
 
+mod announcer;
 mod bench;
 mod demo;
 mod hostile;

@@ -1,0 +1,171 @@
+//! Failures of hosts, links, announcers and the segment, each for real.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use ballast_e2e::failover::bed::{Bed, NEWCOMER};
+use ballast_e2e::failover::value::{
+    BACK_MOVES, CLAIMS, KNOWN, MOVES, NEWCOMER as NEW, OTHER_SIDE, RETURN, SIDE_OF_HOLDER, TWO,
+};
+use ballast_e2e::failover::watch::Watch;
+use ballast_e2e::failover::{agents, machines, outages};
+use ballast_e2e::{Faults, eventually};
+
+use super::{OUTAGE, at_most, value};
+use crate::common::SOON;
+use crate::common::judges::judged;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Checks who answers: another node than before, and it alone.
+async fn moved(bed: &Bed<'_>, address: IpAddr, before: &str) -> Result<()> {
+    eventually(SOON, || async {
+        let holder = bed.holder(address).await?;
+        let mac = bed.lab.mac(holder).await?;
+        let answers = judged(bed.lab, NEWCOMER, address).await?;
+        ensure!(answers.iter().eq([&mac]), "{answers:?}, not {mac}");
+        ensure!(mac != before, "it has not moved");
+        Ok(())
+    })
+    .await
+}
+
+async fn mac_of_holder(bed: &Bed<'_>, address: IpAddr) -> Result<String> {
+    bed.lab.mac(bed.holder(address).await?).await
+}
+
+pub(crate) async fn link_cut(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let before = mac_of_holder(bed, address).await?;
+    let values = machines::link_cut(bed, address).await?;
+    at_most(
+        &values,
+        &[(KNOWN, OUTAGE), (NEW, OUTAGE), (BACK_MOVES, 0.0)],
+    )?;
+    moved(bed, address, &before).await
+}
+
+pub(crate) async fn node_killed(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let before = mac_of_holder(bed, address).await?;
+    let values = machines::node_killed(bed, address).await?;
+    at_most(&values, &[(KNOWN, OUTAGE), (NEW, OUTAGE)])?;
+    moved(bed, address, &before).await
+}
+
+/// Long enough for a move, which stays.
+pub(crate) async fn frozen(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let before = mac_of_holder(bed, address).await?;
+    let values = machines::frozen(bed, address, 3 * SECOND).await?;
+    at_most(&values, &[(NEW, OUTAGE), (MOVES, 1.0), (TWO, 1.0)])?;
+    moved(bed, address, &before).await
+}
+
+/// Neither at once nor when they come back, and all of them at once.
+pub(crate) async fn agent_restarts(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let values = agents::killed(bed, address, Some(SECOND)).await?;
+    at_most(&values, &[(NEW, OUTAGE), (MOVES, 0.0)])?;
+    let epochs = bed.epochs().await?;
+    for node in bed.nodes() {
+        bed.lab
+            .restart(&ballast_e2e::failover::announcers::Announcers::process(
+                node,
+            ))
+            .await?;
+    }
+    bed.settled().await?;
+    let moves = bed.moves_since(&epochs).await?;
+    ensure!(moves == 0, "{moves} moves when all announcers restart");
+    Ok(())
+}
+
+pub(crate) async fn agent_gone(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let before = mac_of_holder(bed, address).await?;
+    let values = agents::killed(bed, address, None).await?;
+    at_most(&values, &[(NEW, OUTAGE), (MOVES, 0.0)])?;
+    moved(bed, address, &before).await
+}
+
+pub(crate) async fn agent_stopped(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let values = agents::stopped(bed, address, 6 * SECOND).await?;
+    at_most(&values, &[(NEW, OUTAGE)])
+}
+
+pub(crate) async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let values = outages::split(bed, address).await?;
+    at_most(
+        &values,
+        &[(SIDE_OF_HOLDER, 1.0), (OTHER_SIDE, 1.0), (TWO, 6.0)],
+    )?;
+    let sides = [value(&values, SIDE_OF_HOLDER), value(&values, OTHER_SIDE)];
+    ensure!(
+        sides.iter().all(|it| *it > 0.0),
+        "a side without a holder: {sides:?}"
+    );
+    Ok(())
+}
+
+pub(crate) async fn uplink_dead(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let values = outages::uplink_dead(bed, address).await?;
+    at_most(&values, &[(CLAIMS, 0.0), (MOVES, 0.0)])
+}
+
+/// The holder hears a successor that does not hear the holder.
+pub(crate) async fn one_way(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let holder = bed.holder(address).await?;
+    let deaf = bed.another(address).await?;
+    let epochs = bed.epochs().await?;
+    let watch = Watch::of(bed, address).await?;
+    bed.lab
+        .set_faults(&Faults::none().one_way(holder, deaf))
+        .await?;
+    // The others hear it, so it is alive for all.
+    let seen = watch.for_a_while(8 * SECOND).await?;
+    bed.heal().await?;
+    let (from, until) = seen.period();
+    let macs = seen.holders(from, until);
+    ensure!(macs.len() == 1, "{macs:?} answered");
+    let moves = bed.moves_since(&epochs).await?;
+    ensure!(moves == 0, "{moves} moves");
+    Ok(())
+}
+
+/// Carriers lost together move nothing.
+pub(crate) async fn all_links(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let nodes = u32::try_from(bed.nodes().len())?;
+    let back: Vec<Duration> = (0..nodes).map(|number| number * SECOND).collect();
+    let values = machines::all_links(bed, address, 10 * SECOND, &back).await?;
+    at_most(&values, &[(RETURN, 10.0), (MOVES, 0.0)])
+}
+
+pub(crate) async fn api_down(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    use ballast_e2e::failover::value::{CUT_KNOWN, CUT_NEWCOMER};
+    let values = outages::api_down(bed, address, 15 * SECOND).await?;
+    let limits = [(MOVES, 0.0), (CUT_KNOWN, OUTAGE), (CUT_NEWCOMER, OUTAGE)];
+    at_most(&values, &limits)
+}
+
+/// A switch answers the probes in place of the holder.
+pub(crate) async fn probes_intercepted(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let before = mac_of_holder(bed, address).await?;
+    let nodes = bed.nodes();
+    bed.lab.answer_for(&nodes, true).await?;
+    let outcome = async {
+        eventually(2 * SOON, || async {
+            for object in bed.announcers.objects().await? {
+                let status = object.status.unwrap_or_default();
+                let mut all = status.conditions.iter();
+                let found = all.any(|it| it.type_ == "ProbesIntercepted" && it.status == "True");
+                ensure!(found, "{:?}: {:?}", object.metadata.name, status.conditions);
+            }
+            Ok(())
+        })
+        .await?;
+        machines::node_killed(bed, address).await
+    }
+    .await;
+    bed.lab.answer_for(&nodes, false).await?;
+    let values = outcome?;
+    at_most(&values, &[(NEW, 2.0 * OUTAGE)])?;
+    ensure!(value(&values, NEW) > 0.0);
+    moved(bed, address, &before).await
+}

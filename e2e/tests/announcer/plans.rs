@@ -1,0 +1,99 @@
+//! Planned moves, and changes that are none.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::eventually;
+use ballast_e2e::failover::bed::{Bed, NEWCOMER, STRANGER};
+use ballast_e2e::failover::value::{FAILED, HEALTHY, LOST, MOVES};
+use ballast_e2e::failover::watch::Watch;
+use ballast_e2e::failover::{Values, plans};
+
+use super::at_most;
+use crate::common::SOON;
+use crate::common::judges::judged;
+
+/// A stalled client may miss an answer that was in time.
+const STALLS: f64 = 3.0;
+
+fn planned(values: &Values) -> Result<()> {
+    at_most(values, &[(FAILED, STALLS), (MOVES, 1.0), (LOST, 1.0)])
+}
+
+pub(crate) async fn drain(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    planned(&plans::drain(bed, address).await?)
+}
+
+pub(crate) async fn exclusion(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    planned(&plans::exclusion(bed, address).await?)
+}
+
+/// Over both families; the second move goes back.
+pub(crate) async fn endpoint_moves(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
+    for family in [0, 1] {
+        let values = plans::endpoint_moves(bed, family).await?;
+        at_most(&values, &[(HEALTHY, 10.0)])?;
+    }
+    Ok(())
+}
+
+/// A node whose interface gets another MAC address keeps its addresses and names the new one.
+pub(crate) async fn new_mac(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let holder = bed.holder(address).await?;
+    // Its own address moves with it, by the kernel's announcement.
+    for file in ["ipv4/conf/eth0/arp_notify", "ipv6/conf/eth0/ndisc_notify"] {
+        let script = format!("echo 1 >/proc/sys/net/{file}");
+        bed.lab.exec(holder, ["sh", "-c", &script]).await?.ok()?;
+    }
+    let epochs = bed.epochs().await?;
+    let watch = Watch::of(bed, address).await?;
+    let mac = "02:00:00:ba:11:a5";
+    let argv = ["ip", "link", "set", "eth0", "address", mac];
+    bed.lab.exec(holder, argv).await?.ok()?;
+    eventually(SOON, || async {
+        let answers = judged(bed.lab, NEWCOMER, address).await?;
+        ensure!(answers.iter().eq([mac]), "{answers:?}, not {mac}");
+        Ok(())
+    })
+    .await?;
+    watch.for_a_while(Duration::ZERO).await?;
+    bed.settled().await?;
+    let moves = bed.moves_since(&epochs).await?;
+    ensure!(moves == 0, "{moves} moves");
+    Ok(())
+}
+
+/// A host that is no node uses an address of a Service: reported, not fought over.
+pub(crate) async fn foreign_host(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let all = bed.addresses_of("web-4").await?;
+    let foreign = all[0];
+    ensure!(foreign != address || all.contains(&address));
+    let (text, mac) = (foreign.to_string(), bed.lab.mac(STRANGER).await?);
+    let prefixed = format!("{text}/32");
+    let set = |verb| ["ip", "address", verb, &prefixed, "dev", "eth0"].map(str::to_owned);
+    bed.lab.exec(STRANGER, set("add")).await?.ok()?;
+    let claim = ["arping", "-U", "-S", &text, "-c", "2", "-i", "eth0", &text];
+    let reported = eventually(SOON, || async {
+        bed.lab.exec(STRANGER, claim).await?;
+        let objects = bed.announcers.objects().await?;
+        let conditions = objects.into_iter().filter_map(|it| it.status);
+        let mut conditions = conditions.flat_map(|it| it.conditions);
+        let found = conditions.find(|it| it.type_ == "AddressConflict" && it.status == "True");
+        let found = found.context("no announcer reports a conflict")?;
+        let (message, named) = (&found.message, [text.as_str(), mac.as_str()]);
+        ensure!(named.iter().all(|it| message.contains(it)), "{message}");
+        Ok(())
+    })
+    .await;
+    bed.lab.exec(STRANGER, set("delete")).await?.ok()?;
+    reported?;
+    // The holder is the only one that answers again.
+    let holder = bed.lab.mac(bed.holder(foreign).await?).await?;
+    eventually(SOON, || async {
+        let answers = judged(bed.lab, NEWCOMER, foreign).await?;
+        ensure!(answers.iter().eq([&holder]), "{answers:?}, not {holder}");
+        Ok(())
+    })
+    .await
+}
