@@ -42,7 +42,8 @@ async fn a_release_on_bare_metal() -> Result<()> {
         the_key_is_random(cluster).await?;
         let address = assigned(cluster).await?;
         cluster.answers(&address).await?;
-        a_pod_is_replaced(cluster, &address).await?;
+        pods_are_replaced(cluster, &address).await?;
+        a_second_release_is_refused(cluster).await?;
         cluster.uninstall(METAL, &[]).await?;
         cluster.services_are_released(&["web".to_owned()]).await?;
         cluster.nothing_is_left(METAL).await?;
@@ -96,9 +97,9 @@ async fn holder(cluster: &Cluster, address: &str) -> Result<String> {
     .await
 }
 
-/// The pod of the node that announces the address is deleted: the address answers all the time,
-/// also those that do not know its MAC address.
-async fn a_pod_is_replaced(cluster: &Cluster, address: &str) -> Result<()> {
+/// The pod of the node that announces the address is deleted, then an upgrade replaces the pods of
+/// all nodes: the address answers all the time, also those that do not know its MAC address.
+async fn pods_are_replaced(cluster: &Cluster, address: &str) -> Result<()> {
     let node = holder(cluster, address).await?;
     let newcomer = ["bash", "-c", NEWCOMER, address];
     let lab = &cluster.lab;
@@ -130,13 +131,51 @@ async fn a_pod_is_replaced(cluster: &Cluster, address: &str) -> Result<()> {
         "--timeout=60s",
     ];
     lab.kubectl(&ready).await?;
-    let after = answers(before + 50).await?;
+    let between = answers(before + 50).await?;
+    let changed = ["--set", "announcer.podAnnotations.changed=yes"];
+    let flags = [&FLAGS[..], &changed].concat();
+    cluster.helm_to("upgrade", METAL, &flags).await?;
+    let all_are_new = || async {
+        let pods = cluster.pods(METAL, "announcer").await?;
+        let changed = |pod: &&Pod| {
+            pod.metadata
+                .annotations
+                .iter()
+                .flatten()
+                .any(|it| it.0 == "changed")
+        };
+        let new = pods.iter().filter(changed).count();
+        ensure!(
+            new == usize::from(NODES) && new == pods.len(),
+            "{new} of {} pods",
+            pods.len()
+        );
+        Ok(())
+    };
+    eventually(SOON, all_are_new).await?;
+    let after = answers(between + 50).await?;
     lab.stop("newcomer").await?;
     let log = lab.log("newcomer")?;
     let failed = log.lines().filter(|it| *it == "FAILED").count();
     let now = holder(cluster, address).await?;
     println!("{node} announced {address}, {now} does; {after} answers, {failed} failures");
     ensure!(failed == 0, "{failed} connections failed:\n{log}");
+    Ok(())
+}
+
+/// Announcers serve the classes of all releases, and two on one node would write the same objects.
+async fn a_second_release_is_refused(cluster: &Cluster) -> Result<()> {
+    let other = Release {
+        name: "other",
+        namespace: "default",
+    };
+    let dry = ["--dry-run=server", "--wait=hookOnly"];
+    let flags = [&FLAGS[..], &dry].concat();
+    let said = cluster.helm_to("install", other, &flags).await;
+    let error = said.err().context("it is let through")?.to_string();
+    let names =
+        "the announcers of release ballast in namespace ballast-system serve all l2 classes";
+    ensure!(error.contains(names), "{error}");
     Ok(())
 }
 
