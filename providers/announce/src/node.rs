@@ -39,7 +39,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claim::Claims;
+use crate::claim::{Claim, Claims};
 use crate::holding::State;
 use crate::host_check::{Check, Receipts, State as CheckState};
 use crate::io::{Body, Method, Output, Problem, Target};
@@ -98,6 +98,9 @@ pub struct Node {
     /// Addresses that this node answers for although a node that it does not reach has a better
     /// claim.
     split: BTreeSet<IpAddr>,
+    /// This node's former claims on addresses that it answers for until it reaches their new
+    /// holders.
+    lost: BTreeMap<IpAddr, Claim>,
 
     plan: plan::Plan,
     work: Work,
@@ -175,6 +178,7 @@ impl Node {
             pacer,
             heard: BTreeMap::new(),
             split: BTreeSet::new(),
+            lost: BTreeMap::new(),
             plan: plan::Plan::default(),
             work: Work::default(),
             gossip: gossip::Schedule::default(),
@@ -248,6 +252,7 @@ impl Node {
             self.replan(now);
         }
         self.decide_all(now, out);
+        self.concede(out);
         self.gossip(now, out);
         for address in self.pacer.poll(now) {
             if let Some(entry) = self.table.get(&address) {

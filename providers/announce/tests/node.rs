@@ -160,14 +160,17 @@ impl Lone {
 
     /// A message of a peer arrives.
     fn beat(&mut self, from: usize, sequence: u64) {
+        self.beat_with(from, sequence, Vec::new());
+    }
+
+    /// The same with claims.
+    fn beat_with(&mut self, from: usize, sequence: u64, claims: Vec<(IpAddr, Claim)>) {
         let stamp = Stamp {
             incarnation: 7,
             sequence,
         };
-        let body = Body::Beat {
-            claims: Vec::new(),
-            received: 0,
-        };
+        let received = 0;
+        let body = Body::Beat { claims, received };
         let message = Message {
             from: name(from),
             stamp,
@@ -345,6 +348,45 @@ fn after_a_restart_without_the_api_server_a_node_resumes_what_its_peers_know() {
     assert!(!lone.answers(0), "a claim check comes first");
     assert!(announced(&lone.run(2500)).contains(&OWN));
     assert!(lone.answers(0));
+}
+
+/// The two sides of a split segment, when it heals: clients on the side of the loser have its MAC
+/// address.
+#[test]
+fn of_two_that_answered_the_winner_announces_again() {
+    let claim = |epoch, holder| Claim {
+        epoch,
+        holder: name(holder),
+        revision: 0,
+        successors: vec![],
+    };
+    let mut lone = Lone::with_services(3, &[(address(0), cluster())]);
+    let started = lone.run(20_000);
+    assert!(!announced(&started).is_empty());
+    let mut recorded = started.iter().rev().filter_map(|output| match output {
+        Output::Record(claims) => claims.first().map(|it| it.1.clone()),
+        _ => None,
+    });
+    let before = recorded.next().unwrap();
+    assert!(announced(&lone.run(5_000)).is_empty(), "the burst is over");
+    // A third node's memory is no news.
+    lone.beat_with(2, 1, vec![(address(0), claim(0, 1))]);
+    assert!(announced(&lone.run(1_000)).is_empty());
+    lone.beat_with(1, 1, vec![(address(0), claim(0, 1))]);
+    assert_eq!(announced(&lone.run(100)), [OWN]);
+    assert!(announced(&lone.run(10_000)).len() > 1, "more than once");
+    // The other one wins, as a third node says. This one answers until it is reached.
+    lone.beat_with(2, 2, vec![(address(0), claim(before.epoch + 1, 1))]);
+    lone.beat(1, 2);
+    let told = lone.run(100).into_iter().find_map(|output| match output {
+        Output::Send { to, message } if to == name(1) => match message.body {
+            Body::Beat { claims, .. } if !claims.is_empty() => Some(claims),
+            _ => None,
+        },
+        _ => None,
+    });
+    assert_eq!(told, Some(vec![(address(0), before)]));
+    assert!(!lone.answers(0));
 }
 
 /// The order of the objects of two nodes is random.

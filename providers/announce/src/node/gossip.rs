@@ -6,11 +6,12 @@
 //! twice. A node that receives a worse claim than it knows answers with the better one, so two
 //! sides of a segment agree within a beat after it heals.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Node;
 use crate::claim::Claim;
+use crate::holding::State;
 use crate::io::{Body, Message, Output};
 use crate::membership::Stamp;
 use crate::slip::slip;
@@ -119,6 +120,33 @@ impl Node {
     ) {
         let received = self.received.get(&to).copied().unwrap_or(0);
         self.send(to, Body::Beat { claims, received }, out);
+    }
+
+    /// Shows the new holders the former claims of this node on addresses that it has stopped
+    /// answering for. Two nodes have answered, on two sides of a split segment for example: the
+    /// new holder announces again.
+    pub(super) fn concede(&mut self, out: &mut Vec<Output>) {
+        let answering = |address: &IpAddr| self.state(address) == State::Answering;
+        let over: Vec<IpAddr> = self
+            .lost
+            .keys()
+            .filter(|address| !answering(address))
+            .copied()
+            .collect();
+        let mut by_holder: BTreeMap<NodeName, Vec<(IpAddr, Claim)>> = BTreeMap::new();
+        for address in over {
+            if let (Some(former), Some(claim)) =
+                (self.lost.remove(&address), self.claims.get(&address))
+            {
+                let to = by_holder.entry(claim.holder.clone()).or_default();
+                to.push((address, former));
+            }
+        }
+        for (holder, claims) in by_holder {
+            for some in claims.chunks(CLAIMS_PER_MESSAGE) {
+                self.beat(holder.clone(), some.to_vec(), out);
+            }
+        }
     }
 
     /// Asks the successors of a claim, and two more peers, which claims they know.

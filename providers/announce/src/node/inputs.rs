@@ -1,5 +1,6 @@
 //! Inputs: remembers what is new. Decisions follow in the next tick.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -211,10 +212,17 @@ impl Node {
         let me = self.config.name.clone();
         for (address, claim) in claims {
             let mine = |claim: Option<&Claim>| claim.is_some_and(|claim| claim.holder == me);
-            let was_mine = mine(self.claims.get(&address));
+            let before = self.claims.get(&address).cloned();
+            let was_mine = mine(before.as_ref());
             match self.claims.merge(address, claim, &me, now) {
                 Merged::Better => {
-                    self.work.record |= was_mine || mine(self.claims.get(&address));
+                    let is_mine = mine(self.claims.get(&address));
+                    self.work.record |= was_mine || is_mine;
+                    if is_mine {
+                        self.lost.remove(&address);
+                    } else if was_mine && self.state(&address) == State::Answering {
+                        self.lost.extend(before.map(|claim| (address, claim)));
+                    }
                     self.work.some.insert(address);
                     self.work.all = true;
                 }
@@ -260,9 +268,19 @@ impl Node {
                 if slip!(self.config.slips, DeafToClaims) {
                     claims.clear();
                 }
+                let theirs = |it: &&(IpAddr, Claim)| it.1.holder == from;
+                let theirs: BTreeSet<IpAddr> =
+                    claims.iter().filter(theirs).map(|it| it.0).collect();
                 let better = self.merge_all(claims, now);
                 self.prove(via, &from, now);
                 self.reported(&from, stamp.incarnation, received, now);
+                // Two nodes have answered, on two sides of a split segment for example. Clients of
+                // the one that loses have its MAC address: the other one announces again.
+                for (address, claim) in &better {
+                    if claim.holder == *self.name() && theirs.contains(address) {
+                        self.pacer.again(*address);
+                    }
+                }
                 if !better.is_empty() {
                     self.beat(from, better, out);
                 }

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! start ──▶ takeovers (first in, first out) ──▶ repeats: 4 more, 1.1 s apart ──▶ refresh, 60 s ± 10 %
+//!             ▲                                                                        │
+//!             └────────────────────── again: another node has answered ────────────────┘
 //! ```
 //!
 //! Each poll (one per tick) returns at most [`TAKEOVERS_PER_TICK`] takeovers and then, if none is
@@ -63,6 +65,18 @@ impl Pacer {
             refresh,
         };
         self.addresses.insert(address, plan);
+    }
+
+    /// Another node has answered for an address too: clients may have its MAC address. While the
+    /// address is being announced, nothing changes, so this can be called at any rate.
+    pub fn again(&mut self, address: IpAddr) {
+        let plan = self.addresses.get(&address);
+        if let Some(Plan {
+            left: 0, refresh, ..
+        }) = plan.copied()
+        {
+            self.start(address, refresh);
+        }
     }
 
     /// This node does not answer for an address any more.
@@ -168,6 +182,26 @@ mod tests {
         assert_eq!(count, usize::from(REPEATS));
         pacer.start(address(1), None);
         assert_eq!(pacer.poll(at(500_000)), [address(1)]);
+    }
+
+    #[test]
+    fn an_address_is_announced_again_once_its_burst_is_over() {
+        for refresh in [REFRESH, None] {
+            let mut pacer = Pacer::new(1);
+            pacer.again(address(1));
+            assert!(pacer.poll(at(0)).is_empty(), "it was never announced");
+            pacer.start(address(1), refresh);
+            let mut count = |from: u64, until: u64| {
+                let mut announced = 0;
+                for ms in (from..until).step_by(50) {
+                    pacer.again(address(1));
+                    announced += pacer.poll(at(ms)).len();
+                }
+                announced
+            };
+            assert_eq!(count(0, 4_450), usize::from(REPEATS));
+            assert_eq!(count(4_450, 8_900), usize::from(REPEATS));
+        }
     }
 
     #[test]
