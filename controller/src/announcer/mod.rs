@@ -56,8 +56,8 @@ use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tracing::info;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
 use self::lease::Renewal;
 use self::metrics::AnnouncerMetrics;
@@ -75,6 +75,10 @@ pub const MANAGER: &str = "ballast-announcer";
 /// How long a process that is asked to end waits for the one that replaces it. A `DaemonSet` without
 /// surge starts it only afterwards.
 const HANDOVER: Duration = Duration::from_secs(3);
+
+/// Between two tries to serve health and metrics, and the tries between two warnings.
+const BIND_AGAIN: Duration = Duration::from_millis(500);
+const BIND_WARNS: u32 = 60;
 
 /// How the announcer speaks to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,10 +105,7 @@ pub async fn run(
 ) -> Result<()> {
     let mut tasks = JoinSet::new();
     let stores = start(&client, &options, agent, &mut registry, &health, &mut tasks);
-    let admin = Admin::bind(options.admin, health, Arc::new(registry))
-        .await
-        .with_context(|| format!("cannot listen on {} (--admin-address)", options.admin))?;
-    let admin = admin.run(std::future::pending());
+    let admin = serve(options.admin, health, Arc::new(registry));
     tokio::select! {
         () = async { shutdown.await; hand_over(&stores, &options).await } => Ok(()),
         served = admin => served.context("the server of health and metrics failed"),
@@ -113,6 +114,29 @@ pub async fn run(
             Err(error) => anyhow!("a task of the announcer failed: {error}"),
         }),
     }
+}
+
+/// Serves health and metrics. While a `DaemonSet` is updated, the former process of this node may have
+/// the address for a moment: that must not keep this one from answering.
+async fn serve(address: SocketAddr, health: Health, registry: Arc<Registry>) -> Result<()> {
+    let mut tries = 0_u32;
+    let admin = loop {
+        match Admin::bind(address, health.clone(), Arc::clone(&registry)).await {
+            Ok(admin) => break admin,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                if tries.is_multiple_of(BIND_WARNS) {
+                    warn!(%address, "another process has the address of --admin-address; trying again");
+                }
+                tries = tries.wrapping_add(1);
+                sleep(BIND_AGAIN).await;
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot listen on {address} (--admin-address)"));
+            }
+        }
+    };
+    Ok(admin.run(std::future::pending()).await?)
 }
 
 /// Starts the tasks. They never end by themselves.

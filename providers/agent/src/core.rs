@@ -14,7 +14,8 @@
 //! except for claims of other hosts, so that a quiet node wakes up little more often than it ticks.
 //!
 //! It never waits for a socket: a frame or a message that cannot be sent is dropped, and the
-//! protocols repeat what matters.
+//! protocols repeat what matters. Multicast groups, for which the kernel may let it wait, come last
+//! in each turn, and a few at a time.
 
 mod network;
 mod outbox;
@@ -117,6 +118,11 @@ impl Core {
             self.handle_all(event, now);
             self.carry_out();
             self.publish();
+            // Last: the kernel may let it wait, and nothing depends on it.
+            let work = &mut self.work;
+            if work.network.is_behind() {
+                work.network.join(&work.table);
+            }
         }
         self.shared.end();
     }
@@ -139,15 +145,15 @@ impl Core {
         let work = &mut self.work;
         work.last_tick = Some(now);
         self.node.tick(now, &mut work.outputs);
-        if work.network.is_behind() {
-            work.network.join(&work.table);
-        }
         // Only now: before, the packet thread must not answer for what the node may give up.
         self.publish_table();
         self.shared.ticked(now);
         self.work.ticks = self.work.ticks.wrapping_add(1);
         if self.work.ticks.is_multiple_of(SLOW) {
             self.look_around(now);
+        }
+        if let Some(interfaces) = self.work.network.retry(now) {
+            self.set_interfaces(interfaces, now);
         }
         self.publish_report(now);
     }
@@ -156,9 +162,6 @@ impl Core {
     fn look_around(&mut self, now: Time) {
         if self.work.network.witnesses_mut().expire(now) {
             self.pass_witnesses(now);
-        }
-        if let Some(interfaces) = self.work.network.retry(now) {
-            self.set_interfaces(interfaces, now);
         }
         self.work.problems = self.node.problems(now);
     }
@@ -243,7 +246,7 @@ impl Core {
     fn set_interfaces(&mut self, interfaces: Vec<HostInterface>, now: Time) {
         let ports = self.work.network.replace(interfaces, now);
         self.shared.set_ports(ports);
-        self.work.network.join(self.node.table());
+        self.work.network.table_changed();
         let interfaces = self.work.network.interfaces().to_vec();
         self.work.usable.retain(|index| {
             let mut known = interfaces.iter();
@@ -264,6 +267,10 @@ impl Core {
 
     fn replace_directory(&mut self) {
         let view = self.work.view.as_deref();
+        if let Some(view) = view {
+            let sources = &mut self.work.sources;
+            sources.retain(|node, _| view.nodes.contains_key(node));
+        }
         let interfaces = self.work.network.interfaces();
         let directory = Directory::new(self.node.name(), view, interfaces);
         self.work.directory = Arc::new(directory);
@@ -289,7 +296,7 @@ impl Core {
         let table = self.node.table();
         if table.revision() != work.table.revision() {
             work.table = Arc::new(table.clone());
-            work.network.join(table);
+            work.network.table_changed();
             work.stale = true;
             let announced = report::announced(table, work.network.interfaces());
             if announced != *work.announced {

@@ -51,7 +51,10 @@ impl Directory {
         }
         let nodes = view.into_iter().flat_map(|view| &view.nodes);
         for (node, facts) in nodes.filter(|(node, _)| *node != me) {
-            for theirs in &facts.interfaces {
+            // Messages prefer an interface that the node says is usable.
+            let mut theirs: Vec<_> = facts.interfaces.iter().collect();
+            theirs.sort_by_key(|interface| !interface.carrier);
+            for theirs in theirs {
                 directory.agents.insert(theirs.mac, node.clone());
                 for ours in interfaces {
                     directory.meet(node, theirs, ours);
@@ -73,6 +76,10 @@ impl Directory {
         nets.sort_by_key(|net| net.addr().is_ipv6());
         for net in nets {
             let address = net.addr();
+            // Each host may have the same bridge for its containers. It is no common network.
+            if self.own.keys().any(|(_, own)| *own == address) {
+                continue;
+            }
             let Some(own) = ours.nets.iter().find(|own| own.contains(&address)) else {
                 continue;
             };
@@ -227,6 +234,43 @@ mod tests {
         assert_eq!(post("c"), ["198.51.100.3", "203.0.113.3"]);
         assert_eq!(post("d"), ["203.0.113.4"]);
         assert!(post("a").is_empty());
+    }
+
+    /// As with Docker: 172.17.0.1 on every host.
+    #[test]
+    fn an_equal_bridge_on_two_hosts_is_no_common_network() {
+        let bridge = |index, last| interface(index, last, &["172.17.0.1/16"]);
+        let ours = [bridge(4, 21), interface(2, 1, &["192.0.2.1/24"])];
+        let mut view = View::default();
+        let theirs = vec![bridge(9, 22), interface(7, 2, &["192.0.2.2/24"])];
+        let facts = NodeFacts {
+            interfaces: theirs,
+            ..NodeFacts::default()
+        };
+        let b = NodeName::new("b");
+        view.nodes.insert(b.clone(), facts);
+        let directory = Directory::new(&NodeName::new("a"), Some(&view), &ours);
+        assert_eq!(directory.post(&b), [ip("192.0.2.2")]);
+        assert_eq!(directory.node(4, &b), None);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_usable_comes_last() {
+        let ours = [
+            interface(2, 1, &["192.0.2.1/24"]),
+            interface(3, 11, &["198.51.100.1/24"]),
+        ];
+        let mut dead = interface(7, 2, &["192.0.2.2/24"]);
+        dead.carrier = false;
+        let facts = NodeFacts {
+            interfaces: vec![dead, interface(8, 12, &["198.51.100.2/24"])],
+            ..NodeFacts::default()
+        };
+        let b = NodeName::new("b");
+        let mut view = View::default();
+        view.nodes.insert(b.clone(), facts);
+        let directory = Directory::new(&NodeName::new("a"), Some(&view), &ours);
+        assert_eq!(directory.post(&b), [ip("198.51.100.2"), ip("192.0.2.2")]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ use crate::membership::Membership;
 use crate::random::Random;
 use crate::responder::{Pacer, Table};
 use crate::slip::{Slips, slip};
-use crate::timing::{LATE, STALL};
+use crate::timing::{FORGET_INTERVAL, LATE, STALL};
 use crate::view::View;
 use crate::{Mac, NodeName, Time};
 
@@ -106,6 +106,8 @@ pub struct Node {
     work: Work,
     gossip: gossip::Schedule,
     last_tick: Option<Time>,
+    /// When it looked last for claims to forget.
+    forgot: Time,
 }
 
 /// The check of a host, and what belongs to it.
@@ -183,6 +185,7 @@ impl Node {
             work: Work::default(),
             gossip: gossip::Schedule::default(),
             last_tick: None,
+            forgot: now,
             config,
         }
     }
@@ -248,6 +251,10 @@ impl Node {
         self.poll_ports(now, out);
         self.poll_checks(now, out);
         self.notice_peers(now);
+        if now.since(self.forgot) >= FORGET_INTERVAL {
+            self.forgot = now;
+            self.forget(now);
+        }
         if self.work.all {
             self.replan(now);
         }
@@ -286,12 +293,14 @@ impl Node {
 
     /// Starts claim checks for these addresses.
     fn silence(&mut self, which: impl Fn(u32) -> bool, now: Time) {
-        let stale: Vec<_> = self
-            .table
-            .iter()
-            .filter(|(_, entry)| which(entry.interface))
-            .map(|(address, _)| *address)
-            .collect();
+        // Not those in the table: an interface that was absent has none there.
+        let speaks = |state: &State| matches!(state, State::Answering | State::StandingIn);
+        let all = self.states.iter().filter(|(_, state)| speaks(state));
+        let stale = all.filter(|(address, _)| {
+            let port = self.port_of(address);
+            port.is_some_and(|port| which(port.interface.index))
+        });
+        let stale: Vec<_> = stale.map(|(address, _)| *address).collect();
         for address in stale {
             let next = match self.state(&address) {
                 State::Answering => State::checking(now),

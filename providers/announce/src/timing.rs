@@ -119,3 +119,5 @@ pub const PEERS: usize = 1024;
 /// A claim on an address that no Service has any more is forgotten after this time. Shorter
 /// than `reuseAfter` of a pool (2 min).
 pub const FORGET: Duration = ms(60_000);
+/// How often a node looks for such claims.
+pub const FORGET_INTERVAL: Duration = ms(5000);

@@ -47,7 +47,8 @@ fn interface(index: u32, mac: Mac, net: &str) -> Interface {
 }
 
 fn eth0(mac: Mac) -> Interface {
-    interface(ETH0, mac, "10.0.0.1/16")
+    let net = format!("10.0.0.{}/16", mac.0[5]);
+    interface(ETH0, mac, &net)
 }
 
 fn wanted(policy: Policy, endpoints: &[NodeName]) -> Arc<Wanted> {
@@ -316,10 +317,49 @@ fn a_deleted_service_is_withdrawn_and_its_address_forgotten() {
     lone.see();
     lone.run(50);
     assert!(!lone.answers(0));
-    lone.run(61_000);
-    lone.see();
-    lone.run(50);
+    let out = lone.run(67_000);
     assert_eq!(lone.node.claims().get(&address(0)), None);
+    let recorded = out.iter().rev().find_map(|output| match output {
+        Output::Record(claims) => Some(claims.len()),
+        _ => None,
+    });
+    assert_eq!(recorded, Some(0), "its object does not bring it back");
+}
+
+/// A claim of its own may be old by then.
+#[test]
+fn an_interface_that_comes_back_answers_only_after_a_claim_check() {
+    let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
+    lone.run(5000);
+    assert!(lone.answers(0));
+    lone.input(Input::Interfaces(Vec::new()));
+    lone.run(1000);
+    assert!(!lone.answers(0));
+    lone.input(Input::Interfaces(vec![eth0(OWN)]));
+    assert!(!lone.answers(0));
+    lone.run(50);
+    assert!(!lone.answers(0), "it asks first");
+    lone.run(3000);
+    assert!(lone.answers(0));
+}
+
+/// Clients may have the loser's MAC since both answered, on the loser's side of a split.
+#[test]
+fn a_node_that_withdraws_announces_the_winner_once() {
+    let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
+    lone.run(5000);
+    let claim = Claim {
+        epoch: 9,
+        holder: name(1),
+        revision: 0,
+        successors: vec![name(0)],
+    };
+    lone.beat(1, 1);
+    lone.input(Input::Holdings(vec![(address(0), claim)]));
+    lone.beat(1, 2);
+    let winner = Mac([2, 0, 0, 0, 0, 2]);
+    assert_eq!(announced(&lone.run(1000)), [winner]);
+    assert!(!lone.answers(0));
 }
 
 #[test]

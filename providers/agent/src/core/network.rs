@@ -62,7 +62,12 @@ impl Default for Network {
 }
 
 impl Network {
-    /// Whether [`Self::join`] has more to do.
+    /// The addresses in the table changed: groups must be joined or left.
+    pub(super) fn table_changed(&mut self) {
+        self.behind = true;
+    }
+
+    /// Whether [`Self::join`] has something to do.
     pub(super) fn is_behind(&self) -> bool {
         self.behind
     }
@@ -150,7 +155,7 @@ impl Network {
                 let _ = open.port.neighbours.leave(ndp::group_mac(*group));
             }
             self.behind |= next.len() < wanted.len();
-            open.joined = next;
+            open.joined = self.groups.of(*index);
         }
     }
 }

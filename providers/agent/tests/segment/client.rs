@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use ballast_link::testbed::{self, Host};
 use ballast_link::{FrameSocket, Links, Mac, arp, ndp};
 
-/// How long answers are awaited.
-const WAIT: Duration = Duration::from_millis(50);
+/// How long the first answer is awaited, and further ones after it.
+const FIRST: Duration = Duration::from_secs(1);
+const MORE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Asks once. Returns the MACs in the answers, and the Ethernet sources of these.
@@ -36,12 +37,19 @@ pub(crate) fn ask(host: &Host, address: IpAddr) -> BTreeSet<(Mac, Mac)> {
             _ => panic!("no address of this family"),
         };
         socket.send(&question).unwrap();
-        let until = Instant::now() + WAIT;
+        let mut until = Instant::now() + FIRST;
         let mut answers = BTreeSet::new();
         let mut buffer = [0; 256];
         while Instant::now() < until {
             match socket.receive(&mut buffer) {
-                Ok(length) => answers.extend(owner(&buffer[..length], address)),
+                Ok(length) => {
+                    if let Some(owner) = owner(&buffer[..length], address) {
+                        if answers.is_empty() {
+                            until = Instant::now() + MORE;
+                        }
+                        answers.insert(owner);
+                    }
+                }
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
         }

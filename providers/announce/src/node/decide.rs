@@ -60,6 +60,9 @@ impl Node {
                 }
                 _ => {}
             }
+            if state == State::Answering && !next.holds() {
+                self.announce_winner(address, out);
+            }
             self.enter(address, next);
             if next == state {
                 return;
@@ -398,6 +401,20 @@ impl Node {
         }
         wrong.retain(|address, _| still.contains(address));
         self.plan.wrong = wrong;
+    }
+
+    /// Clients of this node may not have heard the announcements of the node that holds the address
+    /// now, as after a split of the segment. So the one that withdraws names it to them.
+    fn announce_winner(&self, address: IpAddr, out: &mut Vec<Output>) {
+        let wanted = self.wanted(&address);
+        let entry = self.entry(&address, wanted.as_deref(), State::StandingIn);
+        if let Some(entry) = entry.filter(|entry| entry.answer != entry.own) {
+            out.push(Output::Announce {
+                interface: entry.interface,
+                address,
+                mac: entry.answer,
+            });
+        }
     }
 
     fn query(&self, address: IpAddr, out: &mut Vec<Output>) {

@@ -86,11 +86,15 @@ impl Node {
     /// room for all of them.
     fn next_claims(&mut self) -> Vec<(IpAddr, Claim)> {
         let next = self.claims.after(self.gossip.cursor, CLAIMS_PER_MESSAGE);
-        let claims: Vec<_> = next
+        let mut claims: Vec<_> = next
             .map(|(address, claim)| (*address, claim.clone()))
             .collect();
         if let Some((last, _)) = claims.last() {
             self.gossip.cursor = *last;
+        }
+        // Nobody would ever forget a claim that others repeat.
+        if let Some(view) = &self.view {
+            claims.retain(|(address, _)| view.wanted.contains_key(address));
         }
         claims
     }

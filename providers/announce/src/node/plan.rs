@@ -68,15 +68,26 @@ impl Wanted {
 // === impl Node ===
 
 impl Node {
+    /// Forgets claims on addresses that no Service has had for a while.
+    pub(super) fn forget(&mut self, now: Time) {
+        let Some(view) = self.view.clone().filter(|_| self.members.api_connected()) else {
+            return;
+        };
+        let before = self.claims.iter().count();
+        let mine = self.own_claims().len();
+        let wanted = |address: &IpAddr| view.wanted.contains_key(address);
+        self.claims.forget(wanted, now);
+        if self.claims.iter().count() < before {
+            self.work.all = true;
+            self.work.record |= self.own_claims().len() < mine;
+        }
+    }
+
     pub(super) fn replan(&mut self, now: Time) {
         self.plan_peers();
         self.plan_neighbours(now);
         self.place();
         if let Some(view) = self.view.clone() {
-            if self.members.api_connected() {
-                let wanted = |address: &IpAddr| view.wanted.contains_key(address);
-                self.claims.forget(wanted, now);
-            }
             self.work.some.extend(view.wanted.keys());
         }
         self.work.some.extend(self.states.keys());
@@ -121,7 +132,12 @@ impl Node {
             let own = &port.interface.nets;
             let nodes = others.iter().filter(|(node, facts)| {
                 let mut theirs = facts.interfaces.iter().flat_map(|other| &other.nets);
-                let shared = theirs.any(|net| own.iter().any(|own| own.trunc() == net.trunc()));
+                // A network in which both have one address is no common one: each host may have
+                // the same bridge for its containers.
+                let shared = theirs.any(|net| {
+                    let same = |own: &ipnet::IpNet| own.trunc() == net.trunc();
+                    own.iter().any(|own| same(own) && own.addr() != net.addr())
+                });
                 shared && !self.members.lease_expired(node)
             });
             let nodes = nodes.map(|(node, _)| (*node).clone()).collect();

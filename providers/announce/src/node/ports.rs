@@ -13,7 +13,11 @@ use crate::{NodeName, Time};
 
 /// This node's interfaces.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ports(BTreeMap<u32, Port>);
+pub(super) struct Ports {
+    ports: BTreeMap<u32, Port>,
+    /// The interfaces were listed before.
+    listed: bool,
+}
 
 /// One interface.
 #[derive(Clone, Debug)]
@@ -50,21 +54,21 @@ impl Port {
 
 impl Ports {
     pub(super) fn get(&self, index: u32) -> Option<&Port> {
-        self.0.get(&index)
+        self.ports.get(&index)
     }
 
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Port> {
-        self.0.get_mut(&index)
+        self.ports.get_mut(&index)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Port> {
-        self.0.values()
+        self.ports.values()
     }
 
     /// The port that announces an address; one with a carrier if there is one.
     pub(super) fn serving(&self, address: &IpAddr, wanted: &Wanted) -> Option<&Port> {
         let serving = self
-            .0
+            .ports
             .values()
             .filter(|port| port.interface.serves(address, wanted));
         serving.max_by_key(|port| (port.carrier(), std::cmp::Reverse(port.interface.index)))
@@ -73,9 +77,10 @@ impl Ports {
     /// Replaces the list. Returns the ports whose carrier came up.
     pub(super) fn replace(&mut self, interfaces: Vec<Interface>, now: Time) -> BTreeSet<u32> {
         let mut came_up = BTreeSet::new();
-        let mut former = std::mem::take(&mut self.0);
+        let mut former = std::mem::take(&mut self.ports);
         for interface in interfaces {
             let index = interface.index;
+            let appeared = !former.contains_key(&index);
             let mut port = former.remove(&index).unwrap_or_else(|| Port {
                 interface: interface.clone(),
                 contact: Contact::default(),
@@ -84,32 +89,37 @@ impl Ports {
                 hosts: Vec::new(),
                 cursor: 0,
             });
-            if interface.carrier && !port.carrier() {
+            // An interface that was absent from the last list is as new as one without a carrier.
+            if interface.carrier && (!port.carrier() || appeared && self.listed) {
                 port.up_since = Some(now);
                 port.contact = Contact::default();
                 came_up.insert(index);
             }
             port.interface = interface;
-            self.0.insert(index, port);
+            self.ports.insert(index, port);
         }
+        self.listed = true;
         came_up
     }
 
     pub(super) fn set_hosts(&mut self, index: u32, mut hosts: Vec<IpAddr>) {
         hosts.truncate(Node::WITNESSES);
-        if let Some(port) = self.0.get_mut(&index) {
+        if let Some(port) = self.ports.get_mut(&index) {
             port.hosts = hosts;
         }
     }
 
     pub(super) fn discard(&mut self, now: Time) {
-        for port in self.0.values_mut() {
+        for port in self.ports.values_mut() {
             port.contact.discard(now);
         }
     }
 
     pub(super) fn problems(&self, now: Time) -> BTreeSet<Problem> {
-        let cut_off = self.0.iter().filter(|(_, port)| port.contact.cut_off(now));
+        let cut_off = self
+            .ports
+            .iter()
+            .filter(|(_, port)| port.contact.cut_off(now));
         cut_off
             .map(|(&interface, _)| Problem::CutOff { interface })
             .collect()
@@ -121,7 +131,7 @@ impl Ports {
 impl Node {
     /// Keeps up contact, and notices when hold-downs end and contact is lost.
     pub(super) fn poll_ports(&mut self, now: Time, out: &mut Vec<Output>) {
-        let indices: Vec<u32> = self.ports.0.keys().copied().collect();
+        let indices: Vec<u32> = self.ports.ports.keys().copied().collect();
         for index in indices {
             let witnesses = self.witnesses(index, None).len();
             let Some(port) = self.ports.get_mut(index).filter(|port| port.carrier()) else {

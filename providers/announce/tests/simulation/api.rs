@@ -38,7 +38,7 @@ pub struct ApiServer {
     pub version: u64,
     pub leases: BTreeMap<NodeName, u64>,
     pub holdings: BTreeMap<NodeName, (u64, Vec<(IpAddr, Claim)>)>,
-    /// Writes of Announcer objects.
+    /// Writes of Announcer objects that changed something about an address of a Service.
     pub writes: u64,
 }
 
@@ -87,8 +87,14 @@ impl World {
         }
         if let Some(claims) = self.hosts[host].api.write.take() {
             let name = self.hosts[host].name.clone();
-            self.api.writes += 1;
+            // The claim on an address of a deleted Service is forgotten a minute later.
+            let wanted = self.api.view.wanted.clone();
+            let of_services = |claims: &[(IpAddr, Claim)]| -> Vec<(IpAddr, Claim)> {
+                let kept = claims.iter().filter(|(at, _)| wanted.contains_key(at));
+                kept.cloned().collect()
+            };
             let entry = self.api.holdings.entry(name).or_default();
+            self.api.writes += u64::from(of_services(&entry.1) != of_services(&claims));
             *entry = (entry.0 + 1, claims);
         }
         self.publish(host);

@@ -113,8 +113,8 @@ pub fn interface(index: usize, carrier: bool) -> Interface {
         name: "eth0".into(),
         mac: mac(index),
         nets: vec![
-            "192.0.2.0/24".parse().unwrap(),
-            "2001:db8::/64".parse().unwrap(),
+            format!("192.0.2.{}/24", index + 1).parse().unwrap(),
+            format!("2001:db8::{:x}/64", index + 1).parse().unwrap(),
         ],
         carrier,
     }
