@@ -1,7 +1,7 @@
 //! The packet thread: answers requests for addresses at once, and tells the core thread what the
 //! segment shows.
 //!
-//! It decides nothing. [`frames::read`](crate::frames::read) says what a frame means from what the
+//! It decides nothing. [`frames::read`] says what a frame means from what the
 //! core thread has published, so an answer never waits for a decision, a lock that is held for
 //! long, or another task of the process. It does not answer while the core thread's last tick is
 //! old: then the process was stopped, and another node may have taken over.
