@@ -32,6 +32,8 @@ pub const STRANGER: Host = Host::Guest(3);
 /// The Services with the policy Cluster. Several, because an address that moves often within a
 /// minute moves more slowly.
 const CLUSTER: usize = 4;
+/// The successors that a holder records, at most.
+const SUCCESSORS: usize = 3;
 /// The Service with the policy Local.
 pub const LOCAL: &str = "local";
 /// The class of the Services.
@@ -224,7 +226,8 @@ impl<'a> Bed<'a> {
         let mut holders = Holders::new();
         for number in 1..=CLUSTER {
             let name = format!("web-{number}");
-            holders.extend(self.holders_of(&name, expected.len() - 1).await?);
+            let successors = SUCCESSORS.min(expected.len() - 1);
+            holders.extend(self.holders_of(&name, successors).await?);
         }
         holders.extend(self.holders_of(LOCAL, 0).await?);
         Ok(holders)

@@ -175,7 +175,8 @@ impl Agent {
     /// How long ago the agent looked at the clock last. It does so 20 times in a second; much more
     /// than a second means that it is stuck.
     pub fn idle_for(&self) -> Option<Duration> {
-        self.shared.since_tick(clock::now())
+        let last = self.shared.last_tick()?;
+        Some(clock::now().since(last))
     }
 
     /// What it has sent and received.

@@ -120,8 +120,8 @@ impl Core {
             self.publish();
             // Last: the kernel may let it wait, and nothing depends on it.
             let work = &mut self.work;
-            if work.network.is_behind() {
-                work.network.join(&work.table);
+            if work.network.is_behind(now) {
+                work.network.join(&work.table, now);
             }
         }
         self.shared.end();

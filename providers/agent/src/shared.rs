@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ballast_announce::Time;
-use ballast_announce::timing::STALL;
+use ballast_announce::{Time, responder};
 
 use crate::counters::Counters;
 use crate::frames::{Known, Sighting};
@@ -89,15 +88,15 @@ impl Shared {
         self.last_tick.store(nanoseconds, Ordering::Release);
     }
 
-    /// How long ago the last tick was; `None` before the first one.
-    pub(crate) fn since_tick(&self, now: Time) -> Option<Duration> {
+    /// When the last tick was; `None` before the first one.
+    pub(crate) fn last_tick(&self) -> Option<Time> {
         let last = self.last_tick.load(Ordering::Acquire);
-        (last != 0).then(|| now.since(Time::after_start(Duration::from_nanos(last))))
+        (last != 0).then(|| Time::after_start(Duration::from_nanos(last)))
     }
 
     /// Whether the packet thread may answer: this process was not stopped since the last tick.
     pub(crate) fn may_answer(&self, now: Time) -> bool {
-        self.since_tick(now).is_some_and(|since| since <= STALL)
+        responder::may_answer(self.last_tick(), now)
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -123,6 +122,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use ballast_announce::timing::STALL;
+
     use super::*;
 
     #[test]

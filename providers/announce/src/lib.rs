@@ -52,7 +52,8 @@
 //!
 //! # What the driver must do
 //!
-//! - Call [`Node::tick`] every [`timing::TICK`], before it passes on what its sockets contain.
+//! - Call [`Node::tick`] every [`timing::TICK`]. If a tick is later than [`timing::LATE`], call it
+//!   before passing on what arrived meanwhile.
 //! - Answer requests from [`Node::table`] on a thread of its own, while [`Node::may_answer`] holds.
 //! - Report an outage of the API server within 8 s (a renewal of the own Lease fails), so that no
 //!   Lease expires only because nothing was read; after the outage, pass everything anew.

@@ -22,8 +22,8 @@
 //!
 //! Contract with the driver:
 //!
-//! - It calls `tick` first when it wakes up, and then passes what its sockets contain, so that a
-//!   stall is noticed before anything that arrived meanwhile is judged.
+//! - If it is late, it calls `tick` before it passes what arrived meanwhile, so that a stall is
+//!   noticed before anything is judged.
 //! - Its packet thread answers from [`Node::table`], and only while [`Node::may_answer`] holds: a
 //!   thread that was stopped with the rest of the process must not answer before the tick.
 //! - The clock must advance while the machine is suspended (`CLOCK_BOOTTIME`).
@@ -45,7 +45,7 @@ use crate::host_check::{Check, Receipts, State as CheckState};
 use crate::io::{Body, Method, Output, Problem, Target};
 use crate::membership::Membership;
 use crate::random::Random;
-use crate::responder::{Pacer, Table};
+use crate::responder::{Pacer, Table, may_answer};
 use crate::slip::{Slips, slip};
 use crate::timing::{FORGET_INTERVAL, LATE, STALL};
 use crate::view::View;
@@ -202,8 +202,7 @@ impl Node {
 
     /// Whether the packet thread may answer now: the last tick is not too long ago.
     pub fn may_answer(&self, now: Time) -> bool {
-        let stalled = self.last_tick.is_none_or(|last| now.since(last) > STALL);
-        !stalled || slip!(self.config.slips, SpeakAfterStall)
+        may_answer(self.last_tick, now) || slip!(self.config.slips, SpeakAfterStall)
     }
 
     /// Whether an interface can serve: it has a carrier, and some host answers there. The driver

@@ -23,7 +23,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use pacer::Pacer;
 
-use crate::Mac;
+use crate::timing::STALL;
+use crate::{Mac, Time};
 
 /// All nodes of the link (RFC 4291 §2.7.1).
 pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -215,6 +216,12 @@ impl FromIterator<(IpAddr, Entry)> for Table {
         }
         table
     }
+}
+
+/// Whether the packet thread may answer: the last tick is not too long ago. Otherwise the process
+/// was stopped, and another node may have taken over.
+pub fn may_answer(last_tick: Option<Time>, now: Time) -> bool {
+    last_tick.is_some_and(|last| now.since(last) <= STALL)
 }
 
 /// The group of an address (RFC 4291 §2.7.1): `ff02::1:ff` and the last 24 bits.

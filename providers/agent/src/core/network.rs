@@ -21,7 +21,7 @@ const GROUPS: usize = ballast_announce::timing::CLAIMS;
 /// Groups that are joined at once on an interface: the kernel needs 200 ms for 5,000, and the next
 /// tick must not be late.
 const JOINS: usize = 256;
-/// How long after a failure the sockets of an interface are opened again.
+/// How long after a failure the sockets of an interface are opened again, and groups joined.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -35,8 +35,10 @@ pub(super) struct Network {
     groups: Groups,
     /// Some interface has no sockets: try again with this list.
     failed: Option<(Time, Vec<HostInterface>)>,
-    /// Some groups are not joined yet.
+    /// Some groups are not joined yet, or not left.
     behind: bool,
+    /// A join failed: not before this time again.
+    join_again: Option<Time>,
 }
 
 /// The sockets of an interface, and the groups that they have joined.
@@ -57,6 +59,7 @@ impl Default for Network {
             groups: Groups::new(GROUPS),
             failed: None,
             behind: false,
+            join_again: None,
         }
     }
 }
@@ -67,9 +70,9 @@ impl Network {
         self.behind = true;
     }
 
-    /// Whether [`Self::join`] has something to do.
-    pub(super) fn is_behind(&self) -> bool {
-        self.behind
+    /// Whether [`Self::join`] has something to do now.
+    pub(super) fn is_behind(&self, now: Time) -> bool {
+        self.behind && self.join_again.is_none_or(|again| again <= now)
     }
 
     /// Whether the interfaces were listed.
@@ -135,9 +138,10 @@ impl Network {
     }
 
     /// Joins the solicited-node groups of the addresses in the table, and leaves others. Call it
-    /// again in the next tick while it [is behind](Self::is_behind).
-    pub(super) fn join(&mut self, table: &Table) {
+    /// while it [is behind](Self::is_behind).
+    pub(super) fn join(&mut self, table: &Table, now: Time) {
         self.behind = false;
+        let failed_before = self.join_again.take().is_some();
         for (index, open) in &mut self.ports {
             let wanted = table.groups(*index);
             if wanted == open.joined {
@@ -146,7 +150,10 @@ impl Network {
             let mut next: BTreeSet<_> = wanted.intersection(&open.joined).copied().collect();
             next.extend(wanted.difference(&open.joined).take(JOINS));
             if let Err(error) = self.groups.set(*index, &next) {
-                warn!(interface = index, %error, "cannot join solicited-node groups; a switch that snoops MLD may withhold solicitations");
+                if !failed_before {
+                    warn!(interface = index, %error, "cannot join solicited-node groups; a switch that snoops MLD may withhold solicitations");
+                }
+                self.join_again = Some(now + RETRY);
             }
             for group in next.difference(&open.joined) {
                 let _ = open.port.neighbours.join(ndp::group_mac(*group));
@@ -154,8 +161,8 @@ impl Network {
             for group in open.joined.difference(&next) {
                 let _ = open.port.neighbours.leave(ndp::group_mac(*group));
             }
-            self.behind |= next.len() < wanted.len();
             open.joined = self.groups.of(*index);
+            self.behind |= open.joined != wanted;
         }
     }
 }

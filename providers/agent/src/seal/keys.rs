@@ -27,6 +27,7 @@
 //! - A key that returns to the file soon continues as if it had always been there. Later it
 //!   counts as new, because another node may have forgotten it meanwhile.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use ballast_announce::Time;
@@ -92,7 +93,7 @@ impl Keys {
             known.vanished.get_or_insert(now);
         }
         former.retain(|known| known.opens(now));
-        former.sort_by_key(|known| std::cmp::Reverse(known.vanished));
+        former.sort_by_key(|known| Reverse(known.vanished));
         self.known.append(&mut former);
         self.known.truncate(MAX_KNOWN);
     }
@@ -136,10 +137,11 @@ impl Keys {
             .or_else(|| self.oldest(now))
     }
 
-    /// Of equally old ones the last.
+    /// Of equally old ones the one that is longest in the file, and of those the last.
     fn oldest(&self, now: Time) -> Option<&Known> {
         let open = self.known.iter().filter(|known| known.opens(now));
-        open.rev().min_by_key(|known| known.since)
+        open.rev()
+            .min_by_key(|known| (known.since, known.vanished.map(Reverse)))
     }
 }
 
@@ -147,12 +149,8 @@ impl Keys {
 
 impl Known {
     /// Sorts the newest first: of one file, the first key is the newest.
-    fn age_order(&self) -> (bool, std::cmp::Reverse<Time>, KeyId) {
-        (
-            self.vanished.is_some(),
-            std::cmp::Reverse(self.since),
-            self.id,
-        )
+    fn age_order(&self) -> (Option<Reverse<Time>>, Reverse<Time>, KeyId) {
+        (self.vanished.map(Reverse), Reverse(self.since), self.id)
     }
 
     fn opens(&self, now: Time) -> bool {

@@ -404,7 +404,8 @@ impl Node {
     }
 
     /// Clients of this node may not have heard the announcements of the node that holds the address
-    /// now, as after a split of the segment. So the one that withdraws names it to them.
+    /// now, as after a split of the segment. So the one that withdraws names it to them, once; this
+    /// needs no message. [`Self::concede`] makes the other node announce in full.
     fn announce_winner(&self, address: IpAddr, out: &mut Vec<Output>) {
         let wanted = self.wanted(&address);
         let entry = self.entry(&address, wanted.as_deref(), State::StandingIn);

@@ -118,6 +118,18 @@ fn a_newer_key_of_a_peer_is_preferred_and_an_older_one_is_not() {
     assert_eq!(seals(&keys, 1, at(901)), 2, "everybody has it");
 }
 
+/// After a restart all keys of the file are equally old. The one that left it last is known to
+/// most nodes.
+#[test]
+fn of_equally_old_keys_the_one_that_vanished_last_seals() {
+    let mut keys = Keys::default();
+    keys.update(&file(&[1, 2]), at(0));
+    keys.update(&file(&[2]), at(60));
+    assert_eq!(seals(&keys, at(60)), 2);
+    keys.update(&file(&[3]), at(120));
+    assert_eq!(seals(&keys, at(120)), 2);
+}
+
 #[test]
 fn the_number_of_keys_is_bounded() {
     let mut keys = Keys::default();
