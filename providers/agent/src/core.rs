@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   events (bounded) ──▶ handle ──▶ Node ──▶ outputs ──▶ frames, messages
-//!      50 ms ──▶ tick ──▶             │
+//!  50, 150 ms ──▶ tick ──▶            │
 //!                                     └──▶ published: what the packet thread knows, groups,
 //!                                          cables, the report
 //! ```
@@ -12,6 +12,7 @@
 //! up late it ticks first, and then looks at what arrived: after a stop of the process the node
 //! must notice the gap before it judges what arrived meanwhile. What frames show waits for a tick,
 //! except for claims of other hosts, so that a quiet node wakes up little more often than it ticks.
+//! A tick that is a little late has the time at which it was due ([`on_time`]).
 //!
 //! It never waits for a socket: a frame or a message that cannot be sent is dropped, and the
 //! protocols repeat what matters. Multicast groups, for which the kernel may let it wait, come last
@@ -24,12 +25,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use ballast_announce::claim::Claim;
 use ballast_announce::io::{Message, Method, Output, Problem, Target};
 use ballast_announce::responder::Table;
 use ballast_announce::timing::{LATE, PEERS, TICK};
-use ballast_announce::view::View;
+use ballast_announce::view::{Interface, View};
 use ballast_announce::{Input, Node, NodeName, Time};
 use ballast_link::HostInterface;
 use tokio::sync::watch;
@@ -45,15 +47,18 @@ use crate::shared::Shared;
 
 /// Events that are handled between two looks at the clock.
 const BATCH: usize = 1024;
-/// Ticks between two looks at what is only for people: problems and old clients. Whoever makes
-/// problems come and go causes at most one write of the Announcer object in this time, 5 s.
-const SLOW: u32 = 100;
+/// The time between two looks at what is only for people: problems and old clients. Whoever makes
+/// problems come and go causes at most one write of the Announcer object in this time.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Sends messages to other agents: the receiver, its address, and the message. Never waits.
 pub(crate) type Deliver = Box<dyn Fn(&NodeName, IpAddr, &Message) + Send>;
 
 /// The nodes to which cables are kept, each with its address.
 pub(crate) type Peers = BTreeMap<NodeName, IpAddr>;
+
+/// The claims of this node.
+type Recorded = Vec<(IpAddr, Claim)>;
 
 /// The core thread.
 pub(crate) struct Core {
@@ -79,15 +84,16 @@ pub(crate) struct Work {
     usable: Usable,
     problems: BTreeSet<Problem>,
     /// The claims to record; `None` before the node says so.
-    claims: Option<Arc<Vec<(IpAddr, Claim)>>>,
+    claims: Option<Arc<Recorded>>,
     announced: Arc<BTreeMap<IpAddr, Announced>>,
     /// What was reported last.
     report: Report,
     outputs: Vec<Output>,
+    sightings: Vec<(u32, Sighting)>,
     /// The packet thread must learn of a change.
     stale: bool,
-    ticks: u32,
-    last_tick: Option<Time>,
+    /// When [`Core::look_around`] looked last.
+    looked: Time,
 }
 
 // === impl Core ===
@@ -95,24 +101,24 @@ pub(crate) struct Work {
 impl Core {
     /// Runs until [`Shared::end`], or until nobody can send events any more.
     pub(crate) fn run(mut self) {
-        let mut next = clock::now();
         while !self.shared.has_ended() {
-            let event = match self.events.recv_timeout(next.since(clock::now())) {
+            let due = self.node.next_tick();
+            let event = match self.events.recv_timeout(due.since(clock::now())) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let now = clock::now();
+            let now = on_time(due, clock::now());
             // After a stop of the process the node must notice the gap first.
-            let late = self.is_late(now);
+            let late = now.since(due) > LATE;
             if !late {
                 self.look_at_sightings(now);
             }
-            if now >= next {
+            if now >= due {
                 self.tick(now);
-                next = next_tick(next, now);
             }
             if late {
+                self.shared.counters.late_ticks.add();
                 self.look_at_sightings(now);
             }
             self.handle_all(event, now);
@@ -127,29 +133,24 @@ impl Core {
         self.shared.end();
     }
 
-    fn is_late(&self, now: Time) -> bool {
-        let last = self.work.last_tick;
-        last.is_some_and(|last| now.since(last) > LATE)
-    }
-
     fn look_at_sightings(&mut self, now: Time) {
-        for (interface, sighting) in self.shared.take_waiting() {
+        let mut sightings = std::mem::take(&mut self.work.sightings);
+        self.shared.take_waiting(&mut sightings);
+        for (interface, sighting) in sightings.drain(..) {
             self.sight(interface, sighting, now);
         }
+        // Its room is used again.
+        self.work.sightings = sightings;
     }
 
     fn tick(&mut self, now: Time) {
-        if self.is_late(now) {
-            self.shared.counters.late_ticks.add();
-        }
         let work = &mut self.work;
-        work.last_tick = Some(now);
         self.node.tick(now, &mut work.outputs);
         // Only now: before, the packet thread must not answer for what the node may give up.
         self.publish_table();
         self.shared.ticked(now);
-        self.work.ticks = self.work.ticks.wrapping_add(1);
-        if self.work.ticks.is_multiple_of(SLOW) {
+        if now.since(self.work.looked) >= SLOW {
+            self.work.looked = now;
             self.look_around(now);
         }
         if let Some(interfaces) = self.work.network.retry(now) {
@@ -280,15 +281,20 @@ impl Core {
     /// Publishes what changed, besides the report.
     fn publish(&mut self) {
         self.publish_table();
-        let wanted = self.node.cables().iter();
-        let wanted: Peers = wanted
-            .filter_map(|node| Some((node.clone(), self.work.address(node)?)))
-            .collect();
-        self.cables.send_if_modified(|cables| {
-            let changed = *cables != wanted;
-            *cables = wanted;
-            changed
-        });
+        // This runs in each turn: nothing is copied while nothing changed.
+        if !self.dials_all(&self.cables.borrow()) {
+            let cables = self.node.cables().iter();
+            let cables = cables.filter_map(|node| Some((node.clone(), self.work.address(node)?)));
+            let cables = cables.collect();
+            self.cables.send_replace(cables);
+        }
+    }
+
+    /// Whether these are the nodes to which the node wants cables.
+    fn dials_all(&self, peers: &Peers) -> bool {
+        let cables = self.node.cables().iter();
+        let cables = cables.filter_map(|node| Some((node, self.work.address(node)?)));
+        cables.eq(peers.iter().map(|(node, address)| (node, *address)))
     }
 
     fn publish_table(&mut self) {
@@ -318,11 +324,27 @@ impl Core {
         if !work.network.is_known() {
             return;
         }
-        let interfaces = work.network.interfaces().iter().map(|interface| {
+        let mut usable = |interface: &Interface| {
             let usable = self.node.usable(interface.index, now);
-            let usable = work.usable.publish(interface.index, usable, now);
-            ReportedInterface::new(interface, usable)
-        });
+            work.usable.publish(interface.index, usable, now)
+        };
+        let interfaces = work.network.interfaces();
+        let reported = &work.report;
+        // This runs in each tick: nothing is copied while nothing changed.
+        let same = interfaces.len() == reported.interfaces.len()
+            && interfaces
+                .iter()
+                .zip(&reported.interfaces)
+                .all(|(interface, reported)| reported.shows(interface, usable(interface)))
+            && same_claims(work.claims.as_ref(), reported.claims.as_ref())
+            && Arc::ptr_eq(&work.announced, &reported.announced)
+            && work.problems == reported.problems;
+        if same {
+            return;
+        }
+        let interfaces = interfaces
+            .iter()
+            .map(|interface| ReportedInterface::new(interface, usable(interface)));
         let report = Report {
             interfaces: interfaces.collect(),
             claims: work.claims.clone(),
@@ -346,10 +368,23 @@ impl Work {
     }
 }
 
-/// Ticks keep their rhythm. After a stop the missed ones are not made up.
-fn next_tick(due: Time, now: Time) -> Time {
-    let next = due + TICK;
-    if next > now { next } else { now + TICK }
+fn same_claims(one: Option<&Arc<Recorded>>, other: Option<&Arc<Recorded>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// The time of a turn. A tick that is only a little late has the time at which it was due: otherwise
+/// a duration of some ticks would take one more whenever a tick came a moment sooner than the
+/// one before it.
+fn on_time(due: Time, now: Time) -> Time {
+    if now.since(due) < TICK / 2 {
+        due.min(now)
+    } else {
+        now
+    }
 }
 
 #[cfg(test)]
@@ -357,11 +392,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_keep_their_rhythm_and_are_not_made_up() {
-        let at = |ms| Time::after_start(std::time::Duration::from_millis(ms));
-        assert_eq!(next_tick(at(100), at(101)), at(150));
-        assert_eq!(next_tick(at(100), at(149)), at(150));
-        assert_eq!(next_tick(at(100), at(150)), at(200));
-        assert_eq!(next_tick(at(100), at(3000)), at(3050));
+    fn a_tick_that_is_a_little_late_keeps_its_time() {
+        let at = |ms| Time::after_start(Duration::from_millis(ms));
+        assert_eq!(on_time(at(100), at(99)), at(99), "an event before it");
+        assert_eq!(on_time(at(100), at(100)), at(100));
+        assert_eq!(on_time(at(100), at(124)), at(100));
+        assert_eq!(on_time(at(100), at(125)), at(125));
+        assert_eq!(on_time(at(100), at(3000)), at(3000));
     }
 }

@@ -77,6 +77,15 @@ impl ReportedInterface {
             usable,
         }
     }
+
+    /// Whether it says this about this interface.
+    pub(crate) fn shows(&self, interface: &Interface, usable: bool) -> bool {
+        self.usable == usable
+            && self.index == interface.index
+            && self.name == interface.name
+            && self.mac == interface.mac
+            && self.nets == interface.nets
+    }
 }
 
 /// Where each address of a table is announced.

@@ -77,9 +77,9 @@ impl Shared {
         }
     }
 
-    /// Takes what waited.
-    pub(crate) fn take_waiting(&self) -> Vec<(u32, Sighting)> {
-        std::mem::take(&mut *lock(&self.waiting))
+    /// Takes what waited. `into` must be empty; its room is used for what waits next.
+    pub(crate) fn take_waiting(&self, into: &mut Vec<(u32, Sighting)>) {
+        std::mem::swap(&mut *lock(&self.waiting), into);
     }
 
     pub(crate) fn ticked(&self, now: Time) {

@@ -120,6 +120,15 @@ impl Check {
         self.state
     }
 
+    /// Whether nothing must be judged before the next regular probe.
+    pub fn is_quiet(&self) -> bool {
+        match self.state {
+            State::Unproven => true,
+            State::Alive => self.missed == 0,
+            State::Doubted { .. } | State::Dead => false,
+        }
+    }
+
     /// How long the host has not answered, if it counts as dead.
     pub fn dead_for(&self, now: Time) -> Option<Duration> {
         (self.state == State::Dead).then(|| now.since(self.proven))

@@ -52,8 +52,9 @@
 //!
 //! # What the driver must do
 //!
-//! - Call [`Node::tick`] every [`timing::TICK`]. If a tick is later than [`timing::LATE`], call it
-//!   before passing on what arrived meanwhile.
+//! - Call [`Node::tick`] at [`Node::next_tick`], with that time if it comes only a little later, so
+//!   that durations of a few ticks do not take one more. If a tick is later than
+//!   [`timing::LATE`], call it before passing on what arrived meanwhile.
 //! - Answer requests from [`Node::table`] on a thread of its own, while [`Node::may_answer`] holds.
 //! - Report an outage of the API server within 8 s (a renewal of the own Lease fails), so that no
 //!   Lease expires only because nothing was read; after the outage, pass everything anew.

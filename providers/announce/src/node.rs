@@ -47,7 +47,7 @@ use crate::membership::Membership;
 use crate::random::Random;
 use crate::responder::{Pacer, Table, may_answer};
 use crate::slip::{Slips, slip};
-use crate::timing::{FORGET_INTERVAL, LATE, STALL};
+use crate::timing::{FORGET_INTERVAL, LATE, QUIET_TICK, STALL, TICK};
 use crate::view::View;
 use crate::{Mac, NodeName, Time};
 
@@ -106,6 +106,8 @@ pub struct Node {
     work: Work,
     gossip: gossip::Schedule,
     last_tick: Option<Time>,
+    /// When the next tick is due.
+    due: Time,
     /// When it looked last for claims to forget.
     forgot: Time,
 }
@@ -151,6 +153,14 @@ struct Work {
     peers: u64,
 }
 
+// === impl HostCheck ===
+
+impl HostCheck {
+    fn is_quiet(&self) -> bool {
+        self.check.is_quiet() && self.requested_until.is_none()
+    }
+}
+
 // === impl Node ===
 
 impl Node {
@@ -185,6 +195,7 @@ impl Node {
             work: Work::default(),
             gossip: gossip::Schedule::default(),
             last_tick: None,
+            due: now,
             forgot: now,
             config,
         }
@@ -237,13 +248,18 @@ impl Node {
         regular.map(|((_, host), _)| host)
     }
 
-    /// Time passed. Call it every [`TICK`](crate::timing::TICK).
+    /// When to call [`Self::tick`] next. An input may bring it forward.
+    pub fn next_tick(&self) -> Time {
+        self.due
+    }
+
+    /// Time passed. Call it when [`Self::next_tick`] says, or earlier.
     pub fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         let gap = self
             .last_tick
             .map_or(Duration::ZERO, |last| now.since(last));
         self.last_tick = Some(now);
-        if gap > LATE {
+        if now.since(self.due) > LATE {
             self.late(gap, now);
         }
         self.members.poll(now);
@@ -272,6 +288,30 @@ impl Node {
         if std::mem::take(&mut self.work.record) {
             out.push(Output::Record(self.own_claims()));
         }
+        self.due = now + if self.is_quiet(now) { QUIET_TICK } else { TICK };
+    }
+
+    /// After an input: what follows from it must not wait for a quiet tick.
+    fn hasten(&mut self, now: Time) {
+        if let Some(last) = self.last_tick
+            && !self.is_quiet(now)
+        {
+            self.due = self.due.min((last + TICK).max(now));
+        }
+    }
+
+    /// Nothing is under way: hosts answer, messages arrive, and no address waits for a time.
+    fn is_quiet(&self, now: Time) -> bool {
+        let work = &self.work;
+        let decided = !work.all && work.some.is_empty() && work.timed.is_empty() && !work.record;
+        decided
+            && self.plan.is_quiet()
+            && self.gossip.is_quiet()
+            && self.pacer.is_quiet(now)
+            && self.doubters.is_empty()
+            && self.lost.is_empty()
+            && self.ports.iter().all(|port| port.contact.is_quiet())
+            && self.checks.values().all(HostCheck::is_quiet)
     }
 
     /// This node was stopped for a moment: its suspicions are void. After a longer moment another

@@ -1,6 +1,6 @@
 //! Every duration and count of the announcer in one place, with its reason.
 //!
-//! A dead host is found after 0.55 to 0.8 s in `Fast` mode: up to [`PROBE_INTERVAL`] until the
+//! A dead host is found after 0.55 to 0.7 s in `Fast` mode: up to [`PROBE_INTERVAL`] until the
 //! first probe that is lost, a second one, then a burst of five, each with its time-out.
 
 use std::time::Duration;
@@ -9,18 +9,19 @@ const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// The driver calls [`Node::tick`](crate::Node::tick) this often.
+/// The driver calls [`Node::tick`](crate::Node::tick) this often while anything is under way.
 pub const TICK: Duration = ms(50);
-/// A longer gap between two ticks voids the probes under way: their answers may lie unread in
-/// the socket.
-pub const LATE: Duration = ms(120);
+/// The same while all is quiet: as often as hosts are probed.
+pub const QUIET_TICK: Duration = PROBE_INTERVAL;
+/// A tick that is this late voids the probes under way: their answers may lie unread in the
+/// socket.
+pub const LATE: Duration = ms(70);
 /// After a longer gap between two ticks another node may have taken over, so this node answers
 /// nothing before a claim check. Shorter than the fastest takeover: a host that is judged dead
-/// missed every probe for at least 500 ms.
-pub const STALL: Duration = ms(400);
+/// missed every probe for at least 550 ms. Longer than a quiet tick that is 300 ms late.
+pub const STALL: Duration = ms(500);
 
-/// How often a prober probes a host. With 200 ms the median outage on a lab was at the limit of
-/// 0.8 s.
+/// How often a prober probes a host.
 pub const PROBE_INTERVAL: Duration = ms(150);
 /// How long an answer to a probe may take.
 pub const PROBE_TIMEOUT: Duration = ms(100);
@@ -112,6 +113,8 @@ pub const REFRESH: Duration = ms(60_000);
 
 /// Addresses that one message names.
 pub const CLAIMS_PER_MESSAGE: usize = 64;
+/// Addresses that a regular beat names. What changes is told at once; this repairs what was lost.
+pub const CLAIMS_PER_BEAT: usize = 16;
 /// Claims that a node keeps.
 pub const CLAIMS: usize = 16_384;
 /// Peers that a node keeps.

@@ -48,6 +48,11 @@ impl Contact {
         true
     }
 
+    /// Whether hosts answer, or none was asked.
+    pub fn is_quiet(&self) -> bool {
+        self.unanswered_since.is_none()
+    }
+
     /// A host answered. Returns whether contact was regained.
     pub fn answered(&mut self, now: Time) -> bool {
         let regained = self.cut_off(now);

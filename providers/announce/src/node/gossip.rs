@@ -3,8 +3,9 @@
 //! Every [`BEAT`] each node sends a beat to its neighbours (the holders that it succeeds, and the
 //! successors of its own addresses) and to a few random peers. A beat carries some claims in turn,
 //! so all nodes come to know all claims. A claim that this node made is sent to all peers at once,
-//! twice. A node that receives a worse claim than it knows answers with the better one, so two
-//! sides of a segment agree within a beat after it heals.
+//! twice. A node that hears another one after a silence shows it all its claims, and a node that
+//! receives a worse claim than it knows answers with the better one, so two sides of a segment
+//! agree within a beat after it heals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +16,7 @@ use crate::holding::State;
 use crate::io::{Body, Message, Output};
 use crate::membership::Stamp;
 use crate::slip::slip;
-use crate::timing::{BEAT, CLAIMS_PER_MESSAGE, PROBERS};
+use crate::timing::{BEAT, CLAIMS_PER_BEAT, CLAIMS_PER_MESSAGE, PROBERS};
 use crate::{NodeName, Time};
 
 /// Random peers per beat: at least 2, and a quarter of all, so that within the duration of a Lease
@@ -37,6 +38,12 @@ pub(super) struct Schedule {
 }
 
 // === impl Schedule ===
+
+impl Schedule {
+    pub(super) fn is_quiet(&self) -> bool {
+        self.urgent.is_empty() && self.again.is_empty()
+    }
+}
 
 impl Default for Schedule {
     fn default() -> Self {
@@ -63,7 +70,9 @@ impl Node {
         if now < self.gossip.next_beat {
             return;
         }
-        self.gossip.next_beat = now + BEAT;
+        // Ticks may come later: the rhythm stays.
+        let next = self.gossip.next_beat + BEAT;
+        self.gossip.next_beat = if next > now { next } else { now + BEAT };
         let mut receivers = self.plan.neighbours.clone();
         let random = self.plan.peers.len() / RANDOM_SHARE;
         receivers.extend(self.some_peers(random.clamp(RANDOM_PEERS, RANDOM_LIMIT), None));
@@ -85,7 +94,7 @@ impl Node {
     /// The claims of this beat: the ones after those of the last beat, own ones first if there is
     /// room for all of them.
     fn next_claims(&mut self) -> Vec<(IpAddr, Claim)> {
-        let next = self.claims.after(self.gossip.cursor, CLAIMS_PER_MESSAGE);
+        let next = self.claims.after(self.gossip.cursor, CLAIMS_PER_BEAT);
         let mut claims: Vec<_> = next
             .map(|(address, claim)| (*address, claim.clone()))
             .collect();
@@ -97,6 +106,13 @@ impl Node {
             claims.retain(|(address, _)| view.wanted.contains_key(address));
         }
         claims
+    }
+
+    /// Shows a node all claims of this one: it was away, and may have missed some.
+    pub(super) fn show_own(&mut self, to: &NodeName, out: &mut Vec<Output>) {
+        for claims in self.own_claims().chunks(CLAIMS_PER_MESSAGE) {
+            self.beat(to.clone(), claims.to_vec(), out);
+        }
     }
 
     fn tell_all(&mut self, addresses: &BTreeSet<IpAddr>, out: &mut Vec<Output>) {

@@ -10,7 +10,7 @@ use crate::holding::State;
 use crate::host_check::{Check, Receipts};
 use crate::io::{Body, Input, Message, Method, Output, Target};
 use crate::slip::slip;
-use crate::timing::{CLAIMS_PER_MESSAGE, PEERS, REQUESTED_CHECK};
+use crate::timing::{CLAIMS_PER_MESSAGE, PEERS, REQUESTED_CHECK, SILENT};
 use crate::view::{Interface, View};
 use crate::{Mac, NodeName, Time};
 
@@ -20,6 +20,11 @@ const DOUBTERS: usize = 32;
 impl Node {
     /// Something happened.
     pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
+        self.take(now, input, out);
+        self.hasten(now);
+    }
+
+    fn take(&mut self, now: Time, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::View(view) => self.see(view, now),
             Input::Holdings(claims) => self.merge(claims, now),
@@ -254,8 +259,12 @@ impl Node {
         if from == *self.name() || !self.members.gossips() {
             return;
         }
+        let returns = !self.members.heard_within(&from, SILENT, now);
         if !self.members.hear(&from, stamp, now) {
             return;
+        }
+        if returns {
+            self.show_own(&from, out);
         }
         self.trust(&from);
         self.prove(via, &from, now);

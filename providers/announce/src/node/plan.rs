@@ -30,11 +30,17 @@ pub(super) struct Plan {
     /// Addresses of this node whose recorded successors are wrong, and since when.
     pub(super) wrong: BTreeMap<IpAddr, Time>,
     settled: bool,
+    /// The holder of some address is silent or dead, or its Lease has expired.
+    troubled: bool,
 }
 
 // === impl Plan ===
 
 impl Plan {
+    pub(super) fn is_quiet(&self) -> bool {
+        self.settled && !self.troubled && self.wrong.is_empty()
+    }
+
     pub(super) fn segment(&self, interface: u32) -> &BTreeSet<NodeName> {
         static NONE: BTreeSet<NodeName> = BTreeSet::new();
         self.segments.get(&interface).unwrap_or(&NONE)
@@ -359,6 +365,7 @@ impl Node {
             self.work.peers = digest;
             self.work.all = true;
         }
+        self.plan.troubled = false;
         if !troubled.is_empty() {
             // Further steps follow from time alone: 5 s in Tolerant mode, the end of a stand-in.
             let theirs = self
@@ -366,6 +373,7 @@ impl Node {
                 .iter()
                 .filter(|(_, claim)| troubled.contains(&claim.holder));
             let theirs: Vec<_> = theirs.map(|(address, _)| *address).collect();
+            self.plan.troubled = !theirs.is_empty();
             self.work.some.extend(theirs);
         }
         if self

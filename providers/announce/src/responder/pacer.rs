@@ -88,6 +88,12 @@ impl Pacer {
         }
     }
 
+    /// Whether nothing waits to be announced.
+    pub fn is_quiet(&self, now: Time) -> bool {
+        let due = self.due.first().is_some_and(|(next, _)| *next <= now);
+        self.takeovers.is_empty() && !due
+    }
+
     /// The addresses to announce in this tick.
     pub fn poll(&mut self, now: Time) -> Vec<IpAddr> {
         let mut announced = Vec::new();

@@ -8,7 +8,7 @@ use ballast_announce::claim::Claim;
 use ballast_announce::holding::State;
 use ballast_announce::io::{Body, Message, Problem, Target};
 use ballast_announce::membership::Stamp;
-use ballast_announce::timing::CLAIMS_PER_MESSAGE;
+use ballast_announce::timing::{CLAIMS_PER_MESSAGE, QUIET_TICK, TICK};
 use ballast_announce::view::Policy;
 use ballast_announce::{Input, Mac, Output};
 use std::collections::BTreeSet;
@@ -340,6 +340,30 @@ fn an_idle_node_does_little() {
     assert!(count(|output| matches!(output, Output::Probe { .. })) <= 40);
     // At most 10 frames per tick.
     assert!(count(|output| matches!(output, Output::Announce { .. })) <= 2000);
+}
+
+#[test]
+fn a_quiet_node_ticks_seldom_until_something_happens() {
+    let mut lone = Lone::with_services(3, &[(address(0), cluster())]);
+    let pause = |lone: &Lone| lone.node.next_tick().since(lone.time());
+    lone.run(50);
+    assert_eq!(pause(&lone), TICK, "it has just started");
+    // Every second it asks a host and waits for the answer, but not now.
+    lone.run(10_100);
+    assert_eq!(pause(&lone), QUIET_TICK);
+    lone.hear(FOREIGN);
+    assert_eq!(
+        pause(&lone),
+        QUIET_TICK,
+        "nothing follows from a foreign claim"
+    );
+    lone.cut_off(1500);
+    assert_eq!(pause(&lone), TICK, "no host answers");
+    lone.run(10_100);
+    assert_eq!(pause(&lone), QUIET_TICK);
+    lone.view.wanted.clear();
+    lone.see();
+    assert_eq!(pause(&lone), TICK, "an address must be withdrawn");
 }
 
 /// Found on a lab: after its uplink was back, a node answered for the holder until the holder's

@@ -335,7 +335,9 @@ impl World {
                 waiting.push(Input::Interfaces(vec![interface(host, carrier)]));
             }
             if let Some(agent) = &mut entry.agent {
-                agent.tick(now, &mut out);
+                if agent.next_tick() <= now {
+                    agent.tick(now, &mut out);
+                }
                 for input in waiting {
                     agent.handle(now, input, &mut out);
                 }
