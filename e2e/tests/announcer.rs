@@ -14,10 +14,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ballast_e2e::failover::Values;
 use ballast_e2e::failover::bed::{self, Bed};
+use ballast_e2e::failover::value::BLIND;
 use ballast_e2e::{Lab, ProxyMode};
 
-/// No outage may last as long as that of others: 5 s and more.
-pub(crate) const OUTAGE: f64 = 5.0;
+/// The longest outage, apart from the time in which the client itself did not run. On an idle
+/// machine it is below 1.5 s.
+pub(crate) const OUTAGE: f64 = 2.5;
 
 /// Starts announcers on a lab, runs cases on it, reports all failures, and removes everything.
 pub(crate) async fn on_bed(
@@ -70,7 +72,8 @@ impl Cases {
     }
 }
 
-/// Runs cases one after the other; each gets the cluster and an address.
+/// Runs cases one after the other; each gets the cluster and an address, of IPv6 and IPv4 in turn:
+/// what is listed twice runs over both.
 macro_rules! cases {
     ($bed:expr, $all:expr, $($case:path),* $(,)?) => {$(
         let start = std::time::Instant::now();
@@ -92,13 +95,17 @@ async fn one_node_answers() -> Result<()> {
             reach::nothing_is_written_while_nothing_happens,
             reach::a_host_that_wants_the_address_hears_of_it,
             failures::link_cut,
+            failures::link_cut,
             failures::agent_restarts,
+            failures::agent_restarted,
+            failures::agent_updated,
             failures::agent_gone,
             failures::agent_stopped,
             failures::frozen,
             failures::split,
             failures::uplink_dead,
             failures::node_killed,
+            plans::drain,
             plans::drain,
             plans::exclusion,
             plans::endpoint_moves,
@@ -118,8 +125,14 @@ pub(crate) fn value(values: &Values, name: &str) -> f64 {
 /// Checks that values are at most these.
 pub(crate) fn at_most(values: &Values, limits: &[(&str, f64)]) -> Result<()> {
     println!("  {values:.2?}");
+    let blind = values.get(BLIND).copied().unwrap_or(0.0);
     for &(name, limit) in limits {
         let value = value(values, name);
+        let limit = if name.ends_with(", s") {
+            limit + 2.0 * blind
+        } else {
+            limit
+        };
         ensure!(
             value <= limit,
             "{name}: {value}, not at most {limit}: {values:?}"

@@ -17,6 +17,9 @@ use crate::segment::Moment;
 /// No move is wanted for 10 s; what happens at the very end may be either.
 const NO_MOVE: Duration = Duration::from_millis(9_500);
 
+/// How long an announcer may take to end.
+const END: Duration = Duration::from_mins(1);
+
 fn values(seen: &Seen, from: Moment, no_move: Moment) -> Values {
     let until = seen.period().1;
     Values::from([
@@ -58,7 +61,21 @@ pub async fn stopped(bed: &Bed<'_>, address: IpAddr, time: Duration) -> Result<V
     Ok(values(&seen, stopped, stopped + time))
 }
 
-/// The holder's announcer ends while another one of the same node starts.
+/// The holder's announcer ends, and the next one starts when it has: an update without surge.
+pub async fn restarted(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let start = Moment::now();
+    bed.announcers.signal(holder, Signal::SIGTERM).await?;
+    let process = Announcers::process(holder);
+    bed.lab.wait_exit(&process, END).await?;
+    bed.announcers.start_again(holder).await?;
+    let seen = watch.until(start + NO_MOVE).await?;
+    bed.heal().await?;
+    Ok(values(&seen, start, start + NO_MOVE))
+}
+
+/// The holder's announcer ends while another one of the same node starts: an update with surge.
 pub async fn updated(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let holder = bed.holder(address).await?;
     let next = format!("{}-next", Announcers::process(holder));
@@ -66,13 +83,15 @@ pub async fn updated(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let start = Moment::now();
     bed.announcers.start_as(&next, holder).await?;
     bed.announcers.signal(holder, Signal::SIGTERM).await?;
+    let usual = Announcers::process(holder);
+    bed.lab.wait_exit(&usual, END).await?;
+    // Nobody but the next one can say so.
+    bed.announcers.ready(holder).await?;
     let seen = watch.until(start + NO_MOVE).await?;
     // Back to the process of the usual name, in the same way.
-    let usual = Announcers::process(holder);
-    bed.lab.wait_exit(&usual, Duration::from_mins(1)).await?;
     bed.announcers.start_again(holder).await?;
     bed.lab.kill(&next, Signal::SIGTERM).await?;
-    bed.lab.wait_exit(&next, Duration::from_mins(1)).await?;
+    bed.lab.wait_exit(&next, END).await?;
     bed.heal().await?;
     Ok(values(&seen, start, start + NO_MOVE))
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::bed::Bed;
 use super::terms::Values;
 use super::terms::value::{
-    BACK_FAILED, BACK_MOVES, BACK_TWO, FAILED, FAR, KNOWN, MOVES, NEWCOMER, RETURN, TWO,
+    BACK_FAILED, BACK_MOVES, BACK_TWO, BLIND, FAILED, FAR, KNOWN, MOVES, NEWCOMER, RETURN, TWO,
 };
 use super::watch::{Seen, Watch};
 use crate::segment::Moment;
@@ -28,10 +28,12 @@ pub(crate) fn number(number: usize) -> f64 {
 
 /// The outages of a period.
 fn outages(seen: &Seen, from: Moment, until: Moment) -> Values {
+    let (known, newcomer) = (seen.known(from, until), seen.newcomer(from, until));
     Values::from([
-        (KNOWN, seconds(seen.known(from, until).outage)),
-        (NEWCOMER, seconds(seen.newcomer(from, until).outage)),
+        (KNOWN, seconds(known.outage)),
+        (NEWCOMER, seconds(newcomer.outage)),
         (FAR, seconds(seen.far(from, until).outage)),
+        (BLIND, seconds(known.blind.max(newcomer.blind))),
     ])
 }
 

@@ -105,6 +105,7 @@ async fn measure(bed: &Bed<'_>, scene: Scene, number: u32) -> Result<Values> {
         Scene::AgentKilled => agents::killed(bed, address, Some(SECOND)).await,
         Scene::AgentGone => agents::killed(bed, address, None).await,
         Scene::AgentStopped => agents::stopped(bed, address, 8 * SECOND).await,
+        Scene::AgentRestarted => agents::restarted(bed, address).await,
         Scene::AgentUpdated => agents::updated(bed, address).await,
         Scene::Drain => plans::drain(bed, address).await,
         Scene::Exclusion => plans::exclusion(bed, address).await,

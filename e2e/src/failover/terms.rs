@@ -35,7 +35,9 @@ pub enum Scene {
     AgentGone,
     /// The holder's announcer is stopped with SIGSTOP.
     AgentStopped,
-    /// The holder's announcer ends and another one starts, as in a rolling update.
+    /// The holder's announcer ends, and another one starts when it has.
+    AgentRestarted,
+    /// The holder's announcer ends while another one starts.
     AgentUpdated,
     /// The holder is cordoned.
     Drain,
@@ -101,6 +103,8 @@ pub mod value {
     pub const NEWCOMER: &str = "newcomer: outage, s";
     /// Seconds without an answer for a client behind a router.
     pub const FAR: &str = "client behind a router: outage, s";
+    /// The longest time between two attempts of a client, because the machine was busy.
+    pub const BLIND: &str = "client did not run, s";
     /// Failed connections of a client that knows the address.
     pub const FAILED: &str = "known client: failed connections";
     /// How often the node that answers changed, of the client who saw most changes.
@@ -151,7 +155,7 @@ pub mod value {
 
 impl Scene {
     /// All scenes, in the order of a run.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::LinkCut,
         Self::NodeKilled,
         Self::Frozen300ms,
@@ -161,6 +165,7 @@ impl Scene {
         Self::AgentKilled,
         Self::AgentGone,
         Self::AgentStopped,
+        Self::AgentRestarted,
         Self::AgentUpdated,
         Self::Drain,
         Self::Exclusion,
@@ -188,6 +193,7 @@ impl Scene {
             Self::AgentKilled => "agent killed (-9), comes back",
             Self::AgentGone => "agent killed (-9), stays away",
             Self::AgentStopped => "agent stopped (SIGSTOP)",
+            Self::AgentRestarted => "agent ends (SIGTERM), then its successor starts",
             Self::AgentUpdated => "agent ends (SIGTERM) while its successor starts",
             Self::Drain => "drain",
             Self::Exclusion => "exclusion label",
@@ -234,7 +240,7 @@ impl Scene {
             Self::Frozen1s => vec![worst(MOVES, 1.0), worst(TWO, 0.2)],
             Self::Frozen3s | Self::Frozen10s => vec![once, worst(TWO, 0.2)],
             Self::AllLinks => vec![worst(RETURN, 3.0), worst(MOVES, 0.0)],
-            Self::AgentKilled | Self::AgentGone => {
+            Self::AgentKilled | Self::AgentGone | Self::AgentRestarted | Self::AgentUpdated => {
                 vec![worst(FAILED, 0.0), worst(NEWCOMER, 0.5), worst(MOVES, 0.0)]
             }
             Self::AgentStopped => vec![
@@ -242,7 +248,6 @@ impl Scene {
                 median(NEWCOMER, 2.5),
                 worst(NEWCOMER, 4.0),
             ],
-            Self::AgentUpdated => vec![worst(FAILED, 0.0), worst(NEWCOMER, 0.5), worst(MOVES, 0.0)],
             Self::Drain | Self::Exclusion => vec![worst(FAILED, 0.0), worst(LOST, 1.0)],
             Self::ApiDown => [
                 vec![worst(FAILED, 0.0), worst(MOVES, 0.0)],

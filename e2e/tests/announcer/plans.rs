@@ -10,7 +10,7 @@ use ballast_e2e::failover::value::{FAILED, HEALTHY, LOST, MOVES};
 use ballast_e2e::failover::watch::Watch;
 use ballast_e2e::failover::{Values, plans};
 
-use super::at_most;
+use super::{OUTAGE, at_most};
 use crate::common::SOON;
 use crate::common::judges::judged;
 
@@ -33,7 +33,7 @@ pub(crate) async fn exclusion(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
 pub(crate) async fn endpoint_moves(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
     for family in [0, 1] {
         let values = plans::endpoint_moves(bed, family).await?;
-        at_most(&values, &[(HEALTHY, 10.0)])?;
+        at_most(&values, &[(HEALTHY, 2.0 * OUTAGE)])?;
     }
     Ok(())
 }
