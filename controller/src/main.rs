@@ -103,10 +103,10 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-/// For a process that runs on every node. Its work that must not wait has threads of its own.
+/// For a process that runs on every node. Its work that must not wait has threads of its own. The rest
+/// is little: to wake another worker for it would cost more than the work.
 fn small_runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")
