@@ -5,6 +5,7 @@
 //! provider of its [`class`]; the writer of [`cluster`] publishes the result.
 //! `docs/architecture.md` has the picture.
 
+pub mod announcements;
 pub mod announcer;
 pub mod args;
 pub mod class;

@@ -53,6 +53,7 @@ use crate::cluster::view::{Name, ServiceView, oldest_first};
 use crate::process::backoff::Backoff;
 use crate::process::lease::Fence;
 use crate::process::queue::Queue;
+use crate::process::wave::settled;
 
 /// Between two tries of a cloud that does not answer. Many Services wait for one class, so the
 /// longest pause is short.
@@ -425,21 +426,6 @@ fn wake(context: &Context, class: &str) {
         .names()
         .into_iter()
         .for_each(|name| context.queue.add(name));
-}
-
-/// Waits for a change, and then until nothing changes for `quiet`, at most for `limit`. So a
-/// wave of node changes becomes one call. Returns false if the sender is dropped. Safe to
-/// cancel: the receiver remembers what it has seen.
-async fn settled<T>(changes: &mut watch::Receiver<T>, quiet: Duration, limit: Duration) -> bool {
-    if changes.changed().await.is_err() {
-        return false;
-    }
-    let wave =
-        async { while let Ok(Ok(())) = tokio::time::timeout(quiet, changes.changed()).await {} };
-    if tokio::time::timeout(limit, wave).await.is_err() {
-        info!("nodes keep changing; the targets are updated now");
-    }
-    true
 }
 
 #[cfg(test)]

@@ -126,6 +126,7 @@ mod tests {
             deleting: false,
             excluded: None,
             doomed: false,
+            silent: false,
         }
     }
 

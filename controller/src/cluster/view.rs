@@ -119,6 +119,9 @@ pub struct NodeView {
     pub excluded: Option<String>,
     /// It has the taint `ToBeDeletedByClusterAutoscaler`.
     pub doomed: bool,
+    /// Its kubelet has not renewed the Node's Lease for a while: the node controller sets the
+    /// condition `Ready` to `Unknown`.
+    pub silent: bool,
 }
 
 /// The most addresses of a node that are kept: a kubelet writes its own, and must not fill the
@@ -419,6 +422,13 @@ impl NodeView {
                 .unwrap_or_default()
                 .iter()
                 .any(|taint| taint.key == AUTOSCALER_TAINT),
+            silent: node
+                .status
+                .as_ref()
+                .and_then(|status| status.conditions.as_deref())
+                .unwrap_or_default()
+                .iter()
+                .any(|it| it.type_ == "Ready" && it.status == "Unknown"),
         }
     }
 }

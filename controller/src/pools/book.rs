@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ballast_l2::verdict::not_adopted;
-use ballast_l2::{Addresses, Claim, Holder, Snapshot, provider};
-use ballast_provider::{Family, ServiceId};
+use ballast_l2::{Addresses, Announcements, Claim, Holder, Snapshot, provider};
+use ballast_provider::{ExtraKind, Family, ServiceId};
 use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 
@@ -20,10 +20,11 @@ use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::{Name, ServiceView};
 
-/// Which Service has which address. Clones share one allocator.
+/// Which Service has which address, and which node announces it. Clones share one allocator.
 #[derive(Clone, Debug, Default)]
 pub struct AddressBook {
     allocator: Arc<Addresses>,
+    announcements: Arc<Announcements>,
     /// Held while what a Service publishes is read and recorded, so the newest version is the
     /// last one recorded.
     recording: Arc<Mutex<()>>,
@@ -62,7 +63,7 @@ fn holder_named(name: &Name, elsewhere: bool) -> Holder {
 }
 
 /// The `l2` class that assigned a Service its addresses.
-fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a str> {
+pub fn placed_by<'a>(service: &'a ServiceView, classes: &'a Classes) -> Option<&'a str> {
     let is_l2 = |class: &&str| classes.get(class).is_some_and(ClassView::uses_pools);
     let held = service.holders();
     classes.claim(service).into_iter().chain(held).find(is_l2)
@@ -104,7 +105,10 @@ impl Start<'_> {
                     condition.map_or("", |condition| &condition.message)
                 };
                 let claim = Claim {
-                    confirmed: provider::confirmed(&addresses, said(PROGRAMMED)),
+                    confirmed: provider::confirmed(
+                        &addresses,
+                        &[said(PROGRAMMED), said(ExtraKind::Announced.as_str())],
+                    ),
                     replaced: not_adopted(said(ACCEPTED)),
                     ..claim_of(service, addresses, self.namespaces)
                 };
@@ -126,6 +130,11 @@ impl AddressBook {
     /// The allocator, for the factory's `l2` classes.
     pub const fn allocator(&self) -> &Arc<Addresses> {
         &self.allocator
+    }
+
+    /// Which node announces which address. Empty before there is a leader.
+    pub const fn announcements(&self) -> &Arc<Announcements> {
+        &self.announcements
     }
 
     /// Assigns addresses from now on. All Services and pools must be listed.

@@ -41,7 +41,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use book::{AddressBook, Start};
+pub use book::{AddressBook, Start, placed_by};
 pub use report::report;
 pub use settings::{filter, validate_l2};
 

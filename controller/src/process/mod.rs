@@ -12,6 +12,7 @@ pub mod lease;
 pub mod queue;
 pub mod room;
 pub mod text;
+pub mod wave;
 
 use std::time::Duration;
 

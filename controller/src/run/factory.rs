@@ -130,7 +130,9 @@ impl Factory for Providers {
             ProviderSettings::L2(l2) => {
                 let pools = validate_l2(l2)?;
                 let addresses = Arc::clone(self.addresses.allocator());
-                Ok(Arc::new(L2Provider::new(mark.class, pools, addresses)))
+                let announcements = Arc::clone(self.addresses.announcements());
+                let provider = L2Provider::new(mark.class, pools, addresses, announcements);
+                Ok(Arc::new(provider))
             }
             ProviderSettings::Aws(_) => Err(no_such_provider(settings).into()),
         }

@@ -2,7 +2,6 @@
 //! and the admin server.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +33,8 @@ pub(super) async fn follow(
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let (targets_sender, targets) = watch::channel(Eligible::default());
-    let (nodes_sender, node_addresses) = watch::channel(BTreeSet::new());
+    let (addresses_sender, node_addresses) = watch::channel(BTreeSet::new());
+    let (reporting_sender, reporting_nodes) = watch::channel(BTreeSet::new());
     let ledger = Arc::default();
     let shared = Shared {
         client: client.clone(),
@@ -47,6 +47,8 @@ pub(super) async fn follow(
         ledger,
         targets,
         node_addresses,
+        reporting_nodes,
+        announcers: Arc::default(),
         metrics,
         health: Health::default(),
     };
@@ -54,11 +56,19 @@ pub(super) async fn follow(
         services: Arc::clone(&shared.services),
         board: shared.board.clone(),
         queue: shared.queue.clone(),
+        book: shared.addresses.clone(),
     }));
     registry.register_collector(shared.addresses.collector());
     notice_standstill(&shared);
     // Before the admin server: it is ready when no gate is closed.
-    watch_nodes(&shared, targets_sender, nodes_sender, tasks);
+    let nodes = watches::NodeNews {
+        targets: targets_sender,
+        addresses: addresses_sender,
+        reporting: reporting_sender,
+        metrics: shared.metrics.targets.clone(),
+    };
+    let watch = shared.watch("nodes", "the list of Nodes");
+    tasks.spawn(endless("nodes", watches::nodes(watch, nodes)));
     watch_objects(&shared, Arc::clone(&options.factory), tasks);
     let admin = Admin::bind(options.admin, shared.health.clone(), Arc::new(registry))
         .await
@@ -79,18 +89,6 @@ fn notice_standstill(shared: &Shared) {
             )),
             _ => Ok(()),
         });
-}
-
-fn watch_nodes(
-    shared: &Shared,
-    targets: watch::Sender<Eligible>,
-    addresses: watch::Sender<BTreeSet<IpAddr>>,
-    tasks: &mut JoinSet<Result<()>>,
-) {
-    let watch = shared.watch("nodes", "the list of Nodes");
-    let metrics = shared.metrics.targets.clone();
-    let nodes = watches::nodes(watch, targets, addresses, metrics);
-    tasks.spawn(endless("nodes", nodes));
 }
 
 fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet<Result<()>>) {
@@ -119,6 +117,13 @@ fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet
         ),
         Arc::clone(&shared.pools),
     );
+    let announcers = watches::announcers(
+        shared.watch(
+            "announcers",
+            "the list of Announcers (is the CRD installed? ballast crds | kubectl apply -f -)",
+        ),
+        Arc::clone(&shared.announcers),
+    );
     let namespaces = watches::namespaces(
         shared.watch("namespaces", "the list of Namespaces"),
         Arc::clone(&shared.namespaces),
@@ -128,6 +133,7 @@ fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet
     tasks.spawn(endless("services", services));
     tasks.spawn(endless("classes", classes));
     tasks.spawn(endless("pools", pools));
+    tasks.spawn(endless("announcers", announcers));
     tasks.spawn(endless("namespaces", namespaces));
 }
 

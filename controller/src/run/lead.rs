@@ -1,5 +1,5 @@
-//! The tasks of the leader: the ledger, address pools, providers, the status of classes, and
-//! the workers that reconcile Services. They start when every watch has its first list.
+//! The tasks of the leader: the ledger, address pools, announcements, providers, the status of
+//! classes, and the workers that reconcile Services. They start when every watch has its first list.
 
 use std::sync::Arc;
 
@@ -9,9 +9,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::{Options, Shared};
+use crate::announcements::Keeper;
 use crate::class::board::Board;
 use crate::class::contender::{self, LeaseName};
 use crate::class::instance;
@@ -41,6 +43,7 @@ struct LeaderTasks {
     reconciler: Arc<Reconciler>,
     instances: instance::Context,
     pools: PoolKeeper,
+    announcements: Keeper,
     classes: ClassStatus,
     other_controllers: Vec<LeaseName>,
 }
@@ -131,6 +134,15 @@ fn leader_tasks(
             writer: writer.clone(),
             contests: shared.metrics.contests.clone(),
         },
+        announcements: Keeper {
+            announcers: Arc::clone(&shared.announcers),
+            nodes: shared.reporting_nodes.clone(),
+            book: shared.addresses.clone(),
+            services: Arc::clone(&shared.services),
+            board: shared.board.clone(),
+            queue: shared.queue.clone(),
+            began: Instant::now(),
+        },
         classes: ClassStatus {
             board: shared.board.clone(),
             services: Arc::clone(&shared.services),
@@ -149,6 +161,7 @@ async fn work(shared: Shared, leader: LeaderTasks, workers: usize, led_before: b
     shared.health.opened().await;
     prime(&shared.ledger, &shared.services, &shared.board);
     open(&shared, led_before);
+    leader.announcements.open();
     for service in oldest_first(shared.services.all()) {
         shared.queue.add(Name::from(&service.id));
     }
@@ -159,6 +172,7 @@ async fn work(shared: Shared, leader: LeaderTasks, workers: usize, led_before: b
     team.spawn(instance::run(leader.instances));
     team.spawn(leader.classes.run());
     team.spawn(leader.pools.run());
+    team.spawn(leader.announcements.run());
     team.spawn(contender::run(
         shared.client,
         shared.board,

@@ -29,6 +29,7 @@ use tracing::{info, warn};
 
 use self::follow::follow;
 use self::lead::{Leading, lead};
+use crate::announcements::Announcers;
 use crate::class::Scope;
 use crate::class::board::Board;
 use crate::class::contender::LeaseName;
@@ -101,6 +102,8 @@ struct Shared {
     ledger: Arc<Ledger>,
     targets: Receiver<Eligible>,
     node_addresses: Receiver<BTreeSet<IpAddr>>,
+    reporting_nodes: Receiver<BTreeSet<Arc<str>>>,
+    announcers: Arc<Announcers>,
     metrics: Metrics,
     health: Health,
 }

@@ -1,7 +1,8 @@
-//! Metrics that are counted at scrape time: Services by state, and the queue.
+//! Metrics that are counted at scrape time: Services by state, their addresses, and the queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
@@ -14,6 +15,7 @@ use crate::class::board::Board;
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
+use crate::pools::{AddressBook, placed_by};
 use crate::process::queue::Queue;
 
 /// Counts at scrape time.
@@ -24,12 +26,20 @@ pub struct ScrapeMetrics {
     pub board: Board,
     /// The work queue.
     pub queue: Queue<Name>,
+    /// Which node announces which address.
+    pub book: AddressBook,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
 struct Labels {
     class: String,
     reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+struct AddressLabels {
+    class: String,
+    announced: &'static str,
 }
 
 /// Services that wait, by class and reason.
@@ -49,6 +59,35 @@ fn pending(classes: &Classes, services: &[Arc<ServiceView>]) -> BTreeMap<(String
             *counts
                 .entry((class.to_owned(), reason.to_owned()))
                 .or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+/// The addresses that Services of `l2` classes publish, by class and whether a node announces
+/// them. An address that Services share counts once.
+fn addresses(
+    classes: &Classes,
+    services: &[Arc<ServiceView>],
+    announces: impl Fn(IpAddr) -> bool,
+) -> BTreeMap<(String, bool), i64> {
+    let mut counts = BTreeMap::new();
+    // A class without an address that is not announced has that series, too: an alert must end.
+    for class in classes.views.values().filter(|class| class.uses_pools()) {
+        for announced in [false, true] {
+            counts.insert((class.name.clone(), announced), 0);
+        }
+    }
+    let mut seen = HashSet::new();
+    for service in services {
+        let Some(class) = placed_by(service, classes) else {
+            continue;
+        };
+        for address in service.addresses() {
+            if seen.insert(address) {
+                let count = counts.entry((class.to_owned(), announces(address)));
+                *count.or_insert(0) += 1;
+            }
         }
     }
     counts
@@ -106,6 +145,22 @@ impl Collector for ScrapeMetrics {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for ((class, reason), count) in pending(&self.board.snapshot(), &self.services.all()) {
             let labels = Labels { class, reason };
+            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let table = self.book.announcements();
+        // Only a leader knows.
+        if !table.is_open() {
+            return Ok(());
+        }
+        let name = "ballast_service_addresses";
+        let help =
+            "Addresses of Services of l2 classes, by class and whether a node announces them";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let classes = self.board.snapshot();
+        let counts = addresses(&classes, &self.services.all(), |it| table.announces(it));
+        for ((class, is_announced), count) in counts {
+            let announced = if is_announced { "true" } else { "false" };
+            let labels = AddressLabels { class, announced };
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())

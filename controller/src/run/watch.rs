@@ -3,8 +3,8 @@
 //! Every replica runs these tasks, so that a new leader begins with warm stores. [`follow`]
 //! is the same for every kind: it parses what the watch delivers, stores it, and reports what
 //! changed. The functions below it pass that on: Service names go to the queue, nodes become
-//! targets, classes go to the board, pools to their keeper, and a namespace whose labels
-//! changed wakes its Services.
+//! targets, classes go to the board, pools and announcers to their keepers, and a namespace whose
+//! labels changed wakes its Services.
 //!
 //! The watcher retries errors with back-off; they are counted, and the readiness gate says
 //! what is missing until the first list. A watch that misses changes without an error is
@@ -32,6 +32,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+use crate::announcements::{Announcers, WatchedAnnouncer, report};
 use crate::class::ClassView;
 use crate::class::board::Board;
 use crate::class::instance::Factory;
@@ -41,6 +42,7 @@ use crate::cluster::meta::version;
 use crate::cluster::metrics::{ServiceMetrics, TargetMetrics, WatchMetrics};
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::{Changed, Key, Parsed, Phase, Store, Update};
+use crate::cluster::texts;
 use crate::cluster::translate::Dialect;
 use crate::cluster::view::{Name, NodeView, ServiceView};
 use crate::cluster::wire::WatchedService;
@@ -55,7 +57,7 @@ use crate::process::queue::Queue;
 const PAGE: u32 = 100;
 
 /// Between two tries of a watch. The usual 30 s and more would add themselves to each
-/// outage of the API server; five watches that ask every few seconds hurt nobody.
+/// outage of the API server; six watches that ask every few seconds hurt nobody.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 
 /// The watch of one kind.
@@ -96,6 +98,18 @@ pub struct ServiceWatch {
     pub metrics: ServiceMetrics,
     /// The annotations that the providers of this build read.
     pub dialect: Dialect,
+}
+
+/// Where the watch of nodes passes on what changed.
+pub struct NodeNews {
+    /// The targets of all classes.
+    pub targets: watch::Sender<Eligible>,
+    /// The addresses of all nodes, targets or not.
+    pub addresses: watch::Sender<BTreeSet<IpAddr>>,
+    /// The names of the nodes that report to the API server.
+    pub reporting: watch::Sender<BTreeSet<Arc<str>>>,
+    /// Counts targets.
+    pub metrics: TargetMetrics,
 }
 
 /// The pauses between the tries of one watch.
@@ -277,22 +291,20 @@ impl ServiceWatch {
     }
 }
 
-/// Keeps the targets of all classes current, and the addresses of all nodes, targets or not.
-pub async fn nodes(
-    watch: Watch,
-    targets: watch::Sender<Eligible>,
-    addresses: watch::Sender<BTreeSet<IpAddr>>,
-    metrics: TargetMetrics,
-) {
+/// Keeps what others need of nodes current.
+pub async fn nodes(watch: Watch, news: NodeNews) {
     let store: Store<String, NodeView> = Store::default();
     let changed = |changed: &Changed<String>| {
         if is_news(changed, &store) {
             let nodes = store.all();
             let now = eligibility::eligible(&nodes);
-            metrics.set(now.targets(Exclusion::Absolute).len());
-            replace(&targets, now);
+            news.metrics.set(now.targets(Exclusion::Absolute).len());
+            replace(&news.targets, now);
             let all = nodes.iter().flat_map(|node| &node.addresses);
-            replace(&addresses, all.copied().collect());
+            replace(&news.addresses, all.copied().collect());
+            let reporting = nodes.iter().filter(|node| !node.silent);
+            let names = reporting.map(|node| texts::shared(&node.target.name));
+            replace(&news.reporting, names.collect());
         }
     };
     let parse = |_: &String, node: &Node| NodeView::of(node);
@@ -322,6 +334,17 @@ pub async fn pools(watch: Watch, pools: Arc<Pools>) {
     };
     let parse = |_: &String, guard: &DeserializeGuard<AddressPool>| PoolView::of(guard);
     follow(watch, &pools.store, parse, changed).await;
+}
+
+/// Keeps what announcers report current.
+pub async fn announcers(watch: Watch, announcers: Arc<Announcers>) {
+    let changed = |changed: &Changed<Arc<str>>| {
+        if is_news(changed, &announcers.store) {
+            announcers.changed();
+        }
+    };
+    let parse = |node: &Arc<str>, object: &WatchedAnnouncer| report(node, object);
+    follow(watch, &announcers.store, parse, changed).await;
 }
 
 /// Keeps the labels of namespaces current. Where they change, the Services of that

@@ -4,7 +4,7 @@
 //! Pure: no I/O and no clock.
 
 use ballast_provider::{
-    ExtraCondition, ExtraKind, Ingress, Observed, ProviderError, Reason, Refusal, State,
+    ExtraCondition, ExtraKind, Ingress, Observed, ProviderError, Reason, Refusal, State, place,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::process::text;
 mod event;
 mod patch;
 
-pub use event::{Event, transition_event};
+pub use event::{Event, moved_event, transition_event};
 pub use patch::{
     clean_patch, drained_patch, finalizer_patch, patch, released_patch, with_finalizers,
 };
@@ -198,8 +198,12 @@ impl Desired {
         observed: &Observed,
         backing: Backing,
     ) -> Self {
+        // A node that announces the address carries its traffic, whatever labels it has.
+        let mut reported = observed.conditions.iter();
+        let announced =
+            reported.any(|it| it.kind == ExtraKind::Announced && it.holds == Some(true));
         let programmed = match &observed.state {
-            State::Programmed if backing == Backing::None => Condition {
+            State::Programmed if backing == Backing::None && !announced => Condition {
                 status: "False",
                 reason: Reason::NoEligibleNodes,
                 message:
@@ -234,7 +238,7 @@ impl Desired {
             accepted: Some(accepted),
             programmed: Some(programmed),
             ingress: (!observed.ingress.is_empty()).then(|| observed.ingress.clone()),
-            extra: Some(extra(&observed.conditions)),
+            extra: Some(extra(service, &observed.conditions)),
             contested: None,
         }
     }
@@ -332,11 +336,21 @@ impl Desired {
 }
 
 /// The provider's own conditions, each type once, with bounded messages.
-fn extra(reported: &[ExtraCondition]) -> Vec<ExtraCondition> {
+fn extra(service: &ServiceView, reported: &[ExtraCondition]) -> Vec<ExtraCondition> {
     let of_kind = |kind: ExtraKind| reported.iter().find(|condition| condition.kind == kind);
-    let bounded = |condition: &ExtraCondition| ExtraCondition {
-        message: text::message(&condition.message),
-        ..condition.clone()
+    let bounded = |condition: &ExtraCondition| {
+        let message = match condition.places.as_slice() {
+            [] => text::message(&condition.message),
+            places => {
+                let before = service.condition(condition.kind.as_str());
+                let before = before.map_or("", |before| &before.message);
+                text::message(&place::message(places, before))
+            }
+        };
+        ExtraCondition {
+            message,
+            ..condition.clone()
+        }
     };
     let all = ExtraKind::ALL.into_iter();
     all.filter_map(of_kind).map(bounded).collect()

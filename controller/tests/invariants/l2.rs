@@ -5,6 +5,7 @@
 //! The allocator uses the wall clock, which does not advance here: a rest of two minutes never
 //! ends, and a rest of zero ends at once.
 
+mod announced;
 mod crash;
 mod edits;
 mod leader;
@@ -106,7 +107,7 @@ fn a_fresh_service_costs_one_patch_no_finalizer_and_no_event() {
             let body: Value = serde_json::from_str(&patch.detail).unwrap();
             assert!(body["metadata"]["resourceVersion"].is_string(), "{body}");
             assert!(body["metadata"]["finalizers"].is_null(), "{body}");
-            assert_eq!(body["status"]["conditions"].as_array().unwrap().len(), 2);
+            assert_eq!(body["status"]["conditions"].as_array().unwrap().len(), 3);
             assert_eq!(
                 body["status"]["loadBalancer"]["ingress"][0]["ipMode"],
                 "VIP"

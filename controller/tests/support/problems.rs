@@ -127,8 +127,30 @@ fn drained(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnM
     }
 }
 
-/// Checks a Service of an `l2` class: it has an address that no node announces yet, or the
-/// reason why it has none.
+/// The node that announces an address: of those that report to the API server, the one with the
+/// best claim, if it answers.
+fn announcer_of(lab: &Lab, address: &str) -> Option<String> {
+    let nodes = lab.api.all(Kind::Node);
+    let reports = |name: &str| {
+        let node = nodes.get(name);
+        node.is_some_and(|node| node["status"]["conditions"][0]["status"] != "Unknown")
+    };
+    let all = lab.api.all(Kind::Announcer).into_iter();
+    let claims = all
+        .filter(|(name, _)| reports(name))
+        .flat_map(|(name, it)| {
+            let holdings = it["status"]["holdings"].as_array().cloned();
+            let of = holdings.unwrap_or_default().into_iter();
+            of.filter(|it| it["address"] == address)
+                .map(move |it| (it["epoch"].as_u64(), std::cmp::Reverse(name.clone()), it))
+                .collect::<Vec<_>>()
+        });
+    let best = claims.max_by_key(|(epoch, name, _)| (*epoch, name.clone()))?;
+    best.2["interface"].as_str().map(|_| best.1.0)
+}
+
+/// Checks a Service of an `l2` class: it has an address, and reports whether a node announces it,
+/// or the reason why it has none.
 fn from_a_pool(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn FnMut(String)) {
     held_as(
         service,
@@ -138,14 +160,35 @@ fn from_a_pool(lab: &Lab, key: &str, service: &Value, class: &str, say: &mut dyn
     );
     let programmed = lab.condition(key, "Programmed").unwrap_or_default();
     let accepted = lab.condition(key, "Accepted").unwrap_or_default();
-    let reason = lab.denied.get(key).copied().unwrap_or("NotAnnounced");
+    let addresses = lab.addresses(key);
+    let nodes: Vec<Option<String>> = addresses
+        .iter()
+        .map(|address| announcer_of(lab, address))
+        .collect();
+    let (status, reason) = match lab.denied.get(key) {
+        Some(reason) => ("False", *reason),
+        None if nodes.iter().all(Option::is_some) => ("True", "Programmed"),
+        None => ("False", "NotAnnounced"),
+    };
     if accepted["status"] != "True"
-        || programmed["status"] != "False"
+        || programmed["status"] != status
         || programmed["reason"] != reason
     {
         say(format!("conditions {}", service["status"]["conditions"]));
     }
-    let addresses = lab.addresses(key);
+    let announced = lab.condition(key, "Announced").unwrap_or_default();
+    if announced["status"] != status && !lab.denied.contains_key(key) {
+        say(format!("announced by {nodes:?}, and it says {announced}"));
+    }
+    for (address, node) in addresses.iter().zip(&nodes) {
+        let part = match node {
+            Some(node) => format!("{address} by {node} on eth0"),
+            None => format!("No node announces {address}"),
+        };
+        if !text(&announced["message"]).contains(&part) {
+            say(format!("not \"{part}\", but {announced}"));
+        }
+    }
     if addresses.is_empty() != lab.denied.contains_key(key) {
         say(format!("publishes {addresses:?}"));
     }

@@ -223,6 +223,10 @@ fn of_failures() -> Vec<Case> {
 
 fn of_addresses() -> Vec<Case> {
     let targets = |labels: &str, values: &str| series("ballast_targets", &[labels], values);
+    let silent = |labels: &str, values: &str| {
+        let class = "class=\"lan\", announced=\"false\"";
+        series("ballast_service_addresses", &[labels, class], values)
+    };
     let available = |labels: &str, values: &str| {
         let pool = "pool=\"main\", family=\"IPv4\", state=\"available\"";
         series("ballast_pool_addresses", &[labels, pool], values)
@@ -239,6 +243,19 @@ fn of_addresses() -> Vec<Case> {
                 leader(B, "0x30"),
                 targets(A, "3x30"),
                 targets(B, "0x30"),
+            ],
+        },
+        Case {
+            alert: "BallastAddressNotAnnounced",
+            interval: 60,
+            until: 30,
+            fires: vec![leader(A, "1x30"), silent(A, "2x30")],
+            // Announcers restart, and a former leader is scraped for the last time.
+            quiet: vec![
+                leader(A, "1x30"),
+                leader(B, "0x30"),
+                silent(A, "0x9 2x3 0x17"),
+                silent(B, "2x30"),
             ],
         },
         Case {

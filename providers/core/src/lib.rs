@@ -1,7 +1,7 @@
 //! The domain model of load balancers, independent of any cloud and of Kubernetes.
 //!
 //! This crate owns the domain model ([`model`]), the [`Provider`] trait with its errors, the
-//! marks on every cloud object ([`mark`]), the bounds on text from outside ([`text`]), the text
+//! marks on every cloud object ([`mark`]), where addresses are announced ([`place`]), the bounds on text from outside ([`text`]), the text
 //! of errors ([`causes`]), and the conformance suite (`conformance`, behind a feature) that each
 //! provider runs in its own tests.
 //!
@@ -16,6 +16,7 @@ pub mod error;
 pub mod labels;
 pub mod mark;
 pub mod model;
+pub mod place;
 pub mod provider;
 pub mod text;
 
@@ -27,6 +28,7 @@ pub use model::{
     LoadBalancer, Member, Placement, PortStatus, Protocol, ServiceId, Settings, Target, TargetSet,
     TrafficPolicy,
 };
+pub use place::{Place, Spot, Why};
 pub use provider::{
     Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned, Provider,
     Published, Released, Removal, State, Traits,

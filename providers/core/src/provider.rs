@@ -15,6 +15,7 @@ use futures::stream::BoxStream;
 
 use crate::error::{ProviderError, Reason, Refusal};
 use crate::model::{Balancer, Ingress, Key, LoadBalancer, ServiceId, TargetSet};
+use crate::place::Place;
 
 /// Implements the load balancers of one class.
 ///
@@ -131,8 +132,11 @@ pub struct ExtraCondition {
     pub holds: Option<bool>,
     /// `CamelCase`, for machines.
     pub reason: &'static str,
-    /// For people; the same on every retry.
+    /// For people; the same on every retry. Not used if there are `places`.
     pub message: String,
+    /// Where the addresses of the Service are announced. The message of the condition names
+    /// them, and an event reports each move.
+    pub places: Vec<Place>,
 }
 
 /// The conditions that a provider may report in an [`ExtraCondition`]. The set is closed, so

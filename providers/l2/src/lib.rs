@@ -11,10 +11,12 @@
 //! - [`verdict`]: what a Service gets, or why not.
 //! - [`allocator`]: the [`Allocator`], which has the whole state.
 //! - [`addresses`]: the process's single allocator, for all of its classes.
+//! - [`announced`]: which node announces which address.
 //! - [`provider`]: the provider of one class.
 
 pub mod addresses;
 pub mod allocator;
+pub mod announced;
 pub mod claim;
 pub mod holder;
 mod interval;
@@ -27,6 +29,7 @@ pub mod verdict;
 
 pub use addresses::Addresses;
 pub use allocator::{Allocator, Snapshot};
+pub use announced::Announcements;
 pub use claim::{Backend, Claim, FamilyPolicy, PoolFilter};
 pub use holder::Holder;
 pub use pool::{Pool, Standing};

@@ -1,8 +1,9 @@
 //! The provider of one class whose addresses come from pools.
 //!
 //! The status of Services is the only record ([`Traits::STATUS`]), so this provider does no
-//! I/O: allocation is a call of [`Addresses`]. Node agents announce addresses; until one
-//! reports an address, the Service is `NotAnnounced`.
+//! I/O: allocation is a call of [`Addresses`]. The nodes' announcers answer for the addresses;
+//! [`Announcements`] tells which of them does. A Service is programmed while a node announces each
+//! of its addresses; otherwise it is `NotAnnounced`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,16 +11,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, IpMode, Key, LoadBalancer, Member, Observed, Owned, Placement, Provider,
-    ProviderError, Published, Reason, Refusal, Released, Removal, ServiceId, State, TargetSet,
-    TrafficPolicy, Traits,
+    Balancer, Change, ExtraCondition, ExtraKind, IpMode, Key, LoadBalancer, Member, Observed,
+    Owned, Place, Placement, Provider, ProviderError, Published, Reason, Refusal, Released,
+    Removal, ServiceId, State, TargetSet, TrafficPolicy, Traits,
 };
 use futures::stream::{BoxStream, StreamExt, pending};
 use jiff::Timestamp;
 
 use crate::addresses::Addresses;
+use crate::announced::Announcements;
 use crate::claim::{Backend, Claim, PoolFilter};
-use crate::verdict::{Denial, Grant, Marker};
+use crate::verdict::{Denial, Marker};
 
 /// One `l2` class.
 #[derive(Debug)]
@@ -28,6 +30,7 @@ pub struct L2Provider {
     /// The pools of the class; `None`: all.
     pools: Option<Arc<PoolFilter>>,
     addresses: Arc<Addresses>,
+    announcements: Arc<Announcements>,
 }
 
 // === impl L2Provider ===
@@ -37,11 +40,17 @@ impl L2Provider {
     pub const TRAITS: Traits = Traits::STATUS;
 
     /// A class that assigns addresses from these pools; `None`: from all.
-    pub fn new(class: String, pools: Option<PoolFilter>, addresses: Arc<Addresses>) -> Self {
+    pub fn new(
+        class: String,
+        pools: Option<PoolFilter>,
+        addresses: Arc<Addresses>,
+        announcements: Arc<Announcements>,
+    ) -> Self {
         Self {
             class,
             pools: pools.map(Arc::new),
             addresses,
+            announcements,
         }
     }
 
@@ -61,12 +70,15 @@ impl L2Provider {
             .allocate(&self.class, self.claim(member), Timestamp::now())
             .ok_or_else(not_open)?;
         let mut observed = match answer {
-            Ok(grant) => granted(&member.load_balancer, grant),
+            Ok(grant) => {
+                let observed = self.published(&member.load_balancer, grant.addresses);
+                granted(observed, grant.markers)
+            }
             Err(denial) if denial.keeps.is_empty() => return Err(refusal(&denial).into()),
             // It keeps its addresses; only its new request is refused.
             Err(denial) => {
                 let objection = refusal(&denial);
-                let mut observed = announced_by_nobody(&member.load_balancer, denial.keeps);
+                let mut observed = self.published(&member.load_balancer, denial.keeps);
                 observed.objection = Some(objection);
                 observed
             }
@@ -75,6 +87,36 @@ impl L2Provider {
         let ignored = settings.map(|key| format!("the l2 provider ignores {key}"));
         observed.remarks.extend(ignored);
         Ok(observed)
+    }
+
+    /// A Service with these addresses, and which nodes announce them.
+    fn published(&self, wanted: &LoadBalancer, addresses: Vec<IpAddr>) -> Observed {
+        let places = self.announcements.places(&addresses);
+        let silent = places.iter().filter(|place| place.spot.is_none());
+        let silent: Vec<&Place> = silent.collect();
+        let announced = silent.is_empty();
+        let state = if announced {
+            State::Programmed
+        } else {
+            State::Pending {
+                reason: Reason::NotAnnounced,
+                message: unannounced(&silent),
+                retry_after: None,
+            }
+        };
+        let mut observed = Observed::new(wanted.ingress(addresses, IpMode::Vip), state);
+        observed.conditions.push(ExtraCondition {
+            kind: ExtraKind::Announced,
+            holds: Some(announced),
+            reason: if announced {
+                "Announced"
+            } else {
+                Reason::NotAnnounced.as_str()
+            },
+            message: String::new(),
+            places,
+        });
+        observed
     }
 }
 
@@ -180,10 +222,10 @@ pub fn claim(
     }
 }
 
-fn granted(wanted: &LoadBalancer, grant: Grant) -> Observed {
-    let mut observed = announced_by_nobody(wanted, grant.addresses);
+/// Adds what the allocator remarks.
+fn granted(mut observed: Observed, markers: Vec<Marker>) -> Observed {
     let mut objections: Vec<(Reason, String)> = Vec::new();
-    for marker in grant.markers {
+    for marker in markers {
         let message = marker.to_string();
         match marker {
             Marker::OutsidePool { .. } => objections.push((Reason::AddressOutsidePool, message)),
@@ -206,34 +248,33 @@ fn granted(wanted: &LoadBalancer, grant: Grant) -> Observed {
     observed
 }
 
-fn announced_by_nobody(wanted: &LoadBalancer, addresses: Vec<IpAddr>) -> Observed {
-    let message = assigned(&addresses);
-    Observed::new(
-        wanted.ingress(addresses, IpMode::Vip),
-        State::Pending {
-            reason: Reason::NotAnnounced,
-            message,
-            retry_after: None,
-        },
-    )
-}
-
-/// Names the addresses, so that [`confirmed`] can read them after a restart.
-fn assigned(addresses: &[IpAddr]) -> String {
-    let named: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    match named.as_slice() {
-        [one] => format!("Address {one} is assigned, but no node announces it yet"),
+/// The message of a Service whose addresses, or some of them, no node announces.
+fn unannounced(silent: &[&Place]) -> String {
+    let named: Vec<String> = silent.iter().map(|it| it.address.to_string()).collect();
+    let mut message = match named.as_slice() {
+        [one] => format!("Address {one} is assigned, but no node announces it"),
         several => format!(
-            "Addresses {} are assigned, but no node announces them yet",
+            "Addresses {} are assigned, but no node announces them",
             several.join(" and ")
         ),
+    };
+    let mut remarks: Vec<&str> = silent
+        .iter()
+        .filter_map(|it| it.remark.as_deref())
+        .collect();
+    remarks.dedup();
+    for remark in remarks {
+        message.extend(["; ", remark]);
     }
+    message
 }
 
-/// The published addresses that the message of our own condition names. Addresses from another
+/// The published addresses that the messages of our own conditions name. Addresses from another
 /// writer are not among them.
-pub fn confirmed(published: &[IpAddr], message: &str) -> BTreeSet<IpAddr> {
-    let words = message.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '(' | ')'));
+pub fn confirmed(published: &[IpAddr], messages: &[&str]) -> BTreeSet<IpAddr> {
+    let words = messages.iter().flat_map(|message| {
+        message.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '(' | ')'))
+    });
     let named: BTreeSet<IpAddr> = words.filter_map(|word| word.parse().ok()).collect();
     let confirmed = published.iter().filter(|address| named.contains(address));
     confirmed.copied().collect()
@@ -251,17 +292,45 @@ fn not_open() -> ProviderError {
 mod tests {
     use super::*;
 
-    /// A restarted controller must recognise what the previous one wrote.
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// A restarted controller must recognise what the previous one wrote: addresses that a node
+    /// announces, and others.
     #[test]
-    fn the_condition_confirms_exactly_the_addresses_that_were_assigned() {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    fn the_conditions_confirm_exactly_the_addresses_that_were_assigned() {
         let all = [ip("192.0.2.1"), ip("fd00::1")];
-        for some in [&all[..1], &all[1..], &all[..]] {
-            let message = assigned(some);
-            let known = confirmed(&all, &message);
-            assert_eq!(known, some.iter().copied().collect(), "{message}");
-            assert!(confirmed(&[ip("192.0.2.10")], &message).is_empty());
+        let place = |address: &IpAddr, node: Option<&str>| Place {
+            address: *address,
+            spot: node.map(|node| ballast_provider::Spot {
+                node: node.to_owned(),
+                interface: "eth0".to_owned(),
+                why: None,
+                previous: None,
+            }),
+            remark: None,
+        };
+        for nodes in [[None, None], [Some("a"), None], [Some("a"), Some("b")]] {
+            let places: Vec<Place> = all
+                .iter()
+                .zip(nodes)
+                .map(|(address, node)| place(address, node))
+                .collect();
+            let silent: Vec<&Place> = places.iter().filter(|it| it.spot.is_none()).collect();
+            let programmed = unannounced(&silent);
+            let announced = ballast_provider::place::message(&places, "");
+            let known = confirmed(&all, &[&programmed, &announced]);
+            assert_eq!(known, all.into(), "{programmed} / {announced}");
+            let other = [ip("192.0.2.10")];
+            assert!(confirmed(&other, &[&programmed, &announced]).is_empty());
         }
-        assert!(confirmed(&all, "").is_empty());
+        let former = "Address 192.0.2.1 is assigned, but no node announces it yet";
+        assert_eq!(
+            confirmed(&all, &[former]),
+            [all[0]].into(),
+            "an older version"
+        );
+        assert!(confirmed(&all, &[""]).is_empty());
     }
 }

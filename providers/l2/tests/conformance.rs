@@ -156,7 +156,12 @@ impl Harness for L2Harness {
         let addresses = Arc::<Addresses>::default();
         *self.current.lock().unwrap() = Arc::clone(&addresses);
         Arc::new(Opened {
-            provider: L2Provider::new(mark.class.clone(), None, Arc::clone(&addresses)),
+            provider: L2Provider::new(
+                mark.class.clone(),
+                None,
+                Arc::clone(&addresses),
+                Arc::default(),
+            ),
             addresses,
             pools: self.pools.lock().unwrap().clone(),
         })
@@ -199,7 +204,7 @@ impl Harness for L2Harness {
 
     async fn pause(&self) {}
 
-    /// No node announces addresses yet.
+    /// No node announces addresses here.
     fn serves(&self, state: &State) -> bool {
         let waits = |reason: &Reason| *reason == Reason::NotAnnounced;
         matches!(state, State::Pending { reason, .. } if waits(reason))

@@ -13,7 +13,7 @@ use super::Performer;
 use crate::cluster::view::{Name, ServiceView};
 use crate::cluster::writer::{WriteError, Written};
 use crate::service::contests::{Plan, Purpose, Step};
-use crate::service::status::{self, Desired, Event, transition_event};
+use crate::service::status::{self, Desired, Event, moved_event, transition_event};
 
 /// A write of finalizers, or one that removes everything of ours.
 pub(super) struct Marks<'a> {
@@ -73,11 +73,11 @@ impl Performer {
         };
         let written = self.send(service, &marks).await?;
         // A restoration is no transition.
-        if plan.step == Step::New
-            && let (Written::Version(_), Some(event)) =
-                (written, transition_event(service, &desired))
-        {
-            self.recorder.event(&service.id, event);
+        if plan.step == Step::New && matches!(written, Written::Version(_)) {
+            let transition = transition_event(service, &desired).into_iter();
+            for event in transition.chain(moved_event(service, &desired)) {
+                self.recorder.event(&service.id, event);
+            }
         }
         Ok(written)
     }

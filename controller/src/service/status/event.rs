@@ -1,6 +1,8 @@
-//! The events of a Service: one for each transition, none for a repeated state. Pure.
+//! The events of a Service: one for each transition and each move of an address, none for a
+//! repeated state. Pure.
 
 use ballast_provider::Reason;
+use ballast_provider::place::{self, Moved};
 
 use super::Desired;
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
@@ -17,15 +19,17 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
     }
     let programmed = desired.programmed.as_ref()?;
     let changed = difference.changes(PROGRAMMED);
+    let before = service.condition(PROGRAMMED);
+    let was_programmed = before.is_some_and(|before| before.status == "True");
     match (programmed.status, programmed.reason) {
         ("True", _) => {
-            let before = service.condition(PROGRAMMED);
-            let was_programmed = before.is_some_and(|before| before.status == "True");
             let ensured = changed && !was_programmed;
             (ensured || difference.ingress.is_some()).then_some(Event::Ensured)
         }
         (_, Reason::NoEligibleNodes) => changed.then_some(Event::Unavailable),
-        (_, Reason::Provisioning | Reason::Releasing | Reason::NotAnnounced) => None,
+        // A new address is not announced at first.
+        (_, Reason::NotAnnounced) => (changed && was_programmed).then_some(Event::Unavailable),
+        (_, Reason::Provisioning | Reason::Releasing) => None,
         ("False" | "Unknown", _) if changed => {
             let verb = if service.is_load_balancer && !service.deleting {
                 "ensure"
@@ -39,6 +43,16 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
         }
         _ => None,
     }
+}
+
+/// The event for addresses that another node announces than the status said. A Service whose
+/// status did not say it before, such as one of an older version of Ballast, has no event.
+pub fn moved_event(service: &ServiceView, desired: &Desired) -> Option<Event> {
+    let mut moved = desired.extra.iter().flatten().filter_map(|condition| {
+        let before = service.condition(condition.kind.as_str())?;
+        place::moves(&condition.places, &before.message)
+    });
+    moved.next().map(Event::Moved)
 }
 
 /// Events with the reasons and messages of the reference controller, where it has one.
@@ -58,6 +72,8 @@ pub enum Event {
     SyncFailed(String),
     /// Somebody else keeps changing what Ballast writes; the note says who.
     Contested(String),
+    /// Another node announces addresses of the Service.
+    Moved(Moved),
 }
 
 // === impl Event ===
@@ -77,6 +93,7 @@ impl Event {
             Self::Unavailable => "UnAvailableLoadBalancer",
             Self::SyncFailed(_) => "SyncLoadBalancerFailed",
             Self::Contested(_) => "LoadBalancerContested",
+            Self::Moved(_) => "LoadBalancerMoved",
         }
     }
 
@@ -89,6 +106,7 @@ impl Event {
             Self::Deleted => "Deleted load balancer",
             Self::Unavailable => "There are no available nodes for LoadBalancer",
             Self::SyncFailed(message) | Self::Contested(message) => message,
+            Self::Moved(moved) => &moved.note,
         }
     }
 
@@ -96,6 +114,7 @@ impl Event {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unavailable | Self::SyncFailed(_) | Self::Contested(_) => "Warning",
+            Self::Moved(moved) if moved.is_failure => "Warning",
             _ => "Normal",
         }
     }

@@ -37,6 +37,7 @@ pub enum Kind {
     Node,
     Class,
     Pool,
+    Announcer,
     Lease,
     Namespace,
 }
@@ -126,6 +127,7 @@ impl Kind {
             Self::Node => "Node",
             Self::Class => "LoadBalancerClass",
             Self::Pool => "AddressPool",
+            Self::Announcer => "Announcer",
             Self::Lease => "Lease",
             Self::Namespace => "Namespace",
         }
@@ -133,7 +135,7 @@ impl Kind {
 
     const fn version(self) -> &'static str {
         match self {
-            Self::Class | Self::Pool => "ballast.dev/v1alpha1",
+            Self::Class | Self::Pool | Self::Announcer => "ballast.dev/v1alpha1",
             Self::Lease => "coordination.k8s.io/v1",
             _ => "v1",
         }
@@ -145,6 +147,7 @@ impl Kind {
             Self::Node => "nodes",
             Self::Class => "loadbalancerclasses.ballast.dev",
             Self::Pool => "addresspools.ballast.dev",
+            Self::Announcer => "announcers.ballast.dev",
             Self::Lease => "leases.coordination.k8s.io",
             Self::Namespace => "namespaces",
         }

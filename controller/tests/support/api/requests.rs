@@ -34,6 +34,9 @@ impl Api {
             ["apis", "ballast.dev", "v1alpha1", "addresspools"] if get => {
                 Ok(self.list_or_watch(link, Kind::Pool, parts))
             }
+            ["apis", "ballast.dev", "v1alpha1", "announcers"] if get => {
+                Ok(self.list_or_watch(link, Kind::Announcer, parts))
+            }
             ["api", "v1", "namespaces"] if get => {
                 Ok(self.list_or_watch(link, Kind::Namespace, parts))
             }

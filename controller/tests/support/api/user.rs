@@ -287,6 +287,54 @@ impl Api {
         self.create(Kind::Node, name, object);
     }
 
+    /// The announcer of a node writes that it has claimed these addresses, each with its epoch.
+    /// The others that it has stay.
+    pub fn claim(&self, node: &str, claims: &[(&str, u64)], cause: &str) {
+        let holdings = claims.iter().map(|(address, epoch)| {
+            json!({
+                "address": address, "epoch": epoch, "revision": 0, "interface": "eth0",
+                "mac": "02:00:00:00:00:01", "successors": [], "cause": cause,
+                "since": "2026-03-01T12:00:00Z",
+            })
+        });
+        let new: Vec<Value> = holdings.collect();
+        let taken = |it: &Value| claims.iter().any(|(address, _)| it["address"] == *address);
+        self.announcer(node, |status| {
+            let mut all = status["holdings"].as_array().cloned().unwrap_or_default();
+            all.retain(|it| !taken(it));
+            all.extend(new);
+            status["holdings"] = all.into();
+        });
+    }
+
+    /// The announcer of a node writes that it does not have these addresses any more.
+    pub fn withdraw(&self, node: &str, addresses: &[&str]) {
+        self.announcer(node, |status| {
+            let mut all = status["holdings"].as_array().cloned().unwrap_or_default();
+            all.retain(|it| !addresses.iter().any(|address| it["address"] == *address));
+            status["holdings"] = all.into();
+        });
+    }
+
+    /// Changes the status of the object of a node's announcer.
+    pub fn announcer(&self, node: &str, change: impl FnOnce(&mut Value)) {
+        if self.get(Kind::Announcer, node).is_none() {
+            let object = json!({"metadata": {"name": node}, "status": {}});
+            self.create(Kind::Announcer, node, object);
+        }
+        self.edit(Kind::Announcer, node, |object| {
+            change(&mut object["status"]);
+        });
+    }
+
+    /// The node controller: the kubelet of a node reports, or has not reported for a while.
+    pub fn set_reporting(&self, node: &str, reports: bool) {
+        self.edit(Kind::Node, node, |object| {
+            let ready = if reports { "True" } else { "Unknown" };
+            object["status"]["conditions"] = json!([{"type": "Ready", "status": ready}]);
+        });
+    }
+
     pub fn create_namespace(&self, name: &str, labels: &Value) {
         let object = json!({"metadata": {"name": name, "labels": labels}});
         self.create(Kind::Namespace, name, object);

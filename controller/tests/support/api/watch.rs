@@ -122,7 +122,7 @@ impl Api {
                 },
             );
         }
-        if !matches!(kind, Kind::Class | Kind::Pool) {
+        if !matches!(kind, Kind::Class | Kind::Pool | Kind::Announcer) {
             for object in &mut rest {
                 let fields = object.as_object_mut().unwrap();
                 fields.remove("kind");

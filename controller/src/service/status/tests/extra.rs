@@ -8,6 +8,7 @@ fn announced(holds: Option<bool>, message: &str) -> ExtraCondition {
         holds,
         reason: "Announced",
         message: message.to_owned(),
+        places: Vec::new(),
     }
 }
 

@@ -1,0 +1,275 @@
+//! What the controller reads of an Announcer object, and what it keeps of it. Parsing never
+//! fails; a part that is invalid is left out. Everything is bounded: the announcer of a node writes
+//! the object, and a node can be compromised.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ballast_crds::Announcer;
+use ballast_l2::announced::{Holding, Report};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::announcer::object::{ADDRESS_CONFLICT, CUT_OFF, NO_ENDPOINTS};
+use crate::cluster::texts;
+use crate::process::text;
+
+/// The CRD's bound on holdings.
+const MOST_HOLDINGS: usize = 16_384;
+/// The addresses and interfaces that are kept of the message of a condition.
+const MOST_NAMED: usize = 256;
+/// The longest name of an interface, and the longest cause.
+const LONGEST_NAME: usize = 64;
+
+/// An Announcer without its interfaces, MAC addresses and successors.
+#[derive(Clone, Debug, Deserialize, kube::Resource)]
+#[resource(inherit = Announcer)]
+pub struct WatchedAnnouncer {
+    /// Names and versions.
+    pub metadata: ObjectMeta,
+    /// `status`
+    #[serde(default)]
+    pub status: Option<Status>,
+}
+
+/// `status` of an Announcer. An entry that has another form is left out, and does not make the
+/// object unreadable.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    holdings: Vec<Value>,
+    conditions: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct WatchedHolding {
+    address: IpAddr,
+    epoch: u64,
+    interface: Option<String>,
+    cause: Option<String>,
+    previous: Option<String>,
+}
+
+/// What the announcer of a node reports.
+pub fn report(node: &Arc<str>, object: &WatchedAnnouncer) -> Report {
+    let nothing = Status::default();
+    let status = object.status.as_ref().unwrap_or(&nothing);
+    let holdings = status.holdings.iter().take(MOST_HOLDINGS);
+    let mut holdings: Vec<Holding> = holdings.filter_map(holding).collect();
+    holdings.shrink_to_fit();
+    let said = |kind| problem(&status.conditions, kind);
+    Report {
+        node: Arc::clone(node),
+        holdings,
+        conflicts: conflicts(said(ADDRESS_CONFLICT)),
+        idle: addresses(said(NO_ENDPOINTS)).collect(),
+        cut_off: interfaces(said(CUT_OFF)),
+    }
+}
+
+fn holding(value: &Value) -> Option<Holding> {
+    let read = WatchedHolding::deserialize(value).ok()?;
+    let short = |text: Option<String>, limit: usize| {
+        let text = text.filter(|text| !text.is_empty() && text.len() <= limit)?;
+        Some(texts::shared(&text))
+    };
+    Some(Holding {
+        address: read.address,
+        epoch: read.epoch,
+        interface: short(read.interface, LONGEST_NAME),
+        cause: short(read.cause, LONGEST_NAME),
+        // As long as the name of a node may be.
+        previous: short(read.previous, 253),
+    })
+}
+
+/// The message of a condition that holds.
+fn problem<'a>(conditions: &'a [Value], kind: &str) -> Option<&'a str> {
+    let mut conditions = conditions.iter();
+    let found = conditions.find(|it| it["type"] == kind && it["status"] == "True")?;
+    found["message"].as_str()
+}
+
+/// The words of a message, without the punctuation around them.
+fn words(message: Option<&str>) -> impl Iterator<Item = &str> {
+    let words = message.into_iter().flat_map(str::split_whitespace);
+    words.map(|word| word.trim_matches([',', '.', ';', '(', ')']))
+}
+
+/// The addresses that a message names.
+fn addresses(message: Option<&str>) -> impl Iterator<Item = IpAddr> {
+    let found: BTreeSet<IpAddr> = words(message)
+        .filter_map(|word| word.parse().ok())
+        .take(MOST_NAMED)
+        .collect();
+    found.into_iter()
+}
+
+/// `192.0.2.10 by 02:00:00:00:00:09`: the addresses, each with the MAC address of the other host.
+fn conflicts(message: Option<&str>) -> Vec<(IpAddr, Arc<str>)> {
+    let all: Vec<&str> = words(message).collect();
+    let pairs = all.windows(3).filter_map(|words| match words {
+        [address, "by", mac] if is_mac(mac) => Some((address.parse().ok()?, texts::shared(mac))),
+        _ => None,
+    });
+    pairs.take(MOST_NAMED).collect()
+}
+
+fn is_mac(word: &str) -> bool {
+    let octets = word.split(':');
+    let valid = |octet: &str| octet.len() == 2 && octet.bytes().all(|it| it.is_ascii_hexdigit());
+    word.len() == 17 && octets.into_iter().all(valid)
+}
+
+/// The interfaces of `No other host on the network responds on eth0, eth1. …`.
+fn interfaces(message: Option<&str>) -> Vec<Arc<str>> {
+    let list = message.and_then(|message| {
+        let (_, rest) = message.split_once(" responds on ")?;
+        rest.split(". ").next()
+    });
+    let names = words(list).filter(|name| !["and", "more"].contains(name));
+    names
+        .take(MOST_NAMED)
+        .map(|name| texts::shared(&text::value(name)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::announcer::object;
+
+    fn read(status: &Value) -> Report {
+        let object = json!({"metadata": {"name": "node-1"}, "status": status});
+        let object: WatchedAnnouncer = serde_json::from_value(object).unwrap();
+        report(&"node-1".into(), &object)
+    }
+
+    #[test]
+    fn what_is_invalid_is_left_out() {
+        let good = json!({
+            "address": "192.0.2.10", "epoch": 3, "revision": 1, "interface": "eth0",
+            "mac": "02:00:00:00:00:01", "successors": ["node-2"], "since": "2026-03-01T12:00:00Z",
+            "cause": "HostDown", "previous": "node-2", "later": {"a": 1},
+        });
+        let older = json!({"address": "2001:db8::1", "epoch": 1});
+        let with = |field: &str, value: Value| {
+            let mut holding = good.clone();
+            holding[field] = value;
+            holding
+        };
+        let all = json!([
+            good,
+            older,
+            with("address", json!("here")),
+            with("epoch", json!(-1)),
+            with("interface", json!(7)),
+            7,
+            with("cause", json!("x".repeat(65))),
+        ]);
+        let report = read(&json!({"holdings": all, "conditions": [7, {"type": "CutOff"}]}));
+        let expected = Holding {
+            address: "192.0.2.10".parse().unwrap(),
+            epoch: 3,
+            interface: Some("eth0".into()),
+            cause: Some("HostDown".into()),
+            previous: Some("node-2".into()),
+        };
+        let older = Holding {
+            address: "2001:db8::1".parse().unwrap(),
+            epoch: 1,
+            interface: None,
+            cause: None,
+            previous: None,
+        };
+        let long = Holding {
+            cause: None,
+            ..expected.clone()
+        };
+        assert_eq!(report.holdings, [expected, older, long]);
+        assert_eq!(read(&Value::Null).holdings, []);
+        assert_eq!(read(&json!({})).holdings, []);
+    }
+
+    /// The announcer writes the messages, so its own code makes those of this test.
+    #[test]
+    fn conditions_name_what_they_concern() {
+        use ballast_agent::{Report as Reported, ReportedInterface};
+        use ballast_announce::io::Problem;
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let interface = |index, name: &str| ReportedInterface {
+            index,
+            name: name.into(),
+            mac: ballast_announce::Mac([2, 0, 0, 0, 0, 1]),
+            nets: Vec::new(),
+            usable: true,
+        };
+        let mac = ballast_announce::Mac([2, 0, 0, 0, 0, 9]);
+        let conflict = |address: &str| Problem::AddressConflict {
+            address: ip(address),
+            mac,
+        };
+        let idle = |address: &str| Problem::NoEndpoints {
+            address: ip(address),
+        };
+        let reported = Reported {
+            interfaces: vec![interface(1, "eth0"), interface(2, "eth1")],
+            problems: [
+                conflict("192.0.2.10"),
+                conflict("2001:db8::1"),
+                idle("192.0.2.11"),
+                idle("2001:db8::2"),
+                Problem::CutOff { interface: 1 },
+                Problem::CutOff { interface: 2 },
+            ]
+            .into(),
+            ..Reported::default()
+        };
+        let status = object::status(
+            &reported,
+            &ballast_crds::AnnouncerStatus::default(),
+            "1",
+            jiff::Timestamp::UNIX_EPOCH,
+        );
+        let report = read(&json!(status));
+        let mac: Arc<str> = "02:00:00:00:00:09".into();
+        assert_eq!(
+            report.conflicts,
+            [
+                (ip("192.0.2.10"), Arc::clone(&mac)),
+                (ip("2001:db8::1"), mac)
+            ]
+        );
+        assert_eq!(report.idle, [ip("192.0.2.11"), ip("2001:db8::2")]);
+        assert_eq!(report.cut_off, ["eth0".into(), "eth1".into()]);
+        let well = object::status(
+            &Reported {
+                problems: std::collections::BTreeSet::new(),
+                ..reported
+            },
+            &status,
+            "1",
+            jiff::Timestamp::UNIX_EPOCH,
+        );
+        let report = read(&json!(well));
+        assert!(report.conflicts.is_empty() && report.idle.is_empty());
+        assert!(report.cut_off.is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let address = |number: u32| std::net::Ipv4Addr::from(number).to_string();
+        let holding = |number: u32| json!({"address": address(number), "epoch": 1});
+        let named: Vec<String> = (0..10_000).map(address).collect();
+        let condition =
+            json!({"type": NO_ENDPOINTS, "status": "True", "message": named.join(", ")});
+        let holdings: Vec<Value> = (0..20_000).map(holding).collect();
+        let report = read(&json!({"holdings": holdings, "conditions": [condition]}));
+        assert_eq!(report.holdings.len(), MOST_HOLDINGS);
+        assert_eq!(report.idle.len(), MOST_NAMED);
+    }
+}
