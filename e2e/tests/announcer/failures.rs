@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use ballast_crds::Announcer;
 use ballast_e2e::failover::bed::{Bed, NEWCOMER};
 use ballast_e2e::failover::value::{
     BACK_MOVES, CLAIMS, KNOWN, MOVES, NEWCOMER as NEW, OTHER_SIDE, RETURN, SIDE_OF_HOLDER, STALE,
@@ -154,18 +155,22 @@ pub(crate) async fn api_down(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     at_most(&values, &limits)
 }
 
-/// A switch answers the probes in place of the holder.
+/// A switch answers the probes in place of all nodes: each node that probes the holder finds out.
 pub(crate) async fn probes_intercepted(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let before = mac_of_holder(bed, address).await?;
     let nodes = bed.nodes();
     bed.lab.answer_for(&nodes, true).await?;
     let outcome = async {
         eventually(2 * SOON, || async {
-            for object in bed.announcers.objects().await? {
-                let status = object.status.unwrap_or_default();
+            let objects = bed.announcers.objects().await?;
+            for prober in successors(&objects, address)? {
+                let mut objects = objects.iter();
+                let object = objects.find(|it| it.metadata.name.as_ref() == Some(&prober));
+                let status = object.and_then(|it| it.status.as_ref());
+                let status = status.context("a successor has no announcer")?;
                 let mut all = status.conditions.iter();
                 let found = all.any(|it| it.type_ == "ProbesIntercepted" && it.status == "True");
-                ensure!(found, "{:?}: {:?}", object.metadata.name, status.conditions);
+                ensure!(found, "{prober}: {:?}", status.conditions);
             }
             Ok(())
         })
@@ -178,4 +183,15 @@ pub(crate) async fn probes_intercepted(bed: &Bed<'_>, address: IpAddr) -> Result
     at_most(&values, &[(NEW, 2.0 * OUTAGE)])?;
     ensure!(value(&values, NEW) > 0.0);
     moved(bed, address, &before).await
+}
+
+/// The recorded successors of an address.
+fn successors(objects: &[Announcer], address: IpAddr) -> Result<Vec<String>> {
+    let holdings = objects.iter().filter_map(|it| it.status.as_ref());
+    let holdings = holdings.flat_map(|status| &status.holdings);
+    let holdings = holdings.filter(|it| it.address.parse() == Ok(address));
+    let holding = holdings.max_by_key(|it| it.epoch);
+    let holding = holding.context("nobody holds the address")?;
+    ensure!(!holding.successors.is_empty(), "{holding:?}");
+    Ok(holding.successors.iter().map(|it| it.0.clone()).collect())
 }
