@@ -80,6 +80,9 @@ pub const STAGGER_PLANNED: Duration = ms(300);
 pub const STAGGER_FIRST: Duration = ms(1500);
 /// How long a holder must be published as not usable before a planned move.
 pub const UNUSABLE: Duration = ms(1000);
+/// The same while this node reaches the holder on that very interface: what the holder published
+/// is probably old. After an outage of the API server it may take this long to replace it.
+pub const UNUSABLE_REACHED: Duration = ms(15_000);
 /// Moves of one address in [`MOVES_WINDOW`] that cost no extra time.
 pub const FREE_MOVES: u64 = 4;
 /// The window in which moves are counted.

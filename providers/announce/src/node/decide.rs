@@ -13,7 +13,10 @@ use crate::io::Output;
 use crate::membership::Process;
 use crate::responder::Entry;
 use crate::slip::slip;
-use crate::timing::{CHECK_REPEAT, CONFLICT_RETRY, STAND_IN, SUCCESSORS_SETTLE, TOLERANT};
+use crate::timing::{
+    CHECK_REPEAT, CONFLICT_RETRY, STAND_IN, SUCCESSORS_SETTLE, TOLERANT, UNUSABLE_REACHED,
+    WITNESS_FRESH,
+};
 use crate::view::{Detection, Wanted};
 use crate::{NodeName, Time, assignment};
 
@@ -121,7 +124,8 @@ impl Node {
             wanted: true,
             cause: failure.cause,
             turn: self.turn(address, wanted, failure, now),
-            damping: self.claims.damping(address, now),
+            damping: self.claims.damping(address, now)
+                + self.old_news(address, wanted, failure, now),
             stand_in: failure.silent && first && usable,
             ..nothing
         }
@@ -233,6 +237,24 @@ impl Node {
             return because(Cause::NotCandidate);
         }
         self.silence_of(address, wanted, claim, now)
+    }
+
+    /// How much longer to wait because the holder says that its interface is not usable, and this
+    /// node reaches it there.
+    fn old_news(&self, address: &IpAddr, wanted: &Wanted, failure: Failure, now: Time) -> Duration {
+        let holder = self.claims.get(address).map(|claim| &claim.holder);
+        let port = self.ports.serving(address, wanted);
+        let (Some(holder), Some(port), Some(Cause::Unusable)) = (holder, port, failure.cause)
+        else {
+            return Duration::ZERO;
+        };
+        let key = (port.interface.index, holder.clone());
+        let met = self.met.get(&key);
+        if met.is_some_and(|met| now.since(*met) < WITNESS_FRESH) {
+            UNUSABLE_REACHED
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// What follows from the silence of the holder's agent, for its recorded successors.

@@ -342,6 +342,43 @@ fn an_idle_node_does_little() {
     assert!(count(|output| matches!(output, Output::Announce { .. })) <= 2000);
 }
 
+/// Found on a lab: a write that had waited in a cut connection arrived after the link was back, and
+/// said that the interface was not usable.
+#[test]
+fn a_holder_that_is_reached_keeps_its_addresses_whatever_its_object_says() {
+    let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
+    let claim = Claim {
+        epoch: 1,
+        holder: name(1),
+        revision: 0,
+        successors: vec![name(0)],
+    };
+    lone.input(Input::Holdings(vec![(address(0), claim)]));
+    let mut sequence = 0;
+    let mut beats = |lone: &mut Lone, count: usize| {
+        for _ in 0..count {
+            sequence += 1;
+            lone.beat(1, sequence);
+            lone.run(500);
+        }
+    };
+    beats(&mut lone, 10);
+    let mut says = |lone: &mut Lone, carrier: bool| {
+        let facts = lone.view.nodes.get_mut(&name(1)).unwrap();
+        facts.interfaces[0].carrier = carrier;
+        lone.see();
+    };
+    says(&mut lone, false);
+    beats(&mut lone, 20);
+    assert!(!lone.answers(0), "old news");
+    says(&mut lone, true);
+    beats(&mut lone, 20);
+    assert!(!lone.answers(0));
+    says(&mut lone, false);
+    beats(&mut lone, 40);
+    assert!(lone.answers(0), "what it says for 20 s counts");
+}
+
 #[test]
 fn a_quiet_node_ticks_seldom_until_something_happens() {
     let mut lone = Lone::with_services(3, &[(address(0), cluster())]);
