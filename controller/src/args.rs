@@ -14,7 +14,7 @@ use crate::announcer::args::AnnouncerArgs;
 use crate::class::Scope;
 use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
-use crate::cli::{cleanup, crds, migrate, secrets, status, teardown};
+use crate::cli::{cleanup, crds, migrate, probe, secrets, status, teardown};
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
 use crate::process::lease::{Config, Timing};
@@ -112,6 +112,10 @@ pub enum Command {
     /// Delete shared Secrets, and what announcers leave (used by the chart).
     #[command(after_help = cleanup::EXAMPLES, hide = true)]
     Cleanup(Box<cleanup::CleanupArgs>),
+
+    /// Ask the process of this container whether it is alive or ready (used by the chart).
+    #[command(after_help = probe::EXAMPLES, hide = true)]
+    Probe(probe::ProbeArgs),
 }
 
 const CONTROLLER_EXAMPLES: &str = "\

@@ -69,6 +69,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Crds(args) => runtime()?.block_on(cli::crds::run(*args)),
         Command::Secrets(args) => runtime()?.block_on(cli::secrets::run(*args)),
         Command::Cleanup(args) => runtime()?.block_on(cli::cleanup::run(*args)),
+        Command::Probe(args) => cli::probe::run(&args),
         Command::Teardown(args) => {
             runtime()?.block_on(async { cli::teardown::run(*args, asked_to_stop()?.boxed()).await })
         }
@@ -88,6 +89,7 @@ fn filter(log: &str, command: &Command) -> String {
         | Command::Crds(_)
         | Command::Secrets(_)
         | Command::Cleanup(_)
+        | Command::Probe(_)
         | Command::Teardown(_) => format!("{log},kube_client=off"),
         Command::Controller(_) | Command::Announcer(_) => {
             format!("{log},kube_client::client=off,kube_client::client::tls=warn")

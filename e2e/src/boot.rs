@@ -8,6 +8,7 @@
 //! kube-proxy). Until the start is complete, the lab ends with the process that starts it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ use crate::components::Setup;
 use crate::control::{Control, HUB, Request};
 use crate::eventually::eventually;
 use crate::hosts::{OTHERS, add_host, api_ready, hosts_file};
-use crate::lab::Lab;
+use crate::lab::{Lab, Reach};
 use crate::launch::{spawn, supervise};
 use crate::net::{self, Host, MAX_NODES};
 use crate::nodes::{node_processes, nodes_ready};
 use crate::objects;
 use crate::options::LabOptions;
+use crate::pki::Credential;
 use crate::progress::Progress;
 use crate::state::{Found, Place, Record};
 
@@ -74,6 +76,12 @@ impl Lab {
             bail!("no lab {name} runs; start it with `lab up --name {name}`")
         };
         assemble(place, record).await
+    }
+
+    /// A client with a token of its own, such as one that was taken from a pod.
+    pub async fn kube_with_token(&self, token: &str) -> Result<Client> {
+        let token = Credential::Token(token);
+        client(&self.write_kubeconfig("token", Reach::Machine, &token)?).await
     }
 }
 
@@ -161,7 +169,7 @@ async fn launch(options: &LabOptions, place: Place, cache: Binaries) -> Result<L
         .exec_with(HUB, &["ip", "-batch", "-"], &lines, Duration::from_secs(5))
         .await?
         .ok()?;
-    let client = client(&place).await?;
+    let client = client(&place.dir().join("pki/admin.kubeconfig")).await?;
     Ok(Lab {
         place,
         record,
@@ -184,7 +192,7 @@ async fn assemble(place: Place, record: Record) -> Result<Lab> {
     };
     let mut nodes: Vec<u8> = status.hosts.iter().filter_map(number).collect();
     nodes.sort_unstable();
-    let client = client(&place).await?;
+    let client = client(&place.dir().join("pki/admin.kubeconfig")).await?;
     let setup = setup(&place, &record);
     Ok(Lab {
         place,
@@ -208,8 +216,8 @@ fn setup(place: &Place, record: &Record) -> Setup {
     }
 }
 
-async fn client(place: &Place) -> Result<Client> {
-    let config = Kubeconfig::read_from(place.dir().join("pki/admin.kubeconfig"))?;
+async fn client(kubeconfig: &Path) -> Result<Client> {
+    let config = Kubeconfig::read_from(kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
     // A waiting caller polls, and needs the last error.
     config.default_retry = false;

@@ -67,7 +67,8 @@ pub fn leftovers(release: &str, namespace: &str) -> [Vec<String>; 4] {
     let label = format!("app.kubernetes.io/instance={release}");
     let namespaced = "deployments,daemonsets,jobs,pods,services,serviceaccounts,secrets,leases,configmaps,\
                       roles,rolebindings,poddisruptionbudgets,networkpolicies";
-    let everywhere = "clusterroles,clusterrolebindings,loadbalancerclasses,addresspools";
+    let everywhere = "clusterroles,clusterrolebindings,loadbalancerclasses,addresspools,\
+                      validatingadmissionpolicies,validatingadmissionpolicybindings";
     [
         vec![namespaced, "-n", namespace],
         vec![everywhere, "-l", &label],

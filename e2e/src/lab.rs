@@ -106,6 +106,16 @@ impl Lab {
         name: &str,
         reach: Reach,
     ) -> Result<PathBuf> {
+        let token = self.token_of_service_account(namespace, name).await?;
+        self.write_kubeconfig(
+            &format!("sa-{namespace}-{name}"),
+            reach,
+            &Credential::Token(&token),
+        )
+    }
+
+    /// A token of a `ServiceAccount` that belongs to no pod, valid for a day.
+    pub async fn token_of_service_account(&self, namespace: &str, name: &str) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.kube(), namespace);
         let spec = TokenRequestSpec {
             expiration_seconds: Some(86_400),
@@ -119,15 +129,10 @@ impl Lab {
             .create_token_request(name, &kube::api::PostParams::default(), &request)
             .await
             .with_context(|| format!("no token for the ServiceAccount {namespace}/{name}"))?;
-        let token = answer.status.context("the API server gave no token")?.token;
-        self.write_kubeconfig(
-            &format!("sa-{namespace}-{name}"),
-            reach,
-            &Credential::Token(&token),
-        )
+        Ok(answer.status.context("the API server gave no token")?.token)
     }
 
-    fn write_kubeconfig(
+    pub(crate) fn write_kubeconfig(
         &self,
         file: &str,
         reach: Reach,

@@ -95,6 +95,67 @@ fn what_is_made_from_it_is_up_to_date() -> Result<()> {
     Ok(())
 }
 
+/// Whatever announcers may write at all is compared with their node.
+#[test]
+fn what_announcers_may_write_is_restricted_to_their_node() -> Result<()> {
+    let all = documents(&render("bare-metal")?)?;
+    let named = |kind: &str| {
+        let mut found = all
+            .iter()
+            .filter(move |it| it["kind"] == kind && it["metadata"]["name"] == "ballast-announcer");
+        found.next().with_context(|| format!("no {kind}"))
+    };
+    let strings = |value: &Value| -> Vec<String> {
+        let items = value.as_array().into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let policy = named("ValidatingAdmissionPolicy")?;
+    let mut covered = BTreeSet::new();
+    for rule in policy["spec"]["matchConstraints"]["resourceRules"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        for (group, resource) in pairs(&strings(&rule["apiGroups"]), &strings(&rule["resources"])) {
+            for operation in strings(&rule["operations"]) {
+                covered.insert((group.clone(), resource.clone(), operation));
+            }
+        }
+    }
+    let mut writes = 0;
+    for role in [named("ClusterRole")?, named("Role")?] {
+        for rule in role["rules"].as_array().into_iter().flatten() {
+            let things = pairs(&strings(&rule["apiGroups"]), &strings(&rule["resources"]));
+            for verb in strings(&rule["verbs"]) {
+                // A patch of what does not exist creates it.
+                let operations: &[&str] = match verb.as_str() {
+                    "get" | "list" | "watch" => continue,
+                    "create" => &["CREATE"],
+                    "patch" => &["CREATE", "UPDATE"],
+                    "update" => &["UPDATE"],
+                    "delete" | "deletecollection" => &["DELETE"],
+                    _ => anyhow::bail!("is {verb} a write?"),
+                };
+                for ((group, resource), operation) in pairs(&things, operations) {
+                    writes += 1;
+                    let write = (group, resource, operation.to_owned());
+                    ensure!(covered.contains(&write), "nothing restricts {write:?}");
+                }
+            }
+        }
+    }
+    ensure!(writes >= 7, "only {writes} writes");
+    Ok(())
+}
+
+/// Everything of one list with everything of another.
+fn pairs<A: Clone, B: Clone>(of: &[A], with: &[B]) -> Vec<(A, B)> {
+    let all = of
+        .iter()
+        .flat_map(|a| with.iter().map(move |b| (a.clone(), b.clone())));
+    all.collect()
+}
+
 /// The package contains only the chart's folder.
 #[test]
 fn links_of_its_readme_work_in_the_package() -> Result<()> {

@@ -272,6 +272,7 @@ fn help_has_examples() -> Result<()> {
         "crds",
         "secrets",
         "cleanup",
+        "probe",
         "teardown",
     ] {
         let help = ballast(&[command, "--help"])?;
@@ -316,6 +317,8 @@ fn wrong_usage_is_status_2() -> Result<()> {
         vec!["secrets"],
         vec!["secrets", "name:"],
         vec!["cleanup"],
+        vec!["probe", "readyz"],
+        vec!["probe", "metrics", "--socket", "/s"],
         vec!["teardown", "--timeout", "5m"],
         vec!["teardown", "--wait", "--timeout", "soon"],
         vec!["teardown", "--undo", "--wait"],

@@ -41,8 +41,8 @@
     ],
     "updateStrategy": {
       "rollingUpdate": {
-        "maxSurge": 0,
-        "maxUnavailable": 1
+        "maxSurge": 1,
+        "maxUnavailable": 0
       },
       "type": "RollingUpdate"
     }

@@ -73,6 +73,11 @@ pub struct AnnouncerArgs {
         value_name = "ADDRESS"
     )]
     pub admin_address: SocketAddr,
+
+    /// Unix socket that answers `ballast probe`. Probes over the network may be answered by the
+    /// process that this one replaces, because both are on the host network.
+    #[arg(long, env = "BALLAST_HEALTH_SOCKET", value_name = "FILE")]
+    pub health_socket: Option<PathBuf>,
 }
 
 // === impl AnnouncerArgs ===
@@ -96,6 +101,7 @@ impl AnnouncerArgs {
             namespace: self.namespace,
             incarnation,
             admin: self.admin_address,
+            health_socket: self.health_socket,
         };
         let port = self.gossip_port;
         let key_file = self.gossip_key_file.filter(|_| !self.no_gossip);

@@ -46,6 +46,7 @@ pub mod view;
 pub mod watched;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ use self::stores::{Stores, Watches};
 use crate::cluster::metrics::{WatchMetrics, WriteMetrics};
 use crate::cluster::writer::Requests;
 use crate::process::admin::{Admin, Health};
+use crate::process::socket;
 
 /// The field manager of the announcer's writes.
 pub const MANAGER: &str = "ballast-announcer";
@@ -91,6 +93,8 @@ pub struct Options {
     pub incarnation: u64,
     /// The address of health and metrics.
     pub admin: SocketAddr,
+    /// The socket of health for probes that run a program in the container.
+    pub health_socket: Option<PathBuf>,
 }
 
 /// Runs until `shutdown` completes. `registry` has the metrics of the agent, and `health` its
@@ -105,15 +109,26 @@ pub async fn run(
 ) -> Result<()> {
     let mut tasks = JoinSet::new();
     let stores = start(&client, &options, agent, &mut registry, &health, &mut tasks);
+    let probes = probes(options.health_socket.clone(), health.clone());
     let admin = serve(options.admin, health, Arc::new(registry));
     tokio::select! {
         () = async { shutdown.await; hand_over(&stores, &options).await } => Ok(()),
         served = admin => served.context("the server of health and metrics failed"),
+        served = probes => served,
         Some(task) = tasks.join_next() => Err(match task {
             Ok(()) => anyhow!("a task of the announcer ended"),
             Err(error) => anyhow!("a task of the announcer failed: {error}"),
         }),
     }
+}
+
+/// Answers probes that run a program in the container.
+async fn probes(path: Option<PathBuf>, health: Health) -> Result<()> {
+    let Some(path) = path else {
+        return std::future::pending().await;
+    };
+    let served = socket::serve(&path, &health).await;
+    served.with_context(|| format!("cannot listen on {} (--health-socket)", path.display()))
 }
 
 /// Serves health and metrics. While a `DaemonSet` is updated, the former process of this node may have

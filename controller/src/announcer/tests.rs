@@ -56,6 +56,7 @@ impl Site {
             namespace: "ballast-system".to_owned(),
             incarnation,
             admin: "127.0.0.1:0".parse().unwrap(),
+            health_socket: None,
         };
         let (mut tasks, health) = (JoinSet::new(), Health::default());
         let mut registry = Registry::default();

@@ -1,7 +1,7 @@
 //! Commands for people: [`status`] shows every load balancer and address pool, [`migrate`]
 //! converts the settings of another load balancer, [`teardown`] releases load balancers before
 //! an uninstall, [`crds`] prints or applies the CRDs, [`secrets`] creates shared Secrets,
-//! [`cleanup`] deletes what an uninstall leaves.
+//! [`cleanup`] deletes what an uninstall leaves, [`probe`] asks the process of its container.
 //!
 //! They are not part of the controller: each runs once, as the user, with the rights of the
 //! user's kubeconfig, and needs no running controller. Pure functions of what was read and the
@@ -12,6 +12,7 @@ pub mod cleanup;
 pub mod cluster;
 pub mod crds;
 pub mod migrate;
+pub mod probe;
 mod retry;
 pub mod secrets;
 mod service;

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod lease;
 pub mod queue;
 pub mod room;
+pub mod socket;
 pub mod text;
 pub mod wave;
 

@@ -219,6 +219,8 @@ fn everywhere(word: &str) -> Result<Value> {
         "stampClass": {"enabled": true},
     });
     merge(&mut values, named);
+    // Controller and announcers need two accounts.
+    values["controller"]["serviceAccount"]["name"] = json!(format!("{word}.1e3"));
     Ok(values)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod command;
 pub(crate) mod crowd;
 pub(crate) mod grants;
 pub(crate) mod judges;
+pub(crate) mod outside;
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -2,17 +2,22 @@
 //! Service, with the rights and the capability that the chart grants and no others, and nothing of
 //! them is left after an uninstall.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
 use ballast_crds::Announcer;
+use ballast_e2e::segment::Conversation;
 use ballast_e2e::{Host, eventually};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 use kube::api::ListParams;
+use serde_json::json;
 
 use super::cluster::{Cluster, Release, SOON, WEB};
-use super::kernel;
-use crate::common::grants;
+use super::{kernel, stolen};
 use crate::common::{addresses, load_balancer, told};
+use crate::common::{grants, outside};
 
 const METAL: Release = Release {
     name: "ballast",
@@ -25,6 +30,8 @@ const FLAGS: [&str; 4] = [
     "pools.metal.addresses={10.89.0.200-10.89.0.203},controller.replicas=1",
 ];
 const NODES: u8 = 2;
+/// A Service for established connections.
+const TALK: &str = "talk";
 /// Connects again and again, each time without knowing the MAC address of the Service's address.
 const NEWCOMER: &str = "while :; do ip neigh flush to $0 && \
     curl -gsSf -m 5 -o /dev/null http://$0/hostname && echo answered || echo FAILED; done";
@@ -40,12 +47,14 @@ async fn a_release_on_bare_metal() -> Result<()> {
         pods.iter().try_for_each(kernel::is_as_written)?;
         pods.iter().try_for_each(memory)?;
         the_key_is_random(cluster).await?;
-        let address = assigned(cluster).await?;
+        let address = assigned(cluster, "web").await?;
         cluster.answers(&address).await?;
+        stolen::a_token_writes_what_is_its_nodes(cluster, METAL).await?;
         pods_are_replaced(cluster, &address).await?;
         a_second_release_is_refused(cluster).await?;
         cluster.uninstall(METAL, &[]).await?;
-        cluster.services_are_released(&["web".to_owned()]).await?;
+        let services = ["web", TALK].map(str::to_owned);
+        cluster.services_are_released(&services).await?;
         cluster.nothing_is_left(METAL).await?;
         rights_fit(cluster)
     })
@@ -72,9 +81,9 @@ async fn the_key_is_random(cluster: &Cluster) -> Result<()> {
 }
 
 /// The address of the Service. Its conditions do not say yet that it is announced.
-async fn assigned(cluster: &Cluster) -> Result<String> {
+async fn assigned(cluster: &Cluster, service: &str) -> Result<String> {
     eventually(SOON, || async {
-        let service = cluster.services().get("web").await?;
+        let service = cluster.services().get(service).await?;
         let first = addresses(&service).first().copied();
         Ok(first.with_context(|| told(&service))?.to_string())
     })
@@ -113,6 +122,10 @@ async fn pods_are_replaced(cluster: &Cluster, address: &str) -> Result<()> {
         })
         .await
     };
+    let (talk, conversation) = conversation(cluster).await?;
+    // At the very beginning no node answered yet.
+    let lost = conversation.lost().await?;
+    let epochs = epochs(cluster).await?;
     let before = answers(20).await?;
     let pods = cluster.pods(METAL, "announcer").await?;
     let on_node =
@@ -160,7 +173,36 @@ async fn pods_are_replaced(cluster: &Cluster, address: &str) -> Result<()> {
     let now = holder(cluster, address).await?;
     println!("{node} announced {address}, {now} does; {after} answers, {failed} failures");
     ensure!(failed == 0, "{failed} connections failed:\n{log}");
+    let turns = conversation.turns().await?;
+    println!("the connection to {talk}: {turns:?}");
+    let now = conversation.lost().await?;
+    ensure!(now == lost, "an established connection was lost: {turns:?}");
+    conversation.stop().await?;
+    ensure!(self::epochs(cluster).await? == epochs, "addresses moved");
     Ok(())
+}
+
+/// An established connection through the address of another Service, whose server is on a host of
+/// its own.
+async fn conversation(cluster: &Cluster) -> Result<(String, Conversation<'_>)> {
+    let lab = &cluster.lab;
+    let server = outside::serve(lab, 1).await?;
+    lab.apply(&outside::service(TALK, &["IPv4"], server, &json!({})))
+        .await?;
+    let address = assigned(cluster, TALK).await?;
+    holder(cluster, &address).await?;
+    let to = SocketAddr::new(address.parse()?, 80);
+    Ok((address, lab.converse(Host::Client, to).await?))
+}
+
+/// How often each address has moved, as the Announcers say.
+async fn epochs(cluster: &Cluster) -> Result<BTreeMap<String, i64>> {
+    let api: Api<Announcer> = Api::all(cluster.lab.kube());
+    let all = api.list(&ListParams::default()).await?.items;
+    let holdings = all
+        .into_iter()
+        .flat_map(|it| it.status.unwrap_or_default().holdings);
+    Ok(holdings.map(|it| (it.address, it.epoch)).collect())
 }
 
 /// Announcers serve the classes of all releases, and two on one node would write the same objects.

@@ -17,7 +17,22 @@ pub(crate) type Status = BTreeMap<String, String>;
 /// of the manifest.
 pub(crate) fn is_as_written(pod: &Pod) -> Result<()> {
     let status = process(pod).with_context(|| format!("no process runs of {:?}", pod.metadata))?;
+    root_is_read_only(&status)?;
     fits(pod, &status)
+}
+
+/// The root of a process's file system.
+fn root_is_read_only(status: &Status) -> Result<()> {
+    let pid = status.get("Pid").context("no pid")?;
+    let mounts = read(&Path::new("/proc").join(pid), "mountinfo");
+    let mut roots = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(4);
+        (words.next() == Some("/")).then(|| words.next().unwrap_or_default())
+    });
+    let options = roots.next_back().context("no root")?;
+    let read_only = options.split(',').any(|it| it == "ro");
+    ensure!(read_only, "the root is mounted {options}");
+    Ok(())
 }
 
 /// The same, for a status that was read before.
@@ -65,7 +80,9 @@ pub(crate) fn process(pod: &Pod) -> Option<Status> {
     let mut processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes.find_map(|entry| {
         let dir = entry.path();
-        if !read(&dir, "cmdline").starts_with("/ballast\0") {
+        let command = read(&dir, "cmdline");
+        // Probes are short, and are no process of the pod.
+        if !command.starts_with("/ballast\0") || command.starts_with("/ballast\0probe\0") {
             return None;
         }
         let cgroup = read(&dir, "cgroup");

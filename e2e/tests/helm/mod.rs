@@ -6,4 +6,5 @@ mod cluster;
 mod kernel;
 mod neighbours;
 mod policy;
+mod stolen;
 mod story;

@@ -1,0 +1,244 @@
+//! What a token that was taken from an announcer's pod can write: the Announcer and the Lease of
+//! its node, and nothing of other nodes, even if its role allowed that.
+
+use anyhow::{Context, Result, bail, ensure};
+use ballast_e2e::eventually;
+use http::{Method, Request};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, Release, SOON};
+use super::kernel;
+
+const ANNOUNCERS: &str = "/apis/ballast.dev/v1alpha1/announcers";
+const JSON: &str = "application/json";
+const APPLY: &str = "application/apply-patch+yaml";
+const MERGE: &str = "application/merge-patch+json";
+/// Where the pod has its token.
+const TOKEN: &str = "root/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// A right to everything that the policy is about, so that the policy alone decides.
+const EVERYTHING: &str = "
+{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: more-than-the-chart}, rules: [
+  {apiGroups: [ballast.dev], resources: [announcers, announcers/status], verbs: ['*']},
+  {apiGroups: [coordination.k8s.io], resources: [leases], verbs: ['*']}]}
+";
+
+/// A request that would change something; it is never carried out (`dryRun`).
+struct Write {
+    what: String,
+    method: Method,
+    path: String,
+    content: &'static str,
+    body: Value,
+}
+
+/// With the token of one node's announcer, and with one that belongs to no pod.
+pub(crate) async fn a_token_writes_what_is_its_nodes(cluster: &Cluster, of: Release) -> Result<()> {
+    let lab = &cluster.lab;
+    let account = format!("system:serviceaccount:{}:ballast-announcer", of.namespace);
+    lab.apply(EVERYTHING).await?;
+    let bind = [
+        "create",
+        "clusterrolebinding",
+        "more-than-the-chart",
+        "--clusterrole=more-than-the-chart",
+        &format!("--serviceaccount={}:ballast-announcer", of.namespace),
+    ];
+    lab.kubectl(&bind).await?;
+    let may = ["auth", "can-i", "delete", "leases", "--as", &account];
+    eventually(SOON, || lab.kubectl(&may)).await?;
+
+    let pods = cluster.pods(of, "announcer").await?;
+    let mut nodes = vec![];
+    for pod in &pods {
+        nodes.push(node(pod)?);
+    }
+    let [mine, theirs] = nodes[..] else {
+        bail!("announcers on {nodes:?}");
+    };
+    let thief = lab.kube_with_token(&token(&pods[0])?).await?;
+    let all = Writes { cluster, of };
+    for write in all.of_node(mine).await? {
+        let said = refused(cluster, &thief, &write).await?;
+        ensure!(said.is_none(), "{} of its node: {said:?}", write.what);
+    }
+    let mut others = all.of_node(theirs).await?;
+    others.extend(all.of_nobody().await?);
+    ensure!(others.len() >= 15, "only {} writes", others.len());
+    for write in &others {
+        let said = refused(cluster, &thief, write).await?;
+        let words = format!("the announcer of node {mine} may write only ");
+        let by_policy = said.as_ref().is_some_and(|it| it.contains(&words));
+        ensure!(by_policy, "{} of {theirs}: {said:?}", write.what);
+    }
+    let nobody = lab
+        .token_of_service_account(of.namespace, "ballast-announcer")
+        .await?;
+    let nobody = lab.kube_with_token(&nobody).await?;
+    others.extend(all.of_node(mine).await?);
+    for write in &others {
+        let said = refused(cluster, &nobody, write).await?;
+        let by_policy = said.as_ref().is_some_and(|it| it.contains("names no node"));
+        ensure!(by_policy, "{} without a node: {said:?}", write.what);
+    }
+    println!("{} writes with two tokens", others.len());
+    for kind in ["clusterrolebinding", "clusterrole"] {
+        lab.kubectl(&["delete", kind, "more-than-the-chart"])
+            .await?;
+    }
+    Ok(())
+}
+
+fn node(pod: &Pod) -> Result<&str> {
+    let node = pod.spec.as_ref().and_then(|it| it.node_name.as_deref());
+    node.context("a pod without a node")
+}
+
+/// As a process of the node with its rights would take it.
+fn token(pod: &Pod) -> Result<String> {
+    let status = kernel::process(pod).context("no process")?;
+    let pid = status.get("Pid").context("no pid")?;
+    let path = format!("/proc/{pid}/{TOKEN}");
+    std::fs::read_to_string(&path).context(path)
+}
+
+/// Why a write is refused, if the API server does not admit it.
+async fn refused(cluster: &Cluster, client: &Client, write: &Write) -> Result<Option<String>> {
+    eventually(SOON, || async {
+        let mut body = write.body.clone();
+        if write.method == Method::PUT {
+            // Leases are renewed all the time, and of another version none is updated.
+            let path = write.path.split('?').next().unwrap_or_default();
+            let get = Request::get(path).body(vec![])?;
+            let now: Value = cluster.lab.kube().request(get).await?;
+            body["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
+        }
+        let request = Request::builder()
+            .method(&write.method)
+            .uri(&write.path)
+            .header("content-type", write.content)
+            .body(body.to_string().into_bytes())?;
+        match client.request::<Value>(request).await {
+            Ok(_) => Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(Some(status.message)),
+            // Admitted, but it is there already.
+            Err(kube::Error::Api(status)) if write.method == Method::POST && status.code == 409 => {
+                Ok(None)
+            }
+            Err(error) => Err(error).with_context(|| write.what.clone()),
+        }
+    })
+    .await
+}
+
+/// Every way to write the objects of a node.
+struct Writes<'a> {
+    cluster: &'a Cluster,
+    of: Release,
+}
+
+impl Writes<'_> {
+    fn leases(&self) -> String {
+        let namespace = self.of.namespace;
+        format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases")
+    }
+
+    async fn of_node(&self, node: &str) -> Result<Vec<Write>> {
+        let lease = format!("announcer-{node}");
+        let mut all = self.of_object(ANNOUNCERS, node, "").await?;
+        all.extend(self.of_object(ANNOUNCERS, node, "/status").await?);
+        all.extend(self.of_object(&self.leases(), &lease, "").await?);
+        Ok(all)
+    }
+
+    /// Objects of no node: the Lease of the controller, one that does not exist, all at once.
+    async fn of_nobody(&self) -> Result<Vec<Write>> {
+        let leases = self.leases();
+        let mut all = self.of_object(&leases, "ballast-controller", "").await?;
+        for (collection, kind, version) in [
+            (ANNOUNCERS, "Announcer", "ballast.dev/v1alpha1"),
+            (&leases, "Lease", "coordination.k8s.io/v1"),
+        ] {
+            let object = |metadata: Value| json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+            let create = write("create", &Method::POST, collection, "", JSON);
+            all.push(create(object(json!({"name": "announcer-ghost"}))));
+            all.push(create(object(json!({"generateName": "announcer-"}))));
+            let ghost = format!("{collection}/ghost");
+            let more = "&fieldManager=thief&force=true";
+            all.push(write("apply", &Method::PATCH, &ghost, more, APPLY)(object(
+                json!({"name": "ghost"}),
+            )));
+            all.push(write("delete all", &Method::DELETE, collection, "", JSON)(
+                options(),
+            ));
+        }
+        Ok(all)
+    }
+
+    async fn of_object(&self, collection: &str, name: &str, part: &str) -> Result<Vec<Write>> {
+        let path = format!("{collection}/{name}");
+        let get = Request::get(&path).body(vec![])?;
+        let kube = self.cluster.lab.kube();
+        let mut now: Value = kube.request(get).await.with_context(|| path.clone())?;
+        now["metadata"]["managedFields"].take();
+        let path = path + part;
+        let identity = json!({
+            "apiVersion": now["apiVersion"], "kind": now["kind"], "metadata": {"name": name},
+        });
+        let change = if part.is_empty() {
+            json!({"metadata": {"annotations": {"changed": "yes"}}})
+        } else {
+            json!({"status": {"interfaces": []}})
+        };
+        let apply = "&fieldManager=thief&force=true";
+        let mut all = vec![
+            write("apply", &Method::PATCH, &path, apply, APPLY)(merged(&identity, &change)),
+            write("patch", &Method::PATCH, &path, "", MERGE)(change.clone()),
+            write("update", &Method::PUT, &path, "", JSON)(now),
+        ];
+        if part.is_empty() {
+            all.push(write("create", &Method::POST, collection, "", JSON)(
+                identity,
+            ));
+            all.push(write("delete", &Method::DELETE, &path, "", JSON)(options()));
+        }
+        Ok(all)
+    }
+}
+
+/// The API server ignores `dryRun` of the path of a deletion that has a body.
+fn options() -> Value {
+    json!({"apiVersion": "v1", "kind": "DeleteOptions", "dryRun": ["All"]})
+}
+
+/// A write of this body.
+fn write<'a>(
+    verb: &'a str,
+    method: &'a Method,
+    path: &'a str,
+    more: &'a str,
+    content: &'static str,
+) -> impl Fn(Value) -> Write + 'a {
+    move |body| Write {
+        what: format!("{verb} {path}"),
+        method: method.clone(),
+        path: format!("{path}?dryRun=All{more}"),
+        content,
+        body,
+    }
+}
+
+fn merged(one: &Value, other: &Value) -> Value {
+    let mut all = one.clone();
+    match (&mut all, other) {
+        (Value::Object(all), Value::Object(other)) => {
+            for (key, value) in other {
+                let before = all.get(key).cloned().unwrap_or(Value::Null);
+                all.insert(key.clone(), merged(&before, value));
+            }
+        }
+        (all, other) => *all = other.clone(),
+    }
+    all
+}
