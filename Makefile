@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-kind image builders programs everything \
+.PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-l2 demo-kind image builders programs everything \
 	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench bench-failover lint licences crds chart clean
 
 # Programs that the lab runs, and contents of its images.
@@ -43,6 +43,11 @@ demo: setup ## Boot a real cluster, give a Service an address, use it, clean up 
 	cargo build --locked --workspace
 	./target/debug/lab build
 	./target/debug/demo
+
+demo-l2: setup ## Boot a cluster of three nodes, cut the link of the one that answers, show the outage (KEEP=1 keeps the cluster)
+	cargo build --locked --workspace
+	./target/debug/lab build
+	./target/debug/demo_l2
 
 image: setup-rust ## Write the container image to target/image/ballast.tar (needs no container engine)
 	@./scripts/setup deb:git
@@ -105,6 +110,7 @@ test-long: builders ## Run what takes too long for `test`: more histories, the r
 	./target/debug/image --twice
 	./target/debug/image --engine
 	./target/debug/upstream
+	./target/debug/upstream --provider l2
 
 bench: setup ## Compare with the reference controller and a raw loop in one run
 	cargo build --locked --release --workspace

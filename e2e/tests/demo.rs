@@ -1,9 +1,9 @@
-//! `make demo` and `make demo-kind` as programs: both succeed, and they fail if a step fails. How
-//! fast the first one is, is a test in `long/demo.rs`.
+//! `make demo`, `make demo-l2` and `make demo-kind` as programs: they succeed, and they fail if a
+//! step fails. How fast the first two are, is a test in `long/demo.rs`.
 
 use std::process::{Command, Output};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 fn demo(name: &str, more: &[(&str, &str)]) -> Result<Output> {
     Ok(Command::new(env!("CARGO_BIN_EXE_demo"))
@@ -32,6 +32,43 @@ pub(crate) fn ends_with_an_empty_cloud(name: &str) -> Result<()> {
     ] {
         ensure!(said.contains(step), "no word of \"{step}\":\n{said}");
     }
+    Ok(())
+}
+
+#[test]
+fn the_demo_on_bare_metal_moves_an_address_once() -> Result<()> {
+    moves_an_address_once("t-demo-l2")
+}
+
+/// The whole demo in a lab of this name.
+pub(crate) fn moves_an_address_once(name: &str) -> Result<()> {
+    let output = Command::new(env!("CARGO_BIN_EXE_demo_l2"))
+        .env("BALLAST_LAB", name)
+        .env_remove("KEEP")
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{errors}");
+    let line = |words: &str| {
+        let mut lines = said.lines().map(str::trim);
+        let found = lines.find(|line| line.contains(words));
+        found.with_context(|| format!("no word of \"{words}\":\n{said}"))
+    };
+    let holder = line(" answers ARP requests for ")?.split(' ').next();
+    let outage = line("The client was not answered for ")?;
+    let outage = outage.split(' ').nth(6).context("no number")?;
+    let outage: u64 = outage.parse().with_context(|| said.clone().into_owned())?;
+    // A link that is cut shows, and a busy machine is slow.
+    ensure!((50..30_000).contains(&outage), "{outage} ms");
+    let now = line("Now node")?.split(' ').nth(1);
+    ensure!(
+        now.is_some() && now != holder,
+        "{holder:?} before, {now:?} now"
+    );
+    let last = line(" still answers for ")?;
+    ensure!(last.contains(now.unwrap_or_default()), "{last}");
+    line("Done in")?;
+    println!("{said}");
     Ok(())
 }
 

@@ -1,18 +1,27 @@
-//! The demo within its time.
+//! The demos within their time.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::demo::ends_with_an_empty_cloud;
+use crate::demo::{ends_with_an_empty_cloud, moves_an_address_once};
 
 /// The longest time once everything is built.
 const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn the_demo_ends_in_time() -> Result<()> {
+    in_time(|| ends_with_an_empty_cloud("t-demo-time"))
+}
+
+#[test]
+fn the_demo_on_bare_metal_ends_in_time() -> Result<()> {
+    in_time(|| moves_an_address_once("t-demo-l2-time"))
+}
+
+fn in_time(demo: impl FnOnce() -> Result<()>) -> Result<()> {
     let start = Instant::now();
-    ends_with_an_empty_cloud("t-demo-time")?;
+    demo()?;
     let took = start.elapsed();
     println!("the demo took {took:.1?}");
     ensure!(took < LIMIT, "{took:.1?}");
