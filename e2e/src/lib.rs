@@ -45,6 +45,7 @@ pub mod kind;
 mod lab;
 mod launch;
 mod logs;
+pub mod metallb;
 mod net;
 mod nodes;
 mod objects;

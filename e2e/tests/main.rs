@@ -24,6 +24,7 @@ mod in_cluster;
 mod kind;
 mod lab;
 mod long;
+mod metal;
 mod migrate;
 mod nodes;
 mod pools;

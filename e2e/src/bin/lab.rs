@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use ballast_e2e::metallb::MetalLb;
 use ballast_e2e::segment::inside::{self, Job};
 use ballast_e2e::state::{self, Found, Place};
 use ballast_e2e::{Binaries, Families, Host, Lab, LabOptions, Progress, ProxyMode, supervisor};
@@ -91,7 +92,11 @@ enum Verb {
         into: PathBuf,
     },
     /// Build the programs and images into the cache without starting a lab.
-    Build,
+    Build {
+        /// Build `MetalLB` instead, for the test of a migration.
+        #[arg(long)]
+        metallb: bool,
+    },
     /// The jobs of tests on the lab's hosts.
     #[command(subcommand, hide = true)]
     Inside(Job),
@@ -242,7 +247,10 @@ async fn run(verb: Verb) -> Result<ExitCode> {
         }
         Verb::Logs { which, component } => logs(&which, component.as_deref()).await?,
         Verb::Collect { which, into } => attach(&which).await?.collect_logs(&into).await?,
-        Verb::Build => {
+        Verb::Build { metallb: true } => {
+            tokio::task::spawn_blocking(|| MetalLb::ensure(Progress::new(true))).await??;
+        }
+        Verb::Build { metallb: false } => {
             let cache =
                 tokio::task::spawn_blocking(|| Binaries::ensure(Progress::new(true))).await??;
             say(&format!("{}\n", cache.dir().display()))?;

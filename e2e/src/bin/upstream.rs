@@ -1,23 +1,27 @@
 //! `make test-long`: the `[Feature:LoadBalancer]` tests of Kubernetes' own end-to-end
-//! suite, against Ballast with the mock cloud on a lab of three nodes.
+//! suite, against Ballast on a lab of three nodes: with the mock cloud, or with addresses that
+//! announcers answer for.
 //!
 //! The suite runs on the client behind the router: some of its tests require a client address
 //! outside the nodes' network. The lab is IPv4 only, because the suite writes IPv6 addresses of
 //! nodes into URLs without brackets. The suite's programs are built from the same Go module as
 //! the lab's. The exit status is the suite's.
 //!
-//! One test is skipped by default: it needs a load balancer for a Service without node ports, and
-//! the mock cloud reaches nodes only through node ports.
+//! One test of each provider is skipped by default. With the mock cloud it is the one that needs a
+//! load balancer for a Service without node ports, because that cloud reaches nodes only through
+//! node ports. With `l2` it is the one that switches session affinity off with the policy Local and
+//! then expects answers of several pods: one node answers for the address, and it has one of them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use ballast_e2e::failover::announcers::Announcers;
 use ballast_e2e::go::run_go;
 use ballast_e2e::installation::Installation;
 use ballast_e2e::{Families, Host, Lab, LabOptions, Progress, Reach};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 const NODES: u8 = 3;
 const SUITE: &str = "upstream";
@@ -27,21 +31,42 @@ const LIMIT: Duration = Duration::from_mins(100);
 /// Runs the upstream suite of Kubernetes against Ballast.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Examples:\n  upstream\n  upstream --focus 'UDP service'\n  upstream --skip 'rolling update'"
+    after_help = "Examples:\n  upstream\n  upstream --provider l2\n  upstream --focus 'UDP service'\n  upstream --skip 'rolling update'"
 )]
 struct Args {
+    /// Where load balancers come from.
+    #[arg(long, value_enum, default_value_t = Provider::Mock)]
+    provider: Provider,
+
     /// Only tests whose names match.
     #[arg(long, default_value = r"Feature:LoadBalancer\]", value_name = "REGEX")]
     focus: String,
 
-    /// Skip tests whose names match; "" skips none.
-    #[arg(long, default_value = "without NodePort", value_name = "REGEX")]
-    skip: String,
+    /// Skip tests whose names match; "" skips none. Default: the one that the provider cannot
+    /// pass.
+    #[arg(long, value_name = "REGEX")]
+    skip: Option<String>,
 
     /// Tests at once.
     #[arg(long, default_value = "3", value_name = "NUMBER")]
     procs: u8,
 }
+
+/// A provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Provider {
+    /// The mock cloud.
+    Mock,
+    /// Announcers on the nodes.
+    L2,
+}
+
+/// The default class of the provider `l2`, and its pool.
+const L2_CLASS: &str = "
+{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {name: local}, spec: {default: true, l2: {}}}
+---
+{apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: local}, spec: {addresses: [10.89.0.120-10.89.0.249]}}
+";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -68,9 +93,8 @@ async fn run(args: &Args) -> Result<bool> {
     })
     .await?;
     let ballast = Installation::new(&lab).await?;
-    ballast.start_cloud(&[]).await?;
     ballast.start_controller("ballast-1", &[]).await?;
-    ballast.mock_class("local", "default: true").await?;
+    args.provider.start(&lab, &ballast).await?;
     progress.say("running the suite");
     let kubeconfig = lab.kubeconfig_for_user("upstream", &["system:masters"], Reach::Inside)?;
     let command = suite(args, &programs, &lab.program("kubectl"), &kubeconfig);
@@ -88,6 +112,37 @@ async fn run(args: &Args) -> Result<bool> {
     Ok(passed)
 }
 
+impl Provider {
+    /// The name of the test that it cannot pass.
+    fn cannot(self) -> &'static str {
+        match self {
+            Self::Mock => "without NodePort",
+            Self::L2 => "switch session affinity for LoadBalancer service with Local",
+        }
+    }
+
+    async fn start(self, lab: &Lab, ballast: &Installation<'_>) -> Result<()> {
+        match self {
+            Self::Mock => {
+                ballast.start_cloud(&[]).await?;
+                ballast.mock_class("local", "default: true").await
+            }
+            Self::L2 => {
+                let announcers = Announcers::new(lab, &[])?;
+                let nodes: Vec<Host> = lab.nodes().into_iter().map(Host::Node).collect();
+                for &node in &nodes {
+                    announcers.start(node).await?;
+                }
+                lab.apply(L2_CLASS).await?;
+                for &node in &nodes {
+                    announcers.ready(node).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 fn suite(args: &Args, programs: &Path, kubectl: &Path, kubeconfig: &Path) -> Vec<String> {
     let mut command = vec![
         programs.join("ginkgo").display().to_string(),
@@ -96,8 +151,9 @@ fn suite(args: &Args, programs: &Path, kubectl: &Path, kubeconfig: &Path) -> Vec
         "--no-color".to_owned(),
         format!("--focus={}", args.focus),
     ];
-    if !args.skip.is_empty() {
-        command.push(format!("--skip={}", args.skip));
+    let skip = args.skip.as_deref().unwrap_or(args.provider.cannot());
+    if !skip.is_empty() {
+        command.push(format!("--skip={skip}"));
     }
     command.extend([
         programs.join("e2e.test").display().to_string(),

@@ -47,17 +47,15 @@ pub struct Installed<'c> {
 impl<'c> Installed<'c> {
     /// Installs the chart with its class `local`; the image must have been loaded.
     pub async fn install(cluster: &'c Cluster<'c>, flags: &[&str]) -> Result<Self> {
+        Self::install_with(cluster, &[&["--set", LOCAL], flags].concat()).await
+    }
+
+    /// Installs the chart with these flags alone.
+    pub async fn install_with(cluster: &'c Cluster<'c>, flags: &[&str]) -> Result<Self> {
         let installed = Self { cluster };
         let chart = Helm::chart().canonicalize()?;
         let chart = chart.to_string_lossy();
-        let arguments = [
-            "install",
-            RELEASE,
-            &chart,
-            "--create-namespace",
-            "--set",
-            LOCAL,
-        ];
+        let arguments = ["install", RELEASE, &chart, "--create-namespace"];
         installed.helm(&[&arguments[..], flags].concat()).await?;
         Ok(installed)
     }

@@ -1,10 +1,24 @@
 //! Announcers on five nodes with kube-proxy in iptables mode, and what takes too long for
 //! `make test`.
 
-use anyhow::Result;
-use ballast_e2e::ProxyMode;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use ballast_e2e::failover::bed::{Bed, NEWCOMER};
+use ballast_e2e::{ProxyMode, eventually};
 
 use crate::announcer::{cases, failures, on_bed, plans, reach};
+use crate::common::SOON;
+use crate::common::command::Ballast;
+use crate::metal::{greeting, many_services, spread};
+
+/// Addresses for a thousand Services. IPv4 has not so many in the nodes' network.
+const POOL: &str = "
+{apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: many}, spec: {addresses: ['fd89::1000-fd89::1fff']}}
+";
+/// Of two nodes, the most addresses to the fewest.
+const EVEN: f64 = 1.3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_nodes_with_iptables() -> Result<()> {
@@ -31,4 +45,84 @@ async fn five_nodes_with_iptables() -> Result<()> {
         },
     )
     .await
+}
+
+/// Many addresses are spread over the nodes, also after all nodes were rebooted in turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_addresses_on_five_nodes() -> Result<()> {
+    on_bed(
+        "t-announcer-many",
+        5,
+        ProxyMode::Iptables,
+        async |bed, all| {
+            bed.lab.apply(POOL).await?;
+            cases![bed, all, three_hundred_are_even, a_thousand_are_answered];
+            Ok(())
+        },
+    )
+    .await
+}
+
+async fn three_hundred_are_even(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
+    let counts = many_services(bed, "IPv6", 1..=290).await?;
+    println!("  placed: {:?}", counts.values());
+    rebalanced(bed).await?;
+    for node in bed.nodes() {
+        bed.lab.power_off(node).await?;
+        let moved = eventually(2 * SOON, || async {
+            let counts = bed.announcers.held().await?;
+            let still = counts
+                .values()
+                .filter(|all| all.first().is_some_and(|it| it.node == node));
+            let still = still.count();
+            ensure!(still == 0, "{still} addresses are still on {}", node.name());
+            Ok(())
+        })
+        .await;
+        bed.power_on(node).await?;
+        // The one with the policy Local waits for its node.
+        if let Err(error) = moved {
+            println!("  {error:#}");
+        }
+        bed.heal().await?;
+    }
+    println!("  after reboots: {:?}", spread(bed).await?.values());
+    rebalanced(bed).await
+}
+
+/// `ballast rebalance` waits until the addresses are even.
+async fn rebalanced(bed: &Bed<'_>) -> Result<()> {
+    let start = Instant::now();
+    let said = Ballast::of(&bed.lab.kubeconfig())
+        .run(&["rebalance", "lan"])
+        .await?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let counts = eventually(SOON, || spread(bed)).await?;
+    let (fewest, most) = (counts.values().min(), counts.values().max());
+    let (fewest, most) = fewest.zip(most).context("no nodes")?;
+    let ratio = count(*most) / count(*fewest).max(1.0);
+    println!(
+        "  {:?} after {:.1?}, ratio {ratio:.2}",
+        counts.values(),
+        start.elapsed()
+    );
+    ensure!(ratio <= EVEN, "{counts:?}");
+    Ok(())
+}
+
+async fn a_thousand_are_answered(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
+    let start = Instant::now();
+    let counts = many_services(bed, "IPv6", 291..=990).await?;
+    println!("  {:?} after {:.1?}", counts.values(), start.elapsed());
+    for number in (1..=990).step_by(97) {
+        let all = bed.addresses_of(&format!("many-{number}")).await?;
+        for address in all {
+            eventually(SOON, || greeting(bed, NEWCOMER, address)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }

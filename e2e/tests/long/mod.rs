@@ -8,4 +8,5 @@ mod demo;
 mod hostile;
 mod image;
 mod kind;
+mod kind_metal;
 mod restore;
