@@ -51,6 +51,9 @@ pub const NO_ENDPOINTS: &str = "NoEndpoints";
 
 /// After this time a process writes over the status of another process of its node.
 const REASSERT: Duration = Duration::from_secs(15);
+/// After this time a process writes over a former status of its own. The watch needs a moment after
+/// each write; and a write that was given up may still arrive, if it waited in a cut connection.
+const CORRECT: Duration = Duration::from_secs(2);
 /// The minimum time between two writes.
 const SPACING: Duration = Duration::from_millis(200);
 /// Until the next try after a failure.
@@ -85,8 +88,8 @@ struct Known {
     created: Option<Box<str>>,
     /// The watch delivered the object after that.
     delivered: bool,
-    /// Since when the object has the status of another process.
-    foreign: Option<Instant>,
+    /// Since when the object has another status than the one that was written last.
+    differs: Option<Instant>,
 }
 
 /// What to do next.
@@ -323,14 +326,15 @@ impl ObjectWriter {
             let status = Box::new(status);
             return Step::Write { create, status };
         }
-        let ours = theirs.is_none_or(|it| it.incarnation.as_ref() == Some(&self.incarnation));
-        if ours {
-            known.foreign = None;
+        let Some(theirs) = theirs.filter(|theirs| **theirs != status) else {
+            known.differs = None;
             return Step::Wait(None);
-        }
-        let since = *known.foreign.get_or_insert(now);
-        if now < since + REASSERT {
-            return Step::Wait(Some(since + REASSERT));
+        };
+        let ours = theirs.incarnation.as_ref() == Some(&self.incarnation);
+        let patience = if ours { CORRECT } else { REASSERT };
+        let due = *known.differs.get_or_insert(now) + patience;
+        if now < due {
+            return Step::Wait(Some(due));
         }
         let status = Box::new(status);
         Step::Write { create, status }
@@ -357,7 +361,7 @@ impl ObjectWriter {
             .requests
             .apply("announcer-status", &path, MANAGER, &body)
             .await?;
-        known.foreign = None;
+        known.differs = None;
         match written {
             Written::Version(_) => known.written = Some(status),
             // Deleted since. The next step creates it.

@@ -59,6 +59,26 @@ async fn after_a_failure_the_latest_status_is_written() {
     assert_eq!(writes[2].body["status"]["holdings"][0]["epoch"], 29);
 }
 
+/// A write that was given up waited in a cut connection, and arrives after a later one.
+#[tokio::test(start_paused = true)]
+async fn an_old_status_that_arrives_late_is_corrected() {
+    let server = cluster();
+    let site = Site::start(&server, 7);
+    site.report(recorded(1));
+    site.until("written", |site| site.server.writes().len() == 2)
+        .await;
+    let old = server.get(ANNOUNCERS, "a").unwrap();
+    site.report(recorded(2));
+    site.until("written again", |site| site.server.writes().len() == 3)
+        .await;
+    sleep(SOON).await;
+    server.put(ANNOUNCERS, old);
+    sleep(SOON).await;
+    assert_eq!(server.writes().len(), 4);
+    let status = &server.get(ANNOUNCERS, "a").unwrap()["status"];
+    assert_eq!(status["holdings"][0]["epoch"], 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deleted_object_is_created_again() {
     let server = cluster();
