@@ -18,7 +18,8 @@
 //!                      │ proof
 //!                      └────────▶ Alive
 //!
-//! any state ── a late tick of this node ──▶ Alive (Unproven stays): its suspicions are void
+//! any state ── this node was stopped ──▶ Alive (Unproven stays): its suspicions are void
+//! Doubted ── a late tick ──▶ the probes under way are sent again
 //! ```
 //!
 //! - *Proof* is an answer to a probe, or a message of the host's agent that arrived on the same
@@ -156,7 +157,21 @@ impl Check {
         }
     }
 
-    /// This node was late: answers may lie unread, so nothing that was missed counts.
+    /// A tick was late: answers to the probes under way may lie unread, so they count for nothing.
+    /// What was missed before stays missed: otherwise a busy node would never notice anything.
+    pub fn late(&mut self, now: Time) {
+        if slip!(self.slips, KeepSuspicions) {
+            return;
+        }
+        let void = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX);
+        self.under_way.clear();
+        self.next = now;
+        if let State::Doubted { sent, .. } = &mut self.state {
+            *sent = sent.saturating_sub(void);
+        }
+    }
+
+    /// This node was stopped: nothing that was missed counts.
     pub fn discard(&mut self, now: Time) {
         if slip!(self.slips, KeepSuspicions) {
             return;

@@ -314,11 +314,15 @@ impl Node {
             && self.checks.values().all(HostCheck::is_quiet)
     }
 
-    /// This node was stopped for a moment: its suspicions are void. After a longer moment another
+    /// A tick was late: what is under way is void. After a longer stop all suspicions are, and another
     /// node may have taken over.
     fn late(&mut self, gap: Duration, now: Time) {
         for check in self.checks.values_mut() {
-            check.check.discard(now);
+            if gap > STALL {
+                check.check.discard(now);
+            } else {
+                check.check.late(now);
+            }
         }
         self.ports.discard(now);
         if gap > STALL {

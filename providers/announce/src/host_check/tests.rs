@@ -36,20 +36,25 @@ fn every_event_in_every_state() {
     type Event = (&'static str, fn(&mut Check, u64));
     let proof: Event = ("proof", |check, ms| check.proof(at(ms)));
     let vouch: Event = ("vouch", |check, _| check.vouch());
-    let late: Event = ("late tick", |check, ms| check.discard(at(ms)));
+    let late: Event = ("late tick", |check, ms| check.late(at(ms)));
+    let stop: Event = ("stop", |check, ms| check.discard(at(ms)));
     for (state, (event, apply), expected) in [
         ("Unproven", proof, "Alive"),
         ("Unproven", vouch, "Unproven"),
         ("Unproven", late, "Unproven"),
+        ("Unproven", stop, "Unproven"),
         ("Alive", proof, "Alive"),
         ("Alive", vouch, "Alive"),
         ("Alive", late, "Alive"),
+        ("Alive", stop, "Alive"),
         ("Doubted", proof, "Alive"),
         ("Doubted", vouch, "Alive"),
-        ("Doubted", late, "Alive"),
+        ("Doubted", late, "Doubted"),
+        ("Doubted", stop, "Alive"),
         ("Dead", proof, "Alive"),
         ("Dead", vouch, "Dead"),
-        ("Dead", late, "Alive"),
+        ("Dead", late, "Dead"),
+        ("Dead", stop, "Alive"),
     ] {
         let (mut check, ms) = in_state(state);
         apply(&mut check, ms);
@@ -112,12 +117,31 @@ fn regular() -> Vec<u64> {
         .collect()
 }
 
+/// Found on a busy machine: a node whose ticks were late again and again noticed nothing for 3 s.
+#[test]
+fn a_prober_with_late_ticks_finds_a_dead_host() {
+    let mut check = Check::new(at(0));
+    check.proof(at(0));
+    let mut ms = 0;
+    // Every fourth tick is 100 ms late.
+    while check.state() != State::Dead {
+        for gap in [50, 50, 50, 150] {
+            ms += gap;
+            if gap > 120 {
+                check.late(at(ms));
+            }
+            check.poll(at(ms), Some(at(ms)));
+        }
+        assert!(ms <= 1600, "{:?}", check.state());
+    }
+}
+
 proptest! {
     /// The bounds on which the documentation builds its table of times.
     #[test]
-    fn a_dead_host_is_judged_within_900_ms(death in 1000..2000u64) {
+    fn a_dead_host_is_judged_within_750_ms(death in 1000..2000u64) {
         let judged = judged(death, u64::MAX, &regular()).unwrap();
-        prop_assert!((550..=900).contains(&(judged - death)), "after {} ms", judged - death);
+        prop_assert!((550..=750).contains(&(judged - death)), "after {} ms", judged - death);
     }
 
     #[test]
@@ -126,7 +150,7 @@ proptest! {
     }
 
     /// However late the prober's own ticks are, a host that answers is not judged, because the
-    /// node discards on late ticks.
+    /// node voids what is under way on late ticks.
     #[test]
     fn a_host_that_answers_is_never_judged(gaps in proptest::collection::vec(1..400u64, 1..200)) {
         let mut check = Check::new(at(0));
@@ -135,7 +159,7 @@ proptest! {
         for gap in gaps {
             ms += gap;
             if gap > 120 {
-                check.discard(at(ms));
+                check.late(at(ms));
             } else if answer.take().is_some() {
                 check.proof(at(ms));
             }
@@ -148,7 +172,7 @@ proptest! {
 
     /// Nothing grows, whatever happens.
     #[test]
-    fn probes_under_way_are_bounded(events in proptest::collection::vec(0..5u8, 1..400)) {
+    fn probes_under_way_are_bounded(events in proptest::collection::vec(0..6u8, 1..400)) {
         let mut check = Check::new(at(0));
         let mut ms = 0;
         for event in events {
@@ -157,6 +181,7 @@ proptest! {
                 0 => check.proof(at(ms)),
                 1 => check.vouch(),
                 2 => check.discard(at(ms)),
+                3 => check.late(at(ms)),
                 _ => { check.poll(at(ms), Some(at(ms))); }
             }
             prop_assert!(check.under_way.len() <= 4, "{}", check.under_way.len());
