@@ -71,6 +71,7 @@ programs:
 	./target/debug/lab build
 	./target/debug/chart build
 	./target/debug/kind build
+	./target/debug/lab build --metallb
 
 everything:
 	cargo build --locked --workspace --all-targets

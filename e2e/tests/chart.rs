@@ -212,7 +212,12 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
         (
             "bare-metal",
             "one of the nodes answers for it: kubectl get announcers",
-            "kubectl wait --for=condition=ballast.dev/Programmed",
+            "NotAnnounced",
+        ),
+        (
+            "bare-metal",
+            "kubectl wait --for=condition=ballast.dev/Programmed service/web",
+            "In this version",
         ),
         (
             "kind",

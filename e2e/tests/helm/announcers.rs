@@ -47,7 +47,7 @@ async fn a_release_on_bare_metal() -> Result<()> {
         pods.iter().try_for_each(kernel::is_as_written)?;
         pods.iter().try_for_each(memory)?;
         the_key_is_random(cluster).await?;
-        let address = assigned(cluster, "web").await?;
+        let address = cluster.address("web").await?;
         cluster.answers(&address).await?;
         stolen::a_token_writes_what_is_its_nodes(cluster, METAL).await?;
         pods_are_replaced(cluster, &address).await?;
@@ -80,7 +80,7 @@ async fn the_key_is_random(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The address of the Service. Its conditions do not say yet that it is announced.
+/// The address of the Service, whether it is announced already or not.
 async fn assigned(cluster: &Cluster, service: &str) -> Result<String> {
     eventually(SOON, || async {
         let service = cluster.services().get(service).await?;

@@ -4,6 +4,7 @@
 mod announcers;
 mod cluster;
 mod kernel;
+mod metallb;
 mod neighbours;
 mod policy;
 mod stolen;

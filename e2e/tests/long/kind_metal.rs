@@ -25,7 +25,7 @@ async fn an_address_moves_when_its_node_stops() -> Result<()> {
         let class = "classes.local=null,classes.lan.default=true,classes.lan.l2.addressPools={lan}";
         let flags = ["--set", class, "--set", &pool, "--wait", "--timeout=120s"];
         let ballast = Installed::install_with(cluster, &flags).await?;
-        let address = address(cluster).await?;
+        let address = ballast.addresses("web").await?.remove(0);
         ballast.answers(&address).await?;
         moves(cluster, &ballast, &address).await?;
         ballast.uninstall().await?;
@@ -45,18 +45,6 @@ async fn pool(cluster: &Cluster<'_>) -> Result<String> {
     });
     let [a, b, ..] = octets.context("the node has no IPv4 address")?;
     Ok(format!("{a}.{b}.255.200-{a}.{b}.255.219"))
-}
-
-async fn address(cluster: &Cluster<'_>) -> Result<String> {
-    let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
-    eventually(SOON, || async {
-        let address = cluster
-            .kubectl(&["get", "service", "web", "-o", path])
-            .await?;
-        ensure!(!address.is_empty(), "no address");
-        Ok(address)
-    })
-    .await
 }
 
 /// The node that announces the address.

@@ -1,0 +1,330 @@
+//! From real `MetalLB` to Ballast and back, as docs/migrate.md describes it: addresses stay, and
+//! clients that connect all the time are answered all the time.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ballast_crds::Announcer;
+use ballast_e2e::metallb::MetalLb;
+use ballast_e2e::segment::{Conversation, Moment, Visitor, Visits, judge};
+use ballast_e2e::{Host, Lab, Progress, eventually};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, Release};
+use crate::common::command::Ballast;
+use crate::common::judges::judged;
+use crate::common::{ACCEPTED, addresses, outside, status_of, told};
+
+const METAL: Release = Release {
+    name: "ballast",
+    namespace: "ballast-system",
+};
+const NODES: u8 = 3;
+const SERVICES: [(&str, &[&str]); 4] = [
+    ("one", &["IPv4"]),
+    ("two", &["IPv4"]),
+    ("three", &["IPv4"]),
+    ("dual", &["IPv4", "IPv6"]),
+];
+/// Their settings.
+const SETTINGS: &str = "
+{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {name: lan, namespace: metallb-system}, spec: {addresses: [10.89.0.200-10.89.0.219, 'fd89::1000-fd89::100f']}}
+---
+{apiVersion: metallb.io/v1beta1, kind: L2Advertisement, metadata: {name: lan, namespace: metallb-system}, spec: {ipAddressPools: [lan]}}
+";
+const APPLY: [&str; 3] = ["migrate", "metallb", "--apply"];
+/// A client that asks for the MAC address before every connection.
+const NEWCOMER: Host = Host::Guest(2);
+/// One connection after the other: a client that connects more often than `MetalLB` answers ARP requests
+/// on a busy machine would lose its own packets.
+const CONNECT: &str = "while :; do ip neigh flush to $0; \
+    timeout 5 bash -c 'exec 3<>/dev/tcp/$0/80 && head -n 1 <&3' $0 >/dev/null && echo answered || echo FAILED; done";
+/// A client with one connection.
+const TALKER: Host = Host::Guest(3);
+/// Images must be unpacked and pods must start, and another lab may run at the same time.
+const SOON: Duration = Duration::from_mins(2);
+/// How long the clients go on after each step.
+const WATCH: Duration = Duration::from_secs(8);
+/// A client that is stalled for a second by a busy machine misses answers that were in time.
+const STALLS: usize = 3;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_metallb_and_back() -> Result<()> {
+    let metallb = tokio::task::spawn_blocking(|| MetalLb::ensure(Progress::new(true))).await??;
+    Cluster::run("t-metallb", NODES, async |cluster| {
+        let given = served_by_metallb(cluster, &metallb).await?;
+        let mut clients = Clients::start(cluster, &given).await?;
+        taken_over(cluster, &mut clients, &given).await?;
+        and_back(cluster, &metallb, &mut clients, &given).await?;
+        clients.stop().await
+    })
+    .await
+}
+
+/// Each Service's addresses.
+type Given = BTreeMap<String, Vec<IpAddr>>;
+
+/// Installs `MetalLB` with its own manifests; it gives every Service its addresses.
+async fn served_by_metallb(cluster: &Cluster, metallb: &MetalLb) -> Result<Given> {
+    let lab = &cluster.lab;
+    lab.import_images(&metallb.images()).await?;
+    let text: Vec<String> = metallb.manifests().iter().map(Value::to_string).collect();
+    lab.apply(&text.join("\n---\n")).await?;
+    for workload in ["deployment/controller", "daemonset/speaker"] {
+        runs(cluster, workload).await?;
+    }
+    lab.apply(SETTINGS).await?;
+    let server = outside::serve(lab, 1).await?;
+    for (name, families) in SERVICES {
+        lab.apply(&outside::service(name, families, server, &json!({})))
+            .await?;
+    }
+    let given = eventually(SOON, || async {
+        let given = given(cluster).await?;
+        for (name, families) in SERVICES {
+            let has = given.get(name).map_or(0, Vec::len);
+            ensure!(has == families.len(), "{name} has {has} addresses");
+        }
+        Ok(given)
+    })
+    .await?;
+    println!("MetalLB gave {given:?}");
+    Ok(given)
+}
+
+async fn runs(cluster: &Cluster, workload: &str) -> Result<()> {
+    let flags = ["-n", "metallb-system", "--timeout=110s"];
+    let status = [&["rollout", "status", workload], &flags[..]].concat();
+    cluster.lab.kubectl(&status).await.map(drop)
+}
+
+async fn given(cluster: &Cluster) -> Result<Given> {
+    let all = cluster.services().list(&ListParams::default()).await?.items;
+    let with_addresses = all.iter().filter_map(|service: &Service| {
+        let addresses = addresses(service);
+        let name = service.metadata.name.clone()?;
+        (!addresses.is_empty()).then_some((name, addresses))
+    });
+    Ok(with_addresses.collect())
+}
+
+/// As the README describes it.
+async fn taken_over(cluster: &Cluster, clients: &mut Clients<'_>, given: &Given) -> Result<()> {
+    let flags = "classes.local=null,announcer.enabled=true,controller.replicas=1";
+    cluster.helm_to("install", METAL, &["--set", flags]).await?;
+    let admin = Ballast::of(&cluster.lab.kubeconfig());
+    let said = admin.run(&APPLY).await?;
+    ensure!(said.code == Some(5), "beside MetalLB: {said:?}");
+    clients.are_answered("Ballast runs beside MetalLB").await?;
+
+    scale(cluster, "metallb-system", "controller", 0).await?;
+    eventually(SOON, || async {
+        let said = admin.run(&APPLY).await?;
+        ensure!(said.code == Some(0), "{said:?}");
+        Ok(())
+    })
+    .await?;
+    eventually(SOON, || async {
+        for (name, _) in SERVICES {
+            let service = cluster.services().get(name).await?;
+            ensure!(status_of(&service, ACCEPTED) == "True", told(&service));
+        }
+        Ok(())
+    })
+    .await?;
+    clients
+        .are_answered("Ballast's controller has taken over")
+        .await?;
+
+    let speaker = ["delete", "daemonset", "speaker", "-n", "metallb-system"];
+    cluster.lab.kubectl(&speaker).await?;
+    let announced = || async {
+        let api: Api<Announcer> = Api::all(cluster.lab.kube());
+        let mut holders = BTreeMap::new();
+        for object in api.list(&ListParams::default()).await? {
+            let node = object.metadata.name.unwrap_or_default();
+            for holding in object.status.unwrap_or_default().holdings {
+                holders.insert(holding.address.parse::<IpAddr>()?, node.clone());
+            }
+        }
+        let all: Vec<&IpAddr> = given.values().flatten().collect();
+        ensure!(
+            all.iter().all(|it| holders.contains_key(it)),
+            "{holders:?}, not all of {all:?}"
+        );
+        Ok(holders)
+    };
+    let holders = eventually(SOON, announced).await?;
+    clients.are_answered("MetalLB's speakers have gone").await?;
+    for (address, node) in holders {
+        let node = Host::named(&node).with_context(|| format!("no host {node}"))?;
+        let mac = cluster.lab.mac(node).await?;
+        let answers = judged(&cluster.lab, NEWCOMER, address).await?;
+        ensure!(
+            answers.iter().eq([&mac]),
+            "{address}: {answers:?}, not {mac}"
+        );
+    }
+    ensure!(self::given(cluster).await? == *given, "addresses changed");
+    Ok(())
+}
+
+async fn scale(cluster: &Cluster, namespace: &str, deployment: &str, replicas: u8) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    let scale = [
+        "scale",
+        "deployment",
+        deployment,
+        "-n",
+        namespace,
+        &replicas,
+    ];
+    cluster.lab.kubectl(&scale).await.map(drop)
+}
+
+/// The way back: without the teardown, which would take the addresses from the Services.
+async fn and_back(
+    cluster: &Cluster,
+    metallb: &MetalLb,
+    clients: &mut Clients<'_>,
+    given: &Given,
+) -> Result<()> {
+    let lab = &cluster.lab;
+    scale(cluster, METAL.namespace, "ballast-controller", 0).await?;
+    cluster.controllers_are_gone(METAL).await?;
+    for (name, _) in SERVICES {
+        let free = json!({"metadata": {"finalizers": null}}).to_string();
+        let patch = ["patch", "service", name, "--type=merge", "-p", &free];
+        lab.kubectl(&patch).await?;
+    }
+    for object in metallb.manifests() {
+        if object["kind"] == "DaemonSet" {
+            lab.apply(&object.to_string()).await?;
+        }
+    }
+    scale(cluster, "metallb-system", "controller", 1).await?;
+    for workload in ["deployment/controller", "daemonset/speaker"] {
+        runs(cluster, workload).await?;
+    }
+    clients
+        .are_answered("MetalLB runs beside the announcers")
+        .await?;
+    cluster.uninstall(METAL, &["--no-hooks"]).await?;
+    let gone = || async {
+        let pods = cluster.pods(METAL, "announcer").await?;
+        ensure!(pods.is_empty(), "{} announcers", pods.len());
+        Ok(())
+    };
+    eventually(SOON, gone).await?;
+    clients.are_answered("MetalLB alone").await?;
+    let now = self::given(cluster).await?;
+    ensure!(now == *given, "addresses changed: {now:?}");
+    Ok(())
+}
+
+/// Clients of the addresses, each with its own way to connect.
+struct Clients<'a> {
+    visits: Vec<(String, Visits<'a>)>,
+    lab: &'a Lab,
+    conversation: Conversation<'a>,
+    lost: usize,
+    newcomer: usize,
+    since: Moment,
+    failed: usize,
+}
+
+impl<'a> Clients<'a> {
+    async fn start(cluster: &'a Cluster, given: &Given) -> Result<Self> {
+        let lab = &cluster.lab;
+        for guest in [NEWCOMER, TALKER] {
+            if let Host::Guest(number) = guest {
+                lab.add_guest(number).await?;
+            }
+        }
+        let at = |service: &str, number: usize| {
+            let address = given.get(service).and_then(|all| all.get(number));
+            anyhow::Ok(SocketAddr::new(*address.context("no address")?, 80))
+        };
+        let conversation = lab.converse(TALKER, at("three", 0)?).await?;
+        let mut visits = vec![];
+        for (from, to, how) in [
+            (Host::Client, at("one", 0)?, Visitor::Regular),
+            (Host::Client, at("dual", 1)?, Visitor::Regular),
+        ] {
+            let name = format!("{how:?} client of {to}");
+            visits.push((name, lab.visit(from, to, how).await?));
+        }
+        let two = at("two", 0)?.ip().to_string();
+        let connect = ["bash", "-c", CONNECT, &two];
+        lab.spawn("newcomer", NEWCOMER, connect, &[]).await?;
+        let mut clients = Self {
+            visits,
+            lab,
+            conversation,
+            lost: 0,
+            newcomer: 0,
+            since: Moment::now(),
+            failed: 0,
+        };
+        // Nobody may have been answered at the very beginning.
+        eventually(SOON, || async {
+            let (from, until) = (Moment::now(), Moment::now() + WATCH / 8);
+            for (name, visits) in &clients.visits {
+                let seen = judge::reachability(&visits.until(until).await?, from, until);
+                ensure!(seen.failed == 0 && seen.attempts > 0, "{name}: {seen:?}");
+            }
+            Ok(())
+        })
+        .await?;
+        clients.since = Moment::now();
+        clients.lost = clients.conversation.lost().await?;
+        clients.newcomer = clients.newcomer_failed()?.1;
+        Ok(clients)
+    }
+
+    /// Reports what happened since the last time, and adds it up.
+    async fn are_answered(&mut self, step: &str) -> Result<()> {
+        let until = Moment::now() + WATCH;
+        println!("{step}:");
+        for (name, visits) in &self.visits {
+            let seen = judge::reachability(&visits.until(until).await?, self.since, until);
+            println!("  {name}: {seen:?}");
+            self.failed += seen.failed;
+        }
+        let (answered, failed) = self.newcomer_failed()?;
+        let failed = failed - self.newcomer;
+        println!(
+            "  a client that does not know the MAC address: {answered} answers so far, {failed} failures"
+        );
+        let lost = self.conversation.lost().await? - self.lost;
+        println!("  established connections lost: {lost}");
+        self.since = until;
+        ensure!(failed == 0, "{step}: {failed} newcomers failed");
+        ensure!(
+            self.failed <= STALLS,
+            "{step}: {} connections failed",
+            self.failed
+        );
+        Ok(())
+    }
+
+    /// How many connections of the client that asks for the MAC address were answered, and failed.
+    fn newcomer_failed(&self) -> Result<(usize, usize)> {
+        let log = self.lab.log("newcomer")?;
+        let count = |word: &str| log.lines().filter(|line| *line == word).count();
+        Ok((count("answered"), count("FAILED")))
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.lab.stop("newcomer").await?;
+        for (_, visits) in self.visits {
+            visits.stop().await?;
+        }
+        self.conversation.stop().await
+    }
+}
