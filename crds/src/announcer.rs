@@ -3,7 +3,7 @@
 // Columns of one type.
 #![allow(clippy::duplicated_attributes)]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,11 @@ pub struct AnnouncerStatus {
     /// announces. `ProbesIntercepted`: a switch or proxy answers for other nodes, so this node
     /// checks them by ICMP echo. `CutOff`: no other host on the network responds to this node.
     /// `NoEndpoints`: a Service whose address this node announces has no endpoint that serves.
+    /// `ArpNotStrict`: kube-proxy runs in IPVS mode without `strictARP`. `ReversePathFiltered`:
+    /// an interface drops requests of clients in other networks. `RedirectsSent`: the node may
+    /// send ICMP redirects. `NoInterface`: an address that this node may announce is in the
+    /// subnet of none of its interfaces. `Wireless`: an interface is wireless.
+    /// `KubeProxyMissing`: nothing listens on the health port of kube-proxy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -147,6 +152,24 @@ pub struct Holding {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub successors: Vec<Successor>,
+    /// When this node began to announce the address. A restart of the announcer does not change
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Why this node announces the address. `New`: no node announced it before. `HostDown`: the
+    /// host or the link of the previous node no longer responded. `AnnouncerDown`: its announcer
+    /// ended or was stuck. `LeaseExpired`: its Lease expired. `NotEligible`: it was cordoned,
+    /// tainted, excluded or deleted, lost its interface, or is not selected any more.
+    /// `EndpointsMoved`: it had no serving endpoint (`externalTrafficPolicy: Local`).
+    /// `Rebalanced`: the addresses were spread evenly. `Healed`: two nodes announced the address
+    /// while they could not reach each other, and this one kept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[A-Z][A-Za-z]{0,62}$"))]
+    pub cause: Option<String>,
+    /// The node that announced the address before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub previous: Option<String>,
 }
 
 /// The name of a node.

@@ -103,6 +103,15 @@ pub struct L2Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
 
+    /// Prefer nodes with these labels: they come first for new addresses and after failures. A
+    /// preferred node that returns takes no address back, except when addresses are rebalanced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_nodes: Option<LabelSelector>,
+
+    /// Whether addresses move to spread them evenly over the nodes.
+    #[serde(default)]
+    pub rebalance: Rebalance,
+
     /// Announce addresses only on interfaces whose names match one of these regular
     /// expressions, such as `^eth[0-9]+$`. Without any, all interfaces in the subnet of the
     /// address are used.
@@ -130,6 +139,17 @@ pub enum FailureDetection {
     Tolerant,
     /// Only through Leases of the API server: up to 20 seconds; needs no open port.
     Lease,
+}
+
+/// Whether addresses move to spread them evenly over the nodes. Each move resets the established
+/// connections of the address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Rebalance {
+    /// Only when `ballast rebalance` asks for it, one address per second.
+    #[default]
+    Manual,
+    /// Also after the nodes have been stable for 10 minutes, one address per 10 seconds.
+    Gradual,
 }
 
 /// Settings of the mock provider.

@@ -19,7 +19,7 @@ pub use announcer::{
 pub use class::{
     AwsSettings, DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
     LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, NotOneProvider, ProviderKind,
-    ProviderSettings,
+    ProviderSettings, Rebalance,
 };
 pub use pool::{
     AddressPool, AddressPoolSpec, AddressPoolStatus, Edges, PoolCounts, PoolEntry, Resting,
@@ -31,6 +31,10 @@ use serde::Serialize;
 
 /// The API group, and the prefix of Ballast's annotations, conditions and finalizers.
 pub const GROUP: &str = "ballast.dev";
+
+/// The annotation of a `LoadBalancerClass` with which `ballast rebalance` asks the announcers to
+/// spread its addresses evenly: the time of the request (RFC 3339).
+pub const REBALANCE_AT: &str = "ballast.dev/rebalance-at";
 
 /// All CRDs, in the order of [`yaml`].
 pub fn all() -> Vec<CustomResourceDefinition> {

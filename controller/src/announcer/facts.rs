@@ -12,12 +12,15 @@ use ballast_announce::view::{Detection, Interface, Policy};
 use ballast_announce::{Mac, NodeName};
 use ballast_crds::{
     Announcer, AnnouncerInterface, AnnouncerStatus, FailureDetection, Holding, L2Settings,
-    LoadBalancerClass, class_key, class_of_key,
+    LoadBalancerClass, REBALANCE_AT, Rebalance, class_key, class_of_key,
 };
 use ballast_l2::{Labels, Selector};
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use regex::{Regex, RegexBuilder};
 use tracing::warn;
@@ -111,6 +114,12 @@ pub struct ClassFacts {
     pub name: Arc<str>,
     /// `nodeSelector`; `None` is all nodes.
     pub nodes: Option<NodeSelector>,
+    /// `preferredNodes`; `None` prefers none.
+    pub preferred: Option<NodeSelector>,
+    /// `rebalance: Gradual`
+    pub gradual: bool,
+    /// The request of `ballast rebalance`: its time.
+    pub asked: Option<Timestamp>,
     /// `interfaces`; none is all interfaces.
     pub interfaces: Vec<Pattern>,
     /// `failureDetection`
@@ -276,7 +285,14 @@ impl ClassFacts {
     /// `None` for a class of another provider.
     pub fn of(name: &Arc<str>, guard: &DeserializeGuard<LoadBalancerClass>) -> Option<Self> {
         match &guard.0 {
-            Ok(class) => Some(Self::from_settings(name, class.spec.l2.as_ref()?)),
+            Ok(class) => {
+                let asked = class.annotations().get(REBALANCE_AT);
+                let facts = Self::from_settings(name, class.spec.l2.as_ref()?);
+                Some(Self {
+                    asked: asked.and_then(|time| time.parse().ok()),
+                    ..facts
+                })
+            }
             Err(error) => {
                 warn!(class = &**name, %error, "cannot read the LoadBalancerClass (is its CRD of another version?)");
                 None
@@ -290,10 +306,10 @@ impl ClassFacts {
         let repeats = !refresh.is_zero() && !settings.refresh_interval.is_negative();
         Self {
             name: Arc::clone(name),
-            nodes: settings.node_selector.as_ref().map(|selector| {
-                let parsed = selectors::parse(selector);
-                parsed.map_or_else(NodeSelector::Invalid, NodeSelector::Valid)
-            }),
+            nodes: settings.node_selector.as_ref().map(NodeSelector::of),
+            preferred: settings.preferred_nodes.as_ref().map(NodeSelector::of),
+            gradual: settings.rebalance == Rebalance::Gradual,
+            asked: None,
             interfaces: patterns.map(|text| Pattern::new(text)).collect(),
             detection: match settings.failure_detection {
                 FailureDetection::Fast => Detection::Fast,
@@ -315,20 +331,29 @@ impl ClassFacts {
                 "spec.l2.interfaces has an invalid regular expression; it matches no interface"
             );
         }
-        if let Some(NodeSelector::Invalid(why)) = &self.nodes {
-            warn!(
-                class,
-                why, "spec.l2.nodeSelector is invalid; it matches no node"
-            );
+        for (field, selector) in [
+            ("nodeSelector", &self.nodes),
+            ("preferredNodes", &self.preferred),
+        ] {
+            if let Some(NodeSelector::Invalid(why)) = selector {
+                warn!(class, why, "spec.l2.{field} is invalid; it matches no node");
+            }
         }
     }
+}
 
-    /// Whether a node with these labels may announce addresses of this class.
-    pub fn selects(&self, labels: &Labels) -> bool {
-        match &self.nodes {
-            None => true,
-            Some(NodeSelector::Valid(selector)) => selector.matches(labels),
-            Some(NodeSelector::Invalid(_)) => false,
+// === impl NodeSelector ===
+
+impl NodeSelector {
+    fn of(selector: &LabelSelector) -> Self {
+        selectors::parse(selector).map_or_else(Self::Invalid, Self::Valid)
+    }
+
+    /// Whether it matches a node with these labels.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        match self {
+            Self::Valid(selector) => selector.matches(labels),
+            Self::Invalid(_) => false,
         }
     }
 }

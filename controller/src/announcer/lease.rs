@@ -44,6 +44,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Until the next try after a failure.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(2));
+/// What to say while the Node object does not exist.
+pub const NO_NODE: &str = "there is no Node with the name of --node-name (NODE_NAME); nothing is written, and this node takes over no addresses";
 /// The names of Leases begin with it.
 const PREFIX: &str = "announcer-";
 /// The maximum length of a node's name: that of a Lease has at most 253 characters.
@@ -120,12 +122,18 @@ impl Renewal {
         let mut rng: SmallRng = rand::make_rng();
         let mut failures: u32 = 0;
         let mut changes = self.stores.changes();
+        let mut missing = false;
         loop {
             let Some(node) = self.stores.node(&self.node) else {
+                if self.stores.misses(&self.node) && !std::mem::replace(&mut missing, true) {
+                    let node = &self.node;
+                    warn!(%node, "{}", NO_NODE);
+                }
                 // The sender lives as long as the stores.
                 let _ = changes.changed().await;
                 continue;
             };
+            missing = false;
             let begun = Instant::now();
             match self.renew(&node).await {
                 Ok(()) => {

@@ -1,13 +1,44 @@
-//! Metrics of the announcer's part that speaks to the API server.
+//! Metrics of the announcer. The agent counts, and what it reports is counted at a scrape. All labels
+//! have few, fixed values.
 
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use std::fmt::{Debug, Error};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// See the module.
+use ballast_agent::{BOUNDS, Counters, Durations, Report};
+use ballast_announce::holding::Origin;
+use ballast_announce::io::Problem;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Metrics of the part that speaks to the API server.
 #[derive(Clone, Debug, Default)]
 pub struct AnnouncerMetrics {
     connected: Gauge,
+    /// When the watch delivered a renewal of this node's Lease.
+    renewed: Arc<Mutex<Option<Instant>>>,
 }
+
+/// Reads the agent's counters and its report at a scrape.
+#[derive(Debug)]
+pub struct AgentMetrics {
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// What it reports.
+    pub reports: watch::Receiver<Option<Arc<Report>>>,
+}
+
+/// The age of this node's Lease.
+#[derive(Debug)]
+struct LeaseAge(Arc<Mutex<Option<Instant>>>);
+
+/// The times of the moves with one cause.
+struct Times(Durations);
 
 // === impl AnnouncerMetrics ===
 
@@ -20,11 +51,325 @@ impl AnnouncerMetrics {
             "Whether the renewals of this node's Lease succeed and come back through the watch",
             metrics.connected.clone(),
         );
+        registry.register_collector(Box::new(LeaseAge(Arc::clone(&metrics.renewed))));
         metrics
     }
 
     /// Records whether the API server can be reached.
     pub fn connected(&self, connected: bool) {
         self.connected.set(i64::from(connected));
+    }
+
+    /// The watch delivered a renewal of this node's Lease.
+    pub fn renewed(&self) {
+        *lock(&self.renewed) = Some(Instant::now());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // It has one value, which is always complete.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl LeaseAge ===
+
+impl Collector for LeaseAge {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let Some(renewed) = *lock(&self.0) else {
+            return Ok(());
+        };
+        let encoder = encoder.encode_descriptor(
+            "ballast_announcer_lease_age",
+            "Time since the last renewal of this node's Lease that came back through the watch",
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(renewed.elapsed().as_secs_f64()).encode(encoder)
+    }
+}
+
+// === impl AgentMetrics ===
+
+impl Collector for AgentMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        frames(&self.counters, &mut encoder)?;
+        messages(&self.counters, &mut encoder)?;
+        moves(&self.counters, &mut encoder)?;
+        let report = self.reports.borrow().clone();
+        reported(&report.unwrap_or_default(), &mut encoder)?;
+        let members = [
+            ("alive", &self.counters.members_alive),
+            ("silent", &self.counters.members_silent),
+            ("unknown", &self.counters.members_unknown),
+        ];
+        let members = members.map(|(state, number)| (state, number.get()));
+        gauges(
+            &mut encoder,
+            "ballast_announcer_members",
+            "Announcers of other nodes: heard a moment ago, silent, or not heard and not expected to be",
+            "state",
+            &members,
+        )
+    }
+}
+
+fn frames(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let sent = [
+        ("arp_reply", &counters.arp_replies),
+        ("advertisement", &counters.advertisements),
+        ("announcement", &counters.announcements),
+        ("probe", &counters.probes),
+        ("query", &counters.queries),
+    ];
+    family(
+        encoder,
+        "ballast_announcer_frames_sent",
+        "Frames sent: answers for addresses of Services (arp_reply, advertisement), announcements, probes of hosts, and questions who has an address",
+        "kind",
+        &sent.map(|(kind, counter)| (kind, counter.get())),
+    )?;
+    let dropped = [
+        ("stopped", &counters.silent),
+        ("unsent", &counters.unsent),
+        ("flood", &counters.dropped),
+    ];
+    family(
+        encoder,
+        "ballast_announcer_frames_dropped",
+        "Frames that were not answered because the process was stopped a moment ago (stopped), could not be sent (unsent), or were ignored because too many arrived at once (flood)",
+        "reason",
+        &dropped.map(|(reason, counter)| (reason, counter.get())),
+    )?;
+    for (name, help, counter) in [
+        (
+            "ballast_announcer_foreign_claims",
+            "Frames in which another host claims an address that this node announces",
+            &counters.foreign_claims,
+        ),
+        (
+            "ballast_announcer_late_ticks",
+            "Ticks that came late because the process or its host was stopped",
+            &counters.late_ticks,
+        ),
+    ] {
+        let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        ConstCounter::new(counter.get()).encode(encoder)?;
+    }
+    Ok(())
+}
+
+fn messages(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    use std::sync::atomic::Ordering::Relaxed;
+    let post = &counters.post;
+    let messages = [
+        ("sent", &post.sent),
+        ("received", &post.received),
+        ("not_sent", &post.not_sent),
+        ("not_opened", &post.not_opened),
+        ("malformed", &post.malformed),
+        ("not_fresh", &post.not_fresh),
+    ];
+    family(
+        encoder,
+        "ballast_announcer_messages",
+        "Messages between announcers: sent, received, and refused because they could not be sent, do not open with a known key (not_opened), are of another version (malformed), or are copies or the first of a process (not_fresh)",
+        "result",
+        &messages.map(|(result, counter)| (result, counter.load(Relaxed))),
+    )?;
+    let cables = &counters.cables;
+    let cables = [
+        ("connected", &cables.connected),
+        ("closed", &cables.closed),
+        ("lost", &cables.lost),
+        ("refused", &cables.refused),
+        ("too_many", &cables.too_many),
+        ("not_dialled", &cables.not_dialled),
+    ];
+    family(
+        encoder,
+        "ballast_announcer_cables",
+        "TCP connections between announcers: connected, closed by the end of a process, lost, refused without the key, ended because there were too many, and not dialled",
+        "event",
+        &cables.map(|(event, counter)| (event, counter.load(Relaxed))),
+    )
+}
+
+fn moves(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let all = Origin::ALL.map(|cause| (cause.as_str(), counters.moves.of(cause)));
+    let counts = all.map(|(cause, times)| (cause, times.counts.iter().sum()));
+    family(
+        encoder,
+        "ballast_announcer_moves",
+        "Addresses that this node began to announce, by cause",
+        "cause",
+        &counts,
+    )?;
+    let mut encoder = encoder.encode_descriptor(
+        "ballast_announcer_failover",
+        "Time from the last sign of life of the former node, or from the decision, to the first announcement by this node",
+        Some(&Unit::Seconds),
+        MetricType::Histogram,
+    )?;
+    for (cause, times) in all {
+        let labels = [("cause", cause)];
+        Times(times).encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn reported(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let count = |kind: fn(&Problem) -> bool| {
+        let found = report.problems.iter().filter(|problem| kind(problem));
+        u64::try_from(found.count()).unwrap_or(u64::MAX)
+    };
+    let problems = [
+        (
+            "AddressConflict",
+            count(|it| matches!(it, Problem::AddressConflict { .. })),
+        ),
+        (
+            "ProbesIntercepted",
+            count(|it| matches!(it, Problem::ProbesIntercepted { .. })),
+        ),
+        ("CutOff", count(|it| matches!(it, Problem::CutOff { .. }))),
+        (
+            "NoEndpoints",
+            count(|it| matches!(it, Problem::NoEndpoints { .. })),
+        ),
+    ];
+    gauges(
+        encoder,
+        "ballast_announcer_problems",
+        "Addresses, hosts or interfaces with a problem, by the condition of the Announcer object that names them",
+        "condition",
+        &problems,
+    )?;
+    let held = report.claims.as_ref().map_or(0, |claims| claims.len());
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let addresses = [
+        ("held", number(held)),
+        ("announced", number(report.announced.len())),
+    ];
+    gauges(
+        encoder,
+        "ballast_announcer_addresses",
+        "Addresses that this node holds, and those that it answers for now",
+        "state",
+        &addresses,
+    )
+}
+
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[(&str, u64)],
+) -> Result<(), Error> {
+    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (value, number) in values {
+        let labels = [(label, *value)];
+        ConstCounter::new(*number).encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[(&str, u64)],
+) -> Result<(), Error> {
+    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (value, number) in values {
+        let labels = [(label, *value)];
+        let number = i64::try_from(*number).unwrap_or(i64::MAX);
+        ConstGauge::new(number).encode(encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+// === impl Times ===
+
+impl EncodeMetric for Times {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), Error> {
+        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(self.0.counts).collect();
+        let count = self.0.counts.iter().sum();
+        encoder.encode_histogram::<NoLabelSet>(self.0.sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ballast_announce::Mac;
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    fn scrape(registry: &Registry) -> String {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn what_the_agent_counts_and_reports_is_shown() {
+        let counters = Arc::new(Counters::default());
+        counters.arp_replies.add();
+        counters.members_silent.set(2);
+        counters
+            .moves
+            .add(Origin::HostDown, Duration::from_millis(700));
+        counters.moves.add(Origin::HostDown, Duration::from_mins(2));
+        let conflict = |last| Problem::AddressConflict {
+            address: [192, 0, 2, last].into(),
+            mac: Mac([2, 0, 0, 0, 0, 9]),
+            node: None,
+        };
+        let report = Report {
+            problems: [conflict(1), conflict(2)].into(),
+            ..Report::default()
+        };
+        let (_sender, reports) = watch::channel(Some(Arc::new(report)));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(AgentMetrics { counters, reports }));
+        let text = scrape(&registry);
+        for line in [
+            r#"ballast_announcer_frames_sent_total{kind="arp_reply"} 1"#,
+            r#"ballast_announcer_messages_total{result="not_opened"} 0"#,
+            r#"ballast_announcer_moves_total{cause="HostDown"} 2"#,
+            r#"ballast_announcer_failover_seconds_bucket{le="0.5",cause="HostDown"} 0"#,
+            r#"ballast_announcer_failover_seconds_bucket{le="0.75",cause="HostDown"} 1"#,
+            r#"ballast_announcer_failover_seconds_bucket{le="+Inf",cause="HostDown"} 2"#,
+            r#"ballast_announcer_failover_seconds_count{cause="New"} 0"#,
+            r#"ballast_announcer_problems{condition="AddressConflict"} 2"#,
+            r#"ballast_announcer_problems{condition="CutOff"} 0"#,
+            r#"ballast_announcer_members{state="silent"} 2"#,
+            r#"ballast_announcer_addresses{state="held"} 0"#,
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} not in:\n{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_age_of_the_lease_counts_from_its_last_renewal() {
+        let mut registry = Registry::default();
+        let metrics = AnnouncerMetrics::register(&mut registry);
+        assert!(!scrape(&registry).contains("lease_age_seconds "));
+        metrics.renewed();
+        tokio::time::advance(Duration::from_secs(7)).await;
+        let text = scrape(&registry);
+        assert!(
+            text.contains("ballast_announcer_lease_age_seconds 7.0"),
+            "{text}"
+        );
     }
 }

@@ -22,6 +22,7 @@
 //! | [`publish`] | what is passed to the agent, and when |
 //! | [`lease`] | the Lease of the node, and whether the API server can be reached |
 //! | [`object`] | the Announcer object of the node |
+//! | [`checks`] | settings of the node and its network that break the announcement of addresses |
 //! | [`health`] | health check node ports |
 //!
 //! # Invariants
@@ -34,6 +35,7 @@
 
 pub mod agent;
 pub mod args;
+pub mod checks;
 pub mod facts;
 pub mod health;
 pub mod lease;
@@ -60,6 +62,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use self::checks::{Checks, Proc};
 use self::lease::Renewal;
 use self::metrics::AnnouncerMetrics;
 use self::object::ObjectWriter;
@@ -168,6 +171,8 @@ fn start(
     let incarnation = options.incarnation();
     let requests = Requests::new(client.clone(), WriteMetrics::register(registry));
     let (targets, checked) = watch::channel(Targets::default());
+    let (views, viewed) = watch::channel(None);
+    let (findings, found) = watch::channel(None);
     let renewal = Renewal {
         requests: requests.clone(),
         namespace: options.namespace.clone(),
@@ -181,6 +186,14 @@ fn start(
         incarnation: incarnation.clone(),
         stores: Arc::clone(&stores),
         reports: agent.reports.clone(),
+        findings: found,
+    };
+    let checks = Checks {
+        proc: Proc::default(),
+        me: me.clone(),
+        reports: agent.reports.clone(),
+        views: viewed,
+        findings,
     };
     let watches = Watches {
         client: client.clone(),
@@ -197,6 +210,7 @@ fn start(
         incarnation,
         stores: Arc::clone(&stores),
         agent,
+        views,
         targets,
         gate: health.gate("the first renewal of this node's Lease"),
         metrics: AnnouncerMetrics::register(registry),
@@ -205,6 +219,7 @@ fn start(
     tasks.spawn(publisher.run());
     tasks.spawn(renewal.run());
     tasks.spawn(writer.run());
+    tasks.spawn(checks.run());
     stores
 }
 

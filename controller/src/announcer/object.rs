@@ -7,13 +7,17 @@
 //! - Nothing is written before the agent has listed its interfaces and this process has read the
 //!   object: a restart must not make other nodes believe that this one lost its interfaces or
 //!   its addresses. Until the agent has recorded claims, those in the object stay.
-//! - During an update an old and a new process of a node write the same object. A process writes
-//!   over a status of another one only after [`REASSERT`], so that they do not fight.
+//! - Why and since when the node announces an address is known to the process that claimed it.
+//!   Another process of the node keeps what the object says about the same claim.
+//! - During an update an old and a new process of a node write the same object. The old one stops as
+//!   soon as it learns of the new one. Otherwise a process writes over a status of another one only
+//!   after [`REASSERT`], so that they do not fight.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ballast_announce::NodeName;
 use ballast_announce::claim::Claim;
@@ -32,8 +36,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::MANAGER;
+use super::checks::{self, Finding};
 use super::lease::owner;
-use super::seam::{Announced, Report};
+use super::seam::Report;
 use super::stores::Stores;
 use crate::cluster::conditions::{condition, dated, transition};
 use crate::cluster::writer::{Requests, WriteError, Written};
@@ -77,6 +82,8 @@ pub struct ObjectWriter {
     pub stores: Arc<Stores>,
     /// What the agent reports.
     pub reports: watch::Receiver<Option<Arc<Report>>>,
+    /// What should be different on this node. Nothing is written before the first check.
+    pub findings: watch::Receiver<Option<Arc<Vec<Finding>>>>,
 }
 
 /// What the writer knows of the object.
@@ -104,11 +111,14 @@ enum Step {
     },
 }
 
-/// The status of the object. `before` is the one that it has, with the times of conditions, and
-/// with the holdings that stay until the agent has recorded some.
+/// The status of the object. `before` is the one that this process wrote last, or that the object
+/// has: with the times of conditions, and with the holdings that stay until the agent has recorded
+/// some. `theirs` is the one that the object has.
 pub fn status(
     report: &Report,
+    findings: &[Finding],
     before: &AnnouncerStatus,
+    theirs: Option<&AnnouncerStatus>,
     incarnation: &str,
     now: Timestamp,
 ) -> AnnouncerStatus {
@@ -125,14 +135,20 @@ pub fn status(
         .collect();
     let holdings: Vec<Holding> = match &report.claims {
         Some(claims) => {
+            let known = [Some(before), theirs].into_iter().flatten();
+            let known = known.flat_map(|status| &status.holdings);
+            let known: BTreeMap<_, _> = known
+                .map(|it| ((it.address.as_str(), it.epoch), it))
+                .collect();
             let claims = claims.iter().take(MOST_HOLDINGS);
             claims
-                .map(|(address, claim)| holding(address, claim, report.announced.get(address)))
+                .map(|(address, claim)| holding(report, &known, address, claim))
                 .collect()
         }
         None => before.holdings.clone(),
     };
     let mut conditions = conditions(report);
+    conditions.extend(checks::conditions(findings));
     dated(&mut conditions, &before.conditions, &Time(transition(now)));
     AnnouncerStatus {
         incarnation: Some(incarnation.to_owned()),
@@ -156,28 +172,68 @@ fn addresses(nets: &[ipnet::IpNet]) -> Vec<InterfaceAddress> {
     nets.map(|net| InterfaceAddress(net.to_string())).collect()
 }
 
-fn holding(address: &IpAddr, claim: &Claim, announced: Option<&Announced>) -> Holding {
+fn holding(
+    report: &Report,
+    known: &BTreeMap<(&str, i64), &Holding>,
+    address: &IpAddr,
+    claim: &Claim,
+) -> Holding {
     let successors = claim.successors.iter().take(MOST_SUCCESSORS);
+    let announced = report.announced.get(address);
+    let (name, epoch) = (
+        address.to_string(),
+        i64::try_from(claim.epoch).unwrap_or(i64::MAX),
+    );
+    let known = known.get(&(name.as_str(), epoch)).copied();
+    let source = report.sources.get(address);
+    let source = source.filter(|source| source.epoch == claim.epoch);
+    let kept = known.and_then(|it| it.since.clone());
+    let (since, cause, previous) = match source {
+        Some(source) => (
+            source.since.and_then(time).or(kept),
+            Some(source.cause.as_str().to_owned()),
+            source.previous.as_ref().map(ToString::to_string),
+        ),
+        None => (
+            kept,
+            known.and_then(|it| it.cause.clone()),
+            known.and_then(|it| it.previous.clone()),
+        ),
+    };
     Holding {
-        address: address.to_string(),
-        epoch: i64::try_from(claim.epoch).unwrap_or(i64::MAX),
+        address: name,
+        epoch,
         revision: i64::from(claim.revision),
         interface: announced.map(|it| it.interface.to_string()),
         mac: announced.map(|it| it.mac.to_string()),
         successors: successors
             .map(|node| Successor(node.as_str().to_owned()))
             .collect(),
+        since,
+        cause,
+        previous,
     }
+}
+
+/// In whole seconds.
+fn time(at: SystemTime) -> Option<Time> {
+    let at = Timestamp::try_from(at).ok()?;
+    Some(Time(Timestamp::from_second(at.as_second()).ok()?))
 }
 
 /// All conditions, without times. (Whether a Service has endpoints is no matter of a node.)
 fn conditions(report: &Report) -> Vec<Condition> {
     let (mut conflicts, mut hosts, mut ports) = (Vec::new(), Vec::new(), Vec::new());
+    let mut programs = false;
     let mut idle = Vec::new();
     for problem in &report.problems {
         match problem {
-            Problem::AddressConflict { address, mac } => {
-                conflicts.push(format!("{address} by {mac}"));
+            Problem::AddressConflict { address, mac, node } => {
+                programs |= node.is_some();
+                conflicts.push(match node {
+                    Some(node) => format!("{address} by {mac} (node {node})"),
+                    None => format!("{address} by {mac}"),
+                });
             }
             Problem::ProbesIntercepted { host } => hosts.push(host.to_string()),
             Problem::CutOff { interface } => {
@@ -191,8 +247,13 @@ fn conditions(report: &Report) -> Vec<Condition> {
             Problem::NoEndpoints { address } => idle.push(address.to_string()),
         }
     }
+    let fix = if programs {
+        "End the other program on these nodes that announces them, such as MetalLB's speaker; kube-proxy in IPVS mode needs strictARP: true"
+    } else {
+        "Give these hosts other addresses, or remove the addresses from the pool"
+    };
     let conflict = format!(
-        "Other hosts on the network use addresses of Services: {}. Give these hosts other addresses, or remove the addresses from the pool",
+        "Other hosts on the network use addresses of Services: {}. {fix}",
         listed(&conflicts)
     );
     let intercepted = format!(
@@ -246,7 +307,7 @@ fn conditions(report: &Report) -> Vec<Condition> {
 }
 
 /// The first entries, and the number of the others.
-fn listed(entries: &[impl Display]) -> String {
+pub fn listed(entries: &[impl Display]) -> String {
     let named = entries.iter().take(NAMED).map(ToString::to_string);
     let named = named.collect::<Vec<_>>().join(", ");
     match entries.len().saturating_sub(NAMED) {
@@ -266,6 +327,7 @@ impl ObjectWriter {
         loop {
             changes.mark_unchanged();
             self.reports.mark_unchanged();
+            self.findings.mark_unchanged();
             let (create, status) = match self.next(&mut known, Instant::now()) {
                 Step::Write { create, status } => (create, status),
                 Step::Wait(until) => {
@@ -274,6 +336,7 @@ impl ObjectWriter {
                         // The senders live as long as this task.
                         Ok(()) = changes.changed() => {}
                         Ok(()) = self.reports.changed() => {}
+                        Ok(()) = self.findings.changed() => {}
                         () = sleep_until(end), if until.is_some() => {}
                     }
                     continue;
@@ -314,13 +377,26 @@ impl ObjectWriter {
             None if known.delivered => *known = Known::default(),
             None => {}
         }
-        let Some(report) = self.reports.borrow().clone() else {
+        let report = self.reports.borrow().clone();
+        let findings = self.findings.borrow().clone();
+        let (Some(report), Some(findings)) = (report, findings) else {
             return Step::Wait(None);
         };
         let theirs = object.as_ref().and_then(|object| object.own.as_deref());
         let nothing = AnnouncerStatus::default();
         let before = known.written.as_ref().or(theirs).unwrap_or(&nothing);
-        let status = status(&report, before, &self.incarnation, Timestamp::now());
+        if report.replaced {
+            // The newer process writes.
+            return Step::Wait(None);
+        }
+        let status = status(
+            &report,
+            &findings,
+            before,
+            theirs,
+            &self.incarnation,
+            Timestamp::now(),
+        );
         let create = known.created.as_ref() != Some(&node.uid);
         if create || known.written.as_ref() != Some(&status) {
             let status = Box::new(status);

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::lease::Contact;
+use super::lease::{Contact, NO_NODE};
 use super::metrics::AnnouncerMetrics;
 use super::seam::Agent;
 use super::stores::Stores;
@@ -46,6 +46,8 @@ pub struct Publisher {
     pub stores: Arc<Stores>,
     /// Where inputs go.
     pub agent: Agent,
+    /// The last view, for the environment checks.
+    pub views: watch::Sender<Option<Arc<View>>>,
     /// Where the health checks learn what to check.
     pub targets: watch::Sender<Targets>,
     /// Opened by the first own renewal.
@@ -118,6 +120,9 @@ impl Publisher {
         }
         let report = self.agent.reports.borrow().clone();
         let now = Instant::now();
+        if self.stores.misses(&self.me) && passed.view.is_none() {
+            self.gate.not_ready(NO_NODE);
+        }
         let cluster = self.stores.cluster(report.as_deref(), now);
         let Built { view, health } = view::build(&cluster, &self.me);
         passed.built = Some(now);
@@ -131,6 +136,7 @@ impl Publisher {
             debug!(addresses, nodes, "the view of the cluster changed");
             let view = Arc::new(view);
             passed.view = Some(Arc::clone(&view));
+            self.views.send_replace(Some(Arc::clone(&view)));
             self.agent.sink.pass(Input::View(view));
         }
         self.targets.send_if_modified(|before| {
@@ -142,6 +148,7 @@ impl Publisher {
 
     /// The watch delivered a renewal of this node's Lease.
     fn renewed(&self, passed: &mut Passed) {
+        self.metrics.renewed();
         if !passed.contact.renewed(Instant::now()) {
             return;
         }
@@ -160,9 +167,15 @@ impl Publisher {
 
     fn look(&self, passed: &mut Passed) {
         if passed.contact.poll(Instant::now()) {
-            warn!(
-                "the API server cannot be reached; nothing that depends on it changes until it can"
-            );
+            // Without a Node the Lease is not renewed, whether or not the API server answers.
+            if self.stores.misses(&self.me) {
+                let node = &self.me;
+                warn!(%node, "{}", NO_NODE);
+            } else {
+                warn!(
+                    "the API server cannot be reached; nothing that depends on it changes until it can"
+                );
+            }
             self.metrics.connected(false);
             self.agent.sink.pass(Input::Api { connected: false });
         }

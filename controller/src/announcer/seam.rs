@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-pub use ballast_agent::{Announced, Report, ReportedInterface};
+pub use ballast_agent::{Announced, Report, ReportedInterface, Source};
 use ballast_announce::Input;
 use tokio::sync::watch;
 

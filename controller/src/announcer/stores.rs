@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use ballast_announce::{Input, NodeName};
 use ballast_crds::{Announcer, LoadBalancerClass};
+use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -117,6 +118,7 @@ impl Stores {
             nodes: self.nodes.all(),
             classes: self.classes.all(),
             announcers: announcers.collect(),
+            now: Timestamp::now(),
             interfaces: interfaces
                 .map(|it| Arc::clone(&it.name))
                 .collect::<BTreeSet<_>>(),
@@ -148,6 +150,11 @@ impl Stores {
     /// A Node.
     pub fn node(&self, name: &NodeName) -> Option<Arc<NodeObject>> {
         self.nodes.get(&Arc::from(name.as_str()))
+    }
+
+    /// Whether the Nodes are known and this one does not exist.
+    pub fn misses(&self, name: &NodeName) -> bool {
+        self.nodes.is_ready() && self.node(name).is_none()
     }
 
     /// The Announcer object of a node; `None` also before the first list.

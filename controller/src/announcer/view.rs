@@ -7,6 +7,8 @@
 //! |---|---|
 //! | nodes and interfaces that the classes select | the intersection |
 //! | `externalTrafficPolicy` | Local if one has Local |
+//! | `preferredNodes` | the intersection |
+//! | `rebalance` | Gradual if all classes say so; a request counts if it names all classes |
 //! | `failureDetection` | the most patient one: a host that stalls must not lose the address |
 //! | `refreshInterval` | the shortest |
 //! | endpoints, of those with policy Local | the nodes that serve all Services that have endpoints; if no node does, those that serve at least one |
@@ -20,9 +22,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_announce::NodeName;
-use ballast_announce::view::{NodeFacts, Policy, View, Wanted};
+use ballast_announce::timing::REBALANCE_REQUEST;
+use ballast_announce::view::{NodeFacts, Policy, Rebalance, View, Wanted};
+use jiff::Timestamp;
 
-use super::facts::{AnnouncerFacts, ClassFacts, NodeObject, ServiceFacts, SliceFacts};
+use super::facts::{
+    AnnouncerFacts, ClassFacts, NodeObject, NodeSelector, ServiceFacts, SliceFacts,
+};
 use crate::cluster::view::Name;
 
 /// The endpoints of an address with policy Cluster. No node has this name.
@@ -41,6 +47,8 @@ pub struct Cluster {
     pub classes: Vec<Arc<Option<ClassFacts>>>,
     /// Announcers.
     pub announcers: Vec<Arc<AnnouncerFacts>>,
+    /// The time, for requests to rebalance.
+    pub now: Timestamp,
     /// The names of this node's interfaces, which its Announcer object may not have yet.
     pub interfaces: BTreeSet<Arc<str>>,
 }
@@ -67,6 +75,8 @@ struct Endpoints<'a> {
 struct Selection<'a> {
     class: &'a ClassFacts,
     nodes: Option<BTreeSet<NodeName>>,
+    preferred: Option<BTreeSet<NodeName>>,
+    rebalance: Rebalance,
     interfaces: Option<BTreeSet<Arc<str>>>,
     /// The entries of addresses that one Service has, with policy Cluster: without endpoints, and
     /// with some. Most addresses share one of them.
@@ -137,9 +147,9 @@ fn selection<'a>(
     names: &BTreeSet<&Arc<str>>,
 ) -> Selection<'a> {
     let matching = |name: &&&Arc<str>| class.interfaces.iter().any(|it| it.matches(name));
-    let nodes = || {
+    let nodes = |selector: &NodeSelector| {
         let nodes = cluster.nodes.iter();
-        let nodes = nodes.filter(|node| class.selects(&node.labels));
+        let nodes = nodes.filter(|node| selector.matches(&node.labels));
         nodes.map(|node| node.name.clone()).collect()
     };
     let interfaces = || {
@@ -148,10 +158,22 @@ fn selection<'a>(
     };
     Selection {
         class,
-        nodes: class.nodes.is_some().then(nodes),
+        nodes: class.nodes.as_ref().map(nodes),
+        preferred: class.preferred.as_ref().map(nodes),
+        rebalance: Rebalance {
+            gradual: class.gradual,
+            asked: class.asked.and_then(|asked| request(asked, cluster.now)),
+        },
         interfaces: (!class.interfaces.is_empty()).then(interfaces),
         common: [None, None],
     }
+}
+
+/// The number of a request to rebalance, if it is not old. Clocks may differ.
+fn request(asked: Timestamp, now: Timestamp) -> Option<u64> {
+    let age = now.duration_since(asked).unsigned_abs();
+    let number = u64::try_from(asked.as_second()).ok()?;
+    (age < REBALANCE_REQUEST).then_some(number)
 }
 
 /// The entry of an address that these Services have, each with the index of its selection.
@@ -177,6 +199,11 @@ fn entry(
     for (class, _) in others {
         let other = selections.get(*class)?.entry(any);
         entry.nodes = both(entry.nodes, other.nodes);
+        entry.preferred = both(entry.preferred, other.preferred);
+        entry.rebalance = Rebalance {
+            gradual: entry.rebalance.gradual && other.rebalance.gradual,
+            asked: entry.rebalance.asked.min(other.rebalance.asked),
+        };
         entry.interfaces = both(entry.interfaces, other.interfaces);
         entry.detection = entry.detection.max(other.detection);
         entry.refresh = shorter(entry.refresh, other.refresh);
@@ -289,6 +316,8 @@ impl Selection<'_> {
             policy: Policy::Cluster,
             detection: self.class.detection,
             nodes: self.nodes.clone(),
+            preferred: self.preferred.clone(),
+            rebalance: self.rebalance,
             interfaces: self.interfaces.clone(),
             endpoints: serves
                 .then(|| NodeName::new(SOMEWHERE))

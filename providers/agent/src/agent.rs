@@ -20,9 +20,9 @@ use ballast_announce::{Config, Input, Node, NodeName};
 use ballast_link::{LinkError, Monitor};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::cable::Cables;
+use crate::cable::{Cables, Former};
 use crate::clock;
 use crate::core::{Core, Deliver, Peers, Work};
 use crate::counters::Counters;
@@ -74,6 +74,8 @@ struct Exchange {
     keyring: Arc<Keyring>,
     post: Arc<Post>,
     cables: Arc<Cables>,
+    /// The former process of this node: it answers until it is asked to end.
+    former: Option<Former>,
 }
 
 /// Why an agent does not start.
@@ -124,7 +126,9 @@ impl Agent {
         };
         let deliver = match options.gossip {
             Some(gossip) => {
-                let exchange = Exchange::open(&options.node, incarnation, &gossip)?;
+                let counters = &shared.counters;
+                let exchange = Exchange::open(&options.node, incarnation, &gossip, counters);
+                let exchange = exchange.await?;
                 Some(exchange.start(peers, &events, &mut tasks))
             }
             None => None,
@@ -197,19 +201,31 @@ impl Drop for Agent {
 // === impl Exchange ===
 
 impl Exchange {
-    fn open(me: &NodeName, incarnation: u64, gossip: &Gossip) -> Result<Self, StartError> {
+    async fn open(
+        me: &NodeName,
+        incarnation: u64,
+        gossip: &Gossip,
+        counters: &Counters,
+    ) -> Result<Self, StartError> {
         let taken = |error| StartError::Port(gossip.port, error);
         let keyring = Keyring::open_file(&gossip.key_file)
             .map_err(|error| StartError::Key(gossip.key_file.clone(), error))?;
         let keyring = Arc::new(keyring);
         let keys = || Arc::clone(&keyring);
-        let post = Post::bind(me.clone(), gossip.port, keys(), Arc::default());
-        let cables = Cables::bind(me.clone(), incarnation, gossip.port, keys(), Arc::default());
+        // As long as it has the port alone.
+        let former = Former::find(me.clone(), incarnation, gossip.port, keys()).await;
+        if former.is_some() {
+            info!("another announcer runs on this node; replacing it");
+        }
+        let (sent, connected) = (Arc::clone(&counters.post), Arc::clone(&counters.cables));
+        let post = Post::bind(me.clone(), gossip.port, keys(), sent);
+        let cables = Cables::bind(me.clone(), incarnation, gossip.port, keys(), connected);
         Ok(Self {
             port: gossip.port,
             post: Arc::new(post.map_err(taken)?),
             cables: Arc::new(cables.map_err(taken)?),
             keyring,
+            former,
         })
     }
 
@@ -225,7 +241,13 @@ impl Exchange {
             keyring,
             post,
             cables,
+            former,
         } = self;
+        tasks.spawn(async move {
+            // As long as this process lives.
+            let _former = former;
+            std::future::pending().await
+        });
         tasks.spawn(async move { keyring.watch().await });
         let (receiver, mail) = (Arc::clone(&post), events.clone());
         tasks.spawn(async move {
@@ -235,8 +257,11 @@ impl Exchange {
         });
         let (dialling, ends) = (Arc::clone(&cables), events.clone());
         tasks.spawn(async move {
-            // What is lost here, beats show 2 s later.
-            let sink = move |input| drop(ends.try_send(Event::Input(input)));
+            let sink = move |input| match input {
+                Input::Replaced { .. } => drop(ends.send(Event::Input(input))),
+                // What is lost here, beats show 2 s later.
+                _ => drop(ends.try_send(Event::Input(input))),
+            };
             cables.run(sink).await;
         });
         tasks.spawn(async move {

@@ -20,10 +20,13 @@
 //! - Two nodes may dial each other at the same time; both cables stay. [`Ledger`] reports the
 //!   process once.
 //! - A peer has one cable that it dialled: a new one replaces a former one.
+//! - A new process of this node, during an update, dials the former one before it opens the port
+//!   itself ([`Former`]). From then on the new process receives all messages, so the former one is
+//!   told that it was replaced, and says goodbye to its peers, until that connection ends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -107,7 +110,13 @@ struct State {
     ledger: Ledger,
     /// The cable that each peer dialled.
     accepted: BTreeMap<NodeName, Arc<Notify>>,
+    /// Newer processes of this node that are connected.
+    newer: usize,
 }
+
+/// A connection to the former process of this node.
+#[derive(Debug)]
+pub struct Former(#[expect(dead_code, reason = "it ends when dropped")] TcpStream);
 
 /// How a cable ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +291,12 @@ impl Cables {
         let end = Arc::new(Notify::new());
         let mut state = self.shared.lock();
         let peer = &accepted.process.node;
+        if peer == self.shared.identity.me() {
+            drop(state);
+            let shared = self.shared.clone();
+            cables.spawn(shared.give_way(stream, accepted, sink.clone()));
+            return;
+        }
         if state.accepted.len() >= MAX_ACCEPTED && !state.accepted.contains_key(peer) {
             count(&self.shared.counters.too_many);
             return;
@@ -300,7 +315,44 @@ impl Cables {
 impl Shared {
     async fn accept(&self, stream: &mut TcpStream) -> Result<Accepted, HandshakeError> {
         self.patience.apply(stream)?;
-        timeout(self.patience.handshake, self.identity.accept(stream)).await?
+        let accepted = timeout(self.patience.handshake, self.identity.accept(stream)).await??;
+        let local = stream.peer_addr()?.ip().to_canonical().is_loopback();
+        if accepted.process.node == *self.identity.me() && !local {
+            return Err(HandshakeError::Elsewhere);
+        }
+        Ok(accepted)
+    }
+
+    /// A newer process of this node has started. Waits until it ends.
+    async fn give_way<S: Sink>(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        accepted: Accepted,
+        sink: Arc<S>,
+    ) {
+        // Before it opens the port.
+        self.count_newer(|newer| newer + 1, &*sink);
+        let welcomed = timeout(self.patience.handshake, stream.write_all(&accepted.welcome)).await;
+        if let Ok(Ok(())) = welcomed {
+            // It sends nothing.
+            let _ = stream.read(&mut [0]).await;
+        }
+        self.count_newer(|newer| newer - 1, &*sink);
+    }
+
+    fn count_newer(&self, change: impl Fn(usize) -> usize, sink: &impl Sink) {
+        let mut state = self.lock();
+        let before = state.newer > 0;
+        state.newer = change(state.newer);
+        let replaced = state.newer > 0;
+        if replaced {
+            // Their next connections reach the newer process.
+            state.accepted.values().for_each(|end| end.notify_one());
+        }
+        if before != replaced {
+            tracing::info!(replaced, "another announcer of this node started or ended");
+            sink(Input::Replaced { replaced });
+        }
     }
 
     /// Tells the peer that its cable is connected, and keeps it.
@@ -413,6 +465,32 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is complete before the sink is called.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Former ===
+
+impl Former {
+    /// Tells the process of this node that has the port, if there is one, that this one takes its
+    /// place. Call it before anything opens the port, and keep the result.
+    pub async fn find(
+        me: NodeName,
+        incarnation: u64,
+        port: u16,
+        keyring: Arc<Keyring>,
+    ) -> Option<Self> {
+        let identity = Identity::new(me.clone(), incarnation, keyring);
+        let former = async {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+            PATIENCE.apply(&stream)?;
+            identity.dial(&mut stream, &me).await?;
+            Ok::<_, HandshakeError>(Self(stream))
+        };
+        let found = timeout(PATIENCE.handshake, former).await;
+        let found = found.map_err(HandshakeError::from).flatten();
+        // Usually there is none.
+        let found = found.inspect_err(|error| tracing::debug!(%error, "no former process"));
+        found.ok()
     }
 }
 

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use ballast_announce::claim::Claim;
 use ballast_announce::io::{Message, Method, Output, Problem, Target};
+use ballast_announce::membership::Process;
 use ballast_announce::responder::Table;
 use ballast_announce::timing::{LATE, PEERS, TICK};
 use ballast_announce::view::{Interface, View};
@@ -44,6 +45,7 @@ use crate::frames::{Known, Sighting};
 use crate::post::Mail;
 use crate::report::{self, Announced, Report, ReportedInterface, Usable};
 use crate::shared::Shared;
+use crate::sources::Sources;
 
 /// Events that are handled between two looks at the clock.
 const BATCH: usize = 1024;
@@ -79,7 +81,8 @@ pub(crate) struct Work {
     view: Option<Arc<View>>,
     directory: Arc<Directory>,
     /// Where messages of nodes came from: the way to answer while the view is not known.
-    sources: BTreeMap<NodeName, IpAddr>,
+    senders: BTreeMap<NodeName, IpAddr>,
+    sources: Sources,
     table: Arc<Table>,
     usable: Usable,
     problems: BTreeSet<Problem>,
@@ -165,6 +168,18 @@ impl Core {
             self.pass_witnesses(now);
         }
         self.work.problems = self.node.problems(now);
+        let (mut alive, mut silent, mut unknown) = (0, 0, 0);
+        for process in self.node.members(now) {
+            match process {
+                Process::Alive => alive += 1,
+                Process::Silent { .. } => silent += 1,
+                Process::Unknown => unknown += 1,
+            }
+        }
+        let counters = &self.shared.counters;
+        counters.members_alive.set(alive);
+        counters.members_silent.set(silent);
+        counters.members_unknown.set(unknown);
     }
 
     fn handle_all(&mut self, first: Option<Event>, now: Time) {
@@ -201,9 +216,9 @@ impl Core {
                 source,
                 message,
             }) => {
-                let sources = &mut self.work.sources;
-                if sources.len() < PEERS || sources.contains_key(&message.from) {
-                    sources.insert(message.from.clone(), source);
+                let senders = &mut self.work.senders;
+                if senders.len() < PEERS || senders.contains_key(&message.from) {
+                    senders.insert(message.from.clone(), source);
                 }
                 self.input(Input::Message { via, message }, now);
             }
@@ -228,11 +243,17 @@ impl Core {
                 }
             }
             Sighting::Probed { by } => Input::Probed { by },
-            Sighting::Heard { address, mac } => Input::Heard {
-                interface,
-                address,
-                mac,
-            },
+            Sighting::Heard { address, mac } => {
+                let contradicts = self.work.table.contradicts(interface, &address, mac);
+                if contradicts && self.work.directory.agent(mac).is_none() {
+                    self.shared.counters.foreign_claims.add();
+                }
+                Input::Heard {
+                    interface,
+                    address,
+                    mac,
+                }
+            }
             Sighting::Client { address, mac } => {
                 let witnesses = self.work.network.witnesses_mut();
                 if witnesses.asked(interface, address, mac, now) {
@@ -269,8 +290,8 @@ impl Core {
     fn replace_directory(&mut self) {
         let view = self.work.view.as_deref();
         if let Some(view) = view {
-            let sources = &mut self.work.sources;
-            sources.retain(|node, _| view.nodes.contains_key(node));
+            let senders = &mut self.work.senders;
+            senders.retain(|node, _| view.nodes.contains_key(node));
         }
         let interfaces = self.work.network.interfaces();
         let directory = Directory::new(self.node.name(), view, interfaces);
@@ -338,6 +359,8 @@ impl Core {
                 .all(|(interface, reported)| reported.shows(interface, usable(interface)))
             && same_claims(work.claims.as_ref(), reported.claims.as_ref())
             && Arc::ptr_eq(&work.announced, &reported.announced)
+            && Arc::ptr_eq(work.sources.all(), &reported.sources)
+            && self.node.is_replaced() == reported.replaced
             && work.problems == reported.problems;
         if same {
             return;
@@ -349,6 +372,8 @@ impl Core {
             interfaces: interfaces.collect(),
             claims: work.claims.clone(),
             announced: Arc::clone(&work.announced),
+            sources: Arc::clone(work.sources.all()),
+            replaced: self.node.is_replaced(),
             problems: work.problems.clone(),
         };
         if report != work.report {
@@ -364,7 +389,7 @@ impl Work {
     /// Where messages for a node go: as the view says, or where its own came from.
     fn address(&self, node: &NodeName) -> Option<IpAddr> {
         let known = self.directory.post(node).first();
-        known.or_else(|| self.sources.get(node)).copied()
+        known.or_else(|| self.senders.get(node)).copied()
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `packets` | The thread that answers requests for addresses. |
 //! | `frames` | What does a frame mean? Which bytes is an answer, a probe, an announcement? |
 //! | `directory`, `witnesses` | Which host has which address and MAC on which interface? |
+//! | `sources` | Why and since when does this node announce an address? |
 //! | `report` | What the Announcer object should say. |
 //!
 //! It never decides which node answers for an address, reads or writes no object of the API
@@ -36,14 +37,15 @@ mod report;
 pub mod seal;
 mod shared;
 mod sockets;
+mod sources;
 pub mod wire;
 mod witnesses;
 
 use thiserror::Error;
 
 pub use agent::{Agent, Gossip, Options, StartError};
-pub use counters::{Counter, Counters};
-pub use report::{Announced, Report, ReportedInterface};
+pub use counters::{BOUNDS, Counter, Counters, Durations, Moves};
+pub use report::{Announced, Report, ReportedInterface, Source};
 
 /// The kernel returns no random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

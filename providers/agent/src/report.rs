@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ballast_announce::claim::Claim;
+use ballast_announce::holding::Origin;
 use ballast_announce::io::Problem;
 use ballast_announce::responder::Table;
 use ballast_announce::view::Interface;
-use ballast_announce::{Mac, Time};
+use ballast_announce::{Mac, NodeName, Time};
 use ipnet::IpNet;
 
 /// An interface must be unusable for this long before it is published as such, so that a short
@@ -24,10 +25,28 @@ pub struct Report {
     pub claims: Option<Arc<Vec<(IpAddr, Claim)>>>,
     /// Where it answers for each address, while it does.
     pub announced: Arc<BTreeMap<IpAddr, Announced>>,
+    /// Why it holds the addresses that this process claimed. Others are held as the object says:
+    /// a former process claimed them.
+    pub sources: Arc<BTreeMap<IpAddr, Source>>,
+    /// Another process of this node has started, and writes the object from now on.
+    pub replaced: bool,
     /// Its interfaces.
     pub interfaces: Vec<ReportedInterface>,
     /// What conditions should say.
     pub problems: BTreeSet<Problem>,
+}
+
+/// Why a node holds an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The epoch of the claim.
+    pub epoch: u64,
+    /// Why.
+    pub cause: Origin,
+    /// Who held it before.
+    pub previous: Option<NodeName>,
+    /// When it was announced first; `None` before that.
+    pub since: Option<SystemTime>,
 }
 
 /// Where an address is announced.
@@ -85,6 +104,19 @@ impl ReportedInterface {
             && self.name == interface.name
             && self.mac == interface.mac
             && self.nets == interface.nets
+    }
+}
+
+impl From<&ReportedInterface> for Interface {
+    /// As others read it.
+    fn from(reported: &ReportedInterface) -> Self {
+        Self {
+            index: reported.index,
+            name: Arc::clone(&reported.name),
+            mac: reported.mac,
+            nets: reported.nets.clone(),
+            carrier: reported.usable,
+        }
     }
 }
 

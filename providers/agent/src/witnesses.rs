@@ -24,7 +24,13 @@ struct Host {
     mac: Option<Mac>,
     /// When a client asked last; `None` is a gateway.
     asked: Option<Time>,
+    /// Probes since its last answer.
+    unanswered: u8,
 }
+
+/// After this many probes without an answer a host is asked by broadcast: it may have another MAC, as a
+/// router that was replaced.
+const PATIENCE: u8 = 2;
 
 // === impl Witnesses ===
 
@@ -37,6 +43,7 @@ impl Witnesses {
             let host = hosts.entry(*gateway).or_insert(Host {
                 mac: None,
                 asked: None,
+                unanswered: 0,
             });
             host.asked = None;
         }
@@ -52,6 +59,7 @@ impl Witnesses {
         let hosts = self.0.entry(interface).or_default();
         if let Some(host) = hosts.get_mut(&address) {
             host.mac = Some(mac);
+            host.unanswered = 0;
             host.asked = host.asked.map(|_| now);
             return false;
         }
@@ -71,6 +79,7 @@ impl Witnesses {
         let host = Host {
             mac: Some(mac),
             asked: Some(now),
+            unanswered: 0,
         };
         hosts.insert(address, host);
         true
@@ -92,13 +101,20 @@ impl Witnesses {
         let hosts = self.0.get_mut(&interface);
         if let Some(host) = hosts.and_then(|hosts| hosts.get_mut(&address)) {
             host.mac = Some(mac);
+            host.unanswered = 0;
         }
     }
 
-    /// The MAC of a host; broadcast if it is not known.
-    pub(crate) fn mac(&self, interface: u32, address: IpAddr) -> Mac {
-        let host = self.0.get(&interface).and_then(|hosts| hosts.get(&address));
-        host.and_then(|host| host.mac).unwrap_or(Mac::BROADCAST)
+    /// The MAC to which a probe of a host goes now; broadcast if the host's is not known, or may have
+    /// changed.
+    pub(crate) fn probe(&mut self, interface: u32, address: IpAddr) -> Mac {
+        let hosts = self.0.get_mut(&interface);
+        let Some(host) = hosts.and_then(|hosts| hosts.get_mut(&address)) else {
+            return Mac::BROADCAST;
+        };
+        let known = host.mac.filter(|_| host.unanswered < PATIENCE);
+        host.unanswered = host.unanswered.saturating_add(1);
+        known.unwrap_or(Mac::BROADCAST)
     }
 
     /// The host with this address, if it is a witness.
@@ -153,7 +169,7 @@ mod tests {
         let mut witnesses = Witnesses::default();
         witnesses.set_gateways(ETH0, &[ip(1)]);
         assert!(!witnesses.asked(ETH0, ip(1), MAC, at(0)));
-        assert_eq!(witnesses.mac(ETH0, ip(1)), MAC);
+        assert_eq!(witnesses.probe(ETH0, ip(1)), MAC);
         assert!(!witnesses.expire(at(1000)));
     }
 
@@ -179,12 +195,30 @@ mod tests {
     fn an_unknown_mac_is_asked_for_by_broadcast() {
         let mut witnesses = Witnesses::default();
         witnesses.set_gateways(ETH0, &[ip(1)]);
-        assert_eq!(witnesses.mac(ETH0, ip(1)), Mac::BROADCAST);
+        assert_eq!(witnesses.probe(ETH0, ip(1)), Mac::BROADCAST);
+        assert_eq!(witnesses.probe(ETH0, ip(3)), Mac::BROADCAST);
         witnesses.learn(ETH0, ip(1), MAC);
         witnesses.learn(ETH0, ip(2), MAC);
-        assert_eq!(witnesses.mac(ETH0, ip(1)), MAC);
+        assert_eq!(witnesses.probe(ETH0, ip(1)), MAC);
         assert_eq!(witnesses.target(ETH0, ip(2)), None);
         assert_eq!(witnesses.target(ETH0, ip(1)), Some(Target::Host(ip(1))));
+    }
+
+    /// Otherwise a router that was replaced would never be a witness again.
+    #[test]
+    fn a_host_that_has_another_mac_is_found() {
+        let other = Mac([2, 0, 0, 0, 0, 8]);
+        let mut witnesses = Witnesses::default();
+        witnesses.set_gateways(ETH0, &[ip(1)]);
+        witnesses.learn(ETH0, ip(1), MAC);
+        let sent: Vec<_> = (0..5).map(|_| witnesses.probe(ETH0, ip(1))).collect();
+        let all = Mac::BROADCAST;
+        assert_eq!(sent, [MAC, MAC, all, all, all]);
+        witnesses.learn(ETH0, ip(1), other);
+        for _ in 0..10 {
+            assert_eq!(witnesses.probe(ETH0, ip(1)), other);
+            witnesses.learn(ETH0, ip(1), other);
+        }
     }
 
     #[test]

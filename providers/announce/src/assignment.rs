@@ -9,6 +9,7 @@
 //! holder fails             ── turn ──▶ recorded successors in their order, then the others
 //! ```
 //!
+//! - Preferred nodes come first in each of these orders.
 //! - A holder stays while it is a candidate. Nothing here takes an address from a holder because
 //!   another node would come first.
 //! - After a failure the recorded order decides, never a node's own view of the load: views of
@@ -16,29 +17,70 @@
 //! - A holder draws its successors from three *partners*, so at most three nodes probe it,
 //!   whatever the number of its addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::NodeName;
 use crate::claim::Claim;
 use crate::timing::{PROBERS, SUCCESSORS};
 
+/// The nodes that come first for an address; `None` is none.
+pub type Preferred<'a> = Option<&'a BTreeSet<NodeName>>;
+
+/// A node that holds this many addresses more than its share, at least one, gets no further one
+/// while another node could have it: a sixteenth. A larger margin would leave the numbers of
+/// addresses uneven; without one, nodes whose views differ for a moment would disagree more often.
+const MARGIN: usize = 16;
+
 /// The candidates for an address that nobody holds, best one first: bounded-load rendezvous
-/// hashing. Nodes that hold a quarter more than their share come last. `loads` has the number of
-/// addresses that each candidate holds, and `total` the number of all addresses.
+/// hashing. Nodes that hold more than their share come last. `loads` has the number of addresses
+/// that each candidate holds, and `total` the number of all addresses.
 pub fn place(
     address: &IpAddr,
     candidates: &[NodeName],
+    preferred: Preferred<'_>,
     loads: &BTreeMap<NodeName, usize>,
     total: usize,
 ) -> Vec<NodeName> {
-    let share = total.max(1).div_ceil(candidates.len().max(1));
-    let bound = (share + share.div_ceil(4)).max(1);
+    let (first, rest): (Vec<_>, Vec<_>) = candidates
+        .iter()
+        .cloned()
+        .partition(|node| prefers(preferred, node));
+    let mut order = spread(address, &first, loads, total);
+    order.extend(spread(address, &rest, loads, total));
+    order
+}
+
+/// The order of nodes of which each can have the address as well as the others.
+fn spread(
+    address: &IpAddr,
+    nodes: &[NodeName],
+    loads: &BTreeMap<NodeName, usize>,
+    total: usize,
+) -> Vec<NodeName> {
+    let share = total.max(1).div_ceil(nodes.len().max(1));
+    let bound = share + (share / MARGIN).max(1);
     let full = |node: &NodeName| loads.get(node).copied().unwrap_or(0) >= bound;
-    let mut order = ranked(&key(address), candidates);
+    let mut order = ranked(&key(address), nodes);
     // Stable: within each half the order of the hash stays.
     order.sort_by_key(full);
     order
+}
+
+/// The nodes that should hold an address when nothing forces another choice: the preferred
+/// candidates; without any, all candidates.
+pub fn best(candidates: &[NodeName], preferred: Preferred<'_>) -> Vec<NodeName> {
+    let best = candidates.iter().filter(|node| prefers(preferred, node));
+    let best: Vec<_> = best.cloned().collect();
+    if best.is_empty() {
+        candidates.to_vec()
+    } else {
+        best
+    }
+}
+
+fn prefers(preferred: Preferred<'_>, node: &NodeName) -> bool {
+    preferred.is_some_and(|preferred| preferred.contains(node))
 }
 
 /// The nodes from which a holder draws its successors: at most [`PROBERS`], from all nodes that
@@ -61,6 +103,7 @@ pub fn successors(
     holder: &NodeName,
     recorded: &[NodeName],
     candidates: &[NodeName],
+    preferred: Preferred<'_>,
     partners: &[NodeName],
 ) -> Vec<NodeName> {
     let able = |node: &&NodeName| *node != holder && candidates.contains(*node);
@@ -72,24 +115,28 @@ pub fn successors(
             chosen.push(node.clone());
         }
     }
+    chosen.sort_by_key(|node| !prefers(preferred, node));
     chosen.truncate(SUCCESSORS);
     chosen
 }
 
 /// The place of a node in the takeover of an address, 0 for the first: candidates that the claim
-/// records as successors, then all other candidates. `None` if it is no candidate.
+/// records as successors, then all other candidates, preferred ones first. `None` if it is no
+/// candidate.
 pub fn turn(
     address: &IpAddr,
     node: &NodeName,
     claim: &Claim,
     candidates: &[NodeName],
+    preferred: Preferred<'_>,
 ) -> Option<usize> {
     let able = |other: &&NodeName| **other != claim.holder && candidates.contains(*other);
     let recorded: Vec<_> = claim.successors.iter().filter(able).collect();
     if let Some(place) = recorded.iter().position(|other| *other == node) {
         return Some(place);
     }
-    let others = ranked(&key(address), candidates);
+    let mut others = ranked(&key(address), candidates);
+    others.sort_by_key(|other| !prefers(preferred, other));
     let mut others = others
         .iter()
         .filter(able)
@@ -108,6 +155,12 @@ pub fn probers<'a>(holder: &NodeName, claims: impl Iterator<Item = &'a Claim>) -
         }
     }
     partners(holder, &nodes)
+}
+
+/// How much an address fits a node: of equal moves, the one to the node that would have been its
+/// first choice.
+pub(crate) fn affinity(address: &IpAddr, node: &NodeName) -> u64 {
+    weight(&key(address), node)
 }
 
 /// Nodes by descending rendezvous weight; equal weights by name.
@@ -177,20 +230,23 @@ mod tests {
     fn recorded_successors_come_first_and_others_follow() {
         let all = nodes(5);
         let recorded = claim(&node(1), &[node(3), node(2)]);
-        assert_eq!(turn(&address(7), &node(3), &recorded, &all), Some(0));
-        assert_eq!(turn(&address(7), &node(2), &recorded, &all), Some(1));
+        assert_eq!(turn(&address(7), &node(3), &recorded, &all, None), Some(0));
+        assert_eq!(turn(&address(7), &node(2), &recorded, &all, None), Some(1));
         assert_eq!(
-            turn(&address(7), &node(1), &recorded, &all),
+            turn(&address(7), &node(1), &recorded, &all, None),
             None,
             "the holder"
         );
         let without_first = [node(2), node(4), node(5)];
         assert_eq!(
-            turn(&address(7), &node(2), &recorded, &without_first),
+            turn(&address(7), &node(2), &recorded, &without_first, None),
             Some(0)
         );
-        assert_eq!(turn(&address(7), &node(3), &recorded, &without_first), None);
-        let rest = [4, 5].map(|n| turn(&address(7), &node(n), &recorded, &all));
+        assert_eq!(
+            turn(&address(7), &node(3), &recorded, &without_first, None),
+            None
+        );
+        let rest = [4, 5].map(|n| turn(&address(7), &node(n), &recorded, &all, None));
         assert!(
             rest == [Some(2), Some(3)] || rest == [Some(3), Some(2)],
             "{rest:?}"
@@ -202,15 +258,15 @@ mod tests {
         let all = nodes(5);
         let holder = node(1);
         let partners = partners(&holder, &all);
-        let fresh = successors(&address(7), &holder, &[], &all, &partners);
+        let fresh = successors(&address(7), &holder, &[], &all, None, &partners);
         assert_eq!(fresh.len(), SUCCESSORS);
         assert_eq!(
-            successors(&address(7), &holder, &fresh, &all, &partners),
+            successors(&address(7), &holder, &fresh, &all, None, &partners),
             fresh
         );
         let reversed: Vec<_> = fresh.iter().rev().cloned().collect();
         assert_eq!(
-            successors(&address(7), &holder, &reversed, &all, &partners),
+            successors(&address(7), &holder, &reversed, &all, None, &partners),
             reversed
         );
         let without: Vec<_> = all
@@ -218,7 +274,7 @@ mod tests {
             .filter(|node| **node != fresh[0])
             .cloned()
             .collect();
-        let next = successors(&address(7), &holder, &fresh, &without, &partners);
+        let next = successors(&address(7), &holder, &fresh, &without, None, &partners);
         assert_eq!(next[..2], fresh[1..]);
         assert!(!next.contains(&fresh[0]));
     }
@@ -226,11 +282,42 @@ mod tests {
     #[test]
     fn a_full_node_comes_last() {
         let all = nodes(3);
-        let first = place(&address(7), &all, &BTreeMap::new(), 30)[0].clone();
-        let loads = BTreeMap::from([(first.clone(), 13)]);
-        assert_eq!(place(&address(7), &all, &loads, 30).last(), Some(&first));
-        let loads = BTreeMap::from([(first.clone(), 12)]);
-        assert_eq!(place(&address(7), &all, &loads, 30).first(), Some(&first));
+        let first = place(&address(7), &all, None, &BTreeMap::new(), 30)[0].clone();
+        let loads = BTreeMap::from([(first.clone(), 11)]);
+        assert_eq!(
+            place(&address(7), &all, None, &loads, 30).last(),
+            Some(&first)
+        );
+        let loads = BTreeMap::from([(first.clone(), 10)]);
+        assert_eq!(
+            place(&address(7), &all, None, &loads, 30).first(),
+            Some(&first)
+        );
+    }
+
+    /// They come first for new addresses and after failures, and a full one still before others.
+    #[test]
+    fn preferred_nodes_come_first() {
+        let all = nodes(5);
+        let preferred = BTreeSet::from([node(2), node(4)]);
+        let preferred = Some(&preferred);
+        let names = |order: &[NodeName]| BTreeSet::from_iter(order[..2].iter().cloned());
+        let expected = BTreeSet::from([node(2), node(4)]);
+        for n in 0..50 {
+            let address = address(n);
+            let loads = BTreeMap::from([(node(2), 99)]);
+            let order = place(&address, &all, preferred, &loads, 50);
+            assert_eq!(names(&order), expected);
+            assert_eq!(order[0], node(4), "the one with room");
+            let holder = node(1);
+            let chosen = successors(&address, &holder, &[node(3), node(5)], &all, preferred, &[]);
+            assert_eq!(names(&chosen), expected, "before those that are recorded");
+            let unrecorded = claim(&holder, &[]);
+            let first = |node| turn(&address, &node, &unrecorded, &all, preferred);
+            assert!(first(node(2)) < Some(2) && first(node(4)) < Some(2));
+        }
+        assert_eq!(best(&all, preferred), [node(2), node(4)]);
+        assert_eq!(best(&[node(1), node(3)], preferred), [node(1), node(3)]);
     }
 
     proptest! {
@@ -240,12 +327,12 @@ mod tests {
             let all = nodes(count);
             let mut loads = BTreeMap::new();
             for n in 0..total {
-                let order = place(&address(n), &all, &loads, total as usize);
+                let order = place(&address(n), &all, None, &loads, total as usize);
                 *loads.entry(order[0].clone()).or_insert(0usize) += 1;
             }
             let share = (total as usize).div_ceil(count);
             for (node, load) in loads {
-                prop_assert!(load <= share + share.div_ceil(4), "{} has {}", node, load);
+                prop_assert!(load <= share + (share / MARGIN).max(1), "{} has {}", node, load);
             }
         }
 
@@ -258,9 +345,9 @@ mod tests {
         ) {
             let all = nodes(count);
             let recorded: Vec<_> = recorded.into_iter().map(node).collect();
-            let recorded = claim(&node(1), &successors(&address(n), &node(1), &recorded, &all, &[]));
+            let recorded = claim(&node(1), &successors(&address(n), &node(1), &recorded, &all, None, &[]));
             let mut turns: Vec<_> =
-                all.iter().filter_map(|node| turn(&address(n), node, &recorded, &all)).collect();
+                all.iter().filter_map(|node| turn(&address(n), node, &recorded, &all, None)).collect();
             turns.sort_unstable();
             prop_assert_eq!(turns, (0..count - 1).collect::<Vec<_>>());
         }
@@ -273,7 +360,7 @@ mod tests {
             let holder = node(1);
             let partners = partners(&holder, &all);
             let claims: Vec<_> = (0..addresses)
-                .map(|n| claim(&holder, &successors(&address(n), &holder, &[], &all, &partners)))
+                .map(|n| claim(&holder, &successors(&address(n), &holder, &[], &all, None, &partners)))
                 .collect();
             let probers = probers(&holder, claims.iter());
             prop_assert!(probers.len() <= PROBERS);

@@ -195,6 +195,8 @@ mod tests {
             policy: Policy::Cluster,
             detection: Detection::Fast,
             nodes: None,
+            preferred: None,
+            rebalance: crate::view::Rebalance::default(),
             interfaces: None,
             endpoints: BTreeSet::new(),
             refresh: None,

@@ -11,8 +11,8 @@
 //!   │        │                                                               │
 //!   │        │                     conflict                                  │ epoch 1
 //!   │        │          Refused ◀──────────── Probing ◀──────────────────────┤
-//!   │        │                                   │ 3 probes unanswered       │ later epoch
-//!   │        │                                   ▼                           ▼
+//!   │        │             │ 6 questions         │ 3 probes unanswered       │ later epoch
+//!   │        │             │ unanswered          ▼                           ▼
 //!   │        ├──────── better claim ──────── Answering ◀─────────────────────┘
 //!   │        │                                │     ▲
 //!   │        │     stall, carrier up, contact │     │ nobody contradicts for 100 ms
@@ -32,8 +32,9 @@ use std::time::Duration;
 
 use crate::Time;
 use crate::timing::{
-    ADDRESS_PROBE_INTERVAL, ADDRESS_PROBES, CHECK, CHECK_LIMIT, CHECK_REPEAT, CONFLICT_RETRY,
-    STAGGER_DEAD, STAGGER_FIRST, STAGGER_PLANNED, UNUSABLE,
+    ADDRESS_PROBE_INTERVAL, ADDRESS_PROBES, CHECK, CHECK_LIMIT, CHECK_REPEAT, CONFLICT_FAST,
+    CONFLICT_POLL, CONFLICT_QUESTIONS, CONFLICT_SHARE, CONFLICT_SLOW_POLL, STAGGER_DEAD,
+    STAGGER_FIRST, STAGGER_PLANNED, TICK, UNUSABLE,
 };
 
 /// What this node does about one address.
@@ -56,10 +57,14 @@ pub enum State {
         /// When the next step is due.
         next: Time,
     },
-    /// It claimed the address, but a foreign host uses it.
+    /// It claimed the address, but another host uses it. It asks until that host is gone.
     Refused {
-        /// When it probes again.
-        retry: Time,
+        /// Since when.
+        since: Time,
+        /// When it asked last.
+        asked: Time,
+        /// The questions since the last answer.
+        unanswered: u8,
     },
     /// It holds the address, and finds out whether it still does.
     Checking {
@@ -89,8 +94,34 @@ pub enum Cause {
     NodeDeleted,
     /// The holder is no candidate any more: a planned move.
     NotCandidate,
+    /// The holder has no serving endpoint any more, and the policy is Local.
+    EndpointsMoved,
     /// The holder published that its interface is not usable.
     Unusable,
+    /// The holder is fine. This node is to hold it so that addresses spread evenly.
+    Rebalance,
+}
+
+/// Why a node announces an address, as its Announcer object and the metrics say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// No node announced it before.
+    New,
+    /// The host of the former holder, or its link, no longer answered.
+    HostDown,
+    /// The announcer of the former holder ended, or was stuck, and did not come back.
+    AnnouncerDown,
+    /// The Lease of the former holder expired.
+    LeaseExpired,
+    /// The former holder was cordoned, tainted, excluded or deleted, lost its interface, or is
+    /// not selected any more.
+    NotEligible,
+    /// The former holder had no serving endpoint (policy Local).
+    EndpointsMoved,
+    /// Addresses were spread evenly.
+    Rebalanced,
+    /// Two nodes claimed it while they could not reach each other, and this one won.
+    Healed,
 }
 
 /// All that matters for one address at one moment.
@@ -111,8 +142,11 @@ pub struct Situation {
     pub stand_in: bool,
     /// Some host answers this node, or it knows no host.
     pub contact: bool,
-    /// Another host was heard to own the address a moment ago.
+    /// Another host was heard to own the address a moment ago; in [`State::Refused`] since the
+    /// last question.
     pub contradicted: bool,
+    /// The addresses of this node that other hosts use.
+    pub refused: usize,
     /// This node can learn of better claims: from gossip or from the API server.
     pub informed: bool,
 }
@@ -176,12 +210,35 @@ impl fmt::Display for Cause {
             Self::LeaseExpired => "the Lease of its holder has expired",
             Self::NodeDeleted => "the Node object of its holder was deleted",
             Self::NotCandidate => "its holder is no candidate any more",
+            Self::EndpointsMoved => "its holder has no serving endpoint any more",
             Self::Unusable => "the interface of its holder is not usable",
+            Self::Rebalance => "addresses are spread evenly over the nodes",
         })
     }
 }
 
 impl Cause {
+    /// The holder lives: it answers until this node has claimed the address.
+    pub fn is_planned(self) -> bool {
+        matches!(
+            self,
+            Self::NotCandidate | Self::EndpointsMoved | Self::Unusable | Self::Rebalance
+        )
+    }
+
+    /// The cause as others see it.
+    pub fn origin(self) -> Origin {
+        match self {
+            Self::First => Origin::New,
+            Self::HostDead | Self::Unusable => Origin::HostDown,
+            Self::AgentGone => Origin::AnnouncerDown,
+            Self::LeaseExpired => Origin::LeaseExpired,
+            Self::NodeDeleted | Self::NotCandidate => Origin::NotEligible,
+            Self::EndpointsMoved => Origin::EndpointsMoved,
+            Self::Rebalance => Origin::Rebalanced,
+        }
+    }
+
     /// How long the cause must hold before the first node's turn.
     fn patience(self) -> Duration {
         match self {
@@ -200,7 +257,39 @@ impl Cause {
             | Self::LeaseExpired
             | Self::NodeDeleted
             | Self::NotCandidate
-            | Self::Unusable => STAGGER_PLANNED,
+            | Self::EndpointsMoved
+            | Self::Unusable
+            | Self::Rebalance => STAGGER_PLANNED,
+        }
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::New,
+        Self::HostDown,
+        Self::AnnouncerDown,
+        Self::LeaseExpired,
+        Self::NotEligible,
+        Self::EndpointsMoved,
+        Self::Rebalanced,
+        Self::Healed,
+    ];
+
+    /// Its name in the Announcer object and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "New",
+            Self::HostDown => "HostDown",
+            Self::AnnouncerDown => "AnnouncerDown",
+            Self::LeaseExpired => "LeaseExpired",
+            Self::NotEligible => "NotEligible",
+            Self::EndpointsMoved => "EndpointsMoved",
+            Self::Rebalanced => "Rebalanced",
+            Self::Healed => "Healed",
         }
     }
 }
@@ -223,11 +312,18 @@ pub fn step(state: State, situation: &Situation, now: Time) -> (State, Option<Ac
 fn held(state: State, situation: &Situation, now: Time) -> (State, Option<Act>) {
     match state {
         State::Idle | State::Waiting { .. } | State::StandingIn => (State::checking(now), None),
-        State::Refused { retry } if now < retry => (state, None),
-        State::Refused { .. } => (State::claimed(1, now), None),
+        State::Refused {
+            since,
+            asked,
+            unanswered,
+        } => refused(since, asked, unanswered, situation, now),
         State::Probing { .. } if situation.contradicted => {
-            let retry = now + CONFLICT_RETRY;
-            (State::Refused { retry }, None)
+            let refused = State::Refused {
+                since: now,
+                asked: now,
+                unanswered: 0,
+            };
+            (refused, None)
         }
         State::Probing { next, .. } if now < next => (state, None),
         State::Answering | State::Probing { left: 0, .. } => (State::Answering, None),
@@ -240,6 +336,53 @@ fn held(state: State, situation: &Situation, now: Time) -> (State, Option<Act>) 
         }
         State::Checking { since, ask } => checked(since, ask, situation, now),
     }
+}
+
+fn refused(
+    since: Time,
+    asked: Time,
+    unanswered: u8,
+    situation: &Situation,
+    now: Time,
+) -> (State, Option<Act>) {
+    let unanswered = if situation.contradicted {
+        0
+    } else {
+        unanswered
+    };
+    let pause = match unanswered {
+        0 => pause(now.since(since), situation.refused),
+        _ => TICK,
+    };
+    if now.since(asked) < pause {
+        let same = State::Refused {
+            since,
+            asked,
+            unanswered,
+        };
+        return (same, None);
+    }
+    // A node that hears nobody learns nothing from silence.
+    if unanswered >= CONFLICT_QUESTIONS && situation.contact {
+        return (State::Answering, None);
+    }
+    let next = State::Refused {
+        since,
+        asked: now,
+        unanswered: (unanswered + 1).min(CONFLICT_QUESTIONS),
+    };
+    (next, Some(Act::Query))
+}
+
+/// The time between two questions for an address that another host uses.
+fn pause(age: Duration, refused: usize) -> Duration {
+    let poll = if age < CONFLICT_FAST {
+        CONFLICT_POLL
+    } else {
+        CONFLICT_SLOW_POLL
+    };
+    let refused = u32::try_from(refused).unwrap_or(u32::MAX);
+    poll.max(CONFLICT_SHARE.saturating_mul(refused))
 }
 
 fn checked(since: Time, ask: Time, situation: &Situation, now: Time) -> (State, Option<Act>) {

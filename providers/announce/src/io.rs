@@ -8,7 +8,7 @@ use crate::claim::Claim;
 use crate::holding::Cause;
 use crate::membership::Stamp;
 use crate::view::{Interface, View};
-use crate::{Mac, NodeName};
+use crate::{Mac, NodeName, Time};
 
 /// Something happened. The driver passes inputs in the order in which it learns of them.
 #[derive(Clone, Debug)]
@@ -86,6 +86,13 @@ pub enum Input {
         /// It was connected.
         connected: bool,
     },
+    /// Another process of this node has started, and receives all messages; or it has ended
+    /// again. While replaced, this node decides nothing, sends nothing, records nothing, and
+    /// answers for what it answers for until another node has a better claim.
+    Replaced {
+        /// It has started.
+        replaced: bool,
+    },
 }
 
 /// What the driver must do.
@@ -134,6 +141,19 @@ pub enum Output {
         former: Option<NodeName>,
         /// Why.
         cause: Cause,
+        /// When the outage began, or the move was decided: the last sign of life of the former
+        /// holder, or the moment at which this node noticed the cause.
+        since: Time,
+    },
+    /// This node answers for an address that another node had claimed at the same epoch: on
+    /// another side of a split segment. This one wins. May be repeated.
+    Healed {
+        /// The address.
+        address: IpAddr,
+        /// The epoch of both claims.
+        epoch: u64,
+        /// The other node.
+        rival: NodeName,
     },
     /// Write all of this node's claims into its Announcer object. Sent on change only; after a
     /// failure the driver repeats the latest one.
@@ -205,12 +225,15 @@ pub enum Body {
 /// A problem that a condition or an event reports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Problem {
-    /// A foreign host uses an address.
+    /// Another host uses an address.
     AddressConflict {
         /// The address.
         address: IpAddr,
         /// The MAC of the host.
         mac: Mac,
+        /// The node with this MAC: another program on it announces the address, or its kernel
+        /// does.
+        node: Option<NodeName>,
     },
     /// Somebody else answers the probes of a host.
     ProbesIntercepted {

@@ -30,6 +30,7 @@
 //! | [`claim`] | Of two claims on one address, which one counts? |
 //! | [`host_check`] | Is a holder's host gone, or am I cut off? Does a switch answer for it? |
 //! | [`membership`] | Does an agent's process work? Is its Lease valid? |
+//! | [`rebalance`] | Which address moves next, so that addresses spread evenly? |
 //! | [`holding`] | What does this node do about one address? |
 //! | [`responder`] | Which request gets which answer? What is announced when? |
 //!
@@ -46,6 +47,8 @@
 //! - A node that was stopped suspects nobody for what it missed, and answers only after a claim
 //!   check.
 //! - Nothing is recorded while nothing moves.
+//! - A rebalance moves one address at a time, only when a class or a person asks for it, and never
+//!   while the API server is away or a node is suspected.
 //!
 //! `tests/simulation` runs clusters of whole nodes through every failure that the design names,
 //! and states how long each may be noticed.
@@ -62,6 +65,7 @@
 //! - Publish [`Node::usable`] of each interface there, `false` only after 2 s.
 //! - Pass frames, messages and cables of *other* hosts only: not its own announcements.
 //! - List interfaces anew after lost netlink messages, and pass its own Announcer object at start.
+//! - Pass [`Input::Replaced`] while another process of the node receives the messages.
 //! - Seal messages and check their sender; the node trusts [`io::Message::from`].
 
 pub mod assignment;
@@ -73,6 +77,7 @@ pub mod io;
 pub mod membership;
 mod node;
 pub mod random;
+pub mod rebalance;
 pub mod responder;
 pub mod slip;
 mod time;

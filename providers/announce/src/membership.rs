@@ -246,6 +246,13 @@ impl Membership {
         heard.is_some_and(|heard| now.since(heard) < time)
     }
 
+    /// The last sign of life of a node's agent: a message, or a renewal of its Lease.
+    pub fn last_sign(&self, node: &NodeName) -> Option<Time> {
+        let peer = self.peers.get(node)?;
+        let renewed = peer.lease.stamp.map(|_| peer.lease.changed);
+        peer.heard.max(renewed)
+    }
+
     /// All nodes of which anything was heard.
     pub fn names(&self) -> impl Iterator<Item = &NodeName> {
         self.peers.keys()

@@ -28,6 +28,7 @@
 //!   thread that was stopped with the rest of the process must not answer before the tick.
 //! - The clock must advance while the machine is suspended (`CLOCK_BOOTTIME`).
 
+mod balance;
 mod decide;
 mod gossip;
 mod inputs;
@@ -43,8 +44,9 @@ use crate::claim::{Claim, Claims};
 use crate::holding::State;
 use crate::host_check::{Check, Receipts, State as CheckState};
 use crate::io::{Body, Method, Output, Problem, Target};
-use crate::membership::Membership;
+use crate::membership::{Membership, Process};
 use crate::random::Random;
+use crate::rebalance::Rebalance;
 use crate::responder::{Pacer, Table, may_answer};
 use crate::slip::{Slips, slip};
 use crate::timing::{FORGET_INTERVAL, LATE, QUIET_TICK, STALL, TICK};
@@ -102,6 +104,9 @@ pub struct Node {
     /// holders.
     lost: BTreeMap<IpAddr, Claim>,
 
+    rebalance: Rebalance,
+    /// Another process of this node receives the messages.
+    replaced: bool,
     plan: plan::Plan,
     work: Work,
     gossip: gossip::Schedule,
@@ -130,12 +135,14 @@ struct Doubter {
 }
 
 /// The latest frame that named an owner of an address.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Heard {
     mac: Mac,
     at: Time,
-    /// The MAC is that of another agent.
-    agent: bool,
+    /// When this owner was named first, without a long pause.
+    first: Time,
+    /// The node with this MAC.
+    agent: Option<NodeName>,
 }
 
 /// What the next tick must look at.
@@ -151,6 +158,8 @@ struct Work {
     record: bool,
     /// The state of the peers when it was last looked at.
     peers: u64,
+    /// The addresses of this node that other hosts use.
+    refused: usize,
 }
 
 // === impl HostCheck ===
@@ -191,6 +200,8 @@ impl Node {
             heard: BTreeMap::new(),
             split: BTreeSet::new(),
             lost: BTreeMap::new(),
+            rebalance: Rebalance::new(now),
+            replaced: false,
             plan: plan::Plan::default(),
             work: Work::default(),
             gossip: gossip::Schedule::default(),
@@ -224,9 +235,20 @@ impl Node {
     }
 
     /// The nodes to which this one keeps a TCP connection: the holders that it succeeds first.
-    /// The driver dials them, again every second after a failure.
+    /// The driver dials them, again every second after a failure. None while another process of
+    /// this node keeps them.
     pub fn cables(&self) -> &BTreeSet<NodeName> {
-        &self.plan.cables
+        static NONE: BTreeSet<NodeName> = BTreeSet::new();
+        if self.replaced {
+            &NONE
+        } else {
+            &self.plan.cables
+        }
+    }
+
+    /// Whether another process of this node has started and receives all messages.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced
     }
 
     /// The best known claims.
@@ -237,6 +259,12 @@ impl Node {
     /// What this node does about an address.
     pub fn state(&self, address: &IpAddr) -> State {
         self.states.get(address).copied().unwrap_or_default()
+    }
+
+    /// Whether the process of each other agent works.
+    pub fn members(&self, now: Time) -> impl Iterator<Item = Process> {
+        let peers = self.plan.peers.iter();
+        peers.map(move |peer| self.members.process(peer, now))
     }
 
     /// The hosts that this node probes regularly.
@@ -273,6 +301,7 @@ impl Node {
         if self.work.all {
             self.replan(now);
         }
+        self.balance(now);
         self.decide_all(now, out);
         self.concede(out);
         self.gossip(now, out);
@@ -285,7 +314,7 @@ impl Node {
                 });
             }
         }
-        if std::mem::take(&mut self.work.record) {
+        if !self.replaced && std::mem::take(&mut self.work.record) {
             out.push(Output::Record(self.own_claims()));
         }
         self.due = now + if self.is_quiet(now) { QUIET_TICK } else { TICK };
@@ -326,6 +355,7 @@ impl Node {
         }
         self.ports.discard(now);
         if gap > STALL {
+            self.rebalance.unsettle(now);
             self.members.discard(now);
             if !slip!(self.config.slips, SpeakAfterStall) {
                 self.silence(|_| true, now);
@@ -419,6 +449,7 @@ impl Node {
                 problems.insert(Problem::AddressConflict {
                     address,
                     mac: heard.mac,
+                    node: heard.agent.clone(),
                 });
             }
         }

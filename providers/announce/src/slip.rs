@@ -43,6 +43,8 @@ pub enum Slip {
     ForgetOnRestart,
     /// A newer claim in a message is not merged.
     DeafToClaims,
+    /// Addresses move to spread evenly although nobody asked.
+    RebalanceUnasked,
 }
 
 /// The defects of a node.
@@ -57,7 +59,7 @@ pub struct Slips {
 #[cfg(feature = "slips")]
 impl Slip {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoWitness,
         Self::SpeakAfterStall,
         Self::KeepSuspicions,
@@ -76,6 +78,7 @@ impl Slip {
         Self::OneMiss,
         Self::ForgetOnRestart,
         Self::DeafToClaims,
+        Self::RebalanceUnasked,
     ];
 }
 

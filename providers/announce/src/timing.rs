@@ -94,13 +94,48 @@ pub const SUCCESSORS_SETTLE: Duration = ms(2000);
 /// Successors that are recorded.
 pub const SUCCESSORS: usize = 3;
 
+/// Time between two moves of a rebalance that somebody asked for.
+pub const REBALANCE_ASKED: Duration = ms(1000);
+/// The same with `rebalance: Gradual`.
+pub const REBALANCE_GRADUAL: Duration = ms(10_000);
+/// How long all nodes must have been stable before addresses move with `rebalance: Gradual`.
+pub const REBALANCE_STABLE: Duration = ms(600_000);
+/// The same after a request: a change of the nodes must have reached every node.
+pub const REBALANCE_SETTLED: Duration = ms(3000);
+/// A node that does not take its address within this time cannot; the next move follows. Longer
+/// than [`HOLD_DOWN`].
+pub const REBALANCE_SKIP: Duration = ms(15_000);
+/// A request ends when nothing has been left to move for this long.
+pub const REBALANCE_DONE: Duration = ms(10_000);
+/// A request ends after this time in any case.
+pub const REBALANCE_REQUEST: Duration = ms(3_600_000);
+
 /// Probes of RFC 5227 before the first announcement of an allocation.
 pub const ADDRESS_PROBES: u8 = 3;
 /// Time between them. RFC 5227 §1.1 has 1 to 2 s; hosts on one segment answer within
 /// milliseconds.
 pub const ADDRESS_PROBE_INTERVAL: Duration = ms(100);
-/// How long an address that a foreign host uses is left alone.
-pub const CONFLICT_RETRY: Duration = ms(60_000);
+/// How often a node asks whether a foreign host still uses an address that it holds. So it takes
+/// over soon after another announcer, such as MetalLB's speaker, has ended.
+pub const CONFLICT_POLL: Duration = ms(100);
+/// The same after [`CONFLICT_FAST`]: the host may be a printer.
+pub const CONFLICT_SLOW_POLL: Duration = ms(1000);
+/// How long it asks often.
+pub const CONFLICT_FAST: Duration = ms(600_000);
+/// Each further address in conflict makes the time between two questions this much longer: a node
+/// broadcasts at most 100 of them in a second.
+pub const CONFLICT_SHARE: Duration = ms(10);
+/// Questions without an answer, one tick apart, that show that the host is gone. With 5 % loss in
+/// each direction, all are lost once in a million times.
+pub const CONFLICT_QUESTIONS: u8 = 6;
+/// A host that claimed an address within this time uses it.
+pub const CONFLICT_MEMORY: Duration = ms(60_000);
+/// The same if the host is a node with an agent: another program on that node announces the
+/// address.
+pub const CONFLICT_MEMORY_NODE: Duration = ms(10_000);
+/// How long such a node must claim an address without a claim of its agent, because two agents may
+/// disagree for a moment.
+pub const CONFLICT_PROOF_NODE: Duration = ms(3000);
 
 /// Announcements after a takeover. One alone may be lost.
 pub const REPEATS: u8 = 5;

@@ -29,12 +29,25 @@ pub struct Wanted {
     pub detection: Detection,
     /// The nodes that match the class's `nodeSelector`; `None` is all.
     pub nodes: Option<BTreeSet<NodeName>>,
+    /// The nodes that match the class's `preferredNodes`: they come first. `None` prefers none.
+    pub preferred: Option<BTreeSet<NodeName>>,
+    /// Whether the address may move to spread addresses evenly.
+    pub rebalance: Rebalance,
     /// The interfaces that match the class's `interfaces`; `None` is all.
     pub interfaces: Option<BTreeSet<Arc<str>>>,
     /// The nodes with a serving endpoint.
     pub endpoints: BTreeSet<NodeName>,
     /// `refreshInterval` of the class: how often an announcement is repeated. `None` disables it.
     pub refresh: Option<Duration>,
+}
+
+/// Whether addresses of a class may move to spread them evenly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rebalance {
+    /// `rebalance: Gradual`
+    pub gradual: bool,
+    /// Somebody asked for it not long ago. Each request has another number.
+    pub asked: Option<u64>,
 }
 
 /// `externalTrafficPolicy` of a Service.

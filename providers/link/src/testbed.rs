@@ -143,6 +143,40 @@ impl Lan {
         self.wait(host, carrier);
     }
 
+    /// Connects all hosts to another switch, with one more interface each.
+    pub fn add_network(&self, interface: &str) {
+        let ends: Vec<_> = self
+            .hosts
+            .iter()
+            .map(|it| it.namespace.as_raw_fd())
+            .collect();
+        on(&self.switch, async || {
+            let handle = netlink();
+            let name = format!("sw-{interface}");
+            let bridge = LinkBridge::new(&name).up().build();
+            handle.link().add(bridge).execute().await.unwrap();
+            let bridge = index_of(&handle, &name).await;
+            for (at, end) in ends.into_iter().enumerate() {
+                let port = format!("{interface}-{at}");
+                let veth = LinkVeth::new(&port, "peer").build();
+                handle.link().add(veth).execute().await.unwrap();
+                let peer = LinkUnspec::new_with_index(index_of(&handle, "peer").await);
+                let peer = peer.name(interface).setns_by_fd(end).up().build();
+                handle.link().set(peer).execute().await.unwrap();
+                let port = LinkUnspec::new_with_index(index_of(&handle, &port).await);
+                let port = port.controller(bridge).up().build();
+                handle.link().set(port).execute().await.unwrap();
+            }
+        });
+        for host in &self.hosts {
+            on(host, async || {
+                let handle = netlink();
+                let up = LinkUnspec::new_with_index(index_of(&handle, interface).await).up();
+                handle.link().set(up.build()).execute().await.unwrap();
+            });
+        }
+    }
+
     fn wait(&self, host: usize, carrier: bool) {
         let port = format!("port{host}");
         on(&self.switch, async || {

@@ -244,6 +244,20 @@ fn the_settings_of_a_class() {
     assert!(defaults.interfaces.is_empty());
     assert_eq!(defaults.detection, Detection::Fast);
     assert_eq!(defaults.refresh, Some(Duration::from_mins(1)));
+    assert_eq!((&defaults.preferred, defaults.gradual), (&None, false));
+    assert!(class(&json!({"rebalance": "Gradual"})).unwrap().gradual);
+    let asked = |text: &str| {
+        let metadata = json!({"name": "metal", "annotations": {REBALANCE_AT: text}});
+        let class = json!({"metadata": metadata, "spec": {"l2": {}}});
+        ClassFacts::of(&"metal".into(), &read(&class))
+            .unwrap()
+            .asked
+    };
+    assert_eq!(
+        asked("2026-01-02T03:04:05Z"),
+        "2026-01-02T03:04:05Z".parse().ok()
+    );
+    assert_eq!(asked("soon"), None);
     for (text, expected) in [
         ("Fast", Detection::Fast),
         ("Tolerant", Detection::Tolerant),
@@ -282,8 +296,13 @@ fn what_is_invalid_in_a_class_matches_nothing() {
     let selects = |operator: &str| {
         let selector =
             json!({"matchExpressions": [{"key": "zone", "operator": operator, "values": ["a"]}]});
-        let class = class(&json!({"nodeSelector": selector})).unwrap();
-        class.selects(&Labels::from([("zone", "a")]))
+        let labels = Labels::from([("zone", "a")]);
+        let fields = ["nodeSelector", "preferredNodes"];
+        let class = fields.map(|field| class(&json!({field: selector})).unwrap());
+        let [nodes, preferred] = [&class[0].nodes, &class[1].preferred];
+        let matches = [nodes, preferred].map(|it| it.as_ref().unwrap().matches(&labels));
+        assert_eq!(matches[0], matches[1]);
+        matches[0]
     };
     assert!(selects("In"));
     assert!(!selects("NotIn") && !selects("Is"));

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
 
 use ballast_announce::Mac;
+use ballast_announce::holding::Origin;
 
 use super::*;
-use crate::announcer::seam::ReportedInterface;
+use crate::announcer::seam::{Announced, ReportedInterface, Source};
 
 fn second(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -28,6 +29,15 @@ fn claim(epoch: u64) -> Claim {
     }
 }
 
+fn source(epoch: u64) -> Source {
+    Source {
+        epoch,
+        cause: Origin::HostDown,
+        previous: Some(NodeName::new("b")),
+        since: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_999)),
+    }
+}
+
 fn report() -> Report {
     let address: IpAddr = "192.0.2.7".parse().unwrap();
     let announced = Announced {
@@ -43,6 +53,8 @@ fn report() -> Report {
             .into(),
         ),
         announced: std::sync::Arc::new([(address, announced)].into()),
+        sources: std::sync::Arc::new([(address, source(3))].into()),
+        replaced: false,
         interfaces: vec![interface("eth1", 3, false), interface("eth0", 2, true)],
         problems: BTreeSet::new(),
     }
@@ -50,25 +62,92 @@ fn report() -> Report {
 
 #[test]
 fn the_status_says_what_the_agent_reports() {
-    let status = status(&report(), &AnnouncerStatus::default(), "07", second(5));
+    let status = status(
+        &report(),
+        &[],
+        &AnnouncerStatus::default(),
+        None,
+        "07",
+        second(5),
+    );
     insta::assert_yaml_snapshot!(status);
 }
 
 #[test]
 fn holdings_stay_until_the_agent_has_recorded_some() {
-    let before = status(&report(), &AnnouncerStatus::default(), "06", second(5));
+    let before = status(
+        &report(),
+        &[],
+        &AnnouncerStatus::default(),
+        None,
+        "06",
+        second(5),
+    );
     let restarted = Report {
         claims: None,
         ..report()
     };
-    let after = status(&restarted, &before, "07", second(9));
+    let after = status(&restarted, &[], &before, None, "07", second(9));
     assert_eq!(after.holdings, before.holdings);
     assert_eq!(after.counts.addresses, 2);
     let none = Report {
         claims: Some(Arc::default()),
         ..report()
     };
-    assert!(status(&none, &before, "07", second(9)).holdings.is_empty());
+    assert!(
+        status(&none, &[], &before, None, "07", second(9))
+            .holdings
+            .is_empty()
+    );
+}
+
+/// A restart of the announcer changes neither since when nor why the node announces an address.
+#[test]
+fn a_restart_keeps_why_an_address_is_announced() {
+    let nothing = AnnouncerStatus::default();
+    let before = status(&report(), &[], &nothing, None, "06", second(5));
+    let first = |status: &AnnouncerStatus| status.holdings[0].clone();
+    assert_eq!(first(&before).cause.as_deref(), Some("HostDown"));
+    assert_eq!(first(&before).previous.as_deref(), Some("b"));
+    let restarted = Report {
+        sources: Arc::default(),
+        ..report()
+    };
+    // Its own last status, or what the object says meanwhile.
+    for (before, theirs) in [(&before, None), (&nothing, Some(&before))] {
+        let after = status(&restarted, &[], before, theirs, "07", second(9));
+        assert_eq!(after.holdings, before_or(before, theirs).holdings);
+    }
+    // Another claim has reasons of its own.
+    let other = Report {
+        claims: Some(vec![("192.0.2.7".parse().unwrap(), claim(4))].into()),
+        ..restarted.clone()
+    };
+    let after = first(&status(&other, &[], &before, None, "07", second(9)));
+    assert_eq!(
+        (after.since, after.cause, after.previous),
+        (None, None, None)
+    );
+    // Two nodes announced it, and this one had claimed it before its restart.
+    let healed = Source {
+        cause: Origin::Healed,
+        since: None,
+        ..source(3)
+    };
+    let healed = Report {
+        sources: Arc::new([("192.0.2.7".parse().unwrap(), healed)].into()),
+        ..restarted
+    };
+    let after = first(&status(&healed, &[], &before, None, "07", second(9)));
+    assert_eq!(after.cause.as_deref(), Some("Healed"));
+    assert_eq!(after.since, first(&before).since);
+}
+
+fn before_or<'a>(
+    before: &'a AnnouncerStatus,
+    theirs: Option<&'a AnnouncerStatus>,
+) -> &'a AnnouncerStatus {
+    theirs.unwrap_or(before)
 }
 
 #[test]
@@ -77,6 +156,7 @@ fn conditions_name_the_problem_and_keep_their_times() {
     let conflict = |n| Problem::AddressConflict {
         address: address(n),
         mac: Mac([2, 0, 0, 0, 0, n]),
+        node: (n == 6).then(|| NodeName::new("f")),
     };
     let with = |problems: BTreeSet<Problem>| Report {
         problems,
@@ -84,7 +164,9 @@ fn conditions_name_the_problem_and_keep_their_times() {
     };
     let fine = status(
         &with([].into()),
+        &[],
         &AnnouncerStatus::default(),
+        None,
         "07",
         second(5),
     );
@@ -105,7 +187,7 @@ fn conditions_name_the_problem_and_keep_their_times() {
         ]
         .into(),
     );
-    let bad = status(&bad, &fine, "07", second(9));
+    let bad = status(&bad, &[], &fine, None, "07", second(9));
     let text = |status: &AnnouncerStatus| -> Vec<String> {
         let conditions = status.conditions.iter();
         conditions
@@ -131,8 +213,17 @@ fn conditions_name_the_problem_and_keep_their_times() {
         ]
         .into(),
     );
-    let worse = status(&worse, &bad, "07", second(20));
+    let worse = status(&worse, &[], &bad, None, "07", second(20));
     insta::assert_yaml_snapshot!(text(&worse));
+    let speaker = status(
+        &with([conflict(6)].into()),
+        &[],
+        &bad,
+        None,
+        "07",
+        second(20),
+    );
+    insta::assert_yaml_snapshot!(text(&speaker)[0]);
     assert!(
         text(&fine)
             .iter()
@@ -164,7 +255,14 @@ fn the_status_keeps_the_bounds_of_the_crd() {
             .collect(),
         ..report()
     };
-    let status = status(&report, &AnnouncerStatus::default(), "07", second(5));
+    let status = status(
+        &report,
+        &[],
+        &AnnouncerStatus::default(),
+        None,
+        "07",
+        second(5),
+    );
     assert_eq!(
         (
             status.interfaces.len(),

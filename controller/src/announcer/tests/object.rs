@@ -197,6 +197,27 @@ async fn two_processes_of_a_node_do_not_fight() {
     assert_eq!(server.writes().len(), writes + 1);
 }
 
+/// Its agent says so, before the object shows it.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_replaced_writes_nothing() {
+    let server = cluster();
+    let site = Site::start(&server, 6);
+    site.report(recorded(1));
+    site.until("written", |site| site.server.writes().len() == 2)
+        .await;
+    let replaced = |epoch| Report {
+        replaced: true,
+        ..recorded(epoch)
+    };
+    site.report(replaced(2));
+    sleep(SOON).await;
+    assert_eq!(server.writes().len(), 2);
+    // The newer process ended again.
+    site.report(recorded(2));
+    site.until("written again", |site| site.server.writes().len() == 3)
+        .await;
+}
+
 /// A `DaemonSet` without surge starts the next process only afterwards.
 #[tokio::test(start_paused = true)]
 async fn a_process_that_nobody_replaces_ends_soon() {

@@ -8,6 +8,7 @@ use crate::announcer::facts::{NodeSelector, Pattern};
 use crate::cluster::store::Key as _;
 
 const A: &str = "192.0.2.7";
+const NOW: &str = "2026-01-02T03:00:00Z";
 
 fn name(name: &str) -> Name {
     Name::named(Some("shop"), Some(name))
@@ -40,6 +41,9 @@ fn class(text: &str) -> ClassFacts {
     ClassFacts {
         name: text.into(),
         nodes: None,
+        preferred: None,
+        gradual: false,
+        asked: None,
         interfaces: vec![],
         detection: Detection::Fast,
         refresh: Some(Duration::from_mins(1)),
@@ -103,6 +107,7 @@ fn cluster(
         ]
         .map(Arc::new)
         .into(),
+        now: NOW.parse().unwrap(),
         interfaces: BTreeSet::new(),
     }
 }
@@ -132,6 +137,8 @@ fn one_service() {
         policy: Cluster,
         detection: Detection::Fast,
         nodes: None,
+        preferred: None,
+        rebalance: Rebalance::default(),
         interfaces: None,
         endpoints: nodes_named(&[SOMEWHERE]),
         refresh: Some(Duration::from_mins(1)),
@@ -165,6 +172,34 @@ fn one_service() {
     ] {
         assert_eq!(endpoints(slices.clone(), Local), expected, "{slices:?}");
     }
+}
+
+#[test]
+fn the_class_prefers_nodes_and_rebalances() {
+    let of = |class: ClassFacts| {
+        let services = vec![service("web", "metal", Policy::Cluster, None)];
+        wanted(&cluster(services, vec![], vec![class])).unwrap()
+    };
+    let preferring = of(ClassFacts {
+        preferred: Some(selector("x")),
+        gradual: true,
+        ..class("metal")
+    });
+    assert_eq!(preferring.preferred, Some(nodes_named(&["a", "b"])));
+    assert_eq!(preferring.nodes, None);
+    assert!(preferring.rebalance.gradual);
+    let asked = |time: &str| {
+        let class = ClassFacts {
+            asked: Some(time.parse().unwrap()),
+            ..class("metal")
+        };
+        of(class).rebalance.asked
+    };
+    let (recent, later) = (asked("2026-01-02T02:01:00Z"), asked("2026-01-02T02:01:01Z"));
+    assert!(recent.is_some() && later.is_some() && recent != later);
+    assert!(asked("2026-01-02T03:30:00Z").is_some(), "another clock");
+    assert_eq!(asked("2026-01-02T02:00:00Z"), None, "an hour ago");
+    assert_eq!(asked("2026-01-02T04:00:00Z"), None);
 }
 
 #[test]

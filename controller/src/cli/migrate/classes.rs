@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use ballast_crds::{
     DeletionPolicy, FailureDetection, L2Settings, LoadBalancerClass, LoadBalancerClassSpec,
+    Rebalance,
 };
 use ballast_l2::Entry;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -277,6 +278,8 @@ fn spec(group: &Group<'_>, alone: bool, default: bool) -> LoadBalancerClassSpec 
             address_pool_selector,
             node_selector: group.settings.nodes.clone(),
             interfaces: patterns(&group.settings.interfaces),
+            preferred_nodes: None,
+            rebalance: Rebalance::default(),
             failure_detection: FailureDetection::default(),
             refresh_interval: Duration::from(std::time::Duration::from_mins(1)),
         }),

@@ -58,6 +58,8 @@ pub(super) enum HandshakeError {
     NotOpened,
     #[error("not the hello of this step, or of another connection")]
     Unexpected,
+    #[error("another host says that it is this node")]
+    Elsewhere,
     #[error(transparent)]
     Seal(#[from] SealError),
     #[error(transparent)]
@@ -124,7 +126,8 @@ impl Identity {
         let mine = self.nonce()?;
         let (first, key) = self.receive(stream).await?;
         let process = first.process();
-        if first != Hello::new(1, &process, first.mine, 0) || process.node == *self.me() {
+        // Another process of this node may dial, but a connection never leads back.
+        if first != Hello::new(1, &process, first.mine, 0) || process == self.process {
             return Err(HandshakeError::Unexpected);
         }
         let peer = &process.node;

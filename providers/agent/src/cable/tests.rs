@@ -345,3 +345,69 @@ fn on<T: Send>(host: &Host, address: &str, work: impl AsyncFnOnce(u32) -> T + Se
         work(eth0).await
     })
 }
+
+impl Agent {
+    /// The next report, about another process of its own node.
+    async fn replaced(&mut self) -> bool {
+        match timeout(SOON, self.inbox.recv()).await {
+            Ok(Some(Input::Replaced { replaced })) => replaced,
+            other => panic!("no report: {other:?}"),
+        }
+    }
+}
+
+/// As during an update. Its peers must not take the end of their cables for the end of the node's
+/// announcer.
+#[tokio::test]
+async fn a_newer_process_of_the_node_replaces_this_one_until_it_ends() {
+    let (mut old, mut peer) = (Agent::new("one", 1), Agent::new("two", 1));
+    peer.dials(&[&old]);
+    old.connected("two").await;
+    peer.connected("one").await;
+    let find = |incarnation| Former::find(NodeName::new("one"), incarnation, old.port(), keyring());
+    let (first, second) = (find(2), find(3));
+    let newer = first.await.unwrap();
+    let newest = second.await.unwrap();
+    assert!(old.replaced().await);
+    let ended = async {
+        while !old.cables.shared.lock().accepted.is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(SOON, ended).await.unwrap();
+    assert_eq!(get(&peer.counters.closed) + get(&peer.counters.lost), 0);
+    assert!(peer.inbox.is_empty());
+    drop(newer);
+    drop(newest);
+    assert!(!old.replaced().await, "both have ended");
+}
+
+#[tokio::test]
+async fn only_another_process_of_this_host_and_node_is_a_former_one() {
+    let (one, other) = (Agent::new("one", 1), Agent::new("two", 1));
+    let find = |name: &str, port| Former::find(NodeName::new(name), 2, port, keyring());
+    assert!(find("one", other.port()).await.is_none(), "another node");
+    let free = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    assert!(find("one", port).await.is_none(), "nobody");
+    let itself = Former::find(NodeName::new("one"), 1, one.port(), keyring());
+    assert!(itself.await.is_none());
+    assert!(one.inbox.is_empty() && other.inbox.is_empty());
+}
+
+/// Whoever has the key could otherwise silence any node from afar.
+#[test]
+fn another_host_replaces_no_process() {
+    let (here, _there) = testbed::segment();
+    on(&here, "192.0.2.1", async |_| {
+        let mut one = Agent::new("one", 1);
+        let at = SocketAddr::from(([192, 0, 2, 1], one.port()));
+        // From an address that other hosts could have.
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let dialled = identity("one", 2).dial(&mut stream, &one.name).await;
+        assert!(dialled.is_err());
+        reaches(&one.counters.refused, 1).await;
+        assert!(one.inbox.try_recv().is_err());
+    });
+}

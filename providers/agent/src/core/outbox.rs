@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ballast_announce::claim::Claim;
 use ballast_announce::io::{Method, Output, Target};
@@ -10,6 +11,7 @@ use ballast_announce::{Mac, Node};
 use tracing::info;
 
 use super::Core;
+use crate::clock;
 use crate::directory::Neighbour;
 use crate::frames;
 
@@ -28,6 +30,7 @@ impl Core {
                     method,
                 } => self.probe(*interface, target, *method),
                 Output::Query { interface, address } => {
+                    self.shared.counters.queries.add();
                     self.frame(*interface, *address, |own| {
                         Some(frames::query(own, *address))
                     });
@@ -45,6 +48,9 @@ impl Core {
                 }
                 // Reported below, together.
                 Output::Claimed { .. } => {}
+                Output::Healed { address, rival, .. } => {
+                    tracing::debug!(%address, %rival, "another node has announced this address, too");
+                }
                 Output::Record(claims) => {
                     if let Some(before) = &self.work.claims {
                         log_lost(before, &self.node);
@@ -53,16 +59,30 @@ impl Core {
                 }
             }
         }
+        self.note_sources(&outputs);
         log_claims(&outputs);
         // Its room is used again.
         self.work.outputs = outputs;
         self.work.outputs.clear();
     }
 
-    fn probe(&self, interface: u32, target: &Target, method: Method) {
+    fn note_sources(&mut self, outputs: &[Output]) {
+        let (now, wall) = (clock::now(), SystemTime::now());
+        for output in outputs {
+            let moves = &self.shared.counters.moves;
+            self.work.sources.note(output, moves, now, wall);
+        }
+        if outputs.iter().any(|it| matches!(it, Output::Record(_))) {
+            let claims = self.node.claims();
+            self.work.sources.retain(self.node.name(), claims);
+        }
+    }
+
+    fn probe(&mut self, interface: u32, target: &Target, method: Method) {
         let Some(neighbour) = self.neighbour(interface, target) else {
             return;
         };
+        self.shared.counters.probes.add();
         match method {
             Method::Neighbour => {
                 let address = neighbour.address;
@@ -76,14 +96,14 @@ impl Core {
         }
     }
 
-    fn neighbour(&self, interface: u32, target: &Target) -> Option<Neighbour> {
+    fn neighbour(&mut self, interface: u32, target: &Target) -> Option<Neighbour> {
         let directory = &self.work.directory;
         match target {
             Target::Node(node) => directory.node(interface, node).copied(),
             Target::Host(address) => Some(Neighbour {
                 address: *address,
-                mac: self.work.network.witnesses().mac(interface, *address),
                 own: directory.own_for(interface, *address)?,
+                mac: self.work.network.witnesses_mut().probe(interface, *address),
             }),
         }
     }
@@ -101,8 +121,11 @@ impl Core {
         let Some(port) = self.work.network.port(interface) else {
             return;
         };
+        let counters = &self.shared.counters;
         for frame in frames::announcements(port.own, address, mac) {
-            port.send(address, &frame, &self.shared.counters);
+            if port.send(address, &frame, counters) {
+                counters.announcements.add();
+            }
         }
     }
 }

@@ -52,6 +52,8 @@ fn known() -> Known {
         policy: Policy::Cluster,
         detection: Detection::Fast,
         nodes: None,
+        preferred: None,
+        rebalance: ballast_announce::view::Rebalance::default(),
         interfaces: None,
         endpoints: BTreeSet::new(),
         refresh: None,

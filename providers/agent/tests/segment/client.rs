@@ -14,9 +14,18 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// Asks once. Returns the MACs in the answers, and the Ethernet sources of these.
 pub(crate) fn ask(host: &Host, address: IpAddr) -> BTreeSet<(Mac, Mac)> {
+    ask_on(host, "eth0", address)
+}
+
+/// The same on another interface.
+pub(crate) fn ask_on(host: &Host, interface: &str, address: IpAddr) -> BTreeSet<(Mac, Mac)> {
     testbed::on(host, async || {
         let links = Links::connect().unwrap();
-        let eth0 = testbed::eth0(&links).await;
+        let eth0 = testbed::eventually("the interface is up", async || {
+            let all = links.interfaces().await.unwrap();
+            all.into_iter().find(|it| it.name == interface && it.up)
+        });
+        let eth0 = eth0.await;
         let own = links.addresses().await.unwrap().into_iter();
         let mut own = own.filter(|own| own.interface == eth0.index && own.global);
         let own = own.find(|own| own.net.addr().is_ipv4() == address.is_ipv4());

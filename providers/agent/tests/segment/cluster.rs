@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ballast_agent::{Agent, Gossip, Options, Report, ReportedInterface};
 use ballast_announce::claim::Claim;
 use ballast_announce::io::Problem;
-use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, View, Wanted};
+use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, Rebalance, View, Wanted};
 use ballast_announce::{Input, NodeName};
 use ballast_link::testbed::{self, Host, Lan, add_address, index_of, lan, netlink};
 use tempfile::NamedTempFile;
@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: usize,
     api: Arc<Mutex<Api>>,
     agents: BTreeMap<usize, Running>,
+    /// Agents that another process of their node replaces.
+    former: Vec<Running>,
     key: NamedTempFile,
 }
 
@@ -48,12 +50,17 @@ struct Announcer {
     interfaces: Vec<Interface>,
     holdings: Vec<(IpAddr, Claim)>,
     problems: BTreeSet<Problem>,
+    /// The interface of each address that it answers for.
+    announced: BTreeMap<IpAddr, Arc<str>>,
+    /// How many of the node's agents say that they were replaced.
+    replaced: usize,
     /// Counts the renewals of the Lease.
     renewed: u64,
     excluded: bool,
 }
 
 struct Running {
+    node: usize,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -121,10 +128,12 @@ impl Cluster {
             nodes,
             api: Arc::new(Mutex::new(api)),
             agents: BTreeMap::new(),
+            former: Vec::new(),
             key,
         }
     }
 
+    /// Starts an agent; one that runs already becomes the former one of its node.
     pub(crate) fn start_agent(&mut self, node: usize) {
         let stop = Arc::new(AtomicBool::new(false));
         let key = self.key.path().to_owned();
@@ -132,15 +141,60 @@ impl Cluster {
         let thread = testbed::spawn_on(&self.lan.hosts[node], move || async move {
             run(node, &key, &api, &asked).await;
         });
-        self.agents.insert(node, Running { stop, thread });
+        let former = self.agents.insert(node, Running { node, stop, thread });
+        self.former.extend(former);
+    }
+
+    /// Ends all former agents.
+    pub(crate) fn end_former_agents(&mut self) {
+        for agent in self.former.drain(..) {
+            agent.end();
+        }
     }
 
     /// Ends an agent like a crash: all of its sockets close, and nobody is told.
     pub(crate) fn end_agent(&mut self, node: usize) {
         if let Some(agent) = self.agents.remove(&node) {
-            agent.stop.store(true, Ordering::Release);
-            agent.thread.join().unwrap();
+            agent.end();
         }
+        // A former one of the node resumes.
+        let resumed = self.former.iter().position(|agent| agent.node == node);
+        if let Some(resumed) = resumed {
+            self.agents.insert(node, self.former.remove(resumed));
+        }
+    }
+
+    /// What the agents of a node have said about another process of it, latest last.
+    pub(crate) fn replaced(&self, node: usize) -> bool {
+        let api = self.api.lock().unwrap();
+        api.nodes[&name(node)].replaced > 0
+    }
+
+    /// Changes the settings of all addresses.
+    pub(crate) fn set_wanted(&self, change: impl Fn(&mut Wanted)) {
+        let mut api = self.api.lock().unwrap();
+        for wanted in api.wanted.values_mut() {
+            change(Arc::make_mut(wanted));
+        }
+        api.version += 1;
+    }
+
+    /// Adds a Service with this address.
+    pub(crate) fn add_service(&self, address: IpAddr, settings: impl Fn(&mut Wanted)) {
+        let mut entry = wanted();
+        settings(Arc::make_mut(&mut entry));
+        let mut api = self.api.lock().unwrap();
+        api.wanted.insert(address, entry);
+        api.version += 1;
+    }
+
+    /// Where a node's agent reports that it announces an address.
+    pub(crate) fn announced_on(&self, address: IpAddr) -> Option<(usize, Arc<str>)> {
+        let api = self.api.lock().unwrap();
+        (0..self.nodes).find_map(|node| {
+            let found = api.nodes[&name(node)].announced.get(&address)?;
+            Some((node, Arc::clone(found)))
+        })
     }
 
     pub(crate) fn client(&self) -> &Host {
@@ -174,11 +228,12 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let agents = std::mem::take(&mut self.agents);
-        for agent in agents.values() {
+        let agents = std::mem::take(&mut self.agents).into_values();
+        let agents: Vec<_> = agents.chain(self.former.drain(..)).collect();
+        for agent in &agents {
             agent.stop.store(true, Ordering::Release);
         }
-        for agent in agents.into_values() {
+        for agent in agents {
             let _ = agent.thread.join();
         }
     }
@@ -189,6 +244,8 @@ fn wanted() -> Arc<Wanted> {
         policy: Policy::Cluster,
         detection: Detection::Fast,
         nodes: None,
+        preferred: None,
+        rebalance: Rebalance::default(),
         interfaces: None,
         endpoints: BTreeSet::from([name(0)]),
         refresh: Some(Duration::from_mins(1)),
@@ -211,6 +268,7 @@ async fn run(node: usize, key: &Path, api: &Mutex<Api>, stop: &AtomicBool) {
     let mut report = agent.report();
     agent.input(Input::Api { connected: true });
     let (mut seen, mut leases, mut renewed) = (None, BTreeMap::new(), None::<Instant>);
+    let mut replaced = false;
     while !stop.load(Ordering::Acquire) {
         let mut inputs = Vec::new();
         {
@@ -223,7 +281,16 @@ async fn run(node: usize, key: &Path, api: &Mutex<Api>, stop: &AtomicBool) {
             }
             // Before the first report nothing is published.
             if let Some(said) = report.borrow_and_update().clone() {
-                let changed = own.publish(&said);
+                if said.replaced != replaced {
+                    replaced = said.replaced;
+                    own.replaced = if replaced {
+                        own.replaced + 1
+                    } else {
+                        own.replaced - 1
+                    };
+                }
+                // The newer process writes.
+                let changed = !replaced && own.publish(&said);
                 api.version += u64::from(changed);
             }
             if seen != Some(api.version) {
@@ -247,6 +314,9 @@ async fn run(node: usize, key: &Path, api: &Mutex<Api>, stop: &AtomicBool) {
         }
         tokio::time::sleep(LOOK).await;
     }
+    let mut api = api.lock().unwrap();
+    let own = api.nodes.get_mut(&node).unwrap();
+    own.replaced -= usize::from(replaced);
 }
 
 fn published(interface: &ReportedInterface) -> Interface {
@@ -259,12 +329,25 @@ fn published(interface: &ReportedInterface) -> Interface {
     }
 }
 
+// === impl Running ===
+
+impl Running {
+    fn end(self) {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().unwrap();
+    }
+}
+
 // === impl Announcer ===
 
 impl Announcer {
     /// Returns whether something changed that others read.
     fn publish(&mut self, said: &Report) -> bool {
         self.problems.clone_from(&said.problems);
+        let announced = said.announced.iter();
+        self.announced = announced
+            .map(|(address, it)| (*address, Arc::clone(&it.interface)))
+            .collect();
         let interfaces: Vec<_> = said.interfaces.iter().map(published).collect();
         let claims = said.claims.as_deref();
         let changed =

@@ -166,6 +166,7 @@ fn a_foreign_claim_is_reported_and_not_fought() {
     let expected = Problem::AddressConflict {
         address: address.into(),
         mac,
+        node: None,
     };
     eventually("the conflict is reported", || {
         cluster.problems(node).contains(&expected).then_some(())

@@ -12,6 +12,8 @@ mod client;
 mod cluster;
 mod frames;
 mod life;
+mod networks;
+mod update;
 
 use std::time::{Duration, Instant};
 

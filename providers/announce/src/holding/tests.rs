@@ -17,6 +17,7 @@ const QUIET: Situation = Situation {
     stand_in: false,
     contact: true,
     contradicted: false,
+    refused: 1,
     informed: true,
 };
 const MINE: Situation = Situation {
@@ -47,7 +48,11 @@ fn transitions() {
         since: at(since),
         ask: at(ask),
     };
-    let retry = at(70_000);
+    let refused = |since, asked, unanswered| Refused {
+        since: at(since),
+        asked: at(asked),
+        unanswered,
+    };
     let gone = Situation {
         wanted: false,
         ..MINE
@@ -83,7 +88,7 @@ fn transitions() {
         (Answering, QUIET, (Idle, None)),
         (checking(9950, 9999), QUIET, (Idle, None)),
         (probing(2, 0), QUIET, (Idle, None)),
-        (Refused { retry }, QUIET, (Idle, None)),
+        (refused(0, 9999, 1), QUIET, (Idle, None)),
         // A holder is no candidate any more, and nobody has claimed yet.
         (
             Answering,
@@ -136,9 +141,40 @@ fn transitions() {
         ),
         (probing(2, 10_050), MINE, (probing(2, 10_050), None)),
         (probing(0, 10_000), MINE, (Answering, None)),
-        (probing(1, 10_050), contradicted, (Refused { retry }, None)),
-        (Refused { retry }, MINE, (Refused { retry }, None)),
-        (Refused { retry: now }, MINE, (probing(3, 10_000), None)),
+        (
+            probing(1, 10_050),
+            contradicted,
+            (refused(10_000, 10_000, 0), None),
+        ),
+        // Another host uses it: it is asked every 100 ms, and after a silence at once.
+        (
+            refused(0, 9901, 1),
+            contradicted,
+            (refused(0, 9901, 0), None),
+        ),
+        (
+            refused(0, 9900, 1),
+            contradicted,
+            (refused(0, 10_000, 1), Some(Act::Query)),
+        ),
+        (refused(0, 9951, 1), MINE, (refused(0, 9951, 1), None)),
+        (
+            refused(0, 9950, 1),
+            MINE,
+            (refused(0, 10_000, 2), Some(Act::Query)),
+        ),
+        (
+            refused(0, 9950, 5),
+            MINE,
+            (refused(0, 10_000, 6), Some(Act::Query)),
+        ),
+        (refused(0, 9951, 6), MINE, (refused(0, 9951, 6), None)),
+        (refused(0, 9950, 6), MINE, (Answering, None)),
+        (
+            refused(0, 9950, 6),
+            alone,
+            (refused(0, 10_000, 6), Some(Act::Query)),
+        ),
         // Takeovers.
         (Idle, dead(0), (Idle, claim(Cause::HostDead))),
         (StandingIn, dead(0), (StandingIn, claim(Cause::HostDead))),
@@ -212,7 +248,9 @@ fn any_situation() -> impl Strategy<Value = Situation> {
     let flags = any::<[bool; 6]>();
     (cause, proptest::option::of(0..4usize), flags).prop_map(|(cause, turn, flags)| {
         let [wanted, mine, stand_in, contact, contradicted, informed] = flags;
+        let refused = 1;
         Situation {
+            refused,
             wanted,
             mine,
             cause,
@@ -239,7 +277,13 @@ proptest! {
                 prop_assert!(situation.mine && situation.wanted);
                 let from = matches!(
                     state,
-                    State::Answering | State::Checking { .. } | State::Probing { left: 0, .. }
+                    State::Answering
+                        | State::Checking { .. }
+                        | State::Probing { left: 0, .. }
+                        | State::Refused {
+                            unanswered: CONFLICT_QUESTIONS,
+                            ..
+                        }
                 );
                 prop_assert!(from, "{:?}", state);
             }
@@ -253,6 +297,15 @@ proptest! {
                 state = State::claimed(if cause == Cause::First { 1 } else { 2 }, at(ms));
             }
         }
+    }
+
+    /// Many addresses in conflict share a bound, and a host that stays is asked less often.
+    #[test]
+    fn questions_are_bounded(addresses in 1..2000usize, seconds in 0..3000u64) {
+        let pause = pause(Duration::from_secs(seconds), addresses);
+        let per_second = addresses as f64 / pause.as_secs_f64();
+        prop_assert!(per_second <= 100.1, "{}", per_second);
+        prop_assert!(seconds < 600 || pause >= CONFLICT_SLOW_POLL);
     }
 
     /// A holder in quiet times answers within the limit of a check, whatever its state was.

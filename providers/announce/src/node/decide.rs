@@ -14,8 +14,8 @@ use crate::membership::Process;
 use crate::responder::Entry;
 use crate::slip::slip;
 use crate::timing::{
-    CHECK_REPEAT, CONFLICT_RETRY, STAND_IN, SUCCESSORS_SETTLE, TOLERANT, UNUSABLE_REACHED,
-    WITNESS_FRESH,
+    CHECK_REPEAT, CONFLICT_MEMORY, CONFLICT_MEMORY_NODE, CONFLICT_PROOF_NODE, STAND_IN,
+    SUCCESSORS_SETTLE, TOLERANT, UNUSABLE_REACHED, WITNESS_FRESH,
 };
 use crate::view::{Detection, Wanted};
 use crate::{NodeName, Time, assignment};
@@ -33,10 +33,15 @@ impl Node {
         let everything = std::mem::take(&mut self.work.all);
         let mut addresses = std::mem::take(&mut self.work.some);
         addresses.extend(&self.work.timed);
+        let refused = self.work.timed.iter();
+        let refused = refused.filter(|it| matches!(self.state(it), State::Refused { .. }));
+        self.work.refused = refused.count();
+        // A process that was replaced hears nobody: it only ends what it does.
+        addresses.retain(|address| !self.replaced || self.state(address).holds());
         for address in addresses {
             self.decide(address, now, out);
         }
-        if everything || !self.plan.wrong.is_empty() {
+        if !self.replaced && (everything || !self.plan.wrong.is_empty()) {
             self.revise(now);
         }
     }
@@ -53,7 +58,12 @@ impl Node {
             let (next, act) = step(state, &situation, now);
             match (act, wanted) {
                 (Some(Act::Claim(cause)), Some(wanted)) => {
-                    self.claim(address, cause, &wanted, now, out);
+                    let since = match state {
+                        State::Waiting { since, .. } => since,
+                        _ => now,
+                    };
+                    let since = self.failed_at(&address, &wanted, cause).unwrap_or(since);
+                    self.claim(address, (cause, since), &wanted, now, out);
                     continue;
                 }
                 (Some(Act::Query), _) => self.query(address, out),
@@ -89,6 +99,7 @@ impl Node {
             stand_in: false,
             contact: true,
             contradicted: false,
+            refused: self.work.refused,
             informed: false,
         };
         let Some(wanted) = wanted else {
@@ -192,18 +203,33 @@ impl Node {
 
     fn contradicted(&self, address: &IpAddr, state: State, now: Time) -> bool {
         match state {
-            State::Probing { .. } => self.foreign(address, now).is_some(),
+            // Whatever was heard before the claim is forgotten.
+            State::Probing { .. } => self.heard.contains_key(address),
+            State::Refused { asked, .. } => {
+                let heard = self.heard.get(address);
+                heard.is_some_and(|heard| heard.at >= asked)
+            }
             State::Checking { since, .. } => self.heard.get(address).is_some_and(|heard| {
-                heard.agent && heard.at >= since && now.since(heard.at) < CHECK_REPEAT * 2
+                let recent = heard.at >= since && now.since(heard.at) < CHECK_REPEAT * 2;
+                heard.agent.is_some() && recent
             }),
             _ => false,
         }
     }
 
-    /// The foreign host that was heard to use an address within the last minute.
+    /// Another host that was heard to use an address of this node not long ago.
     pub(super) fn foreign(&self, address: &IpAddr, now: Time) -> Option<&Heard> {
         let heard = self.heard.get(address)?;
-        (!heard.agent && now.since(heard.at) < CONFLICT_RETRY).then_some(heard)
+        let age = now.since(heard.at);
+        let foreign = match heard.agent {
+            None => age < CONFLICT_MEMORY,
+            // Its agent would have said if it had a better claim.
+            Some(_) => {
+                let proven = heard.at.since(heard.first) >= CONFLICT_PROOF_NODE;
+                proven && age < CONFLICT_MEMORY_NODE
+            }
+        };
+        foreign.then_some(heard)
     }
 
     /// What is wrong with the holder, the most certain cause first.
@@ -230,13 +256,32 @@ impl Node {
             match standing(holder) {
                 Standing::Eligible => {}
                 Standing::Spare(Reason::NoCarrier) => return because(Cause::Unusable),
+                Standing::Spare(Reason::NoEndpoint) => return because(Cause::EndpointsMoved),
                 Standing::Spare(_) | Standing::Never(_) => return because(Cause::NotCandidate),
             }
         }
         if slip!(self.config.slips, Preempt) && self.preempts(address, wanted, now) {
             return because(Cause::NotCandidate);
         }
-        self.silence_of(address, wanted, claim, now)
+        let failure = self.silence_of(address, wanted, claim, now);
+        if failure.cause.is_none() && !failure.silent && self.is_to_get(address) {
+            return because(Cause::Rebalance);
+        }
+        failure
+    }
+
+    /// When the holder of an address was last known to live, if it failed.
+    fn failed_at(&self, address: &IpAddr, wanted: &Wanted, cause: Cause) -> Option<Time> {
+        let holder = &self.claims.get(address)?.holder;
+        match cause {
+            Cause::HostDead => {
+                let port = self.ports.serving(address, wanted)?;
+                let check = self.checks.get(&(port.interface.index, holder.clone()))?;
+                Some(check.check.proven_at())
+            }
+            Cause::AgentGone | Cause::LeaseExpired => self.members.last_sign(holder),
+            _ => None,
+        }
     }
 
     /// How much longer to wait because the holder says that its interface is not usable, and this
@@ -282,7 +327,7 @@ impl Node {
     fn preempts(&self, address: &IpAddr, wanted: &Wanted, now: Time) -> bool {
         let candidates = self.candidates(address, wanted, Some(now));
         let nobody = NodeName::new("");
-        let order = assignment::successors(address, &nobody, &[], &candidates, &[]);
+        let order = assignment::successors(address, &nobody, &[], &candidates, None, &[]);
         order.first() == Some(self.name())
     }
 
@@ -353,21 +398,24 @@ impl Node {
             let order = self.plan.placement.get(address)?;
             return order.iter().position(|node| node == me);
         };
+        if failure.cause == Some(Cause::Rebalance) {
+            // It is the only one.
+            return Some(0);
+        }
         let candidates = self.candidates(address, wanted, Some(now));
-        assignment::turn(address, me, claim, &candidates)
+        assignment::turn(address, me, claim, &candidates, wanted.preferred.as_ref())
     }
 
     fn claim(
         &mut self,
         address: IpAddr,
-        cause: Cause,
+        (cause, since): (Cause, Time),
         wanted: &Wanted,
         now: Time,
         out: &mut Vec<Output>,
     ) {
         let former = self.claims.get(&address).cloned();
-        let planned = matches!(cause, Cause::NotCandidate | Cause::Unusable);
-        if let (Some(former), false) = (&former, planned) {
+        if let (Some(former), false) = (&former, cause.is_planned()) {
             self.suspects.insert(former.holder.clone());
         }
         let before = former.as_ref().map_or(0, |claim| claim.epoch);
@@ -388,6 +436,7 @@ impl Node {
             epoch,
             former: former.map(|claim| claim.holder),
             cause,
+            since,
         });
     }
 

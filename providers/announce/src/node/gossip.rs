@@ -203,7 +203,7 @@ impl Node {
     }
 
     pub(super) fn send(&mut self, to: NodeName, body: Body, out: &mut Vec<Output>) {
-        if !self.members.gossips() || to == *self.name() {
+        if !self.members.gossips() || self.replaced || to == *self.name() {
             return;
         }
         self.sequence += 1;

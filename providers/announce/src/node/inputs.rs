@@ -1,6 +1,6 @@
 //! Inputs: remembers what is new. Decisions follow in the next tick.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::holding::State;
 use crate::host_check::{Check, Receipts};
 use crate::io::{Body, Input, Message, Method, Output, Target};
 use crate::slip::slip;
-use crate::timing::{CLAIMS_PER_MESSAGE, PEERS, REQUESTED_CHECK, SILENT};
+use crate::timing::{CLAIMS_PER_MESSAGE, CONFLICT_MEMORY_NODE, PEERS, REQUESTED_CHECK, SILENT};
 use crate::view::{Interface, View};
 use crate::{Mac, NodeName, Time};
 
@@ -71,7 +71,29 @@ impl Node {
                     self.trust(&peer);
                 }
             }
+            Input::Replaced { replaced } => self.set_replaced(replaced, now),
         }
+    }
+
+    /// Another process of this node has started, or has ended again.
+    fn set_replaced(&mut self, replaced: bool, now: Time) {
+        if std::mem::replace(&mut self.replaced, replaced) == replaced || replaced {
+            return;
+        }
+        // Peers ignore the process that they heard before the latest one, so this one goes on as
+        // another process.
+        self.config.incarnation = self.random.number();
+        self.sequence = 0;
+        // What was not heard meanwhile proves nothing.
+        for check in self.checks.values_mut() {
+            check.check.discard(now);
+        }
+        self.members.discard(now);
+        // Whoever knows a better claim by now answers with it.
+        let own = self.own_claims();
+        self.gossip.urgent.extend(own.iter().map(|it| it.0));
+        self.work.record = true;
+        self.work.all = true;
     }
 
     /// A node that failed lives: it may be a successor again.
@@ -90,6 +112,7 @@ impl Node {
                 macs.map(|mac| (mac, node.clone()))
             })
             .collect();
+        self.compare_nodes(&view, now);
         self.members.retain(|node| view.nodes.contains_key(node));
         self.received
             .retain(|node, _| view.nodes.contains_key(node));
@@ -187,18 +210,20 @@ impl Node {
         if ours || !known || serving != Some(interface) {
             return;
         }
-        let node = self.agent_macs.get(&mac).cloned();
-        let agent = node.is_some();
+        let agent = self.agent_macs.get(&mac).cloned();
+        let before = self.heard.get(&address);
+        let before = before.filter(|it| it.mac == mac && now.since(it.at) < CONFLICT_MEMORY_NODE);
         let latest = Heard {
             mac,
             at: now,
-            agent,
+            first: before.map_or(now, |it| it.first),
+            agent: agent.clone(),
         };
         self.heard.insert(address, latest);
-        if let Some(node) = node {
-            self.meet(interface, &node, now);
+        if let Some(node) = &agent {
+            self.meet(interface, node, now);
         }
-        if !agent || self.state(&address) != State::Answering {
+        if agent.is_none() || self.state(&address) != State::Answering {
             return;
         }
         if self.members.gossips() {
@@ -221,6 +246,10 @@ impl Node {
             let was_mine = mine(before.as_ref());
             match self.claims.merge(address, claim, &me, now) {
                 Merged::Better => {
+                    let after = self.claims.get(&address).map(|claim| &claim.holder);
+                    if before.as_ref().map(|claim| &claim.holder) != after {
+                        self.rebalance.moved(now);
+                    }
                     let is_mine = mine(self.claims.get(&address));
                     self.work.record |= was_mine || is_mine;
                     if is_mine {
@@ -277,17 +306,28 @@ impl Node {
                 if slip!(self.config.slips, DeafToClaims) {
                     claims.clear();
                 }
-                let theirs = |it: &&(IpAddr, Claim)| it.1.holder == from;
-                let theirs: BTreeSet<IpAddr> =
-                    claims.iter().filter(theirs).map(|it| it.0).collect();
+                let theirs = claims.iter().filter(|it| it.1.holder == from);
+                let theirs: BTreeMap<IpAddr, u64> = theirs.map(|it| (it.0, it.1.epoch)).collect();
                 let better = self.merge_all(claims, now);
                 self.prove(via, &from, now);
                 self.reported(&from, stamp.incarnation, received, now);
                 // Two nodes have answered, on two sides of a split segment for example. Clients of
                 // the one that loses have its MAC address: the other one announces again.
                 for (address, claim) in &better {
-                    if claim.holder == *self.name() && theirs.contains(address) {
-                        self.pacer.again(*address);
+                    let Some(&epoch) = theirs.get(address) else {
+                        continue;
+                    };
+                    if claim.holder != *self.name() {
+                        continue;
+                    }
+                    self.pacer.again(*address);
+                    // Otherwise this node took the address over from that one.
+                    if epoch == claim.epoch && self.state(address) == State::Answering {
+                        out.push(Output::Healed {
+                            address: *address,
+                            epoch,
+                            rival: from.clone(),
+                        });
                     }
                 }
                 if !better.is_empty() {

@@ -12,7 +12,7 @@ use crate::host_check::{Check, Receipts, State as CheckState};
 use crate::membership::Process;
 use crate::random::mix;
 use crate::timing::{LEASE, REFRESH, SETTLE, SILENT, SUCCESSORS};
-use crate::view::{Detection, Policy, Wanted};
+use crate::view::{Detection, Policy, Rebalance, Wanted};
 use crate::{NodeName, Time, assignment};
 
 /// See the module.
@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) placement: BTreeMap<IpAddr, Vec<NodeName>>,
     /// Addresses of this node whose recorded successors are wrong, and since when.
     pub(super) wrong: BTreeMap<IpAddr, Time>,
+    /// How classes rebalance.
+    pub(super) policies: BTreeSet<Rebalance>,
     settled: bool,
     /// The holder of some address is silent or dead, or its Lease has expired.
     troubled: bool,
@@ -64,6 +66,8 @@ impl Wanted {
             policy: Policy::Cluster,
             detection: Detection::Fast,
             nodes: None,
+            preferred: None,
+            rebalance: Rebalance::default(),
             interfaces: None,
             endpoints: BTreeSet::new(),
             refresh: Some(REFRESH),
@@ -95,7 +99,10 @@ impl Node {
         self.place();
         if let Some(view) = self.view.clone() {
             self.work.some.extend(view.wanted.keys());
+            let wanted = view.wanted.values();
+            self.plan.policies = wanted.map(|wanted| wanted.rebalance).collect();
         }
+        self.rebalance.changed();
         self.work.some.extend(self.states.keys());
         self.work
             .some
@@ -240,8 +247,11 @@ impl Node {
             *loads.entry(claim.holder.clone()).or_default() += 1;
         }
         for address in free {
-            let candidates = self.candidates(address, &view.wanted[address], None);
-            let order = assignment::place(address, &candidates, &loads, view.wanted.len());
+            let wanted = &view.wanted[address];
+            let candidates = self.candidates(address, wanted, None);
+            let preferred = wanted.preferred.as_ref();
+            let total = view.wanted.len();
+            let order = assignment::place(address, &candidates, preferred, &loads, total);
             if let Some(first) = order.first() {
                 *loads.entry(first.clone()).or_default() += 1;
             }
@@ -283,7 +293,7 @@ impl Node {
     }
 
     /// The eligible and the spare nodes. Hosts that this node knows to be dead are left out.
-    fn standings(
+    pub(super) fn standings(
         &self,
         address: &IpAddr,
         wanted: &Wanted,
@@ -320,7 +330,9 @@ impl Node {
         let recorded = self.claims.get(address);
         let recorded = recorded.map_or(&[][..], |claim| &claim.successors);
         let choose = |candidates: &[NodeName]| {
-            assignment::successors(address, self.name(), recorded, candidates, &partners)
+            let preferred = wanted.preferred.as_ref();
+            let me = self.name();
+            assignment::successors(address, me, recorded, candidates, preferred, &partners)
         };
         let mut chosen = choose(&eligible);
         chosen.extend(choose(&spare));
@@ -343,6 +355,10 @@ impl Node {
             self.work.all = true;
         }
         self.plan.settled = settled;
+        if self.replaced {
+            // It hears nobody.
+            return;
+        }
         let mut digest = 0;
         let mut troubled: BTreeSet<NodeName> = BTreeSet::new();
         for node in &self.plan.peers {

@@ -1,11 +1,11 @@
 //! A node driven by hand: its clock, its peers, and what it says.
 
 use ballast_announce::claim::Claim;
-use ballast_announce::io::{Body, Message, Problem};
+use ballast_announce::io::{Body, Message, Problem, Target};
 use ballast_announce::membership::Stamp;
 use ballast_announce::slip::Slips;
 use ballast_announce::timing::TICK;
-use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, View, Wanted};
+use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, Rebalance, View, Wanted};
 use ballast_announce::{Config, Input, Mac, Node, NodeName, Output, Time};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,6 +20,7 @@ pub(crate) const ETH0: u32 = 2;
 pub(crate) struct Lone {
     pub(crate) node: Node,
     now: Duration,
+    sequence: u64,
     pub(crate) view: View,
     pub(crate) out: Vec<Output>,
 }
@@ -52,6 +53,8 @@ pub(crate) fn wanted(policy: Policy, endpoints: &[NodeName]) -> Arc<Wanted> {
         policy,
         detection: Detection::Fast,
         nodes: None,
+        preferred: None,
+        rebalance: Rebalance::default(),
         interfaces: None,
         endpoints: endpoints.iter().cloned().collect(),
         refresh: Some(Duration::from_mins(1)),
@@ -81,6 +84,7 @@ impl Lone {
         let mut lone = Self {
             node,
             now,
+            sequence: 0,
             view,
             out,
         };
@@ -121,8 +125,20 @@ impl Lone {
         });
     }
 
+    /// Another number for each message of a peer.
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
     /// Runs for a while; peers and hosts answer all probes. Returns what came out.
     pub(crate) fn run(&mut self, milliseconds: u64) -> Vec<Output> {
+        self.run_without(usize::MAX, milliseconds)
+    }
+
+    /// The same while the host of one peer is gone.
+    pub(crate) fn run_without(&mut self, gone: usize, milliseconds: u64) -> Vec<Output> {
+        let gone = Target::Node(name(gone));
         let end = self.now + Duration::from_millis(milliseconds);
         let mut all = Vec::new();
         while self.now < end {
@@ -131,7 +147,9 @@ impl Lone {
             self.node.tick(now, &mut self.out);
             let out = std::mem::take(&mut self.out);
             for output in &out {
-                if let Output::Probe { target, method, .. } = output {
+                if let Output::Probe { target, method, .. } = output
+                    && *target != gone
+                {
                     self.input(Input::Answer {
                         interface: ETH0,
                         from: target.clone(),

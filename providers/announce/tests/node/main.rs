@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod lone;
+mod rebalance;
+mod replaced;
 
 use ballast_announce::claim::Claim;
 use ballast_announce::holding::State;
@@ -30,25 +32,91 @@ fn a_new_address_is_probed_three_times_and_then_announced() {
     assert_eq!(records.count(), 1);
 }
 
+/// A foreign host, or another program on a node, such as the speaker of MetalLB: then the MAC is
+/// that of an agent.
 #[test]
-fn an_address_that_a_foreign_host_uses_is_left_alone_for_a_minute() {
-    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
-    while !matches!(lone.node.state(&address(0)), State::Probing { .. }) {
-        lone.run(50);
+fn an_address_that_another_host_uses_is_taken_soon_after_that_has_ended() {
+    let agent = Mac([2, 0, 0, 0, 0, 2]);
+    for (mac, node) in [(FOREIGN, None), (agent, Some(name(1)))] {
+        let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
+        while !matches!(lone.node.state(&address(0)), State::Probing { .. }) {
+            lone.run(50);
+        }
+        // The host answers each question.
+        let answers = |lone: &mut Lone, milliseconds: u64| {
+            let mut questions = 0;
+            for _ in 0..milliseconds / 50 {
+                let out = lone.run(50);
+                assert_eq!(announced(&out), []);
+                let asks = |it: &&Output| matches!(it, Output::Query { .. });
+                if out.iter().any(|it| asks(&it)) {
+                    questions += 1;
+                    lone.hear(mac);
+                }
+            }
+            questions
+        };
+        let questions = answers(&mut lone, 20_000);
+        assert!((150..=210).contains(&questions), "{questions} in 20 s");
+        assert!(!lone.answers(0));
+        let conflict = Problem::AddressConflict {
+            address: address(0),
+            mac,
+            node,
+        };
+        assert_eq!(lone.problems(), BTreeSet::from([conflict]));
+        assert_eq!(announced(&lone.run(600)), [OWN], "the host is gone");
+        lone.run(61_000);
+        assert!(lone.problems().is_empty());
     }
-    lone.hear(FOREIGN);
+}
+
+/// A printer may have it for good.
+#[test]
+fn a_host_that_stays_is_asked_less_often() {
+    let mut lone = Lone::with_services(1, &[(address(0), cluster())]);
+    let mut count = 0;
+    let mut questions = Vec::new();
+    for tick in 0..20 * 60 * 15 {
+        let out = lone.run(50);
+        if out.iter().any(|it| matches!(it, Output::Query { .. })) {
+            count += 1;
+            lone.hear(FOREIGN);
+        }
+        if tick % (20 * 60) == 20 * 60 - 1 {
+            questions.push(std::mem::take(&mut count));
+        }
+    }
+    assert!(questions[1] >= 500, "{questions:?}");
+    assert!(questions[14] <= 61, "{questions:?}");
+    assert!(!lone.answers(0));
+}
+
+/// The other way: MetalLB's speaker starts on another node.
+#[test]
+fn a_program_on_another_node_that_claims_an_address_is_reported() {
+    let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
+    lone.run(10_000);
+    let agent = Mac([2, 0, 0, 0, 0, 2]);
+    lone.hear(agent);
+    lone.run(500);
+    lone.hear(agent);
+    assert!(
+        lone.problems().is_empty(),
+        "two agents may disagree for a moment"
+    );
+    for _ in 0..8 {
+        lone.run(500);
+        lone.hear(agent);
+    }
     let conflict = Problem::AddressConflict {
         address: address(0),
-        mac: FOREIGN,
+        mac: agent,
+        node: Some(name(1)),
     };
-    assert_eq!(announced(&lone.run(59_000)), []);
-    assert!(!lone.answers(0));
-    assert!(lone.problems().contains(&conflict));
-    assert_eq!(
-        announced(&lone.run(3000)).first(),
-        Some(&OWN),
-        "the host is gone"
-    );
+    assert_eq!(lone.problems(), BTreeSet::from([conflict]));
+    assert!(lone.answers(0));
+    lone.run(11_000);
     assert!(lone.problems().is_empty());
 }
 
@@ -64,6 +132,7 @@ fn a_foreign_claim_is_reported_and_not_fought() {
     let conflict = Problem::AddressConflict {
         address: address(0),
         mac: FOREIGN,
+        node: None,
     };
     assert_eq!(lone.problems(), BTreeSet::from([conflict]));
     lone.run(61_000);

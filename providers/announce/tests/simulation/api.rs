@@ -46,10 +46,11 @@ pub struct ApiServer {
 
 impl ApiServer {
     pub fn recorded<'a>(&'a self, address: &'a IpAddr) -> impl Iterator<Item = &'a Claim> {
-        let objects = self.holdings.values().flat_map(|(_, claims)| claims);
-        objects
-            .filter(move |(other, _)| other == address)
-            .map(|(_, claim)| claim)
+        // A node records its claims in the order of addresses.
+        self.holdings.values().filter_map(move |(_, claims)| {
+            let found = claims.binary_search_by_key(address, |(other, _)| *other);
+            claims.get(found.ok()?).map(|(_, claim)| claim)
+        })
     }
 }
 

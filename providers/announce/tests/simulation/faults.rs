@@ -1,7 +1,9 @@
 //! The failures: what happens, for how long, and what may follow (the table in `main.rs`).
 
 mod agents;
+mod causes;
 mod hosts;
+mod rebalance;
 mod segment;
 
 use std::net::IpAddr;
@@ -12,6 +14,8 @@ use ballast_announce::view::{Detection, Policy};
 
 use crate::judge::Allowed;
 use crate::world::{Micros, Shape, World, interface, ms};
+
+pub use rebalance::three_hundred_addresses;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -39,10 +43,11 @@ pub enum Fault {
     NewAddress,
     PairCut,
     ManySuccessors,
+    Rebalance,
     Chaos,
 }
 
-pub const FAULTS: [Fault; 25] = [
+pub const FAULTS: [Fault; 26] = [
     Fault::LinkCut,
     Fault::NodeKilled,
     Fault::ShortFreeze,
@@ -67,6 +72,7 @@ pub const FAULTS: [Fault; 25] = [
     Fault::NewAddress,
     Fault::PairCut,
     Fault::ManySuccessors,
+    Fault::Rebalance,
     Fault::Chaos,
 ];
 
@@ -115,6 +121,8 @@ pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
         api_on_segment: random.below(2) == 0,
     };
     let mut world = World::new(seed, shape, slips);
+    // What two failures cause overlaps.
+    world.strict = faults.len() == 1;
     world.network.copies_percent = random.below(3) as u64;
     world.network.delay = ms(1 + random.below(4) as u64);
     world.phase(
@@ -148,6 +156,7 @@ impl World {
     ) {
         let mut judge = std::mem::take(&mut self.judge);
         judge.begin(self, name, victim, allowed);
+        judge.causes = self.causes(name);
         self.judge = judge;
         self.run(time);
     }
@@ -224,6 +233,7 @@ impl World {
             Fault::NewAddress => self.new_address(),
             Fault::PairCut => self.pair_cut(victim),
             Fault::ManySuccessors => self.many_successors(),
+            Fault::Rebalance => self.rebalance(),
             Fault::Chaos => self.chaos(),
         }
     }
@@ -259,7 +269,7 @@ impl World {
         }
     }
 
-    fn fail(&mut self, text: &str) {
+    pub fn fail(&mut self, text: &str) {
         let mut judge = std::mem::take(&mut self.judge);
         judge.report(self, text);
         self.judge = judge;

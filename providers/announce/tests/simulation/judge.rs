@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ballast_announce::Mac;
+use ballast_announce::holding::Origin;
 use ballast_announce::view::Policy;
 
 use crate::world::{Micros, World, mac};
@@ -36,6 +37,8 @@ pub struct Judge {
     duals: BTreeMap<(u8, IpAddr), Micros>,
     /// What a trace has printed last.
     shown: BTreeMap<(usize, IpAddr), String>,
+    /// Why nodes may claim addresses in this phase; `None` is anything but a rebalance.
+    pub causes: Option<Vec<Origin>>,
     /// The longest gap and dual answer of each phase.
     pub worst: BTreeMap<&'static str, (Micros, Micros)>,
     /// The first violation.
@@ -158,6 +161,14 @@ impl Judge {
                 world,
                 &format!("{address} has had {answers} for {} ms", dual / 1000),
             );
+        }
+    }
+
+    /// Whether a node may claim an address for this reason now.
+    pub fn expects(&self, cause: Origin) -> bool {
+        match &self.causes {
+            Some(causes) => causes.contains(&cause),
+            None => cause != Origin::Rebalanced,
         }
     }
 

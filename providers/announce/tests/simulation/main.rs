@@ -9,6 +9,7 @@
 //! 2. *At most one answers*, but for the times in the table.
 //! 3. *No move without a cause, no flapping*: the epoch grows at most once per failure, and not at
 //!    all where the table says "none".
+//!    Each claim names a cause that fits the failure; a rebalance only after a request.
 //! 4. *Agreement*: at the end all agents know the same claims, and nobody writes.
 //!
 //! # T per failure
@@ -40,6 +41,7 @@
 //! | cordon, exclusion; endpoint moves (after the health port says 200) | 0 | 0.7 s (0) | 1 |
 //! | no endpoints anywhere | 0 | 0 | none |
 //! | a switch answers ARP for others, and the holder is killed | as a killed node | 0.3 s (0) | 1 |
+//! | a rebalance that is asked for | 0 | 0.7 s (0) | 1, of the addresses above an even spread |
 //! | a new Service | 1.5 s after it is seen (0.4) | 0 | 1 (epoch 1) |
 //! | chaos: 12 failures at once, then all is repaired | 30 s (2.2) | 30 s (0.05) | at most 4 |
 //!
@@ -69,7 +71,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ballast_announce::random::Random;
 use ballast_announce::slip::{Slip, Slips};
 
-use faults::{FAULTS, Fault, history};
+use faults::{FAULTS, Fault, history, three_hundred_addresses};
 
 /// A history, and its name in `HISTORY`.
 struct Case {
@@ -190,6 +192,13 @@ fn chaos_ends() {
         seed,
     });
     run(&cases.collect::<Vec<_>>());
+}
+
+/// On three nodes, after a start, after all nodes were rebooted in turn, and after a rebalance.
+#[test]
+fn three_hundred_addresses_are_spread_evenly() {
+    let world = three_hundred_addresses(7);
+    assert_eq!(world.judge.verdict, None);
 }
 
 /// The history that `HISTORY` names, with every change; without it, one that has failed before.

@@ -140,7 +140,10 @@ impl World {
                 let to = self.index(&to);
                 self.frame(from, to, Frame::Message(Box::new(message)));
             }
-            Output::Claimed { .. } => {}
+            Output::Claimed { address, cause, .. } => {
+                self.claimed(from, &address, cause.origin());
+            }
+            Output::Healed { .. } => {}
             Output::Record(_) => unreachable!("the API server gets it"),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ballast_announce::io::{Input, Output};
 use ballast_announce::random::Random;
 use ballast_announce::slip::Slips;
-use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, View, Wanted};
+use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, Rebalance, View, Wanted};
 use ballast_announce::{Config, Mac, Node, NodeName, Time};
 
 use crate::api::{ApiClient, ApiServer};
@@ -91,6 +91,8 @@ pub struct World {
     pub slips: Slips,
     /// Prints what changes.
     pub trace: bool,
+    /// Each phase has its own causes.
+    pub strict: bool,
     /// The most that a tick is late.
     pub lateness: Micros,
     queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
@@ -120,13 +122,12 @@ pub fn interface(index: usize, carrier: bool) -> Interface {
     }
 }
 
-/// Every second address is IPv6.
+/// Of the first 100 addresses every second one is IPv6, and all others are.
 pub fn address(n: usize) -> IpAddr {
-    let n = u8::try_from(n).unwrap();
-    if n % 2 == 0 {
-        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n))
-    } else {
-        format!("2001:db8::{n}").parse().unwrap()
+    match u8::try_from(n) {
+        Ok(n) if n < 100 && n % 2 == 0 => IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n)),
+        Ok(n) if n < 100 => format!("2001:db8::{n}").parse().unwrap(),
+        _ => format!("2001:db8::1:{n}").parse().unwrap(),
     }
 }
 
@@ -164,6 +165,8 @@ impl World {
                 policy: shape.policy,
                 detection: shape.detection,
                 nodes: None,
+                preferred: None,
+                rebalance: Rebalance::default(),
                 interfaces: None,
                 endpoints: endpoints.clone(),
                 refresh: Some(ballast_announce::timing::REFRESH),
@@ -188,6 +191,7 @@ impl World {
             judge: Judge::default(),
             slips,
             trace: trace(),
+            strict: false,
             lateness: ms(5),
             queue: BinaryHeap::new(),
             events: Vec::new(),

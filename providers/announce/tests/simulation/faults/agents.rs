@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ballast_announce::timing::PROBERS;
-use ballast_announce::view::{Policy, Wanted};
+use ballast_announce::view::{Policy, Rebalance, Wanted};
 
 use super::{Fault, QUIET};
 use crate::judge::Allowed;
@@ -215,6 +215,8 @@ impl World {
             policy: Policy::Cluster,
             detection: self.shape.detection,
             nodes: None,
+            preferred: None,
+            rebalance: Rebalance::default(),
             interfaces: None,
             endpoints: [node(0)].into(),
             refresh: Some(ballast_announce::timing::REFRESH),

@@ -1,0 +1,373 @@
+//! Environment checks: settings of this node and its network that break the announcement of addresses,
+//! each with the fix. [`judge`] is pure; [`Proc`] reads `/proc`, which needs no rights.
+//!
+//! | condition | true if |
+//! |---|---|
+//! | `ArpNotStrict` | kube-proxy runs in IPVS mode without `strictARP`: every node answers for every address |
+//! | `ReversePathFiltered` | an interface drops requests of clients whose route leads to another interface |
+//! | `RedirectsSent` | the node tells clients of its own subnet to use another node |
+//! | `NoInterface` | an address that this node may announce is in the subnet of none of its interfaces |
+//! | `Wireless` | an interface is wireless: power save loses requests |
+//! | `KubeProxyMissing` | nothing answers on the health port of kube-proxy or what replaces it |
+//!
+//! The checks run at the start, when the report or the view changes, and every minute. A finding that is
+//! new is logged once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_announce::NodeName;
+use ballast_announce::view::{Interface, View};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::object::listed;
+use super::seam::{Report, ReportedInterface};
+use crate::cluster::conditions::condition;
+
+/// Between two checks, if nothing changes.
+const EVERY: Duration = Duration::from_mins(1);
+/// Between two checks at least.
+const SPACING: Duration = Duration::from_secs(2);
+/// The health port of kube-proxy (`--healthz-bind-address`). Replacements such as Cilium serve it, too.
+const KUBE_PROXY: u16 = 10256;
+/// How long kube-proxy's port may take to accept.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The interface that kube-proxy makes in IPVS mode.
+const IPVS: &str = "kube-ipvs0";
+/// Longer than any of the files that are read.
+const LONGEST: u64 = 1024 * 1024;
+
+/// What is known of this node. `None` is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The interfaces that can announce addresses.
+    pub interfaces: BTreeMap<Arc<str>, Sysctls>,
+    /// `net.ipv4.conf.all`
+    pub all: Sysctls,
+    /// All interfaces of the host, by name.
+    pub names: BTreeSet<String>,
+    /// Wireless interfaces.
+    pub wireless: BTreeSet<String>,
+    /// The interfaces with a default route.
+    pub default_routes: BTreeSet<String>,
+    /// Something listens on the health port of kube-proxy.
+    pub kube_proxy: Option<bool>,
+    /// Addresses that this node may announce, and is in the subnet of none.
+    pub unreachable: Vec<IpAddr>,
+}
+
+/// Settings of an interface, or of all of them; see `ip-sysctl.rst` of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sysctls {
+    /// `rp_filter`: 1 is strict. The higher one of `all` and the interface counts.
+    pub rp_filter: Option<u8>,
+    /// `send_redirects`: either one is enough.
+    pub send_redirects: Option<u8>,
+    /// `arp_ignore`: the higher one counts.
+    pub arp_ignore: Option<u8>,
+    /// `arp_announce`: the higher one counts.
+    pub arp_announce: Option<u8>,
+}
+
+/// Something that should be different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The type of the condition.
+    pub kind: &'static str,
+    /// The reason of the condition.
+    pub reason: &'static str,
+    /// What is wrong, and the fix.
+    pub message: String,
+}
+
+/// The conditions, each with its reason and message while nothing is wrong.
+const KINDS: [(&str, &str, &str); 6] = [
+    (
+        "ArpNotStrict",
+        "NoIPVS",
+        "kube-proxy does not make nodes answer for addresses of Services",
+    ),
+    (
+        "ReversePathFiltered",
+        "NotFiltered",
+        "No interface drops requests of clients in other networks",
+    ),
+    (
+        "RedirectsSent",
+        "NoRedirects",
+        "The node sends no ICMP redirects on interfaces that announce addresses",
+    ),
+    (
+        "NoInterface",
+        "InSubnet",
+        "Each address that this node may announce is in the subnet of one of its interfaces",
+    ),
+    ("Wireless", "Wired", "No interface is wireless"),
+    (
+        "KubeProxyMissing",
+        "KubeProxyRuns",
+        "kube-proxy, or what replaces it, runs on the node",
+    ),
+];
+
+/// What should be different.
+pub fn judge(facts: &Facts) -> Vec<Finding> {
+    let findings = [
+        strict_arp(facts),
+        reverse_path(facts),
+        redirects(facts),
+        subnets(facts),
+        wireless(facts),
+        kube_proxy(facts),
+    ];
+    findings.into_iter().flatten().collect()
+}
+
+/// All conditions, without times.
+pub fn conditions(findings: &[Finding]) -> Vec<Condition> {
+    let conditions = KINDS.iter().map(|(kind, reason, fine)| {
+        let found = findings.iter().find(|it| it.kind == *kind);
+        match found {
+            Some(found) => condition(kind, true, found.reason, found.message.clone()),
+            None => condition(kind, false, reason, (*fine).to_owned()),
+        }
+    });
+    conditions.collect()
+}
+
+fn strict_arp(facts: &Facts) -> Option<Finding> {
+    let effective = |of: fn(&Sysctls) -> Option<u8>| {
+        let each = facts.interfaces.values();
+        let each = each.map(|it| of(it).unwrap_or(0).max(of(&facts.all).unwrap_or(0)));
+        each.min().unwrap_or_else(|| of(&facts.all).unwrap_or(0))
+    };
+    let strict = effective(|it| it.arp_ignore) >= 1 && effective(|it| it.arp_announce) >= 2;
+    (facts.names.contains(IPVS) && !strict).then(|| Finding {
+        kind: "ArpNotStrict",
+        reason: "IPVSWithoutStrictARP",
+        message: "kube-proxy runs in IPVS mode without strictARP, so every node answers for every address. Set ipvs.strictARP: true in the configuration of kube-proxy and restart it".to_owned(),
+    })
+}
+
+fn reverse_path(facts: &Facts) -> Option<Finding> {
+    let strict = |it: &Sysctls| it.rp_filter.max(facts.all.rp_filter) == Some(1);
+    let elsewhere =
+        |name: &str| !facts.default_routes.is_empty() && !facts.default_routes.contains(name);
+    let found = facts.interfaces.iter();
+    let found = found.filter(|(name, it)| strict(it) && elsewhere(name));
+    let names: Vec<_> = found.map(|(name, _)| name).collect();
+    (!names.is_empty()).then(|| Finding {
+        kind: "ReversePathFiltered",
+        reason: "StrictFilter",
+        message: format!(
+            "rp_filter is strict on {}, and the default route leads to another interface, so requests of clients in other networks are dropped there. Set net.ipv4.conf.<interface>.rp_filter and net.ipv4.conf.all.rp_filter to 2 (loose), or 0",
+            listed(&names)
+        ),
+    })
+}
+
+fn redirects(facts: &Facts) -> Option<Finding> {
+    let sends = |it: &Sysctls| it.send_redirects.max(facts.all.send_redirects) >= Some(1);
+    let found = facts.interfaces.iter().filter(|(_, it)| sends(it));
+    let names: Vec<_> = found.map(|(name, _)| name).collect();
+    (!names.is_empty()).then(|| Finding {
+        kind: "RedirectsSent",
+        reason: "SendRedirects",
+        message: format!(
+            "The node may send ICMP redirects on {} when it forwards a request to a node in the same subnet. Clients need not follow them; to avoid them set net.ipv4.conf.<interface>.send_redirects and net.ipv4.conf.all.send_redirects to 0",
+            listed(&names)
+        ),
+    })
+}
+
+fn subnets(facts: &Facts) -> Option<Finding> {
+    (!facts.unreachable.is_empty()).then(|| Finding {
+        kind: "NoInterface",
+        reason: "NoSubnet",
+        message: format!(
+            "This node has no interface in the subnet of {} that the class allows. Other nodes announce these addresses if they can; otherwise add an interface, or correct the pool or spec.l2.interfaces and spec.l2.nodeSelector of the class",
+            listed(&facts.unreachable)
+        ),
+    })
+}
+
+fn wireless(facts: &Facts) -> Option<Finding> {
+    let names = facts.interfaces.keys();
+    let names: Vec<_> = names
+        .filter(|name| facts.wireless.contains(&***name))
+        .collect();
+    (!names.is_empty()).then(|| Finding {
+        kind: "Wireless",
+        reason: "PowerSave",
+        message: format!(
+            "{} is wireless. Power save delays or loses ARP requests: turn it off (iw dev <interface> set power_save off). Some access points pass no announcements of addresses",
+            listed(&names)
+        ),
+    })
+}
+
+fn kube_proxy(facts: &Facts) -> Option<Finding> {
+    (facts.kube_proxy == Some(false)).then(|| Finding {
+        kind: "KubeProxyMissing",
+        reason: "NoHealthPort",
+        message: format!(
+            "Nothing listens on port {KUBE_PROXY} of this node, where kube-proxy reports its health. Without kube-proxy, or a replacement, the node forwards nothing for the addresses that it announces"
+        ),
+    })
+}
+
+/// Where facts are read.
+#[derive(Clone, Debug)]
+pub struct Proc(PathBuf);
+
+/// The checks of this node.
+pub struct Checks {
+    /// Where facts are read.
+    pub proc: Proc,
+    /// This node.
+    pub me: NodeName,
+    /// What the agent reports.
+    pub reports: watch::Receiver<Option<Arc<Report>>>,
+    /// What the API server says.
+    pub views: watch::Receiver<Option<Arc<View>>>,
+    /// Where findings go; `None` before the first check.
+    pub findings: watch::Sender<Option<Arc<Vec<Finding>>>>,
+}
+
+// === impl Checks ===
+
+impl Checks {
+    /// Checks for ever.
+    pub async fn run(mut self) {
+        loop {
+            let report = self.reports.borrow_and_update().clone();
+            let view = self.views.borrow_and_update().clone();
+            if let Some(report) = report {
+                self.check(&report, view.as_deref()).await;
+            }
+            sleep(SPACING).await;
+            tokio::select! {
+                // The senders live as long as this task.
+                Ok(()) = self.reports.changed() => {}
+                Ok(()) = self.views.changed() => {}
+                () = sleep(EVERY) => {}
+            }
+        }
+    }
+
+    async fn check(&self, report: &Report, view: Option<&View>) {
+        let mut facts = self.proc.read(&report.interfaces);
+        facts.kube_proxy = Some(listens(KUBE_PROXY).await);
+        if let Some(view) = view {
+            facts.unreachable = unreachable(&self.me, &report.interfaces, view);
+        }
+        let found = judge(&facts);
+        self.findings.send_if_modified(|findings| {
+            let before = findings.as_deref().map_or(&[][..], Vec::as_slice);
+            for new in found.iter().filter(|it| !before.contains(it)) {
+                warn!(condition = new.kind, "{}", new.message);
+            }
+            let differs = findings.as_deref() != Some(&found);
+            if differs {
+                *findings = Some(Arc::new(found));
+            }
+            differs
+        });
+    }
+}
+
+async fn listens(port: u16) -> bool {
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    matches!(timeout(PATIENCE, TcpStream::connect(at)).await, Ok(Ok(_)))
+}
+
+/// The addresses that a node may announce as far as its labels say, and is in the subnet of none.
+fn unreachable(me: &NodeName, interfaces: &[ReportedInterface], view: &View) -> Vec<IpAddr> {
+    let interfaces: Vec<Interface> = interfaces.iter().map(Interface::from).collect();
+    let wanted = view.wanted.iter().filter(|(address, wanted)| {
+        let selected = wanted.nodes.as_ref().is_none_or(|nodes| nodes.contains(me));
+        selected && !interfaces.iter().any(|it| it.serves(address, wanted))
+    });
+    wanted.map(|(address, _)| *address).collect()
+}
+
+// === impl Proc ===
+
+impl Default for Proc {
+    fn default() -> Self {
+        Self(PathBuf::from("/proc"))
+    }
+}
+
+impl Proc {
+    /// What the files say.
+    pub fn read(&self, interfaces: &[ReportedInterface]) -> Facts {
+        let first = |line: &str| {
+            line.split([' ', '\t', ':'])
+                .find(|it| !it.is_empty())
+                .map(str::to_owned)
+        };
+        // Both have two lines of headings.
+        let names = self.lines("thread-self/net/dev").skip(2);
+        let wireless = self.lines("thread-self/net/wireless").skip(2);
+        let routes = self.lines("thread-self/net/route").skip(1);
+        let default_routes = routes.filter(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let destination = fields.next();
+            destination == Some("00000000") && fields.nth(5) == Some("00000000")
+        });
+        Facts {
+            interfaces: interfaces
+                .iter()
+                .map(|it| (Arc::clone(&it.name), self.sysctls(&it.name)))
+                .collect(),
+            all: self.sysctls("all"),
+            names: names.filter_map(|line| first(&line)).collect(),
+            wireless: wireless.filter_map(|line| first(&line)).collect(),
+            default_routes: default_routes.filter_map(|line| first(&line)).collect(),
+            kube_proxy: None,
+            unreachable: Vec::new(),
+        }
+    }
+
+    fn sysctls(&self, interface: &str) -> Sysctls {
+        let number = |name: &str| {
+            let path = format!("sys/net/ipv4/conf/{interface}/{name}");
+            self.text(&path).trim().parse().ok()
+        };
+        Sysctls {
+            rp_filter: number("rp_filter"),
+            send_redirects: number("send_redirects"),
+            arp_ignore: number("arp_ignore"),
+            arp_announce: number("arp_announce"),
+        }
+    }
+
+    fn lines(&self, path: &str) -> impl Iterator<Item = String> + use<> {
+        let text = self.text(path);
+        text.lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// The content of a file; empty if it cannot be read.
+    fn text(&self, path: &str) -> String {
+        use std::io::Read as _;
+        let mut text = String::new();
+        if let Ok(file) = std::fs::File::open(self.0.join(path)) {
+            let _ = file.take(LONGEST).read_to_string(&mut text);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;
