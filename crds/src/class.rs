@@ -208,6 +208,10 @@ pub struct Draining {
 
 /// The provider of a class with its settings, as one value instead of three options.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few, and none is kept in a list"
+)]
 pub enum ProviderSettings {
     /// AWS NLB.
     Aws(AwsSettings),

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 use super::Options;
 use super::metrics::AgentMetrics;
-use super::seam::{self, Sink};
+use super::seam::{self, Inspector, Sink};
 use crate::process::admin::Health;
 
 /// The agent looks at the clock 20 times in a second. Without a look for this long it is stuck,
@@ -40,6 +40,12 @@ pub async fn start(
         Some(idle) if idle > STUCK => Err(format!("no tick for {} s", idle.as_secs())),
         _ => Ok(()),
     });
+    let asked = Arc::clone(&agent);
+    let inspector = Inspector::new(move || Box::pin(asked.snapshot()));
     let sink = Sink::new(move |input| agent.input(input));
-    Ok(seam::Agent { sink, reports })
+    Ok(seam::Agent {
+        sink,
+        reports,
+        inspector,
+    })
 }

@@ -23,6 +23,7 @@
 //! | [`lease`] | the Lease of the node, and whether the API server can be reached |
 //! | [`object`] | the Announcer object of the node |
 //! | [`checks`] | settings of the node and its network that break the announcement of addresses |
+//! | [`state`] | `/debug/state` |
 //! | [`health`] | health check node ports |
 //!
 //! # Invariants
@@ -43,6 +44,7 @@ pub mod metrics;
 pub mod object;
 pub mod publish;
 pub mod seam;
+pub mod state;
 pub mod stores;
 pub mod view;
 pub mod watched;
@@ -53,6 +55,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use axum::Router;
 use ballast_announce::NodeName;
 use futures::future::BoxFuture;
 use kube::Client;
@@ -111,9 +114,10 @@ pub async fn run(
     shutdown: BoxFuture<'static, ()>,
 ) -> Result<()> {
     let mut tasks = JoinSet::new();
+    let routes = state::routes(agent.inspector.clone());
     let stores = start(&client, &options, agent, &mut registry, &health, &mut tasks);
     let probes = probes(options.health_socket.clone(), health.clone());
-    let admin = serve(options.admin, health, Arc::new(registry));
+    let admin = serve(options.admin, health, Arc::new(registry), routes);
     tokio::select! {
         () = async { shutdown.await; hand_over(&stores, &options).await } => Ok(()),
         served = admin => served.context("the server of health and metrics failed"),
@@ -136,7 +140,12 @@ async fn probes(path: Option<PathBuf>, health: Health) -> Result<()> {
 
 /// Serves health and metrics. While a `DaemonSet` is updated, the former process of this node may have
 /// the address for a moment: that must not keep this one from answering.
-async fn serve(address: SocketAddr, health: Health, registry: Arc<Registry>) -> Result<()> {
+async fn serve(
+    address: SocketAddr,
+    health: Health,
+    registry: Arc<Registry>,
+    routes: Router,
+) -> Result<()> {
     let mut tries = 0_u32;
     let admin = loop {
         match Admin::bind(address, health.clone(), Arc::clone(&registry)).await {
@@ -154,7 +163,7 @@ async fn serve(address: SocketAddr, health: Health, registry: Arc<Registry>) -> 
             }
         }
     };
-    Ok(admin.run(std::future::pending()).await?)
+    Ok(admin.with(routes).run(std::future::pending()).await?)
 }
 
 /// Starts the tasks. They never end by themselves.

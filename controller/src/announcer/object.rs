@@ -248,7 +248,7 @@ fn conditions(report: &Report) -> Vec<Condition> {
         }
     }
     let fix = if programs {
-        "End the other program on these nodes that announces them, such as MetalLB's speaker; kube-proxy in IPVS mode needs strictARP: true"
+        "End the other program on these nodes, such as MetalLB's speaker; kube-proxy in IPVS mode needs strictARP: true"
     } else {
         "Give these hosts other addresses, or remove the addresses from the pool"
     };

@@ -13,7 +13,7 @@ use ballast_announce::{Input, Mac};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::seam::{Report, ReportedInterface, Sink};
+use super::seam::{Inspector, Report, ReportedInterface, Sink};
 use super::*;
 use server::Server;
 
@@ -50,6 +50,7 @@ impl Site {
                 move |input| inputs.lock().unwrap().push(input)
             }),
             reports: reported,
+            inspector: Inspector::new(|| Box::pin(async { None })),
         };
         let options = Options {
             node: NodeName::new("a"),

@@ -220,6 +220,13 @@ impl Admin {
         })
     }
 
+    /// Also serves these routes.
+    #[must_use]
+    pub fn with(mut self, routes: Router) -> Self {
+        self.router = self.router.merge(routes);
+        self
+    }
+
     /// The bound address, with the actual port if 0 was requested.
     pub fn local_addr(&self) -> SocketAddr {
         self.address

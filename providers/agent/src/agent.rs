@@ -16,10 +16,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ballast_announce::slip::Slips;
+use ballast_announce::snapshot::Snapshot;
 use ballast_announce::{Config, Input, Node, NodeName};
 use ballast_link::{LinkError, Monitor};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::cable::{Cables, Former};
@@ -35,6 +37,8 @@ use crate::shared::Shared;
 
 /// Events that wait for the core thread. A tick handles at least [`core`](crate::core)'s batch.
 const EVENTS: usize = 4096;
+/// How long the core thread may take to say what it does.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The pause before the interfaces are listed again after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -183,6 +187,16 @@ impl Agent {
         Some(clock::now().since(last))
     }
 
+    /// What it knows and does now; `None` if it is too busy.
+    pub fn snapshot(&self) -> impl Future<Output = Option<Snapshot>> + Send + use<> {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.events.try_send(Event::Look(answer));
+        async move {
+            asked.ok()?;
+            timeout(PATIENCE, answered).await.ok()?.ok()
+        }
+    }
+
     /// What it has sent and received.
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.shared.counters)
@@ -246,7 +260,7 @@ impl Exchange {
         tasks.spawn(async move {
             // As long as this process lives.
             let _former = former;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         tasks.spawn(async move { keyring.watch().await });
         let (receiver, mail) = (Arc::clone(&post), events.clone());

@@ -211,6 +211,7 @@ impl Core {
                 sighting,
             } => self.sight(interface, sighting, now),
             Event::Interfaces(interfaces) => self.set_interfaces(interfaces, now),
+            Event::Look(answer) => drop(answer.send(self.node.snapshot(now))),
             Event::Mail(Mail {
                 via,
                 source,

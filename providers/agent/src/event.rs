@@ -1,7 +1,10 @@
 //! What the core thread receives from the other threads and tasks.
 
 use ballast_announce::Input;
+use ballast_announce::snapshot::Snapshot;
 use ballast_link::HostInterface;
+
+use tokio::sync::oneshot;
 
 use crate::frames::Sighting;
 use crate::post::Mail;
@@ -22,4 +25,6 @@ pub(crate) enum Event {
     Interfaces(Vec<HostInterface>),
     /// A message of another agent, opened.
     Mail(Mail),
+    /// Somebody wants to know what the node knows.
+    Look(oneshot::Sender<Snapshot>),
 }

@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(sources.all()[&ADDRESS].since, None);
         assert_eq!(moves.of(Origin::HostDown).counts.iter().sum::<u64>(), 0);
         sources.note(&ANNOUNCE, &moves, at(1750), wall);
-        let later = wall + Duration::from_secs(60);
+        let later = wall + Duration::from_mins(1);
         sources.note(&ANNOUNCE, &moves, at(60_000), later);
         let source = Source {
             epoch: 3,

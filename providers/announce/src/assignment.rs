@@ -301,7 +301,7 @@ mod tests {
         let all = nodes(5);
         let preferred = BTreeSet::from([node(2), node(4)]);
         let preferred = Some(&preferred);
-        let names = |order: &[NodeName]| BTreeSet::from_iter(order[..2].iter().cloned());
+        let names = |order: &[NodeName]| order[..2].iter().cloned().collect::<BTreeSet<_>>();
         let expected = BTreeSet::from([node(2), node(4)]);
         for n in 0..50 {
             let address = address(n);

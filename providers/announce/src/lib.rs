@@ -80,6 +80,7 @@ pub mod random;
 pub mod rebalance;
 pub mod responder;
 pub mod slip;
+pub mod snapshot;
 mod time;
 pub mod timing;
 pub mod view;

@@ -32,6 +32,7 @@ mod balance;
 mod decide;
 mod gossip;
 mod inputs;
+mod look;
 mod plan;
 mod ports;
 

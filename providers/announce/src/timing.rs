@@ -116,7 +116,7 @@ pub const ADDRESS_PROBES: u8 = 3;
 /// milliseconds.
 pub const ADDRESS_PROBE_INTERVAL: Duration = ms(100);
 /// How often a node asks whether a foreign host still uses an address that it holds. So it takes
-/// over soon after another announcer, such as MetalLB's speaker, has ended.
+/// over soon after another announcer, such as the speaker of `MetalLB`, has ended.
 pub const CONFLICT_POLL: Duration = ms(100);
 /// The same after [`CONFLICT_FAST`]: the host may be a printer.
 pub const CONFLICT_SLOW_POLL: Duration = ms(1000);

@@ -22,8 +22,8 @@ fn connect(cluster: &Cluster) {
     }
 }
 
-fn on(names: &[&str]) -> Option<BTreeSet<std::sync::Arc<str>>> {
-    Some(names.iter().map(|name| (*name).into()).collect())
+fn eth1() -> BTreeSet<std::sync::Arc<str>> {
+    ["eth1".into()].into()
 }
 
 /// An address is announced on the interface in its subnet that its class allows, also if that
@@ -34,9 +34,9 @@ fn a_class_selects_the_interfaces_of_its_addresses() {
     let here = vip(0)[0];
     let there = IpAddr::from([198, 51, 100, 100]);
     let elsewhere = IpAddr::from([192, 0, 2, 120]);
-    cluster.add_service(there, |wanted| wanted.interfaces = on(&["eth1"]));
+    cluster.add_service(there, |wanted| wanted.interfaces = Some(eth1()));
     // No interface is both allowed and in its subnet.
-    cluster.add_service(elsewhere, |wanted| wanted.interfaces = on(&["eth1"]));
+    cluster.add_service(elsewhere, |wanted| wanted.interfaces = Some(eth1()));
     eventually("the first network has its address", || {
         let (_, interface) = cluster.announced_on(here)?;
         (*interface == *"eth0").then_some(())
@@ -59,7 +59,7 @@ fn a_class_selects_the_interfaces_of_its_addresses() {
     let holder = cluster.recorded(here);
     cluster.set_wanted(|wanted| {
         if wanted.interfaces.is_none() {
-            wanted.interfaces = on(&["eth1"]);
+            wanted.interfaces = Some(eth1());
         }
     });
     eventually("it is not announced any more", || {

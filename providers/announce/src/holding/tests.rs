@@ -303,7 +303,7 @@ proptest! {
     #[test]
     fn questions_are_bounded(addresses in 1..2000usize, seconds in 0..3000u64) {
         let pause = pause(Duration::from_secs(seconds), addresses);
-        let per_second = addresses as f64 / pause.as_secs_f64();
+        let per_second = u32::try_from(addresses).map(f64::from).unwrap() / pause.as_secs_f64();
         prop_assert!(per_second <= 100.1, "{}", per_second);
         prop_assert!(seconds < 600 || pause >= CONFLICT_SLOW_POLL);
     }

@@ -221,13 +221,12 @@ impl Node {
     pub(super) fn foreign(&self, address: &IpAddr, now: Time) -> Option<&Heard> {
         let heard = self.heard.get(address)?;
         let age = now.since(heard.at);
-        let foreign = match heard.agent {
-            None => age < CONFLICT_MEMORY,
+        let foreign = if heard.agent.is_none() {
+            age < CONFLICT_MEMORY
+        } else {
             // Its agent would have said if it had a better claim.
-            Some(_) => {
-                let proven = heard.at.since(heard.first) >= CONFLICT_PROOF_NODE;
-                proven && age < CONFLICT_MEMORY_NODE
-            }
+            let proven = heard.at.since(heard.first) >= CONFLICT_PROOF_NODE;
+            proven && age < CONFLICT_MEMORY_NODE
         };
         foreign.then_some(heard)
     }

@@ -178,7 +178,7 @@ impl Node {
 
     /// The hosts that can be witnesses on an interface: gateways, clients, and nodes with an agent
     /// in the same network.
-    fn witnesses(&self, interface: u32, but: Option<&NodeName>) -> Vec<Target> {
+    pub(super) fn witnesses(&self, interface: u32, but: Option<&NodeName>) -> Vec<Target> {
         let Some(port) = self.ports.get(interface) else {
             return Vec::new();
         };

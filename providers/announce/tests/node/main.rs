@@ -32,7 +32,7 @@ fn a_new_address_is_probed_three_times_and_then_announced() {
     assert_eq!(records.count(), 1);
 }
 
-/// A foreign host, or another program on a node, such as the speaker of MetalLB: then the MAC is
+/// A foreign host, or another program on a node, such as the speaker of `MetalLB`: then the MAC is
 /// that of an agent.
 #[test]
 fn an_address_that_another_host_uses_is_taken_soon_after_that_has_ended() {
@@ -92,7 +92,7 @@ fn a_host_that_stays_is_asked_less_often() {
     assert!(!lone.answers(0));
 }
 
-/// The other way: MetalLB's speaker starts on another node.
+/// The other way: the speaker of `MetalLB` starts on another node.
 #[test]
 fn a_program_on_another_node_that_claims_an_address_is_reported() {
     let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
