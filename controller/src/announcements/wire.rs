@@ -212,6 +212,7 @@ mod tests {
         let conflict = |address: &str| Problem::AddressConflict {
             address: ip(address),
             mac,
+            node: Some(ballast_announce::NodeName::new("b")),
         };
         let idle = |address: &str| Problem::NoEndpoints {
             address: ip(address),
@@ -231,7 +232,9 @@ mod tests {
         };
         let status = object::status(
             &reported,
+            &[],
             &ballast_crds::AnnouncerStatus::default(),
+            None,
             "1",
             jiff::Timestamp::UNIX_EPOCH,
         );
@@ -251,7 +254,9 @@ mod tests {
                 problems: std::collections::BTreeSet::new(),
                 ..reported
             },
+            &[],
             &status,
+            None,
             "1",
             jiff::Timestamp::UNIX_EPOCH,
         );
