@@ -432,7 +432,7 @@ fn a_holder_that_is_reached_keeps_its_addresses_whatever_its_object_says() {
         }
     };
     beats(&mut lone, 10);
-    let mut says = |lone: &mut Lone, carrier: bool| {
+    let says = |lone: &mut Lone, carrier: bool| {
         let facts = lone.view.nodes.get_mut(&name(1)).unwrap();
         facts.interfaces[0].carrier = carrier;
         lone.see();
