@@ -128,8 +128,8 @@ async fn many_addresses_are_spread(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
     let all: usize = counts.values().sum();
     let share = all.div_ceil(counts.len());
     let most = counts.values().max().context("no nodes")?;
-    // A node with a quarter more than its share is the last to get another one. Nodes that claim
-    // at the same time do not know of each other's claims.
+    // A node with more than its share is the last to get another one. Nodes that claim at the same
+    // time do not know of each other's claims.
     ensure!(*most <= share + share.div_ceil(4) + 3, "{counts:?}");
     ensure!(counts.values().all(|it| *it > 0), "{counts:?}");
     Ok(())
