@@ -14,7 +14,7 @@ use crate::announcer::args::AnnouncerArgs;
 use crate::class::Scope;
 use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
-use crate::cli::{cleanup, crds, migrate, probe, secrets, status, teardown};
+use crate::cli::{cleanup, crds, migrate, probe, rebalance, secrets, status, teardown};
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
 use crate::process::lease::{Config, Timing};
@@ -89,7 +89,7 @@ pub enum Command {
     #[command(after_help = announcer::args::EXAMPLES, args_override_self = true)]
     Announcer(Box<AnnouncerArgs>),
 
-    /// Show load balancers or address pools: their state, and the reason for it.
+    /// Show load balancers, address pools or announcers: their state, and the reason for it.
     #[command(after_help = status::EXAMPLES)]
     Status(Box<status::StatusArgs>),
 
@@ -100,6 +100,10 @@ pub enum Command {
     /// the cluster.
     #[command(after_help = teardown::EXAMPLES)]
     Teardown(Box<teardown::TeardownArgs>),
+
+    /// Spread the addresses of bare-metal Services evenly over the nodes.
+    #[command(after_help = rebalance::EXAMPLES)]
+    Rebalance(Box<rebalance::RebalanceArgs>),
 
     /// Print or apply the custom resource definitions (CRDs).
     #[command(after_help = crds::EXAMPLES)]

@@ -73,6 +73,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Teardown(args) => {
             runtime()?.block_on(async { cli::teardown::run(*args, asked_to_stop()?.boxed()).await })
         }
+        Command::Rebalance(args) => runtime()?
+            .block_on(async { cli::rebalance::run(*args, asked_to_stop()?.boxed()).await }),
         Command::MockCloud(args) => {
             runtime()?.block_on(mock_cloud(*args))?;
             Ok(ExitCode::SUCCESS)
@@ -90,6 +92,7 @@ fn filter(log: &str, command: &Command) -> String {
         | Command::Secrets(_)
         | Command::Cleanup(_)
         | Command::Probe(_)
+        | Command::Rebalance(_)
         | Command::Teardown(_) => format!("{log},kube_client=off"),
         Command::Controller(_) | Command::Announcer(_) => {
             format!("{log},kube_client::client=off,kube_client::client::tls=warn")

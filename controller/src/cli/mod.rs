@@ -1,5 +1,6 @@
-//! Commands for people: [`status`] shows every load balancer and address pool, [`migrate`]
-//! converts the settings of another load balancer, [`teardown`] releases load balancers before
+//! Commands for people: [`status`] shows every load balancer, address pool and announcer,
+//! [`migrate`] converts the settings of another load balancer, [`rebalance`] spreads addresses
+//! over nodes, [`teardown`] releases load balancers before
 //! an uninstall, [`crds`] prints or applies the CRDs, [`secrets`] creates shared Secrets,
 //! [`cleanup`] deletes what an uninstall leaves, [`probe`] asks the process of its container.
 //!
@@ -13,6 +14,7 @@ pub mod cluster;
 pub mod crds;
 pub mod migrate;
 pub mod probe;
+pub mod rebalance;
 mod retry;
 pub mod secrets;
 mod service;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::slice;
 
 use ballast_crds::{
     DeletionPolicy, FailureDetection, L2Settings, LoadBalancerClass, LoadBalancerClassSpec,
@@ -15,6 +16,7 @@ use ballast_crds::{
 use ballast_l2::Entry;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Duration;
+use serde::Deserialize;
 
 use super::anyof::{self, any_of};
 use super::convert::{Choice, FROM, Remarks, entry};
@@ -28,7 +30,15 @@ const MOST_INTERFACES: usize = 16;
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Settings {
     nodes: Option<LabelSelector>,
+    preferred: Option<LabelSelector>,
     interfaces: BTreeSet<String>,
+}
+
+/// An entry of `preferredNodeSelectors`.
+#[derive(Deserialize)]
+struct Preference {
+    weight: i64,
+    preference: LabelSelector,
 }
 
 /// Pools that are announced in the same way.
@@ -82,12 +92,6 @@ fn remark(object: &Object<AdvertisementSpec>, source: &Source, notes: &mut Vec<N
         remarks.no_equal(
             "spec.serviceSelectors",
             "Ballast announces every Service that has an address of these pools",
-        );
-    }
-    if !spec.preferred_node_selectors.is_empty() {
-        remarks.no_equal(
-            "spec.preferredNodeSelectors",
-            "Ballast distributes addresses over the nodes and prefers none",
         );
     }
     for name in &spec.ip_address_pools {
@@ -228,8 +232,47 @@ fn settings(by: &[&Object<AdvertisementSpec>], notes: &mut Vec<Note>) -> Setting
     }
     Settings {
         nodes: selector,
+        preferred: preferred(by, notes),
         interfaces,
     }
+}
+
+/// `MetalLB` adds the weights of all preferences that a node matches. Ballast knows preferred nodes
+/// and others: those that match a preference of the highest weight are preferred.
+fn preferred(by: &[&Object<AdvertisementSpec>], notes: &mut Vec<Note>) -> Option<LabelSelector> {
+    const FIELD: &str = "spec.preferredNodeSelectors";
+    let mut all: Vec<Preference> = Vec::new();
+    for one in by {
+        for value in &one.spec.preferred_node_selectors {
+            let read = Preference::deserialize(value).map_err(|error| error.to_string());
+            let read = read.and_then(|it| match anyof::fault(slice::from_ref(&it.preference)) {
+                Some(fault) => Err(fault),
+                None => Ok(it),
+            });
+            match read {
+                Ok(preference) => all.push(preference),
+                Err(fault) => {
+                    Remarks::about(&one.title, notes).left_out(FIELD, &fault);
+                }
+            }
+        }
+    }
+    let highest = all.iter().map(|it| it.weight).max()?;
+    let (top, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|it| it.weight == highest);
+    let top: Vec<LabelSelector> = top.into_iter().map(|it| it.preference).collect();
+    let combined = any_of(&top);
+    let skipped = combined.is_none() || !others.is_empty();
+    let chosen = combined.or_else(|| top.first().cloned())?;
+    let prefers = |one: &&&Object<AdvertisementSpec>| !one.spec.preferred_node_selectors.is_empty();
+    for one in by.iter().filter(prefers) {
+        let mut remarks = Remarks::about(&one.title, notes);
+        if skipped {
+            remarks.differs(FIELD, &format!("a class has one selector of preferred nodes and no weights; {} is used, and the others are skipped. To prefer all these nodes, give them a common label", anyof::text(&chosen)));
+        }
+        remarks.differs(FIELD, "an address does not return by itself to a preferred node that was down: use ballast rebalance, or set spec.l2.rebalance: Gradual");
+    }
+    // Everything matches: no node is preferred.
+    (!anyof::text(&chosen).is_empty()).then_some(chosen)
 }
 
 /// How many Services publish an address of these pools.
@@ -277,9 +320,9 @@ fn spec(group: &Group<'_>, alone: bool, default: bool) -> LoadBalancerClassSpec 
             address_pools,
             address_pool_selector,
             node_selector: group.settings.nodes.clone(),
-            interfaces: patterns(&group.settings.interfaces),
-            preferred_nodes: None,
+            preferred_nodes: group.settings.preferred.clone(),
             rebalance: Rebalance::default(),
+            interfaces: patterns(&group.settings.interfaces),
             failure_detection: FailureDetection::default(),
             refresh_interval: Duration::from(std::time::Duration::from_mins(1)),
         }),

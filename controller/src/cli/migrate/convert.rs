@@ -87,6 +87,7 @@ pub fn manifest<T: serde::Serialize>(object: &T) -> Result<Value, serde_json::Er
         ("/spec", "reallocate"),
         ("/spec/l2", "failureDetection"),
         ("/spec/l2", "refreshInterval"),
+        ("/spec/l2", "rebalance"),
     ];
     for (place, field) in unsaid {
         if let Some(Value::Object(fields)) = value.pointer_mut(place) {

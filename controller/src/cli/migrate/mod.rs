@@ -53,6 +53,12 @@ Examples:
   kubectl scale deployment controller -n metallb-system --replicas=0
   ballast migrate metallb --apply
 
+  # When an announcer of Ballast runs on each node, stop the speakers. The announcers wait while
+  # a speaker answers for an address, and take it over within a second after that:
+  ballast status --announcers
+  kubectl delete daemonset speaker -n metallb-system
+  ballast status
+
 Stop MetalLB's controller before you delete MetalLB's objects or CRDs: it removes the addresses
 of Services whose pool is deleted.
 

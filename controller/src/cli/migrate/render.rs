@@ -169,8 +169,15 @@ pub fn next(
     }
     if blocked.is_none() && !running.speakers.is_empty() {
         lines.push(format!(
-            "MetalLB's speakers still announce the addresses ({}); delete the speakers when Ballast announces the addresses: {program} status",
+            "MetalLB's speakers still announce the addresses ({}). While they do, Ballast's announcers claim none of them: until then the Services are NotAnnounced, and {program} status --announcers shows the MAC address that answers",
             running.speakers.join(", ")
+        ));
+        lines.push(format!(
+            "check that an announcer runs on each node ({program} status --announcers), then stop the speakers; the announcers take the addresses over within a second: {}",
+            running.stop_speakers()
+        ));
+        lines.push(format!(
+            "when every Service is Ready ({program} status), delete the rest of MetalLB"
         ));
     }
     lines
@@ -217,6 +224,20 @@ impl Blocked {
 // === impl Running ===
 
 impl Running {
+    /// The command that stops the speakers. A `DaemonSet` cannot be scaled.
+    fn stop_speakers(&self) -> String {
+        let sets = self.speakers.iter().filter_map(|one| {
+            let (namespace, name) = one.strip_prefix("DaemonSet ")?.split_once('/')?;
+            Some(format!("kubectl delete daemonset {name} -n {namespace}"))
+        });
+        let all: Vec<String> = sets.collect();
+        if all.is_empty() {
+            "they are stopping".to_owned()
+        } else {
+            all.join(" && ")
+        }
+    }
+
     /// The command that stops the controllers. Pods without a workload need none: they stop by
     /// themselves.
     fn stop(&self) -> Option<String> {

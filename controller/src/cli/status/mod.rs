@@ -1,9 +1,10 @@
-//! `ballast status`: shows every load balancer, or every address pool, and the reason of its
-//! state.
+//! `ballast status`: shows every load balancer, every address pool, or every announcer, and the
+//! reason of its state.
 //!
-//! It reads only the Kubernetes API, with the rights of the user. [`report`] and [`pools`]
-//! compute what to show, [`render`] formats it; [`run`] reads, prints, and exits.
+//! It reads only the Kubernetes API, with the rights of the user. [`report`], [`pools`] and
+//! [`announcers`] compute what to show, [`render`] formats it; [`run`] reads, prints, and exits.
 
+pub mod announcers;
 #[cfg(test)]
 mod fixtures;
 pub mod pools;
@@ -24,7 +25,9 @@ use kube::{Api, Client};
 
 use super::cluster::{ClusterArgs, ReadError, helpful, list};
 use super::{NOT_FOUND, Output, look, note, print, program};
+use crate::announcer::lease::LABELS;
 use crate::process::causes::causes;
+use announcers::Objects;
 use render::View;
 use report::{Classes, EventLine, Report};
 
@@ -42,6 +45,13 @@ Examples:
 
   # Address pools: free addresses, and which Service uses which address:
   ballast status --pools
+
+  # Bare metal: which node announces each address, since when and why, and what is wrong with the
+  # announcers:
+  ballast status --announcers
+
+  # For scripts: the number of addresses of each node:
+  ballast status --announcers -o json | jq -r '.announcers[] | .node, .addresses'
 
 If the binary is on the PATH as kubectl-ballast, it is a plugin: kubectl ballast status.
 
@@ -61,17 +71,22 @@ Exit status:
 /// Flags of `ballast status`.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArgs {
-    /// Show only the Service with this name, in detail. With --pools: only this pool.
+    /// Show only the Service with this name, in detail. With --pools: only this pool. With
+    /// --announcers: only this node.
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
 
     /// Show only this namespace. Default: all namespaces.
-    #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "pools")]
+    #[arg(short, long, value_name = "NAMESPACE", conflicts_with_all = ["pools", "announcers"])]
     pub namespace: Option<String>,
 
     /// Show address pools instead of Services.
     #[arg(long)]
     pub pools: bool,
+
+    /// Show the announcers of nodes and their addresses instead of Services.
+    #[arg(long, conflicts_with = "pools")]
+    pub announcers: bool,
 
     /// Output format.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
@@ -100,6 +115,8 @@ pub async fn run(args: StatusArgs) -> Result<ExitCode> {
     };
     let answer = if args.pools {
         of_pools(&args, client, view).await?
+    } else if args.announcers {
+        of_announcers(&args, &client, view).await?
     } else {
         of_services(&args, client, view).await?
     };
@@ -117,7 +134,8 @@ async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Resul
     let classes = classes(&client, &mut notes).await?;
     let services = services(args, &client).await?;
     let Some(name) = &args.name else {
-        let report = report::report(&services, &classes);
+        let mut report = report::report(&services, &classes);
+        locate(&client, &mut report, &mut notes).await?;
         let out = if let Some(out) = args.output.machine(&report)? {
             out
         } else {
@@ -132,6 +150,7 @@ async fn of_services(args: &StatusArgs, client: Client, view: View<'_>) -> Resul
         });
     };
     let mut report = report::named(&services, &classes, name);
+    locate(&client, &mut report, &mut notes).await?;
     for service in &mut report.services {
         match events(&client, &service.namespace, name).await {
             Ok(lines) => service.events = Some(lines),
@@ -180,6 +199,82 @@ async fn of_pools(args: &StatusArgs, client: Client, view: View<'_>) -> Result<A
     Ok(Answer { out, notes, found })
 }
 
+async fn of_announcers(args: &StatusArgs, client: &Client, view: View<'_>) -> Result<Answer> {
+    let mut notes = Vec::new();
+    let classes = classes(client, &mut notes).await?;
+    let services = services(args, client).await?;
+    let services = report::report(&services, &classes);
+    let objects = objects(client, &mut notes).await.map_err(helpful)?;
+    let mut report = announcers::report(&objects, &services, view.now);
+    let mut found = true;
+    if let Some(name) = &args.name {
+        report.announcers.retain(|it| it.node == *name);
+        report.addresses.retain(|it| it.node.as_ref() == Some(name));
+        found = !report.announcers.is_empty();
+    }
+    match &args.name {
+        Some(name) if !found => {
+            notes.push(format!("ballast: no node or Announcer is called {name}"))
+        }
+        _ if args.output == Output::Text => notes.extend(render::announcers_hint(&report, view)),
+        _ => {}
+    }
+    let out = args.output.machine(&report)?;
+    let out = out.unwrap_or_else(|| render::announcers(&report, view));
+    Ok(Answer { out, notes, found })
+}
+
+/// Adds where the addresses of `l2` Services are announced, if there are any.
+async fn locate(client: &Client, report: &mut Report, notes: &mut Vec<String>) -> Result<()> {
+    let l2 = |service: &report::ServiceStatus| service.provider.as_deref() == Some("l2");
+    if !report.services.iter().any(l2) {
+        return Ok(());
+    }
+    match objects(client, notes).await {
+        Ok(objects) => announcers::locate(report, &objects),
+        Err(error @ (ReadError::Forbidden { .. } | ReadError::NoSuchKind(_))) => {
+            notes.push(format!(
+                "cannot show which node announces an address: {error}"
+            ));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Announcers, and what shows whether they work. Nodes and Leases are not for every user.
+async fn objects(client: &Client, notes: &mut Vec<String>) -> Result<Objects, ReadError> {
+    let everything = ListParams::default();
+    let announcers = list(&Api::all(client.clone()), "Announcers", &everything).await?;
+    let mut tolerated = |error: ReadError, what: &str| match error {
+        ReadError::Forbidden { .. } => {
+            notes.push(format!("{error}: {what}"));
+            Ok(())
+        }
+        error => Err(error),
+    };
+    let nodes = match list(&Api::all(client.clone()), "Nodes", &everything).await {
+        Ok(nodes) => Some(nodes),
+        Err(error) => {
+            tolerated(error, "nodes without an announcer are not shown")?;
+            None
+        }
+    };
+    let labelled = everything.labels(LABELS);
+    let leases = match list(&Api::all(client.clone()), "Leases", &labelled).await {
+        Ok(leases) => Some(leases),
+        Err(error) => {
+            tolerated(error, "it is not known whether each announcer runs")?;
+            None
+        }
+    };
+    Ok(Objects {
+        announcers,
+        nodes,
+        leases,
+    })
+}
+
 /// Without classes, the command cannot tell which Services without a class are Ballast's.
 async fn classes(client: &Client, notes: &mut Vec<String>) -> Result<Classes> {
     let api = Api::<DeserializeGuard<LoadBalancerClass>>::all(client.clone());
@@ -201,8 +296,11 @@ async fn services(args: &StatusArgs, client: &Client) -> Result<Vec<Service>> {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    // With `--pools`, the name is that of a pool, not of a Service.
-    let name = args.name.as_ref().filter(|_| !args.pools);
+    // With `--pools` and `--announcers`, the name is not that of a Service.
+    let name = args
+        .name
+        .as_ref()
+        .filter(|_| !args.pools && !args.announcers);
     let params = match name {
         Some(name) => ListParams::default().fields(&format!("metadata.name={name}")),
         None => ListParams::default(),

@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 
+use super::announcers::{AddressLine, AnnouncerReport, InterfaceLine};
 use super::pools::{Assigned, PoolReport, PoolStatus};
 use super::report::{Classes, PortLine, Report, ServiceStatus};
 use crate::cli::text::{Cell, LONGEST, Look, NOTHING, Table, Tone, age, length, wrap};
@@ -133,6 +134,7 @@ pub fn description(service: &ServiceStatus, view: View<'_>) -> String {
     if let Some(policy) = &service.traffic_policy {
         field("Policy", policy);
     }
+    out.push_str(&announcements(service, view));
     out.push_str(&conditions(service, view));
     out.push_str(&events(service, view));
     out
@@ -186,6 +188,138 @@ pub fn pools_hint(report: &PoolReport, view: View<'_>) -> Option<String> {
     ))
 }
 
+/// The announcers, and which node announces each address.
+pub fn announcers(report: &AnnouncerReport, view: View<'_>) -> String {
+    let mut table = Table::new(&["NODE", "INTERFACES", "ADDRESSES", "STATE", "WHY"]);
+    for one in &report.announcers {
+        let interfaces: Vec<String> = one.interfaces.iter().map(interface).collect();
+        table.row(vec![
+            Cell::new(&one.node),
+            Cell::new(interfaces.join(",")),
+            Cell::new(one.addresses.to_string()),
+            Cell::new(&one.state).toned(tone(&one.state)),
+            Cell::remark(&one.why),
+        ]);
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    let mut out = table.render(view.look);
+    let mut table = Table::new(&[
+        "ADDRESS",
+        "NODE",
+        "INTERFACE",
+        "MAC",
+        "SINCE",
+        "EPOCH",
+        "NEXT",
+        "SERVICE",
+        "WHY",
+    ]);
+    for line in &report.addresses {
+        let mut row = address(line, since(line.since, view));
+        let services: Vec<String> = line
+            .services
+            .iter()
+            .map(|it| format!("{}/{}", it.namespace, it.name))
+            .collect();
+        row.insert(row.len() - 1, Cell::new(services.join(",")));
+        table.row(row);
+    }
+    if !table.is_empty() {
+        out.push('\n');
+        out.push_str(&table.render(view.look));
+    }
+    out
+}
+
+/// What to do about announcers that do not work, and addresses that no node announces.
+pub fn announcers_hint(report: &AnnouncerReport, view: View<'_>) -> Option<String> {
+    if report.announcers.iter().all(|it| it.state == "NoAnnouncer") {
+        return Some(
+            "no announcer runs in this cluster; the chart starts them with announcer.enabled=true"
+                .to_owned(),
+        );
+    }
+    let mut silent = report.addresses.iter().filter(|it| !it.announced);
+    if let Some(first) = silent.next() {
+        let count = silent.count() + 1;
+        let verb = if count == 1 {
+            "address is"
+        } else {
+            "addresses are"
+        };
+        return Some(format!(
+            "{count} {verb} not announced by any node; the first: {}",
+            first.address
+        ));
+    }
+    let mut broken = report.announcers.iter().filter(|it| !it.is_well());
+    let first = broken.next()?;
+    let count = broken.count() + 1;
+    let verb = if count == 1 { "reports" } else { "report" };
+    (report.announcers.len() > 1).then(|| {
+        format!(
+            "{count} of {} nodes {verb} a problem; the first: {} status --announcers {}",
+            report.announcers.len(),
+            view.program,
+            first.node
+        )
+    })
+}
+
+/// The cells of an address; the last one is the remark.
+fn address(line: &AddressLine, since: String) -> Vec<Cell> {
+    let text = |value: &Option<String>| Cell::new(value.as_deref().unwrap_or_default());
+    let node = text(&line.node).toned(if line.announced {
+        Tone::Plain
+    } else {
+        Tone::Bad
+    });
+    vec![
+        Cell::new(&line.address),
+        node,
+        text(&line.interface),
+        text(&line.mac),
+        Cell::new(since),
+        Cell::new(line.epoch.map(|it| it.to_string()).unwrap_or_default()),
+        Cell::new(line.successors.join(",")),
+        Cell::remark(&line.why),
+    ]
+}
+
+/// `eth0`, or `eth1 (unusable)`.
+fn interface(line: &InterfaceLine) -> String {
+    if line.usable {
+        line.name.clone()
+    } else {
+        format!("{} (unusable)", line.name)
+    }
+}
+
+fn announcements(service: &ServiceStatus, view: View<'_>) -> String {
+    let Some(lines) = service.announcements.as_ref().filter(|it| !it.is_empty()) else {
+        return String::new();
+    };
+    let mut table = Table::new(&[
+        "ADDRESS",
+        "NODE",
+        "INTERFACE",
+        "MAC",
+        "SINCE",
+        "EPOCH",
+        "NEXT",
+        "WHY",
+    ]);
+    for line in lines {
+        let since = line.since.map_or(NOTHING.to_owned(), |time| {
+            format!("{} ({})", rfc3339(time), age(time, view.now))
+        });
+        table.row(address(line, since));
+    }
+    format!("\n{}", table.render(uncut(view)))
+}
+
 fn pool_rows(table: &mut Table, pool: &PoolStatus) {
     let families = [("IPv4", pool.ipv4, '.'), ("IPv6", pool.ipv6, ':')];
     let mut rows: Vec<Vec<Cell>> = Vec::new();
@@ -236,9 +370,8 @@ fn users(one: &Assigned) -> String {
 fn tone(state: &str) -> Tone {
     match state {
         "Ready" => Tone::Good,
-        "Pending" | "Provisioning" | "Releasing" | "Throttled" | "NotAnnounced" | "Draining" => {
-            Tone::Waiting
-        }
+        "Pending" | "Provisioning" | "Releasing" | "Throttled" | "NotAnnounced" | "Draining"
+        | "NoAnnouncer" => Tone::Waiting,
         _ => Tone::Bad,
     }
 }

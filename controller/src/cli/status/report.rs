@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
+use super::announcers::AddressLine;
 use crate::cli::service::{addresses, is_load_balancer};
 use crate::cluster::conditions::{CONTESTED, PROGRAMMED, is_ours, kinds};
 
@@ -57,6 +58,10 @@ pub struct ServiceStatus {
     pub traffic_policy: Option<String>,
     /// Only Ballast's conditions.
     pub conditions: Vec<ConditionLine>,
+    /// Where its addresses are announced; only of an `l2` class, and if the Announcers could be
+    /// read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announcements: Option<Vec<AddressLine>>,
     /// Newest first; only if one Service was requested and its events could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<EventLine>>,

@@ -178,7 +178,8 @@ fn agreed(report: &Report) -> Result<bool> {
     Ok(["y", "yes"].contains(&answer.as_str()))
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// A time such as `10m`, for a flag.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let parsed: kube::core::Duration = text
         .parse()
         .map_err(|_| "not a time such as 90s, 10m or 1h30m".to_owned())?;

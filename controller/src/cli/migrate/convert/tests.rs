@@ -159,7 +159,7 @@ fn what_has_no_equal() {
         pool("local", "addresses: [192.0.2.0/24], someday: yes"),
         object("BGPAdvertisement", "routes", "ipAddressPools: [bgp-only], communities: [vpn]"),
         object("BGPPeer", "router", "myASN: 64500"),
-        advertisement("preferred", "ipAddressPools: [local], preferredNodeSelectors: [{weight: 5, preference: {}}], serviceSelectors: [{matchLabels: {a: b}}]"),
+        advertisement("preferred", "ipAddressPools: [local], preferredNodeSelectors: [{weight: 5, preference: {matchLabels: {disk: fast}}}, {weight: 1, preference: {matchLabels: {rack: a}}}, {preference: 7}], serviceSelectors: [{matchLabels: {a: b}}]"),
     ]
     .concat();
     insta::assert_snapshot!(shown(&yaml));
