@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod announced;
 mod announcer;
 mod api;
 mod bad_input;

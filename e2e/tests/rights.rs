@@ -322,6 +322,8 @@ fn wrong_usage_is_status_2() -> Result<()> {
         vec!["teardown", "--timeout", "5m"],
         vec!["teardown", "--wait", "--timeout", "soon"],
         vec!["teardown", "--undo", "--wait"],
+        vec!["rebalance", "--no-wait", "--timeout", "5m"],
+        vec!["status", "--announcers", "--pools"],
     ] {
         let said = ballast(&wrong)?;
         let text = String::from_utf8_lossy(&said.stderr);
