@@ -174,8 +174,8 @@ async fn rebalanced(bed: &Bed<'_>) -> Result<()> {
     println!("  {}", said.err.trim());
     ensure!(said.code == Some(0), "{said:?}");
     let report: Value = serde_json::from_str(&said.out)?;
-    let nodes = report["nodes"].as_array().context("no nodes")?;
-    let counts: Vec<u64> = nodes
+    let spread = report["nodes"].as_array().context("no nodes")?;
+    let counts: Vec<u64> = spread
         .iter()
         .filter_map(|it| it["addresses"].as_u64())
         .collect();

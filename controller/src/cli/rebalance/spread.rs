@@ -99,7 +99,7 @@ pub struct NodeLine {
 /// The classes that these names mean; no name means all `l2` classes.
 pub fn choose(all: &[DeserializeGuard<LoadBalancerClass>], names: &[String]) -> Chosen {
     let mut chosen = Chosen::default();
-    let named = |guard: &DeserializeGuard<LoadBalancerClass>| {
+    let name_of = |guard: &DeserializeGuard<LoadBalancerClass>| {
         let meta = match &guard.0 {
             Ok(class) => &class.metadata,
             Err(broken) => &broken.metadata,
@@ -108,7 +108,7 @@ pub fn choose(all: &[DeserializeGuard<LoadBalancerClass>], names: &[String]) -> 
     };
     let wanted = |name: &String| names.is_empty() || names.contains(name);
     for guard in all {
-        let name = named(guard);
+        let name = name_of(guard);
         let l2 = guard
             .0
             .as_ref()
@@ -124,7 +124,7 @@ pub fn choose(all: &[DeserializeGuard<LoadBalancerClass>], names: &[String]) -> 
         }
     }
     chosen.classes.sort();
-    let exists = |name: &&String| all.iter().any(|guard| named(guard) == **name);
+    let exists = |name: &&String| all.iter().any(|guard| name_of(guard) == **name);
     chosen.missing = names.iter().filter(|name| !exists(name)).cloned().collect();
     chosen
 }

@@ -274,7 +274,7 @@ impl AnnouncerLine {
             status.conditions.iter().map(ConditionLine::of).collect();
         let renewed = objects.renewed(&node);
         let (state, why) = standing(&node, &conditions, renewed, objects, now);
-        let announced = status.holdings.iter().filter(|it| it.interface.is_some());
+        let answering = status.holdings.iter().filter(|it| it.interface.is_some());
         let interfaces = status.interfaces.iter().map(|it| InterfaceLine {
             name: it.name.clone(),
             mac: it.mac.clone(),
@@ -285,7 +285,7 @@ impl AnnouncerLine {
             state,
             why,
             interfaces: interfaces.collect(),
-            addresses: announced.count(),
+            addresses: answering.count(),
             renewed,
             conditions,
             node,

@@ -214,7 +214,7 @@ async fn of_announcers(args: &StatusArgs, client: &Client, view: View<'_>) -> Re
     }
     match &args.name {
         Some(name) if !found => {
-            notes.push(format!("ballast: no node or Announcer is called {name}"))
+            notes.push(format!("ballast: no node or Announcer is called {name}"));
         }
         _ if args.output == Output::Text => notes.extend(render::announcers_hint(&report, view)),
         _ => {}
@@ -253,8 +253,8 @@ async fn objects(client: &Client, notes: &mut Vec<String>) -> Result<Objects, Re
         }
         error => Err(error),
     };
-    let nodes = match list(&Api::all(client.clone()), "Nodes", &everything).await {
-        Ok(nodes) => Some(nodes),
+    let hosts = match list(&Api::all(client.clone()), "Nodes", &everything).await {
+        Ok(hosts) => Some(hosts),
         Err(error) => {
             tolerated(error, "nodes without an announcer are not shown")?;
             None
@@ -270,7 +270,7 @@ async fn objects(client: &Client, notes: &mut Vec<String>) -> Result<Objects, Re
     };
     Ok(Objects {
         announcers,
-        nodes,
+        nodes: hosts,
         leases,
     })
 }
