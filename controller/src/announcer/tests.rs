@@ -444,6 +444,23 @@ async fn its_lease_belongs_to_its_node() {
     assert_eq!(lease["metadata"]["ownerReferences"][0]["uid"], "other");
 }
 
+/// A wrong --node-name is no lost API server.
+#[tokio::test(start_paused = true)]
+async fn a_missing_node_is_named() {
+    let server = cluster();
+    server.delete(NODES, "a");
+    let site = Site::start(&server, 7);
+    let named = |site: &Site| {
+        let missing = site.health.missing();
+        missing.iter().any(|it| it.contains("there is no Node"))
+    };
+    site.until("named", named).await;
+    assert_eq!(server.renewals(), 0);
+    server.put(NODES, node("a"));
+    site.until("ready", |site| site.health.missing().is_empty())
+        .await;
+}
+
 /// Not one task ends, whatever the server does.
 #[tokio::test(start_paused = true)]
 async fn it_survives_outages() {

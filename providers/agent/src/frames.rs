@@ -296,6 +296,18 @@ pub(crate) fn query(own: Mac, address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// The same question from this node's own address. Some announcers of IPv6 addresses, such as the speaker
+/// of `MetalLB`, answer no question without the MAC of who asks, and the other one has none. `None` for
+/// IPv4.
+pub(crate) fn signed_query(own: Mac, source: IpAddr, address: IpAddr) -> Option<Vec<u8>> {
+    match (source, address) {
+        (IpAddr::V6(source), IpAddr::V6(address)) => {
+            Some(ndp::Solicitation::multicast(link(own), source, address).encode())
+        }
+        _ => None,
+    }
+}
+
 /// A question to a host: to its MAC, or to all hosts if that is not known. `None` if the two
 /// addresses are of different families.
 pub(crate) fn probe(own: Mac, neighbour: &Neighbour) -> Option<Vec<u8>> {

@@ -204,6 +204,16 @@ pub async fn add_address(interface: u32, net: IpNet) {
     request.execute().await.unwrap();
 }
 
+/// Removes an address from an interface.
+pub async fn remove_address(interface: u32, net: IpNet) {
+    let handle = netlink();
+    let mut request = handle
+        .address()
+        .add(interface, net.addr(), net.prefix_len());
+    let message = request.message_mut().clone();
+    handle.address().del(message).execute().await.unwrap();
+}
+
 /// A plain netlink connection, to configure a host.
 pub fn netlink() -> rtnetlink::Handle {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();

@@ -86,6 +86,7 @@ pub fn manifest<T: serde::Serialize>(object: &T) -> Result<Value, serde_json::Er
         ("/spec", "reuseAfter"),
         ("/spec", "reallocate"),
         ("/spec/l2", "failureDetection"),
+        ("/spec/l2", "rebalance"),
         ("/spec/l2", "refreshInterval"),
         ("/spec/l2", "rebalance"),
     ];

@@ -34,6 +34,10 @@ impl Core {
                     self.frame(*interface, *address, |own| {
                         Some(frames::query(own, *address))
                     });
+                    let source = self.work.directory.own_for(*interface, *address);
+                    self.frame(*interface, *address, |own| {
+                        frames::signed_query(own, source?, *address)
+                    });
                 }
                 Output::Announce {
                     interface,

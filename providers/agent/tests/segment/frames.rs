@@ -68,6 +68,17 @@ fn said(frame: &Frame, address: IpAddr) -> Option<Said> {
     }
 }
 
+/// The MAC in a question for an IPv6 address that says who asks.
+fn signed(frame: &Frame, address: IpAddr) -> Option<Mac> {
+    match frame {
+        Frame::Neighbour(ndp::Message::Solicitation(asked)) => {
+            let ours = IpAddr::V6(asked.target) == address;
+            asked.source_mac.filter(|_| ours)
+        }
+        _ => None,
+    }
+}
+
 /// Three questions, nothing heard, and then a burst of announcements in every form.
 #[test]
 fn a_new_address_is_probed_for_and_then_announced() {
@@ -88,6 +99,14 @@ fn a_new_address_is_probed_for_and_then_announced() {
         for (_, question) in questions {
             assert_eq!(*question, Said::Question(own), "{all:?}");
         }
+        let signed = capture.frames(|frame| signed(frame, address));
+        let expected = if address.is_ipv4() {
+            0
+        } else {
+            questions.len()
+        };
+        assert_eq!(signed.len(), expected, "{signed:?}");
+        assert!(signed.iter().all(|(_, by)| *by == own), "{signed:?}");
         let rounds: Vec<_> = announcements.chunks(forms).collect();
         for round in &rounds {
             let expected = if address.is_ipv4() {

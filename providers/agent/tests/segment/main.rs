@@ -12,13 +12,14 @@ mod client;
 mod cluster;
 mod frames;
 mod life;
+mod migration;
 mod networks;
 mod update;
 
 use std::time::{Duration, Instant};
 
-/// A time-out for what takes less than a second on a quiet machine.
-const SOON: Duration = Duration::from_secs(20);
+/// A time-out for what takes seconds on a quiet machine.
+const SOON: Duration = Duration::from_mins(1);
 
 /// Looks until something is found.
 fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
