@@ -1,7 +1,7 @@
 //! Node: one announcer, composed of the cores.
 //!
 //! The driver owns a `Node`, passes it every [`Input`](crate::Input), and calls [`Node::tick`] every
-//! [`TICK`](crate::timing::TICK). Both append [`Output`]s, which the driver carries out. Nothing
+//! [`TICK`]. Both append [`Output`]s, which the driver carries out. Nothing
 //! else happens in between: a node has no task, no socket and no clock.
 //!
 //! ```text
