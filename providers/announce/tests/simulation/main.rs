@@ -15,7 +15,7 @@
 //! # T per failure
 //!
 //! The longest time without an answer, with two answers, and the moves of an address that the
-//! victim held; addresses of other nodes do not move. `faults.rs` has the same limits as code.
+//! victim held; addresses of other nodes do not move. `faults.rs` has limits as code, some of them wider.
 //! Fast / Tolerant / Lease where they differ. Measured in 4,600 histories: in brackets, Fast.
 //!
 //! | failure | no answer | two answers | moves |
