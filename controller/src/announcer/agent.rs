@@ -12,7 +12,7 @@ use super::metrics::AgentMetrics;
 use super::seam::{self, Inspector, Sink};
 use crate::process::admin::Health;
 
-/// The agent looks at the clock 20 times in a second. Without a look for this long it is stuck,
+/// The agent looks at the clock at least six times in a second. Without a look for this long it is stuck,
 /// and the process must be started again; another node answers for its addresses meanwhile.
 const STUCK: Duration = Duration::from_secs(10);
 

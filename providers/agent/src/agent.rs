@@ -180,7 +180,7 @@ impl Agent {
         self.report.clone()
     }
 
-    /// How long ago the agent looked at the clock last. It does so 20 times in a second; much more
+    /// How long ago the agent looked at the clock last. It does so at least six times in a second; much more
     /// than a second means that it is stuck.
     pub fn idle_for(&self) -> Option<Duration> {
         let last = self.shared.last_tick()?;

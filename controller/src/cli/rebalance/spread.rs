@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::cli::text::{Cell, Look, Table};
 
-/// After this long without a move, nothing moves any more: announcers move one address per second.
-const STILL: Duration = Duration::from_secs(15);
+/// After this long without a move, nothing moves any more. Announcers move one address per second, and
+/// give up one that a node does not take after 15 s.
+const STILL: Duration = Duration::from_secs(25);
 /// The nodes that a line of progress names.
 const NAMED: usize = 8;
 
@@ -377,8 +378,8 @@ mod tests {
     fn it_ends_when_it_is_even_or_nothing_moves() {
         let seconds = Duration::from_secs;
         let mut progress = Progress::begin(spread(&[4, 0]));
-        assert_eq!(progress.state(seconds(14), LIMITS), State::Moving);
-        assert_eq!(progress.state(seconds(15), LIMITS), State::Settled);
+        assert_eq!(progress.state(seconds(24), LIMITS), State::Moving);
+        assert_eq!(progress.state(seconds(25), LIMITS), State::Settled);
         let mut moved = spread(&[4, 0]);
         moved.addresses.insert("10.0.0.0".into(), "node-1".into());
         progress.observe(moved.clone(), seconds(10));
@@ -387,8 +388,8 @@ mod tests {
             "1 moved; addresses per node: node-0 3, node-1 1"
         );
         assert!(!progress.has_news());
-        assert_eq!(progress.state(seconds(20), LIMITS), State::Moving);
-        assert_eq!(progress.state(seconds(25), LIMITS), State::Settled);
+        assert_eq!(progress.state(seconds(34), LIMITS), State::Moving);
+        assert_eq!(progress.state(seconds(35), LIMITS), State::Settled);
         moved.addresses.insert("10.0.0.1".into(), "node-1".into());
         progress.observe(moved, seconds(20));
         assert_eq!(progress.state(seconds(20), LIMITS), State::Even);
@@ -398,7 +399,7 @@ mod tests {
             ..LIMITS
         };
         assert_eq!(progress.state(seconds(20), preferring), State::Moving);
-        assert_eq!(progress.state(seconds(35), preferring), State::Settled);
+        assert_eq!(progress.state(seconds(45), preferring), State::Settled);
         let report = Report::of(&progress, State::Even, Timestamp::UNIX_EPOCH, &[]);
         assert_eq!((report.moves, report.even), (2, true));
         insta::assert_snapshot!(table(&report), @r"

@@ -50,10 +50,12 @@ impl Node {
             let bad = matches!(state, CheckState::Doubted { .. } | CheckState::Dead);
             bad && !self.members.lease_expired(host)
         });
-        let cut_off = self
-            .ports
-            .iter()
-            .any(|port| !port.carrier() || port.contact.cut_off(now));
+        // A port without a peer, such as an unused interface or the bridge of local containers, says
+        // nothing about the others.
+        let cut_off = self.ports.iter().any(|port| {
+            let shared = !self.plan.segment(port.interface.index).is_empty();
+            shared && (!port.carrier() || port.contact.cut_off(now))
+        });
         let split = !self.split.is_empty() || !self.lost.is_empty();
         !self.members.api_connected()
             || !self.settled(now)

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ballast_announce::claim::Claim;
 use ballast_announce::holding::{Cause, Origin};
-use ballast_announce::view::{Policy, Rebalance, Wanted};
+use ballast_announce::view::{Interface, Policy, Rebalance, Wanted};
 use ballast_announce::{Input, Output};
 
-use crate::lone::{Lone, address, cluster, name, wanted};
+use crate::lone::{ETH0, FOREIGN, Lone, OWN, address, cluster, eth0, interface, name, wanted};
 
 const ASKED: Rebalance = Rebalance {
     gradual: false,
@@ -105,6 +105,20 @@ fn half_of_the_addresses_move_once_somebody_asks() {
     lone.view.wanted.extend(services);
     lone.see();
     assert_eq!(claims(&mut lone, 60), []);
+}
+
+/// An unused interface, or the bridge of local containers.
+#[test]
+fn an_interface_that_no_peer_shares_stops_no_rebalance() {
+    let mut lone = uneven(&vec![cluster(); 10]);
+    let unused = Interface {
+        carrier: false,
+        ..interface(ETH0 + 1, FOREIGN, "172.17.0.1/16")
+    };
+    lone.input(Input::Interfaces(vec![eth0(OWN), unused]));
+    claims(&mut lone, 60);
+    ask(&mut lone, 1);
+    assert_eq!(claims(&mut lone, 60).len(), 5);
 }
 
 /// Addresses 0 and 1 have no endpoint on this node, and address 3 is not served by it yet.
