@@ -14,6 +14,11 @@ use crate::progress::remind;
 pub const CONDITIONS: &str =
     "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
 
+/// Whether the cluster stays at the end of a demo: `KEEP=1`.
+pub fn keeps() -> bool {
+    std::env::var("KEEP").is_ok_and(|value| !["", "0"].contains(&value.as_str()))
+}
+
 /// Runs a demo to its end, or to the first step that fails.
 pub async fn tell(demo: impl Future<Output = Result<()>>) -> ExitCode {
     let start = Instant::now();

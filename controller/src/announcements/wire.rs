@@ -12,12 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::announcer::object::{ADDRESS_CONFLICT, CUT_OFF, NO_ENDPOINTS};
+use crate::announcer::object::{ADDRESS_CONFLICT, CUT_OFF, MOST_HOLDINGS, NO_ENDPOINTS};
 use crate::cluster::texts;
 use crate::process::text;
 
-/// The CRD's bound on holdings.
-const MOST_HOLDINGS: usize = 16_384;
 /// The addresses and interfaces that are kept of the message of a condition.
 const MOST_NAMED: usize = 256;
 /// The longest name of an interface, and the longest cause.

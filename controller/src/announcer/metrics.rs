@@ -103,8 +103,9 @@ impl Collector for AgentMetrics {
             ("unknown", &self.counters.members_unknown),
         ];
         let members = members.map(|(state, number)| (state, number.get()));
-        gauges(
+        family(
             &mut encoder,
+            MetricType::Gauge,
             "ballast_announcer_members",
             "Announcers of other nodes: heard a moment ago, silent, or not heard and not expected to be",
             "state",
@@ -123,6 +124,7 @@ fn frames(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<()
     ];
     family(
         encoder,
+        MetricType::Counter,
         "ballast_announcer_frames_sent",
         "Frames sent: answers for addresses of Services (arp_reply, advertisement), announcements, probes of hosts, and questions who has an address",
         "kind",
@@ -135,6 +137,7 @@ fn frames(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<()
     ];
     family(
         encoder,
+        MetricType::Counter,
         "ballast_announcer_frames_dropped",
         "Frames that were not answered because the process was stopped a moment ago (stopped), could not be sent (unsent), or were ignored because too many arrived at once (flood)",
         "reason",
@@ -171,6 +174,7 @@ fn messages(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<
     ];
     family(
         encoder,
+        MetricType::Counter,
         "ballast_announcer_messages",
         "Messages between announcers: sent, received, and refused because they could not be sent, do not open with a known key (not_opened), are of another version (malformed), or are copies or the first of a process (not_fresh)",
         "result",
@@ -187,6 +191,7 @@ fn messages(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<
     ];
     family(
         encoder,
+        MetricType::Counter,
         "ballast_announcer_cables",
         "TCP connections between announcers: connected, closed by the end of a process, lost, refused without the key, ended because there were too many, and not dialled",
         "event",
@@ -199,6 +204,7 @@ fn moves(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<(),
     let counts = all.map(|(cause, times)| (cause, times.counts.iter().sum()));
     family(
         encoder,
+        MetricType::Counter,
         "ballast_announcer_moves",
         "Addresses that this node began to announce, by cause",
         "cause",
@@ -237,8 +243,9 @@ fn reported(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), 
             count(|it| matches!(it, Problem::NoEndpoints { .. })),
         ),
     ];
-    gauges(
+    family(
         encoder,
+        MetricType::Gauge,
         "ballast_announcer_problems",
         "Addresses, hosts or interfaces with a problem, by the condition of the Announcer object that names them",
         "condition",
@@ -250,8 +257,9 @@ fn reported(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), 
         ("held", number(held)),
         ("announced", number(report.announced.len())),
     ];
-    gauges(
+    family(
         encoder,
+        MetricType::Gauge,
         "ballast_announcer_addresses",
         "Addresses that this node holds, and those that it answers for now",
         "state",
@@ -259,33 +267,24 @@ fn reported(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), 
     )
 }
 
+/// Counters or gauges that differ in one label.
 fn family(
     encoder: &mut DescriptorEncoder<'_>,
+    kind: MetricType,
     name: &str,
     help: &str,
     label: &str,
     values: &[(&str, u64)],
 ) -> Result<(), Error> {
-    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    let mut encoder = encoder.encode_descriptor(name, help, None, kind)?;
     for (value, number) in values {
         let labels = [(label, *value)];
-        ConstCounter::new(*number).encode(encoder.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-fn gauges(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    label: &str,
-    values: &[(&str, u64)],
-) -> Result<(), Error> {
-    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (value, number) in values {
-        let labels = [(label, *value)];
-        let number = i64::try_from(*number).unwrap_or(i64::MAX);
-        ConstGauge::new(number).encode(encoder.encode_family(&labels)?)?;
+        let encoder = encoder.encode_family(&labels)?;
+        if let MetricType::Gauge = kind {
+            ConstGauge::new(i64::try_from(*number).unwrap_or(i64::MAX)).encode(encoder)?;
+        } else {
+            ConstCounter::new(*number).encode(encoder)?;
+        }
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ const SPACING: Duration = Duration::from_millis(200);
 const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
 /// Bounds of the CRD.
 const MOST_INTERFACES: usize = 64;
-const MOST_HOLDINGS: usize = 16_384;
+pub(crate) const MOST_HOLDINGS: usize = 16_384;
 const MOST_SUCCESSORS: usize = 8;
 /// The entries that a message of a condition names.
 const NAMED: usize = 4;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::installation::Installation;
-use ballast_e2e::story::{CONDITIONS, both_answer, step, tell};
+use ballast_e2e::story::{CONDITIONS, both_answer, keeps, step, tell};
 use ballast_e2e::{Host, Lab, LabOptions, eventually};
 
 const SOON: Duration = Duration::from_mins(1);
@@ -21,7 +21,7 @@ async fn main() -> ExitCode {
 }
 
 async fn demo() -> Result<()> {
-    let keep = std::env::var("KEEP").is_ok_and(|value| !["", "0"].contains(&value.as_str()));
+    let keep = keeps();
     let lab = step(
         "Boot a real Kubernetes: two nodes in network namespaces",
         async {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use ballast_e2e::failover::bed::{self, Bed};
 use ballast_e2e::segment::judge::{self, Reachability};
 use ballast_e2e::segment::{Moment, Visitor, Visits};
-use ballast_e2e::story::{step, tell};
+use ballast_e2e::story::{keeps, step, tell};
 use ballast_e2e::{Host, Lab, ProxyMode, eventually};
 
 const SOON: Duration = Duration::from_mins(1);
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
 }
 
 async fn demo() -> Result<()> {
-    let keep = std::env::var("KEEP").is_ok_and(|value| !["", "0"].contains(&value.as_str()));
+    let keep = keeps();
     let lab = step(
         "Boot a real Kubernetes: three nodes in network namespaces, on one network segment",
         async {

@@ -394,19 +394,24 @@ fn service(name: &str, policy: &str, endpoints: &[(Host, Option<Host>)]) -> Vec<
             })
         };
         let endpoints: Vec<Value> = endpoints.iter().map(endpoint).collect();
-        all.push(json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": format!("{name}-{}", family.to_lowercase()), "namespace": "default",
-                "labels": {
-                    "kubernetes.io/service-name": name,
-                    "endpointslice.kubernetes.io/managed-by": "lab",
-                },
-            },
-            "addressType": family,
-            "endpoints": endpoints,
-            "ports": [{"name": "echo", "port": SERVER_PORT, "protocol": "TCP"}],
-        }));
+        all.push(endpoint_slice(name, family, &endpoints));
     }
     all
+}
+
+/// An `EndpointSlice` of a Service without a selector, for the server of [`Lab::serve`].
+pub fn endpoint_slice(service: &str, family: &str, endpoints: &[Value]) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{service}-{}", family.to_lowercase()), "namespace": "default",
+            "labels": {
+                "kubernetes.io/service-name": service,
+                "endpointslice.kubernetes.io/managed-by": "lab",
+            },
+        },
+        "addressType": family,
+        "endpoints": endpoints,
+        "ports": [{"name": "echo", "port": SERVER_PORT, "protocol": "TCP"}],
+    })
 }

@@ -2,6 +2,7 @@
 //! with it. The server is that of [`Lab::serve`].
 
 use anyhow::Result;
+use ballast_e2e::failover::bed::endpoint_slice;
 use ballast_e2e::segment::SERVER_PORT;
 use ballast_e2e::{Host, Lab};
 use serde_json::{Value, json};
@@ -35,22 +36,11 @@ pub(crate) fn service(name: &str, families: &[&str], server: Host, spec: &Value)
             "IPv4" => server.v4().to_string(),
             _ => server.v6().to_string(),
         };
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "name": format!("{name}-{}", family.to_lowercase()), "namespace": "default",
-                "labels": {
-                    "kubernetes.io/service-name": name,
-                    "endpointslice.kubernetes.io/managed-by": "lab",
-                },
-            },
-            "addressType": family,
-            "endpoints": [{
-                "addresses": [address],
-                "conditions": {"ready": true, "serving": true, "terminating": false},
-            }],
-            "ports": [{"name": "echo", "port": SERVER_PORT, "protocol": "TCP"}],
+        let endpoint = json!({
+            "addresses": [address],
+            "conditions": {"ready": true, "serving": true, "terminating": false},
         });
+        let slice = endpoint_slice(name, family, &[endpoint]);
         all.push(slice.to_string());
     }
     all.join("\n---\n") + "\n---\n"

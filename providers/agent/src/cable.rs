@@ -26,7 +26,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,9 +42,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::port;
 use crate::seal::Keyring;
 
+mod former;
 mod handshake;
 mod ledger;
 
+pub use former::Former;
 use handshake::{Accepted, HandshakeError, Identity};
 use ledger::{Ledger, Process};
 
@@ -113,10 +115,6 @@ struct State {
     /// Newer processes of this node that are connected.
     newer: usize,
 }
-
-/// A connection to the former process of this node.
-#[derive(Debug)]
-pub struct Former(#[expect(dead_code, reason = "it ends when dropped")] TcpStream);
 
 /// How a cable ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -323,38 +321,6 @@ impl Shared {
         Ok(accepted)
     }
 
-    /// A newer process of this node has started. Waits until it ends.
-    async fn give_way<S: Sink>(
-        self: Arc<Self>,
-        mut stream: TcpStream,
-        accepted: Accepted,
-        sink: Arc<S>,
-    ) {
-        // Before it opens the port.
-        self.count_newer(|newer| newer + 1, &*sink);
-        let welcomed = timeout(self.patience.handshake, stream.write_all(&accepted.welcome)).await;
-        if let Ok(Ok(())) = welcomed {
-            // It sends nothing.
-            let _ = stream.read(&mut [0]).await;
-        }
-        self.count_newer(|newer| newer - 1, &*sink);
-    }
-
-    fn count_newer(&self, change: impl Fn(usize) -> usize, sink: &impl Sink) {
-        let mut state = self.lock();
-        let before = state.newer > 0;
-        state.newer = change(state.newer);
-        let replaced = state.newer > 0;
-        if replaced {
-            // Their next connections reach the newer process.
-            state.accepted.values().for_each(|end| end.notify_one());
-        }
-        if before != replaced {
-            tracing::info!(replaced, "another announcer of this node started or ended");
-            sink(Input::Replaced { replaced });
-        }
-    }
-
     /// Tells the peer that its cable is connected, and keeps it.
     async fn welcome<S: Sink>(
         self: Arc<Self>,
@@ -465,32 +431,6 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is complete before the sink is called.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Former ===
-
-impl Former {
-    /// Tells the process of this node that has the port, if there is one, that this one takes its
-    /// place. Call it before anything opens the port, and keep the result.
-    pub async fn find(
-        me: NodeName,
-        incarnation: u64,
-        port: u16,
-        keyring: Arc<Keyring>,
-    ) -> Option<Self> {
-        let identity = Identity::new(me.clone(), incarnation, keyring);
-        let former = async {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-            PATIENCE.apply(&stream)?;
-            identity.dial(&mut stream, &me).await?;
-            Ok::<_, HandshakeError>(Self(stream))
-        };
-        let found = timeout(PATIENCE.handshake, former).await;
-        let found = found.map_err(HandshakeError::from).flatten();
-        // Usually there is none.
-        let found = found.inspect_err(|error| tracing::debug!(%error, "no former process"));
-        found.ok()
     }
 }
 

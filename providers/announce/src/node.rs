@@ -30,6 +30,7 @@
 
 mod balance;
 mod decide;
+mod failure;
 mod gossip;
 mod inputs;
 mod look;

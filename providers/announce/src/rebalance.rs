@@ -14,10 +14,10 @@
 //!    └── a node changes, is suspected, or the API server is away: stability counts anew
 //! ```
 //!
-//! - A move takes an address from a node that holds at least two more than the one that gets it, or from
-//!   one that is not preferred to one that is. So the sum of squares of the numbers falls with each move,
-//!   and a rebalance ends by itself. Afterwards the numbers of two nodes that can both hold an address
-//!   differ by at most one.
+//! - A move takes an address from a node that is not preferred to one that is, or from a node that holds at
+//!   least two more than the one that gets it. The first kind makes fewer addresses misplaced; the second
+//!   makes the sum of squares of the numbers smaller. So a rebalance ends by itself. Afterwards the numbers
+//!   of two nodes that may both hold an address differ by at most one.
 //! - Only eligible nodes are candidates, so a Local Service never moves to a node without an endpoint.
 //! - An address that a node does not take in time is left out until something changes, and after
 //!   three of them so is the node.

@@ -4,29 +4,20 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::failure::Failure;
 use super::{Heard, Node};
-use crate::candidates::{Reason, Standing, may_claim};
+use crate::candidates::may_claim;
 use crate::claim::Claim;
 use crate::holding::{Act, Cause, Situation, State, step};
-use crate::host_check::{Check, State as CheckState};
+use crate::host_check::Check;
 use crate::io::Output;
-use crate::membership::Process;
 use crate::responder::Entry;
 use crate::slip::slip;
 use crate::timing::{
-    CHECK_REPEAT, CONFLICT_MEMORY, CONFLICT_MEMORY_NODE, CONFLICT_PROOF_NODE, STAND_IN,
-    SUCCESSORS_SETTLE, TOLERANT, UNUSABLE_REACHED, WITNESS_FRESH,
+    CHECK_REPEAT, CONFLICT_MEMORY, CONFLICT_MEMORY_NODE, CONFLICT_PROOF_NODE, SUCCESSORS_SETTLE,
 };
-use crate::view::{Detection, Wanted};
-use crate::{NodeName, Time, assignment};
-
-/// What is wrong with the holder of an address.
-#[derive(Clone, Copy, Debug, Default)]
-struct Failure {
-    cause: Option<Cause>,
-    /// Its agent is silent, and its host may live.
-    silent: bool,
-}
+use crate::view::Wanted;
+use crate::{Time, assignment};
 
 impl Node {
     pub(super) fn decide_all(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -151,12 +142,9 @@ impl Node {
         else {
             return false;
         };
-        let Some(port) = self.ports.serving(address, wanted).filter(|_| held) else {
-            return false;
-        };
-        let key = (port.interface.index, claim.holder.clone());
-        let met = self.met.get(&key).is_some_and(|met| *met >= since);
-        claim.holder != *self.name() && !met
+        let served = self.ports.serving(address, wanted).is_some();
+        let met = self.met_at(address, wanted, &claim.holder);
+        held && served && claim.holder != *self.name() && met.is_none_or(|met| met < since)
     }
 
     /// Probes the holder of a better claim while this node does not reach it.
@@ -229,156 +217,6 @@ impl Node {
             proven && age < CONFLICT_MEMORY_NODE
         };
         foreign.then_some(heard)
-    }
-
-    /// What is wrong with the holder, the most certain cause first.
-    fn failure(&self, address: &IpAddr, wanted: &Wanted, claim: &Claim, now: Time) -> Failure {
-        let Some(view) = &self.view else {
-            return Failure::default();
-        };
-        let holder = &claim.holder;
-        let because = |cause| Failure {
-            cause: Some(cause),
-            silent: false,
-        };
-        if self.host_dead(address, wanted, claim, now) {
-            return because(Cause::HostDead);
-        }
-        if !view.nodes.contains_key(holder) {
-            return because(Cause::NodeDeleted);
-        }
-        if !self.agent_alive(holder, Some(now)) {
-            return because(Cause::LeaseExpired);
-        }
-        let standing = |node| self.standing(address, wanted, node, Some(now));
-        if self.members.api_connected() && standing(self.name()).is_eligible() {
-            match standing(holder) {
-                Standing::Eligible => {}
-                Standing::Spare(Reason::NoCarrier) => return because(Cause::Unusable),
-                Standing::Spare(Reason::NoEndpoint) => return because(Cause::EndpointsMoved),
-                Standing::Spare(_) | Standing::Never(_) => return because(Cause::NotCandidate),
-            }
-        }
-        if slip!(self.config.slips, Preempt) && self.preempts(address, wanted, now) {
-            return because(Cause::NotCandidate);
-        }
-        let failure = self.silence_of(address, wanted, claim, now);
-        if failure.cause.is_none() && !failure.silent && self.is_to_get(address) {
-            return because(Cause::Rebalance);
-        }
-        failure
-    }
-
-    /// When the holder of an address was last known to live, if it failed.
-    fn failed_at(&self, address: &IpAddr, wanted: &Wanted, cause: Cause) -> Option<Time> {
-        let holder = &self.claims.get(address)?.holder;
-        match cause {
-            Cause::HostDead => {
-                let port = self.ports.serving(address, wanted)?;
-                let check = self.checks.get(&(port.interface.index, holder.clone()))?;
-                Some(check.check.proven_at())
-            }
-            Cause::AgentGone | Cause::LeaseExpired => self.members.last_sign(holder),
-            _ => None,
-        }
-    }
-
-    /// How much longer to wait because the holder says that its interface is not usable, and this
-    /// node reaches it there.
-    fn old_news(&self, address: &IpAddr, wanted: &Wanted, failure: Failure, now: Time) -> Duration {
-        let holder = self.claims.get(address).map(|claim| &claim.holder);
-        let port = self.ports.serving(address, wanted);
-        let (Some(holder), Some(port), Some(Cause::Unusable)) = (holder, port, failure.cause)
-        else {
-            return Duration::ZERO;
-        };
-        let key = (port.interface.index, holder.clone());
-        let met = self.met.get(&key);
-        if met.is_some_and(|met| now.since(*met) < WITNESS_FRESH) {
-            UNUSABLE_REACHED
-        } else {
-            Duration::ZERO
-        }
-    }
-
-    /// What follows from the silence of the holder's agent, for its recorded successors.
-    fn silence_of(&self, address: &IpAddr, wanted: &Wanted, claim: &Claim, now: Time) -> Failure {
-        let holder = &claim.holder;
-        let successor = claim.successors.contains(self.name());
-        let Process::Silent { since } = self.members.process(holder, now) else {
-            return Failure::default();
-        };
-        if wanted.detection == Detection::Lease || !successor {
-            return Failure::default();
-        }
-        let cause = if slip!(self.config.slips, ProcessIsHost) {
-            Some(Cause::HostDead)
-        } else if self.agent_gone(holder, since, now) {
-            Some(Cause::AgentGone)
-        } else {
-            None
-        };
-        let silent = cause.is_none() && self.host_answers(address, wanted, holder, since);
-        Failure { cause, silent }
-    }
-
-    /// A defect of tests: the first node of the order takes an address back.
-    fn preempts(&self, address: &IpAddr, wanted: &Wanted, now: Time) -> bool {
-        let candidates = self.candidates(address, wanted, Some(now));
-        let nobody = NodeName::new("");
-        let order = assignment::successors(address, &nobody, &[], &candidates, None, &[]);
-        order.first() == Some(self.name())
-    }
-
-    /// Whether the host check says that the holder is dead. It counts only if the holder lived
-    /// after this node learned of its claim: otherwise two sides of a split segment that share an
-    /// API server would take the address from each other forever.
-    fn host_dead(&self, address: &IpAddr, wanted: &Wanted, claim: &Claim, now: Time) -> bool {
-        let patience = match wanted.detection {
-            Detection::Fast => Duration::ZERO,
-            Detection::Tolerant => TOLERANT,
-            Detection::Lease => return false,
-        };
-        let Some(port) = self.ports.serving(address, wanted) else {
-            return false;
-        };
-        let check = self
-            .checks
-            .get(&(port.interface.index, claim.holder.clone()));
-        let since = self.claims.since(address).unwrap_or(now);
-        let check = check.filter(|entry| entry.check.proven_at() >= since);
-        let dead_for = check.and_then(|entry| entry.check.dead_for(now));
-        dead_for.is_some_and(|time| time >= patience)
-    }
-
-    /// Whether the host of a silent agent answered after its agent fell silent.
-    fn host_answers(
-        &self,
-        address: &IpAddr,
-        wanted: &Wanted,
-        host: &NodeName,
-        since: Time,
-    ) -> bool {
-        let port = self.ports.serving(address, wanted);
-        let key = port.map(|port| (port.interface.index, host.clone()));
-        let check = key.and_then(|key| self.checks.get(&key));
-        check.is_some_and(|entry| {
-            let alive = entry.check.state() == CheckState::Alive;
-            alive && entry.check.proven_at() >= since
-        })
-    }
-
-    /// Whether a silent agent is gone for longer than a restart takes. Silence alone may be a
-    /// closed port: then the Lease is renewed, or this node hears nobody.
-    fn agent_gone(&self, node: &NodeName, since: Time, now: Time) -> bool {
-        let certain = self.members.cable_closed(node)
-            || self.members.api_connected()
-            || self.members.hears_another(node, now);
-        now.since(since) >= STAND_IN
-            && certain
-            && !self
-                .members
-                .renewed_after(node, since + Duration::from_secs(1))
     }
 
     /// This node's place among those that may claim the address; `None` if it may not now.

@@ -212,6 +212,16 @@ pub(crate) fn announced(out: &[Output]) -> Vec<Mac> {
     announced.collect()
 }
 
+/// The claim of a node, with its successors.
+pub(crate) fn claim(epoch: u64, holder: usize, successors: &[usize]) -> Claim {
+    Claim {
+        epoch,
+        holder: name(holder),
+        revision: 0,
+        successors: successors.iter().copied().map(name).collect(),
+    }
+}
+
 pub(crate) fn cluster() -> Arc<Wanted> {
     wanted(Policy::Cluster, &[name(0)])
 }

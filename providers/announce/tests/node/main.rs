@@ -15,7 +15,9 @@ use ballast_announce::view::Policy;
 use ballast_announce::{Input, Mac, Output};
 use std::collections::BTreeSet;
 
-use lone::{ETH0, FOREIGN, Lone, OWN, address, announced, cluster, eth0, interface, name, wanted};
+use lone::{
+    ETH0, FOREIGN, Lone, OWN, address, announced, claim, cluster, eth0, interface, name, wanted,
+};
 
 #[test]
 fn a_new_address_is_probed_three_times_and_then_announced() {
@@ -230,12 +232,7 @@ fn an_interface_that_comes_back_answers_only_after_a_claim_check() {
 fn a_node_that_withdraws_announces_the_winner_once() {
     let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
     lone.run(5000);
-    let claim = Claim {
-        epoch: 9,
-        holder: name(1),
-        revision: 0,
-        successors: vec![name(0)],
-    };
+    let claim = claim(9, 1, &[0]);
     lone.beat(1, 1);
     lone.input(Input::Holdings(vec![(address(0), claim)]));
     lone.beat(1, 2);
@@ -249,10 +246,8 @@ fn after_a_restart_without_the_api_server_a_node_resumes_what_its_peers_know() {
     let mut lone = Lone::start(0);
     lone.run(1000);
     let claim = Claim {
-        epoch: 7,
-        holder: name(0),
         revision: 2,
-        successors: vec![name(1)],
+        ..claim(7, 0, &[1])
     };
     let stamp = Stamp {
         incarnation: 5,
@@ -276,12 +271,7 @@ fn after_a_restart_without_the_api_server_a_node_resumes_what_its_peers_know() {
 /// address.
 #[test]
 fn of_two_that_answered_the_winner_announces_again() {
-    let claim = |epoch, holder| Claim {
-        epoch,
-        holder: name(holder),
-        revision: 0,
-        successors: vec![],
-    };
+    let claim = |epoch, holder| claim(epoch, holder, &[]);
     let mut lone = Lone::with_services(3, &[(address(0), cluster())]);
     let started = lone.run(20_000);
     assert!(!announced(&started).is_empty());
@@ -314,12 +304,7 @@ fn of_two_that_answered_the_winner_announces_again() {
 /// The order of the objects of two nodes is random.
 #[test]
 fn a_record_of_this_node_that_lost_while_it_was_away_is_replaced() {
-    let claim = |epoch, holder| Claim {
-        epoch,
-        holder: name(holder),
-        revision: 0,
-        successors: vec![],
-    };
+    let claim = |epoch, holder| claim(epoch, holder, &[]);
     let (own, better) = (claim(1, 0), claim(2, 1));
     for claims in [[own.clone(), better.clone()], [better.clone(), own.clone()]] {
         let services = [(address(0), wanted(Policy::Cluster, &[]))];
@@ -342,12 +327,7 @@ fn a_switch_that_answers_for_others_is_found_and_avoided() {
         .wanted
         .insert(address(0), wanted(Policy::Cluster, &[]));
     lone.see();
-    let claim = Claim {
-        epoch: 1,
-        holder: name(1),
-        revision: 0,
-        successors: vec![name(0)],
-    };
+    let claim = claim(1, 1, &[0]);
     lone.input(Input::Holdings(vec![(address(0), claim)]));
     // The holder's agent lives, and reports no receipts.
     for sequence in 1..20 {
@@ -416,12 +396,7 @@ fn an_idle_node_does_little() {
 #[test]
 fn a_holder_that_is_reached_keeps_its_addresses_whatever_its_object_says() {
     let mut lone = Lone::with_services(2, &[(address(0), cluster())]);
-    let claim = Claim {
-        epoch: 1,
-        holder: name(1),
-        revision: 0,
-        successors: vec![name(0)],
-    };
+    let claim = claim(1, 1, &[0]);
     lone.input(Input::Holdings(vec![(address(0), claim)]));
     let mut sequence = 0;
     let mut beats = |lone: &mut Lone, count: usize| {
@@ -477,12 +452,7 @@ fn a_quiet_node_ticks_seldom_until_something_happens() {
 #[test]
 fn a_node_that_was_cut_off_does_not_stand_in_for_what_it_missed() {
     let mut lone = Lone::with_services(3, &[(address(0), cluster())]);
-    let claim = Claim {
-        epoch: 1,
-        holder: name(1),
-        revision: 0,
-        successors: vec![name(0), name(2)],
-    };
+    let claim = claim(1, 1, &[0, 2]);
     lone.input(Input::Holdings(vec![(address(0), claim)]));
     for sequence in 1..10 {
         lone.beat(1, sequence);

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_announce::claim::Claim;
 use ballast_announce::holding::{Cause, Origin};
 use ballast_announce::view::{Interface, Policy, Rebalance, Wanted};
 use ballast_announce::{Input, Output};
 
-use crate::lone::{ETH0, FOREIGN, Lone, OWN, address, cluster, eth0, interface, name, wanted};
+use crate::lone::{
+    ETH0, FOREIGN, Lone, OWN, address, claim, cluster, eth0, interface, name, wanted,
+};
 
 const ASKED: Rebalance = Rebalance {
     gradual: false,
@@ -34,12 +35,7 @@ fn uneven(services: &[Arc<Wanted>]) -> Lone {
 fn uneven_among(nodes: usize, services: &[Arc<Wanted>]) -> Lone {
     let services: Vec<_> = (0..).map(address).zip(services.iter().cloned()).collect();
     let mut lone = Lone::with_services(nodes, &services);
-    let claim = Claim {
-        epoch: 1,
-        holder: name(1),
-        revision: 0,
-        successors: vec![name(0)],
-    };
+    let claim = claim(1, 1, &[0]);
     let held = services.iter().map(|(at, _)| (*at, claim.clone()));
     lone.input(Input::Holdings(held.collect()));
     lone
@@ -91,12 +87,7 @@ fn half_of_the_addresses_move_once_somebody_asks() {
     let services: Vec<_> = (20..30)
         .map(|n| (address(n), with(ASKED, &cluster())))
         .collect();
-    let claim = Claim {
-        epoch: 1,
-        holder: name(1),
-        revision: 0,
-        successors: vec![name(0)],
-    };
+    let claim = claim(1, 1, &[0]);
     let held = services
         .iter()
         .map(|(at, _)| (*at, claim.clone()))

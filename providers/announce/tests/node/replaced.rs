@@ -11,12 +11,7 @@ const REPLACED: Input = Input::Replaced { replaced: true };
 const RESUMED: Input = Input::Replaced { replaced: false };
 
 fn claim(epoch: u64, holder: usize) -> Claim {
-    Claim {
-        epoch,
-        holder: name(holder),
-        revision: 0,
-        successors: vec![name(0), name(2)],
-    }
+    crate::lone::claim(epoch, holder, &[0, 2])
 }
 
 fn sent(out: &[Output]) -> usize {
