@@ -360,7 +360,9 @@ impl Lab {
     /// collects logs and objects in [`crate::LabOptions::artifacts`]: for tests that end with
     /// an error instead of a panic.
     pub async fn explain<T>(&self, result: Result<T>) -> Result<T> {
-        if result.is_err() {
+        if let Err(error) = &result {
+            // First, because a CI system may cut the end of a long output.
+            eprintln!("{error:?}");
             let collector = self.collector();
             tokio::task::spawn_blocking(move || collector.tell()).await?;
         }
