@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ impl Agent {
                 let counters = &shared.counters;
                 let exchange = Exchange::open(&options.node, incarnation, &gossip, counters);
                 let exchange = exchange.await?;
-                Some(exchange.start(peers, &events, &mut tasks))
+                Some(exchange.start(peers, &shared, &events, &mut tasks))
             }
             None => None,
         };
@@ -152,8 +152,13 @@ impl Agent {
             woken,
             budgets: Budgets::default(),
         };
-        let _ = events.send(Event::Interfaces(interfaces));
-        tasks.spawn(watch_interfaces(monitor, events.clone()));
+        shared.tell(|news| news.interfaces = Some(interfaces));
+        let _ = events.try_send(Event::News);
+        tasks.spawn(watch_interfaces(
+            monitor,
+            Arc::clone(&shared),
+            events.clone(),
+        ));
         let threads = vec![
             spawn("announcer-core", || core.run())?,
             spawn("announcer-packet", || packets.run())?,
@@ -247,6 +252,7 @@ impl Exchange {
     fn start(
         self,
         mut peers: watch::Receiver<Peers>,
+        shared: &Arc<Shared>,
         events: &SyncSender<Event>,
         tasks: &mut JoinSet<()>,
     ) -> Deliver {
@@ -263,19 +269,17 @@ impl Exchange {
             std::future::pending::<()>().await;
         });
         tasks.spawn(async move { keyring.watch().await });
-        let (receiver, mail) = (Arc::clone(&post), events.clone());
+        let receiver = Arc::clone(&post);
+        let (counting, mail) = (Arc::clone(shared), events.clone());
         tasks.spawn(async move {
             // A full queue loses messages, as the network does.
-            let sink = |received| drop(mail.try_send(Event::Mail(received)));
+            let sink = |received| pass(&counting, &mail, Event::Mail(received));
             receiver.run(sink).await;
         });
-        let (dialling, ends) = (Arc::clone(&cables), events.clone());
+        let dialling = Arc::clone(&cables);
+        let (telling, ends) = (Arc::clone(shared), events.clone());
         tasks.spawn(async move {
-            let sink = move |input| match input {
-                Input::Replaced { .. } => drop(ends.send(Event::Input(input))),
-                // What is lost here, beats show 2 s later.
-                _ => drop(ends.try_send(Event::Input(input))),
-            };
+            let sink = move |input| tell(&telling, &ends, input);
             cables.run(sink).await;
         });
         tasks.spawn(async move {
@@ -294,19 +298,74 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     thread.spawn(work).map_err(StartError::Thread)
 }
 
+/// Passes an event on, or drops it if too many wait. Never waits: the caller may hold a lock, and the one
+/// thread of the runtime also serves health.
+fn pass(shared: &Shared, events: &SyncSender<Event>, event: Event) {
+    if let Err(TrySendError::Full(_)) = events.try_send(event) {
+        shared.counters.dropped.add();
+    }
+}
+
+/// Passes on what cables show.
+fn tell(shared: &Shared, events: &SyncSender<Event>, input: Input) {
+    match input {
+        Input::Replaced { replaced } => {
+            shared.tell(|news| news.replaced = Some(replaced));
+            // If the queue is full, the core thread looks soon enough.
+            let _ = events.try_send(Event::News);
+        }
+        // What is lost here, beats show 2 s later.
+        _ => pass(shared, events, Event::Input(input)),
+    }
+}
+
 /// Passes each list of interfaces on.
-async fn watch_interfaces(mut monitor: Monitor, events: SyncSender<Event>) {
-    loop {
+async fn watch_interfaces(mut monitor: Monitor, shared: Arc<Shared>, events: SyncSender<Event>) {
+    while !shared.has_ended() {
         match monitor.next().await {
             Ok(interfaces) => {
-                if events.send(Event::Interfaces(interfaces)).is_err() {
-                    return;
-                }
+                shared.tell(|news| news.interfaces = Some(interfaces));
+                let _ = events.try_send(Event::News);
             }
             Err(error) => {
                 warn!(%error, "cannot list the interfaces of this node");
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::shared::News;
+
+    /// Cables call this under their lock, on the only thread of the runtime.
+    #[test]
+    fn nothing_waits_for_a_full_queue_and_what_must_not_be_lost_is_seen() {
+        let (shared, _woken) = Shared::new(Arc::default()).unwrap();
+        let shared = Arc::new(shared);
+        let (events, waiting) = sync_channel(1);
+        events.send(Event::News).unwrap();
+        let (done, is_done) = mpsc::channel();
+        let telling = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for replaced in [false, true] {
+                tell(&telling, &events, Input::Replaced { replaced });
+            }
+            let (peer, connected) = (NodeName::new("two"), true);
+            tell(&telling, &events, Input::Cable { peer, connected });
+            done.send(()).unwrap();
+        });
+        is_done
+            .recv_timeout(Duration::from_mins(1))
+            .expect("it waits for room");
+        let news = shared.take_news();
+        assert_eq!(news.replaced, Some(true), "the latest");
+        assert_eq!(shared.take_news(), News::default(), "once");
+        assert_eq!(shared.counters.dropped.get(), 1, "a cable is counted");
+        drop(waiting);
     }
 }

@@ -44,7 +44,7 @@ use crate::event::Event;
 use crate::frames::{Known, Sighting};
 use crate::post::Mail;
 use crate::report::{self, Announced, Report, ReportedInterface, Usable};
-use crate::shared::Shared;
+use crate::shared::{News, Shared};
 use crate::sources::Sources;
 
 /// Events that are handled between two looks at the clock.
@@ -183,6 +183,8 @@ impl Core {
     }
 
     fn handle_all(&mut self, first: Option<Event>, now: Time) {
+        // If the queue was full, no event tells of them.
+        self.handle_news(now);
         let Some(first) = first else { return };
         self.handle(first, now);
         for _ in 0..BATCH {
@@ -210,7 +212,7 @@ impl Core {
                 interface,
                 sighting,
             } => self.sight(interface, sighting, now),
-            Event::Interfaces(interfaces) => self.set_interfaces(interfaces, now),
+            Event::News => self.handle_news(now),
             Event::Look(answer) => drop(answer.send(self.node.snapshot(now))),
             Event::Mail(Mail {
                 via,
@@ -223,6 +225,19 @@ impl Core {
                 }
                 self.input(Input::Message { via, message }, now);
             }
+        }
+    }
+
+    fn handle_news(&mut self, now: Time) {
+        let News {
+            interfaces,
+            replaced,
+        } = self.shared.take_news();
+        if let Some(interfaces) = interfaces {
+            self.set_interfaces(interfaces, now);
+        }
+        if let Some(replaced) = replaced {
+            self.input(Input::Replaced { replaced }, now);
         }
     }
 

@@ -2,8 +2,6 @@
 
 use ballast_announce::Input;
 use ballast_announce::snapshot::Snapshot;
-use ballast_link::HostInterface;
-
 use tokio::sync::oneshot;
 
 use crate::frames::Sighting;
@@ -21,8 +19,8 @@ pub(crate) enum Event {
         /// What.
         sighting: Sighting,
     },
-    /// This host's interfaces, from netlink.
-    Interfaces(Vec<HostInterface>),
+    /// There is [`News`](crate::shared::News).
+    News,
     /// A message of another agent, opened.
     Mail(Mail),
     /// Somebody wants to know what the node knows.

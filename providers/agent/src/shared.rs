@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ballast_announce::{Time, responder};
+use ballast_link::HostInterface;
 
 use crate::counters::Counters;
 use crate::frames::{Known, Sighting};
@@ -25,8 +26,19 @@ pub(crate) struct Shared {
     ended: AtomicBool,
     /// What can wait for the next tick, oldest first.
     waiting: Mutex<Vec<(u32, Sighting)>>,
+    news: Mutex<News>,
     wake: UnixStream,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// What the core thread has not seen yet, and must not lose. Of each only the latest counts, so nobody has
+/// to wait for room.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// This host's interfaces, from netlink.
+    pub(crate) interfaces: Option<Vec<HostInterface>>,
+    /// Whether a newer process of this node runs.
+    pub(crate) replaced: Option<bool>,
 }
 
 // === impl Shared ===
@@ -43,6 +55,7 @@ impl Shared {
             last_tick: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             waiting: Mutex::default(),
+            news: Mutex::default(),
             wake,
             counters,
         };
@@ -80,6 +93,15 @@ impl Shared {
     /// Takes what waited. `into` must be empty; its room is used for what waits next.
     pub(crate) fn take_waiting(&self, into: &mut Vec<(u32, Sighting)>) {
         std::mem::swap(&mut *lock(&self.waiting), into);
+    }
+
+    /// Changes what the core thread has to see. [`Event::News`](crate::event::Event::News) wakes it.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut News)) {
+        change(&mut lock(&self.news));
+    }
+
+    pub(crate) fn take_news(&self) -> News {
+        std::mem::take(&mut *lock(&self.news))
     }
 
     pub(crate) fn ticked(&self, now: Time) {
