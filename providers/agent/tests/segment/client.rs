@@ -9,6 +9,9 @@ use ballast_link::{FrameSocket, Links, Mac, arp, ndp};
 
 /// How long the first answer is awaited, and further ones after it.
 const FIRST: Duration = Duration::from_secs(1);
+/// The same if there must be one. A question waits in the socket of an agent until the kernel lets that run,
+/// so one that is not answered within this time was refused.
+const FIRST_PATIENT: Duration = Duration::from_secs(10);
 const MORE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -19,6 +22,15 @@ pub(crate) fn ask(host: &Host, address: IpAddr) -> BTreeSet<(Mac, Mac)> {
 
 /// The same on another interface.
 pub(crate) fn ask_on(host: &Host, interface: &str, address: IpAddr) -> BTreeSet<(Mac, Mac)> {
+    ask_for(FIRST, host, interface, address)
+}
+
+/// Asks once for an address for which somebody answers at all times, however busy this machine is.
+pub(crate) fn ask_patiently(host: &Host, address: IpAddr) -> BTreeSet<(Mac, Mac)> {
+    ask_for(FIRST_PATIENT, host, "eth0", address)
+}
+
+fn ask_for(first: Duration, host: &Host, interface: &str, address: IpAddr) -> BTreeSet<(Mac, Mac)> {
     testbed::on(host, async || {
         let links = Links::connect().unwrap();
         let eth0 = testbed::eventually("the interface is up", async || {
@@ -46,10 +58,12 @@ pub(crate) fn ask_on(host: &Host, interface: &str, address: IpAddr) -> BTreeSet<
             _ => panic!("no address of this family"),
         };
         socket.send(&question).unwrap();
-        let mut until = Instant::now() + FIRST;
+        let mut until = Instant::now() + first;
         let mut answers = BTreeSet::new();
         let mut buffer = [0; 256];
-        while Instant::now() < until {
+        loop {
+            // Looked at first: this thread may have been stopped while answers came.
+            let over = Instant::now() >= until;
             match socket.receive(&mut buffer) {
                 Ok(length) => {
                     if let Some(owner) = owner(&buffer[..length], address) {
@@ -59,10 +73,10 @@ pub(crate) fn ask_on(host: &Host, interface: &str, address: IpAddr) -> BTreeSet<
                         answers.insert(owner);
                     }
                 }
+                Err(_) if over => return answers,
                 Err(_) => tokio::time::sleep(LOOK).await,
             }
         }
-        answers
     })
 }
 

@@ -54,6 +54,8 @@ struct Announcer {
     announced: BTreeMap<IpAddr, Arc<str>>,
     /// How many of the node's agents say that they were replaced.
     replaced: usize,
+    /// Late ticks of all of the node's agents.
+    late_ticks: u64,
     /// Counts the renewals of the Lease.
     renewed: u64,
     excluded: bool,
@@ -170,6 +172,12 @@ impl Cluster {
         api.nodes[&name(node)].replaced > 0
     }
 
+    /// How often an agent of a node was late to look at the clock: this machine was too busy.
+    pub(crate) fn late_ticks(&self, node: usize) -> u64 {
+        let api = self.api.lock().unwrap();
+        api.nodes[&name(node)].late_ticks
+    }
+
     /// Changes the settings of all addresses.
     pub(crate) fn set_wanted(&self, change: impl Fn(&mut Wanted)) {
         let mut api = self.api.lock().unwrap();
@@ -268,13 +276,15 @@ async fn run(node: usize, key: &Path, api: &Mutex<Api>, stop: &AtomicBool) {
     let mut report = agent.report();
     agent.input(Input::Api { connected: true });
     let (mut seen, mut leases, mut renewed) = (None, BTreeMap::new(), None::<Instant>);
-    let mut replaced = false;
+    let (mut replaced, mut late) = (false, 0);
     while !stop.load(Ordering::Acquire) {
         let mut inputs = Vec::new();
         {
             let mut api = api.lock().unwrap();
             let due = renewed.is_none_or(|at| at.elapsed() >= RENEW);
             let own = api.nodes.get_mut(&node).unwrap();
+            let late_before = std::mem::replace(&mut late, agent.counters().late_ticks.get());
+            own.late_ticks += late - late_before;
             if due {
                 own.renewed += 1;
                 renewed = Some(Instant::now());

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ballast_link::testbed::{self, index_of, netlink};
 use ballast_link::{Links, Mac};
 
-use crate::client::ask;
+use crate::client::{ask, ask_patiently};
 use crate::cluster::{Cluster, vip};
 use crate::eventually;
 
@@ -73,7 +73,7 @@ fn an_excluded_node_hands_its_address_over_without_a_gap() {
     cluster.exclude(former, true);
     let mut answered = 0;
     let next = eventually("it moves", || {
-        let answers = ask(cluster.client(), address);
+        let answers = ask_patiently(cluster.client(), address);
         assert!(!answers.is_empty(), "a gap after {answered} answers");
         answered += answers.len();
         let moved = answers
