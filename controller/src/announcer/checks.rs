@@ -8,13 +8,13 @@
 //! | `RedirectsSent` | the node tells clients of its own subnet to use another node |
 //! | `NoInterface` | an address that this node may announce is in the subnet of none of its interfaces |
 //! | `Wireless` | an interface is wireless: power save loses requests |
-//! | `KubeProxyMissing` | nothing answers on the health port of kube-proxy or what replaces it |
+//! | `KubeProxyMissing` | nothing answers on the health port of kube-proxy or what replaces it, neither on localhost nor on an address of the node |
 //!
-//! The checks run at the start, when the report or the view changes, and every minute. A finding that is
-//! new is logged once.
+//! The checks run soon after the first report, when it or the view changes, and every minute. A finding
+//! that is new is logged once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use ballast_announce::view::{Interface, View};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
@@ -37,8 +38,12 @@ const EVERY: Duration = Duration::from_mins(1);
 const SPACING: Duration = Duration::from_secs(2);
 /// The health port of kube-proxy (`--healthz-bind-address`). Replacements such as Cilium serve it, too.
 const KUBE_PROXY: u16 = 10256;
+/// How long a check waits for the first view.
+const MOMENT: Duration = Duration::from_millis(500);
 /// How long kube-proxy's port may take to accept.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Addresses of the node that are asked.
+const MOST_ADDRESSES: usize = 8;
 /// The interface that kube-proxy makes in IPVS mode.
 const IPVS: &str = "kube-ipvs0";
 /// Longer than any of the files that are read.
@@ -218,7 +223,7 @@ fn kube_proxy(facts: &Facts) -> Option<Finding> {
         kind: "KubeProxyMissing",
         reason: "NoHealthPort",
         message: format!(
-            "Nothing listens on port {KUBE_PROXY} of this node, where kube-proxy reports its health. Without kube-proxy, or a replacement, the node forwards nothing for the addresses that it announces"
+            "Nothing listens on port {KUBE_PROXY} of this node, on localhost or on an address of the node, where kube-proxy reports its health. Without kube-proxy, or a replacement, the node forwards nothing for the addresses that it announces"
         ),
     })
 }
@@ -247,11 +252,17 @@ impl Checks {
     /// Checks for ever.
     pub async fn run(mut self) {
         loop {
-            let report = self.reports.borrow_and_update().clone();
+            // Without a pause: the Announcer object waits for the first check, and the former process of
+            // the node for the object.
+            let report = self.reports.wait_for(Option::is_some).await;
+            let Some(report) = report.ok().and_then(|report| report.clone()) else {
+                // The agent has failed, and the process is about to end.
+                return std::future::pending().await;
+            };
+            // Usually both come together: with the view, the first check knows everything.
+            let _ = timeout(MOMENT, self.views.wait_for(Option::is_some)).await;
             let view = self.views.borrow_and_update().clone();
-            if let Some(report) = report {
-                self.check(&report, view.as_deref()).await;
-            }
+            self.check(&report, view.as_deref()).await;
             sleep(SPACING).await;
             tokio::select! {
                 // The senders live as long as this task.
@@ -264,7 +275,9 @@ impl Checks {
 
     async fn check(&self, report: &Report, view: Option<&View>) {
         let mut facts = self.proc.read(&report.interfaces);
-        facts.kube_proxy = Some(listens(KUBE_PROXY).await);
+        let own = view.and_then(|view| view.nodes.get(&self.me));
+        let own = own.map(|node| node.addresses.as_slice());
+        facts.kube_proxy = kube_proxy_runs(own, KUBE_PROXY).await;
         if let Some(view) = view {
             facts.unreachable = unreachable(&self.me, &report.interfaces, view);
         }
@@ -283,8 +296,22 @@ impl Checks {
     }
 }
 
-async fn listens(port: u16) -> bool {
-    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+/// Whether something listens on the port of kube-proxy: on localhost, or on an address of the node, as
+/// `--healthz-bind-address` may say. `None` if only the latter could still be.
+async fn kube_proxy_runs(own: Option<&[IpAddr]>, port: u16) -> Option<bool> {
+    let local = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let known = own.unwrap_or_default().iter().take(MOST_ADDRESSES);
+    let asked = local.iter().chain(known);
+    let mut asked: JoinSet<bool> = asked.map(|at| listens((*at, port).into())).collect();
+    while let Some(answer) = asked.join_next().await {
+        if answer.is_ok_and(|listens| listens) {
+            return Some(true);
+        }
+    }
+    own.map(|_| false)
+}
+
+async fn listens(at: SocketAddr) -> bool {
     matches!(timeout(PATIENCE, TcpStream::connect(at)).await, Ok(Ok(_)))
 }
 

@@ -257,3 +257,39 @@ fn an_address_outside_of_all_subnets_is_found() {
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
     assert_eq!(found, ["192.0.2.8", "198.51.100.1", "198.51.100.3"]);
 }
+
+/// The former process of the node waits at most 3 s for the object, which waits for the first check.
+#[tokio::test(start_paused = true)]
+async fn the_first_check_is_made_soon_after_the_report() {
+    let (report, reports) = watch::channel(None);
+    let (_view, views) = watch::channel(None);
+    let (findings, mut found) = watch::channel(None);
+    let checks = Checks {
+        proc: Proc::default(),
+        me: NodeName::new("a"),
+        reports,
+        views,
+        findings,
+    };
+    let task = tokio::spawn(checks.run());
+    sleep(Duration::from_millis(10)).await;
+    assert!(found.borrow().is_none(), "nothing is known");
+    report.send_replace(Some(Arc::new(Report::default())));
+    let reported = tokio::time::Instant::now();
+    found.changed().await.unwrap();
+    // The clock is stopped, so ports that nobody answers may take their whole time.
+    let late = reported.elapsed();
+    assert!(late <= MOMENT + PATIENCE, "{late:?}");
+    task.abort();
+}
+
+#[tokio::test]
+async fn kube_proxy_may_listen_on_an_address_of_the_node_alone() {
+    let node: IpAddr = Ipv4Addr::new(127, 7, 7, 7).into();
+    let kube_proxy = tokio::net::TcpListener::bind((node, 0)).await.unwrap();
+    let port = kube_proxy.local_addr().unwrap().port();
+    assert_eq!(kube_proxy_runs(Some(&[node]), port).await, Some(true));
+    assert_eq!(kube_proxy_runs(None, port).await, None, "not known yet");
+    drop(kube_proxy);
+    assert_eq!(kube_proxy_runs(Some(&[node]), port).await, Some(false));
+}
