@@ -71,6 +71,11 @@ pub struct AnnouncerStatus {
     #[schemars(length(max = 16_384), extend("x-kubernetes-list-type" = "atomic"))]
     pub holdings: Vec<Holding>,
 
+    /// The latest requests of `ballast rebalance` that this announcer knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub rebalances: Vec<AnnouncerRebalance>,
+
     /// `AddressConflict`: another host on the network uses an address that this node
     /// announces. `ProbesIntercepted`: a switch or proxy answers for other nodes, so this node
     /// checks them by ICMP echo. `CutOff`: no other host on the network responds to this node.
@@ -83,6 +88,18 @@ pub struct AnnouncerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A request of `ballast rebalance`, as an announcer knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncerRebalance {
+    /// The time of the request, as in the annotation of the class.
+    pub requested: Time,
+    /// Whether this announcer moves no more addresses for it. It learns of a request that was made
+    /// before it started as one that has ended.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// The numbers of interfaces and addresses of an announcer.

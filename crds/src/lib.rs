@@ -13,8 +13,8 @@ pub mod class;
 pub mod pool;
 
 pub use announcer::{
-    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerSpec, AnnouncerStatus, Holding,
-    InterfaceAddress, Successor,
+    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerRebalance, AnnouncerSpec,
+    AnnouncerStatus, Holding, InterfaceAddress, Successor,
 };
 pub use class::{
     AwsSettings, DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,

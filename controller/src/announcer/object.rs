@@ -23,8 +23,8 @@ use ballast_announce::NodeName;
 use ballast_announce::claim::Claim;
 use ballast_announce::io::Problem;
 use ballast_crds::{
-    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerStatus, Holding, InterfaceAddress,
-    Successor,
+    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerRebalance, AnnouncerStatus, Holding,
+    InterfaceAddress, Successor,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -159,8 +159,17 @@ pub fn status(
         },
         interfaces,
         holdings,
+        rebalances: report.requests.iter().filter_map(rebalance).collect(),
         conditions,
     }
+}
+
+fn rebalance((requested, ended): &(u64, bool)) -> Option<AnnouncerRebalance> {
+    let requested = Timestamp::from_second(i64::try_from(*requested).ok()?).ok()?;
+    Some(AnnouncerRebalance {
+        requested: Time(requested),
+        ended: *ended,
+    })
 }
 
 fn count(number: usize) -> i64 {

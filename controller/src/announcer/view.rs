@@ -105,6 +105,10 @@ pub fn build(cluster: &Cluster, me: &NodeName) -> Built {
         }
     }
     let mut built = Built::default();
+    built.view.requests = selections
+        .iter()
+        .filter_map(|it| it.rebalance.asked)
+        .collect();
     for (address, mut services) in at {
         // The order of a store is random.
         services.sort_by_key(|(_, service)| &service.name);

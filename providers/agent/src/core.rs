@@ -49,6 +49,8 @@ use crate::sources::Sources;
 
 /// Events that are handled between two looks at the clock.
 const BATCH: usize = 1024;
+/// Requests to rebalance that are reported. The Announcer object has room for as many.
+const REQUESTS: usize = 8;
 /// The time between two looks at what is only for people: problems and old clients. Whoever makes
 /// problems come and go causes at most one write of the Announcer object in this time.
 const SLOW: Duration = Duration::from_secs(5);
@@ -377,7 +379,8 @@ impl Core {
             && Arc::ptr_eq(&work.announced, &reported.announced)
             && Arc::ptr_eq(work.sources.all(), &reported.sources)
             && self.node.is_replaced() == reported.replaced
-            && work.problems == reported.problems;
+            && work.problems == reported.problems
+            && latest(self.node.requests(now)).eq(reported.requests.iter().rev().copied());
         if same {
             return;
         }
@@ -391,6 +394,11 @@ impl Core {
             sources: Arc::clone(work.sources.all()),
             replaced: self.node.is_replaced(),
             problems: work.problems.clone(),
+            requests: {
+                let mut requests: Vec<_> = latest(self.node.requests(now)).collect();
+                requests.reverse();
+                requests
+            },
         };
         if report != work.report {
             work.report = report.clone();
@@ -407,6 +415,11 @@ impl Work {
         let known = self.directory.post(node).first();
         known.or_else(|| self.senders.get(node)).copied()
     }
+}
+
+/// The requests to rebalance that are reported, latest first.
+fn latest<T>(requests: impl DoubleEndedIterator<Item = T>) -> impl Iterator<Item = T> {
+    requests.rev().take(REQUESTS)
 }
 
 fn same_claims(one: Option<&Arc<Recorded>>, other: Option<&Arc<Recorded>>) -> bool {

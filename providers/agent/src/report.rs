@@ -34,6 +34,8 @@ pub struct Report {
     pub interfaces: Vec<ReportedInterface>,
     /// What conditions should say.
     pub problems: BTreeSet<Problem>,
+    /// The latest requests to rebalance, oldest first, and whether each has ended.
+    pub requests: Vec<(u64, bool)>,
 }
 
 /// Why a node holds an address.

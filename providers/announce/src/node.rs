@@ -269,6 +269,11 @@ impl Node {
         peers.map(move |peer| self.members.process(peer, now))
     }
 
+    /// The recent requests to rebalance, oldest first, and whether each has ended here.
+    pub fn requests(&self, now: Time) -> impl DoubleEndedIterator<Item = (u64, bool)> {
+        self.rebalance.requests(now)
+    }
+
     /// The hosts that this node probes regularly.
     pub fn probed(&self) -> impl Iterator<Item = &NodeName> {
         let regular = self

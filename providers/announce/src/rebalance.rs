@@ -21,8 +21,8 @@
 //! - Only eligible nodes are candidates, so a Local Service never moves to a node without an endpoint.
 //! - An address that a node does not take in time is left out until something changes, and after
 //!   three of them so is the node.
-//! - A request counts only for a process that saw it arrive. So the restart of an announcer carries out
-//!   no request again.
+//! - A request counts only for a process that saw it arrive, and for the addresses that Services have then.
+//!   So neither the restart of an announcer nor a later Service carries out a request again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -165,10 +165,21 @@ impl Rebalance {
         self.stale = true;
     }
 
-    /// The requests that classes name now; `first`: when this process read the classes first.
-    pub fn set_requests(&mut self, named: &BTreeSet<u64>, first: bool, now: Time) {
+    /// The requests that classes name now, and those of addresses; `first`: when this process read the
+    /// classes first.
+    pub fn set_requests(
+        &mut self,
+        named: &BTreeSet<u64>,
+        used: &BTreeSet<u64>,
+        first: bool,
+        now: Time,
+    ) {
         self.requests.retain(|request, _| named.contains(request));
         for request in named.iter().rev().take(REQUESTS) {
+            if !used.contains(request) {
+                // Nothing can move. A Service that comes later did not ask.
+                self.requests.insert(*request, Request::Done);
+            }
             if self.requests.contains_key(request) {
                 continue;
             }
@@ -183,13 +194,17 @@ impl Rebalance {
         }
     }
 
+    /// The requests, and whether each has ended.
+    pub fn requests(&self, now: Time) -> impl DoubleEndedIterator<Item = (u64, bool)> {
+        let requests = self.requests.iter();
+        requests.map(move |(request, state)| (*request, !state.is_open(now)))
+    }
+
     /// The time between two moves of addresses with this setting; `None` if they may not move now.
     pub fn interval(&self, policy: view::Rebalance, now: Time) -> Option<Duration> {
         let stable = now.since(self.stable);
         let request = policy.asked.and_then(|asked| self.requests.get(&asked));
-        let open = request.is_some_and(|request| {
-            matches!(request, Request::Open { since } if now.since(*since) < REBALANCE_REQUEST)
-        });
+        let open = request.is_some_and(|request| request.is_open(now));
         if open && stable >= REBALANCE_SETTLED {
             Some(REBALANCE_ASKED)
         } else if policy.gradual && stable >= REBALANCE_STABLE {
@@ -236,9 +251,23 @@ impl Rebalance {
         }
     }
 
+    /// Addresses with the setting of the next move may not move any more.
+    pub fn withdraw(&mut self) {
+        self.head = None;
+        self.stale = true;
+    }
+
     /// The next move.
     pub fn head(&self) -> Option<&Move> {
         self.head.as_ref().map(|(step, _)| step)
+    }
+}
+
+// === impl Request ===
+
+impl Request {
+    fn is_open(self, now: Time) -> bool {
+        matches!(self, Self::Open { since } if now.since(since) < REBALANCE_REQUEST)
     }
 }
 

@@ -17,6 +17,8 @@ pub struct View {
     pub wanted: BTreeMap<IpAddr, Arc<Wanted>>,
     /// All nodes of the cluster.
     pub nodes: BTreeMap<NodeName, NodeFacts>,
+    /// The recent requests to rebalance, also of classes without a Service.
+    pub requests: BTreeSet<u64>,
 }
 
 /// Which nodes may announce an address, and how their failure is detected. Services that share

@@ -57,6 +57,7 @@ fn report() -> Report {
         replaced: false,
         interfaces: vec![interface("eth1", 3, false), interface("eth0", 2, true)],
         problems: BTreeSet::new(),
+        requests: vec![(1_700_000_000, true), (1_700_000_009, false)],
     }
 }
 

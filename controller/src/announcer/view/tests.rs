@@ -200,6 +200,13 @@ fn the_class_prefers_nodes_and_rebalances() {
     assert!(asked("2026-01-02T03:30:00Z").is_some(), "another clock");
     assert_eq!(asked("2026-01-02T02:00:00Z"), None, "an hour ago");
     assert_eq!(asked("2026-01-02T04:00:00Z"), None);
+    // Also without a Service: one that comes later asked for nothing.
+    let class = ClassFacts {
+        asked: Some("2026-01-02T02:01:00Z".parse().unwrap()),
+        ..class("metal")
+    };
+    let view = build(&cluster(vec![], vec![], vec![class]), &NodeName::new("a")).view;
+    assert_eq!(view.requests, recent.into_iter().collect());
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! `ballast rebalance`: asks the announcers to spread addresses evenly over the nodes, and waits
 //! until they have.
 //!
-//! It sets an annotation on the classes; the announcers move the addresses, one after the other.
-//! [`spread`] computes the state from their objects and decides when to stop: pure. The only I/O is
-//! in [`run`] and [`Rebalance`].
+//! It sets an annotation on the classes; the announcers move the addresses, one after the other, and say
+//! in their objects when they have ended. [`spread`] computes the state from these and decides when to
+//! stop: pure. The only I/O is in [`run`] and [`Rebalance`].
+//!
+//! Announcers ignore a request that is older than an hour, so it has the time of the API server: the clock
+//! of this machine may be wrong.
 
 pub mod spread;
 
@@ -16,8 +19,9 @@ use clap::Args;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::client::Body;
 use kube::core::DeserializeGuard;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -27,7 +31,7 @@ use super::{NOBODY, NOT_FOUND, NOT_YET, Output, note, print, program};
 use crate::cluster::conditions::rfc3339;
 use crate::cluster::writer::MANAGER;
 use crate::process::causes::causes;
-use spread::{Limits, Progress, Report, Spread, State};
+use spread::{Progress, Report, Spread, State};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -45,16 +49,17 @@ Addresses move one after the other, about one per second. Each move resets the e
 connections of its address. Preferred nodes (spec.l2.preferredNodes) get the addresses that they
 can announce. To spread addresses without this command, set spec.l2.rebalance: Gradual.
 
-The command waits until the nodes announce about as many addresses each, or until nothing moves any
-more: a node can announce only the addresses of its networks and of the classes that select it.
-If you stop the command, the announcers continue.
+The command waits until the announcers say that they have ended: when nothing has been left to move
+for 10 s, or after an hour. Then the numbers of two nodes differ by at most one, except that a node
+can announce only the addresses of its networks and of the classes that select it. If you stop the
+command, the announcers continue.
 
 Exit status:
   0  the addresses are spread, or --no-wait
   1  error
   2  invalid usage
   4  CLASS does not exist
-  5  addresses still move
+  5  addresses still move, or no announcer took up the request
   6  no announcer runs";
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
@@ -92,7 +97,7 @@ struct Rebalance {
     client: Client,
     requested: Timestamp,
     classes: Vec<String>,
-    limits: Limits,
+    timeout: Duration,
     output: Output,
     began: Instant,
 }
@@ -119,15 +124,12 @@ pub async fn run(args: RebalanceArgs, stop: BoxFuture<'static, ()>) -> Result<Ex
         note("no LoadBalancerClass of the l2 provider found; nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
-    let seconds = Timestamp::now().as_second();
+    let now = server_time(&client).await?;
     let rebalance = Rebalance {
         client,
-        requested: Timestamp::from_second(seconds)?,
+        requested: spread::request(now, chosen.asked),
         classes: chosen.classes,
-        limits: Limits {
-            timeout: args.timeout,
-            even_suffices: !chosen.prefer,
-        },
+        timeout: args.timeout,
         output: args.output,
         began: Instant::now(),
     };
@@ -151,6 +153,21 @@ pub async fn run(args: RebalanceArgs, stop: BoxFuture<'static, ()>) -> Result<Ex
     rebalance.wait(first, stop).await
 }
 
+/// The time at the API server.
+async fn server_time(client: &Client) -> Result<Timestamp> {
+    let url = LoadBalancerClass::url_path(&(), None) + "?limit=1";
+    let request = http::Request::get(url).body(Body::empty())?;
+    let answer = client.send(request).await.map_err(anyhow::Error::from);
+    let answer = answer.context("cannot read the time of the API server")?;
+    let date = answer.headers().get(http::header::DATE);
+    let date = date.and_then(|date| date.to_str().ok());
+    let time = date.and_then(spread::server_time);
+    Ok(time.unwrap_or_else(|| {
+        note("the API server does not say what time it is; using the clock of this machine");
+        Timestamp::now()
+    }))
+}
+
 // === impl Rebalance ===
 
 impl Rebalance {
@@ -172,7 +189,7 @@ impl Rebalance {
     async fn read(&self) -> Result<Spread> {
         let api = Api::<DeserializeGuard<Announcer>>::all(self.client.clone());
         let all = list(&api, "Announcers", &ListParams::default()).await;
-        Ok(Spread::of(&all.map_err(helpful)?))
+        Ok(Spread::of(&all.map_err(helpful)?, self.requested))
     }
 
     async fn wait(&self, first: Spread, stop: BoxFuture<'static, ()>) -> Result<ExitCode> {
@@ -180,8 +197,8 @@ impl Rebalance {
         let mut progress = Progress::begin(first);
         let mut said = Instant::now();
         loop {
-            let state = progress.state(self.began.elapsed(), self.limits);
-            if state != State::Moving || self.began.elapsed() >= self.limits.timeout {
+            let state = progress.state(self.began.elapsed());
+            if state != State::Moving || self.began.elapsed() >= self.timeout {
                 return self.end(&progress, state);
             }
             tokio::select! {
@@ -193,7 +210,7 @@ impl Rebalance {
             }
             match self.read().await {
                 Ok(spread) => progress.observe(spread, self.began.elapsed()),
-                Err(error) if is_silence(&error) && self.began.elapsed() < self.limits.timeout => {
+                Err(error) if is_silence(&error) && self.began.elapsed() < self.timeout => {
                     note(format_args!("{}; trying again", causes(error.as_ref())));
                 }
                 Err(error) => return Err(error),
@@ -210,7 +227,7 @@ impl Rebalance {
         self.print(progress, state)?;
         note(spread::summary(progress, state, program()));
         Ok(match state {
-            State::Moving => ExitCode::from(NOT_YET),
+            State::Moving | State::Ignored => ExitCode::from(NOT_YET),
             State::Even | State::Settled | State::Requested => ExitCode::SUCCESS,
         })
     }

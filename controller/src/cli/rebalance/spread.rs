@@ -4,16 +4,21 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ballast_crds::{Announcer, LoadBalancerClass};
-use jiff::Timestamp;
+use ballast_crds::{Announcer, LoadBalancerClass, REBALANCE_AT};
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use serde::Serialize;
 
 use crate::cli::text::{Cell, Look, Table};
 
-/// After this long without a move, nothing moves any more. Announcers move one address per second, and
-/// give up one that a node does not take after 15 s.
-const STILL: Duration = Duration::from_secs(25);
+/// After this long without a move, an announcer that still carries out the request while others have ended
+/// moves nothing: its node may be gone. Announcers move one address per second, give up one that a node does
+/// not take after 15 s, and end 10 s after the last one.
+const STILL: Duration = Duration::from_secs(30);
+/// A former request that is later than this from now has a wrong time.
+const NEAR: SignedDuration = SignedDuration::from_mins(30);
+const ONE_SECOND: Duration = Duration::from_secs(1);
 /// The nodes that a line of progress names.
 const NAMED: usize = 8;
 
@@ -26,8 +31,8 @@ pub struct Chosen {
     pub missing: Vec<String>,
     /// Named classes of other providers.
     pub others: Vec<String>,
-    /// One of the classes prefers nodes: an even spread is not what it asks for.
-    pub prefer: bool,
+    /// The latest request of any of them.
+    pub asked: Option<Timestamp>,
 }
 
 /// The node of each address that is announced, and the nodes that can announce.
@@ -35,15 +40,8 @@ pub struct Chosen {
 pub struct Spread {
     addresses: BTreeMap<String, String>,
     nodes: Vec<String>,
-}
-
-/// When to stop.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The longest time to wait.
-    pub timeout: Duration,
-    /// An even spread is the end.
-    pub even_suffices: bool,
+    /// Whether each announcer that knows the request has ended it.
+    ended: BTreeMap<String, bool>,
 }
 
 /// What has been observed so far.
@@ -65,8 +63,10 @@ pub enum State {
     Moving,
     /// The nodes announce about as many addresses each.
     Even,
-    /// Nothing moves any more.
+    /// The announcers have ended, and the numbers still differ.
     Settled,
+    /// No announcer has taken up the request.
+    Ignored,
 }
 
 /// What `-o json|yaml` prints. Fields may be added, never renamed or removed.
@@ -116,8 +116,9 @@ pub fn choose(all: &[DeserializeGuard<LoadBalancerClass>], names: &[String]) -> 
             .ok()
             .and_then(|class| class.spec.l2.as_ref());
         match l2 {
-            Some(l2) if wanted(&name) => {
-                chosen.prefer |= l2.preferred_nodes.is_some();
+            Some(_) if wanted(&name) => {
+                let asked = guard.0.as_ref().ok().and_then(asked);
+                chosen.asked = chosen.asked.max(asked);
                 chosen.classes.push(name);
             }
             None if names.contains(&name) => chosen.others.push(name),
@@ -128,6 +129,26 @@ pub fn choose(all: &[DeserializeGuard<LoadBalancerClass>], names: &[String]) -> 
     let exists = |name: &&String| all.iter().any(|guard| name_of(guard) == **name);
     chosen.missing = names.iter().filter(|name| !exists(name)).cloned().collect();
     chosen
+}
+
+fn asked(class: &LoadBalancerClass) -> Option<Timestamp> {
+    class.annotations().get(REBALANCE_AT)?.parse().ok()
+}
+
+/// The time of a new request, in whole seconds: now, but later than the last one of these classes. One that
+/// is far in the future comes from a wrong clock, and announcers ignore it.
+pub fn request(now: Timestamp, last: Option<Timestamp>) -> Timestamp {
+    let whole = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+    let now = whole(now);
+    let next = last.and_then(|last| whole(last).checked_add(ONE_SECOND).ok());
+    let near = next.filter(|next| next.duration_since(now) < NEAR);
+    near.map_or(now, |next| next.max(now))
+}
+
+/// The time at which the API server answered, as in the `Date` of its answer.
+pub fn server_time(date: &str) -> Option<Timestamp> {
+    let time = jiff::fmt::rfc2822::parse(date).ok()?;
+    Some(time.timestamp())
 }
 
 /// A table of the nodes.
@@ -152,9 +173,9 @@ pub fn summary(progress: &Progress, state: State, program: &str) -> String {
     match state {
         State::Requested => "requested".to_owned(),
         State::Even => format!("the addresses are spread evenly; {moves}"),
-        State::Settled if progress.now.is_even() => {
-            format!("the addresses are spread; {moves}, and nothing moves any more")
-        }
+        State::Ignored => format!(
+            "no announcer took up the request ({moves}): the clocks of the nodes and of the API server may be more than an hour apart, or the announcers are of an older version; see: {program} status --announcers"
+        ),
         State::Settled => format!(
             "{moves}, and nothing moves any more: the other nodes may not announce more addresses, or prefer not to; see: {program} status --announcers"
         ),
@@ -165,10 +186,12 @@ pub fn summary(progress: &Progress, state: State, program: &str) -> String {
 // === impl Spread ===
 
 impl Spread {
-    /// What the announcers report. Of several claims of an address, the best one counts.
-    pub fn of(announcers: &[DeserializeGuard<Announcer>]) -> Self {
+    /// What the announcers report, also about this request. Of several claims of an address, the best one
+    /// counts.
+    pub fn of(announcers: &[DeserializeGuard<Announcer>], requested: Timestamp) -> Self {
         let mut best: BTreeMap<String, (i64, Reverse<String>)> = BTreeMap::new();
         let mut nodes = Vec::new();
+        let mut ended = BTreeMap::new();
         for announcer in announcers.iter().filter_map(|it| it.0.as_ref().ok()) {
             let node = announcer.metadata.name.clone().unwrap_or_default();
             let Some(status) = &announcer.status else {
@@ -176,6 +199,10 @@ impl Spread {
             };
             if status.interfaces.iter().any(|it| it.usable) {
                 nodes.push(node.clone());
+            }
+            let mut requests = status.rebalances.iter();
+            if let Some(request) = requests.find(|it| it.requested.0 == requested) {
+                ended.insert(node.clone(), request.ended);
             }
             for holding in &status.holdings {
                 let claim = (holding.epoch, Reverse(node.clone()));
@@ -193,7 +220,19 @@ impl Spread {
                 .map(|(address, (_, Reverse(node)))| (address, node))
                 .collect(),
             nodes,
+            ended,
         }
+    }
+
+    /// Whether all announcers that can announce have ended the request.
+    fn all_ended(&self) -> bool {
+        let mut nodes = self.nodes.iter();
+        !self.nodes.is_empty() && nodes.all(|node| self.ended.get(node) == Some(&true))
+    }
+
+    /// Whether one of them has.
+    fn some_ended(&self) -> bool {
+        self.ended.values().any(|ended| *ended)
     }
 
     /// Whether no announcer reports.
@@ -248,12 +287,16 @@ impl Progress {
         self.now = now;
     }
 
-    /// The state at this time since the start.
-    pub fn state(&self, at: Duration, limits: Limits) -> State {
-        if limits.even_suffices && self.now.is_even() {
+    /// The state at this time since the start. The announcers decide when it has ended.
+    pub fn state(&self, at: Duration) -> State {
+        let still = at.saturating_sub(self.changed) >= STILL;
+        let ended = self.now.all_ended() || still && self.now.some_ended();
+        if ended && self.now.is_even() {
             State::Even
-        } else if at.saturating_sub(self.changed) >= STILL {
+        } else if ended {
             State::Settled
+        } else if still && self.now.ended.is_empty() {
+            State::Ignored
         } else {
             State::Moving
         }
@@ -312,10 +355,14 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        timeout: Duration::from_mins(30),
-        even_suffices: true,
-    };
+    const REQUESTED: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// What each announcer says about the request.
+    fn ended(mut spread: Spread, ended: &[bool]) -> Spread {
+        let ended = ended.iter().enumerate();
+        spread.ended = ended.map(|(n, it)| (format!("node-{n}"), *it)).collect();
+        spread
+    }
 
     fn announcer(
         node: &str,
@@ -343,20 +390,21 @@ mod tests {
             let holdings: Vec<(&str, i64)> = holdings.iter().map(|it| (it.as_str(), 1)).collect();
             announcer(&format!("node-{number}"), true, &holdings)
         });
-        Spread::of(&all.collect::<Vec<_>>())
+        Spread::of(&all.collect::<Vec<_>>(), REQUESTED)
     }
 
     #[test]
     fn the_best_claim_of_an_address_counts() {
-        let spread = Spread::of(&[
+        let announcers = [
             announcer("a", true, &[("192.0.2.1", 1), ("192.0.2.2", 2)]),
             announcer("b", true, &[("192.0.2.1", 2), ("192.0.2.2", 2)]),
             announcer("c", false, &[]),
-        ]);
+        ];
+        let spread = Spread::of(&announcers, REQUESTED);
         let counts = spread.counts();
         assert_eq!(counts, [("a", 1), ("b", 1)].into(), "c cannot announce");
         assert!(!spread.is_empty());
-        assert!(Spread::of(&[]).is_empty());
+        assert!(Spread::of(&[], REQUESTED).is_empty());
     }
 
     #[test]
@@ -374,13 +422,18 @@ mod tests {
         }
     }
 
+    /// An even spread is no end: the announcers go on until the numbers differ by one at most.
     #[test]
-    fn it_ends_when_it_is_even_or_nothing_moves() {
+    fn it_ends_when_the_announcers_have_ended() {
         let seconds = Duration::from_secs;
         let mut progress = Progress::begin(spread(&[4, 0]));
-        assert_eq!(progress.state(seconds(24), LIMITS), State::Moving);
-        assert_eq!(progress.state(seconds(25), LIMITS), State::Settled);
-        let mut moved = spread(&[4, 0]);
+        assert_eq!(progress.state(seconds(29)), State::Moving);
+        assert_eq!(
+            progress.state(seconds(30)),
+            State::Ignored,
+            "nobody knows it"
+        );
+        let mut moved = ended(spread(&[4, 0]), &[false, false]);
         moved.addresses.insert("10.0.0.0".into(), "node-1".into());
         progress.observe(moved.clone(), seconds(10));
         assert_eq!(
@@ -388,25 +441,64 @@ mod tests {
             "1 moved; addresses per node: node-0 3, node-1 1"
         );
         assert!(!progress.has_news());
-        assert_eq!(progress.state(seconds(34), LIMITS), State::Moving);
-        assert_eq!(progress.state(seconds(35), LIMITS), State::Settled);
+        assert_eq!(progress.state(seconds(999)), State::Moving, "they go on");
         moved.addresses.insert("10.0.0.1".into(), "node-1".into());
-        progress.observe(moved, seconds(20));
-        assert_eq!(progress.state(seconds(20), LIMITS), State::Even);
+        progress.observe(moved.clone(), seconds(20));
+        assert_eq!(progress.state(seconds(20)), State::Moving, "even");
         assert!(progress.has_news());
-        let preferring = Limits {
-            even_suffices: false,
-            ..LIMITS
-        };
-        assert_eq!(progress.state(seconds(20), preferring), State::Moving);
-        assert_eq!(progress.state(seconds(45), preferring), State::Settled);
-        let report = Report::of(&progress, State::Even, Timestamp::UNIX_EPOCH, &[]);
+        progress.observe(ended(moved.clone(), &[true, false]), seconds(31));
+        assert_eq!(progress.state(seconds(49)), State::Moving);
+        assert_eq!(progress.state(seconds(50)), State::Even, "a node is gone");
+        progress.observe(ended(moved, &[true, true]), seconds(31));
+        assert_eq!(progress.state(seconds(31)), State::Even);
+        let report = Report::of(&progress, State::Even, REQUESTED, &[]);
         assert_eq!((report.moves, report.even), (2, true));
         insta::assert_snapshot!(table(&report), @r"
         NODE     ADDRESSES
         node-0   2
         node-1   2
         ");
+        let uneven = Progress::begin(ended(spread(&[4, 0]), &[true, true]));
+        assert_eq!(uneven.state(seconds(1)), State::Settled);
+    }
+
+    #[test]
+    fn an_announcer_that_cannot_announce_is_not_awaited() {
+        let ended = |node: &str, usable, ended: bool| {
+            let mut announcer = announcer(node, usable, &[]).0.unwrap();
+            let requested = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(REQUESTED);
+            announcer.status.as_mut().unwrap().rebalances =
+                vec![ballast_crds::AnnouncerRebalance { requested, ended }];
+            DeserializeGuard(Ok(announcer))
+        };
+        for (all, expected) in [
+            ([ended("a", true, true), ended("b", false, false)], true),
+            ([ended("a", true, true), ended("b", true, false)], false),
+            ([ended("a", true, true), announcer("b", true, &[])], false),
+        ] {
+            assert_eq!(Spread::of(&all, REQUESTED).all_ended(), expected);
+            let later = REQUESTED + ONE_SECOND;
+            assert!(Spread::of(&all, later).ended.is_empty(), "another request");
+        }
+    }
+
+    /// The clock of this machine does not matter.
+    #[test]
+    fn a_request_has_the_time_of_the_api_server_and_a_time_of_its_own() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = server_time("Thu, 26 Nov 2026 10:47:16 GMT").unwrap();
+        assert_eq!(now, at("2026-11-26T10:47:16Z"));
+        assert_eq!(server_time("yesterday"), None);
+        for (last, expected) in [
+            (None, "2026-11-26T10:47:16Z"),
+            (Some("2026-11-26T10:47:15.9Z"), "2026-11-26T10:47:16Z"),
+            (Some("2026-11-26T10:47:16Z"), "2026-11-26T10:47:17Z"),
+            (Some("2026-11-26T10:48:00Z"), "2026-11-26T10:48:01Z"),
+            (Some("2027-11-26T10:47:16Z"), "2026-11-26T10:47:16Z"),
+        ] {
+            let found = request(at("2026-11-26T10:47:16.5Z"), last.map(at));
+            assert_eq!(found, at(expected), "after {last:?}");
+        }
     }
 
     #[test]
@@ -431,10 +523,10 @@ mod tests {
             choose(&all, &names)
         };
         let lan = of(&["lan"]);
-        assert_eq!((lan.classes, lan.prefer), (vec!["lan".to_owned()], false));
+        assert_eq!((lan.classes, lan.asked), (vec!["lan".to_owned()], None));
         let every = of(&[]);
         assert_eq!(every.classes, ["edge", "lan"]);
-        assert!(every.prefer && every.others.is_empty() && every.missing.is_empty());
+        assert!(every.others.is_empty() && every.missing.is_empty());
         assert_eq!(of(&["cloud"]).others, ["cloud"]);
         assert_eq!(of(&["lan", "nothing"]).missing, ["nothing"]);
     }

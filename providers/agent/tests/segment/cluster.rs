@@ -386,6 +386,7 @@ impl Api {
         View {
             wanted: self.wanted.clone(),
             nodes: nodes.collect(),
+            ..View::default()
         }
     }
 }

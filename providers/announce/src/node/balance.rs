@@ -21,6 +21,14 @@ impl Node {
             self.rebalance.unsettle(now);
             return;
         }
+        // The class of the next move may be edited, and its request may end.
+        let withdrawn = self.rebalance.head().is_some_and(|step| {
+            let wanted = view.wanted.get(&step.address);
+            wanted.is_none_or(|wanted| !self.rebalances(wanted.rebalance, now))
+        });
+        if withdrawn {
+            self.rebalance.withdraw();
+        }
         let mut policies = self.plan.policies.iter();
         if policies.any(|policy| self.may_rebalance(*policy, now)) && self.rebalance.is_stale(now) {
             let held = self.held(&view, now);
@@ -32,6 +40,12 @@ impl Node {
             // Also later: this node may not be able to claim it yet.
             self.work.some.insert(step.address);
         }
+    }
+
+    /// Whether addresses with this setting move, one after the other.
+    fn rebalances(&self, policy: Rebalance, now: Time) -> bool {
+        let interval = self.rebalance.interval(policy, now);
+        interval.is_some() || slip!(self.config.slips, RebalanceUnasked)
     }
 
     fn may_rebalance(&self, policy: Rebalance, now: Time) -> bool {
@@ -100,10 +114,11 @@ impl Node {
         if before != Some(&view.nodes) {
             self.rebalance.unsettle(now);
         }
-        let named = view.wanted.values();
-        let named: BTreeSet<u64> = named.filter_map(|it| it.rebalance.asked).collect();
+        let used = view.wanted.values();
+        let used: BTreeSet<u64> = used.filter_map(|it| it.rebalance.asked).collect();
+        let named = &view.requests | &used;
         let first = self.view.is_none();
-        self.rebalance.set_requests(&named, first, now);
+        self.rebalance.set_requests(&named, &used, first, now);
     }
 
     fn eligible(&self, address: &IpAddr, wanted: &Wanted, now: Time) -> Vec<NodeName> {

@@ -104,7 +104,7 @@ fn a_request_ends_when_nothing_is_left() {
     };
     let mut rebalance = Rebalance::new(at(0));
     assert!(!rebalance.is_due(asked, at(60)), "it is not known");
-    rebalance.set_requests(&[5].into(), false, at(60));
+    rebalance.set_requests(&[5].into(), &[5].into(), false, at(60));
     rebalance.unsettle(at(60));
     assert!(!rebalance.is_due(asked, at(62)));
     assert!(rebalance.is_due(asked, at(63)));
@@ -122,14 +122,14 @@ fn a_request_ends_when_nothing_is_left() {
     rebalance.is_stale(at(74));
     assert!(!rebalance.is_due(asked, at(74)), "it has ended");
     // Whatever happens then: only another request.
-    rebalance.set_requests(&[5].into(), false, at(80));
+    rebalance.set_requests(&[5].into(), &[5].into(), false, at(80));
     rebalance.changed();
     assert!(!rebalance.is_due(asked, at(100)));
     let again = view::Rebalance {
         asked: Some(6),
         ..asked
     };
-    rebalance.set_requests(&[6].into(), false, at(100));
+    rebalance.set_requests(&[6].into(), &[6].into(), false, at(100));
     assert!(rebalance.is_due(again, at(100)));
     let hour = REBALANCE_REQUEST.as_secs();
     assert!(!rebalance.is_due(again, at(100 + hour)), "or after an hour");
@@ -143,12 +143,31 @@ fn a_request_that_a_process_finds_at_its_start_is_over() {
         asked: Some(asked),
     };
     let mut rebalance = Rebalance::new(at(0));
-    rebalance.set_requests(&[5].into(), true, at(0));
-    rebalance.set_requests(&[5].into(), false, at(1));
+    rebalance.set_requests(&[5].into(), &[5].into(), true, at(0));
+    rebalance.set_requests(&[5].into(), &[5].into(), false, at(1));
     assert!(!rebalance.is_due(asked(5), at(60)));
-    rebalance.set_requests(&[5, 6].into(), false, at(60));
+    rebalance.set_requests(&[5, 6].into(), &[5, 6].into(), false, at(60));
     assert!(!rebalance.is_due(asked(5), at(60)));
     assert!(rebalance.is_due(asked(6), at(60)));
+}
+
+/// The class has no Service when somebody asks.
+#[test]
+fn a_request_that_no_address_has_is_over() {
+    let asked = |asked| view::Rebalance {
+        gradual: false,
+        asked: Some(asked),
+    };
+    let mut rebalance = Rebalance::new(at(0));
+    rebalance.set_requests(&[5].into(), &[].into(), false, at(10));
+    assert_eq!(rebalance.requests(at(10)).collect::<Vec<_>>(), [(5, true)]);
+    rebalance.set_requests(&[5].into(), &[5].into(), false, at(20));
+    assert!(!rebalance.is_due(asked(5), at(60)), "a Service came later");
+    rebalance.set_requests(&[6].into(), &[6].into(), false, at(60));
+    assert_eq!(rebalance.requests(at(60)).collect::<Vec<_>>(), [(6, false)]);
+    rebalance.set_requests(&[6].into(), &[].into(), false, at(70));
+    rebalance.set_requests(&[6].into(), &[6].into(), false, at(80));
+    assert!(!rebalance.is_due(asked(6), at(90)), "the last Service left");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod lone;
+mod reassigned;
 mod rebalance;
 mod replaced;
 

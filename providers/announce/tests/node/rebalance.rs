@@ -143,6 +143,59 @@ fn gradual_moves_wait_until_the_nodes_have_been_stable() {
     assert_eq!(moved.len() + claims(&mut lone, 60).len(), 3);
 }
 
+/// The next move is chosen already: the node waits until it can serve the address.
+#[test]
+fn nothing_moves_any_more_after_the_class_is_manual_again() {
+    let here = with(GRADUAL, &wanted(Policy::Local, &[name(0), name(1)]));
+    let mut lone = uneven(&[here.clone(), here.clone(), here]);
+    let healthy = |lone: &mut Lone| {
+        for n in 0..3 {
+            lone.input(Input::Health {
+                address: address(n),
+                healthy: true,
+            });
+        }
+    };
+    assert_eq!(claims(&mut lone, 605), []);
+    let chosen = |lone: &Lone| lone.node.snapshot(lone.time()).rebalance.is_some();
+    assert!(chosen(&lone));
+    for wanted in lone.view.wanted.values_mut() {
+        *wanted = with(Rebalance::default(), wanted);
+    }
+    lone.see();
+    healthy(&mut lone);
+    assert_eq!(claims(&mut lone, 60), []);
+    assert!(!chosen(&lone));
+    // Also if only a request asked for it.
+    ask(&mut lone, 1);
+    assert_eq!(claims(&mut lone, 10).len(), 1);
+}
+
+/// An old request, seen by a process that started before the class had a Service.
+#[test]
+fn a_later_service_does_not_carry_out_an_old_request() {
+    let mut lone = Lone::start(2);
+    lone.view.requests = [1].into();
+    lone.input(Input::Api { connected: true });
+    lone.see();
+    let claim = claim(1, 1, &[0]);
+    let held: Vec<_> = (0..6).map(|n| (address(n), claim.clone())).collect();
+    for (at, _) in &held {
+        lone.view.wanted.insert(*at, with(ASKED, &cluster()));
+    }
+    lone.input(Input::Holdings(held));
+    lone.see();
+    assert_eq!(claims(&mut lone, 60), []);
+    let requests = |lone: &Lone| lone.node.requests(lone.time()).collect::<Vec<_>>();
+    assert_eq!(requests(&lone), [(1, true)]);
+    lone.view.requests = [1, 2].into();
+    ask(&mut lone, 2);
+    let first = claims(&mut lone, 1);
+    assert_eq!(requests(&lone), [(1, true), (2, false)]);
+    assert_eq!(first.len() + claims(&mut lone, 30).len(), 3);
+    assert_eq!(requests(&lone), [(1, true), (2, true)]);
+}
+
 #[test]
 fn nothing_moves_without_the_api_server_or_while_a_node_is_suspected() {
     let services = vec![cluster(); 6];

@@ -176,6 +176,7 @@ impl World {
         let view = View {
             wanted: wanted.collect(),
             nodes: nodes.collect(),
+            ..View::default()
         };
         let mut world = Self {
             now: 0,
