@@ -9,12 +9,13 @@
 //!
 //! Invariants:
 //! - Clients are answered one after the other, each within [`TIME`], so nothing accumulates.
-//! - Only the user of the process can connect.
+//! - Only the user of the process can connect, at any moment: the socket gets its mode in a folder that
+//!   nobody else can enter, and its place afterwards.
 
-use std::fs::Permissions;
+use std::fs::{DirBuilder, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -49,12 +50,7 @@ pub enum Question {
 
 /// Answers until it is dropped. A socket of an earlier process is replaced.
 pub async fn serve(path: &Path, health: &Health) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    let listener = bind(path)?;
     loop {
         match listener.accept().await {
             // A client that does not wait for its answer is no error of this process.
@@ -62,6 +58,26 @@ pub async fn serve(path: &Path, health: &Health) -> io::Result<()> {
             Err(_) => sleep(PAUSE).await,
         }
     }
+}
+
+/// A socket that only the user of the process can use.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    // Short: the path of a socket has at most 107 bytes.
+    let folder = path.with_extension("d");
+    let inside = folder.join("s");
+    // What a process left that was killed in this function.
+    for removed in [std::fs::remove_file(&inside), std::fs::remove_dir(&folder)] {
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    DirBuilder::new().mode(0o700).create(&folder)?;
+    let listener = UnixListener::bind(&inside)?;
+    std::fs::set_permissions(&inside, Permissions::from_mode(0o600))?;
+    std::fs::rename(&inside, path)?;
+    std::fs::remove_dir(&folder)?;
+    Ok(listener)
 }
 
 async fn answer(mut stream: tokio::net::UnixStream, health: &Health) -> io::Result<()> {
@@ -144,6 +160,40 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         task.abort();
+    }
+
+    /// Another process looks at the path all the time.
+    #[tokio::test]
+    async fn nobody_else_can_connect_at_any_moment() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("health.sock");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                let mut modes = std::collections::BTreeSet::new();
+                while !done.load(Ordering::Relaxed) {
+                    let found = std::fs::metadata(&path);
+                    modes.extend(found.map(|it| it.permissions().mode() & 0o777));
+                }
+                modes
+            });
+            for _ in 0..500 {
+                drop(bind(&path).unwrap());
+                std::fs::remove_file(&path).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            let mut modes = looking.join().unwrap();
+            modes.remove(&0o600);
+            let modes: Vec<_> = modes.iter().map(|mode| format!("{mode:o}")).collect();
+            assert!(modes.is_empty(), "{modes:?}");
+        });
+        // A process was killed in between.
+        let private = path.with_extension("d");
+        std::fs::create_dir(&private).unwrap();
+        std::fs::write(private.join("s"), "").unwrap();
+        drop(bind(&path).unwrap());
+        assert!(!private.exists());
     }
 
     #[tokio::test]

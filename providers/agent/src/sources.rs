@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Claimed ──▶ (cause, previous) ──▶ first announcement: since when, and the move is counted
-//! Healed  ──▶ the cause is Healed, the previous node is the rival
+//! Healed  ──▶ the cause is Healed, the previous node is the rival: no move, so nothing is counted
 //! ```
 
 use std::collections::BTreeMap;
@@ -22,8 +22,8 @@ use crate::report::Source;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
     all: Arc<BTreeMap<IpAddr, Source>>,
-    /// When the moves that were not announced yet began.
-    pending: BTreeMap<IpAddr, Time>,
+    /// When the moves that were not announced yet began, and why.
+    pending: BTreeMap<IpAddr, (Time, Origin)>,
 }
 
 // === impl Sources ===
@@ -50,26 +50,26 @@ impl Sources {
                     since: None,
                 };
                 Arc::make_mut(&mut self.all).insert(*address, source);
-                self.pending.insert(*address, *since);
+                self.pending.insert(*address, (*since, cause.origin()));
             }
             Output::Healed {
                 address,
                 epoch,
                 rival,
-            } => self.healed(*address, *epoch, rival, moves),
+            } => self.healed(*address, *epoch, rival),
             Output::Announce { address, .. } => {
-                if let Some(began) = self.pending.remove(address)
+                if let Some((began, cause)) = self.pending.remove(address)
                     && let Some(source) = Arc::make_mut(&mut self.all).get_mut(address)
                 {
                     source.since = Some(wall);
-                    moves.add(source.cause, now.since(began));
+                    moves.add(cause, now.since(began));
                 }
             }
             _ => {}
         }
     }
 
-    fn healed(&mut self, address: IpAddr, epoch: u64, rival: &NodeName, moves: &Moves) {
+    fn healed(&mut self, address: IpAddr, epoch: u64, rival: &NodeName) {
         let known = self.all.get(&address).filter(|it| it.epoch == epoch);
         let previous = known.and_then(|it| it.previous.as_ref());
         if known.is_some_and(|it| it.cause == Origin::Healed) && previous == Some(rival) {
@@ -83,7 +83,6 @@ impl Sources {
             since: known.and_then(|it| it.since),
         };
         Arc::make_mut(&mut self.all).insert(address, source);
-        moves.add(Origin::Healed, std::time::Duration::ZERO);
     }
 
     /// Forgets addresses that this node does not hold any more.
@@ -154,25 +153,34 @@ mod tests {
         assert!((found.sum - 0.75).abs() < 1e-9);
     }
 
+    /// It announced the address before, so no time passed: 0 s would make failovers look fast.
     #[test]
-    fn a_rival_that_lost_is_the_previous_node() {
+    fn a_rival_that_lost_is_the_previous_node_and_no_move() {
         let (mut sources, moves) = (Sources::default(), Moves::default());
         let wall = SystemTime::UNIX_EPOCH;
         sources.note(&claimed(3, Cause::HostDead), &moves, at(1700), wall);
         sources.note(&ANNOUNCE, &moves, at(1750), wall);
-        for _ in 0..3 {
+        let heal = |sources: &mut Sources| {
             let healed = Output::Healed {
                 address: ADDRESS,
                 epoch: 3,
                 rival: NodeName::new("c"),
             };
             sources.note(&healed, &moves, at(9000), wall);
+        };
+        for _ in 0..3 {
+            heal(&mut sources);
         }
         let source = &sources.all()[&ADDRESS];
         assert_eq!(source.cause, Origin::Healed);
         assert_eq!(source.previous, Some(NodeName::new("c")));
         assert_eq!(source.since, Some(wall), "it has announced it since then");
-        assert_eq!(moves.of(Origin::Healed).counts[0], 1, "once");
+        // Also before the first announcement.
+        sources.note(&claimed(3, Cause::HostDead), &moves, at(9000), wall);
+        heal(&mut sources);
+        sources.note(&ANNOUNCE, &moves, at(9050), wall);
+        assert_eq!(moves.of(Origin::Healed), crate::Durations::default());
+        assert_eq!(moves.of(Origin::HostDown).counts.iter().sum::<u64>(), 2);
     }
 
     #[test]

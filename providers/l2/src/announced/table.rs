@@ -7,13 +7,14 @@
 //!   announces them, although the object still says so.
 //! - **Good news counts at once, other news only when it lasts.** A restart of an announcer, a
 //!   deleted object that is created again, or a rollout of a Deployment must not change the
-//!   conditions of Services. So what is only lost or remarked changes after [`PATIENCE`].
+//!   conditions of Services. So what is only lost or remarked changes after [`PATIENCE`]: counted since it
+//!   differs from what is shown, also if it is something else by then.
 //!
 //! ```text
 //!           another node, or the first one          lost, or another remark
 //!  shown ◀──────────────────────────────── fresh ─────────────────────────▶ waiting
 //!    ▲                                                                        │
-//!    └────────────────────────── the same for PATIENCE ───────────────────────┘
+//!    └──────────────────────────── for PATIENCE ──────────────────────────────┘
 //! ```
 
 use std::cmp::Reverse;
@@ -235,8 +236,8 @@ impl Entry {
     fn next(&self, fresh: Seen, now: Duration) -> Self {
         let at_once = fresh == self.shown || fresh.moved_from(&self.shown);
         let since = match &self.waiting {
-            Some((seen, since)) if *seen == fresh => *since,
-            _ => now,
+            Some((_, since)) => *since,
+            None => now,
         };
         if at_once || now >= since + PATIENCE {
             return Self {

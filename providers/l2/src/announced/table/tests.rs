@@ -243,6 +243,27 @@ fn a_remark_that_comes_and_goes_is_not_shown() {
     assert!(said(&after(&table, &[moved], 61)).1.is_some());
 }
 
+/// Otherwise a Service could say for ever that its address is announced.
+#[test]
+fn news_that_alternate_are_shown_after_the_same_time() {
+    let mut table = first(&[announces("a", 1)]);
+    let idle = Report {
+        idle: [ip(ADDRESS)].into(),
+        ..report("a", vec![silent(1)])
+    };
+    for second in 1..=6 {
+        let other = second % 2 == 0;
+        let now = if other {
+            idle.clone()
+        } else {
+            report("a", vec![])
+        };
+        assert!(by(&table).is_some(), "after {second} s");
+        table = after(&table, &[now], second);
+    }
+    assert_eq!(by(&table), None);
+}
+
 #[test]
 fn the_cause_of_a_move_is_told() {
     let caused = |cause: &str| Holding {
