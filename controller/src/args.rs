@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ballast_mock::Token;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::announcer;
 use crate::announcer::args::AnnouncerArgs;
@@ -18,6 +18,7 @@ use crate::cli::{cleanup, crds, migrate, probe, rebalance, secrets, status, tear
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
 use crate::process::lease::{Config, Timing};
+use crate::process::program::LogArgs;
 use crate::run::Options;
 use crate::run::factory::Providers;
 
@@ -38,39 +39,13 @@ To see the flags and examples of a command: ballast COMMAND --help";
 #[derive(Debug, Parser)]
 #[command(name = "ballast", version, about = ABOUT, after_help = ENVIRONMENT, arg_required_else_help = true)]
 pub struct Cli {
-    /// Log level: error, warn, info, debug, trace, or a filter such as
-    /// `info,ballast::service=debug`. Logs go to standard error.
-    #[arg(
-        long,
-        global = true,
-        env = "BALLAST_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    pub log: String,
-
-    /// Log format.
-    #[arg(
-        long,
-        global = true,
-        env = "BALLAST_LOG_FORMAT",
-        default_value = "text",
-        value_name = "FORMAT"
-    )]
-    pub log_format: LogFormat,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
 
     /// The command.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// Formats of logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Text, for people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// The commands.

@@ -2,6 +2,7 @@
 //!
 //! They have their upstream names, so that manifests for real clusters run unchanged.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,26 +47,39 @@ const APPLETS: [&str; 28] = [
 
 /// An image with a program of this machine and its libraries, for tests of the program's
 /// environment. They run the present build, without a release build.
-pub fn with_libraries(reference: &str, program: &Path, user: &str) -> Image {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let mut entries = library_entries(program);
-    entries.push(Entry::Program(
-        name.clone().into_owned(),
-        program.to_owned(),
-    ));
+pub fn with_libraries(reference: &str, programs: &[PathBuf], user: &str) -> Image {
+    let mut entries = library_entries(programs);
+    entries.extend(program_entries(programs));
+    let first = programs
+        .first()
+        .map(|program| format!("/{}", name(program)));
     Image {
         reference: reference.to_owned(),
-        entrypoint: vec![format!("/{name}")],
+        entrypoint: first.into_iter().collect(),
         user: user.to_owned(),
         entries,
         ..Image::default()
     }
 }
 
-/// The libraries that a program of this machine loads, at the paths where it looks for them.
-pub(crate) fn library_entries(program: &Path) -> Vec<Entry> {
-    libraries(&program.to_string_lossy())
-        .into_iter()
+/// The programs, in the image's root.
+pub(crate) fn program_entries(programs: &[PathBuf]) -> Vec<Entry> {
+    let entry = |program: &PathBuf| Entry::Program(name(program), program.clone());
+    programs.iter().map(entry).collect()
+}
+
+fn name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// The libraries that programs of this machine load, at the paths where they look for them.
+pub(crate) fn library_entries(programs: &[PathBuf]) -> Vec<Entry> {
+    let all: BTreeSet<PathBuf> = programs
+        .iter()
+        .flat_map(|program| libraries(&program.to_string_lossy()))
+        .collect();
+    all.into_iter()
         .map(|library| {
             let place = library.to_string_lossy().trim_start_matches('/').to_owned();
             Entry::Program(place, library)

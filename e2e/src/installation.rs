@@ -268,6 +268,22 @@ fn admin_port(replica: &str) -> Result<u16> {
     Ok(ADMIN_PORT + 10 * number)
 }
 
+/// The programs of the image, `ballast` first: [`binary`], and the one for nodes, which is beside it.
+pub fn programs() -> Result<Vec<PathBuf>> {
+    Ok(vec![binary()?, announcer()?])
+}
+
+/// The program for nodes.
+pub fn announcer() -> Result<PathBuf> {
+    let path = binary()?.with_file_name("ballast-announcer");
+    anyhow::ensure!(
+        path.is_file(),
+        "no program {}; run `cargo build --workspace` first",
+        path.display()
+    );
+    Ok(path)
+}
+
 /// The `ballast` binary: `BALLAST_BIN`, or the one next to this program.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("BALLAST_BIN") {

@@ -1,7 +1,7 @@
-//! Ballast's own image: a static binary, certificates, and its bill of materials.
+//! Ballast's own image: static programs, certificates, and their bill of materials.
 //!
 //! It is built without a container engine. Two builds of one commit give the same digest in any
-//! folder: paths are removed from the binary, there are no times, and the certificates are
+//! folder: paths are removed from the programs, there are no times, and the certificates are
 //! those pinned in Cargo.lock, not the machine's.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::image::{Entry, Image};
-use crate::images::library_entries;
+use crate::images::{library_entries, program_entries};
 use crate::progress::Progress;
 
 /// The name without its tag, which is the workspace's version.
@@ -29,6 +29,9 @@ pub const TARGET: &str = if cfg!(target_arch = "aarch64") {
     "x86_64-unknown-linux-gnu"
 };
 
+/// The programs of the crate.
+const PROGRAMS: [&str; 2] = ["ballast", "ballast-announcer"];
+
 /// The tool that writes the bill of materials.
 const SBOM_TOOL: (&str, &str) = ("cargo-cyclonedx", "0.5.7");
 /// The file that the tool writes next to the crate's manifest.
@@ -39,8 +42,8 @@ const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// The content of the image.
 #[derive(Debug, Clone)]
 pub struct Release {
-    /// The static binary.
-    pub binary: PathBuf,
+    /// The static programs; containers run the first one unless they say otherwise.
+    pub programs: Vec<PathBuf>,
     /// `CycloneDX`, JSON.
     pub sbom: String,
     /// The commit, if the source is a clone.
@@ -72,25 +75,26 @@ impl Release {
         progress.while_working(waiting, || lock.lock())?;
         // Cargo prints what it compiles, but nothing while it compiles the last crates.
         let compiling =
-            || "compiling the static release binary; left: the bill of materials".to_owned();
+            || "compiling the static release programs; left: the bill of materials".to_owned();
         let listing = || "writing the bill of materials, the last step".to_owned();
         Ok(Self {
-            binary: progress.while_working(compiling, || binary(&root))?,
+            programs: progress.while_working(compiling, || programs(&root))?,
             sbom: progress.while_working(listing, || sbom(&root))?,
             revision: revision(&root),
         })
     }
 
-    /// An image with a binary that was built for this machine only, with the libraries that it
-    /// loads and without a bill of materials: tests need no release build.
-    pub fn for_tests(root: &Path, binary: &Path) -> Image {
+    /// An image with programs that were built for this machine only, with the libraries that they
+    /// load and without a bill of materials: tests need no release build.
+    pub fn for_tests(root: &Path, programs: Vec<PathBuf>) -> Image {
+        let libraries = library_entries(&programs);
         let release = Self {
-            binary: binary.to_owned(),
+            programs,
             sbom: String::new(),
             revision: revision(root),
         };
         let mut image = release.image();
-        image.entries.extend(library_entries(binary));
+        image.entries.extend(libraries);
         image
     }
 
@@ -122,8 +126,8 @@ impl Release {
     }
 
     fn entries(&self) -> Vec<Entry> {
-        let mut entries = vec![
-            Entry::Program("ballast".to_owned(), self.binary.clone()),
+        let mut entries = program_entries(&self.programs);
+        entries.extend([
             Entry::Folder("etc", 0o755),
             Entry::Text("etc/group", "root:x:0:\nnonroot:x:65532:\n".to_owned()),
             Entry::Text(
@@ -134,7 +138,7 @@ impl Release {
             Entry::Folder("etc/ssl/certs", 0o755),
             Entry::Text(CERTIFICATES, certificates()),
             Entry::Folder("tmp", 0o1777),
-        ];
+        ]);
         if !self.sbom.is_empty() {
             entries.extend([
                 Entry::Folder("usr", 0o755),
@@ -161,7 +165,7 @@ fn to_pem(der: &[u8]) -> String {
 }
 
 /// Compiles so that the result contains nothing of this machine: no paths, no shared libraries.
-fn binary(root: &Path) -> Result<PathBuf> {
+fn programs(root: &Path) -> Result<Vec<PathBuf>> {
     let cargo_home = cargo_home();
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
@@ -187,7 +191,8 @@ fn binary(root: &Path) -> Result<PathBuf> {
     if !status.success() {
         bail!("the static release build failed; its words are above");
     }
-    Ok(target(root).join(TARGET).join("release/ballast"))
+    let folder = target(root).join(TARGET).join("release");
+    Ok(PROGRAMS.map(|name| folder.join(name)).to_vec())
 }
 
 /// The folder of cargo's downloads.

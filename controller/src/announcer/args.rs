@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use ballast_agent::Gossip;
 use ballast_announce::NodeName;
-use clap::Args;
+use clap::{Args, Parser, Subcommand};
 
 use super::Options;
 use super::lease::LONGEST_NODE;
+use crate::cli::probe::{self, ProbeArgs};
+use crate::process::program::LogArgs;
+
+const ABOUT: &str = "The commands of `ballast` that run on each node of a bare-metal cluster";
 
 /// Examples, for the help of the command.
 pub const EXAMPLES: &str = "\
@@ -27,6 +31,32 @@ Exit status:
   0  stopped by SIGTERM or SIGINT
   1  error
   2  invalid usage";
+
+/// The command line of `ballast-announcer`, the program for nodes: two commands of `ballast`.
+#[derive(Debug, Parser)]
+#[command(name = "ballast-announcer", version, about = ABOUT, arg_required_else_help = true)]
+pub struct Cli {
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of `ballast-announcer`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Announce the addresses of bare-metal Services from this node. One process runs on each node.
+    // `extraArgs` of the chart can repeat a flag that the chart already sets.
+    #[command(after_help = EXAMPLES, args_override_self = true)]
+    Announcer(Box<AnnouncerArgs>),
+
+    /// Ask the process of this container whether it is alive or ready (used by the chart).
+    #[command(after_help = probe::EXAMPLES, hide = true)]
+    Probe(ProbeArgs),
+}
 
 /// Flags of `ballast announcer`.
 #[derive(Clone, Debug, Args)]
@@ -178,6 +208,23 @@ mod tests {
         }
         let longest = format!("--node-name={}", "n".repeat(LONGEST_NODE));
         options(&["--no-gossip", &longest]).unwrap();
+    }
+
+    /// `ballast announcer` and `ballast-announcer announcer` are the same.
+    #[test]
+    fn the_program_for_nodes_has_the_commands_of_ballast() {
+        let help = |mut all: clap::Command, name: &str| {
+            all.build();
+            let command = all.find_subcommand_mut(name).unwrap();
+            let text = command.render_long_help().to_string();
+            text.replace("ballast-announcer ", "ballast ")
+        };
+        Cli::command().debug_assert();
+        for name in ["announcer", "probe"] {
+            let ballast = help(crate::args::Cli::command(), name);
+            assert_eq!(help(Cli::command(), name), ballast);
+            assert!(ballast.contains("Examples:"));
+        }
     }
 
     #[test]

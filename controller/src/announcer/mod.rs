@@ -37,6 +37,7 @@
 pub mod agent;
 pub mod args;
 pub mod checks;
+pub mod command;
 pub mod facts;
 pub mod health;
 pub mod lease;

@@ -22,15 +22,14 @@ pub mod status;
 pub mod teardown;
 pub mod text;
 
-use std::fmt::Display;
 use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::process::text::{one_line, shortened};
+use crate::process::program::{note, print};
 use text::Look;
 
 /// Exit status: the user gave a name, and no object has it.
@@ -39,8 +38,6 @@ pub const NOT_FOUND: u8 = 4;
 pub const NOT_YET: u8 = 5;
 /// Exit status: like [`NOT_YET`], but no controller is running to do the rest.
 pub const NOBODY: u8 = 6;
-/// The maximum length of a line on standard error, in characters; notes can contain commands.
-const LONGEST_NOTE: usize = 4_096;
 /// The name of the binary that `kubectl ballast` runs.
 const PLUGIN: &str = "kubectl-ballast";
 
@@ -93,23 +90,7 @@ fn look(terminal: bool) -> Look {
     }
 }
 
-/// Writes one line to standard error. The text can come from users and from the cluster, so it
-/// is cleaned and bounded here. If standard error is closed, the error is ignored.
-pub fn note(text: impl Display) {
-    let line = shortened(&one_line(&text.to_string()), LONGEST_NOTE);
-    say(&format!("{line}\n"));
-}
-
 /// Writes text that is already clean to standard error, unchanged.
 fn say(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// Writes to standard output. A reader that stops early, such as `head`, is not an error.
-fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
-    }
 }

@@ -1,5 +1,5 @@
 //! What any process of Ballast needs, whatever its role: health and metrics over HTTP, a work
-//! queue with backoff, leader election, access to the API server, and its own identity.
+//! queue with backoff, leader election, access to the API server, its own identity, and its start and end.
 //!
 //! Nothing here knows Services, classes or providers.
 
@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod causes;
 pub mod identity;
 pub mod lease;
+pub mod program;
 pub mod queue;
 pub mod room;
 pub mod socket;

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::image::Image;
-use ballast_e2e::installation::binary;
+use ballast_e2e::installation::programs;
 use ballast_e2e::kind::containerfile;
 use ballast_e2e::release::Release;
 use clap::Parser;
 
-/// Builds Ballast's static binary and writes its container image as an archive for
+/// Builds Ballast's static programs and writes its container image as an archive for
 /// `docker load`, `ctr images import` and `kind load image-archive`.
 #[derive(Debug, Parser)]
 #[command(name = "image", version)]
@@ -25,8 +25,8 @@ struct Cli {
     /// Write the contents of the image into a folder instead, for the Containerfile.
     #[arg(long)]
     files: Option<PathBuf>,
-    /// Write an image for tests: with the binary of the debug build beside this program, and the
-    /// libraries that it loads. Compiles nothing.
+    /// Write an image for tests: with the programs of the debug build beside this program, and the
+    /// libraries that they load. Compiles nothing.
     #[arg(long, conflicts_with = "files")]
     debug: bool,
     /// Build two clones in different folders from scratch and check that both give the same image.
@@ -60,7 +60,7 @@ fn run(cli: &Cli) -> Result<()> {
         .clone()
         .unwrap_or_else(|| cli.source.join("target/image"));
     if cli.debug {
-        return write(&Release::for_tests(&cli.source, &binary()?), &folder);
+        return write(&Release::for_tests(&cli.source, programs()?), &folder);
     }
     let release = Release::build(&cli.source)?;
     if let Some(folder) = &cli.files {

@@ -10,7 +10,7 @@ use ballast_crds::announcer::{Announcer, Holding};
 use kube::Api;
 use kube::api::ListParams;
 
-use crate::installation::binary;
+use crate::installation;
 use crate::{Host, Lab, Reach, Signal, eventually};
 
 /// The namespace of the Leases.
@@ -51,7 +51,7 @@ impl<'a> Announcers<'a> {
         std::fs::write(&key, KEY)?;
         Ok(Self {
             lab,
-            binary: binary()?.display().to_string(),
+            binary: installation::announcer()?.display().to_string(),
             key,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
         })

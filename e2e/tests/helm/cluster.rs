@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ballast_e2e::helm::{OF_EVERY_NAMESPACE, leftovers};
-use ballast_e2e::installation::binary;
+use ballast_e2e::installation::programs;
 use ballast_e2e::{Helm, Host, Lab, LabOptions, Progress, eventually, with_libraries};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
@@ -64,7 +64,7 @@ impl Cluster {
 
     async fn image(&self) -> Result<()> {
         let archive = self.lab.dir().join("ballast.tar");
-        with_libraries(IMAGE, &binary()?, "65532:65532").write(&archive)?;
+        with_libraries(IMAGE, &programs()?, "65532:65532").write(&archive)?;
         self.lab.import_images(&[archive]).await
     }
 

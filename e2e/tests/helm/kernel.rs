@@ -82,7 +82,9 @@ pub(crate) fn process(pod: &Pod) -> Option<Status> {
         let dir = entry.path();
         let command = read(&dir, "cmdline");
         // Probes are short, and are no process of the pod.
-        if !command.starts_with("/ballast\0") || command.starts_with("/ballast\0probe\0") {
+        let mut words = command.split('\0');
+        let is_ours = matches!(words.next(), Some("/ballast" | "/ballast-announcer"));
+        if !is_ours || words.next() == Some("probe") {
             return None;
         }
         let cgroup = read(&dir, "cgroup");

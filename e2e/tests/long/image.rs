@@ -81,8 +81,10 @@ fn the_image_is_small_static_and_says_what_it_is() -> Result<()> {
 
 /// The files of the layer.
 fn inside(files: &BTreeMap<String, Vec<u8>>, release: &Release) -> Result<()> {
-    let binary = files.get("ballast").context("no binary")?;
-    ensure!(!has_loader(binary)?, "the binary is not static");
+    for name in ["ballast", "ballast-announcer"] {
+        let program = files.get(name).with_context(|| format!("no {name}"))?;
+        ensure!(!has_loader(program)?, "{name} is not static");
+    }
     let root = root().canonicalize()?.display().to_string();
     for (path, bytes) in files {
         ensure!(!contains(bytes, &root), "{path} holds the path {root}");
@@ -108,7 +110,7 @@ fn inside(files: &BTreeMap<String, Vec<u8>>, release: &Release) -> Result<()> {
         ensure!(!names.contains(&own), "{own} is not in the binary");
     }
     ensure!(bill.get("serialNumber").is_none());
-    runs_alone(&release.binary)
+    release.programs.iter().try_for_each(|it| runs_alone(it))
 }
 
 /// Whether an ELF file names a loader, as every dynamically linked one does.
@@ -133,11 +135,12 @@ fn has_loader(elf: &[u8]) -> Result<bool> {
 /// Runs in a root folder that contains nothing else.
 fn runs_alone(binary: &Path) -> Result<()> {
     let root = tempfile::tempdir()?;
-    std::fs::copy(binary, root.path().join("ballast"))?;
+    let name = binary.file_name().context("no name")?;
+    std::fs::copy(binary, root.path().join(name))?;
     let output = Command::new("chroot")
         .args(["--userspec=65532:65532"])
         .arg(root.path())
-        .args(["/ballast", "--version"])
+        .args([&Path::new("/").join(name), Path::new("--version")])
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
