@@ -12,7 +12,8 @@
 //! up late it ticks first, and then looks at what arrived: after a stop of the process the node
 //! must notice the gap before it judges what arrived meanwhile. What frames show waits for a tick,
 //! except for claims of other hosts, so that a quiet node wakes up little more often than it ticks.
-//! A tick that is a little late has the time at which it was due ([`on_time`]).
+//! Frames to own addresses wait in sockets of their own, so that they wake no thread at all. A tick
+//! that is a little late has the time at which it was due ([`on_time`]).
 //!
 //! It never waits for a socket: a frame or a message that cannot be sent is dropped, and the
 //! protocols repeat what matters. Multicast groups, for which the kernel may let it wait, come last
@@ -41,7 +42,7 @@ use crate::clock;
 use crate::core::network::Network;
 use crate::directory::Directory;
 use crate::event::Event;
-use crate::frames::{Known, Sighting};
+use crate::frames::{self, Frame, Known, Sighting};
 use crate::post::Mail;
 use crate::report::{self, Announced, Report, ReportedInterface, Usable};
 use crate::shared::{News, Shared};
@@ -115,16 +116,16 @@ impl Core {
             };
             let now = on_time(due, clock::now());
             // After a stop of the process the node must notice the gap first.
-            let late = now.since(due) > LATE;
+            let (is_due, late) = (now >= due, now.since(due) > LATE);
             if !late {
-                self.look_at_sightings(now);
+                self.look_at_sightings(is_due, now);
             }
-            if now >= due {
+            if is_due {
                 self.tick(now);
             }
             if late {
                 self.shared.counters.late_ticks.add();
-                self.look_at_sightings(now);
+                self.look_at_sightings(true, now);
             }
             self.handle_all(event, now);
             self.carry_out();
@@ -138,14 +139,34 @@ impl Core {
         self.shared.end();
     }
 
-    fn look_at_sightings(&mut self, now: Time) {
+    /// What frames showed. Those to own addresses are read in ticks alone.
+    fn look_at_sightings(&mut self, own: bool, now: Time) {
         let mut sightings = std::mem::take(&mut self.work.sightings);
         self.shared.take_waiting(&mut sightings);
+        if own {
+            self.read_own(&mut sightings, now);
+        }
         for (interface, sighting) in sightings.drain(..) {
             self.sight(interface, sighting, now);
         }
         // Its room is used again.
         self.work.sightings = sightings;
+    }
+
+    fn read_own(&self, sightings: &mut Vec<(u32, Sighting)>, now: Time) {
+        let known = self.shared.known();
+        for port in self.work.network.ports() {
+            let flood = port.drain_own(|bytes| {
+                if let Some(frame) = Frame::parse(bytes) {
+                    // The kernel answers for own addresses.
+                    let seen = frames::read(&known, port.index, &frame).sightings;
+                    sightings.extend(seen.into_iter().map(|it| (port.index, it)));
+                }
+            });
+            if flood {
+                self.shared.flooded(now);
+            }
+        }
     }
 
     fn tick(&mut self, now: Time) {

@@ -6,6 +6,9 @@
 //! long, or another task of the process. It does not answer while the core thread's last tick is
 //! old: then the process was stopped, and another node may have taken over.
 //!
+//! Frames to this node's own addresses alone wait for a tick of the core thread ([`Sockets`]), unless
+//! there are too many of them.
+//!
 //! A flood costs little: a kernel filter passes only ARP and neighbour discovery, and of each kind
 //! of sighting only [`BUDGET`] reach the core thread within [`WINDOW`].
 
@@ -25,12 +28,10 @@ use crate::clock;
 use crate::event::Event;
 use crate::frames::{self, Frame, Known, Sighting};
 use crate::shared::Shared;
-use crate::sockets::Sockets;
+use crate::sockets::{FRAME, Sockets};
 
 /// Frames that are read from one socket before the others get a turn.
 const BATCH: usize = 64;
-/// Longer than any frame that matters.
-const FRAME: usize = 2048;
 /// Sightings of one kind in one window. Answers have a budget of their own, so no flood of other
 /// frames makes a live host look dead.
 const BUDGET: u32 = 256;
@@ -68,6 +69,8 @@ enum Kind {
 enum Socket {
     Arp,
     Neighbours,
+    OwnArp,
+    OwnNeighbours,
     Echo,
 }
 
@@ -78,7 +81,8 @@ impl Packets {
     pub(crate) fn run(mut self) {
         while !self.shared.has_ended() {
             let ports = self.shared.ports();
-            match wait(&self.woken, &ports) {
+            let flooded = self.shared.is_flooded(clock::now());
+            match wait(&self.woken, &ports, flooded) {
                 Ok(ready) => {
                     self.drain_wakes();
                     for (port, socket) in ready {
@@ -107,6 +111,8 @@ impl Packets {
             let received = match socket {
                 Socket::Arp => port.arp.receive(&mut buffer),
                 Socket::Neighbours => port.neighbours.receive(&mut buffer),
+                Socket::OwnArp => port.own_arp.receive(&mut buffer),
+                Socket::OwnNeighbours => port.own_neighbours.receive(&mut buffer),
                 Socket::Echo => match port.echo.receive() {
                     Ok(from) => {
                         self.echoed(&known, port, from);
@@ -197,8 +203,8 @@ impl Packets {
     }
 }
 
-/// Waits until a socket has something, and says which ones.
-fn wait(woken: &UnixStream, ports: &[Arc<Sockets>]) -> io::Result<Vec<(usize, Socket)>> {
+/// Waits until a socket has something, and says which ones. `own`: also those for own addresses.
+fn wait(woken: &UnixStream, ports: &[Arc<Sockets>], own: bool) -> io::Result<Vec<(usize, Socket)>> {
     let mut fds = vec![PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
     let mut sockets = Vec::new();
     for (nth, port) in ports.iter().enumerate() {
@@ -206,8 +212,13 @@ fn wait(woken: &UnixStream, ports: &[Arc<Sockets>]) -> io::Result<Vec<(usize, So
             (port.arp.as_fd(), Socket::Arp),
             (port.neighbours.as_fd(), Socket::Neighbours),
         ];
+        let aside = [
+            (port.own_arp.as_fd(), Socket::OwnArp),
+            (port.own_neighbours.as_fd(), Socket::OwnNeighbours),
+        ];
+        let aside = aside.into_iter().filter(|_| own);
         let echo = port.echo.sockets().map(|fd| (fd, Socket::Echo));
-        for (fd, socket) in frames.into_iter().chain(echo) {
+        for (fd, socket) in frames.into_iter().chain(aside).chain(echo) {
             fds.push(PollFd::new(fd, PollFlags::POLLIN));
             sockets.push((nth, socket));
         }

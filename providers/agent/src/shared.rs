@@ -16,6 +16,9 @@ use crate::sockets::Sockets;
 /// Sightings that wait for a tick. The packet thread's budgets allow fewer, unless a tick is late.
 const WAITING: usize = 4096;
 
+/// How long the packet thread reads frames to own addresses after too many arrived within a tick.
+const FLOOD: Duration = Duration::from_secs(5);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -24,6 +27,8 @@ pub(crate) struct Shared {
     /// The time of the core thread's last tick, in nanoseconds; 0 before the first one.
     last_tick: AtomicU64,
     ended: AtomicBool,
+    /// Until then the packet thread also reads frames to own addresses, in nanoseconds.
+    flood_until: AtomicU64,
     /// What can wait for the next tick, oldest first.
     waiting: Mutex<Vec<(u32, Sighting)>>,
     news: Mutex<News>,
@@ -54,6 +59,7 @@ impl Shared {
             ports: Mutex::default(),
             last_tick: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            flood_until: AtomicU64::new(0),
             waiting: Mutex::default(),
             news: Mutex::default(),
             wake,
@@ -105,9 +111,21 @@ impl Shared {
     }
 
     pub(crate) fn ticked(&self, now: Time) {
-        let nanoseconds = now.since(Time::default()).as_nanos();
-        let nanoseconds = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
-        self.last_tick.store(nanoseconds, Ordering::Release);
+        self.last_tick.store(nanoseconds(now), Ordering::Release);
+    }
+
+    /// So many frames to own addresses arrive that they must not wait for ticks.
+    pub(crate) fn flooded(&self, now: Time) {
+        let until = nanoseconds(now + FLOOD);
+        let before = self.flood_until.swap(until, Ordering::AcqRel);
+        if before < nanoseconds(now) {
+            self.wake();
+        }
+    }
+
+    /// Whether the packet thread reads frames to own addresses, too.
+    pub(crate) fn is_flooded(&self, now: Time) -> bool {
+        nanoseconds(now) < self.flood_until.load(Ordering::Acquire)
     }
 
     /// When the last tick was; `None` before the first one.
@@ -137,6 +155,11 @@ impl Shared {
     }
 }
 
+fn nanoseconds(time: Time) -> u64 {
+    let nanoseconds = time.since(Time::default()).as_nanos();
+    u64::try_from(nanoseconds).unwrap_or(u64::MAX)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No holder of these locks can panic between two writes.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -144,6 +167,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use ballast_announce::timing::STALL;
 
     use super::*;
@@ -159,5 +184,19 @@ mod tests {
         assert!(!shared.may_answer(at(1001) + STALL));
         shared.ticked(at(2000));
         assert!(shared.may_answer(at(2001)));
+    }
+
+    #[test]
+    fn after_a_flood_the_packet_thread_reads_for_a_while() {
+        let (shared, mut woken) = Shared::new(Arc::default()).unwrap();
+        let at = |ms| Time::after_start(Duration::from_millis(ms));
+        assert!(!shared.is_flooded(at(1000)));
+        shared.flooded(at(1000));
+        shared.flooded(at(1150));
+        assert!(shared.is_flooded(at(1149) + FLOOD));
+        assert!(!shared.is_flooded(at(1150) + FLOOD));
+        assert_eq!(woken.read(&mut [0; 8]).unwrap(), 1, "once");
+        shared.flooded(at(9000));
+        assert_eq!(woken.read(&mut [0; 8]).unwrap(), 1);
     }
 }

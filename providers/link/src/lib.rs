@@ -33,7 +33,7 @@ pub mod testbed;
 
 pub use echo::Echo;
 pub use ethernet::{Ethernet, Mac};
-pub use frame_socket::FrameSocket;
+pub use frame_socket::{FrameSocket, Frames};
 pub use groups::Groups;
 pub use links::{Address, Interface, LinkError, Links, Mark};
 pub use monitor::{HostInterface, Monitor};

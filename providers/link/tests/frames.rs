@@ -18,7 +18,7 @@ use ballast_link::ndp::{self, Advertisement, Message, Solicitation};
 use ballast_link::testbed::{
     Host, add_address, eth0, eventually, index_of, lan, netlink, on, segment, soon,
 };
-use ballast_link::{Echo, Ethernet, FrameSocket, Interface, Links, Mac};
+use ballast_link::{Echo, Ethernet, FrameSocket, Frames, Interface, Links, Mac};
 use netlink_packet_route::link::MacVlanMode;
 use rtnetlink::{LinkMacVlan, LinkUnspec};
 
@@ -304,4 +304,56 @@ fn a_host_answers_an_echo_request() {
     }
     let empty = echo.receive().unwrap_err();
     assert_eq!(empty.kind(), ErrorKind::WouldBlock);
+}
+
+/// Two sockets share the frames: what concerns an own address alone, and the rest.
+#[test]
+fn frames_to_own_addresses_alone_can_be_put_aside() {
+    let own: [IpAddr; 4] = [
+        Ipv4Addr::new(192, 0, 2, 7).into(),
+        IP.into(),
+        ASKER.into(),
+        IP6.into(),
+    ];
+    let (lan, rest, we, sender) = listening(FrameSocket::arp);
+    let aside = on(&lan.hosts[0], async || FrameSocket::arp(we.index).unwrap());
+    rest.divide(Frames::Except(&own)).unwrap();
+    aside.divide(Frames::To(&own)).unwrap();
+    let foreign = Packet::request(SENDER, IP, Ipv4Addr::new(192, 0, 2, 8));
+    let to_us = [
+        request(we.mac),
+        arp::frame(we.mac, SENDER, &Packet::reply(SENDER, IP, we.mac, IP)).to_vec(),
+    ];
+    let others = [
+        request(Mac::BROADCAST),
+        arp::frame(we.mac, SENDER, &foreign).to_vec(),
+        arp::frame(Mac::BROADCAST, SENDER, &Packet::probe(SENDER, IP)).to_vec(),
+    ];
+    send(&sender, &[&to_us[..], &others[..], &to_us[..1]].concat());
+    let expected = [&to_us[..], &to_us[..1]].concat();
+    receives(&aside, &sender, &[], &expected);
+    receives(&rest, &sender, &[], &others);
+
+    let (lan, rest, we, sender) = listening(FrameSocket::neighbour_discovery);
+    let aside = on(&lan.hosts[0], async || {
+        FrameSocket::neighbour_discovery(we.index).unwrap()
+    });
+    rest.divide(Frames::Except(&own)).unwrap();
+    aside.divide(Frames::To(&own)).unwrap();
+    let other = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0x12, 0x3457);
+    let to_us = [
+        Solicitation::unicast(SENDER, we.mac, ASKER, IP6).encode(),
+        Solicitation::unicast(SENDER, we.mac, other, ASKER).encode(),
+    ];
+    let others = [
+        Solicitation::multicast(SENDER, ASKER, IP6).encode(),
+        Solicitation::unicast(SENDER, we.mac, ASKER, other).encode(),
+    ];
+    on(&lan.hosts[0], async || {
+        rest.join(ndp::group_mac(ndp::solicited_node(IP6))).unwrap();
+    });
+    send(&sender, &[&to_us[..], &others[..], &to_us[..1]].concat());
+    let expected = [&to_us[..], &to_us[..1]].concat();
+    receives(&aside, &sender, &[], &expected);
+    receives(&rest, &sender, &[], &others);
 }

@@ -96,6 +96,10 @@ impl Network {
         self.ports.get(&interface).map(|open| &*open.port)
     }
 
+    pub(super) fn ports(&self) -> impl Iterator<Item = &Sockets> {
+        self.ports.values().map(|open| &*open.port)
+    }
+
     /// Replaces the interfaces, and opens and closes sockets. Returns the ports.
     pub(super) fn replace(&mut self, listed: Vec<HostInterface>, now: Time) -> Vec<Arc<Sockets>> {
         let mut former = std::mem::take(&mut self.ports);
@@ -105,7 +109,8 @@ impl Network {
         let mut failed = false;
         for interface in &listed {
             let kept = former.remove(&interface.index);
-            let kept = kept.filter(|open| open.port.own == mac(interface.mac));
+            let same = |open: &Open| open.port.own == mac(interface.mac);
+            let kept = kept.filter(|open| same(open) && open.port.divide(interface).is_ok());
             match kept.map_or_else(|| Open::new(interface), Ok) {
                 Ok(open) => {
                     self.ports.insert(interface.index, open);
