@@ -1,0 +1,247 @@
+//! Every annotation that Services on AWS may have, and what Ballast does with it. Pure.
+//!
+//! The annotations are those of the AWS Load Balancer Controller (source: its "Service
+//! annotations" page and `pkg/annotations/constants.go`), so that a Service can move to Ballast as
+//! it is. A key that Ballast does not know is refused and not ignored: a misspelt setting would
+//! otherwise have no effect, and nobody would notice. One annotation harms only its own Service.
+
+use ballast_provider::{Reason, Refusal};
+
+/// All keys begin with this.
+pub const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
+
+/// What Ballast does with an annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// It has the effect that AWS's documentation describes.
+    Supported,
+    /// It has no effect, because something else decides; the text says what.
+    NoEffect(&'static str),
+    /// A Service with it is refused; the text says why, and what to do.
+    Refused(&'static str),
+}
+
+/// A known annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// The key without [`PREFIX`].
+    pub name: &'static str,
+    /// Whether `.PORT` may follow, so that the value is for one port.
+    pub per_port: bool,
+    /// What Ballast does with it.
+    pub support: Support,
+}
+
+const NOT_YET: Support = Support::Refused("Ballast does not support it yet");
+const CLASS_DECIDES: Support =
+    Support::NoEffect("spec.loadBalancerClass decides which controller serves the Service");
+
+/// Refused and unknown keys are compared with the known ones only up to this length.
+const LONGEST: usize = 128;
+/// A key is taken for a misspelt one if it differs in at most this many letters.
+const EDITS: usize = 3;
+
+/// All known annotations, in alphabetical order.
+pub const ANNOTATIONS: [Annotation; 48] = [
+    refused("access-log-enabled"),
+    refused("access-log-s3-bucket-name"),
+    refused("access-log-s3-bucket-prefix"),
+    supported("additional-resource-tags"),
+    refused("alpn-policy"),
+    supported("attributes"),
+    refused("backend-protocol"),
+    refused("connection-draining-enabled"),
+    refused("connection-draining-timeout"),
+    supported("cross-zone-load-balancing-enabled"),
+    Annotation {
+        support: Support::Refused(
+            "a load balancer that was created without security groups can never have one. Use \
+             source ranges or your own security groups",
+        ),
+        ..supported("disable-nlb-sg")
+    },
+    supported("eip-allocations"),
+    refused("enable-icmp-for-path-mtu-discovery"),
+    refused("enable-prefix-for-ipv6-source-nat"),
+    Annotation {
+        support: Support::NoEffect("TCP and UDP on one port always share a listener"),
+        ..supported("enable-tcp-udp-listener")
+    },
+    supported("healthcheck-healthy-threshold"),
+    supported("healthcheck-interval"),
+    supported("healthcheck-path"),
+    supported("healthcheck-port"),
+    supported("healthcheck-protocol"),
+    supported("healthcheck-success-codes"),
+    supported("healthcheck-timeout"),
+    supported("healthcheck-unhealthy-threshold"),
+    refused("inbound-sg-rules-on-private-link-traffic"),
+    supported("internal"),
+    refused("ip-address-type"),
+    refused("ipv6-addresses"),
+    refused("listener-attributes"),
+    supported("manage-backend-security-group-rules"),
+    refused("minimum-load-balancer-capacity"),
+    refused("multi-cluster-target-group"),
+    refused("name"),
+    supported("nlb-target-type"),
+    supported("private-ipv4-addresses"),
+    supported("proxy-protocol"),
+    supported("proxy-protocol-per-target-group"),
+    refused("quic-enabled-ports"),
+    supported("scheme"),
+    supported("security-group-prefix-lists"),
+    supported("security-groups"),
+    refused("source-nat-ipv6-prefixes"),
+    refused("ssl-cert"),
+    refused("ssl-negotiation-policy"),
+    refused("ssl-ports"),
+    supported("subnets"),
+    Annotation {
+        per_port: true,
+        ..supported("target-group-attributes")
+    },
+    supported("target-node-labels"),
+    Annotation {
+        support: CLASS_DECIDES,
+        ..supported("type")
+    },
+];
+
+const fn supported(name: &'static str) -> Annotation {
+    Annotation {
+        name,
+        per_port: false,
+        support: Support::Supported,
+    }
+}
+
+const fn refused(name: &'static str) -> Annotation {
+    Annotation {
+        name,
+        per_port: false,
+        support: NOT_YET,
+    }
+}
+
+/// The annotation of a Service's key, and the port that the key names. The key must begin with
+/// [`PREFIX`].
+pub fn find(key: &str) -> Result<(&'static Annotation, Option<u16>), Refusal> {
+    let name = key.strip_prefix(PREFIX).unwrap_or(key);
+    if let Some(known) = exactly(name) {
+        return Ok((known, None));
+    }
+    if let Some((name, port)) = name.rsplit_once('.')
+        && let Some(known) = exactly(name).filter(|known| known.per_port)
+    {
+        return match port.parse::<u16>() {
+            Ok(port) if port > 0 => Ok((known, Some(port))),
+            _ => Err(invalid(format!(
+                "annotation {key}: a port from 1 to 65535 follows the last dot, not \"{port}\""
+            ))),
+        };
+    }
+    // These have the protocol and the port in the key: `listener-attributes.TCP-80`.
+    let listener = name.split_once('.').map(|(first, _)| first);
+    match listener
+        .filter(|first| *first == "listener-attributes")
+        .and_then(exactly)
+    {
+        Some(known) => Ok((known, None)),
+        None => Err(unknown(key, name)),
+    }
+}
+
+fn exactly(name: &str) -> Option<&'static Annotation> {
+    let at = ANNOTATIONS.binary_search_by(|known| known.name.cmp(name));
+    at.ok().and_then(|at| ANNOTATIONS.get(at))
+}
+
+fn unknown(key: &str, name: &str) -> Refusal {
+    let message = match nearest(name) {
+        Some(known) => format!("annotation {key} is unknown. Did you mean {PREFIX}{known}?"),
+        None => format!("annotation {key} is unknown"),
+    };
+    Refusal::new(Reason::Unsupported, message)
+}
+
+/// The known name that differs least, if it differs little.
+fn nearest(name: &str) -> Option<&'static str> {
+    if name.len() > LONGEST {
+        return None;
+    }
+    ANNOTATIONS
+        .iter()
+        .map(|known| (strsim::levenshtein(name, known.name), known.name))
+        .filter(|(edits, _)| *edits <= EDITS)
+        .min()
+        .map(|(_, known)| known)
+}
+
+pub(crate) fn invalid(message: impl AsRef<str>) -> Refusal {
+    Refusal::new(Reason::Invalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> String {
+        format!("{PREFIX}{name}")
+    }
+
+    #[test]
+    fn the_table_is_in_order() {
+        assert!(ANNOTATIONS.is_sorted_by(|one, two| one.name < two.name));
+    }
+
+    #[test]
+    fn every_known_key_is_found() {
+        for known in &ANNOTATIONS {
+            assert_eq!(find(&key(known.name)), Ok((known, None)));
+        }
+    }
+
+    #[test]
+    fn a_port_may_follow_only_where_it_means_something() {
+        let (known, port) = find(&key("target-group-attributes.443")).expect("known");
+        assert_eq!((known.name, port), ("target-group-attributes", Some(443)));
+        for bad in ["target-group-attributes.0", "target-group-attributes.web"] {
+            let refusal = find(&key(bad)).expect_err(bad);
+            assert_eq!(refusal.reason, Reason::Invalid, "{refusal}");
+        }
+        assert!(find(&key("subnets.443")).is_err());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_the_nearest_one() {
+        let table = [
+            (
+                "subnet",
+                "Did you mean service.beta.kubernetes.io/aws-load-balancer-subnets?",
+            ),
+            (
+                "shceme",
+                "Did you mean service.beta.kubernetes.io/aws-load-balancer-scheme?",
+            ),
+            (
+                "target-group-attribute",
+                "Did you mean service.beta.kubernetes.io/aws-load-balancer-target-group-attributes?",
+            ),
+        ];
+        for (misspelt, end) in table {
+            let refusal = find(&key(misspelt)).expect_err(misspelt);
+            assert_eq!(refusal.reason, Reason::Unsupported);
+            assert!(refusal.message.ends_with(end), "{refusal}");
+        }
+        let refusal = find(&key("something-else-altogether")).expect_err("unknown");
+        assert!(refusal.message.ends_with("is unknown"), "{refusal}");
+        find(&key(&"x".repeat(10_000))).expect_err("unknown");
+    }
+
+    #[test]
+    fn attributes_of_listeners_are_known_with_their_protocol_and_port() {
+        let (known, _) = find(&key("listener-attributes.TCP-80")).expect("known");
+        assert_eq!(known.support, NOT_YET);
+    }
+}

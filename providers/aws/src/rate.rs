@@ -1,0 +1,422 @@
+//! AWS's limits for calls, and which waiting call goes next. Pure; `now` is an argument.
+//!
+//! AWS counts calls of the whole account and region in token buckets, one for each category of
+//! actions, and one for all actions of ELBv2 together. A call that finds its bucket empty fails
+//! with `Throttling`, and the failed call counts too. So calls wait here instead. Whoever makes
+//! a call first enters [`Waiting`], also for a retry. [`Waiting::next`] lets calls go: the most
+//! urgent first, and among equals the one that has waited longest. A call whose bucket is empty
+//! does not hold up calls of other categories.
+//!
+//! ```text
+//!              enter               next: a token in each of its buckets
+//!   (a call) ────────▶ waiting ─────────────────────────────────────────▶ the call is made
+//!                         │                                                     │
+//!                         ▼ leave: its caller has given up           throttled: the buckets
+//!                       (gone)                                       are empty, and fill more
+//!                                                                    slowly for some minutes
+//! ```
+//!
+//! Other programs of the account use the same buckets, and nobody can ask how full they are.
+//! After an answer `Throttling` the buckets of the call count as empty, and fill at half their
+//! rate; each further one halves it again, to a sixteenth at least. Each minute without one
+//! doubles it again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The actions that share a bucket. Source: "Throttling for the Elastic Load Balancing API"
+/// (Elastic Load Balancing API Reference) and "Request throttling for the Amazon EC2 API".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Category {
+    /// `CreateLoadBalancer`, `SetSubnets`.
+    Intensive,
+    /// `RegisterTargets`, `DeregisterTargets`.
+    Registration,
+    /// `Describe…` of ELBv2.
+    Read,
+    /// Every other action of ELBv2.
+    Write,
+    /// `Describe…` of EC2.
+    Ec2Read,
+    /// `CreateSecurityGroup`, `DeleteSecurityGroup`.
+    Ec2Write,
+    /// `AuthorizeSecurityGroupIngress`, `RevokeSecurityGroupIngress`.
+    Ec2Rules,
+    /// `CreateTags`, `DeleteTags`.
+    Ec2Tags,
+}
+
+/// How soon a call must go, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Urgency {
+    /// It changes where traffic of a working load balancer goes: targets above all.
+    Traffic,
+    /// It belongs to a Service that waits.
+    Service,
+    /// Nobody waits for it: polls, repairs, cleaning up.
+    Background,
+}
+
+/// The size of a token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The calls that may be made at once after a pause.
+    pub burst: u32,
+    /// The time in which one call more becomes possible.
+    pub interval: Duration,
+}
+
+/// The sizes of all buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// [`Category::Intensive`]
+    pub intensive: Limit,
+    /// [`Category::Registration`]
+    pub registration: Limit,
+    /// [`Category::Read`]
+    pub read: Limit,
+    /// [`Category::Write`]
+    pub write: Limit,
+    /// All actions of ELBv2 together.
+    pub account: Limit,
+    /// [`Category::Ec2Read`]
+    pub ec2_read: Limit,
+    /// [`Category::Ec2Write`]
+    pub ec2_write: Limit,
+    /// [`Category::Ec2Rules`]
+    pub ec2_rules: Limit,
+    /// [`Category::Ec2Tags`]
+    pub ec2_tags: Limit,
+}
+
+/// Identifies a call that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// What [`Waiting::next`] decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This call may be made now; its tokens are taken.
+    Go(Ticket),
+    /// No call may be made before this time, unless another one enters.
+    At(Instant),
+    /// No call waits.
+    Idle,
+}
+
+/// The number of calls that may wait. Each is one step of a Service or of a poll, and the
+/// controller works on far fewer Services at once.
+pub const LONGEST: usize = 4_096;
+
+/// The most by which the filling of a bucket slows down.
+const SLOWEST: u32 = 16;
+/// After this time without `Throttling`, a bucket fills twice as fast, up to its full rate.
+const RECOVERY: Duration = Duration::from_mins(1);
+
+/// The calls that wait, and the buckets that they wait for.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    buckets: BTreeMap<Kind, Bucket>,
+    calls: BTreeMap<(Urgency, Ticket), Category>,
+    last: u64,
+}
+
+/// One bucket each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Of(Category),
+    Account,
+}
+
+/// A token bucket. Its content is a time: each token is worth one interval, and a full bucket
+/// `burst` of them.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    limit: Limit,
+    /// The content at `at`.
+    credit: Duration,
+    at: Instant,
+    /// The factor by which it fills more slowly, and since when.
+    slower: (u32, Instant),
+}
+
+// === impl Category ===
+
+impl Category {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Intensive,
+        Self::Registration,
+        Self::Read,
+        Self::Write,
+        Self::Ec2Read,
+        Self::Ec2Write,
+        Self::Ec2Rules,
+        Self::Ec2Tags,
+    ];
+
+    /// The category of an action, by its name in the API.
+    pub fn of(action: &str) -> Self {
+        match action {
+            "CreateLoadBalancer" | "SetSubnets" => Self::Intensive,
+            "RegisterTargets" | "DeregisterTargets" => Self::Registration,
+            "CreateSecurityGroup" | "DeleteSecurityGroup" => Self::Ec2Write,
+            "AuthorizeSecurityGroupIngress" | "RevokeSecurityGroupIngress" => Self::Ec2Rules,
+            "CreateTags" | "DeleteTags" => Self::Ec2Tags,
+            "DescribeSubnets"
+            | "DescribeRouteTables"
+            | "DescribeInstances"
+            | "DescribeSecurityGroups"
+            | "DescribeAvailabilityZones" => Self::Ec2Read,
+            read if read.starts_with("Describe") => Self::Read,
+            _ => Self::Write,
+        }
+    }
+
+    /// The label in metrics and messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intensive => "intensive",
+            Self::Registration => "registration",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Ec2Read => "ec2-read",
+            Self::Ec2Write => "ec2-write",
+            Self::Ec2Rules => "ec2-rules",
+            Self::Ec2Tags => "ec2-tags",
+        }
+    }
+
+    /// The buckets that a call of this category takes a token from.
+    fn buckets(self) -> impl Iterator<Item = Kind> {
+        let elb = matches!(
+            self,
+            Self::Intensive | Self::Registration | Self::Read | Self::Write
+        );
+        [Kind::Of(self)]
+            .into_iter()
+            .chain(elb.then_some(Kind::Account))
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    /// `burst` calls at once, and `per_second` calls per second.
+    pub fn new(burst: u32, per_second: f64) -> Self {
+        Self {
+            burst: burst.max(1),
+            interval: Duration::from_secs_f64(1.0 / per_second.max(f64::EPSILON)),
+        }
+    }
+
+    /// No limit in practice.
+    pub const NONE: Self = Self {
+        burst: u32::MAX,
+        interval: Duration::ZERO,
+    };
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    /// What AWS documents. Describe calls of ELBv2 have had larger buckets since 2026, as far as
+    /// other controllers report; the documentation does not say so.
+    fn default() -> Self {
+        Self {
+            intensive: Limit::new(10, 0.2),
+            registration: Limit::new(20, 4.0),
+            read: Limit::new(40, 10.0),
+            write: Limit::new(20, 3.0),
+            account: Limit::new(40, 10.0),
+            ec2_read: Limit::new(50, 10.0),
+            ec2_write: Limit::new(50, 5.0),
+            ec2_rules: Limit::new(50, 5.0),
+            ec2_tags: Limit::new(100, 10.0),
+        }
+    }
+}
+
+impl Limits {
+    fn of(&self, kind: Kind) -> Limit {
+        match kind {
+            Kind::Account => self.account,
+            Kind::Of(Category::Intensive) => self.intensive,
+            Kind::Of(Category::Registration) => self.registration,
+            Kind::Of(Category::Read) => self.read,
+            Kind::Of(Category::Write) => self.write,
+            Kind::Of(Category::Ec2Read) => self.ec2_read,
+            Kind::Of(Category::Ec2Write) => self.ec2_write,
+            Kind::Of(Category::Ec2Rules) => self.ec2_rules,
+            Kind::Of(Category::Ec2Tags) => self.ec2_tags,
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// No calls, and full buckets. A process that restarts does not know what the former one
+    /// used; [`Waiting::throttled`] corrects it.
+    pub fn new(limits: &Limits, now: Instant) -> Self {
+        let kinds = Category::ALL.into_iter().map(Kind::Of);
+        Self {
+            buckets: kinds
+                .chain([Kind::Account])
+                .map(|kind| (kind, Bucket::full(limits.of(kind), now)))
+                .collect(),
+            calls: BTreeMap::new(),
+            last: 0,
+        }
+    }
+
+    /// Another call waits. `None` if [`LONGEST`] calls wait already.
+    pub fn enter(&mut self, category: Category, urgency: Urgency) -> Option<Ticket> {
+        if self.calls.len() >= LONGEST {
+            return None;
+        }
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        self.calls.insert((urgency, ticket), category);
+        Some(ticket)
+    }
+
+    /// The caller of this call has given up.
+    pub fn leave(&mut self, ticket: Ticket) {
+        self.calls.retain(|(_, one), _| *one != ticket);
+    }
+
+    /// The call that may be made now, or the time of the next one.
+    pub fn next(&mut self, now: Instant) -> Next {
+        let mut earliest: Option<Instant> = None;
+        // A token of the account that an urgent call waits for is not for a less urgent one, so
+        // what the urgent calls lack is known to the calls behind them.
+        let mut tried: Vec<Category> = Vec::with_capacity(Category::ALL.len());
+        let mut go = None;
+        for (&(urgency, ticket), &category) in &self.calls {
+            if tried.contains(&category) {
+                continue;
+            }
+            tried.push(category);
+            let at = self.ready_at(category, now);
+            if at <= now {
+                go = Some((urgency, ticket, category));
+                break;
+            }
+            earliest = Some(earliest.map_or(at, |one| one.min(at)));
+        }
+        if let Some((urgency, ticket, category)) = go {
+            self.calls.remove(&(urgency, ticket));
+            for kind in category.buckets() {
+                if let Some(bucket) = self.buckets.get_mut(&kind) {
+                    bucket.take(now);
+                }
+            }
+            return Next::Go(ticket);
+        }
+        earliest.map_or(Next::Idle, Next::At)
+    }
+
+    /// AWS has answered a call of this category with `Throttling`.
+    pub fn throttled(&mut self, category: Category, now: Instant) {
+        for kind in category.buckets() {
+            if let Some(bucket) = self.buckets.get_mut(&kind) {
+                bucket.throttled(now);
+            }
+        }
+    }
+
+    /// About how long a call of this category and urgency would wait if it entered now: until
+    /// its buckets have had a token for it and for each call that goes before it.
+    pub fn about(&self, category: Category, urgency: Urgency, now: Instant) -> Duration {
+        let waits = |kind: Kind| {
+            let before = self.calls.iter().filter(|((other, _), of)| {
+                *other <= urgency && of.buckets().any(|one| one == kind)
+            });
+            let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
+            let bucket = self.buckets.get(&kind);
+            bucket.map_or(Duration::ZERO, |bucket| bucket.until(before, now))
+        };
+        category.buckets().map(waits).max().unwrap_or_default()
+    }
+
+    /// The number of calls that wait.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether no call waits.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    fn ready_at(&self, category: Category, now: Instant) -> Instant {
+        let buckets = category
+            .buckets()
+            .filter_map(|kind| self.buckets.get(&kind));
+        buckets
+            .map(|bucket| bucket.ready_at(now))
+            .max()
+            .unwrap_or(now)
+    }
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    fn full(limit: Limit, now: Instant) -> Self {
+        Self {
+            limit,
+            credit: limit.interval.saturating_mul(limit.burst),
+            at: now,
+            slower: (1, now),
+        }
+    }
+
+    /// The factor by which it fills more slowly at this time.
+    fn factor(&self, now: Instant) -> u32 {
+        let (factor, since) = self.slower;
+        let passed = now.saturating_duration_since(since).as_secs() / RECOVERY.as_secs();
+        let halved = factor.checked_shr(u32::try_from(passed).unwrap_or(u32::MAX));
+        halved.unwrap_or(0).max(1)
+    }
+
+    /// The content now. From one change to the next the bucket fills evenly, so that the time
+    /// of the next token does not change while a call waits for it.
+    fn credit(&self, now: Instant) -> Duration {
+        let filled = now.saturating_duration_since(self.at) / self.factor(self.at);
+        let full = self.limit.interval.saturating_mul(self.limit.burst);
+        self.credit.saturating_add(filled).min(full)
+    }
+
+    /// How long until there is one token more than `tokens`.
+    fn until(&self, tokens: u32, now: Instant) -> Duration {
+        let needed = self
+            .limit
+            .interval
+            .saturating_mul(tokens.saturating_add(1))
+            .saturating_sub(self.credit(now));
+        needed.saturating_mul(self.factor(self.at))
+    }
+
+    /// The earliest time at which there is a token; the past counts as now.
+    fn ready_at(&self, now: Instant) -> Instant {
+        now + self.until(0, now)
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.credit = self.credit(now).saturating_sub(self.limit.interval);
+        self.at = now;
+    }
+
+    fn throttled(&mut self, now: Instant) {
+        let factor = self.factor(now).saturating_mul(2).min(SLOWEST);
+        self.slower = (factor, now);
+        (self.credit, self.at) = (Duration::ZERO, now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,400 @@
+//! What a class and a Service ask of a Network Load Balancer. Pure.
+//!
+//! [`Settings::of`] parses a Service's annotations. [`Settings::over`] fills what the Service does
+//! not say from its class. A value that cannot be used refuses the Service, with the key, the
+//! value and what is possible instead; it never falls back to something else silently.
+//!
+//! An absent value means AWS's default, also for a load balancer that had another value before:
+//! [`attributes::LOAD_BALANCER`] and [`attributes::TARGET_GROUP`] list the defaults.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ballast_provider::{Refusal, Settings as Annotations};
+
+use crate::annotations::{self, PREFIX, Support, invalid};
+
+pub mod attributes;
+mod values;
+
+/// Where an NLB's addresses come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Private addresses of its subnets.
+    #[default]
+    Internal,
+    /// Public addresses; the subnets must have a route to an internet gateway.
+    InternetFacing,
+}
+
+/// The protocol of a health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CheckProtocol {
+    /// A connection is enough.
+    Tcp,
+    /// A request with an accepted status code.
+    Http,
+    /// The same over TLS; the certificate is not checked.
+    Https,
+}
+
+/// The port of a health check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CheckPort {
+    /// The port that gets the traffic.
+    Traffic,
+    /// This port of the node.
+    Number(u16),
+    /// The node port of the Service's port of this name.
+    Named(String),
+}
+
+/// How AWS checks targets. An absent value means the default of the traffic policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The protocol.
+    pub protocol: Option<CheckProtocol>,
+    /// The port.
+    pub port: Option<CheckPort>,
+    /// The path of the request.
+    pub path: Option<String>,
+    /// The status codes of healthy targets, such as `200-399`.
+    pub success_codes: Option<String>,
+    /// Seconds between two checks, 5 to 300.
+    pub interval: Option<u32>,
+    /// Seconds, 2 to 120.
+    pub timeout: Option<u32>,
+    /// Checks in a row until a target is healthy, 2 to 10.
+    pub healthy_threshold: Option<u32>,
+    /// Checks in a row until a target is unhealthy, 2 to 10.
+    pub unhealthy_threshold: Option<u32>,
+}
+
+/// Which ports send the client's address in a PROXY protocol header (version 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// All.
+    All,
+    /// These.
+    Ports(BTreeSet<u16>),
+}
+
+/// Everything that can be set. An absent value is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Internal or internet-facing.
+    pub scheme: Option<Scheme>,
+    /// IDs, or values of the tag `Name`, in the given order. At most one per zone.
+    pub subnets: Vec<String>,
+    /// IDs, or values of the tag `Name`: these instead of a group of Ballast's.
+    pub security_groups: Vec<String>,
+    /// Whether Ballast lets the load balancer reach the nodes although the security groups are
+    /// not Ballast's.
+    pub manage_backend_rules: Option<bool>,
+    /// IDs of prefix lists whose addresses may connect, beside the source ranges.
+    pub prefix_lists: Vec<String>,
+    /// How AWS checks targets.
+    pub health_check: HealthCheck,
+    /// Attributes of the load balancer that differ from AWS's defaults.
+    pub attributes: BTreeMap<String, String>,
+    /// Attributes of all target groups.
+    pub target_group_attributes: BTreeMap<String, String>,
+    /// Attributes of the target group of one port; they win.
+    pub port_attributes: BTreeMap<u16, BTreeMap<String, String>>,
+    /// Further tags on everything that is created.
+    pub tags: BTreeMap<String, String>,
+    /// Allocation IDs of Elastic IP addresses, one for each subnet.
+    pub elastic_addresses: Vec<String>,
+    /// One address out of each subnet.
+    pub private_addresses: Vec<Ipv4Addr>,
+    /// PROXY protocol.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Only nodes with these labels are targets.
+    pub target_node_labels: BTreeMap<String, String>,
+}
+
+/// What a Service asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// The settings.
+    pub settings: Settings,
+    /// What its owner should know, such as an annotation that has no effect.
+    pub remarks: Vec<String>,
+}
+
+// === impl Scheme ===
+
+impl Scheme {
+    /// The spelling of AWS.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::InternetFacing => "internet-facing",
+        }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The settings in a Service's annotations. Keys without the prefix are ignored.
+    pub fn of(annotations: &Annotations) -> Result<Parsed, Refusal> {
+        let mut parsed = Parsed::default();
+        for (key, value) in annotations {
+            if !key.starts_with(PREFIX) {
+                continue;
+            }
+            let (known, port) = annotations::find(key)?;
+            match known.support {
+                Support::Supported => parsed.set(known.name, port, key, value.trim())?,
+                Support::NoEffect(why) => parsed
+                    .remarks
+                    .push(format!("annotation {key} has no effect: {why}")),
+                Support::Refused(why) => {
+                    return Err(Refusal::new(
+                        ballast_provider::Reason::Unsupported,
+                        format!("annotation {key}: {why}"),
+                    ));
+                }
+            }
+        }
+        parsed.deprecated(annotations)?;
+        parsed.settings.check()?;
+        Ok(parsed)
+    }
+
+    /// These settings, and what they do not say from the class. Attributes and tags are merged
+    /// key by key; a list is taken as a whole.
+    #[must_use]
+    pub fn over(self, class: &Self) -> Self {
+        let check = &class.health_check;
+        Self {
+            scheme: self.scheme.or(class.scheme),
+            subnets: or(self.subnets, &class.subnets),
+            security_groups: or(self.security_groups, &class.security_groups),
+            manage_backend_rules: self.manage_backend_rules.or(class.manage_backend_rules),
+            prefix_lists: or(self.prefix_lists, &class.prefix_lists),
+            health_check: HealthCheck {
+                protocol: self.health_check.protocol.or(check.protocol),
+                port: self.health_check.port.or_else(|| check.port.clone()),
+                path: self.health_check.path.or_else(|| check.path.clone()),
+                success_codes: (self.health_check.success_codes)
+                    .or_else(|| check.success_codes.clone()),
+                interval: self.health_check.interval.or(check.interval),
+                timeout: self.health_check.timeout.or(check.timeout),
+                healthy_threshold: (self.health_check.healthy_threshold)
+                    .or(check.healthy_threshold),
+                unhealthy_threshold: (self.health_check.unhealthy_threshold)
+                    .or(check.unhealthy_threshold),
+            },
+            attributes: merged(self.attributes, &class.attributes),
+            target_group_attributes: merged(
+                self.target_group_attributes,
+                &class.target_group_attributes,
+            ),
+            port_attributes: self.port_attributes,
+            tags: merged(self.tags, &class.tags),
+            elastic_addresses: self.elastic_addresses,
+            private_addresses: self.private_addresses,
+            proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),
+            target_node_labels: if self.target_node_labels.is_empty() {
+                class.target_node_labels.clone()
+            } else {
+                self.target_node_labels
+            },
+        }
+    }
+
+    /// The attributes of one port's target group.
+    pub fn attributes_of(&self, port: u16) -> BTreeMap<String, String> {
+        let own = self.port_attributes.get(&port).cloned();
+        let mut all = merged(own.unwrap_or_default(), &self.target_group_attributes);
+        let proxied = match &self.proxy_protocol {
+            Some(ProxyProtocol::All) => true,
+            Some(ProxyProtocol::Ports(ports)) => ports.contains(&port),
+            None => false,
+        };
+        if proxied {
+            all.insert(attributes::PROXY_PROTOCOL.into(), "true".into());
+        }
+        all
+    }
+
+    /// What contradicts itself, whatever the class says.
+    fn check(&self) -> Result<(), Refusal> {
+        let internet = self.scheme == Some(Scheme::InternetFacing);
+        if !self.elastic_addresses.is_empty() && !internet {
+            return Err(invalid(format!(
+                "annotation {PREFIX}eip-allocations needs {PREFIX}scheme: internet-facing"
+            )));
+        }
+        if !self.private_addresses.is_empty() && internet {
+            return Err(invalid(format!(
+                "annotation {PREFIX}private-ipv4-addresses needs {PREFIX}scheme: internal"
+            )));
+        }
+        for (name, addresses) in [
+            ("eip-allocations", self.elastic_addresses.len()),
+            ("private-ipv4-addresses", self.private_addresses.len()),
+        ] {
+            if addresses > 0 && addresses != self.subnets.len() {
+                return Err(invalid(format!(
+                    "annotation {PREFIX}{name} has {addresses} entries, and {PREFIX}subnets has {}: each subnet needs one, in the same order",
+                    self.subnets.len()
+                )));
+            }
+        }
+        let check = &self.health_check;
+        if let (Some(timeout), Some(interval)) = (check.timeout, check.interval)
+            && timeout > interval
+        {
+            return Err(invalid(format!(
+                "annotation {PREFIX}healthcheck-timeout: {timeout} s is longer than the interval of {interval} s"
+            )));
+        }
+        if check.protocol == Some(CheckProtocol::Tcp) {
+            for (name, set) in [
+                ("healthcheck-path", check.path.is_some()),
+                ("healthcheck-success-codes", check.success_codes.is_some()),
+            ] {
+                if set {
+                    return Err(invalid(format!(
+                        "annotation {PREFIX}{name} needs {PREFIX}healthcheck-protocol: http or https"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Parsed ===
+
+impl Parsed {
+    /// Sets what one annotation says. `key` is the whole key, for messages.
+    fn set(
+        &mut self,
+        name: &str,
+        port: Option<u16>,
+        key: &str,
+        value: &str,
+    ) -> Result<(), Refusal> {
+        let settings = &mut self.settings;
+        match name {
+            "scheme" => settings.scheme = Some(values::scheme(key, value)?),
+            "subnets" => settings.subnets = values::list(key, value)?,
+            "security-groups" => settings.security_groups = values::list(key, value)?,
+            "manage-backend-security-group-rules" => {
+                settings.manage_backend_rules = Some(values::boolean(key, value)?);
+            }
+            "security-group-prefix-lists" => {
+                settings.prefix_lists = values::ids(key, value, "pl-")?;
+            }
+            "eip-allocations" => {
+                settings.elastic_addresses = values::ids(key, value, "eipalloc-")?;
+            }
+            "private-ipv4-addresses" => {
+                settings.private_addresses = values::addresses(key, value)?;
+            }
+            "target-node-labels" => settings.target_node_labels = values::map(key, value)?,
+            "additional-resource-tags" => {
+                let (tags, remarks) = values::tags(key, value)?;
+                settings.tags = tags;
+                self.remarks.extend(remarks);
+            }
+            "attributes" => {
+                let all = attributes::load_balancer(key, values::map(key, value)?)?;
+                settings.attributes.extend(all);
+            }
+            "target-group-attributes" => {
+                let all = attributes::target_group(key, values::map(key, value)?)?;
+                match port {
+                    Some(port) => {
+                        settings.port_attributes.insert(port, all);
+                    }
+                    None => settings.target_group_attributes = all,
+                }
+            }
+            "nlb-target-type" => values::target_type(key, value)?,
+            "proxy-protocol" => {
+                values::every_port(key, value)?;
+                settings.proxy_protocol = Some(ProxyProtocol::All);
+            }
+            "proxy-protocol-per-target-group" => {
+                let ports = values::ports(key, value)?;
+                settings
+                    .proxy_protocol
+                    .get_or_insert(ProxyProtocol::Ports(ports));
+            }
+            name => {
+                if let Some(name) = name.strip_prefix("healthcheck-") {
+                    settings.health_check.set(name, key, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Two annotations that newer ones replace; the newer one wins.
+    fn deprecated(&mut self, annotations: &Annotations) -> Result<(), Refusal> {
+        let old = |name: &str| {
+            let key = format!("{PREFIX}{name}");
+            let value = annotations.get(&key)?;
+            Some(values::boolean(&key, value.trim()))
+        };
+        if let Some(internal) = old("internal").transpose()? {
+            let scheme = if internal {
+                Scheme::Internal
+            } else {
+                Scheme::InternetFacing
+            };
+            self.settings.scheme.get_or_insert(scheme);
+        }
+        if let Some(on) = old("cross-zone-load-balancing-enabled").transpose()? {
+            let all = &mut self.settings.attributes;
+            all.entry(attributes::CROSS_ZONE.into())
+                .or_insert_with(|| on.to_string());
+        }
+        Ok(())
+    }
+}
+
+// === impl HealthCheck ===
+
+impl HealthCheck {
+    fn set(&mut self, name: &str, key: &str, value: &str) -> Result<(), Refusal> {
+        match name {
+            "protocol" => self.protocol = Some(values::check_protocol(key, value)?),
+            "port" => self.port = Some(values::check_port(key, value)?),
+            "path" => self.path = Some(values::path(key, value)?),
+            "success-codes" => self.success_codes = Some(values::success_codes(key, value)?),
+            "interval" => self.interval = Some(values::number(key, value, 5..=300)?),
+            "timeout" => self.timeout = Some(values::number(key, value, 2..=120)?),
+            "healthy-threshold" => {
+                self.healthy_threshold = Some(values::number(key, value, 2..=10)?);
+            }
+            "unhealthy-threshold" => {
+                self.unhealthy_threshold = Some(values::number(key, value, 2..=10)?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn or<T: Clone>(own: Vec<T>, class: &[T]) -> Vec<T> {
+    if own.is_empty() { class.to_vec() } else { own }
+}
+
+fn merged(
+    mut own: BTreeMap<String, String>,
+    class: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    for (key, value) in class {
+        own.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    own
+}
+
+#[cfg(test)]
+mod tests;

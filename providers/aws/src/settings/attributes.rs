@@ -1,0 +1,127 @@
+//! The attributes of load balancers and target groups that can be set, with AWS's defaults.
+//!
+//! Source: `ModifyLoadBalancerAttributes` and `ModifyTargetGroupAttributes` in the Elastic Load
+//! Balancing API Reference (2015-12-01), the parts for Network Load Balancers.
+
+use std::collections::BTreeMap;
+
+use ballast_provider::{Reason, Refusal};
+
+use crate::annotations::invalid;
+
+/// Whether the load balancer of a zone also sends to targets in other zones.
+pub const CROSS_ZONE: &str = "load_balancing.cross_zone.enabled";
+/// A load balancer with it cannot be deleted. Ballast never switches it off by itself.
+pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
+/// Whether targets get the client's address in a header.
+pub const PROXY_PROTOCOL: &str = "proxy_protocol_v2.enabled";
+/// Whether targets see the client's address as the sender. Always on for UDP.
+pub const PRESERVE_CLIENT_IP: &str = "preserve_client_ip.enabled";
+/// Whether connections of one client go to one target.
+pub const STICKINESS: &str = "stickiness.enabled";
+
+/// The values of an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Values {
+    Boolean,
+    OneOf(&'static [&'static str]),
+    Number(u32, u32),
+}
+
+/// One attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its key.
+    pub key: &'static str,
+    /// What AWS sets if nobody says anything. `None`: it depends on the target group.
+    pub default: Option<&'static str>,
+    values: Values,
+}
+
+/// Attributes of a load balancer.
+pub const LOAD_BALANCER: [Attribute; 3] = [
+    boolean(DELETION_PROTECTION, Some("false")),
+    boolean(CROSS_ZONE, Some("false")),
+    boolean("zonal_shift.config.enabled", Some("false")),
+];
+
+/// Attributes of a target group.
+pub const TARGET_GROUP: [Attribute; 6] = [
+    Attribute {
+        key: "deregistration_delay.timeout_seconds",
+        default: Some("300"),
+        values: Values::Number(0, 3_600),
+    },
+    Attribute {
+        key: CROSS_ZONE,
+        default: Some("use_load_balancer_configuration"),
+        values: Values::OneOf(&["true", "false", "use_load_balancer_configuration"]),
+    },
+    boolean(PRESERVE_CLIENT_IP, None),
+    boolean(PROXY_PROTOCOL, Some("false")),
+    boolean(STICKINESS, Some("false")),
+    Attribute {
+        key: "stickiness.type",
+        default: Some("source_ip"),
+        values: Values::OneOf(&["source_ip"]),
+    },
+];
+
+const fn boolean(key: &'static str, default: Option<&'static str>) -> Attribute {
+    Attribute {
+        key,
+        default,
+        values: Values::Boolean,
+    }
+}
+
+/// Checks attributes of a load balancer.
+pub(crate) fn load_balancer(
+    key: &str,
+    all: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    checked(key, all, &LOAD_BALANCER)
+}
+
+/// Checks attributes of a target group.
+pub(crate) fn target_group(
+    key: &str,
+    all: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    checked(key, all, &TARGET_GROUP)
+}
+
+fn checked(
+    annotation: &str,
+    all: BTreeMap<String, String>,
+    table: &[Attribute],
+) -> Result<BTreeMap<String, String>, Refusal> {
+    for (key, value) in &all {
+        let Some(known) = table.iter().find(|known| known.key == key) else {
+            let names: Vec<&str> = table.iter().map(|known| known.key).collect();
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                format!(
+                    "annotation {annotation}: Ballast does not support the attribute {key}; it supports {}",
+                    names.join(", ")
+                ),
+            ));
+        };
+        let (fits, allowed) = match known.values {
+            Values::Boolean => (value == "true" || value == "false", "true or false".into()),
+            Values::OneOf(values) => (values.contains(&value.as_str()), values.join(", ")),
+            Values::Number(least, most) => (
+                value
+                    .parse::<u32>()
+                    .is_ok_and(|number| (least..=most).contains(&number)),
+                format!("a number from {least} to {most}"),
+            ),
+        };
+        if !fits {
+            return Err(invalid(format!(
+                "annotation {annotation}: {key} must be {allowed}, not \"{value}\""
+            )));
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,385 @@
+use ballast_provider::Reason;
+use proptest::prelude::*;
+
+use super::*;
+
+fn annotations<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Annotations {
+    all.into_iter()
+        .map(|(name, value)| (format!("{PREFIX}{name}"), value.to_owned()))
+        .collect()
+}
+
+fn parsed(all: &[(&str, &str)]) -> Parsed {
+    Settings::of(&annotations(all.iter().copied())).expect("valid")
+}
+
+fn settings(all: &[(&str, &str)]) -> Settings {
+    parsed(all).settings
+}
+
+fn refused(all: &[(&str, &str)]) -> Refusal {
+    Settings::of(&annotations(all.iter().copied())).expect_err("refused")
+}
+
+fn texts(all: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let pairs = all.iter();
+    pairs
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+#[test]
+fn nothing_said_is_nothing_set() {
+    assert_eq!(parsed(&[]), Parsed::default());
+    let other = [(
+        "example.com/aws-load-balancer-scheme".to_owned(),
+        "?".to_owned(),
+    )];
+    assert_eq!(Settings::of(&other.into()), Ok(Parsed::default()));
+}
+
+#[test]
+fn everything_is_parsed() {
+    let all = settings(&[
+        ("scheme", "internet-facing"),
+        ("subnets", "subnet-b, subnet-a ,"),
+        ("eip-allocations", "eipalloc-1,eipalloc-2"),
+        ("security-groups", "sg-1,my group"),
+        ("manage-backend-security-group-rules", "True"),
+        ("security-group-prefix-lists", "pl-1"),
+        ("attributes", "deletion_protection.enabled=true"),
+        (
+            "target-group-attributes",
+            "stickiness.enabled=true,stickiness.type=source_ip",
+        ),
+        (
+            "target-group-attributes.53",
+            "preserve_client_ip.enabled=true",
+        ),
+        ("additional-resource-tags", r"team=shop,note=a\,b"),
+        ("target-node-labels", "pool=edge,zone="),
+        ("proxy-protocol-per-target-group", "80, 443"),
+        ("healthcheck-protocol", "HTTP"),
+        ("healthcheck-port", "10256"),
+        ("healthcheck-path", "/healthz"),
+        ("healthcheck-success-codes", "200-299"),
+        ("healthcheck-interval", "10"),
+        ("healthcheck-timeout", "6"),
+        ("healthcheck-healthy-threshold", "2"),
+        ("healthcheck-unhealthy-threshold", "10"),
+    ]);
+    assert_eq!(all.subnets, ["subnet-b", "subnet-a"], "in the given order");
+    assert_eq!(all.tags["note"], "a,b");
+    assert_eq!(
+        all.target_node_labels,
+        texts(&[("pool", "edge"), ("zone", "")])
+    );
+    insta::assert_debug_snapshot!(all);
+}
+
+#[test]
+fn values_that_cannot_be_used_are_refused_with_key_and_value() {
+    let table: &[(&[(&str, &str)], &str)] = &[
+        (
+            &[("scheme", "public")],
+            "scheme must be internal or internet-facing, not \"public\"",
+        ),
+        (
+            &[("subnets", " , ")],
+            "subnets must be a list of 1 to 50 entries",
+        ),
+        (&[("subnets", "a,b,a")], "subnets names a twice"),
+        (
+            &[("manage-backend-security-group-rules", "yes")],
+            "must be true or false, not \"yes\"",
+        ),
+        (
+            &[("security-group-prefix-lists", "sg-1")],
+            "IDs such as pl-0a1b2c3d, not \"sg-1\"",
+        ),
+        (
+            &[("private-ipv4-addresses", "10.0.0.1,::1")],
+            "IPv4 addresses, not \"::1\"",
+        ),
+        (
+            &[("proxy-protocol", "80")],
+            "must be \"*\", for all ports, not \"80\"",
+        ),
+        (
+            &[("proxy-protocol-per-target-group", "0")],
+            "ports from 1 to 65535, not \"0\"",
+        ),
+        (
+            &[("healthcheck-interval", "4")],
+            "a number from 5 to 300, not \"4\"",
+        ),
+        (
+            &[("healthcheck-timeout", "2s")],
+            "a number from 2 to 120, not \"2s\"",
+        ),
+        (
+            &[
+                ("healthcheck-timeout", "30"),
+                ("healthcheck-interval", "10"),
+            ],
+            "30 s is longer than the interval of 10 s",
+        ),
+        (
+            &[("healthcheck-protocol", "tcp"), ("healthcheck-path", "/")],
+            "needs service.beta.kubernetes.io/aws-load-balancer-healthcheck-protocol: http or https",
+        ),
+        (
+            &[("healthcheck-path", "healthz")],
+            "a path that begins with /",
+        ),
+        (
+            &[("healthcheck-port", "70000")],
+            "or the name of a port, not \"70000\"",
+        ),
+        (
+            &[("healthcheck-success-codes", "100")],
+            "codes from 200 to 599",
+        ),
+        (
+            &[("healthcheck-success-codes", "300-200")],
+            "codes from 200 to 599",
+        ),
+        (
+            &[("attributes", "deletion_protection.enabled")],
+            "entries such as key=value",
+        ),
+        (
+            &[("attributes", "deletion_protection.enabled=1")],
+            "deletion_protection.enabled must be true or false, not \"1\"",
+        ),
+        (
+            &[("attributes", "idle_timeout.timeout_seconds=60")],
+            "does not support the attribute idle_timeout.timeout_seconds; it supports deletion_protection.enabled",
+        ),
+        (
+            &[(
+                "target-group-attributes",
+                "deregistration_delay.timeout_seconds=4000",
+            )],
+            "a number from 0 to 3600",
+        ),
+        (
+            &[("target-group-attributes", "stickiness.type=lb_cookie")],
+            "stickiness.type must be source_ip",
+        ),
+        (
+            &[("additional-resource-tags", "ballast.dev/cluster=x")],
+            "tags that begin with ballast.dev/ are Ballast's own",
+        ),
+        (&[("additional-resource-tags", "a=1,a=2")], "names a twice"),
+        (
+            &[("eip-allocations", "eipalloc-1"), ("subnets", "a")],
+            "eip-allocations needs service.beta.kubernetes.io/aws-load-balancer-scheme: internet-facing",
+        ),
+        (
+            &[
+                ("eip-allocations", "eipalloc-1"),
+                ("subnets", "a,b"),
+                ("scheme", "internet-facing"),
+            ],
+            "eip-allocations has 1 entries",
+        ),
+        (
+            &[
+                ("private-ipv4-addresses", "10.0.0.9"),
+                ("scheme", "internet-facing"),
+            ],
+            "needs service.beta.kubernetes.io/aws-load-balancer-scheme: internal",
+        ),
+        (
+            &[("private-ipv4-addresses", "10.0.0.9")],
+            "private-ipv4-addresses has 1 entries",
+        ),
+        (
+            &[("nlb-target-type", "lambda")],
+            "must be instance, not \"lambda\"",
+        ),
+        (
+            &[("internal", "0.0.0.0/0")],
+            "internal must be true or false",
+        ),
+    ];
+    for (given, part) in table {
+        let refusal = refused(given);
+        assert!(refusal.message.contains(part), "{given:?}: {refusal}");
+        assert!(refusal.message.contains(PREFIX), "{refusal}");
+        assert_eq!(
+            refusal.reason == Reason::Unsupported,
+            refusal.message.contains("does not support"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_supported_yet_is_refused_by_name() {
+    for (name, value) in [
+        ("ssl-cert", "arn:1"),
+        ("nlb-target-type", "ip"),
+        ("ip-address-type", "dualstack"),
+    ] {
+        let refusal = refused(&[(name, value)]);
+        assert_eq!(refusal.reason, Reason::Unsupported);
+        assert!(refusal.message.contains(name), "{refusal}");
+    }
+}
+
+#[test]
+fn every_supported_annotation_does_something() {
+    let value = |name: &str| match name {
+        "scheme" => "internal",
+        "attributes" => "zonal_shift.config.enabled=true",
+        "target-group-attributes" => "stickiness.enabled=true",
+        "additional-resource-tags" | "target-node-labels" => "a=b",
+        "security-group-prefix-lists" => "pl-1",
+        "proxy-protocol" => "*",
+        "proxy-protocol-per-target-group" => "80",
+        "healthcheck-protocol" => "http",
+        "healthcheck-path" => "/",
+        "healthcheck-success-codes" => "200",
+        "internal"
+        | "manage-backend-security-group-rules"
+        | "cross-zone-load-balancing-enabled" => "true",
+        number if number.starts_with("healthcheck-") => "5",
+        _ => "one",
+    };
+    for known in &annotations::ANNOTATIONS {
+        // The only value has no effect; the next two need others.
+        let alone = [
+            "nlb-target-type",
+            "eip-allocations",
+            "private-ipv4-addresses",
+        ];
+        if known.support != Support::Supported || alone.contains(&known.name) {
+            continue;
+        }
+        let all = settings(&[(known.name, value(known.name))]);
+        assert_ne!(all, Settings::default(), "{}", known.name);
+    }
+}
+
+#[test]
+fn annotations_without_effect_are_remarked() {
+    let all = parsed(&[("type", "external"), ("enable-tcp-udp-listener", "true")]);
+    assert_eq!(all.settings, Settings::default());
+    assert_eq!(all.remarks.len(), 2);
+    assert!(
+        all.remarks[1].contains("spec.loadBalancerClass"),
+        "{:?}",
+        all.remarks
+    );
+}
+
+#[test]
+fn tags_of_aws_are_skipped_with_a_remark() {
+    let all = parsed(&[(
+        "additional-resource-tags",
+        "aws:cloudformation:stack=x,AWS:y=1,team=shop",
+    )]);
+    assert_eq!(all.settings.tags, texts(&[("team", "shop")]));
+    assert_eq!(all.remarks.len(), 2);
+}
+
+#[test]
+fn the_newer_of_two_annotations_wins() {
+    assert_eq!(
+        settings(&[("internal", "false")]).scheme,
+        Some(Scheme::InternetFacing)
+    );
+    let both = settings(&[("internal", "true"), ("scheme", "internet-facing")]);
+    assert_eq!(both.scheme, Some(Scheme::InternetFacing));
+    let both = settings(&[
+        ("cross-zone-load-balancing-enabled", "true"),
+        ("attributes", "load_balancing.cross_zone.enabled=false"),
+    ]);
+    assert_eq!(both.attributes[attributes::CROSS_ZONE], "false");
+    let both = settings(&[
+        ("proxy-protocol", "*"),
+        ("proxy-protocol-per-target-group", "80"),
+    ]);
+    assert_eq!(both.proxy_protocol, Some(ProxyProtocol::All));
+}
+
+#[test]
+fn a_service_wins_over_its_class() {
+    let class = settings(&[
+        ("scheme", "internet-facing"),
+        ("subnets", "a,b"),
+        (
+            "attributes",
+            "deletion_protection.enabled=true,load_balancing.cross_zone.enabled=true",
+        ),
+        ("additional-resource-tags", "team=infra,cost=1"),
+        ("healthcheck-interval", "30"),
+    ]);
+    let own = settings(&[
+        ("scheme", "internal"),
+        ("attributes", "load_balancing.cross_zone.enabled=false"),
+        ("additional-resource-tags", "team=shop"),
+        ("healthcheck-timeout", "5"),
+    ]);
+    let all = own.over(&class);
+    assert_eq!(all.scheme, Some(Scheme::Internal));
+    assert_eq!(all.subnets, ["a", "b"]);
+    assert_eq!(
+        all.attributes,
+        texts(&[
+            (attributes::DELETION_PROTECTION, "true"),
+            (attributes::CROSS_ZONE, "false")
+        ])
+    );
+    assert_eq!(all.tags, texts(&[("team", "shop"), ("cost", "1")]));
+    assert_eq!(
+        (all.health_check.interval, all.health_check.timeout),
+        (Some(30), Some(5))
+    );
+}
+
+#[test]
+fn the_attributes_of_one_port_win() {
+    let all = settings(&[
+        (
+            "target-group-attributes",
+            "stickiness.enabled=true,deregistration_delay.timeout_seconds=30",
+        ),
+        ("target-group-attributes.80", "stickiness.enabled=false"),
+        ("proxy-protocol-per-target-group", "80"),
+    ]);
+    assert_eq!(
+        all.attributes_of(80),
+        texts(&[
+            (attributes::STICKINESS, "false"),
+            ("deregistration_delay.timeout_seconds", "30"),
+            (attributes::PROXY_PROTOCOL, "true"),
+        ])
+    );
+    assert_eq!(all.attributes_of(443)[attributes::STICKINESS], "true");
+    assert!(
+        !all.attributes_of(443)
+            .contains_key(attributes::PROXY_PROTOCOL)
+    );
+}
+
+proptest! {
+    /// Whatever a tenant writes, the answer is a setting or a refusal of bounded length.
+    #[test]
+    fn no_value_does_harm(at in 0..annotations::ANNOTATIONS.len(), value in ".{0,300}") {
+        let name = annotations::ANNOTATIONS[at].name;
+        if let Err(refusal) = Settings::of(&annotations([(name, value.as_str())])) {
+            prop_assert!(refusal.message.chars().count() <= ballast_provider::text::LONGEST);
+        }
+    }
+
+    /// Parsing a map gives back what was written, commas included.
+    #[test]
+    fn maps_are_parsed_as_they_are_written(all in prop::collection::btree_map("[a-z]{1,8}", "[a-z,]{0,8}", 1..8)) {
+        let entries = all.iter().map(|(key, value)| format!("{key}={}", value.replace(',', r"\,")));
+        let text = entries.collect::<Vec<_>>().join(",");
+        prop_assert_eq!(values::map("key", &text).expect("valid"), all);
+    }
+}
