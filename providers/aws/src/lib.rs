@@ -7,12 +7,24 @@
 //! - [`annotations`]: every annotation that Services on AWS may have, and what Ballast does
 //!   with it.
 //! - [`settings`]: what a class and a Service ask of an NLB, parsed and merged.
+//! - [`desired`]: the cloud objects that one Service needs.
+//! - [`observed`]: those that it has.
+//! - [`call`]: one call to AWS.
+//! - [`plan`]: the calls that turn one into the other.
 //! - [`rate`]: AWS's limits for calls, and which waiting call goes next.
 
 pub mod annotations;
+pub mod call;
+pub mod desired;
+pub mod observed;
+pub mod plan;
 pub mod rate;
 pub mod settings;
 
 pub use annotations::{Annotation, Support};
+pub use call::{Call, Ref};
+pub use desired::Desired;
+pub use observed::Observed;
+pub use plan::Plan;
 pub use rate::{Category, Limits, Urgency, Waiting};
 pub use settings::{Scheme, Settings};

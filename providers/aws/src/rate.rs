@@ -1,7 +1,7 @@
 //! AWS's limits for calls, and which waiting call goes next. Pure; `now` is an argument.
 //!
 //! AWS counts calls of the whole account and region in token buckets, one for each category of
-//! actions, and one for all actions of ELBv2 together. A call that finds its bucket empty fails
+//! actions, and one for all actions of Elastic Load Balancing together. A call that finds its bucket empty fails
 //! with `Throttling`, and the failed call counts too. So calls wait here instead. Whoever makes
 //! a call first enters [`Waiting`], also for a retry. [`Waiting::next`] lets calls go: the most
 //! urgent first, and among equals the one that has waited longest. A call whose bucket is empty
@@ -34,9 +34,9 @@ pub enum Category {
     Intensive,
     /// `RegisterTargets`, `DeregisterTargets`.
     Registration,
-    /// `Describe…` of ELBv2.
+    /// `Describe…` of Elastic Load Balancing.
     Read,
-    /// Every other action of ELBv2.
+    /// Every other action of Elastic Load Balancing.
     Write,
     /// `Describe…` of EC2.
     Ec2Read,
@@ -79,7 +79,7 @@ pub struct Limits {
     pub read: Limit,
     /// [`Category::Write`]
     pub write: Limit,
-    /// All actions of ELBv2 together.
+    /// All actions of Elastic Load Balancing together.
     pub account: Limit,
     /// [`Category::Ec2Read`]
     pub ec2_read: Limit,
@@ -222,7 +222,7 @@ impl Limit {
 // === impl Limits ===
 
 impl Default for Limits {
-    /// What AWS documents. Describe calls of ELBv2 have had larger buckets since 2026, as far as
+    /// What AWS documents. Describe calls of Elastic Load Balancing have had larger buckets since 2026, as far as
     /// other controllers report; the documentation does not say so.
     fn default() -> Self {
         Self {

@@ -33,41 +33,41 @@ enum Values {
 pub struct Attribute {
     /// Its key.
     pub key: &'static str,
-    /// What AWS sets if nobody says anything. `None`: it depends on the target group.
-    pub default: Option<&'static str>,
+    /// What AWS sets if nobody says anything, for target groups of instances.
+    pub default: &'static str,
     values: Values,
 }
 
 /// Attributes of a load balancer.
 pub const LOAD_BALANCER: [Attribute; 3] = [
-    boolean(DELETION_PROTECTION, Some("false")),
-    boolean(CROSS_ZONE, Some("false")),
-    boolean("zonal_shift.config.enabled", Some("false")),
+    boolean(DELETION_PROTECTION, "false"),
+    boolean(CROSS_ZONE, "false"),
+    boolean("zonal_shift.config.enabled", "false"),
 ];
 
 /// Attributes of a target group.
 pub const TARGET_GROUP: [Attribute; 6] = [
     Attribute {
         key: "deregistration_delay.timeout_seconds",
-        default: Some("300"),
+        default: "300",
         values: Values::Number(0, 3_600),
     },
     Attribute {
         key: CROSS_ZONE,
-        default: Some("use_load_balancer_configuration"),
+        default: "use_load_balancer_configuration",
         values: Values::OneOf(&["true", "false", "use_load_balancer_configuration"]),
     },
-    boolean(PRESERVE_CLIENT_IP, None),
-    boolean(PROXY_PROTOCOL, Some("false")),
-    boolean(STICKINESS, Some("false")),
+    boolean(PRESERVE_CLIENT_IP, "true"),
+    boolean(PROXY_PROTOCOL, "false"),
+    boolean(STICKINESS, "false"),
     Attribute {
         key: "stickiness.type",
-        default: Some("source_ip"),
+        default: "source_ip",
         values: Values::OneOf(&["source_ip"]),
     },
 ];
 
-const fn boolean(key: &'static str, default: Option<&'static str>) -> Attribute {
+const fn boolean(key: &'static str, default: &'static str) -> Attribute {
     Attribute {
         key,
         default,

@@ -77,134 +77,136 @@ fn everything_is_parsed() {
     insta::assert_debug_snapshot!(all);
 }
 
+/// Annotations, and a part of the message.
+const REFUSED: &[(&[(&str, &str)], &str)] = &[
+    (
+        &[("scheme", "public")],
+        "scheme must be internal or internet-facing, not \"public\"",
+    ),
+    (
+        &[("subnets", " , ")],
+        "subnets must be a list of 1 to 50 entries",
+    ),
+    (&[("subnets", "a,b,a")], "subnets names a twice"),
+    (
+        &[("manage-backend-security-group-rules", "yes")],
+        "must be true or false, not \"yes\"",
+    ),
+    (
+        &[("security-group-prefix-lists", "sg-1")],
+        "IDs such as pl-0a1b2c3d, not \"sg-1\"",
+    ),
+    (
+        &[("private-ipv4-addresses", "10.0.0.1,::1")],
+        "IPv4 addresses, not \"::1\"",
+    ),
+    (
+        &[("proxy-protocol", "80")],
+        "must be \"*\", for all ports, not \"80\"",
+    ),
+    (
+        &[("proxy-protocol-per-target-group", "0")],
+        "ports from 1 to 65535, not \"0\"",
+    ),
+    (
+        &[("healthcheck-interval", "4")],
+        "a number from 5 to 300, not \"4\"",
+    ),
+    (
+        &[("healthcheck-timeout", "2s")],
+        "a number from 2 to 120, not \"2s\"",
+    ),
+    (
+        &[
+            ("healthcheck-timeout", "30"),
+            ("healthcheck-interval", "10"),
+        ],
+        "30 s is longer than the interval of 10 s",
+    ),
+    (
+        &[("healthcheck-protocol", "tcp"), ("healthcheck-path", "/")],
+        "needs service.beta.kubernetes.io/aws-load-balancer-healthcheck-protocol: http or https",
+    ),
+    (
+        &[("healthcheck-path", "healthz")],
+        "a path that begins with /",
+    ),
+    (
+        &[("healthcheck-port", "70000")],
+        "or the name of a port, not \"70000\"",
+    ),
+    (
+        &[("healthcheck-success-codes", "100")],
+        "codes from 200 to 599",
+    ),
+    (
+        &[("healthcheck-success-codes", "300-200")],
+        "codes from 200 to 599",
+    ),
+    (
+        &[("attributes", "deletion_protection.enabled")],
+        "entries such as key=value",
+    ),
+    (
+        &[("attributes", "deletion_protection.enabled=1")],
+        "deletion_protection.enabled must be true or false, not \"1\"",
+    ),
+    (
+        &[("attributes", "idle_timeout.timeout_seconds=60")],
+        "does not support the attribute idle_timeout.timeout_seconds; it supports deletion_protection.enabled",
+    ),
+    (
+        &[(
+            "target-group-attributes",
+            "deregistration_delay.timeout_seconds=4000",
+        )],
+        "a number from 0 to 3600",
+    ),
+    (
+        &[("target-group-attributes", "stickiness.type=lb_cookie")],
+        "stickiness.type must be source_ip",
+    ),
+    (
+        &[("additional-resource-tags", "ballast.dev/cluster=x")],
+        "tags that begin with ballast.dev/ are Ballast's own",
+    ),
+    (&[("additional-resource-tags", "a=1,a=2")], "names a twice"),
+    (
+        &[("eip-allocations", "eipalloc-1"), ("subnets", "a")],
+        "eip-allocations needs service.beta.kubernetes.io/aws-load-balancer-scheme: internet-facing",
+    ),
+    (
+        &[
+            ("eip-allocations", "eipalloc-1"),
+            ("subnets", "a,b"),
+            ("scheme", "internet-facing"),
+        ],
+        "eip-allocations has 1 entries",
+    ),
+    (
+        &[
+            ("private-ipv4-addresses", "10.0.0.9"),
+            ("scheme", "internet-facing"),
+        ],
+        "needs service.beta.kubernetes.io/aws-load-balancer-scheme: internal",
+    ),
+    (
+        &[("private-ipv4-addresses", "10.0.0.9")],
+        "private-ipv4-addresses has 1 entries",
+    ),
+    (
+        &[("nlb-target-type", "lambda")],
+        "must be instance, not \"lambda\"",
+    ),
+    (
+        &[("internal", "0.0.0.0/0")],
+        "internal must be true or false",
+    ),
+];
+
 #[test]
 fn values_that_cannot_be_used_are_refused_with_key_and_value() {
-    let table: &[(&[(&str, &str)], &str)] = &[
-        (
-            &[("scheme", "public")],
-            "scheme must be internal or internet-facing, not \"public\"",
-        ),
-        (
-            &[("subnets", " , ")],
-            "subnets must be a list of 1 to 50 entries",
-        ),
-        (&[("subnets", "a,b,a")], "subnets names a twice"),
-        (
-            &[("manage-backend-security-group-rules", "yes")],
-            "must be true or false, not \"yes\"",
-        ),
-        (
-            &[("security-group-prefix-lists", "sg-1")],
-            "IDs such as pl-0a1b2c3d, not \"sg-1\"",
-        ),
-        (
-            &[("private-ipv4-addresses", "10.0.0.1,::1")],
-            "IPv4 addresses, not \"::1\"",
-        ),
-        (
-            &[("proxy-protocol", "80")],
-            "must be \"*\", for all ports, not \"80\"",
-        ),
-        (
-            &[("proxy-protocol-per-target-group", "0")],
-            "ports from 1 to 65535, not \"0\"",
-        ),
-        (
-            &[("healthcheck-interval", "4")],
-            "a number from 5 to 300, not \"4\"",
-        ),
-        (
-            &[("healthcheck-timeout", "2s")],
-            "a number from 2 to 120, not \"2s\"",
-        ),
-        (
-            &[
-                ("healthcheck-timeout", "30"),
-                ("healthcheck-interval", "10"),
-            ],
-            "30 s is longer than the interval of 10 s",
-        ),
-        (
-            &[("healthcheck-protocol", "tcp"), ("healthcheck-path", "/")],
-            "needs service.beta.kubernetes.io/aws-load-balancer-healthcheck-protocol: http or https",
-        ),
-        (
-            &[("healthcheck-path", "healthz")],
-            "a path that begins with /",
-        ),
-        (
-            &[("healthcheck-port", "70000")],
-            "or the name of a port, not \"70000\"",
-        ),
-        (
-            &[("healthcheck-success-codes", "100")],
-            "codes from 200 to 599",
-        ),
-        (
-            &[("healthcheck-success-codes", "300-200")],
-            "codes from 200 to 599",
-        ),
-        (
-            &[("attributes", "deletion_protection.enabled")],
-            "entries such as key=value",
-        ),
-        (
-            &[("attributes", "deletion_protection.enabled=1")],
-            "deletion_protection.enabled must be true or false, not \"1\"",
-        ),
-        (
-            &[("attributes", "idle_timeout.timeout_seconds=60")],
-            "does not support the attribute idle_timeout.timeout_seconds; it supports deletion_protection.enabled",
-        ),
-        (
-            &[(
-                "target-group-attributes",
-                "deregistration_delay.timeout_seconds=4000",
-            )],
-            "a number from 0 to 3600",
-        ),
-        (
-            &[("target-group-attributes", "stickiness.type=lb_cookie")],
-            "stickiness.type must be source_ip",
-        ),
-        (
-            &[("additional-resource-tags", "ballast.dev/cluster=x")],
-            "tags that begin with ballast.dev/ are Ballast's own",
-        ),
-        (&[("additional-resource-tags", "a=1,a=2")], "names a twice"),
-        (
-            &[("eip-allocations", "eipalloc-1"), ("subnets", "a")],
-            "eip-allocations needs service.beta.kubernetes.io/aws-load-balancer-scheme: internet-facing",
-        ),
-        (
-            &[
-                ("eip-allocations", "eipalloc-1"),
-                ("subnets", "a,b"),
-                ("scheme", "internet-facing"),
-            ],
-            "eip-allocations has 1 entries",
-        ),
-        (
-            &[
-                ("private-ipv4-addresses", "10.0.0.9"),
-                ("scheme", "internet-facing"),
-            ],
-            "needs service.beta.kubernetes.io/aws-load-balancer-scheme: internal",
-        ),
-        (
-            &[("private-ipv4-addresses", "10.0.0.9")],
-            "private-ipv4-addresses has 1 entries",
-        ),
-        (
-            &[("nlb-target-type", "lambda")],
-            "must be instance, not \"lambda\"",
-        ),
-        (
-            &[("internal", "0.0.0.0/0")],
-            "internal must be true or false",
-        ),
-    ];
-    for (given, part) in table {
+    for (given, part) in REFUSED {
         let refusal = refused(given);
         assert!(refusal.message.contains(part), "{given:?}: {refusal}");
         assert!(refusal.message.contains(PREFIX), "{refusal}");

@@ -1,0 +1,292 @@
+use std::net::IpAddr;
+
+use ballast_provider::ServiceId;
+
+use super::*;
+
+pub(crate) fn mark() -> Mark {
+    Mark {
+        cluster: "cluster-1".into(),
+        cluster_name: "prod".into(),
+        class: "aws".into(),
+    }
+}
+
+pub(crate) fn place() -> Place {
+    Place {
+        subnets: vec!["subnet-a".into(), "subnet-b".into()],
+        backend: true,
+        groups: Vec::new(),
+    }
+}
+
+fn listener(protocol: Protocol, port: u16, node_port: u16) -> Listener {
+    Listener {
+        name: Some(format!("p{port}")),
+        protocol,
+        port,
+        node_port,
+    }
+}
+
+/// A Service with these ports, as (protocol, port, node port).
+pub(crate) fn service(ports: &[(Protocol, u16, u16)]) -> LoadBalancer {
+    LoadBalancer {
+        id: ServiceId {
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: "uid-1".into(),
+        },
+        listeners: (ports.iter())
+            .map(|&(protocol, port, node_port)| listener(protocol, port, node_port))
+            .collect(),
+        families: vec![Family::V4],
+        traffic_policy: TrafficPolicy::Cluster,
+        affinity: Affinity::None,
+        source_ranges: Vec::new(),
+        requested_addresses: Vec::<IpAddr>::new(),
+        share_key: None,
+        settings: ballast_provider::Settings::new(),
+    }
+}
+
+pub(crate) const WEB: (Protocol, u16, u16) = (Protocol::Tcp, 80, 30_080);
+
+pub(crate) fn settings(all: &[(&str, &str)]) -> Settings {
+    let pairs = all.iter();
+    let annotations = pairs
+        .map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned()))
+        .collect();
+    Settings::of(&annotations).expect("valid").settings
+}
+
+pub(crate) fn desired(service: &LoadBalancer, all: &[(&str, &str)]) -> Desired {
+    of(service, all).expect("accepted")
+}
+
+fn of(service: &LoadBalancer, all: &[(&str, &str)]) -> Result<Desired, Refusal> {
+    let key = Key::alone(&service.id);
+    Desired::of(&mark(), &key, service, &settings(all), &place())
+}
+
+#[test]
+fn one_port() {
+    insta::assert_debug_snapshot!(desired(&service(&[WEB]), &[]));
+}
+
+#[test]
+fn names_are_valid_and_differ_where_aws_can_change_nothing() {
+    let one = desired(&service(&[WEB]), &[]);
+    let public = desired(&service(&[WEB]), &[("scheme", "internet-facing")]);
+    let moved = desired(&service(&[(Protocol::Tcp, 80, 30_081)]), &[]);
+    let udp = desired(&service(&[(Protocol::Udp, 80, 30_080)]), &[]);
+    assert_ne!(one.name, public.name);
+    assert_eq!(one.name, moved.name);
+    let groups = [&one, &moved, &udp].map(|it| it.listeners[&80].name.clone());
+    assert_eq!(BTreeSet::from(groups.clone()).len(), 3);
+    for name in groups.iter().chain([&one.name]) {
+        // "Up to 32 characters: letters, digits and hyphens" (CreateLoadBalancer).
+        assert!(name.len() <= 32 && !name.starts_with("internal-"), "{name}");
+        assert!(
+            name.chars()
+                .all(|it| it.is_ascii_alphanumeric() || it == '-')
+        );
+    }
+}
+
+#[test]
+fn tcp_and_udp_on_one_port_share_a_listener() {
+    let both = service(&[(Protocol::Tcp, 53, 30_053), (Protocol::Udp, 53, 30_053)]);
+    let all = desired(
+        &both,
+        &[(
+            "target-group-attributes",
+            "preserve_client_ip.enabled=false",
+        )],
+    );
+    assert_eq!(all.listeners.len(), 1);
+    assert_eq!(all.listeners[&53].transport, Transport::TcpUdp);
+    assert!(
+        all.listeners[&53].attributes.is_empty(),
+        "AWS refuses it for UDP"
+    );
+    let Groups::Own { rules, .. } = &all.groups else {
+        panic!("{:?}", all.groups);
+    };
+    assert_eq!(rules.len(), 2, "one for each protocol");
+    let apart = service(&[(Protocol::Tcp, 53, 30_053), (Protocol::Udp, 53, 30_054)]);
+    let refusal = of(&apart, &[]).expect_err("two node ports");
+    assert!(refusal.message.contains("30053 and 30054"), "{refusal}");
+}
+
+/// A Service, its annotations, and protocol, port and path of the check.
+type Row<'a> = (
+    &'a LoadBalancer,
+    &'a [(&'a str, &'a str)],
+    (CheckProtocol, Option<u16>, Option<&'a str>),
+);
+
+#[test]
+fn the_health_check_follows_the_traffic_policy_unless_it_is_set() {
+    let cluster = service(&[WEB]);
+    let local = LoadBalancer {
+        traffic_policy: TrafficPolicy::Local {
+            health_check_node_port: 31_000,
+        },
+        ..cluster.clone()
+    };
+    let table: [Row<'_>; 7] = [
+        (
+            &cluster,
+            &[],
+            (CheckProtocol::Http, Some(10_256), Some("/healthz")),
+        ),
+        (
+            &local,
+            &[],
+            (CheckProtocol::Http, Some(31_000), Some("/healthz")),
+        ),
+        (
+            &local,
+            &[("healthcheck-interval", "30")],
+            (CheckProtocol::Http, Some(31_000), Some("/healthz")),
+        ),
+        (
+            &cluster,
+            &[("healthcheck-protocol", "tcp")],
+            (CheckProtocol::Tcp, None, None),
+        ),
+        (
+            &cluster,
+            &[("healthcheck-port", "traffic-port")],
+            (CheckProtocol::Tcp, None, None),
+        ),
+        (
+            &cluster,
+            &[("healthcheck-port", "p80"), ("healthcheck-path", "/ok")],
+            (CheckProtocol::Http, Some(30_080), Some("/ok")),
+        ),
+        (
+            &cluster,
+            &[
+                ("healthcheck-port", "8080"),
+                ("healthcheck-protocol", "https"),
+            ],
+            (CheckProtocol::Https, Some(8_080), Some("/")),
+        ),
+    ];
+    for (service, all, (protocol, port, path)) in table {
+        let check = desired(service, all).listeners[&80].check.clone();
+        assert_eq!(
+            (check.protocol, check.port, check.path.as_deref()),
+            (protocol, port, path),
+            "{all:?}"
+        );
+        assert_eq!(check.success_codes.is_some(), path.is_some());
+    }
+    let refusal = of(&cluster, &[("healthcheck-port", "admin")]).expect_err("no such port");
+    assert!(refusal.message.contains("\"admin\""), "{refusal}");
+}
+
+#[test]
+fn affinity_makes_connections_sticky_unless_an_attribute_says_otherwise() {
+    let sticky = LoadBalancer {
+        affinity: Affinity::ClientIp {
+            timeout_seconds: 10_800,
+        },
+        ..service(&[WEB])
+    };
+    let of = |all: &[(&str, &str)]| desired(&sticky, all).listeners[&80].attributes.clone();
+    assert_eq!(of(&[])[attributes::STICKINESS], "true");
+    let off = [("target-group-attributes", "stickiness.enabled=false")];
+    assert_eq!(of(&off)[attributes::STICKINESS], "false");
+}
+
+#[test]
+fn clients_are_those_of_the_source_ranges_and_prefix_lists() {
+    let sources = |ranges: &[&str], all: &[(&str, &str)]| {
+        let service = LoadBalancer {
+            source_ranges: ranges
+                .iter()
+                .map(|it| it.parse().expect("a range"))
+                .collect(),
+            ..service(&[WEB])
+        };
+        of(&service, all).map(|it| match it.groups {
+            Groups::Own { rules, .. } => rules.into_iter().map(|it| it.source).collect::<Vec<_>>(),
+            Groups::Given(_) => Vec::new(),
+        })
+    };
+    let range = |text: &str| Source::Range(text.parse().expect("a range"));
+    let list = Source::PrefixList("pl-1".into());
+    let lists = [("security-group-prefix-lists", "pl-1")];
+    assert_eq!(sources(&[], &[]), Ok(vec![range("0.0.0.0/0")]));
+    assert_eq!(sources(&[], &lists), Ok(vec![list.clone()]));
+    assert_eq!(
+        sources(&["10.0.0.0/8"], &lists),
+        Ok(vec![range("10.0.0.0/8"), list])
+    );
+    sources(&["fd00::/8"], &[]).expect_err("IPv6");
+    let many: Vec<String> = (0..61)
+        .map(|number| format!("10.0.{number}.0/24"))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let refusal = sources(&many, &[]).expect_err("61 rules");
+    assert_eq!(refusal.reason, Reason::QuotaExceeded);
+}
+
+#[test]
+fn groups_that_are_given_replace_ballasts_own() {
+    let place = Place {
+        groups: vec!["sg-1".into()],
+        ..place()
+    };
+    let service = service(&[WEB]);
+    let of = |all: &[(&str, &str)]| {
+        let key = Key::alone(&service.id);
+        Desired::of(&mark(), &key, &service, &settings(all), &place).expect("accepted")
+    };
+    let given = of(&[("security-groups", "sg-1")]);
+    assert_eq!(given.groups, Groups::Given(vec!["sg-1".into()]));
+    assert!(!given.backend, "nodes stay closed unless the Service asks");
+    let managed = of(&[
+        ("security-groups", "sg-1"),
+        ("manage-backend-security-group-rules", "true"),
+    ]);
+    assert!(managed.backend);
+}
+
+#[test]
+fn an_attribute_of_a_port_that_the_service_does_not_have_is_refused() {
+    let refusal = of(
+        &service(&[WEB]),
+        &[("target-group-attributes.81", "stickiness.enabled=true")],
+    );
+    assert!(
+        refusal
+            .expect_err("no port 81")
+            .message
+            .contains("no port 81")
+    );
+}
+
+#[test]
+fn the_hash_changes_with_each_setting() {
+    let plain = desired(&service(&[WEB]), &[]);
+    assert_eq!(plain.hash(), desired(&service(&[WEB]), &[]).hash());
+    let others = [
+        ("attributes", "load_balancing.cross_zone.enabled=true"),
+        ("additional-resource-tags", "a=b"),
+        ("healthcheck-interval", "30"),
+        ("target-group-attributes", "stickiness.enabled=true"),
+        ("security-group-prefix-lists", "pl-1"),
+        ("manage-backend-security-group-rules", "false"),
+    ];
+    let mut seen = BTreeSet::from([plain.hash()]);
+    for other in others {
+        assert!(
+            seen.insert(desired(&service(&[WEB]), &[other]).hash()),
+            "{other:?}"
+        );
+    }
+}

@@ -1,0 +1,104 @@
+//! The cloud objects of one Service, as AWS describes them. Only objects with the marks of this
+//! cluster and class are here; the provider reads them and this crate decides. Plain values.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ballast_provider::mark::APPLIED;
+
+use crate::desired::{Check, Rule, Subnet, Transport};
+use crate::settings::Scheme;
+
+/// An Amazon Resource Name.
+pub type Arn = String;
+
+/// Everything that one Service has. What is absent does not exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The security group for clients.
+    pub group: Option<SecurityGroup>,
+    /// Load balancers by name; more than one only while one replaces another.
+    pub load_balancers: BTreeMap<String, ObservedLoadBalancer>,
+    /// Target groups by name.
+    pub target_groups: BTreeMap<String, ObservedTargetGroup>,
+}
+
+/// A security group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecurityGroup {
+    /// Its ID.
+    pub id: String,
+    /// Its rules for incoming traffic.
+    pub rules: BTreeSet<Rule>,
+}
+
+/// The state of a load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadBalancerState {
+    /// AWS is making it; this takes minutes.
+    Provisioning,
+    /// Traffic can flow.
+    Active,
+    /// Traffic can flow, and AWS cannot scale it.
+    ActiveImpaired,
+    /// AWS could not make it.
+    Failed,
+}
+
+/// A load balancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLoadBalancer {
+    /// Its ARN.
+    pub arn: Arn,
+    /// Its DNS name.
+    pub hostname: String,
+    /// Its state.
+    pub state: LoadBalancerState,
+    /// Its scheme.
+    pub scheme: Scheme,
+    /// Its subnets.
+    pub subnets: BTreeSet<Subnet>,
+    /// Its security groups by ID.
+    pub groups: BTreeSet<String>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Its listeners by port.
+    pub listeners: BTreeMap<u16, ObservedListener>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedListener {
+    /// Its ARN.
+    pub arn: Arn,
+    /// Its protocol.
+    pub transport: Transport,
+    /// The ARN of its target group.
+    pub target_group: Arn,
+}
+
+/// A target group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedTargetGroup {
+    /// Its ARN.
+    pub arn: Arn,
+    /// Its health check.
+    pub check: Check,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// The IDs of its instances, without those that drain.
+    pub targets: BTreeSet<String>,
+}
+
+// === impl ObservedLoadBalancer ===
+
+impl ObservedLoadBalancer {
+    /// The hash of what was applied in full, if that ever was so. The tag is absent while a plan
+    /// is carried out for the first time.
+    pub fn applied(&self) -> Option<&str> {
+        self.tags.get(APPLIED).map(String::as_str)
+    }
+}
