@@ -19,6 +19,9 @@ const POOL: &str = "{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, 
 ---
 {apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {name: metal}, spec: {addresses: [192.0.2.7]}}
 ";
+/// While there is one, the controller lists the Leases of announcers.
+const ANNOUNCER: &str =
+    "{apiVersion: ballast.dev/v1alpha1, kind: Announcer, metadata: {name: ballast-1}}";
 const RBAC: &str = include_str!("../../deploy/rbac.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +79,7 @@ async fn readiness_says_what_is_missing(site: &Site<'_>) -> Result<()> {
 
 async fn everything_it_does(site: &Site<'_>) -> Result<()> {
     site.ballast.mock_class(CLASS, "default: true").await?;
+    site.apply(ANNOUNCER).await?;
     for name in ["one", "two"] {
         site.create(name, LOCAL).await?;
     }

@@ -8,11 +8,12 @@
 //!
 //! An announcer that ended cannot write into its object that it announces nothing. Other nodes take
 //! its addresses over, and their claims are better. If none does, the object of a Node counts that
-//! does not exist or whose kubelet does not report to the API server ([`NodeView::silent`]) as a
-//! report of the past.
+//! does not exist, whose kubelet does not report to the API server ([`NodeView::silent`]), or whose
+//! announcer does not renew its Lease ([`renewals`]) as a report of the past.
 //!
 //! [`NodeView::silent`]: crate::cluster::view::NodeView::silent
 
+mod renewals;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ use crate::pools::{AddressBook, placed_by};
 use crate::process::queue::Queue;
 use crate::process::wave::settled;
 
+pub use self::renewals::Leases;
 pub use self::wire::{WatchedAnnouncer, report};
 
 /// A wave of changes ends when no change came for this long …
@@ -57,6 +59,8 @@ pub struct Keeper {
     pub announcers: Arc<Announcers>,
     /// The nodes that report to the API server.
     pub nodes: watch::Receiver<BTreeSet<Arc<str>>>,
+    /// Where the announcers renew that they run.
+    pub leases: Leases,
     /// Where the providers read the result.
     pub book: AddressBook,
     /// The Services, as watched.
@@ -99,23 +103,26 @@ impl Announcers {
 impl Keeper {
     /// Reads the objects before any Service is reconciled. All are listed.
     pub fn open(&self) {
-        self.refresh(&Pending::default());
+        self.refresh(&Pending::default(), &BTreeSet::new());
     }
 
     /// Runs until the watches end.
     pub async fn run(self) {
         let pending = Pending::default();
+        let (ended, have_ended) = watch::channel(BTreeSet::new());
         tokio::select! {
-            () = self.follow(&pending) => {}
+            () = self.follow(&pending, have_ended) => {}
             () = self.wake(&pending) => {}
+            () = self.leases.clone().watch(ended) => {}
         }
     }
 
-    async fn follow(&self, pending: &Pending) {
+    async fn follow(&self, pending: &Pending, mut ended: watch::Receiver<BTreeSet<Arc<str>>>) {
         let mut changes = self.announcers.changes.subscribe();
         let mut nodes = self.nodes.clone();
         loop {
-            let due = self.refresh(pending);
+            let gone = ended.borrow_and_update().clone();
+            let due = self.refresh(pending, &gone);
             let alarm = async {
                 match due {
                     Some(at) => sleep_until(at).await,
@@ -126,6 +133,7 @@ impl Keeper {
             tokio::select! {
                 is_open = settled(&mut changes, QUIET, WAVE) => if !is_open { return },
                 is_open = nodes.changed() => if is_open.is_err() { return },
+                is_open = ended.changed() => if is_open.is_err() { return },
                 () = alarm => {}
             }
         }
@@ -133,11 +141,11 @@ impl Keeper {
 
     /// Chooses anew who announces what, and notes the Services that report something else then.
     /// Returns when to look again at the latest.
-    fn refresh(&self, pending: &Pending) -> Option<Instant> {
+    fn refresh(&self, pending: &Pending, ended: &BTreeSet<Arc<str>>) -> Option<Instant> {
         let reports = self.announcers.store.all();
         let nodes = self.nodes.borrow().clone();
         let table = self.book.announcements();
-        let alive = |node: &str| nodes.contains(node);
+        let alive = |node: &str| nodes.contains(node) && !ended.contains(node);
         let (change, due) = table.update(reports, alive, self.began.elapsed());
         if !change.is_empty() {
             let classes = self.board.snapshot();

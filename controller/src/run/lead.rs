@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{Options, Shared};
-use crate::announcements::Keeper;
+use crate::announcements::{Keeper, Leases};
 use crate::class::board::Board;
 use crate::class::contender::{self, LeaseName};
 use crate::class::instance;
@@ -137,6 +137,10 @@ fn leader_tasks(
         announcements: Keeper {
             announcers: Arc::clone(&shared.announcers),
             nodes: shared.reporting_nodes.clone(),
+            leases: Leases {
+                api: Api::namespaced(shared.client.clone(), &options.lease.0),
+                announcers: Arc::clone(&shared.announcers),
+            },
             book: shared.addresses.clone(),
             services: Arc::clone(&shared.services),
             board: shared.board.clone(),

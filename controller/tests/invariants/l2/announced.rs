@@ -199,6 +199,34 @@ fn a_dead_node_announces_nothing() {
     });
 }
 
+/// Its Node is well, and nobody takes over. A restart takes less time.
+#[test]
+fn an_announcer_that_ended_announces_nothing() {
+    simulate(114, async |lab| {
+        let all = announced(lab, 1).await;
+        let (key, ip) = &all[0];
+        let renew = |lab: &Lab, beat| {
+            lab.api
+                .renew_foreign_lease("kube-system/announcer-node-1", "node-1", beat);
+        };
+        let well = format!("{ip} by node-1 on eth0");
+        for beat in 0..12 {
+            renew(lab, beat);
+            lab.rest(5).await;
+            assert_eq!(says(lab, key), well);
+        }
+        lab.rest(25).await;
+        assert_eq!(says(lab, key), well, "it may restart");
+        let lost = format!(
+            "No node announces {ip} (last: node-1); node-1 announced it and does not report to the API server any more"
+        );
+        lab.until("the end is told", |lab| says(lab, key) == lost)
+            .await;
+        renew(lab, 99);
+        lab.until("it is back", |lab| says(lab, key) == well).await;
+    });
+}
+
 /// A restart of an announcer, and an object that somebody deletes and the announcer creates again.
 #[test]
 fn a_loss_that_does_not_last_is_not_written() {

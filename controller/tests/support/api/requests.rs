@@ -99,6 +99,14 @@ impl Api {
                 "namespaces",
                 namespace,
                 "leases",
+            ] if get => Ok(self.announcer_leases(link, parts, namespace)),
+            [
+                "apis",
+                "coordination.k8s.io",
+                "v1",
+                "namespaces",
+                namespace,
+                "leases",
                 rest @ ..,
             ] => self.lease(link, parts, namespace, rest.first().copied(), &body),
             _ => Ok(self.unknown(link, parts, &body)),
@@ -246,6 +254,30 @@ impl Api {
             Ok(body.clone())
         })?;
         Ok(reply(parts, result))
+    }
+
+    /// Those with the label of announcers; only their metadata is wanted.
+    fn announcer_leases(&self, link: &Link, parts: &Parts, namespace: &str) -> Response {
+        let query = parts.uri.query().unwrap_or_default();
+        let of_announcers = [
+            "labelSelector=ballast.dev%2Flease%3Dannouncer",
+            "resourceVersion=0",
+        ];
+        if !of_announcers.iter().all(|part| query.contains(part)) {
+            self.journal
+                .violation(format!("{} lists with {}", link.name(), parts.uri));
+        }
+        let prefix = format!("{namespace}/announcer-");
+        let state = self.lock();
+        let all = state.objects.iter();
+        let all = all.filter(|((kind, key), _)| *kind == Kind::Lease && key.starts_with(&prefix));
+        let items: Vec<_> = all
+            .map(|(_, lease)| json!({"metadata": lease["metadata"]}))
+            .collect();
+        answer(
+            200,
+            &json!({"metadata": {"resourceVersion": state.version.to_string()}, "items": items}),
+        )
     }
 
     fn lease(
