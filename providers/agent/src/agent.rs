@@ -89,7 +89,9 @@ pub enum StartError {
     #[error("cannot list the interfaces of this node")]
     Interfaces(#[source] LinkError),
     /// A capability is missing.
-    #[error("cannot open packet sockets: the announcer needs the capability NET_RAW")]
+    #[error(
+        "cannot open packet sockets: the announcer needs the capability NET_RAW. In a pod, add it in securityContext.capabilities.add, in a namespace whose pod security level is privileged; elsewhere run as root, or set AmbientCapabilities=CAP_NET_RAW in the systemd unit"
+    )]
     NotPermitted,
     /// The key file cannot be used.
     #[error("cannot use the gossip key file {}", .0.display())]

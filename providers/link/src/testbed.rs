@@ -143,6 +143,21 @@ impl Lan {
         self.wait(host, carrier);
     }
 
+    /// Takes the port of a host out of the switch, or puts it back: its `eth0` keeps the carrier.
+    pub fn isolate(&self, host: usize, isolated: bool) {
+        on(&self.switch, async || {
+            let handle = netlink();
+            let switch = index_of(&handle, "switch").await;
+            let port = LinkUnspec::new_with_index(index_of(&handle, &format!("port{host}")).await);
+            let port = if isolated {
+                port.nocontroller()
+            } else {
+                port.controller(switch)
+            };
+            handle.link().set(port.build()).execute().await.unwrap();
+        });
+    }
+
     /// Connects all hosts to another switch, with one more interface each.
     pub fn add_network(&self, interface: &str) {
         let ends: Vec<_> = self

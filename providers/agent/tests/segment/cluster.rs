@@ -4,13 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ballast_agent::{Agent, Gossip, Options, Report, ReportedInterface};
+use ballast_agent::{Agent, Counters, Gossip, Options, Report, ReportedInterface};
 use ballast_announce::claim::Claim;
 use ballast_announce::io::Problem;
 use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, Rebalance, View, Wanted};
@@ -22,6 +21,8 @@ use tempfile::NamedTempFile;
 const LOOK: Duration = Duration::from_millis(10);
 /// How often Leases are renewed.
 const RENEW: Duration = Duration::from_secs(1);
+/// The key of all agents at first.
+pub(crate) const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// Each host has a namespace of its own.
 const PORT: u16 = 7947;
 
@@ -33,7 +34,10 @@ pub(crate) struct Cluster {
     agents: BTreeMap<usize, Running>,
     /// Agents that another process of their node replaces.
     former: Vec<Running>,
-    key: NamedTempFile,
+    /// The key file of each node.
+    keys: Vec<NamedTempFile>,
+    /// Whether agents send each other messages.
+    gossip: bool,
 }
 
 /// What the API server would say.
@@ -54,6 +58,8 @@ struct Announcer {
     announced: BTreeMap<IpAddr, Arc<str>>,
     /// How many of the node's agents say that they were replaced.
     replaced: usize,
+    /// What the node's agent has sent and received.
+    counters: Option<Arc<Counters>>,
     /// Late ticks of all of the node's agents.
     late_ticks: u64,
     /// Counts the renewals of the Lease.
@@ -101,8 +107,11 @@ impl Cluster {
 
     /// The same before any agent has started.
     pub(crate) fn without_agents(nodes: usize, services: u8) -> Self {
-        let mut key = NamedTempFile::new().unwrap();
-        writeln!(key, "{}", "A".repeat(43) + "=").unwrap();
+        let keys = (0..nodes).map(|_| {
+            let mut key = NamedTempFile::new().unwrap();
+            writeln!(key, "{KEY}").unwrap();
+            key
+        });
         let lan = lan(nodes + 1);
         for (at, host) in lan.hosts.iter().enumerate() {
             testbed::on(host, async || {
@@ -131,17 +140,41 @@ impl Cluster {
             api: Arc::new(Mutex::new(api)),
             agents: BTreeMap::new(),
             former: Vec::new(),
-            key,
+            keys: keys.collect(),
+            gossip: true,
         }
+    }
+
+    /// Agents that start from now on send each other nothing.
+    pub(crate) fn without_gossip(mut self) -> Self {
+        self.gossip = false;
+        self
+    }
+
+    /// Replaces the keys of a node, as the kubelet does: the file is another one afterwards.
+    pub(crate) fn set_keys(&self, node: usize, keys: &[&str]) {
+        let path = self.keys[node].path();
+        let next = path.with_extension("next");
+        std::fs::write(&next, keys.join("\n")).unwrap();
+        std::fs::rename(next, path).unwrap();
+    }
+
+    /// What the agent of a node has sent and received.
+    pub(crate) fn counters(&self, node: usize) -> Option<Arc<Counters>> {
+        let api = self.api.lock().unwrap();
+        api.nodes[&name(node)].counters.clone()
     }
 
     /// Starts an agent; one that runs already becomes the former one of its node.
     pub(crate) fn start_agent(&mut self, node: usize) {
         let stop = Arc::new(AtomicBool::new(false));
-        let key = self.key.path().to_owned();
+        let gossip = self.gossip.then(|| Gossip {
+            port: PORT,
+            key_file: self.keys[node].path().to_owned(),
+        });
         let (api, asked) = (Arc::clone(&self.api), Arc::clone(&stop));
         let thread = testbed::spawn_on(&self.lan.hosts[node], move || async move {
-            run(node, &key, &api, &asked).await;
+            run(node, gossip, &api, &asked).await;
         });
         let former = self.agents.insert(node, Running { node, stop, thread });
         self.former.extend(former);
@@ -261,19 +294,20 @@ fn wanted() -> Arc<Wanted> {
 }
 
 /// One agent with its connection to the table.
-async fn run(node: usize, key: &Path, api: &Mutex<Api>, stop: &AtomicBool) {
+async fn run(node: usize, gossip: Option<Gossip>, api: &Mutex<Api>, stop: &AtomicBool) {
     let node = name(node);
     let agent = Agent::start(Options {
         node: node.clone(),
         incarnation: rand::random(),
-        gossip: Some(Gossip {
-            port: PORT,
-            key_file: key.to_owned(),
-        }),
+        gossip,
     })
     .await
     .unwrap();
     let mut report = agent.report();
+    {
+        let mut api = api.lock().unwrap();
+        api.nodes.get_mut(&node).unwrap().counters = Some(agent.counters());
+    }
     agent.input(Input::Api { connected: true });
     let (mut seen, mut leases, mut renewed) = (None, BTreeMap::new(), None::<Instant>);
     let (mut replaced, mut late) = (false, 0);

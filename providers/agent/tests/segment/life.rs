@@ -84,6 +84,34 @@ fn an_excluded_node_hands_its_address_over_without_a_gap() {
     assert_ne!(next, former);
 }
 
+/// As in a pod without it: the error says where to add it. This test runs itself in a process without it.
+#[test]
+fn without_net_raw_an_agent_says_what_to_do() {
+    const INSIDE: &str = "BALLAST_TEST_WITHOUT_NET_RAW";
+    if std::env::var_os(INSIDE).is_none() {
+        let mut inside = std::process::Command::new("setpriv");
+        inside.args(["--bounding-set=-net_raw", "--inh-caps=-net_raw", "--"]);
+        inside.arg(std::env::current_exe().unwrap());
+        inside.args(["--exact", "life::without_net_raw_an_agent_says_what_to_do"]);
+        let done = inside.env(INSIDE, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let cluster = Cluster::without_agents(1, 1);
+    let error = testbed::on(&cluster.lan.hosts[0], async || {
+        let options = ballast_agent::Options {
+            node: crate::cluster::name(0),
+            incarnation: 1,
+            gossip: None,
+        };
+        ballast_agent::Agent::start(options).await.unwrap_err()
+    });
+    let said = error.to_string();
+    let helps = ["NET_RAW", "securityContext.capabilities.add"];
+    assert!(helps.iter().all(|it| said.contains(it)), "{said}");
+}
+
 #[test]
 fn a_new_mac_is_answered_with() {
     let cluster = Cluster::start(2, 1);

@@ -13,6 +13,7 @@ mod cluster;
 mod frames;
 mod life;
 mod migration;
+mod modes;
 mod networks;
 mod update;
 
