@@ -1,4 +1,4 @@
-//! The failures: what happens, for how long, and what may follow (the table in `main.rs`).
+//! The failures: what happens, for how long, and what may follow (`limits.rs`).
 
 mod agents;
 mod causes;
@@ -13,7 +13,8 @@ use ballast_announce::slip::Slips;
 use ballast_announce::view::{Detection, Policy};
 
 use crate::judge::Allowed;
-use crate::world::{Micros, Shape, World, interface, ms};
+use crate::limits::{self, QUIET};
+use crate::world::{Micros, Other, Shape, World, interface, ms};
 
 pub use rebalance::three_hundred_addresses;
 
@@ -37,6 +38,7 @@ pub enum Fault {
     BusyHosts,
     Cordon,
     Exclusion,
+    OutOfService,
     EndpointMoves,
     Interception,
     AllAgentsRestart,
@@ -47,7 +49,7 @@ pub enum Fault {
     Chaos,
 }
 
-pub const FAULTS: [Fault; 26] = [
+pub const FAULTS: [Fault; 27] = [
     Fault::LinkCut,
     Fault::NodeKilled,
     Fault::ShortFreeze,
@@ -66,6 +68,7 @@ pub const FAULTS: [Fault; 26] = [
     Fault::BusyHosts,
     Fault::Cordon,
     Fault::Exclusion,
+    Fault::OutOfService,
     Fault::EndpointMoves,
     Fault::Interception,
     Fault::AllAgentsRestart,
@@ -75,14 +78,6 @@ pub const FAULTS: [Fault; 26] = [
     Fault::Rebalance,
     Fault::Chaos,
 ];
-
-/// Nothing may move, and nobody may notice.
-const QUIET: Allowed = Allowed {
-    gap: 0,
-    dual: 0,
-    moves: 0,
-    other_moves: 0,
-};
 
 /// One cluster's history: settles, then one failure or two.
 pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
@@ -112,7 +107,12 @@ pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
         detection,
         gossip: detection != Detection::Lease,
         // Two nodes alone cannot tell which of them is cut off.
-        gateway: nodes <= 2 || random.below(4) > 0,
+        other: match nodes {
+            1 | 2 if seed % 4 == 3 => Other::Client,
+            1 | 2 => Other::Gateway,
+            _ if random.below(4) > 0 => Other::Gateway,
+            _ => Other::Nobody,
+        },
         policy: if local {
             Policy::Local
         } else {
@@ -163,11 +163,7 @@ impl World {
 
     /// The time within which a dead or unreachable holder is replaced.
     fn failover(&self) -> Micros {
-        match self.shape.detection {
-            Detection::Fast => ms(1500),
-            Detection::Tolerant => ms(7000),
-            Detection::Lease => ms(22_000),
-        }
+        limits::failover(self.shape.detection)
     }
 
     /// A holder of an address, or any node if nobody holds one.
@@ -186,7 +182,7 @@ impl World {
     fn lost(&self) -> Allowed {
         Allowed {
             gap: self.failover(),
-            dual: ms(300),
+            dual: limits::TAKEOVER_TWO,
             moves: 1,
             other_moves: 0,
         }
@@ -194,16 +190,33 @@ impl World {
 
     /// A failure is over, and the former holder is back.
     fn back(&self) -> Allowed {
-        let alone = self.shape.nodes == 1;
         Allowed {
-            gap: if alone { ms(4000) } else { ms(300) },
-            dual: if self.shape.gossip {
-                ms(1500)
+            gap: if self.shape.nodes == 1 {
+                limits::BACK_ALONE
             } else {
-                ms(3000)
+                limits::BACK
+            },
+            dual: if self.shape.gossip {
+                limits::BACK_TWO
+            } else {
+                limits::BACK_TWO_WITHOUT_MESSAGES
             },
             moves: 0,
             other_moves: 0,
+        }
+    }
+
+    /// The same after a boot of the host.
+    fn booted(&self) -> Allowed {
+        let alone = self.shape.nodes == 1;
+        let back = self.back();
+        Allowed {
+            gap: if alone {
+                limits::BOOTED_ALONE
+            } else {
+                back.gap
+            },
+            ..back
         }
     }
 
@@ -226,7 +239,9 @@ impl World {
             Fault::OneWay => self.one_way(victim),
             Fault::Noise => self.noise(),
             Fault::BusyHosts => self.busy_hosts(),
-            Fault::Cordon | Fault::Exclusion => self.planned_move(victim, fault),
+            Fault::Cordon | Fault::Exclusion | Fault::OutOfService => {
+                self.planned_move(victim, fault);
+            }
             Fault::EndpointMoves => self.endpoint_moves(),
             Fault::Interception => self.interception(victim),
             Fault::AllAgentsRestart => self.all_agents_restart(),

@@ -12,7 +12,7 @@ use ballast_announce::Mac;
 use ballast_announce::holding::Origin;
 use ballast_announce::view::Policy;
 
-use crate::world::{Micros, World, mac};
+use crate::world::{Micros, Other, World, mac};
 
 /// What may happen in a phase. Times in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,8 +214,11 @@ impl World {
     /// witness.
     fn has_witness(&self, side: u8) -> bool {
         let gateway = self.network.ports[self.network.gateway()];
-        let gateway = self.shape.gateway && gateway.group == side;
-        self.hosts.len() == 1 || self.members(side).count() + usize::from(gateway) > 1
+        let gateway = self.shape.other == Other::Gateway && gateway.group == side;
+        let client = self.network.ports[self.network.client()];
+        let client = self.shape.other == Other::Client && client.group == side;
+        let others = usize::from(gateway) + usize::from(client);
+        self.hosts.len() == 1 || self.members(side).count() + others > 1
     }
 
     /// Whether a host could serve an address: its agent runs, and nothing forbids it.

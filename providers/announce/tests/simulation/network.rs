@@ -7,7 +7,7 @@ use ballast_announce::Mac;
 use ballast_announce::io::{Input, Message, Method, Output, Target};
 use ballast_announce::responder::{Reply, Request};
 
-use crate::world::{ETH0, Event, Micros, World, mac, ms, node};
+use crate::world::{CLIENT, ETH0, Event, GATEWAY, Micros, World, mac, ms, node};
 
 /// A host's port at the switch.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub struct Port {
 
 #[derive(Debug)]
 pub struct Network {
-    /// One per node, and the gateway's.
+    /// One per node, the gateway's, and a client's.
     pub ports: Vec<Port>,
     /// Frames from the first to the second host are lost.
     pub cut: BTreeSet<(usize, usize)>,
@@ -54,7 +54,7 @@ impl Network {
             group: 0,
         };
         Self {
-            ports: vec![port; nodes + 1],
+            ports: vec![port; nodes + 2],
             cut: BTreeSet::new(),
             loss_percent: 0,
             copies_percent: 0,
@@ -65,6 +65,10 @@ impl Network {
     }
 
     pub fn gateway(&self) -> usize {
+        self.ports.len() - 2
+    }
+
+    pub fn client(&self) -> usize {
         self.ports.len() - 1
     }
 
@@ -113,6 +117,7 @@ impl World {
             Output::Probe { target, method, .. } => {
                 let to = match target {
                     Target::Node(name) => self.index(&name),
+                    Target::Host(CLIENT) => self.network.client(),
                     Target::Host(_) => self.network.gateway(),
                 };
                 let port = &self.network.ports[from];
@@ -162,7 +167,9 @@ impl World {
             }
             Frame::Answer { from, method } => {
                 let from = if from == self.network.gateway() {
-                    Target::Host("192.0.2.1".parse().unwrap())
+                    Target::Host(GATEWAY)
+                } else if from == self.network.client() {
+                    Target::Host(CLIENT)
                 } else {
                     Target::Node(node(from))
                 };

@@ -32,8 +32,21 @@ pub const fn ms(milliseconds: u64) -> Micros {
 /// The index of every host's only interface.
 pub const ETH0: u32 = 1;
 
+/// Hosts that are no nodes.
+pub const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200));
+
 /// Inputs that the sockets of a stopped agent hold.
 const WAITING: usize = 200;
+
+/// A host that is no node, and a witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Other {
+    Gateway,
+    /// It asks all the time.
+    Client,
+    Nobody,
+}
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +55,7 @@ pub struct Shape {
     pub addresses: usize,
     pub detection: Detection,
     pub gossip: bool,
-    pub gateway: bool,
+    pub other: Other,
     pub policy: Policy,
     /// The API server is reached over the segment, through the gateway.
     pub api_on_segment: bool,
@@ -290,8 +303,10 @@ impl World {
         entry.api = ApiClient::default();
         entry.cables.clear();
         self.input(host, Input::Interfaces(vec![interface(host, carrier)]));
-        if self.shape.gateway {
-            let hosts = vec![IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))];
+        let gateway = (self.shape.other == Other::Gateway).then_some(GATEWAY);
+        let client = (self.shape.other == Other::Client).then_some(CLIENT);
+        let hosts: Vec<IpAddr> = gateway.into_iter().chain(client).collect();
+        if !hosts.is_empty() {
             let interface = ETH0;
             self.input(host, Input::Witnesses { interface, hosts });
         }

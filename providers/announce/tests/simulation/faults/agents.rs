@@ -5,8 +5,9 @@ use std::sync::Arc;
 use ballast_announce::timing::PROBERS;
 use ballast_announce::view::{Policy, Rebalance, Wanted};
 
-use super::{Fault, QUIET};
+use super::Fault;
 use crate::judge::Allowed;
+use crate::limits::{self, QUIET};
 use crate::world::{Event, Micros, World, ms, node};
 
 impl World {
@@ -21,11 +22,11 @@ impl World {
             time + ms(15_000),
             Allowed {
                 gap: if self.shape.gossip {
-                    ms(600)
+                    limits::STAND_IN
                 } else {
-                    time + ms(1500)
+                    time + limits::AGENT_STARTS
                 },
-                dual: ms(100),
+                dual: limits::STAND_IN_TWO,
                 ..QUIET
             },
         );
@@ -34,7 +35,7 @@ impl World {
     pub(super) fn agent_gone(&mut self, victim: usize) {
         let one = Some(victim);
         self.kill(victim);
-        let gone = self.agent_silent(ms(600));
+        let gone = self.agent_silent(limits::STAND_IN);
         self.phase("agent gone", one, ms(30_000), gone);
         self.after(0, Event::Start(victim));
         self.phase("agent back", one, ms(8000), self.back());
@@ -44,7 +45,7 @@ impl World {
         let one = Some(victim);
         self.hosts[victim].stopped = true;
         let time = ms(5000) + self.up_to(ms(25_000));
-        let stopped = self.agent_silent(ms(2700));
+        let stopped = self.agent_silent(limits::STOPPED);
         self.phase("agent stopped", one, time, stopped);
         self.hosts[victim].stopped = false;
         let moves = 1;
@@ -70,8 +71,9 @@ impl World {
             None,
             ms(15_000),
             Allowed {
-                gap: ms(7500),
-                dual: ms(100),
+                // They are back after at most 6 s.
+                gap: ms(6000) + limits::AGENT_STARTS,
+                dual: limits::STAND_IN_TWO,
                 ..QUIET
             },
         );
@@ -91,7 +93,9 @@ impl World {
         self.phase("link cut while the API server is away", one, wait, lost);
         self.set_carrier(victim, true);
         let mut back = self.back();
-        back.gap = back.gap.max(if self.shape.gossip { 0 } else { ms(4000) });
+        if !self.shape.gossip {
+            back.gap = limits::BACK_WITHOUT_ANYTHING;
+        }
         self.phase(
             "link back while the API server is away",
             one,
@@ -107,16 +111,17 @@ impl World {
         let facts = self.api.view.nodes.get_mut(&node(victim)).unwrap();
         facts.cordoned = fault == Fault::Cordon;
         facts.excluded = fault == Fault::Exclusion;
+        facts.out_of_service = fault == Fault::OutOfService;
         self.api.version += 1;
         let planned = Allowed {
             gap: 0,
-            dual: ms(700),
+            dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 0,
         };
         self.phase("planned move", one, ms(10_000), planned);
         let facts = self.api.view.nodes.get_mut(&node(victim)).unwrap();
-        (facts.cordoned, facts.excluded) = (false, false);
+        (facts.cordoned, facts.excluded, facts.out_of_service) = (false, false, false);
         self.api.version += 1;
         self.phase("node is eligible again", None, ms(5000), QUIET);
     }
@@ -126,9 +131,9 @@ impl World {
             gap: if self.shape.gossip {
                 stand_in
             } else {
-                ms(22_000)
+                limits::LEASE
             },
-            dual: ms(300),
+            dual: limits::TAKEOVER_TWO,
             moves: 1,
             other_moves: 0,
         }
@@ -139,7 +144,7 @@ impl World {
     pub(super) fn many_successors(&mut self) {
         let anything = Allowed {
             gap: ms(2000),
-            dual: ms(700),
+            dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 1,
         };
@@ -158,7 +163,7 @@ impl World {
         self.hosts[0].powered = false;
         let lost = self.lost();
         let killed = Allowed {
-            gap: lost.gap + ms(800),
+            gap: lost.gap + limits::SECOND_HAND,
             ..lost
         };
         let wait = self.failover() + ms(5000);
@@ -169,10 +174,7 @@ impl World {
             }
         }
         self.power_on(0);
-        let back = Allowed {
-            gap: ms(6000),
-            ..self.back()
-        };
+        let back = self.booted();
         self.phase("node back", Some(0), ms(20_000), back);
     }
 
@@ -192,7 +194,7 @@ impl World {
         self.api.version += 1;
         let planned = Allowed {
             gap: 0,
-            dual: ms(700),
+            dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 1,
         };
@@ -224,7 +226,7 @@ impl World {
         self.api.view.wanted.insert(address, wanted.into());
         self.api.version += 1;
         let new = Allowed {
-            gap: ms(1500),
+            gap: limits::NEW,
             dual: 0,
             moves: 1,
             other_moves: 1,

@@ -1,7 +1,7 @@
 //! Failures of hosts and their links.
 
-use super::QUIET;
 use crate::judge::Allowed;
+use crate::limits::{self, QUIET};
 use crate::world::{Event, World, ms};
 
 impl World {
@@ -21,10 +21,7 @@ impl World {
         self.hosts[victim].powered = false;
         self.phase("node killed", one, wait, self.lost());
         self.power_on(victim);
-        let back = Allowed {
-            gap: ms(6000),
-            ..self.back()
-        };
+        let back = self.booted();
         self.phase("node back", one, ms(10_000), back);
     }
 
@@ -44,7 +41,7 @@ impl World {
             one,
             ms(5000),
             Allowed {
-                gap: ms(300),
+                gap: limits::BACK,
                 ..QUIET
             },
         );
@@ -58,10 +55,9 @@ impl World {
         self.hosts[victim].frozen = false;
         let moves = 1;
         let thawed = Allowed {
-            gap: self.failover(),
-            dual: ms(50),
+            dual: limits::THAWED_TWO,
             moves,
-            ..QUIET
+            ..self.back()
         };
         self.phase("thawed", one, ms(10_000), thawed);
     }
@@ -75,7 +71,6 @@ impl World {
         self.set_back(victim, time);
         let moves = 1;
         let back = Allowed {
-            gap: self.failover(),
             moves,
             ..self.back()
         };
@@ -100,10 +95,7 @@ impl World {
         self.hosts[victim].powered = false;
         self.phase("node killed behind that switch", one, wait, self.lost());
         self.power_on(victim);
-        let back = Allowed {
-            gap: ms(6000),
-            ..self.back()
-        };
+        let back = self.booted();
         self.phase("node back behind that switch", one, ms(10_000), back);
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use ballast_announce::slip::Slips;
 use ballast_announce::view::{Detection, Policy, Rebalance};
 
-use super::{Allowed, QUIET};
-use crate::world::{Shape, World, ms};
+use crate::judge::Allowed;
+use crate::limits::{self, QUIET};
+use crate::world::{Other, Shape, World, ms};
 
 impl World {
     /// All nodes are rebooted in turn, and then somebody asks for a rebalance. Later failures move
@@ -33,7 +34,7 @@ impl World {
         let addresses = u64::try_from(self.shape.addresses).unwrap();
         let allowed = Allowed {
             gap: 0,
-            dual: ms(700),
+            dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 1,
         };
@@ -70,7 +71,7 @@ pub fn three_hundred_addresses(seed: u64) -> World {
         addresses: 300,
         detection: Detection::Fast,
         gossip: true,
-        gateway: true,
+        other: Other::Gateway,
         policy: Policy::Cluster,
         api_on_segment: false,
     };

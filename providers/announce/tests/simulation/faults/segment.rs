@@ -2,9 +2,9 @@
 
 use ballast_announce::view::Detection;
 
-use super::QUIET;
 use crate::judge::Allowed;
-use crate::world::{Event, Micros, World, ms};
+use crate::limits::{self, QUIET};
+use crate::world::{Event, Micros, Other, World, ms};
 
 impl World {
     pub(super) fn one_way(&mut self, victim: usize) {
@@ -20,8 +20,8 @@ impl World {
             one,
             ms(40_000),
             Allowed {
-                gap: ms(200),
-                dual: ms(1000),
+                gap: limits::ONE_WAY,
+                dual: limits::ONE_WAY_TWO,
                 moves,
                 other_moves: 1,
             },
@@ -82,30 +82,56 @@ impl World {
                 ..QUIET
             },
         );
-        let mut delays: Vec<Micros> = (0..self.shape.nodes)
+        let delays: Vec<Micros> = (0..self.shape.nodes)
             .map(|_| self.up_to(ms(5000)))
             .collect();
-        // The holder of an address answers at most 3 s after its own port is up.
         self.phase(
             "links come back",
             None,
             0,
             Allowed {
-                gap: ms(8000),
+                gap: Micros::MAX,
                 ..QUIET
             },
         );
+        // A node needs another host to know that it is not cut off.
+        let mut sorted = delays.clone();
+        sorted.sort_unstable();
+        let watched = self.shape.nodes == 1 || self.shape.other != Other::Nobody;
+        let witness = if watched { 0 } else { sorted[1] };
+        let up = delays
+            .iter()
+            .enumerate()
+            .map(|(host, at)| (*at, host, true));
+        let due = |at: Micros| at.max(witness) + limits::LINKS_BACK;
+        let due = delays
+            .iter()
+            .enumerate()
+            .map(|(host, at)| (due(*at), host, false));
+        let mut steps: Vec<_> = up.chain(due).collect();
+        steps.sort_unstable();
         let start = self.now;
-        while let Some((host, &at)) = delays.iter().enumerate().min_by_key(|(_, at)| **at) {
-            if at == Micros::MAX {
-                break;
-            }
+        for (at, host, up) in steps {
             self.run(start + at - self.now);
-            self.set_carrier(host, true);
-            delays[host] = Micros::MAX;
+            if up {
+                self.set_carrier(host, true);
+            } else {
+                self.answers_for_its_own(host);
+            }
         }
-        self.run(ms(3000));
         self.phase("links are back", None, ms(25_000), QUIET);
+    }
+
+    /// A holder answers.
+    fn answers_for_its_own(&mut self, host: usize) {
+        for address in self.addresses().collect::<Vec<_>>() {
+            let silent = self
+                .answer(host, &address, crate::world::mac(250))
+                .is_none();
+            if self.holder(&address) == Some(host) && silent {
+                self.fail(&format!("node-{host} does not answer for {address} yet"));
+            }
+        }
     }
 
     pub(super) fn split(&mut self, victim: Option<usize>) {
@@ -121,8 +147,8 @@ impl World {
         }
         // The third successor may be alone on its side.
         let mut allowed_here = Allowed {
-            gap: self.failover() + ms(800),
-            dual: ms(300),
+            gap: self.failover() + limits::SECOND_HAND,
+            dual: limits::TAKEOVER_TWO,
             moves: 1,
             other_moves: 1,
         };
@@ -152,7 +178,7 @@ impl World {
             // All nodes may have been on the side without the API server: then the Lease of the
             // dead holder expires only now.
             Some(_) if !self.shape.gossip => self.failover(),
-            _ => ms(600),
+            _ => limits::HEALED,
         };
         self.phase(
             "segment healed",
@@ -160,17 +186,14 @@ impl World {
             ms(20_000),
             Allowed {
                 gap: healed,
-                dual: ms(3000),
+                dual: limits::HEALED_TWO,
                 moves: 1,
                 other_moves: 1,
             },
         );
         if let Some(victim) = victim {
             self.power_on(victim);
-            let back = Allowed {
-                gap: ms(6000),
-                ..self.back()
-            };
+            let back = self.booted();
             self.phase("node back after the split", None, ms(20_000), back);
         }
     }
@@ -194,7 +217,7 @@ impl World {
         self.phase(
             "after chaos",
             None,
-            ms(30_000),
+            limits::REPAIRED,
             Allowed {
                 moves: 4,
                 other_moves: 4,
