@@ -7,16 +7,17 @@ use ballast_provider::{
     ExtraCondition, ExtraKind, Ingress, Observed, ProviderError, Reason, Refusal, State, place,
 };
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
-use crate::cluster::conditions::{ACCEPTED, CONTESTED, OVERWRITTEN, PROGRAMMED, rfc3339};
+use crate::cluster::conditions::{ACCEPTED, CONTESTED, PROGRAMMED};
 use crate::cluster::eligibility::Backing;
 use crate::cluster::view::{ConditionView, ServiceView};
 use crate::process::text;
 
+mod difference;
 mod event;
 mod patch;
 
+use difference::{Difference, Fields};
 pub use event::{Event, moved_event, transition_event};
 pub use patch::{
     clean_patch, drained_patch, finalizer_patch, patch, released_patch, with_finalizers,
@@ -49,24 +50,6 @@ pub struct Condition {
     pub reason: Reason,
     /// For people.
     pub message: String,
-}
-
-/// The fields of one condition that are compared and written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fields<'a> {
-    kind: &'static str,
-    status: &'static str,
-    reason: &'static str,
-    message: &'a str,
-}
-
-/// The parts of a [`Desired`] status that a Service does not have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Difference<'a> {
-    ingress: Option<&'a [Ingress]>,
-    changed: Vec<Fields<'a>>,
-    /// Types of conditions to remove.
-    removed: Vec<&'a str>,
 }
 
 // === impl Desired ===
@@ -424,76 +407,6 @@ impl Condition {
             reason: self.reason.as_str(),
             message: &self.message,
         }
-    }
-}
-
-// === impl Fields ===
-
-impl<'a> Fields<'a> {
-    const fn of_contest(message: &'a str) -> Self {
-        Self {
-            kind: CONTESTED,
-            status: "True",
-            reason: OVERWRITTEN,
-            message,
-        }
-    }
-
-    fn of_extra(condition: &'a ExtraCondition) -> Self {
-        Self {
-            kind: condition.kind.as_str(),
-            status: match condition.holds {
-                Some(true) => "True",
-                Some(false) => "False",
-                None => "Unknown",
-            },
-            reason: condition.reason,
-            message: &condition.message,
-        }
-    }
-
-    fn differs(&self, service: &ServiceView) -> bool {
-        service.condition(self.kind).is_none_or(|now| {
-            !now.is_exact
-                || self.status != now.status
-                || self.reason != now.reason
-                || self.message != &*now.message
-        })
-    }
-
-    /// The time changes only with the status.
-    fn since(&self, service: &ServiceView, now: Timestamp) -> Timestamp {
-        let before = service.condition(self.kind);
-        let unchanged = before.filter(|before| before.status == self.status);
-        unchanged.map_or(now, |before| before.since)
-    }
-
-    fn to_json(self, service: &ServiceView, now: Timestamp) -> Value {
-        let mut condition = json!({
-            "type": self.kind,
-            "status": self.status,
-            "reason": self.reason,
-            "message": self.message,
-            "lastTransitionTime": rfc3339(self.since(service, now)),
-        });
-        // A merge keeps the fields that a patch does not name.
-        let before = service.condition(self.kind);
-        if before.is_some_and(|before| !before.is_exact) {
-            condition["observedGeneration"] = Value::Null;
-        }
-        condition
-    }
-}
-
-// === impl Difference ===
-
-impl Difference<'_> {
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn changes(&self, kind: &str) -> bool {
-        self.changed.iter().any(|fields| fields.kind == kind)
     }
 }
 

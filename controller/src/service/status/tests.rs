@@ -4,6 +4,7 @@ mod extra;
 
 use ballast_crds::class_key;
 use ballast_provider::{Address, IpMode, PortStatus, Protocol};
+use serde_json::{Value, json};
 
 use super::*;
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};

@@ -8,6 +8,7 @@
 
 mod patch;
 mod requests;
+mod trouble;
 mod user;
 mod watch;
 
