@@ -9,7 +9,7 @@ use super::announcers::Announcers;
 use super::bed::Bed;
 use super::machines::{number, seconds};
 use super::terms::Values;
-use super::terms::value::{FAILED, MOVES, NEWCOMER};
+use super::terms::value::{BLIND, FAILED, MOVES, NEWCOMER};
 use super::watch::{Seen, Watch};
 use crate::Signal;
 use crate::segment::Moment;
@@ -22,9 +22,11 @@ const END: Duration = Duration::from_mins(1);
 
 fn values(seen: &Seen, from: Moment, no_move: Moment) -> Values {
     let until = seen.period().1;
+    let (known, newcomer) = (seen.known(from, until), seen.newcomer(from, until));
     Values::from([
-        (FAILED, number(seen.known(from, until).failed)),
-        (NEWCOMER, seconds(seen.newcomer(from, until).outage)),
+        (BLIND, seconds(known.blind.max(newcomer.blind))),
+        (FAILED, number(known.failed)),
+        (NEWCOMER, seconds(newcomer.outage)),
         (MOVES, number(seen.moves(no_move))),
     ])
 }

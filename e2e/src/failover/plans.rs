@@ -20,6 +20,7 @@ const WATCH: Duration = Duration::from_secs(5);
 /// How long it may take until an endpoint is known everywhere.
 const SOON: Duration = Duration::from_mins(1);
 /// The label that excludes a node from load balancers.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The holder is cordoned.
@@ -32,6 +33,14 @@ pub async fn drain(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
 pub async fn exclusion(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let patch = |value: Option<&str>| json!({"metadata": {"labels": {EXCLUDE: value}}});
     moved(bed, address, &patch(Some("")), &patch(None)).await
+}
+
+/// The holder gets the taint of a node that somebody says is powered off: its addresses may move although
+/// it still answers.
+pub async fn out_of_service(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let taint = json!({"key": OUT_OF_SERVICE, "value": "test", "effect": "NoExecute"});
+    let patch = |taints: &[&Value]| json!({"spec": {"taints": taints}});
+    moved(bed, address, &patch(&[&taint]), &patch(&[])).await
 }
 
 async fn moved(bed: &Bed<'_>, address: IpAddr, set: &Value, unset: &Value) -> Result<Values> {
@@ -72,7 +81,7 @@ pub async fn endpoint_moves(bed: &Bed<'_>, ip_family: usize) -> Result<Values> {
         .visit(bed::KNOWN, at(address), Visitor::Regular)
         .await?;
     let healthy = healthy(bed, next, port);
-    let (healthy, ()) = tokio::try_join!(healthy, bed.local_endpoint(next))?;
+    let ((unhealthy, healthy), ()) = tokio::try_join!(healthy, bed.local_endpoint(next))?;
     let name = next.name();
     let answered = eventually(SOON, || async {
         let attempts = visits.until(Moment::now()).await?;
@@ -85,16 +94,23 @@ pub async fn endpoint_moves(bed: &Bed<'_>, ip_family: usize) -> Result<Values> {
     .await;
     visits.stop().await?;
     let answered = answered?;
+    ensure!(
+        answered >= unhealthy,
+        "{name} answered {:?} before its health port could say 200",
+        unhealthy.since(answered)
+    );
     ensure!(bed.holder(address).await? != holder, "it has not moved");
     bed.settled().await?;
     Ok(Values::from([(HEALTHY, seconds(answered.since(healthy)))]))
 }
 
-/// When a node's health port says 200.
-async fn healthy(bed: &Bed<'_>, node: Host, port: i32) -> Result<Moment> {
+/// When the last question began to which a node's health port said no, and when it said 200.
+async fn healthy(bed: &Bed<'_>, node: Host, port: i32) -> Result<(Moment, Moment)> {
     let url = format!("http://{}:{port}/healthz", node.v4());
-    let script = "until curl -sf -o /dev/null -m 1 \"$0\"; do sleep 0.02; done; date +%s%N";
+    let script = "no=0; asked=$(date +%s%N); until curl -sf -o /dev/null -m 1 \"$0\"; do no=$asked; sleep 0.02; asked=$(date +%s%N); done; echo $no $(date +%s%N)";
     let argv = ["sh", "-c", script, &url];
     let said = bed.lab.exec_for(Host::Cloud, argv, SOON).await?.ok()?;
-    Ok(Moment(said.trim().parse()?))
+    let mut said = said.split_whitespace();
+    let mut next = || anyhow::Ok(Moment(said.next().context("no time")?.parse()?));
+    Ok((next()?, next()?))
 }

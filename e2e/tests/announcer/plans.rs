@@ -29,7 +29,12 @@ pub(crate) async fn exclusion(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     planned(&plans::exclusion(bed, address).await?)
 }
 
-/// Over both families; the second move goes back.
+pub(crate) async fn out_of_service(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    planned(&plans::out_of_service(bed, address).await?)
+}
+
+/// Over both families; the second move goes back. The new node does not answer before its health port says
+/// 200.
 pub(crate) async fn endpoint_moves(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
     for family in [0, 1] {
         let values = plans::endpoint_moves(bed, family).await?;

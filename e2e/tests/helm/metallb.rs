@@ -227,8 +227,58 @@ async fn and_back(
     };
     eventually(SOON, gone).await?;
     clients.are_answered("MetalLB alone").await?;
+    nothing_of_ballast_is_left(cluster).await?;
+    clients.are_answered("Ballast has gone").await?;
     let now = self::given(cluster).await?;
     ensure!(now == *given, "addresses changed: {now:?}");
+    Ok(())
+}
+
+/// The last commands of the way back.
+async fn nothing_of_ballast_is_left(cluster: &Cluster) -> Result<()> {
+    let lab = &cluster.lab;
+    let cleanup = [
+        "cleanup",
+        "--secrets",
+        "ballast-gossip-key",
+        "--announcers",
+        "-n",
+        METAL.namespace,
+    ];
+    let said = Ballast::of(&lab.kubeconfig()).run(&cleanup).await?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let names = async |what: &str| {
+        let listed = lab.kubectl(&["get", what, "-A", "-o", "name"]).await?;
+        anyhow::Ok(listed.lines().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let free = json!({"metadata": {"finalizers": null}}).to_string();
+    let classes = names("lbclass").await?;
+    ensure!(!classes.is_empty(), "no class was left to delete");
+    for class in classes {
+        lab.kubectl(&["patch", &class, "--type=merge", "-p", &free])
+            .await?;
+    }
+    lab.kubectl(&["delete", "lbclass,lbpool", "--all", "--timeout=60s"])
+        .await?;
+    for what in ["lbclass", "lbpool", "announcers"] {
+        let left = names(what).await?;
+        ensure!(left.is_empty(), "{left:?}");
+    }
+    let ours = |name: &String| name.contains("ballast") || name.contains("/announcer-");
+    for what in ["secrets", "leases", "pods"] {
+        let flags = ["get", what, "-n", METAL.namespace, "-o", "name"];
+        let listed = lab.kubectl(&flags).await?;
+        let left: Vec<_> = listed.lines().map(str::to_owned).filter(ours).collect();
+        ensure!(left.is_empty(), "{left:?}");
+    }
+    for (name, _) in SERVICES {
+        let service = cluster.services().get(name).await?;
+        let finalizers = service.metadata.finalizers.unwrap_or_default();
+        ensure!(
+            !finalizers.iter().any(|it| it.starts_with("ballast.dev/")),
+            "{name}: {finalizers:?}"
+        );
+    }
     Ok(())
 }
 
