@@ -57,6 +57,19 @@ pub struct AnnouncerStatus {
     #[schemars(length(max = 64))]
     pub incarnation: Option<String>,
 
+    /// Increases with each status that the node's announcers write. A status with a lower number
+    /// than one that another announcer has read is old, and does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub serial: Option<i64>,
+
+    /// Prove that an announcer wrote this status: each is an HMAC of the name and UID of the object,
+    /// `incarnation`, `serial`, `interfaces` and `holdings`, with one of the keys that all announcers
+    /// share. Other announcers ignore a status without a valid seal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub seals: Vec<Seal>,
+
     /// How many interfaces and addresses there are.
     #[serde(default)]
     pub counts: AnnouncerCounts,
@@ -85,9 +98,14 @@ pub struct AnnouncerStatus {
     /// send ICMP redirects. `NoInterface`: an address that this node may announce is in the
     /// subnet of none of its interfaces. `Wireless`: an interface is wireless.
     /// `KubeProxyMissing`: nothing listens on the health port of kube-proxy.
+    /// `UntrustedAnnouncer`: the status of an Announcer has no valid seal, so this node ignores it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+
+    /// What some of the conditions concern, for programs.
+    #[serde(default, skip_serializing_if = "AnnouncerProblems::is_empty")]
+    pub problems: AnnouncerProblems,
 }
 
 /// A request of `ballast rebalance`, as an announcer knows it.
@@ -101,6 +119,57 @@ pub struct AnnouncerRebalance {
     #[serde(default)]
     pub ended: bool,
 }
+
+/// A seal: 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Seal(#[schemars(regex(pattern = r"^[0-9a-f]{64}$"))] pub String);
+
+/// What conditions of an announcer concern. Each list has at most 256 entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncerProblems {
+    /// `AddressConflict`: the addresses, each with the host that uses it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub conflicts: Vec<Conflict>,
+    /// `NoEndpoints`: the addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub idle: Vec<ProblemAddress>,
+    /// `CutOff`: the interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub cut_off: Vec<ProblemInterface>,
+    /// `UntrustedAnnouncer`: the nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    pub untrusted: Vec<Successor>,
+}
+
+/// Another host that uses an address of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Conflict {
+    /// The address of a Service.
+    pub address: ProblemAddress,
+    /// The MAC address of the other host.
+    #[schemars(regex(pattern = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"))]
+    pub mac: String,
+    /// The node that has this MAC address, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub node: Option<String>,
+}
+
+/// The address of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct ProblemAddress(#[schemars(length(min = 2, max = 45))] pub String);
+
+/// The name of an interface, such as `eth0`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct ProblemInterface(#[schemars(length(min = 1, max = 32))] pub String);
 
 /// The numbers of interfaces and addresses of an announcer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -193,3 +262,12 @@ pub struct Holding {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Successor(#[schemars(length(min = 1, max = 253))] pub String);
+
+// === impl AnnouncerProblems ===
+
+impl AnnouncerProblems {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -13,8 +13,9 @@ pub mod class;
 pub mod pool;
 
 pub use announcer::{
-    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerRebalance, AnnouncerSpec,
-    AnnouncerStatus, Holding, InterfaceAddress, Successor,
+    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerProblems, AnnouncerRebalance,
+    AnnouncerSpec, AnnouncerStatus, Conflict, Holding, InterfaceAddress, ProblemAddress,
+    ProblemInterface, Seal, Successor,
 };
 pub use class::{
     AwsSettings, DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,

@@ -197,10 +197,8 @@ http://{{ include "ballast.fullname" . }}-mock-cloud.{{ .Release.Namespace }}.sv
 {{- $_ := set $secrets (include "ballast.mockTokenName" .) "token" -}}
 {{- end -}}
 {{- if include "ballast.announcer" . -}}
-{{- with .Values.announcer.gossip -}}
-{{- if and .enabled (not .existingSecret) -}}
-{{- $_ := set $secrets (include "ballast.gossipKeyName" $) "keys" -}}
-{{- end -}}
+{{- if not .Values.announcer.gossip.existingSecret -}}
+{{- $_ := set $secrets (include "ballast.gossipKeyName" .) "keys" -}}
 {{- end -}}
 {{- end -}}
 {{- with $secrets -}}{{- toYaml . -}}{{- end -}}

@@ -2,7 +2,6 @@
 //! fails; a part that is invalid is left out. Everything is bounded: the announcer of a node writes
 //! the object, and a node can be compromised.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,14 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::announcer::object::{ADDRESS_CONFLICT, CUT_OFF, MOST_HOLDINGS, NO_ENDPOINTS};
+use crate::announcer::object::{MOST_HOLDINGS, MOST_PROBLEMS};
 use crate::cluster::texts;
 use crate::process::text;
 
-/// The addresses and interfaces that are kept of the message of a condition.
-const MOST_NAMED: usize = 256;
 /// The longest name of an interface, and the longest cause.
 const LONGEST_NAME: usize = 64;
+/// The longest name of a node.
+const LONGEST_NODE: usize = 253;
 
 /// An Announcer without its interfaces, MAC addresses and successors.
 #[derive(Clone, Debug, Deserialize, kube::Resource)]
@@ -38,7 +37,17 @@ pub struct WatchedAnnouncer {
 #[serde(default)]
 pub struct Status {
     holdings: Vec<Value>,
-    conditions: Vec<Value>,
+    problems: Problems,
+}
+
+/// `problems`, as [`ballast_crds::AnnouncerProblems`] describes them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Problems {
+    conflicts: Vec<Value>,
+    idle: Vec<Value>,
+    cut_off: Vec<Value>,
+    untrusted: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -57,81 +66,56 @@ pub fn report(node: &Arc<str>, object: &WatchedAnnouncer) -> Report {
     let holdings = status.holdings.iter().take(MOST_HOLDINGS);
     let mut holdings: Vec<Holding> = holdings.filter_map(holding).collect();
     holdings.shrink_to_fit();
-    let said = |kind| problem(&status.conditions, kind);
+    let problems = &status.problems;
     Report {
         node: Arc::clone(node),
         holdings,
-        conflicts: conflicts(said(ADDRESS_CONFLICT)),
-        idle: addresses(said(NO_ENDPOINTS)).collect(),
-        cut_off: interfaces(said(CUT_OFF)),
+        conflicts: listed(&problems.conflicts, conflict),
+        idle: listed(&problems.idle, address),
+        cut_off: listed(&problems.cut_off, interface),
+        untrusted: listed(&problems.untrusted, |it| short(it.as_str()?, LONGEST_NODE)),
     }
+}
+
+/// The valid entries of a list of problems.
+fn listed<T>(list: &[Value], read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    list.iter().take(MOST_PROBLEMS).filter_map(read).collect()
+}
+
+fn short(text: &str, limit: usize) -> Option<Arc<str>> {
+    let fits = !text.is_empty() && text.len() <= limit;
+    fits.then(|| texts::shared(text))
+}
+
+fn address(value: &Value) -> Option<IpAddr> {
+    value.as_str()?.parse().ok()
+}
+
+fn conflict(value: &Value) -> Option<(IpAddr, Arc<str>)> {
+    let mac = value["mac"].as_str().filter(|mac| is_mac(mac))?;
+    Some((address(&value["address"])?, texts::shared(mac)))
+}
+
+fn interface(value: &Value) -> Option<Arc<str>> {
+    short(&text::value(value.as_str()?), LONGEST_NAME)
 }
 
 fn holding(value: &Value) -> Option<Holding> {
     let read = WatchedHolding::deserialize(value).ok()?;
-    let short = |text: Option<String>, limit: usize| {
-        let text = text.filter(|text| !text.is_empty() && text.len() <= limit)?;
-        Some(texts::shared(&text))
-    };
+    let short = |text: Option<String>, limit| short(&text?, limit);
     Some(Holding {
         address: read.address,
         epoch: read.epoch,
         interface: short(read.interface, LONGEST_NAME),
         cause: short(read.cause, LONGEST_NAME),
-        // As long as the name of a node may be.
-        previous: short(read.previous, 253),
+        previous: short(read.previous, LONGEST_NODE),
     })
-}
-
-/// The message of a condition that holds.
-fn problem<'a>(conditions: &'a [Value], kind: &str) -> Option<&'a str> {
-    let mut conditions = conditions.iter();
-    let found = conditions.find(|it| it["type"] == kind && it["status"] == "True")?;
-    found["message"].as_str()
-}
-
-/// The words of a message, without the punctuation around them.
-fn words(message: Option<&str>) -> impl Iterator<Item = &str> {
-    let words = message.into_iter().flat_map(str::split_whitespace);
-    words.map(|word| word.trim_matches([',', '.', ';', '(', ')']))
-}
-
-/// The addresses that a message names.
-fn addresses(message: Option<&str>) -> impl Iterator<Item = IpAddr> {
-    let found: BTreeSet<IpAddr> = words(message)
-        .filter_map(|word| word.parse().ok())
-        .take(MOST_NAMED)
-        .collect();
-    found.into_iter()
-}
-
-/// `192.0.2.10 by 02:00:00:00:00:09`: the addresses, each with the MAC address of the other host.
-fn conflicts(message: Option<&str>) -> Vec<(IpAddr, Arc<str>)> {
-    let all: Vec<&str> = words(message).collect();
-    let pairs = all.windows(3).filter_map(|words| match words {
-        [address, "by", mac] if is_mac(mac) => Some((address.parse().ok()?, texts::shared(mac))),
-        _ => None,
-    });
-    pairs.take(MOST_NAMED).collect()
 }
 
 fn is_mac(word: &str) -> bool {
     let octets = word.split(':');
     let valid = |octet: &str| octet.len() == 2 && octet.bytes().all(|it| it.is_ascii_hexdigit());
     word.len() == 17 && octets.into_iter().all(valid)
-}
-
-/// The interfaces of `No other host on the network responds on eth0, eth1. …`.
-fn interfaces(message: Option<&str>) -> Vec<Arc<str>> {
-    let list = message.and_then(|message| {
-        let (_, rest) = message.split_once(" responds on ")?;
-        rest.split(". ").next()
-    });
-    let names = words(list).filter(|name| !["and", "more"].contains(name));
-    names
-        .take(MOST_NAMED)
-        .map(|name| texts::shared(&text::value(name)))
-        .collect()
 }
 
 #[cfg(test)]
@@ -169,7 +153,10 @@ mod tests {
             7,
             with("cause", json!("x".repeat(65))),
         ]);
-        let report = read(&json!({"holdings": all, "conditions": [7, {"type": "CutOff"}]}));
+        let report = read(&json!({"holdings": all, "problems": {
+            "cutOff": [7, "", "eth0"], "idle": ["here", "192.0.2.9"],
+            "conflicts": [{"address": "192.0.2.9"}, {"address": "192.0.2.9", "mac": "here"}],
+        }}));
         let expected = Holding {
             address: "192.0.2.10".parse().unwrap(),
             epoch: 3,
@@ -189,13 +176,16 @@ mod tests {
             ..expected.clone()
         };
         assert_eq!(report.holdings, [expected, older, long]);
+        assert_eq!(report.cut_off, ["eth0".into()]);
+        assert_eq!(report.idle, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(report.conflicts, []);
         assert_eq!(read(&Value::Null).holdings, []);
         assert_eq!(read(&json!({})).holdings, []);
     }
 
-    /// The announcer writes the messages, so its own code makes those of this test.
+    /// The announcer writes the problems, so its own code makes those of this test.
     #[test]
-    fn conditions_name_what_they_concern() {
+    fn problems_name_what_they_concern() {
         use ballast_agent::{Report as Reported, ReportedInterface};
         use ballast_announce::io::Problem;
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -228,9 +218,11 @@ mod tests {
             .into(),
             ..Reported::default()
         };
+        let untrusted = [("node-2".into(), crate::announcer::trust::Refusal::NoSeal)];
         let status = object::status(
             &reported,
             &[],
+            &untrusted,
             &ballast_crds::AnnouncerStatus::default(),
             None,
             "1",
@@ -247,11 +239,13 @@ mod tests {
         );
         assert_eq!(report.idle, [ip("192.0.2.11"), ip("2001:db8::2")]);
         assert_eq!(report.cut_off, ["eth0".into(), "eth1".into()]);
+        assert_eq!(report.untrusted, ["node-2".into()]);
         let well = object::status(
             &Reported {
                 problems: std::collections::BTreeSet::new(),
                 ..reported
             },
+            &[],
             &[],
             &status,
             None,
@@ -268,11 +262,9 @@ mod tests {
         let address = |number: u32| std::net::Ipv4Addr::from(number).to_string();
         let holding = |number: u32| json!({"address": address(number), "epoch": 1});
         let named: Vec<String> = (0..10_000).map(address).collect();
-        let condition =
-            json!({"type": NO_ENDPOINTS, "status": "True", "message": named.join(", ")});
         let holdings: Vec<Value> = (0..20_000).map(holding).collect();
-        let report = read(&json!({"holdings": holdings, "conditions": [condition]}));
+        let report = read(&json!({"holdings": holdings, "problems": {"idle": named}}));
         assert_eq!(report.holdings.len(), MOST_HOLDINGS);
-        assert_eq!(report.idle.len(), MOST_NAMED);
+        assert_eq!(report.idle.len(), MOST_PROBLEMS);
     }
 }

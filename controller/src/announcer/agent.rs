@@ -1,11 +1,13 @@
-//! Starts the agent, and connects it: its ends, its metrics, and a check that it is not stuck.
+//! Starts the agent, and connects it: its keys, its ends, its metrics, and a check that it is not stuck.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use ballast_agent::seal::Keyring;
 use ballast_agent::{Agent, Gossip};
 use prometheus_client::registry::Registry;
+use tracing::warn;
 
 use super::Options;
 use super::metrics::AgentMetrics;
@@ -19,10 +21,17 @@ const STUCK: Duration = Duration::from_secs(10);
 /// Starts the agent.
 pub async fn start(
     options: &Options,
-    gossip: Option<Gossip>,
     registry: &mut Registry,
     health: &Health,
 ) -> Result<seam::Agent> {
+    let keyring = keyring(options)?;
+    let gossip = match (options.gossip_port, &keyring) {
+        (Some(port), Some(keyring)) => {
+            let keyring = Arc::clone(keyring);
+            Some(Gossip { port, keyring })
+        }
+        _ => None,
+    };
     let agent = Agent::start(ballast_agent::Options {
         node: options.node.clone(),
         incarnation: options.incarnation,
@@ -47,5 +56,19 @@ pub async fn start(
         sink,
         reports,
         inspector,
+        keyring,
     })
+}
+
+fn keyring(options: &Options) -> Result<Option<Arc<Keyring>>> {
+    let Some(path) = &options.key_file else {
+        warn!(
+            "there is no key (--gossip-key-file): this announcer believes every Announcer object, so whoever has the token of one can move all addresses to its node"
+        );
+        return Ok(None);
+    };
+    let keyring = Keyring::open_file(path);
+    let keyring =
+        keyring.with_context(|| format!("cannot use {} (--gossip-key-file)", path.display()))?;
+    Ok(Some(Arc::new(keyring)))
 }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use ballast_agent::Gossip;
 use ballast_announce::NodeName;
 use clap::{Args, Parser, Subcommand};
 
@@ -22,7 +21,7 @@ Examples:
   ballast announcer --gossip-key-file /etc/ballast/gossip/keys
 
   # Without an open port; failures are detected through Leases, in up to 20 s:
-  ballast announcer --no-gossip
+  ballast announcer --no-gossip --gossip-key-file /etc/ballast/gossip/keys
 
   # On a node of a test cluster, with the current kubeconfig:
   ballast announcer --node-name node-1 --namespace default --no-gossip
@@ -80,8 +79,8 @@ pub struct AnnouncerArgs {
     )]
     pub gossip_port: u16,
 
-    /// File that contains the keys of these messages, one key of 32 bytes per line, in base64
-    /// or as 64 hexadecimal digits. It is read again when it changes.
+    /// File that contains the keys that seal these messages and the Announcer objects, one key of 32
+    /// bytes per line, in base64 or as 64 hexadecimal digits. It is read again when it changes.
     #[arg(
         long,
         env = "BALLAST_GOSSIP_KEY_FILE",
@@ -91,7 +90,8 @@ pub struct AnnouncerArgs {
     pub gossip_key_file: Option<PathBuf>,
 
     /// Send no messages and open no port. Failures are detected through Leases alone, as if each
-    /// class had `failureDetection: Lease`.
+    /// class had `failureDetection: Lease`. Without a key file Announcer objects have no seals either:
+    /// then whoever has the token of one announcer can move all addresses to its node.
     #[arg(long, env = "BALLAST_NO_GOSSIP")]
     pub no_gossip: bool,
 
@@ -113,9 +113,9 @@ pub struct AnnouncerArgs {
 // === impl AnnouncerArgs ===
 
 impl AnnouncerArgs {
-    /// Checks the flags and turns them into what the announcer runs with. `None` instead of
-    /// [`Gossip`]: Leases only. `incarnation` is a random number.
-    pub fn into_options(self, incarnation: u64) -> Result<(Options, Option<Gossip>)> {
+    /// Checks the flags and turns them into what the announcer runs with. `incarnation` is a random
+    /// number.
+    pub fn into_options(self, incarnation: u64) -> Result<Options> {
         for (flag, value) in [
             ("--node-name", &self.node_name),
             ("--namespace", &self.namespace),
@@ -126,16 +126,15 @@ impl AnnouncerArgs {
             self.node_name.len() <= LONGEST_NODE,
             "--node-name has more than {LONGEST_NODE} characters: it becomes part of the name of a Lease"
         );
-        let options = Options {
+        Ok(Options {
             node: NodeName::new(&self.node_name),
             namespace: self.namespace,
             incarnation,
+            gossip_port: (!self.no_gossip).then_some(self.gossip_port),
+            key_file: self.gossip_key_file,
             admin: self.admin_address,
             health_socket: self.health_socket,
-        };
-        let port = self.gossip_port;
-        let key_file = self.gossip_key_file.filter(|_| !self.no_gossip);
-        Ok((options, key_file.map(|key_file| Gossip { port, key_file })))
+        })
     }
 }
 
@@ -154,7 +153,7 @@ mod tests {
 
     const NODE: [&str; 3] = ["ballast", "--node-name=a", "--namespace=b"];
 
-    fn options(flags: &[&str]) -> Result<(Options, Option<Gossip>)> {
+    fn options(flags: &[&str]) -> Result<Options> {
         let command = Command::try_parse_from([&NODE, flags].concat())?;
         command.args.into_options(7)
     }
@@ -162,7 +161,7 @@ mod tests {
     #[test]
     fn flags_become_options() {
         Command::command().debug_assert();
-        let (defaults, gossip) = options(&["--gossip-key-file=/keys"]).unwrap();
+        let defaults = options(&["--gossip-key-file=/keys"]).unwrap();
         assert_eq!(
             (
                 defaults.node.as_str(),
@@ -172,26 +171,28 @@ mod tests {
             ("a", "b", 7)
         );
         assert_eq!(defaults.admin, "127.0.0.1:8112".parse().unwrap());
-        let key_file = PathBuf::from("/keys");
+        let keys = Some(PathBuf::from("/keys"));
         assert_eq!(
-            gossip,
-            Some(Gossip {
-                port: 7947,
-                key_file
-            })
+            (defaults.gossip_port, defaults.key_file),
+            (Some(7947), keys.clone())
         );
-        for leases_only in [
-            &["--no-gossip"][..],
-            &["--no-gossip", "--gossip-key-file=/keys"],
+        for (leases_only, keys) in [
+            (&["--no-gossip"][..], None),
+            (&["--no-gossip", "--gossip-key-file=/keys"], keys),
         ] {
-            assert_eq!(options(leases_only).unwrap().1, None, "{leases_only:?}");
+            let options = options(leases_only).unwrap();
+            assert_eq!(
+                (options.gossip_port, options.key_file),
+                (None, keys),
+                "{leases_only:?}"
+            );
         }
         let port = [
             "--gossip-key-file=/keys",
             "--gossip-port=1",
             "--gossip-port=2",
         ];
-        assert_eq!(options(&port).unwrap().1.unwrap().port, 2);
+        assert_eq!(options(&port).unwrap().gossip_port, Some(2));
     }
 
     #[test]

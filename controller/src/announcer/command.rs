@@ -19,11 +19,11 @@ pub fn run(args: AnnouncerArgs) -> Result<ExitCode> {
 
 async fn serve(args: AnnouncerArgs) -> Result<ExitCode> {
     let incarnation = rand::random();
-    let (options, gossip) = args.into_options(incarnation).map_err(WrongUsage)?;
+    let options = args.into_options(incarnation).map_err(WrongUsage)?;
     let client = access::access(None, None)?.client()?;
     let stop = asked_to_stop()?.boxed();
     let (mut registry, health) = (Registry::default(), Health::default());
-    let agent = agent::start(&options, gossip, &mut registry, &health).await?;
+    let agent = agent::start(&options, &mut registry, &health).await?;
     announce(client, options, agent, registry, health, stop).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_agent::seal::object::{Content, ObjectSeal};
 use ballast_announce::claim::Claim;
 use ballast_announce::timing;
 use ballast_announce::view::{Detection, Interface, Policy};
@@ -25,6 +26,7 @@ use kube::core::DeserializeGuard;
 use regex::{Regex, RegexBuilder};
 use tracing::warn;
 
+use super::sealed;
 use super::watched::{
     Endpoint, LeaseSpec, NodeSpec, NodeStatus, ServiceSpec, ServiceStatus, Watched,
 };
@@ -158,6 +160,16 @@ pub struct AnnouncerFacts {
     pub claims: Vec<(IpAddr, Claim)>,
     /// The whole status, of this node's own object alone.
     pub own: Option<Box<AnnouncerStatus>>,
+    /// The UID of the object.
+    pub uid: Box<str>,
+    /// Whether it has a status.
+    pub written: bool,
+    /// Increases with each status.
+    pub serial: i64,
+    /// What the seals prove.
+    pub content: Content,
+    /// The seals.
+    pub seals: Vec<ObjectSeal>,
 }
 
 // === impl ServiceFacts ===
@@ -393,7 +405,13 @@ impl AnnouncerFacts {
         let object = guard.0.as_ref().inspect_err(|error| {
             warn!(announcer = %name, %error, "cannot read the Announcer (is its CRD of another version?)");
         });
+        let uid = match &guard.0 {
+            Ok(object) => object.metadata.uid.as_deref(),
+            Err(error) => error.metadata.uid.as_deref(),
+        };
+        let uid = uid.unwrap_or_default();
         let status = object.ok().and_then(|object| object.status.as_ref());
+        let written = status.is_some();
         let nothing = AnnouncerStatus::default();
         let status = status.unwrap_or(&nothing);
         let interfaces = status.interfaces.iter().take(MOST_ADDRESSES).zip(1..);
@@ -408,6 +426,11 @@ impl AnnouncerFacts {
                 .filter_map(|holding| claim(holding, name))
                 .collect(),
             own: (name == me).then(|| Box::new(status.clone())),
+            uid: uid.into(),
+            written,
+            serial: status.serial.unwrap_or_default(),
+            content: sealed::content(name.as_str(), uid, status),
+            seals: sealed::seals(status),
         }
     }
 }

@@ -10,16 +10,21 @@ use ballast_announce::io::Problem;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::stores::Stores;
+use super::trust::Refusal;
+
 /// Metrics of the part that speaks to the API server.
 #[derive(Clone, Debug, Default)]
 pub struct AnnouncerMetrics {
     connected: Gauge,
+    /// Announcer objects that did not count, in the order of [`Refusal::ALL`].
+    refused: [Counter; Refusal::ALL.len()],
     /// When the watch delivered a renewal of this node's Lease.
     renewed: Arc<Mutex<Option<Instant>>>,
 }
@@ -37,6 +42,13 @@ pub struct AgentMetrics {
 #[derive(Debug)]
 struct LeaseAge(Arc<Mutex<Option<Instant>>>);
 
+/// The Announcer objects that do not count.
+#[derive(Debug)]
+struct Objects {
+    stores: Arc<Stores>,
+    refused: [Counter; Refusal::ALL.len()],
+}
+
 /// The times of the moves with one cause.
 struct Times(Durations);
 
@@ -44,8 +56,12 @@ struct Times(Durations);
 
 impl AnnouncerMetrics {
     /// Creates the metrics and registers them in `registry`.
-    pub fn register(registry: &mut Registry) -> Self {
+    pub fn register(registry: &mut Registry, stores: &Arc<Stores>) -> Self {
         let metrics = Self::default();
+        registry.register_collector(Box::new(Objects {
+            stores: Arc::clone(stores),
+            refused: metrics.refused.clone(),
+        }));
         registry.register(
             "ballast_announcer_api_connected",
             "Whether the renewals of this node's Lease succeed and come back through the watch",
@@ -58,6 +74,14 @@ impl AnnouncerMetrics {
     /// Records whether the API server can be reached.
     pub fn connected(&self, connected: bool) {
         self.connected.set(i64::from(connected));
+    }
+
+    /// An Announcer object does not count.
+    pub fn refused(&self, why: Refusal) {
+        let mut all = Refusal::ALL.iter().zip(&self.refused);
+        if let Some((_, counter)) = all.find(|(it, _)| **it == why) {
+            counter.inc();
+        }
     }
 
     /// The watch delivered a renewal of this node's Lease.
@@ -85,6 +109,33 @@ impl Collector for LeaseAge {
             MetricType::Gauge,
         )?;
         ConstGauge::new(renewed.elapsed().as_secs_f64()).encode(encoder)
+    }
+}
+
+// === impl Objects ===
+
+impl Collector for Objects {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let refused = Refusal::ALL.iter().zip(&self.refused);
+        let refused: Vec<_> = refused
+            .map(|(why, counter)| (why.as_str(), counter.get()))
+            .collect();
+        family(
+            &mut encoder,
+            MetricType::Counter,
+            "ballast_announcer_objects_refused",
+            "Statuses of Announcers that this node ignored: without a seal (no_seal), with a wrong one (wrong_seal), or older than one that it knows (outdated)",
+            "reason",
+            &refused,
+        )?;
+        let untrusted = self.stores.refused(Instant::now()).0.len();
+        let encoder = encoder.encode_descriptor(
+            "ballast_announcer_untrusted_objects",
+            "Announcers whose status had no valid seal in the last 5 minutes, so that this node ignored it",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::try_from(untrusted).unwrap_or(i64::MAX)).encode(encoder)
     }
 }
 
@@ -361,7 +412,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_age_of_the_lease_counts_from_its_last_renewal() {
         let mut registry = Registry::default();
-        let metrics = AnnouncerMetrics::register(&mut registry);
+        let metrics = AnnouncerMetrics::register(&mut registry, &Arc::default());
         assert!(!scrape(&registry).contains("lease_age_seconds "));
         metrics.renewed();
         tokio::time::advance(Duration::from_secs(7)).await;

@@ -18,6 +18,7 @@
 //! | [`agent`] | the start of the agent, its metrics and its health |
 //! | [`watched`], [`facts`] | what is read of an object, and what is kept of it |
 //! | [`stores`] | the watches and what they delivered |
+//! | [`trust`], [`sealed`] | which Announcer objects count, and what their seals prove |
 //! | [`view`] | the view of the cluster |
 //! | [`publish`] | what is passed to the agent, and when |
 //! | [`lease`] | the Lease of the node, and whether the API server can be reached |
@@ -44,9 +45,11 @@ pub mod lease;
 pub mod metrics;
 pub mod object;
 pub mod publish;
+pub mod sealed;
 pub mod seam;
 pub mod state;
 pub mod stores;
+pub mod trust;
 pub mod view;
 pub mod watched;
 
@@ -98,6 +101,10 @@ pub struct Options {
     pub namespace: String,
     /// The random number of this process; the agent has the same.
     pub incarnation: u64,
+    /// The port for messages; `None`: there are none, and only Leases count.
+    pub gossip_port: Option<u16>,
+    /// The file with the keys of messages and Announcer objects.
+    pub key_file: Option<PathBuf>,
     /// The address of health and metrics.
     pub admin: SocketAddr,
     /// The socket of health for probes that run a program in the container.
@@ -176,7 +183,9 @@ fn start(
     health: &Health,
     tasks: &mut JoinSet<()>,
 ) -> Arc<Stores> {
-    let stores: Arc<Stores> = Arc::default();
+    let keyring = agent.keyring.clone();
+    let stores = Arc::new(Stores::new(keyring.clone()));
+    let metrics = AnnouncerMetrics::register(registry, &stores);
     let me = options.node.clone();
     let incarnation = options.incarnation();
     let requests = Requests::new(client.clone(), WriteMetrics::register(registry));
@@ -195,6 +204,7 @@ fn start(
         me: me.clone(),
         incarnation: incarnation.clone(),
         stores: Arc::clone(&stores),
+        keyring: keyring.clone(),
         reports: agent.reports.clone(),
         findings: found,
     };
@@ -212,6 +222,8 @@ fn start(
         incarnation: incarnation.clone(),
         health: health.clone(),
         metrics: WatchMetrics::register(registry),
+        refused: metrics.clone(),
+        keyring: keyring.clone(),
         sink: agent.sink.clone(),
     };
     tasks.spawn(health::run(checked, agent.sink.clone()));
@@ -223,8 +235,11 @@ fn start(
         views,
         targets,
         gate: health.gate("the first renewal of this node's Lease"),
-        metrics: AnnouncerMetrics::register(registry),
+        metrics,
     };
+    if let Some(keyring) = keyring {
+        tasks.spawn(async move { keyring.watch().await });
+    }
     watches.start(&stores, tasks);
     tasks.spawn(publisher.run());
     tasks.spawn(renewal.run());
@@ -240,7 +255,7 @@ async fn hand_over(stores: &Stores, options: &Options) {
     let mut changes = stores.changes();
     let replaced = async {
         loop {
-            let written = stores.announcer(&options.node);
+            let written = stores.trusted(&options.node);
             let by = written.and_then(|facts| facts.incarnation.clone());
             if by.is_some_and(|by| *by != *incarnation) {
                 info!("another announcer of this node has started; ending");

@@ -9,9 +9,11 @@
 //!   its addresses. Until the agent has recorded claims, those in the object stay.
 //! - Why and since when the node announces an address is known to the process that claimed it.
 //!   Another process of the node keeps what the object says about the same claim.
+//! - Each status has a serial higher than the last one, and seals that prove that an announcer wrote
+//!   it ([`super::trust`]). It is sealed again when the keys change.
 //! - During an update an old and a new process of a node write the same object. The old one stops as
 //!   soon as it learns of the new one. Otherwise a process writes over a status of another one only
-//!   after [`REASSERT`], so that they do not fight.
+//!   after [`REASSERT`], so that they do not fight. What no announcer wrote is corrected sooner.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -19,12 +21,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ballast_agent::seal::Keyring;
+use ballast_agent::seal::object::{Content, ObjectSeal};
 use ballast_announce::NodeName;
 use ballast_announce::claim::Claim;
 use ballast_announce::io::Problem;
 use ballast_crds::{
-    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerRebalance, AnnouncerStatus, Holding,
-    InterfaceAddress, Successor,
+    Announcer, AnnouncerCounts, AnnouncerInterface, AnnouncerProblems, AnnouncerRebalance,
+    AnnouncerStatus, Conflict, Holding, InterfaceAddress, ProblemAddress, ProblemInterface,
+    Successor,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -38,8 +43,10 @@ use tracing::{info, warn};
 use super::MANAGER;
 use super::checks::{self, Finding};
 use super::lease::owner;
+use super::sealed;
 use super::seam::Report;
 use super::stores::Stores;
+use super::trust::Refusal;
 use crate::cluster::conditions::{condition, dated, transition};
 use crate::cluster::writer::{Requests, WriteError, Written};
 use crate::process::backoff::Backoff;
@@ -53,6 +60,10 @@ pub const PROBES_INTERCEPTED: &str = "ProbesIntercepted";
 pub const CUT_OFF: &str = "CutOff";
 /// A Service whose address this node announces has no endpoint that serves.
 pub const NO_ENDPOINTS: &str = "NoEndpoints";
+/// The status of an Announcer has no valid seal.
+pub const UNTRUSTED_ANNOUNCER: &str = "UntrustedAnnouncer";
+/// What to do about it.
+pub const UNTRUSTED_FIX: &str = "Do the announcers there have the same keys? Otherwise somebody has the token of one: replace these pods, and find out who";
 
 /// After this time a process writes over the status of another process of its node.
 const REASSERT: Duration = Duration::from_secs(15);
@@ -67,6 +78,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_s
 const MOST_INTERFACES: usize = 64;
 pub(crate) const MOST_HOLDINGS: usize = 16_384;
 const MOST_SUCCESSORS: usize = 8;
+/// The entries of a list of `problems`.
+pub(crate) const MOST_PROBLEMS: usize = 256;
 /// The entries that a message of a condition names.
 const NAMED: usize = 4;
 
@@ -80,6 +93,8 @@ pub struct ObjectWriter {
     pub incarnation: String,
     /// Where the Node and the object are.
     pub stores: Arc<Stores>,
+    /// The keys that seal the object; without them it has no seals.
+    pub keyring: Option<Arc<Keyring>>,
     /// What the agent reports.
     pub reports: watch::Receiver<Option<Arc<Report>>>,
     /// What should be different on this node. Nothing is written before the first check.
@@ -93,6 +108,12 @@ struct Known {
     written: Option<AnnouncerStatus>,
     /// The UID of the Node for which the object was created.
     created: Option<Box<str>>,
+    /// The UID of the object.
+    uid: Option<String>,
+    /// The serial of the last status that this process tried to write.
+    serial: i64,
+    /// What the seals of the last status prove, and the seals.
+    sealed: Option<(Content, Vec<ObjectSeal>)>,
     /// The watch delivered the object after that.
     delivered: bool,
     /// Since when the object has another status than the one that was written last.
@@ -104,7 +125,8 @@ struct Known {
 enum Step {
     /// Wait for a change, but not longer than this.
     Wait(Option<Instant>),
-    /// Write this status; before it, create the object for the Node with this UID.
+    /// Write this status under another serial; before it, create the object for the Node with this
+    /// UID.
     Write {
         create: bool,
         status: Box<AnnouncerStatus>,
@@ -113,10 +135,12 @@ enum Step {
 
 /// The status of the object. `before` is the one that this process wrote last, or that the object
 /// has: with the times of conditions, and with the holdings that stay until the agent has recorded
-/// some. `theirs` is the one that the object has.
+/// some. `theirs` is the one that the object has. `untrusted` are other objects without a valid
+/// seal. The result has no serial and no seals.
 pub fn status(
     report: &Report,
     findings: &[Finding],
+    untrusted: &[(Arc<str>, Refusal)],
     before: &AnnouncerStatus,
     theirs: Option<&AnnouncerStatus>,
     incarnation: &str,
@@ -148,10 +172,13 @@ pub fn status(
         None => before.holdings.clone(),
     };
     let mut conditions = conditions(report);
+    conditions.push(trust(untrusted));
     conditions.extend(checks::conditions(findings));
     dated(&mut conditions, &before.conditions, &Time(transition(now)));
     AnnouncerStatus {
         incarnation: Some(incarnation.to_owned()),
+        serial: None,
+        seals: Vec::new(),
         counts: AnnouncerCounts {
             interfaces: count(interfaces.len()),
             usable: count(interfaces.iter().filter(|it| it.usable).count()),
@@ -161,6 +188,7 @@ pub fn status(
         holdings,
         rebalances: report.requests.iter().filter_map(rebalance).collect(),
         conditions,
+        problems: problems(report, untrusted),
     }
 }
 
@@ -245,14 +273,7 @@ fn conditions(report: &Report) -> Vec<Condition> {
                 });
             }
             Problem::ProbesIntercepted { host } => hosts.push(host.to_string()),
-            Problem::CutOff { interface } => {
-                let mut interfaces = report.interfaces.iter();
-                let name = interfaces.find(|it| it.index == *interface);
-                ports.push(name.map_or_else(
-                    || format!("interface {interface}"),
-                    |it| it.name.to_string(),
-                ));
-            }
+            Problem::CutOff { interface } => ports.push(named(report, *interface)),
             Problem::NoEndpoints { address } => idle.push(address.to_string()),
         }
     }
@@ -315,6 +336,64 @@ fn conditions(report: &Report) -> Vec<Condition> {
     ]
 }
 
+fn trust(untrusted: &[(Arc<str>, Refusal)]) -> Condition {
+    let Some((_, why)) = untrusted.iter().min_by_key(|(_, why)| *why) else {
+        let fine = "The status of each Announcer has a valid seal, or there is no key";
+        return condition(UNTRUSTED_ANNOUNCER, false, "AllSealed", fine.to_owned());
+    };
+    let reason = match why {
+        Refusal::NoSeal => "NoSeal",
+        Refusal::WrongSeal | Refusal::Outdated => "WrongSeal",
+    };
+    let names: Vec<&str> = untrusted.iter().map(|(name, _)| &**name).collect();
+    let message = format!(
+        "Now or in the last minutes the status of these Announcers had no valid seal, so this node ignored it: {}. {UNTRUSTED_FIX}",
+        listed(&names)
+    );
+    condition(UNTRUSTED_ANNOUNCER, true, reason, message)
+}
+
+/// What conditions concern, for programs.
+fn problems(report: &Report, untrusted: &[(Arc<str>, Refusal)]) -> AnnouncerProblems {
+    let mut all = AnnouncerProblems::default();
+    for problem in &report.problems {
+        match problem {
+            Problem::AddressConflict { address, mac, node } => all.conflicts.push(Conflict {
+                address: ProblemAddress(address.to_string()),
+                mac: mac.to_string(),
+                node: node.as_ref().map(ToString::to_string),
+            }),
+            Problem::NoEndpoints { address } => {
+                all.idle.push(ProblemAddress(address.to_string()));
+            }
+            Problem::CutOff { interface } => {
+                all.cut_off
+                    .push(ProblemInterface(named(report, *interface)));
+            }
+            Problem::ProbesIntercepted { .. } => {}
+        }
+    }
+    let untrusted = untrusted.iter();
+    all.untrusted = untrusted
+        .map(|(name, _)| Successor(name.to_string()))
+        .collect();
+    all.conflicts.truncate(MOST_PROBLEMS);
+    all.idle.truncate(MOST_PROBLEMS);
+    all.cut_off.truncate(MOST_PROBLEMS);
+    all.untrusted.truncate(MOST_PROBLEMS);
+    all
+}
+
+/// The name of an interface.
+fn named(report: &Report, interface: u32) -> String {
+    let mut interfaces = report.interfaces.iter();
+    let known = interfaces.find(|it| it.index == interface);
+    known.map_or_else(
+        || format!("interface {interface}"),
+        |it| it.name.to_string(),
+    )
+}
+
 /// The first entries, and the number of the others.
 pub fn listed(entries: &[impl Display]) -> String {
     let named = entries.iter().take(NAMED).map(ToString::to_string);
@@ -322,6 +401,19 @@ pub fn listed(entries: &[impl Display]) -> String {
     match entries.len().saturating_sub(NAMED) {
         0 => named,
         more => format!("{named} and {more} more"),
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// The object is gone. The next one continues with the serials of this one.
+    fn forget(&mut self) {
+        let serial = self.serial;
+        *self = Self {
+            serial,
+            ..Self::default()
+        };
     }
 }
 
@@ -383,7 +475,7 @@ impl ObjectWriter {
         match &object {
             Some(_) => known.delivered |= known.created.is_some(),
             // Somebody deleted it.
-            None if known.delivered => *known = Known::default(),
+            None if known.delivered => known.forget(),
             None => {}
         }
         let report = self.reports.borrow().clone();
@@ -391,55 +483,96 @@ impl ObjectWriter {
         let (Some(report), Some(findings)) = (report, findings) else {
             return Step::Wait(None);
         };
-        let theirs = object.as_ref().and_then(|object| object.own.as_deref());
-        let nothing = AnnouncerStatus::default();
-        let before = known.written.as_ref().or(theirs).unwrap_or(&nothing);
         if report.replaced {
             // The newer process writes.
             return Step::Wait(None);
         }
-        let status = status(
+        let counts = self.stores.trusted(&self.me);
+        let (untrusted, soon) = self.stores.refused(now);
+        let sealed = counts.as_ref().and_then(|object| object.own.as_deref());
+        let nothing = AnnouncerStatus::default();
+        let before = known.written.as_ref().or(sealed).unwrap_or(&nothing);
+        let mut status = status(
             &report,
             &findings,
+            &untrusted,
             before,
-            theirs,
+            sealed,
             &self.incarnation,
             Timestamp::now(),
         );
+        if let Some(written) = &known.written {
+            status.serial = written.serial;
+            status.seals.clone_from(&written.seals);
+        }
         let create = known.created.as_ref() != Some(&node.uid);
-        if create || known.written.as_ref() != Some(&status) {
+        if create || known.written.as_ref() != Some(&status) || !self.is_sealed(known) {
             let status = Box::new(status);
             return Step::Write { create, status };
         }
+        let theirs = object.as_ref().and_then(|object| object.own.as_deref());
         let Some(theirs) = theirs.filter(|theirs| **theirs != status) else {
             known.differs = None;
-            return Step::Wait(None);
+            return Step::Wait(soon);
         };
         let ours = theirs.incarnation.as_ref() == Some(&self.incarnation);
-        let patience = if ours { CORRECT } else { REASSERT };
+        let patience = if ours || counts != object {
+            CORRECT
+        } else {
+            REASSERT
+        };
         let due = *known.differs.get_or_insert(now) + patience;
         if now < due {
+            let due = soon.map_or(due, |soon| soon.min(due));
             return Step::Wait(Some(due));
         }
         let status = Box::new(status);
         Step::Write { create, status }
     }
 
+    /// Whether the object has a seal with each key.
+    fn is_sealed(&self, known: &Known) -> bool {
+        let Some(keyring) = &self.keyring else {
+            return true;
+        };
+        let sealed = known.sealed.as_ref();
+        sealed.is_some_and(|(content, seals)| keyring.seals_object(content, seals))
+    }
+
+    /// Gives the status a serial and seals.
+    fn seal(&self, known: &mut Known, status: &mut AnnouncerStatus, now: Timestamp) {
+        let Some(keyring) = &self.keyring else {
+            return;
+        };
+        let counts = self.stores.trusted(&self.me);
+        let counts = counts.map_or(0, |object| object.serial);
+        // Of another process of this node, or of this one before the object was deleted. The time
+        // helps only if somebody put an old status into the object while no process ran.
+        let before = known.serial.max(counts).saturating_add(1);
+        known.serial = before.max(now.as_millisecond());
+        status.serial = Some(known.serial);
+        let uid = known.uid.as_deref().unwrap_or_default();
+        let content = sealed::content(self.me.as_str(), uid, status);
+        let seals = keyring.seal_object(&content);
+        status.seals = sealed::written(&seals);
+        known.sealed = Some((content, seals));
+    }
+
     async fn write(
         &self,
         known: &mut Known,
         create: bool,
-        status: AnnouncerStatus,
+        mut status: AnnouncerStatus,
     ) -> Result<(), WriteError> {
         let path = format!("{}/{}", Announcer::url_path(&(), None), self.me);
         if create && let Some(node) = self.stores.node(&self.me) {
             let body = self.body(json!({"ownerReferences": [owner(&node)]}), None);
-            self.requests
-                .apply("announcer", &path, MANAGER, &body)
-                .await?;
+            let create = self.requests.create("announcer", &path, MANAGER, &body);
+            known.uid = create.await?;
             known.created = Some(node.uid.clone());
             known.delivered = false;
         }
+        self.seal(known, &mut status, Timestamp::now());
         let body = self.body(json!({}), Some(&status));
         let path = format!("{path}/status");
         let written = self
@@ -450,7 +583,7 @@ impl ObjectWriter {
         match written {
             Written::Version(_) => known.written = Some(status),
             // Deleted since. The next step creates it.
-            Written::Gone => *known = Known::default(),
+            Written::Gone => known.forget(),
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ballast_agent::seal::Keyring;
 pub use ballast_agent::{Announced, Report, ReportedInterface, Source};
 use ballast_announce::Input;
 use ballast_announce::snapshot::Snapshot;
@@ -20,6 +21,8 @@ pub struct Agent {
     pub reports: watch::Receiver<Option<Arc<Report>>>,
     /// Says what the agent knows and does.
     pub inspector: Inspector,
+    /// The keys that all announcers share: they seal messages and Announcer objects.
+    pub keyring: Option<Arc<Keyring>>,
 }
 
 /// Asks the agent what it knows and does.

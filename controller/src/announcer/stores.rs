@@ -4,15 +4,13 @@
 //! ([`Stores::changes`]). Leases and the claims in Announcer objects are no part of a view; they
 //! are passed on as they come.
 //!
-//! An Announcer object that somebody deletes counts for a few seconds more: its announcer creates
-//! it again at once, and without it the node would have no interfaces, and other nodes would take
-//! its addresses.
+//! Of Announcer objects only those count that announcers have written ([`Trust`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use ballast_agent::seal::Keyring;
 use ballast_announce::{Input, NodeName};
 use ballast_crds::{Announcer, LoadBalancerClass};
 use jiff::Timestamp;
@@ -21,13 +19,17 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::facts::{
     AnnouncerFacts, ClassFacts, NodeObject, ServiceFacts, SliceFacts, WatchedLease, WatchedNode,
     WatchedService, WatchedSlice,
 };
 use super::lease::{self, LABELS};
+use super::metrics::AnnouncerMetrics;
+use super::object::UNTRUSTED_FIX;
 use super::seam::{Report, Sink};
+use super::trust::{Refusal, Trust, Verdict};
 use super::view::Cluster;
 use crate::cluster::metrics::WatchMetrics;
 use crate::cluster::store::{Changed, Key, Store};
@@ -38,9 +40,6 @@ use crate::run::watch::{Selected, Watch, follow, follow_selected};
 /// Slices of Services with a virtual address.
 const SLICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
 
-/// How long a deleted Announcer object counts.
-const KEPT: Duration = Duration::from_secs(5);
-
 /// Everything that the watches deliver.
 #[derive(Debug, Default)]
 pub struct Stores {
@@ -48,22 +47,16 @@ pub struct Stores {
     slices: Store<Name, Option<SliceFacts>>,
     nodes: Store<Arc<str>, NodeObject>,
     classes: Store<Arc<str>, Option<ClassFacts>>,
+    /// The Announcers, whether they count or not.
     announcers: Store<Arc<str>, AnnouncerFacts>,
-    /// The Announcers that count for the view.
-    counting: Mutex<BTreeMap<Arc<str>, Counting>>,
+    /// Those that count.
+    trust: Mutex<Trust>,
     /// The stamp of each announcer's Lease.
     leases: Store<Arc<str>, u64>,
     /// Counts the changes of everything but Leases.
     changes: watch::Sender<u64>,
     /// Counts the renewals of the own Lease that its watch delivered.
     own_renewals: watch::Sender<u64>,
-}
-
-#[derive(Debug)]
-struct Counting {
-    facts: Arc<AnnouncerFacts>,
-    /// Until then, if the object was deleted.
-    until: Option<Instant>,
 }
 
 /// What every watch needs.
@@ -80,6 +73,10 @@ pub struct Watches {
     pub health: Health,
     /// Metrics of the watches.
     pub metrics: WatchMetrics,
+    /// Metrics of the announcer.
+    pub refused: AnnouncerMetrics,
+    /// The keys that seal objects; [`Stores::new`] has them, too.
+    pub keyring: Option<Arc<Keyring>>,
     /// Where Leases and claims go.
     pub sink: Sink,
 }
@@ -87,6 +84,14 @@ pub struct Watches {
 // === impl Stores ===
 
 impl Stores {
+    /// Empty. Of Announcers those count that are sealed with one of these keys; all without keys.
+    pub fn new(keyring: Option<Arc<Keyring>>) -> Self {
+        Self {
+            trust: Mutex::new(Trust::new(keyring)),
+            ..Self::default()
+        }
+    }
+
     /// Changes of anything that a view is built of.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -108,16 +113,14 @@ impl Stores {
 
     /// What they contain, with what this node reports about itself.
     pub fn cluster(&self, report: Option<&Report>, now: Instant) -> Cluster {
-        let mut counting = self.counting();
-        counting.retain(|_, it| it.until.is_none_or(|until| now < until));
-        let announcers = counting.values().map(|it| Arc::clone(&it.facts));
+        let announcers = self.trust().counting(now);
         let interfaces = report.iter().flat_map(|report| &report.interfaces);
         Cluster {
             services: self.services.all(),
             slices: self.slices.all(),
             nodes: self.nodes.all(),
             classes: self.classes.all(),
-            announcers: announcers.collect(),
+            announcers,
             now: Timestamp::now(),
             interfaces: interfaces
                 .map(|it| Arc::clone(&it.name))
@@ -127,24 +130,19 @@ impl Stores {
 
     /// When a view that is built now is out of date without a change.
     pub fn expiry(&self) -> Option<Instant> {
-        self.counting().values().filter_map(|it| it.until).min()
+        self.trust().expiry()
     }
 
-    /// Takes an Announcer that changed, or was deleted, into account.
-    fn count(&self, name: &Arc<str>, facts: Option<Arc<AnnouncerFacts>>, now: Instant) {
-        let mut counting = self.counting();
-        if let Some(facts) = facts {
-            let until = None;
-            counting.insert(Arc::clone(name), Counting { facts, until });
-        } else if let Some(deleted) = counting.get_mut(name) {
-            deleted.until = Some(now + KEPT);
-        }
+    /// The Announcers that do not count, or did not a while ago, and why; and when there are fewer
+    /// without a change.
+    pub fn refused(&self, now: Instant) -> (Vec<(Arc<str>, Refusal)>, Option<Instant>) {
+        let mut trust = self.trust();
+        (trust.refused(now), trust.next_report())
     }
 
-    // Entries are replaced as a whole, so a panic leaves none half changed.
-    fn counting(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Counting>> {
-        let counting = self.counting.lock();
-        counting.unwrap_or_else(PoisonError::into_inner)
+    // Its maps change entry by entry, and a panic leaves no entry half changed.
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A Node.
@@ -157,9 +155,14 @@ impl Stores {
         self.nodes.is_ready() && self.node(name).is_none()
     }
 
-    /// The Announcer object of a node; `None` also before the first list.
+    /// The Announcer object of a node, whether it counts or not; `None` also before the first list.
     pub fn announcer(&self, name: &NodeName) -> Option<Arc<AnnouncerFacts>> {
         self.announcers.get(&Arc::from(name.as_str()))
+    }
+
+    /// The latest Announcer object of a node that counts.
+    pub fn trusted(&self, name: &NodeName) -> Option<Arc<AnnouncerFacts>> {
+        self.trust().get(name.as_str())
     }
 
     /// Whether the first list of Announcers is complete.
@@ -170,7 +173,7 @@ impl Stores {
     /// The claims of all nodes, except those that this process wrote itself, and the Leases of
     /// all other nodes.
     pub fn inputs(&self, me: &NodeName, incarnation: &str) -> Vec<Input> {
-        let announcers = self.announcers.all();
+        let announcers = self.trust().counting(Instant::now());
         let written = announcers.iter().filter_map(|it| claims(it, incarnation));
         let leases = self.leases.keys().into_iter();
         let leases = leases.filter_map(|name| lease_input(&name, *self.leases.get(&name)?, me));
@@ -237,6 +240,48 @@ impl Watches {
         tasks.spawn(nodes(watch("nodes", "the list of Nodes"), stores));
         let classes = watch("loadbalancerclasses", &ours("LoadBalancerClasses"));
         tasks.spawn(self::classes(classes, stores));
+    }
+}
+
+impl Watches {
+    /// Decides whether an Announcer counts, and passes on what it claims.
+    fn judge(&self, stores: &Stores, name: &Arc<str>) {
+        let facts = stores.announcers.get(name);
+        let verdict = stores.trust().change(name, facts.clone(), Instant::now());
+        match (verdict, facts) {
+            (Verdict::Counts, Some(facts)) => {
+                if let Some(claims) = claims(&facts, &self.incarnation) {
+                    self.sink.pass(claims);
+                }
+            }
+            (Verdict::Refused(why, is_news), _) => {
+                self.refused.refused(why);
+                if is_news && why != Refusal::Outdated {
+                    warn!(
+                        announcer = &**name,
+                        why = why.as_str(),
+                        "the status of an Announcer has no valid seal; ignoring it. {UNTRUSTED_FIX}"
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A key may arrive later than an object that is sealed with it.
+    async fn judge_again(&self, stores: &Stores) {
+        let Some(keyring) = &self.keyring else {
+            return std::future::pending().await;
+        };
+        let mut changes = keyring.changes();
+        while changes.changed().await.is_ok() {
+            let refused = stores.trust().refused_now();
+            for name in &refused {
+                self.judge(stores, name);
+            }
+            // Also without one: this node may have to seal its object again.
+            stores.changed();
+        }
     }
 }
 
@@ -308,19 +353,17 @@ fn announcers(
         let news = on_news(&stores.announcers, || stores.changed());
         let changed = |changed: &Changed<Arc<str>>| {
             for name in &changed.keys {
-                let facts = stores.announcers.get(name);
-                stores.count(name, facts.clone(), Instant::now());
-                let claims = facts.and_then(|facts| claims(&facts, &watches.incarnation));
-                if let Some(claims) = claims {
-                    watches.sink.pass(claims);
-                }
+                watches.judge(&stores, name);
             }
             news(changed);
         };
         let parse = |name: &Arc<str>, guard: &DeserializeGuard<Announcer>| {
             AnnouncerFacts::of(&NodeName::new(name), guard, &watches.me)
         };
-        follow(watch, &stores.announcers, parse, changed).await;
+        tokio::select! {
+            () = follow(watch, &stores.announcers, parse, changed) => {}
+            () = watches.judge_again(&stores) => {}
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The whole of it against an API server in memory, with a fake agent: a list of the inputs that
 //! it got, and the reports that the test makes. The clock is paused.
 
+mod forged;
 mod object;
 mod server;
 
 use std::sync::Mutex;
 use std::time::Duration;
 
+use ballast_agent::seal::Keyring;
 use ballast_announce::claim::Claim;
 use ballast_announce::view::View;
 use ballast_announce::{Input, Mac};
@@ -42,6 +44,10 @@ struct Site {
 impl Site {
     /// Starts it, in a cluster of the nodes a, b and c.
     fn start(server: &Server, incarnation: u64) -> Self {
+        Self::start_with(server, incarnation, Some(keyring()))
+    }
+
+    fn start_with(server: &Server, incarnation: u64, keyring: Option<Arc<Keyring>>) -> Self {
         let inputs: Arc<Mutex<Vec<Input>>> = Arc::default();
         let (reports, reported) = watch::channel(None);
         let agent = Agent {
@@ -51,11 +57,14 @@ impl Site {
             }),
             reports: reported,
             inspector: Inspector::new(|| Box::pin(async { None })),
+            keyring,
         };
         let options = Options {
             node: NodeName::new("a"),
             namespace: "ballast-system".to_owned(),
             incarnation,
+            gossip_port: None,
+            key_file: None,
             admin: "127.0.0.1:0".parse().unwrap(),
             health_socket: None,
         };
@@ -158,7 +167,41 @@ fn slice(service: &str, headless: bool) -> Value {
     })
 }
 
+/// The key of all announcers.
+fn keyring() -> Arc<Keyring> {
+    keys(&[1])
+}
+
+/// A file with these keys, the bytes of each of which are equal.
+fn keys(keys: &[u8]) -> Arc<Keyring> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("keys");
+    write_keys(&path, keys);
+    Arc::new(Keyring::open_file(path).unwrap())
+}
+
+fn write_keys(path: &std::path::Path, keys: &[u8]) {
+    let keys = keys.iter().map(|byte| format!("{byte:02x}").repeat(32));
+    std::fs::write(path, keys.collect::<Vec<_>>().join("\n")).unwrap();
+}
+
+/// The object with this serial, sealed with these keys.
+fn sealed(mut object: Value, serial: i64, keyring: &Keyring) -> Value {
+    object["status"]["serial"] = json!(serial);
+    let status = serde_json::from_value(object["status"].clone()).unwrap();
+    let text = |field: &str| object["metadata"][field].as_str().unwrap();
+    let content = super::sealed::content(text("name"), text("uid"), &status);
+    let seals = super::sealed::written(&keyring.seal_object(&content));
+    object["status"]["seals"] = json!(seals);
+    object
+}
+
 fn announcer(name: &str, incarnation: &str, address: &str) -> Value {
+    let object = unsealed(name, incarnation, address, 1);
+    sealed(object, 1, &keyring())
+}
+
+fn unsealed(name: &str, incarnation: &str, address: &str, epoch: i64) -> Value {
     json!({
         "metadata": {"name": name, "uid": format!("uid-{name}")},
         "status": {
@@ -167,7 +210,7 @@ fn announcer(name: &str, incarnation: &str, address: &str) -> Value {
                 "name": "eth0", "mac": "02:00:00:00:00:0b", "usable": true,
                 "addresses": ["192.0.2.12/24"],
             }],
-            "holdings": [{"address": address, "epoch": 1, "revision": 0, "successors": ["c"]}],
+            "holdings": [{"address": address, "epoch": epoch, "revision": 0, "successors": ["c"]}],
         },
     })
 }

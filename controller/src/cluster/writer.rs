@@ -89,6 +89,7 @@ struct Answer {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct AnswerMetadata {
+    uid: Option<String>,
     resource_version: Option<String>,
 }
 
@@ -244,6 +245,19 @@ impl Requests {
         self.patch(kind, &uri, APPLY, body).await
     }
 
+    /// Like [`Self::apply`] for an object itself; returns its UID.
+    pub async fn create(
+        &self,
+        kind: &'static str,
+        path: &str,
+        manager: &str,
+        body: &Value,
+    ) -> Result<Option<String>, WriteError> {
+        let uri = format!("{path}?fieldManager={manager}&force=true");
+        let answer = self.send(kind, &uri, APPLY, body).await?;
+        Ok(answer.and_then(|it| it.uid))
+    }
+
     /// Reads from the API server instead of the store, before effects that a stale store must
     /// not cause.
     pub async fn current(&self, name: &Name) -> Result<Option<Current>, WriteError> {
@@ -265,6 +279,20 @@ impl Requests {
         content_type: &str,
         body: &Value,
     ) -> Result<Written, WriteError> {
+        let answer = self.send(kind, uri, content_type, body).await?;
+        Ok(answer.map_or(Written::Gone, |it| {
+            Written::Version(number(it.resource_version.as_deref()))
+        }))
+    }
+
+    /// `None`: the object no longer exists, or its name belongs to another one now.
+    async fn send(
+        &self,
+        kind: &'static str,
+        uri: &str,
+        content_type: &str,
+        body: &Value,
+    ) -> Result<Option<AnswerMetadata>, WriteError> {
         let request = Request::patch(uri)
             .header(ACCEPT, METADATA_ONLY)
             .header(CONTENT_TYPE, content_type)
@@ -273,12 +301,9 @@ impl Requests {
         let answer = self.client.request::<Answer>(request);
         match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Err(_) => Err(WriteError::Timeout),
-            Ok(Ok(answer)) => {
-                let version = answer.metadata.resource_version;
-                Ok(Written::Version(number(version.as_deref())))
-            }
+            Ok(Ok(answer)) => Ok(Some(answer.metadata)),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || is_other_uid(&status) => {
-                Ok(Written::Gone)
+                Ok(None)
             }
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(WriteError::Conflict),
             Ok(Err(error)) => Err(WriteError::Api(Box::new(error))),

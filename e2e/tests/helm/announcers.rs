@@ -50,6 +50,7 @@ async fn a_release_on_bare_metal() -> Result<()> {
         let address = cluster.address("web").await?;
         cluster.answers(&address).await?;
         stolen::a_token_writes_what_is_its_nodes(cluster, METAL).await?;
+        stolen::a_token_takes_no_address(cluster, METAL, &address).await?;
         pods_are_replaced(cluster, &address).await?;
         a_second_release_is_refused(cluster).await?;
         cluster.uninstall(METAL, &[]).await?;

@@ -1,11 +1,15 @@
 //! What a token that was taken from an announcer's pod can write: the Announcer and the Lease of
-//! its node, and nothing of other nodes, even if its role allowed that.
+//! its node, and nothing of other nodes, even if its role allowed that. And what follows from what
+//! it writes there: nothing.
 
 use anyhow::{Context, Result, bail, ensure};
-use ballast_e2e::eventually;
+use ballast_crds::Announcer;
+use ballast_e2e::{Host, eventually};
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, Release, SOON};
@@ -23,6 +27,12 @@ const EVERYTHING: &str = "
   {apiGroups: [ballast.dev], resources: [announcers, announcers/status], verbs: ['*']},
   {apiGroups: [coordination.k8s.io], resources: [leases], verbs: ['*']}]}
 ";
+
+/// Connects as a client that does not know the MAC address of an address, and prints it.
+const MAC: &str = "ip neigh flush to $0 && curl -gsSf -m 5 -o /dev/null http://$0/hostname && \
+    ip neigh show to $0 | grep -o 'lladdr [0-9a-f:]*'";
+/// How often the thief writes. The node corrects its object meanwhile.
+const FORGERIES: u32 = 20;
 
 /// A request that would change something; it is never carried out (`dryRun`).
 struct Write {
@@ -88,6 +98,118 @@ pub(crate) async fn a_token_writes_what_is_its_nodes(cluster: &Cluster, of: Rele
             .await?;
     }
     Ok(())
+}
+
+/// The announcer of a node that does not hold the address says that it holds every address, with
+/// the highest epoch and an interface of the thief. The clients of the address notice nothing,
+/// no holding changes, and the other announcers say which object they ignore.
+pub(crate) async fn a_token_takes_no_address(
+    cluster: &Cluster,
+    of: Release,
+    address: &str,
+) -> Result<()> {
+    let lab = &cluster.lab;
+    let before = holdings(cluster).await?;
+    let (holder, _) = before
+        .iter()
+        .find(|(_, held)| held.starts_with(&format!("{address} ")))
+        .context("nobody holds the address")?;
+    let pods = cluster.pods(of, "announcer").await?;
+    let thief = pods
+        .iter()
+        .find(|pod| node(pod).is_ok_and(|it| it != holder));
+    let thief = thief.context("all pods are on the node with the address")?;
+    let mine = node(thief)?;
+    let client = lab.kube_with_token(&token(thief)?).await?;
+    let secret = format!(
+        "/api/v1/namespaces/{}/secrets/ballast-gossip-key",
+        of.namespace
+    );
+    match client
+        .request::<Value>(Request::get(secret).body(vec![])?)
+        .await
+    {
+        Err(kube::Error::Api(status)) if status.code == 403 => {}
+        other => bail!("the token can read the key: {other:?}"),
+    }
+
+    let mac = async || {
+        let shown = lab.exec(Host::Client, ["bash", "-c", MAC, address]).await?;
+        shown.ok()
+    };
+    let owner = mac().await?;
+    let path = format!("{ANNOUNCERS}/{mine}");
+    let now: Value = lab
+        .kube()
+        .request(Request::get(&path).body(vec![])?)
+        .await?;
+    let held = before.iter().map(|(_, held)| held);
+    let all: Vec<Value> = held
+        .filter_map(|held| held.split(' ').next())
+        .map(|address| {
+            json!({"address": address, "epoch": i64::MAX, "revision": 0, "interface": "eth0",
+                "mac": "02:00:00:00:00:66"})
+        })
+        .collect();
+    let apply = format!("{path}/status?fieldManager=ballast-announcer&force=true");
+    for round in 0..FORGERIES {
+        let mut status = now["status"].clone();
+        status["holdings"] = json!(all);
+        status["serial"] = json!(i64::MAX);
+        if round % 2 == 0 {
+            status.as_object_mut().context("a status")?.remove("seals");
+        }
+        let body = json!({
+            "apiVersion": "ballast.dev/v1alpha1", "kind": "Announcer",
+            "metadata": {"name": mine}, "status": status,
+        });
+        let request = Request::patch(&apply)
+            .header("content-type", APPLY)
+            .body(body.to_string().into_bytes())?;
+        client.request::<Value>(request).await?;
+        let now = mac().await?;
+        ensure!(
+            now == owner,
+            "round {round}: {address} is at {now}, before at {owner}"
+        );
+    }
+    eventually(SOON, || async {
+        let now = holdings(cluster).await?;
+        ensure!(now == before, "{before:?} became {now:?}");
+        Ok(())
+    })
+    .await?;
+    let api: Api<Announcer> = Api::all(lab.kube());
+    for object in api.list(&ListParams::default()).await?.items {
+        let status = object.status.unwrap_or_default();
+        let mut conditions = status.conditions.iter();
+        let said = conditions.find(|it| it.type_ == "UntrustedAnnouncer");
+        let names = |it: &Condition| it.status == "True" && it.message.contains(mine);
+        let named = status.problems.untrusted.iter().any(|it| it.0 == mine);
+        ensure!(
+            said.is_some_and(names) && named,
+            "{:?} does not name {mine}: {said:?}",
+            object.metadata.name
+        );
+    }
+    println!("{FORGERIES} forged statuses of {mine}: {address} stayed on {holder}");
+    Ok(())
+}
+
+/// What each Announcer says that it holds: the node, and `ADDRESS EPOCH`. Sorted.
+async fn holdings(cluster: &Cluster) -> Result<Vec<(String, String)>> {
+    let api: Api<Announcer> = Api::all(cluster.lab.kube());
+    let mut all = vec![];
+    for object in api.list(&ListParams::default()).await?.items {
+        let name = object.metadata.name.unwrap_or_default();
+        let holdings = object.status.unwrap_or_default().holdings;
+        let held = holdings
+            .iter()
+            .map(|it| format!("{} {}", it.address, it.epoch));
+        all.extend(held.map(|held| (name.clone(), held)));
+    }
+    all.sort();
+    Ok(all)
 }
 
 fn node(pod: &Pod) -> Result<&str> {

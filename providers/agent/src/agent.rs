@@ -9,7 +9,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -32,7 +31,7 @@ use crate::event::Event;
 use crate::packets::{Budgets, Packets};
 use crate::post::Post;
 use crate::report::Report;
-use crate::seal::{KeyFileError, Keyring};
+use crate::seal::Keyring;
 use crate::shared::Shared;
 
 /// Events that wait for the core thread. A tick handles at least [`core`](crate::core)'s batch.
@@ -54,12 +53,12 @@ pub struct Options {
 }
 
 /// How agents reach each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Gossip {
     /// The port, UDP and TCP. All agents of a cluster have the same.
     pub port: u16,
-    /// The file with the shared keys.
-    pub key_file: PathBuf,
+    /// The shared keys. Whoever starts the agent calls [`Keyring::watch`].
+    pub keyring: Arc<Keyring>,
 }
 
 /// A running announcer, without Kubernetes. It ends when dropped.
@@ -75,7 +74,6 @@ pub struct Agent {
 /// The way to other agents.
 struct Exchange {
     port: u16,
-    keyring: Arc<Keyring>,
     post: Arc<Post>,
     cables: Arc<Cables>,
     /// The former process of this node: it answers until it is asked to end.
@@ -93,9 +91,6 @@ pub enum StartError {
         "cannot open packet sockets: the announcer needs the capability NET_RAW. In a pod, add it in securityContext.capabilities.add, in a namespace whose pod security level is privileged; elsewhere run as root, or set AmbientCapabilities=CAP_NET_RAW in the systemd unit"
     )]
     NotPermitted,
-    /// The key file cannot be used.
-    #[error("cannot use the gossip key file {}", .0.display())]
-    Key(PathBuf, #[source] KeyFileError),
     /// The port is taken.
     #[error("cannot open port {0} for messages of other announcers")]
     Port(u16, #[source] io::Error),
@@ -229,10 +224,7 @@ impl Exchange {
         counters: &Counters,
     ) -> Result<Self, StartError> {
         let taken = |error| StartError::Port(gossip.port, error);
-        let keyring = Keyring::open_file(&gossip.key_file)
-            .map_err(|error| StartError::Key(gossip.key_file.clone(), error))?;
-        let keyring = Arc::new(keyring);
-        let keys = || Arc::clone(&keyring);
+        let keys = || Arc::clone(&gossip.keyring);
         // As long as it has the port alone.
         let former = Former::find(me.clone(), incarnation, gossip.port, keys()).await;
         if former.is_some() {
@@ -245,7 +237,6 @@ impl Exchange {
             port: gossip.port,
             post: Arc::new(post.map_err(taken)?),
             cables: Arc::new(cables.map_err(taken)?),
-            keyring,
             former,
         })
     }
@@ -260,7 +251,6 @@ impl Exchange {
     ) -> Deliver {
         let Self {
             port,
-            keyring,
             post,
             cables,
             former,
@@ -270,7 +260,6 @@ impl Exchange {
             let _former = former;
             std::future::pending::<()>().await;
         });
-        tasks.spawn(async move { keyring.watch().await });
         let receiver = Arc::clone(&post);
         let (counting, mail) = (Arc::clone(shared), events.clone());
         tasks.spawn(async move {

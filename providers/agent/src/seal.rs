@@ -19,6 +19,9 @@
 //! can be harmed by an old one must ask for a fresh number in it ([`post`](crate::post),
 //! [`cable`](crate::cable)).
 //!
+//! What an announcer writes into its object in the API server is authenticated, not encrypted: see
+//! [`object`].
+//!
 //! [`Keys`] decides which key seals and which ones open while the key changes, and [`Keyring`]
 //! reads the file.
 
@@ -31,9 +34,10 @@ use thiserror::Error;
 
 mod keyring;
 mod keys;
+pub mod object;
 
 pub use keyring::{KeyFileError, Keyring};
-pub use keys::{KeyId, Keys, MAX_KEYS};
+pub use keys::{KeyId, Keys, MAX_KEYS, MAX_KNOWN};
 
 /// The bytes that an envelope adds.
 pub const OVERHEAD: usize = HEADER + TAG;

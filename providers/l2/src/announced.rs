@@ -8,6 +8,7 @@
 pub mod cause;
 pub mod table;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub struct Report {
     pub idle: Vec<IpAddr>,
     /// Interfaces on which no other host responds.
     pub cut_off: Vec<Arc<str>>,
+    /// Nodes whose reports have no valid seal, as this one says. The controller has no key.
+    pub untrusted: Vec<Arc<str>>,
 }
 
 /// An address that a node has claimed.
@@ -47,6 +50,32 @@ pub struct Holding {
     pub previous: Option<Arc<str>>,
 }
 
+/// The reports in the order of nodes. Of a node that most of all announcers do not trust, nothing is
+/// left but that it has one: whoever has the token of one node can neither make the others say so,
+/// nor keep them from saying it.
+fn believed(mut reports: Vec<Arc<Report>>) -> Vec<Arc<Report>> {
+    let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
+    for report in &reports {
+        let named: BTreeSet<&str> = report.untrusted.iter().map(|it| &**it).collect();
+        for node in named.into_iter().filter(|node| *node != &*report.node) {
+            *votes.entry(node).or_default() += 1;
+        }
+    }
+    votes.retain(|_, count| *count > reports.len() / 2);
+    let liars: BTreeSet<Arc<str>> = votes.into_keys().map(Arc::from).collect();
+    for report in &mut reports {
+        if liars.contains(&report.node) {
+            *report = Arc::new(Report {
+                node: Arc::clone(&report.node),
+                ..Report::default()
+            });
+        }
+    }
+    // Bounds leave out the same ones each time.
+    reports.sort_by(|a, b| a.node.cmp(&b.node));
+    reports
+}
+
 /// The table of this process; see the module documentation.
 #[derive(Debug, Default)]
 pub struct Announcements {
@@ -60,12 +89,11 @@ impl Announcements {
     /// never decreases. Returns what changed, and when to call it again at the latest.
     pub fn update(
         &self,
-        mut reports: Vec<Arc<Report>>,
+        reports: Vec<Arc<Report>>,
         is_alive: impl Fn(&str) -> bool,
         now: Duration,
     ) -> (Change, Option<Duration>) {
-        // In an order of their own: bounds leave out the same ones each time.
-        reports.sort_by(|a, b| a.node.cmp(&b.node));
+        let reports = believed(reports);
         // Computed outside of the lock. Only one task updates.
         let before = self.lock().clone().unwrap_or_default();
         let after = before.next(&reports, is_alive, now);
@@ -118,5 +146,47 @@ impl Change {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         !self.announcers && self.addresses.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(node: &str, untrusted: &[&str]) -> Arc<Report> {
+        Arc::new(Report {
+            node: node.into(),
+            idle: vec![[192, 0, 2, 1].into()],
+            untrusted: untrusted.iter().map(|it| Arc::from(*it)).collect(),
+            ..Report::default()
+        })
+    }
+
+    /// Nodes whose reports are left, of these.
+    fn left(reports: &[(&str, &[&str])]) -> String {
+        let reports = reports.iter().map(|(node, said)| report(node, said));
+        let believed = believed(reports.collect()).into_iter();
+        let left = believed.filter(|it| !it.idle.is_empty());
+        left.map(|it| it.node.to_string()).collect()
+    }
+
+    #[test]
+    fn most_announcers_decide_which_one_is_believed() {
+        for (reports, expected) in [
+            (&[("b", &[][..]), ("a", &[]), ("c", &[])][..], "abc"),
+            (&[("a", &["c"]), ("b", &["c"]), ("c", &[])], "ab"),
+            // The liar has one voice, whatever it says.
+            (
+                &[("a", &["c"]), ("b", &["c"]), ("c", &["a", "b", "a", "a"])],
+                "ab",
+            ),
+            (&[("a", &[]), ("b", &[]), ("c", &["a", "b"])], "abc"),
+            // One of two is not most of them.
+            (&[("a", &["b"]), ("b", &["a"])], "ab"),
+            (&[("a", &["a"]), ("b", &[])], "ab"),
+            (&[("a", &["z"]), ("b", &["z"])], "ab"),
+        ] {
+            assert_eq!(left(reports), expected, "{reports:?}");
+        }
     }
 }

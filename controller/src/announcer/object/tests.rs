@@ -66,6 +66,7 @@ fn the_status_says_what_the_agent_reports() {
     let status = status(
         &report(),
         &[],
+        &[],
         &AnnouncerStatus::default(),
         None,
         "07",
@@ -79,6 +80,7 @@ fn holdings_stay_until_the_agent_has_recorded_some() {
     let before = status(
         &report(),
         &[],
+        &[],
         &AnnouncerStatus::default(),
         None,
         "06",
@@ -88,7 +90,7 @@ fn holdings_stay_until_the_agent_has_recorded_some() {
         claims: None,
         ..report()
     };
-    let after = status(&restarted, &[], &before, None, "07", second(9));
+    let after = status(&restarted, &[], &[], &before, None, "07", second(9));
     assert_eq!(after.holdings, before.holdings);
     assert_eq!(after.counts.addresses, 2);
     let none = Report {
@@ -96,7 +98,7 @@ fn holdings_stay_until_the_agent_has_recorded_some() {
         ..report()
     };
     assert!(
-        status(&none, &[], &before, None, "07", second(9))
+        status(&none, &[], &[], &before, None, "07", second(9))
             .holdings
             .is_empty()
     );
@@ -106,7 +108,7 @@ fn holdings_stay_until_the_agent_has_recorded_some() {
 #[test]
 fn a_restart_keeps_why_an_address_is_announced() {
     let nothing = AnnouncerStatus::default();
-    let before = status(&report(), &[], &nothing, None, "06", second(5));
+    let before = status(&report(), &[], &[], &nothing, None, "06", second(5));
     let first = |status: &AnnouncerStatus| status.holdings[0].clone();
     assert_eq!(first(&before).cause.as_deref(), Some("HostDown"));
     assert_eq!(first(&before).previous.as_deref(), Some("b"));
@@ -116,7 +118,7 @@ fn a_restart_keeps_why_an_address_is_announced() {
     };
     // Its own last status, or what the object says meanwhile.
     for (before, theirs) in [(&before, None), (&nothing, Some(&before))] {
-        let after = status(&restarted, &[], before, theirs, "07", second(9));
+        let after = status(&restarted, &[], &[], before, theirs, "07", second(9));
         assert_eq!(after.holdings, before_or(before, theirs).holdings);
     }
     // Another claim has reasons of its own.
@@ -124,7 +126,7 @@ fn a_restart_keeps_why_an_address_is_announced() {
         claims: Some(vec![("192.0.2.7".parse().unwrap(), claim(4))].into()),
         ..restarted.clone()
     };
-    let after = first(&status(&other, &[], &before, None, "07", second(9)));
+    let after = first(&status(&other, &[], &[], &before, None, "07", second(9)));
     assert_eq!(
         (after.since, after.cause, after.previous),
         (None, None, None)
@@ -139,7 +141,7 @@ fn a_restart_keeps_why_an_address_is_announced() {
         sources: Arc::new([("192.0.2.7".parse().unwrap(), healed)].into()),
         ..restarted
     };
-    let after = first(&status(&healed, &[], &before, None, "07", second(9)));
+    let after = first(&status(&healed, &[], &[], &before, None, "07", second(9)));
     assert_eq!(after.cause.as_deref(), Some("Healed"));
     assert_eq!(after.since, first(&before).since);
 }
@@ -166,6 +168,7 @@ fn conditions_name_the_problem_and_keep_their_times() {
     let fine = status(
         &with([].into()),
         &[],
+        &[],
         &AnnouncerStatus::default(),
         None,
         "07",
@@ -188,7 +191,7 @@ fn conditions_name_the_problem_and_keep_their_times() {
         ]
         .into(),
     );
-    let bad = status(&bad, &[], &fine, None, "07", second(9));
+    let bad = status(&bad, &[], &[], &fine, None, "07", second(9));
     let text = |status: &AnnouncerStatus| -> Vec<String> {
         let conditions = status.conditions.iter();
         conditions
@@ -214,10 +217,11 @@ fn conditions_name_the_problem_and_keep_their_times() {
         ]
         .into(),
     );
-    let worse = status(&worse, &[], &bad, None, "07", second(20));
+    let worse = status(&worse, &[], &[], &bad, None, "07", second(20));
     insta::assert_yaml_snapshot!(text(&worse));
     let speaker = status(
         &with([conflict(6)].into()),
+        &[],
         &[],
         &bad,
         None,
@@ -258,6 +262,7 @@ fn the_status_keeps_the_bounds_of_the_crd() {
     };
     let status = status(
         &report,
+        &[],
         &[],
         &AnnouncerStatus::default(),
         None,

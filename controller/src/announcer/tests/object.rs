@@ -187,8 +187,10 @@ async fn two_processes_of_a_node_do_not_fight() {
     sleep(SOON).await;
     // The last word of the other one, for example at its end.
     let mut last = announcer("a", "0000000000000006", "192.0.2.9");
-    last["metadata"]["uid"] = server.get(ANNOUNCERS, "a").unwrap()["metadata"]["uid"].clone();
-    server.put(ANNOUNCERS, last);
+    let now = server.get(ANNOUNCERS, "a").unwrap();
+    last["metadata"]["uid"] = now["metadata"]["uid"].clone();
+    let serial = now["status"]["serial"].as_i64().unwrap();
+    server.put(ANNOUNCERS, sealed(last, serial + 1, &keyring()));
     let writes = server.writes().len();
     sleep(SOON).await;
     let status = server.get(ANNOUNCERS, "a").unwrap()["status"].clone();

@@ -1,5 +1,6 @@
 mod any;
 
+use ballast_agent::seal::object::Content;
 use ballast_announce::Mac;
 use ballast_announce::view::{Detection, Interface};
 use ballast_l2::{Labels, Selector};
@@ -79,6 +80,11 @@ fn announcer(text: &str, interfaces: &[&str]) -> AnnouncerFacts {
             .collect(),
         claims: vec![],
         own: None,
+        uid: "u".into(),
+        written: true,
+        serial: 0,
+        content: Content::new(b""),
+        seals: vec![],
     }
 }
 

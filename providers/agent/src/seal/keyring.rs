@@ -12,9 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::object::{Content, ObjectSeal};
 use super::{Key, KeyId, Keys, MAX_KEYS, OpenError, Purpose, SALT, SealError, Unique};
 
 /// How often the file is read.
@@ -30,6 +31,8 @@ pub struct Keyring {
     path: PathBuf,
     start: Instant,
     keys: Mutex<Arc<Keys>>,
+    /// Counts the changes of the keys in the file.
+    changes: watch::Sender<u64>,
     /// A message did not open.
     unknown: Notify,
     sealed: AtomicU64,
@@ -76,18 +79,23 @@ pub(super) fn parse(text: &str) -> Result<Vec<Key>, KeyFileError> {
 /// The bytes of a key: 64 hexadecimal digits, as `ballast secrets` makes them, or base64.
 fn key(line: &str) -> Option<[u8; 32]> {
     if line.len() == 64 {
-        let digits = line.as_bytes().chunks(2);
-        let bytes: Option<Vec<u8>> = digits
-            .map(|pair| {
-                let pair = std::str::from_utf8(pair).ok()?;
-                // `from_str_radix` also takes a sign.
-                let digits = pair.bytes().all(|digit| digit.is_ascii_hexdigit());
-                u8::from_str_radix(pair, 16).ok().filter(|_| digits)
-            })
-            .collect();
-        return bytes?.try_into().ok();
+        return hexadecimal(line);
     }
     STANDARD.decode(line).ok()?.try_into().ok()
+}
+
+/// The bytes of 64 hexadecimal digits.
+pub(super) fn hexadecimal(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes().chunks(2);
+    let bytes: Option<Vec<u8>> = digits
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).ok()?;
+            // `from_str_radix` also takes a sign.
+            let digits = pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit());
+            u8::from_str_radix(pair, 16).ok().filter(|_| digits)
+        })
+        .collect();
+    bytes?.try_into().ok()
 }
 
 // === impl Keyring ===
@@ -99,6 +107,7 @@ impl Keyring {
             path: path.into(),
             start: Instant::now(),
             keys: Mutex::default(),
+            changes: watch::Sender::default(),
             unknown: Notify::new(),
             sealed: AtomicU64::new(0),
             random: SystemRandom::new(),
@@ -136,11 +145,49 @@ impl Keyring {
         }
         let file = parse(&text)?;
         let now = self.now();
-        let mut keys = self.lock();
-        let mut next = Keys::clone(&keys);
-        next.update(&file, now);
-        *keys = Arc::new(next);
+        let changed = {
+            let mut keys = self.lock();
+            let mut next = Keys::clone(&keys);
+            next.update(&file, now);
+            let changed = !next.in_file().eq(keys.in_file());
+            *keys = Arc::new(next);
+            changed
+        };
+        if changed {
+            self.changes
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
         Ok(())
+    }
+
+    /// Changes of the keys in the file: an object may need other seals, and another object may open.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// The seals of an object: one with each key that another node may have alone.
+    pub fn seal_object(&self, content: &Content) -> Vec<ObjectSeal> {
+        let keys = self.keys();
+        let sealing = keys.sealing_objects(self.now());
+        sealing.filter_map(|key| content.seal(key)).collect()
+    }
+
+    /// Whether these seals have all keys of the file. If not, the object must be sealed again.
+    pub fn seals_object(&self, content: &Content, seals: &[ObjectSeal]) -> bool {
+        let keys = self.keys();
+        let mut file = keys.in_file();
+        file.all(|key| content.is_sealed(key, seals))
+    }
+
+    /// Whether an announcer sealed this object: one of the seals is made with one of the keys.
+    pub fn opens_object(&self, content: &Content, seals: &[ObjectSeal]) -> bool {
+        let keys = self.keys();
+        let mut opening = keys.opening(self.now());
+        let opens = opening.any(|(_, key)| content.is_sealed(key, seals));
+        if !opens {
+            self.unknown.notify_one();
+        }
+        opens
     }
 
     /// Seals a message to a node. `heard` is the key with which its latest message was sealed.

@@ -48,7 +48,7 @@ const RETURNS: Duration = Duration::from_mins(5);
 /// earlier than the one that seals, and one minute for what is under way.
 const OPENS: Duration = Duration::from_mins(10);
 /// Keys of the file, and as many that have vanished.
-const MAX_KNOWN: usize = 2 * MAX_KEYS;
+pub const MAX_KNOWN: usize = 2 * MAX_KEYS;
 
 /// Names a key within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +112,19 @@ impl Keys {
     pub fn opening(&self, now: Time) -> impl Iterator<Item = (KeyId, &Key)> {
         let open = self.known.iter().filter(move |known| known.opens(now));
         open.map(|known| (known.id, &known.key))
+    }
+
+    /// The keys of the file.
+    pub fn in_file(&self) -> impl Iterator<Item = &Key> {
+        let file = self.known.iter().filter(|known| known.vanished.is_none());
+        file.map(|known| &known.key)
+    }
+
+    /// The keys that seal an object: those of the file, and those that vanished a while ago. Another
+    /// node may have one of them alone.
+    pub fn sealing_objects(&self, now: Time) -> impl Iterator<Item = &Key> {
+        let sealing = self.known.iter().filter(move |known| known.seals(now));
+        sealing.map(|known| &known.key)
     }
 
     /// The key that seals a message to a peer that used the key `heard` last. `None` before the

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ballast_agent::seal::Keyring;
 use ballast_agent::{Agent, Counters, Gossip, Options, Report, ReportedInterface};
 use ballast_announce::claim::Claim;
 use ballast_announce::io::Problem;
@@ -168,13 +170,10 @@ impl Cluster {
     /// Starts an agent; one that runs already becomes the former one of its node.
     pub(crate) fn start_agent(&mut self, node: usize) {
         let stop = Arc::new(AtomicBool::new(false));
-        let gossip = self.gossip.then(|| Gossip {
-            port: PORT,
-            key_file: self.keys[node].path().to_owned(),
-        });
+        let key = self.gossip.then(|| self.keys[node].path().to_owned());
         let (api, asked) = (Arc::clone(&self.api), Arc::clone(&stop));
         let thread = testbed::spawn_on(&self.lan.hosts[node], move || async move {
-            run(node, gossip, &api, &asked).await;
+            run(node, key, &api, &asked).await;
         });
         let former = self.agents.insert(node, Running { node, stop, thread });
         self.former.extend(former);
@@ -294,8 +293,18 @@ fn wanted() -> Arc<Wanted> {
 }
 
 /// One agent with its connection to the table.
-async fn run(node: usize, gossip: Option<Gossip>, api: &Mutex<Api>, stop: &AtomicBool) {
+async fn run(node: usize, key: Option<PathBuf>, api: &Mutex<Api>, stop: &AtomicBool) {
     let node = name(node);
+    let mut tasks = tokio::task::JoinSet::new();
+    let gossip = key.map(|key| {
+        let keyring = Arc::new(Keyring::open_file(key).unwrap());
+        let watched = Arc::clone(&keyring);
+        tasks.spawn(async move { watched.watch().await });
+        Gossip {
+            port: PORT,
+            keyring,
+        }
+    });
     let agent = Agent::start(Options {
         node: node.clone(),
         incarnation: rand::random(),
