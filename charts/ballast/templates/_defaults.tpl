@@ -187,7 +187,8 @@
       "enabled": false,
       "extra": [],
       "labels": {},
-      "runbookUrl": "https://ballast.dev/docs/runbooks"
+      "runbookUrl": "https://ballast.dev/docs/runbooks",
+      "slowFailover": 2.5
     },
     "service": {
       "annotations": {},
