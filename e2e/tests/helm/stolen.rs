@@ -174,10 +174,10 @@ pub(crate) async fn a_token_takes_no_address(
         let status = object.status.unwrap_or_default();
         let mut conditions = status.conditions.iter();
         let said = conditions.find(|it| it.type_ == "UntrustedAnnouncer");
-        let names = |it: &Condition| it.status == "True" && it.message.contains(mine);
+        let says = |it: &Condition| it.status == "True" && it.message.contains(mine);
         let named = status.problems.untrusted.iter().any(|it| it.0 == mine);
         ensure!(
-            said.is_some_and(names) && named,
+            said.is_some_and(says) && named,
             "{:?} does not name {mine}: {said:?}",
             object.metadata.name
         );
