@@ -117,7 +117,7 @@ bench: setup ## Compare with the reference controller and a raw loop in one run
 	cargo build --locked --release --workspace
 	./target/release/bench
 
-bench-failover: setup ## Measure outages when hosts, links and announcers fail, 20 rounds each (hours; SCENES=link-cut,drain selects)
+bench-failover: setup ## Measure outages when hosts, links and announcers fail, 20 rounds each, fewer of what takes minutes (hours; SCENES=link-cut,drain selects)
 	cargo build --locked --release --workspace
 	./target/release/bench failover $(if $(SCENES),--only $(SCENES))
 

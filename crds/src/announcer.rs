@@ -96,7 +96,7 @@ pub struct AnnouncerStatus {
     /// `ArpNotStrict`: kube-proxy runs in IPVS mode without `strictARP`. `ReversePathFiltered`:
     /// an interface drops requests of clients in other networks. `RedirectsSent`: the node may
     /// send ICMP redirects. `NoInterface`: an address that this node may announce is in the
-    /// subnet of none of its interfaces. `Wireless`: an interface is wireless.
+    /// subnet of no interface, here or on another node. `Wireless`: an interface is wireless.
     /// `KubeProxyMissing`: nothing listens on the health port of kube-proxy.
     /// `UntrustedAnnouncer`: the status of an Announcer has no valid seal, so this node ignores it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,7 +6,7 @@
 //! | `ArpNotStrict` | kube-proxy runs in IPVS mode without `strictARP`: every node answers for every address |
 //! | `ReversePathFiltered` | an interface drops requests of clients whose route leads to another interface |
 //! | `RedirectsSent` | the node tells clients of its own subnet to use another node |
-//! | `NoInterface` | an address that this node may announce is in the subnet of none of its interfaces |
+//! | `NoInterface` | an address that this node may announce is in the subnet of no interface, here or on another node |
 //! | `Wireless` | an interface is wireless: power save loses requests |
 //! | `KubeProxyMissing` | nothing answers on the health port of kube-proxy or what replaces it, neither on localhost nor on an address of the node |
 //!
@@ -112,7 +112,7 @@ const KINDS: [(&str, &str, &str); 6] = [
     (
         "NoInterface",
         "InSubnet",
-        "Each address that this node may announce is in the subnet of one of its interfaces",
+        "Each address that this node may announce is in the subnet of an interface, here or on another node",
     ),
     ("Wireless", "Wired", "No interface is wireless"),
     (
@@ -197,7 +197,7 @@ fn subnets(facts: &Facts) -> Option<Finding> {
         kind: "NoInterface",
         reason: "NoSubnet",
         message: format!(
-            "This node has no interface in the subnet of {} that the class allows. Other nodes announce these addresses if they can; otherwise add an interface, or correct the pool or spec.l2.interfaces and spec.l2.nodeSelector of the class",
+            "Neither this node nor another one has an interface in the subnet of {} that the class allows. Add one, or correct the pool or spec.l2.interfaces and spec.l2.nodeSelector of the class",
             listed(&facts.unreachable)
         ),
     })
@@ -210,7 +210,7 @@ fn wireless(facts: &Facts) -> Option<Finding> {
         .collect();
     (!names.is_empty()).then(|| Finding {
         kind: "Wireless",
-        reason: "PowerSave",
+        reason: "WirelessInterface",
         message: format!(
             "{} is wireless. Power save delays or loses ARP requests: turn it off (iw dev <interface> set power_save off). Some access points pass no announcements of addresses",
             listed(&names)
@@ -315,12 +315,22 @@ async fn listens(at: SocketAddr) -> bool {
     matches!(timeout(PATIENCE, TcpStream::connect(at)).await, Ok(Ok(_)))
 }
 
-/// The addresses that a node may announce as far as its labels say, and is in the subnet of none.
+/// The addresses that a node may announce as far as its labels say, and is in the subnet of none,
+/// and neither is another node. In a cluster with several networks each node serves its own.
 fn unreachable(me: &NodeName, interfaces: &[ReportedInterface], view: &View) -> Vec<IpAddr> {
     let interfaces: Vec<Interface> = interfaces.iter().map(Interface::from).collect();
     let wanted = view.wanted.iter().filter(|(address, wanted)| {
         let selected = wanted.nodes.as_ref().is_none_or(|nodes| nodes.contains(me));
-        selected && !interfaces.iter().any(|it| it.serves(address, wanted))
+        let others = view.nodes.iter().filter(|(node, _)| *node != me);
+        let elsewhere = others.filter(|(node, _)| {
+            let nodes = wanted.nodes.as_ref();
+            nodes.is_none_or(|nodes| nodes.contains(*node))
+        });
+        selected
+            && !interfaces.iter().any(|it| it.serves(address, wanted))
+            && elsewhere
+                .into_iter()
+                .all(|(_, facts)| facts.serving(address, wanted).is_none())
     });
     wanted.map(|(address, _)| *address).collect()
 }

@@ -318,7 +318,7 @@ impl<'a> Bed<'a> {
             let _ = self.lab.thaw(node).await;
             let _ = self.announcers.start_again(node).await;
             let patch = json!({
-                "spec": {"unschedulable": false},
+                "spec": {"unschedulable": false, "taints": null},
                 "metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": null}},
             });
             self.patch_node(node, patch).await?;

@@ -1,6 +1,6 @@
 //! The leader is killed, stopped, or suspended.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -197,7 +197,7 @@ async fn waits_for_the_cloud_only(site: &Site<'_>, user: &str, count: usize) -> 
         let asked = all.iter().filter(|one| one["state"] == "provisioning");
         ensure!(asked.count() == count, "{} load balancers", all.len());
         let now = site.writes_since(0, user)?.len();
-        let mut last = written.lock().expect("a lock of this test");
+        let mut last = written.lock().unwrap_or_else(PoisonError::into_inner);
         if last.1 != now {
             *last = (Instant::now(), now);
         }

@@ -1,5 +1,5 @@
 use ballast_announce::Mac;
-use ballast_announce::view::{Detection, Policy, Rebalance, Wanted};
+use ballast_announce::view::{Detection, NodeFacts, Policy, Rebalance, Wanted};
 use tempfile::TempDir;
 
 use super::*;
@@ -250,12 +250,26 @@ fn an_address_outside_of_all_subnets_is_found() {
         ("198.51.100.3", wanted(Some("a"), None)),
         ("192.0.2.8", wanted(None, Some("eth1"))),
         ("192.0.2.9", wanted(None, Some("eth0"))),
+        ("203.0.113.1", wanted(None, None)),
+        ("203.0.113.2", wanted(Some("a"), None)),
     ] {
         view.wanted.insert(address.parse().unwrap(), entry);
     }
+    // The other node is in another network, and serves what belongs there.
+    let other = NodeFacts {
+        interfaces: vec![Interface {
+            nets: vec!["203.0.113.9/24".parse().unwrap()],
+            ..Interface::from(&interface("eth0"))
+        }],
+        ..NodeFacts::default()
+    };
+    view.nodes.insert(NodeName::new("b"), other);
     let found = unreachable(&me, &[interface("eth0")], &view);
     let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-    assert_eq!(found, ["192.0.2.8", "198.51.100.1", "198.51.100.3"]);
+    assert_eq!(
+        found,
+        ["192.0.2.8", "198.51.100.1", "198.51.100.3", "203.0.113.2"]
+    );
 }
 
 /// The former process of the node waits at most 3 s for the object, which waits for the first check.

@@ -326,11 +326,18 @@ fn standing(
         );
         return ("Silent".to_owned(), why);
     }
-    match conditions.iter().find(|it| it.status == "True") {
-        Some(problem) => (problem.r#type.clone(), problem.message.clone()),
-        None => ("Ready".to_owned(), String::new()),
+    let mut found = conditions.iter().filter(|it| it.status == "True");
+    let mut hints = found.clone();
+    if let Some(problem) = found.find(|it| !HINTS.contains(&it.r#type.as_str())) {
+        return (problem.r#type.clone(), problem.message.clone());
     }
+    let hint = hints.next().map(|it| it.message.clone());
+    ("Ready".to_owned(), hint.unwrap_or_default())
 }
+
+/// Conditions of a node that works all the same: redirects are Linux's default, kube-proxy may
+/// have a substitute, and wireless may be what there is.
+const HINTS: [&str; 3] = ["RedirectsSent", "Wireless", "KubeProxyMissing"];
 
 // === impl AddressLine ===
 

@@ -151,6 +151,24 @@ fn what_cannot_be_read_is_no_fault() {
     assert_eq!(report.addresses[0].node.as_deref(), Some("node-2"));
 }
 
+/// Redirects are Linux's default, so almost every node reports them.
+#[test]
+fn a_condition_that_breaks_nothing_leaves_the_node_ready() {
+    let mut objects = objects();
+    let hint = json!([
+        {"type": "RedirectsSent", "status": "True", "reason": "SendRedirects", "message": "The node may send ICMP redirects", "lastTransitionTime": "2026-03-01T11:50:00Z"},
+    ]);
+    for announcer in &mut objects.announcers {
+        if let Some(status) = &mut announcer.status {
+            status.conditions = serde_json::from_value(hint.clone()).unwrap();
+        }
+    }
+    let report = report(&objects, &all(), now());
+    let line = &report.announcers[1];
+    assert!(line.is_well(), "{line:?}");
+    assert_eq!(line.why, "The node may send ICMP redirects");
+}
+
 #[test]
 fn the_hint_says_what_is_wrong_first() {
     let none = Objects {

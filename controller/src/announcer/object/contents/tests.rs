@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use ballast_announce::Mac;
 use ballast_announce::holding::Origin;
+use ballast_announce::{Mac, NodeName};
 
 use super::*;
 use crate::announcer::seam::{Announced, ReportedInterface, Source};
@@ -276,10 +277,45 @@ fn the_status_keeps_the_bounds_of_the_crd() {
         ),
         (64, 64)
     );
-    assert_eq!(
-        (status.holdings.len(), status.holdings[0].successors.len()),
-        (16_384, 8)
-    );
+    // Their bytes are the narrower bound.
+    assert!(status.holdings.len() <= MOST_HOLDINGS);
+    assert_eq!(status.holdings[0].successors.len(), 8);
     assert_eq!(status.holdings[0].epoch, i64::MAX);
     assert!(status.conditions.iter().all(|it| it.message.len() <= 400));
+}
+
+/// As many addresses as one node can have, each with the longest texts.
+#[test]
+fn the_object_stays_small_enough_to_be_written() {
+    let long = |letter: &str| NodeName::new(&letter.repeat(63));
+    let claim = Claim {
+        holder: long("a"),
+        successors: ["b", "c", "d"].map(long).into(),
+        ..claim(1)
+    };
+    let addresses = (0..40_000_u32).map(|number| {
+        let address = std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 3, 4, 5, 0).to_bits();
+        IpAddr::V6(std::net::Ipv6Addr::from_bits(
+            address + (u128::from(number) << 16),
+        ))
+    });
+    let all: Vec<(IpAddr, Claim)> = addresses.map(|it| (it, claim.clone())).collect();
+    let report = Report {
+        claims: Some(all.into()),
+        ..report()
+    };
+    let status = status(
+        &report,
+        &[],
+        &[],
+        &AnnouncerStatus::default(),
+        None,
+        "07",
+        second(5),
+    );
+    let bytes = serde_json::to_vec(&status).unwrap().len();
+    assert!(bytes < 1_400_000, "{bytes} bytes");
+    assert!(status.holdings.len() > 2_500, "{}", status.holdings.len());
+    assert_eq!(status.counts.addresses, 40_000);
+    assert_eq!(left_out(&status), 40_000 - count(status.holdings.len()));
 }
