@@ -159,6 +159,9 @@ fn a_condition_that_breaks_nothing_leaves_the_node_ready() {
         {"type": "RedirectsSent", "status": "True", "reason": "SendRedirects", "message": "The node may send ICMP redirects", "lastTransitionTime": "2026-03-01T11:50:00Z"},
     ]);
     for announcer in &mut objects.announcers {
+        let kube::core::DeserializeGuard(Ok(announcer)) = announcer else {
+            continue;
+        };
         if let Some(status) = &mut announcer.status {
             status.conditions = serde_json::from_value(hint.clone()).unwrap();
         }
