@@ -13,7 +13,7 @@
 //!    is refused: what counted before still counts, as if nobody had written
 //! ```
 //!
-//! - **A refused object changes nothing**, and its node corrects it within [`CORRECT`].
+//! - **A refused object changes nothing**, and its node corrects it within about two seconds.
 //! - **An old status of the same object does not count again**: its serial is lower than one that
 //!   counted here. A process that has just started knows none.
 //! - **A key can arrive after the object that it sealed**: refused objects are looked at again when
@@ -21,8 +21,6 @@
 //! - **An object that somebody deletes counts for a few seconds more**: its announcer creates it again
 //!   at once, and without it the node would have no interfaces, and others would take its addresses.
 //! - Without a key every object counts.
-//!
-//! [`CORRECT`]: super::object::CORRECT
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ pub(super) struct Fields<'a> {
     pub(super) message: &'a str,
 }
 
-/// The parts of a [`Desired`] status that a Service does not have.
+/// The parts of a [`Desired`](super::Desired) status that a Service does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference<'a> {
     pub(super) ingress: Option<&'a [Ingress]>,
