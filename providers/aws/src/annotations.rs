@@ -19,6 +19,8 @@ pub enum Support {
     NoEffect(&'static str),
     /// A Service with it is refused; the text says why, and what to do.
     Refused(&'static str),
+    /// Ballast does not support it yet, and does what this value asks for anyway.
+    Only(&'static str),
 }
 
 /// A known annotation.
@@ -33,8 +35,6 @@ pub struct Annotation {
 }
 
 const NOT_YET: Support = Support::Refused("Ballast does not support it yet");
-const CLASS_DECIDES: Support =
-    Support::NoEffect("spec.loadBalancerClass decides which controller serves the Service");
 
 /// Refused and unknown keys are compared with the known ones only up to this length.
 const LONGEST: usize = 128;
@@ -42,31 +42,27 @@ const LONGEST: usize = 128;
 const EDITS: usize = 3;
 
 /// All known annotations, in alphabetical order.
-pub const ANNOTATIONS: [Annotation; 48] = [
-    refused("access-log-enabled"),
+pub const ANNOTATIONS: [Annotation; 50] = [
+    only("access-log-enabled", "false"),
     refused("access-log-s3-bucket-name"),
     refused("access-log-s3-bucket-prefix"),
     supported("additional-resource-tags"),
     refused("alpn-policy"),
     supported("attributes"),
-    refused("backend-protocol"),
-    refused("connection-draining-enabled"),
+    only("backend-protocol", "tcp"),
+    only("connection-draining-enabled", "false"),
     refused("connection-draining-timeout"),
+    refused("connection-idle-timeout"),
     supported("cross-zone-load-balancing-enabled"),
-    Annotation {
-        support: Support::Refused(
-            "a load balancer that was created without security groups can never have one. Use \
-             source ranges or your own security groups",
-        ),
-        ..supported("disable-nlb-sg")
-    },
+    only("disable-nlb-sg", "false"),
     supported("eip-allocations"),
     refused("enable-icmp-for-path-mtu-discovery"),
-    refused("enable-prefix-for-ipv6-source-nat"),
+    only("enable-prefix-for-ipv6-source-nat", "off"),
     Annotation {
         support: Support::NoEffect("TCP and UDP on one port always share a listener"),
         ..supported("enable-tcp-udp-listener")
     },
+    refused("extra-security-groups"),
     supported("healthcheck-healthy-threshold"),
     supported("healthcheck-interval"),
     supported("healthcheck-path"),
@@ -77,12 +73,12 @@ pub const ANNOTATIONS: [Annotation; 48] = [
     supported("healthcheck-unhealthy-threshold"),
     refused("inbound-sg-rules-on-private-link-traffic"),
     supported("internal"),
-    refused("ip-address-type"),
+    only("ip-address-type", "ipv4"),
     refused("ipv6-addresses"),
     refused("listener-attributes"),
     supported("manage-backend-security-group-rules"),
     refused("minimum-load-balancer-capacity"),
-    refused("multi-cluster-target-group"),
+    only("multi-cluster-target-group", "false"),
     refused("name"),
     supported("nlb-target-type"),
     supported("private-ipv4-addresses"),
@@ -102,10 +98,7 @@ pub const ANNOTATIONS: [Annotation; 48] = [
         ..supported("target-group-attributes")
     },
     supported("target-node-labels"),
-    Annotation {
-        support: CLASS_DECIDES,
-        ..supported("type")
-    },
+    supported("type"),
 ];
 
 const fn supported(name: &'static str) -> Annotation {
@@ -121,6 +114,14 @@ const fn refused(name: &'static str) -> Annotation {
         name,
         per_port: false,
         support: NOT_YET,
+    }
+}
+
+const fn only(name: &'static str, value: &'static str) -> Annotation {
+    Annotation {
+        name,
+        per_port: false,
+        support: Support::Only(value),
     }
 }
 

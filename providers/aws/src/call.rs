@@ -1,4 +1,4 @@
-//! One call to AWS, before the IDs of its objects are known. Plain values.
+//! One call to AWS, before the IDs of its objects are known. Plain values, named as AWS's actions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,204 +7,149 @@ use crate::observed::Arn;
 use crate::rate::Urgency;
 use crate::settings::Scheme;
 
-/// An object that exists, or that an earlier step of the plan makes.
+/// An object that exists, or that an earlier call of the plan makes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ref {
     /// It exists: its ID or ARN.
     Known(String),
-    /// The step that creates the object of this name returns it.
+    /// The call that creates the object of this name returns it.
     Made(String),
-    /// The cluster's backend group.
-    Backend,
 }
 
 /// One call.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields have the names of AWS's parameters")]
 pub enum Call {
-    /// `CreateSecurityGroup`
-    CreateGroup {
-        /// Its name.
+    CreateSecurityGroup {
         name: String,
-        /// Its tags.
         tags: BTreeMap<String, String>,
     },
-    /// `AuthorizeSecurityGroupIngress`
-    Authorize {
-        /// The group.
-        group: Ref,
-        /// The rules that are added.
+    AuthorizeSecurityGroupIngress {
+        security_group: Ref,
         rules: BTreeSet<Rule>,
     },
-    /// `RevokeSecurityGroupIngress`
-    Revoke {
-        /// The group.
-        group: Ref,
-        /// The rules that are removed.
+    RevokeSecurityGroupIngress {
+        security_group: Ref,
         rules: BTreeSet<Rule>,
     },
-    /// `CreateTargetGroup`
+    /// Fails until the network interfaces of the load balancer are gone.
+    DeleteSecurityGroup {
+        security_group: String,
+    },
+    /// Sets the health check, and no attributes.
     CreateTargetGroup {
-        /// The target group, with its health check. The call does not set its attributes.
-        group: TargetGroup,
-        /// Its tags.
+        target_group: TargetGroup,
         tags: BTreeMap<String, String>,
     },
-    /// `ModifyTargetGroup`
-    ModifyCheck {
-        /// The target group.
-        group: Ref,
-        /// The health check.
+    /// Sets the health check.
+    ModifyTargetGroup {
+        target_group: Ref,
         check: Check,
     },
-    /// `ModifyTargetGroupAttributes`
-    ModifyTargetGroup {
-        /// The target group.
-        group: Ref,
-        /// The attributes that change.
+    ModifyTargetGroupAttributes {
+        target_group: Ref,
         attributes: BTreeMap<String, String>,
     },
-    /// `CreateLoadBalancer`
+    /// Fails while a load balancer uses it.
+    DeleteTargetGroup {
+        target_group: Arn,
+    },
+    RegisterTargets {
+        target_group: Ref,
+        targets: Vec<String>,
+    },
+    DeregisterTargets {
+        target_group: Ref,
+        targets: Vec<String>,
+    },
+    /// Its tags are without the one of what was applied.
     CreateLoadBalancer {
-        /// Its name.
         name: String,
-        /// Its scheme.
         scheme: Scheme,
-        /// Its subnets.
         subnets: Vec<Subnet>,
-        /// Its security groups.
-        groups: Vec<Ref>,
-        /// Its tags, without the one of what was applied.
+        security_groups: Vec<Ref>,
         tags: BTreeMap<String, String>,
     },
-    /// `ModifyLoadBalancerAttributes`
-    ModifyLoadBalancer {
-        /// The load balancer.
+    ModifyLoadBalancerAttributes {
         load_balancer: Ref,
-        /// The attributes that change.
         attributes: BTreeMap<String, String>,
     },
-    /// `SetSubnets`
     SetSubnets {
-        /// The load balancer.
         load_balancer: Ref,
-        /// All subnets.
         subnets: Vec<Subnet>,
     },
-    /// `SetSecurityGroups`
-    SetGroups {
-        /// The load balancer.
+    SetSecurityGroups {
         load_balancer: Ref,
-        /// All groups.
-        groups: Vec<Ref>,
+        security_groups: Vec<Ref>,
     },
-    /// `CreateListener`
-    CreateListener {
-        /// The load balancer.
-        load_balancer: Ref,
-        /// The port.
-        port: u16,
-        /// The protocol.
-        transport: Transport,
-        /// The target group.
-        group: Ref,
-        /// Its tags.
-        tags: BTreeMap<String, String>,
-    },
-    /// `ModifyListener`
-    ModifyListener {
-        /// The listener.
-        listener: Arn,
-        /// The protocol.
-        transport: Transport,
-        /// The target group.
-        group: Ref,
-    },
-    /// `DeleteListener`
-    DeleteListener {
-        /// The listener.
-        listener: Arn,
-    },
-    /// `RegisterTargets`
-    Register {
-        /// The target group.
-        group: Ref,
-        /// The instances.
-        targets: Vec<String>,
-    },
-    /// `DeregisterTargets`
-    Deregister {
-        /// The target group.
-        group: Ref,
-        /// The instances.
-        targets: Vec<String>,
-    },
-    /// `AddTags`
-    AddTags {
-        /// The objects.
-        of: Vec<Ref>,
-        /// The tags.
-        tags: BTreeMap<String, String>,
-    },
-    /// `RemoveTags`
-    RemoveTags {
-        /// The objects.
-        of: Vec<Ref>,
-        /// The keys.
-        keys: Vec<String>,
-    },
-    /// `DeleteLoadBalancer`, with its listeners
+    /// Deletes its listeners, too.
     DeleteLoadBalancer {
-        /// The load balancer.
         load_balancer: Arn,
     },
-    /// `DeleteTargetGroup`. Fails while a load balancer uses it.
-    DeleteTargetGroup {
-        /// The target group.
-        group: Arn,
+    CreateListener {
+        load_balancer: Ref,
+        port: u16,
+        transport: Transport,
+        target_group: Ref,
+        tags: BTreeMap<String, String>,
     },
-    /// `DeleteSecurityGroup`. Fails until the network interfaces of the load balancer are gone.
-    DeleteGroup {
-        /// The group.
-        group: String,
+    /// What is absent does not change.
+    ModifyListener {
+        listener: Arn,
+        transport: Option<Transport>,
+        target_group: Option<Ref>,
+    },
+    DeleteListener {
+        listener: Arn,
+    },
+    AddTags {
+        of: Vec<Ref>,
+        tags: BTreeMap<String, String>,
+    },
+    RemoveTags {
+        of: Vec<Ref>,
+        keys: Vec<String>,
     },
 }
 
 // === impl Call ===
 
 impl Call {
-    /// The action in AWS's API, and in its IAM policies.
+    /// The action in AWS's API.
     pub const fn action(&self) -> &'static str {
         match self {
-            Self::CreateGroup { .. } => "CreateSecurityGroup",
-            Self::Authorize { .. } => "AuthorizeSecurityGroupIngress",
-            Self::Revoke { .. } => "RevokeSecurityGroupIngress",
+            Self::CreateSecurityGroup { .. } => "CreateSecurityGroup",
+            Self::AuthorizeSecurityGroupIngress { .. } => "AuthorizeSecurityGroupIngress",
+            Self::RevokeSecurityGroupIngress { .. } => "RevokeSecurityGroupIngress",
+            Self::DeleteSecurityGroup { .. } => "DeleteSecurityGroup",
             Self::CreateTargetGroup { .. } => "CreateTargetGroup",
-            Self::ModifyCheck { .. } => "ModifyTargetGroup",
-            Self::ModifyTargetGroup { .. } => "ModifyTargetGroupAttributes",
+            Self::ModifyTargetGroup { .. } => "ModifyTargetGroup",
+            Self::ModifyTargetGroupAttributes { .. } => "ModifyTargetGroupAttributes",
+            Self::DeleteTargetGroup { .. } => "DeleteTargetGroup",
+            Self::RegisterTargets { .. } => "RegisterTargets",
+            Self::DeregisterTargets { .. } => "DeregisterTargets",
             Self::CreateLoadBalancer { .. } => "CreateLoadBalancer",
-            Self::ModifyLoadBalancer { .. } => "ModifyLoadBalancerAttributes",
+            Self::ModifyLoadBalancerAttributes { .. } => "ModifyLoadBalancerAttributes",
             Self::SetSubnets { .. } => "SetSubnets",
-            Self::SetGroups { .. } => "SetSecurityGroups",
+            Self::SetSecurityGroups { .. } => "SetSecurityGroups",
+            Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",
             Self::DeleteListener { .. } => "DeleteListener",
-            Self::Register { .. } => "RegisterTargets",
-            Self::Deregister { .. } => "DeregisterTargets",
             Self::AddTags { .. } => "AddTags",
             Self::RemoveTags { .. } => "RemoveTags",
-            Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
-            Self::DeleteTargetGroup { .. } => "DeleteTargetGroup",
-            Self::DeleteGroup { .. } => "DeleteSecurityGroup",
         }
     }
 
     /// How soon it must be made.
     pub const fn urgency(&self) -> Urgency {
         match self {
-            Self::Register { .. } | Self::Deregister { .. } | Self::ModifyListener { .. } => {
-                Urgency::Traffic
+            Self::RegisterTargets { .. }
+            | Self::DeregisterTargets { .. }
+            | Self::ModifyListener { .. } => Urgency::Traffic,
+            Self::DeleteTargetGroup { .. } | Self::DeleteSecurityGroup { .. } => {
+                Urgency::Background
             }
-            Self::DeleteTargetGroup { .. } | Self::DeleteGroup { .. } => Urgency::Background,
             _ => Urgency::Service,
         }
     }
@@ -217,7 +162,7 @@ impl Ref {
     pub fn known(&self) -> Option<&str> {
         match self {
             Self::Known(id) => Some(id),
-            Self::Made(_) | Self::Backend => None,
+            Self::Made(_) => None,
         }
     }
 }

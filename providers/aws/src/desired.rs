@@ -55,10 +55,20 @@ pub struct Check {
     pub unhealthy_threshold: u32,
 }
 
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpec {
+    /// Its protocol.
+    pub transport: Transport,
+    /// The name of its target group.
+    pub target_group: String,
+}
+
 /// A target group of instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetGroup {
-    /// Its name, which differs where AWS can change nothing: protocol and port.
+    /// Its name. It differs where AWS can change nothing, protocol and port, and for each load
+    /// balancer, because AWS permits a target group on one only.
     pub name: String,
     /// Its protocol.
     pub transport: Transport,
@@ -115,15 +125,17 @@ pub struct Subnet {
     pub private_address: Option<Ipv4Addr>,
 }
 
-/// What was looked up for the class, and is the same for its Services.
+/// The IDs that were looked up for what the settings name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The subnets by ID, in order.
+pub struct LookedUp {
+    /// The subnets, one for each name in the settings and in their order, or those that were found
+    /// because the settings name none.
     pub subnets: Vec<String>,
-    /// Whether the load balancer may reach the nodes through the cluster's backend group.
-    pub backend: bool,
-    /// The security groups that a Service names, by ID, in order.
-    pub groups: Vec<String>,
+    /// The cluster's backend group, through which load balancers reach the nodes; `None` if the
+    /// class does not manage the nodes' groups.
+    pub backend_group: Option<String>,
+    /// The security groups, one for each name in the settings.
+    pub security_groups: Vec<String>,
 }
 
 /// Everything that one Service needs, without targets.
@@ -137,14 +149,25 @@ pub struct Desired {
     pub subnets: Vec<Subnet>,
     /// The security groups for clients.
     pub groups: Groups,
-    /// Whether it also has the cluster's backend group.
-    pub backend: bool,
+    /// The cluster's backend group, if the load balancer has it, too.
+    pub backend_group: Option<String>,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
     /// The tags of all objects.
     pub tags: BTreeMap<String, String>,
-    /// The listeners by port, and their target groups.
-    pub listeners: BTreeMap<u16, TargetGroup>,
+    /// The listeners by port.
+    pub listeners: BTreeMap<u16, ListenerSpec>,
+    /// The target groups by name.
+    pub target_groups: BTreeMap<String, TargetGroup>,
+}
+
+/// The objects of a Service, and what its owner should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The objects.
+    pub desired: Desired,
+    /// Settings that have no effect, and why.
+    pub remarks: Vec<String>,
 }
 
 // === impl Desired ===
@@ -156,8 +179,8 @@ impl Desired {
         key: &Key,
         service: &LoadBalancer,
         settings: &Settings,
-        place: &Place,
-    ) -> Result<Self, Refusal> {
+        found: &LookedUp,
+    ) -> Result<Outcome, Refusal> {
         if !service.families.contains(&Family::V4) {
             return Err(Refusal::new(
                 Reason::Unsupported,
@@ -165,31 +188,46 @@ impl Desired {
             ));
         }
         service.require_node_ports()?;
+        settings.check()?;
         let scheme = settings.scheme.unwrap_or_default();
-        // The scheme is part of the name, so that the successor of another scheme can be made
-        // before the load balancer that it replaces is deleted.
-        let name = mark.name_of(NAMES, &format!("{key}/{}", scheme.as_str()));
-        let mut tags = settings.tags.clone();
-        tags.extend(mark.tags(&service.id));
-        let groups = if settings.security_groups.is_empty() {
+        // The scheme is part of all names, so that the successor of another scheme shares nothing
+        // with the load balancer that it replaces, and can be made before that is deleted.
+        let key = format!("{key}/{}", scheme.as_str());
+        let own = settings.security_groups.is_empty();
+        let mut remarks = Vec::new();
+        let groups = if own {
             Groups::Own {
                 name: mark.name_of(NAMES, &format!("{key}/clients")),
                 rules: rules(service, settings)?,
             }
         } else {
-            Groups::Given(place.groups.clone())
+            Groups::Given(given(service, settings, found, &mut remarks)?)
         };
-        let own = matches!(groups, Groups::Own { .. });
-        Ok(Self {
-            name,
+        let (listeners, target_groups) = listeners(mark, &key, service, settings, &mut remarks)?;
+        let mut tags = settings.tags.clone();
+        tags.extend(mark.tags(&service.id));
+        if tags.len() > MOST_TAGS {
+            return Err(Refusal::new(
+                Reason::QuotaExceeded,
+                format!(
+                    "{} tags, Ballast's own among them; AWS permits {MOST_TAGS}",
+                    tags.len()
+                ),
+            ));
+        }
+        let manages = settings.manage_backend_rules.unwrap_or(own);
+        let desired = Self {
+            name: mark.name_of(NAMES, &key),
             scheme,
-            subnets: subnets(settings, place),
-            backend: place.backend && settings.manage_backend_rules.unwrap_or(own),
+            subnets: subnets(settings, found)?,
+            backend_group: found.backend_group.clone().filter(|_| manages),
             groups,
             attributes: settings.attributes.clone(),
-            listeners: listeners(mark, key, service, settings)?,
+            listeners,
+            target_groups,
             tags,
-        })
+        };
+        Ok(Outcome { desired, remarks })
     }
 
     /// The same for equal objects, and different for different ones. Another version of this
@@ -199,47 +237,114 @@ impl Desired {
     }
 }
 
-fn subnets(settings: &Settings, place: &Place) -> Vec<Subnet> {
-    let numbered = place.subnets.iter().enumerate();
-    numbered
+/// AWS's limit for the tags of an object, less one for the tag of what was applied.
+const MOST_TAGS: usize = 49;
+/// AWS's limit for the listeners of a load balancer.
+const MOST_LISTENERS: usize = 50;
+/// AWS's default limit for the rules of a security group ("Amazon VPC quotas").
+pub(crate) const MOST_RULES: usize = 60;
+
+fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal> {
+    let named = settings.subnets.len();
+    if found.subnets.is_empty() || (named > 0 && found.subnets.len() != named) {
+        return Err(invalid(format!(
+            "annotation {PREFIX}subnets: {named} subnets are named, and {} were found",
+            found.subnets.len()
+        )));
+    }
+    for (name, addresses) in [
+        ("eip-allocations", settings.elastic_addresses.len()),
+        ("private-ipv4-addresses", settings.private_addresses.len()),
+    ] {
+        if addresses > 0 && addresses != found.subnets.len() {
+            return Err(invalid(format!(
+                "annotation {PREFIX}{name} has {addresses} entries for {} subnets: each subnet needs one, in the same order",
+                found.subnets.len()
+            )));
+        }
+    }
+    let numbered = found.subnets.iter().enumerate();
+    Ok(numbered
         .map(|(at, id)| Subnet {
             id: id.clone(),
             elastic_address: settings.elastic_addresses.get(at).cloned(),
             private_address: settings.private_addresses.get(at).copied(),
         })
-        .collect()
+        .collect())
 }
+
+/// The security groups of the user. A load balancer without any could never get one.
+fn given(
+    service: &LoadBalancer,
+    settings: &Settings,
+    found: &LookedUp,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<String>, Refusal> {
+    let named = settings.security_groups.len();
+    if found.security_groups.len() != named {
+        return Err(invalid(format!(
+            "annotation {PREFIX}security-groups: {named} groups are named, and {} were found",
+            found.security_groups.len()
+        )));
+    }
+    if !service.source_ranges.is_empty() || !settings.prefix_lists.is_empty() {
+        remarks.push(format!(
+            "source ranges and prefix lists have no effect: the security groups of {PREFIX}security-groups decide who may connect"
+        ));
+    }
+    Ok(found.security_groups.clone())
+}
+
+/// The listeners and their target groups.
+type Served = (BTreeMap<u16, ListenerSpec>, BTreeMap<String, TargetGroup>);
 
 /// One listener per port. TCP and UDP share one, because AWS has at most one listener on a port.
 fn listeners(
     mark: &Mark,
-    key: &Key,
+    key: &str,
     service: &LoadBalancer,
     settings: &Settings,
-) -> Result<BTreeMap<u16, TargetGroup>, Refusal> {
+    remarks: &mut Vec<String>,
+) -> Result<Served, Refusal> {
     let mut ports: BTreeMap<u16, Vec<&Listener>> = BTreeMap::new();
     for listener in &service.listeners {
         ports.entry(listener.port).or_default().push(listener);
     }
-    if let Some(unused) = (settings.port_attributes.keys()).find(|port| !ports.contains_key(port)) {
+    if ports.len() > MOST_LISTENERS {
+        return Err(Refusal::new(
+            Reason::QuotaExceeded,
+            format!(
+                "spec.ports: {} ports; a Network Load Balancer has at most {MOST_LISTENERS}",
+                ports.len()
+            ),
+        ));
+    }
+    if let Some(unused) = settings.unused_port(|port| ports.contains_key(&port)) {
         return Err(invalid(format!(
-            "annotation {PREFIX}target-group-attributes.{unused}: the Service has no port {unused}"
+            "annotations {PREFIX}…: the Service has no port {unused}"
         )));
     }
-    let groups = ports.into_iter().map(|(port, same)| {
-        let group = target_group(mark, key, service, settings, &same)?;
-        Ok((port, group))
-    });
-    groups.collect()
+    let (mut listeners, mut groups) = Served::default();
+    for (port, same) in ports {
+        let group = target_group(mark, key, service, settings, &same, remarks)?;
+        let listener = ListenerSpec {
+            transport: group.transport,
+            target_group: group.name.clone(),
+        };
+        listeners.insert(port, listener);
+        groups.insert(group.name.clone(), group);
+    }
+    Ok((listeners, groups))
 }
 
 /// The target group of all listeners of one port.
 fn target_group(
     mark: &Mark,
-    key: &Key,
+    key: &str,
     service: &LoadBalancer,
     settings: &Settings,
     same: &[&Listener],
+    remarks: &mut Vec<String>,
 ) -> Result<TargetGroup, Refusal> {
     let mut transports = same.iter().map(|listener| listener.protocol);
     let (first, second) = (transports.next(), transports.next());
@@ -257,14 +362,15 @@ fn target_group(
     }
     let number = same.first().map_or(0, |listener| listener.port);
     let mut all = settings.attributes_of(number);
-    let sticky = matches!(service.affinity, Affinity::ClientIp { .. });
-    if sticky {
+    if matches!(service.affinity, Affinity::ClientIp { .. }) {
         all.entry(attributes::STICKINESS.into())
             .or_insert_with(|| "true".into());
     }
-    if transport != Transport::Tcp {
-        // AWS always keeps the addresses of UDP clients, and refuses the attribute.
-        all.remove(attributes::PRESERVE_CLIENT_IP);
+    let preserve = attributes::PRESERVE_CLIENT_IP;
+    if transport != Transport::Tcp && all.remove(preserve).is_some_and(|it| it == "false") {
+        remarks.push(format!(
+            "{preserve}=false has no effect on port {number}: AWS always keeps the addresses of UDP clients"
+        ));
     }
     Ok(TargetGroup {
         name: mark.name_of(
@@ -278,43 +384,49 @@ fn target_group(
     })
 }
 
-/// The health check: what is set, and otherwise the default of the traffic policy.
+/// The health check: what is set, and otherwise the default of the traffic policy. kube-proxy
+/// serves one path on its port, so its check is the default only if nothing else is asked for.
+/// With policy Local, `healthCheckNodePort` stays the one that is asked unless the port or TCP is
+/// set: no other one knows which node has a pod.
 fn check(service: &LoadBalancer, settings: &Settings) -> Result<Check, Refusal> {
     let set = &settings.health_check;
-    // A check on another port, or over TCP, asks something else than kube-proxy.
-    let (port, path) = match service.traffic_policy {
-        TrafficPolicy::Cluster => (KUBE_PROXY, HEALTHZ),
+    let tcp = set.protocol == Some(CheckProtocol::Tcp);
+    let plain = set.protocol.is_none() && set.path.is_none() && set.success_codes.is_none();
+    let default = match service.traffic_policy {
+        _ if set.port.is_some() || tcp => None,
+        TrafficPolicy::Cluster => plain.then_some(KUBE_PROXY),
         TrafficPolicy::Local {
             health_check_node_port,
-        } => (health_check_node_port, HEALTHZ),
+        } => Some(health_check_node_port),
     };
-    let default = set.port.is_none() && set.protocol.is_none();
-    let protocol = set.protocol.unwrap_or(if default || set.path.is_some() {
+    let http = set.path.is_some() || set.success_codes.is_some() || default.is_some();
+    let protocol = set.protocol.unwrap_or(if http {
         CheckProtocol::Http
     } else {
         CheckProtocol::Tcp
     });
     let http = protocol != CheckProtocol::Tcp;
+    let (path, codes) = match default {
+        Some(_) => (HEALTHZ, "200"),
+        None => ("/", "200-399"),
+    };
+    let interval = set.interval.unwrap_or(10);
     Ok(Check {
         protocol,
         port: match &set.port {
-            None if default => Some(port),
-            None | Some(CheckPort::Traffic) => None,
             Some(CheckPort::Number(number)) => Some(*number),
             Some(CheckPort::Named(name)) => Some(named(service, name)?),
+            Some(CheckPort::Traffic) => None,
+            None => default,
         },
-        path: http.then(|| {
-            let default = if default { path } else { "/" };
-            set.path.clone().unwrap_or_else(|| default.to_owned())
-        }),
+        path: http.then(|| set.path.clone().unwrap_or_else(|| path.to_owned())),
         success_codes: http.then(|| {
-            let default = if default { "200" } else { "200-399" };
             set.success_codes
                 .clone()
-                .unwrap_or_else(|| default.to_owned())
+                .unwrap_or_else(|| codes.to_owned())
         }),
-        interval: set.interval.unwrap_or(10),
-        timeout: set.timeout.unwrap_or(6),
+        interval,
+        timeout: set.timeout.unwrap_or(6).min(interval),
         healthy_threshold: set.healthy_threshold.unwrap_or(2),
         unhealthy_threshold: set.unhealthy_threshold.unwrap_or(2),
     })
@@ -365,7 +477,7 @@ fn rules(service: &LoadBalancer, settings: &Settings) -> Result<BTreeSet<Rule>, 
         return Err(Refusal::new(
             Reason::QuotaExceeded,
             format!(
-                "{} ports and sources need {} rules, and a security group has at most {MOST_RULES}. Use a prefix list or your own security groups",
+                "{} ports and their sources need {} rules, and a security group has at most {MOST_RULES}. Use fewer source ranges, or your own security groups",
                 service.listeners.len(),
                 rules.len()
             ),
@@ -373,9 +485,6 @@ fn rules(service: &LoadBalancer, settings: &Settings) -> Result<BTreeSet<Rule>, 
     }
     Ok(rules)
 }
-
-/// AWS's default limit for the rules of a security group ("Amazon VPC quotas").
-const MOST_RULES: usize = 60;
 
 // === impl Transport ===
 

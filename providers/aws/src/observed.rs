@@ -14,8 +14,8 @@ pub type Arn = String;
 /// Everything that one Service has. What is absent does not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// The security group for clients.
-    pub group: Option<SecurityGroup>,
+    /// Security groups for clients by name.
+    pub groups: BTreeMap<String, SecurityGroup>,
     /// Load balancers by name; more than one only while one replaces another.
     pub load_balancers: BTreeMap<String, ObservedLoadBalancer>,
     /// Target groups by name.

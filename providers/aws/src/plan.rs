@@ -1,22 +1,26 @@
 //! The calls that turn what there is into what a Service needs. Pure.
 //!
-//! [`plan`] gives them in the order in which they are made. Each step is safe to repeat, and a
+//! [`plan`] gives them in the order in which they are made. Each call is safe to repeat, and a
 //! crash between any two of them leaves nothing that the next plan does not see: every object
-//! has its tags from its creation on, and the tag `ballast.dev/applied` is written by the last
-//! call only. So a load balancer without the right tag is compared again. One with it costs no
-//! call, if the target groups that exist are those that the Service needs.
+//! has its tags from its creation on, and the tag `ballast.dev/applied` is written when
+//! everything is there. So a load balancer without the right tag is compared again. One with it
+//! costs no call, if the objects that exist are those that the Service needs ([`is_finished`]).
 //!
 //! ```text
-//!  nothing ──▶ target groups ──▶ group, rules ──▶ load balancer ──▶ listeners ──▶ targets ──▶ applied
-//!                                                                                               │
-//!  applied, and the Service wants something else ──▶ the differences, in the same order ────────┤
-//!                                                                                               ▼
-//!  gone ◀── group ◀── target groups ◀── load balancer ◀── released              what nothing uses goes
+//!  nothing ─▶ target groups ─▶ targets ─▶ security group ─▶ load balancer ─▶ listeners ─▶ applied
+//!                                                                                           │
+//!  applied, and the Service wants something else ─▶ the differences, in the same order ─────┤
+//!                                                                                           ▼
+//!  gone ◀─ security group ◀─ target groups ◀─ load balancer ◀─ released       what nothing uses goes
 //! ```
 //!
-//! What is new comes before what it replaces goes: rules are added before others are removed,
-//! targets are registered before others are deregistered, and a load balancer of another scheme
-//! is deleted only when its successor is active.
+//! What is new comes before what it replaces goes: targets are registered before a listener sends
+//! to them and before others are deregistered, and rules are added before others are removed. A
+//! load balancer of another scheme has nothing in common with its successor, and stays until the
+//! caller says that the successor serves.
+//!
+//! What nothing uses any more is deleted last and apart ([`Plan::cleanup`]): AWS refuses such
+//! calls for minutes, and that must hold up nothing else.
 //!
 //! Objects that do not exist yet have no ID. A [`Ref`] names them, and whoever makes the calls
 //! puts in the IDs that AWS has returned.
@@ -26,77 +30,118 @@ use std::collections::{BTreeMap, BTreeSet};
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, Groups, Rule, Subnet, TargetGroup};
-use crate::observed::{
-    Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
-};
+use crate::desired::{Desired, Groups, MOST_RULES, Rule, Subnet, TargetGroup};
+use crate::observed::{Arn, Observed, ObservedLoadBalancer, ObservedTargetGroup};
 use crate::settings::attributes;
 
 /// The most targets in one call.
 pub const CHUNK: usize = 200;
 
+/// What the calls depend on beside the objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// The IDs of all instances that are targets.
+    pub targets: BTreeSet<String>,
+    /// Whether clients can use the load balancer instead of the one that it replaces: it has
+    /// healthy targets, and its name has been published for longer than clients remember names.
+    pub successor_serves: bool,
+}
+
 /// What is to be done, and what its owner should know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The calls in order.
+    /// The calls in order. After the last one everything is applied.
     pub calls: Vec<Call>,
+    /// The calls that delete what nothing uses. Each may fail for a while, and is tried again
+    /// later.
+    pub cleanup: Vec<Call>,
     /// Remarks for the owner of the Service.
     pub remarks: Vec<String>,
 }
 
-/// The calls for what a Service needs. `targets` are the IDs of all instances.
-pub fn plan(desired: &Desired, targets: &BTreeSet<String>, observed: &Observed) -> Plan {
+/// The calls for what a Service needs.
+pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Plan {
     let present = observed.load_balancers.get(&desired.name);
-    let mut plan = Plan::default();
-    for group in desired.listeners.values() {
-        plan.target_group(desired, group, observed);
+    let mut before = Plan::default();
+    for group in desired.target_groups.values() {
+        before.target_group(desired, group, observed);
     }
-    let groups = plan.clients(desired, observed);
-    plan.load_balancer(desired, present, &groups);
-    plan.listeners(desired, present, observed);
     let mut after = Plan::default();
+    let groups = after.security_groups(desired, observed);
+    after.load_balancer(desired, present, &groups);
+    after.listeners(desired, present, observed);
     after.tags(desired, present, observed);
     after.obsolete_rules(desired, observed);
-    let differs = !plan.calls.is_empty() || !after.calls.is_empty();
-    plan.unfinished(observed, differs);
-    for group in desired.listeners.values() {
+    let differs = !before.calls.is_empty() || !after.calls.is_empty();
+    let mut plan = Plan {
+        remarks: after.remarks,
+        ..before
+    };
+    plan.unfinished(present, differs);
+    for group in desired.target_groups.values() {
         let there = observed.target_groups.get(&group.name);
         let registered = there.map(|it| &it.targets);
-        plan.targets(&reference(there, &group.name), targets, registered);
+        plan.targets(
+            &reference(there, &group.name),
+            &situation.targets,
+            registered,
+        );
     }
     plan.calls.append(&mut after.calls);
-    plan.obsolete(desired, observed);
     let hash = desired.hash();
-    let applied = present.and_then(ObservedLoadBalancer::applied) == Some(hash.as_str());
-    if differs || !applied {
+    if differs || present.and_then(ObservedLoadBalancer::applied) != Some(hash.as_str()) {
         plan.calls.push(Call::AddTags {
             of: vec![load_balancer(desired, present)],
             tags: [(APPLIED.to_owned(), hash)].into(),
         });
     }
+    plan.predecessors(desired, situation, observed);
+    plan.obsolete(desired, observed);
     plan
+}
+
+/// Whether nothing differs, as far as the names and tags of all objects say. A process that starts
+/// knows no more, and compares only load balancers for which it is false.
+pub fn is_finished(desired: &Desired, observed: &Observed) -> bool {
+    let present = observed.load_balancers.get(&desired.name);
+    let group = match &desired.groups {
+        Groups::Own { name, .. } => Some(name),
+        Groups::Given(_) => None,
+    };
+    present.and_then(ObservedLoadBalancer::applied) == Some(desired.hash().as_str())
+        && observed.load_balancers.len() == 1
+        && observed.groups.keys().eq(group)
+        && observed
+            .target_groups
+            .keys()
+            .eq(desired.target_groups.keys())
 }
 
 /// The calls for a Service that needs nothing any more.
 pub fn release(observed: &Observed) -> Vec<Call> {
-    let load_balancers = observed.load_balancers.values();
-    let target_groups = observed.target_groups.values();
-    let balancers = load_balancers.map(|one| Call::DeleteLoadBalancer {
-        load_balancer: one.arn.clone(),
+    let balancers = observed.load_balancers.values().map(|one| {
+        let load_balancer = one.arn.clone();
+        Call::DeleteLoadBalancer { load_balancer }
     });
-    let groups = target_groups.map(|one| Call::DeleteTargetGroup {
-        group: one.arn.clone(),
+    let targets = observed.target_groups.values().map(|one| {
+        let target_group = one.arn.clone();
+        Call::DeleteTargetGroup { target_group }
     });
-    let clients = observed.group.as_ref().map(|one| Call::DeleteGroup {
-        group: one.id.clone(),
+    let clients = observed.groups.values().map(|one| {
+        let security_group = one.id.clone();
+        Call::DeleteSecurityGroup { security_group }
     });
-    balancers.chain(groups).chain(clients).collect()
+    balancers.chain(targets).chain(clients).collect()
 }
 
 /// The calls for new targets of one target group: what is new is registered first.
-pub fn retarget(group: &Ref, targets: &BTreeSet<String>, present: &BTreeSet<String>) -> Vec<Call> {
+pub fn retarget(
+    target_group: &Ref,
+    targets: &BTreeSet<String>,
+    present: &BTreeSet<String>,
+) -> Vec<Call> {
     let mut plan = Plan::default();
-    plan.targets(group, targets, Some(present));
+    plan.targets(target_group, targets, Some(present));
     plan.calls
 }
 
@@ -105,86 +150,110 @@ pub fn retarget(group: &Ref, targets: &BTreeSet<String>, present: &BTreeSet<Stri
 impl Plan {
     /// Makes a change visible before it begins. If a change is interrupted, and the Service then
     /// asks again for what it had before, the tag of what was applied would be right and the
-    /// objects would not. A new target group is visible by its name, so it needs no call. The
-    /// load balancer that is replaced counts, too: it shares the security group.
-    fn unfinished(&mut self, observed: &Observed, differs: bool) {
-        let of: Vec<Ref> = (observed.load_balancers.values())
-            .filter(|one| one.applied().is_some())
-            .map(|one| Ref::Known(one.arn.clone()))
-            .collect();
+    /// objects would not. A new target group is visible by its name, so it needs no call.
+    fn unfinished(&mut self, present: Option<&ObservedLoadBalancer>, differs: bool) {
         let visible = matches!(self.calls.first(), Some(Call::CreateTargetGroup { .. }));
-        if differs && !visible && !of.is_empty() {
+        if let Some(present) = present.filter(|present| present.applied().is_some())
+            && differs
+            && !visible
+        {
+            let of = vec![Ref::Known(present.arn.clone())];
             let keys = vec![APPLIED.to_owned()];
             self.calls.insert(0, Call::RemoveTags { of, keys });
         }
     }
 
-    /// The security groups of the load balancer, after the calls that make them.
-    fn clients(&mut self, desired: &Desired, observed: &Observed) -> Vec<Ref> {
-        let mut all = match &desired.groups {
-            Groups::Given(ids) => ids.iter().cloned().map(Ref::Known).collect(),
-            Groups::Own { name, rules } => {
-                let there = observed.group.as_ref();
-                let group = there.map_or_else(
-                    || Ref::Made(name.clone()),
-                    |there| Ref::Known(there.id.clone()),
-                );
-                if there.is_none() {
-                    self.calls.push(Call::CreateGroup {
-                        name: name.clone(),
-                        tags: desired.tags.clone(),
-                    });
-                }
-                let none = BTreeSet::new();
-                let present = there.map_or(&none, |there| &there.rules);
-                let rules: BTreeSet<Rule> = rules.difference(present).cloned().collect();
-                if !rules.is_empty() {
-                    let group = group.clone();
-                    self.calls.push(Call::Authorize { group, rules });
-                }
-                vec![group]
-            }
-        };
-        if desired.backend {
-            all.push(Ref::Backend);
-        }
-        all
-    }
-
-    /// Rules that are not wanted any more go last, so that no client is cut off before the rule
-    /// that replaces its own is there.
-    fn obsolete_rules(&mut self, desired: &Desired, observed: &Observed) {
-        let (Groups::Own { rules, .. }, Some(there)) = (&desired.groups, &observed.group) else {
-            return;
-        };
-        let rules: BTreeSet<Rule> = there.rules.difference(rules).cloned().collect();
-        if !rules.is_empty() {
-            let group = Ref::Known(there.id.clone());
-            self.calls.push(Call::Revoke { group, rules });
-        }
-    }
-
     fn target_group(&mut self, desired: &Desired, group: &TargetGroup, observed: &Observed) {
         let there = observed.target_groups.get(&group.name);
-        let reference = reference(there, &group.name);
+        let target_group = reference(there, &group.name);
         match there {
             None => self.calls.push(Call::CreateTargetGroup {
-                group: group.clone(),
+                target_group: group.clone(),
                 tags: desired.tags.clone(),
             }),
-            Some(there) if there.check != group.check => self.calls.push(Call::ModifyCheck {
-                group: reference.clone(),
-                check: group.check.clone(),
-            }),
+            Some(there) if there.check != group.check => {
+                self.calls.push(Call::ModifyTargetGroup {
+                    target_group: target_group.clone(),
+                    check: group.check.clone(),
+                });
+            }
             Some(_) => {}
         }
         let none = BTreeMap::new();
         let present = there.map_or(&none, |there| &there.attributes);
         let attributes = changes(&group.attributes, present, &attributes::TARGET_GROUP);
         if !attributes.is_empty() {
-            self.calls.push(Call::ModifyTargetGroup {
-                group: reference,
+            self.calls.push(Call::ModifyTargetGroupAttributes {
+                target_group,
                 attributes,
+            });
+        }
+    }
+
+    /// The security groups of the load balancer, after the calls that make them.
+    fn security_groups(&mut self, desired: &Desired, observed: &Observed) -> Vec<Ref> {
+        let mut all = match &desired.groups {
+            Groups::Given(ids) => ids.iter().cloned().map(Ref::Known).collect(),
+            Groups::Own { name, rules } => vec![self.own_group(desired, observed, name, rules)],
+        };
+        all.extend(desired.backend_group.clone().map(Ref::Known));
+        all
+    }
+
+    fn own_group(
+        &mut self,
+        desired: &Desired,
+        observed: &Observed,
+        name: &str,
+        rules: &BTreeSet<Rule>,
+    ) -> Ref {
+        let there = observed.groups.get(name);
+        let security_group = match there {
+            Some(there) => Ref::Known(there.id.clone()),
+            None => Ref::Made(name.to_owned()),
+        };
+        if there.is_none() {
+            self.calls.push(Call::CreateSecurityGroup {
+                name: name.to_owned(),
+                tags: desired.tags.clone(),
+            });
+        }
+        let none = BTreeSet::new();
+        let present = there.map_or(&none, |there| &there.rules);
+        // Old and new rules together may be more than AWS permits. Then the old ones go first.
+        if rules.union(present).count() > MOST_RULES {
+            self.revoke(&security_group, rules, present);
+        }
+        let new: BTreeSet<Rule> = rules.difference(present).cloned().collect();
+        if !new.is_empty() {
+            self.calls.push(Call::AuthorizeSecurityGroupIngress {
+                security_group: security_group.clone(),
+                rules: new,
+            });
+        }
+        security_group
+    }
+
+    /// Rules that are not wanted any more go last, so that no client is cut off before the rule
+    /// that replaces its own is there.
+    fn obsolete_rules(&mut self, desired: &Desired, observed: &Observed) {
+        let Groups::Own { name, rules } = &desired.groups else {
+            return;
+        };
+        if let Some(there) = observed.groups.get(name)
+            && rules.union(&there.rules).count() <= MOST_RULES
+        {
+            self.revoke(&Ref::Known(there.id.clone()), rules, &there.rules);
+        }
+    }
+
+    fn revoke(&mut self, group: &Ref, wanted: &BTreeSet<Rule>, present: &BTreeSet<Rule>) {
+        let rules: BTreeSet<Rule> = present.difference(wanted).cloned().collect();
+        if !rules.is_empty() {
+            let security_group = group.clone();
+            self.calls.push(Call::RevokeSecurityGroupIngress {
+                security_group,
+                rules,
             });
         }
     }
@@ -193,36 +262,36 @@ impl Plan {
         &mut self,
         desired: &Desired,
         present: Option<&ObservedLoadBalancer>,
-        groups: &[Ref],
+        security_groups: &[Ref],
     ) {
         let this = load_balancer(desired, present);
-        let none = BTreeMap::new();
         let Some(there) = present else {
             self.calls.push(Call::CreateLoadBalancer {
                 name: desired.name.clone(),
                 scheme: desired.scheme,
                 subnets: desired.subnets.clone(),
-                groups: groups.to_vec(),
+                security_groups: security_groups.to_vec(),
                 tags: desired.tags.clone(),
             });
-            self.attributes(desired, this, &none);
+            self.attributes(desired, this, &BTreeMap::new());
             return;
         };
-        let subnets: BTreeSet<Subnet> = desired.subnets.iter().cloned().collect();
-        if there.subnets != subnets {
+        // Their addresses cannot change, and not every API reports them.
+        let ids = |subnets: &mut dyn Iterator<Item = &Subnet>| -> BTreeSet<String> {
+            subnets.map(|subnet| subnet.id.clone()).collect()
+        };
+        if ids(&mut there.subnets.iter()) != ids(&mut desired.subnets.iter()) {
             self.calls.push(Call::SetSubnets {
                 load_balancer: this.clone(),
                 subnets: desired.subnets.clone(),
             });
         }
-        let ids: BTreeSet<&str> = groups.iter().filter_map(Ref::known).collect();
-        // The ID of the backend group is not known here. It is there if one group more is.
-        let more = groups.len() - ids.len();
-        let kept = ids.iter().all(|id| there.groups.contains(*id));
-        if !kept || there.groups.len() != ids.len() + more {
-            self.calls.push(Call::SetGroups {
+        let known: Option<BTreeSet<&str>> = security_groups.iter().map(Ref::known).collect();
+        let same = known.is_some_and(|known| known.iter().eq(there.groups.iter()));
+        if !same {
+            self.calls.push(Call::SetSecurityGroups {
                 load_balancer: this.clone(),
-                groups: groups.to_vec(),
+                security_groups: security_groups.to_vec(),
             });
         }
         self.attributes(desired, this, &there.attributes);
@@ -238,17 +307,15 @@ impl Plan {
         present: &BTreeMap<String, String>,
     ) {
         let mut all = changes(&desired.attributes, present, &attributes::LOAD_BALANCER);
-        let unsaid = !desired
-            .attributes
-            .contains_key(attributes::DELETION_PROTECTION);
-        if unsaid && all.remove(attributes::DELETION_PROTECTION).is_some() {
+        let protection = attributes::DELETION_PROTECTION;
+        let unsaid = !desired.attributes.contains_key(protection);
+        if unsaid && all.remove(protection).is_some() {
             self.remarks.push(format!(
-                "the load balancer has {}=true, which the Service does not ask for; it stays. To switch it off, set it to false",
-                attributes::DELETION_PROTECTION
+                "the load balancer has {protection}=true, which the Service does not ask for; it stays. To switch it off, set it to false"
             ));
         }
         if !all.is_empty() {
-            self.calls.push(Call::ModifyLoadBalancer {
+            self.calls.push(Call::ModifyLoadBalancerAttributes {
                 load_balancer,
                 attributes: all,
             });
@@ -261,28 +328,27 @@ impl Plan {
         present: Option<&ObservedLoadBalancer>,
         observed: &Observed,
     ) {
-        for (&port, group) in &desired.listeners {
-            let there = observed.target_groups.get(&group.name);
-            let target = reference(there, &group.name);
-            match present.and_then(|present| present.listeners.get(&port)) {
-                None => self.calls.push(Call::CreateListener {
+        for (&port, listener) in &desired.listeners {
+            let there = observed.target_groups.get(&listener.target_group);
+            let target_group = reference(there, &listener.target_group);
+            let Some(now) = present.and_then(|present| present.listeners.get(&port)) else {
+                self.calls.push(Call::CreateListener {
                     load_balancer: load_balancer(desired, present),
                     port,
-                    transport: group.transport,
-                    group: target,
+                    transport: listener.transport,
+                    target_group,
                     tags: desired.tags.clone(),
-                }),
-                Some(there)
-                    if there.transport != group.transport
-                        || target.known() != Some(there.target_group.as_str()) =>
-                {
-                    self.calls.push(Call::ModifyListener {
-                        listener: there.arn.clone(),
-                        transport: group.transport,
-                        group: target,
-                    });
-                }
-                Some(_) => {}
+                });
+                continue;
+            };
+            let moves = target_group.known() != Some(now.target_group.as_str());
+            let transport = (now.transport != listener.transport).then_some(listener.transport);
+            if moves || transport.is_some() {
+                self.calls.push(Call::ModifyListener {
+                    listener: now.arn.clone(),
+                    transport,
+                    target_group: moves.then_some(target_group),
+                });
             }
         }
         for (port, listener) in present.iter().flat_map(|present| &present.listeners) {
@@ -297,7 +363,7 @@ impl Plan {
     /// `present` is absent for a target group that does not exist yet.
     fn targets(
         &mut self,
-        group: &Ref,
+        target_group: &Ref,
         targets: &BTreeSet<String>,
         present: Option<&BTreeSet<String>>,
     ) {
@@ -305,31 +371,30 @@ impl Plan {
         let present = present.unwrap_or(&none);
         let new: Vec<String> = targets.difference(present).cloned().collect();
         let old: Vec<String> = present.difference(targets).cloned().collect();
-        for chunk in new.chunks(CHUNK) {
-            self.calls.push(Call::Register {
-                group: group.clone(),
+        let group = || target_group.clone();
+        self.calls
+            .extend(new.chunks(CHUNK).map(|chunk| Call::RegisterTargets {
+                target_group: group(),
                 targets: chunk.to_vec(),
-            });
-        }
-        for chunk in old.chunks(CHUNK) {
-            self.calls.push(Call::Deregister {
-                group: group.clone(),
+            }));
+        self.calls
+            .extend(old.chunks(CHUNK).map(|chunk| Call::DeregisterTargets {
+                target_group: group(),
                 targets: chunk.to_vec(),
-            });
-        }
+            }));
     }
 
-    /// Tags that differ, on what existed before this plan; the others have them from their
-    /// creation on. A tag that the Service does not name any more is removed. Tags of AWS and the
-    /// one of what was applied stay.
+    /// Tags that differ, on the load balancer and the target groups that existed before this plan;
+    /// the others have them from their creation on. A tag that the Service does not name any more
+    /// is removed. Tags of AWS and Ballast's own stay.
     fn tags(
         &mut self,
         desired: &Desired,
         present: Option<&ObservedLoadBalancer>,
         observed: &Observed,
     ) {
-        let used = desired.listeners.values();
-        let groups = used.filter_map(|group| observed.target_groups.get(&group.name));
+        let used = desired.target_groups.keys();
+        let groups = used.filter_map(|name| observed.target_groups.get(name));
         let all = (present.map(|one| (&one.arn, &one.tags)).into_iter())
             .chain(groups.map(|one| (&one.arn, &one.tags)));
         let mut missing: BTreeMap<BTreeMap<String, String>, Vec<Ref>> = BTreeMap::new();
@@ -366,45 +431,72 @@ impl Plan {
         self.calls.extend(adds.chain(removes));
     }
 
-    /// What nothing uses any more. A load balancer of another name is the predecessor of this
-    /// one, and goes only when this one works.
-    fn obsolete(&mut self, desired: &Desired, observed: &Observed) {
-        let present = observed.load_balancers.get(&desired.name);
-        let works = present.is_some_and(|present| {
-            present.state == LoadBalancerState::Active && present.applied().is_some()
-        });
-        let mut others = observed.load_balancers.iter();
-        let others: Vec<_> = others
-            .by_ref()
-            .filter(|(name, _)| **name != desired.name)
-            .map(|(_, one)| one)
-            .collect();
-        if works {
-            self.calls
+    /// Load balancers of another scheme keep the present targets until their successor serves.
+    fn predecessors(&mut self, desired: &Desired, situation: &Situation, observed: &Observed) {
+        let mut others: Vec<&ObservedLoadBalancer> = Vec::new();
+        for (name, one) in &observed.load_balancers {
+            if *name != desired.name {
+                others.push(one);
+            }
+        }
+        if situation.successor_serves {
+            self.cleanup
                 .extend(others.iter().map(|one| Call::DeleteLoadBalancer {
                     load_balancer: one.arn.clone(),
                 }));
+            return;
         }
-        let used: BTreeSet<&str> = (desired.listeners.values())
-            .map(|group| group.name.as_str())
-            .collect();
-        let still: BTreeSet<&Arn> = (others.iter().filter(|_| !works))
-            .flat_map(|one| one.listeners.values())
-            .map(|listener| &listener.target_group)
-            .collect();
-        let unused = (observed.target_groups.iter())
-            .filter(|(name, one)| !used.contains(name.as_str()) && !still.contains(&one.arn));
-        self.calls
-            .extend(unused.map(|(_, one)| Call::DeleteTargetGroup {
-                group: one.arn.clone(),
-            }));
-        // The group that was Ballast's own goes after the load balancer has the user's.
-        if let (Groups::Given(_), Some(group)) = (&desired.groups, &observed.group) {
-            self.calls.push(Call::DeleteGroup {
-                group: group.id.clone(),
-            });
+        let used = groups_of(&others);
+        for one in observed.target_groups.values() {
+            if used.contains(&one.arn) {
+                let group = Ref::Known(one.arn.clone());
+                self.targets(&group, &situation.targets, Some(&one.targets));
+            }
         }
     }
+
+    /// Target groups and security groups that no load balancer needs any more.
+    fn obsolete(&mut self, desired: &Desired, observed: &Observed) {
+        let goes = |one: &ObservedLoadBalancer| {
+            self.cleanup.iter().any(
+                |call| matches!(call, Call::DeleteLoadBalancer { load_balancer } if *load_balancer == one.arn),
+            )
+        };
+        let (mut stay, mut all) = (Vec::new(), Vec::new());
+        for (name, one) in &observed.load_balancers {
+            all.push(one);
+            if *name != desired.name && !goes(one) {
+                stay.push(one);
+            }
+        }
+        let used = groups_of(&stay);
+        let unused = (observed.target_groups.iter())
+            .filter(|(name, one)| {
+                !desired.target_groups.contains_key(*name) && !used.contains(&one.arn)
+            })
+            .map(|(_, one)| Call::DeleteTargetGroup {
+                target_group: one.arn.clone(),
+            });
+        let own = match &desired.groups {
+            Groups::Own { name, .. } => Some(name),
+            Groups::Given(_) => None,
+        };
+        // The load balancer may have it still: a call of this plan takes it away.
+        let held = |id: &String| stay.iter().any(|one| one.groups.contains(id));
+        let free = (observed.groups.iter())
+            .filter(|(name, one)| Some(*name) != own && !held(&one.id))
+            .map(|(_, one)| Call::DeleteSecurityGroup {
+                security_group: one.id.clone(),
+            });
+        let cleanup: Vec<Call> = unused.chain(free).collect();
+        self.cleanup.extend(cleanup);
+    }
+}
+
+/// The target groups to which these load balancers send.
+fn groups_of<'a>(all: &[&'a ObservedLoadBalancer]) -> BTreeSet<&'a Arn> {
+    let listeners = all.iter().flat_map(|one| one.listeners.values());
+    listeners.map(|listener| &listener.target_group).collect()
 }
 
 fn load_balancer(desired: &Desired, present: Option<&ObservedLoadBalancer>) -> Ref {

@@ -17,9 +17,11 @@
 //! ```
 //!
 //! Other programs of the account use the same buckets, and nobody can ask how full they are.
-//! After an answer `Throttling` the buckets of the call count as empty, and fill at half their
-//! rate; each further one halves it again, to a sixteenth at least. Each minute without one
-//! doubles it again.
+//! After an answer `Throttling` the bucket of the call's category counts as empty, and fills at half
+//! its rate; each further answer halves it again, down to a sixteenth. A minute without one doubles
+//! the rate again. The account's bucket slows down only if two categories were throttled within a
+//! minute: one alone says that its own bucket is empty. Answers to calls that were made before the
+//! last slow-down say nothing new.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -222,8 +224,8 @@ impl Limit {
 // === impl Limits ===
 
 impl Default for Limits {
-    /// What AWS documents. Describe calls of Elastic Load Balancing have had larger buckets since 2026, as far as
-    /// other controllers report; the documentation does not say so.
+    /// AWS's documented limits; of EC2 the smaller ones, for calls without filters. Other
+    /// controllers report larger buckets for `Describe…` of Elastic Load Balancing since 2026.
     fn default() -> Self {
         Self {
             intensive: Limit::new(10, 0.2),
@@ -291,8 +293,7 @@ impl Waiting {
     /// The call that may be made now, or the time of the next one.
     pub fn next(&mut self, now: Instant) -> Next {
         let mut earliest: Option<Instant> = None;
-        // A token of the account that an urgent call waits for is not for a less urgent one, so
-        // what the urgent calls lack is known to the calls behind them.
+        // All calls of a category wait for the same buckets, so the first one decides for all.
         let mut tried: Vec<Category> = Vec::with_capacity(Category::ALL.len());
         let mut go = None;
         for (&(urgency, ticket), &category) in &self.calls {
@@ -319,11 +320,20 @@ impl Waiting {
         earliest.map_or(Next::Idle, Next::At)
     }
 
-    /// AWS has answered a call of this category with `Throttling`.
-    pub fn throttled(&mut self, category: Category, now: Instant) {
+    /// AWS has answered a call of this category, which was made at `made`, with `Throttling`
+    /// (`RequestLimitExceeded` of EC2).
+    pub fn throttled(&mut self, category: Category, made: Instant, now: Instant) {
+        let others = category.buckets().any(|kind| kind == Kind::Account)
+            && Category::ALL.into_iter().any(|other| {
+                let shares = other.buckets().any(|kind| kind == Kind::Account);
+                let bucket = self.buckets.get(&Kind::Of(other));
+                other != category && shares && bucket.is_some_and(|it| it.factor(now) > 1)
+            });
         for kind in category.buckets() {
-            if let Some(bucket) = self.buckets.get_mut(&kind) {
-                bucket.throttled(now);
+            if let Some(bucket) = self.buckets.get_mut(&kind)
+                && (kind != Kind::Account || others)
+            {
+                bucket.throttled(made, now);
             }
         }
     }
@@ -411,7 +421,11 @@ impl Bucket {
         self.at = now;
     }
 
-    fn throttled(&mut self, now: Instant) {
+    fn throttled(&mut self, made: Instant, now: Instant) {
+        let (factor, since) = self.slower;
+        if factor > 1 && made < since {
+            return;
+        }
         let factor = self.factor(now).saturating_mul(2).min(SLOWEST);
         self.slower = (factor, now);
         (self.credit, self.at) = (Duration::ZERO, now);

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use ballast_provider::{Refusal, Settings as Annotations};
+use ballast_provider::{Reason, Refusal, Settings as Annotations};
 
 use crate::annotations::{self, PREFIX, Support, invalid};
 
@@ -150,16 +150,22 @@ impl Settings {
                 Support::NoEffect(why) => parsed
                     .remarks
                     .push(format!("annotation {key} has no effect: {why}")),
+                Support::Only(default) if value.trim().eq_ignore_ascii_case(default) => {}
+                Support::Only(default) => {
+                    return Err(Refusal::new(
+                        Reason::Unsupported,
+                        format!("annotation {key}: Ballast supports only \"{default}\""),
+                    ));
+                }
                 Support::Refused(why) => {
                     return Err(Refusal::new(
-                        ballast_provider::Reason::Unsupported,
+                        Reason::Unsupported,
                         format!("annotation {key}: {why}"),
                     ));
                 }
             }
         }
         parsed.deprecated(annotations)?;
-        parsed.settings.check()?;
         Ok(parsed)
     }
 
@@ -220,8 +226,19 @@ impl Settings {
         all
     }
 
-    /// What contradicts itself, whatever the class says.
-    fn check(&self) -> Result<(), Refusal> {
+    /// A port that an annotation names and that the Service does not have.
+    pub(crate) fn unused_port(&self, has: impl Fn(u16) -> bool) -> Option<u16> {
+        let proxied = match &self.proxy_protocol {
+            Some(ProxyProtocol::Ports(ports)) => ports.iter().copied().collect(),
+            _ => Vec::new(),
+        };
+        let named = self.port_attributes.keys().copied().chain(proxied);
+        named.into_iter().find(|port| !has(*port))
+    }
+
+    /// Refuses settings that contradict each other, once a Service's are merged with its class's:
+    /// only then is the scheme known, for example.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
         let internet = self.scheme == Some(Scheme::InternetFacing);
         if !self.elastic_addresses.is_empty() && !internet {
             return Err(invalid(format!(
@@ -232,17 +249,6 @@ impl Settings {
             return Err(invalid(format!(
                 "annotation {PREFIX}private-ipv4-addresses needs {PREFIX}scheme: internal"
             )));
-        }
-        for (name, addresses) in [
-            ("eip-allocations", self.elastic_addresses.len()),
-            ("private-ipv4-addresses", self.private_addresses.len()),
-        ] {
-            if addresses > 0 && addresses != self.subnets.len() {
-                return Err(invalid(format!(
-                    "annotation {PREFIX}{name} has {addresses} entries, and {PREFIX}subnets has {}: each subnet needs one, in the same order",
-                    self.subnets.len()
-                )));
-            }
         }
         let check = &self.health_check;
         if let (Some(timeout), Some(interval)) = (check.timeout, check.interval)
@@ -316,6 +322,12 @@ impl Parsed {
                 }
             }
             "nlb-target-type" => values::target_type(key, value)?,
+            "type" => {
+                values::controller(key, value)?;
+                self.remarks.push(format!(
+                    "annotation {key} has no effect: spec.loadBalancerClass decides which controller serves the Service"
+                ));
+            }
             "proxy-protocol" => {
                 values::every_port(key, value)?;
                 settings.proxy_protocol = Some(ProxyProtocol::All);

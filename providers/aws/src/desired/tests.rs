@@ -12,11 +12,11 @@ pub(crate) fn mark() -> Mark {
     }
 }
 
-pub(crate) fn place() -> Place {
-    Place {
+fn found() -> LookedUp {
+    LookedUp {
         subnets: vec!["subnet-a".into(), "subnet-b".into()],
-        backend: true,
-        groups: Vec::new(),
+        backend_group: Some("sg-backend".into()),
+        security_groups: Vec::new(),
     }
 }
 
@@ -61,12 +61,17 @@ pub(crate) fn settings(all: &[(&str, &str)]) -> Settings {
 }
 
 pub(crate) fn desired(service: &LoadBalancer, all: &[(&str, &str)]) -> Desired {
-    of(service, all).expect("accepted")
+    of(service, all).expect("accepted").desired
 }
 
-fn of(service: &LoadBalancer, all: &[(&str, &str)]) -> Result<Desired, Refusal> {
+fn of(service: &LoadBalancer, all: &[(&str, &str)]) -> Result<Outcome, Refusal> {
     let key = Key::alone(&service.id);
-    Desired::of(&mark(), &key, service, &settings(all), &place())
+    Desired::of(&mark(), &key, service, &settings(all), &found())
+}
+
+/// The target group of one port.
+fn group(desired: &Desired, port: u16) -> &TargetGroup {
+    &desired.target_groups[&desired.listeners[&port].target_group]
 }
 
 #[test]
@@ -82,8 +87,8 @@ fn names_are_valid_and_differ_where_aws_can_change_nothing() {
     let udp = desired(&service(&[(Protocol::Udp, 80, 30_080)]), &[]);
     assert_ne!(one.name, public.name);
     assert_eq!(one.name, moved.name);
-    let groups = [&one, &moved, &udp].map(|it| it.listeners[&80].name.clone());
-    assert_eq!(BTreeSet::from(groups.clone()).len(), 3);
+    let groups = [&one, &moved, &udp, &public].map(|it| group(it, 80).name.clone());
+    assert_eq!(BTreeSet::from(groups.clone()).len(), 4);
     for name in groups.iter().chain([&one.name]) {
         // "Up to 32 characters: letters, digits and hyphens" (CreateLoadBalancer).
         assert!(name.len() <= 32 && !name.starts_with("internal-"), "{name}");
@@ -107,7 +112,7 @@ fn tcp_and_udp_on_one_port_share_a_listener() {
     assert_eq!(all.listeners.len(), 1);
     assert_eq!(all.listeners[&53].transport, Transport::TcpUdp);
     assert!(
-        all.listeners[&53].attributes.is_empty(),
+        group(&all, 53).attributes.is_empty(),
         "AWS refuses it for UDP"
     );
     let Groups::Own { rules, .. } = &all.groups else {
@@ -135,7 +140,23 @@ fn the_health_check_follows_the_traffic_policy_unless_it_is_set() {
         },
         ..cluster.clone()
     };
-    let table: [Row<'_>; 7] = [
+    let table: [Row<'_>; 10] = [
+        // kube-proxy serves one path on its port.
+        (
+            &cluster,
+            &[("healthcheck-path", "/ok")],
+            (CheckProtocol::Http, None, Some("/ok")),
+        ),
+        (
+            &local,
+            &[("healthcheck-protocol", "http")],
+            (CheckProtocol::Http, Some(31_000), Some("/healthz")),
+        ),
+        (
+            &local,
+            &[("healthcheck-protocol", "tcp")],
+            (CheckProtocol::Tcp, None, None),
+        ),
         (
             &cluster,
             &[],
@@ -176,7 +197,7 @@ fn the_health_check_follows_the_traffic_policy_unless_it_is_set() {
         ),
     ];
     for (service, all, (protocol, port, path)) in table {
-        let check = desired(service, all).listeners[&80].check.clone();
+        let check = group(&desired(service, all), 80).check.clone();
         assert_eq!(
             (check.protocol, check.port, check.path.as_deref()),
             (protocol, port, path),
@@ -196,7 +217,7 @@ fn affinity_makes_connections_sticky_unless_an_attribute_says_otherwise() {
         },
         ..service(&[WEB])
     };
-    let of = |all: &[(&str, &str)]| desired(&sticky, all).listeners[&80].attributes.clone();
+    let of = |all: &[(&str, &str)]| group(&desired(&sticky, all), 80).attributes.clone();
     assert_eq!(of(&[])[attributes::STICKINESS], "true");
     let off = [("target-group-attributes", "stickiness.enabled=false")];
     assert_eq!(of(&off)[attributes::STICKINESS], "false");
@@ -212,7 +233,7 @@ fn clients_are_those_of_the_source_ranges_and_prefix_lists() {
                 .collect(),
             ..service(&[WEB])
         };
-        of(&service, all).map(|it| match it.groups {
+        of(&service, all).map(|it| match it.desired.groups {
             Groups::Own { rules, .. } => rules.into_iter().map(|it| it.source).collect::<Vec<_>>(),
             Groups::Given(_) => Vec::new(),
         })
@@ -237,23 +258,106 @@ fn clients_are_those_of_the_source_ranges_and_prefix_lists() {
 
 #[test]
 fn groups_that_are_given_replace_ballasts_own() {
-    let place = Place {
-        groups: vec!["sg-1".into()],
-        ..place()
+    let found = LookedUp {
+        security_groups: vec!["sg-1".into()],
+        ..found()
     };
-    let service = service(&[WEB]);
-    let of = |all: &[(&str, &str)]| {
-        let key = Key::alone(&service.id);
-        Desired::of(&mark(), &key, &service, &settings(all), &place).expect("accepted")
+    let closed = LoadBalancer {
+        source_ranges: vec!["10.0.0.0/8".parse().expect("a range")],
+        ..service(&[WEB])
     };
-    let given = of(&[("security-groups", "sg-1")]);
-    assert_eq!(given.groups, Groups::Given(vec!["sg-1".into()]));
-    assert!(!given.backend, "nodes stay closed unless the Service asks");
-    let managed = of(&[
+    let of = |all: &[(&str, &str)], found: &LookedUp| {
+        Desired::of(
+            &mark(),
+            &Key::alone(&closed.id),
+            &closed,
+            &settings(all),
+            found,
+        )
+    };
+    let given = of(&[("security-groups", "sg-1")], &found).expect("accepted");
+    assert_eq!(given.desired.groups, Groups::Given(vec!["sg-1".into()]));
+    assert_eq!(
+        given.desired.backend_group, None,
+        "nodes stay closed unless the Service asks"
+    );
+    assert!(
+        given.remarks[0].contains("source ranges"),
+        "{:?}",
+        given.remarks
+    );
+    let managed = [
         ("security-groups", "sg-1"),
         ("manage-backend-security-group-rules", "true"),
-    ]);
-    assert!(managed.backend);
+    ];
+    let managed = of(&managed, &found).expect("accepted").desired;
+    assert_eq!(managed.backend_group.as_deref(), Some("sg-backend"));
+    // A name that nothing has. Without any group the load balancer could never get one.
+    let refusal = of(&[("security-groups", "sg-1,my-group")], &found).expect_err("one is missing");
+    assert!(
+        refusal
+            .message
+            .contains("2 groups are named, and 1 were found"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn settings_are_compared_after_they_are_merged() {
+    let service = service(&[WEB]);
+    let of = |class: &[(&str, &str)], own: &[(&str, &str)]| {
+        let merged = settings(own).over(&settings(class));
+        Desired::of(
+            &mark(),
+            &Key::alone(&service.id),
+            &service,
+            &merged,
+            &found(),
+        )
+    };
+    let addresses = ("eip-allocations", "eipalloc-1,eipalloc-2");
+    of(
+        &[("scheme", "internet-facing"), ("subnets", "a,b")],
+        &[addresses],
+    )
+    .expect("accepted");
+    of(&[], &[addresses]).expect_err("the scheme is internal");
+    let one = ("eip-allocations", "eipalloc-1");
+    let refusal = of(&[("scheme", "internet-facing")], &[one]).expect_err("two subnets");
+    assert!(
+        refusal.message.contains("has 1 entries for 2 subnets"),
+        "{refusal}"
+    );
+    of(&[], &[("subnets", "a,b,c")]).expect_err("two were found");
+    let private = ("private-ipv4-addresses", "10.0.0.9,10.0.1.9");
+    of(&[("scheme", "internet-facing")], &[private]).expect_err("not internal");
+    of(
+        &[("healthcheck-interval", "10")],
+        &[("healthcheck-timeout", "30")],
+    )
+    .expect_err("longer");
+    of(
+        &[("healthcheck-protocol", "tcp")],
+        &[("healthcheck-path", "/")],
+    )
+    .expect_err("no path");
+}
+
+#[test]
+fn a_short_interval_shortens_the_default_time_out() {
+    let all = desired(&service(&[WEB]), &[("healthcheck-interval", "5")]);
+    let check = &group(&all, 80).check;
+    assert_eq!((check.interval, check.timeout), (5, 5));
+}
+
+#[test]
+fn an_attribute_that_udp_cannot_have_is_remarked() {
+    let all = [(
+        "target-group-attributes",
+        "preserve_client_ip.enabled=false",
+    )];
+    let udp = of(&service(&[(Protocol::Udp, 53, 30_053)]), &all).expect("accepted");
+    assert!(udp.remarks[0].contains("port 53"), "{:?}", udp.remarks);
 }
 
 #[test]
@@ -281,6 +385,8 @@ fn the_hash_changes_with_each_setting() {
         ("target-group-attributes", "stickiness.enabled=true"),
         ("security-group-prefix-lists", "pl-1"),
         ("manage-backend-security-group-rules", "false"),
+        ("scheme", "internet-facing"),
+        ("private-ipv4-addresses", "10.0.0.9,10.0.1.9"),
     ];
     let mut seen = BTreeSet::from([plain.hash()]);
     for other in others {

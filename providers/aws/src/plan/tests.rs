@@ -7,6 +7,14 @@ use crate::desired::tests::{WEB, desired, service};
 
 mod cloud;
 
+/// So many targets.
+fn with(count: usize) -> Situation {
+    Situation {
+        targets: instances(count),
+        successor_serves: true,
+    }
+}
+
 fn instances(count: usize) -> BTreeSet<String> {
     (0..count).map(|number| format!("i-{number:04}")).collect()
 }
@@ -14,7 +22,7 @@ fn instances(count: usize) -> BTreeSet<String> {
 fn applied(all: &[(&str, &str)]) -> (Cloud, Desired) {
     let mut cloud = Cloud::default();
     let desired = desired(&service(&[WEB]), all);
-    cloud.apply(&desired, &instances(2));
+    cloud.apply(&desired, &with(2));
     (cloud, desired)
 }
 
@@ -22,16 +30,16 @@ fn applied(all: &[(&str, &str)]) -> (Cloud, Desired) {
 fn a_service_with_one_port_takes_seven_calls() {
     let mut cloud = Cloud::default();
     let desired = desired(&service(&[WEB]), &[]);
-    let calls = plan(&desired, &instances(3), &cloud.now);
+    let calls = plan(&desired, &with(3), &cloud.now);
     insta::assert_debug_snapshot!(calls);
-    assert_eq!(cloud.apply(&desired, &instances(3)).len(), 7);
-    assert!(cloud.looks_finished(&desired));
+    assert_eq!(cloud.apply(&desired, &with(3)).len(), 7);
+    assert!(is_finished(&desired, &cloud.now));
 }
 
 #[test]
 fn without_a_change_there_is_no_call() {
     let (cloud, desired) = applied(&[("attributes", "load_balancing.cross_zone.enabled=true")]);
-    assert_eq!(plan(&desired, &instances(2), &cloud.now), Plan::default());
+    assert_eq!(plan(&desired, &with(2), &cloud.now), Plan::default());
 }
 
 /// What changes, and ports, annotations and calls after it.
@@ -52,9 +60,9 @@ const CHANGES: &[Row] = &[
         NONE,
         &[
             "CreateTargetGroup",
+            "RegisterTargets",
             "AuthorizeSecurityGroupIngress",
             "CreateListener",
-            "RegisterTargets",
             "AddTags",
         ],
     ),
@@ -64,13 +72,13 @@ const CHANGES: &[Row] = &[
         NONE,
         &[
             "CreateTargetGroup",
+            "RegisterTargets",
             "AuthorizeSecurityGroupIngress",
             "CreateListener",
             "DeleteListener",
-            "RegisterTargets",
             "RevokeSecurityGroupIngress",
-            "DeleteTargetGroup",
             "AddTags",
+            "DeleteTargetGroup",
         ],
     ),
     (
@@ -79,10 +87,10 @@ const CHANGES: &[Row] = &[
         NONE,
         &[
             "CreateTargetGroup",
-            "ModifyListener",
             "RegisterTargets",
-            "DeleteTargetGroup",
+            "ModifyListener",
             "AddTags",
+            "DeleteTargetGroup",
         ],
     ),
     (
@@ -91,12 +99,12 @@ const CHANGES: &[Row] = &[
         NONE,
         &[
             "CreateTargetGroup",
+            "RegisterTargets",
             "AuthorizeSecurityGroupIngress",
             "ModifyListener",
-            "RegisterTargets",
             "RevokeSecurityGroupIngress",
-            "DeleteTargetGroup",
             "AddTags",
+            "DeleteTargetGroup",
         ],
     ),
     (
@@ -147,16 +155,16 @@ fn each_change_takes_few_calls() {
     for (what, ports, settings, expected) in CHANGES {
         let (mut cloud, before) = applied(&[]);
         let after = desired(&service(ports), settings);
-        assert_eq!(cloud.apply(&after, &instances(2)), *expected, "{what}");
+        assert_eq!(cloud.apply(&after, &with(2)), *expected, "{what}");
         assert_eq!(
-            plan(&after, &instances(2), &cloud.now),
+            plan(&after, &with(2), &cloud.now),
             Plan::default(),
             "{what}"
         );
         // A setting that is removed goes back to AWS's default.
-        cloud.apply(&before, &instances(2));
+        cloud.apply(&before, &with(2));
         assert_eq!(
-            plan(&before, &instances(2), &cloud.now),
+            plan(&before, &with(2), &cloud.now),
             Plan::default(),
             "back from: {what}"
         );
@@ -174,7 +182,7 @@ fn targets_change_in_chunks_and_the_new_ones_come_first() {
     let sizes: Vec<(&str, usize)> = calls
         .iter()
         .map(|call| match call {
-            Call::Register { targets, .. } | Call::Deregister { targets, .. } => {
+            Call::RegisterTargets { targets, .. } | Call::DeregisterTargets { targets, .. } => {
                 (call.action(), targets.len())
             }
             call => panic!("{call:?}"),
@@ -192,32 +200,112 @@ fn targets_change_in_chunks_and_the_new_ones_come_first() {
 }
 
 #[test]
-fn a_new_target_group_gets_the_targets_of_the_present() {
+fn targets_follow_the_nodes() {
     let (mut cloud, desired) = applied(&[]);
-    assert_eq!(cloud.apply(&desired, &instances(3)), ["RegisterTargets"]);
-    assert_eq!(cloud.apply(&desired, &instances(1)), ["DeregisterTargets"]);
+    assert_eq!(cloud.apply(&desired, &with(3)), ["RegisterTargets"]);
+    assert_eq!(cloud.apply(&desired, &with(1)), ["DeregisterTargets"]);
 }
 
 #[test]
-fn a_load_balancer_of_another_scheme_goes_when_its_successor_works() {
+fn a_load_balancer_of_another_scheme_goes_when_its_successor_serves() {
     let (mut cloud, before) = applied(&[]);
     let after = desired(&service(&[WEB]), &[("scheme", "internet-facing")]);
-    let calls = plan(&after, &instances(2), &cloud.now);
-    for call in &calls.calls {
-        cloud.call(call);
-    }
+    let waits = |count| Situation {
+        successor_serves: false,
+        ..with(count)
+    };
+    cloud.apply(&after, &waits(2));
     assert_eq!(cloud.now.load_balancers.len(), 2);
-    let successor = cloud.now.load_balancers.get_mut(&after.name).expect("made");
-    successor.state = LoadBalancerState::Provisioning;
+    assert_eq!(plan(&after, &waits(2), &cloud.now), Plan::default());
+    // Clients of the old one follow the nodes, too.
     assert_eq!(
-        plan(&after, &instances(2), &cloud.now),
-        Plan::default(),
-        "both serve"
+        cloud.apply(&after, &waits(3)),
+        ["RegisterTargets", "RegisterTargets"]
     );
-    let successor = cloud.now.load_balancers.get_mut(&after.name).expect("made");
-    successor.state = LoadBalancerState::Active;
-    assert_eq!(cloud.apply(&after, &instances(2)), ["DeleteLoadBalancer"]);
+    assert!(!is_finished(&after, &cloud.now));
+    assert_eq!(
+        cloud.apply(&after, &with(3)),
+        [
+            "DeleteLoadBalancer",
+            "DeleteTargetGroup",
+            "DeleteSecurityGroup"
+        ]
+    );
     assert!(!cloud.now.load_balancers.contains_key(&before.name));
+    assert!(is_finished(&after, &cloud.now));
+}
+
+#[test]
+fn another_subnet_is_set_and_addresses_are_not_compared() {
+    let (mut cloud, mut wanted) = applied(&[]);
+    wanted.subnets.pop();
+    assert_eq!(
+        cloud.apply(&wanted, &with(2)),
+        ["RemoveTags", "SetSubnets", "AddTags"]
+    );
+    for one in cloud.now.load_balancers.values_mut() {
+        let all = std::mem::take(&mut one.subnets).into_iter();
+        let bare = |subnet: Subnet| Subnet {
+            private_address: None,
+            ..subnet
+        };
+        one.subnets = all.map(bare).collect();
+    }
+    assert_eq!(plan(&wanted, &with(2), &cloud.now), Plan::default());
+}
+
+#[test]
+fn a_foreign_group_on_the_load_balancer_is_replaced() {
+    let (mut cloud, wanted) = applied(&[]);
+    for one in cloud.now.load_balancers.values_mut() {
+        one.groups.remove("sg-backend");
+        one.groups.insert("sg-foreign".into());
+    }
+    assert_eq!(
+        cloud.apply(&wanted, &with(2)),
+        ["RemoveTags", "SetSecurityGroups", "AddTags"]
+    );
+}
+
+#[test]
+fn rules_that_do_not_fit_beside_the_new_ones_go_first() {
+    let ranges = |second: u8| {
+        let all = (0..40).map(|third| format!("10.{second}.{third}.0/24"));
+        ballast_provider::LoadBalancer {
+            source_ranges: all.map(|it| it.parse().expect("a range")).collect(),
+            ..service(&[WEB])
+        }
+    };
+    let mut cloud = Cloud::default();
+    cloud.apply(&desired(&ranges(1), &[]), &with(2));
+    assert_eq!(
+        cloud.apply(&desired(&ranges(2), &[]), &with(2)),
+        [
+            "RemoveTags",
+            "RevokeSecurityGroupIngress",
+            "AuthorizeSecurityGroupIngress",
+            "AddTags"
+        ]
+    );
+}
+
+#[test]
+fn the_users_groups_replace_ballasts_own_which_goes_last() {
+    let (mut cloud, before) = applied(&[]);
+    let mut after = before.clone();
+    after.groups = Groups::Given(vec!["sg-user".into()]);
+    assert_eq!(
+        cloud.apply(&after, &with(2)),
+        [
+            "RemoveTags",
+            "SetSecurityGroups",
+            "AddTags",
+            "DeleteSecurityGroup"
+        ]
+    );
+    assert!(is_finished(&after, &cloud.now));
+    cloud.apply(&before, &with(2));
+    assert!(is_finished(&before, &cloud.now));
 }
 
 #[test]
@@ -230,7 +318,7 @@ fn deletion_protection_is_never_switched_off_silently() {
         );
         one.attributes.extend([on]);
     }
-    let kept = plan(&desired, &instances(2), &cloud.now);
+    let kept = plan(&desired, &with(2), &cloud.now);
     assert_eq!(kept.calls, []);
     assert_eq!(kept.remarks.len(), 1);
     let off = crate::desired::tests::desired(
@@ -239,7 +327,7 @@ fn deletion_protection_is_never_switched_off_silently() {
     );
     assert!(
         cloud
-            .apply(&off, &instances(2))
+            .apply(&off, &with(2))
             .contains(&"ModifyLoadBalancerAttributes")
     );
 }
@@ -251,12 +339,12 @@ fn tags_of_aws_stay_and_drift_is_repaired() {
         one.tags
             .insert("aws:cloudformation:stack-name".into(), "x".into());
     }
-    assert_eq!(plan(&desired, &instances(2), &cloud.now), Plan::default());
+    assert_eq!(plan(&desired, &with(2), &cloud.now), Plan::default());
     for one in cloud.now.load_balancers.values_mut() {
         one.listeners.clear();
     }
     assert_eq!(
-        cloud.apply(&desired, &instances(2)),
+        cloud.apply(&desired, &with(2)),
         ["RemoveTags", "CreateListener", "AddTags"]
     );
 }
@@ -280,13 +368,21 @@ fn a_release_takes_three_calls() {
     assert_eq!(cloud.now, Observed::default());
 }
 
-/// Any of the ways in which a Service may be set up.
-fn anything() -> impl Strategy<Value = Desired> {
-    let ports = prop::collection::btree_map(
-        prop_oneof![Just(53_u16), Just(80), Just(443)],
+/// TCP, UDP and node port by port.
+type Ports = BTreeMap<u16, (bool, bool, u16)>;
+/// Settings, whether the security groups are the user's, and whether there is one subnet only.
+type Options = (Vec<(&'static str, &'static str)>, bool, bool);
+
+fn ports() -> impl Strategy<Value = Ports> {
+    let port = prop_oneof![Just(53_u16), Just(80), Just(443)];
+    prop::collection::btree_map(
+        port,
         (any::<bool>(), any::<bool>(), 30_000_u16..30_003),
         1..4,
-    );
+    )
+}
+
+fn options() -> impl Strategy<Value = Options> {
     let settings = prop::sample::subsequence(
         vec![
             ("scheme", "internet-facing"),
@@ -302,75 +398,100 @@ fn anything() -> impl Strategy<Value = Desired> {
         ],
         0..7,
     );
-    (ports, settings).prop_map(|(ports, settings)| {
-        let mut all = Vec::new();
-        for (port, (tcp, udp, node_port)) in ports {
-            if tcp || !udp {
-                all.push((Protocol::Tcp, port, node_port));
-            }
-            if udp {
-                all.push((Protocol::Udp, port, node_port));
-            }
-        }
-        desired(&service(&all), &settings)
-    })
+    (settings, any::<bool>(), any::<bool>())
 }
 
-/// Targets have a record of their own, and a predecessor is seen by its name.
-fn is_separate(call: &Call) -> bool {
+fn set_up(ports: &Ports, (settings, given, one_subnet): &Options) -> Desired {
+    let mut all = Vec::new();
+    for (&port, &(tcp, udp, node_port)) in ports {
+        if tcp || !udp {
+            all.push((Protocol::Tcp, port, node_port));
+        }
+        if udp {
+            all.push((Protocol::Udp, port, node_port));
+        }
+    }
+    let mut desired = desired(&service(&all), settings);
+    if *given {
+        desired.groups = Groups::Given(vec!["sg-user".into()]);
+    }
+    desired.subnets.truncate(if *one_subnet { 1 } else { 2 });
+    desired
+}
+
+/// Any of the ways in which a Service may be set up.
+fn anything() -> impl Strategy<Value = Desired> {
+    (ports(), options()).prop_map(|(ports, options)| set_up(&ports, &options))
+}
+
+/// Two ways with the same ports, so that most objects have the same names.
+fn change() -> impl Strategy<Value = (Desired, Desired)> {
+    let all = (ports(), options(), options());
+    all.prop_map(|(ports, one, two)| (set_up(&ports, &one), set_up(&ports, &two)))
+}
+
+/// Targets have a record of their own.
+fn is_of_targets(call: &Call) -> bool {
     matches!(
         call,
-        Call::Register { .. } | Call::Deregister { .. } | Call::DeleteLoadBalancer { .. }
+        Call::RegisterTargets { .. } | Call::DeregisterTargets { .. }
     )
+}
+
+/// Whatever is left to do is seen from the names and tags alone.
+fn check_that_work_is_seen(wanted: &Desired, cloud: &Cloud) -> Result<(), TestCaseError> {
+    let Plan { calls, cleanup, .. } = plan(wanted, &with(2), &cloud.now);
+    let rest: Vec<_> = (calls.iter().chain(&cleanup))
+        .filter(|call| !is_of_targets(call))
+        .collect();
+    prop_assert_eq!(
+        is_finished(wanted, &cloud.now),
+        rest.is_empty(),
+        "{:?}",
+        rest
+    );
+    Ok(())
 }
 
 proptest! {
     /// A change is interrupted, and the Service asks again for what it had before.
     #[test]
     fn an_interrupted_change_that_is_taken_back_does_not_look_finished(
-        before in anything(),
-        after in anything(),
-        calls in 0_usize..12,
+        (before, after) in change(),
+        calls in 0_usize..16,
     ) {
         let mut cloud = Cloud::default();
-        cloud.apply(&before, &instances(2));
-        for call in plan(&after, &instances(2), &cloud.now).calls.iter().take(calls) {
+        cloud.apply(&before, &with(2));
+        for call in plan(&after, &with(2), &cloud.now).calls.iter().take(calls) {
             cloud.call(call);
         }
-        let rest = plan(&before, &instances(2), &cloud.now).calls;
-        let rest: Vec<_> = rest.iter().filter(|call| !is_separate(call)).collect();
-        prop_assert!(
-            rest.is_empty() || !cloud.looks_finished(&before),
-            "it looks finished, and lacks {rest:?}"
-        );
-        cloud.apply(&before, &instances(2));
-        prop_assert!(cloud.looks_finished(&before) || cloud.now.load_balancers.len() > 1);
+        check_that_work_is_seen(&before, &cloud)?;
+        cloud.apply(&before, &with(2));
+        prop_assert!(is_finished(&before, &cloud.now));
     }
 
     /// Whatever is changed into whatever, with a crash after any call: a restarted process sees
-    /// that there is work, and two plans end it.
+    /// that there is work, and one plan does it.
     #[test]
     fn a_crash_after_any_call_is_made_up_for(
-        steps in prop::collection::vec((anything(), 0_usize..12, 0_usize..5), 1..6),
+        steps in prop::collection::vec((anything(), 0_usize..16, 1_usize..5, any::<bool>()), 1..6),
         last in anything(),
     ) {
         let mut cloud = Cloud::default();
-        for (desired, calls, targets) in steps {
-            for call in plan(&desired, &instances(targets), &cloud.now).calls.iter().take(calls) {
+        for (desired, made, targets, successor_serves) in steps {
+            let situation = Situation {
+                successor_serves,
+                ..with(targets)
+            };
+            let Plan { calls, cleanup, .. } = plan(&desired, &situation, &cloud.now);
+            for call in calls.iter().chain(&cleanup).take(made) {
                 cloud.call(call);
             }
         }
-        let rest = plan(&last, &instances(2), &cloud.now);
-        if cloud.looks_finished(&last) {
-            let others: Vec<_> = rest.calls.iter().filter(|call| !is_separate(call)).collect();
-            prop_assert!(others.is_empty(), "it looks finished, and lacks {others:?}");
-        }
-        // The second one deletes what the first one replaced.
-        cloud.apply(&last, &instances(2));
-        cloud.apply(&last, &instances(2));
-        prop_assert_eq!(plan(&last, &instances(2), &cloud.now), Plan::default());
-        prop_assert_eq!(cloud.now.load_balancers.len(), 1);
-        prop_assert_eq!(cloud.now.target_groups.len(), last.listeners.len());
+        check_that_work_is_seen(&last, &cloud)?;
+        cloud.apply(&last, &with(2));
+        prop_assert!(is_finished(&last, &cloud.now));
+        prop_assert_eq!(plan(&last, &with(2), &cloud.now), Plan::default());
         for call in release(&cloud.now) {
             cloud.call(&call);
         }

@@ -166,14 +166,14 @@ fn a_throttled_category_slows_down_and_recovers() {
         let went = run(waiting, now);
         went[0].1
     };
-    waiting.throttled(Category::Write, start);
+    waiting.throttled(Category::Write, start, start);
     let first = next(&mut waiting, start);
     assert_eq!(first - start, 2 * SECOND, "half of its rate, from nothing");
-    waiting.throttled(Category::Write, first);
+    waiting.throttled(Category::Write, first, first);
     let second = next(&mut waiting, first);
     assert_eq!(second - first, 4 * SECOND);
     for _ in 0..10 {
-        waiting.throttled(Category::Write, second);
+        waiting.throttled(Category::Write, second, second);
     }
     let third = next(&mut waiting, second);
     assert_eq!(third - second, 16 * SECOND, "never slower than that");
@@ -183,6 +183,35 @@ fn a_throttled_category_slows_down_and_recovers() {
     assert_eq!(next(&mut waiting, later), later);
     assert_eq!(next(&mut waiting, later), later);
     assert_eq!(next(&mut waiting, later), later + SECOND);
+}
+
+#[test]
+fn one_throttled_category_slows_no_other_one_and_two_slow_the_account() {
+    let start = Instant::now();
+    let second = |waiting: &mut Waiting| {
+        for _ in 0..100 {
+            enter(waiting, Category::Registration, Urgency::Traffic);
+        }
+        run(waiting, start).last().expect("calls").1 - start
+    };
+    let fresh = Waiting::new(&Limits::default(), start);
+    let usual = second(&mut fresh.clone());
+    let mut one = fresh.clone();
+    one.throttled(Category::Intensive, start, start);
+    assert_eq!(second(&mut one.clone()), usual);
+    one.throttled(Category::Write, start, start);
+    assert!(one.buckets[&Kind::Account].factor(start) > 1);
+}
+
+#[test]
+fn answers_to_calls_before_the_slow_down_say_nothing_new() {
+    let start = Instant::now();
+    let mut waiting = Waiting::new(&Limits::default(), start);
+    let now = start + SECOND;
+    for _ in 0..10 {
+        waiting.throttled(Category::Write, start, now);
+    }
+    assert_eq!(waiting.buckets[&Kind::Of(Category::Write)].factor(now), 2);
 }
 
 #[test]
@@ -244,7 +273,7 @@ proptest! {
                     entered += 1;
                 }
                 Step::Pass(millis) => now += Duration::from_millis(millis),
-                Step::Throttled(category) => waiting.throttled(category, now),
+                Step::Throttled(category) => waiting.throttled(category, now, now),
             }
             while let Next::Go(ticket) = waiting.next(now) {
                 went.push((categories[&ticket], now));

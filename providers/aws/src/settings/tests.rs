@@ -117,17 +117,6 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
         "a number from 2 to 120, not \"2s\"",
     ),
     (
-        &[
-            ("healthcheck-timeout", "30"),
-            ("healthcheck-interval", "10"),
-        ],
-        "30 s is longer than the interval of 10 s",
-    ),
-    (
-        &[("healthcheck-protocol", "tcp"), ("healthcheck-path", "/")],
-        "needs service.beta.kubernetes.io/aws-load-balancer-healthcheck-protocol: http or https",
-    ),
-    (
         &[("healthcheck-path", "healthz")],
         "a path that begins with /",
     ),
@@ -172,29 +161,6 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
     ),
     (&[("additional-resource-tags", "a=1,a=2")], "names a twice"),
     (
-        &[("eip-allocations", "eipalloc-1"), ("subnets", "a")],
-        "eip-allocations needs service.beta.kubernetes.io/aws-load-balancer-scheme: internet-facing",
-    ),
-    (
-        &[
-            ("eip-allocations", "eipalloc-1"),
-            ("subnets", "a,b"),
-            ("scheme", "internet-facing"),
-        ],
-        "eip-allocations has 1 entries",
-    ),
-    (
-        &[
-            ("private-ipv4-addresses", "10.0.0.9"),
-            ("scheme", "internet-facing"),
-        ],
-        "needs service.beta.kubernetes.io/aws-load-balancer-scheme: internal",
-    ),
-    (
-        &[("private-ipv4-addresses", "10.0.0.9")],
-        "private-ipv4-addresses has 1 entries",
-    ),
-    (
         &[("nlb-target-type", "lambda")],
         "must be instance, not \"lambda\"",
     ),
@@ -224,11 +190,25 @@ fn what_is_not_supported_yet_is_refused_by_name() {
         ("ssl-cert", "arn:1"),
         ("nlb-target-type", "ip"),
         ("ip-address-type", "dualstack"),
+        ("disable-nlb-sg", "true"),
+        ("type", "nlb-ip"),
     ] {
         let refusal = refused(&[(name, value)]);
         assert_eq!(refusal.reason, Reason::Unsupported);
         assert!(refusal.message.contains(name), "{refusal}");
     }
+}
+
+/// So that a Service that says what is so anyway can move to Ballast.
+#[test]
+fn the_default_of_what_is_not_supported_yet_is_accepted() {
+    let all = [
+        ("ip-address-type", "ipv4"),
+        ("backend-protocol", "TCP"),
+        ("disable-nlb-sg", "false"),
+        ("access-log-enabled", "false"),
+    ];
+    assert_eq!(parsed(&all), Parsed::default());
 }
 
 #[test]
@@ -239,6 +219,8 @@ fn every_supported_annotation_does_something() {
         "target-group-attributes" => "stickiness.enabled=true",
         "additional-resource-tags" | "target-node-labels" => "a=b",
         "security-group-prefix-lists" => "pl-1",
+        "eip-allocations" => "eipalloc-1",
+        "private-ipv4-addresses" => "10.0.0.9",
         "proxy-protocol" => "*",
         "proxy-protocol-per-target-group" => "80",
         "healthcheck-protocol" => "http",
@@ -251,12 +233,8 @@ fn every_supported_annotation_does_something() {
         _ => "one",
     };
     for known in &annotations::ANNOTATIONS {
-        // The only value has no effect; the next two need others.
-        let alone = [
-            "nlb-target-type",
-            "eip-allocations",
-            "private-ipv4-addresses",
-        ];
+        // The only supported value of one is the default, and the other one has no effect.
+        let alone = ["nlb-target-type", "type"];
         if known.support != Support::Supported || alone.contains(&known.name) {
             continue;
         }

@@ -109,6 +109,18 @@ pub(super) fn target_type(key: &str, value: &str) -> Result<(), Refusal> {
     }
 }
 
+/// The annotation that chooses the controller of a Service without `spec.loadBalancerClass`. One of
+/// its values also asks for ip targets.
+pub(super) fn controller(key: &str, value: &str) -> Result<(), Refusal> {
+    if value == "nlb-ip" {
+        return Err(Refusal::new(
+            Reason::Unsupported,
+            format!("annotation {key}: Ballast does not support ip targets yet"),
+        ));
+    }
+    Ok(())
+}
+
 /// `key=value` entries; a comma in a value is written `\,`.
 pub(super) fn map(key: &str, value: &str) -> Result<BTreeMap<String, String>, Refusal> {
     let mut all = BTreeMap::new();

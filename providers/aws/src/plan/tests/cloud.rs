@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::Desired;
+use crate::desired::{Desired, MOST_RULES, Transport};
 use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     SecurityGroup,
 };
-use crate::plan::{CHUNK, plan};
+use crate::plan::{CHUNK, Situation, plan};
 
 /// A cloud that does what AWS documents for each call, and nothing else. It refuses a call that
 /// AWS would refuse.
@@ -25,7 +25,6 @@ impl Cloud {
         match of {
             Ref::Known(id) => id.clone(),
             Ref::Made(name) => self.made.get(name).expect("made before it is used").clone(),
-            Ref::Backend => "sg-backend".into(),
         }
     }
 
@@ -58,52 +57,55 @@ impl Cloud {
 
     pub(super) fn call(&mut self, call: &Call) {
         match call {
-            Call::CreateGroup { name, .. } => {
-                assert!(self.now.group.is_none(), "InvalidGroup.Duplicate");
-                self.made.insert(name.clone(), format!("sg-{name}"));
-                self.now.group = Some(SecurityGroup {
-                    id: format!("sg-{name}"),
-                    rules: BTreeSet::new(),
-                });
-            }
-            Call::Authorize { group, rules } => {
-                let id = self.id(group);
-                let there = self
+            Call::CreateSecurityGroup { name, .. } => {
+                let id = format!("sg-{name}");
+                self.made.insert(name.clone(), id.clone());
+                let rules = BTreeSet::new();
+                let before = self
                     .now
-                    .group
-                    .as_mut()
-                    .filter(|one| one.id == id)
-                    .expect("a group");
+                    .groups
+                    .insert(name.clone(), SecurityGroup { id, rules });
+                assert_eq!(before, None, "InvalidGroup.Duplicate");
+            }
+            Call::AuthorizeSecurityGroupIngress {
+                security_group,
+                rules,
+            } => {
+                let there = self.security_group(security_group);
                 for rule in rules {
                     assert!(
                         there.rules.insert(rule.clone()),
                         "InvalidPermission.Duplicate"
                     );
                 }
+                assert!(
+                    there.rules.len() <= MOST_RULES,
+                    "RulesPerSecurityGroupLimitExceeded"
+                );
             }
-            Call::Revoke { group, rules } => {
-                let id = self.id(group);
-                let there = self
-                    .now
-                    .group
-                    .as_mut()
-                    .filter(|one| one.id == id)
-                    .expect("a group");
+            Call::RevokeSecurityGroupIngress {
+                security_group,
+                rules,
+            } => {
+                let there = self.security_group(security_group);
                 for rule in rules {
                     assert!(there.rules.remove(rule), "InvalidPermission.NotFound");
                 }
             }
-            Call::DeleteGroup { group } => {
-                let used = (self.now.load_balancers.values()).any(|one| one.groups.contains(group));
-                assert!(!used, "DependencyViolation");
-                self.now.group = None;
+            Call::DeleteSecurityGroup { security_group } => {
+                let mut all = self.now.load_balancers.values();
+                assert!(
+                    !all.any(|one| one.groups.contains(security_group)),
+                    "DependencyViolation"
+                );
+                self.now.groups.retain(|_, one| one.id != *security_group);
             }
             Call::CreateTargetGroup { .. }
-            | Call::ModifyCheck { .. }
             | Call::ModifyTargetGroup { .. }
+            | Call::ModifyTargetGroupAttributes { .. }
             | Call::DeleteTargetGroup { .. }
-            | Call::Register { .. }
-            | Call::Deregister { .. } => self.target_group_call(call),
+            | Call::RegisterTargets { .. }
+            | Call::DeregisterTargets { .. } => self.target_group_call(call),
             Call::AddTags { of, tags } => {
                 for one in of {
                     self.tags(one).extend(tags.clone());
@@ -120,7 +122,10 @@ impl Cloud {
 
     fn target_group_call(&mut self, call: &Call) {
         match call {
-            Call::CreateTargetGroup { group, tags } => {
+            Call::CreateTargetGroup {
+                target_group: group,
+                tags,
+            } => {
                 let arn = format!("tg/{}", group.name);
                 let there = ObservedTargetGroup {
                     arn: arn.clone(),
@@ -133,19 +138,35 @@ impl Cloud {
                 let before = self.now.target_groups.insert(group.name.clone(), there);
                 assert_eq!(before, None, "DuplicateTargetGroupName");
             }
-            Call::ModifyCheck { group, check } => self.group(group).check = check.clone(),
-            Call::ModifyTargetGroup { group, attributes } => {
-                self.group(group).attributes.extend(attributes.clone());
+            Call::ModifyTargetGroup {
+                target_group,
+                check,
+            } => self.group(target_group).check = check.clone(),
+            Call::ModifyTargetGroupAttributes {
+                target_group,
+                attributes,
+            } => {
+                self.group(target_group)
+                    .attributes
+                    .extend(attributes.clone());
             }
-            Call::DeleteTargetGroup { group } => {
+            Call::DeleteTargetGroup {
+                target_group: group,
+            } => {
                 assert!(!self.uses(group), "ResourceInUse");
                 self.now.target_groups.retain(|_, one| one.arn != *group);
             }
-            Call::Register { group, targets } => {
+            Call::RegisterTargets {
+                target_group: group,
+                targets,
+            } => {
                 assert!(!targets.is_empty() && targets.len() <= CHUNK);
                 self.group(group).targets.extend(targets.clone());
             }
-            Call::Deregister { group, targets } => {
+            Call::DeregisterTargets {
+                target_group: group,
+                targets,
+            } => {
                 assert!(!targets.is_empty() && targets.len() <= CHUNK);
                 self.group(group)
                     .targets
@@ -161,10 +182,10 @@ impl Cloud {
                 name,
                 scheme,
                 subnets,
-                groups,
+                security_groups,
                 tags,
             } => {
-                assert!(!groups.is_empty(), "could never get a group later");
+                assert!(!security_groups.is_empty(), "it could never get one");
                 assert!(!tags.contains_key(APPLIED), "it would look finished");
                 let there = ObservedLoadBalancer {
                     arn: format!("lb/{name}"),
@@ -172,7 +193,7 @@ impl Cloud {
                     state: LoadBalancerState::Active,
                     scheme: *scheme,
                     subnets: subnets.iter().cloned().collect(),
-                    groups: groups.iter().map(|one| self.id(one)).collect(),
+                    groups: security_groups.iter().map(|one| self.id(one)).collect(),
                     attributes: BTreeMap::new(),
                     tags: tags.clone(),
                     listeners: BTreeMap::new(),
@@ -181,7 +202,7 @@ impl Cloud {
                 let before = self.now.load_balancers.insert(name.clone(), there);
                 assert_eq!(before, None, "DuplicateLoadBalancerName");
             }
-            Call::ModifyLoadBalancer {
+            Call::ModifyLoadBalancerAttributes {
                 load_balancer,
                 attributes,
             } => {
@@ -195,44 +216,37 @@ impl Cloud {
             } => {
                 self.load_balancer(load_balancer).subnets = subnets.iter().cloned().collect();
             }
-            Call::SetGroups {
+            Call::SetSecurityGroups {
                 load_balancer,
-                groups,
+                security_groups,
             } => {
-                let ids = groups.iter().map(|one| self.id(one)).collect();
+                let ids = security_groups.iter().map(|one| self.id(one)).collect();
                 self.load_balancer(load_balancer).groups = ids;
             }
             Call::CreateListener {
                 load_balancer,
                 port,
                 transport,
-                group,
+                target_group,
                 ..
             } => {
-                let target_group = self.id(group);
+                let arn = self.id(load_balancer);
+                let target_group = self.id(target_group);
+                self.associate(&arn, &target_group);
                 let there = self.load_balancer(load_balancer);
                 let listener = ObservedListener {
-                    arn: format!("{}/{port}", there.arn),
+                    arn: format!("{arn}/{port}"),
                     transport: *transport,
                     target_group,
                 };
-                assert_eq!(
-                    there.listeners.insert(*port, listener),
-                    None,
-                    "DuplicateListener"
-                );
+                let before = there.listeners.insert(*port, listener);
+                assert_eq!(before, None, "DuplicateListener");
             }
             Call::ModifyListener {
                 listener,
                 transport,
-                group,
-            } => {
-                let target_group = self.id(group);
-                let all = self.now.load_balancers.values_mut();
-                let mut all = all.flat_map(|one| one.listeners.values_mut());
-                let there = all.find(|one| one.arn == *listener).expect("a listener");
-                (there.transport, there.target_group) = (*transport, target_group);
-            }
+                target_group,
+            } => self.modify_listener(listener, *transport, target_group.as_ref()),
             Call::DeleteListener { listener } => {
                 for one in self.now.load_balancers.values_mut() {
                     one.listeners.retain(|_, one| one.arn != *listener);
@@ -247,26 +261,57 @@ impl Cloud {
         }
     }
 
-    /// Makes all calls of a plan, and returns their actions.
-    pub(super) fn apply(
-        &mut self,
-        desired: &Desired,
-        targets: &BTreeSet<String>,
-    ) -> Vec<&'static str> {
-        let plan = plan(desired, targets, &self.now);
-        for call in &plan.calls {
-            self.call(call);
-        }
-        plan.calls.iter().map(Call::action).collect()
+    /// AWS permits a target group on one load balancer only.
+    fn associate(&self, load_balancer: &str, target_group: &str) {
+        let others = self.now.load_balancers.values();
+        let mut others = others.filter(|one| one.arn != load_balancer);
+        let taken = others.any(|one| {
+            let mut listeners = one.listeners.values();
+            listeners.any(|listener| listener.target_group == target_group)
+        });
+        assert!(!taken, "TargetGroupAssociationLimit");
     }
 
-    /// What a restarted process sees without a comparison: it trusts the tag if the target
-    /// groups are those that the Service needs.
-    pub(super) fn looks_finished(&self, desired: &Desired) -> bool {
-        let names = |all: Vec<&String>| all.into_iter().cloned().collect::<BTreeSet<_>>();
-        let needed = names(desired.listeners.values().map(|one| &one.name).collect());
-        let there = self.now.load_balancers.get(&desired.name);
-        there.and_then(ObservedLoadBalancer::applied) == Some(desired.hash().as_str())
-            && names(self.now.target_groups.keys().collect()) == needed
+    fn modify_listener(
+        &mut self,
+        listener: &str,
+        transport: Option<Transport>,
+        target_group: Option<&Ref>,
+    ) {
+        assert!(
+            transport.is_some() || target_group.is_some(),
+            "nothing changes"
+        );
+        let new = target_group.map(|one| self.id(one));
+        let load_balancer = listener.rsplit_once('/').expect("an ARN").0.to_owned();
+        if let Some(new) = &new {
+            self.associate(&load_balancer, new);
+            let targets = &self.group(&Ref::Known(new.clone())).targets;
+            assert!(
+                !targets.is_empty(),
+                "the clients of this listener reach nobody"
+            );
+        }
+        let there = self.load_balancer(&Ref::Known(load_balancer));
+        let mut all = there.listeners.values_mut();
+        let there = all.find(|one| one.arn == listener).expect("a listener");
+        there.transport = transport.unwrap_or(there.transport);
+        there.target_group = new.unwrap_or_else(|| there.target_group.clone());
+    }
+
+    fn security_group(&mut self, of: &Ref) -> &mut SecurityGroup {
+        let id = self.id(of);
+        let mut all = self.now.groups.values_mut();
+        all.find(|one| one.id == id).expect("a security group")
+    }
+
+    /// Makes all calls of a plan, and returns their actions; those of the clean-up come last.
+    pub(super) fn apply(&mut self, desired: &Desired, situation: &Situation) -> Vec<&'static str> {
+        let plan = plan(desired, situation, &self.now);
+        let calls = plan.calls.iter().chain(&plan.cleanup);
+        for call in calls.clone() {
+            self.call(call);
+        }
+        calls.map(Call::action).collect()
     }
 }
