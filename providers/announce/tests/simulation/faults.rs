@@ -254,17 +254,15 @@ impl World {
     }
 
     fn agree(&mut self) {
+        let quiet = || Allowed {
+            gap: ms(600),
+            dual: ms(200),
+            ..QUIET
+        };
+        // Each holder records a node that has returned as a successor, once it has heard of it.
+        self.phase("all is recorded", None, limits::RECORDED, quiet());
         let writes = self.api.writes;
-        self.phase(
-            "at the end",
-            None,
-            ms(20_000),
-            Allowed {
-                gap: ms(600),
-                dual: ms(200),
-                ..QUIET
-            },
-        );
+        self.phase("at the end", None, ms(20_000), quiet());
         if self.api.writes != writes {
             let more = self.api.writes - writes;
             self.fail(&format!("{more} writes while nothing moved"));

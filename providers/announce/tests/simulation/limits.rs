@@ -57,6 +57,10 @@ pub const THAWED_TWO: Micros = ms(50);
 /// Without messages and without Leases.
 pub const BACK_WITHOUT_ANYTHING: Micros = ms(4000);
 
+/// A holder records a returned node as a successor only after a message of it, and in a large
+/// cluster the regular ones go to a few nodes in turn.
+pub const RECORDED: Micros = ms(15_000);
+
 pub const LINKS_BACK: Micros = ms(3000);
 
 /// A successor answers in place of an agent that ended.
