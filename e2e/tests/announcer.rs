@@ -108,7 +108,6 @@ async fn one_node_answers() -> Result<()> {
             failures::all_links,
             failures::api_down,
             failures::node_killed,
-            failures::probes_intercepted,
             plans::drain,
             plans::drain,
             plans::exclusion,

@@ -179,40 +179,40 @@ pub(crate) async fn probes_intercepted(bed: &Bed<'_>, address: IpAddr) -> Result
     let holder = bed.holder(address).await?;
     let nodes = bed.nodes();
     bed.lab.answer_for(&nodes, true).await?;
-    let outcome = async {
-        eventually(2 * SOON, || async {
-            let objects = bed.announcers.objects().await?;
-            for prober in successors(&objects, address)? {
-                let mut objects = objects.iter();
-                let object = objects.find(|it| it.metadata.name.as_ref() == Some(&prober));
-                let status = object.and_then(|it| it.status.as_ref());
-                let status = status.context("a successor has no announcer")?;
-                let mut all = status.conditions.iter();
-                let found = all.any(|it| it.type_ == "ProbesIntercepted" && it.status == "True");
-                ensure!(found, "{prober}: {:?}", status.conditions);
-            }
-            Ok(())
-        })
-        .await?;
-        bed.lab.power_off(holder).await?;
-        let start = std::time::Instant::now();
-        eventually(SOON, || async {
-            let now = bed.holder(address).await?;
-            ensure!(now != holder, "it is still on {}", now.name());
-            Ok(())
-        })
-        .await?;
-        let took = start.elapsed();
-        println!("  moved after {took:.1?}");
-        // Lease alone takes longer.
-        ensure!(took < 10 * SECOND, "it moved after {took:.1?}");
-        anyhow::Ok(())
+    let noticed = eventually(2 * SOON, || async {
+        let objects = bed.announcers.objects().await?;
+        for prober in successors(&objects, address)? {
+            let mut objects = objects.iter();
+            let object = objects.find(|it| it.metadata.name.as_ref() == Some(&prober));
+            let status = object.and_then(|it| it.status.as_ref());
+            let status = status.context("a successor has no announcer")?;
+            let mut all = status.conditions.iter();
+            let found = all.any(|it| it.type_ == "ProbesIntercepted" && it.status == "True");
+            ensure!(found, "{prober}: {:?}", status.conditions);
+        }
+        Ok(())
+    })
+    .await;
+    if let Err(error) = noticed {
+        bed.lab.answer_for(&nodes, false).await?;
+        bed.heal().await?;
+        return Err(error);
     }
+    bed.lab.power_off(holder).await?;
+    let start = std::time::Instant::now();
+    let outcome = eventually(SOON, || async {
+        let now = bed.holder(address).await?;
+        ensure!(now != holder, "it is still on {}", now.name());
+        Ok(start.elapsed())
+    })
     .await;
     bed.lab.answer_for(&nodes, false).await?;
     bed.power_on(holder).await?;
     bed.heal().await?;
-    outcome?;
+    let took = outcome?;
+    println!("  moved after {took:.1?}");
+    // Lease alone takes longer.
+    ensure!(took < 10 * SECOND, "it moved after {took:.1?}");
     moved(bed, address, &before).await
 }
 
