@@ -6,12 +6,15 @@ pub(crate) mod networks;
 #[path = "metal/strays.rs"]
 pub(crate) mod strays;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::failover::bed::{Bed, NEWCOMER, SERVER};
 use ballast_e2e::{Host, ProxyMode, eventually};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::announcer::{cases, on_bed};
@@ -105,8 +108,6 @@ pub(crate) async fn many_services(
     numbers: std::ops::RangeInclusive<usize>,
 ) -> Result<BTreeMap<Host, usize>> {
     let spec = json!({"loadBalancerClass": CLASS, "allocateLoadBalancerNodePorts": false});
-    let before: usize = spread(bed).await?.values().sum();
-    let expected = before + numbers.clone().count();
     for number in numbers {
         let name = format!("many-{number}");
         bed.lab
@@ -114,12 +115,31 @@ pub(crate) async fn many_services(
             .await?;
     }
     eventually(4 * SOON, || async {
+        let expected = published(bed).await?;
         let counts = spread(bed).await?;
         let sum: usize = counts.values().sum();
         ensure!(sum == expected, "{sum} of {expected} addresses");
         Ok(counts)
     })
     .await
+}
+
+/// The number of addresses of all Services, once each of the many has one. Announcers may still hold
+/// addresses of Services that were just deleted.
+async fn published(bed: &Bed<'_>) -> Result<usize> {
+    let services: Api<Service> = Api::all(bed.lab.kube());
+    let mut addresses = BTreeSet::new();
+    for service in services.list(&ListParams::default()).await? {
+        let name = service.metadata.name.unwrap_or_default();
+        let balancer = service.status.and_then(|it| it.load_balancer);
+        let ingress = balancer.and_then(|it| it.ingress).unwrap_or_default();
+        ensure!(
+            !ingress.is_empty() || !name.starts_with("many-"),
+            "{name} has no address"
+        );
+        addresses.extend(ingress.into_iter().filter_map(|it| it.ip));
+    }
+    Ok(addresses.len())
 }
 
 async fn many_addresses_are_spread(bed: &Bed<'_>, _: IpAddr) -> Result<()> {

@@ -105,7 +105,28 @@ async fn fifty_services(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     }
     let last = &given[&last()];
     cluster.answers(last).await?;
+    an_announcer_comes_and_goes(cluster).await?;
     Ok(given)
+}
+
+/// The controller asks for the Leases of announcers only while there are any.
+async fn an_announcer_comes_and_goes(cluster: &Cluster) -> Result<()> {
+    let announcer = "{apiVersion: ballast.dev/v1alpha1, kind: Announcer, metadata: {name: gone}}";
+    cluster.lab.apply(announcer).await?;
+    let controller = format!(
+        "system:serviceaccount:{}:ballast-controller",
+        BALLAST.namespace
+    );
+    eventually(SOON, || async {
+        let audit = cluster.lab.audit_with_reads()?;
+        let mut own = audit.iter().filter(|event| event.user == controller);
+        let listed = own.any(|event| event.verb == "list" && event.resource == "leases");
+        ensure!(listed, "the Leases of announcers were not listed");
+        Ok(())
+    })
+    .await?;
+    let delete = ["delete", "announcers.ballast.dev", "gone"];
+    cluster.lab.kubectl(&delete).await.map(drop)
 }
 
 /// The youngest Service; it is lost in the middle of the test.
