@@ -12,12 +12,13 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::ListParams;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, warn};
 
 use super::Announcers;
 use crate::announcer::lease::{LABELS, node_of};
 use crate::cluster::texts;
+use crate::process::REQUEST_TIMEOUT;
 
 /// How often the Leases are listed. An announcer renews its own every 5 s.
 const EVERY: Duration = Duration::from_secs(10);
@@ -70,8 +71,8 @@ impl Leases {
         loop {
             if !self.announcers.store.all().is_empty() {
                 let params = ListParams::default().labels(LABELS).match_any();
-                match self.api.list_metadata(&params).await {
-                    Ok(all) => {
+                match timeout(REQUEST_TIMEOUT, self.api.list_metadata(&params)).await {
+                    Ok(Ok(all)) => {
                         let leases = all.items.into_iter().filter_map(|it| {
                             let node = node_of(it.metadata.name.as_deref()?)?;
                             let version = it.metadata.resource_version?;
@@ -84,13 +85,16 @@ impl Leases {
                             differs
                         });
                     }
-                    Err(kube::Error::Api(status)) if status.code == 403 && !refused => {
+                    Ok(Err(kube::Error::Api(status))) if status.code == 403 && !refused => {
                         refused = true;
                         warn!(
                             "may not list the Leases of announcers, so Services cannot say that an announcer ended: {status}"
                         );
                     }
-                    Err(error) => debug!(%error, "the Leases of announcers were not listed"),
+                    Ok(Err(error)) => debug!(%error, "the Leases of announcers were not listed"),
+                    Err(_) => {
+                        debug!("the API server did not list the Leases of announcers in time");
+                    }
                 }
             }
             sleep(EVERY).await;

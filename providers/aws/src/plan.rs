@@ -34,6 +34,10 @@ use crate::desired::{Desired, Groups, MOST_RULES, Rule, Subnet, TargetGroup};
 use crate::observed::{Arn, Observed, ObservedLoadBalancer, ObservedTargetGroup};
 use crate::settings::attributes;
 
+mod differences;
+
+use self::differences::changes;
+
 /// The most targets in one call.
 pub const CHUNK: usize = 200;
 
@@ -95,8 +99,18 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
             tags: [(APPLIED.to_owned(), hash)].into(),
         });
     }
-    plan.predecessors(desired, situation, observed);
-    plan.obsolete(desired, observed);
+    let others = observed.load_balancers.iter();
+    let others: Vec<_> = others
+        .filter(|(name, _)| **name != desired.name)
+        .map(|(_, one)| one)
+        .collect();
+    plan.predecessors(situation, &others, observed);
+    let stay = if situation.successor_serves {
+        &[][..]
+    } else {
+        &others
+    };
+    plan.obsolete(desired, stay, observed);
     plan
 }
 
@@ -384,61 +398,13 @@ impl Plan {
             }));
     }
 
-    /// Tags that differ, on the load balancer and the target groups that existed before this plan;
-    /// the others have them from their creation on. A tag that the Service does not name any more
-    /// is removed. Tags of AWS and Ballast's own stay.
-    fn tags(
+    /// Deletes load balancers of another scheme, or keeps their targets up to date.
+    fn predecessors(
         &mut self,
-        desired: &Desired,
-        present: Option<&ObservedLoadBalancer>,
+        situation: &Situation,
+        others: &[&ObservedLoadBalancer],
         observed: &Observed,
     ) {
-        let used = desired.target_groups.keys();
-        let groups = used.filter_map(|name| observed.target_groups.get(name));
-        let all = (present.map(|one| (&one.arn, &one.tags)).into_iter())
-            .chain(groups.map(|one| (&one.arn, &one.tags)));
-        let mut missing: BTreeMap<BTreeMap<String, String>, Vec<Ref>> = BTreeMap::new();
-        let mut extra: BTreeMap<Vec<String>, Vec<Ref>> = BTreeMap::new();
-        for (arn, tags) in all {
-            let add: BTreeMap<String, String> = (desired.tags.iter())
-                .filter(|(key, value)| tags.get(*key) != Some(value))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
-            if !add.is_empty() {
-                missing
-                    .entry(add)
-                    .or_default()
-                    .push(Ref::Known(arn.clone()));
-            }
-            let remove: Vec<String> = (tags.keys())
-                .filter(|key| !desired.tags.contains_key(*key))
-                .filter(|key| !key.starts_with("aws:") && !key.starts_with("ballast.dev/"))
-                .cloned()
-                .collect();
-            if !remove.is_empty() {
-                extra
-                    .entry(remove)
-                    .or_default()
-                    .push(Ref::Known(arn.clone()));
-            }
-        }
-        let adds = missing
-            .into_iter()
-            .map(|(tags, of)| Call::AddTags { of, tags });
-        let removes = extra
-            .into_iter()
-            .map(|(keys, of)| Call::RemoveTags { of, keys });
-        self.calls.extend(adds.chain(removes));
-    }
-
-    /// Load balancers of another scheme keep the present targets until their successor serves.
-    fn predecessors(&mut self, desired: &Desired, situation: &Situation, observed: &Observed) {
-        let mut others: Vec<&ObservedLoadBalancer> = Vec::new();
-        for (name, one) in &observed.load_balancers {
-            if *name != desired.name {
-                others.push(one);
-            }
-        }
         if situation.successor_serves {
             self.cleanup
                 .extend(others.iter().map(|one| Call::DeleteLoadBalancer {
@@ -446,7 +412,7 @@ impl Plan {
                 }));
             return;
         }
-        let used = groups_of(&others);
+        let used = groups_of(others);
         for one in observed.target_groups.values() {
             if used.contains(&one.arn) {
                 let group = Ref::Known(one.arn.clone());
@@ -455,41 +421,27 @@ impl Plan {
         }
     }
 
-    /// Target groups and security groups that no load balancer needs any more.
-    fn obsolete(&mut self, desired: &Desired, observed: &Observed) {
-        let goes = |one: &ObservedLoadBalancer| {
-            self.cleanup.iter().any(
-                |call| matches!(call, Call::DeleteLoadBalancer { load_balancer } if *load_balancer == one.arn),
-            )
-        };
-        let (mut stay, mut all) = (Vec::new(), Vec::new());
-        for (name, one) in &observed.load_balancers {
-            all.push(one);
-            if *name != desired.name && !goes(one) {
-                stay.push(one);
-            }
-        }
-        let used = groups_of(&stay);
-        let unused = (observed.target_groups.iter())
-            .filter(|(name, one)| {
-                !desired.target_groups.contains_key(*name) && !used.contains(&one.arn)
-            })
-            .map(|(_, one)| Call::DeleteTargetGroup {
+    /// Target groups and security groups that neither the load balancer nor those that `stay` need.
+    fn obsolete(&mut self, desired: &Desired, stay: &[&ObservedLoadBalancer], observed: &Observed) {
+        let used = groups_of(stay);
+        let unused = observed.target_groups.iter().filter(|(name, one)| {
+            !desired.target_groups.contains_key(*name) && !used.contains(&one.arn)
+        });
+        self.cleanup
+            .extend(unused.map(|(_, one)| Call::DeleteTargetGroup {
                 target_group: one.arn.clone(),
-            });
+            }));
         let own = match &desired.groups {
             Groups::Own { name, .. } => Some(name),
             Groups::Given(_) => None,
         };
-        // The load balancer may have it still: a call of this plan takes it away.
         let held = |id: &String| stay.iter().any(|one| one.groups.contains(id));
-        let free = (observed.groups.iter())
-            .filter(|(name, one)| Some(*name) != own && !held(&one.id))
-            .map(|(_, one)| Call::DeleteSecurityGroup {
+        let free =
+            (observed.groups.iter()).filter(|(name, one)| Some(*name) != own && !held(&one.id));
+        self.cleanup
+            .extend(free.map(|(_, one)| Call::DeleteSecurityGroup {
                 security_group: one.id.clone(),
-            });
-        let cleanup: Vec<Call> = unused.chain(free).collect();
-        self.cleanup.extend(cleanup);
+            }));
     }
 }
 
@@ -511,24 +463,6 @@ fn reference(there: Option<&ObservedTargetGroup>, name: &str) -> Ref {
         || Ref::Made(name.to_owned()),
         |there| Ref::Known(there.arn.clone()),
     )
-}
-
-/// The attributes to set: those that differ, and those that are back at AWS's default because
-/// nothing asks for them any more. An attribute that AWS does not report has its default.
-fn changes(
-    wanted: &BTreeMap<String, String>,
-    present: &BTreeMap<String, String>,
-    table: &[attributes::Attribute],
-) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    for known in table {
-        let value = wanted.get(known.key).map_or(known.default, String::as_str);
-        let now = present.get(known.key).map_or(known.default, String::as_str);
-        if value != now {
-            all.insert(known.key.to_owned(), value.to_owned());
-        }
-    }
-    all
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use ballast_provider::ServiceId;
+use ballast_provider::{ServiceId, TrafficPolicy};
 
 use super::*;
 
