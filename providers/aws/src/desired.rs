@@ -78,15 +78,32 @@ pub struct TargetGroup {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// Who may connect, as one rule of a security group.
+/// What may come in, and from whom, as one rule of a security group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The port of the listener.
-    pub port: u16,
-    /// The clients.
+    /// What may come in.
+    pub traffic: Traffic,
+    /// From whom.
     pub source: Source,
+}
+
+/// The traffic of a [`Rule`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Traffic {
+    /// One port.
+    Port(Protocol, u16),
+    /// Everything.
+    All,
+    /// Something that Ballast never asks for, as AWS spells it (`IpPermission` in the Amazon EC2
+    /// API Reference).
+    Other {
+        /// Such as `icmp` or `tcp`.
+        protocol: String,
+        /// The first port, or the type of ICMP; -1 is any.
+        from: Option<i32>,
+        /// The last port, or the code of ICMP; -1 is any.
+        to: Option<i32>,
+    },
 }
 
 /// The clients of a [`Rule`].
@@ -96,6 +113,8 @@ pub enum Source {
     Range(IpNet),
     /// A prefix list, by its ID.
     PrefixList(String),
+    /// Whatever has this security group, by its ID.
+    Group(String),
 }
 
 /// The security groups for clients.
@@ -117,18 +136,29 @@ pub enum Groups {
 pub struct Subnet {
     /// Its ID.
     pub id: String,
+    /// The name of its zone.
+    pub zone: String,
     /// The allocation ID of the Elastic IP address to use in it.
     pub elastic_address: Option<String>,
     /// The private address to use in it.
     pub private_address: Option<Ipv4Addr>,
 }
 
-/// The IDs that were looked up for what the settings name.
+/// A subnet that was looked up.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundSubnet {
+    /// Its ID.
+    pub id: String,
+    /// The name of its zone.
+    pub zone: String,
+}
+
+/// What was looked up for what the settings name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookedUp {
     /// The subnets, one for each name in the settings and in their order, or those that were found
     /// because the settings name none.
-    pub subnets: Vec<String>,
+    pub subnets: Vec<FoundSubnet>,
     /// The cluster's backend group, through which load balancers reach the nodes; `None` if the
     /// class does not manage the nodes' groups.
     pub backend_group: Option<String>,
@@ -261,10 +291,19 @@ fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal
             )));
         }
     }
+    for (at, subnet) in found.subnets.iter().enumerate() {
+        if let Some(same) = found.subnets[..at].iter().find(|it| it.zone == subnet.zone) {
+            return Err(invalid(format!(
+                "annotation {PREFIX}subnets: {} and {} are both in zone {}; a load balancer has one subnet in each zone",
+                same.id, subnet.id, subnet.zone
+            )));
+        }
+    }
     let numbered = found.subnets.iter().enumerate();
     Ok(numbered
-        .map(|(at, id)| Subnet {
-            id: id.clone(),
+        .map(|(at, found)| Subnet {
+            id: found.id.clone(),
+            zone: found.zone.clone(),
             elastic_address: settings.elastic_addresses.get(at).cloned(),
             private_address: settings.private_addresses.get(at).copied(),
         })
@@ -405,8 +444,7 @@ fn rules(service: &LoadBalancer, settings: &Settings) -> Result<BTreeSet<Rule>, 
         .flat_map(|listener| sources.iter().map(move |source| (listener, source)));
     let rules: BTreeSet<Rule> = pairs
         .map(|(listener, source)| Rule {
-            protocol: listener.protocol,
-            port: listener.port,
+            traffic: Traffic::Port(listener.protocol, listener.port),
             source: source.clone(),
         })
         .collect();

@@ -27,13 +27,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ballast_provider::Refusal;
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, Groups, MOST_RULES, Rule, Subnet, TargetGroup};
-use crate::observed::{Arn, Observed, ObservedLoadBalancer, ObservedTargetGroup};
+use crate::desired::{Desired, Groups, MOST_RULES, Rule, TargetGroup};
+use crate::observed::{
+    Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
+};
 use crate::settings::attributes;
 
+mod balancer;
 mod differences;
 
 use self::differences::changes;
@@ -61,11 +65,17 @@ pub struct Plan {
     pub cleanup: Vec<Call>,
     /// Remarks for the owner of the Service.
     pub remarks: Vec<String>,
+    /// Why the load balancer keeps something that the Service does not want any more. Then it does
+    /// not count as applied.
+    pub objection: Option<Refusal>,
 }
 
 /// The calls for what a Service needs.
 pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Plan {
-    let present = observed.load_balancers.get(&desired.name);
+    let there = observed.load_balancers.get(&desired.name);
+    // One that AWS could not make never serves. Another one takes its name.
+    let failed = there.filter(|one| one.state == LoadBalancerState::Failed);
+    let present = there.filter(|_| failed.is_none());
     let mut before = Plan::default();
     for group in desired.target_groups.values() {
         before.target_group(desired, group, observed);
@@ -79,6 +89,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     let differs = !before.calls.is_empty() || !after.calls.is_empty();
     let mut plan = Plan {
         remarks: after.remarks,
+        objection: after.objection,
         ..before
     };
     plan.unfinished(present, differs);
@@ -91,9 +102,16 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
             registered,
         );
     }
+    if let Some(failed) = failed {
+        let load_balancer = failed.arn.clone();
+        plan.calls.push(Call::DeleteLoadBalancer { load_balancer });
+    }
     plan.calls.append(&mut after.calls);
     let hash = desired.hash();
-    if differs || present.and_then(ObservedLoadBalancer::applied) != Some(hash.as_str()) {
+    let complete = plan.objection.is_none();
+    let unmarked =
+        differs || present.and_then(ObservedLoadBalancer::applied) != Some(hash.as_str());
+    if complete && unmarked {
         plan.calls.push(Call::AddTags {
             of: vec![load_balancer(desired, present)],
             tags: [(APPLIED.to_owned(), hash)].into(),
@@ -122,7 +140,8 @@ pub fn is_finished(desired: &Desired, observed: &Observed) -> bool {
         Groups::Own { name, .. } => Some(name),
         Groups::Given(_) => None,
     };
-    present.and_then(ObservedLoadBalancer::applied) == Some(desired.hash().as_str())
+    let serves = present.filter(|one| one.state != LoadBalancerState::Failed);
+    serves.and_then(ObservedLoadBalancer::applied) == Some(desired.hash().as_str())
         && observed.load_balancers.len() == 1
         && observed.groups.keys().eq(group)
         && observed
@@ -268,70 +287,6 @@ impl Plan {
             self.calls.push(Call::RevokeSecurityGroupIngress {
                 security_group,
                 rules,
-            });
-        }
-    }
-
-    fn load_balancer(
-        &mut self,
-        desired: &Desired,
-        present: Option<&ObservedLoadBalancer>,
-        security_groups: &[Ref],
-    ) {
-        let this = load_balancer(desired, present);
-        let Some(there) = present else {
-            self.calls.push(Call::CreateLoadBalancer {
-                name: desired.name.clone(),
-                scheme: desired.scheme,
-                subnets: desired.subnets.clone(),
-                security_groups: security_groups.to_vec(),
-                tags: desired.tags.clone(),
-            });
-            self.attributes(desired, this, &BTreeMap::new());
-            return;
-        };
-        // Their addresses cannot change, and not every API reports them.
-        let ids = |subnets: &mut dyn Iterator<Item = &Subnet>| -> BTreeSet<String> {
-            subnets.map(|subnet| subnet.id.clone()).collect()
-        };
-        if ids(&mut there.subnets.iter()) != ids(&mut desired.subnets.iter()) {
-            self.calls.push(Call::SetSubnets {
-                load_balancer: this.clone(),
-                subnets: desired.subnets.clone(),
-            });
-        }
-        let known: Option<BTreeSet<&str>> = security_groups.iter().map(Ref::known).collect();
-        let same = known.is_some_and(|known| known.iter().eq(there.groups.iter()));
-        if !same {
-            self.calls.push(Call::SetSecurityGroups {
-                load_balancer: this.clone(),
-                security_groups: security_groups.to_vec(),
-            });
-        }
-        self.attributes(desired, this, &there.attributes);
-    }
-
-    /// The attributes of the load balancer. Deletion protection is switched on whenever the
-    /// Service wants it, and off only if the Service says `false`: an operator may have switched
-    /// it on by hand.
-    fn attributes(
-        &mut self,
-        desired: &Desired,
-        load_balancer: Ref,
-        present: &BTreeMap<String, String>,
-    ) {
-        let mut all = changes(&desired.attributes, present, &attributes::LOAD_BALANCER);
-        let protection = attributes::DELETION_PROTECTION;
-        let unsaid = !desired.attributes.contains_key(protection);
-        if unsaid && all.remove(protection).is_some() {
-            self.remarks.push(format!(
-                "the load balancer has {protection}=true, which the Service does not ask for; it stays. To switch it off, set it to false"
-            ));
-        }
-        if !all.is_empty() {
-            self.calls.push(Call::ModifyLoadBalancerAttributes {
-                load_balancer,
-                attributes: all,
             });
         }
     }

@@ -12,9 +12,16 @@ pub(crate) fn mark() -> Mark {
     }
 }
 
+fn subnet(zone: &str) -> FoundSubnet {
+    FoundSubnet {
+        id: format!("subnet-{zone}"),
+        zone: format!("eu-central-1{zone}"),
+    }
+}
+
 fn found() -> LookedUp {
     LookedUp {
-        subnets: vec!["subnet-a".into(), "subnet-b".into()],
+        subnets: ["a", "b"].map(subnet).into(),
         backend_group: Some("sg-backend".into()),
         security_groups: Vec::new(),
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, MOST_RULES, Transport};
+use crate::desired::{Desired, MOST_RULES, Subnet, Transport};
 use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     SecurityGroup,
@@ -214,7 +214,17 @@ impl Cloud {
                 load_balancer,
                 subnets,
             } => {
-                self.load_balancer(load_balancer).subnets = subnets.iter().cloned().collect();
+                let there = self.load_balancer(load_balancer);
+                let replaces = |one: &Subnet| {
+                    let mut now = there.subnets.iter();
+                    now.any(|it| it.zone == one.zone && it.id != one.id)
+                };
+                assert!(!subnets.iter().any(replaces), "InvalidSubnet");
+                assert!(
+                    subnets.iter().any(|one| there.subnets.contains(one)),
+                    "all zones at once"
+                );
+                there.subnets = subnets.iter().cloned().collect();
             }
             Call::SetSecurityGroups {
                 load_balancer,

@@ -1,0 +1,113 @@
+//! The load balancer itself: its subnets, security groups and attributes. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ballast_provider::{Reason, Refusal};
+
+use super::differences::changes;
+use super::{Plan, load_balancer};
+use crate::call::{Call, Ref};
+use crate::desired::{Desired, Subnet};
+use crate::observed::ObservedLoadBalancer;
+use crate::settings::attributes;
+
+// === impl Plan ===
+
+impl Plan {
+    /// The load balancer itself, without listeners and tags.
+    pub(super) fn load_balancer(
+        &mut self,
+        desired: &Desired,
+        present: Option<&ObservedLoadBalancer>,
+        security_groups: &[Ref],
+    ) {
+        let this = load_balancer(desired, present);
+        let Some(there) = present else {
+            self.calls.push(Call::CreateLoadBalancer {
+                name: desired.name.clone(),
+                scheme: desired.scheme,
+                subnets: desired.subnets.clone(),
+                security_groups: security_groups.to_vec(),
+                tags: desired.tags.clone(),
+            });
+            self.attributes(desired, this, &BTreeMap::new());
+            return;
+        };
+        self.subnets(desired, there);
+        let known: Option<BTreeSet<&str>> = security_groups.iter().map(Ref::known).collect();
+        let same = known.is_some_and(|known| known.iter().eq(there.groups.iter()));
+        if !same {
+            self.calls.push(Call::SetSecurityGroups {
+                load_balancer: this.clone(),
+                security_groups: security_groups.to_vec(),
+            });
+        }
+        self.attributes(desired, this, &there.attributes);
+    }
+
+    /// AWS adds and removes zones, and never replaces the subnet of a zone. So a zone with another
+    /// subnet goes first and comes back.
+    fn subnets(&mut self, desired: &Desired, there: &ObservedLoadBalancer) {
+        // Their addresses cannot change, and not every API reports them.
+        let ids = |subnets: &mut dyn Iterator<Item = &Subnet>| -> BTreeSet<String> {
+            subnets.map(|subnet| subnet.id.clone()).collect()
+        };
+        if ids(&mut there.subnets.iter()) == ids(&mut desired.subnets.iter()) {
+            return;
+        }
+        let replaced = |subnet: &&Subnet| {
+            let mut present = there.subnets.iter();
+            present.any(|one| one.zone == subnet.zone && one.id != subnet.id)
+        };
+        let mut set = |subnets: Vec<Subnet>| {
+            self.calls.push(Call::SetSubnets {
+                load_balancer: Ref::Known(there.arn.clone()),
+                subnets,
+            });
+        };
+        let (moved, rest): (Vec<&Subnet>, Vec<&Subnet>) =
+            desired.subnets.iter().partition(replaced);
+        let stays = |subnet: &&Subnet| there.subnets.iter().any(|one| one.id == subnet.id);
+        match moved.first() {
+            None => set(desired.subnets.clone()),
+            Some(_) if rest.iter().any(stays) => {
+                set(rest.into_iter().cloned().collect());
+                set(desired.subnets.clone());
+            }
+            Some(one) => {
+                self.objection = Some(Refusal::new(
+                    Reason::Unsupported,
+                    format!(
+                        "subnet {} cannot replace the one that the load balancer has in zone {}: AWS permits it only while another of its zones stays. Keep the former subnets, or create another Service",
+                        one.id, one.zone
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// The attributes of the load balancer. Deletion protection is switched on whenever the
+    /// Service wants it, and off only if the Service says `false`: an operator may have switched
+    /// it on by hand.
+    fn attributes(
+        &mut self,
+        desired: &Desired,
+        load_balancer: Ref,
+        present: &BTreeMap<String, String>,
+    ) {
+        let mut all = changes(&desired.attributes, present, &attributes::LOAD_BALANCER);
+        let protection = attributes::DELETION_PROTECTION;
+        let unsaid = !desired.attributes.contains_key(protection);
+        if unsaid && all.remove(protection).is_some() {
+            self.remarks.push(format!(
+                "the load balancer has {protection}=true, which the Service does not ask for; it stays. To switch it off, set it to false"
+            ));
+        }
+        if !all.is_empty() {
+            self.calls.push(Call::ModifyLoadBalancerAttributes {
+                load_balancer,
+                attributes: all,
+            });
+        }
+    }
+}
