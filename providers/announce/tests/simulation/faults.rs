@@ -154,6 +154,9 @@ impl World {
         time: Micros,
         allowed: Allowed,
     ) {
+        if self.trace {
+            println!("{:7} ms {name}: {:?}", self.now / 1000, self.network);
+        }
         let mut judge = std::mem::take(&mut self.judge);
         judge.begin(self, name, victim, allowed);
         judge.causes = self.causes(name);

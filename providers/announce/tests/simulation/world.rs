@@ -290,6 +290,11 @@ impl World {
         if entry.agent.is_some() || !entry.powered {
             return;
         }
+        if entry.frozen {
+            // Nothing starts on a host that stands still.
+            self.after(ms(100), Event::Start(host));
+            return;
+        }
         entry.lives += 1;
         let config = Config {
             name: entry.name.clone(),
@@ -373,13 +378,13 @@ impl World {
         let runs = self.runs(host);
         let now = self.clock(host);
         let entry = &mut self.hosts[host];
-        let Some(agent) = entry
-            .agent
-            .as_mut()
-            .filter(|_| entry.powered && !entry.frozen)
-        else {
+        let Some(agent) = entry.agent.as_mut().filter(|_| entry.powered) else {
             return;
         };
+        if entry.frozen && !matches!(input, Input::Interfaces(_)) {
+            // Frames are lost. What happened to its interfaces the kernel sees when it goes on.
+            return;
+        }
         if !runs || !entry.waiting.is_empty() {
             if entry.waiting.len() < WAITING {
                 entry.waiting.push(input);

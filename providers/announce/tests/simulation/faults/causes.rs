@@ -40,6 +40,12 @@ impl World {
 
     /// A node has claimed an address.
     pub fn claimed(&mut self, node: usize, address: &IpAddr, cause: Origin) {
+        if self.trace {
+            println!(
+                "{:7} ms node-{node} claims {address} because of {cause:?}",
+                self.now / 1000
+            );
+        }
         if !self.judge.expects(cause) {
             self.fail(&format!(
                 "node-{node} claimed {address} because of {cause:?}"
