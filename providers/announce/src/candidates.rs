@@ -10,8 +10,8 @@
 //!   one in the order claims after its stagger.
 //!
 //! ```text
-//! Eligible ── cordoned, no carrier, or Local without an endpoint ──▶ Spare   claims only what
-//!     │                                                     nobody holds and no eligible node can
+//! Eligible ── cordoned, no carrier, or Local without an endpoint ──▶ Spare   claims, if no node
+//!     │                          is eligible, what nobody holds or whose holder cannot be reached
 //!     └─ no agent, excluded, out of service, not selected, no interface ──▶ Never
 //! ```
 //!
@@ -28,7 +28,7 @@ use crate::view::{NodeFacts, Policy, Wanted};
 pub enum Standing {
     /// It may.
     Eligible,
-    /// It may if no node is eligible and nobody holds the address.
+    /// It may if no node is eligible, and nobody holds the address or its holder cannot be reached.
     Spare(Reason),
     /// It may not.
     Never(Reason),

@@ -27,6 +27,9 @@
 //! - A host that never answered is not judged (`Unproven`); its Lease decides.
 //! - At the start of a doubt the prober asks peers for a second opinion. A peer that reaches the
 //!   host vouches for it. So a broken path between two nodes moves nothing.
+//! - No verdict before the next message of the host's agent was due. Messages that arrive show that
+//!   only the path to the host is broken, not the one from it. With two nodes nobody else could tell,
+//!   and both would answer until the path is back: the holder does not hear that it lost.
 //! - A check has no mode. `Tolerant` addresses wait until the host has not answered for 5 s
 //!   ([`Check::dead_for`]).
 
@@ -41,7 +44,9 @@ pub use receipts::Receipts;
 
 use crate::Time;
 use crate::slip::{Slips, slip};
-use crate::timing::{BURST, BURST_SPACING, DOUBT_REPEAT, MISSES, PROBE_INTERVAL, PROBE_TIMEOUT};
+use crate::timing::{
+    BEAT_DUE, BURST, BURST_SPACING, DOUBT_REPEAT, MISSES, PROBE_INTERVAL, PROBE_TIMEOUT,
+};
 
 /// The check of one host on one interface.
 #[derive(Clone, Debug)]
@@ -53,6 +58,8 @@ pub struct Check {
     missed: u32,
     next: Time,
     proven: Time,
+    /// When the host's agent was heard last.
+    spoke: Option<Time>,
     /// When peers were asked last.
     asked: Time,
     slips: Slips,
@@ -98,6 +105,7 @@ impl Check {
             missed: 0,
             next: now,
             proven: now,
+            spoke: None,
             asked: now,
             slips: Slips::default(),
         }
@@ -140,7 +148,13 @@ impl Check {
         self.proven
     }
 
-    /// The host answered, or its agent was heard on this interface.
+    /// The host's agent was heard on this interface.
+    pub fn spoke(&mut self, now: Time) {
+        self.spoke = Some(now);
+        self.proof(now);
+    }
+
+    /// The host answered.
     pub fn proof(&mut self, now: Time) {
         self.proven = now;
         self.under_way.clear();
@@ -200,6 +214,7 @@ impl Check {
         if let State::Doubted { since, sent } = self.state
             && sent == BURST
             && self.under_way.is_empty()
+            && !self.may_speak(now)
         {
             let contact = witness.is_some_and(|answered| answered > since);
             if contact || slip!(self.slips, NoWitness) {
@@ -217,6 +232,13 @@ impl Check {
         }
         self.send(now, &mut step);
         step
+    }
+
+    /// Whether the next message of the host's agent may still be under way.
+    fn may_speak(&self, now: Time) -> bool {
+        let hasty = slip!(self.slips, HastyVerdict) || slip!(self.slips, OneMiss);
+        let due = |spoke: Time| now.since(spoke) >= BEAT_DUE;
+        !hasty && self.spoke.is_some_and(|spoke| !due(spoke))
     }
 
     fn doubt(&mut self, now: Time) {

@@ -45,6 +45,10 @@ pub enum Slip {
     DeafToClaims,
     /// Addresses move to spread evenly although nobody asked.
     RebalanceUnasked,
+    /// A host is dead before the next message of its agent was due.
+    HastyVerdict,
+    /// A holder that cannot be reached waits for an eligible node, although there is none.
+    OnlyEligible,
 }
 
 /// The defects of a node.
@@ -59,7 +63,7 @@ pub struct Slips {
 #[cfg(feature = "slips")]
 impl Slip {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NoWitness,
         Self::SpeakAfterStall,
         Self::KeepSuspicions,
@@ -79,6 +83,8 @@ impl Slip {
         Self::ForgetOnRestart,
         Self::DeafToClaims,
         Self::RebalanceUnasked,
+        Self::HastyVerdict,
+        Self::OnlyEligible,
     ];
 }
 

@@ -1,7 +1,8 @@
 //! Every duration and count of the announcer in one place, with its reason.
 //!
-//! A dead host is found after 0.55 to 0.7 s in `Fast` mode: up to [`PROBE_INTERVAL`] until the
-//! first probe that is lost, a second one, then a burst of five, each with its time-out.
+//! A dead host is found after 0.55 to 0.75 s in `Fast` mode: up to [`PROBE_INTERVAL`] until the
+//! first probe that is lost, a second one, then a burst of five, each with its time-out, and not
+//! before the next message of its agent was due ([`BEAT_DUE`]).
 
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ pub const INTERCEPTED_ANSWERS: u64 = 10;
 
 /// How often a node sends a beat to its neighbours.
 pub const BEAT: Duration = ms(500);
+/// The next message of a neighbour that lives arrives within this time: its beat waits for a quiet
+/// tick, which may be late. Hardly longer than the probes of a verdict take.
+pub const BEAT_DUE: Duration = ms(720);
 /// A neighbour without a beat for this long is silent.
 pub const SILENT: Duration = ms(2000);
 /// Messages that arrive this soon after a cable was closed may be older.

@@ -48,14 +48,8 @@ impl Node {
         if !self.agent_alive(holder, Some(now)) {
             return because(Cause::LeaseExpired);
         }
-        let standing = |node| self.standing(address, wanted, node, Some(now));
-        if self.members.api_connected() && standing(self.name()).is_eligible() {
-            match standing(holder) {
-                Standing::Eligible => {}
-                Standing::Spare(Reason::NoCarrier) => return because(Cause::Unusable),
-                Standing::Spare(Reason::NoEndpoint) => return because(Cause::EndpointsMoved),
-                Standing::Spare(_) | Standing::Never(_) => return because(Cause::NotCandidate),
-            }
+        if let Some(cause) = self.published(address, wanted, holder, now) {
+            return because(cause);
         }
         if slip!(self.config.slips, Preempt) && self.preempts(address, wanted, now) {
             return because(Cause::NotCandidate);
@@ -65,6 +59,42 @@ impl Node {
             return because(Cause::Rebalance);
         }
         failure
+    }
+
+    /// What the API server says against the holder, compared with this node.
+    ///
+    /// A better candidate relieves a holder that is none. If there is none, a holder that works stays:
+    /// without endpoints anywhere, or with all nodes cordoned, another one would be no better. But a
+    /// holder that cannot be reached is worse than every spare node that can.
+    fn published(
+        &self,
+        address: &IpAddr,
+        wanted: &Wanted,
+        holder: &NodeName,
+        now: Time,
+    ) -> Option<Cause> {
+        let view = self
+            .view
+            .as_ref()
+            .filter(|_| self.members.api_connected())?;
+        let standing = |node| self.standing(address, wanted, node, Some(now));
+        match (standing(self.name()), standing(holder)) {
+            (Standing::Never(_), _) | (_, Standing::Eligible) => None,
+            (Standing::Eligible, Standing::Spare(Reason::NoCarrier)) => Some(Cause::Unusable),
+            (Standing::Eligible, Standing::Spare(Reason::NoEndpoint)) => {
+                Some(Cause::EndpointsMoved)
+            }
+            (Standing::Eligible, Standing::Spare(_) | Standing::Never(_)) => {
+                Some(Cause::NotCandidate)
+            }
+            (Standing::Spare(_), _) if slip!(self.config.slips, OnlyEligible) => None,
+            (Standing::Spare(_), _) => {
+                let facts = |node| view.nodes.get(node);
+                let serving = |node| facts(node).and_then(|facts| facts.serving(address, wanted));
+                let usable = |node| serving(node).is_some_and(|interface| interface.carrier);
+                (usable(self.name()) && !usable(holder)).then_some(Cause::Unusable)
+            }
+        }
     }
 
     /// What follows from the silence of the holder's agent, for its recorded successors.

@@ -394,7 +394,7 @@ impl Node {
             return;
         };
         if let Some(entry) = self.checks.get_mut(&(interface, from.clone())) {
-            entry.check.proof(now);
+            entry.check.spoke(now);
         }
         self.meet(interface, from, now);
     }

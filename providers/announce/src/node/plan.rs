@@ -187,7 +187,8 @@ impl Node {
             self.checks.entry(key).or_insert_with(|| {
                 let mut check = Check::new(now).with_slips(slips);
                 if let Some(met) = met.filter(|met| now.since(*met) < SILENT) {
-                    check.proof(met);
+                    // Perhaps it was a message.
+                    check.spoke(met);
                 }
                 HostCheck {
                     check,

@@ -5,6 +5,7 @@
 mod lone;
 mod reassigned;
 mod rebalance;
+mod relief;
 mod replaced;
 
 use ballast_announce::claim::Claim;
