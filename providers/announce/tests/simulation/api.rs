@@ -26,8 +26,8 @@ pub struct ApiClient {
     write: Option<Vec<(IpAddr, Claim)>>,
     /// Since when the interface has not been usable.
     unusable: Option<Micros>,
-    /// When `healthCheckNodePort` begins to answer 200.
-    healthy: BTreeMap<IpAddr, Micros>,
+    /// When `healthCheckNodePort` begins to answer 200, and whether the agent knows.
+    healthy: BTreeMap<IpAddr, (Micros, bool)>,
 }
 
 /// The API server.
@@ -156,14 +156,18 @@ impl World {
             client.view = self.api.version;
             inputs.push(Input::View(Arc::new(self.api.view.clone())));
         }
-        for (address, wanted) in &self.api.view.wanted {
+        for (&address, wanted) in &self.api.view.wanted {
             if !wanted.endpoints.contains(&node(host)) {
-                client.healthy.remove(address);
+                if client.healthy.remove(&address).is_some() {
+                    let healthy = false;
+                    inputs.push(Input::Health { address, healthy });
+                }
                 continue;
             }
-            let begins = *client.healthy.entry(*address).or_insert(self.now + ms(300));
-            if (self.now..self.now + ms(100)).contains(&begins) {
-                let (address, healthy) = (*address, true);
+            let begins = (self.now + ms(300), false);
+            let (begins, known) = client.healthy.entry(address).or_insert(begins);
+            if *begins <= self.now && !std::mem::replace(known, true) {
+                let healthy = true;
                 inputs.push(Input::Health { address, healthy });
             }
         }
