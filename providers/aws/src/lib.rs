@@ -1,8 +1,8 @@
 //! AWS: each Service gets a Network Load Balancer (NLB).
 //!
-//! This is the part that decides. It makes no call, reads no clock (`now` is an argument) and
-//! knows no Kubernetes types. The provider that makes the calls is not built yet; nothing outside
-//! this crate uses it.
+//! Most of it decides: without calls, without a clock (`now` is an argument) and without Kubernetes
+//! types. [`client`] and [`pace`] make calls and decide nothing. The provider that connects them is
+//! not built yet; nothing outside this crate uses it.
 //!
 //! - [`annotations`]: every annotation that Services on AWS may have, and what Ballast does
 //!   with it.
@@ -12,19 +12,25 @@
 //! - [`call`]: one call to AWS.
 //! - [`plan`]: the calls that turn one into the other.
 //! - [`rate`]: AWS's limits for calls, and which waiting call goes next.
+//! - [`pace`]: its driver, which makes callers wait.
+//! - [`client`]: calls to AWS.
 
 pub mod annotations;
 pub mod call;
+pub mod client;
 pub mod desired;
 pub mod observed;
+pub mod pace;
 pub mod plan;
 pub mod rate;
 pub mod settings;
 
 pub use annotations::{Annotation, Support};
 pub use call::{Call, Ref};
+pub use client::{CallError, Cause, Client, Connection};
 pub use desired::Desired;
 pub use observed::Observed;
+pub use pace::Pace;
 pub use plan::Plan;
 pub use rate::{Category, Limits, Urgency, Waiting};
 pub use settings::{Scheme, Settings};

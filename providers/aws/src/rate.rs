@@ -159,24 +159,6 @@ impl Category {
         Self::Ec2Tags,
     ];
 
-    /// The category of an action, by its name in the API.
-    pub fn of(action: &str) -> Self {
-        match action {
-            "CreateLoadBalancer" | "SetSubnets" => Self::Intensive,
-            "RegisterTargets" | "DeregisterTargets" => Self::Registration,
-            "CreateSecurityGroup" | "DeleteSecurityGroup" => Self::Ec2Write,
-            "AuthorizeSecurityGroupIngress" | "RevokeSecurityGroupIngress" => Self::Ec2Rules,
-            "CreateTags" | "DeleteTags" => Self::Ec2Tags,
-            "DescribeSubnets"
-            | "DescribeRouteTables"
-            | "DescribeInstances"
-            | "DescribeSecurityGroups"
-            | "DescribeAvailabilityZones" => Self::Ec2Read,
-            read if read.starts_with("Describe") => Self::Read,
-            _ => Self::Write,
-        }
-    }
-
     /// The label in metrics and messages.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -341,10 +323,23 @@ impl Waiting {
     /// About how long a call of this category and urgency would wait if it entered now: until
     /// its buckets have had a token for it and for each call that goes before it.
     pub fn about(&self, category: Category, urgency: Urgency, now: Instant) -> Duration {
+        self.until(category, (urgency, Ticket(u64::MAX)), now)
+    }
+
+    /// About how long this call still waits. Zero if it does not wait.
+    pub fn remaining(&self, ticket: Ticket, now: Instant) -> Duration {
+        let place = self.calls.iter().find(|((_, one), _)| *one == ticket);
+        place.map_or(Duration::ZERO, |(&place, &category)| {
+            self.until(category, place, now)
+        })
+    }
+
+    /// How long until the buckets of this category have had a token for all calls before this
+    /// place, and one more.
+    fn until(&self, category: Category, place: (Urgency, Ticket), now: Instant) -> Duration {
         let waits = |kind: Kind| {
-            let before = self.calls.iter().filter(|((other, _), of)| {
-                *other <= urgency && of.buckets().any(|one| one == kind)
-            });
+            let before =
+                (self.calls.range(..place)).filter(|(_, of)| of.buckets().any(|one| one == kind));
             let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
             let bucket = self.buckets.get(&kind);
             bucket.map_or(Duration::ZERO, |bucket| bucket.until(before, now))

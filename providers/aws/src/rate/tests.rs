@@ -49,33 +49,6 @@ fn run(waiting: &mut Waiting, mut now: Instant) -> Vec<(Ticket, Instant)> {
 }
 
 #[test]
-fn each_action_has_the_category_that_aws_documents() {
-    let table = [
-        ("CreateLoadBalancer", Category::Intensive),
-        ("SetSubnets", Category::Intensive),
-        ("RegisterTargets", Category::Registration),
-        ("DeregisterTargets", Category::Registration),
-        ("DescribeLoadBalancers", Category::Read),
-        ("DescribeTargetHealth", Category::Read),
-        ("DescribeTags", Category::Read),
-        ("CreateTargetGroup", Category::Write),
-        ("CreateListener", Category::Write),
-        ("DeleteLoadBalancer", Category::Write),
-        ("ModifyTargetGroupAttributes", Category::Write),
-        ("AddTags", Category::Write),
-        ("SetSecurityGroups", Category::Write),
-        ("DescribeSubnets", Category::Ec2Read),
-        ("DescribeSecurityGroups", Category::Ec2Read),
-        ("CreateSecurityGroup", Category::Ec2Write),
-        ("AuthorizeSecurityGroupIngress", Category::Ec2Rules),
-        ("CreateTags", Category::Ec2Tags),
-    ];
-    for (action, category) in table {
-        assert_eq!(Category::of(action), category, "{action}");
-    }
-}
-
-#[test]
 fn eleven_load_balancers_take_five_seconds_more_than_ten() {
     let start = Instant::now();
     let mut waiting = Waiting::new(&Limits::default(), start);

@@ -1,0 +1,428 @@
+//! Complete reads: all pages, and any number of names or ARNs. A read by names or ARNs leaves out
+//! what does not exist. AWS answers such a call with an error if anything in it is missing, so the
+//! list is halved until what is missing stands alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_elasticloadbalancingv2::types::{
+    AvailabilityZone, ForwardActionConfig, Listener as SdkListener,
+    LoadBalancer as SdkLoadBalancer, LoadBalancerSchemeEnum, LoadBalancerStateEnum,
+    LoadBalancerTypeEnum, ProtocolEnum, TargetGroup as SdkTargetGroup, TargetHealthDescription,
+    TargetTypeEnum,
+};
+
+use super::{CHUNK, PAGE, answered, fault, transport};
+use crate::client::values::{
+    Health, Listener, LoadBalancer, LoadBalancerZone, Tags, TargetGroup, TargetHealth,
+};
+use crate::client::{Action, CallError, Cause, Client, Manner, Soon};
+use crate::desired::{Check, Subnet};
+use crate::observed::{Arn, LoadBalancerState};
+use crate::settings::{CheckProtocol, Scheme};
+
+/// What is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of<'a> {
+    All,
+    Arns(&'a [String]),
+    Names(&'a [String]),
+}
+
+/// A page, and the marker of the next one.
+type Page<T> = (Vec<T>, Option<String>);
+
+impl Client {
+    /// All load balancers of the region, of whatever kind and owner.
+    pub async fn all_load_balancers(&self, manner: Manner) -> Result<Vec<LoadBalancer>, CallError> {
+        self.load_balancers_of(Of::All, manner).await
+    }
+
+    /// The load balancers with these ARNs, as far as they exist.
+    pub async fn load_balancers(
+        &self,
+        arns: &[Arn],
+        manner: Manner,
+    ) -> Result<Vec<LoadBalancer>, CallError> {
+        let read =
+            |some| -> Soon<_, _> { Box::pin(self.load_balancers_of(Of::Arns(some), manner)) };
+        existing(arns, read).await
+    }
+
+    /// The load balancers with these names, as far as they exist.
+    pub async fn load_balancers_named(
+        &self,
+        names: &[String],
+        manner: Manner,
+    ) -> Result<Vec<LoadBalancer>, CallError> {
+        let read =
+            |some| -> Soon<_, _> { Box::pin(self.load_balancers_of(Of::Names(some), manner)) };
+        existing(names, read).await
+    }
+
+    /// All target groups of the region, of whatever kind and owner.
+    pub async fn all_target_groups(&self, manner: Manner) -> Result<Vec<TargetGroup>, CallError> {
+        self.target_groups_of(Of::All, manner).await
+    }
+
+    /// The target groups with these ARNs, as far as they exist.
+    pub async fn target_groups(
+        &self,
+        arns: &[Arn],
+        manner: Manner,
+    ) -> Result<Vec<TargetGroup>, CallError> {
+        let read = |some| -> Soon<_, _> { Box::pin(self.target_groups_of(Of::Arns(some), manner)) };
+        existing(arns, read).await
+    }
+
+    /// The target groups with these names, as far as they exist.
+    pub async fn target_groups_named(
+        &self,
+        names: &[String],
+        manner: Manner,
+    ) -> Result<Vec<TargetGroup>, CallError> {
+        let read =
+            |some| -> Soon<_, _> { Box::pin(self.target_groups_of(Of::Names(some), manner)) };
+        existing(names, read).await
+    }
+
+    /// The listeners of a load balancer.
+    pub async fn listeners(
+        &self,
+        load_balancer: &str,
+        manner: Manner,
+    ) -> Result<Vec<Listener>, CallError> {
+        let mut all = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let from = &marker;
+            let (mut page, next): Page<Listener> = self
+                .perform(Action::DescribeListeners, manner, |_| {
+                    Box::pin(async move {
+                        let output = (self.elb().describe_listeners())
+                            .load_balancer_arn(load_balancer)
+                            .page_size(PAGE)
+                            .set_marker(from.clone());
+                        let output = output.send().await.map_err(fault)?;
+                        let page = output.listeners().iter().filter_map(listener).collect();
+                        let next = output.next_marker().map(str::to_owned);
+                        Ok(answered((page, next), &output))
+                    })
+                })
+                .await?;
+            all.append(&mut page);
+            marker = next;
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The attributes of a load balancer.
+    pub async fn load_balancer_attributes(
+        &self,
+        load_balancer: &str,
+        manner: Manner,
+    ) -> Result<BTreeMap<String, String>, CallError> {
+        let action = Action::DescribeLoadBalancerAttributes;
+        self.perform(action, manner, |_| {
+            Box::pin(async move {
+                let request = self.elb().describe_load_balancer_attributes();
+                let output = request.load_balancer_arn(load_balancer).send().await;
+                let output = output.map_err(fault)?;
+                let all = output.attributes().iter();
+                let all = all.filter_map(|one| pair(one.key(), one.value())).collect();
+                Ok(answered(all, &output))
+            })
+        })
+        .await
+    }
+
+    /// The attributes of a target group.
+    pub async fn target_group_attributes(
+        &self,
+        target_group: &str,
+        manner: Manner,
+    ) -> Result<BTreeMap<String, String>, CallError> {
+        let action = Action::DescribeTargetGroupAttributes;
+        self.perform(action, manner, |_| {
+            Box::pin(async move {
+                let request = self.elb().describe_target_group_attributes();
+                let output = request.target_group_arn(target_group).send().await;
+                let output = output.map_err(fault)?;
+                let all = output.attributes().iter();
+                let all = all.filter_map(|one| pair(one.key(), one.value())).collect();
+                Ok(answered(all, &output))
+            })
+        })
+        .await
+    }
+
+    /// The tags of load balancers, listeners and target groups, by ARN, as far as they exist.
+    pub async fn tags(
+        &self,
+        arns: &[Arn],
+        manner: Manner,
+    ) -> Result<BTreeMap<Arn, Tags>, CallError> {
+        let read = |some| -> Soon<_, _> { Box::pin(self.tags_of(some, manner)) };
+        Ok(existing(arns, read).await?.into_iter().collect())
+    }
+
+    /// The targets of a target group. Those that were deregistered stay visible while they drain.
+    pub async fn target_health(
+        &self,
+        target_group: &str,
+        manner: Manner,
+    ) -> Result<Vec<TargetHealth>, CallError> {
+        self.perform(Action::DescribeTargetHealth, manner, |_| {
+            Box::pin(async move {
+                let request = self.elb().describe_target_health();
+                let output = request.target_group_arn(target_group).send().await;
+                let output = output.map_err(fault)?;
+                let all = output.target_health_descriptions().iter();
+                Ok(answered(all.filter_map(health).collect(), &output))
+            })
+        })
+        .await
+    }
+
+    async fn tags_of(&self, arns: &[Arn], manner: Manner) -> Result<Vec<(Arn, Tags)>, CallError> {
+        self.perform(Action::DescribeTags, manner, |_| {
+            Box::pin(async move {
+                let request = self.elb().describe_tags();
+                let output = request.set_resource_arns(Some(arns.to_vec())).send().await;
+                let output = output.map_err(fault)?;
+                let all = output.tag_descriptions().iter().filter_map(|one| {
+                    let tags = one.tags().iter();
+                    let tags = tags.filter_map(|tag| pair(tag.key(), tag.value()));
+                    Some((one.resource_arn()?.to_owned(), tags.collect()))
+                });
+                let all: Vec<(Arn, Tags)> = all.collect();
+                Ok(answered(all, &output))
+            })
+        })
+        .await
+    }
+
+    async fn load_balancers_of(
+        &self,
+        of: Of<'_>,
+        manner: Manner,
+    ) -> Result<Vec<LoadBalancer>, CallError> {
+        let mut all = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let from = &marker;
+            let (mut page, next): Page<LoadBalancer> = self
+                .perform(Action::DescribeLoadBalancers, manner, |_| {
+                    Box::pin(async move {
+                        let request = self.elb().describe_load_balancers();
+                        let request = match of {
+                            Of::All => request.page_size(PAGE).set_marker(from.clone()),
+                            Of::Arns(arns) => request.set_load_balancer_arns(Some(arns.to_vec())),
+                            Of::Names(names) => request.set_names(Some(names.to_vec())),
+                        };
+                        let output = request.send().await.map_err(fault)?;
+                        let page = output.load_balancers().iter();
+                        let page = page.filter_map(load_balancer).collect();
+                        let next = output.next_marker().map(str::to_owned);
+                        Ok(answered((page, next), &output))
+                    })
+                })
+                .await?;
+            all.append(&mut page);
+            marker = next.filter(|_| of == Of::All);
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn target_groups_of(
+        &self,
+        of: Of<'_>,
+        manner: Manner,
+    ) -> Result<Vec<TargetGroup>, CallError> {
+        let mut all = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let from = &marker;
+            let (mut page, next): Page<TargetGroup> = self
+                .perform(Action::DescribeTargetGroups, manner, |_| {
+                    Box::pin(async move {
+                        let request = self.elb().describe_target_groups();
+                        let request = match of {
+                            Of::All => request.page_size(PAGE).set_marker(from.clone()),
+                            Of::Arns(arns) => request.set_target_group_arns(Some(arns.to_vec())),
+                            Of::Names(names) => request.set_names(Some(names.to_vec())),
+                        };
+                        let output = request.send().await.map_err(fault)?;
+                        let page = output.target_groups().iter();
+                        let page = page.filter_map(target_group).collect();
+                        let next = output.next_marker().map(str::to_owned);
+                        Ok(answered((page, next), &output))
+                    })
+                })
+                .await?;
+            all.append(&mut page);
+            marker = next.filter(|_| of == Of::All);
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// Reads what exists of a list.
+async fn existing<'a, T>(
+    ids: &'a [String],
+    read: impl Fn(&'a [String]) -> Soon<'a, Vec<T>, CallError>,
+) -> Result<Vec<T>, CallError> {
+    let mut all = Vec::new();
+    let mut rest: Vec<&[String]> = ids.chunks(CHUNK).rev().collect();
+    while let Some(some) = rest.pop() {
+        match read(some).await {
+            Ok(mut found) => all.append(&mut found),
+            Err(error) if error.cause == Cause::NotFound => {
+                if let (first @ [_, ..], second @ [_, ..]) = some.split_at(some.len() / 2) {
+                    rest.extend([second, first]);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+fn pair(key: Option<&str>, value: Option<&str>) -> Option<(String, String)> {
+    Some((key?.to_owned(), value.unwrap_or_default().to_owned()))
+}
+
+/// The state of a load balancer. One that the SDK does not know counts as not finished.
+pub(super) fn state(of: &SdkLoadBalancer) -> LoadBalancerState {
+    match of.state().and_then(|state| state.code()) {
+        Some(LoadBalancerStateEnum::Active) => LoadBalancerState::Active,
+        Some(LoadBalancerStateEnum::ActiveImpaired) => LoadBalancerState::ActiveImpaired,
+        Some(LoadBalancerStateEnum::Failed) => LoadBalancerState::Failed,
+        _ => LoadBalancerState::Provisioning,
+    }
+}
+
+fn load_balancer(of: &SdkLoadBalancer) -> Option<LoadBalancer> {
+    Some(LoadBalancer {
+        arn: of.load_balancer_arn()?.to_owned(),
+        name: of.load_balancer_name()?.to_owned(),
+        network: of.r#type() == Some(&LoadBalancerTypeEnum::Network),
+        hostname: of.dns_name().unwrap_or_default().to_lowercase(),
+        state: state(of),
+        reason: (of.state().and_then(|state| state.reason())).map(str::to_owned),
+        scheme: match of.scheme() {
+            Some(LoadBalancerSchemeEnum::InternetFacing) => Scheme::InternetFacing,
+            _ => Scheme::Internal,
+        },
+        vpc: of.vpc_id().unwrap_or_default().to_owned(),
+        zones: of.availability_zones().iter().filter_map(zone).collect(),
+        security_groups: of.security_groups().iter().cloned().collect(),
+    })
+}
+
+fn zone(of: &AvailabilityZone) -> Option<(String, LoadBalancerZone)> {
+    let addresses = of.load_balancer_addresses();
+    let given = addresses.first();
+    let parse = |text: Option<&str>| text.and_then(|text| text.parse().ok());
+    let subnet = Subnet {
+        id: of.subnet_id().unwrap_or_default().to_owned(),
+        zone: of.zone_name().unwrap_or_default().to_owned(),
+        elastic_address: (given.and_then(|one| one.allocation_id())).map(str::to_owned),
+        private_address: given.and_then(|one| parse(one.private_ipv4_address())),
+    };
+    let all = addresses.iter().flat_map(|one| {
+        let public = parse(one.ip_address());
+        [public, parse(one.private_ipv4_address())]
+    });
+    let zone = LoadBalancerZone {
+        subnet,
+        addresses: all.flatten().collect(),
+    };
+    Some((of.zone_name()?.to_owned(), zone))
+}
+
+fn listener(of: &SdkListener) -> Option<Listener> {
+    Some(Listener {
+        arn: of.listener_arn()?.to_owned(),
+        port: of.port().and_then(|port| u16::try_from(port).ok())?,
+        transport: of.protocol().and_then(transport),
+        target_group: forwards_to(of),
+    })
+}
+
+/// The only target group of the default action. AWS names it twice, directly and in the weighted
+/// list; a list of several has no direct name.
+fn forwards_to(of: &SdkListener) -> Option<Arn> {
+    let [action] = of.default_actions() else {
+        return None;
+    };
+    let listed = action
+        .forward_config()
+        .map(ForwardActionConfig::target_groups);
+    match listed {
+        Some([one]) => one.target_group_arn().map(str::to_owned),
+        Some([_, _, ..]) => None,
+        _ => action.target_group_arn().map(str::to_owned),
+    }
+}
+
+fn target_group(of: &SdkTargetGroup) -> Option<TargetGroup> {
+    Some(TargetGroup {
+        arn: of.target_group_arn()?.to_owned(),
+        name: of.target_group_name()?.to_owned(),
+        transport: of.protocol().and_then(transport),
+        port: of.port().and_then(|port| u16::try_from(port).ok()),
+        instances: of.target_type() == Some(&TargetTypeEnum::Instance),
+        vpc: of.vpc_id().map(str::to_owned),
+        check: check(of),
+        load_balancers: (of.load_balancer_arns().iter().cloned()).collect::<BTreeSet<_>>(),
+    })
+}
+
+/// The health check. A TCP check has no path and no codes, whatever AWS says of them.
+fn check(of: &SdkTargetGroup) -> Option<Check> {
+    if of.health_check_enabled() == Some(false) {
+        return None;
+    }
+    let protocol = match of.health_check_protocol()? {
+        ProtocolEnum::Tcp => CheckProtocol::Tcp,
+        ProtocolEnum::Http => CheckProtocol::Http,
+        ProtocolEnum::Https => CheckProtocol::Https,
+        _ => return None,
+    };
+    let http = protocol != CheckProtocol::Tcp;
+    let number = |value: Option<i32>| value.and_then(|value| u32::try_from(value).ok());
+    Some(Check {
+        protocol,
+        port: match of.health_check_port()? {
+            "traffic-port" => None,
+            port => Some(port.parse().ok()?),
+        },
+        path: (of.health_check_path().filter(|_| http)).map(str::to_owned),
+        success_codes: (of.matcher().and_then(|it| it.http_code()))
+            .filter(|_| http)
+            .map(str::to_owned),
+        interval: number(of.health_check_interval_seconds())?,
+        timeout: number(of.health_check_timeout_seconds())?,
+        healthy_threshold: number(of.healthy_threshold_count())?,
+        unhealthy_threshold: number(of.unhealthy_threshold_count())?,
+    })
+}
+
+fn health(of: &TargetHealthDescription) -> Option<TargetHealth> {
+    let target = of.target()?;
+    let health = of.target_health();
+    let state = health.and_then(|it| it.state());
+    Some(TargetHealth {
+        target: target.id()?.to_owned(),
+        port: target.port().and_then(|port| u16::try_from(port).ok()),
+        health: Health::named(state.map_or("", |state| state.as_str())),
+        reason: (health.and_then(|it| it.reason())).map(|reason| reason.as_str().to_owned()),
+        description: (health.and_then(|it| it.description())).map(str::to_owned),
+    })
+}

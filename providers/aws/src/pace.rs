@@ -1,0 +1,205 @@
+//! Who may call AWS now: the driver of [`Waiting`]. It owns the clock and the callers; which of
+//! them goes next, [`Waiting`] decides.
+//!
+//! Whoever makes a call takes a [`turn`](Pace::turn) first, also for a retry, and reports an answer
+//! `Throttling` with [`throttled`](Pace::throttled). A turn is given at once if the buckets have
+//! tokens and nobody more urgent waits. A caller waits no longer than it wants to. Then, or if it
+//! is dropped, it leaves the queue, and learns about when its turn would have come.
+//!
+//! One `Pace` serves all callers of an account and region. It never calls AWS itself. Its task
+//! ends with it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::rate::{Category, Limits, Next, Ticket, Urgency, Waiting};
+
+/// Gives out turns.
+#[derive(Debug)]
+pub struct Pace {
+    shared: Arc<Shared>,
+    driver: JoinHandle<()>,
+}
+
+/// There was no turn in the time that the caller had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// About when there will be one, if nobody else comes before.
+    pub retry_after: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// The time of the next turn may be another one.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: Waiting,
+    callers: BTreeMap<Ticket, oneshot::Sender<()>>,
+}
+
+/// A place in the queue. Dropped, it is given up.
+struct Place<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// Full buckets, and nobody waits. Must be called within a tokio runtime.
+    pub fn new(limits: &Limits) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue {
+                waiting: Waiting::new(limits, Instant::now()),
+                callers: BTreeMap::new(),
+            }),
+            changed: Notify::new(),
+        });
+        let driver = tokio::spawn(drive(Arc::clone(&shared)));
+        Self { shared, driver }
+    }
+
+    /// Waits for a turn until `deadline`. A deadline in the past means: now or not at all.
+    pub async fn turn(
+        &self,
+        category: Category,
+        urgency: Urgency,
+        deadline: Instant,
+    ) -> Result<(), Busy> {
+        let (turn, mut given) = oneshot::channel();
+        let place = self.shared.enter(category, urgency, turn)?;
+        if given.try_recv().is_ok() {
+            return Ok(());
+        }
+        self.shared.changed.notify_one();
+        match timeout_at(deadline, given).await {
+            Ok(Ok(())) => Ok(()),
+            // The sender is dropped only together with the place.
+            Ok(Err(_)) | Err(_) => Err(place.busy()),
+        }
+    }
+
+    /// AWS has answered a call of this category, which was made at `made`, with `Throttling`.
+    pub fn throttled(&self, category: Category, made: Instant) {
+        let mut queue = self.shared.lock();
+        queue.waiting.throttled(category, made, Instant::now());
+        drop(queue);
+        self.shared.changed.notify_one();
+    }
+
+    /// About how long a call would wait if it came now.
+    pub fn about(&self, category: Category, urgency: Urgency) -> Duration {
+        let queue = self.shared.lock();
+        queue.waiting.about(category, urgency, Instant::now())
+    }
+
+    /// The number of callers that wait.
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().waiting.len()
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Gives turns when their time comes.
+async fn drive(shared: Arc<Shared>) {
+    loop {
+        let next = shared.lock().release(Instant::now());
+        match next {
+            None => shared.changed.notified().await,
+            Some(at) => {
+                tokio::select! {
+                    () = sleep_until(at) => {}
+                    () = shared.changed.notified() => {}
+                }
+            }
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters the queue, and gives all turns that are possible now.
+    fn enter(
+        &self,
+        category: Category,
+        urgency: Urgency,
+        turn: oneshot::Sender<()>,
+    ) -> Result<Place<'_>, Busy> {
+        let now = Instant::now();
+        let mut queue = self.lock();
+        let Some(ticket) = queue.waiting.enter(category, urgency) else {
+            let retry_after = queue.waiting.about(category, urgency, now);
+            return Err(Busy { retry_after });
+        };
+        queue.callers.insert(ticket, turn);
+        queue.release(now);
+        drop(queue);
+        Ok(Place {
+            shared: self,
+            ticket,
+        })
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Gives all turns that are possible now. Returns the time of the next one.
+    fn release(&mut self, now: Instant) -> Option<Instant> {
+        loop {
+            match self.waiting.next(now) {
+                Next::Go(ticket) => {
+                    // A caller that is gone has left the queue before, so this one takes it.
+                    if let Some(turn) = self.callers.remove(&ticket) {
+                        let _ = turn.send(());
+                    }
+                }
+                Next::At(at) => return Some(at),
+                Next::Idle => return None,
+            }
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place<'_> {
+    /// Why there is no turn.
+    fn busy(&self) -> Busy {
+        let queue = self.shared.lock();
+        Busy {
+            retry_after: queue.waiting.remaining(self.ticket, Instant::now()),
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        if queue.callers.remove(&self.ticket).is_some() {
+            queue.waiting.leave(self.ticket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
