@@ -1,0 +1,283 @@
+//! The HTTP server: one task accepts, one task serves each connection, and all end with the fake.
+//!
+//! A call is made while the state is locked, without waiting in between, so calls of several
+//! connections follow one another. Whatever waits, waits outside of the lock.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::fault::{Effect, Fate, Plan};
+use crate::log::{Log, Outcome};
+use crate::state::{Cloud, Refusal, Snapshot};
+use crate::throttle::Buckets;
+use crate::wire::form::Form;
+use crate::wire::signature::{self, Credentials, Signed};
+use crate::wire::{self, Answer, Service};
+
+/// The largest body of a request. AWS has a limit, too.
+const LARGEST: usize = 1 << 20;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) credentials: Vec<Credentials>,
+    pub(crate) inner: Mutex<Inner>,
+    /// The number of calls that are held.
+    pub(crate) held: watch::Sender<usize>,
+    /// Changes when held calls are released.
+    pub(crate) released: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) cloud: Cloud,
+    pub(crate) buckets: Option<Buckets>,
+    pub(crate) plan: Plan,
+    pub(crate) log: Log,
+    /// The time that each call takes.
+    pub(crate) latency: Duration,
+    /// The objects that nobody may touch.
+    pub(crate) foreign: Snapshot,
+}
+
+/// A request whose signature and action are right.
+struct Checked {
+    service: Service,
+    action: String,
+    form: Form,
+    /// Its number in the log.
+    number: u64,
+}
+
+/// Counts a held call for as long as it is held.
+struct Held<'a>(&'a watch::Sender<usize>);
+
+/// Serves until the task is aborted.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let shared = Arc::clone(&shared);
+                async move { shared.handle(request).await }
+            });
+            let _ = stream.set_nodelay(true);
+            let server = http1::Builder::new();
+            // An error means that the connection was closed, often on purpose.
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a request. An error closes the connection without an answer.
+    async fn handle(&self, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+        let (head, body) = request.into_parts();
+        let service = signature::service(&head.headers).unwrap_or(Service::Elb);
+        let body = Limited::new(body, LARGEST).collect().await;
+        let body = body.map_err(|_| closed())?.to_bytes();
+        let checked = match self.check(service, &head, &body) {
+            Ok(checked) => checked,
+            Err((number, refusal)) => return Ok(self.refuse(service, number, &refusal)),
+        };
+        let Checked {
+            service,
+            action,
+            form,
+            number,
+        } = checked;
+        let (fate, latency) = self.begin(service, &action, form.values().is_empty());
+        let Fate { delay, effect } = match fate {
+            Ok(fate) => fate,
+            Err(refusal) => {
+                self.clock.wait_until(self.clock.now() + latency).await;
+                return Ok(self.refuse(service, number, &refusal));
+            }
+        };
+        self.clock
+            .wait_until(self.clock.now() + latency + delay)
+            .await;
+        match &effect {
+            Some(Effect::Refuse(refusal)) => return Ok(self.refuse(service, number, refusal)),
+            Some(Effect::DropBefore) => {
+                self.lock().log.close(number, Outcome::DroppedBefore);
+                return Err(closed());
+            }
+            Some(Effect::HoldBefore) => self.hold().await,
+            _ => {}
+        }
+        let answer = self.make(service, &action, form, number);
+        match &effect {
+            Some(Effect::DropAfter) => {
+                self.lock().log.close(number, Outcome::DroppedAfter);
+                return Err(closed());
+            }
+            Some(Effect::HoldAfter) => self.hold().await,
+            _ => {}
+        }
+        Ok(respond(answer, number))
+    }
+
+    /// Checks everything that does not depend on the state, and enters the call in the log.
+    fn check(
+        &self,
+        service: Service,
+        head: &http::request::Parts,
+        body: &[u8],
+    ) -> Result<Checked, (u64, Refusal)> {
+        let mut form = Form::parse(service, body);
+        let action = match &mut form {
+            Ok(form) => wire::action(service, form),
+            Err(refusal) => Err(refusal.clone()),
+        };
+        let mut inner = self.lock();
+        let name = action.clone().unwrap_or_default();
+        let parameters = (form.as_ref()).map(|form| form.values().clone());
+        let at = self.clock.now();
+        let number = inner
+            .log
+            .enter(at, service, name, parameters.unwrap_or_default());
+        let refuse = |refusal| (number, refusal);
+        check_head(head).map_err(refuse)?;
+        let signed = Signed {
+            method: &head.method,
+            uri: &head.uri,
+            headers: &head.headers,
+            body,
+        };
+        let region = &inner.cloud.settings.region;
+        signature::check(service, region, &self.credentials, Timestamp::now(), signed)
+            .map_err(refuse)?;
+        let action = action.map_err(refuse)?;
+        let form = form.map_err(refuse)?;
+        Ok(Checked {
+            service,
+            action,
+            form,
+            number,
+        })
+    }
+
+    /// Whether the call may be made now, what happens to it, and how long it takes.
+    fn begin(
+        &self,
+        service: Service,
+        action: &str,
+        whole: bool,
+    ) -> (Result<Fate, Refusal>, Duration) {
+        let mut inner = self.lock();
+        let latency = inner.latency;
+        let fate = inner.plan.next(action);
+        let now = self.clock.now();
+        let buckets = inner.buckets.as_mut();
+        if buckets.is_some_and(|buckets| !buckets.take(service, action, whole, now)) {
+            inner.log.throttled();
+            return (Err(service.throttled()), latency);
+        }
+        (Ok(fate), latency)
+    }
+
+    /// Makes the call.
+    fn make(&self, service: Service, action: &str, form: Form, number: u64) -> Answer {
+        let mut inner = self.lock();
+        let now = self.clock.now();
+        let result = wire::call(service, action, form, &mut inner.cloud, now);
+        match result {
+            Ok(xml) => {
+                inner.log.close(number, Outcome::Done);
+                wire::success(service, action, &xml, &request_id(number))
+            }
+            Err(refusal) => {
+                inner
+                    .log
+                    .close(number, Outcome::Refused(refusal.code.clone()));
+                wire::failure(service, &refusal, &request_id(number))
+            }
+        }
+    }
+
+    fn refuse(&self, service: Service, number: u64, refusal: &Refusal) -> Response<Full<Bytes>> {
+        let outcome = Outcome::Refused(refusal.code.clone());
+        self.lock().log.close(number, outcome);
+        let answer = wire::failure(service, refusal, &request_id(number));
+        respond(answer, number)
+    }
+
+    async fn hold(&self) {
+        let mut released = self.released.subscribe();
+        self.held.send_modify(|held| *held += 1);
+        let _held = Held(&self.held);
+        let _ = released.changed().await;
+    }
+}
+
+fn check_head(head: &http::request::Parts) -> Result<(), Refusal> {
+    if head.method != Method::POST || head.uri.path() != "/" || head.uri.query().is_some() {
+        let message = "This fake takes only POST / with the parameters in the body";
+        return Err(Refusal::new("MalformedQueryString", message).status(405));
+    }
+    let kind = head.headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind != "application/x-www-form-urlencoded" {
+        let message = format!("The content type '{kind}' is not that of a form");
+        return Err(Refusal::new("MalformedQueryString", message).status(415));
+    }
+    Ok(())
+}
+
+fn respond(answer: Answer, number: u64) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    let status = http::StatusCode::from_u16(answer.status);
+    *response.status_mut() = status.unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    let kind = http::HeaderValue::from_static("text/xml");
+    headers.insert(header::CONTENT_TYPE, kind);
+    if let Ok(id) = http::HeaderValue::from_str(&request_id(number)) {
+        headers.insert("x-amzn-requestid", id);
+    }
+    response
+}
+
+/// The ID of a request, from its number.
+fn request_id(number: u64) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
+}
+
+// === impl Held ===
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|held| *held -= 1);
+    }
+}

@@ -1,0 +1,298 @@
+//! Listeners.
+
+use super::load_balancers::{LoadBalancer, check_arn};
+use super::target_groups::{PROTOCOLS, TargetGroup};
+use super::{Cloud, Moment, Refusal, Result, Tags};
+
+/// A listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its ARN.
+    pub arn: String,
+    /// The ARN of its load balancer.
+    pub load_balancer: String,
+    /// Its port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: String,
+    /// The ARNs of its target groups with their weights.
+    pub forward: Forward,
+    /// The ARN of its certificate.
+    pub certificate: Option<String>,
+    /// Its TLS policy.
+    pub ssl_policy: Option<String>,
+    /// Its ALPN policy.
+    pub alpn: Option<String>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// What a call sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The port.
+    pub port: Option<u16>,
+    /// The protocol.
+    pub protocol: Option<String>,
+    /// The ARNs of target groups with their weights.
+    pub forward: Option<Forward>,
+    /// The ARN of the certificate.
+    pub certificate: Option<String>,
+    /// The TLS policy.
+    pub ssl_policy: Option<String>,
+    /// The ALPN policy.
+    pub alpn: Option<String>,
+}
+
+/// Target groups by ARN, each with the weight that was given.
+pub type Forward = Vec<(String, Option<u32>)>;
+
+/// The most target groups of an action \[docs\].
+const MOST_GROUPS: usize = 5;
+
+/// The names of ALPN policies \[model\].
+const ALPN: [&str; 5] = [
+    "HTTP1Only",
+    "HTTP2Only",
+    "HTTP2Optional",
+    "HTTP2Preferred",
+    "None",
+];
+
+// === impl Listener ===
+
+impl Listener {
+    /// Whether it sends traffic to this target group.
+    pub fn forwards_to(&self, target_group: &str) -> bool {
+        self.forward.iter().any(|(arn, _)| arn == target_group)
+    }
+
+    fn changed(&self, change: Change) -> Self {
+        let protocol = change.protocol.unwrap_or_else(|| self.protocol.clone());
+        // A change from TLS to TCP removes what belongs to TLS \[model\].
+        let kept = |old: &Option<String>| old.clone().filter(|_| protocol == "TLS");
+        Self {
+            arn: self.arn.clone(),
+            load_balancer: self.load_balancer.clone(),
+            port: change.port.unwrap_or(self.port),
+            forward: change.forward.unwrap_or_else(|| self.forward.clone()),
+            certificate: change.certificate.or_else(|| kept(&self.certificate)),
+            ssl_policy: change.ssl_policy.or_else(|| kept(&self.ssl_policy)),
+            alpn: change.alpn.or_else(|| kept(&self.alpn)),
+            tags: self.tags.clone(),
+            protocol,
+        }
+    }
+}
+
+// === impl Cloud ===
+
+impl Cloud {
+    /// `CreateListener`. Repeated with equal settings it returns what there is \[model\].
+    pub fn create_listener(
+        &mut self,
+        now: Moment,
+        load_balancer: &str,
+        change: Change,
+        tags: Tags,
+    ) -> Result<Listener> {
+        let there = self.load_balancer(load_balancer)?;
+        let needed =
+            |what: &str| Refusal::validation(format!("A listener {what} must be specified"));
+        let empty = Listener {
+            arn: String::new(),
+            load_balancer: load_balancer.to_owned(),
+            port: change.port.ok_or_else(|| needed("port"))?,
+            protocol: (change.protocol.clone()).ok_or_else(|| needed("protocol"))?,
+            forward: Vec::new(),
+            certificate: None,
+            ssl_policy: None,
+            alpn: None,
+            tags,
+        };
+        self.check_number_of_tags(&empty.tags)?;
+        let mut listener = empty.changed(change);
+        if listener.protocol == "TLS" && listener.ssl_policy.is_none() {
+            listener.ssl_policy = Some("ELBSecurityPolicy-2016-08".into());
+        }
+        self.check_listener(there, &listener)?;
+        if let Some(present) = self.on_port(&listener) {
+            let same = Listener {
+                arn: present.arn.clone(),
+                tags: if self.settings.tags_are_settings {
+                    listener.tags.clone()
+                } else {
+                    present.tags.clone()
+                },
+                ..listener
+            };
+            return if same == *present {
+                Ok(present.clone())
+            } else {
+                Err(duplicate(load_balancer))
+            };
+        }
+        let listeners = self.listeners.values();
+        let number = listeners.filter(|one| one.load_balancer == load_balancer);
+        let most = self.settings.quotas.listeners;
+        if number.count() >= most {
+            let message = format!("The maximum number of listeners, {most}, is reached");
+            return Err(Refusal::new("TooManyListeners", message));
+        }
+        let rest = load_balancer.split_once("loadbalancer/");
+        let rest = rest.map_or(load_balancer, |(_, rest)| rest);
+        listener.arn = self.arn(&format!("listener/{rest}"));
+        self.listeners
+            .insert(listener.arn.clone(), listener.clone(), now);
+        self.note_use(now);
+        Ok(listener)
+    }
+
+    /// `ModifyListener`: what is absent does not change \[model\].
+    pub fn modify_listener(&mut self, now: Moment, arn: &str, change: Change) -> Result<Listener> {
+        let there = self.listener(arn)?;
+        let listener = there.changed(change);
+        self.check_listener(self.load_balancer(&listener.load_balancer)?, &listener)?;
+        if (self.on_port(&listener)).is_some_and(|present| present.arn != arn) {
+            return Err(duplicate(&listener.load_balancer));
+        }
+        if let Some(there) = self.listeners.get_mut(arn) {
+            *there = listener.clone();
+        }
+        self.note_use(now);
+        Ok(listener)
+    }
+
+    /// `DeleteListener`
+    pub fn delete_listener(&mut self, now: Moment, arn: &str) -> Result<()> {
+        self.listener(arn)?;
+        self.listeners.remove(arn, now);
+        self.note_use(now);
+        Ok(())
+    }
+
+    /// `DescribeListeners` of one load balancer, by port.
+    pub fn listeners_of(&self, now: Moment, load_balancer: &str) -> Result<Vec<&Listener>> {
+        self.load_balancer(load_balancer)?;
+        let listed = self.listeners.listed(now, self.settings.lag);
+        let mut all: Vec<_> = listed
+            .into_values()
+            .filter(|listener| listener.load_balancer == load_balancer)
+            .collect();
+        all.sort_by_key(|listener| listener.port);
+        Ok(all)
+    }
+
+    /// One listener.
+    pub fn listener(&self, arn: &str) -> Result<&Listener> {
+        check_arn("listener", ":listener/", arn)?;
+        self.listeners.get(arn).ok_or_else(|| {
+            let message = "One or more listeners not found";
+            Refusal::new("ListenerNotFound", message)
+        })
+    }
+
+    /// The listener of the same load balancer on the same port. A port has one listener, whatever
+    /// its protocol.
+    fn on_port(&self, listener: &Listener) -> Option<&Listener> {
+        self.listeners
+            .values()
+            .find(|one| one.load_balancer == listener.load_balancer && one.port == listener.port)
+    }
+
+    fn check_listener(&self, user: &LoadBalancer, listener: &Listener) -> Result<()> {
+        let protocol = listener.protocol.as_str();
+        if !PROTOCOLS.contains(&protocol) {
+            let message = format!("The protocol '{protocol}' is not supported for this listener");
+            return Err(Refusal::new("UnsupportedProtocol", message));
+        }
+        if !(1..=MOST_GROUPS).contains(&listener.forward.len()) {
+            return Err(Refusal::validation(format!(
+                "A listener forwards to 1 to {MOST_GROUPS} target groups"
+            )));
+        }
+        for (arn, weight) in &listener.forward {
+            if weight.is_some_and(|weight| weight > 999) {
+                return Err(Refusal::validation("A weight must be between 0 and 999"));
+            }
+            let group = self.target_group(arn)?;
+            if group.vpc != user.vpc {
+                return Err(Refusal::new(
+                    "InvalidConfigurationRequest",
+                    format!("The target group '{arn}' is not in the VPC of the load balancer"),
+                ));
+            }
+            if !fits(protocol, group) {
+                return Err(Refusal::new(
+                    "IncompatibleProtocols",
+                    format!(
+                        "A {protocol} listener cannot forward to a target group of the protocol {}",
+                        group.protocol
+                    ),
+                ));
+            }
+            // \[seen\]
+            if self.user_of(arn).is_some_and(|other| other != user.arn) {
+                return Err(Refusal::new(
+                    "TargetGroupAssociationLimit",
+                    format!(
+                        "The following target groups cannot be associated with more than one load balancer: {arn}"
+                    ),
+                ));
+            }
+        }
+        self.check_tls(listener)
+    }
+
+    fn check_tls(&self, listener: &Listener) -> Result<()> {
+        let tls = [&listener.certificate, &listener.ssl_policy, &listener.alpn];
+        if listener.protocol != "TLS" {
+            if tls.iter().any(|it| it.is_some()) {
+                return Err(Refusal::validation(
+                    "Certificates and policies can be specified only for TLS listeners",
+                ));
+            }
+            return Ok(());
+        }
+        let Some(certificate) = &listener.certificate else {
+            return Err(Refusal::validation(
+                "A certificate must be specified for TLS listeners",
+            ));
+        };
+        if !self.certificates.contains(certificate) {
+            let message = format!("Certificate '{certificate}' not found");
+            return Err(Refusal::new("CertificateNotFound", message));
+        }
+        let policy = listener.ssl_policy.as_deref().unwrap_or_default();
+        if !policy.starts_with("ELBSecurityPolicy-") {
+            let message = format!("SSL policy '{policy}' not found");
+            return Err(Refusal::new("SSLPolicyNotFound", message));
+        }
+        if let Some(alpn) = &listener.alpn
+            && !ALPN.contains(&alpn.as_str())
+        {
+            let message = format!("ALPN policy '{alpn}' not found");
+            return Err(Refusal::new("ALPNPolicyNotFound", message));
+        }
+        Ok(())
+    }
+}
+
+/// Whether listener and target group go together. Source: "Listeners for your Network Load
+/// Balancers" \[docs\].
+fn fits(listener: &str, group: &TargetGroup) -> bool {
+    matches!(
+        (listener, group.protocol.as_str()),
+        ("TCP", "TCP" | "TCP_UDP")
+            | ("TLS", "TCP" | "TLS")
+            | ("UDP", "UDP" | "TCP_UDP")
+            | ("TCP_UDP", "TCP_UDP")
+    )
+}
+
+fn duplicate(load_balancer: &str) -> Refusal {
+    // \[seen\]
+    let message =
+        format!("A listener already exists on this port for this load balancer '{load_balancer}'");
+    Refusal::new("DuplicateListener", message)
+}

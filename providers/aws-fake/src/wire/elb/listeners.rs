@@ -1,0 +1,156 @@
+//! Calls about listeners.
+
+use super::super::form::Form;
+use super::super::xml::Xml;
+use super::{Page, finish, take_tags};
+use crate::state::listeners::{Change, Forward, Listener};
+use crate::state::{Cloud, Moment, Refusal, Result};
+
+pub(super) fn create(form: &mut Form, out: &mut Xml, cloud: &mut Cloud, now: Moment) -> Result<()> {
+    let load_balancer = form.need("LoadBalancerArn")?;
+    let change = take_change(form)?;
+    let tags = take_tags(form)?;
+    finish(form)?;
+    let made = cloud.create_listener(now, &load_balancer, change, tags)?;
+    write(out, &[&made]);
+    Ok(())
+}
+
+pub(super) fn describe(form: &mut Form, out: &mut Xml, cloud: &Cloud, now: Moment) -> Result<()> {
+    let load_balancer = form.take("LoadBalancerArn");
+    let arns = form.list("ListenerArns")?;
+    let page = Page::take(form)?;
+    finish(form)?;
+    let all = match (load_balancer, arns.as_slice()) {
+        (Some(arn), []) => cloud.listeners_of(now, &arn)?,
+        (None, [_, ..]) => {
+            let all = arns.iter().map(|arn| cloud.listener(arn));
+            all.collect::<Result<_>>()?
+        }
+        // \[model\]
+        _ => {
+            return Err(Refusal::validation(
+                "You must specify either listener ARNs or a load balancer ARN",
+            ));
+        }
+    };
+    let (all, next) = page.cut(all, |one| &one.arn);
+    write(out, &all);
+    out.optional("NextMarker", next);
+    Ok(())
+}
+
+pub(super) fn modify(form: &mut Form, out: &mut Xml, cloud: &mut Cloud, now: Moment) -> Result<()> {
+    let arn = form.need("ListenerArn")?;
+    let change = take_change(form)?;
+    finish(form)?;
+    write(out, &[&cloud.modify_listener(now, &arn, change)?]);
+    Ok(())
+}
+
+pub(super) fn delete(form: &mut Form, cloud: &mut Cloud, now: Moment) -> Result<()> {
+    let arn = form.need("ListenerArn")?;
+    finish(form)?;
+    cloud.delete_listener(now, &arn)
+}
+
+fn take_change(form: &mut Form) -> Result<Change> {
+    let mut certificates = Vec::new();
+    for mut one in form.structures("Certificates")? {
+        certificates.push(one.need("CertificateArn")?);
+        one.finish()?;
+    }
+    if certificates.len() > 1 {
+        return Err(Refusal::validation("Exactly one certificate is permitted"));
+    }
+    let mut alpn = form.list("AlpnPolicy")?;
+    if alpn.len() > 1 {
+        return Err(Refusal::validation("Exactly one ALPN policy is permitted"));
+    }
+    Ok(Change {
+        port: form.number("Port", 1..=65_535)?,
+        protocol: form.take("Protocol"),
+        forward: take_forward(form)?,
+        certificate: certificates.pop(),
+        ssl_policy: form.take("SslPolicy"),
+        alpn: alpn.pop(),
+    })
+}
+
+/// The target groups of the one action that a listener of a Network Load Balancer has. An action
+/// names them in one way or in both, which then must agree \[model\].
+fn take_forward(form: &mut Form) -> Result<Option<Forward>> {
+    let mut actions = form.structures("DefaultActions")?;
+    let Some(mut action) = actions.pop() else {
+        return Ok(None);
+    };
+    if !actions.is_empty() {
+        return Err(Refusal::new(
+            "TooManyActions",
+            "A listener of a Network Load Balancer has exactly one action",
+        ));
+    }
+    let kind = action.need("Type")?;
+    if kind != "forward" {
+        let message = format!("The action type '{kind}' is not valid with Network Load Balancer");
+        return Err(Refusal::new("InvalidLoadBalancerAction", message));
+    }
+    action.number("Order", 1..=50_000)?;
+    let single = action.take("TargetGroupArn");
+    let mut groups = Vec::new();
+    if let Some(mut config) = action.structure("ForwardConfig") {
+        for mut one in config.structures("TargetGroups")? {
+            groups.push((one.need("TargetGroupArn")?, one.parsed("Weight")?));
+            one.finish()?;
+        }
+        config.finish()?;
+    }
+    action.finish()?;
+    match (single, groups.as_slice()) {
+        (Some(arn), []) => groups.push((arn, None)),
+        (Some(arn), [(other, _)]) if arn == *other => {}
+        (None, [_, ..]) => {}
+        _ => {
+            return Err(Refusal::validation(
+                "A forward action must name its target group, in one way",
+            ));
+        }
+    }
+    Ok(Some(groups))
+}
+
+fn write(out: &mut Xml, all: &[&Listener]) {
+    out.list("Listeners", "member", all, |xml, one| {
+        xml.text("ListenerArn", &one.arn);
+        xml.text("LoadBalancerArn", &one.load_balancer);
+        xml.text("Port", one.port);
+        xml.text("Protocol", &one.protocol);
+        if let Some(arn) = &one.certificate {
+            xml.list("Certificates", "member", [arn], |xml, arn| {
+                xml.text("CertificateArn", arn);
+            });
+        }
+        xml.optional("SslPolicy", one.ssl_policy.as_ref());
+        xml.list("DefaultActions", "member", [one], |xml, one| {
+            xml.text("Type", "forward");
+            if let [(arn, _)] = one.forward.as_slice() {
+                xml.text("TargetGroupArn", arn);
+            }
+            xml.text("Order", 1);
+            xml.node("ForwardConfig", |xml| {
+                xml.list(
+                    "TargetGroups",
+                    "member",
+                    &one.forward,
+                    |xml, (arn, weight)| {
+                        xml.text("TargetGroupArn", arn);
+                        xml.optional("Weight", *weight);
+                    },
+                );
+            });
+        });
+        if let Some(alpn) = &one.alpn {
+            xml.texts("AlpnPolicy", "member", [alpn]);
+        }
+    });
+}

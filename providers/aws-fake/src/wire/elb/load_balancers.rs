@@ -1,0 +1,172 @@
+//! Calls about load balancers.
+
+use super::super::form::Form;
+use super::super::time::timestamp;
+use super::super::xml::Xml;
+use super::{Page, finish, take_attributes, take_tags, which, write_attributes};
+use crate::state::load_balancers::{Create, LoadBalancer, Mapping};
+use crate::state::{Cloud, Moment, Refusal, Result};
+
+pub(super) fn create(form: &mut Form, out: &mut Xml, cloud: &mut Cloud, now: Moment) -> Result<()> {
+    let create = Create {
+        name: form.need("Name")?,
+        kind: form.take("Type"),
+        scheme: form.take("Scheme"),
+        ip_address_type: form.take("IpAddressType"),
+        subnets: take_subnets(form)?,
+        security_groups: form.list("SecurityGroups")?,
+        tags: take_tags(form)?,
+    };
+    finish(form)?;
+    let made = cloud.create_load_balancer(now, create)?;
+    write(out, &[&made], cloud, now);
+    Ok(())
+}
+
+pub(super) fn describe(form: &mut Form, out: &mut Xml, cloud: &Cloud, now: Moment) -> Result<()> {
+    let which = which(form.list("LoadBalancerArns")?, form.list("Names")?)?;
+    let page = Page::take(form)?;
+    finish(form)?;
+    let all = cloud.describe_load_balancers(now, &which)?;
+    let (all, next) = page.cut(all, |one| &one.arn);
+    write(out, &all, cloud, now);
+    out.optional("NextMarker", next);
+    Ok(())
+}
+
+pub(super) fn delete(form: &mut Form, cloud: &mut Cloud, now: Moment) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    finish(form)?;
+    cloud.delete_load_balancer(now, &arn)
+}
+
+pub(super) fn attributes(form: &mut Form, out: &mut Xml, cloud: &Cloud) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    finish(form)?;
+    write_attributes(out, &cloud.load_balancer(&arn)?.attributes);
+    Ok(())
+}
+
+pub(super) fn modify_attributes(form: &mut Form, out: &mut Xml, cloud: &mut Cloud) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    let changes = take_attributes(form)?;
+    finish(form)?;
+    write_attributes(out, cloud.modify_load_balancer_attributes(&arn, &changes)?);
+    Ok(())
+}
+
+pub(super) fn set_subnets(
+    form: &mut Form,
+    out: &mut Xml,
+    cloud: &mut Cloud,
+    now: Moment,
+) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    let subnets = take_subnets(form)?;
+    let kind = form.take("IpAddressType");
+    finish(form)?;
+    let there = cloud.set_subnets(now, &arn, &subnets, kind)?;
+    write_zones(out, &there, cloud);
+    out.text("IpAddressType", &there.ip_address_type);
+    Ok(())
+}
+
+pub(super) fn set_security_groups(form: &mut Form, out: &mut Xml, cloud: &mut Cloud) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    let groups = form.list("SecurityGroups")?;
+    let name = "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic";
+    let private_link = form.take(name);
+    if let Some(value) = private_link.as_deref()
+        && !["on", "off"].contains(&value)
+    {
+        return Err(form.wrong(name, value));
+    }
+    finish(form)?;
+    let there = cloud.set_security_groups(&arn, groups, private_link)?;
+    out.texts("SecurityGroupIds", "member", &there.security_groups);
+    out.optional(name, there.private_link_rules);
+    Ok(())
+}
+
+pub(super) fn set_ip_address_type(form: &mut Form, out: &mut Xml, cloud: &mut Cloud) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    let kind = form.need("IpAddressType")?;
+    finish(form)?;
+    out.text("IpAddressType", cloud.set_ip_address_type(&arn, &kind)?);
+    Ok(())
+}
+
+/// Subnets, given in one of two ways.
+fn take_subnets(form: &mut Form) -> Result<Vec<Mapping>> {
+    let plain = form.list("Subnets")?;
+    let mut mappings = Vec::new();
+    for mut one in form.structures("SubnetMappings")? {
+        mappings.push(Mapping {
+            subnet: one.need("SubnetId")?,
+            allocation: one.take("AllocationId"),
+            private_address: one.parsed("PrivateIPv4Address")?,
+        });
+        one.finish()?;
+    }
+    if !plain.is_empty() && !mappings.is_empty() {
+        // \[seen\]
+        return Err(Refusal::validation(
+            "You can specify either subnets or subnet mappings, not both",
+        ));
+    }
+    mappings.extend(plain.into_iter().map(|subnet| Mapping {
+        subnet,
+        ..Mapping::default()
+    }));
+    Ok(mappings)
+}
+
+fn write(out: &mut Xml, all: &[&LoadBalancer], cloud: &Cloud, now: Moment) {
+    out.list("LoadBalancers", "member", all, |xml, one| {
+        xml.text("LoadBalancerArn", &one.arn);
+        xml.text("DNSName", &one.dns_name);
+        xml.text("CanonicalHostedZoneId", "Z3F0SRJ5LGBH90");
+        xml.text("CreatedTime", timestamp(one.created));
+        xml.text("LoadBalancerName", &one.name);
+        xml.text("Scheme", &one.scheme);
+        xml.text("VpcId", &one.vpc);
+        xml.node("State", |xml| xml.text("Code", one.state(now)));
+        xml.text("Type", "network");
+        write_zones(xml, one, cloud);
+        if !one.security_groups.is_empty() {
+            xml.texts("SecurityGroups", "member", &one.security_groups);
+        }
+        xml.text("IpAddressType", &one.ip_address_type);
+        xml.optional(
+            "EnforceSecurityGroupInboundRulesOnPrivateLinkTraffic",
+            one.private_link_rules.as_ref(),
+        );
+    });
+}
+
+/// Addresses are reported if the caller has chosen them.
+fn write_zones(out: &mut Xml, one: &LoadBalancer, cloud: &Cloud) {
+    out.list(
+        "AvailabilityZones",
+        "member",
+        &one.zones,
+        |xml, (zone, mapping)| {
+            xml.text("ZoneName", zone);
+            xml.text("SubnetId", &mapping.subnet);
+            let chosen = mapping.allocation.is_some() || mapping.private_address.is_some();
+            xml.list(
+                "LoadBalancerAddresses",
+                "member",
+                chosen.then_some(mapping),
+                |xml, mapping| {
+                    if let Some(id) = &mapping.allocation {
+                        let address = cloud.addresses.get(id);
+                        xml.optional("IpAddress", address.map(|address| address.ip));
+                        xml.text("AllocationId", id);
+                    }
+                    xml.optional("PrivateIPv4Address", mapping.private_address);
+                },
+            );
+        },
+    );
+}
