@@ -50,6 +50,10 @@ struct Queue {
 struct Place<'a> {
     shared: &'a Shared,
     ticket: Ticket,
+    /// About when its turn comes, as it was expected at the beginning. Whoever gives up comes back
+    /// at that time: if all went by the length of the queue when they leave it, those that leave it
+    /// together would come back together.
+    expected: Instant,
 }
 
 // === impl Pace ===
@@ -81,10 +85,14 @@ impl Pace {
             return Ok(());
         }
         self.shared.changed.notify_one();
-        match timeout_at(deadline, given).await {
-            Ok(Ok(())) => Ok(()),
-            // The sender is dropped only together with the place.
-            Ok(Err(_)) | Err(_) => Err(place.busy()),
+        if let Ok(Ok(())) = timeout_at(deadline, &mut given).await {
+            return Ok(());
+        }
+        // The deadline and the turn may come at the same time.
+        self.shared.lock().release(Instant::now());
+        match given.try_recv() {
+            Ok(()) => Ok(()),
+            Err(_) => Err(place.busy()),
         }
     }
 
@@ -150,12 +158,14 @@ impl Shared {
             let retry_after = queue.waiting.about(category, urgency, now);
             return Err(Busy { retry_after });
         };
+        let expected = now + queue.waiting.remaining(ticket, now);
         queue.callers.insert(ticket, turn);
         queue.release(now);
         drop(queue);
         Ok(Place {
             shared: self,
             ticket,
+            expected,
         })
     }
 }
@@ -185,9 +195,10 @@ impl Queue {
 impl Place<'_> {
     /// Why there is no turn.
     fn busy(&self) -> Busy {
-        let queue = self.shared.lock();
+        let now = Instant::now();
+        let left = self.shared.lock().waiting.remaining(self.ticket, now);
         Busy {
-            retry_after: queue.waiting.remaining(self.ticket, Instant::now()),
+            retry_after: left.max(self.expected.saturating_duration_since(now)),
         }
     }
 }
