@@ -30,8 +30,6 @@ mod xml;
 use self::decode::Page;
 use self::query::{MOST_VALUES, Query};
 
-/// The objects on one page. An instance has about 8 KB.
-const PAGE: &str = "200";
 /// More pages than any region has: an answer that always names a next page must not run forever.
 const MOST_PAGES: usize = 1_000;
 
@@ -227,8 +225,8 @@ impl Client {
         let mut all = Vec::new();
         for filters in chunks(filters) {
             let mut query = Query::new(action).filters(&filters);
-            if action != Action::DescribeAvailabilityZones {
-                query = query.with("MaxResults", PAGE);
+            if let Some(page) = page(action) {
+                query = query.with("MaxResults", page);
             }
             let mut next: Option<String> = None;
             for _ in 0..MOST_PAGES {
@@ -375,6 +373,16 @@ impl Client {
             })
         })
         .await
+    }
+}
+
+/// The objects on one page, where EC2 has pages. An instance has about 8 KB.
+const fn page(action: Action) -> Option<&'static str> {
+    match action {
+        Action::DescribeAvailabilityZones => None,
+        // The most that EC2 permits for these.
+        Action::DescribeRouteTables | Action::DescribeManagedPrefixLists => Some("100"),
+        _ => Some("200"),
     }
 }
 

@@ -5,10 +5,9 @@
 //! Messages are AWS's, without what differs from one retry to the next: they end in conditions,
 //! and a condition that changes makes a write to the API server.
 
-use std::fmt;
+use std::error::Error;
 use std::time::Duration;
-
-use thiserror::Error;
+use std::{fmt, io};
 
 use super::actions::Action;
 
@@ -16,7 +15,7 @@ use super::actions::Action;
 const LONGEST: usize = 500;
 
 /// A call that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {message}{}", action.name(), Code(code))]
 pub struct CallError {
     /// What was called.
@@ -175,9 +174,28 @@ impl Fault {
     }
 
     /// There was no answer.
-    pub(super) fn unanswered(error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn unanswered(error: &(dyn Error + 'static)) -> Self {
+        let inner = root(error);
+        let broken = inner.downcast_ref::<io::Error>().map_or_else(
+            // What hyper says of a connection that the other side has closed.
+            || inner.to_string().starts_with("connection closed"),
+            |error| {
+                matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::ConnectionAborted
+                        | io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::UnexpectedEof
+                )
+            },
+        );
+        let message = if broken {
+            "the connection to AWS broke before the answer".to_owned()
+        } else {
+            format!("no connection to AWS: {inner}")
+        };
         Self {
-            message: format!("AWS does not answer: {}", innermost(error)),
+            message,
             ..Self::default()
         }
     }
@@ -200,13 +218,17 @@ impl Fault {
     }
 }
 
-/// The innermost cause: the outer ones name layers of this program.
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+/// The text of the innermost cause: the outer ones name layers of this program.
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+    root(error).to_string()
+}
+
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut inner = error;
     while let Some(next) = inner.source() {
         inner = next;
     }
-    inner.to_string()
+    inner
 }
 
 /// What a code means. Sources: the error lists of each action in the Elastic Load Balancing and

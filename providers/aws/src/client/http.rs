@@ -25,8 +25,8 @@ use http_body_util::Limited;
 pub(super) const LONGEST_ANSWER: usize = 8 << 20;
 /// The time to connect.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
-/// How long an unused connection stays open.
-const IDLE: Duration = Duration::from_mins(1);
+/// How long an unused connection stays open. A server that closes one first breaks the next call.
+const IDLE: Duration = Duration::from_secs(30);
 /// The most unused connections to one host.
 const MOST_IDLE: usize = 8;
 

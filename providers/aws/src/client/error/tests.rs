@@ -7,6 +7,7 @@ const THROTTLED: Cause = Cause::Throttled {
 /// Every code that AWS documents for the actions in `actions`, and the common ones of both
 /// services, with the HTTP status that it comes with.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_each_code_means() {
     let table: &[(&str, u16, Cause)] = &[
         // Throttling, as both services and the SDK spell it.
@@ -211,9 +212,17 @@ fn without_an_answer_nobody_knows_the_effect() {
         "AddTags: AWS does not answer within 4.5 s"
     );
     assert!(late.cause.uncertain());
-    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
     let refused = CallError::of(Action::AddTags, Fault::unanswered(&refused));
     assert_eq!(refused.cause, Cause::Unreachable);
+    assert_eq!(refused.message, "no connection to AWS: connection refused");
+    for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
+        let broken = Fault::unanswered(&io::Error::from(kind));
+        assert_eq!(
+            broken.message,
+            "the connection to AWS broke before the answer"
+        );
+    }
     let unreadable = CallError::of(Action::AddTags, Fault::unreadable("no XML"));
     assert_eq!(unreadable.cause, Cause::Cloud);
     let unsent = CallError::of(Action::AddTags, Fault::unsent("no URL".into()));
