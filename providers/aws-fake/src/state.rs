@@ -302,3 +302,6 @@ fn differences<T: PartialEq + std::fmt::Debug>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ enum Kind {
     Text,
 }
 
-const LOAD_BALANCER: [(&str, &str, Kind); 10] = [
+const LOAD_BALANCER: [(&str, &str, Kind); 9] = [
     ("access_logs.s3.bucket", "", Kind::Text),
     ("access_logs.s3.enabled", "false", Kind::Boolean),
     ("access_logs.s3.prefix", "", Kind::Text),
@@ -46,14 +46,35 @@ const LOAD_BALANCER: [(&str, &str, Kind); 10] = [
     (CROSS_ZONE, "false", Kind::Boolean),
     (SECONDARY, "0", Kind::Number(0, 7)),
     ("zonal_shift.config.enabled", "false", Kind::Boolean),
-    // Undocumented for Network Load Balancers, and reported by AWS only for others.
-    ("waf.fail_open.enabled", NOT_FOR_NETWORK, Kind::Boolean),
 ];
 const SECONDARY: &str = "secondary_ips.auto_assigned.per_subnet";
-/// An attribute that AWS refuses for this kind of load balancer.
-const NOT_FOR_NETWORK: &str = "\0";
+/// Attributes of other kinds of load balancers and of their target groups.
+const OTHERS: [&str; 22] = [
+    "client_keep_alive.seconds",
+    "connection_logs.s3.bucket",
+    "connection_logs.s3.enabled",
+    "connection_logs.s3.prefix",
+    "idle_timeout.timeout_seconds",
+    "lambda.multi_value_headers.enabled",
+    "load_balancing.algorithm.anomaly_mitigation",
+    "load_balancing.algorithm.type",
+    "routing.http.desync_mitigation_mode",
+    "routing.http.drop_invalid_header_fields.enabled",
+    "routing.http.preserve_host_header.enabled",
+    "routing.http.x_amzn_tls_version_and_cipher_suite.enabled",
+    "routing.http.xff_client_port.enabled",
+    "routing.http.xff_header_processing.mode",
+    "routing.http2.enabled",
+    "slow_start.duration_seconds",
+    "stickiness.app_cookie.cookie_name",
+    "stickiness.app_cookie.duration_seconds",
+    "stickiness.lb_cookie.duration_seconds",
+    "target_failover.on_deregistration",
+    "target_failover.on_unhealthy",
+    "waf.fail_open.enabled",
+];
 
-const TARGET_GROUP: [(&str, &str, Kind); 14] = [
+const TARGET_GROUP: [(&str, &str, Kind); 13] = [
     (TERMINATION, "false", Kind::Boolean),
     (DEREGISTRATION_DELAY, "300", Kind::Number(0, 3600)),
     (
@@ -87,11 +108,6 @@ const TARGET_GROUP: [(&str, &str, Kind); 14] = [
     ),
     (UNHEALTHY_TERMINATION, "true", Kind::Boolean),
     (UNHEALTHY_DRAINING, "0", Kind::Number(0, 360_000)),
-    (
-        "lambda.multi_value_headers.enabled",
-        NOT_FOR_NETWORK,
-        Kind::Boolean,
-    ),
 ];
 const TERMINATION: &str = "deregistration_delay.connection_termination.enabled";
 const PRESERVE: &str = "preserve_client_ip.enabled";
@@ -122,11 +138,8 @@ pub fn target_group_defaults(protocol: &str, target_type: &str) -> Attributes {
 }
 
 fn defaults(table: &[(&str, &str, Kind)]) -> Attributes {
-    let known = table
-        .iter()
-        .filter(|(_, default, _)| *default != NOT_FOR_NETWORK);
-    known
-        .map(|(key, default, _)| ((*key).to_owned(), (*default).to_owned()))
+    let all = table.iter();
+    all.map(|(key, default, _)| ((*key).to_owned(), (*default).to_owned()))
         .collect()
 }
 
@@ -188,14 +201,14 @@ fn change(all: &mut Attributes, changes: &Attributes, table: &[(&str, &str, Kind
     for (key, value) in changes {
         let known = table.iter().find(|(name, _, _)| name == key);
         match known {
+            None if OTHERS.contains(&key.as_str()) => {
+                return Err(invalid(format!(
+                    "The attribute '{key}' is not supported for load balancers of type 'network'"
+                )));
+            }
             None => {
                 return Err(Refusal::validation(format!(
                     "The attribute key '{key}' is not recognized"
-                )));
-            }
-            Some((_, default, _)) if *default == NOT_FOR_NETWORK => {
-                return Err(invalid(format!(
-                    "The attribute '{key}' is not supported for load balancers of type 'network'"
                 )));
             }
             Some((_, _, kind)) if !kind.permits(value) => {

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::network::{Instance, PrefixList, Route, RouteTable, Subnet, Vpc, Zone};
 use super::security_groups::SecurityGroup;
-use super::{Cloud, Moment, Tags};
+use super::{Cloud, Tags};
 
 /// The ID of the VPC.
 pub const VPC: &str = "vpc-0ba11a57";
@@ -113,8 +113,7 @@ impl Cloud {
             ingress: Vec::new(),
             tags: [owned.clone()].into(),
         };
-        self.security_groups
-            .insert(group.id.clone(), group, Moment::ZERO);
+        self.security_groups.put(group.id.clone(), group);
         for number in 1..=network.nodes {
             self.add_node(number, network);
         }

@@ -9,10 +9,18 @@ use super::Moment;
 #[derive(Clone, Debug)]
 pub struct Store<T> {
     live: BTreeMap<String, T>,
-    /// When lists begin to show a new object counts from here.
-    since: BTreeMap<String, Moment>,
-    /// Deleted objects that lists may still show, and when they were deleted.
-    gone: BTreeMap<String, (Moment, T)>,
+    /// When calls made the objects. What a test has put in is always listed.
+    made: BTreeMap<String, Moment>,
+    /// Deleted objects that lists may still show.
+    gone: BTreeMap<String, Gone<T>>,
+}
+
+/// A deleted object.
+#[derive(Clone, Debug)]
+struct Gone<T> {
+    object: T,
+    made: Option<Moment>,
+    deleted: Moment,
 }
 
 // === impl Store ===
@@ -21,7 +29,7 @@ impl<T> Default for Store<T> {
     fn default() -> Self {
         Self {
             live: BTreeMap::new(),
-            since: BTreeMap::new(),
+            made: BTreeMap::new(),
             gone: BTreeMap::new(),
         }
     }
@@ -63,9 +71,15 @@ impl<T> Store<T> {
         self.live.is_empty()
     }
 
-    /// Adds a new object.
+    /// Adds an object of a test.
+    pub fn put(&mut self, key: String, object: T) {
+        self.made.remove(&key);
+        self.live.insert(key, object);
+    }
+
+    /// Adds the new object of a call.
     pub fn insert(&mut self, key: String, object: T, now: Moment) {
-        self.since.insert(key.clone(), now);
+        self.made.insert(key.clone(), now);
         self.live.insert(key, object);
     }
 
@@ -75,28 +89,30 @@ impl<T> Store<T> {
         T: Clone,
     {
         let object = self.live.remove(key)?;
-        if let Some(since) = self.since.remove(key)
-            && since < now
-        {
-            self.gone.insert(key.to_owned(), (now, object.clone()));
-        }
+        let gone = Gone {
+            object: object.clone(),
+            made: self.made.remove(key),
+            deleted: now,
+        };
+        self.gone.insert(key.to_owned(), gone);
         Some(object)
     }
 
-    /// The objects that a list shows, by key.
+    /// The objects that a list shows, by key: those that were made some time ago, and those that
+    /// it had shown and that were deleted a short time ago.
     pub fn listed(&self, now: Moment, lag: Duration) -> BTreeMap<&str, &T> {
-        let live = self.live.iter().filter(|(key, _)| {
-            let since = self.since.get(*key).copied().unwrap_or_default();
-            lag.is_zero() || since.is_zero() || since + lag <= now
+        let shown = |made: Option<&Moment>, at: Moment| made.is_none_or(|made| *made + lag <= at);
+        let live = (self.live.iter()).filter(|(key, _)| shown(self.made.get(*key), now));
+        let gone = self.gone.iter().filter(|(_, gone)| {
+            gone.deleted + lag > now && shown(gone.made.as_ref(), gone.deleted)
         });
-        let gone = (self.gone.iter()).filter(|(_, (deleted, _))| *deleted + lag > now);
         let live = live.map(|(key, one)| (key.as_str(), one));
-        let gone = gone.map(|(key, (_, one))| (key.as_str(), one));
+        let gone = gone.map(|(key, gone)| (key.as_str(), &gone.object));
         gone.chain(live).collect()
     }
 
     /// Drops what no list shows any more.
     pub(super) fn forget(&mut self, now: Moment, lag: Duration) {
-        self.gone.retain(|_, (deleted, _)| *deleted + lag > now);
+        self.gone.retain(|_, gone| gone.deleted + lag > now);
     }
 }

@@ -122,7 +122,14 @@ pub(super) fn authorize(form: &mut Form, out: &mut Xml, cloud: &mut Cloud) -> Re
     finish(form)?;
     let rules = cloud.authorize_ingress(&id, rules)?;
     out.text("return", true);
-    write_rules(out, "securityGroupRuleSet", &id, &rules, cloud);
+    let owner = &cloud.settings.account;
+    out.list("securityGroupRuleSet", "item", &rules, |xml, rule| {
+        write_rule(xml, &id, rule);
+        xml.text("groupOwnerId", owner);
+        if let Source::Group(source) = &rule.permission.source {
+            xml.node("referencedGroupInfo", |xml| xml.text("groupId", source));
+        }
+    });
     Ok(())
 }
 
@@ -142,7 +149,12 @@ pub(super) fn revoke(form: &mut Form, out: &mut Xml, cloud: &mut Cloud) -> Resul
         cloud.revoke_ingress_by_id(&id, &by_id)?
     };
     out.text("return", true);
-    write_rules(out, "revokedSecurityGroupRuleSet", &id, &gone, cloud);
+    out.list("revokedSecurityGroupRuleSet", "item", &gone, |xml, rule| {
+        write_rule(xml, &id, rule);
+        if let Source::Group(source) = &rule.permission.source {
+            xml.text("referencedGroupId", source);
+        }
+    });
     Ok(())
 }
 
@@ -266,22 +278,20 @@ fn write_permissions(out: &mut Xml, name: &str, rules: &[Rule], owner: &str) {
     });
 }
 
-fn write_rules(out: &mut Xml, name: &str, group: &str, rules: &[Rule], cloud: &Cloud) {
-    out.list(name, "item", rules, |xml, rule| {
-        let it = &rule.permission;
-        xml.text("securityGroupRuleId", &rule.id);
-        xml.text("groupId", group);
-        xml.text("groupOwnerId", &cloud.settings.account);
-        xml.text("isEgress", false);
-        xml.text("ipProtocol", &it.protocol);
-        xml.text("fromPort", it.from.unwrap_or(-1));
-        xml.text("toPort", it.to.unwrap_or(-1));
-        match &it.source {
-            Source::V4(net) => xml.text("cidrIpv4", net),
-            Source::V6(net) => xml.text("cidrIpv6", net),
-            Source::PrefixList(id) => xml.text("prefixListId", id),
-            Source::Group(id) => xml.node("referencedGroupInfo", |xml| xml.text("groupId", id)),
-        }
-        xml.optional("description", rule.description.as_ref());
-    });
+/// What answers about new and about revoked rules have in common.
+fn write_rule(xml: &mut Xml, group: &str, rule: &Rule) {
+    let it = &rule.permission;
+    xml.text("securityGroupRuleId", &rule.id);
+    xml.text("groupId", group);
+    xml.text("isEgress", false);
+    xml.text("ipProtocol", &it.protocol);
+    xml.text("fromPort", it.from.unwrap_or(-1));
+    xml.text("toPort", it.to.unwrap_or(-1));
+    match &it.source {
+        Source::V4(net) => xml.text("cidrIpv4", net),
+        Source::V6(net) => xml.text("cidrIpv6", net),
+        Source::PrefixList(id) => xml.text("prefixListId", id),
+        Source::Group(_) => {}
+    }
+    xml.optional("description", rule.description.as_ref());
 }
