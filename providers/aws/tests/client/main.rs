@@ -8,6 +8,7 @@
 
 mod balancers;
 mod bed;
+mod credentials;
 mod errors;
 mod network;
 mod pages;
