@@ -15,7 +15,7 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
 use aws_smithy_runtime_api::client::identity::Identity;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError};
 
 use super::actions::Action;
 use super::error::{CallError, Fault};
@@ -66,9 +66,12 @@ impl Ec2 {
         let header = answer.headers().get("x-amzn-requestid").map(str::to_owned);
         let body = answer.into_body().collect().await;
         let body = body.map_err(|error| Fault {
-            status: Some(status.as_u16()).filter(|_| !status.is_success()),
             request: header.clone(),
-            ..Fault::unanswered(error.as_ref())
+            ..if error.is::<LengthLimitError>() {
+                Fault::unreadable(error)
+            } else {
+                Fault::unanswered(error.as_ref())
+            }
         })?;
         let body = body.to_bytes().to_vec();
         if status.is_success() {

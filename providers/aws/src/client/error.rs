@@ -9,6 +9,8 @@ use std::error::Error;
 use std::time::Duration;
 use std::{fmt, io};
 
+use aws_smithy_types::error::ErrorMetadata;
+
 use super::actions::Action;
 
 /// The most characters of AWS's message.
@@ -192,7 +194,7 @@ impl Fault {
         let message = if broken {
             "the connection to AWS broke before the answer".to_owned()
         } else {
-            format!("no connection to AWS: {inner}")
+            format!("no connection to AWS: {}", innermost(error))
         };
         Self {
             message,
@@ -218,9 +220,15 @@ impl Fault {
     }
 }
 
-/// The text of the innermost cause: the outer ones name layers of this program.
+/// The text of the innermost cause: the outer ones name layers of this program. Of what AWS
+/// itself has answered, it is the message and the code.
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
-    root(error).to_string()
+    let inner = root(error);
+    let Some(answer) = inner.downcast_ref::<ErrorMetadata>() else {
+        return stable(&inner.to_string());
+    };
+    let message = stable(answer.message().unwrap_or("AWS gives no reason"));
+    format!("{message}{}", Code(answer.code().unwrap_or_default()))
 }
 
 fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {

@@ -3,10 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::bed::{
-    Bed, bed_with_a_load_balancer, http_check, listener, load_balancer, made, manner,
-    security_group, subnet, tags, target_group, targets, tcp_check,
-};
 use ballast_aws::call::{Call, Ref};
 use ballast_aws::client::Cause;
 use ballast_aws::client::values::{Filter, Health, LoadBalancer};
@@ -15,6 +11,11 @@ use ballast_aws::observed::LoadBalancerState;
 use ballast_aws::settings::Scheme;
 use ballast_aws_fake::Config;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
+
+use crate::bed::{
+    Bed, bed_with_a_load_balancer, http_check, listener, load_balancer, made, manner,
+    security_group, subnet, tags, target_group, targets, tcp_check,
+};
 
 const CROSS_ZONE: &str = "load_balancing.cross_zone.enabled";
 const PROTECTION: &str = "deletion_protection.enabled";

@@ -56,6 +56,7 @@ async fn serve(listener: TcpListener, answer: Answer) {
         let request = String::from_utf8_lossy(&request).into_owned();
         let first = request.lines().next().unwrap_or_default();
         let (status, body) = match answer(first, &request) {
+            Some(body) if first.contains("/denied") => ("403 Forbidden", body),
             Some(body) => ("200 OK", body),
             None => ("404 Not Found", String::new()),
         };
@@ -210,6 +211,32 @@ async fn a_role_for_the_service_account() {
         ("AWS_ENDPOINT_URL_STS", sts.as_str()),
     ];
     succeeds(&fake, &variables).await;
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_be_assumed() {
+    let (fake, source) = bed(|_, request| {
+        // Another ID each time.
+        let id = request.len();
+        Some(format!(
+            "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
+             <Message>Not authorized to perform sts:AssumeRoleWithWebIdentity</Message></Error>\
+             <RequestId>{id}</RequestId></ErrorResponse>"
+        ))
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = write(folder.path(), "account-token");
+    let sts = format!("http://{source}/denied");
+    let variables = [
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/ballast"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()),
+        ("AWS_ENDPOINT_URL_STS", sts.as_str()),
+    ];
+    let printed = run(&fake, &variables).await;
+    let expected = "no credentials for AWS: Not authorized to perform \
+                    sts:AssumeRoleWithWebIdentity (AccessDenied)\n";
+    assert!(printed.contains(expected), "{printed}");
 }
 
 #[tokio::test]

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bed::{
-    Bed, bed_with_a_load_balancer, connection, listener, manner, security_group, target_group,
-    tcp_check, unlimited,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use ballast_aws::client::{Action, CallerIdentity, Cause, Client, Manner};
 use ballast_aws::desired::Transport;
 use ballast_aws::rate::{Limit, Limits, Urgency};
 use ballast_aws_fake::{Config, Fake, Fault};
+
+use crate::bed::{
+    Bed, bed_with_a_load_balancer, connection, listener, manner, security_group, target_group,
+    tcp_check, unlimited,
+};
 
 #[tokio::test]
 async fn a_throttled_call_waits_and_is_made_again() {
@@ -187,4 +191,33 @@ async fn the_client_counts_what_the_cloud_sees() {
         .map(|count| (count.action.name().to_owned(), count.calls))
         .collect();
     assert_eq!(counted, seen);
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_cut() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\n\r\n<a>";
+                let _ = stream.read(&mut [0; 4_096]).await;
+                let _ = stream.write_all(head.as_bytes()).await;
+                while stream.write_all(&[b'x'; 8_192]).await.is_ok() {}
+            });
+        }
+    });
+    let fake = Fake::start(Config::default()).await.unwrap();
+    let mut connection = connection(&fake, unlimited());
+    connection.endpoints.load_balancing = Some(url.clone());
+    connection.endpoints.ec2 = Some(url);
+    let client = Client::connect(&connection).await.unwrap();
+    let elb = client.all_load_balancers(manner()).await.unwrap_err();
+    let ec2 = client.subnets(&[], manner()).await.unwrap_err();
+    for error in [elb, ec2] {
+        assert_eq!(error.cause, Cause::Cloud, "{error}");
+        let expected = "AWS's answer cannot be read: length limit exceeded";
+        assert_eq!(error.message, expected);
+    }
 }

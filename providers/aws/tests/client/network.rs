@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::bed::{Bed, made, manner, rule, security_group, tags};
 use ballast_aws::call::Call;
 use ballast_aws::client::Cause;
 use ballast_aws::client::values::{Filter, InstanceState};
 use ballast_aws::desired::{Rule, Source, Traffic};
 use ballast_aws_fake::Config;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
+
+use crate::bed::{Bed, made, manner, rule, security_group, tags};
 
 #[tokio::test]
 async fn security_groups_from_creation_to_deletion() {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::bed::{Bed, manner, target_group, tcp_check};
 use ballast_aws::client::values::Filter;
 use ballast_aws::desired::Transport;
 use ballast_aws_fake::Config;
 use ballast_aws_fake::state::seed::Network;
+
+use crate::bed::{Bed, manner, target_group, tcp_check};
 
 #[tokio::test]
 async fn all_pages_and_any_number_of_names() {
