@@ -120,6 +120,7 @@ impl Fake {
                 latency: config.latency,
                 foreign: Snapshot::default(),
             }),
+            open: watch::Sender::default(),
             held: watch::Sender::default(),
             released: watch::Sender::default(),
         });
@@ -179,6 +180,17 @@ impl Fake {
         self.shared.lock().foreign = snapshot;
     }
 
+    /// Declares one object, by its ARN or ID, to be one that may change after all, such as the
+    /// security group of the nodes.
+    pub fn forget_foreign(&self, key: &str) {
+        let mut inner = self.shared.lock();
+        let foreign = &mut inner.foreign;
+        foreign.load_balancers.remove(key);
+        foreign.target_groups.remove(key);
+        foreign.listeners.remove(key);
+        foreign.security_groups.remove(key);
+    }
+
     /// What happened to somebody else's objects since then, one line each.
     pub fn foreign_changes(&self) -> Vec<String> {
         let now = self.snapshot();
@@ -205,6 +217,13 @@ impl Fake {
     pub async fn held(&self) {
         let mut held = self.shared.held.subscribe();
         let _ = held.wait_for(|held| *held > 0).await;
+    }
+
+    /// Waits until no request is in progress. After a client was killed, whatever it had asked for
+    /// has happened then, or never will.
+    pub async fn idle(&self) {
+        let mut open = self.shared.open.subscribe();
+        let _ = open.wait_for(|open| *open == 0).await;
     }
 
     /// Releases the calls that are held.

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) credentials: Vec<Credentials>,
     pub(crate) inner: Mutex<Inner>,
+    /// The number of requests that are neither answered nor given up by their client.
+    pub(crate) open: watch::Sender<usize>,
     /// The number of calls that are held.
     pub(crate) held: watch::Sender<usize>,
     /// Changes when held calls are released.
@@ -63,8 +65,8 @@ struct Checked {
     number: u64,
 }
 
-/// Counts a held call for as long as it is held.
-struct Held<'a>(&'a watch::Sender<usize>);
+/// Is counted for as long as it lives, and so for no longer than the client waits.
+struct Counted<'a>(&'a watch::Sender<usize>);
 
 /// Serves until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
@@ -98,6 +100,7 @@ impl Shared {
 
     /// Answers a request. An error closes the connection without an answer.
     async fn handle(&self, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+        let _open = Counted::new(&self.open);
         let (head, body) = request.into_parts();
         let service = signature::service(&head.headers).unwrap_or(Service::Elb);
         let body = Limited::new(body, LARGEST).collect().await;
@@ -231,8 +234,7 @@ impl Shared {
 
     async fn hold(&self) {
         let mut released = self.released.subscribe();
-        self.held.send_modify(|held| *held += 1);
-        let _held = Held(&self.held);
+        let _held = Counted::new(&self.held);
         let _ = released.changed().await;
     }
 }
@@ -274,10 +276,17 @@ fn closed() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
 }
 
-// === impl Held ===
+// === impl Counted ===
 
-impl Drop for Held<'_> {
+impl<'a> Counted<'a> {
+    fn new(number: &'a watch::Sender<usize>) -> Self {
+        number.send_modify(|number| *number += 1);
+        Self(number)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|held| *held -= 1);
+        self.0.send_modify(|number| *number -= 1);
     }
 }

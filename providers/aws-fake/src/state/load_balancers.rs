@@ -39,6 +39,8 @@ pub struct LoadBalancer {
     pub created: Moment,
     /// When it is or was ready.
     pub active: Moment,
+    /// Its state and the reason, if a test has set them.
+    pub trouble: Option<(String, String)>,
 }
 
 /// The arguments of `CreateLoadBalancer`.
@@ -78,11 +80,11 @@ pub(super) const MOST_NAMED: usize = 20;
 
 impl LoadBalancer {
     /// Its state.
-    pub fn state(&self, now: Moment) -> &'static str {
-        if self.active <= now {
-            "active"
-        } else {
-            "provisioning"
+    pub fn state(&self, now: Moment) -> &str {
+        match &self.trouble {
+            Some((state, _)) => state,
+            None if self.active <= now => "active",
+            None => "provisioning",
         }
     }
 
@@ -162,6 +164,7 @@ impl Cloud {
             tags: create.tags,
             created: now,
             active: now + self.settings.provisioning,
+            trouble: None,
             arn: arn.clone(),
         };
         self.load_balancers.insert(arn.clone(), load_balancer, now);

@@ -72,6 +72,34 @@ async fn a_held_call_waits_for_the_test() {
     assert_eq!(answer.unwrap().0.as_u16(), 200);
 }
 
+/// Kills a client while its call is held, before the call or after it.
+#[tokio::test]
+async fn a_client_can_die_while_its_call_is_held() {
+    for (fault, made) in [
+        (Fault::any().hold_before(), false),
+        (Fault::any().hold_after(), true),
+    ] {
+        let client = Client::start().await;
+        client.fake.fault(fault);
+        let before = client.fake.snapshot();
+        {
+            let signer = client.signer(EC2);
+            let call = std::pin::pin!(client.send(&signer, GROUP));
+            tokio::select! {
+                _ = call => unreachable!("it is held"),
+                () = client.fake.held() => {}
+            }
+        }
+        client.fake.idle().await;
+        client.fake.release();
+        let after = client.fake.snapshot();
+        let new = after.security_groups.len() - before.security_groups.len();
+        assert_eq!(new, usize::from(made));
+        let outcome = if made { Outcome::Done } else { Outcome::Open };
+        assert_eq!(client.fake.calls()[0].outcome, outcome);
+    }
+}
+
 #[tokio::test]
 async fn a_delay_ends_when_the_clock_is_moved() {
     let client = Client::start().await;
@@ -145,4 +173,6 @@ async fn what_is_foreign_is_compared() {
     let tag = "Action=CreateTags&Version=2016-11-15&ResourceId.1=sg-0000000000000node&Tag.1.Key=a&Tag.1.Value=b";
     client.send(&signer, tag).await.unwrap();
     assert_eq!(client.fake.foreign_changes().len(), 1);
+    client.fake.forget_foreign("sg-0000000000000node");
+    assert!(client.fake.foreign_unchanged());
 }

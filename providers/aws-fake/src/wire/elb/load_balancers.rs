@@ -130,7 +130,10 @@ fn write(out: &mut Xml, all: &[&LoadBalancer], cloud: &Cloud, now: Moment) {
         xml.text("LoadBalancerName", &one.name);
         xml.text("Scheme", &one.scheme);
         xml.text("VpcId", &one.vpc);
-        xml.node("State", |xml| xml.text("Code", one.state(now)));
+        xml.node("State", |xml| {
+            xml.text("Code", one.state(now));
+            xml.optional("Reason", one.trouble.as_ref().map(|(_, reason)| reason));
+        });
         xml.text("Type", "network");
         write_zones(xml, one, cloud);
         if !one.security_groups.is_empty() {

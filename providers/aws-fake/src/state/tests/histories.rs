@@ -1,0 +1,298 @@
+//! Random histories of calls: a refused call changes nothing, and what AWS promises about its objects
+//! always holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::super::security_groups::{Permission, Source};
+use super::super::seed::NODE_GROUP;
+use super::super::targets::Description;
+use super::*;
+
+/// One step. Numbers choose among the objects that there are.
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    CreateLoadBalancer(u8, u8),
+    DeleteLoadBalancer(usize),
+    Protect(usize, bool),
+    SetSubnets(usize, u8),
+    CreateTargetGroup(u8, bool),
+    DeleteTargetGroup(usize),
+    Register(usize, u16),
+    Deregister(usize, u16),
+    CreateListener(usize, u16, usize),
+    ModifyListener(usize, usize),
+    DeleteListener(usize),
+    CreateSecurityGroup(u8),
+    Authorize(usize, usize),
+    Revoke(usize, usize),
+    DeleteSecurityGroup(usize),
+    Tag(usize, u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let one = 0_usize..6;
+    prop_oneof![
+        2 => (0_u64..400).prop_map(Step::Wait),
+        3 => (0_u8..3, 1_u8..8).prop_map(|(name, zones)| Step::CreateLoadBalancer(name, zones)),
+        1 => one.clone().prop_map(Step::DeleteLoadBalancer),
+        1 => (one.clone(), any::<bool>()).prop_map(|(it, on)| Step::Protect(it, on)),
+        2 => (one.clone(), 0_u8..8).prop_map(|(it, zones)| Step::SetSubnets(it, zones)),
+        3 => (0_u8..4, any::<bool>()).prop_map(|(name, udp)| Step::CreateTargetGroup(name, udp)),
+        1 => one.clone().prop_map(Step::DeleteTargetGroup),
+        2 => (one.clone(), 1_u16..5).prop_map(|(it, node)| Step::Register(it, node)),
+        2 => (one.clone(), 1_u16..5).prop_map(|(it, node)| Step::Deregister(it, node)),
+        4 => (one.clone(), 80_u16..83, one.clone())
+            .prop_map(|(it, port, group)| Step::CreateListener(it, port, group)),
+        1 => (one.clone(), one.clone()).prop_map(|(it, group)| Step::ModifyListener(it, group)),
+        1 => one.clone().prop_map(Step::DeleteListener),
+        2 => (0_u8..3).prop_map(Step::CreateSecurityGroup),
+        2 => (one.clone(), one.clone()).prop_map(|(it, of)| Step::Authorize(it, of)),
+        1 => (one.clone(), one.clone()).prop_map(|(it, of)| Step::Revoke(it, of)),
+        2 => one.clone().prop_map(Step::DeleteSecurityGroup),
+        1 => (one, 0_u8..4).prop_map(|(it, number)| Step::Tag(it, number)),
+    ]
+}
+
+/// The key of one of the objects, or one that no object has.
+fn pick<T>(all: &BTreeMap<String, T>, index: usize, missing: &str) -> String {
+    all.keys()
+        .nth(index)
+        .cloned()
+        .unwrap_or_else(|| missing.to_owned())
+}
+
+fn zones(bits: u8) -> Vec<Mapping> {
+    let chosen = ["a", "b", "c"].iter().enumerate();
+    let chosen = chosen.filter(|(index, _)| bits >> index & 1 == 1);
+    chosen
+        .map(|(_, zone)| subnet(&format!("subnet-private-{zone}")))
+        .collect()
+}
+
+/// Makes one step. Returns whether it was refused.
+#[expect(clippy::too_many_lines, reason = "one arm for each call")]
+fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
+    let at = *now;
+    let missing = |kind: &str| format!("arn:aws:elasticloadbalancing:x:y:{kind}/net/x/0");
+    let balancer =
+        |cloud: &Cloud, index| pick(cloud.load_balancers.all(), index, &missing("loadbalancer"));
+    let group =
+        |cloud: &Cloud, index| pick(cloud.target_groups.all(), index, &missing("targetgroup"));
+    let listener_at =
+        |cloud: &Cloud, index| pick(cloud.listeners.all(), index, &missing("listener"));
+    let guard = |cloud: &Cloud, index| pick(cloud.security_groups.all(), index, "sg-x");
+    let node = |number: u16| {
+        vec![Description {
+            id: format!("i-{number:08}"),
+            port: None,
+        }]
+    };
+    let from = |id: String| Permission {
+        protocol: "-1".into(),
+        from: None,
+        to: None,
+        source: Source::Group(id),
+    };
+    match *step {
+        Step::Wait(seconds) => {
+            *now += Duration::from_secs(seconds);
+            cloud.tick(*now);
+            Ok(())
+        }
+        Step::CreateLoadBalancer(name, bits) => {
+            let group = pick(cloud.security_groups.all(), usize::from(bits), NODE_GROUP);
+            let create = CreateLoadBalancer {
+                name: format!("lb{name}"),
+                kind: Some("network".into()),
+                scheme: Some("internal".into()),
+                subnets: zones(bits),
+                security_groups: vec![group],
+                ..CreateLoadBalancer::default()
+            };
+            cloud.create_load_balancer(at, create).map(drop)
+        }
+        Step::DeleteLoadBalancer(index) => {
+            let arn = balancer(cloud, index);
+            cloud.delete_load_balancer(at, &arn)
+        }
+        Step::Protect(index, on) => {
+            let arn = balancer(cloud, index);
+            let on = on.to_string();
+            let change = super::tags(&[("deletion_protection.enabled", &on)]);
+            cloud
+                .modify_load_balancer_attributes(&arn, &change)
+                .map(drop)
+        }
+        Step::SetSubnets(index, bits) => {
+            let arn = balancer(cloud, index);
+            cloud.set_subnets(at, &arn, &zones(bits), None).map(drop)
+        }
+        Step::CreateTargetGroup(name, udp) => {
+            let mut create = target_group(&format!("tg{name}"));
+            if udp {
+                create.protocol = Some("UDP".into());
+            }
+            cloud.create_target_group(at, create).map(drop)
+        }
+        Step::DeleteTargetGroup(index) => {
+            let arn = group(cloud, index);
+            cloud.delete_target_group(at, &arn)
+        }
+        Step::Register(index, number) => {
+            let arn = group(cloud, index);
+            cloud.register_targets(at, &arn, &node(number))
+        }
+        Step::Deregister(index, number) => {
+            let arn = group(cloud, index);
+            cloud.deregister_targets(at, &arn, &node(number))
+        }
+        Step::CreateListener(index, port, of) => {
+            let (arn, of) = (balancer(cloud, index), group(cloud, of));
+            let change = listener(port, &of);
+            cloud
+                .create_listener(at, &arn, change, Tags::new())
+                .map(drop)
+        }
+        Step::ModifyListener(index, of) => {
+            let (arn, of) = (listener_at(cloud, index), group(cloud, of));
+            let change = ListenerChange {
+                forward: Some(vec![(of, None)]),
+                ..ListenerChange::default()
+            };
+            cloud.modify_listener(at, &arn, change).map(drop)
+        }
+        Step::DeleteListener(index) => {
+            let arn = listener_at(cloud, index);
+            cloud.delete_listener(at, &arn)
+        }
+        Step::CreateSecurityGroup(name) => {
+            let create = CreateSecurityGroup {
+                name: format!("g{name}"),
+                description: "x".into(),
+                vpc: Some(VPC.into()),
+                tags: Tags::new(),
+            };
+            cloud.create_security_group(at, create).map(drop)
+        }
+        Step::Authorize(index, of) => {
+            let (id, of) = (guard(cloud, index), guard(cloud, of));
+            cloud
+                .authorize_ingress(&id, vec![(from(of), None)])
+                .map(drop)
+        }
+        Step::Revoke(index, of) => {
+            let (id, of) = (guard(cloud, index), guard(cloud, of));
+            cloud.revoke_ingress(&id, &[from(of)]).map(drop)
+        }
+        Step::DeleteSecurityGroup(index) => {
+            let id = guard(cloud, index);
+            cloud.delete_security_group(at, &id)
+        }
+        Step::Tag(index, number) => {
+            let arns = [balancer(cloud, index), group(cloud, index)];
+            cloud.add_tags(&arns, &super::tags(&[("n", &number.to_string())]))
+        }
+    }
+    .is_err()
+}
+
+/// What holds at any time.
+fn check(cloud: &Cloud, now: Moment) {
+    let names: BTreeSet<&str> = cloud
+        .load_balancers
+        .values()
+        .map(|it| it.name.as_str())
+        .collect();
+    assert_eq!(
+        names.len(),
+        cloud.load_balancers.len(),
+        "a name has one load balancer"
+    );
+    let names: BTreeSet<&str> = cloud
+        .target_groups
+        .values()
+        .map(|it| it.name.as_str())
+        .collect();
+    assert_eq!(
+        names.len(),
+        cloud.target_groups.len(),
+        "a name has one target group"
+    );
+    let mut ports = BTreeSet::new();
+    let mut users: BTreeMap<&str, &str> = BTreeMap::new();
+    for listener in cloud.listeners.values() {
+        let user = listener.load_balancer.as_str();
+        assert!(
+            cloud.load_balancers.get(user).is_some(),
+            "a listener has its load balancer"
+        );
+        assert!(
+            ports.insert((user, listener.port)),
+            "a port has one listener"
+        );
+        for (group, _) in &listener.forward {
+            assert!(
+                cloud.target_groups.get(group).is_some(),
+                "what is used exists"
+            );
+            let first = users.entry(group).or_insert(user);
+            assert_eq!(*first, user, "a target group has one load balancer");
+        }
+    }
+    for group in cloud.target_groups.values() {
+        let used = users.contains_key(group.arn.as_str());
+        assert_eq!(
+            group.used.is_some(),
+            used,
+            "a group knows whether it is used"
+        );
+        let drains = group.targets.values().filter(|it| it.drains.is_some());
+        assert!(used || drains.count() == 0, "what is unused does not drain");
+        cloud.describe_target_health(now, &group.arn, &[]).unwrap();
+    }
+    for one in cloud.load_balancers.values() {
+        assert!(!one.zones.is_empty(), "a load balancer has a zone");
+        let live = (cloud.interfaces.values())
+            .filter(|it| it.load_balancer == one.arn && it.gone.is_none());
+        let subnets: BTreeSet<&str> = live.map(|it| it.subnet.as_str()).collect();
+        let zones = one.zones.values().map(|it| it.subnet.as_str());
+        assert_eq!(subnets, zones.collect(), "each zone has its interface");
+    }
+    let addresses: BTreeSet<_> = cloud.interfaces.values().map(|it| it.address).collect();
+    assert_eq!(
+        addresses.len(),
+        cloud.interfaces.len(),
+        "an address has one interface"
+    );
+    for interface in cloud.interfaces.values() {
+        assert!(
+            interface.gone.is_none_or(|gone| gone > now),
+            "interfaces go in time"
+        );
+        for id in &interface.groups {
+            assert!(
+                cloud.security_groups.get(id).is_some(),
+                "groups in use exist"
+            );
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_refused_call_changes_nothing(steps in prop::collection::vec(step(), 1..60)) {
+        let mut cloud = cloud();
+        let mut now = START;
+        for step in &steps {
+            cloud.tick(now);
+            let before = cloud.snapshot();
+            if make(&mut cloud, &mut now, step) {
+                prop_assert_eq!(&before, &cloud.snapshot(), "{:?}", step);
+            }
+            check(&cloud, now);
+        }
+    }
+}
