@@ -226,3 +226,37 @@ async fn the_driver_ends_with_the_pace() {
     tokio::task::yield_now().await;
     assert!(shared.upgrade().is_none());
 }
+
+/// Callers with little patience that come back when they are told to: nothing of the bucket is
+/// lost, and few come back in vain.
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_when_told_to_loses_nothing() {
+    let pace = Arc::new(Pace::new(&intensive()));
+    let start = Instant::now();
+    let mut callers = Vec::new();
+    for _ in 0..60 {
+        let of = Arc::clone(&pace);
+        callers.push(tokio::spawn(async move {
+            for attempt in 1.. {
+                let deadline = Instant::now() + seconds(1);
+                let turn = of.turn(Category::Intensive, Urgency::Service, deadline);
+                match turn.await {
+                    Ok(()) => return attempt,
+                    Err(busy) => tokio::time::sleep(busy.retry_after).await,
+                }
+            }
+            0
+        }));
+    }
+    let mut attempts = 0;
+    for caller in callers {
+        attempts += caller.await.unwrap();
+    }
+    let bound = seconds(5 * 50);
+    assert!(
+        start.elapsed() < bound.mul_f64(1.1),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(attempts <= 2 * 60, "{attempts} attempts of 60 callers");
+}

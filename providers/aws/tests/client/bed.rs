@@ -64,6 +64,23 @@ impl Bed {
     }
 }
 
+/// The client counts as many calls of each action as the fake has seen: what it calls an action
+/// is what it sends.
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let mut counted = BTreeMap::<String, u64>::new();
+        for count in self.client.counts() {
+            if count.result != "postponed" {
+                *counted.entry(count.action.name().into()).or_default() += count.calls;
+            }
+        }
+        assert_eq!(counted, self.fake.counts().actions);
+    }
+}
+
 pub(crate) fn connection(fake: &Fake, limits: Limits) -> Connection {
     let credentials = &fake.credentials()[0];
     Connection {

@@ -1,6 +1,5 @@
 //! What goes wrong, and what the client says of it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,8 +11,7 @@ use ballast_aws::rate::{Limit, Limits, Urgency};
 use ballast_aws_fake::{Config, Fake, Fault};
 
 use crate::bed::{
-    Bed, bed_with_a_load_balancer, connection, listener, manner, security_group, target_group,
-    tcp_check, unlimited,
+    Bed, connection, listener, manner, security_group, target_group, tcp_check, unlimited,
 };
 
 #[tokio::test]
@@ -130,8 +128,9 @@ async fn a_call_that_takes_too_long_ends() {
 
 #[tokio::test]
 async fn nobody_listens() {
-    let bed = Bed::new(Config::default()).await;
-    let Bed { fake, client, .. } = bed;
+    let fake = Fake::start(Config::default()).await.unwrap();
+    let connection = connection(&fake, unlimited());
+    let client = Client::connect(&connection).await.unwrap();
     drop(fake);
     // The connections of the fake may outlive it for a moment.
     let _ = client.all_load_balancers(manner()).await;
@@ -174,23 +173,6 @@ async fn what_a_plan_uses_must_have_been_made() {
         .unwrap_err();
     assert_eq!(error.cause, Cause::Invalid);
     assert_eq!(bed.fake.counts().total(), 0);
-}
-
-/// The names of the client and those on the wire are the same: for each action, the client counts
-/// as many calls as the fake has seen.
-#[tokio::test]
-async fn the_client_counts_what_the_cloud_sees() {
-    let bed = bed_with_a_load_balancer().await;
-    let _ = bed.client.all_load_balancers(manner()).await;
-    let _ = bed.client.listeners(&bed.id("balancer"), manner()).await;
-    let _ = bed.client.zones(&[], manner()).await;
-    let seen = bed.fake.counts().actions;
-    let counted = bed.client.counts();
-    let counted: BTreeMap<_, _> = counted
-        .iter()
-        .map(|count| (count.action.name().to_owned(), count.calls))
-        .collect();
-    assert_eq!(counted, seen);
 }
 
 #[tokio::test]

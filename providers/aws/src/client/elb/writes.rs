@@ -239,3 +239,6 @@ macro_rules! make {
 }
 
 use make;
+
+#[cfg(test)]
+mod tests;
