@@ -255,12 +255,14 @@ impl Cloud {
     ) -> Result<LoadBalancer> {
         let there = self.load_balancer(arn)?;
         if there.security_groups.is_empty() {
+            // \[seen\]
             return Err(Refusal::new(
                 "InvalidConfigurationRequest",
-                "You cannot set security groups on a Network Load Balancer that was created without them",
+                "You cannot set security groups on a Network Load Balancer which was created without any security groups.",
             ));
         }
         if groups.is_empty() {
+            // \[seen\]: this code.
             return Err(Refusal::validation(
                 "A load balancer that has security groups must keep at least one",
             ));

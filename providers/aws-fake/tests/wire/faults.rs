@@ -161,6 +161,30 @@ async fn real_time_can_run_faster() {
     assert!(client.fake.now() >= before + Duration::from_secs(100));
 }
 
+/// With tokio's paused clock, time passes when there is nothing else to do: buckets of real size
+/// cost no time, and no time-out of the client ends early.
+#[tokio::test(start_paused = true)]
+async fn real_time_can_be_paused() {
+    let client = Client::new(Config {
+        time: Time::Scaled(1.0),
+        latency: Duration::from_millis(100),
+        throttle: Some(Throttle::AWS),
+        ..Config::default()
+    })
+    .await;
+    for call in 1..=300 {
+        let signer = client.signer(ELB);
+        let answer = tokio::time::timeout(Duration::from_millis(200), client.send(&signer, LIST));
+        let (status, _) = answer.await.expect("no time-out").unwrap();
+        assert_eq!(status.as_u16(), 200, "{call}");
+    }
+    let took = client.fake.now();
+    assert!(
+        took >= Duration::from_secs(30) && took < Duration::from_secs(31),
+        "{took:?}"
+    );
+}
+
 #[tokio::test]
 async fn what_is_foreign_is_compared() {
     let client = Client::start().await;

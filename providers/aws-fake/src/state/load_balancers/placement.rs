@@ -30,7 +30,8 @@ pub(super) fn same(there: &BTreeMap<String, Mapping>, asked: &BTreeMap<String, M
 
 impl Cloud {
     /// `SetSubnets`: the complete list. A zone cannot change its subnet \[seen\]; zones can be
-    /// added and, since 2023, removed \[docs\].
+    /// added and, since 2023, removed. A zone gets another subnet only after the removal of the
+    /// first one has come to its end \[docs\].
     pub fn set_subnets(
         &mut self,
         now: Moment,
@@ -49,6 +50,11 @@ impl Cloud {
         for (zone, mapping) in &zones {
             match there.zones.get(zone) {
                 None => {
+                    if self.leaves(arn, zone) {
+                        return Err(invalid(format!(
+                            "The removal of a subnet in '{zone}' is in progress"
+                        )));
+                    }
                     added.insert(zone.clone(), mapping.clone());
                 }
                 Some(now) if now.subnet != mapping.subnet => {
@@ -85,6 +91,16 @@ impl Cloud {
         }
         self.note_use(now);
         self.load_balancer(arn).cloned()
+    }
+
+    /// Whether a load balancer still has an interface in a zone that it has left.
+    fn leaves(&self, load_balancer: &str, zone: &str) -> bool {
+        let subnet = |id: &str| self.subnets.get(id).map(|subnet| subnet.zone.as_str());
+        self.interfaces.values().any(|one| {
+            one.load_balancer == load_balancer
+                && one.gone.is_some()
+                && subnet(&one.subnet) == Some(zone)
+        })
     }
 
     /// `SetIpAddressType`

@@ -391,6 +391,22 @@ fn subnets_change_zone_by_zone() {
 }
 
 #[test]
+fn a_zone_gets_another_subnet_after_the_first_one_is_gone() {
+    let mut cloud = cloud();
+    let arn = make_balancer(&mut cloud, "web");
+    let mut set = |second: u64, ids: &[&str]| {
+        let now = START + seconds(second);
+        cloud.tick(now);
+        let all: Vec<Mapping> = ids.iter().map(|id| subnet(id)).collect();
+        code(cloud.set_subnets(now, &arn, &all, None))
+    };
+    assert_eq!(set(0, &["subnet-private-b"]), "");
+    let wanted = ["subnet-public-a", "subnet-private-b"];
+    assert_eq!(set(59, &wanted), "InvalidConfigurationRequest");
+    assert_eq!(set(60, &wanted), "");
+}
+
+#[test]
 fn groups_can_be_replaced_and_not_be_added() {
     let mut cloud = cloud();
     let arn = make_balancer(&mut cloud, "web");
