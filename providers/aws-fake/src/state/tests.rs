@@ -13,6 +13,7 @@ mod histories;
 mod lag;
 mod listeners;
 mod load_balancers;
+mod placement;
 mod quotas;
 mod security_groups;
 mod tags;
