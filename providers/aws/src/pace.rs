@@ -49,7 +49,7 @@ struct Queue {
 /// A place in the queue. Dropped, it is given up.
 struct Place<'a> {
     shared: &'a Shared,
-    ticket: Ticket,
+    call: (Category, Urgency, Ticket),
     /// About when its turn comes, as it was expected at the beginning. Whoever gives up comes back
     /// at that time: if all went by the length of the queue when they leave it, those that leave it
     /// together would come back together.
@@ -158,14 +158,14 @@ impl Shared {
             let retry_after = queue.waiting.about(category, urgency, now);
             return Err(Busy { retry_after });
         };
-        let expected = now + queue.waiting.remaining(ticket, now);
+        let left = queue.waiting.remaining(category, urgency, ticket, now);
         queue.callers.insert(ticket, turn);
         queue.release(now);
         drop(queue);
         Ok(Place {
             shared: self,
-            ticket,
-            expected,
+            call: (category, urgency, ticket),
+            expected: now + left,
         })
     }
 }
@@ -196,7 +196,9 @@ impl Place<'_> {
     /// Why there is no turn.
     fn busy(&self) -> Busy {
         let now = Instant::now();
-        let left = self.shared.lock().waiting.remaining(self.ticket, now);
+        let (category, urgency, ticket) = self.call;
+        let queue = self.shared.lock();
+        let left = queue.waiting.remaining(category, urgency, ticket, now);
         Busy {
             retry_after: left.max(self.expected.saturating_duration_since(now)),
         }
@@ -205,9 +207,10 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        let (.., ticket) = self.call;
         let mut queue = self.shared.lock();
-        if queue.callers.remove(&self.ticket).is_some() {
-            queue.waiting.leave(self.ticket);
+        if queue.callers.remove(&ticket).is_some() {
+            queue.waiting.leave(ticket);
         }
     }
 }

@@ -326,12 +326,15 @@ impl Waiting {
         self.until(category, (urgency, Ticket(u64::MAX)), now)
     }
 
-    /// About how long this call still waits. Zero if it does not wait.
-    pub fn remaining(&self, ticket: Ticket, now: Instant) -> Duration {
-        let place = self.calls.iter().find(|((_, one), _)| *one == ticket);
-        place.map_or(Duration::ZERO, |(&place, &category)| {
-            self.until(category, place, now)
-        })
+    /// About how long a call of this category and urgency that waits with this ticket still waits.
+    pub fn remaining(
+        &self,
+        category: Category,
+        urgency: Urgency,
+        ticket: Ticket,
+        now: Instant,
+    ) -> Duration {
+        self.until(category, (urgency, ticket), now)
     }
 
     /// How long until the buckets of this category have had a token for all calls before this

@@ -272,3 +272,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn each_waiting_call_learns_when_its_own_turn_comes() {
+    let start = Instant::now();
+    let limits = none_but(Category::Intensive, Limit::new(1, 0.2));
+    let mut waiting = Waiting::new(&limits, start);
+    let poll = enter(&mut waiting, Category::Intensive, Urgency::Background);
+    let first = enter(&mut waiting, Category::Intensive, Urgency::Service);
+    let second = enter(&mut waiting, Category::Intensive, Urgency::Service);
+    let left = |urgency, ticket| {
+        let left = waiting.remaining(Category::Intensive, urgency, ticket, start);
+        left.as_secs()
+    };
+    assert_eq!(left(Urgency::Service, first), 0);
+    assert_eq!(left(Urgency::Service, second), 5);
+    assert_eq!(left(Urgency::Background, poll), 10);
+    let about = waiting.about(Category::Intensive, Urgency::Service, start);
+    assert_eq!(about.as_secs(), 10, "one more comes after the two");
+}
