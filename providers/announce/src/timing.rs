@@ -46,8 +46,11 @@ pub const DOUBT_REPEAT: Duration = ms(1000);
 pub const REQUESTED_CHECK: Duration = ms(3000);
 /// `Tolerant`: the time without an answer after which a host counts as dead.
 pub const TOLERANT: Duration = ms(5000);
-/// Answers without receipts that prove an interception.
+/// Answers that prove an interception if there are receipts for less than half of them.
 pub const INTERCEPTED_ANSWERS: u64 = 10;
+/// Answers that prove it if there are receipts for less than three quarters of them. Of fewer, a report that
+/// is a second late would leave out as many.
+pub const DOUBLED_ANSWERS: u64 = 24;
 
 /// How often a node sends a beat to its neighbours.
 pub const BEAT: Duration = ms(500);

@@ -3,10 +3,11 @@
 //! Some switches answer ARP for hosts (EVPN suppression, proxy ARP), also for dead ones. So each
 //! agent counts the probes that it received from each prober and reports the counts in its beats.
 //! Answers without receipts are not the host's: the prober switches to ICMP echo, which no switch
-//! answers for a host, and reports `ProbesIntercepted`.
+//! answers for a host, and reports `ProbesIntercepted`. A switch may also answer *and* pass the probe on,
+//! as the Linux bridge does: each probe then has a receipt and two answers.
 
 use crate::Time;
-use crate::timing::{INTERCEPTED_ANSWERS, SILENT};
+use crate::timing::{DOUBLED_ANSWERS, INTERCEPTED_ANSWERS, SILENT};
 
 /// The comparison of answers and receipts of one host.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +31,11 @@ impl Receipts {
     /// Whether somebody else answers for the host. Stays until its agent restarts.
     pub fn intercepted(&self) -> bool {
         self.intercepted
+    }
+
+    /// A peer found out.
+    pub fn told(&mut self) {
+        self.intercepted = true;
     }
 
     /// The host, or somebody else, answered an ARP request or a neighbour solicitation.
@@ -62,6 +68,10 @@ impl Receipts {
         }
         let received = received.saturating_sub(base.received);
         self.intercepted |= received.saturating_mul(2) < self.answers;
+        if self.answers < DOUBLED_ANSWERS {
+            return;
+        }
+        self.intercepted |= received.saturating_mul(4) < self.answers.saturating_mul(3);
         self.base = Some(report);
         self.answers = 0;
     }
@@ -89,6 +99,13 @@ mod tests {
             (10, 4, true),
             (10, 0, true),
             (9, 0, false),
+            (24, 24, false),
+            (24, 18, false),
+            (24, 17, true),
+            // Each probe has a receipt and two answers.
+            (23, 12, false),
+            (24, 12, true),
+            (25, 13, true),
         ] {
             let mut receipts = Receipts::default();
             receipts.reported(1, 100, at(0));
@@ -102,16 +119,18 @@ mod tests {
     fn a_restarted_or_stopped_agent_is_counted_anew() {
         let mut receipts = Receipts::default();
         receipts.reported(1, 100, at(0));
-        answers(&mut receipts, 20);
+        answers(&mut receipts, 30);
         receipts.reported(2, 3, at(1));
         assert!(!receipts.intercepted(), "another life");
-        answers(&mut receipts, 20);
+        answers(&mut receipts, 30);
         receipts.reported(2, 5, at(20));
         assert!(!receipts.intercepted(), "it was silent meanwhile");
-        answers(&mut receipts, 20);
+        answers(&mut receipts, 30);
         receipts.reported(2, 5, at(22));
         assert!(receipts.intercepted());
         receipts.reported(3, 0, at(23));
         assert!(!receipts.intercepted());
+        receipts.told();
+        assert!(receipts.intercepted());
     }
 }

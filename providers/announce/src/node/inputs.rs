@@ -419,8 +419,11 @@ impl Node {
             };
             if doubter.method == Method::Echo {
                 // The peer found a switch that answers for others. This node may be no prober, and
-                // could not find out itself.
+                // from now on it cannot find out itself.
                 port.method = Method::Echo;
+                if let Some(entry) = self.checks.get_mut(&(interface, host.clone())) {
+                    entry.receipts.told();
+                }
             }
             let method = port.method;
             out.push(Output::Probe {
