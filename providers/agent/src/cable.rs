@@ -57,6 +57,9 @@ const MAX_ACCEPTED: usize = 64;
 /// Between two attempts to dial a peer, at first and at most.
 const DIAL_AGAIN: Duration = Duration::from_secs(1);
 const DIAL_AGAIN_AT_MOST: Duration = Duration::from_secs(5);
+/// After a goodbye: a newer process of the peer opens the port in a moment. Without a cable its end would
+/// show only after 2 s.
+const DIAL_THE_NEXT: Duration = Duration::from_millis(200);
 /// After an error of the listening socket: too many open files.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// "I close this cable, and live."
@@ -302,6 +305,10 @@ impl Cables {
         if let Some(former) = state.accepted.insert(peer.clone(), end.clone()) {
             former.notify_one();
         }
+        if state.newer > 0 {
+            // The newer process had not opened the port yet.
+            end.notify_one();
+        }
         drop(state);
         let shared = self.shared.clone();
         cables.spawn(shared.welcome(stream, accepted, end, sink.clone()));
@@ -350,13 +357,23 @@ impl Shared {
         sink: Arc<S>,
     ) {
         let mut wait = DIAL_AGAIN;
+        // Two processes that replace each other's cable must not do so all the time.
+        let mut after_goodbye = DIAL_THE_NEXT;
         loop {
             match self.connect(&peer, at).await {
                 Ok((stream, process)) => {
-                    wait = match self.hold(stream, &process, &end, &*sink).await {
+                    let since = Instant::now();
+                    let how = self.hold(stream, &process, &end, &*sink).await;
+                    if since.elapsed() > DIAL_AGAIN_AT_MOST {
+                        after_goodbye = DIAL_THE_NEXT;
+                    }
+                    wait = match how {
                         End::Unwanted => return,
-                        // There is another process of this node.
-                        End::Goodbye => DIAL_AGAIN_AT_MOST,
+                        // There is another process of this node, or of the peer.
+                        End::Goodbye => {
+                            let next = (2 * after_goodbye).min(DIAL_AGAIN_AT_MOST);
+                            std::mem::replace(&mut after_goodbye, next)
+                        }
                         End::Closed | End::Lost => DIAL_AGAIN,
                     };
                 }

@@ -207,6 +207,41 @@ async fn the_end_of_a_former_process_is_not_the_end_of_the_new_one() {
     assert!(two.inbox.is_empty());
 }
 
+/// As during an update with surge: from then on the end of the newer process shows at once.
+#[tokio::test]
+async fn a_newer_process_of_a_peer_has_a_cable_in_a_moment() {
+    let mut one = Agent::new("one", 1);
+    let old = Agent::new("two", 1);
+    let number = old.port();
+    one.dials(&[&old]);
+    one.connected("two").await;
+    let start = Instant::now();
+    let found = Former::find(NodeName::new("two"), 2, number, keyring()).await;
+    assert!(found.is_some());
+    // It says goodbye to those that dial it before the newer one opens the port.
+    sleep(2 * DIAL_THE_NEXT).await;
+    let new = Agent::with("two", 2, number, PATIENCE);
+    reaches(&new.counters.connected, 1).await;
+    let took = start.elapsed();
+    assert!(took < DIAL_AGAIN_AT_MOST, "connected after {took:?}");
+    assert_eq!(get(&one.counters.closed) + get(&one.counters.lost), 0);
+    old.dies().await;
+    while let Ok(input) = one.inbox.try_recv() {
+        assert!(
+            matches!(
+                input,
+                Input::Cable {
+                    connected: true,
+                    ..
+                }
+            ),
+            "{input:?}"
+        );
+    }
+    new.dies().await;
+    one.closed("two").await;
+}
+
 /// The peer has welcomed it, and must not take this for the end of its process.
 #[tokio::test]
 async fn a_side_that_gives_up_a_handshake_says_goodbye() {
