@@ -109,6 +109,20 @@ impl Cluster {
 
     /// The same before any agent has started.
     pub(crate) fn without_agents(nodes: usize, services: u8) -> Self {
+        Self::on_lan(nodes, services, |_| true)
+    }
+
+    /// The same with an agent on each node, where no host and no Service has an IPv4 address.
+    pub(crate) fn with_ipv6_alone(nodes: usize, services: u8) -> Self {
+        let mut cluster = Self::on_lan(nodes, services, IpAddr::is_ipv6);
+        for node in 0..nodes {
+            cluster.start_agent(node);
+        }
+        cluster
+    }
+
+    /// Hosts and Services with these of their addresses.
+    fn on_lan(nodes: usize, services: u8, has: fn(&IpAddr) -> bool) -> Self {
         let keys = (0..nodes).map(|_| {
             let mut key = NamedTempFile::new().unwrap();
             writeln!(key, "{KEY}").unwrap();
@@ -118,20 +132,21 @@ impl Cluster {
         for (at, host) in lan.hosts.iter().enumerate() {
             testbed::on(host, async || {
                 let eth0 = index_of(&netlink(), "eth0").await;
-                for (address, prefix) in own(at).into_iter().zip([24, 64]) {
+                let all = own(at).into_iter().zip([24, 64]);
+                for (address, prefix) in all.filter(|(address, _)| has(address)) {
                     add_address(eth0, ipnet::IpNet::new(address, prefix).unwrap()).await;
                 }
             });
         }
         let mut api = Api::default();
         for n in 0..services {
-            for address in vip(n) {
+            for address in vip(n).into_iter().filter(has) {
                 api.wanted.insert(address, wanted());
             }
         }
         for node in 0..nodes {
             let announcer = Announcer {
-                addresses: own(node).to_vec(),
+                addresses: own(node).into_iter().filter(has).collect(),
                 ..Announcer::default()
             };
             api.nodes.insert(name(node), announcer);

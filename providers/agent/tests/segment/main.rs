@@ -11,6 +11,7 @@ mod capture;
 mod client;
 mod cluster;
 mod frames;
+mod ipv6;
 mod life;
 mod migration;
 mod modes;
