@@ -9,7 +9,7 @@ use super::announcers::Announcers;
 use super::bed::Bed;
 use super::machines::{number, seconds};
 use super::terms::Values;
-use super::terms::value::{BLIND, FAILED, MOVES, NEWCOMER};
+use super::terms::value::{ANSWERED, BLIND, FAILED, MOVES, NEWCOMER};
 use super::watch::{Seen, Watch};
 use crate::Signal;
 use crate::segment::Moment;
@@ -28,6 +28,7 @@ fn values(seen: &Seen, from: Moment, no_move: Moment) -> Values {
         (FAILED, number(known.failed)),
         (NEWCOMER, seconds(newcomer.outage)),
         (MOVES, number(seen.moves(no_move))),
+        (ANSWERED, seconds(seen.announced_to_answered(from))),
     ])
 }
 

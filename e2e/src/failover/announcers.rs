@@ -38,8 +38,8 @@ pub struct Held {
     pub node: Host,
     /// The number of nodes that have held the address.
     pub epoch: i64,
-    /// The number of nodes that would take over.
-    pub successors: usize,
+    /// The nodes that would take over, first one first.
+    pub successors: Vec<Host>,
 }
 
 // === impl Announcers ===
@@ -147,7 +147,10 @@ impl<'a> Announcers<'a> {
                 all.entry(address.parse()?).or_default().push(Held {
                     node,
                     epoch,
-                    successors: successors.len(),
+                    successors: successors
+                        .iter()
+                        .filter_map(|it| Host::named(&it.0))
+                        .collect(),
                 });
             }
         }

@@ -193,6 +193,18 @@ impl<'a> Bed<'a> {
         others.next().context("there is one node only")
     }
 
+    /// The first recorded successor: it probes the holder, whatever the number of nodes.
+    pub async fn first_successor(&self, address: IpAddr) -> Result<Host> {
+        eventually(SOON, || async {
+            let held = self.announcers.held().await?;
+            let first = held.get(&address).and_then(|all| all.first());
+            let successors = first.map(|it| it.successors.as_slice());
+            let first = successors.and_then(<[Host]>::first).copied();
+            first.with_context(|| format!("{address} has no successor: {held:?}"))
+        })
+        .await
+    }
+
     /// Waits until all is well: every node is Ready, every interface usable, every address has
     /// one holder with all the successors that there can be, and that node answers.
     pub async fn settled(&self) -> Result<Holders> {
@@ -243,7 +255,7 @@ impl<'a> Bed<'a> {
             let [one] = all else {
                 bail!("{address} is held by {all:?}");
             };
-            ensure!(one.successors >= successors, "{address}: {one:?}");
+            ensure!(one.successors.len() >= successors, "{address}: {one:?}");
             holders.insert(address, one.node);
         }
         Ok(holders)

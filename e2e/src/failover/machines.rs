@@ -8,7 +8,8 @@ use anyhow::Result;
 use super::bed::Bed;
 use super::terms::Values;
 use super::terms::value::{
-    BACK_FAILED, BACK_MOVES, BACK_TWO, BLIND, FAILED, FAR, KNOWN, MOVES, NEWCOMER, RETURN, TWO,
+    ANSWERED, BACK_FAILED, BACK_MOVES, BACK_TWO, BLIND, FAILED, FAR, KNOWN, MOVES, NEWCOMER,
+    RETURN, TWO,
 };
 use super::watch::{Seen, Watch};
 use crate::segment::Moment;
@@ -34,6 +35,7 @@ fn outages(seen: &Seen, from: Moment, until: Moment) -> Values {
         (NEWCOMER, seconds(newcomer.outage)),
         (FAR, seconds(seen.far(from, until).outage)),
         (BLIND, seconds(known.blind.max(newcomer.blind))),
+        (ANSWERED, seconds(seen.announced_to_answered(from))),
     ])
 }
 

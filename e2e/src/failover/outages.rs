@@ -9,8 +9,8 @@ use super::bed::{self, Bed, at};
 use super::machines::{number, seconds};
 use super::terms::Values;
 use super::terms::value::{
-    CLAIMED_AFTER, CLAIMS, CUT_KNOWN, CUT_NEWCOMER, FAILED, FAR, KNOWN, MOVES, NEWCOMER,
-    OTHER_SIDE, SIDE_OF_HOLDER, STALE, TWO,
+    ANSWERED, BLIND, CLAIMED_AFTER, CLAIMS, CUT_KNOWN, CUT_NEWCOMER, FAILED, FAR, KNOWN, MOVES,
+    NEWCOMER, OTHER_SIDE, SIDE_OF_HOLDER, STALE, TWO,
 };
 use super::watch::Watch;
 use crate::segment::{Moment, Visitor, judge};
@@ -41,6 +41,8 @@ pub async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
                 .await?,
         );
     }
+    let mac = bed.lab.mac(holder).await?;
+    let split = Moment::now();
     // The stranger is on both sides.
     let faults = Faults::none().split(&[holder, bed::KNOWN], &others);
     bed.lab.set_faults(&faults).await?;
@@ -68,6 +70,7 @@ pub async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let after = judge::holders(&frames, address, healed, until);
     ensure!(!after.is_empty(), "nobody answers after the split");
     let one = judge::until_one(&after, healed);
+    let answered = judge::announced_to_answered(&frames, address, &mac, split, until);
     let mut stale = 0;
     for client in [bed::KNOWN, bed::STRANGER, Host::Hub] {
         stale += bed.stale_entries(client).await?;
@@ -78,12 +81,13 @@ pub async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
         (OTHER_SIDE, answers_for(bed::NEWCOMER)),
         (TWO, seconds(one)),
         (STALE, number(stale)),
+        (ANSWERED, seconds(answered)),
     ]))
 }
 
-/// A node that does not hold the address loses its uplink, but not its carrier.
+/// The first successor, which probes the holder, loses its uplink, but not its carrier.
 pub async fn uplink_dead(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
-    let victim = bed.another(address).await?;
+    let victim = bed.first_successor(address).await?;
     let watch = Watch::of(bed, address).await?;
     let start = Moment::now();
     bed.lab.set_faults(&Faults::none().isolate(victim)).await?;
@@ -129,6 +133,8 @@ pub async fn api_down(bed: &Bed<'_>, address: IpAddr, half: Duration) -> Result<
         (MOVES, number(seen.moves(cut) + after.moves)),
         (CUT_KNOWN, seconds(seen.known(cut, moved).outage)),
         (CUT_NEWCOMER, seconds(seen.newcomer(cut, moved).outage)),
+        (BLIND, seconds(seen.newcomer(start, until).blind)),
+        (ANSWERED, seconds(seen.announced_to_answered(cut))),
     ]))
 }
 

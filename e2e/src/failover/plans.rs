@@ -9,14 +9,18 @@ use serde_json::{Value, json};
 use super::bed::{self, Bed, LOCAL, at};
 use super::machines::{number, seconds};
 use super::terms::Values;
-use super::terms::value::{FAILED, HEALTHY, LOST, MOVES, NEWCOMER};
+use super::terms::value::{
+    ANSWERED, BLIND, FAILED, HEALTHY, LOST, MOVES, NEW_FAILED, NEWCOMER, RESET,
+};
 use super::watch::Watch;
 use crate::segment::judge::answered_by;
-use crate::segment::{Moment, Visitor};
+use crate::segment::{Attempt, Moment, Outcome, Visitor};
 use crate::{Host, eventually};
 
 /// How long a planned move is watched.
 const WATCH: Duration = Duration::from_secs(5);
+/// How long both nodes may answer after the announcement of the new one.
+const TURN: Duration = Duration::from_millis(50);
 /// How long it may take until an endpoint is known everywhere.
 const SOON: Duration = Duration::from_mins(1);
 /// The label that excludes a node from load balancers.
@@ -59,12 +63,48 @@ async fn moved(bed: &Bed<'_>, address: IpAddr, set: &Value, unset: &Value) -> Re
     elsewhere?;
     bed.heal().await?;
     let until = seen.period().1;
+    let takeover = seen.takeover(start);
+    let known = Lost::of(&seen.known_failures(start), takeover);
+    let newcomer = Lost::of(&seen.newcomer_failures(start), takeover);
+    let blind = [seen.known(start, until), seen.newcomer(start, until)];
+    let blind = blind.iter().map(|it| it.blind).max();
     Ok(Values::from([
-        (FAILED, number(seen.known(start, until).failed)),
+        (BLIND, seconds(blind.unwrap_or_default())),
+        (FAILED, number(known.failed)),
+        (NEW_FAILED, number(newcomer.failed)),
+        (RESET, number(known.reset + newcomer.reset)),
         (NEWCOMER, seconds(seen.newcomer(start, until).outage)),
+        (ANSWERED, seconds(seen.announced_to_answered(start))),
         (MOVES, number(seen.known_moves(until))),
         (LOST, number(seen.lost)),
     ]))
+}
+
+/// What became of connections in a planned move.
+#[derive(Debug, Default)]
+struct Lost {
+    /// They could not be established, or were established and got no answer.
+    failed: usize,
+    /// They were established while both nodes answered, and reset: the new node does not know them.
+    reset: usize,
+}
+
+// === impl Lost ===
+
+impl Lost {
+    fn of(failures: &[&Attempt], takeover: Option<Moment>) -> Self {
+        let mut lost = Self::default();
+        for attempt in failures {
+            let in_turn = takeover.is_some_and(|at| attempt.start < at + TURN && attempt.end >= at);
+            if attempt.outcome == Outcome::Reset && in_turn {
+                lost.reset += 1;
+            } else {
+                lost.failed += 1;
+                println!("  not answered: {attempt:?}, takeover {takeover:?}");
+            }
+        }
+        lost
+    }
 }
 
 /// The only endpoint of the Service with the policy Local moves to another node.
@@ -76,29 +116,39 @@ pub async fn endpoint_moves(bed: &Bed<'_>, ip_family: usize) -> Result<Values> {
     let port = port.context("no healthCheckNodePort")?;
     let holder = bed.holder(address).await?;
     let next = bed.another(address).await?;
-    let visits = bed
-        .lab
-        .visit(bed::KNOWN, at(address), Visitor::Regular)
-        .await?;
+    let mut all = vec![];
+    for (client, how) in [
+        (bed::KNOWN, Visitor::Regular),
+        (bed::NEWCOMER, Visitor::Newcomer),
+    ] {
+        all.push(bed.lab.visit(client, at(address), how).await?);
+    }
     let healthy = healthy(bed, next, port);
     let ((unhealthy, healthy), ()) = tokio::try_join!(healthy, bed.local_endpoint(next))?;
     let name = next.name();
-    let answered = eventually(SOON, || async {
-        let attempts = visits.until(Moment::now()).await?;
-        let mut by_next = attempts.iter().filter(|it| answered_by(it) == Some(&name));
-        let first = by_next.next();
-        Ok(first
-            .with_context(|| format!("{name} does not answer"))?
-            .end)
-    })
-    .await;
-    visits.stop().await?;
-    let answered = answered?;
-    ensure!(
-        answered >= unhealthy,
-        "{name} answered {:?} before its health port could say 200",
-        unhealthy.since(answered)
-    );
+    let mut times = vec![];
+    for visits in &all {
+        let first = eventually(SOON, || async {
+            let attempts = visits.until(Moment::now()).await?;
+            let by_next = attempts.iter().filter(|it| answered_by(it) == Some(&name));
+            let first = by_next.map(|it| it.end).min();
+            first.with_context(|| format!("{name} does not answer"))
+        });
+        times.push(first.await);
+    }
+    for visits in all {
+        visits.stop().await?;
+    }
+    let times = times.into_iter().collect::<Result<Vec<Moment>>>()?;
+    for answered in &times {
+        ensure!(
+            *answered >= unhealthy,
+            "{name} answered {:?} before its health port could say 200",
+            unhealthy.since(*answered)
+        );
+    }
+    // Of the client that waited longest.
+    let answered = times.into_iter().max().context("no clients")?;
     ensure!(bed.holder(address).await? != holder, "it has not moved");
     bed.settled().await?;
     Ok(Values::from([(HEALTHY, seconds(answered.since(healthy)))]))

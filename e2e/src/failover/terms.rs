@@ -6,9 +6,9 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use self::value::{
-    BACK_FAILED, BACK_MOVES, BACK_TWO, CLAIMS, CORE, CUT_KNOWN, CUT_NEWCOMER, FAILED, HEALTHY,
-    KNOWN, LOST, MOVES, NEWCOMER, OTHER_SIDE, RATIO, RESIDENT, RETURN, SIDE_OF_HOLDER, STALE, TWO,
-    WRITES,
+    ANSWERED, BACK_FAILED, BACK_MOVES, BACK_TWO, CLAIMS, CORE, CUT_KNOWN, CUT_NEWCOMER, FAILED,
+    HEALTHY, KNOWN, LOST, MOVES, NEW_FAILED, NEWCOMER, OTHER_SIDE, RATIO, RESIDENT, RETURN,
+    SIDE_OF_HOLDER, STALE, TWO, WRITES,
 };
 
 /// What happens in one measurement.
@@ -109,6 +109,12 @@ pub mod value {
     pub const FAILED: &str = "known client: failed connections";
     /// How often the node that answers changed, of the client who saw most changes.
     pub const MOVES: &str = "moves";
+    /// Failed connections of a client that asks for the MAC address each time.
+    pub const NEW_FAILED: &str = "newcomer: failed connections";
+    /// Connections that were established while both nodes answered, and reset.
+    pub const RESET: &str = "new connections: reset at the takeover";
+    /// Seconds from a takeover's announcement to its first answer, by ARP or neighbour discovery.
+    pub const ANSWERED: &str = "takeover to answer, s";
     /// Seconds in which answers named two nodes.
     pub const TWO: &str = "two nodes answer, s";
     /// Failed connections of a client that knows the address, after a link is back.
@@ -224,33 +230,47 @@ impl Scene {
         let worst = |value, at_most| goal(value, Limit::Worst(at_most));
         let once = goal(MOVES, Limit::Always(1.0));
         let failover = |value| vec![median(value, 0.8), worst(value, 1.5)];
+        // Neighbour discovery, too, after every move.
+        let answered = worst(ANSWERED, 1.0);
         match self {
             Self::LinkCut => [
                 failover(KNOWN),
                 failover(NEWCOMER),
                 vec![
+                    answered,
                     worst(BACK_FAILED, 0.0),
                     worst(BACK_MOVES, 0.0),
                     worst(BACK_TWO, 3.0),
                 ],
             ]
             .concat(),
-            Self::NodeKilled => [failover(KNOWN), failover(NEWCOMER)].concat(),
+            Self::NodeKilled => [failover(KNOWN), failover(NEWCOMER), vec![answered]].concat(),
             Self::Frozen300ms | Self::Loss | Self::Busy => vec![worst(MOVES, 0.0)],
-            Self::Frozen1s => vec![worst(MOVES, 1.0), worst(TWO, 0.2)],
-            Self::Frozen3s | Self::Frozen10s => vec![once, worst(TWO, 0.2)],
+            Self::Frozen1s => vec![worst(MOVES, 1.0), worst(TWO, 0.2), answered],
+            Self::Frozen3s | Self::Frozen10s => vec![once, worst(TWO, 0.2), answered],
             Self::AllLinks => vec![worst(RETURN, 3.0), worst(MOVES, 0.0)],
             Self::AgentKilled | Self::AgentGone | Self::AgentRestarted | Self::AgentUpdated => {
-                vec![worst(FAILED, 0.0), worst(NEWCOMER, 0.5), worst(MOVES, 0.0)]
+                vec![
+                    worst(FAILED, 0.0),
+                    worst(NEWCOMER, 0.5),
+                    worst(MOVES, 0.0),
+                    answered,
+                ]
             }
             Self::AgentStopped => vec![
                 worst(FAILED, 0.0),
                 median(NEWCOMER, 2.5),
                 worst(NEWCOMER, 4.0),
+                answered,
             ],
-            Self::Drain | Self::Exclusion => vec![worst(FAILED, 0.0), worst(LOST, 1.0)],
+            Self::Drain | Self::Exclusion => vec![
+                worst(FAILED, 0.0),
+                worst(NEW_FAILED, 0.0),
+                worst(LOST, 1.0),
+                answered,
+            ],
             Self::ApiDown => [
-                vec![worst(FAILED, 0.0), worst(MOVES, 0.0)],
+                vec![worst(FAILED, 0.0), worst(MOVES, 0.0), answered],
                 failover(CUT_KNOWN),
                 failover(CUT_NEWCOMER),
             ]
@@ -260,6 +280,7 @@ impl Scene {
                 goal(OTHER_SIDE, Limit::Always(1.0)),
                 worst(TWO, 3.0),
                 worst(STALE, 0.0),
+                answered,
             ],
             Self::UplinkDead => vec![worst(CLAIMS, 0.0), worst(MOVES, 0.0)],
             Self::EndpointMoves => vec![worst(HEALTHY, 1.0)],

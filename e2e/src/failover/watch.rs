@@ -20,6 +20,8 @@ const SOON: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Watch<'a> {
     address: IpAddr,
+    /// The MAC address of the holder.
+    mac: String,
     capture: Capture<'a>,
     known: Visits<'a>,
     newcomer: Visits<'a>,
@@ -32,6 +34,7 @@ pub struct Watch<'a> {
 #[derive(Debug)]
 pub struct Seen {
     address: IpAddr,
+    mac: String,
     since: Moment,
     until: Moment,
     known: Vec<Attempt>,
@@ -51,6 +54,7 @@ impl<'a> Watch<'a> {
         let hears = [bed::NEWCOMER, bed::KNOWN, Host::Hub];
         let mut watch = Self {
             address,
+            mac: lab.mac(bed.holder(address).await?).await?,
             capture: lab.capture(&hears).await?,
             known: lab.visit(bed::KNOWN, to, Visitor::Regular).await?,
             newcomer: lab.visit(bed::NEWCOMER, to, Visitor::Newcomer).await?,
@@ -91,6 +95,7 @@ impl<'a> Watch<'a> {
         self.conversation.stop().await?;
         Ok(Seen {
             address: self.address,
+            mac: self.mac,
             since: self.since,
             until,
             known: self.known.stop().await?,
@@ -150,6 +155,31 @@ impl Seen {
         judge::until_one(&self.holders(from, self.until), from)
     }
 
+    /// How long questions went unanswered after a takeover was announced.
+    pub fn announced_to_answered(&self, from: Moment) -> Duration {
+        judge::announced_to_answered(&self.frames, self.address, &self.mac, from, self.until)
+    }
+
+    /// When another node than the first holder announced the address.
+    pub fn takeover(&self, from: Moment) -> Option<Moment> {
+        let claims = self.frames.iter().filter(|it| {
+            let other = it.said.mac.as_ref().is_some_and(|mac| *mac != self.mac);
+            it.said.kind == Kind::Claim && it.way == Way::Sent && other
+        });
+        let claims = claims.filter(|it| it.at >= from && it.said.address == self.address);
+        claims.map(|it| it.at).min()
+    }
+
+    /// The attempts without an answer of the client that knows the address.
+    pub fn known_failures(&self, from: Moment) -> Vec<&Attempt> {
+        failures(&self.known, from, self.until)
+    }
+
+    /// The attempts without an answer of the client that asks for the MAC address each time.
+    pub fn newcomer_failures(&self, from: Moment) -> Vec<&Attempt> {
+        failures(&self.newcomer, from, self.until)
+    }
+
     /// How often the node that answers the client changed that knows the address, from the
     /// beginning.
     pub fn known_moves(&self, until: Moment) -> usize {
@@ -180,4 +210,9 @@ impl Seen {
         let mine = mine.with_context(|| format!("no answer named {mac}: {all:?}"))?;
         Ok(mine.first)
     }
+}
+
+fn failures(all: &[Attempt], from: Moment, until: Moment) -> Vec<&Attempt> {
+    let mine = all.iter().filter(|it| it.start >= from && it.start < until);
+    mine.filter(|it| !it.outcome.is_ok()).collect()
 }

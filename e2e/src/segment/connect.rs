@@ -17,6 +17,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::moment::Moment;
 
+/// The pause after an attempt whose MAC address was forgotten before the answer came.
+const AGAIN: Duration = Duration::from_millis(10);
 /// The time-out of one attempt.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
 /// The interface of every host on the segment.
@@ -56,7 +58,7 @@ pub enum Outcome {
     Ok(String),
     /// Connection refused.
     Refused,
-    /// Connection reset, or closed without an answer.
+    /// A connection was established, and then reset, or closed without an answer.
     Reset,
     /// No answer in time.
     Timeout,
@@ -85,7 +87,7 @@ pub(super) async fn run(options: Options) -> Result<()> {
                 if let Some(neighbour) = &neighbour {
                     neighbour.forget().await;
                 }
-                attempts.spawn(attempt(options.to));
+                attempts.spawn(attempt(options.to, options.newcomer));
             }
             Some(done) = attempts.join_next() => note(&done?)?,
         }
@@ -101,9 +103,9 @@ fn note(attempt: &Attempt) -> Result<()> {
     Ok(())
 }
 
-async fn attempt(to: SocketAddr) -> Attempt {
+async fn attempt(to: SocketAddr, newcomer: bool) -> Attempt {
     let (start, clock) = (Moment::now(), Instant::now());
-    let outcome = match tokio::time::timeout(TIMEOUT, ask(to)).await {
+    let outcome = match tokio::time::timeout(TIMEOUT, ask(to, newcomer)).await {
         Ok(Ok(by)) => Outcome::Ok(by),
         Ok(Err(error)) => Outcome::from(error),
         Err(_) => Outcome::Timeout,
@@ -116,8 +118,17 @@ async fn attempt(to: SocketAddr) -> Attempt {
 }
 
 /// The first line of the answer.
-async fn ask(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(to).await?;
+async fn ask(to: SocketAddr, newcomer: bool) -> std::io::Result<String> {
+    let mut stream = loop {
+        match TcpStream::connect(to).await {
+            // The next attempt removed the entry that this one waits for: on a busy machine an answer takes
+            // longer than the pause between two of them.
+            Err(error) if newcomer && error.kind() == ErrorKind::HostUnreachable => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            connected => break connected?,
+        }
+    };
     // Ends with a reset: 100 connections a second would use up the ports of one that waits.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     let (mut line, mut buffer) = (Vec::new(), [0; 64]);

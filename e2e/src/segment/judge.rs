@@ -129,6 +129,40 @@ pub fn until_one(holders: &[Holder], from: Moment) -> Duration {
     longest.unwrap_or_default()
 }
 
+/// How long questions went without an answer after each takeover: from the announcement in which a MAC
+/// address first claims the address, after another one had it, to the first answer that names it. The
+/// longest; zero without a takeover. `had` had the address before.
+pub fn announced_to_answered(
+    frames: &[Frame],
+    address: IpAddr,
+    had: &str,
+    from: Moment,
+    until: Moment,
+) -> Duration {
+    let mut mine: Vec<&Frame> = frames
+        .iter()
+        .filter(|it| it.said.address == address && it.at >= from && it.at < until)
+        .collect();
+    mine.sort_by_key(|it| it.at);
+    let (mut has, mut waits, mut longest) = (had, None::<Moment>, Duration::ZERO);
+    for frame in mine {
+        let Some(mac) = frame.said.mac.as_deref() else {
+            continue;
+        };
+        match (frame.said.kind, frame.way) {
+            (Kind::Claim, Way::Sent) if mac != has => {
+                (has, waits) = (mac, Some(frame.at));
+            }
+            (Kind::Answer, Way::Delivered) if mac == has => {
+                let waited = waits.take().map(|since| frame.at.since(since));
+                longest = longest.max(waited.unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
+    longest.max(waits.map(|since| until.since(since)).unwrap_or_default())
+}
+
 /// How long a host took to answer each request for an address, from the arrival of the request
 /// at its cable to the departure of the answer. Answers come in the order of the requests.
 pub fn reply_times(frames: &[Frame], host: &str, address: IpAddr) -> Vec<Duration> {
@@ -258,6 +292,35 @@ mod tests {
         assert_eq!(until_one(&later, Moment(0)), Duration::ZERO);
         let other = IpAddr::from([10, 89, 0, 201]);
         assert!(holders(&frames, other, Moment(0), Moment(u64::MAX)).is_empty());
+    }
+
+    #[test]
+    fn after_a_takeover_questions_wait_for_the_new_holder() {
+        let claims = |at, mac| answer(at, mac, Way::Sent, Kind::Claim);
+        let answers = |at, mac| answer(at, mac, Way::Delivered, Kind::Answer);
+        let address = IpAddr::from([10, 89, 0, 200]);
+        let waited = |frames: &[Frame], until| {
+            announced_to_answered(frames, address, "a", Moment(0), Moment(until * MS))
+        };
+        let ms = Duration::from_millis;
+        let mut frames = vec![
+            // It had the address before.
+            claims(1, "a"),
+            answers(2, "a"),
+            claims(10, "b"),
+            // Neither the former one nor an answer that nobody got ends the wait.
+            answers(20, "a"),
+            answer(30, "b", Way::Sent, Kind::Answer),
+            answers(45, "b"),
+            // Repeated.
+            claims(60, "b"),
+            answers(70, "b"),
+        ];
+        assert_eq!(waited(&frames[..2], 100), Duration::ZERO);
+        assert_eq!(waited(&frames, 100), ms(35));
+        frames.push(claims(80, "c"));
+        assert_eq!(waited(&frames, 100), ms(35));
+        assert_eq!(waited(&frames, 200), ms(120), "nobody answers");
     }
 
     #[test]

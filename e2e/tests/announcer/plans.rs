@@ -6,19 +6,23 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::eventually;
 use ballast_e2e::failover::bed::{Bed, NEWCOMER, STRANGER};
-use ballast_e2e::failover::value::{FAILED, HEALTHY, LOST, MOVES};
+use ballast_e2e::failover::value::{FAILED, HEALTHY, LOST, MOVES, NEW_FAILED};
 use ballast_e2e::failover::watch::Watch;
 use ballast_e2e::failover::{Values, plans};
 
-use super::{OUTAGE, at_most};
+use super::{ANSWER, at_most};
 use crate::common::SOON;
 use crate::common::judges::judged;
 
-/// A stalled client may miss an answer that was in time.
-const STALLS: f64 = 3.0;
-
 fn planned(values: &Values) -> Result<()> {
-    at_most(values, &[(FAILED, STALLS), (MOVES, 1.0), (LOST, 1.0)])
+    let limits = [
+        (FAILED, 0.0),
+        (NEW_FAILED, 0.0),
+        (MOVES, 1.0),
+        (LOST, 1.0),
+        ANSWER,
+    ];
+    at_most(values, &limits)
 }
 
 pub(crate) async fn drain(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
@@ -38,7 +42,7 @@ pub(crate) async fn out_of_service(bed: &Bed<'_>, address: IpAddr) -> Result<()>
 pub(crate) async fn endpoint_moves(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
     for family in [0, 1] {
         let values = plans::endpoint_moves(bed, family).await?;
-        at_most(&values, &[(HEALTHY, 2.0 * OUTAGE)])?;
+        at_most(&values, &[(HEALTHY, 1.0)])?;
     }
     Ok(())
 }

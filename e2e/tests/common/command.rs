@@ -23,6 +23,7 @@ pub(crate) struct Said {
 #[derive(Debug)]
 pub(crate) struct Ballast {
     kubeconfig: Option<PathBuf>,
+    time: Duration,
 }
 
 // === impl Ballast ===
@@ -31,12 +32,21 @@ impl Ballast {
     pub(crate) fn of(kubeconfig: &Path) -> Self {
         Self {
             kubeconfig: Some(kubeconfig.to_owned()),
+            time: TIME,
         }
+    }
+
+    /// For a command that takes longer than others.
+    pub(crate) fn within(self, time: Duration) -> Self {
+        Self { time, ..self }
     }
 
     /// As on a new machine: no cluster, no settings.
     pub(crate) fn alone() -> Self {
-        Self { kubeconfig: None }
+        Self {
+            kubeconfig: None,
+            time: TIME,
+        }
     }
 
     pub(crate) async fn run(&self, arguments: &[&str]) -> Result<Said> {
@@ -77,7 +87,7 @@ impl Ballast {
         // A command may end without reading its input; that is not an error.
         let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
-        let output = tokio::time::timeout(TIME, child.wait_with_output())
+        let output = tokio::time::timeout(self.time, child.wait_with_output())
             .await
             .with_context(|| format!("{words} hangs"))??;
         Ok(Said {

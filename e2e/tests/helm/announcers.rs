@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ballast_crds::Announcer;
-use ballast_e2e::segment::Conversation;
+use ballast_e2e::segment::{Attempt, Conversation, Moment, Visitor, Visits, judge};
 use ballast_e2e::{Host, eventually};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
@@ -32,9 +33,12 @@ const FLAGS: [&str; 4] = [
 const NODES: u8 = 2;
 /// A Service for established connections.
 const TALK: &str = "talk";
-/// Connects again and again, each time without knowing the MAC address of the Service's address.
-const NEWCOMER: &str = "while :; do ip neigh flush to $0 && \
-    curl -gsSf -m 5 -o /dev/null http://$0/hostname && echo answered || echo FAILED; done";
+/// A client that asks for the MAC address before every connection.
+const NEWCOMER: Host = Host::Guest(2);
+/// How long newcomers wait at most for the next process of the node.
+const GAP: Duration = Duration::from_millis(500);
+/// How long the clients go on after a change, and must be answered before it.
+const WATCH: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_on_bare_metal() -> Result<()> {
@@ -51,7 +55,7 @@ async fn a_release_on_bare_metal() -> Result<()> {
         cluster.answers(&address).await?;
         stolen::a_token_writes_what_is_its_nodes(cluster, METAL).await?;
         stolen::a_token_takes_no_address(cluster, METAL, &address).await?;
-        pods_are_replaced(cluster, &address).await?;
+        pods_are_replaced(cluster).await?;
         a_second_release_is_refused(cluster).await?;
         cluster.uninstall(METAL, &[]).await?;
         let services = ["web", TALK].map(str::to_owned);
@@ -107,34 +111,20 @@ async fn holder(cluster: &Cluster, address: &str) -> Result<String> {
     .await
 }
 
-/// The pod of the node that announces the address is deleted, then an upgrade replaces the pods of
-/// all nodes: the address answers all the time, also those that do not know its MAC address.
-async fn pods_are_replaced(cluster: &Cluster, address: &str) -> Result<()> {
-    let node = holder(cluster, address).await?;
-    let newcomer = ["bash", "-c", NEWCOMER, address];
-    let lab = &cluster.lab;
-    lab.spawn("newcomer", Host::Client, newcomer, &[]).await?;
-    let answers = async |at_least: usize| {
-        eventually(SOON, || async {
-            let log = lab.log("newcomer")?;
-            let count = log.lines().filter(|it| *it == "answered").count();
-            ensure!(count >= at_least, "{count} answers");
-            Ok(count)
-        })
-        .await
-    };
-    let (talk, conversation) = conversation(cluster).await?;
-    // At the very beginning no node answered yet.
-    let lost = conversation.lost().await?;
+/// The pod of the node that announces an address is deleted, then an upgrade replaces the pods of all nodes:
+/// clients that know the MAC address lose nothing, others wait for half a second at most, and nothing moves.
+async fn pods_are_replaced(cluster: &Cluster) -> Result<()> {
+    let clients = Clients::start(cluster).await?;
+    let node = holder(cluster, &clients.address).await?;
     let epochs = epochs(cluster).await?;
-    let before = answers(20).await?;
     let pods = cluster.pods(METAL, "announcer").await?;
     let on_node =
         |pod: &&Pod| pod.spec.as_ref().and_then(|it| it.node_name.as_ref()) == Some(&node);
     let pod = pods.iter().find(on_node).context("no pod on the node")?;
     let name = pod.metadata.name.as_deref().context("no name")?;
-    lab.kubectl(&["delete", "pod", "-n", METAL.namespace, name])
-        .await?;
+    let since = Moment::now();
+    let delete = ["delete", "pod", "-n", METAL.namespace, name];
+    cluster.lab.kubectl(&delete).await?;
     let daemons = "daemonset/ballast-announcer";
     let ready = [
         "rollout",
@@ -144,8 +134,9 @@ async fn pods_are_replaced(cluster: &Cluster, address: &str) -> Result<()> {
         METAL.namespace,
         "--timeout=60s",
     ];
-    lab.kubectl(&ready).await?;
-    let between = answers(before + 50).await?;
+    cluster.lab.kubectl(&ready).await?;
+    clients.are_answered("a pod was deleted", since).await?;
+    let since = Moment::now();
     let changed = ["--set", "announcer.podAnnotations.changed=yes"];
     let flags = [&FLAGS[..], &changed].concat();
     cluster.helm_to("upgrade", METAL, &flags).await?;
@@ -167,33 +158,74 @@ async fn pods_are_replaced(cluster: &Cluster, address: &str) -> Result<()> {
         Ok(())
     };
     eventually(SOON, all_are_new).await?;
-    let after = answers(between + 50).await?;
-    lab.stop("newcomer").await?;
-    let log = lab.log("newcomer")?;
-    let failed = log.lines().filter(|it| *it == "FAILED").count();
-    let now = holder(cluster, address).await?;
-    println!("{node} announced {address}, {now} does; {after} answers, {failed} failures");
-    ensure!(failed == 0, "{failed} connections failed:\n{log}");
-    let turns = conversation.turns().await?;
-    println!("the connection to {talk}: {turns:?}");
-    let now = conversation.lost().await?;
-    ensure!(now == lost, "an established connection was lost: {turns:?}");
-    conversation.stop().await?;
+    clients.are_answered("all were replaced", since).await?;
+    let now = holder(cluster, &clients.address).await?;
+    ensure!(now == node, "{node} announced it, {now} does");
     ensure!(self::epochs(cluster).await? == epochs, "addresses moved");
-    Ok(())
+    clients.stop().await
 }
 
-/// An established connection through the address of another Service, whose server is on a host of
-/// its own.
-async fn conversation(cluster: &Cluster) -> Result<(String, Conversation<'_>)> {
-    let lab = &cluster.lab;
-    let server = outside::serve(lab, 1).await?;
-    lab.apply(&outside::service(TALK, &["IPv4"], server, &json!({})))
+/// Clients of the address of a Service whose server is on a host of its own.
+struct Clients<'a> {
+    address: String,
+    known: Visits<'a>,
+    newcomer: Visits<'a>,
+    conversation: Conversation<'a>,
+    /// At the very beginning no node answered yet.
+    lost: usize,
+}
+
+impl<'a> Clients<'a> {
+    async fn start(cluster: &'a Cluster) -> Result<Self> {
+        let lab = &cluster.lab;
+        let server = outside::serve(lab, 1).await?;
+        lab.add_guest(2).await?;
+        lab.apply(&outside::service(TALK, &["IPv4"], server, &json!({})))
+            .await?;
+        let address = assigned(cluster, TALK).await?;
+        holder(cluster, &address).await?;
+        let to = SocketAddr::new(address.parse()?, 80);
+        let conversation = lab.converse(Host::Client, to).await?;
+        let mut clients = Self {
+            address,
+            known: lab.visit(Host::Client, to, Visitor::Regular).await?,
+            newcomer: lab.visit(NEWCOMER, to, Visitor::Newcomer).await?,
+            lost: conversation.lost().await?,
+            conversation,
+        };
+        eventually(SOON, || async {
+            let (from, until) = (Moment::now(), Moment::now() + WATCH);
+            for visits in [&clients.known, &clients.newcomer] {
+                let seen = judge::reachability(&visits.until(until).await?, from, until);
+                ensure!(seen.failed == 0 && seen.attempts > 0, "{seen:?}");
+            }
+            Ok(())
+        })
         .await?;
-    let address = assigned(cluster, TALK).await?;
-    holder(cluster, &address).await?;
-    let to = SocketAddr::new(address.parse()?, 80);
-    Ok((address, lab.converse(Host::Client, to).await?))
+        clients.lost = clients.conversation.lost().await?;
+        Ok(clients)
+    }
+
+    /// Judges what they saw since a moment, and for a while from now on.
+    async fn are_answered(&self, after: &str, since: Moment) -> Result<()> {
+        let until = Moment::now() + WATCH;
+        let seen = |attempts: Vec<Attempt>| judge::reachability(&attempts, since, until);
+        let known = seen(self.known.until(until).await?);
+        let newcomer = seen(self.newcomer.until(until).await?);
+        let lost = self.conversation.lost().await? - self.lost;
+        println!("{after}: known {known:?}, newcomer {newcomer:?}, {lost} lost");
+        ensure!(known.failed == 0, "{after}: {known:?}");
+        ensure!(newcomer.failed == 0, "{after}: {newcomer:?}");
+        ensure!(newcomer.outage <= GAP, "{after}: {newcomer:?}");
+        ensure!(lost == 0, "{after}: an established connection was lost");
+        Ok(())
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.known.stop().await?;
+        self.newcomer.stop().await?;
+        self.conversation.stop().await
+    }
 }
 
 /// How often each address has moved, as the Announcers say.

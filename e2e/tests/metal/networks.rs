@@ -94,7 +94,7 @@ async fn announced_on_it_alone(bed: &Bed<'_>) -> Result<()> {
         let held = bed.announcers.held().await?;
         let all = held.get(&address).context("nobody holds it")?;
         ensure!(all.len() == 1 && all[0].node == first, "{all:?}");
-        ensure!(all[0].successors == 2, "{all:?}");
+        ensure!(all[0].successors.len() == 2, "{all:?}");
         Ok(())
     };
     eventually(SOON, successors).await?;
