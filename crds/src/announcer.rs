@@ -99,6 +99,7 @@ pub struct AnnouncerStatus {
     /// subnet of no interface, here or on another node. `Wireless`: an interface is wireless.
     /// `KubeProxyMissing`: nothing listens on the health port of kube-proxy.
     /// `UntrustedAnnouncer`: the status of an Announcer has no valid seal, so this node ignores it.
+    /// `NetRawMissing`: the announcer has not the capability `NET_RAW`, and does not start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -9,6 +9,7 @@
 //! | `NoInterface` | an address that this node may announce is in the subnet of no interface, here or on another node |
 //! | `Wireless` | an interface is wireless: power save loses requests |
 //! | `KubeProxyMissing` | nothing answers on the health port of kube-proxy or what replaces it, neither on localhost nor on an address of the node |
+//! | `NetRawMissing` | the announcer has not the capability NET_RAW. A process that runs has it; one that does not start says so ([`super::unfit`]) |
 //!
 //! The checks run soon after the first report, when it or the view changes, and every minute. A finding
 //! that is new is logged once.
@@ -93,7 +94,7 @@ pub struct Finding {
 }
 
 /// The conditions, each with its reason and message while nothing is wrong.
-const KINDS: [(&str, &str, &str); 6] = [
+const KINDS: [(&str, &str, &str); 7] = [
     (
         "ArpNotStrict",
         "NoIPVS",
@@ -120,7 +121,15 @@ const KINDS: [(&str, &str, &str); 6] = [
         "KubeProxyRuns",
         "kube-proxy, or what replaces it, runs on the node",
     ),
+    (
+        NET_RAW_MISSING,
+        "Permitted",
+        "The announcer has the capability NET_RAW",
+    ),
 ];
+
+/// A condition: the announcer cannot open packet sockets.
+pub const NET_RAW_MISSING: &str = "NetRawMissing";
 
 /// What should be different.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
@@ -133,6 +142,15 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         kube_proxy(facts),
     ];
     findings.into_iter().flatten().collect()
+}
+
+/// The announcer cannot open packet sockets. The message names the fix.
+pub fn net_raw(message: String) -> Finding {
+    Finding {
+        kind: NET_RAW_MISSING,
+        reason: "NotPermitted",
+        message,
+    }
 }
 
 /// All conditions, without times.
@@ -212,7 +230,7 @@ fn wireless(facts: &Facts) -> Option<Finding> {
         kind: "Wireless",
         reason: "WirelessInterface",
         message: format!(
-            "{} is wireless. Power save delays or loses ARP requests: turn it off (iw dev <interface> set power_save off). Some access points pass no announcements of addresses",
+            "{} is wireless. Whether it saves power is not known to the announcer; power save delays or loses ARP requests: turn it off (iw dev <interface> set power_save off). Some access points pass no announcements of addresses",
             listed(&names)
         ),
     })

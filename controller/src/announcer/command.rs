@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use prometheus_client::registry::Registry;
 
 use super::args::AnnouncerArgs;
-use super::{agent, run as announce};
+use super::{agent, run as announce, unfit};
 use crate::process::access;
 use crate::process::admin::Health;
 use crate::process::program::{WrongUsage, asked_to_stop, small_runtime};
@@ -23,7 +23,13 @@ async fn serve(args: AnnouncerArgs) -> Result<ExitCode> {
     let client = access::access(None, None)?.client()?;
     let stop = asked_to_stop()?.boxed();
     let (mut registry, health) = (Registry::default(), Health::default());
-    let agent = agent::start(&options, &mut registry, &health).await?;
+    let agent = match agent::start(&options, &mut registry, &health).await {
+        Ok(agent) => agent,
+        Err(error) => {
+            unfit::tell(&client, &options, &error).await;
+            return Err(error);
+        }
+    };
     announce(client, options, agent, registry, health, stop).await?;
     Ok(ExitCode::SUCCESS)
 }

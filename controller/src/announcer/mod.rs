@@ -24,6 +24,7 @@
 //! | [`lease`] | the Lease of the node, and whether the API server can be reached |
 //! | [`object`] | the Announcer object of the node |
 //! | [`checks`] | settings of the node and its network that break the announcement of addresses |
+//! | [`unfit`] | what a process that cannot start says in that object |
 //! | [`state`] | `/debug/state` |
 //! | [`health`] | health check node ports |
 //!
@@ -50,6 +51,7 @@ pub mod seam;
 pub mod state;
 pub mod stores;
 pub mod trust;
+pub mod unfit;
 pub mod view;
 pub mod watched;
 

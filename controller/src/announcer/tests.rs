@@ -4,6 +4,7 @@
 mod forged;
 mod object;
 mod server;
+mod unfit;
 
 use std::sync::Mutex;
 use std::time::Duration;
