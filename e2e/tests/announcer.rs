@@ -117,6 +117,7 @@ async fn one_node_answers() -> Result<()> {
             plans::out_of_service,
             plans::endpoint_moves,
             plans::new_mac,
+            plans::without_net_raw,
             plans::foreign_host,
         ];
         Ok(())

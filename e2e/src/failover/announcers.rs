@@ -74,12 +74,28 @@ impl<'a> Announcers<'a> {
 
     /// Starts an announcer of a node under another name, beside the present one.
     pub async fn start_as(&self, process: &str, node: Host) -> Result<()> {
+        self.start_by(&[], process, node).await
+    }
+
+    /// The same without the capability `NET_RAW`.
+    pub async fn start_without_net_raw(&self, process: &str, node: Host) -> Result<()> {
+        let without = [
+            "setpriv",
+            "--bounding-set=-net_raw",
+            "--inh-caps=-net_raw",
+            "--",
+        ];
+        self.start_by(&without, process, node).await
+    }
+
+    async fn start_by(&self, by: &[&str], process: &str, node: Host) -> Result<()> {
         let user = Self::user(node);
         let kubeconfig = self
             .lab
             .kubeconfig_for_user(&user, &["system:masters"], Reach::Inside)?;
         let (name, key) = (node.name(), self.key.display().to_string());
-        let mut argv = vec![self.binary.as_str(), "announcer", "--node-name", &name];
+        let mut argv = by.to_vec();
+        argv.extend([self.binary.as_str(), "announcer", "--node-name", &name]);
         argv.extend(["--namespace", NAMESPACE, "--gossip-port", PORT]);
         argv.extend(["--gossip-key-file", &key, "--admin-address", ADMIN]);
         argv.extend(self.flags.iter().map(String::as_str));

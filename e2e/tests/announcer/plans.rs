@@ -73,6 +73,51 @@ pub(crate) async fn new_mac(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     Ok(())
 }
 
+/// An announcer that may not open packet sockets says so in the object of its node, and in its log, with the
+/// fix; one that may takes it back.
+pub(crate) async fn without_net_raw(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
+    const PROCESS: &str = "announcer-without-net-raw";
+    const FIX: &str = "securityContext.capabilities.add";
+    let node = bed.nodes()[0];
+    let name = node.name();
+    let said = || async {
+        let objects = bed.announcers.objects().await?;
+        let mut objects = objects.into_iter();
+        let object = objects.find(|it| it.metadata.name.as_ref() == Some(&name));
+        let status = object.and_then(|it| it.status).context("no status")?;
+        let mut all = status.conditions.into_iter();
+        let found = all.find(|it| it.type_ == "NetRawMissing");
+        found.context("no condition")
+    };
+    ensure!(said().await?.status == "False");
+    bed.announcers.kill(node).await?;
+    bed.announcers.start_without_net_raw(PROCESS, node).await?;
+    let exit = bed.lab.wait_exit(PROCESS, SOON).await?;
+    ensure!(!exit.success(), "it ended with {exit}");
+    let log = bed.lab.log(PROCESS)?;
+    ensure!(log.contains("NetRawMissing") && log.contains(FIX), "{log}");
+    let found = said().await?;
+    ensure!(
+        found.status == "True" && found.message.contains(FIX),
+        "{found:?}"
+    );
+    let objects = bed.announcers.objects().await?;
+    let mut all = objects
+        .iter()
+        .filter_map(|it| it.status.as_ref())
+        .flat_map(|it| &it.conditions);
+    let untrusted = all.any(|it| it.type_ == "UntrustedAnnouncer" && it.status == "True");
+    ensure!(!untrusted, "its object is not trusted: {objects:?}");
+    bed.announcers.start_again(node).await?;
+    eventually(SOON, || async {
+        let found = said().await?;
+        ensure!(found.status == "False", "{found:?}");
+        Ok(())
+    })
+    .await?;
+    bed.settled().await.map(drop)
+}
+
 /// A host that is no node uses an address of a Service: reported, not fought over.
 pub(crate) async fn foreign_host(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let all = bed.addresses_of("web-4").await?;

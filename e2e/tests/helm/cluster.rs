@@ -63,8 +63,13 @@ impl Cluster {
     }
 
     async fn image(&self) -> Result<()> {
+        self.image_as(IMAGE).await
+    }
+
+    /// Gives the nodes the same image under another name.
+    pub(crate) async fn image_as(&self, name: &str) -> Result<()> {
         let archive = self.lab.dir().join("ballast.tar");
-        with_libraries(IMAGE, &programs()?, "65532:65532").write(&archive)?;
+        with_libraries(name, &programs()?, "65532:65532").write(&archive)?;
         self.lab.import_images(&[archive]).await
     }
 

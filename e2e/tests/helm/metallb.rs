@@ -358,12 +358,14 @@ impl<'a> Clients<'a> {
         println!(
             "  a client that does not know the MAC address: {answered} answers so far, {failed} failures"
         );
-        let lost = self.conversation.lost().await? - self.lost;
+        let all = self.conversation.lost().await?;
+        let lost = all - std::mem::replace(&mut self.lost, all);
         println!("  established connections lost: {lost}");
         self.since = until;
         ensure!(failed == 0, "{step}: {failed} newcomers failed");
+        // When another node announces the address, once.
         ensure!(
-            lost == 0,
+            lost <= 1,
             "{step}: {lost} established connections were lost"
         );
         ensure!(

@@ -7,5 +7,6 @@ mod kernel;
 mod metallb;
 mod neighbours;
 mod policy;
+mod quickstart;
 mod stolen;
 mod story;
