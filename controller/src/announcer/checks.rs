@@ -9,7 +9,7 @@
 //! | `NoInterface` | an address that this node may announce is in the subnet of no interface, here or on another node |
 //! | `Wireless` | an interface is wireless: power save loses requests |
 //! | `KubeProxyMissing` | nothing answers on the health port of kube-proxy or what replaces it, neither on localhost nor on an address of the node |
-//! | `NetRawMissing` | the announcer has not the capability NET_RAW. A process that runs has it; one that does not start says so ([`super::unfit`]) |
+//! | `NetRawMissing` | the announcer has not the capability `NET_RAW`. A process that runs has it; one that does not start says so ([`super::unfit`]) |
 //!
 //! The checks run soon after the first report, when it or the view changes, and every minute. A finding
 //! that is new is logged once.

@@ -60,22 +60,22 @@ async fn write(client: &Client, options: &Options, finding: &Finding) -> Result<
     let found = announcers.list(&select).await?.items.into_iter();
     let mut found = found.filter(|it| it.metadata.name.as_deref() == Some(name));
     let path = format!("{}/{name}", Announcer::url_path(&(), None));
-    let (uid, version, mut status) = match found.next() {
-        Some(object) => (
+    let (uid, version, mut status) = if let Some(object) = found.next() {
+        let status = object.status.unwrap_or_default();
+        (
             object.metadata.uid,
             object.metadata.resource_version,
-            object.status.unwrap_or_default(),
-        ),
-        None => {
-            let nodes: Api<Node> = Api::all(client.clone());
-            let mut nodes = nodes.list_metadata(&select).await?.items.into_iter();
-            let node = nodes.find(|it| it.metadata.name.as_deref() == Some(name));
-            let node = node.and_then(|it| it.metadata.uid).context("no Node")?;
-            let owner = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": node});
-            let new = body(name, json!({"ownerReferences": [owner]}), None);
-            let uid = requests.create("announcer", &path, MANAGER, &new).await?;
-            (uid, None, AnnouncerStatus::default())
-        }
+            status,
+        )
+    } else {
+        let nodes: Api<Node> = Api::all(client.clone());
+        let mut nodes = nodes.list_metadata(&select).await?.items.into_iter();
+        let node = nodes.find(|it| it.metadata.name.as_deref() == Some(name));
+        let node = node.and_then(|it| it.metadata.uid).context("no Node")?;
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": node});
+        let new = body(name, json!({"ownerReferences": [owner]}), None);
+        let uid = requests.create("announcer", &path, MANAGER, &new).await?;
+        (uid, None, AnnouncerStatus::default())
     };
     if !add(&mut status, finding, Timestamp::now()) {
         return Ok(());

@@ -51,7 +51,7 @@ async fn a_missing_capability_is_a_condition_until_a_process_starts() {
     assert!(server.violations().is_empty(), "{:?}", server.violations());
 }
 
-/// The pods of a DaemonSet are updated, and the new ones lack it.
+/// The pods of a `DaemonSet` are updated, and the new ones lack it.
 #[tokio::test(start_paused = true)]
 async fn what_another_process_has_written_stays() {
     let server = cluster();
