@@ -256,7 +256,10 @@ pub(crate) fn reply(own: Mac, reply: &Reply) -> Vec<u8> {
             target,
             target_mac: Some(link(answer)),
             solicited,
-            override_: true,
+            // While an address moves, two nodes answer for a moment. With the flag the second answer would
+            // redirect a connection that the first one has begun. Announcements have it. RFC 4861, 7.2.4
+            // asks the same of proxies.
+            override_: !solicited,
             router: false,
         }
         .encode(),

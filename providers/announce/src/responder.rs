@@ -94,8 +94,8 @@ pub enum Reply {
         /// Its MAC.
         answer: Mac,
     },
-    /// A neighbour advertisement with override flag and target link-layer option, hop limit 255,
-    /// IPv6 source `target`.
+    /// A neighbour advertisement with target link-layer option, hop limit 255, IPv6 source `target`. It has
+    /// the override flag unless it is solicited.
     Advertisement {
         /// The Ethernet destination.
         to: Mac,

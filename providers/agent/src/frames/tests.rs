@@ -167,7 +167,7 @@ fn a_solicitation_is_answered_with_a_valid_advertisement() {
             target: vip6(),
             target_mac: Some(link(OURS)),
             solicited,
-            override_: true,
+            override_: !solicited,
             router: false,
         };
         assert_eq!(said, expected);

@@ -31,7 +31,47 @@ fn answers(cluster: &Cluster, address: IpAddr) -> BTreeSet<Mac> {
     answers.map(|(named, _)| named).collect()
 }
 
-/// The speaker is on a host without an agent first, and then on one of the nodes.
+/// Clients keep the MAC address, and their connections: the node of the speaker holds the address afterwards.
+#[test]
+fn the_node_of_the_other_announcer_takes_the_address() {
+    let mut cluster = Cluster::without_agents(3, 8);
+    let speaker = 0;
+    let mac = mac_of(&cluster, speaker);
+    let all: Vec<IpAddr> = (0..8).map(|n| vip(n)[0]).collect();
+    for address in &all {
+        speaks(&cluster.lan.hosts[speaker], *address, true);
+    }
+    for node in 0..3 {
+        cluster.start_agent(node);
+    }
+    let first = |address: &IpAddr| {
+        eventually("a node holds it", || {
+            let (node, _) = cluster.recorded(*address)?;
+            let conflict = Problem::AddressConflict {
+                address: *address,
+                mac: ballast_announce::Mac(mac.0),
+                node: Some(name(speaker)),
+            };
+            // Its own node does not hear it.
+            let known = node == speaker || cluster.problems(node).contains(&conflict);
+            known.then_some(node)
+        })
+    };
+    let others = all.iter().filter(|address| first(address) != speaker);
+    let others: Vec<IpAddr> = others.copied().collect();
+    assert!(!others.is_empty(), "all are on the node of the speaker");
+    for address in &others {
+        speaks(&cluster.lan.hosts[speaker], *address, false);
+    }
+    for address in &others {
+        assert_eq!(holder(&cluster, *address), speaker, "{address}");
+        eventually("it is recorded", || {
+            (cluster.recorded(*address) == Some((speaker, 2))).then_some(())
+        });
+    }
+}
+
+/// The speaker is on one of the nodes, which may not hold the address.
 #[test]
 fn an_address_is_taken_when_the_other_announcer_ends() {
     let mut cluster = Cluster::without_agents(3, 1);

@@ -14,10 +14,11 @@ use crate::io::Output;
 use crate::responder::Entry;
 use crate::slip::slip;
 use crate::timing::{
-    CHECK_REPEAT, CONFLICT_MEMORY, CONFLICT_MEMORY_NODE, CONFLICT_PROOF_NODE, SUCCESSORS_SETTLE,
+    CHECK_REPEAT, CONFLICT_MEMORY, CONFLICT_MEMORY_NODE, CONFLICT_PROOF_NODE, SILENT, SUCCESSORS,
+    SUCCESSORS_SETTLE,
 };
 use crate::view::Wanted;
-use crate::{Time, assignment};
+use crate::{NodeName, Time, assignment};
 
 impl Node {
     pub(super) fn decide_all(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -47,6 +48,14 @@ impl Node {
             }
             let situation = self.situation(&address, wanted.as_deref(), state, now);
             let (next, act) = step(state, &situation, now);
+            if matches!(state, State::Refused { .. })
+                && next == State::Answering
+                && let Some(wanted) = &wanted
+                && let Some(used) = self.used_by(&address, wanted, now)
+            {
+                self.give(address, used, now);
+                continue;
+            }
             match (act, wanted) {
                 (Some(Act::Claim(cause)), Some(wanted)) => {
                     let since = match state {
@@ -275,6 +284,36 @@ impl Node {
             cause,
             since,
         });
+    }
+
+    /// The node whose program used an address of this node until a moment ago, as `MetalLB`'s speaker does,
+    /// if it may hold the address itself. Its clients know its MAC, and their connections are tracked there.
+    fn used_by(&self, address: &IpAddr, wanted: &Wanted, now: Time) -> Option<NodeName> {
+        let node = self.heard.get(address)?.agent.clone()?;
+        // Nobody else would tell it.
+        let reached = self.members.gossips() && self.members.heard_within(&node, SILENT, now);
+        let may = reached && self.candidates(address, wanted, Some(now)).contains(&node);
+        may.then_some(node)
+    }
+
+    /// Names another node as the holder of an address of this one, before this one has ever answered.
+    fn give(&mut self, address: IpAddr, to: NodeName, now: Time) {
+        let Some(claim) = self.claims.get(&address).cloned() else {
+            return;
+        };
+        let mut successors = claim.successors;
+        successors.retain(|it| *it != to);
+        successors.insert(0, self.config.name.clone());
+        successors.truncate(SUCCESSORS);
+        let given = Claim {
+            epoch: claim.epoch.saturating_add(1),
+            holder: to,
+            revision: 0,
+            successors,
+        };
+        self.merge(vec![(address, given)], now);
+        self.heard.remove(&address);
+        self.gossip.urgent.insert(address);
     }
 
     /// Records other successors for addresses whose successors have been wrong for a while.
