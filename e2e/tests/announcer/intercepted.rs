@@ -32,12 +32,16 @@ pub(crate) async fn probes_intercepted(bed: &Bed<'_>, address: IpAddr) -> Result
     for node in nodes {
         bed.lab.restart(&Announcers::process(node)).await?;
     }
-    bed.settled().await?;
-    let objects = bed.announcers.objects().await?;
-    let mut conditions = objects.iter().filter_map(|it| it.status.as_ref());
-    let fine = conditions.all(|it| !reported(&it.conditions));
-    ensure!(fine, "new processes report what former ones found");
-    Ok(())
+    // Until then the objects are those of the former ones.
+    eventually(SOON, || async {
+        let objects = bed.announcers.objects().await?;
+        let mut conditions = objects.iter().filter_map(|it| it.status.as_ref());
+        let fine = conditions.all(|it| !reported(&it.conditions));
+        ensure!(fine, "new processes report what former ones found");
+        Ok(())
+    })
+    .await?;
+    bed.settled().await.map(drop)
 }
 
 async fn found_and_moved(bed: &Bed<'_>, address: IpAddr, holder: Host) -> Result<()> {
