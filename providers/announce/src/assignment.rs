@@ -96,8 +96,10 @@ pub fn partners(holder: &NodeName, nodes: &[NodeName]) -> Vec<NodeName> {
     order
 }
 
-/// The successors that a holder records for an address. Recorded ones that are still candidates
-/// keep their places, so nothing is written while nothing changes.
+/// The successors that a holder records for an address. Recorded ones keep their places while all of them are
+/// candidates, so nothing is written while nothing changes. Otherwise the order begins anew: if those that
+/// are left moved up, the node that was recorded first would in the end be the first successor of every
+/// address, and nodes that are rebooted in turn would leave it all of them.
 pub fn successors(
     address: &IpAddr,
     holder: &NodeName,
@@ -109,8 +111,11 @@ pub fn successors(
     let able = |node: &&NodeName| *node != holder && candidates.contains(*node);
     let mut order = ranked(&key(address), candidates);
     order.sort_by_key(|node| !partners.contains(node));
+    let wanted = SUCCESSORS.min(order.iter().filter(able).count());
+    let complete = recorded.iter().filter(able).count() >= wanted;
+    let kept = if complete { recorded } else { &[] };
     let mut chosen: Vec<NodeName> = Vec::new();
-    for node in recorded.iter().chain(&order).filter(able) {
+    for node in kept.iter().chain(&order).filter(able) {
         if !chosen.contains(node) {
             chosen.push(node.clone());
         }
@@ -318,6 +323,45 @@ mod tests {
         }
         assert_eq!(best(&all, preferred), [node(2), node(4)]);
         assert_eq!(best(&[node(1), node(3)], preferred), [node(1), node(3)]);
+    }
+
+    /// On a lab the first one had all of them afterwards.
+    #[test]
+    fn nodes_that_are_rebooted_in_turn_leave_no_node_everything() {
+        let all = nodes(5);
+        let mut loads = BTreeMap::new();
+        let mut claims: BTreeMap<IpAddr, Claim> = BTreeMap::new();
+        let revised =
+            |address: &IpAddr, holder: &NodeName, recorded: &[NodeName], live: &[NodeName]| {
+                let partners = partners(holder, &all);
+                claim(
+                    holder,
+                    &successors(address, holder, recorded, live, None, &partners),
+                )
+            };
+        for address in (0..300).map(address) {
+            let holder = place(&address, &all, None, &loads, 300).remove(0);
+            *loads.entry(holder.clone()).or_insert(0usize) += 1;
+            claims.insert(address, revised(&address, &holder, &[], &all));
+        }
+        for rebooted in &all {
+            let live: Vec<_> = all.iter().filter(|it| *it != rebooted).cloned().collect();
+            for live in [&live, &all] {
+                for (address, known) in &mut claims {
+                    let mut holder = known.holder.clone();
+                    if !live.contains(&holder) {
+                        holder = known.successors[0].clone();
+                    }
+                    *known = revised(address, &holder, &known.successors, live);
+                }
+            }
+        }
+        let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
+        for claim in claims.values() {
+            *counts.entry(&claim.holder).or_default() += 1;
+        }
+        assert!(counts.len() >= 3, "{counts:?}");
+        assert!(counts.values().all(|count| *count <= 150), "{counts:?}");
     }
 
     proptest! {
