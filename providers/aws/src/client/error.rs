@@ -15,6 +15,8 @@ use super::actions::Action;
 
 /// The most characters of AWS's message.
 const LONGEST: usize = 500;
+/// What is said of a call that must wait, whether AWS has said so or we know.
+const WAITS: &str = "waits for AWS's limit of calls";
 
 /// A call that failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,10 +113,10 @@ impl CallError {
     pub(super) fn of(action: Action, fault: Fault) -> Self {
         let code = fault.code.unwrap_or_default();
         let cause = cause(&code, fault.status);
-        let message = if cause == Cause::Denied {
-            denied(action, &fault.message)
-        } else {
-            stable(&fault.message)
+        let message = match cause {
+            Cause::Throttled { .. } => WAITS.to_owned(),
+            Cause::Denied => denied(action, &fault.message),
+            _ => stable(&fault.message),
         };
         let message = match message.as_str() {
             "" => "AWS gives no reason".to_owned(),
@@ -132,7 +134,7 @@ impl CallError {
     /// A call that AWS's limits leave no room for.
     pub(super) fn postponed(action: Action, retry_after: Duration) -> Self {
         let cause = Cause::Throttled { retry_after };
-        Self::unmade(action, cause, "waits for AWS's limit of calls")
+        Self::unmade(action, cause, WAITS)
     }
 
     /// A call that AWS has throttled, with the time of its next turn.
