@@ -24,8 +24,6 @@ use crate::common::outside;
 
 /// The class of the bed.
 const CLASS: &str = "ballast.dev/lan";
-/// Clients that add Services.
-const AT_ONCE: usize = 8;
 /// More Services than the bed's.
 const MORE: usize = 30;
 
@@ -110,15 +108,12 @@ pub(crate) async fn many_services(
     numbers: std::ops::RangeInclusive<usize>,
 ) -> Result<BTreeMap<Host, usize>> {
     let spec = json!({"loadBalancerClass": CLASS, "allocateLoadBalancerNodePorts": false});
-    let all = numbers.map(|number| {
+    for number in numbers {
         let name = format!("many-{number}");
-        outside::service(&name, &[family], SERVER, &spec)
-    });
-    let all: Vec<String> = all.collect();
-    let parts = all.chunks(all.len().div_ceil(AT_ONCE));
-    let parts = parts.map(|part| part.join("\n---\n"));
-    let parts: Vec<String> = parts.collect();
-    futures::future::try_join_all(parts.iter().map(|part| bed.lab.apply(part))).await?;
+        bed.lab
+            .apply(&outside::service(&name, &[family], SERVER, &spec))
+            .await?;
+    }
     eventually(4 * SOON, || async {
         let expected = published(bed).await?;
         let counts = spread(bed).await?;
