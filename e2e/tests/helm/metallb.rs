@@ -162,11 +162,13 @@ async fn taken_over(cluster: &Cluster, clients: &mut Clients<'_>, given: &Given)
     };
     let holders = eventually(SOON, announced).await?;
     clients.are_answered("MetalLB's speakers have gone").await?;
-    for (address, node) in holders {
-        let node = Host::named(&node).with_context(|| format!("no host {node}"))?;
-        let mac = cluster.lab.mac(node).await?;
-        // One request, whose answer may come late on a busy machine.
+    for address in holders.into_keys() {
+        // One request, whose answer may come late on a busy machine. The node that found the address in use
+        // may have named another one meanwhile.
         eventually(SOON, || async {
+            let node = announced().await?.remove(&address);
+            let node = node.and_then(|it| Host::named(&it)).context("no host")?;
+            let mac = cluster.lab.mac(node).await?;
             let answers = judged(&cluster.lab, NEWCOMER, address).await?;
             ensure!(
                 answers.iter().eq([&mac]),
