@@ -6,6 +6,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::aws::AwsSettings;
+
 /// A class NAME serves the Services with `spec.loadBalancerClass: ballast.dev/NAME`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -74,16 +76,6 @@ pub enum DeletionPolicy {
     Delete,
     /// The load balancer stays in the cloud, tagged as retained.
     Retain,
-}
-
-/// Settings of the AWS provider.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.region == oldSelf.region").message("spec.aws.region cannot be changed: create another class and move the Services"))]
-pub struct AwsSettings {
-    /// The region of the load balancers, such as `eu-central-1`.
-    #[schemars(length(min = 1, max = 32))]
-    pub region: String,
 }
 
 /// Settings of the L2 provider. Without pool names and selector, the class uses all pools.
@@ -208,10 +200,6 @@ pub struct Draining {
 
 /// The provider of a class with its settings, as one value instead of three options.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there are few, and none is kept in a list"
-)]
 pub enum ProviderSettings {
     /// AWS NLB.
     Aws(AwsSettings),

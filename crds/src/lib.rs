@@ -9,6 +9,7 @@
 #![allow(unreachable_pub)]
 
 pub mod announcer;
+pub mod aws;
 pub mod class;
 pub mod pool;
 
@@ -17,8 +18,9 @@ pub use announcer::{
     AnnouncerSpec, AnnouncerStatus, Conflict, Holding, InterfaceAddress, ProblemAddress,
     ProblemInterface, Seal, Successor,
 };
+pub use aws::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings};
 pub use class::{
-    AwsSettings, DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
+    DeletionPolicy, Draining, FailureDetection, L2Settings, LoadBalancerClass,
     LoadBalancerClassSpec, LoadBalancerClassStatus, MockSettings, NotOneProvider, ProviderKind,
     ProviderSettings, Rebalance,
 };
