@@ -37,6 +37,8 @@ pub struct Desired {
     pub programmed: Option<Condition>,
     /// The conditions that only a provider reports. Any that is not listed is removed.
     pub extra: Option<Vec<ExtraCondition>>,
+    /// Of those, the ones that stay as they are.
+    pub kept: Vec<ExtraKind>,
     /// The message of `ballast.dev/Contested`. `None` removes that condition.
     pub contested: Option<String>,
 }
@@ -222,6 +224,7 @@ impl Desired {
             programmed: Some(programmed),
             ingress: (!observed.ingress.is_empty()).then(|| observed.ingress.clone()),
             extra: Some(extra(service, &observed.conditions)),
+            kept: observed.unchanged.clone(),
             contested: None,
         }
     }
@@ -305,7 +308,7 @@ impl Desired {
             .filter(|kind| match *kind {
                 ACCEPTED | PROGRAMMED => false,
                 CONTESTED => true,
-                _ => self.extra.is_some(),
+                kind => self.extra.is_some() && !self.kept.iter().any(|it| it.as_str() == kind),
             })
             .collect();
         removed.sort_unstable();

@@ -145,6 +145,8 @@ pub struct ExtraCondition {
 pub enum ExtraKind {
     /// `ballast.dev/Announced`: a node answers for the addresses on its network.
     Announced,
+    /// `ballast.dev/TargetsHealthy`: the cloud's health checks of all targets succeed.
+    TargetsHealthy,
 }
 
 /// What the provider observed of one member after [`Provider::ensure`].
@@ -162,6 +164,8 @@ pub struct Observed {
     /// Conditions that only this provider reports. The controller removes one that is no
     /// longer reported.
     pub conditions: Vec<ExtraCondition>,
+    /// Conditions of which the provider knows nothing new: they stay as they are.
+    pub unchanged: Vec<ExtraKind>,
 }
 
 /// Whether traffic can flow through a load balancer.
@@ -302,12 +306,13 @@ impl Traits {
 
 impl ExtraKind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Announced];
+    pub const ALL: [Self; 2] = [Self::Announced, Self::TargetsHealthy];
 
     /// The type of the condition on the Service.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Announced => "ballast.dev/Announced",
+            Self::TargetsHealthy => "ballast.dev/TargetsHealthy",
         }
     }
 }
@@ -323,6 +328,7 @@ impl Observed {
             objection: None,
             remarks: Vec::new(),
             conditions: Vec::new(),
+            unchanged: Vec::new(),
         }
     }
 }

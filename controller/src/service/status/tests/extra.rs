@@ -146,3 +146,15 @@ fn it_goes_with_a_refusal_and_stays_with_a_failure() {
             .any(|kind| kind == "ballast.dev/Announced")
     );
 }
+
+#[test]
+fn a_condition_of_which_the_provider_knows_nothing_new_stays() {
+    let kind = ExtraKind::Announced;
+    let service = after(&settled(), vec![announced(Some(true), "node-1")], 6);
+    let quiet = Observed {
+        unchanged: vec![kind],
+        ..observed(Vec::new())
+    };
+    let desired = Desired::observed(&service, "local", &quiet, Backing::Nodes);
+    assert_eq!(patch(&service, &desired, second(7)), None);
+}
