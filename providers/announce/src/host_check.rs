@@ -236,7 +236,7 @@ impl Check {
 
     /// Whether the next message of the host's agent may still be under way.
     fn may_speak(&self, now: Time) -> bool {
-        let hasty = slip!(self.slips, HastyVerdict) || slip!(self.slips, OneMiss);
+        let hasty = [slip!(self.slips, HastyVerdict), slip!(self.slips, OneMiss)].contains(&true);
         let due = |spoke: Time| now.since(spoke) >= BEAT_DUE;
         !hasty && self.spoke.is_some_and(|spoke| !due(spoke))
     }

@@ -141,6 +141,17 @@ impl Call {
         }
     }
 
+    /// The name by which later calls mean what this one makes.
+    pub fn makes(&self) -> Option<&str> {
+        match self {
+            Self::CreateSecurityGroup { name, .. } | Self::CreateLoadBalancer { name, .. } => {
+                Some(name)
+            }
+            Self::CreateTargetGroup { target_group, .. } => Some(&target_group.name),
+            _ => None,
+        }
+    }
+
     /// How soon it must be made.
     pub const fn urgency(&self) -> Urgency {
         match self {

@@ -19,7 +19,7 @@ use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
 mod check;
 
 /// The prefix of all names.
-const NAMES: &str = "bl";
+pub(crate) const NAMES: &str = "bl";
 
 /// The protocol of a listener and of its target group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,8 +156,8 @@ pub struct FoundSubnet {
 /// What was looked up for what the settings name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookedUp {
-    /// The subnets, one for each name in the settings and in their order, or those that were found
-    /// because the settings name none.
+    /// The subnets in the order of the names in the settings, or those that were found because the
+    /// settings name none. A value of the tag `Name` may be the name of several.
     pub subnets: Vec<FoundSubnet>,
     /// The cluster's backend group, through which load balancers reach the nodes; `None` if the
     /// class does not manage the nodes' groups.
@@ -209,18 +209,12 @@ impl Desired {
         settings: &Settings,
         found: &LookedUp,
     ) -> Result<Outcome, Refusal> {
-        if !service.families.contains(&Family::V4) {
-            return Err(Refusal::new(
-                Reason::Unsupported,
-                "spec.ipFamilies: Ballast does not support IPv6 on AWS yet",
-            ));
-        }
-        service.require_node_ports()?;
-        settings.check()?;
+        check(service, settings)?;
         let scheme = settings.scheme.unwrap_or_default();
         // The scheme is part of all names, so that the successor of another scheme shares nothing
         // with the load balancer that it replaces, and can be made before that is deleted.
-        let key = format!("{key}/{}", scheme.as_str());
+        let owner = key;
+        let key = format!("{owner}/{}", scheme.as_str());
         let own = settings.security_groups.is_empty();
         let mut remarks = Vec::new();
         let groups = if own {
@@ -245,7 +239,7 @@ impl Desired {
         }
         let manages = settings.manage_backend_rules.unwrap_or(own);
         let desired = Self {
-            name: mark.name_of(NAMES, &key),
+            name: name(mark, owner, scheme),
             scheme,
             subnets: subnets(settings, found)?,
             backend_group: found.backend_group.clone().filter(|_| manages),
@@ -265,6 +259,27 @@ impl Desired {
     }
 }
 
+/// The name of the load balancer of one scheme.
+pub(crate) fn name(mark: &Mark, key: &Key, scheme: Scheme) -> String {
+    mark.name_of(NAMES, &format!("{key}/{}", scheme.as_str()))
+}
+
+/// Refuses what can be refused before anything is looked up.
+pub(crate) fn check(service: &LoadBalancer, settings: &Settings) -> Result<(), Refusal> {
+    if !service.families.contains(&Family::V4) {
+        return Err(Refusal::new(
+            Reason::Unsupported,
+            "spec.ipFamilies: Ballast does not support IPv6 on AWS yet",
+        ));
+    }
+    service.require_node_ports()?;
+    settings.check()?;
+    if settings.security_groups.is_empty() {
+        rules(service, settings)?;
+    }
+    Ok(())
+}
+
 /// AWS's limit for the tags of an object, less one for the tag of what was applied.
 const MOST_TAGS: usize = 49;
 /// AWS's limit for the listeners of a load balancer.
@@ -273,11 +288,9 @@ const MOST_LISTENERS: usize = 50;
 pub(crate) const MOST_RULES: usize = 60;
 
 fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal> {
-    let named = settings.subnets.len();
-    if found.subnets.is_empty() || (named > 0 && found.subnets.len() != named) {
+    if found.subnets.is_empty() {
         return Err(invalid(format!(
-            "annotation {PREFIX}subnets: {named} subnets are named, and {} were found",
-            found.subnets.len()
+            "annotation {PREFIX}subnets: no subnet was found"
         )));
     }
     for (name, addresses) in [

@@ -1,8 +1,7 @@
 //! AWS: each Service gets a Network Load Balancer (NLB).
 //!
-//! Most of it decides: without calls, without a clock (`now` is an argument) and without Kubernetes
-//! types. [`client`] and [`pace`] make calls and decide nothing. The provider that connects them is
-//! not built yet; nothing outside this crate uses it.
+//! The parts that decide make no call, read no clock (`now` is an argument) and know no Kubernetes
+//! types. [`provider`] carries out what they decide, through [`client`] and [`pace`], which decide nothing.
 //!
 //! - [`annotations`]: every annotation that Services on AWS may have, and what Ballast does
 //!   with it.
@@ -11,17 +10,25 @@
 //! - [`observed`]: those that it has.
 //! - [`call`]: one call to AWS.
 //! - [`plan`]: the calls that turn one into the other.
+//! - [`effect`]: what a call has changed.
+//! - [`network`]: which VPC, subnets and groups of nodes are used.
+//! - [`policy`]: the rights that the calls need, as an IAM policy.
 //! - [`rate`]: AWS's limits for calls, and which waiting call goes next.
 //! - [`pace`]: its driver, which makes callers wait.
 //! - [`client`]: calls to AWS.
+//! - [`provider`]: connects them.
 
 pub mod annotations;
 pub mod call;
 pub mod client;
 pub mod desired;
+pub mod effect;
+pub mod network;
 pub mod observed;
 pub mod pace;
 pub mod plan;
+pub mod policy;
+pub mod provider;
 pub mod rate;
 pub mod settings;
 

@@ -109,8 +109,40 @@ pub struct Settings {
     pub private_addresses: Vec<Ipv4Addr>,
     /// PROXY protocol.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Only nodes with these labels are targets.
-    pub target_node_labels: BTreeMap<String, String>,
+}
+
+/// What a class says for all its Services.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassSettings {
+    /// The region of the load balancers.
+    pub region: String,
+    /// The ID of their VPC; `None`: that of the nodes.
+    pub vpc: Option<String>,
+    /// When hostnames are published.
+    pub publish: Publish,
+    /// What Services do not say themselves.
+    pub settings: Settings,
+}
+
+/// When the hostname of a load balancer is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publish {
+    /// As soon as it is known.
+    #[default]
+    WhenCreated,
+    /// When the load balancer is active.
+    WhenActive,
+}
+
+/// A field of a class that says the same as an annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The annotation, without its prefix.
+    pub name: &'a str,
+    /// The path of the field, such as `spec.aws.scheme`.
+    pub path: &'a str,
+    /// Its value, written as in the annotation.
+    pub value: String,
 }
 
 /// What a Service asks for.
@@ -146,7 +178,9 @@ impl Settings {
             }
             let (known, port) = annotations::find(key)?;
             match known.support {
-                Support::Supported => parsed.set(known.name, port, key, value.trim())?,
+                Support::Supported => {
+                    parsed.set(known.name, port, &format!("annotation {key}"), value.trim())?;
+                }
                 Support::NoEffect(why) => parsed
                     .remarks
                     .push(format!("annotation {key} has no effect: {why}")),
@@ -167,6 +201,15 @@ impl Settings {
         }
         parsed.deprecated(annotations)?;
         Ok(parsed)
+    }
+
+    /// The settings in the fields of a class.
+    pub fn of_class(fields: &[Field<'_>]) -> Result<Self, Refusal> {
+        let mut parsed = Parsed::default();
+        for field in fields {
+            parsed.set(field.name, None, field.path, &field.value)?;
+        }
+        Ok(parsed.settings)
     }
 
     /// These settings, and what they do not say from the class. Attributes and tags are merged
@@ -203,11 +246,6 @@ impl Settings {
             elastic_addresses: self.elastic_addresses,
             private_addresses: self.private_addresses,
             proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),
-            target_node_labels: if self.target_node_labels.is_empty() {
-                class.target_node_labels.clone()
-            } else {
-                self.target_node_labels
-            },
         }
     }
 
@@ -277,7 +315,7 @@ impl Settings {
 // === impl Parsed ===
 
 impl Parsed {
-    /// Sets what one annotation says. `key` is the whole key, for messages.
+    /// Sets what one annotation or field of a class says. `key` is its whole name, for messages.
     fn set(
         &mut self,
         name: &str,
@@ -302,7 +340,6 @@ impl Parsed {
             "private-ipv4-addresses" => {
                 settings.private_addresses = values::addresses(key, value)?;
             }
-            "target-node-labels" => settings.target_node_labels = values::map(key, value)?,
             "additional-resource-tags" => {
                 let (tags, remarks) = values::tags(key, value)?;
                 settings.tags = tags;
@@ -325,7 +362,7 @@ impl Parsed {
             "type" => {
                 values::controller(key, value)?;
                 self.remarks.push(format!(
-                    "annotation {key} has no effect: spec.loadBalancerClass decides which controller serves the Service"
+                    "{key} has no effect: spec.loadBalancerClass decides which controller serves the Service"
                 ));
             }
             "proxy-protocol" => {
@@ -352,7 +389,7 @@ impl Parsed {
         let old = |name: &str| {
             let key = format!("{PREFIX}{name}");
             let value = annotations.get(&key)?;
-            Some(values::boolean(&key, value.trim()))
+            Some(values::boolean(&format!("annotation {key}"), value.trim()))
         };
         if let Some(internal) = old("internal").transpose()? {
             let scheme = if internal {

@@ -92,7 +92,7 @@ pub(crate) fn target_group(
 }
 
 fn checked(
-    annotation: &str,
+    subject: &str,
     all: BTreeMap<String, String>,
     table: &[Attribute],
 ) -> Result<BTreeMap<String, String>, Refusal> {
@@ -102,7 +102,7 @@ fn checked(
             return Err(Refusal::new(
                 Reason::Unsupported,
                 format!(
-                    "annotation {annotation}: Ballast does not support the attribute {key}; it supports {}",
+                    "{subject}: Ballast does not support the attribute {key}; it supports {}",
                     names.join(", ")
                 ),
             ));
@@ -119,7 +119,7 @@ fn checked(
         };
         if !fits {
             return Err(invalid(format!(
-                "annotation {annotation}: {key} must be {allowed}, not \"{value}\""
+                "{subject}: {key} must be {allowed}, not \"{value}\""
             )));
         }
     }

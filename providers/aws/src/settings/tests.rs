@@ -57,7 +57,6 @@ fn everything_is_parsed() {
             "preserve_client_ip.enabled=true",
         ),
         ("additional-resource-tags", r"team=shop,note=a\,b"),
-        ("target-node-labels", "pool=edge,zone="),
         ("proxy-protocol-per-target-group", "80, 443"),
         ("healthcheck-protocol", "HTTP"),
         ("healthcheck-port", "10256"),
@@ -70,10 +69,6 @@ fn everything_is_parsed() {
     ]);
     assert_eq!(all.subnets, ["subnet-b", "subnet-a"], "in the given order");
     assert_eq!(all.tags["note"], "a,b");
-    assert_eq!(
-        all.target_node_labels,
-        texts(&[("pool", "edge"), ("zone", "")])
-    );
     insta::assert_debug_snapshot!(all);
 }
 
@@ -217,7 +212,7 @@ fn every_supported_annotation_does_something() {
         "scheme" => "internal",
         "attributes" => "zonal_shift.config.enabled=true",
         "target-group-attributes" => "stickiness.enabled=true",
-        "additional-resource-tags" | "target-node-labels" => "a=b",
+        "additional-resource-tags" => "a=b",
         "security-group-prefix-lists" => "pl-1",
         "eip-allocations" => "eipalloc-1",
         "private-ipv4-addresses" => "10.0.0.9",

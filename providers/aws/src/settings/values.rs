@@ -57,7 +57,7 @@ pub(super) fn list(key: &str, value: &str) -> Result<Vec<String>, Refusal> {
     }
     let mut seen = BTreeSet::new();
     match all.iter().find(|entry| !seen.insert(*entry)) {
-        Some(twice) => Err(invalid(format!("annotation {key} names {twice} twice"))),
+        Some(twice) => Err(invalid(format!("{key} names {twice} twice"))),
         None => Ok(all),
     }
 }
@@ -103,7 +103,7 @@ pub(super) fn target_type(key: &str, value: &str) -> Result<(), Refusal> {
         "instance" => Ok(()),
         "ip" => Err(Refusal::new(
             Reason::Unsupported,
-            format!("annotation {key}: Ballast does not support ip targets yet"),
+            format!("{key}: Ballast does not support ip targets yet"),
         )),
         _ => Err(must_be(key, "instance", value)),
     }
@@ -115,7 +115,7 @@ pub(super) fn controller(key: &str, value: &str) -> Result<(), Refusal> {
     if value == "nlb-ip" {
         return Err(Refusal::new(
             Reason::Unsupported,
-            format!("annotation {key}: Ballast does not support ip targets yet"),
+            format!("{key}: Ballast does not support ip targets yet"),
         ));
     }
     Ok(())
@@ -139,12 +139,10 @@ pub(super) fn map(key: &str, value: &str) -> Result<BTreeMap<String, String>, Re
         };
         let name = name.trim().to_owned();
         if all.insert(name.clone(), value.trim().to_owned()).is_some() {
-            return Err(invalid(format!("annotation {key} names {name} twice")));
+            return Err(invalid(format!("{key} names {name} twice")));
         }
         if all.len() > MOST {
-            return Err(invalid(format!(
-                "annotation {key} has more than {MOST} entries"
-            )));
+            return Err(invalid(format!("{key} has more than {MOST} entries")));
         }
     }
     Ok(all)
@@ -175,21 +173,19 @@ pub(super) fn tags(
     tags.retain(|tag, _| {
         let reserved = tag.to_ascii_lowercase().starts_with(AWS);
         if reserved {
-            remarks.push(format!(
-                "annotation {key}: AWS reserves the tag {tag}; it is skipped"
-            ));
+            remarks.push(format!("{key}: AWS reserves the tag {tag}; it is skipped"));
         }
         !reserved
     });
     for (tag, value) in &tags {
         if tag.starts_with(OWN) {
             return Err(invalid(format!(
-                "annotation {key}: tags that begin with {OWN} are Ballast's own, such as {tag}"
+                "{key}: tags that begin with {OWN} are Ballast's own, such as {tag}"
             )));
         }
         if tag.chars().count() > TAG_KEY || value.chars().count() > TAG_VALUE {
             return Err(invalid(format!(
-                "annotation {key}: the tag {tag} is too long; a key has at most {TAG_KEY} characters, and a value {TAG_VALUE}"
+                "{key}: the tag {tag} is too long; a key has at most {TAG_KEY} characters, and a value {TAG_VALUE}"
             )));
         }
     }
@@ -266,7 +262,5 @@ pub(super) fn success_codes(key: &str, value: &str) -> Result<String, Refusal> {
 }
 
 fn must_be(key: &str, allowed: &str, value: &str) -> Refusal {
-    invalid(format!(
-        "annotation {key} must be {allowed}, not \"{value}\""
-    ))
+    invalid(format!("{key} must be {allowed}, not \"{value}\""))
 }

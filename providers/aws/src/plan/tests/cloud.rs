@@ -1,52 +1,55 @@
 //! A model of AWS for tests of plans.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, MOST_RULES, Subnet, Transport};
+use crate::client::{Answer, Ids};
+use crate::desired::{Desired, MOST_RULES, Subnet};
+use crate::effect;
 use crate::observed::{
-    LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
-    SecurityGroup,
+    LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
 };
 use crate::plan::{CHUNK, Situation, plan};
 
-/// A cloud that does what AWS documents for each call, and nothing else. It refuses a call that
-/// AWS would refuse.
+/// A cloud that refuses a call that AWS would refuse. What a call changes is what the provider
+/// believes it changes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cloud {
     pub(super) now: Observed,
-    made: BTreeMap<String, String>,
+    ids: Ids,
 }
 
 impl Cloud {
     fn id(&self, of: &Ref) -> String {
         match of {
             Ref::Known(id) => id.clone(),
-            Ref::Made(name) => self.made.get(name).expect("made before it is used").clone(),
+            Ref::Made(name) => self.ids.made[name].clone(),
         }
     }
 
-    fn load_balancer(&mut self, of: &Ref) -> &mut ObservedLoadBalancer {
+    fn load_balancer(&self, of: &Ref) -> &ObservedLoadBalancer {
         let arn = self.id(of);
-        let mut all = self.now.load_balancers.values_mut();
+        let mut all = self.now.load_balancers.values();
         all.find(|one| one.arn == arn).expect("a load balancer")
     }
 
-    fn group(&mut self, of: &Ref) -> &mut ObservedTargetGroup {
+    fn target_group(&self, of: &Ref) -> &ObservedTargetGroup {
         let arn = self.id(of);
-        let mut all = self.now.target_groups.values_mut();
+        let mut all = self.now.target_groups.values();
         all.find(|one| one.arn == arn).expect("a target group")
     }
 
-    fn tags(&mut self, of: &Ref) -> &mut BTreeMap<String, String> {
+    fn security_group(&self, of: &Ref) -> &SecurityGroup {
+        let id = self.id(of);
+        let mut all = self.now.groups.values();
+        all.find(|one| one.id == id).expect("a security group")
+    }
+
+    fn exists(&self, of: &Ref) -> bool {
         let arn = self.id(of);
-        let balancers = self.now.load_balancers.values_mut();
-        let groups = self.now.target_groups.values_mut();
-        let mut all = (balancers.map(|one| (&one.arn, &mut one.tags)))
-            .chain(groups.map(|one| (&one.arn, &mut one.tags)));
-        all.find(|(one, _)| **one == arn).expect("an object").1
+        let balancers = self.now.load_balancers.values().map(|one| &one.arn);
+        let groups = self.now.target_groups.values().map(|one| &one.arn);
+        balancers.chain(groups).any(|one| *one == arn)
     }
 
     fn uses(&self, arn: &str) -> bool {
@@ -56,159 +59,121 @@ impl Cloud {
     }
 
     pub(super) fn call(&mut self, call: &Call) {
+        self.check(call);
+        let made = self.make(call);
+        if let (Some(name), Some(id)) = (call.makes(), &made.id) {
+            self.ids.made.insert(name.to_owned(), id.clone());
+        }
+        effect::apply(&mut self.now, call, &self.ids, &made);
+        if let Call::AuthorizeSecurityGroupIngress { security_group, .. } = call {
+            let count = self.security_group(security_group).rules.len();
+            assert!(count <= MOST_RULES, "RulesPerSecurityGroupLimitExceeded");
+        }
+    }
+
+    fn make(&self, call: &Call) -> Answer {
+        let id = match call {
+            Call::CreateSecurityGroup { name, .. } => format!("sg-{name}"),
+            Call::CreateTargetGroup { target_group, .. } => format!("tg/{}", target_group.name),
+            Call::CreateLoadBalancer { name, .. } => format!("lb/{name}"),
+            Call::CreateListener {
+                load_balancer,
+                port,
+                ..
+            } => format!("{}/{port}", self.id(load_balancer)),
+            _ => return Answer::default(),
+        };
+        Answer {
+            id: Some(id),
+            hostname: Some("web.elb.eu-central-1.amazonaws.com".into()),
+            state: Some(LoadBalancerState::Active),
+        }
+    }
+
+    fn check(&self, call: &Call) {
         match call {
             Call::CreateSecurityGroup { name, .. } => {
-                let id = format!("sg-{name}");
-                self.made.insert(name.clone(), id.clone());
-                let rules = BTreeSet::new();
-                let before = self
-                    .now
-                    .groups
-                    .insert(name.clone(), SecurityGroup { id, rules });
-                assert_eq!(before, None, "InvalidGroup.Duplicate");
+                assert!(
+                    !self.now.groups.contains_key(name),
+                    "InvalidGroup.Duplicate"
+                );
             }
             Call::AuthorizeSecurityGroupIngress {
                 security_group,
                 rules,
             } => {
-                let there = self.security_group(security_group);
-                for rule in rules {
-                    assert!(
-                        there.rules.insert(rule.clone()),
-                        "InvalidPermission.Duplicate"
-                    );
-                }
-                assert!(
-                    there.rules.len() <= MOST_RULES,
-                    "RulesPerSecurityGroupLimitExceeded"
-                );
+                let there = &self.security_group(security_group).rules;
+                assert!(there.is_disjoint(rules), "InvalidPermission.Duplicate");
             }
             Call::RevokeSecurityGroupIngress {
                 security_group,
                 rules,
             } => {
-                let there = self.security_group(security_group);
-                for rule in rules {
-                    assert!(there.rules.remove(rule), "InvalidPermission.NotFound");
-                }
+                let there = &self.security_group(security_group).rules;
+                assert!(there.is_superset(rules), "InvalidPermission.NotFound");
             }
             Call::DeleteSecurityGroup { security_group } => {
                 let mut all = self.now.load_balancers.values();
-                assert!(
-                    !all.any(|one| one.groups.contains(security_group)),
-                    "DependencyViolation"
-                );
-                self.now.groups.retain(|_, one| one.id != *security_group);
+                let used = all.any(|one| one.groups.contains(security_group));
+                assert!(!used, "DependencyViolation");
+            }
+            Call::AddTags { of, .. } | Call::RemoveTags { of, .. } => {
+                assert!(of.iter().all(|one| self.exists(one)), "NotFound");
             }
             Call::CreateTargetGroup { .. }
             | Call::ModifyTargetGroup { .. }
             | Call::ModifyTargetGroupAttributes { .. }
             | Call::DeleteTargetGroup { .. }
             | Call::RegisterTargets { .. }
-            | Call::DeregisterTargets { .. } => self.target_group_call(call),
-            Call::AddTags { of, tags } => {
-                for one in of {
-                    self.tags(one).extend(tags.clone());
-                }
-            }
-            Call::RemoveTags { of, keys } => {
-                for one in of {
-                    self.tags(one).retain(|key, _| !keys.contains(key));
-                }
-            }
-            call => self.load_balancer_call(call),
+            | Call::DeregisterTargets { .. } => self.check_target_group(call),
+            call => self.check_load_balancer(call),
         }
     }
 
-    fn target_group_call(&mut self, call: &Call) {
+    fn check_target_group(&self, call: &Call) {
         match call {
-            Call::CreateTargetGroup {
-                target_group: group,
-                tags,
-            } => {
-                let arn = format!("tg/{}", group.name);
-                let there = ObservedTargetGroup {
-                    arn: arn.clone(),
-                    check: group.check.clone(),
-                    attributes: BTreeMap::new(),
-                    tags: tags.clone(),
-                    targets: BTreeSet::new(),
-                };
-                self.made.insert(group.name.clone(), arn);
-                let before = self.now.target_groups.insert(group.name.clone(), there);
-                assert_eq!(before, None, "DuplicateTargetGroupName");
+            Call::CreateTargetGroup { target_group, .. } => {
+                let known = self.now.target_groups.contains_key(&target_group.name);
+                assert!(!known, "DuplicateTargetGroupName");
             }
-            Call::ModifyTargetGroup {
-                target_group,
-                check,
-            } => self.group(target_group).check = check.clone(),
-            Call::ModifyTargetGroupAttributes {
-                target_group,
-                attributes,
-            } => {
-                self.group(target_group)
-                    .attributes
-                    .extend(attributes.clone());
+            Call::ModifyTargetGroup { target_group, .. }
+            | Call::ModifyTargetGroupAttributes { target_group, .. } => {
+                self.target_group(target_group);
             }
-            Call::DeleteTargetGroup {
-                target_group: group,
-            } => {
-                assert!(!self.uses(group), "ResourceInUse");
-                self.now.target_groups.retain(|_, one| one.arn != *group);
+            Call::DeleteTargetGroup { target_group } => {
+                assert!(!self.uses(target_group), "ResourceInUse");
             }
             Call::RegisterTargets {
-                target_group: group,
+                target_group,
                 targets,
-            } => {
-                assert!(!targets.is_empty() && targets.len() <= CHUNK);
-                self.group(group).targets.extend(targets.clone());
             }
-            Call::DeregisterTargets {
-                target_group: group,
+            | Call::DeregisterTargets {
+                target_group,
                 targets,
             } => {
+                self.target_group(target_group);
                 assert!(!targets.is_empty() && targets.len() <= CHUNK);
-                self.group(group)
-                    .targets
-                    .retain(|one| !targets.contains(one));
             }
             call => panic!("{call:?}"),
         }
     }
 
-    fn load_balancer_call(&mut self, call: &Call) {
+    fn check_load_balancer(&self, call: &Call) {
         match call {
             Call::CreateLoadBalancer {
                 name,
-                scheme,
-                subnets,
                 security_groups,
                 tags,
+                ..
             } => {
                 assert!(!security_groups.is_empty(), "it could never get one");
                 assert!(!tags.contains_key(APPLIED), "it would look finished");
-                let there = ObservedLoadBalancer {
-                    arn: format!("lb/{name}"),
-                    hostname: format!("{name}.elb.eu-central-1.amazonaws.com"),
-                    state: LoadBalancerState::Active,
-                    scheme: *scheme,
-                    subnets: subnets.iter().cloned().collect(),
-                    groups: security_groups.iter().map(|one| self.id(one)).collect(),
-                    attributes: BTreeMap::new(),
-                    tags: tags.clone(),
-                    listeners: BTreeMap::new(),
-                };
-                self.made.insert(name.clone(), there.arn.clone());
-                let before = self.now.load_balancers.insert(name.clone(), there);
-                assert_eq!(before, None, "DuplicateLoadBalancerName");
+                let known = self.now.load_balancers.contains_key(name);
+                assert!(!known, "DuplicateLoadBalancerName");
             }
-            Call::ModifyLoadBalancerAttributes {
-                load_balancer,
-                attributes,
-            } => {
-                self.load_balancer(load_balancer)
-                    .attributes
-                    .extend(attributes.clone());
+            Call::ModifyLoadBalancerAttributes { load_balancer, .. }
+            | Call::SetSecurityGroups { load_balancer, .. } => {
+                self.load_balancer(load_balancer);
             }
             Call::SetSubnets {
                 load_balancer,
@@ -220,53 +185,34 @@ impl Cloud {
                     now.any(|it| it.zone == one.zone && it.id != one.id)
                 };
                 assert!(!subnets.iter().any(replaces), "InvalidSubnet");
-                assert!(
-                    subnets.iter().any(|one| there.subnets.contains(one)),
-                    "all zones at once"
-                );
-                there.subnets = subnets.iter().cloned().collect();
-            }
-            Call::SetSecurityGroups {
-                load_balancer,
-                security_groups,
-            } => {
-                let ids = security_groups.iter().map(|one| self.id(one)).collect();
-                self.load_balancer(load_balancer).groups = ids;
+                let stays = subnets.iter().any(|one| there.subnets.contains(one));
+                assert!(stays, "all zones at once");
             }
             Call::CreateListener {
                 load_balancer,
                 port,
-                transport,
                 target_group,
                 ..
             } => {
-                let arn = self.id(load_balancer);
-                let target_group = self.id(target_group);
-                self.associate(&arn, &target_group);
-                let there = self.load_balancer(load_balancer);
-                let listener = ObservedListener {
-                    arn: format!("{arn}/{port}"),
-                    transport: *transport,
-                    target_group,
-                };
-                let before = there.listeners.insert(*port, listener);
-                assert_eq!(before, None, "DuplicateListener");
+                self.associate(&self.id(load_balancer), &self.id(target_group));
+                let there = &self.load_balancer(load_balancer).listeners;
+                assert!(!there.contains_key(port), "DuplicateListener");
             }
             Call::ModifyListener {
                 listener,
                 transport,
                 target_group,
-            } => self.modify_listener(listener, *transport, target_group.as_ref()),
-            Call::DeleteListener { listener } => {
-                for one in self.now.load_balancers.values_mut() {
-                    one.listeners.retain(|_, one| one.arn != *listener);
+            } => {
+                let changes = transport.is_some() || target_group.is_some();
+                assert!(changes, "nothing changes");
+                if let Some(new) = target_group {
+                    let load_balancer = listener.rsplit_once('/').expect("an ARN").0;
+                    self.associate(load_balancer, &self.id(new));
+                    let targets = &self.target_group(new).targets;
+                    assert!(!targets.is_empty(), "its clients reach nobody");
                 }
             }
-            Call::DeleteLoadBalancer { load_balancer } => {
-                self.now
-                    .load_balancers
-                    .retain(|_, one| one.arn != *load_balancer);
-            }
+            Call::DeleteListener { .. } | Call::DeleteLoadBalancer { .. } => {}
             call => panic!("{call:?}"),
         }
     }
@@ -280,39 +226,6 @@ impl Cloud {
             listeners.any(|listener| listener.target_group == target_group)
         });
         assert!(!taken, "TargetGroupAssociationLimit");
-    }
-
-    fn modify_listener(
-        &mut self,
-        listener: &str,
-        transport: Option<Transport>,
-        target_group: Option<&Ref>,
-    ) {
-        assert!(
-            transport.is_some() || target_group.is_some(),
-            "nothing changes"
-        );
-        let new = target_group.map(|one| self.id(one));
-        let load_balancer = listener.rsplit_once('/').expect("an ARN").0.to_owned();
-        if let Some(new) = &new {
-            self.associate(&load_balancer, new);
-            let targets = &self.group(&Ref::Known(new.clone())).targets;
-            assert!(
-                !targets.is_empty(),
-                "the clients of this listener reach nobody"
-            );
-        }
-        let there = self.load_balancer(&Ref::Known(load_balancer));
-        let mut all = there.listeners.values_mut();
-        let there = all.find(|one| one.arn == listener).expect("a listener");
-        there.transport = transport.unwrap_or(there.transport);
-        there.target_group = new.unwrap_or_else(|| there.target_group.clone());
-    }
-
-    fn security_group(&mut self, of: &Ref) -> &mut SecurityGroup {
-        let id = self.id(of);
-        let mut all = self.now.groups.values_mut();
-        all.find(|one| one.id == id).expect("a security group")
     }
 
     /// Makes all calls of a plan, and returns their actions; those of the clean-up come last.

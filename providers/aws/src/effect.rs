@@ -1,0 +1,268 @@
+//! What a call that succeeded has changed, so that nobody needs to ask AWS again. Pure.
+//!
+//! The next plan is made from the result. A call whose effect is not known makes the whole record
+//! of its Service doubtful (`record.rs`); it does not come here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::call::{Call, Ref};
+use crate::client::{Answer, Ids};
+use crate::observed::{
+    LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
+    SecurityGroup,
+};
+
+/// Records the effect of a call on the objects of one Service.
+pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
+    let mut effect = Effect { observed, ids };
+    match call {
+        Call::CreateSecurityGroup { .. }
+        | Call::AuthorizeSecurityGroupIngress { .. }
+        | Call::RevokeSecurityGroupIngress { .. }
+        | Call::DeleteSecurityGroup { .. } => effect.security_group(call, answer),
+        Call::CreateTargetGroup { .. }
+        | Call::ModifyTargetGroup { .. }
+        | Call::ModifyTargetGroupAttributes { .. }
+        | Call::DeleteTargetGroup { .. }
+        | Call::RegisterTargets { .. }
+        | Call::DeregisterTargets { .. } => effect.target_group(call, answer),
+        Call::CreateLoadBalancer { .. }
+        | Call::ModifyLoadBalancerAttributes { .. }
+        | Call::SetSubnets { .. }
+        | Call::SetSecurityGroups { .. }
+        | Call::DeleteLoadBalancer { .. } => effect.load_balancer(call, answer),
+        Call::CreateListener { .. } | Call::ModifyListener { .. } | Call::DeleteListener { .. } => {
+            effect.listener(call, answer);
+        }
+        Call::AddTags { of, tags } => effect.tags(of, |all| all.extend(tags.clone())),
+        Call::RemoveTags { of, keys } => {
+            effect.tags(of, |all| all.retain(|key, _| !keys.contains(key)));
+        }
+    }
+}
+
+struct Effect<'a> {
+    observed: &'a mut Observed,
+    ids: &'a Ids,
+}
+
+// === impl Effect ===
+
+impl Effect<'_> {
+    fn id(&self, of: &Ref) -> String {
+        match of {
+            Ref::Known(id) => id.clone(),
+            Ref::Made(name) => self.ids.made.get(name).cloned().unwrap_or_default(),
+        }
+    }
+
+    fn group_of(&mut self, of: &Ref) -> Option<&mut SecurityGroup> {
+        let id = self.id(of);
+        let mut all = self.observed.groups.values_mut();
+        all.find(|one| one.id == id)
+    }
+
+    fn target_group_of(&mut self, of: &Ref) -> Option<&mut ObservedTargetGroup> {
+        let arn = self.id(of);
+        let mut all = self.observed.target_groups.values_mut();
+        all.find(|one| one.arn == arn)
+    }
+
+    fn load_balancer_of(&mut self, of: &Ref) -> Option<&mut ObservedLoadBalancer> {
+        let arn = self.id(of);
+        let mut all = self.observed.load_balancers.values_mut();
+        all.find(|one| one.arn == arn)
+    }
+
+    fn security_group(&mut self, call: &Call, answer: &Answer) {
+        match call {
+            Call::CreateSecurityGroup { name, .. } => {
+                let group = SecurityGroup {
+                    id: answer.id.clone().unwrap_or_default(),
+                    rules: BTreeSet::new(),
+                };
+                self.observed.groups.insert(name.clone(), group);
+            }
+            Call::AuthorizeSecurityGroupIngress {
+                security_group,
+                rules,
+            } => {
+                if let Some(group) = self.group_of(security_group) {
+                    group.rules.extend(rules.clone());
+                }
+            }
+            Call::RevokeSecurityGroupIngress {
+                security_group,
+                rules,
+            } => {
+                if let Some(group) = self.group_of(security_group) {
+                    group.rules.retain(|rule| !rules.contains(rule));
+                }
+            }
+            Call::DeleteSecurityGroup { security_group } => {
+                let groups = &mut self.observed.groups;
+                groups.retain(|_, one| one.id != *security_group);
+            }
+            _ => {}
+        }
+    }
+
+    fn target_group(&mut self, call: &Call, answer: &Answer) {
+        match call {
+            Call::CreateTargetGroup { target_group, tags } => {
+                let group = ObservedTargetGroup {
+                    arn: answer.id.clone().unwrap_or_default(),
+                    check: target_group.check.clone(),
+                    attributes: BTreeMap::new(),
+                    tags: tags.clone(),
+                    targets: BTreeSet::new(),
+                };
+                let name = target_group.name.clone();
+                self.observed.target_groups.insert(name, group);
+            }
+            Call::ModifyTargetGroup {
+                target_group,
+                check,
+            } => {
+                if let Some(group) = self.target_group_of(target_group) {
+                    group.check = check.clone();
+                }
+            }
+            Call::ModifyTargetGroupAttributes {
+                target_group,
+                attributes,
+            } => {
+                if let Some(group) = self.target_group_of(target_group) {
+                    group.attributes.extend(attributes.clone());
+                }
+            }
+            Call::RegisterTargets {
+                target_group,
+                targets,
+            } => {
+                if let Some(group) = self.target_group_of(target_group) {
+                    group.targets.extend(targets.iter().cloned());
+                }
+            }
+            Call::DeregisterTargets {
+                target_group,
+                targets,
+            } => {
+                if let Some(group) = self.target_group_of(target_group) {
+                    group.targets.retain(|one| !targets.contains(one));
+                }
+            }
+            Call::DeleteTargetGroup { target_group } => {
+                let groups = &mut self.observed.target_groups;
+                groups.retain(|_, one| one.arn != *target_group);
+            }
+            _ => {}
+        }
+    }
+
+    fn load_balancer(&mut self, call: &Call, answer: &Answer) {
+        match call {
+            Call::CreateLoadBalancer {
+                name,
+                scheme,
+                subnets,
+                security_groups,
+                tags,
+            } => {
+                let made = ObservedLoadBalancer {
+                    arn: answer.id.clone().unwrap_or_default(),
+                    hostname: answer.hostname.clone().unwrap_or_default(),
+                    state: answer.state.unwrap_or(LoadBalancerState::Provisioning),
+                    scheme: *scheme,
+                    subnets: subnets.iter().cloned().collect(),
+                    groups: security_groups.iter().map(|one| self.id(one)).collect(),
+                    attributes: BTreeMap::new(),
+                    tags: tags.clone(),
+                    listeners: BTreeMap::new(),
+                };
+                self.observed.load_balancers.insert(name.clone(), made);
+            }
+            Call::ModifyLoadBalancerAttributes {
+                load_balancer,
+                attributes,
+            } => {
+                if let Some(one) = self.load_balancer_of(load_balancer) {
+                    one.attributes.extend(attributes.clone());
+                }
+            }
+            Call::SetSubnets {
+                load_balancer,
+                subnets,
+            } => {
+                if let Some(one) = self.load_balancer_of(load_balancer) {
+                    one.subnets = subnets.iter().cloned().collect();
+                }
+            }
+            Call::SetSecurityGroups {
+                load_balancer,
+                security_groups,
+            } => {
+                let ids = security_groups.iter().map(|one| self.id(one)).collect();
+                if let Some(one) = self.load_balancer_of(load_balancer) {
+                    one.groups = ids;
+                }
+            }
+            Call::DeleteLoadBalancer { load_balancer } => {
+                let all = &mut self.observed.load_balancers;
+                all.retain(|_, one| one.arn != *load_balancer);
+            }
+            _ => {}
+        }
+    }
+
+    fn listener(&mut self, call: &Call, answer: &Answer) {
+        match call {
+            Call::CreateListener {
+                load_balancer,
+                port,
+                transport,
+                target_group,
+                ..
+            } => {
+                let listener = ObservedListener {
+                    arn: answer.id.clone().unwrap_or_default(),
+                    transport: *transport,
+                    target_group: self.id(target_group),
+                };
+                if let Some(one) = self.load_balancer_of(load_balancer) {
+                    one.listeners.insert(*port, listener);
+                }
+            }
+            Call::ModifyListener {
+                listener,
+                transport,
+                target_group,
+            } => {
+                let new = target_group.as_ref().map(|one| self.id(one));
+                let balancers = self.observed.load_balancers.values_mut();
+                let mut all = balancers.flat_map(|one| one.listeners.values_mut());
+                if let Some(there) = all.find(|one| one.arn == *listener) {
+                    there.transport = transport.unwrap_or(there.transport);
+                    there.target_group = new.unwrap_or_else(|| there.target_group.clone());
+                }
+            }
+            Call::DeleteListener { listener } => {
+                for one in self.observed.load_balancers.values_mut() {
+                    one.listeners.retain(|_, one| one.arn != *listener);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn tags(&mut self, of: &[Ref], change: impl Fn(&mut BTreeMap<String, String>)) {
+        let arns: BTreeSet<String> = of.iter().map(|one| self.id(one)).collect();
+        let balancers = self.observed.load_balancers.values_mut();
+        let groups = self.observed.target_groups.values_mut();
+        let all = (balancers.map(|one| (&one.arn, &mut one.tags)))
+            .chain(groups.map(|one| (&one.arn, &mut one.tags)));
+        for (_, tags) in all.filter(|(arn, _)| arns.contains(*arn)) {
+            change(tags);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The provider of an `aws` class: one Network Load Balancer for each Service.
+//!
+//! It carries out what the pure parts of this crate decide, and keeps what it knows of AWS, so that
+//! a Service that has not changed costs no call.
+//!
+//! ```text
+//!  restore ─▶ inventory: names and tags of everything of this class (3 calls and 1 per 20 objects)
+//!                 │
+//!                 ▼
+//!  ensure ─▶ record of the Service ─▶ is it finished? ── yes ─▶ its status
+//!                 ▲                        │ no
+//!                 │ effect of each call    ▼
+//!                 └──── client ◀──── plan of calls
+//!
+//!  retarget ─▶ each record: the targets that differ           follow ─▶ polls: active? healthy? drift?
+//! ```
+//!
+//! - **A crash** between any two calls loses nothing: every object has its tags from its creation
+//!   on, and the tag `ballast.dev/applied` says whether a plan was carried out to its end.
+//! - **A call without an answer** makes the record of its Service doubtful. It is read from AWS
+//!   again before the next plan.
+//! - **Ownership** is in tags alone. An object with a name of ours and without our tags is refused
+//!   by its ARN, and never touched.
+//! - It never waits for AWS to finish something: the controller asks again later, or [`follow`] tells
+//!   it.
+//!
+//! Locks: one for each Service ([`Records`]), held while its calls are made; `network`, held while
+//! look-ups are made and never while a record's lock is taken.
+
+mod ensure;
+mod execute;
+mod follow;
+mod health;
+mod inventory;
+mod network;
+mod records;
+mod release;
+mod retarget;
+mod status;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ballast_provider::{
+    Balancer, Change, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError, Published,
+    Refusal, Released, Removal, ServiceId, TargetSet, Traits,
+};
+use futures::stream::BoxStream;
+use tokio::sync::Notify;
+
+use self::network::Network;
+use self::records::Records;
+use crate::client::{Client, ConnectError, Connection};
+use crate::settings::{ClassSettings, Settings};
+
+/// How long a call waits for its turn. A call of the provider makes several, and ends within 30 s.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// The load balancers of one class.
+pub struct AwsProvider {
+    inner: Arc<Inner>,
+}
+
+/// Lists what Ballast has made in one region, whichever cluster and class it belongs to.
+pub struct AwsInventory {
+    connection: Connection,
+}
+
+struct Inner {
+    connection: Connection,
+    client: tokio::sync::OnceCell<Client>,
+    mark: Mark,
+    class: ClassSettings,
+    records: Records,
+    network: tokio::sync::Mutex<Network>,
+    targets: Mutex<Targets>,
+    /// Wakes [`follow`]: there is something to poll.
+    polls: Notify,
+}
+
+/// The nodes that load balancers send to.
+#[derive(Clone, Debug, Default)]
+struct Targets {
+    /// Their instances by ID; `None` before the controller says so.
+    instances: Option<Arc<BTreeSet<String>>>,
+    /// Nodes without an instance, by name.
+    strangers: BTreeSet<String>,
+    /// The set that the tag of the backend group names: every target group is known to have it.
+    settled: Option<String>,
+}
+
+// === impl AwsProvider ===
+
+impl AwsProvider {
+    /// The traits of a load balancer in a cloud.
+    pub const TRAITS: Traits = Traits::CLOUD;
+
+    /// The provider of a class. Makes no call.
+    pub fn new(connection: Connection, class: ClassSettings, mark: Mark) -> Self {
+        let inner = Inner {
+            connection,
+            client: tokio::sync::OnceCell::new(),
+            mark,
+            network: tokio::sync::Mutex::new(Network::new(class.vpc.clone())),
+            class,
+            records: Records::default(),
+            targets: Mutex::default(),
+            polls: Notify::new(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Does at once what [`Provider::changes`] does in its time, for tests and benchmarks.
+    pub async fn look(&self) -> Vec<Change> {
+        follow::look(Arc::clone(&self.inner)).await
+    }
+
+    /// The client, for counts of calls; `None` before the first call.
+    pub fn client(&self) -> Option<&Client> {
+        self.inner.client.get()
+    }
+}
+
+#[async_trait]
+impl Provider for AwsProvider {
+    fn traits(&self) -> Traits {
+        Self::TRAITS
+    }
+
+    fn key(&self, load_balancer: &LoadBalancer) -> Key {
+        Key::alone(&load_balancer.id)
+    }
+
+    fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
+        for member in &balancer.members {
+            let load_balancer = &member.load_balancer;
+            let parsed = Settings::of(&load_balancer.settings)?;
+            let settings = parsed.settings.over(&self.inner.class.settings);
+            crate::desired::check(load_balancer, &settings)?;
+        }
+        Ok(())
+    }
+
+    async fn restore(&self, _published: Vec<Published>) -> Result<(), ProviderError> {
+        self.inner.restore().await
+    }
+
+    async fn ensure(
+        &self,
+        balancer: &Balancer,
+    ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        let mut observed = Vec::with_capacity(balancer.members.len());
+        for member in &balancer.members {
+            let seen = self.inner.ensure(&member.load_balancer).await?;
+            observed.push((member.load_balancer.id.clone(), seen));
+        }
+        Ok(observed)
+    }
+
+    async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
+        let (nodes, _) = targets.nodes()?;
+        self.inner.retarget(nodes).await
+    }
+
+    async fn release(
+        &self,
+        id: &ServiceId,
+        _key: &Key,
+        removal: Removal,
+    ) -> Result<Released, ProviderError> {
+        match removal {
+            Removal::Delete => self.inner.delete(id).await,
+            Removal::Retain => self.inner.retain(id).await,
+        }
+    }
+
+    async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
+        Ok(self.inner.records.owned(&self.inner.mark).await)
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        follow::follow(Arc::clone(&self.inner))
+    }
+}
+
+// === impl AwsInventory ===
+
+impl AwsInventory {
+    /// The inventory of a region. Makes no call.
+    pub const fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+}
+
+#[async_trait]
+impl ballast_provider::Inventory for AwsInventory {
+    async fn all(&self) -> Result<Vec<Owned>, ProviderError> {
+        let client = Client::connect(&self.connection).await;
+        let client = client.map_err(|error| ProviderError::transient(error.to_string()))?;
+        let all = inventory::everything(&client).await;
+        all.map_err(|why| execute::error(&why))
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    async fn client(&self) -> Result<&Client, ProviderError> {
+        let connected = self
+            .client
+            .get_or_try_init(|| Client::connect(&self.connection))
+            .await;
+        connected.map_err(|error: ConnectError| ProviderError::transient(error.to_string()))
+    }
+
+    fn targets(&self) -> MutexGuard<'_, Targets> {
+        // Each change is one assignment.
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,237 @@
+//! Brings the load balancer of one Service to what it asks for.
+//!
+//! In most turns nothing differs, and no call is made. Otherwise it reads what is not known, plans
+//! and executes; if AWS has something else than was known, once more from the start.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ballast_provider::{Key, LoadBalancer, Observed, ProviderError, ServiceId};
+use tokio::time::Instant;
+
+use super::execute::{Cleaned, Ended, error};
+use super::records::{Depth, Record};
+use super::status::{self, Words};
+use super::{Inner, network};
+use crate::call::Call;
+use crate::client::Client;
+use crate::desired::{Desired, Outcome};
+use crate::observed::{LoadBalancerState, ObservedLoadBalancer};
+use crate::plan::{self, Plan, Situation};
+use crate::rate::Urgency;
+use crate::settings::{Scheme, Settings};
+
+/// Plans in one turn. What is there differs from what was known only after something went wrong.
+const ROUNDS: usize = 3;
+/// The time between two tries to make a load balancer that AWS could not make.
+const REMAKE: Duration = Duration::from_mins(5);
+
+/// What came of one plan.
+enum Step {
+    /// Nothing differs any more.
+    Settled(Words),
+    /// The load balancer exists now, and has a name to publish; more calls follow.
+    Halfway,
+    /// What is there must be read again.
+    Again,
+}
+
+// === impl Inner ===
+
+impl Inner {
+    pub(super) async fn ensure(&self, service: &LoadBalancer) -> Result<Observed, ProviderError> {
+        let cell = self.records.of(&service.id.uid);
+        let mut record = cell.lock().await;
+        let ended = self.bring(service, &mut record).await;
+        let empty = record.is_empty();
+        drop(record);
+        if empty {
+            self.records.forget(&service.id.uid);
+        } else if ended
+            .as_ref()
+            .is_ok_and(|observed| !status::is_halfway(observed))
+        {
+            self.settle_first(self.client().await?).await?;
+        }
+        ended
+    }
+
+    async fn bring(
+        &self,
+        service: &LoadBalancer,
+        record: &mut Record,
+    ) -> Result<Observed, ProviderError> {
+        record.id = Some(service.id.clone());
+        let parsed = Settings::of(&service.settings)?;
+        let settings = parsed.settings.over(&self.class.settings);
+        let client = self.client().await?;
+        for _ in 0..ROUNDS {
+            if record.depth == Depth::Doubtful {
+                self.read_all(client, &service.id, record).await?;
+            }
+            match self.step(client, service, &settings, record).await? {
+                Step::Again => {}
+                Step::Halfway => {
+                    let present = newest(record, &settings);
+                    return Ok(status::halfway(service, present, self.class.publish));
+                }
+                Step::Settled(mut words) => {
+                    words.remarks.extend(parsed.remarks);
+                    words.remarks.extend(self.remarks_on_nodes().await);
+                    words.health = record.health.condition();
+                    let publish = self.class.publish;
+                    let present = newest(record, &settings);
+                    return Ok(status::observed(service, present, publish, words));
+                }
+            }
+        }
+        Err(ProviderError::transient(
+            "AWS's answers contradict each other; Ballast asks again soon",
+        ))
+    }
+
+    async fn step(
+        &self,
+        client: &Client,
+        service: &LoadBalancer,
+        settings: &Settings,
+        record: &mut Record,
+    ) -> Result<Step, ProviderError> {
+        let key = Key::alone(&service.id);
+        let scheme = settings.scheme.unwrap_or_default();
+        let name = crate::desired::name(&self.mark, &key, scheme);
+        let present = record.observed.load_balancers.get(&name);
+        let found = self.find(client, settings, present).await?;
+        let Outcome { desired, remarks } =
+            Desired::of(&self.mark, &key, service, settings, &found)?;
+        if record.depth == Depth::Names {
+            if plan::is_finished(&desired, &record.observed) && record.targets_known {
+                return Ok(Step::Settled(Words {
+                    remarks,
+                    ..Words::default()
+                }));
+            }
+            self.read_all(client, &service.id, record).await?;
+        }
+        let Some(targets) = self.targets().instances.clone() else {
+            return Err(network::no_nodes().into());
+        };
+        let situation = Situation {
+            targets: (*targets).clone(),
+            successor_serves: successor_serves(&desired, record),
+        };
+        let mut plan = plan::plan(&desired, &situation, &record.observed);
+        if must_wait(&plan, record) {
+            return Ok(Step::Settled(Words {
+                remarks,
+                ..Words::default()
+            }));
+        }
+        if let Some(at) = first_part(&mut plan) {
+            let rest = plan.calls.split_off(at);
+            self.run(client, record, &plan.calls).await?;
+            if !rest.is_empty() && record.depth == Depth::Full {
+                return Ok(Step::Halfway);
+            }
+            return Ok(Step::Again);
+        }
+        if self.run(client, record, &plan.calls).await? == Ended::Stale {
+            return Ok(Step::Again);
+        }
+        // Deletions of this plan are for objects that are known; what is left waits.
+        let cleaned = self.clean_up(client, record, &plan.cleanup, true).await?;
+        if !plan.calls.is_empty() || cleaned != Cleaned::All {
+            self.polls.notify_one();
+        }
+        let mut words = Words {
+            remarks,
+            objection: plan.objection,
+            health: None,
+        };
+        words.remarks.append(&mut plan.remarks);
+        Ok(Step::Settled(words))
+    }
+
+    async fn run(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        calls: &[Call],
+    ) -> Result<Ended, ProviderError> {
+        if calls.is_empty() {
+            return Ok(Ended::Done);
+        }
+        let creates = |call: &Call| {
+            matches!(
+                call,
+                Call::CreateSecurityGroup { .. } | Call::CreateTargetGroup { .. }
+            )
+        };
+        let vpc = if calls.iter().any(creates) {
+            self.vpc(client).await?
+        } else {
+            String::new()
+        };
+        record.health.begin(Instant::now());
+        if calls
+            .iter()
+            .any(|call| matches!(call, Call::DeleteLoadBalancer { .. }))
+        {
+            record.remade = Some(Instant::now());
+        }
+        match self.execute(client, record, calls, &vpc).await {
+            Ended::Failed(why) => Err(error(&why)),
+            ended => Ok(ended),
+        }
+    }
+
+    /// Reads everything of a Service, under all names that it may have.
+    pub(super) async fn read_all(
+        &self,
+        client: &Client,
+        id: &ServiceId,
+        record: &mut Record,
+    ) -> Result<(), ProviderError> {
+        let key = Key::alone(id);
+        let schemes = [Scheme::Internal, Scheme::InternetFacing];
+        let balancers: BTreeSet<String> = schemes
+            .into_iter()
+            .map(|scheme| crate::desired::name(&self.mark, &key, scheme))
+            .collect();
+        let groups = record.observed.target_groups.keys().cloned().collect();
+        self.read(client, id, record, &[balancers, groups], Urgency::Service)
+            .await
+    }
+}
+
+fn successor_serves(desired: &Desired, record: &Record) -> bool {
+    let present = record.observed.load_balancers.get(&desired.name);
+    let active = |one: &ObservedLoadBalancer| {
+        matches!(
+            one.state,
+            LoadBalancerState::Active | LoadBalancerState::ActiveImpaired
+        )
+    };
+    present.is_some_and(active) && record.health.serves(Instant::now())
+}
+
+/// A load balancer that AWS could not make is made again only some minutes later.
+fn must_wait(plan: &Plan, record: &Record) -> bool {
+    let remakes = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
+    let since = record.remade.map(|at| at.elapsed());
+    plan.calls.iter().any(remakes) && since.is_some_and(|since| since < REMAKE)
+}
+
+/// The load balancer whose name is published: that of the wanted scheme, or its predecessor.
+fn newest<'a>(record: &'a Record, settings: &Settings) -> Option<&'a ObservedLoadBalancer> {
+    let scheme = settings.scheme.unwrap_or_default();
+    let mut all = record.observed.load_balancers.values();
+    all.find(|one| one.scheme == scheme)
+}
+
+/// Where a plan is cut in two, so that the name of a new load balancer is published before the
+/// rest is made.
+fn first_part(plan: &mut Plan) -> Option<usize> {
+    let creates = |call: &Call| matches!(call, Call::CreateLoadBalancer { .. });
+    plan.calls.iter().position(creates).map(|at| at + 1)
+}

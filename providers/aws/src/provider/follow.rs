@@ -1,0 +1,341 @@
+//! Asks AWS what nobody else says: whether load balancers have become active, whether targets are
+//! healthy, and whether somebody else has changed something.
+//!
+//! ```text
+//!  each 10 s, while any is provisioned   DescribeLoadBalancers, 20 in a call
+//!  from a change until all are healthy   DescribeTargetHealth of each group, less and less often
+//!  each 10 min                           the names and tags of everything of the class
+//!  between                               everything of one Service, one after the other
+//! ```
+//!
+//! It changes nothing in AWS but the rules of nodes' security groups: a difference makes the record
+//! of its Service true again, and the controller's next turn repairs it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_provider::{Cause, Change, Key, ServiceId};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::inventory::Inventory;
+use super::records::{Depth, Record};
+use super::{Inner, PATIENCE};
+use crate::client::{Client, Manner};
+use crate::observed::{LoadBalancerState, Observed};
+use crate::rate::Urgency;
+
+/// Between two looks at load balancers that are provisioned.
+const PROVISIONING: Duration = Duration::from_secs(10);
+/// Between two looks at everything of the class.
+const DRIFT: Duration = Duration::from_mins(10);
+/// Between two Services that are read in full. With 100 Services, each is read every two hours;
+/// that takes five calls each, 250 in an hour.
+const IN_FULL: Duration = Duration::from_secs(72);
+/// The time to wait when nothing is due, at most.
+const IDLE: Duration = Duration::from_mins(1);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(30);
+
+struct Follower {
+    inner: Arc<Inner>,
+    ready: VecDeque<Change>,
+    provisioning: Instant,
+    drift: Instant,
+    in_full: Instant,
+    /// The UID of the Service that was read last.
+    last: Option<Arc<str>>,
+}
+
+/// The changes of a class, for ever.
+pub(super) fn follow(inner: Arc<Inner>) -> BoxStream<'static, Change> {
+    futures::stream::unfold(Follower::new(inner), |mut follower| async move {
+        loop {
+            if let Some(change) = follower.ready.pop_front() {
+                return Some((change, follower));
+            }
+            follower.wait().await;
+            follower.look(Instant::now()).await;
+        }
+    })
+    .boxed()
+}
+
+/// Everything at once, whether it is due or not.
+pub(super) async fn look(inner: Arc<Inner>) -> Vec<Change> {
+    let now = Instant::now();
+    let mut follower = Follower {
+        provisioning: now,
+        drift: now,
+        in_full: now,
+        ..Follower::new(inner)
+    };
+    for (_, cell) in follower.inner.records.cells() {
+        let mut record = cell.lock().await;
+        if record.health.due().is_some() {
+            record.health.ask_at(now);
+        }
+    }
+    follower.look(now).await;
+    follower.ready.into()
+}
+
+fn change(id: &ServiceId, cause: Cause) -> Change {
+    Change {
+        id: id.clone(),
+        key: Some(Key::alone(id)),
+        cause,
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    fn new(inner: Arc<Inner>) -> Self {
+        let now = Instant::now();
+        Self {
+            inner,
+            ready: VecDeque::new(),
+            provisioning: now + PROVISIONING,
+            drift: now + DRIFT,
+            in_full: now + IN_FULL,
+            last: None,
+        }
+    }
+
+    async fn wait(&self) {
+        let due = self.due();
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            () = self.inner.polls.notified() => {}
+        }
+    }
+
+    fn due(&self) -> Instant {
+        let mut due = (Instant::now() + IDLE).min(self.drift).min(self.in_full);
+        for (_, cell) in self.inner.records.cells() {
+            // Whoever holds it notifies at its end.
+            let Ok(record) = cell.try_lock() else {
+                continue;
+            };
+            if is_provisioned(&record) {
+                due = due.min(self.provisioning);
+            }
+            if let Some(health) = record.health.due() {
+                due = due.min(health);
+            }
+        }
+        due
+    }
+
+    async fn look(&mut self, now: Instant) {
+        let inner = Arc::clone(&self.inner);
+        let Some(client) = inner.client.get() else {
+            return;
+        };
+        if let Err(why) = inner.look_at_new_nodes(client).await {
+            debug!(error = %why, "cannot look at new nodes");
+        }
+        if now >= self.provisioning {
+            self.provisioning = now + PROVISIONING;
+            self.look_at_states(client).await;
+        }
+        self.look_at_health(client, now).await;
+        if now >= self.drift {
+            self.drift = now + DRIFT;
+            match inner.look_around(client, Urgency::Background).await {
+                Ok(found) => self.compare(&found),
+                Err(why) => {
+                    debug!(error = %why, "cannot list the load balancers of this class");
+                    self.drift = now + PAUSE;
+                }
+            }
+        }
+        if now >= self.in_full {
+            self.in_full = now + IN_FULL;
+            self.read_next(client).await;
+        }
+    }
+
+    /// Whether load balancers have become active, or failed.
+    async fn look_at_states(&mut self, client: &Client) {
+        let mut waiting = Vec::new();
+        for (_, cell) in self.inner.records.cells() {
+            if let Ok(record) = cell.try_lock()
+                && is_provisioned(&record)
+            {
+                let all = record.observed.load_balancers.values();
+                waiting.extend(all.map(|one| (one.arn.clone(), Arc::clone(&cell))));
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        let arns: Vec<String> = waiting.iter().map(|(arn, _)| arn.clone()).collect();
+        let manner = Manner::new(Urgency::Background, PATIENCE);
+        let found = match client.load_balancers(&arns, manner).await {
+            Ok(found) => found,
+            Err(why) => {
+                debug!(error = %why, "cannot read the states of load balancers");
+                return;
+            }
+        };
+        for (arn, cell) in waiting {
+            let Some(now) = found.iter().find(|one| one.arn == arn) else {
+                continue;
+            };
+            let mut record = cell.lock().await;
+            let mut all = record.observed.load_balancers.values_mut();
+            let Some(there) = all.find(|one| one.arn == arn) else {
+                continue;
+            };
+            if there.state != now.state {
+                there.state = now.state;
+                info!(arn, state = ?now.state, "the load balancer has another state");
+                if let Some(id) = &record.id {
+                    self.ready.push_back(change(id, Cause::Active));
+                }
+            }
+        }
+    }
+
+    async fn look_at_health(&mut self, client: &Client, now: Instant) {
+        for (_, cell) in self.inner.records.cells() {
+            let Ok(mut record) = cell.try_lock() else {
+                continue;
+            };
+            if record.health.due().is_none_or(|due| due > now) {
+                continue;
+            }
+            let mut groups = Vec::new();
+            let manner = Manner::new(Urgency::Background, PATIENCE);
+            let arns = record
+                .observed
+                .target_groups
+                .values()
+                .map(|one| one.arn.clone());
+            let arns: Vec<String> = arns.collect();
+            let mut failed = false;
+            for arn in arns {
+                match client.target_health(&arn, manner).await {
+                    Ok(targets) => groups.push(targets),
+                    Err(why) => {
+                        debug!(error = %why, "cannot read the health of targets");
+                        failed = true;
+                    }
+                }
+            }
+            if failed {
+                record.health.begin(now + PAUSE);
+                continue;
+            }
+            let serves = record.health.serves(now);
+            let mut news = record.health.heard(&groups, now);
+            // One replaces another: it is asked for until clients can have moved.
+            if record.observed.load_balancers.len() > 1 {
+                news |= !serves && record.health.serves(now);
+                if let Some(at) = record.health.serves_at() {
+                    record.health.ask_at(at.max(now + PROVISIONING));
+                }
+            }
+            if news && let Some(id) = &record.id {
+                self.ready.push_back(change(id, Cause::Active));
+            }
+        }
+    }
+
+    /// What somebody else deleted, changed or restored.
+    fn compare(&mut self, found: &Inventory) {
+        for (uid, seen) in &found.records {
+            let cell = self.inner.records.of(uid);
+            let Ok(mut record) = cell.try_lock() else {
+                continue;
+            };
+            if record.retained || seen.retained {
+                record.retained = true;
+                continue;
+            }
+            let Some(id) = seen.id.clone() else {
+                continue;
+            };
+            if record.is_empty() {
+                *record = seen.clone();
+                self.ready.push_back(change(&id, Cause::Appeared));
+            } else if differs(&record.observed, &seen.observed) {
+                info!(service = %id, "somebody else has changed the load balancer");
+                let lost = seen.observed.load_balancers.is_empty();
+                record.doubt();
+                let cause = if lost { Cause::Gone } else { Cause::Drifted };
+                self.ready.push_back(change(&id, cause));
+            }
+        }
+        for (uid, cell) in self.inner.records.cells() {
+            let Ok(mut record) = cell.try_lock() else {
+                continue;
+            };
+            if !found.records.contains_key(&uid)
+                && !record.observed.load_balancers.is_empty()
+                && let Some(id) = record.id.clone()
+            {
+                // A list may lag behind. What is really gone shows when it is read.
+                record.doubt();
+                self.ready.push_back(change(&id, Cause::Gone));
+            }
+        }
+    }
+
+    /// Reads one Service in full, and the next one the next time.
+    async fn read_next(&mut self, client: &Client) {
+        let cells = self.inner.records.cells();
+        let last = self.last.clone();
+        let after = |(uid, _): &&(Arc<str>, _)| last.as_ref().is_none_or(|last| *uid > *last);
+        let Some((uid, cell)) = cells.iter().find(after).or_else(|| cells.first()) else {
+            return;
+        };
+        self.last = Some(Arc::clone(uid));
+        let Ok(mut record) = cell.try_lock() else {
+            return;
+        };
+        let Some(id) = record.id.clone() else {
+            return;
+        };
+        if record.depth == Depth::Doubtful || record.retained || record.is_empty() {
+            return;
+        }
+        let before = (record.depth, record.observed.clone());
+        if let Err(why) = self.inner.read_all(client, &id, &mut record).await {
+            debug!(error = %why, service = %id, "cannot read a load balancer");
+            return;
+        }
+        if before.0 != Depth::Full || before.1 != record.observed {
+            self.ready.push_back(change(&id, Cause::Drifted));
+        }
+    }
+}
+
+fn is_provisioned(record: &Record) -> bool {
+    let mut all = record.observed.load_balancers.values();
+    all.any(|one| one.state == LoadBalancerState::Provisioning)
+}
+
+/// Whether names, tags, groups or subnets differ; nothing else is listed.
+fn differs(known: &Observed, seen: &Observed) -> bool {
+    let balancers = |all: &Observed| -> Vec<_> {
+        let each = all.load_balancers.iter().map(|(name, one)| {
+            let subnets: Vec<String> = one.subnets.iter().map(|it| it.id.clone()).collect();
+            (name.clone(), one.tags.clone(), one.groups.clone(), subnets)
+        });
+        each.collect()
+    };
+    let groups = |all: &Observed| -> Vec<_> {
+        let each = all.target_groups.iter();
+        each.map(|(name, one)| (name.clone(), one.tags.clone(), one.check.clone()))
+            .collect()
+    };
+    balancers(known) != balancers(seen)
+        || groups(known) != groups(seen)
+        || known.groups != seen.groups
+}

@@ -1,0 +1,159 @@
+//! What is known of each Service's objects. No I/O.
+//!
+//! ```text
+//!             restore                 read                       a call without an answer
+//!  (nothing) ────────▶ Names ────────────────▶ Full ────────────────────────▶ Doubtful
+//!                        │                      ▲  ▲ effect of a call             │
+//!                        │ finished: no call    │  └──┘                            │ read
+//!                        └──────────────────    └──────────────────────────────────┘
+//! ```
+//!
+//! After `restore` an absent record means that the Service has nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ballast_provider::mark::{RETAINED, service_of};
+use ballast_provider::{Key, Mark, Owned, ServiceId};
+use tokio::time::Instant;
+
+use super::health::Watch;
+use crate::observed::Observed;
+
+/// How much is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Names, tags and states of all objects.
+    Names,
+    /// Everything.
+    Full,
+    /// Nobody knows whether a call had an effect.
+    Doubtful,
+}
+
+/// One Service's objects.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) depth: Depth,
+    pub(super) observed: Observed,
+    /// The tags of all objects, for the inventory.
+    pub(super) id: Option<ServiceId>,
+    /// The targets of all target groups are known, although the rest may not be.
+    pub(super) targets_known: bool,
+    /// It was kept on purpose, and belongs to nobody.
+    pub(super) retained: bool,
+    /// When what nothing uses may be deleted again, and how long to wait after that.
+    pub(super) cleanup: Option<(Instant, Duration)>,
+    /// When a load balancer that AWS could not make was deleted last.
+    pub(super) remade: Option<Instant>,
+    /// The health of its targets.
+    pub(super) health: Watch,
+}
+
+/// All records by the UID of the Service.
+#[derive(Default)]
+pub(super) struct Records {
+    all: Mutex<BTreeMap<Arc<str>, Cell>>,
+}
+
+pub(super) type Cell = Arc<tokio::sync::Mutex<Record>>;
+
+// === impl Record ===
+
+impl Record {
+    /// Nothing exists.
+    pub(super) fn empty() -> Self {
+        Self {
+            depth: Depth::Full,
+            observed: Observed::default(),
+            id: None,
+            targets_known: true,
+            retained: false,
+            cleanup: None,
+            remade: None,
+            health: Watch::default(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.observed == Observed::default() && self.depth != Depth::Doubtful
+    }
+
+    /// A call may have had an effect.
+    pub(super) fn doubt(&mut self) {
+        self.depth = Depth::Doubtful;
+    }
+}
+
+// === impl Records ===
+
+impl Records {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Cell>> {
+        // Each change is one insertion or removal.
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of a Service, made if it is not there.
+    pub(super) fn of(&self, uid: &Arc<str>) -> Cell {
+        let mut all = self.all();
+        let made = || Arc::new(tokio::sync::Mutex::new(Record::empty()));
+        Arc::clone(all.entry(Arc::clone(uid)).or_insert_with(made))
+    }
+
+    /// All of them at this moment.
+    pub(super) fn cells(&self) -> Vec<(Arc<str>, Cell)> {
+        let all = self.all();
+        all.iter()
+            .map(|(uid, cell)| (Arc::clone(uid), Arc::clone(cell)))
+            .collect()
+    }
+
+    /// Forgets a Service that has nothing.
+    pub(super) fn forget(&self, uid: &str) {
+        self.all().remove(uid);
+    }
+
+    pub(super) fn replace(&self, records: BTreeMap<Arc<str>, Record>) {
+        let cells = records
+            .into_iter()
+            .map(|(uid, record)| (uid, Arc::new(tokio::sync::Mutex::new(record))));
+        *self.all() = cells.collect();
+    }
+
+    /// What the inventory reports: one entry for each load balancer, and one for a Service that
+    /// has objects without one.
+    pub(super) async fn owned(&self, mark: &Mark) -> Vec<Owned> {
+        let mut owned = Vec::new();
+        for (uid, cell) in self.cells() {
+            let record = cell.lock().await;
+            if record.is_empty() {
+                continue;
+            }
+            let mut tags = record
+                .id
+                .as_ref()
+                .map(|id| mark.tags(id))
+                .unwrap_or_default();
+            if record.retained {
+                tags.insert(RETAINED.into(), "true".into());
+            }
+            let balancers = record.observed.load_balancers.iter();
+            let mut those: Vec<(String, BTreeMap<String, String>)> = balancers
+                .map(|(name, one)| (name.clone(), one.tags.clone()))
+                .collect();
+            if those.is_empty() {
+                let groups = record.observed.target_groups.keys();
+                let names = groups.chain(record.observed.groups.keys());
+                those.extend(names.take(1).map(|name| (name.clone(), tags.clone())));
+            }
+            owned.extend(those.into_iter().map(|(name, tags)| Owned {
+                key: Some(Key::Service(Arc::clone(&uid))),
+                services: service_of(&tags).into_iter().collect(),
+                name,
+                tags,
+            }));
+        }
+        owned
+    }
+}

@@ -1,0 +1,246 @@
+//! The nodes that load balancers send to.
+//!
+//! A wave changes the targets of every target group. While it runs, the tag [`SETTLED`] of the
+//! backend group is absent; when it has ended, the tag names the set that every target group has.
+//! So a process that starts knows without a call whether nodes have changed meanwhile: only then
+//! does it ask AWS which targets each group has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_provider::{ProviderError, Target, mark};
+use futures::StreamExt;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::execute::{Ended, error};
+use super::inventory::registered;
+use super::records::{Cell, Depth, Record};
+use super::{Inner, PATIENCE};
+use crate::call::Ref;
+use crate::client::{Client, Manner};
+use crate::plan;
+use crate::rate::Urgency;
+
+/// The tag of the backend group that names the targets which every target group has.
+pub(super) const SETTLED: &str = "ballast.dev/targets";
+/// Services whose targets change at once.
+const AT_ONCE: usize = 16;
+
+/// The instance of a node: the last part of `aws:///ZONE/i-…`.
+fn instance_of(node: &Target) -> Option<&str> {
+    let id = node.provider_id.as_deref()?.strip_prefix("aws://")?;
+    let (_, id) = id.rsplit_once('/')?;
+    id.starts_with("i-").then_some(id)
+}
+
+/// A short name for a set of instances.
+fn name_of(instances: &BTreeSet<String>) -> String {
+    mark::digest(instances.iter().map(String::as_str))[..16].to_owned()
+}
+
+// === impl Inner ===
+
+impl Inner {
+    pub(super) async fn retarget(&self, nodes: &BTreeSet<Target>) -> Result<(), ProviderError> {
+        let (known, strangers): (Vec<&Target>, Vec<&Target>) =
+            nodes.iter().partition(|node| instance_of(node).is_some());
+        let instances = known.iter().filter_map(|node| instance_of(node));
+        let instances: BTreeSet<String> = instances.map(str::to_owned).collect();
+        let strangers: BTreeSet<String> = strangers.iter().map(|node| node.name.clone()).collect();
+        if !strangers.is_empty() && strangers != self.targets().strangers {
+            warn!(nodes = ?strangers, "these nodes have no instance (spec.providerID), so they are no targets");
+        }
+        let name = name_of(&instances);
+        let settled = {
+            let mut targets = self.targets();
+            targets.instances = Some(Arc::new(instances));
+            targets.strangers = strangers;
+            targets.settled.clone()
+        };
+        if settled.as_deref() == Some(name.as_str()) {
+            self.have_targets().await;
+            return Ok(());
+        }
+        if self.records.cells().is_empty() {
+            return Ok(());
+        }
+        let client = self.client().await?;
+        self.wave(client, &name, settled.is_some()).await?;
+        self.polls.notify_one();
+        Ok(())
+    }
+
+    /// The tag says that every target group has all targets.
+    async fn have_targets(&self) {
+        let targets = self.targets().instances.clone().unwrap_or_default();
+        for (_, cell) in self.records.cells() {
+            let mut record = cell.lock().await;
+            if !record.targets_known {
+                for group in record.observed.target_groups.values_mut() {
+                    group.targets.clone_from(&targets);
+                }
+                record.targets_known = true;
+            }
+        }
+    }
+
+    /// Changes the targets of every Service.
+    async fn wave(&self, client: &Client, name: &str, marked: bool) -> Result<(), ProviderError> {
+        if marked {
+            self.unsettle(client).await?;
+        }
+        let cells = self.records.cells();
+        let each = cells
+            .into_iter()
+            .map(|(_, cell)| async move { self.retarget_one(client, &cell).await });
+        let mut running = futures::stream::iter(each).buffer_unordered(AT_ONCE);
+        let mut failed: Option<ProviderError> = None;
+        while let Some(result) = running.next().await {
+            // One Service that AWS refuses holds up no other.
+            if let Err(why) = result {
+                debug!(error = %why, "cannot change the targets of a Service");
+                let later = matches!(why, ProviderError::Throttled { .. });
+                if failed.is_none() || later {
+                    failed = Some(why);
+                }
+            }
+        }
+        match failed {
+            Some(why) => Err(why),
+            None => self.settle(client, name).await,
+        }
+    }
+
+    async fn retarget_one(&self, client: &Client, cell: &Cell) -> Result<(), ProviderError> {
+        let mut record = cell.lock().await;
+        if record.retained {
+            return Ok(());
+        }
+        let changed = self.targets_of(client, &mut record).await?;
+        if changed {
+            record.health.begin(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Changes the targets of one Service. True if any changed.
+    pub(super) async fn targets_of(
+        &self,
+        client: &Client,
+        record: &mut Record,
+    ) -> Result<bool, ProviderError> {
+        let Some(targets) = self.targets().instances.clone() else {
+            return Ok(false);
+        };
+        let mut changed = false;
+        let names: Vec<String> = record.observed.target_groups.keys().cloned().collect();
+        for name in names {
+            let Some(group) = record.observed.target_groups.get(&name) else {
+                continue;
+            };
+            let arn = group.arn.clone();
+            if !record.targets_known || record.depth == Depth::Doubtful {
+                let manner = Manner::new(Urgency::Traffic, PATIENCE);
+                let health = client.target_health(&arn, manner).await;
+                let present = registered(&health.map_err(|why| error(&why))?);
+                if let Some(group) = record.observed.target_groups.get_mut(&name) {
+                    group.targets = present;
+                }
+            }
+            let Some(group) = record.observed.target_groups.get(&name) else {
+                continue;
+            };
+            let calls = plan::retarget(&Ref::Known(arn), &targets, &group.targets);
+            changed |= !calls.is_empty();
+            match self.execute(client, record, &calls, "").await {
+                Ended::Done => {}
+                // It is gone: the next turn of its Service makes another one.
+                Ended::Stale => return Ok(true),
+                Ended::Failed(why) => return Err(error(&why)),
+            }
+        }
+        record.targets_known = true;
+        Ok(changed)
+    }
+
+    /// Before a wave: if it is interrupted and the nodes are then as before, the tag must not say
+    /// that every target group has them.
+    async fn unsettle(&self, client: &Client) -> Result<(), ProviderError> {
+        let backend = self.network.lock().await.backend().map(str::to_owned);
+        if let Some(backend) = backend {
+            let manner = Manner::new(Urgency::Traffic, PATIENCE);
+            let deleted = client
+                .delete_tags(&[backend], &[SETTLED.to_owned()], manner)
+                .await;
+            deleted.map_err(|why| error(&why))?;
+        }
+        self.targets().settled = None;
+        Ok(())
+    }
+
+    async fn settle(&self, client: &Client, name: &str) -> Result<(), ProviderError> {
+        let backend = self.network.lock().await.backend().map(str::to_owned);
+        let Some(backend) = backend else {
+            return Ok(());
+        };
+        let tags = BTreeMap::from([(SETTLED.to_owned(), name.to_owned())]);
+        let manner = Manner::new(Urgency::Background, Duration::from_secs(2));
+        let written = client.create_tags(&[backend], &tags, manner).await;
+        written.map_err(|why| error(&why))?;
+        self.targets().settled = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// Writes the tag when a load balancer was made and none had it before: every target group has
+    /// the targets of its first registration.
+    pub(super) async fn settle_first(&self, client: &Client) -> Result<(), ProviderError> {
+        let name = {
+            let targets = self.targets();
+            match (&targets.instances, &targets.settled) {
+                (Some(instances), None) => name_of(instances),
+                _ => return Ok(()),
+            }
+        };
+        let instances = self.targets().instances.clone().unwrap_or_default();
+        for (_, cell) in self.records.cells() {
+            // Whoever holds it comes here at its end.
+            let Ok(record) = cell.try_lock() else {
+                return Ok(());
+            };
+            let mut groups = record.observed.target_groups.values();
+            let all_have = groups.all(|one| one.targets == *instances);
+            let settled = record.targets_known && all_have;
+            if !settled && !record.retained {
+                return Ok(());
+            }
+        }
+        self.settle(client, &name).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_the_instance_of_its_provider_id() {
+        for (id, expected) in [
+            (Some("aws:///eu-central-1a/i-0123"), Some("i-0123")),
+            (Some("aws://eu-central-1a/i-0123"), Some("i-0123")),
+            (Some("aws:///eu-central-1a/fargate-10-0-0-1"), None),
+            (Some("eks-hybrid:///eu-central-1/cluster/node"), None),
+            (Some("gce://project/zone/i-0123"), None),
+            (Some(""), None),
+            (None, None),
+        ] {
+            let node = Target {
+                name: "node".into(),
+                addresses: Vec::new(),
+                provider_id: id.map(str::to_owned),
+            };
+            assert_eq!(instance_of(&node), expected, "{id:?}");
+        }
+    }
+}

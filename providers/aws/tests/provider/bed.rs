@@ -1,0 +1,251 @@
+//! A fake cloud, and a provider on it that can be killed and started again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ballast_aws::client::{CallerIdentity, Connection, Endpoints};
+use ballast_aws::provider::AwsProvider;
+use ballast_aws::rate::{Limit, Limits};
+use ballast_aws::settings::{ClassSettings, Publish, Settings};
+use ballast_aws_fake::state::Snapshot;
+use ballast_aws_fake::{Config, Fake};
+use ballast_provider::{
+    Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Observed, Placement,
+    Protocol, Provider, ProviderError, Released, Removal, ServiceId, Target, TargetSet,
+    TrafficPolicy,
+};
+
+pub(crate) struct Bed {
+    pub(crate) fake: Fake,
+    pub(crate) class: ClassSettings,
+    pub(crate) nodes: u16,
+}
+
+/// Every bucket is full.
+pub(crate) fn open() -> Limits {
+    let limit = Limit {
+        burst: 100_000,
+        interval: Duration::from_micros(1),
+    };
+    Limits {
+        intensive: limit,
+        registration: limit,
+        read: limit,
+        write: limit,
+        account: limit,
+        ec2_read: limit,
+        ec2_write: limit,
+        ec2_rules: limit,
+        ec2_tags: limit,
+    }
+}
+
+pub(crate) fn service(name: &str, ports: &[(u16, u16)]) -> LoadBalancer {
+    let listeners = ports.iter().map(|&(port, node_port)| Listener {
+        name: Some(format!("p{port}")),
+        protocol: Protocol::Tcp,
+        port,
+        node_port,
+    });
+    LoadBalancer {
+        id: ServiceId {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: format!("uid-{name}").into(),
+        },
+        listeners: listeners.collect(),
+        families: vec![Family::V4],
+        traffic_policy: TrafficPolicy::Cluster,
+        affinity: Affinity::None,
+        source_ranges: Vec::new(),
+        requested_addresses: Vec::new(),
+        share_key: None,
+        settings: ballast_provider::Settings::new(),
+    }
+}
+
+/// The same with an annotation.
+pub(crate) fn with(mut service: LoadBalancer, name: &str, value: &str) -> LoadBalancer {
+    let key = format!("{}{name}", ballast_aws::annotations::PREFIX);
+    service.settings.insert(key, value.into());
+    service
+}
+
+pub(crate) fn instance(number: u16) -> String {
+    format!("i-{number:08}")
+}
+
+// === impl Bed ===
+
+impl Bed {
+    pub(crate) async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let fake = Fake::start(config).await.unwrap();
+        let class = ClassSettings {
+            region: fake.region(),
+            vpc: None,
+            publish: Publish::WhenCreated,
+            settings: Settings::default(),
+        };
+        Self {
+            fake,
+            class,
+            nodes: 3,
+        }
+    }
+
+    /// A process starts: it restores, and learns the nodes.
+    pub(crate) async fn start(&self) -> Result<AwsProvider, ProviderError> {
+        let provider = self.provider();
+        provider.restore(Vec::new()).await?;
+        provider.inventory().await?;
+        self.retarget(&provider).await?;
+        Ok(provider)
+    }
+
+    pub(crate) fn provider(&self) -> AwsProvider {
+        let credentials = &self.fake.credentials()[0];
+        let connection = Connection {
+            region: Some(self.fake.region()),
+            endpoints: Endpoints {
+                load_balancing: Some(self.fake.url()),
+                ec2: Some(self.fake.url()),
+            },
+            identity: CallerIdentity::Fixed {
+                key: credentials.access_key.clone(),
+                secret: credentials.secret.clone(),
+            },
+            limits: open(),
+        };
+        let mark = Mark {
+            cluster: "cluster-1".into(),
+            cluster_name: "prod".into(),
+            class: "aws".into(),
+        };
+        AwsProvider::new(connection, self.class.clone(), mark)
+    }
+
+    pub(crate) fn targets(&self) -> TargetSet {
+        let node = |number| Target {
+            name: format!("node-{number}"),
+            addresses: vec!["10.0.100.4".parse().unwrap()],
+            provider_id: Some(format!("aws:///zone/{}", instance(number))),
+        };
+        TargetSet::of_nodes((1..=self.nodes).map(node).collect::<BTreeSet<_>>())
+    }
+
+    pub(crate) async fn retarget(&self, provider: &AwsProvider) -> Result<(), ProviderError> {
+        provider.retarget(&self.targets(), &[]).await
+    }
+
+    /// One node more, which exists in the cloud.
+    pub(crate) fn add_node(&mut self) {
+        self.nodes += 1;
+        let number = self.nodes;
+        let network = ballast_aws_fake::state::seed::Network::default();
+        self.fake.edit(|cloud, _| cloud.add_node(number, &network));
+    }
+
+    /// The calls of something, by action, in order.
+    pub(crate) async fn calls_of<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
+        self.fake.reset_calls();
+        let result = work.await;
+        let calls = self.fake.calls().into_iter().map(|call| call.action);
+        (result, calls.collect())
+    }
+
+    /// Nothing of Ballast is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        let all = self.fake.snapshot();
+        let own = all
+            .security_groups
+            .values()
+            .filter(|one| one.name.starts_with("bl"));
+        let rules: usize = all
+            .security_groups
+            .values()
+            .map(|one| one.ingress.len())
+            .sum();
+        all.load_balancers.is_empty()
+            && all.target_groups.is_empty()
+            && own.count() == 0
+            && rules == 0
+    }
+}
+
+/// One turn of the controller.
+pub(crate) async fn ensure(
+    provider: &AwsProvider,
+    service: &LoadBalancer,
+) -> Result<Observed, ProviderError> {
+    let balancer = Balancer {
+        key: Key::alone(&service.id),
+        members: vec![Member {
+            load_balancer: service.clone(),
+            published: Vec::new(),
+            placement: Placement::default(),
+        }],
+    };
+    provider.validate(&balancer)?;
+    let mut all = provider.ensure(&balancer).await?;
+    Ok(all.remove(0).1)
+}
+
+/// Turns until the provider asks for no more at once.
+pub(crate) async fn settle(
+    provider: &AwsProvider,
+    service: &LoadBalancer,
+) -> Result<Observed, ProviderError> {
+    for _ in 0..5 {
+        let observed = ensure(provider, service).await?;
+        if !at_once(&observed) {
+            return Ok(observed);
+        }
+    }
+    panic!("it asks for ever");
+}
+
+pub(crate) fn at_once(observed: &Observed) -> bool {
+    use ballast_provider::State;
+    matches!(observed.state, State::Pending { retry_after: Some(after), .. } if after.is_zero())
+}
+
+/// Releases until nothing is left; the cloud's clock moves on.
+pub(crate) async fn delete(bed: &Bed, provider: &AwsProvider, service: &LoadBalancer) -> usize {
+    let key = Key::alone(&service.id);
+    for turn in 1..20 {
+        let released = provider.release(&service.id, &key, Removal::Delete).await;
+        if released.unwrap() == Released::Gone {
+            return turn;
+        }
+        bed.fake.advance(Duration::from_secs(20));
+    }
+    panic!("it is never gone");
+}
+
+/// What exists, without IDs and times.
+pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
+    let mut lines = Vec::new();
+    let name_of = |arn: &str| {
+        let group = all.target_groups.get(arn);
+        group.map_or_else(|| arn.to_owned(), |group| group.name.clone())
+    };
+    for one in all.load_balancers.values() {
+        lines.push(format!("{} {:?}", one.name, one.tags));
+    }
+    for one in all.target_groups.values() {
+        lines.push(format!("{} {:?} {:?}", one.name, one.attributes, one.tags));
+    }
+    for one in all.listeners.values() {
+        let groups: Vec<String> = one.forward.iter().map(|(arn, _)| name_of(arn)).collect();
+        lines.push(format!("listener {} {groups:?}", one.port));
+    }
+    for one in all.security_groups.values() {
+        lines.push(format!("{} {} rules", one.name, one.ingress.len()));
+    }
+    lines.sort();
+    lines
+}

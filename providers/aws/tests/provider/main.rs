@@ -1,0 +1,10 @@
+//! The provider on the strict fake: what each event costs, crashes after each call, and what
+//! somebody else does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // These are tests.
+#![allow(missing_docs)]
+
+mod bed;
+mod costs;
+mod crashes;
+mod stories;

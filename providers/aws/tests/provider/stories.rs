@@ -1,0 +1,159 @@
+//! What somebody else does, and what AWS refuses.
+
+use std::time::Duration;
+
+use ballast_aws_fake::Fault;
+use ballast_provider::{Cause, ProviderError, State};
+
+use crate::bed::{Bed, essence, service, settle, with};
+
+#[tokio::test]
+async fn what_somebody_else_changes_is_seen_and_repaired() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    bed.fake.advance(Duration::from_mins(10));
+    provider.look().await;
+    settle(&provider, &web).await.unwrap();
+    let before = essence(&bed.fake.snapshot());
+    let listener = bed.fake.snapshot().listeners.keys().next().unwrap().clone();
+    bed.fake
+        .edit(|cloud, now| cloud.delete_listener(now, &listener))
+        .unwrap();
+    let changes = provider.look().await;
+    assert!(
+        changes.iter().any(|it| it.cause == Cause::Drifted),
+        "{changes:?}"
+    );
+    settle(&provider, &web).await.unwrap();
+    assert_eq!(essence(&bed.fake.snapshot()), before);
+    let arn = bed
+        .fake
+        .snapshot()
+        .load_balancers
+        .keys()
+        .next()
+        .unwrap()
+        .clone();
+    bed.fake
+        .edit(|cloud, now| cloud.delete_load_balancer(now, &arn))
+        .unwrap();
+    let changes = provider.look().await;
+    assert!(
+        changes.iter().any(|it| it.cause == Cause::Gone),
+        "{changes:?}"
+    );
+    settle(&provider, &web).await.unwrap();
+    assert_eq!(essence(&bed.fake.snapshot()), before);
+}
+
+#[tokio::test]
+async fn another_scheme_serves_before_the_former_load_balancer_goes() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    bed.fake.advance(Duration::from_mins(10));
+    provider.look().await;
+    let public = with(web, "scheme", "internet-facing");
+    settle(&provider, &public).await.unwrap();
+    assert_eq!(bed.fake.snapshot().load_balancers.len(), 2);
+    provider.look().await;
+    settle(&provider, &public).await.unwrap();
+    assert_eq!(bed.fake.snapshot().load_balancers.len(), 2);
+}
+
+#[tokio::test]
+async fn errors_say_what_to_do() {
+    for (action, code, message, words) in [
+        (
+            "CreateLoadBalancer",
+            "TooManyLoadBalancers",
+            "You have reached the limit",
+            "You have reached the limit",
+        ),
+        (
+            "CreateSecurityGroup",
+            "UnauthorizedOperation",
+            "You are not authorized to perform this operation.",
+            "ec2:CreateSecurityGroup",
+        ),
+    ] {
+        let bed = Bed::new().await;
+        let provider = bed.start().await.unwrap();
+        bed.fake
+            .fault(Fault::on(action).always().error(code, message));
+        let web = service("web", &[(80, 30_080)]);
+        let why = settle(&provider, &web).await.unwrap_err();
+        assert!(why.to_string().contains(words), "{why}");
+        assert_eq!(settle(&provider, &web).await.unwrap_err(), why);
+        bed.fake.clear_faults();
+        settle(&provider, &web).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn deletion_protection_is_said_and_not_switched_off() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = with(
+        service("web", &[(80, 30_080)]),
+        "attributes",
+        "deletion_protection.enabled=true",
+    );
+    settle(&provider, &web).await.unwrap();
+    let key = ballast_provider::Key::alone(&web.id);
+    let release = || {
+        use ballast_provider::Provider;
+        provider.release(&web.id, &key, ballast_provider::Removal::Delete)
+    };
+    let why = release().await.unwrap_err();
+    assert!(matches!(&why, ProviderError::Refused(_)), "{why}");
+    assert!(
+        why.to_string()
+            .contains("deletion_protection.enabled=false"),
+        "{why}"
+    );
+    assert_eq!(bed.fake.snapshot().load_balancers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_foreign_object_with_a_name_of_ours_is_refused_by_its_arn() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    // Somebody takes the tags away: it is theirs now.
+    let arn = bed
+        .fake
+        .snapshot()
+        .load_balancers
+        .keys()
+        .next()
+        .unwrap()
+        .clone();
+    bed.fake.edit(|cloud, _| {
+        cloud.load_balancers.get_mut(&arn).unwrap().tags.clear();
+    });
+    bed.fake.remember_foreign();
+    let provider = bed.start().await.unwrap();
+    let why = settle(&provider, &web).await.unwrap_err();
+    assert!(why.to_string().contains(&arn), "{why}");
+    let changes = bed.fake.foreign_changes();
+    let on_it: Vec<_> = changes.iter().filter(|line| line.contains(&arn)).collect();
+    assert!(on_it.is_empty(), "{on_it:?}");
+}
+
+#[tokio::test]
+async fn an_address_range_is_let_in_and_the_state_is_said() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let mut web = service("web", &[(80, 30_080)]);
+    web.source_ranges = vec!["192.0.2.0/24".parse().unwrap()];
+    let observed = settle(&provider, &web).await.unwrap();
+    assert!(matches!(observed.state, State::Pending { .. }));
+    let groups = bed.fake.snapshot().security_groups;
+    let text = format!("{groups:?}");
+    assert!(text.contains("192.0.2.0/24"), "{text}");
+}
