@@ -14,7 +14,7 @@ use crate::announcer::args::AnnouncerArgs;
 use crate::class::Scope;
 use crate::class::contender::{self, LeaseName};
 use crate::cli::cluster::LeaseArgs;
-use crate::cli::{cleanup, crds, migrate, probe, rebalance, secrets, status, teardown};
+use crate::cli::{cleanup, crds, iam_policy, migrate, probe, rebalance, secrets, status, teardown};
 use crate::pools::AddressBook;
 use crate::process::backoff::Backoff;
 use crate::process::lease::{Config, Timing};
@@ -83,6 +83,10 @@ pub enum Command {
     /// Print or apply the custom resource definitions (CRDs).
     #[command(after_help = crds::EXAMPLES)]
     Crds(Box<crds::CrdsArgs>),
+
+    /// Print the IAM policy that classes for AWS need.
+    #[command(after_help = iam_policy::EXAMPLES)]
+    IamPolicy(iam_policy::IamPolicyArgs),
 
     /// Create the Secrets that Ballast's processes share, unless they exist (used by the chart).
     #[command(after_help = secrets::EXAMPLES, hide = true)]

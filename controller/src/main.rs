@@ -30,6 +30,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Status(args) => runtime()?.block_on(cli::status::run(*args)),
         Command::Migrate(args) => runtime()?.block_on(cli::migrate::run(*args)),
         Command::Crds(args) => runtime()?.block_on(cli::crds::run(*args)),
+        Command::IamPolicy(args) => cli::iam_policy::run(&args),
         Command::Secrets(args) => runtime()?.block_on(cli::secrets::run(*args)),
         Command::Cleanup(args) => runtime()?.block_on(cli::cleanup::run(*args)),
         Command::Probe(args) => cli::probe::run(&args),
@@ -50,6 +51,7 @@ fn lines(command: &Command) -> Kube {
         Command::Status(_)
         | Command::Migrate(_)
         | Command::Crds(_)
+        | Command::IamPolicy(_)
         | Command::Secrets(_)
         | Command::Cleanup(_)
         | Command::Probe(_)

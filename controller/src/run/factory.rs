@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ballast_aws::client::Connection;
+use ballast_aws::provider::{AwsInventory, AwsProvider};
 use ballast_crds::{MockSettings, ProviderSettings};
 use ballast_l2::L2Provider;
 use ballast_mock::{EndpointError, InstantProvider, MockInventory, MockProvider, Token};
@@ -9,6 +11,7 @@ use ballast_provider::{Inventory, Mark, Provider, ProviderError, Reason, Refusal
 use http::Uri;
 use tracing::warn;
 
+use super::aws::class_settings;
 use crate::class::instance::Factory;
 use crate::pools::{AddressBook, validate_l2};
 
@@ -45,14 +48,12 @@ fn invalid_endpoint(mock: &MockSettings, error: &EndpointError) -> Refusal {
     )
 }
 
-fn no_such_provider(settings: &ProviderSettings) -> Refusal {
-    Refusal::new(
-        Reason::Unsupported,
-        format!(
-            "spec.{}: this build of Ballast has no such provider",
-            settings.kind().as_str()
-        ),
-    )
+/// Endpoints and credentials are those of the environment.
+fn connection(region: &str) -> Connection {
+    Connection {
+        region: Some(region.to_owned()),
+        ..Connection::default()
+    }
 }
 
 // === impl Providers ===
@@ -76,7 +77,7 @@ impl Providers {
                 "spec.l2: nothing exists outside of the cluster; the Services list the addresses",
             )
             .into()),
-            ProviderSettings::Aws(_) => Err(no_such_provider(settings).into()),
+            ProviderSettings::Aws(aws) => Ok(Arc::new(AwsInventory::new(connection(&aws.region)))),
         }
     }
 
@@ -99,13 +100,13 @@ impl Factory for Providers {
         match settings {
             ProviderSettings::Mock(_) => Ok(MockProvider::TRAITS),
             ProviderSettings::L2(_) => Ok(L2Provider::TRAITS),
-            ProviderSettings::Aws(_) => Err(no_such_provider(settings)),
+            ProviderSettings::Aws(aws) => class_settings(aws).map(|_| AwsProvider::TRAITS),
         }
     }
 
     /// Neither the mock cloud nor `l2` has settings of its own.
     fn setting_prefixes(&self) -> &'static [&'static str] {
-        &[]
+        &[ballast_aws::annotations::PREFIX]
     }
 
     fn build(
@@ -134,7 +135,11 @@ impl Factory for Providers {
                 let provider = L2Provider::new(mark.class, pools, addresses, announcements);
                 Ok(Arc::new(provider))
             }
-            ProviderSettings::Aws(_) => Err(no_such_provider(settings).into()),
+            ProviderSettings::Aws(aws) => {
+                let class = class_settings(aws)?;
+                let connection = connection(&class.region);
+                Ok(Arc::new(AwsProvider::new(connection, class, mark)))
+            }
         }
     }
 }
@@ -164,10 +169,13 @@ pub(crate) mod samples {
         ProviderSettings::L2(settings)
     }
 
-    /// A provider that this build does not have.
-    pub(crate) fn not_built_in() -> ProviderSettings {
+    /// Settings that no provider accepts.
+    pub(crate) fn not_accepted() -> ProviderSettings {
+        let attribute = ("idle_timeout.timeout_seconds".into(), "3".into());
         ProviderSettings::Aws(AwsSettings {
             region: "eu-central-1".into(),
+            load_balancer_attributes: [attribute].into(),
+            ..AwsSettings::default()
         })
     }
 }
@@ -184,14 +192,15 @@ mod tests {
             let inventory = Providers::default().inventory(&settings.provider().unwrap());
             inventory.map(drop).map_err(|error| error.reason())
         };
-        assert_eq!(
-            of(r#"{"mock": {"endpoint": "http://127.0.0.1:1"}}"#),
-            Ok(())
-        );
+        for settings in [
+            r#"{"mock": {"endpoint": "http://127.0.0.1:1"}}"#,
+            r#"{"aws": {"region": "eu-west-1"}}"#,
+        ] {
+            assert_eq!(of(settings), Ok(()), "{settings}");
+        }
         for (settings, reason) in [
             (r#"{"mock": {"endpoint": "127.0.0.1"}}"#, Reason::Invalid),
             (r#"{"l2": {}}"#, Reason::Unsupported),
-            (r#"{"aws": {"region": "eu-west-1"}}"#, Reason::Unsupported),
         ] {
             assert_eq!(of(settings), Err(reason), "{settings}");
         }

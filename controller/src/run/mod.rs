@@ -6,6 +6,7 @@
 //! A process that loses its Lease, or one of its tasks, exits: only a fresh process is known
 //! to be in a correct state.
 
+mod aws;
 pub mod factory;
 mod follow;
 mod lead;

@@ -155,7 +155,7 @@ fn a_removal_that_may_have_failed_is_taken_back_when_somebody_comes() {
 
 #[test]
 fn a_class_says_why_it_does_not_serve() {
-    let aws = ClassView::test("local").of_provider(Ok(samples::not_built_in()));
+    let aws = ClassView::test("local").of_provider(Ok(samples::not_accepted()));
     let classes = Classes::test([aws.clone()]);
     assert_eq!(
         said(&aws, &classes, &Usage::default(), "Accepted").1,

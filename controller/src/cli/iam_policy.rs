@@ -1,0 +1,56 @@
+//! `ballast iam-policy`: prints the IAM policy that the controller of an `aws` class needs.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use ballast_aws::policy::{Scope, policy};
+use clap::Args;
+
+use super::print;
+
+/// Shown below the flags.
+pub const EXAMPLES: &str = "\
+Examples:
+  # For one cluster, and one security group of its nodes:
+  ballast iam-policy \\
+    --cluster-uid \"$(kubectl get namespace kube-system -o jsonpath='{.metadata.uid}')\" \\
+    --node-security-group sg-0123456789abcdef0 > policy.json
+  aws iam create-policy --policy-name ballast --policy-document file://policy.json
+
+  # For all clusters of an account that run Ballast:
+  ballast iam-policy
+
+Exit status:
+  0  success
+  1  error
+  2  invalid usage";
+
+/// Flags of `ballast iam-policy`.
+#[derive(Clone, Debug, Args)]
+pub struct IamPolicyArgs {
+    /// UID of the namespace kube-system. The policy then permits changes only to load balancers of
+    /// this cluster; without it, to those of every cluster with Ballast.
+    #[arg(long, value_name = "UID")]
+    pub cluster_uid: Option<String>,
+
+    /// A security group of the nodes, which gets a rule that lets load balancers in. Without any,
+    /// the policy permits rules in every security group.
+    #[arg(long = "node-security-group", value_name = "ID")]
+    pub node_security_groups: Vec<String>,
+}
+
+/// Prints the policy.
+pub fn run(args: &IamPolicyArgs) -> Result<ExitCode> {
+    for id in &args.node_security_groups {
+        ensure!(
+            id.starts_with("sg-"),
+            "--node-security-group is \"{id}\": the ID of a security group begins with sg-"
+        );
+    }
+    let scope = Scope {
+        cluster: args.cluster_uid.clone(),
+        node_groups: args.node_security_groups.iter().cloned().collect(),
+    };
+    print(&serde_json::to_string_pretty(&policy(&scope))?)?;
+    Ok(ExitCode::SUCCESS)
+}
