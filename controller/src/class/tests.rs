@@ -34,11 +34,14 @@ fn a_class_that_cannot_be_read_serves_nobody_and_deletes_nothing() {
 }
 
 #[test]
-fn a_class_with_two_providers_or_none_or_an_unbuilt_one_serves_nobody() {
+fn a_class_with_two_providers_or_none_or_a_refused_setting_serves_nobody() {
     for (spec, named) in [
         ("mock: {endpoint: 'http://a'}, l2: {}", "exactly one"),
         ("default: true", "exactly one"),
-        ("aws: {region: eu-central-1}", "spec.aws"),
+        (
+            "aws: {region: eu-central-1, healthCheck: {protocol: grpc}}",
+            "spec.aws.healthCheck.protocol",
+        ),
     ] {
         let yaml = format!(
             "{{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {{name: c}}, spec: {{{spec}}}}}"

@@ -102,8 +102,8 @@ fn bad_services() -> Vec<(Svc, &'static str, &'static str)> {
     ]
 }
 
-/// Invalid classes: those that no schema should accept, and those that this build does not
-/// support.
+/// Invalid classes: those that no schema should accept, and those whose provider refuses a
+/// setting.
 fn bad_classes() -> Vec<(&'static str, Value)> {
     vec![
         ("text", json!({"mock": "http://127.0.0.1"})),
@@ -111,7 +111,7 @@ fn bad_classes() -> Vec<(&'static str, Value)> {
         ("both", json!({"aws": {"region": "eu-central-1"}})),
         (
             "aws",
-            json!({"mock": null, "aws": {"region": "eu-central-1"}}),
+            json!({"mock": null, "aws": {"region": "eu-central-1", "tags": {"ballast.dev/class": "other"}}}),
         ),
         ("number", json!({"maxLoadBalancers": "many"})),
         ("policy", json!({"deletionPolicy": "Perhaps"})),
