@@ -24,8 +24,8 @@
 //! - It never waits for AWS to finish something: the controller asks again later, or [`follow`] tells
 //!   it.
 //!
-//! Locks: one for each Service ([`Records`]), held while its calls are made; `network`, held while
-//! look-ups are made and never while a record's lock is taken.
+//! Locks: one for each Service ([`Records`]), held while its calls are made, and `network`, held while
+//! look-ups are made. A task that holds `network` takes no lock of a Service.
 
 mod ensure;
 mod execute;
@@ -117,11 +117,6 @@ impl AwsProvider {
     /// Does at once what [`Provider::changes`] does in its time, for tests and benchmarks.
     pub async fn look(&self) -> Vec<Change> {
         follow::look(Arc::clone(&self.inner)).await
-    }
-
-    /// The client, for counts of calls; `None` before the first call.
-    pub fn client(&self) -> Option<&Client> {
-        self.inner.client.get()
     }
 }
 

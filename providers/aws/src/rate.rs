@@ -224,6 +224,19 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// No limit: for clouds that are not AWS, and for tests.
+    pub const NONE: Self = Self {
+        intensive: Limit::NONE,
+        registration: Limit::NONE,
+        read: Limit::NONE,
+        write: Limit::NONE,
+        account: Limit::NONE,
+        ec2_read: Limit::NONE,
+        ec2_write: Limit::NONE,
+        ec2_rules: Limit::NONE,
+        ec2_tags: Limit::NONE,
+    };
+
     fn of(&self, kind: Kind) -> Limit {
         match kind {
             Kind::Account => self.account,

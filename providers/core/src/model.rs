@@ -369,12 +369,18 @@ impl LoadBalancer {
         ))
     }
 
-    /// What the status publishes for these addresses: each with every port and no errors.
+    /// What the status publishes for these IP addresses: each with every port and no errors.
     pub fn ingress(
         &self,
         addresses: impl IntoIterator<Item = IpAddr>,
         mode: IpMode,
     ) -> Vec<Ingress> {
+        let addresses = addresses.into_iter();
+        self.ingress_at(addresses.map(|address| Address::Ip(address, mode)))
+    }
+
+    /// The same for addresses of any kind.
+    pub fn ingress_at(&self, addresses: impl IntoIterator<Item = Address>) -> Vec<Ingress> {
         let ports: Vec<PortStatus> = self
             .listeners
             .iter()
@@ -385,7 +391,7 @@ impl LoadBalancer {
             })
             .collect();
         let entry = |address| Ingress {
-            address: Address::Ip(address, mode),
+            address,
             ports: ports.clone(),
         };
         addresses.into_iter().map(entry).collect()

@@ -9,21 +9,7 @@ use crate::rate::{LONGEST, Limit};
 fn intensive() -> Limits {
     Limits {
         intensive: Limit::new(10, 0.2),
-        ..unlimited()
-    }
-}
-
-fn unlimited() -> Limits {
-    Limits {
-        intensive: Limit::NONE,
-        registration: Limit::NONE,
-        read: Limit::NONE,
-        write: Limit::NONE,
-        account: Limit::NONE,
-        ec2_read: Limit::NONE,
-        ec2_write: Limit::NONE,
-        ec2_rules: Limit::NONE,
-        ec2_tags: Limit::NONE,
+        ..Limits::NONE
     }
 }
 

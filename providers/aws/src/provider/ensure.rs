@@ -3,11 +3,11 @@
 //! In most turns nothing differs, and no call is made. Otherwise it reads what is not known, plans
 //! and executes; if AWS has something else than was known, once more from the start.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ballast_provider::{Key, LoadBalancer, Observed, ProviderError, ServiceId};
+use ballast_provider::{Key, LoadBalancer, Observed, ProviderError};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::execute::{Cleaned, Ended, error};
 use super::records::{Depth, Record};
@@ -19,12 +19,12 @@ use crate::desired::{Desired, Outcome};
 use crate::observed::{LoadBalancerState, ObservedLoadBalancer};
 use crate::plan::{self, Plan, Situation};
 use crate::rate::Urgency;
-use crate::settings::{Scheme, Settings};
+use crate::settings::Settings;
 
 /// Plans in one turn. What is there differs from what was known only after something went wrong.
 const ROUNDS: usize = 3;
 /// The time between two tries to make a load balancer that AWS could not make.
-const REMAKE: Duration = Duration::from_mins(5);
+pub(super) const REMAKE: Duration = Duration::from_mins(5);
 
 /// What came of one plan.
 enum Step {
@@ -51,7 +51,10 @@ impl Inner {
             .as_ref()
             .is_ok_and(|observed| !status::is_halfway(observed))
         {
-            self.settle_first(self.client().await?).await?;
+            // The Service has what it needs. The next turn of any Service tries again.
+            if let Err(why) = self.settle_first(self.client().await?).await {
+                debug!(error = %why, "cannot write which targets every target group has");
+            }
         }
         ended
     }
@@ -67,7 +70,8 @@ impl Inner {
         let client = self.client().await?;
         for _ in 0..ROUNDS {
             if record.depth == Depth::Doubtful {
-                self.read_all(client, &service.id, record).await?;
+                self.read(client, &service.id, record, Urgency::Service)
+                    .await?;
             }
             match self.step(client, service, &settings, record).await? {
                 Step::Again => {}
@@ -111,7 +115,8 @@ impl Inner {
                     ..Words::default()
                 }));
             }
-            self.read_all(client, &service.id, record).await?;
+            self.read(client, &service.id, record, Urgency::Service)
+                .await?;
         }
         let Some(targets) = self.targets().instances.clone() else {
             return Err(network::no_nodes().into());
@@ -127,7 +132,7 @@ impl Inner {
                 ..Words::default()
             }));
         }
-        if let Some(at) = first_part(&mut plan) {
+        if let Some(at) = first_part(&plan) {
             let rest = plan.calls.split_off(at);
             self.run(client, record, &plan.calls).await?;
             if !rest.is_empty() && record.depth == Depth::Full {
@@ -184,24 +189,6 @@ impl Inner {
             ended => Ok(ended),
         }
     }
-
-    /// Reads everything of a Service, under all names that it may have.
-    pub(super) async fn read_all(
-        &self,
-        client: &Client,
-        id: &ServiceId,
-        record: &mut Record,
-    ) -> Result<(), ProviderError> {
-        let key = Key::alone(id);
-        let schemes = [Scheme::Internal, Scheme::InternetFacing];
-        let balancers: BTreeSet<String> = schemes
-            .into_iter()
-            .map(|scheme| crate::desired::name(&self.mark, &key, scheme))
-            .collect();
-        let groups = record.observed.target_groups.keys().cloned().collect();
-        self.read(client, id, record, &[balancers, groups], Urgency::Service)
-            .await
-    }
 }
 
 fn successor_serves(desired: &Desired, record: &Record) -> bool {
@@ -231,7 +218,7 @@ fn newest<'a>(record: &'a Record, settings: &Settings) -> Option<&'a ObservedLoa
 
 /// Where a plan is cut in two, so that the name of a new load balancer is published before the
 /// rest is made.
-fn first_part(plan: &mut Plan) -> Option<usize> {
+fn first_part(plan: &Plan) -> Option<usize> {
     let creates = |call: &Call| matches!(call, Call::CreateLoadBalancer { .. });
     plan.calls.iter().position(creates).map(|at| at + 1)
 }

@@ -74,13 +74,6 @@ impl Inner {
             ..Ids::default()
         };
         for call in calls {
-            if let Some(name) = call.makes()
-                && let Some(id) = known(record, name)
-            {
-                ids.made.insert(name.to_owned(), id);
-            }
-        }
-        for call in calls {
             match client.call(call, &ids, call.urgency(), PATIENCE).await {
                 Ok(answer) => {
                     if let (Some(name), Some(id)) = (call.makes(), &answer.id) {
@@ -168,13 +161,4 @@ fn is_done(call: &Call, why: &CallError) -> bool {
         Call::DeregisterTargets { .. } => why.code == "InvalidTarget",
         _ => false,
     }
-}
-
-/// The ID of something that a former plan made.
-fn known(record: &Record, name: &str) -> Option<String> {
-    let observed = &record.observed;
-    let balancer = observed.load_balancers.get(name).map(|one| &one.arn);
-    let group = observed.target_groups.get(name).map(|one| &one.arn);
-    let security = observed.groups.get(name).map(|one| &one.id);
-    balancer.or(group).or(security).cloned()
 }

@@ -8,6 +8,8 @@
 //!  between                               everything of one Service, one after the other
 //! ```
 //!
+//! It also asks for the turns that only time gives a reason for ([`Record::turn_at`]).
+//!
 //! It changes nothing in AWS but the rules of nodes' security groups: a difference makes the record
 //! of its Service true again, and the controller's next turn repairs it.
 
@@ -78,6 +80,9 @@ pub(super) async fn look(inner: Arc<Inner>) -> Vec<Change> {
         if record.health.due().is_some() {
             record.health.ask_at(now);
         }
+        if let Some((due, _)) = &mut record.cleanup {
+            *due = now;
+        }
     }
     follower.look(now).await;
     follower.ready.into()
@@ -124,9 +129,8 @@ impl Follower {
             if is_provisioned(&record) {
                 due = due.min(self.provisioning);
             }
-            if let Some(health) = record.health.due() {
-                due = due.min(health);
-            }
+            let waits = [record.health.due(), record.turn_at(Instant::now())];
+            due = waits.into_iter().flatten().fold(due, Instant::min);
         }
         due
     }
@@ -144,6 +148,7 @@ impl Follower {
             self.look_at_states(client).await;
         }
         self.look_at_health(client, now).await;
+        self.ask_for_turns(now);
         if now >= self.drift {
             self.drift = now + DRIFT;
             match inner.look_around(client, Urgency::Background).await {
@@ -198,6 +203,21 @@ impl Follower {
                 if let Some(id) = &record.id {
                     self.ready.push_back(change(id, Cause::Active));
                 }
+            }
+        }
+    }
+
+    /// Nothing else wakes a Service for which only time passes.
+    fn ask_for_turns(&mut self, now: Instant) {
+        for (_, cell) in self.inner.records.cells() {
+            let Ok(mut record) = cell.try_lock() else {
+                continue;
+            };
+            if record.turn_at(now).is_some_and(|at| at <= now)
+                && let Some(id) = record.id.clone()
+            {
+                record.asked = Some(now);
+                self.ready.push_back(change(&id, Cause::Drifted));
             }
         }
     }
@@ -306,7 +326,11 @@ impl Follower {
             return;
         }
         let before = (record.depth, record.observed.clone());
-        if let Err(why) = self.inner.read_all(client, &id, &mut record).await {
+        if let Err(why) = self
+            .inner
+            .read(client, &id, &mut record, Urgency::Background)
+            .await
+        {
             debug!(error = %why, service = %id, "cannot read a load balancer");
             return;
         }

@@ -20,6 +20,7 @@ use crate::observed::{
     Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
 };
 use crate::rate::Urgency;
+use crate::settings::Scheme;
 
 /// Everything of the class, by the UID of its Service.
 pub(super) struct Inventory {
@@ -58,14 +59,16 @@ impl Inner {
         client: &Client,
         urgency: Urgency,
     ) -> Result<Inventory, CallError> {
-        let ours = |name: &str| name.starts_with(NAMES);
         let balancers = client.all_load_balancers(manner(urgency)).await?;
         let balancers: Vec<_> = balancers
             .into_iter()
-            .filter(|one| ours(&one.name))
+            .filter(|one| is_ours(&one.name))
             .collect();
         let groups = client.all_target_groups(manner(urgency)).await?;
-        let groups: Vec<_> = groups.into_iter().filter(|one| ours(&one.name)).collect();
+        let groups: Vec<_> = groups
+            .into_iter()
+            .filter(|one| is_ours(&one.name))
+            .collect();
         let arns = balancers.iter().map(|one| one.arn.clone());
         let arns: Vec<String> = arns
             .chain(groups.iter().map(|one| one.arn.clone()))
@@ -113,21 +116,21 @@ impl Inner {
         Ok(all)
     }
 
-    /// Everything of one Service, read in full. `names`: of the load balancers and target groups
-    /// that it may have, beside those that are known.
+    /// Everything of one Service, read in full under all names that are known or follow from it.
     pub(super) async fn read(
         &self,
         client: &Client,
         id: &ServiceId,
         record: &mut Record,
-        names: &[BTreeSet<String>; 2],
         urgency: Urgency,
     ) -> Result<(), ProviderError> {
-        let known = &record.observed;
-        let balancers = names[0].iter().chain(known.load_balancers.keys());
-        let balancers: BTreeSet<String> = balancers.cloned().collect();
-        let groups = names[1].iter().chain(known.target_groups.keys());
-        let groups: BTreeSet<String> = groups.cloned().collect();
+        let key = Key::alone(id);
+        let schemes = [Scheme::Internal, Scheme::InternetFacing];
+        let named = schemes.map(|scheme| crate::desired::name(&self.mark, &key, scheme));
+        let known = record.observed.load_balancers.keys().cloned();
+        let balancers: BTreeSet<String> = known.chain(named).collect();
+        let groups: Vec<String> = record.observed.target_groups.keys().cloned().collect();
+        let balancers: Vec<String> = balancers.into_iter().collect();
         let read = self
             .read_named(client, id, &balancers, &groups, urgency)
             .await;
@@ -142,16 +145,16 @@ impl Inner {
         &self,
         client: &Client,
         id: &ServiceId,
-        balancers: &BTreeSet<String>,
-        groups: &BTreeSet<String>,
+        balancers: &[String],
+        groups: &[String],
         urgency: Urgency,
     ) -> Result<Observed, ProviderError> {
         let failed = |why: CallError| error(&why);
-        let names: Vec<String> = balancers.iter().cloned().collect();
-        let balancers = client.load_balancers_named(&names, manner(urgency)).await;
+        let balancers = client
+            .load_balancers_named(balancers, manner(urgency))
+            .await;
         let balancers = balancers.map_err(failed)?;
-        let names: Vec<String> = groups.iter().cloned().collect();
-        let groups = client.target_groups_named(&names, manner(urgency)).await;
+        let groups = client.target_groups_named(groups, manner(urgency)).await;
         let groups = groups.map_err(failed)?;
         let arns = balancers.iter().map(|one| one.arn.clone());
         let arns: Vec<String> = arns
@@ -254,7 +257,7 @@ pub(super) async fn everything(client: &Client) -> Result<Vec<Owned>, CallError>
     all.extend(balancers.into_iter().map(|one| (one.arn, one.name)));
     let groups = client.all_target_groups(manner(Urgency::Service)).await?;
     all.extend(groups.into_iter().map(|one| (one.arn, one.name)));
-    all.retain(|(_, name)| name.starts_with(NAMES));
+    all.retain(|(_, name)| is_ours(name));
     let arns: Vec<String> = all.iter().map(|(arn, _)| arn.clone()).collect();
     let mut tags = client.tags(&arns, manner(Urgency::Service)).await?;
     let mut owned: Vec<Owned> = all
@@ -267,6 +270,12 @@ pub(super) async fn everything(client: &Client) -> Result<Vec<Owned>, CallError>
         .await?;
     owned.extend(groups.into_iter().filter_map(|one| own(one.name, one.tags)));
     Ok(owned)
+}
+
+/// Whether a name has the form of [`Mark::name_of`]. Whose it is only the tags say.
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(NAMES)
+        .is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// `None`: the tags name no cluster and class.

@@ -18,8 +18,12 @@ use ballast_provider::mark::{RETAINED, service_of};
 use ballast_provider::{Key, Mark, Owned, ServiceId};
 use tokio::time::Instant;
 
+use super::ensure::REMAKE;
 use super::health::Watch;
-use crate::observed::Observed;
+use crate::observed::{LoadBalancerState, Observed};
+
+/// The least time between two such requests for one Service: the controller may wait between its turns.
+const ASK: Duration = Duration::from_secs(30);
 
 /// How much is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +41,7 @@ pub(super) enum Depth {
 pub(super) struct Record {
     pub(super) depth: Depth,
     pub(super) observed: Observed,
-    /// The tags of all objects, for the inventory.
+    /// The Service; `None` if no tag names it in full.
     pub(super) id: Option<ServiceId>,
     /// The targets of all target groups are known, although the rest may not be.
     pub(super) targets_known: bool,
@@ -47,6 +51,8 @@ pub(super) struct Record {
     pub(super) cleanup: Option<(Instant, Duration)>,
     /// When a load balancer that AWS could not make was deleted last.
     pub(super) remade: Option<Instant>,
+    /// When the controller was last asked for a turn that only time gives a reason for.
+    pub(super) asked: Option<Instant>,
     /// The health of its targets.
     pub(super) health: Watch,
 }
@@ -72,12 +78,29 @@ impl Record {
             retained: false,
             cleanup: None,
             remade: None,
+            asked: None,
             health: Watch::default(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.observed == Observed::default() && self.depth != Depth::Doubtful
+    }
+
+    /// When the Service needs a turn although nothing changes: its objects must be read again, something
+    /// that was in use may be free, or a load balancer that AWS could not make is made again. `None`:
+    /// it does not.
+    pub(super) fn turn_at(&self, now: Instant) -> Option<Instant> {
+        if self.retained {
+            return None;
+        }
+        let doubtful = (self.depth == Depth::Doubtful).then_some(now);
+        let cleanup = self.cleanup.map(|(due, _)| due);
+        let mut all = self.observed.load_balancers.values();
+        let failed = all.any(|one| one.state == LoadBalancerState::Failed);
+        let remake = failed.then(|| self.remade.map_or(now, |at| at + REMAKE));
+        let first = [doubtful, cleanup, remake].into_iter().flatten().min()?;
+        Some(self.asked.map_or(first, |asked| first.max(asked + ASK)))
     }
 
     /// A call may have had an effect.
@@ -155,5 +178,26 @@ impl Records {
             }));
         }
         owned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_asked_for_where_only_time_passes_and_not_too_often() {
+        let now = Instant::now();
+        let mut record = Record::empty();
+        assert_eq!(record.turn_at(now), None);
+        let due = now + Duration::from_secs(15);
+        record.cleanup = Some((due, Duration::from_secs(15)));
+        assert_eq!(record.turn_at(now), Some(due));
+        record.doubt();
+        assert_eq!(record.turn_at(now), Some(now));
+        record.asked = Some(now);
+        assert_eq!(record.turn_at(now), Some(now + ASK));
+        record.retained = true;
+        assert_eq!(record.turn_at(now), None);
     }
 }

@@ -29,7 +29,7 @@ impl Inner {
         let cell = self.records.of(&id.uid);
         let mut record = cell.lock().await;
         if record.depth == Depth::Doubtful {
-            self.read_all(client, id, &mut record).await?;
+            self.read(client, id, &mut record, Urgency::Service).await?;
         }
         let calls = plan::release(&record.observed);
         let (first, rest): (Vec<Call>, Vec<Call>) = calls
@@ -66,7 +66,7 @@ impl Inner {
         let cell = self.records.of(&id.uid);
         let mut record = cell.lock().await;
         if record.depth == Depth::Doubtful {
-            self.read_all(client, id, &mut record).await?;
+            self.read(client, id, &mut record, Urgency::Service).await?;
         }
         let tags = BTreeMap::from([(RETAINED.to_owned(), Timestamp::now().to_string())]);
         let observed = &record.observed;

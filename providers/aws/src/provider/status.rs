@@ -1,8 +1,7 @@
 //! What a Service's status says of its load balancer. Pure.
 
 use ballast_provider::{
-    Address, ExtraCondition, ExtraKind, Ingress, LoadBalancer, Observed, PortStatus, Reason,
-    Refusal, State,
+    Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, Reason, Refusal, State,
 };
 
 use crate::observed::{LoadBalancerState, ObservedLoadBalancer};
@@ -32,10 +31,7 @@ pub(super) fn observed(
     };
     let published = present.filter(|_| serves || publish == Publish::WhenCreated);
     Observed {
-        ingress: published
-            .map(|one| ingress(service, one))
-            .into_iter()
-            .collect(),
+        ingress: service.ingress_at(published.map(|one| Address::Hostname(one.hostname.clone()))),
         state,
         objection: words.objection,
         remarks: words.remarks,
@@ -78,17 +74,5 @@ fn failed() -> State {
         reason: Reason::CloudError,
         message: "AWS could not make the load balancer. Ballast deletes it and tries again in some minutes".into(),
         retry_after: None,
-    }
-}
-
-fn ingress(service: &LoadBalancer, present: &ObservedLoadBalancer) -> Ingress {
-    let ports = service.listeners.iter().map(|listener| PortStatus {
-        port: listener.port,
-        protocol: listener.protocol,
-        error: None,
-    });
-    Ingress {
-        address: Address::Hostname(present.hostname.clone()),
-        ports: ports.collect(),
     }
 }

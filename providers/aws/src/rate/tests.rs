@@ -5,17 +5,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn none_but(category: Category, limit: Limit) -> Limits {
-    let mut limits = Limits {
-        intensive: Limit::NONE,
-        registration: Limit::NONE,
-        read: Limit::NONE,
-        write: Limit::NONE,
-        account: Limit::NONE,
-        ec2_read: Limit::NONE,
-        ec2_write: Limit::NONE,
-        ec2_rules: Limit::NONE,
-        ec2_tags: Limit::NONE,
-    };
+    let mut limits = Limits::NONE;
     match category {
         Category::Intensive => limits.intensive = limit,
         Category::Registration => limits.registration = limit,

@@ -8,7 +8,7 @@ use ballast_aws::client::{
     Answer, CallError, CallerIdentity, Cause, Client, Connection, Endpoints, Ids, Manner,
 };
 use ballast_aws::desired::{Check, Rule, Source, Subnet, TargetGroup, Traffic, Transport};
-use ballast_aws::rate::{Limit, Limits, Urgency};
+use ballast_aws::rate::{Limits, Urgency};
 use ballast_aws::settings::{CheckProtocol, Scheme};
 use ballast_aws_fake::state::seed::VPC;
 use ballast_aws_fake::{Config, Fake};
@@ -27,7 +27,7 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) async fn new(config: Config) -> Self {
-        Self::limited(config, unlimited()).await
+        Self::limited(config, Limits::NONE).await
     }
 
     pub(crate) async fn limited(config: Config, limits: Limits) -> Self {
@@ -94,20 +94,6 @@ pub(crate) fn connection(fake: &Fake, limits: Limits) -> Connection {
             secret: credentials.secret.clone(),
         },
         limits,
-    }
-}
-
-pub(crate) fn unlimited() -> Limits {
-    Limits {
-        intensive: Limit::NONE,
-        registration: Limit::NONE,
-        read: Limit::NONE,
-        write: Limit::NONE,
-        account: Limit::NONE,
-        ec2_read: Limit::NONE,
-        ec2_write: Limit::NONE,
-        ec2_rules: Limit::NONE,
-        ec2_tags: Limit::NONE,
     }
 }
 

@@ -10,15 +10,13 @@ use ballast_aws::desired::Transport;
 use ballast_aws::rate::{Limit, Limits, Urgency};
 use ballast_aws_fake::{Config, Fake, Fault};
 
-use crate::bed::{
-    Bed, connection, listener, manner, security_group, target_group, tcp_check, unlimited,
-};
+use crate::bed::{Bed, connection, listener, manner, security_group, target_group, tcp_check};
 
 #[tokio::test]
 async fn a_throttled_call_waits_and_is_made_again() {
     let limits = Limits {
         write: Limit::new(20, 20.0),
-        ..unlimited()
+        ..Limits::NONE
     };
     let bed = Bed::limited(Config::default(), limits).await;
     bed.fake.fault(
@@ -57,7 +55,7 @@ async fn a_throttled_call_waits_and_is_made_again() {
 async fn a_call_that_finds_no_turn_is_not_made() {
     let limits = Limits {
         write: Limit::new(1, 0.01),
-        ..unlimited()
+        ..Limits::NONE
     };
     let bed = Bed::limited(Config::default(), limits).await;
     bed.call(&target_group("one", Transport::Tcp, tcp_check()))
@@ -129,7 +127,7 @@ async fn a_call_that_takes_too_long_ends() {
 #[tokio::test]
 async fn nobody_listens() {
     let fake = Fake::start(Config::default()).await.unwrap();
-    let connection = connection(&fake, unlimited());
+    let connection = connection(&fake, Limits::NONE);
     let client = Client::connect(&connection).await.unwrap();
     drop(fake);
     // The connections of the fake may outlive it for a moment.
@@ -146,7 +144,7 @@ async fn nobody_listens() {
 #[tokio::test]
 async fn wrong_credentials_are_said_to_be_so_by_both_services() {
     let fake = Fake::start(Config::default()).await.unwrap();
-    let mut connection = connection(&fake, unlimited());
+    let mut connection = connection(&fake, Limits::NONE);
     connection.identity = CallerIdentity::Fixed {
         key: fake.credentials()[0].access_key.clone(),
         secret: "wrong".into(),
@@ -191,7 +189,7 @@ async fn an_endless_answer_is_cut() {
         }
     });
     let fake = Fake::start(Config::default()).await.unwrap();
-    let mut connection = connection(&fake, unlimited());
+    let mut connection = connection(&fake, Limits::NONE);
     connection.endpoints.load_balancing = Some(url.clone());
     connection.endpoints.ec2 = Some(url);
     let client = Client::connect(&connection).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ballast_aws::client::{CallerIdentity, Connection, Endpoints};
 use ballast_aws::provider::AwsProvider;
-use ballast_aws::rate::{Limit, Limits};
+use ballast_aws::rate::Limits;
 use ballast_aws::settings::{ClassSettings, Publish, Settings};
 use ballast_aws_fake::state::Snapshot;
 use ballast_aws_fake::{Config, Fake};
@@ -19,25 +19,6 @@ pub(crate) struct Bed {
     pub(crate) fake: Fake,
     pub(crate) class: ClassSettings,
     pub(crate) nodes: u16,
-}
-
-/// Every bucket is full.
-pub(crate) fn open() -> Limits {
-    let limit = Limit {
-        burst: 100_000,
-        interval: Duration::from_micros(1),
-    };
-    Limits {
-        intensive: limit,
-        registration: limit,
-        read: limit,
-        write: limit,
-        account: limit,
-        ec2_read: limit,
-        ec2_write: limit,
-        ec2_rules: limit,
-        ec2_tags: limit,
-    }
 }
 
 pub(crate) fn service(name: &str, ports: &[(u16, u16)]) -> LoadBalancer {
@@ -118,7 +99,7 @@ impl Bed {
                 key: credentials.access_key.clone(),
                 secret: credentials.secret.clone(),
             },
-            limits: open(),
+            limits: Limits::NONE,
         };
         let mark = Mark {
             cluster: "cluster-1".into(),

@@ -157,3 +157,25 @@ async fn an_address_range_is_let_in_and_the_state_is_said() {
     let text = format!("{groups:?}");
     assert!(text.contains("192.0.2.0/24"), "{text}");
 }
+
+/// Nobody changes anything after the port was removed: the class itself asks for the turn that deletes
+/// what was in use.
+#[tokio::test]
+async fn what_is_in_use_is_deleted_later() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let two = service("web", &[(80, 30_080), (443, 30_443)]);
+    settle(&provider, &two).await.unwrap();
+    bed.fake
+        .fault(Fault::on("DeleteTargetGroup").error("ResourceInUse", "in use by a listener"));
+    let one = service("web", &[(80, 30_080)]);
+    settle(&provider, &one).await.unwrap();
+    assert_eq!(bed.fake.snapshot().target_groups.len(), 2);
+    let changes = provider.look().await;
+    assert!(changes.iter().any(|it| it.id == one.id), "{changes:?}");
+    settle(&provider, &one).await.unwrap();
+    assert_eq!(bed.fake.snapshot().target_groups.len(), 1);
+    // Nothing is left to ask for.
+    provider.look().await;
+    assert_eq!(provider.look().await, []);
+}
