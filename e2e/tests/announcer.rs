@@ -3,7 +3,7 @@
 //!
 //! The cases share one lab. Their limits are those of `make bench-failover` for the worst case, which has the
 //! medians, too. What takes minutes is in `long/announcer.rs`. A case that fails while other programs keep
-//! all cores busy is repeated once, and says so: then its times are not the announcers'.
+//! all cores busy is repeated once, and says so, because its times may then be those of the other programs.
 
 pub(crate) mod alone;
 pub(crate) mod failures;
@@ -21,8 +21,7 @@ use ballast_e2e::{Lab, ProxyMode};
 
 /// The longest outage after the death of a node or of its link, in seconds.
 pub(crate) const OUTAGE: f64 = 1.5;
-/// A machine with so many processes for each core is too busy to judge times. One lab alone takes
-/// less than one.
+/// A machine with so many processes for each core is too busy to judge times.
 const BUSY: f64 = 2.0;
 /// From the announcement of a takeover to its first answer, for clients that ask by ARP or by neighbour
 /// discovery, in seconds.
