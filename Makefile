@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rust setup-lint setup-kind build release demo demo-l2 demo-kind image builders programs everything \
+.PHONY: help setup setup-rust setup-lint setup-kind moto build release demo demo-l2 demo-kind image builders programs everything \
 	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench bench-failover lint licences crds chart clean
 
 # Programs that the lab runs, and contents of its images.
@@ -73,6 +73,11 @@ programs:
 	./target/debug/kind build
 	./target/debug/lab build --metallb
 
+# A fake of AWS by other authors, in Python.
+moto:
+	@./scripts/setup deb:python3-venv
+	@./scripts/moto
+
 everything:
 	cargo build --locked --workspace --all-targets
 
@@ -91,21 +96,22 @@ e2e-kind: builders image ## Run the tests on real kind, with the release image
 
 # Go and cargo build side by side: where one of them links, the other compiles.
 test: builders ## Run everything that must pass: lint, unit tests, end-to-end tests
-	$(MAKE) --no-print-directory -j2 lint-and-everything programs
+	$(MAKE) --no-print-directory -j2 lint-and-everything programs moto
 	$(MAKE) --no-print-directory e2e-image
 	BALLAST_IMAGE=$(DEBUG_IMAGE) $(CARGO_TEST) --locked --workspace -- --test-threads=$(E2E_THREADS) --skip long::
 
-test-unit: setup-rust ## Run the tests that need no cluster
-	$(CARGO_TEST) --locked --workspace --exclude ballast-e2e
+test-unit: setup-rust moto ## Run the tests that need no cluster
+	$(CARGO_TEST) --locked --workspace --exclude ballast-e2e -- --skip long::
 
 e2e: builders ## Run the end-to-end tests on real Kubernetes (T=services runs one file)
 	$(MAKE) --no-print-directory -j2 everything programs
 	$(MAKE) --no-print-directory e2e-image
 	BALLAST_IMAGE=$(DEBUG_IMAGE) $(CARGO_TEST) --locked -p ballast-e2e -- --test-threads=$(E2E_THREADS) $(if $(T),$(T)::,--skip long::)
 
-test-long: builders ## Run what takes too long for `test`: more histories, the release image, Kubernetes' own tests
+test-long: builders moto ## Run what takes too long for `test`: more histories, the release image, Kubernetes' own tests
 	PROPTEST_CASES=500 cargo test --locked -p ballast --test invariants -- whatever_happens
 	SIMULATION_SEEDS=1000 cargo test --locked -p ballast-announce --test simulation
+	$(CARGO_TEST) --locked --workspace --test moto -- long::
 	$(MAKE) --no-print-directory -j2 everything programs
 	$(CARGO_TEST) --locked -p ballast-e2e --test e2e -- --test-threads=$(E2E_THREADS) long:: kind::
 	./target/debug/image --twice

@@ -3,12 +3,16 @@
 //! tests and the lab, and no part of a release.
 //!
 //! ```text
-//!   client ──▶ server ──▶ signature ──▶ throttle ──▶ fault ──▶ wire ──▶ state ──▶ wire ──▶ client
-//!              (hyper)    (SigV4)       (buckets)    (plan)    (parse)  (rules)   (XML)
+//!   client ──▶ server ──▶ signature ──▶ throttle ──▶ fault ─┬▶ wire ──▶ state ──▶ wire ──▶ client
+//!              (hyper)    (SigV4)       (buckets)    (plan) │  (parse)  (rules)   (XML)
+//!                                                           └▶ proxy ──▶ moto
 //! ```
 //!
 //! `state` and its rules, `throttle`, `fault` and `wire` do no I/O, and take the time as an
 //! argument. `server` does the rest, and [`Fake`] is what a test holds.
+//!
+//! The same counts, limits, delays and faults can stand before a cloud that somebody else wrote: a
+//! [`Proxy`] with [`Moto`] behind it is a second opinion on what AWS does.
 //!
 //! It is strict in two ways. It refuses what AWS refuses, also where other fakes do not: duplicate
 //! names, dependencies, quotas, deletion protection, what needs time. And it refuses what it does
@@ -17,16 +21,16 @@
 //! AWS itself was not at hand. `state` says for its rules where they come from.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 mod clock;
 mod fault;
+mod front;
 mod log;
+mod moto;
+mod proxy;
 mod server;
 pub mod state;
 mod throttle;
@@ -34,18 +38,18 @@ mod wire;
 
 pub use self::clock::Time;
 pub use self::fault::Fault;
+pub use self::front::Front;
 pub use self::log::{Call, Counts, Outcome};
+pub use self::moto::{Moto, MotoError};
+pub use self::proxy::Proxy;
 pub use self::throttle::{Bucket, Throttle};
 pub use self::wire::Service;
 pub use self::wire::signature::Credentials;
 
-use self::clock::Clock;
-use self::fault::Plan;
-use self::log::Log;
-use self::server::{Inner, Shared};
+use self::front::Terms;
+use self::server::{Accepted, Backend, Soon};
 use self::state::seed::Network;
 use self::state::{Cloud, Moment, Settings, Snapshot};
-use self::throttle::Buckets;
 
 /// How a fake is.
 #[derive(Clone, Debug)]
@@ -71,9 +75,20 @@ pub struct Config {
 /// A fake that runs. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Fake {
-    shared: Arc<Shared>,
-    address: SocketAddr,
-    task: JoinHandle<()>,
+    front: Front,
+    own: Arc<Own>,
+}
+
+/// The fake cloud. A call is made while it is locked, without waiting in between, so calls of
+/// several connections follow one another.
+#[derive(Debug)]
+struct Own(Mutex<Objects>);
+
+#[derive(Debug)]
+struct Objects {
+    cloud: Cloud,
+    /// The objects that nobody may touch.
+    foreign: Snapshot,
 }
 
 // === impl Config ===
@@ -103,67 +118,38 @@ impl Default for Config {
 impl Fake {
     /// Starts a fake.
     pub async fn start(config: Config) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(config.listen).await?;
-        let address = listener.local_addr()?;
         let mut cloud = Cloud::new(config.settings);
         if let Some(network) = &config.network {
             cloud.seed(network);
         }
-        let shared = Arc::new(Shared {
-            clock: Clock::new(config.time),
+        let terms = Terms {
+            listen: config.listen,
+            region: cloud.settings.region.clone(),
+            time: config.time,
+            throttle: config.throttle,
+            latency: config.latency,
             credentials: config.credentials,
-            inner: Mutex::new(Inner {
-                cloud,
-                buckets: config.throttle.map(Buckets::new),
-                plan: Plan::default(),
-                log: Log::new(config.log),
-                latency: config.latency,
-                foreign: Snapshot::default(),
-            }),
-            open: watch::Sender::default(),
-            held: watch::Sender::default(),
-            released: watch::Sender::default(),
-        });
-        let task = tokio::spawn(server::serve(listener, Arc::clone(&shared)));
-        Ok(Self {
-            shared,
-            address,
-            task,
-        })
-    }
-
-    /// The address of both services, for `AWS_ENDPOINT_URL`.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// What a client may sign with.
-    pub fn credentials(&self) -> &[Credentials] {
-        &self.shared.credentials
-    }
-
-    /// The region, for `AWS_REGION`.
-    pub fn region(&self) -> String {
-        self.shared.lock().cloud.settings.region.clone()
-    }
-
-    /// The time of the fake.
-    pub fn now(&self) -> Moment {
-        self.shared.clock.now()
+            log: config.log,
+        };
+        let own = Arc::new(Own(Mutex::new(Objects {
+            cloud,
+            foreign: Snapshot::default(),
+        })));
+        let front = Front::start(terms, own.clone()).await?;
+        Ok(Self { front, own })
     }
 
     /// Moves the clock, and does what becomes due.
     pub fn advance(&self, by: Duration) {
-        self.shared.clock.advance(by);
+        self.front.advance(by);
         self.edit(Cloud::tick);
     }
 
     /// Looks at the cloud or changes it, for example to add objects of somebody else. Calls of its
     /// methods count nowhere.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Cloud, Moment) -> T) -> T {
-        let mut inner = self.shared.lock();
         let now = self.now();
-        change(&mut inner.cloud, now)
+        change(&mut self.own.lock().cloud, now)
     }
 
     /// All objects as they are.
@@ -177,14 +163,14 @@ impl Fake {
     /// Declares all objects that exist now to be somebody else's.
     pub fn remember_foreign(&self) {
         let snapshot = self.snapshot();
-        self.shared.lock().foreign = snapshot;
+        self.own.lock().foreign = snapshot;
     }
 
     /// Declares one object, by its ARN or ID, to be one that may change after all, such as the
     /// security group of the nodes.
     pub fn forget_foreign(&self, key: &str) {
-        let mut inner = self.shared.lock();
-        let foreign = &mut inner.foreign;
+        let mut own = self.own.lock();
+        let foreign = &mut own.foreign;
         foreign.load_balancers.remove(key);
         foreign.target_groups.remove(key);
         foreign.listeners.remove(key);
@@ -194,73 +180,48 @@ impl Fake {
     /// What happened to somebody else's objects since then, one line each.
     pub fn foreign_changes(&self) -> Vec<String> {
         let now = self.snapshot();
-        self.shared.lock().foreign.changes(&now)
+        self.own.lock().foreign.changes(&now)
     }
 
     /// Whether nothing happened to them.
     pub fn foreign_unchanged(&self) -> bool {
         self.foreign_changes().is_empty()
     }
+}
 
-    /// Plans a fault.
-    pub fn fault(&self, fault: Fault) {
-        self.shared.lock().plan.add(fault);
-    }
+impl Deref for Fake {
+    type Target = Front;
 
-    /// Forgets all faults that are planned, and releases all calls that are held.
-    pub fn clear_faults(&self) {
-        self.shared.lock().plan.clear();
-        self.release();
-    }
-
-    /// Waits until a call is held.
-    pub async fn held(&self) {
-        let mut held = self.shared.held.subscribe();
-        let _ = held.wait_for(|held| *held > 0).await;
-    }
-
-    /// Waits until no request is in progress. After a client was killed, whatever it had asked for
-    /// has happened then, or never will.
-    pub async fn idle(&self) {
-        let mut open = self.shared.open.subscribe();
-        let _ = open.wait_for(|open| *open == 0).await;
-    }
-
-    /// Releases the calls that are held.
-    pub fn release(&self) {
-        self.shared
-            .released
-            .send_modify(|generation| *generation += 1);
-    }
-
-    /// Sets the time that each call takes.
-    pub fn set_latency(&self, latency: Duration) {
-        self.shared.lock().latency = latency;
-    }
-
-    /// Sets the limits for the rate of calls, with full buckets.
-    pub fn set_throttle(&self, throttle: Option<Throttle>) {
-        self.shared.lock().buckets = throttle.map(Buckets::new);
-    }
-
-    /// The last calls.
-    pub fn calls(&self) -> Vec<Call> {
-        self.shared.lock().log.calls()
-    }
-
-    /// How many calls there were.
-    pub fn counts(&self) -> Counts {
-        self.shared.lock().log.counts().clone()
-    }
-
-    /// Forgets the calls so far.
-    pub fn reset_calls(&self) {
-        self.shared.lock().log.reset();
+    fn deref(&self) -> &Front {
+        &self.front
     }
 }
 
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.task.abort();
+// === impl Own ===
+
+impl Own {
+    fn lock(&self) -> MutexGuard<'_, Objects> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Own {
+    fn answer<'a>(&'a self, call: Accepted<'a>, now: Moment) -> Soon<'a> {
+        let Accepted {
+            service,
+            action,
+            form,
+            id,
+            ..
+        } = call;
+        let result = wire::call(service, action, form, &mut self.lock().cloud, now);
+        let answered = match result {
+            Ok(xml) => (Outcome::Done, wire::success(service, action, &xml, &id)),
+            Err(refusal) => {
+                let answer = wire::failure(service, &refusal, &id);
+                (Outcome::Refused(refusal.code), answer)
+            }
+        };
+        Box::pin(std::future::ready(Ok(answered)))
     }
 }

@@ -44,6 +44,8 @@ pub struct Counts {
     pub actions: BTreeMap<String, u64>,
     /// Calls that were throttled.
     pub throttled: u64,
+    /// Calls that only ask whether something has happened.
+    pub polls: u64,
 }
 
 #[derive(Debug)]
@@ -54,12 +56,27 @@ pub(crate) struct Log {
     counts: Counts,
 }
 
+/// A poll names what it asks for by ARN. Whoever looks for objects asks by name, or for all.
+fn polls(action: &str, parameters: &BTreeMap<String, String>) -> bool {
+    match action {
+        "DescribeTargetHealth" => true,
+        "DescribeLoadBalancers" => parameters.contains_key("LoadBalancerArns.member.1"),
+        _ => false,
+    }
+}
+
 // === impl Call ===
 
 impl Call {
     /// Whether it changes nothing.
     pub fn reads(&self) -> bool {
         self.action.starts_with("Describe")
+    }
+
+    /// Whether it only asks if something has happened: a load balancer has become active, or
+    /// targets have become healthy.
+    pub fn polls(&self) -> bool {
+        polls(&self.action, &self.parameters)
     }
 }
 
@@ -111,6 +128,7 @@ impl Log {
     ) -> u64 {
         self.last += 1;
         *self.counts.actions.entry(action.clone()).or_default() += 1;
+        self.counts.polls += u64::from(polls(&action, &parameters));
         if self.calls.len() >= self.most {
             self.calls.pop_front();
         }

@@ -1,9 +1,11 @@
-//! The HTTP server: one task accepts, one task serves each connection, and all end with the fake.
+//! The HTTP server: one task accepts, one task serves each connection, and all end with their
+//! [`crate::Front`].
 //!
-//! A call is made while the state is locked, without waiting in between, so calls of several
-//! connections follow one another. Whatever waits, waits outside of the lock.
+//! It checks, counts, delays and refuses calls, and never answers one itself: that does the
+//! [`Backend`]. Whatever waits, waits outside of the locks.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::fault::{Effect, Fate, Plan};
 use crate::log::{Log, Outcome};
-use crate::state::{Cloud, Refusal, Snapshot};
+use crate::state::{Moment, Refusal};
 use crate::throttle::Buckets;
 use crate::wire::form::Form;
 use crate::wire::signature::{self, Credentials, Signed};
@@ -30,9 +32,32 @@ use crate::wire::{self, Answer, Service};
 /// The largest body of a request. AWS has a limit, too.
 const LARGEST: usize = 1 << 20;
 
+/// Who answers calls.
+pub(crate) trait Backend: std::fmt::Debug + Send + Sync {
+    /// Makes a call. An error closes the connection without an answer.
+    fn answer<'a>(&'a self, call: Accepted<'a>, now: Moment) -> Soon<'a>;
+}
+
+pub(crate) type Soon<'a> = Pin<Box<dyn Future<Output = io::Result<(Outcome, Answer)>> + Send + 'a>>;
+
+/// A call that may be made.
+#[derive(Debug)]
+pub(crate) struct Accepted<'a> {
+    pub(crate) service: Service,
+    pub(crate) action: &'a str,
+    pub(crate) form: Form,
+    /// The request as it came.
+    pub(crate) head: &'a http::request::Parts,
+    pub(crate) body: &'a Bytes,
+    /// Its ID.
+    pub(crate) id: String,
+}
+
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) region: String,
     pub(crate) clock: Clock,
     pub(crate) credentials: Vec<Credentials>,
     pub(crate) inner: Mutex<Inner>,
@@ -46,14 +71,11 @@ pub(crate) struct Shared {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) cloud: Cloud,
     pub(crate) buckets: Option<Buckets>,
     pub(crate) plan: Plan,
     pub(crate) log: Log,
     /// The time that each call takes.
     pub(crate) latency: Duration,
-    /// The objects that nobody may touch.
-    pub(crate) foreign: Snapshot,
 }
 
 /// A request whose signature and action are right.
@@ -135,7 +157,16 @@ impl Shared {
             Some(Effect::HoldBefore) => self.hold().await,
             _ => {}
         }
-        let answer = self.make(service, &action, form, number);
+        let call = Accepted {
+            service,
+            action: &action,
+            form,
+            head: &head,
+            body: &body,
+            id: request_id(number),
+        };
+        let (outcome, answer) = self.backend.answer(call, self.clock.now()).await?;
+        self.lock().log.close(number, outcome);
         match &effect {
             Some(Effect::DropAfter) => {
                 self.lock().log.close(number, Outcome::DroppedAfter);
@@ -174,9 +205,14 @@ impl Shared {
             headers: &head.headers,
             body,
         };
-        let region = &inner.cloud.settings.region;
-        signature::check(service, region, &self.credentials, Timestamp::now(), signed)
-            .map_err(refuse)?;
+        signature::check(
+            service,
+            &self.region,
+            &self.credentials,
+            Timestamp::now(),
+            signed,
+        )
+        .map_err(refuse)?;
         let action = action.map_err(refuse)?;
         let form = form.map_err(refuse)?;
         Ok(Checked {
@@ -204,25 +240,6 @@ impl Shared {
             return (Err(service.throttled()), latency);
         }
         (Ok(fate), latency)
-    }
-
-    /// Makes the call.
-    fn make(&self, service: Service, action: &str, form: Form, number: u64) -> Answer {
-        let mut inner = self.lock();
-        let now = self.clock.now();
-        let result = wire::call(service, action, form, &mut inner.cloud, now);
-        match result {
-            Ok(xml) => {
-                inner.log.close(number, Outcome::Done);
-                wire::success(service, action, &xml, &request_id(number))
-            }
-            Err(refusal) => {
-                inner
-                    .log
-                    .close(number, Outcome::Refused(refusal.code.clone()));
-                wire::failure(service, &refusal, &request_id(number))
-            }
-        }
     }
 
     fn refuse(&self, service: Service, number: u64, refusal: &Refusal) -> Response<Full<Bytes>> {

@@ -52,7 +52,7 @@ impl Service {
             .find(|service| service.scope() == scope)
     }
 
-    const fn version(self) -> &'static str {
+    pub(crate) const fn version(self) -> &'static str {
         match self {
             Self::Elb => "2015-12-01",
             Self::Ec2 => "2016-11-15",

@@ -57,7 +57,17 @@ impl Client {
         signer: &Signer,
         body: &str,
     ) -> Result<(StatusCode, String), hyper_util::client::legacy::Error> {
-        let request = signer.sign(&self.fake.url(), body);
+        self.send_to(&self.fake.url(), signer, body).await
+    }
+
+    /// The same to another address.
+    pub(crate) async fn send_to(
+        &self,
+        url: &str,
+        signer: &Signer,
+        body: &str,
+    ) -> Result<(StatusCode, String), hyper_util::client::legacy::Error> {
+        let request = signer.sign(url, body);
         let response = self.http.request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();

@@ -8,6 +8,7 @@
 
 mod client;
 mod faults;
+mod proxy;
 mod signatures;
 mod strict;
 mod transcripts;

@@ -1,0 +1,238 @@
+//! What tests and `benches/calls` share: Services, a provider on a fake or on moto, and turns as the
+//! controller gives them. It returns errors and panics nowhere, because the benchmark is a program.
+
+// Each program uses a part of it.
+#![allow(dead_code, missing_docs)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ballast_aws::client::{CallerIdentity, Connection, Endpoints};
+use ballast_aws::provider::AwsProvider;
+use ballast_aws::rate::Limits;
+use ballast_aws::settings::{ClassSettings, Publish, Settings};
+use ballast_aws_fake::Front;
+use ballast_provider::{
+    Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Observed, Placement,
+    Protocol, Provider, ProviderError, Released, Removal, ServiceId, State, Target, TargetSet,
+    TrafficPolicy,
+};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+/// The turns at once that a class gets of the controller's 32 workers.
+const WORKERS: usize = 16;
+/// The most turns in a row of one Service.
+const MOST_TURNS: usize = 10_000;
+
+/// A Service with TCP ports and the node ports behind them.
+pub(crate) fn service(name: &str, ports: &[(u16, u16)]) -> LoadBalancer {
+    let listeners = ports.iter().map(|&(port, node_port)| Listener {
+        name: Some(format!("p{port}")),
+        protocol: Protocol::Tcp,
+        port,
+        node_port,
+    });
+    LoadBalancer {
+        id: ServiceId {
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: format!("uid-{name}").into(),
+        },
+        listeners: listeners.collect(),
+        families: vec![Family::V4],
+        traffic_policy: TrafficPolicy::Cluster,
+        affinity: Affinity::None,
+        source_ranges: Vec::new(),
+        requested_addresses: Vec::new(),
+        share_key: None,
+        settings: ballast_provider::Settings::new(),
+    }
+}
+
+/// Many Services with one port each.
+pub(crate) fn services(number: u16) -> Vec<LoadBalancer> {
+    let one = |number| service(&format!("web-{number}"), &[(80, 30_100 + number)]);
+    (0..number).map(one).collect()
+}
+
+/// The same with an annotation.
+pub(crate) fn with(mut service: LoadBalancer, name: &str, value: &str) -> LoadBalancer {
+    let key = format!("{}{name}", ballast_aws::annotations::PREFIX);
+    service.settings.insert(key, value.into());
+    service
+}
+
+/// The provider of a process that has just started. It has made no call.
+pub(crate) fn provider(front: &Front, limits: Limits) -> AwsProvider {
+    let (key, secret) = front
+        .credentials()
+        .first()
+        .map(|one| (one.access_key.clone(), one.secret.clone()))
+        .unwrap_or_default();
+    let connection = Connection {
+        region: Some(front.region()),
+        endpoints: Endpoints {
+            load_balancing: Some(front.url()),
+            ec2: Some(front.url()),
+        },
+        identity: CallerIdentity::Fixed { key, secret },
+        limits,
+    };
+    let class = ClassSettings {
+        region: front.region(),
+        vpc: None,
+        publish: Publish::WhenCreated,
+        settings: Settings::default(),
+    };
+    let mark = Mark {
+        cluster: "cluster-1".into(),
+        cluster_name: "prod".into(),
+        class: "aws".into(),
+    };
+    AwsProvider::new(connection, class, mark)
+}
+
+/// What the controller does with a class before any Service has its turn.
+pub(crate) async fn start(
+    front: &Front,
+    limits: Limits,
+    nodes: &[String],
+) -> Result<AwsProvider, ProviderError> {
+    let provider = provider(front, limits);
+    provider.restore(Vec::new()).await?;
+    provider.inventory().await?;
+    retarget(&provider, nodes).await?;
+    Ok(provider)
+}
+
+/// The nodes are those with these instances.
+pub(crate) async fn retarget(
+    provider: &AwsProvider,
+    nodes: &[String],
+) -> Result<(), ProviderError> {
+    let node = |id: &String| Target {
+        name: format!("node-of-{id}"),
+        addresses: Vec::new(),
+        provider_id: Some(format!("aws:///zone/{id}")),
+    };
+    let nodes: BTreeSet<Target> = nodes.iter().map(node).collect();
+    provider.retarget(&TargetSet::of_nodes(nodes), &[]).await
+}
+
+/// One turn of a Service.
+pub(crate) async fn ensure(
+    provider: &AwsProvider,
+    service: &LoadBalancer,
+) -> Result<Observed, ProviderError> {
+    let balancer = Balancer {
+        key: Key::alone(&service.id),
+        members: vec![Member {
+            load_balancer: service.clone(),
+            published: Vec::new(),
+            placement: Placement::default(),
+        }],
+    };
+    provider.validate(&balancer)?;
+    let first = provider.ensure(&balancer).await?.into_iter().next();
+    let (_, observed) = first.ok_or_else(|| ProviderError::transient("no answer"))?;
+    Ok(observed)
+}
+
+/// Turns until the provider asks for no more at once.
+pub(crate) async fn settle(
+    provider: &AwsProvider,
+    service: &LoadBalancer,
+) -> Result<Observed, ProviderError> {
+    for _ in 0..5 {
+        let observed = ensure(provider, service).await?;
+        if !at_once(&observed) {
+            return Ok(observed);
+        }
+    }
+    Err(ProviderError::transient("it asks for turns for ever"))
+}
+
+fn at_once(observed: &Observed) -> bool {
+    matches!(observed.state, State::Pending { retry_after: Some(after), .. } if after.is_zero())
+}
+
+/// Releases until nothing is left. `pause` lets the cloud's time pass.
+pub(crate) async fn delete(
+    provider: &AwsProvider,
+    service: &LoadBalancer,
+    mut pause: impl FnMut(Duration),
+) -> Result<(), ProviderError> {
+    let key = Key::alone(&service.id);
+    for _ in 0..20 {
+        match provider.release(&service.id, &key, Removal::Delete).await? {
+            Released::Gone => return Ok(()),
+            Released::InProgress { retry_after } => pause(retry_after),
+        }
+    }
+    Err(ProviderError::transient("it is never gone"))
+}
+
+/// How one of many Services fared.
+#[derive(Clone, Debug)]
+pub(crate) struct Fared {
+    /// When its hostname was known, from the beginning of all.
+    pub(crate) named: Duration,
+    /// When it had everything.
+    pub(crate) done: Duration,
+    /// When it was told to wait, and until when, from the beginning of all.
+    pub(crate) told: Vec<(Duration, Duration)>,
+}
+
+/// All Services at once: each has turns until it has everything, and waits as long as it is told.
+pub(crate) async fn bring(
+    provider: &Arc<AwsProvider>,
+    services: &[LoadBalancer],
+) -> Result<Vec<Fared>, ProviderError> {
+    let began = Instant::now();
+    // First come, first served, as the controller's queue.
+    let workers = Arc::new(Semaphore::new(WORKERS));
+    let mut all = JoinSet::new();
+    for service in services {
+        let (provider, workers) = (Arc::clone(provider), Arc::clone(&workers));
+        let service = service.clone();
+        all.spawn(async move {
+            let mut fared = Fared {
+                named: Duration::MAX,
+                done: Duration::MAX,
+                told: Vec::new(),
+            };
+            for _ in 0..MOST_TURNS {
+                let worker = workers.acquire().await;
+                let ended = ensure(&provider, &service).await;
+                drop(worker);
+                match ended {
+                    Ok(observed) => {
+                        if !observed.ingress.is_empty() {
+                            fared.named = fared.named.min(began.elapsed());
+                        }
+                        if !at_once(&observed) {
+                            fared.done = began.elapsed();
+                            return Ok(fared);
+                        }
+                    }
+                    Err(ProviderError::Throttled { retry_after }) => {
+                        let now = began.elapsed();
+                        fared.told.push((now, now + retry_after));
+                        sleep(retry_after).await;
+                    }
+                    Err(other) => return Err(other),
+                }
+            }
+            Err(ProviderError::transient("it asks for turns for ever"))
+        });
+    }
+    let mut fared = Vec::with_capacity(services.len());
+    while let Some(one) = all.join_next().await {
+        let one = one.map_err(|error| ProviderError::transient(error.to_string()))?;
+        fared.push(one?);
+    }
+    Ok(fared)
+}
