@@ -395,7 +395,7 @@ impl Performer {
     async fn failed(&self, served: &Served<'_>, error: &ProviderError) -> Outcome {
         let Served { service, class, .. } = *served;
         let outcome = self.provider_failed(&service.id, class, error, served.provider.traits());
-        let desired = Desired::failed(service, class, served.claim, error);
+        let desired = Desired::failed(service, class, served.claim, error, Timestamp::now());
         let desired = desired.with_refusal(served.refusal);
         match self.publish(service, &desired).await {
             Err(error @ WriteError::Contested { .. }) => {

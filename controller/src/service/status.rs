@@ -16,6 +16,7 @@ use crate::process::text;
 mod difference;
 mod event;
 mod patch;
+mod wait;
 
 use difference::{Difference, Fields};
 pub use event::{Event, moved_event, transition_event};
@@ -237,7 +238,14 @@ impl Desired {
         class: &str,
         claim: Option<&str>,
         error: &ProviderError,
+        now: Timestamp,
     ) -> Self {
+        let message = match error {
+            ProviderError::Throttled { retry_after } => {
+                wait::message(service.condition(PROGRAMMED), *retry_after, now)
+            }
+            other => other.to_string(),
+        };
         let status = if service.ingress.is_empty() {
             "False"
         } else {
@@ -248,7 +256,7 @@ impl Desired {
             programmed: Some(Condition {
                 status,
                 reason: error.reason(),
-                message: text::message(&error.to_string()),
+                message: text::message(&message),
             }),
             ..Self::default()
         }

@@ -30,6 +30,12 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
         // A new address is not announced at first.
         (_, Reason::NotAnnounced) => (changed && was_programmed).then_some(Event::Unavailable),
         (_, Reason::Provisioning | Reason::Releasing) => None,
+        // Another time at which the wait ends is no transition.
+        (_, Reason::Throttled)
+            if before.is_some_and(|it| it.reason == Reason::Throttled.as_str()) =>
+        {
+            None
+        }
         ("False" | "Unknown", _) if changed => {
             let verb = if service.is_load_balancer && !service.deleting {
                 "ensure"

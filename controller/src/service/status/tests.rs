@@ -2,6 +2,8 @@ mod drain;
 mod exact;
 mod extra;
 
+use std::time::Duration;
+
 use ballast_crds::class_key;
 use ballast_provider::{Address, IpMode, PortStatus, Protocol};
 use serde_json::{Value, json};
@@ -191,7 +193,7 @@ fn provisioning_is_said_once_whatever_the_provider_calls_it() {
 #[test]
 fn errors_never_clear_an_address() {
     for desired in [
-        Desired::failed(&settled(), "local", Some("local"), &transient()),
+        Desired::failed(&settled(), "local", Some("local"), &transient(), second(9)),
         Desired::refused(&settled(), &refusal("no"), false),
         Desired::waiting(
             &settled(),
@@ -220,7 +222,7 @@ fn errors_never_clear_an_address() {
 #[test]
 fn a_failure_is_false_without_and_unknown_with_an_address() {
     let status = |service: &ServiceView| {
-        Desired::failed(service, "local", Some("local"), &transient())
+        Desired::failed(service, "local", Some("local"), &transient(), second(9))
             .programmed
             .unwrap()
             .status
@@ -406,11 +408,11 @@ fn one_event_per_transition() {
     let failure = |service: &ServiceView| {
         transition_event(
             service,
-            &Desired::failed(service, "local", Some("local"), &transient()),
+            &Desired::failed(service, "local", Some("local"), &transient(), second(9)),
         )
     };
-    let failed =
-        Desired::failed(&web(), "local", Some("local"), &transient()).applied_to(&web(), second(9));
+    let failed = Desired::failed(&web(), "local", Some("local"), &transient(), second(9))
+        .applied_to(&web(), second(9));
     assert_eq!(
         failure(&web()).unwrap().message(),
         "Error syncing load balancer: failed to ensure load balancer: the cloud does not answer"
@@ -428,6 +430,20 @@ fn one_event_per_transition() {
             .message()
             .contains("failed to delete load balancer")
     );
+
+    let throttled = |service: &ServiceView, wait| {
+        let error = ProviderError::Throttled {
+            retry_after: Duration::from_secs(wait),
+        };
+        Desired::failed(service, "local", Some("local"), &error, second(9))
+    };
+    let waits = throttled(&web(), 600);
+    let event = transition_event(&web(), &waits).unwrap();
+    assert!(event.message().ends_with("at about 00:11 UTC"), "{event:?}");
+    let waits = waits.applied_to(&web(), second(9));
+    let longer = throttled(&waits, 6_000);
+    assert!(patch(&waits, &longer, second(9)).is_some());
+    assert_eq!(transition_event(&waits, &longer), None, "it still waits");
 
     let refusal = Desired::refused(&web(), &refusal("SCTP"), false);
     assert_eq!(
@@ -448,7 +464,7 @@ proptest::proptest! {
         if publishes { service = service.publishing("192.0.2.9"); }
         for desired in [
             Desired::observed(&service, "local", &programmed("192.0.2.1"), backing),
-            Desired::failed(&service, "local", Some("local"), &transient()),
+            Desired::failed(&service, "local", Some("local"), &transient(), second(9)),
             Desired::first(&service, "local"),
         ] {
             let after = desired.applied_to(&service, second(9));
@@ -477,7 +493,7 @@ fn accepted_never_names_a_class_that_does_not_serve_the_service() {
     ] {
         for desired in [
             Desired::waiting(&service, old, claim, &why, None),
-            Desired::failed(&service, old, claim, &transient()),
+            Desired::failed(&service, old, claim, &transient(), second(9)),
         ] {
             let accepted = desired.accepted.unwrap();
             assert_eq!(accepted.status, status, "{claim:?}");
@@ -493,7 +509,7 @@ fn accepted_never_names_a_class_that_does_not_serve_the_service() {
     );
     let deleting = web().deleting();
     assert_eq!(
-        Desired::failed(&deleting, old, None, &transient()).accepted,
+        Desired::failed(&deleting, old, None, &transient(), second(9)).accepted,
         None
     );
 }
@@ -524,7 +540,7 @@ fn contested_is_written_and_removed_with_every_status() {
     "#);
     let contested = with(Some("k3s")).applied_to(&settled(), second(9));
     assert_eq!(patch(&contested, &with(Some("k3s")), second(10)), None);
-    let failed = Desired::failed(&contested, "local", Some("local"), &transient());
+    let failed = Desired::failed(&contested, "local", Some("local"), &transient(), second(9));
     for desired in [with(None), failed, Desired::default()] {
         let patch = patch(&contested, &desired, second(10)).unwrap();
         let conditions = patch["status"]["conditions"].as_array().unwrap();

@@ -105,7 +105,7 @@ fn a_drain_that_is_not_done_says_what_it_waits_for() {
         ),
         (
             "failed",
-            Desired::failed(&settled(), "local", Some("local"), &transient())
+            Desired::failed(&settled(), "local", Some("local"), &transient(), second(9))
                 .with_refusal(Some(&drained())),
             Reason::CloudError,
         ),

@@ -129,7 +129,7 @@ fn it_goes_with_a_refusal_and_stays_with_a_failure() {
         ),
         (
             "failed",
-            Desired::failed(&service, "local", Some("local"), &transient()),
+            Desired::failed(&service, "local", Some("local"), &transient(), second(9)),
             true,
         ),
         ("first", Desired::first(&service, "local"), true),
