@@ -37,8 +37,8 @@ use tracing::debug;
 
 use crate::call::{Call, Ref};
 use crate::observed::LoadBalancerState;
-use crate::pace::Pace;
-use crate::rate::{Limits, Urgency};
+use crate::pace::{Pace, Seat};
+use crate::rate::{Limits, Ticket, Urgency};
 
 pub mod actions;
 mod counts;
@@ -142,6 +142,8 @@ pub struct Manner {
     pub urgency: Urgency,
     /// Until when it may wait for its turns. A read with several pages takes one for each.
     pub deadline: Instant,
+    /// What becomes of its place if it does not get a turn by then.
+    pub seat: Seat,
 }
 
 /// What a [`Call`] leaves open.
@@ -241,7 +243,17 @@ impl Client {
         urgency: Urgency,
         patience: Duration,
     ) -> Result<Answer, CallError> {
-        let manner = Manner::new(urgency, patience);
+        self.call_in(call, ids, Manner::new(urgency, patience))
+            .await
+    }
+
+    /// The same in this manner.
+    pub async fn call_in(
+        &self,
+        call: &Call,
+        ids: &Ids,
+        manner: Manner,
+    ) -> Result<Answer, CallError> {
         elb::write(self, call, ids, manner).await
     }
 
@@ -265,14 +277,22 @@ impl Client {
                     format!("no credentials for AWS: {why}"),
                 )
             })?;
-            let turn = inner.pace.turn(category, manner.urgency, manner.deadline);
-            if let Err(busy) = turn.await {
+            let Manner {
+                urgency,
+                deadline,
+                seat,
+            } = manner;
+            if let Err(busy) = inner.pace.turn(category, urgency, deadline, seat).await {
                 inner.counts.postponed(action);
                 let retry_after = busy.retry_after;
-                return Err(throttled.map_or_else(
+                let error = throttled.map_or_else(
                     || CallError::postponed(action, retry_after),
                     |error| error.after(retry_after),
-                ));
+                );
+                return Err(CallError {
+                    place: busy.place,
+                    ..error
+                });
             }
             let key = credentials.access_key_id().to_owned();
             let made = Instant::now();
@@ -362,6 +382,17 @@ impl Manner {
         Self {
             urgency,
             deadline: Instant::now() + patience,
+            seat: Seat::Lost,
+        }
+    }
+
+    /// Whoever makes this call comes back if there is no turn: its place is kept, from one time to
+    /// the next ([`CallError::place`]).
+    #[must_use]
+    pub const fn keeping(self, place: Option<Ticket>) -> Self {
+        Self {
+            seat: Seat::Kept(place),
+            ..self
         }
     }
 }

@@ -4,7 +4,9 @@
 //! Whoever makes a call takes a [`turn`](Pace::turn) first, also for a retry, and reports an answer
 //! `Throttling` with [`throttled`](Pace::throttled). A turn is given at once if the buckets have
 //! tokens and nobody more urgent waits. A caller waits no longer than it wants to. Then, or if it
-//! is dropped, it leaves the queue, and learns about when its turn would have come.
+//! is dropped, it leaves the queue, and learns about when its turn would have come. One that comes
+//! back can keep its place ([`Seat`]), and does not wait in vain: it learns at once that its turn does
+//! not come in time.
 //!
 //! One `Pace` serves all callers of an account and region. It never calls AWS itself. Its task
 //! ends with it.
@@ -31,7 +33,22 @@ pub struct Pace {
 pub struct Busy {
     /// About when there will be one, if nobody else comes before.
     pub retry_after: Duration,
+    /// The place that is kept.
+    pub place: Option<Ticket>,
 }
+
+/// What becomes of the place of a caller that gives up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seat {
+    /// It is lost.
+    #[default]
+    Lost,
+    /// It is kept, as it was the last time, if there was one.
+    Kept(Option<Ticket>),
+}
+
+/// By how much earlier whoever keeps a place comes back, so as to be there when the token comes.
+const EARLY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Shared {
@@ -78,11 +95,15 @@ impl Pace {
         category: Category,
         urgency: Urgency,
         deadline: Instant,
+        seat: Seat,
     ) -> Result<(), Busy> {
         let (turn, mut given) = oneshot::channel();
-        let place = self.shared.enter(category, urgency, turn)?;
+        let place = self.shared.enter(category, urgency, seat, turn)?;
         if given.try_recv().is_ok() {
             return Ok(());
+        }
+        if seat != Seat::Lost && place.expected > deadline {
+            return Err(place.keep());
         }
         self.shared.changed.notify_one();
         if let Ok(Ok(())) = timeout_at(deadline, &mut given).await {
@@ -92,7 +113,8 @@ impl Pace {
         self.shared.lock().release(Instant::now());
         match given.try_recv() {
             Ok(()) => Ok(()),
-            Err(_) => Err(place.busy()),
+            Err(_) if seat == Seat::Lost => Err(place.busy()),
+            Err(_) => Err(place.keep()),
         }
     }
 
@@ -150,13 +172,22 @@ impl Shared {
         &self,
         category: Category,
         urgency: Urgency,
+        seat: Seat,
         turn: oneshot::Sender<()>,
     ) -> Result<Place<'_>, Busy> {
         let now = Instant::now();
         let mut queue = self.lock();
-        let Some(ticket) = queue.waiting.enter(category, urgency) else {
+        let before = match seat {
+            Seat::Kept(before) => before,
+            Seat::Lost => None,
+        };
+        let before = before.filter(|it| queue.waiting.come_back(*it, category, urgency));
+        let Some(ticket) = before.or_else(|| queue.waiting.enter(category, urgency)) else {
             let retry_after = queue.waiting.about(category, urgency, now);
-            return Err(Busy { retry_after });
+            return Err(Busy {
+                retry_after,
+                place: None,
+            });
         };
         let left = queue.waiting.remaining(category, urgency, ticket, now);
         queue.callers.insert(ticket, turn);
@@ -201,6 +232,25 @@ impl Place<'_> {
         let left = queue.waiting.remaining(category, urgency, ticket, now);
         Busy {
             retry_after: left.max(self.expected.saturating_duration_since(now)),
+            place: None,
+        }
+    }
+
+    /// Leaves and keeps it.
+    fn keep(self) -> Busy {
+        let now = Instant::now();
+        let (category, urgency, ticket) = self.call;
+        let mut queue = self.shared.lock();
+        let left = queue.waiting.remaining(category, urgency, ticket, now);
+        queue.callers.remove(&ticket);
+        let kept = queue.waiting.go_away(ticket, left, now);
+        Busy {
+            retry_after: if left > 2 * EARLY {
+                left.saturating_sub(EARLY)
+            } else {
+                left
+            },
+            place: kept.then_some(ticket),
         }
     }
 }

@@ -12,9 +12,16 @@
 //!   (a call) ────────▶ waiting ─────────────────────────────────────────▶ the call is made
 //!                         │                                                     │
 //!                         ▼ leave: its caller has given up           throttled: the buckets
-//!                       (gone)                                       are empty, and fill more
+//!                (gone, or away)                                     are empty, and fill more
 //!                                                                    slowly for some minutes
 //! ```
+//!
+//! A caller that gives up may keep its place: it counts for those behind it, so each of them learns when
+//! its own turn comes, however many wait. It holds up nobody: a token that is there goes to whoever
+//! is present.
+//!
+//! AWS's bucket fills from the time at which a call arrives, and calls do not all take equally long. So
+//! a bucket that was full fills a little later here than there ([`LATENCY`]).
 //!
 //! Other programs of the account use the same buckets, and nobody can ask how full they are.
 //! After an answer `Throttling` the bucket of the call's category counts as empty, and fills at half
@@ -112,6 +119,11 @@ pub enum Next {
 /// controller works on far fewer Services at once.
 pub const LONGEST: usize = 4_096;
 
+/// By how much longer than the following ones the first call after a pause may be on its way: it opens
+/// the connection.
+pub const LATENCY: Duration = Duration::from_millis(300);
+/// How long a place is kept after its time. Whoever does not come back by then does not come at all.
+const KEPT: Duration = Duration::from_secs(30);
 /// The most by which the filling of a bucket slows down.
 const SLOWEST: u32 = 16;
 /// After this time without `Throttling`, a bucket fills twice as fast, up to its full rate.
@@ -122,6 +134,8 @@ const RECOVERY: Duration = Duration::from_mins(1);
 pub struct Waiting {
     buckets: BTreeMap<Kind, Bucket>,
     calls: BTreeMap<(Urgency, Ticket), Category>,
+    /// The places of callers that come back, and until when they are kept.
+    away: BTreeMap<(Urgency, Ticket), (Category, Instant)>,
     last: u64,
 }
 
@@ -265,6 +279,7 @@ impl Waiting {
                 .map(|kind| (kind, Bucket::full(limits.of(kind), now)))
                 .collect(),
             calls: BTreeMap::new(),
+            away: BTreeMap::new(),
             last: 0,
         }
     }
@@ -283,6 +298,33 @@ impl Waiting {
     /// The caller of this call has given up.
     pub fn leave(&mut self, ticket: Ticket) {
         self.calls.retain(|(_, one), _| *one != ticket);
+    }
+
+    /// The caller of this call has given up, and comes back in about `after`: its place is kept. False
+    /// if there is no room for that.
+    pub fn go_away(&mut self, ticket: Ticket, after: Duration, now: Instant) -> bool {
+        self.away.retain(|_, (_, until)| *until >= now);
+        let mut calls = self.calls.iter();
+        let Some((&place, &category)) = calls.find(|((_, one), _)| *one == ticket) else {
+            return false;
+        };
+        self.calls.remove(&place);
+        let kept = self.away.len() < LONGEST;
+        if kept {
+            self.away.insert(place, (category, now + after + KEPT));
+        }
+        kept
+    }
+
+    /// A caller has come back. False if its place is not kept, or is that of another kind of call.
+    pub fn come_back(&mut self, ticket: Ticket, category: Category, urgency: Urgency) -> bool {
+        let place = (urgency, ticket);
+        let kept = self.away.remove(&place);
+        let same = kept.is_some_and(|(of, _)| of == category);
+        if same {
+            self.calls.insert(place, category);
+        }
+        same
     }
 
     /// The call that may be made now, or the time of the next one.
@@ -354,9 +396,11 @@ impl Waiting {
     /// place, and one more.
     fn until(&self, category: Category, place: (Urgency, Ticket), now: Instant) -> Duration {
         let waits = |kind: Kind| {
-            let before =
-                (self.calls.range(..place)).filter(|(_, of)| of.buckets().any(|one| one == kind));
-            let before = u32::try_from(before.count()).unwrap_or(u32::MAX);
+            let uses = |of: &Category| of.buckets().any(|one| one == kind);
+            let present = self.calls.range(..place).filter(|(_, of)| uses(of));
+            let away =
+                (self.away.range(..place)).filter(|(_, (of, until))| *until >= now && uses(of));
+            let before = u32::try_from(present.count() + away.count()).unwrap_or(u32::MAX);
             let bucket = self.buckets.get(&kind);
             bucket.map_or(Duration::ZERO, |bucket| bucket.until(before, now))
         };
@@ -419,7 +463,11 @@ impl Bucket {
             .interval
             .saturating_mul(tokens.saturating_add(1))
             .saturating_sub(self.credit(now));
-        needed.saturating_mul(self.factor(self.at))
+        if needed.is_zero() {
+            return needed;
+        }
+        let begins = self.at.saturating_duration_since(now);
+        begins + needed.saturating_mul(self.factor(self.at))
     }
 
     /// The earliest time at which there is a token; the past counts as now.
@@ -428,8 +476,13 @@ impl Bucket {
     }
 
     fn take(&mut self, now: Instant) {
-        self.credit = self.credit(now).saturating_sub(self.limit.interval);
-        self.at = now;
+        let credit = self.credit(now);
+        let full = self.limit.interval.saturating_mul(self.limit.burst);
+        self.credit = credit.saturating_sub(self.limit.interval);
+        // AWS's may be full until the call arrives.
+        let may_be_full = credit.saturating_add(LATENCY) >= full;
+        let begins = if may_be_full { now + LATENCY } else { now };
+        self.at = self.at.max(begins);
     }
 
     fn throttled(&mut self, made: Instant, now: Instant) {

@@ -12,6 +12,7 @@ use std::{fmt, io};
 use aws_smithy_types::error::ErrorMetadata;
 
 use super::actions::Action;
+use crate::rate::Ticket;
 
 /// The most characters of AWS's message.
 const LONGEST: usize = 500;
@@ -32,6 +33,8 @@ pub struct CallError {
     pub message: String,
     /// AWS's ID of the call, only for logs.
     pub request: Option<String>,
+    /// The place among the calls that wait for a turn, if it is kept.
+    pub place: Option<Ticket>,
 }
 
 /// What the caller can do.
@@ -128,6 +131,7 @@ impl CallError {
             code,
             message,
             request: fault.request,
+            place: None,
         }
     }
 
@@ -160,6 +164,7 @@ impl CallError {
             code: String::new(),
             message: message.into(),
             request: None,
+            place: None,
         }
     }
 }

@@ -3,7 +3,7 @@ use std::cell::RefCell;
 use tokio::time::advance;
 
 use super::*;
-use crate::rate::{LONGEST, Limit};
+use crate::rate::{LATENCY, LONGEST, Limit};
 
 /// Only load balancers are limited: ten at once, then one per five seconds.
 fn intensive() -> Limits {
@@ -20,7 +20,7 @@ fn seconds(number: u64) -> Duration {
 /// A caller with much patience. Returns when it had its turn.
 async fn patient(pace: &Pace, urgency: Urgency) -> Instant {
     let deadline = Instant::now() + seconds(100_000);
-    pace.turn(Category::Intensive, urgency, deadline)
+    pace.turn(Category::Intensive, urgency, deadline, Seat::Lost)
         .await
         .unwrap();
     Instant::now()
@@ -82,7 +82,7 @@ async fn a_full_bucket_holds_up_nobody_else() {
     }
     let start = Instant::now();
     let waiting = patient(&pace, Urgency::Traffic);
-    let other = pace.turn(Category::Write, Urgency::Background, start);
+    let other = pace.turn(Category::Write, Urgency::Background, start, Seat::Lost);
     let (went, other) = tokio::join!(waiting, other);
     assert_eq!(other, Ok(()));
     assert_eq!((went - start).as_secs(), 5);
@@ -95,14 +95,23 @@ async fn without_patience_a_caller_learns_when_its_turn_would_come() {
         patient(&pace, Urgency::Service).await;
     }
     let now = Instant::now();
-    let busy = pace.turn(Category::Intensive, Urgency::Service, now).await;
-    assert_eq!(busy.unwrap_err().retry_after, seconds(5));
+    let busy = pace
+        .turn(Category::Intensive, Urgency::Service, now, Seat::Lost)
+        .await;
+    assert_eq!(busy.unwrap_err().retry_after, seconds(5) + LATENCY);
     assert_eq!(pace.waiting(), 0, "it has left the queue");
     // Each of three learns another time, so that they do not all come back at once.
-    let turn = || pace.turn(Category::Intensive, Urgency::Service, now + seconds(2));
+    let turn = || {
+        pace.turn(
+            Category::Intensive,
+            Urgency::Service,
+            now + seconds(2),
+            Seat::Lost,
+        )
+    };
     let all = tokio::join!(biased; turn(), turn(), turn());
     let after = [all.0, all.1, all.2].map(|busy| busy.unwrap_err().retry_after);
-    assert_eq!(after, [3, 8, 13].map(seconds));
+    assert_eq!(after, [3, 8, 13].map(|after| seconds(after) + LATENCY));
     assert_eq!(Instant::now() - now, seconds(2), "nobody waits for longer");
 }
 
@@ -112,8 +121,8 @@ async fn a_turn_that_comes_at_the_deadline_counts() {
     for _ in 0..10 {
         patient(&pace, Urgency::Service).await;
     }
-    let deadline = Instant::now() + seconds(5);
-    let turn = pace.turn(Category::Intensive, Urgency::Service, deadline);
+    let deadline = Instant::now() + seconds(5) + LATENCY;
+    let turn = pace.turn(Category::Intensive, Urgency::Service, deadline, Seat::Lost);
     assert_eq!(turn.await, Ok(()));
 }
 
@@ -148,7 +157,7 @@ async fn throttling_empties_the_bucket_and_halves_its_rate() {
     );
     assert_eq!(patient(&pace, Urgency::Service).await - start, seconds(10));
     let deadline = Instant::now();
-    let other = pace.turn(Category::Write, Urgency::Service, deadline);
+    let other = pace.turn(Category::Write, Urgency::Service, deadline, Seat::Lost);
     assert_eq!(other.await, Ok(()), "other buckets are as full as before");
 }
 
@@ -192,7 +201,12 @@ async fn the_queue_is_bounded() {
         assert!(ticket.is_some());
     }
     let deadline = Instant::now() + seconds(1_000_000);
-    let turn = pace.turn(Category::Intensive, Urgency::Background, deadline);
+    let turn = pace.turn(
+        Category::Intensive,
+        Urgency::Background,
+        deadline,
+        Seat::Lost,
+    );
     let busy = turn.await.unwrap_err();
     assert_eq!(busy.retry_after.as_secs(), 5 * (LONGEST as u64 + 1));
     assert_eq!(pace.waiting(), LONGEST);
@@ -207,6 +221,44 @@ async fn the_driver_ends_with_the_pace() {
     assert!(shared.upgrade().is_none());
 }
 
+/// A caller with a place of its own does not wait in vain, and each learns its own time at once.
+#[tokio::test(start_paused = true)]
+async fn with_a_place_a_caller_comes_back_once_at_its_own_time() {
+    let pace = Arc::new(Pace::new(&intensive()));
+    let start = Instant::now();
+    let mut callers = Vec::new();
+    for _ in 0..200 {
+        let of = Arc::clone(&pace);
+        callers.push(tokio::spawn(async move {
+            let (mut seat, mut told) = (Seat::Kept(None), Vec::new());
+            loop {
+                let deadline = Instant::now() + seconds(4);
+                let turn = of.turn(Category::Intensive, Urgency::Service, deadline, seat);
+                match turn.await {
+                    Ok(()) => return (told, start.elapsed()),
+                    Err(busy) => {
+                        told.push((start.elapsed(), start.elapsed() + busy.retry_after));
+                        seat = Seat::Kept(busy.place);
+                        tokio::time::sleep(busy.retry_after).await;
+                    }
+                }
+            }
+        }));
+    }
+    for (number, caller) in callers.into_iter().enumerate() {
+        let (told, went) = caller.await.unwrap();
+        let wait = 5 * u64::try_from(number).unwrap().saturating_sub(9);
+        assert_eq!(went.as_secs(), wait, "{number}");
+        if number < 10 {
+            assert_eq!(told, []);
+        } else {
+            let expected = went.saturating_sub(EARLY);
+            assert_eq!(told, [(Duration::ZERO, expected)], "{number}");
+        }
+    }
+    assert_eq!(start.elapsed(), seconds(950) + LATENCY);
+}
+
 /// Callers with little patience that come back when they are told to: nothing of the bucket is
 /// lost, and few come back in vain.
 #[tokio::test(start_paused = true)]
@@ -219,7 +271,7 @@ async fn who_comes_back_when_told_to_loses_nothing() {
         callers.push(tokio::spawn(async move {
             for attempt in 1.. {
                 let deadline = Instant::now() + seconds(1);
-                let turn = of.turn(Category::Intensive, Urgency::Service, deadline);
+                let turn = of.turn(Category::Intensive, Urgency::Service, deadline, Seat::Lost);
                 match turn.await {
                     Ok(()) => return attempt,
                     Err(busy) => tokio::time::sleep(busy.retry_after).await,

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 use super::records::Record;
 use super::{Inner, PATIENCE};
 use crate::call::Call;
-use crate::client::{Answer, CallError, Cause, Client, Ids};
+use crate::client::{Answer, CallError, Cause, Client, Ids, Manner};
 use crate::effect;
 
 /// The pauses between two tries to delete what AWS says is in use: network interfaces of a load
@@ -74,7 +74,7 @@ impl Inner {
             ..Ids::default()
         };
         for call in calls {
-            match client.call(call, &ids, call.urgency(), PATIENCE).await {
+            match make(client, record, call, &ids).await {
                 Ok(answer) => {
                     if let (Some(name), Some(id)) = (call.makes(), &answer.id) {
                         ids.made.insert(name.to_owned(), id.clone());
@@ -124,7 +124,7 @@ impl Inner {
         let ids = Ids::default();
         let mut in_use = false;
         for call in calls {
-            match client.call(call, &ids, call.urgency(), PATIENCE).await {
+            match make(client, record, call, &ids).await {
                 Ok(answer) => effect::apply(&mut record.observed, call, &ids, &answer),
                 Err(why) if is_done(call, &why) => {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());
@@ -147,6 +147,19 @@ impl Inner {
         record.cleanup = Some((Instant::now() + pause, pause));
         Ok(Cleaned::InUse(pause))
     }
+}
+
+/// Makes one call of a Service. If it must wait, the Service keeps its place until its next turn.
+async fn make(
+    client: &Client,
+    record: &mut Record,
+    call: &Call,
+    ids: &Ids,
+) -> Result<Answer, CallError> {
+    let manner = Manner::new(call.urgency(), PATIENCE).keeping(record.place.take());
+    let made = client.call_in(call, ids, manner).await;
+    record.place = made.as_ref().err().and_then(|why| why.place);
+    made
 }
 
 /// Whether a failure says that there is nothing left to do: what is to be deleted is gone, or

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::ensure::REMAKE;
 use super::health::Watch;
 use crate::observed::{LoadBalancerState, Observed};
+use crate::rate::Ticket;
 
 /// The least time between two such requests for one Service: the controller may wait between its turns.
 const ASK: Duration = Duration::from_secs(30);
@@ -55,6 +56,8 @@ pub(super) struct Record {
     pub(super) asked: Option<Instant>,
     /// The health of its targets.
     pub(super) health: Watch,
+    /// The place of the call that waits for AWS's limits.
+    pub(super) place: Option<Ticket>,
 }
 
 /// All records by the UID of the Service.
@@ -80,6 +83,7 @@ impl Record {
             remade: None,
             asked: None,
             health: Watch::default(),
+            place: None,
         }
     }
 

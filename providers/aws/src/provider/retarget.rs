@@ -101,10 +101,10 @@ impl Inner {
             // One Service that AWS refuses holds up no other.
             if let Err(why) = result {
                 debug!(error = %why, "cannot change the targets of a Service");
-                let later = matches!(why, ProviderError::Throttled { .. });
-                if failed.is_none() || later {
-                    failed = Some(why);
-                }
+                failed = Some(match failed {
+                    Some(before) => last(before, why),
+                    None => why,
+                });
             }
         }
         match failed {
@@ -220,9 +220,41 @@ impl Inner {
     }
 }
 
+/// What a wave reports of two failures. Those that wait for AWS's limits do so together: then all
+/// of them have their turn when the last one has.
+fn last(one: ProviderError, other: ProviderError) -> ProviderError {
+    match (&one, &other) {
+        (
+            ProviderError::Throttled { retry_after: first },
+            ProviderError::Throttled {
+                retry_after: second,
+            },
+        ) if first >= second => one,
+        (ProviderError::Throttled { .. }, ProviderError::Throttled { .. }) => other,
+        (ProviderError::Throttled { .. }, _) => one,
+        _ => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wave_that_waits_waits_for_the_last_one() {
+        let waits = |seconds| ProviderError::Throttled {
+            retry_after: Duration::from_secs(seconds),
+        };
+        let other = || ProviderError::transient("AWS has failed");
+        for (one, two, expected) in [
+            (waits(3), waits(7), waits(7)),
+            (waits(7), waits(3), waits(7)),
+            (waits(3), other(), waits(3)),
+            (other(), waits(3), waits(3)),
+        ] {
+            assert_eq!(last(one, two), expected);
+        }
+    }
 
     #[test]
     fn a_node_has_the_instance_of_its_provider_id() {

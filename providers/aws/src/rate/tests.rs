@@ -93,7 +93,7 @@ fn calls_of_all_categories_share_the_accounts_bucket() {
     let went = run(&mut waiting, start);
     let late: Vec<_> = went.iter().filter(|(_, at)| *at > start).collect();
     assert_eq!(late.len(), 1);
-    assert_eq!(late[0].1 - start, SECOND);
+    assert_eq!(late[0].1 - start, SECOND + LATENCY);
     assert!(went.contains(&(ec2, start)));
 }
 
@@ -107,8 +107,67 @@ fn whoever_gives_up_costs_nothing() {
     waiting.leave(gone);
     assert_eq!(
         run(&mut waiting, start),
-        [(first, start), (last, start + SECOND)]
+        [(first, start), (last, start + SECOND + LATENCY)]
     );
+}
+
+#[test]
+fn whoever_comes_back_has_its_place_and_those_behind_it_know() {
+    let start = Instant::now();
+    let limits = none_but(Category::Intensive, Limit::new(1, 0.2));
+    let mut waiting = Waiting::new(&limits, start);
+    let went = enter(&mut waiting, Category::Intensive, Urgency::Service);
+    assert_eq!(waiting.next(start), Next::Go(went));
+    let places: Vec<Ticket> = (0..100)
+        .map(|_| enter(&mut waiting, Category::Intensive, Urgency::Service))
+        .collect();
+    let left = |waiting: &Waiting, ticket, now| {
+        waiting.remaining(Category::Intensive, Urgency::Service, ticket, now)
+    };
+    for (number, ticket) in (1..).zip(&places) {
+        let after = left(&waiting, *ticket, start);
+        assert_eq!(after, 5 * SECOND * number + LATENCY);
+        assert!(waiting.go_away(*ticket, after, start));
+    }
+    assert!(waiting.is_empty(), "nobody is present");
+    let new = enter(&mut waiting, Category::Intensive, Urgency::Service);
+    let after = left(&waiting, new, start);
+    assert_eq!(
+        after,
+        5 * SECOND * 101 + LATENCY,
+        "it is behind all of them"
+    );
+    // It holds up nobody that is away, and takes no place of theirs.
+    let back = start + 5 * SECOND;
+    for (category, urgency, expected) in [
+        (Category::Write, Urgency::Service, false),
+        (Category::Intensive, Urgency::Service, true),
+    ] {
+        let ticket = if expected { places[1] } else { places[0] };
+        assert_eq!(waiting.come_back(ticket, category, urgency), expected);
+    }
+    assert!(!waiting.come_back(places[1], Category::Intensive, Urgency::Service));
+    assert_eq!(
+        waiting.next(back + LATENCY),
+        Next::Go(places[1]),
+        "before the new one, although that one waits longer"
+    );
+    // Those that never come back do not count for ever.
+    let later = start + 5 * SECOND * 100 + LATENCY + KEPT + SECOND;
+    assert_eq!(left(&waiting, new, later), Duration::ZERO);
+}
+
+#[test]
+fn the_number_of_kept_places_is_bounded() {
+    let now = Instant::now();
+    let mut waiting = Waiting::new(&Limits::default(), now);
+    for number in 0..=LONGEST {
+        let ticket = enter(&mut waiting, Category::Read, Urgency::Service);
+        assert_eq!(waiting.go_away(ticket, SECOND, now), number < LONGEST);
+    }
+    let ticket = enter(&mut waiting, Category::Read, Urgency::Service);
+    let later = now + SECOND + KEPT + SECOND;
+    assert!(waiting.go_away(ticket, SECOND, later));
 }
 
 #[test]
@@ -145,7 +204,7 @@ fn a_throttled_category_slows_down_and_recovers() {
     assert_eq!(next(&mut waiting, later), later);
     assert_eq!(next(&mut waiting, later), later);
     assert_eq!(next(&mut waiting, later), later);
-    assert_eq!(next(&mut waiting, later), later + SECOND);
+    assert_eq!(next(&mut waiting, later), later + SECOND + LATENCY);
 }
 
 #[test]
@@ -219,6 +278,38 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    /// AWS's bucket fills from the time at which calls arrive, and they take up to [`LATENCY`]: none
+    /// of them finds it empty.
+    #[test]
+    fn calls_that_take_unequally_long_are_not_throttled(
+        burst in 1_u32..25,
+        rate in 1_u32..12,
+        calls in prop::collection::vec((0_u64..=300, 0_u64..2_000), 1..120),
+    ) {
+        let limit = Limit::new(burst, f64::from(rate));
+        let mut now = Instant::now();
+        let mut waiting = Waiting::new(&none_but(Category::Write, limit), now);
+        let mut arrivals = Vec::new();
+        for (delay, pause) in calls {
+            // Most come without a pause.
+            now += Duration::from_millis(pause.saturating_sub(1_600));
+            enter(&mut waiting, Category::Write, Urgency::Service);
+            let went = run(&mut waiting, now);
+            now = went[0].1;
+            arrivals.push(now + Duration::from_millis(delay));
+        }
+        arrivals.sort();
+        let full = limit.interval * burst;
+        let (mut level, mut at) = (full, arrivals[0]);
+        for arrival in arrivals {
+            level = (level + (arrival - at)).min(full);
+            at = arrival;
+            // A microsecond, because intervals are rounded.
+            prop_assert!(level + Duration::from_micros(1) >= limit.interval, "{level:?}");
+            level = level.saturating_sub(limit.interval);
+        }
+    }
+
     /// In no window of time go more calls than AWS allows, and every call goes.
     #[test]
     fn no_window_has_more_calls_than_its_bucket(steps in prop::collection::vec(step(), 1..200)) {

@@ -7,4 +7,7 @@
 mod bed;
 mod costs;
 mod crashes;
+mod limits;
 mod stories;
+#[path = "../support/mod.rs"]
+mod support;

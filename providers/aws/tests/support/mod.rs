@@ -18,6 +18,7 @@ use ballast_provider::{
     Protocol, Provider, ProviderError, Released, Removal, ServiceId, State, Target, TargetSet,
     TrafficPolicy,
 };
+use futures::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -184,6 +185,14 @@ pub(crate) struct Fared {
     pub(crate) done: Duration,
     /// When it was told to wait, and until when, from the beginning of all.
     pub(crate) told: Vec<(Duration, Duration)>,
+}
+
+/// Follows the class as the controller does, until it is dropped: it polls.
+pub(crate) fn follow(provider: &AwsProvider) -> JoinSet<()> {
+    let mut changes = provider.changes();
+    let mut follower = JoinSet::new();
+    follower.spawn(async move { while changes.next().await.is_some() {} });
+    follower
 }
 
 /// All Services at once: each has turns until it has everything, and waits as long as it is told.
