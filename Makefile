@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-rust setup-lint setup-kind moto build release demo demo-l2 demo-kind image builders programs everything \
-	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench bench-failover lint licences crds chart clean
+	lint-and-everything e2e-image test test-unit test-long e2e e2e-kind bench bench-failover bench-aws lint licences crds chart clean
 
 # Programs that the lab runs, and contents of its images.
 PACKAGES := gcc libc6-dev git curl ca-certificates util-linux procps \
@@ -126,6 +126,10 @@ bench: setup ## Compare with the reference controller and a raw loop in one run
 bench-failover: setup ## Measure outages when hosts, links and announcers fail, 20 rounds each, fewer of what takes minutes (hours; SCENES=link-cut,drain selects)
 	cargo build --locked --release --workspace
 	./target/release/bench failover $(if $(SCENES),--only $(SCENES))
+
+# The debug build: nothing is compiled again after `make test`, and AWS's answers take most of the time.
+bench-aws: setup-rust moto ## Count calls to AWS and compare them with the AWS Load Balancer Controller
+	cargo bench --locked --workspace --profile dev --bench calls
 
 lint: setup-lint ## Check formatting, clippy, and links in code documentation
 	cargo fmt --all --check
