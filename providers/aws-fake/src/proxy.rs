@@ -1,6 +1,7 @@
 //! Forwards calls to another cloud that speaks the protocol of AWS, such as [`crate::Moto`]. It owns
 //! the connections to that cloud; what a [`Front`] does with calls, it does before they are
-//! forwarded. It changes no call and no answer.
+//! forwarded. It changes no call and no answer, and forwards one after the other: moto fails if two
+//! threads use its objects at once ("mutated during iteration").
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::Config;
@@ -32,7 +34,11 @@ pub struct Proxy {
 }
 
 #[derive(Debug)]
-struct Upstream(SocketAddr);
+struct Upstream {
+    address: SocketAddr,
+    /// Held while a call is made.
+    busy: Mutex<()>,
+}
 
 // === impl Proxy ===
 
@@ -50,7 +56,11 @@ impl Proxy {
             credentials: config.credentials,
             log: config.log,
         };
-        let front = Front::start(terms, Arc::new(Upstream(upstream))).await?;
+        let upstream = Upstream {
+            address: upstream,
+            busy: Mutex::new(()),
+        };
+        let front = Front::start(terms, Arc::new(upstream)).await?;
         Ok(Self { front })
     }
 }
@@ -68,7 +78,8 @@ impl Deref for Proxy {
 impl Backend for Upstream {
     fn answer<'a>(&'a self, call: Accepted<'a>, _now: Moment) -> Soon<'a> {
         Box::pin(async move {
-            let answer = post(self.0, call.head.clone(), call.body.clone()).await?;
+            let _busy = self.busy.lock().await;
+            let answer = post(self.address, call.head.clone(), call.body.clone()).await?;
             let outcome = match answer.status {
                 200..300 => Outcome::Done,
                 _ => Outcome::Refused(text(&answer.body, "Code").unwrap_or_default().to_owned()),

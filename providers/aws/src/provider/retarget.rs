@@ -96,19 +96,21 @@ impl Inner {
             .into_iter()
             .map(|(_, cell)| async move { self.retarget_one(client, &cell).await });
         let mut running = futures::stream::iter(each).buffer_unordered(AT_ONCE);
-        let mut failed: Option<ProviderError> = None;
+        let mut failed: Option<(ProviderError, Instant)> = None;
         while let Some(result) = running.next().await {
             // One Service that AWS refuses holds up no other.
             if let Err(why) = result {
                 debug!(error = %why, "cannot change the targets of a Service");
-                failed = Some(match failed {
-                    Some(before) => last(before, why),
+                let now = Instant::now();
+                let why = match failed {
+                    Some((before, at)) => last(passed(before, at, now), why),
                     None => why,
-                });
+                };
+                failed = Some((why, now));
             }
         }
         match failed {
-            Some(why) => Err(why),
+            Some((why, at)) => Err(passed(why, at, Instant::now())),
             None => self.settle(client, name).await,
         }
     }
@@ -220,6 +222,16 @@ impl Inner {
     }
 }
 
+/// What an error of that time says now: other Services had their turns meanwhile.
+fn passed(why: ProviderError, at: Instant, now: Instant) -> ProviderError {
+    match why {
+        ProviderError::Throttled { retry_after } => ProviderError::Throttled {
+            retry_after: retry_after.saturating_sub(now.saturating_duration_since(at)),
+        },
+        other => other,
+    }
+}
+
 /// What a wave reports of two failures. Those that wait for AWS's limits do so together: then all
 /// of them have their turn when the last one has.
 fn last(one: ProviderError, other: ProviderError) -> ProviderError {
@@ -254,6 +266,11 @@ mod tests {
         ] {
             assert_eq!(last(one, two), expected);
         }
+        let now = Instant::now();
+        let later = now + Duration::from_secs(4);
+        assert_eq!(passed(waits(7), now, later), waits(3));
+        assert_eq!(passed(waits(3), now, later), waits(0));
+        assert_eq!(passed(other(), now, later), other());
     }
 
     #[test]

@@ -3,29 +3,54 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
+use ballast_aws_fake::state::seed::Network;
 use ballast_aws_fake::{Config, Fake, Throttle, Time};
+use ballast_provider::ProviderError;
+use tokio::time::{Instant, sleep};
 
 use crate::bed::instance;
-use crate::support::{Fared, bring, services, start};
+use crate::support::{Fared, bring, retarget, services, start};
 
 /// AWS makes ten load balancers at once, and then one in five seconds.
 const BURST: u32 = 10;
 const INTERVAL: Duration = Duration::from_secs(5);
 
-async fn bring_many(number: u16) -> (Fake, Vec<Fared>) {
+async fn aws(load_balancers: u16) -> Fake {
     let mut config = Config {
         time: Time::Scaled(1.0),
         throttle: Some(Throttle::AWS),
         latency: Duration::from_millis(100),
         ..Config::default()
     };
-    config.settings.quotas.load_balancers = number.into();
+    config.settings.quotas.load_balancers = load_balancers.into();
     let fake = Fake::start(config).await.unwrap();
+    let network = Network::default();
+    fake.edit(|cloud, _| cloud.add_node(4, &network));
+    fake
+}
+
+async fn bring_many(number: u16) -> (Fake, Vec<Fared>) {
+    let fake = aws(number).await;
     let nodes: Vec<String> = (1..=3).map(instance).collect();
     let provider = start(&fake, Limits::default(), &nodes).await.unwrap();
     let all = bring(&Arc::new(provider), &services(number)).await.unwrap();
     (fake, all)
+}
+
+/// So many Services that have everything, made without limits, and a process that has them.
+async fn prepared(number: u16) -> (Fake, AwsProvider) {
+    let fake = aws(number).await;
+    fake.set_throttle(None);
+    let nodes: Vec<String> = (1..=3).map(instance).collect();
+    let provider = start(&fake, Limits::NONE, &nodes).await.unwrap();
+    bring(&Arc::new(provider), &services(number)).await.unwrap();
+    fake.set_throttle(Some(Throttle::AWS));
+    let provider = start(&fake, Limits::default(), &nodes).await.unwrap();
+    // Its buckets are full again after the reads of the start.
+    sleep(Duration::from_mins(1)).await;
+    (fake, provider)
 }
 
 /// Calls that lose no time, and Services that know how long they wait.
@@ -50,4 +75,24 @@ async fn two_hundred_services_are_never_throttled_and_each_knows_when_its_turn_c
             );
         }
     }
+}
+
+/// AWS registers 20 times at once, and then four times in a second. A wave that waits ends when it can.
+#[tokio::test(start_paused = true)]
+async fn a_node_reaches_fifty_target_groups_at_the_rate_of_the_bucket() {
+    let (fake, provider) = prepared(50).await;
+    fake.reset_calls();
+    let nodes: Vec<String> = (1..=4).map(instance).collect();
+    let began = Instant::now();
+    while let Err(why) = retarget(&provider, &nodes).await {
+        let ProviderError::Throttled { retry_after } = why else {
+            panic!("{why}");
+        };
+        sleep(retry_after).await;
+    }
+    let bound = Duration::from_millis(250) * (50 - 20);
+    let took = began.elapsed();
+    assert!(took <= bound.mul_f64(1.1), "{took:?}");
+    assert_eq!(fake.counts().of("RegisterTargets"), 50);
+    assert_eq!(fake.counts().throttled, 0);
 }
