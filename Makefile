@@ -129,7 +129,7 @@ bench-failover: setup ## Measure outages when hosts, links and announcers fail, 
 
 # The debug build: nothing is compiled again after `make test`, and AWS's answers take most of the time.
 bench-aws: setup-rust moto ## Count calls to AWS and compare them with the AWS Load Balancer Controller
-	cargo bench --locked --workspace --profile dev --bench calls
+	cargo bench --locked --workspace --profile dev --bench calls -- $(if $(SCENES),--only $(SCENES))
 
 lint: setup-lint ## Check formatting, clippy, and links in code documentation
 	cargo fmt --all --check
