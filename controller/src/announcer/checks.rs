@@ -7,7 +7,7 @@
 //! | `ReversePathFiltered` | an interface drops requests of clients whose route leads to another interface |
 //! | `RedirectsSent` | the node tells clients of its own subnet to use another node |
 //! | `NoInterface` | an address that this node may announce is in the subnet of no interface, here or on another node |
-//! | `Wireless` | an interface is wireless: power save loses requests |
+//! | `Wireless` | a wireless interface saves power, or its driver does not say: power save loses requests |
 //! | `KubeProxyMissing` | nothing answers on the health port of kube-proxy or what replaces it, neither on localhost nor on an address of the node |
 //! | `NetRawMissing` | the announcer has not the capability `NET_RAW`. A process that runs has it; one that does not start says so ([`super::unfit`]) |
 //!
@@ -27,7 +27,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::object::listed;
 use super::seam::{Report, ReportedInterface};
@@ -59,8 +59,8 @@ pub struct Facts {
     pub all: Sysctls,
     /// All interfaces of the host, by name.
     pub names: BTreeSet<String>,
-    /// Wireless interfaces.
-    pub wireless: BTreeSet<String>,
+    /// Wireless interfaces, and whether they save power.
+    pub wireless: BTreeMap<String, Option<bool>>,
     /// The interfaces with a default route.
     pub default_routes: BTreeSet<String>,
     /// Something listens on the health port of kube-proxy.
@@ -115,7 +115,11 @@ const KINDS: [(&str, &str, &str); 7] = [
         "InSubnet",
         "Each address that this node may announce is in the subnet of an interface, here or on another node",
     ),
-    ("Wireless", "Wired", "No interface is wireless"),
+    (
+        "Wireless",
+        "NoPowerSave",
+        "No wireless interface saves power",
+    ),
     (
         "KubeProxyMissing",
         "KubeProxyRuns",
@@ -222,16 +226,32 @@ fn subnets(facts: &Facts) -> Option<Finding> {
 }
 
 fn wireless(facts: &Facts) -> Option<Finding> {
-    let names = facts.interfaces.keys();
-    let names: Vec<_> = names
-        .filter(|name| facts.wireless.contains(&***name))
-        .collect();
-    (!names.is_empty()).then(|| Finding {
+    let with = |state: Option<bool>| -> Vec<&Arc<str>> {
+        let names = facts.interfaces.keys();
+        names
+            .filter(|name| facts.wireless.get(&***name) == Some(&state))
+            .collect()
+    };
+    let (saving, unknown) = (with(Some(true)), with(None));
+    let (reason, what) = match (&saving[..], &unknown[..]) {
+        ([], []) => return None,
+        ([], names) => (
+            "PowerSaveUnknown",
+            format!(
+                "{} is wireless, and its driver does not say whether it saves power",
+                listed(names)
+            ),
+        ),
+        (names, _) => (
+            "PowerSave",
+            format!("{} is wireless and saves power", listed(names)),
+        ),
+    };
+    Some(Finding {
         kind: "Wireless",
-        reason: "WirelessInterface",
+        reason,
         message: format!(
-            "{} is wireless. Whether it saves power is not known to the announcer; power save delays or loses ARP requests: turn it off (iw dev <interface> set power_save off). Some access points pass no announcements of addresses",
-            listed(&names)
+            "{what}. Power save delays or loses ARP requests: turn it off (iw dev <interface> set power_save off)"
         ),
     })
 }
@@ -293,6 +313,7 @@ impl Checks {
 
     async fn check(&self, report: &Report, view: Option<&View>) {
         let mut facts = self.proc.read(&report.interfaces);
+        ask_wireless(&mut facts, &report.interfaces);
         let own = view.and_then(|view| view.nodes.get(&self.me));
         let own = own.map(|node| node.addresses.as_slice());
         facts.kube_proxy = kube_proxy_runs(own, KUBE_PROXY).await;
@@ -327,6 +348,19 @@ async fn kube_proxy_runs(own: Option<&[IpAddr]>, port: u16) -> Option<bool> {
         }
     }
     own.map(|_| false)
+}
+
+/// Not every kernel lists wireless interfaces in `/proc`.
+fn ask_wireless(facts: &mut Facts, interfaces: &[ReportedInterface]) {
+    match ballast_link::power_save(interfaces.iter().map(|it| it.index)) {
+        Ok(answers) => {
+            let all = interfaces.iter();
+            let said = all.filter_map(|it| Some((it.name.to_string(), answers.get(&it.index)?)));
+            let said = said.map(|(name, saves)| (name, Some(*saves)));
+            facts.wireless.extend(said);
+        }
+        Err(error) => debug!(%error, "cannot ask about wireless interfaces"),
+    }
 }
 
 async fn listens(at: SocketAddr) -> bool {
@@ -385,7 +419,9 @@ impl Proc {
                 .collect(),
             all: self.sysctls("all"),
             names: names.filter_map(|line| first(&line)).collect(),
-            wireless: wireless.filter_map(|line| first(&line)).collect(),
+            wireless: wireless
+                .filter_map(|line| Some((first(&line)?, None)))
+                .collect(),
             default_routes: default_routes.filter_map(|line| first(&line)).collect(),
             kube_proxy: None,
             unreachable: Vec::new(),

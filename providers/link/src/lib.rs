@@ -3,7 +3,7 @@
 //! [`Links`] lists interfaces, and adds addresses with a [`Mark`] (netlink). [`arp`] and [`ndp`]
 //! have the packets. [`FrameSocket`] sends and receives whole frames for a thread that polls,
 //! [`PacketSocket`] ARP packets for Tokio (`AF_PACKET`). [`Groups`] joins multicast groups, and
-//! [`Echo`] asks hosts for an echo. [`Monitor`] reports the interfaces that can announce addresses.
+//! [`Echo`] asks hosts for an echo, and [`power_save`] the kernel about wireless interfaces. [`Monitor`] reports the interfaces that can announce addresses.
 //! [`probe`](probe::probe) finds out whether another host uses an address, and
 //! [`announce`](announce::announce) announces one. The mock cloud uses this crate with
 //! `--interface`.
@@ -30,6 +30,7 @@ mod socket;
 mod sys;
 #[cfg(feature = "testbed")]
 pub mod testbed;
+mod wireless;
 
 pub use echo::Echo;
 pub use ethernet::{Ethernet, Mac};
@@ -38,3 +39,4 @@ pub use groups::Groups;
 pub use links::{Address, Interface, LinkError, Links, Mark};
 pub use monitor::{HostInterface, Monitor};
 pub use socket::PacketSocket;
+pub use wireless::power_save;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use ballast_announce::Mac;
 use ballast_announce::view::{Detection, NodeFacts, Policy, Rebalance, Wanted};
 use tempfile::TempDir;
@@ -20,7 +22,7 @@ fn facts() -> Facts {
         interfaces: [("eth0".into(), FINE), ("eth1".into(), FINE)].into(),
         all: Sysctls::default(),
         names: names(&["lo", "eth0", "eth1"]),
-        wireless: BTreeSet::new(),
+        wireless: BTreeMap::new(),
         default_routes: names(&["eth0"]),
         kube_proxy: Some(true),
         unreachable: vec![],
@@ -36,7 +38,7 @@ type Row = (&'static str, fn(&mut Facts), &'static [&'static str]);
 
 #[test]
 fn each_setting_has_its_finding() {
-    let table: [Row; 15] = [
+    let table: [Row; 17] = [
         ("fine", |_| {}, &[]),
         (
             "IPVS",
@@ -109,10 +111,24 @@ fn each_setting_has_its_finding() {
             |it| it.unreachable = vec![[192, 0, 2, 7].into()],
             &["NoInterface"],
         ),
-        ("Wi-Fi", |it| it.wireless = names(&["eth1"]), &["Wireless"]),
+        (
+            "Wi-Fi that saves power",
+            |it| it.wireless = wireless("eth1", Some(true)),
+            &["Wireless"],
+        ),
+        (
+            "Wi-Fi that does not say",
+            |it| it.wireless = wireless("eth1", None),
+            &["Wireless"],
+        ),
+        (
+            "Wi-Fi that saves no power",
+            |it| it.wireless = wireless("eth1", Some(false)),
+            &[],
+        ),
         (
             "Wi-Fi that announces nothing",
-            |it| it.wireless = names(&["wlan0"]),
+            |it| it.wireless = wireless("wlan0", Some(true)),
             &[],
         ),
         (
@@ -144,10 +160,14 @@ fn each_message_names_the_fix() {
     set(&mut facts, "eth1", |eth1| eth1.rp_filter = Some(1));
     facts.all.send_redirects = Some(1);
     facts.unreachable = (0..9).map(|n| [192, 0, 2, n].into()).collect();
-    facts.wireless = names(&["eth1"]);
+    facts.wireless = wireless("eth1", Some(true));
     facts.kube_proxy = Some(false);
     let messages: Vec<_> = judge(&facts).into_iter().map(|it| it.message).collect();
     insta::assert_yaml_snapshot!(messages);
+}
+
+fn wireless(name: &str, saves: Option<bool>) -> BTreeMap<String, Option<bool>> {
+    [(name.to_owned(), saves)].into()
 }
 
 fn interface(name: &str) -> ReportedInterface {
@@ -199,7 +219,7 @@ fn the_files_are_read() {
         interfaces: [("eth0".into(), eth0)].into(),
         all,
         names: names(&["lo", "eth0", IPVS]),
-        wireless: names(&["wlan0"]),
+        wireless: wireless("wlan0", None),
         default_routes: names(&["eth0"]),
         kube_proxy: None,
         unreachable: vec![],
