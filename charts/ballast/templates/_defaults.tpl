@@ -2,6 +2,7 @@
 {{- define "ballast.defaults" -}}
 {
   "announcer": {
+    "adminAddress": "127.0.0.1",
     "adminPort": 8112,
     "affinity": {},
     "annotations": {},

@@ -207,6 +207,7 @@ fn everywhere(word: &str) -> Result<Value> {
         },
         "mockCloud": {"interface": word},
         "announcer": {
+            "adminAddress": "0.0.0.0",
             "extraArgs": [format!("--log={word}")],
             "extraEnv": [{"name": "A", "value": word}],
             "tolerations": [{"key": word, "value": word}],
