@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
@@ -11,9 +12,9 @@ use axum::extract::Request;
 use axum::response::Response;
 use ballast_crds::{Draining, LoadBalancerClassStatus, ProviderSettings};
 use ballast_provider::{
-    Address, Affinity, Balancer, Change, Family, Ingress, IpMode, Key, Listener, LoadBalancer,
-    Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Published, Reason, Refusal,
-    Released, Removal, ServiceId, State, TargetSet, TrafficPolicy, Traits,
+    Address, Affinity, Balancer, CallCount, Change, Family, Ingress, IpMode, Key, Listener,
+    LoadBalancer, Observed, Owned, PortStatus, Protocol, Provider, ProviderError, Published,
+    Reason, Refusal, Released, Removal, ServiceId, State, TargetSet, TrafficPolicy, Traits,
 };
 use futures::stream::BoxStream;
 use jiff::Timestamp;
@@ -284,6 +285,15 @@ impl Provider for PureProvider {
 
     fn clouds(&self) -> Vec<String> {
         self.0.iter().map(|it| (*it).to_owned()).collect()
+    }
+
+    fn calls(&self) -> Vec<CallCount> {
+        vec![CallCount {
+            action: "Look",
+            result: "ok",
+            calls: 2,
+            took: Duration::from_millis(250),
+        }]
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {

@@ -76,6 +76,17 @@ pub struct AwsSettings {
     #[schemars(extend("maxProperties" = 40))]
     pub tags: BTreeMap<String, String>,
 
+    /// The labels that nodes must have to be targets, all of them. Without any, all nodes are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 10))]
+    pub target_node_labels: BTreeMap<String, String>,
+
+    /// How many rules a security group may have in this account; the default of AWS is 60. Set it
+    /// only if AWS has raised the quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_security_group_rules: Option<i32>,
+
     /// When the name of a load balancer is published.
     #[serde(default)]
     pub publish: AwsPublish,

@@ -259,18 +259,29 @@ async fn follow_waves(
     mut targets: watch::Receiver<Eligible>,
     mut told: Eligible,
 ) {
-    let exclusion = provider.traits().exclusion;
+    let traits = provider.traits();
     while settled(&mut targets, QUIET, WAVE).await {
+        // A label of a node is none of most providers' business.
+        if !concerns(traits, &told, &targets.borrow()) {
+            continue;
+        }
         let Some(now) = follow_targets(context, class, provider, &mut targets).await else {
             continue;
         };
         let before = std::mem::replace(&mut told, now);
         wake_on(context, class, before.addresses(), told.addresses());
         // Whether there is any target at all is part of every Service's condition.
-        if before.backing(exclusion) != told.backing(exclusion) {
+        if before.backing(traits.exclusion) != told.backing(traits.exclusion) {
             wake(context, class);
         }
     }
+}
+
+/// Whether something changed that a provider with these traits is told.
+fn concerns(traits: Traits, before: &Eligible, now: &Eligible) -> bool {
+    before.targets(traits) != now.targets(traits)
+        || before.addresses() != now.addresses()
+        || before.backing(traits.exclusion) != now.backing(traits.exclusion)
 }
 
 /// Wakes the Services of a class that publish an address that became a node's, or no longer
@@ -307,8 +318,8 @@ async fn start(
         ));
     }
     let told = targets.borrow_and_update().clone();
-    let now = told.targets(provider.traits().exclusion);
-    in_time(provider.retarget(now, &[])).await?;
+    let now = told.targets(provider.traits());
+    in_time(provider.retarget(&now, &[])).await?;
     Ok((provider, told))
 }
 
@@ -368,8 +379,8 @@ async fn follow_targets(
     // A process that was suspended for longer than its Lease has targets of that time.
     while context.fence.epoch().is_some() {
         let told = targets.borrow_and_update().clone();
-        let now = told.targets(provider.traits().exclusion);
-        match in_time(provider.retarget(now, &[])).await {
+        let now = told.targets(provider.traits());
+        match in_time(provider.retarget(&now, &[])).await {
             Ok(()) => {
                 info!(class, targets = now.len(), "targets changed");
                 context.metrics.retargeted(class, "changed");

@@ -4,11 +4,12 @@
 //! readiness does not count, because the health check of the load balancer is faster and more
 //! accurate. Unlike in the reference, a changed node address counts.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use ballast_provider::{Exclusion, Target, TargetSet};
+use ballast_provider::{Exclusion, Target, TargetSet, Traits};
 
 use crate::cluster::view::NodeView;
 
@@ -74,14 +75,36 @@ pub fn excludes(label: Option<&str>) -> bool {
     )
 }
 
+fn without_labels(targets: TargetSet) -> TargetSet {
+    match targets {
+        TargetSet::Nodes { targets, addresses } => {
+            let bare = targets.into_iter().map(|target| Target {
+                labels: Arc::default(),
+                ..target
+            });
+            TargetSet::Nodes {
+                targets: bare.collect(),
+                addresses,
+            }
+        }
+        pods @ TargetSet::Endpoints { .. } => pods,
+    }
+}
+
 // === impl Eligible ===
 
 impl Eligible {
-    /// The targets for a provider with this rule for the exclusion label.
-    pub fn targets(&self, exclusion: Exclusion) -> &TargetSet {
-        match self.backing(exclusion) {
+    /// The targets for a provider with these traits. They have labels only if the provider uses them,
+    /// so that a label changes nothing for the others.
+    pub fn targets(&self, traits: Traits) -> Cow<'_, TargetSet> {
+        let targets = match self.backing(traits.exclusion) {
             Backing::DespiteLabel => &self.despite_label,
             Backing::Nodes | Backing::None => &self.nodes,
+        };
+        if traits.node_labels {
+            Cow::Borrowed(targets)
+        } else {
+            Cow::Owned(without_labels(targets.clone()))
         }
     }
 
@@ -120,6 +143,7 @@ mod tests {
             target: Target {
                 name: name.into(),
                 provider_id: None,
+                labels: Arc::default(),
                 addresses: vec!["192.0.2.7".parse().unwrap()],
             },
             addresses: vec![],
@@ -166,7 +190,27 @@ mod tests {
     }
 
     fn targets<const N: usize>(nodes: [&NodeView; N]) -> TargetSet {
-        eligible(&nodes).targets(Exclusion::Absolute).clone()
+        eligible(&nodes).targets(Traits::CLOUD).into_owned()
+    }
+
+    #[test]
+    fn labels_change_targets_only_where_the_provider_uses_them() {
+        let one = NodeView {
+            target: Target {
+                labels: Arc::new([("pool", "a")].into()),
+                ..node("a").target
+            },
+            ..node("a")
+        };
+        let all = [eligible(&[&one]), eligible(&[&node("a")])];
+        for node_labels in [false, true] {
+            let traits = Traits {
+                node_labels,
+                ..Traits::CLOUD
+            };
+            let [labelled, bare] = all.each_ref().map(|one| one.targets(traits));
+            assert_eq!(labelled == bare, !node_labels);
+        }
     }
 
     #[test]
@@ -196,7 +240,15 @@ mod tests {
         ] {
             let all = eligible(&nodes);
             assert_eq!(all.backing(exclusion), backing, "{nodes:?}");
-            assert_eq!(all.targets(exclusion).len(), count, "{nodes:?}");
+            assert_eq!(
+                all.targets(Traits {
+                    exclusion,
+                    ..Traits::CLOUD
+                })
+                .len(),
+                count,
+                "{nodes:?}"
+            );
         }
     }
 

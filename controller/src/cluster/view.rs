@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use ballast_crds::class_of_key;
 use ballast_provider::{
-    Address, Ingress, IpMode, LoadBalancer, Placement, PortStatus, Protocol, Reason, Refusal,
-    ServiceId, Target,
+    Address, Ingress, IpMode, Labels, LoadBalancer, Placement, PortStatus, Protocol, Reason,
+    Refusal, ServiceId, Target,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -127,6 +127,8 @@ pub struct NodeView {
 /// The most addresses of a node that are kept: a kubelet writes its own, and must not fill the
 /// target sets of all classes.
 const MOST_ADDRESSES: usize = 64;
+/// The most labels of a node that are kept, for the same reason. A label has at most 380 characters.
+const MOST_LABELS: usize = 256;
 /// The label that keeps a node out of load balancers.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// The taint of a node that the autoscaler is about to delete.
@@ -335,6 +337,15 @@ fn ingress(entry: &LoadBalancerIngress) -> Option<Ingress> {
     })
 }
 
+/// The labels of a node, in the order of their keys.
+fn labels_of(node: &ObjectMeta) -> Arc<Labels> {
+    let labels = node.labels.iter().flatten().take(MOST_LABELS);
+    let labels: Labels = labels
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    Arc::new(labels)
+}
+
 /// Without the spare capacity of a growing `Vec`: there are many views, and they stay in
 /// memory.
 fn exact<T>(values: impl Iterator<Item = T>) -> Vec<T> {
@@ -409,6 +420,7 @@ impl NodeView {
                     .filter_map(|address| address.address.parse().ok())
                     .take(MOST_ADDRESSES)
                     .collect(),
+                labels: labels_of(meta),
             },
             addresses: addresses
                 .unwrap_or_default()
@@ -446,6 +458,15 @@ mod tests {
         let view = NodeView::of(&serde_json::from_value(node).unwrap());
         let counts = (view.target.addresses.len(), view.addresses.len());
         assert_eq!(counts, (MOST_ADDRESSES, MOST_ADDRESSES));
+    }
+
+    #[test]
+    fn the_labels_of_a_node_that_are_kept_are_bounded() {
+        let labels: BTreeMap<_, _> = (0..10_000).map(|n| (format!("l{n:05}"), "v")).collect();
+        let node = serde_json::json!({"metadata": {"labels": labels}});
+        let view = NodeView::of(&serde_json::from_value(node).unwrap());
+        assert_eq!(view.target.labels.iter().count(), MOST_LABELS);
+        assert_eq!(view.target.labels.get("l00007"), Some("v"));
     }
 
     #[test]

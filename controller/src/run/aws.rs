@@ -57,7 +57,13 @@ pub(super) fn class_settings(aws: &AwsSettings) -> Result<ClassSettings, Refusal
         "spec.aws.proxyProtocol",
         aws.proxy_protocol.then(|| "*".to_owned()),
     );
+    set(
+        "target-node-labels",
+        "spec.aws.targetNodeLabels",
+        map(&aws.target_node_labels),
+    );
     health_check(aws.health_check.as_ref(), &mut set);
+    let most_rules = aws.max_security_group_rules;
     Ok(ClassSettings {
         region: aws.region.clone(),
         vpc: aws.vpc.clone(),
@@ -65,7 +71,10 @@ pub(super) fn class_settings(aws: &AwsSettings) -> Result<ClassSettings, Refusal
             AwsPublish::WhenCreated => Publish::WhenCreated,
             AwsPublish::WhenActive => Publish::WhenActive,
         },
-        settings: Settings::of_class(&fields)?,
+        settings: Settings {
+            most_rules: most_rules.and_then(|most| usize::try_from(most).ok()),
+            ..Settings::of_class(&fields)?
+        },
     })
 }
 

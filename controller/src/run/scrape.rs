@@ -1,4 +1,5 @@
-//! Metrics that are counted at scrape time: Services by state, their addresses, and the queue.
+//! Metrics that are counted at scrape time: Services by state, their addresses, the queue, and the
+//! calls to clouds.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -8,10 +9,11 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::class::Classes;
 use crate::class::board::Board;
+use crate::class::{Classes, Instance};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::store::Store;
 use crate::cluster::view::{Name, ServiceView};
@@ -40,6 +42,13 @@ struct Labels {
 struct AddressLabels {
     class: String,
     announced: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+struct CallLabels {
+    class: String,
+    action: &'static str,
+    result: &'static str,
 }
 
 /// Services that wait, by class and reason.
@@ -147,6 +156,7 @@ impl Collector for ScrapeMetrics {
             let labels = Labels { class, reason };
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
+        provider_calls(&mut encoder, &self.board.snapshot())?;
         let table = self.book.announcements();
         // Only a leader knows.
         if !table.is_open() {
@@ -167,6 +177,41 @@ impl Collector for ScrapeMetrics {
     }
 }
 
+/// The calls to clouds. The counts of a class begin anew when its settings change.
+fn provider_calls(
+    encoder: &mut DescriptorEncoder<'_>,
+    classes: &Classes,
+) -> Result<(), fmt::Error> {
+    let mut all = Vec::new();
+    for (class, instance) in &classes.instances {
+        let Instance::Ready(provider) = instance else {
+            continue;
+        };
+        all.extend(provider.calls().into_iter().map(|count| {
+            let labels = CallLabels {
+                class: class.clone(),
+                action: count.action,
+                result: count.result,
+            };
+            (labels, count)
+        }));
+    }
+    let name = "ballast_provider_calls";
+    let help = "Calls to the clouds of classes, by action and result";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, count) in &all {
+        ConstCounter::new(count.calls).encode(family.encode_family(labels)?)?;
+    }
+    let name = "ballast_provider_call_seconds";
+    let help = "The time that calls to the clouds of classes took, all together";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, count) in &all {
+        let took = count.took.as_secs_f64();
+        ConstCounter::new(took).encode(family.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
 fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -174,4 +219,38 @@ fn gauge(
     metric: &impl EncodeMetric,
 ) -> Result<(), fmt::Error> {
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::class::ClassView;
+
+    #[derive(Debug)]
+    struct Calls(Classes);
+
+    impl Collector for Calls {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+            provider_calls(&mut encoder, &self.0)
+        }
+    }
+
+    #[test]
+    fn calls_to_clouds_are_counted_by_class() {
+        let mut registry = Registry::default();
+        let classes = Classes::test(["a", "b"].map(ClassView::test));
+        registry.register_collector(Box::new(Calls(classes)));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"ballast_provider_calls_total{class="a",action="Look",result="ok"} 2"#,
+            r#"ballast_provider_calls_total{class="b",action="Look",result="ok"} 2"#,
+            r#"ballast_provider_call_seconds_total{class="a",action="Look",result="ok"} 0.25"#,
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ballast_crds::{AddressPool, LoadBalancerClass};
-use ballast_provider::{Exclusion, Labels};
+use ballast_provider::{Labels, Traits};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -298,7 +298,7 @@ pub async fn nodes(watch: Watch, news: NodeNews) {
         if is_news(changed, &store) {
             let nodes = store.all();
             let now = eligibility::eligible(&nodes);
-            news.metrics.set(now.targets(Exclusion::Absolute).len());
+            news.metrics.set(now.targets(Traits::CLOUD).len());
             replace(&news.targets, now);
             let all = nodes.iter().flat_map(|node| &node.addresses);
             replace(&news.addresses, all.copied().collect());

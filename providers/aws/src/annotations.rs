@@ -97,7 +97,7 @@ pub const ANNOTATIONS: [Annotation; 50] = [
         per_port: true,
         ..supported("target-group-attributes")
     },
-    refused("target-node-labels"),
+    supported("target-node-labels"),
     supported("type"),
 ];
 

@@ -14,6 +14,7 @@ use ballast_provider::{
 use ipnet::IpNet;
 
 use crate::annotations::{PREFIX, invalid};
+use crate::nodes::{NODE_LABELS, Selector};
 use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
 
 mod check;
@@ -126,6 +127,8 @@ pub enum Groups {
         name: String,
         /// Its rules.
         rules: BTreeSet<Rule>,
+        /// The most rules that it can have.
+        most: usize,
     },
     /// These groups, which somebody else manages, by ID.
     Given(Vec<String>),
@@ -181,8 +184,10 @@ pub struct Desired {
     pub backend_group: Option<String>,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
-    /// The tags of all objects.
+    /// The tags of all objects; for those of target groups see [`Self::group_tags`].
     pub tags: BTreeMap<String, String>,
+    /// Which nodes are targets.
+    pub selector: Selector,
     /// The listeners by port.
     pub listeners: BTreeMap<u16, ListenerSpec>,
     /// The target groups by name.
@@ -221,6 +226,7 @@ impl Desired {
             Groups::Own {
                 name: mark.name_of(NAMES, &format!("{key}/clients")),
                 rules: rules(service, settings)?,
+                most: settings.most_rules.unwrap_or(MOST_RULES),
             }
         } else {
             Groups::Given(given(service, settings, found, &mut remarks)?)
@@ -228,7 +234,8 @@ impl Desired {
         let (listeners, target_groups) = listeners(mark, &key, service, settings, &mut remarks)?;
         let mut tags = settings.tags.clone();
         tags.extend(mark.tags(&service.id));
-        if tags.len() > MOST_TAGS {
+        let selector = Selector::new(settings.node_labels.clone().unwrap_or_default());
+        if tags.len() + usize::from(selector.tag().is_some()) > MOST_TAGS {
             return Err(Refusal::new(
                 Reason::QuotaExceeded,
                 format!(
@@ -248,8 +255,15 @@ impl Desired {
             listeners,
             target_groups,
             tags,
+            selector,
         };
         Ok(Outcome { desired, remarks })
+    }
+
+    /// The tags of target groups: they also name the nodes that are targets.
+    pub fn group_tags(&self) -> BTreeMap<String, String> {
+        let selector = self.selector.tag().map(|tag| (NODE_LABELS.to_owned(), tag));
+        self.tags.clone().into_iter().chain(selector).collect()
     }
 
     /// The same for equal objects, and different for different ones. Another version of this
@@ -284,7 +298,8 @@ pub(crate) fn check(service: &LoadBalancer, settings: &Settings) -> Result<(), R
 const MOST_TAGS: usize = 49;
 /// AWS's limit for the listeners of a load balancer.
 const MOST_LISTENERS: usize = 50;
-/// AWS's default limit for the rules of a security group ("Amazon VPC quotas").
+/// AWS's default limit for the rules of a security group ("Amazon VPC quotas"). An account can have
+/// another one: `spec.aws.maxSecurityGroupRules`.
 pub(crate) const MOST_RULES: usize = 60;
 
 fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal> {
@@ -461,11 +476,12 @@ fn rules(service: &LoadBalancer, settings: &Settings) -> Result<BTreeSet<Rule>, 
             source: source.clone(),
         })
         .collect();
-    if rules.len() > MOST_RULES {
+    let most = settings.most_rules.unwrap_or(MOST_RULES);
+    if rules.len() > most {
         return Err(Refusal::new(
             Reason::QuotaExceeded,
             format!(
-                "{} ports and their sources need {} rules, and a security group has at most {MOST_RULES}. Use fewer source ranges, or your own security groups",
+                "{} ports and their sources need {} rules, and a security group has at most {most}. Use fewer source ranges, or your own security groups; if AWS permits more in your account, set spec.aws.maxSecurityGroupRules of the class",
                 service.listeners.len(),
                 rules.len()
             ),

@@ -76,10 +76,11 @@ impl Effect<'_> {
 
     fn security_group(&mut self, call: &Call, answer: &Answer) {
         match call {
-            Call::CreateSecurityGroup { name, .. } => {
+            Call::CreateSecurityGroup { name, tags } => {
                 let group = SecurityGroup {
                     id: answer.id.clone().unwrap_or_default(),
                     rules: BTreeSet::new(),
+                    tags: tags.clone(),
                 };
                 self.observed.groups.insert(name.clone(), group);
             }
@@ -222,12 +223,13 @@ impl Effect<'_> {
                 port,
                 transport,
                 target_group,
-                ..
+                tags,
             } => {
                 let listener = ObservedListener {
                     arn: answer.id.clone().unwrap_or_default(),
                     transport: *transport,
                     target_group: self.id(target_group),
+                    tags: tags.clone(),
                 };
                 if let Some(one) = self.load_balancer_of(load_balancer) {
                     one.listeners.insert(*port, listener);
@@ -256,13 +258,11 @@ impl Effect<'_> {
     }
 
     fn tags(&mut self, of: &[Ref], change: impl Fn(&mut BTreeMap<String, String>)) {
-        let arns: BTreeSet<String> = of.iter().map(|one| self.id(one)).collect();
-        let balancers = self.observed.load_balancers.values_mut();
-        let groups = self.observed.target_groups.values_mut();
-        let all = (balancers.map(|one| (&one.arn, &mut one.tags)))
-            .chain(groups.map(|one| (&one.arn, &mut one.tags)));
-        for (_, tags) in all.filter(|(arn, _)| arns.contains(*arn)) {
-            change(tags);
+        let ids: BTreeSet<String> = of.iter().map(|one| self.id(one)).collect();
+        for (id, tags) in self.observed.tags_mut() {
+            if ids.contains(id) {
+                change(tags);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - [`settings`]: what a class and a Service ask of an NLB, parsed and merged.
 //! - [`desired`]: the cloud objects that one Service needs.
 //! - [`observed`]: those that it has.
+//! - [`nodes`]: which nodes are targets of which target group.
 //! - [`call`]: one call to AWS.
 //! - [`plan`]: the calls that turn one into the other.
 //! - [`effect`]: what a call has changed.
@@ -24,6 +25,7 @@ pub mod client;
 pub mod desired;
 pub mod effect;
 pub mod network;
+pub mod nodes;
 pub mod observed;
 pub mod pace;
 pub mod plan;

@@ -29,6 +29,8 @@ pub struct SecurityGroup {
     pub id: String,
     /// Its rules for incoming traffic.
     pub rules: BTreeSet<Rule>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// The state of a load balancer.
@@ -76,6 +78,8 @@ pub struct ObservedListener {
     pub transport: Transport,
     /// The ARN of its target group.
     pub target_group: Arn,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A target group.
@@ -91,6 +95,26 @@ pub struct ObservedTargetGroup {
     pub tags: BTreeMap<String, String>,
     /// The IDs of its instances, without those that drain.
     pub targets: BTreeSet<String>,
+}
+
+// === impl Observed ===
+
+impl Observed {
+    /// The tags of all objects, by ID or ARN.
+    pub(crate) fn tags_mut(
+        &mut self,
+    ) -> impl Iterator<Item = (&String, &mut BTreeMap<String, String>)> {
+        let balancers = self.load_balancers.values_mut().flat_map(|one| {
+            let listeners = one.listeners.values_mut();
+            let listeners = listeners.map(|listener| (&listener.arn, &mut listener.tags));
+            std::iter::once((&one.arn, &mut one.tags)).chain(listeners)
+        });
+        let targets = self.target_groups.values_mut();
+        let clients = self.groups.values_mut();
+        balancers
+            .chain(targets.map(|one| (&one.arn, &mut one.tags)))
+            .chain(clients.map(|one| (&one.id, &mut one.tags)))
+    }
 }
 
 // === impl ObservedLoadBalancer ===

@@ -31,7 +31,7 @@ use ballast_provider::Refusal;
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, Groups, MOST_RULES, Rule, TargetGroup};
+use crate::desired::{Desired, Groups, Rule, TargetGroup};
 use crate::observed::{
     Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
 };
@@ -48,7 +48,7 @@ pub const CHUNK: usize = 200;
 /// What the calls depend on beside the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Situation {
-    /// The IDs of all instances that are targets.
+    /// The IDs of the instances that the Service selects.
     pub targets: BTreeSet<String>,
     /// Whether clients can use the load balancer instead of the one that it replaces: it has
     /// healthy targets, and its name has been published for longer than clients remember names.
@@ -202,7 +202,7 @@ impl Plan {
         match there {
             None => self.calls.push(Call::CreateTargetGroup {
                 target_group: group.clone(),
-                tags: desired.tags.clone(),
+                tags: desired.group_tags(),
             }),
             Some(there) if there.check != group.check => {
                 self.calls.push(Call::ModifyTargetGroup {
@@ -227,7 +227,9 @@ impl Plan {
     fn security_groups(&mut self, desired: &Desired, observed: &Observed) -> Vec<Ref> {
         let mut all = match &desired.groups {
             Groups::Given(ids) => ids.iter().cloned().map(Ref::Known).collect(),
-            Groups::Own { name, rules } => vec![self.own_group(desired, observed, name, rules)],
+            Groups::Own { name, rules, most } => {
+                vec![self.own_group(desired, observed, name, rules, *most)]
+            }
         };
         all.extend(desired.backend_group.clone().map(Ref::Known));
         all
@@ -239,6 +241,7 @@ impl Plan {
         observed: &Observed,
         name: &str,
         rules: &BTreeSet<Rule>,
+        most: usize,
     ) -> Ref {
         let there = observed.groups.get(name);
         let security_group = match there {
@@ -254,7 +257,7 @@ impl Plan {
         let none = BTreeSet::new();
         let present = there.map_or(&none, |there| &there.rules);
         // Old and new rules together may be more than AWS permits. Then the old ones go first.
-        if rules.union(present).count() > MOST_RULES {
+        if rules.union(present).count() > most {
             self.revoke(&security_group, rules, present);
         }
         let new: BTreeSet<Rule> = rules.difference(present).cloned().collect();
@@ -270,11 +273,11 @@ impl Plan {
     /// Rules that are not wanted any more go last, so that no client is cut off before the rule
     /// that replaces its own is there.
     fn obsolete_rules(&mut self, desired: &Desired, observed: &Observed) {
-        let Groups::Own { name, rules } = &desired.groups else {
+        let Groups::Own { name, rules, most } = &desired.groups else {
             return;
         };
         if let Some(there) = observed.groups.get(name)
-            && rules.union(&there.rules).count() <= MOST_RULES
+            && rules.union(&there.rules).count() <= *most
         {
             self.revoke(&Ref::Known(there.id.clone()), rules, &there.rules);
         }

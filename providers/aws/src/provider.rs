@@ -44,8 +44,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_provider::{
-    Balancer, Change, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError, Published,
-    Refusal, Released, Removal, ServiceId, TargetSet, Traits,
+    Balancer, CallCount, Change, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError,
+    Published, Refusal, Released, Removal, ServiceId, TargetSet, Traits,
 };
 use futures::stream::BoxStream;
 use tokio::sync::Notify;
@@ -53,6 +53,7 @@ use tokio::sync::Notify;
 use self::network::Network;
 use self::records::Records;
 use crate::client::{Client, ConnectError, Connection};
+use crate::nodes::{Nodes, Selector};
 use crate::settings::{ClassSettings, Settings};
 
 /// How long a call waits for its turn. A call of the provider makes several, and ends within 30 s.
@@ -83,19 +84,22 @@ struct Inner {
 /// The nodes that load balancers send to.
 #[derive(Clone, Debug, Default)]
 struct Targets {
-    /// Their instances by ID; `None` before the controller says so.
-    instances: Option<Arc<BTreeSet<String>>>,
-    /// Nodes without an instance, by name.
-    strangers: BTreeSet<String>,
-    /// The set that the tag of the backend group names: every target group is known to have it.
+    /// `None` before the controller says so.
+    nodes: Option<Arc<Nodes>>,
+    /// What the tag of the backend group names: every target group is known to have its targets.
     settled: Option<String>,
+    /// The selectors that were in use then.
+    selectors: BTreeSet<Selector>,
 }
 
 // === impl AwsProvider ===
 
 impl AwsProvider {
     /// The traits of a load balancer in a cloud.
-    pub const TRAITS: Traits = Traits::CLOUD;
+    pub const TRAITS: Traits = Traits {
+        node_labels: true,
+        ..Traits::CLOUD
+    };
 
     /// The provider of a class. Makes no call.
     pub fn new(connection: Connection, class: ClassSettings, mark: Mark) -> Self {
@@ -128,6 +132,19 @@ impl Provider for AwsProvider {
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         Key::alone(&load_balancer.id)
+    }
+
+    fn calls(&self) -> Vec<CallCount> {
+        let counts = self.inner.client.get().map(Client::counts);
+        let counts = counts.unwrap_or_default().into_iter();
+        counts
+            .map(|count| CallCount {
+                action: count.action.name(),
+                result: count.result,
+                calls: count.calls,
+                took: count.took,
+            })
+            .collect()
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {

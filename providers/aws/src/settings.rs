@@ -109,6 +109,10 @@ pub struct Settings {
     pub private_addresses: Vec<Ipv4Addr>,
     /// PROXY protocol.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// The labels of the nodes that are targets; none of them means all nodes.
+    pub node_labels: Option<BTreeMap<String, String>>,
+    /// How many rules a security group may have in this account.
+    pub most_rules: Option<usize>,
 }
 
 /// What a class says for all its Services.
@@ -246,6 +250,8 @@ impl Settings {
             elastic_addresses: self.elastic_addresses,
             private_addresses: self.private_addresses,
             proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),
+            node_labels: self.node_labels.or_else(|| class.node_labels.clone()),
+            most_rules: class.most_rules,
         }
     }
 
@@ -358,6 +364,7 @@ impl Parsed {
                     None => settings.target_group_attributes = all,
                 }
             }
+            "target-node-labels" => settings.node_labels = Some(values::labels(key, value)?),
             "nlb-target-type" => values::target_type(key, value)?,
             "type" => {
                 values::controller(key, value)?;

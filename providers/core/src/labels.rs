@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Labels of an object.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels(
     /// A line `KEY=VALUE` for each label, sorted by key. Neither keys nor values of labels can
     /// contain `=` or an end of line.

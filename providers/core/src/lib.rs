@@ -30,6 +30,6 @@ pub use model::{
 };
 pub use place::{Place, Spot, Why};
 pub use provider::{
-    Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned, Provider,
-    Published, Released, Removal, State, Traits,
+    CallCount, Cause, Change, Exclusion, ExtraCondition, ExtraKind, Inventory, Observed, Owned,
+    Provider, Published, Released, Removal, State, Traits,
 };

@@ -185,6 +185,8 @@ pub struct Target {
     /// `spec.providerID`, such as `aws:///eu-west-1a/i-0123456789abcdef0`: the node's
     /// identifier in the cloud that runs it.
     pub provider_id: Option<String>,
+    /// `metadata.labels`, for providers that set [`crate::Traits::node_labels`]; otherwise empty.
+    pub labels: Arc<Labels>,
 }
 
 /// Where load balancers send traffic.

@@ -36,6 +36,11 @@ pub trait Provider: Send + Sync {
         Vec::new()
     }
 
+    /// The calls that were made to the cloud so far, for metrics. Makes no call.
+    fn calls(&self) -> Vec<CallCount> {
+        Vec::new()
+    }
+
     /// Refuses what can be refused without a call to the cloud. Pure.
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal>;
 
@@ -74,6 +79,19 @@ pub trait Provider: Send + Sync {
     fn changes(&self) -> BoxStream<'static, Change>;
 }
 
+/// The calls of one kind to a cloud that ended alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallCount {
+    /// The action, as the cloud names it.
+    pub action: &'static str,
+    /// `ok`, or what kept it from succeeding.
+    pub result: &'static str,
+    /// How many.
+    pub calls: u64,
+    /// The time that they took, all of them together.
+    pub took: Duration,
+}
+
 /// What `node.kubernetes.io/exclude-from-external-load-balancers` means if every node carries
 /// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +124,8 @@ pub struct Traits {
     pub wakes_waiting: bool,
     /// The controller decides nothing until it knows the labels of the Service's namespace.
     pub namespace_labels: bool,
+    /// Targets carry the labels of their nodes, and a change of labels is a change of targets.
+    pub node_labels: bool,
     /// What the label that excludes a node from load balancers means if every node carries it.
     pub exclusion: Exclusion,
     /// Addresses come from `AddressPool` objects.
@@ -284,6 +304,7 @@ impl Traits {
         unpublish_first: false,
         wakes_waiting: false,
         namespace_labels: false,
+        node_labels: false,
         exclusion: Exclusion::Absolute,
         pools: false,
         endpoints: false,
@@ -296,6 +317,7 @@ impl Traits {
         unpublish_first: true,
         wakes_waiting: true,
         namespace_labels: true,
+        node_labels: false,
         exclusion: Exclusion::Absolute,
         pools: true,
         endpoints: false,

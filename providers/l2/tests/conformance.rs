@@ -128,7 +128,10 @@ impl Lab for L2Lab {
             | Field::SourceRanges
             | Field::TargetName
             | Field::TargetAddresses => Support::Nodes,
-            Field::ListenerName | Field::TargetProviderId | Field::NodeAddresses => Support::Unused,
+            Field::ListenerName
+            | Field::TargetProviderId
+            | Field::TargetLabels
+            | Field::NodeAddresses => Support::Unused,
             Field::Namespace
             | Field::Name
             | Field::Uid

@@ -36,9 +36,8 @@ fn set(facts: &mut Facts, interface: &str, change: impl Fn(&mut Sysctls)) {
 /// What is set, how, and the conditions that follow.
 type Row = (&'static str, fn(&mut Facts), &'static [&'static str]);
 
-#[test]
-fn each_setting_has_its_finding() {
-    let table: [Row; 17] = [
+fn rows() -> [Row; 17] {
+    [
         ("fine", |_| {}, &[]),
         (
             "IPVS",
@@ -136,8 +135,12 @@ fn each_setting_has_its_finding() {
             |it| it.kube_proxy = Some(false),
             &["KubeProxyMissing"],
         ),
-    ];
-    for (what, change, expected) in table {
+    ]
+}
+
+#[test]
+fn each_setting_has_its_finding() {
+    for (what, change, expected) in rows() {
         let mut facts = facts();
         change(&mut facts);
         let found = judge(&facts);

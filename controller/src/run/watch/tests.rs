@@ -171,7 +171,7 @@ fn node() -> Value {
 #[test]
 fn edits_of_a_node_that_mean_something() {
     let before = targets_of(&node());
-    assert_eq!(before.targets(Exclusion::Absolute).len(), 1);
+    assert_eq!(before.targets(Traits::CLOUD).len(), 1);
     let label = |value: &str| json!({"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": value}}});
     for (what, patch) in [
         ("provider id", json!({"spec": {"providerID": "lab://2"}})),

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use super::Plan;
 use crate::call::{Call, Ref};
-use crate::desired::Desired;
+use crate::desired::{Desired, Groups};
+use crate::nodes::NODE_LABELS;
 use crate::observed::{Observed, ObservedLoadBalancer};
 use crate::settings::attributes;
 
 // === impl Plan ===
 
 impl Plan {
-    /// Tags that differ, on the load balancer and the target groups that existed before this plan;
-    /// the others have them from their creation on. A tag that the Service does not name any more
-    /// is removed. Tags of AWS and Ballast's own stay.
+    /// Tags that differ, on what existed before this plan; the rest has them from its creation on. A tag that the Service does not name any more
+    /// is removed. Tags of AWS and Ballast's own stay, but for the one that names nodes.
     pub(super) fn tags(
         &mut self,
         desired: &Desired,
@@ -22,12 +22,22 @@ impl Plan {
     ) {
         let used = desired.target_groups.keys();
         let groups = used.filter_map(|name| observed.target_groups.get(name));
-        let all = (present.map(|one| (&one.arn, &one.tags)).into_iter())
-            .chain(groups.map(|one| (&one.arn, &one.tags)));
+        let of_groups = desired.group_tags();
+        let clients = match &desired.groups {
+            Groups::Own { name, .. } => observed.groups.get(name),
+            Groups::Given(_) => None,
+        };
+        let listeners = present.into_iter().flat_map(|one| &one.listeners);
+        let listeners = listeners.filter(|(port, _)| desired.listeners.contains_key(port));
+        let others = (present.map(|one| (&one.arn, &one.tags)).into_iter())
+            .chain(listeners.map(|(_, one)| (&one.arn, &one.tags)))
+            .chain(clients.map(|one| (&one.id, &one.tags)));
+        let all = (others.map(|(id, tags)| (id, tags, &desired.tags)))
+            .chain(groups.map(|one| (&one.arn, &one.tags, &of_groups)));
         let mut missing: BTreeMap<BTreeMap<String, String>, Vec<Ref>> = BTreeMap::new();
         let mut extra: BTreeMap<Vec<String>, Vec<Ref>> = BTreeMap::new();
-        for (arn, tags) in all {
-            let add: BTreeMap<String, String> = (desired.tags.iter())
+        for (arn, tags, wanted) in all {
+            let add: BTreeMap<String, String> = (wanted.iter())
                 .filter(|(key, value)| tags.get(*key) != Some(value))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();
@@ -38,8 +48,7 @@ impl Plan {
                     .push(Ref::Known(arn.clone()));
             }
             let remove: Vec<String> = (tags.keys())
-                .filter(|key| !desired.tags.contains_key(*key))
-                .filter(|key| !key.starts_with("aws:") && !key.starts_with("ballast.dev/"))
+                .filter(|key| !wanted.contains_key(*key) && is_ours_to_remove(key))
                 .cloned()
                 .collect();
             if !remove.is_empty() {
@@ -57,6 +66,10 @@ impl Plan {
             .map(|(keys, of)| Call::RemoveTags { of, keys });
         self.calls.extend(adds.chain(removes));
     }
+}
+
+fn is_ours_to_remove(tag: &str) -> bool {
+    tag == NODE_LABELS || !(tag.starts_with("aws:") || tag.starts_with("ballast.dev/"))
 }
 
 /// The attributes to set: those that differ, and those that are back at AWS's default because

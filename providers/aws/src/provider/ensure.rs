@@ -106,8 +106,10 @@ impl Inner {
         let name = crate::desired::name(&self.mark, &key, scheme);
         let present = record.observed.load_balancers.get(&name);
         let found = self.find(client, settings, present).await?;
-        let Outcome { desired, remarks } =
-            Desired::of(&self.mark, &key, service, settings, &found)?;
+        let Outcome {
+            desired,
+            mut remarks,
+        } = Desired::of(&self.mark, &key, service, settings, &found)?;
         if record.depth == Depth::Names {
             if plan::is_finished(&desired, &record.observed) && record.targets_known {
                 return Ok(Step::Settled(Words {
@@ -118,11 +120,11 @@ impl Inner {
             self.read(client, &service.id, record, Urgency::Service)
                 .await?;
         }
-        let Some(targets) = self.targets().instances.clone() else {
+        let Some(nodes) = self.targets().nodes.clone() else {
             return Err(network::no_nodes().into());
         };
         let situation = Situation {
-            targets: (*targets).clone(),
+            targets: nodes.selected(&desired.selector),
             successor_serves: successor_serves(&desired, record),
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
@@ -147,6 +149,13 @@ impl Inner {
         let cleaned = self.clean_up(client, record, &plan.cleanup, true).await?;
         if !plan.calls.is_empty() || cleaned != Cleaned::All {
             self.polls.notify_one();
+        }
+        if situation.targets.is_empty()
+            && let Some(labels) = desired.selector.tag()
+        {
+            remarks.push(format!(
+                "target-node-labels: no node has {labels}, so there is no target"
+            ));
         }
         let mut words = Words {
             remarks,

@@ -87,6 +87,7 @@ impl Inner {
                 let there = SecurityGroup {
                     id: group.id,
                     rules: group.rules,
+                    tags: group.tags,
                 };
                 record.observed.groups.insert(group.name, there);
             }
@@ -156,23 +157,29 @@ impl Inner {
         let balancers = balancers.map_err(failed)?;
         let groups = client.target_groups_named(groups, manner(urgency)).await;
         let groups = groups.map_err(failed)?;
+        let mut listeners: BTreeMap<String, Vec<values::Listener>> = BTreeMap::new();
+        for one in &balancers {
+            let those = client.listeners(&one.arn, manner(urgency)).await;
+            listeners.insert(one.arn.clone(), those.map_err(failed)?);
+        }
         let arns = balancers.iter().map(|one| one.arn.clone());
         let arns: Vec<String> = arns
             .chain(groups.iter().map(|one| one.arn.clone()))
+            .chain(listeners.values().flatten().map(|one| one.arn.clone()))
             .collect();
         let mut tags = client.tags(&arns, manner(urgency)).await.map_err(failed)?;
         let mut observed = Observed::default();
         for one in balancers {
-            let tags = tags.remove(&one.arn).unwrap_or_default();
-            self.must_own(&tags, "load balancer", &one.name, &one.arn)?;
+            let own = tags.remove(&one.arn).unwrap_or_default();
+            self.must_own(&own, "load balancer", &one.name, &one.arn)?;
             let name = one.name.clone();
-            let mut there = load_balancer(one, tags);
-            let listeners = client.listeners(&there.arn, manner(urgency)).await;
-            there.listeners = listeners
-                .map_err(failed)?
-                .into_iter()
-                .filter_map(listener)
-                .collect();
+            let mut there = load_balancer(one, own);
+            let those = listeners.remove(&there.arn).unwrap_or_default();
+            let those = those.into_iter().filter_map(|one| {
+                let own = tags.remove(&one.arn).unwrap_or_default();
+                listener(one, own)
+            });
+            there.listeners = those.collect();
             let attributes = client
                 .load_balancer_attributes(&there.arn, manner(urgency))
                 .await;
@@ -200,6 +207,7 @@ impl Inner {
                 let there = SecurityGroup {
                     id: group.id,
                     rules: group.rules,
+                    tags: group.tags,
                 };
                 observed.groups.insert(group.name, there);
             }
@@ -336,11 +344,12 @@ fn target_group(one: values::TargetGroup, tags: Tags) -> Option<(String, Observe
 
 /// A listener that is not as Ballast makes them sends to no target group of this Service, so the
 /// plan changes it.
-fn listener(one: values::Listener) -> Option<(u16, ObservedListener)> {
+fn listener(one: values::Listener, tags: Tags) -> Option<(u16, ObservedListener)> {
     let there = ObservedListener {
         arn: one.arn,
         transport: one.transport?,
         target_group: one.target_group.unwrap_or_default(),
+        tags,
     };
     Some((one.port, there))
 }

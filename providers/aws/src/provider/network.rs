@@ -147,9 +147,9 @@ impl Inner {
         network: &mut Network,
         urgency: Urgency,
     ) -> Result<(), ProviderError> {
-        let targets = self.targets().instances.clone().unwrap_or_default();
+        let targets = self.targets().nodes.clone().unwrap_or_default();
         let new = |id: &&String| !network.instances.contains_key(*id);
-        let new: Vec<String> = targets.iter().filter(new).cloned().collect();
+        let new: Vec<String> = targets.ids().filter(new).cloned().collect();
         network.instances.retain(|id, _| targets.contains(id));
         if new.is_empty() {
             return Ok(());

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 use super::ensure::REMAKE;
 use super::health::Watch;
-use crate::observed::{LoadBalancerState, Observed};
+use crate::nodes::{Nodes, Selector};
+use crate::observed::{LoadBalancerState, Observed, ObservedTargetGroup};
 use crate::rate::Ticket;
 
 /// The least time between two such requests for one Service: the controller may wait between its turns.
@@ -105,6 +106,23 @@ impl Record {
         let remake = failed.then(|| self.remade.map_or(now, |at| at + REMAKE));
         let first = [doubtful, cleanup, remake].into_iter().flatten().min()?;
         Some(self.asked.map_or(first, |asked| first.max(asked + ASK)))
+    }
+
+    /// What its target groups say of their nodes.
+    pub(super) fn selectors(&self) -> impl Iterator<Item = Selector> {
+        let groups = self.observed.target_groups.values();
+        groups
+            .filter(|_| !self.retained)
+            .map(|group| Selector::of(&group.tags))
+    }
+
+    /// Whether all its target groups are known to have their targets.
+    pub(super) fn has_targets(&self, nodes: &Nodes) -> bool {
+        let mut groups = self.observed.target_groups.values();
+        let has = |group: &ObservedTargetGroup| {
+            group.targets == nodes.selected(&Selector::of(&group.tags))
+        };
+        self.retained || (self.targets_known && groups.all(has))
     }
 
     /// A call may have had an effect.

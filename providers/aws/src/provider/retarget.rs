@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::{ProviderError, Target, mark};
+use ballast_provider::{ProviderError, Target};
 use futures::StreamExt;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -20,6 +20,7 @@ use super::records::{Cell, Depth, Record};
 use super::{Inner, PATIENCE};
 use crate::call::Ref;
 use crate::client::{Client, Manner};
+use crate::nodes::{Nodes, Selector};
 use crate::plan;
 use crate::rate::Urgency;
 
@@ -28,39 +29,25 @@ pub(super) const SETTLED: &str = "ballast.dev/targets";
 /// Services whose targets change at once.
 const AT_ONCE: usize = 16;
 
-/// The instance of a node: the last part of `aws:///ZONE/i-…`.
-fn instance_of(node: &Target) -> Option<&str> {
-    let id = node.provider_id.as_deref()?.strip_prefix("aws://")?;
-    let (_, id) = id.rsplit_once('/')?;
-    id.starts_with("i-").then_some(id)
-}
-
-/// A short name for a set of instances.
-fn name_of(instances: &BTreeSet<String>) -> String {
-    mark::digest(instances.iter().map(String::as_str))[..16].to_owned()
-}
-
 // === impl Inner ===
 
 impl Inner {
     pub(super) async fn retarget(&self, nodes: &BTreeSet<Target>) -> Result<(), ProviderError> {
-        let (known, strangers): (Vec<&Target>, Vec<&Target>) =
-            nodes.iter().partition(|node| instance_of(node).is_some());
-        let instances = known.iter().filter_map(|node| instance_of(node));
-        let instances: BTreeSet<String> = instances.map(str::to_owned).collect();
-        let strangers: BTreeSet<String> = strangers.iter().map(|node| node.name.clone()).collect();
-        if !strangers.is_empty() && strangers != self.targets().strangers {
+        let nodes = Arc::new(Nodes::of(nodes));
+        let before = self.targets().nodes.replace(Arc::clone(&nodes));
+        let strangers = &nodes.strangers;
+        if !strangers.is_empty() && before.is_none_or(|before| before.strangers != *strangers) {
             warn!(nodes = ?strangers, "these nodes have no instance (spec.providerID), so they are no targets");
         }
-        let name = name_of(&instances);
+        let selectors = self.selectors().await;
+        let name = nodes.name(&selectors);
         let settled = {
             let mut targets = self.targets();
-            targets.instances = Some(Arc::new(instances));
-            targets.strangers = strangers;
+            targets.selectors = selectors;
             targets.settled.clone()
         };
         if settled.as_deref() == Some(name.as_str()) {
-            self.have_targets().await;
+            self.have_targets(&nodes).await;
             return Ok(());
         }
         if self.records.cells().is_empty() {
@@ -72,14 +59,22 @@ impl Inner {
         Ok(())
     }
 
+    /// What the Services of the class say of their nodes.
+    async fn selectors(&self) -> BTreeSet<Selector> {
+        let mut all = BTreeSet::new();
+        for (_, cell) in self.records.cells() {
+            all.extend(cell.lock().await.selectors());
+        }
+        all
+    }
+
     /// The tag says that every target group has all targets.
-    async fn have_targets(&self) {
-        let targets = self.targets().instances.clone().unwrap_or_default();
+    async fn have_targets(&self, nodes: &Nodes) {
         for (_, cell) in self.records.cells() {
             let mut record = cell.lock().await;
             if !record.targets_known {
                 for group in record.observed.target_groups.values_mut() {
-                    group.targets.clone_from(&targets);
+                    group.targets = nodes.selected(&Selector::of(&group.tags));
                 }
                 record.targets_known = true;
             }
@@ -133,7 +128,7 @@ impl Inner {
         client: &Client,
         record: &mut Record,
     ) -> Result<bool, ProviderError> {
-        let Some(targets) = self.targets().instances.clone() else {
+        let Some(nodes) = self.targets().nodes.clone() else {
             return Ok(false);
         };
         let mut changed = false;
@@ -154,7 +149,8 @@ impl Inner {
             let Some(group) = record.observed.target_groups.get(&name) else {
                 continue;
             };
-            let calls = plan::retarget(&Ref::Known(arn), &targets, &group.targets);
+            let wanted = nodes.selected(&Selector::of(&group.tags));
+            let calls = plan::retarget(&Ref::Known(arn), &wanted, &group.targets);
             changed |= !calls.is_empty();
             match self.execute(client, record, &calls, "").await {
                 Ended::Done => {}
@@ -195,29 +191,31 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes the tag when a load balancer was made and none had it before: every target group has
-    /// the targets of its first registration.
+    /// Writes the tag when a turn has made the first load balancer, or one that selects other nodes than
+    /// all before: every target group has the targets of its registration.
     pub(super) async fn settle_first(&self, client: &Client) -> Result<(), ProviderError> {
-        let name = {
-            let targets = self.targets();
-            match (&targets.instances, &targets.settled) {
-                (Some(instances), None) => name_of(instances),
-                _ => return Ok(()),
-            }
+        let targets = self.targets().clone();
+        let Some(nodes) = targets.nodes else {
+            return Ok(());
         };
-        let instances = self.targets().instances.clone().unwrap_or_default();
-        for (_, cell) in self.records.cells() {
+        let cells = self.records.cells();
+        let mut records = Vec::with_capacity(cells.len());
+        for (_, cell) in &cells {
             // Whoever holds it comes here at its end.
             let Ok(record) = cell.try_lock() else {
                 return Ok(());
             };
-            let mut groups = record.observed.target_groups.values();
-            let all_have = groups.all(|one| one.targets == *instances);
-            let settled = record.targets_known && all_have;
-            if !settled && !record.retained {
-                return Ok(());
-            }
+            records.push(record);
         }
+        let selectors = records.iter().flat_map(|one| one.selectors()).collect();
+        if targets.settled.is_some() && targets.selectors == selectors
+            || !records.iter().all(|one| one.has_targets(&nodes))
+        {
+            return Ok(());
+        }
+        drop(records);
+        let name = nodes.name(&selectors);
+        self.targets().selectors = selectors;
         self.settle(client, &name).await
     }
 }
@@ -271,25 +269,5 @@ mod tests {
         assert_eq!(passed(waits(7), now, later), waits(3));
         assert_eq!(passed(waits(3), now, later), waits(0));
         assert_eq!(passed(other(), now, later), other());
-    }
-
-    #[test]
-    fn a_node_has_the_instance_of_its_provider_id() {
-        for (id, expected) in [
-            (Some("aws:///eu-central-1a/i-0123"), Some("i-0123")),
-            (Some("aws://eu-central-1a/i-0123"), Some("i-0123")),
-            (Some("aws:///eu-central-1a/fargate-10-0-0-1"), None),
-            (Some("eks-hybrid:///eu-central-1/cluster/node"), None),
-            (Some("gce://project/zone/i-0123"), None),
-            (Some(""), None),
-            (None, None),
-        ] {
-            let node = Target {
-                name: "node".into(),
-                addresses: Vec::new(),
-                provider_id: id.map(str::to_owned),
-            };
-            assert_eq!(instance_of(&node), expected, "{id:?}");
-        }
     }
 }

@@ -10,6 +10,7 @@ use ballast_provider::{Reason, Refusal};
 
 use super::{CheckPort, CheckProtocol, Scheme};
 use crate::annotations::invalid;
+use crate::nodes::{LONGEST, Selector};
 
 /// The most entries in one list or map: AWS's largest limit, for tags.
 const MOST: usize = 50;
@@ -190,6 +191,32 @@ pub(super) fn tags(
         }
     }
     Ok((tags, remarks))
+}
+
+/// Labels of nodes. They must fit into a tag of a target group.
+pub(super) fn labels(key: &str, value: &str) -> Result<BTreeMap<String, String>, Refusal> {
+    let labels = map(key, value)?;
+    let fits = |text: &str| {
+        let mut letters = text.chars();
+        letters.all(|it| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.' | '/'))
+    };
+    for (label, value) in &labels {
+        if !fits(label) || !fits(value) || value.contains('/') {
+            return Err(must_be(
+                key,
+                "labels of nodes such as pool=edge, separated by commas",
+                &format!("{label}={value}"),
+            ));
+        }
+    }
+    let tag = Selector::new(labels.clone()).tag().unwrap_or_default();
+    if tag.len() > LONGEST {
+        return Err(invalid(format!(
+            "{key} has {} characters; Ballast keeps it in a tag, which has at most {LONGEST}",
+            tag.len()
+        )));
+    }
+    Ok(labels)
 }
 
 pub(super) fn check_protocol(key: &str, value: &str) -> Result<CheckProtocol, Refusal> {

@@ -1,6 +1,7 @@
 //! A fake cloud, and a provider on it that can be killed and started again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_aws::client::{CallerIdentity, Connection, Endpoints};
@@ -8,17 +9,22 @@ use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws::settings::{ClassSettings, Publish, Settings};
 use ballast_aws_fake::state::Snapshot;
+use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_aws_fake::{Config, Fake};
 use ballast_provider::{
-    Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Observed, Placement,
-    Protocol, Provider, ProviderError, Released, Removal, ServiceId, Target, TargetSet,
+    Affinity, Balancer, Family, Key, Labels, Listener, LoadBalancer, Mark, Member, Observed,
+    Placement, Protocol, Provider, ProviderError, Released, Removal, ServiceId, Target, TargetSet,
     TrafficPolicy,
 };
+
+const CLUSTER: &str = "cluster-1";
 
 pub(crate) struct Bed {
     pub(crate) fake: Fake,
     pub(crate) class: ClassSettings,
     pub(crate) nodes: u16,
+    /// The labels of nodes that have any.
+    pub(crate) labels: BTreeMap<u16, Arc<Labels>>,
 }
 
 pub(crate) fn service(name: &str, ports: &[(u16, u16)]) -> LoadBalancer {
@@ -75,19 +81,25 @@ impl Bed {
             fake,
             class,
             nodes: 3,
+            labels: BTreeMap::from([(1, Arc::new([("pool", "edge")].into()))]),
         }
     }
 
     /// A process starts: it restores, and learns the nodes.
     pub(crate) async fn start(&self) -> Result<AwsProvider, ProviderError> {
-        let provider = self.provider();
+        self.start_for(CLUSTER).await
+    }
+
+    /// The same for another cluster of the same account.
+    pub(crate) async fn start_for(&self, cluster: &str) -> Result<AwsProvider, ProviderError> {
+        let provider = self.provider_of(cluster);
         provider.restore(Vec::new()).await?;
         provider.inventory().await?;
         self.retarget(&provider).await?;
         Ok(provider)
     }
 
-    pub(crate) fn provider(&self) -> AwsProvider {
+    fn provider_of(&self, cluster: &str) -> AwsProvider {
         let credentials = &self.fake.credentials()[0];
         let connection = Connection {
             region: Some(self.fake.region()),
@@ -102,7 +114,7 @@ impl Bed {
             limits: Limits::NONE,
         };
         let mark = Mark {
-            cluster: "cluster-1".into(),
+            cluster: cluster.into(),
             cluster_name: "prod".into(),
             class: "aws".into(),
         };
@@ -114,6 +126,7 @@ impl Bed {
             name: format!("node-{number}"),
             addresses: vec!["10.0.100.4".parse().unwrap()],
             provider_id: Some(format!("aws:///zone/{}", instance(number))),
+            labels: self.labels.get(&number).cloned().unwrap_or_default(),
         };
         TargetSet::of_nodes((1..=self.nodes).map(node).collect::<BTreeSet<_>>())
     }
@@ -207,6 +220,14 @@ pub(crate) async fn delete(bed: &Bed, provider: &AwsProvider, service: &LoadBala
     panic!("it is never gone");
 }
 
+/// The instances that a target group has, without those that drain.
+pub(crate) fn registered(group: &TargetGroup) -> Vec<&str> {
+    let all = group.targets.iter();
+    all.filter(|(_, target)| target.drains.is_none())
+        .map(|((id, _), _)| id.as_str())
+        .collect()
+}
+
 /// What exists, without IDs and times.
 pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
@@ -218,14 +239,23 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
         lines.push(format!("{} {:?}", one.name, one.tags));
     }
     for one in all.target_groups.values() {
-        lines.push(format!("{} {:?} {:?}", one.name, one.attributes, one.tags));
+        let targets = registered(one);
+        lines.push(format!(
+            "{} {:?} {:?} {targets:?}",
+            one.name, one.attributes, one.tags
+        ));
     }
     for one in all.listeners.values() {
         let groups: Vec<String> = one.forward.iter().map(|(arn, _)| name_of(arn)).collect();
-        lines.push(format!("listener {} {groups:?}", one.port));
+        lines.push(format!("listener {} {groups:?} {:?}", one.port, one.tags));
     }
     for one in all.security_groups.values() {
-        lines.push(format!("{} {} rules", one.name, one.ingress.len()));
+        lines.push(format!(
+            "{} {} rules {:?}",
+            one.name,
+            one.ingress.len(),
+            one.tags
+        ));
     }
     lines.sort();
     lines

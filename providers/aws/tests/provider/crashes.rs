@@ -58,6 +58,16 @@ fn changes() -> Vec<Change> {
             with(web(), "additional-resource-tags", "team=shop"),
         ),
         (
+            "fewer nodes",
+            Some(web()),
+            with(web(), "target-node-labels", "pool=edge"),
+        ),
+        (
+            "all nodes again",
+            Some(with(web(), "target-node-labels", "pool=edge")),
+            web(),
+        ),
+        (
             "a check",
             Some(web()),
             with(web(), "healthcheck-interval", "30"),

@@ -7,7 +7,9 @@
 mod bed;
 mod costs;
 mod crashes;
+mod labels;
 mod limits;
+mod regressions;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;

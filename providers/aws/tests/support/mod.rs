@@ -118,6 +118,7 @@ pub(crate) async fn retarget(
         name: format!("node-of-{id}"),
         addresses: Vec::new(),
         provider_id: Some(format!("aws:///zone/{id}")),
+        labels: std::sync::Arc::default(),
     };
     let nodes: BTreeSet<Target> = nodes.iter().map(node).collect();
     provider.retarget(&TargetSet::of_nodes(nodes), &[]).await

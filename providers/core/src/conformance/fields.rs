@@ -46,6 +46,7 @@ pub enum Field {
     TargetName,
     TargetAddresses,
     TargetProviderId,
+    TargetLabels,
     NodeAddresses,
 }
 
@@ -70,7 +71,7 @@ pub enum Support {
 
 impl Field {
     /// All of them, in the order of the table in `docs/providers.md`.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Namespace,
         Self::Name,
         Self::Uid,
@@ -97,6 +98,7 @@ impl Field {
         Self::TargetName,
         Self::TargetAddresses,
         Self::TargetProviderId,
+        Self::TargetLabels,
         Self::NodeAddresses,
     ];
 
@@ -129,6 +131,7 @@ impl Field {
             Self::TargetName => "targets.name",
             Self::TargetAddresses => "targets.addresses",
             Self::TargetProviderId => "targets.provider_id",
+            Self::TargetLabels => "targets.labels",
             Self::NodeAddresses => "nodes.addresses",
         }
     }
@@ -144,6 +147,7 @@ impl Field {
                 | Self::NamespaceLabels
                 | Self::TargetName
                 | Self::TargetProviderId
+                | Self::TargetLabels
                 | Self::NodeAddresses
         )
     }
@@ -195,7 +199,6 @@ impl Field {
         let mut member = self.base();
         let load_balancer = &mut member.load_balancer;
         let placement = &mut member.placement;
-        let labels = || Arc::new(Labels::from([("conformance", "yes")]));
         match self {
             Self::Namespace => load_balancer.id.namespace = "elsewhere".into(),
             Self::Name => load_balancer.id.name = "renamed".into(),
@@ -236,6 +239,7 @@ impl Field {
             | Self::TargetName
             | Self::TargetAddresses
             | Self::TargetProviderId
+            | Self::TargetLabels
             | Self::NodeAddresses => {}
         }
         member
@@ -255,6 +259,7 @@ impl Field {
             // The addresses of all nodes together stay the same.
             Self::TargetAddresses => std::mem::swap(&mut target.addresses, &mut other.addresses),
             Self::TargetProviderId => target.provider_id = None,
+            Self::TargetLabels => target.labels = labels(),
             Self::NodeAddresses => other = fixtures::target(3),
             _ => {}
         }
@@ -285,6 +290,10 @@ impl Support {
             Self::Unused => "unused",
         }
     }
+}
+
+fn labels() -> Arc<Labels> {
+    Arc::new(Labels::from([("conformance", "yes")]))
 }
 
 /// The share key of the checks.
@@ -357,6 +366,7 @@ pub(super) fn copy(field: Field, from: &Member, into: &mut Member) {
         Field::TargetName
         | Field::TargetAddresses
         | Field::TargetProviderId
+        | Field::TargetLabels
         | Field::NodeAddresses => {}
     }
 }
@@ -383,11 +393,13 @@ pub(super) fn copy_target(field: Field, from: &Target, into: &mut Target) {
         name,
         addresses,
         provider_id,
+        labels,
     } = into;
     match field {
         Field::TargetName => name.clone_from(&from.name),
         Field::TargetAddresses => addresses.clone_from(&from.addresses),
         Field::TargetProviderId => provider_id.clone_from(&from.provider_id),
+        Field::TargetLabels => labels.clone_from(&from.labels),
         _ => {}
     }
 }

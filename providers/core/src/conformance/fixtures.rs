@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use crate::mark::Mark;
 use crate::model::{
@@ -118,6 +119,7 @@ pub(super) fn target(number: u8) -> Target {
         name: format!("node-{number}"),
         addresses: vec![Ipv4Addr::new(127, 0, 10, number).into()],
         provider_id: Some(format!("conformance:///node-{number}")),
+        labels: Arc::default(),
     }
 }
 

@@ -97,6 +97,7 @@ async fn idle_connections_and_clients_cost_little() {
     let target = Target {
         name: "n1".into(),
         provider_id: None,
+        labels: std::sync::Arc::default(),
         addresses: vec![Node::IP.into()],
     };
     let provider = cloud.provider();

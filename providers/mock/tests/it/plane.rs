@@ -169,6 +169,7 @@ async fn a_node_port_that_refuses_costs_a_second_try() {
     let silent = Target {
         name: "n0".into(),
         provider_id: None,
+        labels: std::sync::Arc::default(),
         addresses: vec![ip],
     };
     let mut nodes = lab.nodes.targets(&["n1"]).nodes().unwrap().0.clone();
@@ -305,6 +306,7 @@ async fn without_a_health_port_the_node_port_is_tried() {
     let gone = Target {
         name: "n9".into(),
         provider_id: None,
+        labels: std::sync::Arc::default(),
         addresses: vec!["127.9.9.8".parse().unwrap()],
     };
     nodes.insert(gone);

@@ -46,10 +46,9 @@ impl Cloud {
     }
 
     fn exists(&self, of: &Ref) -> bool {
-        let arn = self.id(of);
-        let balancers = self.now.load_balancers.values().map(|one| &one.arn);
-        let groups = self.now.target_groups.values().map(|one| &one.arn);
-        balancers.chain(groups).any(|one| *one == arn)
+        let id = self.id(of);
+        let mut now = self.now.clone();
+        now.tags_mut().any(|(one, _)| *one == id)
     }
 
     fn uses(&self, arn: &str) -> bool {

@@ -112,6 +112,7 @@ impl Lab for ToyLab {
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetProviderId
+            | Field::TargetLabels
             | Field::NodeAddresses => Support::Honoured,
         }
     }

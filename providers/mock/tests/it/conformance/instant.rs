@@ -55,7 +55,8 @@ impl Lab for InstantLab {
             | Field::Published
             | Field::TargetName
             | Field::TargetAddresses
-            | Field::TargetProviderId => Support::Honoured,
+            | Field::TargetProviderId
+            | Field::TargetLabels => Support::Honoured,
         }
     }
 

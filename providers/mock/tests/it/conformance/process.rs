@@ -168,7 +168,8 @@ impl Lab for ServerLab {
             | Field::Endpoints
             | Field::Labels
             | Field::NamespaceLabels
-            | Field::TargetProviderId => Support::Unused,
+            | Field::TargetProviderId
+            | Field::TargetLabels => Support::Unused,
             Field::Namespace
             | Field::Name
             | Field::Uid

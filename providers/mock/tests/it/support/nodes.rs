@@ -85,6 +85,7 @@ impl Nodes {
         let target = |node: &Node| Target {
             name: node.name.clone(),
             provider_id: None,
+            labels: std::sync::Arc::default(),
             addresses: vec![node.ip],
         };
         TargetSet::of_nodes(wanted.map(target).collect())

@@ -1,0 +1,207 @@
+//! Which nodes are targets of which target group. Pure.
+//!
+//! A [`Selector`] is what a Service says of its nodes. Its target groups carry it in the tag
+//! [`NODE_LABELS`], so that nodes that come and go are compared with the right ones, also before the
+//! Service's first turn after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ballast_provider::{Labels, Target, mark};
+
+/// The tag of a target group whose nodes need labels: `KEY=VALUE`, separated by spaces.
+pub const NODE_LABELS: &str = "ballast.dev/target-node-labels";
+/// AWS's limit for the value of a tag, in characters.
+pub(crate) const LONGEST: usize = 256;
+
+/// The labels that the nodes of a target group have, all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Selector(BTreeMap<String, String>);
+
+/// The nodes that load balancers send to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// The labels of each, by the ID of its instance.
+    instances: BTreeMap<String, Arc<Labels>>,
+    /// Nodes without an instance, by name: they are no targets.
+    pub(crate) strangers: BTreeSet<String>,
+}
+
+// === impl Selector ===
+
+impl Selector {
+    /// Nodes with these labels.
+    pub const fn new(labels: BTreeMap<String, String>) -> Self {
+        Self(labels)
+    }
+
+    /// The selector of a target group with these tags.
+    pub fn of(tags: &BTreeMap<String, String>) -> Self {
+        let text = tags.get(NODE_LABELS).map(String::as_str);
+        let pairs = text.unwrap_or_default().split(' ');
+        let pairs = pairs.filter_map(|pair| pair.split_once('='));
+        Self(
+            pairs
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+        )
+    }
+
+    /// The value of the tag; `None` if all nodes are selected.
+    pub fn tag(&self) -> Option<String> {
+        let pairs: Vec<String> = self
+            .0
+            .iter()
+            .map(|(key, it)| format!("{key}={it}"))
+            .collect();
+        (!pairs.is_empty()).then(|| pairs.join(" "))
+    }
+
+    fn selects(&self, labels: &Labels) -> bool {
+        let mut wanted = self.0.iter();
+        wanted.all(|(key, value)| labels.get(key) == Some(value.as_str()))
+    }
+}
+
+// === impl Nodes ===
+
+impl Nodes {
+    /// The nodes of the controller.
+    pub fn of<'a>(nodes: impl IntoIterator<Item = &'a Target>) -> Self {
+        let mut all = Self::default();
+        for node in nodes {
+            match instance_of(node) {
+                Some(id) => {
+                    let labels = Arc::clone(&node.labels);
+                    all.instances.insert(id.to_owned(), labels);
+                }
+                None => {
+                    all.strangers.insert(node.name.clone());
+                }
+            }
+        }
+        all
+    }
+
+    /// The IDs of all instances.
+    pub fn ids(&self) -> impl Iterator<Item = &String> {
+        self.instances.keys()
+    }
+
+    /// Whether a node has this instance.
+    pub fn contains(&self, id: &str) -> bool {
+        self.instances.contains_key(id)
+    }
+
+    /// The IDs of the instances that are targets.
+    pub fn selected(&self, selector: &Selector) -> BTreeSet<String> {
+        let all = self.instances.iter();
+        all.filter(|(_, labels)| selector.selects(labels))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// A short name for the targets of all target groups, if these selectors are in use.
+    pub fn name(&self, selectors: &BTreeSet<Selector>) -> String {
+        let mut parts: Vec<String> = self.instances.keys().cloned().collect();
+        for selector in selectors {
+            if let Some(tag) = selector.tag() {
+                parts.push(tag);
+                parts.extend(self.selected(selector));
+            }
+        }
+        mark::digest(parts.iter().map(String::as_str))[..16].to_owned()
+    }
+}
+
+/// The instance of a node: the last part of `aws:///ZONE/i-…`.
+fn instance_of(node: &Target) -> Option<&str> {
+    let id = node.provider_id.as_deref()?.strip_prefix("aws://")?;
+    let (_, id) = id.rsplit_once('/')?;
+    id.starts_with("i-").then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: Option<&str>, labels: &[(&str, &str)]) -> Target {
+        Target {
+            name: "node".into(),
+            addresses: Vec::new(),
+            provider_id: id.map(str::to_owned),
+            labels: Arc::new(labels.iter().copied().collect()),
+        }
+    }
+
+    fn selector(pairs: &[(&str, &str)]) -> Selector {
+        let pairs = pairs.iter().copied();
+        Selector::new(
+            pairs
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn a_node_has_the_instance_of_its_provider_id() {
+        for (id, expected) in [
+            (Some("aws:///eu-central-1a/i-0123"), Some("i-0123")),
+            (Some("aws://eu-central-1a/i-0123"), Some("i-0123")),
+            (Some("aws:///eu-central-1a/fargate-10-0-0-1"), None),
+            (Some("eks-hybrid:///eu-central-1/cluster/node"), None),
+            (Some("gce://project/zone/i-0123"), None),
+            (Some(""), None),
+            (None, None),
+        ] {
+            assert_eq!(instance_of(&node(id, &[])), expected, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_needs_all_labels() {
+        let one = node(Some("aws:///a/i-1"), &[("pool", "edge"), ("disk", "")]);
+        let other = node(Some("aws:///a/i-2"), &[("pool", "core")]);
+        let nodes = Nodes::of([&one, &other, &node(None, &[])]);
+        for (wanted, expected) in [
+            (&[][..], &["i-1", "i-2"][..]),
+            (&[("pool", "edge")], &["i-1"]),
+            (&[("pool", "core")], &["i-2"]),
+            (&[("pool", "edge"), ("disk", "")], &["i-1"]),
+            (&[("pool", "core"), ("disk", "")], &[]),
+            (&[("disk", "ssd")], &[]),
+        ] {
+            let selected = nodes.selected(&selector(wanted));
+            assert!(selected.iter().eq(expected), "{wanted:?}: {selected:?}");
+        }
+        assert_eq!(nodes.strangers.len(), 1);
+    }
+
+    #[test]
+    fn a_selector_is_read_from_its_own_tag() {
+        for pairs in [
+            &[][..],
+            &[("pool", "edge")],
+            &[("a", ""), ("kubernetes.io/os", "linux"), ("z", "a-b_c.d")],
+        ] {
+            let one = selector(pairs);
+            let tags = one.tag().map(|tag| (NODE_LABELS.to_owned(), tag));
+            assert_eq!(Selector::of(&tags.into_iter().collect()), one);
+        }
+    }
+
+    #[test]
+    fn the_name_follows_labels_only_as_far_as_they_are_used() {
+        let name = |pool: &str, wanted: &[&[(&str, &str)]]| {
+            let one = node(Some("aws:///a/i-1"), &[("pool", pool)]);
+            let wanted = wanted.iter().copied().map(selector);
+            Nodes::of([&one]).name(&wanted.collect())
+        };
+        assert_eq!(name("edge", &[]), name("core", &[]));
+        assert_eq!(name("edge", &[]), name("edge", &[&[]]));
+        let edge: &[&[(&str, &str)]] = &[&[("pool", "edge")]];
+        assert_ne!(name("edge", edge), name("core", edge));
+        assert_eq!(name("core", edge), name("other", edge));
+        assert_ne!(name("core", edge), name("core", &[]));
+    }
+}
