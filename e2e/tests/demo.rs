@@ -37,11 +37,11 @@ pub(crate) fn ends_with_an_empty_cloud(name: &str) -> Result<()> {
 
 #[test]
 fn the_demo_on_bare_metal_moves_an_address_once() -> Result<()> {
-    moves_an_address_once("t-demo-l2")
+    moves_an_address_once("t-demo-l2").map(drop)
 }
 
-/// The whole demo in a lab of this name.
-pub(crate) fn moves_an_address_once(name: &str) -> Result<()> {
+/// The whole demo in a lab of this name. Returns the outage after the link was cut, in milliseconds.
+pub(crate) fn moves_an_address_once(name: &str) -> Result<u64> {
     let output = Command::new(env!("CARGO_BIN_EXE_demo_l2"))
         .env("BALLAST_LAB", name)
         .env_remove("KEEP")
@@ -67,9 +67,11 @@ pub(crate) fn moves_an_address_once(name: &str) -> Result<()> {
     );
     let last = line(" still answers for ")?;
     ensure!(last.contains(now.unwrap_or_default()), "{last}");
+    let back = line(" connections failed. ")?;
+    ensure!(back.starts_with("0 of "), "{back}");
     line("Done in")?;
     println!("{said}");
-    Ok(())
+    Ok(outage)
 }
 
 #[test]

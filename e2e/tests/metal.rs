@@ -1,6 +1,8 @@
 //! Bare metal as its users set it up: many addresses, classes with networks of their own, an
 //! interface that comes later, IPv6 alone; and what becomes of packets that no Service wants.
 
+#[path = "metal/endpoints.rs"]
+pub(crate) mod endpoints;
 #[path = "metal/networks.rs"]
 pub(crate) mod networks;
 #[path = "metal/strays.rs"]
@@ -23,7 +25,7 @@ use crate::common::judges::judged;
 use crate::common::outside;
 
 /// The class of the bed.
-const CLASS: &str = "ballast.dev/lan";
+pub(crate) const CLASS: &str = "ballast.dev/lan";
 /// More Services than the bed's.
 const MORE: usize = 30;
 
@@ -35,6 +37,7 @@ async fn as_users_set_it_up() -> Result<()> {
             all,
             ipv6_alone,
             strays::what_no_service_wants_goes_in_no_circle,
+            endpoints::without_endpoints_the_address_stays,
             networks::a_class_has_a_network_of_its_own,
             many_addresses_are_spread,
         ];
@@ -55,6 +58,26 @@ pub(crate) async fn holders(bed: &Bed<'_>, service: &str) -> Result<Vec<(IpAddr,
             Ok((address, all[0].node))
         };
         addresses.into_iter().map(one).collect()
+    })
+    .await
+}
+
+/// Waits until the Announcer of a node has this condition: true with this text in its message, or false.
+pub(crate) async fn says(bed: &Bed<'_>, node: Host, kind: &str, about: Option<&str>) -> Result<()> {
+    // Some are looked at once a minute.
+    eventually(2 * SOON, || async {
+        let objects = bed.announcers.objects().await?;
+        let mut objects = objects.into_iter();
+        let object = objects.find(|it| it.metadata.name.as_ref() == Some(&node.name()));
+        let status = object.and_then(|it| it.status).context("no status")?;
+        let found = status.conditions.iter().find(|it| it.type_ == kind);
+        let found = found.with_context(|| format!("no condition {kind}"))?;
+        let holds = match about {
+            Some(text) => found.status == "True" && found.message.contains(text),
+            None => found.status == "False",
+        };
+        ensure!(holds, "{found:?}");
+        Ok(())
     })
     .await
 }

@@ -50,6 +50,11 @@ const IPVS: &str = "kube-ipvs0";
 /// Longer than any of the files that are read.
 const LONGEST: u64 = 1024 * 1024;
 
+/// The conditions of all checks.
+pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(kind, _, _)| *kind)
+}
+
 /// What is known of this node. `None` is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {

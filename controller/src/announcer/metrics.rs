@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::checks::{self, Finding};
 use super::stores::Stores;
 use super::trust::Refusal;
 
@@ -37,6 +38,10 @@ pub struct AgentMetrics {
     /// What it reports.
     pub reports: watch::Receiver<Option<Arc<Report>>>,
 }
+
+/// What the checks of the environment have found.
+#[derive(Debug)]
+pub(super) struct Findings(pub(super) watch::Receiver<Option<Arc<Vec<Finding>>>>);
 
 /// The age of this node's Lease.
 #[derive(Debug)]
@@ -318,6 +323,27 @@ fn reported(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), 
     )
 }
 
+impl Collector for Findings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let found = self.0.borrow().clone();
+        // Nothing is known before the first check.
+        let Some(found) = found else {
+            return Ok(());
+        };
+        let all: Vec<(&str, u64)> = checks::kinds()
+            .map(|kind| (kind, u64::from(found.iter().any(|it| it.kind == kind))))
+            .collect();
+        family(
+            &mut encoder,
+            MetricType::Gauge,
+            "ballast_announcer_findings",
+            "1 if a check of the node's environment has found something, by the condition of the Announcer object",
+            "condition",
+            &all,
+        )
+    }
+}
+
 /// Counters or gauges that differ in one label.
 fn family(
     encoder: &mut DescriptorEncoder<'_>,
@@ -406,6 +432,27 @@ mod tests {
             r#"ballast_announcer_addresses{state="held"} 0"#,
         ] {
             assert!(text.lines().any(|it| it == line), "{line} not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn findings_are_counted_once_they_are_known() {
+        let (sender, found) = watch::channel(None);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Findings(found)));
+        assert!(!scrape(&registry).contains("ballast_announcer_findings"));
+        let finding = Finding {
+            kind: "NoInterface",
+            reason: "NoSubnet",
+            message: String::new(),
+        };
+        sender.send_replace(Some(Arc::new(vec![finding])));
+        let text = scrape(&registry);
+        for line in [
+            r#"ballast_announcer_findings{condition="NoInterface"} 1"#,
+            r#"ballast_announcer_findings{condition="Wireless"} 0"#,
+        ] {
+            assert!(text.contains(line), "{text}");
         }
     }
 

@@ -73,7 +73,7 @@ use tracing::{info, warn};
 
 use self::checks::{Checks, Proc};
 use self::lease::Renewal;
-use self::metrics::AnnouncerMetrics;
+use self::metrics::{AnnouncerMetrics, Findings};
 use self::object::ObjectWriter;
 use self::publish::{Publisher, Targets};
 use self::seam::Agent;
@@ -194,6 +194,7 @@ fn start(
     let (targets, checked) = watch::channel(Targets::default());
     let (views, viewed) = watch::channel(None);
     let (findings, found) = watch::channel(None);
+    registry.register_collector(Box::new(Findings(found.clone())));
     let renewal = Renewal {
         requests: requests.clone(),
         namespace: options.namespace.clone(),

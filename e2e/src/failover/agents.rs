@@ -9,13 +9,16 @@ use super::announcers::Announcers;
 use super::bed::Bed;
 use super::machines::{number, seconds};
 use super::terms::Values;
-use super::terms::value::{ANSWERED, BLIND, FAILED, MOVES, NEWCOMER};
+use super::terms::value::{ANSWERED, BLIND, FAILED, MOVES, NEWCOMER, TWO};
 use super::watch::{Seen, Watch};
 use crate::Signal;
 use crate::segment::Moment;
 
 /// No move is wanted for 10 s; what happens at the very end may be either.
 const NO_MOVE: Duration = Duration::from_millis(9_500);
+
+/// How long an announcer is watched that was stopped and runs again.
+const AFTER_STOP: Duration = Duration::from_secs(3);
 
 /// How long an announcer may take to end.
 const END: Duration = Duration::from_mins(1);
@@ -58,10 +61,15 @@ pub async fn stopped(bed: &Bed<'_>, address: IpAddr, time: Duration) -> Result<V
     let watch = Watch::of(bed, address).await?;
     let stopped = Moment::now();
     bed.announcers.signal(holder, Signal::SIGSTOP).await?;
-    let seen = watch.until(stopped + time).await?;
+    tokio::time::sleep((stopped + time).since(Moment::now())).await;
+    let woken = Moment::now();
     bed.announcers.signal(holder, Signal::SIGCONT).await?;
+    // It must be silent until it knows whether it still holds the address.
+    let seen = watch.until(woken + AFTER_STOP).await?;
     bed.heal().await?;
-    Ok(values(&seen, stopped, stopped + time))
+    let mut values = values(&seen, stopped, stopped + time);
+    values.insert(TWO, seconds(seen.until_one(woken)));
+    Ok(values)
 }
 
 /// The holder's announcer ends, and the next one starts when it has: an update without surge.

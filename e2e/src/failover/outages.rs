@@ -1,5 +1,6 @@
 //! Failures of what all nodes share: the segment, the API server, the processors.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -85,9 +86,19 @@ pub async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     ]))
 }
 
-/// The first successor, which probes the holder, loses its uplink, but not its carrier.
+/// The first successor, which probes the holder, loses its uplink, but not its carrier. No address of
+/// another node may move because of it.
 pub async fn uplink_dead(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let victim = bed.first_successor(address).await?;
+    // It answers for its own until somebody takes them over.
+    let mut epochs = bed.epochs().await?;
+    let held = bed.announcers.held().await?;
+    epochs.retain(|address, _| {
+        let holder = held.get(address).and_then(|all| all.first());
+        holder.is_some_and(|it| it.node != victim)
+    });
+    let others: BTreeSet<IpAddr> = epochs.keys().copied().collect();
+    ensure!(others.contains(&address), "the victim holds {address}");
     let watch = Watch::of(bed, address).await?;
     let start = Moment::now();
     bed.lab.set_faults(&Faults::none().isolate(victim)).await?;
@@ -96,10 +107,11 @@ pub async fn uplink_dead(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let seen = watch.for_a_while(WATCH).await?;
     let until = seen.period().1;
     bed.heal().await?;
-    let claims = seen.claims_of(victim, start, until);
+    let claims = seen.claims_of(victim, &others, start, until);
+    let moves = bed.moves_since(&epochs).await?;
     let mut values = Values::from([
         (CLAIMS, number(claims.len())),
-        (MOVES, number(seen.moves(until))),
+        (MOVES, number(usize::try_from(moves)?)),
         (FAILED, number(seen.known(start, until).failed)),
     ]);
     values.extend(

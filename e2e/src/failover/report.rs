@@ -82,11 +82,18 @@ impl Row {
     }
 }
 
-/// Whether every goal that was measured is reached, and every round could be measured.
+/// Whether every goal of the scenes that were measured is reached, and every round could be measured.
 pub fn reached(outcome: &Outcome) -> bool {
     let all = rows(&outcome.samples);
     let mut goals = all.iter().flat_map(Row::goals);
-    outcome.failures.is_empty() && goals.all(|(_, reached)| reached)
+    // A value that was never measured has no row.
+    let mut wanted = outcome.samples.iter().flat_map(|sample| {
+        let goals = sample.scene.goals().into_iter();
+        goals.map(|goal| (sample, goal.value))
+    });
+    outcome.failures.is_empty()
+        && goals.all(|(_, reached)| reached)
+        && wanted.all(|(sample, value)| sample.values.contains_key(value))
 }
 
 /// The report for people.
@@ -157,15 +164,26 @@ pub fn json(outcome: &Outcome) -> Value {
 #[cfg(test)]
 mod tests {
     use super::super::terms::Values;
-    use super::super::terms::value::{KNOWN, MOVES};
+    use super::super::terms::value::{ANSWERED, KNOWN, MOVES};
     use super::*;
 
-    fn samples(outages: &[f64]) -> Vec<Sample> {
-        let sample = |outage: &f64| Sample {
-            scene: Scene::NodeKilled,
+    /// A round that reaches all goals, but for one value.
+    fn sample(scene: Scene, name: &'static str, value: f64) -> Sample {
+        let best = scene.goals().into_iter().map(|goal| match goal.limit {
+            Limit::Always(exactly) => (goal.value, exactly),
+            Limit::Median(_) | Limit::Worst(_) => (goal.value, 0.0),
+        });
+        let mut values: Values = best.collect();
+        values.insert(name, value);
+        Sample {
+            scene,
             round: 1,
-            values: Values::from([(KNOWN, *outage)]),
-        };
+            values,
+        }
+    }
+
+    fn samples(outages: &[f64]) -> Vec<Sample> {
+        let sample = |outage: &f64| sample(Scene::NodeKilled, KNOWN, *outage);
         outages.iter().map(sample).collect()
     }
 
@@ -186,12 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn a_goal_that_nobody_measured_is_not_reached() {
+        let mut outcome = outcome(&[0.7, 0.6]);
+        outcome.samples[1].values.remove(ANSWERED);
+        assert!(!reached(&outcome));
+    }
+
+    #[test]
     fn exactly_one_is_not_none() {
-        let sample = |moves| Sample {
-            scene: Scene::Frozen3s,
-            round: 1,
-            values: Values::from([(MOVES, moves)]),
-        };
+        let sample = |moves| sample(Scene::Frozen3s, MOVES, moves);
         for (moves, good) in [([1.0, 1.0], true), ([0.0, 1.0], false), ([1.0, 2.0], false)] {
             let samples = moves.map(sample).into();
             let failures = vec![];

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use self::value::{
     ANSWERED, BACK_FAILED, BACK_MOVES, BACK_TWO, CLAIMS, CORE, CUT_KNOWN, CUT_NEWCOMER, FAILED,
-    HEALTHY, KNOWN, LOST, MOVES, NEW_FAILED, NEWCOMER, OTHER_SIDE, RATIO, RESIDENT, RETURN,
+    HEALTHY, KNOWN, LOST, MOVES, NEW_FAILED, NEWCOMER, OTHER_SIDE, RATIO, RESET, RESIDENT, RETURN,
     SIDE_OF_HOLDER, STALE, TWO, WRITES,
 };
 
@@ -261,11 +261,14 @@ impl Scene {
                 worst(FAILED, 0.0),
                 median(NEWCOMER, 2.5),
                 worst(NEWCOMER, 4.0),
+                worst(TWO, 0.2),
                 answered,
             ],
             Self::Drain | Self::Exclusion => vec![
                 worst(FAILED, 0.0),
                 worst(NEW_FAILED, 0.0),
+                worst(NEWCOMER, 0.2),
+                worst(RESET, 2.0),
                 worst(LOST, 1.0),
                 answered,
             ],

@@ -1,5 +1,6 @@
 //! Clients and a capture around one failure, and what they saw.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -192,13 +193,19 @@ impl Seen {
         newcomer.max(self.known_moves(until))
     }
 
-    /// When a host claimed the address.
-    pub fn claims_of(&self, host: Host, from: Moment, until: Moment) -> Vec<Moment> {
+    /// When a host claimed one of these addresses.
+    pub fn claims_of(
+        &self,
+        host: Host,
+        of: &BTreeSet<IpAddr>,
+        from: Moment,
+        until: Moment,
+    ) -> Vec<Moment> {
         let name = host.name();
         let mine = self.frames.iter();
         let mine = mine.filter(|it| it.way == Way::Sent && it.host == name);
         let mine = mine.filter(|it| it.at >= from && it.at < until);
-        mine.filter(|it| it.said.kind != Kind::Request && it.said.address == self.address)
+        mine.filter(|it| it.said.kind != Kind::Request && of.contains(&it.said.address))
             .map(|it| it.at)
             .collect()
     }

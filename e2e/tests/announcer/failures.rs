@@ -121,7 +121,7 @@ pub(crate) async fn agent_gone(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
 pub(crate) async fn agent_stopped(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let values = agents::stopped(bed, address, 6 * SECOND).await?;
     // The silence of an agent whose host answers is judged after 2 s.
-    at_most(&values, &[(FAILED, 0.0), (NEW, 4.0), ANSWER])
+    at_most(&values, &[(FAILED, 0.0), (NEW, 4.0), (TWO, 0.2), ANSWER])
 }
 
 pub(crate) async fn split(bed: &Bed<'_>, address: IpAddr) -> Result<()> {

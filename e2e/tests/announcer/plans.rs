@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::eventually;
 use ballast_e2e::failover::bed::{Bed, NEWCOMER, STRANGER};
-use ballast_e2e::failover::value::{FAILED, HEALTHY, LOST, MOVES, NEW_FAILED};
+use ballast_e2e::failover::value::{
+    FAILED, HEALTHY, LOST, MOVES, NEW_FAILED, NEWCOMER as NEW, RESET,
+};
 use ballast_e2e::failover::watch::Watch;
 use ballast_e2e::failover::{Values, plans};
 
@@ -14,12 +16,20 @@ use super::{ANSWER, at_most};
 use crate::common::SOON;
 use crate::common::judges::judged;
 
+/// The longest time without an answer for newcomers in a planned move, in seconds: the new node announces
+/// first.
+const GAP: f64 = 0.2;
+/// New connections that may be reset while both nodes answer.
+const RESETS: f64 = 2.0;
+
 fn planned(values: &Values) -> Result<()> {
     let limits = [
         (FAILED, 0.0),
         (NEW_FAILED, 0.0),
         (MOVES, 1.0),
         (LOST, 1.0),
+        (RESET, RESETS),
+        (NEW, GAP),
         ANSWER,
     ];
     at_most(values, &limits)

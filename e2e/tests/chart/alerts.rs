@@ -300,6 +300,10 @@ fn of_announcers() -> Vec<Case> {
         let condition = format!("condition=\"{condition}\"");
         series("ballast_announcer_problems", &[NODE_1, &condition], values)
     };
+    let found = |condition: &str, values: &str| {
+        let condition = format!("condition=\"{condition}\"");
+        series("ballast_announcer_findings", &[NODE_1, &condition], values)
+    };
     let untrusted = |labels: &str, values: &str| {
         series("ballast_announcer_untrusted_objects", &[labels], values)
     };
@@ -341,6 +345,28 @@ fn of_announcers() -> Vec<Case> {
                 conflicts("NoEndpoints", "2x60"),
                 conflicts("AddressConflict", "0x10 1x2 0x48"),
             ],
+        },
+        Case {
+            alert: "BallastAnnouncerNetwork",
+            interval: 60,
+            until: 60,
+            fires: vec![
+                conflicts("CutOff", "0x10 1x50"),
+                found("NoInterface", "0x60"),
+            ],
+            // Short ones, and hints.
+            quiet: vec![
+                conflicts("CutOff", "0x10 1x5 0x45"),
+                conflicts("NoEndpoints", "1x60"),
+                found("RedirectsSent", "1x60"),
+            ],
+        },
+        Case {
+            alert: "BallastAnnouncerNetwork",
+            interval: 60,
+            until: 60,
+            fires: vec![found("NoInterface", "0x10 1x50")],
+            quiet: vec![found("NoInterface", "0x60")],
         },
         Case {
             alert: "BallastAnnouncerUntrusted",

@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::failover::bed::{Bed, LOCAL, NEWCOMER};
+use ballast_e2e::failover::value::{KNOWN, MOVES, NEWCOMER as NEW, RETURN, TWO};
+use ballast_e2e::failover::{machines, outages};
 use ballast_e2e::{Host, ProxyMode, eventually};
 
-use crate::announcer::{cases, failures, intercepted, on_bed, plans, reach};
+use crate::announcer::{
+    ANSWER, OUTAGE, at_most, cases, failures, intercepted, on_bed, plans, reach,
+};
 use crate::common::SOON;
 use crate::common::command::Ballast;
 use crate::metal::{greeting, many_services, spread};
@@ -39,13 +43,67 @@ async fn five_nodes_with_iptables() -> Result<()> {
                 failures::split,
                 failures::node_killed,
                 intercepted::probes_intercepted,
+                failures::agent_restarts,
+                failures::agent_gone,
+                failures::agent_stopped,
+                failures::frozen,
+                failures::uplink_dead,
                 plans::drain,
+                plans::exclusion,
                 plans::endpoint_moves,
+                plans::new_mac,
+                plans::foreign_host,
             ];
             Ok(())
         },
     )
     .await
+}
+
+/// Freezes of all lengths, and the long outage of all links.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_long_on_three_nodes() -> Result<()> {
+    let name = "t-announcer-lengths";
+    on_bed(name, 3, ProxyMode::Nftables, async |bed, all| {
+        cases![
+            bed,
+            all,
+            frozen_for_300_ms,
+            frozen_for_300_ms,
+            frozen_for_1_s,
+            frozen_for_10_s,
+            all_links_for_a_minute,
+            loss_moves_nothing,
+        ];
+        Ok(())
+    })
+    .await
+}
+
+async fn frozen_for_300_ms(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let values = machines::frozen(bed, address, Duration::from_millis(300)).await?;
+    at_most(&values, &[(MOVES, 0.0)])
+}
+
+async fn frozen_for_1_s(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let values = machines::frozen(bed, address, Duration::from_secs(1)).await?;
+    at_most(&values, &[(MOVES, 1.0), (TWO, 0.2)])
+}
+
+async fn frozen_for_10_s(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let values = machines::frozen(bed, address, Duration::from_secs(10)).await?;
+    at_most(&values, &[(NEW, OUTAGE), (MOVES, 1.0), (TWO, 0.2), ANSWER])
+}
+
+async fn all_links_for_a_minute(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let back = [0, 2, 5].map(Duration::from_secs);
+    let values = machines::all_links(bed, address, Duration::from_mins(1), &back).await?;
+    at_most(&values, &[(RETURN, 3.0), (MOVES, 0.0)])
+}
+
+async fn loss_moves_nothing(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
+    let values = outages::loss(bed, Duration::from_mins(10)).await?;
+    at_most(&values, &[(MOVES, 0.0)])
 }
 
 /// On three nodes, over and over: what is found out once may be due to chance.
@@ -106,6 +164,7 @@ async fn three_hundred_are_even(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
     let counts = many_services(bed, "IPv6", 1..=290).await?;
     println!("  placed: {:?}", counts.values());
     even(&counts)?;
+    all_fail_over_in_time(bed).await?;
     for node in bed.nodes() {
         bed.lab.power_off(node).await?;
         let start = Instant::now();
@@ -119,6 +178,30 @@ async fn three_hundred_are_even(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
     let counts = eventually(SOON, || spread(bed)).await?;
     println!("  after reboots: {:?}", counts.values());
     rebalanced(bed).await
+}
+
+/// The addresses of a node are taken over one after the other: the first and the last of them in time.
+async fn all_fail_over_in_time(bed: &Bed<'_>) -> Result<()> {
+    for last in [false, true] {
+        let mut of_node: BTreeMap<Host, Vec<IpAddr>> = BTreeMap::new();
+        let waiting = bed.addresses_of(LOCAL).await?;
+        for (address, all) in bed.announcers.held().await? {
+            if let Some(holding) = all.first()
+                && !waiting.contains(&address)
+            {
+                of_node.entry(holding.node).or_default().push(address);
+            }
+        }
+        let most = of_node.into_values().max_by_key(Vec::len);
+        let mut most = most.context("no nodes")?;
+        most.sort();
+        let address = if last { most.last() } else { most.first() };
+        let address = *address.context("no addresses")?;
+        println!("  one of {} addresses of a node: {address}", most.len());
+        let values = machines::link_cut(bed, address).await?;
+        at_most(&values, &[(KNOWN, OUTAGE), (NEW, OUTAGE), ANSWER])?;
+    }
+    Ok(())
 }
 
 /// Nothing is on this node any more but the addresses with the policy Local, which wait for the node with

@@ -14,9 +14,14 @@ fn the_demo_ends_in_time() -> Result<()> {
     in_time(|| ends_with_an_empty_cloud("t-demo-time"))
 }
 
+/// The README promises less than a second; this is the limit for the worst case.
 #[test]
 fn the_demo_on_bare_metal_ends_in_time() -> Result<()> {
-    in_time(|| moves_an_address_once("t-demo-l2-time"))
+    in_time(|| {
+        let outage = moves_an_address_once("t-demo-l2-time")?;
+        ensure!(outage <= 1_500, "{outage} ms");
+        Ok(())
+    })
 }
 
 fn in_time(demo: impl FnOnce() -> Result<()>) -> Result<()> {

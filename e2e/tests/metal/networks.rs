@@ -8,7 +8,7 @@ use ballast_e2e::failover::bed::{Bed, SERVER};
 use ballast_e2e::{Host, eventually};
 use serde_json::json;
 
-use super::{greeting, holders};
+use super::{greeting, holders, says};
 use crate::announcer::QUIET;
 use crate::common::SOON;
 use crate::common::outside;
@@ -82,11 +82,17 @@ async fn announced_on_it_alone(bed: &Bed<'_>) -> Result<()> {
     ensure!(!held.contains_key(&address), "{:?}", held.get(&address));
 
     let nodes = bed.nodes();
+    for &node in &nodes {
+        says(bed, node, "NoInterface", Some(&address.to_string())).await?;
+    }
     let (first, later) = (nodes[1], [nodes[0], nodes[2]]);
     connect(bed, first).await?;
     let all = holders(bed, SERVICE).await?;
     ensure!(all == [(address, first)], "{all:?}");
     answers_on(bed, address, first).await?;
+    for &node in &nodes {
+        says(bed, node, "NoInterface", None).await?;
+    }
     for node in later {
         connect(bed, node).await?;
     }

@@ -1,0 +1,65 @@
+//! A Service that loses its last endpoint: its address stays where it is.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use ballast_e2e::failover::bed::{Bed, NEWCOMER, SERVER, endpoint_slice};
+use ballast_e2e::{Host, eventually};
+use serde_json::json;
+
+use super::{CLASS, greeting, holders, says};
+use crate::common::SOON;
+use crate::common::judges::judged;
+use crate::common::outside;
+
+/// kube-proxy rejects at once; a client whose packets are dropped waits for its own time-out.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Withdrawing the address would turn a flap of readiness into failures of ARP.
+pub(crate) async fn without_endpoints_the_address_stays(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
+    for policy in ["Cluster", "Local"] {
+        let name = format!("nobody-{}", policy.to_lowercase());
+        let spec = json!({"loadBalancerClass": CLASS, "externalTrafficPolicy": policy});
+        let service = outside::service(&name, &["IPv4"], SERVER, &spec);
+        let empty = endpoint_slice(&name, "IPv4", &[]).to_string();
+        // Without an endpoint on any node, the first holder of a Local Service is any node.
+        bed.lab.apply(&service).await?;
+        let all = holders(bed, &name).await?;
+        let (address, holder) = all[0];
+        if policy == "Cluster" {
+            eventually(SOON, || greeting(bed, NEWCOMER, address)).await?;
+            bed.lab.apply(&empty).await?;
+        }
+        says(bed, holder, "NoEndpoints", Some(&address.to_string())).await?;
+        still_answers(bed, address, holder).await?;
+        if policy == "Cluster" {
+            rejected(bed, address).await?;
+            bed.lab.apply(&service).await?;
+            says(bed, holder, "NoEndpoints", None).await?;
+            eventually(SOON, || greeting(bed, NEWCOMER, address)).await?;
+            ensure!(holders(bed, &name).await? == all, "it has moved");
+        }
+        bed.lab.kubectl(&["delete", "service", &name]).await?;
+    }
+    Ok(())
+}
+
+async fn still_answers(bed: &Bed<'_>, address: IpAddr, holder: Host) -> Result<()> {
+    let mac = bed.lab.mac(holder).await?;
+    let answers = judged(bed.lab, NEWCOMER, address).await?;
+    ensure!(answers.iter().eq([&mac]), "{answers:?}, not {mac}");
+    Ok(())
+}
+
+async fn rejected(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    eventually(SOON, || async {
+        let start = Instant::now();
+        let connected = greeting(bed, NEWCOMER, address).await;
+        let took = start.elapsed();
+        ensure!(connected.is_err(), "somebody answers: {connected:?}");
+        ensure!(took < AT_ONCE, "it took {took:?}");
+        Ok(())
+    })
+    .await
+}
