@@ -89,7 +89,7 @@ pub fn reached(outcome: &Outcome) -> bool {
     // A value that was never measured has no row.
     let mut wanted = outcome.samples.iter().flat_map(|sample| {
         let goals = sample.scene.goals().into_iter();
-        goals.map(|goal| (sample, goal.value))
+        goals.map(move |goal| (sample, goal.value))
     });
     outcome.failures.is_empty()
         && goals.all(|(_, reached)| reached)
