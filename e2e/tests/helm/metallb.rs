@@ -43,7 +43,7 @@ const NEWCOMER: Host = Host::Guest(2);
 /// One connection after the other: a client that connects more often than `MetalLB` answers ARP requests
 /// on a busy machine would lose its own packets.
 const CONNECT: &str = "while :; do ip neigh flush to $0; \
-    timeout 5 bash -c 'exec 3<>/dev/tcp/$0/80 && head -n 1 <&3' $0 >/dev/null && echo answered || echo FAILED; done";
+    timeout 3 bash -c 'exec 3<>/dev/tcp/$0/80 && head -n 1 <&3' $0 >/dev/null && echo answered || echo FAILED; done";
 /// How far apart connections may be reset when another node announces an address: those that were established
 /// on the former one.
 const TURN: Duration = Duration::from_millis(50);
