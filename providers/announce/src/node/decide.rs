@@ -135,10 +135,19 @@ impl Node {
             wanted: true,
             cause: failure.cause,
             turn: self.turn(address, wanted, failure, now),
-            damping: self.claims.damping(address, now)
+            damping: self.damping(address, failure, now)
                 + self.old_news(address, wanted, failure, now),
             stand_in: failure.silent && first && usable,
             ..nothing
+        }
+    }
+
+    /// How long an address that has moved often waits. Not if it follows its endpoints: the nodes do not
+    /// dispute where they are, and nobody who can serve answers meanwhile.
+    fn damping(&self, address: &IpAddr, failure: Failure, now: Time) -> Duration {
+        match failure.cause {
+            Some(Cause::EndpointsMoved) => Duration::ZERO,
+            _ => self.claims.damping(address, now),
         }
     }
 
