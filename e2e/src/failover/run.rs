@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tokio::time::Instant;
 
 use super::bed::{self, Bed};
 use super::terms::{Sample, Scene, Values};
@@ -11,6 +12,9 @@ use super::{agents, cost, machines, outages, plans};
 use crate::{Lab, Progress, ProxyMode};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// From the start of a round to that of the next one, at least. A takeover waits if its address has moved four
+/// times within a minute; that is another thing than what is measured.
+const SPACING: Duration = Duration::from_secs(21);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -62,6 +66,7 @@ async fn measure_all(lab: &Lab, options: &Options, progress: Progress) -> Result
     for &scene in &options.scenes {
         for round in 1..=scene.rounds(options.rounds) {
             number += 1;
+            let next = Instant::now() + SPACING;
             let doing = || format!("{}, round {round}", scene.title());
             let values = progress.while_waiting(doing, measure(&bed, scene, number));
             match values.await {
@@ -80,6 +85,7 @@ async fn measure_all(lab: &Lab, options: &Options, progress: Progress) -> Result
                     bed.recover().await?;
                 }
             }
+            tokio::time::sleep_until(next).await;
         }
     }
     Ok(outcome)
