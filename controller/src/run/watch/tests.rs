@@ -4,7 +4,9 @@
 mod hostile;
 
 use ballast_crds::ProviderSettings;
-use ballast_provider::{LoadBalancer, Mark, Provider, ProviderError, Refusal, Traits};
+use ballast_provider::{
+    Exclusion, LoadBalancer, Mark, Provider, ProviderError, Refusal, Traits,
+};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
@@ -195,9 +197,16 @@ fn edits_of_a_node_that_mean_something() {
     }
 }
 
+/// To a provider without node labels, which are their own concern: `cluster::eligibility` tests them.
 #[test]
 fn edits_of_a_node_that_mean_nothing() {
-    let before = targets_of(&node());
+    let told = |node: &Value| {
+        let all = targets_of(node);
+        let backing = [Exclusion::Absolute, Exclusion::UnlessAll].map(|it| all.backing(it));
+        let targets = all.targets(Traits::CLOUD).into_owned();
+        (targets, all.addresses().clone(), backing)
+    };
+    let before = told(&node());
     for (what, patch) in [
         (
             "not ready",
@@ -226,7 +235,7 @@ fn edits_of_a_node_that_mean_nothing() {
             json!({"metadata": {"labels": {"zone": "a"}}}),
         ),
     ] {
-        assert_eq!(before, targets_of(&merged(&node(), &patch)), "{what}");
+        assert_eq!(before, told(&merged(&node(), &patch)), "{what}");
     }
 }
 
