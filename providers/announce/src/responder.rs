@@ -8,7 +8,7 @@
 //! | ARP request, broadcast or to our MAC, also a probe (sender 0.0.0.0) | ARP reply, unicast to the sender |
 //! | ARP request with the address as its sender, from our own MAC | none: it is our announcement |
 //! | ARP request to another unicast MAC (the interface is promiscuous) | none |
-//! | neighbour solicitation, multicast or unicast, with or without a source link-layer option | advertisement to the sender: solicited, override |
+//! | neighbour solicitation, multicast or unicast, with or without a source link-layer option | advertisement to the sender: solicited, without override: a client that has another answer keeps it |
 //! | the same from `::` (duplicate address detection) | advertisement to all nodes: not solicited, override |
 //! | a solicitation with a hop limit below 255 | none: it may have crossed a router |
 //!

@@ -74,6 +74,7 @@ impl World {
         }
         self.dial(host);
         if !self.api_reachable(host) {
+            self.traces += 1;
             self.lose_api(host);
             return;
         }

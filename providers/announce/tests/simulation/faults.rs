@@ -79,6 +79,17 @@ pub const FAULTS: [Fault; 27] = [
     Fault::Chaos,
 ];
 
+/// Failures between two nodes, and moves from one node to another. A single node would not notice them.
+const NEED_TWO: [Fault; 7] = [
+    Fault::OneWay,
+    Fault::Split,
+    Fault::Cordon,
+    Fault::Exclusion,
+    Fault::OutOfService,
+    Fault::EndpointMoves,
+    Fault::Rebalance,
+];
+
 /// One cluster's history: settles, then one failure or two.
 pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
     let mut random = ballast_announce::random::Random::new(seed ^ 0x5eed);
@@ -92,6 +103,8 @@ pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
         3 + random.below(2)
     } else if contains(Fault::PairCut) {
         3 + random.below(4)
+    } else if faults.iter().any(|fault| NEED_TWO.contains(fault)) {
+        2 + random.below(3)
     } else {
         1 + random.below(4)
     };
@@ -138,7 +151,10 @@ pub fn history(seed: u64, faults: &[Fault], slips: Slips) -> World {
     );
     world.phase("quiet", None, ms(2000), QUIET);
     for fault in faults {
+        let before = world.traces;
         world.suffer(*fault);
+        let effect = world.traces > before;
+        world.effects.push((*fault, effect));
     }
     world.agree();
     world
@@ -162,6 +178,12 @@ impl World {
         judge.causes = self.causes(name);
         self.judge = judge;
         self.run(time);
+    }
+
+    /// Another node than this one.
+    pub(super) fn other_than(&mut self, host: usize) -> usize {
+        let step = 1 + self.random.below(self.shape.nodes - 1);
+        (host + step) % self.shape.nodes
     }
 
     /// The time within which a dead or unreachable holder is replaced.
@@ -245,7 +267,7 @@ impl World {
             Fault::Cordon | Fault::Exclusion | Fault::OutOfService => {
                 self.planned_move(victim, fault);
             }
-            Fault::EndpointMoves => self.endpoint_moves(),
+            Fault::EndpointMoves => self.endpoint_moves(victim),
             Fault::Interception => self.interception(victim),
             Fault::AllAgentsRestart => self.all_agents_restart(),
             Fault::NewAddress => self.new_address(),

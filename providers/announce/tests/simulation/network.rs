@@ -94,6 +94,7 @@ impl World {
 
     fn frame(&mut self, from: usize, to: usize, frame: Frame) {
         if !self.network.connected(from, to) || self.chance(self.network.loss_percent) {
+            self.traces += 1;
             return;
         }
         if self.chance(self.network.copies_percent) {

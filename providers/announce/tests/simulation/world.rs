@@ -14,6 +14,7 @@ use ballast_announce::view::{Detection, Interface, NodeFacts, Policy, Rebalance,
 use ballast_announce::{Config, Mac, Node, NodeName, Time};
 
 use crate::api::{ApiClient, ApiServer};
+use crate::faults::Fault;
 use crate::judge::Judge;
 use crate::network::{Frame, Network};
 
@@ -108,6 +109,11 @@ pub struct World {
     pub strict: bool,
     /// The most that a tick is late.
     pub lateness: Micros,
+    /// Counts what faults do to the cluster: frames that are lost, hosts and agents that stand still,
+    /// ticks that are late, polls of the API server that fail, claims.
+    pub traces: u64,
+    /// Which faults have changed anything.
+    pub effects: Vec<(Fault, bool)>,
     queue: BinaryHeap<Reverse<(Micros, u64, usize)>>,
     events: Vec<Option<Event>>,
     free: Vec<usize>,
@@ -207,6 +213,8 @@ impl World {
             trace: trace(),
             strict: false,
             lateness: ms(5),
+            traces: 0,
+            effects: Vec::new(),
             queue: BinaryHeap::new(),
             events: Vec::new(),
             free: Vec::new(),
@@ -370,6 +378,7 @@ impl World {
             self.perform(host, out);
         }
         let late = self.up_to(self.lateness);
+        self.traces += u64::from(late > ms(50));
         self.after(ms(50) + late, Event::Tick(host));
     }
 
@@ -406,6 +415,9 @@ impl World {
     }
 
     fn sample(&mut self) {
+        let without_link = self.network.ports.iter().any(|port| !port.carrier);
+        let stopped = (0..self.hosts.len()).any(|host| !self.runs(host));
+        self.traces += u64::from(without_link || stopped);
         let mut judge = std::mem::take(&mut self.judge);
         judge.sample(self);
         self.judge = judge;

@@ -186,8 +186,8 @@ impl World {
         self.api.version += 1;
     }
 
-    pub(super) fn endpoint_moves(&mut self) {
-        let to = self.random.below(self.shape.nodes);
+    pub(super) fn endpoint_moves(&mut self, victim: usize) {
+        let to = self.other_than(victim);
         for wanted in self.api.view.wanted.values_mut() {
             Arc::make_mut(wanted).endpoints = [node(to)].into();
         }

@@ -40,6 +40,7 @@ impl World {
 
     /// A node has claimed an address.
     pub fn claimed(&mut self, node: usize, address: &IpAddr, cause: Origin) {
+        self.traces += 1;
         if self.trace {
             println!(
                 "{:7} ms node-{node} claims {address} because of {cause:?}",

@@ -9,7 +9,7 @@ use crate::world::{Event, Micros, Other, World, ms};
 impl World {
     pub(super) fn one_way(&mut self, victim: usize) {
         let one = Some(victim);
-        let other = self.random.below(self.shape.nodes);
+        let other = self.other_than(victim);
         self.network.cut.insert((victim, other));
         if self.random.below(2) == 0 {
             self.network.cut = [(other, victim)].into();
@@ -135,8 +135,15 @@ impl World {
     }
 
     pub(super) fn split(&mut self, victim: Option<usize>) {
+        // One node at least is on each side; the gateway stays on the first one.
+        let alone = self.random.below(self.shape.nodes);
+        let here = self.random.below(2) == 0;
         let side: Vec<usize> = (0..self.shape.nodes)
-            .filter(|_| self.random.below(2) == 0)
+            .filter(|host| match *host {
+                host if host == alone => here,
+                host if host == (alone + 1) % self.shape.nodes => !here,
+                _ => self.random.below(2) == 0,
+            })
             .collect();
         for host in &side {
             self.network.ports[*host].group = 1;
@@ -247,8 +254,10 @@ impl World {
             }
             11 => self.api.away ^= true,
             12 => {
-                let other = self.random.below(self.shape.nodes);
-                self.network.cut.insert((host, other));
+                if self.shape.nodes > 1 {
+                    let other = self.other_than(host);
+                    self.network.cut.insert((host, other));
+                }
             }
             _ => {
                 self.network.loss_percent = self.random.below(20) as u64;
