@@ -270,6 +270,34 @@ fn a_throttled_call_waits_as_long_as_it_was_told() {
     });
 }
 
+/// A long wait is named to the minute. Estimates that differ by seconds are no write each.
+#[test]
+fn a_service_that_waits_for_minutes_says_once_until_about_when() {
+    simulate(27, async |lab| {
+        let waits = [600, 596, 604, 590, 600];
+        for seconds in waits {
+            let error = ProviderError::Throttled {
+                retry_after: Duration::from_secs(seconds),
+            };
+            lab.cloud.fail(Call::Ensure, &error, 1);
+        }
+        lab.api.create_service(&Svc::new("shop/web"));
+        lab.start();
+        lab.until("it says that it waits", |lab| {
+            let condition = lab.condition("shop/web", "Programmed");
+            condition.is_some_and(|condition| condition["reason"] == "Throttled")
+        })
+        .await;
+        let condition = lab.condition("shop/web", "Programmed").unwrap();
+        let message = condition["message"].as_str().unwrap();
+        assert!(message.contains("Ballast continues at about "), "{message}");
+        lab.rest(3600).await;
+        lab.settle().await;
+        assert_eq!(lab.cloud.faults_left(), 0);
+        assert_eq!(lab.effects(0, Target::Service).len(), 3, "{}", lab.dump());
+    });
+}
+
 /// The same where it does not concern a single Service: at the start of a class, and for its
 /// targets.
 #[test]
