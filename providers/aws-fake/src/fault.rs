@@ -16,6 +16,8 @@ pub struct Fault {
     /// For how many calls.
     times: u64,
     effect: Effect,
+    /// No call is made after it.
+    fatal: bool,
 }
 
 /// The calls that a fault counts.
@@ -55,6 +57,8 @@ pub(crate) struct Fate {
 pub(crate) struct Plan {
     /// Each with the number of calls that it has counted.
     faults: Vec<(Fault, u64)>,
+    /// A fatal fault has happened: no call is made any more.
+    down: bool,
 }
 
 // === impl Fault ===
@@ -81,6 +85,7 @@ impl Fault {
             nth: 1,
             times: 1,
             effect: Effect::Delay(Duration::ZERO),
+            fatal: false,
         }
     }
 
@@ -144,6 +149,16 @@ impl Fault {
         self.effect(Effect::HoldAfter)
     }
 
+    /// It is the end of the client: the connection of every later call is closed before the call is
+    /// made, until the test clears the faults.
+    #[must_use]
+    pub fn fatal(self) -> Self {
+        Self {
+            fatal: true,
+            ..self
+        }
+    }
+
     fn effect(self, effect: Effect) -> Self {
         Self { effect, ..self }
     }
@@ -166,11 +181,21 @@ impl Plan {
 
     pub(crate) fn clear(&mut self) {
         self.faults.clear();
+        self.down = false;
+    }
+
+    /// Whether a fatal fault has happened.
+    pub(crate) const fn is_down(&self) -> bool {
+        self.down
     }
 
     /// Counts a call, and says what happens to it.
     pub(crate) fn next(&mut self, action: &str) -> Fate {
         let mut fate = Fate::default();
+        if self.down {
+            fate.effect = Some(Effect::DropBefore);
+            return fate;
+        }
         for (fault, counted) in &mut self.faults {
             if !fault.counts(action) {
                 continue;
@@ -180,6 +205,7 @@ impl Plan {
             if *counted <= before || *counted - before > fault.times {
                 continue;
             }
+            self.down |= fault.fatal;
             match &fault.effect {
                 Effect::Delay(delay) => fate.delay += *delay,
                 other => {
@@ -223,6 +249,20 @@ mod tests {
                 .collect();
             assert_eq!(hit, expected, "{fault:?}");
         }
+    }
+
+    #[test]
+    fn a_fatal_fault_is_the_last() {
+        let mut plan = Plan::default();
+        plan.add(Fault::writes().nth(2).drop_after().fatal());
+        let hit = |plan: &mut Plan, action: &str| plan.next(action).effect;
+        assert_eq!(hit(&mut plan, "A"), None);
+        assert!(!plan.is_down());
+        assert_eq!(hit(&mut plan, "A"), Some(Effect::DropAfter));
+        assert!(plan.is_down());
+        assert_eq!(hit(&mut plan, "DescribeA"), Some(Effect::DropBefore));
+        plan.clear();
+        assert_eq!(hit(&mut plan, "A"), None);
     }
 
     #[test]

@@ -101,6 +101,11 @@ impl Front {
         self.release();
     }
 
+    /// Whether a fatal fault has happened since.
+    pub fn is_down(&self) -> bool {
+        self.shared.lock().plan.is_down()
+    }
+
     /// Waits until a call is held.
     pub async fn held(&self) {
         let mut held = self.shared.held.subscribe();

@@ -234,7 +234,7 @@ pub struct Endpoint {
 }
 
 /// How in-cluster clients reach an address (KEP-1860).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IpMode {
     /// Packets arrive at the node with the load balancer's address as destination.
     Vip,
@@ -243,7 +243,7 @@ pub enum IpMode {
 }
 
 /// Where clients connect.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// An address, with the mode that Kubernetes requires for it.
     Ip(IpAddr, IpMode),
@@ -438,14 +438,23 @@ impl TargetSet {
     }
 }
 
+// === impl Address ===
+
+impl Address {
+    /// The IP address, if it is one.
+    pub const fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip, _) => Some(*ip),
+            Self::Hostname(_) => None,
+        }
+    }
+}
+
 // === impl Ingress ===
 
 impl Ingress {
     /// The IP address, if it is one.
     pub const fn ip(&self) -> Option<IpAddr> {
-        match self.address {
-            Address::Ip(ip, _) => Some(ip),
-            Address::Hostname(_) => None,
-        }
+        self.address.ip()
     }
 }

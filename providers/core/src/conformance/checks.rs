@@ -1,14 +1,13 @@
 //! The checks without crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fixtures::{self, Dice};
-use super::run::{Run, publishes};
+use super::run::{Run, addresses, publishes};
 use super::{Failure, Lab, Object, Outcome};
 use crate::mark::{self, Mark};
-use crate::model::{Balancer, LoadBalancer, Member};
+use crate::model::{Address, Balancer, LoadBalancer, Member};
 use crate::provider::{Provider, Published, Removal};
 
 pub(super) async fn ensure_twice_is_ensure_once(lab: &dyn Lab) -> Outcome {
@@ -63,7 +62,7 @@ pub(super) async fn a_restart_changes_nothing(lab: &dyn Lab) -> Outcome {
     let run = Run::new(lab, "a_restart_changes_nothing").await;
     let provider = run.start(&[]).await?;
     run.retarget(&provider, &fixtures::targets(2), &[]).await?;
-    let mut published: Vec<(LoadBalancer, Vec<IpAddr>)> = Vec::new();
+    let mut published: Vec<(LoadBalancer, Vec<Address>)> = Vec::new();
     for number in 1..=5 {
         let service = fixtures::service(number);
         let addresses = run.ensure(&provider, &service, &[]).await?;
@@ -158,7 +157,7 @@ pub(super) async fn members_join_and_leave_in_any_order(lab: &dyn Lab) -> Outcom
     let empty = run.harness.contents().await;
     let mut dice = Dice(lab.seed());
     let mut provider = run.start(&[]).await?;
-    let mut present: BTreeMap<u16, Vec<IpAddr>> = BTreeMap::new();
+    let mut present: BTreeMap<u16, Vec<Address>> = BTreeMap::new();
     for step in 0..60 {
         let number = u16::try_from(dice.below(5)).unwrap_or_default() + 1;
         let leaves = present.contains_key(&number);
@@ -198,15 +197,15 @@ pub(super) async fn members_join_and_leave_in_any_order(lab: &dyn Lab) -> Outcom
 async fn together(
     run: &Run,
     provider: &Arc<dyn Provider>,
-    wanted: &BTreeMap<u16, Vec<IpAddr>>,
+    wanted: &BTreeMap<u16, Vec<Address>>,
     when: &str,
-) -> Result<BTreeMap<u16, Vec<IpAddr>>, Failure> {
+) -> Result<BTreeMap<u16, Vec<Address>>, Failure> {
     let Some(first) = wanted.keys().next() else {
         return Ok(BTreeMap::new());
     };
-    let member = |(number, addresses): (&u16, &Vec<IpAddr>)| Member {
+    let member = |(number, addresses): (&u16, &Vec<Address>)| Member {
         load_balancer: fixtures::sharing(*number),
-        published: addresses.clone(),
+        published: fixtures::ips(addresses),
         placement: crate::Placement::default(),
     };
     let balancer = Balancer {
@@ -215,14 +214,10 @@ async fn together(
     };
     let observed = run.settle(provider, &balancer).await?;
     let mut present = BTreeMap::new();
-    let mut shared: BTreeSet<Vec<IpAddr>> =
+    let mut shared: BTreeSet<Vec<Address>> =
         wanted.values().filter(|a| !a.is_empty()).cloned().collect();
     for (number, (_, observed)) in wanted.keys().zip(observed) {
-        let addresses: Vec<IpAddr> = observed
-            .ingress
-            .iter()
-            .filter_map(crate::Ingress::ip)
-            .collect();
+        let addresses = addresses(&observed);
         shared.insert(addresses.clone());
         present.insert(*number, addresses);
     }
@@ -415,15 +410,29 @@ pub(super) async fn what_is_retained_stays(lab: &dyn Lab) -> Outcome {
         }
     }
     let inventory = provider.inventory().await.unwrap_or_default();
-    let listed = inventory
-        .iter()
-        .find(|owned| owned.services.contains(&kept.id));
-    match listed {
-        Some(owned) if owned.tags.contains_key(mark::RETAINED) => Ok(()),
-        Some(owned) => run.fail(format!(
-            "the inventory lists {owned:?} without {}",
-            mark::RETAINED
-        )),
-        None => run.fail("the inventory does not list the retained load balancer"),
+    let mut listed = false;
+    for owned in inventory {
+        if !owned.services.contains(&kept.id) {
+            continue;
+        }
+        listed = true;
+        if !owned.tags.contains_key(mark::RETAINED) {
+            return run.fail(format!(
+                "the inventory lists {owned:?} without {}",
+                mark::RETAINED
+            ));
+        }
     }
+    if !listed {
+        return run.fail("the inventory does not list the retained load balancer");
+    }
+    // The Service wants it again.
+    run.release(&provider, &fixtures::service(3), Removal::Delete)
+        .await?;
+    let again = run.ensure(&provider, &kept, &addresses).await?;
+    if again != addresses {
+        return run.fail(format!("the address was {addresses:?} and is {again:?}"));
+    }
+    run.expect_contents(&before, "after the Service took it back")
+        .await
 }

@@ -3,11 +3,10 @@
 //! result must be the same as without a crash.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::run::{Ask, Run, publishes};
 use super::{Crash, Lab, Object, Outcome, fixtures};
-use crate::model::LoadBalancer;
+use crate::model::{Address, LoadBalancer};
 use crate::provider::Removal;
 
 /// An operation that makes more mutating calls than this is defective.
@@ -172,6 +171,11 @@ async fn once(
             .into_iter()
             .collect();
         provider = run.start(&published).await?;
+        // The controller tells each new instance the nodes before it asks for anything else.
+        if !matches!(story.ask, Ask::Retarget(_)) {
+            run.retarget(&provider, &fixtures::targets(2), services)
+                .await?;
+        }
     }
     let after = run
         .perform(&provider, &story.ask, &addresses, services)
@@ -197,7 +201,7 @@ async fn once(
 async fn prepare(
     run: &Run,
     story: &Story,
-) -> Result<(std::sync::Arc<dyn crate::Provider>, Vec<IpAddr>), super::Failure> {
+) -> Result<(std::sync::Arc<dyn crate::Provider>, Vec<Address>), super::Failure> {
     let provider = run.start(&[]).await?;
     let mut addresses = Vec::new();
     run.retarget(&provider, &fixtures::targets(2), &story.before)

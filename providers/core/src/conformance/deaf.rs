@@ -138,6 +138,15 @@ impl Lab for Deaf<'_> {
         self.lab.shares()
     }
 
+    /// The one that it does not hear.
+    fn fields(&self) -> Vec<Field> {
+        vec![self.field]
+    }
+
+    fn setting(&self) -> (String, String) {
+        self.lab.setting()
+    }
+
     fn goes_back(&self) -> bool {
         self.lab.goes_back()
     }

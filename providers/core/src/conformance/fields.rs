@@ -136,7 +136,8 @@ impl Field {
         }
     }
 
-    /// Whether it is a fact about the Service or a node, which a provider may leave unused.
+    /// Whether it is a fact about the Service or a node, which a provider may leave unused. (Which
+    /// of them names a node for a cloud differs.)
     pub(super) const fn is_fact(self) -> bool {
         matches!(
             self,
@@ -146,6 +147,7 @@ impl Field {
                 | Self::Labels
                 | Self::NamespaceLabels
                 | Self::TargetName
+                | Self::TargetAddresses
                 | Self::TargetProviderId
                 | Self::TargetLabels
                 | Self::NodeAddresses
@@ -180,7 +182,8 @@ impl Field {
             Self::HealthCheckNodePort => load_balancer.traffic_policy = local(32_000),
             Self::AffinityTimeout => {
                 load_balancer.affinity = Affinity::ClientIp {
-                    timeout_seconds: 60,
+                    // Kubernetes' default, which nobody asked for.
+                    timeout_seconds: 10_800,
                 };
             }
             Self::Endpoints => {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use crate::mark::Mark;
 use crate::model::{
-    Affinity, Balancer, Family, Key, Listener, LoadBalancer, Member, Protocol, ServiceId, Target,
-    TargetSet, TrafficPolicy,
+    Address, Affinity, Balancer, Family, Key, Listener, LoadBalancer, Member, Protocol, ServiceId,
+    Target, TargetSet, TrafficPolicy,
 };
 
 /// A small deterministic generator (splitmix64), which is enough for the suite.
@@ -105,9 +105,14 @@ pub(super) fn member(load_balancer: LoadBalancer) -> Member {
     }
 }
 
-pub(super) fn alone(key: Key, load_balancer: LoadBalancer, published: &[IpAddr]) -> Balancer {
+/// What a Service publishes, as a provider gets it: it assigns no names.
+pub(super) fn ips(addresses: &[Address]) -> Vec<IpAddr> {
+    addresses.iter().filter_map(Address::ip).collect()
+}
+
+pub(super) fn alone(key: Key, load_balancer: LoadBalancer, published: &[Address]) -> Balancer {
     let mut member = member(load_balancer);
-    member.published = published.to_vec();
+    member.published = ips(published);
     Balancer {
         key,
         members: vec![member],

@@ -42,6 +42,16 @@ pub trait Lab: Send + Sync {
     /// What the provider does with each field of the model.
     fn support(&self, field: Field) -> Support;
 
+    /// The fields whose support is checked.
+    fn fields(&self) -> Vec<Field> {
+        Field::ALL.to_vec()
+    }
+
+    /// A setting that the provider knows, by its annotation, if it has any.
+    fn setting(&self) -> (String, String) {
+        ("conformance.example/setting".to_owned(), "on".to_owned())
+    }
+
     /// Whether several Services can share one balancer of this provider.
     fn shares(&self) -> bool {
         false

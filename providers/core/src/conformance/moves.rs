@@ -3,15 +3,14 @@
 //! in between, and the same step is repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::fixtures::{self, Dice};
-use super::run::{PATIENCE, Run, publishes};
+use super::run::{PATIENCE, Run, addresses, publishes};
 use super::{Crash, Failure, Lab, Outcome};
 use crate::error::ProviderError;
 use crate::mark;
-use crate::model::{Balancer, Ingress, Key, LoadBalancer, Member};
+use crate::model::{Address, Balancer, Key, LoadBalancer, Member};
 use crate::provider::{Provider, Released, Removal, State};
 
 /// The number of steps.
@@ -32,7 +31,7 @@ enum Home {
 #[derive(Clone, Default)]
 struct World {
     homes: BTreeMap<u16, Home>,
-    published: BTreeMap<u16, Vec<IpAddr>>,
+    published: BTreeMap<u16, Vec<Address>>,
 }
 
 /// One Service moves from one balancer to another.
@@ -103,7 +102,7 @@ pub(super) async fn a_member_stays_until_it_is_released(lab: &dyn Lab) -> Outcom
         share_key: key.map(str::to_owned),
         ..fixtures::service(1)
     });
-    let mut had: Vec<IpAddr> = Vec::new();
+    let mut had: Vec<Address> = Vec::new();
     let mut expected = BTreeSet::new();
     for home in &homes {
         let now = run.ensure(&provider, home, &had).await?;
@@ -113,7 +112,7 @@ pub(super) async fn a_member_stays_until_it_is_released(lab: &dyn Lab) -> Outcom
             return run.fail(format!("the inventory is {listed:?}, not {expected:?}"));
         }
         if let Some(both) = had.iter().find(|address| now.contains(address)) {
-            return run.fail(format!("{both} is on two balancers at once"));
+            return run.fail(format!("{both:?} is on two balancers at once"));
         }
         had.extend(now);
     }
@@ -196,8 +195,7 @@ async fn attempt(
             .ensure(&world.balancer(provider, step.number, home))
             .await?;
         for (number, (_, observed)) in world.members(step.number, home).iter().zip(&observed) {
-            let addresses = observed.ingress.iter().filter_map(Ingress::ip).collect();
-            world.published.insert(*number, addresses);
+            world.published.insert(*number, addresses(observed));
         }
         let ready = |state: &State| *state == State::Programmed;
         if !observed.iter().all(|(_, observed)| ready(&observed.state)) {
@@ -278,7 +276,7 @@ impl World {
     fn balancer(&self, provider: &dyn Provider, number: u16, home: Home) -> Balancer {
         let member = |number: u16| Member {
             load_balancer: service(number, home),
-            published: self.published.get(&number).cloned().unwrap_or_default(),
+            published: (self.published.get(&number)).map_or(Vec::new(), |it| fixtures::ips(it)),
             placement: crate::Placement::default(),
         };
         let members: Vec<Member> = self.members(number, home).into_iter().map(member).collect();

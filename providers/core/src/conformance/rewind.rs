@@ -2,7 +2,6 @@
 //! lost its last commits. What was created since is gone, what was deleted since exists
 //! again, and nothing in the cloud says so.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
@@ -11,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use super::fixtures;
 use super::run::{PATIENCE, Run, addresses, publishes};
 use super::{Failure, Lab, Outcome};
-use crate::model::LoadBalancer;
+use crate::model::{Address, LoadBalancer};
 use crate::provider::{Cause, Change, Provider, Removal, State};
 
 /// An instance and the changes it reports, which the controller follows.
@@ -132,8 +131,8 @@ impl<'a> Followed<'a> {
     async fn ensure(
         &mut self,
         service: &LoadBalancer,
-        published: &[IpAddr],
-    ) -> Result<Vec<IpAddr>, Failure> {
+        published: &[Address],
+    ) -> Result<Vec<Address>, Failure> {
         let key = self.provider.key(service);
         let balancer = fixtures::alone(key, service.clone(), published);
         let mut last = String::new();

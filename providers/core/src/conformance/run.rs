@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Crash, Failure, Harness, Lab, Object, fixtures};
 use crate::error::ProviderError;
 use crate::mark::{self, Mark};
-use crate::model::{Balancer, Ingress, LoadBalancer, ServiceId, TargetSet};
+use crate::model::{Address, Balancer, LoadBalancer, ServiceId, TargetSet};
 use crate::provider::{Observed, Provider, Published, Released, Removal};
 
 /// The number of attempts after which the cloud counts as hanging.
@@ -79,8 +78,8 @@ impl Run {
         &self,
         provider: &Arc<dyn Provider>,
         load_balancer: &LoadBalancer,
-        published: &[IpAddr],
-    ) -> Result<Vec<IpAddr>, Failure> {
+        published: &[Address],
+    ) -> Result<Vec<Address>, Failure> {
         let key = provider.key(load_balancer);
         let balancer = fixtures::alone(key, load_balancer.clone(), published);
         let observed = self.settle(provider, &balancer).await?;
@@ -204,9 +203,9 @@ impl Run {
         &self,
         provider: &Arc<dyn Provider>,
         ask: &Ask,
-        published: &[IpAddr],
+        published: &[Address],
         services: &[LoadBalancer],
-    ) -> Result<Vec<IpAddr>, Failure> {
+    ) -> Result<Vec<Address>, Failure> {
         match ask {
             Ask::Ensure(service) => self.ensure(provider, service, published).await,
             Ask::Retarget(targets) => {
@@ -227,7 +226,7 @@ impl Run {
         crash: Crash,
         provider: &Arc<dyn Provider>,
         ask: &Ask,
-        published: &[IpAddr],
+        published: &[Address],
         services: &[LoadBalancer],
     ) -> Result<bool, Failure> {
         self.harness.set_crash(Some(crash)).await;
@@ -256,7 +255,7 @@ impl Run {
         &self,
         provider: &Arc<dyn Provider>,
         ask: &Ask,
-        published: &[IpAddr],
+        published: &[Address],
         services: &[LoadBalancer],
     ) -> Result<bool, ProviderError> {
         match ask {
@@ -336,15 +335,17 @@ impl fmt::Display for Ask {
     }
 }
 
-pub(super) fn publishes(id: &ServiceId, addresses: &[IpAddr]) -> Published {
+pub(super) fn publishes(id: &ServiceId, addresses: &[Address]) -> Published {
     Published {
         id: id.clone(),
-        addresses: addresses.to_vec(),
+        addresses: fixtures::ips(addresses),
     }
 }
 
-pub(super) fn addresses(observed: &Observed) -> Vec<IpAddr> {
-    observed.ingress.iter().filter_map(Ingress::ip).collect()
+/// Where clients reach a Service: addresses, or the name of a load balancer.
+pub(super) fn addresses(observed: &Observed) -> Vec<Address> {
+    let ingress = observed.ingress.iter();
+    ingress.map(|entry| entry.address.clone()).collect()
 }
 
 /// Removes what may differ between two runs: times, and the choice of addresses.

@@ -13,6 +13,9 @@ use crate::error::{ProviderError, Reason, Refusal};
 use crate::model::{Address, Balancer, Family, FamilyPolicy, IpMode, Member, TargetSet};
 use crate::provider::{Observed, Provider, Removal};
 
+/// An address that no cloud has (RFC 5737).
+const OUTSIDE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 77));
+
 /// What a provider made of a Service, without what may differ between two clouds.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
@@ -24,6 +27,8 @@ struct Seen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
     families: Vec<Family>,
+    /// Host names that it has instead of addresses.
+    names: usize,
     ports: Vec<Vec<crate::PortStatus>>,
     vip: bool,
     objection: Option<Refusal>,
@@ -36,16 +41,16 @@ struct Said {
 
 pub(super) async fn every_field_is_honoured_or_named(lab: &dyn Lab) -> Outcome {
     let check = "every_field_is_honoured_or_named";
-    for field in Field::ALL {
+    for field in lab.fields() {
         let support = lab.support(field);
         let run = Run::new(lab, check).await;
         if field == Field::Created && support == Support::Honoured {
             the_oldest_is_served_first(&run).await?;
             continue;
         }
-        let base = see(&run, field, false).await?;
+        let base = see(&run, lab, field, false).await?;
         let run = Run::new(lab, check).await;
-        let changed = see(&run, field, true).await?;
+        let changed = see(&run, lab, field, true).await?;
         if let Err(wrong) = judge(field, support, &base, &changed) {
             return run.fail(format!(
                 "{field} ({support:?}) {wrong}: {base:?} becomes {changed:?}"
@@ -79,7 +84,10 @@ fn judge(field: Field, support: Support, base: &Seen, changed: &Seen) -> Result<
         }
         Support::Nodes if !field.is_for_nodes() => Err("is nothing that nodes implement"),
         Support::Nodes if !said.vip => Err("is for the nodes, but the mode is not VIP"),
-        Support::Unused if !field.is_fact() => Err("is a request"),
+        // Nobody can assign a name again: the cloud makes it.
+        Support::Unused if !(field.is_fact() || field == Field::Published && said.names > 0) => {
+            Err("is a request")
+        }
         Support::Unused if base != changed => Err("is used"),
         Support::Nodes | Support::Unused => Ok(()),
     }
@@ -97,7 +105,7 @@ fn honoured(field: Field, base: &Seen, changed: &Seen, said: &Said) -> Result<()
 }
 
 /// Runs one Service through a new cloud, before or after the change of one field.
-async fn see(run: &Run, field: Field, change: bool) -> Result<Seen, Failure> {
+async fn see(run: &Run, lab: &dyn Lab, field: Field, change: bool) -> Result<Seen, Failure> {
     let provider = run.start(&[]).await?;
     let mut member = if change {
         field.changed()
@@ -122,6 +130,7 @@ async fn see(run: &Run, field: Field, change: bool) -> Result<Seen, Failure> {
                 member.load_balancer.requested_addresses.extend(wanted);
             }
         }
+        Field::Settings if change => member.load_balancer.settings = [lab.setting()].into(),
         Field::ShareKey | Field::Endpoints => {
             let mut other = fixtures::member(fixtures::sharing(2));
             if field == Field::Endpoints {
@@ -160,20 +169,20 @@ async fn see(run: &Run, field: Field, change: bool) -> Result<Seen, Failure> {
 }
 
 /// An address that the cloud can assign. It is not the next one, so a provider does not
-/// assign it by chance.
+/// assign it by chance. If load balancers have names, some address that it cannot assign.
 async fn free_address(run: &Run, provider: &Arc<dyn Provider>) -> Result<IpAddr, Failure> {
     let mut last = None;
     for number in 2..=4 {
         let service = fixtures::service(number);
         let got = run.ensure(provider, &service, &[]).await?;
-        last = got.first().copied();
+        last = got.into_iter().next();
     }
     for number in 3..=4 {
         run.release(provider, &fixtures::service(number), Removal::Delete)
             .await?;
     }
     match last {
-        Some(address) => Ok(address),
+        Some(address) => Ok(address.ip().unwrap_or(OUTSIDE)),
         None => run.fail("a Service has no address"),
     }
 }
@@ -270,14 +279,12 @@ async fn pods_are_refused_unless_supported(run: &Run) -> Outcome {
 
 /// A served Service asks for something that it cannot get, and is edited meanwhile.
 pub(super) async fn an_unmet_request_blocks_no_edit(lab: &dyn Lab) -> Outcome {
-    let outside: IpAddr = IpAddr::from([203, 0, 113, 77]);
     let requests: [(&str, Request); 5] = [
         ("an address of another Service", |member, theirs| {
             member.load_balancer.requested_addresses = vec![theirs];
         }),
         ("an address that the cloud does not have", |member, _| {
-            let outside = IpAddr::from([203, 0, 113, 77]);
-            member.load_balancer.requested_addresses = vec![outside];
+            member.load_balancer.requested_addresses = vec![OUTSIDE];
         }),
         ("a second family", |member, _| {
             member.load_balancer.families = vec![Family::V4, Family::V6];
@@ -295,9 +302,10 @@ pub(super) async fn an_unmet_request_blocks_no_edit(lab: &dyn Lab) -> Outcome {
         let provider = run.start(&[]).await?;
         let theirs = run.ensure(&provider, &fixtures::service(2), &[]).await?;
         let mut member = fixtures::member(fixtures::service(1));
-        member.published = run.ensure(&provider, &member.load_balancer, &[]).await?;
-        request(&mut member, theirs.first().copied().unwrap_or(outside));
-        let had = member.published.clone();
+        let had = run.ensure(&provider, &member.load_balancer, &[]).await?;
+        member.published = fixtures::ips(&had);
+        let theirs = theirs.iter().find_map(Address::ip);
+        request(&mut member, theirs.unwrap_or(OUTSIDE));
         let mut before = BTreeMap::new();
         for edit in 0..2 {
             let wish = balancer(provider.as_ref(), std::slice::from_ref(&member));
@@ -316,7 +324,7 @@ pub(super) async fn an_unmet_request_blocks_no_edit(lab: &dyn Lab) -> Outcome {
                     .load_balancer
                     .requested_addresses
                     .iter()
-                    .all(|it| now.contains(it))
+                    .all(|it| fixtures::ips(&now).contains(it))
                 && member.placement.pool.is_none()
                 && member.load_balancer.settings.is_empty();
             if !met && observed.objection.is_none() && observed.remarks.is_empty() {
@@ -344,17 +352,19 @@ type Request = fn(&mut Member, IpAddr);
 // === impl Said ===
 
 impl Said {
-    fn of(observed: &Observed, wanted: Option<IpAddr>, theirs: &[IpAddr]) -> Self {
-        let ips = addresses(observed);
+    fn of(observed: &Observed, wanted: Option<IpAddr>, theirs: &[Address]) -> Self {
+        let ips = fixtures::ips(&addresses(observed));
+        let named = |it: &crate::Ingress| matches!(it.address, Address::Hostname(_));
         let vip = |ingress: &crate::Ingress| matches!(ingress.address, Address::Ip(_, IpMode::Vip));
         Self {
             families: ips.iter().map(|ip| Family::of(*ip)).collect(),
+            names: observed.ingress.iter().filter(|it| named(it)).count(),
             ports: observed.ingress.iter().map(|it| it.ports.clone()).collect(),
             vip: observed.ingress.iter().all(vip),
             objection: observed.objection.clone(),
             remarks: observed.remarks.clone(),
             has_wanted: wanted.is_some_and(|wanted| ips.contains(&wanted)),
-            shares: ips.iter().any(|ip| theirs.contains(ip)),
+            shares: addresses(observed).iter().any(|it| theirs.contains(it)),
         }
     }
 }

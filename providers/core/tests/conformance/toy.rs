@@ -49,6 +49,8 @@ pub(crate) enum Defect {
     AdoptsByName,
     /// `Removal::Retain` deletes.
     DeletesRetained,
+    /// What was retained stays so, although its Service wants it again.
+    ForgetsRetained,
     /// A release of something that does not exist fails.
     FailsOnAbsent,
     /// It cannot create a balancer before its targets.
@@ -167,8 +169,11 @@ impl Toy {
             let there = requested.is_none_or(|it| object.addresses == [it]);
             object.tags == tags && object.state == state && there
         };
+        let kept = |object: &Object| {
+            object.tags.contains_key(mark::RETAINED) && self.defect == Defect::ForgetsRetained
+        };
         if let Some(present) = &present
-            && same(present)
+            && (same(present) || kept(present))
             && !force
         {
             return Ok(present.addresses[0]);
