@@ -11,6 +11,7 @@ use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     SecurityGroup,
 };
+use crate::settings::attributes::{LOAD_BALANCER, TARGET_GROUP, changed};
 
 /// Records the effect of a call on the objects of one Service.
 pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
@@ -79,8 +80,8 @@ impl Effect<'_> {
             Call::CreateSecurityGroup { name, tags } => {
                 let group = SecurityGroup {
                     id: answer.id.clone().unwrap_or_default(),
-                    rules: BTreeSet::new(),
                     tags: tags.clone(),
+                    rules: BTreeSet::new(),
                 };
                 self.observed.groups.insert(name.clone(), group);
             }
@@ -135,6 +136,8 @@ impl Effect<'_> {
             } => {
                 if let Some(group) = self.target_group_of(target_group) {
                     group.attributes.extend(attributes.clone());
+                    let all = std::mem::take(&mut group.attributes);
+                    group.attributes = changed(all, &TARGET_GROUP);
                 }
             }
             Call::RegisterTargets {
@@ -189,6 +192,8 @@ impl Effect<'_> {
             } => {
                 if let Some(one) = self.load_balancer_of(load_balancer) {
                     one.attributes.extend(attributes.clone());
+                    let all = std::mem::take(&mut one.attributes);
+                    one.attributes = changed(all, &LOAD_BALANCER);
                 }
             }
             Call::SetSubnets {

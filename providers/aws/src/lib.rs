@@ -6,6 +6,7 @@
 //! - [`annotations`]: every annotation that Services on AWS may have, and what Ballast does
 //!   with it.
 //! - [`settings`]: what a class and a Service ask of an NLB, parsed and merged.
+//! - `requests`: what a Service asks for in other ways, and AWS cannot do.
 //! - [`desired`]: the cloud objects that one Service needs.
 //! - [`observed`]: those that it has.
 //! - [`nodes`]: which nodes are targets of which target group.
@@ -32,6 +33,7 @@ pub mod plan;
 pub mod policy;
 pub mod provider;
 pub mod rate;
+mod requests;
 pub mod settings;
 
 pub use annotations::{Annotation, Support};

@@ -27,10 +27,10 @@ pub struct Observed {
 pub struct SecurityGroup {
     /// Its ID.
     pub id: String,
-    /// Its rules for incoming traffic.
-    pub rules: BTreeSet<Rule>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// Its rules for incoming traffic.
+    pub rules: BTreeSet<Rule>,
 }
 
 /// The state of a load balancer.
@@ -61,7 +61,7 @@ pub struct ObservedLoadBalancer {
     pub subnets: BTreeSet<Subnet>,
     /// Its security groups by ID.
     pub groups: BTreeSet<String>,
-    /// Its attributes.
+    /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
     pub attributes: BTreeMap<String, String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
@@ -89,7 +89,7 @@ pub struct ObservedTargetGroup {
     pub arn: Arn,
     /// Its health check.
     pub check: Check,
-    /// Its attributes.
+    /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
     pub attributes: BTreeMap<String, String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,

@@ -48,8 +48,9 @@ pub const CHUNK: usize = 200;
 /// What the calls depend on beside the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Situation {
-    /// The IDs of the instances that the Service selects.
-    pub targets: BTreeSet<String>,
+    /// The IDs of the instances that the Service selects; `None`: they are not known yet, and target groups
+    /// keep what they have.
+    pub targets: Option<BTreeSet<String>>,
     /// Whether clients can use the load balancer instead of the one that it replaces: it has
     /// healthy targets, and its name has been published for longer than clients remember names.
     pub successor_serves: bool,
@@ -93,14 +94,12 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         ..before
     };
     plan.unfinished(present, differs);
-    for group in desired.target_groups.values() {
-        let there = observed.target_groups.get(&group.name);
-        let registered = there.map(|it| &it.targets);
-        plan.targets(
-            &reference(there, &group.name),
-            &situation.targets,
-            registered,
-        );
+    if let Some(targets) = &situation.targets {
+        for group in desired.target_groups.values() {
+            let there = observed.target_groups.get(&group.name);
+            let registered = there.map(|it| &it.targets);
+            plan.targets(&reference(there, &group.name), targets, registered);
+        }
     }
     if let Some(failed) = failed {
         let load_balancer = failed.arn.clone();
@@ -370,11 +369,14 @@ impl Plan {
                 }));
             return;
         }
+        let Some(targets) = &situation.targets else {
+            return;
+        };
         let used = groups_of(others);
         for one in observed.target_groups.values() {
             if used.contains(&one.arn) {
                 let group = Ref::Known(one.arn.clone());
-                self.targets(&group, &situation.targets, Some(&one.targets));
+                self.targets(&group, targets, Some(&one.targets));
             }
         }
     }

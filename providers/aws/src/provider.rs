@@ -54,6 +54,7 @@ use self::network::Network;
 use self::records::Records;
 use crate::client::{Client, ConnectError, Connection};
 use crate::nodes::{Nodes, Selector};
+use crate::requests;
 use crate::settings::{ClassSettings, Settings};
 
 /// How long a call waits for its turn. A call of the provider makes several, and ends within 30 s.
@@ -150,6 +151,7 @@ impl Provider for AwsProvider {
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
         for member in &balancer.members {
             let load_balancer = &member.load_balancer;
+            requests::check(member)?;
             let parsed = Settings::of(&load_balancer.settings)?;
             let settings = parsed.settings.over(&self.inner.class.settings);
             crate::desired::check(load_balancer, &settings)?;
@@ -167,7 +169,7 @@ impl Provider for AwsProvider {
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
         let mut observed = Vec::with_capacity(balancer.members.len());
         for member in &balancer.members {
-            let seen = self.inner.ensure(&member.load_balancer).await?;
+            let seen = self.inner.ensure(member).await?;
             observed.push((member.load_balancer.id.clone(), seen));
         }
         Ok(observed)
@@ -191,7 +193,7 @@ impl Provider for AwsProvider {
     }
 
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
-        Ok(self.inner.records.owned(&self.inner.mark).await)
+        Ok(self.inner.records.owned().await)
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {

@@ -11,7 +11,7 @@ mod properties;
 /// So many targets.
 fn with(count: usize) -> Situation {
     Situation {
-        targets: instances(count),
+        targets: Some(instances(count)),
         successor_serves: true,
     }
 }

@@ -3,22 +3,24 @@
 //! In most turns nothing differs, and no call is made. Otherwise it reads what is not known, plans
 //! and executes; if AWS has something else than was known, once more from the start.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ballast_provider::{Key, LoadBalancer, Observed, ProviderError};
+use ballast_provider::{Key, LoadBalancer, Member, Observed, ProviderError};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::Inner;
 use super::execute::{Cleaned, Ended, error};
 use super::records::{Depth, Record};
 use super::status::{self, Words};
-use super::{Inner, network};
 use crate::call::Call;
 use crate::client::Client;
 use crate::desired::{Desired, Outcome};
 use crate::observed::{LoadBalancerState, ObservedLoadBalancer};
 use crate::plan::{self, Plan, Situation};
 use crate::rate::Urgency;
+use crate::requests;
 use crate::settings::Settings;
 
 /// Plans in one turn. What is there differs from what was known only after something went wrong.
@@ -39,10 +41,11 @@ enum Step {
 // === impl Inner ===
 
 impl Inner {
-    pub(super) async fn ensure(&self, service: &LoadBalancer) -> Result<Observed, ProviderError> {
+    pub(super) async fn ensure(&self, member: &Member) -> Result<Observed, ProviderError> {
+        let service = &member.load_balancer;
         let cell = self.records.of(&service.id.uid);
         let mut record = cell.lock().await;
-        let ended = self.bring(service, &mut record).await;
+        let ended = self.bring(member, &mut record).await;
         let empty = record.is_empty();
         drop(record);
         if empty {
@@ -59,11 +62,9 @@ impl Inner {
         ended
     }
 
-    async fn bring(
-        &self,
-        service: &LoadBalancer,
-        record: &mut Record,
-    ) -> Result<Observed, ProviderError> {
+    async fn bring(&self, member: &Member, record: &mut Record) -> Result<Observed, ProviderError> {
+        let service = &member.load_balancer;
+        requests::check(member)?;
         record.id = Some(service.id.clone());
         let parsed = Settings::of(&service.settings)?;
         let settings = parsed.settings.over(&self.class.settings);
@@ -73,6 +74,9 @@ impl Inner {
                 self.read(client, &service.id, record, Urgency::Service)
                     .await?;
             }
+            if record.retained && self.take_back(client, record).await? == Ended::Stale {
+                continue;
+            }
             match self.step(client, service, &settings, record).await? {
                 Step::Again => {}
                 Step::Halfway => {
@@ -80,6 +84,7 @@ impl Inner {
                     return Ok(status::halfway(service, present, self.class.publish));
                 }
                 Step::Settled(mut words) => {
+                    words.remarks.extend(requests::remarks(member));
                     words.remarks.extend(parsed.remarks);
                     words.remarks.extend(self.remarks_on_nodes().await);
                     words.health = record.health.condition();
@@ -120,11 +125,9 @@ impl Inner {
             self.read(client, &service.id, record, Urgency::Service)
                 .await?;
         }
-        let Some(nodes) = self.targets().nodes.clone() else {
-            return Err(network::no_nodes().into());
-        };
+        let nodes = self.targets().nodes.clone();
         let situation = Situation {
-            targets: nodes.selected(&desired.selector),
+            targets: nodes.map(|nodes| nodes.selected(&desired.selector)),
             successor_serves: successor_serves(&desired, record),
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
@@ -150,7 +153,7 @@ impl Inner {
         if !plan.calls.is_empty() || cleaned != Cleaned::All {
             self.polls.notify_one();
         }
-        if situation.targets.is_empty()
+        if situation.targets.as_ref().is_some_and(BTreeSet::is_empty)
             && let Some(labels) = desired.selector.tag()
         {
             remarks.push(format!(

@@ -86,7 +86,8 @@ impl Inner {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());
                 }
                 Err(why) => {
-                    if why.cause.uncertain() {
+                    if why.cause.uncertain() || why.cause == Cause::Duplicate {
+                        record.tried(call);
                         record.doubt();
                     }
                     if matches!(why.cause, Cause::Duplicate | Cause::NotFound) {

@@ -5,7 +5,7 @@
 //!  each 10 s, while any is provisioned   DescribeLoadBalancers, 20 in a call
 //!  from a change until all are healthy   DescribeTargetHealth of each group, less and less often
 //!  each 10 min                           the names and tags of everything of the class
-//!  between                               everything of one Service, one after the other
+//!  between, one call in 18 s             the rest of one Service, one after the other
 //! ```
 //!
 //! It also asks for the turns that only time gives a reason for ([`Record::turn_at`]).
@@ -23,7 +23,7 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::inventory::Inventory;
+use super::inventory::{Inventory, complete};
 use super::records::{Depth, Record};
 use super::{Inner, PATIENCE};
 use crate::client::{Client, Manner};
@@ -34,9 +34,9 @@ use crate::rate::Urgency;
 const PROVISIONING: Duration = Duration::from_secs(10);
 /// Between two looks at everything of the class.
 const DRIFT: Duration = Duration::from_mins(10);
-/// Between two Services that are read in full. With 100 Services, each is read every two hours;
-/// that takes five calls each, 250 in an hour.
-const IN_FULL: Duration = Duration::from_secs(72);
+/// Between two calls that read Services in full: 200 in an hour, however many load balancers and ports
+/// there are. A Service with one port takes four, so of 100 such Services each is read every two hours.
+const IN_FULL: Duration = Duration::from_secs(18);
 /// The time to wait when nothing is due, at most.
 const IDLE: Duration = Duration::from_mins(1);
 /// After a failure.
@@ -140,6 +140,9 @@ impl Follower {
         let Some(client) = inner.client.get() else {
             return;
         };
+        if now >= self.drift {
+            inner.doubt_rules().await;
+        }
         if let Err(why) = inner.look_at_new_nodes(client).await {
             debug!(error = %why, "cannot look at new nodes");
         }
@@ -160,8 +163,8 @@ impl Follower {
             }
         }
         if now >= self.in_full {
-            self.in_full = now + IN_FULL;
-            self.read_next(client).await;
+            let calls = self.read_next(client).await;
+            self.in_full = now + IN_FULL * calls.max(1);
         }
     }
 
@@ -307,36 +310,44 @@ impl Follower {
         }
     }
 
-    /// Reads one Service in full, and the next one the next time.
-    async fn read_next(&mut self, client: &Client) {
+    /// Reads of one Service what the list of everything does not say, and of the next one the next
+    /// time. Returns the number of calls.
+    async fn read_next(&mut self, client: &Client) -> u32 {
         let cells = self.inner.records.cells();
         let last = self.last.clone();
         let after = |(uid, _): &&(Arc<str>, _)| last.as_ref().is_none_or(|last| *uid > *last);
         let Some((uid, cell)) = cells.iter().find(after).or_else(|| cells.first()) else {
-            return;
+            return 0;
         };
         self.last = Some(Arc::clone(uid));
         let Ok(mut record) = cell.try_lock() else {
-            return;
+            return 0;
         };
         let Some(id) = record.id.clone() else {
-            return;
+            return 0;
         };
         if record.depth == Depth::Doubtful || record.retained || record.is_empty() {
-            return;
+            return 0;
         }
-        let before = (record.depth, record.observed.clone());
-        if let Err(why) = self
-            .inner
-            .read(client, &id, &mut record, Urgency::Background)
-            .await
-        {
-            debug!(error = %why, service = %id, "cannot read a load balancer");
-            return;
-        }
-        if before.0 != Depth::Full || before.1 != record.observed {
+        let mut seen = record.observed.clone();
+        let number = match complete(client, &mut seen, Urgency::Background).await {
+            Ok(number) => number,
+            Err(why) => {
+                debug!(error = %why, service = %id, "cannot read a load balancer");
+                if why.cause == crate::client::Cause::NotFound {
+                    record.doubt();
+                    self.ready.push_back(change(&id, Cause::Gone));
+                }
+                return 1;
+            }
+        };
+        if record.depth != Depth::Full || record.observed != seen {
             self.ready.push_back(change(&id, Cause::Drifted));
         }
+        record.observed = seen;
+        record.depth = Depth::Full;
+        record.targets_known = true;
+        number
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::Inner;
 use super::execute::error;
-use super::records::{Depth, Record};
+use super::records::{Depth, Record, Tried};
 use crate::client::values::{self, Filter, Tags};
 use crate::client::{CallError, Client, Manner};
 use crate::desired::NAMES;
@@ -20,13 +20,21 @@ use crate::observed::{
     Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
 };
 use crate::rate::Urgency;
-use crate::settings::Scheme;
+use crate::settings::{Scheme, attributes};
 
 /// Everything of the class, by the UID of its Service.
 pub(super) struct Inventory {
     pub(super) records: BTreeMap<Arc<str>, Record>,
     /// The group through which load balancers reach nodes, if it exists, with its tags.
     pub(super) backend: Option<(String, Tags)>,
+}
+
+/// Under which names something of a Service may exist.
+struct Names {
+    load_balancers: Vec<String>,
+    target_groups: Vec<String>,
+    /// Its own are found by their tags; these are looked at whoever has them.
+    security_groups: Vec<String>,
 }
 
 fn manner(urgency: Urgency) -> Manner {
@@ -84,12 +92,8 @@ impl Inner {
             if group.name == backend {
                 all.backend = Some((group.id, group.tags));
             } else if let Some(record) = all.record(&group.tags) {
-                let there = SecurityGroup {
-                    id: group.id,
-                    rules: group.rules,
-                    tags: group.tags,
-                };
-                record.observed.groups.insert(group.name, there);
+                let (name, there) = security_group(group);
+                record.observed.groups.insert(name, there);
             }
         }
         for one in balancers {
@@ -117,7 +121,8 @@ impl Inner {
         Ok(all)
     }
 
-    /// Everything of one Service, read in full under all names that are known or follow from it.
+    /// Everything of one Service, read in full under all names that are known or follow from it. Fails
+    /// if somebody else has something of such a name.
     pub(super) async fn read(
         &self,
         client: &Client,
@@ -125,37 +130,61 @@ impl Inner {
         record: &mut Record,
         urgency: Urgency,
     ) -> Result<(), ProviderError> {
+        match self.read_own(client, id, record, urgency).await? {
+            None => Ok(()),
+            Some(foreign) => {
+                record.doubt();
+                Err(foreign)
+            }
+        }
+    }
+
+    /// The same, whatever else has such a name; returns it as an error.
+    pub(super) async fn read_own(
+        &self,
+        client: &Client,
+        id: &ServiceId,
+        record: &mut Record,
+        urgency: Urgency,
+    ) -> Result<Option<ProviderError>, ProviderError> {
         let key = Key::alone(id);
         let schemes = [Scheme::Internal, Scheme::InternetFacing];
         let named = schemes.map(|scheme| crate::desired::name(&self.mark, &key, scheme));
         let known = record.observed.load_balancers.keys().cloned();
         let balancers: BTreeSet<String> = known.chain(named).collect();
-        let groups: Vec<String> = record.observed.target_groups.keys().cloned().collect();
-        let balancers: Vec<String> = balancers.into_iter().collect();
-        let read = self
-            .read_named(client, id, &balancers, &groups, urgency)
-            .await;
-        record.observed = read?;
+        let known = record.observed.target_groups.keys();
+        let groups: BTreeSet<&String> = known.chain(&record.tried.target_groups).collect();
+        let wanted = Names {
+            load_balancers: balancers.into_iter().collect(),
+            target_groups: groups.into_iter().cloned().collect(),
+            security_groups: record.tried.security_groups.iter().cloned().collect(),
+        };
+        let (observed, foreign) = self.read_named(client, id, &wanted, urgency).await?;
+        record.observed = observed;
         record.depth = Depth::Full;
         record.targets_known = true;
         record.id = Some(id.clone());
-        Ok(())
+        if foreign.is_none() {
+            record.tried = Tried::default();
+        }
+        Ok(foreign)
     }
 
     async fn read_named(
         &self,
         client: &Client,
         id: &ServiceId,
-        balancers: &[String],
-        groups: &[String],
+        names: &Names,
         urgency: Urgency,
-    ) -> Result<Observed, ProviderError> {
+    ) -> Result<(Observed, Option<ProviderError>), ProviderError> {
         let failed = |why: CallError| error(&why);
         let balancers = client
-            .load_balancers_named(balancers, manner(urgency))
+            .load_balancers_named(&names.load_balancers, manner(urgency))
             .await;
         let balancers = balancers.map_err(failed)?;
-        let groups = client.target_groups_named(groups, manner(urgency)).await;
+        let groups = client
+            .target_groups_named(&names.target_groups, manner(urgency))
+            .await;
         let groups = groups.map_err(failed)?;
         let mut listeners: BTreeMap<String, Vec<values::Listener>> = BTreeMap::new();
         for one in &balancers {
@@ -169,9 +198,13 @@ impl Inner {
             .collect();
         let mut tags = client.tags(&arns, manner(urgency)).await.map_err(failed)?;
         let mut observed = Observed::default();
+        let mut foreign = None;
         for one in balancers {
             let own = tags.remove(&one.arn).unwrap_or_default();
-            self.must_own(&own, "load balancer", &one.name, &one.arn)?;
+            if let Err(why) = self.must_own(&own, "load balancer", &one.name, &one.arn) {
+                foreign = foreign.or(Some(why));
+                continue;
+            }
             let name = one.name.clone();
             let mut there = load_balancer(one, own);
             let those = listeners.remove(&there.arn).unwrap_or_default();
@@ -180,43 +213,43 @@ impl Inner {
                 listener(one, own)
             });
             there.listeners = those.collect();
-            let attributes = client
-                .load_balancer_attributes(&there.arn, manner(urgency))
-                .await;
-            there.attributes = attributes.map_err(failed)?;
             observed.load_balancers.insert(name, there);
         }
         for one in groups {
             let tags = tags.remove(&one.arn).unwrap_or_default();
-            self.must_own(&tags, "target group", &one.name, &one.arn)?;
-            let Some((name, mut there)) = target_group(one, tags) else {
+            if let Err(why) = self.must_own(&tags, "target group", &one.name, &one.arn) {
+                foreign = foreign.or(Some(why));
                 continue;
-            };
-            let attributes = client
-                .target_group_attributes(&there.arn, manner(urgency))
-                .await;
-            there.attributes = attributes.map_err(failed)?;
-            let targets = client.target_health(&there.arn, manner(urgency)).await;
-            there.targets = registered(&targets.map_err(failed)?);
-            observed.target_groups.insert(name, there);
+            }
+            observed.target_groups.extend(target_group(one, tags));
         }
+        rest(client, &mut observed, urgency).await.map_err(failed)?;
         let security = self.own_security_groups(client, Some(id), urgency).await;
         let backend = self.backend_name();
         for group in security.map_err(failed)? {
             if group.name != backend {
-                let there = SecurityGroup {
-                    id: group.id,
-                    rules: group.rules,
-                    tags: group.tags,
-                };
-                observed.groups.insert(group.name, there);
+                let (name, there) = security_group(group);
+                observed.groups.insert(name, there);
             }
         }
-        Ok(observed)
+        if !names.security_groups.is_empty() {
+            let vpc = self.vpc(client).await?;
+            let filters = [
+                Filter::new("vpc-id", [vpc]),
+                Filter::new("group-name", names.security_groups.iter().cloned()),
+            ];
+            let taken = client.security_groups(&filters, manner(urgency)).await;
+            for one in taken.map_err(failed)? {
+                if let Err(why) = self.must_own(&one.tags, "security group", &one.name, &one.id) {
+                    foreign = foreign.or(Some(why));
+                }
+            }
+        }
+        Ok((observed, foreign))
     }
 
     /// The security groups of this class, or of one of its Services.
-    async fn own_security_groups(
+    pub(super) async fn own_security_groups(
         &self,
         client: &Client,
         of: Option<&ServiceId>,
@@ -256,6 +289,53 @@ impl Inner {
             "the {kind} {arn} has the name that this Service needs, and not Ballast's tags of this cluster and class. Ballast does not touch it: delete or rename it"
         )))
     }
+}
+
+/// Reads what lists do not say: listeners, attributes and targets. Returns the number of calls.
+pub(super) async fn complete(
+    client: &Client,
+    observed: &mut Observed,
+    urgency: Urgency,
+) -> Result<u32, CallError> {
+    let mut calls = 0;
+    for there in observed.load_balancers.values_mut() {
+        let listeners = client.listeners(&there.arn, manner(urgency)).await?;
+        let arns: Vec<String> = listeners.iter().map(|one| one.arn.clone()).collect();
+        let mut tags = client.tags(&arns, manner(urgency)).await?;
+        let listeners = listeners.into_iter().filter_map(|one| {
+            let own = tags.remove(&one.arn).unwrap_or_default();
+            listener(one, own)
+        });
+        there.listeners = listeners.collect();
+        calls += 2;
+    }
+    Ok(calls + rest(client, observed, urgency).await?)
+}
+
+/// Reads attributes and targets. Returns the number of calls.
+async fn rest(
+    client: &Client,
+    observed: &mut Observed,
+    urgency: Urgency,
+) -> Result<u32, CallError> {
+    let mut calls = 0;
+    for there in observed.load_balancers.values_mut() {
+        let attributes = client
+            .load_balancer_attributes(&there.arn, manner(urgency))
+            .await?;
+        there.attributes = attributes::changed(attributes, &attributes::LOAD_BALANCER);
+        calls += 1;
+    }
+    for there in observed.target_groups.values_mut() {
+        let attributes = client
+            .target_group_attributes(&there.arn, manner(urgency))
+            .await?;
+        there.attributes = attributes::changed(attributes, &attributes::TARGET_GROUP);
+        let targets = client.target_health(&there.arn, manner(urgency)).await?;
+        there.targets = registered(&targets);
+        calls += 2;
+    }
+    Ok(calls)
 }
 
 /// Everything of any cluster and class in one region, for commands.
@@ -314,6 +394,16 @@ impl Inventory {
         record.retained |= tags.contains_key(RETAINED);
         Some(record)
     }
+}
+
+/// With its name.
+fn security_group(one: values::SecurityGroup) -> (String, SecurityGroup) {
+    let there = SecurityGroup {
+        id: one.id,
+        tags: one.tags,
+        rules: one.rules,
+    };
+    (one.name, there)
 }
 
 fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLoadBalancer {

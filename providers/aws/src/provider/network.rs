@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_provider::ProviderError;
 use ballast_provider::mark::{CLASS, CLUSTER, CLUSTER_NAME, SERVICE, SERVICE_UID};
-use ballast_provider::{ProviderError, Reason, Refusal};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -41,8 +41,10 @@ pub(super) struct Network {
     instances: BTreeMap<String, Instance>,
     /// The backend group, if it exists.
     backend: Option<String>,
-    /// The groups of nodes that have its rule.
-    open: BTreeSet<String>,
+    /// The creation of the backend group had no answer: it may exist.
+    tried: bool,
+    /// The groups of nodes that have its rule; `None`: nobody knows.
+    open: Option<BTreeSet<String>>,
     /// Groups of nodes that cannot be told apart.
     pub(super) ambiguous: BTreeSet<String>,
 }
@@ -59,7 +61,8 @@ impl Network {
 
     pub(super) fn restore(&mut self, backend: Option<&(String, Tags)>) {
         self.backend = backend.map(|(id, _)| id.clone());
-        self.open.clear();
+        self.tried = false;
+        self.open = None;
     }
 
     pub(super) fn backend(&self) -> Option<&str> {
@@ -271,14 +274,20 @@ impl Inner {
             ..Ids::default()
         };
         let id = match client.call(&call, &ids, Urgency::Service, PATIENCE).await {
-            Ok(answer) => answer.id.unwrap_or_default(),
+            Ok(answer) => {
+                network.open = Some(BTreeSet::new());
+                answer.id.unwrap_or_default()
+            }
             Err(why) if why.cause == Cause::Duplicate => {
+                network.open = None;
                 self.own_backend_group(client, &vpc).await?
             }
-            Err(why) => return Err(error(&why)),
+            Err(why) => {
+                network.tried |= why.cause.uncertain();
+                return Err(error(&why));
+            }
         };
         network.backend = Some(id.clone());
-        network.open.clear();
         self.open_nodes(client, network, Urgency::Service).await?;
         Ok(id)
     }
@@ -330,7 +339,11 @@ impl Inner {
             warn!(groups = ?groups.ambiguous, "cannot tell which security group of the nodes lets load balancers in");
         }
         network.ambiguous = groups.ambiguous;
-        let closed: Vec<String> = groups.chosen.difference(&network.open).cloned().collect();
+        let mut open = match network.open.take() {
+            Some(open) => open,
+            None => self.groups_with_rule(client, &backend, urgency).await?,
+        };
+        let closed: Vec<String> = groups.chosen.difference(&open).cloned().collect();
         for group in closed {
             let call = Call::AuthorizeSecurityGroupIngress {
                 security_group: Ref::Known(group.clone()),
@@ -339,11 +352,34 @@ impl Inner {
             match client.call(&call, &Ids::default(), urgency, PATIENCE).await {
                 Ok(_) => info!(group, "load balancers may reach the nodes of this group"),
                 Err(why) if why.cause == Cause::Duplicate => {}
+                // Nobody knows whether the rule is there.
                 Err(why) => return Err(error(&why)),
             }
-            network.open.insert(group);
+            open.insert(group);
         }
+        network.open = Some(open);
         Ok(())
+    }
+
+    /// The groups that have the rule of the backend group.
+    async fn groups_with_rule(
+        &self,
+        client: &Client,
+        backend: &str,
+        urgency: Urgency,
+    ) -> Result<BTreeSet<String>, ProviderError> {
+        let filters = [Filter::new("ip-permission.group-id", [backend])];
+        let manner = Manner::new(urgency, PATIENCE);
+        let found = client.security_groups(&filters, manner).await;
+        let found = found.map_err(|why| error(&why))?;
+        let rule = from_backend(backend);
+        let with = found.into_iter().filter(|one| one.rules.contains(&rule));
+        Ok(with.map(|one| one.id).collect())
+    }
+
+    /// Somebody may have changed the rules of the nodes' groups.
+    pub(super) async fn doubt_rules(&self) {
+        self.network.lock().await.open = None;
     }
 
     async fn told_apart(
@@ -377,23 +413,27 @@ impl Inner {
     /// interfaces of the last load balancer are there: then false.
     pub(super) async fn close(&self, client: &Client) -> Result<bool, ProviderError> {
         let mut network = self.network.lock().await;
-        let Some(backend) = network.backend.clone() else {
-            return Ok(true);
-        };
         if !self.records.cells().is_empty() {
             return Ok(true);
         }
-        // After a restart nobody knows which groups have the rule: those whose rules name it.
-        let filters = [Filter::new("ip-permission.group-id", [backend.as_str()])];
-        let manner = Manner::new(Urgency::Background, PATIENCE);
-        let open = if network.open.is_empty() {
-            let found = client.security_groups(&filters, manner).await;
-            let found = found.map_err(|why| error(&why))?;
-            found.into_iter().map(|one| one.id).collect()
-        } else {
-            network.open.clone()
+        if network.tried && network.backend.is_none() {
+            let found = self.own_security_groups(client, None, Urgency::Background);
+            let found = found.await.map_err(|why| error(&why))?;
+            let name = self.backend_name();
+            network.backend = found.into_iter().find(|it| it.name == name).map(|it| it.id);
+        }
+        let Some(backend) = network.backend.clone() else {
+            network.tried = false;
+            return Ok(true);
         };
-        for group in open {
+        let mut open = match network.open.take() {
+            Some(open) => open,
+            None => {
+                self.groups_with_rule(client, &backend, Urgency::Background)
+                    .await?
+            }
+        };
+        while let Some(group) = open.first().cloned() {
             let call = Call::RevokeSecurityGroupIngress {
                 security_group: Ref::Known(group.clone()),
                 rules: BTreeSet::from([from_backend(&backend)]),
@@ -406,8 +446,9 @@ impl Inner {
                 Err(why) if why.cause == Cause::NotFound => {}
                 Err(why) => return Err(error(&why)),
             }
-            network.open.remove(&group);
+            open.remove(&group);
         }
+        network.open = Some(open);
         let call = Call::DeleteSecurityGroup {
             security_group: backend,
         };
@@ -421,6 +462,7 @@ impl Inner {
             Err(why) => return Err(error(&why)),
         }
         network.backend = None;
+        network.tried = false;
         network.ambiguous.clear();
         self.targets().settled = None;
         Ok(true)
@@ -461,9 +503,4 @@ fn from_backend(backend: &str) -> Rule {
         traffic: Traffic::All,
         source: Source::Group(backend.to_owned()),
     }
-}
-
-/// For Services that come before any node.
-pub(super) fn no_nodes() -> Refusal {
-    Refusal::new(Reason::NoEligibleNodes, "there is no node yet")
 }

@@ -10,16 +10,17 @@
 //!
 //! After `restore` an absent record means that the Service has nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::mark::{RETAINED, service_of};
-use ballast_provider::{Key, Mark, Owned, ServiceId};
+use ballast_provider::mark::service_of;
+use ballast_provider::{Key, Owned, ServiceId};
 use tokio::time::Instant;
 
 use super::ensure::REMAKE;
 use super::health::Watch;
+use crate::call::Call;
 use crate::nodes::{Nodes, Selector};
 use crate::observed::{LoadBalancerState, Observed, ObservedTargetGroup};
 use crate::rate::Ticket;
@@ -49,6 +50,8 @@ pub(super) struct Record {
     pub(super) targets_known: bool,
     /// It was kept on purpose, and belongs to nobody.
     pub(super) retained: bool,
+    /// What may exist beside what is known.
+    pub(super) tried: Tried,
     /// When what nothing uses may be deleted again, and how long to wait after that.
     pub(super) cleanup: Option<(Instant, Duration)>,
     /// When a load balancer that AWS could not make was deleted last.
@@ -59,6 +62,14 @@ pub(super) struct Record {
     pub(super) health: Watch,
     /// The place of the call that waits for AWS's limits.
     pub(super) place: Option<Ticket>,
+}
+
+/// Names of objects whose creation had no answer, or failed because the name is taken. The next read
+/// looks for them, too: nothing else names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tried {
+    pub(super) target_groups: BTreeSet<String>,
+    pub(super) security_groups: BTreeSet<String>,
 }
 
 /// All records by the UID of the Service.
@@ -80,6 +91,7 @@ impl Record {
             id: None,
             targets_known: true,
             retained: false,
+            tried: Tried::default(),
             cleanup: None,
             remade: None,
             asked: None,
@@ -125,6 +137,20 @@ impl Record {
         self.retained || (self.targets_known && groups.all(has))
     }
 
+    /// A creation of which nobody knows what it has made.
+    pub(super) fn tried(&mut self, call: &Call) {
+        match call {
+            Call::CreateTargetGroup { target_group, .. } => {
+                self.tried.target_groups.insert(target_group.name.clone());
+            }
+            Call::CreateSecurityGroup { name, .. } => {
+                self.tried.security_groups.insert(name.clone());
+            }
+            // The names of load balancers follow from the Service.
+            _ => {}
+        }
+    }
+
     /// A call may have had an effect.
     pub(super) fn doubt(&mut self) {
         self.depth = Depth::Doubtful;
@@ -166,37 +192,25 @@ impl Records {
         *self.all() = cells.collect();
     }
 
-    /// What the inventory reports: one entry for each load balancer, and one for a Service that
-    /// has objects without one.
-    pub(super) async fn owned(&self, mark: &Mark) -> Vec<Owned> {
+    /// What the inventory reports: every object of every Service, with its tags.
+    pub(super) async fn owned(&self) -> Vec<Owned> {
         let mut owned = Vec::new();
         for (uid, cell) in self.cells() {
             let record = cell.lock().await;
-            if record.is_empty() {
-                continue;
-            }
-            let mut tags = record
-                .id
-                .as_ref()
-                .map(|id| mark.tags(id))
-                .unwrap_or_default();
-            if record.retained {
-                tags.insert(RETAINED.into(), "true".into());
-            }
-            let balancers = record.observed.load_balancers.iter();
-            let mut those: Vec<(String, BTreeMap<String, String>)> = balancers
-                .map(|(name, one)| (name.clone(), one.tags.clone()))
-                .collect();
-            if those.is_empty() {
-                let groups = record.observed.target_groups.keys();
-                let names = groups.chain(record.observed.groups.keys());
-                those.extend(names.take(1).map(|name| (name.clone(), tags.clone())));
-            }
-            owned.extend(those.into_iter().map(|(name, tags)| Owned {
+            let Observed {
+                groups,
+                load_balancers,
+                target_groups,
+            } = &record.observed;
+            let balancers = load_balancers.iter().map(|(name, one)| (name, &one.tags));
+            let targets = target_groups.iter().map(|(name, one)| (name, &one.tags));
+            let security = groups.iter().map(|(name, one)| (name, &one.tags));
+            let all = balancers.chain(targets).chain(security);
+            owned.extend(all.map(|(name, tags)| Owned {
                 key: Some(Key::Service(Arc::clone(&uid))),
-                services: service_of(&tags).into_iter().collect(),
-                name,
-                tags,
+                services: service_of(tags).into_iter().collect(),
+                name: name.clone(),
+                tags: tags.clone(),
             }));
         }
         owned

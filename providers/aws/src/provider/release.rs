@@ -11,10 +11,12 @@ use ballast_provider::{ProviderError, Released, ServiceId};
 use jiff::Timestamp;
 
 use super::execute::{Cleaned, Ended, error};
-use super::records::Depth;
+use super::records::{Depth, Record};
 use super::{Inner, PATIENCE};
 use crate::call::{Call, Ref};
-use crate::client::Manner;
+use crate::client::values::Tags;
+use crate::client::{Client, Manner};
+use crate::observed::Observed;
 use crate::plan;
 use crate::rate::Urgency;
 
@@ -29,7 +31,9 @@ impl Inner {
         let cell = self.records.of(&id.uid);
         let mut record = cell.lock().await;
         if record.depth == Depth::Doubtful {
-            self.read(client, id, &mut record, Urgency::Service).await?;
+            // What somebody else has under a name of ours stays, and holds up nothing.
+            self.read_own(client, id, &mut record, Urgency::Service)
+                .await?;
         }
         let calls = plan::release(&record.observed);
         let (first, rest): (Vec<Call>, Vec<Call>) = calls
@@ -66,19 +70,21 @@ impl Inner {
         let cell = self.records.of(&id.uid);
         let mut record = cell.lock().await;
         if record.depth == Depth::Doubtful {
-            self.read(client, id, &mut record, Urgency::Service).await?;
+            self.read_own(client, id, &mut record, Urgency::Service)
+                .await?;
+        }
+        if record.is_empty() {
+            drop(record);
+            self.records.forget(&id.uid);
+            return Ok(Released::Gone);
         }
         let tags = BTreeMap::from([(RETAINED.to_owned(), Timestamp::now().to_string())]);
-        let observed = &record.observed;
-        let balancers = observed.load_balancers.values().map(|one| one.arn.clone());
-        let groups = observed.target_groups.values().map(|one| one.arn.clone());
-        let of: Vec<Ref> = balancers.chain(groups).map(Ref::Known).collect();
-        let security: Vec<String> = observed.groups.values().map(|one| one.id.clone()).collect();
-        if !record.retained && !of.is_empty() {
-            let calls = [Call::AddTags {
-                of,
-                tags: tags.clone(),
-            }];
+        // A process that was interrupted has marked some of them.
+        let unmarked = |tags: &Tags| !tags.contains_key(RETAINED);
+        let of = elastic(&record.observed, unmarked);
+        if !of.is_empty() {
+            let tags = tags.clone();
+            let calls = [Call::AddTags { of, tags }];
             match self.execute(client, &mut record, &calls, "").await {
                 Ended::Done => {}
                 Ended::Stale => {
@@ -89,12 +95,64 @@ impl Inner {
                 Ended::Failed(why) => return Err(error(&why)),
             }
         }
-        if !record.retained && !security.is_empty() {
+        let security = security(&record.observed, unmarked);
+        if !security.is_empty() {
             let manner = Manner::new(Urgency::Service, PATIENCE);
             let tagged = client.create_tags(&security, &tags, manner).await;
             tagged.map_err(|why| error(&why))?;
+            for one in record.observed.groups.values_mut() {
+                one.tags.extend(tags.clone());
+            }
         }
         record.retained = true;
         Ok(Released::Gone)
     }
+
+    /// The Service wants again what was kept.
+    pub(super) async fn take_back(
+        &self,
+        client: &Client,
+        record: &mut Record,
+    ) -> Result<Ended, ProviderError> {
+        let marked = |tags: &Tags| tags.contains_key(RETAINED);
+        let security = security(&record.observed, marked);
+        if !security.is_empty() {
+            let keys = [RETAINED.to_owned()];
+            let manner = Manner::new(Urgency::Service, PATIENCE);
+            let deleted = client.delete_tags(&security, &keys, manner).await;
+            deleted.map_err(|why| error(&why))?;
+            for one in record.observed.groups.values_mut() {
+                one.tags.remove(RETAINED);
+            }
+        }
+        let of = elastic(&record.observed, marked);
+        if !of.is_empty() {
+            let keys = vec![RETAINED.to_owned()];
+            let calls = [Call::RemoveTags { of, keys }];
+            match self.execute(client, record, &calls, "").await {
+                Ended::Failed(why) => return Err(error(&why)),
+                Ended::Stale => return Ok(Ended::Stale),
+                Ended::Done => {}
+            }
+        }
+        record.retained = false;
+        Ok(Ended::Done)
+    }
+}
+
+/// The load balancers and target groups whose tags are so.
+fn elastic(observed: &Observed, are: impl Fn(&Tags) -> bool) -> Vec<Ref> {
+    let balancers = observed.load_balancers.values();
+    let groups = observed.target_groups.values();
+    (balancers.map(|one| (&one.arn, &one.tags)))
+        .chain(groups.map(|one| (&one.arn, &one.tags)))
+        .filter(|(_, tags)| are(tags))
+        .map(|(arn, _)| Ref::Known(arn.clone()))
+        .collect()
+}
+
+/// The security groups whose tags are so, by ID.
+fn security(observed: &Observed, are: impl Fn(&Tags) -> bool) -> Vec<String> {
+    let all = observed.groups.values().filter(|one| are(&one.tags));
+    all.map(|one| one.id.clone()).collect()
 }

@@ -67,6 +67,18 @@ pub const TARGET_GROUP: [Attribute; 6] = [
     },
 ];
 
+/// Those of the table that have another value than AWS's default.
+pub(crate) fn changed(
+    mut all: BTreeMap<String, String>,
+    table: &[Attribute],
+) -> BTreeMap<String, String> {
+    all.retain(|key, value| {
+        let known = table.iter().find(|known| known.key == key.as_str());
+        known.is_some_and(|known| known.default != value.as_str())
+    });
+    all
+}
+
 const fn boolean(key: &'static str, default: &'static str) -> Attribute {
     Attribute {
         key,

@@ -62,6 +62,33 @@ pub(crate) fn instance(number: u16) -> String {
     format!("i-{number:08}")
 }
 
+/// A class without settings.
+pub(crate) fn class(fake: &Fake) -> ClassSettings {
+    ClassSettings {
+        region: fake.region(),
+        vpc: None,
+        publish: Publish::WhenCreated,
+        settings: Settings::default(),
+    }
+}
+
+/// A connection to the fake, without limits of our own.
+pub(crate) fn connection(fake: &Fake) -> Connection {
+    let credentials = &fake.credentials()[0];
+    Connection {
+        region: Some(fake.region()),
+        endpoints: Endpoints {
+            load_balancing: Some(fake.url()),
+            ec2: Some(fake.url()),
+        },
+        identity: CallerIdentity::Fixed {
+            key: credentials.access_key.clone(),
+            secret: credentials.secret.clone(),
+        },
+        limits: Limits::NONE,
+    }
+}
+
 // === impl Bed ===
 
 impl Bed {
@@ -71,12 +98,7 @@ impl Bed {
 
     pub(crate) async fn with(config: Config) -> Self {
         let fake = Fake::start(config).await.unwrap();
-        let class = ClassSettings {
-            region: fake.region(),
-            vpc: None,
-            publish: Publish::WhenCreated,
-            settings: Settings::default(),
-        };
+        let class = class(&fake);
         Self {
             fake,
             class,
@@ -100,25 +122,12 @@ impl Bed {
     }
 
     fn provider_of(&self, cluster: &str) -> AwsProvider {
-        let credentials = &self.fake.credentials()[0];
-        let connection = Connection {
-            region: Some(self.fake.region()),
-            endpoints: Endpoints {
-                load_balancing: Some(self.fake.url()),
-                ec2: Some(self.fake.url()),
-            },
-            identity: CallerIdentity::Fixed {
-                key: credentials.access_key.clone(),
-                secret: credentials.secret.clone(),
-            },
-            limits: Limits::NONE,
-        };
         let mark = Mark {
             cluster: cluster.into(),
             cluster_name: "prod".into(),
             class: "aws".into(),
         };
-        AwsProvider::new(connection, self.class.clone(), mark)
+        AwsProvider::new(connection(&self.fake), self.class.clone(), mark)
     }
 
     pub(crate) fn targets(&self) -> TargetSet {
@@ -172,7 +181,7 @@ impl Bed {
 
 /// One turn of the controller.
 pub(crate) async fn ensure(
-    provider: &AwsProvider,
+    provider: &impl Provider,
     service: &LoadBalancer,
 ) -> Result<Observed, ProviderError> {
     let balancer = Balancer {
@@ -190,7 +199,7 @@ pub(crate) async fn ensure(
 
 /// Turns until the provider asks for no more at once.
 pub(crate) async fn settle(
-    provider: &AwsProvider,
+    provider: &impl Provider,
     service: &LoadBalancer,
 ) -> Result<Observed, ProviderError> {
     for _ in 0..5 {
@@ -208,7 +217,7 @@ pub(crate) fn at_once(observed: &Observed) -> bool {
 }
 
 /// Releases until nothing is left; the cloud's clock moves on.
-pub(crate) async fn delete(bed: &Bed, provider: &AwsProvider, service: &LoadBalancer) -> usize {
+pub(crate) async fn delete(bed: &Bed, provider: &impl Provider, service: &LoadBalancer) -> usize {
     let key = Key::alone(&service.id);
     for turn in 1..20 {
         let released = provider.release(&service.id, &key, Removal::Delete).await;

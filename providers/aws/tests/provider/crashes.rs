@@ -168,6 +168,23 @@ async fn a_lost_answer_at_any_call_is_made_up_for_by_the_same_process() {
     }
 }
 
+/// Nobody knows what the call has made, and the Service is deleted before anybody asks again.
+#[tokio::test]
+async fn what_had_no_answer_is_deleted_by_the_same_process() {
+    let web = service("web", &[(80, 30_080), (443, 30_443)]);
+    for nth in 1_u64.. {
+        let bed = prepare(None).await;
+        let provider = bed.start().await.unwrap();
+        bed.fake.fault(Fault::writes().nth(nth).drop_after());
+        if settle(&provider, &web).await.is_ok() {
+            assert!(nth > 8, "{nth}");
+            break;
+        }
+        delete(&bed, &provider, &web).await;
+        assert!(bed.is_empty(), "call {nth}: {:?}", bed.fake.snapshot());
+    }
+}
+
 #[tokio::test]
 async fn a_crash_at_any_call_of_a_deletion_leaves_nothing() {
     let web = service("web", &[(80, 30_080), (443, 30_443)]);

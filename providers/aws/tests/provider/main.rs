@@ -5,10 +5,12 @@
 #![allow(missing_docs)]
 
 mod bed;
+mod conformance;
 mod costs;
 mod crashes;
 mod labels;
 mod limits;
+mod quiet;
 mod regressions;
 mod stories;
 #[path = "../support/mod.rs"]

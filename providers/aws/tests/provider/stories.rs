@@ -5,7 +5,12 @@ use std::time::Duration;
 use ballast_aws_fake::Fault;
 use ballast_provider::{Cause, ProviderError, State};
 
-use crate::bed::{Bed, essence, service, settle, with};
+use ballast_aws_fake::state::security_groups::SecurityGroup;
+use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
+use ballast_aws_fake::state::{security_groups, target_groups};
+use ballast_provider::mark::SERVICE;
+
+use crate::bed::{Bed, delete, essence, service, settle, with};
 
 #[tokio::test]
 async fn what_somebody_else_changes_is_seen_and_repaired() {
@@ -46,6 +51,30 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
     );
     settle(&provider, &web).await.unwrap();
     assert_eq!(essence(&bed.fake.snapshot()), before);
+}
+
+/// Without the rule, no load balancer reaches a node.
+#[tokio::test]
+async fn the_rule_of_the_nodes_group_comes_back() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &service("web", &[(80, 30_080)]))
+        .await
+        .unwrap();
+    let rules = || {
+        bed.fake.snapshot().security_groups[NODE_GROUP]
+            .ingress
+            .clone()
+    };
+    let [rule] = &rules()[..] else {
+        panic!("{:?}", rules());
+    };
+    let permission = std::slice::from_ref(&rule.permission);
+    bed.fake
+        .edit(|cloud, _| cloud.revoke_ingress(NODE_GROUP, permission))
+        .unwrap();
+    provider.look().await;
+    assert_eq!(rules()[0].permission, rule.permission);
 }
 
 #[tokio::test]
@@ -143,6 +172,57 @@ async fn a_foreign_object_with_a_name_of_ours_is_refused_by_its_arn() {
     let changes = bed.fake.foreign_changes();
     let on_it: Vec<_> = changes.iter().filter(|line| line.contains(&arn)).collect();
     assert!(on_it.is_empty(), "{on_it:?}");
+}
+
+/// The same for objects whose names follow from ports, and nobody else's object holds up a deletion.
+#[tokio::test]
+async fn foreign_target_groups_and_security_groups_are_named_and_hold_up_no_deletion() {
+    let web = service("web", &[(80, 30_080)]);
+    let made = {
+        let bed = Bed::new().await;
+        let provider = bed.start().await.unwrap();
+        settle(&provider, &web).await.unwrap();
+        bed.fake.snapshot()
+    };
+    let group = made.target_groups.values().next().unwrap();
+    let own = |one: &&SecurityGroup| one.tags.contains_key(SERVICE);
+    let clients = made.security_groups.values().find(own).unwrap();
+    for foreign in ["target group", "security group"] {
+        let bed = Bed::new().await;
+        let id = bed.fake.edit(|cloud, now| {
+            if foreign == "target group" {
+                let create = target_groups::Create {
+                    name: group.name.clone(),
+                    protocol: Some("TCP".into()),
+                    port: Some(1),
+                    vpc: Some(VPC.into()),
+                    ..target_groups::Create::default()
+                };
+                cloud.create_target_group(now, create).unwrap().arn
+            } else {
+                let create = security_groups::Create {
+                    name: clients.name.clone(),
+                    description: "Another program".into(),
+                    vpc: Some(VPC.into()),
+                    ..security_groups::Create::default()
+                };
+                cloud.create_security_group(now, create).unwrap().id
+            }
+        });
+        bed.fake.remember_foreign();
+        bed.fake.forget_foreign(NODE_GROUP);
+        let provider = bed.start().await.unwrap();
+        let why = settle(&provider, &web).await.unwrap_err();
+        assert!(why.to_string().contains(&id), "{why}");
+        assert_eq!(settle(&provider, &web).await.unwrap_err(), why);
+        delete(&bed, &provider, &web).await;
+        assert_eq!(bed.fake.foreign_changes(), Vec::<String>::new());
+        bed.fake.edit(|cloud, now| match foreign {
+            "target group" => cloud.delete_target_group(now, &id).unwrap(),
+            _ => cloud.delete_security_group(now, &id).unwrap(),
+        });
+        assert!(bed.is_empty(), "{foreign}: {:?}", bed.fake.snapshot());
+    }
 }
 
 #[tokio::test]

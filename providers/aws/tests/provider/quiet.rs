@@ -1,0 +1,87 @@
+//! What is called when nothing changes. Time is tokio's, and passes when nothing else happens.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ballast_aws_fake::{Config, Time};
+use ballast_provider::{LoadBalancer, Provider, ServiceId, State};
+use futures::StreamExt;
+use tokio::time::{Instant, timeout_at};
+
+use crate::bed::{Bed, ensure, service, settle};
+
+/// The Services of a class, and what the controller does with them: a turn for each change.
+struct Quiet {
+    bed: Bed,
+    all: BTreeMap<ServiceId, LoadBalancer>,
+}
+
+// === impl Quiet ===
+
+impl Quiet {
+    async fn new(count: u16) -> Self {
+        let mut config = Config {
+            time: Time::Scaled(1.0),
+            ..Config::default()
+        };
+        config.settings.quotas.load_balancers = usize::from(count);
+        let bed = Bed::with(config).await;
+        let service = |number| service(&format!("web-{number}"), &[(80, 30_100 + number)]);
+        let all = (0..count).map(service);
+        Self {
+            bed,
+            all: all.map(|one| (one.id.clone(), one)).collect(),
+        }
+    }
+
+    /// Follows a process for so long. Returns how many turns it asked for, and its calls by action.
+    async fn follow(
+        &self,
+        provider: &impl Provider,
+        long: Duration,
+    ) -> (usize, BTreeMap<String, u64>) {
+        self.bed.fake.reset_calls();
+        let end = Instant::now() + long;
+        let mut changes = provider.changes();
+        let mut turns = 0;
+        while let Ok(Some(change)) = timeout_at(end, changes.next()).await {
+            turns += 1;
+            settle(provider, &self.all[&change.id]).await.unwrap();
+        }
+        (turns, self.bed.fake.counts().actions)
+    }
+}
+
+/// With 100 Services that nobody changes, an hour takes at most 300 calls, and no Service has a turn.
+#[tokio::test(start_paused = true)]
+async fn an_hour_in_which_nothing_changes_takes_few_calls() {
+    let quiet = Quiet::new(100).await;
+    let provider = quiet.bed.start().await.unwrap();
+    for one in quiet.all.values() {
+        settle(&provider, one).await.unwrap();
+    }
+    quiet.follow(&provider, Duration::from_mins(10)).await;
+    for one in quiet.all.values() {
+        let observed = ensure(&provider, one).await.unwrap();
+        assert_eq!(observed.state, State::Programmed);
+    }
+    let (turns, calls) = quiet.follow(&provider, Duration::from_hours(1)).await;
+    let total: u64 = calls.values().sum();
+    println!("{total} calls in an hour: {calls:?}");
+    assert_eq!(turns, 0);
+    assert!(total <= 300, "{total}: {calls:?}");
+    assert!(calls.keys().all(|action| action.starts_with("Describe")));
+    // Everything is looked at: the whole class six times, and 50 of the Services in full.
+    assert_eq!(calls["DescribeListeners"], 50);
+    // The same for a process that has just started.
+    drop(provider);
+    let provider = quiet.bed.start().await.unwrap();
+    for one in quiet.all.values() {
+        settle(&provider, one).await.unwrap();
+    }
+    let (_, calls) = quiet.follow(&provider, Duration::from_hours(1)).await;
+    let total: u64 = calls.values().sum();
+    println!("{total} calls in the first hour: {calls:?}");
+    assert!(total <= 300, "{total}: {calls:?}");
+    assert!(calls.keys().all(|action| action.starts_with("Describe")));
+}
