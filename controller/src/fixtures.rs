@@ -296,6 +296,12 @@ impl Provider for PureProvider {
         }]
     }
 
+    /// One for each cloud.
+    fn remarks(&self) -> Vec<String> {
+        let clouds = self.0.iter();
+        clouds.map(|cloud| format!("It uses {cloud}")).collect()
+    }
+
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         let shared = load_balancer.share_key.as_deref();
         let shared = shared.map(|key| Key::Shared(key.into()));

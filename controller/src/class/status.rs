@@ -16,6 +16,7 @@ use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
 use crate::cluster::conditions::{condition, contested, dated, transition};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::view::ServiceView;
+use crate::process::text;
 
 /// Services that the condition `InUse` names.
 const NAMED: usize = 5;
@@ -191,8 +192,10 @@ fn accepted(class: &ClassView) -> Condition {
 
 fn ready(class: &ClassView, classes: &Classes) -> Condition {
     match classes.instances.get(&class.name) {
-        Some(Instance::Ready(_)) => {
-            condition("Ready", true, "Ready", "The provider is ready".to_owned())
+        Some(Instance::Ready(provider)) => {
+            let all = ["The provider is ready".to_owned()].into_iter();
+            let all: Vec<String> = all.chain(provider.remarks()).collect();
+            condition("Ready", true, "Ready", text::message(&all.join(". ")))
         }
         Some(Instance::Failing(message)) => {
             condition("Ready", false, "CloudError", message.clone())

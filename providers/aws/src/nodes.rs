@@ -25,7 +25,12 @@ pub struct Nodes {
     instances: BTreeMap<String, Arc<Labels>>,
     /// Nodes without an instance, by name: they are no targets.
     pub(crate) strangers: BTreeSet<String>,
+    /// Instances that AWS does not accept as targets: they do not exist, do not run, or are elsewhere.
+    refused: BTreeSet<String>,
 }
+
+/// Nodes that a remark names.
+const NAMED: usize = 5;
 
 // === impl Selector ===
 
@@ -96,14 +101,50 @@ impl Nodes {
     /// The IDs of the instances that are targets.
     pub fn selected(&self, selector: &Selector) -> BTreeSet<String> {
         let all = self.instances.iter();
-        all.filter(|(_, labels)| selector.selects(labels))
+        all.filter(|(id, labels)| selector.selects(labels) && !self.refused.contains(*id))
             .map(|(id, _)| id.clone())
             .collect()
     }
 
+    /// AWS does not accept this instance.
+    pub(crate) fn refuse(&mut self, id: &str) {
+        self.refused.insert(id.to_owned());
+    }
+
+    /// Whether there are such.
+    pub(crate) fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// They may be accepted now.
+    pub(crate) fn forgive(&mut self) {
+        self.refused.clear();
+    }
+
+    /// Names the nodes that are no targets.
+    pub fn remarks(&self) -> Vec<String> {
+        let strangers = match self.strangers.len() {
+            0 => None,
+            1 => Some("1 node is no target because its".to_owned()),
+            count => Some(format!("{count} nodes are no targets because their")),
+        };
+        let strangers = strangers.map(|nodes| {
+            let names = named(&self.strangers);
+            format!("{nodes} spec.providerID names no instance of AWS: {names}")
+        });
+        let refused = self.has_refused().then(|| {
+            format!(
+                "AWS does not accept instances of nodes as targets, because they do not run, do not exist or are in another VPC: {}",
+                named(&self.refused)
+            )
+        });
+        strangers.into_iter().chain(refused).collect()
+    }
+
     /// A short name for the targets of all target groups, if these selectors are in use.
     pub fn name(&self, selectors: &BTreeSet<Selector>) -> String {
-        let mut parts: Vec<String> = self.instances.keys().cloned().collect();
+        let all = self.selected(&Selector::default());
+        let mut parts: Vec<String> = all.into_iter().collect();
         for selector in selectors {
             if let Some(tag) = selector.tag() {
                 parts.push(tag);
@@ -111,6 +152,16 @@ impl Nodes {
             }
         }
         mark::digest(parts.iter().map(String::as_str))[..16].to_owned()
+    }
+}
+
+/// The first of them, and how many more there are.
+fn named(all: &BTreeSet<String>) -> String {
+    let names: Vec<&str> = all.iter().map(String::as_str).take(NAMED).collect();
+    let names = names.join(", ");
+    match all.len().saturating_sub(NAMED) {
+        0 => names,
+        more => format!("{names} and {more} more"),
     }
 }
 
@@ -124,6 +175,36 @@ fn instance_of(node: &Target) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_are_no_targets_are_named() {
+        let remarks = |strangers: usize, refused: &[&str]| {
+            let mut nodes = Nodes {
+                strangers: (0..strangers)
+                    .map(|number| format!("node-{number}"))
+                    .collect(),
+                ..Nodes::default()
+            };
+            for id in refused {
+                nodes.refuse(id);
+            }
+            nodes.remarks()
+        };
+        assert_eq!(remarks(0, &[]), Vec::<String>::new());
+        assert_eq!(
+            remarks(1, &["i-1"]),
+            [
+                "1 node is no target because its spec.providerID names no instance of AWS: node-0",
+                "AWS does not accept instances of nodes as targets, because they do not run, do not exist or are in another VPC: i-1"
+            ]
+        );
+        assert_eq!(
+            remarks(7, &[]),
+            [
+                "7 nodes are no targets because their spec.providerID names no instance of AWS: node-0, node-1, node-2, node-3, node-4 and 2 more"
+            ]
+        );
+    }
 
     fn node(id: Option<&str>, labels: &[(&str, &str)]) -> Target {
         Target {

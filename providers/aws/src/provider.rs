@@ -192,6 +192,11 @@ impl Provider for AwsProvider {
         }
     }
 
+    fn remarks(&self) -> Vec<String> {
+        let nodes = self.inner.targets().nodes.clone();
+        nodes.map_or(Vec::new(), |nodes| nodes.remarks())
+    }
+
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         Ok(self.inner.records.owned().await)
     }

@@ -70,6 +70,12 @@ pub trait Provider: Send + Sync {
         removal: Removal,
     ) -> Result<Released, ProviderError>;
 
+    /// What whoever runs the cluster should know of the class as a whole, such as nodes that cannot be
+    /// targets. Its condition `Ready` says it. The same until it changes. Makes no call.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Lists everything in the cloud that carries the mark of this cluster and class.
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError>;
 

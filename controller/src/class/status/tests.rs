@@ -1,5 +1,5 @@
 use super::*;
-use crate::fixtures::{id, second};
+use crate::fixtures::{PureProvider, id, second};
 use crate::run::factory::samples;
 
 fn arcs(services: &[ServiceView]) -> Vec<Arc<ServiceView>> {
@@ -175,6 +175,24 @@ fn a_class_says_why_it_does_not_serve() {
         (status.as_str(), reason.as_str(), message.as_str()),
         ("False", "CloudError", "no answer")
     );
+}
+
+#[test]
+fn a_class_says_what_its_provider_remarks() {
+    for (clouds, expected) in [
+        (&[][..], "The provider is ready"),
+        (
+            &["one", "two"][..],
+            "The provider is ready. It uses one. It uses two",
+        ),
+    ] {
+        let class = ClassView::test("local");
+        let mut classes = Classes::test([class.clone()]);
+        let ready = Instance::Ready(Arc::new(PureProvider(clouds)));
+        classes.instances.insert("local".into(), ready);
+        let said = said(&class, &classes, &Usage::default(), "Ready");
+        assert_eq!(said, ("True".into(), "Ready".into(), expected.into()));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::records::Record;
+use super::retarget::INVALID_TARGET;
 use super::{Inner, PATIENCE};
 use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids, Manner};
@@ -84,6 +85,26 @@ impl Inner {
                 }
                 Err(why) if is_done(call, &why) => {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                }
+                Err(why) if why.code == INVALID_TARGET => {
+                    let Call::RegisterTargets {
+                        target_group,
+                        targets,
+                    } = call
+                    else {
+                        return Ended::Failed(why);
+                    };
+                    match self.register(client, target_group, targets, &ids).await {
+                        Ok(made) => made.iter().for_each(|call| {
+                            effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                        }),
+                        Err(why) => {
+                            if why.cause.uncertain() {
+                                record.doubt();
+                            }
+                            return Ended::Failed(why);
+                        }
+                    }
                 }
                 Err(why) => {
                     if why.cause.uncertain() || why.cause == Cause::Duplicate {
@@ -172,7 +193,7 @@ fn is_done(call: &Call, why: &CallError) -> bool {
         | Call::DeleteTargetGroup { .. }
         | Call::DeleteSecurityGroup { .. }
         | Call::DeleteListener { .. } => gone,
-        Call::DeregisterTargets { .. } => why.code == "InvalidTarget",
+        Call::DeregisterTargets { .. } => why.code == INVALID_TARGET,
         _ => false,
     }
 }

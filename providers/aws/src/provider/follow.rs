@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  each 10 s, while any is provisioned   DescribeLoadBalancers, 20 in a call
-//!  from a change until all are healthy   DescribeTargetHealth of each group, less and less often
+//!  when active, and from a change until
+//!  all are healthy                       DescribeTargetHealth of each group, less and less often
 //!  each 10 min                           the names and tags of everything of the class
 //!  between, one call in 18 s             the rest of one Service, one after the other
 //! ```
@@ -129,7 +130,8 @@ impl Follower {
             if is_provisioned(&record) {
                 due = due.min(self.provisioning);
             }
-            let waits = [record.health.due(), record.turn_at(Instant::now())];
+            let health = record.health.due().filter(|_| !is_provisioned(&record));
+            let waits = [health, record.turn_at(Instant::now())];
             due = waits.into_iter().flatten().fold(due, Instant::min);
         }
         due
@@ -142,6 +144,7 @@ impl Follower {
         };
         if now >= self.drift {
             inner.doubt_rules().await;
+            self.try_refused();
         }
         if let Err(why) = inner.look_at_new_nodes(client).await {
             debug!(error = %why, "cannot look at new nodes");
@@ -165,6 +168,23 @@ impl Follower {
         if now >= self.in_full {
             let calls = self.read_next(client).await;
             self.in_full = now + IN_FULL * calls.max(1);
+        }
+    }
+
+    /// Instances that AWS did not accept may run now: every Service tries them in its next turn.
+    fn try_refused(&mut self) {
+        let tried = (self.inner.targets().nodes.as_mut())
+            .filter(|nodes| nodes.has_refused())
+            .map(|nodes| Arc::make_mut(nodes).forgive());
+        if tried.is_none() {
+            return;
+        }
+        for (_, cell) in self.inner.records.cells() {
+            if let Ok(record) = cell.try_lock()
+                && let Some(id) = record.id.as_ref().filter(|_| !record.retained)
+            {
+                self.ready.push_back(change(id, Cause::Drifted));
+            }
         }
     }
 
@@ -202,6 +222,7 @@ impl Follower {
             };
             if there.state != now.state {
                 there.state = now.state;
+                record.health.ask_at(Instant::now());
                 info!(arn, state = ?now.state, "the load balancer has another state");
                 if let Some(id) = &record.id {
                     self.ready.push_back(change(id, Cause::Active));
@@ -230,7 +251,8 @@ impl Follower {
             let Ok(mut record) = cell.try_lock() else {
                 continue;
             };
-            if record.health.due().is_none_or(|due| due > now) {
+            // Nothing is healthy before the load balancer is active, and then it is asked at once.
+            if record.health.due().is_none_or(|due| due > now) || is_provisioned(&record) {
                 continue;
             }
             let mut groups = Vec::new();

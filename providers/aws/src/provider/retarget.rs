@@ -17,15 +17,17 @@ use tracing::{debug, warn};
 use super::execute::{Ended, error};
 use super::inventory::registered;
 use super::records::{Cell, Depth, Record};
-use super::{Inner, PATIENCE};
-use crate::call::Ref;
-use crate::client::{Client, Manner};
+use super::{Inner, PATIENCE, Targets};
+use crate::call::{Call, Ref};
+use crate::client::{CallError, Client, Ids, Manner};
 use crate::nodes::{Nodes, Selector};
 use crate::plan;
 use crate::rate::Urgency;
 
 /// The tag of the backend group that names the targets which every target group has.
 pub(super) const SETTLED: &str = "ballast.dev/targets";
+/// AWS's code for a target that cannot be one.
+pub(super) const INVALID_TARGET: &str = "InvalidTarget";
 /// Services whose targets change at once.
 const AT_ONCE: usize = 16;
 
@@ -54,7 +56,7 @@ impl Inner {
             return Ok(());
         }
         let client = self.client().await?;
-        self.wave(client, &name, settled.is_some()).await?;
+        self.wave(client, settled.is_some()).await?;
         self.polls.notify_one();
         Ok(())
     }
@@ -82,9 +84,10 @@ impl Inner {
     }
 
     /// Changes the targets of every Service.
-    async fn wave(&self, client: &Client, name: &str, marked: bool) -> Result<(), ProviderError> {
+    async fn wave(&self, client: &Client, marked: bool) -> Result<(), ProviderError> {
         if marked {
-            self.unsettle(client).await?;
+            let unsettled = self.unsettle(client).await;
+            unsettled.map_err(|why| error(&why))?;
         }
         let cells = self.records.cells();
         let each = cells
@@ -104,10 +107,14 @@ impl Inner {
                 failed = Some((why, now));
             }
         }
-        match failed {
-            Some((why, at)) => Err(passed(why, at, Instant::now())),
-            None => self.settle(client, name).await,
+        if let Some((why, at)) = failed {
+            return Err(passed(why, at, Instant::now()));
         }
+        let Targets {
+            nodes, selectors, ..
+        } = self.targets().clone();
+        let nodes = nodes.unwrap_or_default();
+        self.settle(client, &nodes.name(&selectors)).await
     }
 
     async fn retarget_one(&self, client: &Client, cell: &Cell) -> Result<(), ProviderError> {
@@ -163,16 +170,55 @@ impl Inner {
         Ok(changed)
     }
 
+    /// Registers what AWS accepts of these targets: it refuses a call if it refuses one of them, and
+    /// does not say which. One that it refuses alone is left out, so that it holds up nothing.
+    pub(super) async fn register(
+        &self,
+        client: &Client,
+        target_group: &Ref,
+        targets: &[String],
+        ids: &Ids,
+    ) -> Result<Vec<Call>, CallError> {
+        let mut made = Vec::new();
+        let mut rest = vec![targets.to_vec()];
+        while let Some(some) = rest.pop() {
+            let call = Call::RegisterTargets {
+                target_group: target_group.clone(),
+                targets: some.clone(),
+            };
+            match client.call(&call, ids, call.urgency(), PATIENCE).await {
+                Ok(_) => made.push(call),
+                Err(why) if why.code != INVALID_TARGET => return Err(why),
+                Err(why) => match &some[..] {
+                    [alone] => {
+                        warn!(instance = alone, error = %why, "AWS does not accept this instance as a target");
+                        if let Some(nodes) = &mut self.targets().nodes {
+                            Arc::make_mut(nodes).refuse(alone);
+                        }
+                        // Groups that were made before may have it.
+                        if self.targets().settled.is_some() {
+                            self.unsettle(client).await?;
+                        }
+                    }
+                    several => {
+                        let (one, other) = several.split_at(several.len() / 2);
+                        rest.extend([one.to_vec(), other.to_vec()]);
+                    }
+                },
+            }
+        }
+        Ok(made)
+    }
+
     /// Before a wave: if it is interrupted and the nodes are then as before, the tag must not say
     /// that every target group has them.
-    async fn unsettle(&self, client: &Client) -> Result<(), ProviderError> {
+    async fn unsettle(&self, client: &Client) -> Result<(), CallError> {
         let backend = self.network.lock().await.backend().map(str::to_owned);
         if let Some(backend) = backend {
             let manner = Manner::new(Urgency::Traffic, PATIENCE);
-            let deleted = client
+            client
                 .delete_tags(&[backend], &[SETTLED.to_owned()], manner)
-                .await;
-            deleted.map_err(|why| error(&why))?;
+                .await?;
         }
         self.targets().settled = None;
         Ok(())

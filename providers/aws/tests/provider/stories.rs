@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
-use ballast_provider::{Cause, ProviderError, State};
+use ballast_provider::{Cause, Provider, ProviderError, State};
 
 use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
 use ballast_aws_fake::state::{security_groups, target_groups};
 use ballast_provider::mark::SERVICE;
 
-use crate::bed::{Bed, delete, essence, service, settle, with};
+use crate::bed::{Bed, delete, essence, instance, service, settle, with};
 
 #[tokio::test]
 async fn what_somebody_else_changes_is_seen_and_repaired() {
@@ -51,6 +51,41 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
     );
     settle(&provider, &web).await.unwrap();
     assert_eq!(essence(&bed.fake.snapshot()), before);
+}
+
+/// A node whose instance does not run, or is in another VPC, would otherwise hold up every Service.
+#[tokio::test]
+async fn an_instance_that_aws_refuses_holds_up_nothing() {
+    let mut bed = Bed::new().await;
+    bed.add_node();
+    bed.add_node();
+    let state = |state: &str| {
+        bed.fake.edit(|cloud, _| {
+            cloud.instances.get_mut(&instance(4)).unwrap().state = state.into();
+        });
+    };
+    state("stopped");
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let targets = || {
+        let groups = bed.fake.snapshot().target_groups;
+        let group = groups.values().next().unwrap();
+        let ids = group.targets.keys().map(|(id, _)| id.clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(targets(), [1, 2, 3, 5].map(instance));
+    let remarks = provider.remarks();
+    assert!(remarks[0].contains(&instance(4)), "{remarks:?}");
+    // Nobody tries it again and again.
+    let (_, calls) = bed.calls_of(settle(&provider, &web)).await;
+    assert_eq!(calls, Vec::<String>::new());
+    state("running");
+    let changes = provider.look().await;
+    assert!(changes.iter().any(|it| it.id == web.id), "{changes:?}");
+    settle(&provider, &web).await.unwrap();
+    assert_eq!(targets(), [1, 2, 3, 4, 5].map(instance));
+    assert_eq!(provider.remarks(), Vec::<String>::new());
 }
 
 /// Without the rule, no load balancer reaches a node.
@@ -133,10 +168,7 @@ async fn deletion_protection_is_said_and_not_switched_off() {
     );
     settle(&provider, &web).await.unwrap();
     let key = ballast_provider::Key::alone(&web.id);
-    let release = || {
-        use ballast_provider::Provider;
-        provider.release(&web.id, &key, ballast_provider::Removal::Delete)
-    };
+    let release = || provider.release(&web.id, &key, ballast_provider::Removal::Delete);
     let why = release().await.unwrap_err();
     assert!(matches!(&why, ProviderError::Refused(_)), "{why}");
     assert!(

@@ -112,6 +112,10 @@ impl Provider for DeafProvider {
         self.provider.release(id, key, removal).await
     }
 
+    fn remarks(&self) -> Vec<String> {
+        self.provider.remarks()
+    }
+
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
         self.provider.inventory().await
     }
