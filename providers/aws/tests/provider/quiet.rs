@@ -71,8 +71,9 @@ async fn an_hour_in_which_nothing_changes_takes_few_calls() {
     assert_eq!(turns, 0);
     assert!(total <= 300, "{total}: {calls:?}");
     assert!(calls.keys().all(|action| action.starts_with("Describe")));
-    // Everything is looked at: the whole class six times, and 50 of the Services in full.
-    assert_eq!(calls["DescribeListeners"], 50);
+    // Everything is looked at: the whole class six times, and one Service in full after the other.
+    let in_full = calls["DescribeListeners"];
+    assert!((35..=50).contains(&in_full), "{in_full}: {calls:?}");
     // The same for a process that has just started.
     drop(provider);
     let provider = quiet.bed.start().await.unwrap();

@@ -17,7 +17,7 @@
 //! Dual stack (#4865, #1219), `EndpointSlices` by family (#4783) and weights (3d390b8d7) are not supported
 //! yet, and refused by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ballast_aws_fake::state::seed::NODE_GROUP;
@@ -142,8 +142,8 @@ async fn what_was_deleted_meanwhile_is_found() {
     // The controller releases whatever the inventory lists and no Service needs.
     let provider = bed.start().await.unwrap();
     let listed = provider.inventory().await.unwrap();
-    let services: Vec<&ServiceId> = listed.iter().flat_map(|one| &one.services).collect();
-    assert_eq!(services, [&web.id]);
+    let services: BTreeSet<&ServiceId> = listed.iter().flat_map(|one| &one.services).collect();
+    assert_eq!(services, [&web.id].into());
     delete(&bed, &provider, &web).await;
     assert!(bed.is_empty(), "{:?}", bed.fake.snapshot());
 }
