@@ -4,9 +4,7 @@
 mod hostile;
 
 use ballast_crds::ProviderSettings;
-use ballast_provider::{
-    Exclusion, LoadBalancer, Mark, Provider, ProviderError, Refusal, Traits,
-};
+use ballast_provider::{Exclusion, LoadBalancer, Mark, Provider, ProviderError, Refusal, Traits};
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
 
