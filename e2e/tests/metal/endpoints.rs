@@ -13,6 +13,7 @@ use crate::common::SOON;
 use crate::common::judges::judged;
 use crate::common::outside;
 
+const NAME: &str = "nobody";
 /// kube-proxy rejects at once; a client whose packets are dropped waits for its own time-out of 3 s. On virtual
 /// links the first error arrives while the client's kernel still sends, and counts only when it is repeated, a
 /// second later.
@@ -20,31 +21,23 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Withdrawing the address would turn a flap of readiness into failures of ARP.
 pub(crate) async fn without_endpoints_the_address_stays(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
-    for policy in ["Cluster", "Local"] {
-        let name = format!("nobody-{}", policy.to_lowercase());
-        let spec = json!({"loadBalancerClass": CLASS, "externalTrafficPolicy": policy});
-        let service = outside::service(&name, &["IPv4"], SERVER, &spec);
-        let empty = endpoint_slice(&name, "IPv4", &[]).to_string();
-        // Without an endpoint on any node, the first holder of a Local Service is any node.
-        bed.lab.apply(&service).await?;
-        let all = holders(bed, &name).await?;
-        let (address, holder) = all[0];
-        if policy == "Cluster" {
-            eventually(SOON, || greeting(bed, NEWCOMER, address)).await?;
-            bed.lab.apply(&empty).await?;
-        }
-        says(bed, holder, "NoEndpoints", Some(&address.to_string())).await?;
-        still_answers(bed, address, holder).await?;
-        if policy == "Cluster" {
-            rejected(bed, address).await?;
-            bed.lab.apply(&service).await?;
-            says(bed, holder, "NoEndpoints", None).await?;
-            eventually(SOON, || greeting(bed, NEWCOMER, address)).await?;
-            ensure!(holders(bed, &name).await? == all, "it has moved");
-        }
-        bed.lab.kubectl(&["delete", "service", &name]).await?;
-    }
-    Ok(())
+    let spec = json!({"loadBalancerClass": CLASS});
+    let service = outside::service(NAME, &["IPv4"], SERVER, &spec);
+    bed.lab.apply(&service).await?;
+    let all = holders(bed, NAME).await?;
+    let (address, holder) = all[0];
+    eventually(SOON, || greeting(bed, NEWCOMER, address)).await?;
+    let empty = endpoint_slice(NAME, "IPv4", &[]).to_string();
+    bed.lab.apply(&empty).await?;
+    says(bed, holder, "NoEndpoints", Some(&address.to_string())).await?;
+    still_answers(bed, address, holder).await?;
+    rejected(bed, address).await?;
+    bed.lab.apply(&service).await?;
+    says(bed, holder, "NoEndpoints", None).await?;
+    eventually(SOON, || greeting(bed, NEWCOMER, address)).await?;
+    ensure!(holders(bed, NAME).await? == all, "it has moved");
+    let delete = ["delete", "service", NAME];
+    bed.lab.kubectl(&delete).await.map(drop)
 }
 
 async fn still_answers(bed: &Bed<'_>, address: IpAddr, holder: Host) -> Result<()> {
