@@ -53,10 +53,6 @@ pub enum Slip {
     CutOffIsAlive,
     /// A node that is cut off repeats its announcements.
     AnnounceWhenCutOff,
-    /// A node claims an address with policy Local before its health port answers 200.
-    ClaimUnhealthy,
-    /// A node without an endpoint keeps an address with policy Local.
-    IgnoreEndpoints,
 }
 
 /// The defects of a node.
@@ -71,7 +67,7 @@ pub struct Slips {
 #[cfg(feature = "slips")]
 impl Slip {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 23] = [
         Self::NoWitness,
         Self::SpeakAfterStall,
         Self::KeepSuspicions,
@@ -95,8 +91,6 @@ impl Slip {
         Self::OnlyEligible,
         Self::CutOffIsAlive,
         Self::AnnounceWhenCutOff,
-        Self::ClaimUnhealthy,
-        Self::IgnoreEndpoints,
     ];
 }
 

@@ -143,7 +143,7 @@ impl World {
     /// learn of its death from the probers.
     pub(super) fn many_successors(&mut self) {
         let anything = Allowed {
-            gap: limits::ENDPOINT_MOVED,
+            gap: ms(2000),
             dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 1,
@@ -193,7 +193,7 @@ impl World {
         }
         self.api.version += 1;
         let planned = Allowed {
-            gap: limits::ENDPOINT_MOVED,
+            gap: 0,
             dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 1,

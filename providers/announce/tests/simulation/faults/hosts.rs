@@ -96,11 +96,7 @@ impl World {
         // Until an announcement would be repeated.
         let wait = ms(70_000);
         self.network.ports[victim].receives = false;
-        let deaf = Allowed {
-            gap: limits::DEAF[self.shape.detection as usize],
-            ..self.lost()
-        };
-        self.phase("port hears nothing", one, wait, deaf);
+        self.phase("port hears nothing", one, wait, self.lost());
         self.network.ports[victim].receives = true;
         self.phase("port hears again", one, ms(10_000), self.back());
     }

@@ -16,7 +16,7 @@ impl World {
         }
         if self.chance(50) {
             // Messages of the holder are a little late.
-            self.late_host = Some((victim, ms(50)));
+            self.lateness = ms(100);
         }
         let moves = 1;
         self.phase(
@@ -31,7 +31,7 @@ impl World {
             },
         );
         self.network.cut.clear();
-        self.late_host = None;
+        self.lateness = ms(5);
         self.phase(
             "path back",
             None,
@@ -231,10 +231,9 @@ impl World {
             None,
             limits::REPAIRED,
             Allowed {
-                gap: limits::REPAIRED_GAP,
-                dual: limits::REPAIRED_TWO,
                 moves: 4,
                 other_moves: 4,
+                ..anything
             },
         );
         self.phase("quiet after chaos", None, ms(10_000), QUIET);
