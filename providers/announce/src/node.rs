@@ -313,8 +313,7 @@ impl Node {
         self.concede(out);
         self.gossip(now, out);
         for address in self.pacer.poll(now) {
-            let entry = self.table.get(&address);
-            if let Some(entry) = entry.filter(|entry| !self.holds_back(entry.interface)) {
+            if let Some(entry) = self.table.get(&address) {
                 out.push(Output::Announce {
                     interface: entry.interface,
                     address,

@@ -185,11 +185,7 @@ impl Lone {
             sequence,
         };
         let received = 0;
-        let body = Body::Beat {
-            claims,
-            received,
-            cut_off: false,
-        };
+        let body = Body::Beat { claims, received };
         let message = Message {
             from: name(from),
             stamp,

@@ -16,10 +16,6 @@ pub struct Port {
     pub carrier: bool,
     /// Frames pass although both ends see the link.
     pub passes: bool,
-    /// Frames pass from the switch to the host.
-    pub receives: bool,
-    /// Frames pass from the host to the switch.
-    pub sends: bool,
     /// Ports of different groups are separated.
     pub group: u8,
 }
@@ -48,15 +44,6 @@ pub enum Frame {
     Message(Box<Message>),
 }
 
-// === impl Port ===
-
-impl Port {
-    /// Frames pass in both directions.
-    pub fn connects(self) -> bool {
-        self.carrier && self.passes && self.receives && self.sends
-    }
-}
-
 // === impl Network ===
 
 impl Network {
@@ -64,8 +51,6 @@ impl Network {
         let port = Port {
             carrier: true,
             passes: true,
-            receives: true,
-            sends: true,
             group: 0,
         };
         Self {
@@ -90,7 +75,7 @@ impl Network {
     fn connected(&self, from: usize, to: usize) -> bool {
         let (a, b) = (&self.ports[from], &self.ports[to]);
         let up = [a, b].iter().all(|port| port.carrier && port.passes);
-        up && a.sends && b.receives && a.group == b.group && !self.cut.contains(&(from, to))
+        up && a.group == b.group && !self.cut.contains(&(from, to))
     }
 }
 
@@ -136,7 +121,8 @@ impl World {
                     Target::Host(CLIENT) => self.network.client(),
                     Target::Host(_) => self.network.gateway(),
                 };
-                let switch = self.network.intercepts && self.network.ports[from].connects();
+                let port = &self.network.ports[from];
+                let switch = self.network.intercepts && port.carrier && port.passes;
                 if switch && method == Method::Neighbour {
                     let answer = Frame::Answer { from: to, method };
                     self.after(200, Event::Deliver(from, answer));
@@ -145,9 +131,7 @@ impl World {
                 }
             }
             Output::Query { address, .. } if self.network.intercepts => {
-                if self.network.ports[from].connects()
-                    && let Some(&mac) = self.network.learned.get(&address)
-                {
+                if let Some(&mac) = self.network.learned.get(&address) {
                     self.after(200, Event::Deliver(from, Frame::Names { address, mac }));
                 }
             }
@@ -156,7 +140,6 @@ impl World {
             }
             Output::Announce { address, mac, .. } => {
                 self.network.learned.insert(address, mac);
-                self.announced(from, &address, mac);
                 self.broadcast(from, &Frame::Names { address, mac });
             }
             Output::Send { to, message } => {
@@ -180,9 +163,7 @@ impl World {
             Frame::Probe { from, method } => {
                 self.frame(to, from, Frame::Answer { from: to, method });
                 if to < self.hosts.len() && method == Method::Neighbour {
-                    let (interface, by) = (ETH0, node(from));
-                    let probed = Input::Probed { interface, by };
-                    self.input(to, probed);
+                    self.input(to, Input::Probed { by: node(from) });
                 }
             }
             Frame::Answer { from, method } => {
