@@ -1,5 +1,6 @@
 //! Environment checks: settings of this node and its network that break the announcement of addresses,
-//! each with the fix. [`judge`] is pure; [`Proc`] reads `/proc`, which needs no rights.
+//! each with the fix. [`judge`] is pure; [`Proc`] reads `/proc`, and the kernel says which wireless
+//! interfaces save power. Neither needs rights.
 //!
 //! | condition | true if |
 //! |---|---|

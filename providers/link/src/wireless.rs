@@ -1,5 +1,5 @@
 //! Whether wireless interfaces save power. A card that sleeps loses or delays broadcasts, ARP requests
-//! among them.
+//! among them. The announcer's checks call this; it changes no setting.
 //!
 //! The kernel answers through generic netlink (`nl80211` of `linux/nl80211.h`): a request for the number
 //! of the family, then one for each interface. Reading needs no rights. A kernel without Wi-Fi has no such

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::{Config, Counts, Fake, Front, Moto};
 
@@ -27,33 +28,28 @@ pub(crate) async fn create_warm() -> Result<Vec<Check>, Failure> {
     let moto = Moto::start(NODES).await?;
     let provider = support::start(&moto, Limits::NONE, moto.nodes()).await?;
     settle(&provider, &service("first", &[(80, 30_080)])).await?;
-    let web = service("web", &[(80, 30_081)]);
     moto.reset_calls();
-    let observed = ensure(&provider, &web).await?;
-    if observed.ingress.is_empty() {
-        return Err("no hostname after the first turn".into());
-    }
-    let named = calls(&moto.counts());
-    settle(&provider, &web).await?;
-    Ok(vec![
-        Check::most("until the hostname", named, 7.0),
-        Check::said("in all", calls(&moto.counts())),
-    ])
+    created(&moto, &provider, 7.0).await
 }
 
 pub(crate) async fn create_cold() -> Result<Vec<Check>, Failure> {
     let moto = Moto::start(NODES).await?;
-    let web = service("web", &[(80, 30_081)]);
     moto.reset_calls();
     let provider = support::start(&moto, Limits::NONE, moto.nodes()).await?;
-    let observed = ensure(&provider, &web).await?;
+    created(&moto, &provider, 12.0).await
+}
+
+/// Makes a Service's load balancer. `most`: the goal for all calls until its hostname is known.
+async fn created(moto: &Moto, provider: &AwsProvider, most: f64) -> Result<Vec<Check>, Failure> {
+    let web = service("web", &[(80, 30_081)]);
+    let observed = ensure(provider, &web).await?;
     if observed.ingress.is_empty() {
         return Err("no hostname after the first turn".into());
     }
     let named = calls(&moto.counts());
-    settle(&provider, &web).await?;
+    settle(provider, &web).await?;
     Ok(vec![
-        Check::most("until the hostname", named, 12.0),
+        Check::most("until the hostname", named, most),
         Check::said("in all", calls(&moto.counts())),
     ])
 }

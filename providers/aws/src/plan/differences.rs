@@ -12,8 +12,9 @@ use crate::settings::attributes;
 // === impl Plan ===
 
 impl Plan {
-    /// Tags that differ, on what existed before this plan; the rest has them from its creation on. A tag that the Service does not name any more
-    /// is removed. Tags of AWS and Ballast's own stay, but for the one that names nodes.
+    /// Tags that differ, on what existed before this plan; the rest has them from its creation on. A
+    /// tag that the Service does not name any more is removed. Tags of AWS and Ballast's own stay, but
+    /// for the one that names nodes.
     pub(super) fn tags(
         &mut self,
         desired: &Desired,

@@ -10,12 +10,12 @@ use ballast_provider::mark::RETAINED;
 use ballast_provider::{ProviderError, Released, ServiceId};
 use jiff::Timestamp;
 
+use super::Inner;
 use super::execute::{Cleaned, Ended, error};
 use super::records::{Depth, Record};
-use super::{Inner, PATIENCE};
 use crate::call::{Call, Ref};
+use crate::client::Client;
 use crate::client::values::Tags;
-use crate::client::{Client, Manner};
 use crate::observed::Observed;
 use crate::plan;
 use crate::rate::Urgency;
@@ -78,12 +78,10 @@ impl Inner {
             self.records.forget(&id.uid);
             return Ok(Released::Gone);
         }
-        let tags = BTreeMap::from([(RETAINED.to_owned(), Timestamp::now().to_string())]);
         // A process that was interrupted has marked some of them.
-        let unmarked = |tags: &Tags| !tags.contains_key(RETAINED);
-        let of = elastic(&record.observed, unmarked);
+        let of = objects(&record.observed, |tags| !tags.contains_key(RETAINED));
         if !of.is_empty() {
-            let tags = tags.clone();
+            let tags = BTreeMap::from([(RETAINED.to_owned(), Timestamp::now().to_string())]);
             let calls = [Call::AddTags { of, tags }];
             match self.execute(client, &mut record, &calls, "").await {
                 Ended::Done => {}
@@ -93,15 +91,6 @@ impl Inner {
                     });
                 }
                 Ended::Failed(why) => return Err(error(&why)),
-            }
-        }
-        let security = security(&record.observed, unmarked);
-        if !security.is_empty() {
-            let manner = Manner::new(Urgency::Service, PATIENCE);
-            let tagged = client.create_tags(&security, &tags, manner).await;
-            tagged.map_err(|why| error(&why))?;
-            for one in record.observed.groups.values_mut() {
-                one.tags.extend(tags.clone());
             }
         }
         record.retained = true;
@@ -114,18 +103,7 @@ impl Inner {
         client: &Client,
         record: &mut Record,
     ) -> Result<Ended, ProviderError> {
-        let marked = |tags: &Tags| tags.contains_key(RETAINED);
-        let security = security(&record.observed, marked);
-        if !security.is_empty() {
-            let keys = [RETAINED.to_owned()];
-            let manner = Manner::new(Urgency::Service, PATIENCE);
-            let deleted = client.delete_tags(&security, &keys, manner).await;
-            deleted.map_err(|why| error(&why))?;
-            for one in record.observed.groups.values_mut() {
-                one.tags.remove(RETAINED);
-            }
-        }
-        let of = elastic(&record.observed, marked);
+        let of = objects(&record.observed, |tags| tags.contains_key(RETAINED));
         if !of.is_empty() {
             let keys = vec![RETAINED.to_owned()];
             let calls = [Call::RemoveTags { of, keys }];
@@ -140,19 +118,16 @@ impl Inner {
     }
 }
 
-/// The load balancers and target groups whose tags are so.
-fn elastic(observed: &Observed, are: impl Fn(&Tags) -> bool) -> Vec<Ref> {
+/// The load balancers, target groups and security groups whose tags are so. Listeners belong to their
+/// load balancer.
+fn objects(observed: &Observed, are: impl Fn(&Tags) -> bool) -> Vec<Ref> {
     let balancers = observed.load_balancers.values();
-    let groups = observed.target_groups.values();
+    let targets = observed.target_groups.values();
+    let clients = observed.groups.values();
     (balancers.map(|one| (&one.arn, &one.tags)))
-        .chain(groups.map(|one| (&one.arn, &one.tags)))
+        .chain(targets.map(|one| (&one.arn, &one.tags)))
+        .chain(clients.map(|one| (&one.id, &one.tags)))
         .filter(|(_, tags)| are(tags))
-        .map(|(arn, _)| Ref::Known(arn.clone()))
+        .map(|(id, _)| Ref::Known(id.clone()))
         .collect()
-}
-
-/// The security groups whose tags are so, by ID.
-fn security(observed: &Observed, are: impl Fn(&Tags) -> bool) -> Vec<String> {
-    let all = observed.groups.values().filter(|one| are(&one.tags));
-    all.map(|one| one.id.clone()).collect()
 }

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_aws::client::{CallerIdentity, Connection, Endpoints};
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
-use ballast_aws::settings::{ClassSettings, Publish, Settings};
+use ballast_aws::settings::ClassSettings;
 use ballast_aws_fake::state::Snapshot;
 use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_aws_fake::{Config, Fake};
 use ballast_provider::{
-    Affinity, Balancer, Family, Key, Labels, Listener, LoadBalancer, Mark, Member, Observed,
-    Placement, Protocol, Provider, ProviderError, Released, Removal, ServiceId, Target, TargetSet,
-    TrafficPolicy,
+    Key, Labels, LoadBalancer, Provider, ProviderError, Released, Removal, Target, TargetSet,
 };
+
+use crate::support::{class, connection, mark};
+pub(crate) use crate::support::{ensure, service, settle, with};
 
 const CLUSTER: &str = "cluster-1";
 
@@ -27,66 +27,8 @@ pub(crate) struct Bed {
     pub(crate) labels: BTreeMap<u16, Arc<Labels>>,
 }
 
-pub(crate) fn service(name: &str, ports: &[(u16, u16)]) -> LoadBalancer {
-    let listeners = ports.iter().map(|&(port, node_port)| Listener {
-        name: Some(format!("p{port}")),
-        protocol: Protocol::Tcp,
-        port,
-        node_port,
-    });
-    LoadBalancer {
-        id: ServiceId {
-            namespace: "shop".into(),
-            name: name.into(),
-            uid: format!("uid-{name}").into(),
-        },
-        listeners: listeners.collect(),
-        families: vec![Family::V4],
-        traffic_policy: TrafficPolicy::Cluster,
-        affinity: Affinity::None,
-        source_ranges: Vec::new(),
-        requested_addresses: Vec::new(),
-        share_key: None,
-        settings: ballast_provider::Settings::new(),
-    }
-}
-
-/// The same with an annotation.
-pub(crate) fn with(mut service: LoadBalancer, name: &str, value: &str) -> LoadBalancer {
-    let key = format!("{}{name}", ballast_aws::annotations::PREFIX);
-    service.settings.insert(key, value.into());
-    service
-}
-
 pub(crate) fn instance(number: u16) -> String {
     format!("i-{number:08}")
-}
-
-/// A class without settings.
-pub(crate) fn class(fake: &Fake) -> ClassSettings {
-    ClassSettings {
-        region: fake.region(),
-        vpc: None,
-        publish: Publish::WhenCreated,
-        settings: Settings::default(),
-    }
-}
-
-/// A connection to the fake, without limits of our own.
-pub(crate) fn connection(fake: &Fake) -> Connection {
-    let credentials = &fake.credentials()[0];
-    Connection {
-        region: Some(fake.region()),
-        endpoints: Endpoints {
-            load_balancing: Some(fake.url()),
-            ec2: Some(fake.url()),
-        },
-        identity: CallerIdentity::Fixed {
-            key: credentials.access_key.clone(),
-            secret: credentials.secret.clone(),
-        },
-        limits: Limits::NONE,
-    }
 }
 
 // === impl Bed ===
@@ -122,12 +64,8 @@ impl Bed {
     }
 
     fn provider_of(&self, cluster: &str) -> AwsProvider {
-        let mark = Mark {
-            cluster: cluster.into(),
-            cluster_name: "prod".into(),
-            class: "aws".into(),
-        };
-        AwsProvider::new(connection(&self.fake), self.class.clone(), mark)
+        let connection = connection(&self.fake, Limits::NONE);
+        AwsProvider::new(connection, self.class.clone(), mark(cluster))
     }
 
     pub(crate) fn targets(&self) -> TargetSet {
@@ -177,43 +115,6 @@ impl Bed {
             && own.count() == 0
             && rules == 0
     }
-}
-
-/// One turn of the controller.
-pub(crate) async fn ensure(
-    provider: &impl Provider,
-    service: &LoadBalancer,
-) -> Result<Observed, ProviderError> {
-    let balancer = Balancer {
-        key: Key::alone(&service.id),
-        members: vec![Member {
-            load_balancer: service.clone(),
-            published: Vec::new(),
-            placement: Placement::default(),
-        }],
-    };
-    provider.validate(&balancer)?;
-    let mut all = provider.ensure(&balancer).await?;
-    Ok(all.remove(0).1)
-}
-
-/// Turns until the provider asks for no more at once.
-pub(crate) async fn settle(
-    provider: &impl Provider,
-    service: &LoadBalancer,
-) -> Result<Observed, ProviderError> {
-    for _ in 0..5 {
-        let observed = ensure(provider, service).await?;
-        if !at_once(&observed) {
-            return Ok(observed);
-        }
-    }
-    panic!("it asks for ever");
-}
-
-pub(crate) fn at_once(observed: &Observed) -> bool {
-    use ballast_provider::State;
-    matches!(observed.state, State::Pending { retry_after: Some(after), .. } if after.is_zero())
 }
 
 /// Releases until nothing is left; the cloud's clock moves on.

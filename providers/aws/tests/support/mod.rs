@@ -66,14 +66,14 @@ pub(crate) fn with(mut service: LoadBalancer, name: &str, value: &str) -> LoadBa
     service
 }
 
-/// The provider of a process that has just started. It has made no call.
-pub(crate) fn provider(front: &Front, limits: Limits) -> AwsProvider {
+/// A connection to a cloud, with these limits of our own.
+pub(crate) fn connection(front: &Front, limits: Limits) -> Connection {
     let (key, secret) = front
         .credentials()
         .first()
         .map(|one| (one.access_key.clone(), one.secret.clone()))
         .unwrap_or_default();
-    let connection = Connection {
+    Connection {
         region: Some(front.region()),
         endpoints: Endpoints {
             load_balancing: Some(front.url()),
@@ -81,19 +81,31 @@ pub(crate) fn provider(front: &Front, limits: Limits) -> AwsProvider {
         },
         identity: CallerIdentity::Fixed { key, secret },
         limits,
-    };
-    let class = ClassSettings {
+    }
+}
+
+/// A class without settings.
+pub(crate) fn class(front: &Front) -> ClassSettings {
+    ClassSettings {
         region: front.region(),
         vpc: None,
         publish: Publish::WhenCreated,
         settings: Settings::default(),
-    };
-    let mark = Mark {
-        cluster: "cluster-1".into(),
+    }
+}
+
+/// The mark of a cluster's class.
+pub(crate) fn mark(cluster: &str) -> Mark {
+    Mark {
+        cluster: cluster.into(),
         cluster_name: "prod".into(),
         class: "aws".into(),
-    };
-    AwsProvider::new(connection, class, mark)
+    }
+}
+
+/// The provider of a process that has just started. It has made no call.
+pub(crate) fn provider(front: &Front, limits: Limits) -> AwsProvider {
+    AwsProvider::new(connection(front, limits), class(front), mark("cluster-1"))
 }
 
 /// What the controller does with a class before any Service has its turn.
@@ -118,7 +130,7 @@ pub(crate) async fn retarget(
         name: format!("node-of-{id}"),
         addresses: Vec::new(),
         provider_id: Some(format!("aws:///zone/{id}")),
-        labels: std::sync::Arc::default(),
+        labels: Arc::default(),
     };
     let nodes: BTreeSet<Target> = nodes.iter().map(node).collect();
     provider.retarget(&TargetSet::of_nodes(nodes), &[]).await
@@ -126,7 +138,7 @@ pub(crate) async fn retarget(
 
 /// One turn of a Service.
 pub(crate) async fn ensure(
-    provider: &AwsProvider,
+    provider: &impl Provider,
     service: &LoadBalancer,
 ) -> Result<Observed, ProviderError> {
     let balancer = Balancer {
@@ -145,7 +157,7 @@ pub(crate) async fn ensure(
 
 /// Turns until the provider asks for no more at once.
 pub(crate) async fn settle(
-    provider: &AwsProvider,
+    provider: &impl Provider,
     service: &LoadBalancer,
 ) -> Result<Observed, ProviderError> {
     for _ in 0..5 {
@@ -216,7 +228,7 @@ pub(crate) async fn bring(
             };
             for _ in 0..MOST_TURNS {
                 let worker = workers.acquire().await;
-                let ended = ensure(&provider, &service).await;
+                let ended = ensure(&*provider, &service).await;
                 drop(worker);
                 match ended {
                     Ok(observed) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ballast_aws::annotations::PREFIX;
 use ballast_aws::provider::AwsProvider;
+use ballast_aws::rate::Limits;
 use ballast_aws_fake::state::load_balancers::Mapping;
 use ballast_aws_fake::state::security_groups::Source;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
@@ -20,7 +21,7 @@ use ballast_provider::{
 };
 use futures::stream::BoxStream;
 
-use crate::bed;
+use crate::{bed, support};
 
 /// The time between two tries.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -112,14 +113,14 @@ impl Lab for AwsLab {
 #[async_trait]
 impl Harness for AwsHarness {
     async fn provider(&self, mark: &Mark) -> Arc<dyn Provider> {
-        let mut class = bed::class(&self.fake);
+        let mut class = support::class(&self.fake);
         // The suite's Services come before any node, whose VPC and cluster say otherwise which
         // subnets to use.
         class.vpc = Some(VPC.to_owned());
         class.settings.subnets = ["a", "b", "c"]
             .map(|zone| format!("subnet-private-{zone}"))
             .into();
-        let connection = bed::connection(&self.fake);
+        let connection = support::connection(&self.fake, Limits::NONE);
         let provider = Arc::new(AwsProvider::new(connection, class, mark.clone()));
         self.instances
             .lock()
