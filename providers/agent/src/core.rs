@@ -281,7 +281,7 @@ impl Core {
                     method: Method::Neighbour,
                 }
             }
-            Sighting::Probed { by } => Input::Probed { by },
+            Sighting::Probed { by } => Input::Probed { interface, by },
             Sighting::Heard { address, mac } => {
                 let contradicts = self.work.table.contradicts(interface, &address, mac);
                 if contradicts && self.work.directory.agent(mac).is_none() {

@@ -85,6 +85,12 @@ enum Content {
     Vouch {
         host: Name,
     },
+    /// A beat of a node that is cut off. A former version does not know it, and takes the sender for
+    /// silent: it is no proof there, either.
+    CutOff {
+        claims: Vec<Entry>,
+        received: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -167,14 +173,23 @@ fn encode_some(message: &Message, count: usize) -> Result<Vec<u8>, WireError> {
     let mut table = Table::default();
     table.position(&message.from)?;
     let content = match &message.body {
-        Body::Beat { claims, received } => Content::Beat {
-            claims: claims
+        Body::Beat {
+            claims,
+            received,
+            cut_off,
+        } => {
+            let claims = claims
                 .iter()
                 .take(count)
                 .map(|(address, claim)| entry(*address, claim, &mut table))
-                .collect::<Result<_, _>>()?,
-            received: *received,
-        },
+                .collect::<Result<_, _>>()?;
+            let received = *received;
+            if *cut_off {
+                Content::CutOff { claims, received }
+            } else {
+                Content::Beat { claims, received }
+            }
+        }
         Body::Ask { addresses } => Content::Ask {
             addresses: addresses.iter().take(count).copied().collect(),
         },
@@ -219,16 +234,8 @@ fn entry<'a>(address: IpAddr, claim: &'a Claim, table: &mut Table<'a>) -> Result
 
 fn body(content: Content, names: &[NodeName]) -> Result<Body, WireError> {
     Ok(match content {
-        Content::Beat { claims, received } => {
-            if claims.len() > CLAIMS_PER_MESSAGE {
-                return Err(WireError::Addresses);
-            }
-            let claims = claims.into_iter().map(|entry| claim(entry, names));
-            Body::Beat {
-                claims: claims.collect::<Result<_, _>>()?,
-                received,
-            }
-        }
+        Content::Beat { claims, received } => beat(claims, received, false, names)?,
+        Content::CutOff { claims, received } => beat(claims, received, true, names)?,
         Content::Ask { addresses } => {
             if addresses.len() > CLAIMS_PER_MESSAGE {
                 return Err(WireError::Addresses);
@@ -251,6 +258,23 @@ fn body(content: Content, names: &[NodeName]) -> Result<Body, WireError> {
         Content::Vouch { host } => Body::Vouch {
             host: named(names, host)?,
         },
+    })
+}
+
+fn beat(
+    claims: Vec<Entry>,
+    received: u64,
+    cut_off: bool,
+    names: &[NodeName],
+) -> Result<Body, WireError> {
+    if claims.len() > CLAIMS_PER_MESSAGE {
+        return Err(WireError::Addresses);
+    }
+    let claims = claims.into_iter().map(|entry| claim(entry, names));
+    Ok(Body::Beat {
+        claims: claims.collect::<Result<_, _>>()?,
+        received,
+        cut_off,
     })
 }
 

@@ -20,6 +20,7 @@
 //!
 //! any state ── this node was stopped ──▶ Alive (Unproven stays): its suspicions are void
 //! Doubted ── a late tick ──▶ the probes under way are sent again
+//! Doubted ── this node was cut off until now ──▶ the burst is sent again
 //! ```
 //!
 //! - *Proof* is an answer to a probe, or a message of the host's agent that arrived on the same
@@ -30,6 +31,8 @@
 //! - No verdict before the next message of the host's agent was due. Messages that arrive show that
 //!   only the path to the host is broken, not the one from it. With two nodes nobody else could tell,
 //!   and both would answer until the path is back: the holder does not hear that it lost.
+//! - A message that says "I am cut off" is no proof, delays no verdict, and begins a doubt: its sender
+//!   hears nobody, clients included, as a host does whose port only sends.
 //! - A check has no mode. `Tolerant` addresses wait until the host has not answered for 5 s
 //!   ([`Check::dead_for`]).
 
@@ -39,7 +42,7 @@ mod receipts;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub use contact::Contact;
+pub use contact::{Contact, Polled};
 pub use receipts::Receipts;
 
 use crate::Time;
@@ -154,6 +157,14 @@ impl Check {
         self.proof(now);
     }
 
+    /// The host's agent was heard, and says that nothing reaches it on this network.
+    pub fn cut_off(&mut self) {
+        self.spoke = None;
+        if self.state == State::Alive {
+            self.missed = self.missed.max(MISSES);
+        }
+    }
+
     /// The host answered.
     pub fn proof(&mut self, now: Time) {
         self.proven = now;
@@ -182,6 +193,13 @@ impl Check {
         self.next = now;
         if let State::Doubted { sent, .. } = &mut self.state {
             *sent = sent.saturating_sub(void);
+        }
+    }
+
+    /// This node was cut off until now: the probes of a doubt were lost with all others.
+    pub fn restart(&mut self, now: Time) {
+        if matches!(self.state, State::Doubted { .. }) {
+            self.doubt(now);
         }
     }
 

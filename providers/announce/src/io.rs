@@ -59,6 +59,8 @@ pub enum Input {
     /// An ARP request or neighbour solicitation for this node's own address came from an agent's
     /// MAC: a receipt.
     Probed {
+        /// The index of the interface.
+        interface: u32,
         /// The agent's node.
         by: NodeName,
     },
@@ -200,6 +202,8 @@ pub enum Body {
         claims: Vec<(IpAddr, Claim)>,
         /// The number of probes that the sender has received from the receiver.
         received: u64,
+        /// "I am cut off": the sender hears nobody on the network that it shares with the receiver.
+        cut_off: bool,
     },
     /// "Which claims do you know on these addresses?" The answer is a beat.
     Ask {

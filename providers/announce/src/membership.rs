@@ -76,6 +76,8 @@ struct Peer {
     window: Window,
     heard: Option<Time>,
     cable_closed: Option<Time>,
+    /// Its latest beat says that nothing reaches it on the network that it shares with this node.
+    cut_off: bool,
     neighbour_since: Option<Time>,
     lease: Lease,
 }
@@ -128,6 +130,7 @@ impl Membership {
         if peer.incarnation != Some(stamp.incarnation) {
             peer.previous = peer.incarnation.replace(stamp.incarnation);
             peer.window = Window::default();
+            peer.cut_off = false;
         }
         if !peer.window.admit(stamp.sequence) {
             return false;
@@ -137,6 +140,19 @@ impl Membership {
         let just_closed = |closed: &Time| now.since(*closed) < CABLE_MAIL;
         peer.cable_closed = peer.cable_closed.filter(just_closed);
         true
+    }
+
+    /// A beat that was admitted says whether its sender is cut off. One that was overtaken says nothing.
+    pub fn says(&mut self, from: &NodeName, stamp: Stamp, cut_off: bool) {
+        let peer = self.peers.get_mut(from);
+        if let Some(peer) = peer.filter(|peer| peer.window.highest == stamp.sequence) {
+            peer.cut_off = cut_off;
+        }
+    }
+
+    /// Whether a peer says that it is cut off.
+    pub fn says_cut_off(&self, node: &NodeName) -> bool {
+        self.peers.get(node).is_some_and(|peer| peer.cut_off)
     }
 
     /// The cable to a peer was connected, or closed by the other side.

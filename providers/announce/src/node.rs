@@ -313,7 +313,8 @@ impl Node {
         self.concede(out);
         self.gossip(now, out);
         for address in self.pacer.poll(now) {
-            if let Some(entry) = self.table.get(&address) {
+            let entry = self.table.get(&address);
+            if let Some(entry) = entry.filter(|entry| !self.holds_back(entry.interface)) {
                 out.push(Output::Announce {
                     interface: entry.interface,
                     address,

@@ -49,6 +49,10 @@ pub enum Slip {
     HastyVerdict,
     /// A holder that cannot be reached waits for an eligible node, although there is none.
     OnlyEligible,
+    /// A message of a host that says that it is cut off proves that it lives.
+    CutOffIsAlive,
+    /// A node that is cut off repeats its announcements.
+    AnnounceWhenCutOff,
 }
 
 /// The defects of a node.
@@ -63,7 +67,7 @@ pub struct Slips {
 #[cfg(feature = "slips")]
 impl Slip {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::NoWitness,
         Self::SpeakAfterStall,
         Self::KeepSuspicions,
@@ -85,6 +89,8 @@ impl Slip {
         Self::RebalanceUnasked,
         Self::HastyVerdict,
         Self::OnlyEligible,
+        Self::CutOffIsAlive,
+        Self::AnnounceWhenCutOff,
     ];
 }
 

@@ -38,6 +38,7 @@ fn beat(count: u32, claim: &Claim) -> Message {
     message(Body::Beat {
         claims,
         received: 12,
+        cut_off: false,
     })
 }
 
@@ -72,9 +73,14 @@ fn some_body() -> impl Strategy<Value = Body> {
     prop_oneof![
         (
             vec((some_address(), some_claim()), 0..=CLAIMS_PER_MESSAGE),
-            any::<u64>()
+            any::<u64>(),
+            any::<bool>()
         )
-            .prop_map(|(claims, received)| Body::Beat { claims, received }),
+            .prop_map(|(claims, received, cut_off)| Body::Beat {
+                claims,
+                received,
+                cut_off
+            }),
         vec(some_address(), 0..=CLAIMS_PER_MESSAGE).prop_map(|addresses| Body::Ask { addresses }),
         (some_name(), method, any::<u32>()).prop_map(|(host, method, ms)| Body::Doubt {
             host,
@@ -129,7 +135,13 @@ fn a_full_beat_of_three_nodes() {
         claim.epoch = 200;
     }
     let received = u64::MAX;
-    let bytes = encode(&message(Body::Beat { claims, received })).unwrap();
+    let cut_off = false;
+    let full = message(Body::Beat {
+        claims,
+        received,
+        cut_off,
+    });
+    let bytes = encode(&full).unwrap();
     assert_eq!(bytes.len(), 1582, "IPv6: two fragments");
 }
 
@@ -137,6 +149,36 @@ fn a_full_beat_of_three_nodes() {
 fn a_beat_without_claims_is_small() {
     let bytes = encode(&beat(0, &claim_of("node-1", &[]))).unwrap();
     assert_eq!(bytes.len(), 23);
+}
+
+/// Nodes of a former version read beats, and refuse the one of a node that is cut off.
+#[test]
+fn a_beat_of_a_node_that_is_cut_off_is_a_message_of_its_own() {
+    let usual = beat(1, &claim_of("node-1", &["node-2"]));
+    let Body::Beat {
+        claims, received, ..
+    } = usual.body.clone()
+    else {
+        unreachable!()
+    };
+    let lost = message(Body::Beat {
+        claims,
+        received,
+        cut_off: true,
+    });
+    let (usual, bytes) = (encode(&usual).unwrap(), encode(&lost).unwrap());
+    let differ: Vec<_> = usual
+        .iter()
+        .zip(&bytes)
+        .filter(|(usual, lost)| usual != lost)
+        .collect();
+    assert_eq!(
+        differ,
+        [(&0, &4)],
+        "the position of the variant, and nothing else"
+    );
+    assert_eq!(usual.len(), bytes.len());
+    assert_eq!(decode(&bytes), Ok(lost));
 }
 
 #[test]
@@ -263,11 +305,16 @@ fn claims_that_do_not_fit_are_left_out() {
     let all = message(Body::Beat {
         claims: claims.clone(),
         received,
+        cut_off: true,
     });
     let bytes = encode(&all).unwrap();
     assert!(bytes.len() <= MAX_MESSAGE);
     let claims = claims[..16].to_vec();
-    let some = message(Body::Beat { claims, received });
+    let some = message(Body::Beat {
+        claims,
+        received,
+        cut_off: true,
+    });
     assert_eq!(decode(&bytes), Ok(some));
 }
 

@@ -38,6 +38,8 @@ fn every_event_in_every_state() {
     let vouch: Event = ("vouch", |check, _| check.vouch());
     let late: Event = ("late tick", |check, ms| check.late(at(ms)));
     let stop: Event = ("stop", |check, ms| check.discard(at(ms)));
+    let regained: Event = ("contact", |check, ms| check.restart(at(ms)));
+    let cut_off: Event = ("a message that says so", |check, _| check.cut_off());
     for (state, (event, apply), expected) in [
         ("Unproven", proof, "Alive"),
         ("Unproven", vouch, "Unproven"),
@@ -51,6 +53,14 @@ fn every_event_in_every_state() {
         ("Doubted", vouch, "Alive"),
         ("Doubted", late, "Doubted"),
         ("Doubted", stop, "Alive"),
+        ("Unproven", regained, "Unproven"),
+        ("Alive", regained, "Alive"),
+        ("Doubted", regained, "Doubted"),
+        ("Dead", regained, "Dead"),
+        ("Unproven", cut_off, "Unproven"),
+        ("Alive", cut_off, "Alive"),
+        ("Doubted", cut_off, "Doubted"),
+        ("Dead", cut_off, "Dead"),
         ("Dead", proof, "Alive"),
         ("Dead", vouch, "Dead"),
         ("Dead", late, "Dead"),
@@ -61,6 +71,19 @@ fn every_event_in_every_state() {
         let after = format!("{:?}", check.state());
         assert!(after.starts_with(expected), "{state}, {event}: {after}");
     }
+}
+
+/// Otherwise the first answer of any host would be a witness against all that were not reached either.
+#[test]
+fn after_contact_is_regained_a_doubt_begins_anew() {
+    let (mut check, ms) = in_state("Doubted");
+    check.poll(at(ms), Some(at(ms)));
+    check.restart(at(ms + 10));
+    let anew = State::Doubted {
+        since: at(ms + 10),
+        sent: 0,
+    };
+    assert_eq!(check.state(), anew);
 }
 
 #[test]
@@ -167,6 +190,37 @@ fn a_host_whose_messages_arrive_is_never_judged() {
     }
 }
 
+/// A port that only sends. The host's agent says so, and other hosts answer.
+#[test]
+fn a_host_that_says_that_it_is_cut_off_is_judged_within_400_ms() {
+    let mut check = Check::new(at(0));
+    check.spoke(at(0));
+    check.poll(at(0), Some(at(0)));
+    check.cut_off();
+    let mut ms = 0;
+    while check.state() != State::Dead {
+        ms += 50;
+        assert!(ms <= 400, "{:?}", check.state());
+        if ms == 250 {
+            check.cut_off();
+        }
+        check.poll(at(ms), Some(at(ms)));
+    }
+    check.cut_off();
+    assert_eq!(check.state(), State::Dead, "no proof");
+    check.spoke(at(ms));
+    assert_eq!(check.state(), State::Alive, "it hears again");
+    // It was wrong: it answers.
+    check.cut_off();
+    for _ in 0..20 {
+        ms += 50;
+        if check.poll(at(ms), Some(at(ms))).probe {
+            check.proof(at(ms));
+        }
+        assert_ne!(check.state(), State::Dead);
+    }
+}
+
 proptest! {
     /// The bounds on which the documentation builds its table of times.
     #[test]
@@ -207,7 +261,7 @@ proptest! {
 
     /// Nothing grows, whatever happens.
     #[test]
-    fn probes_under_way_are_bounded(events in proptest::collection::vec(0..7u8, 1..400)) {
+    fn probes_under_way_are_bounded(events in proptest::collection::vec(0..8u8, 1..400)) {
         let mut check = Check::new(at(0));
         let mut ms = 0;
         for event in events {
@@ -218,6 +272,7 @@ proptest! {
                 2 => check.discard(at(ms)),
                 3 => check.late(at(ms)),
                 4 => check.spoke(at(ms)),
+                5 => check.cut_off(),
                 _ => { check.poll(at(ms), Some(at(ms))); }
             }
             prop_assert!(check.under_way.len() <= 4, "{}", check.under_way.len());

@@ -5,7 +5,7 @@
 //! so all nodes come to know all claims. A claim that this node made is sent to all peers at once,
 //! twice. A node that hears another one after a silence shows it all its claims, and a node that
 //! receives a worse claim than it knows answers with the better one, so two sides of a segment
-//! agree within a beat after it heals.
+//! agree within a beat after it heals. A node that finds out that it is cut off says so at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,6 +42,11 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn is_quiet(&self) -> bool {
         self.urgent.is_empty() && self.again.is_empty()
+    }
+
+    /// The next beat must not wait.
+    pub(super) fn hurry(&mut self, now: Time) {
+        self.next_beat = now;
     }
 }
 
@@ -139,7 +144,16 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         let received = self.received.get(&to).copied().unwrap_or(0);
-        self.send(to, Body::Beat { claims, received }, out);
+        let cut_off = self.plan.interfaces_to(&to).any(|index| {
+            let port = self.ports.get(index);
+            port.is_some_and(|port| port.contact.is_lost())
+        });
+        let beat = Body::Beat {
+            claims,
+            received,
+            cut_off,
+        };
+        self.send(to, beat, out);
     }
 
     /// Shows the new holders the former claims of this node on addresses that it has stopped

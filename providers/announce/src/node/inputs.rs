@@ -54,7 +54,8 @@ impl Node {
                 from,
                 method,
             } => self.answered(interface, from, method, now, out),
-            Input::Probed { by } => {
+            Input::Probed { interface, by } => {
+                self.arrived(interface, now);
                 if self.received.len() < PEERS || self.received.contains_key(&by) {
                     *self.received.entry(by).or_default() += 1;
                 }
@@ -155,12 +156,8 @@ impl Node {
             return;
         };
         let echo_only = port.method == Method::Echo;
-        // A single node has nobody that could have taken over.
-        if port.contact.answered(now) && !self.plan.peers.is_empty() {
-            self.silence(|other| other == interface, now);
-            // What was not heard while nobody could be heard proves nothing.
-            self.members.discard(now);
-            self.work.all = true;
+        if port.contact.answered(now) {
+            self.regained(interface, now);
         }
         let Target::Node(host) = from else {
             return;
@@ -205,6 +202,9 @@ impl Node {
 
     fn heard(&mut self, interface: u32, address: IpAddr, mac: Mac, now: Time) {
         let ours = self.ports.iter().any(|port| port.interface.mac == mac);
+        if !ours {
+            self.arrived(interface, now);
+        }
         let known = self.states.contains_key(&address);
         let serving = self.port_of(&address).map(|port| port.interface.index);
         if ours || !known || serving != Some(interface) {
@@ -288,19 +288,30 @@ impl Node {
         if from == *self.name() || !self.members.gossips() {
             return;
         }
+        if let Some(interface) = via {
+            self.arrived(interface, now);
+        }
         let returns = !self.members.heard_within(&from, SILENT, now);
         if !self.members.hear(&from, stamp, now) {
             return;
         }
+        if let Body::Beat { cut_off, .. } = body {
+            self.members.says(&from, stamp, cut_off);
+        }
         if returns {
             self.show_own(&from, out);
         }
-        self.trust(&from);
-        self.prove(via, &from, now);
+        let connected =
+            !self.members.says_cut_off(&from) || slip!(self.config.slips, CutOffIsAlive);
+        if connected {
+            self.trust(&from);
+        }
+        self.prove(via, &from, connected, now);
         match body {
             Body::Beat {
                 mut claims,
                 received,
+                ..
             } => {
                 claims.truncate(CLAIMS_PER_MESSAGE);
                 if slip!(self.config.slips, DeafToClaims) {
@@ -309,7 +320,7 @@ impl Node {
                 let theirs = claims.iter().filter(|it| it.1.holder == from);
                 let theirs: BTreeMap<IpAddr, u64> = theirs.map(|it| (it.0, it.1.epoch)).collect();
                 let better = self.merge_all(claims, now);
-                self.prove(via, &from, now);
+                self.prove(via, &from, connected, now);
                 self.reported(&from, stamp.incarnation, received, now);
                 // Two nodes have answered, on two sides of a split segment for example. Clients of
                 // the one that loses have its MAC address: the other one announces again.
@@ -320,7 +331,10 @@ impl Node {
                     if claim.holder != *self.name() {
                         continue;
                     }
-                    self.pacer.again(*address);
+                    // Nobody hears of its answers while it is cut off.
+                    if connected {
+                        self.pacer.again(*address);
+                    }
                     // Otherwise this node took the address over from that one.
                     if epoch == claim.epoch && self.state(address) == State::Answering {
                         out.push(Output::Healed {
@@ -388,15 +402,21 @@ impl Node {
         }
     }
 
-    /// A message of an agent that arrived on an interface proves that its host lives there.
-    fn prove(&mut self, via: Option<u32>, from: &NodeName, now: Time) {
+    /// A message of an agent that arrived on an interface proves that its host lives there, unless it
+    /// says that nothing reaches it.
+    fn prove(&mut self, via: Option<u32>, from: &NodeName, connected: bool, now: Time) {
         let Some(interface) = via.filter(|_| !slip!(self.config.slips, NoSecondOpinion)) else {
             return;
         };
-        if let Some(entry) = self.checks.get_mut(&(interface, from.clone())) {
-            entry.check.spoke(now);
+        let entry = self.checks.get_mut(&(interface, from.clone()));
+        if connected {
+            if let Some(entry) = entry {
+                entry.check.spoke(now);
+            }
+            self.meet(interface, from, now);
+        } else if let Some(entry) = entry {
+            entry.check.cut_off();
         }
-        self.meet(interface, from, now);
     }
 
     /// A peer does not reach a host: probe it, and tell the peer if it answers.

@@ -261,12 +261,14 @@ impl Node {
     }
 
     /// Whether a node's agent lives: its Lease has not expired, or it was heard although it
-    /// cannot reach the API server.
+    /// cannot reach the API server, and does not say that it is cut off.
     pub(super) fn agent_alive(&self, node: &NodeName, now: Option<Time>) -> bool {
         let expired = self.members.lease_expired(node);
         *node == *self.name()
             || !expired
-            || now.is_some_and(|now| self.members.heard_within(node, LEASE, now))
+            || now.is_some_and(|now| {
+                self.members.heard_within(node, LEASE, now) && !self.members.says_cut_off(node)
+            })
     }
 
     /// What the API says about a node as a candidate.

@@ -131,6 +131,7 @@ impl Ports {
 impl Node {
     /// Keeps up contact, and notices when hold-downs end and contact is lost.
     pub(super) fn poll_ports(&mut self, now: Time, out: &mut Vec<Output>) {
+        let company = self.members.gossips() && self.members.hears_another(self.name(), now);
         let indices: Vec<u32> = self.ports.ports.keys().copied().collect();
         for index in indices {
             let witnesses = self.witnesses(index, None).len();
@@ -142,10 +143,49 @@ impl Node {
                 port.up_since = None;
                 self.work.all = true;
             }
-            if port.contact.poll(now, witnesses) {
+            let polled = port.contact.poll(now, witnesses, company);
+            if polled.ask {
                 self.ask_witnesses(index, None, out);
             }
+            if polled.lost {
+                self.gossip.hurry(now);
+            }
         }
+    }
+
+    /// A frame of another host arrived on an interface.
+    pub(super) fn arrived(&mut self, interface: u32, now: Time) {
+        let port = self.ports.get_mut(interface);
+        if port.is_some_and(|port| port.contact.heard(now)) {
+            self.regained(interface, now);
+        }
+    }
+
+    /// This node was cut off, and is not any more: another one may have taken over.
+    pub(super) fn regained(&mut self, interface: u32, now: Time) {
+        // A single node has nobody that could have.
+        if self.plan.peers.is_empty() {
+            return;
+        }
+        self.silence(|other| other == interface, now);
+        // What was not heard while nobody could be heard proves nothing.
+        self.members.discard(now);
+        for ((other, _), entry) in &mut self.checks {
+            if *other == interface {
+                entry.check.restart(now);
+            }
+        }
+        self.work.all = true;
+    }
+
+    /// Whether announcements of this interface are held back: a node that is cut off does not know who
+    /// else has claimed its addresses. It announces them again after its claim check.
+    pub(super) fn holds_back(&self, interface: u32) -> bool {
+        let lost = self
+            .ports
+            .get(interface)
+            .is_some_and(|port| port.contact.is_lost());
+        lost && !self.plan.peers.is_empty() && !slip!(self.config.slips, AnnounceWhenCutOff)
     }
 
     /// Probes a few witnesses, other ones each time.

@@ -185,7 +185,11 @@ impl Lone {
             sequence,
         };
         let received = 0;
-        let body = Body::Beat { claims, received };
+        let body = Body::Beat {
+            claims,
+            received,
+            cut_off: false,
+        };
         let message = Message {
             from: name(from),
             stamp,

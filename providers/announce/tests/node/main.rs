@@ -256,11 +256,14 @@ fn after_a_restart_without_the_api_server_a_node_resumes_what_its_peers_know() {
         sequence: 1,
     };
     let claims = vec![(address(0), claim)];
-    let received = 0;
     let message = Message {
         from: name(1),
         stamp,
-        body: Body::Beat { claims, received },
+        body: Body::Beat {
+            claims,
+            received: 0,
+            cut_off: false,
+        },
     };
     let via = Some(ETH0);
     lone.input(Input::Message { via, message });
@@ -344,6 +347,7 @@ fn a_switch_that_answers_for_others_is_found_and_avoided() {
                 body: Body::Beat {
                     claims: Vec::new(),
                     received: 0,
+                    cut_off: false,
                 },
             },
         });

@@ -33,6 +33,8 @@ pub enum Fault {
     Split,
     SplitAndKilled,
     UplinkDead,
+    DeafPort,
+    MutePort,
     OneWay,
     Noise,
     BusyHosts,
@@ -49,7 +51,7 @@ pub enum Fault {
     Chaos,
 }
 
-pub const FAULTS: [Fault; 27] = [
+pub const FAULTS: [Fault; 29] = [
     Fault::LinkCut,
     Fault::NodeKilled,
     Fault::ShortFreeze,
@@ -63,6 +65,8 @@ pub const FAULTS: [Fault; 27] = [
     Fault::Split,
     Fault::SplitAndKilled,
     Fault::UplinkDead,
+    Fault::DeafPort,
+    Fault::MutePort,
     Fault::OneWay,
     Fault::Noise,
     Fault::BusyHosts,
@@ -261,6 +265,8 @@ impl World {
             Fault::Split => self.split(None),
             Fault::SplitAndKilled => self.split(Some(victim)),
             Fault::UplinkDead => self.uplink_dead(victim),
+            Fault::DeafPort => self.deaf_port(victim),
+            Fault::MutePort => self.mute_port(victim),
             Fault::OneWay => self.one_way(victim),
             Fault::Noise => self.noise(),
             Fault::BusyHosts => self.busy_hosts(),

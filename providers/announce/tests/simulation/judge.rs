@@ -29,7 +29,7 @@ pub struct Allowed {
 
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
-    phase: &'static str,
+    pub phase: &'static str,
     allowed: Option<Allowed>,
     victims: BTreeSet<IpAddr>,
     epochs: BTreeMap<IpAddr, u64>,
@@ -201,12 +201,12 @@ impl World {
         self.api.view.wanted.keys().copied()
     }
 
-    /// The hosts that clients on one side reach.
+    /// The hosts that clients on one side reach, and that reach them: traffic flows in both directions.
     pub fn members(&self, side: u8) -> impl Iterator<Item = usize> {
         (0..self.hosts.len()).filter(move |host| {
             let port = &self.network.ports[*host];
             let alive = self.hosts[*host].powered && !self.hosts[*host].frozen;
-            alive && port.carrier && port.passes && port.group == side
+            alive && port.connects() && port.group == side
         })
     }
 

@@ -7,6 +7,9 @@
 //! | failure | no answer | two answers | moves |
 //! |---|---|---|---|
 //! | link cut, node killed, frozen or suspended, uplink dead | [`FAILOVER`] (0.8 s) | [`TAKEOVER_TWO`] (0) | 1 |
+//! | port that sends and hears nothing | [`FAILOVER`] (1.2) | [`TAKEOVER_TWO`] (0) | 1 |
+//! | port that hears and sends nothing | [`FAILOVER`] (0.8) | [`TAKEOVER_TWO`] (0) | 1 |
+//! | … it works in both directions again | [`BACK`] (0); alone: [`BACK_ALONE`] | [`BACK_TWO`] (0.2) | none |
 //! | … its link or uplink is back, the node is back | [`BACK`] (0.1); alone: [`BACK_ALONE`], [`BOOTED_ALONE`] | [`BACK_TWO`] (0) | none |
 //! | … resumed with a clock that stood still | [`BACK`] (0); alone: [`BACK_ALONE`] | [`BACK_TWO`] (0.2) | none after the first |
 //! | … thawed | [`BACK`] (0.1); alone: [`BACK_ALONE`] | [`THAWED_TWO`] (0) | none after the first |

@@ -16,6 +16,10 @@ pub struct Port {
     pub carrier: bool,
     /// Frames pass although both ends see the link.
     pub passes: bool,
+    /// Frames pass from the switch to the host.
+    pub receives: bool,
+    /// Frames pass from the host to the switch.
+    pub sends: bool,
     /// Ports of different groups are separated.
     pub group: u8,
 }
@@ -44,6 +48,15 @@ pub enum Frame {
     Message(Box<Message>),
 }
 
+// === impl Port ===
+
+impl Port {
+    /// Frames pass in both directions.
+    pub fn connects(self) -> bool {
+        self.carrier && self.passes && self.receives && self.sends
+    }
+}
+
 // === impl Network ===
 
 impl Network {
@@ -51,6 +64,8 @@ impl Network {
         let port = Port {
             carrier: true,
             passes: true,
+            receives: true,
+            sends: true,
             group: 0,
         };
         Self {
@@ -75,7 +90,7 @@ impl Network {
     fn connected(&self, from: usize, to: usize) -> bool {
         let (a, b) = (&self.ports[from], &self.ports[to]);
         let up = [a, b].iter().all(|port| port.carrier && port.passes);
-        up && a.group == b.group && !self.cut.contains(&(from, to))
+        up && a.sends && b.receives && a.group == b.group && !self.cut.contains(&(from, to))
     }
 }
 
@@ -121,8 +136,7 @@ impl World {
                     Target::Host(CLIENT) => self.network.client(),
                     Target::Host(_) => self.network.gateway(),
                 };
-                let port = &self.network.ports[from];
-                let switch = self.network.intercepts && port.carrier && port.passes;
+                let switch = self.network.intercepts && self.network.ports[from].connects();
                 if switch && method == Method::Neighbour {
                     let answer = Frame::Answer { from: to, method };
                     self.after(200, Event::Deliver(from, answer));
@@ -131,7 +145,9 @@ impl World {
                 }
             }
             Output::Query { address, .. } if self.network.intercepts => {
-                if let Some(&mac) = self.network.learned.get(&address) {
+                if self.network.ports[from].connects()
+                    && let Some(&mac) = self.network.learned.get(&address)
+                {
                     self.after(200, Event::Deliver(from, Frame::Names { address, mac }));
                 }
             }
@@ -140,6 +156,7 @@ impl World {
             }
             Output::Announce { address, mac, .. } => {
                 self.network.learned.insert(address, mac);
+                self.announced(from, &address, mac);
                 self.broadcast(from, &Frame::Names { address, mac });
             }
             Output::Send { to, message } => {
@@ -163,7 +180,9 @@ impl World {
             Frame::Probe { from, method } => {
                 self.frame(to, from, Frame::Answer { from: to, method });
                 if to < self.hosts.len() && method == Method::Neighbour {
-                    self.input(to, Input::Probed { by: node(from) });
+                    let (interface, by) = (ETH0, node(from));
+                    let probed = Input::Probed { interface, by };
+                    self.input(to, probed);
                 }
             }
             Frame::Answer { from, method } => {

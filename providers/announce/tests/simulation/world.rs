@@ -378,7 +378,7 @@ impl World {
             self.perform(host, out);
         }
         let late = self.up_to(self.lateness);
-        self.traces += u64::from(late > ms(50));
+        self.traces += u64::from(late > ms(100));
         self.after(ms(50) + late, Event::Tick(host));
     }
 

@@ -26,6 +26,8 @@ impl World {
             | "suspended"
             | "resumed, its clock stood still"
             | "uplink dead"
+            | "port hears nothing"
+            | "port sends nothing"
             | "link cut while the API server is away"
             | "node killed behind that switch"
             | "node with many successors killed" => vec![Origin::HostDown],

@@ -1,8 +1,12 @@
 //! Failures of hosts and their links.
 
+use std::net::IpAddr;
+
+use ballast_announce::Mac;
+
 use crate::judge::Allowed;
 use crate::limits::{self, QUIET};
-use crate::world::{Event, World, ms};
+use crate::world::{Event, World, mac, ms};
 
 impl World {
     pub(super) fn link_cut(&mut self, victim: usize) {
@@ -84,6 +88,39 @@ impl World {
         self.phase("uplink dead", one, wait, self.lost());
         self.network.ports[victim].passes = true;
         self.phase("uplink back", one, ms(10_000), self.back());
+    }
+
+    /// The port sends and does not receive: the holder's messages arrive, and clients get no answer.
+    pub(super) fn deaf_port(&mut self, victim: usize) {
+        let one = Some(victim);
+        // Until an announcement would be repeated.
+        let wait = ms(70_000);
+        self.network.ports[victim].receives = false;
+        self.phase("port hears nothing", one, wait, self.lost());
+        self.network.ports[victim].receives = true;
+        self.phase("port hears again", one, ms(10_000), self.back());
+    }
+
+    /// The port receives and does not send.
+    pub(super) fn mute_port(&mut self, victim: usize) {
+        let one = Some(victim);
+        let wait = self.failover() + ms(5000);
+        self.network.ports[victim].sends = false;
+        self.phase("port sends nothing", one, wait, self.lost());
+        self.network.ports[victim].sends = true;
+        self.phase("port sends again", one, ms(10_000), self.back());
+    }
+
+    /// Whoever hears nothing must not draw clients away from the node that has taken over.
+    pub fn announced(&mut self, from: usize, address: &IpAddr, answer: Mac) {
+        let phase = self.judge.phase == "port hears nothing";
+        let deaf = phase && self.strict && !self.network.ports[from].receives;
+        let holder = self.holder(address).filter(|holder| *holder != from);
+        if let Some(holder) = holder.filter(|_| deaf && answer == mac(from)) {
+            self.fail(&format!(
+                "node-{from} announces {address}, which node-{holder} has taken over"
+            ));
+        }
     }
 
     pub(super) fn interception(&mut self, victim: usize) {

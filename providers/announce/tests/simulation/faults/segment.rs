@@ -14,6 +14,10 @@ impl World {
         if self.random.below(2) == 0 {
             self.network.cut = [(other, victim)].into();
         }
+        if self.chance(50) {
+            // Messages of the holder are a little late.
+            self.lateness = ms(100);
+        }
         let moves = 1;
         self.phase(
             "one-way path",
@@ -27,6 +31,7 @@ impl World {
             },
         );
         self.network.cut.clear();
+        self.lateness = ms(5);
         self.phase(
             "path back",
             None,
@@ -235,11 +240,14 @@ impl World {
     }
 
     pub(super) fn disturb(&mut self, host: usize) {
-        match self.random.below(14) {
+        match self.random.below(16) {
             0 | 1 => self.set_carrier(host, false),
             2 => self.set_carrier(host, true),
             3 => self.network.ports[host].passes = false,
-            4 => self.network.ports[host].passes = true,
+            4 => {
+                let port = &mut self.network.ports[host];
+                (port.passes, port.receives, port.sends) = (true, true, true);
+            }
             5 => self.network.ports[host].group ^= 1,
             6 => self.hosts[host].frozen ^= true,
             7 => self.hosts[host].stopped ^= true,
@@ -253,6 +261,8 @@ impl World {
                 self.after(ms(500), Event::Start(host));
             }
             11 => self.api.away ^= true,
+            13 => self.network.ports[host].receives = false,
+            14 => self.network.ports[host].sends = false,
             12 => {
                 if self.shape.nodes > 1 {
                     let other = self.other_than(host);
@@ -272,8 +282,9 @@ impl World {
         self.lateness = ms(5);
         self.api.away = false;
         for host in 0..self.shape.nodes {
-            self.network.ports[host].passes = true;
-            self.network.ports[host].group = 0;
+            let port = &mut self.network.ports[host];
+            (port.passes, port.receives, port.sends) = (true, true, true);
+            port.group = 0;
             let entry = &mut self.hosts[host];
             (entry.powered, entry.frozen, entry.stopped) = (true, false, false);
             self.after(ms(500), Event::Start(host));
