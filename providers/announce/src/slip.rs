@@ -53,6 +53,10 @@ pub enum Slip {
     CutOffIsAlive,
     /// A node that is cut off repeats its announcements.
     AnnounceWhenCutOff,
+    /// A node claims an address with policy Local before its health port answers 200.
+    ClaimUnhealthy,
+    /// A node without an endpoint keeps an address with policy Local.
+    IgnoreEndpoints,
 }
 
 /// The defects of a node.
@@ -67,7 +71,7 @@ pub struct Slips {
 #[cfg(feature = "slips")]
 impl Slip {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::NoWitness,
         Self::SpeakAfterStall,
         Self::KeepSuspicions,
@@ -91,6 +95,8 @@ impl Slip {
         Self::OnlyEligible,
         Self::CutOffIsAlive,
         Self::AnnounceWhenCutOff,
+        Self::ClaimUnhealthy,
+        Self::IgnoreEndpoints,
     ];
 }
 

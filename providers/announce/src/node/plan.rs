@@ -11,6 +11,7 @@ use crate::claim::Claim;
 use crate::host_check::{Check, Receipts, State as CheckState};
 use crate::membership::Process;
 use crate::random::mix;
+use crate::slip::slip;
 use crate::timing::{LEASE, REFRESH, SETTLE, SILENT, SUCCESSORS};
 use crate::view::{Detection, Policy, Rebalance, Wanted};
 use crate::{NodeName, Time, assignment};
@@ -280,6 +281,13 @@ impl Node {
         now: Option<Time>,
     ) -> Standing {
         let facts = self.view.as_ref().and_then(|view| view.nodes.get(node));
+        if slip!(self.config.slips, IgnoreEndpoints) {
+            let wanted = Wanted {
+                policy: Policy::Cluster,
+                ..wanted.clone()
+            };
+            return standing(address, &wanted, node, facts, self.agent_alive(node, now));
+        }
         standing(address, wanted, node, facts, self.agent_alive(node, now))
     }
 

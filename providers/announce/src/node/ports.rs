@@ -236,7 +236,7 @@ impl Node {
             carrier: port.carrier(),
             held_down,
             cut_off,
-            healthy: self.healthy.contains(address),
+            healthy: self.healthy.contains(address) || slip!(self.config.slips, ClaimUnhealthy),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The API server, and what each agent has read from it. An agent polls every 100 ms: that is the
 //! delay of its watches. It notices an outage after up to 8 s, as the driver must.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub struct ApiClient {
     write: Option<Vec<(IpAddr, Claim)>>,
     /// Since when the interface has not been usable.
     unusable: Option<Micros>,
-    /// When `healthCheckNodePort` begins to answer 200, and whether the agent knows.
-    healthy: BTreeMap<IpAddr, (Micros, bool)>,
+    /// The addresses whose `healthCheckNodePort` answered 200 when the agent asked last.
+    pub healthy: BTreeSet<IpAddr>,
 }
 
 /// The API server.
@@ -157,18 +157,18 @@ impl World {
             client.view = self.api.version;
             inputs.push(Input::View(Arc::new(self.api.view.clone())));
         }
-        for (&address, wanted) in &self.api.view.wanted {
-            if !wanted.endpoints.contains(&node(host)) {
-                if client.healthy.remove(&address).is_some() {
-                    let healthy = false;
-                    inputs.push(Input::Health { address, healthy });
-                }
-                continue;
-            }
-            let begins = (self.now + ms(300), false);
-            let (begins, known) = client.healthy.entry(address).or_insert(begins);
-            if *begins <= self.now && !std::mem::replace(known, true) {
-                let healthy = true;
+        let answers = self
+            .addresses()
+            .map(|address| (address, self.healthy(host, &address)));
+        let answers: Vec<_> = answers.collect();
+        for (address, healthy) in answers {
+            let known = &mut self.hosts[host].api.healthy;
+            let changed = if healthy {
+                known.insert(address)
+            } else {
+                known.remove(&address)
+            };
+            if changed {
                 inputs.push(Input::Health { address, healthy });
             }
         }

@@ -1,7 +1,8 @@
 //! The judge: clients on every side of the segment ask for every address, every 25 ms.
 //!
 //! - *Gap*: no answer whose MAC belongs to a living host on this side, although a node on this
-//!   side could serve.
+//!   side could serve. With policy Local the host must have an endpoint, and its health port say 200:
+//!   otherwise the answer leads into a black hole.
 //! - *Dual*: answers with two MACs.
 //! - *Move*: the epoch of the best claim anywhere grew.
 
@@ -139,9 +140,10 @@ impl Judge {
             .iter()
             .filter_map(|host| world.answer(*host, address, mac(250)))
             .collect();
-        let flows = answers
-            .iter()
-            .any(|answer| members.iter().any(|host| mac(*host) == *answer));
+        let flows = answers.iter().any(|answer| {
+            let mut hosts = members.iter().filter(|host| mac(**host) == *answer);
+            hosts.any(|host| world.serves(*host, address))
+        });
         let able = world.has_witness(side) && members.iter().any(|host| world.able(*host, address));
         let key = (side, *address);
         let gap = length(&mut self.gaps, key, able && !flows, world.now);
@@ -224,14 +226,17 @@ impl World {
     /// Whether a host could serve an address: its agent runs, and nothing forbids it.
     fn able(&self, host: usize, address: &IpAddr) -> bool {
         let facts = &self.api.view.nodes[&self.hosts[host].name];
+        self.runs(host) && !facts.excluded && !facts.out_of_service && self.serves(host, address)
+    }
+
+    /// Whether a host forwards what clients send to an address: with policy Local only to endpoints of its
+    /// own. Without endpoints anywhere no host is better than another one.
+    pub fn serves(&self, host: usize, address: &IpAddr) -> bool {
         let wanted = self.api.view.wanted.get(address);
-        let serves = wanted.is_some_and(|wanted| {
-            let endpoints = &wanted.endpoints;
-            wanted.policy == Policy::Cluster
-                || endpoints.is_empty()
-                || endpoints.contains(&self.hosts[host].name)
-        });
-        self.runs(host) && !facts.excluded && !facts.out_of_service && serves
+        wanted.is_none_or(|wanted| {
+            let local = wanted.policy == Policy::Local && !wanted.endpoints.is_empty();
+            !local || self.healthy(host, address)
+        })
     }
 
     /// The best claim's epoch, over all agents that run.

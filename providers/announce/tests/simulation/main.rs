@@ -10,7 +10,9 @@
 //! 3. *No move without a cause, no flapping*: the epoch grows at most once per failure, and not at
 //!    all where the table says "none".
 //!    Each claim names a cause that fits the failure; a rebalance only after a request.
-//! 4. *Agreement*: at the end all agents know the same claims, and nobody writes.
+//! 4. *No black hole*: with policy Local an answer counts only if its host has a serving endpoint, and
+//!    nobody claims before its health port says 200.
+//! 5. *Agreement*: at the end all agents know the same claims, and nobody writes.
 //!
 //! T per failure, with the numbers of moves: `limits.rs`.
 //!

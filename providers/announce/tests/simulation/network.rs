@@ -11,6 +11,7 @@ use crate::world::{CLIENT, ETH0, Event, GATEWAY, Micros, World, mac, ms, node};
 
 /// A host's port at the switch.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Port {
     /// Both ends see the link.
     pub carrier: bool,

@@ -3,7 +3,7 @@
 //! Discrete events, one random generator, no threads and no clocks: a seed is a history.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct Host {
     pub skew: u64,
     pub api: ApiClient,
     pub lives: u64,
+    /// When `healthCheckNodePort` begins to answer 200: kube-proxy has an endpoint on this node.
+    healthy_from: BTreeMap<IpAddr, Micros>,
     pub cables: BTreeSet<NodeName>,
 }
 
@@ -109,6 +111,8 @@ pub struct World {
     pub strict: bool,
     /// The most that a tick is late.
     pub lateness: Micros,
+    /// The same for ticks of one host.
+    pub late_host: Option<(usize, Micros)>,
     /// Counts what faults do to the cluster: frames that are lost, hosts and agents that stand still,
     /// ticks that are late, polls of the API server that fail, claims.
     pub traces: u64,
@@ -168,6 +172,7 @@ impl World {
                 skew: random.number() % 120,
                 api: ApiClient::default(),
                 lives: 0,
+                healthy_from: BTreeMap::new(),
                 cables: BTreeSet::new(),
             })
             .collect();
@@ -213,6 +218,7 @@ impl World {
             trace: trace(),
             strict: false,
             lateness: ms(5),
+            late_host: None,
             traces: 0,
             effects: Vec::new(),
             queue: BinaryHeap::new(),
@@ -377,7 +383,8 @@ impl World {
             }
             self.perform(host, out);
         }
-        let late = self.up_to(self.lateness);
+        let own = self.late_host.filter(|(late, _)| *late == host);
+        let late = self.up_to(own.map_or(self.lateness, |(_, lateness)| lateness));
         self.traces += u64::from(late > ms(100));
         self.after(ms(50) + late, Event::Tick(host));
     }
@@ -418,8 +425,29 @@ impl World {
         let without_link = self.network.ports.iter().any(|port| !port.carrier);
         let stopped = (0..self.hosts.len()).any(|host| !self.runs(host));
         self.traces += u64::from(without_link || stopped);
+        self.run_proxies();
         let mut judge = std::mem::take(&mut self.judge);
         judge.sample(self);
         self.judge = judge;
+    }
+
+    /// kube-proxy of each host learns of endpoints within 0.3 s, whether or not an agent runs.
+    fn run_proxies(&mut self) {
+        for host in &mut self.hosts {
+            for (&address, wanted) in &self.api.view.wanted {
+                if !host.powered || !wanted.endpoints.contains(&host.name) {
+                    host.healthy_from.remove(&address);
+                } else {
+                    let from = self.now + ms(300);
+                    host.healthy_from.entry(address).or_insert(from);
+                }
+            }
+        }
+    }
+
+    /// Whether `healthCheckNodePort` of an address answers 200 on a host.
+    pub fn healthy(&self, host: usize, address: &IpAddr) -> bool {
+        let from = self.hosts[host].healthy_from.get(address);
+        from.is_some_and(|from| *from <= self.now)
     }
 }

@@ -143,7 +143,7 @@ impl World {
     /// learn of its death from the probers.
     pub(super) fn many_successors(&mut self) {
         let anything = Allowed {
-            gap: ms(2000),
+            gap: limits::ENDPOINT_MOVED,
             dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 1,
@@ -193,7 +193,7 @@ impl World {
         }
         self.api.version += 1;
         let planned = Allowed {
-            gap: 0,
+            gap: limits::ENDPOINT_MOVED,
             dual: limits::PLANNED_TWO,
             moves: 1,
             other_moves: 1,

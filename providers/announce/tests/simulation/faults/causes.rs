@@ -49,6 +49,12 @@ impl World {
                 self.now / 1000
             );
         }
+        let told = self.hosts[node].api.healthy.contains(address);
+        if !told && !self.serves(node, address) {
+            self.fail(&format!(
+                "node-{node} claimed {address} before its health port said 200"
+            ));
+        }
         if !self.judge.expects(cause) {
             self.fail(&format!(
                 "node-{node} claimed {address} because of {cause:?}"

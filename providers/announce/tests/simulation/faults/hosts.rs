@@ -96,7 +96,11 @@ impl World {
         // Until an announcement would be repeated.
         let wait = ms(70_000);
         self.network.ports[victim].receives = false;
-        self.phase("port hears nothing", one, wait, self.lost());
+        let deaf = Allowed {
+            gap: limits::DEAF[self.shape.detection as usize],
+            ..self.lost()
+        };
+        self.phase("port hears nothing", one, wait, deaf);
         self.network.ports[victim].receives = true;
         self.phase("port hears again", one, ms(10_000), self.back());
     }

@@ -16,7 +16,7 @@ impl World {
         }
         if self.chance(50) {
             // Messages of the holder are a little late.
-            self.lateness = ms(100);
+            self.late_host = Some((victim, ms(50)));
         }
         let moves = 1;
         self.phase(
@@ -31,7 +31,7 @@ impl World {
             },
         );
         self.network.cut.clear();
-        self.lateness = ms(5);
+        self.late_host = None;
         self.phase(
             "path back",
             None,
@@ -231,9 +231,10 @@ impl World {
             None,
             limits::REPAIRED,
             Allowed {
+                gap: limits::REPAIRED_GAP,
+                dual: limits::REPAIRED_TWO,
                 moves: 4,
                 other_moves: 4,
-                ..anything
             },
         );
         self.phase("quiet after chaos", None, ms(10_000), QUIET);
