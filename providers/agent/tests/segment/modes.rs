@@ -31,7 +31,8 @@ fn moved(cluster: &Cluster, address: IpAddr, from: usize) -> Instant {
     })
 }
 
-/// For hosts that stall: 5 s without an answer are too few.
+/// For hosts that stall, and for networks that are gone for a moment: less than 5 s without an answer are too
+/// few. The last answer came up to 0.15 s before the cut.
 #[test]
 fn a_tolerant_class_waits_before_an_address_moves() {
     let cluster = Cluster::start(3, 1);
@@ -41,7 +42,8 @@ fn a_tolerant_class_waits_before_an_address_moves() {
     let cut = Instant::now();
     cluster.lan.isolate(node, true);
     let took = moved(&cluster, address, node) - cut;
-    assert!(took >= Duration::from_secs(5), "after {took:?}");
+    assert!(took >= Duration::from_millis(4_800), "after {took:?}");
+    assert!(took <= Duration::from_secs(8), "after {took:?}");
     assert_ne!(holder(&cluster, address), node);
 }
 

@@ -186,7 +186,11 @@ impl Node {
         let claim = self.claims.get(address);
         let claim = claim.filter(|_| failure.cause == Some(Cause::Unusable));
         let met = claim.and_then(|claim| self.met_at(address, wanted, &claim.holder));
-        if met.is_some_and(|met| now.since(met) < WITNESS_FRESH) {
+        let fresh = match wanted.detection {
+            Detection::Tolerant => TOLERANT,
+            Detection::Fast | Detection::Lease => WITNESS_FRESH,
+        };
+        if met.is_some_and(|met| now.since(met) < fresh) {
             UNUSABLE_REACHED
         } else {
             Duration::ZERO
