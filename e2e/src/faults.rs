@@ -52,6 +52,12 @@ impl Faults {
         self.lose(None, Some(host), ALL).lose(Some(host), None, ALL)
     }
 
+    /// Nothing reaches this host, and what it sends arrives: one fibre of its cable is broken.
+    #[must_use]
+    pub fn deafen(self, host: Host) -> Self {
+        self.lose(None, Some(host), ALL)
+    }
+
     /// Nothing from one host reaches the other; the other direction works.
     #[must_use]
     pub fn one_way(self, from: Host, to: Host) -> Self {

@@ -172,6 +172,7 @@ async fn one_node_answers() -> Result<()> {
             failures::all_links,
             failures::api_down,
             failures::node_killed,
+            failures::deaf_port,
             plans::drain,
             plans::drain,
             plans::exclusion,

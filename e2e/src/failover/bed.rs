@@ -358,9 +358,18 @@ impl<'a> Bed<'a> {
         Ok(moves.sum())
     }
 
-    /// The epoch of each address.
+    /// The epoch of each address that a Service has. Announcers remember the others for a while.
     pub async fn epochs(&self) -> Result<BTreeMap<IpAddr, i64>> {
-        let held = self.announcers.held().await?;
+        let mut held = self.announcers.held().await?;
+        let services: Api<Service> = Api::namespaced(self.lab.kube(), "default");
+        let services = services.list(&ListParams::default()).await?;
+        let ingress = services.iter().filter_map(|it| {
+            let balancer = it.status.as_ref()?.load_balancer.as_ref()?;
+            balancer.ingress.as_ref()
+        });
+        let addresses = ingress.flatten().filter_map(|it| it.ip.as_deref());
+        let addresses: BTreeSet<IpAddr> = addresses.map(str::parse).collect::<Result<_, _>>()?;
+        held.retain(|address, _| addresses.contains(address));
         let first = |(address, all): (IpAddr, Vec<super::announcers::Held>)| {
             Some((address, all.first()?.epoch))
         };

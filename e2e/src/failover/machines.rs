@@ -12,6 +12,7 @@ use super::terms::value::{
     RETURN, TWO,
 };
 use super::watch::{Seen, Watch};
+use crate::Faults;
 use crate::segment::Moment;
 
 /// How long a failure is watched.
@@ -50,15 +51,35 @@ pub async fn link_cut(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let back = Moment::now();
     bed.lab.restore(holder).await?;
     let seen = watch.for_a_while(WATCH).await?;
-    let mut values = outages(&seen, cut, back);
+    bed.heal().await?;
+    Ok(lost_and_back(&seen, cut, back))
+}
+
+/// The holder's port sends and receives nothing, and is well again after the address has moved.
+pub async fn deaf_port(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
+    let holder = bed.holder(address).await?;
+    let watch = Watch::of(bed, address).await?;
+    let deaf = Moment::now();
+    bed.lab.set_faults(&Faults::none().deafen(holder)).await?;
+    tokio::time::sleep(WATCH).await;
+    watch.calm().await?;
+    let back = Moment::now();
+    bed.lab.set_faults(&Faults::none()).await?;
+    let seen = watch.for_a_while(WATCH).await?;
+    bed.heal().await?;
+    Ok(lost_and_back(&seen, deaf, back))
+}
+
+/// The outages of a failure, and what happens when it is over.
+fn lost_and_back(seen: &Seen, lost: Moment, back: Moment) -> Values {
+    let mut values = outages(seen, lost, back);
     let after = seen.known(back, seen.period().1);
     values.extend([
         (BACK_FAILED, number(after.failed)),
         (BACK_MOVES, number(after.moves)),
         (BACK_TWO, seconds(seen.until_one(back))),
     ]);
-    bed.heal().await?;
-    Ok(values)
+    values
 }
 
 /// The holder loses power.

@@ -97,6 +97,7 @@ async fn measure(bed: &Bed<'_>, scene: Scene, number: u32) -> Result<Values> {
     match scene {
         Scene::LinkCut => machines::link_cut(bed, address).await,
         Scene::NodeKilled => machines::node_killed(bed, address).await,
+        Scene::DeafPort => machines::deaf_port(bed, address).await,
         Scene::Frozen300ms => machines::frozen(bed, address, 3 * SECOND / 10).await,
         Scene::Frozen1s => machines::frozen(bed, address, SECOND).await,
         Scene::Frozen3s => machines::frozen(bed, address, 3 * SECOND).await,

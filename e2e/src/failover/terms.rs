@@ -19,6 +19,8 @@ pub enum Scene {
     LinkCut,
     /// The holder loses power.
     NodeKilled,
+    /// Nothing reaches the holder any more, and what it sends arrives; then all is well again.
+    DeafPort,
     /// The holder freezes for 0.3 s.
     Frozen300ms,
     /// The holder freezes for 1 s.
@@ -161,9 +163,10 @@ pub mod value {
 
 impl Scene {
     /// All scenes, in the order of a run.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::LinkCut,
         Self::NodeKilled,
+        Self::DeafPort,
         Self::Frozen300ms,
         Self::Frozen1s,
         Self::Frozen3s,
@@ -191,6 +194,7 @@ impl Scene {
         match self {
             Self::LinkCut => "link of the holder cut, and back",
             Self::NodeKilled => "node killed",
+            Self::DeafPort => "the holder's port sends and receives nothing, and is well again",
             Self::Frozen300ms => "host frozen for 0.3 s",
             Self::Frozen1s => "host frozen for 1 s",
             Self::Frozen3s => "host frozen for 3 s",
@@ -232,16 +236,17 @@ impl Scene {
         let failover = |value| vec![median(value, 0.8), worst(value, 1.5)];
         // Neighbour discovery, too, after every move.
         let answered = worst(ANSWERED, 1.0);
+        let back = vec![
+            worst(BACK_FAILED, 0.0),
+            worst(BACK_MOVES, 0.0),
+            worst(BACK_TWO, 3.0),
+        ];
         match self {
-            Self::LinkCut => [
-                failover(KNOWN),
-                failover(NEWCOMER),
-                vec![
-                    answered,
-                    worst(BACK_FAILED, 0.0),
-                    worst(BACK_MOVES, 0.0),
-                    worst(BACK_TWO, 3.0),
-                ],
+            Self::LinkCut => [failover(KNOWN), failover(NEWCOMER), vec![answered], back].concat(),
+            // Its messages arrive, so it takes longer until somebody doubts it.
+            Self::DeafPort => [
+                vec![worst(KNOWN, 2.0), worst(NEWCOMER, 2.0), answered],
+                back,
             ]
             .concat(),
             Self::NodeKilled => [failover(KNOWN), failover(NEWCOMER), vec![answered]].concat(),

@@ -18,6 +18,8 @@ use crate::common::SOON;
 use crate::common::judges::judged;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// The longest outage if the holder's port only sends, in seconds: it takes 0.7 s until the node says so.
+const DEAF: f64 = 2.0;
 /// How long newcomers wait for the successor of an agent that ended, in seconds.
 const STAND_IN: f64 = 0.5;
 
@@ -61,6 +63,25 @@ pub(crate) async fn node_killed(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let values = machines::node_killed(bed, address).await?;
     let limits = [(KNOWN, OUTAGE), (NEW, OUTAGE), (FAR, OUTAGE), ANSWER];
     at_most(&values, &limits)?;
+    moved(bed, address, &before).await
+}
+
+/// The messages of such a node arrive, and clients get no answer.
+pub(crate) async fn deaf_port(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
+    let before = mac_of_holder(bed, address).await?;
+    let values = machines::deaf_port(bed, address).await?;
+    at_most(
+        &values,
+        &[
+            (KNOWN, DEAF),
+            (NEW, DEAF),
+            (FAR, DEAF),
+            ANSWER,
+            (BACK_FAILED, 0.0),
+            (BACK_MOVES, 0.0),
+            (BACK_TWO, 3.0),
+        ],
+    )?;
     moved(bed, address, &before).await
 }
 

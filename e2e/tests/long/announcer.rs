@@ -42,6 +42,7 @@ async fn five_nodes_with_iptables() -> Result<()> {
                 failures::api_down,
                 failures::split,
                 failures::node_killed,
+                failures::deaf_port,
                 intercepted::probes_intercepted,
                 failures::agent_restarts,
                 failures::agent_gone,
