@@ -79,7 +79,8 @@ pub struct AnnouncerStatus {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub interfaces: Vec<AnnouncerInterface>,
 
-    /// The addresses that the node announces.
+    /// The addresses that the node holds: it has claimed them, and no other node has a better claim. It
+    /// announces those that have an `interface`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16_384), extend("x-kubernetes-list-type" = "atomic"))]
     pub holdings: Vec<Holding>,
@@ -96,9 +97,11 @@ pub struct AnnouncerStatus {
     /// `ArpNotStrict`: kube-proxy runs in IPVS mode without `strictARP`. `ReversePathFiltered`:
     /// an interface drops requests of clients in other networks. `RedirectsSent`: the node may
     /// send ICMP redirects. `NoInterface`: an address that this node may announce is in the
-    /// subnet of no interface, here or on another node. `Wireless`: an interface is wireless.
+    /// subnet of no interface, here or on another node. `Wireless`: an interface is wireless and
+    /// saves power, or may.
     /// `KubeProxyMissing`: nothing listens on the health port of kube-proxy.
     /// `UntrustedAnnouncer`: the status of an Announcer has no valid seal, so this node ignores it.
+    /// `TooManyAddresses`: there are more addresses than an announcer can know.
     /// `NetRawMissing`: the announcer has not the capability `NET_RAW`, and does not start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -187,6 +190,11 @@ pub struct AnnouncerCounts {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub addresses: i64,
+    /// The number of addresses that the node holds. It does not announce those that another host on the
+    /// network uses, and for a moment those that it has just claimed.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub held: i64,
 }
 
 /// A network interface of the node.
@@ -213,7 +221,7 @@ pub struct AnnouncerInterface {
 #[serde(transparent)]
 pub struct InterfaceAddress(#[schemars(length(min = 2, max = 49))] pub String);
 
-/// An address that the node announces.
+/// An address that the node holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Holding {
     /// The address of a Service.
@@ -227,7 +235,8 @@ pub struct Holding {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub revision: i64,
-    /// The interface on which the address is announced; absent for a moment after a change.
+    /// The interface on which the address is announced; absent while the node does not announce it, because
+    /// another host on the network uses it, or for a moment after a change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15))]
     pub interface: Option<String>,

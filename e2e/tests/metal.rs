@@ -3,6 +3,8 @@
 
 #[path = "metal/endpoints.rs"]
 pub(crate) mod endpoints;
+#[path = "metal/findings.rs"]
+pub(crate) mod findings;
 #[path = "metal/networks.rs"]
 pub(crate) mod networks;
 #[path = "metal/strays.rs"]
@@ -39,6 +41,8 @@ async fn as_users_set_it_up() -> Result<()> {
             strays::what_no_service_wants_goes_in_no_circle,
             endpoints::without_endpoints_the_address_stays,
             networks::a_class_has_a_network_of_its_own,
+            findings::what_is_wrong_with_a_node_is_said,
+            findings::a_node_that_is_cut_off_says_so,
             many_addresses_are_spread,
         ];
         Ok(())

@@ -300,7 +300,7 @@ impl Checks {
             // the node for the object.
             let report = self.reports.wait_for(Option::is_some).await;
             let Some(report) = report.ok().and_then(|report| report.clone()) else {
-                // The agent has failed, and the process is about to end.
+                // The agent has ended, because the process is about to.
                 return std::future::pending().await;
             };
             // Usually both come together: with the view, the first check knows everything.

@@ -94,11 +94,6 @@ impl Contact {
         self.renewed.replace(now).is_none()
     }
 
-    /// Whether it can be reached.
-    pub fn is_connected(self) -> bool {
-        self.renewed.is_some()
-    }
-
     /// When it counts as away if no renewal comes; `None` if it is away.
     pub fn deadline(self) -> Option<Instant> {
         self.renewed.map(|renewed| renewed + AWAY)

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::checks::{self, Finding};
+use super::object;
 use super::stores::Stores;
 use super::trust::Refusal;
 
@@ -187,9 +188,9 @@ fn frames(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<()
         &sent.map(|(kind, counter)| (kind, counter.get())),
     )?;
     let dropped = [
-        ("stopped", &counters.silent),
+        ("stopped", &counters.stopped),
         ("unsent", &counters.unsent),
-        ("flood", &counters.dropped),
+        ("flood", &counters.flood),
     ];
     family(
         encoder,
@@ -207,7 +208,7 @@ fn frames(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<()
         ),
         (
             "ballast_announcer_late_ticks",
-            "Ticks that came late because the process or its host was stopped",
+            "Ticks that came more than 70 ms late, because the process or its host did not run: probes that were under way count for nothing",
             &counters.late_ticks,
         ),
     ] {
@@ -227,12 +228,13 @@ fn messages(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<
         ("not_opened", &post.not_opened),
         ("malformed", &post.malformed),
         ("not_fresh", &post.not_fresh),
+        ("dropped", &post.dropped),
     ];
     family(
         encoder,
         MetricType::Counter,
         "ballast_announcer_messages",
-        "Messages between announcers: sent, received, and refused because they could not be sent, do not open with a known key (not_opened), are of another version (malformed), or are copies or the first of a process (not_fresh)",
+        "Messages between announcers: sent, received, and refused because they could not be sent, do not open with a known key (not_opened), are of another version (malformed), are copies or the first of a process (not_fresh), or came while too many waited (dropped)",
         "result",
         &messages.map(|(result, counter)| (result, counter.load(Relaxed))),
     )?;
@@ -244,12 +246,13 @@ fn messages(counters: &Counters, encoder: &mut DescriptorEncoder<'_>) -> Result<
         ("refused", &cables.refused),
         ("too_many", &cables.too_many),
         ("not_dialled", &cables.not_dialled),
+        ("dropped", &cables.dropped),
     ];
     family(
         encoder,
         MetricType::Counter,
         "ballast_announcer_cables",
-        "TCP connections between announcers: connected, closed by the end of a process, lost, refused without the key, ended because there were too many, and not dialled",
+        "TCP connections between announcers: connected, closed by the end of a process, lost, refused without the key, ended because there were too many, not dialled, and changes that were dropped because too many events waited",
         "event",
         &cables.map(|(event, counter)| (event, counter.load(Relaxed))),
     )
@@ -286,17 +289,24 @@ fn reported(report: &Report, encoder: &mut DescriptorEncoder<'_>) -> Result<(), 
     };
     let problems = [
         (
-            "AddressConflict",
+            object::ADDRESS_CONFLICT,
             count(|it| matches!(it, Problem::AddressConflict { .. })),
         ),
         (
-            "ProbesIntercepted",
+            object::PROBES_INTERCEPTED,
             count(|it| matches!(it, Problem::ProbesIntercepted { .. })),
         ),
-        ("CutOff", count(|it| matches!(it, Problem::CutOff { .. }))),
         (
-            "NoEndpoints",
+            object::CUT_OFF,
+            count(|it| matches!(it, Problem::CutOff { .. })),
+        ),
+        (
+            object::NO_ENDPOINTS,
             count(|it| matches!(it, Problem::NoEndpoints { .. })),
+        ),
+        (
+            object::TOO_MANY_ADDRESSES,
+            count(|it| matches!(it, Problem::TooManyAddresses { .. })),
         ),
     ];
     family(

@@ -57,6 +57,18 @@ pub const UNTRUSTED_ANNOUNCER: &str = "UntrustedAnnouncer";
 /// What to do about it.
 pub const UNTRUSTED_FIX: &str = "Do the announcers there have the same keys? Otherwise somebody has the token of one: replace these pods, and find out who";
 
+/// There are more addresses than an announcer can know.
+pub const TOO_MANY_ADDRESSES: &str = "TooManyAddresses";
+/// The conditions that follow from the network and from Services. The log has their changes; whoever finds
+/// the other ones logs them.
+const LOGGED: [&str; 5] = [
+    ADDRESS_CONFLICT,
+    PROBES_INTERCEPTED,
+    CUT_OFF,
+    NO_ENDPOINTS,
+    TOO_MANY_ADDRESSES,
+];
+
 /// After this time a process writes over the status of another process of its node.
 const REASSERT: Duration = Duration::from_secs(15);
 /// After this time a process writes over a former status of its own. The watch needs a moment after
@@ -309,6 +321,7 @@ impl ObjectWriter {
                 "this node has more addresses than its Announcer object can hold; after a restart it claims the other ones anew"
             );
         }
+        log_changes(known.written.as_ref(), &status);
         match written {
             Written::Version(_) => known.written = Some(status),
             // Deleted since. The next step creates it.
@@ -328,5 +341,21 @@ impl ObjectWriter {
             body["status"] = json!(status);
         }
         body
+    }
+}
+/// Logs which problems began and ended. A process that starts logs those that it has.
+fn log_changes(before: Option<&AnnouncerStatus>, after: &AnnouncerStatus) {
+    let holds = |status: &AnnouncerStatus, kind: &str| {
+        let mut all = status.conditions.iter();
+        all.any(|it| it.type_ == kind && it.status == "True")
+    };
+    let logged = after.conditions.iter();
+    for it in logged.filter(|it| LOGGED.contains(&it.type_.as_str())) {
+        let was = before.is_some_and(|before| holds(before, &it.type_));
+        match (was, it.status == "True") {
+            (false, true) => warn!(condition = it.type_, "{}", it.message),
+            (true, false) => info!(condition = it.type_, "{}", it.message),
+            _ => {}
+        }
     }
 }

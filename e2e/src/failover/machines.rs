@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::bed::Bed;
 use super::terms::Values;
 use super::terms::value::{
-    ANSWERED, BACK_FAILED, BACK_MOVES, BACK_TWO, BLIND, FAILED, FAR, KNOWN, MOVES, NEWCOMER,
-    RETURN, TWO,
+    ANSWERED, BACK_FAILED, BACK_MOVES, BACK_TWO, BLIND, FAILED, FAR, KNOWN, KNOWN_MOVES, MOVES,
+    NEWCOMER, RETURN, TWO,
 };
 use super::watch::{Seen, Watch};
 use crate::Faults;
@@ -108,7 +108,7 @@ pub async fn frozen(bed: &Bed<'_>, address: IpAddr, time: Duration) -> Result<Va
     let until = seen.period().1;
     let mut values = outages(&seen, frozen, until);
     values.extend([
-        (MOVES, number(seen.known_moves(until))),
+        (KNOWN_MOVES, number(seen.known_moves(until))),
         (TWO, seconds(seen.until_one(thaw))),
     ]);
     bed.heal().await?;

@@ -11,7 +11,7 @@ use super::machines::{number, seconds};
 use super::terms::Values;
 use super::terms::value::{
     ANSWERED, BLIND, CLAIMED_AFTER, CLAIMS, CUT_KNOWN, CUT_NEWCOMER, FAILED, FAR, KNOWN, MOVES,
-    NEWCOMER, OTHER_SIDE, SIDE_OF_HOLDER, STALE, TWO,
+    NEW_FAILED, NEWCOMER, OTHER_SIDE, SIDE_OF_HOLDER, STALE, TWO,
 };
 use super::watch::Watch;
 use crate::segment::{Moment, Visitor, judge};
@@ -93,6 +93,10 @@ pub async fn uplink_dead(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     // It answers for its own until somebody takes them over.
     let mut epochs = bed.epochs().await?;
     let held = bed.announcers.held().await?;
+    // It may get those back that follow their endpoints: after an earlier round somebody else may have them.
+    for follows in bed.addresses_of(bed::LOCAL).await? {
+        epochs.remove(&follows);
+    }
     epochs.retain(|address, _| {
         let holder = held.get(address).and_then(|all| all.first());
         holder.is_some_and(|it| it.node != victim)
@@ -140,8 +144,11 @@ pub async fn api_down(bed: &Bed<'_>, address: IpAddr, half: Duration) -> Result<
     bed.heal().await?;
     let until = seen.period().1;
     let (before, after) = (seen.known(start, cut), seen.known(moved, until));
+    let newcomers = [seen.newcomer(start, cut), seen.newcomer(moved, until)];
+    let new_failed = newcomers.iter().map(|it| it.failed).sum();
     Ok(Values::from([
         (FAILED, number(before.failed + after.failed)),
+        (NEW_FAILED, number(new_failed)),
         (MOVES, number(seen.moves(cut) + after.moves)),
         (CUT_KNOWN, seconds(seen.known(cut, moved).outage)),
         (CUT_NEWCOMER, seconds(seen.newcomer(cut, moved).outage)),

@@ -10,7 +10,7 @@ use super::bed::{self, Bed, LOCAL, at};
 use super::machines::{number, seconds};
 use super::terms::Values;
 use super::terms::value::{
-    ANSWERED, BLIND, FAILED, HEALTHY, LOST, MOVES, NEW_FAILED, NEWCOMER, RESET,
+    ANSWERED, BLIND, FAILED, HEALTHY, KNOWN_MOVES, LOST, NEW_FAILED, NEWCOMER, RESET,
 };
 use super::watch::Watch;
 use crate::segment::judge::answered_by;
@@ -23,8 +23,9 @@ const WATCH: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_millis(50);
 /// How long it may take until an endpoint is known everywhere.
 const SOON: Duration = Duration::from_mins(1);
-/// The label that excludes a node from load balancers.
+/// The taint of a node that is down for certain.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// The label that excludes a node from load balancers.
 const EXCLUDE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// The holder is cordoned.
@@ -75,7 +76,7 @@ async fn moved(bed: &Bed<'_>, address: IpAddr, set: &Value, unset: &Value) -> Re
         (RESET, number(known.reset + newcomer.reset)),
         (NEWCOMER, seconds(seen.newcomer(start, until).outage)),
         (ANSWERED, seconds(seen.announced_to_answered(start))),
-        (MOVES, number(seen.known_moves(until))),
+        (KNOWN_MOVES, number(seen.known_moves(until))),
         (LOST, number(seen.lost)),
     ]))
 }

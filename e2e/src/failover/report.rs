@@ -164,7 +164,7 @@ pub fn json(outcome: &Outcome) -> Value {
 #[cfg(test)]
 mod tests {
     use super::super::terms::Values;
-    use super::super::terms::value::{ANSWERED, KNOWN, MOVES};
+    use super::super::terms::value::{ANSWERED, KNOWN, KNOWN_MOVES};
     use super::*;
 
     /// A round that reaches all goals, but for one value.
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn exactly_one_is_not_none() {
-        let sample = |moves| sample(Scene::Frozen3s, MOVES, moves);
+        let sample = |moves| sample(Scene::Frozen3s, KNOWN_MOVES, moves);
         for (moves, good) in [([1.0, 1.0], true), ([0.0, 1.0], false), ([1.0, 2.0], false)] {
             let samples = moves.map(sample).into();
             let failures = vec![];

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use self::value::{
     ANSWERED, BACK_FAILED, BACK_MOVES, BACK_TWO, CLAIMS, CORE, CUT_KNOWN, CUT_NEWCOMER, FAILED,
-    HEALTHY, KNOWN, LOST, MOVES, NEW_FAILED, NEWCOMER, OTHER_SIDE, RATIO, RESET, RESIDENT, RETURN,
-    SIDE_OF_HOLDER, STALE, TWO, WRITES,
+    HEALTHY, KNOWN, KNOWN_MOVES, LOST, MOVES, NEW_FAILED, NEWCOMER, OTHER_SIDE, RATIO, RESET,
+    RESIDENT, RETURN, SIDE_OF_HOLDER, STALE, TWO, WRITES,
 };
 
 /// What happens in one measurement.
@@ -111,6 +111,8 @@ pub mod value {
     pub const FAILED: &str = "known client: failed connections";
     /// How often the node that answers changed, of the client who saw most changes.
     pub const MOVES: &str = "moves";
+    /// How often the node that answers changed for the client that knows the address.
+    pub const KNOWN_MOVES: &str = "known client: moves";
     /// Failed connections of a client that asks for the MAC address each time.
     pub const NEW_FAILED: &str = "newcomer: failed connections";
     /// Connections that were established while both nodes answered, and reset.
@@ -232,7 +234,7 @@ impl Scene {
         let goal = |value, limit| Goal { value, limit };
         let median = |value, at_most| goal(value, Limit::Median(at_most));
         let worst = |value, at_most| goal(value, Limit::Worst(at_most));
-        let once = goal(MOVES, Limit::Always(1.0));
+        let once = goal(KNOWN_MOVES, Limit::Always(1.0));
         let failover = |value| vec![median(value, 0.8), worst(value, 1.5)];
         // Neighbour discovery, too, after every move.
         let answered = worst(ANSWERED, 1.0);
@@ -250,8 +252,9 @@ impl Scene {
             ]
             .concat(),
             Self::NodeKilled => [failover(KNOWN), failover(NEWCOMER), vec![answered]].concat(),
-            Self::Frozen300ms | Self::Loss | Self::Busy => vec![worst(MOVES, 0.0)],
-            Self::Frozen1s => vec![worst(MOVES, 1.0), worst(TWO, 0.2), answered],
+            Self::Frozen300ms => vec![worst(KNOWN_MOVES, 0.0)],
+            Self::Loss | Self::Busy => vec![worst(MOVES, 0.0)],
+            Self::Frozen1s => vec![worst(KNOWN_MOVES, 1.0), worst(TWO, 0.2), answered],
             Self::Frozen3s | Self::Frozen10s => vec![once, worst(TWO, 0.2), answered],
             Self::AllLinks => vec![worst(RETURN, 3.0), worst(MOVES, 0.0)],
             Self::AgentKilled | Self::AgentGone | Self::AgentRestarted | Self::AgentUpdated => {
@@ -278,7 +281,12 @@ impl Scene {
                 answered,
             ],
             Self::ApiDown => [
-                vec![worst(FAILED, 0.0), worst(MOVES, 0.0), answered],
+                vec![
+                    worst(FAILED, 0.0),
+                    worst(NEW_FAILED, 0.0),
+                    worst(MOVES, 0.0),
+                    answered,
+                ],
                 failover(CUT_KNOWN),
                 failover(CUT_NEWCOMER),
             ]

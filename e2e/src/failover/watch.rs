@@ -143,14 +143,6 @@ impl Seen {
         judge::holders(&self.frames, self.address, from, until)
     }
 
-    /// The MAC addresses in answers to one client.
-    pub fn holders_for(&self, client: Host, from: Moment, until: Moment) -> Vec<Holder> {
-        let name = client.name();
-        let mine = self.frames.iter().filter(|it| it.host == name);
-        let mine: Vec<Frame> = mine.cloned().collect();
-        judge::holders(&mine, self.address, from, until)
-    }
-
     /// How long it took until all answers named the MAC address that the last one names.
     pub fn until_one(&self, from: Moment) -> Duration {
         judge::until_one(&self.holders(from, self.until), from)

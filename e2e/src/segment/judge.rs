@@ -190,20 +190,6 @@ pub fn p99(times: &[Duration]) -> Option<Duration> {
         .copied()
 }
 
-/// The median and the largest of some times.
-pub fn median_and_worst(times: &[Duration]) -> Option<(Duration, Duration)> {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    let worst = *sorted.last()?;
-    let middle = sorted.len() / 2;
-    let median = if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        (sorted[middle - 1] + sorted[middle]) / 2
-    };
-    Some((median, worst))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::frame::Said;
@@ -342,14 +328,8 @@ mod tests {
     }
 
     #[test]
-    fn medians() {
+    fn the_99th_percentile() {
         let ms = Duration::from_millis;
-        assert_eq!(median_and_worst(&[]), None);
-        assert_eq!(
-            median_and_worst(&[ms(3), ms(1), ms(2)]),
-            Some((ms(2), ms(3)))
-        );
-        assert_eq!(median_and_worst(&[ms(4), ms(1)]), Some((ms(5) / 2, ms(4))));
         assert_eq!(p99(&[]), None);
         assert_eq!(p99(&[ms(3)]), Some(ms(3)));
         let hundred: Vec<Duration> = (1..=200).rev().map(ms).collect();

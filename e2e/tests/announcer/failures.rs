@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use ballast_e2e::failover::bed::{Bed, NEWCOMER};
 use ballast_e2e::failover::value::{
-    BACK_FAILED, BACK_MOVES, BACK_TWO, CLAIMS, FAILED, FAR, KNOWN, MOVES, NEWCOMER as NEW,
-    OTHER_SIDE, RETURN, SIDE_OF_HOLDER, STALE, TWO,
+    BACK_FAILED, BACK_MOVES, BACK_TWO, CLAIMS, FAILED, FAR, KNOWN, KNOWN_MOVES, MOVES, NEW_FAILED,
+    NEWCOMER as NEW, OTHER_SIDE, RETURN, SIDE_OF_HOLDER, STALE, TWO,
 };
 use ballast_e2e::failover::watch::Watch;
 use ballast_e2e::failover::{Values, agents, machines, outages};
@@ -89,7 +89,10 @@ pub(crate) async fn deaf_port(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
 pub(crate) async fn frozen(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let before = mac_of_holder(bed, address).await?;
     let values = machines::frozen(bed, address, 3 * SECOND).await?;
-    at_most(&values, &[(NEW, OUTAGE), (MOVES, 1.0), (TWO, 0.2), ANSWER])?;
+    at_most(
+        &values,
+        &[(NEW, OUTAGE), (KNOWN_MOVES, 1.0), (TWO, 0.2), ANSWER],
+    )?;
     moved(bed, address, &before).await
 }
 
@@ -194,6 +197,7 @@ pub(crate) async fn api_down(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let values = outages::api_down(bed, address, 9 * SECOND).await?;
     let limits = [
         (FAILED, 0.0),
+        (NEW_FAILED, 0.0),
         (MOVES, 0.0),
         (CUT_KNOWN, OUTAGE),
         (CUT_NEWCOMER, OUTAGE),

@@ -109,11 +109,10 @@ pub(crate) async fn nothing_is_written_while_nothing_happens(
 /// Duplicate address detection, by a kernel for IPv6 and by an ARP probe for IPv4.
 pub(crate) async fn a_host_that_wants_the_address_hears_of_it(
     bed: &Bed<'_>,
-    address: IpAddr,
+    _: IpAddr,
 ) -> Result<()> {
     let all = bed.addresses_of("web-1").await?;
     let (v4, v6) = (all[0].to_string(), all[1].to_string());
-    ensure!(all.contains(&address) || address != all[0]);
     let mac = bed.lab.mac(bed.holder(all[0]).await?).await?;
     eventually(SOON, || async {
         let probe = ["arping", "-0", "-r", "-i", "eth0", "-c", "1", &v4];

@@ -6,17 +6,21 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use ballast_e2e::failover::bed::{Bed, LOCAL, NEWCOMER};
-use ballast_e2e::failover::value::{KNOWN, MOVES, NEWCOMER as NEW, RETURN, TWO};
+use ballast_e2e::failover::bed::{Bed, LOCAL, NEWCOMER, SERVER};
+use ballast_e2e::failover::value::{KNOWN, KNOWN_MOVES, MOVES, NEWCOMER as NEW, RETURN, TWO};
+use ballast_e2e::failover::watch::Watch;
 use ballast_e2e::failover::{machines, outages};
+use ballast_e2e::segment::Moment;
 use ballast_e2e::{Host, ProxyMode, eventually};
+use serde_json::json;
 
 use crate::announcer::{
     ANSWER, OUTAGE, at_most, cases, failures, intercepted, on_bed, plans, reach,
 };
 use crate::common::SOON;
 use crate::common::command::Ballast;
-use crate::metal::{greeting, many_services, spread};
+use crate::common::outside;
+use crate::metal::{greeting, holders, many_services, spread};
 
 /// Addresses for a thousand Services. IPv4 has not so many in the nodes' network.
 const POOL: &str = "
@@ -83,23 +87,76 @@ async fn what_takes_long_on_three_nodes() -> Result<()> {
 
 async fn frozen_for_300_ms(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let values = machines::frozen(bed, address, Duration::from_millis(300)).await?;
-    at_most(&values, &[(MOVES, 0.0)])
+    at_most(&values, &[(KNOWN_MOVES, 0.0)])
 }
 
 async fn frozen_for_1_s(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let values = machines::frozen(bed, address, Duration::from_secs(1)).await?;
-    at_most(&values, &[(MOVES, 1.0), (TWO, 0.2)])
+    at_most(&values, &[(KNOWN_MOVES, 1.0), (TWO, 0.2)])
 }
 
 async fn frozen_for_10_s(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let values = machines::frozen(bed, address, Duration::from_secs(10)).await?;
-    at_most(&values, &[(NEW, OUTAGE), (MOVES, 1.0), (TWO, 0.2), ANSWER])
+    at_most(
+        &values,
+        &[(NEW, OUTAGE), (KNOWN_MOVES, 1.0), (TWO, 0.2), ANSWER],
+    )
 }
 
 async fn all_links_for_a_minute(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let back = [0, 2, 5].map(Duration::from_secs);
     let values = machines::all_links(bed, address, Duration::from_mins(1), &back).await?;
     at_most(&values, &[(RETURN, 3.0), (MOVES, 0.0)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_ways_of_detection() -> Result<()> {
+    let name = "t-announcer-ways";
+    on_bed(name, 3, ProxyMode::Nftables, async |bed, all| {
+        cases![bed, all, tolerant_and_lease_take_their_time];
+        Ok(())
+    })
+    .await
+}
+
+/// How long an address of each `failureDetection` is without an answer after its node's link was cut, in
+/// seconds: at least and at most.
+const PATIENT: [(&str, f64, f64); 2] = [("Tolerant", 4.5, 8.0), ("Lease", 9.0, 25.0)];
+
+async fn tolerant_and_lease_take_their_time(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
+    for (number, (detection, least, most)) in PATIENT.into_iter().enumerate() {
+        let name = detection.to_lowercase();
+        let objects = format!(
+            "
+{{apiVersion: ballast.dev/v1alpha1, kind: LoadBalancerClass, metadata: {{name: {name}}}, spec: {{l2: {{addressPools: [{name}], failureDetection: {detection}}}}}}}
+---
+{{apiVersion: ballast.dev/v1alpha1, kind: AddressPool, metadata: {{name: {name}}}, spec: {{addresses: [10.89.0.25{number}/32]}}}}
+"
+        );
+        bed.lab.apply(&objects).await?;
+        let spec = json!({"loadBalancerClass": format!("ballast.dev/{name}")});
+        bed.lab
+            .apply(&outside::service(&name, &["IPv4"], SERVER, &spec))
+            .await?;
+        let holder = holders(bed, &name).await?[0];
+        let (address, holder) = holder;
+        let watch = Watch::of(bed, address).await?;
+        let cut = Moment::now();
+        bed.lab.cut(holder).await?;
+        tokio::time::sleep(Duration::from_secs_f64(most)).await;
+        let seen = watch.until(Moment::now()).await?;
+        bed.heal().await?;
+        let newcomer = seen.newcomer(cut, seen.period().1);
+        let outage = newcomer.outage.as_secs_f64();
+        println!("  {detection}: {outage:.2} s");
+        ensure!((least..most).contains(&outage), "{detection}: {newcomer:?}");
+        ensure!(
+            holders(bed, &name).await?[0].1 != holder,
+            "it has not moved"
+        );
+        bed.lab.kubectl(&["delete", "service", &name]).await?;
+    }
+    Ok(())
 }
 
 async fn loss_moves_nothing(bed: &Bed<'_>, _: IpAddr) -> Result<()> {

@@ -10,6 +10,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -172,12 +174,13 @@ impl Agent {
     /// Passes on what the API server says. It may wait for the core thread, at most as long as
     /// that needs for a batch of events.
     pub fn input(&self, input: Input) {
-        // The thread has ended: whoever watches the report learns of it.
+        // A thread that panics ends the process. One that has ended otherwise no longer ticks, and the
+        // liveness probe says so.
         let _ = self.events.send(Event::Input(input));
     }
 
     /// What to write into the Announcer object; `None` before the interfaces are known. The
-    /// channel closes when the agent has failed.
+    /// channel closes with the agent.
     pub fn report(&self) -> watch::Receiver<Option<Arc<Report>>> {
         self.report.clone()
     }
@@ -264,7 +267,8 @@ impl Exchange {
         let (counting, mail) = (Arc::clone(shared), events.clone());
         tasks.spawn(async move {
             // A full queue loses messages, as the network does.
-            let sink = |received| pass(&counting, &mail, Event::Mail(received));
+            let lost = &counting.counters.post.dropped;
+            let sink = |received| pass(lost, &mail, Event::Mail(received));
             receiver.run(sink).await;
         });
         let dialling = Arc::clone(&cables);
@@ -289,11 +293,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     thread.spawn(work).map_err(StartError::Thread)
 }
 
-/// Passes an event on, or drops it if too many wait. Never waits: the caller may hold a lock, and the one
+/// Passes an event on, or counts it as lost if too many wait. Never waits: the caller may hold a lock, and the one
 /// thread of the runtime also serves health.
-fn pass(shared: &Shared, events: &SyncSender<Event>, event: Event) {
+fn pass(lost: &AtomicU64, events: &SyncSender<Event>, event: Event) {
     if let Err(TrySendError::Full(_)) = events.try_send(event) {
-        shared.counters.dropped.add();
+        lost.fetch_add(1, Relaxed);
     }
 }
 
@@ -306,7 +310,7 @@ fn tell(shared: &Shared, events: &SyncSender<Event>, input: Input) {
             let _ = events.try_send(Event::News);
         }
         // What is lost here, beats show 2 s later.
-        _ => pass(shared, events, Event::Input(input)),
+        _ => pass(&shared.counters.cables.dropped, events, Event::Input(input)),
     }
 }
 
@@ -356,7 +360,11 @@ mod tests {
         let news = shared.take_news();
         assert_eq!(news.replaced, Some(true), "the latest");
         assert_eq!(shared.take_news(), News::default(), "once");
-        assert_eq!(shared.counters.dropped.get(), 1, "a cable is counted");
+        assert_eq!(
+            shared.counters.cables.dropped.load(Relaxed),
+            1,
+            "a cable is counted"
+        );
         drop(waiting);
     }
 }

@@ -88,6 +88,8 @@ pub struct Counters {
     pub too_many: AtomicU64,
     /// Attempts to dial a peer that failed.
     pub not_dialled: AtomicU64,
+    /// Changes that were dropped because the agent had too many events to handle.
+    pub dropped: AtomicU64,
 }
 
 /// How long a side waits for the other one.

@@ -23,11 +23,11 @@ pub struct Counters {
     pub queries: Counter,
     /// Requests for addresses of this node that were not answered, because the process was
     /// stopped a moment ago and has not yet made sure that it still holds them.
-    pub silent: Counter,
+    pub stopped: Counter,
     /// Frames that could not be sent.
     pub unsent: Counter,
-    /// Events that were dropped because too many arrived at once.
-    pub dropped: Counter,
+    /// Frames that were ignored because too many arrived at once.
+    pub flood: Counter,
     /// Frames of hosts without an agent that claim an address that this node announces.
     pub foreign_claims: Counter,
     /// Ticks that came late: this process, or its host, was stopped.

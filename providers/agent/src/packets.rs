@@ -146,7 +146,7 @@ impl Packets {
     fn reply(&self, port: &Sockets, reply: &Reply) {
         let counters = &self.shared.counters;
         if !self.shared.may_answer(clock::now()) {
-            counters.silent.add();
+            counters.stopped.add();
             return;
         }
         let (address, counter) = match reply {
@@ -179,7 +179,7 @@ impl Packets {
             Sighting::Client { .. } => Kind::Client,
         };
         if !self.budgets.take(clock::now(), kind) {
-            self.shared.counters.dropped.add();
+            self.shared.counters.flood.add();
             return;
         }
         match sighting {
@@ -198,7 +198,7 @@ impl Packets {
     fn pass(&self, event: Event) {
         // If the core thread has ended, this one will.
         if let Err(TrySendError::Full(_)) = self.events.try_send(event) {
-            self.shared.counters.dropped.add();
+            self.shared.counters.flood.add();
         }
     }
 }

@@ -83,6 +83,8 @@ pub struct Counters {
     pub malformed: AtomicU64,
     /// Messages that were not fresh: copies, and the first ones of a process.
     pub not_fresh: AtomicU64,
+    /// Messages that were dropped because the agent had too many events to handle.
+    pub dropped: AtomicU64,
 }
 
 /// The content of a datagram.

@@ -92,7 +92,7 @@ impl Shared {
         if waiting.len() < WAITING {
             waiting.push((interface, sighting));
         } else {
-            self.counters.dropped.add();
+            self.counters.flood.add();
         }
     }
 

@@ -83,8 +83,8 @@ fn prefers(preferred: Preferred<'_>, node: &NodeName) -> bool {
     preferred.is_some_and(|preferred| preferred.contains(node))
 }
 
-/// The nodes from which a holder draws its successors: at most [`PROBERS`], from all nodes that
-/// are candidates for any of its addresses.
+/// The nodes from which a holder draws its successors first: at most [`PROBERS`] of these nodes, the same for all
+/// of its addresses.
 pub fn partners(holder: &NodeName, nodes: &[NodeName]) -> Vec<NodeName> {
     let others: Vec<_> = nodes
         .iter()

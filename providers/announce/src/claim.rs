@@ -84,12 +84,17 @@ impl Claims {
         }
     }
 
+    /// Whether a claim on this address can be kept.
+    pub fn has_room_for(&self, address: &IpAddr) -> bool {
+        self.records.contains_key(address) || self.records.len() < CLAIMS
+    }
+
     /// Adds a claim that this node heard of or made.
     pub fn merge(&mut self, address: IpAddr, claim: Claim, me: &NodeName, now: Time) -> Merged {
+        if !self.has_room_for(&address) {
+            return Merged::Full;
+        }
         let Some(record) = self.records.get_mut(&address) else {
-            if self.records.len() >= CLAIMS {
-                return Merged::Full;
-            }
             let window = (now, claim.epoch);
             self.records.insert(
                 address,

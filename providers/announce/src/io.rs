@@ -249,6 +249,11 @@ pub enum Problem {
         /// The address.
         address: IpAddr,
     },
+    /// There are more addresses than a node knows claims of. It claims none of those that are left over.
+    TooManyAddresses {
+        /// The number of addresses.
+        wanted: usize,
+    },
     /// No host on the segment answers this node.
     CutOff {
         /// The index of the interface.

@@ -51,7 +51,7 @@ use crate::random::Random;
 use crate::rebalance::Rebalance;
 use crate::responder::{Pacer, Table, may_answer};
 use crate::slip::{Slips, slip};
-use crate::timing::{FORGET_INTERVAL, LATE, QUIET_TICK, STALL, TICK};
+use crate::timing::{CLAIMS, FORGET_INTERVAL, LATE, QUIET_TICK, STALL, TICK};
 use crate::view::View;
 use crate::{Mac, NodeName, Time};
 
@@ -374,7 +374,7 @@ impl Node {
 
     /// Starts claim checks for these addresses.
     fn silence(&mut self, which: impl Fn(u32) -> bool, now: Time) {
-        // Not those in the table: an interface that was absent has none there.
+        // By state and not by the table: addresses of an interface that was absent are not in the table.
         let speaks = |state: &State| matches!(state, State::Answering | State::StandingIn);
         let all = self.states.iter().filter(|(_, state)| speaks(state));
         let stale = all.filter(|(address, _)| {
@@ -443,6 +443,10 @@ impl Node {
             if entry.receipts.intercepted() {
                 problems.insert(Problem::ProbesIntercepted { host: host.clone() });
             }
+        }
+        let wanted = self.view.as_ref().map_or(0, |view| view.wanted.len());
+        if wanted > CLAIMS {
+            problems.insert(Problem::TooManyAddresses { wanted });
         }
         let held = self.states.iter().filter(|(_, state)| state.holds());
         for (&address, _) in held {

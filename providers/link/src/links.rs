@@ -73,6 +73,9 @@ pub enum LinkError {
     /// IPv6 is disabled.
     #[error("IPv6 is disabled on this interface (sysctl disable_ipv6)")]
     NoIpv6,
+    /// The kernel did not answer in time.
+    #[error("the kernel did not answer in time")]
+    NoAnswer,
     /// Any other error.
     #[error("the kernel refused the request: {0}")]
     Refused(#[source] rtnetlink::Error),

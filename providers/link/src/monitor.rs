@@ -23,7 +23,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{LinkError, Links, Mac};
 use events::Events;
@@ -32,6 +32,8 @@ use events::Events;
 const BURST: Duration = Duration::from_millis(20);
 const LIST_EVERY: Duration = Duration::from_millis(50);
 const ROUTES_EVERY: Duration = Duration::from_secs(1);
+/// The longest time that all lists of one look may take. The kernel answers within milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The wait after a list that failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -152,6 +154,12 @@ impl Watch {
     }
 
     async fn list(&mut self) -> Result<Vec<HostInterface>, LinkError> {
+        timeout(PATIENCE, self.list_all())
+            .await
+            .unwrap_or(Err(LinkError::NoAnswer))
+    }
+
+    async fn list_all(&mut self) -> Result<Vec<HostInterface>, LinkError> {
         if self.routes_changed && self.routes_due() <= Instant::now() {
             self.routes_listed = Some(Instant::now());
             self.gateways = hosts::gateways(&self.links.all_routes().await?);

@@ -17,7 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{
     ADDRESS_CONFLICT, CUT_OFF, MOST_HOLDINGS, MOST_INTERFACES, MOST_PROBLEMS, MOST_SUCCESSORS,
-    NAMED, NO_ENDPOINTS, PROBES_INTERCEPTED, UNTRUSTED_ANNOUNCER, UNTRUSTED_FIX,
+    NAMED, NO_ENDPOINTS, PROBES_INTERCEPTED, TOO_MANY_ADDRESSES, UNTRUSTED_ANNOUNCER,
+    UNTRUSTED_FIX,
 };
 use crate::announcer::checks::{self, Finding};
 use crate::announcer::seam::Report;
@@ -73,7 +74,13 @@ pub fn status(
         }
         None => before.holdings.clone(),
     };
-    let claimed = report.claims.as_ref().map_or(holdings.len(), |it| it.len());
+    let (held, announced) = if let Some(claims) = &report.claims {
+        let announced = |it: &&(IpAddr, Claim)| report.announced.contains_key(&it.0);
+        (claims.len(), claims.iter().filter(announced).count())
+    } else {
+        let announced = holdings.iter().filter(|it| it.interface.is_some());
+        (holdings.len(), announced.count())
+    };
     let mut conditions = conditions(report);
     conditions.push(trust(untrusted));
     conditions.extend(checks::conditions(findings));
@@ -85,7 +92,8 @@ pub fn status(
         counts: AnnouncerCounts {
             interfaces: count(interfaces.len()),
             usable: count(interfaces.iter().filter(|it| it.usable).count()),
-            addresses: count(claimed),
+            addresses: count(announced),
+            held: count(held),
         },
         interfaces,
         holdings,
@@ -97,7 +105,7 @@ pub fn status(
 
 /// The number of addresses that did not fit into the object.
 pub(super) fn left_out(status: &AnnouncerStatus) -> i64 {
-    status.counts.addresses - count(status.holdings.len())
+    status.counts.held - count(status.holdings.len())
 }
 
 fn rebalance((requested, ended): &(u64, bool)) -> Option<AnnouncerRebalance> {
@@ -183,7 +191,7 @@ fn time(at: SystemTime) -> Option<Time> {
 fn conditions(report: &Report) -> Vec<Condition> {
     let (mut conflicts, mut hosts, mut ports) = (Vec::new(), Vec::new(), Vec::new());
     let mut programs = false;
-    let mut idle = Vec::new();
+    let (mut idle, mut too_many) = (Vec::new(), Vec::new());
     for problem in &report.problems {
         match problem {
             Problem::AddressConflict { address, mac, node } => {
@@ -196,6 +204,7 @@ fn conditions(report: &Report) -> Vec<Condition> {
             Problem::ProbesIntercepted { host } => hosts.push(host.to_string()),
             Problem::CutOff { interface } => ports.push(named(report, *interface)),
             Problem::NoEndpoints { address } => idle.push(address.to_string()),
+            Problem::TooManyAddresses { wanted } => too_many.push(wanted.to_string()),
         }
     }
     let fix = if programs {
@@ -218,6 +227,10 @@ fn conditions(report: &Report) -> Vec<Condition> {
     let no_endpoints = format!(
         "No endpoint serves the Services with {}. The node keeps announcing the addresses, so that clients are refused at once",
         listed(&idle)
+    );
+    let left_over = format!(
+        "Services have {} addresses, and announcers know {MOST_HOLDINGS}: nobody answers for the other ones. Spread the Services over more clusters",
+        listed(&too_many)
     );
     let state = |kind, found: &[String], (bad, message), (good, fine): (&str, &str)| {
         if found.is_empty() {
@@ -253,6 +266,12 @@ fn conditions(report: &Report) -> Vec<Condition> {
             &idle,
             ("NothingServes", no_endpoints),
             ("EndpointsServe", "Each Service has an endpoint that serves"),
+        ),
+        state(
+            TOO_MANY_ADDRESSES,
+            &too_many,
+            ("MoreThanKnown", left_over),
+            ("AllKnown", "Announcers know all addresses of Services"),
         ),
     ]
 }
@@ -291,7 +310,7 @@ fn problems(report: &Report, untrusted: &[(Arc<str>, Refusal)]) -> AnnouncerProb
                 all.cut_off
                     .push(ProblemInterface(named(report, *interface)));
             }
-            Problem::ProbesIntercepted { .. } => {}
+            Problem::ProbesIntercepted { .. } | Problem::TooManyAddresses { .. } => {}
         }
     }
     let untrusted = untrusted.iter();

@@ -19,7 +19,7 @@ async fn the_object_is_written_on_change_only() {
     assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "uid-a");
     assert_eq!(
         object["status"]["counts"],
-        json!({"interfaces": 1, "usable": 1, "addresses": 0})
+        json!({"interfaces": 1, "usable": 1, "addresses": 0, "held": 0})
     );
     let began = server.requests();
     sleep(Duration::from_mins(10)).await;

@@ -156,12 +156,12 @@ fn log_claims(outputs: &[Output]) {
             count,
             former = former.map(tracing::field::display),
             %cause,
-            "this node announces addresses from now on"
+            "this node has claimed addresses"
         );
     }
 }
 
-/// The addresses that this node announced, and another one does now.
+/// The addresses that this node held, and another one does now.
 fn log_lost(before: &[(IpAddr, Claim)], node: &Node) {
     let lost = before.iter().filter_map(|(address, _)| {
         let holder = &node.claims().get(address)?.holder;
@@ -177,7 +177,7 @@ fn log_lost(before: &[(IpAddr, Claim)], node: &Node) {
             addresses = named(&addresses),
             count,
             %holder,
-            "another node announces addresses of this node"
+            "another node has claimed addresses of this node"
         );
     }
 }

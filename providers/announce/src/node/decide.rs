@@ -269,6 +269,9 @@ impl Node {
         now: Time,
         out: &mut Vec<Output>,
     ) {
+        if !self.claims.has_room_for(&address) {
+            return;
+        }
         let former = self.claims.get(&address).cloned();
         if let (Some(former), false) = (&former, cause.is_planned()) {
             self.suspects.insert(former.holder.clone());

@@ -96,8 +96,7 @@ impl Node {
         peers.take(count).cloned().collect()
     }
 
-    /// The claims of this beat: the ones after those of the last beat, own ones first if there is
-    /// room for all of them.
+    /// The claims of this beat: the ones after those of the last beat.
     fn next_claims(&mut self) -> Vec<(IpAddr, Claim)> {
         let next = self.claims.after(self.gossip.cursor, CLAIMS_PER_BEAT);
         let mut claims: Vec<_> = next

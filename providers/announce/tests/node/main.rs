@@ -12,7 +12,7 @@ use ballast_announce::claim::Claim;
 use ballast_announce::holding::State;
 use ballast_announce::io::{Body, Message, Problem, Target};
 use ballast_announce::membership::Stamp;
-use ballast_announce::timing::{CLAIMS_PER_MESSAGE, QUIET_TICK, TICK};
+use ballast_announce::timing::{CLAIMS, CLAIMS_PER_MESSAGE, QUIET_TICK, TICK};
 use ballast_announce::view::Policy;
 use ballast_announce::{Input, Mac, Output};
 use std::collections::BTreeSet;
@@ -359,12 +359,16 @@ fn a_switch_that_answers_for_others_is_found_and_avoided() {
         BTreeSet::from([Problem::ProbesIntercepted { host }])
     );
     let out = lone.run(1000);
-    let mut probes = out.iter().filter_map(|output| match output {
+    let probes = out.iter().filter_map(|output| match output {
         Output::Probe { target, method, .. } => Some((target, method)),
         _ => None,
     });
+    let probes: Vec<_> = probes.collect();
     let echo = ballast_announce::io::Method::Echo;
-    assert!(probes.all(|(target, method)| *target == Target::Node(name(1)) && *method == echo));
+    assert!(!probes.is_empty());
+    for probe in probes {
+        assert_eq!(probe, (&Target::Node(name(1)), &echo));
+    }
 }
 
 /// 5,000 addresses, 1,000 of them here: no message names more than the limit, and a node in quiet
@@ -470,4 +474,24 @@ fn a_node_that_was_cut_off_does_not_stand_in_for_what_it_missed() {
     assert!(!lone.answers(0), "it could hear nobody");
     lone.run(2000);
     assert!(lone.answers(0), "now it could");
+}
+
+/// Claims are bounded: what is left over is reported, not claimed again and again.
+#[test]
+fn more_addresses_than_can_be_known_are_reported() {
+    let wanted = CLAIMS + 10;
+    let numbers = 0..u32::try_from(wanted).unwrap();
+    let services: Vec<_> = numbers.map(|n| (address(n), cluster())).collect();
+    let mut lone = Lone::with_services(1, &services);
+    let claims = |out: &[Output]| {
+        let claimed = out.iter().filter(|it| matches!(it, Output::Claimed { .. }));
+        claimed.count()
+    };
+    let first = lone.run(30_000);
+    assert_eq!(claims(&first), CLAIMS);
+    assert_eq!(claims(&lone.run(60_000)), 0);
+    assert_eq!(
+        lone.problems(),
+        BTreeSet::from([Problem::TooManyAddresses { wanted }])
+    );
 }
