@@ -27,6 +27,8 @@ pub struct Installation<'a> {
     binary: String,
     kubeconfig: String,
     cloud_host: Host,
+    /// Variables of every controller.
+    environment: Vec<(String, String)>,
 }
 
 /// The calls to the mock cloud since its start.
@@ -64,7 +66,15 @@ impl<'a> Installation<'a> {
             binary: binary.display().to_string(),
             kubeconfig: kubeconfig.display().to_string(),
             cloud_host: Host::Cloud,
+            environment: Vec::new(),
         })
+    }
+
+    /// Controllers that start from now on have these variables.
+    #[must_use]
+    pub fn with_environment(mut self, variables: Vec<(String, String)>) -> Self {
+        self.environment = variables;
+        self
     }
 
     /// Puts the mock cloud on another host. On a node the cloud puts its addresses on the
@@ -155,7 +165,9 @@ impl<'a> Installation<'a> {
             self.lab.name(),
         ];
         argv.extend(flags);
-        let env = [("KUBECONFIG", kubeconfig)];
+        let more = self.environment.iter();
+        let more = more.map(|(key, value)| (key.as_str(), value.as_str()));
+        let env: Vec<(&str, &str)> = more.chain([("KUBECONFIG", kubeconfig)]).collect();
         self.lab.spawn(replica, host, argv, &env).await?;
         Ok(())
     }
@@ -289,14 +301,20 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("BALLAST_BIN") {
         return Ok(path.into());
     }
+    beside("ballast").context("or set BALLAST_BIN")
+}
+
+/// The strict fake of AWS.
+pub fn aws_fake() -> Result<PathBuf> {
+    beside("aws-fake")
+}
+
+/// A program of this workspace.
+fn beside(name: &str) -> Result<PathBuf> {
     let me = std::env::current_exe().context("this program has no path")?;
-    let beside = me
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("ballast"));
-    beside
-        .into_iter()
-        .find(|path| path.is_file())
-        .context("no ballast binary beside this program; run `cargo build --workspace` first, or set BALLAST_BIN")
+    let mut beside = me.ancestors().skip(1).take(2).map(|it| it.join(name));
+    let found = beside.find(|path| path.is_file());
+    found.with_context(|| {
+        format!("no program {name} beside this one; run `cargo build --workspace` first")
+    })
 }

@@ -13,6 +13,7 @@
 mod announced;
 mod announcer;
 mod api;
+mod aws;
 mod bad_input;
 mod bench;
 mod budget;

@@ -3,6 +3,7 @@
 //! `make test-long` runs them.
 
 mod announcer;
+mod aws;
 mod bench;
 mod demo;
 mod hostile;
