@@ -50,6 +50,8 @@ use self::write::Marks;
 
 /// Work that takes longer than this gets an event.
 const SLOW: Duration = Duration::from_secs(2);
+/// The same for a Service whose address is published: it shows by itself that work goes on.
+const SLOW_WITH_ADDRESS: Duration = Duration::from_mins(5);
 /// How long to wait for a store that lags behind the API server.
 const STALE_RETRY: Duration = Duration::from_secs(1);
 /// How long to wait for a place that is taken but not counted, or a class that closes.
@@ -113,6 +115,15 @@ struct Report<'a> {
     key: &'a Key,
     load_balancer: &'a LoadBalancer,
     observed: Observed,
+}
+
+/// Work that goes on.
+struct Work {
+    began: Instant,
+    /// The time after which it is slow.
+    slow: Duration,
+    /// The event that says so.
+    event: Event,
 }
 
 // === impl Performer ===
@@ -381,13 +392,13 @@ impl Performer {
             } if traits.wakes_waiting => Outcome::Parked,
             State::Pending { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SAFETY_RETRY);
-                Outcome::Pending(self.announce_if_slow(
-                    service,
-                    class,
+                let addressed = !observed.ingress.is_empty() || !service.ingress.is_empty();
+                let work = Work {
                     began,
-                    Event::Ensuring,
-                    wait,
-                ))
+                    slow: if addressed { SLOW_WITH_ADDRESS } else { SLOW },
+                    event: Event::Ensuring,
+                };
+                Outcome::Pending(self.announce_if_slow(service, class, work, wait))
             }
         })
     }
@@ -429,16 +440,15 @@ impl Performer {
         &self,
         service: &ServiceView,
         class: &str,
-        began: Instant,
-        event: Event,
+        work: Work,
         wait: Duration,
     ) -> Duration {
-        let elapsed = began.elapsed();
-        if elapsed < SLOW {
-            return wait.min(SLOW.saturating_sub(elapsed));
+        let elapsed = work.began.elapsed();
+        if elapsed < work.slow {
+            return wait.min(work.slow.saturating_sub(elapsed));
         }
         if self.ledger.announce_slow(&service.id, class) {
-            self.recorder.event(&service.id, event);
+            self.recorder.event(&service.id, work.event);
         }
         wait
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::write::Marks;
-use super::{Outcome, Performer, STALE_RETRY, Served, outcome_of};
+use super::{Outcome, Performer, SLOW, STALE_RETRY, Served, Work, outcome_of};
 use crate::class::patience::in_time;
 use crate::cluster::ledger::Entry;
 use crate::cluster::view::{Name, ServiceView};
@@ -106,8 +106,12 @@ impl Performer {
                 Outcome::Released
             }
             Ok(Released::InProgress { retry_after }) => {
-                let wait =
-                    self.announce_if_slow(service, class, began, Event::Deleting, retry_after);
+                let work = Work {
+                    began,
+                    slow: SLOW,
+                    event: Event::Deleting,
+                };
+                let wait = self.announce_if_slow(service, class, work, retry_after);
                 let Some(drained) = drained else {
                     return Outcome::Pending(wait);
                 };

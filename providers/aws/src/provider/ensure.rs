@@ -33,7 +33,7 @@ enum Step {
     /// Nothing differs any more.
     Settled(Words),
     /// The load balancer exists now, and has a name to publish; more calls follow.
-    Halfway,
+    Halfway(Words),
     /// What is there must be read again.
     Again,
 }
@@ -79,15 +79,14 @@ impl Inner {
             }
             match self.step(client, service, &settings, record).await? {
                 Step::Again => {}
-                Step::Halfway => {
+                // The same words as at the end, so that they cost no write of their own.
+                Step::Halfway(words) => {
+                    let words = self.completed(words, member, parsed.remarks, record).await;
                     let present = newest(record, &settings);
-                    return Ok(status::halfway(service, present, self.class.publish));
+                    return Ok(status::halfway(service, present, self.class.publish, words));
                 }
-                Step::Settled(mut words) => {
-                    words.remarks.extend(requests::remarks(member));
-                    words.remarks.extend(parsed.remarks);
-                    words.remarks.extend(self.remarks_on_nodes().await);
-                    words.health = record.health.condition();
+                Step::Settled(words) => {
+                    let words = self.completed(words, member, parsed.remarks, record).await;
                     let publish = self.class.publish;
                     let present = newest(record, &settings);
                     return Ok(status::observed(service, present, publish, words));
@@ -97,6 +96,23 @@ impl Inner {
         Err(ProviderError::transient(
             "AWS's answers contradict each other; Ballast asks again soon",
         ))
+    }
+
+    /// With what is said whatever a plan did.
+    async fn completed(
+        &self,
+        mut words: Words,
+        member: &Member,
+        of_settings: Vec<String>,
+        record: &Record,
+    ) -> Words {
+        words.remarks.extend(requests::remarks(member));
+        words.remarks.extend(of_settings);
+        words.remarks.extend(self.remarks_on_nodes().await);
+        words.settles = record.health.settles(Instant::now());
+        // It is said together with the end of the wait.
+        words.health = record.health.condition().filter(|_| !words.settles);
+        words
     }
 
     async fn step(
@@ -137,11 +153,24 @@ impl Inner {
                 ..Words::default()
             }));
         }
+        if situation.targets.as_ref().is_some_and(BTreeSet::is_empty)
+            && let Some(labels) = desired.selector.tag()
+        {
+            remarks.push(format!(
+                "target-node-labels: no node has {labels}, so there is no target"
+            ));
+        }
+        remarks.append(&mut plan.remarks);
+        let words = Words {
+            remarks,
+            objection: plan.objection.take(),
+            ..Words::default()
+        };
         if let Some(at) = first_part(&plan) {
             let rest = plan.calls.split_off(at);
             self.run(client, record, &plan.calls).await?;
             if !rest.is_empty() && record.depth == Depth::Full {
-                return Ok(Step::Halfway);
+                return Ok(Step::Halfway(words));
             }
             return Ok(Step::Again);
         }
@@ -153,19 +182,6 @@ impl Inner {
         if !plan.calls.is_empty() || cleaned != Cleaned::All {
             self.polls.notify_one();
         }
-        if situation.targets.as_ref().is_some_and(BTreeSet::is_empty)
-            && let Some(labels) = desired.selector.tag()
-        {
-            remarks.push(format!(
-                "target-node-labels: no node has {labels}, so there is no target"
-            ));
-        }
-        let mut words = Words {
-            remarks,
-            objection: plan.objection,
-            health: None,
-        };
-        words.remarks.append(&mut plan.remarks);
         Ok(Step::Settled(words))
     }
 

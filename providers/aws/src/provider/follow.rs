@@ -154,7 +154,8 @@ impl Follower {
             self.provisioning = now + PROVISIONING;
             self.look_at_states(client).await;
         }
-        self.look_at_health(client, now).await;
+        // The time now: those that have just become active are asked for at once.
+        self.look_at_health(client, Instant::now()).await;
         self.ask_for_turns(now);
         if now >= self.drift {
             self.drift = now + DRIFT;
@@ -223,10 +224,14 @@ impl Follower {
             };
             if there.state != now.state {
                 there.state = now.state;
-                record.health.ask_at(Instant::now());
                 info!(arn, state = ?now.state, "the load balancer has another state");
-                if let Some(id) = &record.id {
-                    self.ready.push_back(change(id, Cause::Active));
+                if now.state == LoadBalancerState::Failed {
+                    if let Some(id) = &record.id {
+                        self.ready.push_back(change(id, Cause::Active));
+                    }
+                } else {
+                    // It is reported together with the health of its targets.
+                    record.health.activated(Instant::now());
                 }
             }
         }
@@ -275,7 +280,12 @@ impl Follower {
                 }
             }
             if failed {
-                record.health.begin(now + PAUSE);
+                if record.health.settles(now)
+                    && let Some(id) = &record.id
+                {
+                    self.ready.push_back(change(id, Cause::Active));
+                }
+                record.health.failed(now, PAUSE);
                 continue;
             }
             let serves = record.health.serves(now);

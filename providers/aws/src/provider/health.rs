@@ -5,6 +5,10 @@
 //!  (rest) ──────────────────▶ (asks) ──────────────────▶ (rest)
 //!                             every 10 s, then less and less often, up to 60 s
 //! ```
+//!
+//! A load balancer that has become active carries nothing before the first target is healthy. While
+//! AWS still examines the targets, the news that it is active waits for them, for at most a minute: then
+//! both are one write to the Service, and whoever waits for `Programmed` finds that traffic flows.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +23,8 @@ const LAST: Duration = Duration::from_mins(1);
 /// Clients remember the name of a load balancer for 60 s (the TTL of its DNS records), and the
 /// Service's status and DNS controllers take their time.
 const REMEMBERED: Duration = Duration::from_mins(3);
+/// How long the news that a load balancer is active waits for its targets.
+const SETTLING: Duration = Duration::from_mins(1);
 
 /// The health of one Service's targets.
 #[derive(Clone, Debug, Default)]
@@ -28,12 +34,16 @@ pub(super) struct Watch {
     summary: Option<Summary>,
     /// Since when a target has been healthy.
     serves_since: Option<Instant>,
+    /// Until when the news that the load balancer is active waits.
+    settling: Option<Instant>,
 }
 
 /// All targets of all target groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     healthy: usize,
+    /// Those that AWS still examines.
+    initial: usize,
     total: usize,
     /// Reasons of those that are not, with how many.
     reasons: BTreeMap<String, usize>,
@@ -48,13 +58,35 @@ impl Watch {
         self.due = Some(now + FIRST);
     }
 
+    /// The load balancer has become active: asks at once.
+    pub(super) fn activated(&mut self, now: Instant) {
+        self.pause = FIRST / 2;
+        self.due = Some(now);
+        self.settling = Some(now + SETTLING);
+    }
+
+    /// Whether the news that the load balancer is active waits for its targets.
+    pub(super) fn settles(&self, now: Instant) -> bool {
+        let examined = self.summary.as_ref();
+        self.settling.is_some_and(|until| now < until)
+            && examined.is_none_or(|all| all.healthy == 0 && all.initial > 0)
+    }
+
+    /// AWS does not say how the targets are: asks again after this time, and nothing waits for it.
+    pub(super) fn failed(&mut self, now: Instant, pause: Duration) {
+        self.settling = None;
+        self.pause = FIRST;
+        self.due = Some(now + pause);
+    }
+
     /// When to ask next; `None`: not before something changes.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// The answers of all target groups. True if there is news.
+    /// The answers of all target groups. True if there is news to report.
     pub(super) fn heard(&mut self, groups: &[Vec<TargetHealth>], now: Instant) -> bool {
+        let unreported = self.settling.is_some();
         let summary = Summary::of(groups);
         if summary.healthy == 0 {
             self.serves_since = None;
@@ -69,7 +101,14 @@ impl Watch {
         };
         let news = self.summary.as_ref() != Some(&summary);
         self.summary = Some(summary);
-        news
+        if self.settles(now) {
+            if let Some(until) = self.settling {
+                self.ask_at(until);
+            }
+            return false;
+        }
+        self.settling = None;
+        news || unreported
     }
 
     /// Asks again at this time, although all is well.
@@ -113,6 +152,7 @@ impl Summary {
                 Health::Draining => continue,
                 Health::Healthy => summary.healthy += 1,
                 state => {
+                    summary.initial += usize::from(state == Health::Initial);
                     let reason = match (&one.reason, &one.description) {
                         (_, Some(description)) if !description.is_empty() => description.clone(),
                         (Some(reason), _) => reason.clone(),
@@ -184,6 +224,51 @@ mod tests {
         assert_eq!(watch.due(), None);
         assert!(!watch.serves(now));
         assert!(watch.serves(now + REMEMBERED));
+    }
+
+    #[test]
+    fn that_it_is_active_waits_for_the_first_healthy_target_and_not_long() {
+        let start = Instant::now();
+        let second = |number| start + Duration::from_secs(number);
+        let initial = || vec![target(Health::Initial, None)];
+        let healthy = || vec![target(Health::Healthy, None)];
+        let unhealthy = || vec![target(Health::Unhealthy, None)];
+        let active = || {
+            let mut watch = Watch::default();
+            watch.activated(start);
+            assert!(watch.settles(start), "nobody has asked");
+            watch
+        };
+        for (heard, waits) in [
+            (vec![initial(), initial()], true),
+            (vec![unhealthy(), initial()], true),
+            (vec![initial(), healthy()], false),
+            (vec![unhealthy()], false),
+            (vec![Vec::new()], false),
+        ] {
+            let mut watch = active();
+            assert_eq!(watch.heard(&heard, start), !waits, "{heard:?}");
+            assert_eq!(watch.settles(start), waits, "{heard:?}");
+        }
+        // It asks soon, and once at the end of the wait.
+        let mut watch = active();
+        let mut asked = Vec::new();
+        while watch.settles(watch.due().unwrap_or(start)) {
+            let now = watch.due().expect("it asks");
+            asked.push(now.duration_since(start).as_secs());
+            assert!(!watch.heard(&[initial()], now), "{asked:?}");
+        }
+        assert_eq!(asked, [0, 10, 30]);
+        assert_eq!(watch.due(), Some(second(60)));
+        assert!(
+            watch.heard(&[initial()], second(60)),
+            "although it is no other answer"
+        );
+        assert!(!watch.heard(&[initial()], second(120)), "only once");
+        let mut watch = active();
+        watch.failed(start, Duration::from_secs(30));
+        assert!(!watch.settles(start), "nothing waits if AWS does not say");
+        assert_eq!(watch.due(), Some(second(30)));
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub(super) struct Words {
     pub(super) remarks: Vec<String>,
     pub(super) objection: Option<Refusal>,
     pub(super) health: Option<ExtraCondition>,
+    /// The load balancer has become active a moment ago, and AWS still examines its targets.
+    pub(super) settles: bool,
 }
 
 /// The status of a Service whose load balancer has everything.
@@ -23,6 +25,9 @@ pub(super) fn observed(
     words: Words,
 ) -> Observed {
     let (state, serves) = match present.map(|one| one.state) {
+        Some(LoadBalancerState::Active | LoadBalancerState::ActiveImpaired) if words.settles => {
+            (provisioning(None), false)
+        }
         Some(LoadBalancerState::Active | LoadBalancerState::ActiveImpaired) => {
             (State::Programmed, true)
         }
@@ -49,8 +54,9 @@ pub(super) fn halfway(
     service: &LoadBalancer,
     present: Option<&ObservedLoadBalancer>,
     publish: Publish,
+    words: Words,
 ) -> Observed {
-    let mut observed = observed(service, present, publish, Words::default());
+    let mut observed = observed(service, present, publish, words);
     observed.state = provisioning(Some(std::time::Duration::ZERO));
     observed
 }
