@@ -1,18 +1,37 @@
-//! The container image: its files, its metadata, that it contains nothing of the machine that
-//! built it, and that it runs with nothing else around it.
+//! The container image: its size, its files, its metadata, that it contains nothing of the machine
+//! that built it, and that it runs with nothing else around it. It is the release image: a debug
+//! build says nothing about sizes.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use ballast_e2e::release::{Release, reference, version};
 use ballast_e2e::root;
 use serde_json::Value;
 
-/// Users would notice a larger image when they pull it.
-const MOST_BYTES: u64 = 35_000_000;
+/// A node keeps it so. Whoever makes it larger must notice.
+const MOST_BYTES: u64 = 50_000_000;
+/// A node pulls it so: registries hold layers compressed. 30 MB are permitted for good (docs/benchmarks.md).
+const MOST_COMPRESSED: usize = 20_000_000;
+/// Everything that is in it.
+const CONTENTS: [&str; 13] = [
+    "ballast",
+    "ballast-announcer",
+    "etc",
+    "etc/group",
+    "etc/passwd",
+    "etc/ssl",
+    "etc/ssl/certs",
+    "etc/ssl/certs/ca-certificates.crt",
+    "tmp",
+    "usr",
+    "usr/share",
+    "usr/share/sbom",
+    "usr/share/sbom/ballast.cdx.json",
+];
 /// The type of a program header in an ELF file: the path of a loader.
 const PT_INTERP: u32 = 3;
 
@@ -73,14 +92,32 @@ fn the_image_is_small_static_and_says_what_it_is() -> Result<()> {
         release.revision.as_deref().unwrap_or_default() == label("revision"),
         "{config}"
     );
-    let layer = outer
-        .get(&path(&docker[0]["Layers"][0]))
-        .context("no layer")?;
+    let layers = docker[0]["Layers"].as_array().context("no layers")?;
+    ensure!(layers.len() == 1, "{layers:?}");
+    let name = path(&layers[0]);
+    let layer = outer.get(&name).context("no layer")?;
+    std::fs::write(dir.path().join("layer.tar"), layer)?;
+    let compressed = compressed(&dir.path().join("layer.tar"))?;
+    println!("{compressed} bytes when compressed");
+    ensure!(compressed < MOST_COMPRESSED, "{compressed} bytes");
     inside(&files(layer)?, &release)
+}
+
+/// The size of a file as a container engine sends it to a registry.
+fn compressed(file: &Path) -> Result<usize> {
+    let gzip = Command::new("gzip")
+        .args(["--stdout", "-6"])
+        .arg(file)
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(gzip.status.success(), "gzip failed");
+    Ok(gzip.stdout.len())
 }
 
 /// The files of the layer.
 fn inside(files: &BTreeMap<String, Vec<u8>>, release: &Release) -> Result<()> {
+    let paths: Vec<&str> = files.keys().map(|it| it.trim_end_matches('/')).collect();
+    ensure!(paths == CONTENTS, "{paths:?}");
     for name in ["ballast", "ballast-announcer"] {
         let program = files.get(name).with_context(|| format!("no {name}"))?;
         ensure!(!has_loader(program)?, "{name} is not static");
