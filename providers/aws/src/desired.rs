@@ -18,6 +18,10 @@ use crate::nodes::{NODE_LABELS, Selector};
 use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
 
 mod check;
+mod clients;
+
+use clients::given;
+pub(crate) use clients::{MOST_RULES, rules, weight};
 
 /// The prefix of all names.
 pub(crate) const NAMES: &str = "bl";
@@ -118,6 +122,10 @@ pub enum Source {
     Group(String),
 }
 
+/// For how many rules of a security group each prefix list counts, by its ID. One that is not listed
+/// counts as one.
+pub type PrefixLists = BTreeMap<String, usize>;
+
 /// The security groups for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Groups {
@@ -167,6 +175,8 @@ pub struct LookedUp {
     pub backend_group: Option<String>,
     /// The security groups, one for each name in the settings.
     pub security_groups: Vec<String>,
+    /// The prefix lists that the settings name.
+    pub prefix_lists: PrefixLists,
 }
 
 /// Everything that one Service needs, without targets.
@@ -225,7 +235,7 @@ impl Desired {
         let groups = if own {
             Groups::Own {
                 name: mark.name_of(NAMES, &format!("{key}/clients")),
-                rules: rules(service, settings)?,
+                rules: rules(service, settings, &found.prefix_lists)?,
                 most: settings.most_rules.unwrap_or(MOST_RULES),
             }
         } else {
@@ -289,7 +299,7 @@ pub(crate) fn check(service: &LoadBalancer, settings: &Settings) -> Result<(), R
     service.require_node_ports()?;
     settings.check()?;
     if settings.security_groups.is_empty() {
-        rules(service, settings)?;
+        rules(service, settings, &PrefixLists::new())?;
     }
     Ok(())
 }
@@ -298,10 +308,6 @@ pub(crate) fn check(service: &LoadBalancer, settings: &Settings) -> Result<(), R
 const MOST_TAGS: usize = 49;
 /// AWS's limit for the listeners of a load balancer.
 const MOST_LISTENERS: usize = 50;
-/// AWS's default limit for the rules of a security group ("Amazon VPC quotas"). An account can have
-/// another one: `spec.aws.maxSecurityGroupRules`.
-pub(crate) const MOST_RULES: usize = 60;
-
 fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal> {
     if found.subnets.is_empty() {
         return Err(invalid(format!(
@@ -336,28 +342,6 @@ fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal
             private_address: settings.private_addresses.get(at).copied(),
         })
         .collect())
-}
-
-/// The security groups of the user. A load balancer without any could never get one.
-fn given(
-    service: &LoadBalancer,
-    settings: &Settings,
-    found: &LookedUp,
-    remarks: &mut Vec<String>,
-) -> Result<Vec<String>, Refusal> {
-    let named = settings.security_groups.len();
-    if found.security_groups.len() != named {
-        return Err(invalid(format!(
-            "annotation {PREFIX}security-groups: {named} groups are named, and {} were found",
-            found.security_groups.len()
-        )));
-    }
-    if !service.source_ranges.is_empty() || !settings.prefix_lists.is_empty() {
-        remarks.push(format!(
-            "source ranges and prefix lists have no effect: the security groups of {PREFIX}security-groups decide who may connect"
-        ));
-    }
-    Ok(found.security_groups.clone())
 }
 
 /// The listeners and their target groups.
@@ -447,47 +431,6 @@ fn target_group(
         check: check::of(service, settings)?,
         attributes: all,
     })
-}
-
-/// Every port for every source. Without source ranges and prefix lists, all clients may connect.
-fn rules(service: &LoadBalancer, settings: &Settings) -> Result<BTreeSet<Rule>, Refusal> {
-    let mut sources: Vec<Source> = settings
-        .prefix_lists
-        .iter()
-        .cloned()
-        .map(Source::PrefixList)
-        .collect();
-    if let Some(range) = (service.source_ranges.iter()).find(|range| matches!(range, IpNet::V6(_)))
-    {
-        return Err(Refusal::new(
-            Reason::Unsupported,
-            format!("source range {range}: Ballast does not support IPv6 on AWS yet"),
-        ));
-    }
-    sources.extend(service.source_ranges.iter().copied().map(Source::Range));
-    if sources.is_empty() {
-        sources.push(Source::Range(IpNet::V4(ipnet::Ipv4Net::default())));
-    }
-    let pairs = (service.listeners.iter())
-        .flat_map(|listener| sources.iter().map(move |source| (listener, source)));
-    let rules: BTreeSet<Rule> = pairs
-        .map(|(listener, source)| Rule {
-            traffic: Traffic::Port(listener.protocol, listener.port),
-            source: source.clone(),
-        })
-        .collect();
-    let most = settings.most_rules.unwrap_or(MOST_RULES);
-    if rules.len() > most {
-        return Err(Refusal::new(
-            Reason::QuotaExceeded,
-            format!(
-                "{} ports and their sources need {} rules, and a security group has at most {most}. Use fewer source ranges, or your own security groups; if AWS permits more in your account, set spec.aws.maxSecurityGroupRules of the class",
-                service.listeners.len(),
-                rules.len()
-            ),
-        ));
-    }
-    Ok(rules)
 }
 
 // === impl Transport ===

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ballast_provider::{Reason, Refusal};
 
 use crate::annotations::{PREFIX, invalid};
-use crate::client::values::{Instance, RouteTable, Subnet, Tags};
+use crate::client::values::{Instance, PrefixList, RouteTable, Subnet, Tags};
 use crate::desired::FoundSubnet;
 use crate::settings::Scheme;
 
@@ -19,6 +19,16 @@ use crate::settings::Scheme;
 const FREE_ADDRESSES: u32 = 8;
 /// The tag of what belongs to a cluster, before the cluster's name. Nodes have it, too.
 const CLUSTER: &str = "kubernetes.io/cluster/";
+
+/// For how many rules lists of AWS's own count, by the ends of their names: AWS does not report it
+/// ("AWS-managed prefix list weight" in the Amazon VPC user guide). All others count as one.
+const WEIGHTS: [(&str, usize); 5] = [
+    (".cloudfront.origin-facing", 55),
+    (".route53-healthchecks", 25),
+    (".vpc-lattice", 10),
+    (".s3express", 6),
+    (".groundstation", 5),
+];
 
 /// The result of a choice of subnets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +47,13 @@ pub struct NodeGroups {
     /// The candidates of nodes with several groups, of which none or several carry the cluster's
     /// tag.
     pub ambiguous: BTreeSet<String>,
+}
+
+/// For how many rules of a security group a prefix list counts.
+pub fn entries(list: &PrefixList) -> usize {
+    let reported = list.max_entries.and_then(|most| usize::try_from(most).ok());
+    let own = || WEIGHTS.iter().find(|(end, _)| list.name.ends_with(end));
+    reported.unwrap_or_else(|| own().map_or(1, |(_, weight)| *weight))
 }
 
 /// The VPC of these instances, if they have one in common.

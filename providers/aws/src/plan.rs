@@ -31,7 +31,7 @@ use ballast_provider::Refusal;
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, Groups, Rule, TargetGroup};
+use crate::desired::{Desired, Groups, PrefixLists, Rule, TargetGroup, weight};
 use crate::observed::{
     Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
 };
@@ -54,6 +54,8 @@ pub struct Situation {
     /// Whether clients can use the load balancer instead of the one that it replaces: it has
     /// healthy targets, and its name has been published for longer than clients remember names.
     pub successor_serves: bool,
+    /// The prefix lists that the Service names.
+    pub prefix_lists: PrefixLists,
 }
 
 /// What is to be done, and what its owner should know.
@@ -82,11 +84,12 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         before.target_group(desired, group, observed);
     }
     let mut after = Plan::default();
-    let groups = after.security_groups(desired, observed);
+    let lists = &situation.prefix_lists;
+    let groups = after.security_groups(desired, observed, lists);
     after.load_balancer(desired, present, &groups);
     after.listeners(desired, present, observed);
     after.tags(desired, present, observed);
-    after.obsolete_rules(desired, observed);
+    after.obsolete_rules(desired, observed, lists);
     let differs = !before.calls.is_empty() || !after.calls.is_empty();
     let mut plan = Plan {
         remarks: after.remarks,
@@ -223,11 +226,19 @@ impl Plan {
     }
 
     /// The security groups of the load balancer, after the calls that make them.
-    fn security_groups(&mut self, desired: &Desired, observed: &Observed) -> Vec<Ref> {
+    fn security_groups(
+        &mut self,
+        desired: &Desired,
+        observed: &Observed,
+        lists: &PrefixLists,
+    ) -> Vec<Ref> {
         let mut all = match &desired.groups {
             Groups::Given(ids) => ids.iter().cloned().map(Ref::Known).collect(),
             Groups::Own { name, rules, most } => {
-                vec![self.own_group(desired, observed, name, rules, *most)]
+                let there = observed.groups.get(name);
+                let together = there.map_or(0, |there| weight(rules.union(&there.rules), lists));
+                let fits = together <= *most;
+                vec![self.own_group(desired, observed, name, rules, fits)]
             }
         };
         all.extend(desired.backend_group.clone().map(Ref::Known));
@@ -240,7 +251,7 @@ impl Plan {
         observed: &Observed,
         name: &str,
         rules: &BTreeSet<Rule>,
-        most: usize,
+        fits: bool,
     ) -> Ref {
         let there = observed.groups.get(name);
         let security_group = match there {
@@ -256,7 +267,7 @@ impl Plan {
         let none = BTreeSet::new();
         let present = there.map_or(&none, |there| &there.rules);
         // Old and new rules together may be more than AWS permits. Then the old ones go first.
-        if rules.union(present).count() > most {
+        if !fits {
             self.revoke(&security_group, rules, present);
         }
         let new: BTreeSet<Rule> = rules.difference(present).cloned().collect();
@@ -271,12 +282,12 @@ impl Plan {
 
     /// Rules that are not wanted any more go last, so that no client is cut off before the rule
     /// that replaces its own is there.
-    fn obsolete_rules(&mut self, desired: &Desired, observed: &Observed) {
+    fn obsolete_rules(&mut self, desired: &Desired, observed: &Observed, lists: &PrefixLists) {
         let Groups::Own { name, rules, most } = &desired.groups else {
             return;
         };
         if let Some(there) = observed.groups.get(name)
-            && rules.union(&there.rules).count() <= *most
+            && weight(rules.union(&there.rules), lists) <= *most
         {
             self.revoke(&Ref::Known(there.id.clone()), rules, &there.rules);
         }

@@ -32,6 +32,7 @@ mod execute;
 mod follow;
 mod health;
 mod inventory;
+mod lists;
 mod network;
 mod records;
 mod release;

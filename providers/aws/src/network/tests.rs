@@ -119,6 +119,24 @@ fn names_keep_their_order_and_one_name_may_be_of_several() {
 }
 
 #[test]
+fn a_prefix_list_counts_as_aws_says() {
+    let table = [
+        ("offices", Some(20), 20),
+        ("com.amazonaws.global.cloudfront.origin-facing", None, 55),
+        ("com.amazonaws.eu-central-1.route53-healthchecks", None, 25),
+        ("com.amazonaws.eu-central-1.s3", None, 1),
+    ];
+    for (name, max_entries, expected) in table {
+        let list = PrefixList {
+            id: "pl-1".into(),
+            name: name.into(),
+            max_entries,
+        };
+        assert_eq!(entries(&list), expected, "{name}");
+    }
+}
+
+#[test]
 fn nodes_in_several_vpcs_need_a_setting() {
     let other = Instance {
         vpc: Some("vpc-2".into()),

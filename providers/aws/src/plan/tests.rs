@@ -13,6 +13,7 @@ fn with(count: usize) -> Situation {
     Situation {
         targets: Some(instances(count)),
         successor_serves: true,
+        prefix_lists: PrefixLists::new(),
     }
 }
 
@@ -169,6 +170,26 @@ fn each_change_takes_few_calls() {
             Plan::default(),
             "back from: {what}"
         );
+    }
+}
+
+/// The new rules come first, unless AWS has no room for both: it counts each entry of a prefix list.
+#[test]
+fn a_prefix_list_is_exchanged_within_aws_limit() {
+    for (entries, first) in [
+        (30, "AuthorizeSecurityGroupIngress"),
+        (31, "RevokeSecurityGroupIngress"),
+    ] {
+        let (mut cloud, _) = applied(&[("security-group-prefix-lists", "pl-1")]);
+        let after = desired(&service(&[WEB]), &[("security-group-prefix-lists", "pl-2")]);
+        let lists = ["pl-1", "pl-2"].map(|id| (id.to_owned(), entries));
+        let situation = Situation {
+            prefix_lists: lists.into(),
+            ..with(2)
+        };
+        let calls = cloud.apply(&after, &situation);
+        assert_eq!((calls.len(), calls[1]), (4, first), "{entries}: {calls:?}");
+        assert_eq!(plan(&after, &situation, &cloud.now), Plan::default());
     }
 }
 

@@ -126,7 +126,8 @@ impl Inner {
         let scheme = settings.scheme.unwrap_or_default();
         let name = crate::desired::name(&self.mark, &key, scheme);
         let present = record.observed.load_balancers.get(&name);
-        let found = self.find(client, settings, present).await?;
+        let lists = record.prefix_lists();
+        let found = self.find(client, service, settings, present, lists).await?;
         let Outcome {
             desired,
             mut remarks,
@@ -145,6 +146,7 @@ impl Inner {
         let situation = Situation {
             targets: nodes.map(|nodes| nodes.selected(&desired.selector)),
             successor_serves: successor_serves(&desired, record),
+            prefix_lists: found.prefix_lists,
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
         if must_wait(&plan, record) {

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::ProviderError;
 use ballast_provider::mark::{CLASS, CLUSTER, CLUSTER_NAME, SERVICE, SERVICE_UID};
+use ballast_provider::{LoadBalancer, ProviderError};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -23,7 +23,7 @@ use crate::annotations::{PREFIX, invalid};
 use crate::call::{Call, Ref};
 use crate::client::values::{Filter, Instance, RouteTable, Subnet, Tags};
 use crate::client::{Cause, Client, Ids, Manner};
-use crate::desired::{FoundSubnet, LookedUp, NAMES, Rule, Source, Traffic};
+use crate::desired::{FoundSubnet, LookedUp, NAMES, PrefixLists, Rule, Source, Traffic};
 use crate::network::{self, NodeGroups, Subnets};
 use crate::observed::ObservedLoadBalancer;
 use crate::rate::Urgency;
@@ -39,6 +39,9 @@ pub(super) struct Network {
     subnets: Option<(Instant, Arc<[Subnet]>)>,
     routes: Option<(Instant, Arc<[RouteTable]>)>,
     instances: BTreeMap<String, Instance>,
+    /// For how many rules prefix lists count. AWS watches over lists that grow: it refuses that where a
+    /// security group would get too many rules. So they are read once.
+    pub(super) prefix_lists: PrefixLists,
     /// The backend group, if it exists.
     backend: Option<String>,
     /// The creation of the backend group had no answer: it may exist.
@@ -86,8 +89,10 @@ impl Inner {
     pub(super) async fn find(
         &self,
         client: &Client,
+        service: &LoadBalancer,
         settings: &Settings,
         present: Option<&ObservedLoadBalancer>,
+        lists: BTreeSet<String>,
     ) -> Result<LookedUp, ProviderError> {
         let mut network = self.network.lock().await;
         let scheme = settings.scheme.unwrap_or_default();
@@ -105,6 +110,12 @@ impl Inner {
         };
         let security_groups = self.named_groups(client, &mut network, settings).await?;
         let own = settings.security_groups.is_empty();
+        let prefix_lists = if own {
+            self.prefix_lists(client, &mut network, service, settings, lists)
+                .await?
+        } else {
+            PrefixLists::new()
+        };
         let backend_group = if settings.manage_backend_rules.unwrap_or(own) {
             Some(self.backend_group(client, &mut network).await?)
         } else {
@@ -114,6 +125,7 @@ impl Inner {
             subnets,
             backend_group,
             security_groups,
+            prefix_lists,
         })
     }
 

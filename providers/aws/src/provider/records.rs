@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::ensure::REMAKE;
 use super::health::Watch;
 use crate::call::Call;
+use crate::desired::Source;
 use crate::nodes::{Nodes, Selector};
 use crate::observed::{LoadBalancerState, Observed, ObservedTargetGroup};
 use crate::rate::Ticket;
@@ -126,6 +127,16 @@ impl Record {
         groups
             .filter(|_| !self.retained)
             .map(|group| Selector::of(&group.tags))
+    }
+
+    /// The prefix lists in the rules of its security groups.
+    pub(super) fn prefix_lists(&self) -> BTreeSet<String> {
+        let rules = self.observed.groups.values().flat_map(|group| &group.rules);
+        let lists = rules.filter_map(|rule| match &rule.source {
+            Source::PrefixList(id) => Some(id.clone()),
+            Source::Range(_) | Source::Group(_) => None,
+        });
+        lists.collect()
     }
 
     /// Whether all its target groups are known to have their targets.

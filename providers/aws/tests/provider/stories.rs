@@ -88,6 +88,58 @@ async fn an_instance_that_aws_refuses_holds_up_nothing() {
     assert_eq!(provider.remarks(), Vec::<String>::new());
 }
 
+/// AWS would refuse the rules of a load balancer that is half made, and would not say why.
+#[tokio::test]
+async fn prefix_lists_that_do_not_fit_are_refused_by_their_entries() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let entries = |number| {
+        bed.fake.edit(|cloud, _| {
+            let list = cloud.prefix_lists.get_mut("pl-offices").unwrap();
+            list.max_entries = number;
+        });
+    };
+    entries(31);
+    let limited = |ports: &[(u16, u16)]| {
+        let web = service("web", ports);
+        with(web, "security-group-prefix-lists", "pl-offices")
+    };
+    let two = limited(&[(80, 30_080), (443, 30_443)]);
+    let (ended, calls) = bed.calls_of(settle(&provider, &two)).await;
+    let why = ended.unwrap_err().to_string();
+    assert!(why.contains("need 62 rules"), "{why}");
+    assert!(
+        why.contains("pl-offices counts as 31 on each port"),
+        "{why}"
+    );
+    assert!(
+        calls.iter().all(|it| it.starts_with("Describe")),
+        "{calls:?}"
+    );
+    // Somebody makes the list shorter. Each Service is asked for it, and AWS once.
+    entries(30);
+    settle(&provider, &two).await.unwrap();
+    let mut other = limited(&[(80, 30_081)]);
+    other.id = service("other", &[]).id;
+    let (ended, calls) = bed.calls_of(settle(&provider, &other)).await;
+    ended.unwrap();
+    let read = |it: &&String| *it == "DescribeManagedPrefixLists";
+    assert_eq!(calls.iter().filter(read).count(), 0, "{calls:?}");
+    let gone = with(two.clone(), "security-group-prefix-lists", "pl-gone");
+    let why = settle(&provider, &gone).await.unwrap_err().to_string();
+    assert!(why.contains("pl-gone does not exist"), "{why}");
+    settle(&provider, &two).await.unwrap();
+    // A process that starts reads it once for both.
+    let provider = bed.start().await.unwrap();
+    let ((), calls) = bed
+        .calls_of(async {
+            settle(&provider, &two).await.unwrap();
+            settle(&provider, &other).await.unwrap();
+        })
+        .await;
+    assert_eq!(calls, ["DescribeManagedPrefixLists"]);
+}
+
 /// Without the rule, no load balancer reaches a node.
 #[tokio::test]
 async fn the_rule_of_the_nodes_group_comes_back() {

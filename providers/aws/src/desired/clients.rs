@@ -1,0 +1,100 @@
+//! Who may connect: the rules of a security group of our own, and how many AWS counts. Pure.
+
+use std::collections::BTreeSet;
+
+use ballast_provider::{LoadBalancer, Reason, Refusal};
+use ipnet::IpNet;
+
+use super::{LookedUp, PrefixLists, Rule, Source, Traffic};
+use crate::annotations::{PREFIX, invalid};
+use crate::settings::Settings;
+
+/// AWS's default limit for the rules of a security group ("Amazon VPC quotas"). An account can have
+/// another one: `spec.aws.maxSecurityGroupRules`.
+pub(crate) const MOST_RULES: usize = 60;
+
+/// Every port for every source. Without source ranges and prefix lists, all clients may connect.
+pub(crate) fn rules(
+    service: &LoadBalancer,
+    settings: &Settings,
+    lists: &PrefixLists,
+) -> Result<BTreeSet<Rule>, Refusal> {
+    let mut sources: Vec<Source> = settings
+        .prefix_lists
+        .iter()
+        .cloned()
+        .map(Source::PrefixList)
+        .collect();
+    if let Some(range) = (service.source_ranges.iter()).find(|range| matches!(range, IpNet::V6(_)))
+    {
+        return Err(Refusal::new(
+            Reason::Unsupported,
+            format!("source range {range}: Ballast does not support IPv6 on AWS yet"),
+        ));
+    }
+    sources.extend(service.source_ranges.iter().copied().map(Source::Range));
+    if sources.is_empty() {
+        sources.push(Source::Range(IpNet::V4(ipnet::Ipv4Net::default())));
+    }
+    let pairs = (service.listeners.iter())
+        .flat_map(|listener| sources.iter().map(move |source| (listener, source)));
+    let rules: BTreeSet<Rule> = pairs
+        .map(|(listener, source)| Rule {
+            traffic: Traffic::Port(listener.protocol, listener.port),
+            source: source.clone(),
+        })
+        .collect();
+    let most = settings.most_rules.unwrap_or(MOST_RULES);
+    let needed = weight(&rules, lists);
+    if needed > most {
+        let named = settings.prefix_lists.iter();
+        let counts: Vec<String> = named
+            .filter_map(|id| Some((id, lists.get(id)?)))
+            .filter(|(_, entries)| **entries > 1)
+            .map(|(id, entries)| format!("{id} counts as {entries} on each port"))
+            .collect();
+        let counts = match counts[..] {
+            [] => String::new(),
+            _ => format!(" (the prefix list {})", counts.join(", ")),
+        };
+        return Err(Refusal::new(
+            Reason::QuotaExceeded,
+            format!(
+                "{} ports and their sources need {needed} rules{counts}, and a security group has at most {most}. Use fewer source ranges or shorter prefix lists, or your own security groups; if AWS permits more in your account, set spec.aws.maxSecurityGroupRules of the class",
+                service.listeners.len(),
+            ),
+        ));
+    }
+    Ok(rules)
+}
+
+/// For how many rules of AWS's limit these count.
+pub(crate) fn weight<'a>(rules: impl IntoIterator<Item = &'a Rule>, lists: &PrefixLists) -> usize {
+    let each = rules.into_iter().map(|rule| match &rule.source {
+        Source::PrefixList(id) => lists.get(id).copied().unwrap_or(1),
+        Source::Range(_) | Source::Group(_) => 1,
+    });
+    each.sum()
+}
+
+/// The security groups of the user. A load balancer without any could never get one.
+pub(super) fn given(
+    service: &LoadBalancer,
+    settings: &Settings,
+    found: &LookedUp,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<String>, Refusal> {
+    let named = settings.security_groups.len();
+    if found.security_groups.len() != named {
+        return Err(invalid(format!(
+            "annotation {PREFIX}security-groups: {named} groups are named, and {} were found",
+            found.security_groups.len()
+        )));
+    }
+    if !service.source_ranges.is_empty() || !settings.prefix_lists.is_empty() {
+        remarks.push(format!(
+            "source ranges and prefix lists have no effect: the security groups of {PREFIX}security-groups decide who may connect"
+        ));
+    }
+    Ok(found.security_groups.clone())
+}

@@ -1,0 +1,63 @@
+//! Looks up for how many rules of a security group prefix lists count, each list once for the whole
+//! class.
+
+use std::collections::BTreeSet;
+
+use ballast_provider::{LoadBalancer, ProviderError};
+
+use super::execute::error;
+use super::network::Network;
+use super::{Inner, PATIENCE};
+use crate::annotations::PREFIX;
+use crate::client::values::Filter;
+use crate::client::{Client, Manner};
+use crate::desired::{self, PrefixLists};
+use crate::network;
+use crate::rate::Urgency;
+use crate::settings::Settings;
+
+// === impl Inner ===
+
+impl Inner {
+    /// For how many rules the prefix lists of a Service count, and those of its rules that exist.
+    /// Refuses a Service that needs more rules than AWS permits.
+    pub(super) async fn prefix_lists(
+        &self,
+        client: &Client,
+        network: &mut Network,
+        service: &LoadBalancer,
+        settings: &Settings,
+        mut wanted: BTreeSet<String>,
+    ) -> Result<PrefixLists, ProviderError> {
+        let named = &settings.prefix_lists;
+        wanted.extend(named.iter().cloned());
+        let new = |id: &&String| !network.prefix_lists.contains_key(*id);
+        let new: Vec<String> = wanted.iter().filter(new).cloned().collect();
+        if !new.is_empty() {
+            let filters = [Filter::new("prefix-list-id", new)];
+            let manner = Manner::new(Urgency::Service, PATIENCE);
+            let found = client.prefix_lists(&filters, manner).await;
+            for list in found.map_err(|why| error(&why))? {
+                let entries = network::entries(&list);
+                network.prefix_lists.insert(list.id, entries);
+            }
+        }
+        if let Some(missing) = named
+            .iter()
+            .find(|id| !network.prefix_lists.contains_key(*id))
+        {
+            return Err(ProviderError::transient(format!(
+                "annotation {PREFIX}security-group-prefix-lists: the prefix list {missing} does not exist in this region"
+            )));
+        }
+        let known = network.prefix_lists.iter();
+        let known = known.filter(|(id, _)| wanted.contains(*id));
+        let lists = known.map(|(id, entries)| (id.clone(), *entries)).collect();
+        if let Err(refusal) = desired::rules(service, settings, &lists) {
+            // Somebody may make a list shorter before the next turn.
+            network.prefix_lists.retain(|id, _| !named.contains(id));
+            return Err(refusal.into());
+        }
+        Ok(lists)
+    }
+}
