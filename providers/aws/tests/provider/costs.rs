@@ -154,3 +154,38 @@ async fn it_becomes_active_and_its_targets_healthy() {
     let changes = provider.look().await;
     assert_eq!(changes, []);
 }
+
+/// No traffic flows before: one write to the Service says both. Whether the checks succeed or fail, it is
+/// told when they have ended.
+#[tokio::test]
+async fn that_it_is_active_is_reported_with_the_health_of_its_targets() {
+    for (healthy, expected) in [
+        (true, "3 of 3 targets are healthy"),
+        (false, "0 of 3 targets are healthy; 3: Health checks failed"),
+    ] {
+        let bed = Bed::new().await;
+        bed.fake.edit(|cloud, _| {
+            for node in cloud.instances.values_mut() {
+                node.healthy = healthy;
+            }
+        });
+        let provider = bed.start().await.unwrap();
+        let web = service("web", &[(80, 30_080)]);
+        settle(&provider, &web).await.unwrap();
+        bed.fake.advance(Duration::from_secs(121));
+        assert_eq!(provider.look().await, [], "its targets are examined");
+        let observed = settle(&provider, &web).await.unwrap();
+        assert!(!observed.ingress.is_empty(), "{observed:?}");
+        assert!(
+            matches!(observed.state, State::Pending { .. }),
+            "{observed:?}"
+        );
+        assert_eq!(observed.conditions, []);
+        bed.fake.advance(Duration::from_secs(90));
+        let changes = provider.look().await;
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        let observed = settle(&provider, &web).await.unwrap();
+        assert_eq!(observed.state, State::Programmed);
+        assert_eq!(observed.conditions[0].message, expected);
+    }
+}
