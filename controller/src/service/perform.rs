@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{
-    Balancer, Key, LoadBalancer, Observed, Provider, ProviderError, Refusal, ServiceId, State,
-    Traits,
+    Address, Balancer, Key, LoadBalancer, Observed, Provider, ProviderError, Refusal, ServiceId,
+    State, Traits,
 };
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
@@ -50,8 +50,9 @@ use self::write::Marks;
 
 /// Work that takes longer than this gets an event.
 const SLOW: Duration = Duration::from_secs(2);
-/// The same for a Service whose address is published: it shows by itself that work goes on.
-const SLOW_WITH_ADDRESS: Duration = Duration::from_mins(5);
+/// The same for a Service that has a host name. A cloud that gives one needs minutes, which is no news,
+/// and the name shows that work goes on.
+const SLOW_WITH_NAME: Duration = Duration::from_mins(5);
 /// How long to wait for a store that lags behind the API server.
 const STALE_RETRY: Duration = Duration::from_secs(1);
 /// How long to wait for a place that is taken but not counted, or a class that closes.
@@ -392,10 +393,11 @@ impl Performer {
             } if traits.wakes_waiting => Outcome::Parked,
             State::Pending { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SAFETY_RETRY);
-                let addressed = !observed.ingress.is_empty() || !service.ingress.is_empty();
+                let mut published = observed.ingress.iter().chain(&service.ingress);
+                let named = published.any(|it| matches!(it.address, Address::Hostname(_)));
                 let work = Work {
                     began,
-                    slow: if addressed { SLOW_WITH_ADDRESS } else { SLOW },
+                    slow: if named { SLOW_WITH_NAME } else { SLOW },
                     event: Event::Ensuring,
                 };
                 Outcome::Pending(self.announce_if_slow(service, class, work, wait))
