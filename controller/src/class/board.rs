@@ -144,10 +144,11 @@ mod tests {
             let instance = classes.instances.get(class);
             instance.map(|instance| format!("{instance:?}"))
         };
-        let failing = |why: &str| Instance::Failing(why.to_owned());
+        let failing =
+            |why: &str| Instance::Failing(ballast_provider::Reason::CloudError, why.to_owned());
         let old = board.seat("local");
         old.post(failing("old"));
-        assert_eq!(posted("local").unwrap(), "Failing(\"old\")");
+        assert_eq!(posted("local").unwrap(), "Failing(CloudError, \"old\")");
         board.vacate("local");
         assert!(ledger.close("local"));
         old.post(failing("old"));

@@ -211,7 +211,7 @@ async fn serve(context: Context, seat: Seat, class: Arc<ClassView>) {
             Ok(started) => break started,
             Err(error) => {
                 context.metrics.failed(name, error.reason().as_str());
-                fail(&context, &seat, name, error.to_string());
+                fail(&context, &seat, name, &error);
                 tokio::time::sleep(retries.after(&error)).await;
             }
         }
@@ -397,15 +397,15 @@ async fn follow_targets(
 }
 
 /// Posts that the provider cannot start, once per message.
-fn fail(context: &Context, seat: &Seat, class: &str, message: String) {
+fn fail(context: &Context, seat: &Seat, class: &str, error: &ProviderError) {
+    let message = error.to_string();
     let board = context.board.snapshot();
-    let known =
-        matches!(board.instances.get(class), Some(Instance::Failing(before)) if *before == message);
+    let known = matches!(board.instances.get(class), Some(Instance::Failing(_, before)) if *before == message);
     if known {
         debug!(class, message, "the provider still cannot start");
     } else {
         warn!(class, error = message, "the provider cannot start");
-        seat.post(Instance::Failing(message));
+        seat.post(Instance::Failing(error.reason(), message));
         wake(context, class);
     }
 }

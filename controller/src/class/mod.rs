@@ -70,8 +70,8 @@ pub struct ClassView {
 pub enum Instance {
     /// The provider was not called yet.
     Starting,
-    /// The provider does not answer. The message is stable over retries.
-    Failing(String),
+    /// The provider cannot start. The message is stable over retries.
+    Failing(Reason, String),
     /// The provider is restored, and the ledger has what its cloud holds.
     Ready(Arc<dyn Provider>),
 }
@@ -243,7 +243,11 @@ impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => f.write_str("Starting"),
-            Self::Failing(message) => f.debug_tuple("Failing").field(message).finish(),
+            Self::Failing(reason, message) => f
+                .debug_tuple("Failing")
+                .field(reason)
+                .field(message)
+                .finish(),
             Self::Ready(_) => f.write_str("Ready"),
         }
     }
@@ -374,7 +378,7 @@ impl Classes {
                 && class.unusable().is_none()
                 && match self.instances.get(&class.name) {
                     None | Some(Instance::Starting) => true,
-                    Some(Instance::Failing(_)) => even_if_failing,
+                    Some(Instance::Failing(..)) => even_if_failing,
                     Some(Instance::Ready(_)) => false,
                 }
         };

@@ -197,8 +197,8 @@ fn ready(class: &ClassView, classes: &Classes) -> Condition {
             let all: Vec<String> = all.chain(provider.remarks()).collect();
             condition("Ready", true, "Ready", text::message(&all.join(". ")))
         }
-        Some(Instance::Failing(message)) => {
-            condition("Ready", false, "CloudError", message.clone())
+        Some(Instance::Failing(reason, message)) => {
+            condition("Ready", false, reason.as_str(), message.clone())
         }
         Some(Instance::Starting) | None => condition(
             "Ready",

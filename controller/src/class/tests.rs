@@ -165,7 +165,12 @@ fn a_published_service_waits_until_every_cloud_was_asked() {
         let web = ServiceView::test("web").class(None).publishing("192.0.2.1");
         web.saying(std::slice::from_ref(&ours))
     };
-    let failing = || Some(Instance::Failing("no answer".into()));
+    let failing = || {
+        Some(Instance::Failing(
+            ballast_provider::Reason::CloudError,
+            "no answer".into(),
+        ))
+    };
     let foreign = ServiceView::test("web").class(None).publishing("192.0.2.1");
     let lone = |class: &str| web().held_by(&[class]).standard();
     for (what, classes, service, expected) in [

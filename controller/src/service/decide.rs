@@ -290,7 +290,7 @@ fn release(
             removal: view.removal,
             drained,
         },
-        Some(Instance::Failing(message)) => wait(Reason::CloudError, message.clone()),
+        Some(Instance::Failing(reason, message)) => wait(*reason, message.clone()),
         None | Some(Instance::Starting) => Decision::Wait {
             class: class.to_owned(),
             why: None,
@@ -370,8 +370,8 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
                 max: class.max,
             })
         }
-        Some(Instance::Failing(message)) => {
-            wait(Some(Refusal::new(Reason::CloudError, message.clone())))
+        Some(Instance::Failing(reason, message)) => {
+            wait(Some(Refusal::new(*reason, message.clone())))
         }
         None | Some(Instance::Starting) => wait(None),
     }

@@ -58,6 +58,9 @@ pub enum Reason {
     QuotaExceeded,
     /// The cloud limits the rate of calls.
     Throttled,
+    /// The cloud does not permit a call: its credentials lack a right or are not valid, or somebody
+    /// has protected the object.
+    AccessDenied,
     /// The cloud did not answer, or it reported an internal error.
     CloudError,
 }
@@ -88,6 +91,8 @@ pub enum ProviderError {
     /// Retry with back-off; the message is stable over retries.
     #[error("{message}")]
     Transient {
+        /// The reason in conditions and metrics.
+        reason: Reason,
         /// What failed, without anything that differs between retries.
         message: String,
     },
@@ -121,6 +126,7 @@ impl Reason {
             Self::NoEligibleNodes => "NoEligibleNodes",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Throttled => "Throttled",
+            Self::AccessDenied => "AccessDenied",
             Self::CloudError => "CloudError",
         }
     }
@@ -147,9 +153,15 @@ impl Refusal {
 // === impl ProviderError ===
 
 impl ProviderError {
-    /// A failure that a retry may fix.
+    /// A failure of the cloud that a retry may fix.
     pub fn transient(message: impl AsRef<str>) -> Self {
+        Self::failed(Reason::CloudError, message)
+    }
+
+    /// A failure that a retry may fix, with its reason.
+    pub fn failed(reason: Reason, message: impl AsRef<str>) -> Self {
         Self::Transient {
+            reason,
             message: bounded(message.as_ref()),
         }
     }
@@ -159,7 +171,7 @@ impl ProviderError {
         match self {
             Self::Refused(refusal) => refusal.reason,
             Self::Throttled { .. } => Reason::Throttled,
-            Self::Transient { .. } => Reason::CloudError,
+            Self::Transient { reason, .. } => *reason,
         }
     }
 }

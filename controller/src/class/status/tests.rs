@@ -161,20 +161,22 @@ fn a_class_says_why_it_does_not_serve() {
         said(&aws, &classes, &Usage::default(), "Accepted").1,
         "Unsupported"
     );
-    let mut classes = Classes::test([ClassView::test("local")]);
-    classes
-        .instances
-        .insert("local".into(), Instance::Failing("no answer".into()));
-    let (status, reason, message) = said(
-        &ClassView::test("local"),
-        &classes,
-        &Usage::default(),
-        "Ready",
-    );
-    assert_eq!(
-        (status.as_str(), reason.as_str(), message.as_str()),
-        ("False", "CloudError", "no answer")
-    );
+    for expected in [Reason::CloudError, Reason::AccessDenied] {
+        let mut classes = Classes::test([ClassView::test("local")]);
+        classes
+            .instances
+            .insert("local".into(), Instance::Failing(expected, "no".into()));
+        let (status, reason, message) = said(
+            &ClassView::test("local"),
+            &classes,
+            &Usage::default(),
+            "Ready",
+        );
+        assert_eq!(
+            (status.as_str(), reason.as_str(), message.as_str()),
+            ("False", expected.as_str(), "no")
+        );
+    }
 }
 
 #[test]

@@ -221,9 +221,10 @@ fn a_release_that_cannot_be_done_says_why_and_keeps_the_finalizer() {
         Step::Wait(Some(Reason::ClassNotFound))
     );
     let mut classes = Classes::test([ClassView::test("other")]);
-    classes
-        .instances
-        .insert("other".into(), Instance::Failing("no answer".into()));
+    classes.instances.insert(
+        "other".into(),
+        Instance::Failing(Reason::CloudError, "no answer".into()),
+    );
     assert_eq!(step(&held, &classes), Step::Wait(Some(Reason::CloudError)));
     classes.instances.insert("other".into(), Instance::Starting);
     assert_eq!(step(&held, &classes), Step::Wait(None));
@@ -287,9 +288,10 @@ fn nothing_is_made_before_the_class_is_held_and_ready() {
     };
     assert_eq!(step(&web(), &Classes::test([unguarded])), Step::Wait(None));
     let mut classes = local();
-    classes
-        .instances
-        .insert("local".into(), Instance::Failing("no answer".into()));
+    classes.instances.insert(
+        "local".into(),
+        Instance::Failing(Reason::CloudError, "no answer".into()),
+    );
     assert_eq!(step(&web(), &classes), Step::Wait(Some(Reason::CloudError)));
     classes.instances.clear();
     assert_eq!(step(&web(), &classes), Step::Wait(None));

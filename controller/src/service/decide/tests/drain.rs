@@ -123,7 +123,10 @@ fn a_drain_waits_for_the_cloud_and_says_so() {
         (None, None),
         (Some(Instance::Starting), None),
         (
-            Some(Instance::Failing("the cloud is down".into())),
+            Some(Instance::Failing(
+                Reason::CloudError,
+                "the cloud is down".into(),
+            )),
             Some(Reason::CloudError),
         ),
     ] {

@@ -98,7 +98,7 @@ async fn errors_that_pass_are_transient_and_stable() {
         wrong.restore(Vec::new()).await.unwrap();
         let error = wrong.ensure(&balancer(tcp("a"))).await.unwrap_err();
         assert!(
-            matches!(&error, ProviderError::Transient { message } if words.iter().all(|it| message.contains(it))),
+            matches!(&error, ProviderError::Transient { message, .. } if words.iter().all(|it| message.contains(it))),
             "{error:?}"
         );
     }
