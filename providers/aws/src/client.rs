@@ -52,6 +52,7 @@ pub mod values;
 
 pub use self::actions::{Action, Service};
 pub use self::counts::Count;
+pub(crate) use self::error::stable;
 pub use self::error::{CallError, Cause};
 
 use self::counts::Counts;

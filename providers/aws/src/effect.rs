@@ -177,6 +177,7 @@ impl Effect<'_> {
                     arn: answer.id.clone().unwrap_or_default(),
                     hostname: answer.hostname.clone().unwrap_or_default(),
                     state: answer.state.unwrap_or(LoadBalancerState::Provisioning),
+                    reason: None,
                     scheme: *scheme,
                     subnets: subnets.iter().cloned().collect(),
                     groups: security_groups.iter().map(|one| self.id(one)).collect(),

@@ -55,6 +55,8 @@ pub struct ObservedLoadBalancer {
     pub hostname: String,
     /// Its state.
     pub state: LoadBalancerState,
+    /// Why it is in this state, in AWS's words, if it failed or is impaired.
+    pub reason: Option<String>,
     /// Its scheme.
     pub scheme: Scheme,
     /// Its subnets.

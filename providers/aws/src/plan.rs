@@ -105,6 +105,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         }
     }
     if let Some(failed) = failed {
+        plan.unprotect(desired, failed);
         let load_balancer = failed.arn.clone();
         plan.calls.push(Call::DeleteLoadBalancer { load_balancer });
     }
@@ -124,7 +125,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         .filter(|(name, _)| **name != desired.name)
         .map(|(_, one)| one)
         .collect();
-    plan.predecessors(situation, &others, observed);
+    plan.predecessors(desired, situation, &others, observed);
     let stay = if situation.successor_serves {
         &[][..]
     } else {
@@ -369,10 +370,14 @@ impl Plan {
     /// Deletes load balancers of another scheme, or keeps their targets up to date.
     fn predecessors(
         &mut self,
+        desired: &Desired,
         situation: &Situation,
         others: &[&ObservedLoadBalancer],
         observed: &Observed,
     ) {
+        for one in others {
+            self.unprotect(desired, one);
+        }
         if situation.successor_serves {
             self.cleanup
                 .extend(others.iter().map(|one| Call::DeleteLoadBalancer {

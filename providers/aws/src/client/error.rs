@@ -345,7 +345,7 @@ fn denied(action: Action, message: &str) -> String {
 }
 
 /// AWS's message in one line, without what differs between two equal calls.
-fn stable(message: &str) -> String {
+pub(crate) fn stable(message: &str) -> String {
     let mut text = message;
     for end in [
         "Encoded authorization failure message",

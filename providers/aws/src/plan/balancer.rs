@@ -86,6 +86,20 @@ impl Plan {
         }
     }
 
+    /// Switches off the deletion protection of a load balancer that is to be deleted, if the Service says
+    /// `false`.
+    pub(super) fn unprotect(&mut self, desired: &Desired, there: &ObservedLoadBalancer) {
+        let protection = attributes::DELETION_PROTECTION;
+        let says = desired.attributes.get(protection).map(String::as_str);
+        let has = there.attributes.get(protection).map(String::as_str);
+        if says == Some("false") && has == Some("true") {
+            self.calls.push(Call::ModifyLoadBalancerAttributes {
+                load_balancer: Ref::Known(there.arn.clone()),
+                attributes: [(protection.to_owned(), "false".to_owned())].into(),
+            });
+        }
+    }
+
     /// The attributes of the load balancer. Deletion protection is switched on whenever the
     /// Service wants it, and off only if the Service says `false`: an operator may have switched
     /// it on by hand.

@@ -400,6 +400,44 @@ fn deletion_protection_is_never_switched_off_silently() {
     );
 }
 
+/// A load balancer that goes is protected like one that stays, and only `false` changes it.
+#[test]
+fn a_load_balancer_that_is_replaced_is_unprotected_if_the_service_says_so() {
+    let off = ("attributes", "deletion_protection.enabled=false");
+    let internet = ("scheme", "internet-facing");
+    let calls = |settings: &[(&str, &str)], failed: bool| {
+        let (mut cloud, _) = applied(&[]);
+        for one in cloud.now.load_balancers.values_mut() {
+            let protection = attributes::DELETION_PROTECTION.to_owned();
+            one.attributes.insert(protection, "true".to_owned());
+            if failed {
+                one.state = LoadBalancerState::Failed;
+            }
+        }
+        let after = desired(&service(&[WEB]), settings);
+        let calls = plan(&after, &with(2), &cloud.now).calls;
+        let which = |call: &&Call| match call {
+            Call::ModifyLoadBalancerAttributes { load_balancer, .. } => {
+                load_balancer.known().is_some()
+            }
+            call => matches!(call, Call::DeleteLoadBalancer { .. }),
+        };
+        let of_the_old: Vec<&str> = calls.iter().filter(which).map(Call::action).collect();
+        of_the_old
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(calls(&[internet], false), none);
+    assert_eq!(
+        calls(&[internet, off], false),
+        ["ModifyLoadBalancerAttributes"]
+    );
+    assert_eq!(calls(&[], true), ["DeleteLoadBalancer"]);
+    assert_eq!(
+        calls(&[off], true),
+        ["ModifyLoadBalancerAttributes", "DeleteLoadBalancer"]
+    );
+}
+
 #[test]
 fn tags_of_aws_stay_and_drift_is_repaired() {
     let (mut cloud, desired) = applied(&[]);

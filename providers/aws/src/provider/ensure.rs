@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Inner;
-use super::execute::{Cleaned, Ended, error};
+use super::execute::{Ended, error};
+use super::health::Needs;
 use super::records::{Depth, Record};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
 use crate::desired::{Desired, Outcome};
-use crate::observed::{LoadBalancerState, ObservedLoadBalancer};
 use crate::plan::{self, Plan, Situation};
 use crate::rate::Urgency;
 use crate::requests;
@@ -69,6 +69,9 @@ impl Inner {
         let parsed = Settings::of(&service.settings)?;
         let settings = parsed.settings.over(&self.class.settings);
         let client = self.client().await?;
+        let scheme = settings.scheme.unwrap_or_default();
+        let name = crate::desired::name(&self.mark, &Key::alone(&service.id), scheme);
+        record.want(name, Needs::of(service.traffic_policy));
         for _ in 0..ROUNDS {
             if record.depth == Depth::Doubtful {
                 self.read(client, &service.id, record, Urgency::Service)
@@ -82,13 +85,13 @@ impl Inner {
                 // The same words as at the end, so that they cost no write of their own.
                 Step::Halfway(words) => {
                     let words = self.completed(words, member, parsed.remarks, record).await;
-                    let present = newest(record, &settings);
-                    return Ok(status::halfway(service, present, self.class.publish, words));
+                    let (present, publish) = (record.present(), self.class.publish);
+                    return Ok(status::halfway(service, present, publish, words));
                 }
                 Step::Settled(words) => {
                     let words = self.completed(words, member, parsed.remarks, record).await;
+                    let present = record.present();
                     let publish = self.class.publish;
-                    let present = newest(record, &settings);
                     return Ok(status::observed(service, present, publish, words));
                 }
             }
@@ -109,9 +112,17 @@ impl Inner {
         words.remarks.extend(requests::remarks(member));
         words.remarks.extend(of_settings);
         words.remarks.extend(self.remarks_on_nodes().await);
-        words.settles = record.health.settles(Instant::now());
+        let now = Instant::now();
+        if let Some(left) = &record.cleanup {
+            words.remarks.extend(left.refused.iter().cloned());
+        }
+        if !record.is_replaced(now) {
+            words.remarks.extend(remarks_on_former(record));
+        }
+        words.settles = record.health.settles(now);
         // It is said together with the end of the wait.
-        words.health = record.health.condition().filter(|_| !words.settles);
+        let present = record.present().filter(|_| !words.settles);
+        words.health = present.and_then(|one| record.health.condition(&one.arn, record.needs()));
         words
     }
 
@@ -123,10 +134,7 @@ impl Inner {
         record: &mut Record,
     ) -> Result<Step, ProviderError> {
         let key = Key::alone(&service.id);
-        let scheme = settings.scheme.unwrap_or_default();
-        let name = crate::desired::name(&self.mark, &key, scheme);
-        let present = record.observed.load_balancers.get(&name);
-        let lists = record.prefix_lists();
+        let (present, lists) = (record.present(), record.prefix_lists());
         let found = self.find(client, service, settings, present, lists).await?;
         let Outcome {
             desired,
@@ -145,7 +153,7 @@ impl Inner {
         let nodes = self.targets().nodes.clone();
         let situation = Situation {
             targets: nodes.map(|nodes| nodes.selected(&desired.selector)),
-            successor_serves: successor_serves(&desired, record),
+            successor_serves: record.is_replaced(Instant::now()),
             prefix_lists: found.prefix_lists,
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
@@ -180,8 +188,15 @@ impl Inner {
             return Ok(Step::Again);
         }
         // Deletions of this plan are for objects that are known; what is left waits.
-        let cleaned = self.clean_up(client, record, &plan.cleanup, true).await?;
-        if !plan.calls.is_empty() || cleaned != Cleaned::All {
+        let cleaned = self.clean_up(client, record, &plan.cleanup, true).await;
+        if !plan.calls.is_empty() || cleaned.left.is_some() {
+            self.polls.notify_one();
+        }
+        let now = Instant::now();
+        // After a restart nobody else has begun.
+        let replaces = record.former().next().is_some() && !record.is_replaced(now);
+        if replaces && record.health.due().is_none() {
+            record.health.begin(now);
             self.polls.notify_one();
         }
         Ok(Step::Settled(words))
@@ -221,17 +236,6 @@ impl Inner {
     }
 }
 
-fn successor_serves(desired: &Desired, record: &Record) -> bool {
-    let present = record.observed.load_balancers.get(&desired.name);
-    let active = |one: &ObservedLoadBalancer| {
-        matches!(
-            one.state,
-            LoadBalancerState::Active | LoadBalancerState::ActiveImpaired
-        )
-    };
-    present.is_some_and(active) && record.health.serves(Instant::now())
-}
-
 /// A load balancer that AWS could not make is made again only some minutes later.
 fn must_wait(plan: &Plan, record: &Record) -> bool {
     let remakes = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
@@ -239,11 +243,14 @@ fn must_wait(plan: &Plan, record: &Record) -> bool {
     plan.calls.iter().any(remakes) && since.is_some_and(|since| since < REMAKE)
 }
 
-/// The load balancer whose name is published: that of the wanted scheme, or its predecessor.
-fn newest<'a>(record: &'a Record, settings: &Settings) -> Option<&'a ObservedLoadBalancer> {
-    let scheme = settings.scheme.unwrap_or_default();
-    let mut all = record.observed.load_balancers.values();
-    all.find(|one| one.scheme == scheme)
+/// What its owner should know of load balancers that another one replaces.
+fn remarks_on_former(record: &Record) -> impl Iterator<Item = String> {
+    record.former().map(|(name, one)| {
+        format!(
+            "the former load balancer {name} ({}) stays until the new one has had a healthy target for 3 minutes, and for a day at most",
+            one.hostname
+        )
+    })
 }
 
 /// Where a plan is cut in two, so that the name of a new load balancer is published before the

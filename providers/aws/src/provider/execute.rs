@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ballast_provider::{ProviderError, Reason, Refusal};
+use ballast_provider::{ProviderError, Reason};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::records::Record;
+use super::records::{Depth, Leftover, Record};
 use super::retarget::INVALID_TARGET;
 use super::{Inner, PATIENCE};
 use crate::call::Call;
@@ -16,14 +16,16 @@ use crate::effect;
 /// The pauses between two tries to delete what AWS says is in use: network interfaces of a load
 /// balancer stay for about a minute after it.
 const CLEANUP: (Duration, Duration) = (Duration::from_secs(15), Duration::from_mins(1));
+/// The longest pause between two tries to delete what AWS refuses to delete.
+const REFUSED: Duration = Duration::from_mins(10);
 
-/// What is left of a clean-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cleaned {
-    /// Nothing.
-    All,
-    /// Something is still in use; try again after this time.
-    InUse(Duration),
+/// How a clean-up ended. Each call of it was made, whatever became of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cleaned {
+    /// Something is left; try again after this time.
+    pub(super) left: Option<Duration>,
+    /// The first failure that is none of something in use.
+    pub(super) failed: Option<CallError>,
 }
 
 /// How a plan ended.
@@ -37,26 +39,72 @@ pub(super) enum Ended {
     Failed(CallError),
 }
 
-/// What a failed call means for the Service.
+/// What a failed call means for the Service: what to do, and AWS's own words. All but throttling is tried
+/// again with growing pauses, because what helps may happen in AWS.
 pub(super) fn error(why: &CallError) -> ProviderError {
-    match why.cause {
-        Cause::Throttled { retry_after } => ProviderError::Throttled { retry_after },
-        Cause::Protected => ProviderError::Refused(Refusal::new(
+    let (reason, message) = match why.cause {
+        Cause::Throttled { retry_after } => return ProviderError::Throttled { retry_after },
+        Cause::Quota => (
+            Reason::QuotaExceeded,
+            format!(
+                "a limit of the AWS account is reached: {why}. Have AWS raise it, or delete what is not needed"
+            ),
+        ),
+        Cause::Denied => (
+            Reason::AccessDenied,
+            format!(
+                "AWS does not permit {why}. `ballast iam-policy` prints the rights that the controller needs"
+            ),
+        ),
+        Cause::Protected => (
+            Reason::AccessDenied,
+            format!(
+                "AWS refuses {why}. The load balancer has deletion protection: switch it off in AWS"
+            ),
+        ),
+        Cause::Credentials => (
+            Reason::AccessDenied,
+            format!(
+                "AWS does not accept the controller's credentials: {why}. Check the role of its ServiceAccount, or its keys"
+            ),
+        ),
+        Cause::Invalid => (
             Reason::Invalid,
             format!(
-                "AWS refuses {why}. The load balancer has deletion protection: switch it off in AWS, or with the attribute deletion_protection.enabled=false"
+                "AWS does not accept what the Service or its class asks for: {why}. Change the setting that AWS names"
             ),
-        )),
-        Cause::Quota
-        | Cause::Denied
-        | Cause::Invalid
-        | Cause::Duplicate
-        | Cause::NotFound
-        | Cause::InUse
-        | Cause::Credentials
-        | Cause::Unreachable
-        | Cause::Cloud => ProviderError::transient(format!("AWS: {why}")),
+        ),
+        Cause::Unreachable => (Reason::CloudError, format!("AWS does not answer: {why}")),
+        Cause::Cloud => (Reason::CloudError, format!("AWS has failed: {why}")),
+        Cause::Duplicate | Cause::NotFound | Cause::InUse => {
+            (Reason::CloudError, format!("AWS: {why}"))
+        }
+    };
+    ProviderError::failed(reason, message)
+}
+
+/// What the owner of a Service should know of something that could not be deleted. `None`: nothing; it
+/// is in use for a while, as usual, or the next try may know more.
+fn remark(call: &Call, why: &CallError) -> Option<String> {
+    let (what, id) = match call {
+        Call::DeleteLoadBalancer { load_balancer } => ("the former load balancer", load_balancer),
+        Call::DeleteTargetGroup { target_group } => ("the target group", target_group),
+        Call::DeleteSecurityGroup { security_group } => ("the security group", security_group),
+        _ => return None,
+    };
+    let usual = why.cause == Cause::InUse && !matches!(call, Call::DeleteLoadBalancer { .. });
+    if usual || why.cause.uncertain() || matches!(why.cause, Cause::Throttled { .. }) {
+        return None;
     }
+    let hint = match why.cause {
+        Cause::Protected => {
+            ". Switch its deletion protection off in AWS, or set the attribute deletion_protection.enabled=false"
+        }
+        _ => "",
+    };
+    Some(format!(
+        "{what} {id} is not used any more and could not be deleted; Ballast tries again: {why}{hint}"
+    ))
 }
 
 // === impl Inner ===
@@ -94,7 +142,10 @@ impl Inner {
                     else {
                         return Ended::Failed(why);
                     };
-                    match self.register(client, target_group, targets, &ids).await {
+                    let before = record.asks(call);
+                    let registered = self.register(client, target_group, targets, &ids).await;
+                    record.answered(before);
+                    match registered {
                         Ok(made) => made.iter().for_each(|call| {
                             effect::apply(&mut record.observed, call, &ids, &Answer::default());
                         }),
@@ -123,7 +174,7 @@ impl Inner {
         Ended::Done
     }
 
-    /// Deletes what nothing uses. What AWS still uses waits, and holds up nothing. `paced`: not
+    /// Deletes what nothing uses. What AWS does not delete waits, and holds up nothing else. `paced`: not
     /// before the pause after the last try has passed.
     pub(super) async fn clean_up(
         &self,
@@ -131,47 +182,82 @@ impl Inner {
         record: &mut Record,
         calls: &[Call],
         paced: bool,
-    ) -> Result<Cleaned, ProviderError> {
+    ) -> Cleaned {
         if calls.is_empty() {
             record.cleanup = None;
-            return Ok(Cleaned::All);
+            return Cleaned::default();
         }
         if paced
-            && let Some((due, _)) = record.cleanup
-            && let Some(left) = due.checked_duration_since(Instant::now())
+            && let Some(before) = &record.cleanup
+            && let Some(left) = before.due.checked_duration_since(Instant::now())
             && !left.is_zero()
         {
-            return Ok(Cleaned::InUse(left));
+            return Cleaned {
+                left: Some(left),
+                failed: None,
+            };
         }
         let ids = Ids::default();
-        let mut in_use = false;
+        let mut cleaned = Cleaned::default();
+        let mut refused = Vec::new();
+        let (mut pause, longest) = CLEANUP;
+        if let Some(before) = &record.cleanup {
+            pause = before.pause * 2;
+        }
+        let mut most = longest;
         for call in calls {
-            match make(client, record, call, &ids).await {
-                Ok(answer) => effect::apply(&mut record.observed, call, &ids, &answer),
+            let why = match make(client, record, call, &ids).await {
+                Ok(answer) => {
+                    effect::apply(&mut record.observed, call, &ids, &answer);
+                    continue;
+                }
                 Err(why) if is_done(call, &why) => {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                    continue;
                 }
-                Err(why) if why.cause == Cause::InUse => in_use = true,
-                Err(why) => {
-                    if why.cause.uncertain() {
-                        record.doubt();
-                    }
-                    return Err(error(&why));
-                }
+                Err(why) => why,
+            };
+            cleaned.left = Some(pause);
+            if why.cause.uncertain() {
+                record.doubt();
+            }
+            if let Some(remark) = remark(call, &why) {
+                refused.push(remark);
+                most = REFUSED;
+            }
+            if let Cause::Throttled { retry_after } = why.cause {
+                // The other calls would wait behind this one.
+                pause = pause.max(retry_after);
+                most = most.max(retry_after);
+                cleaned.failed.get_or_insert(why);
+                break;
+            }
+            if why.cause != Cause::InUse {
+                cleaned.failed.get_or_insert(why);
             }
         }
-        if !in_use {
+        if cleaned.left.is_none() {
             record.cleanup = None;
-            return Ok(Cleaned::All);
+            return cleaned;
         }
-        let before = record.cleanup.map(|(_, pause)| pause * 2);
-        let pause = before.unwrap_or(CLEANUP.0).min(CLEANUP.1);
-        record.cleanup = Some((Instant::now() + pause, pause));
-        Ok(Cleaned::InUse(pause))
+        let pause = pause.min(most);
+        // What had no answer is read again in the next turn, and then nothing is in its way.
+        let wait = match record.depth {
+            Depth::Doubtful => Duration::ZERO,
+            Depth::Names | Depth::Full => pause,
+        };
+        cleaned.left = Some(wait);
+        record.cleanup = Some(Leftover {
+            due: Instant::now() + wait,
+            pause,
+            refused,
+        });
+        cleaned
     }
 }
 
-/// Makes one call of a Service. If it must wait, the Service keeps its place until its next turn.
+/// Makes one call of a Service. If it must wait, the Service keeps its place until its next turn. Whoever
+/// waits here may be dropped, so the record is doubtful until there is an answer.
 async fn make(
     client: &Client,
     record: &mut Record,
@@ -179,7 +265,9 @@ async fn make(
     ids: &Ids,
 ) -> Result<Answer, CallError> {
     let manner = Manner::new(call.urgency(), PATIENCE).keeping(record.place.take());
+    let before = record.asks(call);
     let made = client.call_in(call, ids, manner).await;
+    record.answered(before);
     record.place = made.as_ref().err().and_then(|why| why.place);
     made
 }

@@ -4,9 +4,9 @@
 //! ```text
 //!  each 10 s, while any is provisioned   DescribeLoadBalancers, 20 in a call
 //!  when active, and from a change until
-//!  all are healthy                       DescribeTargetHealth of each group, less and less often
+//!  enough are healthy                    DescribeTargetHealth of each group, less and less often
 //!  each 10 min                           the names and tags of everything of the class
-//!  between, one call in 18 s             the rest of one Service, one after the other
+//!  between, one call in 18 s             the rest of one Service with its health, one after the other
 //! ```
 //!
 //! It also asks for the turns that only time gives a reason for ([`Record::turn_at`]).
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::inventory::{Inventory, complete};
-use super::records::{Depth, Record};
+use super::records::{Answers, Depth, Record};
 use super::{Inner, PATIENCE};
 use crate::client::{Client, Manner};
 use crate::observed::{LoadBalancerState, Observed};
@@ -82,8 +82,8 @@ pub(super) async fn look(inner: Arc<Inner>) -> Vec<Change> {
         if record.health.due().is_some() {
             record.health.ask_at(now);
         }
-        if let Some((due, _)) = &mut record.cleanup {
-            *due = now;
+        if let Some(left) = &mut record.cleanup {
+            left.due = now;
         }
     }
     follower.look(now).await;
@@ -131,8 +131,7 @@ impl Follower {
             if is_provisioned(&record) {
                 due = due.min(self.provisioning);
             }
-            let health = record.health.due().filter(|_| !is_provisioned(&record));
-            let waits = [health, record.turn_at(Instant::now())];
+            let waits = [record.health_due(), record.turn_at(Instant::now())];
             due = waits.into_iter().flatten().fold(due, Instant::min);
         }
         due
@@ -222,16 +221,18 @@ impl Follower {
             let Some(there) = all.find(|one| one.arn == arn) else {
                 continue;
             };
-            if there.state != now.state {
-                there.state = now.state;
+            if there.state != now.state || there.reason != now.reason {
+                let was = std::mem::replace(&mut there.state, now.state);
+                there.reason.clone_from(&now.reason);
                 info!(arn, state = ?now.state, "the load balancer has another state");
-                if now.state == LoadBalancerState::Failed {
-                    if let Some(id) = &record.id {
-                        self.ready.push_back(change(id, Cause::Active));
-                    }
-                } else {
+                let asked = record.present().is_some_and(|one| one.arn == arn);
+                let begins = was == LoadBalancerState::Provisioning
+                    && now.state != LoadBalancerState::Failed;
+                if asked && begins {
                     // It is reported together with the health of its targets.
-                    record.health.activated(Instant::now());
+                    record.health.activated(&arn, Instant::now());
+                } else if let Some(id) = &record.id {
+                    self.ready.push_back(change(id, Cause::Active));
                 }
             }
         }
@@ -257,29 +258,21 @@ impl Follower {
             let Ok(mut record) = cell.try_lock() else {
                 continue;
             };
-            // Nothing is healthy before the load balancer is active, and then it is asked at once.
-            if record.health.due().is_none_or(|due| due > now) || is_provisioned(&record) {
+            if record.health_due().is_none_or(|due| due > now) {
                 continue;
             }
-            let mut groups = Vec::new();
+            let mut answers = Answers::new();
             let manner = Manner::new(Urgency::Background, PATIENCE);
-            let arns = record
-                .observed
-                .target_groups
-                .values()
-                .map(|one| one.arn.clone());
-            let arns: Vec<String> = arns.collect();
-            let mut failed = false;
-            for arn in arns {
-                match client.target_health(&arn, manner).await {
-                    Ok(targets) => groups.push(targets),
-                    Err(why) => {
-                        debug!(error = %why, "cannot read the health of targets");
-                        failed = true;
+            let groups = record.groups();
+            for arn in &groups {
+                match client.target_health(arn, manner).await {
+                    Ok(targets) => {
+                        answers.insert(arn.clone(), targets);
                     }
+                    Err(why) => debug!(error = %why, "cannot read the health of targets"),
                 }
             }
-            if failed {
+            if answers.len() < groups.len() {
                 if record.health.settles(now)
                     && let Some(id) = &record.id
                 {
@@ -288,16 +281,9 @@ impl Follower {
                 record.health.failed(now, PAUSE);
                 continue;
             }
-            let serves = record.health.serves(now);
-            let mut news = record.health.heard(&groups, now);
-            // One replaces another: it is asked for until clients can have moved.
-            if record.observed.load_balancers.len() > 1 {
-                news |= !serves && record.health.serves(now);
-                if let Some(at) = record.health.serves_at() {
-                    record.health.ask_at(at.max(now + PROVISIONING));
-                }
-            }
-            if news && let Some(id) = &record.id {
+            if record.heard(&answers, now)
+                && let Some(id) = &record.id
+            {
                 self.ready.push_back(change(id, Cause::Active));
             }
         }
@@ -363,8 +349,8 @@ impl Follower {
             return 0;
         }
         let mut seen = record.observed.clone();
-        let number = match complete(client, &mut seen, Urgency::Background).await {
-            Ok(number) => number,
+        let (number, answers) = match complete(client, &mut seen, Urgency::Background).await {
+            Ok(read) => read,
             Err(why) => {
                 debug!(error = %why, service = %id, "cannot read a load balancer");
                 if why.cause == crate::client::Cause::NotFound {
@@ -374,12 +360,16 @@ impl Follower {
                 return 1;
             }
         };
-        if record.depth != Depth::Full || record.observed != seen {
-            self.ready.push_back(change(&id, Cause::Drifted));
-        }
+        let drifted = record.depth != Depth::Full || record.observed != seen;
         record.observed = seen;
         record.depth = Depth::Full;
         record.targets_known = true;
+        let news = record.heard(&answers, Instant::now());
+        if drifted {
+            self.ready.push_back(change(&id, Cause::Drifted));
+        } else if news {
+            self.ready.push_back(change(&id, Cause::Active));
+        }
         number
     }
 }

@@ -1,37 +1,64 @@
 //! When to ask AWS how the targets of a Service are, and what its answers mean. Pure.
 //!
 //! ```text
-//!          something changed            all healthy
-//!  (rest) ──────────────────▶ (asks) ──────────────────▶ (rest)
+//!          something changed             enough are healthy, or many equal answers
+//!  (rest) ──────────────────▶ (asks) ──────────────────────────────────────────▶ (rest)
 //!                             every 10 s, then less and less often, up to 60 s
 //! ```
+//!
+//! What is read for other reasons is heard, too. It never begins to ask: a node that fails would make every
+//! Service of the class ask.
 //!
 //! A load balancer that has become active carries nothing before the first target is healthy. While
 //! AWS still examines the targets, the news that it is active waits for them, for at most a minute: then
 //! both are one write to the Service, and whoever waits for `Programmed` finds that traffic flows.
+//!
+//! All that is known is about one load balancer. An answer about another one begins anew, so that the
+//! health of a load balancer never counts for its successor.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ballast_provider::{ExtraCondition, ExtraKind};
+use ballast_provider::{ExtraCondition, ExtraKind, TrafficPolicy};
 use tokio::time::Instant;
 
 use crate::client::values::{Health, TargetHealth};
+use crate::observed::Arn;
 
 const FIRST: Duration = Duration::from_secs(10);
 const LAST: Duration = Duration::from_mins(1);
+/// After so many equal answers in a row nobody waits for another one: about nine minutes.
+const ENOUGH: u32 = 10;
 /// Clients remember the name of a load balancer for 60 s (the TTL of its DNS records), and the
 /// Service's status and DNS controllers take their time.
 const REMEMBERED: Duration = Duration::from_mins(3);
 /// How long the news that a load balancer is active waits for its targets.
 const SETTLING: Duration = Duration::from_mins(1);
+/// For how long a load balancer that is replaced waits for a successor without a healthy target.
+const PATIENT: Duration = Duration::from_hours(24);
+
+/// How many targets of a Service must be healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Each node serves.
+    #[default]
+    All,
+    /// Only nodes with a pod of the Service serve, and the checks of the others fail on purpose.
+    One,
+}
 
 /// The health of one Service's targets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     due: Option<Instant>,
     pause: Duration,
+    /// The load balancer that the rest is about; empty before the first answer.
+    of: Arn,
+    /// Since when there are answers.
+    asked_since: Option<Instant>,
     summary: Option<Summary>,
+    /// How often this summary was heard again.
+    same: u32,
     /// Since when a target has been healthy.
     serves_since: Option<Instant>,
     /// Until when the news that the load balancer is active waits.
@@ -42,11 +69,22 @@ pub(super) struct Watch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     healthy: usize,
-    /// Those that AWS still examines.
+    /// Those whose first checks run.
     initial: usize,
     total: usize,
-    /// Reasons of those that are not, with how many.
+    /// Reasons of those that are not healthy, with how many.
     reasons: BTreeMap<String, usize>,
+}
+
+// === impl Needs ===
+
+impl Needs {
+    pub(super) const fn of(policy: TrafficPolicy) -> Self {
+        match policy {
+            TrafficPolicy::Cluster => Self::All,
+            TrafficPolicy::Local { .. } => Self::One,
+        }
+    }
 }
 
 // === impl Watch ===
@@ -54,12 +92,15 @@ pub(super) struct Summary {
 impl Watch {
     /// Something changed: asks soon.
     pub(super) fn begin(&mut self, now: Instant) {
+        self.same = 0;
         self.pause = FIRST;
         self.due = Some(now + FIRST);
     }
 
     /// The load balancer has become active: asks at once.
-    pub(super) fn activated(&mut self, now: Instant) {
+    pub(super) fn activated(&mut self, of: &str, now: Instant) {
+        self.turn_to(of);
+        self.same = 0;
         self.pause = FIRST / 2;
         self.due = Some(now);
         self.settling = Some(now + SETTLING);
@@ -84,22 +125,45 @@ impl Watch {
         self.due
     }
 
-    /// The answers of all target groups. True if there is news to report.
-    pub(super) fn heard(&mut self, groups: &[Vec<TargetHealth>], now: Instant) -> bool {
+    /// What is known is about this load balancer from now on.
+    fn turn_to(&mut self, of: &str) {
+        if self.of != of {
+            *self = Self {
+                of: of.to_owned(),
+                due: self.due,
+                pause: self.pause,
+                settling: self.settling,
+                ..Self::default()
+            };
+        }
+    }
+
+    /// The answers of all target groups of a load balancer. True if there is news to report.
+    pub(super) fn heard<'a>(
+        &mut self,
+        of: &str,
+        targets: impl Iterator<Item = &'a TargetHealth>,
+        needs: Needs,
+        now: Instant,
+    ) -> bool {
+        self.turn_to(of);
         let unreported = self.settling.is_some();
-        let summary = Summary::of(groups);
+        self.asked_since.get_or_insert(now);
+        let summary = Summary::of(targets);
         if summary.healthy == 0 {
             self.serves_since = None;
         } else {
             self.serves_since.get_or_insert(now);
         }
-        self.due = if summary.is_well() {
-            None
-        } else {
-            self.pause = (self.pause * 2).clamp(FIRST, LAST);
-            Some(now + self.pause)
-        };
         let news = self.summary.as_ref() != Some(&summary);
+        self.same = if news { 0 } else { self.same + 1 };
+        let rests = summary.is_final(needs) || self.same >= ENOUGH;
+        if rests {
+            self.due = None;
+        } else if self.due.is_some() {
+            self.pause = (self.pause * 2).clamp(FIRST, LAST);
+            self.due = Some(now + self.pause);
+        }
         self.summary = Some(summary);
         if self.settles(now) {
             if let Some(until) = self.settling {
@@ -116,24 +180,25 @@ impl Watch {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    /// Whether clients can have moved here.
-    pub(super) fn serves(&self, now: Instant) -> bool {
-        let since = self.serves_since;
-        since.is_some_and(|since| now.duration_since(since) >= REMEMBERED)
+    /// Whether the load balancer that this one replaces can go: clients can have moved here, or it has
+    /// waited for long enough.
+    pub(super) fn replaces(&self, of: &str, now: Instant) -> bool {
+        self.of == of && self.replaces_at().is_some_and(|at| at <= now)
     }
 
-    /// When [`Watch::serves`] becomes true if nothing happens.
-    pub(super) fn serves_at(&self) -> Option<Instant> {
-        self.serves_since.map(|since| since + REMEMBERED)
+    /// When [`Watch::replaces`] becomes true if nothing happens.
+    pub(super) fn replaces_at(&self) -> Option<Instant> {
+        let served = self.serves_since.map(|since| since + REMEMBERED);
+        served.or_else(|| self.asked_since.map(|since| since + PATIENT))
     }
 
-    /// The condition; `None` if nobody has asked.
-    pub(super) fn condition(&self) -> Option<ExtraCondition> {
-        let summary = self.summary.as_ref()?;
-        let (reason, message) = summary.words();
+    /// The condition; `None` if nobody has asked about this load balancer.
+    pub(super) fn condition(&self, of: &str, needs: Needs) -> Option<ExtraCondition> {
+        let summary = self.summary.as_ref().filter(|_| self.of == of)?;
+        let (reason, message) = summary.words(needs);
         Some(ExtraCondition {
             kind: ExtraKind::TargetsHealthy,
-            holds: Some(summary.is_well()),
+            holds: Some(summary.is_well(needs)),
             reason,
             message,
             places: Vec::new(),
@@ -144,9 +209,9 @@ impl Watch {
 // === impl Summary ===
 
 impl Summary {
-    fn of(groups: &[Vec<TargetHealth>]) -> Self {
+    fn of<'a>(targets: impl Iterator<Item = &'a TargetHealth>) -> Self {
         let mut summary = Self::default();
-        for one in groups.iter().flatten() {
+        for one in targets {
             match one.health {
                 // It was deregistered.
                 Health::Draining => continue,
@@ -166,26 +231,40 @@ impl Summary {
         summary
     }
 
-    const fn is_well(&self) -> bool {
-        self.total > 0 && self.healthy == self.total
+    const fn is_well(&self, needs: Needs) -> bool {
+        match needs {
+            Needs::All => self.total > 0 && self.healthy == self.total,
+            Needs::One => self.healthy > 0,
+        }
     }
 
-    fn words(&self) -> (&'static str, String) {
+    /// Well, and no target is about to change it.
+    const fn is_final(&self, needs: Needs) -> bool {
+        self.is_well(needs) && self.initial == 0
+    }
+
+    fn words(&self, needs: Needs) -> (&'static str, String) {
         if self.total == 0 {
             return ("NoTargets", "No node is registered as a target".to_owned());
         }
-        let counts = format!("{} of {} targets are healthy", self.healthy, self.total);
-        if self.is_well() {
-            return ("TargetsHealthy", counts);
-        }
+        let mut parts = vec![format!(
+            "{} of {} targets are healthy",
+            self.healthy, self.total
+        )];
         let reasons = self.reasons.iter().take(3);
-        let reasons: Vec<String> = reasons
-            .map(|(reason, count)| format!("{count}: {reason}"))
-            .collect();
-        (
-            "TargetsUnhealthy",
-            format!("{counts}; {}", reasons.join("; ")),
-        )
+        parts.extend(reasons.map(|(reason, count)| format!("{count}: {reason}")));
+        if needs == Needs::One && self.healthy < self.total {
+            parts.push(
+                "with externalTrafficPolicy: Local only nodes with a pod of the Service are healthy"
+                    .to_owned(),
+            );
+        }
+        let reason = if self.is_well(needs) {
+            "TargetsHealthy"
+        } else {
+            "TargetsUnhealthy"
+        };
+        (reason, parts.join("; "))
     }
 }
 
@@ -203,39 +282,73 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn it_asks_less_and_less_often_until_all_are_healthy() {
-        let mut watch = Watch::default();
-        assert_eq!(watch.due(), None);
-        let start = Instant::now();
-        watch.begin(start);
-        let mut now = start;
+    fn unhealthy() -> TargetHealth {
+        target(Health::Unhealthy, Some("Target.FailedHealthChecks"))
+    }
+
+    fn healthy() -> TargetHealth {
+        target(Health::Healthy, None)
+    }
+
+    fn hear(watch: &mut Watch, targets: &[TargetHealth], now: Instant) -> bool {
+        watch.heard("nlb", targets.iter(), Needs::All, now)
+    }
+
+    /// The pauses until it rests.
+    fn pauses(watch: &mut Watch, mut now: Instant, targets: &[TargetHealth]) -> Vec<u64> {
         let mut pauses = Vec::new();
-        for _ in 0..5 {
-            let due = watch.due().expect("it asks");
+        while let Some(due) = watch.due() {
             pauses.push(due.duration_since(now).as_secs());
             now = due;
-            watch.heard(&[vec![target(Health::Initial, None)]], now);
+            hear(watch, targets, now);
+            assert!(pauses.len() < 100, "it asks for ever");
         }
-        assert_eq!(pauses, [10, 20, 40, 60, 60]);
-        assert!(!watch.serves(now));
-        assert!(watch.heard(&[vec![target(Health::Healthy, None)]], now));
-        assert!(!watch.heard(&[vec![target(Health::Healthy, None)]], now));
+        pauses
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_asks_less_and_less_often_until_enough_are_healthy_or_nothing_changes() {
+        let mut watch = Watch::default();
         assert_eq!(watch.due(), None);
-        assert!(!watch.serves(now));
-        assert!(watch.serves(now + REMEMBERED));
+        let now = Instant::now();
+        watch.begin(now);
+        let asked = pauses(&mut watch, now, &[healthy(), unhealthy()]);
+        assert_eq!(asked, [10, 20, 40, 60, 60, 60, 60, 60, 60, 60, 60]);
+        // What is read for other reasons is news, and nobody asks.
+        assert!(!hear(&mut watch, &[healthy(), unhealthy()], now));
+        assert!(hear(&mut watch, &[unhealthy(), unhealthy()], now));
+        assert_eq!(watch.due(), None);
+        // Something changed.
+        watch.begin(now);
+        let asked = pauses(&mut watch, now, &[healthy(), healthy()]);
+        assert_eq!(asked, [10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_former_load_balancer_goes_when_its_successor_has_served_or_after_a_day() {
+        let now = Instant::now();
+        let mut watch = Watch::default();
+        watch.heard("old", [healthy()].iter(), Needs::All, now);
+        let later = now + REMEMBERED;
+        assert!(watch.replaces("old", later));
+        assert!(!watch.replaces("nlb", later));
+        hear(&mut watch, &[unhealthy()], later);
+        assert!(!watch.replaces("nlb", later + REMEMBERED));
+        assert!(watch.replaces("nlb", later + PATIENT));
+        hear(&mut watch, &[healthy(), unhealthy()], later);
+        assert!(!watch.replaces("nlb", later));
+        assert!(watch.replaces("nlb", later + REMEMBERED));
+        assert!(!watch.replaces("old", later + REMEMBERED));
     }
 
     #[test]
     fn that_it_is_active_waits_for_the_first_healthy_target_and_not_long() {
         let start = Instant::now();
         let second = |number| start + Duration::from_secs(number);
-        let initial = || vec![target(Health::Initial, None)];
-        let healthy = || vec![target(Health::Healthy, None)];
-        let unhealthy = || vec![target(Health::Unhealthy, None)];
+        let initial = || target(Health::Initial, None);
         let active = || {
             let mut watch = Watch::default();
-            watch.activated(start);
+            watch.activated("nlb", start);
             assert!(watch.settles(start), "nobody has asked");
             watch
         };
@@ -244,10 +357,10 @@ mod tests {
             (vec![unhealthy(), initial()], true),
             (vec![initial(), healthy()], false),
             (vec![unhealthy()], false),
-            (vec![Vec::new()], false),
+            (Vec::new(), false),
         ] {
             let mut watch = active();
-            assert_eq!(watch.heard(&heard, start), !waits, "{heard:?}");
+            assert_eq!(hear(&mut watch, &heard, start), !waits, "{heard:?}");
             assert_eq!(watch.settles(start), waits, "{heard:?}");
         }
         // It asks soon, and once at the end of the wait.
@@ -256,15 +369,15 @@ mod tests {
         while watch.settles(watch.due().unwrap_or(start)) {
             let now = watch.due().expect("it asks");
             asked.push(now.duration_since(start).as_secs());
-            assert!(!watch.heard(&[initial()], now), "{asked:?}");
+            assert!(!hear(&mut watch, &[initial()], now), "{asked:?}");
         }
         assert_eq!(asked, [0, 10, 30]);
         assert_eq!(watch.due(), Some(second(60)));
         assert!(
-            watch.heard(&[initial()], second(60)),
+            hear(&mut watch, &[initial()], second(60)),
             "although it is no other answer"
         );
-        assert!(!watch.heard(&[initial()], second(120)), "only once");
+        assert!(!hear(&mut watch, &[initial()], second(120)), "only once");
         let mut watch = active();
         watch.failed(start, Duration::from_secs(30));
         assert!(!watch.settles(start), "nothing waits if AWS does not say");
@@ -274,37 +387,61 @@ mod tests {
     #[test]
     fn the_condition_counts_and_gives_reasons() {
         let now = Instant::now();
-        let of = |targets: Vec<TargetHealth>| {
+        let of = |targets: Vec<TargetHealth>, needs| {
             let mut watch = Watch::default();
-            watch.heard(&[targets], now);
-            let condition = watch.condition().expect("asked");
-            (condition.holds, condition.reason, condition.message)
+            watch.begin(now);
+            watch.heard("nlb", targets.iter(), needs, now);
+            let condition = watch.condition("nlb", needs).expect("asked");
+            assert_eq!(watch.condition("other", needs), None);
+            let asks = watch.due().is_some();
+            (condition.holds, condition.reason, condition.message, asks)
         };
-        let unhealthy = || target(Health::Unhealthy, Some("Target.FailedHealthChecks"));
+        let all = |targets| of(targets, Needs::All);
+        let one = |targets| of(targets, Needs::One);
+        let failed = "2: Target.FailedHealthChecks";
         assert_eq!(
-            of(vec![
-                target(Health::Healthy, None),
-                unhealthy(),
-                unhealthy()
-            ]),
+            all(vec![healthy(), unhealthy(), unhealthy()]),
             (
                 Some(false),
                 "TargetsUnhealthy",
-                "1 of 3 targets are healthy; 2: Target.FailedHealthChecks".to_owned()
+                format!("1 of 3 targets are healthy; {failed}"),
+                true
             )
         );
+        let local =
+            "with externalTrafficPolicy: Local only nodes with a pod of the Service are healthy";
         assert_eq!(
-            of(vec![
-                target(Health::Healthy, None),
-                target(Health::Draining, None)
-            ]),
+            one(vec![healthy(), unhealthy(), unhealthy()]),
             (
                 Some(true),
                 "TargetsHealthy",
-                "1 of 1 targets are healthy".to_owned()
+                format!("1 of 3 targets are healthy; {failed}; {local}"),
+                false
             )
         );
-        assert_eq!(of(Vec::new()).1, "NoTargets");
-        assert_eq!(Watch::default().condition(), None);
+        assert_eq!(
+            one(vec![unhealthy(), unhealthy()]),
+            (
+                Some(false),
+                "TargetsUnhealthy",
+                format!("0 of 2 targets are healthy; {failed}; {local}"),
+                true
+            )
+        );
+        // More may become healthy.
+        let checking = target(Health::Initial, None);
+        assert!(one(vec![healthy(), checking]).3);
+        let draining = target(Health::Draining, None);
+        assert_eq!(
+            all(vec![healthy(), draining]),
+            (
+                Some(true),
+                "TargetsHealthy",
+                "1 of 1 targets are healthy".to_owned(),
+                false
+            )
+        );
+        assert_eq!(all(Vec::new()).1, "NoTargets");
+        assert_eq!(Watch::default().condition("", Needs::All), None);
     }
 }

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use ballast_provider::mark::{CLASS, CLUSTER, RETAINED, service_of};
 use ballast_provider::{Key, Mark, Owned, ProviderError, ServiceId};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Inner;
 use super::execute::error;
-use super::records::{Depth, Record, Tried};
+use super::records::{Answers, Depth, Record, Tried};
 use crate::client::values::{self, Filter, Tags};
 use crate::client::{CallError, Client, Manner};
 use crate::desired::NAMES;
@@ -35,6 +36,14 @@ struct Names {
     target_groups: Vec<String>,
     /// Its own are found by their tags; these are looked at whoever has them.
     security_groups: Vec<String>,
+}
+
+/// What a Service has.
+struct Seen {
+    observed: Observed,
+    answers: Answers,
+    /// Somebody else has something of such a name.
+    foreign: Option<ProviderError>,
 }
 
 fn manner(urgency: Urgency) -> Manner {
@@ -159,11 +168,16 @@ impl Inner {
             target_groups: groups.into_iter().cloned().collect(),
             security_groups: record.tried.security_groups.iter().cloned().collect(),
         };
-        let (observed, foreign) = self.read_named(client, id, &wanted, urgency).await?;
+        let Seen {
+            observed,
+            answers,
+            foreign,
+        } = self.read_named(client, id, &wanted, urgency).await?;
         record.observed = observed;
         record.depth = Depth::Full;
         record.targets_known = true;
         record.id = Some(id.clone());
+        record.heard(&answers, Instant::now());
         if foreign.is_none() {
             record.tried = Tried::default();
         }
@@ -176,7 +190,7 @@ impl Inner {
         id: &ServiceId,
         names: &Names,
         urgency: Urgency,
-    ) -> Result<(Observed, Option<ProviderError>), ProviderError> {
+    ) -> Result<Seen, ProviderError> {
         let failed = |why: CallError| error(&why);
         let balancers = client
             .load_balancers_named(&names.load_balancers, manner(urgency))
@@ -223,7 +237,8 @@ impl Inner {
             }
             observed.target_groups.extend(target_group(one, tags));
         }
-        rest(client, &mut observed, urgency).await.map_err(failed)?;
+        let read = rest(client, &mut observed, urgency).await;
+        let (_, answers) = read.map_err(failed)?;
         let security = self.own_security_groups(client, Some(id), urgency).await;
         let backend = self.backend_name();
         for group in security.map_err(failed)? {
@@ -245,7 +260,11 @@ impl Inner {
                 }
             }
         }
-        Ok((observed, foreign))
+        Ok(Seen {
+            observed,
+            answers,
+            foreign,
+        })
     }
 
     /// The security groups of this class, or of one of its Services.
@@ -291,12 +310,13 @@ impl Inner {
     }
 }
 
-/// Reads what lists do not say: listeners, attributes and targets. Returns the number of calls.
+/// Reads what lists do not say: listeners, attributes and targets. Returns the number of calls, and
+/// how the targets are.
 pub(super) async fn complete(
     client: &Client,
     observed: &mut Observed,
     urgency: Urgency,
-) -> Result<u32, CallError> {
+) -> Result<(u32, Answers), CallError> {
     let mut calls = 0;
     for there in observed.load_balancers.values_mut() {
         let listeners = client.listeners(&there.arn, manner(urgency)).await?;
@@ -309,16 +329,18 @@ pub(super) async fn complete(
         there.listeners = listeners.collect();
         calls += 2;
     }
-    Ok(calls + rest(client, observed, urgency).await?)
+    let (more, answers) = rest(client, observed, urgency).await?;
+    Ok((calls + more, answers))
 }
 
-/// Reads attributes and targets. Returns the number of calls.
+/// Reads attributes and targets. Returns the number of calls, and how the targets are.
 async fn rest(
     client: &Client,
     observed: &mut Observed,
     urgency: Urgency,
-) -> Result<u32, CallError> {
+) -> Result<(u32, Answers), CallError> {
     let mut calls = 0;
+    let mut answers = Answers::new();
     for there in observed.load_balancers.values_mut() {
         let attributes = client
             .load_balancer_attributes(&there.arn, manner(urgency))
@@ -333,9 +355,10 @@ async fn rest(
         there.attributes = attributes::changed(attributes, &attributes::TARGET_GROUP);
         let targets = client.target_health(&there.arn, manner(urgency)).await?;
         there.targets = registered(&targets);
+        answers.insert(there.arn.clone(), targets);
         calls += 2;
     }
-    Ok(calls)
+    Ok((calls, answers))
 }
 
 /// Everything of any cluster and class in one region, for commands.
@@ -411,6 +434,7 @@ fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLoadBalancer 
         arn: one.arn,
         hostname: one.hostname,
         state: one.state,
+        reason: one.reason,
         scheme: one.scheme,
         subnets: one.zones.into_values().map(|zone| zone.subnet).collect(),
         groups: one.security_groups,

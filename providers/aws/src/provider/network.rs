@@ -285,8 +285,11 @@ impl Inner {
             vpc: vpc.clone(),
             ..Ids::default()
         };
+        // Whoever waits for the answer may be dropped.
+        let tried = std::mem::replace(&mut network.tried, true);
         let id = match client.call(&call, &ids, Urgency::Service, PATIENCE).await {
             Ok(answer) => {
+                network.tried = tried;
                 network.open = Some(BTreeSet::new());
                 answer.id.unwrap_or_default()
             }
@@ -295,7 +298,7 @@ impl Inner {
                 self.own_backend_group(client, &vpc).await?
             }
             Err(why) => {
-                network.tried |= why.cause.uncertain();
+                network.tried = tried || why.cause.uncertain();
                 return Err(error(&why));
             }
         };

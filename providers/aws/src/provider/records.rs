@@ -19,15 +19,20 @@ use ballast_provider::{Key, Owned, ServiceId};
 use tokio::time::Instant;
 
 use super::ensure::REMAKE;
-use super::health::Watch;
+use super::health::{Needs, Watch};
 use crate::call::Call;
+use crate::client::values::TargetHealth;
 use crate::desired::Source;
 use crate::nodes::{Nodes, Selector};
-use crate::observed::{LoadBalancerState, Observed, ObservedTargetGroup};
+use crate::observed::{
+    Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
+};
 use crate::rate::Ticket;
 
 /// The least time between two such requests for one Service: the controller may wait between its turns.
 const ASK: Duration = Duration::from_secs(30);
+/// Between two looks at a load balancer that has not served for long enough to replace another one.
+const REPLACING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 
 /// How much is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +58,42 @@ pub(super) struct Record {
     pub(super) retained: bool,
     /// What may exist beside what is known.
     pub(super) tried: Tried,
-    /// When what nothing uses may be deleted again, and how long to wait after that.
-    pub(super) cleanup: Option<(Instant, Duration)>,
+    /// What nothing uses and could not be deleted yet.
+    pub(super) cleanup: Option<Leftover>,
     /// When a load balancer that AWS could not make was deleted last.
     pub(super) remade: Option<Instant>,
     /// When the controller was last asked for a turn that only time gives a reason for.
     pub(super) asked: Option<Instant>,
-    /// The health of its targets.
+    /// What the Service asks for; `None` before its first turn.
+    pub(super) wanted: Option<Wanted>,
+    /// The health of the targets of the load balancer that it asks for.
     pub(super) health: Watch,
     /// The place of the call that waits for AWS's limits.
     pub(super) place: Option<Ticket>,
 }
+
+/// What is left of a clean-up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leftover {
+    /// When to try again.
+    pub(super) due: Instant,
+    /// How long to wait after that.
+    pub(super) pause: Duration,
+    /// What AWS does not delete, and why; for the owner of the Service. What is only in use for a while is not
+    /// here.
+    pub(super) refused: Vec<String>,
+}
+
+/// What its health depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// The name of the load balancer of the scheme that it asks for.
+    load_balancer: String,
+    needs: Needs,
+}
+
+/// The targets of target groups by ARN, as AWS has answered.
+pub(super) type Answers = BTreeMap<Arn, Vec<TargetHealth>>;
 
 /// Names of objects whose creation had no answer, or failed because the name is taken. The next read
 /// looks for them, too: nothing else names them.
@@ -96,6 +126,7 @@ impl Record {
             cleanup: None,
             remade: None,
             asked: None,
+            wanted: None,
             health: Watch::default(),
             place: None,
         }
@@ -106,19 +137,108 @@ impl Record {
     }
 
     /// When the Service needs a turn although nothing changes: its objects must be read again, something
-    /// that was in use may be free, or a load balancer that AWS could not make is made again. `None`:
-    /// it does not.
+    /// that was in use may be free, another load balancer has replaced one, or one that AWS could not
+    /// make is made again. `None`: it does not.
     pub(super) fn turn_at(&self, now: Instant) -> Option<Instant> {
         if self.retained {
             return None;
         }
         let doubtful = (self.depth == Depth::Doubtful).then_some(now);
-        let cleanup = self.cleanup.map(|(due, _)| due);
+        let cleanup = self.cleanup.as_ref().map(|left| left.due);
+        let replaced = cleanup.is_none() && self.former().next().is_some() && self.is_replaced(now);
+        let replaced = replaced.then_some(now);
         let mut all = self.observed.load_balancers.values();
         let failed = all.any(|one| one.state == LoadBalancerState::Failed);
         let remake = failed.then(|| self.remade.map_or(now, |at| at + REMAKE));
-        let first = [doubtful, cleanup, remake].into_iter().flatten().min()?;
+        let first = [doubtful, cleanup, replaced, remake]
+            .into_iter()
+            .flatten()
+            .min()?;
         Some(self.asked.map_or(first, |asked| first.max(asked + ASK)))
+    }
+
+    /// The Service has a turn, and asks for the load balancer of this name.
+    pub(super) fn want(&mut self, load_balancer: String, needs: Needs) {
+        let wanted = Wanted {
+            load_balancer,
+            needs,
+        };
+        let before = self.wanted.as_ref();
+        // It may want back what it had before: its clients have moved away meanwhile.
+        if before.is_some_and(|before| before.load_balancer != wanted.load_balancer) {
+            self.health = Watch::default();
+        }
+        self.wanted = Some(wanted);
+    }
+
+    /// The load balancer that the Service asks for, if it exists. Its name is published.
+    pub(super) fn present(&self) -> Option<&ObservedLoadBalancer> {
+        let all = &self.observed.load_balancers;
+        match &self.wanted {
+            Some(wanted) => all.get(&wanted.load_balancer),
+            None => all.values().next().filter(|_| all.len() == 1),
+        }
+    }
+
+    /// Those that it replaces, by name.
+    pub(super) fn former(&self) -> impl Iterator<Item = (&String, &ObservedLoadBalancer)> {
+        let wanted = self.wanted.as_ref().map(|it| &it.load_balancer);
+        let all = self.observed.load_balancers.iter();
+        all.filter(move |(name, _)| wanted.is_some_and(|wanted| wanted != *name))
+    }
+
+    /// The target groups that the load balancer sends to. What lists say does not include listeners.
+    pub(super) fn groups(&self) -> Vec<Arn> {
+        let Some(present) = self.present() else {
+            return Vec::new();
+        };
+        let listed = self.depth == Depth::Names && self.observed.load_balancers.len() == 1;
+        let listeners = present.listeners.values();
+        let used: BTreeSet<&Arn> = listeners.map(|one| &one.target_group).collect();
+        let all = self.observed.target_groups.values().map(|group| &group.arn);
+        all.filter(|arn| listed || used.contains(arn))
+            .cloned()
+            .collect()
+    }
+
+    /// When to ask how its targets are. Nothing is healthy before the load balancer is active.
+    pub(super) fn health_due(&self) -> Option<Instant> {
+        let asks = !self.retained && is_serving(self.present()) && !self.groups().is_empty();
+        self.health.due().filter(|_| asks)
+    }
+
+    /// What AWS says of its targets. True if there is news.
+    pub(super) fn heard(&mut self, answers: &Answers, now: Instant) -> bool {
+        let groups = self.groups();
+        let Some(arn) = self.present().map(|present| present.arn.clone()) else {
+            return false;
+        };
+        let complete = !groups.is_empty() && groups.iter().all(|arn| answers.contains_key(arn));
+        if !complete || !is_serving(self.present()) {
+            return false;
+        }
+        let needs = self.needs();
+        let targets = groups.iter().filter_map(|arn| answers.get(arn)).flatten();
+        let news = self.health.heard(&arn, targets, needs, now);
+        if self.former().next().is_some()
+            && let Some(at) = self.health.replaces_at().filter(|at| *at > now)
+        {
+            let (least, most) = REPLACING;
+            self.health.ask_at(at.clamp(now + least, now + most));
+        }
+        news
+    }
+
+    /// How many targets must be healthy.
+    pub(super) fn needs(&self) -> Needs {
+        let wanted = self.wanted.as_ref();
+        wanted.map_or(Needs::default(), |wanted| wanted.needs)
+    }
+
+    /// Whether clients can use the load balancer instead of the one that it replaces.
+    pub(super) fn is_replaced(&self, now: Instant) -> bool {
+        let present = self.present().filter(|_| self.wanted.is_some());
+        is_serving(present) && present.is_some_and(|one| self.health.replaces(&one.arn, now))
     }
 
     /// What its target groups say of their nodes.
@@ -162,10 +282,34 @@ impl Record {
         }
     }
 
+    /// A call is about to be made. Until its answer comes, nobody knows what is there: whoever waits for it may
+    /// be dropped. Returns what [`Self::answered`] needs.
+    pub(super) fn asks(&mut self, call: &Call) -> (Depth, Tried) {
+        let before = (self.depth, self.tried.clone());
+        self.tried(call);
+        self.doubt();
+        before
+    }
+
+    /// The call has an answer.
+    pub(super) fn answered(&mut self, (depth, tried): (Depth, Tried)) {
+        self.depth = depth;
+        self.tried = tried;
+    }
+
     /// A call may have had an effect.
     pub(super) fn doubt(&mut self) {
         self.depth = Depth::Doubtful;
     }
+}
+
+/// Whether it is there and takes traffic.
+fn is_serving(load_balancer: Option<&ObservedLoadBalancer>) -> bool {
+    let state = load_balancer.map(|one| one.state);
+    matches!(
+        state,
+        Some(LoadBalancerState::Active | LoadBalancerState::ActiveImpaired)
+    )
 }
 
 // === impl Records ===
@@ -238,7 +382,11 @@ mod tests {
         let mut record = Record::empty();
         assert_eq!(record.turn_at(now), None);
         let due = now + Duration::from_secs(15);
-        record.cleanup = Some((due, Duration::from_secs(15)));
+        record.cleanup = Some(Leftover {
+            due,
+            pause: Duration::from_secs(15),
+            refused: Vec::new(),
+        });
         assert_eq!(record.turn_at(now), Some(due));
         record.doubt();
         assert_eq!(record.turn_at(now), Some(now));

@@ -11,7 +11,7 @@ use ballast_provider::{ProviderError, Released, ServiceId};
 use jiff::Timestamp;
 
 use super::Inner;
-use super::execute::{Cleaned, Ended, error};
+use super::execute::{Ended, error};
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
 use crate::client::Client;
@@ -48,9 +48,11 @@ impl Inner {
             }
             Ended::Failed(why) => return Err(error(&why)),
         }
-        if let Cleaned::InUse(retry_after) =
-            self.clean_up(client, &mut record, &rest, false).await?
-        {
+        let cleaned = self.clean_up(client, &mut record, &rest, false).await;
+        if let Some(why) = cleaned.failed {
+            return Err(error(&why));
+        }
+        if let Some(retry_after) = cleaned.left {
             return Ok(Released::InProgress { retry_after });
         }
         drop(record);

@@ -4,6 +4,7 @@ use ballast_provider::{
     Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, Reason, Refusal, State,
 };
 
+use crate::client::stable;
 use crate::observed::{LoadBalancerState, ObservedLoadBalancer};
 use crate::settings::Publish;
 
@@ -24,6 +25,7 @@ pub(super) fn observed(
     publish: Publish,
     words: Words,
 ) -> Observed {
+    let reason = present.and_then(|one| one.reason.as_deref());
     let (state, serves) = match present.map(|one| one.state) {
         Some(LoadBalancerState::Active | LoadBalancerState::ActiveImpaired) if words.settles => {
             (provisioning(None), false)
@@ -31,17 +33,24 @@ pub(super) fn observed(
         Some(LoadBalancerState::Active | LoadBalancerState::ActiveImpaired) => {
             (State::Programmed, true)
         }
-        Some(LoadBalancerState::Failed) => (failed(), false),
+        Some(LoadBalancerState::Failed) => (failed(reason), false),
         Some(LoadBalancerState::Provisioning) | None => (provisioning(None), false),
     };
+    let mut remarks = words.remarks;
+    if present.is_some_and(|one| one.state == LoadBalancerState::ActiveImpaired) {
+        let reason = reason.map_or_else(|| "it gives no reason".into(), stable);
+        remarks.push(format!("AWS cannot scale the load balancer: {reason}"));
+    }
     let published = present.filter(|_| serves || publish == Publish::WhenCreated);
     Observed {
         ingress: service.ingress_at(published.map(|one| Address::Hostname(one.hostname.clone()))),
         state,
         objection: words.objection,
-        remarks: words.remarks,
-        // Nobody asks AWS about targets that do not change.
-        unchanged: (words.health.is_none().then_some(ExtraKind::TargetsHealthy))
+        remarks,
+        // Nobody asks AWS about targets that do not change. A load balancer that does not serve yet has
+        // no healthy targets, whatever was said of the one that it replaces.
+        unchanged: (words.health.is_none() && serves)
+            .then_some(ExtraKind::TargetsHealthy)
             .into_iter()
             .collect(),
         conditions: words.health.into_iter().collect(),
@@ -75,10 +84,13 @@ fn provisioning(retry_after: Option<std::time::Duration>) -> State {
     }
 }
 
-fn failed() -> State {
+fn failed(reason: Option<&str>) -> State {
+    let reason = reason.map_or_else(|| "it gives no reason".into(), stable);
     State::Pending {
         reason: Reason::CloudError,
-        message: "AWS could not make the load balancer. Ballast deletes it and tries again in some minutes".into(),
+        message: format!(
+            "AWS could not make the load balancer: {reason}. Ballast deletes it and tries again in some minutes"
+        ),
         retry_after: None,
     }
 }

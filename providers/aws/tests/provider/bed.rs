@@ -90,6 +90,15 @@ impl Bed {
         self.fake.edit(|cloud, _| cloud.add_node(number, &network));
     }
 
+    /// Whether the health checks of these nodes succeed.
+    pub(crate) fn set_healthy(&self, nodes: impl IntoIterator<Item = u16>, healthy: bool) {
+        self.fake.edit(|cloud, _| {
+            for number in nodes {
+                cloud.instances.get_mut(&instance(number)).unwrap().healthy = healthy;
+            }
+        });
+    }
+
     /// The calls of something, by action, in order.
     pub(crate) async fn calls_of<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
         self.fake.reset_calls();

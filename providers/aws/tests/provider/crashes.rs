@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
+use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_provider::{Key, LoadBalancer, Provider, Released, Removal};
 
 use crate::bed::{Bed, delete, essence, service, settle, with};
@@ -182,6 +183,60 @@ async fn what_had_no_answer_is_deleted_by_the_same_process() {
         }
         delete(&bed, &provider, &web).await;
         assert!(bed.is_empty(), "call {nth}: {:?}", bed.fake.snapshot());
+    }
+}
+
+/// The controller gives up a turn that takes too long, while a call is under way, and goes on. A turn with given
+/// security groups has no group of its own that would be found by its tags.
+#[tokio::test]
+async fn a_turn_that_is_given_up_at_any_call_is_made_up_for_by_the_same_process() {
+    let web = || service("web", &[(80, 30_080)]);
+    let given = with(web(), "security-groups", NODE_GROUP);
+    let more = with(
+        service("web", &[(80, 30_080), (443, 30_443)]),
+        "attributes",
+        "load_balancing.cross_zone.enabled=true",
+    );
+    for (before, wanted) in [(None, web()), (None, given), (Some(web()), more)] {
+        let bed = prepare(before.as_ref()).await;
+        let expected = finish(&bed, &wanted).await;
+        for (nth, made) in (1_u64..).flat_map(|nth| [(nth, true), (nth, false)]) {
+            let mut ended = false;
+            for deleted in [true, false] {
+                let bed = prepare(before.as_ref()).await;
+                let provider = bed.start().await.unwrap();
+                let fault = Fault::writes().nth(nth);
+                bed.fake.fault(if made {
+                    fault.hold_after()
+                } else {
+                    fault.hold_before()
+                });
+                tokio::select! {
+                    settled = settle(&provider, &wanted) => {
+                        settled.unwrap();
+                        ended = true;
+                    }
+                    () = bed.fake.held() => {}
+                }
+                bed.fake.idle().await;
+                bed.fake.clear_faults();
+                if !deleted {
+                    settle(&provider, &wanted).await.unwrap();
+                    bed.fake.advance(Duration::from_mins(10));
+                    provider.look().await;
+                    settle(&provider, &wanted).await.unwrap();
+                    let found = essence(&bed.fake.snapshot());
+                    assert_eq!(found, expected, "call {nth}, made: {made}");
+                }
+                delete(&bed, &provider, &wanted).await;
+                let left = bed.fake.snapshot();
+                assert!(bed.is_empty(), "call {nth}, made: {made}: {left:?}");
+            }
+            if ended {
+                assert!(nth > 3, "{nth}");
+                break;
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod bed;
 mod conformance;
 mod costs;
 mod crashes;
+mod health;
 mod labels;
 mod limits;
 mod quiet;

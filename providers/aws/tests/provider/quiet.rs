@@ -4,38 +4,42 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ballast_aws_fake::{Config, Time};
-use ballast_provider::{LoadBalancer, Provider, ServiceId, State};
+use ballast_provider::{LoadBalancer, Provider, ServiceId, State, TrafficPolicy};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bed::{Bed, ensure, service, settle};
 
 /// The Services of a class, and what the controller does with them: a turn for each change.
-struct Quiet {
-    bed: Bed,
-    all: BTreeMap<ServiceId, LoadBalancer>,
+pub(crate) struct Quiet {
+    pub(crate) bed: Bed,
+    pub(crate) all: BTreeMap<ServiceId, LoadBalancer>,
 }
 
 // === impl Quiet ===
 
 impl Quiet {
     async fn new(count: u16) -> Self {
+        let service = |number| service(&format!("web-{number}"), &[(80, 30_100 + number)]);
+        Self::of((0..count).map(service).collect()).await
+    }
+
+    pub(crate) async fn of(all: Vec<LoadBalancer>) -> Self {
         let mut config = Config {
             time: Time::Scaled(1.0),
             ..Config::default()
         };
-        config.settings.quotas.load_balancers = usize::from(count);
+        config.settings.quotas.load_balancers = all.len() + 1;
         let bed = Bed::with(config).await;
-        let service = |number| service(&format!("web-{number}"), &[(80, 30_100 + number)]);
-        let all = (0..count).map(service);
+        let all = all.into_iter().map(|one| (one.id.clone(), one));
         Self {
             bed,
-            all: all.map(|one| (one.id.clone(), one)).collect(),
+            all: all.collect(),
         }
     }
 
     /// Follows a process for so long. Returns how many turns it asked for, and its calls by action.
-    async fn follow(
+    pub(crate) async fn follow(
         &self,
         provider: &impl Provider,
         long: Duration,
@@ -55,15 +59,40 @@ impl Quiet {
 /// With 100 Services that nobody changes, an hour takes at most 300 calls, and no Service has a turn.
 #[tokio::test(start_paused = true)]
 async fn an_hour_in_which_nothing_changes_takes_few_calls() {
+    an_hour(&Quiet::new(100).await, Some(true)).await;
+}
+
+/// The same where two of three nodes have no pod of the Services, so that their checks fail.
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_services_with_policy_local_takes_few_calls() {
+    let mut quiet = Quiet::new(100).await;
+    for one in quiet.all.values_mut() {
+        one.traffic_policy = TrafficPolicy::Local {
+            health_check_node_port: 32_000,
+        };
+    }
+    quiet.bed.set_healthy([2, 3], false);
+    an_hour(&quiet, Some(true)).await;
+}
+
+/// The same where the checks of a node fail that should not.
+#[tokio::test(start_paused = true)]
+async fn an_hour_with_an_unhealthy_node_takes_few_calls() {
     let quiet = Quiet::new(100).await;
+    quiet.bed.set_healthy([3], false);
+    an_hour(&quiet, Some(false)).await;
+}
+
+async fn an_hour(quiet: &Quiet, healthy: Option<bool>) {
     let provider = quiet.bed.start().await.unwrap();
     for one in quiet.all.values() {
         settle(&provider, one).await.unwrap();
     }
-    quiet.follow(&provider, Duration::from_mins(10)).await;
+    quiet.follow(&provider, Duration::from_mins(20)).await;
     for one in quiet.all.values() {
         let observed = ensure(&provider, one).await.unwrap();
         assert_eq!(observed.state, State::Programmed);
+        assert_eq!(observed.conditions[0].holds, healthy, "{observed:?}");
     }
     let (turns, calls) = quiet.follow(&provider, Duration::from_hours(1)).await;
     let total: u64 = calls.values().sum();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
-use ballast_provider::{Cause, Provider, ProviderError, State};
+use ballast_provider::{Cause, Provider, ProviderError, Reason, State};
 
 use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
@@ -11,6 +11,8 @@ use ballast_aws_fake::state::{security_groups, target_groups};
 use ballast_provider::mark::SERVICE;
 
 use crate::bed::{Bed, delete, essence, instance, service, settle, with};
+
+const PROTECTION: &str = "deletion_protection.enabled";
 
 #[tokio::test]
 async fn what_somebody_else_changes_is_seen_and_repaired() {
@@ -180,20 +182,44 @@ async fn another_scheme_serves_before_the_former_load_balancer_goes() {
     assert_eq!(bed.fake.snapshot().load_balancers.len(), 2);
 }
 
+/// Each says why in AWS's words and what to do, and has a reason of its own.
 #[tokio::test]
 async fn errors_say_what_to_do() {
-    for (action, code, message, words) in [
+    for (action, code, message, words, reason) in [
         (
             "CreateLoadBalancer",
             "TooManyLoadBalancers",
             "You have reached the limit",
-            "You have reached the limit",
+            ["You have reached the limit", "Have AWS raise it"],
+            Reason::QuotaExceeded,
         ),
         (
             "CreateSecurityGroup",
             "UnauthorizedOperation",
             "You are not authorized to perform this operation.",
-            "ec2:CreateSecurityGroup",
+            ["ec2:CreateSecurityGroup", "ballast iam-policy"],
+            Reason::AccessDenied,
+        ),
+        (
+            "CreateLoadBalancer",
+            "InvalidSubnet",
+            "The subnet has no route to an internet gateway",
+            ["no route to an internet gateway", "Change the setting"],
+            Reason::Invalid,
+        ),
+        (
+            "CreateLoadBalancer",
+            "InvalidClientTokenId",
+            "The security token included in the request is invalid",
+            ["token included in the request", "Check the role"],
+            Reason::AccessDenied,
+        ),
+        (
+            "CreateLoadBalancer",
+            "InternalFailure",
+            "Internal failure",
+            ["Internal failure", "AWS has failed"],
+            Reason::CloudError,
         ),
     ] {
         let bed = Bed::new().await;
@@ -202,7 +228,10 @@ async fn errors_say_what_to_do() {
             .fault(Fault::on(action).always().error(code, message));
         let web = service("web", &[(80, 30_080)]);
         let why = settle(&provider, &web).await.unwrap_err();
-        assert!(why.to_string().contains(words), "{why}");
+        assert_eq!(why.reason(), reason, "{why}");
+        for words in words {
+            assert!(why.to_string().contains(words), "{why}");
+        }
         assert_eq!(settle(&provider, &web).await.unwrap_err(), why);
         bed.fake.clear_faults();
         settle(&provider, &web).await.unwrap();
@@ -222,13 +251,123 @@ async fn deletion_protection_is_said_and_not_switched_off() {
     let key = ballast_provider::Key::alone(&web.id);
     let release = || provider.release(&web.id, &key, ballast_provider::Removal::Delete);
     let why = release().await.unwrap_err();
-    assert!(matches!(&why, ProviderError::Refused(_)), "{why}");
-    assert!(
-        why.to_string()
-            .contains("deletion_protection.enabled=false"),
-        "{why}"
-    );
+    assert_eq!(why.reason(), Reason::AccessDenied, "{why}");
+    // The controller tries again, because it is not the Service that changes.
+    assert!(matches!(&why, ProviderError::Transient { .. }), "{why}");
+    let says = why.to_string();
+    assert!(says.contains("switch it off in AWS"), "{says}");
+    // A Service that is deleted sets no attribute any more.
+    assert!(!says.contains("deletion_protection.enabled"), "{says}");
     assert_eq!(bed.fake.snapshot().load_balancers.len(), 1);
+    bed.fake.edit(|cloud, _| {
+        let arn = cloud
+            .snapshot()
+            .load_balancers
+            .keys()
+            .next()
+            .unwrap()
+            .clone();
+        let attributes = [(PROTECTION.to_owned(), "false".to_owned())].into();
+        cloud
+            .modify_load_balancer_attributes(&arn, &attributes)
+            .unwrap();
+    });
+    delete(&bed, &provider, &web).await;
+    assert!(bed.is_empty());
+}
+
+/// What AWS refuses to delete is said and tried again, and keeps nothing else from being deleted. The
+/// Service is served.
+#[tokio::test]
+async fn what_cannot_be_deleted_is_said_and_holds_up_nothing() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let three = service("web", &[(80, 30_080), (443, 30_443), (444, 30_444)]);
+    settle(&provider, &three).await.unwrap();
+    let denied = "You are not authorized to perform: elasticloadbalancing:DeleteTargetGroup";
+    bed.fake
+        .fault(Fault::on("DeleteTargetGroup").error("AccessDenied", denied));
+    let one = service("web", &[(80, 30_080)]);
+    for _ in 0..2 {
+        let (observed, calls) = bed.calls_of(settle(&provider, &one)).await;
+        let [remark] = &observed.unwrap().remarks[..] else {
+            panic!("one remark");
+        };
+        assert!(remark.contains("the target group arn:"), "{remark}");
+        assert!(remark.contains("do not permit"), "{remark}");
+        assert_eq!(bed.fake.snapshot().target_groups.len(), 2);
+        // The second turn comes before the pause has passed.
+        let tries = calls.iter().filter(|call| *call == "DeleteTargetGroup");
+        let tries = tries.count();
+        assert!(tries == 2 || calls.is_empty(), "{calls:?}");
+    }
+    let changes = provider.look().await;
+    assert!(changes.iter().any(|it| it.id == one.id), "{changes:?}");
+    let observed = settle(&provider, &one).await.unwrap();
+    assert_eq!(observed.remarks, Vec::<String>::new());
+    assert_eq!(bed.fake.snapshot().target_groups.len(), 1);
+    // Whoever deletes the Service hears of it.
+    bed.fake
+        .fault(Fault::on("DeleteTargetGroup").error("AccessDenied", denied));
+    let key = ballast_provider::Key::alone(&one.id);
+    let released = provider.release(&one.id, &key, ballast_provider::Removal::Delete);
+    let why = released.await.unwrap_err();
+    assert_eq!(why.reason(), Reason::AccessDenied, "{why}");
+    delete(&bed, &provider, &one).await;
+    assert!(bed.is_empty());
+}
+
+/// AWS's own reason is in the status.
+#[tokio::test]
+async fn a_load_balancer_that_aws_could_not_make_says_why() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let trouble = |state: &str, reason: &str| {
+        bed.fake.edit(|cloud, _| {
+            let arn = cloud
+                .snapshot()
+                .load_balancers
+                .keys()
+                .next()
+                .unwrap()
+                .clone();
+            let there = cloud.load_balancers.get_mut(&arn).unwrap();
+            there.trouble = Some((state.into(), reason.into()));
+        });
+    };
+    trouble("failed", "Not enough capacity in zone a");
+    provider.look().await;
+    // The first failure is made up for at once.
+    settle(&provider, &web).await.unwrap();
+    trouble("failed", "Not enough capacity in zone b");
+    provider.look().await;
+    let observed = settle(&provider, &web).await.unwrap();
+    let says = format!("{:?}", observed.state);
+    assert!(says.contains("Not enough capacity in zone b. "), "{says}");
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web).await.unwrap();
+    bed.fake.edit(|cloud, _| {
+        let arn = cloud
+            .snapshot()
+            .load_balancers
+            .keys()
+            .next()
+            .unwrap()
+            .clone();
+        let there = cloud.load_balancers.get_mut(&arn).unwrap();
+        there.trouble = Some(("active_impaired".into(), "Few addresses".into()));
+    });
+    provider.look().await;
+    let observed = settle(&provider, &web).await.unwrap();
+    assert_eq!(observed.state, State::Programmed);
+    let says = observed.remarks.join(" ");
+    assert!(
+        says.contains("cannot scale the load balancer: Few addresses"),
+        "{says}"
+    );
 }
 
 #[tokio::test]
