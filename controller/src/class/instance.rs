@@ -1,7 +1,8 @@
 //! The providers of the classes: one task per class, on the leader.
 //!
 //! A class task builds the provider, restores it from what Services publish, records in the
-//! ledger what the cloud holds, and sets the targets. Then it follows two streams side by
+//! ledger what the cloud holds, and sets the targets. A step that fails is tried again with the same
+//! provider, so that a step that takes long goes on where it was. Then the task follows two streams side by
 //! side: the targets (a wave of changes becomes one call; the latest wins) and the changes
 //! that the provider reports (each wakes its Service). The state of the provider is posted on
 //! the board; no Service is ensured or released while the provider of its class is not ready.
@@ -108,6 +109,14 @@ pub struct Context {
     pub fence: Fence,
 }
 
+/// A provider that does not serve yet, and the steps that it has behind it.
+#[derive(Default)]
+struct Begun {
+    provider: Option<Arc<dyn Provider>>,
+    restored: bool,
+    listed: bool,
+}
+
 /// The pauses between tries.
 struct Retries {
     /// This many failures do not make the pause longer.
@@ -206,8 +215,9 @@ async fn serve(context: Context, seat: Seat, class: Arc<ClassView>) {
     let name = class.name.as_str();
     let mut retries = Retries::new(EAGER);
     let mut targets = context.targets.clone();
+    let mut begun = Begun::default();
     let (provider, told) = loop {
-        match start(&context, &class, &mut targets).await {
+        match start(&context, &class, &mut targets, &mut begun).await {
             Ok(started) => break started,
             Err(error) => {
                 context.metrics.failed(name, error.reason().as_str());
@@ -298,20 +308,26 @@ fn wake_on(context: &Context, class: &str, before: &BTreeSet<IpAddr>, now: &BTre
     }
 }
 
+/// Makes the steps of the start that `begun` has not behind it.
 async fn start(
     context: &Context,
     class: &ClassView,
     targets: &mut watch::Receiver<Eligible>,
+    begun: &mut Begun,
 ) -> Result<(Arc<dyn Provider>, Eligible), ProviderError> {
-    let settings = class.provider.clone().map_err(ProviderError::transient)?;
-    let mark = Mark {
-        cluster: context.cluster.0.clone(),
-        cluster_name: context.cluster.1.clone(),
-        class: class.name.clone(),
+    let provider = match begun.provider.take() {
+        Some(provider) => provider,
+        None => build(context, class)?,
     };
-    let provider = context.factory.build(&settings, mark)?;
-    in_time(provider.restore(publishes(context, &class.name))).await?;
-    take_stock(context, &class.name, provider.as_ref()).await?;
+    begun.provider = Some(Arc::clone(&provider));
+    if !begun.restored {
+        in_time(provider.restore(publishes(context, &class.name))).await?;
+        begun.restored = true;
+    }
+    if !begun.listed {
+        take_stock(context, &class.name, provider.as_ref()).await?;
+        begun.listed = true;
+    }
     if context.fence.epoch().is_none() {
         return Err(ProviderError::transient(
             "this process is no longer the leader",
@@ -321,6 +337,16 @@ async fn start(
     let now = told.targets(provider.traits());
     in_time(provider.retarget(&now, &[])).await?;
     Ok((provider, told))
+}
+
+fn build(context: &Context, class: &ClassView) -> Result<Arc<dyn Provider>, ProviderError> {
+    let settings = class.provider.clone().map_err(ProviderError::transient)?;
+    let mark = Mark {
+        cluster: context.cluster.0.clone(),
+        cluster_name: context.cluster.1.clone(),
+        class: class.name.clone(),
+    };
+    context.factory.build(&settings, mark)
 }
 
 /// Records in the ledger what the cloud holds for this class, so that a load balancer is also

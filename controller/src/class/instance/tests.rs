@@ -1,4 +1,11 @@
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use ballast_provider::{
+    Balancer, Change, Key, LoadBalancer, Observed, Owned, Released, Removal, ServiceId, TargetSet,
+};
+use futures::stream::BoxStream;
 
 use super::*;
 use crate::class::Scope;
@@ -21,6 +28,98 @@ impl Factory for Panics {
         assert!(!self.0.swap(true, Ordering::Relaxed), "a bug in a provider");
         Err(ProviderError::transient("not yet"))
     }
+}
+
+/// The steps of a start, as they are asked for. The second one of each kind succeeds.
+#[derive(Clone, Default)]
+struct Steps(Arc<Mutex<Vec<&'static str>>>);
+
+impl Steps {
+    fn take(&self, step: &'static str) -> Result<(), ProviderError> {
+        let mut steps = self.0.lock().unwrap();
+        steps.push(step);
+        let times = steps.iter().filter(|it| **it == step).count();
+        if times == 1 {
+            return Err(ProviderError::transient(step));
+        }
+        Ok(())
+    }
+}
+
+impl Factory for Steps {
+    fn supports(&self, _: &ProviderSettings) -> Result<Traits, Refusal> {
+        Ok(Traits::CLOUD)
+    }
+
+    fn setting_prefixes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn build(&self, _: &ProviderSettings, _: Mark) -> Result<Arc<dyn Provider>, ProviderError> {
+        self.take("build")?;
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Provider for Steps {
+    fn traits(&self) -> Traits {
+        Traits::CLOUD
+    }
+
+    fn key(&self, load_balancer: &LoadBalancer) -> Key {
+        Key::alone(&load_balancer.id)
+    }
+
+    fn validate(&self, _: &Balancer) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    async fn restore(&self, _: Vec<Published>) -> Result<(), ProviderError> {
+        self.take("restore")
+    }
+
+    async fn ensure(&self, _: &Balancer) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        Ok(Vec::new())
+    }
+
+    async fn retarget(&self, _: &TargetSet, _: &[Key]) -> Result<(), ProviderError> {
+        self.take("retarget")
+    }
+
+    async fn release(&self, _: &ServiceId, _: &Key, _: Removal) -> Result<Released, ProviderError> {
+        Ok(Released::Gone)
+    }
+
+    async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
+        self.take("inventory").map(|()| Vec::new())
+    }
+
+    fn changes(&self) -> BoxStream<'static, Change> {
+        futures::stream::pending().boxed()
+    }
+}
+
+/// A provider that has read its whole cloud does not read it again because a later step failed.
+#[tokio::test(start_paused = true)]
+async fn a_step_of_the_start_that_fails_is_tried_again_and_no_step_before_it() {
+    let steps = Steps::default();
+    let context = context(steps.clone());
+    let class = ClassView::test("local");
+    let mut targets = context.targets.clone();
+    let mut begun = Begun::default();
+    let mut failures = Vec::new();
+    for _ in 0..5 {
+        if let Err(error) = start(&context, &class, &mut targets, &mut begun).await {
+            failures.push(error.to_string());
+        }
+    }
+    let unled = "this process is no longer the leader";
+    assert_eq!(failures, ["build", "restore", "inventory", unled, unled]);
+    let asked = steps.0.lock().unwrap().clone();
+    let twice = |step| [step, step];
+    let expected = ["build", "restore", "inventory"].map(twice).concat();
+    assert_eq!(asked, expected);
 }
 
 fn context(factory: impl Factory + 'static) -> Context {
