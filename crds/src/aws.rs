@@ -57,12 +57,15 @@ pub struct AwsSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<AwsHealthCheck>,
 
-    /// Attributes of load balancers, such as `load_balancing.cross_zone.enabled: "true"`.
+    /// Attributes of load balancers: `deletion_protection.enabled`, `load_balancing.cross_zone.enabled` and
+    /// `zonal_shift.config.enabled`, each `"true"` or `"false"`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub load_balancer_attributes: BTreeMap<String, String>,
 
-    /// Attributes of target groups, such as `deregistration_delay.timeout_seconds: "60"`.
+    /// Attributes of target groups, such as `deregistration_delay.timeout_seconds: "60"`; also
+    /// `load_balancing.cross_zone.enabled`, `preserve_client_ip.enabled`, `proxy_protocol_v2.enabled`,
+    /// `stickiness.enabled` and `stickiness.type`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub target_group_attributes: BTreeMap<String, String>,

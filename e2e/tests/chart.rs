@@ -239,6 +239,13 @@ fn the_notes_say_what_to_do_next() -> Result<()> {
     }
     let mut install = helm.command("helm");
     install.args(["install", "ballast", "charts/ballast", "--dry-run=client"]);
+    let aws = "classes.local=null,classes.nlb.aws.region=eu-central-1";
+    let output = install.args(["--set", aws]).output()?;
+    passes(&output, "a class of AWS")?;
+    let text = String::from_utf8(output.stdout)?;
+    ensure!(text.contains("docs/aws.md tells how"), "no rights:\n{text}");
+    let mut install = helm.command("helm");
+    install.args(["install", "ballast", "charts/ballast", "--dry-run=client"]);
     let defaults = "classes.local.mock.enabled=true,classes.metal.default=true,classes.metal.l2.interfaces={eth0}";
     let output = install.args(["--set", defaults]).output()?;
     passes(&output, "two default classes")?;
