@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use ballast_aws::policy::{Scope, policy};
 use clap::Args;
 
-use super::print;
+use super::{print, say};
 
 /// Shown below the flags.
 pub const EXAMPLES: &str = "\
@@ -51,6 +51,33 @@ pub fn run(args: &IamPolicyArgs) -> Result<ExitCode> {
         cluster: args.cluster_uid.clone(),
         node_groups: args.node_security_groups.iter().cloned().collect(),
     };
+    if let Some(warning) = warning(args) {
+        say(warning);
+    }
     print(&serde_json::to_string_pretty(&policy(&scope))?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What reaches further than necessary. It is no part of the document.
+fn warning(args: &IamPolicyArgs) -> Option<&'static str> {
+    args.node_security_groups.is_empty().then_some(
+        "Warning: without --node-security-group this policy permits rules in every security group of the account.\n",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_for_every_security_group_has_a_warning() {
+        let of = |groups: &[&str]| {
+            warning(&IamPolicyArgs {
+                cluster_uid: None,
+                node_security_groups: groups.iter().map(|id| (*id).to_owned()).collect(),
+            })
+        };
+        assert!(of(&[]).is_some_and(|text| text.contains("--node-security-group")));
+        assert_eq!(of(&["sg-1"]), None);
+    }
 }

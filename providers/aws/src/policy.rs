@@ -2,8 +2,9 @@
 //!
 //! Reading is permitted everywhere. What changes something is permitted only on objects with the
 //! tag of this cluster: asked for at creation (`aws:RequestTag`), present later
-//! (`aws:ResourceTag`). One right reaches further: the rule in the security groups of the nodes,
-//! which carry no tag of Ballast's. It can be restricted to those groups.
+//! (`aws:ResourceTag`). Nobody with this policy can change that tag, and so take what is another
+//! cluster's, or give away what is its own. One right reaches further: the rule in the security groups
+//! of the nodes, which carry no tag of Ballast's. It can be restricted to those groups.
 //!
 //! Source: "Actions, resources, and condition keys" for Elastic Load Balancing V2 and Amazon EC2 in
 //! the Service Authorization Reference. AWS has never seen this policy: no account was at hand.
@@ -49,6 +50,15 @@ const TAGS: [Action; 4] = [
 /// The right to make the role with which AWS makes network interfaces.
 const ROLE: &str = "iam:CreateServiceLinkedRole";
 
+/// What Ballast makes in Elastic Load Balancing.
+const TAGGED: [&str; 3] = [
+    "arn:*:elasticloadbalancing:*:*:loadbalancer/net/*/*",
+    "arn:*:elasticloadbalancing:*:*:listener/net/*/*/*",
+    "arn:*:elasticloadbalancing:*:*:targetgroup/*/*",
+];
+/// Every security group.
+const GROUPS: &str = "arn:*:ec2:*:*:security-group/*";
+
 /// The policy as a JSON document.
 pub fn policy(scope: &Scope) -> Value {
     let (mut reads, mut changes) = (BTreeSet::new(), BTreeSet::new());
@@ -69,7 +79,10 @@ pub fn policy(scope: &Scope) -> Value {
         .iter()
         .filter(|it| it.service() == Service::LoadBalancing);
     let creations: Vec<String> = balancers.map(|it| it.right()).collect();
-    let tagging = TAGS.map(Action::right);
+    let tagging = |service: Service| -> Vec<String> {
+        let those = TAGS.iter().filter(|it| it.service() == service);
+        those.map(|it| it.right()).collect()
+    };
     let rules = RULES.map(Action::right);
     let group = Action::CreateSecurityGroup.right();
     let tag = Action::AddTags.right();
@@ -101,7 +114,7 @@ pub fn policy(scope: &Scope) -> Value {
                 "Sid": "CreateGroupWithTag",
                 "Effect": "Allow",
                 "Action": group,
-                "Resource": "arn:*:ec2:*:*:security-group/*",
+                "Resource": GROUPS,
                 "Condition": scope.tagged("aws:RequestTag")
             },
             {
@@ -121,15 +134,22 @@ pub fn policy(scope: &Scope) -> Value {
                 "Sid": "TagGroupAtCreation",
                 "Effect": "Allow",
                 "Action": tag_group,
-                "Resource": "arn:*:ec2:*:*:security-group/*",
+                "Resource": GROUPS,
                 "Condition": scope.at_creation("ec2:CreateAction", &["CreateSecurityGroup"])
             },
             {
                 "Sid": "TagOwn",
                 "Effect": "Allow",
-                "Action": tagging,
-                "Resource": "*",
-                "Condition": scope.tagged("aws:ResourceTag")
+                "Action": tagging(Service::LoadBalancing),
+                "Resource": TAGGED,
+                "Condition": scope.but_the_cluster()
+            },
+            {
+                "Sid": "TagOwnGroups",
+                "Effect": "Allow",
+                "Action": tagging(Service::Ec2),
+                "Resource": GROUPS,
+                "Condition": scope.but_the_cluster()
             },
             {
                 "Sid": "ChangeOwn",
@@ -142,7 +162,7 @@ pub fn policy(scope: &Scope) -> Value {
                 "Sid": "RulesOfOwnGroups",
                 "Effect": "Allow",
                 "Action": rules,
-                "Resource": "arn:*:ec2:*:*:security-group/*",
+                "Resource": GROUPS,
                 "Condition": scope.tagged("aws:ResourceTag")
             },
             {
@@ -176,6 +196,13 @@ impl Scope {
     fn at_creation(&self, key: &str, actions: &[&str]) -> Value {
         let mut condition = self.tagged("aws:RequestTag");
         condition["StringEquals"][key] = json!(actions);
+        condition
+    }
+
+    /// Tags of the objects of this cluster, except for the one that says so.
+    fn but_the_cluster(&self) -> Value {
+        let mut condition = self.tagged("aws:ResourceTag");
+        condition["ForAllValues:StringNotEquals"] = json!({"aws:TagKeys": [CLUSTER]});
         condition
     }
 
@@ -247,6 +274,44 @@ mod tests {
                     "{text}"
                 ),
             }
+        }
+    }
+
+    /// Otherwise one cluster could take or give away objects, and tag what is not Ballast's at all.
+    #[test]
+    fn tags_are_changed_by_service_and_never_that_of_the_cluster() {
+        for cluster in [Some("uid-1".to_owned()), None] {
+            let policy = policy(&Scope {
+                cluster,
+                ..Scope::default()
+            });
+            let statements = policy["Statement"].as_array().expect("a list");
+            let mut own = 0;
+            for statement in statements {
+                let text = statement.to_string();
+                let sid = statement["Sid"].as_str().expect("a name");
+                let tags = TAGS.iter().any(|action| text.contains(&action.right()));
+                if !tags || sid.ends_with("AtCreation") {
+                    continue;
+                }
+                own += 1;
+                let condition = &statement["Condition"];
+                let keys = &condition["ForAllValues:StringNotEquals"]["aws:TagKeys"];
+                assert_eq!(*keys, json!([CLUSTER]), "{text}");
+                assert!(
+                    text.contains("aws:ResourceTag/ballast.dev/cluster"),
+                    "{text}"
+                );
+                let service = if text.contains("ec2:") {
+                    ":ec2:"
+                } else {
+                    ":elasticloadbalancing:"
+                };
+                let resources = statement["Resource"].to_string();
+                let all = resources.split(',').all(|one| one.contains(service));
+                assert!(all && !resources.contains("\"*\""), "{text}");
+            }
+            assert_eq!(own, 2);
         }
     }
 
