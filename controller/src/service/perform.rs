@@ -393,8 +393,8 @@ impl Performer {
             } if traits.wakes_waiting => Outcome::Parked,
             State::Pending { retry_after, .. } => {
                 let wait = retry_after.unwrap_or(SAFETY_RETRY);
-                let mut published = observed.ingress.iter().chain(&service.ingress);
-                let named = published.any(|it| matches!(it.address, Address::Hostname(_)));
+                let mut entries = observed.ingress.iter().chain(&service.ingress);
+                let named = entries.any(|it| matches!(it.address, Address::Hostname(_)));
                 let work = Work {
                     began,
                     slow: if named { SLOW_WITH_NAME } else { SLOW },
