@@ -185,23 +185,25 @@ fn is_sound(condition: &Value) -> bool {
 }
 
 /// The only cases in which a status is cleared, both with nothing left in a cloud: the class
-/// is draining, or the Service is deleted and another controller's finalizer keeps it.
+/// is draining, or the Service is deleted and another controller's finalizer keeps it. A Service that is deleted
+/// in the very moment in which it is taken back may still be told that its class is draining.
 fn is_taken_back(api: &Api, object: &Value, patch: &Value) -> bool {
     let balancer = patch["status"]["loadBalancer"].as_object();
     let clears = balancer.is_some_and(|it| it.get("ingress") == Some(&Value::Null));
     let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
     let all = object["status"]["conditions"].as_array();
-    if !object["metadata"]["deletionTimestamp"].is_null() {
-        let classes = api.all(Kind::Class);
-        let held = classes.keys().any(|class| api.cloud_holds(uid, class));
-        return clears && all.is_none_or(Vec::is_empty) && !held;
-    }
+    let nothing_said = all.is_none_or(Vec::is_empty);
     let says = all.into_iter().flatten().any(|it| {
         it["type"] == "ballast.dev/Accepted"
             && it["status"] == "False"
             && it["reason"] == "Draining"
     });
     let drained = api.lock().drained.clone();
+    if !object["metadata"]["deletionTimestamp"].is_null() {
+        let classes = api.all(Kind::Class);
+        let held = classes.keys().any(|class| api.cloud_holds(uid, class));
+        return clears && (nothing_said || (says && !drained.is_empty())) && !held;
+    }
     clears && says && !drained.is_empty() && drained.iter().all(|it| !api.cloud_holds(uid, it))
 }
 

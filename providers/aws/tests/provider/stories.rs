@@ -360,6 +360,8 @@ async fn a_load_balancer_that_aws_could_not_make_says_why() {
         let there = cloud.load_balancers.get_mut(&arn).unwrap();
         there.trouble = Some(("active_impaired".into(), "Few addresses".into()));
     });
+    // Its targets are healthy, so nothing waits for them.
+    bed.fake.advance(Duration::from_mins(10));
     provider.look().await;
     let observed = settle(&provider, &web).await.unwrap();
     assert_eq!(observed.state, State::Programmed);
