@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ballast_aws::client::Clients;
 use ballast_mock::Token;
 use clap::{Args, Parser, Subcommand};
 
@@ -272,6 +273,7 @@ impl ControllerArgs {
                 mock_token: mock_token_file.map(Token::file).unwrap_or_default(),
                 mock_token_namespace,
                 addresses: addresses.clone(),
+                aws: Clients::default(),
                 simulate,
             }),
             addresses,

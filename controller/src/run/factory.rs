@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ballast_aws::client::Connection;
+use ballast_aws::client::{Clients, Connection};
 use ballast_aws::provider::{AwsInventory, AwsProvider};
 use ballast_crds::{MockSettings, ProviderSettings};
 use ballast_l2::L2Provider;
@@ -24,6 +24,8 @@ pub struct Providers {
     pub mock_token_namespace: Option<String>,
     /// The assigned addresses of the pools; one book for all `l2` classes.
     pub addresses: AddressBook,
+    /// The clients of AWS; one for all classes of an account and region.
+    pub aws: Clients,
     /// Mock classes use the provider in this process, without a server and a data plane.
     pub simulate: bool,
 }
@@ -138,7 +140,9 @@ impl Factory for Providers {
             ProviderSettings::Aws(aws) => {
                 let class = class_settings(aws)?;
                 let connection = connection(&class.region);
-                Ok(Arc::new(AwsProvider::new(connection, class, mark)))
+                Ok(Arc::new(AwsProvider::new(
+                    &self.aws, connection, class, mark,
+                )))
             }
         }
     }

@@ -3,7 +3,7 @@
 //! [`Client`] makes one call or one complete read, with a time-out, and returns plain values
 //! ([`values`]) or a [`CallError`] that says what its caller can do. It decides nothing, keeps
 //! nothing but connections and credentials, and is safe to use from many tasks. There is one for
-//! each account and region; the provider owns it.
+//! each account and region in a process ([`Clients`]).
 //!
 //! ```text
 //!  provider ──▶ Client::call, reads ──▶ pace: a turn within the caller's patience
@@ -48,12 +48,14 @@ mod elb;
 mod endpoint;
 mod error;
 mod http;
+mod shared;
 pub mod values;
 
 pub use self::actions::{Action, Service};
 pub use self::counts::Count;
 pub(crate) use self::error::stable;
 pub use self::error::{CallError, Cause};
+pub use self::shared::Clients;
 
 use self::counts::Counts;
 use self::credentials::Cached;
@@ -169,7 +171,10 @@ pub struct Answer {
 
 /// Makes calls. Copies share everything.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Inner>);
+pub struct Client {
+    inner: Arc<Inner>,
+    counts: Arc<Counts>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -178,7 +183,6 @@ struct Inner {
     ec2: Ec2,
     credentials: Arc<Cached>,
     pace: Pace,
-    counts: Counts,
 }
 
 /// A future on the heap: those of the SDK are large, and the compiler cannot prove of nested ones
@@ -211,29 +215,40 @@ impl Client {
             .identity_cache(IdentityCache::no_cache())
             .endpoint_url(found.load_balancing)
             .build();
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             elb: aws_sdk_elasticloadbalancingv2::Client::from_conf(elb),
             ec2: Ec2::new(&found.ec2, &region, http.connector()),
             region,
             credentials,
             pace: Pace::new(&connection.limits),
-            counts: Counts::default(),
-        })))
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            counts: Arc::default(),
+        })
+    }
+
+    /// The same with counters of its own.
+    fn with_own_counts(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            counts: Arc::default(),
+        }
     }
 
     /// The region of all calls.
     pub fn region(&self) -> &str {
-        &self.0.region
+        &self.inner.region
     }
 
     /// About how long a call would wait for its turn now.
     pub fn about(&self, action: Action, urgency: Urgency) -> Duration {
-        self.0.pace.about(action.category(), urgency)
+        self.inner.pace.about(action.category(), urgency)
     }
 
     /// How many calls were made, by action and result.
     pub fn counts(&self) -> Vec<Count> {
-        self.0.counts.snapshot()
+        self.counts.snapshot()
     }
 
     /// Makes one call of a plan. It waits at most `patience` for its turn.
@@ -267,7 +282,7 @@ impl Client {
     ) -> Result<T, CallError> {
         let limit = if action.writes() { WRITE } else { READ };
         let category = action.category();
-        let inner = &*self.0;
+        let inner = &*self.inner;
         let mut throttled: Option<CallError> = None;
         for _ in 0..MOST_ATTEMPTS {
             let credentials = inner.credentials.get().await;
@@ -284,7 +299,7 @@ impl Client {
                 seat,
             } = manner;
             if let Err(busy) = inner.pace.turn(category, urgency, deadline, seat).await {
-                inner.counts.postponed(action);
+                self.counts.postponed(action);
                 let retry_after = busy.retry_after;
                 let error = throttled.map_or_else(
                     || CallError::postponed(action, retry_after),
@@ -301,7 +316,7 @@ impl Client {
             let took = made.elapsed();
             let error = match answer.unwrap_or_else(|_| Err(Fault::late(limit))) {
                 Ok(answered) => {
-                    inner.counts.made(action, Ok(()), took);
+                    self.counts.made(action, Ok(()), took);
                     debug!(
                         action = action.name(),
                         request = answered.request,
@@ -312,7 +327,7 @@ impl Client {
                 }
                 Err(fault) => CallError::of(action, fault),
             };
-            inner.counts.made(action, Err(error.cause), took);
+            self.counts.made(action, Err(error.cause), took);
             debug!(
                 action = action.name(),
                 request = error.request,
@@ -344,11 +359,11 @@ impl Client {
     }
 
     fn ec2(&self) -> &Ec2 {
-        &self.0.ec2
+        &self.inner.ec2
     }
 
     fn elb(&self) -> &aws_sdk_elasticloadbalancingv2::Client {
-        &self.0.elb
+        &self.inner.elb
     }
 }
 

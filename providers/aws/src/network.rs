@@ -98,9 +98,10 @@ pub fn named(names: &[String], all: &[Subnet]) -> Result<Vec<FoundSubnet>, Refus
     Ok(found)
 }
 
-/// One subnet for each zone, for a Service that names none.
+/// One subnet for each zone of the region, for a Service that names none.
 pub fn discovered(
     scheme: Scheme,
+    region: &str,
     clusters: &BTreeSet<String>,
     all: &[Subnet],
     routes: Option<&[RouteTable]>,
@@ -110,7 +111,9 @@ pub fn discovered(
         let value = subnet.tags.get(role);
         value.is_some_and(|value| value.is_empty() || value == "1")
     };
-    let by_role = fitting(all.iter().filter(tagged), clusters);
+    let regular = |subnet: &&Subnet| is_regular(&subnet.zone, region);
+    let all = || all.iter().filter(regular);
+    let by_role = fitting(all().filter(tagged), clusters);
     if !by_role.is_empty() {
         return Ok(Subnets::Found(by_role));
     }
@@ -119,9 +122,9 @@ pub fn discovered(
     };
     let wanted = scheme == Scheme::InternetFacing;
     let reachable = |subnet: &&Subnet| is_public(subnet, routes) == wanted;
-    let by_route = fitting(all.iter().filter(reachable), clusters);
+    let by_route = fitting(all().filter(reachable), clusters);
     if by_route.is_empty() {
-        return Err(no_subnet(scheme, all));
+        return Err(no_subnet(scheme, &all().collect::<Vec<_>>()));
     }
     Ok(Subnets::Found(by_route))
 }
@@ -188,6 +191,14 @@ fn belongs(tags: &Tags, clusters: &BTreeSet<String>) -> bool {
     owners(tags).any(|cluster| clusters.contains(cluster))
 }
 
+/// Whether a zone is an Availability Zone: its name is the region's and a letter. Local Zones and Wavelength
+/// Zones have longer ones (`us-west-2-lax-1a`, `us-east-1-wl1-bos-wlz-1`). A load balancer cannot have
+/// zones of several kinds, and the nodes of a cluster are seldom all in one of those, so they must be named.
+fn is_regular(zone: &str, region: &str) -> bool {
+    let letter = zone.strip_prefix(region).unwrap_or_default();
+    letter.len() == 1 && letter.starts_with(|it: char| it.is_ascii_lowercase())
+}
+
 /// Whether the route table of a subnet leads to an internet gateway. A subnet without one of its
 /// own has the main one of its VPC.
 fn is_public(subnet: &Subnet, routes: &[RouteTable]) -> bool {
@@ -196,7 +207,7 @@ fn is_public(subnet: &Subnet, routes: &[RouteTable]) -> bool {
     own.or_else(main).is_some_and(|it| it.internet_gateway)
 }
 
-fn no_subnet(scheme: Scheme, all: &[Subnet]) -> Refusal {
+fn no_subnet(scheme: Scheme, all: &[&Subnet]) -> Refusal {
     let kind = match scheme {
         Scheme::Internal => "private",
         Scheme::InternetFacing => "public",
@@ -205,7 +216,7 @@ fn no_subnet(scheme: Scheme, all: &[Subnet]) -> Refusal {
     Refusal::new(
         Reason::Invalid,
         format!(
-            "no subnet fits the scheme {}: none has the tag {}, and none of the {} subnets of the VPC is {kind}, of this cluster, and has {FREE_ADDRESSES} free addresses ({full} have fewer). Tag the subnets, or name them with {PREFIX}subnets",
+            "no subnet fits the scheme {}: none has the tag {}, and none of the {} subnets of the VPC in Availability Zones is {kind}, of this cluster, and has {FREE_ADDRESSES} free addresses ({full} have fewer). Tag the subnets, or name them with {PREFIX}subnets",
             scheme.as_str(),
             role_tag(scheme),
             all.len()

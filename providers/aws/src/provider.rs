@@ -24,9 +24,12 @@
 //! - It never waits for AWS to finish something: the controller asks again later, or [`follow`] tells
 //!   it.
 //!
-//! Locks: one for each Service ([`Records`]), held while its calls are made, and `network`, held while
-//! look-ups are made. A task that holds `network` takes no lock of a Service.
+//! Locks: one for each Service ([`Records`]), held while its calls are made; `opening`, held while the
+//! backend group changes ([`backend`]); and `looking`, held while a Service waits for a look-up
+//! ([`network`]). They are taken in this order, and whoever holds one of the last two takes none of a
+//! Service. So a call in the background holds up no Service that is not concerned.
 
+mod backend;
 mod ensure;
 mod execute;
 mod follow;
@@ -53,7 +56,7 @@ use tokio::sync::Notify;
 
 use self::network::Network;
 use self::records::Records;
-use crate::client::{Client, ConnectError, Connection};
+use crate::client::{Client, Clients, ConnectError, Connection};
 use crate::nodes::{Nodes, Selector};
 use crate::requests;
 use crate::settings::{ClassSettings, Settings};
@@ -72,12 +75,17 @@ pub struct AwsInventory {
 }
 
 struct Inner {
+    clients: Clients,
     connection: Connection,
     client: tokio::sync::OnceCell<Client>,
     mark: Mark,
     class: ClassSettings,
     records: Records,
-    network: tokio::sync::Mutex<Network>,
+    network: Mutex<Network>,
+    /// Held while somebody looks something up for a Service.
+    looking: tokio::sync::Mutex<()>,
+    /// Held while the backend group, or a rule that names it, is made or deleted.
+    opening: tokio::sync::Mutex<()>,
     targets: Mutex<Targets>,
     /// Wakes [`follow`]: there is something to poll.
     polls: Notify,
@@ -90,6 +98,8 @@ struct Targets {
     nodes: Option<Arc<Nodes>>,
     /// What the tag of the backend group names: every target group is known to have its targets.
     settled: Option<String>,
+    /// The tag may name something else, because it could not be removed.
+    outdated: bool,
     /// The selectors that were in use then.
     selectors: BTreeSet<Selector>,
 }
@@ -103,13 +113,22 @@ impl AwsProvider {
         ..Traits::CLOUD
     };
 
-    /// The provider of a class. Makes no call.
-    pub fn new(connection: Connection, class: ClassSettings, mark: Mark) -> Self {
+    /// The provider of a class. Makes no call. `clients` are those of the process: classes of one account
+    /// and region share AWS's limits.
+    pub fn new(
+        clients: &Clients,
+        connection: Connection,
+        class: ClassSettings,
+        mark: Mark,
+    ) -> Self {
         let inner = Inner {
+            clients: clients.clone(),
             connection,
             client: tokio::sync::OnceCell::new(),
             mark,
-            network: tokio::sync::Mutex::new(Network::new(class.vpc.clone())),
+            network: Mutex::new(Network::new(class.vpc.clone())),
+            looking: tokio::sync::Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             class,
             records: Records::default(),
             targets: Mutex::default(),
@@ -195,7 +214,9 @@ impl Provider for AwsProvider {
 
     fn remarks(&self) -> Vec<String> {
         let nodes = self.inner.targets().nodes.clone();
-        nodes.map_or(Vec::new(), |nodes| nodes.remarks())
+        let nodes = nodes.map_or(Vec::new(), |nodes| nodes.remarks());
+        let class = self.inner.remarks_on_class();
+        nodes.into_iter().chain(class).collect()
     }
 
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {
@@ -204,6 +225,16 @@ impl Provider for AwsProvider {
 
     fn changes(&self) -> BoxStream<'static, Change> {
         follow::follow(Arc::clone(&self.inner))
+    }
+}
+
+// === impl Targets ===
+
+impl Targets {
+    /// There is no backend group, so it has no tag.
+    fn forget(&mut self) {
+        self.settled = None;
+        self.outdated = false;
     }
 }
 
@@ -232,7 +263,7 @@ impl Inner {
     async fn client(&self) -> Result<&Client, ProviderError> {
         let connected = self
             .client
-            .get_or_try_init(|| Client::connect(&self.connection))
+            .get_or_try_init(|| self.clients.client(&self.connection))
             .await;
         connected.map_err(|error: ConnectError| ProviderError::transient(error.to_string()))
     }

@@ -118,7 +118,6 @@ actions! {
     DescribeRouteTables: Ec2 Ec2Read false [],
     DescribeInstances: Ec2 Ec2Read false [],
     DescribeSecurityGroups: Ec2 Ec2Read false [],
-    DescribeAvailabilityZones: Ec2 Ec2Read false [],
     DescribeManagedPrefixLists: Ec2 Ec2Read false [],
     CreateSecurityGroup: Ec2 Ec2Write true ["ec2:CreateTags"],
     DeleteSecurityGroup: Ec2 Ec2Write true [],

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, LengthLimitError};
 
 use super::actions::Action;
 use super::error::{CallError, Fault};
-use super::values::{Filter, Instance, PrefixList, RouteTable, SecurityGroup, Subnet, Tags, Zone};
+use super::values::{Filter, Instance, PrefixList, RouteTable, SecurityGroup, Subnet, Tags};
 use super::{Answered, Client, Manner, USER_AGENT};
 use crate::desired::Rule;
 
@@ -191,17 +191,6 @@ impl Client {
         .await
     }
 
-    /// The zones of the region that the account uses.
-    pub async fn zones(&self, filters: &[Filter], manner: Manner) -> Result<Vec<Zone>, CallError> {
-        self.pages(
-            Action::DescribeAvailabilityZones,
-            filters,
-            manner,
-            decode::zones,
-        )
-        .await
-    }
-
     /// Prefix lists, AWS's own among them.
     pub async fn prefix_lists(
         &self,
@@ -227,10 +216,8 @@ impl Client {
     ) -> Result<Vec<T>, CallError> {
         let mut all = Vec::new();
         for filters in chunks(filters) {
-            let mut query = Query::new(action).filters(&filters);
-            if let Some(page) = page(action) {
-                query = query.with("MaxResults", page);
-            }
+            let query = Query::new(action).filters(&filters);
+            let query = query.with("MaxResults", page(action));
             let mut next: Option<String> = None;
             for _ in 0..MOST_PAGES {
                 let query = match &next {
@@ -379,13 +366,12 @@ impl Client {
     }
 }
 
-/// The objects on one page, where EC2 has pages. An instance has about 8 KB.
-const fn page(action: Action) -> Option<&'static str> {
+/// The objects on one page. An instance has about 8 KB.
+const fn page(action: Action) -> &'static str {
     match action {
-        Action::DescribeAvailabilityZones => None,
         // The most that EC2 permits for these.
-        Action::DescribeRouteTables | Action::DescribeManagedPrefixLists => Some("100"),
-        _ => Some("200"),
+        Action::DescribeRouteTables | Action::DescribeManagedPrefixLists => "100",
+        _ => "200",
     }
 }
 

@@ -204,17 +204,6 @@ pub enum InstanceState {
     Stopped,
 }
 
-/// A zone of the region.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Zone {
-    /// Its name in this account.
-    pub name: String,
-    /// Its ID, the same in all accounts.
-    pub id: String,
-    /// `availability-zone`, `local-zone` or `wavelength-zone`.
-    pub kind: String,
-}
-
 /// A list of address ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixList {

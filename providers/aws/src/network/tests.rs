@@ -58,32 +58,66 @@ const OTHER: (&str, &str) = ("kubernetes.io/cluster/other", "shared");
 #[test]
 fn role_tags_decide_and_each_zone_has_one() {
     let all = [
-        subnet("subnet-3", "a", &[INTERNAL]),
-        subnet("subnet-2", "a", &[INTERNAL]),
-        subnet("subnet-4", "b", &[INTERNAL, MINE]),
-        subnet("subnet-1", "b", &[INTERNAL]),
-        subnet("subnet-5", "c", &[INTERNAL, OTHER]),
-        subnet("subnet-6", "a", &[PUBLIC]),
-        subnet("subnet-7", "d", &[("kubernetes.io/role/internal-elb", "0")]),
+        subnet("subnet-3", "eu-west-1a", &[INTERNAL]),
+        subnet("subnet-2", "eu-west-1a", &[INTERNAL]),
+        subnet("subnet-4", "eu-west-1b", &[INTERNAL, MINE]),
+        subnet("subnet-1", "eu-west-1b", &[INTERNAL]),
+        subnet("subnet-5", "eu-west-1c", &[INTERNAL, OTHER]),
+        subnet("subnet-6", "eu-west-1a", &[PUBLIC]),
+        subnet(
+            "subnet-7",
+            "eu-west-1d",
+            &[("kubernetes.io/role/internal-elb", "0")],
+        ),
     ];
-    let of = |scheme| ids(discovered(scheme, &mine(), &all, None));
+    let of = |scheme| ids(discovered(scheme, "eu-west-1", &mine(), &all, None));
     assert_eq!(of(Scheme::Internal), ["subnet-2", "subnet-4"]);
     assert_eq!(of(Scheme::InternetFacing), ["subnet-6"]);
 }
 
+/// Whether by tag or by route: a load balancer has zones of one kind.
+#[test]
+fn zones_of_other_kinds_must_be_named() {
+    let all = |tags: &[(&str, &str)]| {
+        [
+            subnet("subnet-1", "us-west-2-lax-1a", tags),
+            subnet("subnet-2", "us-west-2b", tags),
+            subnet("subnet-3", "us-west-2-wl1-las-wlz-1", tags),
+            subnet("subnet-4", "us-west-21a", tags),
+        ]
+    };
+    let routes = [table("rtb-1", true, &[], false)];
+    for tags in [&[INTERNAL][..], &[]] {
+        let all = all(tags);
+        let found = discovered(Scheme::Internal, "us-west-2", &mine(), &all, Some(&routes));
+        assert_eq!(ids(found), ["subnet-2"], "{tags:?}");
+        let far = discovered(
+            Scheme::Internal,
+            "us-west-2",
+            &mine(),
+            &all[..1],
+            Some(&routes),
+        );
+        let refusal = far.expect_err("none is left");
+        assert!(refusal.message.contains("Availability Zones"), "{refusal}");
+    }
+    let found = named(&["subnet-1".to_owned()], &all(&[])).expect("it is named");
+    assert_eq!(found[0].id, "subnet-1");
+}
+
 #[test]
 fn without_role_tags_the_routes_decide() {
-    let mut full = subnet("subnet-0", "b", &[]);
+    let mut full = subnet("subnet-0", "eu-west-1b", &[]);
     full.free_addresses = 7;
-    let mut away = subnet("subnet-9", "c", &[]);
+    let mut away = subnet("subnet-9", "eu-west-1c", &[]);
     away.outpost = true;
     let all = [
-        subnet("subnet-a", "a", &[]),
-        subnet("subnet-b", "b", &[]),
+        subnet("subnet-a", "eu-west-1a", &[]),
+        subnet("subnet-b", "eu-west-1b", &[]),
         full,
         away,
     ];
-    let of = |scheme, routes| discovered(scheme, &mine(), &all, routes);
+    let of = |scheme, routes| discovered(scheme, "eu-west-1", &mine(), &all, routes);
     assert_eq!(of(Scheme::Internal, None), Ok(Subnets::NeedsRoutes));
     let routes = [
         table("rtb-1", true, &[], false),
@@ -103,9 +137,9 @@ fn without_role_tags_the_routes_decide() {
 #[test]
 fn names_keep_their_order_and_one_name_may_be_of_several() {
     let all = [
-        subnet("subnet-a", "a", &[("Name", "private")]),
-        subnet("subnet-b", "b", &[("Name", "private")]),
-        subnet("subnet-c", "c", &[]),
+        subnet("subnet-a", "eu-west-1a", &[("Name", "private")]),
+        subnet("subnet-b", "eu-west-1b", &[("Name", "private")]),
+        subnet("subnet-c", "eu-west-1c", &[]),
     ];
     let of = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|it| (*it).to_owned()).collect();

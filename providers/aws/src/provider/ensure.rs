@@ -84,12 +84,12 @@ impl Inner {
                 Step::Again => {}
                 // The same words as at the end, so that they cost no write of their own.
                 Step::Halfway(words) => {
-                    let words = self.completed(words, member, parsed.remarks, record).await;
+                    let words = self.completed(words, member, parsed.remarks, record);
                     let (present, publish) = (record.present(), self.class.publish);
                     return Ok(status::halfway(service, present, publish, words));
                 }
                 Step::Settled(words) => {
-                    let words = self.completed(words, member, parsed.remarks, record).await;
+                    let words = self.completed(words, member, parsed.remarks, record);
                     let present = record.present();
                     let publish = self.class.publish;
                     return Ok(status::observed(service, present, publish, words));
@@ -102,7 +102,7 @@ impl Inner {
     }
 
     /// With what is said whatever a plan did.
-    async fn completed(
+    fn completed(
         &self,
         mut words: Words,
         member: &Member,
@@ -111,7 +111,7 @@ impl Inner {
     ) -> Words {
         words.remarks.extend(requests::remarks(member));
         words.remarks.extend(of_settings);
-        words.remarks.extend(self.remarks_on_nodes().await);
+        words.remarks.extend(self.remarks_on_nodes());
         let now = Instant::now();
         if let Some(left) = &record.cleanup {
             words.remarks.extend(left.refused.iter().cloned());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ballast_provider::{ProviderError, Reason};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::records::{Depth, Leftover, Record};
 use super::retarget::INVALID_TARGET;
@@ -18,6 +18,12 @@ use crate::effect;
 const CLEANUP: (Duration, Duration) = (Duration::from_secs(15), Duration::from_mins(1));
 /// The longest pause between two tries to delete what AWS refuses to delete.
 const REFUSED: Duration = Duration::from_mins(10);
+
+/// AWS's code for more targets than a load balancer may have in a zone.
+const TOO_MANY_TARGETS: &str = "TooManyTargets";
+/// So many tries to delete something fail while all goes as it should: together with the pauses between them
+/// they take about five minutes.
+const USUAL: u32 = 6;
 
 /// How a clean-up ended. Each call of it was made, whatever became of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,20 +91,25 @@ pub(super) fn error(why: &CallError) -> ProviderError {
 
 /// What the owner of a Service should know of something that could not be deleted. `None`: nothing; it
 /// is in use for a while, as usual, or the next try may know more.
-fn remark(call: &Call, why: &CallError) -> Option<String> {
+fn remark(call: &Call, why: &CallError, times: u32) -> Option<String> {
     let (what, id) = match call {
         Call::DeleteLoadBalancer { load_balancer } => ("the former load balancer", load_balancer),
         Call::DeleteTargetGroup { target_group } => ("the target group", target_group),
         Call::DeleteSecurityGroup { security_group } => ("the security group", security_group),
         _ => return None,
     };
-    let usual = why.cause == Cause::InUse && !matches!(call, Call::DeleteLoadBalancer { .. });
+    let usual = why.cause == Cause::InUse
+        && !matches!(call, Call::DeleteLoadBalancer { .. })
+        && times <= USUAL;
     if usual || why.cause.uncertain() || matches!(why.cause, Cause::Throttled { .. }) {
         return None;
     }
     let hint = match why.cause {
         Cause::Protected => {
             ". Switch its deletion protection off in AWS, or set the attribute deletion_protection.enabled=false"
+        }
+        Cause::InUse if matches!(call, Call::DeleteSecurityGroup { .. }) => {
+            ". A rule of another security group may name it: remove that rule"
         }
         _ => "",
     };
@@ -167,11 +178,25 @@ impl Inner {
                         record.doubt();
                         return Ended::Stale;
                     }
-                    return Ended::Failed(why);
+                    return Ended::Failed(self.in_numbers(record, why));
                 }
             }
         }
         Ended::Done
+    }
+
+    /// AWS counts targets otherwise than people do.
+    fn in_numbers(&self, record: &Record, mut why: CallError) -> CallError {
+        if why.code == TOO_MANY_TARGETS {
+            let ports = record.observed.target_groups.len();
+            let nodes = self.targets().nodes.clone().unwrap_or_default();
+            let nodes = nodes.ids().count();
+            why.message = format!(
+                "{}. A node counts once for each port (ports × nodes: {ports} × {nodes})",
+                why.message.trim_end_matches('.')
+            );
+        }
+        why
     }
 
     /// Deletes what nothing uses. What AWS does not delete waits, and holds up nothing else. `paced`: not
@@ -204,6 +229,8 @@ impl Inner {
         if let Some(before) = &record.cleanup {
             pause = before.pause * 2;
         }
+        let times = record.cleanup.as_ref().map_or(0, |before| before.times);
+        let times = times.saturating_add(1);
         let mut most = longest;
         for call in calls {
             let why = match make(client, record, call, &ids).await {
@@ -221,7 +248,10 @@ impl Inner {
             if why.cause.uncertain() {
                 record.doubt();
             }
-            if let Some(remark) = remark(call, &why) {
+            if let Some(remark) = remark(call, &why, times) {
+                if times == USUAL + 1 {
+                    warn!("{remark}");
+                }
                 refused.push(remark);
                 most = REFUSED;
             }
@@ -250,6 +280,7 @@ impl Inner {
         record.cleanup = Some(Leftover {
             due: Instant::now() + wait,
             pause,
+            times,
             refused,
         });
         cleaned

@@ -9,12 +9,15 @@
 //!  between, one call in 18 s             the rest of one Service with its health, one after the other
 //! ```
 //!
+//! It also makes up for what a turn has left: rules that let load balancers reach the nodes, the tag that
+//! names the targets, and the backend group after the last Service.
+//!
 //! It also asks for the turns that only time gives a reason for ([`Record::turn_at`]).
 //!
-//! It changes nothing in AWS but the rules of nodes' security groups: a difference makes the record
-//! of its Service true again, and the controller's next turn repairs it.
+//! It changes nothing else in AWS: a difference makes the record of its Service true again, and the
+//! controller's next turn repairs it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +27,9 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::backend::{CLOSING, Closed};
 use super::inventory::{Inventory, complete};
-use super::records::{Answers, Depth, Record};
+use super::records::{Answers, Cell, Depth, Record};
 use super::{Inner, PATIENCE};
 use crate::client::{Client, Manner};
 use crate::observed::{LoadBalancerState, Observed};
@@ -43,6 +47,8 @@ const IN_FULL: Duration = Duration::from_secs(18);
 const IDLE: Duration = Duration::from_mins(1);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The longest time between two tries to delete the backend group.
+const CLOSING_MOST: Duration = Duration::from_mins(10);
 
 struct Follower {
     inner: Arc<Inner>,
@@ -50,6 +56,10 @@ struct Follower {
     provisioning: Instant,
     drift: Instant,
     in_full: Instant,
+    /// When the backend group may be deleted, and how long to wait after that.
+    closing: (Instant, Duration),
+    /// What was said of nodes.
+    remarks: Vec<String>,
     /// The UID of the Service that was read last.
     last: Option<Arc<str>>,
 }
@@ -75,8 +85,10 @@ pub(super) async fn look(inner: Arc<Inner>) -> Vec<Change> {
         provisioning: now,
         drift: now,
         in_full: now,
+        closing: (now, CLOSING),
         ..Follower::new(inner)
     };
+    follower.inner.network().backend.hurry();
     for (_, cell) in follower.inner.records.cells() {
         let mut record = cell.lock().await;
         if record.health.due().is_some() {
@@ -89,6 +101,9 @@ pub(super) async fn look(inner: Arc<Inner>) -> Vec<Change> {
     follower.look(now).await;
     follower.ready.into()
 }
+
+/// Each record, and its changes so far. Those that somebody works on are left out.
+type Before = BTreeMap<Arc<str>, (Cell, u64)>;
 
 fn change(id: &ServiceId, cause: Cause) -> Change {
     Change {
@@ -103,8 +118,11 @@ fn change(id: &ServiceId, cause: Cause) -> Change {
 impl Follower {
     fn new(inner: Arc<Inner>) -> Self {
         let now = Instant::now();
+        let remarks = inner.remarks_on_nodes();
         Self {
             inner,
+            remarks,
+            closing: (now + IDLE, CLOSING),
             ready: VecDeque::new(),
             provisioning: now + PROVISIONING,
             drift: now + DRIFT,
@@ -143,12 +161,17 @@ impl Follower {
             return;
         };
         if now >= self.drift {
-            inner.doubt_rules().await;
+            inner.network().doubt();
             self.try_refused();
         }
         if let Err(why) = inner.look_at_new_nodes(client).await {
             debug!(error = %why, "cannot look at new nodes");
         }
+        self.say_what_changed();
+        if let Err(why) = inner.settle_again(client).await {
+            debug!(error = %why, "cannot write which targets every target group has");
+        }
+        self.close(client, now).await;
         if now >= self.provisioning {
             self.provisioning = now + PROVISIONING;
             self.look_at_states(client).await;
@@ -158,8 +181,9 @@ impl Follower {
         self.ask_for_turns(now);
         if now >= self.drift {
             self.drift = now + DRIFT;
+            let before = self.changes();
             match inner.look_around(client, Urgency::Background).await {
-                Ok(found) => self.compare(&found),
+                Ok(found) => self.compare(&found, &before),
                 Err(why) => {
                     debug!(error = %why, "cannot list the load balancers of this class");
                     self.drift = now + PAUSE;
@@ -170,6 +194,45 @@ impl Follower {
             let calls = self.read_next(client).await;
             self.in_full = now + IN_FULL * calls.max(1);
         }
+    }
+
+    /// Every Service says whether load balancers reach the nodes.
+    fn say_what_changed(&mut self) {
+        let remarks = self.inner.remarks_on_nodes();
+        if remarks == self.remarks {
+            return;
+        }
+        self.remarks = remarks;
+        for (_, cell) in self.inner.records.cells() {
+            if let Ok(record) = cell.try_lock()
+                && let Some(id) = record.id.as_ref().filter(|_| !record.retained)
+            {
+                self.ready.push_back(change(id, Cause::Drifted));
+            }
+        }
+    }
+
+    /// Deletes the backend group if no Service has anything.
+    async fn close(&mut self, client: &Client, now: Instant) {
+        let (due, pause) = self.closing;
+        let unused = self.inner.records.cells().is_empty();
+        if now < due || !unused || !self.inner.network().backend.is_unused(now) {
+            return;
+        }
+        let pause = match self.inner.close(client).await {
+            Closed::Done | Closed::Later(_) => CLOSING,
+            Closed::Stuck => (pause * 2).min(CLOSING_MOST),
+        };
+        self.closing = (now + pause, pause);
+    }
+
+    fn changes(&self) -> Before {
+        let cells = self.inner.records.cells().into_iter();
+        let all = cells.filter_map(|(uid, cell)| {
+            let changes = cell.try_lock().ok()?.changes;
+            Some((uid, (cell, changes)))
+        });
+        all.collect()
     }
 
     /// Instances that AWS did not accept may run now: every Service tries them in its next turn.
@@ -289,21 +352,34 @@ impl Follower {
         }
     }
 
-    /// What somebody else deleted, changed or restored.
-    fn compare(&mut self, found: &Inventory) {
+    /// What somebody else deleted, changed or restored. `before`: as it was when the list was begun. What
+    /// has changed since by our own work is newer than the list.
+    fn compare(&mut self, found: &Inventory, before: &Before) {
+        let is_same = |uid: &Arc<str>, cell: &Cell, changes: u64| {
+            let was = before.get(uid);
+            was.is_some_and(|(was, count)| Arc::ptr_eq(was, cell) && *count == changes)
+        };
         for (uid, seen) in &found.records {
-            let cell = self.inner.records.of(uid);
-            let Ok(mut record) = cell.try_lock() else {
-                continue;
-            };
-            if record.retained || seen.retained {
-                record.retained = true;
-                continue;
-            }
             let Some(id) = seen.id.clone() else {
                 continue;
             };
-            if record.is_empty() {
+            let Some(cell) = self.inner.records.get(uid) else {
+                // It has left meanwhile, or nobody knew of it.
+                if !before.contains_key(uid) {
+                    self.inner.records.add(uid, seen.clone());
+                    self.ready.push_back(change(&id, Cause::Appeared));
+                }
+                continue;
+            };
+            let Ok(mut record) = cell.try_lock() else {
+                continue;
+            };
+            if !is_same(uid, &cell, record.changes) {
+                continue;
+            }
+            if record.retained || seen.retained {
+                record.retained = true;
+            } else if record.is_empty() {
                 *record = seen.clone();
                 self.ready.push_back(change(&id, Cause::Appeared));
             } else if differs(&record.observed, &seen.observed) {
@@ -319,6 +395,7 @@ impl Follower {
                 continue;
             };
             if !found.records.contains_key(&uid)
+                && is_same(&uid, &cell, record.changes)
                 && !record.observed.load_balancers.is_empty()
                 && let Some(id) = record.id.clone()
             {

@@ -62,10 +62,15 @@ impl Inner {
             services = found.records.len(),
             "read the load balancers of this class"
         );
-        self.network.lock().await.restore(found.backend.as_ref());
-        self.targets().settled = found
+        self.network().restore(found.backend.as_ref());
+        let settled = found
             .backend
             .and_then(|(_, mut tags)| tags.remove(super::retarget::SETTLED));
+        {
+            let mut targets = self.targets();
+            targets.settled = settled;
+            targets.outdated = false;
+        }
         self.records.replace(found.records);
         Ok(())
     }

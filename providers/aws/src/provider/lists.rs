@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use ballast_provider::{LoadBalancer, ProviderError};
 
 use super::execute::error;
-use super::network::Network;
 use super::{Inner, PATIENCE};
 use crate::annotations::PREFIX;
 use crate::client::values::Filter;
@@ -24,24 +23,32 @@ impl Inner {
     pub(super) async fn prefix_lists(
         &self,
         client: &Client,
-        network: &mut Network,
         service: &LoadBalancer,
         settings: &Settings,
         mut wanted: BTreeSet<String>,
     ) -> Result<PrefixLists, ProviderError> {
         let named = &settings.prefix_lists;
         wanted.extend(named.iter().cloned());
-        let new = |id: &&String| !network.prefix_lists.contains_key(*id);
-        let new: Vec<String> = wanted.iter().filter(new).cloned().collect();
-        if !new.is_empty() {
-            let filters = [Filter::new("prefix-list-id", new)];
-            let manner = Manner::new(Urgency::Service, PATIENCE);
-            let found = client.prefix_lists(&filters, manner).await;
-            for list in found.map_err(|why| error(&why))? {
-                let entries = network::entries(&list);
-                network.prefix_lists.insert(list.id, entries);
+        let unknown = || -> Vec<String> {
+            let known = &self.network().prefix_lists;
+            let new = |id: &&String| !known.contains_key(*id);
+            wanted.iter().filter(new).cloned().collect()
+        };
+        if !unknown().is_empty() {
+            let _looking = self.looking.lock().await;
+            let new = unknown();
+            if !new.is_empty() {
+                let filters = [Filter::new("prefix-list-id", new)];
+                let manner = Manner::new(Urgency::Service, PATIENCE);
+                let found = client.prefix_lists(&filters, manner).await;
+                let found = found.map_err(|why| error(&why))?;
+                let found = found
+                    .into_iter()
+                    .map(|list| (list.id.clone(), network::entries(&list)));
+                self.network().prefix_lists.extend(found);
             }
         }
+        let mut network = self.network();
         if let Some(missing) = named
             .iter()
             .find(|id| !network.prefix_lists.contains_key(*id))

@@ -54,12 +54,17 @@ pub(super) struct Record {
     pub(super) id: Option<ServiceId>,
     /// The targets of all target groups are known, although the rest may not be.
     pub(super) targets_known: bool,
+    /// Target groups whose targets were read although that is not known of all: a wave that is cut short
+    /// does not read them again.
+    pub(super) groups_known: BTreeSet<String>,
     /// It was kept on purpose, and belongs to nobody.
     pub(super) retained: bool,
     /// What may exist beside what is known.
     pub(super) tried: Tried,
     /// What nothing uses and could not be deleted yet.
     pub(super) cleanup: Option<Leftover>,
+    /// Counts the calls that have changed something: a list that was begun before is older.
+    pub(super) changes: u64,
     /// When a load balancer that AWS could not make was deleted last.
     pub(super) remade: Option<Instant>,
     /// When the controller was last asked for a turn that only time gives a reason for.
@@ -79,6 +84,8 @@ pub(super) struct Leftover {
     pub(super) due: Instant,
     /// How long to wait after that.
     pub(super) pause: Duration,
+    /// The tries so far.
+    pub(super) times: u32,
     /// What AWS does not delete, and why; for the owner of the Service. What is only in use for a while is not
     /// here.
     pub(super) refused: Vec<String>,
@@ -103,6 +110,14 @@ pub(super) struct Tried {
     pub(super) security_groups: BTreeSet<String>,
 }
 
+/// What was known before a call.
+#[derive(Clone, Debug)]
+pub(super) struct Before {
+    depth: Depth,
+    tried: Tried,
+    groups_known: BTreeSet<String>,
+}
+
 /// All records by the UID of the Service.
 #[derive(Default)]
 pub(super) struct Records {
@@ -121,9 +136,11 @@ impl Record {
             observed: Observed::default(),
             id: None,
             targets_known: true,
+            groups_known: BTreeSet::new(),
             retained: false,
             tried: Tried::default(),
             cleanup: None,
+            changes: 0,
             remade: None,
             asked: None,
             wanted: None,
@@ -268,6 +285,12 @@ impl Record {
         self.retained || (self.targets_known && groups.all(has))
     }
 
+    /// What AWS does not delete for long, and why.
+    pub(super) fn stuck(&self) -> Option<&str> {
+        let refused = &self.cleanup.as_ref()?.refused;
+        refused.first().map(String::as_str)
+    }
+
     /// A creation of which nobody knows what it has made.
     pub(super) fn tried(&mut self, call: &Call) {
         match call {
@@ -284,22 +307,29 @@ impl Record {
 
     /// A call is about to be made. Until its answer comes, nobody knows what is there: whoever waits for it may
     /// be dropped. Returns what [`Self::answered`] needs.
-    pub(super) fn asks(&mut self, call: &Call) -> (Depth, Tried) {
-        let before = (self.depth, self.tried.clone());
+    pub(super) fn asks(&mut self, call: &Call) -> Before {
+        self.changes += 1;
+        let before = Before {
+            depth: self.depth,
+            tried: self.tried.clone(),
+            groups_known: self.groups_known.clone(),
+        };
         self.tried(call);
         self.doubt();
         before
     }
 
     /// The call has an answer.
-    pub(super) fn answered(&mut self, (depth, tried): (Depth, Tried)) {
-        self.depth = depth;
-        self.tried = tried;
+    pub(super) fn answered(&mut self, before: Before) {
+        self.depth = before.depth;
+        self.tried = before.tried;
+        self.groups_known = before.groups_known;
     }
 
     /// A call may have had an effect.
     pub(super) fn doubt(&mut self) {
         self.depth = Depth::Doubtful;
+        self.groups_known.clear();
     }
 }
 
@@ -325,6 +355,17 @@ impl Records {
         let mut all = self.all();
         let made = || Arc::new(tokio::sync::Mutex::new(Record::empty()));
         Arc::clone(all.entry(Arc::clone(uid)).or_insert_with(made))
+    }
+
+    /// A record of something that nobody knew of. One that came meanwhile stays.
+    pub(super) fn add(&self, uid: &Arc<str>, record: Record) {
+        let made = || Arc::new(tokio::sync::Mutex::new(record));
+        self.all().entry(Arc::clone(uid)).or_insert_with(made);
+    }
+
+    /// The record of a Service, if there is one.
+    pub(super) fn get(&self, uid: &str) -> Option<Cell> {
+        self.all().get(uid).map(Arc::clone)
     }
 
     /// All of them at this moment.
@@ -383,6 +424,7 @@ mod tests {
         assert_eq!(record.turn_at(now), None);
         let due = now + Duration::from_secs(15);
         record.cleanup = Some(Leftover {
+            times: 1,
             due,
             pause: Duration::from_secs(15),
             refused: Vec::new(),

@@ -1,7 +1,8 @@
 //! Removes what a Service has.
 //!
 //! AWS refuses to delete a security group until the network interfaces of its load balancer are
-//! gone, about a minute later. The controller asks again; nothing waits here.
+//! gone, about a minute later. The controller asks again; nothing waits here. A release ends with what
+//! the Service has: if something else uses the backend group, [`super::follow`] deletes it later.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use ballast_provider::{ProviderError, Released, ServiceId};
 use jiff::Timestamp;
 
 use super::Inner;
+use super::backend::Closed;
 use super::execute::{Ended, error};
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
@@ -19,9 +21,6 @@ use crate::client::values::Tags;
 use crate::observed::Observed;
 use crate::plan;
 use crate::rate::Urgency;
-
-/// The time between two tries to delete the backend group.
-const CLOSING: Duration = Duration::from_secs(20);
 
 // === impl Inner ===
 
@@ -53,16 +52,23 @@ impl Inner {
             return Err(error(&why));
         }
         if let Some(retry_after) = cleaned.left {
+            // Its status says what keeps it for longer than usual.
+            if let Some(why) = record.stuck() {
+                return Err(ProviderError::transient(why));
+            }
             return Ok(Released::InProgress { retry_after });
         }
         drop(record);
         self.records.forget(&id.uid);
-        if self.close(client).await? {
-            Ok(Released::Gone)
-        } else {
-            Ok(Released::InProgress {
-                retry_after: CLOSING,
-            })
+        // The last one waits a while for what belongs to the class: if Ballast is uninstalled, nobody
+        // deletes it later.
+        match self.close(client).await {
+            Closed::Done => Ok(Released::Gone),
+            Closed::Later(retry_after) => Ok(Released::InProgress { retry_after }),
+            Closed::Stuck => {
+                self.polls.notify_one();
+                Ok(Released::Gone)
+            }
         }
     }
 

@@ -4,6 +4,9 @@
 //! backend group is absent; when it has ended, the tag names the set that every target group has.
 //! So a process that starts knows without a call whether nodes have changed meanwhile: only then
 //! does it ask AWS which targets each group has.
+//!
+//! The tag is a note for the next process. If EC2 does not take it, the targets are changed all the same,
+//! and [`super::follow`] tries again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use std::time::Duration;
 
 use ballast_provider::{ProviderError, Target};
 use futures::StreamExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::execute::{Ended, error};
@@ -28,6 +31,13 @@ use crate::rate::Urgency;
 pub(super) const SETTLED: &str = "ballast.dev/targets";
 /// AWS's code for a target that cannot be one.
 pub(super) const INVALID_TARGET: &str = "InvalidTarget";
+/// How long a wave begins something. A call of the provider ends within 30 s, and the change of a target
+/// group takes some of it.
+const LONGEST: Duration = Duration::from_secs(15);
+/// A wave that was cut short goes on at once.
+const CUT: ProviderError = ProviderError::Throttled {
+    retry_after: Duration::ZERO,
+};
 /// Services whose targets change at once.
 const AT_ONCE: usize = 16;
 
@@ -43,10 +53,11 @@ impl Inner {
         }
         let selectors = self.selectors().await;
         let name = nodes.name(&selectors);
-        let settled = {
+        let (settled, marked) = {
             let mut targets = self.targets();
             targets.selectors = selectors;
-            targets.settled.clone()
+            let marked = targets.settled.is_some() || targets.outdated;
+            (targets.settled.clone(), marked)
         };
         if settled.as_deref() == Some(name.as_str()) {
             self.have_targets(&nodes).await;
@@ -56,7 +67,7 @@ impl Inner {
             return Ok(());
         }
         let client = self.client().await?;
-        self.wave(client, settled.is_some()).await?;
+        self.wave(client, marked).await?;
         self.polls.notify_one();
         Ok(())
     }
@@ -85,14 +96,14 @@ impl Inner {
 
     /// Changes the targets of every Service.
     async fn wave(&self, client: &Client, marked: bool) -> Result<(), ProviderError> {
+        let end = Instant::now() + LONGEST;
         if marked {
-            let unsettled = self.unsettle(client).await;
-            unsettled.map_err(|why| error(&why))?;
+            self.unsettle(client).await;
         }
         let cells = self.records.cells();
         let each = cells
             .into_iter()
-            .map(|(_, cell)| async move { self.retarget_one(client, &cell).await });
+            .map(|(_, cell)| async move { self.retarget_one(client, &cell, end).await });
         let mut running = futures::stream::iter(each).buffer_unordered(AT_ONCE);
         let mut failed: Option<(ProviderError, Instant)> = None;
         while let Some(result) = running.next().await {
@@ -114,15 +125,29 @@ impl Inner {
             nodes, selectors, ..
         } = self.targets().clone();
         let nodes = nodes.unwrap_or_default();
-        self.settle(client, &nodes.name(&selectors)).await
+        if let Err(why) = self.settle(client, &nodes.name(&selectors)).await {
+            debug!(error = %why, "cannot write which targets every target group has");
+        }
+        Ok(())
     }
 
-    async fn retarget_one(&self, client: &Client, cell: &Cell) -> Result<(), ProviderError> {
-        let mut record = cell.lock().await;
+    /// Begins nothing after `end`: the wave is cut short, and the next one goes on from there.
+    async fn retarget_one(
+        &self,
+        client: &Client,
+        cell: &Cell,
+        end: Instant,
+    ) -> Result<(), ProviderError> {
+        let Ok(mut record) = timeout_at(end, cell.lock()).await else {
+            return Err(CUT);
+        };
         if record.retained {
             return Ok(());
         }
-        let changed = self.targets_of(client, &mut record).await?;
+        if Instant::now() >= end {
+            return Err(CUT);
+        }
+        let changed = self.targets_until(client, &mut record, end).await?;
         if changed {
             record.health.begin(Instant::now());
         }
@@ -130,10 +155,11 @@ impl Inner {
     }
 
     /// Changes the targets of one Service. True if any changed.
-    pub(super) async fn targets_of(
+    async fn targets_until(
         &self,
         client: &Client,
         record: &mut Record,
+        end: Instant,
     ) -> Result<bool, ProviderError> {
         let Some(nodes) = self.targets().nodes.clone() else {
             return Ok(false);
@@ -144,14 +170,19 @@ impl Inner {
             let Some(group) = record.observed.target_groups.get(&name) else {
                 continue;
             };
+            if Instant::now() >= end {
+                return Err(CUT);
+            }
             let arn = group.arn.clone();
-            if !record.targets_known || record.depth == Depth::Doubtful {
+            let unknown = !record.targets_known || record.depth == Depth::Doubtful;
+            if unknown && !record.groups_known.contains(&name) {
                 let manner = Manner::new(Urgency::Traffic, PATIENCE);
                 let health = client.target_health(&arn, manner).await;
                 let present = registered(&health.map_err(|why| error(&why))?);
                 if let Some(group) = record.observed.target_groups.get_mut(&name) {
                     group.targets = present;
                 }
+                record.groups_known.insert(name.clone());
             }
             let Some(group) = record.observed.target_groups.get(&name) else {
                 continue;
@@ -167,6 +198,7 @@ impl Inner {
             }
         }
         record.targets_known = true;
+        record.groups_known.clear();
         Ok(changed)
     }
 
@@ -197,7 +229,7 @@ impl Inner {
                         }
                         // Groups that were made before may have it.
                         if self.targets().settled.is_some() {
-                            self.unsettle(client).await?;
+                            self.unsettle(client).await;
                         }
                     }
                     several => {
@@ -212,29 +244,44 @@ impl Inner {
 
     /// Before a wave: if it is interrupted and the nodes are then as before, the tag must not say
     /// that every target group has them.
-    async fn unsettle(&self, client: &Client) -> Result<(), CallError> {
-        let backend = self.network.lock().await.backend().map(str::to_owned);
+    async fn unsettle(&self, client: &Client) {
+        self.targets().outdated = true;
+        self.targets().settled = None;
+        let backend = self.network().backend.id();
         if let Some(backend) = backend {
             let manner = Manner::new(Urgency::Traffic, PATIENCE);
-            client
-                .delete_tags(&[backend], &[SETTLED.to_owned()], manner)
-                .await?;
+            let keys = [SETTLED.to_owned()];
+            let removed = client.delete_tags(&[backend], &keys, manner).await;
+            if let Err(why) = removed {
+                // Targets do not wait for it. It is wrong only for a process that starts before the end
+                // of the wave, and finds the former nodes.
+                warn!(error = %why, "cannot remove the tag that names the targets of all target groups");
+                return;
+            }
         }
-        self.targets().settled = None;
-        Ok(())
+        self.targets().outdated = false;
     }
 
     async fn settle(&self, client: &Client, name: &str) -> Result<(), ProviderError> {
-        let backend = self.network.lock().await.backend().map(str::to_owned);
-        let Some(backend) = backend else {
+        let Some(backend) = self.network().backend.id() else {
             return Ok(());
         };
         let tags = BTreeMap::from([(SETTLED.to_owned(), name.to_owned())]);
         let manner = Manner::new(Urgency::Background, Duration::from_secs(2));
         let written = client.create_tags(&[backend], &tags, manner).await;
         written.map_err(|why| error(&why))?;
-        self.targets().settled = Some(name.to_owned());
+        let mut targets = self.targets();
+        targets.settled = Some(name.to_owned());
+        targets.outdated = false;
         Ok(())
+    }
+
+    /// Writes the tag if nobody could before.
+    pub(super) async fn settle_again(&self, client: &Client) -> Result<(), ProviderError> {
+        if self.targets().settled.is_some() || self.network().backend.id().is_none() {
+            return Ok(());
+        }
+        self.settle_first(client).await
     }
 
     /// Writes the tag when a turn has made the first load balancer, or one that selects other nodes than

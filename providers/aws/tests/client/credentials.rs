@@ -105,7 +105,7 @@ async fn run(fake: &Fake, variables: &[(&str, &str)]) -> String {
 
 async fn succeeds(fake: &Fake, variables: &[(&str, &str)]) {
     let printed = run(fake, variables).await;
-    assert!(printed.contains("zones: 3, balancers: 0"), "{printed}");
+    assert!(printed.contains("subnets: 6, balancers: 0"), "{printed}");
 }
 
 #[tokio::test]
@@ -116,10 +116,10 @@ async fn child() {
         return;
     }
     let client = Client::connect(&Connection::default()).await.unwrap();
-    match client.zones(&[], manner()).await {
-        Ok(zones) => {
+    match client.subnets(&[], manner()).await {
+        Ok(subnets) => {
             let balancers = client.all_load_balancers(manner()).await.unwrap();
-            println!("zones: {}, balancers: {}", zones.len(), balancers.len());
+            println!("subnets: {}, balancers: {}", subnets.len(), balancers.len());
         }
         Err(error) => println!("{:?}: {error}", error.cause),
     }
@@ -263,7 +263,7 @@ async fn the_profile_of_the_instance() {
 async fn no_credentials_at_all() {
     let (fake, _) = bed(|_, _| None).await;
     let printed = run(&fake, &[("AWS_EC2_METADATA_DISABLED", "true")]).await;
-    let expected = "Credentials: DescribeAvailabilityZones: no credentials for AWS: ";
+    let expected = "Credentials: DescribeSubnets: no credentials for AWS: ";
     assert!(printed.contains(expected), "{printed}");
     assert_eq!(fake.counts().total(), 0);
 }

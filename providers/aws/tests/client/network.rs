@@ -141,9 +141,6 @@ async fn the_network() {
     );
     assert_eq!(node.tags["kubernetes.io/cluster/test"], "owned");
 
-    let zones = client.zones(&[], manner()).await.unwrap();
-    assert_eq!(zones.len(), 3);
-    assert_eq!(zones[0].kind, "availability-zone");
     let lists = [Filter::new("prefix-list-id", ["pl-offices"])];
     let lists = client.prefix_lists(&lists, manner()).await.unwrap();
     assert_eq!(lists[0].max_entries, Some(10));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_aws::client::Clients;
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws::settings::ClassSettings;
@@ -65,7 +66,12 @@ impl Bed {
 
     fn provider_of(&self, cluster: &str) -> AwsProvider {
         let connection = connection(&self.fake, Limits::NONE);
-        AwsProvider::new(connection, self.class.clone(), mark(cluster))
+        AwsProvider::new(
+            &Clients::default(),
+            connection,
+            self.class.clone(),
+            mark(cluster),
+        )
     }
 
     pub(crate) fn targets(&self) -> TargetSet {

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_aws::client::Clients;
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::state::seed::Network;
 use ballast_aws_fake::{Config, Fake, Throttle, Time};
-use ballast_provider::ProviderError;
-use tokio::time::{Instant, sleep};
+use ballast_provider::{LoadBalancer, Provider, ProviderError};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::bed::instance;
-use crate::support::{Fared, bring, retarget, services, start};
+use crate::support::{Fared, bring, class, connection, mark, retarget, service, services, start};
 
 /// AWS makes ten load balancers at once, and then one in five seconds.
 const BURST: u32 = 10;
@@ -95,4 +96,80 @@ async fn a_node_reaches_fifty_target_groups_at_the_rate_of_the_bucket() {
     assert!(took <= bound.mul_f64(1.1), "{took:?}");
     assert_eq!(fake.counts().of("RegisterTargets"), 50);
     assert_eq!(fake.counts().throttled, 0);
+}
+
+/// The controller gives each call of a provider 30 s. A process that starts with other nodes than the last
+/// one had must read and change everything all the same.
+#[tokio::test(start_paused = true)]
+async fn four_hundred_target_groups_follow_at_the_start() {
+    let fake = aws(20).await;
+    fake.set_throttle(None);
+    let three: Vec<String> = (1..=3).map(instance).collect();
+    let provider = start(&fake, Limits::NONE, &three).await.unwrap();
+    let ports = |service: u16| -> Vec<(u16, u16)> {
+        (0..20)
+            .map(|port| (8_000 + port, 30_000 + 20 * service + port))
+            .collect()
+    };
+    let all = (0..20).map(|number| service(&format!("web-{number}"), &ports(number)));
+    let all: Vec<LoadBalancer> = all.collect();
+    bring(&Arc::new(provider), &all).await.unwrap();
+    fake.set_throttle(Some(Throttle::AWS));
+    let clients = Clients::default();
+    let link = connection(&fake, Limits::default());
+    let provider = AwsProvider::new(&clients, link, class(&fake), mark("cluster-1"));
+    provider.restore(Vec::new()).await.unwrap();
+    fake.reset_calls();
+    let nodes: Vec<String> = (1..=4).map(instance).collect();
+    let began = Instant::now();
+    loop {
+        let wave = timeout(Duration::from_secs(30), retarget(&provider, &nodes)).await;
+        match wave.expect("a wave ends itself") {
+            Ok(()) => break,
+            Err(ProviderError::Throttled { retry_after }) => sleep(retry_after).await,
+            Err(why) => panic!("{why}"),
+        }
+    }
+    let bound = Duration::from_millis(250) * (400 - 20);
+    let took = began.elapsed();
+    assert!(took <= bound.mul_f64(1.1), "{took:?}");
+    let counts = fake.counts();
+    assert_eq!(counts.of("RegisterTargets"), 400);
+    assert_eq!(counts.of("DescribeTargetHealth"), 400);
+    assert_eq!(counts.throttled, 0);
+}
+
+/// AWS's limits are those of the account and region, however many classes and whatever becomes of them.
+#[tokio::test(start_paused = true)]
+async fn classes_share_the_limits_of_their_account() {
+    let fake = aws(60).await;
+    let nodes: Vec<String> = (1..=3).map(instance).collect();
+    let clients = Clients::default();
+    let class_of = async |name: &str| {
+        let link = connection(&fake, Limits::default());
+        let mut mark = mark("cluster-1");
+        mark.class = name.into();
+        let provider = AwsProvider::new(&clients, link, class(&fake), mark);
+        provider.restore(Vec::new()).await.unwrap();
+        retarget(&provider, &nodes).await.unwrap();
+        Arc::new(provider)
+    };
+    let all = services(60);
+    let (one, two) = (class_of("one").await, class_of("two").await);
+    let both = tokio::join!(bring(&one, &all[..20]), bring(&two, &all[20..40]));
+    both.0.unwrap();
+    both.1.unwrap();
+    // A class that is edited gets another provider, and finds the buckets as they are.
+    drop(one);
+    bring(&class_of("one").await, &all[40..]).await.unwrap();
+    let counts = fake.counts();
+    assert_eq!(counts.of("CreateLoadBalancer"), 60);
+    assert_eq!(counts.throttled, 0);
+    // Each class counts its own calls.
+    let creations = |provider: &AwsProvider| -> u64 {
+        let calls = provider.calls().into_iter();
+        let made = calls.filter(|it| it.action == "CreateLoadBalancer" && it.result == "ok");
+        made.map(|it| it.calls).sum()
+    };
+    assert_eq!(creations(&two), 20);
 }

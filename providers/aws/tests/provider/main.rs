@@ -11,6 +11,7 @@ mod crashes;
 mod health;
 mod labels;
 mod limits;
+mod network;
 mod quiet;
 mod regressions;
 mod stories;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_aws_fake::{Config, Time};
 use ballast_provider::{LoadBalancer, Provider, ServiceId, State, TrafficPolicy};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::bed::{Bed, ensure, service, settle};
+use crate::bed::{Bed, ensure, instance, service, settle};
 
 /// The Services of a class, and what the controller does with them: a turn for each change.
 pub(crate) struct Quiet {
@@ -114,4 +115,30 @@ async fn an_hour(quiet: &Quiet, healthy: Option<bool>) {
     println!("{total} calls in the first hour: {calls:?}");
     assert!(total <= 300, "{total}: {calls:?}");
     assert!(calls.keys().all(|action| action.starts_with("Describe")));
+}
+
+/// What nobody can find out is not asked for in each look: a node whose instance AWS does not list, and nodes
+/// whose groups cannot be told apart.
+#[tokio::test(start_paused = true)]
+async fn questions_without_an_answer_are_seldom_asked() {
+    let mut quiet = Quiet::new(1).await;
+    quiet.bed.fake.edit(|cloud, _| {
+        let mut more = cloud.security_groups.get(NODE_GROUP).unwrap().clone();
+        more.id = "sg-0000000000000more".into();
+        more.name = "more".into();
+        let node = cloud.instances.get_mut(&instance(1)).unwrap();
+        node.groups.push(more.id.clone());
+        cloud.security_groups.put(more.id.clone(), more);
+    });
+    quiet.bed.nodes += 1;
+    let provider = quiet.bed.start().await.unwrap();
+    for one in quiet.all.values() {
+        settle(&provider, one).await.unwrap();
+    }
+    quiet.follow(&provider, Duration::from_mins(11)).await;
+    let (_, calls) = quiet.follow(&provider, Duration::from_hours(1)).await;
+    // Once in each look at everything, which also asks for the class's groups and their rules.
+    let of = |action: &str| calls.get(action).copied().unwrap_or_default();
+    assert!((5..=7).contains(&of("DescribeInstances")), "{calls:?}");
+    assert!(of("DescribeSecurityGroups") <= 3 * 7, "{calls:?}");
 }

@@ -194,6 +194,13 @@ async fn errors_say_what_to_do() {
             Reason::QuotaExceeded,
         ),
         (
+            "RegisterTargets",
+            "TooManyTargets",
+            "You have reached the limit on the number of targets.",
+            ["number of targets", "ports × nodes: 1 × 3"],
+            Reason::QuotaExceeded,
+        ),
+        (
             "CreateSecurityGroup",
             "UnauthorizedOperation",
             "You are not authorized to perform this operation.",

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_aws::client::{CallerIdentity, Connection, Endpoints};
+use ballast_aws::client::{CallerIdentity, Clients, Connection, Endpoints};
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws::settings::{ClassSettings, Publish, Settings};
@@ -105,7 +105,9 @@ pub(crate) fn mark(cluster: &str) -> Mark {
 
 /// The provider of a process that has just started. It has made no call.
 pub(crate) fn provider(front: &Front, limits: Limits) -> AwsProvider {
-    AwsProvider::new(connection(front, limits), class(front), mark("cluster-1"))
+    let connection = connection(front, limits);
+    let clients = Clients::default();
+    AwsProvider::new(&clients, connection, class(front), mark("cluster-1"))
 }
 
 /// What the controller does with a class before any Service has its turn.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::xml::{self, Element};
 use crate::client::values::{
-    Instance, InstanceState, PrefixList, RouteTable, SecurityGroup, Subnet, Tags, Zone,
+    Instance, InstanceState, PrefixList, RouteTable, SecurityGroup, Subnet, Tags,
 };
 use crate::desired::{Rule, Source, Traffic};
 
@@ -54,10 +54,6 @@ pub(super) fn route_tables(body: &[u8]) -> Result<Page<RouteTable>, String> {
 
 pub(super) fn security_groups(body: &[u8]) -> Result<Page<SecurityGroup>, String> {
     page(body, "securityGroupInfo", security_group)
-}
-
-pub(super) fn zones(body: &[u8]) -> Result<Page<Zone>, String> {
-    page(body, "availabilityZoneInfo", zone)
 }
 
 pub(super) fn prefix_lists(body: &[u8]) -> Result<Page<PrefixList>, String> {
@@ -217,16 +213,6 @@ fn traffic(permission: &Element) -> Result<Traffic, String> {
         ("tcp", Some(port)) => Traffic::Port(Protocol::Tcp, port),
         ("udp", Some(port)) => Traffic::Port(Protocol::Udp, port),
         _ => Traffic::Other { protocol, from, to },
-    })
-}
-
-fn zone(element: &Element) -> Result<Zone, String> {
-    Ok(Zone {
-        name: needed(element, "zoneName")?,
-        id: element.string("zoneId"),
-        kind: (element.text("zoneType"))
-            .unwrap_or("availability-zone")
-            .to_owned(),
     })
 }
 

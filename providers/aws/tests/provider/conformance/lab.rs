@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ballast_aws::annotations::PREFIX;
+use ballast_aws::client::Clients;
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::state::load_balancers::Mapping;
@@ -121,7 +122,12 @@ impl Harness for AwsHarness {
             .map(|zone| format!("subnet-private-{zone}"))
             .into();
         let connection = support::connection(&self.fake, Limits::NONE);
-        let provider = Arc::new(AwsProvider::new(connection, class, mark.clone()));
+        let provider = Arc::new(AwsProvider::new(
+            &Clients::default(),
+            connection,
+            class,
+            mark.clone(),
+        ));
         self.instances
             .lock()
             .unwrap()

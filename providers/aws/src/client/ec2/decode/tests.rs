@@ -281,30 +281,7 @@ fn security_groups_with_rules_of_every_kind() {
 }
 
 #[test]
-fn zones_and_prefix_lists() {
-    let body =
-        br#"<DescribeAvailabilityZonesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
-  <requestId>59dbff89-35bd-4eac-99ed-be587EXAMPLE</requestId>
-  <availabilityZoneInfo>
-    <item>
-      <optInStatus>opt-in-not-required</optInStatus>
-      <zoneName>us-east-1a</zoneName>
-      <zoneId>use1-az4</zoneId>
-      <zoneState>available</zoneState>
-      <zoneType>availability-zone</zoneType>
-      <regionName>us-east-1</regionName>
-      <messageSet/>
-    </item>
-    <item>
-      <zoneName>us-east-1-bos-1a</zoneName>
-      <zoneId>use1-bos1-az1</zoneId>
-      <zoneType>local-zone</zoneType>
-    </item>
-  </availabilityZoneInfo>
-</DescribeAvailabilityZonesResponse>"#;
-    let found = zones(body).unwrap().items;
-    assert_eq!(found[0].id, "use1-az4");
-    assert_eq!(found[1].kind, "local-zone");
+fn lists_of_prefixes() {
     let body =
         br#"<DescribeManagedPrefixListsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
   <prefixListSet>
