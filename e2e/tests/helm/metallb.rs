@@ -379,8 +379,10 @@ impl<'a> Clients<'a> {
         let lost = all - std::mem::replace(&mut self.lost, all);
         println!("  established connections lost: {lost}");
         self.since = until;
-        ensure!(failed == 0, "{step}: {failed} newcomers failed");
+        // When another node takes an address over, a connection that is just being made can be lost, as an
+        // established one can.
         let at_most = usize::from(self.nodes_change);
+        ensure!(failed <= at_most, "{step}: {failed} newcomers failed");
         ensure!(
             lost <= at_most,
             "{step}: {lost} established connections were lost"
