@@ -188,25 +188,30 @@ fn web(ports: &str) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_gets_a_network_load_balancer() -> Result<()> {
+/// A lab whose controllers start when the cloud is there.
+pub(crate) fn plan(name: &str) -> Plan<'_> {
     Plan {
         controllers: 0,
         class: None,
-        ..Plan::new("t-aws")
+        ..Plan::new(name)
     }
-    .run(async |site| {
-        let aws = Aws::start(site, 3).await?;
-        aws.start_controller("ballast-1").await?;
-        created(&aws).await?;
-        nodes_come_and_go(&aws).await?;
-        a_node_without_an_instance_is_named(&aws).await?;
-        edited(&aws).await?;
-        restarted(&aws).await?;
-        site.delete("web").await?;
-        aws.is_empty().await
-    })
-    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_gets_a_network_load_balancer() -> Result<()> {
+    plan("t-aws")
+        .run(async |site| {
+            let aws = Aws::start(site, 3).await?;
+            aws.start_controller("ballast-1").await?;
+            created(&aws).await?;
+            nodes_come_and_go(&aws).await?;
+            a_node_without_an_instance_is_named(&aws).await?;
+            edited(&aws).await?;
+            restarted(&aws).await?;
+            site.delete("web").await?;
+            aws.is_empty().await
+        })
+        .await
 }
 
 /// A hostname, then traffic, then healthy targets; and what that writes.

@@ -15,6 +15,7 @@
 //!   soon as it learns of the new one. Otherwise a process writes over a status of another one only
 //!   after [`REASSERT`], so that they do not fight. What no announcer wrote is corrected sooner.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,6 +158,7 @@ impl ObjectWriter {
     pub async fn run(mut self) {
         let mut rng: SmallRng = rand::make_rng();
         let (mut known, mut failures) = (Known::default(), 0_u32);
+        let mut logged = BTreeSet::new();
         let mut changes = self.stores.changes();
         loop {
             changes.mark_unchanged();
@@ -176,6 +178,8 @@ impl ObjectWriter {
                     continue;
                 }
             };
+            // Before the write: a node that is cut off cannot write.
+            log_changes(&mut logged, &status);
             match self.write(&mut known, create, *status).await {
                 Ok(()) => {
                     if failures > 0 {
@@ -321,7 +325,6 @@ impl ObjectWriter {
                 "this node has more addresses than its Announcer object can hold; after a restart it claims the other ones anew"
             );
         }
-        log_changes(known.written.as_ref(), &status);
         match written {
             Written::Version(_) => known.written = Some(status),
             // Deleted since. The next step creates it.
@@ -343,19 +346,19 @@ impl ObjectWriter {
         body
     }
 }
-/// Logs which problems began and ended. A process that starts logs those that it has.
-fn log_changes(before: Option<&AnnouncerStatus>, after: &AnnouncerStatus) {
-    let holds = |status: &AnnouncerStatus, kind: &str| {
-        let mut all = status.conditions.iter();
-        all.any(|it| it.type_ == kind && it.status == "True")
-    };
-    let logged = after.conditions.iter();
-    for it in logged.filter(|it| LOGGED.contains(&it.type_.as_str())) {
-        let was = before.is_some_and(|before| holds(before, &it.type_));
-        match (was, it.status == "True") {
-            (false, true) => warn!(condition = it.type_, "{}", it.message),
-            (true, false) => info!(condition = it.type_, "{}", it.message),
-            _ => {}
+/// Logs which problems began and ended. `logged`: those that the log has. A process that starts logs all that
+/// it has.
+fn log_changes(logged: &mut BTreeSet<&'static str>, status: &AnnouncerStatus) {
+    for kind in LOGGED {
+        let Some(it) = status.conditions.iter().find(|it| it.type_ == kind) else {
+            continue;
+        };
+        if it.status == "True" {
+            if logged.insert(kind) {
+                warn!(condition = kind, "{}", it.message);
+            }
+        } else if logged.remove(kind) {
+            info!(condition = kind, "{}", it.message);
         }
     }
 }

@@ -40,21 +40,24 @@ pub(super) async fn mac_of_holder(bed: &Bed<'_>, address: IpAddr) -> Result<Stri
     bed.lab.mac(bed.holder(address).await?).await
 }
 
+/// Checks how long a failure lasted, and that its end moves nothing.
+fn moved_and_stays(values: &Values, outage: f64) -> Result<()> {
+    let limits = [
+        (KNOWN, outage),
+        (NEW, outage),
+        (FAR, outage),
+        ANSWER,
+        (BACK_FAILED, 0.0),
+        (BACK_MOVES, 0.0),
+        (BACK_TWO, 3.0),
+    ];
+    at_most(values, &limits)
+}
+
 pub(crate) async fn link_cut(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let before = mac_of_holder(bed, address).await?;
     let values = machines::link_cut(bed, address).await?;
-    at_most(
-        &values,
-        &[
-            (KNOWN, OUTAGE),
-            (NEW, OUTAGE),
-            (FAR, OUTAGE),
-            ANSWER,
-            (BACK_FAILED, 0.0),
-            (BACK_MOVES, 0.0),
-            (BACK_TWO, 3.0),
-        ],
-    )?;
+    moved_and_stays(&values, OUTAGE)?;
     moved(bed, address, &before).await
 }
 
@@ -70,18 +73,7 @@ pub(crate) async fn node_killed(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
 pub(crate) async fn deaf_port(bed: &Bed<'_>, address: IpAddr) -> Result<()> {
     let before = mac_of_holder(bed, address).await?;
     let values = machines::deaf_port(bed, address).await?;
-    at_most(
-        &values,
-        &[
-            (KNOWN, DEAF),
-            (NEW, DEAF),
-            (FAR, DEAF),
-            ANSWER,
-            (BACK_FAILED, 0.0),
-            (BACK_MOVES, 0.0),
-            (BACK_TWO, 3.0),
-        ],
-    )?;
+    moved_and_stays(&values, DEAF)?;
     moved(bed, address, &before).await
 }
 

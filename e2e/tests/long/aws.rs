@@ -9,9 +9,9 @@ use ballast_e2e::eventually;
 use ballast_e2e::installation::binary;
 use kube::api::ListParams;
 
-use crate::aws::Aws;
+use crate::aws::{Aws, plan};
 use crate::common::crowd::names;
-use crate::common::{PROGRAMMED, Plan, status_of};
+use crate::common::{PROGRAMMED, status_of};
 
 const SERVICES: usize = 50;
 /// Megabytes of the release build; a debug build has larger code.
@@ -20,12 +20,7 @@ const MOST_OF_DEBUG: f64 = 75.0;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_load_balancers_take_little_memory() -> Result<()> {
-    Plan {
-        controllers: 0,
-        class: None,
-        ..Plan::new("t-aws-many")
-    }
-    .run(async |site| {
+    plan("t-aws-many").run(async |site| {
         let aws = Aws::start(site, 2).await?;
         aws.start_controller("ballast-1").await?;
         let start = Usage::of(site.lab, "ballast-1").await?;

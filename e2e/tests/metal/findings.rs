@@ -49,11 +49,7 @@ pub(crate) async fn what_is_wrong_with_a_node_is_said(bed: &Bed<'_>, _: IpAddr) 
     sh(BREAK).await?.ok()?;
     for (kind, fix) in FINDINGS {
         says(bed, node, kind, Some(fix)).await?;
-        let text = log()?;
-        let new = text.get(logged..).unwrap_or_default();
-        let mut lines = new.lines();
-        let said = lines.any(|line| line.contains("WARN") && line.contains(kind));
-        ensure!(said, "{kind} is not in the log: {new}");
+        warned(&log()?, logged, kind)?;
         let metrics = bed.announcers.admin(node, "/metrics").await?;
         let line = format!("ballast_announcer_findings{{condition=\"{kind}\"}} 1");
         ensure!(metrics.contains(&line), "{line} is not in {metrics}");
@@ -66,7 +62,7 @@ pub(crate) async fn what_is_wrong_with_a_node_is_said(bed: &Bed<'_>, _: IpAddr) 
     Ok(())
 }
 
-/// A node that is cut off cannot write its object. It says so in its metrics, and in the log afterwards.
+/// A node that is cut off cannot write its object. It says so in its metrics and in its log.
 pub(crate) async fn a_node_that_is_cut_off_says_so(bed: &Bed<'_>, _: IpAddr) -> Result<()> {
     let node = bed.nodes()[2];
     let cut_off = |count: u8| {
@@ -80,11 +76,23 @@ pub(crate) async fn a_node_that_is_cut_off_says_so(bed: &Bed<'_>, _: IpAddr) -> 
             }
         })
     };
+    let log = || bed.lab.log(&Announcers::process(node));
+    let logged = log()?.len();
     cut_off(0).await?;
     bed.lab.set_faults(&Faults::none().isolate(node)).await?;
     let reported = cut_off(1).await;
     bed.heal().await?;
     reported?;
     cut_off(0).await?;
+    warned(&log()?, logged, "CutOff")?;
     says(bed, node, "CutOff", None).await
+}
+
+/// Checks that the log has a warning with this condition, after so many bytes.
+fn warned(log: &str, after: usize, kind: &str) -> Result<()> {
+    let new = log.get(after..).unwrap_or_default();
+    let mut lines = new.lines();
+    let said = lines.any(|line| line.contains("WARN") && line.contains(kind));
+    ensure!(said, "{kind} is not in the log: {new}");
+    Ok(())
 }

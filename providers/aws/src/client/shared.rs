@@ -8,6 +8,9 @@ use tokio::sync::OnceCell;
 
 use super::{Client, ConnectError, Connection};
 
+/// More regions than AWS has. A former connection makes room; its buckets are full when it comes back.
+const MOST: usize = 64;
+
 /// One client for each connection. Copies share them; they stay until the last copy is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Clients(Arc<Mutex<Vec<(Connection, Cell)>>>);
@@ -28,6 +31,9 @@ impl Clients {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, cell)) = all.iter().find(|(known, _)| known == connection) {
             return Arc::clone(cell);
+        }
+        if all.len() >= MOST {
+            all.remove(0);
         }
         let cell = Cell::default();
         all.push((connection.clone(), Arc::clone(&cell)));

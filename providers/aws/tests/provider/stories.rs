@@ -7,10 +7,16 @@ use ballast_provider::{Cause, Provider, ProviderError, Reason, State};
 
 use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
-use ballast_aws_fake::state::{security_groups, target_groups};
+use ballast_aws_fake::state::{Snapshot, security_groups, target_groups};
 use ballast_provider::mark::SERVICE;
 
 use crate::bed::{Bed, delete, essence, instance, service, settle, with};
+
+/// The ARN of the only load balancer.
+fn load_balancer_of(cloud: &Snapshot) -> String {
+    let mut arns = cloud.load_balancers.keys().cloned();
+    arns.next().unwrap()
+}
 
 const PROTECTION: &str = "deletion_protection.enabled";
 
@@ -35,14 +41,7 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
     );
     settle(&provider, &web).await.unwrap();
     assert_eq!(essence(&bed.fake.snapshot()), before);
-    let arn = bed
-        .fake
-        .snapshot()
-        .load_balancers
-        .keys()
-        .next()
-        .unwrap()
-        .clone();
+    let arn = load_balancer_of(&bed.fake.snapshot());
     bed.fake
         .edit(|cloud, now| cloud.delete_load_balancer(now, &arn))
         .unwrap();
@@ -267,13 +266,7 @@ async fn deletion_protection_is_said_and_not_switched_off() {
     assert!(!says.contains("deletion_protection.enabled"), "{says}");
     assert_eq!(bed.fake.snapshot().load_balancers.len(), 1);
     bed.fake.edit(|cloud, _| {
-        let arn = cloud
-            .snapshot()
-            .load_balancers
-            .keys()
-            .next()
-            .unwrap()
-            .clone();
+        let arn = load_balancer_of(&cloud.snapshot());
         let attributes = [(PROTECTION.to_owned(), "false".to_owned())].into();
         cloud
             .modify_load_balancer_attributes(&arn, &attributes)
@@ -333,13 +326,7 @@ async fn a_load_balancer_that_aws_could_not_make_says_why() {
     settle(&provider, &web).await.unwrap();
     let trouble = |state: &str, reason: &str| {
         bed.fake.edit(|cloud, _| {
-            let arn = cloud
-                .snapshot()
-                .load_balancers
-                .keys()
-                .next()
-                .unwrap()
-                .clone();
+            let arn = load_balancer_of(&cloud.snapshot());
             let there = cloud.load_balancers.get_mut(&arn).unwrap();
             there.trouble = Some((state.into(), reason.into()));
         });
@@ -357,13 +344,7 @@ async fn a_load_balancer_that_aws_could_not_make_says_why() {
     let provider = bed.start().await.unwrap();
     settle(&provider, &web).await.unwrap();
     bed.fake.edit(|cloud, _| {
-        let arn = cloud
-            .snapshot()
-            .load_balancers
-            .keys()
-            .next()
-            .unwrap()
-            .clone();
+        let arn = load_balancer_of(&cloud.snapshot());
         let there = cloud.load_balancers.get_mut(&arn).unwrap();
         there.trouble = Some(("active_impaired".into(), "Few addresses".into()));
     });
@@ -386,14 +367,7 @@ async fn a_foreign_object_with_a_name_of_ours_is_refused_by_its_arn() {
     let web = service("web", &[(80, 30_080)]);
     settle(&provider, &web).await.unwrap();
     // Somebody takes the tags away: it is theirs now.
-    let arn = bed
-        .fake
-        .snapshot()
-        .load_balancers
-        .keys()
-        .next()
-        .unwrap()
-        .clone();
+    let arn = load_balancer_of(&bed.fake.snapshot());
     bed.fake.edit(|cloud, _| {
         cloud.load_balancers.get_mut(&arn).unwrap().tags.clear();
     });
