@@ -129,6 +129,29 @@ pub fn until_one(holders: &[Holder], from: Moment) -> Duration {
     longest.unwrap_or_default()
 }
 
+/// How often the MAC address changed that a host was told for an address between two moments, by answers to
+/// it and by claims to all.
+pub fn changes(
+    frames: &[Frame],
+    told: &str,
+    address: IpAddr,
+    from: Moment,
+    until: Moment,
+) -> usize {
+    let mut mine: Vec<&Frame> = frames
+        .iter()
+        .filter(|it| it.way == Way::Delivered && it.host == told)
+        .filter(|it| it.said.address == address && it.at >= from && it.at < until)
+        .collect();
+    mine.sort_by_key(|it| it.at);
+    let mut named: Vec<&str> = mine
+        .iter()
+        .filter_map(|it| it.said.mac.as_deref())
+        .collect();
+    named.dedup();
+    named.len().saturating_sub(1)
+}
+
 /// How long questions went without an answer after each takeover: from the announcement in which a MAC
 /// address first claims the address, after another one had it, to the first answer that names it. The
 /// longest; zero without a takeover. `had` had the address before.
@@ -278,6 +301,30 @@ mod tests {
         assert_eq!(until_one(&later, Moment(0)), Duration::ZERO);
         let other = IpAddr::from([10, 89, 0, 201]);
         assert!(holders(&frames, other, Moment(0), Moment(u64::MAX)).is_empty());
+    }
+
+    #[test]
+    fn a_host_is_told_of_changes() {
+        let told = |at, mac, kind| answer(at, mac, Way::Delivered, kind);
+        let mut frames = vec![
+            told(0, "a", Kind::Answer),
+            told(10, "b", Kind::Claim),
+            told(20, "b", Kind::Answer),
+            told(30, "a", Kind::Answer),
+            // Another host's, and one that nobody got.
+            answer(40, "b", Way::Sent, Kind::Claim),
+        ];
+        frames.push(Frame {
+            host: "other".into(),
+            ..told(50, "b", Kind::Claim)
+        });
+        let address = IpAddr::from([10, 89, 0, 200]);
+        let seen =
+            |host, from| changes(&frames, host, address, Moment(from * MS), Moment(100 * MS));
+        assert_eq!(seen("client", 0), 2);
+        assert_eq!(seen("client", 5), 1);
+        assert_eq!(seen("other", 0), 0, "it was told of one only");
+        assert_eq!(seen("nobody", 0), 0);
     }
 
     #[test]
