@@ -90,6 +90,13 @@ pub struct AwsSettings {
     #[schemars(range(min = 1, max = 1000))]
     pub max_security_group_rules: Option<i32>,
 
+    /// The annotations that Services of the class may have, without the prefix
+    /// `service.beta.kubernetes.io/aws-load-balancer-`. A Service with another one is refused by name. Without this
+    /// field all supported ones are allowed; an empty list allows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub allowed_annotations: Option<Vec<String>>,
+
     /// When the name of a load balancer is published.
     #[serde(default)]
     pub publish: AwsPublish,

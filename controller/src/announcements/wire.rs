@@ -120,6 +120,7 @@ fn is_mac(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ballast_l2::announced::cause;
     use serde_json::json;
 
     use super::*;
@@ -129,6 +130,19 @@ mod tests {
         let object = json!({"metadata": {"name": "node-1"}, "status": status});
         let object: WatchedAnnouncer = serde_json::from_value(object).unwrap();
         report(&"node-1".into(), &object)
+    }
+
+    /// Announcers write the causes, the controller reads them, and the CRD explains them.
+    #[test]
+    fn every_cause_has_words_and_is_in_the_crd() {
+        let crd = include_str!("../../../crds/crds.yaml");
+        for origin in ballast_announce::holding::Origin::ALL {
+            let cause = origin.as_str();
+            assert_ne!(cause::words(cause), cause);
+            assert!(crd.contains(&format!("`{cause}`: ")), "{cause}");
+            let failed = !["New", "NotEligible", "EndpointsMoved", "Rebalanced"].contains(&cause);
+            assert_eq!(cause::is_failure(cause), failed, "{cause}");
+        }
     }
 
     #[test]

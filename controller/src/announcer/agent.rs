@@ -45,7 +45,7 @@ pub async fn start(
     }));
     let agent = Arc::new(agent);
     let watched = Arc::clone(&agent);
-    health.liveness("the agent ticks", move || match watched.idle_for() {
+    health.liveness("the announcer ticks", move || match watched.idle_for() {
         Some(idle) if idle > STUCK => Err(format!("no tick for {} s", idle.as_secs())),
         _ => Ok(()),
     });

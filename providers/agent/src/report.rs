@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 /// An interface must be unusable for this long before it is published as such, so that a short
 /// loss moves nothing.
-const UNUSABLE: Duration = Duration::from_secs(2);
+const SETTLED_UNUSABLE: Duration = Duration::from_secs(2);
 
 /// What the agent says. A new one is sent only when something changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Usable {
             };
         } else {
             let since = *state.unusable_since.get_or_insert(now);
-            if now.since(since) >= UNUSABLE {
+            if now.since(since) >= SETTLED_UNUSABLE {
                 state.published = false;
             }
         }

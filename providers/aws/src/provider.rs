@@ -172,8 +172,9 @@ impl Provider for AwsProvider {
         for member in &balancer.members {
             let load_balancer = &member.load_balancer;
             requests::check(member)?;
-            let parsed = Settings::of(&load_balancer.settings)?;
-            let settings = parsed.settings.over(&self.inner.class.settings);
+            let class = &self.inner.class;
+            let parsed = Settings::of(&load_balancer.settings, class.allowed.as_ref())?;
+            let settings = parsed.settings.over(&class.settings);
             crate::desired::check(load_balancer, &settings)?;
         }
         Ok(())

@@ -124,9 +124,17 @@ pub struct ClassSettings {
     pub vpc: Option<String>,
     /// When hostnames are published.
     pub publish: Publish,
+    /// The annotations that Services may have; `None`: all.
+    pub allowed: Option<Allowed>,
     /// What Services do not say themselves.
     pub settings: Settings,
 }
+
+/// The annotations that the Services of a class may have. Whoever may create a Service chooses its annotations, and
+/// some of them cost money, open a load balancer to the internet or take what belongs to others, such as an
+/// Elastic IP address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed(BTreeSet<&'static str>);
 
 /// When the hostname of a load balancer is published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,11 +178,34 @@ impl Scheme {
     }
 }
 
+// === impl Allowed ===
+
+impl Allowed {
+    /// These annotations, without their prefix.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Refusal> {
+        let known = names.into_iter().map(|name| {
+            let key = format!("{PREFIX}{name}");
+            match annotations::find(&key) {
+                Ok((known, None)) if known.support == Support::Supported => Ok(known.name),
+                Ok(_) => Err(invalid(format!(
+                    "spec.aws.allowedAnnotations: \"{name}\" has no effect as an annotation"
+                ))),
+                Err(refusal) => Err(invalid(format!(
+                    "spec.aws.allowedAnnotations: \"{name}\": {}",
+                    refusal.message
+                ))),
+            }
+        });
+        known.collect::<Result<_, _>>().map(Self)
+    }
+}
+
 // === impl Settings ===
 
 impl Settings {
-    /// The settings in a Service's annotations. Keys without the prefix are ignored.
-    pub fn of(annotations: &Annotations) -> Result<Parsed, Refusal> {
+    /// The settings in a Service's annotations, if its class allows them. Keys without the prefix are
+    /// ignored.
+    pub fn of(annotations: &Annotations, allowed: Option<&Allowed>) -> Result<Parsed, Refusal> {
         let mut parsed = Parsed::default();
         for (key, value) in annotations {
             if !key.starts_with(PREFIX) {
@@ -182,6 +213,14 @@ impl Settings {
             }
             let (known, port) = annotations::find(key)?;
             match known.support {
+                Support::Supported if allowed.is_some_and(|it| !it.0.contains(known.name)) => {
+                    return Err(Refusal::new(
+                        Reason::Unsupported,
+                        format!(
+                            "annotation {key}: the class of the Service does not allow it (spec.aws.allowedAnnotations)"
+                        ),
+                    ));
+                }
                 Support::Supported => {
                     parsed.set(known.name, port, &format!("annotation {key}"), value.trim())?;
                 }
@@ -217,7 +256,7 @@ impl Settings {
     }
 
     /// These settings, and what they do not say from the class. Attributes and tags are merged
-    /// key by key; a list is taken as a whole.
+    /// key by key, and the class's tags win; a list is taken as a whole.
     #[must_use]
     pub fn over(self, class: &Self) -> Self {
         let check = &class.health_check;
@@ -246,7 +285,8 @@ impl Settings {
                 &class.target_group_attributes,
             ),
             port_attributes: self.port_attributes,
-            tags: merged(self.tags, &class.tags),
+            // Costs are counted by them: a Service cannot put its own on others.
+            tags: merged(class.tags.clone(), &self.tags),
             elastic_addresses: self.elastic_addresses,
             private_addresses: self.private_addresses,
             proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),

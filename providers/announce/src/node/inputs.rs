@@ -181,7 +181,8 @@ impl Node {
     /// for, the split of the segment is over.
     fn meet(&mut self, interface: u32, node: &NodeName, now: Time) {
         let key = (interface, node.clone());
-        if self.met.len() < PEERS || self.met.contains_key(&key) {
+        let on_it = self.met.keys().filter(|it| it.0 == interface).count();
+        if on_it < PEERS || self.met.contains_key(&key) {
             self.met.insert(key, now);
         }
         self.work.some.extend(&self.split);

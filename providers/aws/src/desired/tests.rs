@@ -65,7 +65,7 @@ pub(crate) fn settings(all: &[(&str, &str)]) -> Settings {
     let annotations = pairs
         .map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned()))
         .collect();
-    Settings::of(&annotations).expect("valid").settings
+    Settings::of(&annotations, None).expect("valid").settings
 }
 
 pub(crate) fn desired(service: &LoadBalancer, all: &[(&str, &str)]) -> Desired {

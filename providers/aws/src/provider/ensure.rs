@@ -66,7 +66,7 @@ impl Inner {
         let service = &member.load_balancer;
         requests::check(member)?;
         record.id = Some(service.id.clone());
-        let parsed = Settings::of(&service.settings)?;
+        let parsed = Settings::of(&service.settings, self.class.allowed.as_ref())?;
         let settings = parsed.settings.over(&self.class.settings);
         let client = self.client().await?;
         let scheme = settings.scheme.unwrap_or_default();

@@ -10,7 +10,7 @@ fn annotations<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Annotat
 }
 
 fn parsed(all: &[(&str, &str)]) -> Parsed {
-    Settings::of(&annotations(all.iter().copied())).expect("valid")
+    Settings::of(&annotations(all.iter().copied()), None).expect("valid")
 }
 
 fn settings(all: &[(&str, &str)]) -> Settings {
@@ -18,7 +18,7 @@ fn settings(all: &[(&str, &str)]) -> Settings {
 }
 
 fn refused(all: &[(&str, &str)]) -> Refusal {
-    Settings::of(&annotations(all.iter().copied())).expect_err("refused")
+    Settings::of(&annotations(all.iter().copied()), None).expect_err("refused")
 }
 
 fn texts(all: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -35,7 +35,7 @@ fn nothing_said_is_nothing_set() {
         "example.com/aws-load-balancer-scheme".to_owned(),
         "?".to_owned(),
     )];
-    assert_eq!(Settings::of(&other.into()), Ok(Parsed::default()));
+    assert_eq!(Settings::of(&other.into(), None), Ok(Parsed::default()));
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_service_wins_over_its_class() {
     let own = settings(&[
         ("scheme", "internal"),
         ("attributes", "load_balancing.cross_zone.enabled=false"),
-        ("additional-resource-tags", "team=shop"),
+        ("additional-resource-tags", "team=shop,app=web"),
         ("healthcheck-timeout", "5"),
     ]);
     let all = own.over(&class);
@@ -309,7 +309,11 @@ fn a_service_wins_over_its_class() {
             (attributes::CROSS_ZONE, "false")
         ])
     );
-    assert_eq!(all.tags, texts(&[("team", "shop"), ("cost", "1")]));
+    assert_eq!(
+        all.tags,
+        texts(&[("team", "infra"), ("cost", "1"), ("app", "web")]),
+        "but not with a tag of the class"
+    );
     assert_eq!(
         (all.health_check.interval, all.health_check.timeout),
         (Some(30), Some(5))
@@ -346,7 +350,7 @@ proptest! {
     #[test]
     fn no_value_does_harm(at in 0..annotations::ANNOTATIONS.len(), value in ".{0,300}") {
         let name = annotations::ANNOTATIONS[at].name;
-        if let Err(refusal) = Settings::of(&annotations([(name, value.as_str())])) {
+        if let Err(refusal) = Settings::of(&annotations([(name, value.as_str())]), None) {
             prop_assert!(refusal.message.chars().count() <= ballast_provider::text::LONGEST);
         }
     }
@@ -358,4 +362,49 @@ proptest! {
         let text = entries.collect::<Vec<_>>().join(",");
         prop_assert_eq!(values::map("key", &text).expect("valid"), all);
     }
+}
+
+#[test]
+fn a_class_allows_some_annotations() {
+    let allowed = Allowed::of(["subnets", "target-group-attributes"]).unwrap();
+    let of = |all: &[(&str, &str)]| {
+        Settings::of(&annotations(all.iter().copied()), Some(&allowed)).map(|it| it.settings)
+    };
+    let may = [
+        ("subnets", "subnet-1"),
+        ("target-group-attributes.80", "stickiness.enabled=true"),
+        // What has no effect needs no permission.
+        ("enable-tcp-udp-listener", "true"),
+    ];
+    assert_eq!(of(&may), Ok(settings(&may)));
+    let refusal = of(&[("scheme", "internet-facing")]).expect_err("not allowed");
+    assert_eq!(refusal.reason, Reason::Unsupported);
+    for words in [PREFIX, "scheme", "spec.aws.allowedAnnotations"] {
+        assert!(refusal.message.contains(words), "{refusal}");
+    }
+    let none = Allowed::of([]).unwrap();
+    assert!(Settings::of(&annotations(may), Some(&none)).is_err());
+}
+
+#[test]
+fn what_cannot_be_allowed_is_named() {
+    for (name, words) in [
+        ("schem", "Did you mean"),
+        ("ssl-cert", "\"ssl-cert\" has no effect"),
+        ("target-group-attributes.80", "has no effect"),
+    ] {
+        let refusal = Allowed::of([name]).expect_err(name);
+        assert_eq!(refusal.reason, Reason::Invalid);
+        assert!(refusal.message.contains(words), "{refusal}");
+    }
+}
+
+#[test]
+fn the_tags_of_the_class_win() {
+    let own = settings(&[("additional-resource-tags", "team=mine,app=web")]);
+    let class = settings(&[("additional-resource-tags", "team=platform")]);
+    assert_eq!(
+        own.over(&class).tags,
+        texts(&[("app", "web"), ("team", "platform")])
+    );
 }

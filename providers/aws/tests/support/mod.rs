@@ -90,6 +90,7 @@ pub(crate) fn class(front: &Front) -> ClassSettings {
         region: front.region(),
         vpc: None,
         publish: Publish::WhenCreated,
+        allowed: None,
         settings: Settings::default(),
     }
 }
