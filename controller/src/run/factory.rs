@@ -106,7 +106,7 @@ impl Factory for Providers {
         }
     }
 
-    /// Neither the mock cloud nor `l2` has settings of its own.
+    /// Only AWS has annotations of its own.
     fn setting_prefixes(&self) -> &'static [&'static str] {
         &[ballast_aws::annotations::PREFIX]
     }

@@ -48,7 +48,7 @@ impl Plan {
     /// AWS adds and removes zones, and never replaces the subnet of a zone. So a zone with another
     /// subnet goes first and comes back.
     fn subnets(&mut self, desired: &Desired, there: &ObservedLoadBalancer) {
-        // Their addresses cannot change, and not every API reports them.
+        self.addresses(desired, there);
         let ids = |subnets: &mut dyn Iterator<Item = &Subnet>| -> BTreeSet<String> {
             subnets.map(|subnet| subnet.id.clone()).collect()
         };
@@ -59,7 +59,13 @@ impl Plan {
             let mut present = there.subnets.iter();
             present.any(|one| one.zone == subnet.zone && one.id != subnet.id)
         };
-        let mut set = |subnets: Vec<Subnet>| {
+        let mut set = |mut subnets: Vec<Subnet>| {
+            // AWS refuses other addresses in a zone that stays.
+            for subnet in &mut subnets {
+                if let Some(now) = there.subnets.iter().find(|one| one.id == subnet.id) {
+                    subnet.clone_from(now);
+                }
+            }
             self.calls.push(Call::SetSubnets {
                 load_balancer: Ref::Known(there.arn.clone()),
                 subnets,
@@ -82,6 +88,37 @@ impl Plan {
                         one.id, one.zone
                     ),
                 ));
+            }
+        }
+    }
+
+    /// AWS gives addresses to a zone when the zone is added, and never others. It also reports those that nobody
+    /// has asked for, so only an Elastic IP address that is there says that it was asked for.
+    fn addresses(&mut self, desired: &Desired, there: &ObservedLoadBalancer) {
+        let of = |subnet: &Subnet| {
+            let private = subnet.private_address.map(|address| address.to_string());
+            subnet.elastic_address.clone().or(private)
+        };
+        let differs = |wanted: &Subnet, now: &Subnet| {
+            let dropped = wanted.elastic_address.is_none() && now.elastic_address.is_some();
+            dropped || (of(wanted).is_some() && of(wanted) != of(now))
+        };
+        for wanted in &desired.subnets {
+            let now = there.subnets.iter().find(|one| one.id == wanted.id);
+            if let Some(now) = now.filter(|now| differs(wanted, now)) {
+                let words = |subnet: &Subnet| of(subnet).unwrap_or_else(|| "one of AWS".into());
+                self.objection.get_or_insert_with(|| {
+                    Refusal::new(
+                        Reason::Unsupported,
+                        format!(
+                            "the load balancer keeps its address in subnet {} ({}), and not {}: AWS never changes it. Set eip-allocations and private-ipv4-addresses as before, or create another Service",
+                            wanted.id,
+                            words(now),
+                            words(wanted)
+                        ),
+                    )
+                });
+                return;
             }
         }
     }

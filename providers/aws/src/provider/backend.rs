@@ -28,6 +28,8 @@ use crate::desired::{NAMES, Rule, Source, Traffic};
 use crate::network::{self, NodeGroups};
 use crate::rate::Urgency;
 
+mod close;
+
 /// The time between two tries to let load balancers in, if AWS has refused it.
 const REOPEN: Duration = Duration::from_mins(1);
 /// So many failures in a row are said, also if nobody knows whether the rules are there.
@@ -40,12 +42,16 @@ const PATIENT: u32 = 9;
 /// A Service that cannot be made wants the group in each of its turns, and has nothing meanwhile.
 const UNUSED: Duration = Duration::from_mins(10);
 
+/// AWS's codes for a security group that does not exist: Elastic Load Balancing's and EC2's.
+const UNKNOWN: [&str; 2] = ["InvalidSecurityGroup", "InvalidGroup.NotFound"];
+
 /// The group, as far as it is known.
 #[derive(Debug, Default)]
 pub(super) struct Backend {
     /// Its ID, if it exists.
     id: Option<String>,
-    /// Its creation had no answer: it may exist.
+    /// It may exist although its ID is not known: its creation or deletion had no answer, or AWS did not
+    /// know its ID.
     tried: bool,
     /// The groups of nodes that have its rule; `None`: nobody knows.
     open: Option<BTreeSet<String>>,
@@ -125,7 +131,36 @@ impl Backend {
     /// Whether it may be deleted if no Service has anything.
     pub(super) fn is_unused(&self, now: Instant) -> bool {
         let wanted = |at: Instant| now.saturating_duration_since(at) < UNUSED;
-        self.id.is_some() && (self.closing || !self.wanted.is_some_and(wanted))
+        let exists = self.id.is_some() || self.tried;
+        exists && (self.closing || !self.wanted.is_some_and(wanted))
+    }
+
+    /// AWS does not know it any more, or nobody knows whether it is there. Whoever wants it makes it: if
+    /// it exists all the same, AWS says so, and it is found by its name.
+    pub(super) fn lose(&mut self) {
+        self.id = None;
+        self.tried = true;
+        self.open = None;
+    }
+
+    /// What a list says that was begun when its ID was `before`. What has changed since is newer. True if
+    /// it differs.
+    pub(super) fn compare(&mut self, found: Option<&str>, before: Option<&str>) -> bool {
+        if self.id.as_deref() != before || self.id.as_deref() == found {
+            return false;
+        }
+        self.lose();
+        self.id = found.map(str::to_owned);
+        true
+    }
+
+    /// AWS refuses something of a load balancer. The group may be what it does not know.
+    pub(super) fn blame(&mut self, why: &CallError) {
+        let names = |id: &String| why.message.contains(id) || !why.message.contains("sg-");
+        if UNKNOWN.contains(&why.code.as_str()) && self.id.as_ref().is_some_and(names) {
+            info!(id = ?self.id, "AWS does not know the security group of this class any more");
+            self.lose();
+        }
     }
 
     fn is_shut(&self, now: Instant) -> bool {
@@ -346,6 +381,7 @@ impl Inner {
                 Err(why) if why.cause == Cause::Duplicate => {}
                 // A group that AWS refuses holds up no other.
                 Err(why) => {
+                    self.network().backend.blame(&why);
                     let throttled = matches!(why.cause, Cause::Throttled { .. });
                     if why.cause.uncertain() {
                         certain = false;
@@ -360,8 +396,9 @@ impl Inner {
             }
             open.insert(group);
         }
-        if certain {
-            self.network().backend.open = Some(open);
+        let mut network = self.network();
+        if certain && network.backend.id.as_deref() == Some(backend) {
+            network.backend.open = Some(open);
         }
         failed
     }
@@ -429,117 +466,6 @@ impl Inner {
             return Ok(());
         }
         self.open_nodes(client, Urgency::Background).await
-    }
-
-    /// Deletes the group and its rules, if no Service is left.
-    pub(super) async fn close(&self, client: &Client) -> Closed {
-        // Whoever has it comes to its end soon.
-        let Ok(_opening) = self.opening.try_lock() else {
-            return Closed::Later(CLOSING);
-        };
-        if !self.records.cells().is_empty() {
-            return Closed::Done;
-        }
-        let before = std::mem::replace(&mut self.network().backend.closing, true);
-        // A Service that came meanwhile sees this, or is seen here.
-        if !self.records.cells().is_empty() {
-            self.network().backend.closing = before;
-            return Closed::Done;
-        }
-        let why = match self.delete_backend_group(client).await {
-            Ok(()) => {
-                self.network().backend.close();
-                self.targets().forget();
-                return Closed::Done;
-            }
-            Err(why) => why,
-        };
-        if let Cause::Throttled { retry_after } = why.cause {
-            return Closed::Later(retry_after);
-        }
-        let (id, stuck) = {
-            let backend = &self.network().backend;
-            (backend.id().unwrap_or_default(), backend.is_stuck())
-        };
-        let hint = if why.cause == Cause::InUse && stuck {
-            self.hint(client, &id).await
-        } else {
-            String::new()
-        };
-        let backend = &mut self.network().backend;
-        backend.refused(format!(
-            "The security group {id} of this class is left over: {why}{hint}"
-        ));
-        if backend.is_stuck() {
-            Closed::Stuck
-        } else {
-            Closed::Later(CLOSING)
-        }
-    }
-
-    /// What still uses the group, as far as its rules say.
-    async fn hint(&self, client: &Client, group: &str) -> String {
-        match groups_that_name(client, group, Urgency::Background).await {
-            Ok(found) if !found.is_empty() => {
-                let ids: BTreeSet<String> = found.into_iter().map(|one| one.id).collect();
-                let ids: Vec<String> = ids.into_iter().collect();
-                format!(
-                    ". Rules of the security groups {} name it: remove them",
-                    ids.join(", ")
-                )
-            }
-            _ => {
-                ". Something else uses it: a network interface, or a rule of another security group"
-                    .to_owned()
-            }
-        }
-    }
-
-    async fn delete_backend_group(&self, client: &Client) -> Result<(), CallError> {
-        let (tried, id) = {
-            let backend = &self.network().backend;
-            (backend.tried, backend.id())
-        };
-        let id = match id {
-            Some(id) => Some(id),
-            None if tried => {
-                let found = self.own_security_groups(client, None, Urgency::Background);
-                let name = self.backend_name();
-                let mut found = found.await?.into_iter();
-                found.find(|it| it.name == name).map(|it| it.id)
-            }
-            None => None,
-        };
-        let Some(id) = id else {
-            return Ok(());
-        };
-        self.network().backend.id = Some(id.clone());
-        let known = self.network().backend.open.take();
-        let mut open = match known {
-            Some(open) => open,
-            None => {
-                self.groups_with_rule(client, &id, Urgency::Background)
-                    .await?
-            }
-        };
-        let call_of = |call: Call| async move {
-            let urgency = Urgency::Background;
-            match client.call(&call, &Ids::default(), urgency, PATIENCE).await {
-                Ok(_) => Ok(()),
-                Err(why) if why.cause == Cause::NotFound => Ok(()),
-                Err(why) => Err(why),
-            }
-        };
-        while let Some(group) = open.first().cloned() {
-            call_of(Call::RevokeSecurityGroupIngress {
-                security_group: Ref::Known(group.clone()),
-                rules: BTreeSet::from([from_backend(&id)]),
-            })
-            .await?;
-            open.remove(&group);
-        }
-        self.network().backend.open = Some(open);
-        call_of(Call::DeleteSecurityGroup { security_group: id }).await
     }
 
     /// The tags of what serves the whole class.

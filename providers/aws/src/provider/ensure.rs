@@ -119,6 +119,7 @@ impl Inner {
         if !record.is_replaced(now) {
             words.remarks.extend(remarks_on_former(record));
         }
+        words.stand_in = record.stand_in(now).map(|one| one.hostname.clone());
         words.settles = record.health.settles(now);
         // It is said together with the end of the wait.
         let present = record.present().filter(|_| !words.settles);

@@ -178,6 +178,7 @@ impl Inner {
                         record.doubt();
                         return Ended::Stale;
                     }
+                    self.network().backend.blame(&why);
                     return Ended::Failed(self.in_numbers(record, why));
                 }
             }

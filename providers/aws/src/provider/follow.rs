@@ -6,7 +6,8 @@
 //!  when active, and from a change until
 //!  enough are healthy                    DescribeTargetHealth of each group, less and less often
 //!  each 10 min                           the names and tags of everything of the class
-//!  between, one call in 18 s             the rest of one Service with its health, one after the other
+//!  between, one call in 18 s             after a start the health of each Service, one after the other;
+//!                                        then the rest of one Service with its health
 //! ```
 //!
 //! It also makes up for what a turn has left: rules that let load balancers reach the nodes, the tag that
@@ -182,8 +183,12 @@ impl Follower {
         if now >= self.drift {
             self.drift = now + DRIFT;
             let before = self.changes();
+            let backend = inner.network().backend.id();
             match inner.look_around(client, Urgency::Background).await {
-                Ok(found) => self.compare(&found, &before),
+                Ok(found) => {
+                    self.compare_backend(&found, backend.as_deref());
+                    self.compare(&found, &before);
+                }
                 Err(why) => {
                     debug!(error = %why, "cannot list the load balancers of this class");
                     self.drift = now + PAUSE;
@@ -352,6 +357,22 @@ impl Follower {
         }
     }
 
+    /// Whether the class has the backend group that is known. `before`: the ID when the list was begun.
+    fn compare_backend(&self, found: &Inventory, before: Option<&str>) {
+        // Whoever makes or deletes it knows more.
+        let Ok(_opening) = self.inner.opening.try_lock() else {
+            return;
+        };
+        let seen = found.backend.as_ref().map(|(id, _)| id.as_str());
+        if self.inner.network().backend.compare(seen, before) {
+            info!(
+                known = before,
+                seen, "somebody else has changed the security group of this class"
+            );
+            self.inner.targets().forget();
+        }
+    }
+
     /// What somebody else deleted, changed or restored. `before`: as it was when the list was begun. What
     /// has changed since by our own work is newer than the list.
     fn compare(&mut self, found: &Inventory, before: &Before) {
@@ -378,7 +399,14 @@ impl Follower {
                 continue;
             }
             if record.retained || seen.retained {
+                let news = !record.retained && record.wanted.is_some();
                 record.retained = true;
+                // Nobody releases it: its Service takes it back.
+                if news {
+                    info!(service = %id, "somebody else has marked the load balancer as kept");
+                    record.doubt();
+                    self.ready.push_back(change(&id, Cause::Drifted));
+                }
             } else if record.is_empty() {
                 *record = seen.clone();
                 self.ready.push_back(change(&id, Cause::Appeared));
@@ -406,10 +434,43 @@ impl Follower {
         }
     }
 
+    /// Asks how the targets of one Service are of which a process that has just started knows nothing: what its
+    /// status says may be old. That takes one call for each target group and not all of a full look.
+    /// Returns the number of calls; `None` if there is no such Service.
+    async fn ask_first(&mut self, client: &Client, cells: &[(Arc<str>, Cell)]) -> Option<u32> {
+        let unheard = cells.iter().find_map(|(_, cell)| {
+            let record = cell.try_lock().ok()?;
+            record.is_unheard().then_some(record)
+        });
+        let mut record = unheard?;
+        let now = Instant::now();
+        let mut answers = Answers::new();
+        for arn in record.groups() {
+            let manner = Manner::new(Urgency::Background, PATIENCE);
+            match client.target_health(&arn, manner).await {
+                Ok(targets) => answers.insert(arn, targets),
+                Err(why) => {
+                    debug!(error = %why, "cannot read the health of targets");
+                    record.health.failed(now, PAUSE);
+                    return Some(1);
+                }
+            };
+        }
+        if record.heard(&answers, now)
+            && let Some(id) = &record.id
+        {
+            self.ready.push_back(change(id, Cause::Active));
+        }
+        u32::try_from(answers.len()).ok()
+    }
+
     /// Reads of one Service what the list of everything does not say, and of the next one the next
     /// time. Returns the number of calls.
     async fn read_next(&mut self, client: &Client) -> u32 {
         let cells = self.inner.records.cells();
+        if let Some(calls) = self.ask_first(client, &cells).await {
+            return calls;
+        }
         let last = self.last.clone();
         let after = |(uid, _): &&(Arc<str>, _)| last.as_ref().is_none_or(|last| *uid > *last);
         let Some((uid, cell)) = cells.iter().find(after).or_else(|| cells.first()) else {

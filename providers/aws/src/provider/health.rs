@@ -61,6 +61,8 @@ pub(super) struct Watch {
     same: u32,
     /// Since when a target has been healthy.
     serves_since: Option<Instant>,
+    /// A target was healthy once.
+    served: bool,
     /// Until when the news that the load balancer is active waits.
     settling: Option<Instant>,
 }
@@ -154,6 +156,7 @@ impl Watch {
             self.serves_since = None;
         } else {
             self.serves_since.get_or_insert(now);
+            self.served = true;
         }
         let news = self.summary.as_ref() != Some(&summary);
         self.same = if news { 0 } else { self.same + 1 };
@@ -173,6 +176,16 @@ impl Watch {
         }
         self.settling = None;
         news || unreported
+    }
+
+    /// Whether a target of this load balancer was healthy once: then its name is published, and stays so.
+    pub(super) fn has_served(&self, of: &str) -> bool {
+        self.of == of && self.served
+    }
+
+    /// Whether there was no answer yet, and nobody waits for one.
+    pub(super) const fn is_unheard(&self) -> bool {
+        self.summary.is_none() && self.due.is_none()
     }
 
     /// Asks again at this time, although all is well.

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 
 impl Inner {
     /// For how many rules the prefix lists of a Service count, and those of its rules that exist.
-    /// Refuses a Service that needs more rules than AWS permits.
+    /// Refuses a Service that needs more rules than AWS permits; if that depends on lists, it tries again.
     pub(super) async fn prefix_lists(
         &self,
         client: &Client,
@@ -63,7 +63,10 @@ impl Inner {
         if let Err(refusal) = desired::rules(service, settings, &lists) {
             // Somebody may make a list shorter before the next turn.
             network.prefix_lists.retain(|id, _| !named.contains(id));
-            return Err(refusal.into());
+            if named.is_empty() {
+                return Err(refusal.into());
+            }
+            return Err(ProviderError::failed(refusal.reason, refusal.message));
         }
         Ok(lists)
     }

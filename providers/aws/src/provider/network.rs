@@ -4,6 +4,10 @@
 //! Many Services that start together cost one look-up: the first one holds `looking` meanwhile, and
 //! the others find its result. A look-up in the background holds no lock, so that a slow EC2 delays no
 //! turn that needs nothing from it.
+//!
+//! What is wrong with something that was looked up is no refusal: people mend it in AWS, where nobody
+//! hears of it, so the Service tries again. While EC2 fails, the last answer serves the Services that have
+//! a load balancer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -29,6 +33,8 @@ use crate::settings::{Scheme, Settings};
 const FRESH: Duration = Duration::from_mins(10);
 /// The same if a Service was refused for what it brought: people mend it soon.
 const SOON: Duration = Duration::from_secs(30);
+/// For so long names that nobody asks for are remembered, in case EC2 fails.
+const REMEMBERED: Duration = Duration::from_hours(24);
 
 /// What was looked up. Nobody holds its lock while a call is made.
 #[derive(Debug, Default)]
@@ -111,9 +117,36 @@ impl Network {
         names.iter().filter(new).cloned().collect()
     }
 
+    /// EC2 does not answer: what it has said before counts for a while. False if it has said nothing that
+    /// these names need.
+    fn trust_groups(&mut self, names: &[String]) -> bool {
+        let soon = Instant::now() + SOON;
+        let known = |name: &String| {
+            let those = self.named.get(name).map_or(0, |(_, those)| those.len());
+            is_id(name) || those == 1
+        };
+        if !names.iter().all(known) {
+            return false;
+        }
+        for name in names {
+            if let Some((until, _)) = self.named.get_mut(name) {
+                *until = soon.max(*until);
+            }
+        }
+        true
+    }
+
+    /// The same for subnets by name.
+    fn trust_subnets(&mut self, names: &[String]) -> Option<Vec<FoundSubnet>> {
+        let (until, all) = self.subnets.as_mut()?;
+        let found = network::named(names, all).ok()?;
+        *until = (Instant::now() + SOON).max(*until);
+        Some(found)
+    }
+
     fn learn_groups(&mut self, asked: Vec<String>, found: &[SecurityGroup]) {
         let now = Instant::now();
-        self.named.retain(|_, (until, _)| *until > now);
+        self.named.retain(|_, (until, _)| *until + REMEMBERED > now);
         for name in asked {
             let those = found.iter().filter(|it| it.tags.get("Name") == Some(&name));
             let those: Vec<String> = those.map(|it| it.id.clone()).collect();
@@ -146,6 +179,11 @@ fn is_id(name: &str) -> bool {
     name.starts_with("sg-")
 }
 
+/// What somebody must mend, maybe in AWS.
+fn mendable(why: Refusal) -> ProviderError {
+    ProviderError::failed(why.reason, why.message)
+}
+
 fn fresh<T>(of: Option<&(Instant, Arc<[T]>)>) -> Option<Arc<[T]>> {
     let (until, all) = of?;
     (*until > Instant::now()).then(|| Arc::clone(all))
@@ -175,17 +213,33 @@ impl Inner {
         let scheme = settings.scheme.unwrap_or_default();
         let subnets = match present {
             // A load balancer keeps its subnets unless others are named.
-            Some(present) if settings.subnets.is_empty() => present
-                .subnets
-                .iter()
-                .map(|subnet| FoundSubnet {
+            Some(present) if settings.subnets.is_empty() => {
+                let present = present.subnets.iter().map(|subnet| FoundSubnet {
                     id: subnet.id.clone(),
                     zone: subnet.zone.clone(),
-                })
-                .collect(),
-            _ => self.subnets(client, settings, scheme).await?,
+                });
+                let mut found: Vec<FoundSubnet> = present.collect();
+                // In the order in which they were found: lists of addresses have it, too.
+                found.sort_by(|one, other| one.zone.cmp(&other.zone));
+                found
+            }
+            Some(_) => match self.subnets(client, settings, scheme).await {
+                Ok(found) => found,
+                Err(why) => {
+                    let last = self.network().trust_subnets(&settings.subnets);
+                    last.ok_or(why)?
+                }
+            },
+            None => self.subnets(client, settings, scheme).await?,
         };
-        let security_groups = self.named_groups(client, &settings.security_groups).await?;
+        let named = &settings.security_groups;
+        match self.learn_named_groups(client, named).await {
+            Err(why) if present.is_none() || !self.network().trust_groups(named) => {
+                return Err(why);
+            }
+            _ => {}
+        }
+        let security_groups = self.named_groups(named)?;
         let own = settings.security_groups.is_empty();
         let prefix_lists = if own {
             self.prefix_lists(client, service, settings, lists).await?
@@ -215,7 +269,7 @@ impl Inner {
         self.learn_instances(client, Urgency::Service).await?;
         let mut network = self.network();
         let all: Vec<Instance> = network.instances.values().cloned().collect();
-        let vpc = network::vpc(&all)?.ok_or_else(|| {
+        let vpc = network::vpc(&all).map_err(mendable)?.ok_or_else(|| {
             ProviderError::transient(
                 "the VPC is not known: no node has an instance in this region. Set spec.aws.vpc of the class, or let the cloud provider set spec.providerID of the nodes",
             )
@@ -264,7 +318,7 @@ impl Inner {
         let all = self.all_subnets(client, &vpc).await?;
         let refused = |why: Refusal| {
             self.network().read_again_soon();
-            ProviderError::from(why)
+            mendable(why)
         };
         if !settings.subnets.is_empty() {
             return network::named(&settings.subnets, &all).map_err(refused);
@@ -325,27 +379,33 @@ impl Inner {
         Ok(all)
     }
 
-    /// The user's security groups.
-    async fn named_groups(
+    /// Looks up the user's security groups.
+    async fn learn_named_groups(
         &self,
         client: &Client,
         names: &[String],
-    ) -> Result<Vec<String>, ProviderError> {
-        if !self.network().unknown_groups(names).is_empty() {
-            let vpc = self.vpc(client).await?;
-            let _looking = self.looking.lock().await;
-            let new = self.network().unknown_groups(names);
-            if !new.is_empty() {
-                let wanted = Filter::tag("Name", new.iter().cloned());
-                let filters = [Filter::new("vpc-id", [vpc]), wanted];
-                let found = client.security_groups(&filters, manner()).await;
-                let found = found.map_err(|why| error(&why))?;
-                self.network().learn_groups(new, &found);
-            }
+    ) -> Result<(), ProviderError> {
+        if self.network().unknown_groups(names).is_empty() {
+            return Ok(());
         }
+        let vpc = self.vpc(client).await?;
+        let _looking = self.looking.lock().await;
+        let new = self.network().unknown_groups(names);
+        if !new.is_empty() {
+            let wanted = Filter::tag("Name", new.iter().cloned());
+            let filters = [Filter::new("vpc-id", [vpc]), wanted];
+            let found = client.security_groups(&filters, manner()).await;
+            let found = found.map_err(|why| error(&why))?;
+            self.network().learn_groups(new, &found);
+        }
+        Ok(())
+    }
+
+    /// The user's security groups.
+    fn named_groups(&self, names: &[String]) -> Result<Vec<String>, ProviderError> {
         let network = self.network();
         let ids: Result<Vec<String>, Refusal> =
             names.iter().map(|name| network.group(name)).collect();
-        Ok(ids?)
+        ids.map_err(mendable)
     }
 }

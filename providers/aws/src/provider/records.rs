@@ -224,6 +224,24 @@ impl Record {
         self.health.due().filter(|_| asks)
     }
 
+    /// Whether nobody has asked how its targets are since this process started, and nobody is about to.
+    pub(super) fn is_unheard(&self) -> bool {
+        let asks = !self.retained && self.depth == Depth::Names && is_serving(self.present());
+        asks && self.wanted.is_some() && self.health.is_unheard() && !self.groups().is_empty()
+    }
+
+    /// The load balancer whose name stays published: one that serves, while the one that replaces it has
+    /// not had a healthy target yet.
+    pub(super) fn stand_in(&self, now: Instant) -> Option<&ObservedLoadBalancer> {
+        let present = self.present().filter(|one| is_serving(Some(one)));
+        let served = present.is_some_and(|one| self.health.has_served(&one.arn));
+        if served || self.is_replaced(now) {
+            return None;
+        }
+        let mut former = self.former().map(|(_, one)| one);
+        former.find(|one| is_serving(Some(one)))
+    }
+
     /// What AWS says of its targets. True if there is news.
     pub(super) fn heard(&mut self, answers: &Answers, now: Instant) -> bool {
         let groups = self.groups();

@@ -14,6 +14,8 @@ pub(super) struct Words {
     pub(super) remarks: Vec<String>,
     pub(super) objection: Option<Refusal>,
     pub(super) health: Option<ExtraCondition>,
+    /// The name of the load balancer that serves until the one that replaces it does.
+    pub(super) stand_in: Option<String>,
     /// The load balancer has become active a moment ago, and AWS still examines its targets.
     pub(super) settles: bool,
 }
@@ -42,8 +44,11 @@ pub(super) fn observed(
         remarks.push(format!("AWS cannot scale the load balancer: {reason}"));
     }
     let published = present.filter(|_| serves || publish == Publish::WhenCreated);
+    let hostname = words
+        .stand_in
+        .or_else(|| published.map(|one| one.hostname.clone()));
     Observed {
-        ingress: service.ingress_at(published.map(|one| Address::Hostname(one.hostname.clone()))),
+        ingress: service.ingress_at(hostname.map(Address::Hostname)),
         state,
         objection: words.objection,
         remarks,

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use ballast_aws_fake::Fault;
-use ballast_provider::{ExtraCondition, ExtraKind, LoadBalancer, Observed, Provider, State};
+use ballast_provider::{
+    Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, Provider, State,
+};
 
 use crate::bed::{ensure, service, settle, with};
 use crate::quiet::Quiet;
@@ -82,6 +84,42 @@ async fn a_former_load_balancer_stays_until_its_successor_has_served_for_three_m
     quiet.assert_alone();
     let observed = ensure(&provider, &public()).await.unwrap();
     assert_eq!(observed.remarks, Vec::<String>::new());
+}
+
+/// Clients find what serves: the new name comes with the first healthy target, and stays.
+#[tokio::test(start_paused = true)]
+async fn the_former_name_is_published_until_the_new_load_balancer_serves() {
+    fn name(observed: &Observed) -> Address {
+        let [one] = &observed.ingress[..] else {
+            panic!("{observed:?}");
+        };
+        one.address.clone()
+    }
+    let (mut quiet, provider) = prepared().await;
+    let before = name(&ensure(&provider, &web()).await.unwrap());
+    quiet.all = [(public().id, public())].into();
+    quiet.bed.set_healthy(1..=3, false);
+    let observed = settle(&provider, &public()).await.unwrap();
+    assert_eq!(name(&observed), before);
+    quiet.follow(&provider, 6 * MINUTE).await;
+    let observed = ensure(&provider, &public()).await.unwrap();
+    assert_eq!(observed.state, State::Programmed);
+    assert_eq!(name(&observed), before);
+    quiet.bed.set_healthy(1..=3, true);
+    let mut after = before.clone();
+    for _ in 0..10 {
+        quiet.follow(&provider, MINUTE).await;
+        after = name(&ensure(&provider, &public()).await.unwrap());
+        if after != before {
+            break;
+        }
+    }
+    assert_ne!(after, before);
+    assert_eq!(quiet.load_balancers(), 2);
+    quiet.bed.set_healthy(1..=3, false);
+    quiet.follow(&provider, 2 * MINUTE).await;
+    let observed = ensure(&provider, &public()).await.unwrap();
+    assert_eq!(name(&observed), after);
 }
 
 /// Whoever changes the mind again gets three minutes more, too.
@@ -201,6 +239,31 @@ async fn a_new_process_says_how_targets_are() {
     let observed = ensure(&provider, &web()).await.unwrap();
     let says = targets(&observed).unwrap();
     assert_eq!((says.holds, says.reason), (Some(false), "TargetsUnhealthy"));
+}
+
+/// The same where many Services wait for it: their health comes before all that a full look reads.
+#[tokio::test(start_paused = true)]
+async fn a_new_process_hears_of_all_targets_soon() {
+    let all = (0..20).map(|number| service(&format!("web-{number}"), &[(80, 30_100 + number)]));
+    let quiet = Quiet::of(all.collect()).await;
+    let provider = quiet.bed.start().await.unwrap();
+    for one in quiet.all.values() {
+        settle(&provider, one).await.unwrap();
+    }
+    quiet.follow(&provider, 10 * MINUTE).await;
+    quiet.bed.set_healthy(1..=3, false);
+    drop(provider);
+    tokio::time::sleep(5 * MINUTE).await;
+    let provider = quiet.bed.start().await.unwrap();
+    for one in quiet.all.values() {
+        settle(&provider, one).await.unwrap();
+    }
+    quiet.follow(&provider, 8 * MINUTE).await;
+    for one in quiet.all.values() {
+        let observed = ensure(&provider, one).await.unwrap();
+        let says = targets(&observed).map(|it| it.holds);
+        assert_eq!(says, Some(Some(false)), "{observed:?}");
+    }
 }
 
 /// Nothing changes but the answers of health checks.

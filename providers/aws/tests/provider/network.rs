@@ -7,11 +7,17 @@ use std::time::Duration;
 use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::security_groups::{Permission, SecurityGroup, Source};
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
-use ballast_provider::mark::SERVICE;
-use ballast_provider::{Cause, Key, Provider, Released, Removal};
+use ballast_provider::mark::{RETAINED, SERVICE};
+use ballast_provider::{
+    Cause, Key, LoadBalancer, Provider, ProviderError, Reason, Released, Removal, State,
+};
 use tokio::time::timeout;
 
 use crate::bed::{Bed, delete, instance, registered, service, settle, with};
+use crate::quiet::Quiet;
+
+/// A security group of the user's.
+const FIREWALL: &str = "sg-00000000000fire";
 
 /// The EC2 actions that a running process uses.
 const EC2: [&str; 8] = [
@@ -254,6 +260,211 @@ async fn a_slow_look_in_the_background_delays_nobody() {
     assert!(groups.values().all(|group| registered(group).len() == 4));
 }
 
+/// A Service that has the user's security group beside the class's.
+fn guarded(name: &str) -> LoadBalancer {
+    let given = with(service(name, &[(80, 30_080)]), "security-groups", FIREWALL);
+    with(given, "manage-backend-security-group-rules", "true")
+}
+
+/// The next Service does not rely on a group of which nobody knows whether it is there.
+#[tokio::test]
+async fn a_deletion_of_the_backend_group_without_an_answer_harms_no_service() {
+    for after in [true, false] {
+        let bed = Bed::new().await;
+        second_group(&bed, FIREWALL, &[], false);
+        let provider = bed.start().await.unwrap();
+        settle(&provider, &guarded("web")).await.unwrap();
+        let key = Key::alone(&guarded("web").id);
+        let id = guarded("web").id;
+        let release = || provider.release(&id, &key, Removal::Delete);
+        // Its load balancer's interfaces use it for a while.
+        assert!(matches!(release().await, Ok(Released::InProgress { .. })));
+        bed.fake.advance(Duration::from_mins(10));
+        let fault = Fault::on("DeleteSecurityGroup");
+        bed.fake.fault(if after {
+            fault.drop_after()
+        } else {
+            fault.drop_before()
+        });
+        release().await.unwrap();
+        let web = service("other", &[(80, 30_081)]);
+        settle(&provider, &web).await.unwrap();
+        assert_eq!(bed.fake.snapshot().load_balancers.len(), 1);
+        delete(&bed, &provider, &web).await;
+        let left = bed.fake.snapshot().security_groups;
+        assert!(!left.values().any(|one| one.name.starts_with("bl")));
+    }
+}
+
+/// Somebody deletes the class's group while no load balancer uses it.
+#[tokio::test]
+async fn a_backend_group_that_somebody_deletes_is_made_again() {
+    for looks in [true, false] {
+        let bed = Bed::new().await;
+        second_group(&bed, FIREWALL, &[], false);
+        let provider = bed.start().await.unwrap();
+        let only = with(
+            service("only", &[(80, 30_082)]),
+            "security-groups",
+            FIREWALL,
+        );
+        let web = service("web", &[(80, 30_080)]);
+        settle(&provider, &only).await.unwrap();
+        settle(&provider, &web).await.unwrap();
+        delete(&bed, &provider, &web).await;
+        let backend = group(&bed, None).id;
+        bed.fake.edit(|cloud, now| {
+            let mut nodes = cloud.security_groups.get(NODE_GROUP).unwrap().clone();
+            nodes.ingress.clear();
+            cloud.security_groups.put(NODE_GROUP.into(), nodes);
+            cloud.security_groups.remove(&backend, now);
+        });
+        if looks {
+            provider.look().await;
+        } else {
+            settle(&provider, &web).await.unwrap_err();
+        }
+        settle(&provider, &web).await.unwrap();
+        assert_ne!(group(&bed, None).id, backend);
+        let nodes = bed.fake.snapshot().security_groups[NODE_GROUP].clone();
+        assert_eq!(nodes.ingress.len(), 1);
+    }
+}
+
+/// The lists at a start may lag behind.
+#[tokio::test]
+async fn a_backend_group_that_a_start_has_not_seen_is_deleted_later() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let backend = group(&bed, None);
+    delete(&bed, &provider, &web).await;
+    drop(provider);
+    let provider = bed.start().await.unwrap();
+    bed.fake.edit(|cloud, _| {
+        cloud
+            .security_groups
+            .put(backend.id.clone(), backend.clone())
+    });
+    provider.look().await;
+    provider.look().await;
+    assert!(bed.is_empty(), "{:?}", bed.fake.snapshot());
+}
+
+/// People mend it in AWS, and nobody tells the controller: the Service must try again.
+#[tokio::test]
+async fn what_is_wrong_in_aws_is_no_refusal() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let named = |name, value| with(service("web", &[(80, 30_080)]), name, value);
+    for web in [named("subnets", "none"), named("security-groups", "none")] {
+        let why = settle(&provider, &web).await.unwrap_err();
+        let ProviderError::Transient { reason, message } = &why else {
+            panic!("{why:?}");
+        };
+        assert_eq!(*reason, Reason::Invalid);
+        assert!(message.contains("\"none\""), "{message}");
+    }
+    bed.fake.edit(|cloud, _| {
+        for subnet in cloud.subnets.values_mut() {
+            subnet.tags.clear();
+        }
+        cloud.route_tables.clear();
+    });
+    let provider = bed.start().await.unwrap();
+    let public = named("scheme", "internet-facing");
+    let why = settle(&provider, &public).await.unwrap_err();
+    let ProviderError::Transient { reason, message } = &why else {
+        panic!("{why:?}");
+    };
+    assert_eq!(*reason, Reason::Invalid);
+    assert!(message.contains("no subnet fits"), "{message}");
+}
+
+/// What EC2 has said before is enough for what exists.
+#[tokio::test(start_paused = true)]
+async fn a_service_with_names_is_served_while_ec2_fails() {
+    let named = |name| {
+        let web = service(name, &[(80, 30_080)]);
+        let web = with(web, "subnets", "subnet-private-a,subnet-private-b");
+        with(web, "security-groups", "firewall")
+    };
+    let quiet = Quiet::of(vec![named("web"), named("new")]).await;
+    let tags = [("Name", "firewall")];
+    second_group(&quiet.bed, FIREWALL, &tags, false);
+    let provider = quiet.bed.start().await.unwrap();
+    settle(&provider, &named("web")).await.unwrap();
+    quiet.follow(&provider, Duration::from_mins(12)).await;
+    for action in EC2 {
+        let fault = Fault::on(action).always();
+        let fault = fault.error_with_status(503, "Unavailable", "EC2 is down");
+        quiet.bed.fake.fault(fault);
+    }
+    for _ in 0..3 {
+        let observed = settle(&provider, &named("web")).await.unwrap();
+        assert_eq!(observed.state, State::Programmed);
+        tokio::time::advance(Duration::from_mins(5)).await;
+    }
+    // Others are made when EC2 is back.
+    settle(&provider, &named("new")).await.unwrap_err();
+    quiet.bed.fake.clear_faults();
+    settle(&provider, &named("new")).await.unwrap();
+}
+
+/// A Service that is in use keeps what somebody has marked as kept.
+#[tokio::test]
+async fn a_tag_that_says_kept_freezes_no_service_that_is_in_use() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let marks = |bed: &Bed| {
+        let all = bed.fake.snapshot().load_balancers;
+        let tags = all.values().map(|one| one.tags.contains_key(RETAINED));
+        tags.collect::<Vec<_>>()
+    };
+    bed.fake.edit(|cloud, _| {
+        let arn = cloud.load_balancers.all().keys().next().unwrap().clone();
+        let one = cloud.load_balancers.get_mut(&arn).unwrap();
+        one.tags.insert(RETAINED.into(), "yesterday".into());
+    });
+    assert_eq!(marks(&bed), [true]);
+    let changes = provider.look().await;
+    assert!(changes.iter().any(|it| it.id == web.id), "{changes:?}");
+    settle(&provider, &web).await.unwrap();
+    assert_eq!(marks(&bed), [false]);
+}
+
+/// AWS never changes an address, so the Service says what it keeps.
+#[tokio::test]
+async fn other_addresses_are_refused_aloud() {
+    const ADDRESSES: &str = "private-ipv4-addresses";
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = || service("web", &[(80, 30_080)]);
+    let first = with(web(), ADDRESSES, "10.0.100.77,10.0.101.77,10.0.102.77");
+    let observed = settle(&provider, &first).await.unwrap();
+    assert_eq!(observed.objection, None);
+    let other = with(web(), ADDRESSES, "10.0.100.77,10.0.101.78,10.0.102.77");
+    for _ in 0..2 {
+        let observed = settle(&provider, &other).await.unwrap();
+        let objection = observed.objection.unwrap();
+        assert_eq!(objection.reason, Reason::Unsupported);
+        let says = &objection.message;
+        assert!(says.contains("10.0.101.77"), "{says}");
+        assert!(says.contains("10.0.101.78"), "{says}");
+    }
+    let observed = settle(&provider, &first).await.unwrap();
+    assert_eq!(observed.objection, None);
+    // The same after a restart.
+    let provider = bed.start().await.unwrap();
+    let observed = settle(&provider, &first).await.unwrap();
+    assert_eq!(observed.objection, None);
+    let observed = settle(&provider, &other).await.unwrap();
+    assert!(observed.objection.is_some());
+}
+
 /// Lists are older than what a turn has done since they were begun.
 #[tokio::test]
 async fn our_own_work_is_no_drift() {
@@ -298,7 +509,7 @@ async fn our_own_work_is_no_drift() {
 #[tokio::test]
 async fn a_turn_with_groups_by_name_costs_no_call() {
     let bed = Bed::new().await;
-    second_group(&bed, "sg-00000000000fire", &[("Name", "firewall")], false);
+    second_group(&bed, FIREWALL, &[("Name", "firewall")], false);
     let provider = bed.start().await.unwrap();
     let web = with(
         service("web", &[(80, 30_080)]),
