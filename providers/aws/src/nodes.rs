@@ -111,6 +111,19 @@ impl Nodes {
         self.refused.insert(id.to_owned());
     }
 
+    /// What AWS did not accept among the former nodes, it does not accept now: nodes change often, and
+    /// each search for those that it refuses takes many calls.
+    pub(crate) fn keep_refused(&mut self, before: &Self) {
+        let refused = before.refused.iter();
+        let there = refused.filter(|id| self.instances.contains_key(*id));
+        self.refused = there.cloned().collect();
+    }
+
+    /// Whether AWS did not accept this instance.
+    pub(crate) fn is_refused(&self, id: &str) -> bool {
+        self.refused.contains(id)
+    }
+
     /// Whether there are such.
     pub(crate) fn has_refused(&self) -> bool {
         !self.refused.is_empty()

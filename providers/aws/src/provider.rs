@@ -25,9 +25,9 @@
 //!   it.
 //!
 //! Locks: one for each Service ([`Records`]), held while its calls are made; `opening`, held while the
-//! backend group changes ([`backend`]); and `looking`, held while a Service waits for a look-up
-//! ([`network`]). They are taken in this order, and whoever holds one of the last two takes none of a
-//! Service. So a call in the background holds up no Service that is not concerned.
+//! backend group changes ([`backend`]); `looking`, held while a Service waits for a look-up
+//! ([`network`]); and `tagging`, held while the tag that names the targets changes ([`retarget`]). They are
+//! taken in this order, and whoever holds one of the last three takes none of a Service. So a call in the background holds up no Service that is not concerned.
 
 mod backend;
 mod ensure;
@@ -87,6 +87,8 @@ struct Inner {
     /// Held while the backend group, or a rule that names it, is made or deleted.
     opening: tokio::sync::Mutex<()>,
     targets: Mutex<Targets>,
+    /// Held while the tag of the backend group is written or removed.
+    tagging: tokio::sync::Mutex<()>,
     /// Wakes [`follow`]: there is something to poll.
     polls: Notify,
 }
@@ -100,6 +102,8 @@ struct Targets {
     settled: Option<String>,
     /// The tag may name something else, because it could not be removed.
     outdated: bool,
+    /// Counts what may make the tag wrong: other nodes, and instances that AWS refuses.
+    epoch: u64,
     /// The selectors that were in use then.
     selectors: BTreeSet<Selector>,
 }
@@ -132,6 +136,7 @@ impl AwsProvider {
             class,
             records: Records::default(),
             targets: Mutex::default(),
+            tagging: tokio::sync::Mutex::default(),
             polls: Notify::new(),
         };
         Self {

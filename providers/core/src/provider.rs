@@ -57,7 +57,9 @@ pub trait Provider: Send + Sync {
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError>;
 
     /// Sets the targets of these balancers, and nothing else. The latest call wins. Makes no
-    /// mutating call if nothing differs.
+    /// mutating call if nothing differs. An error means that the call must be made again; a class that
+    /// starts waits for that. What the cloud refuses one balancer is no error here: the provider asks for a
+    /// turn of its Services ([`Self::changes`]), which reports it.
     async fn retarget(&self, targets: &TargetSet, keys: &[Key]) -> Result<(), ProviderError>;
 
     /// Removes what one Service has under one key, whether it is complete, incomplete or

@@ -13,7 +13,7 @@ use tracing::debug;
 use super::Inner;
 use super::execute::{Ended, error};
 use super::health::Needs;
-use super::records::{Depth, Record};
+use super::records::{Behind, Depth, Record};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
@@ -142,7 +142,10 @@ impl Inner {
             mut remarks,
         } = Desired::of(&self.mark, &key, service, settings, &found)?;
         if record.depth == Depth::Names {
-            if plan::is_finished(&desired, &record.observed) && record.targets_known {
+            if plan::is_finished(&desired, &record.observed)
+                && record.targets_known
+                && record.behind == Behind::No
+            {
                 return Ok(Step::Settled(Words {
                     remarks,
                     ..Words::default()
@@ -200,6 +203,7 @@ impl Inner {
             record.health.begin(now);
             self.polls.notify_one();
         }
+        record.behind = Behind::No;
         Ok(Step::Settled(words))
     }
 

@@ -154,36 +154,37 @@ impl Inner {
                         return Ended::Failed(why);
                     };
                     let before = record.asks(call);
-                    let registered = self.register(client, target_group, targets, &ids).await;
+                    let registered = self
+                        .register(client, target_group, targets, why, &ids)
+                        .await;
                     record.answered(before);
-                    match registered {
-                        Ok(made) => made.iter().for_each(|call| {
-                            effect::apply(&mut record.observed, call, &ids, &Answer::default());
-                        }),
-                        Err(why) => {
-                            if why.cause.uncertain() {
-                                record.doubt();
-                            }
-                            return Ended::Failed(why);
-                        }
+                    let (made, ended) = registered;
+                    for call in &made {
+                        effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                    }
+                    if let Err(why) = ended {
+                        return self.gave_up(record, call, why);
                     }
                 }
-                Err(why) => {
-                    if why.cause.uncertain() || why.cause == Cause::Duplicate {
-                        record.tried(call);
-                        record.doubt();
-                    }
-                    if matches!(why.cause, Cause::Duplicate | Cause::NotFound) {
-                        debug!(call = call.action(), error = %why, "AWS has something else; reading it");
-                        record.doubt();
-                        return Ended::Stale;
-                    }
-                    self.network().backend.blame(&why);
-                    return Ended::Failed(self.in_numbers(record, why));
-                }
+                Err(why) => return self.gave_up(record, call, why),
             }
         }
         Ended::Done
+    }
+
+    /// A plan ends with this failure of a call.
+    fn gave_up(&self, record: &mut Record, call: &Call, why: CallError) -> Ended {
+        if why.cause.uncertain() || why.cause == Cause::Duplicate {
+            record.tried(call);
+            record.doubt();
+        }
+        if matches!(why.cause, Cause::Duplicate | Cause::NotFound) {
+            debug!(call = call.action(), error = %why, "AWS has something else; reading it");
+            record.doubt();
+            return Ended::Stale;
+        }
+        self.network().backend.blame(&why);
+        Ended::Failed(self.in_numbers(record, why))
     }
 
     /// AWS counts targets otherwise than people do.

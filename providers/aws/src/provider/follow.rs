@@ -315,7 +315,7 @@ impl Follower {
             if record.turn_at(now).is_some_and(|at| at <= now)
                 && let Some(id) = record.id.clone()
             {
-                record.asked = Some(now);
+                record.asks_for_turn(now);
                 self.ready.push_back(change(&id, Cause::Drifted));
             }
         }

@@ -45,6 +45,17 @@ pub(super) enum Depth {
     Doubtful,
 }
 
+/// Whether a wave could not give a Service its targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// It has not failed.
+    No,
+    /// Its own turn tries again and says why, and nobody has asked for one yet.
+    Asks,
+    /// The controller was asked once; it makes the pauses.
+    Asked,
+}
+
 /// One Service's objects.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
@@ -57,6 +68,8 @@ pub(super) struct Record {
     /// Target groups whose targets were read although that is not known of all: a wave that is cut short
     /// does not read them again.
     pub(super) groups_known: BTreeSet<String>,
+    /// What became of it in the last wave.
+    pub(super) behind: Behind,
     /// It was kept on purpose, and belongs to nobody.
     pub(super) retained: bool,
     /// What may exist beside what is known.
@@ -137,6 +150,7 @@ impl Record {
             id: None,
             targets_known: true,
             groups_known: BTreeSet::new(),
+            behind: Behind::No,
             retained: false,
             tried: Tried::default(),
             cleanup: None,
@@ -154,8 +168,8 @@ impl Record {
     }
 
     /// When the Service needs a turn although nothing changes: its objects must be read again, something
-    /// that was in use may be free, another load balancer has replaced one, or one that AWS could not
-    /// make is made again. `None`: it does not.
+    /// that was in use may be free, another load balancer has replaced one, one that AWS could not
+    /// make is made again, or a wave could not give it its targets. `None`: it does not.
     pub(super) fn turn_at(&self, now: Instant) -> Option<Instant> {
         if self.retained {
             return None;
@@ -167,11 +181,20 @@ impl Record {
         let mut all = self.observed.load_balancers.values();
         let failed = all.any(|one| one.state == LoadBalancerState::Failed);
         let remake = failed.then(|| self.remade.map_or(now, |at| at + REMAKE));
-        let first = [doubtful, cleanup, replaced, remake]
+        let behind = (self.behind == Behind::Asks).then_some(now);
+        let first = [doubtful, cleanup, replaced, remake, behind]
             .into_iter()
             .flatten()
             .min()?;
         Some(self.asked.map_or(first, |asked| first.max(asked + ASK)))
+    }
+
+    /// The controller is asked for a turn.
+    pub(super) fn asks_for_turn(&mut self, now: Instant) {
+        self.asked = Some(now);
+        if self.behind == Behind::Asks {
+            self.behind = Behind::Asked;
+        }
     }
 
     /// The Service has a turn, and asks for the load balancer of this name.
@@ -300,7 +323,8 @@ impl Record {
         let has = |group: &ObservedTargetGroup| {
             group.targets == nodes.selected(&Selector::of(&group.tags))
         };
-        self.retained || (self.targets_known && groups.all(has))
+        let known = self.targets_known && self.depth != Depth::Doubtful;
+        self.retained || (known && groups.all(has))
     }
 
     /// What AWS does not delete for long, and why.
@@ -453,6 +477,12 @@ mod tests {
         record.asked = Some(now);
         assert_eq!(record.turn_at(now), Some(now + ASK));
         record.retained = true;
+        assert_eq!(record.turn_at(now), None);
+        // The controller makes the pauses of a turn that fails.
+        let mut record = Record::empty();
+        record.behind = Behind::Asks;
+        assert_eq!(record.turn_at(now), Some(now));
+        record.asks_for_turn(now);
         assert_eq!(record.turn_at(now), None);
     }
 }

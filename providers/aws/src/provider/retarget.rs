@@ -6,7 +6,11 @@
 //! does it ask AWS which targets each group has.
 //!
 //! The tag is a note for the next process. If EC2 does not take it, the targets are changed all the same,
-//! and [`super::follow`] tries again.
+//! and [`super::follow`] tries again. A class whose Services all have given security groups has no backend
+//! group, and so no tag: each start asks.
+//!
+//! Everything that may make the tag wrong (other nodes, an instance that AWS refuses) begins another epoch.
+//! The tag is written only for the epoch in which every target group was seen to have its targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,15 +18,15 @@ use std::time::Duration;
 
 use ballast_provider::{ProviderError, Target};
 use futures::StreamExt;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::execute::{Ended, error};
 use super::inventory::registered;
-use super::records::{Cell, Depth, Record};
-use super::{Inner, PATIENCE, Targets};
+use super::records::{Behind, Cell, Depth, Record};
+use super::{Inner, PATIENCE};
 use crate::call::{Call, Ref};
-use crate::client::{CallError, Client, Ids, Manner};
+use crate::client::{CallError, Cause, Client, Ids, Manner};
 use crate::nodes::{Nodes, Selector};
 use crate::plan;
 use crate::rate::Urgency;
@@ -34,6 +38,10 @@ pub(super) const INVALID_TARGET: &str = "InvalidTarget";
 /// How long a wave begins something. A call of the provider ends within 30 s, and the change of a target
 /// group takes some of it.
 const LONGEST: Duration = Duration::from_secs(15);
+/// How long one target group looks for the targets that AWS does not accept.
+const SEARCH: Duration = Duration::from_secs(8);
+/// How long a wave waits for somebody who writes the tag.
+const WRITING: Duration = Duration::from_secs(2);
 /// A wave that was cut short goes on at once.
 const CUT: ProviderError = ProviderError::Throttled {
     retry_after: Duration::ZERO,
@@ -41,50 +49,66 @@ const CUT: ProviderError = ProviderError::Throttled {
 /// Services whose targets change at once.
 const AT_ONCE: usize = 16;
 
+/// What came of one Service in a wave.
+enum Fared {
+    /// It has its targets, or asks for a turn of its own.
+    Done,
+    /// The wave goes on here after this time.
+    Waits(Instant),
+    /// AWS refused or failed. Its own turn tries again and says so.
+    Failed(ProviderError),
+}
+
 // === impl Inner ===
 
 impl Inner {
     pub(super) async fn retarget(&self, nodes: &BTreeSet<Target>) -> Result<(), ProviderError> {
-        let nodes = Arc::new(Nodes::of(nodes));
-        let before = self.targets().nodes.replace(Arc::clone(&nodes));
+        let end = Instant::now() + LONGEST;
+        let mut nodes = Nodes::of(nodes);
+        let (nodes, before) = {
+            let mut targets = self.targets();
+            if let Some(before) = &targets.nodes {
+                nodes.keep_refused(before);
+            }
+            let nodes = Arc::new(nodes);
+            targets.epoch += 1;
+            (Arc::clone(&nodes), targets.nodes.replace(nodes))
+        };
         let strangers = &nodes.strangers;
         if !strangers.is_empty() && before.is_none_or(|before| before.strangers != *strangers) {
             warn!(nodes = ?strangers, "these nodes have no instance (spec.providerID), so they are no targets");
         }
-        let selectors = self.selectors().await;
-        let name = nodes.name(&selectors);
-        let (settled, marked) = {
-            let mut targets = self.targets();
-            targets.selectors = selectors;
-            let marked = targets.settled.is_some() || targets.outdated;
-            (targets.settled.clone(), marked)
-        };
-        if settled.as_deref() == Some(name.as_str()) {
-            self.have_targets(&nodes).await;
-            return Ok(());
-        }
-        if self.records.cells().is_empty() {
+        if self.have_targets(&nodes) || self.records.cells().is_empty() {
             return Ok(());
         }
         let client = self.client().await?;
-        self.wave(client, marked).await?;
+        let ended = self.wave(client, end).await;
         self.polls.notify_one();
-        Ok(())
+        ended
     }
 
-    /// What the Services of the class say of their nodes.
-    async fn selectors(&self) -> BTreeSet<Selector> {
-        let mut all = BTreeSet::new();
-        for (_, cell) in self.records.cells() {
-            all.extend(cell.lock().await.selectors());
+    /// Whether the tag says that every target group has these targets. Then it is so noted. While somebody
+    /// works on a Service its selectors are not known, so the tag is not believed: nobody waits here.
+    fn have_targets(&self, nodes: &Nodes) -> bool {
+        let Some(settled) = self.targets().settled.clone() else {
+            return false;
+        };
+        let cells = self.records.cells();
+        let mut records = Vec::with_capacity(cells.len());
+        for (_, cell) in &cells {
+            let Ok(record) = cell.try_lock() else {
+                return false;
+            };
+            if record.targets_known && !record.has_targets(nodes) {
+                return false;
+            }
+            records.push(record);
         }
-        all
-    }
-
-    /// The tag says that every target group has all targets.
-    async fn have_targets(&self, nodes: &Nodes) {
-        for (_, cell) in self.records.cells() {
-            let mut record = cell.lock().await;
+        let selectors = records.iter().flat_map(|one| one.selectors()).collect();
+        if nodes.name(&selectors) != settled {
+            return false;
+        }
+        for record in &mut records {
             if !record.targets_known {
                 for group in record.observed.target_groups.values_mut() {
                     group.targets = nodes.selected(&Selector::of(&group.tags));
@@ -92,11 +116,17 @@ impl Inner {
                 record.targets_known = true;
             }
         }
+        self.targets().selectors = selectors;
+        true
     }
 
-    /// Changes the targets of every Service.
-    async fn wave(&self, client: &Client, marked: bool) -> Result<(), ProviderError> {
-        let end = Instant::now() + LONGEST;
+    /// Changes the targets of every Service. Fails only where it must go on: what AWS refuses one Service
+    /// concerns no other, and does not keep the class from its start.
+    async fn wave(&self, client: &Client, end: Instant) -> Result<(), ProviderError> {
+        let marked = {
+            let targets = self.targets();
+            targets.settled.is_some() || targets.outdated
+        };
         if marked {
             self.unsettle(client).await;
         }
@@ -105,53 +135,55 @@ impl Inner {
             .into_iter()
             .map(|(_, cell)| async move { self.retarget_one(client, &cell, end).await });
         let mut running = futures::stream::iter(each).buffer_unordered(AT_ONCE);
-        let mut failed: Option<(ProviderError, Instant)> = None;
-        while let Some(result) = running.next().await {
-            // One Service that AWS refuses holds up no other.
-            if let Err(why) = result {
-                debug!(error = %why, "cannot change the targets of a Service");
-                let now = Instant::now();
-                let why = match failed {
-                    Some((before, at)) => last(passed(before, at, now), why),
-                    None => why,
-                };
-                failed = Some((why, now));
+        let mut failed = (0_usize, None);
+        // Those that wait for AWS's limits do so together: all of them have their turn when the last
+        // one has.
+        let mut waits: Option<Instant> = None;
+        while let Some(fared) = running.next().await {
+            match fared {
+                Fared::Done => {}
+                Fared::Waits(until) => waits = waits.max(Some(until)),
+                Fared::Failed(why) => failed = (failed.0 + 1, failed.1.or(Some(why))),
             }
         }
-        if let Some((why, at)) = failed {
-            return Err(passed(why, at, Instant::now()));
+        if let (services, Some(why)) = failed {
+            warn!(services, error = %why, "cannot change the targets of some Services; they try again by themselves");
         }
-        let Targets {
-            nodes, selectors, ..
-        } = self.targets().clone();
-        let nodes = nodes.unwrap_or_default();
-        if let Err(why) = self.settle(client, &nodes.name(&selectors)).await {
+        if let Some(until) = waits {
+            return Err(ProviderError::Throttled {
+                retry_after: until.saturating_duration_since(Instant::now()),
+            });
+        }
+        if let Err(why) = self.settle_first(client).await {
             debug!(error = %why, "cannot write which targets every target group has");
         }
         Ok(())
     }
 
     /// Begins nothing after `end`: the wave is cut short, and the next one goes on from there.
-    async fn retarget_one(
-        &self,
-        client: &Client,
-        cell: &Cell,
-        end: Instant,
-    ) -> Result<(), ProviderError> {
+    async fn retarget_one(&self, client: &Client, cell: &Cell, end: Instant) -> Fared {
         let Ok(mut record) = timeout_at(end, cell.lock()).await else {
-            return Err(CUT);
+            return Fared::Waits(Instant::now());
         };
         if record.retained {
-            return Ok(());
+            return Fared::Done;
         }
-        if Instant::now() >= end {
-            return Err(CUT);
+        let changed = self.targets_until(client, &mut record, end).await;
+        let now = Instant::now();
+        match changed {
+            Ok(changed) => {
+                record.behind = Behind::No;
+                if changed {
+                    record.health.begin(now);
+                }
+                Fared::Done
+            }
+            Err(ProviderError::Throttled { retry_after }) => Fared::Waits(now + retry_after),
+            Err(why) => {
+                record.behind = Behind::Asks;
+                Fared::Failed(why)
+            }
         }
-        let changed = self.targets_until(client, &mut record, end).await?;
-        if changed {
-            record.health.begin(Instant::now());
-        }
-        Ok(())
     }
 
     /// Changes the targets of one Service. True if any changed.
@@ -161,9 +193,6 @@ impl Inner {
         record: &mut Record,
         end: Instant,
     ) -> Result<bool, ProviderError> {
-        let Some(nodes) = self.targets().nodes.clone() else {
-            return Ok(false);
-        };
         let mut changed = false;
         let names: Vec<String> = record.observed.target_groups.keys().cloned().collect();
         for name in names {
@@ -177,8 +206,15 @@ impl Inner {
             let unknown = !record.targets_known || record.depth == Depth::Doubtful;
             if unknown && !record.groups_known.contains(&name) {
                 let manner = Manner::new(Urgency::Traffic, PATIENCE);
-                let health = client.target_health(&arn, manner).await;
-                let present = registered(&health.map_err(|why| error(&why))?);
+                let present = match client.target_health(&arn, manner).await {
+                    Ok(health) => registered(&health),
+                    // As for a registration: its next turn reads what there is.
+                    Err(why) if why.cause == Cause::NotFound => {
+                        record.doubt();
+                        return Ok(true);
+                    }
+                    Err(why) => return Err(error(&why)),
+                };
                 if let Some(group) = record.observed.target_groups.get_mut(&name) {
                     group.targets = present;
                 }
@@ -186,6 +222,10 @@ impl Inner {
             }
             let Some(group) = record.observed.target_groups.get(&name) else {
                 continue;
+            };
+            // Another target group may have found out meanwhile what AWS does not accept.
+            let Some(nodes) = self.targets().nodes.clone() else {
+                return Ok(changed);
             };
             let wanted = nodes.selected(&Selector::of(&group.tags));
             let calls = plan::retarget(&Ref::Known(arn), &wanted, &group.targets);
@@ -202,59 +242,106 @@ impl Inner {
         Ok(changed)
     }
 
-    /// Registers what AWS accepts of these targets: it refuses a call if it refuses one of them, and
-    /// does not say which. One that it refuses alone is left out, so that it holds up nothing.
+    /// Registers what AWS accepts of these targets, after it has `refused` all of them: it refuses a call
+    /// if it refuses one of them, and does not say which. One that it refuses alone is left out, so that it
+    /// holds up nothing. Returns the calls that succeeded, whatever became of the others. A search that
+    /// takes long goes on in the next turn: what was refused until then is known.
     pub(super) async fn register(
         &self,
         client: &Client,
         target_group: &Ref,
         targets: &[String],
+        refused: CallError,
         ids: &Ids,
-    ) -> Result<Vec<Call>, CallError> {
+    ) -> (Vec<Call>, Result<(), CallError>) {
+        let end = Instant::now() + SEARCH;
         let mut made = Vec::new();
-        let mut rest = vec![targets.to_vec()];
+        // What another target group has found out need not be found out again.
+        let nodes = self.targets().nodes.clone().unwrap_or_default();
+        let left = targets.iter().filter(|id| !nodes.is_refused(id));
+        let left: Vec<String> = left.cloned().collect();
+        let mut refused = (left.len() == targets.len()).then_some(refused);
+        let mut rest = vec![left];
+        let mut found = false;
         while let Some(some) = rest.pop() {
+            if some.is_empty() {
+                continue;
+            }
             let call = Call::RegisterTargets {
                 target_group: target_group.clone(),
                 targets: some.clone(),
             };
-            match client.call(&call, ids, call.urgency(), PATIENCE).await {
-                Ok(_) => made.push(call),
-                Err(why) if why.code != INVALID_TARGET => return Err(why),
-                Err(why) => match &some[..] {
-                    [alone] => {
-                        warn!(instance = alone, error = %why, "AWS does not accept this instance as a target");
-                        if let Some(nodes) = &mut self.targets().nodes {
-                            Arc::make_mut(nodes).refuse(alone);
-                        }
-                        // Groups that were made before may have it.
-                        if self.targets().settled.is_some() {
-                            self.unsettle(client).await;
-                        }
-                    }
-                    several => {
-                        let (one, other) = several.split_at(several.len() / 2);
-                        rest.extend([one.to_vec(), other.to_vec()]);
-                    }
-                },
+            let answer = match refused.take() {
+                Some(why) => Err(why),
+                None => client.call(&call, ids, call.urgency(), PATIENCE).await,
+            };
+            let why = match answer {
+                Ok(_) => {
+                    made.push(call);
+                    continue;
+                }
+                Err(why) if why.code != INVALID_TARGET => return (made, Err(why)),
+                Err(why) => why,
+            };
+            match &some[..] {
+                [alone] => {
+                    warn!(instance = alone, error = %why, "AWS does not accept this instance as a target");
+                    self.refuse(client, alone).await;
+                    found = true;
+                }
+                several => {
+                    let (one, other) = several.split_at(several.len() / 2);
+                    rest.extend([one.to_vec(), other.to_vec()]);
+                }
+            }
+            // Each search finds one, so that the last one ends.
+            if found && !rest.is_empty() && Instant::now() >= end {
+                let retry_after = Duration::ZERO;
+                let cause = Cause::Throttled { retry_after };
+                return (made, Err(CallError { cause, ..why }));
             }
         }
-        Ok(made)
+        (made, Ok(()))
+    }
+
+    /// AWS does not accept this instance. Groups that were made before may have it.
+    async fn refuse(&self, client: &Client, instance: &str) {
+        let settled = {
+            let mut targets = self.targets();
+            if let Some(nodes) = &mut targets.nodes {
+                Arc::make_mut(nodes).refuse(instance);
+            }
+            targets.epoch += 1;
+            targets.settled.is_some()
+        };
+        if settled {
+            self.unsettle(client).await;
+        }
     }
 
     /// Before a wave: if it is interrupted and the nodes are then as before, the tag must not say
     /// that every target group has them.
     async fn unsettle(&self, client: &Client) {
-        self.targets().outdated = true;
-        self.targets().settled = None;
+        {
+            let mut targets = self.targets();
+            targets.epoch += 1;
+            targets.outdated = true;
+            targets.settled = None;
+        }
+        // Targets do not wait for EC2. The tag is wrong only for a process that starts before the end of
+        // the wave, and finds the former nodes.
+        let Ok(_tagging) = timeout(WRITING, self.tagging.lock()).await else {
+            warn!(
+                "EC2 does not answer, so the tag that names the targets of all target groups stays"
+            );
+            return;
+        };
         let backend = self.network().backend.id();
         if let Some(backend) = backend {
             let manner = Manner::new(Urgency::Traffic, PATIENCE);
             let keys = [SETTLED.to_owned()];
             let removed = client.delete_tags(&[backend], &keys, manner).await;
             if let Err(why) = removed {
-                // Targets do not wait for it. It is wrong only for a process that starts before the end
-                // of the wave, and finds the former nodes.
                 warn!(error = %why, "cannot remove the tag that names the targets of all target groups");
                 return;
             }
@@ -262,17 +349,50 @@ impl Inner {
         self.targets().outdated = false;
     }
 
-    async fn settle(&self, client: &Client, name: &str) -> Result<(), ProviderError> {
+    /// Writes the tag for what was true in this epoch. If that ends meanwhile, nobody believes the tag, and
+    /// the next wave removes it.
+    async fn settle(
+        &self,
+        client: &Client,
+        nodes: &Nodes,
+        selectors: BTreeSet<Selector>,
+        epoch: u64,
+    ) -> Result<(), ProviderError> {
+        // Whoever writes it now is no wave, and the poller tries again.
+        let Ok(_tagging) = self.tagging.try_lock() else {
+            return Ok(());
+        };
         let Some(backend) = self.network().backend.id() else {
             return Ok(());
         };
-        let tags = BTreeMap::from([(SETTLED.to_owned(), name.to_owned())]);
+        let before = {
+            let mut targets = self.targets();
+            if targets.epoch != epoch {
+                return Ok(());
+            }
+            let outdated = std::mem::replace(&mut targets.outdated, true);
+            (targets.settled.take(), outdated)
+        };
+        let name = nodes.name(&selectors);
+        let tags = BTreeMap::from([(SETTLED.to_owned(), name.clone())]);
         let manner = Manner::new(Urgency::Background, Duration::from_secs(2));
         let written = client.create_tags(&[backend], &tags, manner).await;
-        written.map_err(|why| error(&why))?;
         let mut targets = self.targets();
-        targets.settled = Some(name.to_owned());
-        targets.outdated = false;
+        let same = targets.epoch == epoch;
+        match written {
+            Ok(_) if same => {
+                targets.settled = Some(name);
+                targets.outdated = false;
+                targets.selectors = selectors;
+            }
+            Ok(_) => {}
+            Err(why) => {
+                if same && !why.cause.uncertain() {
+                    (targets.settled, targets.outdated) = before;
+                }
+                return Err(error(&why));
+            }
+        }
         Ok(())
     }
 
@@ -284,8 +404,8 @@ impl Inner {
         self.settle_first(client).await
     }
 
-    /// Writes the tag when a turn has made the first load balancer, or one that selects other nodes than
-    /// all before: every target group has the targets of its registration.
+    /// Writes the tag if every target group has its targets: after a wave, and when a turn has made the
+    /// first load balancer, or one that selects other nodes than all before.
     pub(super) async fn settle_first(&self, client: &Client) -> Result<(), ProviderError> {
         let targets = self.targets().clone();
         let Some(nodes) = targets.nodes else {
@@ -307,60 +427,6 @@ impl Inner {
             return Ok(());
         }
         drop(records);
-        let name = nodes.name(&selectors);
-        self.targets().selectors = selectors;
-        self.settle(client, &name).await
-    }
-}
-
-/// What an error of that time says now: other Services had their turns meanwhile.
-fn passed(why: ProviderError, at: Instant, now: Instant) -> ProviderError {
-    match why {
-        ProviderError::Throttled { retry_after } => ProviderError::Throttled {
-            retry_after: retry_after.saturating_sub(now.saturating_duration_since(at)),
-        },
-        other => other,
-    }
-}
-
-/// What a wave reports of two failures. Those that wait for AWS's limits do so together: then all
-/// of them have their turn when the last one has.
-fn last(one: ProviderError, other: ProviderError) -> ProviderError {
-    match (&one, &other) {
-        (
-            ProviderError::Throttled { retry_after: first },
-            ProviderError::Throttled {
-                retry_after: second,
-            },
-        ) if first >= second => one,
-        (ProviderError::Throttled { .. }, ProviderError::Throttled { .. }) => other,
-        (ProviderError::Throttled { .. }, _) => one,
-        _ => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wave_that_waits_waits_for_the_last_one() {
-        let waits = |seconds| ProviderError::Throttled {
-            retry_after: Duration::from_secs(seconds),
-        };
-        let other = || ProviderError::transient("AWS has failed");
-        for (one, two, expected) in [
-            (waits(3), waits(7), waits(7)),
-            (waits(7), waits(3), waits(7)),
-            (waits(3), other(), waits(3)),
-            (other(), waits(3), waits(3)),
-        ] {
-            assert_eq!(last(one, two), expected);
-        }
-        let now = Instant::now();
-        let later = now + Duration::from_secs(4);
-        assert_eq!(passed(waits(7), now, later), waits(3));
-        assert_eq!(passed(waits(3), now, later), waits(0));
-        assert_eq!(passed(other(), now, later), other());
+        self.settle(client, &nodes, selectors, targets.epoch).await
     }
 }

@@ -17,3 +17,4 @@ mod regressions;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;
+mod waves;
