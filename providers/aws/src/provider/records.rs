@@ -323,8 +323,7 @@ impl Record {
         let has = |group: &ObservedTargetGroup| {
             group.targets == nodes.selected(&Selector::of(&group.tags))
         };
-        let known = self.targets_known && self.depth != Depth::Doubtful;
-        self.retained || (known && groups.all(has))
+        self.retained || (self.targets_known && groups.all(has))
     }
 
     /// What AWS does not delete for long, and why.
