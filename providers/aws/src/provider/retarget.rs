@@ -380,12 +380,12 @@ impl Inner {
         let mut targets = self.targets();
         let same = targets.epoch == epoch;
         match written {
-            Ok(_) if same => {
+            Ok(()) if same => {
                 targets.settled = Some(name);
                 targets.outdated = false;
                 targets.selectors = selectors;
             }
-            Ok(_) => {}
+            Ok(()) => {}
             Err(why) => {
                 if same && !why.cause.uncertain() {
                     (targets.settled, targets.outdated) = before;

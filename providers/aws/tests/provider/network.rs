@@ -345,7 +345,7 @@ async fn a_backend_group_that_a_start_has_not_seen_is_deleted_later() {
     bed.fake.edit(|cloud, _| {
         cloud
             .security_groups
-            .put(backend.id.clone(), backend.clone())
+            .put(backend.id.clone(), backend.clone());
     });
     provider.look().await;
     provider.look().await;
