@@ -16,6 +16,8 @@ use crate::rate::Ticket;
 
 /// The most characters of AWS's message.
 const LONGEST: usize = 500;
+/// What AWS says of a call that comes too early, with the code of one that is wrong.
+const IN_PROGRESS: &str = "in progress";
 /// What is said of a call that must wait, whether AWS has said so or we know.
 const WAITS: &str = "waits for AWS's limit of calls";
 
@@ -115,7 +117,11 @@ impl CallError {
     /// What follows from a failed call. Answers `Throttling` have no waiting time yet.
     pub(super) fn of(action: Action, fault: Fault) -> Self {
         let code = fault.code.unwrap_or_default();
-        let cause = cause(&code, fault.status);
+        let cause = match cause(&code, fault.status) {
+            // A zone takes another subnet only after its former one has gone.
+            Cause::Invalid if fault.message.contains(IN_PROGRESS) => Cause::InUse,
+            other => other,
+        };
         let message = match cause {
             Cause::Throttled { .. } => WAITS.to_owned(),
             Cause::Denied => denied(action, &fault.message),

@@ -1,5 +1,6 @@
 //! Makes the calls of a plan, and says what a failure means for the Service.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ballast_provider::{ProviderError, Reason};
@@ -118,6 +119,20 @@ fn remark(call: &Call, why: &CallError, times: u32) -> Option<String> {
     ))
 }
 
+/// New targets are registered before the former ones leave. If AWS has no room for both, those that leave go
+/// first, and `refused` is made again after them. False if none is left that could make room.
+fn leave_first<'a>(left: &mut VecDeque<&'a Call>, refused: &'a Call) -> bool {
+    let (leave, mut rest): (VecDeque<_>, VecDeque<_>) = left
+        .drain(..)
+        .partition(|call| matches!(call, Call::DeregisterTargets { .. }));
+    let any = !leave.is_empty();
+    if any {
+        rest.push_front(refused);
+    }
+    *left = leave.into_iter().chain(rest).collect();
+    any
+}
+
 // === impl Inner ===
 
 impl Inner {
@@ -133,7 +148,8 @@ impl Inner {
             vpc: vpc.to_owned(),
             ..Ids::default()
         };
-        for call in calls {
+        let mut left: VecDeque<&Call> = calls.iter().collect();
+        while let Some(call) = left.pop_front() {
             match make(client, record, call, &ids).await {
                 Ok(answer) => {
                     if let (Some(name), Some(id)) = (call.makes(), &answer.id) {
@@ -166,6 +182,7 @@ impl Inner {
                         return self.gave_up(record, call, why);
                     }
                 }
+                Err(why) if why.code == TOO_MANY_TARGETS && leave_first(&mut left, call) => {}
                 Err(why) => return self.gave_up(record, call, why),
             }
         }

@@ -9,6 +9,7 @@ use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws::settings::ClassSettings;
 use ballast_aws_fake::state::Snapshot;
+use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_aws_fake::{Config, Fake};
 use ballast_provider::{
@@ -23,6 +24,9 @@ const CLUSTER: &str = "cluster-1";
 pub(crate) struct Bed {
     pub(crate) fake: Fake,
     pub(crate) class: ClassSettings,
+    /// The first node of the cluster.
+    pub(crate) first_node: u16,
+    /// The last one.
     pub(crate) nodes: u16,
     /// The labels of nodes that have any.
     pub(crate) labels: BTreeMap<u16, Arc<Labels>>,
@@ -45,6 +49,7 @@ impl Bed {
         Self {
             fake,
             class,
+            first_node: 1,
             nodes: 3,
             labels: BTreeMap::from([(1, Arc::new([("pool", "edge")].into()))]),
         }
@@ -81,7 +86,11 @@ impl Bed {
             provider_id: Some(format!("aws:///zone/{}", instance(number))),
             labels: self.labels.get(&number).cloned().unwrap_or_default(),
         };
-        TargetSet::of_nodes((1..=self.nodes).map(node).collect::<BTreeSet<_>>())
+        TargetSet::of_nodes(
+            (self.first_node..=self.nodes)
+                .map(node)
+                .collect::<BTreeSet<_>>(),
+        )
     }
 
     pub(crate) async fn retarget(&self, provider: &AwsProvider) -> Result<(), ProviderError> {
@@ -160,27 +169,48 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
         let group = all.target_groups.get(arn);
         group.map_or_else(|| arn.to_owned(), |group| group.name.clone())
     };
+    let security_group = |id: &str| {
+        let group = all.security_groups.get(id);
+        group.map_or_else(|| id.to_owned(), |group| group.name.clone())
+    };
     for one in all.load_balancers.values() {
-        lines.push(format!("{} {:?}", one.name, one.tags));
+        let subnets: BTreeSet<&str> = one.zones.values().map(|it| it.subnet.as_str()).collect();
+        let groups: BTreeSet<String> = one
+            .security_groups
+            .iter()
+            .map(|id| security_group(id))
+            .collect();
+        lines.push(format!(
+            "{} {} {subnets:?} {groups:?} {:?} {:?}",
+            one.name, one.scheme, one.attributes, one.tags
+        ));
     }
     for one in all.target_groups.values() {
         let targets = registered(one);
         lines.push(format!(
-            "{} {:?} {:?} {targets:?}",
-            one.name, one.attributes, one.tags
+            "{} {} {} {:?} {:?} {:?} {targets:?}",
+            one.name, one.protocol, one.port, one.check, one.attributes, one.tags
         ));
     }
     for one in all.listeners.values() {
         let groups: Vec<String> = one.forward.iter().map(|(arn, _)| name_of(arn)).collect();
-        lines.push(format!("listener {} {groups:?} {:?}", one.port, one.tags));
+        lines.push(format!(
+            "listener {} {} {groups:?} {:?}",
+            one.port, one.protocol, one.tags
+        ));
     }
     for one in all.security_groups.values() {
-        lines.push(format!(
-            "{} {} rules {:?}",
-            one.name,
-            one.ingress.len(),
-            one.tags
-        ));
+        let rules: BTreeSet<String> = one
+            .ingress
+            .iter()
+            .map(|rule| {
+                let permits = format!("{:?}", rule.permission);
+                let named =
+                    |text: String, group: &SecurityGroup| text.replace(&group.id, &group.name);
+                all.security_groups.values().fold(permits, named)
+            })
+            .collect();
+        lines.push(format!("{} {rules:?} {:?}", one.name, one.tags));
     }
     lines.sort();
     lines

@@ -3,117 +3,206 @@
 
 use std::time::Duration;
 
+use ballast_aws::provider::AwsProvider;
 use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::seed::NODE_GROUP;
-use ballast_provider::{Key, LoadBalancer, Provider, Released, Removal};
+use ballast_provider::{
+    Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released, Removal,
+};
 
 use crate::bed::{Bed, delete, essence, service, settle, with};
 
-/// From what a Service has to what it wants.
-type Change = (&'static str, Option<LoadBalancer>, LoadBalancer);
+/// What happens to a Service.
+struct Change {
+    what: &'static str,
+    /// What it has, with the class's own cloud; then `meanwhile` happens while no process runs.
+    before: Option<LoadBalancer>,
+    meanwhile: Meanwhile,
+    wanted: LoadBalancer,
+}
 
-fn changes() -> Vec<Change> {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// AWS could not make the load balancer.
+    Fails,
+    /// The Service was deleted, and its load balancer was kept.
+    Kept,
+}
+
+// === impl Change ===
+
+impl Change {
+    async fn bed(&self) -> Bed {
+        let bed = Bed::new().await;
+        bed.fake.remember_foreign();
+        let Some(before) = &self.before else {
+            return bed;
+        };
+        let provider = bed.start().await.unwrap();
+        settle(&provider, before).await.unwrap();
+        match self.meanwhile {
+            Meanwhile::Nothing => {}
+            Meanwhile::Fails => bed.fake.edit(|cloud, _| {
+                for one in cloud.load_balancers.values_mut() {
+                    one.trouble = Some(("failed".into(), "Not enough capacity".into()));
+                }
+            }),
+            Meanwhile::Kept => {
+                let key = Key::alone(&before.id);
+                let kept = provider.release(&before.id, &key, Removal::Retain).await;
+                assert_eq!(kept, Ok(Released::Gone));
+            }
+        }
+        bed
+    }
+}
+
+fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     let web = || service("web", &[(80, 30_080)]);
     let two = || service("web", &[(80, 30_080), (443, 30_443)]);
     let internet = || with(web(), "scheme", "internet-facing");
+    let given = || with(web(), "security-groups", NODE_GROUP);
+    let subnets = |letters: &[&str]| {
+        let names: Vec<String> = letters.iter().map(|it| format!("subnet-{it}")).collect();
+        with(web(), "subnets", &names.join(","))
+    };
     let ranges = |mut service: LoadBalancer| {
         service.source_ranges = vec!["10.9.0.0/16".parse().unwrap()];
         service
     };
+    let both = || {
+        let mut both = web();
+        let udp = Listener {
+            protocol: Protocol::Udp,
+            name: Some("udp".into()),
+            ..both.listeners[0].clone()
+        };
+        both.listeners.push(udp);
+        both
+    };
+    let cross = || {
+        with(
+            web(),
+            "attributes",
+            "load_balancing.cross_zone.enabled=true",
+        )
+    };
+    let quick = with(
+        cross(),
+        "target-group-attributes",
+        "deregistration_delay.timeout_seconds=30",
+    );
+    let edge = || with(web(), "target-node-labels", "pool=edge");
+    let tagged = with(web(), "additional-resource-tags", "team=shop");
+    let checked = with(web(), "healthcheck-interval", "30");
+    let moved = service("web", &[(80, 30_081)]);
     vec![
         ("a new Service", None, two()),
         ("a port more", Some(web()), two()),
         ("a port less", Some(two()), web()),
-        (
-            "another node port",
-            Some(web()),
-            service("web", &[(80, 30_081)]),
-        ),
+        ("another node port", Some(web()), moved),
+        ("UDP on the same port", Some(web()), both()),
+        ("TCP alone again", Some(both()), web()),
         ("another scheme", Some(web()), internet()),
         ("other clients", Some(web()), ranges(web())),
-        (
-            "attributes",
-            Some(web()),
-            with(
-                with(
-                    web(),
-                    "attributes",
-                    "load_balancing.cross_zone.enabled=true",
-                ),
-                "target-group-attributes",
-                "deregistration_delay.timeout_seconds=30",
-            ),
-        ),
-        (
-            "attributes gone",
-            Some(with(
-                web(),
-                "attributes",
-                "load_balancing.cross_zone.enabled=true",
-            )),
-            web(),
-        ),
-        (
-            "tags",
-            Some(web()),
-            with(web(), "additional-resource-tags", "team=shop"),
-        ),
-        (
-            "fewer nodes",
-            Some(web()),
-            with(web(), "target-node-labels", "pool=edge"),
-        ),
-        (
-            "all nodes again",
-            Some(with(web(), "target-node-labels", "pool=edge")),
-            web(),
-        ),
-        (
-            "a check",
-            Some(web()),
-            with(web(), "healthcheck-interval", "30"),
-        ),
+        ("given groups", Some(web()), given()),
+        ("its own group again", Some(given()), web()),
+        ("attributes", Some(web()), quick),
+        ("attributes gone", Some(cross()), web()),
+        ("tags", Some(web()), tagged),
+        ("fewer nodes", Some(web()), edge()),
+        ("all nodes again", Some(edge()), web()),
+        ("a check", Some(web()), checked),
         (
             "fewer subnets",
             Some(web()),
-            with(web(), "subnets", "subnet-private-a,subnet-private-b"),
+            subnets(&["private-a", "private-b"]),
+        ),
+        (
+            "more subnets",
+            Some(subnets(&["private-a", "private-b"])),
+            subnets(&["private-a", "private-b", "private-c"]),
+        ),
+        (
+            "another subnet of a zone",
+            Some(subnets(&["private-a", "private-b"])),
+            subnets(&["public-a", "private-b"]),
         ),
     ]
+}
+
+fn changes() -> Vec<Change> {
+    let web = || service("web", &[(80, 30_080)]);
+    let all = updates().into_iter().map(|(what, before, wanted)| Change {
+        what,
+        before,
+        meanwhile: Meanwhile::Nothing,
+        wanted,
+    });
+    let again = |what, meanwhile| Change {
+        what,
+        before: Some(web()),
+        meanwhile,
+        wanted: web(),
+    };
+    let fails = again("a load balancer that AWS could not make", Meanwhile::Fails);
+    let kept = again("a load balancer that was kept", Meanwhile::Kept);
+    all.chain([fails, kept]).collect()
 }
 
 /// All turns until nothing is left to do, with the cloud's clock moving on.
 async fn finish(bed: &Bed, wanted: &LoadBalancer) -> Vec<String> {
     let provider = bed.start().await.unwrap();
-    settle(&provider, wanted).await.unwrap();
+    finished_by(&provider, bed, wanted).await
+}
+
+async fn finished_by(provider: &AwsProvider, bed: &Bed, wanted: &LoadBalancer) -> Vec<String> {
+    served(provider, bed, wanted).await;
     // What was in use is deleted, and what drifted is repaired.
     bed.fake.advance(Duration::from_mins(10));
     provider.look().await;
-    settle(&provider, wanted).await.unwrap();
+    served(provider, bed, wanted).await;
     essence(&bed.fake.snapshot())
 }
 
-async fn prepare(before: Option<&LoadBalancer>) -> Bed {
-    let bed = Bed::new().await;
-    bed.fake.remember_foreign();
-    if let Some(before) = before {
-        let provider = bed.start().await.unwrap();
-        settle(&provider, before).await.unwrap();
+/// Turns until one succeeds: some changes wait for AWS.
+async fn served(provider: &AwsProvider, bed: &Bed, wanted: &LoadBalancer) {
+    for _ in 0..10 {
+        match settle(provider, wanted).await {
+            Ok(_) => return,
+            Err(ProviderError::Transient { .. } | ProviderError::Throttled { .. }) => {
+                bed.fake.advance(Duration::from_mins(1));
+            }
+            Err(why) => panic!("{why}"),
+        }
     }
-    bed
+    panic!("it never succeeds");
+}
+
+async fn prepare(before: Option<&LoadBalancer>) -> Bed {
+    let nothing = Change {
+        what: "",
+        before: before.cloned(),
+        meanwhile: Meanwhile::Nothing,
+        wanted: service("web", &[]),
+    };
+    nothing.bed().await
 }
 
 #[tokio::test]
 async fn a_crash_at_any_call_of_any_change_is_made_up_for() {
-    for (what, before, wanted) in changes() {
-        let bed = prepare(before.as_ref()).await;
+    for change in changes() {
+        let Change { what, wanted, .. } = &change;
+        let bed = change.bed().await;
         let provider = bed.start().await.unwrap();
         bed.fake.reset_calls();
-        settle(&provider, &wanted).await.unwrap();
+        served(&provider, &bed, wanted).await;
         let calls = bed.fake.counts().total();
         drop(provider);
-        let expected = finish(&bed, &wanted).await;
+        let expected = finish(&bed, wanted).await;
         for (nth, after) in (1..=calls).flat_map(|nth| [(nth, true), (nth, false)]) {
-            let bed = prepare(before.as_ref()).await;
+            let bed = change.bed().await;
             let provider = bed.start().await.unwrap();
             let fault = Fault::any().nth(nth);
             bed.fake.fault(if after {
@@ -121,16 +210,20 @@ async fn a_crash_at_any_call_of_any_change_is_made_up_for() {
             } else {
                 fault.drop_before()
             });
-            let _ = settle(&provider, &wanted).await;
+            bed.fake.reset_calls();
+            // Some changes wait for AWS before they go on.
+            while settle(&provider, wanted).await.is_err() && bed.fake.counts().total() < nth {
+                bed.fake.advance(Duration::from_mins(1));
+            }
             drop(provider);
             bed.fake.clear_faults();
-            let found = finish(&bed, &wanted).await;
+            let found = finish(&bed, wanted).await;
             assert_eq!(
                 found, expected,
                 "{what}: call {nth} of {calls}, after: {after}"
             );
             let provider = bed.start().await.unwrap();
-            delete(&bed, &provider, &wanted).await;
+            delete(&bed, &provider, wanted).await;
             assert!(bed.is_empty(), "{what}: call {nth}, after: {after}");
         }
     }
@@ -139,31 +232,20 @@ async fn a_crash_at_any_call_of_any_change_is_made_up_for() {
 /// The same process goes on: it makes up for an answer that it did not get.
 #[tokio::test]
 async fn a_lost_answer_at_any_call_is_made_up_for_by_the_same_process() {
-    for (what, before, wanted) in changes() {
-        let bed = prepare(before.as_ref()).await;
-        let expected = finish(&bed, &wanted).await;
-        let bed = prepare(before.as_ref()).await;
+    for change in changes() {
+        let Change { what, wanted, .. } = &change;
+        let bed = change.bed().await;
+        let expected = finish(&bed, wanted).await;
+        let bed = change.bed().await;
         let provider = bed.start().await.unwrap();
         bed.fake.reset_calls();
-        settle(&provider, &wanted).await.unwrap();
+        served(&provider, &bed, wanted).await;
         let calls = bed.fake.counts().total();
         for nth in 1..=calls {
-            let bed = prepare(before.as_ref()).await;
+            let bed = change.bed().await;
             let provider = bed.start().await.unwrap();
             bed.fake.fault(Fault::any().nth(nth).drop_after());
-            let mut ended = settle(&provider, &wanted).await;
-            for _ in 0..3 {
-                if ended.is_ok() {
-                    break;
-                }
-                ended = settle(&provider, &wanted).await;
-            }
-            ended.unwrap();
-            bed.fake.clear_faults();
-            bed.fake.advance(Duration::from_mins(10));
-            provider.look().await;
-            settle(&provider, &wanted).await.unwrap();
-            let found = essence(&bed.fake.snapshot());
+            let found = finished_by(&provider, &bed, wanted).await;
             assert_eq!(found, expected, "{what}: call {nth}");
         }
     }

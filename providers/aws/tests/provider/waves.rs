@@ -11,7 +11,7 @@ use ballast_provider::mark::service_of;
 use ballast_provider::{LoadBalancer, Provider, ProviderError};
 use tokio::time::{sleep, timeout};
 
-use crate::bed::{Bed, ensure, registered, service, settle, with};
+use crate::bed::{Bed, ensure, instance, registered, service, settle, with};
 
 /// How many targets each target group of a Service has.
 fn targets(all: &Snapshot, of: &LoadBalancer) -> Vec<usize> {
@@ -267,4 +267,34 @@ async fn with_given_groups_each_start_asks_for_the_targets() {
         calls.iter().all(|call| call.starts_with("Describe")),
         "{calls:?}"
     );
+}
+
+/// All nodes are replaced, and AWS has no room for the former ones and the new ones together.
+#[tokio::test]
+async fn former_nodes_leave_first_if_there_is_no_room_for_both() {
+    let mut bed = Bed::new().await;
+    let web = service("web", &[(80, 30_080), (443, 30_443)]);
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web).await.unwrap();
+    bed.fake
+        .edit(|cloud, _| cloud.settings.quotas.targets_per_load_balancer = 6);
+    for _ in 0..3 {
+        bed.add_node();
+    }
+    bed.first_node = 4;
+    follow(&bed, &provider).await;
+    let seen = || -> Vec<Vec<String>> {
+        let all = bed.fake.snapshot();
+        let each = all.target_groups.values().map(registered);
+        each.map(|ids| ids.into_iter().map(str::to_owned).collect())
+            .collect()
+    };
+    let why = ensure(&provider, &web).await.unwrap_err();
+    // AWS counts targets that drain.
+    assert!(why.to_string().contains("TooManyTargets"), "{why}");
+    assert_eq!(seen(), [Vec::<String>::new(), vec![]]);
+    bed.fake.advance(Duration::from_mins(5));
+    settle(&provider, &web).await.unwrap();
+    let new: Vec<String> = (4..=6).map(instance).collect();
+    assert_eq!(seen(), [new.clone(), new]);
 }

@@ -196,6 +196,14 @@ fn a_message_is_one_short_line_and_the_same_for_each_retry() {
 }
 
 #[test]
+fn a_call_that_comes_too_early_is_not_wrong() {
+    let early = "The removal of a subnet in 'eu-west-1a' is in progress";
+    let cause = |text| of(Action::SetSubnets, "InvalidConfigurationRequest", text).cause;
+    assert_eq!(cause(early), Cause::InUse);
+    assert_eq!(cause("The subnets are not in the VPC"), Cause::Invalid);
+}
+
+#[test]
 fn request_ids_are_only_for_logs() {
     let error = of(Action::SetSubnets, "InvalidSubnet", "No such subnet");
     assert!(error.request.is_some());
