@@ -47,7 +47,7 @@ impl<'a> Aws<'a> {
         for number in 1..=2 {
             identify(site, &Host::Node(number).name(), u16::from(number)).await?;
         }
-        site.apply("apiVersion: ballast.dev/v1alpha1\nkind: LoadBalancerClass\nmetadata: {name: aws}\nspec: {aws: {region: eu-central-1}}\n")
+        site.apply("apiVersion: ballast.dev/v1alpha1\nkind: LoadBalancerClass\nmetadata: {name: aws}\nspec: {aws: {region: eu-central-1, scheme: internal}}\n")
             .await?;
         Ok(Self {
             site,

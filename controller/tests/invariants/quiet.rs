@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ballast_provider::ProviderError;
+use ballast_provider::{ProviderError, Reason};
 use serde_json::json;
 
 use crate::support::api::{Kind, Port, Svc};
@@ -173,12 +173,19 @@ fn work_is_announced_if_it_takes_over_two_seconds() {
 
 #[test]
 fn a_provider_that_fails_ten_times_is_one_condition_and_one_event() {
+    fails_ten_times(&ProviderError::transient("the cloud is down"));
+}
+
+/// Nobody tells the controller when somebody mends it in the cloud.
+#[test]
+fn what_is_wrong_in_the_cloud_is_tried_again() {
+    let no_subnet = "no subnet has the tag kubernetes.io/role/internal-elb";
+    fails_ten_times(&ProviderError::failed(Reason::Invalid, no_subnet));
+}
+
+fn fails_ten_times(error: &ProviderError) {
     simulate(16, async |lab| {
-        lab.cloud.fail(
-            Call::Ensure,
-            &ProviderError::transient("the cloud is down"),
-            10,
-        );
+        lab.cloud.fail(Call::Ensure, error, 10);
         lab.api.create_service(&Svc::new("shop/web"));
         lab.start();
         lab.until("it has failed ten times", |lab| {

@@ -241,11 +241,6 @@ impl Client {
         &self.inner.region
     }
 
-    /// About how long a call would wait for its turn now.
-    pub fn about(&self, action: Action, urgency: Urgency) -> Duration {
-        self.inner.pace.about(action.category(), urgency)
-    }
-
     /// How many calls were made, by action and result.
     pub fn counts(&self) -> Vec<Count> {
         self.counts.snapshot()

@@ -61,6 +61,9 @@ use crate::nodes::{Nodes, Selector};
 use crate::requests;
 use crate::settings::{ClassSettings, Settings};
 
+/// Said of a class that does not name its scheme.
+const UNNAMED_SCHEME: &str = "Load balancers are internal, with addresses of the VPC only, unless a Service asks for an internet-facing one. spec.aws.scheme sets it for all";
+
 /// How long a call waits for its turn. A call of the provider makes several, and ends within 30 s.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -222,7 +225,10 @@ impl Provider for AwsProvider {
         let nodes = self.inner.targets().nodes.clone();
         let nodes = nodes.map_or(Vec::new(), |nodes| nodes.remarks());
         let class = self.inner.remarks_on_class();
-        nodes.into_iter().chain(class).collect()
+        // People who come from other controllers expect the internet.
+        let scheme = self.inner.class.settings.scheme.is_none();
+        let scheme = scheme.then(|| UNNAMED_SCHEME.to_owned());
+        nodes.into_iter().chain(class).chain(scheme).collect()
     }
 
     async fn inventory(&self) -> Result<Vec<Owned>, ProviderError> {

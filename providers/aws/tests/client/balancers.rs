@@ -155,8 +155,12 @@ async fn target_groups_and_their_targets() {
     let bed = bed_with_a_load_balancer().await;
     let web = bed.id("web");
     let read = async || {
-        let arns = [bed.id("web")];
-        let found = bed.client.target_groups(&arns, manner()).await.unwrap();
+        let names = ["web".to_owned()];
+        let found = bed
+            .client
+            .target_groups_named(&names, manner())
+            .await
+            .unwrap();
         found.first().cloned().unwrap()
     };
     let found = read().await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ballast_aws::client::{CallerIdentity, Clients, Connection, Endpoints};
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
-use ballast_aws::settings::{ClassSettings, Publish, Settings};
+use ballast_aws::settings::{ClassSettings, Publish, Scheme, Settings};
 use ballast_aws_fake::Front;
 use ballast_provider::{
     Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Observed, Placement,
@@ -84,14 +84,17 @@ pub(crate) fn connection(front: &Front, limits: Limits) -> Connection {
     }
 }
 
-/// A class without settings.
+/// A class that only says its scheme.
 pub(crate) fn class(front: &Front) -> ClassSettings {
     ClassSettings {
         region: front.region(),
         vpc: None,
         publish: Publish::WhenCreated,
         allowed: None,
-        settings: Settings::default(),
+        settings: Settings {
+            scheme: Some(Scheme::Internal),
+            ..Settings::default()
+        },
     }
 }
 

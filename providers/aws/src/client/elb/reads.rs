@@ -64,16 +64,6 @@ impl Client {
         self.target_groups_of(Of::All, manner).await
     }
 
-    /// The target groups with these ARNs, as far as they exist.
-    pub async fn target_groups(
-        &self,
-        arns: &[Arn],
-        manner: Manner,
-    ) -> Result<Vec<TargetGroup>, CallError> {
-        let read = |some| -> Soon<_, _> { Box::pin(self.target_groups_of(Of::Arns(some), manner)) };
-        existing(arns, read).await
-    }
-
     /// The target groups with these names, as far as they exist.
     pub async fn target_groups_named(
         &self,
