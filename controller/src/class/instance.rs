@@ -37,7 +37,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_crds::ProviderSettings;
-use ballast_provider::{Cause, Mark, Provider, ProviderError, Published, Refusal, Traits, mark};
+use ballast_provider::{
+    Cause, Mark, Provider, ProviderError, Published, Refusal, ServiceId, Traits, mark,
+};
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -86,6 +88,9 @@ pub trait Factory: Send + Sync {
     ) -> Result<Arc<dyn Provider>, ProviderError>;
 }
 
+/// Tells the people of a Service something, in words.
+pub type Tell = Arc<dyn Fn(&ServiceId, &str) + Send + Sync>;
+
 /// What every class task needs.
 #[derive(Clone)]
 pub struct Context {
@@ -105,6 +110,8 @@ pub struct Context {
     pub targets: watch::Receiver<Eligible>,
     /// Counts calls that fail, and target changes.
     pub metrics: ProviderMetrics,
+    /// Tells the people of a Service what somebody else has changed.
+    pub changed: Tell,
     /// Checked before every effect.
     pub fence: Fence,
 }
@@ -245,7 +252,20 @@ async fn follow_changes(
 ) -> std::convert::Infallible {
     let mut changes = provider.changes();
     while let Some(change) = changes.next().await {
-        info!(class, service = %change.id, cause = ?change.cause, "the load balancer changed in the cloud");
+        match change.cause {
+            Cause::Due => debug!(class, service = %change.id, "the provider asks for a turn"),
+            cause => {
+                let what = &change.changed;
+                info!(class, service = %change.id, ?cause, what, "the load balancer changed in the cloud");
+            }
+        }
+        // A Service that has left has no event.
+        let name = Name::from(&change.id);
+        if !change.changed.is_empty()
+            && (context.services.get(&name)).is_some_and(|service| service.id.uid == change.id.uid)
+        {
+            (context.changed)(&change.id, &change.changed);
+        }
         if change.cause == Cause::Appeared {
             // As at the start: if no Service wants it, it is released by its name.
             match &change.key {
@@ -253,7 +273,7 @@ async fn follow_changes(
                 None => context.ledger.record(&change.id, class),
             }
         }
-        context.queue.add(Name::from(&change.id));
+        context.queue.add(name);
     }
     // The provider reports no changes; the targets are still followed.
     std::future::pending().await
@@ -377,7 +397,7 @@ async fn take_stock(
     Ok(())
 }
 
-/// The published addresses of the Services of a class.
+/// What the Services of a class publish.
 fn publishes(context: &Context, class: &str) -> Vec<Published> {
     let classes = context.board.snapshot();
     let services = context.services.all();
@@ -389,6 +409,7 @@ fn publishes(context: &Context, class: &str) -> Vec<Published> {
         .map(|service| Published {
             id: service.id.clone(),
             addresses: service.addresses(),
+            hostnames: service.hostnames(),
         })
         .collect()
 }

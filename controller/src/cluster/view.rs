@@ -261,6 +261,12 @@ impl ServiceView {
         self.ingress.iter().filter_map(Ingress::ip).collect()
     }
 
+    /// The hostnames that it publishes.
+    pub fn hostnames(&self) -> Vec<String> {
+        let all = self.ingress.iter().filter_map(Ingress::hostname);
+        all.map(str::to_owned).collect()
+    }
+
     /// A condition by its full type.
     pub fn condition(&self, kind: &str) -> Option<&ConditionView> {
         self.conditions

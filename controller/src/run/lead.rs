@@ -30,6 +30,7 @@ use crate::service::missing::Missing;
 use crate::service::perform::{KeyLocks, Performer};
 use crate::service::reconcile::{Reconciler, Waiting};
 use crate::service::recorder::{self, Recorder};
+use crate::service::status::Event;
 use crate::service::times::Times;
 
 /// What the end of a leader waits for.
@@ -92,7 +93,7 @@ fn leader_tasks(
     );
     let performer = Performer {
         writer: writer.clone(),
-        recorder,
+        recorder: recorder.clone(),
         ledger: Arc::clone(&shared.ledger),
         targets: shared.targets.clone(),
         finalizer_requested: Arc::clone(&finalizer_requested),
@@ -124,6 +125,7 @@ fn leader_tasks(
             ledger: Arc::clone(&shared.ledger),
             targets: shared.targets.clone(),
             metrics: shared.metrics.providers.clone(),
+            changed: Arc::new(move |id, what| recorder.event(id, Event::changed(what))),
             fence,
         },
         pools: PoolKeeper {

@@ -253,6 +253,13 @@ fn invariant_2_what_vanishes_in_the_cloud_comes_back_with_its_address() {
         lab.cloud.vandalise(&lab.uid(WEB));
         lab.settle().await;
         assert_eq!(lab.addresses(WEB), address);
+        // Its people hear of it.
+        lab.until("it is told", |lab| {
+            lab.api
+                .events()
+                .contains(&"LoadBalancerChanged shop/web".to_owned())
+        })
+        .await;
     });
 }
 

@@ -225,10 +225,14 @@ impl Cloud {
 
     fn tell(&self, lb: &Lb, cause: Cause) {
         if let Some(id) = mark::service_of(&lb.tags) {
-            let key = Some(lb.key.clone());
-            let _ = self
-                .changes
-                .send((lb.tag(mark::CLASS), Change { id, key, cause }));
+            let gone = (cause == Cause::Gone).then(|| "it is gone".to_owned());
+            let change = Change {
+                id,
+                key: Some(lb.key.clone()),
+                cause,
+                changed: gone.unwrap_or_default(),
+            };
+            let _ = self.changes.send((lb.tag(mark::CLASS), change));
         }
     }
 

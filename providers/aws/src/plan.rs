@@ -442,4 +442,4 @@ fn reference(there: Option<&ObservedTargetGroup>, name: &str) -> Ref {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

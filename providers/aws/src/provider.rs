@@ -30,6 +30,7 @@
 //! taken in this order, and whoever holds one of the last three takes none of a Service. So a call in the background holds up no Service that is not concerned.
 
 mod backend;
+mod drift;
 mod ensure;
 mod execute;
 mod follow;
@@ -188,8 +189,8 @@ impl Provider for AwsProvider {
         Ok(())
     }
 
-    async fn restore(&self, _published: Vec<Published>) -> Result<(), ProviderError> {
-        self.inner.restore().await
+    async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
+        self.inner.restore(&published).await
     }
 
     async fn ensure(

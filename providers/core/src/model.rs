@@ -448,6 +448,14 @@ impl Address {
             Self::Hostname(_) => None,
         }
     }
+
+    /// The hostname, if it is one.
+    pub fn hostname(&self) -> Option<&str> {
+        match self {
+            Self::Hostname(name) => Some(name),
+            Self::Ip(..) => None,
+        }
+    }
 }
 
 // === impl Ingress ===
@@ -456,5 +464,10 @@ impl Ingress {
     /// The IP address, if it is one.
     pub const fn ip(&self) -> Option<IpAddr> {
         self.address.ip()
+    }
+
+    /// The hostname, if it is one.
+    pub fn hostname(&self) -> Option<&str> {
+        self.address.hostname()
     }
 }

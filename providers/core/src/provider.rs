@@ -149,6 +149,8 @@ pub struct Published {
     pub id: ServiceId,
     /// Its published addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its published hostnames.
+    pub hostnames: Vec<String>,
 }
 
 /// A condition that only some providers report, beside `Accepted` and `Programmed`.
@@ -265,6 +267,8 @@ pub struct Change {
     pub key: Option<Key>,
     /// What happened.
     pub cause: Cause,
+    /// What somebody else has changed, in words for people; empty if that is not so, or not known.
+    pub changed: String,
 }
 
 /// The cause of a [`Change`].
@@ -272,6 +276,8 @@ pub struct Change {
 pub enum Cause {
     /// Provisioning ended.
     Active,
+    /// Nothing: time has passed, or the provider tries again what failed.
+    Due,
     /// It differs from what was applied.
     Drifted,
     /// Another node carries it.

@@ -78,6 +78,8 @@ pub enum Event {
     SyncFailed(String),
     /// Somebody else keeps changing what Ballast writes; the note says who.
     Contested(String),
+    /// Somebody else has changed the load balancer in the cloud; the note says what.
+    Changed(String),
     /// Another node announces addresses of the Service.
     Moved(Moved),
 }
@@ -85,6 +87,13 @@ pub enum Event {
 // === impl Event ===
 
 impl Event {
+    /// Somebody else has changed the load balancer.
+    pub fn changed(what: &str) -> Self {
+        Self::Changed(format!(
+            "Somebody else has changed the load balancer, and Ballast makes it good: {what}"
+        ))
+    }
+
     fn sync_failed(what: &str) -> Self {
         Self::SyncFailed(format!("Error syncing load balancer: {what}"))
     }
@@ -99,6 +108,7 @@ impl Event {
             Self::Unavailable => "UnAvailableLoadBalancer",
             Self::SyncFailed(_) => "SyncLoadBalancerFailed",
             Self::Contested(_) => "LoadBalancerContested",
+            Self::Changed(_) => "LoadBalancerChanged",
             Self::Moved(_) => "LoadBalancerMoved",
         }
     }
@@ -111,7 +121,9 @@ impl Event {
             Self::Deleting => "Deleting load balancer",
             Self::Deleted => "Deleted load balancer",
             Self::Unavailable => "There are no available nodes for LoadBalancer",
-            Self::SyncFailed(message) | Self::Contested(message) => message,
+            Self::SyncFailed(message) | Self::Contested(message) | Self::Changed(message) => {
+                message
+            }
             Self::Moved(moved) => &moved.note,
         }
     }
@@ -119,7 +131,9 @@ impl Event {
     /// `Normal` or `Warning`.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Unavailable | Self::SyncFailed(_) | Self::Contested(_) => "Warning",
+            Self::Unavailable | Self::SyncFailed(_) | Self::Contested(_) | Self::Changed(_) => {
+                "Warning"
+            }
             Self::Moved(moved) if moved.is_failure => "Warning",
             _ => "Normal",
         }

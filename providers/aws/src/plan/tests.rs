@@ -21,6 +21,11 @@ fn instances(count: usize) -> BTreeSet<String> {
     (0..count).map(|number| format!("i-{number:04}")).collect()
 }
 
+/// What one Service with one port has.
+pub(crate) fn example() -> Observed {
+    applied(&[]).0.now
+}
+
 fn applied(all: &[(&str, &str)]) -> (Cloud, Desired) {
     let mut cloud = Cloud::default();
     let desired = desired(&service(&[WEB]), all);

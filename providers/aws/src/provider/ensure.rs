@@ -72,6 +72,7 @@ impl Inner {
         let scheme = settings.scheme.unwrap_or_default();
         let name = crate::desired::name(&self.mark, &Key::alone(&service.id), scheme);
         record.want(name, Needs::of(service.traffic_policy));
+        record.contradiction = None;
         for _ in 0..ROUNDS {
             if record.depth == Depth::Doubtful {
                 self.read(client, &service.id, record, Urgency::Service)
@@ -96,8 +97,13 @@ impl Inner {
                 }
             }
         }
-        Err(ProviderError::transient(
-            "AWS's answers contradict each other; Ballast asks again soon",
+        Err(record.contradiction.take().map_or_else(
+            || {
+                ProviderError::transient(
+                    "AWS's answers contradict each other; Ballast asks again soon",
+                )
+            },
+            |why| error(&why),
         ))
     }
 

@@ -22,6 +22,15 @@ const REFUSED: Duration = Duration::from_mins(10);
 
 /// AWS's code for more targets than a load balancer may have in a zone.
 const TOO_MANY_TARGETS: &str = "TooManyTargets";
+/// AWS's codes for the absence of what a Service or its class names. It is never one of Ballast's own objects.
+const GIVEN: [&str; 6] = [
+    "SubnetNotFound",
+    "AllocationIdNotFound",
+    "InvalidSubnetID.NotFound",
+    "InvalidAllocationID.NotFound",
+    "InvalidPrefixListId.NotFound",
+    "InvalidPrefixListID.NotFound",
+];
 /// So many tries to delete something fail while all goes as it should: together with the pauses between them
 /// they take about five minutes.
 const USUAL: u32 = 6;
@@ -83,6 +92,10 @@ pub(super) fn error(why: &CallError) -> ProviderError {
         ),
         Cause::Unreachable => (Reason::CloudError, format!("AWS does not answer: {why}")),
         Cause::Cloud => (Reason::CloudError, format!("AWS has failed: {why}")),
+        Cause::NotFound if GIVEN.contains(&why.code.as_str()) => (
+            Reason::Invalid,
+            format!("AWS does not find what the Service or its class names: {why}"),
+        ),
         Cause::Duplicate | Cause::NotFound | Cause::InUse => {
             (Reason::CloudError, format!("AWS: {why}"))
         }
@@ -195,7 +208,12 @@ impl Inner {
             record.tried(call);
             record.doubt();
         }
+        if GIVEN.contains(&why.code.as_str()) {
+            self.network().forget_lists();
+            return Ended::Failed(why);
+        }
         if matches!(why.cause, Cause::Duplicate | Cause::NotFound) {
+            record.contradiction = Some(why.clone());
             debug!(call = call.action(), error = %why, "AWS has something else; reading it");
             record.doubt();
             return Ended::Stale;

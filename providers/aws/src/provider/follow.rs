@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ballast_provider::mark::RETAINED;
 use ballast_provider::{Cause, Change, Key, ServiceId};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -31,9 +32,9 @@ use tracing::{debug, info};
 use super::backend::{CLOSING, Closed};
 use super::inventory::{Inventory, complete};
 use super::records::{Answers, Cell, Depth, Record};
-use super::{Inner, PATIENCE};
+use super::{Inner, PATIENCE, drift};
 use crate::client::{Client, Manner};
-use crate::observed::{LoadBalancerState, Observed};
+use crate::observed::LoadBalancerState;
 use crate::rate::Urgency;
 
 /// Between two looks at load balancers that are provisioned.
@@ -111,6 +112,17 @@ fn change(id: &ServiceId, cause: Cause) -> Change {
         id: id.clone(),
         key: Some(Key::alone(id)),
         cause,
+        changed: String::new(),
+    }
+}
+
+/// Somebody else has changed this.
+fn changed(id: &ServiceId, cause: Cause, what: &[String]) -> Change {
+    let what = drift::words(what);
+    info!(service = %id, what, "somebody else has changed the load balancer");
+    Change {
+        changed: what,
+        ..change(id, cause)
     }
 }
 
@@ -163,7 +175,7 @@ impl Follower {
         };
         if now >= self.drift {
             inner.network().doubt();
-            self.try_refused();
+            self.try_refused(client).await;
         }
         if let Err(why) = inner.look_at_new_nodes(client).await {
             debug!(error = %why, "cannot look at new nodes");
@@ -212,7 +224,7 @@ impl Follower {
             if let Ok(record) = cell.try_lock()
                 && let Some(id) = record.id.as_ref().filter(|_| !record.retained)
             {
-                self.ready.push_back(change(id, Cause::Drifted));
+                self.ready.push_back(change(id, Cause::Due));
             }
         }
     }
@@ -241,18 +253,15 @@ impl Follower {
     }
 
     /// Instances that AWS did not accept may run now: every Service tries them in its next turn.
-    fn try_refused(&mut self) {
-        let tried = (self.inner.targets().nodes.as_mut())
-            .filter(|nodes| nodes.has_refused())
-            .map(|nodes| Arc::make_mut(nodes).forgive());
-        if tried.is_none() {
+    async fn try_refused(&mut self, client: &Client) {
+        if !self.inner.forgive(client).await {
             return;
         }
         for (_, cell) in self.inner.records.cells() {
             if let Ok(record) = cell.try_lock()
                 && let Some(id) = record.id.as_ref().filter(|_| !record.retained)
             {
-                self.ready.push_back(change(id, Cause::Drifted));
+                self.ready.push_back(change(id, Cause::Due));
             }
         }
     }
@@ -316,7 +325,7 @@ impl Follower {
                 && let Some(id) = record.id.clone()
             {
                 record.asks_for_turn(now);
-                self.ready.push_back(change(&id, Cause::Drifted));
+                self.ready.push_back(change(&id, Cause::Due));
             }
         }
     }
@@ -403,19 +412,22 @@ impl Follower {
                 record.retained = true;
                 // Nobody releases it: its Service takes it back.
                 if news {
-                    info!(service = %id, "somebody else has marked the load balancer as kept");
                     record.doubt();
-                    self.ready.push_back(change(&id, Cause::Drifted));
+                    let what = [format!("it has the tag {RETAINED}")];
+                    self.ready.push_back(changed(&id, Cause::Drifted, &what));
                 }
             } else if record.is_empty() {
                 *record = seen.clone();
                 self.ready.push_back(change(&id, Cause::Appeared));
-            } else if differs(&record.observed, &seen.observed) {
-                info!(service = %id, "somebody else has changed the load balancer");
+            } else {
+                let what = drift::of_lists(&record.observed, &seen.observed);
+                if what.is_empty() {
+                    continue;
+                }
                 let lost = seen.observed.load_balancers.is_empty();
                 record.doubt();
                 let cause = if lost { Cause::Gone } else { Cause::Drifted };
-                self.ready.push_back(change(&id, cause));
+                self.ready.push_back(changed(&id, cause, &what));
             }
         }
         for (uid, cell) in self.inner.records.cells() {
@@ -498,13 +510,22 @@ impl Follower {
                 return 1;
             }
         };
-        let drifted = record.depth != Depth::Full || record.observed != seen;
+        // What nobody has read before cannot have changed.
+        let first = record.depth != Depth::Full;
+        let what = if first {
+            Vec::new()
+        } else {
+            drift::of_all(&record.observed, &seen)
+        };
+        let drifted = first || record.observed != seen;
         record.observed = seen;
         record.depth = Depth::Full;
         record.targets_known = true;
         let news = record.heard(&answers, Instant::now());
-        if drifted {
-            self.ready.push_back(change(&id, Cause::Drifted));
+        if !what.is_empty() {
+            self.ready.push_back(changed(&id, Cause::Drifted, &what));
+        } else if drifted {
+            self.ready.push_back(change(&id, Cause::Due));
         } else if news {
             self.ready.push_back(change(&id, Cause::Active));
         }
@@ -515,23 +536,4 @@ impl Follower {
 fn is_provisioned(record: &Record) -> bool {
     let mut all = record.observed.load_balancers.values();
     all.any(|one| one.state == LoadBalancerState::Provisioning)
-}
-
-/// Whether names, tags, groups or subnets differ; nothing else is listed.
-fn differs(known: &Observed, seen: &Observed) -> bool {
-    let balancers = |all: &Observed| -> Vec<_> {
-        let each = all.load_balancers.iter().map(|(name, one)| {
-            let subnets: Vec<String> = one.subnets.iter().map(|it| it.id.clone()).collect();
-            (name.clone(), one.tags.clone(), one.groups.clone(), subnets)
-        });
-        each.collect()
-    };
-    let groups = |all: &Observed| -> Vec<_> {
-        let each = all.target_groups.iter();
-        each.map(|(name, one)| (name.clone(), one.tags.clone(), one.check.clone()))
-            .collect()
-    };
-    balancers(known) != balancers(seen)
-        || groups(known) != groups(seen)
-        || known.groups != seen.groups
 }

@@ -178,6 +178,12 @@ impl Watch {
         news || unreported
     }
 
+    /// A former process has published its name.
+    pub(super) fn has_published(&mut self, of: &str) {
+        self.turn_to(of);
+        self.served = true;
+    }
+
     /// Whether a target of this load balancer was healthy once: then its name is published, and stays so.
     pub(super) fn has_served(&self, of: &str) -> bool {
         self.of == of && self.served

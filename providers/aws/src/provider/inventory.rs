@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ballast_provider::mark::{CLASS, CLUSTER, RETAINED, service_of};
-use ballast_provider::{Key, Mark, Owned, ProviderError, ServiceId};
+use ballast_provider::{Key, Mark, Owned, ProviderError, Published, ServiceId};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -53,10 +53,15 @@ fn manner(urgency: Urgency) -> Manner {
 // === impl Inner ===
 
 impl Inner {
-    pub(super) async fn restore(&self) -> Result<(), ProviderError> {
+    pub(super) async fn restore(&self, published: &[Published]) -> Result<(), ProviderError> {
         let client = self.client().await?;
         let found = self.look_around(client, Urgency::Service).await;
-        let found = found.map_err(|why| error(&why))?;
+        let mut found = found.map_err(|why| error(&why))?;
+        for one in published {
+            if let Some(record) = found.records.get_mut(&one.id.uid) {
+                record.publishes(&one.hostnames);
+            }
+        }
         info!(
             class = self.mark.class,
             services = found.records.len(),

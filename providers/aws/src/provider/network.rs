@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ballast_provider::mark::CLUSTER;
 use ballast_provider::{LoadBalancer, ProviderError, Refusal};
 use tokio::time::Instant;
 
@@ -42,8 +43,8 @@ pub(super) struct Network {
     vpc: Option<String>,
     subnets: Listed<Subnet>,
     routes: Listed<RouteTable>,
-    /// The security groups with a tag `Name` that settings name.
-    named: BTreeMap<String, (Instant, Vec<String>)>,
+    /// The security groups that settings name, by ID or tag `Name`.
+    named: BTreeMap<String, Named>,
     pub(super) instances: BTreeMap<String, Instance>,
     /// Instances of nodes that AWS does not list.
     missing: BTreeSet<String>,
@@ -51,6 +52,18 @@ pub(super) struct Network {
     /// security group would get too many rules. So they are read once.
     pub(super) prefix_lists: PrefixLists,
     pub(super) backend: Backend,
+}
+
+/// What a name of a security group stands for.
+#[derive(Debug, Default)]
+struct Named {
+    /// For how long it counts; `None` before the first look-up.
+    until: Option<Instant>,
+    /// The IDs of the user's groups.
+    ids: Vec<String>,
+    /// Ballast has made a group of this name: its tags are those of a Service, whose author must not choose
+    /// the groups of others.
+    made: bool,
 }
 
 /// A list, and until when it counts.
@@ -110,10 +123,18 @@ impl Network {
         }
     }
 
+    /// AWS does not find something that was listed.
+    pub(super) fn forget_lists(&mut self) {
+        self.subnets = None;
+        self.routes = None;
+        self.prefix_lists.clear();
+    }
+
     /// The names that nobody has asked for.
     fn unknown_groups(&self, names: &[String]) -> Vec<String> {
-        let fresh = |(until, _): &(Instant, _)| *until > Instant::now();
-        let new = |name: &&String| !is_id(name) && !self.named.get(*name).is_some_and(fresh);
+        let now = Instant::now();
+        let fresh = |of: &Named| of.until.is_some_and(|until| until > now);
+        let new = |name: &&String| !self.named.get(*name).is_some_and(fresh);
         names.iter().filter(new).cloned().collect()
     }
 
@@ -122,15 +143,15 @@ impl Network {
     fn trust_groups(&mut self, names: &[String]) -> bool {
         let soon = Instant::now() + SOON;
         let known = |name: &String| {
-            let those = self.named.get(name).map_or(0, |(_, those)| those.len());
+            let those = self.named.get(name).map_or(0, |those| those.ids.len());
             is_id(name) || those == 1
         };
         if !names.iter().all(known) {
             return false;
         }
         for name in names {
-            if let Some((until, _)) = self.named.get_mut(name) {
-                *until = soon.max(*until);
+            if let Some(those) = self.named.get_mut(name) {
+                those.until = those.until.max(Some(soon));
             }
         }
         true
@@ -146,31 +167,49 @@ impl Network {
 
     fn learn_groups(&mut self, asked: Vec<String>, found: &[SecurityGroup]) {
         let now = Instant::now();
-        self.named.retain(|_, (until, _)| *until + REMEMBERED > now);
+        let remembered = |of: &Named| of.until.is_some_and(|until| until + REMEMBERED > now);
+        self.named.retain(|_, of| remembered(of));
         for name in asked {
-            let those = found.iter().filter(|it| it.tags.get("Name") == Some(&name));
-            let those: Vec<String> = those.map(|it| it.id.clone()).collect();
-            let counts = if those.len() == 1 { FRESH } else { SOON };
-            self.named.insert(name, (now + counts, those));
+            let is_named = |group: &SecurityGroup| {
+                group.id == name || !is_id(&name) && group.tags.get("Name") == Some(&name)
+            };
+            let those = found.iter().filter(|group| is_named(group));
+            let (made, given): (Vec<_>, Vec<_>) =
+                those.partition(|group| group.tags.contains_key(CLUSTER));
+            let counts = if given.len() == 1 { FRESH } else { SOON };
+            let those = Named {
+                until: Some(now + counts),
+                ids: given.into_iter().map(|group| group.id.clone()).collect(),
+                made: !made.is_empty(),
+            };
+            self.named.insert(name, those);
         }
     }
 
-    /// The ID of a security group. One that is an ID is taken as it is: AWS refuses one that does not
-    /// exist.
+    /// The ID of a security group.
     fn group(&self, name: &String) -> Result<String, Refusal> {
-        if is_id(name) {
+        let Some(those) = self.named.get(name) else {
+            // EC2 does not answer, and it was never asked.
             return Ok(name.clone());
-        }
-        let those = self.named.get(name).map(|(_, those)| those.as_slice());
-        match those.unwrap_or_default() {
+        };
+        let refused = |why: String| {
+            Err(invalid(format!(
+                "annotation {PREFIX}security-groups: {why}"
+            )))
+        };
+        match &those.ids[..] {
             [one] => Ok(one.clone()),
-            [] => Err(invalid(format!(
-                "annotation {PREFIX}security-groups: no security group of the VPC has the tag Name \"{name}\""
-            ))),
-            several => Err(invalid(format!(
-                "annotation {PREFIX}security-groups: \"{name}\" is the tag Name of {}; use an ID",
+            [] if those.made => refused(format!(
+                "Ballast has made the security group {name}, and deletes it with its Service; name one of your own"
+            )),
+            [] if is_id(name) => refused(format!("the security group {name} does not exist")),
+            [] => refused(format!(
+                "no security group of the VPC has the tag Name \"{name}\""
+            )),
+            several => refused(format!(
+                "\"{name}\" is the tag Name of {}; use an ID",
                 several.join(", ")
-            ))),
+            )),
         }
     }
 }
@@ -392,10 +431,18 @@ impl Inner {
         let _looking = self.looking.lock().await;
         let new = self.network().unknown_groups(names);
         if !new.is_empty() {
-            let wanted = Filter::tag("Name", new.iter().cloned());
-            let filters = [Filter::new("vpc-id", [vpc]), wanted];
-            let found = client.security_groups(&filters, manner()).await;
-            let found = found.map_err(|why| error(&why))?;
+            let (ids, names): (Vec<_>, Vec<_>) = new.iter().cloned().partition(|name| is_id(name));
+            let mut found = Vec::new();
+            for filters in [
+                vec![Filter::new("group-id", ids)],
+                vec![Filter::tag("Name", names), Filter::new("vpc-id", [vpc])],
+            ] {
+                if filters[0].values.is_empty() {
+                    continue;
+                }
+                let those = client.security_groups(&filters, manner()).await;
+                found.extend(those.map_err(|why| error(&why))?);
+            }
             self.network().learn_groups(new, &found);
         }
         Ok(())

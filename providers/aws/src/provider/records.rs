@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::ensure::REMAKE;
 use super::health::{Needs, Watch};
 use crate::call::Call;
+use crate::client::CallError;
 use crate::client::values::TargetHealth;
 use crate::desired::Source;
 use crate::nodes::{Nodes, Selector};
@@ -88,6 +89,8 @@ pub(super) struct Record {
     pub(super) health: Watch,
     /// The place of the call that waits for AWS's limits.
     pub(super) place: Option<Ticket>,
+    /// The last call of this turn that showed that something else exists than was known.
+    pub(super) contradiction: Option<CallError>,
 }
 
 /// What is left of a clean-up.
@@ -160,6 +163,7 @@ impl Record {
             wanted: None,
             health: Watch::default(),
             place: None,
+            contradiction: None,
         }
     }
 
@@ -263,6 +267,14 @@ impl Record {
         }
         let mut former = self.former().map(|(_, one)| one);
         former.find(|one| is_serving(Some(one)))
+    }
+
+    /// What the status has published before this process: a name that replaced another one stays.
+    pub(super) fn publishes(&mut self, hostnames: &[String]) {
+        let mut all = self.observed.load_balancers.values();
+        if let Some(one) = all.find(|one| hostnames.contains(&one.hostname)) {
+            self.health.has_published(&one.arn);
+        }
     }
 
     /// What AWS says of its targets. True if there is news.

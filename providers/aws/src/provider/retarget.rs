@@ -336,6 +336,11 @@ impl Inner {
             );
             return;
         };
+        self.remove_tag(client).await;
+    }
+
+    /// For whoever holds the lock of the tag. False if it may still be there.
+    async fn remove_tag(&self, client: &Client) -> bool {
         let backend = self.network().backend.id();
         if let Some(backend) = backend {
             let manner = Manner::new(Urgency::Traffic, PATIENCE);
@@ -343,10 +348,38 @@ impl Inner {
             let removed = client.delete_tags(&[backend], &keys, manner).await;
             if let Err(why) = removed {
                 warn!(error = %why, "cannot remove the tag that names the targets of all target groups");
-                return;
+                return false;
             }
         }
         self.targets().outdated = false;
+        true
+    }
+
+    /// Instances that AWS did not accept may run now, so that Services try them in their next turn. The tag
+    /// goes first: it names the set without them. True if there are any, and the tag is gone.
+    pub(super) async fn forgive(&self, client: &Client) -> bool {
+        let refused = |nodes: &Arc<Nodes>| nodes.has_refused();
+        if !self.targets().nodes.as_ref().is_some_and(refused) {
+            return false;
+        }
+        let Ok(_tagging) = timeout(WRITING, self.tagging.lock()).await else {
+            return false;
+        };
+        {
+            let mut targets = self.targets();
+            targets.epoch += 1;
+            targets.outdated = true;
+            targets.settled = None;
+        }
+        if !self.remove_tag(client).await {
+            return false;
+        }
+        let mut targets = self.targets();
+        targets.epoch += 1;
+        if let Some(nodes) = &mut targets.nodes {
+            Arc::make_mut(nodes).forgive();
+        }
+        true
     }
 
     /// Writes the tag for what was true in this epoch. If that ends meanwhile, nobody believes the tag, and

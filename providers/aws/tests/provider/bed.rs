@@ -13,7 +13,8 @@ use ballast_aws_fake::state::security_groups::SecurityGroup;
 use ballast_aws_fake::state::target_groups::TargetGroup;
 use ballast_aws_fake::{Config, Fake};
 use ballast_provider::{
-    Key, Labels, LoadBalancer, Provider, ProviderError, Released, Removal, Target, TargetSet,
+    Key, Labels, LoadBalancer, Observed, Provider, ProviderError, Published, Released, Removal,
+    Target, TargetSet,
 };
 
 use crate::support::{class, connection, mark};
@@ -58,6 +59,27 @@ impl Bed {
     /// A process starts: it restores, and learns the nodes.
     pub(crate) async fn start(&self) -> Result<AwsProvider, ProviderError> {
         self.start_for(CLUSTER).await
+    }
+
+    /// The same when a Service has published something.
+    pub(crate) async fn start_after(
+        &self,
+        service: &LoadBalancer,
+        observed: &Observed,
+    ) -> Result<AwsProvider, ProviderError> {
+        let provider = self.provider_of(CLUSTER);
+        let all = observed.ingress.iter();
+        let published = Published {
+            id: service.id.clone(),
+            addresses: Vec::new(),
+            hostnames: all
+                .filter_map(|one| Some(one.hostname()?.to_owned()))
+                .collect(),
+        };
+        provider.restore(vec![published]).await?;
+        provider.inventory().await?;
+        self.retarget(&provider).await?;
+        Ok(provider)
     }
 
     /// The same for another cluster of the same account.

@@ -120,6 +120,11 @@ async fn the_former_name_is_published_until_the_new_load_balancer_serves() {
     quiet.follow(&provider, 2 * MINUTE).await;
     let observed = ensure(&provider, &public()).await.unwrap();
     assert_eq!(name(&observed), after);
+    // The next process knows what was published.
+    drop(provider);
+    let provider = quiet.bed.start_after(&public(), &observed).await.unwrap();
+    let observed = settle(&provider, &public()).await.unwrap();
+    assert_eq!(name(&observed), after);
 }
 
 /// Whoever changes the mind again gets three minutes more, too.

@@ -10,7 +10,7 @@ use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
 use ballast_aws_fake::state::{Snapshot, security_groups, target_groups};
 use ballast_provider::mark::SERVICE;
 
-use crate::bed::{Bed, delete, essence, instance, service, settle, with};
+use crate::bed::{Bed, delete, essence, instance, registered, service, settle, with};
 
 /// The ARN of the only load balancer.
 fn load_balancer_of(cloud: &Snapshot) -> String {
@@ -35,10 +35,10 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
         .edit(|cloud, now| cloud.delete_listener(now, &listener))
         .unwrap();
     let changes = provider.look().await;
-    assert!(
-        changes.iter().any(|it| it.cause == Cause::Drifted),
-        "{changes:?}"
-    );
+    let drift = changes.iter().find(|it| it.cause == Cause::Drifted);
+    let says = &drift.unwrap().changed;
+    assert!(says.starts_with("load balancer bl-"), "{says}");
+    assert!(says.ends_with(": listener 80 is gone"), "{says}");
     settle(&provider, &web).await.unwrap();
     assert_eq!(essence(&bed.fake.snapshot()), before);
     let arn = load_balancer_of(&bed.fake.snapshot());
@@ -46,10 +46,8 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
         .edit(|cloud, now| cloud.delete_load_balancer(now, &arn))
         .unwrap();
     let changes = provider.look().await;
-    assert!(
-        changes.iter().any(|it| it.cause == Cause::Gone),
-        "{changes:?}"
-    );
+    let gone = changes.iter().find(|it| it.cause == Cause::Gone);
+    assert!(gone.unwrap().changed.ends_with(" is gone"), "{changes:?}");
     settle(&provider, &web).await.unwrap();
     assert_eq!(essence(&bed.fake.snapshot()), before);
 }
@@ -60,33 +58,146 @@ async fn an_instance_that_aws_refuses_holds_up_nothing() {
     let mut bed = Bed::new().await;
     bed.add_node();
     bed.add_node();
-    let state = |state: &str| {
+    let state = |bed: &Bed, state: &str| {
         bed.fake.edit(|cloud, _| {
-            cloud.instances.get_mut(&instance(4)).unwrap().state = state.into();
+            cloud.instances.get_mut(&instance(5)).unwrap().state = state.into();
         });
     };
-    state("stopped");
+    state(&bed, "stopped");
     let provider = bed.start().await.unwrap();
     let web = service("web", &[(80, 30_080)]);
     settle(&provider, &web).await.unwrap();
-    let targets = || {
+    let targets = |bed: &Bed| -> Vec<String> {
         let groups = bed.fake.snapshot().target_groups;
         let group = groups.values().next().unwrap();
-        let ids = group.targets.keys().map(|(id, _)| id.clone());
-        ids.collect::<Vec<_>>()
+        registered(group).into_iter().map(str::to_owned).collect()
     };
-    assert_eq!(targets(), [1, 2, 3, 5].map(instance));
+    assert_eq!(targets(&bed), [1, 2, 3, 4].map(instance));
     let remarks = provider.remarks();
-    assert!(remarks[0].contains(&instance(4)), "{remarks:?}");
+    assert!(remarks[0].contains(&instance(5)), "{remarks:?}");
     // Nobody tries it again and again.
     let (_, calls) = bed.calls_of(settle(&provider, &web)).await;
     assert_eq!(calls, Vec::<String>::new());
-    state("running");
+    state(&bed, "running");
     let changes = provider.look().await;
     assert!(changes.iter().any(|it| it.id == web.id), "{changes:?}");
     settle(&provider, &web).await.unwrap();
-    assert_eq!(targets(), [1, 2, 3, 4, 5].map(instance));
+    assert_eq!(targets(&bed), [1, 2, 3, 4, 5].map(instance));
     assert_eq!(provider.remarks(), Vec::<String>::new());
+    // It leaves the cluster while no process runs, and its instance goes on.
+    drop(provider);
+    bed.nodes -= 1;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web).await.unwrap();
+    assert_eq!(targets(&bed), [1, 2, 3, 4].map(instance));
+}
+
+/// A name that nothing in AWS has is the author's mistake: AWS's words say so, and it costs the others nothing.
+#[tokio::test]
+async fn what_a_service_names_and_aws_does_not_find_is_tried_once_a_turn() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let made = |calls: &[String]| {
+        let made = calls.iter().filter(|call| *call == "CreateLoadBalancer");
+        made.count()
+    };
+    // The list of subnets is older than the loss of one.
+    bed.fake
+        .edit(|cloud, _| cloud.subnets.remove("subnet-private-c"));
+    let late = with(
+        service("late", &[(80, 30_082)]),
+        "subnets",
+        "subnet-private-c",
+    );
+    let (ended, calls) = bed.calls_of(settle(&provider, &late)).await;
+    let why = ended.unwrap_err();
+    assert_eq!(why.reason(), Reason::Invalid, "{why}");
+    assert!(why.to_string().contains("SubnetNotFound"), "{why}");
+    assert_eq!(made(&calls), 1, "{calls:?}");
+    let (ended, calls) = bed.calls_of(settle(&provider, &late)).await;
+    let why = ended.unwrap_err();
+    assert!(why.to_string().contains("subnet-private-c"), "{why}");
+    assert_eq!(made(&calls), 0, "{calls:?}");
+    let public = with(
+        service("typo", &[(80, 30_081)]),
+        "scheme",
+        "internet-facing",
+    );
+    let typo = with(
+        with(public, "subnets", "subnet-public-a"),
+        "eip-allocations",
+        "eipalloc-typo",
+    );
+    let (ended, calls) = bed.calls_of(settle(&provider, &typo)).await;
+    let why = ended.unwrap_err();
+    assert_eq!(why.reason(), Reason::Invalid, "{why}");
+    assert!(why.to_string().contains("AllocationIdNotFound"), "{why}");
+    assert_eq!(made(&calls), 1, "{calls:?}");
+    for one in [&typo, &late, &web] {
+        delete(&bed, &provider, one).await;
+    }
+    assert!(bed.is_empty());
+}
+
+/// People of one namespace choose tags, and must not choose the security groups of others by them.
+#[tokio::test]
+async fn a_name_of_a_security_group_is_never_one_of_ballasts_own() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let corporate = with(
+        service("corp", &[(80, 30_080)]),
+        "security-groups",
+        "corp-web",
+    );
+    let thief = with(
+        service("thief", &[(80, 30_081)]),
+        "additional-resource-tags",
+        "Name=corp-web",
+    );
+    settle(&provider, &thief).await.unwrap();
+    let why = settle(&provider, &corporate).await.unwrap_err();
+    assert!(why.to_string().contains("name one of your own"), "{why}");
+    bed.fake.edit(|cloud, _| {
+        let nodes = cloud.security_groups.get_mut(NODE_GROUP).unwrap();
+        nodes.tags.insert("Name".into(), "corp-web".into());
+    });
+    drop(provider);
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &corporate).await.unwrap();
+    let all = bed.fake.snapshot();
+    let own = all
+        .load_balancers
+        .values()
+        .find(|one| one.tags[SERVICE].ends_with("/corp"));
+    assert_eq!(own.unwrap().security_groups[0], NODE_GROUP);
+    // By its ID it would keep the other Service from its end.
+    let group = all.security_groups.values().find(|one| {
+        one.tags
+            .get(SERVICE)
+            .is_some_and(|name| name.ends_with("/thief"))
+    });
+    let pinned = with(
+        service("pin", &[(80, 30_082)]),
+        "security-groups",
+        &group.unwrap().id,
+    );
+    let why = settle(&provider, &pinned).await.unwrap_err();
+    assert!(why.to_string().contains("Ballast has made"), "{why}");
+    let unknown = with(
+        service("no", &[(80, 30_083)]),
+        "security-groups",
+        "sg-unknown",
+    );
+    let why = settle(&provider, &unknown).await.unwrap_err();
+    assert!(
+        why.to_string().contains("sg-unknown does not exist"),
+        "{why}"
+    );
+    for one in [&thief, &corporate, &pinned, &unknown] {
+        delete(&bed, &provider, one).await;
+    }
 }
 
 /// AWS would refuse the rules of a load balancer that is half made, and would not say why.

@@ -339,6 +339,7 @@ pub(super) fn publishes(id: &ServiceId, addresses: &[Address]) -> Published {
     Published {
         id: id.clone(),
         addresses: fixtures::ips(addresses),
+        hostnames: Vec::new(),
     }
 }
 

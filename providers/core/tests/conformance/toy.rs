@@ -475,6 +475,7 @@ impl Provider for Toy {
                     id,
                     key,
                     cause: Cause::Appeared,
+                    changed: String::new(),
                 })),
                 None => Poll::Pending,
             }

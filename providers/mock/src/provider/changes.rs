@@ -133,6 +133,7 @@ impl Told {
             key: Some(Key::alone(&id)),
             id,
             cause,
+            changed: String::new(),
         })
     }
 

@@ -59,6 +59,7 @@ fn change(name: &str, cause: Cause) -> Change {
         id: id(name),
         key: Some(Key::alone(&id(name))),
         cause,
+        changed: String::new(),
     }
 }
 
@@ -269,6 +270,7 @@ async fn after_a_restart_of_the_controller_published_addresses_are_reserved() {
     let old = Published {
         id: id("old"),
         addresses: vec![published],
+        hostnames: Vec::new(),
     };
     provider.restore(vec![old]).await.unwrap();
     let new = ensure(&provider, &balancer(tcp("new"))).await;

@@ -67,6 +67,7 @@ async fn an_address_that_another_service_publishes_cannot_be_requested() {
     let victim = Published {
         id: id("victim"),
         addresses: vec![published],
+        hostnames: Vec::new(),
     };
     provider.restore(vec![victim]).await.unwrap();
     let mut thief = balancer(tcp("thief"));
