@@ -38,7 +38,7 @@ use tracing::debug;
 use crate::call::{Call, Ref};
 use crate::observed::LoadBalancerState;
 use crate::pace::{Pace, Seat};
-use crate::rate::{Limits, Ticket, Urgency};
+use crate::rate::{Limits, Owner, Ticket, Urgency};
 
 pub mod actions;
 mod counts;
@@ -147,6 +147,8 @@ pub struct Manner {
     pub deadline: Instant,
     /// What becomes of its place if it does not get a turn by then.
     pub seat: Seat,
+    /// For whom it is made.
+    pub owner: Owner,
 }
 
 /// What a [`Call`] leaves open.
@@ -292,8 +294,13 @@ impl Client {
                 urgency,
                 deadline,
                 seat,
+                owner,
             } = manner;
-            if let Err(busy) = inner.pace.turn(category, urgency, deadline, seat).await {
+            if let Err(busy) = inner
+                .pace
+                .turn(category, urgency, deadline, seat, owner)
+                .await
+            {
                 self.counts.postponed(action);
                 let retry_after = busy.retry_after;
                 let error = throttled.map_or_else(
@@ -394,7 +401,15 @@ impl Manner {
             urgency,
             deadline: Instant::now() + patience,
             seat: Seat::Lost,
+            owner: Owner::default(),
         }
+    }
+
+    /// For the people of a namespace: among those that wait, each namespace has its turn.
+    #[must_use]
+    pub fn of(self, namespace: &str) -> Self {
+        let owner = Owner::of(namespace);
+        Self { owner, ..self }
     }
 
     /// Whoever makes this call comes back if there is no turn: its place is kept, from one time to

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::rate::{Category, Limits, Next, Ticket, Urgency, Waiting};
+use crate::rate::{Category, Limits, Next, Owner, Ticket, Urgency, Waiting};
 
 /// Gives out turns.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ struct Queue {
 /// A place in the queue. Dropped, it is given up.
 struct Place<'a> {
     shared: &'a Shared,
-    call: (Category, Urgency, Ticket),
+    ticket: Ticket,
     /// About when its turn comes, as it was expected at the beginning. Whoever gives up comes back
     /// at that time: if all went by the length of the queue when they leave it, those that leave it
     /// together would come back together.
@@ -96,9 +96,10 @@ impl Pace {
         urgency: Urgency,
         deadline: Instant,
         seat: Seat,
+        owner: Owner,
     ) -> Result<(), Busy> {
         let (turn, mut given) = oneshot::channel();
-        let place = self.shared.enter(category, urgency, seat, turn)?;
+        let place = self.shared.enter((category, urgency, owner), seat, turn)?;
         if given.try_recv().is_ok() {
             return Ok(());
         }
@@ -170,8 +171,7 @@ impl Shared {
     /// Enters the queue, and gives all turns that are possible now.
     fn enter(
         &self,
-        category: Category,
-        urgency: Urgency,
+        (category, urgency, owner): (Category, Urgency, Owner),
         seat: Seat,
         turn: oneshot::Sender<()>,
     ) -> Result<Place<'_>, Busy> {
@@ -182,20 +182,20 @@ impl Shared {
             Seat::Lost => None,
         };
         let before = before.filter(|it| queue.waiting.come_back(*it, category, urgency));
-        let Some(ticket) = before.or_else(|| queue.waiting.enter(category, urgency)) else {
+        let Some(ticket) = before.or_else(|| queue.waiting.enter(category, urgency, owner)) else {
             let retry_after = queue.waiting.about(category, urgency, now);
             return Err(Busy {
                 retry_after,
                 place: None,
             });
         };
-        let left = queue.waiting.remaining(category, urgency, ticket, now);
+        let left = queue.waiting.remaining(ticket, now);
         queue.callers.insert(ticket, turn);
         queue.release(now);
         drop(queue);
         Ok(Place {
             shared: self,
-            call: (category, urgency, ticket),
+            ticket,
             expected: now + left,
         })
     }
@@ -227,9 +227,8 @@ impl Place<'_> {
     /// Why there is no turn.
     fn busy(&self) -> Busy {
         let now = Instant::now();
-        let (category, urgency, ticket) = self.call;
         let queue = self.shared.lock();
-        let left = queue.waiting.remaining(category, urgency, ticket, now);
+        let left = queue.waiting.remaining(self.ticket, now);
         Busy {
             retry_after: left.max(self.expected.saturating_duration_since(now)),
             place: None,
@@ -239,9 +238,9 @@ impl Place<'_> {
     /// Leaves and keeps it.
     fn keep(self) -> Busy {
         let now = Instant::now();
-        let (category, urgency, ticket) = self.call;
+        let ticket = self.ticket;
         let mut queue = self.shared.lock();
-        let left = queue.waiting.remaining(category, urgency, ticket, now);
+        let left = queue.waiting.remaining(ticket, now);
         queue.callers.remove(&ticket);
         let kept = queue.waiting.go_away(ticket, left, now);
         Busy {
@@ -257,10 +256,9 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let (.., ticket) = self.call;
         let mut queue = self.shared.lock();
-        if queue.callers.remove(&ticket).is_some() {
-            queue.waiting.leave(ticket);
+        if queue.callers.remove(&self.ticket).is_some() {
+            queue.waiting.leave(self.ticket);
         }
     }
 }

@@ -4,8 +4,10 @@
 //! actions, and one for all actions of Elastic Load Balancing together. A call that finds its bucket empty fails
 //! with `Throttling`, and the failed call counts too. So calls wait here instead. Whoever makes
 //! a call first enters [`Waiting`], also for a retry. [`Waiting::next`] lets calls go: the most
-//! urgent first, and among equals the one that has waited longest. A call whose bucket is empty
-//! does not hold up calls of other categories.
+//! urgent first. Among equals of one category each [`Owner`] (a namespace) has one call in each round,
+//! so that whoever wants a hundred load balancers holds up the others by one. Among equals of two
+//! categories it is the one that has waited longest. A call whose bucket is empty does not hold up calls
+//! of other categories.
 //!
 //! ```text
 //!              enter               next: a token in each of its buckets
@@ -31,9 +33,15 @@
 //! last slow-down say nothing new.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use self::bucket::Bucket;
+pub use self::bucket::LATENCY;
+
+mod bucket;
 
 /// The actions that share a bucket. Source: "Throttling for the Elastic Load Balancing API"
 /// (Elastic Load Balancing API Reference) and "Request throttling for the Amazon EC2 API".
@@ -104,6 +112,10 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
+/// For whom a call is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner(u64);
+
 /// What [`Waiting::next`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -119,24 +131,29 @@ pub enum Next {
 /// controller works on far fewer Services at once.
 pub const LONGEST: usize = 4_096;
 
-/// By how much longer than the following ones the first call after a pause may be on its way: it opens
-/// the connection.
-pub const LATENCY: Duration = Duration::from_millis(300);
 /// How long a place is kept after its time. Whoever does not come back by then does not come at all.
 const KEPT: Duration = Duration::from_secs(30);
-/// The most by which the filling of a bucket slows down.
-const SLOWEST: u32 = 16;
-/// After this time without `Throttling`, a bucket fills twice as fast, up to its full rate.
-const RECOVERY: Duration = Duration::from_mins(1);
 
 /// The calls that wait, and the buckets that they wait for.
 #[derive(Clone, Debug)]
 pub struct Waiting {
     buckets: BTreeMap<Kind, Bucket>,
-    calls: BTreeMap<(Urgency, Ticket), Category>,
+    calls: BTreeMap<Ticket, Call>,
     /// The places of callers that come back, and until when they are kept.
-    away: BTreeMap<(Urgency, Ticket), (Category, Instant)>,
+    away: BTreeMap<Ticket, (Call, Instant)>,
     last: u64,
+    /// The round of each category in which a call went last.
+    round: BTreeMap<Category, u64>,
+    /// The round of the last call of each owner. Bounded: those of past rounds are forgotten.
+    owners: BTreeMap<(Category, Owner), u64>,
+}
+
+/// A call that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Call {
+    category: Category,
+    urgency: Urgency,
+    round: u64,
 }
 
 /// One bucket each.
@@ -144,18 +161,6 @@ pub struct Waiting {
 enum Kind {
     Of(Category),
     Account,
-}
-
-/// A token bucket. Its content is a time: each token is worth one interval, and a full bucket
-/// `burst` of them.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    limit: Limit,
-    /// The content at `at`.
-    credit: Duration,
-    at: Instant,
-    /// The factor by which it fills more slowly, and since when.
-    slower: (u32, Instant),
 }
 
 // === impl Category ===
@@ -266,6 +271,30 @@ impl Limits {
     }
 }
 
+// === impl Owner ===
+
+impl Owner {
+    /// The people of a namespace.
+    pub fn of(namespace: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        namespace.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Whether one call goes before another one that waits.
+    fn precedes(&self, ticket: Ticket, other: &Self, of_other: Ticket) -> bool {
+        if self.category == other.category {
+            (self.urgency, self.round, ticket) < (other.urgency, other.round, of_other)
+        } else {
+            (self.urgency, ticket) < (other.urgency, of_other)
+        }
+    }
+}
+
 // === impl Waiting ===
 
 impl Waiting {
@@ -281,80 +310,98 @@ impl Waiting {
             calls: BTreeMap::new(),
             away: BTreeMap::new(),
             last: 0,
+            round: BTreeMap::new(),
+            owners: BTreeMap::new(),
         }
     }
 
     /// Another call waits. `None` if [`LONGEST`] calls wait already.
-    pub fn enter(&mut self, category: Category, urgency: Urgency) -> Option<Ticket> {
+    pub fn enter(&mut self, category: Category, urgency: Urgency, owner: Owner) -> Option<Ticket> {
         if self.calls.len() >= LONGEST {
             return None;
         }
         self.last += 1;
         let ticket = Ticket(self.last);
-        self.calls.insert((urgency, ticket), category);
+        let past = |of: Category| self.round.get(&of).copied().unwrap_or_default();
+        if self.owners.len() >= LONGEST {
+            self.owners.retain(|(of, _), round| *round > past(*of));
+        }
+        let last = self.owners.get(&(category, owner)).copied();
+        let round = last.unwrap_or_default().max(past(category)) + 1;
+        if self.owners.len() < LONGEST {
+            self.owners.insert((category, owner), round);
+        }
+        let call = Call {
+            category,
+            urgency,
+            round,
+        };
+        self.calls.insert(ticket, call);
         Some(ticket)
     }
 
     /// The caller of this call has given up.
     pub fn leave(&mut self, ticket: Ticket) {
-        self.calls.retain(|(_, one), _| *one != ticket);
+        self.calls.remove(&ticket);
     }
 
     /// The caller of this call has given up, and comes back in about `after`: its place is kept. False
     /// if there is no room for that.
     pub fn go_away(&mut self, ticket: Ticket, after: Duration, now: Instant) -> bool {
         self.away.retain(|_, (_, until)| *until >= now);
-        let mut calls = self.calls.iter();
-        let Some((&place, &category)) = calls.find(|((_, one), _)| *one == ticket) else {
+        let Some(call) = self.calls.remove(&ticket) else {
             return false;
         };
-        self.calls.remove(&place);
         let kept = self.away.len() < LONGEST;
         if kept {
-            self.away.insert(place, (category, now + after + KEPT));
+            self.away.insert(ticket, (call, now + after + KEPT));
         }
         kept
     }
 
     /// A caller has come back. False if its place is not kept, or is that of another kind of call.
     pub fn come_back(&mut self, ticket: Ticket, category: Category, urgency: Urgency) -> bool {
-        let place = (urgency, ticket);
-        let kept = self.away.remove(&place);
-        let same = kept.is_some_and(|(of, _)| of == category);
-        if same {
-            self.calls.insert(place, category);
-        }
-        same
+        let same = |call: &Call| (call.category, call.urgency) == (category, urgency);
+        let Some((call, _)) = self.away.remove(&ticket).filter(|(call, _)| same(call)) else {
+            return false;
+        };
+        self.calls.insert(ticket, call);
+        true
     }
 
     /// The call that may be made now, or the time of the next one.
     pub fn next(&mut self, now: Instant) -> Next {
-        let mut earliest: Option<Instant> = None;
         // All calls of a category wait for the same buckets, so the first one decides for all.
-        let mut tried: Vec<Category> = Vec::with_capacity(Category::ALL.len());
-        let mut go = None;
-        for (&(urgency, ticket), &category) in &self.calls {
-            if tried.contains(&category) {
-                continue;
+        let mut firsts: BTreeMap<Category, (Ticket, Call)> = BTreeMap::new();
+        for (&ticket, call) in &self.calls {
+            let first = firsts.entry(call.category).or_insert((ticket, *call));
+            if call.precedes(ticket, &first.1, first.0) {
+                *first = (ticket, *call);
             }
-            tried.push(category);
-            let at = self.ready_at(category, now);
+        }
+        let mut firsts: Vec<(Ticket, Call)> = firsts.into_values().collect();
+        firsts.sort_by_key(|(ticket, call)| (call.urgency, *ticket));
+        let mut earliest: Option<Instant> = None;
+        for (ticket, call) in firsts {
+            let at = self.ready_at(call.category, now);
             if at <= now {
-                go = Some((urgency, ticket, category));
-                break;
+                self.go(ticket, call, now);
+                return Next::Go(ticket);
             }
             earliest = Some(earliest.map_or(at, |one| one.min(at)));
         }
-        if let Some((urgency, ticket, category)) = go {
-            self.calls.remove(&(urgency, ticket));
-            for kind in category.buckets() {
-                if let Some(bucket) = self.buckets.get_mut(&kind) {
-                    bucket.take(now);
-                }
-            }
-            return Next::Go(ticket);
-        }
         earliest.map_or(Next::Idle, Next::At)
+    }
+
+    fn go(&mut self, ticket: Ticket, call: Call, now: Instant) {
+        self.calls.remove(&ticket);
+        let round = self.round.entry(call.category).or_default();
+        *round = call.round.max(*round);
+        for kind in call.category.buckets() {
+            if let Some(bucket) = self.buckets.get_mut(&kind) {
+                bucket.take(now);
+            }
+        }
     }
 
     /// AWS has answered a call of this category, which was made at `made`, with `Throttling`
@@ -376,35 +423,42 @@ impl Waiting {
     }
 
     /// About how long a call of this category and urgency would wait if it entered now: until
-    /// its buckets have had a token for it and for each call that goes before it.
+    /// its buckets have had a token for it and for each call that waits.
     pub fn about(&self, category: Category, urgency: Urgency, now: Instant) -> Duration {
-        self.until(category, (urgency, Ticket(u64::MAX)), now)
+        let last = Call {
+            category,
+            urgency,
+            round: u64::MAX,
+        };
+        self.until(&last, Ticket(u64::MAX), now)
     }
 
-    /// About how long a call of this category and urgency that waits with this ticket still waits.
-    pub fn remaining(
-        &self,
-        category: Category,
-        urgency: Urgency,
-        ticket: Ticket,
-        now: Instant,
-    ) -> Duration {
-        self.until(category, (urgency, ticket), now)
+    /// About how long a call that waits with this ticket still waits, if no other owner comes. Zero if none
+    /// does.
+    pub fn remaining(&self, ticket: Ticket, now: Instant) -> Duration {
+        let call = self.calls.get(&ticket);
+        call.map_or(Duration::ZERO, |call| self.until(call, ticket, now))
     }
 
     /// How long until the buckets of this category have had a token for all calls before this
-    /// place, and one more.
-    fn until(&self, category: Category, place: (Urgency, Ticket), now: Instant) -> Duration {
+    /// one, and one more.
+    fn until(&self, last: &Call, ticket: Ticket, now: Instant) -> Duration {
+        let away = self.away.iter().filter(|(_, (_, until))| *until >= now);
+        let all = self
+            .calls
+            .iter()
+            .chain(away.map(|(ticket, (call, _))| (ticket, call)));
+        let before: Vec<Category> = all
+            .filter(|(one, call)| call.precedes(**one, last, ticket))
+            .map(|(_, call)| call.category)
+            .collect();
         let waits = |kind: Kind| {
-            let uses = |of: &Category| of.buckets().any(|one| one == kind);
-            let present = self.calls.range(..place).filter(|(_, of)| uses(of));
-            let away =
-                (self.away.range(..place)).filter(|(_, (of, until))| *until >= now && uses(of));
-            let before = u32::try_from(present.count() + away.count()).unwrap_or(u32::MAX);
+            let uses = |of: &&Category| of.buckets().any(|one| one == kind);
+            let before = u32::try_from(before.iter().filter(uses).count()).unwrap_or(u32::MAX);
             let bucket = self.buckets.get(&kind);
             bucket.map_or(Duration::ZERO, |bucket| bucket.until(before, now))
         };
-        category.buckets().map(waits).max().unwrap_or_default()
+        last.category.buckets().map(waits).max().unwrap_or_default()
     }
 
     /// The number of calls that wait.
@@ -425,74 +479,6 @@ impl Waiting {
             .map(|bucket| bucket.ready_at(now))
             .max()
             .unwrap_or(now)
-    }
-}
-
-// === impl Bucket ===
-
-impl Bucket {
-    fn full(limit: Limit, now: Instant) -> Self {
-        Self {
-            limit,
-            credit: limit.interval.saturating_mul(limit.burst),
-            at: now,
-            slower: (1, now),
-        }
-    }
-
-    /// The factor by which it fills more slowly at this time.
-    fn factor(&self, now: Instant) -> u32 {
-        let (factor, since) = self.slower;
-        let passed = now.saturating_duration_since(since).as_secs() / RECOVERY.as_secs();
-        let halved = factor.checked_shr(u32::try_from(passed).unwrap_or(u32::MAX));
-        halved.unwrap_or(0).max(1)
-    }
-
-    /// The content now. From one change to the next the bucket fills evenly, so that the time
-    /// of the next token does not change while a call waits for it.
-    fn credit(&self, now: Instant) -> Duration {
-        let filled = now.saturating_duration_since(self.at) / self.factor(self.at);
-        let full = self.limit.interval.saturating_mul(self.limit.burst);
-        self.credit.saturating_add(filled).min(full)
-    }
-
-    /// How long until there is one token more than `tokens`.
-    fn until(&self, tokens: u32, now: Instant) -> Duration {
-        let needed = self
-            .limit
-            .interval
-            .saturating_mul(tokens.saturating_add(1))
-            .saturating_sub(self.credit(now));
-        if needed.is_zero() {
-            return needed;
-        }
-        let begins = self.at.saturating_duration_since(now);
-        begins + needed.saturating_mul(self.factor(self.at))
-    }
-
-    /// The earliest time at which there is a token; the past counts as now.
-    fn ready_at(&self, now: Instant) -> Instant {
-        now + self.until(0, now)
-    }
-
-    fn take(&mut self, now: Instant) {
-        let credit = self.credit(now);
-        let full = self.limit.interval.saturating_mul(self.limit.burst);
-        self.credit = credit.saturating_sub(self.limit.interval);
-        // AWS's may be full until the call arrives.
-        let may_be_full = credit.saturating_add(LATENCY) >= full;
-        let begins = if may_be_full { now + LATENCY } else { now };
-        self.at = self.at.max(begins);
-    }
-
-    fn throttled(&mut self, made: Instant, now: Instant) {
-        let (factor, since) = self.slower;
-        if factor > 1 && made < since {
-            return;
-        }
-        let factor = self.factor(now).saturating_mul(2).min(SLOWEST);
-        self.slower = (factor, now);
-        (self.credit, self.at) = (Duration::ZERO, now);
     }
 }
 

@@ -20,9 +20,15 @@ fn seconds(number: u64) -> Duration {
 /// A caller with much patience. Returns when it had its turn.
 async fn patient(pace: &Pace, urgency: Urgency) -> Instant {
     let deadline = Instant::now() + seconds(100_000);
-    pace.turn(Category::Intensive, urgency, deadline, Seat::Lost)
-        .await
-        .unwrap();
+    pace.turn(
+        Category::Intensive,
+        urgency,
+        deadline,
+        Seat::Lost,
+        Owner::default(),
+    )
+    .await
+    .unwrap();
     Instant::now()
 }
 
@@ -82,7 +88,13 @@ async fn a_full_bucket_holds_up_nobody_else() {
     }
     let start = Instant::now();
     let waiting = patient(&pace, Urgency::Traffic);
-    let other = pace.turn(Category::Write, Urgency::Background, start, Seat::Lost);
+    let other = pace.turn(
+        Category::Write,
+        Urgency::Background,
+        start,
+        Seat::Lost,
+        Owner::default(),
+    );
     let (went, other) = tokio::join!(waiting, other);
     assert_eq!(other, Ok(()));
     assert_eq!((went - start).as_secs(), 5);
@@ -96,7 +108,13 @@ async fn without_patience_a_caller_learns_when_its_turn_would_come() {
     }
     let now = Instant::now();
     let busy = pace
-        .turn(Category::Intensive, Urgency::Service, now, Seat::Lost)
+        .turn(
+            Category::Intensive,
+            Urgency::Service,
+            now,
+            Seat::Lost,
+            Owner::default(),
+        )
         .await;
     assert_eq!(busy.unwrap_err().retry_after, seconds(5) + LATENCY);
     assert_eq!(pace.waiting(), 0, "it has left the queue");
@@ -107,6 +125,7 @@ async fn without_patience_a_caller_learns_when_its_turn_would_come() {
             Urgency::Service,
             now + seconds(2),
             Seat::Lost,
+            Owner::default(),
         )
     };
     let all = tokio::join!(biased; turn(), turn(), turn());
@@ -122,7 +141,13 @@ async fn a_turn_that_comes_at_the_deadline_counts() {
         patient(&pace, Urgency::Service).await;
     }
     let deadline = Instant::now() + seconds(5) + LATENCY;
-    let turn = pace.turn(Category::Intensive, Urgency::Service, deadline, Seat::Lost);
+    let turn = pace.turn(
+        Category::Intensive,
+        Urgency::Service,
+        deadline,
+        Seat::Lost,
+        Owner::default(),
+    );
     assert_eq!(turn.await, Ok(()));
 }
 
@@ -157,7 +182,13 @@ async fn throttling_empties_the_bucket_and_halves_its_rate() {
     );
     assert_eq!(patient(&pace, Urgency::Service).await - start, seconds(10));
     let deadline = Instant::now();
-    let other = pace.turn(Category::Write, Urgency::Service, deadline, Seat::Lost);
+    let other = pace.turn(
+        Category::Write,
+        Urgency::Service,
+        deadline,
+        Seat::Lost,
+        Owner::default(),
+    );
     assert_eq!(other.await, Ok(()), "other buckets are as full as before");
 }
 
@@ -197,7 +228,9 @@ async fn the_queue_is_bounded() {
     // Tasks for all of them would take seconds.
     for _ in 0..LONGEST {
         let mut queue = pace.shared.lock();
-        let ticket = queue.waiting.enter(Category::Intensive, Urgency::Service);
+        let ticket = queue
+            .waiting
+            .enter(Category::Intensive, Urgency::Service, Owner::default());
         assert!(ticket.is_some());
     }
     let deadline = Instant::now() + seconds(1_000_000);
@@ -206,6 +239,7 @@ async fn the_queue_is_bounded() {
         Urgency::Background,
         deadline,
         Seat::Lost,
+        Owner::default(),
     );
     let busy = turn.await.unwrap_err();
     assert_eq!(busy.retry_after.as_secs(), 5 * (LONGEST as u64 + 1));
@@ -233,7 +267,13 @@ async fn with_a_place_a_caller_comes_back_once_at_its_own_time() {
             let (mut seat, mut told) = (Seat::Kept(None), Vec::new());
             loop {
                 let deadline = Instant::now() + seconds(4);
-                let turn = of.turn(Category::Intensive, Urgency::Service, deadline, seat);
+                let turn = of.turn(
+                    Category::Intensive,
+                    Urgency::Service,
+                    deadline,
+                    seat,
+                    Owner::default(),
+                );
                 match turn.await {
                     Ok(()) => return (told, start.elapsed()),
                     Err(busy) => {
@@ -271,7 +311,13 @@ async fn who_comes_back_when_told_to_loses_nothing() {
         callers.push(tokio::spawn(async move {
             for attempt in 1.. {
                 let deadline = Instant::now() + seconds(1);
-                let turn = of.turn(Category::Intensive, Urgency::Service, deadline, Seat::Lost);
+                let turn = of.turn(
+                    Category::Intensive,
+                    Urgency::Service,
+                    deadline,
+                    Seat::Lost,
+                    Owner::default(),
+                );
                 match turn.await {
                     Ok(()) => return attempt,
                     Err(busy) => tokio::time::sleep(busy.retry_after).await,

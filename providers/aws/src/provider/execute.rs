@@ -332,7 +332,9 @@ async fn make(
     call: &Call,
     ids: &Ids,
 ) -> Result<Answer, CallError> {
-    let manner = Manner::new(call.urgency(), PATIENCE).keeping(record.place.take());
+    let namespace = record.id.as_ref().map_or("", |id| &id.namespace);
+    let manner = Manner::new(call.urgency(), PATIENCE).of(namespace);
+    let manner = manner.keeping(record.place.take());
     let before = record.asks(call);
     let made = client.call_in(call, ids, manner).await;
     record.answered(before);

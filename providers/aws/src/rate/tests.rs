@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::bucket::RECOVERY;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,7 +21,9 @@ fn none_but(category: Category, limit: Limit) -> Limits {
 }
 
 fn enter(waiting: &mut Waiting, category: Category, urgency: Urgency) -> Ticket {
-    waiting.enter(category, urgency).expect("room")
+    waiting
+        .enter(category, urgency, Owner::default())
+        .expect("room")
 }
 
 /// Lets all calls go, each as soon as it may, and says when it went.
@@ -121,9 +124,7 @@ fn whoever_comes_back_has_its_place_and_those_behind_it_know() {
     let places: Vec<Ticket> = (0..100)
         .map(|_| enter(&mut waiting, Category::Intensive, Urgency::Service))
         .collect();
-    let left = |waiting: &Waiting, ticket, now| {
-        waiting.remaining(Category::Intensive, Urgency::Service, ticket, now)
-    };
+    let left = |waiting: &Waiting, ticket, now| waiting.remaining(ticket, now);
     for (number, ticket) in (1..).zip(&places) {
         let after = left(&waiting, *ticket, start);
         assert_eq!(after, 5 * SECOND * number + LATENCY);
@@ -176,7 +177,10 @@ fn the_number_of_waiting_calls_is_bounded() {
     for _ in 0..LONGEST {
         enter(&mut waiting, Category::Read, Urgency::Background);
     }
-    assert_eq!(waiting.enter(Category::Read, Urgency::Traffic), None);
+    assert_eq!(
+        waiting.enter(Category::Read, Urgency::Traffic, Owner::default()),
+        None
+    );
 }
 
 #[test]
@@ -362,13 +366,55 @@ fn each_waiting_call_learns_when_its_own_turn_comes() {
     let poll = enter(&mut waiting, Category::Intensive, Urgency::Background);
     let first = enter(&mut waiting, Category::Intensive, Urgency::Service);
     let second = enter(&mut waiting, Category::Intensive, Urgency::Service);
-    let left = |urgency, ticket| {
-        let left = waiting.remaining(Category::Intensive, urgency, ticket, start);
-        left.as_secs()
-    };
-    assert_eq!(left(Urgency::Service, first), 0);
-    assert_eq!(left(Urgency::Service, second), 5);
-    assert_eq!(left(Urgency::Background, poll), 10);
+    let left = |ticket| waiting.remaining(ticket, start).as_secs();
+    assert_eq!(left(first), 0);
+    assert_eq!(left(second), 5);
+    assert_eq!(left(poll), 10);
     let about = waiting.about(Category::Intensive, Urgency::Service, start);
     assert_eq!(about.as_secs(), 10, "one more comes after the two");
+}
+
+/// One namespace wants a hundred load balancers, and AWS permits one in five seconds.
+#[test]
+fn each_namespace_has_its_turn() {
+    let start = Instant::now();
+    let limits = none_but(Category::Intensive, Limit::new(1, 0.2));
+    let mut waiting = Waiting::new(&limits, start);
+    let enter = |waiting: &mut Waiting, namespace: &str| {
+        let owner = Owner::of(namespace);
+        let ticket = waiting.enter(Category::Intensive, Urgency::Service, owner);
+        ticket.expect("room")
+    };
+    let many: Vec<Ticket> = (0..100).map(|_| enter(&mut waiting, "many")).collect();
+    let one = enter(&mut waiting, "one");
+    let two = [enter(&mut waiting, "two"), enter(&mut waiting, "two")];
+    assert_eq!(waiting.remaining(one, start).as_secs(), 5);
+    assert_eq!(waiting.remaining(many[1], start).as_secs(), 15);
+    let went: Vec<Ticket> = run(&mut waiting, start)
+        .into_iter()
+        .map(|it| it.0)
+        .collect();
+    assert_eq!(went[..6], [many[0], one, two[0], many[1], two[1], many[2]]);
+    assert_eq!(went[6..], many[3..], "each in its order");
+    // Whoever waited long before has no debt.
+    let again = enter(&mut waiting, "many");
+    let other = enter(&mut waiting, "two");
+    let went: Vec<Ticket> = run(&mut waiting, start)
+        .into_iter()
+        .map(|it| it.0)
+        .collect();
+    assert_eq!(went, [again, other]);
+}
+
+/// Whoever makes up names of namespaces does not make this process keep them.
+#[test]
+fn owners_have_a_bound() {
+    let start = Instant::now();
+    let mut waiting = Waiting::new(&Limits::NONE, start);
+    for number in 0..3 * LONGEST {
+        let owner = Owner::of(&number.to_string());
+        let ticket = waiting.enter(Category::Write, Urgency::Service, owner);
+        assert_eq!(waiting.next(start), Next::Go(ticket.expect("room")));
+        assert!(waiting.owners.len() <= LONGEST);
+    }
 }
