@@ -37,6 +37,7 @@ mod follow;
 mod health;
 mod inventory;
 mod lists;
+mod named;
 mod network;
 mod records;
 mod release;

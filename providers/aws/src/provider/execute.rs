@@ -170,6 +170,7 @@ impl Inner {
                         info!(id, "{} made {name}", call.action());
                     }
                     effect::apply(&mut record.observed, call, &ids, &answer);
+                    record.whole |= matches!(call, Call::CreateLoadBalancer { .. });
                 }
                 Err(why) if is_done(call, &why) => {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());

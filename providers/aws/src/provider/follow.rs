@@ -5,6 +5,7 @@
 //!  each 10 s, while any is provisioned   DescribeLoadBalancers, 20 in a call
 //!  when active, and from a change until
 //!  enough are healthy                    DescribeTargetHealth of each group, less and less often
+//!  a minute after the start, and then
 //!  each 10 min                           the names and tags of everything of the class
 //!  between, one call in 18 s             after a start the health of each Service, one after the other;
 //!                                        then the rest of one Service with its health
@@ -31,7 +32,7 @@ use tracing::{debug, info};
 
 use super::backend::{CLOSING, Closed};
 use super::inventory::{Inventory, complete};
-use super::records::{Answers, Cell, Depth, Record};
+use super::records::{Answers, Cell, Depth, LAG, Record};
 use super::{Inner, PATIENCE, drift};
 use crate::client::{Client, Manner};
 use crate::observed::LoadBalancerState;
@@ -138,7 +139,7 @@ impl Follower {
             closing: (now + IDLE, CLOSING),
             ready: VecDeque::new(),
             provisioning: now + PROVISIONING,
-            drift: now + DRIFT,
+            drift: now + LAG,
             in_full: now + IN_FULL,
             last: None,
         }
@@ -194,12 +195,14 @@ impl Follower {
         self.ask_for_turns(now);
         if now >= self.drift {
             self.drift = now + DRIFT;
+            let begun = Instant::now();
             let before = self.changes();
             let backend = inner.network().backend.id();
             match inner.look_around(client, Urgency::Background).await {
                 Ok(found) => {
                     self.compare_backend(&found, backend.as_deref());
-                    self.compare(&found, &before);
+                    let late = inner.records.listed(begun);
+                    self.compare(&found, &before, late);
                 }
                 Err(why) => {
                     debug!(error = %why, "cannot list the load balancers of this class");
@@ -383,8 +386,9 @@ impl Follower {
     }
 
     /// What somebody else deleted, changed or restored. `before`: as it was when the list was begun. What
-    /// has changed since by our own work is newer than the list.
-    fn compare(&mut self, found: &Inventory, before: &Before) {
+    /// has changed since by our own work is newer than the list. `late`: the list shows all that the former
+    /// process made.
+    fn compare(&mut self, found: &Inventory, before: &Before, late: bool) {
         let is_same = |uid: &Arc<str>, cell: &Cell, changes: u64| {
             let was = before.get(uid);
             was.is_some_and(|(was, count)| Arc::ptr_eq(was, cell) && *count == changes)
@@ -396,8 +400,15 @@ impl Follower {
             let Some(cell) = self.inner.records.get(uid) else {
                 // It has left meanwhile, or nobody knew of it.
                 if !before.contains_key(uid) {
-                    self.inner.records.add(uid, seen.clone());
-                    self.ready.push_back(change(&id, Cause::Appeared));
+                    let record = Record {
+                        whole: late,
+                        ..seen.clone()
+                    };
+                    self.inner.records.add(uid, record);
+                    // What was kept on purpose is not released again.
+                    if !seen.retained {
+                        self.ready.push_back(change(&id, Cause::Appeared));
+                    }
                 }
                 continue;
             };
@@ -417,11 +428,15 @@ impl Follower {
                     self.ready.push_back(changed(&id, Cause::Drifted, &what));
                 }
             } else if record.is_empty() {
-                *record = seen.clone();
+                *record = Record {
+                    whole: late,
+                    ..seen.clone()
+                };
                 self.ready.push_back(change(&id, Cause::Appeared));
             } else {
                 let what = drift::of_lists(&record.observed, &seen.observed);
                 if what.is_empty() {
+                    record.whole |= late;
                     continue;
                 }
                 let lost = seen.observed.load_balancers.is_empty();

@@ -46,7 +46,7 @@ struct Seen {
     foreign: Option<ProviderError>,
 }
 
-fn manner(urgency: Urgency) -> Manner {
+pub(super) fn manner(urgency: Urgency) -> Manner {
     Manner::new(urgency, super::PATIENCE * 3)
 }
 
@@ -185,6 +185,7 @@ impl Inner {
         } = self.read_named(client, id, &wanted, urgency).await?;
         record.observed = observed;
         record.depth = Depth::Full;
+        record.whole = true;
         record.targets_known = true;
         record.id = Some(id.clone());
         record.heard(&answers, Instant::now());
@@ -430,7 +431,7 @@ impl Inventory {
 }
 
 /// With its name.
-fn security_group(one: values::SecurityGroup) -> (String, SecurityGroup) {
+pub(super) fn security_group(one: values::SecurityGroup) -> (String, SecurityGroup) {
     let there = SecurityGroup {
         id: one.id,
         tags: one.tags,
@@ -439,7 +440,7 @@ fn security_group(one: values::SecurityGroup) -> (String, SecurityGroup) {
     (one.name, there)
 }
 
-fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLoadBalancer {
+pub(super) fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLoadBalancer {
     ObservedLoadBalancer {
         arn: one.arn,
         hostname: one.hostname,
@@ -455,7 +456,10 @@ fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLoadBalancer 
 }
 
 /// `None`: it is none that Ballast makes.
-fn target_group(one: values::TargetGroup, tags: Tags) -> Option<(String, ObservedTargetGroup)> {
+pub(super) fn target_group(
+    one: values::TargetGroup,
+    tags: Tags,
+) -> Option<(String, ObservedTargetGroup)> {
     let group = ObservedTargetGroup {
         arn: one.arn,
         check: one.check?,

@@ -8,9 +8,12 @@
 //!                        └──────────────────    └──────────────────────────────────┘
 //! ```
 //!
-//! After `restore` an absent record means that the Service has nothing.
+//! After `restore` an absent record means that lists show nothing of the Service. Whoever creates finds out
+//! what they do not show yet, because AWS says that a name is taken. Whoever deletes needs more
+//! ([`Record::whole`]), until everything was listed again ([`Records::are_listed`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +37,9 @@ use crate::rate::Ticket;
 const ASK: Duration = Duration::from_secs(30);
 /// Between two looks at a load balancer that has not served for long enough to replace another one.
 const REPLACING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
+
+/// So long after the start lists show everything that the former process made. In AWS it takes seconds.
+pub(super) const LAG: Duration = Duration::from_mins(1);
 
 /// How much is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,9 @@ pub(super) enum Behind {
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) depth: Depth,
+    /// Nothing else of the Service exists: this process has read it by its names, or made its load balancer.
+    /// A list alone does not say so, because it may lag behind what the former process did.
+    pub(super) whole: bool,
     pub(super) observed: Observed,
     /// The Service; `None` if no tag names it in full.
     pub(super) id: Option<ServiceId>,
@@ -138,6 +147,10 @@ pub(super) struct Before {
 #[derive(Default)]
 pub(super) struct Records {
     all: Mutex<BTreeMap<Arc<str>, Cell>>,
+    /// When the lists of the start were complete.
+    restored: Mutex<Option<Instant>>,
+    /// Everything was listed since, late enough to show all that the former process made.
+    listed: AtomicBool,
 }
 
 pub(super) type Cell = Arc<tokio::sync::Mutex<Record>>;
@@ -145,10 +158,11 @@ pub(super) type Cell = Arc<tokio::sync::Mutex<Record>>;
 // === impl Record ===
 
 impl Record {
-    /// Nothing exists.
+    /// Nothing is known to exist.
     pub(super) fn empty() -> Self {
         Self {
             depth: Depth::Full,
+            whole: false,
             observed: Observed::default(),
             id: None,
             targets_known: true,
@@ -439,6 +453,25 @@ impl Records {
             .into_iter()
             .map(|(uid, record)| (uid, Arc::new(tokio::sync::Mutex::new(record))));
         *self.all() = cells.collect();
+        self.listed.store(false, Ordering::Relaxed);
+        *self.restored_at() = Some(Instant::now());
+    }
+
+    fn restored_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        // Each change is one assignment.
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything was listed, from then on. Whether the list shows all that the former process made.
+    pub(super) fn listed(&self, begun: Instant) -> bool {
+        let late = self.restored_at().is_some_and(|at| at + LAG <= begun);
+        self.listed.fetch_or(late, Ordering::Relaxed);
+        late
+    }
+
+    /// Whether a Service without a record has nothing.
+    pub(super) fn are_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// What the inventory reports: every object of every Service, with its tags.

@@ -14,13 +14,12 @@ use jiff::Timestamp;
 use super::Inner;
 use super::backend::Closed;
 use super::execute::{Ended, error};
-use super::records::{Depth, Record};
+use super::records::Record;
 use crate::call::{Call, Ref};
 use crate::client::Client;
 use crate::client::values::Tags;
 use crate::observed::Observed;
 use crate::plan;
-use crate::rate::Urgency;
 
 // === impl Inner ===
 
@@ -29,11 +28,7 @@ impl Inner {
         let client = self.client().await?;
         let cell = self.records.of(&id.uid);
         let mut record = cell.lock().await;
-        if record.depth == Depth::Doubtful {
-            // What somebody else has under a name of ours stays, and holds up nothing.
-            self.read_own(client, id, &mut record, Urgency::Service)
-                .await?;
-        }
+        self.make_sure(client, id, &mut record).await?;
         let calls = plan::release(&record.observed);
         let (first, rest): (Vec<Call>, Vec<Call>) = calls
             .into_iter()
@@ -77,10 +72,7 @@ impl Inner {
         let client = self.client().await?;
         let cell = self.records.of(&id.uid);
         let mut record = cell.lock().await;
-        if record.depth == Depth::Doubtful {
-            self.read_own(client, id, &mut record, Urgency::Service)
-                .await?;
-        }
+        self.make_sure(client, id, &mut record).await?;
         if record.is_empty() {
             drop(record);
             self.records.forget(&id.uid);

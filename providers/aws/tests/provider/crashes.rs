@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use ballast_aws::provider::AwsProvider;
-use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::seed::NODE_GROUP;
+use ballast_aws_fake::{Config, Fault};
 use ballast_provider::{
     Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released, Removal,
 };
@@ -13,12 +13,12 @@ use ballast_provider::{
 use crate::bed::{Bed, delete, essence, service, settle, with};
 
 /// What happens to a Service.
-struct Change {
-    what: &'static str,
+pub(crate) struct Change {
+    pub(crate) what: &'static str,
     /// What it has, with the class's own cloud; then `meanwhile` happens while no process runs.
     before: Option<LoadBalancer>,
     meanwhile: Meanwhile,
-    wanted: LoadBalancer,
+    pub(crate) wanted: LoadBalancer,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,19 @@ enum Meanwhile {
 
 impl Change {
     async fn bed(&self) -> Bed {
-        let bed = Bed::new().await;
+        self.bed_with(Config::default()).await
+    }
+
+    /// What it had is old enough for every list.
+    pub(crate) async fn bed_with(&self, config: Config) -> Bed {
+        let lag = config.settings.lag;
+        let bed = self.before_in(config).await;
+        bed.fake.advance(lag);
+        bed
+    }
+
+    async fn before_in(&self, config: Config) -> Bed {
+        let bed = Bed::with(config).await;
         bed.fake.remember_foreign();
         let Some(before) = &self.before else {
             return bed;
@@ -132,7 +144,7 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     ]
 }
 
-fn changes() -> Vec<Change> {
+pub(crate) fn changes() -> Vec<Change> {
     let web = || service("web", &[(80, 30_080)]);
     let all = updates().into_iter().map(|(what, before, wanted)| Change {
         what,
@@ -152,7 +164,7 @@ fn changes() -> Vec<Change> {
 }
 
 /// All turns until nothing is left to do, with the cloud's clock moving on.
-async fn finish(bed: &Bed, wanted: &LoadBalancer) -> Vec<String> {
+pub(crate) async fn finish(bed: &Bed, wanted: &LoadBalancer) -> Vec<String> {
     let provider = bed.start().await.unwrap();
     finished_by(&provider, bed, wanted).await
 }
@@ -167,7 +179,7 @@ async fn finished_by(provider: &AwsProvider, bed: &Bed, wanted: &LoadBalancer) -
 }
 
 /// Turns until one succeeds: some changes wait for AWS.
-async fn served(provider: &AwsProvider, bed: &Bed, wanted: &LoadBalancer) {
+pub(crate) async fn served(provider: &AwsProvider, bed: &Bed, wanted: &LoadBalancer) {
     for _ in 0..10 {
         match settle(provider, wanted).await {
             Ok(_) => return,

@@ -10,6 +10,7 @@ mod costs;
 mod crashes;
 mod health;
 mod labels;
+mod lag;
 mod limits;
 mod network;
 mod quiet;

@@ -26,6 +26,8 @@ enum Of<'a> {
     All,
     Arns(&'a [String]),
     Names(&'a [String]),
+    /// What belongs to the load balancer with this ARN.
+    LoadBalancer(&'a str),
 }
 
 /// A page, and the marker of the next one.
@@ -73,6 +75,21 @@ impl Client {
         let read =
             |some| -> Soon<_, _> { Box::pin(self.target_groups_of(Of::Names(some), manner)) };
         existing(names, read).await
+    }
+
+    /// The target groups that a load balancer sends to; none if it does not exist.
+    pub async fn target_groups_behind(
+        &self,
+        load_balancer: &str,
+        manner: Manner,
+    ) -> Result<Vec<TargetGroup>, CallError> {
+        match self
+            .target_groups_of(Of::LoadBalancer(load_balancer), manner)
+            .await
+        {
+            Err(why) if why.cause == Cause::NotFound => Ok(Vec::new()),
+            read => read,
+        }
     }
 
     /// The listeners of a load balancer.
@@ -210,6 +227,7 @@ impl Client {
                             Of::All => request.page_size(PAGE).set_marker(from.clone()),
                             Of::Arns(arns) => request.set_load_balancer_arns(Some(arns.to_vec())),
                             Of::Names(names) => request.set_names(Some(names.to_vec())),
+                            Of::LoadBalancer(arn) => request.load_balancer_arns(arn),
                         };
                         let output = request.send().await.map_err(fault)?;
                         let page = output.load_balancers().iter();
@@ -244,6 +262,10 @@ impl Client {
                             Of::All => request.page_size(PAGE).set_marker(from.clone()),
                             Of::Arns(arns) => request.set_target_group_arns(Some(arns.to_vec())),
                             Of::Names(names) => request.set_names(Some(names.to_vec())),
+                            Of::LoadBalancer(arn) => request
+                                .load_balancer_arn(arn)
+                                .page_size(PAGE)
+                                .set_marker(from.clone()),
                         };
                         let output = request.send().await.map_err(fault)?;
                         let page = output.target_groups().iter();
@@ -254,7 +276,7 @@ impl Client {
                 })
                 .await?;
             all.append(&mut page);
-            marker = next.filter(|_| of == Of::All);
+            marker = next.filter(|_| matches!(of, Of::All | Of::LoadBalancer(_)));
             if marker.is_none() {
                 return Ok(all);
             }
