@@ -43,6 +43,7 @@ mod records;
 mod release;
 mod retarget;
 mod status;
+mod tags;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,7 @@ use tokio::sync::Notify;
 
 use self::network::Network;
 use self::records::Records;
+use self::tags::Kept;
 use crate::client::{Client, Clients, ConnectError, Connection};
 use crate::nodes::{Nodes, Selector};
 use crate::requests;
@@ -92,6 +94,8 @@ struct Inner {
     /// Held while the backend group, or a rule that names it, is made or deleted.
     opening: tokio::sync::Mutex<()>,
     targets: Mutex<Targets>,
+    /// What tries of a start have read.
+    kept: Mutex<Kept>,
     /// Held while the tag of the backend group is written or removed.
     tagging: tokio::sync::Mutex<()>,
     /// Wakes [`follow`]: there is something to poll.
@@ -141,6 +145,7 @@ impl AwsProvider {
             class,
             records: Records::default(),
             targets: Mutex::default(),
+            kept: Mutex::default(),
             tagging: tokio::sync::Mutex::default(),
             polls: Notify::new(),
         };
@@ -285,5 +290,10 @@ impl Inner {
     fn targets(&self) -> MutexGuard<'_, Targets> {
         // Each change is one assignment.
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // What is in it is true at any time.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

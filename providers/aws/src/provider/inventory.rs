@@ -56,6 +56,7 @@ impl Inner {
     pub(super) async fn restore(&self, published: &[Published]) -> Result<(), ProviderError> {
         let client = self.client().await?;
         let found = self.look_around(client, Urgency::Service).await;
+        self.forget_tags();
         let mut found = found.map_err(|why| error(&why))?;
         for one in published {
             if let Some(record) = found.records.get_mut(&one.id.uid) {
@@ -100,7 +101,10 @@ impl Inner {
         let arns: Vec<String> = arns
             .chain(groups.iter().map(|one| one.arn.clone()))
             .collect();
-        let mut tags = client.tags(&arns, manner(urgency)).await?;
+        let mut tags = match urgency {
+            Urgency::Background => self.tags_of_all(client, &arns).await?,
+            Urgency::Service | Urgency::Traffic => self.tags_at_start(client, &arns).await?,
+        };
         let security = self.own_security_groups(client, None, urgency).await?;
         let mut all = Inventory {
             records: BTreeMap::new(),

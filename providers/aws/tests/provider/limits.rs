@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ballast_aws::client::Clients;
 use ballast_aws::provider::AwsProvider;
-use ballast_aws::rate::Limits;
+use ballast_aws::rate::{Limit, Limits};
 use ballast_aws_fake::state::seed::Network;
 use ballast_aws_fake::{Config, Fake, Throttle, Time};
 use ballast_provider::{LoadBalancer, Provider, ProviderError};
@@ -137,6 +137,49 @@ async fn four_hundred_target_groups_follow_at_the_start() {
     assert_eq!(counts.of("RegisterTargets"), 400);
     assert_eq!(counts.of("DescribeTargetHealth"), 400);
     assert_eq!(counts.throttled, 0);
+}
+
+/// Other programs of the account leave a sixteenth of what AWS permits: seven calls or so in one try. The
+/// controller gives each try 30 s.
+#[tokio::test(start_paused = true)]
+async fn a_start_goes_on_where_its_last_try_ended() {
+    let fake = aws(100).await;
+    fake.set_throttle(None);
+    let nodes: Vec<String> = (1..=3).map(instance).collect();
+    let provider = start(&fake, Limits::NONE, &nodes).await.unwrap();
+    bring(&Arc::new(provider), &services(100)).await.unwrap();
+    let mut limits = Limits::default();
+    limits.read = Limit {
+        burst: 1,
+        interval: limits.read.interval * 16,
+    };
+    let link = connection(&fake, limits);
+    let provider = AwsProvider::new(&Clients::default(), link, class(&fake), mark("cluster-1"));
+    for lost in [false, true] {
+        fake.reset_calls();
+        let began = Instant::now();
+        if lost {
+            // Whoever waits is dropped, as by a controller that gives it too little time.
+            let short = Duration::from_secs(8);
+            timeout(short, provider.restore(Vec::new()))
+                .await
+                .unwrap_err();
+        }
+        for tries in 1.. {
+            assert!(tries <= 3, "{:?}", fake.counts().actions);
+            let tried = timeout(Duration::from_secs(30), provider.restore(Vec::new())).await;
+            match tried.expect("a try ends itself") {
+                Ok(()) => break,
+                Err(ProviderError::Throttled { retry_after }) => sleep(retry_after).await,
+                Err(why) => panic!("{why}"),
+            }
+        }
+        println!("{:?}: {:?}", began.elapsed(), fake.counts().actions);
+        // 200 objects in calls of 20, and what was under way when it was dropped.
+        let read = fake.counts().of("DescribeTags");
+        assert!((10..=10 + u64::from(lost)).contains(&read), "{read}");
+        assert_eq!(provider.inventory().await.unwrap().len(), 300);
+    }
 }
 
 /// AWS's limits are those of the account and region, however many classes and whatever becomes of them.

@@ -1,0 +1,86 @@
+//! Reads the tags of everything, 20 objects in a call.
+//!
+//! Other programs of the account use AWS's limits, too. Then one try of a start may not have the time for
+//! all calls. What it has read is kept, so that the next try goes on where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Inner;
+use super::inventory::manner;
+use crate::client::values::Tags;
+use crate::client::{CallError, Client};
+use crate::observed::Arn;
+use crate::rate::Urgency;
+
+/// The objects of one call.
+const CHUNK: usize = 20;
+/// What was read so long ago is read again.
+const OLD: Duration = Duration::from_mins(10);
+
+/// The tags that tries of a start have read, and when. Empty after a start that has succeeded.
+#[derive(Debug, Default)]
+pub(super) struct Kept(BTreeMap<Arn, (Instant, Tags)>);
+
+// === impl Kept ===
+
+impl Kept {
+    /// Forgets what no list shows any more, and what is old.
+    fn prune(&mut self, listed: &[Arn], now: Instant) {
+        let listed: BTreeSet<&Arn> = listed.iter().collect();
+        self.0
+            .retain(|arn, (at, _)| listed.contains(arn) && now.duration_since(*at) < OLD);
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The tags of everything that a start has listed. Whoever waits for it may be dropped.
+    pub(super) async fn tags_at_start(
+        &self,
+        client: &Client,
+        arns: &[Arn],
+    ) -> Result<BTreeMap<Arn, Tags>, CallError> {
+        let missing: Vec<Arn> = {
+            let mut kept = self.kept();
+            kept.prune(arns, Instant::now());
+            let new = |arn: &&Arn| !kept.0.contains_key(*arn);
+            arns.iter().filter(new).cloned().collect()
+        };
+        // One deadline for all of them: the controller gives a start its time.
+        let manner = manner(Urgency::Service);
+        for some in missing.chunks(CHUNK) {
+            let read = client.tags(some, manner).await?;
+            let now = Instant::now();
+            let read = read.into_iter().map(|(arn, tags)| (arn, (now, tags)));
+            self.kept().0.extend(read);
+        }
+        let kept = self.kept();
+        let all = kept
+            .0
+            .iter()
+            .map(|(arn, (_, it))| (arn.clone(), it.clone()));
+        Ok(all.collect())
+    }
+
+    /// The start has succeeded.
+    pub(super) fn forget_tags(&self) {
+        *self.kept() = Kept::default();
+    }
+
+    /// The same for a look in the background: nobody ends it, so each call waits for itself.
+    pub(super) async fn tags_of_all(
+        &self,
+        client: &Client,
+        arns: &[Arn],
+    ) -> Result<BTreeMap<Arn, Tags>, CallError> {
+        let mut all = BTreeMap::new();
+        for some in arns.chunks(CHUNK) {
+            all.extend(client.tags(some, manner(Urgency::Background)).await?);
+        }
+        Ok(all)
+    }
+}
