@@ -88,8 +88,8 @@ pub trait Factory: Send + Sync {
     ) -> Result<Arc<dyn Provider>, ProviderError>;
 }
 
-/// Tells the people of a Service something, in words.
-pub type Tell = Arc<dyn Fn(&ServiceId, &str) + Send + Sync>;
+/// Sends an event with this text.
+pub type SendEvent = Arc<dyn Fn(&ServiceId, &str) + Send + Sync>;
 
 /// What every class task needs.
 #[derive(Clone)]
@@ -110,8 +110,8 @@ pub struct Context {
     pub targets: watch::Receiver<Eligible>,
     /// Counts calls that fail, and target changes.
     pub metrics: ProviderMetrics,
-    /// Tells the people of a Service what somebody else has changed.
-    pub changed: Tell,
+    /// Sends the event that says what differs from what was made.
+    pub send_changed: SendEvent,
     /// Checked before every effect.
     pub fence: Fence,
 }
@@ -264,7 +264,7 @@ async fn follow_changes(
         if !change.changed.is_empty()
             && (context.services.get(&name)).is_some_and(|service| service.id.uid == change.id.uid)
         {
-            (context.changed)(&change.id, &change.changed);
+            (context.send_changed)(&change.id, &change.changed);
         }
         if change.cause == Cause::Appeared {
             // As at the start: if no Service wants it, it is released by its name.

@@ -125,7 +125,7 @@ fn leader_tasks(
             ledger: Arc::clone(&shared.ledger),
             targets: shared.targets.clone(),
             metrics: shared.metrics.providers.clone(),
-            changed: Arc::new(move |id, what| recorder.event(id, Event::changed(what))),
+            send_changed: Arc::new(move |id, what| recorder.event(id, Event::changed(what))),
             fence,
         },
         pools: PoolKeeper {

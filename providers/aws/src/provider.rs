@@ -288,7 +288,7 @@ impl Inner {
     }
 
     fn targets(&self) -> MutexGuard<'_, Targets> {
-        // Each change is one assignment.
+        // Without a tag that is known to be right, the next process asks AWS.
         self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,8 +4,9 @@
 //! actions, and one for all actions of Elastic Load Balancing together. A call that finds its bucket empty fails
 //! with `Throttling`, and the failed call counts too. So calls wait here instead. Whoever makes
 //! a call first enters [`Waiting`], also for a retry. [`Waiting::next`] lets calls go: the most
-//! urgent first. Among equals of one category each [`Owner`] (a namespace) has one call in each round,
-//! so that whoever wants a hundred load balancers holds up the others by one. Among equals of two
+//! urgent first. Among equals of one category each [`Owner`] has one call in each round: the calls of plans
+//! belong to the namespace of their Service, all others to nobody. So whoever wants a hundred load
+//! balancers holds up the others by one. Among equals of two
 //! categories it is the one that has waited longest. A call whose bucket is empty does not hold up calls
 //! of other categories.
 //!
@@ -142,10 +143,10 @@ pub struct Waiting {
     /// The places of callers that come back, and until when they are kept.
     away: BTreeMap<Ticket, (Call, Instant)>,
     last: u64,
-    /// The round of each category in which a call went last.
-    round: BTreeMap<Category, u64>,
+    /// The round in which a call went last.
+    round: BTreeMap<(Category, Urgency), u64>,
     /// The round of the last call of each owner. Bounded: those of past rounds are forgotten.
-    owners: BTreeMap<(Category, Owner), u64>,
+    owners: BTreeMap<(Category, Urgency, Owner), u64>,
 }
 
 /// A call that waits.
@@ -153,6 +154,7 @@ pub struct Waiting {
 struct Call {
     category: Category,
     urgency: Urgency,
+    owner: Owner,
     round: u64,
 }
 
@@ -322,18 +324,21 @@ impl Waiting {
         }
         self.last += 1;
         let ticket = Ticket(self.last);
-        let past = |of: Category| self.round.get(&of).copied().unwrap_or_default();
+        let past = |of| self.round.get(&of).copied().unwrap_or_default();
         if self.owners.len() >= LONGEST {
-            self.owners.retain(|(of, _), round| *round > past(*of));
+            let waits =
+                |(category, urgency, _): &_, round: &u64| *round > past((*category, *urgency));
+            self.owners.retain(|of, round| waits(of, round));
         }
-        let last = self.owners.get(&(category, owner)).copied();
-        let round = last.unwrap_or_default().max(past(category)) + 1;
+        let last = self.owners.get(&(category, urgency, owner)).copied();
+        let round = last.unwrap_or_default().max(past((category, urgency))) + 1;
         if self.owners.len() < LONGEST {
-            self.owners.insert((category, owner), round);
+            self.owners.insert((category, urgency, owner), round);
         }
         let call = Call {
             category,
             urgency,
+            owner,
             round,
         };
         self.calls.insert(ticket, call);
@@ -342,7 +347,14 @@ impl Waiting {
 
     /// The caller of this call has given up.
     pub fn leave(&mut self, ticket: Ticket) {
-        self.calls.remove(&ticket);
+        let Some(call) = self.calls.remove(&ticket) else {
+            return;
+        };
+        // The round of a call that was not made is free again.
+        let of = (call.category, call.urgency, call.owner);
+        if let Some(last) = self.owners.get_mut(&of).filter(|last| **last == call.round) {
+            *last -= 1;
+        }
     }
 
     /// The caller of this call has given up, and comes back in about `after`: its place is kept. False
@@ -395,7 +407,8 @@ impl Waiting {
 
     fn go(&mut self, ticket: Ticket, call: Call, now: Instant) {
         self.calls.remove(&ticket);
-        let round = self.round.entry(call.category).or_default();
+        let of = (call.category, call.urgency);
+        let round = self.round.entry(of).or_default();
         *round = call.round.max(*round);
         for kind in call.category.buckets() {
             if let Some(bucket) = self.buckets.get_mut(&kind) {
@@ -428,6 +441,7 @@ impl Waiting {
         let last = Call {
             category,
             urgency,
+            owner: Owner::default(),
             round: u64::MAX,
         };
         self.until(&last, Ticket(u64::MAX), now)

@@ -276,7 +276,7 @@ pub struct Change {
 pub enum Cause {
     /// Provisioning ended.
     Active,
-    /// Nothing: time has passed, or the provider tries again what failed.
+    /// The cloud has not changed. The provider asks for a turn at this time, or tries again what failed.
     Due,
     /// It differs from what was applied.
     Drifted,

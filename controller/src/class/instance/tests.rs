@@ -136,7 +136,7 @@ fn context(factory: impl Factory + 'static) -> Context {
         ledger,
         targets: watch::channel(Eligible::default()).1,
         metrics: ProviderMetrics::default(),
-        changed: Arc::new(|_, _| {}),
+        send_changed: Arc::new(|_, _| {}),
         fence: election.fence(),
     }
 }

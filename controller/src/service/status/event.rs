@@ -78,7 +78,7 @@ pub enum Event {
     SyncFailed(String),
     /// Somebody else keeps changing what Ballast writes; the note says who.
     Contested(String),
-    /// Somebody else has changed the load balancer in the cloud; the note says what.
+    /// The load balancer is not as it was made; the note says what differs.
     Changed(String),
     /// Another node announces addresses of the Service.
     Moved(Moved),
@@ -87,10 +87,10 @@ pub enum Event {
 // === impl Event ===
 
 impl Event {
-    /// Somebody else has changed the load balancer.
+    /// The load balancer is not as it was made.
     pub fn changed(what: &str) -> Self {
         Self::Changed(format!(
-            "Somebody else has changed the load balancer, and Ballast makes it good: {what}"
+            "The load balancer differs from what Ballast made: {what}"
         ))
     }
 

@@ -9,7 +9,7 @@ use crate::observed::{
     Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
 };
 
-/// So many changes are named.
+/// So many objects are named, and so many changes of each.
 const MOST: usize = 6;
 
 /// Changes of names, tags, checks, groups and subnets: lists say nothing else.
@@ -56,10 +56,16 @@ pub(super) fn of_all(known: &Observed, seen: &Observed) -> Vec<String> {
 
 /// One line for people.
 pub(super) fn words(changes: &[String]) -> String {
-    let named = changes[..changes.len().min(MOST)].join("; ");
-    match changes.len() - changes.len().min(MOST) {
+    short(changes, "; ")
+}
+
+/// The first ones, and how many more there are.
+fn short(changes: &[String], between: &str) -> String {
+    let (named, more) = changes.split_at(changes.len().min(MOST));
+    let named = named.join(between);
+    match more.len() {
         0 => named,
-        more => format!("{named}; and {more} more"),
+        more => format!("{named}{between}and {more} more"),
     }
 }
 
@@ -77,7 +83,7 @@ fn objects<T>(
         };
         let changes = changes(one, now);
         if !changes.is_empty() {
-            all.push(format!("{kind} {name}: {}", changes.join(", ")));
+            all.push(format!("{kind} {name}: {}", short(&changes, ", ")));
         }
     }
     let new = seen.keys().filter(|name| !known.contains_key(*name));
@@ -145,41 +151,74 @@ mod tests {
     use super::*;
     use crate::plan::tests::example;
 
+    type Edit = (&'static str, bool, fn(&mut Observed));
+
+    fn balancer(of: &mut Observed) -> &mut ObservedLoadBalancer {
+        of.load_balancers.values_mut().next().unwrap()
+    }
+
+    fn group(of: &mut Observed) -> &mut ObservedTargetGroup {
+        of.target_groups.values_mut().next().unwrap()
+    }
+
+    fn clients(of: &mut Observed) -> &mut SecurityGroup {
+        of.groups.values_mut().next().unwrap()
+    }
+
+    /// The words, whether a list shows it, and the change.
+    const EDITS: [Edit; 14] = [
+        (": tags", true, |it| balancer(it).tags.clear()),
+        (": security groups", true, |it| balancer(it).groups.clear()),
+        (": subnets", true, |it| balancer(it).subnets.clear()),
+        (": attributes", false, |it| {
+            balancer(it).attributes.insert("a".into(), "b".into());
+        }),
+        (": listener 80 is gone", false, |it| {
+            balancer(it).listeners.clear();
+        }),
+        (": listener 80", false, |it| {
+            balancer(it).listeners.get_mut(&80).unwrap().tags.clear();
+        }),
+        (": listener 81 is new", false, |it| {
+            let listeners = &mut balancer(it).listeners;
+            listeners.insert(81, listeners[&80].clone());
+        }),
+        (" is gone", true, |it| it.load_balancers.clear()),
+        (": tags", true, |it| group(it).tags.clear()),
+        (": health check", true, |it| group(it).check.interval += 1),
+        (": attributes", false, |it| {
+            group(it).attributes.insert("a".into(), "b".into());
+        }),
+        (": targets gone: 2, targets new: 1", false, |it| {
+            group(it).targets = ["i-other".into()].into();
+        }),
+        (": tags", true, |it| clients(it).tags.clear()),
+        (": rules", true, |it| clients(it).rules.clear()),
+    ];
+
     #[test]
     fn every_change_has_its_words() {
         let known = example();
         assert_eq!(of_all(&known, &known), Vec::<String>::new());
-        assert_eq!(of_lists(&known, &known), Vec::<String>::new());
-        let (balancer, group) = {
-            let first = |keys: Option<&String>| keys.cloned().unwrap_or_default();
-            (
-                first(known.load_balancers.keys().next()),
-                first(known.target_groups.keys().next()),
-            )
+        for (says, listed, edit) in EDITS {
+            let mut seen = known.clone();
+            edit(&mut seen);
+            let all = of_all(&known, &seen);
+            assert!(
+                matches!(&all[..], [one] if one.ends_with(says)),
+                "{says}: {all:?}"
+            );
+            let lists = of_lists(&known, &seen);
+            assert_eq!(lists, if listed { all } else { vec![] }, "{says}");
+        }
+        let mut fewer = known.clone();
+        fewer.load_balancers.clear();
+        let [new] = &of_lists(&fewer, &known)[..] else {
+            panic!("one change");
         };
-        let mut seen = known.clone();
-        let one = seen.load_balancers.get_mut(&balancer).unwrap();
-        one.listeners.clear();
-        one.attributes.insert("a".into(), "b".into());
-        let targets = &mut seen.target_groups.get_mut(&group).unwrap().targets;
-        targets.clear();
-        targets.insert("i-other".into());
-        let all = of_all(&known, &seen);
-        assert_eq!(
-            all[0],
-            format!("load balancer {balancer}: attributes, listener 80 is gone")
-        );
-        assert!(all[1].starts_with(&format!("target group {group}: targets gone: ")));
-        assert!(all[1].ends_with(", targets new: 1"), "{all:?}");
-        assert_eq!(of_lists(&known, &seen), Vec::<String>::new());
-        seen.load_balancers.clear();
-        assert_eq!(
-            of_lists(&known, &seen),
-            [format!("load balancer {balancer} is gone")]
-        );
-        assert_eq!(
-            of_lists(&seen, &known),
-            [format!("load balancer {balancer} is new")]
+        assert!(
+            new.starts_with("load balancer ") && new.ends_with(" is new"),
+            "{new}"
         );
     }
 

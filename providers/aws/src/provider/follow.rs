@@ -119,10 +119,8 @@ fn change(id: &ServiceId, cause: Cause) -> Change {
 
 /// Somebody else has changed this.
 fn changed(id: &ServiceId, cause: Cause, what: &[String]) -> Change {
-    let what = drift::words(what);
-    info!(service = %id, what, "somebody else has changed the load balancer");
     Change {
-        changed: what,
+        changed: drift::words(what),
         ..change(id, cause)
     }
 }
@@ -176,12 +174,11 @@ impl Follower {
         };
         if now >= self.drift {
             inner.network().doubt();
-            self.try_refused(client).await;
         }
         if let Err(why) = inner.look_at_new_nodes(client).await {
             debug!(error = %why, "cannot look at new nodes");
         }
-        self.say_what_changed();
+        self.report_remarks_on_nodes();
         if let Err(why) = inner.settle_again(client).await {
             debug!(error = %why, "cannot write which targets every target group has");
         }
@@ -203,6 +200,7 @@ impl Follower {
                     self.compare_backend(&found, backend.as_deref());
                     let late = inner.records.listed(begun);
                     self.compare(&found, &before, late);
+                    self.try_refused(client).await;
                 }
                 Err(why) => {
                     debug!(error = %why, "cannot list the load balancers of this class");
@@ -217,7 +215,7 @@ impl Follower {
     }
 
     /// Every Service says whether load balancers reach the nodes.
-    fn say_what_changed(&mut self) {
+    fn report_remarks_on_nodes(&mut self) {
         let remarks = self.inner.remarks_on_nodes();
         if remarks == self.remarks {
             return;
@@ -440,9 +438,15 @@ impl Follower {
                     continue;
                 }
                 let lost = seen.observed.load_balancers.is_empty();
-                record.doubt();
                 let cause = if lost { Cause::Gone } else { Cause::Drifted };
-                self.ready.push_back(changed(&id, cause, &what));
+                // What is not known in full can be the work of this process, or of the former one.
+                let known = record.whole && record.depth != Depth::Doubtful;
+                record.doubt();
+                self.ready.push_back(if known {
+                    changed(&id, cause, &what)
+                } else {
+                    change(&id, cause)
+                });
             }
         }
         for (uid, cell) in self.inner.records.cells() {
@@ -520,7 +524,8 @@ impl Follower {
                 debug!(error = %why, service = %id, "cannot read a load balancer");
                 if why.cause == crate::client::Cause::NotFound {
                     record.doubt();
-                    self.ready.push_back(change(&id, Cause::Gone));
+                    let what = [format!("something of it is gone ({why})")];
+                    self.ready.push_back(changed(&id, Cause::Gone, &what));
                 }
                 return 1;
             }

@@ -56,8 +56,8 @@ impl Inner {
     pub(super) async fn restore(&self, published: &[Published]) -> Result<(), ProviderError> {
         let client = self.client().await?;
         let found = self.look_around(client, Urgency::Service).await;
-        self.forget_tags();
         let mut found = found.map_err(|why| error(&why))?;
+        self.forget_tags();
         for one in published {
             if let Some(record) = found.records.get_mut(&one.id.uid) {
                 record.publishes(&one.hostnames);

@@ -140,11 +140,11 @@ impl Network {
 
     /// EC2 does not answer: what it has said before counts for a while. False if it has said nothing that
     /// these names need.
-    fn trust_groups(&mut self, names: &[String]) -> bool {
+    fn trust_groups(&mut self, names: &[String], present: &BTreeSet<String>) -> bool {
         let soon = Instant::now() + SOON;
         let known = |name: &String| {
             let those = self.named.get(name).map_or(0, |those| those.ids.len());
-            is_id(name) || those == 1
+            present.contains(name) || those == 1
         };
         if !names.iter().all(known) {
             return false;
@@ -189,7 +189,7 @@ impl Network {
     /// The ID of a security group.
     fn group(&self, name: &String) -> Result<String, Refusal> {
         let Some(those) = self.named.get(name) else {
-            // EC2 does not answer, and it was never asked.
+            // EC2 does not answer, and the load balancer has it.
             return Ok(name.clone());
         };
         let refused = |why: String| {
@@ -272,11 +272,13 @@ impl Inner {
             None => self.subnets(client, settings, scheme).await?,
         };
         let named = &settings.security_groups;
-        match self.learn_named_groups(client, named).await {
-            Err(why) if present.is_none() || !self.network().trust_groups(named) => {
+        if let Err(why) = self.learn_named_groups(client, named).await {
+            let known = |present: &ObservedLoadBalancer| {
+                self.network().trust_groups(named, &present.groups)
+            };
+            if !present.is_some_and(known) {
                 return Err(why);
             }
-            _ => {}
         }
         let security_groups = self.named_groups(named)?;
         let own = settings.security_groups.is_empty();

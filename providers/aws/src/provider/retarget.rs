@@ -78,7 +78,7 @@ impl Inner {
         if !strangers.is_empty() && before.is_none_or(|before| before.strangers != *strangers) {
             warn!(nodes = ?strangers, "these nodes have no instance (spec.providerID), so they are no targets");
         }
-        if self.have_targets(&nodes) || self.records.cells().is_empty() {
+        if self.adopt_settled_targets(&nodes) || self.records.cells().is_empty() {
             return Ok(());
         }
         let client = self.client().await?;
@@ -89,7 +89,7 @@ impl Inner {
 
     /// Whether the tag says that every target group has these targets. Then it is so noted. While somebody
     /// works on a Service its selectors are not known, so the tag is not believed: nobody waits here.
-    fn have_targets(&self, nodes: &Nodes) -> bool {
+    fn adopt_settled_targets(&self, nodes: &Nodes) -> bool {
         let Some(settled) = self.targets().settled.clone() else {
             return false;
         };
@@ -130,11 +130,18 @@ impl Inner {
         if marked {
             self.unsettle(client).await;
         }
-        let cells = self.records.cells();
-        let each = cells
+        let cells = self.records.cells().into_iter().map(|(_, cell)| cell);
+        // Those on which somebody works come last, so that none of them holds up another one.
+        let (free, busy): (Vec<Cell>, Vec<Cell>) = cells.partition(|cell| cell.try_lock().is_ok());
+        let each = free
             .into_iter()
-            .map(|(_, cell)| async move { self.retarget_one(client, &cell, end).await });
-        let mut running = futures::stream::iter(each).buffer_unordered(AT_ONCE);
+            .map(|cell| async move { self.retarget_one(client, &cell, end).await });
+        let free = futures::stream::iter(each).buffer_unordered(AT_ONCE);
+        let each = busy
+            .into_iter()
+            .map(|cell| async move { self.retarget_one(client, &cell, end).await });
+        let busy = futures::stream::iter(each).buffer_unordered(AT_ONCE);
+        let mut running = free.chain(busy);
         let mut failed = (0_usize, None);
         // Those that wait for AWS's limits do so together: all of them have their turn when the last
         // one has.
@@ -332,7 +339,7 @@ impl Inner {
         // the wave, and finds the former nodes.
         let Ok(_tagging) = timeout(WRITING, self.tagging.lock()).await else {
             warn!(
-                "EC2 does not answer, so the tag that names the targets of all target groups stays"
+                "the tag that names the targets of all target groups stays: somebody writes it, and EC2 is slow"
             );
             return;
         };

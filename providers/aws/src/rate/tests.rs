@@ -418,3 +418,49 @@ fn owners_have_a_bound() {
         assert!(waiting.owners.len() <= LONGEST);
     }
 }
+
+/// An urgent call of somebody who has many others waiting moves no round of the others on.
+#[test]
+fn rounds_of_one_urgency_are_no_others() {
+    let start = Instant::now();
+    let limits = none_but(Category::Write, Limit::new(1, 1.0));
+    let mut waiting = Waiting::new(&limits, start);
+    let enter = |waiting: &mut Waiting, urgency, namespace: &str| {
+        let ticket = waiting.enter(Category::Write, urgency, Owner::of(namespace));
+        ticket.expect("room")
+    };
+    let many: Vec<Ticket> = (0..100)
+        .map(|_| enter(&mut waiting, Urgency::Service, "many"))
+        .collect();
+    let urgent = enter(&mut waiting, Urgency::Traffic, "many");
+    assert_eq!(waiting.next(start), Next::Go(urgent));
+    let one = enter(&mut waiting, Urgency::Service, "one");
+    let went: Vec<Ticket> = run(&mut waiting, start)
+        .into_iter()
+        .map(|it| it.0)
+        .collect();
+    assert_eq!(went[..3], [many[0], one, many[1]]);
+}
+
+/// Calls that were not made are no debt.
+#[test]
+fn whoever_gives_up_has_its_round_again() {
+    let start = Instant::now();
+    let limits = none_but(Category::Write, Limit::new(1, 1.0));
+    let mut waiting = Waiting::new(&limits, start);
+    let enter = |waiting: &mut Waiting, namespace: &str| {
+        let ticket = waiting.enter(Category::Write, Urgency::Service, Owner::of(namespace));
+        ticket.expect("room")
+    };
+    for _ in 0..100 {
+        let ticket = enter(&mut waiting, "one");
+        waiting.leave(ticket);
+    }
+    let one = enter(&mut waiting, "one");
+    let two = enter(&mut waiting, "two");
+    let went: Vec<Ticket> = run(&mut waiting, start)
+        .into_iter()
+        .map(|it| it.0)
+        .collect();
+    assert_eq!(went, [one, two]);
+}

@@ -195,6 +195,18 @@ async fn a_name_of_a_security_group_is_never_one_of_ballasts_own() {
         why.to_string().contains("sg-unknown does not exist"),
         "{why}"
     );
+    // While EC2 fails, only what the load balancer has is believed.
+    let away = Fault::on("DescribeSecurityGroups").error("InternalError", "Later");
+    bed.fake.fault(away.always());
+    let other = with(
+        service("corp", &[(80, 30_080)]),
+        "security-groups",
+        "sg-other",
+    );
+    let why = settle(&provider, &other).await.unwrap_err();
+    assert!(why.to_string().contains("InternalError"), "{why}");
+    settle(&provider, &corporate).await.unwrap();
+    bed.fake.clear_faults();
     for one in [&thief, &corporate, &pinned, &unknown] {
         delete(&bed, &provider, one).await;
     }

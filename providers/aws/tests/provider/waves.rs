@@ -176,25 +176,48 @@ async fn a_search_that_fails_loses_nothing() {
     assert_eq!(count(&calls, "RegisterTargets"), 1, "{calls:?}");
 }
 
-/// A turn that waits for AWS holds up its own Service only.
+/// A turn that waits for AWS holds up its own Service only, also if there are more such turns than a wave has
+/// Services at once.
 #[tokio::test]
-async fn a_service_that_is_busy_holds_up_no_other() {
+async fn services_that_are_busy_hold_up_no_other() {
+    const BUSY: usize = 20;
     let mut bed = Bed::new().await;
     let provider = Arc::new(bed.start().await.unwrap());
-    let (web, other) = (
-        service("web", &[(80, 30_080)]),
-        service("other", &[(80, 30_081)]),
-    );
-    for one in [&web, &other] {
-        settle(&*provider, one).await.unwrap();
+    let name = |number: usize| format!("busy-{number:02}");
+    let port = |number: usize| 30_100 + u16::try_from(number).unwrap();
+    let busy = |number| service(&name(number), &[(80, port(number))]);
+    let more = |number| {
+        service(
+            &name(number),
+            &[(80, port(number)), (443, port(number + 50))],
+        )
+    };
+    let other = service("other", &[(80, 30_081)]);
+    settle(&*provider, &other).await.unwrap();
+    for number in 0..BUSY {
+        settle(&*provider, &busy(number)).await.unwrap();
     }
-    bed.fake.fault(Fault::on("CreateTargetGroup").hold_before());
-    let turn = tokio::spawn({
-        let provider = Arc::clone(&provider);
-        let more = service("web", &[(80, 30_080), (443, 30_443)]);
-        async move { settle(&*provider, &more).await }
-    });
-    bed.fake.held().await;
+    bed.fake.reset_calls();
+    let fault = Fault::on("CreateTargetGroup").hold_before();
+    bed.fake.fault(fault.times(BUSY as u64));
+    let turns: Vec<_> = (0..BUSY)
+        .map(|number| {
+            let (provider, more) = (Arc::clone(&provider), more(number));
+            tokio::spawn(async move { settle(&*provider, &more).await })
+        })
+        .collect();
+    let waits = async {
+        let held = || {
+            let calls = bed.fake.calls().into_iter();
+            calls
+                .filter(|call| call.action == "CreateTargetGroup")
+                .count()
+        };
+        while held() < BUSY {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), waits).await.unwrap();
     bed.add_node();
     let wave = tokio::spawn({
         let (provider, nodes) = (Arc::clone(&provider), bed.targets());
@@ -206,14 +229,17 @@ async fn a_service_that_is_busy_holds_up_no_other() {
         }
     };
     let followed = timeout(Duration::from_secs(10), follows).await;
+    bed.fake.clear_faults();
     bed.fake.release();
-    turn.await.unwrap().unwrap();
+    for turn in turns {
+        turn.await.unwrap().unwrap();
+    }
     let ended = wave.await.unwrap();
-    followed.expect("it does not wait for the other one");
+    followed.expect("it does not wait for the other ones");
     if ended.is_err() {
         follow(&bed, &*provider).await;
     }
-    assert_eq!(targets(&bed.fake.snapshot(), &web), [4, 4]);
+    assert_eq!(targets(&bed.fake.snapshot(), &busy(7)), [4, 4]);
 }
 
 /// A turn writes the tag for the former nodes while a wave changes the targets.
