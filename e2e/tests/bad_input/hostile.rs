@@ -237,7 +237,8 @@ impl Bare {
         let mut events = watcher(services.clone(), watcher::Config::default()).boxed();
         let params = PatchParams::default();
         while let Some(event) = events.next().await {
-            let Ok(Event::Apply(service)) = event else {
+            // One that was created before the first list is part of it.
+            let Ok(Event::Apply(service) | Event::InitApply(service)) = event else {
                 continue;
             };
             let class = service

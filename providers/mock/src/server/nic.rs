@@ -88,6 +88,9 @@ pub(super) struct Nic {
     /// The subnets of the node itself.
     subnets: Vec<IpNet>,
     claims: Mutex<Claims>,
+    /// Held while an address is extended or removed: an extension that comes after the removal would add the
+    /// address again.
+    changing: tokio::sync::Mutex<()>,
     lost: Notify,
 }
 
@@ -141,6 +144,7 @@ impl Nic {
             mark,
             subnets: nodes.map(|address| address.net).collect(),
             claims: Mutex::new(claims),
+            changing: tokio::sync::Mutex::default(),
             lost: Notify::new(),
         })
     }
@@ -242,6 +246,7 @@ impl Nic {
             self.lost.notify_one();
         }
         for ip in there {
+            let _changing = self.changing.lock().await;
             // It may have been released meanwhile.
             if self.claims().present().contains(&ip) {
                 let index = self.interface.index;
@@ -289,6 +294,7 @@ impl Nic {
 
     async fn remove(&self, addresses: impl IntoIterator<Item = IpAddr>) {
         for ip in addresses {
+            let _changing = self.changing.lock().await;
             match self.links.remove(self.interface.index, ip).await {
                 Ok(()) => self.claims().forget(ip),
                 Err(error) => tracing::warn!(%ip, %error, "cannot remove an address"),
