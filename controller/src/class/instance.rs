@@ -255,16 +255,16 @@ async fn follow_changes(
         match change.cause {
             Cause::Due => debug!(class, service = %change.id, "the provider asks for a turn"),
             cause => {
-                let what = &change.changed;
+                let what = &change.difference;
                 info!(class, service = %change.id, ?cause, what, "the load balancer changed in the cloud");
             }
         }
         // A Service that has left has no event.
         let name = Name::from(&change.id);
-        if !change.changed.is_empty()
+        if !change.difference.is_empty()
             && (context.services.get(&name)).is_some_and(|service| service.id.uid == change.id.uid)
         {
-            (context.send_changed)(&change.id, &change.changed);
+            (context.send_changed)(&change.id, &change.difference);
         }
         if change.cause == Cause::Appeared {
             // As at the start: if no Service wants it, it is released by its name.

@@ -230,7 +230,7 @@ impl Cloud {
                 id,
                 key: Some(lb.key.clone()),
                 cause,
-                changed: gone.unwrap_or_default(),
+                difference: gone.unwrap_or_default(),
             };
             let _ = self.changes.send((lb.tag(mark::CLASS), change));
         }

@@ -137,6 +137,16 @@ impl Fault {
         self.effect(Effect::DropAfter)
     }
 
+    /// There is no answer: the connection is closed after the call is made, or before it.
+    #[must_use]
+    pub fn dropped(self, after: bool) -> Self {
+        if after {
+            self.drop_after()
+        } else {
+            self.drop_before()
+        }
+    }
+
     /// The call is not made until the test releases it: time to kill who made it.
     #[must_use]
     pub fn hold_before(self) -> Self {

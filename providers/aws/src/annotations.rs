@@ -3,7 +3,7 @@
 //! The annotations are those of the AWS Load Balancer Controller (source: its "Service
 //! annotations" page and `pkg/annotations/constants.go`), so that a Service can move to Ballast as
 //! it is. A key that Ballast does not know is refused and not ignored: a misspelt setting would
-//! otherwise have no effect, and nobody would notice. One annotation harms only its own Service.
+//! otherwise have no effect, and nobody would notice. A wrong annotation harms only its own Service.
 
 use ballast_provider::{Reason, Refusal};
 

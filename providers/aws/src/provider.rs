@@ -250,6 +250,13 @@ impl Provider for AwsProvider {
 // === impl Targets ===
 
 impl Targets {
+    /// What the tag names may not be true any more. It is outdated until it is removed or written again.
+    fn unsettle(&mut self) {
+        self.epoch += 1;
+        self.outdated = true;
+        self.settled = None;
+    }
+
     /// There is no backend group, so it has no tag.
     fn forget(&mut self) {
         self.settled = None;

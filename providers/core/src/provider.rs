@@ -267,8 +267,9 @@ pub struct Change {
     pub key: Option<Key>,
     /// What happened.
     pub cause: Cause,
-    /// What somebody else has changed, in words for people; empty if that is not so, or not known.
-    pub changed: String,
+    /// How the load balancer differs from what was made, in words for people; empty if it does not, or if that is
+    /// not known.
+    pub difference: String,
 }
 
 /// The cause of a [`Change`].

@@ -16,7 +16,7 @@ use crate::rate::Ticket;
 
 /// The most characters of AWS's message.
 const LONGEST: usize = 500;
-/// What AWS says of a call that comes too early, with the code of one that is wrong.
+/// AWS refuses a change of subnets during another one with the code of a wrong call. Only the message differs.
 const IN_PROGRESS: &str = "in progress";
 /// What is said of a call that must wait, whether AWS has said so or we know.
 const WAITS: &str = "waits for AWS's limit of calls";
@@ -119,7 +119,11 @@ impl CallError {
         let code = fault.code.unwrap_or_default();
         let cause = match cause(&code, fault.status) {
             // A zone takes another subnet only after its former one has gone.
-            Cause::Invalid if fault.message.contains(IN_PROGRESS) => Cause::InUse,
+            Cause::Invalid
+                if action == Action::SetSubnets && fault.message.contains(IN_PROGRESS) =>
+            {
+                Cause::InUse
+            }
             other => other,
         };
         let message = match cause {

@@ -1,4 +1,4 @@
-//! What somebody else has changed, in words. Pure.
+//! How a load balancer differs from what was known of it, in words. Pure.
 //!
 //! [`super::follow`] compares what it reads with what was known. The words are for the people of the Service:
 //! the log and an event show them.
@@ -14,44 +14,26 @@ const MOST: usize = 6;
 
 /// Changes of names, tags, checks, groups and subnets: lists say nothing else.
 pub(super) fn of_lists(known: &Observed, seen: &Observed) -> Vec<String> {
-    let balancers = objects(
-        "load balancer",
-        (&known.load_balancers, &seen.load_balancers),
-        listed_of_balancer,
-    );
-    let targets = objects(
-        "target group",
-        (&known.target_groups, &seen.target_groups),
-        listed_of_targets,
-    );
-    let clients = objects("security group", (&known.groups, &seen.groups), of_clients);
-    [balancers, targets, clients].concat()
+    differences(known, seen, false)
 }
 
 /// All changes of what a full look reads.
 pub(super) fn of_all(known: &Observed, seen: &Observed) -> Vec<String> {
-    let balancers = objects(
-        "load balancer",
-        (&known.load_balancers, &seen.load_balancers),
-        |known, seen| {
-            let mut all = listed_of_balancer(known, seen);
-            all.extend(differ("attributes", &known.attributes, &seen.attributes));
-            all.extend(listeners(&known.listeners, &seen.listeners));
-            all
-        },
-    );
-    let targets = objects(
-        "target group",
-        (&known.target_groups, &seen.target_groups),
-        |known, seen| {
-            let mut all = listed_of_targets(known, seen);
-            all.extend(differ("attributes", &known.attributes, &seen.attributes));
-            all.extend(targets(known, seen));
-            all
-        },
-    );
-    let clients = objects("security group", (&known.groups, &seen.groups), of_clients);
-    [balancers, targets, clients].concat()
+    differences(known, seen, true)
+}
+
+fn differences(known: &Observed, seen: &Observed, in_full: bool) -> Vec<String> {
+    let balancers = (&known.load_balancers, &seen.load_balancers);
+    let groups = (&known.target_groups, &seen.target_groups);
+    let clients = (&known.groups, &seen.groups);
+    let of_balancer = |known: &_, seen: &_| of_balancer(known, seen, in_full);
+    let of_targets = |known: &_, seen: &_| of_targets(known, seen, in_full);
+    [
+        objects("load balancer", balancers, of_balancer),
+        objects("target group", groups, of_targets),
+        objects("security group", clients, of_clients),
+    ]
+    .concat()
 }
 
 /// One line for people.
@@ -95,24 +77,42 @@ fn differ<T: PartialEq>(what: &str, known: &T, seen: &T) -> Option<String> {
     (known != seen).then(|| what.to_owned())
 }
 
-fn listed_of_balancer(known: &ObservedLoadBalancer, seen: &ObservedLoadBalancer) -> Vec<String> {
+fn of_balancer(
+    known: &ObservedLoadBalancer,
+    seen: &ObservedLoadBalancer,
+    in_full: bool,
+) -> Vec<String> {
     let subnets = |one: &ObservedLoadBalancer| -> Vec<String> {
         one.subnets.iter().map(|it| it.id.clone()).collect()
     };
-    let all = [
+    let listed = [
         differ("tags", &known.tags, &seen.tags),
         differ("security groups", &known.groups, &seen.groups),
         differ("subnets", &subnets(known), &subnets(seen)),
     ];
-    all.into_iter().flatten().collect()
+    let mut all: Vec<String> = listed.into_iter().flatten().collect();
+    if in_full {
+        all.extend(differ("attributes", &known.attributes, &seen.attributes));
+        all.extend(listeners(&known.listeners, &seen.listeners));
+    }
+    all
 }
 
-fn listed_of_targets(known: &ObservedTargetGroup, seen: &ObservedTargetGroup) -> Vec<String> {
-    let all = [
+fn of_targets(
+    known: &ObservedTargetGroup,
+    seen: &ObservedTargetGroup,
+    in_full: bool,
+) -> Vec<String> {
+    let listed = [
         differ("tags", &known.tags, &seen.tags),
         differ("health check", &known.check, &seen.check),
     ];
-    all.into_iter().flatten().collect()
+    let mut all: Vec<String> = listed.into_iter().flatten().collect();
+    if in_full {
+        all.extend(differ("attributes", &known.attributes, &seen.attributes));
+        all.extend(targets(known, seen));
+    }
+    all
 }
 
 fn of_clients(known: &SecurityGroup, seen: &SecurityGroup) -> Vec<String> {

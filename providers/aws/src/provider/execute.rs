@@ -210,7 +210,7 @@ impl Inner {
             record.doubt();
         }
         if GIVEN.contains(&why.code.as_str()) {
-            self.network().forget_lists();
+            self.network().forget_lists(&why.code);
             return Ended::Failed(why);
         }
         if matches!(why.cause, Cause::Duplicate | Cause::NotFound) {

@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::mark::RETAINED;
 use ballast_provider::{Cause, Change, Key, ServiceId};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -31,12 +30,14 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::backend::{CLOSING, Closed};
-use super::inventory::{Inventory, complete};
+use super::inventory::complete;
 use super::records::{Answers, Cell, Depth, LAG, Record};
 use super::{Inner, PATIENCE, drift};
 use crate::client::{Client, Manner};
 use crate::observed::LoadBalancerState;
 use crate::rate::Urgency;
+
+mod compare;
 
 /// Between two looks at load balancers that are provisioned.
 const PROVISIONING: Duration = Duration::from_secs(10);
@@ -113,14 +114,14 @@ fn change(id: &ServiceId, cause: Cause) -> Change {
         id: id.clone(),
         key: Some(Key::alone(id)),
         cause,
-        changed: String::new(),
+        difference: String::new(),
     }
 }
 
-/// Somebody else has changed this.
-fn changed(id: &ServiceId, cause: Cause, what: &[String]) -> Change {
+/// It differs in this from what was made.
+fn differs(id: &ServiceId, cause: Cause, what: &[String]) -> Change {
     Change {
-        changed: drift::words(what),
+        difference: drift::words(what),
         ..change(id, cause)
     }
 }
@@ -367,104 +368,6 @@ impl Follower {
         }
     }
 
-    /// Whether the class has the backend group that is known. `before`: the ID when the list was begun.
-    fn compare_backend(&self, found: &Inventory, before: Option<&str>) {
-        // Whoever makes or deletes it knows more.
-        let Ok(_opening) = self.inner.opening.try_lock() else {
-            return;
-        };
-        let seen = found.backend.as_ref().map(|(id, _)| id.as_str());
-        if self.inner.network().backend.compare(seen, before) {
-            info!(
-                known = before,
-                seen, "somebody else has changed the security group of this class"
-            );
-            self.inner.targets().forget();
-        }
-    }
-
-    /// What somebody else deleted, changed or restored. `before`: as it was when the list was begun. What
-    /// has changed since by our own work is newer than the list. `late`: the list shows all that the former
-    /// process made.
-    fn compare(&mut self, found: &Inventory, before: &Before, late: bool) {
-        let is_same = |uid: &Arc<str>, cell: &Cell, changes: u64| {
-            let was = before.get(uid);
-            was.is_some_and(|(was, count)| Arc::ptr_eq(was, cell) && *count == changes)
-        };
-        for (uid, seen) in &found.records {
-            let Some(id) = seen.id.clone() else {
-                continue;
-            };
-            let Some(cell) = self.inner.records.get(uid) else {
-                // It has left meanwhile, or nobody knew of it.
-                if !before.contains_key(uid) {
-                    let record = Record {
-                        whole: late,
-                        ..seen.clone()
-                    };
-                    self.inner.records.add(uid, record);
-                    // What was kept on purpose is not released again.
-                    if !seen.retained {
-                        self.ready.push_back(change(&id, Cause::Appeared));
-                    }
-                }
-                continue;
-            };
-            let Ok(mut record) = cell.try_lock() else {
-                continue;
-            };
-            if !is_same(uid, &cell, record.changes) {
-                continue;
-            }
-            if record.retained || seen.retained {
-                let news = !record.retained && record.wanted.is_some();
-                record.retained = true;
-                // Nobody releases it: its Service takes it back.
-                if news {
-                    record.doubt();
-                    let what = [format!("it has the tag {RETAINED}")];
-                    self.ready.push_back(changed(&id, Cause::Drifted, &what));
-                }
-            } else if record.is_empty() {
-                *record = Record {
-                    whole: late,
-                    ..seen.clone()
-                };
-                self.ready.push_back(change(&id, Cause::Appeared));
-            } else {
-                let what = drift::of_lists(&record.observed, &seen.observed);
-                if what.is_empty() {
-                    record.whole |= late;
-                    continue;
-                }
-                let lost = seen.observed.load_balancers.is_empty();
-                let cause = if lost { Cause::Gone } else { Cause::Drifted };
-                // What is not known in full can be the work of this process, or of the former one.
-                let known = record.whole && record.depth != Depth::Doubtful;
-                record.doubt();
-                self.ready.push_back(if known {
-                    changed(&id, cause, &what)
-                } else {
-                    change(&id, cause)
-                });
-            }
-        }
-        for (uid, cell) in self.inner.records.cells() {
-            let Ok(mut record) = cell.try_lock() else {
-                continue;
-            };
-            if !found.records.contains_key(&uid)
-                && is_same(&uid, &cell, record.changes)
-                && !record.observed.load_balancers.is_empty()
-                && let Some(id) = record.id.clone()
-            {
-                // A list may lag behind. What is really gone shows when it is read.
-                record.doubt();
-                self.ready.push_back(change(&id, Cause::Gone));
-            }
-        }
-    }
-
     /// Asks how the targets of one Service are of which a process that has just started knows nothing: what its
     /// status says may be old. That takes one call for each target group and not all of a full look.
     /// Returns the number of calls; `None` if there is no such Service.
@@ -525,7 +428,7 @@ impl Follower {
                 if why.cause == crate::client::Cause::NotFound {
                     record.doubt();
                     let what = [format!("something of it is gone ({why})")];
-                    self.ready.push_back(changed(&id, Cause::Gone, &what));
+                    self.ready.push_back(differs(&id, Cause::Gone, &what));
                 }
                 return 1;
             }
@@ -543,7 +446,7 @@ impl Follower {
         record.targets_known = true;
         let news = record.heard(&answers, Instant::now());
         if !what.is_empty() {
-            self.ready.push_back(changed(&id, Cause::Drifted, &what));
+            self.ready.push_back(differs(&id, Cause::Drifted, &what));
         } else if drifted {
             self.ready.push_back(change(&id, Cause::Due));
         } else if news {

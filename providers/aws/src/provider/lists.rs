@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use ballast_provider::{LoadBalancer, ProviderError};
 
 use super::execute::error;
+use super::network::mendable;
 use super::{Inner, PATIENCE};
 use crate::annotations::PREFIX;
 use crate::client::values::Filter;
@@ -66,7 +67,7 @@ impl Inner {
             if named.is_empty() {
                 return Err(refusal.into());
             }
-            return Err(ProviderError::failed(refusal.reason, refusal.message));
+            return Err(mendable(refusal));
         }
         Ok(lists)
     }

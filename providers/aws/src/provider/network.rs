@@ -123,11 +123,15 @@ impl Network {
         }
     }
 
-    /// AWS does not find something that was listed.
-    pub(super) fn forget_lists(&mut self) {
-        self.subnets = None;
-        self.routes = None;
-        self.prefix_lists.clear();
+    /// AWS does not find something that was listed, and answers with this code.
+    pub(super) fn forget_lists(&mut self, code: &str) {
+        if code.contains("Subnet") {
+            self.subnets = None;
+            self.routes = None;
+        }
+        if code.contains("PrefixList") {
+            self.prefix_lists.clear();
+        }
     }
 
     /// The names that nobody has asked for.
@@ -219,7 +223,7 @@ fn is_id(name: &str) -> bool {
 }
 
 /// What somebody must mend, maybe in AWS.
-fn mendable(why: Refusal) -> ProviderError {
+pub(super) fn mendable(why: Refusal) -> ProviderError {
     ProviderError::failed(why.reason, why.message)
 }
 

@@ -133,15 +133,12 @@ impl Inner {
         let cells = self.records.cells().into_iter().map(|(_, cell)| cell);
         // Those on which somebody works come last, so that none of them holds up another one.
         let (free, busy): (Vec<Cell>, Vec<Cell>) = cells.partition(|cell| cell.try_lock().is_ok());
-        let each = free
-            .into_iter()
-            .map(|cell| async move { self.retarget_one(client, &cell, end).await });
-        let free = futures::stream::iter(each).buffer_unordered(AT_ONCE);
-        let each = busy
-            .into_iter()
-            .map(|cell| async move { self.retarget_one(client, &cell, end).await });
-        let busy = futures::stream::iter(each).buffer_unordered(AT_ONCE);
-        let mut running = free.chain(busy);
+        let change = |cell: Cell| async move { self.retarget_one(client, &cell, end).await };
+        let all_of = |cells: Vec<Cell>| {
+            let each = cells.into_iter().map(change);
+            futures::stream::iter(each).buffer_unordered(AT_ONCE)
+        };
+        let mut running = all_of(free).chain(all_of(busy));
         let mut failed = (0_usize, None);
         // Those that wait for AWS's limits do so together: all of them have their turn when the last
         // one has.
@@ -329,12 +326,7 @@ impl Inner {
     /// Before a wave: if it is interrupted and the nodes are then as before, the tag must not say
     /// that every target group has them.
     async fn unsettle(&self, client: &Client) {
-        {
-            let mut targets = self.targets();
-            targets.epoch += 1;
-            targets.outdated = true;
-            targets.settled = None;
-        }
+        self.targets().unsettle();
         // Targets do not wait for EC2. The tag is wrong only for a process that starts before the end of
         // the wave, and finds the former nodes.
         let Ok(_tagging) = timeout(WRITING, self.tagging.lock()).await else {
@@ -372,12 +364,7 @@ impl Inner {
         let Ok(_tagging) = timeout(WRITING, self.tagging.lock()).await else {
             return false;
         };
-        {
-            let mut targets = self.targets();
-            targets.epoch += 1;
-            targets.outdated = true;
-            targets.settled = None;
-        }
+        self.targets().unsettle();
         if !self.remove_tag(client).await {
             return false;
         }

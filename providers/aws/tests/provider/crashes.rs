@@ -216,12 +216,7 @@ async fn a_crash_at_any_call_of_any_change_is_made_up_for() {
         for (nth, after) in (1..=calls).flat_map(|nth| [(nth, true), (nth, false)]) {
             let bed = change.bed().await;
             let provider = bed.start().await.unwrap();
-            let fault = Fault::any().nth(nth);
-            bed.fake.fault(if after {
-                fault.drop_after()
-            } else {
-                fault.drop_before()
-            });
+            bed.fake.fault(Fault::any().nth(nth).dropped(after));
             bed.fake.reset_calls();
             // Some changes wait for AWS before they go on.
             while settle(&provider, wanted).await.is_err() && bed.fake.counts().total() < nth {
@@ -342,12 +337,7 @@ async fn a_crash_at_any_call_of_a_deletion_leaves_nothing() {
     for (nth, after) in (1..12).flat_map(|nth| [(nth, true), (nth, false)]) {
         let bed = prepare(Some(&web)).await;
         let provider = bed.start().await.unwrap();
-        let fault = Fault::any().nth(nth);
-        bed.fake.fault(if after {
-            fault.drop_after()
-        } else {
-            fault.drop_before()
-        });
+        bed.fake.fault(Fault::any().nth(nth).dropped(after));
         let key = Key::alone(&web.id);
         let first = provider.release(&web.id, &key, Removal::Delete).await;
         drop(provider);
@@ -376,12 +366,7 @@ async fn a_crash_at_any_call_of_a_wave_leaves_no_group_behind() {
             settle(&provider, one).await.unwrap();
         }
         bed.add_node();
-        let fault = Fault::any().nth(nth);
-        bed.fake.fault(if after {
-            fault.drop_after()
-        } else {
-            fault.drop_before()
-        });
+        bed.fake.fault(Fault::any().nth(nth).dropped(after));
         let _ = bed.retarget(&provider).await;
         drop(provider);
         bed.fake.clear_faults();

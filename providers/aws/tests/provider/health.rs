@@ -161,12 +161,10 @@ async fn a_crash_at_the_deletion_of_a_former_load_balancer_leaves_nothing() {
     for (nth, after) in (1..=3).flat_map(|nth| [(nth, true), (nth, false)]) {
         let (quiet, provider, _) = changed().await;
         quiet.follow(&provider, 3 * MINUTE).await;
-        let fault = Fault::writes().nth(nth).fatal();
-        quiet.bed.fake.fault(if after {
-            fault.drop_after()
-        } else {
-            fault.drop_before()
-        });
+        quiet
+            .bed
+            .fake
+            .fault(Fault::writes().nth(nth).fatal().dropped(after));
         let end = tokio::time::Instant::now() + 15 * MINUTE;
         let mut changes = provider.changes();
         while let Ok(Some(_)) =

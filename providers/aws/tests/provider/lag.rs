@@ -219,12 +219,7 @@ async fn a_crash_at_any_call_is_made_up_for_although_lists_lag_behind() {
             for deleted in [true, false] {
                 let bed = change.bed_with(lagging()).await;
                 let provider = bed.start().await.unwrap();
-                let fault = Fault::any().nth(nth);
-                bed.fake.fault(if after {
-                    fault.drop_after()
-                } else {
-                    fault.drop_before()
-                });
+                bed.fake.fault(Fault::any().nth(nth).dropped(after));
                 let _ = settle(&provider, wanted).await;
                 drop(provider);
                 bed.fake.clear_faults();
@@ -252,12 +247,7 @@ async fn a_crash_at_any_call_of_a_deletion_leaves_nothing_although_lists_lag_beh
         bed.fake.advance(LAG);
         drop(provider);
         let provider = bed.start().await.unwrap();
-        let fault = Fault::any().nth(nth);
-        bed.fake.fault(if after {
-            fault.drop_after()
-        } else {
-            fault.drop_before()
-        });
+        bed.fake.fault(Fault::any().nth(nth).dropped(after));
         let key = Key::alone(&web().id);
         let first = provider.release(&web().id, &key, Removal::Delete).await;
         drop(provider);

@@ -12,6 +12,7 @@ mod health;
 mod labels;
 mod lag;
 mod limits;
+mod names;
 mod network;
 mod quiet;
 mod regressions;

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_aws::settings::Scheme;
 use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::security_groups::{Permission, SecurityGroup, Source};
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
@@ -281,12 +280,8 @@ async fn a_deletion_of_the_backend_group_without_an_answer_harms_no_service() {
         // Its load balancer's interfaces use it for a while.
         assert!(matches!(release().await, Ok(Released::InProgress { .. })));
         bed.fake.advance(Duration::from_mins(10));
-        let fault = Fault::on("DeleteSecurityGroup");
-        bed.fake.fault(if after {
-            fault.drop_after()
-        } else {
-            fault.drop_before()
-        });
+        bed.fake
+            .fault(Fault::on("DeleteSecurityGroup").dropped(after));
         release().await.unwrap();
         let web = service("other", &[(80, 30_081)]);
         settle(&provider, &web).await.unwrap();
@@ -537,26 +532,4 @@ async fn a_class_that_names_its_vpc_finds_subnets() {
     settle(&provider, &service("web", &[(80, 30_080)]))
         .await
         .unwrap();
-}
-
-#[tokio::test]
-async fn a_class_without_a_scheme_says_which_one_it_has() {
-    let mut bed = Bed::new().await;
-    bed.class.settings.scheme = None;
-    let provider = bed.start().await.unwrap();
-    let [says] = &provider.remarks()[..] else {
-        panic!("{:?}", provider.remarks());
-    };
-    assert!(says.contains("Load balancers are internal"), "{says}");
-    assert!(says.contains("spec.aws.scheme"), "{says}");
-    let web = service("web", &[(80, 30_080)]);
-    settle(&provider, &web).await.unwrap();
-    let all = bed.fake.snapshot().load_balancers;
-    assert!(all.values().all(|one| one.scheme == "internal"));
-    drop(provider);
-    for scheme in [Scheme::Internal, Scheme::InternetFacing] {
-        bed.class.settings.scheme = Some(scheme);
-        let provider = bed.start().await.unwrap();
-        assert_eq!(provider.remarks(), Vec::<String>::new());
-    }
 }

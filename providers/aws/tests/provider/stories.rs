@@ -36,7 +36,7 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
         .unwrap();
     let changes = provider.look().await;
     let drift = changes.iter().find(|it| it.cause == Cause::Drifted);
-    let says = &drift.unwrap().changed;
+    let says = &drift.unwrap().difference;
     assert!(says.starts_with("load balancer bl-"), "{says}");
     assert!(says.ends_with(": listener 80 is gone"), "{says}");
     settle(&provider, &web).await.unwrap();
@@ -47,7 +47,7 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
         .unwrap();
     let changes = provider.look().await;
     let gone = changes.iter().find(|it| it.cause == Cause::Gone);
-    assert!(gone.unwrap().changed.ends_with(" is gone"), "{changes:?}");
+    assert!(gone.unwrap().difference.ends_with(" is gone"), "{changes:?}");
     settle(&provider, &web).await.unwrap();
     assert_eq!(essence(&bed.fake.snapshot()), before);
 }
@@ -90,126 +90,6 @@ async fn an_instance_that_aws_refuses_holds_up_nothing() {
     let provider = bed.start().await.unwrap();
     settle(&provider, &web).await.unwrap();
     assert_eq!(targets(&bed), [1, 2, 3, 4].map(instance));
-}
-
-/// A name that nothing in AWS has is the author's mistake: AWS's words say so, and it costs the others nothing.
-#[tokio::test]
-async fn what_a_service_names_and_aws_does_not_find_is_tried_once_a_turn() {
-    let bed = Bed::new().await;
-    let provider = bed.start().await.unwrap();
-    let web = service("web", &[(80, 30_080)]);
-    settle(&provider, &web).await.unwrap();
-    let made = |calls: &[String]| {
-        let made = calls.iter().filter(|call| *call == "CreateLoadBalancer");
-        made.count()
-    };
-    // The list of subnets is older than the loss of one.
-    bed.fake
-        .edit(|cloud, _| cloud.subnets.remove("subnet-private-c"));
-    let late = with(
-        service("late", &[(80, 30_082)]),
-        "subnets",
-        "subnet-private-c",
-    );
-    let (ended, calls) = bed.calls_of(settle(&provider, &late)).await;
-    let why = ended.unwrap_err();
-    assert_eq!(why.reason(), Reason::Invalid, "{why}");
-    assert!(why.to_string().contains("SubnetNotFound"), "{why}");
-    assert_eq!(made(&calls), 1, "{calls:?}");
-    let (ended, calls) = bed.calls_of(settle(&provider, &late)).await;
-    let why = ended.unwrap_err();
-    assert!(why.to_string().contains("subnet-private-c"), "{why}");
-    assert_eq!(made(&calls), 0, "{calls:?}");
-    let public = with(
-        service("typo", &[(80, 30_081)]),
-        "scheme",
-        "internet-facing",
-    );
-    let typo = with(
-        with(public, "subnets", "subnet-public-a"),
-        "eip-allocations",
-        "eipalloc-typo",
-    );
-    let (ended, calls) = bed.calls_of(settle(&provider, &typo)).await;
-    let why = ended.unwrap_err();
-    assert_eq!(why.reason(), Reason::Invalid, "{why}");
-    assert!(why.to_string().contains("AllocationIdNotFound"), "{why}");
-    assert_eq!(made(&calls), 1, "{calls:?}");
-    for one in [&typo, &late, &web] {
-        delete(&bed, &provider, one).await;
-    }
-    assert!(bed.is_empty());
-}
-
-/// People of one namespace choose tags, and must not choose the security groups of others by them.
-#[tokio::test]
-async fn a_name_of_a_security_group_is_never_one_of_ballasts_own() {
-    let bed = Bed::new().await;
-    let provider = bed.start().await.unwrap();
-    let corporate = with(
-        service("corp", &[(80, 30_080)]),
-        "security-groups",
-        "corp-web",
-    );
-    let thief = with(
-        service("thief", &[(80, 30_081)]),
-        "additional-resource-tags",
-        "Name=corp-web",
-    );
-    settle(&provider, &thief).await.unwrap();
-    let why = settle(&provider, &corporate).await.unwrap_err();
-    assert!(why.to_string().contains("name one of your own"), "{why}");
-    bed.fake.edit(|cloud, _| {
-        let nodes = cloud.security_groups.get_mut(NODE_GROUP).unwrap();
-        nodes.tags.insert("Name".into(), "corp-web".into());
-    });
-    drop(provider);
-    let provider = bed.start().await.unwrap();
-    settle(&provider, &corporate).await.unwrap();
-    let all = bed.fake.snapshot();
-    let own = all
-        .load_balancers
-        .values()
-        .find(|one| one.tags[SERVICE].ends_with("/corp"));
-    assert_eq!(own.unwrap().security_groups[0], NODE_GROUP);
-    // By its ID it would keep the other Service from its end.
-    let group = all.security_groups.values().find(|one| {
-        one.tags
-            .get(SERVICE)
-            .is_some_and(|name| name.ends_with("/thief"))
-    });
-    let pinned = with(
-        service("pin", &[(80, 30_082)]),
-        "security-groups",
-        &group.unwrap().id,
-    );
-    let why = settle(&provider, &pinned).await.unwrap_err();
-    assert!(why.to_string().contains("Ballast has made"), "{why}");
-    let unknown = with(
-        service("no", &[(80, 30_083)]),
-        "security-groups",
-        "sg-unknown",
-    );
-    let why = settle(&provider, &unknown).await.unwrap_err();
-    assert!(
-        why.to_string().contains("sg-unknown does not exist"),
-        "{why}"
-    );
-    // While EC2 fails, only what the load balancer has is believed.
-    let away = Fault::on("DescribeSecurityGroups").error("InternalError", "Later");
-    bed.fake.fault(away.always());
-    let other = with(
-        service("corp", &[(80, 30_080)]),
-        "security-groups",
-        "sg-other",
-    );
-    let why = settle(&provider, &other).await.unwrap_err();
-    assert!(why.to_string().contains("InternalError"), "{why}");
-    settle(&provider, &corporate).await.unwrap();
-    bed.fake.clear_faults();
-    for one in [&thief, &corporate, &pinned, &unknown] {
-        delete(&bed, &provider, one).await;
-    }
 }
 
 /// AWS would refuse the rules of a load balancer that is half made, and would not say why.

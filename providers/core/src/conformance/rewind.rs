@@ -84,7 +84,7 @@ pub(super) async fn the_cloud_remembers_what_was_deleted(lab: &dyn Lab) -> Outco
         id: deleted.id.clone(),
         key: Some(life.provider.key(&deleted)),
         cause: Cause::Appeared,
-        changed: String::new(),
+        difference: String::new(),
     })
     .await?;
     for other in [&kept, &retained] {

@@ -475,7 +475,7 @@ impl Provider for Toy {
                     id,
                     key,
                     cause: Cause::Appeared,
-                    changed: String::new(),
+                    difference: String::new(),
                 })),
                 None => Poll::Pending,
             }

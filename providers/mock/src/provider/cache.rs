@@ -310,7 +310,7 @@ fn change_of(id: ServiceId, cause: Cause) -> Change {
         key: Some(Key::alone(&id)),
         id,
         cause,
-        changed: String::new(),
+        difference: String::new(),
     }
 }
 

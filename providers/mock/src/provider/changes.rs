@@ -133,7 +133,7 @@ impl Told {
             key: Some(Key::alone(&id)),
             id,
             cause,
-            changed: String::new(),
+            difference: String::new(),
         })
     }
 

@@ -59,7 +59,7 @@ fn change(name: &str, cause: Cause) -> Change {
         id: id(name),
         key: Some(Key::alone(&id(name))),
         cause,
-        changed: String::new(),
+        difference: String::new(),
     }
 }
 
