@@ -27,7 +27,8 @@
 //! Locks: one for each Service ([`Records`]), held while its calls are made; `opening`, held while the
 //! backend group changes ([`backend`]); `looking`, held while a Service waits for a look-up
 //! ([`network`]); and `tagging`, held while the tag that names the targets changes ([`retarget`]). They are
-//! taken in this order, and whoever holds one of the last three takes none of a Service. So a call in the background holds up no Service that is not concerned.
+//! taken in this order, and whoever holds one of the last three takes none of a Service. So a call in the
+//! background holds up no Service that is not concerned.
 
 mod backend;
 mod drift;

@@ -47,7 +47,10 @@ async fn what_somebody_else_changes_is_seen_and_repaired() {
         .unwrap();
     let changes = provider.look().await;
     let gone = changes.iter().find(|it| it.cause == Cause::Gone);
-    assert!(gone.unwrap().difference.ends_with(" is gone"), "{changes:?}");
+    assert!(
+        gone.unwrap().difference.ends_with(" is gone"),
+        "{changes:?}"
+    );
     settle(&provider, &web).await.unwrap();
     assert_eq!(essence(&bed.fake.snapshot()), before);
 }
