@@ -43,9 +43,9 @@ const EDITS: usize = 3;
 
 /// All known annotations, in alphabetical order.
 pub const ANNOTATIONS: [Annotation; 50] = [
-    only("access-log-enabled", "false"),
-    refused("access-log-s3-bucket-name"),
-    refused("access-log-s3-bucket-prefix"),
+    supported("access-log-enabled"),
+    supported("access-log-s3-bucket-name"),
+    supported("access-log-s3-bucket-prefix"),
     supported("additional-resource-tags"),
     refused("alpn-policy"),
     supported("attributes"),

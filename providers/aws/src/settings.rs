@@ -334,6 +334,16 @@ impl Settings {
                 "annotation {PREFIX}private-ipv4-addresses needs {PREFIX}scheme: internal"
             )));
         }
+        let attribute = |key: &str| self.attributes.get(key).map_or("", String::as_str);
+        if attribute(attributes::ACCESS_LOGS) == "true"
+            && attribute(attributes::ACCESS_LOGS_BUCKET).is_empty()
+        {
+            return Err(invalid(format!(
+                "annotation {PREFIX}attributes: {} needs {}",
+                attributes::ACCESS_LOGS,
+                attributes::ACCESS_LOGS_BUCKET
+            )));
+        }
         let check = &self.health_check;
         if let (Some(timeout), Some(interval)) = (check.timeout, check.interval)
             && timeout > interval
@@ -431,7 +441,8 @@ impl Parsed {
         Ok(())
     }
 
-    /// Two annotations that newer ones replace; the newer one wins.
+    /// Annotations that newer ones replace. The newer one wins, but for access logs: there the more special one
+    /// does, as in the AWS Load Balancer Controller.
     fn deprecated(&mut self, annotations: &Annotations) -> Result<(), Refusal> {
         let old = |name: &str| {
             let key = format!("{PREFIX}{name}");
@@ -450,6 +461,18 @@ impl Parsed {
             let all = &mut self.settings.attributes;
             all.entry(attributes::CROSS_ZONE.into())
                 .or_insert_with(|| on.to_string());
+        }
+        for (name, attribute) in [
+            ("access-log-enabled", attributes::ACCESS_LOGS),
+            ("access-log-s3-bucket-name", attributes::ACCESS_LOGS_BUCKET),
+            ("access-log-s3-bucket-prefix", attributes::ACCESS_LOGS_PREFIX),
+        ] {
+            let key = format!("{PREFIX}{name}");
+            if let Some(value) = annotations.get(&key) {
+                let one = [(attribute.to_owned(), value.trim().to_owned())].into();
+                let one = attributes::load_balancer(&format!("annotation {key}"), one)?;
+                self.settings.attributes.extend(one);
+            }
         }
         Ok(())
     }

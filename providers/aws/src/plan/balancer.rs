@@ -147,6 +147,12 @@ impl Plan {
         present: &BTreeMap<String, String>,
     ) {
         let mut all = changes(&desired.attributes, present, &attributes::LOAD_BALANCER);
+        // AWS has no value for "no bucket", and without access logs it has no effect.
+        let logs = desired.attributes.get(attributes::ACCESS_LOGS);
+        if logs.is_none_or(|on| on != "true") {
+            all.remove(attributes::ACCESS_LOGS_BUCKET);
+            all.remove(attributes::ACCESS_LOGS_PREFIX);
+        }
         let protection = attributes::DELETION_PROTECTION;
         let unsaid = !desired.attributes.contains_key(protection);
         if unsaid && all.remove(protection).is_some() {

@@ -11,6 +11,12 @@ use crate::annotations::invalid;
 
 /// Whether the load balancer of a zone also sends to targets in other zones.
 pub const CROSS_ZONE: &str = "load_balancing.cross_zone.enabled";
+/// Whether a record of each TLS connection is written to a bucket.
+pub const ACCESS_LOGS: &str = "access_logs.s3.enabled";
+/// The name of that bucket.
+pub const ACCESS_LOGS_BUCKET: &str = "access_logs.s3.bucket";
+/// The folder in that bucket.
+pub const ACCESS_LOGS_PREFIX: &str = "access_logs.s3.prefix";
 /// A load balancer with it cannot be deleted. Ballast never switches it off by itself.
 pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 /// Whether targets get the client's address in a header.
@@ -26,6 +32,10 @@ enum Values {
     Boolean,
     OneOf(&'static [&'static str]),
     Number(u32, u32),
+    /// `off`, or a number in this range.
+    OffOrNumber(u32, u32),
+    /// So many characters at most, none of them a space.
+    Text(usize),
 }
 
 /// One attribute.
@@ -39,14 +49,26 @@ pub struct Attribute {
 }
 
 /// Attributes of a load balancer.
-pub const LOAD_BALANCER: [Attribute; 3] = [
+pub const LOAD_BALANCER: [Attribute; 7] = [
+    boolean(ACCESS_LOGS, "false"),
+    text(ACCESS_LOGS_BUCKET, 63),
+    text(ACCESS_LOGS_PREFIX, 255),
     boolean(DELETION_PROTECTION, "false"),
+    Attribute {
+        key: "dns_record.client_routing_policy",
+        default: "any_availability_zone",
+        values: Values::OneOf(&[
+            "any_availability_zone",
+            "availability_zone_affinity",
+            "partial_availability_zone_affinity",
+        ]),
+    },
     boolean(CROSS_ZONE, "false"),
     boolean("zonal_shift.config.enabled", "false"),
 ];
 
 /// Attributes of a target group.
-pub const TARGET_GROUP: [Attribute; 6] = [
+pub const TARGET_GROUP: [Attribute; 10] = [
     Attribute {
         key: "deregistration_delay.timeout_seconds",
         default: "300",
@@ -64,6 +86,26 @@ pub const TARGET_GROUP: [Attribute; 6] = [
         key: "stickiness.type",
         default: "source_ip",
         values: Values::OneOf(&["source_ip"]),
+    },
+    Attribute {
+        key: "target_group_health.dns_failover.minimum_healthy_targets.count",
+        default: "1",
+        values: Values::OffOrNumber(1, 1_000),
+    },
+    Attribute {
+        key: "target_group_health.dns_failover.minimum_healthy_targets.percentage",
+        default: "off",
+        values: Values::OffOrNumber(1, 100),
+    },
+    Attribute {
+        key: "target_group_health.unhealthy_state_routing.minimum_healthy_targets.count",
+        default: "1",
+        values: Values::Number(1, 1_000),
+    },
+    Attribute {
+        key: "target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage",
+        default: "off",
+        values: Values::OffOrNumber(1, 100),
     },
 ];
 
@@ -84,6 +126,14 @@ const fn boolean(key: &'static str, default: &'static str) -> Attribute {
         key,
         default,
         values: Values::Boolean,
+    }
+}
+
+const fn text(key: &'static str, longest: usize) -> Attribute {
+    Attribute {
+        key,
+        default: "",
+        values: Values::Text(longest),
     }
 }
 
@@ -127,6 +177,17 @@ fn checked(
                     .parse::<u32>()
                     .is_ok_and(|number| (least..=most).contains(&number)),
                 format!("a number from {least} to {most}"),
+            ),
+            Values::OffOrNumber(least, most) => (
+                value == "off"
+                    || value
+                        .parse::<u32>()
+                        .is_ok_and(|number| (least..=most).contains(&number)),
+                format!("off or a number from {least} to {most}"),
+            ),
+            Values::Text(longest) => (
+                value.len() <= longest && value.bytes().all(|byte| byte.is_ascii_graphic()),
+                format!("at most {longest} ASCII characters without spaces"),
             ),
         };
         if !fits {

@@ -202,7 +202,6 @@ fn the_default_of_what_is_not_supported_yet_is_accepted() {
         ("ip-address-type", "ipv4"),
         ("backend-protocol", "TCP"),
         ("disable-nlb-sg", "false"),
-        ("access-log-enabled", "false"),
     ];
     assert_eq!(parsed(&all), Parsed::default());
 }
@@ -223,6 +222,7 @@ fn every_supported_annotation_does_something() {
         "healthcheck-path" => "/",
         "healthcheck-success-codes" => "200",
         "internal"
+        | "access-log-enabled"
         | "manage-backend-security-group-rules"
         | "cross-zone-load-balancing-enabled" => "true",
         number if number.starts_with("healthcheck-") => "5",
@@ -407,4 +407,39 @@ fn the_tags_of_the_class_win() {
         own.over(&class).tags,
         texts(&[("app", "web"), ("team", "platform")])
     );
+}
+
+#[test]
+fn access_logs_are_attributes_and_have_annotations_of_their_own() {
+    let all = settings(&[
+        (
+            "attributes",
+            "access_logs.s3.enabled=false,access_logs.s3.bucket=old,access_logs.s3.prefix=web",
+        ),
+        ("access-log-enabled", "true"),
+        ("access-log-s3-bucket-name", "logs"),
+    ]);
+    assert_eq!(
+        all.attributes,
+        texts(&[
+            (attributes::ACCESS_LOGS, "true"),
+            (attributes::ACCESS_LOGS_BUCKET, "logs"),
+            (attributes::ACCESS_LOGS_PREFIX, "web"),
+        ])
+    );
+    assert_eq!(all.check(), Ok(()));
+    let refusal = settings(&[("access-log-enabled", "true")]).check();
+    let message = refusal.expect_err("no bucket").message;
+    assert!(message.contains("access_logs.s3.bucket"), "{message}");
+    for (name, value) in [
+        ("access-log-enabled", "yes"),
+        ("access-log-s3-bucket-name", "my logs"),
+        ("attributes", "dns_record.client_routing_policy=near"),
+        (
+            "target-group-attributes",
+            "target_group_health.dns_failover.minimum_healthy_targets.count=0",
+        ),
+    ] {
+        assert_eq!(refused(&[(name, value)]).reason, Reason::Invalid, "{name}");
+    }
 }

@@ -105,6 +105,7 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         "target-group-attributes",
         "deregistration_delay.timeout_seconds=30",
     );
+    let logs = || with(web(), "attributes", "access_logs.s3.enabled=true,access_logs.s3.bucket=logs");
     let edge = || with(web(), "target-node-labels", "pool=edge");
     let tagged = with(web(), "additional-resource-tags", "team=shop");
     let checked = with(web(), "healthcheck-interval", "30");
@@ -122,6 +123,8 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         ("its own group again", Some(given()), web()),
         ("attributes", Some(web()), quick),
         ("attributes gone", Some(cross()), web()),
+        ("access logs", Some(web()), logs()),
+        ("no access logs", Some(logs()), web()),
         ("tags", Some(web()), tagged),
         ("fewer nodes", Some(web()), edge()),
         ("all nodes again", Some(edge()), web()),
