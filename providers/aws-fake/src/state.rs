@@ -54,6 +54,8 @@ pub struct Quotas {
     pub target_groups: usize,
     /// Listeners of a load balancer.
     pub listeners: usize,
+    /// Certificates in the list of a listener.
+    pub certificates: usize,
     /// Targets of a target group.
     pub targets: usize,
     /// Targets of all target groups of a load balancer.
@@ -178,6 +180,7 @@ impl Default for Quotas {
             load_balancers: 50,
             target_groups: 3_000,
             listeners: 50,
+            certificates: 25,
             targets: 1_000,
             targets_per_load_balancer: 3_000,
             targets_per_zone: 500,
@@ -251,6 +254,18 @@ impl Cloud {
         self.listeners.forget(now, lag);
         self.security_groups.forget(now, lag);
         self.interfaces.forget(now, lag);
+    }
+
+    /// Issues a certificate that TLS listeners can use, and returns its ARN.
+    pub fn issue_certificate(&mut self, id: &str) -> String {
+        let Settings {
+            region, account, ..
+        } = &self.settings;
+        let arn = format!("arn:aws:acm:{region}:{account}:certificate/{id}");
+        if !self.certificates.contains(&arn) {
+            self.certificates.push(arn.clone());
+        }
+        arn
     }
 
     /// A new ID of EC2, such as `sg-0123456789abcdef0`.

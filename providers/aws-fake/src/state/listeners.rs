@@ -1,5 +1,7 @@
 //! Listeners.
 
+use std::collections::BTreeSet;
+
 use super::load_balancers::{LoadBalancer, check_arn};
 use super::target_groups::{PROTOCOLS, TargetGroup};
 use super::{Cloud, Moment, Refusal, Result, Tags};
@@ -17,8 +19,10 @@ pub struct Listener {
     pub protocol: String,
     /// The ARNs of its target groups with their weights.
     pub forward: Forward,
-    /// The ARN of its certificate.
+    /// The ARN of its default certificate.
     pub certificate: Option<String>,
+    /// The ARNs in its list of certificates. The default one is in it only if it was added.
+    pub certificates: BTreeSet<String>,
     /// Its TLS policy.
     pub ssl_policy: Option<String>,
     /// Its ALPN policy.
@@ -77,6 +81,11 @@ impl Listener {
             port: change.port.unwrap_or(self.port),
             forward: change.forward.unwrap_or_else(|| self.forward.clone()),
             certificate: change.certificate.or_else(|| kept(&self.certificate)),
+            certificates: if protocol == "TLS" {
+                self.certificates.clone()
+            } else {
+                BTreeSet::new()
+            },
             ssl_policy: change.ssl_policy.or_else(|| kept(&self.ssl_policy)),
             alpn: change.alpn.or_else(|| kept(&self.alpn)),
             tags: self.tags.clone(),
@@ -106,6 +115,7 @@ impl Cloud {
             protocol: (change.protocol.clone()).ok_or_else(|| needed("protocol"))?,
             forward: Vec::new(),
             certificate: None,
+            certificates: BTreeSet::new(),
             ssl_policy: None,
             alpn: None,
             tags,
@@ -119,6 +129,7 @@ impl Cloud {
         if let Some(present) = self.on_port(&listener) {
             let same = Listener {
                 arn: present.arn.clone(),
+                certificates: present.certificates.clone(),
                 tags: if self.settings.tags_are_settings {
                     listener.tags.clone()
                 } else {
@@ -161,6 +172,72 @@ impl Cloud {
         }
         self.note_use(now);
         Ok(listener)
+    }
+
+    /// `AddListenerCertificates`: one at a time \[model\]. One that is in the list stays there \[model\].
+    pub fn add_listener_certificates(
+        &mut self,
+        arn: &str,
+        certificates: &[String],
+    ) -> Result<Vec<String>> {
+        self.tls_listener(arn)?;
+        let certificate = only(certificates)?;
+        self.check_certificate(certificate)?;
+        let most = self.settings.quotas.certificates;
+        if let Some(there) = self.listeners.get_mut(arn) {
+            let new = !there.certificates.contains(certificate);
+            if new && there.certificates.len() >= most {
+                let message =
+                    format!("The maximum number of certificates of a listener, {most}, is reached");
+                return Err(Refusal::new("TooManyCertificates", message));
+            }
+            there.certificates.insert(certificate.clone());
+        }
+        Ok(certificates.to_vec())
+    }
+
+    /// `RemoveListenerCertificates`: one at a time \[model\], and never the default one, unless the list
+    /// has it, too.
+    pub fn remove_listener_certificates(
+        &mut self,
+        arn: &str,
+        certificates: &[String],
+    ) -> Result<()> {
+        let there = self.tls_listener(arn)?;
+        let certificate = only(certificates)?;
+        if !there.certificates.contains(certificate) {
+            return Err(if there.certificate.as_ref() == Some(certificate) {
+                let message = "The default certificate of a listener cannot be removed";
+                Refusal::new("OperationNotPermitted", message)
+            } else {
+                let message = format!("Certificate '{certificate}' not found");
+                Refusal::new("CertificateNotFound", message)
+            });
+        }
+        if let Some(there) = self.listeners.get_mut(arn) {
+            there.certificates.remove(certificate);
+        }
+        Ok(())
+    }
+
+    /// `DescribeListenerCertificates`: the default one, and the list, each with whether it is the default
+    /// one. One that is both occurs twice \[model\].
+    pub fn listener_certificates(&self, arn: &str) -> Result<Vec<(&str, bool)>> {
+        let there = self.tls_listener(arn)?;
+        let default = there.certificate.iter().map(|it| (it.as_str(), true));
+        let list = there.certificates.iter().map(|it| (it.as_str(), false));
+        Ok(default.chain(list).collect())
+    }
+
+    fn tls_listener(&self, arn: &str) -> Result<&Listener> {
+        let there = self.listener(arn)?;
+        if there.protocol == "TLS" {
+            return Ok(there);
+        }
+        Err(Refusal::validation(format!(
+            "The listener '{arn}' has the protocol {} and no certificates",
+            there.protocol
+        )))
     }
 
     /// `DeleteListener`
@@ -244,6 +321,14 @@ impl Cloud {
         self.check_tls(listener)
     }
 
+    fn check_certificate(&self, certificate: &str) -> Result<()> {
+        if self.certificates.iter().any(|one| one == certificate) {
+            return Ok(());
+        }
+        let message = format!("Certificate '{certificate}' not found");
+        Err(Refusal::new("CertificateNotFound", message))
+    }
+
     fn check_tls(&self, listener: &Listener) -> Result<()> {
         let tls = [&listener.certificate, &listener.ssl_policy, &listener.alpn];
         if listener.protocol != "TLS" {
@@ -259,10 +344,7 @@ impl Cloud {
                 "A certificate must be specified for TLS listeners",
             ));
         };
-        if !self.certificates.contains(certificate) {
-            let message = format!("Certificate '{certificate}' not found");
-            return Err(Refusal::new("CertificateNotFound", message));
-        }
+        self.check_certificate(certificate)?;
         let policy = listener.ssl_policy.as_deref().unwrap_or_default();
         if !policy.starts_with("ELBSecurityPolicy-") {
             let message = format!("SSL policy '{policy}' not found");
@@ -275,6 +357,14 @@ impl Cloud {
             return Err(Refusal::new("ALPNPolicyNotFound", message));
         }
         Ok(())
+    }
+}
+
+/// The only one of a list.
+fn only(certificates: &[String]) -> Result<&String> {
+    match certificates {
+        [one] => Ok(one),
+        _ => Err(Refusal::validation("Exactly one certificate is permitted")),
     }
 }
 

@@ -11,6 +11,7 @@ mod target_groups;
 
 /// The actions that this fake knows.
 pub(crate) const ACTIONS: &[&str] = &[
+    "AddListenerCertificates",
     "AddTags",
     "CreateListener",
     "CreateLoadBalancer",
@@ -20,6 +21,7 @@ pub(crate) const ACTIONS: &[&str] = &[
     "DeleteTargetGroup",
     "DeregisterTargets",
     "DescribeAccountLimits",
+    "DescribeListenerCertificates",
     "DescribeListeners",
     "DescribeLoadBalancerAttributes",
     "DescribeLoadBalancers",
@@ -32,6 +34,7 @@ pub(crate) const ACTIONS: &[&str] = &[
     "ModifyTargetGroup",
     "ModifyTargetGroupAttributes",
     "RegisterTargets",
+    "RemoveListenerCertificates",
     "RemoveTags",
     "SetIpAddressType",
     "SetSecurityGroups",
@@ -65,6 +68,9 @@ pub(super) fn call(action: &str, mut form: Form, cloud: &mut Cloud, now: Moment)
         "DescribeListeners" => listeners::describe(form, out, cloud, now)?,
         "ModifyListener" => listeners::modify(form, out, cloud, now)?,
         "DeleteListener" => listeners::delete(form, cloud, now)?,
+        "AddListenerCertificates" => listeners::add_certificates(form, out, cloud)?,
+        "RemoveListenerCertificates" => listeners::remove_certificates(form, cloud)?,
+        "DescribeListenerCertificates" => listeners::certificates(form, out, cloud)?,
         "AddTags" => add_tags(form, cloud)?,
         "RemoveTags" => remove_tags(form, cloud)?,
         "DescribeTags" => describe_tags(form, out, cloud)?,

@@ -112,3 +112,24 @@ async fn a_call_needs_the_version_of_its_service() {
         assert_eq!(code(&answer), "NoSuchVersion", "{body}");
     }
 }
+
+#[tokio::test]
+async fn calls_about_certificates_that_aws_does_not_know_are_refused() {
+    let mut client = Client::start().await;
+    let table = [
+        ("Action=AddListenerCertificates", "ValidationError"),
+        (
+            "Action=AddListenerCertificates&ListenerArn=x&Certificates.member.1.CertificateArn=y&Certificates.member.1.IsDefault=true",
+            "ValidationError",
+        ),
+        ("Action=RemoveListenerCertificates", "ValidationError"),
+        ("Action=DescribeListenerCertificates", "ValidationError"),
+        (
+            "Action=DescribeListenerCertificates&ListenerArn=x&Marker=x",
+            "ValidationError",
+        ),
+    ];
+    for (body, expected) in table {
+        assert_eq!(code(&client.elb(body).await), expected, "{body}");
+    }
+}

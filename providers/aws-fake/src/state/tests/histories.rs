@@ -24,6 +24,8 @@ enum Step {
     Deregister(usize, u16),
     CreateListener(usize, u16, usize),
     ModifyListener(usize, usize),
+    Secure(usize, Option<u8>),
+    Certificate(usize, u8, bool),
     DeleteListener(usize),
     CreateSecurityGroup(u8),
     Authorize(usize, usize),
@@ -47,6 +49,10 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (one.clone(), 80_u16..83, one.clone())
             .prop_map(|(it, port, group)| Step::CreateListener(it, port, group)),
         1 => (one.clone(), one.clone()).prop_map(|(it, group)| Step::ModifyListener(it, group)),
+        2 => (one.clone(), prop::option::of(0_u8..4))
+            .prop_map(|(it, certificate)| Step::Secure(it, certificate)),
+        2 => (one.clone(), 0_u8..4, any::<bool>())
+            .prop_map(|(it, certificate, add)| Step::Certificate(it, certificate, add)),
         1 => one.clone().prop_map(Step::DeleteListener),
         2 => (0_u8..3).prop_map(Step::CreateSecurityGroup),
         2 => (one.clone(), one.clone()).prop_map(|(it, of)| Step::Authorize(it, of)),
@@ -62,6 +68,11 @@ fn pick<T>(all: &BTreeMap<String, T>, index: usize, missing: &str) -> String {
         .nth(index)
         .cloned()
         .unwrap_or_else(|| missing.to_owned())
+}
+
+/// One of three certificates, or one that does not exist.
+fn certificate_of(number: u8) -> String {
+    format!("arn:{number}")
 }
 
 fn zones(bits: u8) -> Vec<Mapping> {
@@ -164,6 +175,25 @@ fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
             };
             cloud.modify_listener(at, &arn, change).map(drop)
         }
+        Step::Secure(index, certificate) => {
+            let arn = listener_at(cloud, index);
+            let protocol = if certificate.is_some() { "TLS" } else { "TCP" };
+            let change = ListenerChange {
+                protocol: Some(protocol.into()),
+                certificate: certificate.map(certificate_of),
+                ssl_policy: certificate.map(|_| "ELBSecurityPolicy-X".into()),
+                ..ListenerChange::default()
+            };
+            cloud.modify_listener(at, &arn, change).map(drop)
+        }
+        Step::Certificate(index, certificate, add) => {
+            let (arn, some) = (listener_at(cloud, index), [certificate_of(certificate)]);
+            if add {
+                cloud.add_listener_certificates(&arn, &some).map(drop)
+            } else {
+                cloud.remove_listener_certificates(&arn, &some)
+            }
+        }
         Step::DeleteListener(index) => {
             let arn = listener_at(cloud, index);
             cloud.delete_listener(at, &arn)
@@ -233,6 +263,11 @@ fn check(cloud: &Cloud, now: Moment) {
             ports.insert((user, listener.port)),
             "a port has one listener"
         );
+        let listed = listener.certificates.len();
+        assert!(listed <= cloud.settings.quotas.certificates);
+        let tls = listener.protocol == "TLS";
+        assert_eq!(listener.certificate.is_some(), tls, "TLS has a certificate");
+        assert!(tls || listed == 0, "certificates are of TLS");
         for (group, _) in &listener.forward {
             assert!(
                 cloud.target_groups.get(group).is_some(),
@@ -285,6 +320,8 @@ proptest! {
     #[test]
     fn a_refused_call_changes_nothing(steps in prop::collection::vec(step(), 1..60)) {
         let mut cloud = cloud();
+        cloud.certificates.extend((0..3).map(certificate_of));
+        cloud.settings.quotas.certificates = 2;
         let mut now = START;
         for step in &steps {
             cloud.tick(now);

@@ -176,3 +176,118 @@ fn what_a_change_does_not_say_stays() {
     let changed = cloud.modify_listener(START, &arn, to("TCP", None)).unwrap();
     assert_eq!((changed.certificate, changed.ssl_policy), (None, None));
 }
+
+/// A TLS listener on port 443 with the first of these certificates, and the others that exist.
+fn with_certificates(cloud: &mut Cloud, number: usize) -> (String, Vec<String>) {
+    let all: Vec<String> = (0..number)
+        .map(|it| cloud.issue_certificate(&format!("c{it:02}")))
+        .collect();
+    let balancer = make_balancer(cloud, "web");
+    let group = make_target_group(cloud, "web");
+    let change = Change {
+        protocol: Some("TLS".into()),
+        certificate: Some(all[0].clone()),
+        ..listener(443, &group)
+    };
+    let made = cloud.create_listener(START, &balancer, change, Tags::new());
+    (made.unwrap().arn, all)
+}
+
+#[test]
+fn the_list_of_certificates() {
+    type Row<'a> = (&'static str, &'a str, &'a [&'a str], &'static str, usize);
+    let mut cloud = cloud();
+    let (tls, all) = with_certificates(&mut cloud, 3);
+    let tcp = {
+        let there = cloud.listener(&tls).unwrap().clone();
+        make_listener(&mut cloud, &there.load_balancer, 80, &there.forward[0].0)
+    };
+    let (one, two, three) = (all[0].as_str(), all[1].as_str(), all[2].as_str());
+    let gone = format!("{tls}0");
+    let adds: [Row<'_>; 8] = [
+        ("a TCP listener", &tcp, &[two], "ValidationError", 0),
+        ("no listener", &gone, &[two], "ListenerNotFound", 0),
+        ("none", &tls, &[], "ValidationError", 0),
+        ("two at once", &tls, &[two, three], "ValidationError", 0),
+        ("unknown", &tls, &["arn:x"], "CertificateNotFound", 0),
+        ("one", &tls, &[two], "", 1),
+        ("the same", &tls, &[two], "", 1),
+        ("the default one", &tls, &[one], "", 2),
+    ];
+    let owned = |some: &[&str]| -> Vec<String> { some.iter().map(|it| (*it).into()).collect() };
+    for (what, arn, some, expected, listed) in adds {
+        let before = cloud.snapshot();
+        let result = cloud.add_listener_certificates(arn, &owned(some));
+        assert_eq!(code(result), expected, "{what}");
+        assert!(expected.is_empty() || before == cloud.snapshot(), "{what}");
+        let now = &cloud.listener(&tls).unwrap().certificates;
+        assert_eq!(now.len(), listed, "{what}");
+    }
+    assert_eq!(
+        cloud.listener_certificates(&tls).unwrap(),
+        [(one, true), (one, false), (two, false)]
+    );
+    assert_eq!(code(cloud.listener_certificates(&tcp)), "ValidationError");
+    let removals: [Row<'_>; 6] = [
+        ("a TCP listener", &tcp, &[two], "ValidationError", 2),
+        ("two at once", &tls, &[one, two], "ValidationError", 2),
+        ("not in the list", &tls, &[three], "CertificateNotFound", 2),
+        ("one", &tls, &[two], "", 1),
+        ("the default one in the list", &tls, &[one], "", 0),
+        ("the default one", &tls, &[one], "OperationNotPermitted", 0),
+    ];
+    for (what, arn, some, expected, listed) in removals {
+        let result = cloud.remove_listener_certificates(arn, &owned(some));
+        assert_eq!(code(result), expected, "{what}");
+        let now = &cloud.listener(&tls).unwrap().certificates;
+        assert_eq!(now.len(), listed, "{what}");
+    }
+}
+
+#[test]
+fn a_list_of_certificates_has_a_limit() {
+    let mut cloud = cloud();
+    let (arn, all) = with_certificates(&mut cloud, 27);
+    for one in &all[1..26] {
+        cloud
+            .add_listener_certificates(&arn, std::slice::from_ref(one))
+            .unwrap();
+    }
+    let add = |cloud: &mut Cloud, one: &String| {
+        code(cloud.add_listener_certificates(&arn, std::slice::from_ref(one)))
+    };
+    assert_eq!(add(&mut cloud, &all[26]), "TooManyCertificates");
+    assert_eq!(add(&mut cloud, &all[25]), "", "it is in the list");
+    cloud
+        .remove_listener_certificates(&arn, &all[1..2])
+        .unwrap();
+    assert_eq!(add(&mut cloud, &all[26]), "");
+}
+
+/// The list belongs to TLS, and another default certificate does not change it.
+#[test]
+fn what_becomes_of_the_list_of_certificates() {
+    let mut cloud = cloud();
+    let (arn, all) = with_certificates(&mut cloud, 2);
+    cloud.add_listener_certificates(&arn, &all[1..]).unwrap();
+    let there = cloud.listener(&arn).unwrap().clone();
+    let again = Change {
+        protocol: Some("TLS".into()),
+        certificate: Some(all[0].clone()),
+        ..listener(443, &there.forward[0].0)
+    };
+    let again = cloud.create_listener(START, &there.load_balancer, again, Tags::new());
+    assert_eq!(again, Ok(there), "the same listener");
+    let change = Change {
+        certificate: Some(all[1].clone()),
+        ..Change::default()
+    };
+    let changed = cloud.modify_listener(START, &arn, change).unwrap();
+    assert_eq!(changed.certificates.len(), 1);
+    let change = Change {
+        protocol: Some("TCP".into()),
+        ..Change::default()
+    };
+    let changed = cloud.modify_listener(START, &arn, change).unwrap();
+    assert!(changed.certificates.is_empty());
+}

@@ -54,12 +54,54 @@ pub(super) fn delete(form: &mut Form, cloud: &mut Cloud, now: Moment) -> Result<
     cloud.delete_listener(now, &arn)
 }
 
-fn take_change(form: &mut Form) -> Result<Change> {
+pub(super) fn add_certificates(form: &mut Form, out: &mut Xml, cloud: &mut Cloud) -> Result<()> {
+    let arn = form.need("ListenerArn")?;
+    let certificates = take_certificates(form)?;
+    finish(form)?;
+    let added = cloud.add_listener_certificates(&arn, &certificates)?;
+    out.list("Certificates", "member", added, |xml, arn| {
+        xml.text("CertificateArn", arn);
+        xml.text("IsDefault", false);
+    });
+    Ok(())
+}
+
+pub(super) fn remove_certificates(form: &mut Form, cloud: &mut Cloud) -> Result<()> {
+    let arn = form.need("ListenerArn")?;
+    let certificates = take_certificates(form)?;
+    finish(form)?;
+    cloud.remove_listener_certificates(&arn, &certificates)
+}
+
+/// Pages are counted: a certificate that is both default and in the list occurs twice.
+pub(super) fn certificates(form: &mut Form, out: &mut Xml, cloud: &Cloud) -> Result<()> {
+    let arn = form.need("ListenerArn")?;
+    let size: usize = form.number("PageSize", 1..=400)?.unwrap_or(400);
+    let from: usize = form.number("Marker", 1..=400)?.unwrap_or(0);
+    finish(form)?;
+    let all = cloud.listener_certificates(&arn)?;
+    let next = Some(from + size).filter(|next| *next < all.len());
+    let page = all.into_iter().skip(from).take(size);
+    out.list("Certificates", "member", page, |xml, (arn, default)| {
+        xml.text("CertificateArn", arn);
+        xml.text("IsDefault", default);
+    });
+    out.optional("NextMarker", next);
+    Ok(())
+}
+
+/// The certificates of a call. AWS sets `IsDefault` itself \[model\].
+fn take_certificates(form: &mut Form) -> Result<Vec<String>> {
     let mut certificates = Vec::new();
     for mut one in form.structures("Certificates")? {
         certificates.push(one.need("CertificateArn")?);
         one.finish()?;
     }
+    Ok(certificates)
+}
+
+fn take_change(form: &mut Form) -> Result<Change> {
+    let mut certificates = take_certificates(form)?;
     if certificates.len() > 1 {
         return Err(Refusal::validation("Exactly one certificate is permitted"));
     }
