@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::desired::{Check, Rule, Subnet, TargetGroup, Transport};
+use crate::desired::{Check, Rule, Subnet, TargetGroup, Tls, Transport};
 use crate::observed::Arn;
 use crate::rate::Urgency;
 use crate::settings::Scheme;
@@ -86,18 +86,33 @@ pub enum Call {
     DeleteLoadBalancer {
         load_balancer: Arn,
     },
+    /// Sets the default certificate, and no others.
     CreateListener {
+        /// Later calls mean it by this name; AWS knows none.
+        name: String,
         load_balancer: Ref,
         port: u16,
         transport: Transport,
+        tls: Option<Tls>,
         target_group: Ref,
         tags: BTreeMap<String, String>,
     },
-    /// What is absent does not change.
+    /// What is absent does not change. The protocol and all that belongs to it change together. A
+    /// listener that does not end TLS any more loses its certificates.
     ModifyListener {
         listener: Arn,
-        transport: Option<Transport>,
+        protocol: Option<(Transport, Option<Tls>)>,
         target_group: Option<Ref>,
+    },
+    /// AWS takes one at a time.
+    AddListenerCertificates {
+        listener: Ref,
+        certificate: Arn,
+    },
+    /// AWS takes one at a time, and never the default one.
+    RemoveListenerCertificates {
+        listener: Ref,
+        certificate: Arn,
     },
     DeleteListener {
         listener: Arn,
@@ -135,6 +150,8 @@ impl Call {
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",
+            Self::AddListenerCertificates { .. } => "AddListenerCertificates",
+            Self::RemoveListenerCertificates { .. } => "RemoveListenerCertificates",
             Self::DeleteListener { .. } => "DeleteListener",
             Self::AddTags { .. } => "AddTags",
             Self::RemoveTags { .. } => "RemoveTags",
@@ -144,9 +161,9 @@ impl Call {
     /// The name by which later calls mean what this one makes.
     pub fn makes(&self) -> Option<&str> {
         match self {
-            Self::CreateSecurityGroup { name, .. } | Self::CreateLoadBalancer { name, .. } => {
-                Some(name)
-            }
+            Self::CreateSecurityGroup { name, .. }
+            | Self::CreateLoadBalancer { name, .. }
+            | Self::CreateListener { name, .. } => Some(name),
             Self::CreateTargetGroup { target_group, .. } => Some(&target_group.name),
             _ => None,
         }

@@ -15,10 +15,12 @@ use ipnet::IpNet;
 
 use crate::annotations::{PREFIX, invalid};
 use crate::nodes::{NODE_LABELS, Selector};
+use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
 
 mod check;
 mod clients;
+mod tls;
 
 use clients::given;
 pub(crate) use clients::{MOST_RULES, rules, weight};
@@ -26,7 +28,7 @@ pub(crate) use clients::{MOST_RULES, rules, weight};
 /// The prefix of all names.
 pub(crate) const NAMES: &str = "bl";
 
-/// The protocol of a listener and of its target group.
+/// What clients of a listener send, and what targets get. TLS is TCP with more ([`Tls`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// TCP
@@ -58,11 +60,26 @@ pub struct Check {
     pub unhealthy_threshold: u32,
 }
 
+/// How a listener ends TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The ARN of its default certificate.
+    pub certificate: String,
+    /// The name of its security policy.
+    pub policy: String,
+    /// Its ALPN policy.
+    pub alpn: Alpn,
+}
+
 /// A listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerSpec {
     /// Its protocol.
     pub transport: Transport,
+    /// If it ends TLS: how.
+    pub tls: Option<Tls>,
+    /// The ARNs of its certificates beside the default one. Clients choose by the name of the host.
+    pub sni: BTreeSet<String>,
     /// The name of its target group.
     pub target_group: String,
 }
@@ -75,6 +92,8 @@ pub struct TargetGroup {
     pub name: String,
     /// Its protocol.
     pub transport: Transport,
+    /// Whether the load balancer speaks TLS to the targets.
+    pub tls: bool,
     /// The node port.
     pub port: u16,
     /// The health check.
@@ -298,6 +317,7 @@ pub(crate) fn check(service: &LoadBalancer, settings: &Settings) -> Result<(), R
     }
     service.require_node_ports()?;
     settings.check()?;
+    tls::ports(service, &settings.tls)?;
     if settings.security_groups.is_empty() {
         rules(service, settings, &PrefixLists::new())?;
     }
@@ -373,11 +393,29 @@ fn listeners(
             "annotations {PREFIX}…: the Service has no port {unused}"
         )));
     }
+    let secure = tls::ports(service, &settings.tls)?;
+    if secure.is_empty() && !settings.tls.certificates.is_empty() {
+        remarks.push(format!(
+            "annotation {PREFIX}ssl-cert has no effect: the Service has no TCP port"
+        ));
+    }
     let (mut listeners, mut groups) = Served::default();
     for (port, same) in ports {
-        let group = target_group(mark, key, service, settings, &same, remarks)?;
+        let front = tls::of(&settings.tls).filter(|_| secure.contains(&port));
+        let group = target_group(
+            mark,
+            key,
+            service,
+            settings,
+            &same,
+            front.is_some(),
+            remarks,
+        )?;
+        let (tls, sni) = front.unzip();
         let listener = ListenerSpec {
             transport: group.transport,
+            tls,
+            sni: sni.unwrap_or_default(),
             target_group: group.name.clone(),
         };
         listeners.insert(port, listener);
@@ -386,13 +424,14 @@ fn listeners(
     Ok((listeners, groups))
 }
 
-/// The target group of all listeners of one port.
+/// The target group of all listeners of one port. `secure`: its listener ends TLS.
 fn target_group(
     mark: &Mark,
     key: &str,
     service: &LoadBalancer,
     settings: &Settings,
     same: &[&Listener],
+    secure: bool,
     remarks: &mut Vec<String>,
 ) -> Result<TargetGroup, Refusal> {
     let mut transports = same.iter().map(|listener| listener.protocol);
@@ -415,18 +454,26 @@ fn target_group(
         all.entry(attributes::STICKINESS.into())
             .or_insert_with(|| "true".into());
     }
+    let sticky = attributes::STICKINESS;
+    if secure && all.remove(sticky).is_some_and(|it| it == "true") {
+        remarks.push(format!(
+            "{sticky}=true, also by sessionAffinity, has no effect on port {number}: AWS does not support it with TLS"
+        ));
+    }
     let preserve = attributes::PRESERVE_CLIENT_IP;
     if transport != Transport::Tcp && all.remove(preserve).is_some_and(|it| it == "false") {
         remarks.push(format!(
             "{preserve}=false has no effect on port {number}: AWS always keeps the addresses of UDP clients"
         ));
     }
+    let tls = secure && settings.tls.to_targets;
     Ok(TargetGroup {
         name: mark.name_of(
             NAMES,
-            &format!("{key}/{number}/{}/{port}", transport.as_str()),
+            &format!("{key}/{number}/{}/{port}", transport.protocol(tls)),
         ),
         transport,
+        tls,
         port,
         check: check::of(service, settings)?,
         attributes: all,
@@ -436,13 +483,28 @@ fn target_group(
 // === impl Transport ===
 
 impl Transport {
-    /// The spelling of AWS.
-    pub const fn as_str(self) -> &'static str {
+    /// AWS's name of the protocol of a listener or target group, with TLS or without. The single
+    /// source of these names.
+    pub const fn protocol(self, tls: bool) -> &'static str {
         match self {
+            Self::Tcp if tls => "TLS",
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
             Self::TcpUdp => "TCP_UDP",
         }
+    }
+
+    /// The transport of the protocol of this name, and whether it is TLS; `None` if Ballast makes no
+    /// such listeners.
+    pub fn of_protocol(name: &str) -> Option<(Self, bool)> {
+        [
+            (Self::Tcp, false),
+            (Self::Tcp, true),
+            (Self::Udp, false),
+            (Self::TcpUdp, false),
+        ]
+        .into_iter()
+        .find(|(transport, tls)| transport.protocol(*tls) == name)
     }
 }
 

@@ -32,9 +32,11 @@ pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
         | Call::SetSubnets { .. }
         | Call::SetSecurityGroups { .. }
         | Call::DeleteLoadBalancer { .. } => effect.load_balancer(call, answer),
-        Call::CreateListener { .. } | Call::ModifyListener { .. } | Call::DeleteListener { .. } => {
-            effect.listener(call, answer);
-        }
+        Call::CreateListener { .. }
+        | Call::ModifyListener { .. }
+        | Call::AddListenerCertificates { .. }
+        | Call::RemoveListenerCertificates { .. }
+        | Call::DeleteListener { .. } => effect.listener(call, answer),
         Call::AddTags { of, tags } => effect.tags(of, |all| all.extend(tags.clone())),
         Call::RemoveTags { of, keys } => {
             effect.tags(of, |all| all.retain(|key, _| !keys.contains(key)));
@@ -72,6 +74,13 @@ impl Effect<'_> {
     fn load_balancer_of(&mut self, of: &Ref) -> Option<&mut ObservedLoadBalancer> {
         let arn = self.id(of);
         let mut all = self.observed.load_balancers.values_mut();
+        all.find(|one| one.arn == arn)
+    }
+
+    fn listener_of(&mut self, of: &Ref) -> Option<&mut ObservedListener> {
+        let arn = self.id(of);
+        let balancers = self.observed.load_balancers.values_mut();
+        let mut all = balancers.flat_map(|one| one.listeners.values_mut());
         all.find(|one| one.arn == arn)
     }
 
@@ -228,12 +237,16 @@ impl Effect<'_> {
                 load_balancer,
                 port,
                 transport,
+                tls,
                 target_group,
                 tags,
+                ..
             } => {
                 let listener = ObservedListener {
                     arn: answer.id.clone().unwrap_or_default(),
                     transport: *transport,
+                    tls: tls.clone(),
+                    sni: BTreeSet::new(),
                     target_group: self.id(target_group),
                     tags: tags.clone(),
                 };
@@ -243,15 +256,35 @@ impl Effect<'_> {
             }
             Call::ModifyListener {
                 listener,
-                transport,
+                protocol,
                 target_group,
             } => {
                 let new = target_group.as_ref().map(|one| self.id(one));
-                let balancers = self.observed.load_balancers.values_mut();
-                let mut all = balancers.flat_map(|one| one.listeners.values_mut());
-                if let Some(there) = all.find(|one| one.arn == *listener) {
-                    there.transport = transport.unwrap_or(there.transport);
+                if let Some(there) = self.listener_of(&Ref::Known(listener.clone())) {
+                    if let Some((transport, tls)) = protocol {
+                        there.transport = *transport;
+                        there.tls.clone_from(tls);
+                    }
+                    if there.tls.is_none() {
+                        there.sni.clear();
+                    }
                     there.target_group = new.unwrap_or_else(|| there.target_group.clone());
+                }
+            }
+            Call::AddListenerCertificates {
+                listener,
+                certificate,
+            } => {
+                if let Some(there) = self.listener_of(listener) {
+                    there.sni.insert(certificate.clone());
+                }
+            }
+            Call::RemoveListenerCertificates {
+                listener,
+                certificate,
+            } => {
+                if let Some(there) = self.listener_of(listener) {
+                    there.sni.remove(certificate);
                 }
             }
             Call::DeleteListener { listener } => {

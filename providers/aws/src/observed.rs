@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ballast_provider::mark::APPLIED;
 
-use crate::desired::{Check, Rule, Subnet, Transport};
+use crate::desired::{Check, Rule, Subnet, Tls, Transport};
 use crate::settings::Scheme;
 
 /// An Amazon Resource Name.
@@ -78,6 +78,10 @@ pub struct ObservedListener {
     pub arn: Arn,
     /// Its protocol.
     pub transport: Transport,
+    /// If it ends TLS: how.
+    pub tls: Option<Tls>,
+    /// The ARNs in its list of certificates. The default one is in it only if somebody has added it.
+    pub sni: BTreeSet<Arn>,
     /// The ARN of its target group.
     pub target_group: Arn,
     /// Its tags.

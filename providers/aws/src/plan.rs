@@ -15,9 +15,9 @@
 //! ```
 //!
 //! What is new comes before what it replaces goes: targets are registered before a listener sends
-//! to them and before others are deregistered, and rules are added before others are removed. A
-//! load balancer of another scheme has nothing in common with its successor, and stays until the
-//! caller says that the successor serves.
+//! to them and before others are deregistered, and rules and certificates are added before others are
+//! removed. A load balancer of another scheme has nothing in common with its successor, and stays
+//! until the caller says that the successor serves.
 //!
 //! What nothing uses any more is deleted last and apart ([`Plan::cleanup`]): AWS refuses such
 //! calls for minutes, and that must hold up nothing else.
@@ -39,6 +39,7 @@ use crate::settings::attributes;
 
 mod balancer;
 mod differences;
+mod listeners;
 
 use self::differences::changes;
 
@@ -302,44 +303,6 @@ impl Plan {
                 security_group,
                 rules,
             });
-        }
-    }
-
-    fn listeners(
-        &mut self,
-        desired: &Desired,
-        present: Option<&ObservedLoadBalancer>,
-        observed: &Observed,
-    ) {
-        for (&port, listener) in &desired.listeners {
-            let there = observed.target_groups.get(&listener.target_group);
-            let target_group = reference(there, &listener.target_group);
-            let Some(now) = present.and_then(|present| present.listeners.get(&port)) else {
-                self.calls.push(Call::CreateListener {
-                    load_balancer: load_balancer(desired, present),
-                    port,
-                    transport: listener.transport,
-                    target_group,
-                    tags: desired.tags.clone(),
-                });
-                continue;
-            };
-            let moves = target_group.known() != Some(now.target_group.as_str());
-            let transport = (now.transport != listener.transport).then_some(listener.transport);
-            if moves || transport.is_some() {
-                self.calls.push(Call::ModifyListener {
-                    listener: now.arn.clone(),
-                    transport,
-                    target_group: moves.then_some(target_group),
-                });
-            }
-        }
-        for (port, listener) in present.iter().flat_map(|present| &present.listeners) {
-            if !desired.listeners.contains_key(port) {
-                self.calls.push(Call::DeleteListener {
-                    listener: listener.arn.clone(),
-                });
-            }
         }
     }
 

@@ -15,7 +15,10 @@ use ballast_provider::{Reason, Refusal, Settings as Annotations};
 use crate::annotations::{self, PREFIX, Support, invalid};
 
 pub mod attributes;
+pub mod tls;
 mod values;
+
+use self::tls::TlsSettings;
 
 /// Where an NLB's addresses come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -111,6 +114,8 @@ pub struct Settings {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// The labels of the nodes that are targets; none of them means all nodes.
     pub node_labels: Option<BTreeMap<String, String>>,
+    /// TLS at the listeners.
+    pub tls: TlsSettings,
     /// How many rules a security group may have in this account.
     pub most_rules: Option<usize>,
 }
@@ -291,6 +296,7 @@ impl Settings {
             private_addresses: self.private_addresses,
             proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),
             node_labels: self.node_labels.or_else(|| class.node_labels.clone()),
+            tls: self.tls,
             most_rules: class.most_rules,
         }
     }
@@ -344,6 +350,7 @@ impl Settings {
                 attributes::ACCESS_LOGS_BUCKET
             )));
         }
+        self.tls.check()?;
         let check = &self.health_check;
         if let (Some(timeout), Some(interval)) = (check.timeout, check.interval)
             && timeout > interval
@@ -414,6 +421,11 @@ impl Parsed {
                     None => settings.target_group_attributes = all,
                 }
             }
+            "ssl-cert"
+            | "ssl-ports"
+            | "ssl-negotiation-policy"
+            | "alpn-policy"
+            | "backend-protocol" => settings.tls.set(name, key, value)?,
             "target-node-labels" => settings.node_labels = Some(values::labels(key, value)?),
             "nlb-target-type" => values::target_type(key, value)?,
             "type" => {
@@ -465,7 +477,10 @@ impl Parsed {
         for (name, attribute) in [
             ("access-log-enabled", attributes::ACCESS_LOGS),
             ("access-log-s3-bucket-name", attributes::ACCESS_LOGS_BUCKET),
-            ("access-log-s3-bucket-prefix", attributes::ACCESS_LOGS_PREFIX),
+            (
+                "access-log-s3-bucket-prefix",
+                attributes::ACCESS_LOGS_PREFIX,
+            ),
         ] {
             let key = format!("{PREFIX}{name}");
             if let Some(value) = annotations.get(&key) {

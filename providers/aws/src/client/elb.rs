@@ -64,20 +64,11 @@ fn tags(tags: &Tags) -> Option<Vec<Tag>> {
 }
 
 /// AWS's name of a protocol.
-fn protocol(transport: Transport) -> ProtocolEnum {
-    match transport {
-        Transport::Tcp => ProtocolEnum::Tcp,
-        Transport::Udp => ProtocolEnum::Udp,
-        Transport::TcpUdp => ProtocolEnum::TcpUdp,
-    }
+fn protocol(transport: Transport, tls: bool) -> ProtocolEnum {
+    ProtocolEnum::from(transport.protocol(tls))
 }
 
-/// The protocol of this name, if Ballast makes such listeners.
-fn transport(protocol: &ProtocolEnum) -> Option<Transport> {
-    match protocol {
-        ProtocolEnum::Tcp => Some(Transport::Tcp),
-        ProtocolEnum::Udp => Some(Transport::Udp),
-        ProtocolEnum::TcpUdp => Some(Transport::TcpUdp),
-        _ => None,
-    }
+/// The protocol of this name, and whether it is TLS, if Ballast makes such listeners.
+fn transport(protocol: &ProtocolEnum) -> Option<(Transport, bool)> {
+    Transport::of_protocol(protocol.as_str())
 }

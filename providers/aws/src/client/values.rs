@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::desired::{Check, Rule, Subnet as Mapping, Transport};
+use crate::desired::{Check, Rule, Subnet as Mapping, Tls, Transport};
 use crate::observed::{Arn, LoadBalancerState};
 use crate::settings::Scheme;
 
@@ -58,6 +58,8 @@ pub struct Listener {
     pub port: u16,
     /// Its protocol; `None` if Ballast makes no such listeners.
     pub transport: Option<Transport>,
+    /// If it ends TLS: how.
+    pub tls: Option<Tls>,
     /// The target group of its default action, if there is exactly one.
     pub target_group: Option<Arn>,
 }
@@ -71,6 +73,8 @@ pub struct TargetGroup {
     pub name: String,
     /// Its protocol; `None` if Ballast makes no such target groups.
     pub transport: Option<Transport>,
+    /// Whether the load balancer speaks TLS to the targets.
+    pub tls: bool,
     /// The port of its targets.
     pub port: Option<u16>,
     /// Whether its targets are instances.

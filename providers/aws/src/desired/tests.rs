@@ -4,6 +4,8 @@ use ballast_provider::{ServiceId, TrafficPolicy};
 
 use super::*;
 
+mod tls;
+
 pub(crate) fn mark() -> Mark {
     Mark {
         cluster: "cluster-1".into(),
@@ -60,6 +62,9 @@ pub(crate) fn service(ports: &[(Protocol, u16, u16)]) -> LoadBalancer {
 
 pub(crate) const WEB: (Protocol, u16, u16) = (Protocol::Tcp, 80, 30_080);
 
+/// The second one is in IAM.
+const CERTIFICATES: &str = "arn:aws:acm:r:1:certificate/a,arn:aws:iam::1:server-certificate/b";
+
 pub(crate) fn settings(all: &[(&str, &str)]) -> Settings {
     let pairs = all.iter();
     let annotations = pairs
@@ -95,8 +100,13 @@ fn names_are_valid_and_differ_where_aws_can_change_nothing() {
     let udp = desired(&service(&[(Protocol::Udp, 80, 30_080)]), &[]);
     assert_ne!(one.name, public.name);
     assert_eq!(one.name, moved.name);
-    let groups = [&one, &moved, &udp, &public].map(|it| group(it, 80).name.clone());
-    assert_eq!(BTreeSet::from(groups.clone()).len(), 4);
+    let secure = [("ssl-cert", CERTIFICATES), ("backend-protocol", "ssl")];
+    let tls = desired(&service(&[WEB]), &secure);
+    let groups = [&one, &moved, &udp, &public, &tls].map(|it| group(it, 80).name.clone());
+    assert_eq!(BTreeSet::from(groups.clone()).len(), 5);
+    // To the targets it is the same.
+    let front = desired(&service(&[WEB]), &secure[..1]);
+    assert_eq!(group(&front, 80), group(&one, 80));
     for name in groups.iter().chain([&one.name]) {
         // "Up to 32 characters: letters, digits and hyphens" (CreateLoadBalancer).
         assert!(name.len() <= 32 && !name.starts_with("internal-"), "{name}");
@@ -448,6 +458,7 @@ fn the_hash_changes_with_each_setting() {
         ("manage-backend-security-group-rules", "false"),
         ("scheme", "internet-facing"),
         ("private-ipv4-addresses", "10.0.0.9,10.0.1.9"),
+        ("ssl-cert", CERTIFICATES),
     ];
     let mut seen = BTreeSet::from([plain.hash()]);
     for other in others {

@@ -7,6 +7,7 @@ use crate::desired::tests::{WEB, desired, service};
 
 mod cloud;
 mod properties;
+mod tls;
 
 /// So many targets.
 fn with(count: usize) -> Situation {

@@ -166,7 +166,7 @@ mod tests {
     }
 
     /// The words, whether a list shows it, and the change.
-    const EDITS: [Edit; 14] = [
+    const EDITS: [Edit; 15] = [
         (": tags", true, |it| balancer(it).tags.clear()),
         (": security groups", true, |it| balancer(it).groups.clear()),
         (": subnets", true, |it| balancer(it).subnets.clear()),
@@ -178,6 +178,10 @@ mod tests {
         }),
         (": listener 80", false, |it| {
             balancer(it).listeners.get_mut(&80).unwrap().tags.clear();
+        }),
+        (": listener 80", false, |it| {
+            let listener = balancer(it).listeners.get_mut(&80).unwrap();
+            listener.sni.insert("arn:aws:acm:r:1:certificate/a".into());
         }),
         (": listener 81 is new", false, |it| {
             let listeners = &mut balancer(it).listeners;

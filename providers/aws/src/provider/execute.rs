@@ -22,8 +22,13 @@ const REFUSED: Duration = Duration::from_mins(10);
 
 /// AWS's code for more targets than a load balancer may have in a zone.
 const TOO_MANY_TARGETS: &str = "TooManyTargets";
+/// AWS's code for a certificate that does not exist, or is not in the list of a listener.
+const NO_CERTIFICATE: &str = "CertificateNotFound";
 /// AWS's codes for the absence of what a Service or its class names. It is never one of Ballast's own objects.
-const GIVEN: [&str; 6] = [
+const GIVEN: [&str; 9] = [
+    NO_CERTIFICATE,
+    "SSLPolicyNotFound",
+    "ALPNPolicyNotFound",
     "SubnetNotFound",
     "AllocationIdNotFound",
     "InvalidSubnetID.NotFound",
@@ -343,8 +348,8 @@ async fn make(
     made
 }
 
-/// Whether a failure says that there is nothing left to do: what is to be deleted is gone, or
-/// nothing of a target is registered.
+/// Whether a failure says that there is nothing left to do: what is to be deleted is gone, nothing of a
+/// target is registered, or a certificate is not in the list of its listener.
 fn is_done(call: &Call, why: &CallError) -> bool {
     let gone = why.cause == Cause::NotFound;
     match call {
@@ -353,6 +358,7 @@ fn is_done(call: &Call, why: &CallError) -> bool {
         | Call::DeleteSecurityGroup { .. }
         | Call::DeleteListener { .. } => gone,
         Call::DeregisterTargets { .. } => why.code == INVALID_TARGET,
+        Call::RemoveListenerCertificates { .. } => why.code == NO_CERTIFICATE,
         _ => false,
     }
 }

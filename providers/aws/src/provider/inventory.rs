@@ -325,7 +325,7 @@ impl Inner {
     }
 }
 
-/// Reads what lists do not say: listeners, attributes and targets. Returns the number of calls, and
+/// Reads what lists do not say: listeners, attributes, certificates and targets. Returns the number of calls, and
 /// how the targets are.
 pub(super) async fn complete(
     client: &Client,
@@ -348,7 +348,7 @@ pub(super) async fn complete(
     Ok((calls + more, answers))
 }
 
-/// Reads attributes and targets. Returns the number of calls, and how the targets are.
+/// Reads attributes, certificates and targets. Returns the number of calls, and how the targets are.
 async fn rest(
     client: &Client,
     observed: &mut Observed,
@@ -362,6 +362,14 @@ async fn rest(
             .await?;
         there.attributes = attributes::changed(attributes, &attributes::LOAD_BALANCER);
         calls += 1;
+        for one in there.listeners.values_mut() {
+            if one.tls.is_some() {
+                one.sni = client
+                    .listener_certificates(&one.arn, manner(urgency))
+                    .await?;
+                calls += 1;
+            }
+        }
     }
     for there in observed.target_groups.values_mut() {
         let attributes = client
@@ -480,6 +488,8 @@ fn listener(one: values::Listener, tags: Tags) -> Option<(u16, ObservedListener)
     let there = ObservedListener {
         arn: one.arn,
         transport: one.transport?,
+        tls: one.tls,
+        sni: BTreeSet::new(),
         target_group: one.target_group.unwrap_or_default(),
         tags,
     };

@@ -67,11 +67,21 @@ fn everything_is_parsed() {
         ("healthcheck-timeout", "6"),
         ("healthcheck-healthy-threshold", "2"),
         ("healthcheck-unhealthy-threshold", "10"),
+        ("ssl-cert", CERTIFICATE),
+        ("ssl-ports", "443, https"),
+        (
+            "ssl-negotiation-policy",
+            "ELBSecurityPolicy-TLS13-1-2-2021-06",
+        ),
+        ("alpn-policy", "HTTP2Optional"),
+        ("backend-protocol", "SSL"),
     ]);
     assert_eq!(all.subnets, ["subnet-b", "subnet-a"], "in the given order");
     assert_eq!(all.tags["note"], "a,b");
     insta::assert_debug_snapshot!(all);
 }
+
+const CERTIFICATE: &str = "arn:aws:acm:eu-central-1:123456789012:certificate/one";
 
 /// Annotations, and a part of the message.
 const REFUSED: &[(&[(&str, &str)], &str)] = &[
@@ -138,7 +148,7 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
     ),
     (
         &[("attributes", "idle_timeout.timeout_seconds=60")],
-        "does not support the attribute idle_timeout.timeout_seconds; it supports deletion_protection.enabled",
+        "does not support the attribute idle_timeout.timeout_seconds; it supports access_logs.s3.enabled",
     ),
     (
         &[(
@@ -164,6 +174,43 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
         &[("internal", "0.0.0.0/0")],
         "internal must be true or false",
     ),
+    (
+        &[("ssl-cert", "one.example.com")],
+        "or arn:aws:iam::ACCOUNT:server-certificate/NAME, not \"one.example.com\"",
+    ),
+    (
+        &[("ssl-cert", "arn:aws:acm:eu-central-1:1:certificate/")],
+        "ssl-cert must be a list of ARNs of certificates",
+    ),
+    (
+        &[("ssl-cert", "arn:aws:s3:eu-central-1:1:certificate/one")],
+        "ssl-cert must be a list of ARNs of certificates",
+    ),
+    (
+        &[("ssl-cert", "arn:aws:iam::1:certificate/one")],
+        "ssl-cert must be a list of ARNs of certificates",
+    ),
+    (&[("ssl-ports", "443,443")], "ssl-ports names 443 twice"),
+    (
+        &[("ssl-ports", "0")],
+        "ssl-ports must be a list of ports from 1 to 65535, or of their names, not \"0\"",
+    ),
+    (
+        &[("ssl-ports", "70000")],
+        "from 1 to 65535, or of their names, not \"70000\"",
+    ),
+    (
+        &[("ssl-negotiation-policy", "TLS13")],
+        "the name of a security policy such as ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09, not \"TLS13\"",
+    ),
+    (
+        &[("alpn-policy", "h2")],
+        "one of HTTP1Only, HTTP2Only, HTTP2Optional, HTTP2Preferred, None, not \"h2\"",
+    ),
+    (
+        &[("backend-protocol", "http")],
+        "backend-protocol must be ssl or tcp, not \"http\"",
+    ),
 ];
 
 #[test]
@@ -183,7 +230,7 @@ fn values_that_cannot_be_used_are_refused_with_key_and_value() {
 #[test]
 fn what_is_not_supported_yet_is_refused_by_name() {
     for (name, value) in [
-        ("ssl-cert", "arn:1"),
+        ("quic-enabled-ports", "443"),
         ("nlb-target-type", "ip"),
         ("ip-address-type", "dualstack"),
         ("disable-nlb-sg", "true"),
@@ -198,11 +245,7 @@ fn what_is_not_supported_yet_is_refused_by_name() {
 /// So that a Service that says what is so anyway can move to Ballast.
 #[test]
 fn the_default_of_what_is_not_supported_yet_is_accepted() {
-    let all = [
-        ("ip-address-type", "ipv4"),
-        ("backend-protocol", "TCP"),
-        ("disable-nlb-sg", "false"),
-    ];
+    let all = [("ip-address-type", "ipv4"), ("disable-nlb-sg", "false")];
     assert_eq!(parsed(&all), Parsed::default());
 }
 
@@ -217,6 +260,10 @@ fn every_supported_annotation_does_something() {
         "eip-allocations" => "eipalloc-1",
         "private-ipv4-addresses" => "10.0.0.9",
         "proxy-protocol" => "*",
+        "ssl-cert" => CERTIFICATE,
+        "ssl-negotiation-policy" => tls::POLICY,
+        "alpn-policy" => "HTTP2Preferred",
+        "backend-protocol" => "ssl",
         "proxy-protocol-per-target-group" => "80",
         "healthcheck-protocol" => "http",
         "healthcheck-path" => "/",
@@ -390,7 +437,7 @@ fn a_class_allows_some_annotations() {
 fn what_cannot_be_allowed_is_named() {
     for (name, words) in [
         ("schem", "Did you mean"),
-        ("ssl-cert", "\"ssl-cert\" has no effect"),
+        ("name", "\"name\" has no effect"),
         ("target-group-attributes.80", "has no effect"),
     ] {
         let refusal = Allowed::of([name]).expect_err(name);
@@ -442,4 +489,33 @@ fn access_logs_are_attributes_and_have_annotations_of_their_own() {
     ] {
         assert_eq!(refused(&[(name, value)]).reason, Reason::Invalid, "{name}");
     }
+}
+
+#[test]
+fn tls_needs_a_certificate() {
+    let iam = "arn:aws-cn:iam::123456789012:server-certificate/path/two";
+    let both = format!("{CERTIFICATE}, {iam}");
+    let all = settings(&[("ssl-cert", &both), ("ssl-ports", "*")]);
+    assert_eq!(
+        all.tls.certificates,
+        [CERTIFICATE, iam],
+        "in the given order"
+    );
+    assert_eq!(all.tls.ports, [], "all of them");
+    assert_eq!(all.check(), Ok(()));
+    for (name, value) in [
+        ("ssl-ports", "443"),
+        ("ssl-negotiation-policy", tls::POLICY),
+        ("alpn-policy", "HTTP1Only"),
+        ("backend-protocol", "ssl"),
+    ] {
+        let refusal = settings(&[(name, value)]).check().expect_err(name);
+        let words = format!("{PREFIX}{name} needs {PREFIX}ssl-cert");
+        assert!(refusal.message.contains(&words), "{refusal}");
+        let with = settings(&[(name, value), ("ssl-cert", CERTIFICATE)]);
+        assert_eq!(with.check(), Ok(()), "{name}");
+    }
+    // What is so anyway needs none.
+    let plain = [("backend-protocol", "TCP"), ("alpn-policy", "None")];
+    assert_eq!(settings(&plain).check(), Ok(()));
 }

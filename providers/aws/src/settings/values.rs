@@ -288,6 +288,6 @@ pub(super) fn success_codes(key: &str, value: &str) -> Result<String, Refusal> {
     ))
 }
 
-fn must_be(key: &str, allowed: &str, value: &str) -> Refusal {
+pub(super) fn must_be(key: &str, allowed: &str, value: &str) -> Refusal {
     invalid(format!("{key} must be {allowed}, not \"{value}\""))
 }

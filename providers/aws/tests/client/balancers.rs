@@ -6,9 +6,10 @@ use std::time::Duration;
 use ballast_aws::call::{Call, Ref};
 use ballast_aws::client::Cause;
 use ballast_aws::client::values::{Filter, Health, LoadBalancer};
-use ballast_aws::desired::{Check, Subnet, Transport};
+use ballast_aws::desired::{Check, Subnet, Tls, Transport};
 use ballast_aws::observed::LoadBalancerState;
 use ballast_aws::settings::Scheme;
+use ballast_aws::settings::tls::{Alpn, POLICY};
 use ballast_aws_fake::Config;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
 
@@ -108,7 +109,7 @@ async fn listeners_of_a_load_balancer() {
     assert_eq!(read(&bed).await, BTreeMap::from([(80, web), (53, dns)]));
     bed.call(&Call::ModifyListener {
         listener: bed.id("listener"),
-        transport: None,
+        protocol: None,
         target_group: Some(made("other")),
     })
     .await
@@ -120,6 +121,73 @@ async fn listeners_of_a_load_balancer() {
     .unwrap();
     let other = (Some(Transport::Tcp), Some(bed.id("other")));
     assert_eq!(read(&bed).await, BTreeMap::from([(80, other)]));
+}
+
+/// TLS is a protocol with settings of its own, and a list of certificates.
+#[tokio::test]
+async fn a_listener_ends_tls() {
+    let bed = bed_with_a_load_balancer().await;
+    let issue = |id: &str| bed.fake.edit(|cloud, _| cloud.issue_certificate(id));
+    let (one, two, three) = (issue("one"), issue("two"), issue("three"));
+    let listener = bed.id("listener");
+    let read = async || {
+        let balancer = bed.id("balancer");
+        let found = bed.client.listeners(&balancer, manner()).await.unwrap();
+        let [only] = &found[..] else {
+            panic!("{found:?}");
+        };
+        (only.transport, only.tls.clone())
+    };
+    let modify = |protocol: (Transport, Option<Tls>)| Call::ModifyListener {
+        listener: listener.clone(),
+        protocol: Some(protocol),
+        target_group: None,
+    };
+    let tls = |certificate: &str, alpn| Tls {
+        certificate: certificate.to_owned(),
+        policy: POLICY.into(),
+        alpn,
+    };
+    for alpn in [Alpn::Http2Preferred, Alpn::None] {
+        let wanted = tls(&one, alpn);
+        let change = modify((Transport::Tcp, Some(wanted.clone())));
+        bed.call(&change).await.unwrap();
+        assert_eq!(read().await, (Some(Transport::Tcp), Some(wanted)));
+    }
+    let unknown = modify((Transport::Tcp, Some(tls("arn:aws:acm:x", Alpn::None))));
+    let (code, cause) = bed.refused(&unknown).await;
+    assert_eq!(
+        (code.as_str(), cause),
+        ("CertificateNotFound", Cause::NotFound)
+    );
+
+    let add = |certificate: &str| Call::AddListenerCertificates {
+        listener: Ref::Known(listener.clone()),
+        certificate: certificate.into(),
+    };
+    let remove = |certificate: &str| Call::RemoveListenerCertificates {
+        listener: Ref::Known(listener.clone()),
+        certificate: certificate.into(),
+    };
+    let listed = async || {
+        let found = bed.client.listener_certificates(&listener, manner()).await;
+        found.unwrap().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, Vec::<String>::new(), "without the default");
+    bed.call(&add(&two)).await.unwrap();
+    bed.call(&add(&three)).await.unwrap();
+    assert_eq!(listed().await, [three.clone(), two.clone()]);
+    bed.call(&remove(&three)).await.unwrap();
+    assert_eq!(listed().await, [two]);
+    let (code, _) = bed.refused(&remove(&three)).await;
+    assert_eq!(code, "CertificateNotFound");
+    let (code, cause) = bed.refused(&remove(&one)).await;
+    assert_eq!(
+        (code.as_str(), cause),
+        ("OperationNotPermitted", Cause::Protected)
+    );
+    bed.call(&modify((Transport::Tcp, None))).await.unwrap();
+    assert_eq!(read().await, (Some(Transport::Tcp), None));
 }
 
 #[tokio::test]

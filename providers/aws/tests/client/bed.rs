@@ -157,6 +157,7 @@ pub(crate) fn target_group(name: &str, transport: Transport, check: Check) -> Ca
         target_group: TargetGroup {
             name: name.into(),
             transport,
+            tls: false,
             port: 30_080,
             check,
             attributes: BTreeMap::new(),
@@ -184,9 +185,11 @@ pub(crate) fn load_balancer(name: &str, subnets: Vec<Subnet>) -> Call {
 
 pub(crate) fn listener(port: u16, transport: Transport, group: &str) -> Call {
     Call::CreateListener {
+        name: format!("port {port}"),
         load_balancer: made("balancer"),
         port,
         transport,
+        tls: None,
         target_group: made(group),
         tags: tags(&[("owner", "test")]),
     }

@@ -37,6 +37,11 @@ pub(crate) fn instance(number: u16) -> String {
     format!("i-{number:08}")
 }
 
+/// The ARN of a certificate of the account.
+pub(crate) fn certificate(id: &str) -> String {
+    format!("arn:aws:acm:eu-central-1:123456789012:certificate/{id}")
+}
+
 // === impl Bed ===
 
 impl Bed {
@@ -47,6 +52,10 @@ impl Bed {
     pub(crate) async fn with(config: Config) -> Self {
         let fake = Fake::start(config).await.unwrap();
         let class = class(&fake);
+        for id in ["one", "two", "three"] {
+            let issued = fake.edit(|cloud, _| cloud.issue_certificate(id));
+            assert_eq!(issued, certificate(id));
+        }
         Self {
             fake,
             class,
@@ -217,8 +226,14 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
     for one in all.listeners.values() {
         let groups: Vec<String> = one.forward.iter().map(|(arn, _)| name_of(arn)).collect();
         lines.push(format!(
-            "listener {} {} {groups:?} {:?}",
-            one.port, one.protocol, one.tags
+            "listener {} {} {groups:?} {:?} {:?} {:?} {:?} {:?}",
+            one.port,
+            one.protocol,
+            one.certificate,
+            one.certificates,
+            one.ssl_policy,
+            one.alpn,
+            one.tags
         ));
     }
     for one in all.security_groups.values() {

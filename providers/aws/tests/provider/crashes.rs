@@ -10,7 +10,7 @@ use ballast_provider::{
     Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released, Removal,
 };
 
-use crate::bed::{Bed, delete, essence, service, settle, with};
+use crate::bed::{Bed, certificate, delete, essence, service, settle, with};
 
 /// What happens to a Service.
 pub(crate) struct Change {
@@ -105,7 +105,18 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         "target-group-attributes",
         "deregistration_delay.timeout_seconds=30",
     );
-    let logs = || with(web(), "attributes", "access_logs.s3.enabled=true,access_logs.s3.bucket=logs");
+    let logs = || {
+        with(
+            web(),
+            "attributes",
+            "access_logs.s3.enabled=true,access_logs.s3.bucket=logs",
+        )
+    };
+    let tls = |ids: &[&str]| {
+        let all: Vec<String> = ids.iter().map(|id| certificate(id)).collect();
+        with(web(), "ssl-cert", &all.join(","))
+    };
+    let to_targets = with(tls(&["one"]), "backend-protocol", "ssl");
     let edge = || with(web(), "target-node-labels", "pool=edge");
     let tagged = with(web(), "additional-resource-tags", "team=shop");
     let checked = with(web(), "healthcheck-interval", "30");
@@ -125,6 +136,15 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         ("attributes gone", Some(cross()), web()),
         ("access logs", Some(web()), logs()),
         ("no access logs", Some(logs()), web()),
+        ("a new Service with TLS", None, tls(&["one", "two"])),
+        ("TLS", Some(web()), tls(&["one", "two"])),
+        ("TCP again", Some(tls(&["one", "two"])), web()),
+        (
+            "other certificates",
+            Some(tls(&["one", "two"])),
+            tls(&["three", "one"]),
+        ),
+        ("TLS to the targets", Some(tls(&["one"])), to_targets),
         ("tags", Some(web()), tagged),
         ("fewer nodes", Some(web()), edge()),
         ("all nodes again", Some(edge()), web()),

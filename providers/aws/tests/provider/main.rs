@@ -19,4 +19,5 @@ mod regressions;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
 mod waves;

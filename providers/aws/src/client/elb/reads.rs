@@ -16,8 +16,9 @@ use crate::client::values::{
     Health, Listener, LoadBalancer, LoadBalancerZone, Tags, TargetGroup, TargetHealth,
 };
 use crate::client::{Action, CallError, Cause, Client, Manner, Soon};
-use crate::desired::{Check, Subnet};
+use crate::desired::{Check, Subnet, Tls};
 use crate::observed::{Arn, LoadBalancerState};
+use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme};
 
 /// What is read.
@@ -117,6 +118,42 @@ impl Client {
                 })
                 .await?;
             all.append(&mut page);
+            marker = next;
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The ARNs in the list of certificates of a listener that ends TLS. The default one is in this list only
+    /// if somebody has added it.
+    pub async fn listener_certificates(
+        &self,
+        listener: &str,
+        manner: Manner,
+    ) -> Result<BTreeSet<Arn>, CallError> {
+        let mut all = BTreeSet::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let from = &marker;
+            let (page, next): Page<Arn> = self
+                .perform(Action::DescribeListenerCertificates, manner, |_| {
+                    Box::pin(async move {
+                        let output = (self.elb().describe_listener_certificates())
+                            .listener_arn(listener)
+                            .page_size(PAGE)
+                            .set_marker(from.clone());
+                        let output = output.send().await.map_err(fault)?;
+                        let listed = output.certificates().iter();
+                        let listed = listed.filter(|one| one.is_default() != Some(true));
+                        let arns = listed.filter_map(|one| one.certificate_arn());
+                        let page = arns.map(str::to_owned).collect();
+                        let next = output.next_marker().map(str::to_owned);
+                        Ok(answered((page, next), &output))
+                    })
+                })
+                .await?;
+            all.extend(page);
             marker = next;
             if marker.is_none() {
                 return Ok(all);
@@ -359,12 +396,27 @@ fn zone(of: &AvailabilityZone) -> Option<(String, LoadBalancerZone)> {
 }
 
 fn listener(of: &SdkListener) -> Option<Listener> {
+    let speaks = of.protocol().and_then(transport);
     Some(Listener {
         arn: of.listener_arn()?.to_owned(),
         port: of.port().and_then(|port| u16::try_from(port).ok())?,
-        transport: of.protocol().and_then(transport),
+        transport: speaks.map(|(transport, _)| transport),
+        tls: speaks.filter(|(_, tls)| *tls).map(|_| tls(of)),
         target_group: forwards_to(of),
     })
+}
+
+/// How a listener ends TLS. AWS says nothing of a policy that it does not have.
+fn tls(of: &SdkListener) -> Tls {
+    let certificate = of.certificates().first();
+    let alpn = of.alpn_policy().first();
+    Tls {
+        certificate: (certificate.and_then(|one| one.certificate_arn()))
+            .unwrap_or_default()
+            .to_owned(),
+        policy: of.ssl_policy().unwrap_or_default().to_owned(),
+        alpn: alpn.and_then(|name| Alpn::named(name)).unwrap_or_default(),
+    }
 }
 
 /// The only target group of the default action. AWS names it twice, directly and in the weighted
@@ -384,10 +436,12 @@ fn forwards_to(of: &SdkListener) -> Option<Arn> {
 }
 
 fn target_group(of: &SdkTargetGroup) -> Option<TargetGroup> {
+    let speaks = of.protocol().and_then(transport);
     Some(TargetGroup {
         arn: of.target_group_arn()?.to_owned(),
         name: of.target_group_name()?.to_owned(),
-        transport: of.protocol().and_then(transport),
+        transport: speaks.map(|(transport, _)| transport),
+        tls: speaks.is_some_and(|(_, tls)| tls),
         port: of.port().and_then(|port| u16::try_from(port).ok()),
         instances: of.target_type() == Some(&TargetTypeEnum::Instance),
         vpc: of.vpc_id().map(str::to_owned),

@@ -134,23 +134,44 @@ pub(in crate::client) async fn write(
             load_balancer,
             port,
             transport,
+            tls,
             target_group,
             tags,
+            ..
         } => {
             let (load_balancer, target_group) = (id(load_balancer)?, id(target_group)?);
-            let to = (*port, *transport, target_group.as_str());
+            let to = (*port, *transport, tls.as_ref(), target_group.as_str());
             client
                 .create_listener(&load_balancer, to, tags, manner)
                 .await
         }
         Call::ModifyListener {
             listener,
-            transport,
+            protocol,
             target_group,
         } => {
             let target_group = target_group.as_ref().map(id).transpose()?;
+            let protocol = (protocol.as_ref()).map(|(transport, tls)| (*transport, tls.as_ref()));
             client
-                .modify_listener(listener, *transport, target_group.as_deref(), manner)
+                .modify_listener(listener, protocol, target_group.as_deref(), manner)
+                .await
+        }
+        Call::AddListenerCertificates {
+            listener,
+            certificate,
+        } => {
+            let listener = id(listener)?;
+            client
+                .add_listener_certificate(&listener, certificate, manner)
+                .await
+        }
+        Call::RemoveListenerCertificates {
+            listener,
+            certificate,
+        } => {
+            let listener = id(listener)?;
+            client
+                .remove_listener_certificate(&listener, certificate, manner)
                 .await
         }
         Call::DeleteListener { listener } => client.delete_listener(listener, manner).await,
@@ -198,6 +219,8 @@ const fn action(call: &Call) -> Action {
         Call::DeleteLoadBalancer { .. } => Action::DeleteLoadBalancer,
         Call::CreateListener { .. } => Action::CreateListener,
         Call::ModifyListener { .. } => Action::ModifyListener,
+        Call::AddListenerCertificates { .. } => Action::AddListenerCertificates,
+        Call::RemoveListenerCertificates { .. } => Action::RemoveListenerCertificates,
         Call::DeleteListener { .. } => Action::DeleteListener,
         Call::AddTags { .. } => Action::AddTags,
         Call::RemoveTags { .. } => Action::RemoveTags,

@@ -7,8 +7,10 @@ use crate::client::{Answer, Ids};
 use crate::desired::{Desired, MOST_RULES, Subnet};
 use crate::effect;
 use crate::observed::{
-    LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
+    LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
+    SecurityGroup,
 };
+use crate::plan::listeners::MOST_CERTIFICATES;
 use crate::plan::{CHUNK, Situation, plan};
 
 /// A cloud that refuses a call that AWS would refuse. What a call changes is what the provider
@@ -43,6 +45,13 @@ impl Cloud {
         let id = self.id(of);
         let mut all = self.now.groups.values();
         all.find(|one| one.id == id).expect("a security group")
+    }
+
+    fn listener(&self, of: &Ref) -> &ObservedListener {
+        let arn = self.id(of);
+        let balancers = self.now.load_balancers.values();
+        let mut all = balancers.flat_map(|one| one.listeners.values());
+        all.find(|one| one.arn == arn).expect("a listener")
     }
 
     fn exists(&self, of: &Ref) -> bool {
@@ -199,10 +208,10 @@ impl Cloud {
             }
             Call::ModifyListener {
                 listener,
-                transport,
+                protocol,
                 target_group,
             } => {
-                let changes = transport.is_some() || target_group.is_some();
+                let changes = protocol.is_some() || target_group.is_some();
                 assert!(changes, "nothing changes");
                 if let Some(new) = target_group {
                     let load_balancer = listener.rsplit_once('/').expect("an ARN").0;
@@ -210,6 +219,22 @@ impl Cloud {
                     let targets = &self.target_group(new).targets;
                     assert!(!targets.is_empty(), "its clients reach nobody");
                 }
+            }
+            Call::AddListenerCertificates {
+                listener,
+                certificate,
+            } => {
+                let there = self.listener(listener);
+                assert!(there.tls.is_some(), "ValidationError");
+                assert!(!there.sni.contains(certificate), "for nothing");
+                assert!(there.sni.len() < MOST_CERTIFICATES, "TooManyCertificates");
+            }
+            Call::RemoveListenerCertificates {
+                listener,
+                certificate,
+            } => {
+                let there = self.listener(listener);
+                assert!(there.sni.contains(certificate), "CertificateNotFound");
             }
             Call::DeleteListener { .. } | Call::DeleteLoadBalancer { .. } => {}
             call => panic!("{call:?}"),

@@ -4,6 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The second list has the certificates of the first one in another order, but for one.
+const ALL_CERTIFICATES: &str =
+    "arn:aws:acm:r:1:certificate/a,arn:aws:acm:r:1:certificate/b,arn:aws:acm:r:1:certificate/c";
+const TWO_CERTIFICATES: &str = "arn:aws:acm:r:1:certificate/b,arn:aws:acm:r:1:certificate/a";
+
 /// TCP, UDP and node port by port.
 type Ports = BTreeMap<u16, (bool, bool, u16)>;
 /// Settings, whether the security groups are the user's, and whether there is one subnet only.
@@ -31,8 +36,12 @@ fn options() -> impl Strategy<Value = Options> {
             ("target-group-attributes", "stickiness.enabled=true"),
             ("security-group-prefix-lists", "pl-1"),
             ("manage-backend-security-group-rules", "false"),
+            ("ssl-cert", ALL_CERTIFICATES),
+            ("ssl-cert", TWO_CERTIFICATES),
+            ("alpn-policy", "HTTP2Only"),
+            ("backend-protocol", "ssl"),
         ],
-        0..7,
+        0..11,
     );
     (settings, any::<bool>(), any::<bool>())
 }
@@ -47,7 +56,13 @@ fn set_up(ports: &Ports, (settings, given, one_subnet): &Options) -> Desired {
             all.push((Protocol::Udp, port, node_port));
         }
     }
-    let mut desired = desired(&service(&all), settings);
+    // AWS has no TLS listener on a port that is UDP, too, and without a certificate no TLS.
+    let both = ports.values().any(|(tcp, udp, _)| *tcp && *udp);
+    let certified = settings.iter().any(|(name, _)| *name == "ssl-cert");
+    let of_tls = |name: &str| matches!(name, "ssl-cert" | "alpn-policy" | "backend-protocol");
+    let mut settings = settings.clone();
+    settings.retain(|(name, _)| !of_tls(name) || (certified && !both));
+    let mut desired = desired(&service(&all), &settings);
     if *given {
         desired.groups = Groups::Given(vec!["sg-user".into()]);
     }

@@ -1,15 +1,15 @@
 //! Writes to load balancers, listeners and tags.
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action as ListenerAction, ActionTypeEnum, IpAddressType, LoadBalancer, LoadBalancerAttribute,
-    LoadBalancerSchemeEnum, LoadBalancerTypeEnum, SubnetMapping,
+    Action as ListenerAction, ActionTypeEnum, Certificate, IpAddressType, LoadBalancer,
+    LoadBalancerAttribute, LoadBalancerSchemeEnum, LoadBalancerTypeEnum, SubnetMapping,
 };
 
 use super::{known, make};
 use crate::client::elb::{answered, fault, protocol, reads, tags};
 use crate::client::values::Tags;
 use crate::client::{Action, Answer, CallError, Client, Manner};
-use crate::desired::{Subnet, Transport};
+use crate::desired::{Subnet, Tls, Transport};
 use crate::settings::Scheme;
 
 impl Client {
@@ -126,7 +126,7 @@ impl Client {
     pub(super) async fn create_listener(
         &self,
         load_balancer: &str,
-        (port, transport, target_group): (u16, Transport, &str),
+        (port, transport, tls, target_group): (u16, Transport, Option<&Tls>, &str),
         tagged: &Tags,
         manner: Manner,
     ) -> Result<Answer, CallError> {
@@ -137,7 +137,10 @@ impl Client {
             self.elb()
                 .create_listener()
                 .load_balancer_arn(load_balancer)
-                .protocol(protocol(transport))
+                .protocol(protocol(transport, tls.is_some()))
+                .set_certificates(tls.map(|tls| certificate(&tls.certificate)))
+                .set_ssl_policy(tls.map(|tls| tls.policy.clone()))
+                .set_alpn_policy(tls.map(|tls| vec![tls.alpn.as_str().to_owned()]))
                 .port(port.into())
                 .default_actions(forward(target_group))
                 .set_tags(tags(tagged)),
@@ -153,10 +156,11 @@ impl Client {
     pub(super) async fn modify_listener(
         &self,
         listener: &str,
-        transport: Option<Transport>,
+        speaks: Option<(Transport, Option<&Tls>)>,
         target_group: Option<&str>,
         manner: Manner,
     ) -> Result<Answer, CallError> {
+        let tls = speaks.and_then(|(_, tls)| tls);
         make!(
             self,
             ModifyListener,
@@ -164,8 +168,47 @@ impl Client {
             self.elb()
                 .modify_listener()
                 .listener_arn(listener)
-                .set_protocol(transport.map(protocol))
+                .set_protocol(speaks.map(|(transport, tls)| protocol(transport, tls.is_some())))
+                .set_certificates(tls.map(|tls| certificate(&tls.certificate)))
+                .set_ssl_policy(tls.map(|tls| tls.policy.clone()))
+                .set_alpn_policy(tls.map(|tls| vec![tls.alpn.as_str().to_owned()]))
                 .set_default_actions(target_group.map(|group| vec![forward(group)])),
+            |_| Answer::default()
+        )
+    }
+
+    pub(super) async fn add_listener_certificate(
+        &self,
+        listener: &str,
+        arn: &str,
+        manner: Manner,
+    ) -> Result<Answer, CallError> {
+        make!(
+            self,
+            AddListenerCertificates,
+            manner,
+            self.elb()
+                .add_listener_certificates()
+                .listener_arn(listener)
+                .set_certificates(Some(certificate(arn))),
+            |_| Answer::default()
+        )
+    }
+
+    pub(super) async fn remove_listener_certificate(
+        &self,
+        listener: &str,
+        arn: &str,
+        manner: Manner,
+    ) -> Result<Answer, CallError> {
+        make!(
+            self,
+            RemoveListenerCertificates,
+            manner,
+            self.elb()
+                .remove_listener_certificates()
+                .listener_arn(listener)
+                .set_certificates(Some(certificate(arn))),
             |_| Answer::default()
         )
     }
@@ -238,6 +281,11 @@ fn mappings(subnets: &[Subnet]) -> (Option<Vec<String>>, Option<Vec<SubnetMappin
             .build()
     });
     (None, Some(mapped.collect()))
+}
+
+/// A list of one: AWS takes no more in any call.
+fn certificate(arn: &str) -> Vec<Certificate> {
+    vec![Certificate::builder().certificate_arn(arn).build()]
 }
 
 fn forward(target_group: &str) -> ListenerAction {

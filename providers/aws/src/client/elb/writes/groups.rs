@@ -27,7 +27,7 @@ impl Client {
             self.elb()
                 .create_target_group()
                 .name(&group.name)
-                .protocol(protocol(group.transport))
+                .protocol(protocol(group.transport, group.tls))
                 .port(group.port.into())
                 .vpc_id(vpc)
                 .target_type(TargetTypeEnum::Instance)

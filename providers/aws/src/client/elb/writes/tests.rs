@@ -18,6 +18,7 @@ fn check() -> Check {
 }
 
 /// One of each.
+#[expect(clippy::too_many_lines, reason = "one value for each call")]
 fn calls() -> Vec<Call> {
     let it = || Ref::Known("arn:1".into());
     let tags = BTreeMap::new;
@@ -41,6 +42,7 @@ fn calls() -> Vec<Call> {
             target_group: TargetGroup {
                 name: String::new(),
                 transport: Transport::Tcp,
+                tls: false,
                 port: 1,
                 check: check(),
                 attributes: tags(),
@@ -89,16 +91,26 @@ fn calls() -> Vec<Call> {
             load_balancer: String::new(),
         },
         Call::CreateListener {
+            name: String::new(),
             load_balancer: it(),
             port: 1,
             transport: Transport::Tcp,
+            tls: None,
             target_group: it(),
             tags: tags(),
         },
         Call::ModifyListener {
             listener: String::new(),
-            transport: None,
+            protocol: None,
             target_group: None,
+        },
+        Call::AddListenerCertificates {
+            listener: it(),
+            certificate: String::new(),
+        },
+        Call::RemoveListenerCertificates {
+            listener: it(),
+            certificate: String::new(),
         },
         Call::DeleteListener {
             listener: String::new(),

@@ -1,0 +1,102 @@
+//! The listeners of the load balancer, and their certificates. Pure.
+
+use std::collections::BTreeSet;
+
+use super::{Plan, load_balancer, reference};
+use crate::call::{Call, Ref};
+use crate::desired::{Desired, ListenerSpec};
+use crate::observed::{Arn, Observed, ObservedListener, ObservedLoadBalancer};
+
+/// AWS's default limit for the certificates of a load balancer.
+pub(super) const MOST_CERTIFICATES: usize = 25;
+
+// === impl Plan ===
+
+impl Plan {
+    pub(super) fn listeners(
+        &mut self,
+        desired: &Desired,
+        present: Option<&ObservedLoadBalancer>,
+        observed: &Observed,
+    ) {
+        for (&port, listener) in &desired.listeners {
+            let there = observed.target_groups.get(&listener.target_group);
+            let target_group = reference(there, &listener.target_group);
+            if let Some(now) = present.and_then(|present| present.listeners.get(&port)) {
+                self.listener(listener, now, target_group);
+                continue;
+            }
+            // No name in AWS has a slash.
+            let name = format!("{}/{port}", desired.name);
+            self.calls.push(Call::CreateListener {
+                name: name.clone(),
+                load_balancer: load_balancer(desired, present),
+                port,
+                transport: listener.transport,
+                tls: listener.tls.clone(),
+                target_group,
+                tags: desired.tags.clone(),
+            });
+            self.add_certificates(&Ref::Made(name), &listener.sni);
+        }
+        for (port, listener) in present.iter().flat_map(|present| &present.listeners) {
+            if !desired.listeners.contains_key(port) {
+                self.calls.push(Call::DeleteListener {
+                    listener: listener.arn.clone(),
+                });
+            }
+        }
+    }
+
+    /// Certificates that are new come first and those that are not wanted any more go last, so that
+    /// a client always finds the one for its host. If AWS has no room for both, the old ones go first.
+    fn listener(&mut self, wanted: &ListenerSpec, now: &ObservedListener, target_group: Ref) {
+        let this = Ref::Known(now.arn.clone());
+        let moves = target_group.known() != Some(now.target_group.as_str());
+        let speaks = now.transport != wanted.transport || now.tls != wanted.tls;
+        let modify = (moves || speaks).then(|| Call::ModifyListener {
+            listener: now.arn.clone(),
+            protocol: speaks.then(|| (wanted.transport, wanted.tls.clone())),
+            target_group: moves.then_some(target_group),
+        });
+        let (Some(tls), true) = (&wanted.tls, now.tls.is_some()) else {
+            // Only a listener that ends TLS can have certificates, and it loses them with TLS.
+            self.calls.extend(modify);
+            self.add_certificates(&this, &wanted.sni);
+            return;
+        };
+        let new: BTreeSet<Arn> = wanted.sni.difference(&now.sni).cloned().collect();
+        let unwanted = now.sni.difference(&wanted.sni);
+        // The default one may be in the list, too; nothing is different then.
+        let old: BTreeSet<Arn> = (unwanted.filter(|one| **one != tls.certificate))
+            .cloned()
+            .collect();
+        let fits = now.sni.len() + new.len() <= MOST_CERTIFICATES;
+        if !fits {
+            self.remove_certificates(&this, &old);
+        }
+        self.add_certificates(&this, &new);
+        self.calls.extend(modify);
+        if fits {
+            self.remove_certificates(&this, &old);
+        }
+    }
+
+    fn add_certificates(&mut self, listener: &Ref, certificates: &BTreeSet<Arn>) {
+        let all = certificates.iter().cloned();
+        self.calls
+            .extend(all.map(|certificate| Call::AddListenerCertificates {
+                listener: listener.clone(),
+                certificate,
+            }));
+    }
+
+    fn remove_certificates(&mut self, listener: &Ref, certificates: &BTreeSet<Arn>) {
+        let all = certificates.iter().cloned();
+        self.calls
+            .extend(all.map(|certificate| Call::RemoveListenerCertificates {
+                listener: listener.clone(),
+                certificate,
+            }));
+    }
+}
