@@ -186,7 +186,7 @@ async fn what_somebody_else_changes_is_repaired() {
         assert_ne!(essence(&bed.fake.snapshot()), before, "{what}");
         let changes = provider.look().await;
         let drift = changes.iter().find(|it| it.cause == Cause::Drifted);
-        let says = &drift.unwrap().changed;
+        let says = &drift.unwrap().difference;
         assert!(says.ends_with(": listener 443"), "{what}: {says}");
         settle(&provider, &wanted).await.unwrap();
         assert_eq!(essence(&bed.fake.snapshot()), before, "{what}");
