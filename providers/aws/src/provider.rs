@@ -45,8 +45,8 @@ mod release;
 mod retarget;
 mod status;
 mod tags;
+mod targets;
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -61,8 +61,8 @@ use tokio::sync::Notify;
 use self::network::Network;
 use self::records::Records;
 use self::tags::Kept;
+use self::targets::Targets;
 use crate::client::{Client, Clients, ConnectError, Connection};
-use crate::nodes::{Nodes, Selector};
 use crate::requests;
 use crate::settings::{ClassSettings, Settings};
 
@@ -101,21 +101,6 @@ struct Inner {
     tagging: tokio::sync::Mutex<()>,
     /// Wakes [`follow`]: there is something to poll.
     polls: Notify,
-}
-
-/// The nodes that load balancers send to.
-#[derive(Clone, Debug, Default)]
-struct Targets {
-    /// `None` before the controller says so.
-    nodes: Option<Arc<Nodes>>,
-    /// What the tag of the backend group names: every target group is known to have its targets.
-    settled: Option<String>,
-    /// The tag may name something else, because it could not be removed.
-    outdated: bool,
-    /// Counts what may make the tag wrong: other nodes, and instances that AWS refuses.
-    epoch: u64,
-    /// The selectors that were in use then.
-    selectors: BTreeSet<Selector>,
 }
 
 // === impl AwsProvider ===
@@ -230,7 +215,7 @@ impl Provider for AwsProvider {
     }
 
     fn remarks(&self) -> Vec<String> {
-        let nodes = self.inner.targets().nodes.clone();
+        let nodes = self.inner.targets().nodes();
         let nodes = nodes.map_or(Vec::new(), |nodes| nodes.remarks());
         let class = self.inner.remarks_on_class();
         // People who come from other controllers expect the internet.
@@ -245,23 +230,6 @@ impl Provider for AwsProvider {
 
     fn changes(&self) -> BoxStream<'static, Change> {
         follow::follow(Arc::clone(&self.inner))
-    }
-}
-
-// === impl Targets ===
-
-impl Targets {
-    /// What the tag names may not be true any more. It is outdated until it is removed or written again.
-    fn unsettle(&mut self) {
-        self.epoch += 1;
-        self.outdated = true;
-        self.settled = None;
-    }
-
-    /// There is no backend group, so it has no tag.
-    fn forget(&mut self) {
-        self.settled = None;
-        self.outdated = false;
     }
 }
 

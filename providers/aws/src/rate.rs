@@ -10,6 +10,9 @@
 //! categories it is the one that has waited longest. A call whose bucket is empty does not hold up calls
 //! of other categories.
 //!
+//! Less urgent calls are never passed for ever: after [`PASSED`] calls that were more urgent and took a token
+//! of the same bucket, one of them goes. So nobody whose changes are urgent keeps others from theirs.
+//!
 //! ```text
 //!              enter               next: a token in each of its buckets
 //!   (a call) ────────▶ waiting ─────────────────────────────────────────▶ the call is made
@@ -33,7 +36,8 @@
 //! minute: one alone says that its own bucket is empty. Answers to calls that were made before the
 //! last slow-down say nothing new.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -41,30 +45,11 @@ use tokio::time::Instant;
 
 use self::bucket::Bucket;
 pub use self::bucket::LATENCY;
+use self::limits::Kind;
+pub use self::limits::{Category, Limit, Limits};
 
 mod bucket;
-
-/// The actions that share a bucket. Source: "Throttling for the Elastic Load Balancing API"
-/// (Elastic Load Balancing API Reference) and "Request throttling for the Amazon EC2 API".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Category {
-    /// `CreateLoadBalancer`, `SetSubnets`.
-    Intensive,
-    /// `RegisterTargets`, `DeregisterTargets`.
-    Registration,
-    /// `Describe…` of Elastic Load Balancing.
-    Read,
-    /// Every other action of Elastic Load Balancing.
-    Write,
-    /// `Describe…` of EC2.
-    Ec2Read,
-    /// `CreateSecurityGroup`, `DeleteSecurityGroup`.
-    Ec2Write,
-    /// `AuthorizeSecurityGroupIngress`, `RevokeSecurityGroupIngress`.
-    Ec2Rules,
-    /// `CreateTags`, `DeleteTags`.
-    Ec2Tags,
-}
+mod limits;
 
 /// How soon a call must go, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,38 +60,6 @@ pub enum Urgency {
     Service,
     /// Nobody waits for it: polls, repairs, cleaning up.
     Background,
-}
-
-/// The size of a token bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// The calls that may be made at once after a pause.
-    pub burst: u32,
-    /// The time in which one call more becomes possible.
-    pub interval: Duration,
-}
-
-/// The sizes of all buckets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// [`Category::Intensive`]
-    pub intensive: Limit,
-    /// [`Category::Registration`]
-    pub registration: Limit,
-    /// [`Category::Read`]
-    pub read: Limit,
-    /// [`Category::Write`]
-    pub write: Limit,
-    /// All actions of Elastic Load Balancing together.
-    pub account: Limit,
-    /// [`Category::Ec2Read`]
-    pub ec2_read: Limit,
-    /// [`Category::Ec2Write`]
-    pub ec2_write: Limit,
-    /// [`Category::Ec2Rules`]
-    pub ec2_rules: Limit,
-    /// [`Category::Ec2Tags`]
-    pub ec2_tags: Limit,
 }
 
 /// Identifies a call that waits.
@@ -135,6 +88,9 @@ pub const LONGEST: usize = 4_096;
 /// How long a place is kept after its time. Whoever does not come back by then does not come at all.
 const KEPT: Duration = Duration::from_secs(30);
 
+/// So many more urgent calls pass those that wait, and then one of these goes.
+const PASSED: u32 = 8;
+
 /// The calls that wait, and the buckets that they wait for.
 #[derive(Clone, Debug)]
 pub struct Waiting {
@@ -145,6 +101,8 @@ pub struct Waiting {
     last: u64,
     /// The round in which a call went last.
     round: BTreeMap<(Category, Urgency), u64>,
+    /// How many more urgent calls have passed those that wait, since the last of them went.
+    passed: BTreeMap<(Category, Urgency), u32>,
     /// The round of the last call of each owner. Bounded: those of past rounds are forgotten.
     owners: BTreeMap<(Category, Urgency, Owner), u64>,
 }
@@ -156,121 +114,6 @@ struct Call {
     urgency: Urgency,
     owner: Owner,
     round: u64,
-}
-
-/// One bucket each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Of(Category),
-    Account,
-}
-
-// === impl Category ===
-
-impl Category {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Intensive,
-        Self::Registration,
-        Self::Read,
-        Self::Write,
-        Self::Ec2Read,
-        Self::Ec2Write,
-        Self::Ec2Rules,
-        Self::Ec2Tags,
-    ];
-
-    /// The label in metrics and messages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Intensive => "intensive",
-            Self::Registration => "registration",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Ec2Read => "ec2-read",
-            Self::Ec2Write => "ec2-write",
-            Self::Ec2Rules => "ec2-rules",
-            Self::Ec2Tags => "ec2-tags",
-        }
-    }
-
-    /// The buckets that a call of this category takes a token from.
-    fn buckets(self) -> impl Iterator<Item = Kind> {
-        let elb = matches!(
-            self,
-            Self::Intensive | Self::Registration | Self::Read | Self::Write
-        );
-        [Kind::Of(self)]
-            .into_iter()
-            .chain(elb.then_some(Kind::Account))
-    }
-}
-
-// === impl Limit ===
-
-impl Limit {
-    /// `burst` calls at once, and `per_second` calls per second.
-    pub fn new(burst: u32, per_second: f64) -> Self {
-        Self {
-            burst: burst.max(1),
-            interval: Duration::from_secs_f64(1.0 / per_second.max(f64::EPSILON)),
-        }
-    }
-
-    /// No limit in practice.
-    pub const NONE: Self = Self {
-        burst: u32::MAX,
-        interval: Duration::ZERO,
-    };
-}
-
-// === impl Limits ===
-
-impl Default for Limits {
-    /// AWS's documented limits; of EC2 the smaller ones, for calls without filters. Other
-    /// controllers report larger buckets for `Describe…` of Elastic Load Balancing since 2026.
-    fn default() -> Self {
-        Self {
-            intensive: Limit::new(10, 0.2),
-            registration: Limit::new(20, 4.0),
-            read: Limit::new(40, 10.0),
-            write: Limit::new(20, 3.0),
-            account: Limit::new(40, 10.0),
-            ec2_read: Limit::new(50, 10.0),
-            ec2_write: Limit::new(50, 5.0),
-            ec2_rules: Limit::new(50, 5.0),
-            ec2_tags: Limit::new(100, 10.0),
-        }
-    }
-}
-
-impl Limits {
-    /// No limit: for clouds that are not AWS, and for tests.
-    pub const NONE: Self = Self {
-        intensive: Limit::NONE,
-        registration: Limit::NONE,
-        read: Limit::NONE,
-        write: Limit::NONE,
-        account: Limit::NONE,
-        ec2_read: Limit::NONE,
-        ec2_write: Limit::NONE,
-        ec2_rules: Limit::NONE,
-        ec2_tags: Limit::NONE,
-    };
-
-    fn of(&self, kind: Kind) -> Limit {
-        match kind {
-            Kind::Account => self.account,
-            Kind::Of(Category::Intensive) => self.intensive,
-            Kind::Of(Category::Registration) => self.registration,
-            Kind::Of(Category::Read) => self.read,
-            Kind::Of(Category::Write) => self.write,
-            Kind::Of(Category::Ec2Read) => self.ec2_read,
-            Kind::Of(Category::Ec2Write) => self.ec2_write,
-            Kind::Of(Category::Ec2Rules) => self.ec2_rules,
-            Kind::Of(Category::Ec2Tags) => self.ec2_tags,
-        }
-    }
 }
 
 // === impl Owner ===
@@ -313,6 +156,7 @@ impl Waiting {
             away: BTreeMap::new(),
             last: 0,
             round: BTreeMap::new(),
+            passed: BTreeMap::new(),
             owners: BTreeMap::new(),
         }
     }
@@ -347,54 +191,79 @@ impl Waiting {
 
     /// The caller of this call has given up.
     pub fn leave(&mut self, ticket: Ticket) {
-        let Some(call) = self.calls.remove(&ticket) else {
-            return;
-        };
-        // The round of a call that was not made is free again.
-        let of = (call.category, call.urgency, call.owner);
-        if let Some(last) = self.owners.get_mut(&of).filter(|last| **last == call.round) {
-            *last -= 1;
+        if let Some(call) = self.calls.remove(&ticket) {
+            self.free_round(&call);
+        }
+    }
+
+    /// The rounds of calls that are not made are free again for their owner.
+    fn free_round(&mut self, left: &Call) {
+        let of = |call: &Call| (call.category, call.urgency, call.owner);
+        let away = self.away.values().map(|(call, _)| call);
+        let others = self.calls.values().chain(away);
+        let last = others
+            .filter(|call| of(call) == of(left))
+            .map(|call| call.round)
+            .max();
+        match last {
+            Some(last) if self.owners.contains_key(&of(left)) => {
+                self.owners.insert(of(left), last);
+            }
+            Some(_) => {}
+            None => {
+                self.owners.remove(&of(left));
+            }
         }
     }
 
     /// The caller of this call has given up, and comes back in about `after`: its place is kept. False
     /// if there is no room for that.
     pub fn go_away(&mut self, ticket: Ticket, after: Duration, now: Instant) -> bool {
-        self.away.retain(|_, (_, until)| *until >= now);
+        self.forget_places(now);
         let Some(call) = self.calls.remove(&ticket) else {
             return false;
         };
         let kept = self.away.len() < LONGEST;
         if kept {
             self.away.insert(ticket, (call, now + after + KEPT));
+        } else {
+            self.free_round(&call);
         }
         kept
     }
 
+    /// Nobody comes back to these places.
+    fn forget_places(&mut self, now: Instant) {
+        let past: Vec<Call> = self
+            .away
+            .extract_if(.., |_, (_, until)| *until < now)
+            .map(|(_, (call, _))| call)
+            .collect();
+        for call in past {
+            self.free_round(&call);
+        }
+    }
+
     /// A caller has come back. False if its place is not kept, or is that of another kind of call.
     pub fn come_back(&mut self, ticket: Ticket, category: Category, urgency: Urgency) -> bool {
-        let same = |call: &Call| (call.category, call.urgency) == (category, urgency);
-        let Some((call, _)) = self.away.remove(&ticket).filter(|(call, _)| same(call)) else {
+        let Some((call, _)) = self.away.remove(&ticket) else {
             return false;
         };
-        self.calls.insert(ticket, call);
-        true
+        let same = (call.category, call.urgency) == (category, urgency);
+        if same {
+            self.calls.insert(ticket, call);
+        } else {
+            self.free_round(&call);
+        }
+        same
     }
 
     /// The call that may be made now, or the time of the next one.
     pub fn next(&mut self, now: Instant) -> Next {
-        // All calls of a category wait for the same buckets, so the first one decides for all.
-        let mut firsts: BTreeMap<Category, (Ticket, Call)> = BTreeMap::new();
-        for (&ticket, call) in &self.calls {
-            let first = firsts.entry(call.category).or_insert((ticket, *call));
-            if call.precedes(ticket, &first.1, first.0) {
-                *first = (ticket, *call);
-            }
-        }
-        let mut firsts: Vec<(Ticket, Call)> = firsts.into_values().collect();
-        firsts.sort_by_key(|(ticket, call)| (call.urgency, *ticket));
+        self.forget_places(now);
         let mut earliest: Option<Instant> = None;
-        for (ticket, call) in firsts {
+        // The tokens of a bucket are for the first of its calls: those behind it wait, too.
+        for (ticket, call) in self.firsts() {
             let at = self.ready_at(call.category, now);
             if at <= now {
                 self.go(ticket, call, now);
@@ -405,8 +274,47 @@ impl Waiting {
         earliest.map_or(Next::Idle, Next::At)
     }
 
+    /// The call of each category that goes next, and the one that goes first of all first.
+    fn firsts(&self) -> Vec<(Ticket, Call)> {
+        // All calls of a category wait for the same buckets, so the first one decides for all.
+        let mut of_kinds: BTreeMap<(Category, Urgency), (Ticket, Call)> = BTreeMap::new();
+        for (&ticket, call) in &self.calls {
+            let kind = (call.category, call.urgency);
+            let first = of_kinds.entry(kind).or_insert((ticket, *call));
+            if call.precedes(ticket, &first.1, first.0) {
+                *first = (ticket, *call);
+            }
+        }
+        let passed = |call: &Call| {
+            let passed = self.passed.get(&(call.category, call.urgency)).copied();
+            let passed = passed.unwrap_or_default();
+            passed.checked_sub(PASSED).map_or(0, |more| more + 1)
+        };
+        let mut all: Vec<(Ticket, Call)> = of_kinds.into_values().collect();
+        all.sort_by_key(|(ticket, call)| (Reverse(passed(call)), call.urgency, *ticket));
+        let mut seen = BTreeSet::new();
+        all.retain(|(_, call)| seen.insert(call.category));
+        all
+    }
+
+    /// A call goes before less urgent ones that wait for a token of the same bucket.
+    fn passes(&mut self, call: &Call) {
+        self.passed.remove(&(call.category, call.urgency));
+        let shares = |other: Category| {
+            let mut buckets = other.buckets();
+            buckets.any(|one| call.category.buckets().any(|kind| kind == one))
+        };
+        let waiting = self.calls.values();
+        let waiting = waiting.filter(|it| it.urgency > call.urgency && shares(it.category));
+        let kinds: BTreeSet<_> = waiting.map(|it| (it.category, it.urgency)).collect();
+        for kind in kinds {
+            *self.passed.entry(kind).or_default() += 1;
+        }
+    }
+
     fn go(&mut self, ticket: Ticket, call: Call, now: Instant) {
         self.calls.remove(&ticket);
+        self.passes(&call);
         let of = (call.category, call.urgency);
         let round = self.round.entry(of).or_default();
         *round = call.round.max(*round);

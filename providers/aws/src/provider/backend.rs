@@ -115,6 +115,11 @@ impl Backend {
         self.id.clone()
     }
 
+    /// It exists, or nobody knows whether it does.
+    pub(super) const fn may_exist(&self) -> bool {
+        self.id.is_some() || self.tried
+    }
+
     /// Somebody may have changed the groups of nodes.
     pub(super) fn doubt(&mut self) {
         self.open = None;
@@ -131,8 +136,7 @@ impl Backend {
     /// Whether it may be deleted if no Service has anything.
     pub(super) fn is_unused(&self, now: Instant) -> bool {
         let wanted = |at: Instant| now.saturating_duration_since(at) < UNUSED;
-        let exists = self.id.is_some() || self.tried;
-        exists && (self.closing || !self.wanted.is_some_and(wanted))
+        self.may_exist() && (self.closing || !self.wanted.is_some_and(wanted))
     }
 
     /// AWS does not know it any more, or nobody knows whether it is there. Whoever wants it makes it: if

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Inner;
-use super::execute::{Ended, error};
+use super::execute::{Cleaning, Ended, error};
 use super::health::Needs;
 use super::records::{Behind, Depth, Record};
 use super::status::{self, Words};
@@ -160,7 +160,7 @@ impl Inner {
             self.read(client, &service.id, record, Urgency::Service)
                 .await?;
         }
-        let nodes = self.targets().nodes.clone();
+        let nodes = self.targets().nodes();
         let situation = Situation {
             targets: nodes.map(|nodes| nodes.selected(&desired.selector)),
             successor_serves: record.is_replaced(Instant::now()),
@@ -198,7 +198,9 @@ impl Inner {
             return Ok(Step::Again);
         }
         // Deletions of this plan are for objects that are known; what is left waits.
-        let cleaned = self.clean_up(client, record, &plan.cleanup, true).await;
+        let cleaned = self
+            .clean_up(client, record, &plan.cleanup, Cleaning::OfLiving)
+            .await;
         if !plan.calls.is_empty() || cleaned.left.is_some() {
             self.polls.notify_one();
         }

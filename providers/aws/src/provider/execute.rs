@@ -13,6 +13,7 @@ use super::{Inner, PATIENCE};
 use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids, Manner};
 use crate::effect;
+use crate::rate::Urgency;
 
 /// The pauses between two tries to delete what AWS says is in use: network interfaces of a load
 /// balancer stay for about a minute after it.
@@ -39,6 +40,15 @@ const GIVEN: [&str; 9] = [
 /// So many tries to delete something fail while all goes as it should: together with the pauses between them
 /// they take about five minutes.
 const USUAL: u32 = 6;
+
+/// Whose clean-up it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cleaning {
+    /// A Service goes: it waits for the end. The controller makes the pauses.
+    OfRelease,
+    /// A Service has changed and has what it wants. The next try is made only after a pause.
+    OfLiving,
+}
 
 /// How a clean-up ended. Each call of it was made, whatever became of the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +161,17 @@ fn leave_first<'a>(left: &mut VecDeque<&'a Call>, refused: &'a Call) -> bool {
     any
 }
 
+// === impl Cleaning ===
+
+impl Cleaning {
+    const fn urgency(self) -> Urgency {
+        match self {
+            Self::OfRelease => Urgency::Service,
+            Self::OfLiving => Urgency::Background,
+        }
+    }
+}
+
 // === impl Inner ===
 
 impl Inner {
@@ -168,7 +189,7 @@ impl Inner {
         };
         let mut left: VecDeque<&Call> = calls.iter().collect();
         while let Some(call) = left.pop_front() {
-            match make(client, record, call, &ids).await {
+            match make(client, record, call, call.urgency(), &ids).await {
                 Ok(answer) => {
                     if let (Some(name), Some(id)) = (call.makes(), &answer.id) {
                         ids.made.insert(name.to_owned(), id.clone());
@@ -232,7 +253,7 @@ impl Inner {
     fn in_numbers(&self, record: &Record, mut why: CallError) -> CallError {
         if why.code == TOO_MANY_TARGETS {
             let ports = record.observed.target_groups.len();
-            let nodes = self.targets().nodes.clone().unwrap_or_default();
+            let nodes = self.targets().nodes().unwrap_or_default();
             let nodes = nodes.ids().count();
             why.message = format!(
                 "{}. A node counts once for each port (ports × nodes: {ports} × {nodes})",
@@ -242,20 +263,19 @@ impl Inner {
         why
     }
 
-    /// Deletes what nothing uses. What AWS does not delete waits, and holds up nothing else. `paced`: not
-    /// before the pause after the last try has passed.
+    /// Deletes what nothing uses. What AWS does not delete waits, and holds up nothing else.
     pub(super) async fn clean_up(
         &self,
         client: &Client,
         record: &mut Record,
         calls: &[Call],
-        paced: bool,
+        cleaning: Cleaning,
     ) -> Cleaned {
         if calls.is_empty() {
             record.cleanup = None;
             return Cleaned::default();
         }
-        if paced
+        if cleaning == Cleaning::OfLiving
             && let Some(before) = &record.cleanup
             && let Some(left) = before.due.checked_duration_since(Instant::now())
             && !left.is_zero()
@@ -276,7 +296,7 @@ impl Inner {
         let times = times.saturating_add(1);
         let mut most = longest;
         for call in calls {
-            let why = match make(client, record, call, &ids).await {
+            let why = match make(client, record, call, cleaning.urgency(), &ids).await {
                 Ok(answer) => {
                     effect::apply(&mut record.observed, call, &ids, &answer);
                     continue;
@@ -336,10 +356,11 @@ async fn make(
     client: &Client,
     record: &mut Record,
     call: &Call,
+    urgency: Urgency,
     ids: &Ids,
 ) -> Result<Answer, CallError> {
     let namespace = record.id.as_ref().map_or("", |id| &id.namespace);
-    let manner = Manner::new(call.urgency(), PATIENCE).of(namespace);
+    let manner = Manner::new(urgency, PATIENCE).of(namespace);
     let manner = manner.keeping(record.place.take());
     let before = record.asks(call);
     let made = client.call_in(call, ids, manner).await;

@@ -71,12 +71,8 @@ impl Inner {
         self.network().restore(found.backend.as_ref());
         let settled = found
             .backend
-            .and_then(|(_, mut tags)| tags.remove(super::retarget::SETTLED));
-        {
-            let mut targets = self.targets();
-            targets.settled = settled;
-            targets.outdated = false;
-        }
+            .and_then(|(_, mut tags)| tags.remove(super::targets::SETTLED));
+        self.targets().found(settled);
         self.records.replace(found.records);
         Ok(())
     }

@@ -324,7 +324,7 @@ impl Inner {
     }
 
     fn unknown_instances(&self) -> Vec<String> {
-        let nodes = self.targets().nodes.clone().unwrap_or_default();
+        let nodes = self.targets().nodes().unwrap_or_default();
         self.network().unknown(&nodes)
     }
 

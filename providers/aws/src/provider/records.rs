@@ -329,13 +329,18 @@ impl Record {
         lists.collect()
     }
 
-    /// Whether all its target groups are known to have their targets.
+    /// Whether all its target groups are known to have their targets, as far as waves change them.
     pub(super) fn has_targets(&self, nodes: &Nodes) -> bool {
+        self.retained || self.has_targets_of(nodes)
+    }
+
+    /// Whether all its target groups are known to have their targets.
+    pub(super) fn has_targets_of(&self, nodes: &Nodes) -> bool {
         let mut groups = self.observed.target_groups.values();
         let has = |group: &ObservedTargetGroup| {
             group.targets == nodes.selected(&Selector::of(&group.tags))
         };
-        self.retained || (self.targets_known && groups.all(has))
+        self.targets_known && groups.all(has)
     }
 
     /// What AWS does not delete for long, and why.

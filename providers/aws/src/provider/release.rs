@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::Inner;
 use super::backend::Closed;
-use super::execute::{Ended, error};
+use super::execute::{Cleaning, Ended, error};
 use super::records::Record;
 use crate::call::{Call, Ref};
 use crate::client::Client;
@@ -42,7 +42,9 @@ impl Inner {
             }
             Ended::Failed(why) => return Err(error(&why)),
         }
-        let cleaned = self.clean_up(client, &mut record, &rest, false).await;
+        let cleaned = self
+            .clean_up(client, &mut record, &rest, Cleaning::OfRelease)
+            .await;
         if let Some(why) = cleaned.failed {
             return Err(error(&why));
         }
@@ -103,6 +105,11 @@ impl Inner {
         client: &Client,
         record: &mut Record,
     ) -> Result<Ended, ProviderError> {
+        // Waves have left it out. So the tag of the targets says nothing of it, and does from now on.
+        let nodes = self.targets().nodes().unwrap_or_default();
+        if !record.has_targets_of(&nodes) && self.targets().may_have_tag() {
+            self.unsettle(client).await;
+        }
         let of = objects(&record.observed, |tags| tags.contains_key(RETAINED));
         if !of.is_empty() {
             let keys = vec![RETAINED.to_owned()];

@@ -9,11 +9,9 @@
 //! and [`super::follow`] tries again. A class whose Services all have given security groups has no backend
 //! group, and so no tag: each start asks.
 //!
-//! Everything that may make the tag wrong (other nodes, an instance that AWS refuses) begins another epoch.
-//! The tag is written only for the epoch in which every target group was seen to have its targets.
+//! [`super::targets`] knows when the tag may be written, believed and not believed any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{ProviderError, Target};
@@ -24,6 +22,7 @@ use tracing::{debug, warn};
 use super::execute::{Ended, error};
 use super::inventory::registered;
 use super::records::{Behind, Cell, Depth, Record};
+use super::targets::{Epoch, SETTLED, Written};
 use super::{Inner, PATIENCE};
 use crate::call::{Call, Ref};
 use crate::client::{CallError, Cause, Client, Ids, Manner};
@@ -31,8 +30,6 @@ use crate::nodes::{Nodes, Selector};
 use crate::plan;
 use crate::rate::Urgency;
 
-/// The tag of the backend group that names the targets which every target group has.
-pub(super) const SETTLED: &str = "ballast.dev/targets";
 /// AWS's code for a target that cannot be one.
 pub(super) const INVALID_TARGET: &str = "InvalidTarget";
 /// How long a wave begins something. A call of the provider ends within 30 s, and the change of a target
@@ -64,16 +61,7 @@ enum Fared {
 impl Inner {
     pub(super) async fn retarget(&self, nodes: &BTreeSet<Target>) -> Result<(), ProviderError> {
         let end = Instant::now() + LONGEST;
-        let mut nodes = Nodes::of(nodes);
-        let (nodes, before) = {
-            let mut targets = self.targets();
-            if let Some(before) = &targets.nodes {
-                nodes.keep_refused(before);
-            }
-            let nodes = Arc::new(nodes);
-            targets.epoch += 1;
-            (Arc::clone(&nodes), targets.nodes.replace(nodes))
-        };
+        let (nodes, before) = self.targets().replace(Nodes::of(nodes));
         let strangers = &nodes.strangers;
         if !strangers.is_empty() && before.is_none_or(|before| before.strangers != *strangers) {
             warn!(nodes = ?strangers, "these nodes have no instance (spec.providerID), so they are no targets");
@@ -90,7 +78,7 @@ impl Inner {
     /// Whether the tag says that every target group has these targets. Then it is so noted. While somebody
     /// works on a Service its selectors are not known, so the tag is not believed: nobody waits here.
     fn adopt_settled_targets(&self, nodes: &Nodes) -> bool {
-        let Some(settled) = self.targets().settled.clone() else {
+        let Some(settled) = self.targets().settled().cloned() else {
             return false;
         };
         let cells = self.records.cells();
@@ -109,25 +97,22 @@ impl Inner {
             return false;
         }
         for record in &mut records {
-            if !record.targets_known {
+            // Waves leave out what is kept, so the tag says nothing of it.
+            if !record.targets_known && !record.retained {
                 for group in record.observed.target_groups.values_mut() {
                     group.targets = nodes.selected(&Selector::of(&group.tags));
                 }
                 record.targets_known = true;
             }
         }
-        self.targets().selectors = selectors;
+        self.targets().believe(selectors);
         true
     }
 
     /// Changes the targets of every Service. Fails only where it must go on: what AWS refuses one Service
     /// concerns no other, and does not keep the class from its start.
     async fn wave(&self, client: &Client, end: Instant) -> Result<(), ProviderError> {
-        let marked = {
-            let targets = self.targets();
-            targets.settled.is_some() || targets.outdated
-        };
-        if marked {
+        if self.targets().may_have_tag() {
             self.unsettle(client).await;
         }
         let cells = self.records.cells().into_iter().map(|(_, cell)| cell);
@@ -228,7 +213,7 @@ impl Inner {
                 continue;
             };
             // Another target group may have found out meanwhile what AWS does not accept.
-            let Some(nodes) = self.targets().nodes.clone() else {
+            let Some(nodes) = self.targets().nodes() else {
                 return Ok(changed);
             };
             let wanted = nodes.selected(&Selector::of(&group.tags));
@@ -261,7 +246,7 @@ impl Inner {
         let end = Instant::now() + SEARCH;
         let mut made = Vec::new();
         // What another target group has found out need not be found out again.
-        let nodes = self.targets().nodes.clone().unwrap_or_default();
+        let nodes = self.targets().nodes().unwrap_or_default();
         let left = targets.iter().filter(|id| !nodes.is_refused(id));
         let left: Vec<String> = left.cloned().collect();
         let mut refused = (left.len() == targets.len()).then_some(refused);
@@ -310,22 +295,14 @@ impl Inner {
 
     /// AWS does not accept this instance. Groups that were made before may have it.
     async fn refuse(&self, client: &Client, instance: &str) {
-        let settled = {
-            let mut targets = self.targets();
-            if let Some(nodes) = &mut targets.nodes {
-                Arc::make_mut(nodes).refuse(instance);
-            }
-            targets.epoch += 1;
-            targets.settled.is_some()
-        };
-        if settled {
+        if self.targets().refuse(instance) {
             self.unsettle(client).await;
         }
     }
 
     /// Before a wave: if it is interrupted and the nodes are then as before, the tag must not say
     /// that every target group has them.
-    async fn unsettle(&self, client: &Client) {
+    pub(super) async fn unsettle(&self, client: &Client) {
         self.targets().unsettle();
         // Targets do not wait for EC2. The tag is wrong only for a process that starts before the end of
         // the wave, and finds the former nodes.
@@ -340,7 +317,10 @@ impl Inner {
 
     /// For whoever holds the lock of the tag. False if it may still be there.
     async fn remove_tag(&self, client: &Client) -> bool {
-        let backend = self.network().backend.id();
+        let (backend, exists) = {
+            let network = self.network();
+            (network.backend.id(), network.backend.may_exist())
+        };
         if let Some(backend) = backend {
             let manner = Manner::new(Urgency::Traffic, PATIENCE);
             let keys = [SETTLED.to_owned()];
@@ -349,16 +329,17 @@ impl Inner {
                 warn!(error = %why, "cannot remove the tag that names the targets of all target groups");
                 return false;
             }
+        } else if exists {
+            return false;
         }
-        self.targets().outdated = false;
+        self.targets().removed();
         true
     }
 
     /// Instances that AWS did not accept may run now, so that Services try them in their next turn. The tag
     /// goes first: it names the set without them. True if there are any, and the tag is gone.
     pub(super) async fn forgive(&self, client: &Client) -> bool {
-        let refused = |nodes: &Arc<Nodes>| nodes.has_refused();
-        if !self.targets().nodes.as_ref().is_some_and(refused) {
+        if !self.targets().has_refused() {
             return false;
         }
         let Ok(_tagging) = timeout(WRITING, self.tagging.lock()).await else {
@@ -368,11 +349,7 @@ impl Inner {
         if !self.remove_tag(client).await {
             return false;
         }
-        let mut targets = self.targets();
-        targets.epoch += 1;
-        if let Some(nodes) = &mut targets.nodes {
-            Arc::make_mut(nodes).forgive();
-        }
+        self.targets().forgive();
         true
     }
 
@@ -383,7 +360,7 @@ impl Inner {
         client: &Client,
         nodes: &Nodes,
         selectors: BTreeSet<Selector>,
-        epoch: u64,
+        epoch: Epoch,
     ) -> Result<(), ProviderError> {
         // Whoever writes it now is no wave, and the poller tries again.
         let Ok(_tagging) = self.tagging.try_lock() else {
@@ -392,40 +369,25 @@ impl Inner {
         let Some(backend) = self.network().backend.id() else {
             return Ok(());
         };
-        let before = {
-            let mut targets = self.targets();
-            if targets.epoch != epoch {
-                return Ok(());
-            }
-            let outdated = std::mem::replace(&mut targets.outdated, true);
-            (targets.settled.take(), outdated)
+        let Some(writing) = self.targets().begin(epoch) else {
+            return Ok(());
         };
         let name = nodes.name(&selectors);
         let tags = BTreeMap::from([(SETTLED.to_owned(), name.clone())]);
         let manner = Manner::new(Urgency::Background, Duration::from_secs(2));
-        let written = client.create_tags(&[backend], &tags, manner).await;
-        let mut targets = self.targets();
-        let same = targets.epoch == epoch;
-        match written {
-            Ok(()) if same => {
-                targets.settled = Some(name);
-                targets.outdated = false;
-                targets.selectors = selectors;
-            }
-            Ok(()) => {}
-            Err(why) => {
-                if same && !why.cause.uncertain() {
-                    (targets.settled, targets.outdated) = before;
-                }
-                return Err(error(&why));
-            }
-        }
-        Ok(())
+        let answer = client.create_tags(&[backend], &tags, manner).await;
+        let written = match &answer {
+            Ok(()) => Written::Names(name, selectors),
+            Err(why) if why.cause.uncertain() => Written::Unknown,
+            Err(_) => Written::Refused,
+        };
+        self.targets().end(writing, written);
+        answer.map_err(|why| error(&why))
     }
 
     /// Writes the tag if nobody could before.
     pub(super) async fn settle_again(&self, client: &Client) -> Result<(), ProviderError> {
-        if self.targets().settled.is_some() || self.network().backend.id().is_none() {
+        if self.targets().settled().is_some() || self.network().backend.id().is_none() {
             return Ok(());
         }
         self.settle_first(client).await
@@ -435,7 +397,7 @@ impl Inner {
     /// first load balancer, or one that selects other nodes than all before.
     pub(super) async fn settle_first(&self, client: &Client) -> Result<(), ProviderError> {
         let targets = self.targets().clone();
-        let Some(nodes) = targets.nodes else {
+        let Some(nodes) = targets.nodes() else {
             return Ok(());
         };
         let cells = self.records.cells();
@@ -448,12 +410,12 @@ impl Inner {
             records.push(record);
         }
         let selectors = records.iter().flat_map(|one| one.selectors()).collect();
-        if targets.settled.is_some() && targets.selectors == selectors
-            || !records.iter().all(|one| one.has_targets(&nodes))
+        if targets.is_settled_for(&selectors) || !records.iter().all(|one| one.has_targets(&nodes))
         {
             return Ok(());
         }
         drop(records);
-        self.settle(client, &nodes, selectors, targets.epoch).await
+        self.settle(client, &nodes, selectors, targets.epoch())
+            .await
     }
 }

@@ -464,3 +464,74 @@ fn whoever_gives_up_has_its_round_again() {
         .collect();
     assert_eq!(went, [one, two]);
 }
+
+/// A Service whose targets, listeners or settings change all the time keeps nobody else from going.
+#[test]
+fn less_urgent_calls_are_not_passed_for_ever() {
+    let start = Instant::now();
+    let limits = none_but(Category::Write, Limit::new(1, 1.0));
+    let mut waiting = Waiting::new(&limits, start);
+    let poll = enter(&mut waiting, Category::Write, Urgency::Background);
+    let service = enter(&mut waiting, Category::Write, Urgency::Service);
+    let mut now = start;
+    let mut went = Vec::new();
+    // There is always another urgent call.
+    let mut urgent = enter(&mut waiting, Category::Write, Urgency::Traffic);
+    while went.len() < 3 * PASSED as usize {
+        match waiting.next(now) {
+            Next::Go(ticket) => {
+                went.push(ticket);
+                if ticket == urgent {
+                    urgent = enter(&mut waiting, Category::Write, Urgency::Traffic);
+                }
+            }
+            Next::At(at) => now = at,
+            Next::Idle => panic!("calls wait"),
+        }
+    }
+    let at = |ticket| went.iter().position(|one| *one == ticket);
+    let passed = PASSED as usize;
+    assert_eq!((at(service), at(poll)), (Some(passed), Some(passed + 1)));
+}
+
+/// Reads and writes share the bucket of the account.
+#[test]
+fn calls_of_another_category_pass_nobody_for_ever() {
+    let start = Instant::now();
+    let limits = Limits {
+        account: Limit::new(1, 1.0),
+        ..Limits::NONE
+    };
+    let mut waiting = Waiting::new(&limits, start);
+    let delete = enter(&mut waiting, Category::Write, Urgency::Background);
+    for _ in 0..2 * PASSED {
+        enter(&mut waiting, Category::Read, Urgency::Service);
+    }
+    let went = run(&mut waiting, start);
+    let at = went.iter().position(|(ticket, _)| *ticket == delete);
+    assert_eq!(at, Some(PASSED as usize));
+}
+
+/// Many Services of one namespace waited, were deleted, and never came back.
+#[test]
+fn places_that_nobody_takes_again_are_no_debt() {
+    let start = Instant::now();
+    let limits = none_but(Category::Intensive, Limit::new(1, 0.2));
+    let mut waiting = Waiting::new(&limits, start);
+    let enter = |waiting: &mut Waiting, namespace: &str| {
+        let owner = Owner::of(namespace);
+        let ticket = waiting.enter(Category::Intensive, Urgency::Service, owner);
+        ticket.expect("room")
+    };
+    for _ in 0..30 {
+        let ticket = enter(&mut waiting, "one");
+        assert!(waiting.go_away(ticket, SECOND, start));
+    }
+    let later = start + KEPT + 2 * SECOND;
+    assert_eq!(waiting.next(later), Next::Idle);
+    let two: Vec<Ticket> = (0..3).map(|_| enter(&mut waiting, "two")).collect();
+    let one = enter(&mut waiting, "one");
+    let went = run(&mut waiting, later);
+    let went: Vec<Ticket> = went.into_iter().map(|it| it.0).collect();
+    assert_eq!(went, [two[0], one, two[1], two[2]]);
+}

@@ -8,11 +8,13 @@ use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::{Limit, Limits};
 use ballast_aws_fake::state::seed::Network;
 use ballast_aws_fake::{Config, Fake, Throttle, Time};
-use ballast_provider::{LoadBalancer, Provider, ProviderError};
+use ballast_provider::{Key, LoadBalancer, Provider, ProviderError, Released, Removal};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::bed::instance;
-use crate::support::{Fared, bring, class, connection, mark, retarget, service, services, start};
+use crate::support::{
+    Fared, bring, class, connection, ensure, mark, retarget, service, services, start, with,
+};
 
 /// AWS makes ten load balancers at once, and then one in five seconds.
 const BURST: u32 = 10;
@@ -215,4 +217,57 @@ async fn classes_share_the_limits_of_their_account() {
         made.map(|it| it.calls).sum()
     };
     assert_eq!(creations(&two), 20);
+}
+
+/// Whoever may only change a Service keeps nobody else's deletion from its end, and so no namespace.
+#[tokio::test(start_paused = true)]
+async fn changes_without_a_pause_hold_up_no_deletion() {
+    let fake = aws(10).await;
+    fake.set_throttle(None);
+    let nodes: Vec<String> = (1..=3).map(instance).collect();
+    let provider = start(&fake, Limits::NONE, &nodes).await.unwrap();
+    let ports: Vec<(u16, u16)> = (0..50).map(|port| (8_000 + port, 30_000 + port)).collect();
+    let mut busy = service("busy", &ports);
+    busy.id.namespace = "busy".into();
+    let shop = service("web", &[(80, 30_100)]);
+    bring(&Arc::new(provider), &[busy.clone(), shop.clone()])
+        .await
+        .unwrap();
+    fake.set_throttle(Some(Throttle::AWS));
+    let provider = start(&fake, Limits::default(), &nodes).await.unwrap();
+    let changes = async {
+        for delay in (1..1_000).cycle() {
+            let setting = format!("deregistration_delay.timeout_seconds={delay}");
+            let changed = with(busy.clone(), "target-group-attributes", &setting);
+            match ensure(&provider, &changed).await {
+                Ok(_) => {}
+                Err(ProviderError::Throttled { retry_after }) => sleep(retry_after).await,
+                Err(why) => panic!("{why}"),
+            }
+        }
+    };
+    let key = Key::alone(&shop.id);
+    let deletion = async {
+        // The buckets of a process that starts are full.
+        sleep(Duration::from_secs(30)).await;
+        let began = Instant::now();
+        loop {
+            match provider.release(&shop.id, &key, Removal::Delete).await {
+                Ok(Released::Gone) => return began.elapsed(),
+                Ok(Released::InProgress { retry_after })
+                | Err(ProviderError::Throttled { retry_after }) => sleep(retry_after).await,
+                Err(why) => panic!("{why}"),
+            }
+        }
+    };
+    let both = async {
+        tokio::select! {
+            took = deletion => took,
+            () = changes => panic!("it has no end"),
+        }
+    };
+    let took = timeout(Duration::from_mins(10), both).await;
+    let took = took.expect("the deletion ends");
+    // A minute of it are its network interfaces.
+    assert!(took <= Duration::from_mins(2), "{took:?}");
 }

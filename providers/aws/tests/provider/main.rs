@@ -16,6 +16,7 @@ mod names;
 mod network;
 mod quiet;
 mod regressions;
+mod settled;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;

@@ -32,7 +32,7 @@ impl Inner {
         let why = match self.delete_backend_group(client).await {
             Ok(()) => {
                 self.network().backend.close();
-                self.targets().forget();
+                self.targets().lose_group();
                 return Closed::Done;
             }
             Err(why) => why,

@@ -28,7 +28,8 @@ impl Follower {
                 known = before,
                 seen, "somebody else has changed the security group of this class"
             );
-            self.inner.targets().forget();
+            // A list that leaves the group out may be late, and the group has its tag all the same.
+            self.inner.targets().unsettle();
         }
     }
 
