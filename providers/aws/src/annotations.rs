@@ -34,6 +34,10 @@ pub struct Annotation {
     pub support: Support,
 }
 
+const IDLE: &str = "it is for Classic Load Balancers. A Network Load Balancer closes a TCP connection that is idle for 350 seconds, and tells both sides";
+const EXTRA_GROUPS: &str = "it is for Classic Load Balancers. Name all security groups in service.beta.kubernetes.io/aws-load-balancer-security-groups";
+const NAME: &str = "Ballast names load balancers itself, because two Services could ask for the same name. For people, set the tag Name in service.beta.kubernetes.io/aws-load-balancer-additional-resource-tags";
+const QUIC: &str = "Ballast makes no QUIC listeners. UDP ports carry QUIC, too";
 const NOT_YET: Support = Support::Refused("Ballast does not support it yet");
 
 /// Refused and unknown keys are compared with the known ones only up to this length.
@@ -50,19 +54,19 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("alpn-policy"),
     supported("attributes"),
     supported("backend-protocol"),
-    only("connection-draining-enabled", "false"),
-    refused("connection-draining-timeout"),
-    refused("connection-idle-timeout"),
+    supported("connection-draining-enabled"),
+    supported("connection-draining-timeout"),
+    never("connection-idle-timeout", IDLE),
     supported("cross-zone-load-balancing-enabled"),
     only("disable-nlb-sg", "false"),
     supported("eip-allocations"),
-    refused("enable-icmp-for-path-mtu-discovery"),
+    supported("enable-icmp-for-path-mtu-discovery"),
     only("enable-prefix-for-ipv6-source-nat", "off"),
     Annotation {
         support: Support::NoEffect("TCP and UDP on one port always share a listener"),
         ..supported("enable-tcp-udp-listener")
     },
-    refused("extra-security-groups"),
+    never("extra-security-groups", EXTRA_GROUPS),
     supported("healthcheck-healthy-threshold"),
     supported("healthcheck-interval"),
     supported("healthcheck-path"),
@@ -79,12 +83,12 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("manage-backend-security-group-rules"),
     refused("minimum-load-balancer-capacity"),
     only("multi-cluster-target-group", "false"),
-    refused("name"),
+    never("name", NAME),
     supported("nlb-target-type"),
     supported("private-ipv4-addresses"),
     supported("proxy-protocol"),
     supported("proxy-protocol-per-target-group"),
-    refused("quic-enabled-ports"),
+    never("quic-enabled-ports", QUIC),
     supported("scheme"),
     supported("security-group-prefix-lists"),
     supported("security-groups"),
@@ -114,6 +118,14 @@ const fn refused(name: &'static str) -> Annotation {
         name,
         per_port: false,
         support: NOT_YET,
+    }
+}
+
+const fn never(name: &'static str, why: &'static str) -> Annotation {
+    Annotation {
+        name,
+        per_port: false,
+        support: Support::Refused(why),
     }
 }
 

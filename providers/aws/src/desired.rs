@@ -118,8 +118,8 @@ pub enum Traffic {
     Port(Protocol, u16),
     /// Everything.
     All,
-    /// Something that Ballast never asks for, as AWS spells it (`IpPermission` in the Amazon EC2
-    /// API Reference).
+    /// Something else, as AWS spells it (`IpPermission` in the Amazon EC2 API Reference). Ballast asks
+    /// for [`Traffic::too_large`] only.
     Other {
         /// Such as `icmp` or `tcp`.
         protocol: String,
@@ -230,6 +230,20 @@ pub struct Outcome {
     pub desired: Desired,
     /// Settings that have no effect, and why.
     pub remarks: Vec<String>,
+}
+
+// === impl Traffic ===
+
+impl Traffic {
+    /// "Fragmentation needed": what a router says to the sender of a packet that is too large (RFC 1191). Type 3
+    /// and code 4 of ICMP.
+    pub(crate) fn too_large() -> Self {
+        Self::Other {
+            protocol: "icmp".into(),
+            from: Some(3),
+            to: Some(4),
+        }
+    }
 }
 
 // === impl Desired ===

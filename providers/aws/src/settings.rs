@@ -96,6 +96,9 @@ pub struct Settings {
     pub manage_backend_rules: Option<bool>,
     /// IDs of prefix lists whose addresses may connect, beside the source ranges.
     pub prefix_lists: Vec<String>,
+    /// Whether routers may tell the load balancer that a packet is too large (ICMP), so that path MTU discovery
+    /// works. Clients of UDP and of large TCP segments need it if their path is narrow.
+    pub path_mtu: Option<bool>,
     /// How AWS checks targets.
     pub health_check: HealthCheck,
     /// Attributes of the load balancer that differ from AWS's defaults.
@@ -271,6 +274,7 @@ impl Settings {
             security_groups: or(self.security_groups, &class.security_groups),
             manage_backend_rules: self.manage_backend_rules.or(class.manage_backend_rules),
             prefix_lists: or(self.prefix_lists, &class.prefix_lists),
+            path_mtu: self.path_mtu.or(class.path_mtu),
             health_check: HealthCheck {
                 protocol: self.health_check.protocol.or(check.protocol),
                 port: self.health_check.port.or_else(|| check.port.clone()),
@@ -397,6 +401,9 @@ impl Parsed {
             "security-group-prefix-lists" => {
                 settings.prefix_lists = values::ids(key, value, "pl-")?;
             }
+            "enable-icmp-for-path-mtu-discovery" => {
+                settings.path_mtu = Some(values::on_or_off(key, value)?);
+            }
             "eip-allocations" => {
                 settings.elastic_addresses = values::ids(key, value, "eipalloc-")?;
             }
@@ -473,6 +480,21 @@ impl Parsed {
             let all = &mut self.settings.attributes;
             all.entry(attributes::CROSS_ZONE.into())
                 .or_insert_with(|| on.to_string());
+        }
+        let drains = old("connection-draining-enabled").transpose()?;
+        let key = format!("{PREFIX}connection-draining-timeout");
+        if let Some(value) = annotations.get(&key) {
+            let named = format!("annotation {key}");
+            let seconds = values::number(&named, value.trim(), 1..=3_600)?;
+            if drains == Some(true) {
+                let all = &mut self.settings.target_group_attributes;
+                all.entry(attributes::DEREGISTRATION_DELAY.into())
+                    .or_insert_with(|| seconds.to_string());
+            } else {
+                self.remarks.push(format!(
+                    "{named} has no effect without {PREFIX}connection-draining-enabled: \"true\""
+                ));
+            }
         }
         for (name, attribute) in [
             ("access-log-enabled", attributes::ACCESS_LOGS),

@@ -36,12 +36,16 @@ pub(crate) fn rules(
     if sources.is_empty() {
         sources.push(Source::Range(IpNet::V4(ipnet::Ipv4Net::default())));
     }
-    let pairs = (service.listeners.iter())
-        .flat_map(|listener| sources.iter().map(move |source| (listener, source)));
-    let rules: BTreeSet<Rule> = pairs
-        .map(|(listener, source)| Rule {
-            traffic: Traffic::Port(listener.protocol, listener.port),
-            source: source.clone(),
+    let ports = service.listeners.iter();
+    let ports = ports.map(|listener| Traffic::Port(listener.protocol, listener.port));
+    let too_large = (settings.path_mtu == Some(true)).then(Traffic::too_large);
+    let rules: BTreeSet<Rule> = ports
+        .chain(too_large)
+        .flat_map(|traffic| {
+            sources.iter().map(move |source| Rule {
+                traffic: traffic.clone(),
+                source: source.clone(),
+            })
         })
         .collect();
     let most = settings.most_rules.unwrap_or(MOST_RULES);
@@ -91,9 +95,12 @@ pub(super) fn given(
             found.security_groups.len()
         )));
     }
-    if !service.source_ranges.is_empty() || !settings.prefix_lists.is_empty() {
+    if !service.source_ranges.is_empty()
+        || !settings.prefix_lists.is_empty()
+        || settings.path_mtu == Some(true)
+    {
         remarks.push(format!(
-            "source ranges and prefix lists have no effect: the security groups of {PREFIX}security-groups decide who may connect"
+            "source ranges, prefix lists and {PREFIX}enable-icmp-for-path-mtu-discovery have no effect: the security groups of {PREFIX}security-groups decide who may connect"
         ));
     }
     Ok(found.security_groups.clone())

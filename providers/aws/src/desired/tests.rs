@@ -4,6 +4,7 @@ use ballast_provider::{ServiceId, TrafficPolicy};
 
 use super::*;
 
+mod clients;
 mod tls;
 
 pub(crate) fn mark() -> Mark {
@@ -241,93 +242,7 @@ fn affinity_makes_connections_sticky_unless_an_attribute_says_otherwise() {
     assert_eq!(of(&off)[attributes::STICKINESS], "false");
 }
 
-#[test]
-fn clients_are_those_of_the_source_ranges_and_prefix_lists() {
-    let sources = |ranges: &[&str], all: &[(&str, &str)]| {
-        let service = LoadBalancer {
-            source_ranges: ranges
-                .iter()
-                .map(|it| it.parse().expect("a range"))
-                .collect(),
-            ..service(&[WEB])
-        };
-        of(&service, all).map(|it| match it.desired.groups {
-            Groups::Own { rules, .. } => rules.into_iter().map(|it| it.source).collect::<Vec<_>>(),
-            Groups::Given(_) => Vec::new(),
-        })
-    };
-    let range = |text: &str| Source::Range(text.parse().expect("a range"));
-    let list = Source::PrefixList("pl-1".into());
-    let lists = [("security-group-prefix-lists", "pl-1")];
-    assert_eq!(sources(&[], &[]), Ok(vec![range("0.0.0.0/0")]));
-    assert_eq!(sources(&[], &lists), Ok(vec![list.clone()]));
-    assert_eq!(
-        sources(&["10.0.0.0/8"], &lists),
-        Ok(vec![range("10.0.0.0/8"), list])
-    );
-    sources(&["fd00::/8"], &[]).expect_err("IPv6");
-    let many: Vec<String> = (0..61)
-        .map(|number| format!("10.0.{number}.0/24"))
-        .collect();
-    let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let refusal = sources(&many, &[]).expect_err("61 rules");
-    assert_eq!(refusal.reason, Reason::QuotaExceeded);
-}
-
 /// AWS counts each entry that a list may have.
-#[test]
-fn a_prefix_list_counts_with_all_its_entries() {
-    let found = LookedUp {
-        prefix_lists: [("pl-1".to_owned(), 55), ("pl-2".to_owned(), 5)].into(),
-        ..found()
-    };
-    let refusal = |ports: u16, lists: &str, class: Settings| {
-        let ports: Vec<_> = (0..ports)
-            .map(|at| (Protocol::Tcp, 80 + at, 30_080 + at))
-            .collect();
-        let service = service(&ports);
-        let settings = settings(&[("security-group-prefix-lists", lists)]).over(&class);
-        check(&service, &settings).expect("nothing is known before the look-up");
-        let outcome = Desired::of(
-            &mark(),
-            &Key::alone(&service.id),
-            &service,
-            &settings,
-            &found,
-        );
-        outcome.err().map(|it| (it.reason, it.message))
-    };
-    let raised = Settings {
-        most_rules: Some(120),
-        ..Settings::default()
-    };
-    for (ports, lists, class, expected) in [
-        (1, "pl-1,pl-2", Settings::default(), None),
-        (
-            1,
-            "pl-1,pl-2,pl-3",
-            Settings::default(),
-            Some(
-                "1 ports and their sources need 61 rules (the prefix list pl-1 counts as 55 on each port, pl-2 counts as 5 on each port)",
-            ),
-        ),
-        (2, "pl-1", Settings::default(), Some("need 110 rules")),
-        (2, "pl-1", raised.clone(), None),
-        (3, "pl-1", raised, Some("at most 120")),
-        (12, "pl-2", Settings::default(), None),
-        (13, "pl-2", Settings::default(), Some("need 65 rules")),
-    ] {
-        let got = refusal(ports, lists, class);
-        match (expected, &got) {
-            (None, None) => {}
-            (Some(words), Some((Reason::QuotaExceeded, message))) => {
-                assert!(message.contains(words), "{message}");
-            }
-            _ => panic!("{ports} ports, {lists}: {got:?}"),
-        }
-    }
-}
-
 #[test]
 fn groups_that_are_given_replace_ballasts_own() {
     let found = LookedUp {

@@ -23,6 +23,8 @@ pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 pub const PROXY_PROTOCOL: &str = "proxy_protocol_v2.enabled";
 /// Whether targets see the client's address as the sender. Always on for UDP.
 pub const PRESERVE_CLIENT_IP: &str = "preserve_client_ip.enabled";
+/// How long a target that leaves keeps its connections, in seconds.
+pub const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";
 /// Whether connections of one client go to one target.
 pub const STICKINESS: &str = "stickiness.enabled";
 
@@ -70,7 +72,7 @@ pub const LOAD_BALANCER: [Attribute; 7] = [
 /// Attributes of a target group.
 pub const TARGET_GROUP: [Attribute; 10] = [
     Attribute {
-        key: "deregistration_delay.timeout_seconds",
+        key: DEREGISTRATION_DELAY,
         default: "300",
         values: Values::Number(0, 3_600),
     },

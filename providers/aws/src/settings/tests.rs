@@ -268,6 +268,7 @@ fn every_supported_annotation_does_something() {
         "healthcheck-protocol" => "http",
         "healthcheck-path" => "/",
         "healthcheck-success-codes" => "200",
+        "enable-icmp-for-path-mtu-discovery" => "on",
         "internal"
         | "access-log-enabled"
         | "manage-backend-security-group-rules"
@@ -276,8 +277,13 @@ fn every_supported_annotation_does_something() {
         _ => "one",
     };
     for known in &annotations::ANNOTATIONS {
-        // The only supported value of one is the default, and the other one has no effect.
-        let alone = ["nlb-target-type", "type"];
+        // The only supported value of one is the default, one has no effect, and two have one together.
+        let alone = [
+            "nlb-target-type",
+            "type",
+            "connection-draining-enabled",
+            "connection-draining-timeout",
+        ];
         if known.support != Support::Supported || alone.contains(&known.name) {
             continue;
         }
@@ -518,4 +524,49 @@ fn tls_needs_a_certificate() {
     // What is so anyway needs none.
     let plain = [("backend-protocol", "TCP"), ("alpn-policy", "None")];
     assert_eq!(settings(&plain).check(), Ok(()));
+}
+
+#[test]
+fn draining_of_classic_load_balancers_is_the_deregistration_delay() {
+    let delay = |all: &[(&str, &str)]| {
+        let attributes = settings(all).target_group_attributes;
+        attributes.get(attributes::DEREGISTRATION_DELAY).cloned()
+    };
+    let on = ("connection-draining-enabled", "true");
+    let sixty = ("connection-draining-timeout", "60");
+    assert_eq!(delay(&[on, sixty]).as_deref(), Some("60"));
+    assert_eq!(delay(&[on]), None, "AWS's default");
+    let newer = (
+        "target-group-attributes",
+        "deregistration_delay.timeout_seconds=5",
+    );
+    assert_eq!(delay(&[on, sixty, newer]).as_deref(), Some("5"));
+    for off in [
+        &[sixty][..],
+        &[sixty, ("connection-draining-enabled", "false")],
+    ] {
+        let parsed = parsed(off);
+        assert!(parsed.settings.target_group_attributes.is_empty());
+        assert!(
+            parsed.remarks[0].contains("has no effect without"),
+            "{parsed:?}"
+        );
+    }
+    let refusal = refused(&[on, ("connection-draining-timeout", "0")]);
+    assert!(refusal.message.contains("1 to 3600"), "{refusal}");
+}
+
+#[test]
+fn what_ballast_never_supports_is_refused_with_the_reason() {
+    for (name, says) in [
+        ("connection-idle-timeout", "Classic Load Balancers"),
+        ("extra-security-groups", "aws-load-balancer-security-groups"),
+        ("name", "additional-resource-tags"),
+        ("quic-enabled-ports", "UDP ports carry QUIC"),
+    ] {
+        let refusal = refused(&[(name, "1")]);
+        assert_eq!(refusal.reason, Reason::Unsupported);
+        assert!(refusal.message.contains(says), "{refusal}");
+        assert!(refusal.message.contains(name), "{refusal}");
+    }
 }

@@ -37,6 +37,14 @@ pub(super) fn boolean(key: &str, value: &str) -> Result<bool, Refusal> {
     }
 }
 
+pub(super) fn on_or_off(key: &str, value: &str) -> Result<bool, Refusal> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(must_be(key, "on or off", value)),
+    }
+}
+
 pub(super) fn number(key: &str, value: &str, range: RangeInclusive<u32>) -> Result<u32, Refusal> {
     let number = value.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // These are tests.
 #![allow(missing_docs)]
 
+mod annotations;
 mod bed;
 mod conformance;
 mod costs;
