@@ -7,7 +7,7 @@
 //! costs no call, if the objects that exist are those that the Service needs ([`is_finished`]).
 //!
 //! ```text
-//!  nothing ─▶ target groups ─▶ targets ─▶ security group ─▶ load balancer ─▶ listeners ─▶ applied
+//!  nothing ─▶ security group ─▶ target groups ─▶ targets ─▶ load balancer ─▶ listeners ─▶ applied
 //!                                                                                           │
 //!  applied, and the Service wants something else ─▶ the differences, in the same order ─────┤
 //!                                                                                           ▼
@@ -18,6 +18,10 @@
 //! to them and before others are deregistered, and rules and certificates are added before others are
 //! removed. A load balancer of another scheme has nothing in common with its successor, and stays
 //! until the caller says that the successor serves.
+//!
+//! The security group of a new load balancer is made first, because AWS never makes it twice: if it is new,
+//! no former process has made anything. A target group or a load balancer that is there already looks in
+//! AWS's answer as if it were new.
 //!
 //! What nothing uses any more is deleted last and apart ([`Plan::cleanup`]): AWS refuses such
 //! calls for minutes, and that must hold up nothing else.
@@ -87,15 +91,22 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     let mut after = Plan::default();
     let lists = &situation.prefix_lists;
     let groups = after.security_groups(desired, observed, lists);
+    let makes_group = matches!(after.calls.first(), Some(Call::CreateSecurityGroup { .. }));
+    let first = if makes_group && present.is_none() {
+        std::mem::take(&mut after.calls)
+    } else {
+        Vec::new()
+    };
     after.load_balancer(desired, present, &groups);
     after.listeners(desired, present, observed);
     after.tags(desired, present, observed);
     after.obsolete_rules(desired, observed, lists);
     let differs = !before.calls.is_empty() || !after.calls.is_empty();
     let mut plan = Plan {
+        calls: first.into_iter().chain(before.calls).collect(),
         remarks: after.remarks,
         objection: after.objection,
-        ..before
+        ..Plan::default()
     };
     plan.unfinished(present, differs);
     if let Some(targets) = &situation.targets {

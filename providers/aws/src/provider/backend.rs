@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::execute::error;
+use super::records::LAG;
 use super::{Inner, PATIENCE};
 use crate::call::{Call, Ref};
 use crate::client::values::{Filter, Instance, SecurityGroup, Tags};
@@ -63,6 +64,8 @@ pub(super) struct Backend {
     shut: Option<Shut>,
     /// When a Service asked for it last.
     wanted: Option<Instant>,
+    /// When this process made or deleted it last: lists may lag behind that.
+    changed: Option<Instant>,
     /// It is being deleted: groups of nodes may have lost its rule.
     closing: bool,
     /// How often AWS has refused to delete it, and why.
@@ -147,10 +150,16 @@ impl Backend {
         self.open = None;
     }
 
-    /// What a list says that was begun when its ID was `before`. What has changed since is newer. True if
-    /// it differs.
-    pub(super) fn compare(&mut self, found: Option<&str>, before: Option<&str>) -> bool {
-        if self.id.as_deref() != before || self.id.as_deref() == found {
+    /// What a list says that was begun when its ID was `before`. What has changed since, or shortly before,
+    /// is newer. True if it differs.
+    pub(super) fn compare(
+        &mut self,
+        found: Option<&str>,
+        before: Option<&str>,
+        begun: Instant,
+    ) -> bool {
+        let newer = self.changed.is_some_and(|at| begun < at + LAG);
+        if newer || self.id.as_deref() != before || self.id.as_deref() == found {
             return false;
         }
         self.lose();
@@ -174,6 +183,7 @@ impl Backend {
     fn close(&mut self) {
         *self = Self {
             wanted: self.wanted,
+            changed: self.changed,
             ..Self::default()
         };
     }
@@ -285,6 +295,7 @@ impl Inner {
             Ok(answer) => {
                 let backend = &mut self.network().backend;
                 backend.tried = tried;
+                backend.changed = Some(Instant::now());
                 backend.open = Some(BTreeSet::new());
                 Ok(answer.id.unwrap_or_default())
             }

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Inner;
-use super::execute::{Cleaning, Ended, error};
+use super::execute::{Cleaning, Ended, error, may_return_another};
 use super::health::Needs;
-use super::records::{Behind, Depth, Record};
+use super::records::{Behind, Depth, Extent, Record};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
@@ -188,10 +188,15 @@ impl Inner {
         };
         if let Some(at) = first_part(&plan) {
             let rest = plan.calls.split_off(at);
-            self.run(client, record, &plan.calls).await?;
-            if !rest.is_empty() && record.depth == Depth::Full {
+            let ended = self.run(client, record, &plan.calls).await?;
+            if !rest.is_empty() && ended == Ended::Done {
                 return Ok(Step::Halfway(words));
             }
+            return Ok(Step::Again);
+        }
+        if let Some(at) = unread_part(&plan).filter(|_| record.extent < Extent::All) {
+            plan.calls.truncate(at);
+            self.run(client, record, &plan.calls).await?;
             return Ok(Step::Again);
         }
         if self.run(client, record, &plan.calls).await? == Ended::Stale {
@@ -271,4 +276,11 @@ fn remarks_on_former(record: &Record) -> impl Iterator<Item = String> {
 fn first_part(plan: &Plan) -> Option<usize> {
     let creates = |call: &Call| matches!(call, Call::CreateLoadBalancer { .. });
     plan.calls.iter().position(creates).map(|at| at + 1)
+}
+
+/// Where a plan is cut if AWS may return what a former process has made: it is read before a listener sends
+/// to it, and before everything counts as applied.
+fn unread_part(plan: &Plan) -> Option<usize> {
+    let mut calls = plan.calls.iter();
+    calls.rposition(may_return_another).map(|at| at + 1)
 }

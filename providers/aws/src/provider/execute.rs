@@ -7,7 +7,7 @@ use ballast_provider::{ProviderError, Reason};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::records::{Depth, Leftover, Record};
+use super::records::{Depth, Extent, Leftover, Record};
 use super::retarget::INVALID_TARGET;
 use super::{Inner, PATIENCE};
 use crate::call::Call;
@@ -175,7 +175,9 @@ impl Cleaning {
 // === impl Inner ===
 
 impl Inner {
-    /// Makes calls in order and records the effect of each. Ends with the first that fails.
+    /// Makes calls in order and records the effect of each. Ends with the first that fails. If AWS may have
+    /// returned what a former process has made, the record is doubtful at the end: the object is known by its
+    /// name only, and so is whose it is.
     pub(super) async fn execute(
         &self,
         client: &Client,
@@ -183,20 +185,54 @@ impl Inner {
         calls: &[Call],
         vpc: &str,
     ) -> Ended {
+        let mut unread = false;
+        let ended = self.make_all(client, record, calls, vpc, &mut unread).await;
+        if unread {
+            record.doubt();
+        }
+        ended
+    }
+
+    async fn make_all(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        calls: &[Call],
+        vpc: &str,
+        unread: &mut bool,
+    ) -> Ended {
         let mut ids = Ids {
             vpc: vpc.to_owned(),
             ..Ids::default()
         };
         let mut left: VecDeque<&Call> = calls.iter().collect();
         while let Some(call) = left.pop_front() {
+            if may_return_another(call)
+                && call.makes().is_some_and(|it| self.records.is_stranger(it))
+            {
+                // AWS may say that it has made it. Whose it is, and its ARN, a read says.
+                record.tried(call);
+                record.doubt();
+                return Ended::Stale;
+            }
+            let first = record.is_first(call);
             match make(client, record, call, call.urgency(), &ids).await {
                 Ok(answer) => {
+                    if first {
+                        record.reaches(Extent::All);
+                    }
                     if let (Some(name), Some(id)) = (call.makes(), &answer.id) {
                         ids.made.insert(name.to_owned(), id.clone());
                         info!(id, "{} made {name}", call.action());
                     }
                     effect::apply(&mut record.observed, call, &ids, &answer);
-                    record.whole |= matches!(call, Call::CreateLoadBalancer { .. });
+                    if matches!(call, Call::CreateLoadBalancer { .. }) {
+                        record.reaches(Extent::Named);
+                    }
+                    if may_return_another(call) && record.extent < Extent::All {
+                        *unread = true;
+                        record.targets_known = false;
+                    }
                 }
                 Err(why) if is_done(call, &why) => {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());
@@ -234,6 +270,10 @@ impl Inner {
         if why.cause.uncertain() || why.cause == Cause::Duplicate {
             record.tried(call);
             record.doubt();
+        }
+        // Somebody has made it before, and perhaps more.
+        if why.cause == Cause::Duplicate && makes(call) {
+            record.extent = Extent::Listed;
         }
         if GIVEN.contains(&why.code.as_str()) {
             self.network().forget_lists(&why.code);
@@ -367,6 +407,19 @@ async fn make(
     record.answered(before);
     record.place = made.as_ref().err().and_then(|why| why.place);
     made
+}
+
+/// Whether AWS returns what there is already as if it were new, if it has the same settings.
+pub(super) const fn may_return_another(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::CreateTargetGroup { .. } | Call::CreateLoadBalancer { .. }
+    )
+}
+
+/// Whether AWS refuses it because of an object with the same name.
+const fn makes(call: &Call) -> bool {
+    matches!(call, Call::CreateSecurityGroup { .. }) || may_return_another(call)
 }
 
 /// Whether a failure says that there is nothing left to do: what is to be deleted is gone, nothing of a

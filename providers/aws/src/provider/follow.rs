@@ -39,6 +39,8 @@ use crate::rate::Urgency;
 
 mod compare;
 
+use self::compare::Look;
+
 /// Between two looks at load balancers that are provisioned.
 const PROVISIONING: Duration = Duration::from_secs(10);
 /// Between two looks at everything of the class.
@@ -64,8 +66,6 @@ struct Follower {
     closing: (Instant, Duration),
     /// What was said of nodes.
     remarks: Vec<String>,
-    /// The UID of the Service that was read last.
-    last: Option<Arc<str>>,
 }
 
 /// The changes of a class, for ever.
@@ -140,7 +140,6 @@ impl Follower {
             provisioning: now + PROVISIONING,
             drift: now + LAG,
             in_full: now + IN_FULL,
-            last: None,
         }
     }
 
@@ -197,10 +196,15 @@ impl Follower {
             let before = self.changes();
             let backend = inner.network().backend.id();
             match inner.look_around(client, Urgency::Background).await {
-                Ok(found) => {
-                    self.compare_backend(&found, backend.as_deref());
+                Ok(mut found) => {
+                    (inner.records).meet(std::mem::take(&mut found.strangers));
+                    self.compare_backend(&found, backend.as_deref(), begun);
                     let late = inner.records.listed(begun);
-                    self.compare(&found, &before, late);
+                    let look = Look { begun, late };
+                    let unsure = self.compare(&found, &before, look);
+                    // Each of these cells is somebody's who works on it.
+                    drop(before);
+                    self.make_sure_of(client, unsure).await;
                     self.try_refused(client).await;
                 }
                 Err(why) => {
@@ -405,12 +409,9 @@ impl Follower {
         if let Some(calls) = self.ask_first(client, &cells).await {
             return calls;
         }
-        let last = self.last.clone();
-        let after = |(uid, _): &&(Arc<str>, _)| last.as_ref().is_none_or(|last| *uid > *last);
-        let Some((uid, cell)) = cells.iter().find(after).or_else(|| cells.first()) else {
+        let Some((_, cell)) = self.inner.records.next_to_read() else {
             return 0;
         };
-        self.last = Some(Arc::clone(uid));
         let Ok(mut record) = cell.try_lock() else {
             return 0;
         };

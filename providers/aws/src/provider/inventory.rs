@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::Inner;
 use super::execute::error;
-use super::records::{Answers, Depth, Record, Tried};
+use super::records::{Answers, Depth, Extent, Record, Tried};
 use crate::client::values::{self, Filter, Tags};
 use crate::client::{CallError, Client, Manner};
 use crate::desired::NAMES;
@@ -28,6 +28,8 @@ pub(super) struct Inventory {
     pub(super) records: BTreeMap<Arc<str>, Record>,
     /// The group through which load balancers reach nodes, if it exists, with its tags.
     pub(super) backend: Option<(String, Tags)>,
+    /// The names of load balancers and target groups that look like ours, and whose tags name no owner.
+    pub(super) strangers: BTreeSet<String>,
 }
 
 /// Under which names something of a Service may exist.
@@ -74,6 +76,7 @@ impl Inner {
             .and_then(|(_, mut tags)| tags.remove(super::targets::SETTLED));
         self.targets().found(settled);
         self.records.replace(found.records);
+        self.records.meet(found.strangers);
         Ok(())
     }
 
@@ -105,6 +108,7 @@ impl Inner {
         let mut all = Inventory {
             records: BTreeMap::new(),
             backend: None,
+            strangers: BTreeSet::new(),
         };
         let backend = self.backend_name();
         for group in security {
@@ -116,9 +120,11 @@ impl Inner {
             }
         }
         for one in balancers {
-            let Some(tags) = tags.remove(&one.arn).filter(|tags| self.mark.owns(tags)) else {
+            let tags = tags.remove(&one.arn).unwrap_or_default();
+            if !self.mark.owns(&tags) {
+                all.stranger(one.name, &tags);
                 continue;
-            };
+            }
             if let Some(record) = all.record(&tags) {
                 let name = one.name.clone();
                 record
@@ -128,9 +134,11 @@ impl Inner {
             }
         }
         for one in groups {
-            let Some(tags) = tags.remove(&one.arn).filter(|tags| self.mark.owns(tags)) else {
+            let tags = tags.remove(&one.arn).unwrap_or_default();
+            if !self.mark.owns(&tags) {
+                all.stranger(one.name, &tags);
                 continue;
-            };
+            }
             if let Some(record) = all.record(&tags)
                 && let Some((name, group)) = target_group(one, tags)
             {
@@ -169,7 +177,8 @@ impl Inner {
         let key = Key::alone(id);
         let schemes = [Scheme::Internal, Scheme::InternetFacing];
         let named = schemes.map(|scheme| crate::desired::name(&self.mark, &key, scheme));
-        let known = record.observed.load_balancers.keys().cloned();
+        let known = record.observed.load_balancers.keys();
+        let known = known.chain(&record.tried.load_balancers).cloned();
         let balancers: BTreeSet<String> = known.chain(named).collect();
         let known = record.observed.target_groups.keys();
         let groups: BTreeSet<&String> = known.chain(&record.tried.target_groups).collect();
@@ -185,7 +194,7 @@ impl Inner {
         } = self.read_named(client, id, &wanted, urgency).await?;
         record.observed = observed;
         record.depth = Depth::Full;
-        record.whole = true;
+        record.reaches(Extent::Named);
         record.targets_known = true;
         record.id = Some(id.clone());
         record.heard(&answers, Instant::now());
@@ -330,7 +339,15 @@ pub(super) async fn complete(
 ) -> Result<(u32, Answers), CallError> {
     let mut calls = 0;
     for there in observed.load_balancers.values_mut() {
-        let listeners = client.listeners(&there.arn, manner(urgency)).await?;
+        let mut listeners = client.listeners(&there.arn, manner(urgency)).await?;
+        let known = there.listeners.values().map(|one| &one.arn);
+        let unseen = known.filter(|arn| listeners.iter().all(|one| one.arn != **arn));
+        let unseen: Vec<String> = unseen.cloned().collect();
+        if !unseen.is_empty() {
+            // The list may lag behind what this process has just made.
+            listeners.extend(client.listeners_with(&unseen, manner(urgency)).await?);
+            calls += 1;
+        }
         let arns: Vec<String> = listeners.iter().map(|one| one.arn.clone()).collect();
         let mut tags = client.tags(&arns, manner(urgency)).await?;
         let listeners = listeners.into_iter().filter_map(|one| {
@@ -435,6 +452,13 @@ impl Inventory {
         let record = self.records.entry(Arc::clone(&id.uid)).or_insert_with(made);
         record.retained |= tags.contains_key(RETAINED);
         Some(record)
+    }
+
+    /// What belongs to another class or cluster has other names than ours.
+    fn stranger(&mut self, name: String, tags: &Tags) {
+        if Mark::of(tags).is_none() {
+            self.strangers.insert(name);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A list that lags behind does not show what the former process made in its last moments. So a release
 //! asks for the load balancers by the names that follow from the Service, and for the target groups
-//! behind them, unless this process knows already that there is nothing else ([`Record::whole`]). What
+//! behind them, unless this process knows already that there is nothing else ([`Extent`]). What
 //! only a list can show, the first look at everything finds ([`super::follow`]).
 //!
 //! It reads neither listeners nor attributes nor targets: whoever deletes needs none of them.
@@ -14,7 +14,7 @@ use ballast_provider::{Key, ProviderError, ServiceId};
 use super::Inner;
 use super::execute::error;
 use super::inventory::{load_balancer, manner, security_group, target_group};
-use super::records::{Depth, Record, Tried};
+use super::records::{Depth, Extent, Record, Tried};
 use crate::client::{CallError, Client};
 use crate::observed::Observed;
 use crate::rate::Urgency;
@@ -32,7 +32,7 @@ impl Inner {
         record: &mut Record,
     ) -> Result<(), ProviderError> {
         let nothing = record.is_empty() && self.records.are_listed();
-        if (record.whole || nothing) && record.depth != Depth::Doubtful {
+        if (record.extent >= Extent::Named || nothing) && record.depth != Depth::Doubtful {
             return Ok(());
         }
         let read = self.read_names(client, id, record).await;
@@ -56,7 +56,8 @@ impl Inner {
         let key = Key::alone(id);
         let schemes = [Scheme::Internal, Scheme::InternetFacing];
         let derived = schemes.map(|scheme| crate::desired::name(&self.mark, &key, scheme));
-        let before = record.observed.load_balancers.keys().cloned();
+        let before = record.observed.load_balancers.keys();
+        let before = before.chain(&record.tried.load_balancers).cloned();
         let names: BTreeSet<String> = before.chain(derived).collect();
         let mut balancers = Vec::new();
         for name in names {
@@ -112,7 +113,7 @@ impl Inner {
         }
         record.id = Some(id.clone());
         record.tried = Tried::default();
-        record.whole = true;
+        record.reaches(Extent::Named);
         Ok(())
     }
 }

@@ -10,7 +10,11 @@
 //!
 //! After `restore` an absent record means that lists show nothing of the Service. Whoever creates finds out
 //! what they do not show yet, because AWS says that a name is taken. Whoever deletes needs more
-//! ([`Record::whole`]), until everything was listed again ([`Records::are_listed`]).
+//! ([`Extent`]), until everything was listed again ([`Records::are_listed`]).
+//!
+//! AWS does not always say that a name is taken: a target group or a load balancer with the same settings is
+//! returned as if it were new. So what is created is read, unless it is known that no former process can have
+//! made it ([`Extent::All`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -50,6 +54,19 @@ pub(super) enum Depth {
     Doubtful,
 }
 
+/// Which objects of the Service a record has at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Extent {
+    /// Those that a list has shown. It may lag behind what the former process did.
+    Listed,
+    /// Those whose names follow from the Service, too: this process has read them, or made the load balancer.
+    Named,
+    /// All that a former process has made: this process has made the first object, or everything was listed
+    /// late enough ([`LAG`]). The names of target groups do not follow from the Service alone, so no read by
+    /// name says so.
+    All,
+}
+
 /// Whether a wave could not give a Service its targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
@@ -65,9 +82,7 @@ pub(super) enum Behind {
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) depth: Depth,
-    /// Nothing else of the Service exists: this process has read it by its names, or made its load balancer.
-    /// A list alone does not say so, because it may lag behind what the former process did.
-    pub(super) whole: bool,
+    pub(super) extent: Extent,
     pub(super) observed: Observed,
     /// The Service; `None` if no tag names it in full.
     pub(super) id: Option<ServiceId>,
@@ -86,6 +101,8 @@ pub(super) struct Record {
     pub(super) cleanup: Option<Leftover>,
     /// Counts the calls that have changed something: a list that was begun before is older.
     pub(super) changes: u64,
+    /// When the last of them was made: a list that was begun soon after may lag behind it.
+    pub(super) changed: Option<Instant>,
     /// When a load balancer that AWS could not make was deleted last.
     pub(super) remade: Option<Instant>,
     /// When the controller was last asked for a turn that only time gives a reason for.
@@ -125,10 +142,11 @@ pub(super) struct Wanted {
 /// The targets of target groups by ARN, as AWS has answered.
 pub(super) type Answers = BTreeMap<Arn, Vec<TargetHealth>>;
 
-/// Names of objects whose creation had no answer, or failed because the name is taken. The next read
-/// looks for them, too: nothing else names them.
+/// Names of objects whose creation had no answer, or failed because the name is taken, and of those that
+/// only a list has shown. The next read looks for them, too: nothing else names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tried {
+    pub(super) load_balancers: BTreeSet<String>,
     pub(super) target_groups: BTreeSet<String>,
     pub(super) security_groups: BTreeSet<String>,
 }
@@ -148,7 +166,7 @@ impl Record {
     pub(super) fn empty() -> Self {
         Self {
             depth: Depth::Full,
-            whole: false,
+            extent: Extent::Listed,
             observed: Observed::default(),
             id: None,
             targets_known: true,
@@ -158,6 +176,7 @@ impl Record {
             tried: Tried::default(),
             cleanup: None,
             changes: 0,
+            changed: None,
             remade: None,
             asked: None,
             wanted: None,
@@ -367,6 +386,7 @@ impl Record {
     /// be dropped. Returns what [`Self::answered`] needs.
     pub(super) fn asks(&mut self, call: &Call) -> Before {
         self.changes += 1;
+        self.changed = Some(Instant::now());
         let before = Before {
             depth: self.depth,
             tried: self.tried.clone(),
@@ -379,9 +399,38 @@ impl Record {
 
     /// The call has an answer.
     pub(super) fn answered(&mut self, before: Before) {
+        self.changed = Some(Instant::now());
         self.depth = before.depth;
         self.tried = before.tried;
         self.groups_known = before.groups_known;
+    }
+
+    /// A call is about to make this, and the record knows nothing else: if AWS makes it, there is nothing else.
+    /// AWS makes no security group twice.
+    pub(super) fn is_first(&self, call: &Call) -> bool {
+        let makes = matches!(call, Call::CreateSecurityGroup { .. });
+        makes && self.is_empty() && self.tried == Tried::default()
+    }
+
+    /// A list shows these objects. Those that nobody knew of are read by their names.
+    pub(super) fn shown(&mut self, seen: &Observed) {
+        let Tried {
+            load_balancers,
+            target_groups,
+            ..
+        } = &mut self.tried;
+        load_balancers.extend(seen.load_balancers.keys().cloned());
+        target_groups.extend(seen.target_groups.keys().cloned());
+    }
+
+    /// It has at least these objects.
+    pub(super) fn reaches(&mut self, extent: Extent) {
+        self.extent = self.extent.max(extent);
+    }
+
+    /// Whether a list that was begun then may lag behind what this process has done.
+    pub(super) fn is_newer_than(&self, begun: Instant) -> bool {
+        self.changed.is_some_and(|at| begun < at + LAG)
     }
 
     /// A call may have had an effect.

@@ -14,11 +14,11 @@ use crate::bed::{Bed, delete, service, settle};
 use crate::crashes::{changes, finish, served};
 
 /// A change of one Service is over long before.
-const LAG: Duration = Duration::from_secs(30);
+pub(crate) const LAG: Duration = Duration::from_secs(30);
 /// From a crash until the next process lists everything.
-const START: Duration = Duration::from_secs(2);
+pub(crate) const START: Duration = Duration::from_secs(2);
 
-fn lagging() -> Config {
+pub(crate) fn lagging() -> Config {
     let mut config = Config::default();
     config.settings.lag = LAG;
     config
@@ -166,7 +166,8 @@ async fn the_first_look_a_minute_after_the_start_shows_what_the_former_process_m
     settle(&provider, &web()).await.unwrap();
     sleep(LAG).await;
     let other = service("other", &[(80, 30_081)]);
-    bed.fake.fault(Fault::writes().nth(1).drop_after());
+    // Its security group, the rules of that, and its target group.
+    bed.fake.fault(Fault::writes().nth(3).drop_after());
     settle(&provider, &other).await.unwrap_err();
     drop(provider);
     bed.fake.clear_faults();
@@ -182,7 +183,7 @@ async fn the_first_look_a_minute_after_the_start_shows_what_the_former_process_m
             break;
         }
     }
-    for (service, expected) in [(&other, 1), (&web(), 4), (&service("third", &[]), 0)] {
+    for (service, expected) in [(&other, 2), (&web(), 4), (&service("third", &[]), 0)] {
         let key = Key::alone(&service.id);
         let (_, calls) = bed
             .calls_of(provider.release(&service.id, &key, Removal::Delete))

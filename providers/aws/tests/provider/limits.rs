@@ -66,10 +66,11 @@ async fn two_hundred_services_are_never_throttled_and_each_knows_when_its_turn_c
     let last = all.iter().map(|one| one.done).max().unwrap();
     assert!(last <= bound.mul_f64(1.1), "{last:?}");
     for one in &all {
-        assert!(one.told.len() <= 5, "{one:?}");
+        assert!(one.told.len() <= 8, "{one:?}");
         if one.named > Duration::from_mins(2) {
-            // First it waits for its target group; then it knows about when its load balancer is made.
-            let right = |until: Duration| until.abs_diff(one.named) <= 2 * INTERVAL;
+            // It knows to the minute when its load balancer is made. Who comes back meanwhile may be late, because
+            // the workers are busy with the others.
+            let right = |until: Duration| until.abs_diff(one.named) <= 6 * INTERVAL;
             let known = one.told.iter().find(|(_, until)| right(*until));
             let known = known.map(|(at, _)| *at);
             assert!(

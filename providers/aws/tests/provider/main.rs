@@ -13,6 +13,7 @@ mod health;
 mod labels;
 mod lag;
 mod limits;
+mod lists;
 mod names;
 mod network;
 mod quiet;

@@ -125,6 +125,31 @@ impl Client {
         }
     }
 
+    /// The listeners with these ARNs, as far as they exist.
+    pub async fn listeners_with(
+        &self,
+        arns: &[Arn],
+        manner: Manner,
+    ) -> Result<Vec<Listener>, CallError> {
+        let read = |some: &'_ [String]| -> Soon<'_, Vec<Listener>, CallError> {
+            let some = some.to_vec();
+            Box::pin(async move {
+                let some = &some;
+                self.perform(Action::DescribeListeners, manner, |_| {
+                    Box::pin(async move {
+                        let request = self.elb().describe_listeners();
+                        let request = request.set_listener_arns(Some(some.clone()));
+                        let output = request.send().await.map_err(fault)?;
+                        let all = output.listeners().iter().filter_map(listener).collect();
+                        Ok(answered(all, &output))
+                    })
+                })
+                .await
+            })
+        };
+        existing(arns, read).await
+    }
+
     /// The ARNs in the list of certificates of a listener that ends TLS. The default one is in this list only
     /// if somebody has added it.
     pub async fn listener_certificates(

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::Instant;
+
 use super::{CLOSING, Closed, from_backend, groups_that_name};
 use crate::call::{Call, Ref};
 use crate::client::{CallError, Cause, Client, Ids};
@@ -122,7 +124,11 @@ impl Inner {
             .await?;
             open.remove(&group);
         }
-        self.network().backend.lose();
+        {
+            let backend = &mut self.network().backend;
+            backend.lose();
+            backend.changed = Some(Instant::now());
+        }
         let deleted = call_of(Call::DeleteSecurityGroup {
             security_group: id.clone(),
         })

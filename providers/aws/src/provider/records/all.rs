@@ -1,6 +1,6 @@
 //! The records of all Services of a class, and since when lists show everything that a former process made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use ballast_provider::mark::service_of;
 use ballast_provider::{Key, Owned};
 use tokio::time::Instant;
 
-use super::Record;
+use super::{Extent, Record};
 use crate::observed::Observed;
 
 /// So long after the start lists show everything that the former process made. In AWS it takes seconds.
@@ -23,6 +23,10 @@ pub(in crate::provider) struct Records {
     restored: Mutex<Option<Instant>>,
     /// Everything was listed since, late enough to show all that the former process made.
     listed: AtomicBool,
+    /// The names of objects that look like ours and have no owner, in the last list.
+    strangers: Mutex<BTreeSet<String>>,
+    /// The UID of the Service that was read in full last.
+    read: Mutex<Option<Arc<str>>>,
 }
 
 pub(in crate::provider) type Cell = Arc<tokio::sync::Mutex<Record>>;
@@ -38,7 +42,13 @@ impl Records {
     /// The record of a Service, made if it is not there.
     pub(in crate::provider) fn of(&self, uid: &Arc<str>) -> Cell {
         let mut all = self.all();
-        let made = || Arc::new(tokio::sync::Mutex::new(Record::empty()));
+        let made = || {
+            let mut record = Record::empty();
+            if self.are_listed() {
+                record.extent = Extent::All;
+            }
+            Arc::new(tokio::sync::Mutex::new(record))
+        };
         Arc::clone(all.entry(Arc::clone(uid)).or_insert_with(made))
     }
 
@@ -64,6 +74,44 @@ impl Records {
     /// Forgets a Service that has nothing.
     pub(in crate::provider) fn forget(&self, uid: &str) {
         self.all().remove(uid);
+    }
+
+    fn strangers(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        // Each change is one assignment.
+        (self.strangers.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last list shows these objects, whose names look like ours and which have no owner.
+    pub(in crate::provider) fn meet(&self, strangers: BTreeSet<String>) {
+        *self.strangers() = strangers;
+    }
+
+    /// Whether AWS may return somebody else's object if one of this name is made. Whoever asks reads it, so
+    /// nobody else needs to.
+    pub(in crate::provider) fn is_stranger(&self, name: &str) -> bool {
+        self.strangers().remove(name)
+    }
+
+    /// Forgets a Service that nobody else works on, or is about to.
+    pub(in crate::provider) fn forget_unused(&self, uid: &str, cell: &Cell) {
+        let mut all = self.all();
+        let same = all.get(uid).is_some_and(|it| Arc::ptr_eq(it, cell));
+        // This map and the caller. Whoever comes now makes another one.
+        if same && Arc::strong_count(cell) == 2 {
+            all.remove(uid);
+        }
+    }
+
+    /// The Service to read in full after the last one, round and round.
+    pub(in crate::provider) fn next_to_read(&self) -> Option<(Arc<str>, Cell)> {
+        // Each change is one assignment.
+        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all();
+        let after = |(uid, _): &(&Arc<str>, _)| last.as_ref().is_none_or(|last| *uid > last);
+        let next = all.iter().find(after).or_else(|| all.iter().next());
+        let (uid, cell) = next?;
+        *last = Some(Arc::clone(uid));
+        Some((Arc::clone(uid), Arc::clone(cell)))
     }
 
     pub(in crate::provider) fn replace(&self, records: BTreeMap<Arc<str>, Record>) {
