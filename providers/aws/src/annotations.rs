@@ -34,7 +34,7 @@ pub struct Annotation {
     pub support: Support,
 }
 
-const IDLE: &str = "it is for Classic Load Balancers. A Network Load Balancer closes a TCP connection that is idle for 350 seconds, and tells both sides";
+const IDLE: &str = "it is for Classic Load Balancers. Set tcp.idle_timeout.seconds in service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-PORT";
 const EXTRA_GROUPS: &str = "it is for Classic Load Balancers. Name all security groups in service.beta.kubernetes.io/aws-load-balancer-security-groups";
 const NAME: &str = "Ballast names load balancers itself, because two Services could ask for the same name. For people, set the tag Name in service.beta.kubernetes.io/aws-load-balancer-additional-resource-tags";
 const QUIC: &str = "Ballast makes no QUIC listeners. UDP ports carry QUIC, too";
@@ -79,7 +79,7 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("internal"),
     only("ip-address-type", "ipv4"),
     refused("ipv6-addresses"),
-    refused("listener-attributes"),
+    supported("listener-attributes"),
     supported("manage-backend-security-group-rules"),
     refused("minimum-load-balancer-capacity"),
     only("multi-cluster-target-group", "false"),
@@ -255,6 +255,6 @@ mod tests {
     #[test]
     fn attributes_of_listeners_are_known_with_their_protocol_and_port() {
         let (known, _) = find(&key("listener-attributes.TCP-80")).expect("known");
-        assert_eq!(known.support, NOT_YET);
+        assert_eq!(known.support, Support::Supported);
     }
 }

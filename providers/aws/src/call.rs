@@ -104,6 +104,10 @@ pub enum Call {
         protocol: Option<(Transport, Option<Tls>)>,
         target_group: Option<Ref>,
     },
+    ModifyListenerAttributes {
+        listener: Ref,
+        attributes: BTreeMap<String, String>,
+    },
     /// AWS takes one at a time.
     AddListenerCertificates {
         listener: Ref,
@@ -150,6 +154,7 @@ impl Call {
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
             Self::CreateListener { .. } => "CreateListener",
             Self::ModifyListener { .. } => "ModifyListener",
+            Self::ModifyListenerAttributes { .. } => "ModifyListenerAttributes",
             Self::AddListenerCertificates { .. } => "AddListenerCertificates",
             Self::RemoveListenerCertificates { .. } => "RemoveListenerCertificates",
             Self::DeleteListener { .. } => "DeleteListener",

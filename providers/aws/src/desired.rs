@@ -82,6 +82,8 @@ pub struct ListenerSpec {
     pub sni: BTreeSet<String>,
     /// The name of its target group.
     pub target_group: String,
+    /// The attributes that are set.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A target group of instances.
@@ -230,6 +232,15 @@ pub struct Outcome {
     pub desired: Desired,
     /// Settings that have no effect, and why.
     pub remarks: Vec<String>,
+}
+
+// === impl ListenerSpec ===
+
+impl ListenerSpec {
+    /// Whether AWS has attributes for such listeners.
+    pub(crate) fn has_attributes(&self) -> bool {
+        self.transport == Transport::Tcp && self.tls.is_none()
+    }
 }
 
 // === impl Traffic ===
@@ -431,7 +442,18 @@ fn listeners(
             tls,
             sni: sni.unwrap_or_default(),
             target_group: group.name.clone(),
+            attributes: settings
+                .listener_attributes
+                .get(&port)
+                .cloned()
+                .unwrap_or_default(),
         };
+        if !listener.attributes.is_empty() && !listener.has_attributes() {
+            return Err(invalid(format!(
+                "annotation {PREFIX}listener-attributes.TCP-{port}: AWS has attributes only for TCP listeners without TLS, and this one is {}",
+                listener.transport.protocol(listener.tls.is_some())
+            )));
+        }
         listeners.insert(port, listener);
         groups.insert(group.name.clone(), group);
     }

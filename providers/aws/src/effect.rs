@@ -11,7 +11,7 @@ use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     SecurityGroup,
 };
-use crate::settings::attributes::{LOAD_BALANCER, TARGET_GROUP, changed};
+use crate::settings::attributes::{LISTENER, LOAD_BALANCER, TARGET_GROUP, changed};
 
 /// Records the effect of a call on the objects of one Service.
 pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
@@ -34,6 +34,7 @@ pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
         | Call::DeleteLoadBalancer { .. } => effect.load_balancer(call, answer),
         Call::CreateListener { .. }
         | Call::ModifyListener { .. }
+        | Call::ModifyListenerAttributes { .. }
         | Call::AddListenerCertificates { .. }
         | Call::RemoveListenerCertificates { .. }
         | Call::DeleteListener { .. } => effect.listener(call, answer),
@@ -248,6 +249,7 @@ impl Effect<'_> {
                     tls: tls.clone(),
                     sni: BTreeSet::new(),
                     target_group: self.id(target_group),
+                    attributes: BTreeMap::new(),
                     tags: tags.clone(),
                 };
                 if let Some(one) = self.load_balancer_of(load_balancer) {
@@ -264,11 +266,22 @@ impl Effect<'_> {
                     if let Some((transport, tls)) = protocol {
                         there.transport = *transport;
                         there.tls.clone_from(tls);
+                        there.attributes.clear();
                     }
                     if there.tls.is_none() {
                         there.sni.clear();
                     }
                     there.target_group = new.unwrap_or_else(|| there.target_group.clone());
+                }
+            }
+            Call::ModifyListenerAttributes {
+                listener,
+                attributes,
+            } => {
+                if let Some(there) = self.listener_of(listener) {
+                    there.attributes.extend(attributes.clone());
+                    let all = std::mem::take(&mut there.attributes);
+                    there.attributes = changed(all, &LISTENER);
                 }
             }
             Call::AddListenerCertificates {

@@ -84,6 +84,8 @@ pub struct ObservedListener {
     pub sni: BTreeSet<Arn>,
     /// The ARN of its target group.
     pub target_group: Arn,
+    /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
+    pub attributes: BTreeMap<String, String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
 }

@@ -105,6 +105,8 @@ pub struct Settings {
     pub attributes: BTreeMap<String, String>,
     /// Attributes of all target groups.
     pub target_group_attributes: BTreeMap<String, String>,
+    /// Attributes of listeners with the protocol TCP, by port.
+    pub listener_attributes: BTreeMap<u16, BTreeMap<String, String>>,
     /// Attributes of the target group of one port; they win.
     pub port_attributes: BTreeMap<u16, BTreeMap<String, String>>,
     /// Further tags on everything that is created.
@@ -293,6 +295,7 @@ impl Settings {
                 self.target_group_attributes,
                 &class.target_group_attributes,
             ),
+            listener_attributes: self.listener_attributes,
             port_attributes: self.port_attributes,
             // Costs are counted by them: a Service cannot put its own on others.
             tags: merged(class.tags.clone(), &self.tags),
@@ -326,7 +329,11 @@ impl Settings {
             Some(ProxyProtocol::Ports(ports)) => ports.iter().copied().collect(),
             _ => Vec::new(),
         };
-        let named = self.port_attributes.keys().copied().chain(proxied);
+        let attributes = self
+            .port_attributes
+            .keys()
+            .chain(self.listener_attributes.keys());
+        let named = attributes.copied().chain(proxied);
         named.into_iter().find(|port| !has(*port))
     }
 
@@ -427,6 +434,11 @@ impl Parsed {
                     }
                     None => settings.target_group_attributes = all,
                 }
+            }
+            "listener-attributes" => {
+                let port = values::tcp_port(key)?;
+                let all = attributes::listener(key, values::map(key, value)?)?;
+                settings.listener_attributes.insert(port, all);
             }
             "ssl-cert"
             | "ssl-ports"

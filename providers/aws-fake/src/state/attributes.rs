@@ -48,6 +48,9 @@ const LOAD_BALANCER: [(&str, &str, Kind); 9] = [
     ("zonal_shift.config.enabled", "false", Kind::Boolean),
 ];
 const SECONDARY: &str = "secondary_ips.auto_assigned.per_subnet";
+/// Of listeners with the protocol TCP.
+const LISTENER: [(&str, &str, Kind); 1] =
+    [("tcp.idle_timeout.seconds", "350", Kind::Number(60, 6000))];
 /// Attributes of other kinds of load balancers and of their target groups.
 const OTHERS: [&str; 22] = [
     "client_keep_alive.seconds",
@@ -137,6 +140,15 @@ pub fn target_group_defaults(protocol: &str, target_type: &str) -> Attributes {
     all
 }
 
+/// The attributes of a new listener. \[docs\]: only TCP listeners have another idle timeout than 350 seconds.
+pub fn listener_defaults(protocol: &str) -> Attributes {
+    if protocol == "TCP" {
+        defaults(&LISTENER)
+    } else {
+        Attributes::new()
+    }
+}
+
 fn defaults(table: &[(&str, &str, Kind)]) -> Attributes {
     let all = table.iter();
     all.map(|(key, default, _)| ((*key).to_owned(), (*default).to_owned()))
@@ -189,6 +201,20 @@ pub(super) fn change_target_group(
         )));
     }
     Ok(())
+}
+
+/// Changes the attributes of a listener.
+pub(super) fn change_listener(
+    protocol: &str,
+    all: &mut Attributes,
+    changes: &Attributes,
+) -> Result<()> {
+    if protocol != "TCP" {
+        return Err(invalid(format!(
+            "Listeners with the protocol {protocol} have no attributes"
+        )));
+    }
+    change(all, changes, &LISTENER)
 }
 
 fn change(all: &mut Attributes, changes: &Attributes, table: &[(&str, &str, Kind)]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::attributes::{self, Attributes};
 use super::load_balancers::{LoadBalancer, check_arn};
 use super::target_groups::{PROTOCOLS, TargetGroup};
 use super::{Cloud, Moment, Refusal, Result, Tags};
@@ -27,6 +28,8 @@ pub struct Listener {
     pub ssl_policy: Option<String>,
     /// Its ALPN policy.
     pub alpn: Option<String>,
+    /// All attributes with their values.
+    pub attributes: Attributes,
     /// Its tags.
     pub tags: Tags,
 }
@@ -88,6 +91,11 @@ impl Listener {
             },
             ssl_policy: change.ssl_policy.or_else(|| kept(&self.ssl_policy)),
             alpn: change.alpn.or_else(|| kept(&self.alpn)),
+            attributes: if protocol == self.protocol && !self.arn.is_empty() {
+                self.attributes.clone()
+            } else {
+                attributes::listener_defaults(&protocol)
+            },
             tags: self.tags.clone(),
             protocol,
         }
@@ -118,6 +126,7 @@ impl Cloud {
             certificates: BTreeSet::new(),
             ssl_policy: None,
             alpn: None,
+            attributes: Attributes::new(),
             tags,
         };
         self.check_number_of_tags(&empty.tags)?;
@@ -130,6 +139,7 @@ impl Cloud {
             let same = Listener {
                 arn: present.arn.clone(),
                 certificates: present.certificates.clone(),
+                attributes: present.attributes.clone(),
                 tags: if self.settings.tags_are_settings {
                     listener.tags.clone()
                 } else {
@@ -227,6 +237,21 @@ impl Cloud {
         let default = there.certificate.iter().map(|it| (it.as_str(), true));
         let list = there.certificates.iter().map(|it| (it.as_str(), false));
         Ok(default.chain(list).collect())
+    }
+
+    /// `ModifyListenerAttributes`
+    pub fn modify_listener_attributes(
+        &mut self,
+        arn: &str,
+        changes: &Attributes,
+    ) -> Result<&Attributes> {
+        let there = self.listener(arn)?;
+        let mut all = there.attributes.clone();
+        attributes::change_listener(&there.protocol, &mut all, changes)?;
+        if let Some(there) = self.listeners.get_mut(arn) {
+            there.attributes = all;
+        }
+        Ok(&self.listener(arn)?.attributes)
     }
 
     fn tls_listener(&self, arn: &str) -> Result<&Listener> {

@@ -1,11 +1,13 @@
 //! The listeners of the load balancer, and their certificates. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::differences::changes;
 use super::{Plan, load_balancer, reference};
 use crate::call::{Call, Ref};
 use crate::desired::{Desired, ListenerSpec};
 use crate::observed::{Arn, Observed, ObservedListener, ObservedLoadBalancer};
+use crate::settings::attributes;
 
 /// AWS's default limit for the certificates of a load balancer.
 pub(super) const MOST_CERTIFICATES: usize = 25;
@@ -37,7 +39,9 @@ impl Plan {
                 target_group,
                 tags: desired.tags.clone(),
             });
-            self.add_certificates(&Ref::Made(name), &listener.sni);
+            let this = Ref::Made(name);
+            self.add_certificates(&this, &listener.sni);
+            self.listener_attributes(&this, listener, &BTreeMap::new());
         }
         for (port, listener) in present.iter().flat_map(|present| &present.listeners) {
             if !desired.listeners.contains_key(port) {
@@ -63,6 +67,10 @@ impl Plan {
             // Only a listener that ends TLS can have certificates, and it loses them with TLS.
             self.calls.extend(modify);
             self.add_certificates(&this, &wanted.sni);
+            // Another protocol begins with AWS's defaults.
+            let none = BTreeMap::new();
+            let there = if speaks { &none } else { &now.attributes };
+            self.listener_attributes(&this, wanted, there);
             return;
         };
         let new: BTreeSet<Arn> = wanted.sni.difference(&now.sni).cloned().collect();
@@ -79,6 +87,25 @@ impl Plan {
         self.calls.extend(modify);
         if fits {
             self.remove_certificates(&this, &old);
+        }
+    }
+
+    /// `present`: those that differ from AWS's defaults.
+    fn listener_attributes(
+        &mut self,
+        listener: &Ref,
+        wanted: &ListenerSpec,
+        present: &BTreeMap<String, String>,
+    ) {
+        if !wanted.has_attributes() {
+            return;
+        }
+        let attributes = changes(&wanted.attributes, present, &attributes::LISTENER);
+        if !attributes.is_empty() {
+            self.calls.push(Call::ModifyListenerAttributes {
+                listener: listener.clone(),
+                attributes,
+            });
         }
     }
 

@@ -46,8 +46,7 @@ const PROVISIONING: Duration = Duration::from_secs(10);
 /// Between two looks at everything of the class.
 const DRIFT: Duration = Duration::from_mins(10);
 /// Between two calls that read Services in full: 200 in an hour, however many load balancers and ports
-/// there are. A Service with one port takes five, so of 100 such Services each is read every two and a half
-/// hours.
+/// there are. A Service with one port takes six, so of 100 such Services each is read every three hours.
 const IN_FULL: Duration = Duration::from_secs(18);
 /// The time to wait when nothing is due, at most.
 const IDLE: Duration = Duration::from_mins(1);

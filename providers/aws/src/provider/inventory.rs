@@ -16,7 +16,7 @@ use super::execute::error;
 use super::records::{Answers, Depth, Extent, Record, Tried};
 use crate::client::values::{self, Filter, Tags};
 use crate::client::{CallError, Client, Manner};
-use crate::desired::NAMES;
+use crate::desired::{NAMES, Transport};
 use crate::observed::{
     Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
 };
@@ -381,6 +381,12 @@ async fn rest(
                     .listener_certificates(&one.arn, manner(urgency))
                     .await?;
                 calls += 1;
+            } else if one.transport == Transport::Tcp {
+                let attributes = client
+                    .listener_attributes(&one.arn, manner(urgency))
+                    .await?;
+                one.attributes = attributes::changed(attributes, &attributes::LISTENER);
+                calls += 1;
             }
         }
     }
@@ -511,6 +517,7 @@ fn listener(one: values::Listener, tags: Tags) -> Option<(u16, ObservedListener)
         tls: one.tls,
         sni: BTreeSet::new(),
         target_group: one.target_group.unwrap_or_default(),
+        attributes: BTreeMap::new(),
         tags,
     };
     Some((one.port, there))

@@ -69,6 +69,13 @@ pub const LOAD_BALANCER: [Attribute; 7] = [
     boolean("zonal_shift.config.enabled", "false"),
 ];
 
+/// Attributes of a listener with the protocol TCP.
+pub const LISTENER: [Attribute; 1] = [Attribute {
+    key: "tcp.idle_timeout.seconds",
+    default: "350",
+    values: Values::Number(60, 6_000),
+}];
+
 /// Attributes of a target group.
 pub const TARGET_GROUP: [Attribute; 10] = [
     Attribute {
@@ -145,6 +152,14 @@ pub(crate) fn load_balancer(
     all: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Refusal> {
     checked(key, all, &LOAD_BALANCER)
+}
+
+/// Checks attributes of a TCP listener.
+pub(crate) fn listener(
+    key: &str,
+    all: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    checked(key, all, &LISTENER)
 }
 
 /// Checks attributes of a target group.

@@ -283,6 +283,8 @@ fn every_supported_annotation_does_something() {
             "type",
             "connection-draining-enabled",
             "connection-draining-timeout",
+            // With a protocol and a port only.
+            "listener-attributes",
         ];
         if known.support != Support::Supported || alone.contains(&known.name) {
             continue;
@@ -568,5 +570,41 @@ fn what_ballast_never_supports_is_refused_with_the_reason() {
         assert_eq!(refusal.reason, Reason::Unsupported);
         assert!(refusal.message.contains(says), "{refusal}");
         assert!(refusal.message.contains(name), "{refusal}");
+    }
+}
+
+#[test]
+fn attributes_of_listeners_are_for_one_tcp_port() {
+    let idle = "tcp.idle_timeout.seconds=600";
+    let all = settings(&[("listener-attributes.TCP-80", idle)]);
+    let expected = texts(&[("tcp.idle_timeout.seconds", "600")]);
+    assert_eq!(all.listener_attributes, [(80, expected)].into());
+    for (name, value, says) in [
+        ("listener-attributes", idle, "must end with .TCP-PORT"),
+        ("listener-attributes.80", idle, "must end with .TCP-PORT"),
+        ("listener-attributes.TCP-0", idle, "must end with .TCP-PORT"),
+        (
+            "listener-attributes.TLS-443",
+            idle,
+            "only for TCP listeners without TLS",
+        ),
+        (
+            "listener-attributes.UDP-53",
+            idle,
+            "only for TCP listeners without TLS",
+        ),
+        (
+            "listener-attributes.TCP-80",
+            "tcp.idle_timeout.seconds=59",
+            "60 to 6000",
+        ),
+        (
+            "listener-attributes.TCP-80",
+            "idle=1",
+            "supports tcp.idle_timeout.seconds",
+        ),
+    ] {
+        let refusal = refused(&[(name, value)]);
+        assert!(refusal.message.contains(says), "{refusal}");
     }
 }

@@ -100,6 +100,22 @@ pub(super) fn ports(key: &str, value: &str) -> Result<BTreeSet<u16>, Refusal> {
     parsed.collect()
 }
 
+/// The port of a key that ends with a protocol and a port, such as `listener-attributes.TCP-80`.
+pub(super) fn tcp_port(key: &str) -> Result<u16, Refusal> {
+    let end = key.rsplit_once('.').map_or("", |(_, end)| end);
+    let port = match end.split_once('-') {
+        Some(("TCP", port)) => port.parse().ok().filter(|port| *port > 0),
+        Some(("TLS" | "UDP" | "TCP_UDP", _)) => {
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                format!("{key}: AWS has attributes only for TCP listeners without TLS"),
+            ));
+        }
+        _ => None,
+    };
+    port.ok_or_else(|| invalid(format!("{key} must end with .TCP-PORT, such as .TCP-80")))
+}
+
 pub(super) fn every_port(key: &str, value: &str) -> Result<(), Refusal> {
     if value == "*" {
         return Ok(());

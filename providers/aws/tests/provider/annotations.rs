@@ -18,7 +18,7 @@ const BALANCER: &str = "ModifyLoadBalancerAttributes";
 const TARGETS: &str = "ModifyTargetGroupAttributes";
 const CHECK: &str = "ModifyTargetGroup";
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 18] = [
     Row {
         annotations: &[
             ("access-log-enabled", "true"),
@@ -120,6 +120,14 @@ const ROWS: [Row; 17] = [
         annotations: &[("healthcheck-success-codes", "200-204")],
         has: |all| check(all, |it| it.matcher.as_deref() == Some("200-204")),
         calls: &[CHECK],
+    },
+    Row {
+        annotations: &[("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=600")],
+        has: |all| {
+            let mut all = all.listeners.values();
+            all.all(|one| one.attributes["tcp.idle_timeout.seconds"] == "600")
+        },
+        calls: &["ModifyListenerAttributes"],
     },
     Row {
         annotations: &[("proxy-protocol", "*")],

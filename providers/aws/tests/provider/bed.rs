@@ -226,13 +226,14 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
     for one in all.listeners.values() {
         let groups: Vec<String> = one.forward.iter().map(|(arn, _)| name_of(arn)).collect();
         lines.push(format!(
-            "listener {} {} {groups:?} {:?} {:?} {:?} {:?} {:?}",
+            "listener {} {} {groups:?} {:?} {:?} {:?} {:?} {:?} {:?}",
             one.port,
             one.protocol,
             one.certificate,
             one.certificates,
             one.ssl_policy,
             one.alpn,
+            one.attributes,
             one.tags
         ));
     }

@@ -291,3 +291,36 @@ fn what_becomes_of_the_list_of_certificates() {
     let changed = cloud.modify_listener(START, &arn, change).unwrap();
     assert!(changed.certificates.is_empty());
 }
+
+/// Only TCP has attributes, and another protocol begins with AWS's defaults.
+#[test]
+fn attributes_of_listeners() {
+    let mut cloud = cloud();
+    let (tls, all) = with_certificates(&mut cloud, 1);
+    let idle = |seconds: &str| [("tcp.idle_timeout.seconds".to_owned(), seconds.to_owned())].into();
+    let refused = cloud.modify_listener_attributes(&tls, &idle("600"));
+    assert_eq!(code(refused), "InvalidConfigurationRequest");
+    let change = |protocol: &str| Change {
+        protocol: Some(protocol.into()),
+        certificate: (protocol == "TLS").then(|| all[0].clone()),
+        ssl_policy: (protocol == "TLS").then(|| "ELBSecurityPolicy-2016-08".into()),
+        ..Change::default()
+    };
+    let tcp = cloud.modify_listener(START, &tls, change("TCP")).unwrap();
+    assert_eq!(tcp.attributes, idle("350"));
+    for (seconds, expected) in [
+        ("59", "ValidationError"),
+        ("6000", ""),
+        ("6001", "ValidationError"),
+    ] {
+        let result = cloud.modify_listener_attributes(&tls, &idle(seconds));
+        assert_eq!(code(result), expected, "{seconds}");
+    }
+    let other = [("idle".to_owned(), "1".to_owned())].into();
+    let refused = cloud.modify_listener_attributes(&tls, &other);
+    assert_eq!(code(refused), "ValidationError");
+    assert_eq!(cloud.listener(&tls).unwrap().attributes, idle("6000"));
+    cloud.modify_listener(START, &tls, change("TLS")).unwrap();
+    let tcp = cloud.modify_listener(START, &tls, change("TCP")).unwrap();
+    assert_eq!(tcp.attributes, idle("350"));
+}

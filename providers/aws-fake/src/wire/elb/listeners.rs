@@ -2,7 +2,7 @@
 
 use super::super::form::Form;
 use super::super::xml::Xml;
-use super::{Page, finish, take_tags};
+use super::{Page, finish, take_attributes, take_tags, write_attributes};
 use crate::state::listeners::{Change, Forward, Listener};
 use crate::state::{Cloud, Moment, Refusal, Result};
 
@@ -71,6 +71,21 @@ pub(super) fn remove_certificates(form: &mut Form, cloud: &mut Cloud) -> Result<
     let certificates = take_certificates(form)?;
     finish(form)?;
     cloud.remove_listener_certificates(&arn, &certificates)
+}
+
+pub(super) fn attributes(form: &mut Form, out: &mut Xml, cloud: &Cloud) -> Result<()> {
+    let arn = form.need("ListenerArn")?;
+    finish(form)?;
+    write_attributes(out, &cloud.listener(&arn)?.attributes);
+    Ok(())
+}
+
+pub(super) fn modify_attributes(form: &mut Form, out: &mut Xml, cloud: &mut Cloud) -> Result<()> {
+    let arn = form.need("ListenerArn")?;
+    let changes = take_attributes(form)?;
+    finish(form)?;
+    write_attributes(out, cloud.modify_listener_attributes(&arn, &changes)?);
+    Ok(())
 }
 
 /// Pages are counted: a certificate that is both default and in the list occurs twice.

@@ -17,6 +17,8 @@ fn each_action_has_the_category_that_aws_documents() {
         ("AddListenerCertificates", Category::Write),
         ("RemoveListenerCertificates", Category::Write),
         ("DescribeListenerCertificates", Category::Read),
+        ("ModifyListenerAttributes", Category::Write),
+        ("DescribeListenerAttributes", Category::Read),
         ("DeleteLoadBalancer", Category::Write),
         ("ModifyTargetGroupAttributes", Category::Write),
         ("AddTags", Category::Write),

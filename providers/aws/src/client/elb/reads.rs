@@ -186,6 +186,25 @@ impl Client {
         }
     }
 
+    /// The attributes of a listener.
+    pub async fn listener_attributes(
+        &self,
+        listener: &str,
+        manner: Manner,
+    ) -> Result<BTreeMap<String, String>, CallError> {
+        self.perform(Action::DescribeListenerAttributes, manner, |_| {
+            Box::pin(async move {
+                let request = self.elb().describe_listener_attributes();
+                let output = request.listener_arn(listener).send().await;
+                let output = output.map_err(fault)?;
+                let all = output.attributes().iter();
+                let all = all.filter_map(|one| pair(one.key(), one.value())).collect();
+                Ok(answered(all, &output))
+            })
+        })
+        .await
+    }
+
     /// The attributes of a load balancer.
     pub async fn load_balancer_attributes(
         &self,

@@ -156,6 +156,15 @@ pub(in crate::client) async fn write(
                 .modify_listener(listener, protocol, target_group.as_deref(), manner)
                 .await
         }
+        Call::ModifyListenerAttributes {
+            listener,
+            attributes,
+        } => {
+            let listener = id(listener)?;
+            client
+                .modify_listener_attributes(&listener, attributes, manner)
+                .await
+        }
         Call::AddListenerCertificates {
             listener,
             certificate,
@@ -219,6 +228,7 @@ const fn action(call: &Call) -> Action {
         Call::DeleteLoadBalancer { .. } => Action::DeleteLoadBalancer,
         Call::CreateListener { .. } => Action::CreateListener,
         Call::ModifyListener { .. } => Action::ModifyListener,
+        Call::ModifyListenerAttributes { .. } => Action::ModifyListenerAttributes,
         Call::AddListenerCertificates { .. } => Action::AddListenerCertificates,
         Call::RemoveListenerCertificates { .. } => Action::RemoveListenerCertificates,
         Call::DeleteListener { .. } => Action::DeleteListener,

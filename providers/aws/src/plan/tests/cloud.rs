@@ -4,7 +4,7 @@ use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
 use crate::client::{Answer, Ids};
-use crate::desired::{Desired, MOST_RULES, Subnet};
+use crate::desired::{Desired, MOST_RULES, Subnet, Transport};
 use crate::effect;
 use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
@@ -219,6 +219,14 @@ impl Cloud {
                     let targets = &self.target_group(new).targets;
                     assert!(!targets.is_empty(), "its clients reach nobody");
                 }
+            }
+            Call::ModifyListenerAttributes {
+                listener,
+                attributes,
+            } => {
+                let there = self.listener(listener);
+                let tcp = there.transport == Transport::Tcp && there.tls.is_none();
+                assert!(tcp && !attributes.is_empty(), "ValidationError");
             }
             Call::AddListenerCertificates {
                 listener,

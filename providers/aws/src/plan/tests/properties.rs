@@ -40,8 +40,9 @@ fn options() -> impl Strategy<Value = Options> {
             ("ssl-cert", TWO_CERTIFICATES),
             ("alpn-policy", "HTTP2Only"),
             ("backend-protocol", "ssl"),
+            ("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=60"),
         ],
-        0..11,
+        0..12,
     );
     (settings, any::<bool>(), any::<bool>())
 }
@@ -62,6 +63,10 @@ fn set_up(ports: &Ports, (settings, given, one_subnet): &Options) -> Desired {
     let of_tls = |name: &str| matches!(name, "ssl-cert" | "alpn-policy" | "backend-protocol");
     let mut settings = settings.clone();
     settings.retain(|(name, _)| !of_tls(name) || (certified && !both));
+    // AWS has attributes for TCP listeners without TLS only.
+    let certified = settings.iter().any(|(name, _)| *name == "ssl-cert");
+    let plain = !certified && ports.get(&80).is_some_and(|(_, udp, _)| !udp);
+    settings.retain(|(name, _)| !name.starts_with("listener-attributes") || plain);
     let mut desired = desired(&service(&all), &settings);
     if *given {
         desired.groups = Groups::Given(vec!["sg-user".into()]);

@@ -22,7 +22,38 @@ const AC: (&str, &str) = (
     "arn:aws:acm:r:1:certificate/a,arn:aws:acm:r:1:certificate/c",
 );
 
+const IDLE: (&str, &str) = ("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=600");
+
 const CHANGES: &[Row] = &[
+    (
+        "an attribute of the listener",
+        &[],
+        &[IDLE],
+        &["RemoveTags", "ModifyListenerAttributes", "AddTags"],
+    ),
+    (
+        "AWS's default again",
+        &[IDLE],
+        &[],
+        &["RemoveTags", "ModifyListenerAttributes", "AddTags"],
+    ),
+    (
+        "TLS has no attributes",
+        &[IDLE],
+        &[A],
+        &["RemoveTags", "ModifyListener", "AddTags"],
+    ),
+    (
+        "TCP begins with AWS's defaults",
+        &[A],
+        &[IDLE],
+        &[
+            "RemoveTags",
+            "ModifyListener",
+            "ModifyListenerAttributes",
+            "AddTags",
+        ],
+    ),
     (
         "TLS",
         &[],

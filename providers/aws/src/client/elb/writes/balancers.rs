@@ -1,8 +1,9 @@
 //! Writes to load balancers, listeners and tags.
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action as ListenerAction, ActionTypeEnum, Certificate, IpAddressType, LoadBalancer,
-    LoadBalancerAttribute, LoadBalancerSchemeEnum, LoadBalancerTypeEnum, SubnetMapping,
+    Action as ListenerAction, ActionTypeEnum, Certificate, IpAddressType, ListenerAttribute,
+    LoadBalancer, LoadBalancerAttribute, LoadBalancerSchemeEnum, LoadBalancerTypeEnum,
+    SubnetMapping,
 };
 
 use super::{known, make};
@@ -173,6 +174,28 @@ impl Client {
                 .set_ssl_policy(tls.map(|tls| tls.policy.clone()))
                 .set_alpn_policy(tls.map(|tls| vec![tls.alpn.as_str().to_owned()]))
                 .set_default_actions(target_group.map(|group| vec![forward(group)])),
+            |_| Answer::default()
+        )
+    }
+
+    pub(super) async fn modify_listener_attributes(
+        &self,
+        listener: &str,
+        attributes: &Tags,
+        manner: Manner,
+    ) -> Result<Answer, CallError> {
+        let all = attributes.iter();
+        let all =
+            all.map(|(key, value)| ListenerAttribute::builder().key(key).value(value).build());
+        let all = &all.collect::<Vec<_>>();
+        make!(
+            self,
+            ModifyListenerAttributes,
+            manner,
+            self.elb()
+                .modify_listener_attributes()
+                .listener_arn(listener)
+                .set_attributes(Some(all.clone())),
             |_| Answer::default()
         )
     }

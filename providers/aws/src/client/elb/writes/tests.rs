@@ -104,6 +104,10 @@ fn calls() -> Vec<Call> {
             protocol: None,
             target_group: None,
         },
+        Call::ModifyListenerAttributes {
+            listener: it(),
+            attributes: tags(),
+        },
         Call::AddListenerCertificates {
             listener: it(),
             certificate: String::new(),
