@@ -70,6 +70,7 @@ impl Change {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one row for each change")]
 fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     let web = || service("web", &[(80, 30_080)]);
     let two = || service("web", &[(80, 30_080), (443, 30_443)]);
@@ -116,6 +117,12 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         let all: Vec<String> = ids.iter().map(|id| certificate(id)).collect();
         with(web(), "ssl-cert", &all.join(","))
     };
+    // An attribute of the listener, and a rule of the security group.
+    let idle = |service: LoadBalancer| {
+        let idle = "tcp.idle_timeout.seconds=600";
+        let service = with(service, "listener-attributes.TCP-80", idle);
+        with(service, "enable-icmp-for-path-mtu-discovery", "on")
+    };
     let to_targets = with(tls(&["one"]), "backend-protocol", "ssl");
     let edge = || with(web(), "target-node-labels", "pool=edge");
     let tagged = with(web(), "additional-resource-tags", "team=shop");
@@ -136,6 +143,16 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         ("attributes gone", Some(cross()), web()),
         ("access logs", Some(web()), logs()),
         ("no access logs", Some(logs()), web()),
+        (
+            "TLS instead of attributes",
+            Some(idle(web())),
+            tls(&["one"]),
+        ),
+        (
+            "attributes instead of TLS",
+            Some(tls(&["one"])),
+            idle(web()),
+        ),
         ("a new Service with TLS", None, tls(&["one", "two"])),
         ("TLS", Some(web()), tls(&["one", "two"])),
         ("TCP again", Some(tls(&["one", "two"])), web()),

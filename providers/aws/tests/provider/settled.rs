@@ -1,9 +1,10 @@
 //! The tag `ballast.dev/targets`: a process that starts believes it, so it must never be wrong.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ballast_aws::provider::AwsProvider;
-use ballast_aws_fake::Fault;
+use ballast_aws_fake::{Config, Fault};
 use ballast_provider::{Key, LoadBalancer, Provider, Released, Removal};
 
 use crate::bed::{Bed, instance, registered, service, settle};
@@ -81,4 +82,25 @@ async fn what_was_kept_gets_its_nodes_after_a_crash_too() {
             break;
         }
     }
+}
+
+/// A list that leaves out the backend group does not take its tag away: the next wave does, before it changes
+/// a target group.
+#[tokio::test]
+async fn a_list_that_lags_behind_leaves_no_wrong_tag() {
+    let mut config = Config::default();
+    config.settings.lag = Duration::from_secs(30);
+    let mut bed = Bed::with(config).await;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web()).await.unwrap();
+    provider.look().await;
+    bed.add_node();
+    bed.retarget(&provider).await.unwrap();
+    // It crashes, and the node is gone when the next process starts.
+    drop(provider);
+    bed.nodes -= 1;
+    bed.fake.advance(Duration::from_secs(30));
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web()).await.unwrap();
+    assert_eq!(of_all_groups(&bed), instances(1..=3));
 }
