@@ -75,7 +75,7 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("healthcheck-success-codes"),
     supported("healthcheck-timeout"),
     supported("healthcheck-unhealthy-threshold"),
-    refused("inbound-sg-rules-on-private-link-traffic"),
+    supported("inbound-sg-rules-on-private-link-traffic"),
     supported("internal"),
     only("ip-address-type", "ipv4"),
     refused("ipv6-addresses"),

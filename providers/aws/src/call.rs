@@ -81,6 +81,8 @@ pub enum Call {
     SetSecurityGroups {
         load_balancer: Ref,
         security_groups: Vec<Ref>,
+        /// Whether their rules hold for clients that come through AWS PrivateLink, too.
+        private_link_rules: bool,
     },
     /// Deletes its listeners, too.
     DeleteLoadBalancer {

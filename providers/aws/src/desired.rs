@@ -213,6 +213,8 @@ pub struct Desired {
     pub groups: Groups,
     /// The cluster's backend group, if the load balancer has it, too.
     pub backend_group: Option<String>,
+    /// Whether the rules of the security groups hold for clients that come through AWS PrivateLink, too.
+    pub private_link_rules: bool,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
     /// The tags of all objects; for those of target groups see [`Self::group_tags`].
@@ -305,6 +307,8 @@ impl Desired {
             subnets: subnets(settings, found)?,
             backend_group: found.backend_group.clone().filter(|_| manages),
             groups,
+            // AWS's default.
+            private_link_rules: settings.private_link_rules.unwrap_or(true),
             attributes: settings.attributes.clone(),
             listeners,
             target_groups,

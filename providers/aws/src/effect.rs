@@ -191,6 +191,7 @@ impl Effect<'_> {
                     scheme: *scheme,
                     subnets: subnets.iter().cloned().collect(),
                     groups: security_groups.iter().map(|one| self.id(one)).collect(),
+                    private_link_rules: true,
                     attributes: BTreeMap::new(),
                     tags: tags.clone(),
                     listeners: BTreeMap::new(),
@@ -218,10 +219,12 @@ impl Effect<'_> {
             Call::SetSecurityGroups {
                 load_balancer,
                 security_groups,
+                private_link_rules,
             } => {
                 let ids = security_groups.iter().map(|one| self.id(one)).collect();
                 if let Some(one) = self.load_balancer_of(load_balancer) {
                     one.groups = ids;
+                    one.private_link_rules = *private_link_rules;
                 }
             }
             Call::DeleteLoadBalancer { load_balancer } => {

@@ -99,6 +99,8 @@ pub struct Settings {
     /// Whether routers may tell the load balancer that a packet is too large (ICMP), so that path MTU discovery
     /// works. Clients of UDP and of large TCP segments need it if their path is narrow.
     pub path_mtu: Option<bool>,
+    /// Whether the rules of the security groups hold for clients that come through AWS PrivateLink, too.
+    pub private_link_rules: Option<bool>,
     /// How AWS checks targets.
     pub health_check: HealthCheck,
     /// Attributes of the load balancer that differ from AWS's defaults.
@@ -277,6 +279,7 @@ impl Settings {
             manage_backend_rules: self.manage_backend_rules.or(class.manage_backend_rules),
             prefix_lists: or(self.prefix_lists, &class.prefix_lists),
             path_mtu: self.path_mtu.or(class.path_mtu),
+            private_link_rules: self.private_link_rules.or(class.private_link_rules),
             health_check: HealthCheck {
                 protocol: self.health_check.protocol.or(check.protocol),
                 port: self.health_check.port.or_else(|| check.port.clone()),
@@ -410,6 +413,9 @@ impl Parsed {
             }
             "enable-icmp-for-path-mtu-discovery" => {
                 settings.path_mtu = Some(values::on_or_off(key, value)?);
+            }
+            "inbound-sg-rules-on-private-link-traffic" => {
+                settings.private_link_rules = Some(values::on_or_off(key, value)?);
             }
             "eip-allocations" => {
                 settings.elastic_addresses = values::ids(key, value, "eipalloc-")?;

@@ -30,19 +30,28 @@ impl Plan {
                 security_groups: security_groups.to_vec(),
                 tags: desired.tags.clone(),
             });
+            // AWS creates no load balancer without them.
+            if !desired.private_link_rules {
+                self.set_groups(desired, this.clone(), security_groups);
+            }
             self.attributes(desired, this, &BTreeMap::new());
             return;
         };
         self.subnets(desired, there);
         let known: Option<BTreeSet<&str>> = security_groups.iter().map(Ref::known).collect();
         let same = known.is_some_and(|known| known.iter().eq(there.groups.iter()));
-        if !same {
-            self.calls.push(Call::SetSecurityGroups {
-                load_balancer: this.clone(),
-                security_groups: security_groups.to_vec(),
-            });
+        if !same || there.private_link_rules != desired.private_link_rules {
+            self.set_groups(desired, this.clone(), security_groups);
         }
         self.attributes(desired, this, &there.attributes);
+    }
+
+    fn set_groups(&mut self, desired: &Desired, load_balancer: Ref, security_groups: &[Ref]) {
+        self.calls.push(Call::SetSecurityGroups {
+            load_balancer,
+            security_groups: security_groups.to_vec(),
+            private_link_rules: desired.private_link_rules,
+        });
     }
 
     /// AWS adds and removes zones, and never replaces the subnet of a zone. So a zone with another

@@ -88,6 +88,11 @@ fn of_balancer(
     let listed = [
         differ("tags", &known.tags, &seen.tags),
         differ("security groups", &known.groups, &seen.groups),
+        differ(
+            "rules for AWS PrivateLink",
+            &known.private_link_rules,
+            &seen.private_link_rules,
+        ),
         differ("subnets", &subnets(known), &subnets(seen)),
     ];
     let mut all: Vec<String> = listed.into_iter().flatten().collect();

@@ -487,6 +487,7 @@ pub(super) fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLo
         scheme: one.scheme,
         subnets: one.zones.into_values().map(|zone| zone.subnet).collect(),
         groups: one.security_groups,
+        private_link_rules: one.private_link_rules,
         attributes: BTreeMap::new(),
         tags,
         listeners: BTreeMap::new(),

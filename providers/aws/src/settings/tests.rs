@@ -269,6 +269,7 @@ fn every_supported_annotation_does_something() {
         "healthcheck-path" => "/",
         "healthcheck-success-codes" => "200",
         "enable-icmp-for-path-mtu-discovery" => "on",
+        "inbound-sg-rules-on-private-link-traffic" => "off",
         "internal"
         | "access-log-enabled"
         | "manage-backend-security-group-rules"

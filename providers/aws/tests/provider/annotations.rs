@@ -18,7 +18,7 @@ const BALANCER: &str = "ModifyLoadBalancerAttributes";
 const TARGETS: &str = "ModifyTargetGroupAttributes";
 const CHECK: &str = "ModifyTargetGroup";
 
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 19] = [
     Row {
         annotations: &[
             ("access-log-enabled", "true"),
@@ -120,6 +120,14 @@ const ROWS: [Row; 18] = [
         annotations: &[("healthcheck-success-codes", "200-204")],
         has: |all| check(all, |it| it.matcher.as_deref() == Some("200-204")),
         calls: &[CHECK],
+    },
+    Row {
+        annotations: &[("inbound-sg-rules-on-private-link-traffic", "off")],
+        has: |all| {
+            let mut all = all.load_balancers.values();
+            all.all(|one| one.private_link_rules.as_deref() == Some("off"))
+        },
+        calls: &["SetSecurityGroups"],
     },
     Row {
         annotations: &[("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=600")],

@@ -401,7 +401,9 @@ pub(super) fn state(of: &SdkLoadBalancer) -> LoadBalancerState {
 }
 
 fn load_balancer(of: &SdkLoadBalancer) -> Option<LoadBalancer> {
+    let private_link = of.enforce_security_group_inbound_rules_on_private_link_traffic();
     Some(LoadBalancer {
+        private_link_rules: private_link != Some("off"),
         arn: of.load_balancer_arn()?.to_owned(),
         name: of.load_balancer_name()?.to_owned(),
         network: of.r#type() == Some(&LoadBalancerTypeEnum::Network),

@@ -121,10 +121,11 @@ pub(in crate::client) async fn write(
         Call::SetSecurityGroups {
             load_balancer,
             security_groups,
+            private_link_rules,
         } => {
             let (load_balancer, groups) = (id(load_balancer)?, all(security_groups)?);
             client
-                .set_security_groups(&load_balancer, &groups, manner)
+                .set_security_groups(&load_balancer, &groups, *private_link_rules, manner)
                 .await
         }
         Call::DeleteLoadBalancer { load_balancer } => {

@@ -38,6 +38,12 @@ const CHANGES: &[Row] = &[
         &["RemoveTags", "ModifyListenerAttributes", "AddTags"],
     ),
     (
+        "no rules for AWS PrivateLink",
+        &[],
+        &[("inbound-sg-rules-on-private-link-traffic", "off")],
+        &["RemoveTags", "SetSecurityGroups", "AddTags"],
+    ),
+    (
         "TLS has no attributes",
         &[IDLE],
         &[A],

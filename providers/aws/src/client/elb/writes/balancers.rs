@@ -94,8 +94,10 @@ impl Client {
         &self,
         load_balancer: &str,
         groups: &[String],
+        private_link_rules: bool,
         manner: Manner,
     ) -> Result<Answer, CallError> {
+        let private_link = if private_link_rules { "on" } else { "off" };
         make!(
             self,
             SetSecurityGroups,
@@ -103,7 +105,8 @@ impl Client {
             self.elb()
                 .set_security_groups()
                 .load_balancer_arn(load_balancer)
-                .set_security_groups(Some(groups.to_vec())),
+                .set_security_groups(Some(groups.to_vec()))
+                .enforce_security_group_inbound_rules_on_private_link_traffic(private_link.into()),
             |_| Answer::default()
         )
     }

@@ -86,6 +86,7 @@ fn calls() -> Vec<Call> {
         Call::SetSecurityGroups {
             load_balancer: it(),
             security_groups: Vec::new(),
+            private_link_rules: true,
         },
         Call::DeleteLoadBalancer {
             load_balancer: String::new(),
