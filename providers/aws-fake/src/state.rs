@@ -54,7 +54,7 @@ pub struct Quotas {
     pub target_groups: usize,
     /// Listeners of a load balancer.
     pub listeners: usize,
-    /// Certificates in the list of a listener.
+    /// Certificates in the lists of all listeners of a load balancer.
     pub certificates: usize,
     /// Targets of a target group.
     pub targets: usize,

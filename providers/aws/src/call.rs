@@ -181,10 +181,10 @@ impl Call {
         match self {
             Self::RegisterTargets { .. }
             | Self::DeregisterTargets { .. }
-            | Self::ModifyListener { .. } => Urgency::Traffic,
-            Self::DeleteTargetGroup { .. } | Self::DeleteSecurityGroup { .. } => {
-                Urgency::Background
-            }
+            | Self::ModifyListener {
+                target_group: Some(_),
+                ..
+            } => Urgency::Traffic,
             _ => Urgency::Service,
         }
     }

@@ -298,14 +298,19 @@ impl Waiting {
     }
 
     /// A call goes before less urgent ones that wait for a token of the same bucket.
-    fn passes(&mut self, call: &Call) {
+    fn passes(&mut self, call: &Call, now: Instant) {
         self.passed.remove(&(call.category, call.urgency));
         let shares = |other: Category| {
             let mut buckets = other.buckets();
             buckets.any(|one| call.category.buckets().any(|kind| kind == one))
         };
-        let waiting = self.calls.values();
-        let waiting = waiting.filter(|it| it.urgency > call.urgency && shares(it.category));
+        // One whose own bucket is empty could not go anyway.
+        let could_go = |other: Category| {
+            let own = self.buckets.get(&Kind::Of(other));
+            other == call.category || own.is_none_or(|bucket| bucket.ready_at(now) <= now)
+        };
+        let waiting = self.calls.values().filter(|it| it.urgency > call.urgency);
+        let waiting = waiting.filter(|it| shares(it.category) && could_go(it.category));
         let kinds: BTreeSet<_> = waiting.map(|it| (it.category, it.urgency)).collect();
         for kind in kinds {
             *self.passed.entry(kind).or_default() += 1;
@@ -314,7 +319,7 @@ impl Waiting {
 
     fn go(&mut self, ticket: Ticket, call: Call, now: Instant) {
         self.calls.remove(&ticket);
-        self.passes(&call);
+        self.passes(&call, now);
         let of = (call.category, call.urgency);
         let round = self.round.entry(of).or_default();
         *round = call.round.max(*round);
@@ -370,9 +375,17 @@ impl Waiting {
             .calls
             .iter()
             .chain(away.map(|(ticket, (call, _))| (ticket, call)));
-        let before: Vec<Category> = all
+        let (urgent, equal): (Vec<&Call>, Vec<&Call>) = all
             .filter(|(one, call)| call.precedes(**one, last, ticket))
-            .map(|(_, call)| call.category)
+            .map(|(_, call)| call)
+            .partition(|call| call.urgency < last.urgency);
+        // More urgent ones pass only so often.
+        let most = (equal.len() + 1) * PASSED as usize;
+        let urgent = urgent.into_iter().take(most);
+        let before: Vec<Category> = equal
+            .into_iter()
+            .chain(urgent)
+            .map(|call| call.category)
             .collect();
         let waits = |kind: Kind| {
             let uses = |of: &&Category| of.buckets().any(|one| one == kind);

@@ -524,7 +524,11 @@ impl Parsed {
         ] {
             let key = format!("{PREFIX}{name}");
             if let Some(value) = annotations.get(&key) {
-                let one = [(attribute.to_owned(), value.trim().to_owned())].into();
+                let mut value = value.trim().to_owned();
+                if attribute == attributes::ACCESS_LOGS {
+                    value = values::boolean(&format!("annotation {key}"), &value)?.to_string();
+                }
+                let one = [(attribute.to_owned(), value)].into();
                 let one = attributes::load_balancer(&format!("annotation {key}"), one)?;
                 self.settings.attributes.extend(one);
             }

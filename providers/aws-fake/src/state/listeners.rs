@@ -194,13 +194,17 @@ impl Cloud {
         let certificate = only(certificates)?;
         self.check_certificate(certificate)?;
         let most = self.settings.quotas.certificates;
+        let there = self.listener(arn)?;
+        let same = |one: &&Listener| one.load_balancer == there.load_balancer;
+        let all = self.listeners.values().filter(same);
+        let number: usize = all.map(|one| one.certificates.len()).sum();
+        if number >= most && !there.certificates.contains(certificate) {
+            let message = format!(
+                "The maximum number of certificates of a load balancer, {most}, is reached"
+            );
+            return Err(Refusal::new("TooManyCertificates", message));
+        }
         if let Some(there) = self.listeners.get_mut(arn) {
-            let new = !there.certificates.contains(certificate);
-            if new && there.certificates.len() >= most {
-                let message =
-                    format!("The maximum number of certificates of a listener, {most}, is reached");
-                return Err(Refusal::new("TooManyCertificates", message));
-            }
             there.certificates.insert(certificate.clone());
         }
         Ok(certificates.to_vec())

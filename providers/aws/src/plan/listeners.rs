@@ -9,9 +9,6 @@ use crate::desired::{Desired, ListenerSpec};
 use crate::observed::{Arn, Observed, ObservedListener, ObservedLoadBalancer};
 use crate::settings::attributes;
 
-/// AWS's default limit for the certificates of a load balancer.
-pub(super) const MOST_CERTIFICATES: usize = 25;
-
 // === impl Plan ===
 
 impl Plan {
@@ -53,7 +50,8 @@ impl Plan {
     }
 
     /// Certificates that are new come first and those that are not wanted any more go last, so that
-    /// a client always finds the one for its host. If AWS has no room for both, the old ones go first.
+    /// a client always finds the one for its host. AWS's limit is that of the load balancer: whoever makes the
+    /// calls finds out if it has no room for both.
     fn listener(&mut self, wanted: &ListenerSpec, now: &ObservedListener, target_group: Ref) {
         let this = Ref::Known(now.arn.clone());
         let moves = target_group.known() != Some(now.target_group.as_str());
@@ -79,15 +77,9 @@ impl Plan {
         let old: BTreeSet<Arn> = (unwanted.filter(|one| **one != tls.certificate))
             .cloned()
             .collect();
-        let fits = now.sni.len() + new.len() <= MOST_CERTIFICATES;
-        if !fits {
-            self.remove_certificates(&this, &old);
-        }
         self.add_certificates(&this, &new);
         self.calls.extend(modify);
-        if fits {
-            self.remove_certificates(&this, &old);
-        }
+        self.remove_certificates(&this, &old);
     }
 
     /// `present`: those that differ from AWS's defaults.

@@ -51,6 +51,8 @@ const UNKNOWN: [&str; 2] = ["InvalidSecurityGroup", "InvalidGroup.NotFound"];
 pub(super) struct Backend {
     /// Its ID, if it exists.
     id: Option<String>,
+    /// The ID that it had, while nobody knows whether it is there.
+    former: Option<String>,
     /// It may exist although its ID is not known: its creation or deletion had no answer, or AWS did not
     /// know its ID.
     tried: bool,
@@ -118,6 +120,11 @@ impl Backend {
         self.id.clone()
     }
 
+    /// Its ID, or the one that it had.
+    pub(super) fn last_id(&self) -> Option<String> {
+        self.id.clone().or_else(|| self.former.clone())
+    }
+
     /// It exists, or nobody knows whether it does.
     pub(super) const fn may_exist(&self) -> bool {
         self.id.is_some() || self.tried
@@ -145,7 +152,7 @@ impl Backend {
     /// AWS does not know it any more, or nobody knows whether it is there. Whoever wants it makes it: if
     /// it exists all the same, AWS says so, and it is found by its name.
     pub(super) fn lose(&mut self) {
-        self.id = None;
+        self.former = self.id.take().or_else(|| self.former.take());
         self.tried = true;
         self.open = None;
     }
@@ -290,7 +297,11 @@ impl Inner {
             ..Ids::default()
         };
         // Whoever waits for the answer may be dropped.
-        let tried = std::mem::replace(&mut self.network().backend.tried, true);
+        let tried = {
+            let backend = &mut self.network().backend;
+            backend.changed = Some(Instant::now());
+            std::mem::replace(&mut backend.tried, true)
+        };
         match client.call(&call, &ids, Urgency::Service, PATIENCE).await {
             Ok(answer) => {
                 let backend = &mut self.network().backend;
@@ -301,6 +312,8 @@ impl Inner {
             }
             Err(why) if why.cause == Cause::Duplicate => {
                 self.network().backend.open = None;
+                // It is older than the lists that did not show it, and may have a tag.
+                self.targets().unsettle();
                 self.own_backend_group(client, vpc).await
             }
             Err(why) => {

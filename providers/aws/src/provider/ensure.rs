@@ -24,7 +24,7 @@ use crate::requests;
 use crate::settings::Settings;
 
 /// Plans in one turn. What is there differs from what was known only after something went wrong.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 4;
 /// The time between two tries to make a load balancer that AWS could not make.
 pub(super) const REMAKE: Duration = Duration::from_mins(5);
 
@@ -278,9 +278,11 @@ fn first_part(plan: &Plan) -> Option<usize> {
     plan.calls.iter().position(creates).map(|at| at + 1)
 }
 
-/// Where a plan is cut if AWS may return what a former process has made: it is read before a listener sends
-/// to it, and before everything counts as applied.
+/// Where a plan is cut if AWS may return what a former process has made: a target group is read before a listener
+/// sends to it, and a listener before everything counts as applied.
 fn unread_part(plan: &Plan) -> Option<usize> {
-    let mut calls = plan.calls.iter();
-    calls.rposition(may_return_another).map(|at| at + 1)
+    let is_listener = |call: &Call| matches!(call, Call::CreateListener { .. });
+    let last = |which: &dyn Fn(&Call) -> bool| plan.calls.iter().rposition(which);
+    let behind = last(&|call| may_return_another(call) && !is_listener(call));
+    behind.or_else(|| last(&is_listener)).map(|at| at + 1)
 }

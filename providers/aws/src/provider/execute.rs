@@ -23,6 +23,8 @@ const REFUSED: Duration = Duration::from_mins(10);
 
 /// AWS's code for more targets than a load balancer may have in a zone.
 const TOO_MANY_TARGETS: &str = "TooManyTargets";
+/// AWS's codes for new ones that have no room beside the former ones.
+const NO_ROOM: [&str; 2] = [TOO_MANY_TARGETS, "TooManyCertificates"];
 /// AWS's code for a certificate that does not exist, or is not in the list of a listener.
 const NO_CERTIFICATE: &str = "CertificateNotFound";
 /// AWS's codes for the absence of what a Service or its class names. It is never one of Ballast's own objects.
@@ -147,12 +149,15 @@ fn remark(call: &Call, why: &CallError, times: u32) -> Option<String> {
     ))
 }
 
-/// New targets are registered before the former ones leave. If AWS has no room for both, those that leave go
-/// first, and `refused` is made again after them. False if none is left that could make room.
+/// New targets and certificates come before the former ones leave. If AWS has no room for both, those that leave
+/// go first, and `refused` is made again after them. False if none is left that could make room.
 fn leave_first<'a>(left: &mut VecDeque<&'a Call>, refused: &'a Call) -> bool {
-    let (leave, mut rest): (VecDeque<_>, VecDeque<_>) = left
-        .drain(..)
-        .partition(|call| matches!(call, Call::DeregisterTargets { .. }));
+    let (leave, mut rest): (VecDeque<_>, VecDeque<_>) = left.drain(..).partition(|call| {
+        matches!(
+            call,
+            Call::DeregisterTargets { .. } | Call::RemoveListenerCertificates { .. }
+        )
+    });
     let any = !leave.is_empty();
     if any {
         rest.push_front(refused);
@@ -258,7 +263,8 @@ impl Inner {
                         return self.gave_up(record, call, why);
                     }
                 }
-                Err(why) if why.code == TOO_MANY_TARGETS && leave_first(&mut left, call) => {}
+                Err(why)
+                    if NO_ROOM.contains(&why.code.as_str()) && leave_first(&mut left, call) => {}
                 Err(why) => return self.gave_up(record, call, why),
             }
         }
@@ -413,7 +419,9 @@ async fn make(
 pub(super) const fn may_return_another(call: &Call) -> bool {
     matches!(
         call,
-        Call::CreateTargetGroup { .. } | Call::CreateLoadBalancer { .. }
+        Call::CreateTargetGroup { .. }
+            | Call::CreateLoadBalancer { .. }
+            | Call::CreateListener { .. }
     )
 }
 

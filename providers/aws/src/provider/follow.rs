@@ -363,10 +363,17 @@ impl Follower {
                 record.health.failed(now, PAUSE);
                 continue;
             }
-            if record.heard(&answers, now)
-                && let Some(id) = &record.id
-            {
-                self.ready.push_back(change(id, Cause::Active));
+            let news = record.heard(&answers, now);
+            // A former process may have registered them in what counts as new.
+            let unknown = record.misses(&answers);
+            if unknown {
+                record.doubt();
+            }
+            if let Some(id) = &record.id {
+                let causes = [(news, Cause::Active), (unknown, Cause::Due)];
+                let causes = causes.into_iter().filter(|(holds, _)| *holds);
+                self.ready
+                    .extend(causes.map(|(_, cause)| change(id, cause)));
             }
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Inventory {
 struct Names {
     load_balancers: Vec<String>,
     target_groups: Vec<String>,
+    /// The ARNs of listeners that lists may not show yet, by the ARN of the load balancer.
+    listeners: BTreeMap<Arn, BTreeSet<Arn>>,
     /// Its own are found by their tags; these are looked at whoever has them.
     security_groups: Vec<String>,
 }
@@ -182,7 +184,13 @@ impl Inner {
         let balancers: BTreeSet<String> = known.chain(named).collect();
         let known = record.observed.target_groups.keys();
         let groups: BTreeSet<&String> = known.chain(&record.tried.target_groups).collect();
+        let known = record.observed.load_balancers.values();
+        let listeners = known.map(|one| {
+            let arns = one.listeners.values().map(|it| it.arn.clone());
+            (one.arn.clone(), arns.collect())
+        });
         let wanted = Names {
+            listeners: listeners.collect(),
             load_balancers: balancers.into_iter().collect(),
             target_groups: groups.into_iter().cloned().collect(),
             security_groups: record.tried.security_groups.iter().cloned().collect(),
@@ -222,8 +230,10 @@ impl Inner {
         let groups = groups.map_err(failed)?;
         let mut listeners: BTreeMap<String, Vec<values::Listener>> = BTreeMap::new();
         for one in &balancers {
-            let those = client.listeners(&one.arn, manner(urgency)).await;
-            listeners.insert(one.arn.clone(), those.map_err(failed)?);
+            let known = names.listeners.get(&one.arn);
+            let those = listeners_of(client, &one.arn, known, urgency).await;
+            let (those, _) = those.map_err(failed)?;
+            listeners.insert(one.arn.clone(), those);
         }
         let arns = balancers.iter().map(|one| one.arn.clone());
         let arns: Vec<String> = arns
@@ -339,15 +349,10 @@ pub(super) async fn complete(
 ) -> Result<(u32, Answers), CallError> {
     let mut calls = 0;
     for there in observed.load_balancers.values_mut() {
-        let mut listeners = client.listeners(&there.arn, manner(urgency)).await?;
-        let known = there.listeners.values().map(|one| &one.arn);
-        let unseen = known.filter(|arn| listeners.iter().all(|one| one.arn != **arn));
-        let unseen: Vec<String> = unseen.cloned().collect();
-        if !unseen.is_empty() {
-            // The list may lag behind what this process has just made.
-            listeners.extend(client.listeners_with(&unseen, manner(urgency)).await?);
-            calls += 1;
-        }
+        let known = there.listeners.values().map(|one| one.arn.clone());
+        let known: BTreeSet<Arn> = known.collect();
+        let (listeners, more) = listeners_of(client, &there.arn, Some(&known), urgency).await?;
+        calls += more;
         let arns: Vec<String> = listeners.iter().map(|one| one.arn.clone()).collect();
         let mut tags = client.tags(&arns, manner(urgency)).await?;
         let listeners = listeners.into_iter().filter_map(|one| {
@@ -401,6 +406,25 @@ async fn rest(
         calls += 2;
     }
     Ok((calls, answers))
+}
+
+/// The listeners of a load balancer: those that a list shows, and those that are known. The list may lag behind
+/// what this process has just made. Also the number of calls beyond the first one.
+async fn listeners_of(
+    client: &Client,
+    load_balancer: &str,
+    known: Option<&BTreeSet<Arn>>,
+    urgency: Urgency,
+) -> Result<(Vec<values::Listener>, u32), CallError> {
+    let mut all = client.listeners(load_balancer, manner(urgency)).await?;
+    let unseen = known.into_iter().flatten();
+    let unseen = unseen.filter(|arn| all.iter().all(|one| one.arn != **arn));
+    let unseen: Vec<Arn> = unseen.cloned().collect();
+    if unseen.is_empty() {
+        return Ok((all, 0));
+    }
+    all.extend(client.listeners_with(&unseen, manner(urgency)).await?);
+    Ok((all, 1))
 }
 
 /// Everything of any cluster and class in one region, for commands.

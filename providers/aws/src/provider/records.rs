@@ -318,6 +318,16 @@ impl Record {
         news
     }
 
+    /// Whether AWS has targets that are not known.
+    pub(super) fn misses(&self, answers: &Answers) -> bool {
+        let mut all = self.observed.target_groups.values();
+        let misses = |group: &ObservedTargetGroup| {
+            let targets = answers.get(&group.arn).map(|all| registered(all));
+            targets.is_some_and(|targets| !targets.is_subset(&group.targets))
+        };
+        self.targets_known && self.depth != Depth::Doubtful && all.any(misses)
+    }
+
     /// How many targets must be healthy.
     pub(super) fn needs(&self) -> Needs {
         let wanted = self.wanted.as_ref();
@@ -405,8 +415,10 @@ impl Record {
         self.groups_known = before.groups_known;
     }
 
-    /// A call is about to make this, and the record knows nothing else: if AWS makes it, there is nothing else.
-    /// AWS makes no security group twice.
+    /// A call is about to make this, and the record knows nothing else: if AWS makes it, there is nothing else,
+    /// because AWS makes no security group twice. The exception is a Service whose security groups were given
+    /// when the former process was interrupted, and are not any more. Then targets that nobody knows of show when
+    /// the health of the new load balancer is asked for ([`Self::misses`]); the rest shows at the full look.
     pub(super) fn is_first(&self, call: &Call) -> bool {
         let makes = matches!(call, Call::CreateSecurityGroup { .. });
         makes && self.is_empty() && self.tried == Tried::default()

@@ -107,8 +107,11 @@ impl Inner {
     ) -> Result<Ended, ProviderError> {
         // Waves have left it out. So the tag of the targets says nothing of it, and does from now on.
         let nodes = self.targets().nodes().unwrap_or_default();
-        if !record.has_targets_of(&nodes) && self.targets().may_have_tag() {
-            self.unsettle(client).await;
+        let wrong = !record.has_targets_of(&nodes) && self.targets().may_have_tag();
+        if wrong && !self.unsettle(client).await {
+            return Err(ProviderError::transient(
+                "cannot remove the tag that names the targets of all target groups, so the load balancer is not taken back yet",
+            ));
         }
         let of = objects(&record.observed, |tags| tags.contains_key(RETAINED));
         if !of.is_empty() {

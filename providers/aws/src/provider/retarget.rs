@@ -301,8 +301,8 @@ impl Inner {
     }
 
     /// Before a wave: if it is interrupted and the nodes are then as before, the tag must not say
-    /// that every target group has them.
-    pub(super) async fn unsettle(&self, client: &Client) {
+    /// that every target group has them. False if it may still be there.
+    pub(super) async fn unsettle(&self, client: &Client) -> bool {
         self.targets().unsettle();
         // Targets do not wait for EC2. The tag is wrong only for a process that starts before the end of
         // the wave, and finds the former nodes.
@@ -310,22 +310,24 @@ impl Inner {
             warn!(
                 "the tag that names the targets of all target groups stays: somebody writes it, and EC2 is slow"
             );
-            return;
+            return false;
         };
-        self.remove_tag(client).await;
+        self.remove_tag(client).await
     }
 
     /// For whoever holds the lock of the tag. False if it may still be there.
     async fn remove_tag(&self, client: &Client) -> bool {
         let (backend, exists) = {
             let network = self.network();
-            (network.backend.id(), network.backend.may_exist())
+            (network.backend.last_id(), network.backend.may_exist())
         };
         if let Some(backend) = backend {
             let manner = Manner::new(Urgency::Traffic, PATIENCE);
             let keys = [SETTLED.to_owned()];
             let removed = client.delete_tags(&[backend], &keys, manner).await;
-            if let Err(why) = removed {
+            if let Err(why) = removed
+                && why.cause != Cause::NotFound
+            {
                 warn!(error = %why, "cannot remove the tag that names the targets of all target groups");
                 return false;
             }

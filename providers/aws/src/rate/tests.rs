@@ -535,3 +535,39 @@ fn places_that_nobody_takes_again_are_no_debt() {
     let went: Vec<Ticket> = went.into_iter().map(|it| it.0).collect();
     assert_eq!(went, [two[0], one, two[1], two[2]]);
 }
+
+/// Whoever may wait only some seconds learns that the urgent ones pass it only so often, however many wait.
+#[test]
+fn the_expected_wait_knows_how_often_a_call_is_passed() {
+    let start = Instant::now();
+    let limits = none_but(Category::Write, Limit::new(1, 1.0));
+    let mut waiting = Waiting::new(&limits, start);
+    for _ in 0..100 {
+        enter(&mut waiting, Category::Write, Urgency::Traffic);
+    }
+    let service = enter(&mut waiting, Category::Write, Urgency::Service);
+    let expected = waiting.remaining(service, start);
+    assert_eq!(expected.as_secs(), u64::from(PASSED));
+    let went = run(&mut waiting, start);
+    let at = went.iter().find(|(ticket, _)| *ticket == service);
+    assert_eq!(at.map(|(_, at)| *at - start), Some(expected));
+}
+
+/// Registrations that go while no other write may go have passed none.
+#[test]
+fn whoever_could_not_go_is_not_passed() {
+    let start = Instant::now();
+    let mut limits = none_but(Category::Write, Limit::new(1, 0.1));
+    limits.account = Limit::new(100, 100.0);
+    let mut waiting = Waiting::new(&limits, start);
+    let first = enter(&mut waiting, Category::Write, Urgency::Service);
+    assert_eq!(waiting.next(start), Next::Go(first));
+    let poll = enter(&mut waiting, Category::Write, Urgency::Background);
+    for _ in 0..3 * PASSED {
+        enter(&mut waiting, Category::Registration, Urgency::Traffic);
+    }
+    let service = enter(&mut waiting, Category::Write, Urgency::Service);
+    let went = run(&mut waiting, start);
+    let at = |ticket| went.iter().position(|(one, _)| *one == ticket);
+    assert!(at(service) < at(poll), "the more urgent one first");
+}

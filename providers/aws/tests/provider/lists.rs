@@ -7,7 +7,7 @@ use ballast_aws_fake::{Config, Fault, Time};
 use ballast_provider::{Cause, Change, Key, LoadBalancer, Provider, Released, Removal};
 use tokio::time::sleep;
 
-use crate::bed::{Bed, delete, ensure, essence, service, settle, with};
+use crate::bed::{Bed, certificate, delete, ensure, essence, registered, service, settle, with};
 use crate::crashes::{finish, served};
 use crate::lag::{LAG, START, lagging};
 
@@ -147,6 +147,79 @@ async fn a_wish_that_is_taken_back_after_a_crash_leaves_nothing() {
                 served(&provider, &bed, &wanted).await;
                 assert_eq!(essence(&bed.fake.snapshot()), expected, "{what}");
             }
+        }
+    }
+}
+
+/// A listener that AWS returns as if it were new may have certificates and attributes that nobody wants any more.
+#[tokio::test]
+async fn a_listener_that_is_there_already_has_what_it_should() {
+    let of = |certificates: &[&str]| {
+        let all: Vec<String> = certificates.iter().map(|id| certificate(id)).collect();
+        let tls = with(more(), "ssl-cert", &all.join(","));
+        with(tls, "ssl-ports", "443")
+    };
+    let idle = with(
+        more(),
+        "listener-attributes.TCP-443",
+        "tcp.idle_timeout.seconds=600",
+    );
+    for (interrupted, wanted) in [(of(&["one", "two"]), of(&["one"])), (idle, more())] {
+        for nth in 1_u64.. {
+            let bed = Bed::with(lagging()).await;
+            let provider = bed.start().await.unwrap();
+            settle(&provider, &web()).await.unwrap();
+            bed.fake.advance(LAG);
+            bed.fake.reset_calls();
+            bed.fake.fault(Fault::writes().nth(nth).drop_after());
+            let _ = settle(&provider, &interrupted).await;
+            drop(provider);
+            bed.fake.clear_faults();
+            if bed.fake.counts().writes() < nth {
+                assert!(nth > 4, "{nth}");
+                break;
+            }
+            bed.fake.advance(START);
+            let provider = bed.start().await.unwrap();
+            served(&provider, &bed, &wanted).await;
+            for one in bed.fake.snapshot().listeners.values() {
+                assert!(one.certificates.is_empty(), "write {nth}: {one:?}");
+                let idle = one.attributes.get("tcp.idle_timeout.seconds");
+                assert!(idle.is_none_or(|it| it == "350"), "write {nth}: {one:?}");
+            }
+        }
+    }
+}
+
+/// Nothing says that the former process has made a target group: its security groups were given. Its targets show
+/// when the health of the new load balancer is asked for.
+#[tokio::test(start_paused = true)]
+async fn targets_of_a_group_that_counts_as_new_show_with_their_health() {
+    for nth in 1_u64.. {
+        let mut bed = Bed::with(in_time()).await;
+        let provider = bed.start().await.unwrap();
+        settle(&provider, &service("old", &[(80, 30_090)]))
+            .await
+            .unwrap();
+        sleep(LATE).await;
+        bed.fake.reset_calls();
+        bed.fake.fault(Fault::writes().nth(nth).drop_after());
+        let _ = settle(&provider, &given(web())).await;
+        drop(provider);
+        bed.fake.clear_faults();
+        if bed.fake.counts().writes() < nth {
+            assert!(nth > 4, "{nth}");
+            break;
+        }
+        bed.nodes -= 1;
+        sleep(START).await;
+        let provider = bed.start().await.unwrap();
+        served(&provider, &bed, &web()).await;
+        sleep(Duration::from_mins(5)).await;
+        provider.look().await;
+        served(&provider, &bed, &web()).await;
+        for group in bed.fake.snapshot().target_groups.values() {
+            assert_eq!(registered(group).len(), 2, "write {nth}: {group:?}");
         }
     }
 }

@@ -245,7 +245,7 @@ async fn what_aws_does_not_know_is_said() {
     assert_eq!(essentials(&bed), is("TLS", &["one", "late"]));
 }
 
-/// AWS limits the list of a listener.
+/// AWS limits the lists of all listeners of a load balancer together.
 #[tokio::test]
 async fn too_many_certificates_are_said_and_others_take_their_place() {
     let bed = Bed::new().await;
@@ -266,6 +266,27 @@ async fn too_many_certificates_are_said_and_others_take_their_place() {
     settle(&provider, &of("b", 26)).await.unwrap();
     let (_, names) = essentials(&bed);
     assert_eq!(names, ids("b", 26));
+}
+
+/// Both ports together have no room for the former certificates and the new ones.
+#[tokio::test]
+async fn certificates_of_two_ports_change_places_with_others() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let two = service("web", &[(443, 30_443), (8_443, 31_443)]);
+    let of = |letter: &str| {
+        let ids = (0..13).map(|at| format!("{letter}{at:02}"));
+        let arns = ids.map(|id| bed.fake.edit(|cloud, _| cloud.issue_certificate(&id)));
+        with(two.clone(), "ssl-cert", &arns.collect::<Vec<_>>().join(","))
+    };
+    for letter in ["a", "b"] {
+        settle(&provider, &of(letter)).await.unwrap();
+        for one in bed.fake.snapshot().listeners.values() {
+            let all = one.certificate.iter().chain(&one.certificates);
+            let right = all.filter(|arn| arn.contains(&format!("/{letter}")));
+            assert_eq!((right.count(), one.certificates.len()), (13, 12), "{one:?}");
+        }
+    }
 }
 
 /// It is refused before anything is made.

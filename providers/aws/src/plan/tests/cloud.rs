@@ -10,7 +10,6 @@ use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     SecurityGroup,
 };
-use crate::plan::listeners::MOST_CERTIFICATES;
 use crate::plan::{CHUNK, Situation, plan};
 
 /// A cloud that refuses a call that AWS would refuse. What a call changes is what the provider
@@ -235,7 +234,6 @@ impl Cloud {
                 let there = self.listener(listener);
                 assert!(there.tls.is_some(), "ValidationError");
                 assert!(!there.sni.contains(certificate), "for nothing");
-                assert!(there.sni.len() < MOST_CERTIFICATES, "TooManyCertificates");
             }
             Call::RemoveListenerCertificates {
                 listener,

@@ -137,7 +137,6 @@ impl Follower {
                 let known = record.extent == Extent::All && record.depth != Depth::Doubtful;
                 if record.depth != Depth::Doubtful && record.is_newer_than(begun) {
                     unsure.push((Arc::clone(uid), known));
-                    record.reaches(look.extent());
                     continue;
                 }
                 record.reaches(look.extent());
