@@ -81,7 +81,7 @@ pub enum Call {
     SetSecurityGroups {
         load_balancer: Ref,
         security_groups: Vec<Ref>,
-        /// Whether their rules hold for clients that come through AWS PrivateLink, too.
+        /// Whether their rules hold for clients that come through `AWS PrivateLink`, too.
         private_link_rules: bool,
     },
     /// Deletes its listeners, too.

@@ -213,7 +213,7 @@ pub struct Desired {
     pub groups: Groups,
     /// The cluster's backend group, if the load balancer has it, too.
     pub backend_group: Option<String>,
-    /// Whether the rules of the security groups hold for clients that come through AWS PrivateLink, too.
+    /// Whether the rules of the security groups hold for clients that come through `AWS PrivateLink`, too.
     pub private_link_rules: bool,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,

@@ -63,7 +63,7 @@ pub struct ObservedLoadBalancer {
     pub subnets: BTreeSet<Subnet>,
     /// Its security groups by ID.
     pub groups: BTreeSet<String>,
-    /// Whether their rules hold for clients that come through AWS PrivateLink, too.
+    /// Whether their rules hold for clients that come through `AWS PrivateLink`, too.
     pub private_link_rules: bool,
     /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
     pub attributes: BTreeMap<String, String>,

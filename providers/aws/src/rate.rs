@@ -11,7 +11,7 @@
 //! of other categories.
 //!
 //! Less urgent calls are never passed for ever: after [`PASSED`] calls that were more urgent and took a token
-//! of the same bucket, one of them goes. So nobody whose changes are urgent keeps others from theirs.
+//! that they could have had, one of them goes. So nobody whose changes are urgent keeps others from theirs.
 //!
 //! ```text
 //!              enter               next: a token in each of its buckets

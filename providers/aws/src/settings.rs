@@ -99,7 +99,7 @@ pub struct Settings {
     /// Whether routers may tell the load balancer that a packet is too large (ICMP), so that path MTU discovery
     /// works. Clients of UDP and of large TCP segments need it if their path is narrow.
     pub path_mtu: Option<bool>,
-    /// Whether the rules of the security groups hold for clients that come through AWS PrivateLink, too.
+    /// Whether the rules of the security groups hold for clients that come through `AWS PrivateLink`, too.
     pub private_link_rules: Option<bool>,
     /// How AWS checks targets.
     pub health_check: HealthCheck,

@@ -38,7 +38,7 @@ pub struct LoadBalancer {
     pub zones: BTreeMap<String, LoadBalancerZone>,
     /// Its security groups by ID.
     pub security_groups: BTreeSet<String>,
-    /// Whether their rules hold for clients that come through AWS PrivateLink, too.
+    /// Whether their rules hold for clients that come through `AWS PrivateLink`, too.
     pub private_link_rules: bool,
 }
 

@@ -236,7 +236,7 @@ async fn the_queue_is_bounded() {
     let deadline = Instant::now() + seconds(1_000_000);
     let turn = pace.turn(
         Category::Intensive,
-        Urgency::Background,
+        Urgency::Service,
         deadline,
         Seat::Lost,
         Owner::default(),

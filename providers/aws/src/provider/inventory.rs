@@ -18,7 +18,7 @@ use crate::client::values::{self, Filter, Tags};
 use crate::client::{CallError, Client, Manner};
 use crate::desired::{NAMES, Transport};
 use crate::observed::{
-    Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
+    Arn, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup, SecurityGroup,
 };
 use crate::rate::Urgency;
 use crate::settings::{Scheme, attributes};

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::ensure::REMAKE;
 use super::health::{Needs, Watch};
+use super::inventory::registered;
 use crate::call::Call;
 use crate::client::CallError;
 use crate::client::values::TargetHealth;

@@ -74,10 +74,12 @@ async fn a_load_balancer_is_made_and_changed() {
     bed.call(&Call::SetSecurityGroups {
         load_balancer: made("balancer"),
         security_groups: vec![made("group"), Ref::Known(NODE_GROUP.into())],
+        private_link_rules: false,
     })
     .await
     .unwrap();
     let found = described(&bed).await;
+    assert!(!found.private_link_rules);
     assert_eq!(found.zones.len(), 3);
     assert_eq!(found.security_groups.len(), 2);
     set(&bed, CROSS_ZONE, "true").await;

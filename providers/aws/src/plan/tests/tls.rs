@@ -288,9 +288,9 @@ fn new_certificates_come_before_old_ones_go() {
         cloud.apply(&of("a"), &with(2));
         let after = of("b");
         let calls = cloud.apply(&after, &with(2));
-        let (first, last) = (calls[1], calls[calls.len() - 2]);
-        assert_eq!(first, "AddListenerCertificates", "{number}: {calls:?}");
-        assert_eq!(last, "RemoveListenerCertificates", "{number}: {calls:?}");
+        assert_eq!(calls[1], "AddListenerCertificates", "{number}: {calls:?}");
+        let end = calls[calls.len() - 2];
+        assert_eq!(end, "RemoveListenerCertificates", "{number}: {calls:?}");
         assert_eq!(calls.len(), 2 * (number - 1) + 3, "{calls:?}");
         assert_eq!(plan(&after, &with(2), &cloud.now), Plan::default());
     }
