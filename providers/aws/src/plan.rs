@@ -20,8 +20,8 @@
 //! until the caller says that the successor serves.
 //!
 //! The security group of a new load balancer is made first, because AWS never makes it twice: if it is new,
-//! no former process has made anything. A target group or a load balancer that is there already looks in
-//! AWS's answer as if it were new.
+//! so is everything else, with one exception (`Record::is_first`). A target group, a load balancer or a
+//! listener that is there already looks in AWS's answer as if it were new.
 //!
 //! What nothing uses any more is deleted last and apart ([`Plan::cleanup`]): AWS refuses such
 //! calls for minutes, and that must hold up nothing else.

@@ -1,8 +1,9 @@
 use std::net::IpAddr;
 
-use ballast_provider::{ServiceId, TrafficPolicy};
+use ballast_provider::{Affinity, Listener, ServiceId, TrafficPolicy};
 
 use super::*;
+use crate::settings::attributes;
 
 mod clients;
 mod tls;

@@ -18,7 +18,7 @@ const BALANCER: &str = "ModifyLoadBalancerAttributes";
 const TARGETS: &str = "ModifyTargetGroupAttributes";
 const CHECK: &str = "ModifyTargetGroup";
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 20] = [
     Row {
         annotations: &[
             ("access-log-enabled", "true"),
@@ -138,6 +138,23 @@ const ROWS: [Row; 19] = [
         calls: &["ModifyListenerAttributes"],
     },
     Row {
+        annotations: &[
+            (
+                "ssl-cert",
+                "arn:aws:acm:eu-central-1:123456789012:certificate/one",
+            ),
+            (
+                "ssl-negotiation-policy",
+                "ELBSecurityPolicy-TLS13-1-2-2021-06",
+            ),
+        ],
+        has: |all| {
+            let mut all = all.listeners.values();
+            all.all(|one| one.ssl_policy.as_deref() == Some("ELBSecurityPolicy-TLS13-1-2-2021-06"))
+        },
+        calls: &["ModifyListener"],
+    },
+    Row {
         annotations: &[("proxy-protocol", "*")],
         has: |all| targets(all, "proxy_protocol_v2.enabled", "true"),
         calls: &[TARGETS],
@@ -236,24 +253,30 @@ fn changes_nothing(calls: &[String]) -> bool {
 /// A key that the table supports is in a row here, or has a test of its own.
 #[test]
 fn every_supported_annotation_is_tried() {
-    const ELSEWHERE: [(&str, &str); 16] = [
-        ("alpn-policy", "tls"),
-        ("backend-protocol", "tls"),
-        ("eip-allocations", "network"),
-        ("internal", "stories"),
-        ("manage-backend-security-group-rules", "network"),
-        ("nlb-target-type", "settings: instance only"),
-        ("private-ipv4-addresses", "network"),
-        ("scheme", "stories"),
-        ("security-group-prefix-lists", "network"),
-        ("security-groups", "network"),
-        ("ssl-cert", "tls"),
-        ("ssl-negotiation-policy", "tls"),
-        ("ssl-ports", "tls"),
-        ("subnets", "network"),
-        ("target-node-labels", "labels"),
-        ("type", "settings: no effect"),
+    const NAMES: &str = include_str!("names.rs");
+    const NETWORK: &str = include_str!("network.rs");
+    const TLS: &str = include_str!("tls.rs");
+    // Without an effect that a cloud could show.
+    const SETTINGS: &str = include_str!("../../src/settings/tests.rs");
+    const ELSEWHERE: [(&str, &str); 14] = [
+        ("alpn-policy", TLS),
+        ("backend-protocol", TLS),
+        ("eip-allocations", NAMES),
+        ("internal", NAMES),
+        ("manage-backend-security-group-rules", NETWORK),
+        ("nlb-target-type", SETTINGS),
+        ("private-ipv4-addresses", NETWORK),
+        ("scheme", include_str!("health.rs")),
+        ("security-group-prefix-lists", include_str!("stories.rs")),
+        ("security-groups", NETWORK),
+        ("ssl-ports", TLS),
+        ("subnets", NETWORK),
+        ("target-node-labels", include_str!("labels.rs")),
+        ("type", SETTINGS),
     ];
+    for (name, tests) in ELSEWHERE {
+        assert!(tests.contains(&format!("\"{name}\"")), "{name}");
+    }
     for known in &ANNOTATIONS {
         let here = ROWS.iter().flat_map(|row| row.annotations);
         let here = here.map(|(name, _)| name.split('.').next().unwrap());

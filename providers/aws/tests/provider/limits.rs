@@ -68,8 +68,7 @@ async fn two_hundred_services_are_never_throttled_and_each_knows_when_its_turn_c
     for one in &all {
         assert!(one.told.len() <= 8, "{one:?}");
         if one.named > Duration::from_mins(2) {
-            // It knows to the minute when its load balancer is made. Who comes back meanwhile may be late, because
-            // the workers are busy with the others.
+            // It knows to half a minute when its load balancer is made.
             let right = |until: Duration| until.abs_diff(one.named) <= 6 * INTERVAL;
             let known = one.told.iter().find(|(_, until)| right(*until));
             let known = known.map(|(at, _)| *at);
