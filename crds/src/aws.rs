@@ -100,6 +100,10 @@ pub struct AwsSettings {
     /// When the name of a load balancer is published.
     #[serde(default)]
     pub publish: AwsPublish,
+
+    /// Which Services with the same annotation `ballast.dev/share-key` share a load balancer.
+    #[serde(default)]
+    pub sharing: AwsSharing,
 }
 
 /// Where a load balancer can be reached from.
@@ -110,6 +114,17 @@ pub enum AwsScheme {
     Internal,
     /// It can be reached from the internet.
     InternetFacing,
+}
+
+/// Which Services may share a load balancer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AwsSharing {
+    /// Those of one namespace.
+    #[default]
+    SameNamespace,
+    /// Those of all namespaces. Whoever may create Services in one namespace can take ports of a load balancer
+    /// that another namespace uses, and fill its limit of 50 listeners.
+    AllNamespaces,
 }
 
 /// When the name of a load balancer is published.

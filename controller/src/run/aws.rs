@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ballast_aws::settings::{Allowed, ClassSettings, Field, Publish};
 use ballast_aws::{Scheme, Settings};
-use ballast_crds::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings};
+use ballast_crds::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings, AwsSharing};
 use ballast_provider::Refusal;
 
 /// The settings of a class, or which field is wrong.
@@ -71,6 +71,7 @@ pub(super) fn class_settings(aws: &AwsSettings) -> Result<ClassSettings, Refusal
             AwsPublish::WhenCreated => Publish::WhenCreated,
             AwsPublish::WhenActive => Publish::WhenActive,
         },
+        share_everywhere: aws.sharing == AwsSharing::AllNamespaces,
         allowed: match &aws.allowed_annotations {
             Some(names) => Some(Allowed::of(names.iter().map(String::as_str))?),
             None => None,

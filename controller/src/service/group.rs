@@ -15,7 +15,7 @@
 
 use std::collections::HashMap;
 
-use ballast_provider::{Balancer, Key, LoadBalancer, Member, Reason, Refusal, ServiceId};
+use ballast_provider::{Balancer, Key, LoadBalancer, Member, Protocol, Reason, Refusal, ServiceId};
 
 use crate::cluster::ledger::Port;
 use crate::cluster::view::ServiceView;
@@ -72,6 +72,8 @@ pub struct Rules<'a> {
     pub member: &'a dyn Fn(&ServiceView, &LoadBalancer) -> Member,
     /// What the provider says of a balancer.
     pub validate: &'a dyn Fn(&Balancer) -> Result<(), Refusal>,
+    /// Whether TCP and UDP of different Services exclude each other on one port.
+    pub one_listener_per_port: bool,
 }
 
 /// What another Service may have on the balancer.
@@ -108,17 +110,18 @@ pub fn group(
         (rules.validate)(&balancer).map(|()| member)
     };
     sharers.sort_by_key(|sharer| (sharer.stage, age(sharer)));
-    let mut taken = published_ports(&sharers);
+    let slot = |port| rules.slot(port);
+    let mut taken = published_ports(&sharers, slot);
     let (mut mine, mut others) = (None, Vec::new());
     for sharer in &sharers {
         let service = sharer.service;
         let is_own = service.id == own.id;
-        let clash = sharer.clash(&taken);
+        let clash = sharer.clash(&taken, slot);
         let whole = match (&sharer.wanted, clash) {
             (Some(_), Some((port, winner))) if is_own => {
                 return Err(Declined {
                     refusal: port_in_use(key, port, own, winner.service),
-                    provisional: !winner.ports.contains(&port),
+                    provisional: !winner.ports.iter().any(|it| slot(*it) == slot(port)),
                 });
             }
             (Some(wanted), None) => match alone(service, wanted) {
@@ -136,7 +139,7 @@ pub fn group(
         };
         let part = Part { whole, published };
         for port in part.ports() {
-            taken.entry(port).or_insert(sharer);
+            taken.entry(slot(port)).or_insert(sharer);
         }
         if is_own {
             mine = part
@@ -154,11 +157,14 @@ pub fn group(
 }
 
 /// The ports that members publish.
-fn published_ports<'a, 'b>(sharers: &'a [Sharer<'b>]) -> HashMap<Port, &'a Sharer<'b>> {
+fn published_ports<'a, 'b>(
+    sharers: &'a [Sharer<'b>],
+    slot: impl Fn(Port) -> Port,
+) -> HashMap<Port, &'a Sharer<'b>> {
     let mut taken = HashMap::new();
     for sharer in sharers.iter().filter(|sharer| sharer.is_member()) {
         for port in &sharer.ports {
-            taken.entry(*port).or_insert(sharer);
+            taken.entry(slot(*port)).or_insert(sharer);
         }
     }
     taken
@@ -241,6 +247,19 @@ fn nothing_left(own: &ServiceId) -> Refusal {
     )
 }
 
+// === impl Rules ===
+
+impl Rules<'_> {
+    /// What only one Service can have of this port.
+    const fn slot(&self, (protocol, port): Port) -> Port {
+        if self.one_listener_per_port {
+            (Protocol::Tcp, port)
+        } else {
+            (protocol, port)
+        }
+    }
+}
+
 // === impl Sharer ===
 
 impl Sharer<'_> {
@@ -253,10 +272,11 @@ impl Sharer<'_> {
     fn clash<'a, 'b>(
         &self,
         taken: &HashMap<Port, &'a Sharer<'b>>,
+        slot: impl Fn(Port) -> Port,
     ) -> Option<(Port, &'a Sharer<'b>)> {
         let mut wanted = self.wanted.iter().flat_map(ports);
         wanted.find_map(|port| {
-            let winner = taken.get(&port)?;
+            let winner = taken.get(&slot(port))?;
             (winner.service.id != self.service.id).then_some((port, *winner))
         })
     }
@@ -288,5 +308,67 @@ impl From<Refusal> for Declined {
             refusal,
             provisional: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ballast_provider::{Listener, Placement};
+
+    use super::*;
+
+    fn sharer(service: &ServiceView, stage: Stage) -> Sharer<'_> {
+        Sharer {
+            service,
+            stage,
+            wanted: service.load_balancer.clone().and_then(Result::ok),
+            published: None,
+            ports: Vec::new(),
+        }
+    }
+
+    /// Where the cloud has one listener on a port, another Service cannot have the other protocol.
+    #[test]
+    fn the_other_protocol_of_a_port_is_free_unless_the_cloud_has_one_listener() {
+        let dns = |name: &str, created, protocol| {
+            let mut service = ServiceView::test(name).created(created).shares("front", 53);
+            let wanted = service.load_balancer.as_mut().unwrap().as_mut().unwrap();
+            wanted.listeners = vec![Listener {
+                protocol,
+                ..wanted.listeners[0].clone()
+            }];
+            service
+        };
+        let (older, newer) = (
+            dns("older", 1, Protocol::Tcp),
+            dns("newer", 2, Protocol::Udp),
+        );
+        let key = Key::Shared("front".into());
+        let of = |one_listener_per_port| {
+            let rules = Rules {
+                member: &|_, shape| Member {
+                    load_balancer: shape.clone(),
+                    published: Vec::new(),
+                    placement: Placement::default(),
+                },
+                validate: &|_| Ok(()),
+                one_listener_per_port,
+            };
+            let sharers = vec![sharer(&older, Stage::Placed), sharer(&newer, Stage::Next)];
+            group(&key, &newer, sharers, &rules)
+        };
+        assert_eq!(of(false).unwrap().balancer.members.len(), 2);
+        let declined = of(true).unwrap_err();
+        assert_eq!(declined.refusal.reason, Reason::PortInUse);
+        assert!(
+            declined.refusal.message.contains("port 53/UDP"),
+            "{}",
+            declined.refusal
+        );
+        assert!(
+            declined.refusal.message.contains("older"),
+            "{}",
+            declined.refusal
+        );
     }
 }

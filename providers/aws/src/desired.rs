@@ -1,8 +1,8 @@
-//! The cloud objects that one Service needs, worked out from what it asks for. Pure.
+//! The cloud objects of one load balancer, worked out from what its Services ask for. Pure.
 //!
-//! [`Desired::of`] is called for each reconcile. Equal inputs give equal objects, and
-//! [`Desired::hash`] is a short name for them. Targets are not part of it: they change with the
-//! nodes, for all Services at once.
+//! Most load balancers have one Service; with a share key there are several ([`shared`]). [`Desired::of`] is
+//! called for each reconcile. Equal inputs give equal objects, and [`Desired::hash`] is a short name for them.
+//! Targets are not part of it: they change with the nodes, for all Services at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -12,18 +12,19 @@ use ballast_provider::{Family, Key, LoadBalancer, Mark, Protocol, Reason, Refusa
 use ipnet::IpNet;
 
 use crate::annotations::{PREFIX, invalid};
-use crate::nodes::{NODE_LABELS, Selector};
+use crate::nodes::Selector;
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme, Settings};
 
 mod check;
 mod clients;
 mod listeners;
+mod shared;
 mod tls;
 
 use clients::given;
 pub(crate) use clients::{MOST_RULES, rules, weight};
-use listeners::listeners;
+use listeners::Served;
 
 /// The prefix of all names.
 pub(crate) const NAMES: &str = "bl";
@@ -84,6 +85,8 @@ pub struct ListenerSpec {
     pub target_group: String,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A target group of instances.
@@ -102,6 +105,10 @@ pub struct TargetGroup {
     pub check: Check,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
+    /// Which nodes are targets.
+    pub selector: Selector,
+    /// Its tags, which also say which nodes are targets.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// What may come in, and from whom, as one rule of a security group.
@@ -200,7 +207,16 @@ pub struct LookedUp {
     pub prefix_lists: PrefixLists,
 }
 
-/// Everything that one Service needs, without targets.
+/// One Service of a load balancer, and what it asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The Service.
+    pub service: &'a LoadBalancer,
+    /// Its settings, merged with those of the class.
+    pub settings: &'a Settings,
+}
+
+/// Everything that one load balancer needs, without targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
     /// The name of the load balancer.
@@ -217,23 +233,21 @@ pub struct Desired {
     pub private_link_rules: bool,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
-    /// The tags of all objects; for those of target groups see [`Self::group_tags`].
+    /// The tags of the load balancer and its security group. They name its oldest Service.
     pub tags: BTreeMap<String, String>,
-    /// Which nodes are targets.
-    pub selector: Selector,
     /// The listeners by port.
     pub listeners: BTreeMap<u16, ListenerSpec>,
     /// The target groups by name.
     pub target_groups: BTreeMap<String, TargetGroup>,
 }
 
-/// The objects of a Service, and what its owner should know.
+/// The objects of a load balancer, and what the owners of its Services should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The objects.
     pub desired: Desired,
-    /// Settings that have no effect, and why.
-    pub remarks: Vec<String>,
+    /// Settings of each Service that have no effect, and why.
+    pub remarks: Vec<Vec<String>>,
 }
 
 // === impl ListenerSpec ===
@@ -262,47 +276,44 @@ impl Traffic {
 // === impl Desired ===
 
 impl Desired {
-    /// The objects of one Service. `settings` are merged with those of the class.
+    /// The objects of these Services, the oldest first.
     pub fn of(
         mark: &Mark,
         key: &Key,
-        service: &LoadBalancer,
-        settings: &Settings,
+        parts: &[Part<'_>],
         found: &LookedUp,
     ) -> Result<Outcome, Refusal> {
-        check(service, settings)?;
+        check(parts)?;
+        let Some(Part { service, settings }) = parts.first().copied() else {
+            return Err(invalid("a load balancer without a Service"));
+        };
         let scheme = settings.scheme.unwrap_or_default();
-        // The scheme is part of all names, so that the successor of another scheme shares nothing
-        // with the load balancer that it replaces, and can be made before that is deleted.
-        let owner = key;
-        let key = format!("{owner}/{}", scheme.as_str());
         let own = settings.security_groups.is_empty();
         let mut remarks = Vec::new();
+        let mut listeners = BTreeMap::new();
+        let mut target_groups = BTreeMap::new();
+        for part in parts {
+            let mut of_part = Vec::new();
+            let served = Served::of(mark, key, part, &mut of_part)?;
+            listeners.extend(served.listeners);
+            target_groups.extend(served.target_groups);
+            if !own {
+                clients::ignored(part, &mut of_part);
+            }
+            remarks.push(of_part);
+        }
         let groups = if own {
             Groups::Own {
-                name: mark.name_of(NAMES, &format!("{key}/clients")),
-                rules: rules(service, settings, &found.prefix_lists)?,
+                name: mark.name_of(NAMES, &format!("{}/clients", scoped(key, scheme))),
+                rules: rules(parts, &found.prefix_lists)?,
                 most: settings.most_rules.unwrap_or(MOST_RULES),
             }
         } else {
-            Groups::Given(given(service, settings, found, &mut remarks)?)
+            Groups::Given(given(settings, found)?)
         };
-        let (listeners, target_groups) = listeners(mark, &key, service, settings, &mut remarks)?;
-        let mut tags = settings.tags.clone();
-        tags.extend(mark.tags(&service.id));
-        let selector = Selector::new(settings.node_labels.clone().unwrap_or_default());
-        if tags.len() + usize::from(selector.tag().is_some()) > MOST_TAGS {
-            return Err(Refusal::new(
-                Reason::QuotaExceeded,
-                format!(
-                    "{} tags, Ballast's own among them; AWS permits {MOST_TAGS}",
-                    tags.len()
-                ),
-            ));
-        }
         let manages = settings.manage_backend_rules.unwrap_or(own);
         let desired = Self {
-            name: name(mark, owner, scheme),
+            name: name(mark, key, scheme),
             scheme,
             subnets: subnets(settings, found)?,
             backend_group: found.backend_group.clone().filter(|_| manages),
@@ -312,16 +323,9 @@ impl Desired {
             attributes: settings.attributes.clone(),
             listeners,
             target_groups,
-            tags,
-            selector,
+            tags: tags(mark, key, service, settings)?,
         };
         Ok(Outcome { desired, remarks })
-    }
-
-    /// The tags of target groups: they also name the nodes that are targets.
-    pub fn group_tags(&self) -> BTreeMap<String, String> {
-        let selector = self.selector.tag().map(|tag| (NODE_LABELS.to_owned(), tag));
-        self.tags.clone().into_iter().chain(selector).collect()
     }
 
     /// The same for equal objects, and different for different ones. Another version of this
@@ -331,30 +335,67 @@ impl Desired {
     }
 }
 
+/// The scheme is part of all names, so that the successor of another scheme shares nothing with the load
+/// balancer that it replaces, and can be made before that is deleted.
+fn scoped(key: &Key, scheme: Scheme) -> String {
+    format!("{key}/{}", scheme.as_str())
+}
+
 /// The name of the load balancer of one scheme.
 pub(crate) fn name(mark: &Mark, key: &Key, scheme: Scheme) -> String {
-    mark.name_of(NAMES, &format!("{key}/{}", scheme.as_str()))
+    mark.name_of(NAMES, &scoped(key, scheme))
 }
 
 /// Refuses what can be refused before anything is looked up.
-pub(crate) fn check(service: &LoadBalancer, settings: &Settings) -> Result<(), Refusal> {
-    if !service.families.contains(&Family::V4) {
-        return Err(Refusal::new(
-            Reason::Unsupported,
-            "spec.ipFamilies: Ballast does not support IPv6 on AWS yet",
-        ));
+pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
+    for Part { service, settings } in parts {
+        if !service.families.contains(&Family::V4) {
+            return Err(Refusal::new(
+                Reason::Unsupported,
+                "spec.ipFamilies: Ballast does not support IPv6 on AWS yet",
+            ));
+        }
+        service.require_node_ports()?;
+        settings.check()?;
+        tls::ports(service, &settings.tls)?;
     }
-    service.require_node_ports()?;
-    settings.check()?;
-    tls::ports(service, &settings.tls)?;
-    if settings.security_groups.is_empty() {
-        rules(service, settings, &PrefixLists::new())?;
+    shared::agree(parts)?;
+    if let Some(first) = parts.first()
+        && first.settings.security_groups.is_empty()
+    {
+        rules(parts, &PrefixLists::new())?;
     }
     Ok(())
 }
 
 /// AWS's limit for the tags of an object, less one for the tag of what was applied.
 const MOST_TAGS: usize = 49;
+
+/// The tags of the objects of one Service; target groups may have one more.
+fn tags(
+    mark: &Mark,
+    key: &Key,
+    service: &LoadBalancer,
+    settings: &Settings,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut tags = settings.tags.clone();
+    tags.extend(mark.tags_on(key, &service.id));
+    let labels = usize::from(selector(settings).tag().is_some());
+    if tags.len() + labels > MOST_TAGS {
+        return Err(Refusal::new(
+            Reason::QuotaExceeded,
+            format!(
+                "{} tags, Ballast's own among them; AWS permits {MOST_TAGS}",
+                tags.len()
+            ),
+        ));
+    }
+    Ok(tags)
+}
+
+fn selector(settings: &Settings) -> Selector {
+    Selector::new(settings.node_labels.clone().unwrap_or_default())
+}
 
 fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal> {
     if found.subnets.is_empty() {

@@ -1,4 +1,4 @@
-//! The calls that turn what there is into what a Service needs. Pure.
+//! The calls that turn what there is into what the Services of one load balancer need. Pure.
 //!
 //! [`plan`] gives them in the order in which they are made. Each call is safe to repeat, and a
 //! crash between any two of them leaves nothing that the next plan does not see: every object
@@ -30,12 +30,14 @@
 //! puts in the IDs that AWS has returned.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ballast_provider::Refusal;
-use ballast_provider::mark::APPLIED;
+use ballast_provider::mark::{APPLIED, SERVICE_UID};
 
 use crate::call::{Call, Ref};
 use crate::desired::{Desired, Groups, PrefixLists, Rule, TargetGroup, weight};
+use crate::nodes::{Nodes, Selector};
 use crate::observed::{
     Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
 };
@@ -53,9 +55,8 @@ pub const CHUNK: usize = 200;
 /// What the calls depend on beside the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Situation {
-    /// The IDs of the instances that the Service selects; `None`: they are not known yet, and target groups
-    /// keep what they have.
-    pub targets: Option<BTreeSet<String>>,
+    /// The nodes that load balancers send to; `None`: they are not known yet, and target groups keep what they have.
+    pub nodes: Option<Arc<Nodes>>,
     /// Whether clients can use the load balancer instead of the one that it replaces: it has
     /// healthy targets, and its name has been published for longer than clients remember names.
     pub successor_serves: bool,
@@ -86,7 +87,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     let present = there.filter(|_| failed.is_none());
     let mut before = Plan::default();
     for group in desired.target_groups.values() {
-        before.target_group(desired, group, observed);
+        before.target_group(group, observed);
     }
     let mut after = Plan::default();
     let lists = &situation.prefix_lists;
@@ -109,11 +110,12 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         ..Plan::default()
     };
     plan.unfinished(present, differs);
-    if let Some(targets) = &situation.targets {
-        for group in desired.target_groups.values() {
-            let there = observed.target_groups.get(&group.name);
+    if let Some(nodes) = &situation.nodes {
+        for (name, group) in &desired.target_groups {
+            let there = observed.target_groups.get(name);
             let registered = there.map(|it| &it.targets);
-            plan.targets(&reference(there, &group.name), targets, registered);
+            let targets = nodes.selected(&group.selector);
+            plan.targets(&reference(there, name), &targets, registered);
         }
     }
     if let Some(failed) = failed {
@@ -182,6 +184,40 @@ pub fn release(observed: &Observed) -> Vec<Call> {
     balancers.chain(targets).chain(clients).collect()
 }
 
+/// The calls for a Service that leaves a load balancer which others stay on, and what nothing uses after them. Rules
+/// for its clients go with the next turn of another Service: nobody listens any more.
+pub fn leave(observed: &Observed, uid: &str) -> (Vec<Call>, Vec<Call>) {
+    let is_its =
+        |tags: &BTreeMap<String, String>| tags.get(SERVICE_UID).is_some_and(|it| it == uid);
+    let groups = observed.target_groups.values();
+    let groups: BTreeSet<&Arn> = groups
+        .filter(|it| is_its(&it.tags))
+        .map(|it| &it.arn)
+        .collect();
+    let mut calls = Vec::new();
+    for one in observed.load_balancers.values() {
+        let listeners = one.listeners.values();
+        let its: Vec<Call> = listeners
+            .filter(|it| groups.contains(&it.target_group))
+            .map(|it| Call::DeleteListener {
+                listener: it.arn.clone(),
+            })
+            .collect();
+        if !its.is_empty() && one.applied().is_some() {
+            let of = vec![Ref::Known(one.arn.clone())];
+            calls.push(Call::RemoveTags {
+                of,
+                keys: vec![APPLIED.to_owned()],
+            });
+        }
+        calls.extend(its);
+    }
+    let groups = groups.into_iter().map(|arn| Call::DeleteTargetGroup {
+        target_group: arn.clone(),
+    });
+    (calls, groups.collect())
+}
+
 /// The calls for new targets of one target group: what is new is registered first.
 pub fn retarget(
     target_group: &Ref,
@@ -211,13 +247,13 @@ impl Plan {
         }
     }
 
-    fn target_group(&mut self, desired: &Desired, group: &TargetGroup, observed: &Observed) {
+    fn target_group(&mut self, group: &TargetGroup, observed: &Observed) {
         let there = observed.target_groups.get(&group.name);
         let target_group = reference(there, &group.name);
         match there {
             None => self.calls.push(Call::CreateTargetGroup {
                 target_group: group.clone(),
-                tags: desired.group_tags(),
+                tags: group.tags.clone(),
             }),
             Some(there) if there.check != group.check => {
                 self.calls.push(Call::ModifyTargetGroup {
@@ -359,14 +395,15 @@ impl Plan {
                 }));
             return;
         }
-        let Some(targets) = &situation.targets else {
+        let Some(nodes) = &situation.nodes else {
             return;
         };
         let used = groups_of(others);
         for one in observed.target_groups.values() {
             if used.contains(&one.arn) {
                 let group = Ref::Known(one.arn.clone());
-                self.targets(&group, targets, Some(&one.targets));
+                let targets = nodes.selected(&Selector::of(&one.tags));
+                self.targets(&group, &targets, Some(&one.targets));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The provider of an `aws` class: one Network Load Balancer for each Service.
+//! The provider of an `aws` class: one Network Load Balancer for each Service, or for all Services with the same share
+//! key.
 //!
 //! It carries out what the pure parts of this crate decide, and keeps what it knows of AWS, so that
 //! a Service that has not changed costs no call.
@@ -7,7 +8,7 @@
 //!  restore ─▶ inventory: names and tags of everything of this class (3 calls and 1 per 20 objects)
 //!                 │
 //!                 ▼
-//!  ensure ─▶ record of the Service ─▶ is it finished? ── yes ─▶ its status
+//!  ensure ─▶ record of its key ─▶ is it finished? ── yes ─▶ its status
 //!                 ▲                        │ no
 //!                 │ effect of each call    ▼
 //!                 └──── client ◀──── plan of calls
@@ -24,10 +25,10 @@
 //! - It never waits for AWS to finish something: the controller asks again later, or [`follow`] tells
 //!   it.
 //!
-//! Locks: one for each Service ([`Records`]), held while its calls are made; `opening`, held while the
+//! Locks: one for each load balancer ([`Records`]), held while its calls are made; `opening`, held while the
 //! backend group changes ([`backend`]); `looking`, held while a Service waits for a look-up
 //! ([`network`]); and `tagging`, held while the tag that names the targets changes ([`retarget`]). They are
-//! taken in this order, and whoever holds one of the last three takes none of a Service. So a call in the
+//! taken in this order, and whoever holds one of the last three takes none of a load balancer. So a call in the
 //! background holds up no Service that is not concerned.
 
 mod backend;
@@ -58,13 +59,13 @@ use ballast_provider::{
 use futures::stream::BoxStream;
 use tokio::sync::Notify;
 
+use self::ensure::Asked;
 use self::network::Network;
 use self::records::Records;
 use self::tags::Kept;
 use self::targets::Targets;
 use crate::client::{Client, Clients, ConnectError, Connection};
-use crate::requests;
-use crate::settings::{ClassSettings, Settings};
+use crate::settings::ClassSettings;
 
 /// Said of a class that does not name its scheme.
 const UNNAMED_SCHEME: &str = "Load balancers are internal, with addresses of the VPC only, unless a Service asks for an internet-facing one. spec.aws.scheme sets it for all";
@@ -109,6 +110,7 @@ impl AwsProvider {
     /// The traits of a load balancer in a cloud.
     pub const TRAITS: Traits = Traits {
         node_labels: true,
+        one_listener_per_port: true,
         ..Traits::CLOUD
     };
 
@@ -153,7 +155,11 @@ impl Provider for AwsProvider {
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
-        Key::alone(&load_balancer.id)
+        match &load_balancer.share_key {
+            Some(text) if self.inner.class.share_everywhere => Key::Shared(text.as_str().into()),
+            Some(text) => Key::Shared(format!("{}/{text}", load_balancer.id.namespace).into()),
+            None => Key::alone(&load_balancer.id),
+        }
     }
 
     fn calls(&self) -> Vec<CallCount> {
@@ -170,15 +176,8 @@ impl Provider for AwsProvider {
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
-        for member in &balancer.members {
-            let load_balancer = &member.load_balancer;
-            requests::check(member)?;
-            let class = &self.inner.class;
-            let parsed = Settings::of(&load_balancer.settings, class.allowed.as_ref())?;
-            let settings = parsed.settings.over(&class.settings);
-            crate::desired::check(load_balancer, &settings)?;
-        }
-        Ok(())
+        let asked = self.inner.asked(balancer)?;
+        crate::desired::check(&asked.iter().map(Asked::part).collect::<Vec<_>>())
     }
 
     async fn restore(&self, published: Vec<Published>) -> Result<(), ProviderError> {
@@ -189,12 +188,7 @@ impl Provider for AwsProvider {
         &self,
         balancer: &Balancer,
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
-        let mut observed = Vec::with_capacity(balancer.members.len());
-        for member in &balancer.members {
-            let seen = self.inner.ensure(member).await?;
-            observed.push((member.load_balancer.id.clone(), seen));
-        }
-        Ok(observed)
+        self.inner.ensure(balancer).await
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
@@ -205,12 +199,12 @@ impl Provider for AwsProvider {
     async fn release(
         &self,
         id: &ServiceId,
-        _key: &Key,
+        key: &Key,
         removal: Removal,
     ) -> Result<Released, ProviderError> {
         match removal {
-            Removal::Delete => self.inner.delete(id).await,
-            Removal::Retain => self.inner.retain(id).await,
+            Removal::Delete => self.inner.delete(id, key).await,
+            Removal::Retain => self.inner.retain(id, key).await,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Annotations of AWS are in [`annotations`](crate::annotations).
 
-use ballast_provider::{Affinity, FamilyPolicy, Member, Reason, Refusal};
+use ballast_provider::{Affinity, FamilyPolicy, Member, Reason, Refusal, text};
 
 use crate::annotations::PREFIX;
 
@@ -17,7 +17,40 @@ pub(crate) fn check(member: &Member) -> Result<(), Refusal> {
             "spec.ipFamilyPolicy: Ballast does not support IPv6 on AWS yet, so no Service gets both families; use PreferDualStack or SingleStack",
         ));
     }
+    if let Some(key) = &member.load_balancer.share_key
+        && key.len() > LONGEST_KEY
+    {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            format!(
+                "ballast.dev/share-key has {} letters; on AWS it is a tag with the namespace, and has at most {LONGEST_KEY}",
+                key.len()
+            ),
+        ));
+    }
+    if let Some(key) = &member.load_balancer.share_key
+        && let Some(wrong) = key.chars().find(|letter| !is_taggable(*letter))
+    {
+        return Err(Refusal::new(
+            Reason::Invalid,
+            format!(
+                "ballast.dev/share-key \"{}\" has {wrong:?}: on AWS it is a tag, and may have letters, digits and {SIGNS}",
+                text::shortened(key, 32)
+            ),
+        ));
+    }
     Ok(())
+}
+
+/// AWS permits these in the value of a tag, beside letters and digits ("Tag your Amazon EC2 resources").
+const SIGNS: &str = "+-=._:/@";
+
+/// The value of a tag has 256 letters, and a namespace up to 63, with a slash after it.
+const LONGEST_KEY: usize = 256 - 64;
+
+/// Letters of ASCII only: other ones take several bytes, and some look alike.
+fn is_taggable(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || SIGNS.contains(letter)
 }
 
 /// One remark for each request that has no effect.
@@ -40,12 +73,6 @@ pub(crate) fn remarks(member: &Member) -> Vec<String> {
         remarks.push(format!(
             "the requested addresses have no effect: AWS assigns them. Use the annotation {PREFIX}private-ipv4-addresses, or {PREFIX}eip-allocations with the scheme internet-facing"
         ));
-    }
-    if wanted.share_key.is_some() {
-        remarks.push(
-            "ballast.dev/share-key has no effect: Ballast does not share load balancers on AWS yet"
-                .to_owned(),
-        );
     }
     if member.placement.pool.is_some() {
         remarks.push(
@@ -97,10 +124,7 @@ mod tests {
                 |it| it.load_balancer.requested_addresses = vec![[192, 0, 2, 1].into()],
                 "private-ipv4-addresses",
             ),
-            (
-                |it| it.load_balancer.share_key = Some("web".into()),
-                "ballast.dev/share-key",
-            ),
+            (|it| it.load_balancer.share_key = Some("web".into()), ""),
             (
                 |it| it.placement.pool = Some("public".into()),
                 "ballast.dev/address-pool",
@@ -127,6 +151,13 @@ mod tests {
                 [one] => assert!(!expected.is_empty() && one.contains(expected), "{one}"),
                 more => panic!("{more:?}"),
             }
+            member.load_balancer.share_key = Some("web*".into());
+            let refused = check(&member).unwrap_err();
+            assert!(refused.message.contains("'*'"), "{refused}");
+            member.load_balancer.share_key = Some("x".repeat(LONGEST_KEY + 1));
+            let refused = check(&member).unwrap_err();
+            assert!(refused.message.contains("at most 192"), "{refused}");
+            member.load_balancer.share_key = None;
             member.placement.family_policy = FamilyPolicy::RequireDualStack;
             let refused = check(&member).unwrap_err();
             assert_eq!(refused.reason, Reason::Unsupported);

@@ -137,6 +137,8 @@ pub struct ClassSettings {
     pub vpc: Option<String>,
     /// When hostnames are published.
     pub publish: Publish,
+    /// Whether Services of different namespaces share a load balancer if they have the same share key.
+    pub share_everywhere: bool,
     /// The annotations that Services may have; `None`: all.
     pub allowed: Option<Allowed>,
     /// What Services do not say themselves.

@@ -18,6 +18,8 @@ pub const CLASS: &str = "ballast.dev/class";
 pub const SERVICE: &str = "ballast.dev/service";
 /// UID of the Service.
 pub const SERVICE_UID: &str = "ballast.dev/service-uid";
+/// The text of [`Key::Shared`], on objects that several Services may share.
+pub const SHARE_KEY: &str = "ballast.dev/share-key";
 /// When the object was created, RFC 3339.
 pub const CREATED_AT: &str = "ballast.dev/created-at";
 /// Hash of the desired state that was last applied in full.
@@ -52,6 +54,15 @@ impl Mark {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
+    }
+
+    /// The tags of an object of this balancer that serves one Service, or serves this one first.
+    pub fn tags_on(&self, key: &Key, id: &ServiceId) -> BTreeMap<String, String> {
+        let mut tags = self.tags(id);
+        if let Key::Shared(text) = key {
+            tags.insert(SHARE_KEY.to_owned(), text.to_string());
+        }
+        tags
     }
 
     /// Whether the tags carry this cluster and this class.
@@ -89,6 +100,14 @@ pub fn service_of(tags: &BTreeMap<String, String>) -> Option<ServiceId> {
         name: name.into(),
         uid: tags.get(SERVICE_UID)?.as_str().into(),
     })
+}
+
+/// The balancer that the tags name: that of the share key, or that of the Service alone.
+pub fn key_of(tags: &BTreeMap<String, String>) -> Option<Key> {
+    match tags.get(SHARE_KEY) {
+        Some(text) => Some(Key::Shared(text.as_str().into())),
+        None => service_of(tags).as_ref().map(Key::alone),
+    }
 }
 
 /// SHA-256 over the parts, in hex. The parts are separated, so ("a","b") differs from
@@ -133,6 +152,16 @@ mod tests {
         assert_eq!(service_of(&tags), Some(id()));
         assert_eq!(Mark::of(&tags), Some(mark()));
         assert_eq!(Mark::of(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn tags_name_the_balancer() {
+        for key in [Key::alone(&id()), Key::Shared("shop/front".into())] {
+            let tags = mark().tags_on(&key, &id());
+            assert_eq!(key_of(&tags), Some(key));
+            assert_eq!(service_of(&tags), Some(id()));
+        }
+        assert_eq!(key_of(&BTreeMap::new()), None);
     }
 
     #[test]

@@ -136,6 +136,9 @@ pub struct Traits {
     pub node_labels: bool,
     /// What the label that excludes a node from load balancers means if every node carries it.
     pub exclusion: Exclusion,
+    /// Several Services on one balancer never have a port with the same number, whatever their protocols: the cloud
+    /// has one listener on a port.
+    pub one_listener_per_port: bool,
     /// Addresses come from `AddressPool` objects.
     pub pools: bool,
     /// Targets are pods ([`TargetSet::Endpoints`]), in addition to nodes or instead of them.
@@ -321,6 +324,7 @@ impl Traits {
         namespace_labels: false,
         node_labels: false,
         exclusion: Exclusion::Absolute,
+        one_listener_per_port: false,
         pools: false,
         endpoints: false,
     };
@@ -334,6 +338,7 @@ impl Traits {
         namespace_labels: true,
         node_labels: false,
         exclusion: Exclusion::Absolute,
+        one_listener_per_port: false,
         pools: true,
         endpoints: false,
     };

@@ -82,6 +82,7 @@ pub(super) fn assemble(
     let rules = Rules {
         member: &|of, shape| member(of, shape, world.namespaces),
         validate: &|balancer| provider.validate(balancer),
+        one_listener_per_port: provider.traits().one_listener_per_port,
     };
     if key.is_of(&service.id) {
         return group(key, service, vec![own], &rules);

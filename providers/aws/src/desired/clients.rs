@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ballast_provider::{LoadBalancer, Reason, Refusal};
+use ballast_provider::{Reason, Refusal};
 use ipnet::IpNet;
 
-use super::{LookedUp, PrefixLists, Rule, Source, Traffic};
+use super::{LookedUp, Part, PrefixLists, Rule, Source, Traffic};
 use crate::annotations::{PREFIX, invalid};
 use crate::settings::Settings;
 
@@ -13,12 +13,47 @@ use crate::settings::Settings;
 /// another one: `spec.aws.maxSecurityGroupRules`.
 pub(crate) const MOST_RULES: usize = 60;
 
+/// The rules for all ports of these Services, if AWS permits so many.
+pub(crate) fn rules(parts: &[Part<'_>], lists: &PrefixLists) -> Result<BTreeSet<Rule>, Refusal> {
+    let mut rules = BTreeSet::new();
+    for part in parts {
+        rules.extend(of(part)?);
+    }
+    let settings = parts.iter().map(|part| part.settings);
+    let most = settings.clone().find_map(|it| it.most_rules);
+    let most = most.unwrap_or(MOST_RULES);
+    let needed = weight(&rules, lists);
+    if needed <= most {
+        return Ok(rules);
+    }
+    let named: BTreeSet<&String> = settings.flat_map(|it| &it.prefix_lists).collect();
+    let counts: Vec<String> = named
+        .into_iter()
+        .filter_map(|id| Some((id, lists.get(id)?)))
+        .filter(|(_, entries)| **entries > 1)
+        .map(|(id, entries)| format!("{id} counts as {entries} on each port"))
+        .collect();
+    let counts = match counts[..] {
+        [] => String::new(),
+        _ => format!(" (the prefix list {})", counts.join(", ")),
+    };
+    let each = parts.iter().map(|part| part.service.listeners.len());
+    let listeners: usize = each.sum();
+    let of = match parts.len() {
+        0 | 1 => String::new(),
+        several => format!(" of the {several} Services that share the load balancer"),
+    };
+    Err(Refusal::new(
+        Reason::QuotaExceeded,
+        format!(
+            "{listeners} ports{of} and their sources need {needed} rules{counts}, and a security group has at most {most}. Use fewer source ranges or shorter prefix lists, or your own security groups; if AWS permits more in your account, set spec.aws.maxSecurityGroupRules of the class",
+        ),
+    ))
+}
+
 /// Every port for every source. Without source ranges and prefix lists, all clients may connect.
-pub(crate) fn rules(
-    service: &LoadBalancer,
-    settings: &Settings,
-    lists: &PrefixLists,
-) -> Result<BTreeSet<Rule>, Refusal> {
+fn of(part: &Part<'_>) -> Result<BTreeSet<Rule>, Refusal> {
+    let Part { service, settings } = *part;
     let mut sources: Vec<Source> = settings
         .prefix_lists
         .iter()
@@ -39,37 +74,13 @@ pub(crate) fn rules(
     let ports = service.listeners.iter();
     let ports = ports.map(|listener| Traffic::Port(listener.protocol, listener.port));
     let too_large = (settings.path_mtu == Some(true)).then(Traffic::too_large);
-    let rules: BTreeSet<Rule> = ports
-        .chain(too_large)
-        .flat_map(|traffic| {
-            sources.iter().map(move |source| Rule {
-                traffic: traffic.clone(),
-                source: source.clone(),
-            })
+    let rules = ports.chain(too_large).flat_map(|traffic| {
+        sources.iter().map(move |source| Rule {
+            traffic: traffic.clone(),
+            source: source.clone(),
         })
-        .collect();
-    let most = settings.most_rules.unwrap_or(MOST_RULES);
-    let needed = weight(&rules, lists);
-    if needed > most {
-        let named = settings.prefix_lists.iter();
-        let counts: Vec<String> = named
-            .filter_map(|id| Some((id, lists.get(id)?)))
-            .filter(|(_, entries)| **entries > 1)
-            .map(|(id, entries)| format!("{id} counts as {entries} on each port"))
-            .collect();
-        let counts = match counts[..] {
-            [] => String::new(),
-            _ => format!(" (the prefix list {})", counts.join(", ")),
-        };
-        return Err(Refusal::new(
-            Reason::QuotaExceeded,
-            format!(
-                "{} ports and their sources need {needed} rules{counts}, and a security group has at most {most}. Use fewer source ranges or shorter prefix lists, or your own security groups; if AWS permits more in your account, set spec.aws.maxSecurityGroupRules of the class",
-                service.listeners.len(),
-            ),
-        ));
-    }
-    Ok(rules)
+    });
+    Ok(rules.collect())
 }
 
 /// For how many rules of AWS's limit these count.
@@ -82,12 +93,7 @@ pub(crate) fn weight<'a>(rules: impl IntoIterator<Item = &'a Rule>, lists: &Pref
 }
 
 /// The security groups of the user. A load balancer without any could never get one.
-pub(super) fn given(
-    service: &LoadBalancer,
-    settings: &Settings,
-    found: &LookedUp,
-    remarks: &mut Vec<String>,
-) -> Result<Vec<String>, Refusal> {
+pub(super) fn given(settings: &Settings, found: &LookedUp) -> Result<Vec<String>, Refusal> {
     let named = settings.security_groups.len();
     if found.security_groups.len() != named {
         return Err(invalid(format!(
@@ -95,6 +101,12 @@ pub(super) fn given(
             found.security_groups.len()
         )));
     }
+    Ok(found.security_groups.clone())
+}
+
+/// What has no effect with security groups of the user.
+pub(super) fn ignored(part: &Part<'_>, remarks: &mut Vec<String>) {
+    let Part { service, settings } = *part;
     if !service.source_ranges.is_empty()
         || !settings.prefix_lists.is_empty()
         || settings.path_mtu == Some(true)
@@ -103,5 +115,4 @@ pub(super) fn given(
             "source ranges, prefix lists and {PREFIX}enable-icmp-for-path-mtu-discovery have no effect: the security groups of {PREFIX}security-groups decide who may connect"
         ));
     }
-    Ok(found.security_groups.clone())
 }

@@ -2,138 +2,173 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::{Affinity, Listener, LoadBalancer, Mark, Protocol, Reason, Refusal};
+use ballast_provider::{Affinity, Key, Listener, Mark, Protocol, Reason, Refusal};
 
-use super::{ListenerSpec, NAMES, TargetGroup, Transport, check, tls};
+use super::{
+    ListenerSpec, NAMES, Part, TargetGroup, Transport, check, scoped, selector, tags, tls,
+};
 use crate::annotations::{PREFIX, invalid};
-use crate::settings::{Settings, attributes};
+use crate::nodes::NODE_LABELS;
+use crate::settings::attributes;
 
 /// AWS's limit for the listeners of a load balancer.
-const MOST_LISTENERS: usize = 50;
+pub(super) const MOST_LISTENERS: usize = 50;
 
-/// The listeners and their target groups.
-pub(super) type Served = (BTreeMap<u16, ListenerSpec>, BTreeMap<String, TargetGroup>);
-
-/// One listener per port. TCP and UDP share one, because AWS has at most one listener on a port.
-pub(super) fn listeners(
-    mark: &Mark,
-    key: &str,
-    service: &LoadBalancer,
-    settings: &Settings,
-    remarks: &mut Vec<String>,
-) -> Result<Served, Refusal> {
-    let mut ports: BTreeMap<u16, Vec<&Listener>> = BTreeMap::new();
-    for listener in &service.listeners {
-        ports.entry(listener.port).or_default().push(listener);
-    }
-    if ports.len() > MOST_LISTENERS {
-        return Err(Refusal::new(
-            Reason::QuotaExceeded,
-            format!(
-                "spec.ports: {} ports; a Network Load Balancer has at most {MOST_LISTENERS}",
-                ports.len()
-            ),
-        ));
-    }
-    if let Some(unused) = settings.unused_port(|port| ports.contains_key(&port)) {
-        return Err(invalid(format!(
-            "annotations {PREFIX}…: the Service has no port {unused}"
-        )));
-    }
-    let secure = tls::ports(service, &settings.tls)?;
-    if secure.is_empty() && !settings.tls.certificates.is_empty() {
-        remarks.push(format!(
-            "annotation {PREFIX}ssl-cert has no effect: the Service has no TCP port"
-        ));
-    }
-    let (mut listeners, mut groups) = Served::default();
-    for (port, same) in ports {
-        let front = tls::of(&settings.tls).filter(|_| secure.contains(&port));
-        let group = target_group(
-            mark,
-            key,
-            service,
-            settings,
-            &same,
-            front.is_some(),
-            remarks,
-        )?;
-        let (tls, sni) = front.unzip();
-        let listener = ListenerSpec {
-            transport: group.transport,
-            tls,
-            sni: sni.unwrap_or_default(),
-            target_group: group.name.clone(),
-            attributes: settings
-                .listener_attributes
-                .get(&port)
-                .cloned()
-                .unwrap_or_default(),
-        };
-        if !listener.attributes.is_empty() && !listener.has_attributes() {
-            return Err(invalid(format!(
-                "annotation {PREFIX}listener-attributes.TCP-{port}: AWS has attributes only for TCP listeners without TLS, and this one is {}",
-                listener.transport.protocol(listener.tls.is_some())
-            )));
-        }
-        listeners.insert(port, listener);
-        groups.insert(group.name.clone(), group);
-    }
-    Ok((listeners, groups))
+/// What one Service has on a load balancer.
+#[derive(Debug, Default)]
+pub(super) struct Served {
+    /// By port.
+    pub(super) listeners: BTreeMap<u16, ListenerSpec>,
+    /// By name.
+    pub(super) target_groups: BTreeMap<String, TargetGroup>,
 }
 
-/// The target group of all listeners of one port. `secure`: its listener ends TLS.
-fn target_group(
-    mark: &Mark,
-    key: &str,
-    service: &LoadBalancer,
-    settings: &Settings,
-    same: &[&Listener],
+/// A listener of one Service, and how its target group is named and marked.
+struct Front<'a> {
+    part: &'a Part<'a>,
+    mark: &'a Mark,
+    /// What the names of target groups begin with before they are hashed.
+    scope: &'a str,
+    /// The ports of the Service with the same number.
+    same: &'a [&'a Listener],
+    /// It ends TLS.
     secure: bool,
-    remarks: &mut Vec<String>,
-) -> Result<TargetGroup, Refusal> {
-    let mut transports = same.iter().map(|listener| listener.protocol);
-    let (first, second) = (transports.next(), transports.next());
-    let transport = match (first, second) {
-        (_, Some(_)) => Transport::TcpUdp,
-        (Some(Protocol::Udp), None) => Transport::Udp,
-        _ => Transport::Tcp,
-    };
-    let port = same.first().map_or(0, |listener| listener.node_port);
-    if let Some(other) = same.iter().find(|listener| listener.node_port != port) {
-        return Err(invalid(format!(
-            "spec.ports: TCP and UDP on port {} share a listener, so they need the same nodePort, not {port} and {}",
-            other.port, other.node_port
-        )));
+    tags: &'a BTreeMap<String, String>,
+}
+
+// === impl Served ===
+
+impl Served {
+    /// One listener per port. TCP and UDP share one, because AWS has at most one listener on a port.
+    pub(super) fn of(
+        mark: &Mark,
+        key: &Key,
+        part: &Part<'_>,
+        remarks: &mut Vec<String>,
+    ) -> Result<Self, Refusal> {
+        let Part { service, settings } = *part;
+        let scheme = settings.scheme.unwrap_or_default();
+        let mut scope = scoped(key, scheme);
+        if let Key::Shared(_) = key {
+            // One Service may take over a port from another one: never its target group.
+            scope = format!("{scope}/{}", service.id.uid);
+        }
+        let tags = tags(mark, key, service, settings)?;
+        let mut ports: BTreeMap<u16, Vec<&Listener>> = BTreeMap::new();
+        for listener in &service.listeners {
+            ports.entry(listener.port).or_default().push(listener);
+        }
+        if ports.len() > MOST_LISTENERS {
+            return Err(Refusal::new(
+                Reason::QuotaExceeded,
+                format!(
+                    "spec.ports: {} ports; a Network Load Balancer has at most {MOST_LISTENERS}",
+                    ports.len()
+                ),
+            ));
+        }
+        if let Some(unused) = settings.unused_port(|port| ports.contains_key(&port)) {
+            return Err(invalid(format!(
+                "annotations {PREFIX}…: the Service has no port {unused}"
+            )));
+        }
+        let secure = tls::ports(service, &settings.tls)?;
+        if secure.is_empty() && !settings.tls.certificates.is_empty() {
+            remarks.push(format!(
+                "annotation {PREFIX}ssl-cert has no effect: the Service has no TCP port"
+            ));
+        }
+        let mut served = Self::default();
+        for (port, same) in ports {
+            let ends = tls::of(&settings.tls).filter(|_| secure.contains(&port));
+            let front = Front {
+                part,
+                mark,
+                scope: &scope,
+                same: &same,
+                secure: ends.is_some(),
+                tags: &tags,
+            };
+            let group = front.target_group(remarks)?;
+            let (tls, sni) = ends.unzip();
+            let listener = ListenerSpec {
+                transport: group.transport,
+                tls,
+                sni: sni.unwrap_or_default(),
+                target_group: group.name.clone(),
+                attributes: settings
+                    .listener_attributes
+                    .get(&port)
+                    .cloned()
+                    .unwrap_or_default(),
+                tags: tags.clone(),
+            };
+            if !listener.attributes.is_empty() && !listener.has_attributes() {
+                return Err(invalid(format!(
+                    "annotation {PREFIX}listener-attributes.TCP-{port}: AWS has attributes only for TCP listeners without TLS, and this one is {}",
+                    listener.transport.protocol(listener.tls.is_some())
+                )));
+            }
+            served.listeners.insert(port, listener);
+            served.target_groups.insert(group.name.clone(), group);
+        }
+        Ok(served)
     }
-    let number = same.first().map_or(0, |listener| listener.port);
-    let mut all = settings.attributes_of(number);
-    if matches!(service.affinity, Affinity::ClientIp { .. }) {
-        all.entry(attributes::STICKINESS.into())
-            .or_insert_with(|| "true".into());
-    }
-    let sticky = attributes::STICKINESS;
-    if secure && all.remove(sticky).is_some_and(|it| it == "true") {
-        remarks.push(format!(
+}
+
+// === impl Front ===
+
+impl Front<'_> {
+    /// The target group of all listeners of one port.
+    fn target_group(&self, remarks: &mut Vec<String>) -> Result<TargetGroup, Refusal> {
+        let Part { service, settings } = *self.part;
+        let (same, secure) = (self.same, self.secure);
+        let mut transports = same.iter().map(|listener| listener.protocol);
+        let (first, second) = (transports.next(), transports.next());
+        let transport = match (first, second) {
+            (_, Some(_)) => Transport::TcpUdp,
+            (Some(Protocol::Udp), None) => Transport::Udp,
+            _ => Transport::Tcp,
+        };
+        let port = same.first().map_or(0, |listener| listener.node_port);
+        if let Some(other) = same.iter().find(|listener| listener.node_port != port) {
+            return Err(invalid(format!(
+                "spec.ports: TCP and UDP on port {} share a listener, so they need the same nodePort, not {port} and {}",
+                other.port, other.node_port
+            )));
+        }
+        let number = same.first().map_or(0, |listener| listener.port);
+        let mut all = settings.attributes_of(number);
+        if matches!(service.affinity, Affinity::ClientIp { .. }) {
+            all.entry(attributes::STICKINESS.into())
+                .or_insert_with(|| "true".into());
+        }
+        let sticky = attributes::STICKINESS;
+        if secure && all.remove(sticky).is_some_and(|it| it == "true") {
+            remarks.push(format!(
             "{sticky}=true, also by sessionAffinity, has no effect on port {number}: AWS does not support it with TLS"
         ));
-    }
-    let preserve = attributes::PRESERVE_CLIENT_IP;
-    if transport != Transport::Tcp && all.remove(preserve).is_some_and(|it| it == "false") {
-        remarks.push(format!(
+        }
+        let preserve = attributes::PRESERVE_CLIENT_IP;
+        if transport != Transport::Tcp && all.remove(preserve).is_some_and(|it| it == "false") {
+            remarks.push(format!(
             "{preserve}=false has no effect on port {number}: AWS always keeps the addresses of UDP clients"
         ));
+        }
+        let tls = secure && settings.tls.to_targets;
+        let selector = selector(settings);
+        let mut tags = self.tags.clone();
+        tags.extend(selector.tag().map(|tag| (NODE_LABELS.to_owned(), tag)));
+        let name = format!("{}/{number}/{}/{port}", self.scope, transport.protocol(tls));
+        Ok(TargetGroup {
+            name: self.mark.name_of(NAMES, &name),
+            transport,
+            tls,
+            port,
+            check: check::of(service, settings)?,
+            attributes: all,
+            selector,
+            tags,
+        })
     }
-    let tls = secure && settings.tls.to_targets;
-    Ok(TargetGroup {
-        name: mark.name_of(
-            NAMES,
-            &format!("{key}/{number}/{}/{port}", transport.protocol(tls)),
-        ),
-        transport,
-        tls,
-        port,
-        check: check::of(service, settings)?,
-        attributes: all,
-    })
 }

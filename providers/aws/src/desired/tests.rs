@@ -79,9 +79,27 @@ pub(crate) fn desired(service: &LoadBalancer, all: &[(&str, &str)]) -> Desired {
     of(service, all).expect("accepted").desired
 }
 
-fn of(service: &LoadBalancer, all: &[(&str, &str)]) -> Result<Outcome, Refusal> {
-    let key = Key::alone(&service.id);
-    Desired::of(&mark(), &key, service, &settings(all), &found())
+fn of(service: &LoadBalancer, all: &[(&str, &str)]) -> Result<Alone, Refusal> {
+    alone(service, &settings(all), &found())
+}
+
+/// The outcome for one Service alone.
+#[derive(Debug)]
+struct Alone {
+    desired: Desired,
+    remarks: Vec<String>,
+}
+
+fn alone(service: &LoadBalancer, settings: &Settings, found: &LookedUp) -> Result<Alone, Refusal> {
+    let parts = [Part { service, settings }];
+    let outcome = Desired::of(&mark(), &Key::alone(&service.id), &parts, found)?;
+    let Outcome { desired, remarks } = outcome;
+    let remarks = remarks.concat();
+    Ok(Alone { desired, remarks })
+}
+
+fn check_alone(service: &LoadBalancer, settings: &Settings) -> Result<(), Refusal> {
+    check(&[Part { service, settings }])
 }
 
 /// The target group of one port.
@@ -254,15 +272,7 @@ fn groups_that_are_given_replace_ballasts_own() {
         source_ranges: vec!["10.0.0.0/8".parse().expect("a range")],
         ..service(&[WEB])
     };
-    let of = |all: &[(&str, &str)], found: &LookedUp| {
-        Desired::of(
-            &mark(),
-            &Key::alone(&closed.id),
-            &closed,
-            &settings(all),
-            found,
-        )
-    };
+    let of = |all: &[(&str, &str)], found: &LookedUp| alone(&closed, &settings(all), found);
     let given = of(&[("security-groups", "sg-1")], &found).expect("accepted");
     assert_eq!(given.desired.groups, Groups::Given(vec!["sg-1".into()]));
     assert_eq!(
@@ -295,13 +305,7 @@ fn settings_are_compared_after_they_are_merged() {
     let service = service(&[WEB]);
     let of = |class: &[(&str, &str)], own: &[(&str, &str)]| {
         let merged = settings(own).over(&settings(class));
-        Desired::of(
-            &mark(),
-            &Key::alone(&service.id),
-            &service,
-            &merged,
-            &found(),
-        )
+        alone(&service, &merged, &found())
     };
     let addresses = ("eip-allocations", "eipalloc-1,eipalloc-2");
     of(

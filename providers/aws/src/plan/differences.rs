@@ -21,20 +21,24 @@ impl Plan {
         present: Option<&ObservedLoadBalancer>,
         observed: &Observed,
     ) {
-        let used = desired.target_groups.keys();
-        let groups = used.filter_map(|name| observed.target_groups.get(name));
-        let of_groups = desired.group_tags();
         let clients = match &desired.groups {
             Groups::Own { name, .. } => observed.groups.get(name),
             Groups::Given(_) => None,
         };
-        let listeners = present.into_iter().flat_map(|one| &one.listeners);
-        let listeners = listeners.filter(|(port, _)| desired.listeners.contains_key(port));
-        let others = (present.map(|one| (&one.arn, &one.tags)).into_iter())
-            .chain(listeners.map(|(_, one)| (&one.arn, &one.tags)))
+        let common = (present.map(|one| (&one.arn, &one.tags)).into_iter())
             .chain(clients.map(|one| (&one.id, &one.tags)));
-        let all = (others.map(|(id, tags)| (id, tags, &desired.tags)))
-            .chain(groups.map(|one| (&one.arn, &one.tags, &of_groups)));
+        let listeners = present.into_iter().flat_map(|one| &one.listeners);
+        let listeners = listeners.filter_map(|(port, one)| {
+            let wanted = desired.listeners.get(port)?;
+            Some((&one.arn, &one.tags, &wanted.tags))
+        });
+        let groups = desired.target_groups.iter().filter_map(|(name, wanted)| {
+            let one = observed.target_groups.get(name)?;
+            Some((&one.arn, &one.tags, &wanted.tags))
+        });
+        let all = (common.map(|(id, tags)| (id, tags, &desired.tags)))
+            .chain(listeners)
+            .chain(groups);
         let mut missing: BTreeMap<BTreeMap<String, String>, Vec<Ref>> = BTreeMap::new();
         let mut extra: BTreeMap<Vec<String>, Vec<Ref>> = BTreeMap::new();
         for (arn, tags, wanted) in all {

@@ -34,7 +34,7 @@ impl Plan {
                 transport: listener.transport,
                 tls: listener.tls.clone(),
                 target_group,
-                tags: desired.tags.clone(),
+                tags: listener.tags.clone(),
             });
             let this = Ref::Made(name);
             self.add_certificates(&this, &listener.sni);

@@ -1,4 +1,4 @@
-use ballast_provider::Protocol;
+use ballast_provider::{Protocol, Target};
 
 use self::cloud::Cloud;
 use super::*;
@@ -12,10 +12,20 @@ mod tls;
 /// So many targets.
 fn with(count: usize) -> Situation {
     Situation {
-        targets: Some(instances(count)),
+        nodes: Some(Arc::new(nodes(count))),
         successor_serves: true,
         prefix_lists: PrefixLists::new(),
     }
+}
+
+fn nodes(count: usize) -> Nodes {
+    let nodes = instances(count).into_iter().map(|id| Target {
+        name: id.clone(),
+        addresses: Vec::new(),
+        provider_id: Some(format!("aws:///a/{id}")),
+        labels: Arc::default(),
+    });
+    Nodes::of(&nodes.collect::<Vec<_>>())
 }
 
 fn instances(count: usize) -> BTreeSet<String> {

@@ -1,12 +1,15 @@
-//! Brings the load balancer of one Service to what it asks for.
+//! Brings a load balancer to what its Services ask for.
 //!
 //! In most turns nothing differs, and no call is made. Otherwise it reads what is not known, plans
 //! and executes; if AWS has something else than was known, once more from the start.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::{Key, LoadBalancer, Member, Observed, ProviderError};
+use ballast_provider::mark::SERVICE_UID;
+use ballast_provider::{
+    Balancer, LoadBalancer, Member, Observed, ProviderError, Refusal, ServiceId,
+};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -17,11 +20,12 @@ use super::records::{Behind, Depth, Extent, Record};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
-use crate::desired::{Desired, Outcome};
+use crate::desired::{Desired, Outcome, Part};
+use crate::observed::ObservedLoadBalancer;
 use crate::plan::{self, Plan, Situation};
 use crate::rate::Urgency;
 use crate::requests;
-use crate::settings::Settings;
+use crate::settings::{Publish, Settings};
 
 /// Plans in one turn. What is there differs from what was known only after something went wrong.
 const ROUNDS: usize = 4;
@@ -31,30 +35,89 @@ pub(super) const REMAKE: Duration = Duration::from_mins(5);
 /// What came of one plan.
 enum Step {
     /// Nothing differs any more.
-    Settled(Words),
+    Settled(Said),
     /// The load balancer exists now, and has a name to publish; more calls follow.
-    Halfway(Words),
+    Halfway(Said),
     /// What is there must be read again.
     Again,
+}
+
+/// What the owners of the Services should know of a plan.
+#[derive(Default)]
+struct Said {
+    /// Each of them, in the order of the Services.
+    of_each: Vec<Vec<String>>,
+    /// All of them.
+    of_all: Vec<String>,
+    /// Why the load balancer keeps something that they do not want any more.
+    objection: Option<Refusal>,
+}
+
+/// Makes a status of what was said.
+type Show = fn(&LoadBalancer, Option<&ObservedLoadBalancer>, Publish, Words) -> Observed;
+
+/// One Service of a load balancer, and what it asks for.
+pub(super) struct Asked<'a> {
+    member: &'a Member,
+    /// Merged with those of the class.
+    settings: Settings,
+    /// What its owner should know, whatever is done.
+    remarks: Vec<String>,
+}
+
+// === impl Asked ===
+
+impl Asked<'_> {
+    pub(super) const fn part(&self) -> Part<'_> {
+        Part {
+            service: &self.member.load_balancer,
+            settings: &self.settings,
+        }
+    }
+
+    fn id(&self) -> &ServiceId {
+        &self.member.load_balancer.id
+    }
 }
 
 // === impl Inner ===
 
 impl Inner {
-    pub(super) async fn ensure(&self, member: &Member) -> Result<Observed, ProviderError> {
-        let service = &member.load_balancer;
-        let cell = self.records.of(&service.id.uid);
+    /// What the Services of a load balancer ask for.
+    pub(super) fn asked<'a>(&self, balancer: &'a Balancer) -> Result<Vec<Asked<'a>>, Refusal> {
+        let class = &self.class;
+        let asked = balancer.members.iter().map(|member| {
+            requests::check(member)?;
+            let own = &member.load_balancer.settings;
+            let parsed = Settings::of(own, class.allowed.as_ref())?;
+            let mut remarks = requests::remarks(member);
+            remarks.extend(parsed.remarks);
+            Ok(Asked {
+                member,
+                settings: parsed.settings.over(&class.settings),
+                remarks,
+            })
+        });
+        asked.collect()
+    }
+
+    /// What was observed of each Service of the load balancer.
+    pub(super) async fn ensure(
+        &self,
+        balancer: &Balancer,
+    ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        let cell = self.records.of(&balancer.key);
         let mut record = cell.lock().await;
-        let ended = self.bring(member, &mut record).await;
+        let ended = self.bring(balancer, &mut record).await;
         let empty = record.is_empty();
         drop(record);
         if empty {
-            self.records.forget(&service.id.uid);
+            self.records.forget(&balancer.key);
         } else if ended
             .as_ref()
-            .is_ok_and(|observed| !status::is_halfway(observed))
+            .is_ok_and(|all| !all.iter().any(|(_, one)| status::is_halfway(one)))
         {
-            // The Service has what it needs. The next turn of any Service tries again.
+            // The load balancer has what it needs. The next turn of any Service tries again.
             if let Err(why) = self.settle_first(self.client().await?).await {
                 debug!(error = %why, "cannot write which targets every target group has");
             }
@@ -62,40 +125,48 @@ impl Inner {
         ended
     }
 
-    async fn bring(&self, member: &Member, record: &mut Record) -> Result<Observed, ProviderError> {
-        let service = &member.load_balancer;
-        requests::check(member)?;
-        record.id = Some(service.id.clone());
-        let parsed = Settings::of(&service.settings, self.class.allowed.as_ref())?;
-        let settings = parsed.settings.over(&self.class.settings);
+    async fn bring(
+        &self,
+        balancer: &Balancer,
+        record: &mut Record,
+    ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+        let asked = self.asked(balancer)?;
+        record.members = asked.iter().map(|one| one.id().clone()).collect();
         let client = self.client().await?;
-        let scheme = settings.scheme.unwrap_or_default();
-        let name = crate::desired::name(&self.mark, &Key::alone(&service.id), scheme);
-        record.want(name, Needs::of(service.traffic_policy));
+        let first = asked
+            .first()
+            .map_or(&self.class.settings, |one| &one.settings);
+        let scheme = first.scheme.unwrap_or_default();
+        let name = crate::desired::name(&self.mark, &balancer.key, scheme);
+        let needs = asked.iter().map(|one| {
+            let service = &one.member.load_balancer;
+            (
+                Arc::clone(&service.id.uid),
+                Needs::of(service.traffic_policy),
+            )
+        });
+        record.want(name, needs.collect());
         record.contradiction = None;
         for _ in 0..ROUNDS {
             if record.depth == Depth::Doubtful {
-                self.read(client, &service.id, record, Urgency::Service)
-                    .await?;
+                self.read(client, record, Urgency::Service).await?;
             }
             if record.retained && self.take_back(client, record).await? == Ended::Stale {
                 continue;
             }
-            match self.step(client, service, &settings, record).await? {
-                Step::Again => {}
+            let (said, show) = match self.step(client, &asked, record).await? {
+                Step::Again => continue,
                 // The same words as at the end, so that they cost no write of their own.
-                Step::Halfway(words) => {
-                    let words = self.completed(words, member, parsed.remarks, record);
-                    let (present, publish) = (record.present(), self.class.publish);
-                    return Ok(status::halfway(service, present, publish, words));
-                }
-                Step::Settled(words) => {
-                    let words = self.completed(words, member, parsed.remarks, record);
-                    let present = record.present();
-                    let publish = self.class.publish;
-                    return Ok(status::observed(service, present, publish, words));
-                }
-            }
+                Step::Halfway(said) => (said, status::halfway as Show),
+                Step::Settled(said) => (said, status::observed as Show),
+            };
+            let (present, publish) = (record.present(), self.class.publish);
+            let all = asked.iter().enumerate().map(|(at, one)| {
+                let words = self.words(&said, at, one, record);
+                let service = &one.member.load_balancer;
+                (one.id().clone(), show(service, present, publish, words))
+            });
+            return Ok(all.collect());
         }
         Err(record.contradiction.take().map_or_else(
             || {
@@ -107,90 +178,74 @@ impl Inner {
         ))
     }
 
-    /// With what is said whatever a plan did.
-    fn completed(
-        &self,
-        mut words: Words,
-        member: &Member,
-        of_settings: Vec<String>,
-        record: &Record,
-    ) -> Words {
-        words.remarks.extend(requests::remarks(member));
-        words.remarks.extend(of_settings);
-        words.remarks.extend(self.remarks_on_nodes());
+    /// What is said of one Service: with what is said whatever a plan did.
+    fn words(&self, said: &Said, at: usize, one: &Asked<'_>, record: &Record) -> Words {
         let now = Instant::now();
+        let mut remarks = said.of_each.get(at).cloned().unwrap_or_default();
+        remarks.extend(said.of_all.iter().cloned());
+        remarks.extend(one.remarks.iter().cloned());
+        remarks.extend(self.remarks_on_nodes());
         if let Some(left) = &record.cleanup {
-            words.remarks.extend(left.refused.iter().cloned());
+            remarks.extend(left.refused.iter().cloned());
         }
         if !record.is_replaced(now) {
-            words.remarks.extend(remarks_on_former(record));
+            remarks.extend(remarks_on_former(record));
         }
-        words.stand_in = record.stand_in(now).map(|one| one.hostname.clone());
-        words.settles = record.health.settles(now);
+        let settles = record.health.settles(now);
         // It is said together with the end of the wait.
-        let present = record.present().filter(|_| !words.settles);
-        words.health = present.and_then(|one| record.health.condition(&one.arn, record.needs()));
-        words
+        let present = record.present().filter(|_| !settles);
+        let uid = &one.id().uid;
+        Words {
+            remarks,
+            objection: said.objection.clone(),
+            health: present.and_then(|it| record.health.condition(&it.arn, uid)),
+            stand_in: record.stand_in(now).map(|it| it.hostname.clone()),
+            settles,
+        }
     }
 
     async fn step(
         &self,
         client: &Client,
-        service: &LoadBalancer,
-        settings: &Settings,
+        asked: &[Asked<'_>],
         record: &mut Record,
     ) -> Result<Step, ProviderError> {
-        let key = Key::alone(&service.id);
+        let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
         let (present, lists) = (record.present(), record.prefix_lists());
-        let found = self.find(client, service, settings, present, lists).await?;
-        let Outcome {
-            desired,
-            mut remarks,
-        } = Desired::of(&self.mark, &key, service, settings, &found)?;
+        let found = self.find(client, &parts, present, lists).await?;
+        let Outcome { desired, remarks } = Desired::of(&self.mark, &record.key, &parts, &found)?;
+        let mut said = Said {
+            of_each: remarks,
+            ..Said::default()
+        };
         if record.depth == Depth::Names {
             if plan::is_finished(&desired, &record.observed)
                 && record.targets_known
                 && record.behind == Behind::No
             {
-                return Ok(Step::Settled(Words {
-                    remarks,
-                    ..Words::default()
-                }));
+                return Ok(Step::Settled(said));
             }
-            self.read(client, &service.id, record, Urgency::Service)
-                .await?;
+            self.read(client, record, Urgency::Service).await?;
         }
-        let nodes = self.targets().nodes();
         let situation = Situation {
-            targets: nodes.map(|nodes| nodes.selected(&desired.selector)),
+            nodes: self.targets().nodes(),
             successor_serves: record.is_replaced(Instant::now()),
             prefix_lists: found.prefix_lists,
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
         if must_wait(&plan, record) {
-            return Ok(Step::Settled(Words {
-                remarks,
-                ..Words::default()
-            }));
+            return Ok(Step::Settled(said));
         }
-        if situation.targets.as_ref().is_some_and(BTreeSet::is_empty)
-            && let Some(labels) = desired.selector.tag()
-        {
-            remarks.push(format!(
-                "target-node-labels: no node has {labels}, so there is no target"
-            ));
+        for (part, remarks) in parts.iter().zip(&mut said.of_each) {
+            remarks.extend(no_node(part, &desired, &situation));
         }
-        remarks.append(&mut plan.remarks);
-        let words = Words {
-            remarks,
-            objection: plan.objection.take(),
-            ..Words::default()
-        };
+        said.of_all = std::mem::take(&mut plan.remarks);
+        said.objection = plan.objection.take();
         if let Some(at) = first_part(&plan) {
             let rest = plan.calls.split_off(at);
             let ended = self.run(client, record, &plan.calls).await?;
             if !rest.is_empty() && ended == Ended::Done {
-                return Ok(Step::Halfway(words));
+                return Ok(Step::Halfway(said));
             }
             return Ok(Step::Again);
         }
@@ -217,7 +272,8 @@ impl Inner {
             self.polls.notify_one();
         }
         record.behind = Behind::No;
-        Ok(Step::Settled(words))
+        record.left = false;
+        Ok(Step::Settled(said))
     }
 
     async fn run(
@@ -252,6 +308,18 @@ impl Inner {
             ended => Ok(ended),
         }
     }
+}
+
+/// What to say if the labels that a Service asks for select no node.
+fn no_node(part: &Part<'_>, desired: &Desired, situation: &Situation) -> Option<String> {
+    let group = desired.target_groups.values().find(|group| {
+        let uid = group.tags.get(SERVICE_UID).map(String::as_str);
+        uid == Some(&*part.service.id.uid)
+    })?;
+    let labels = group.selector.tag()?;
+    let nodes = situation.nodes.as_ref()?;
+    let none = nodes.selected(&group.selector).is_empty();
+    none.then(|| format!("target-node-labels: no node has {labels}, so there is no target"))
 }
 
 /// A load balancer that AWS could not make is made again only some minutes later.

@@ -396,7 +396,7 @@ impl Inner {
     }
 }
 
-/// Makes one call of a Service. If it must wait, the Service keeps its place until its next turn. Whoever
+/// Makes one call for a load balancer. If it must wait, it keeps its place until its next turn. Whoever
 /// waits here may be dropped, so the record is doubtful until there is an answer.
 async fn make(
     client: &Client,
@@ -405,7 +405,7 @@ async fn make(
     urgency: Urgency,
     ids: &Ids,
 ) -> Result<Answer, CallError> {
-    let namespace = record.id.as_ref().map_or("", |id| &id.namespace);
+    let namespace = record.members.first().map_or("", |id| &id.namespace);
     let manner = Manner::new(urgency, PATIENCE).of(namespace);
     let manner = manner.keeping(record.place.take());
     let before = record.asks(call);

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::{Cause, Change, Key, ServiceId};
+use ballast_provider::{Cause, Change, Key};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::time::Instant;
@@ -106,24 +106,7 @@ pub(super) async fn look(inner: Arc<Inner>) -> Vec<Change> {
 }
 
 /// Each record, and its changes so far. Those that somebody works on are left out.
-type Before = BTreeMap<Arc<str>, (Cell, u64)>;
-
-fn change(id: &ServiceId, cause: Cause) -> Change {
-    Change {
-        id: id.clone(),
-        key: Some(Key::alone(id)),
-        cause,
-        difference: String::new(),
-    }
-}
-
-/// It differs in this from what was made.
-fn differs(id: &ServiceId, cause: Cause, what: &[String]) -> Change {
-    Change {
-        difference: drift::words(what),
-        ..change(id, cause)
-    }
-}
+type Before = BTreeMap<Key, (Cell, u64)>;
 
 // === impl Follower ===
 
@@ -218,6 +201,21 @@ impl Follower {
         }
     }
 
+    /// Every Service of the load balancer gets a turn, because each has a status of its own.
+    fn report(&mut self, record: &Record, cause: Cause) {
+        self.report_difference(record, cause, &[]);
+    }
+
+    /// The load balancer differs in this from what was made.
+    fn report_difference(&mut self, record: &Record, cause: Cause, what: &[String]) {
+        self.ready.extend(record.members.iter().map(|id| Change {
+            id: id.clone(),
+            key: Some(record.key.clone()),
+            cause,
+            difference: drift::words(what),
+        }));
+    }
+
     /// Every Service says whether load balancers reach the nodes.
     fn report_remarks_on_nodes(&mut self) {
         let remarks = self.inner.remarks_on_nodes();
@@ -227,9 +225,9 @@ impl Follower {
         self.remarks = remarks;
         for (_, cell) in self.inner.records.cells() {
             if let Ok(record) = cell.try_lock()
-                && let Some(id) = record.id.as_ref().filter(|_| !record.retained)
+                && !record.retained
             {
-                self.ready.push_back(change(id, Cause::Due));
+                self.report(&record, Cause::Due);
             }
         }
     }
@@ -250,9 +248,9 @@ impl Follower {
 
     fn changes(&self) -> Before {
         let cells = self.inner.records.cells().into_iter();
-        let all = cells.filter_map(|(uid, cell)| {
+        let all = cells.filter_map(|(key, cell)| {
             let changes = cell.try_lock().ok()?.changes;
-            Some((uid, (cell, changes)))
+            Some((key, (cell, changes)))
         });
         all.collect()
     }
@@ -264,9 +262,9 @@ impl Follower {
         }
         for (_, cell) in self.inner.records.cells() {
             if let Ok(record) = cell.try_lock()
-                && let Some(id) = record.id.as_ref().filter(|_| !record.retained)
+                && !record.retained
             {
-                self.ready.push_back(change(id, Cause::Due));
+                self.report(&record, Cause::Due);
             }
         }
     }
@@ -313,8 +311,8 @@ impl Follower {
                 if asked && begins {
                     // It is reported together with the health of its targets.
                     record.health.activated(&arn, Instant::now());
-                } else if let Some(id) = &record.id {
-                    self.ready.push_back(change(id, Cause::Active));
+                } else {
+                    self.report(&record, Cause::Active);
                 }
             }
         }
@@ -326,11 +324,9 @@ impl Follower {
             let Ok(mut record) = cell.try_lock() else {
                 continue;
             };
-            if record.turn_at(now).is_some_and(|at| at <= now)
-                && let Some(id) = record.id.clone()
-            {
+            if record.turn_at(now).is_some_and(|at| at <= now) {
                 record.asks_for_turn(now);
-                self.ready.push_back(change(&id, Cause::Due));
+                self.report(&record, Cause::Due);
             }
         }
     }
@@ -355,10 +351,8 @@ impl Follower {
                 }
             }
             if answers.len() < groups.len() {
-                if record.health.settles(now)
-                    && let Some(id) = &record.id
-                {
-                    self.ready.push_back(change(id, Cause::Active));
+                if record.health.settles(now) {
+                    self.report(&record, Cause::Active);
                 }
                 record.health.failed(now, PAUSE);
                 continue;
@@ -369,11 +363,10 @@ impl Follower {
             if unknown {
                 record.doubt();
             }
-            if let Some(id) = &record.id {
-                let causes = [(news, Cause::Active), (unknown, Cause::Due)];
-                let causes = causes.into_iter().filter(|(holds, _)| *holds);
-                self.ready
-                    .extend(causes.map(|(_, cause)| change(id, cause)));
+            for (holds, cause) in [(news, Cause::Active), (unknown, Cause::Due)] {
+                if holds {
+                    self.report(&record, cause);
+                }
             }
         }
     }
@@ -381,7 +374,7 @@ impl Follower {
     /// Asks how the targets of one Service are of which a process that has just started knows nothing: what its
     /// status says may be old. That takes one call for each target group and not all of a full look.
     /// Returns the number of calls; `None` if there is no such Service.
-    async fn ask_first(&mut self, client: &Client, cells: &[(Arc<str>, Cell)]) -> Option<u32> {
+    async fn ask_first(&mut self, client: &Client, cells: &[(Key, Cell)]) -> Option<u32> {
         let unheard = cells.iter().find_map(|(_, cell)| {
             let record = cell.try_lock().ok()?;
             record.is_unheard().then_some(record)
@@ -400,10 +393,8 @@ impl Follower {
                 }
             };
         }
-        if record.heard(&answers, now)
-            && let Some(id) = &record.id
-        {
-            self.ready.push_back(change(id, Cause::Active));
+        if record.heard(&answers, now) {
+            self.report(&record, Cause::Active);
         }
         u32::try_from(answers.len()).ok()
     }
@@ -415,13 +406,10 @@ impl Follower {
         if let Some(calls) = self.ask_first(client, &cells).await {
             return calls;
         }
-        let Some((_, cell)) = self.inner.records.next_to_read() else {
+        let Some(cell) = self.inner.records.next_to_read() else {
             return 0;
         };
         let Ok(mut record) = cell.try_lock() else {
-            return 0;
-        };
-        let Some(id) = record.id.clone() else {
             return 0;
         };
         if record.depth == Depth::Doubtful || record.retained || record.is_empty() {
@@ -431,11 +419,11 @@ impl Follower {
         let (number, answers) = match complete(client, &mut seen, Urgency::Background).await {
             Ok(read) => read,
             Err(why) => {
-                debug!(error = %why, service = %id, "cannot read a load balancer");
+                debug!(error = %why, key = %record.key, "cannot read a load balancer");
                 if why.cause == crate::client::Cause::NotFound {
                     record.doubt();
                     let what = [format!("something of it is gone ({why})")];
-                    self.ready.push_back(differs(&id, Cause::Gone, &what));
+                    self.report_difference(&record, Cause::Gone, &what);
                 }
                 return 1;
             }
@@ -453,11 +441,11 @@ impl Follower {
         record.targets_known = true;
         let news = record.heard(&answers, Instant::now());
         if !what.is_empty() {
-            self.ready.push_back(differs(&id, Cause::Drifted, &what));
+            self.report_difference(&record, Cause::Drifted, &what);
         } else if drifted {
-            self.ready.push_back(change(&id, Cause::Due));
+            self.report(&record, Cause::Due);
         } else if news {
-            self.ready.push_back(change(&id, Cause::Active));
+            self.report(&record, Cause::Active);
         }
         number
     }

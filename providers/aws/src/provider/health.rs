@@ -13,10 +13,14 @@
 //! AWS still examines the targets, the news that it is active waits for them, for at most a minute: then
 //! both are one write to the Service, and whoever waits for `Programmed` finds that traffic flows.
 //!
+//! If several Services share a load balancer, the polls end when each has enough, and each one's condition is about its
+//! own targets.
+//!
 //! All that is known is about one load balancer. An answer about another one begins anew, so that the
 //! health of a load balancer never counts for its successor.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{ExtraCondition, ExtraKind, TrafficPolicy};
@@ -47,7 +51,10 @@ pub(super) enum Needs {
     One,
 }
 
-/// The health of one Service's targets.
+/// How the targets of each Service are, by its UID, and what it needs.
+pub(super) type Heard = BTreeMap<Arc<str>, (Needs, Summary)>;
+
+/// The health of the targets of one load balancer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     due: Option<Instant>,
@@ -56,7 +63,7 @@ pub(super) struct Watch {
     of: Arn,
     /// Since when there are answers.
     asked_since: Option<Instant>,
-    summary: Option<Summary>,
+    heard: Option<Heard>,
     /// How often this summary was heard again.
     same: u32,
     /// Since when a target has been healthy.
@@ -67,7 +74,7 @@ pub(super) struct Watch {
     settling: Option<Instant>,
 }
 
-/// All targets of all target groups.
+/// All targets of all target groups of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     healthy: usize,
@@ -110,9 +117,12 @@ impl Watch {
 
     /// Whether the news that the load balancer is active waits for its targets.
     pub(super) fn settles(&self, now: Instant) -> bool {
-        let examined = self.summary.as_ref();
-        self.settling.is_some_and(|until| now < until)
-            && examined.is_none_or(|all| all.healthy == 0 && all.initial > 0)
+        let sum = |count: fn(&Summary) -> usize| {
+            let all = self.heard.iter().flat_map(BTreeMap::values);
+            all.map(|(_, summary)| count(summary)).sum::<usize>()
+        };
+        let examined = || sum(|it| it.healthy) == 0 && sum(|it| it.initial) > 0;
+        self.settling.is_some_and(|until| now < until) && (self.heard.is_none() || examined())
     }
 
     /// AWS does not say how the targets are: asks again after this time, and nothing waits for it.
@@ -141,33 +151,28 @@ impl Watch {
     }
 
     /// The answers of all target groups of a load balancer. True if there is news to report.
-    pub(super) fn heard<'a>(
-        &mut self,
-        of: &str,
-        targets: impl Iterator<Item = &'a TargetHealth>,
-        needs: Needs,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn heard(&mut self, of: &str, heard: Heard, now: Instant) -> bool {
         self.turn_to(of);
         let unreported = self.settling.is_some();
         self.asked_since.get_or_insert(now);
-        let summary = Summary::of(targets);
-        if summary.healthy == 0 {
+        let all = || heard.values();
+        if all().all(|(_, summary)| summary.healthy == 0) {
             self.serves_since = None;
         } else {
             self.serves_since.get_or_insert(now);
             self.served = true;
         }
-        let news = self.summary.as_ref() != Some(&summary);
+        let news = self.heard.as_ref() != Some(&heard);
         self.same = if news { 0 } else { self.same + 1 };
-        let rests = summary.is_final(needs) || self.same >= ENOUGH;
+        let enough = all().all(|(needs, summary)| summary.is_final(*needs));
+        let rests = enough || self.same >= ENOUGH;
         if rests {
             self.due = None;
         } else if self.due.is_some() {
             self.pause = (self.pause * 2).clamp(FIRST, LAST);
             self.due = Some(now + self.pause);
         }
-        self.summary = Some(summary);
+        self.heard = Some(heard);
         if self.settles(now) {
             if let Some(until) = self.settling {
                 self.ask_at(until);
@@ -191,7 +196,7 @@ impl Watch {
 
     /// Whether there was no answer yet, and nobody waits for one.
     pub(super) const fn is_unheard(&self) -> bool {
-        self.summary.is_none() && self.due.is_none()
+        self.heard.is_none() && self.due.is_none()
     }
 
     /// Asks again at this time, although all is well.
@@ -211,13 +216,14 @@ impl Watch {
         served.or_else(|| self.asked_since.map(|since| since + PATIENT))
     }
 
-    /// The condition; `None` if nobody has asked about this load balancer.
-    pub(super) fn condition(&self, of: &str, needs: Needs) -> Option<ExtraCondition> {
-        let summary = self.summary.as_ref().filter(|_| self.of == of)?;
-        let (reason, message) = summary.words(needs);
+    /// The condition of a Service; `None` if nobody has asked about its targets on this load balancer.
+    pub(super) fn condition(&self, of: &str, uid: &str) -> Option<ExtraCondition> {
+        let heard = self.heard.as_ref().filter(|_| self.of == of)?;
+        let (needs, summary) = heard.get(uid)?;
+        let (reason, message) = summary.words(*needs);
         Some(ExtraCondition {
             kind: ExtraKind::TargetsHealthy,
-            holds: Some(summary.is_well(needs)),
+            holds: Some(summary.is_well(*needs)),
             reason,
             message,
             places: Vec::new(),
@@ -228,26 +234,22 @@ impl Watch {
 // === impl Summary ===
 
 impl Summary {
-    fn of<'a>(targets: impl Iterator<Item = &'a TargetHealth>) -> Self {
-        let mut summary = Self::default();
-        for one in targets {
-            match one.health {
-                // It was deregistered.
-                Health::Draining => continue,
-                Health::Healthy => summary.healthy += 1,
-                state => {
-                    summary.initial += usize::from(state == Health::Initial);
-                    let reason = match (&one.reason, &one.description) {
-                        (_, Some(description)) if !description.is_empty() => description.clone(),
-                        (Some(reason), _) => reason.clone(),
-                        _ => state.as_str().to_owned(),
-                    };
-                    *summary.reasons.entry(reason).or_default() += 1;
-                }
+    pub(super) fn add(&mut self, one: &TargetHealth) {
+        match one.health {
+            // It was deregistered.
+            Health::Draining => return,
+            Health::Healthy => self.healthy += 1,
+            state => {
+                self.initial += usize::from(state == Health::Initial);
+                let reason = match (&one.reason, &one.description) {
+                    (_, Some(description)) if !description.is_empty() => description.clone(),
+                    (Some(reason), _) => reason.clone(),
+                    _ => state.as_str().to_owned(),
+                };
+                *self.reasons.entry(reason).or_default() += 1;
             }
-            summary.total += 1;
         }
-        summary
+        self.total += 1;
     }
 
     const fn is_well(&self, needs: Needs) -> bool {
@@ -309,8 +311,16 @@ mod tests {
         target(Health::Healthy, None)
     }
 
+    fn of(targets: &[TargetHealth], needs: Needs) -> Heard {
+        let mut summary = Summary::default();
+        for one in targets {
+            summary.add(one);
+        }
+        [("uid-1".into(), (needs, summary))].into()
+    }
+
     fn hear(watch: &mut Watch, targets: &[TargetHealth], now: Instant) -> bool {
-        watch.heard("nlb", targets.iter(), Needs::All, now)
+        watch.heard("nlb", of(targets, Needs::All), now)
     }
 
     /// The pauses until it rests.
@@ -347,7 +357,7 @@ mod tests {
     async fn a_former_load_balancer_goes_when_its_successor_has_served_or_after_a_day() {
         let now = Instant::now();
         let mut watch = Watch::default();
-        watch.heard("old", [healthy()].iter(), Needs::All, now);
+        watch.heard("old", of(&[healthy()], Needs::All), now);
         let later = now + REMEMBERED;
         assert!(watch.replaces("old", later));
         assert!(!watch.replaces("nlb", later));
@@ -409,9 +419,9 @@ mod tests {
         let of = |targets: Vec<TargetHealth>, needs| {
             let mut watch = Watch::default();
             watch.begin(now);
-            watch.heard("nlb", targets.iter(), needs, now);
-            let condition = watch.condition("nlb", needs).expect("asked");
-            assert_eq!(watch.condition("other", needs), None);
+            watch.heard("nlb", of(&targets, needs), now);
+            let condition = watch.condition("nlb", "uid-1").expect("asked");
+            assert_eq!(watch.condition("other", "uid-1"), None);
             let asks = watch.due().is_some();
             (condition.holds, condition.reason, condition.message, asks)
         };
@@ -461,6 +471,6 @@ mod tests {
             )
         );
         assert_eq!(all(Vec::new()).1, "NoTargets");
-        assert_eq!(Watch::default().condition("", Needs::All), None);
+        assert_eq!(Watch::default().condition("", "uid-1"), None);
     }
 }

@@ -1,19 +1,20 @@
-//! Reads what exists: everything of the class by names and tags, and everything of one Service.
+//! Reads what exists: everything of the class by names and tags, and everything of one load balancer.
 //!
 //! All names of Ballast's objects begin with the same letters, so only those need a look at their
 //! tags; the tags decide whose they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use ballast_provider::mark::{CLASS, CLUSTER, RETAINED, service_of};
-use ballast_provider::{Key, Mark, Owned, ProviderError, Published, ServiceId};
+use ballast_provider::mark::{
+    CLASS, CLUSTER, RETAINED, SERVICE_UID, SHARE_KEY, key_of, service_of,
+};
+use ballast_provider::{Key, Mark, Owned, ProviderError, Published};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Inner;
 use super::execute::error;
-use super::records::{Answers, Depth, Extent, Record, Tried};
+use super::records::{Answers, Depth, Extent, Record, Tried, members};
 use crate::client::values::{self, Filter, Tags};
 use crate::client::{CallError, Client, Manner};
 use crate::desired::{NAMES, Transport};
@@ -23,16 +24,16 @@ use crate::observed::{
 use crate::rate::Urgency;
 use crate::settings::{Scheme, attributes};
 
-/// Everything of the class, by the UID of its Service.
+/// Everything of the class.
 pub(super) struct Inventory {
-    pub(super) records: BTreeMap<Arc<str>, Record>,
+    pub(super) records: BTreeMap<Key, Record>,
     /// The group through which load balancers reach nodes, if it exists, with its tags.
     pub(super) backend: Option<(String, Tags)>,
     /// The names of load balancers and target groups that look like ours, and whose tags name no owner.
     pub(super) strangers: BTreeSet<String>,
 }
 
-/// Under which names something of a Service may exist.
+/// Under which names something of a load balancer may exist.
 struct Names {
     load_balancers: Vec<String>,
     target_groups: Vec<String>,
@@ -42,7 +43,7 @@ struct Names {
     security_groups: Vec<String>,
 }
 
-/// What a Service has.
+/// What a load balancer has.
 struct Seen {
     observed: Observed,
     answers: Answers,
@@ -62,14 +63,16 @@ impl Inner {
         let found = self.look_around(client, Urgency::Service).await;
         let mut found = found.map_err(|why| error(&why))?;
         self.forget_tags();
-        for one in published {
-            if let Some(record) = found.records.get_mut(&one.id.uid) {
-                record.publishes(&one.hostnames);
+        for record in found.records.values_mut() {
+            for one in published {
+                if record.members.contains(&one.id) {
+                    record.publishes(&one.hostnames);
+                }
             }
         }
         info!(
             class = self.mark.class,
-            services = found.records.len(),
+            load_balancers = found.records.len(),
             "read the load balancers of this class"
         );
         self.network().restore(found.backend.as_ref());
@@ -147,19 +150,21 @@ impl Inner {
                 record.observed.target_groups.insert(name, group);
             }
         }
+        for record in all.records.values_mut() {
+            record.members = members(&record.observed);
+        }
         Ok(all)
     }
 
-    /// Everything of one Service, read in full under all names that are known or follow from it. Fails
+    /// Everything of one load balancer, read in full under all names that are known or follow from it. Fails
     /// if somebody else has something of such a name.
     pub(super) async fn read(
         &self,
         client: &Client,
-        id: &ServiceId,
         record: &mut Record,
         urgency: Urgency,
     ) -> Result<(), ProviderError> {
-        match self.read_own(client, id, record, urgency).await? {
+        match self.read_own(client, record, urgency).await? {
             None => Ok(()),
             Some(foreign) => {
                 record.doubt();
@@ -172,11 +177,10 @@ impl Inner {
     pub(super) async fn read_own(
         &self,
         client: &Client,
-        id: &ServiceId,
         record: &mut Record,
         urgency: Urgency,
     ) -> Result<Option<ProviderError>, ProviderError> {
-        let key = Key::alone(id);
+        let key = record.key.clone();
         let schemes = [Scheme::Internal, Scheme::InternetFacing];
         let named = schemes.map(|scheme| crate::desired::name(&self.mark, &key, scheme));
         let known = record.observed.load_balancers.keys();
@@ -199,12 +203,11 @@ impl Inner {
             observed,
             answers,
             foreign,
-        } = self.read_named(client, id, &wanted, urgency).await?;
+        } = self.read_named(client, &key, &wanted, urgency).await?;
         record.observed = observed;
         record.depth = Depth::Full;
         record.reaches(Extent::Named);
         record.targets_known = true;
-        record.id = Some(id.clone());
         record.heard(&answers, Instant::now());
         if foreign.is_none() {
             record.tried = Tried::default();
@@ -215,7 +218,7 @@ impl Inner {
     async fn read_named(
         &self,
         client: &Client,
-        id: &ServiceId,
+        key: &Key,
         names: &Names,
         urgency: Urgency,
     ) -> Result<Seen, ProviderError> {
@@ -269,7 +272,7 @@ impl Inner {
         }
         let read = rest(client, &mut observed, urgency).await;
         let (_, answers) = read.map_err(failed)?;
-        let security = self.own_security_groups(client, Some(id), urgency).await;
+        let security = self.own_security_groups(client, Some(key), urgency).await;
         let backend = self.backend_name();
         for group in security.map_err(failed)? {
             if group.name != backend {
@@ -297,26 +300,27 @@ impl Inner {
         })
     }
 
-    /// The security groups of this class, or of one of its Services.
+    /// The security groups of this class, or of one of its load balancers.
     pub(super) async fn own_security_groups(
         &self,
         client: &Client,
-        of: Option<&ServiceId>,
+        of: Option<&Key>,
         urgency: Urgency,
     ) -> Result<Vec<values::SecurityGroup>, CallError> {
         let mut filters = vec![
             Filter::tag(CLUSTER, [self.mark.cluster.as_str()]),
             Filter::tag(CLASS, [self.mark.class.as_str()]),
         ];
-        if let Some(id) = of {
-            filters.push(Filter::tag(
-                ballast_provider::mark::SERVICE_UID,
-                [id.uid.to_string()],
-            ));
-        }
+        filters.extend(of.map(|key| match key {
+            Key::Service(uid) => Filter::tag(SERVICE_UID, [uid.to_string()]),
+            Key::Shared(text) => Filter::tag(SHARE_KEY, [text.to_string()]),
+        }));
         let all = client.security_groups(&filters, manner(urgency)).await?;
-        // Filters have wildcards; UIDs and names of classes have none, and nothing relies on it.
-        let mine = all.into_iter().filter(|group| self.mark.owns(&group.tags));
+        // Filters have wildcards; UIDs, share keys and names of classes have none, and nothing relies on it.
+        let mine = all.into_iter().filter(|group| {
+            let same = of.is_none_or(|key| key_of(&group.tags).as_ref() == Some(key));
+            same && self.mark.owns(&group.tags)
+        });
         Ok(mine.collect())
     }
 
@@ -458,10 +462,9 @@ fn is_ours(name: &str) -> bool {
 /// `None`: the tags name no cluster and class.
 fn own(name: String, tags: Tags) -> Option<Owned> {
     Mark::of(&tags)?;
-    let service = service_of(&tags);
     Some(Owned {
-        key: service.as_ref().map(Key::alone),
-        services: service.into_iter().collect(),
+        key: key_of(&tags),
+        services: service_of(&tags).into_iter().collect(),
         name,
         tags,
     })
@@ -470,16 +473,15 @@ fn own(name: String, tags: Tags) -> Option<Owned> {
 // === impl Inventory ===
 
 impl Inventory {
-    /// The record of the Service that these tags name.
+    /// The record of the load balancer that these tags name.
     fn record(&mut self, tags: &Tags) -> Option<&mut Record> {
-        let id = service_of(tags)?;
+        let key = key_of(tags)?;
         let made = || Record {
             depth: Depth::Names,
-            id: Some(id.clone()),
             targets_known: false,
-            ..Record::empty()
+            ..Record::empty(key.clone())
         };
-        let record = self.records.entry(Arc::clone(&id.uid)).or_insert_with(made);
+        let record = self.records.entry(key.clone()).or_insert_with(made);
         record.retained |= tags.contains_key(RETAINED);
         Some(record)
     }

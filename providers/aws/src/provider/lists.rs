@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use ballast_provider::{LoadBalancer, ProviderError};
+use ballast_provider::ProviderError;
 
 use super::execute::error;
 use super::network::mendable;
@@ -11,25 +11,25 @@ use super::{Inner, PATIENCE};
 use crate::annotations::PREFIX;
 use crate::client::values::Filter;
 use crate::client::{Client, Manner};
-use crate::desired::{self, PrefixLists};
+use crate::desired::{self, Part, PrefixLists};
 use crate::network;
 use crate::rate::Urgency;
-use crate::settings::Settings;
 
 // === impl Inner ===
 
 impl Inner {
-    /// For how many rules the prefix lists of a Service count, and those of its rules that exist.
-    /// Refuses a Service that needs more rules than AWS permits; if that depends on lists, it tries again.
+    /// For how many rules the prefix lists of these Services count, and those of their rules that exist.
+    /// Refuses Services that need more rules than AWS permits; if that depends on lists, it tries again.
     pub(super) async fn prefix_lists(
         &self,
         client: &Client,
-        service: &LoadBalancer,
-        settings: &Settings,
+        parts: &[Part<'_>],
         mut wanted: BTreeSet<String>,
     ) -> Result<PrefixLists, ProviderError> {
-        let named = &settings.prefix_lists;
-        wanted.extend(named.iter().cloned());
+        let named: BTreeSet<&String> = (parts.iter())
+            .flat_map(|part| &part.settings.prefix_lists)
+            .collect();
+        wanted.extend(named.iter().copied().cloned());
         let unknown = || -> Vec<String> {
             let known = &self.network().prefix_lists;
             let new = |id: &&String| !known.contains_key(*id);
@@ -52,7 +52,7 @@ impl Inner {
         let mut network = self.network();
         if let Some(missing) = named
             .iter()
-            .find(|id| !network.prefix_lists.contains_key(*id))
+            .find(|id| !network.prefix_lists.contains_key(**id))
         {
             return Err(ProviderError::transient(format!(
                 "annotation {PREFIX}security-group-prefix-lists: the prefix list {missing} does not exist in this region"
@@ -61,7 +61,7 @@ impl Inner {
         let known = network.prefix_lists.iter();
         let known = known.filter(|(id, _)| wanted.contains(*id));
         let lists = known.map(|(id, entries)| (id.clone(), *entries)).collect();
-        if let Err(refusal) = desired::rules(service, settings, &lists) {
+        if let Err(refusal) = desired::rules(parts, &lists) {
             // Somebody may make a list shorter before the next turn.
             network.prefix_lists.retain(|id, _| !named.contains(id));
             if named.is_empty() {

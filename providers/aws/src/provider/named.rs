@@ -1,7 +1,7 @@
-//! Reads the names of what one Service has, for a process that gives it up.
+//! Reads the names of what one load balancer has, for a process that gives it up.
 //!
 //! A list that lags behind does not show what the former process made in its last moments. So a release
-//! asks for the load balancers by the names that follow from the Service, and for the target groups
+//! asks for the load balancers by the names that follow from its key, and for the target groups
 //! behind them, unless this process knows already that there is nothing else ([`Extent`]). What
 //! only a list can show, the first look at everything finds ([`super::follow`]).
 //!
@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use ballast_provider::{Key, ProviderError, ServiceId};
+use ballast_provider::ProviderError;
 
 use super::Inner;
 use super::execute::error;
@@ -23,29 +23,23 @@ use crate::settings::Scheme;
 // === impl Inner ===
 
 impl Inner {
-    /// Makes sure that the record has all objects of its Service. Costs no call if this process has made
+    /// Makes sure that the record has all objects of its load balancer. Costs no call if this process has made
     /// or read them, or has listed everything long enough after its start.
     pub(super) async fn make_sure(
         &self,
         client: &Client,
-        id: &ServiceId,
         record: &mut Record,
     ) -> Result<(), ProviderError> {
         let nothing = record.is_empty() && self.records.are_listed();
         if (record.extent >= Extent::Named || nothing) && record.depth != Depth::Doubtful {
             return Ok(());
         }
-        let read = self.read_names(client, id, record).await;
+        let read = self.read_names(client, record).await;
         read.map_err(|why| error(&why))
     }
 
     /// What somebody else has under a name of ours stays, and holds up nothing.
-    async fn read_names(
-        &self,
-        client: &Client,
-        id: &ServiceId,
-        record: &mut Record,
-    ) -> Result<(), CallError> {
+    async fn read_names(&self, client: &Client, record: &mut Record) -> Result<(), CallError> {
         let urgency = Urgency::Service;
         let doubtful = record.depth == Depth::Doubtful;
         let mut seen = if doubtful {
@@ -53,7 +47,7 @@ impl Inner {
         } else {
             record.observed.clone()
         };
-        let key = Key::alone(id);
+        let key = record.key.clone();
         let schemes = [Scheme::Internal, Scheme::InternetFacing];
         let derived = schemes.map(|scheme| crate::desired::name(&self.mark, &key, scheme));
         let before = record.observed.load_balancers.keys();
@@ -101,7 +95,9 @@ impl Inner {
                 seen.target_groups.extend(target_group(one, tags));
             }
         }
-        let security = self.own_security_groups(client, Some(id), urgency).await?;
+        let security = self
+            .own_security_groups(client, Some(&key), urgency)
+            .await?;
         let backend = self.backend_name();
         let security = security.into_iter().filter(|one| one.name != backend);
         // It may have been made after the list of the start.
@@ -111,7 +107,6 @@ impl Inner {
             record.depth = Depth::Names;
             record.targets_known = false;
         }
-        record.id = Some(id.clone());
         record.tried = Tried::default();
         record.reaches(Extent::Named);
         Ok(())

@@ -14,7 +14,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ballast_provider::mark::CLUSTER;
-use ballast_provider::{LoadBalancer, ProviderError, Refusal};
+use ballast_provider::{ProviderError, Refusal};
 use tokio::time::Instant;
 
 use super::backend::Backend;
@@ -23,7 +23,7 @@ use super::{Inner, PATIENCE};
 use crate::annotations::{PREFIX, invalid};
 use crate::client::values::{Filter, Instance, RouteTable, SecurityGroup, Subnet, Tags};
 use crate::client::{Client, Manner};
-use crate::desired::{FoundSubnet, LookedUp, PrefixLists};
+use crate::desired::{FoundSubnet, LookedUp, Part, PrefixLists};
 use crate::network::{self, Subnets};
 use crate::nodes::Nodes;
 use crate::observed::ObservedLoadBalancer;
@@ -248,11 +248,13 @@ impl Inner {
     pub(super) async fn find(
         &self,
         client: &Client,
-        service: &LoadBalancer,
-        settings: &Settings,
+        parts: &[Part<'_>],
         present: Option<&ObservedLoadBalancer>,
         lists: BTreeSet<String>,
     ) -> Result<LookedUp, ProviderError> {
+        let settings = parts
+            .first()
+            .map_or(&self.class.settings, |first| first.settings);
         let scheme = settings.scheme.unwrap_or_default();
         let subnets = match present {
             // A load balancer keeps its subnets unless others are named.
@@ -287,7 +289,7 @@ impl Inner {
         let security_groups = self.named_groups(named)?;
         let own = settings.security_groups.is_empty();
         let prefix_lists = if own {
-            self.prefix_lists(client, service, settings, lists).await?
+            self.prefix_lists(client, parts, lists).await?
         } else {
             PrefixLists::new()
         };

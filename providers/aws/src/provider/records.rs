@@ -1,4 +1,4 @@
-//! What is known of each Service's objects. No I/O.
+//! What is known of the objects of each load balancer: that of one Service, or of several that share it. No I/O.
 //!
 //! ```text
 //!             restore                 read                       a call without an answer
@@ -17,13 +17,15 @@
 //! made it ([`Extent::All`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::ServiceId;
+use ballast_provider::mark::{SERVICE_UID, service_of};
+use ballast_provider::{Key, ServiceId};
 use tokio::time::Instant;
 
 use super::ensure::REMAKE;
-use super::health::{Needs, Watch};
+use super::health::{Heard, Needs, Summary, Watch};
 use super::inventory::registered;
 use crate::call::Call;
 use crate::client::CallError;
@@ -79,19 +81,22 @@ pub(super) enum Behind {
     Asked,
 }
 
-/// One Service's objects.
+/// The objects of one load balancer.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
+    pub(super) key: Key,
     pub(super) depth: Depth,
     pub(super) extent: Extent,
     pub(super) observed: Observed,
-    /// The Service; `None` if no tag names it in full.
-    pub(super) id: Option<ServiceId>,
+    /// Its Services: those that its last turn was for, or those that tags name.
+    pub(super) members: BTreeSet<ServiceId>,
     /// The targets of all target groups are known, although the rest may not be.
     pub(super) targets_known: bool,
     /// Target groups whose targets were read although that is not known of all: a wave that is cut short
     /// does not read them again.
     pub(super) groups_known: BTreeSet<String>,
+    /// A Service has left, and nobody has asked for the turn of another one that completes the rest.
+    pub(super) left: bool,
     /// What became of it in the last wave.
     pub(super) behind: Behind,
     /// It was kept on purpose, and belongs to nobody.
@@ -108,7 +113,7 @@ pub(super) struct Record {
     pub(super) remade: Option<Instant>,
     /// When the controller was last asked for a turn that only time gives a reason for.
     pub(super) asked: Option<Instant>,
-    /// What the Service asks for; `None` before its first turn.
+    /// What its Services ask for; `None` before their first turn.
     pub(super) wanted: Option<Wanted>,
     /// The health of the targets of the load balancer that it asks for.
     pub(super) health: Watch,
@@ -137,7 +142,8 @@ pub(super) struct Leftover {
 pub(super) struct Wanted {
     /// The name of the load balancer of the scheme that it asks for.
     load_balancer: String,
-    needs: Needs,
+    /// By the UID of the Service.
+    needs: BTreeMap<Arc<str>, Needs>,
 }
 
 /// The targets of target groups by ARN, as AWS has answered.
@@ -164,14 +170,16 @@ pub(super) struct Before {
 
 impl Record {
     /// Nothing is known to exist.
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty(key: Key) -> Self {
         Self {
+            key,
             depth: Depth::Full,
             extent: Extent::Listed,
             observed: Observed::default(),
-            id: None,
+            members: BTreeSet::new(),
             targets_known: true,
             groups_known: BTreeSet::new(),
+            left: false,
             behind: Behind::No,
             retained: false,
             tried: Tried::default(),
@@ -206,7 +214,8 @@ impl Record {
         let failed = all.any(|one| one.state == LoadBalancerState::Failed);
         let remake = failed.then(|| self.remade.map_or(now, |at| at + REMAKE));
         let behind = (self.behind == Behind::Asks).then_some(now);
-        let first = [doubtful, cleanup, replaced, remake, behind]
+        let left = self.left.then_some(now);
+        let first = [doubtful, cleanup, replaced, remake, behind, left]
             .into_iter()
             .flatten()
             .min()?;
@@ -216,13 +225,14 @@ impl Record {
     /// The controller is asked for a turn.
     pub(super) fn asks_for_turn(&mut self, now: Instant) {
         self.asked = Some(now);
+        self.left = false;
         if self.behind == Behind::Asks {
             self.behind = Behind::Asked;
         }
     }
 
     /// The Service has a turn, and asks for the load balancer of this name.
-    pub(super) fn want(&mut self, load_balancer: String, needs: Needs) {
+    pub(super) fn want(&mut self, load_balancer: String, needs: BTreeMap<Arc<str>, Needs>) {
         let wanted = Wanted {
             load_balancer,
             needs,
@@ -307,9 +317,8 @@ impl Record {
         if !complete || !is_serving(self.present()) {
             return false;
         }
-        let needs = self.needs();
-        let targets = groups.iter().filter_map(|arn| answers.get(arn)).flatten();
-        let news = self.health.heard(&arn, targets, needs, now);
+        let heard = self.by_member(answers, &groups);
+        let news = self.health.heard(&arn, heard, now);
         if self.former().next().is_some()
             && let Some(at) = self.health.replaces_at().filter(|at| *at > now)
         {
@@ -329,10 +338,39 @@ impl Record {
         self.targets_known && self.depth != Depth::Doubtful && all.any(misses)
     }
 
-    /// How many targets must be healthy.
-    pub(super) fn needs(&self) -> Needs {
+    /// How the targets of each Service are.
+    fn by_member(&self, answers: &Answers, groups: &[Arn]) -> Heard {
+        let mut heard = Heard::new();
+        for group in self.observed.target_groups.values() {
+            if !groups.contains(&group.arn) {
+                continue;
+            }
+            let uid = group.tags.get(SERVICE_UID).map_or("", String::as_str);
+            let needs = self.needs(uid);
+            let (_, summary) = heard
+                .entry(uid.into())
+                .or_insert((needs, Summary::default()));
+            for target in answers.get(&group.arn).into_iter().flatten() {
+                summary.add(target);
+            }
+        }
+        heard
+    }
+
+    /// How many targets of a Service must be healthy.
+    pub(super) fn needs(&self, uid: &str) -> Needs {
         let wanted = self.wanted.as_ref();
-        wanted.map_or(Needs::default(), |wanted| wanted.needs)
+        let needs = wanted.and_then(|wanted| wanted.needs.get(uid));
+        needs.copied().unwrap_or_default()
+    }
+
+    /// Whether others than this Service have something here, or are about to. The tags of the load balancer and its
+    /// security group do not say so: they may still name one that has left.
+    pub(super) fn is_shared_by_others(&self, id: &ServiceId) -> bool {
+        let had_turn = self.wanted.is_some();
+        let mut asked = self.members.iter().filter(|_| had_turn);
+        let is_other = |one: &ServiceId| one.uid != id.uid;
+        asked.any(is_other) || served(&self.observed).iter().any(is_other)
     }
 
     /// Whether clients can use the load balancer instead of the one that it replaces.
@@ -453,6 +491,24 @@ impl Record {
     }
 }
 
+/// The Services that the tags name: those of target groups, because the load balancer and its security group name
+/// only the oldest one. If there is no target group, that one.
+pub(super) fn members(observed: &Observed) -> BTreeSet<ServiceId> {
+    let served = served(observed);
+    if !served.is_empty() {
+        return served;
+    }
+    let balancers = observed.load_balancers.values().map(|one| &one.tags);
+    let security = observed.groups.values().map(|one| &one.tags);
+    balancers.chain(security).filter_map(service_of).collect()
+}
+
+/// The Services that target groups serve.
+fn served(observed: &Observed) -> BTreeSet<ServiceId> {
+    let groups = observed.target_groups.values();
+    groups.filter_map(|one| service_of(&one.tags)).collect()
+}
+
 /// Whether it is there and takes traffic.
 fn is_serving(load_balancer: Option<&ObservedLoadBalancer>) -> bool {
     let state = load_balancer.map(|one| one.state);
@@ -469,7 +525,13 @@ mod tests {
     #[test]
     fn a_turn_is_asked_for_where_only_time_passes_and_not_too_often() {
         let now = Instant::now();
-        let mut record = Record::empty();
+        let id = ServiceId {
+            namespace: "shop".into(),
+            name: "web".into(),
+            uid: "uid-1".into(),
+        };
+        let empty = || Record::empty(Key::alone(&id));
+        let mut record = empty();
         assert_eq!(record.turn_at(now), None);
         let due = now + Duration::from_secs(15);
         record.cleanup = Some(Leftover {
@@ -486,7 +548,7 @@ mod tests {
         record.retained = true;
         assert_eq!(record.turn_at(now), None);
         // The controller makes the pauses of a turn that fails.
-        let mut record = Record::empty();
+        let mut record = empty();
         record.behind = Behind::Asks;
         assert_eq!(record.turn_at(now), Some(now));
         record.asks_for_turn(now);

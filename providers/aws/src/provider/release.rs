@@ -1,4 +1,7 @@
-//! Removes what a Service has.
+//! Removes what a Service has, and the load balancer with its last Service.
+//!
+//! A Service that leaves others on its load balancer takes its listeners and target groups with it. Then the next turn of
+//! another one completes it: [`super::follow`] asks for that turn.
 //!
 //! AWS refuses to delete a security group until the network interfaces of its load balancer are
 //! gone, about a minute later. The controller asks again; nothing waits here. A release ends with what
@@ -8,27 +11,38 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ballast_provider::mark::RETAINED;
-use ballast_provider::{ProviderError, Released, ServiceId};
+use ballast_provider::{Key, ProviderError, Released, ServiceId};
 use jiff::Timestamp;
 
 use super::Inner;
 use super::backend::Closed;
 use super::execute::{Cleaning, Ended, error};
-use super::records::Record;
+use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
 use crate::client::Client;
 use crate::client::values::Tags;
 use crate::observed::Observed;
 use crate::plan;
+use crate::rate::Urgency;
 
 // === impl Inner ===
 
 impl Inner {
-    pub(super) async fn delete(&self, id: &ServiceId) -> Result<Released, ProviderError> {
+    pub(super) async fn delete(
+        &self,
+        id: &ServiceId,
+        key: &Key,
+    ) -> Result<Released, ProviderError> {
         let client = self.client().await?;
-        let cell = self.records.of(&id.uid);
+        let cell = self.records.of(key);
         let mut record = cell.lock().await;
-        self.make_sure(client, id, &mut record).await?;
+        self.make_sure(client, &mut record).await?;
+        if record.is_shared_by_others(id) {
+            return self.leave(client, id, &mut record).await;
+        }
+        if record.members.is_empty() {
+            record.members.insert(id.clone());
+        }
         let calls = plan::release(&record.observed);
         let (first, rest): (Vec<Call>, Vec<Call>) = calls
             .into_iter()
@@ -56,7 +70,7 @@ impl Inner {
             return Ok(Released::InProgress { retry_after });
         }
         drop(record);
-        self.records.forget(&id.uid);
+        self.records.forget(key);
         // The last one waits a while for what belongs to the class: if Ballast is uninstalled, nobody
         // deletes it later.
         match self.close(client).await {
@@ -69,15 +83,60 @@ impl Inner {
         }
     }
 
-    /// Marks everything as kept on purpose.
-    pub(super) async fn retain(&self, id: &ServiceId) -> Result<Released, ProviderError> {
+    /// Removes what this Service has on a load balancer that others stay on.
+    async fn leave(
+        &self,
+        client: &Client,
+        id: &ServiceId,
+        record: &mut Record,
+    ) -> Result<Released, ProviderError> {
+        if record.depth != Depth::Full {
+            // Lists do not show listeners.
+            self.read(client, record, Urgency::Service).await?;
+        }
+        let (calls, rest) = plan::leave(&record.observed, &id.uid);
+        match self.execute(client, record, &calls, "").await {
+            Ended::Done => {}
+            Ended::Stale => {
+                return Ok(Released::InProgress {
+                    retry_after: Duration::ZERO,
+                });
+            }
+            Ended::Failed(why) => return Err(error(&why)),
+        }
+        let cleaned = self
+            .clean_up(client, record, &rest, Cleaning::OfRelease)
+            .await;
+        if let Some(why) = cleaned.failed {
+            return Err(error(&why));
+        }
+        if let Some(retry_after) = cleaned.left {
+            return Ok(Released::InProgress { retry_after });
+        }
+        record.members.retain(|one| one.uid != id.uid);
+        // Rules for its clients are left, and what was applied has no tag.
+        record.left = true;
+        self.polls.notify_one();
+        Ok(Released::Gone)
+    }
+
+    /// Marks everything as kept on purpose. If others stay on the load balancer, nothing can be kept: what no Service
+    /// wants is removed from it.
+    pub(super) async fn retain(
+        &self,
+        id: &ServiceId,
+        key: &Key,
+    ) -> Result<Released, ProviderError> {
         let client = self.client().await?;
-        let cell = self.records.of(&id.uid);
+        let cell = self.records.of(key);
         let mut record = cell.lock().await;
-        self.make_sure(client, id, &mut record).await?;
+        self.make_sure(client, &mut record).await?;
+        if record.is_shared_by_others(id) {
+            return self.leave(client, id, &mut record).await;
+        }
         if record.is_empty() {
             drop(record);
-            self.records.forget(&id.uid);
+            self.records.forget(key);
             return Ok(Released::Gone);
         }
         // A process that was interrupted has marked some of them.

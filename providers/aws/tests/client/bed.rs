@@ -8,6 +8,7 @@ use ballast_aws::client::{
     Answer, CallError, CallerIdentity, Cause, Client, Connection, Endpoints, Ids, Manner,
 };
 use ballast_aws::desired::{Check, Rule, Source, Subnet, TargetGroup, Traffic, Transport};
+use ballast_aws::nodes::Selector;
 use ballast_aws::rate::{Limits, Urgency};
 use ballast_aws::settings::{CheckProtocol, Scheme};
 use ballast_aws_fake::state::seed::VPC;
@@ -161,6 +162,8 @@ pub(crate) fn target_group(name: &str, transport: Transport, check: Check) -> Ca
             port: 30_080,
             check,
             attributes: BTreeMap::new(),
+            selector: Selector::default(),
+            tags: BTreeMap::new(),
         },
         tags: tags(&[("owner", "test")]),
     }

@@ -19,6 +19,7 @@ mod network;
 mod quiet;
 mod regressions;
 mod settled;
+mod sharing;
 mod stories;
 #[path = "../support/mod.rs"]
 mod support;

@@ -90,6 +90,7 @@ pub(crate) fn class(front: &Front) -> ClassSettings {
         region: front.region(),
         vpc: None,
         publish: Publish::WhenCreated,
+        share_everywhere: false,
         allowed: None,
         settings: Settings {
             scheme: Some(Scheme::Internal),
@@ -175,7 +176,7 @@ pub(crate) async fn settle(
     Err(ProviderError::transient("it asks for turns for ever"))
 }
 
-fn at_once(observed: &Observed) -> bool {
+pub(crate) fn at_once(observed: &Observed) -> bool {
     matches!(observed.state, State::Pending { retry_after: Some(after), .. } if after.is_zero())
 }
 

@@ -45,14 +45,8 @@ fn a_prefix_list_counts_with_all_its_entries() {
             .collect();
         let service = service(&ports);
         let settings = settings(&[("security-group-prefix-lists", lists)]).over(&class);
-        check(&service, &settings).expect("nothing is known before the look-up");
-        let outcome = Desired::of(
-            &mark(),
-            &Key::alone(&service.id),
-            &service,
-            &settings,
-            &found,
-        );
+        check_alone(&service, &settings).expect("nothing is known before the look-up");
+        let outcome = alone(&service, &settings, &found);
         outcome.err().map(|it| (it.reason, it.message))
     };
     let raised = Settings {
@@ -125,8 +119,7 @@ fn given_security_groups_decide_alone() {
         ..found()
     };
     let service = service(&[WEB]);
-    let key = Key::alone(&service.id);
-    let outcome = Desired::of(&mark(), &key, &service, &settings(&all), &found);
+    let outcome = alone(&service, &settings(&all), &found);
     let outcome = outcome.expect("accepted");
     assert_eq!(outcome.desired.groups, Groups::Given(vec!["sg-1".into()]));
     assert!(

@@ -55,7 +55,7 @@ fn tls_is_on_all_tcp_ports_or_those_that_are_named() {
         all.extend(named.map(|named| ("ssl-ports", named)));
         let service = service(ports);
         let outcome = of(&service, &all);
-        let early = check(&service, &settings(&all));
+        let early = check_alone(&service, &settings(&all));
         match (expected, outcome) {
             (Ok(expected), Ok(outcome)) => {
                 let listeners = outcome.desired.listeners.iter();

@@ -7,21 +7,21 @@
 
 use std::sync::Arc;
 
-use ballast_provider::Cause;
 use ballast_provider::mark::RETAINED;
+use ballast_provider::{Cause, Key};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{Before, Follower, change, differs};
+use super::{Before, Follower};
 use crate::client::Client;
 use crate::provider::drift;
 use crate::provider::inventory::Inventory;
 use crate::provider::records::{Cell, Depth, Extent, Record};
 use crate::rate::Urgency;
 
-/// A Service whose objects must be read, and whether all of them were known: then what differs is somebody
+/// A load balancer whose objects must be read, and whether all of them were known: then what differs is somebody
 /// else's work.
-type Unsure = (Arc<str>, bool);
+type Unsure = (Key, bool);
 
 /// A list of everything.
 #[derive(Clone, Copy, Debug)]
@@ -75,25 +75,22 @@ impl Follower {
     ) -> Vec<Unsure> {
         let begun = look.begun;
         let mut unsure = Vec::new();
-        let is_same = |uid: &Arc<str>, cell: &Cell, changes: u64| {
-            let was = before.get(uid);
+        let is_same = |key: &Key, cell: &Cell, changes: u64| {
+            let was = before.get(key);
             was.is_some_and(|(was, count)| Arc::ptr_eq(was, cell) && *count == changes)
         };
-        for (uid, seen) in &found.records {
-            let Some(id) = seen.id.clone() else {
-                continue;
-            };
-            let Some(cell) = self.inner.records.get(uid) else {
+        for (key, seen) in &found.records {
+            let Some(cell) = self.inner.records.get(key) else {
                 // It has left meanwhile, or nobody knew of it.
-                if !before.contains_key(uid) {
+                if !before.contains_key(key) {
                     let record = Record {
                         extent: look.extent(),
                         ..seen.clone()
                     };
-                    self.inner.records.add(uid, record);
+                    self.inner.records.add(record);
                     // What was kept on purpose is not released again.
                     if !seen.retained {
-                        self.ready.push_back(change(&id, Cause::Appeared));
+                        self.report(seen, Cause::Appeared);
                     }
                 }
                 continue;
@@ -101,7 +98,7 @@ impl Follower {
             let Ok(mut record) = cell.try_lock() else {
                 continue;
             };
-            if !is_same(uid, &cell, record.changes) {
+            if !is_same(key, &cell, record.changes) {
                 continue;
             }
             if record.retained || seen.retained {
@@ -112,17 +109,17 @@ impl Follower {
                 if news {
                     record.doubt();
                     let what = [format!("it has the tag {RETAINED}")];
-                    self.ready.push_back(differs(&id, Cause::Drifted, &what));
+                    self.report_difference(&record, Cause::Drifted, &what);
                 } else if differs_by_list && !record.is_newer_than(begun) {
                     record.shown(&seen.observed);
-                    unsure.push((Arc::clone(uid), false));
+                    unsure.push((key.clone(), false));
                 }
             } else if record.is_empty() {
                 *record = Record {
                     extent: look.extent(),
                     ..seen.clone()
                 };
-                self.ready.push_back(change(&id, Cause::Appeared));
+                self.report(seen, Cause::Appeared);
             } else {
                 let what = drift::of_lists(&record.observed, &seen.observed);
                 if what.is_empty() {
@@ -136,39 +133,34 @@ impl Follower {
                 // What is not known in full can be the work of this process, or of the former one.
                 let known = record.extent == Extent::All && record.depth != Depth::Doubtful;
                 if record.depth != Depth::Doubtful && record.is_newer_than(begun) {
-                    unsure.push((Arc::clone(uid), known));
+                    unsure.push((key.clone(), known));
                     continue;
                 }
                 record.reaches(look.extent());
                 record.doubt();
-                self.ready.push_back(if known {
-                    differs(&id, cause, &what)
-                } else {
-                    change(&id, cause)
-                });
+                let what = if known { &what[..] } else { &[] };
+                self.report_difference(&record, cause, what);
             }
         }
-        for (uid, cell) in self.inner.records.cells() {
+        for (key, cell) in self.inner.records.cells() {
             let Ok(mut record) = cell.try_lock() else {
                 continue;
             };
-            if found.records.contains_key(&uid) || !is_same(&uid, &cell, record.changes) {
+            if found.records.contains_key(&key) || !is_same(&key, &cell, record.changes) {
                 continue;
             }
             if record.retained {
                 if !record.is_newer_than(begun) {
-                    unsure.push((Arc::clone(&uid), false));
+                    unsure.push((key, false));
                 }
-            } else if !record.observed.load_balancers.is_empty()
-                && let Some(id) = record.id.clone()
-            {
+            } else if !record.observed.load_balancers.is_empty() {
                 if record.depth != Depth::Doubtful && record.is_newer_than(begun) {
-                    unsure.push((Arc::clone(&uid), record.extent == Extent::All));
+                    unsure.push((key, record.extent == Extent::All));
                     continue;
                 }
                 // A list may lag behind. What is really gone shows when it is read.
                 record.doubt();
-                self.ready.push_back(change(&id, Cause::Gone));
+                self.report(&record, Cause::Gone);
             }
         }
         unsure
@@ -176,8 +168,8 @@ impl Follower {
 
     /// Reads what a list says otherwise, under the names of both.
     pub(super) async fn make_sure_of(&mut self, client: &Client, unsure: Vec<Unsure>) {
-        for (uid, known) in unsure {
-            let Some(cell) = self.inner.records.get(&uid) else {
+        for (key, known) in unsure {
+            let Some(cell) = self.inner.records.get(&key) else {
                 continue;
             };
             // Whoever has it knows more.
@@ -188,8 +180,8 @@ impl Follower {
                 let gone = self.look_at_kept(client, &mut record).await;
                 drop(record);
                 if gone {
-                    info!(uid = &*uid, "a load balancer that was kept is gone");
-                    self.inner.records.forget_unused(&uid, &cell);
+                    info!(%key, "a load balancer that was kept is gone");
+                    self.inner.records.forget_unused(&key, &cell);
                 }
             } else {
                 self.confirm(client, &mut record, known).await;
@@ -199,14 +191,11 @@ impl Follower {
 
     /// Nobody has turns for what was kept, so nobody else would see that it is gone. True if it is.
     async fn look_at_kept(&self, client: &Client, record: &mut Record) -> bool {
-        let Some(id) = record.id.clone() else {
-            return false;
-        };
         record.doubt();
-        match self.inner.make_sure(client, &id, record).await {
+        match self.inner.make_sure(client, record).await {
             Ok(()) => record.is_empty(),
             Err(why) => {
-                debug!(error = %why, service = %id, "cannot read a load balancer that was kept");
+                debug!(error = %why, key = %record.key, "cannot read a load balancer that was kept");
                 false
             }
         }
@@ -214,16 +203,13 @@ impl Follower {
 
     /// What a read by name says is no lag. `all_known`: so it is somebody else's work.
     async fn confirm(&mut self, client: &Client, record: &mut Record, all_known: bool) {
-        let Some(id) = record.id.clone() else {
-            return;
-        };
         let (known, depth) = (record.observed.clone(), record.depth);
         let inner = Arc::clone(&self.inner);
-        let read = inner.read_own(client, &id, record, Urgency::Background);
+        let read = inner.read_own(client, record, Urgency::Background);
         if !matches!(read.await, Ok(None)) {
             // Its next turn reads it again, and says what is wrong.
             record.doubt();
-            self.ready.push_back(change(&id, Cause::Drifted));
+            self.report(record, Cause::Drifted);
             return;
         }
         // What only lists show may be too new for them, too. If it is gone, the next call that names it says so,
@@ -250,11 +236,8 @@ impl Follower {
         if !what.is_empty() {
             let lost = !known.load_balancers.is_empty() && seen.load_balancers.is_empty();
             let cause = if lost { Cause::Gone } else { Cause::Drifted };
-            self.ready.push_back(if all_known {
-                differs(&id, cause, &what)
-            } else {
-                change(&id, cause)
-            });
+            let what = if all_known { &what[..] } else { &[] };
+            self.report_difference(record, cause, what);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The records of all Services of a class, and since when lists show everything that a former process made.
+//! The records of all load balancers of a class, and since when lists show everything that a former process made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,27 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ballast_provider::mark::service_of;
-use ballast_provider::{Key, Owned};
+use ballast_provider::{Key, Owned, ServiceId};
 use tokio::time::Instant;
 
-use super::{Extent, Record};
+use super::{Extent, Record, members};
 use crate::observed::Observed;
 
 /// So long after the start lists show everything that the former process made. In AWS it takes seconds.
 pub(in crate::provider) const LAG: Duration = Duration::from_mins(1);
 
-/// All records by the UID of the Service.
+/// All records by the key of the load balancer.
 #[derive(Default)]
 pub(in crate::provider) struct Records {
-    all: Mutex<BTreeMap<Arc<str>, Cell>>,
+    all: Mutex<BTreeMap<Key, Cell>>,
     /// When the lists of the start were complete.
     restored: Mutex<Option<Instant>>,
     /// Everything was listed since, late enough to show all that the former process made.
     listed: AtomicBool,
     /// The names of objects that look like ours and have no owner, in the last list.
     strangers: Mutex<BTreeSet<String>>,
-    /// The UID of the Service that was read in full last.
-    read: Mutex<Option<Arc<str>>>,
+    /// The load balancer that was read in full last.
+    read: Mutex<Option<Key>>,
 }
 
 pub(in crate::provider) type Cell = Arc<tokio::sync::Mutex<Record>>;
@@ -34,46 +34,47 @@ pub(in crate::provider) type Cell = Arc<tokio::sync::Mutex<Record>>;
 // === impl Records ===
 
 impl Records {
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Arc<str>, Cell>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Cell>> {
         // Each change is one insertion or removal.
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The record of a Service, made if it is not there.
-    pub(in crate::provider) fn of(&self, uid: &Arc<str>) -> Cell {
+    /// The record of a load balancer, made if it is not there.
+    pub(in crate::provider) fn of(&self, key: &Key) -> Cell {
         let mut all = self.all();
         let made = || {
-            let mut record = Record::empty();
+            let mut record = Record::empty(key.clone());
             if self.are_listed() {
                 record.extent = Extent::All;
             }
             Arc::new(tokio::sync::Mutex::new(record))
         };
-        Arc::clone(all.entry(Arc::clone(uid)).or_insert_with(made))
+        Arc::clone(all.entry(key.clone()).or_insert_with(made))
     }
 
     /// A record of something that nobody knew of. One that came meanwhile stays.
-    pub(in crate::provider) fn add(&self, uid: &Arc<str>, record: Record) {
+    pub(in crate::provider) fn add(&self, record: Record) {
+        let key = record.key.clone();
         let made = || Arc::new(tokio::sync::Mutex::new(record));
-        self.all().entry(Arc::clone(uid)).or_insert_with(made);
+        self.all().entry(key).or_insert_with(made);
     }
 
-    /// The record of a Service, if there is one.
-    pub(in crate::provider) fn get(&self, uid: &str) -> Option<Cell> {
-        self.all().get(uid).map(Arc::clone)
+    /// The record of a load balancer, if there is one.
+    pub(in crate::provider) fn get(&self, key: &Key) -> Option<Cell> {
+        self.all().get(key).map(Arc::clone)
     }
 
     /// All of them at this moment.
-    pub(in crate::provider) fn cells(&self) -> Vec<(Arc<str>, Cell)> {
+    pub(in crate::provider) fn cells(&self) -> Vec<(Key, Cell)> {
         let all = self.all();
         all.iter()
-            .map(|(uid, cell)| (Arc::clone(uid), Arc::clone(cell)))
+            .map(|(key, cell)| (key.clone(), Arc::clone(cell)))
             .collect()
     }
 
-    /// Forgets a Service that has nothing.
-    pub(in crate::provider) fn forget(&self, uid: &str) {
-        self.all().remove(uid);
+    /// Forgets a load balancer of which nothing is left.
+    pub(in crate::provider) fn forget(&self, key: &Key) {
+        self.all().remove(key);
     }
 
     fn strangers(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
@@ -92,32 +93,32 @@ impl Records {
         self.strangers().remove(name)
     }
 
-    /// Forgets a Service that nobody else works on, or is about to.
-    pub(in crate::provider) fn forget_unused(&self, uid: &str, cell: &Cell) {
+    /// Forgets a load balancer that nobody else works on, or is about to.
+    pub(in crate::provider) fn forget_unused(&self, key: &Key, cell: &Cell) {
         let mut all = self.all();
-        let same = all.get(uid).is_some_and(|it| Arc::ptr_eq(it, cell));
+        let same = all.get(key).is_some_and(|it| Arc::ptr_eq(it, cell));
         // This map and the caller. Whoever comes now makes another one.
         if same && Arc::strong_count(cell) == 2 {
-            all.remove(uid);
+            all.remove(key);
         }
     }
 
-    /// The Service to read in full after the last one, round and round.
-    pub(in crate::provider) fn next_to_read(&self) -> Option<(Arc<str>, Cell)> {
+    /// The load balancer to read in full after the last one, round and round.
+    pub(in crate::provider) fn next_to_read(&self) -> Option<Cell> {
         // Each change is one assignment.
         let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let all = self.all();
-        let after = |(uid, _): &(&Arc<str>, _)| last.as_ref().is_none_or(|last| *uid > last);
+        let after = |(key, _): &(&Key, _)| last.as_ref().is_none_or(|last| *key > last);
         let next = all.iter().find(after).or_else(|| all.iter().next());
-        let (uid, cell) = next?;
-        *last = Some(Arc::clone(uid));
-        Some((Arc::clone(uid), Arc::clone(cell)))
+        let (key, cell) = next?;
+        *last = Some(key.clone());
+        Some(Arc::clone(cell))
     }
 
-    pub(in crate::provider) fn replace(&self, records: BTreeMap<Arc<str>, Record>) {
+    pub(in crate::provider) fn replace(&self, records: BTreeMap<Key, Record>) {
         let cells = records
             .into_iter()
-            .map(|(uid, record)| (uid, Arc::new(tokio::sync::Mutex::new(record))));
+            .map(|(key, record)| (key, Arc::new(tokio::sync::Mutex::new(record))));
         *self.all() = cells.collect();
         self.listed.store(false, Ordering::Relaxed);
         *self.restored_at() = Some(Instant::now());
@@ -135,28 +136,34 @@ impl Records {
         late
     }
 
-    /// Whether a Service without a record has nothing.
+    /// Whether a load balancer without a record does not exist.
     pub(in crate::provider) fn are_listed(&self) -> bool {
         self.listed.load(Ordering::Relaxed)
     }
 
-    /// What the inventory reports: every object of every Service, with its tags.
+    /// What the inventory reports: every object of every load balancer, with its tags.
     pub(in crate::provider) async fn owned(&self) -> Vec<Owned> {
         let mut owned = Vec::new();
-        for (uid, cell) in self.cells() {
+        for (key, cell) in self.cells() {
             let record = cell.lock().await;
             let Observed {
                 groups,
                 load_balancers,
                 target_groups,
             } = &record.observed;
+            // Those of the load balancer name only one of several Services.
+            let members: Vec<ServiceId> = members(&record.observed).into_iter().collect();
             let balancers = load_balancers.iter().map(|(name, one)| (name, &one.tags));
-            let targets = target_groups.iter().map(|(name, one)| (name, &one.tags));
             let security = groups.iter().map(|(name, one)| (name, &one.tags));
-            let all = balancers.chain(targets).chain(security);
-            owned.extend(all.map(|(name, tags)| Owned {
-                key: Some(Key::Service(Arc::clone(&uid))),
-                services: service_of(tags).into_iter().collect(),
+            let common = balancers.chain(security);
+            let common = common.map(|(name, tags)| (name, tags, members.clone()));
+            let targets = target_groups.iter().map(|(name, one)| {
+                let service = service_of(&one.tags).into_iter().collect();
+                (name, &one.tags, service)
+            });
+            owned.extend(common.chain(targets).map(|(name, tags, services)| Owned {
+                key: Some(key.clone()),
+                services,
                 name: name.clone(),
                 tags: tags.clone(),
             }));

@@ -73,9 +73,7 @@ impl Lab for AwsLab {
 
     fn support(&self, field: Field) -> Support {
         match field {
-            Field::AffinityTimeout | Field::RequestedAddresses | Field::ShareKey | Field::Pool => {
-                Support::Remark
-            }
+            Field::AffinityTimeout | Field::RequestedAddresses | Field::Pool => Support::Remark,
             Field::ListenerName
             | Field::Published
             | Field::Created
@@ -99,8 +97,13 @@ impl Lab for AwsLab {
             | Field::Affinity
             | Field::SourceRanges
             | Field::Settings
+            | Field::ShareKey
             | Field::TargetProviderId => Support::Honoured,
         }
+    }
+
+    fn shares(&self) -> bool {
+        true
     }
 
     fn setting(&self) -> (String, String) {

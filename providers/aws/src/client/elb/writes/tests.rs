@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::desired::{Check, Subnet, TargetGroup, Transport};
+use crate::nodes::Selector;
 use crate::settings::{CheckProtocol, Scheme};
 
 fn check() -> Check {
@@ -46,6 +47,8 @@ fn calls() -> Vec<Call> {
                 port: 1,
                 check: check(),
                 attributes: tags(),
+                selector: Selector::default(),
+                tags: tags(),
             },
             tags: tags(),
         },

@@ -1,0 +1,108 @@
+//! What Services that share a load balancer must agree on. Pure.
+//!
+//! Each has listeners, target groups and rules of its own. What the load balancer has once, all of them must ask for
+//! alike: whoever says nothing asks for what the class says. So no Service changes the load balancer of the
+//! others when it joins or leaves.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use ballast_provider::{LoadBalancer, Reason, Refusal};
+
+use super::Part;
+use super::listeners::MOST_LISTENERS;
+use crate::annotations::PREFIX;
+use crate::settings::Settings;
+
+/// A setting that a load balancer has once, as text.
+type Once = (&'static str, fn(&Settings) -> String);
+
+/// All of them, by the annotation that sets them.
+const ONCE: [Once; 8] = [
+    ("scheme", |it| it.scheme.unwrap_or_default().as_str().into()),
+    ("subnets", |it| it.subnets.join(",")),
+    ("security-groups", |it| it.security_groups.join(",")),
+    ("manage-backend-security-group-rules", |it| {
+        said(it.manage_backend_rules)
+    }),
+    ("inbound-sg-rules-on-private-link-traffic", |it| {
+        said(it.private_link_rules)
+    }),
+    ("attributes", |it| pairs(&it.attributes)),
+    ("eip-allocations", |it| it.elastic_addresses.join(",")),
+    ("private-ipv4-addresses", |it| {
+        let all = it.private_addresses.iter().map(ToString::to_string);
+        all.collect::<Vec<_>>().join(",")
+    }),
+];
+
+fn said(value: Option<impl Debug>) -> String {
+    value.map_or_else(String::new, |it| format!("{it:?}"))
+}
+
+fn pairs(all: &BTreeMap<String, String>) -> String {
+    let all = all.iter().map(|(key, value)| format!("{key}={value}"));
+    all.collect::<Vec<_>>().join(",")
+}
+
+/// Refuses Services that cannot be on one load balancer.
+pub(super) fn agree(parts: &[Part<'_>]) -> Result<(), Refusal> {
+    let Some((first, others)) = parts.split_first() else {
+        return Ok(());
+    };
+    for other in others {
+        for (name, value) in ONCE {
+            let (one, another) = (value(first.settings), value(other.settings));
+            if one != another {
+                return Err(Refusal::new(
+                    Reason::Invalid,
+                    format!(
+                        "{} share a load balancer, and {PREFIX}{name} is \"{one}\" for one and \"{another}\" for the other. Set it alike on both, or in the class",
+                        both(first.service, other.service)
+                    ),
+                ));
+            }
+        }
+    }
+    ports(parts)
+}
+
+/// AWS has one listener on a port, whatever its protocol, and so many listeners on a load balancer.
+fn ports(parts: &[Part<'_>]) -> Result<(), Refusal> {
+    let mut taken: BTreeMap<u16, &LoadBalancer> = BTreeMap::new();
+    for part in parts {
+        for listener in &part.service.listeners {
+            let holder = *taken.entry(listener.port).or_insert(part.service);
+            if holder.id != part.service.id {
+                return Err(Refusal::new(
+                    Reason::PortInUse,
+                    format!(
+                        "{} share a load balancer and want port {}. AWS has one listener on a port, also for TCP and UDP",
+                        both(holder, part.service),
+                        listener.port
+                    ),
+                ));
+            }
+        }
+    }
+    if parts.len() > 1 && taken.len() > MOST_LISTENERS {
+        return Err(Refusal::new(
+            Reason::QuotaExceeded,
+            format!(
+                "the {} Services that share the load balancer have {} ports, and a Network Load Balancer has at most {MOST_LISTENERS}. Use another ballast.dev/share-key",
+                parts.len(),
+                taken.len()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// No message names Services of other namespaces.
+fn both(one: &LoadBalancer, other: &LoadBalancer) -> String {
+    if one.id.namespace == other.id.namespace {
+        format!("Services {} and {}", one.id, other.id)
+    } else {
+        "Services of different namespaces".to_owned()
+    }
+}
