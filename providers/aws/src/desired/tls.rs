@@ -17,7 +17,8 @@ pub(super) fn ports(
     if settings.certificates.is_empty() {
         return Ok(ports);
     }
-    for named in &settings.ports {
+    let all_named = settings.ports.as_deref().unwrap_or_default();
+    for named in all_named {
         let same = service.listeners.iter().filter(|one| named.is(one));
         let same: Vec<_> = same.collect();
         match same.iter().find(|one| one.protocol == Protocol::Tcp) {
@@ -34,7 +35,7 @@ pub(super) fn ports(
             }
         };
     }
-    if settings.ports.is_empty() {
+    if all_named.is_empty() {
         let all = service.listeners.iter();
         let tcp = all.filter(|one| one.protocol == Protocol::Tcp);
         ports.extend(tcp.map(|one| one.port));

@@ -510,10 +510,11 @@ fn tls_needs_a_certificate() {
         [CERTIFICATE, iam],
         "in the given order"
     );
-    assert_eq!(all.tls.ports, [], "all of them");
+    assert_eq!(all.tls.ports, Some(Vec::new()), "all of them");
     assert_eq!(all.check(), Ok(()));
     for (name, value) in [
         ("ssl-ports", "443"),
+        ("ssl-ports", "*"),
         ("ssl-negotiation-policy", tls::POLICY),
         ("alpn-policy", "HTTP1Only"),
         ("backend-protocol", "ssl"),

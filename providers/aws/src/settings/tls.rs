@@ -46,8 +46,8 @@ pub struct TlsSettings {
     /// ARNs of certificates in ACM or IAM. The first is for clients that name no host, or one for
     /// which there is none.
     pub certificates: Vec<String>,
-    /// The ports that speak TLS; none of them means all TCP ports.
-    pub ports: Vec<Port>,
+    /// The ports that speak TLS, if anybody says so; none of them means all TCP ports.
+    pub ports: Option<Vec<Port>>,
     /// The security policy; `None` is [`POLICY`].
     pub policy: Option<String>,
     /// The ALPN policy.
@@ -112,7 +112,7 @@ impl TlsSettings {
     pub(super) fn set(&mut self, name: &str, key: &str, value: &str) -> Result<(), Refusal> {
         match name {
             "ssl-cert" => self.certificates = certificates(key, value)?,
-            "ssl-ports" => self.ports = ports(key, value)?,
+            "ssl-ports" => self.ports = Some(ports(key, value)?),
             "ssl-negotiation-policy" => self.policy = Some(policy(key, value)?),
             "alpn-policy" => self.alpn = Some(alpn(key, value)?),
             "backend-protocol" => self.to_targets = to_targets(key, value)?,
@@ -127,7 +127,7 @@ impl TlsSettings {
             return Ok(());
         }
         let all = [
-            ("ssl-ports", !self.ports.is_empty()),
+            ("ssl-ports", self.ports.is_some()),
             ("ssl-negotiation-policy", self.policy.is_some()),
             ("alpn-policy", self.alpn.is_some_and(|it| it != Alpn::None)),
             ("backend-protocol", self.to_targets),
