@@ -100,6 +100,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     };
     after.load_balancer(desired, present, &groups);
     after.listeners(desired, present, observed);
+    after.late_attributes(desired, observed);
     after.tags(desired, present, observed);
     after.obsolete_rules(desired, observed, lists);
     let differs = !before.calls.is_empty() || !after.calls.is_empty();
@@ -263,14 +264,26 @@ impl Plan {
             }
             Some(_) => {}
         }
-        let none = BTreeMap::new();
-        let present = there.map_or(&none, |there| &there.attributes);
-        let attributes = changes(&group.attributes, present, &attributes::TARGET_GROUP);
-        if !attributes.is_empty() {
+        let attributes = attributes_of(group, there);
+        if !attributes.is_empty() && !come_late(&attributes, there, observed) {
             self.calls.push(Call::ModifyTargetGroupAttributes {
                 target_group,
                 attributes,
             });
+        }
+    }
+
+    /// The attributes that wait until a listener does not end TLS any more.
+    fn late_attributes(&mut self, desired: &Desired, observed: &Observed) {
+        for group in desired.target_groups.values() {
+            let there = observed.target_groups.get(&group.name);
+            let attributes = attributes_of(group, there);
+            if come_late(&attributes, there, observed) {
+                self.calls.push(Call::ModifyTargetGroupAttributes {
+                    target_group: reference(there, &group.name),
+                    attributes,
+                });
+            }
         }
     }
 
@@ -430,6 +443,32 @@ impl Plan {
                 security_group: one.id.clone(),
             }));
     }
+}
+
+/// The attributes of a target group that differ.
+fn attributes_of(
+    group: &TargetGroup,
+    there: Option<&ObservedTargetGroup>,
+) -> BTreeMap<String, String> {
+    let none = BTreeMap::new();
+    let present = there.map_or(&none, |there| &there.attributes);
+    changes(&group.attributes, present, &attributes::TARGET_GROUP)
+}
+
+/// AWS has no sticky connections with TLS: they end before a listener begins with TLS, and begin after it has ended
+/// with it.
+fn come_late(
+    attributes: &BTreeMap<String, String>,
+    there: Option<&ObservedTargetGroup>,
+    observed: &Observed,
+) -> bool {
+    let sticky = attributes.get(attributes::STICKINESS);
+    let balancers = observed.load_balancers.values();
+    let mut listeners = balancers.flat_map(|one| one.listeners.values());
+    sticky.is_some_and(|it| it == "true")
+        && there.is_some_and(|there| {
+            listeners.any(|one| one.tls.is_some() && one.target_group == there.arn)
+        })
 }
 
 /// The target groups to which these load balancers send.

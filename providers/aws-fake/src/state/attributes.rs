@@ -10,6 +10,8 @@ use super::{Refusal, Result};
 pub const DELETION_PROTECTION: &str = "deletion_protection.enabled";
 /// Sends traffic to targets of all zones.
 pub const CROSS_ZONE: &str = "load_balancing.cross_zone.enabled";
+/// Sends all connections of a client to one target.
+pub const STICKINESS: &str = "stickiness.enabled";
 /// How long a target that was deregistered drains.
 pub const DEREGISTRATION_DELAY: &str = "deregistration_delay.timeout_seconds";
 
@@ -87,7 +89,7 @@ const TARGET_GROUP: [(&str, &str, Kind); 13] = [
     ),
     (PRESERVE, "true", Kind::Boolean),
     ("proxy_protocol_v2.enabled", "false", Kind::Boolean),
-    ("stickiness.enabled", "false", Kind::Boolean),
+    (STICKINESS, "false", Kind::Boolean),
     ("stickiness.type", "source_ip", Kind::OneOf(&["source_ip"])),
     (
         "target_group_health.dns_failover.minimum_healthy_targets.count",
@@ -159,6 +161,11 @@ fn is_udp(protocol: &str) -> bool {
     protocol == "UDP" || protocol == "TCP_UDP"
 }
 
+/// Whether a target group with these attributes sends all connections of a client to one target.
+pub(super) fn is_sticky(all: &Attributes) -> bool {
+    on(all, STICKINESS)
+}
+
 /// Changes the attributes of a load balancer.
 pub(super) fn change_load_balancer(all: &mut Attributes, changes: &Attributes) -> Result<()> {
     let before = number(all, SECONDARY);
@@ -183,6 +190,12 @@ pub(super) fn change_target_group(
     changes: &Attributes,
 ) -> Result<()> {
     change(all, changes, &TARGET_GROUP)?;
+    // \[seen\]
+    if protocol == "TLS" && is_sticky(all) {
+        return Err(invalid(
+            "You cannot enable stickiness on target groups with the TLS protocol",
+        ));
+    }
     if is_udp(protocol) {
         if !on(all, PRESERVE) {
             return Err(invalid(format!(
@@ -261,7 +274,7 @@ pub(super) fn number(all: &Attributes, key: &str) -> u32 {
         .unwrap_or(0)
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
+pub(super) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new("InvalidConfigurationRequest", message)
 }
 

@@ -337,6 +337,9 @@ impl Cloud {
                     ),
                 ));
             }
+            if protocol == "TLS" && attributes::is_sticky(&group.attributes) {
+                return Err(not_sticky(arn));
+            }
             // \[seen\]
             if self.user_of(arn).is_some_and(|other| other != user.arn) {
                 return Err(Refusal::new(
@@ -407,6 +410,14 @@ fn fits(listener: &str, group: &TargetGroup) -> bool {
             | ("UDP", "UDP" | "TCP_UDP")
             | ("TCP_UDP", "TCP_UDP")
     )
+}
+
+/// \[docs\] say that sticky connections are not supported with TLS listeners and TLS target groups. They do not say
+/// whether either of them is enough; the fake says that it is.
+pub(super) fn not_sticky(target_group: &str) -> Refusal {
+    attributes::invalid(format!(
+        "The target group '{target_group}' cannot be sticky and used by a TLS listener"
+    ))
 }
 
 fn duplicate(load_balancer: &str) -> Refusal {

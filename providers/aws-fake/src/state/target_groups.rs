@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::attributes::{self, Attributes};
+use super::listeners::not_sticky;
 use super::load_balancers::{Which, check_arn, check_name, check_named, duplicate};
 use super::targets::Target;
 use super::{Cloud, Moment, Refusal, Result, Tags};
@@ -245,6 +246,12 @@ impl Cloud {
         let there = self.target_group(arn)?;
         let mut all = there.attributes.clone();
         attributes::change_target_group(&there.protocol, &mut all, changes)?;
+        let mut listeners = self.listeners.values();
+        if attributes::is_sticky(&all)
+            && listeners.any(|one| one.protocol == "TLS" && one.forwards_to(arn))
+        {
+            return Err(not_sticky(arn));
+        }
         if let Some(there) = self.target_groups.get_mut(arn) {
             there.attributes.clone_from(&all);
         }

@@ -337,7 +337,7 @@ impl Inner {
         match (mine, found.first()) {
             (Some(mine), _) => Ok(mine.id.clone()),
             (None, Some(foreign)) => Err(ProviderError::transient(format!(
-                "the security group {} has the name {name} that this class needs, and not Ballast's tags of this cluster and class. Ballast does not touch it: delete or rename it",
+                "the security group {} has the name {name} that this class needs, and not Ballast's tags of this cluster and class. Ballast does not touch it: delete it, or give it its tags back",
                 foreign.id
             ))),
             // It was deleted a moment ago.

@@ -233,6 +233,12 @@ impl Inner {
             prefix_lists: found.prefix_lists,
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
+        let mut needed = plan.calls.iter().filter_map(Call::makes);
+        if let Some(why) = needed.find_map(|name| record.foreign.get(name).cloned()) {
+            // The next turn reads whether it is still there.
+            record.doubt();
+            return Err(why);
+        }
         if must_wait(&plan, record) {
             return Ok(Step::Settled(said));
         }

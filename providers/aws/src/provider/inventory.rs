@@ -47,8 +47,9 @@ struct Names {
 struct Seen {
     observed: Observed,
     answers: Answers,
-    /// Somebody else has something of such a name.
-    foreign: Option<ProviderError>,
+    /// The names of what somebody else has, and an error for each of them.
+    tried: Tried,
+    foreign: BTreeMap<String, ProviderError>,
 }
 
 pub(super) fn manner(urgency: Urgency) -> Manner {
@@ -156,30 +157,14 @@ impl Inner {
         Ok(all)
     }
 
-    /// Everything of one load balancer, read in full under all names that are known or follow from it. Fails
-    /// if somebody else has something of such a name.
+    /// Everything of one load balancer, read in full under all names that are known or follow from it. What somebody
+    /// else has of such a name is in nobody's way until it is needed ([`Record::foreign`]).
     pub(super) async fn read(
         &self,
         client: &Client,
         record: &mut Record,
         urgency: Urgency,
     ) -> Result<(), ProviderError> {
-        match self.read_own(client, record, urgency).await? {
-            None => Ok(()),
-            Some(foreign) => {
-                record.doubt();
-                Err(foreign)
-            }
-        }
-    }
-
-    /// The same, whatever else has such a name; returns it as an error.
-    pub(super) async fn read_own(
-        &self,
-        client: &Client,
-        record: &mut Record,
-        urgency: Urgency,
-    ) -> Result<Option<ProviderError>, ProviderError> {
         let key = record.key.clone();
         let schemes = [Scheme::Internal, Scheme::InternetFacing];
         let named = schemes.map(|scheme| crate::desired::name(&self.mark, &key, scheme));
@@ -202,6 +187,7 @@ impl Inner {
         let Seen {
             observed,
             answers,
+            tried,
             foreign,
         } = self.read_named(client, &key, &wanted, urgency).await?;
         record.observed = observed;
@@ -209,10 +195,13 @@ impl Inner {
         record.reaches(Extent::Named);
         record.targets_known = true;
         record.heard(&answers, Instant::now());
-        if foreign.is_none() {
-            record.tried = Tried::default();
+        let asked = wanted.load_balancers.iter().chain(&wanted.target_groups);
+        for name in asked.filter(|name| !foreign.contains_key(*name)) {
+            self.records.is_free(name);
         }
-        Ok(foreign)
+        record.tried = tried;
+        record.foreign = foreign;
+        Ok(())
     }
 
     async fn read_named(
@@ -245,11 +234,12 @@ impl Inner {
             .collect();
         let mut tags = client.tags(&arns, manner(urgency)).await.map_err(failed)?;
         let mut observed = Observed::default();
-        let mut foreign = None;
+        let (mut tried, mut foreign) = (Tried::default(), BTreeMap::new());
         for one in balancers {
             let own = tags.remove(&one.arn).unwrap_or_default();
             if let Err(why) = self.must_own(&own, "load balancer", &one.name, &one.arn) {
-                foreign = foreign.or(Some(why));
+                foreign.insert(one.name.clone(), why);
+                tried.load_balancers.insert(one.name);
                 continue;
             }
             let name = one.name.clone();
@@ -265,7 +255,8 @@ impl Inner {
         for one in groups {
             let tags = tags.remove(&one.arn).unwrap_or_default();
             if let Err(why) = self.must_own(&tags, "target group", &one.name, &one.arn) {
-                foreign = foreign.or(Some(why));
+                foreign.insert(one.name.clone(), why);
+                tried.target_groups.insert(one.name);
                 continue;
             }
             observed.target_groups.extend(target_group(one, tags));
@@ -289,13 +280,15 @@ impl Inner {
             let taken = client.security_groups(&filters, manner(urgency)).await;
             for one in taken.map_err(failed)? {
                 if let Err(why) = self.must_own(&one.tags, "security group", &one.name, &one.id) {
-                    foreign = foreign.or(Some(why));
+                    foreign.insert(one.name.clone(), why);
+                    tried.security_groups.insert(one.name);
                 }
             }
         }
         Ok(Seen {
             observed,
             answers,
+            tried,
             foreign,
         })
     }
@@ -339,7 +332,7 @@ impl Inner {
             arn, "a {kind} has a name of this class and not its tags"
         );
         Err(ProviderError::transient(format!(
-            "the {kind} {arn} has the name that this Service needs, and not Ballast's tags of this cluster and class. Ballast does not touch it: delete or rename it"
+            "the {kind} {arn} has the name that this Service needs, and not Ballast's tags of this cluster and class. Ballast does not touch it: delete it, or give it its tags back"
         )))
     }
 }

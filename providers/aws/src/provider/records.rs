@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::mark::{SERVICE_UID, service_of};
-use ballast_provider::{Key, ServiceId};
+use ballast_provider::{Key, ProviderError, ServiceId};
 use tokio::time::Instant;
 
 use super::ensure::REMAKE;
@@ -103,6 +103,8 @@ pub(super) struct Record {
     pub(super) retained: bool,
     /// What may exist beside what is known.
     pub(super) tried: Tried,
+    /// What somebody else has under names that this Service may need, and the error if it does need them.
+    pub(super) foreign: BTreeMap<String, ProviderError>,
     /// What nothing uses and could not be deleted yet.
     pub(super) cleanup: Option<Leftover>,
     /// Counts the calls that have changed something: a list that was begun before is older.
@@ -149,8 +151,8 @@ pub(super) struct Wanted {
 /// The targets of target groups by ARN, as AWS has answered.
 pub(super) type Answers = BTreeMap<Arn, Vec<TargetHealth>>;
 
-/// Names of objects whose creation had no answer, or failed because the name is taken, and of those that
-/// only a list has shown. The next read looks for them, too: nothing else names them.
+/// Names of objects whose creation had no answer, or failed because the name is taken, of those that only a list
+/// has shown, and of those that somebody else has. The next read looks for them, too: nothing else names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tried {
     pub(super) load_balancers: BTreeSet<String>,
@@ -183,6 +185,7 @@ impl Record {
             behind: Behind::No,
             retained: false,
             tried: Tried::default(),
+            foreign: BTreeMap::new(),
             cleanup: None,
             changes: 0,
             changed: None,

@@ -7,7 +7,7 @@ use ballast_aws::provider::AwsProvider;
 use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_aws_fake::{Config, Fault};
 use ballast_provider::{
-    Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released, Removal,
+    Affinity, Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released, Removal,
 };
 
 use crate::bed::{Bed, certificate, delete, essence, service, settle, with};
@@ -123,6 +123,12 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         let service = with(service, "listener-attributes.TCP-80", idle);
         with(service, "enable-icmp-for-path-mtu-discovery", "on")
     };
+    let sticky = |mut service: LoadBalancer| {
+        service.affinity = Affinity::ClientIp {
+            timeout_seconds: 10_800,
+        };
+        service
+    };
     let to_targets = with(tls(&["one"]), "backend-protocol", "ssl");
     let edge = || with(web(), "target-node-labels", "pool=edge");
     let tagged = with(web(), "additional-resource-tags", "team=shop");
@@ -156,6 +162,16 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         ("a new Service with TLS", None, tls(&["one", "two"])),
         ("TLS", Some(web()), tls(&["one", "two"])),
         ("TCP again", Some(tls(&["one", "two"])), web()),
+        (
+            "TLS instead of affinity",
+            Some(sticky(web())),
+            sticky(tls(&["one"])),
+        ),
+        (
+            "affinity instead of TLS",
+            Some(sticky(tls(&["one"]))),
+            sticky(web()),
+        ),
         (
             "other certificates",
             Some(tls(&["one", "two"])),

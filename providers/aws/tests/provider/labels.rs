@@ -99,3 +99,25 @@ async fn labels_that_no_node_has_are_said() {
         assert!(why.to_string().contains("target-node-labels"), "{why}");
     }
 }
+
+/// The load balancer of another scheme that it replaces keeps the nodes that it had.
+#[tokio::test]
+async fn a_load_balancer_that_is_replaced_keeps_its_own_choice_of_nodes() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = service("web", &[(80, 30_080)]);
+    settle(&provider, &web).await.unwrap();
+    let other = with(web, "target-node-labels", "pool=edge");
+    let other = with(other, "scheme", "internet-facing");
+    settle(&provider, &other).await.unwrap();
+    for process in [&provider, &bed.start().await.unwrap()] {
+        let groups = bed.fake.snapshot().target_groups;
+        let mut counts: Vec<usize> = groups.values().map(|one| registered(one).len()).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 3]);
+        bed.fake.reset_calls();
+        settle(process, &other).await.unwrap();
+        bed.retarget(process).await.unwrap();
+        assert_eq!(bed.fake.counts().writes(), 0);
+    }
+}

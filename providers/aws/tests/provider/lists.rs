@@ -362,3 +362,69 @@ async fn what_was_kept_and_is_gone_keeps_nothing_of_the_class() {
     let observed = ensure(&provider, &web()).await.unwrap();
     assert!(!observed.ingress.is_empty());
 }
+
+/// What was Ballast's once stays as somebody has left it.
+#[tokio::test]
+async fn what_somebody_else_has_is_in_the_way_only_of_who_needs_it() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &more()).await.unwrap();
+    let arn = bed.fake.edit(|cloud, _| {
+        let mut groups = cloud.target_groups.values_mut();
+        let group = groups.find(|one| one.port == 30_443).unwrap();
+        group.tags.clear();
+        group.arn.clone()
+    });
+    provider.look().await;
+    for process in [&provider, &bed.start().await.unwrap()] {
+        for _ in 0..2 {
+            let why = settle(process, &more()).await.unwrap_err().to_string();
+            assert!(why.contains(&arn), "{why}");
+        }
+        settle(process, &web()).await.unwrap();
+        let (settled, calls) = bed.calls_of(settle(process, &web())).await;
+        settled.unwrap();
+        assert_eq!(calls, Vec::<String>::new());
+        let all = bed.fake.snapshot();
+        assert_eq!(all.listeners.len(), 1);
+        assert!(all.target_groups[&arn].tags.is_empty());
+    }
+    let why = settle(&provider, &more()).await.unwrap_err().to_string();
+    assert!(why.contains(&arn), "{why}");
+    bed.fake
+        .edit(|cloud, now| cloud.delete_target_group(now, &arn))
+        .unwrap();
+    settle(&provider, &more()).await.unwrap();
+    assert_eq!(bed.fake.snapshot().listeners.len(), 2);
+}
+
+/// AWS may return it as if it were new, and then it would be deleted with the Service.
+#[tokio::test]
+async fn what_somebody_else_has_stays_theirs_if_the_service_comes_again() {
+    for wanted in [web(), given(web())] {
+        let mut config = Config::default();
+        config.settings.tags_are_settings = false;
+        let bed = Bed::with(config).await;
+        let provider = bed.start().await.unwrap();
+        let old = service("old", &[(80, 30_090)]);
+        settle(&provider, &old).await.unwrap();
+        settle(&provider, &wanted).await.unwrap();
+        let arn = bed.fake.edit(|cloud, _| {
+            let mut groups = cloud.target_groups.values_mut();
+            let group = groups.find(|one| one.port == 30_080).unwrap();
+            group.tags.clear();
+            group.arn.clone()
+        });
+        provider.look().await;
+        settle(&provider, &wanted).await.unwrap_err();
+        delete(&bed, &provider, &wanted).await;
+        provider.look().await;
+        let before = bed.fake.snapshot().target_groups[&arn].clone();
+        for _ in 0..3 {
+            let why = settle(&provider, &wanted).await.unwrap_err().to_string();
+            assert!(why.contains(&arn), "{why}");
+            delete(&bed, &provider, &wanted).await;
+        }
+        assert_eq!(bed.fake.snapshot().target_groups[&arn], before);
+    }
+}

@@ -324,3 +324,31 @@ fn attributes_of_listeners() {
     let tcp = cloud.modify_listener(START, &tls, change("TCP")).unwrap();
     assert_eq!(tcp.attributes, idle("350"));
 }
+
+#[test]
+fn no_target_group_is_sticky_and_used_by_a_tls_listener() {
+    let mut cloud = cloud();
+    cloud.certificates.push("arn:cert".into());
+    let balancer = make_balancer(&mut cloud, "web");
+    let group = make_target_group(&mut cloud, "web");
+    let sticky = |cloud: &mut Cloud, is: &str| {
+        let attributes = [("stickiness.enabled".to_owned(), is.to_owned())].into();
+        code(cloud.modify_target_group_attributes(&group, &attributes))
+    };
+    let tls = || Change {
+        protocol: Some("TLS".into()),
+        certificate: Some("arn:cert".into()),
+        ssl_policy: Some("ELBSecurityPolicy-TLS13-1-2-2021-06".into()),
+        ..Change::default()
+    };
+    assert_eq!(sticky(&mut cloud, "true"), "");
+    let listener = make_listener(&mut cloud, &balancer, 443, &group);
+    let refused = "InvalidConfigurationRequest";
+    assert_eq!(
+        code(cloud.modify_listener(START, &listener, tls())),
+        refused
+    );
+    assert_eq!(sticky(&mut cloud, "false"), "");
+    assert_eq!(code(cloud.modify_listener(START, &listener, tls())), "");
+    assert_eq!(sticky(&mut cloud, "true"), refused);
+}

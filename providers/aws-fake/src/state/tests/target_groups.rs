@@ -211,6 +211,13 @@ fn attributes() {
         ("UDP", "proxy_protocol_v2.enabled", "true", ""),
         ("TCP", "stickiness.type", "source_ip", ""),
         ("TCP", "stickiness.type", "lb_cookie", "ValidationError"),
+        ("TCP", "stickiness.enabled", "true", ""),
+        (
+            "TLS",
+            "stickiness.enabled",
+            "true",
+            "InvalidConfigurationRequest",
+        ),
         (
             "TCP",
             "load_balancing.cross_zone.enabled",

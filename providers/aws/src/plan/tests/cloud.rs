@@ -11,6 +11,7 @@ use crate::observed::{
     SecurityGroup,
 };
 use crate::plan::{CHUNK, Situation, plan};
+use crate::settings::attributes::STICKINESS;
 
 /// A cloud that refuses a call that AWS would refuse. What a call changes is what the provider
 /// believes it changes.
@@ -75,6 +76,17 @@ impl Cloud {
         if let Call::AuthorizeSecurityGroupIngress { security_group, .. } = call {
             let count = self.security_group(security_group).rules.len();
             assert!(count <= MOST_RULES, "RulesPerSecurityGroupLimitExceeded");
+        }
+        self.check_sticky();
+    }
+
+    /// AWS has no sticky connections with TLS.
+    fn check_sticky(&self) {
+        let balancers = self.now.load_balancers.values();
+        let listeners = balancers.flat_map(|one| one.listeners.values());
+        for one in listeners.filter(|one| one.tls.is_some()) {
+            let group = self.target_group(&Ref::Known(one.target_group.clone()));
+            assert!(!group.attributes.contains_key(STICKINESS), "{one:?}");
         }
     }
 

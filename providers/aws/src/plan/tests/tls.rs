@@ -22,6 +22,7 @@ const AC: (&str, &str) = (
     "arn:aws:acm:r:1:certificate/a,arn:aws:acm:r:1:certificate/c",
 );
 
+const STICKY: (&str, &str) = ("target-group-attributes", "stickiness.enabled=true");
 const IDLE: (&str, &str) = ("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=600");
 
 const CHANGES: &[Row] = &[
@@ -82,6 +83,28 @@ const CHANGES: &[Row] = &[
         &[AB],
         &[],
         &["RemoveTags", "ModifyListener", "AddTags"],
+    ),
+    (
+        "sticky connections end before TLS",
+        &[STICKY],
+        &[STICKY, A],
+        &[
+            "RemoveTags",
+            "ModifyTargetGroupAttributes",
+            "ModifyListener",
+            "AddTags",
+        ],
+    ),
+    (
+        "sticky connections after TLS",
+        &[STICKY, A],
+        &[STICKY],
+        &[
+            "RemoveTags",
+            "ModifyListener",
+            "ModifyTargetGroupAttributes",
+            "AddTags",
+        ],
     ),
     (
         "another default certificate",

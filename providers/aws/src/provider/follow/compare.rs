@@ -205,8 +205,8 @@ impl Follower {
     async fn confirm(&mut self, client: &Client, record: &mut Record, all_known: bool) {
         let (known, depth) = (record.observed.clone(), record.depth);
         let inner = Arc::clone(&self.inner);
-        let read = inner.read_own(client, record, Urgency::Background);
-        if !matches!(read.await, Ok(None)) {
+        let read = inner.read(client, record, Urgency::Background);
+        if read.await.is_err() {
             // Its next turn reads it again, and says what is wrong.
             record.doubt();
             self.report(record, Cause::Drifted);

@@ -87,10 +87,14 @@ impl Records {
         *self.strangers() = strangers;
     }
 
-    /// Whether AWS may return somebody else's object if one of this name is made. Whoever asks reads it, so
-    /// nobody else needs to.
+    /// Whether AWS may return somebody else's object if one of this name is made. Whoever asks reads it first.
     pub(in crate::provider) fn is_stranger(&self, name: &str) -> bool {
-        self.strangers().remove(name)
+        self.strangers().contains(name)
+    }
+
+    /// A read has shown that nobody else has this name.
+    pub(in crate::provider) fn is_free(&self, name: &str) {
+        self.strangers().remove(name);
     }
 
     /// Forgets a load balancer that nobody else works on, or is about to.
