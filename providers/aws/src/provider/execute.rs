@@ -23,8 +23,8 @@ const REFUSED: Duration = Duration::from_mins(10);
 
 /// AWS's code for more targets than a load balancer may have in a zone.
 const TOO_MANY_TARGETS: &str = "TooManyTargets";
-/// AWS's codes for new ones that have no room beside the former ones.
-const NO_ROOM: [&str; 2] = [TOO_MANY_TARGETS, "TooManyCertificates"];
+/// AWS's code for more certificates than a load balancer may have.
+const TOO_MANY_CERTIFICATES: &str = "TooManyCertificates";
 /// AWS's code for a certificate that does not exist, or is not in the list of a listener.
 const NO_CERTIFICATE: &str = "CertificateNotFound";
 /// AWS's codes for the absence of what a Service or its class names. It is never one of Ballast's own objects.
@@ -150,14 +150,15 @@ fn remark(call: &Call, why: &CallError, times: u32) -> Option<String> {
 }
 
 /// New targets and certificates come before the former ones leave. If AWS has no room for both, those that leave
-/// go first, and `refused` is made again after them. False if none is left that could make room.
-fn leave_first<'a>(left: &mut VecDeque<&'a Call>, refused: &'a Call) -> bool {
-    let (leave, mut rest): (VecDeque<_>, VecDeque<_>) = left.drain(..).partition(|call| {
-        matches!(
-            call,
-            Call::DeregisterTargets { .. } | Call::RemoveListenerCertificates { .. }
-        )
-    });
+/// go first, and `refused` is made again after them. False if none is left that could make room. Targets make no
+/// room for certificates, and the other way round: what would help nobody stays until its turn.
+fn leave_first<'a>(left: &mut VecDeque<&'a Call>, refused: &'a Call, why: &CallError) -> bool {
+    let makes_room = |call: &&Call| match why.code.as_str() {
+        TOO_MANY_TARGETS => matches!(call, Call::DeregisterTargets { .. }),
+        TOO_MANY_CERTIFICATES => matches!(call, Call::RemoveListenerCertificates { .. }),
+        _ => false,
+    };
+    let (leave, mut rest): (VecDeque<_>, VecDeque<_>) = left.drain(..).partition(makes_room);
     let any = !leave.is_empty();
     if any {
         rest.push_front(refused);
@@ -263,8 +264,7 @@ impl Inner {
                         return self.gave_up(record, call, why);
                     }
                 }
-                Err(why)
-                    if NO_ROOM.contains(&why.code.as_str()) && leave_first(&mut left, call) => {}
+                Err(why) if leave_first(&mut left, call, &why) => {}
                 Err(why) => return self.gave_up(record, call, why),
             }
         }

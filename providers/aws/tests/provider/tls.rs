@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ballast_aws::settings::tls::POLICY;
+use ballast_aws_fake::Config;
 use ballast_aws_fake::state::listeners::Listener;
 use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_provider::{Balancer, Cause, LoadBalancer, Member, Placement, Provider, Reason};
@@ -307,4 +308,24 @@ async fn tls_where_aws_has_none_is_refused() {
     assert_eq!(refusal.reason, Reason::Invalid);
     let words = "aws-load-balancer-ssl-ports: the Service has no port 80";
     assert!(refusal.message.contains(words), "{refusal}");
+}
+
+/// A certificate is renewed while AWS has no room for another node: its host keeps the old one.
+#[tokio::test]
+async fn no_certificate_goes_because_there_is_no_room_for_targets() {
+    let mut config = Config::default();
+    config.settings.quotas.targets_per_load_balancer = 3;
+    let mut bed = Bed::with(config).await;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &secure(&["one", "two"])).await.unwrap();
+    bed.add_node();
+    bed.retarget(&provider).await.unwrap();
+    let why = settle(&provider, &secure(&["one", "three"])).await;
+    let why = why.unwrap_err().to_string();
+    assert!(why.contains("TooManyTargets"), "{why}");
+    assert_eq!(essentials(&bed), is("TLS", &["one", "two"]));
+    bed.nodes -= 1;
+    bed.retarget(&provider).await.unwrap();
+    settle(&provider, &secure(&["one", "three"])).await.unwrap();
+    assert_eq!(essentials(&bed), is("TLS", &["one", "three"]));
 }
