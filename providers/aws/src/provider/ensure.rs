@@ -226,6 +226,9 @@ impl Inner {
                 return Ok(Step::Settled(said));
             }
             self.read(client, record, Urgency::Service).await?;
+            if record.retained {
+                return Ok(Step::Again);
+            }
         }
         let situation = Situation {
             nodes: self.targets().nodes(),

@@ -201,6 +201,9 @@ impl Inner {
         }
         record.tried = tried;
         record.foreign = foreign;
+        // No list has shown it, or the call that marks it as kept had no answer.
+        let mut tags = record.observed.tags_mut();
+        record.retained |= tags.any(|(_, tags)| tags.contains_key(RETAINED));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_aws_fake::{Config, Fault, Time};
+use ballast_provider::mark::RETAINED;
 use ballast_provider::{Cause, Change, Key, LoadBalancer, Provider, Released, Removal};
 use tokio::time::sleep;
 
@@ -426,5 +427,35 @@ async fn what_somebody_else_has_stays_theirs_if_the_service_comes_again() {
             delete(&bed, &provider, &wanted).await;
         }
         assert_eq!(bed.fake.snapshot().target_groups[&arn], before);
+    }
+}
+
+/// Nobody knows that it was kept: no list shows it yet, or the call that marks it had no answer.
+#[tokio::test]
+async fn what_was_kept_a_moment_ago_is_taken_back() {
+    for restart in [true, false] {
+        let bed = Bed::with(lagging()).await;
+        let provider = bed.start().await.unwrap();
+        settle(&provider, &web()).await.unwrap();
+        if !restart {
+            bed.fake.fault(Fault::on("AddTags").drop_after());
+        }
+        let key = Key::alone(&web().id);
+        let kept = provider.release(&web().id, &key, Removal::Retain).await;
+        assert_eq!(kept.is_ok(), restart, "{kept:?}");
+        bed.fake.clear_faults();
+        bed.fake.advance(START);
+        let provider = if restart {
+            bed.start().await.unwrap()
+        } else {
+            provider
+        };
+        served(&provider, &bed, &web()).await;
+        for one in bed.fake.snapshot().load_balancers.values() {
+            assert!(!one.tags.contains_key(RETAINED), "{:?}", one.tags);
+        }
+        bed.fake.advance(LAG);
+        let changes = provider.look().await;
+        assert_eq!(words(&changes), Vec::<&str>::new());
     }
 }

@@ -212,6 +212,10 @@ impl Follower {
             self.report(record, Cause::Drifted);
             return;
         }
+        if record.retained {
+            // Its next turn takes it back.
+            self.ready.push_back(change(&id, Cause::Due));
+        }
         // What only lists show may be too new for them, too. If it is gone, the next call that names it says so,
         // or a later look.
         for (name, group) in &known.groups {
