@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use ballast_aws::client::{Clients, Connection};
 use ballast_aws::provider::{AwsInventory, AwsProvider};
-use ballast_crds::{MockSettings, ProviderSettings};
+use ballast_aws::settings::ClassSettings;
+use ballast_crds::{AwsSettings, MockSettings, ProviderSettings};
 use ballast_l2::L2Provider;
 use ballast_mock::{EndpointError, InstantProvider, MockInventory, MockProvider, Token};
 use ballast_provider::{Inventory, Mark, Provider, ProviderError, Reason, Refusal, Traits};
@@ -83,6 +84,11 @@ impl Providers {
         }
     }
 
+    /// The settings of an `aws` class in the terms of its provider, for commands that explain them.
+    pub fn aws_settings(aws: &AwsSettings) -> Result<ClassSettings, Refusal> {
+        class_settings(aws)
+    }
+
     fn token_for(&self, endpoint: &str) -> Token {
         if self.may_know_the_token(endpoint) {
             self.mock_token.clone()
@@ -108,7 +114,10 @@ impl Factory for Providers {
 
     /// Only AWS has annotations of its own.
     fn setting_prefixes(&self) -> &'static [&'static str] {
-        &[ballast_aws::annotations::PREFIX]
+        &[
+            ballast_aws::annotations::PREFIX,
+            ballast_aws::annotations::ACTIONS,
+        ]
     }
 
     fn build(

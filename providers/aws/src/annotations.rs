@@ -10,6 +10,10 @@ use ballast_provider::{Reason, Refusal};
 /// All keys begin with this.
 pub const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 
+/// Keys of another form, `actions.PROTOCOL-PORT`. With one of them a listener sends to several target groups.
+/// All of them are refused.
+pub const ACTIONS: &str = "service.beta.kubernetes.io/actions.";
+
 /// What Ballast does with an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
@@ -38,6 +42,7 @@ const IDLE: &str = "it is for Classic Load Balancers. Set tcp.idle_timeout.secon
 const EXTRA_GROUPS: &str = "it is for Classic Load Balancers. Name all security groups in service.beta.kubernetes.io/aws-load-balancer-security-groups";
 const NAME: &str = "Ballast names load balancers itself, because two Services could ask for the same name. For people, set the tag Name in service.beta.kubernetes.io/aws-load-balancer-additional-resource-tags";
 const QUIC: &str = "Ballast makes no QUIC listeners. UDP ports carry QUIC, too";
+const WEIGHTED: &str = "Ballast makes no listeners with several target groups. Make two Services, and divide the clients by weights in DNS";
 const NOT_YET: Support = Support::Refused("Ballast does not support it yet");
 
 /// Refused and unknown keys are compared with the known ones only up to this length.
@@ -135,6 +140,17 @@ const fn only(name: &'static str, value: &'static str) -> Annotation {
         per_port: false,
         support: Support::Only(value),
     }
+}
+
+/// Refuses a key that has not the form of the others.
+pub(crate) fn refuse_action(key: &str) -> Result<(), Refusal> {
+    if key.starts_with(ACTIONS) {
+        return Err(Refusal::new(
+            Reason::Unsupported,
+            format!("annotation {key}: {WEIGHTED}"),
+        ));
+    }
+    Ok(())
 }
 
 /// The annotation of a Service's key, and the port that the key names. The key must begin with
@@ -256,5 +272,49 @@ mod tests {
     fn attributes_of_listeners_are_known_with_their_protocol_and_port() {
         let (known, _) = find(&key("listener-attributes.TCP-80")).expect("known");
         assert_eq!(known.support, Support::Supported);
+    }
+
+    /// docs/aws-annotations.md: each row is an annotation, what Ballast does with it, and remarks.
+    fn documented() -> Vec<[String; 3]> {
+        let page = include_str!("../../../docs/aws-annotations.md");
+        let (tables, _) = page.split_once("## Other defaults").expect("a heading");
+        let rows = tables.lines().filter(|line| line.starts_with("| `"));
+        rows.map(|line| {
+            let cells = line.trim_matches('|').split(" | ");
+            let cells: Vec<String> = cells.map(|cell| cell.trim().to_owned()).collect();
+            cells.try_into().expect("three cells")
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_page_says_of_each_annotation_what_the_code_does() {
+        let mut rows = documented();
+        let elsewhere = rows.split_off(ANNOTATIONS.len().min(rows.len()));
+        for (row, known) in rows.iter().zip(&ANNOTATIONS) {
+            let [name, does, remarks] = row;
+            assert_eq!(*name, format!("`{}`", known.name), "the order of the code");
+            let fits = match known.support {
+                Support::Supported => {
+                    let own = (known.name == "type").then_some("no effect");
+                    own.map_or(does == "supported" || does == "differs", |own| does == own)
+                }
+                Support::NoEffect(why) => does == "no effect" && remarks.contains(why),
+                Support::Only(value) => *does == format!("only `{value}`"),
+                Support::Refused(why) => does == "refused" && remarks.contains(why),
+            };
+            assert!(fits, "{row:?} is not {:?}", known.support);
+            assert!(!remarks.is_empty(), "{name}");
+        }
+        assert_eq!(rows.len(), ANNOTATIONS.len());
+        let other: Vec<&str> = elsewhere.iter().map(|row| row[0].as_str()).collect();
+        let [ranges, actions, containers] = other[..] else {
+            panic!("{other:?}")
+        };
+        assert!(ranges.contains("load-balancer-source-ranges"));
+        assert!(containers.contains("quic-enabled-containers"));
+        assert!(actions.contains(ACTIONS), "{actions}");
+        let refusal = refuse_action(&format!("{ACTIONS}TCP-80")).expect_err("refused");
+        assert!(elsewhere[1][1] == "refused" && refusal.message.ends_with(&elsewhere[1][2]));
     }
 }

@@ -14,6 +14,7 @@
 //! - [`plan`]: the calls that turn one into the other.
 //! - [`effect`]: what a call has changed.
 //! - [`network`]: which VPC, subnets and groups of nodes are used.
+//! - [`preview`]: what a Service would get, for commands that explain settings.
 //! - [`policy`]: the rights that the calls need, as an IAM policy.
 //! - [`rate`]: AWS's limits for calls, and which waiting call goes next.
 //! - [`pace`]: its driver, which makes callers wait.
@@ -31,6 +32,7 @@ pub mod observed;
 pub mod pace;
 pub mod plan;
 pub mod policy;
+pub mod preview;
 pub mod provider;
 pub mod rate;
 mod requests;

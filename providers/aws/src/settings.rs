@@ -128,8 +128,8 @@ pub struct Settings {
     pub most_rules: Option<usize>,
 }
 
-/// What a class says for all its Services.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a class says for all its Services. The default says nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClassSettings {
     /// The region of the load balancers.
     pub region: String,
@@ -224,6 +224,7 @@ impl Settings {
         let mut parsed = Parsed::default();
         for (key, value) in annotations {
             if !key.starts_with(PREFIX) {
+                annotations::refuse_action(key)?;
                 continue;
             }
             let (known, port) = annotations::find(key)?;

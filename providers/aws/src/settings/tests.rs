@@ -421,6 +421,15 @@ proptest! {
 }
 
 #[test]
+fn listeners_with_several_target_groups_are_refused() {
+    let key = format!("{}TCP-80", annotations::ACTIONS);
+    let one = [(key.clone(), "{}".to_owned())].into();
+    let refusal = Settings::of(&one, None).expect_err("refused");
+    assert_eq!(refusal.reason, Reason::Unsupported);
+    assert!(refusal.message.contains(&key), "{refusal}");
+}
+
+#[test]
 fn a_class_allows_some_annotations() {
     let allowed = Allowed::of(["subnets", "target-group-attributes"]).unwrap();
     let of = |all: &[(&str, &str)]| {
