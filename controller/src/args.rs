@@ -69,7 +69,7 @@ pub enum Command {
     #[command(after_help = status::EXAMPLES)]
     Status(Box<status::StatusArgs>),
 
-    /// Migrate from another load balancer. Services keep their addresses.
+    /// Migrate from another load balancer, or show what would change.
     Migrate(Box<migrate::MigrateArgs>),
 
     /// Release load balancers and keep their Services. Run this before you remove Ballast or

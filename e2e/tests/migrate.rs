@@ -435,6 +435,7 @@ impl Seen {
 #[tokio::test]
 async fn help_and_usage() -> Result<()> {
     help_is_true(&["migrate", "metallb"]).await?;
+    help_is_true(&["migrate", "lbc"]).await?;
     let alone = Ballast::alone();
     for wrong in [
         vec!["migrate"],
@@ -474,5 +475,67 @@ async fn help_and_usage() -> Result<()> {
     );
     let said = alone.run_with(&torn, "kind: Nothing").await?;
     ensure!(said.code == Some(4), "{said:?}");
+    Ok(())
+}
+
+/// `ballast migrate lbc` without a cluster: exit statuses, and what goes where.
+#[tokio::test]
+async fn services_of_aws() -> Result<()> {
+    let alone = Ballast::alone();
+    let service = |annotations: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: web, namespace: shop, annotations: {{{annotations}}}}}, spec: {{type: LoadBalancer, loadBalancerClass: service.k8s.aws/nlb, selector: {{app: web}}, ports: [{{port: 80}}]}}}}"
+        )
+    };
+    let (good, bad) = (
+        service(""),
+        service("service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip"),
+    );
+    let files = ["migrate", "lbc", "-f", "-"];
+    for (input, code, out, err) in [
+        (
+            &good,
+            0,
+            "web-ballast",
+            "LoadBalancerClass nlb does not exist",
+        ),
+        (
+            &bad,
+            5,
+            "does not support ip targets yet",
+            "LoadBalancerClass nlb",
+        ),
+        (
+            &"kind: Nothing".to_owned(),
+            4,
+            "",
+            "no Service of the AWS Load Balancer Controller",
+        ),
+        (&"a: b\n---\n{".to_owned(), 1, "", "standard input"),
+    ] {
+        let said = alone.run_with(&files, input).await?;
+        ensure!(
+            said.code == Some(code) && said.out.contains(out) && said.err.contains(err),
+            "{input}: {said:?}"
+        );
+    }
+    let manifests = ["migrate", "lbc", "-f", "-", "--manifests"];
+    let said = alone.run_with(&manifests, &good).await?;
+    ensure!(
+        said.out.contains("loadBalancerClass: ballast.dev/nlb"),
+        "{said:?}"
+    );
+    let said = alone.run_with(&manifests, &bad).await?;
+    ensure!(
+        said.code == Some(5) && said.out.is_empty() && said.err.contains("left out"),
+        "{said:?}"
+    );
+    for (wrong, code) in [
+        (vec!["migrate", "lbc", "--manifests", "-o", "json"], 2),
+        (vec!["migrate", "lbc"], 1),
+    ] {
+        let said = alone.run(&wrong).await?;
+        ensure!(said.code == Some(code), "{wrong:?}: {said:?}");
+    }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! `ballast migrate metallb`: converts `MetalLB`'s objects to Ballast's and takes over its
-//! Services with their present addresses.
+//! Services with their present addresses. [`lbc`] is `ballast migrate lbc`.
 //!
 //! [`source`] reads objects, [`mod@convert`] and `classes` convert them, [`takeover`] decides
 //! what happens to Services, and [`render`] formats the output: all of these are pure. Only
@@ -10,14 +10,16 @@ pub mod anyof;
 mod classes;
 mod cluster;
 pub mod convert;
+pub mod files;
+pub mod lbc;
 pub mod render;
 pub mod source;
 pub mod takeover;
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ballast_crds::LoadBalancerClass;
 use clap::{Args, Subcommand};
 use kube::{Client, ResourceExt as _};
@@ -28,7 +30,6 @@ use super::cluster::{ClusterArgs, ReadError, helpful};
 use super::service::is_load_balancer;
 use super::text::Look;
 use super::{NOT_FOUND, NOT_YET, Output, look, note, print, program, say};
-use crate::process::text::decode;
 use convert::{Choice, Migration, convert, manifest};
 use render::{Applied, Blocked};
 use source::{Note, Source};
@@ -70,9 +71,6 @@ Exit status:
   5  applied, but no Service is taken over yet: MetalLB's controller is running, or another
      class is the default";
 
-/// The maximum size of one file. The settings of a large installation are a few hundred KiB.
-const LARGEST: u64 = 64 << 20;
-
 /// Flags of `ballast migrate`.
 #[derive(Clone, Debug, Args)]
 pub struct MigrateArgs {
@@ -88,6 +86,11 @@ pub enum From {
     /// Migrate from MetalLB: IPAddressPools, L2Advertisements and Services.
     #[command(after_help = EXAMPLES)]
     Metallb(Box<MetallbArgs>),
+
+    /// Show what becomes of the Services of the AWS Load Balancer Controller (LBC) and of the in-tree
+    /// provider. It changes nothing.
+    #[command(after_help = lbc::EXAMPLES)]
+    Lbc(Box<lbc::LbcArgs>),
 }
 
 /// Flags of `ballast migrate metallb`.
@@ -155,14 +158,17 @@ struct Known {
 
 /// Reads, prints, and with `--apply` applies.
 pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
-    let From::Metallb(args) = args.from;
+    match args.from {
+        From::Metallb(args) => metallb(*args).await,
+        From::Lbc(args) => lbc::run(*args).await,
+    }
+}
+
+async fn metallb(args: MetallbArgs) -> Result<ExitCode> {
     let mut source = Source::default();
     for file in &args.files {
-        let about = || match file.as_str() {
-            "-" => "standard input".to_owned(),
-            file => file.to_owned(),
-        };
-        let text = text(file).with_context(about)?;
+        let about = || files::called(file);
+        let text = files::text(file).with_context(about)?;
         source.read(&text).with_context(about)?;
     }
     let client = if args.apply || args.files.is_empty() {
@@ -198,22 +204,6 @@ pub async fn run(args: MigrateArgs) -> Result<ExitCode> {
         Some(client) => apply(&args, &client, known, migration, &services).await,
         None => show(&args, &known, &migration, &services),
     }
-}
-
-/// The text of a file, or of standard input.
-fn text(file: &str) -> Result<String> {
-    let mut bytes = Vec::new();
-    let read = if file == "-" {
-        std::io::stdin().take(LARGEST + 1).read_to_end(&mut bytes)
-    } else {
-        let opened = std::fs::File::open(file);
-        opened.and_then(|opened| opened.take(LARGEST + 1).read_to_end(&mut bytes))
-    };
-    read.context("cannot read the file")?;
-    if bytes.len() as u64 > LARGEST {
-        bail!("larger than {} MiB", LARGEST >> 20);
-    }
-    Ok(decode(bytes)?)
 }
 
 /// Reads everything that is needed from the cluster.

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::files::{self, NotYaml, title};
 use crate::cli::service::is_load_balancer;
 
 type Map = BTreeMap<String, String>;
@@ -142,14 +143,6 @@ pub enum NoteKind {
     LeftOut,
 }
 
-/// Text that is not a manifest.
-#[derive(Debug, thiserror::Error)]
-#[error("not valid YAML: {0}")]
-pub struct NotYaml(#[source] Box<serde_saphyr::Error>);
-
-/// Of YAML: mappings, sequences and scalars in all documents together. A Service has about 60.
-const MOST_NODES: usize = 5_000_000;
-
 const fn yes() -> bool {
     true
 }
@@ -157,56 +150,20 @@ const fn yes() -> bool {
 // === impl Source ===
 
 impl Source {
-    /// Reads manifests: several documents, with lists expanded. JSON is valid YAML, except for
-    /// several objects in a row.
+    /// Reads manifests: several documents, with lists expanded.
     pub fn read(&mut self, yaml: &str) -> Result<(), NotYaml> {
-        let json = serde_json::Deserializer::from_str(yaml).into_iter();
-        if let Ok(values) = json.collect::<Result<Vec<Value>, _>>() {
-            for value in values {
-                self.add(value);
-            }
-            return Ok(());
-        }
-        // Enough for all Services of a large cluster in one List.
-        let budget = serde_saphyr::budget! {
-            max_documents: MOST_NODES,
-            max_nodes: MOST_NODES,
-            max_events: 2 * MOST_NODES,
-        };
-        let options = serde_saphyr::options! {
-            budget: budget,
-            // As Kubernetes reads it: `on` and `yes` are texts where a text belongs.
-            strict_booleans: true,
-            // The error is one line, with the place in the file.
-            with_snippet: false,
-        };
-        let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(yaml, options)
-            .map_err(|error| NotYaml(Box::new(error)))?;
-        for document in documents {
+        for document in files::documents(yaml)? {
             self.add(document);
         }
         Ok(())
     }
 
-    /// Adds one object. It ignores objects that are neither `MetalLB`'s nor needed.
-    pub fn add(&mut self, mut value: Value) {
-        if let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) {
-            let kind = value["kind"]
-                .as_str()
-                .and_then(|it| it.strip_suffix("List"));
-            for mut item in items {
-                // In a list of one kind, as the API server sends it, the items do not repeat
-                // the kind.
-                if let (Some(kind), Some(item)) = (kind, item.as_object_mut()) {
-                    item.entry("kind").or_insert(kind.into());
-                    item.entry("apiVersion")
-                        .or_insert(value["apiVersion"].clone());
-                }
-                self.add(item);
-            }
-            return;
-        }
-        without_nulls(&mut value);
+    /// Adds one object, or those of a list. It ignores objects that are neither `MetalLB`'s nor needed.
+    pub fn add(&mut self, value: Value) {
+        files::each(value, &mut |object| self.one(object));
+    }
+
+    fn one(&mut self, value: Value) {
         let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
         let (version, kind) = (text("apiVersion"), text("kind"));
         match (version.as_str(), kind.as_str()) {
@@ -297,26 +254,6 @@ fn object<T: DeserializeOwned>(
         labels: meta.labels.unwrap_or_default(),
         spec: serde_json::from_value(spec)?,
     })
-}
-
-fn title(kind: &str, value: &Value) -> String {
-    let of = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
-    match (of("namespace"), of("name")) {
-        ("", name) => format!("{kind} {name}"),
-        (namespace, name) => format!("{kind} {namespace}/{name}"),
-    }
-}
-
-/// In a manifest, a field without a value counts as absent.
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(without_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
-        _ => {}
-    }
 }
 
 // === impl NoteKind ===
