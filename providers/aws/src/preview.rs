@@ -5,7 +5,7 @@
 
 use ballast_provider::{Key, Mark, Member, Refusal};
 
-use crate::desired::{self, Desired, FoundSubnet, LookedUp, Outcome, PrefixLists};
+use crate::desired::{self, Desired, FoundSubnet, LookedUp, Outcome, Part, PrefixLists};
 use crate::requests;
 use crate::settings::{ClassSettings, Settings};
 
@@ -87,13 +87,15 @@ fn objects(member: &Member, class: &ClassSettings) -> Result<(Objects, Vec<Strin
     let parsed = Settings::of(&service.settings, class.allowed.as_ref())?;
     let own = parsed.settings;
     let merged = own.clone().over(&class.settings);
-    desired::check(service, &merged)?;
+    let parts = [Part {
+        service,
+        settings: &merged,
+    }];
+    desired::check(&parts)?;
     let (mark, key) = (nobody(), Key::alone(&service.id));
     let found = stand_ins(&merged);
-    let Outcome {
-        desired,
-        mut remarks,
-    } = Desired::of(&mark, &key, service, &merged, &found)?;
+    let Outcome { desired, remarks } = Desired::of(&mark, &key, &parts, &found)?;
+    let mut remarks = remarks.concat();
     remarks.extend(requests::remarks(member));
     remarks.extend(parsed.remarks);
     let objects = Objects {

@@ -214,7 +214,7 @@ impl Follower {
         }
         if record.retained {
             // Its next turn takes it back.
-            self.ready.push_back(change(&id, Cause::Due));
+            self.report(record, Cause::Due);
         }
         // What only lists show may be too new for them, too. If it is gone, the next call that names it says so,
         // or a later look.
