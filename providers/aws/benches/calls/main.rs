@@ -98,6 +98,7 @@ fn measure(scene: Scene) -> Result<Row, Failure> {
             Scene::Fifty => many::fifty().await?,
             Scene::FiftyPaced => many::fifty_paced().await?,
             Scene::FiftyAws => many::fifty_aws().await?,
+            Scene::ShareFifty => many::share_fifty().await?,
         };
         Ok(Row { scene, checks })
     })

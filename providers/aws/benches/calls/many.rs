@@ -6,7 +6,7 @@ use std::time::Duration;
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::{Limit, Limits};
 use ballast_aws_fake::{Bucket, Config, Counts, Fake, Moto, Service, Throttle, Time};
-use ballast_provider::ProviderError;
+use ballast_provider::{LoadBalancer, ProviderError};
 use tokio::time::{Instant, sleep};
 
 use crate::Failure;
@@ -39,6 +39,37 @@ pub(crate) async fn start(
         checks.push(Check::most("s", took, most_seconds));
     }
     Ok(checks)
+}
+
+/// Each joins in a turn of its own, as the controller has them: turns of one load balancer are serial.
+pub(crate) async fn share_fifty() -> Result<Vec<Check>, Failure> {
+    let moto = Moto::start(NODES).await?;
+    let provider = process(&moto).await?;
+    // The class has what it needs.
+    support::settle(&provider, &support::service("first", &[(80, 30_080)])).await?;
+    let all: Vec<LoadBalancer> = (0..50)
+        .map(|at| LoadBalancer {
+            share_key: Some("front".into()),
+            ..support::service(&format!("web-{at}"), &[(8000 + at, 30_100 + at)])
+        })
+        .collect();
+    moto.set_latency(Duration::from_millis(100));
+    moto.reset_calls();
+    let began = Instant::now();
+    for last in 1..=all.len() {
+        support::settle_all(&provider, &all[..last]).await?;
+    }
+    let took = began.elapsed().as_secs_f64();
+    let log = moto.calls();
+    let made = log
+        .iter()
+        .filter(|call| call.action == "CreateLoadBalancer");
+    Ok(vec![
+        // One creation takes seven, and one port more five.
+        Check::most("", calls(&moto.counts()), 7.0 + 49.0 * 5.0),
+        Check::most("load balancers", number(made.count() as u64), 1.0),
+        Check::said("s", took),
+    ])
 }
 
 pub(crate) async fn nodes_changed() -> Result<Vec<Check>, Failure> {

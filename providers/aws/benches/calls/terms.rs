@@ -19,6 +19,7 @@ pub(crate) enum Scene {
     Fifty,
     FiftyPaced,
     FiftyAws,
+    ShareFifty,
 }
 
 /// The measurements of one event.
@@ -42,7 +43,7 @@ pub(crate) struct Check {
 
 impl Scene {
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::CreateWarm,
         Self::CreateCold,
         Self::StartTen,
@@ -57,6 +58,7 @@ impl Scene {
         Self::Fifty,
         Self::FiftyPaced,
         Self::FiftyAws,
+        Self::ShareFifty,
     ];
 
     /// The event, what LBC needs for it, and the goal.
@@ -103,6 +105,11 @@ impl Scene {
                 "50 Services at once, within AWS's limits, time scaled (fake)",
                 "–",
                 "0 throttled, ≤ 1.1 × the bound",
+            ),
+            Self::ShareFifty => (
+                "50 Services share a load balancer, 100 ms a call",
+                "–",
+                "1 load balancer, ≤ 252 calls",
             ),
         }
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use ballast_aws::provider::AwsProvider;
 use ballast_provider::mark::{RETAINED, SERVICE, SHARE_KEY};
 use ballast_provider::{
-    Balancer, ExtraKind, Key, LoadBalancer, Member, Observed, Placement, Provider, ProviderError,
-    Reason, Refusal, Released, Removal, State,
+    ExtraKind, Key, LoadBalancer, Observed, Provider, ProviderError, Reason, Refusal, Released,
+    Removal, State,
 };
 
 use crate::bed::{Bed, service, with};
-use crate::support::at_once;
+use crate::support::{balancer, settle_all};
 
 mod crashes;
 mod histories;
@@ -24,35 +24,15 @@ fn member(name: &str, port: u16) -> LoadBalancer {
     }
 }
 
-/// The balancer with these members, the oldest first.
-fn balancer(provider: &AwsProvider, members: &[LoadBalancer]) -> Balancer {
-    let member = |one: &LoadBalancer| Member {
-        load_balancer: one.clone(),
-        published: Vec::new(),
-        placement: Placement::default(),
-    };
-    Balancer {
-        key: provider.key(&members[0]),
-        members: members.iter().map(member).collect(),
-    }
-}
-
-/// Turns of the balancer until the provider asks for no more at once.
+/// What each of them observes after its turns.
 async fn turn(
     provider: &AwsProvider,
     members: &[LoadBalancer],
 ) -> Result<Vec<Observed>, ProviderError> {
-    let balancer = balancer(provider, members);
-    provider.validate(&balancer)?;
-    for _ in 0..5 {
-        let all = provider.ensure(&balancer).await?;
-        let (ids, all): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-        assert!(ids.iter().eq(members.iter().map(|one| &one.id)));
-        if !all.iter().any(at_once) {
-            return Ok(all);
-        }
-    }
-    Err(ProviderError::transient("it asks for turns for ever"))
+    let all = settle_all(provider, members).await?;
+    let (ids, all): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    assert!(ids.iter().eq(members.iter().map(|one| &one.id)));
+    Ok(all)
 }
 
 /// Releases until nothing is left of it.

@@ -143,23 +143,46 @@ pub(crate) async fn retarget(
     provider.retarget(&TargetSet::of_nodes(nodes), &[]).await
 }
 
+/// The balancer of these Services, the oldest first.
+pub(crate) fn balancer(provider: &impl Provider, members: &[LoadBalancer]) -> Balancer {
+    let member = |one: &LoadBalancer| Member {
+        load_balancer: one.clone(),
+        published: Vec::new(),
+        placement: Placement::default(),
+    };
+    let first = members.first().map(|first| provider.key(first));
+    Balancer {
+        key: first.unwrap_or_else(|| Key::Shared("nobody".into())),
+        members: members.iter().map(member).collect(),
+    }
+}
+
 /// One turn of a Service.
 pub(crate) async fn ensure(
     provider: &impl Provider,
     service: &LoadBalancer,
 ) -> Result<Observed, ProviderError> {
-    let balancer = Balancer {
-        key: Key::alone(&service.id),
-        members: vec![Member {
-            load_balancer: service.clone(),
-            published: Vec::new(),
-            placement: Placement::default(),
-        }],
-    };
+    let balancer = balancer(provider, std::slice::from_ref(service));
     provider.validate(&balancer)?;
     let first = provider.ensure(&balancer).await?.into_iter().next();
     let (_, observed) = first.ok_or_else(|| ProviderError::transient("no answer"))?;
     Ok(observed)
+}
+
+/// Turns of Services on one load balancer until the provider asks for no more at once.
+pub(crate) async fn settle_all(
+    provider: &impl Provider,
+    members: &[LoadBalancer],
+) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
+    let balancer = balancer(provider, members);
+    provider.validate(&balancer)?;
+    for _ in 0..5 {
+        let all = provider.ensure(&balancer).await?;
+        if !all.iter().any(|(_, one)| at_once(one)) {
+            return Ok(all);
+        }
+    }
+    Err(ProviderError::transient("it asks for turns for ever"))
 }
 
 /// Turns until the provider asks for no more at once.
@@ -176,7 +199,7 @@ pub(crate) async fn settle(
     Err(ProviderError::transient("it asks for turns for ever"))
 }
 
-pub(crate) fn at_once(observed: &Observed) -> bool {
+fn at_once(observed: &Observed) -> bool {
     matches!(observed.state, State::Pending { retry_after: Some(after), .. } if after.is_zero())
 }
 

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use super::{leave, member, turn};
 use crate::bed::Bed;
 
-/// Histories of a normal run; `BALLAST_HISTORIES` sets another number.
-const HISTORIES: u64 = 40;
+/// Histories of a normal run; `SHARING_HISTORIES` sets another number.
+const HISTORIES: u64 = 20;
 const WORKERS: u64 = 8;
 const SERVICES: u16 = 10;
 /// Steps of one worker until the process dies, and how often it does.
@@ -235,7 +235,7 @@ async fn history(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_history_of_joins_and_leaves_ends_with_what_is_asked_for() {
-    let number = std::env::var("BALLAST_HISTORIES").ok();
+    let number = std::env::var("SHARING_HISTORIES").ok();
     let number = number.map_or(HISTORIES, |it| it.parse().unwrap());
     // Each has a cloud of its own.
     futures::stream::iter(1..=number)
