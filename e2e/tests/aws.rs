@@ -14,7 +14,9 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
 use crate::common::crowd::QUICK;
-use crate::common::{PROGRAMMED, Plan, SOON, Site, condition, load_balancer, status_of, told};
+use crate::common::{
+    PROGRAMMED, Plan, SOON, Site, annotated, condition, load_balancer, status_of, told,
+};
 
 const FAKE: &str = "aws-fake";
 const PORT: u16 = 5055;
@@ -86,6 +88,14 @@ impl<'a> Aws<'a> {
         let all = report["loadBalancers"].as_array().context("no list")?;
         ensure!(all.len() == 1, "{report}");
         Ok(all[0].clone())
+    }
+
+    /// The ports of its listeners.
+    async fn ports(&self) -> Result<BTreeSet<u64>> {
+        let balancer = self.balancer().await?;
+        let listeners = balancer["listeners"].as_array().context("no listeners")?;
+        let ports = listeners.iter().filter_map(|it| it["port"].as_u64());
+        Ok(ports.collect())
     }
 
     async fn mutating(&self) -> Result<u64> {
@@ -209,9 +219,60 @@ async fn a_service_gets_a_network_load_balancer() -> Result<()> {
             edited(&aws).await?;
             restarted(&aws).await?;
             site.delete("web").await?;
+            aws.is_empty().await?;
+            shared(&aws).await?;
             aws.is_empty().await
         })
         .await
+}
+
+/// Services join and leave one load balancer; its hostname stays, and a port goes to the next that wants it.
+async fn shared(aws: &Aws<'_>) -> Result<()> {
+    let site = aws.site;
+    let service = |name: &str, port: u16| {
+        annotated(
+            name,
+            "ballast.dev/share-key: front",
+            &format!(
+                "loadBalancerClass: ballast.dev/aws, selector: {{app: web}}, ports: [{{port: {port}, targetPort: 8080}}]"
+            ),
+        )
+    };
+    let listens = async |expected: &[u64]| {
+        eventually(PATIENCE, || async {
+            let ports = aws.ports().await?;
+            ensure!(ports == expected.iter().copied().collect(), "{ports:?}");
+            Ok(())
+        })
+        .await
+    };
+    let hostname = async |name: &str| {
+        let service = site
+            .service(name, |service| {
+                ensure!(!hostnames(service).is_empty(), "no hostname");
+                Ok(())
+            })
+            .await?;
+        anyhow::Ok(hostnames(&service)[0].to_owned())
+    };
+    site.apply(&service("one", 80)).await?;
+    let name = hostname("one").await?;
+    site.apply(&service("two", 443)).await?;
+    ensure!(hostname("two").await? == name, "two load balancers");
+    listens(&[80, 443]).await?;
+    site.apply(&service("late", 443)).await?;
+    let refused = site
+        .says("late", "ballast.dev/Accepted", "False", "PortInUse")
+        .await?;
+    ensure!(refused.contains("default/two"), "{refused}");
+    site.delete("one").await?;
+    listens(&[443]).await?;
+    let balancer = aws.balancer().await?;
+    ensure!(balancer["hostname"] == name.as_str(), "{balancer}");
+    site.delete("two").await?;
+    hostname("late").await?;
+    listens(&[443]).await?;
+    site.delete("late").await
 }
 
 /// A hostname, then traffic, then healthy targets; and what that writes.
@@ -328,13 +389,8 @@ async fn edited(aws: &Aws<'_>) -> Result<()> {
     ]}});
     aws.site.patch("web", ports).await?;
     eventually(SOON, || async {
-        let balancer = aws.balancer().await?;
-        let listeners = balancer["listeners"].as_array().context("no listeners")?;
-        let ports: BTreeSet<u64> = listeners
-            .iter()
-            .filter_map(|it| it["port"].as_u64())
-            .collect();
-        ensure!(ports == BTreeSet::from([80, 443]), "{balancer}");
+        let ports = aws.ports().await?;
+        ensure!(ports == BTreeSet::from([80, 443]), "{ports:?}");
         Ok(())
     })
     .await?;

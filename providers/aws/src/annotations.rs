@@ -23,8 +23,8 @@ pub enum Support {
     NoEffect(&'static str),
     /// A Service with it is refused; the text says why, and what to do.
     Refused(&'static str),
-    /// Ballast does not support it yet, and does what this value asks for anyway.
-    Only(&'static str),
+    /// Ballast does what this value asks for anyway, and refuses others: why.
+    Only(&'static str, &'static str),
 }
 
 /// A known annotation.
@@ -43,6 +43,9 @@ const EXTRA_GROUPS: &str = "it is for Classic Load Balancers. Name all security 
 const NAME: &str = "Ballast names load balancers itself, because two Services could ask for the same name. For people, set the tag Name in service.beta.kubernetes.io/aws-load-balancer-additional-resource-tags";
 const QUIC: &str = "Ballast makes no QUIC listeners. UDP ports carry QUIC, too";
 const WEIGHTED: &str = "Ballast makes no listeners with several target groups. Make two Services, and divide the clients by weights in DNS";
+const NO_GROUPS: &str = "a load balancer that is made without security groups can never get any, and nodes would have to admit every client";
+const NO_IPV6: &str = "there is no IPv6 yet";
+const ONE_CLUSTER: &str = "each target group belongs to one cluster";
 const NOT_YET: Support = Support::Refused("Ballast does not support it yet");
 
 /// Refused and unknown keys are compared with the known ones only up to this length.
@@ -63,10 +66,10 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("connection-draining-timeout"),
     never("connection-idle-timeout", IDLE),
     supported("cross-zone-load-balancing-enabled"),
-    only("disable-nlb-sg", "false"),
+    only("disable-nlb-sg", "false", NO_GROUPS),
     supported("eip-allocations"),
     supported("enable-icmp-for-path-mtu-discovery"),
-    only("enable-prefix-for-ipv6-source-nat", "off"),
+    only("enable-prefix-for-ipv6-source-nat", "off", NO_IPV6),
     Annotation {
         support: Support::NoEffect("TCP and UDP on one port always share a listener"),
         ..supported("enable-tcp-udp-listener")
@@ -82,12 +85,12 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("healthcheck-unhealthy-threshold"),
     supported("inbound-sg-rules-on-private-link-traffic"),
     supported("internal"),
-    only("ip-address-type", "ipv4"),
+    only("ip-address-type", "ipv4", NO_IPV6),
     refused("ipv6-addresses"),
     supported("listener-attributes"),
     supported("manage-backend-security-group-rules"),
     refused("minimum-load-balancer-capacity"),
-    only("multi-cluster-target-group", "false"),
+    only("multi-cluster-target-group", "false", ONE_CLUSTER),
     never("name", NAME),
     supported("nlb-target-type"),
     supported("private-ipv4-addresses"),
@@ -134,11 +137,11 @@ const fn never(name: &'static str, why: &'static str) -> Annotation {
     }
 }
 
-const fn only(name: &'static str, value: &'static str) -> Annotation {
+const fn only(name: &'static str, value: &'static str, why: &'static str) -> Annotation {
     Annotation {
         name,
         per_port: false,
-        support: Support::Only(value),
+        support: Support::Only(value, why),
     }
 }
 
@@ -300,7 +303,9 @@ mod tests {
                     own.map_or(does == "supported" || does == "differs", |own| does == own)
                 }
                 Support::NoEffect(why) => does == "no effect" && remarks.contains(why),
-                Support::Only(value) => *does == format!("only `{value}`"),
+                Support::Only(value, why) => {
+                    *does == format!("only `{value}`") && remarks.contains(why)
+                }
                 Support::Refused(why) => does == "refused" && remarks.contains(why),
             };
             assert!(fits, "{row:?} is not {:?}", known.support);

@@ -35,6 +35,7 @@ mod backend;
 mod drift;
 mod ensure;
 mod execute;
+mod faults;
 mod follow;
 mod health;
 mod inventory;
@@ -156,7 +157,10 @@ impl Provider for AwsProvider {
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         match &load_balancer.share_key {
-            Some(text) if self.inner.class.share_everywhere => Key::Shared(text.as_str().into()),
+            // No namespace has an empty name: another setting of the class makes other load balancers.
+            Some(text) if self.inner.class.share_everywhere => {
+                Key::Shared(format!("/{text}").into())
+            }
             Some(text) => Key::Shared(format!("{}/{text}", load_balancer.id.namespace).into()),
             None => Key::alone(&load_balancer.id),
         }

@@ -243,11 +243,11 @@ impl Settings {
                 Support::NoEffect(why) => parsed
                     .remarks
                     .push(format!("annotation {key} has no effect: {why}")),
-                Support::Only(default) if value.trim().eq_ignore_ascii_case(default) => {}
-                Support::Only(default) => {
+                Support::Only(default, _) if value.trim().eq_ignore_ascii_case(default) => {}
+                Support::Only(default, why) => {
                     return Err(Refusal::new(
                         Reason::Unsupported,
-                        format!("annotation {key}: Ballast supports only \"{default}\""),
+                        format!("annotation {key}: Ballast supports only \"{default}\": {why}"),
                     ));
                 }
                 Support::Refused(why) => {

@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::Inner;
 use super::execute::{Cleaning, Ended, error, may_return_another};
+use super::faults::Owners;
 use super::health::Needs;
 use super::records::{Behind, Depth, Extent, Record};
 use super::status::{self, Words};
@@ -147,6 +148,7 @@ impl Inner {
         });
         record.want(name, needs.collect());
         record.contradiction = None;
+        record.faults.clear();
         for _ in 0..ROUNDS {
             if record.depth == Depth::Doubtful {
                 self.read(client, record, Urgency::Service).await?;
@@ -164,7 +166,11 @@ impl Inner {
             let all = asked.iter().enumerate().map(|(at, one)| {
                 let words = self.words(&said, at, one, record);
                 let service = &one.member.load_balancer;
-                (one.id().clone(), show(service, present, publish, words))
+                let mut seen = show(service, present, publish, words);
+                if let Some(why) = record.faults.get(&one.id().uid) {
+                    seen.state = status::refused(&error(why));
+                }
+                (one.id().clone(), seen)
             });
             return Ok(all.collect());
         }
@@ -242,6 +248,12 @@ impl Inner {
             record.doubt();
             return Err(why);
         }
+        let owners = Owners::of(&plan.calls);
+        let left_out: Vec<bool> = (plan.calls.iter())
+            .map(|call| owners.is_left_out(call, &record.observed, &record.faults))
+            .collect();
+        let mut left_out = left_out.into_iter();
+        plan.calls.retain(|_| !left_out.next().unwrap_or_default());
         if must_wait(&plan, record) {
             return Ok(Step::Settled(said));
         }
@@ -265,6 +277,10 @@ impl Inner {
         }
         if self.run(client, record, &plan.calls).await? == Ended::Stale {
             return Ok(Step::Again);
+        }
+        if !record.faults.is_empty() {
+            // What replaces them may be missing.
+            plan.cleanup.clear();
         }
         // Deletions of this plan are for objects that are known; what is left waits.
         let cleaned = self

@@ -1,12 +1,14 @@
 //! Makes the calls of a plan, and says what a failure means for the Service.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{ProviderError, Reason};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::faults::{Owners, is_of_one};
 use super::records::{Depth, Extent, Leftover, Record};
 use super::retarget::INVALID_TARGET;
 use super::{Inner, PATIENCE};
@@ -212,6 +214,7 @@ impl Inner {
             ..Ids::default()
         };
         let mut left: VecDeque<&Call> = calls.iter().collect();
+        let owners = Owners::of(calls);
         while let Some(call) = left.pop_front() {
             if may_return_another(call)
                 && call.makes().is_some_and(|it| self.records.is_stranger(it))
@@ -260,15 +263,27 @@ impl Inner {
                     for call in &made {
                         effect::apply(&mut record.observed, call, &ids, &Answer::default());
                     }
-                    if let Err(why) = ended {
+                    if let Err(why) = ended
+                        && !isolate(record, &mut left, &owners, call, &why)
+                    {
                         return self.gave_up(record, call, why);
                     }
                 }
                 Err(why) if leave_first(&mut left, call, &why) => {}
+                Err(why) if isolate(record, &mut left, &owners, call, &why) => {
+                    self.forget_given(&why);
+                }
                 Err(why) => return self.gave_up(record, call, why),
             }
         }
         Ended::Done
+    }
+
+    /// What people name may be there at the next try.
+    fn forget_given(&self, why: &CallError) {
+        if GIVEN.contains(&why.code.as_str()) {
+            self.network().forget_lists(&why.code);
+        }
     }
 
     /// A plan ends with this failure of a call.
@@ -282,7 +297,7 @@ impl Inner {
             record.extent = Extent::Listed;
         }
         if GIVEN.contains(&why.code.as_str()) {
-            self.network().forget_lists(&why.code);
+            self.forget_given(&why);
             return Ended::Failed(why);
         }
         if matches!(why.cause, Cause::Duplicate | Cause::NotFound) {
@@ -394,6 +409,28 @@ impl Inner {
         });
         cleaned
     }
+}
+
+/// Whether a call that AWS refuses concerns only one of several Services on the load balancer. Then the rest
+/// of its calls are left out, and the plan goes on for the others.
+fn isolate(
+    record: &mut Record,
+    left: &mut VecDeque<&Call>,
+    owners: &Owners<'_>,
+    call: &Call,
+    why: &CallError,
+) -> bool {
+    // What is ours and not found must be read again.
+    let stale = why.cause == Cause::NotFound && !GIVEN.contains(&why.code.as_str());
+    if record.members.len() < 2 || stale || !is_of_one(why) {
+        return false;
+    }
+    let Some(uid) = owners.owner(call, &record.observed).map(Arc::from) else {
+        return false;
+    };
+    record.faults.insert(uid, why.clone());
+    left.retain(|call| !owners.is_left_out(call, &record.observed, &record.faults));
+    true
 }
 
 /// Makes one call for a load balancer. If it must wait, it keeps its place until its next turn. Whoever

@@ -25,6 +25,7 @@ use ballast_provider::{Key, ProviderError, ServiceId};
 use tokio::time::Instant;
 
 use super::ensure::REMAKE;
+use super::faults::Faults;
 use super::health::{Heard, Needs, Summary, Watch};
 use super::inventory::registered;
 use crate::call::Call;
@@ -121,6 +122,8 @@ pub(super) struct Record {
     pub(super) health: Watch,
     /// The place of the call that waits for AWS's limits.
     pub(super) place: Option<Ticket>,
+    /// What AWS has refused single Services in the last turn.
+    pub(super) faults: Faults,
     /// The last call of this turn that showed that something else exists than was known.
     pub(super) contradiction: Option<CallError>,
 }
@@ -194,6 +197,7 @@ impl Record {
             wanted: None,
             health: Watch::default(),
             place: None,
+            faults: Faults::new(),
             contradiction: None,
         }
     }

@@ -1,12 +1,18 @@
 //! What a Service's status says of its load balancer. Pure.
 
+use std::time::Duration;
+
 use ballast_provider::{
-    Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, Reason, Refusal, State,
+    Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, ProviderError, Reason, Refusal,
+    State,
 };
 
 use crate::client::stable;
 use crate::observed::{LoadBalancerState, ObservedLoadBalancer};
 use crate::settings::Publish;
+
+/// When to try again what AWS has refused one Service of several.
+const RETRY: Duration = Duration::from_mins(1);
 
 /// What is to be said beside the load balancer itself.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +79,15 @@ pub(super) fn halfway(
     let mut observed = observed(service, present, publish, words);
     observed.state = provisioning(Some(std::time::Duration::ZERO));
     observed
+}
+
+/// The state of a Service that AWS refuses something, while it serves others on the same load balancer.
+pub(super) fn refused(why: &ProviderError) -> State {
+    State::Pending {
+        reason: why.reason(),
+        message: why.to_string(),
+        retry_after: Some(RETRY),
+    }
 }
 
 /// Whether it is such a status.

@@ -10,7 +10,7 @@ use ballast_provider::{
     Removal, State,
 };
 
-use crate::bed::{Bed, service, with};
+use crate::bed::{Bed, certificate, service, with};
 use crate::support::{balancer, settle_all};
 
 mod crashes;
@@ -179,6 +179,12 @@ async fn they_must_agree_on_what_a_load_balancer_has_once() {
     bed.class.share_everywhere = true;
     let provider = bed.start().await.unwrap();
     assert_eq!(provider.key(&foreign), provider.key(&web()));
+    // Another setting of the class never means the load balancer of a namespace.
+    let alike = LoadBalancer {
+        share_key: Some("shop/front".into()),
+        ..web()
+    };
+    assert_ne!(provider.key(&alike), Key::Shared("shop/front".into()));
     let refusal = refused(&provider, &[web(), foreign]);
     assert!(!refusal.message.contains("shop"), "{refusal}");
 }
@@ -218,6 +224,56 @@ async fn whoever_leaves_takes_its_own_and_the_last_one_everything() {
     assert_eq!(calls, [""; 0]);
     leave(&bed, &provider, &api).await.unwrap();
     assert!(bed.is_empty());
+}
+
+/// Neither when it joins nor later, whoever is older.
+#[tokio::test]
+async fn a_member_that_aws_refuses_holds_up_no_other() {
+    for bad_is_older in [true, false] {
+        let bed = Bed::new().await;
+        let provider = bed.start().await.unwrap();
+        let bad = with(member("bad", 443), "ssl-cert", &certificate("later"));
+        let both = |web: LoadBalancer| {
+            let mut both = vec![web, bad.clone()];
+            both.rotate_left(usize::from(bad_is_older));
+            both
+        };
+        let of_bad = usize::from(!bad_is_older);
+        let seen = turn(&provider, &both(member("web", 80))).await.unwrap();
+        let State::Pending {
+            reason, message, ..
+        } = &seen[of_bad].state
+        else {
+            panic!("{seen:?}")
+        };
+        assert_eq!(*reason, Reason::Invalid);
+        assert!(message.contains("CertificateNotFound"), "{message}");
+        assert!(!format!("{:?}", seen[1 - of_bad]).contains("Certificate"));
+        assert_eq!(ports(&bed), BTreeSet::from([80]));
+        // The other one changes, also in another process.
+        let provider = bed.start().await.unwrap();
+        let web = LoadBalancer {
+            share_key: Some("front".into()),
+            ..service("web", &[(80, 30_080), (8080, 38_080)])
+        };
+        turn(&provider, &both(web.clone())).await.unwrap();
+        assert_eq!(ports(&bed), BTreeSet::from([80, 8080]));
+        bed.fake.edit(|cloud, _| cloud.issue_certificate("later"));
+        let seen = turn(&provider, &both(web.clone())).await.unwrap();
+        assert!(!format!("{seen:?}").contains("CertificateNotFound"));
+        assert_eq!(ports(&bed), BTreeSet::from([80, 443, 8080]));
+        let (done, calls) = bed.calls_of(turn(&provider, &both(web.clone()))).await;
+        done.unwrap();
+        assert_eq!(calls, [""; 0]);
+        // Its next certificate is wrong, too: what it has stays.
+        let wrong = with(bad.clone(), "ssl-cert", &certificate("never"));
+        turn(&provider, &[web.clone(), wrong]).await.unwrap();
+        assert_eq!(ports(&bed), BTreeSet::from([80, 443, 8080]));
+        for one in [web, bad] {
+            leave(&bed, &provider, &one).await.unwrap();
+        }
+        assert!(bed.is_empty());
+    }
 }
 
 #[tokio::test]

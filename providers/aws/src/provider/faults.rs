@@ -1,0 +1,99 @@
+//! Which Service of a shared load balancer a call concerns, so that a call that AWS refuses one of them holds up no
+//! other. Pure.
+//!
+//! [`super::execute`] leaves out the rest of a plan that concerns a Service whose call was refused, and goes on. The
+//! load balancer then does not count as applied, and each turn tries again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ballast_provider::mark::{APPLIED, SERVICE_UID};
+
+use crate::call::{Call, Ref};
+use crate::client::values::Tags;
+use crate::client::{CallError, Cause};
+use crate::observed::Observed;
+
+/// What AWS has refused in this turn, by the UID of the Service.
+pub(super) type Faults = BTreeMap<Arc<str>, CallError>;
+
+/// The Services of the objects that a plan makes, by their names in the plan.
+pub(super) struct Owners<'a>(BTreeMap<&'a str, &'a str>);
+
+/// Whether it is what one Service asks for that AWS refuses, and not what AWS refuses anybody now.
+pub(super) const fn is_of_one(why: &CallError) -> bool {
+    matches!(why.cause, Cause::Invalid | Cause::Quota | Cause::NotFound)
+}
+
+/// Whether the call says that everything is applied.
+fn says_applied(call: &Call) -> bool {
+    matches!(call, Call::AddTags { tags, .. } if tags.contains_key(APPLIED))
+}
+
+fn uid(tags: &Tags) -> Option<&str> {
+    tags.get(SERVICE_UID).map(String::as_str)
+}
+
+// === impl Owners ===
+
+impl<'a> Owners<'a> {
+    pub(super) fn of(calls: &'a [Call]) -> Self {
+        let made = calls.iter().filter_map(|call| match call {
+            Call::CreateTargetGroup { tags, .. } | Call::CreateListener { tags, .. } => {
+                Some((call.makes()?, uid(tags)?))
+            }
+            _ => None,
+        });
+        Self(made.collect())
+    }
+
+    /// The UID of the only Service that a call concerns; `None` if it concerns the load balancer.
+    pub(super) fn owner<'b>(&'b self, call: &'b Call, observed: &'b Observed) -> Option<&'b str> {
+        match call {
+            Call::CreateTargetGroup { tags, .. } | Call::CreateListener { tags, .. } => uid(tags),
+            Call::ModifyTargetGroup { target_group, .. }
+            | Call::ModifyTargetGroupAttributes { target_group, .. }
+            | Call::RegisterTargets { target_group, .. }
+            | Call::DeregisterTargets { target_group, .. }
+            // The port may have been another Service's before.
+            | Call::ModifyListener {
+                target_group: Some(target_group),
+                ..
+            } => self.of_ref(target_group, observed),
+            Call::ModifyListener { listener, .. } | Call::DeleteListener { listener } => {
+                known(listener, observed)
+            }
+            Call::ModifyListenerAttributes { listener, .. }
+            | Call::AddListenerCertificates { listener, .. }
+            | Call::RemoveListenerCertificates { listener, .. } => self.of_ref(listener, observed),
+            _ => None,
+        }
+    }
+
+    /// Whether a call of a plan is left out after these faults.
+    pub(super) fn is_left_out(&self, call: &Call, observed: &Observed, faults: &Faults) -> bool {
+        let faulty = |uid: &str| faults.contains_key(uid);
+        !faults.is_empty() && (says_applied(call) || self.owner(call, observed).is_some_and(faulty))
+    }
+
+    fn of_ref<'b>(&'b self, of: &Ref, observed: &'b Observed) -> Option<&'b str> {
+        match of {
+            Ref::Made(name) => self.0.get(name.as_str()).copied(),
+            Ref::Known(id) => known(id, observed),
+        }
+    }
+}
+
+/// The Service that an object names, if it is a target group or a listener.
+fn known<'b>(id: &str, observed: &'b Observed) -> Option<&'b str> {
+    let groups = observed
+        .target_groups
+        .values()
+        .map(|one| (&one.arn, &one.tags));
+    let balancers = observed.load_balancers.values();
+    let listeners = balancers.flat_map(|one| one.listeners.values());
+    let listeners = listeners.map(|one| (&one.arn, &one.tags));
+    let mut all = groups.chain(listeners);
+    all.find(|(arn, _)| *arn == id)
+        .and_then(|(_, tags)| uid(tags))
+}
