@@ -72,8 +72,9 @@ impl<'a> Owners<'a> {
 
     /// Whether a call of a plan is left out after these faults.
     pub(super) fn is_left_out(&self, call: &Call, observed: &Observed, faults: &Faults) -> bool {
-        let faulty = |uid: &str| faults.contains_key(uid);
-        !faults.is_empty() && (says_applied(call) || self.owner(call, observed).is_some_and(faulty))
+        let refused = |uid: &str| faults.contains_key(uid);
+        !faults.is_empty()
+            && (says_applied(call) || self.owner(call, observed).is_some_and(refused))
     }
 
     fn of_ref<'b>(&'b self, of: &Ref, observed: &'b Observed) -> Option<&'b str> {
