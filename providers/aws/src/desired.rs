@@ -233,7 +233,7 @@ pub struct Desired {
     pub private_link_rules: bool,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
-    /// The tags of the load balancer and its security group. They name its oldest Service.
+    /// The tags of the load balancer and its security group: those on which all agree. They name its oldest Service.
     pub tags: BTreeMap<String, String>,
     /// The listeners by port.
     pub listeners: BTreeMap<u16, ListenerSpec>,
@@ -323,7 +323,7 @@ impl Desired {
             attributes: settings.attributes.clone(),
             listeners,
             target_groups,
-            tags: tags(mark, key, service, settings)?,
+            tags: shared::tags(tags(mark, key, service, settings)?, parts),
         };
         Ok(Outcome { desired, remarks })
     }

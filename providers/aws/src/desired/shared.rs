@@ -5,7 +5,6 @@
 //! others when it joins or leaves.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
 use ballast_provider::{LoadBalancer, Reason, Refusal};
 
@@ -23,10 +22,12 @@ const ONCE: [Once; 8] = [
     ("subnets", |it| it.subnets.join(",")),
     ("security-groups", |it| it.security_groups.join(",")),
     ("manage-backend-security-group-rules", |it| {
-        said(it.manage_backend_rules)
+        let manages = it.manage_backend_rules;
+        manages.unwrap_or(it.security_groups.is_empty()).to_string()
     }),
     ("inbound-sg-rules-on-private-link-traffic", |it| {
-        said(it.private_link_rules)
+        let on = it.private_link_rules.unwrap_or(true);
+        if on { "on" } else { "off" }.into()
     }),
     ("attributes", |it| pairs(&it.attributes)),
     ("eip-allocations", |it| it.elastic_addresses.join(",")),
@@ -36,13 +37,27 @@ const ONCE: [Once; 8] = [
     }),
 ];
 
-fn said(value: Option<impl Debug>) -> String {
-    value.map_or_else(String::new, |it| format!("{it:?}"))
-}
-
 fn pairs(all: &BTreeMap<String, String>) -> String {
     let all = all.iter().map(|(key, value)| format!("{key}={value}"));
     all.collect::<Vec<_>>().join(",")
+}
+
+/// The tags of what is shared: of those that settings name, the ones that all settings name alike. So whoever joins
+/// changes none that others need, such as for costs and rights.
+pub(super) fn tags(
+    mut all: BTreeMap<String, String>,
+    parts: &[Part<'_>],
+) -> BTreeMap<String, String> {
+    let named = |key: &String| {
+        parts
+            .iter()
+            .any(|part| part.settings.tags.contains_key(key))
+    };
+    all.retain(|key, value| {
+        let mut each = parts.iter().map(|part| part.settings.tags.get(key));
+        !named(key) || each.all(|tag| tag == Some(value))
+    });
+    all
 }
 
 /// Refuses Services that cannot be on one load balancer.

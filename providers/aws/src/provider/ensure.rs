@@ -132,7 +132,6 @@ impl Inner {
         record: &mut Record,
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
         let asked = self.asked(balancer)?;
-        record.members = asked.iter().map(|one| one.id().clone()).collect();
         let client = self.client().await?;
         let first = asked
             .first()
@@ -220,6 +219,8 @@ impl Inner {
         let (present, lists) = (record.present(), record.prefix_lists());
         let found = self.find(client, &parts, present, lists).await?;
         let Outcome { desired, remarks } = Desired::of(&self.mark, &record.key, &parts, &found)?;
+        // Whoever is not accepted has no part in it.
+        record.members = asked.iter().map(|one| one.id().clone()).collect();
         let mut said = Said {
             of_each: remarks,
             ..Said::default()

@@ -347,6 +347,17 @@ pub(super) async fn complete(
     observed: &mut Observed,
     urgency: Urgency,
 ) -> Result<(u32, Answers), CallError> {
+    let calls = listeners_of_all(client, observed, urgency).await?;
+    let (more, answers) = rest(client, observed, urgency).await?;
+    Ok((calls + more, answers))
+}
+
+/// Reads the listeners of all load balancers, with their tags. Returns the number of calls.
+pub(super) async fn listeners_of_all(
+    client: &Client,
+    observed: &mut Observed,
+    urgency: Urgency,
+) -> Result<u32, CallError> {
     let mut calls = 0;
     for there in observed.load_balancers.values_mut() {
         let known = there.listeners.values().map(|one| one.arn.clone());
@@ -362,8 +373,7 @@ pub(super) async fn complete(
         there.listeners = listeners.collect();
         calls += 2;
     }
-    let (more, answers) = rest(client, observed, urgency).await?;
-    Ok((calls + more, answers))
+    Ok(calls)
 }
 
 /// Reads attributes, certificates and targets. Returns the number of calls, and how the targets are.

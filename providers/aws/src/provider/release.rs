@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use super::Inner;
 use super::backend::Closed;
 use super::execute::{Cleaning, Ended, error};
+use super::inventory::listeners_of_all;
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
 use crate::client::Client;
@@ -90,9 +91,14 @@ impl Inner {
         id: &ServiceId,
         record: &mut Record,
     ) -> Result<Released, ProviderError> {
-        if record.depth != Depth::Full {
-            // Lists do not show listeners.
-            self.read(client, record, Urgency::Service).await?;
+        match record.depth {
+            Depth::Full => {}
+            // Lists do not show listeners, and a full read asks each target group, too.
+            Depth::Names => {
+                let read = listeners_of_all(client, &mut record.observed, Urgency::Service).await;
+                read.map_err(|why| error(&why))?;
+            }
+            Depth::Doubtful => self.read(client, record, Urgency::Service).await?,
         }
         let (calls, rest) = plan::leave(&record.observed, &id.uid);
         match self.execute(client, record, &calls, "").await {

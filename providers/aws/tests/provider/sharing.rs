@@ -124,6 +124,12 @@ async fn fifty_services_take_one_load_balancer_and_the_next_one_is_refused() {
     assert_eq!(refusal.reason, Reason::QuotaExceeded);
     assert!(refusal.message.contains("51 ports"), "{refusal}");
     assert_eq!(ports(&bed).len(), 50);
+    // A process that has just started lets one leave without a full look at the others.
+    let provider = bed.start().await.unwrap();
+    let (left, calls) = bed.calls_of(leave(&bed, &provider, &all[7])).await;
+    left.unwrap();
+    assert!(calls.len() <= 14, "{calls:?}");
+    assert_eq!(ports(&bed).len(), 49);
 }
 
 /// Nobody changes the load balancer of the others by joining.
@@ -137,7 +143,7 @@ async fn they_must_agree_on_what_a_load_balancer_has_once() {
         ("scheme", "internet-facing"),
         ("subnets", "subnet-a"),
         ("security-groups", "sg-1"),
-        ("manage-backend-security-group-rules", "true"),
+        ("manage-backend-security-group-rules", "false"),
         ("inbound-sg-rules-on-private-link-traffic", "off"),
         ("attributes", "load_balancing.cross_zone.enabled=true"),
         ("private-ipv4-addresses", "10.0.100.9"),
@@ -305,6 +311,50 @@ async fn each_has_the_health_of_its_own_targets() {
         ]
     );
     assert!(seen.iter().all(|one| one.state == State::Programmed));
+}
+
+/// Costs and rights may depend on tags.
+#[tokio::test]
+async fn the_load_balancer_has_the_tags_on_which_all_agree() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let tagged = |it, tags: &str| with(it, "additional-resource-tags", tags);
+    let web = tagged(member("web", 80), "team=web,env=prod");
+    turn(&provider, std::slice::from_ref(&web)).await.unwrap();
+    let tags = || {
+        let all = bed.fake.snapshot().load_balancers.into_values();
+        let mut all = all.map(|one| (one.tags.get("team").cloned(), one.tags.get("env").cloned()));
+        all.next().unwrap()
+    };
+    assert_eq!(tags(), (Some("web".into()), Some("prod".into())));
+    let older = tagged(member("older", 443), "team=older,env=prod");
+    turn(&provider, &[older, web]).await.unwrap();
+    assert_eq!(tags(), (None, Some("prod".into())));
+    let all = bed.fake.snapshot().target_groups.into_values();
+    let teams: BTreeSet<String> = all.map(|one| one.tags["team"].clone()).collect();
+    assert_eq!(teams, BTreeSet::from(["older".into(), "web".into()]));
+}
+
+/// Whoever is refused has no part in the load balancer, and keeps it for nobody.
+#[tokio::test]
+async fn the_last_one_that_is_accepted_deletes_it() {
+    let bed = Bed::new().await;
+    let provider = bed.start().await.unwrap();
+    let web = member("web", 80);
+    turn(&provider, std::slice::from_ref(&web)).await.unwrap();
+    let bad = with(
+        member("bad", 443),
+        "listener-attributes.TCP-9999",
+        "tcp.idle_timeout.seconds=60",
+    );
+    let both = balancer(&provider, &[web.clone(), bad]);
+    let refused = provider.ensure(&both).await;
+    assert!(
+        matches!(refused, Err(ProviderError::Refused(_))),
+        "{refused:?}"
+    );
+    leave(&bed, &provider, &web).await.unwrap();
+    assert!(bed.is_empty());
 }
 
 /// A port that another Service takes over never stops listening.
