@@ -130,26 +130,30 @@ pub fn until_one(holders: &[Holder], from: Moment) -> Duration {
 }
 
 /// How often the MAC address changed that a host was told for an address between two moments, by answers to
-/// it and by claims to all.
+/// it and by claims to all. `had` is what it knew before the first frame, if anything.
 pub fn changes(
     frames: &[Frame],
     told: &str,
     address: IpAddr,
-    from: Moment,
-    until: Moment,
+    had: Option<&str>,
+    (from, until): (Moment, Moment),
 ) -> usize {
     let mut mine: Vec<&Frame> = frames
         .iter()
         .filter(|it| it.way == Way::Delivered && it.host == told)
-        .filter(|it| it.said.address == address && it.at >= from && it.at < until)
+        .filter(|it| it.said.address == address && it.at < until)
         .collect();
     mine.sort_by_key(|it| it.at);
-    let mut named: Vec<&str> = mine
-        .iter()
-        .filter_map(|it| it.said.mac.as_deref())
-        .collect();
-    named.dedup();
-    named.len().saturating_sub(1)
+    let (before, within): (Vec<&Frame>, Vec<&Frame>) =
+        mine.into_iter().partition(|it| it.at < from);
+    let named = |all: &[&'_ Frame]| -> Vec<String> {
+        let macs = all.iter().filter_map(|it| it.said.mac.clone());
+        macs.collect()
+    };
+    let last = named(&before).pop().or_else(|| had.map(str::to_owned));
+    let mut macs: Vec<String> = last.into_iter().chain(named(&within)).collect();
+    macs.dedup();
+    macs.len().saturating_sub(1)
 }
 
 /// How long questions went without an answer after each takeover: from the announcement in which a MAC
@@ -319,12 +323,21 @@ mod tests {
             ..told(50, "b", Kind::Claim)
         });
         let address = IpAddr::from([10, 89, 0, 200]);
-        let seen =
-            |host, from| changes(&frames, host, address, Moment(from * MS), Moment(100 * MS));
-        assert_eq!(seen("client", 0), 2);
-        assert_eq!(seen("client", 5), 1);
-        assert_eq!(seen("other", 0), 0, "it was told of one only");
-        assert_eq!(seen("nobody", 0), 0);
+        let seen = |host, had, from| {
+            let window = (Moment(from * MS), Moment(100 * MS));
+            changes(&frames, host, address, had, window)
+        };
+        assert_eq!(seen("client", None, 0), 2);
+        assert_eq!(
+            seen("client", None, 5),
+            2,
+            "it had been told of the first one"
+        );
+        assert_eq!(seen("client", None, 15), 1);
+        assert_eq!(seen("client", Some("b"), 0), 3, "it knew another one");
+        assert_eq!(seen("other", None, 0), 0, "it was told of one only");
+        assert_eq!(seen("other", Some("a"), 0), 1);
+        assert_eq!(seen("nobody", Some("a"), 0), 0);
     }
 
     #[test]

@@ -307,6 +307,8 @@ struct Clients<'a> {
     /// What the talker is told since nodes change. `MetalLB` chooses nodes anew, and announces each address for
     /// five seconds. Ballast takes each address on the node that announced it.
     told: Option<Capture<'a>>,
+    /// The MAC address that the talker knew before that.
+    had: Option<String>,
     /// Two nodes answer requests for an address.
     two_answer: bool,
 }
@@ -346,6 +348,7 @@ impl<'a> Clients<'a> {
             since: Moment::now(),
             failures: vec![],
             told: None,
+            had: None,
             two_answer: false,
         };
         // Nobody may have been answered at the very beginning.
@@ -367,6 +370,21 @@ impl<'a> Clients<'a> {
     /// From now on another node may announce an address, which ends connections.
     async fn nodes_change(&mut self) -> Result<()> {
         self.told = Some(self.lab.capture(&[TALKER]).await?);
+        let address = self.talks_to.to_string();
+        let known = self
+            .lab
+            .exec(TALKER, ["ip", "neigh", "show", &address])
+            .await?;
+        // Such as `10.89.0.202 dev eth0 lladdr 02:00:00:00:00:01 REACHABLE`.
+        let known = known.ok()?;
+        let mut words = known
+            .split_whitespace()
+            .skip_while(|word| *word != "lladdr");
+        self.had = words.nth(1).map(str::to_owned);
+        ensure!(
+            self.had.is_some(),
+            "the talker knows no MAC address: {known:?}"
+        );
         Ok(())
     }
 
@@ -381,8 +399,8 @@ impl<'a> Clients<'a> {
             &frames,
             &talker,
             self.talks_to,
-            self.since,
-            until,
+            self.had.as_deref(),
+            (self.since, until),
         ))
     }
 
