@@ -1,7 +1,7 @@
 //! What a call that succeeded has changed, so that nobody needs to ask AWS again. Pure.
 //!
 //! The next plan is made from the result. A call whose effect is not known makes the whole record
-//! of its Service doubtful (`record.rs`); it does not come here.
+//! of its load balancer doubtful (`record.rs`); it does not come here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::observed::{
 };
 use crate::settings::attributes::{LISTENER, LOAD_BALANCER, TARGET_GROUP, changed};
 
-/// Records the effect of a call on the objects of one Service.
+/// Records the effect of a call on the objects of one load balancer.
 pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
     let mut effect = Effect { observed, ids };
     match call {

@@ -1,4 +1,4 @@
-//! The cloud objects of one Service, as AWS describes them. Only objects with the marks of this
+//! The cloud objects of one load balancer, as AWS describes them. Only objects with the marks of this
 //! cluster and class are here; the provider reads them and this crate decides. Plain values.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -18,7 +18,7 @@
 //!
 //! - **A crash** between any two calls loses nothing: every object has its tags from its creation
 //!   on, and the tag `ballast.dev/applied` says whether a plan was carried out to its end.
-//! - **A call without an answer** makes the record of its Service doubtful. It is read from AWS
+//! - **A call without an answer** makes the record of its load balancer doubtful. It is read from AWS
 //!   again before the next plan.
 //! - **Ownership** is in tags alone. An object with a name of ours and without our tags is refused
 //!   by its ARN, and never touched.
@@ -37,6 +37,7 @@ mod ensure;
 mod execute;
 mod faults;
 mod follow;
+mod full;
 mod health;
 mod inventory;
 mod lists;

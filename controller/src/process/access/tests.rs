@@ -456,14 +456,14 @@ fn the_file_that_defines_the_entry_is_named() {
 #[test]
 fn without_a_kubeconfig_the_service_account_is_named() {
     let told = |error: InClusterError| {
-        let files = "/home/me/.kube/config".to_owned();
+        let files = "/etc/ballast/config".to_owned();
         causes(&in_cluster(Err(error), files).unwrap_err())
     };
     assert_eq!(
         told(InClusterError::ReadEnvironmentVariable(
             std::env::VarError::NotPresent
         )),
-        "cannot find an API server: there is no kubeconfig (/home/me/.kube/config; KUBECONFIG names another one), and this process does not run in a cluster"
+        "cannot find an API server: there is no kubeconfig (/etc/ballast/config; KUBECONFIG names another one), and this process does not run in a cluster"
     );
     let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
     assert_eq!(

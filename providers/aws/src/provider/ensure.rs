@@ -249,12 +249,14 @@ impl Inner {
             record.doubt();
             return Err(why);
         }
-        let owners = Owners::of(&plan.calls);
-        let left_out: Vec<bool> = (plan.calls.iter())
-            .map(|call| owners.is_left_out(call, &record.observed, &record.faults))
+        let calls = std::mem::take(&mut plan.calls);
+        let owners = Owners::of(&calls);
+        let left_out = |call: &&Call| owners.is_left_out(call, &record.observed, &record.faults);
+        plan.calls = calls
+            .iter()
+            .filter(|call| !left_out(call))
+            .cloned()
             .collect();
-        let mut left_out = left_out.into_iter();
-        plan.calls.retain(|_| !left_out.next().unwrap_or_default());
         if must_wait(&plan, record) {
             return Ok(Step::Settled(said));
         }

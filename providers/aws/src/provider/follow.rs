@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::backend::{CLOSING, Closed};
-use super::inventory::complete;
+use super::full::complete;
 use super::records::{Answers, Cell, Depth, LAG, Record};
 use super::{Inner, PATIENCE, drift};
 use crate::client::{Client, Manner};

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use super::Inner;
 use super::backend::Closed;
 use super::execute::{Cleaning, Ended, error};
-use super::inventory::listeners_of_all;
+use super::full::listeners_of_all;
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};
 use crate::client::Client;
@@ -48,27 +48,8 @@ impl Inner {
         let (first, rest): (Vec<Call>, Vec<Call>) = calls
             .into_iter()
             .partition(|call| matches!(call, Call::DeleteLoadBalancer { .. }));
-        match self.execute(client, &mut record, &first, "").await {
-            Ended::Done => {}
-            Ended::Stale => {
-                return Ok(Released::InProgress {
-                    retry_after: Duration::ZERO,
-                });
-            }
-            Ended::Failed(why) => return Err(error(&why)),
-        }
-        let cleaned = self
-            .clean_up(client, &mut record, &rest, Cleaning::OfRelease)
-            .await;
-        if let Some(why) = cleaned.failed {
-            return Err(error(&why));
-        }
-        if let Some(retry_after) = cleaned.left {
-            // Its status says what keeps it for longer than usual.
-            if let Some(why) = record.stuck() {
-                return Err(ProviderError::transient(why));
-            }
-            return Ok(Released::InProgress { retry_after });
+        if let Some(waits) = self.remove(client, &mut record, &first, &rest).await? {
+            return Ok(waits);
         }
         drop(record);
         self.records.forget(key);
@@ -101,29 +82,47 @@ impl Inner {
             Depth::Doubtful => self.read(client, record, Urgency::Service).await?,
         }
         let (calls, rest) = plan::leave(&record.observed, &id.uid);
-        match self.execute(client, record, &calls, "").await {
-            Ended::Done => {}
-            Ended::Stale => {
-                return Ok(Released::InProgress {
-                    retry_after: Duration::ZERO,
-                });
-            }
-            Ended::Failed(why) => return Err(error(&why)),
-        }
-        let cleaned = self
-            .clean_up(client, record, &rest, Cleaning::OfRelease)
-            .await;
-        if let Some(why) = cleaned.failed {
-            return Err(error(&why));
-        }
-        if let Some(retry_after) = cleaned.left {
-            return Ok(Released::InProgress { retry_after });
+        if let Some(waits) = self.remove(client, record, &calls, &rest).await? {
+            return Ok(waits);
         }
         record.members.retain(|one| one.uid != id.uid);
         // Rules for its clients are left, and what was applied has no tag.
         record.left = true;
         self.polls.notify_one();
         Ok(Released::Gone)
+    }
+
+    /// Makes the calls of a release, and deletes what then is unused. `None`: nothing is left.
+    async fn remove(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        calls: &[Call],
+        unused: &[Call],
+    ) -> Result<Option<Released>, ProviderError> {
+        match self.execute(client, record, calls, "").await {
+            Ended::Done => {}
+            Ended::Stale => {
+                return Ok(Some(Released::InProgress {
+                    retry_after: Duration::ZERO,
+                }));
+            }
+            Ended::Failed(why) => return Err(error(&why)),
+        }
+        let cleaned = self
+            .clean_up(client, record, unused, Cleaning::OfRelease)
+            .await;
+        if let Some(why) = cleaned.failed {
+            return Err(error(&why));
+        }
+        let Some(retry_after) = cleaned.left else {
+            return Ok(None);
+        };
+        // Its status says what keeps it for longer than usual.
+        match record.stuck() {
+            Some(why) => Err(ProviderError::transient(why)),
+            None => Ok(Some(Released::InProgress { retry_after })),
+        }
     }
 
     /// Marks everything as kept on purpose. If others stay on the load balancer, nothing can be kept: what no Service
