@@ -70,6 +70,11 @@ pub struct Quotas {
     pub security_groups: usize,
     /// Rules for incoming traffic of a security group, for each family of addresses.
     pub rules: usize,
+    /// Reserved capacity units of a load balancer in each zone.
+    pub capacity_per_zone: u64,
+    /// Reserved capacity units in a region. AWS begins with none until a customer asks \[seen, of Application Load
+    /// Balancers\]; this account has asked.
+    pub capacity: u64,
 }
 
 /// How this cloud behaves.
@@ -81,6 +86,8 @@ pub struct Settings {
     pub account: String,
     /// The time from the creation of a load balancer until it is active.
     pub provisioning: Duration,
+    /// The time until reserved capacity is there: "within an hour" \[docs\].
+    pub reserving: Duration,
     /// The time from the registration of a target until its first health check.
     pub registration: Duration,
     /// The time for which the network interfaces of a load balancer outlive it.
@@ -188,6 +195,8 @@ impl Default for Quotas {
             groups_per_interface: 5,
             security_groups: 2_500,
             rules: 60,
+            capacity_per_zone: 45_000,
+            capacity: 500_000,
         }
     }
 }
@@ -200,6 +209,7 @@ impl Default for Settings {
             region: "eu-central-1".into(),
             account: "123456789012".into(),
             provisioning: Duration::from_mins(2),
+            reserving: Duration::from_hours(1),
             registration: Duration::from_mins(1),
             interfaces_linger: Duration::from_mins(1),
             lag: Duration::ZERO,

@@ -89,7 +89,7 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     refused("ipv6-addresses"),
     supported("listener-attributes"),
     supported("manage-backend-security-group-rules"),
-    refused("minimum-load-balancer-capacity"),
+    supported("minimum-load-balancer-capacity"),
     only("multi-cluster-target-group", "false", ONE_CLUSTER),
     never("name", NAME),
     supported("nlb-target-type"),

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ballast_provider::mark::APPLIED;
+
 use crate::desired::{Check, Rule, Subnet, TargetGroup, Tls, Transport};
 use crate::observed::Arn;
 use crate::rate::Urgency;
@@ -73,6 +75,11 @@ pub enum Call {
     ModifyLoadBalancerAttributes {
         load_balancer: Ref,
         attributes: BTreeMap<String, String>,
+    },
+    /// AWS takes it only for a load balancer that is active. `None` cancels the reservation.
+    ModifyCapacityReservation {
+        load_balancer: Ref,
+        units: Option<u32>,
     },
     SetSubnets {
         load_balancer: Ref,
@@ -151,6 +158,7 @@ impl Call {
             Self::DeregisterTargets { .. } => "DeregisterTargets",
             Self::CreateLoadBalancer { .. } => "CreateLoadBalancer",
             Self::ModifyLoadBalancerAttributes { .. } => "ModifyLoadBalancerAttributes",
+            Self::ModifyCapacityReservation { .. } => "ModifyCapacityReservation",
             Self::SetSubnets { .. } => "SetSubnets",
             Self::SetSecurityGroups { .. } => "SetSecurityGroups",
             Self::DeleteLoadBalancer { .. } => "DeleteLoadBalancer",
@@ -174,6 +182,11 @@ impl Call {
             Self::CreateTargetGroup { target_group, .. } => Some(&target_group.name),
             _ => None,
         }
+    }
+
+    /// Whether it marks a load balancer as finished.
+    pub fn finishes(&self) -> bool {
+        matches!(self, Self::AddTags { tags, .. } if tags.contains_key(APPLIED))
     }
 
     /// How soon it must be made.

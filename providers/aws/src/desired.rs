@@ -16,6 +16,7 @@ use crate::nodes::Selector;
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme, Settings};
 
+mod capacity;
 mod check;
 mod clients;
 mod listeners;
@@ -231,6 +232,8 @@ pub struct Desired {
     pub backend_group: Option<String>,
     /// Whether the rules of the security groups hold for clients that come through `AWS PrivateLink`, too.
     pub private_link_rules: bool,
+    /// The capacity units that are reserved, in all zones together.
+    pub capacity: Option<u32>,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
     /// The tags of the load balancer and its security group: those on which all agree. They name its oldest Service.
@@ -312,10 +315,12 @@ impl Desired {
             Groups::Given(given(settings, found)?)
         };
         let manages = settings.manage_backend_rules.unwrap_or(own);
+        let subnets = subnets(settings, found)?;
         let desired = Self {
             name: name(mark, key, scheme),
             scheme,
-            subnets: subnets(settings, found)?,
+            capacity: capacity::of(settings, subnets.len())?,
+            subnets,
             backend_group: found.backend_group.clone().filter(|_| manages),
             groups,
             // AWS's default.
@@ -357,7 +362,8 @@ pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
         }
         service.require_node_ports()?;
         settings.check()?;
-        tls::ports(service, &settings.tls)?;
+        let secure = tls::ports(service, &settings.tls)?;
+        capacity::check(settings, &secure)?;
     }
     shared::agree(parts)?;
     if let Some(first) = parts.first()

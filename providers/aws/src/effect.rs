@@ -9,7 +9,7 @@ use crate::call::{Call, Ref};
 use crate::client::{Answer, Ids};
 use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
-    SecurityGroup,
+    Reservation, SecurityGroup,
 };
 use crate::settings::attributes::{LISTENER, LOAD_BALANCER, TARGET_GROUP, changed};
 
@@ -29,6 +29,7 @@ pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
         | Call::DeregisterTargets { .. } => effect.target_group(call, answer),
         Call::CreateLoadBalancer { .. }
         | Call::ModifyLoadBalancerAttributes { .. }
+        | Call::ModifyCapacityReservation { .. }
         | Call::SetSubnets { .. }
         | Call::SetSecurityGroups { .. }
         | Call::DeleteLoadBalancer { .. } => effect.load_balancer(call, answer),
@@ -193,6 +194,7 @@ impl Effect<'_> {
                     groups: security_groups.iter().map(|one| self.id(one)).collect(),
                     private_link_rules: true,
                     attributes: BTreeMap::new(),
+                    reservation: None,
                     tags: tags.clone(),
                     listeners: BTreeMap::new(),
                 };
@@ -206,6 +208,17 @@ impl Effect<'_> {
                     one.attributes.extend(attributes.clone());
                     let all = std::mem::take(&mut one.attributes);
                     one.attributes = changed(all, &LOAD_BALANCER);
+                }
+            }
+            Call::ModifyCapacityReservation {
+                load_balancer,
+                units,
+            } => {
+                if let Some(one) = self.load_balancer_of(load_balancer) {
+                    one.reservation = units.map(|units| Reservation {
+                        units,
+                        failed: None,
+                    });
                 }
             }
             Call::SetSubnets {

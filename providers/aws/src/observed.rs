@@ -67,10 +67,21 @@ pub struct ObservedLoadBalancer {
     pub private_link_rules: bool,
     /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
     pub attributes: BTreeMap<String, String>,
+    /// The capacity that is reserved for it.
+    pub reservation: Option<Reservation>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
     /// Its listeners by port.
     pub listeners: BTreeMap<u16, ObservedListener>,
+}
+
+/// Reserved capacity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The units that were asked for, in all zones together.
+    pub units: u32,
+    /// Why AWS could not provide them, in AWS's words with the name of a zone.
+    pub failed: Option<String>,
 }
 
 /// A listener.
@@ -134,5 +145,13 @@ impl ObservedLoadBalancer {
     /// is carried out for the first time.
     pub fn applied(&self) -> Option<&str> {
         self.tags.get(APPLIED).map(String::as_str)
+    }
+
+    /// Whether traffic can flow.
+    pub fn serves(&self) -> bool {
+        matches!(
+            self.state,
+            LoadBalancerState::Active | LoadBalancerState::ActiveImpaired
+        )
     }
 }

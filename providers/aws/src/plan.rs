@@ -44,6 +44,7 @@ use crate::observed::{
 use crate::settings::attributes;
 
 mod balancer;
+mod capacity;
 mod differences;
 mod listeners;
 
@@ -62,6 +63,8 @@ pub struct Situation {
     pub successor_serves: bool,
     /// The prefix lists that the Service names.
     pub prefix_lists: PrefixLists,
+    /// Whether AWS has just refused what the Service wants to reserve.
+    pub reservation_waits: bool,
 }
 
 /// What is to be done, and what its owner should know.
@@ -77,6 +80,9 @@ pub struct Plan {
     /// Why the load balancer keeps something that the Service does not want any more. Then it does
     /// not count as applied.
     pub objection: Option<Refusal>,
+    /// The capacity that is reserved must change, and cannot yet: the load balancer is not active, or AWS has just
+    /// refused it. Then it does not count as applied.
+    pub reservation_waits: bool,
 }
 
 /// The calls for what a Service needs.
@@ -99,15 +105,23 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         Vec::new()
     };
     after.load_balancer(desired, present, &groups);
+    let reservation = capacity::step(desired, situation, present);
+    if let capacity::Step::Cancel(call) = &reservation {
+        after.calls.push(call.clone());
+    }
     after.listeners(desired, present, observed);
     after.late_attributes(desired, observed);
     after.tags(desired, present, observed);
     after.obsolete_rules(desired, observed, lists);
+    if let capacity::Step::Reserve(call) = &reservation {
+        after.calls.push(call.clone());
+    }
     let differs = !before.calls.is_empty() || !after.calls.is_empty();
     let mut plan = Plan {
         calls: first.into_iter().chain(before.calls).collect(),
         remarks: after.remarks,
         objection: after.objection,
+        reservation_waits: matches!(reservation, capacity::Step::Wait),
         ..Plan::default()
     };
     plan.unfinished(present, differs);
@@ -126,7 +140,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     }
     plan.calls.append(&mut after.calls);
     let hash = desired.hash();
-    let complete = plan.objection.is_none();
+    let complete = plan.objection.is_none() && !plan.reservation_waits;
     let unmarked =
         differs || present.and_then(ObservedLoadBalancer::applied) != Some(hash.as_str());
     if complete && unmarked {

@@ -32,6 +32,7 @@
 //! background holds up no Service that is not concerned.
 
 mod backend;
+mod capacity;
 mod drift;
 mod ensure;
 mod execute;

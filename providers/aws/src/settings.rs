@@ -118,6 +118,8 @@ pub struct Settings {
     pub elastic_addresses: Vec<String>,
     /// One address out of each subnet.
     pub private_addresses: Vec<Ipv4Addr>,
+    /// The capacity units that are reserved, in all zones together; 0 is none.
+    pub capacity: Option<u32>,
     /// PROXY protocol.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// The labels of the nodes that are targets; none of them means all nodes.
@@ -308,6 +310,7 @@ impl Settings {
             tags: merged(class.tags.clone(), &self.tags),
             elastic_addresses: self.elastic_addresses,
             private_addresses: self.private_addresses,
+            capacity: self.capacity.or(class.capacity),
             proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),
             node_labels: self.node_labels.or_else(|| class.node_labels.clone()),
             tls: self.tls,
@@ -426,6 +429,9 @@ impl Parsed {
             }
             "private-ipv4-addresses" => {
                 settings.private_addresses = values::addresses(key, value)?;
+            }
+            "minimum-load-balancer-capacity" => {
+                settings.capacity = Some(values::capacity(key, value)?);
             }
             "additional-resource-tags" => {
                 let (tags, remarks) = values::tags(key, value)?;

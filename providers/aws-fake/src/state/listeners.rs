@@ -312,6 +312,11 @@ impl Cloud {
             let message = format!("The protocol '{protocol}' is not supported for this listener");
             return Err(Refusal::new("UnsupportedProtocol", message));
         }
+        // Strict: AWS documents it the other way round.
+        if protocol == "TLS" && user.capacity.is_some() {
+            let message = "A load balancer with reserved capacity cannot have TLS listeners";
+            return Err(Refusal::new("InvalidConfigurationRequest", message));
+        }
         if !(1..=MOST_GROUPS).contains(&listener.forward.len()) {
             return Err(Refusal::validation(format!(
                 "A listener forwards to 1 to {MOST_GROUPS} target groups"

@@ -6,8 +6,10 @@ use std::net::Ipv4Addr;
 use super::network::{Interface, not_enough_space};
 use super::{Cloud, Moment, Refusal, Result, Tags, attributes};
 
+mod capacity;
 mod placement;
 
+pub use self::capacity::Reservation;
 pub use self::placement::Mapping;
 
 /// A load balancer.
@@ -39,6 +41,10 @@ pub struct LoadBalancer {
     pub created: Moment,
     /// When it is or was ready.
     pub active: Moment,
+    /// The capacity that is reserved.
+    pub capacity: Option<Reservation>,
+    /// When its reserved capacity was decreased.
+    pub decreases: Vec<Moment>,
     /// Its state and the reason, if a test has set them.
     pub trouble: Option<(String, String)>,
 }
@@ -164,6 +170,8 @@ impl Cloud {
             tags: create.tags,
             created: now,
             active: now + self.settings.provisioning,
+            capacity: None,
+            decreases: Vec::new(),
             trouble: None,
             arn: arn.clone(),
         };

@@ -9,6 +9,7 @@ use super::seed::{Network, VPC};
 use super::target_groups::Create as CreateTargetGroup;
 use super::{Cloud, Moment, Result, Settings, Tags};
 
+mod capacity;
 mod histories;
 mod lag;
 mod listeners;

@@ -21,6 +21,7 @@ pub(crate) const ACTIONS: &[&str] = &[
     "DeleteTargetGroup",
     "DeregisterTargets",
     "DescribeAccountLimits",
+    "DescribeCapacityReservation",
     "DescribeListenerAttributes",
     "DescribeListenerCertificates",
     "DescribeListeners",
@@ -30,6 +31,7 @@ pub(crate) const ACTIONS: &[&str] = &[
     "DescribeTargetGroupAttributes",
     "DescribeTargetGroups",
     "DescribeTargetHealth",
+    "ModifyCapacityReservation",
     "ModifyListener",
     "ModifyListenerAttributes",
     "ModifyLoadBalancerAttributes",
@@ -56,6 +58,10 @@ pub(super) fn call(action: &str, mut form: Form, cloud: &mut Cloud, now: Moment)
         "ModifyLoadBalancerAttributes" => load_balancers::modify_attributes(form, out, cloud)?,
         "SetSubnets" => load_balancers::set_subnets(form, out, cloud, now)?,
         "SetSecurityGroups" => load_balancers::set_security_groups(form, out, cloud)?,
+        "ModifyCapacityReservation" => {
+            load_balancers::modify_capacity(form, out, cloud, now)?;
+        }
+        "DescribeCapacityReservation" => load_balancers::capacity(form, out, cloud, now)?,
         "SetIpAddressType" => load_balancers::set_ip_address_type(form, out, cloud)?,
         "CreateTargetGroup" => target_groups::create(form, out, cloud, now)?,
         "DescribeTargetGroups" => target_groups::describe(form, out, cloud, now)?,

@@ -133,3 +133,22 @@ async fn calls_about_certificates_that_aws_does_not_know_are_refused() {
         assert_eq!(code(&client.elb(body).await), expected, "{body}");
     }
 }
+
+#[tokio::test]
+async fn capacity_is_reserved_or_cancelled_and_never_both() {
+    let mut client = Client::start().await;
+    let action = "Action=ModifyCapacityReservation&LoadBalancerArn=arn:aws:elasticloadbalancing:x:loadbalancer/net/a/b";
+    let units = "&MinimumLoadBalancerCapacity.CapacityUnits=5500";
+    let cancel = "&ResetCapacityReservation=true";
+    let table = [
+        (String::new(), "ValidationError"),
+        (format!("{units}{cancel}"), "ValidationError"),
+        (units.replace("5500", "0"), "ValidationError"),
+        (units.to_owned(), "LoadBalancerNotFound"),
+        (cancel.to_owned(), "LoadBalancerNotFound"),
+    ];
+    for (rest, expected) in table {
+        let body = format!("{action}{rest}");
+        assert_eq!(code(&client.elb(&body).await), expected, "{body}");
+    }
+}

@@ -71,6 +71,7 @@ macro_rules! actions {
 actions! {
     DescribeLoadBalancers: LoadBalancing Read false [],
     DescribeLoadBalancerAttributes: LoadBalancing Read false [],
+    DescribeCapacityReservation: LoadBalancing Read false [],
     DescribeListeners: LoadBalancing Read false [],
     DescribeListenerCertificates: LoadBalancing Read false [],
     DescribeListenerAttributes: LoadBalancing Read false [],
@@ -90,6 +91,7 @@ actions! {
         "iam:CreateServiceLinkedRole"
     ],
     ModifyLoadBalancerAttributes: LoadBalancing Write true [],
+    ModifyCapacityReservation: LoadBalancing Write true [],
     SetSubnets: LoadBalancing Intensive true ["ec2:DescribeSubnets"],
     SetSecurityGroups: LoadBalancing Write true [
         "ec2:DescribeSecurityGroups",

@@ -17,7 +17,7 @@ use crate::settings::Settings;
 type Once = (&'static str, fn(&Settings) -> String);
 
 /// All of them, by the annotation that sets them.
-const ONCE: [Once; 8] = [
+const ONCE: [Once; 9] = [
     ("scheme", |it| it.scheme.unwrap_or_default().as_str().into()),
     ("subnets", |it| it.subnets.join(",")),
     ("security-groups", |it| it.security_groups.join(",")),
@@ -30,6 +30,10 @@ const ONCE: [Once; 8] = [
         if on { "on" } else { "off" }.into()
     }),
     ("attributes", |it| pairs(&it.attributes)),
+    ("minimum-load-balancer-capacity", |it| {
+        let units = super::capacity::wanted(it);
+        units.map_or_else(String::new, |units| format!("CapacityUnits={units}"))
+    }),
     ("eip-allocations", |it| it.elastic_addresses.join(",")),
     ("private-ipv4-addresses", |it| {
         let all = it.private_addresses.iter().map(ToString::to_string);

@@ -388,3 +388,29 @@ fn the_hash_changes_with_each_setting() {
         );
     }
 }
+
+#[test]
+fn reserved_capacity_is_enough_for_all_zones_and_never_with_tls() {
+    let units = |text: &str| {
+        let text = format!("CapacityUnits={text}");
+        let all = [("minimum-load-balancer-capacity", text.as_str())];
+        of(&service(&[WEB]), &all).map(|it| it.desired.capacity)
+    };
+    assert_eq!(units("5500"), Ok(Some(5_500)));
+    assert_eq!(units("0"), Ok(None));
+    let refusal = units("5499").expect_err("two zones");
+    assert!(
+        refusal
+            .message
+            .contains("CapacityUnits=5499 is too little for 2 zones"),
+        "{refusal}"
+    );
+    let secure = [
+        ("minimum-load-balancer-capacity", "CapacityUnits=5500"),
+        ("ssl-cert", CERTIFICATES),
+    ];
+    let refusal = check_alone(&service(&[WEB]), &settings(&secure)).expect_err("TLS");
+    assert!(refusal.message.contains("port 80 ends TLS"), "{refusal}");
+    let udp = service(&[(Protocol::Udp, 53, 30_053)]);
+    assert_eq!(check_alone(&udp, &settings(&secure)), Ok(()));
+}

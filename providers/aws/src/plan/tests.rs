@@ -5,6 +5,7 @@ use super::*;
 use crate::desired::Subnet;
 use crate::desired::tests::{WEB, desired, service};
 
+mod capacity;
 mod cloud;
 mod properties;
 mod tls;
@@ -15,6 +16,7 @@ fn with(count: usize) -> Situation {
         nodes: Some(Arc::new(nodes(count))),
         successor_serves: true,
         prefix_lists: PrefixLists::new(),
+        reservation_waits: false,
     }
 }
 
@@ -130,6 +132,12 @@ const CHANGES: &[Row] = &[
         &[WEB],
         &[("attributes", "load_balancing.cross_zone.enabled=true")],
         &["RemoveTags", "ModifyLoadBalancerAttributes", "AddTags"],
+    ),
+    (
+        "reserved capacity",
+        &[WEB],
+        &[("minimum-load-balancer-capacity", "CapacityUnits=5500")],
+        &["RemoveTags", "ModifyCapacityReservation", "AddTags"],
     ),
     (
         "an attribute of targets",

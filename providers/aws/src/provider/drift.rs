@@ -98,6 +98,9 @@ fn of_balancer(
     let mut all: Vec<String> = listed.into_iter().flatten().collect();
     if in_full {
         all.extend(differ("attributes", &known.attributes, &seen.attributes));
+        // What AWS could not provide is nobody's change.
+        let units = |one: &ObservedLoadBalancer| one.reservation.as_ref().map(|it| it.units);
+        all.extend(differ("reserved capacity", &units(known), &units(seen)));
         all.extend(listeners(&known.listeners, &seen.listeners));
     }
     all
@@ -154,6 +157,7 @@ fn targets(known: &ObservedTargetGroup, seen: &ObservedTargetGroup) -> Vec<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observed::Reservation;
     use crate::plan::tests::example;
 
     type Edit = (&'static str, bool, fn(&mut Observed));
@@ -171,12 +175,18 @@ mod tests {
     }
 
     /// The words, whether a list shows it, and the change.
-    const EDITS: [Edit; 15] = [
+    const EDITS: [Edit; 16] = [
         (": tags", true, |it| balancer(it).tags.clear()),
         (": security groups", true, |it| balancer(it).groups.clear()),
         (": subnets", true, |it| balancer(it).subnets.clear()),
         (": attributes", false, |it| {
             balancer(it).attributes.insert("a".into(), "b".into());
+        }),
+        (": reserved capacity", false, |it| {
+            balancer(it).reservation = Some(Reservation {
+                units: 5_500,
+                failed: None,
+            });
         }),
         (": listener 80 is gone", false, |it| {
             balancer(it).listeners.clear();

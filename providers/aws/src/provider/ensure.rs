@@ -190,6 +190,7 @@ impl Inner {
         remarks.extend(said.of_all.iter().cloned());
         remarks.extend(one.remarks.iter().cloned());
         remarks.extend(self.remarks_on_nodes());
+        remarks.extend(record.capacity.remark());
         if let Some(left) = &record.cleanup {
             remarks.extend(left.refused.iter().cloned());
         }
@@ -202,7 +203,8 @@ impl Inner {
         let uid = &one.id().uid;
         Words {
             remarks,
-            objection: said.objection.clone(),
+            objection: (said.objection.clone())
+                .or_else(|| record.capacity.objection(record.present())),
             health: present.and_then(|it| record.health.condition(&it.arn, uid)),
             stand_in: record.stand_in(now).map(|it| it.hostname.clone()),
             settles,
@@ -225,11 +227,14 @@ impl Inner {
             of_each: remarks,
             ..Said::default()
         };
+        let units = desired.capacity;
+        record.capacity.want(units);
         if record.depth == Depth::Names {
             if plan::is_finished(&desired, &record.observed)
                 && record.targets_known
                 && record.behind == Behind::No
             {
+                record.capacity.settle(units, None);
                 return Ok(Step::Settled(said));
             }
             self.read(client, record, Urgency::Service).await?;
@@ -237,12 +242,16 @@ impl Inner {
                 return Ok(Step::Again);
             }
         }
+        let now = Instant::now();
+        let refused = record.capacity.waits(units, record.present(), now);
         let situation = Situation {
             nodes: self.targets().nodes(),
-            successor_serves: record.is_replaced(Instant::now()),
+            successor_serves: record.is_replaced(now),
             prefix_lists: found.prefix_lists,
+            reservation_waits: refused.is_some(),
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
+        (record.capacity).planned(plan.reservation_waits, refused, now);
         let mut needed = plan.calls.iter().filter_map(Call::makes);
         if let Some(why) = needed.find_map(|name| record.foreign.get(name).cloned()) {
             // The next turn reads whether it is still there.
@@ -299,6 +308,8 @@ impl Inner {
             record.health.begin(now);
             self.polls.notify_one();
         }
+        let there = record.observed.load_balancers.get(&desired.name);
+        record.capacity.settle(units, there);
         record.behind = Behind::No;
         record.left = false;
         Ok(Step::Settled(said))

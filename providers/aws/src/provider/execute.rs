@@ -235,6 +235,7 @@ impl Inner {
                         info!(id, "{} made {name}", call.action());
                     }
                     effect::apply(&mut record.observed, call, &ids, &answer);
+                    record.capacity.made(call, Instant::now());
                     if matches!(call, Call::CreateLoadBalancer { .. }) {
                         record.reaches(Extent::Named);
                     }
@@ -268,6 +269,10 @@ impl Inner {
                     {
                         return self.gave_up(record, call, why);
                     }
+                }
+                Err(why) if record.capacity.refused(call, &why, Instant::now()) => {
+                    warn!(error = %why, key = %record.key, "AWS reserves no capacity");
+                    left.retain(|call| !call.finishes());
                 }
                 Err(why) if leave_first(&mut left, call, &why) => {}
                 Err(why) if isolate(record, &mut left, &owners, call, &why) => {

@@ -416,7 +416,9 @@ impl Follower {
             return 0;
         }
         let mut seen = record.observed.clone();
-        let (number, answers) = match complete(client, &mut seen, Urgency::Background).await {
+        let reservations = !record.capacity.is_none();
+        let read = complete(client, &mut seen, reservations, Urgency::Background).await;
+        let (number, answers) = match read {
             Ok(read) => read,
             Err(why) => {
                 debug!(error = %why, key = %record.key, "cannot read a load balancer");

@@ -2,24 +2,32 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tracing::debug;
+
 use super::inventory::{listener, manner, registered};
 use super::records::Answers;
-use crate::client::values;
-use crate::client::{CallError, Client};
+use crate::client::values::{self, TargetHealth};
+use crate::client::{CallError, Cause, Client};
 use crate::desired::Transport;
-use crate::observed::{Arn, Observed};
+use crate::observed::{Arn, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup};
 use crate::rate::Urgency;
 use crate::settings::attributes;
 
+/// How many reads of one load balancer wait at a time for their place or their answer.
+const AT_ONCE: usize = 8;
+
 /// Reads what lists do not say: listeners, attributes, certificates and targets. Returns the number of calls, and
-/// how the targets are.
+/// how the targets are. `reservations`: reads also whether capacity is reserved.
 pub(super) async fn complete(
     client: &Client,
     observed: &mut Observed,
+    reservations: bool,
     urgency: Urgency,
 ) -> Result<(u32, Answers), CallError> {
     let calls = listeners_of_all(client, observed, urgency).await?;
-    let (more, answers) = rest(client, observed, urgency).await?;
+    let (more, answers) = rest(client, observed, reservations, urgency).await?;
     Ok((calls + more, answers))
 }
 
@@ -47,46 +55,101 @@ pub(super) async fn listeners_of_all(
     Ok(calls)
 }
 
-/// Reads attributes, certificates and targets. Returns the number of calls, and how the targets are.
+/// Reads attributes, certificates and targets, several at a time. Returns the number of calls, and how the targets
+/// are.
 pub(super) async fn rest(
     client: &Client,
     observed: &mut Observed,
+    reservations: bool,
     urgency: Urgency,
 ) -> Result<(u32, Answers), CallError> {
     let mut calls = 0;
-    let mut answers = Answers::new();
     for there in observed.load_balancers.values_mut() {
         let attributes = client
             .load_balancer_attributes(&there.arn, manner(urgency))
             .await?;
         there.attributes = attributes::changed(attributes, &attributes::LOAD_BALANCER);
         calls += 1;
-        for one in there.listeners.values_mut() {
-            if one.tls.is_some() {
-                one.sni = client
-                    .listener_certificates(&one.arn, manner(urgency))
-                    .await?;
-                calls += 1;
-            } else if one.transport == Transport::Tcp {
-                let attributes = client
-                    .listener_attributes(&one.arn, manner(urgency))
-                    .await?;
-                one.attributes = attributes::changed(attributes, &attributes::LISTENER);
-                calls += 1;
-            }
+        // AWS reserves nothing before it is active.
+        if reservations && there.serves() {
+            reservation(client, there, urgency).await?;
+            calls += 1;
         }
+        let mut reads = vec![];
+        for one in there.listeners.values_mut() {
+            reads.push(listener_details(client, one, urgency).boxed());
+        }
+        calls += several(reads).await?.into_iter().sum::<u32>();
     }
-    for there in observed.target_groups.values_mut() {
-        let attributes = client
-            .target_group_attributes(&there.arn, manner(urgency))
+    let mut reads = vec![];
+    for one in observed.target_groups.values_mut() {
+        reads.push(target_group_details(client, one, urgency).boxed());
+    }
+    let answers: Answers = several(reads).await?.into_iter().collect();
+    let of_groups = u32::try_from(2 * answers.len()).unwrap_or(u32::MAX);
+    Ok((calls + of_groups, answers))
+}
+
+/// Reads so many things at a time that one with many ports is read within a turn.
+async fn several<T>(reads: Vec<BoxFuture<'_, Result<T, CallError>>>) -> Result<Vec<T>, CallError> {
+    stream::iter(reads).buffered(AT_ONCE).try_collect().await
+}
+
+/// Returns the number of calls.
+async fn listener_details(
+    client: &Client,
+    one: &mut ObservedListener,
+    urgency: Urgency,
+) -> Result<u32, CallError> {
+    if one.tls.is_some() {
+        one.sni = client
+            .listener_certificates(&one.arn, manner(urgency))
             .await?;
-        there.attributes = attributes::changed(attributes, &attributes::TARGET_GROUP);
-        let targets = client.target_health(&there.arn, manner(urgency)).await?;
-        there.targets = registered(&targets);
-        answers.insert(there.arn.clone(), targets);
-        calls += 2;
+        return Ok(1);
     }
-    Ok((calls, answers))
+    if one.transport != Transport::Tcp {
+        return Ok(0);
+    }
+    let attributes = client
+        .listener_attributes(&one.arn, manner(urgency))
+        .await?;
+    one.attributes = attributes::changed(attributes, &attributes::LISTENER);
+    Ok(1)
+}
+
+/// Takes two calls.
+async fn target_group_details(
+    client: &Client,
+    one: &mut ObservedTargetGroup,
+    urgency: Urgency,
+) -> Result<(Arn, Vec<TargetHealth>), CallError> {
+    let attributes = client
+        .target_group_attributes(&one.arn, manner(urgency))
+        .await?;
+    one.attributes = attributes::changed(attributes, &attributes::TARGET_GROUP);
+    let targets = client.target_health(&one.arn, manner(urgency)).await?;
+    one.targets = registered(&targets);
+    Ok((one.arn.clone(), targets))
+}
+
+/// Reads the capacity that is reserved. Whoever may not read it, or has a cloud that knows no such thing, has
+/// everything else all the same.
+async fn reservation(
+    client: &Client,
+    there: &mut ObservedLoadBalancer,
+    urgency: Urgency,
+) -> Result<(), CallError> {
+    match client
+        .capacity_reservation(&there.arn, manner(urgency))
+        .await
+    {
+        Ok(found) => there.reservation = found,
+        Err(why) if matches!(why.cause, Cause::Denied | Cause::Invalid) => {
+            debug!(error = %why, arn = there.arn, "cannot read which capacity is reserved");
+        }
+        Err(why) => return Err(why),
+    }
+    Ok(())
 }
 
 /// The listeners of a load balancer: those that a list shows, and those that are known. The list may lag behind

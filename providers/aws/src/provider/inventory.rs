@@ -266,7 +266,7 @@ impl Inner {
             }
             observed.target_groups.extend(target_group(one, tags));
         }
-        let read = rest(client, &mut observed, urgency).await;
+        let read = rest(client, &mut observed, true, urgency).await;
         let (_, answers) = read.map_err(failed)?;
         let security = self.own_security_groups(client, Some(key), urgency).await;
         let backend = self.backend_name();
@@ -426,6 +426,7 @@ pub(super) fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLo
         groups: one.security_groups,
         private_link_rules: one.private_link_rules,
         attributes: BTreeMap::new(),
+        reservation: None,
         tags,
         listeners: BTreeMap::new(),
     }

@@ -24,6 +24,7 @@ use ballast_provider::mark::{SERVICE_UID, service_of};
 use ballast_provider::{Key, ProviderError, ServiceId};
 use tokio::time::Instant;
 
+use super::capacity::Capacity;
 use super::ensure::REMAKE;
 use super::faults::Faults;
 use super::health::{Heard, Needs, Summary, Watch};
@@ -120,6 +121,8 @@ pub(super) struct Record {
     pub(super) wanted: Option<Wanted>,
     /// The health of the targets of the load balancer that it asks for.
     pub(super) health: Watch,
+    /// The capacity that it reserves.
+    pub(super) capacity: Capacity,
     /// The place of the call that waits for AWS's limits.
     pub(super) place: Option<Ticket>,
     /// What AWS has refused single Services in the last turn.
@@ -196,6 +199,7 @@ impl Record {
             asked: None,
             wanted: None,
             health: Watch::default(),
+            capacity: Capacity::default(),
             place: None,
             faults: Faults::new(),
             contradiction: None,
@@ -208,7 +212,7 @@ impl Record {
 
     /// When the Service needs a turn although nothing changes: its objects must be read again, something
     /// that was in use may be free, another load balancer has replaced one, one that AWS could not
-    /// make is made again, or a wave could not give it its targets. `None`: it does not.
+    /// make is made again, a wave could not give it its targets, or it can reserve capacity. `None`: it does not.
     pub(super) fn turn_at(&self, now: Instant) -> Option<Instant> {
         if self.retained {
             return None;
@@ -222,7 +226,8 @@ impl Record {
         let remake = failed.then(|| self.remade.map_or(now, |at| at + REMAKE));
         let behind = (self.behind == Behind::Asks).then_some(now);
         let left = self.left.then_some(now);
-        let first = [doubtful, cleanup, replaced, remake, behind, left]
+        let capacity = self.capacity.due().filter(|_| is_serving(self.present()));
+        let first = [doubtful, cleanup, replaced, remake, behind, left, capacity]
             .into_iter()
             .flatten()
             .min()?;
@@ -518,11 +523,7 @@ fn served(observed: &Observed) -> BTreeSet<ServiceId> {
 
 /// Whether it is there and takes traffic.
 fn is_serving(load_balancer: Option<&ObservedLoadBalancer>) -> bool {
-    let state = load_balancer.map(|one| one.state);
-    matches!(
-        state,
-        Some(LoadBalancerState::Active | LoadBalancerState::ActiveImpaired)
-    )
+    load_balancer.is_some_and(ObservedLoadBalancer::serves)
 }
 
 #[cfg(test)]

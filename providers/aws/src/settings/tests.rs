@@ -260,6 +260,7 @@ fn every_supported_annotation_does_something() {
         "eip-allocations" => "eipalloc-1",
         "private-ipv4-addresses" => "10.0.0.9",
         "proxy-protocol" => "*",
+        "minimum-load-balancer-capacity" => "CapacityUnits=8250",
         "ssl-cert" => CERTIFICATE,
         "ssl-negotiation-policy" => tls::POLICY,
         "alpn-policy" => "HTTP2Preferred",
@@ -618,4 +619,35 @@ fn attributes_of_listeners_are_for_one_tcp_port() {
         let refusal = refused(&[(name, value)]);
         assert!(refusal.message.contains(says), "{refusal}");
     }
+}
+
+#[test]
+fn reserved_capacity_is_one_number_of_units() {
+    let name = "minimum-load-balancer-capacity";
+    for (value, units) in [
+        ("CapacityUnits=8250", 8_250),
+        (" CapacityUnits = 8250 ", 8_250),
+        ("CapacityUnits=0", 0),
+    ] {
+        assert_eq!(settings(&[(name, value)]).capacity, Some(units), "{value}");
+    }
+    for value in [
+        "",
+        "8250",
+        "capacityunits=8250",
+        "CapacityUnits=many",
+        "CapacityUnits=-1",
+        "CapacityUnits=2147483648",
+        "CapacityUnits=8250,Zones=3",
+    ] {
+        let refusal = refused(&[(name, value)]);
+        assert_eq!(refusal.reason, Reason::Invalid, "{value}");
+        let ends = format!("not \"{value}\"");
+        assert!(refusal.message.contains(name), "{refusal}");
+        assert!(refusal.message.ends_with(&ends), "{refusal}");
+    }
+    let class = settings(&[(name, "CapacityUnits=8250")]);
+    let own = settings(&[(name, "CapacityUnits=0")]);
+    assert_eq!(own.over(&class).capacity, Some(0));
+    assert_eq!(settings(&[]).over(&class).capacity, Some(8_250));
 }

@@ -53,6 +53,21 @@ pub(super) fn number(key: &str, value: &str, range: RangeInclusive<u32>) -> Resu
     })
 }
 
+/// `CapacityUnits=N`, as AWS's command line has it.
+pub(super) fn capacity(key: &str, value: &str) -> Result<u32, Refusal> {
+    const UNITS: &str = "CapacityUnits";
+    let all = map(key, value)?;
+    let units = all.get(UNITS).filter(|_| all.len() == 1);
+    let units = units.and_then(|units| units.parse().ok());
+    // AWS's number has a sign.
+    units
+        .filter(|units| i32::try_from(*units).is_ok())
+        .ok_or_else(|| {
+            let allowed = format!("{UNITS}=N, such as {UNITS}=8250; {UNITS}=0 reserves nothing");
+            must_be(key, &allowed, value)
+        })
+}
+
 /// At least one entry, none twice.
 pub(super) fn list(key: &str, value: &str) -> Result<Vec<String>, Refusal> {
     let entries = value.split(',').map(str::trim);

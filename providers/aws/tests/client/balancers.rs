@@ -7,7 +7,7 @@ use ballast_aws::call::{Call, Ref};
 use ballast_aws::client::Cause;
 use ballast_aws::client::values::{Filter, Health, LoadBalancer};
 use ballast_aws::desired::{Check, Subnet, Tls, Transport};
-use ballast_aws::observed::LoadBalancerState;
+use ballast_aws::observed::{LoadBalancerState, Reservation};
 use ballast_aws::settings::Scheme;
 use ballast_aws::settings::tls::{Alpn, POLICY};
 use ballast_aws_fake::Config;
@@ -85,6 +85,43 @@ async fn a_load_balancer_is_made_and_changed() {
     set(&bed, CROSS_ZONE, "true").await;
     let attributes = bed.client.load_balancer_attributes(&balancer, manner());
     assert_eq!(attributes.await.unwrap()[CROSS_ZONE], "true");
+}
+
+#[tokio::test]
+async fn capacity_is_reserved_and_cancelled() {
+    let bed = bed_with_a_load_balancer().await;
+    let balancer = bed.id("balancer");
+    let modify = |units| Call::ModifyCapacityReservation {
+        load_balancer: made("balancer"),
+        units,
+    };
+    let read = || bed.client.capacity_reservation(&balancer, manner());
+    assert_eq!(
+        bed.refused(&modify(Some(5_500))).await,
+        ("PriorRequestNotComplete".to_owned(), Cause::InUse)
+    );
+    assert_eq!(read().await.unwrap(), None);
+    bed.fake.advance(Duration::from_mins(3));
+    bed.call(&modify(Some(5_500))).await.unwrap();
+    let reserved = |failed: Option<&str>| {
+        Some(Reservation {
+            units: 5_500,
+            failed: failed.map(str::to_owned),
+        })
+    };
+    assert_eq!(read().await.unwrap(), reserved(None));
+    assert_eq!(
+        bed.refused(&modify(None)).await,
+        ("CapacityReservationPending".to_owned(), Cause::InUse)
+    );
+    bed.fake.edit(|cloud, _| {
+        let there = cloud.load_balancers.get_mut(&balancer).unwrap();
+        there.capacity.as_mut().unwrap().trouble = Some("Too little".into());
+    });
+    let failed = reserved(Some("eu-central-1a: Too little"));
+    assert_eq!(read().await.unwrap(), failed);
+    bed.call(&modify(None)).await.unwrap();
+    assert_eq!(read().await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //! answers, and on what there is after them. `scripts/moto` installs it.
 //!
 //! moto accepts what AWS refuses: equal names, groups that are in use, protected load balancers. It
-//! knows no limits, no provisioning, no draining. What depends on those is tested on the strict fake.
+//! knows no limits, no provisioning, no draining, and makes no capacity reservations. What depends on those is tested on the
+//! strict fake.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // These are tests.
 #![allow(missing_docs)]

@@ -1,6 +1,9 @@
 //! Annotations on the fake: each has its effect with few calls, and AWS's default comes back when it goes.
 
+use std::time::Duration;
+
 use ballast_aws::annotations::{ANNOTATIONS, Support};
+use ballast_aws_fake::Config;
 use ballast_aws_fake::state::Snapshot;
 use ballast_aws_fake::state::target_groups::Check;
 
@@ -18,7 +21,7 @@ const BALANCER: &str = "ModifyLoadBalancerAttributes";
 const TARGETS: &str = "ModifyTargetGroupAttributes";
 const CHECK: &str = "ModifyTargetGroup";
 
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     Row {
         annotations: &[
             ("access-log-enabled", "true"),
@@ -155,6 +158,14 @@ const ROWS: [Row; 20] = [
         calls: &["ModifyListener"],
     },
     Row {
+        annotations: &[("minimum-load-balancer-capacity", "CapacityUnits=8250")],
+        has: |all| {
+            let mut all = all.load_balancers.values();
+            all.all(|one| one.capacity.as_ref().is_some_and(|it| it.units == 8_250))
+        },
+        calls: &["ModifyCapacityReservation"],
+    },
+    Row {
         annotations: &[("proxy-protocol", "*")],
         has: |all| targets(all, "proxy_protocol_v2.enabled", "true"),
         calls: &[TARGETS],
@@ -220,9 +231,15 @@ fn changes(calls: &[String]) -> Vec<&str> {
 
 #[tokio::test]
 async fn each_has_its_effect_with_few_calls_and_goes_without_a_trace() {
-    let bed = Bed::new().await;
+    let mut config = Config::default();
+    config.settings.reserving = Duration::ZERO;
+    let bed = Bed::with(config).await;
     let provider = bed.start().await.unwrap();
     let plain = service("web", &[(80, 30_080)]);
+    settle(&provider, &plain).await.unwrap();
+    // Some settings wait for an active load balancer.
+    bed.fake.advance(Duration::from_mins(5));
+    provider.look().await;
     settle(&provider, &plain).await.unwrap();
     let before = trace(&bed);
     for row in &ROWS {

@@ -212,8 +212,13 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
             .map(|id| security_group(id))
             .collect();
         lines.push(format!(
-            "{} {} {subnets:?} {groups:?} {:?} {:?} {:?}",
-            one.name, one.scheme, one.private_link_rules, one.attributes, one.tags
+            "{} {} {subnets:?} {groups:?} {:?} {:?} {:?} {:?}",
+            one.name,
+            one.scheme,
+            one.private_link_rules,
+            one.capacity.as_ref().map(|it| it.units),
+            one.attributes,
+            one.tags
         ));
     }
     for one in all.target_groups.values() {

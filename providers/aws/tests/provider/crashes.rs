@@ -24,6 +24,8 @@ pub(crate) struct Change {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Meanwhile {
     Nothing,
+    /// It becomes active, and everything that waited for that is done.
+    Serves,
     /// AWS could not make the load balancer.
     Fails,
     /// The Service was deleted, and its load balancer was kept.
@@ -55,6 +57,13 @@ impl Change {
         settle(&provider, before).await.unwrap();
         match self.meanwhile {
             Meanwhile::Nothing => {}
+            Meanwhile::Serves => {
+                bed.fake.advance(Duration::from_mins(5));
+                provider.look().await;
+                settle(&provider, before).await.unwrap();
+                // AWS needs so long for reserved capacity.
+                bed.fake.advance(Duration::from_hours(1));
+            }
             Meanwhile::Fails => bed.fake.edit(|cloud, _| {
                 for one in cloud.load_balancers.values_mut() {
                     one.trouble = Some(("failed".into(), "Not enough capacity".into()));
@@ -74,6 +83,13 @@ impl Change {
 fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     let web = || service("web", &[(80, 30_080)]);
     let two = || service("web", &[(80, 30_080), (443, 30_443)]);
+    let reserved = || {
+        with(
+            web(),
+            "minimum-load-balancer-capacity",
+            "CapacityUnits=8250",
+        )
+    };
     let internet = || with(web(), "scheme", "internet-facing");
     let given = || with(web(), "security-groups", NODE_GROUP);
     let subnets = |letters: &[&str]| {
@@ -136,6 +152,7 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     let moved = service("web", &[(80, 30_081)]);
     vec![
         ("a new Service", None, two()),
+        ("a new Service with reserved capacity", None, reserved()),
         ("a port more", Some(web()), two()),
         ("a port less", Some(two()), web()),
         ("another node port", Some(web()), moved),
@@ -200,6 +217,24 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     ]
 }
 
+/// Changes of what AWS takes only for an active load balancer.
+fn reservations() -> Vec<(&'static str, LoadBalancer, LoadBalancer)> {
+    let web = || service("web", &[(80, 30_080)]);
+    let reserved = |units: u32| {
+        let units = format!("CapacityUnits={units}");
+        with(web(), "minimum-load-balancer-capacity", &units)
+    };
+    let tls = || with(web(), "ssl-cert", &certificate("one"));
+    vec![
+        ("reserved capacity", web(), reserved(8_250)),
+        ("more of it", reserved(8_250), reserved(9_000)),
+        ("less of it", reserved(9_000), reserved(8_250)),
+        ("none any more", reserved(8_250), web()),
+        ("TLS instead of reserved capacity", reserved(8_250), tls()),
+        ("reserved capacity instead of TLS", tls(), reserved(8_250)),
+    ]
+}
+
 pub(crate) fn changes() -> Vec<Change> {
     let web = || service("web", &[(80, 30_080)]);
     let all = updates().into_iter().map(|(what, before, wanted)| Change {
@@ -214,9 +249,17 @@ pub(crate) fn changes() -> Vec<Change> {
         meanwhile,
         wanted: web(),
     };
+    let serves = reservations()
+        .into_iter()
+        .map(|(what, before, wanted)| Change {
+            what,
+            before: Some(before),
+            meanwhile: Meanwhile::Serves,
+            wanted,
+        });
     let fails = again("a load balancer that AWS could not make", Meanwhile::Fails);
     let kept = again("a load balancer that was kept", Meanwhile::Kept);
-    all.chain([fails, kept]).collect()
+    all.chain(serves).chain([fails, kept]).collect()
 }
 
 /// All turns until nothing is left to do, with the cloud's clock moving on.

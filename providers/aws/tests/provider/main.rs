@@ -6,6 +6,7 @@
 
 mod annotations;
 mod bed;
+mod capacity;
 mod conformance;
 mod costs;
 mod crashes;

@@ -11,6 +11,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::bed::{Bed, ensure, instance, service, settle};
 
+/// What says how much capacity is reserved.
+const RESERVED: &str = "DescribeCapacityReservation";
+
 /// The Services of a class, and what the controller does with them: a turn for each change.
 pub(crate) struct Quiet {
     pub(crate) bed: Bed,
@@ -102,6 +105,7 @@ async fn an_hour(quiet: &Quiet, healthy: Option<bool>) {
     assert!(total <= 300, "{total}: {calls:?}");
     assert!(calls.keys().all(|action| action.starts_with("Describe")));
     // Everything is looked at: the whole class six times, and one Service in full after the other.
+    assert!(!calls.contains_key(RESERVED), "none has any: {calls:?}");
     let in_full = calls["DescribeListeners"];
     assert!((30..=50).contains(&in_full), "{in_full}: {calls:?}");
     // The same for a process that has just started.
@@ -113,6 +117,7 @@ async fn an_hour(quiet: &Quiet, healthy: Option<bool>) {
     let (_, calls) = quiet.follow(&provider, Duration::from_hours(1)).await;
     let total: u64 = calls.values().sum();
     println!("{total} calls in the first hour: {calls:?}");
+    assert!(!calls.contains_key(RESERVED), "none has any: {calls:?}");
     assert!(total <= 300, "{total}: {calls:?}");
     assert!(calls.keys().all(|action| action.starts_with("Describe")));
 }

@@ -96,6 +96,61 @@ pub(super) fn set_ip_address_type(form: &mut Form, out: &mut Xml, cloud: &mut Cl
     Ok(())
 }
 
+pub(super) fn modify_capacity(
+    form: &mut Form,
+    out: &mut Xml,
+    cloud: &mut Cloud,
+    now: Moment,
+) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    let mut units: Option<u32> = None;
+    if let Some(mut minimum) = form.structure("MinimumLoadBalancerCapacity") {
+        units = minimum.number("CapacityUnits", 1..=i32::MAX.unsigned_abs())?;
+        minimum.finish()?;
+    }
+    let resets = form.parsed("ResetCapacityReservation")?.unwrap_or(false);
+    finish(form)?;
+    if units.is_some() == resets {
+        // \[model\] says "at least one"; both contradict each other.
+        return Err(Refusal::validation(
+            "Specify either MinimumLoadBalancerCapacity or ResetCapacityReservation",
+        ));
+    }
+    let there = cloud.modify_capacity_reservation(now, &arn, units)?;
+    write_capacity(out, there, now);
+    Ok(())
+}
+
+pub(super) fn capacity(form: &mut Form, out: &mut Xml, cloud: &Cloud, now: Moment) -> Result<()> {
+    let arn = form.need("LoadBalancerArn")?;
+    finish(form)?;
+    write_capacity(out, cloud.load_balancer(&arn)?, now);
+    Ok(())
+}
+
+/// Without a reservation there are no units and no zones.
+fn write_capacity(out: &mut Xml, one: &LoadBalancer, now: Moment) {
+    out.text("DecreaseRequestsRemaining", one.decreases_left(now));
+    let Some(capacity) = &one.capacity else {
+        return;
+    };
+    out.node("MinimumLoadBalancerCapacity", |xml| {
+        xml.text("CapacityUnits", capacity.units);
+    });
+    out.list(
+        "CapacityReservationState",
+        "member",
+        one.zones.keys(),
+        |xml, zone| {
+            xml.node("State", |xml| {
+                xml.text("Code", capacity.state(now));
+                xml.optional("Reason", capacity.trouble.as_ref());
+            });
+            xml.text("AvailabilityZone", zone);
+        },
+    );
+}
+
 /// Subnets, given in one of two ways.
 fn take_subnets(form: &mut Form) -> Result<Vec<Mapping>> {
     let plain = form.list("Subnets")?;

@@ -12,6 +12,8 @@ fn each_action_has_the_category_that_aws_documents() {
         ("DescribeLoadBalancers", Category::Read),
         ("DescribeTargetHealth", Category::Read),
         ("DescribeTags", Category::Read),
+        ("DescribeCapacityReservation", Category::Read),
+        ("ModifyCapacityReservation", Category::Write),
         ("CreateTargetGroup", Category::Write),
         ("CreateListener", Category::Write),
         ("AddListenerCertificates", Category::Write),

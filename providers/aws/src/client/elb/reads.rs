@@ -5,19 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    AvailabilityZone, ForwardActionConfig, Listener as SdkListener,
+    AvailabilityZone, CapacityReservationStateEnum, ForwardActionConfig, Listener as SdkListener,
     LoadBalancer as SdkLoadBalancer, LoadBalancerSchemeEnum, LoadBalancerStateEnum,
-    LoadBalancerTypeEnum, ProtocolEnum, TargetGroup as SdkTargetGroup, TargetHealthDescription,
-    TargetTypeEnum,
+    LoadBalancerTypeEnum, MinimumLoadBalancerCapacity, ProtocolEnum, TargetGroup as SdkTargetGroup,
+    TargetHealthDescription, TargetTypeEnum, ZonalCapacityReservationState,
 };
 
 use super::{CHUNK, PAGE, answered, fault, transport};
 use crate::client::values::{
     Health, Listener, LoadBalancer, LoadBalancerZone, Tags, TargetGroup, TargetHealth,
 };
-use crate::client::{Action, CallError, Cause, Client, Manner, Soon};
+use crate::client::{Action, CallError, Cause, Client, Manner, Soon, stable};
 use crate::desired::{Check, Subnet, Tls};
-use crate::observed::{Arn, LoadBalancerState};
+use crate::observed::{Arn, LoadBalancerState, Reservation};
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme};
 
@@ -225,6 +225,31 @@ impl Client {
         .await
     }
 
+    /// The capacity that is reserved for a load balancer.
+    pub async fn capacity_reservation(
+        &self,
+        load_balancer: &str,
+        manner: Manner,
+    ) -> Result<Option<Reservation>, CallError> {
+        self.perform(Action::DescribeCapacityReservation, manner, |_| {
+            Box::pin(async move {
+                let request = self.elb().describe_capacity_reservation();
+                let output = request.load_balancer_arn(load_balancer).send().await;
+                let output = output.map_err(fault)?;
+                let minimum = output.minimum_load_balancer_capacity();
+                let units = minimum.and_then(MinimumLoadBalancerCapacity::capacity_units);
+                let units = units.and_then(|units| u32::try_from(units).ok());
+                let mut zones = output.capacity_reservation_state().iter();
+                let found = units.filter(|units| *units > 0).map(|units| Reservation {
+                    units,
+                    failed: zones.find_map(failed),
+                });
+                Ok(answered(found, &output))
+            })
+        })
+        .await
+    }
+
     /// The attributes of a target group.
     pub async fn target_group_attributes(
         &self,
@@ -418,6 +443,15 @@ fn load_balancer(of: &SdkLoadBalancer) -> Option<LoadBalancer> {
         zones: of.availability_zones().iter().filter_map(zone).collect(),
         security_groups: of.security_groups().iter().cloned().collect(),
     })
+}
+
+/// Why there is no capacity in a zone.
+fn failed(zone: &ZonalCapacityReservationState) -> Option<String> {
+    let state = zone.state()?;
+    let reason = state.reason().map_or_else(|| "no reason".into(), stable);
+    let name = zone.availability_zone().unwrap_or("a zone");
+    (state.code() == Some(&CapacityReservationStateEnum::Failed))
+        .then(|| format!("{name}: {reason}"))
 }
 
 fn zone(of: &AvailabilityZone) -> Option<(String, LoadBalancerZone)> {

@@ -111,6 +111,15 @@ pub(in crate::client) async fn write(
                 .modify_load_balancer_attributes(&load_balancer, attributes, manner)
                 .await
         }
+        Call::ModifyCapacityReservation {
+            load_balancer,
+            units,
+        } => {
+            let load_balancer = id(load_balancer)?;
+            client
+                .modify_capacity_reservation(&load_balancer, *units, manner)
+                .await
+        }
         Call::SetSubnets {
             load_balancer,
             subnets,
@@ -224,6 +233,7 @@ const fn action(call: &Call) -> Action {
         Call::DeregisterTargets { .. } => Action::DeregisterTargets,
         Call::CreateLoadBalancer { .. } => Action::CreateLoadBalancer,
         Call::ModifyLoadBalancerAttributes { .. } => Action::ModifyLoadBalancerAttributes,
+        Call::ModifyCapacityReservation { .. } => Action::ModifyCapacityReservation,
         Call::SetSubnets { .. } => Action::SetSubnets,
         Call::SetSecurityGroups { .. } => Action::SetSecurityGroups,
         Call::DeleteLoadBalancer { .. } => Action::DeleteLoadBalancer,

@@ -37,6 +37,8 @@ fn what_each_code_means() {
         ("PriorityInUse", 400, Cause::InUse),
         ("CapacityReservationPending", 400, Cause::InUse),
         ("PriorRequestNotComplete", 429, Cause::InUse),
+        ("CapacityUnitsLimitExceeded", 400, Cause::Quota),
+        ("CapacityDecreaseRequestLimitExceeded", 400, Cause::Quota),
         ("OperationNotPermitted", 400, Cause::Protected),
         ("TooManyLoadBalancers", 400, Cause::Quota),
         ("TooManyTargetGroups", 400, Cause::Quota),

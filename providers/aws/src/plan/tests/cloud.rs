@@ -78,6 +78,15 @@ impl Cloud {
             assert!(count <= MOST_RULES, "RulesPerSecurityGroupLimitExceeded");
         }
         self.check_sticky();
+        self.check_reserved();
+    }
+
+    /// AWS reserves no capacity for TLS.
+    fn check_reserved(&self) {
+        for one in self.now.load_balancers.values() {
+            let secure = one.listeners.values().any(|it| it.tls.is_some());
+            assert!(!secure || one.reservation.is_none(), "{one:?}");
+        }
     }
 
     /// AWS has no sticky connections with TLS.
@@ -194,6 +203,18 @@ impl Cloud {
             | Call::SetSecurityGroups { load_balancer, .. } => {
                 self.load_balancer(load_balancer);
             }
+            Call::ModifyCapacityReservation {
+                load_balancer,
+                units,
+            } => {
+                let there = self.load_balancer(load_balancer);
+                assert!(there.serves(), "PriorRequestNotComplete");
+                let now = there.reservation.as_ref().map(|it| it.units);
+                assert_ne!(now, *units, "for nothing");
+                let mut listeners = there.listeners.values();
+                let secure = listeners.any(|one| one.tls.is_some());
+                assert!(units.is_none() || !secure, "InvalidConfigurationRequest");
+            }
             Call::SetSubnets {
                 load_balancer,
                 subnets,
@@ -270,13 +291,20 @@ impl Cloud {
         assert!(!taken, "TargetGroupAssociationLimit");
     }
 
-    /// Makes all calls of a plan, and returns their actions; those of the clean-up come last.
+    /// Makes all calls of a plan, and returns their actions; those of the clean-up come last. A load balancer that it makes
+    /// is active at once, so what waits for that follows.
     pub(super) fn apply(&mut self, desired: &Desired, situation: &Situation) -> Vec<&'static str> {
-        let plan = plan(desired, situation, &self.now);
-        let calls = plan.calls.iter().chain(&plan.cleanup);
-        for call in calls.clone() {
-            self.call(call);
+        let mut actions = Vec::new();
+        loop {
+            let plan = plan(desired, situation, &self.now);
+            let calls = plan.calls.iter().chain(&plan.cleanup);
+            for call in calls.clone() {
+                self.call(call);
+            }
+            actions.extend(calls.map(Call::action));
+            if !plan.reservation_waits || situation.reservation_waits {
+                return actions;
+            }
         }
-        calls.map(Call::action).collect()
     }
 }

@@ -41,8 +41,9 @@ fn options() -> impl Strategy<Value = Options> {
             ("alpn-policy", "HTTP2Only"),
             ("backend-protocol", "ssl"),
             ("listener-attributes.TCP-80", "tcp.idle_timeout.seconds=60"),
+            ("minimum-load-balancer-capacity", "CapacityUnits=8250"),
         ],
-        0..12,
+        0..13,
     );
     (settings, any::<bool>(), any::<bool>())
 }
@@ -67,6 +68,8 @@ fn set_up(ports: &Ports, (settings, given, one_subnet): &Options) -> Desired {
     let certified = settings.iter().any(|(name, _)| *name == "ssl-cert");
     let plain = !certified && ports.get(&80).is_some_and(|(_, udp, _)| !udp);
     settings.retain(|(name, _)| !name.starts_with("listener-attributes") || plain);
+    // AWS reserves no capacity for TLS.
+    settings.retain(|(name, _)| *name != "minimum-load-balancer-capacity" || !certified);
     let mut desired = desired(&service(&all), &settings);
     if *given {
         desired.groups = Groups::Given(vec!["sg-user".into()]);

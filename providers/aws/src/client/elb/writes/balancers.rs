@@ -3,7 +3,7 @@
 use aws_sdk_elasticloadbalancingv2::types::{
     Action as ListenerAction, ActionTypeEnum, Certificate, IpAddressType, ListenerAttribute,
     LoadBalancer, LoadBalancerAttribute, LoadBalancerSchemeEnum, LoadBalancerTypeEnum,
-    SubnetMapping,
+    MinimumLoadBalancerCapacity, SubnetMapping,
 };
 
 use super::{known, make};
@@ -66,6 +66,31 @@ impl Client {
                 .modify_load_balancer_attributes()
                 .load_balancer_arn(load_balancer)
                 .set_attributes(Some(all.clone())),
+            |_| Answer::default()
+        )
+    }
+
+    pub(super) async fn modify_capacity_reservation(
+        &self,
+        load_balancer: &str,
+        units: Option<u32>,
+        manner: Manner,
+    ) -> Result<Answer, CallError> {
+        let minimum = &units.map(|units| {
+            let units = i32::try_from(units).unwrap_or(i32::MAX);
+            MinimumLoadBalancerCapacity::builder()
+                .capacity_units(units)
+                .build()
+        });
+        make!(
+            self,
+            ModifyCapacityReservation,
+            manner,
+            self.elb()
+                .modify_capacity_reservation()
+                .load_balancer_arn(load_balancer)
+                .set_minimum_load_balancer_capacity(minimum.clone())
+                .set_reset_capacity_reservation(minimum.is_none().then_some(true)),
             |_| Answer::default()
         )
     }

@@ -82,6 +82,10 @@ fn calls() -> Vec<Call> {
             load_balancer: it(),
             attributes: tags(),
         },
+        Call::ModifyCapacityReservation {
+            load_balancer: it(),
+            units: None,
+        },
         Call::SetSubnets {
             load_balancer: it(),
             subnets: Vec::new(),
