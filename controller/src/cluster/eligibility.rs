@@ -14,7 +14,7 @@ use ballast_provider::{Exclusion, Target, TargetSet, Traits};
 use crate::cluster::view::NodeView;
 
 /// The nodes that can carry traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Eligible {
     /// The eligible nodes with at least one `InternalIP`.
     nodes: TargetSet,
@@ -44,8 +44,8 @@ pub fn eligible(nodes: &[impl Borrow<NodeView>]) -> Eligible {
         let nodes = nodes.filter(|node| wanted(node));
         let targets = nodes.map(|node| node.target.clone());
         let reachable = targets.filter(|target| !target.addresses.is_empty());
-        TargetSet::Nodes {
-            targets: reachable.collect::<BTreeSet<Target>>(),
+        TargetSet {
+            nodes: reachable.collect::<BTreeSet<Target>>(),
             addresses: addresses.clone(),
         }
     };
@@ -75,19 +75,14 @@ pub fn excludes(label: Option<&str>) -> bool {
     )
 }
 
-fn without_labels(targets: TargetSet) -> TargetSet {
-    match targets {
-        TargetSet::Nodes { targets, addresses } => {
-            let bare = targets.into_iter().map(|target| Target {
-                labels: Arc::default(),
-                ..target
-            });
-            TargetSet::Nodes {
-                targets: bare.collect(),
-                addresses,
-            }
-        }
-        pods @ TargetSet::Endpoints { .. } => pods,
+fn without_labels(targets: &TargetSet) -> TargetSet {
+    let bare = targets.nodes.iter().map(|target| Target {
+        labels: Arc::default(),
+        ..target.clone()
+    });
+    TargetSet {
+        nodes: bare.collect(),
+        addresses: targets.addresses.clone(),
     }
 }
 
@@ -104,7 +99,7 @@ impl Eligible {
         if traits.node_labels {
             Cow::Borrowed(targets)
         } else {
-            Cow::Owned(without_labels(targets.clone()))
+            Cow::Owned(without_labels(targets))
         }
     }
 
@@ -119,17 +114,6 @@ impl Eligible {
             _ if !self.nodes.is_empty() => Backing::Nodes,
             Exclusion::UnlessAll if !self.despite_label.is_empty() => Backing::DespiteLabel,
             Exclusion::UnlessAll | Exclusion::Absolute => Backing::None,
-        }
-    }
-}
-
-impl Default for Eligible {
-    fn default() -> Self {
-        let none = || TargetSet::of_nodes(BTreeSet::new());
-        Self {
-            nodes: none(),
-            despite_label: none(),
-            addresses: BTreeSet::new(),
         }
     }
 }

@@ -493,6 +493,7 @@ pub fn member(service: &ServiceView, wanted: &LoadBalancer, namespaces: &Namespa
             namespace_labels: namespaces::labels(namespaces, &service.id.namespace),
             ..service.placement.clone()
         },
+        endpoints: None,
     }
 }
 

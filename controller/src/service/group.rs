@@ -350,6 +350,7 @@ mod tests {
                     load_balancer: shape.clone(),
                     published: Vec::new(),
                     placement: Placement::default(),
+                    endpoints: None,
                 },
                 validate: &|_| Ok(()),
                 one_listener_per_port,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ballast_provider::{Key, TargetSet, mark};
+use ballast_provider::{Key, mark};
 use serde_json::Value;
 
 use super::api::{Kind, texts};
@@ -342,12 +342,8 @@ fn cloud(lab: &Lab, wanted: &BTreeMap<String, String>, say: &mut dyn FnMut(Strin
         .map(|(name, _)| name)
         .collect();
     for class in wanted.values() {
-        let targets: BTreeSet<String> = match lab.cloud.targets(class) {
-            Some(TargetSet::Nodes { targets, .. }) => {
-                targets.into_iter().map(|target| target.name).collect()
-            }
-            Some(TargetSet::Endpoints { .. }) | None => BTreeSet::new(),
-        };
+        let targets = lab.cloud.targets(class).unwrap_or_default().nodes;
+        let targets: BTreeSet<String> = targets.into_iter().map(|target| target.name).collect();
         if targets != nodes {
             say(format!("targets of {class} are {targets:?}, not {nodes:?}"));
         }

@@ -158,6 +158,7 @@ mod tests {
             load_balancer,
             published: Vec::new(),
             placement: Placement::default(),
+            endpoints: None,
         }
     }
 

@@ -198,8 +198,7 @@ impl Provider for AwsProvider {
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
-        let (nodes, _) = targets.nodes()?;
-        self.inner.retarget(nodes).await
+        self.inner.retarget(&targets.nodes).await
     }
 
     async fn release(

@@ -143,6 +143,7 @@ mod tests {
                 load_balancer: service(&[WEB]),
                 published: Vec::new(),
                 placement: Placement::default(),
+                endpoints: None,
             };
             ask(&mut member);
             assert_eq!(check(&member), Ok(()));

@@ -25,8 +25,8 @@ pub use labels::Labels;
 pub use mark::Mark;
 pub use model::{
     Address, Affinity, Balancer, Endpoint, Family, FamilyPolicy, Ingress, IpMode, Key, Listener,
-    LoadBalancer, Member, Placement, PortStatus, Protocol, ServiceId, Settings, Target, TargetSet,
-    TrafficPolicy,
+    LoadBalancer, Member, Placement, PortStatus, Protocol, Readiness, ServiceId, Settings, Target,
+    TargetSet, TrafficPolicy,
 };
 pub use place::{Place, Spot, Why};
 pub use provider::{

@@ -133,6 +133,9 @@ pub struct Member {
     pub published: Vec<IpAddr>,
     /// For providers that choose among pools.
     pub placement: Placement,
+    /// The pods behind the Service, of both families, with those that are not ready. `None` if
+    /// the provider has not asked for them ([`crate::Provider::uses_endpoints`]).
+    pub endpoints: Option<Arc<BTreeSet<Endpoint>>>,
 }
 
 /// What decides which pool serves a Service, and in which order.
@@ -189,28 +192,19 @@ pub struct Target {
     pub labels: Arc<Labels>,
 }
 
-/// Where load balancers send traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetSet {
-    /// One set for the whole class.
-    Nodes {
-        /// The eligible nodes, on their node ports.
-        targets: BTreeSet<Target>,
-        /// The addresses of all nodes of the cluster, of any type, whether they are targets
-        /// or not. No load balancer may get one of them.
-        addresses: BTreeSet<IpAddr>,
-    },
-    /// The pods of one Service, on their own ports. For providers that set
-    /// [`crate::Traits::endpoints`].
-    Endpoints {
-        /// The Service of the endpoints.
-        service: ServiceId,
-        /// All of them, of both families, including those that are not ready.
-        endpoints: BTreeSet<Endpoint>,
-    },
+/// The nodes, to which all load balancers of a class send traffic. (Load balancers whose targets
+/// are pods have them in [`Member::endpoints`].)
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetSet {
+    /// The eligible nodes, on their node ports.
+    pub nodes: BTreeSet<Target>,
+    /// The addresses of all nodes of the cluster, of any type, whether they are targets
+    /// or not. No load balancer may get one of them.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
-/// One address and port of a pod behind a Service (`discovery.k8s.io/v1`).
+/// One address and port of a pod behind a Service (`discovery.k8s.io/v1`). A set has one for
+/// each listener, address and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// The Service's listener that it serves.
@@ -219,18 +213,22 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// The pod's port.
     pub port: u16,
-    /// The pod's name, in the Service's namespace.
-    pub pod: Option<String>,
-    /// The node that the pod runs on.
-    pub node: Option<String>,
-    /// The node's zone.
-    pub zone: Option<String>,
-    /// `conditions.ready`
-    pub ready: bool,
-    /// `conditions.serving`: ready, or ready but terminating.
-    pub serving: bool,
-    /// `conditions.terminating`
-    pub terminating: bool,
+    /// Whether it accepts connections.
+    pub readiness: Readiness,
+}
+
+/// Whether a pod accepts connections. The order is that of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Readiness {
+    /// It is ready.
+    Ready,
+    /// It would be ready if its gate `ballast.dev/target-healthy` were open. The gate opens when
+    /// the load balancer finds it healthy, so it must be a target before it is ready.
+    Gated,
+    /// It terminates and still serves. kube-proxy uses such pods where no other is left.
+    Ending,
+    /// None of these.
+    Unready,
 }
 
 /// How in-cluster clients reach an address (KEP-1860).
@@ -404,37 +402,31 @@ impl LoadBalancer {
 
 impl TargetSet {
     /// These targets, if they are all nodes of the cluster.
-    pub fn of_nodes(targets: BTreeSet<Target>) -> Self {
-        let addresses = targets.iter().flat_map(|target| &target.addresses);
-        Self::Nodes {
+    pub fn of_nodes(nodes: BTreeSet<Target>) -> Self {
+        let addresses = nodes.iter().flat_map(|target| &target.addresses);
+        Self {
             addresses: addresses.copied().collect(),
-            targets,
+            nodes,
         }
     }
 
     /// The number of targets.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Nodes { targets, .. } => targets.len(),
-            Self::Endpoints { endpoints, .. } => endpoints.len(),
-        }
-    }
-
-    /// The targets and the addresses of all nodes, for providers that support no other
-    /// targets.
-    pub fn nodes(&self) -> Result<(&BTreeSet<Target>, &BTreeSet<IpAddr>), Refusal> {
-        match self {
-            Self::Nodes { targets, addresses } => Ok((targets, addresses)),
-            Self::Endpoints { service, .. } => Err(Refusal::new(
-                Reason::Unsupported,
-                format!("Service {service}: this provider sends traffic to nodes, not to pods"),
-            )),
-        }
+        self.nodes.len()
     }
 
     /// Whether there are no targets.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.nodes.is_empty()
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Whether a load balancer should open new connections to it, or find out whether it can.
+    pub const fn usable(&self) -> bool {
+        matches!(self.readiness, Readiness::Ready | Readiness::Gated)
     }
 }
 

@@ -41,6 +41,13 @@ pub trait Provider: Send + Sync {
         Vec::new()
     }
 
+    /// Whether the targets of this load balancer are pods. Its Service then has a turn when they
+    /// change, and [`Self::ensure`] gets them ([`crate::Member::endpoints`]). Asked only if
+    /// [`Traits::endpoints`]. Pure.
+    fn uses_endpoints(&self, _: &LoadBalancer) -> bool {
+        false
+    }
+
     /// Refuses what can be refused without a call to the cloud. Pure.
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal>;
 
@@ -56,7 +63,7 @@ pub trait Provider: Send + Sync {
         balancer: &Balancer,
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError>;
 
-    /// Sets the targets of these balancers, and nothing else. The latest call wins. Makes no
+    /// Sets the nodes that are targets of these balancers, and nothing else. The latest call wins. Makes no
     /// mutating call if nothing differs. An error means that the call must be made again; a class that
     /// starts waits for that. What the cloud refuses one balancer is no error here: the provider asks for a
     /// turn of its Services ([`Self::changes`]), which reports it.
@@ -141,7 +148,8 @@ pub struct Traits {
     pub one_listener_per_port: bool,
     /// Addresses come from `AddressPool` objects.
     pub pools: bool,
-    /// Targets are pods ([`TargetSet::Endpoints`]), in addition to nodes or instead of them.
+    /// Targets can be pods, in addition to nodes or instead of them
+    /// ([`Provider::uses_endpoints`]).
     pub endpoints: bool,
 }
 

@@ -129,6 +129,7 @@ impl Lab for L2Lab {
             | Field::TargetName
             | Field::TargetAddresses => Support::Nodes,
             Field::ListenerName
+            | Field::Pods
             | Field::TargetProviderId
             | Field::TargetLabels
             | Field::NodeAddresses => Support::Unused,
@@ -232,6 +233,10 @@ impl Provider for Opened {
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
         self.provider.key(load_balancer)
+    }
+
+    fn uses_endpoints(&self, load_balancer: &LoadBalancer) -> bool {
+        self.provider.uses_endpoints(load_balancer)
     }
 
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {

@@ -158,7 +158,7 @@ impl Provider for InstantProvider {
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
-        let hash = cloud::hash(targets.nodes()?.0);
+        let hash = cloud::hash(&targets.nodes);
         let same = {
             let mut slots = self.slots();
             slots.calls.retarget += 1;

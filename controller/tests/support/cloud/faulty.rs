@@ -29,6 +29,10 @@ impl Provider for Faulty {
         self.inner.key(load_balancer)
     }
 
+    fn uses_endpoints(&self, load_balancer: &LoadBalancer) -> bool {
+        self.inner.uses_endpoints(load_balancer)
+    }
+
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
         self.inner.validate(balancer)
     }

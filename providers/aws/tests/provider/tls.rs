@@ -302,6 +302,7 @@ async fn tls_where_aws_has_none_is_refused() {
             load_balancer: wrong,
             published: Vec::new(),
             placement: Placement::default(),
+            endpoints: None,
         }],
     };
     let refusal = provider.validate(&balancer).unwrap_err();

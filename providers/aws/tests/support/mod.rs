@@ -149,6 +149,7 @@ pub(crate) fn balancer(provider: &impl Provider, members: &[LoadBalancer]) -> Ba
         load_balancer: one.clone(),
         published: Vec::new(),
         placement: Placement::default(),
+        endpoints: None,
     };
     let first = members.first().map(|first| provider.key(first));
     Balancer {

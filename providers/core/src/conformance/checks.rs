@@ -207,6 +207,7 @@ async fn together(
         load_balancer: fixtures::sharing(*number),
         published: fixtures::ips(addresses),
         placement: crate::Placement::default(),
+        endpoints: None,
     };
     let balancer = Balancer {
         key: provider.key(&fixtures::sharing(*first)),

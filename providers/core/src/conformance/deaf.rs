@@ -1,6 +1,6 @@
 //! A provider that does not hear one field: what the suite must find.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use super::fields::{Field, Support, copy, copy_target};
 use super::{Crash, Harness, Lab, Object, fixtures};
 use crate::error::{ProviderError, Refusal};
 use crate::mark::Mark;
-use crate::model::{Balancer, Key, LoadBalancer, Member, ServiceId, TargetSet};
+use crate::model::{Balancer, Key, LoadBalancer, Member, ServiceId, Settings, TargetSet};
 use crate::provider::{
     Change, Observed, Owned, Provider, Published, Released, Removal, State, Traits,
 };
@@ -66,6 +66,10 @@ impl Provider for DeafProvider {
         self.provider.key(&member.load_balancer)
     }
 
+    fn uses_endpoints(&self, load_balancer: &LoadBalancer) -> bool {
+        self.provider.uses_endpoints(load_balancer)
+    }
+
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
         self.provider.validate(&self.heard(balancer))
     }
@@ -82,23 +86,14 @@ impl Provider for DeafProvider {
     }
 
     async fn retarget(&self, targets: &TargetSet, keys: &[Key]) -> Result<(), ProviderError> {
-        let TargetSet::Nodes { targets, addresses } = targets else {
-            return self.provider.retarget(targets, keys).await;
-        };
-        let deaf = targets.iter().cloned().map(|mut target| {
+        let deaf = targets.nodes.iter().cloned().map(|mut target| {
             copy_target(self.field, &fixtures::target(1), &mut target);
             target
         });
         let mut heard = Field::base_targets();
-        if let TargetSet::Nodes {
-            targets: heard,
-            addresses: others,
-        } = &mut heard
-        {
-            *heard = deaf.collect::<BTreeSet<_>>();
-            if self.field != Field::NodeAddresses {
-                others.clone_from(addresses);
-            }
+        heard.nodes = deaf.collect();
+        if self.field != Field::NodeAddresses {
+            heard.addresses.clone_from(&targets.addresses);
         }
         self.provider.retarget(&heard, keys).await
     }
@@ -149,6 +144,10 @@ impl Lab for Deaf<'_> {
 
     fn setting(&self) -> (String, String) {
         self.lab.setting()
+    }
+
+    fn pods(&self) -> Settings {
+        self.lab.pods()
     }
 
     fn goes_back(&self) -> bool {

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Lab, fixtures};
 use crate::error::Reason;
 use crate::labels::Labels;
 use crate::model::{
-    Affinity, Family, FamilyPolicy, Listener, LoadBalancer, Member, Placement, Protocol, ServiceId,
-    Target, TargetSet, TrafficPolicy,
+    Affinity, Endpoint, Family, FamilyPolicy, Listener, LoadBalancer, Member, Placement, Protocol,
+    Readiness, ServiceId, Target, TargetSet, TrafficPolicy,
 };
 
 /// One field of the domain model that a provider gets.
@@ -43,6 +44,7 @@ pub enum Field {
     Endpoints,
     Labels,
     NamespaceLabels,
+    Pods,
     TargetName,
     TargetAddresses,
     TargetProviderId,
@@ -71,7 +73,7 @@ pub enum Support {
 
 impl Field {
     /// All of them, in the order of the table in `docs/providers.md`.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Namespace,
         Self::Name,
         Self::Uid,
@@ -95,6 +97,7 @@ impl Field {
         Self::Endpoints,
         Self::Labels,
         Self::NamespaceLabels,
+        Self::Pods,
         Self::TargetName,
         Self::TargetAddresses,
         Self::TargetProviderId,
@@ -128,6 +131,7 @@ impl Field {
             Self::Endpoints => "placement.endpoints",
             Self::Labels => "placement.labels",
             Self::NamespaceLabels => "placement.namespace_labels",
+            Self::Pods => "endpoints",
             Self::TargetName => "targets.name",
             Self::TargetAddresses => "targets.addresses",
             Self::TargetProviderId => "targets.provider_id",
@@ -146,6 +150,7 @@ impl Field {
                 | Self::Endpoints
                 | Self::Labels
                 | Self::NamespaceLabels
+                | Self::Pods
                 | Self::TargetName
                 | Self::TargetAddresses
                 | Self::TargetProviderId
@@ -191,6 +196,7 @@ impl Field {
                 load_balancer.traffic_policy = local(32_000);
                 member.placement.endpoints = "app=conformance".into();
             }
+            Self::Pods => member.endpoints = Some(pods(load_balancer, 1)),
             _ => {}
         }
         member
@@ -237,6 +243,7 @@ impl Field {
             Self::Endpoints => placement.endpoints = "app=other".into(),
             Self::Labels => placement.labels = labels(),
             Self::NamespaceLabels => placement.namespace_labels = labels(),
+            Self::Pods => member.endpoints = Some(pods(load_balancer, 2)),
             Self::RequestedAddresses
             | Self::Published
             | Self::TargetName
@@ -267,8 +274,8 @@ impl Field {
             _ => {}
         }
         let nodes = [&target, &other].map(|node| node.addresses.clone());
-        TargetSet::Nodes {
-            targets: BTreeSet::from([target]),
+        TargetSet {
+            nodes: BTreeSet::from([target]),
             addresses: nodes.into_iter().flatten().collect(),
         }
     }
@@ -299,6 +306,20 @@ fn labels() -> Arc<Labels> {
     Arc::new(Labels::from([("conformance", "yes")]))
 }
 
+/// This many pods, ready, for each listener.
+fn pods(load_balancer: &LoadBalancer, count: u8) -> Arc<BTreeSet<Endpoint>> {
+    let pods = (1..=count).flat_map(|pod| {
+        let listeners = load_balancer.listeners.iter();
+        listeners.map(move |listener| Endpoint {
+            listener: (listener.protocol, listener.port),
+            address: IpAddr::from([127, 0, 20, pod]),
+            port: 8_000,
+            readiness: Readiness::Ready,
+        })
+    });
+    Arc::new(pods.collect())
+}
+
 /// The share key of the checks.
 pub(super) const SHARED: &str = "conformance";
 
@@ -316,6 +337,7 @@ pub(super) fn copy(field: Field, from: &Member, into: &mut Member) {
         load_balancer,
         published,
         placement,
+        endpoints: pods,
     } = into;
     let LoadBalancer {
         id: ServiceId {
@@ -366,6 +388,7 @@ pub(super) fn copy(field: Field, from: &Member, into: &mut Member) {
         Field::Endpoints => endpoints.clone_from(&from.placement.endpoints),
         Field::Labels => labels.clone_from(&from.placement.labels),
         Field::NamespaceLabels => namespace_labels.clone_from(&from.placement.namespace_labels),
+        Field::Pods => pods.clone_from(&from.endpoints),
         Field::TargetName
         | Field::TargetAddresses
         | Field::TargetProviderId

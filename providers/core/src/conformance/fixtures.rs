@@ -102,6 +102,7 @@ pub(super) fn member(load_balancer: LoadBalancer) -> Member {
         load_balancer,
         published: Vec::new(),
         placement: crate::Placement::default(),
+        endpoints: None,
     }
 }
 

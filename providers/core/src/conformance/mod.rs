@@ -27,7 +27,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 
 use crate::mark::Mark;
-use crate::model::TargetSet;
+use crate::model::{Settings, TargetSet};
 use crate::provider::{Provider, State};
 
 pub use self::deaf::Deaf;
@@ -50,6 +50,12 @@ pub trait Lab: Send + Sync {
     /// A setting that the provider knows, by its annotation, if it has any.
     fn setting(&self) -> (String, String) {
         ("conformance.example/setting".to_owned(), "on".to_owned())
+    }
+
+    /// The settings of a Service whose targets are pods, for a provider with
+    /// [`crate::Traits::endpoints`].
+    fn pods(&self) -> Settings {
+        Settings::new()
     }
 
     /// Whether several Services can share one balancer of this provider.

@@ -278,6 +278,7 @@ impl World {
             load_balancer: service(number, home),
             published: (self.published.get(&number)).map_or(Vec::new(), |it| fixtures::ips(it)),
             placement: crate::Placement::default(),
+            endpoints: None,
         };
         let members: Vec<Member> = self.members(number, home).into_iter().map(member).collect();
         Balancer {

@@ -1,7 +1,7 @@
 //! What a provider says that it does with each field is what it does, and a request that it
 //! cannot meet blocks nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::fields::{Field, Support};
 use super::fixtures;
 use super::run::{PATIENCE, Run, addresses, stable};
 use super::{Failure, Lab, Object, Outcome};
-use crate::error::{ProviderError, Reason, Refusal};
-use crate::model::{Address, Balancer, Family, FamilyPolicy, IpMode, Member, TargetSet};
+use crate::error::{ProviderError, Refusal};
+use crate::model::{Address, Balancer, Family, FamilyPolicy, IpMode, Member};
 use crate::provider::{Observed, Provider, Removal};
 
 /// An address that no cloud has (RFC 5737).
@@ -58,7 +58,7 @@ pub(super) async fn every_field_is_honoured_or_named(lab: &dyn Lab) -> Outcome {
         }
     }
     let run = Run::new(lab, check).await;
-    pods_are_refused_unless_supported(&run).await
+    pods_are_asked_for_where_they_are_targets(&run, lab).await
 }
 
 /// Why the answers do not fit what the provider says about the field.
@@ -131,6 +131,7 @@ async fn see(run: &Run, lab: &dyn Lab, field: Field, change: bool) -> Result<See
             }
         }
         Field::Settings if change => member.load_balancer.settings = [lab.setting()].into(),
+        Field::Pods => member.load_balancer.settings = lab.pods(),
         Field::ShareKey | Field::Endpoints => {
             let mut other = fixtures::member(fixtures::sharing(2));
             if field == Field::Endpoints {
@@ -253,28 +254,26 @@ async fn the_oldest_is_served_first(run: &Run) -> Outcome {
     Ok(())
 }
 
-async fn pods_are_refused_unless_supported(run: &Run) -> Outcome {
+/// A provider whose targets can be pods says so in its traits, and of which load balancers.
+async fn pods_are_asked_for_where_they_are_targets(run: &Run, lab: &dyn Lab) -> Outcome {
     let provider = run.start(&[]).await?;
-    let pods = TargetSet::Endpoints {
-        service: fixtures::service(1).id,
-        endpoints: BTreeSet::new(),
-    };
-    let supported = provider.traits().endpoints;
-    for _ in 0..PATIENCE {
-        match provider.retarget(&pods, &[]).await {
-            Ok(()) if supported => return Ok(()),
-            Ok(()) => return run.fail("pods as targets are ignored"),
-            Err(ProviderError::Refused(refusal)) => {
-                return if refusal.reason == Reason::Unsupported && !supported {
-                    Ok(())
-                } else {
-                    run.fail(format!("pods as targets are refused: {refusal}"))
-                };
-            }
-            Err(_) => run.harness.pause().await,
-        }
+    let can = provider.traits().endpoints;
+    let support = lab.support(Field::Pods);
+    if can != (support == Support::Honoured) {
+        return run.fail(format!(
+            "the trait `endpoints` is {can}, and pods are {}",
+            support.as_str()
+        ));
     }
-    run.fail("retarget to pods never ends")
+    let mut service = fixtures::service(1);
+    if provider.uses_endpoints(&service) {
+        return run.fail("pods are targets of a Service that does not ask for it");
+    }
+    service.settings = lab.pods();
+    if can && !provider.uses_endpoints(&service) {
+        return run.fail("the pods of a Service whose targets they are are not asked for");
+    }
+    Ok(())
 }
 
 /// A served Service asks for something that it cannot get, and is edited meanwhile.

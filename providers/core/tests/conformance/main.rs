@@ -37,7 +37,7 @@ const FOUND_BY: [(&str, Defect); 27] = [
         Defect::OneMemberForAllKeys,
     ),
     ("a_member_stays_until_it_is_released", Defect::LeavesAtOnce),
-    ("every_field_is_honoured_or_named", Defect::TakesPods),
+    ("every_field_is_honoured_or_named", Defect::AsksForNoPods),
     ("an_unmet_request_blocks_no_edit", Defect::BlocksTheRest),
     ("anything_can_be_released", Defect::LeaksOnRelease),
     ("anything_can_be_released", Defect::FailsOnAbsent),

@@ -21,6 +21,9 @@ use futures::stream::BoxStream;
 use self::cloud::Cloud;
 pub(crate) use self::cloud::ToyLab;
 
+/// The setting of Services whose targets are pods.
+const PODS: &str = "toy.example/pods";
+
 /// One defect of the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
@@ -67,8 +70,8 @@ pub(crate) enum Defect {
     LeavesAtOnce,
     /// A requested address that is in use fails the whole edit.
     BlocksTheRest,
-    /// Pods as targets are ignored.
-    TakesPods,
+    /// Its targets can be pods, and it asks for them of no load balancer.
+    AsksForNoPods,
 }
 
 pub(crate) struct Toy {
@@ -242,6 +245,7 @@ impl Toy {
             .load_balancer
             .settings
             .keys()
+            .filter(|key| *key != PODS)
             .chain(&member.placement.pool);
         remarks.extend(ignored.map(|what| format!("{what} is ignored")));
         remarks
@@ -258,7 +262,14 @@ impl Toy {
 #[async_trait]
 impl Provider for Toy {
     fn traits(&self) -> Traits {
-        Traits::CLOUD
+        Traits {
+            endpoints: true,
+            ..Traits::CLOUD
+        }
+    }
+
+    fn uses_endpoints(&self, load_balancer: &LoadBalancer) -> bool {
+        load_balancer.settings.contains_key(PODS) && self.defect != Defect::AsksForNoPods
     }
 
     fn key(&self, load_balancer: &LoadBalancer) -> Key {
@@ -319,7 +330,9 @@ impl Provider for Toy {
         for member in &balancer.members {
             let load_balancer = &member.load_balancer;
             let listeners = serde_like(load_balancer);
-            let state = format!("member of {key}: {listeners}");
+            let pods = member.endpoints.as_ref();
+            let pods = pods.filter(|_| self.uses_endpoints(load_balancer));
+            let state = format!("member of {key}: {listeners} {pods:?}");
             let object = self.member_name(key, &load_balancer.id);
             let tags = self.mark.tags(&load_balancer.id);
             let home: IpAddr = "127.3.0.1".parse().unwrap();
@@ -380,9 +393,6 @@ impl Provider for Toy {
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
-        if self.defect != Defect::TakesPods {
-            targets.nodes()?;
-        }
         let name = self.name("ts", "nodes");
         if self.defect == Defect::RetargetsAlways {
             self.delete(&name)?;

@@ -141,7 +141,10 @@ impl Provider for MockProvider {
     }
 
     async fn retarget(&self, targets: &TargetSet, _keys: &[Key]) -> Result<(), ProviderError> {
-        let (targets, addresses) = targets.nodes()?;
+        let TargetSet {
+            nodes: targets,
+            addresses,
+        } = targets;
         let desired = shape::target_set(&self.inner.mark, targets, addresses);
         self.inner.cache().set_nodes(addresses);
         let put = self.inner.retarget(desired).await;

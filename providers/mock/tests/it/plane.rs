@@ -172,7 +172,7 @@ async fn a_node_port_that_refuses_costs_a_second_try() {
         labels: std::sync::Arc::default(),
         addresses: vec![ip],
     };
-    let mut nodes = lab.nodes.targets(&["n1"]).nodes().unwrap().0.clone();
+    let mut nodes = lab.nodes.targets(&["n1"]).nodes;
     nodes.insert(silent);
     lab.provider
         .retarget(&TargetSet::of_nodes(nodes), &[])
@@ -302,7 +302,7 @@ async fn health(lab: &Lab) -> Vec<serde_json::Value> {
 #[tokio::test]
 async fn without_a_health_port_the_node_port_is_tried() {
     let lab = Lab::with(Nodes::start(2, false).await, |_| {}).await;
-    let mut nodes = lab.nodes.targets(&["n1", "n2"]).nodes().unwrap().0.clone();
+    let mut nodes = lab.nodes.targets(&["n1", "n2"]).nodes;
     let gone = Target {
         name: "n9".into(),
         provider_id: None,

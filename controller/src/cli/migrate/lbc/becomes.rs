@@ -219,6 +219,7 @@ fn asked(
         load_balancer: translate::load_balancer(&id, spec, annotations, dialect)?,
         published: Vec::new(),
         placement: translate::placement(meta, spec),
+        endpoints: None,
     })
 }
 

@@ -80,6 +80,7 @@ impl Lab for AwsLab {
             | Field::Endpoints
             | Field::Labels
             | Field::NamespaceLabels
+            | Field::Pods
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetLabels
@@ -342,6 +343,10 @@ impl Provider for OnInstances {
         self.0.key(load_balancer)
     }
 
+    fn uses_endpoints(&self, load_balancer: &LoadBalancer) -> bool {
+        self.0.uses_endpoints(load_balancer)
+    }
+
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal> {
         self.0.validate(balancer)
     }
@@ -358,9 +363,6 @@ impl Provider for OnInstances {
     }
 
     async fn retarget(&self, targets: &TargetSet, keys: &[Key]) -> Result<(), ProviderError> {
-        let TargetSet::Nodes { targets, addresses } = targets else {
-            return self.0.retarget(targets, keys).await;
-        };
         let on_instance = |node: &Target| {
             let mut node = node.clone();
             node.provider_id = node.provider_id.map(|id| {
@@ -369,9 +371,9 @@ impl Provider for OnInstances {
             });
             node
         };
-        let known = TargetSet::Nodes {
-            targets: targets.iter().map(on_instance).collect(),
-            addresses: addresses.clone(),
+        let known = TargetSet {
+            nodes: targets.nodes.iter().map(on_instance).collect(),
+            addresses: targets.addresses.clone(),
         };
         self.0.retarget(&known, keys).await
     }

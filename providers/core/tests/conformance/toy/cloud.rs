@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use ballast_provider::conformance::{Crash, Field, Harness, Lab, Object, Support};
-use ballast_provider::{Mark, Provider, ProviderError};
+use ballast_provider::{Mark, Provider, ProviderError, Settings};
 
-use super::{Defect, Toy};
+use super::{Defect, PODS, Toy};
 
 /// A cloud in which any write can be the last one.
 #[derive(Default)]
@@ -109,12 +109,17 @@ impl Lab for ToyLab {
             | Field::RequestedAddresses
             | Field::ShareKey
             | Field::Published
+            | Field::Pods
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetProviderId
             | Field::TargetLabels
             | Field::NodeAddresses => Support::Honoured,
         }
+    }
+
+    fn pods(&self) -> Settings {
+        Settings::from([(PODS.to_owned(), "on".to_owned())])
     }
 
     fn shares(&self) -> bool {

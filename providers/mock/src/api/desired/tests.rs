@@ -123,9 +123,8 @@ fn nothing_of_the_model_is_lost() {
         json!({"clientIp": {"timeoutSeconds": 7}})
     );
     let targets = ballast_provider::conformance::targets(2);
-    let (nodes, _) = targets.nodes().unwrap();
     assert_eq!(
-        serde_json::to_value(nodes.iter().map(Target::from).collect::<Vec<_>>()).unwrap(),
+        serde_json::to_value(targets.nodes.iter().map(Target::from).collect::<Vec<_>>()).unwrap(),
         json!([
             {"name": "node-1", "addresses": ["127.0.10.1"]},
             {"name": "node-2", "addresses": ["127.0.10.2"]},

@@ -35,6 +35,7 @@ impl Lab for InstantLab {
             | Field::Endpoints
             | Field::Labels
             | Field::NamespaceLabels
+            | Field::Pods
             | Field::NodeAddresses => Support::Unused,
             Field::Namespace
             | Field::Name
@@ -149,6 +150,7 @@ impl Harness for InstantHarness {
                 load_balancer,
                 published: Vec::new(),
                 placement: ballast_provider::Placement::default(),
+                endpoints: None,
             }],
         };
         provider.ensure(&balancer).await.unwrap();

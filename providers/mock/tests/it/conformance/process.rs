@@ -168,6 +168,7 @@ impl Lab for ServerLab {
             | Field::Endpoints
             | Field::Labels
             | Field::NamespaceLabels
+            | Field::Pods
             | Field::TargetProviderId
             | Field::TargetLabels => Support::Unused,
             Field::Namespace

@@ -84,8 +84,8 @@ async fn an_address_that_another_service_publishes_cannot_be_requested() {
 
 /// Nodes that are no targets, such as excluded ones.
 fn nodes_at(addresses: &[IpAddr]) -> TargetSet {
-    TargetSet::Nodes {
-        targets: BTreeSet::new(),
+    TargetSet {
+        nodes: BTreeSet::new(),
         addresses: addresses.iter().copied().collect(),
     }
 }

@@ -82,6 +82,7 @@ pub fn balancer(load_balancer: LoadBalancer) -> Balancer {
             load_balancer,
             published: Vec::new(),
             placement: ballast_provider::Placement::default(),
+            endpoints: None,
         }],
     }
 }
