@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::announcers::Announcers;
 use super::bed::Bed;
-use super::machines::{number, seconds};
+use super::machines::{failed, number, seconds};
 use super::terms::Values;
 use super::terms::value::{ANSWERED, BLIND, FAILED, MOVES, NEWCOMER, TWO};
 use super::watch::{Seen, Watch};
@@ -28,7 +28,7 @@ fn values(seen: &Seen, from: Moment, no_move: Moment) -> Values {
     let (known, newcomer) = (seen.known(from, until), seen.newcomer(from, until));
     Values::from([
         (BLIND, seconds(known.blind.max(newcomer.blind))),
-        (FAILED, number(known.failed)),
+        (FAILED, failed(&[&known])),
         (NEWCOMER, seconds(newcomer.outage)),
         (MOVES, number(seen.moves(no_move))),
         (ANSWERED, seconds(seen.announced_to_answered(from))),

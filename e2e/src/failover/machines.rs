@@ -14,6 +14,7 @@ use super::terms::value::{
 use super::watch::{Seen, Watch};
 use crate::Faults;
 use crate::segment::Moment;
+use crate::segment::judge::Reachability;
 
 /// How long a failure is watched.
 const WATCH: Duration = Duration::from_secs(4);
@@ -26,6 +27,14 @@ pub(crate) fn seconds(time: Duration) -> f64 {
 /// A number as a value.
 pub(crate) fn number(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// The failed attempts of clients as a value; says when and how they failed.
+pub(crate) fn failed(all: &[&Reachability]) -> f64 {
+    for seen in all.iter().filter(|it| it.failed > 0) {
+        println!("  not answered: {seen:?}");
+    }
+    number(all.iter().map(|it| it.failed).sum())
 }
 
 /// The outages of a period.
@@ -75,7 +84,7 @@ fn lost_and_back(seen: &Seen, lost: Moment, back: Moment) -> Values {
     let mut values = outages(seen, lost, back);
     let after = seen.known(back, seen.period().1);
     values.extend([
-        (BACK_FAILED, number(after.failed)),
+        (BACK_FAILED, failed(&[&after])),
         (BACK_MOVES, number(after.moves)),
         (BACK_TWO, seconds(seen.until_one(back))),
     ]);
@@ -146,7 +155,7 @@ pub async fn all_links(
     let mut values = Values::from([
         (RETURN, seconds(answered.since(up))),
         (TWO, seconds(seen.until_one(up))),
-        (FAILED, number(seen.known(answered, seen.period().1).failed)),
+        (FAILED, failed(&[&seen.known(answered, seen.period().1)])),
     ]);
     bed.heal().await?;
     let moves = bed.moves_since(&epochs).await?;

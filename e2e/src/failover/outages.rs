@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::bed::{self, Bed, at};
-use super::machines::{number, seconds};
+use super::machines::{failed, number, seconds};
 use super::terms::Values;
 use super::terms::value::{
     ANSWERED, BLIND, CLAIMED_AFTER, CLAIMS, CUT_KNOWN, CUT_NEWCOMER, FAILED, FAR, KNOWN, MOVES,
@@ -116,7 +116,7 @@ pub async fn uplink_dead(bed: &Bed<'_>, address: IpAddr) -> Result<Values> {
     let mut values = Values::from([
         (CLAIMS, number(claims.len())),
         (MOVES, number(usize::try_from(moves)?)),
-        (FAILED, number(seen.known(start, until).failed)),
+        (FAILED, failed(&[&seen.known(start, until)])),
     ]);
     values.extend(
         claims
@@ -145,10 +145,9 @@ pub async fn api_down(bed: &Bed<'_>, address: IpAddr, half: Duration) -> Result<
     let until = seen.period().1;
     let (before, after) = (seen.known(start, cut), seen.known(moved, until));
     let newcomers = [seen.newcomer(start, cut), seen.newcomer(moved, until)];
-    let new_failed = newcomers.iter().map(|it| it.failed).sum();
     Ok(Values::from([
-        (FAILED, number(before.failed + after.failed)),
-        (NEW_FAILED, number(new_failed)),
+        (FAILED, failed(&[&before, &after])),
+        (NEW_FAILED, failed(&[&newcomers[0], &newcomers[1]])),
         (MOVES, number(seen.moves(cut) + after.moves)),
         (CUT_KNOWN, seconds(seen.known(cut, moved).outage)),
         (CUT_NEWCOMER, seconds(seen.newcomer(cut, moved).outage)),

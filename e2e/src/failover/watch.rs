@@ -88,7 +88,7 @@ impl<'a> Watch<'a> {
 
     /// Stops them at a moment, and returns what they saw.
     pub async fn until(self, until: Moment) -> Result<Seen> {
-        // The outcome of the last attempt before it is known a second later.
+        // The outcome of the last attempt before it is known later.
         self.known.until(until).await?;
         let frames = self.capture.frames().await?;
         self.capture.stop().await?;
@@ -163,14 +163,14 @@ impl Seen {
         claims.map(|it| it.at).min()
     }
 
-    /// The attempts without an answer of the client that knows the address.
+    /// The failed attempts of the client that knows the address.
     pub fn known_failures(&self, from: Moment) -> Vec<&Attempt> {
-        failures(&self.known, from, self.until)
+        judge::failures(&self.known, from, self.until)
     }
 
-    /// The attempts without an answer of the client that asks for the MAC address each time.
+    /// The failed attempts of the client that asks for the MAC address each time.
     pub fn newcomer_failures(&self, from: Moment) -> Vec<&Attempt> {
-        failures(&self.newcomer, from, self.until)
+        judge::failures(&self.newcomer, from, self.until)
     }
 
     /// How often the node that answers the client changed that knows the address, from the
@@ -209,9 +209,4 @@ impl Seen {
         let mine = mine.with_context(|| format!("no answer named {mac}: {all:?}"))?;
         Ok(mine.first)
     }
-}
-
-fn failures(all: &[Attempt], from: Moment, until: Moment) -> Vec<&Attempt> {
-    let mine = all.iter().filter(|it| it.start >= from && it.start < until);
-    mine.filter(|it| !it.outcome.is_ok()).collect()
 }

@@ -19,8 +19,11 @@ use super::moment::Moment;
 
 /// The pause after an attempt whose MAC address was forgotten before the answer came.
 const AGAIN: Duration = Duration::from_millis(10);
-/// The time-out of one attempt.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
+/// An attempt that is answered later counts as not answered.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// The time-out of one attempt: a kernel repeats a first packet after 1 s, and a late answer tells a lost packet
+/// from a connection that nobody serves.
+pub(super) const TIMEOUT: Duration = Duration::from_millis(1_500);
 /// The interface of every host on the segment.
 const INTERFACE: &str = "eth0";
 

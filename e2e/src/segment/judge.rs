@@ -1,26 +1,35 @@
 //! What observations prove. Pure.
 
+mod failures;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use self::failures::Unanswered;
 use super::connect::{Attempt, Outcome};
 use super::frame::{Frame, Kind, Way};
 use super::moment::Moment;
+
+pub use self::failures::{Failure, failures};
 
 /// What a client saw in a period.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reachability {
     /// The attempts that began in it.
     pub attempts: usize,
-    /// Those without an answer.
+    /// Those without an answer in time, except for [`Self::alone`].
     pub failed: usize,
+    /// Those without an answer between others that were answered at once: no outage.
+    pub alone: usize,
     /// The longest time in which no answer arrived, the edges of the period included.
     pub outage: Duration,
     /// How often the one who answers changed.
     pub moves: usize,
     /// The longest time between two attempts: a client that did not run saw no outage.
     pub blind: Duration,
+    /// The first of those without an answer in time.
+    pub failures: Vec<Failure>,
 }
 
 /// Judges the attempts of one client that began between two moments.
@@ -34,24 +43,27 @@ pub fn reachability(attempts: &[Attempt], from: Moment, until: Moment) -> Reacha
     let blind = longest_gap(from, starts, until);
     let mut answers: Vec<Moment> = mine
         .iter()
-        .filter(|it| it.outcome.is_ok())
+        .filter(|it| it.is_answered())
         .map(|it| it.end.min(until))
         .collect();
     answers.sort_unstable();
     let by: Vec<&str> = mine.iter().filter_map(|it| answered_by(it)).collect();
+    let unanswered = Unanswered::of(attempts, from, until);
     Reachability {
         attempts: mine.len(),
-        failed: mine.len() - by.len(),
+        failed: unanswered.failed.len(),
+        alone: unanswered.alone.len(),
         outage: longest_gap(from, answers.into_iter(), until),
         moves: by.windows(2).filter(|pair| pair[0] != pair[1]).count(),
         blind,
+        failures: unanswered.named(from),
     }
 }
 
-/// Who answered an attempt.
+/// Who answered an attempt in time.
 pub fn answered_by(attempt: &Attempt) -> Option<&str> {
     match &attempt.outcome {
-        Outcome::Ok(by) => Some(by),
+        Outcome::Ok(by) if attempt.is_answered() => Some(by),
         _ => None,
     }
 }

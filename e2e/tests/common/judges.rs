@@ -19,11 +19,12 @@ pub(crate) async fn arping(lab: &Lab, from: Host, to: IpAddr, count: u32) -> Res
     Ok(said.stdout.lines().map(str::to_owned).collect())
 }
 
-/// The MAC addresses that answer one request of a host, by ARP or by neighbour discovery, each
-/// once: answers to other programs of the host may be among them.
+/// The MAC addresses that answer a host, by ARP or by neighbour discovery, each once: answers to other programs of
+/// the host may be among them.
 pub(crate) async fn judged(lab: &Lab, from: Host, address: IpAddr) -> Result<BTreeSet<String>> {
     if address.is_ipv4() {
-        return Ok(arping(lab, from, address, 1).await?.into_iter().collect());
+        // A busy host may answer one request later than arping waits.
+        return Ok(arping(lab, from, address, 3).await?.into_iter().collect());
     }
     let address = address.to_string();
     // Multicast, one request, and every answer within the time.

@@ -412,9 +412,9 @@ impl<'a> Clients<'a> {
             let attempts = visits.until(until).await?;
             let seen = judge::reachability(&attempts, self.since, until);
             println!("  {name}: {seen:?}");
-            let mine = attempts
+            let mine = judge::failures(&attempts, self.since, until)
                 .into_iter()
-                .filter(|it| it.start >= self.since && !it.outcome.is_ok());
+                .cloned();
             let (reset, failed): (Vec<_>, Vec<_>) =
                 mine.partition(|it| self.told.is_some() && it.outcome == Outcome::Reset);
             if let (Some(first), Some(last)) = (reset.first(), reset.last()) {
