@@ -79,6 +79,11 @@ pub struct AwsSettings {
     #[schemars(extend("maxProperties" = 40))]
     pub tags: BTreeMap<String, String>,
 
+    /// What the load balancers send traffic to: nodes, on their node ports, or pods, on their own ports. Without it,
+    /// nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_type: Option<AwsTargetType>,
+
     /// The labels that nodes must have to be targets, all of them. Without any, all nodes are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 10))]
@@ -114,6 +119,16 @@ pub enum AwsScheme {
     Internal,
     /// It can be reached from the internet.
     InternetFacing,
+}
+
+/// What load balancers send traffic to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AwsTargetType {
+    /// Nodes. Their kube-proxy, or what replaces it, sends on to pods.
+    Instance,
+    /// Pods. They need addresses that the VPC reaches, such as those of the Amazon VPC CNI plugin.
+    Ip,
 }
 
 /// Which Services may share a load balancer.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use ballast_aws::settings::{Allowed, ClassSettings, Field, Publish};
+use ballast_aws::target::TargetType;
 use ballast_aws::{Scheme, Settings};
-use ballast_crds::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings, AwsSharing};
+use ballast_crds::{AwsHealthCheck, AwsPublish, AwsScheme, AwsSettings, AwsSharing, AwsTargetType};
 use ballast_provider::Refusal;
 
 /// The settings of a class, or which field is wrong.
@@ -56,6 +57,15 @@ pub(super) fn class_settings(aws: &AwsSettings) -> Result<ClassSettings, Refusal
         "proxy-protocol",
         "spec.aws.proxyProtocol",
         aws.proxy_protocol.then(|| "*".to_owned()),
+    );
+    let target_type = aws.target_type.map(|it| match it {
+        AwsTargetType::Instance => TargetType::Instance,
+        AwsTargetType::Ip => TargetType::Ip,
+    });
+    set(
+        "nlb-target-type",
+        "spec.aws.targetType",
+        target_type.map(|it| it.as_str().to_owned()),
     );
     set(
         "target-node-labels",
@@ -177,6 +187,7 @@ mod tests {
             "targetGroupAttributes": {"deregistration_delay.timeout_seconds": "60"},
             "proxyProtocol": true,
             "tags": {"team": "a,b"},
+            "targetType": "ip",
             "targetNodeLabels": {"pool": "edge"},
             "maxSecurityGroupRules": 120,
             "allowedAnnotations": ["subnets", "scheme"],

@@ -117,6 +117,7 @@ impl Factory for Providers {
         &[
             ballast_aws::annotations::PREFIX,
             ballast_aws::annotations::ACTIONS,
+            ballast_aws::adopt::ADOPT,
         ]
     }
 

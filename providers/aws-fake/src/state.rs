@@ -7,7 +7,8 @@
 //! SDKs with its documentation, `[docs]` a page of AWS's documentation, `[seen]` an answer of AWS
 //! quoted in a public issue. Rules without a mark are strictness of this fake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub mod attributes;
@@ -135,6 +136,8 @@ pub struct Cloud {
     pub addresses: BTreeMap<String, Address>,
     /// The ARNs of certificates that TLS listeners can use.
     pub certificates: Vec<String>,
+    /// Addresses whose health checks fail.
+    pub sick: BTreeSet<IpAddr>,
 }
 
 /// The objects that calls can make, as plain values by ARN or ID.
@@ -240,6 +243,7 @@ impl Cloud {
             prefix_lists: BTreeMap::new(),
             addresses: BTreeMap::new(),
             certificates: Vec::new(),
+            sick: BTreeSet::new(),
         }
     }
 

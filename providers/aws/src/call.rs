@@ -8,6 +8,7 @@ use crate::desired::{Check, Rule, Subnet, TargetGroup, Tls, Transport};
 use crate::observed::Arn;
 use crate::rate::Urgency;
 use crate::settings::Scheme;
+use crate::target::TargetId;
 
 /// An object that exists, or that an earlier call of the plan makes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,11 +59,11 @@ pub enum Call {
     },
     RegisterTargets {
         target_group: Ref,
-        targets: Vec<String>,
+        targets: Vec<TargetId>,
     },
     DeregisterTargets {
         target_group: Ref,
-        targets: Vec<String>,
+        targets: Vec<TargetId>,
     },
     /// Its tags are without the one of what was applied.
     CreateLoadBalancer {

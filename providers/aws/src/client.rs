@@ -21,6 +21,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
+use ipnet::Ipv4Net;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -39,6 +41,7 @@ use crate::call::{Call, Ref};
 use crate::observed::LoadBalancerState;
 use crate::pace::{Pace, Seat};
 use crate::rate::{Limits, Owner, Ticket, Urgency};
+use crate::target::TargetId;
 
 pub mod actions;
 mod counts;
@@ -156,6 +159,8 @@ pub struct Manner {
 pub struct Ids {
     /// The ID of the VPC of everything that is created.
     pub vpc: String,
+    /// The addresses of the subnets of that VPC. Targets elsewhere are of no zone. Empty if nobody knows them.
+    pub subnets: Vec<Ipv4Net>,
     /// The IDs and ARNs of what the plan's calls have made, by the names in [`Ref::Made`].
     pub made: BTreeMap<String, String>,
 }
@@ -426,6 +431,18 @@ impl Manner {
 // === impl Ids ===
 
 impl Ids {
+    /// The zone in a call, for a target that is in no subnet of the VPC: AWS finds the others by itself
+    /// (`TargetDescription` in the Elastic Load Balancing API Reference).
+    fn zone_of(&self, target: &TargetId) -> Option<&'static str> {
+        let TargetId::Address(address) = target else {
+            return None;
+        };
+        let inside =
+            |range: &Ipv4Net| matches!(address.ip(), IpAddr::V4(ip) if range.contains(&ip));
+        let elsewhere = !self.subnets.is_empty() && !self.subnets.iter().any(inside);
+        elsewhere.then_some("all")
+    }
+
     /// The ID or ARN behind a reference. An unknown one is a mistake in the order of the calls.
     fn of(&self, of: &Ref, action: Action) -> Result<String, CallError> {
         let id = match of {

@@ -14,7 +14,8 @@ use ipnet::IpNet;
 use crate::annotations::{PREFIX, invalid};
 use crate::nodes::Selector;
 use crate::settings::tls::Alpn;
-use crate::settings::{CheckProtocol, Scheme, Settings};
+use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
+use crate::target::TargetType;
 
 mod capacity;
 mod check;
@@ -90,25 +91,27 @@ pub struct ListenerSpec {
     pub tags: BTreeMap<String, String>,
 }
 
-/// A target group of instances.
+/// A target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetGroup {
-    /// Its name. It differs where AWS can change nothing, protocol and port, and for each load
+    /// Its name. It differs where AWS can change nothing, such as protocol and port, and for each load
     /// balancer, because AWS permits a target group on one only.
     pub name: String,
+    /// What its targets are.
+    pub target_type: TargetType,
     /// Its protocol.
     pub transport: Transport,
     /// Whether the load balancer speaks TLS to the targets.
     pub tls: bool,
-    /// The node port.
+    /// The node port. Pods are registered with their own ports.
     pub port: u16,
     /// The health check.
     pub check: Check,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
-    /// Which nodes are targets.
+    /// Which nodes are targets, if nodes are.
     pub selector: Selector,
-    /// Its tags, which also say which nodes are targets.
+    /// Its tags, which also say which nodes or pods are targets.
     pub tags: BTreeMap<String, String>,
 }
 
@@ -206,6 +209,8 @@ pub struct LookedUp {
     pub security_groups: Vec<String>,
     /// The prefix lists that the settings name.
     pub prefix_lists: PrefixLists,
+    /// The load balancer exists and was made without security groups: it can never get any.
+    pub groupless: bool,
 }
 
 /// One Service of a load balancer, and what it asks for.
@@ -253,6 +258,21 @@ pub struct Outcome {
     pub remarks: Vec<Vec<String>>,
 }
 
+// === impl TargetGroup ===
+
+impl TargetGroup {
+    /// The attributes of a new one that differ from AWS's defaults for instances. Pods do not see the client's
+    /// address over TCP unless somebody asks for it.
+    pub(crate) fn initial_attributes(&self) -> BTreeMap<String, String> {
+        let hides = self.target_type == TargetType::Ip && self.transport == Transport::Tcp;
+        let preserve = (
+            attributes::PRESERVE_CLIENT_IP.to_owned(),
+            "false".to_owned(),
+        );
+        hides.then_some(preserve).into_iter().collect()
+    }
+}
+
 // === impl ListenerSpec ===
 
 impl ListenerSpec {
@@ -297,17 +317,26 @@ impl Desired {
         let mut target_groups = BTreeMap::new();
         for part in parts {
             let mut of_part = Vec::new();
-            let served = Served::of(mark, key, part, &mut of_part)?;
+            let served = Served::of(mark, key, part, found.groupless, &mut of_part)?;
             listeners.extend(served.listeners);
             target_groups.extend(served.target_groups);
-            if !own {
+            if found.groupless {
+                clients::groupless(part, &mut of_part);
+            } else if !own {
                 clients::ignored(part, &mut of_part);
             }
             remarks.push(of_part);
         }
-        let groups = if own {
+        if found.groupless && !own {
+            return Err(invalid(format!(
+                "annotation {PREFIX}security-groups: the load balancer was made without security groups, and AWS adds none later"
+            )));
+        }
+        let groups = if found.groupless {
+            Groups::Given(Vec::new())
+        } else if own {
             Groups::Own {
-                name: mark.name_of(NAMES, &format!("{}/clients", scoped(key, scheme))),
+                name: mark.name_of(NAMES, &format!("{}/clients", scope(key, settings))),
                 rules: rules(parts, &found.prefix_lists)?,
                 most: settings.most_rules.unwrap_or(MOST_RULES),
             }
@@ -317,7 +346,7 @@ impl Desired {
         let manages = settings.manage_backend_rules.unwrap_or(own);
         let subnets = subnets(settings, found)?;
         let desired = Self {
-            name: name(mark, key, scheme),
+            name: name_of(mark, key, settings),
             scheme,
             capacity: capacity::of(settings, subnets.len())?,
             subnets,
@@ -341,7 +370,14 @@ impl Desired {
 }
 
 /// The scheme is part of all names, so that the successor of another scheme shares nothing with the load
-/// balancer that it replaces, and can be made before that is deleted.
+/// balancer that it replaces, and can be made before that is deleted. So is the name of one that was taken over.
+fn scope(key: &Key, settings: &Settings) -> String {
+    match &settings.adopted {
+        Some(adopted) => format!("{key}/{}", adopted.name()),
+        None => scoped(key, settings.scheme.unwrap_or_default()),
+    }
+}
+
 fn scoped(key: &Key, scheme: Scheme) -> String {
     format!("{key}/{}", scheme.as_str())
 }
@@ -349,6 +385,14 @@ fn scoped(key: &Key, scheme: Scheme) -> String {
 /// The name of the load balancer of one scheme.
 pub(crate) fn name(mark: &Mark, key: &Key, scheme: Scheme) -> String {
     mark.name_of(NAMES, &scoped(key, scheme))
+}
+
+/// The name of the load balancer of Services with these settings.
+pub(crate) fn name_of(mark: &Mark, key: &Key, settings: &Settings) -> String {
+    match &settings.adopted {
+        Some(adopted) => adopted.name().to_owned(),
+        None => name(mark, key, settings.scheme.unwrap_or_default()),
+    }
 }
 
 /// Refuses what can be refused before anything is looked up.
@@ -360,7 +404,9 @@ pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
                 "spec.ipFamilies: Ballast does not support IPv6 on AWS yet",
             ));
         }
-        service.require_node_ports()?;
+        if settings.target_type.unwrap_or_default() == TargetType::Instance {
+            service.require_node_ports()?;
+        }
         settings.check()?;
         let secure = tls::ports(service, &settings.tls)?;
         capacity::check(settings, &secure)?;
@@ -386,8 +432,9 @@ fn tags(
 ) -> Result<BTreeMap<String, String>, Refusal> {
     let mut tags = settings.tags.clone();
     tags.extend(mark.tags_on(key, &service.id));
-    let labels = usize::from(selector(settings).tag().is_some());
-    if tags.len() + labels > MOST_TAGS {
+    let pods = settings.target_type == Some(TargetType::Ip);
+    let more = usize::from(pods || selector(settings).tag().is_some());
+    if tags.len() + more > MOST_TAGS {
         return Err(Refusal::new(
             Reason::QuotaExceeded,
             format!(
@@ -399,8 +446,13 @@ fn tags(
     Ok(tags)
 }
 
+/// Pods are targets wherever they run.
 fn selector(settings: &Settings) -> Selector {
-    Selector::new(settings.node_labels.clone().unwrap_or_default())
+    let labels = match settings.target_type.unwrap_or_default() {
+        TargetType::Instance => settings.node_labels.clone(),
+        TargetType::Ip => None,
+    };
+    Selector::new(labels.unwrap_or_default())
 }
 
 fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal> {

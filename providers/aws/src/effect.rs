@@ -125,8 +125,9 @@ impl Effect<'_> {
             Call::CreateTargetGroup { target_group, tags } => {
                 let group = ObservedTargetGroup {
                     arn: answer.id.clone().unwrap_or_default(),
+                    target_type: target_group.target_type,
                     check: target_group.check.clone(),
-                    attributes: BTreeMap::new(),
+                    attributes: target_group.initial_attributes(),
                     tags: tags.clone(),
                     targets: BTreeSet::new(),
                 };

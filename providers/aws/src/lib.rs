@@ -21,6 +21,7 @@
 //! - [`client`]: calls to AWS.
 //! - [`provider`]: connects them.
 
+pub mod adopt;
 pub mod annotations;
 pub mod call;
 pub mod client;
@@ -31,12 +32,14 @@ pub mod nodes;
 pub mod observed;
 pub mod pace;
 pub mod plan;
+pub mod pods;
 pub mod policy;
 pub mod preview;
 pub mod provider;
 pub mod rate;
 mod requests;
 pub mod settings;
+pub mod target;
 
 pub use annotations::{Annotation, Support};
 pub use call::{Call, Ref};

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use ballast_provider::{Labels, Target, mark};
 
+use crate::target::TargetId;
+
 /// The tag of a target group whose nodes need labels: `KEY=VALUE`, separated by spaces.
 pub const NODE_LABELS: &str = "ballast.dev/target-node-labels";
 /// AWS's limit for the value of a tag, in characters.
@@ -98,11 +100,11 @@ impl Nodes {
         self.instances.contains_key(id)
     }
 
-    /// The IDs of the instances that are targets.
-    pub fn selected(&self, selector: &Selector) -> BTreeSet<String> {
+    /// The instances that are targets.
+    pub fn selected(&self, selector: &Selector) -> BTreeSet<TargetId> {
         let all = self.instances.iter();
         all.filter(|(id, labels)| selector.selects(labels) && !self.refused.contains(*id))
-            .map(|(id, _)| id.clone())
+            .map(|(id, _)| TargetId::Instance(id.clone()))
             .collect()
     }
 
@@ -157,11 +159,12 @@ impl Nodes {
     /// A short name for the targets of all target groups, if these selectors are in use.
     pub fn name(&self, selectors: &BTreeSet<Selector>) -> String {
         let all = self.selected(&Selector::default());
-        let mut parts: Vec<String> = all.into_iter().collect();
+        let ids = |all: BTreeSet<TargetId>| all.into_iter().map(|one| one.id());
+        let mut parts: Vec<String> = ids(all).collect();
         for selector in selectors {
             if let Some(tag) = selector.tag() {
                 parts.push(tag);
-                parts.extend(self.selected(selector));
+                parts.extend(ids(self.selected(selector)));
             }
         }
         mark::digest(parts.iter().map(String::as_str))[..16].to_owned()
@@ -266,7 +269,8 @@ mod tests {
             (&[("disk", "ssd")], &[]),
         ] {
             let selected = nodes.selected(&selector(wanted));
-            assert!(selected.iter().eq(expected), "{wanted:?}: {selected:?}");
+            let ids = selected.iter().map(TargetId::id);
+            assert!(ids.eq(expected.iter().copied()), "{wanted:?}: {selected:?}");
         }
         assert_eq!(nodes.strangers.len(), 1);
     }

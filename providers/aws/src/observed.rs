@@ -7,6 +7,7 @@ use ballast_provider::mark::APPLIED;
 
 use crate::desired::{Check, Rule, Subnet, Tls, Transport};
 use crate::settings::Scheme;
+use crate::target::{TargetId, TargetType};
 
 /// An Amazon Resource Name.
 pub type Arn = String;
@@ -108,14 +109,16 @@ pub struct ObservedListener {
 pub struct ObservedTargetGroup {
     /// Its ARN.
     pub arn: Arn,
+    /// What its targets are.
+    pub target_type: TargetType,
     /// Its health check.
     pub check: Check,
     /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
     pub attributes: BTreeMap<String, String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// The IDs of its instances, without those that drain.
-    pub targets: BTreeSet<String>,
+    /// Its targets, without those that drain.
+    pub targets: BTreeSet<TargetId>,
 }
 
 // === impl Observed ===

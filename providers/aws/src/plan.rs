@@ -41,7 +41,9 @@ use crate::nodes::{Nodes, Selector};
 use crate::observed::{
     Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
 };
+use crate::pods::Pods;
 use crate::settings::attributes;
+use crate::target::{TargetId, TargetType};
 
 mod balancer;
 mod capacity;
@@ -58,6 +60,8 @@ pub const CHUNK: usize = 200;
 pub struct Situation {
     /// The nodes that load balancers send to; `None`: they are not known yet, and target groups keep what they have.
     pub nodes: Option<Arc<Nodes>>,
+    /// The pods that load balancers send to.
+    pub pods: Pods,
     /// Whether clients can use the load balancer instead of the one that it replaces: it has
     /// healthy targets, and its name has been published for longer than clients remember names.
     pub successor_serves: bool,
@@ -125,11 +129,10 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         ..Plan::default()
     };
     plan.unfinished(present, differs);
-    if let Some(nodes) = &situation.nodes {
-        for (name, group) in &desired.target_groups {
-            let there = observed.target_groups.get(name);
-            let registered = there.map(|it| &it.targets);
-            let targets = nodes.selected(&group.selector);
+    for (name, group) in &desired.target_groups {
+        let there = observed.target_groups.get(name);
+        let registered = there.map(|it| &it.targets);
+        if let Some(targets) = situation.targets(group.target_type, &group.tags) {
             plan.targets(&reference(there, name), &targets, registered);
         }
     }
@@ -236,12 +239,28 @@ pub fn leave(observed: &Observed, uid: &str) -> (Vec<Call>, Vec<Call>) {
 /// The calls for new targets of one target group: what is new is registered first.
 pub fn retarget(
     target_group: &Ref,
-    targets: &BTreeSet<String>,
-    present: &BTreeSet<String>,
+    targets: &BTreeSet<TargetId>,
+    present: &BTreeSet<TargetId>,
 ) -> Vec<Call> {
     let mut plan = Plan::default();
     plan.targets(target_group, targets, Some(present));
     plan.calls
+}
+
+// === impl Situation ===
+
+impl Situation {
+    /// The targets of a target group with these tags; `None` if they are not known.
+    pub(crate) fn targets(
+        &self,
+        target_type: TargetType,
+        tags: &BTreeMap<String, String>,
+    ) -> Option<BTreeSet<TargetId>> {
+        match target_type {
+            TargetType::Instance => Some(self.nodes.as_ref()?.selected(&Selector::of(tags))),
+            TargetType::Ip => self.pods.selected(tags),
+        }
+    }
 }
 
 // === impl Plan ===
@@ -384,13 +403,13 @@ impl Plan {
     fn targets(
         &mut self,
         target_group: &Ref,
-        targets: &BTreeSet<String>,
-        present: Option<&BTreeSet<String>>,
+        targets: &BTreeSet<TargetId>,
+        present: Option<&BTreeSet<TargetId>>,
     ) {
         let none = BTreeSet::new();
         let present = present.unwrap_or(&none);
-        let new: Vec<String> = targets.difference(present).cloned().collect();
-        let old: Vec<String> = present.difference(targets).cloned().collect();
+        let new: Vec<TargetId> = targets.difference(present).cloned().collect();
+        let old: Vec<TargetId> = present.difference(targets).cloned().collect();
         let group = || target_group.clone();
         self.calls
             .extend(new.chunks(CHUNK).map(|chunk| Call::RegisterTargets {
@@ -422,14 +441,12 @@ impl Plan {
                 }));
             return;
         }
-        let Some(nodes) = &situation.nodes else {
-            return;
-        };
         let used = groups_of(others);
         for one in observed.target_groups.values() {
-            if used.contains(&one.arn) {
+            if used.contains(&one.arn)
+                && let Some(targets) = situation.targets(one.target_type, &one.tags)
+            {
                 let group = Ref::Known(one.arn.clone());
-                let targets = nodes.selected(&Selector::of(&one.tags));
                 self.targets(&group, &targets, Some(&one.targets));
             }
         }
@@ -464,8 +481,8 @@ fn attributes_of(
     group: &TargetGroup,
     there: Option<&ObservedTargetGroup>,
 ) -> BTreeMap<String, String> {
-    let none = BTreeMap::new();
-    let present = there.map_or(&none, |there| &there.attributes);
+    let initial = group.initial_attributes();
+    let present = there.map_or(&initial, |there| &there.attributes);
     changes(&group.attributes, present, &attributes::TARGET_GROUP)
 }
 

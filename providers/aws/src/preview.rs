@@ -136,6 +136,7 @@ fn stand_ins(settings: &Settings) -> LookedUp {
         backend_group: Some("sg-backend".to_owned()),
         security_groups: settings.security_groups.clone(),
         prefix_lists: PrefixLists::new(),
+        groupless: false,
     }
 }
 
@@ -169,14 +170,14 @@ mod tests {
     #[test]
     fn every_annotation_that_is_refused_is_named_in_the_words_of_the_provider() {
         let all = [
+            ("ip-address-type", "dualstack"),
             ("name", "web"),
-            ("nlb-target-type", "ip"),
             ("scheme", "internet-facing"),
             ("shceme", "internal"),
         ];
         let seen = of(&all);
         let keys: Vec<_> = seen.refused.iter().map(|it| it.key.as_deref()).collect();
-        let expected = ["name", "nlb-target-type", "shceme"].map(|it| format!("{PREFIX}{it}"));
+        let expected = ["ip-address-type", "name", "shceme"].map(|it| format!("{PREFIX}{it}"));
         assert_eq!(keys, expected.each_ref().map(|it| Some(it.as_str())));
         for one in &seen.refused {
             let settings = member(&all).load_balancer.settings;

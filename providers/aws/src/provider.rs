@@ -31,6 +31,7 @@
 //! taken in this order, and whoever holds one of the last three takes none of a load balancer. So a call in the
 //! background holds up no Service that is not concerned.
 
+mod adopt;
 mod backend;
 mod capacity;
 mod drift;
@@ -44,6 +45,7 @@ mod inventory;
 mod lists;
 mod named;
 mod network;
+mod pods;
 mod records;
 mod release;
 mod retarget;
@@ -67,8 +69,11 @@ use self::network::Network;
 use self::records::Records;
 use self::tags::Kept;
 use self::targets::Targets;
+use crate::call::Call;
 use crate::client::{Client, Clients, ConnectError, Connection};
-use crate::settings::ClassSettings;
+use crate::nodes::Nodes;
+use crate::settings::{ClassSettings, Settings};
+use crate::target::TargetType;
 
 /// Said of a class that does not name its scheme.
 const UNNAMED_SCHEME: &str = "Load balancers are internal, with addresses of the VPC only, unless a Service asks for an internet-facing one. spec.aws.scheme sets it for all";
@@ -114,8 +119,20 @@ impl AwsProvider {
     pub const TRAITS: Traits = Traits {
         node_labels: true,
         one_listener_per_port: true,
+        endpoints: true,
         ..Traits::CLOUD
     };
+
+    /// The calls that would take over the load balancer that a Service names ([`crate::adopt::ADOPT`]) and bring it to
+    /// what the Service asks for, if these are the nodes. It only reads.
+    pub async fn preview_adoption(
+        &self,
+        balancer: &Balancer,
+        targets: &TargetSet,
+    ) -> Result<Vec<Call>, ProviderError> {
+        self.inner.targets().replace(Nodes::of(&targets.nodes));
+        self.inner.preview_adoption(balancer).await
+    }
 
     /// The provider of a class. Makes no call. `clients` are those of the process: classes of one account
     /// and region share AWS's limits.
@@ -166,6 +183,11 @@ impl Provider for AwsProvider {
             Some(text) => Key::Shared(format!("{}/{text}", load_balancer.id.namespace).into()),
             None => Key::alone(&load_balancer.id),
         }
+    }
+
+    fn uses_endpoints(&self, load_balancer: &LoadBalancer) -> bool {
+        let own = Settings::target_type_of(&load_balancer.settings);
+        own.or(self.inner.class.settings.target_type) == Some(TargetType::Ip)
     }
 
     fn calls(&self) -> Vec<CallCount> {

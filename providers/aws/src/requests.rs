@@ -4,6 +4,7 @@
 
 use ballast_provider::{Affinity, FamilyPolicy, Member, Reason, Refusal, text};
 
+use crate::adopt::ADOPT;
 use crate::annotations::PREFIX;
 
 /// Kubernetes' default for `clientIP.timeoutSeconds`, which nobody asked for.
@@ -15,6 +16,15 @@ pub(crate) fn check(member: &Member) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Reason::Unsupported,
             "spec.ipFamilyPolicy: Ballast does not support IPv6 on AWS yet, so no Service gets both families; use PreferDualStack or SingleStack",
+        ));
+    }
+    let wanted = &member.load_balancer;
+    if wanted.share_key.is_some() && wanted.settings.contains_key(ADOPT) {
+        return Err(Refusal::new(
+            Reason::Unsupported,
+            format!(
+                "annotation {ADOPT}: a Service with ballast.dev/share-key takes over no load balancer. Let it take over one alone first"
+            ),
         ));
     }
     if let Some(key) = &member.load_balancer.share_key
@@ -83,7 +93,7 @@ pub(crate) fn remarks(member: &Member) -> Vec<String> {
     let others = wanted
         .settings
         .keys()
-        .filter(|key| !key.starts_with(PREFIX));
+        .filter(|key| !key.starts_with(PREFIX) && *key != ADOPT);
     remarks.extend(others.map(|key| format!("{key} has no effect on AWS")));
     remarks
 }

@@ -12,7 +12,9 @@ use std::net::Ipv4Addr;
 
 use ballast_provider::{Reason, Refusal, Settings as Annotations};
 
+use crate::adopt::{ADOPT, Adopted};
 use crate::annotations::{self, PREFIX, Support, invalid};
+use crate::target::TargetType;
 
 pub mod attributes;
 mod deprecated;
@@ -120,6 +122,10 @@ pub struct Settings {
     pub private_addresses: Vec<Ipv4Addr>,
     /// The capacity units that are reserved, in all zones together; 0 is none.
     pub capacity: Option<u32>,
+    /// The load balancer of another controller to take over.
+    pub adopted: Option<Adopted>,
+    /// What the targets are.
+    pub target_type: Option<TargetType>,
     /// PROXY protocol.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// The labels of the nodes that are targets; none of them means all nodes.
@@ -225,6 +231,11 @@ impl Settings {
     pub fn of(annotations: &Annotations, allowed: Option<&Allowed>) -> Result<Parsed, Refusal> {
         let mut parsed = Parsed::default();
         for (key, value) in annotations {
+            if key == ADOPT {
+                let adopted = Adopted::parse(&format!("annotation {key}"), value.trim())?;
+                parsed.settings.adopted = Some(adopted);
+                continue;
+            }
             if !key.starts_with(PREFIX) {
                 annotations::refuse_action(key)?;
                 continue;
@@ -262,6 +273,18 @@ impl Settings {
         }
         parsed.deprecated(annotations)?;
         Ok(parsed)
+    }
+
+    /// What the targets of a Service with these annotations are, as far as they say so, and whatever else is wrong
+    /// with them.
+    pub fn target_type_of(annotations: &Annotations) -> Option<TargetType> {
+        let value = |name: &str| annotations.get(&format!("{PREFIX}{name}"));
+        let named = value("nlb-target-type").map(|it| values::target_type("", it.trim()));
+        let implied = || {
+            let controller = value("type")?;
+            (controller.trim() == values::NLB_IP).then_some(TargetType::Ip)
+        };
+        named.map_or_else(implied, Result::ok)
     }
 
     /// The settings in the fields of a class.
@@ -311,6 +334,8 @@ impl Settings {
             elastic_addresses: self.elastic_addresses,
             private_addresses: self.private_addresses,
             capacity: self.capacity.or(class.capacity),
+            adopted: self.adopted,
+            target_type: self.target_type.or(class.target_type),
             proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),
             node_labels: self.node_labels.or_else(|| class.node_labels.clone()),
             tls: self.tls,
@@ -462,9 +487,11 @@ impl Parsed {
             | "alpn-policy"
             | "backend-protocol" => settings.tls.set(name, key, value)?,
             "target-node-labels" => settings.node_labels = Some(values::labels(key, value)?),
-            "nlb-target-type" => values::target_type(key, value)?,
+            "nlb-target-type" => settings.target_type = Some(values::target_type(key, value)?),
             "type" => {
-                values::controller(key, value)?;
+                if value == values::NLB_IP {
+                    settings.target_type.get_or_insert(TargetType::Ip);
+                }
                 self.remarks.push(format!(
                     "{key} has no effect: spec.loadBalancerClass decides which controller serves the Service"
                 ));

@@ -9,7 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::attributes::{self, DEREGISTRATION_DELAY};
@@ -32,6 +32,8 @@ pub struct Description {
     pub id: String,
     /// Its port, if that differs from the group's.
     pub port: Option<u16>,
+    /// Its zone, for an address; `all` is any.
+    pub zone: Option<String>,
 }
 
 /// The health of a target.
@@ -122,7 +124,7 @@ impl Cloud {
             return Err(Refusal::validation("At least one target must be specified"));
         }
         for target in targets {
-            self.check_target(group, &target.id)?;
+            self.check_target(group, target)?;
         }
         let mut all = group.targets.clone();
         for target in targets {
@@ -240,7 +242,9 @@ impl Cloud {
             REGISTERING
         } else if now < checked + needed {
             CHECKING
-        } else if instance.is_some_and(|one| !one.healthy) {
+        } else if instance.is_some_and(|one| !one.healthy)
+            || id.parse().is_ok_and(|address| self.sick.contains(&address))
+        {
             FAILED
         } else {
             ("healthy", None)
@@ -248,16 +252,23 @@ impl Cloud {
     }
 
     fn zone_of(&self, target: &str) -> Option<&str> {
+        if let Ok(address) = target.parse::<Ipv4Addr>() {
+            let mut subnets = self.subnets.values();
+            let subnet = subnets.find(|subnet| subnet.cidr.contains(&address))?;
+            return Some(&subnet.zone);
+        }
         let instance = self.instances.get(target)?;
         Some(&self.subnets.get(&instance.subnet)?.zone)
     }
 
-    fn check_target(&self, group: &TargetGroup, id: &str) -> Result<()> {
+    fn check_target(&self, group: &TargetGroup, target: &Description) -> Result<()> {
+        let id = target.id.as_str();
         let problem = if group.target_type == "ip" {
-            let address: Option<IpAddr> = id.parse().ok();
-            address
-                .is_none()
-                .then(|| format!("The IP address '{id}' is not a valid address"))
+            let Ok(address) = id.parse() else {
+                let message = format!("The IP address '{id}' is not a valid address");
+                return Err(Refusal::new("InvalidTarget", message));
+            };
+            self.check_address(group, address, target.zone.as_deref())?
         } else {
             match self.instances.get(id) {
                 None => Some(format!("Instance ID '{id}' is not valid")),
@@ -276,6 +287,43 @@ impl Cloud {
         problem.map_or(Ok(()), |problem| {
             Err(Refusal::new("InvalidTarget", problem))
         })
+    }
+
+    /// Addresses are those of subnets of the VPC, whose zone is known, or private ones elsewhere, which have the zone
+    /// `all` \[docs\].
+    fn check_address(
+        &self,
+        group: &TargetGroup,
+        address: IpAddr,
+        zone: Option<&str>,
+    ) -> Result<Option<String>> {
+        let IpAddr::V4(v4) = address else {
+            let v6 = group.ip_address_type == "ipv6";
+            return Ok(
+                (!v6).then(|| format!("The IP address '{address}' is not of the family ipv4"))
+            );
+        };
+        if group.ip_address_type != "ipv4" {
+            return Ok(Some(format!(
+                "The IP address '{address}' is not of the family ipv6"
+            )));
+        }
+        let mut subnets = self.subnets.values().filter(|one| one.vpc == group.vpc);
+        if subnets.any(|subnet| subnet.cidr.contains(&v4)) {
+            return Ok(None);
+        }
+        let shared = |[one, two, ..]: [u8; 4]| one == 100 && (64..128).contains(&two);
+        if !v4.is_private() && !shared(v4.octets()) {
+            return Ok(Some(format!(
+                "The IP address '{address}' is not within a range that targets may have"
+            )));
+        }
+        if zone == Some("all") {
+            return Ok(None);
+        }
+        Err(Refusal::validation(format!(
+            "You must specify an Availability Zone for the IP address '{address}', which is outside the VPC"
+        )))
     }
 
     /// The quotas of a group, and of the load balancer that uses it.

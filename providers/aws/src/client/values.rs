@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use crate::desired::{Check, Rule, Subnet as Mapping, Tls, Transport};
 use crate::observed::{Arn, LoadBalancerState};
 use crate::settings::Scheme;
+use crate::target::{TargetId, TargetType};
 
 /// The tags of an object.
 pub type Tags = BTreeMap<String, String>;
@@ -79,8 +80,8 @@ pub struct TargetGroup {
     pub tls: bool,
     /// The port of its targets.
     pub port: Option<u16>,
-    /// Whether its targets are instances.
-    pub instances: bool,
+    /// What its targets are; `None` if Ballast makes no such target groups.
+    pub target_type: Option<TargetType>,
     /// The ID of its VPC.
     pub vpc: Option<String>,
     /// Its health check; `None` if Ballast makes no such checks.
@@ -92,10 +93,8 @@ pub struct TargetGroup {
 /// A target, and how it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetHealth {
-    /// The ID of the instance.
-    pub target: String,
-    /// Its port.
-    pub port: Option<u16>,
+    /// The target.
+    pub target: TargetId,
     /// Its state.
     pub health: Health,
     /// AWS's code for why, such as `Target.FailedHealthChecks`.

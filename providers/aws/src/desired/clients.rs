@@ -104,6 +104,20 @@ pub(super) fn given(settings: &Settings, found: &LookedUp) -> Result<Vec<String>
     Ok(found.security_groups.clone())
 }
 
+/// What nobody does for a load balancer without security groups.
+pub(super) fn groupless(part: &Part<'_>, remarks: &mut Vec<String>) {
+    let Part { service, settings } = *part;
+    let restricted = !service.source_ranges.is_empty() || !settings.prefix_lists.is_empty();
+    let ranges = if restricted {
+        ", and the source ranges of the Service have no effect"
+    } else {
+        ""
+    };
+    remarks.push(format!(
+        "the load balancer was made without security groups, and AWS adds none later: the security groups of the nodes decide which clients reach their node ports, and Ballast does not change them for it{ranges}"
+    ));
+}
+
 /// What has no effect with security groups of the user.
 pub(super) fn ignored(part: &Part<'_>, remarks: &mut Vec<String>) {
     let Part { service, settings } = *part;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use ballast_provider::{Affinity, Key, Listener, Mark, Protocol, Reason, Refusal};
 
-use super::{
-    ListenerSpec, NAMES, Part, TargetGroup, Transport, check, scoped, selector, tags, tls,
-};
+use super::{ListenerSpec, NAMES, Part, TargetGroup, Transport, check, selector, tags, tls};
 use crate::annotations::{PREFIX, invalid};
 use crate::nodes::NODE_LABELS;
+use crate::pods::LISTENER_PORT;
 use crate::settings::attributes;
+use crate::target::TargetType;
 
 /// AWS's limit for the listeners of a load balancer.
 pub(super) const MOST_LISTENERS: usize = 50;
@@ -29,6 +29,7 @@ struct Front<'a> {
     mark: &'a Mark,
     /// What the names of target groups begin with before they are hashed.
     scope: &'a str,
+    groupless: bool,
     /// The ports of the Service with the same number.
     same: &'a [&'a Listener],
     /// It ends TLS.
@@ -44,11 +45,11 @@ impl Served {
         mark: &Mark,
         key: &Key,
         part: &Part<'_>,
+        groupless: bool,
         remarks: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
         let Part { service, settings } = *part;
-        let scheme = settings.scheme.unwrap_or_default();
-        let mut scope = scoped(key, scheme);
+        let mut scope = super::scope(key, settings);
         if let Key::Shared(_) = key {
             // One Service may take over a port from another one: never its target group.
             scope = format!("{scope}/{}", service.id.uid);
@@ -78,6 +79,11 @@ impl Served {
                 "annotation {PREFIX}ssl-cert has no effect: the Service has no TCP port"
             ));
         }
+        if settings.target_type == Some(TargetType::Ip) && settings.node_labels.is_some() {
+            remarks.push(
+                "target-node-labels has no effect: the targets are pods, on whichever node they run".to_owned(),
+            );
+        }
         let mut served = Self::default();
         for (port, same) in ports {
             let ends = tls::of(&settings.tls).filter(|_| secure.contains(&port));
@@ -85,6 +91,7 @@ impl Served {
                 part,
                 mark,
                 scope: &scope,
+                groupless,
                 same: &same,
                 secure: ends.is_some(),
                 tags: &tags,
@@ -130,14 +137,21 @@ impl Front<'_> {
             (Some(Protocol::Udp), None) => Transport::Udp,
             _ => Transport::Tcp,
         };
-        let port = same.first().map_or(0, |listener| listener.node_port);
-        if let Some(other) = same.iter().find(|listener| listener.node_port != port) {
+        let target_type = settings.target_type.unwrap_or_default();
+        let number = same.first().map_or(0, |listener| listener.port);
+        let port = match target_type {
+            TargetType::Instance => same.first().map_or(0, |listener| listener.node_port),
+            // AWS wants one, and each pod is registered with its own.
+            TargetType::Ip => number,
+        };
+        if target_type == TargetType::Instance
+            && let Some(other) = same.iter().find(|listener| listener.node_port != port)
+        {
             return Err(invalid(format!(
                 "spec.ports: TCP and UDP on port {} share a listener, so they need the same nodePort, not {port} and {}",
                 other.port, other.node_port
             )));
         }
-        let number = same.first().map_or(0, |listener| listener.port);
         let mut all = settings.attributes_of(number);
         if matches!(service.affinity, Affinity::ClientIp { .. }) {
             all.entry(attributes::STICKINESS.into())
@@ -155,17 +169,31 @@ impl Front<'_> {
             "{preserve}=false has no effect on port {number}: AWS always keeps the addresses of UDP clients"
         ));
         }
+        if target_type == TargetType::Ip && transport == Transport::Tcp {
+            // AWS's default is another one than for instances.
+            all.entry(preserve.into()).or_insert_with(|| "false".into());
+        }
         let tls = secure && settings.tls.to_targets;
         let selector = selector(settings);
         let mut tags = self.tags.clone();
-        tags.extend(selector.tag().map(|tag| (NODE_LABELS.to_owned(), tag)));
-        let name = format!("{}/{number}/{}/{port}", self.scope, transport.protocol(tls));
+        let protocol = transport.protocol(tls);
+        let name = match target_type {
+            TargetType::Instance => {
+                tags.extend(selector.tag().map(|tag| (NODE_LABELS.to_owned(), tag)));
+                format!("{}/{number}/{protocol}/{port}", self.scope)
+            }
+            TargetType::Ip => {
+                tags.insert(LISTENER_PORT.to_owned(), number.to_string());
+                format!("{}/{number}/{protocol}/ip", self.scope)
+            }
+        };
         Ok(TargetGroup {
             name: self.mark.name_of(NAMES, &name),
+            target_type,
             transport,
             tls,
             port,
-            check: check::of(service, settings)?,
+            check: check::of(service, settings, self.groupless)?,
             attributes: all,
             selector,
             tags,

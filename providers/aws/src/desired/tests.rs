@@ -29,6 +29,7 @@ fn found() -> LookedUp {
         backend_group: Some("sg-backend".into()),
         security_groups: Vec::new(),
         prefix_lists: PrefixLists::new(),
+        groupless: false,
     }
 }
 
@@ -79,15 +80,15 @@ pub(crate) fn desired(service: &LoadBalancer, all: &[(&str, &str)]) -> Desired {
     of(service, all).expect("accepted").desired
 }
 
-fn of(service: &LoadBalancer, all: &[(&str, &str)]) -> Result<Alone, Refusal> {
+pub(crate) fn of(service: &LoadBalancer, all: &[(&str, &str)]) -> Result<Alone, Refusal> {
     alone(service, &settings(all), &found())
 }
 
 /// The outcome for one Service alone.
 #[derive(Debug)]
-struct Alone {
-    desired: Desired,
-    remarks: Vec<String>,
+pub(crate) struct Alone {
+    pub(crate) desired: Desired,
+    pub(crate) remarks: Vec<String>,
 }
 
 fn alone(service: &LoadBalancer, settings: &Settings, found: &LookedUp) -> Result<Alone, Refusal> {

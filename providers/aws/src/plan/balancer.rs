@@ -40,7 +40,10 @@ impl Plan {
         self.subnets(desired, there);
         let known: Option<BTreeSet<&str>> = security_groups.iter().map(Ref::known).collect();
         let same = known.is_some_and(|known| known.iter().eq(there.groups.iter()));
-        if !same || there.private_link_rules != desired.private_link_rules {
+        let has_none = security_groups.is_empty() && there.groups.is_empty();
+        if has_none {
+            // It was made so, and stays so.
+        } else if !same || there.private_link_rules != desired.private_link_rules {
             self.set_groups(desired, this.clone(), security_groups);
         }
         self.attributes(desired, this, &there.attributes);

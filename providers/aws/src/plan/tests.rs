@@ -7,6 +7,7 @@ use crate::desired::tests::{WEB, desired, service};
 
 mod capacity;
 mod cloud;
+mod pods;
 mod properties;
 mod tls;
 
@@ -14,6 +15,7 @@ mod tls;
 fn with(count: usize) -> Situation {
     Situation {
         nodes: Some(Arc::new(nodes(count))),
+        pods: Pods::default(),
         successor_serves: true,
         prefix_lists: PrefixLists::new(),
         reservation_waits: false,
@@ -222,8 +224,8 @@ fn targets_change_in_chunks_and_the_new_ones_come_first() {
     let group = Ref::Known("tg".into());
     let calls = retarget(
         &group,
-        &instances(401),
-        &BTreeSet::from(["i-old".to_owned()]),
+        &(instances(401).into_iter().map(TargetId::Instance)).collect(),
+        &[TargetId::Instance("i-old".into())].into(),
     );
     let sizes: Vec<(&str, usize)> = calls
         .iter()

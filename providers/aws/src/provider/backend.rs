@@ -348,7 +348,11 @@ impl Inner {
     }
 
     /// Lets load balancers in: one rule in each group of nodes. The caller holds `opening`.
-    async fn open_nodes(&self, client: &Client, urgency: Urgency) -> Result<(), ProviderError> {
+    pub(super) async fn open_nodes(
+        &self,
+        client: &Client,
+        urgency: Urgency,
+    ) -> Result<(), ProviderError> {
         let Some(id) = self.network().backend.id() else {
             return Ok(());
         };

@@ -209,7 +209,7 @@ mod tests {
             group(it).attributes.insert("a".into(), "b".into());
         }),
         (": targets gone: 2, targets new: 1", false, |it| {
-            group(it).targets = ["i-other".into()].into();
+            group(it).targets = [crate::target::TargetId::Instance("i-other".into())].into();
         }),
         (": tags", true, |it| clients(it).tags.clear()),
         (": rules", true, |it| clients(it).rules.clear()),

@@ -24,9 +24,11 @@ use crate::client::Client;
 use crate::desired::{Desired, Outcome, Part};
 use crate::observed::ObservedLoadBalancer;
 use crate::plan::{self, Plan, Situation};
+use crate::pods::Pods;
 use crate::rate::Urgency;
 use crate::requests;
 use crate::settings::{Publish, Settings};
+use crate::target::TargetType;
 
 /// Plans in one turn. What is there differs from what was known only after something went wrong.
 const ROUNDS: usize = 4;
@@ -74,6 +76,14 @@ impl Asked<'_> {
             service: &self.member.load_balancer,
             settings: &self.settings,
         }
+    }
+
+    pub(super) const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) const fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
     }
 
     fn id(&self) -> &ServiceId {
@@ -131,19 +141,19 @@ impl Inner {
         balancer: &Balancer,
         record: &mut Record,
     ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
-        let asked = self.asked(balancer)?;
+        let mut asked = self.asked(balancer)?;
         let client = self.client().await?;
         let first = asked
             .first()
             .map_or(&self.class.settings, |one| &one.settings);
-        let scheme = first.scheme.unwrap_or_default();
-        let name = crate::desired::name(&self.mark, &balancer.key, scheme);
+        let name = crate::desired::name_of(&self.mark, &balancer.key, first);
         let needs = asked.iter().map(|one| {
             let service = &one.member.load_balancer;
-            (
-                Arc::clone(&service.id.uid),
-                Needs::of(service.traffic_policy),
-            )
+            let needs = match one.settings.target_type.unwrap_or_default() {
+                TargetType::Instance => Needs::of(service.traffic_policy),
+                TargetType::Ip => Needs::All,
+            };
+            (Arc::clone(&service.id.uid), needs)
         });
         record.want(name, needs.collect());
         record.contradiction = None;
@@ -153,6 +163,11 @@ impl Inner {
                 self.read(client, record, Urgency::Service).await?;
             }
             if record.retained && self.take_back(client, record).await? == Ended::Stale {
+                continue;
+            }
+            if let [one] = &mut asked[..]
+                && self.take_over(client, record, one).await? == Ended::Stale
+            {
                 continue;
             }
             let (said, show) = match self.step(client, &asked, record).await? {
@@ -183,13 +198,44 @@ impl Inner {
         ))
     }
 
+    /// Takes over the load balancer that the Service names, if it names one and does not have it yet. It keeps its
+    /// scheme, which AWS never changes.
+    async fn take_over(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        one: &mut Asked<'_>,
+    ) -> Result<Ended, ProviderError> {
+        let Some(adopted) = one.settings.adopted.clone() else {
+            return Ok(Ended::Done);
+        };
+        let id = one.id().clone();
+        if self.adopt(client, record, &adopted, &id).await? == Ended::Stale {
+            return Ok(Ended::Stale);
+        }
+        let Some(there) = record.observed.load_balancers.get(adopted.name()) else {
+            return Ok(Ended::Done);
+        };
+        let asked = one.settings.scheme.replace(there.scheme);
+        if asked.is_some_and(|asked| asked != there.scheme) {
+            one.remarks.push(format!(
+                "the load balancer that was taken over stays {}: AWS never changes the scheme",
+                there.scheme.as_str()
+            ));
+        }
+        Ok(Ended::Done)
+    }
+
     /// What is said of one Service: with what is said whatever a plan did.
     fn words(&self, said: &Said, at: usize, one: &Asked<'_>, record: &Record) -> Words {
         let now = Instant::now();
         let mut remarks = said.of_each.get(at).cloned().unwrap_or_default();
         remarks.extend(said.of_all.iter().cloned());
         remarks.extend(one.remarks.iter().cloned());
-        remarks.extend(self.remarks_on_nodes());
+        match one.settings.target_type.unwrap_or_default() {
+            TargetType::Instance => remarks.extend(self.remarks_on_nodes()),
+            TargetType::Ip => remarks.extend(record.refused.remark()),
+        }
         remarks.extend(record.capacity.remark());
         if let Some(left) = &record.cleanup {
             remarks.extend(left.refused.iter().cloned());
@@ -227,6 +273,10 @@ impl Inner {
             of_each: remarks,
             ..Said::default()
         };
+        let now = Instant::now();
+        let pods = Pods::of(asked.iter().map(|one| one.member));
+        record.refused.keep(&pods, now);
+        let pods = pods.without(&record.refused.addresses());
         let units = desired.capacity;
         record.capacity.want(units);
         if record.depth == Depth::Names {
@@ -235,6 +285,9 @@ impl Inner {
                 && record.behind == Behind::No
             {
                 record.capacity.settle(units, None);
+                if self.follow_pods(client, record, &pods).await? == Ended::Stale {
+                    return Ok(Step::Again);
+                }
                 return Ok(Step::Settled(said));
             }
             self.read(client, record, Urgency::Service).await?;
@@ -242,10 +295,10 @@ impl Inner {
                 return Ok(Step::Again);
             }
         }
-        let now = Instant::now();
         let refused = record.capacity.waits(units, record.present(), now);
         let situation = Situation {
             nodes: self.targets().nodes(),
+            pods,
             successor_serves: record.is_replaced(now),
             prefix_lists: found.prefix_lists,
             reservation_waits: refused.is_some(),
@@ -269,8 +322,13 @@ impl Inner {
         if must_wait(&plan, record) {
             return Ok(Step::Settled(said));
         }
+        let regroups = |call: &Call| matches!(call, Call::SetSecurityGroups { .. });
+        if asked.iter().any(|one| one.settings.adopted.is_some()) && plan.calls.iter().any(regroups)
+        {
+            self.nodes_admit(client).await?;
+        }
         for (part, remarks) in parts.iter().zip(&mut said.of_each) {
-            remarks.extend(no_node(part, &desired, &situation));
+            remarks.extend(no_target(part, &desired, &situation));
         }
         said.of_all = std::mem::take(&mut plan.remarks);
         said.objection = plan.objection.take();
@@ -349,12 +407,16 @@ impl Inner {
     }
 }
 
-/// What to say if the labels that a Service asks for select no node.
-fn no_node(part: &Part<'_>, desired: &Desired, situation: &Situation) -> Option<String> {
+/// What to say if the labels that a Service asks for select no node, or it has no pod that can be a target.
+fn no_target(part: &Part<'_>, desired: &Desired, situation: &Situation) -> Option<String> {
     let group = desired.target_groups.values().find(|group| {
         let uid = group.tags.get(SERVICE_UID).map(String::as_str);
         uid == Some(&*part.service.id.uid)
     })?;
+    if group.target_type == TargetType::Ip {
+        let none = situation.pods.has_none(&part.service.id.uid);
+        return none.then(|| "no pod of the Service is ready, so there is no target".to_owned());
+    }
     let labels = group.selector.tag()?;
     let nodes = situation.nodes.as_ref()?;
     let none = nodes.selected(&group.selector).is_empty();

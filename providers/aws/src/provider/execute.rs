@@ -16,6 +16,7 @@ use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids, Manner};
 use crate::effect;
 use crate::rate::Urgency;
+use crate::target::{TargetId, TargetType};
 
 /// The pauses between two tries to delete what AWS says is in use: network interfaces of a load
 /// balancer stay for about a minute after it.
@@ -169,6 +170,17 @@ fn leave_first<'a>(left: &mut VecDeque<&'a Call>, refused: &'a Call, why: &CallE
     any
 }
 
+/// Whether a call names pods.
+fn names_addresses(call: &Call) -> bool {
+    match call {
+        Call::RegisterTargets { targets, .. } | Call::DeregisterTargets { targets, .. } => {
+            let mut all = targets.iter();
+            all.any(|one| matches!(one, TargetId::Address(_)))
+        }
+        _ => false,
+    }
+}
+
 // === impl Cleaning ===
 
 impl Cleaning {
@@ -213,6 +225,9 @@ impl Inner {
             vpc: vpc.to_owned(),
             ..Ids::default()
         };
+        if calls.iter().any(names_addresses) {
+            ids.subnets = self.subnet_ranges(client).await;
+        }
         let mut left: VecDeque<&Call> = calls.iter().collect();
         let owners = Owners::of(calls);
         while let Some(call) = left.pop_front() {
@@ -260,11 +275,11 @@ impl Inner {
                         .register(client, target_group, targets, why, &ids)
                         .await;
                     record.answered(before);
-                    let (made, ended) = registered;
-                    for call in &made {
+                    record.refused.refuse(registered.pods, Instant::now());
+                    for call in &registered.made {
                         effect::apply(&mut record.observed, call, &ids, &Answer::default());
                     }
-                    if let Err(why) = ended
+                    if let Err(why) = registered.ended
                         && !isolate(record, &mut left, &owners, call, &why)
                     {
                         return self.gave_up(record, call, why);
@@ -318,13 +333,17 @@ impl Inner {
     /// AWS counts targets otherwise than people do.
     fn in_numbers(&self, record: &Record, mut why: CallError) -> CallError {
         if why.code == TOO_MANY_TARGETS {
-            let ports = record.observed.target_groups.len();
+            let groups = record.observed.target_groups.values();
+            let ports = groups.clone().count();
             let nodes = self.targets().nodes().unwrap_or_default();
             let nodes = nodes.ids().count();
-            why.message = format!(
-                "{}. A node counts once for each port (ports × nodes: {ports} × {nodes})",
-                why.message.trim_end_matches('.')
-            );
+            let pods = groups.clone().any(|it| it.target_type == TargetType::Ip);
+            let counts = if pods {
+                "A pod counts once for each port".to_owned()
+            } else {
+                format!("A node counts once for each port (ports × nodes: {ports} × {nodes})")
+            };
+            why.message = format!("{}. {counts}", why.message.trim_end_matches('.'));
         }
         why
     }

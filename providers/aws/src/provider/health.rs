@@ -266,7 +266,7 @@ impl Summary {
 
     fn words(&self, needs: Needs) -> (&'static str, String) {
         if self.total == 0 {
-            return ("NoTargets", "No node is registered as a target".to_owned());
+            return ("NoTargets", "No target is registered".to_owned());
         }
         let mut parts = vec![format!(
             "{} of {} targets are healthy",
@@ -295,8 +295,7 @@ mod tests {
 
     fn target(health: Health, reason: Option<&str>) -> TargetHealth {
         TargetHealth {
-            target: "i-1".into(),
-            port: None,
+            target: crate::target::TargetId::Instance("i-1".into()),
             health,
             reason: reason.map(str::to_owned),
             description: None,

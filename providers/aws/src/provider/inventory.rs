@@ -17,6 +17,7 @@ use super::Inner;
 use super::execute::error;
 use super::full::{listeners_of, rest};
 use super::records::{Answers, Depth, Extent, Record, Tried, members};
+use crate::adopt::Adopted;
 use crate::client::values::{self, Filter, Tags};
 use crate::client::{CallError, Client, Manner};
 use crate::desired::NAMES;
@@ -25,6 +26,7 @@ use crate::observed::{
 };
 use crate::rate::Urgency;
 use crate::settings::Scheme;
+use crate::target::TargetId;
 
 /// Everything of the class.
 pub(super) struct Inventory {
@@ -43,6 +45,8 @@ struct Names {
     listeners: BTreeMap<Arn, BTreeSet<Arn>>,
     /// Its own are found by their tags; these are looked at whoever has them.
     security_groups: Vec<String>,
+    /// The ARN of a load balancer that is read as if it had the tags of this class.
+    as_own: Option<Arn>,
 }
 
 /// What a load balancer has.
@@ -95,10 +99,8 @@ impl Inner {
         urgency: Urgency,
     ) -> Result<Inventory, CallError> {
         let balancers = client.all_load_balancers(manner(urgency)).await?;
-        let balancers: Vec<_> = balancers
-            .into_iter()
-            .filter(|one| is_ours(&one.name))
-            .collect();
+        // One that was taken over has another name.
+        let balancers: Vec<_> = balancers.into_iter().filter(|one| one.network).collect();
         let groups = client.all_target_groups(manner(urgency)).await?;
         let groups: Vec<_> = groups
             .into_iter()
@@ -185,6 +187,7 @@ impl Inner {
             load_balancers: balancers.into_iter().collect(),
             target_groups: groups.into_iter().cloned().collect(),
             security_groups: record.tried.security_groups.iter().cloned().collect(),
+            as_own: None,
         };
         let Seen {
             observed,
@@ -207,6 +210,29 @@ impl Inner {
         let mut tags = record.observed.tags_mut();
         record.retained |= tags.any(|(_, tags)| tags.contains_key(RETAINED));
         Ok(())
+    }
+
+    /// A load balancer that a Service may take over, as if that were so.
+    pub(super) async fn read_as_own(
+        &self,
+        client: &Client,
+        key: &Key,
+        adopted: &Adopted,
+        marks: &Tags,
+        urgency: Urgency,
+    ) -> Result<Observed, ProviderError> {
+        let names = Names {
+            load_balancers: vec![adopted.name().to_owned()],
+            target_groups: Vec::new(),
+            listeners: BTreeMap::new(),
+            security_groups: Vec::new(),
+            as_own: Some(adopted.arn.clone()),
+        };
+        let mut seen = self.read_named(client, key, &names, urgency).await?;
+        for (_, tags) in seen.observed.tags_mut() {
+            tags.extend(marks.clone());
+        }
+        Ok(seen.observed)
     }
 
     async fn read_named(
@@ -242,7 +268,10 @@ impl Inner {
         let (mut tried, mut foreign) = (Tried::default(), BTreeMap::new());
         for one in balancers {
             let own = tags.remove(&one.arn).unwrap_or_default();
-            if let Err(why) = self.must_own(&own, "load balancer", &one.name, &one.arn) {
+            let as_own = names.as_own.as_ref() == Some(&one.arn);
+            if let Err(why) = self.must_own(&own, "load balancer", &one.name, &one.arn)
+                && !as_own
+            {
                 foreign.insert(one.name.clone(), why);
                 tried.load_balancers.insert(one.name);
                 continue;
@@ -346,10 +375,11 @@ impl Inner {
 pub(super) async fn everything(client: &Client) -> Result<Vec<Owned>, CallError> {
     let mut all: Vec<(String, String)> = Vec::new();
     let balancers = client.all_load_balancers(manner(Urgency::Service)).await?;
-    all.extend(balancers.into_iter().map(|one| (one.arn, one.name)));
+    let balancers = balancers.into_iter().filter(|one| one.network);
+    all.extend(balancers.map(|one| (one.arn, one.name)));
     let groups = client.all_target_groups(manner(Urgency::Service)).await?;
-    all.extend(groups.into_iter().map(|one| (one.arn, one.name)));
-    all.retain(|(_, name)| is_ours(name));
+    let groups = groups.into_iter().filter(|one| is_ours(&one.name));
+    all.extend(groups.map(|one| (one.arn, one.name)));
     let arns: Vec<String> = all.iter().map(|(arn, _)| arn.clone()).collect();
     let mut tags = client.tags(&arns, manner(Urgency::Service)).await?;
     let mut owned: Vec<Owned> = all
@@ -399,7 +429,7 @@ impl Inventory {
 
     /// What belongs to another class or cluster has other names than ours.
     fn stranger(&mut self, name: String, tags: &Tags) {
-        if Mark::of(tags).is_none() {
+        if is_ours(&name) && Mark::of(tags).is_none() {
             self.strangers.insert(name);
         }
     }
@@ -439,6 +469,7 @@ pub(super) fn target_group(
 ) -> Option<(String, ObservedTargetGroup)> {
     let group = ObservedTargetGroup {
         arn: one.arn,
+        target_type: one.target_type?,
         check: one.check?,
         attributes: BTreeMap::new(),
         tags,
@@ -463,7 +494,7 @@ pub(super) fn listener(one: values::Listener, tags: Tags) -> Option<(u16, Observ
 }
 
 /// Without those that were deregistered and drain.
-pub(super) fn registered(targets: &[values::TargetHealth]) -> BTreeSet<String> {
+pub(super) fn registered(targets: &[values::TargetHealth]) -> BTreeSet<TargetId> {
     let stay = |one: &&values::TargetHealth| one.health != values::Health::Draining;
     let all = targets.iter().filter(stay);
     all.map(|one| one.target.clone()).collect()

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use ballast_provider::mark::CLUSTER;
 use ballast_provider::{ProviderError, Refusal};
+use ipnet::Ipv4Net;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::backend::Backend;
 use super::execute::error;
@@ -277,6 +279,16 @@ impl Inner {
             },
             None => self.subnets(client, settings, scheme).await?,
         };
+        let groupless = present.is_some_and(|present| present.groups.is_empty());
+        if groupless {
+            return Ok(LookedUp {
+                subnets,
+                backend_group: None,
+                security_groups: Vec::new(),
+                prefix_lists: PrefixLists::new(),
+                groupless,
+            });
+        }
         let named = &settings.security_groups;
         if let Err(why) = self.learn_named_groups(client, named).await {
             let known = |present: &ObservedLoadBalancer| {
@@ -303,6 +315,7 @@ impl Inner {
             backend_group,
             security_groups,
             prefix_lists,
+            groupless,
         })
     }
 
@@ -386,6 +399,26 @@ impl Inner {
             Subnets::Found(found) => Ok(found),
             Subnets::NeedsRoutes => Ok(Vec::new()),
         }
+    }
+
+    /// The addresses of all subnets. If EC2 does not answer, what it has said before; empty if it has said nothing.
+    pub(super) async fn subnet_ranges(&self, client: &Client) -> Vec<Ipv4Net> {
+        let read = async {
+            let vpc = self.vpc(client).await?;
+            self.all_subnets(client, &vpc).await
+        };
+        let all = match read.await {
+            Ok(all) => Some(all),
+            Err(why) => {
+                debug!(error = %why, "cannot read the subnets of the VPC");
+                self.network()
+                    .subnets
+                    .as_ref()
+                    .map(|(_, all)| Arc::clone(all))
+            }
+        };
+        let all = all.iter().flat_map(|all| all.iter());
+        all.filter_map(|subnet| subnet.range).collect()
     }
 
     async fn all_subnets(

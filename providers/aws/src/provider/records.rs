@@ -29,6 +29,7 @@ use super::ensure::REMAKE;
 use super::faults::Faults;
 use super::health::{Heard, Needs, Summary, Watch};
 use super::inventory::registered;
+use super::pods::RefusedPods;
 use crate::call::Call;
 use crate::client::CallError;
 use crate::client::values::TargetHealth;
@@ -38,6 +39,7 @@ use crate::observed::{
     Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
 };
 use crate::rate::Ticket;
+use crate::target::TargetType;
 
 mod all;
 
@@ -92,11 +94,15 @@ pub(super) struct Record {
     pub(super) observed: Observed,
     /// Its Services: those that its last turn was for, or those that tags name.
     pub(super) members: BTreeSet<ServiceId>,
-    /// The targets of all target groups are known, although the rest may not be.
+    /// The targets of all target groups of nodes are known, although the rest may not be.
     pub(super) targets_known: bool,
     /// Target groups whose targets were read although that is not known of all: a wave that is cut short
     /// does not read them again.
     pub(super) groups_known: BTreeSet<String>,
+    /// Target groups of pods whose targets were read although the rest was not.
+    pub(super) pods_known: BTreeSet<String>,
+    /// Pods that AWS does not accept as targets.
+    pub(super) refused: RefusedPods,
     /// A Service has left, and nobody has asked for the turn of another one that completes the rest.
     pub(super) left: bool,
     /// What became of it in the last wave.
@@ -172,6 +178,7 @@ pub(super) struct Before {
     depth: Depth,
     tried: Tried,
     groups_known: BTreeSet<String>,
+    pods_known: BTreeSet<String>,
 }
 
 // === impl Record ===
@@ -187,6 +194,8 @@ impl Record {
             members: BTreeSet::new(),
             targets_known: true,
             groups_known: BTreeSet::new(),
+            pods_known: BTreeSet::new(),
+            refused: RefusedPods::default(),
             left: false,
             behind: Behind::No,
             retained: false,
@@ -227,10 +236,13 @@ impl Record {
         let behind = (self.behind == Behind::Asks).then_some(now);
         let left = self.left.then_some(now);
         let capacity = self.capacity.due().filter(|_| is_serving(self.present()));
-        let first = [doubtful, cleanup, replaced, remake, behind, left, capacity]
-            .into_iter()
-            .flatten()
-            .min()?;
+        let pods = self.refused.due();
+        let first = [
+            doubtful, cleanup, replaced, remake, behind, left, capacity, pods,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
         Some(self.asked.map_or(first, |asked| first.max(asked + ASK)))
     }
 
@@ -395,7 +407,7 @@ impl Record {
     pub(super) fn selectors(&self) -> impl Iterator<Item = Selector> {
         let groups = self.observed.target_groups.values();
         groups
-            .filter(|_| !self.retained)
+            .filter(|group| !self.retained && group.target_type == TargetType::Instance)
             .map(|group| Selector::of(&group.tags))
     }
 
@@ -409,18 +421,19 @@ impl Record {
         lists.collect()
     }
 
-    /// Whether all its target groups are known to have their targets, as far as waves change them.
+    /// Whether all its target groups are known to have their nodes, as far as waves change them.
     pub(super) fn has_targets(&self, nodes: &Nodes) -> bool {
         self.retained || self.has_targets_of(nodes)
     }
 
-    /// Whether all its target groups are known to have their targets.
+    /// Whether all its target groups are known to have their nodes.
     pub(super) fn has_targets_of(&self, nodes: &Nodes) -> bool {
-        let mut groups = self.observed.target_groups.values();
+        let groups = self.observed.target_groups.values();
+        let mut of_nodes = groups.filter(|group| group.target_type == TargetType::Instance);
         let has = |group: &ObservedTargetGroup| {
             group.targets == nodes.selected(&Selector::of(&group.tags))
         };
-        self.targets_known && groups.all(has)
+        self.targets_known && of_nodes.all(has)
     }
 
     /// What AWS does not delete for long, and why.
@@ -452,6 +465,7 @@ impl Record {
             depth: self.depth,
             tried: self.tried.clone(),
             groups_known: self.groups_known.clone(),
+            pods_known: self.pods_known.clone(),
         };
         self.tried(call);
         self.doubt();
@@ -464,6 +478,7 @@ impl Record {
         self.depth = before.depth;
         self.tried = before.tried;
         self.groups_known = before.groups_known;
+        self.pods_known = before.pods_known;
     }
 
     /// A call is about to make this, and the record knows nothing else: if AWS makes it, there is nothing else,
@@ -500,6 +515,7 @@ impl Record {
     pub(super) fn doubt(&mut self) {
         self.depth = Depth::Doubtful;
         self.groups_known.clear();
+        self.pods_known.clear();
     }
 }
 

@@ -12,6 +12,7 @@
 //! [`super::targets`] knows when the tag may be written, believed and not believed any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ballast_provider::{ProviderError, Target};
@@ -29,6 +30,7 @@ use crate::client::{CallError, Cause, Client, Ids, Manner};
 use crate::nodes::{Nodes, Selector};
 use crate::plan;
 use crate::rate::Urgency;
+use crate::target::{TargetId, TargetType};
 
 /// AWS's code for a target that cannot be one.
 pub(super) const INVALID_TARGET: &str = "InvalidTarget";
@@ -54,6 +56,15 @@ enum Fared {
     Waits(Instant),
     /// AWS refused or failed. Its own turn tries again and says so.
     Failed(ProviderError),
+}
+
+/// What came of a search for targets that AWS accepts.
+pub(super) struct Registered {
+    /// The calls that succeeded, whatever became of the others.
+    pub(super) made: Vec<Call>,
+    /// The pods that AWS does not accept.
+    pub(super) pods: Vec<SocketAddr>,
+    pub(super) ended: Result<(), CallError>,
 }
 
 // === impl Inner ===
@@ -99,7 +110,8 @@ impl Inner {
         for record in &mut records {
             // Waves leave out what is kept, so the tag says nothing of it.
             if !record.targets_known && !record.retained {
-                for group in record.observed.target_groups.values_mut() {
+                let groups = record.observed.target_groups.values_mut();
+                for group in groups.filter(|it| it.target_type == TargetType::Instance) {
                     group.targets = nodes.selected(&Selector::of(&group.tags));
                 }
                 record.targets_known = true;
@@ -183,7 +195,9 @@ impl Inner {
         end: Instant,
     ) -> Result<bool, ProviderError> {
         let mut changed = false;
-        let names: Vec<String> = record.observed.target_groups.keys().cloned().collect();
+        let groups = record.observed.target_groups.iter();
+        let of_nodes = groups.filter(|(_, it)| it.target_type == TargetType::Instance);
+        let names: Vec<String> = of_nodes.map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(group) = record.observed.target_groups.get(&name) else {
                 continue;
@@ -233,22 +247,24 @@ impl Inner {
 
     /// Registers what AWS accepts of these targets, after it has `refused` all of them: it refuses a call
     /// if it refuses one of them, and does not say which. One that it refuses alone is left out, so that it
-    /// holds up nothing. Returns the calls that succeeded, whatever became of the others. A search that
-    /// takes long goes on in the next turn: what was refused until then is known.
+    /// holds up nothing. A search that takes long goes on in the next turn: what was refused until then is known.
     pub(super) async fn register(
         &self,
         client: &Client,
         target_group: &Ref,
-        targets: &[String],
+        targets: &[TargetId],
         refused: CallError,
         ids: &Ids,
-    ) -> (Vec<Call>, Result<(), CallError>) {
+    ) -> Registered {
         let end = Instant::now() + SEARCH;
         let mut made = Vec::new();
+        let mut pods = Vec::new();
         // What another target group has found out need not be found out again.
         let nodes = self.targets().nodes().unwrap_or_default();
-        let left = targets.iter().filter(|id| !nodes.is_refused(id));
-        let left: Vec<String> = left.cloned().collect();
+        let is_refused =
+            |one: &TargetId| matches!(one, TargetId::Instance(id) if nodes.is_refused(id));
+        let left = targets.iter().filter(|one| !is_refused(one));
+        let left: Vec<TargetId> = left.cloned().collect();
         let mut refused = (left.len() == targets.len()).then_some(refused);
         let mut rest = vec![left];
         let mut found = false;
@@ -269,13 +285,22 @@ impl Inner {
                     made.push(call);
                     continue;
                 }
-                Err(why) if why.code != INVALID_TARGET => return (made, Err(why)),
+                Err(why) if why.code != INVALID_TARGET => {
+                    return Registered {
+                        made,
+                        pods,
+                        ended: Err(why),
+                    };
+                }
                 Err(why) => why,
             };
             match &some[..] {
                 [alone] => {
-                    warn!(instance = alone, error = %why, "AWS does not accept this instance as a target");
-                    self.refuse(client, alone).await;
+                    warn!(target = %alone, error = %why, "AWS does not accept this target");
+                    match alone {
+                        TargetId::Instance(id) => self.refuse(client, id).await,
+                        TargetId::Address(address) => pods.push(*address),
+                    }
                     found = true;
                 }
                 several => {
@@ -287,10 +312,18 @@ impl Inner {
             if found && !rest.is_empty() && Instant::now() >= end {
                 let retry_after = Duration::ZERO;
                 let cause = Cause::Throttled { retry_after };
-                return (made, Err(CallError { cause, ..why }));
+                return Registered {
+                    made,
+                    pods,
+                    ended: Err(CallError { cause, ..why }),
+                };
             }
         }
-        (made, Ok(()))
+        Registered {
+            made,
+            pods,
+            ended: Ok(()),
+        }
     }
 
     /// AWS does not accept this instance. Groups that were made before may have it.

@@ -168,7 +168,7 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
     (&[("additional-resource-tags", "a=1,a=2")], "names a twice"),
     (
         &[("nlb-target-type", "lambda")],
-        "must be instance, not \"lambda\"",
+        "must be instance or ip, not \"lambda\"",
     ),
     (
         &[("internal", "0.0.0.0/0")],
@@ -231,10 +231,8 @@ fn values_that_cannot_be_used_are_refused_with_key_and_value() {
 fn what_is_not_supported_yet_is_refused_by_name() {
     for (name, value) in [
         ("quic-enabled-ports", "443"),
-        ("nlb-target-type", "ip"),
         ("ip-address-type", "dualstack"),
         ("disable-nlb-sg", "true"),
-        ("type", "nlb-ip"),
     ] {
         let refusal = refused(&[(name, value)]);
         assert_eq!(refusal.reason, Reason::Unsupported);
@@ -253,6 +251,7 @@ fn the_default_of_what_is_not_supported_yet_is_accepted() {
 fn every_supported_annotation_does_something() {
     let value = |name: &str| match name {
         "scheme" => "internal",
+        "nlb-target-type" => "ip",
         "attributes" => "zonal_shift.config.enabled=true",
         "target-group-attributes" => "stickiness.enabled=true",
         "additional-resource-tags" | "target-node-labels" => "a=b",
@@ -279,9 +278,8 @@ fn every_supported_annotation_does_something() {
         _ => "one",
     };
     for known in &annotations::ANNOTATIONS {
-        // The only supported value of one is the default, one has no effect, and two have one together.
+        // One has no effect, and two have one together.
         let alone = [
-            "nlb-target-type",
             "type",
             "connection-draining-enabled",
             "connection-draining-timeout",

@@ -11,6 +11,7 @@ use ballast_provider::{Reason, Refusal};
 use super::{CheckPort, CheckProtocol, Scheme};
 use crate::annotations::invalid;
 use crate::nodes::{LONGEST, Selector};
+use crate::target::TargetType;
 
 /// The most entries in one list or map: AWS's largest limit, for tags.
 const MOST: usize = 50;
@@ -138,28 +139,14 @@ pub(super) fn every_port(key: &str, value: &str) -> Result<(), Refusal> {
     Err(must_be(key, "\"*\", for all ports", value))
 }
 
-pub(super) fn target_type(key: &str, value: &str) -> Result<(), Refusal> {
-    match value {
-        "instance" => Ok(()),
-        "ip" => Err(Refusal::new(
-            Reason::Unsupported,
-            format!("{key}: Ballast does not support ip targets yet"),
-        )),
-        _ => Err(must_be(key, "instance", value)),
-    }
+pub(super) fn target_type(key: &str, value: &str) -> Result<TargetType, Refusal> {
+    let all = [TargetType::Instance, TargetType::Ip];
+    let named = all.into_iter().find(|one| one.as_str() == value);
+    named.ok_or_else(|| must_be(key, "instance or ip", value))
 }
 
-/// The annotation that chooses the controller of a Service without `spec.loadBalancerClass`. One of
-/// its values also asks for ip targets.
-pub(super) fn controller(key: &str, value: &str) -> Result<(), Refusal> {
-    if value == "nlb-ip" {
-        return Err(Refusal::new(
-            Reason::Unsupported,
-            format!("{key}: Ballast does not support ip targets yet"),
-        ));
-    }
-    Ok(())
-}
+/// A controller of Services that also stands for pods as targets.
+pub(super) const NLB_IP: &str = "nlb-ip";
 
 /// `key=value` entries; a comma in a value is written `\,`.
 pub(super) fn map(key: &str, value: &str) -> Result<BTreeMap<String, String>, Refusal> {

@@ -10,6 +10,7 @@ use ballast_aws::desired::{Check, Subnet, Tls, Transport};
 use ballast_aws::observed::{LoadBalancerState, Reservation};
 use ballast_aws::settings::Scheme;
 use ballast_aws::settings::tls::{Alpn, POLICY};
+use ballast_aws::target::TargetType;
 use ballast_aws_fake::Config;
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
 
@@ -273,7 +274,7 @@ async fn target_groups_and_their_targets() {
     let found = read().await;
     assert_eq!((found.name.as_str(), found.port), ("web", Some(30_080)));
     assert_eq!(found.transport, Some(Transport::Tcp));
-    assert!(found.instances);
+    assert_eq!(found.target_type, Some(TargetType::Instance));
     assert_eq!(found.vpc.as_deref(), Some(VPC));
     assert_eq!(found.check, Some(http_check()), "as it was created");
     assert_eq!(found.load_balancers, BTreeSet::from([bed.id("balancer")]));
@@ -316,7 +317,7 @@ async fn target_groups_and_their_targets() {
     assert_eq!((code.as_str(), cause), ("InvalidTarget", Cause::Invalid));
     let health = async || {
         let all = bed.client.target_health(&web, manner()).await.unwrap();
-        let all = all.into_iter().map(|one| (one.target, one.health));
+        let all = all.into_iter().map(|one| (one.target.id(), one.health));
         all.collect::<BTreeMap<_, _>>()
     };
     let first = health().await;

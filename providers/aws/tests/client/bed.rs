@@ -11,6 +11,7 @@ use ballast_aws::desired::{Check, Rule, Source, Subnet, TargetGroup, Traffic, Tr
 use ballast_aws::nodes::Selector;
 use ballast_aws::rate::{Limits, Urgency};
 use ballast_aws::settings::{CheckProtocol, Scheme};
+use ballast_aws::target::TargetId;
 use ballast_aws_fake::state::seed::VPC;
 use ballast_aws_fake::{Config, Fake};
 use ballast_provider::Protocol;
@@ -156,6 +157,7 @@ pub(crate) fn tcp_check() -> Check {
 pub(crate) fn target_group(name: &str, transport: Transport, check: Check) -> Call {
     Call::CreateTargetGroup {
         target_group: TargetGroup {
+            target_type: ballast_aws::target::TargetType::Instance,
             name: name.into(),
             transport,
             tls: false,
@@ -198,8 +200,9 @@ pub(crate) fn listener(port: u16, transport: Transport, group: &str) -> Call {
     }
 }
 
-pub(crate) fn targets(ids: &[&str]) -> Vec<String> {
-    ids.iter().map(|id| (*id).to_owned()).collect()
+pub(crate) fn targets(ids: &[&str]) -> Vec<TargetId> {
+    let all = ids.iter().map(|id| TargetId::Instance((*id).to_owned()));
+    all.collect()
 }
 
 /// A load balancer with one port and two targets.

@@ -274,14 +274,13 @@ fn every_supported_annotation_is_tried() {
     const NETWORK: &str = include_str!("network.rs");
     const TLS: &str = include_str!("tls.rs");
     // Without an effect that a cloud could show.
-    const SETTINGS: &str = include_str!("../../src/settings/tests.rs");
     const ELSEWHERE: [(&str, &str); 14] = [
         ("alpn-policy", TLS),
         ("backend-protocol", TLS),
         ("eip-allocations", NAMES),
         ("internal", NAMES),
         ("manage-backend-security-group-rules", NETWORK),
-        ("nlb-target-type", SETTINGS),
+        ("nlb-target-type", include_str!("pods.rs")),
         ("private-ipv4-addresses", NETWORK),
         ("scheme", include_str!("health.rs")),
         ("security-group-prefix-lists", include_str!("stories.rs")),
@@ -289,7 +288,7 @@ fn every_supported_annotation_is_tried() {
         ("ssl-ports", TLS),
         ("subnets", NETWORK),
         ("target-node-labels", include_str!("labels.rs")),
-        ("type", SETTINGS),
+        ("type", include_str!("../../src/plan/tests/pods.rs")),
     ];
     for (name, tests) in ELSEWHERE {
         assert!(tests.contains(&format!("\"{name}\"")), "{name}");

@@ -18,7 +18,7 @@ use ballast_provider::{
 };
 
 use crate::support::{class, connection, mark};
-pub(crate) use crate::support::{ensure, service, settle, with};
+pub(crate) use crate::support::{ensure, service, settle, with, with_pods};
 
 const CLUSTER: &str = "cluster-1";
 
@@ -193,6 +193,12 @@ pub(crate) fn registered(group: &TargetGroup) -> Vec<&str> {
         .collect()
 }
 
+/// The addresses and ports that a target group has, without those that drain.
+pub(crate) fn addresses(group: &TargetGroup) -> Vec<String> {
+    let stay = group.targets.iter().filter(|(_, it)| it.drains.is_none());
+    stay.map(|((id, port), _)| format!("{id}:{port}")).collect()
+}
+
 /// What exists, without IDs and times.
 pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
     let mut lines = Vec::new();
@@ -222,7 +228,8 @@ pub(crate) fn essence(all: &Snapshot) -> Vec<String> {
         ));
     }
     for one in all.target_groups.values() {
-        let targets = registered(one);
+        let stay = one.targets.iter().filter(|(_, it)| it.drains.is_none());
+        let targets: Vec<_> = stay.map(|(target, _)| target).collect();
         lines.push(format!(
             "{} {} {} {:?} {:?} {:?} {targets:?}",
             one.name, one.protocol, one.port, one.check, one.attributes, one.tags

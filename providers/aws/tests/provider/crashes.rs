@@ -10,7 +10,7 @@ use ballast_provider::{
     Affinity, Key, Listener, LoadBalancer, Protocol, Provider, ProviderError, Released, Removal,
 };
 
-use crate::bed::{Bed, certificate, delete, essence, service, settle, with};
+use crate::bed::{Bed, certificate, delete, essence, service, settle, with, with_pods};
 
 /// What happens to a Service.
 pub(crate) struct Change {
@@ -150,6 +150,8 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
     let tagged = with(web(), "additional-resource-tags", "team=shop");
     let checked = with(web(), "healthcheck-interval", "30");
     let moved = service("web", &[(80, 30_081)]);
+    let pods = |all: &[&str]| with_pods(web(), all);
+    let (one, two_pods) = (&["10.0.100.1"][..], &["10.0.100.1", "10.0.100.2"][..]);
     vec![
         ("a new Service", None, two()),
         ("a new Service with reserved capacity", None, reserved()),
@@ -198,6 +200,16 @@ fn updates() -> Vec<(&'static str, Option<LoadBalancer>, LoadBalancer)> {
         ("tags", Some(web()), tagged),
         ("fewer nodes", Some(web()), edge()),
         ("all nodes again", Some(edge()), web()),
+        ("a new Service with pods", None, with_pods(two(), two_pods)),
+        ("pods instead of nodes", Some(web()), pods(two_pods)),
+        ("nodes instead of pods", Some(pods(two_pods)), web()),
+        ("other pods", Some(pods(one)), pods(&["10.0.100.3"])),
+        ("no pod any more", Some(pods(two_pods)), pods(&[])),
+        (
+            "pods on both protocols",
+            Some(pods(one)),
+            with_pods(both(), one),
+        ),
         ("a check", Some(web()), checked),
         (
             "fewer subnets",

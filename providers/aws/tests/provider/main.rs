@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // These are tests.
 #![allow(missing_docs)]
 
+mod adopt;
 mod annotations;
 mod bed;
 mod capacity;
@@ -17,6 +18,7 @@ mod limits;
 mod lists;
 mod names;
 mod network;
+mod pods;
 mod quiet;
 mod regressions;
 mod settled;

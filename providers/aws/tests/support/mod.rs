@@ -14,9 +14,9 @@ use ballast_aws::rate::Limits;
 use ballast_aws::settings::{ClassSettings, Publish, Scheme, Settings};
 use ballast_aws_fake::Front;
 use ballast_provider::{
-    Affinity, Balancer, Family, Key, Listener, LoadBalancer, Mark, Member, Observed, Placement,
-    Protocol, Provider, ProviderError, Released, Removal, ServiceId, State, Target, TargetSet,
-    TrafficPolicy,
+    Affinity, Balancer, Endpoint, Family, Key, Listener, LoadBalancer, Mark, Member, Observed,
+    Placement, Protocol, Provider, ProviderError, Readiness, Released, Removal, ServiceId, State,
+    Target, TargetSet, TrafficPolicy,
 };
 use futures::StreamExt;
 use tokio::sync::Semaphore;
@@ -143,13 +143,38 @@ pub(crate) async fn retarget(
     provider.retarget(&TargetSet::of_nodes(nodes), &[]).await
 }
 
+/// Names the pods of a Service in tests. It has no effect on AWS.
+const PODS: &str = "test/pods";
+
+/// The same Service, with pods as targets, at these addresses.
+pub(crate) fn with_pods(service: LoadBalancer, addresses: &[&str]) -> LoadBalancer {
+    let mut service = with(service, "nlb-target-type", "ip");
+    service.settings.insert(PODS.into(), addresses.join(","));
+    service
+}
+
+/// What the controller finds behind a Service of [`with_pods`]: each pod has each port, 8000 higher.
+fn endpoints(service: &LoadBalancer) -> Arc<BTreeSet<Endpoint>> {
+    let addresses = service.settings.get(PODS).map_or("", String::as_str);
+    let addresses = addresses.split(',').filter_map(|it| it.parse().ok());
+    let all = addresses.flat_map(|address| {
+        service.listeners.iter().map(move |listener| Endpoint {
+            listener: (listener.protocol, listener.port),
+            address,
+            port: 8_000 + listener.port,
+            readiness: Readiness::Ready,
+        })
+    });
+    Arc::new(all.collect())
+}
+
 /// The balancer of these Services, the oldest first.
 pub(crate) fn balancer(provider: &impl Provider, members: &[LoadBalancer]) -> Balancer {
     let member = |one: &LoadBalancer| Member {
         load_balancer: one.clone(),
         published: Vec::new(),
         placement: Placement::default(),
-        endpoints: None,
+        endpoints: provider.uses_endpoints(one).then(|| endpoints(one)),
     };
     let first = members.first().map(|first| provider.key(first));
     Balancer {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ballast_aws::desired::{Check, Groups, ListenerSpec, Source};
 use ballast_aws::preview::Objects;
 use ballast_aws::settings::{CheckPort, CheckProtocol};
+use ballast_aws::target::TargetType;
 use ballast_provider::{LoadBalancer, TrafficPolicy};
 use serde::Serialize;
 
@@ -74,7 +75,7 @@ impl Balancer {
         };
         Self {
             scheme: desired.scheme.as_str(),
-            target_type: "instance",
+            target_type: objects.merged.target_type.unwrap_or_default().as_str(),
             listeners: listeners.collect(),
             health_check: check
                 .map_or_else(String::new, |group| checked(&group.check, named, asked)),
@@ -101,8 +102,13 @@ impl Balancer {
         } else {
             format!("; subnets: {}", self.subnets.join(", "))
         };
+        let targets = if self.target_type == TargetType::Ip.as_str() {
+            "pods"
+        } else {
+            "node ports"
+        };
         format!(
-            "{}; listeners: {}; targets: node ports; health check: {}; security groups: {groups}{subnets}",
+            "{}; listeners: {}; targets: {targets}; health check: {}; security groups: {groups}{subnets}",
             self.scheme,
             listeners.join(", "),
             self.health_check

@@ -11,6 +11,7 @@ use ballast_aws::annotations::PREFIX;
 use ballast_aws::desired::{Check, Groups, TargetGroup};
 use ballast_aws::preview::Objects;
 use ballast_aws::settings::{CheckPort, CheckProtocol, Settings, attributes, tls};
+use ballast_aws::target::TargetType;
 use ballast_provider::{Listener, LoadBalancer, Protocol};
 use k8s_openapi::api::core::v1::ServiceSpec;
 
@@ -169,10 +170,12 @@ fn ignored(old: &Old<'_>, new: &Objects) -> Vec<String> {
             .iter()
             .any(|known| name == known || (known.ends_with('-') && name.starts_with(known))),
     };
-    // The scheme differs in the result, or not at all; other targets than nodes are refused.
+    // The scheme and the targets differ in the result, or not at all.
+    let pods = new.merged.target_type == Some(TargetType::Ip);
     let said = |name: &&str| match *name {
         "scheme" => scheme(old, new).is_some(),
-        name => name == "nlb-target-type" || !old.asked.settings.contains_key(&key(name)),
+        "nlb-target-type" => !pods,
+        name => !old.asked.settings.contains_key(&key(name)),
     };
     names
         .filter(|name| unread(name) && !said(name))
@@ -187,7 +190,8 @@ fn check_of(old: &Old<'_>, own: &Settings) -> Check {
         let said = old.annotations.get(&key(name));
         said.is_some_and(|said| said.trim() == value)
     };
-    let ip = says("nlb-target-type", "ip") || says("type", "nlb-ip");
+    let ip = old.from == Origin::LoadBalancerController
+        && (says("nlb-target-type", "ip") || says("type", "nlb-ip"));
     let local = healthy_port(old.asked).filter(|_| !ip);
     let protocol = set.protocol.unwrap_or(if local.is_some() {
         CheckProtocol::Http

@@ -160,11 +160,7 @@ fn what_becomes_of_each_setting() {
             Origin::LoadBalancerController,
             &[("nlb-target-type", "ip")],
             json!({}),
-            &[(
-                "nlb-target-type",
-                NoEqual,
-                "does not support ip targets yet",
-            )],
+            &[("nlb-target-type", Same, "")],
         ),
         (
             Origin::LoadBalancerController,

@@ -99,6 +99,7 @@ fn make(cloud: &mut Cloud, now: &mut Moment, step: &Step) -> bool {
         vec![Description {
             id: format!("i-{number:08}"),
             port: None,
+            zone: None,
         }]
     };
     let from = |id: String| Permission {

@@ -71,6 +71,7 @@ fn targets() {
         let one = |number: &u16| Description {
             id: format!("i-{number:08}"),
             port: None,
+            zone: None,
         };
         numbers.iter().map(one).collect()
     };

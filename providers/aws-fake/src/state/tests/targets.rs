@@ -5,6 +5,7 @@ fn target(id: &str) -> Description {
     Description {
         id: id.into(),
         port: None,
+        zone: None,
     }
 }
 
@@ -43,6 +44,38 @@ fn only_running_instances_of_the_vpc_are_registered() {
         assert_eq!(code(result), expected, "{targets:?}");
     }
     assert_eq!(cloud.target_group(&arn).unwrap().targets.len(), 1);
+}
+
+#[test]
+fn addresses_are_private_and_have_a_zone_outside_the_vpc() {
+    let mut cloud = cloud();
+    let create = Create {
+        target_type: Some("ip".into()),
+        ..target_group("pods")
+    };
+    let made = cloud.create_target_group(START, create).unwrap();
+    assert_eq!(made.attributes["preserve_client_ip.enabled"], "false");
+    let subnet = cloud.subnets.values().next().unwrap().cidr;
+    let inside = subnet.hosts().nth(20).unwrap().to_string();
+    let at = |id: &str, zone: Option<&str>| Description {
+        id: id.into(),
+        port: Some(8080),
+        zone: zone.map(str::to_owned),
+    };
+    for (description, expected) in [
+        (at(&inside, None), ""),
+        (at("192.168.7.7", None), "ValidationError"),
+        (at("192.168.7.7", Some("all")), ""),
+        (at("100.64.0.1", Some("all")), ""),
+        (at("100.128.0.1", Some("all")), "InvalidTarget"),
+        (at("8.8.8.8", Some("all")), "InvalidTarget"),
+        (at("fd00::1", None), "InvalidTarget"),
+        (at("i-00000001", None), "InvalidTarget"),
+    ] {
+        let result = cloud.register_targets(START, &made.arn, &[description.clone()]);
+        assert_eq!(code(result), expected, "{description:?}");
+    }
+    assert_eq!(cloud.target_group(&made.arn).unwrap().targets.len(), 3);
 }
 
 #[test]
@@ -143,6 +176,7 @@ fn a_port_makes_another_target() {
     let arn = used(&mut cloud);
     let other = Description {
         port: Some(9),
+        zone: None,
         ..target("i-00000001")
     };
     cloud

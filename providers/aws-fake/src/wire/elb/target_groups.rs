@@ -115,6 +115,7 @@ fn take_targets(form: &mut Form) -> Result<Vec<Description>> {
         targets.push(Description {
             id: one.need("Id")?,
             port: one.number("Port", 1..=65_535)?,
+            zone: one.take("AvailabilityZone"),
         });
         one.finish()?;
     }

@@ -20,6 +20,7 @@ use crate::desired::{Check, Subnet, Tls};
 use crate::observed::{Arn, LoadBalancerState, Reservation};
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme};
+use crate::target::{TargetId, TargetType};
 
 /// What is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -523,7 +524,11 @@ fn target_group(of: &SdkTargetGroup) -> Option<TargetGroup> {
         transport: speaks.map(|(transport, _)| transport),
         tls: speaks.is_some_and(|(_, tls)| tls),
         port: of.port().and_then(|port| u16::try_from(port).ok()),
-        instances: of.target_type() == Some(&TargetTypeEnum::Instance),
+        target_type: match of.target_type() {
+            Some(TargetTypeEnum::Instance) => Some(TargetType::Instance),
+            Some(TargetTypeEnum::Ip) => Some(TargetType::Ip),
+            _ => None,
+        },
         vpc: of.vpc_id().map(str::to_owned),
         check: check(of),
         load_balancers: (of.load_balancer_arns().iter().cloned()).collect::<BTreeSet<_>>(),
@@ -565,8 +570,10 @@ fn health(of: &TargetHealthDescription) -> Option<TargetHealth> {
     let health = of.target_health();
     let state = health.and_then(|it| it.state());
     Some(TargetHealth {
-        target: target.id()?.to_owned(),
-        port: target.port().and_then(|port| u16::try_from(port).ok()),
+        target: TargetId::of(
+            target.id()?,
+            target.port().and_then(|port| u16::try_from(port).ok()),
+        )?,
         health: Health::named(state.map_or("", |state| state.as_str())),
         reason: (health.and_then(|it| it.reason())).map(|reason| reason.as_str().to_owned()),
         description: (health.and_then(|it| it.description())).map(str::to_owned),

@@ -4,6 +4,7 @@
 mod balancers;
 mod groups;
 
+use self::groups::descriptions;
 use crate::call::{Call, Ref};
 use crate::client::{Action, Answer, CallError, Client, Ids, Manner};
 
@@ -78,7 +79,7 @@ pub(in crate::client) async fn write(
         } => {
             let target_group = id(target_group)?;
             client
-                .register_targets(&target_group, targets, manner)
+                .register_targets(&target_group, &descriptions(targets, ids), manner)
                 .await
         }
         Call::DeregisterTargets {
@@ -87,7 +88,7 @@ pub(in crate::client) async fn write(
         } => {
             let target_group = id(target_group)?;
             client
-                .deregister_targets(&target_group, targets, manner)
+                .deregister_targets(&target_group, &descriptions(targets, ids), manner)
                 .await
         }
         Call::CreateLoadBalancer {

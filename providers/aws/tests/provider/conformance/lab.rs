@@ -18,7 +18,7 @@ use ballast_aws_fake::{Config, Fake, Fault};
 use ballast_provider::conformance::{Crash, Field, Harness, Lab, Object, Support};
 use ballast_provider::{
     Balancer, Change, Key, LoadBalancer, Mark, Observed, Owned, Provider, ProviderError, Published,
-    Refusal, Released, Removal, ServiceId, Target, TargetSet, Traits, mark,
+    Refusal, Released, Removal, ServiceId, Settings, Target, TargetSet, Traits, mark,
 };
 use futures::stream::BoxStream;
 
@@ -80,7 +80,6 @@ impl Lab for AwsLab {
             | Field::Endpoints
             | Field::Labels
             | Field::NamespaceLabels
-            | Field::Pods
             | Field::TargetName
             | Field::TargetAddresses
             | Field::TargetLabels
@@ -99,6 +98,7 @@ impl Lab for AwsLab {
             | Field::SourceRanges
             | Field::Settings
             | Field::ShareKey
+            | Field::Pods
             | Field::TargetProviderId => Support::Honoured,
         }
     }
@@ -110,6 +110,10 @@ impl Lab for AwsLab {
     fn setting(&self) -> (String, String) {
         let cross_zone = "load_balancing.cross_zone.enabled=true";
         (format!("{PREFIX}attributes"), cross_zone.to_owned())
+    }
+
+    fn pods(&self) -> Settings {
+        Settings::from([(format!("{PREFIX}nlb-target-type"), "ip".to_owned())])
     }
 }
 

@@ -7,9 +7,10 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use super::{known, make};
 use crate::client::elb::{answered, fault, protocol, tags};
 use crate::client::values::Tags;
-use crate::client::{Action, Answer, CallError, Client, Manner};
+use crate::client::{Action, Answer, CallError, Client, Ids, Manner};
 use crate::desired::{Check, TargetGroup};
 use crate::settings::CheckProtocol;
+use crate::target::{TargetId, TargetType};
 
 impl Client {
     pub(super) async fn create_target_group(
@@ -30,7 +31,10 @@ impl Client {
                 .protocol(protocol(group.transport, group.tls))
                 .port(group.port.into())
                 .vpc_id(vpc)
-                .target_type(TargetTypeEnum::Instance)
+                .target_type(match group.target_type {
+                    TargetType::Instance => TargetTypeEnum::Instance,
+                    TargetType::Ip => TargetTypeEnum::Ip,
+                })
                 .health_check_enabled(true)
                 .health_check_protocol(check_protocol(check))
                 .health_check_port(check_port(check))
@@ -117,7 +121,7 @@ impl Client {
     pub(super) async fn register_targets(
         &self,
         target_group: &str,
-        targets: &[String],
+        targets: &[TargetDescription],
         manner: Manner,
     ) -> Result<Answer, CallError> {
         make!(
@@ -127,7 +131,7 @@ impl Client {
             self.elb()
                 .register_targets()
                 .target_group_arn(target_group)
-                .set_targets(Some(descriptions(targets))),
+                .set_targets(Some(targets.to_vec())),
             |_| Answer::default()
         )
     }
@@ -135,7 +139,7 @@ impl Client {
     pub(super) async fn deregister_targets(
         &self,
         target_group: &str,
-        targets: &[String],
+        targets: &[TargetDescription],
         manner: Manner,
     ) -> Result<Answer, CallError> {
         make!(
@@ -145,16 +149,22 @@ impl Client {
             self.elb()
                 .deregister_targets()
                 .target_group_arn(target_group)
-                .set_targets(Some(descriptions(targets))),
+                .set_targets(Some(targets.to_vec())),
             |_| Answer::default()
         )
     }
 }
 
-fn descriptions(targets: &[String]) -> Vec<TargetDescription> {
-    let all = targets.iter();
-    all.map(|id| TargetDescription::builder().id(id).build())
-        .collect()
+/// Targets as calls name them.
+pub(super) fn descriptions(targets: &[TargetId], ids: &Ids) -> Vec<TargetDescription> {
+    let all = targets.iter().map(|one| {
+        TargetDescription::builder()
+            .id(one.id())
+            .set_port(one.port().map(i32::from))
+            .set_availability_zone(ids.zone_of(one).map(str::to_owned))
+            .build()
+    });
+    all.collect()
 }
 
 fn check_protocol(check: &Check) -> ProtocolEnum {

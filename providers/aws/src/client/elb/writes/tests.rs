@@ -42,6 +42,7 @@ fn calls() -> Vec<Call> {
         Call::CreateTargetGroup {
             target_group: TargetGroup {
                 name: String::new(),
+                target_type: crate::target::TargetType::Instance,
                 transport: Transport::Tcp,
                 tls: false,
                 port: 1,

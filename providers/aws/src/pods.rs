@@ -1,0 +1,97 @@
+//! Which pods are targets of which target group. Pure.
+//!
+//! A target group of pods says with its tags which Service it serves, and with the tag [`LISTENER_PORT`] which port
+//! of it. So its targets are compared with the right pods, also those of a load balancer that another one replaces.
+//!
+//! Pods are targets while they are ready, and before, if only their gate waits for the load balancer. If there is none, those that still serve while they terminate stay, as
+//! kube-proxy does it (KEP-1669). A pod that is no target any more drains: AWS ends its connections after the
+//! deregistration delay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ballast_provider::mark::SERVICE_UID;
+use ballast_provider::{Endpoint, Member, Readiness};
+
+use crate::target::TargetId;
+
+/// The tag of a target group of pods that names the port of its listener.
+pub const LISTENER_PORT: &str = "ballast.dev/listener-port";
+
+/// The pods of the Services of one load balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// By the UID of the Service and the port of the listener. A port without pods is here, too.
+    addresses: BTreeMap<(Arc<str>, u16), BTreeSet<SocketAddr>>,
+}
+
+// === impl Pods ===
+
+impl Pods {
+    /// Those of these Services. A Service whose pods are not known has none here.
+    pub fn of<'a>(members: impl IntoIterator<Item = &'a Member>) -> Self {
+        let mut addresses: BTreeMap<(Arc<str>, u16), BTreeSet<SocketAddr>> = BTreeMap::new();
+        for member in members {
+            let service = &member.load_balancer;
+            let Some(endpoints) = &member.endpoints else {
+                continue;
+            };
+            for listener in &service.listeners {
+                let key = (Arc::clone(&service.id.uid), listener.port);
+                let front = (listener.protocol, listener.port);
+                let mine = endpoints.iter().filter(|one| one.listener == front);
+                addresses.entry(key).or_default().extend(targets(mine));
+            }
+        }
+        Self { addresses }
+    }
+
+    /// The targets of a target group with these tags; `None` if nobody knows them, so that it keeps what it has.
+    pub fn selected(&self, tags: &BTreeMap<String, String>) -> Option<BTreeSet<TargetId>> {
+        let uid = tags.get(SERVICE_UID)?;
+        let port = tags.get(LISTENER_PORT)?.parse().ok()?;
+        let all = self.addresses.get(&(uid.as_str().into(), port))?;
+        Some(all.iter().copied().map(TargetId::Address).collect())
+    }
+
+    /// Without these, which AWS does not accept.
+    #[must_use]
+    pub(crate) fn without(mut self, refused: &BTreeSet<SocketAddr>) -> Self {
+        for all in self.addresses.values_mut() {
+            all.retain(|one| !refused.contains(one));
+        }
+        self
+    }
+
+    /// Whether one of these Services has this address.
+    pub(crate) fn contains(&self, address: &SocketAddr) -> bool {
+        self.addresses.values().any(|all| all.contains(address))
+    }
+
+    /// Whether the Service has no pod that can be a target, although its pods are known.
+    pub(crate) fn has_none(&self, uid: &str) -> bool {
+        let mut own = self.addresses.iter().filter(|((one, _), _)| **one == *uid);
+        let first = own.next();
+        first.is_some_and(|(_, all)| all.is_empty()) && own.all(|(_, all)| all.is_empty())
+    }
+}
+
+/// The pods that are targets among those of one port. Load balancers have IPv4 addresses only.
+fn targets<'a>(all: impl Iterator<Item = &'a Endpoint> + Clone) -> Vec<SocketAddr> {
+    let all = all.filter(|one| matches!(one.address, IpAddr::V4(_)));
+    let address = |one: &Endpoint| SocketAddr::new(one.address, one.port);
+    let usable: Vec<SocketAddr> = all
+        .clone()
+        .filter(|one| one.usable())
+        .map(address)
+        .collect();
+    if !usable.is_empty() {
+        return usable;
+    }
+    let ending = all.filter(|one| one.readiness == Readiness::Ending);
+    ending.map(address).collect()
+}
+
+#[cfg(test)]
+mod tests;

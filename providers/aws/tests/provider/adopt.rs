@@ -1,0 +1,401 @@
+//! Load balancers of other controllers that a Service takes over.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ballast_aws::adopt::ADOPT;
+use ballast_aws::provider::AwsProvider;
+use ballast_aws_fake::Fault;
+use ballast_aws_fake::state::listeners::Change;
+use ballast_aws_fake::state::load_balancers::{Create, Mapping};
+use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
+use ballast_aws_fake::state::target_groups::Create as CreateTargetGroup;
+use ballast_aws_fake::state::targets::Description;
+use ballast_aws_fake::state::{Cloud, Moment, Snapshot, Tags};
+use ballast_provider::{Key, LoadBalancer, Provider, ProviderError, Reason, Released, Removal};
+
+use crate::bed::{Bed, delete, essence, instance, registered, service, settle, with};
+use crate::crashes::served;
+use crate::support::balancer;
+
+/// Who has made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// The AWS Load Balancer Controller: with a security group, and tags on everything.
+    Lbc,
+    /// cloud-provider-aws: without security groups, and listeners without tags.
+    InTree,
+}
+
+// === impl Maker ===
+
+impl Maker {
+    /// The nodes have the name of the cluster in a tag, and the controller knows another one.
+    fn tags(self, service: &str) -> Tags {
+        let pairs = match self {
+            Self::Lbc => vec![
+                ("elbv2.k8s.aws/cluster".to_owned(), "test".to_owned()),
+                ("service.k8s.aws/stack".to_owned(), service.to_owned()),
+                (
+                    "service.k8s.aws/resource".to_owned(),
+                    "LoadBalancer".to_owned(),
+                ),
+            ],
+            Self::InTree => vec![
+                ("kubernetes.io/cluster/prod".to_owned(), "owned".to_owned()),
+                ("kubernetes.io/service-name".to_owned(), service.to_owned()),
+            ],
+        };
+        pairs.into_iter().collect()
+    }
+
+    /// Makes what a Service with the ports 80 and 443 has. Returns the ARN of the load balancer.
+    fn make(self, bed: &Bed, service: &str) -> String {
+        bed.fake
+            .edit(|cloud, now| self.make_in(cloud, now, service))
+    }
+
+    fn make_in(self, cloud: &mut Cloud, now: Moment, service: &str) -> String {
+        let subnets = ["subnet-private-a", "subnet-private-b"].map(|id| Mapping {
+            subnet: id.into(),
+            ..Mapping::default()
+        });
+        let made = cloud.create_load_balancer(
+            now,
+            Create {
+                name: "k8s-shop-web-0123456789".into(),
+                kind: Some("network".into()),
+                scheme: Some("internal".into()),
+                ip_address_type: None,
+                subnets: subnets.into(),
+                security_groups: match self {
+                    Self::Lbc => vec![NODE_GROUP.into()],
+                    Self::InTree => Vec::new(),
+                },
+                tags: self.tags(service),
+            },
+        );
+        let arn = made.unwrap().arn;
+        for (port, node_port) in [(80, 30_080), (443, 30_443)] {
+            let create = CreateTargetGroup {
+                name: format!("k8s-shop-web-{port}"),
+                protocol: Some("TCP".into()),
+                port: Some(node_port),
+                vpc: Some(VPC.into()),
+                tags: self.tags(service),
+                ..CreateTargetGroup::default()
+            };
+            let group = cloud.create_target_group(now, create).unwrap().arn;
+            let nodes = [1, 2, 3].map(|number| Description {
+                id: instance(number),
+                port: None,
+                zone: None,
+            });
+            cloud.register_targets(now, &group, &nodes).unwrap();
+            let listener = Change {
+                port: Some(port),
+                protocol: Some("TCP".into()),
+                forward: Some(vec![(group, None)]),
+                ..Change::default()
+            };
+            let tags = match self {
+                Self::Lbc => self.tags(service),
+                Self::InTree => Tags::new(),
+            };
+            cloud.create_listener(now, &arn, listener, tags).unwrap();
+        }
+        arn
+    }
+}
+
+fn web(arn: &str) -> LoadBalancer {
+    let mut web = service("web", &[(80, 30_080), (443, 30_443)]);
+    web.settings.insert(ADOPT.into(), arn.into());
+    web
+}
+
+/// A cloud in which the load balancer is active and serves.
+async fn prepared(maker: Maker) -> (Bed, String) {
+    let bed = Bed::new().await;
+    let arn = maker.make(&bed, "shop/web");
+    bed.fake.advance(Duration::from_mins(10));
+    (bed, arn)
+}
+
+fn listeners(all: &Snapshot) -> BTreeMap<u16, String> {
+    let those = all.listeners.values();
+    those.map(|one| (one.port, one.arn.clone())).collect()
+}
+
+fn reason(ended: &Result<impl Sized, ProviderError>) -> Option<(Reason, String)> {
+    let why = ended.as_ref().err()?;
+    Some((why.reason(), why.to_string()))
+}
+
+/// The load balancer and its listeners stay, and so do the target groups of the former owner with their targets: no
+/// connection ends. Clients of the future come to target groups of Ballast.
+#[tokio::test]
+async fn it_keeps_its_name_its_listeners_and_its_connections() {
+    for maker in [Maker::Lbc, Maker::InTree] {
+        let (bed, arn) = prepared(maker).await;
+        let before = bed.fake.snapshot();
+        let hostname = before.load_balancers[&arn].dns_name.to_lowercase();
+        let provider = bed.start().await.unwrap();
+        let (seen, calls) = bed.calls_of(settle(&provider, &web(&arn))).await;
+        let seen = seen.unwrap();
+        assert_eq!(seen.ingress[0].hostname(), Some(hostname.as_str()));
+        let gone = calls
+            .iter()
+            .find(|it| it.starts_with("Delete") || *it == "DeregisterTargets");
+        assert_eq!(gone, None, "{maker:?}: {calls:?}");
+        let after = bed.fake.snapshot();
+        assert_eq!(after.load_balancers.len(), 1);
+        assert_eq!(listeners(&after), listeners(&before));
+        for former in before.target_groups.values() {
+            let now = &after.target_groups[&former.arn];
+            assert_eq!(
+                (&now.tags, registered(now)),
+                (&former.tags, registered(former))
+            );
+            assert!(
+                after
+                    .listeners
+                    .values()
+                    .all(|it| !it.forwards_to(&former.arn))
+            );
+        }
+        // Nobody else takes it for its own any more.
+        let tags = &after.load_balancers[&arn].tags;
+        assert!(
+            tags.keys().all(|key| key.starts_with("ballast.dev/")),
+            "{tags:?}"
+        );
+        let (_, calls) = bed.calls_of(settle(&provider, &web(&arn))).await;
+        assert_eq!(calls, [""; 0], "{maker:?}");
+        // The next process finds it, although its name is none of Ballast's.
+        drop(provider);
+        let provider = bed.start().await.unwrap();
+        let (_, calls) = bed.calls_of(settle(&provider, &web(&arn))).await;
+        assert_eq!(calls, [""; 0], "{maker:?}");
+        delete(&bed, &provider, &web(&arn)).await;
+        let left = bed.fake.snapshot();
+        assert!(left.load_balancers.is_empty());
+        assert_eq!(left.target_groups.len(), 2, "those of the former owner");
+    }
+}
+
+#[tokio::test]
+async fn a_load_balancer_without_security_groups_stays_without() {
+    let (bed, arn) = prepared(Maker::InTree).await;
+    let provider = bed.start().await.unwrap();
+    let mut web = web(&arn);
+    let seen = settle(&provider, &web).await.unwrap();
+    let said = seen.remarks.join(" ");
+    assert!(said.contains("without security groups"), "{said}");
+    assert!(!said.contains("source ranges"), "{said}");
+    let all = bed.fake.snapshot();
+    assert!(all.load_balancers[&arn].security_groups.is_empty());
+    // Nodes may admit clients to the node ports only, so that is what AWS checks.
+    let own = all
+        .target_groups
+        .values()
+        .filter(|one| one.name.starts_with("bl-"));
+    assert!(own.clone().all(|one| one.check.port == "traffic-port"));
+    assert_eq!(own.count(), 2);
+    web.source_ranges = vec!["10.9.0.0/16".parse().unwrap()];
+    let said = settle(&provider, &web).await.unwrap().remarks.join(" ");
+    assert!(
+        said.contains("the source ranges of the Service have no effect"),
+        "{said}"
+    );
+    let given = with(web, "security-groups", NODE_GROUP);
+    let (why, said) = reason(&settle(&provider, &given).await).unwrap();
+    assert_eq!(why, Reason::Invalid);
+    assert!(said.contains("made without security groups"), "{said}");
+}
+
+/// Whoever may create Services must not take what belongs to others.
+#[tokio::test]
+async fn what_was_made_for_somebody_else_is_not_touched() {
+    let bed = Bed::new().await;
+    let other = Maker::Lbc.make(&bed, "other/web");
+    bed.fake.remember_foreign();
+    let provider = bed.start().await.unwrap();
+    let missing = other.replace("net/", "net/x");
+    let elsewhere = other.replace("eu-central-1", "eu-west-1");
+    for (arn, expected) in [
+        (
+            other.as_str(),
+            "made for the Service other/web, and not for shop/web",
+        ),
+        (&missing, "it does not exist"),
+        (&elsewhere, "it is in the region eu-west-1"),
+        ("k8s-shop-web", "must be the ARN of a Network Load Balancer"),
+    ] {
+        let (seen, calls) = bed.calls_of(settle(&provider, &web(arn))).await;
+        let (why, said) = reason(&seen).unwrap();
+        assert_eq!(why, Reason::Invalid, "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert!(
+            calls.iter().all(|it| it.starts_with("Describe")),
+            "{calls:?}"
+        );
+    }
+    // Another cluster with Ballast has it.
+    let tags = [
+        ("ballast.dev/cluster", "cluster-2"),
+        ("ballast.dev/class", "aws"),
+    ];
+    bed.fake.edit(|cloud, _| {
+        let one = cloud.load_balancers.get_mut(&other).unwrap();
+        one.tags = Maker::Lbc.tags("shop/web");
+        let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        one.tags.extend(tags);
+    });
+    let (_, said) = reason(&settle(&provider, &web(&other)).await).unwrap();
+    assert!(
+        said.contains("it belongs to a Service of the class aws of the cluster cluster-2"),
+        "{said}"
+    );
+    let mut shared = web(&other);
+    shared.share_key = Some("front".into());
+    let (why, _) = reason(&settle(&provider, &shared).await).unwrap();
+    assert_eq!(why, Reason::Unsupported);
+}
+
+/// AWS never changes the scheme, and only this load balancer is meant.
+#[tokio::test]
+async fn it_stays_internal_whatever_the_class_says() {
+    let (mut bed, arn) = prepared(Maker::Lbc).await;
+    bed.class.settings.scheme = Some(ballast_aws::Scheme::InternetFacing);
+    let provider = bed.start().await.unwrap();
+    let seen = settle(&provider, &web(&arn)).await.unwrap();
+    let said = seen.remarks.join(" ");
+    assert!(said.contains("stays internal"), "{said}");
+    assert_eq!(bed.fake.snapshot().load_balancers.len(), 1);
+}
+
+/// Without the annotation the Service asks for a load balancer of Ballast's own. The one that was taken over serves
+/// until that one does.
+#[tokio::test]
+async fn without_the_annotation_another_one_replaces_it() {
+    let (bed, arn) = prepared(Maker::Lbc).await;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web(&arn)).await.unwrap();
+    let mut plain = web(&arn);
+    plain.settings.clear();
+    settle(&provider, &plain).await.unwrap();
+    let all = bed.fake.snapshot().load_balancers;
+    assert_eq!(all.len(), 2);
+    assert!(all.contains_key(&arn));
+}
+
+#[tokio::test]
+async fn it_is_kept_and_taken_back() {
+    let (bed, arn) = prepared(Maker::Lbc).await;
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web(&arn)).await.unwrap();
+    let key = Key::alone(&web(&arn).id);
+    let kept = provider.release(&web(&arn).id, &key, Removal::Retain).await;
+    assert_eq!(kept, Ok(Released::Gone));
+    settle(&provider, &web(&arn)).await.unwrap();
+    let all = bed.fake.snapshot().load_balancers;
+    assert!(!all[&arn].tags.contains_key("ballast.dev/retained"));
+}
+
+#[tokio::test]
+async fn a_crash_at_any_call_is_made_up_for() {
+    for maker in [Maker::Lbc, Maker::InTree] {
+        let (bed, arn) = prepared(maker).await;
+        let provider = bed.start().await.unwrap();
+        bed.fake.reset_calls();
+        served(&provider, &bed, &web(&arn)).await;
+        let calls = bed.fake.counts().total();
+        let expected = essence(&bed.fake.snapshot());
+        for (nth, after) in (1..=calls).flat_map(|nth| [(nth, true), (nth, false)]) {
+            let (bed, arn) = prepared(maker).await;
+            let provider = bed.start().await.unwrap();
+            bed.fake.fault(Fault::any().nth(nth).dropped(after));
+            let _ = settle(&provider, &web(&arn)).await;
+            drop(provider);
+            bed.fake.clear_faults();
+            let provider: AwsProvider = bed.start().await.unwrap();
+            served(&provider, &bed, &web(&arn)).await;
+            let found = essence(&bed.fake.snapshot());
+            assert_eq!(
+                found, expected,
+                "{maker:?}: call {nth} of {calls}, after: {after}"
+            );
+        }
+    }
+}
+
+/// It serves, so it keeps its security groups until the nodes admit those of Ballast.
+#[tokio::test]
+async fn its_security_groups_wait_for_the_nodes() {
+    let (bed, arn) = prepared(Maker::Lbc).await;
+    // Two groups of one node are alike.
+    let more = "sg-0000000000000more";
+    bed.fake.edit(|cloud, _| {
+        let mut other = cloud.security_groups.get(NODE_GROUP).unwrap().clone();
+        (other.id, other.name) = (more.into(), "more".into());
+        let node = cloud.instances.get_mut(&instance(1)).unwrap();
+        node.groups.push(more.into());
+        cloud.security_groups.put(more.into(), other);
+    });
+    let provider = bed.start().await.unwrap();
+    let (_, said) = reason(&settle(&provider, &web(&arn)).await).unwrap();
+    assert!(said.contains("until the nodes admit Ballast's"), "{said}");
+    let groups = || {
+        bed.fake.snapshot().load_balancers[&arn]
+            .security_groups
+            .clone()
+    };
+    assert_eq!(groups(), [NODE_GROUP]);
+    bed.fake.edit(|cloud, _| {
+        let node = cloud.instances.get_mut(&instance(1)).unwrap();
+        node.groups.retain(|group| group != more);
+    });
+    drop(provider);
+    let provider = bed.start().await.unwrap();
+    settle(&provider, &web(&arn)).await.unwrap();
+    assert_eq!(groups().len(), 2);
+}
+
+/// What a dry run says is what is done, and it does nothing.
+#[tokio::test]
+async fn a_dry_run_names_the_calls_and_makes_none() {
+    for maker in [Maker::Lbc, Maker::InTree] {
+        let (bed, arn) = prepared(maker).await;
+        let provider = bed.start().await.unwrap();
+        // The class has its backend group already.
+        settle(&provider, &service("other", &[(80, 30_081)]))
+            .await
+            .unwrap();
+        let wanted = balancer(&provider, &[web(&arn)]);
+        let (preview, calls) = bed
+            .calls_of(provider.preview_adoption(&wanted, &bed.targets()))
+            .await;
+        assert!(
+            calls.iter().all(|it| it.starts_with("Describe")),
+            "{calls:?}"
+        );
+        let named: Vec<&str> = preview
+            .as_ref()
+            .unwrap()
+            .iter()
+            .map(|it| it.action())
+            .collect();
+        let (_, made) = bed.calls_of(settle(&provider, &web(&arn))).await;
+        let mut made: Vec<&str> = made
+            .iter()
+            .map(String::as_str)
+            .filter(|it| !it.starts_with("Describe"))
+            .collect();
+        // The note for the next process, after everything else.
+        made.retain(|it| *it != "CreateTags");
+        assert_eq!(named, made, "{maker:?}");
+        let again = provider.preview_adoption(&wanted, &bed.targets()).await;
+        assert_eq!(again, Ok(vec![]), "it is done");
+    }
+}
