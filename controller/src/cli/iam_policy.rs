@@ -37,6 +37,12 @@ pub struct IamPolicyArgs {
     /// the policy permits rules in every security group.
     #[arg(long = "node-security-group", value_name = "ID")]
     pub node_security_groups: Vec<String>,
+
+    /// The name of the cluster in the tags of the AWS Load Balancer Controller and of
+    /// cloud-provider-aws. The policy then also permits to take over their load balancers
+    /// (annotation aws.ballast.dev/adopt). Remove that part afterwards.
+    #[arg(long, value_name = "NAME")]
+    pub adopt_from_cluster: Option<String>,
 }
 
 /// Prints the policy.
@@ -50,6 +56,7 @@ pub fn run(args: &IamPolicyArgs) -> Result<ExitCode> {
     let scope = Scope {
         cluster: args.cluster_uid.clone(),
         node_groups: args.node_security_groups.iter().cloned().collect(),
+        takes_over: args.adopt_from_cluster.clone(),
     };
     if let Some(warning) = warning(args) {
         say(warning);
@@ -74,6 +81,7 @@ mod tests {
         let of = |groups: &[&str]| {
             warning(&IamPolicyArgs {
                 cluster_uid: None,
+                adopt_from_cluster: None,
                 node_security_groups: groups.iter().map(|id| (*id).to_owned()).collect(),
             })
         };

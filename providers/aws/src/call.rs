@@ -10,6 +10,8 @@ use crate::rate::Urgency;
 use crate::settings::Scheme;
 use crate::target::TargetId;
 
+mod words;
+
 /// An object that exists, or that an earlier call of the plan makes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ref {

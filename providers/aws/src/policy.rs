@@ -24,6 +24,8 @@ pub struct Scope {
     pub cluster: Option<String>,
     /// The IDs of the nodes' security groups; empty permits the rule in every group.
     pub node_groups: BTreeSet<String>,
+    /// The name of the cluster in the tags of other controllers, whose load balancers Services may take over.
+    pub takes_over: Option<String>,
 }
 
 /// Actions that make an object, which gets its tags with them.
@@ -87,7 +89,7 @@ pub fn policy(scope: &Scope) -> Value {
     let group = Action::CreateSecurityGroup.right();
     let tag = Action::AddTags.right();
     let tag_group = Action::CreateTags.right();
-    json!({
+    let mut policy = json!({
         "Version": "2012-10-17",
         "Statement": [
             {
@@ -172,7 +174,11 @@ pub fn policy(scope: &Scope) -> Value {
                 "Resource": scope.node_groups()
             }
         ]
-    })
+    });
+    if let Some(statements) = policy["Statement"].as_array_mut() {
+        statements.extend(scope.taking_over());
+    }
+    policy
 }
 
 fn is_read(right: &str) -> bool {
@@ -204,6 +210,46 @@ impl Scope {
         let mut condition = self.tagged("aws:ResourceTag");
         condition["ForAllValues:StringNotEquals"] = json!({"aws:TagKeys": [CLUSTER]});
         condition
+    }
+
+    /// The first tags on load balancers of other controllers and their listeners: those of this cluster, and none
+    /// that anybody with Ballast has. cloud-provider-aws gives listeners no tags.
+    fn taking_over(&self) -> Vec<Value> {
+        let Some(name) = &self.takes_over else {
+            return Vec::new();
+        };
+        let [balancers, listeners, _] = TAGGED;
+        let in_tree = format!("aws:ResourceTag/kubernetes.io/cluster/{name}");
+        let lbc = "aws:ResourceTag/elbv2.k8s.aws/cluster";
+        let statement = |sid: &str, resources: &[&str], equals: Value, absent: &[&str]| {
+            let mut condition = self.tagged("aws:RequestTag");
+            if let Some(equals) = equals.as_object() {
+                for (key, value) in equals {
+                    condition["StringEquals"][key] = value.clone();
+                }
+            }
+            condition["Null"][format!("aws:ResourceTag/{CLUSTER}")] = json!("true");
+            for key in absent {
+                condition["Null"][*key] = json!("true");
+            }
+            json!({
+                "Sid": sid,
+                "Effect": "Allow",
+                "Action": Action::AddTags.right(),
+                "Resource": resources,
+                "Condition": condition
+            })
+        };
+        vec![
+            statement("TakeOver", &[balancers, listeners], json!({lbc: name}), &[]),
+            statement(
+                "TakeOverInTree",
+                &[balancers],
+                json!({in_tree: "owned"}),
+                &[],
+            ),
+            statement("TakeOverListeners", &[listeners], json!({}), &[lbc]),
+        ]
     }
 
     fn node_groups(&self) -> Value {
@@ -258,6 +304,7 @@ mod tests {
         let policy = policy(&Scope {
             cluster: Some("uid-1".into()),
             node_groups: BTreeSet::from(["sg-1".to_owned()]),
+            takes_over: Some("prod".into()),
         });
         for statement in policy["Statement"].as_array().expect("a list") {
             let text = statement.to_string();
@@ -291,7 +338,7 @@ mod tests {
                 let text = statement.to_string();
                 let sid = statement["Sid"].as_str().expect("a name");
                 let tags = TAGS.iter().any(|action| text.contains(&action.right()));
-                if !tags || sid.ends_with("AtCreation") {
+                if !tags || sid.ends_with("AtCreation") || sid.starts_with("TakeOver") {
                     continue;
                 }
                 own += 1;
@@ -315,11 +362,48 @@ mod tests {
         }
     }
 
+    /// Only what no Ballast has, and only with the tag of this cluster.
+    #[test]
+    fn taking_over_is_a_right_of_its_own() {
+        let sids = |policy: &Value| {
+            let all = policy["Statement"].as_array().expect("a list").iter();
+            let all = all.filter(|it| {
+                it["Sid"]
+                    .as_str()
+                    .is_some_and(|it| it.starts_with("TakeOver"))
+            });
+            all.cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(sids(&policy(&Scope::default())), [Value::Null; 0]);
+        for cluster in [Some("uid-1".to_owned()), None] {
+            let scope = Scope {
+                cluster,
+                takes_over: Some("prod".into()),
+                ..Scope::default()
+            };
+            let all = sids(&policy(&scope));
+            assert_eq!(all.len(), 3);
+            for one in all {
+                let text = one.to_string();
+                assert!(
+                    text.contains("aws:RequestTag/ballast.dev/cluster"),
+                    "{text}"
+                );
+                let own = "aws:ResourceTag/ballast.dev/cluster";
+                assert_eq!(one["Condition"]["Null"][own], "true", "{text}");
+                assert_eq!(one["Action"], "elasticloadbalancing:AddTags");
+                let named = text.contains("\"prod\"") || text.contains("cluster/prod");
+                assert!(named || !text.contains(":loadbalancer/"), "{text}");
+            }
+        }
+    }
+
     #[test]
     fn the_document() {
         let scope = Scope {
             cluster: Some("6f7c1f0e-0000-4000-8000-000000000000".into()),
             node_groups: BTreeSet::from(["sg-0123".to_owned()]),
+            takes_over: None,
         };
         insta::assert_json_snapshot!(policy(&scope));
     }

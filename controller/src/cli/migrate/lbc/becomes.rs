@@ -202,6 +202,12 @@ fn filled(spec: &ServiceSpec) -> ServiceSpec {
     spec
 }
 
+/// The Service as one of the class.
+pub(super) fn as_member(service: &Service, aim: &Aim<'_>) -> Result<Member, Refusal> {
+    let spec = filled(&service.spec.clone().unwrap_or_default());
+    asked(service, &spec, &read(service), aim.dialect)
+}
+
 fn asked(
     service: &Service,
     spec: &ServiceSpec,

@@ -4,6 +4,7 @@
 //! [`mod@becomes`] decides for one Service, [`differences`] knows the other controllers, [`balancer`] and [`render`]
 //! say it, `manifest` writes the second Service: all of these are pure. Only [`run`] and `cluster` do I/O.
 
+mod adopt;
 pub mod balancer;
 pub mod becomes;
 mod cluster;
@@ -51,6 +52,9 @@ Examples:
   # The second Service of web, to create beside the first one:
   ballast migrate lbc web -n shop --manifests | kubectl apply -f -
 
+  # Which calls would take over the load balancer of web, which keeps its name and its connections:
+  ballast migrate lbc web -n shop --adopt arn:aws:elasticloadbalancing:…:loadbalancer/net/…
+
   # For scripts: the Services that ask for something without an equal:
   ballast migrate lbc -o json | jq -r '.services[] | select(.result == \"NoEqual\") | .name'
 
@@ -58,7 +62,8 @@ A Service is one of these: spec.loadBalancerClass is service.k8s.aws/nlb; or it 
 annotation aws-load-balancer-type is nlb-ip or external (the AWS Load Balancer Controller, LBC),
 or nlb (in-tree). The flags of these controllers are not read; their own defaults are assumed.
 
-It needs the right to list Services. It reads the LoadBalancerClass if it may.
+It needs the right to list Services. It reads the LoadBalancerClass if it may. --adopt also needs
+the rights to read the class, Nodes and the namespace kube-system, and your AWS credentials.
 
 Exit status:
   0  each setting has an equal, even if it differs
@@ -97,6 +102,15 @@ pub struct LbcArgs {
     #[arg(long, conflicts_with = "output")]
     pub manifests: bool,
 
+    /// Print the calls that would take over this Network Load Balancer of the Service NAME. Makes
+    /// none of them.
+    #[arg(long, value_name = "ARN", requires = "name", conflicts_with_all = ["files", "manifests"])]
+    pub adopt: Option<String>,
+
+    /// With --adopt: the --cluster-name flag of Ballast's controller.
+    #[arg(long, value_name = "NAME", requires = "adopt")]
+    pub cluster_name: Option<String>,
+
     /// Output format.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
@@ -127,6 +141,10 @@ struct Read {
 
 /// Reads and prints.
 pub async fn run(args: LbcArgs) -> Result<ExitCode> {
+    if let Some(arn) = &args.adopt {
+        adopt::run(&args, arn).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let read = if args.files.is_empty() {
         let client = args.cluster.client()?;
         Read {

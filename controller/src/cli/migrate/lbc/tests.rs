@@ -52,6 +52,8 @@ fn of(service: &Service) -> Becomes {
 
 fn args() -> LbcArgs {
     LbcArgs {
+        adopt: None,
+        cluster_name: None,
         name: None,
         namespace: None,
         files: Vec::new(),

@@ -25,7 +25,7 @@ fn health_checks_are_compared_value_by_value() {
             Origin::LoadBalancerController,
             &[("nlb-target-type", "ip")],
             local.clone(),
-            "HTTP instead of TCP, healthCheckNodePort instead of the traffic port, path /healthz, codes 200, timeout 6 s instead of 10 s, healthy after 2 instead of 3, unhealthy after 2 instead of 3",
+            "timeout 6 s instead of 10 s, healthy after 2 instead of 3, unhealthy after 2 instead of 3",
         ),
         (Origin::LoadBalancerController, &whole, json!({}), ""),
         (
