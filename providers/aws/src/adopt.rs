@@ -107,12 +107,12 @@ pub(crate) fn permit(
     if named.iter().any(|name| clusters.contains(*name)) {
         return Ok(());
     }
-    let listed = |names: &mut dyn Iterator<Item = &str>| {
-        let names: Vec<&str> = names.collect();
-        if names.is_empty() {
+    let listed = |all: &mut dyn Iterator<Item = &str>| {
+        let all: Vec<&str> = all.collect();
+        if all.is_empty() {
             "none".to_owned()
         } else {
-            names.join(", ")
+            all.join(", ")
         }
     };
     Err(refused(&format!(

@@ -280,19 +280,9 @@ impl Inner {
         let units = desired.capacity;
         record.capacity.want(units);
         if record.depth == Depth::Names {
-            if plan::is_finished(&desired, &record.observed)
-                && record.targets_known
-                && record.behind == Behind::No
-            {
-                record.capacity.settle(units, None);
-                if self.follow_pods(client, record, &pods).await? == Ended::Stale {
-                    return Ok(Step::Again);
-                }
-                return Ok(Step::Settled(said));
-            }
-            self.read(client, record, Urgency::Service).await?;
-            if record.retained {
-                return Ok(Step::Again);
+            let step = self.by_name(client, record, &desired, &pods, &mut said);
+            if let Some(step) = step.await? {
+                return Ok(step);
             }
         }
         let refused = record.capacity.waits(units, record.present(), now);
@@ -359,18 +349,46 @@ impl Inner {
         if !plan.calls.is_empty() || cleaned.left.is_some() {
             self.polls.notify_one();
         }
-        let now = Instant::now();
-        // After a restart nobody else has begun.
-        let replaces = record.former().next().is_some() && !record.is_replaced(now);
-        if replaces && record.health.due().is_none() {
-            record.health.begin(now);
-            self.polls.notify_one();
-        }
+        self.wait_for_successor(record);
         let there = record.observed.load_balancers.get(&desired.name);
         record.capacity.settle(units, there);
         record.behind = Behind::No;
         record.left = false;
         Ok(Step::Settled(said))
+    }
+
+    /// What a former process has finished costs no call, but for the pods that it has. `None`: everything else is
+    /// known now, and must be compared.
+    async fn by_name(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        desired: &Desired,
+        pods: &Pods,
+        said: &mut Said,
+    ) -> Result<Option<Step>, ProviderError> {
+        if plan::is_finished(desired, &record.observed)
+            && record.targets_known
+            && record.behind == Behind::No
+        {
+            record.capacity.settle(desired.capacity, None);
+            if self.follow_pods(client, record, pods).await? == Ended::Stale {
+                return Ok(Some(Step::Again));
+            }
+            return Ok(Some(Step::Settled(std::mem::take(said))));
+        }
+        self.read(client, record, Urgency::Service).await?;
+        Ok(record.retained.then_some(Step::Again))
+    }
+
+    /// After a restart nobody else has begun to ask whether a load balancer can replace another one.
+    fn wait_for_successor(&self, record: &mut Record) {
+        let now = Instant::now();
+        let replaces = record.former().next().is_some() && !record.is_replaced(now);
+        if replaces && record.health.due().is_none() {
+            record.health.begin(now);
+            self.polls.notify_one();
+        }
     }
 
     async fn run(
