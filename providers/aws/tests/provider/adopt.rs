@@ -374,7 +374,7 @@ async fn a_dry_run_names_the_calls_and_makes_none() {
             .unwrap();
         let wanted = balancer(&provider, &[web(&arn)]);
         let (preview, calls) = bed
-            .calls_of(provider.preview_adoption(&wanted, &bed.targets()))
+            .calls_of(Box::pin(provider.preview_adoption(&wanted, &bed.targets())))
             .await;
         assert!(
             calls.iter().all(|it| it.starts_with("Describe")),
@@ -384,7 +384,7 @@ async fn a_dry_run_names_the_calls_and_makes_none() {
             .as_ref()
             .unwrap()
             .iter()
-            .map(|it| it.action())
+            .map(ballast_aws::Call::action)
             .collect();
         let (_, made) = bed.calls_of(settle(&provider, &web(&arn))).await;
         let mut made: Vec<&str> = made
@@ -395,7 +395,7 @@ async fn a_dry_run_names_the_calls_and_makes_none() {
         // The note for the next process, after everything else.
         made.retain(|it| *it != "CreateTags");
         assert_eq!(named, made, "{maker:?}");
-        let again = provider.preview_adoption(&wanted, &bed.targets()).await;
+        let again = Box::pin(provider.preview_adoption(&wanted, &bed.targets())).await;
         assert_eq!(again, Ok(vec![]), "it is done");
     }
 }

@@ -1,12 +1,12 @@
 //! `ballast migrate lbc NAME --adopt ARN`: which calls would take over the load balancer of a Service. It makes none
 //! of them, and changes nothing in the cluster.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use ballast_aws::adopt::ADOPT;
 use ballast_aws::client::{Clients, Connection};
 use ballast_aws::provider::AwsProvider;
 use ballast_aws::settings::ClassSettings;
-use ballast_provider::{Balancer, Mark, Member, Provider as _, ProviderError};
+use ballast_provider::{Balancer, Mark, Member, Provider as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -79,7 +79,7 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
     let targets = nodes.targets(AwsProvider::TRAITS);
     note("ballast: reading the load balancer from AWS");
     let calls = provider.preview_adoption(&balancer, &targets).await;
-    let calls = calls.map_err(said)?;
+    let calls = calls.map_err(|why| anyhow!("{why}"))?;
     let meta = &service.metadata;
     let report = Report {
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -126,10 +126,6 @@ async fn uid(client: &Client) -> Result<String> {
         "cannot read the namespace kube-system, whose UID marks what belongs to this cluster",
     )?;
     namespace.metadata.uid.context("kube-system has no UID")
-}
-
-fn said(error: ProviderError) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
 }
 
 /// For people.

@@ -142,7 +142,7 @@ struct Read {
 /// Reads and prints.
 pub async fn run(args: LbcArgs) -> Result<ExitCode> {
     if let Some(arn) = &args.adopt {
-        adopt::run(&args, arn).await?;
+        Box::pin(adopt::run(&args, arn)).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let read = if args.files.is_empty() {
