@@ -49,7 +49,7 @@ fn only_running_instances_of_the_vpc_are_registered() {
 #[test]
 fn addresses_are_private_and_have_a_zone_outside_the_vpc() {
     let mut cloud = cloud();
-    let create = Create {
+    let create = CreateTargetGroup {
         target_type: Some("ip".into()),
         ..target_group("pods")
     };
@@ -72,7 +72,7 @@ fn addresses_are_private_and_have_a_zone_outside_the_vpc() {
         (at("fd00::1", None), "InvalidTarget"),
         (at("i-00000001", None), "InvalidTarget"),
     ] {
-        let result = cloud.register_targets(START, &made.arn, &[description.clone()]);
+        let result = cloud.register_targets(START, &made.arn, std::slice::from_ref(&description));
         assert_eq!(code(result), expected, "{description:?}");
     }
     assert_eq!(cloud.target_group(&made.arn).unwrap().targets.len(), 3);
