@@ -99,6 +99,7 @@ fn measure(scene: Scene) -> Result<Row, Failure> {
             Scene::FiftyPaced => many::fifty_paced().await?,
             Scene::FiftyAws => many::fifty_aws().await?,
             Scene::ShareFifty => many::share_fifty().await?,
+            Scene::PodsReplaced => many::pods_replaced().await?,
         };
         Ok(Row { scene, checks })
     })

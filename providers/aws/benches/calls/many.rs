@@ -1,5 +1,6 @@
 //! What one event of many Services costs, and how long it takes within limits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +73,40 @@ pub(crate) async fn share_fifty() -> Result<Vec<Check>, Failure> {
     ])
 }
 
+/// A Deployment replaces its pods: each turn finds ten others.
+pub(crate) async fn pods_replaced() -> Result<Vec<Check>, Failure> {
+    let pods = |from: u8| -> Vec<String> {
+        let all = (0..200_u8).map(|at| {
+            // Those that are replaced are in another network.
+            let third = if at < from { 101 } else { 100 };
+            format!("10.0.{third}.{}", at + 10)
+        });
+        all.collect()
+    };
+    let moto = Moto::start(NODES).await?;
+    let provider = process(&moto).await?;
+    let web = |from: u8| {
+        let addresses = pods(from);
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        support::with_pods(support::service("web", &[(80, 30_080)]), &addresses)
+    };
+    support::settle(&provider, &web(0)).await?;
+    moto.reset_calls();
+    for done in 1..=20 {
+        support::settle(&provider, &web(10 * done)).await?;
+    }
+    let made = moto.counts();
+    let expected: BTreeSet<String> = pods(200).into_iter().collect();
+    let wrong = targets(&moto)
+        .await?
+        .symmetric_difference(&expected)
+        .count();
+    Ok(vec![
+        Check::most("", calls(&made), 40.0),
+        Check::most("pods wrong", number(wrong as u64), 0.0),
+    ])
+}
+
 pub(crate) async fn nodes_changed() -> Result<Vec<Check>, Failure> {
     let mut moto = Moto::start(NODES).await?;
     let all = services(50);
@@ -94,14 +129,33 @@ pub(crate) async fn nodes_changed() -> Result<Vec<Check>, Failure> {
     ])
 }
 
+/// The targets of all target groups.
+async fn targets(moto: &Moto) -> Result<BTreeSet<String>, Failure> {
+    let groups = moto
+        .ask(Service::Elb, "Action=DescribeTargetGroups")
+        .await?;
+    let mut all = BTreeSet::new();
+    for arn in texts(&groups, "<TargetGroupArn>") {
+        let request = format!("Action=DescribeTargetHealth&TargetGroupArn={arn}");
+        let health = moto.ask(Service::Elb, &request).await?;
+        all.extend(texts(&health, "<Id>").map(str::to_owned));
+    }
+    Ok(all)
+}
+
+/// What follows each of these elements.
+fn texts<'a>(answer: &'a str, element: &'a str) -> impl Iterator<Item = &'a str> {
+    let all = answer.split(element).skip(1);
+    all.map(|rest| rest.split('<').next().unwrap_or_default())
+}
+
 /// The number of target groups that do not have all nodes.
 async fn wrong_groups(moto: &Moto) -> Result<f64, Failure> {
     let groups = moto
         .ask(Service::Elb, "Action=DescribeTargetGroups")
         .await?;
     let mut wrong = 0;
-    for arn in groups.split("<TargetGroupArn>").skip(1) {
-        let arn = arn.split('<').next().unwrap_or_default();
+    for arn in texts(&groups, "<TargetGroupArn>") {
         let request = format!("Action=DescribeTargetHealth&TargetGroupArn={arn}");
         let health = moto.ask(Service::Elb, &request).await?;
         let has = |id: &String| health.contains(id.as_str());

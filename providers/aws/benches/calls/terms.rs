@@ -20,6 +20,7 @@ pub(crate) enum Scene {
     FiftyPaced,
     FiftyAws,
     ShareFifty,
+    PodsReplaced,
 }
 
 /// The measurements of one event.
@@ -43,7 +44,7 @@ pub(crate) struct Check {
 
 impl Scene {
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::CreateWarm,
         Self::CreateCold,
         Self::StartTen,
@@ -59,6 +60,7 @@ impl Scene {
         Self::FiftyPaced,
         Self::FiftyAws,
         Self::ShareFifty,
+        Self::PodsReplaced,
     ];
 
     /// The event, what LBC needs for it, and the goal.
@@ -110,6 +112,11 @@ impl Scene {
                 "50 Services share a load balancer, 100 ms a call",
                 "–",
                 "1 load balancer, ≤ 252 calls",
+            ),
+            Self::PodsReplaced => (
+                "200 pods as targets are replaced, 10 at a time",
+                "40 to 60",
+                "≤ 40, none wrong",
             ),
         }
     }

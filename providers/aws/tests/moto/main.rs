@@ -16,7 +16,7 @@ mod support;
 use ballast_provider::{Address, State};
 
 use bed::Bed;
-use support::{delete, service, settle};
+use support::{delete, service, settle, with_pods};
 
 /// Each step with the number of calls that it may cost, and what there is after it.
 #[tokio::test]
@@ -67,5 +67,31 @@ async fn a_service_lives_its_life() {
     // Load balancer, target group, its security group, that of all, and the rule in the nodes' one.
     assert_eq!(bed.left().await.len(), 5);
     delete(&provider, &first, |_| {}).await.unwrap();
+    assert_eq!(bed.left().await, Vec::<String>::new());
+}
+
+/// A second opinion on targets that are addresses.
+#[tokio::test]
+async fn pods_are_targets() {
+    let bed = Bed::new(2).await;
+    let provider = bed.start().await;
+    let web = |pods: &[&str]| with_pods(service("web", &[(80, 30_080)]), pods);
+    let before = ["10.0.1.10", "10.0.1.11", "10.0.1.12"];
+    settle(&provider, &web(&before)).await.unwrap();
+    assert_eq!(bed.targets().await, [3]);
+    // moto does not know the attribute `preserve_client_ip.enabled` before somebody sets it.
+    provider.look().await;
+    settle(&provider, &web(&before)).await.unwrap();
+    assert_eq!(provider.look().await, [], "moto and the records differ");
+    let (after, calls) = bed.calls_of(settle(&provider, &web(&before[1..]))).await;
+    after.unwrap();
+    assert_eq!(calls, ["DeregisterTargets"]);
+    assert_eq!(bed.targets().await, [2]);
+    drop(provider);
+    let provider = bed.start().await;
+    let (after, calls) = bed.calls_of(settle(&provider, &web(&before[1..]))).await;
+    after.unwrap();
+    assert_eq!(calls, ["DescribeTargetHealth"]);
+    delete(&provider, &web(&[]), |_| {}).await.unwrap();
     assert_eq!(bed.left().await, Vec::<String>::new());
 }
