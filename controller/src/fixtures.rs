@@ -23,7 +23,10 @@ use serde_json::{Value, json};
 
 use crate::class::instance::Factory;
 use crate::class::{ClassView, Classes, Contender, IN_USE_FINALIZER, Instance};
-use crate::cluster::view::{ConditionView, ServiceView};
+use crate::cluster::endpoints::Endpoints;
+use crate::cluster::slices::Slice;
+use crate::cluster::store::{Key as _, Parsed, Update};
+use crate::cluster::view::{ConditionView, Name, ServiceView};
 use crate::run::factory::{Providers, samples};
 
 /// A provider of which only the pure half may be used: it shares by share key and
@@ -117,6 +120,52 @@ pub(crate) fn condition(kind: &str, status: &str, reason: Reason, message: &str)
         message: message.into(),
         since: second(1),
         is_exact: true,
+    }
+}
+
+/// The setting of Services whose targets are pods.
+pub(crate) const PODS: &str = "test.example/pods";
+
+/// A slice of a Service of `shop`, whose pods with these addresses are ready on port 8080.
+pub(crate) fn pod_slice(service: &str, name: &str, addresses: &[&str]) -> Value {
+    let addresses = addresses.iter();
+    let pods: Vec<Value> = addresses
+        .map(|address| json!({"addresses": [address]}))
+        .collect();
+    json!({
+        "metadata": {
+            "name": name, "namespace": "shop",
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "", "protocol": "TCP", "port": 8080}],
+        "endpoints": pods,
+    })
+}
+
+/// What is known after the list of these slices.
+pub(crate) fn listed_pods(slices: &[Value]) -> Endpoints {
+    let endpoints = Endpoints::default();
+    let followed = endpoints.begin();
+    let apply = |update| followed.changed(&followed.slices.apply(update));
+    apply(Update::ListBegins);
+    for slice in slices {
+        apply(Update::Listed(parsed_slice(slice)));
+    }
+    apply(Update::ListEnds);
+    endpoints
+}
+
+/// A slice as a watch parses it.
+pub(crate) fn parsed_slice(slice: &Value) -> Parsed<Name, Option<Slice>> {
+    let meta = &slice["metadata"];
+    let key = Name::named(meta["namespace"].as_str(), meta["name"].as_str());
+    Parsed {
+        version: 1,
+        view: serde_json::from_value(slice.clone())
+            .ok()
+            .and_then(|slice| Slice::of(&key, &slice)),
+        key,
     }
 }
 
@@ -280,7 +329,14 @@ impl Classes {
 #[async_trait]
 impl Provider for PureProvider {
     fn traits(&self) -> Traits {
-        Traits::CLOUD
+        Traits {
+            endpoints: true,
+            ..Traits::CLOUD
+        }
+    }
+
+    fn uses_endpoints(&self, load_balancer: &LoadBalancer) -> bool {
+        load_balancer.settings.contains_key(PODS)
     }
 
     fn clouds(&self) -> Vec<String> {

@@ -90,6 +90,7 @@
       "maxUnavailable": 1
     },
     "podLabels": {},
+    "podTargets": null,
     "priorityClassName": "system-cluster-critical",
     "readinessProbe": {
       "failureThreshold": 5,

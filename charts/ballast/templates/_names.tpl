@@ -186,6 +186,17 @@ http://{{ include "ballast.fullname" . }}-mock-cloud.{{ .Release.Namespace }}.sv
 {{- end -}}
 {{- end }}
 
+{{/* "true" if the targets of load balancers can be pods: as set, or if a class has aws. */}}
+{{- define "ballast.podTargets" -}}
+{{- if kindIs "bool" .Values.controller.podTargets -}}
+{{- if .Values.controller.podTargets -}}true{{- end -}}
+{{- else -}}
+{{- range .Values.classes -}}
+{{- if and . (not (kindIs "invalid" .aws)) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "ballast.gossipKeyName" -}}
 {{ .Values.announcer.gossip.existingSecret | default (printf "%s-gossip-key" (include "ballast.fullname" .)) }}
 {{- end }}

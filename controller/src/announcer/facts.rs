@@ -19,7 +19,6 @@ use ballast_l2::{Labels, Selector};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
@@ -27,18 +26,17 @@ use regex::{Regex, RegexBuilder};
 use tracing::warn;
 
 use super::sealed;
-use super::watched::{
-    Endpoint, LeaseSpec, NodeSpec, NodeStatus, ServiceSpec, ServiceStatus, Watched,
-};
 use crate::cluster::conditions::ACCEPTED;
 use crate::cluster::eligibility::excludes;
+use crate::cluster::slices::{SERVICE_NAME, WatchedSlice};
 use crate::cluster::store::Key;
 use crate::cluster::texts;
 use crate::cluster::view::{AUTOSCALER_TAINT, EXCLUDE_LABEL, Name};
+use crate::cluster::watched::{
+    LeaseSpec, NodeSpec, NodeStatus, ServiceSpec, ServiceStatus, Watched,
+};
 use crate::pools::selectors;
 
-/// The label with the name of the Service of an `EndpointSlice`.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The taint of a node that was shut down without notice.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// The addresses that are kept of one Service, and of one node.
@@ -54,9 +52,6 @@ const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
 /// A Service, as the watch reads it.
 pub type WatchedService = Watched<Service, ServiceSpec, ServiceStatus>;
-/// An `EndpointSlice`.
-pub type WatchedSlice =
-    Watched<EndpointSlice, serde::de::IgnoredAny, serde::de::IgnoredAny, Endpoint>;
 /// A Node.
 pub type WatchedNode = Watched<Node, NodeSpec, NodeStatus>;
 /// A Lease.

@@ -16,7 +16,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`agent`] | the start of the agent, its metrics and its health |
-//! | [`watched`], [`facts`] | what is read of an object, and what is kept of it |
+//! | [`facts`] | what is kept of an object (what is read of it: [`crate::cluster::watched`]) |
 //! | [`stores`] | the watches and what they delivered |
 //! | [`trust`], [`sealed`] | which Announcer objects count, and what their seals prove |
 //! | [`view`] | the view of the cluster |
@@ -53,7 +53,6 @@ pub mod stores;
 pub mod trust;
 pub mod unfit;
 pub mod view;
-pub mod watched;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::facts::{
     AnnouncerFacts, ClassFacts, NodeObject, ServiceFacts, SliceFacts, WatchedLease, WatchedNode,
-    WatchedService, WatchedSlice,
+    WatchedService,
 };
 use super::lease::{self, LABELS};
 use super::metrics::AnnouncerMetrics;
@@ -32,13 +32,11 @@ use super::seam::{Report, Sink};
 use super::trust::{Refusal, Trust, Verdict};
 use super::view::Cluster;
 use crate::cluster::metrics::WatchMetrics;
+use crate::cluster::slices::{OF_SERVICES, WatchedSlice};
 use crate::cluster::store::{Changed, Key, Store};
 use crate::cluster::view::Name;
 use crate::process::admin::Health;
 use crate::run::watch::{Selected, Watch, follow, follow_selected};
-
-/// Slices of Services with a virtual address.
-const SLICES: &str = "kubernetes.io/service-name,!service.kubernetes.io/headless";
 
 /// Everything that the watches deliver.
 #[derive(Debug, Default)]
@@ -309,7 +307,7 @@ fn slices(watch: Watch, stores: &Arc<Stores>) -> impl Future<Output = ()> + use<
     async move {
         let selected = Selected {
             api: Api::<WatchedSlice>::all(watch.client.clone()),
-            labels: Some(SLICES),
+            labels: Some(OF_SERVICES),
         };
         let news = on_news(&stores.slices, || stores.changed());
         let parse = |name: &Name, slice: &WatchedSlice| SliceFacts::of(name, slice);

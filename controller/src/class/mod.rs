@@ -21,7 +21,7 @@ use ballast_crds::{
     DeletionPolicy, Draining, LoadBalancerClass, LoadBalancerClassStatus, ProviderSettings,
     class_of_key,
 };
-use ballast_provider::{Provider, Reason, Refusal, Removal, Traits};
+use ballast_provider::{LoadBalancer, Provider, Reason, Refusal, Removal, Traits};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 
@@ -138,6 +138,11 @@ pub enum DefaultState {
     Undecided,
 }
 
+/// Whether the targets of a load balancer are pods.
+pub fn uses_endpoints(provider: &dyn Provider, load_balancer: &LoadBalancer) -> bool {
+    provider.traits().endpoints && provider.uses_endpoints(load_balancer)
+}
+
 // === impl ClassView ===
 
 impl ClassView {
@@ -196,6 +201,11 @@ impl ClassView {
     /// of them.
     pub fn uses_pools(&self) -> bool {
         self.traits.as_ref().is_ok_and(|traits| traits.pools)
+    }
+
+    /// Whether the targets of its load balancers can be pods.
+    fn may_use_endpoints(&self) -> bool {
+        self.traits.as_ref().is_ok_and(|traits| traits.endpoints)
     }
 
     /// The drain switch, if it is on.
@@ -291,6 +301,22 @@ impl Classes {
             Some(Instance::Ready(provider)) => Some(Arc::clone(provider)),
             _ => None,
         }
+    }
+
+    /// Whether a class of this process can have pods as targets.
+    pub fn need_endpoints(&self) -> bool {
+        let mut views = self.views.values();
+        views.any(|view| self.scope.owns(&view.name) && view.may_use_endpoints())
+    }
+
+    /// Whether the targets of a Service are pods, or were before an edit that is refused.
+    pub fn use_endpoints(&self, service: &ServiceView) -> bool {
+        let provider = self.claim(service).and_then(|class| self.provider(class));
+        let of = |provider: Arc<dyn Provider>| {
+            let mut shapes = service.shapes();
+            shapes.any(|shape| uses_endpoints(provider.as_ref(), shape))
+        };
+        provider.is_some_and(of)
     }
 
     /// Whether the load balancers of two classes are in one cloud: they have the same provider

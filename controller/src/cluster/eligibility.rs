@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ballast_provider::{Exclusion, Target, TargetSet, Traits};
+use ballast_provider::{Endpoint, Exclusion, Target, TargetSet, Traits};
 
 use crate::cluster::view::NodeView;
 
@@ -24,7 +24,7 @@ pub struct Eligible {
     addresses: BTreeSet<IpAddr>,
 }
 
-/// Which nodes are the targets of a class's load balancers.
+/// What the targets of a load balancer are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backing {
     /// No node.
@@ -33,6 +33,10 @@ pub enum Backing {
     Nodes,
     /// Every node, because every one carries the label.
     DespiteLabel,
+    /// Pods.
+    Pods,
+    /// Pods, and none of them is usable.
+    NoPods,
 }
 
 /// Computes the targets from all nodes.
@@ -86,6 +90,19 @@ fn without_labels(targets: &TargetSet) -> TargetSet {
     }
 }
 
+// === impl Backing ===
+
+impl Backing {
+    /// The targets are these pods.
+    pub fn of_pods(pods: &BTreeSet<Endpoint>) -> Self {
+        if pods.iter().any(Endpoint::usable) {
+            Self::Pods
+        } else {
+            Self::NoPods
+        }
+    }
+}
+
 // === impl Eligible ===
 
 impl Eligible {
@@ -94,7 +111,7 @@ impl Eligible {
     pub fn targets(&self, traits: Traits) -> Cow<'_, TargetSet> {
         let targets = match self.backing(traits.exclusion) {
             Backing::DespiteLabel => &self.despite_label,
-            Backing::Nodes | Backing::None => &self.nodes,
+            _ => &self.nodes,
         };
         if traits.node_labels {
             Cow::Borrowed(targets)
@@ -234,6 +251,26 @@ mod tests {
                 "{nodes:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_pod_that_waits_for_its_gate_is_a_target() {
+        use ballast_provider::{Protocol, Readiness};
+        let pod = |readiness| Endpoint {
+            listener: (Protocol::Tcp, 80),
+            address: [10, 0, 0, 1].into(),
+            port: 8080,
+            readiness,
+        };
+        for (readiness, backing) in [
+            (Readiness::Ready, Backing::Pods),
+            (Readiness::Gated, Backing::Pods),
+            (Readiness::Ending, Backing::NoPods),
+            (Readiness::Unready, Backing::NoPods),
+        ] {
+            assert_eq!(Backing::of_pods(&[pod(readiness)].into()), backing);
+        }
+        assert_eq!(Backing::of_pods(&BTreeSet::new()), Backing::NoPods);
     }
 
     #[test]

@@ -136,6 +136,11 @@ impl WatchMetrics {
             .get_or_create(&Kind { kind })
             .set(now.as_second());
     }
+
+    /// A kind is not watched any more.
+    pub fn ended(&self, kind: &'static str) {
+        self.compared.remove(&Kind { kind });
+    }
 }
 
 // === impl WriteMetrics ===

@@ -8,14 +8,17 @@
 pub mod conditions;
 pub mod contest;
 pub mod eligibility;
+pub mod endpoints;
 pub mod ledger;
 pub mod managers;
 pub mod meta;
 pub mod metrics;
 pub mod namespaces;
+pub mod slices;
 pub mod store;
 pub mod texts;
 pub mod translate;
 pub mod view;
+pub mod watched;
 pub mod wire;
 pub mod writer;

@@ -177,6 +177,13 @@ impl Gate {
         self.set(Some(one_line(why)));
     }
 
+    /// Why it is closed, if a reason was given.
+    pub fn trouble(&self) -> Option<String> {
+        let register = self.health.lock();
+        let why = register.gates.get(self.index)?.closed.as_ref();
+        why.filter(|why| !why.is_empty()).cloned()
+    }
+
     fn set(&self, closed: Option<String>) {
         let mut register = self.health.lock();
         let Some(gate) = register.gates.get_mut(self.index) else {

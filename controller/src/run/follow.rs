@@ -15,6 +15,7 @@ use super::{Metrics, Options, Shared};
 use crate::class::board::Board;
 use crate::class::instance::Factory;
 use crate::cluster::eligibility::Eligible;
+use crate::cluster::endpoints::Endpoints;
 use crate::process::admin::{Admin, Health};
 use crate::process::queue::Queue;
 use crate::run::scrape::ScrapeMetrics;
@@ -43,6 +44,7 @@ pub(super) async fn follow(
         queue: Queue::idle(options.backoff),
         pools: Arc::default(),
         namespaces: Arc::default(),
+        endpoints: Endpoints::default(),
         addresses: options.addresses.clone(),
         ledger,
         targets,
@@ -130,6 +132,21 @@ fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet
         Arc::clone(&shared.services),
         shared.queue.clone(),
     );
+    let endpoints = watches::EndpointWatch {
+        endpoints: shared.endpoints.clone(),
+        services: Arc::clone(&shared.services),
+        board: shared.board.clone(),
+        queue: shared.queue.clone(),
+    };
+    // Nothing waits for this gate.
+    let ungated = Watch {
+        client: shared.client.clone(),
+        kind: "endpointslices",
+        gate: Health::default().gate("the list of EndpointSlices"),
+        metrics: shared.metrics.watches.clone(),
+    };
+    let endpoints = endpoints.run(ungated);
+    tasks.spawn(endless("endpointslices", endpoints));
     tasks.spawn(endless("services", services));
     tasks.spawn(endless("classes", classes));
     tasks.spawn(endless("pools", pools));

@@ -109,6 +109,7 @@ fn leader_tasks(
         reconciler: Arc::new(Reconciler {
             services: Arc::clone(&shared.services),
             namespaces: Arc::clone(&shared.namespaces),
+            endpoints: shared.endpoints.clone(),
             addresses: shared.addresses.clone(),
             board: shared.board.clone(),
             performer,

@@ -36,6 +36,7 @@ use crate::class::board::Board;
 use crate::class::contender::LeaseName;
 use crate::class::instance::Factory;
 use crate::cluster::eligibility::Eligible;
+use crate::cluster::endpoints::Endpoints;
 use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::{
     ContestMetrics, EventMetrics, LeaderMetrics, ProviderMetrics, ServiceMetrics, TargetMetrics,
@@ -99,6 +100,7 @@ struct Shared {
     queue: Queue<Name>,
     pools: Arc<Pools>,
     namespaces: Arc<Namespaces>,
+    endpoints: Endpoints,
     addresses: AddressBook,
     ledger: Arc<Ledger>,
     targets: Receiver<Eligible>,

@@ -11,6 +11,7 @@
 //! found by comparison with a list (`compare`), and begins again.
 
 mod compare;
+mod endpoints;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -32,6 +33,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tracing::warn;
 
+pub use self::endpoints::EndpointWatch;
 use crate::announcements::{Announcers, WatchedAnnouncer, report};
 use crate::class::ClassView;
 use crate::class::board::Board;

@@ -33,8 +33,9 @@ use ballast_provider::{
     Balancer, Key, LoadBalancer, Member, Placement, Provider, Reason, Refusal, Removal, Traits,
 };
 
-use crate::class::{ClassView, Classes, Instance};
+use crate::class::{ClassView, Classes, Instance, uses_endpoints};
 use crate::cluster::conditions::{ACCEPTED, PROGRAMMED};
+use crate::cluster::endpoints::{Endpoints, Known};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::namespaces::{self, Namespaces};
 use crate::cluster::view::ServiceView;
@@ -46,6 +47,9 @@ use self::share::{balancer, without_foreign_addresses};
 
 /// How long a Service waits for a watch to deliver a class or a pool that is missing.
 pub const ARRIVAL_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a Service waits for the list of slices before it looks whether that failed.
+const LIST_RETRY: Duration = Duration::from_secs(1);
 
 /// The reasons with which a Service is refused for something that another Service has.
 const BLOCKS: [Reason; 2] = [Reason::PortInUse, Reason::AddressInUse];
@@ -144,6 +148,8 @@ pub struct World<'a> {
     pub ledger: &'a Ledger,
     /// Labels of namespaces, which select pools.
     pub namespaces: &'a Namespaces,
+    /// The pods behind Services.
+    pub endpoints: &'a Endpoints,
     /// Every Service; called only for quota and sharing.
     pub services: &'a dyn Fn() -> Vec<Arc<ServiceView>>,
     /// For how long this process has missed the class of the Service.
@@ -353,6 +359,9 @@ fn admit(service: &ServiceView, name: &str, world: &World<'_>) -> Result<Decisio
         Some(Instance::Ready(provider)) => {
             let (wanted, objection) = without_foreign_addresses(service, wanted, class, world)?;
             let group = balancer(service, wanted, class, provider.as_ref(), world)?;
+            if lacks_endpoints(&group, provider.as_ref()) {
+                return Ok(wait_for_endpoints(name, world));
+            }
             let Group {
                 balancer,
                 fallbacks,
@@ -468,7 +477,7 @@ fn could_have_a_place(service: &ServiceView, class: &ClassView, world: &World<'_
     }
     let alone = Balancer {
         key: provider.key(wanted),
-        members: vec![member(service, wanted, world.namespaces)],
+        members: vec![bare_member(service, wanted, world)],
     };
     provider.validate(&alone).is_ok()
 }
@@ -485,12 +494,56 @@ pub fn quota_exceeded(class: &ClassView, max: usize) -> Refusal {
 }
 
 /// A Service as a member of a balancer.
-pub fn member(service: &ServiceView, wanted: &LoadBalancer, namespaces: &Namespaces) -> Member {
+fn member(
+    service: &ServiceView,
+    wanted: &LoadBalancer,
+    provider: &dyn Provider,
+    world: &World<'_>,
+) -> Member {
+    let pods = uses_endpoints(provider, wanted);
+    Member {
+        endpoints: pods
+            .then(|| world.endpoints.of(&service.id, wanted))
+            .flatten(),
+        ..bare_member(service, wanted, world)
+    }
+}
+
+/// Whether a provider would miss the pods of a member: without them it would remove targets.
+fn lacks_endpoints(group: &Group, provider: &dyn Provider) -> bool {
+    let mut members = group.balancer.members.iter().chain(
+        group
+            .fallbacks
+            .iter()
+            .flat_map(|balancer| &balancer.members),
+    );
+    members.any(|it| it.endpoints.is_none() && uses_endpoints(provider, &it.load_balancer))
+}
+
+/// The end of the list wakes the Services that wait for it.
+fn wait_for_endpoints(class: &str, world: &World<'_>) -> Decision {
+    match world.endpoints.known() {
+        Known::Listed | Known::Soon => Decision::Later(LIST_RETRY),
+        Known::Failing(why) => Decision::Wait {
+            class: class.to_owned(),
+            why: Some(Refusal::new(
+                Reason::ClassNotReady,
+                format!(
+                    "the targets are pods, and the controller cannot list EndpointSlices: {why}"
+                ),
+            )),
+            drained: None,
+        },
+    }
+}
+
+/// The same without the pods behind it, on which no validation depends.
+fn bare_member(service: &ServiceView, wanted: &LoadBalancer, world: &World<'_>) -> Member {
     Member {
         load_balancer: wanted.clone(),
         published: service.addresses(),
         placement: Placement {
-            namespace_labels: namespaces::labels(namespaces, &service.id.namespace),
+            namespace_labels: namespaces::labels(world.namespaces, &service.id.namespace),
             ..service.placement.clone()
         },
         endpoints: None,

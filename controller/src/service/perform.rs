@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::{
-    Address, Balancer, Key, LoadBalancer, Observed, Provider, ProviderError, Refusal, ServiceId,
-    State, Traits,
+    Address, Balancer, Key, Member, Observed, Provider, ProviderError, Refusal, ServiceId, State,
+    Traits,
 };
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::class::Classes;
-use crate::cluster::eligibility::Eligible;
+use crate::cluster::eligibility::{Backing, Eligible};
 use crate::cluster::ledger::Ledger;
 use crate::cluster::metrics::{ProviderMetrics, ServiceMetrics};
 use crate::cluster::view::{Name, ServiceView};
@@ -111,10 +111,10 @@ struct Request<'a> {
     fallbacks: &'a [Balancer],
 }
 
-/// What it reported, and for which load balancer.
+/// What it reported, and for which member.
 struct Report<'a> {
     key: &'a Key,
-    load_balancer: &'a LoadBalancer,
+    member: &'a Member,
     observed: Observed,
 }
 
@@ -335,7 +335,10 @@ impl Performer {
         let Served { service, class, .. } = *served;
         let observed = &report.observed;
         let traits = served.provider.traits();
-        let backing = self.targets.borrow().backing(traits.exclusion);
+        let backing = match &report.member.endpoints {
+            Some(pods) => Backing::of_pods(pods),
+            None => self.targets.borrow().backing(traits.exclusion),
+        };
         let mut desired = Desired::observed(service, class, observed, backing);
         let missing = self.wait_for_pool(served, observed.objection.as_ref());
         if let Some(wait) = missing {
@@ -356,7 +359,7 @@ impl Performer {
         // does not show it yet.
         let publishes = desired.ingress.is_some();
         if publishes {
-            let (key, accepted) = (report.key, report.load_balancer);
+            let (key, accepted) = (report.key, &report.member.load_balancer);
             self.ledger.publishing(key, class, accepted);
         }
         // The store can be stale: an address must not overwrite a version that this process
@@ -371,7 +374,7 @@ impl Performer {
             written => return outcome_of(&written, Outcome::Waiting),
         };
         if publishes && held == Outcome::Ignored {
-            let (key, accepted) = (report.key, report.load_balancer);
+            let (key, accepted) = (report.key, &report.member.load_balancer);
             self.ledger.published(key, class, accepted);
         }
         let addressed = held == Outcome::Ignored && !observed.ingress.is_empty();

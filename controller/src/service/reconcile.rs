@@ -14,6 +14,7 @@ use tracing::{Instrument, debug, info_span};
 
 use crate::class::Classes;
 use crate::class::board::Board;
+use crate::cluster::endpoints::Endpoints;
 use crate::cluster::ledger::Entry;
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::store::Store;
@@ -30,6 +31,8 @@ pub struct Reconciler {
     pub services: Arc<Store<Name, ServiceView>>,
     /// Labels of namespaces, as watched.
     pub namespaces: Arc<Namespaces>,
+    /// The pods behind Services, as watched.
+    pub endpoints: Endpoints,
     /// Which Service has which address of the pools.
     pub addresses: AddressBook,
     /// The classes.
@@ -146,6 +149,7 @@ impl Reconciler {
                 classes,
                 ledger,
                 namespaces: &self.namespaces,
+                endpoints: &self.endpoints,
                 services: &|| self.services.all(),
                 class_missing_for: self.class_missing.look(
                     &service.id,

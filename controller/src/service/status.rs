@@ -27,6 +27,9 @@ pub use patch::{
 /// For example in a cluster that has only control plane nodes.
 const ALL_LABELLED: &str = "The load balancer is active and uses all nodes, because all of them have the label node.kubernetes.io/exclude-from-external-load-balancers";
 
+const NO_ENDPOINTS: &str =
+    "The targets are pods, and no pod of the Service is ready (kubectl get endpointslices)";
+
 /// The status that a Service is to have. `None` leaves a part unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Desired {
@@ -196,12 +199,17 @@ impl Desired {
                     "No node is eligible: every node is excluded, is being deleted, or has no InternalIP"
                         .to_owned(),
             },
+            State::Programmed if backing == Backing::NoPods => Condition {
+                status: "False",
+                reason: Reason::NoEndpoints,
+                message: NO_ENDPOINTS.to_owned(),
+            },
             State::Programmed => Condition {
                 status: "True",
                 reason: Reason::Programmed,
                 message: match backing {
                     Backing::DespiteLabel => ALL_LABELLED.to_owned(),
-                    Backing::None | Backing::Nodes => "The load balancer is active".to_owned(),
+                    _ => "The load balancer is active".to_owned(),
                 },
             },
             State::Pending {

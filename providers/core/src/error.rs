@@ -54,6 +54,8 @@ pub enum Reason {
     NotAnnounced,
     /// No node is eligible as a target.
     NoEligibleNodes,
+    /// The targets are pods, and none is ready.
+    NoEndpoints,
     /// A limit of the class or of the cloud is reached.
     QuotaExceeded,
     /// The cloud limits the rate of calls.
@@ -124,6 +126,7 @@ impl Reason {
             Self::NoPool => "NoPool",
             Self::NotAnnounced => "NotAnnounced",
             Self::NoEligibleNodes => "NoEligibleNodes",
+            Self::NoEndpoints => "NoEndpoints",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Throttled => "Throttled",
             Self::AccessDenied => "AccessDenied",

@@ -48,7 +48,8 @@ pub trait Provider: Send + Sync {
         false
     }
 
-    /// Refuses what can be refused without a call to the cloud. Pure.
+    /// Refuses what can be refused without a call to the cloud. Does not depend on the pods behind
+    /// a Service. Pure.
     fn validate(&self, balancer: &Balancer) -> Result<(), Refusal>;
 
     /// Called once per instance, before the methods below, with everything that the Services'

@@ -3,7 +3,7 @@
 use ballast_provider::{Family, LoadBalancer};
 
 use super::share::{assemble, published_on};
-use super::{Keep, World};
+use super::{Keep, World, lacks_endpoints};
 use crate::cluster::view::ServiceView;
 use crate::service::group::{Sharer, Stage};
 
@@ -39,6 +39,9 @@ pub(super) fn keep(service: &ServiceView, class: &str, world: &World<'_>) -> Opt
         ports: published.ports,
     };
     let group = assemble(&key, kept, view, provider.as_ref(), world).ok()?;
+    if lacks_endpoints(&group, provider.as_ref()) {
+        return None;
+    }
     Some(Keep {
         class: class.to_owned(),
         provider,

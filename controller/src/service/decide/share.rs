@@ -16,10 +16,11 @@ use crate::cluster::view::{Name, ServiceView};
 use crate::service::group::{Declined, Group, Rules, Sharer, Stage, group};
 
 /// With these reasons a load balancer without an address may get one soon.
-const UNDER_WAY: [Reason; 6] = [
+const UNDER_WAY: [Reason; 7] = [
     Reason::Provisioning,
     Reason::Releasing,
     Reason::NoEligibleNodes,
+    Reason::NoEndpoints,
     Reason::NotAnnounced,
     Reason::Throttled,
     Reason::CloudError,
@@ -80,7 +81,7 @@ pub(super) fn assemble(
 ) -> Result<Group, Declined> {
     let service = own.service;
     let rules = Rules {
-        member: &|of, shape| member(of, shape, world.namespaces),
+        member: &|of, shape| member(of, shape, provider, world),
         validate: &|balancer| provider.validate(balancer),
         one_listener_per_port: provider.traits().one_listener_per_port,
     };

@@ -1,5 +1,6 @@
 mod drain;
 mod places;
+mod pods;
 mod share;
 
 use std::collections::BTreeSet;
@@ -51,6 +52,7 @@ fn decision(
         classes,
         ledger,
         namespaces: &Namespaces::default(),
+        endpoints: &Endpoints::default(),
         services: &|| all.clone(),
         class_missing_for: ARRIVAL_GRACE,
     };
@@ -380,6 +382,7 @@ fn a_refused_edit_keeps_what_was_accepted_on_its_node_ports() {
             classes: &classes,
             ledger,
             namespaces: &Namespaces::default(),
+            endpoints: &Endpoints::default(),
             services: &Vec::new,
             class_missing_for: ARRIVAL_GRACE,
         };
@@ -489,6 +492,7 @@ fn a_missing_class_has_a_moment_to_arrive() {
             classes: &local(),
             ledger: &Ledger::default(),
             namespaces: &Namespaces::default(),
+            endpoints: &Endpoints::default(),
             services: &Vec::new,
             class_missing_for: missing_for,
         };

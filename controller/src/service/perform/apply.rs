@@ -51,10 +51,10 @@ impl Performer {
             self.ledger.occupied(id, served.class);
         }
         self.tell_members(served, balancer, &all);
-        let mut members = balancer.members.iter().map(|member| &member.load_balancer);
+        let mut members = balancer.members.iter();
         let observed = all.into_iter().find(|(reported, _)| reported == id);
-        let (Some((_, observed)), Some(load_balancer)) =
-            (observed, members.find(|of| of.id == *id))
+        let (Some((_, observed)), Some(member)) =
+            (observed, members.find(|of| of.load_balancer.id == *id))
         else {
             let silent =
                 ProviderError::transient("the provider reported no state for this Service");
@@ -62,7 +62,7 @@ impl Performer {
         };
         let report = Report {
             key: &balancer.key,
-            load_balancer,
+            member,
             observed,
         };
         self.observed(served, &report, began).await

@@ -27,6 +27,8 @@ pub fn transition_event(service: &ServiceView, desired: &Desired) -> Option<Even
             (ensured || difference.ingress.is_some()).then_some(Event::Ensured)
         }
         (_, Reason::NoEligibleNodes) => changed.then_some(Event::Unavailable),
+        // The pods of a new Service start when it does.
+        (_, Reason::NoEndpoints) => (changed && was_programmed).then_some(Event::NoEndpoints),
         // A new address is not announced at first.
         (_, Reason::NotAnnounced) => (changed && was_programmed).then_some(Event::Unavailable),
         (_, Reason::Provisioning | Reason::Releasing) => None,
@@ -74,6 +76,8 @@ pub enum Event {
     Deleted,
     /// There are no targets.
     Unavailable,
+    /// The targets are pods, and none is ready any more.
+    NoEndpoints,
     /// Something failed; the note says what.
     SyncFailed(String),
     /// Somebody else keeps changing what Ballast writes; the note says who.
@@ -105,7 +109,7 @@ impl Event {
             Self::Ensured => "EnsuredLoadBalancer",
             Self::Deleting => "DeletingLoadBalancer",
             Self::Deleted => "DeletedLoadBalancer",
-            Self::Unavailable => "UnAvailableLoadBalancer",
+            Self::Unavailable | Self::NoEndpoints => "UnAvailableLoadBalancer",
             Self::SyncFailed(_) => "SyncLoadBalancerFailed",
             Self::Contested(_) => "LoadBalancerContested",
             Self::Changed(_) => "LoadBalancerChanged",
@@ -121,6 +125,7 @@ impl Event {
             Self::Deleting => "Deleting load balancer",
             Self::Deleted => "Deleted load balancer",
             Self::Unavailable => "There are no available nodes for LoadBalancer",
+            Self::NoEndpoints => "No pod of the Service is ready",
             Self::SyncFailed(message) | Self::Contested(message) | Self::Changed(message) => {
                 message
             }
@@ -131,9 +136,11 @@ impl Event {
     /// `Normal` or `Warning`.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Unavailable | Self::SyncFailed(_) | Self::Contested(_) | Self::Changed(_) => {
-                "Warning"
-            }
+            Self::Unavailable
+            | Self::NoEndpoints
+            | Self::SyncFailed(_)
+            | Self::Contested(_)
+            | Self::Changed(_) => "Warning",
             Self::Moved(moved) if moved.is_failure => "Warning",
             _ => "Normal",
         }

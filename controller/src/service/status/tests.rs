@@ -338,6 +338,28 @@ fn no_targets_is_no_traffic() {
     );
 }
 
+/// Pods that start are no news; pods that are gone are.
+#[test]
+fn no_pod_is_no_traffic() {
+    let observed = |service: &ServiceView, backing| {
+        Desired::observed(service, "local", &programmed("192.0.2.1"), backing)
+    };
+    let served = settled();
+    for (backing, status, reason) in [
+        (Backing::Pods, "True", Reason::Programmed),
+        (Backing::NoPods, "False", Reason::NoEndpoints),
+    ] {
+        let desired = observed(&served, backing);
+        let programmed = desired.programmed.unwrap();
+        assert_eq!((programmed.status, programmed.reason), (status, reason));
+        assert_eq!(desired.ingress, Some(vec![ingress("192.0.2.1", 80)]));
+    }
+    let event =
+        |service: &ServiceView| transition_event(service, &observed(service, Backing::NoPods));
+    assert_eq!(event(&served), Some(Event::NoEndpoints));
+    assert_eq!(event(&web()), None);
+}
+
 /// Upstream's `TestRemoveFinalizer`, and what it does not know.
 #[test]
 fn a_release_takes_off_what_is_ours() {

@@ -68,6 +68,7 @@ fn sharers_of_a_key_are_one_balancer_and_ports_go_to_the_older() {
         classes: &classes,
         ledger: &ledger,
         namespaces: &Namespaces::default(),
+        endpoints: &Endpoints::default(),
         services: &|| arcs.clone(),
         class_missing_for: ARRIVAL_GRACE,
     };
@@ -161,6 +162,7 @@ fn a_member_stays_with_what_it_publishes_until_it_has_left() {
         classes: &classes,
         ledger: &ledger,
         namespaces: &Namespaces::default(),
+        endpoints: &Endpoints::default(),
         services: &|| arcs.clone(),
         class_missing_for: ARRIVAL_GRACE,
     };

@@ -1,14 +1,15 @@
-//! What the announcer's watches read of an object's JSON. The rest is skipped: annotations,
-//! managed fields, and most of a spec or status. Objects of this form live only until they are
-//! parsed into [`super::facts`].
+//! What a watch reads of an object's JSON, of which little is kept: names, and parts of a spec or
+//! status. The rest is skipped, such as annotations and managed fields. Objects of this form live
+//! only until they are parsed, into [`super::slices`] and the announcer's `facts`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::marker::PhantomData;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
-use serde::de::{Deserializer, IgnoredAny};
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// An object of the kind `K`.
@@ -22,15 +23,22 @@ pub struct Watched<K, Spec = IgnoredAny, Status = IgnoredAny, Endpoints = Ignore
     pub status: Option<Status>,
     /// `endpoints` of an `EndpointSlice`.
     pub endpoints: Option<Vec<Endpoints>>,
+    /// `addressType` of an `EndpointSlice`.
+    pub address_type: Option<String>,
+    /// `ports` of an `EndpointSlice`.
+    pub ports: Option<Vec<SlicePort>>,
     kind: PhantomData<fn() -> K>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Wire<Spec, Status, Endpoints> {
     metadata: Metadata,
     spec: Option<Spec>,
     status: Option<Status>,
     endpoints: Option<Vec<Endpoints>>,
+    address_type: Option<String>,
+    ports: Option<Vec<SlicePort>>,
 }
 
 #[derive(Deserialize)]
@@ -43,6 +51,7 @@ struct Metadata {
     deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
     finalizers: Option<Vec<String>>,
+    owner_references: Option<Vec<OwnerReference>>,
 }
 
 /// `spec` of a Service.
@@ -100,6 +109,9 @@ pub struct Kind {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {
+    /// The first of `addresses`; all of them reach the same pod.
+    #[serde(rename = "addresses", deserialize_with = "first")]
+    pub address: Option<String>,
     /// `nodeName`
     pub node_name: Option<String>,
     /// `conditions`
@@ -114,6 +126,20 @@ pub struct EndpointConditions {
     pub ready: Option<bool>,
     /// `serving`; absent means the same as `ready`.
     pub serving: Option<bool>,
+    /// `terminating`; absent means false.
+    pub terminating: Option<bool>,
+}
+
+/// An entry of `ports` of an `EndpointSlice`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SlicePort {
+    /// `name`; absent means that it is empty.
+    pub name: Option<String>,
+    /// `protocol`; absent means TCP.
+    pub protocol: Option<String>,
+    /// `port`
+    pub port: Option<i32>,
 }
 
 /// `spec` of a Node.
@@ -159,6 +185,29 @@ pub struct LeaseSpec {
     pub renew_time: Option<String>,
 }
 
+/// Reads the first text of a list and skips the others.
+fn first<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct First;
+    impl<'de> Visitor<'de> for First {
+        type Value = Option<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of texts")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let first = list.next_element()?;
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(first)
+        }
+    }
+    deserializer.deserialize_any(First)
+}
+
 // === impl Watched ===
 
 impl<'de, K, Spec, Status, Endpoints> Deserialize<'de> for Watched<K, Spec, Status, Endpoints>
@@ -174,6 +223,8 @@ where
             spec: wire.spec,
             status: wire.status,
             endpoints: wire.endpoints,
+            address_type: wire.address_type,
+            ports: wire.ports,
             kind: PhantomData,
         })
     }
@@ -223,6 +274,7 @@ impl From<Metadata> for ObjectMeta {
             deletion_timestamp: wire.deletion_timestamp,
             labels: wire.labels,
             finalizers: wire.finalizers,
+            owner_references: wire.owner_references,
             ..Self::default()
         }
     }

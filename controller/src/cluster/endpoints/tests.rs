@@ -1,0 +1,89 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::cluster::store::Update;
+use crate::fixtures::{id, parsed_slice, pod_slice};
+
+#[test]
+fn a_roll_out_has_one_turn_in_a_second() {
+    let start = Instant::now();
+    let ms = Duration::from_millis;
+    // A change every 100 ms for ten seconds, and one long after.
+    let changes = (0..100).map(|it| it * 100).chain([60_000]);
+    let mut last = None;
+    let mut turns = BTreeSet::new();
+    for at in changes {
+        let now = start + ms(at);
+        let due = due(last, now);
+        assert!(due >= now && due <= now + PACE, "{at}");
+        turns.insert(due);
+        last = Some(due);
+    }
+    let turns: Vec<u128> = turns
+        .into_iter()
+        .map(|it| (it - start).as_millis())
+        .collect();
+    let expected = (0..11).map(|it| 300 + it * 1_000).chain([60_300]);
+    assert_eq!(turns, expected.collect::<Vec<u128>>());
+}
+
+#[test]
+fn what_a_change_wakes() {
+    let endpoints = Endpoints::default();
+    let followed = endpoints.begin();
+    let apply = |update| {
+        let woken = followed.changed(&followed.slices.apply(update));
+        let woken: Vec<String> = woken.into_iter().map(|it| it.name.to_string()).collect();
+        woken
+    };
+    let slice =
+        |service: &str, name: &str, pods: &[&str]| parsed_slice(&pod_slice(service, name, pods));
+    let wanted = crate::cluster::view::ServiceView::test("web");
+    let wanted = wanted.load_balancer.unwrap().unwrap();
+    let pods = |service: &str| endpoints.of(&id(service), &wanted).map(|it| it.len());
+    // Before the end of the list nobody knows anything.
+    assert!(apply(Update::ListBegins).is_empty());
+    assert!(apply(Update::Listed(slice("web", "a", &["10.0.0.1"]))).is_empty());
+    assert_eq!((pods("web"), endpoints.known()), (None, Known::Soon));
+    assert!(apply(Update::ListEnds).is_empty());
+    assert_eq!((pods("web"), endpoints.known()), (Some(1), Known::Listed));
+    // A repetition wakes nobody.
+    let again = || Update::Applied(slice("web", "a", &["10.0.0.1"]));
+    assert!(apply(again()).is_empty());
+    let two = Update::Applied(slice("web", "b", &["10.0.0.2"]));
+    assert_eq!((apply(two), pods("web")), (vec!["web".to_owned()], Some(2)));
+    // Another label: both Services.
+    let moved = apply(Update::Applied(slice("db", "b", &["10.0.0.2"])));
+    assert_eq!(moved, ["db", "web"]);
+    assert_eq!((pods("web"), pods("db")), (Some(1), Some(1)));
+    let gone = apply(Update::Deleted(
+        parsed_slice(&pod_slice("web", "a", &[])).key,
+    ));
+    assert_eq!((gone, pods("web")), (vec!["web".to_owned()], Some(0)));
+    // A relist that misses one.
+    assert!(apply(Update::ListBegins).is_empty());
+    assert_eq!(apply(Update::ListEnds), ["db"]);
+    assert_eq!(pods("db"), Some(0));
+    assert!(followed.index().slices.is_empty() && followed.index().services.is_empty());
+    endpoints.end();
+    assert_eq!((pods("web"), endpoints.known()), (None, Known::Soon));
+}
+
+/// The turn of a Service may come before it is due, and takes all changes until then with it. So
+/// a change always asks for a turn, also while one is due.
+#[test]
+fn a_service_waits_again_for_each_change() {
+    let followed = Endpoints::default().begin();
+    let name = Name::from(&id("web"));
+    let start = Instant::now();
+    let ms = Duration::from_millis;
+    assert_eq!(followed.wait(&name, start), ms(300));
+    assert_eq!(followed.wait(&name, start + ms(200)), ms(100));
+    assert_eq!(
+        followed.wait(&Name::from(&id("db")), start + ms(200)),
+        ms(300)
+    );
+    assert_eq!(followed.wait(&name, start + ms(400)), ms(900));
+    assert_eq!(followed.wait(&name, start + ms(60_000)), ms(300));
+    assert_eq!(followed.index().due.len(), 1);
+}
