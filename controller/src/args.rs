@@ -190,6 +190,11 @@ pub struct ControllerArgs {
     )]
     pub other_controllers_leases: Vec<LeaseName>,
 
+    /// Open the readiness gate `ballast.dev/target-healthy` of pods when the load balancers of
+    /// their Services find them healthy. Needs the rights to watch pods and to patch their status.
+    #[arg(long, env = "BALLAST_READINESS_GATES")]
+    pub readiness_gates: bool,
+
     /// Address of /livez, /readyz and /metrics.
     #[arg(
         long,
@@ -239,6 +244,7 @@ impl ControllerArgs {
             retry_period,
             workers,
             other_controllers_leases,
+            readiness_gates,
             admin_address,
             mock_token_file,
             mock_token_namespace,
@@ -278,6 +284,7 @@ impl ControllerArgs {
             }),
             addresses,
             other_controllers: contender::leases(other_controllers_leases),
+            readiness_gates,
         })
     }
 }

@@ -146,7 +146,7 @@ pub(crate) fn pod_slice(service: &str, name: &str, addresses: &[&str]) -> Value 
 /// What is known after the list of these slices.
 pub(crate) fn listed_pods(slices: &[Value]) -> Endpoints {
     let endpoints = Endpoints::default();
-    let followed = endpoints.begin();
+    let followed = endpoints.begin(false);
     let apply = |update| followed.changed(&followed.slices.apply(update));
     apply(Update::ListBegins);
     for slice in slices {

@@ -92,6 +92,7 @@
     "podLabels": {},
     "podTargets": null,
     "priorityClassName": "system-cluster-critical",
+    "readinessGates": false,
     "readinessProbe": {
       "failureThreshold": 5,
       "periodSeconds": 2,

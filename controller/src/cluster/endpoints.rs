@@ -6,7 +6,8 @@
 //! memory nor the right. Until the first list is complete there are no endpoints, not an empty
 //! set: whoever decided for an empty set would remove every target.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use ballast_provider::{Endpoint, LoadBalancer, ServiceId};
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::pods::GatedPod;
 use super::slices::{self, Slice};
 use super::store::{Changed, Phase, Store};
 use super::view::Name;
@@ -35,7 +37,28 @@ pub struct Followed {
     pub slices: Store<Name, Option<Slice>>,
     /// Closed until the first list.
     pub gate: Gate,
+    /// The pods with a readiness gate, if those are wanted.
+    pub pods: Option<GatedPods>,
     index: Mutex<Index>,
+}
+
+/// Pods with a readiness gate.
+pub struct GatedPods {
+    /// The pods by name; `None` for one without the gate.
+    pub store: Store<Name, Option<GatedPod>>,
+    /// Closed until the first list.
+    pub gate: Gate,
+}
+
+/// A pod whose gate is closed, and nothing else keeps it from being ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitingPod {
+    /// Its name.
+    pub name: Name,
+    /// Its UID.
+    pub uid: Box<str>,
+    /// Its addresses in the slices of each Service that it is behind.
+    pub services: BTreeMap<Name, BTreeSet<IpAddr>>,
 }
 
 /// Whether the pods of Services are known.
@@ -53,8 +76,8 @@ pub enum Known {
 struct Index {
     /// The Service of each slice.
     services: HashMap<Name, Name>,
-    /// The slices of each Service.
-    slices: HashMap<Name, BTreeSet<Name>>,
+    /// The slices of each Service. Ordered, because those of a namespace are searched for a pod.
+    slices: BTreeMap<Name, BTreeSet<Name>>,
     /// When the last turn is due of Services whose pods changed.
     due: HashMap<Name, Instant>,
 }
@@ -72,11 +95,15 @@ fn due(last: Option<Instant>, now: Instant) -> Instant {
 // === impl Endpoints ===
 
 impl Endpoints {
-    /// Begins anew, without slices.
-    pub fn begin(&self) -> Arc<Followed> {
+    /// Begins anew, without slices; with the pods that have a readiness gate, if `gates`.
+    pub fn begin(&self, gates: bool) -> Arc<Followed> {
         let followed = Arc::new(Followed {
             slices: Store::default(),
             gate: Health::default().gate("the list of EndpointSlices"),
+            pods: gates.then(|| GatedPods {
+                store: Store::default(),
+                gate: Health::default().gate("the list of Pods"),
+            }),
             index: Mutex::default(),
         });
         *self.lock() = Some(Arc::clone(&followed));
@@ -92,8 +119,8 @@ impl Endpoints {
     pub fn known(&self) -> Known {
         let followed = self.lock().clone();
         match followed {
-            Some(followed) if followed.slices.is_ready() => Known::Listed,
-            Some(followed) => followed.gate.trouble().map_or(Known::Soon, Known::Failing),
+            Some(followed) if followed.is_ready() => Known::Listed,
+            Some(followed) => followed.trouble().map_or(Known::Soon, Known::Failing),
             None => Known::Soon,
         }
     }
@@ -101,7 +128,7 @@ impl Endpoints {
     /// The endpoints of a Service for what it asks; `None` before they are known.
     pub fn of(&self, id: &ServiceId, wanted: &LoadBalancer) -> Option<Arc<BTreeSet<Endpoint>>> {
         let followed = self.lock().clone()?;
-        if !followed.slices.is_ready() {
+        if !followed.is_ready() {
             return None;
         }
         let name = Name::from(id);
@@ -109,7 +136,38 @@ impl Endpoints {
         let slices = slices.iter().filter_map(|slice| slice.as_ref().as_ref());
         // One that has just got another label is found under both.
         let slices = slices.filter(|slice| slice.service == name);
-        Some(Arc::new(slices::endpoints(id, wanted, slices)))
+        let waits = |pod: &str| followed.waiting(&name.namespace, pod).is_some();
+        Some(Arc::new(slices::endpoints(id, wanted, slices, &waits)))
+    }
+
+    /// The pods behind a Service whose gate is closed, and nothing else keeps them from being
+    /// ready.
+    pub fn waiting(&self, id: &ServiceId) -> Vec<WaitingPod> {
+        let followed = self.lock().clone();
+        let Some(followed) = followed.filter(|it| it.is_ready() && it.pods.is_some()) else {
+            return Vec::new();
+        };
+        let name = Name::from(id);
+        let slices = followed.slices_of(&name);
+        let slices = slices.iter().filter_map(|slice| slice.as_ref().as_ref());
+        let own = slices.filter(|slice| slice.service == name && slice.is_of(id));
+        let pods: BTreeSet<&str> = own
+            .flat_map(|slice| slice.unready().map(|it| it.0))
+            .collect();
+        let waiting = pods.into_iter().filter_map(|pod| {
+            let uid = followed.waiting(&name.namespace, pod)?;
+            let name = Name {
+                namespace: name.namespace.clone(),
+                name: pod.into(),
+            };
+            let services = followed.services_with(&name);
+            Some(WaitingPod {
+                name,
+                uid,
+                services,
+            })
+        });
+        waiting.collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Followed>>> {
@@ -133,8 +191,60 @@ impl Followed {
             }
             services.extend(index.moved(name, slice.map(|slice| &slice.service)));
         }
-        if matches!(changed.phase, Phase::ListEnds { first: true }) || !self.slices.is_ready() {
+        if matches!(changed.phase, Phase::ListEnds { first: true }) || !self.is_ready() {
             services.clear();
+        }
+        services
+    }
+
+    /// The same for pods with a readiness gate.
+    pub fn pods_changed(&self, changed: &Changed<Name>) -> BTreeSet<Name> {
+        if matches!(changed.phase, Phase::ListEnds { first: true }) || !self.is_ready() {
+            return BTreeSet::new();
+        }
+        let pods = changed.keys.iter();
+        pods.flat_map(|pod| self.services_with(pod).into_keys())
+            .collect()
+    }
+
+    /// Whether all lists are complete.
+    pub fn is_ready(&self) -> bool {
+        let pods = self.pods.as_ref();
+        self.slices.is_ready() && pods.is_none_or(|pods| pods.store.is_ready())
+    }
+
+    /// Why a list is not complete.
+    fn trouble(&self) -> Option<String> {
+        let pods = self.pods.as_ref();
+        let pods = || pods.and_then(|pods| pods.gate.trouble());
+        self.gate.trouble().or_else(pods)
+    }
+
+    /// The UID of a pod that only its gate keeps from being ready.
+    fn waiting(&self, namespace: &Arc<str>, pod: &str) -> Option<Box<str>> {
+        let name = Name {
+            namespace: Arc::clone(namespace),
+            name: pod.into(),
+        };
+        let pod = self.pods.as_ref()?.store.get(&name)?;
+        let pod = pod.as_ref().as_ref().filter(|pod| pod.waits())?;
+        Some(pod.uid.clone())
+    }
+
+    /// The Services that a pod is behind, while it is not ready, with its addresses.
+    fn services_with(&self, pod: &Name) -> BTreeMap<Name, BTreeSet<IpAddr>> {
+        let mut services: BTreeMap<Name, BTreeSet<IpAddr>> = BTreeMap::new();
+        for name in self.index().slices_in(&pod.namespace) {
+            let Some(slice) = self.slices.get(&name) else {
+                continue;
+            };
+            for slice in slice.iter() {
+                let same = slice.unready().filter(|(name, _)| *name == &*pod.name);
+                for (_, address) in same {
+                    let addresses = services.entry(slice.service.clone()).or_default();
+                    addresses.insert(address);
+                }
+            }
         }
         services
     }
@@ -162,6 +272,17 @@ impl Followed {
 // === impl Index ===
 
 impl Index {
+    /// The slices of a namespace.
+    fn slices_in(&self, namespace: &Arc<str>) -> Vec<Name> {
+        let first = Name {
+            namespace: Arc::clone(namespace),
+            name: "".into(),
+        };
+        let services = self.slices.range(first..);
+        let services = services.take_while(|(service, _)| service.namespace == *namespace);
+        services.flat_map(|(_, slices)| slices).cloned().collect()
+    }
+
     /// A slice belongs to this Service now, or does not exist any more. Returns the Services that
     /// it belongs and belonged to.
     fn moved(&mut self, slice: &Name, service: Option<&Name>) -> Vec<Name> {

@@ -14,6 +14,7 @@ pub mod managers;
 pub mod meta;
 pub mod metrics;
 pub mod namespaces;
+pub mod pods;
 pub mod slices;
 pub mod store;
 pub mod texts;

@@ -59,6 +59,8 @@ struct Port {
 struct Pod {
     address: IpAddr,
     readiness: Readiness,
+    /// Its name, while it is not ready: it may wait for its gate.
+    name: Option<Box<str>>,
 }
 
 /// Whether an address is never a target, whoever names it: it means something else to a load
@@ -85,27 +87,38 @@ pub fn is_off_limits(address: IpAddr) -> bool {
 
 /// The endpoints of a Service for a load balancer, from all slices with its name. A slice that
 /// another Service of the same name owned is not counted: that Service is gone, and its slices
-/// soon are.
+/// soon are. `waits` says of a pod whether only its gate keeps it from being ready.
 pub fn endpoints<'a>(
     id: &ServiceId,
     load_balancer: &LoadBalancer,
     slices: impl IntoIterator<Item = &'a Slice>,
+    waits: &dyn Fn(&str) -> bool,
 ) -> BTreeSet<Endpoint> {
     let mut all: BTreeMap<((Protocol, u16), IpAddr, u16), Readiness> = BTreeMap::new();
     let own = slices.into_iter().filter(|slice| slice.is_of(id));
     for slice in own {
+        let pods = slice.pods.iter().map(|pod| {
+            let gated = pod.name.as_deref().is_some_and(waits);
+            let readiness = if gated {
+                Readiness::Gated
+            } else {
+                pod.readiness
+            };
+            (pod.address, readiness)
+        });
+        let pods: Vec<(IpAddr, Readiness)> = pods.collect();
         for listener in &load_balancer.listeners {
             let name = listener.name.as_deref().unwrap_or_default();
             let same = |port: &&Port| (&*port.name, port.protocol) == (name, listener.protocol);
             for port in slice.ports.iter().filter(same) {
-                for pod in &slice.pods {
-                    let key = ((listener.protocol, listener.port), pod.address, port.number);
+                for (address, found) in &pods {
+                    let key = ((listener.protocol, listener.port), *address, port.number);
                     if all.len() >= MOST_ENDPOINTS && !all.contains_key(&key) {
                         continue;
                     }
                     // A pod that moves from one slice to another is in both for a moment.
-                    let readiness = all.entry(key).or_insert(pod.readiness);
-                    *readiness = pod.readiness.min(*readiness);
+                    let readiness = all.entry(key).or_insert(*found);
+                    *readiness = (*found).min(*readiness);
                 }
             }
         }
@@ -165,9 +178,16 @@ impl Slice {
                 off_limits = Some(address);
                 return None;
             }
+            let readiness = readiness(endpoint.conditions.unwrap_or_default());
+            let target = endpoint.target_ref.as_ref();
+            let pod = target.filter(|it| it.kind.as_deref() == Some("Pod"));
+            let name = pod.and_then(|it| it.name.as_deref());
             (Family::of(address) == family).then(|| Pod {
                 address,
-                readiness: readiness(endpoint.conditions.unwrap_or_default()),
+                readiness,
+                name: name
+                    .filter(|_| readiness == Readiness::Unready)
+                    .map(Into::into),
             })
         });
         let pods = pods.collect();
@@ -188,7 +208,14 @@ impl Slice {
         self.off_limits
     }
 
-    fn is_of(&self, id: &ServiceId) -> bool {
+    /// The pods that are not ready, with their addresses.
+    pub fn unready(&self) -> impl Iterator<Item = (&str, IpAddr)> {
+        let pods = self.pods.iter();
+        pods.filter_map(|pod| Some((pod.name.as_deref()?, pod.address)))
+    }
+
+    /// Whether it is a slice of this Service, and not of one of the same name before it.
+    pub fn is_of(&self, id: &ServiceId) -> bool {
         let owner = self.owner.as_deref();
         owner.is_none_or(|owner| *owner == *id.uid)
     }

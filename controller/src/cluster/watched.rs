@@ -116,6 +116,52 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     /// `conditions`
     pub conditions: Option<EndpointConditions>,
+    /// `targetRef`
+    pub target_ref: Option<TargetRef>,
+}
+
+/// `targetRef` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    /// `kind`
+    pub kind: Option<String>,
+    /// `name`
+    pub name: Option<String>,
+}
+
+/// `spec` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// `readinessGates`
+    pub readiness_gates: Option<Vec<ReadinessGate>>,
+}
+
+/// A readiness gate of a Pod.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadinessGate {
+    /// `conditionType`
+    pub condition_type: String,
+}
+
+/// `status` of a Pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodStatus {
+    /// `conditions`
+    pub conditions: Option<Vec<PodCondition>>,
+}
+
+/// A condition of a Pod.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PodCondition {
+    /// `type`
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `status`
+    pub status: String,
 }
 
 /// `conditions` of an endpoint.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use ballast_crds::{AddressPool, AddressPoolStatus, LoadBalancerClass};
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -143,6 +143,11 @@ impl Writer {
         self.fenced()?.patch_service(name, kind, body).await
     }
 
+    /// See [`Requests::patch_pod`].
+    pub async fn patch_pod(&self, name: &Name, body: &Value) -> Result<Written, WriteError> {
+        self.fenced()?.patch_pod(name, body).await
+    }
+
     /// See [`Requests::patch_class`].
     pub async fn patch_class(&self, name: &str, body: &Value) -> Result<Written, WriteError> {
         self.fenced()?.patch_class(name, body).await
@@ -199,6 +204,14 @@ impl Requests {
         let url = Service::url_path(&(), Some(&name.namespace));
         let uri = format!("{url}/{}/status?fieldManager={MANAGER}", name.name);
         self.patch(kind, &uri, STRATEGIC_MERGE, body).await
+    }
+
+    /// Strategic-merge patch of `pods/status`. `body` contains the UID, so the patch changes this
+    /// Pod or none.
+    pub async fn patch_pod(&self, name: &Name, body: &Value) -> Result<Written, WriteError> {
+        let url = Pod::url_path(&(), Some(&name.namespace));
+        let uri = format!("{url}/{}/status?fieldManager={MANAGER}", name.name);
+        self.patch("pod-gate", &uri, STRATEGIC_MERGE, body).await
     }
 
     /// Merge patch of a class.

@@ -13,7 +13,6 @@ use tokio::task::JoinSet;
 
 use super::{Metrics, Options, Shared};
 use crate::class::board::Board;
-use crate::class::instance::Factory;
 use crate::cluster::eligibility::Eligible;
 use crate::cluster::endpoints::Endpoints;
 use crate::process::admin::{Admin, Health};
@@ -71,7 +70,7 @@ pub(super) async fn follow(
     };
     let watch = shared.watch("nodes", "the list of Nodes");
     tasks.spawn(endless("nodes", watches::nodes(watch, nodes)));
-    watch_objects(&shared, Arc::clone(&options.factory), tasks);
+    watch_objects(&shared, options, tasks);
     let admin = Admin::bind(options.admin, shared.health.clone(), Arc::new(registry))
         .await
         .with_context(|| format!("cannot listen on {} (--admin-address)", options.admin))?;
@@ -93,7 +92,8 @@ fn notice_standstill(shared: &Shared) {
         });
 }
 
-fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet<Result<()>>) {
+fn watch_objects(shared: &Shared, options: &Options, tasks: &mut JoinSet<Result<()>>) {
+    let factory = Arc::clone(&options.factory);
     let services = watches::ServiceWatch {
         store: Arc::clone(&shared.services),
         queue: shared.queue.clone(),
@@ -137,6 +137,7 @@ fn watch_objects(shared: &Shared, factory: Arc<dyn Factory>, tasks: &mut JoinSet
         services: Arc::clone(&shared.services),
         board: shared.board.clone(),
         queue: shared.queue.clone(),
+        gates: options.readiness_gates,
     };
     // Nothing waits for this gate.
     let ungated = Watch {

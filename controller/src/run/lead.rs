@@ -26,6 +26,7 @@ use crate::pools::{PoolKeeper, Start};
 use crate::process::REQUEST_TIMEOUT;
 use crate::process::lease::Fence;
 use crate::service::contests::Contests;
+use crate::service::gates::{Gates, Healthy};
 use crate::service::missing::Missing;
 use crate::service::perform::{KeyLocks, Performer};
 use crate::service::reconcile::{Reconciler, Waiting};
@@ -104,6 +105,13 @@ fn leader_tasks(
         pool_missing: Missing::default(),
         contests: Contests::new(shared.metrics.contests.clone()),
         times: Times::default(),
+        gates: options.readiness_gates.then(|| Gates {
+            endpoints: shared.endpoints.clone(),
+            services: Arc::clone(&shared.services),
+            board: shared.board.clone(),
+            writer: writer.clone(),
+            healthy: Healthy::default(),
+        }),
     };
     LeaderTasks {
         reconciler: Arc::new(Reconciler {

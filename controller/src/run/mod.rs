@@ -79,6 +79,8 @@ pub struct Options {
     pub addresses: AddressBook,
     /// Leases of other service controllers.
     pub other_controllers: Vec<LeaseName>,
+    /// Whether the readiness gates of pods are opened.
+    pub readiness_gates: bool,
 }
 
 /// How a run ended.

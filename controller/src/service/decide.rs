@@ -529,7 +529,7 @@ fn wait_for_endpoints(class: &str, world: &World<'_>) -> Decision {
             why: Some(Refusal::new(
                 Reason::ClassNotReady,
                 format!(
-                    "the targets are pods, and the controller cannot list EndpointSlices: {why}"
+                    "the targets are pods, and the controller cannot list what is behind Services: {why}"
                 ),
             )),
             drained: None,

@@ -4,6 +4,7 @@
 
 pub mod contests;
 pub mod decide;
+pub mod gates;
 pub mod group;
 pub mod missing;
 pub mod perform;

@@ -39,6 +39,7 @@ use crate::cluster::writer::{WriteError, Writer, Written};
 use crate::process::queue::Queue;
 use crate::service::contests::{Contests, Purpose};
 use crate::service::decide::{Decision, Keep, quota_exceeded};
+use crate::service::gates::{self, Gates};
 use crate::service::missing::Missing;
 use crate::service::recorder::Recorder;
 use crate::service::status::{self, Desired, Event};
@@ -86,6 +87,8 @@ pub struct Performer {
     pub contests: Contests,
     /// The times of conditions.
     pub times: Times,
+    /// Opens the readiness gates of pods, if that is wanted.
+    pub gates: Option<Gates>,
 }
 
 /// A Service with the class that serves it.
@@ -376,6 +379,13 @@ impl Performer {
         if publishes && held == Outcome::Ignored {
             let (key, accepted) = (report.key, &report.member.load_balancer);
             self.ledger.published(key, class, accepted);
+        }
+        if report.member.endpoints.is_some()
+            && let Some(gates) = &self.gates
+            && gates.open(&service.id, observed.healthy.as_ref()).await
+        {
+            let name = Name::from(&service.id);
+            self.queue.add_after(name, gates::RETRY);
         }
         let addressed = held == Outcome::Ignored && !observed.ingress.is_empty();
         if addressed && service.ingress.is_empty() {

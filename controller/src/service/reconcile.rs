@@ -134,6 +134,9 @@ impl Reconciler {
             ledger.vanished(name);
             self.performer.contests.forget(name, Instant::now());
             self.performer.times.forget(name);
+            if let Some(gates) = &self.performer.gates {
+                gates.forget(name);
+            }
             self.class_missing.end(name);
             self.performer.pool_missing.end(name);
             self.performer.metrics.departed(name);

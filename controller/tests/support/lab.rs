@@ -140,6 +140,7 @@ impl Lab {
         );
         let own = Providers::default();
         let options = Options {
+            readiness_gates: false,
             scope: match &scope {
                 None => Scope::All,
                 Some(names) => Scope::Only(names.iter().map(|&name| name.to_owned()).collect()),

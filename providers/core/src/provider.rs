@@ -6,7 +6,7 @@
 //! Service had before. [`Provider::restore`], [`Provider::retarget`] and
 //! [`Provider::inventory`] are for the whole class and may run concurrently with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -208,6 +208,11 @@ pub struct Observed {
     pub conditions: Vec<ExtraCondition>,
     /// Conditions of which the provider knows nothing new: they stay as they are.
     pub unchanged: Vec<ExtraKind>,
+    /// The addresses of pods that are healthy targets for every listener that they serve. `None`
+    /// if that is not known, or if the targets are nodes. The readiness gates of these pods open;
+    /// so a provider with pods as targets asks for a turn ([`Change`]) when one becomes healthy
+    /// while there are pods whose gate is closed ([`crate::Readiness::Gated`]).
+    pub healthy: Option<BTreeSet<IpAddr>>,
 }
 
 /// Whether traffic can flow through a load balancer.
@@ -380,6 +385,7 @@ impl Observed {
             remarks: Vec::new(),
             conditions: Vec::new(),
             unchanged: Vec::new(),
+            healthy: None,
         }
     }
 }

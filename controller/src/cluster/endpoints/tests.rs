@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
 use super::*;
 use crate::cluster::store::Update;
 use crate::fixtures::{id, parsed_slice, pod_slice};
@@ -30,7 +32,7 @@ fn a_roll_out_has_one_turn_in_a_second() {
 #[test]
 fn what_a_change_wakes() {
     let endpoints = Endpoints::default();
-    let followed = endpoints.begin();
+    let followed = endpoints.begin(false);
     let apply = |update| {
         let woken = followed.changed(&followed.slices.apply(update));
         let woken: Vec<String> = woken.into_iter().map(|it| it.name.to_string()).collect();
@@ -73,7 +75,7 @@ fn what_a_change_wakes() {
 /// a change always asks for a turn, also while one is due.
 #[test]
 fn a_service_waits_again_for_each_change() {
-    let followed = Endpoints::default().begin();
+    let followed = Endpoints::default().begin(false);
     let name = Name::from(&id("web"));
     let start = Instant::now();
     let ms = Duration::from_millis;
@@ -86,4 +88,79 @@ fn a_service_waits_again_for_each_change() {
     assert_eq!(followed.wait(&name, start + ms(400)), ms(900));
     assert_eq!(followed.wait(&name, start + ms(60_000)), ms(300));
     assert_eq!(followed.index().due.len(), 1);
+}
+
+/// A pod that only its gate keeps from being ready is a target of its Services, and they are
+/// woken when it becomes one.
+#[test]
+fn pods_that_wait_for_their_gate() {
+    use crate::cluster::store::{Key as _, Parsed};
+    use ballast_provider::Readiness;
+    let endpoints = Endpoints::default();
+    let followed = endpoints.begin(true);
+    let pods = &followed.pods.as_ref().unwrap().store;
+    let mut slices = Vec::new();
+    for service in ["web", "api"] {
+        let mut slice = pod_slice(service, service, &["10.0.0.1", "10.0.0.2"]);
+        for (number, pod) in ["a", "b"].iter().enumerate() {
+            let endpoint = &mut slice["endpoints"][number];
+            endpoint["targetRef"] = json!({"kind": "Pod", "name": pod});
+            endpoint["conditions"] = json!({"ready": false});
+        }
+        slices.push(slice);
+    }
+    let name = |name: &str| Name::named(Some("shop"), Some(name));
+    let pod = |pod: &str, ready: &str| {
+        let object = json!({
+            "metadata": {"name": pod, "namespace": "shop", "uid": pod},
+            "spec": {"readinessGates": [{"conditionType": "ballast.dev/target-healthy"}]},
+            "status": {"conditions": [{"type": "ContainersReady", "status": ready}]},
+        });
+        Parsed {
+            key: name(pod),
+            version: 1,
+            view: GatedPod::of(&serde_json::from_value(object).unwrap()),
+        }
+    };
+    let apply = |update| followed.changed(&followed.slices.apply(update));
+    let apply_pod = |update| {
+        let woken = followed.pods_changed(&pods.apply(update)).into_iter();
+        woken.map(|it| it.name.to_string()).collect::<Vec<_>>()
+    };
+    apply(Update::ListBegins);
+    for slice in &slices {
+        apply(Update::Listed(parsed_slice(slice)));
+    }
+    apply(Update::ListEnds);
+    // Without the pods nobody knows whether one waits.
+    assert_eq!(endpoints.known(), Known::Soon);
+    assert!(endpoints.waiting(&id("web")).is_empty());
+    assert!(apply_pod(Update::ListBegins).is_empty());
+    assert!(apply_pod(Update::Listed(pod("a", "False"))).is_empty());
+    assert!(apply_pod(Update::ListEnds).is_empty());
+    assert_eq!(endpoints.known(), Known::Listed);
+    let wanted = crate::cluster::view::ServiceView::test("web");
+    let wanted = wanted.load_balancer.unwrap().unwrap();
+    let readiness = || -> Vec<Readiness> {
+        let pods = endpoints.of(&id("web"), &wanted).unwrap();
+        pods.iter().map(|it| it.readiness).collect()
+    };
+    assert_eq!(readiness(), [Readiness::Unready, Readiness::Unready]);
+    assert_eq!(apply_pod(Update::Applied(pod("a", "True"))), ["api", "web"]);
+    assert_eq!(readiness(), [Readiness::Gated, Readiness::Unready]);
+    let waiting = endpoints.waiting(&id("web"));
+    let at = BTreeSet::from([IpAddr::from([10, 0, 0, 1])]);
+    let services = ["api", "web"].map(|it| (name(it), at.clone()));
+    assert_eq!(
+        waiting,
+        [WaitingPod {
+            name: name("a"),
+            uid: "a".into(),
+            services: services.into(),
+        }]
+    );
+    // A pod that is in no slice wakes nobody.
+    assert!(apply_pod(Update::Applied(pod("c", "True"))).is_empty());
+    assert_eq!(apply_pod(Update::Deleted(name("a"))), ["api", "web"]);
+    assert_eq!(readiness(), [Readiness::Unready, Readiness::Unready]);
 }

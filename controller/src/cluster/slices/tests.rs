@@ -42,7 +42,7 @@ fn wanted() -> LoadBalancer {
 /// The endpoints as `listener address:port readiness`.
 fn endpoints_of(patches: &[Value]) -> Vec<String> {
     let slices: Vec<Slice> = patches.iter().filter_map(slice_of).collect();
-    let all = endpoints(&id("web"), &wanted(), &slices);
+    let all = endpoints(&id("web"), &wanted(), &slices, &|pod| pod == "gated");
     let text = |it: &Endpoint| {
         let (protocol, port) = it.listener;
         format!(
@@ -139,6 +139,36 @@ fn conditions_that_are_absent_have_a_meaning() {
         let slice = json!({"endpoints": [{"addresses": ["10.0.0.1"], "conditions": conditions}]});
         let expected = format!("80/TCP 10.0.0.1:8080 {expected:?}");
         assert_eq!(endpoints_of(&[slice]), [expected], "{conditions}");
+    }
+}
+
+#[test]
+fn a_pod_that_waits_for_its_gate_is_used() {
+    let pod = |kind: &str, name: &str, conditions: Value| {
+        json!({"endpoints": [{
+            "addresses": ["10.0.0.1"], "conditions": conditions, "targetRef": {"kind": kind, "name": name},
+        }]})
+    };
+    let unready = || json!({"ready": false, "serving": false, "terminating": false});
+    for (pod, expected) in [
+        (pod("Pod", "gated", unready()), Readiness::Gated),
+        (pod("Pod", "other", unready()), Readiness::Unready),
+        (pod("Node", "gated", unready()), Readiness::Unready),
+        (
+            pod("Pod", "gated", json!({"ready": true})),
+            Readiness::Ready,
+        ),
+        (
+            pod(
+                "Pod",
+                "gated",
+                json!({"ready": false, "serving": true, "terminating": true}),
+            ),
+            Readiness::Ending,
+        ),
+    ] {
+        let expected = format!("80/TCP 10.0.0.1:8080 {expected:?}");
+        assert_eq!(endpoints_of(&[pod]), [expected]);
     }
 }
 

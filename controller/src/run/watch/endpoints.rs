@@ -3,19 +3,23 @@
 //! It is no gate of readiness: without it, only the Services whose targets are pods wait, and
 //! their conditions say why.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Api;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Selected, Watch, follow_selected};
+use super::{Selected, Watch, follow, follow_selected};
 use crate::class::board::Board;
 use crate::cluster::endpoints::{Endpoints, Followed};
+use crate::cluster::pods::{GatedPod, WatchedPod};
 use crate::cluster::slices::{OF_SERVICES, Slice, WatchedSlice};
 use crate::cluster::store::{Changed, Phase, Store};
 use crate::cluster::view::{Name, ServiceView};
 use crate::process::queue::Queue;
+
+const PODS: &str = "pods";
 
 /// Keeps the pods behind Services current, and wakes the Services whose load balancers send to
 /// them.
@@ -28,6 +32,8 @@ pub struct EndpointWatch {
     pub board: Board,
     /// Who is told.
     pub queue: Queue<Name>,
+    /// Whether the readiness gates of pods are followed, too.
+    pub gates: bool,
 }
 
 // === impl EndpointWatch ===
@@ -43,7 +49,7 @@ impl EndpointWatch {
                 return std::future::pending().await;
             }
             info!("a class needs EndpointSlices; watching them");
-            let followed = self.endpoints.begin();
+            let followed = self.endpoints.begin(self.gates);
             let watch = Watch {
                 gate: followed.gate.clone(),
                 ..watch.clone()
@@ -53,6 +59,7 @@ impl EndpointWatch {
                 labels: Some(OF_SERVICES),
             };
             let (metrics, kind) = (watch.metrics.clone(), watch.kind);
+            let pods = self.pods(watch.clone(), &followed);
             let parse = |name: &Name, slice: &WatchedSlice| Slice::of(name, slice);
             let changed = |changed: &Changed<Name>| self.changed(&followed, changed);
             let unneeded = async {
@@ -60,21 +67,43 @@ impl EndpointWatch {
             };
             tokio::select! {
                 () = follow_selected(watch, selected, &followed.slices, parse, changed) => {}
+                () = pods => {}
                 () = unneeded => info!("no class needs EndpointSlices any more"),
             }
             self.endpoints.end();
             metrics.ended(kind);
+            metrics.ended(PODS);
         }
     }
 
+    /// Follows the pods with a readiness gate, if they are wanted.
+    async fn pods(&self, watch: Watch, followed: &Followed) {
+        let Some(pods) = &followed.pods else {
+            return std::future::pending().await;
+        };
+        let watch = Watch {
+            kind: PODS,
+            gate: pods.gate.clone(),
+            ..watch
+        };
+        let parse = |_: &Name, pod: &WatchedPod| GatedPod::of(pod);
+        let changed = |changed: &Changed<Name>| {
+            self.wake(followed, changed.phase, followed.pods_changed(changed));
+        };
+        follow(watch, &pods.store, parse, changed).await;
+    }
+
     fn changed(&self, followed: &Followed, changed: &Changed<Name>) {
-        let services = followed.changed(changed);
+        self.wake(followed, changed.phase, followed.changed(changed));
+    }
+
+    fn wake(&self, followed: &Followed, phase: Phase, services: BTreeSet<Name>) {
         // Where nobody works, nobody waits.
         if self.queue.is_idle() {
             return;
         }
         let classes = self.board.snapshot();
-        if changed.phase == (Phase::ListEnds { first: true }) {
+        if phase == (Phase::ListEnds { first: true }) && followed.is_ready() {
             for service in self.services.all() {
                 if classes.use_endpoints(&service) {
                     self.queue.add(Name::from(&service.id));

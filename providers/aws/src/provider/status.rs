@@ -65,6 +65,7 @@ pub(super) fn observed(
             .into_iter()
             .collect(),
         conditions: words.health.into_iter().collect(),
+        healthy: None,
     }
 }
 

@@ -26,12 +26,13 @@ struct Bed {
     registry: Registry,
     lists: Arc<AtomicUsize>,
     forbids: Arc<AtomicBool>,
+    forbids_pods: Arc<AtomicBool>,
 }
 
 // === impl Bed ===
 
 impl Bed {
-    fn start() -> Self {
+    fn start(gates: bool) -> Self {
         let mut registry = Registry::default();
         let bed = Self {
             endpoints: Endpoints::default(),
@@ -39,6 +40,7 @@ impl Bed {
             queue: Queue::new(Backoff::new(SECOND, SECOND)),
             lists: Arc::default(),
             forbids: Arc::default(),
+            forbids_pods: Arc::default(),
             registry: Registry::default(),
         };
         let services: Arc<Store<Name, ServiceView>> = Arc::default();
@@ -65,6 +67,7 @@ impl Bed {
             services,
             board: bed.board.clone(),
             queue: bed.queue.clone(),
+            gates,
         };
         tokio::spawn(endpoints.run(watch));
         let ready = Instance::Ready(Arc::new(PureProvider(&[])));
@@ -75,13 +78,28 @@ impl Bed {
     /// An API server with one slice of each Service, whose watches deliver nothing.
     fn client(&self) -> kube::Client {
         let (lists, forbids) = (Arc::clone(&self.lists), Arc::clone(&self.forbids));
+        let forbids_pods = Arc::clone(&self.forbids_pods);
         client(move |parts, _| {
-            assert_eq!(parts.uri.path(), "/apis/discovery.k8s.io/v1/endpointslices");
+            let of_pods = parts.uri.path() == "/api/v1/pods";
+            assert!(of_pods || parts.uri.path() == "/apis/discovery.k8s.io/v1/endpointslices");
+            let forbidden = of_pods && forbids_pods.load(Ordering::Relaxed);
             let query = parts.uri.query().unwrap_or_default().to_owned();
             let (lists, forbids) = (Arc::clone(&lists), Arc::clone(&forbids));
             async move {
                 if query.contains("watch=") {
                     return std::future::pending().await;
+                }
+                if forbidden {
+                    return failure(403);
+                }
+                if of_pods {
+                    return reply(
+                        200,
+                        &json!({
+                            "kind": "PodList", "apiVersion": "v1",
+                            "metadata": {"resourceVersion": "7"}, "items": [],
+                        }),
+                    );
                 }
                 assert!(query.contains("service-name"), "{query}");
                 if forbids.load(Ordering::Relaxed) {
@@ -141,7 +159,7 @@ impl Bed {
 
 #[tokio::test(start_paused = true)]
 async fn slices_are_watched_while_a_class_needs_them() {
-    let bed = Bed::start();
+    let bed = Bed::start(false);
     bed.classes(false);
     sleep(10 * SECOND).await;
     assert_eq!((bed.lists(), bed.pods()), (0, None));
@@ -167,7 +185,7 @@ async fn slices_are_watched_while_a_class_needs_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_right_is_known_and_ends() {
-    let bed = Bed::start();
+    let bed = Bed::start(false);
     bed.forbids.store(true, Ordering::Relaxed);
     bed.classes(true);
     sleep(SECOND).await;
@@ -179,5 +197,21 @@ async fn a_missing_right_is_known_and_ends() {
     bed.forbids.store(false, Ordering::Relaxed);
     sleep(10 * SECOND).await;
     assert_eq!(bed.endpoints.known(), Known::Listed);
+    bed.wakes().await;
+}
+
+/// A pod that waits for its gate is a target, so nothing is decided before the pods are known.
+#[tokio::test(start_paused = true)]
+async fn with_gates_the_pods_are_needed_too() {
+    let bed = Bed::start(true);
+    bed.forbids_pods.store(true, Ordering::Relaxed);
+    bed.classes(true);
+    sleep(SECOND).await;
+    assert_eq!((bed.lists(), bed.pods()), (1, None));
+    assert!(matches!(bed.endpoints.known(), Known::Failing(_)));
+    assert_eq!(bed.queue.depth(), 0);
+    bed.forbids_pods.store(false, Ordering::Relaxed);
+    sleep(10 * SECOND).await;
+    assert_eq!((bed.lists(), bed.pods()), (1, Some(1)));
     bed.wakes().await;
 }

@@ -46,12 +46,12 @@ fn nothing_is_decided_before_the_pods_are_known() {
     let unknown = || (Endpoints::default(), Step::Later);
     let begun = || {
         let endpoints = Endpoints::default();
-        endpoints.begin();
+        endpoints.begin(false);
         (endpoints, Step::Later)
     };
     let failing = || {
         let endpoints = Endpoints::default();
-        endpoints.begin().gate.not_ready("forbidden");
+        endpoints.begin(false).gate.not_ready("forbidden");
         (endpoints, Step::Wait(Some(Reason::ClassNotReady)))
     };
     let listed = || (listed_pods(&[]), Step::Ensure("local"));
