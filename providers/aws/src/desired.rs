@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ballast_provider::mark::digest;
 use ballast_provider::{Family, Key, LoadBalancer, Mark, Protocol, Reason, Refusal};
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::annotations::{PREFIX, invalid};
 use crate::nodes::Selector;
+use crate::observed::Observed;
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
 use crate::target::TargetType;
@@ -209,6 +211,8 @@ pub struct LookedUp {
     pub security_groups: Vec<String>,
     /// The prefix lists that the settings name.
     pub prefix_lists: PrefixLists,
+    /// The UIDs of the Services whose prefix lists do not exist, or have too many entries: they get no rules.
+    pub unruled: BTreeSet<Arc<str>>,
     /// The load balancer exists and was made without security groups: it can never get any.
     pub groupless: bool,
 }
@@ -337,7 +341,12 @@ impl Desired {
         } else if own {
             Groups::Own {
                 name: mark.name_of(NAMES, &format!("{}/clients", scope(key, settings))),
-                rules: rules(parts, &found.prefix_lists)?,
+                rules: {
+                    let ruled = parts
+                        .iter()
+                        .filter(|it| !found.unruled.contains(&it.service.id.uid));
+                    rules(&ruled.copied().collect::<Vec<_>>(), &found.prefix_lists)?
+                },
                 most: settings.most_rules.unwrap_or(MOST_RULES),
             }
         } else {
@@ -360,6 +369,19 @@ impl Desired {
             tags: shared::tags(tags(mark, key, service, settings)?, parts),
         };
         Ok(Outcome { desired, remarks })
+    }
+
+    /// Keeps the rules that are there for the ports of a Service.
+    pub(crate) fn keep_clients(&mut self, service: &LoadBalancer, observed: &Observed) {
+        let Groups::Own { name, rules, .. } = &mut self.groups else {
+            return;
+        };
+        let present = observed.groups.get(name).map(|group| &group.rules);
+        let is_its = |rule: &&Rule| {
+            let mut own = service.listeners.iter();
+            own.any(|it| rule.traffic == Traffic::Port(it.protocol, it.port))
+        };
+        rules.extend(present.into_iter().flatten().filter(is_its).cloned());
     }
 
     /// The same for equal objects, and different for different ones. Another version of this

@@ -136,6 +136,7 @@ fn stand_ins(settings: &Settings) -> LookedUp {
         backend_group: Some("sg-backend".to_owned()),
         security_groups: settings.security_groups.clone(),
         prefix_lists: PrefixLists::new(),
+        unruled: std::collections::BTreeSet::new(),
         groupless: false,
     }
 }

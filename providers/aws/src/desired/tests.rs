@@ -29,6 +29,7 @@ fn found() -> LookedUp {
         backend_group: Some("sg-backend".into()),
         security_groups: Vec::new(),
         prefix_lists: PrefixLists::new(),
+        unruled: std::collections::BTreeSet::new(),
         groupless: false,
     }
 }

@@ -145,7 +145,7 @@ impl Inner {
         one.settings_mut().scheme = Some(there.scheme);
         record.want(name, BTreeMap::new());
         let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
-        let found = self
+        let (found, _) = self
             .find(client, &parts, record.present(), record.prefix_lists())
             .await?;
         let desired = Desired::of(&self.mark, &record.key, &parts, &found)?.desired;

@@ -182,7 +182,7 @@ impl Inner {
                 let service = &one.member.load_balancer;
                 let mut seen = show(service, present, publish, words);
                 if let Some(why) = record.faults.get(&one.id().uid) {
-                    seen.state = status::refused(&error(why));
+                    seen.state = status::refused(why);
                 }
                 (one.id().clone(), seen)
             });
@@ -265,8 +265,18 @@ impl Inner {
     ) -> Result<Step, ProviderError> {
         let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
         let (present, lists) = (record.present(), record.prefix_lists());
-        let found = self.find(client, &parts, present, lists).await?;
-        let Outcome { desired, remarks } = Desired::of(&self.mark, &record.key, &parts, &found)?;
+        let (found, faults) = self.find(client, &parts, present, lists).await?;
+        let outcome = Desired::of(&self.mark, &record.key, &parts, &found)?;
+        let Outcome {
+            mut desired,
+            remarks,
+        } = outcome;
+        // Its clients stay until it says again who they are.
+        let faulty = parts
+            .iter()
+            .filter(|it| faults.contains_key(&it.service.id.uid));
+        faulty.for_each(|it| desired.keep_clients(it.service, &record.observed));
+        record.faults.extend(faults);
         // Whoever is not accepted has no part in it.
         record.members = asked.iter().map(|one| one.id().clone()).collect();
         let mut said = Said {
@@ -368,6 +378,7 @@ impl Inner {
         said: &mut Said,
     ) -> Result<Option<Step>, ProviderError> {
         if plan::is_finished(desired, &record.observed)
+            && record.faults.is_empty()
             && record.targets_known
             && record.behind == Behind::No
         {

@@ -452,7 +452,7 @@ fn isolate(
     let Some(uid) = owners.owner(call, &record.observed).map(Arc::from) else {
         return false;
     };
-    record.faults.insert(uid, why.clone());
+    record.faults.insert(uid, error(why));
     left.retain(|call| !owners.is_left_out(call, &record.observed, &record.faults));
     true
 }

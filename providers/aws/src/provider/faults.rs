@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ballast_provider::ProviderError;
 use ballast_provider::mark::{APPLIED, SERVICE_UID};
 
 use crate::call::{Call, Ref};
@@ -14,8 +15,8 @@ use crate::client::values::Tags;
 use crate::client::{CallError, Cause};
 use crate::observed::Observed;
 
-/// What AWS has refused in this turn, by the UID of the Service.
-pub(super) type Faults = BTreeMap<Arc<str>, CallError>;
+/// What single Services cannot have in this turn, by their UIDs: what AWS has refused, or does not know.
+pub(super) type Faults = BTreeMap<Arc<str>, ProviderError>;
 
 /// The Services of the objects that a plan makes, by their names in the plan.
 pub(super) struct Owners<'a>(BTreeMap<&'a str, &'a str>);

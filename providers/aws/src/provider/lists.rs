@@ -2,10 +2,12 @@
 //! class.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ballast_provider::ProviderError;
 
 use super::execute::error;
+use super::faults::Faults;
 use super::network::mendable;
 use super::{Inner, PATIENCE};
 use crate::annotations::PREFIX;
@@ -19,17 +21,16 @@ use crate::rate::Urgency;
 
 impl Inner {
     /// For how many rules the prefix lists of these Services count, and those of their rules that exist.
-    /// Refuses Services that need more rules than AWS permits; if that depends on lists, it tries again.
+    /// Refuses a Service that needs more rules than AWS permits; if that depends on lists, it tries again. Of several
+    /// Services only that one is refused: the one with which there are too many, the oldest first.
     pub(super) async fn prefix_lists(
         &self,
         client: &Client,
         parts: &[Part<'_>],
         mut wanted: BTreeSet<String>,
-    ) -> Result<PrefixLists, ProviderError> {
-        let named: BTreeSet<&String> = (parts.iter())
-            .flat_map(|part| &part.settings.prefix_lists)
-            .collect();
-        wanted.extend(named.iter().copied().cloned());
+    ) -> Result<(PrefixLists, Faults), ProviderError> {
+        let named = parts.iter().flat_map(|part| &part.settings.prefix_lists);
+        wanted.extend(named.cloned());
         let unknown = || -> Vec<String> {
             let known = &self.network().prefix_lists;
             let new = |id: &&String| !known.contains_key(*id);
@@ -50,25 +51,42 @@ impl Inner {
             }
         }
         let mut network = self.network();
-        if let Some(missing) = named
-            .iter()
-            .find(|id| !network.prefix_lists.contains_key(**id))
-        {
-            return Err(ProviderError::transient(format!(
-                "annotation {PREFIX}security-group-prefix-lists: the prefix list {missing} does not exist in this region"
-            )));
-        }
         let known = network.prefix_lists.iter();
         let known = known.filter(|(id, _)| wanted.contains(*id));
-        let lists = known.map(|(id, entries)| (id.clone(), *entries)).collect();
-        if let Err(refusal) = desired::rules(parts, &lists) {
-            // Somebody may make a list shorter before the next turn.
-            network.prefix_lists.retain(|id, _| !named.contains(id));
-            if named.is_empty() {
-                return Err(refusal.into());
+        let lists: PrefixLists = known.map(|(id, entries)| (id.clone(), *entries)).collect();
+        let (mut faults, mut accepted) = (Faults::new(), Vec::new());
+        for part in parts {
+            accepted.push(*part);
+            if let Err(why) = permitted(&accepted, &lists) {
+                // Somebody may make a list shorter before the next turn.
+                let own = &part.settings.prefix_lists;
+                network.prefix_lists.retain(|id, _| !own.contains(id));
+                if parts.len() < 2 {
+                    return Err(why);
+                }
+                accepted.pop();
+                faults.insert(Arc::clone(&part.service.id.uid), why);
             }
-            return Err(mendable(refusal));
         }
-        Ok(lists)
+        Ok((lists, faults))
+    }
+}
+
+/// Whether the lists of the last one of these Services exist, and AWS permits the rules of all of them.
+fn permitted(parts: &[Part<'_>], lists: &PrefixLists) -> Result<(), ProviderError> {
+    let own = parts.last().map(|part| &part.settings.prefix_lists);
+    let missing = own
+        .into_iter()
+        .flatten()
+        .find(|id| !lists.contains_key(*id));
+    if let Some(missing) = missing {
+        return Err(ProviderError::transient(format!(
+            "annotation {PREFIX}security-group-prefix-lists: the prefix list {missing} does not exist in this region"
+        )));
+    }
+    match desired::rules(parts, lists) {
+        Ok(_) => Ok(()),
+        Err(refusal) if own.is_none_or(Vec::is_empty) => Err(refusal.into()),
+        Err(refusal) => Err(mendable(refusal)),
     }
 }

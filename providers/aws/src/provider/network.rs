@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::backend::Backend;
 use super::execute::error;
+use super::faults::Faults;
 use super::{Inner, PATIENCE};
 use crate::annotations::{PREFIX, invalid};
 use crate::client::values::{Filter, Instance, RouteTable, SecurityGroup, Subnet, Tags};
@@ -246,14 +247,15 @@ impl Inner {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The IDs for what the settings of one Service name.
+    /// The IDs for what the settings of these Services name. What only one of them names wrongly is a fault of that
+    /// one.
     pub(super) async fn find(
         &self,
         client: &Client,
         parts: &[Part<'_>],
         present: Option<&ObservedLoadBalancer>,
         lists: BTreeSet<String>,
-    ) -> Result<LookedUp, ProviderError> {
+    ) -> Result<(LookedUp, Faults), ProviderError> {
         let settings = parts
             .first()
             .map_or(&self.class.settings, |first| first.settings);
@@ -281,13 +283,15 @@ impl Inner {
         };
         let groupless = present.is_some_and(|present| present.groups.is_empty());
         if groupless {
-            return Ok(LookedUp {
+            let found = LookedUp {
                 subnets,
                 backend_group: None,
                 security_groups: Vec::new(),
                 prefix_lists: PrefixLists::new(),
+                unruled: BTreeSet::new(),
                 groupless,
-            });
+            };
+            return Ok((found, Faults::new()));
         }
         let named = &settings.security_groups;
         if let Err(why) = self.learn_named_groups(client, named).await {
@@ -300,23 +304,25 @@ impl Inner {
         }
         let security_groups = self.named_groups(named)?;
         let own = settings.security_groups.is_empty();
-        let prefix_lists = if own {
+        let (prefix_lists, faults) = if own {
             self.prefix_lists(client, parts, lists).await?
         } else {
-            PrefixLists::new()
+            (PrefixLists::new(), Faults::new())
         };
         let backend_group = if settings.manage_backend_rules.unwrap_or(own) {
             Some(self.backend_group(client).await?)
         } else {
             None
         };
-        Ok(LookedUp {
+        let found = LookedUp {
             subnets,
             backend_group,
             security_groups,
             prefix_lists,
+            unruled: faults.keys().cloned().collect(),
             groupless,
-        })
+        };
+        Ok((found, faults))
     }
 
     /// The VPC of everything that is created.

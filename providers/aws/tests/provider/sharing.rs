@@ -479,3 +479,56 @@ async fn what_is_kept_is_taken_back_by_the_next_service_of_the_key() {
     leave(&bed, &provider, &next).await.unwrap();
     assert!(bed.is_empty());
 }
+
+/// A prefix list that one of them names and that does not exist, or is too long, is looked up before anything is
+/// planned. The others go on, and whoever was served keeps the clients that it has.
+#[tokio::test]
+async fn a_prefix_list_of_one_member_holds_up_no_other() {
+    for list in ["pl-gone", "pl-offices"] {
+        let bed = Bed::new().await;
+        let provider = bed.start().await.unwrap();
+        let entries = |number| {
+            bed.fake.edit(|cloud, _| {
+                let list = cloud.prefix_lists.get_mut("pl-offices").unwrap();
+                list.max_entries = number;
+            });
+        };
+        entries(61);
+        let bad = with(member("bad", 443), "security-group-prefix-lists", list);
+        let web = member("web", 80);
+        turn(&provider, std::slice::from_ref(&web)).await.unwrap();
+        let more = LoadBalancer {
+            share_key: Some("front".into()),
+            ..service("web", &[(80, 30_080), (8080, 38_080)])
+        };
+        let seen = turn(&provider, &[more.clone(), bad.clone()]).await.unwrap();
+        assert_eq!(ports(&bed), [80, 8080].into(), "{list}");
+        let State::Pending { message, .. } = &seen[1].state else {
+            panic!("{seen:?}")
+        };
+        assert!(message.contains("prefix list"), "{message}");
+        // Somebody makes the list shorter.
+        if list == "pl-offices" {
+            entries(10);
+            turn(&provider, &[more.clone(), bad.clone()]).await.unwrap();
+            assert_eq!(ports(&bed), [80, 443, 8080].into());
+            let rules = || {
+                let all = bed.fake.snapshot().security_groups;
+                let own = all.values().filter(|it| it.name.starts_with("bl-"));
+                own.map(|it| it.ingress.len()).sum::<usize>()
+            };
+            let before = rules();
+            // Then it is too long again, for whoever looks: the rules that are there stay.
+            entries(61);
+            drop(provider);
+            let provider = bed.start().await.unwrap();
+            let less = LoadBalancer {
+                share_key: Some("front".into()),
+                ..service("web", &[(80, 30_080)])
+            };
+            turn(&provider, &[less, bad]).await.unwrap();
+            assert_eq!(ports(&bed), [80, 443].into());
+            assert_eq!(rules(), before - 1);
+        }
+    }
+}
