@@ -341,13 +341,16 @@ impl Follower {
             }
             let mut answers = Answers::new();
             let manner = Manner::new(Urgency::Background, PATIENCE);
-            let groups = record.groups();
+            let groups = record.groups_to_ask();
             for arn in &groups {
                 match client.target_health(arn, manner).await {
                     Ok(targets) => {
                         answers.insert(arn.clone(), targets);
                     }
-                    Err(why) => debug!(error = %why, "cannot read the health of targets"),
+                    Err(why) => {
+                        debug!(error = %why, "cannot read the health of targets");
+                        break;
+                    }
                 }
             }
             if answers.len() < groups.len() {

@@ -72,6 +72,8 @@ pub(super) struct Watch {
     served: bool,
     /// Until when the news that the load balancer is active waits.
     settling: Option<Instant>,
+    /// Nothing has changed since the last answer, so that it still counts for whoever has enough.
+    fresh: bool,
 }
 
 /// All targets of all target groups of one Service.
@@ -104,6 +106,7 @@ impl Watch {
         self.same = 0;
         self.pause = FIRST;
         self.due = Some(now + FIRST);
+        self.fresh = false;
     }
 
     /// The load balancer has become active: asks at once.
@@ -112,6 +115,7 @@ impl Watch {
         self.same = 0;
         self.pause = FIRST / 2;
         self.due = Some(now);
+        self.fresh = false;
         self.settling = Some(now + SETTLING);
     }
 
@@ -150,10 +154,24 @@ impl Watch {
         }
     }
 
+    /// Whether AWS is asked about the targets of this Service when it is asked next. Whoever has enough is left out
+    /// until something changes: on a shared load balancer others may never have enough.
+    pub(super) fn asks_about(&self, of: &str, uid: &str) -> bool {
+        let heard = self.last_of(of, uid);
+        !self.fresh || heard.is_none_or(|(needs, summary)| !summary.is_final(*needs))
+    }
+
+    /// What was heard last of a Service on this load balancer.
+    pub(super) fn last_of(&self, of: &str, uid: &str) -> Option<&(Needs, Summary)> {
+        let heard = self.heard.as_ref().filter(|_| self.of == of)?;
+        heard.get(uid)
+    }
+
     /// The answers of all target groups of a load balancer. True if there is news to report.
     pub(super) fn heard(&mut self, of: &str, heard: Heard, now: Instant) -> bool {
         self.turn_to(of);
         let unreported = self.settling.is_some();
+        self.fresh = true;
         self.asked_since.get_or_insert(now);
         let all = || heard.values();
         if all().all(|(_, summary)| summary.healthy == 0) {

@@ -337,11 +337,12 @@ impl Record {
         let Some(arn) = self.present().map(|present| present.arn.clone()) else {
             return false;
         };
-        let complete = !groups.is_empty() && groups.iter().all(|arn| answers.contains_key(arn));
-        if !complete || !is_serving(self.present()) {
+        if groups.is_empty() || !is_serving(self.present()) {
             return false;
         }
-        let heard = self.by_member(answers, &groups);
+        let Some(heard) = self.by_member(&arn, answers, &groups) else {
+            return false;
+        };
         let news = self.health.heard(&arn, heard, now);
         if self.former().next().is_some()
             && let Some(at) = self.health.replaces_at().filter(|at| *at > now)
@@ -362,14 +363,33 @@ impl Record {
         self.targets_known && self.depth != Depth::Doubtful && all.any(misses)
     }
 
-    /// How the targets of each Service are.
-    fn by_member(&self, answers: &Answers, groups: &[Arn]) -> Heard {
+    /// Those of them of which AWS is asked how their targets are.
+    pub(super) fn groups_to_ask(&self) -> Vec<Arn> {
+        let Some(arn) = self.present().map(|present| present.arn.clone()) else {
+            return Vec::new();
+        };
+        let groups = self.groups();
+        let all = self.observed.target_groups.values();
+        let asked = all.filter(|group| {
+            groups.contains(&group.arn) && self.health.asks_about(&arn, uid_of(group))
+        });
+        asked.map(|group| group.arn.clone()).collect()
+    }
+
+    /// How the targets of each Service are. What was not asked is as it was. `None`: it is not known of all.
+    fn by_member(&self, of: &str, answers: &Answers, groups: &[Arn]) -> Option<Heard> {
         let mut heard = Heard::new();
-        for group in self.observed.target_groups.values() {
-            if !groups.contains(&group.arn) {
+        let all = self.observed.target_groups.values();
+        let mine: Vec<&ObservedTargetGroup> =
+            all.filter(|group| groups.contains(&group.arn)).collect();
+        for group in &mine {
+            let uid = uid_of(group);
+            let mut own = mine.iter().filter(|one| uid_of(one) == uid);
+            if !own.all(|one| answers.contains_key(&one.arn)) {
+                let last = self.health.last_of(of, uid)?.clone();
+                heard.insert(uid.into(), last);
                 continue;
             }
-            let uid = group.tags.get(SERVICE_UID).map_or("", String::as_str);
             let needs = self.needs(uid);
             let (_, summary) = heard
                 .entry(uid.into())
@@ -378,7 +398,7 @@ impl Record {
                 summary.add(target);
             }
         }
-        heard
+        Some(heard)
     }
 
     /// How many targets of a Service must be healthy.
@@ -535,6 +555,11 @@ pub(super) fn members(observed: &Observed) -> BTreeSet<ServiceId> {
 fn served(observed: &Observed) -> BTreeSet<ServiceId> {
     let groups = observed.target_groups.values();
     groups.filter_map(|one| service_of(&one.tags)).collect()
+}
+
+/// The UID of the Service that a target group serves.
+fn uid_of(group: &ObservedTargetGroup) -> &str {
+    group.tags.get(SERVICE_UID).map_or("", String::as_str)
 }
 
 /// Whether it is there and takes traffic.

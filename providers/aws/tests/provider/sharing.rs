@@ -1,14 +1,17 @@
 //! Services that share a load balancer: what each has of its own, what it costs, and who joins and leaves.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_aws::provider::AwsProvider;
 use ballast_provider::mark::{RETAINED, SERVICE, SHARE_KEY};
 use ballast_provider::{
     ExtraKind, Key, LoadBalancer, Observed, Provider, ProviderError, Reason, Refusal, Released,
-    Removal, State,
+    Removal, State, TrafficPolicy,
 };
+
+use futures::StreamExt;
 
 use crate::bed::{Bed, certificate, service, with};
 use crate::support::{balancer, settle_all};
@@ -531,4 +534,55 @@ async fn a_prefix_list_of_one_member_holds_up_no_other() {
             assert_eq!(rules(), before - 1);
         }
     }
+}
+
+/// One that never becomes healthy is asked about again and again, and nobody else.
+#[tokio::test(start_paused = true)]
+async fn only_whoever_is_not_healthy_is_asked_about() {
+    let edge = with(member("edge", 80), "target-node-labels", "pool=edge");
+    let others = (0..8).map(|at| member(&format!("web-{at}"), 8000 + at));
+    // Services that share have a turn together, so that `follow` is not of use here.
+    let mut config = ballast_aws_fake::Config {
+        time: ballast_aws_fake::Time::Scaled(1.0),
+        ..ballast_aws_fake::Config::default()
+    };
+    config.settings.provisioning = Duration::from_mins(1);
+    let mut bed = Bed::with(config).await;
+    // The only node with this label is the one whose checks fail.
+    bed.labels = [(3, Arc::new([("pool", "edge")].into()))].into();
+    let provider = bed.start().await.unwrap();
+    let all: Vec<LoadBalancer> = std::iter::once(edge).chain(others).collect();
+    turn(&provider, &all).await.unwrap();
+    // Nodes without a pod of a Service with policy Local fail on purpose: one healthy node is enough.
+    let all: Vec<LoadBalancer> = all
+        .into_iter()
+        .map(|one| LoadBalancer {
+            traffic_policy: TrafficPolicy::Local {
+                health_check_node_port: 32_000,
+            },
+            ..one
+        })
+        .collect();
+    turn(&provider, &all).await.unwrap();
+    bed.set_healthy([3], false);
+    let mut changes = provider.changes();
+    let mut follow = async |long: Duration| {
+        bed.fake.reset_calls();
+        let end = tokio::time::Instant::now() + long;
+        while let Ok(Some(_)) = tokio::time::timeout_at(end, changes.next()).await {
+            turn(&provider, &all).await.unwrap();
+        }
+        let counts = bed.fake.counts().actions;
+        counts.get("DescribeTargetHealth").copied().unwrap_or(0)
+    };
+    // Not at a time at which something is asked: whoever is dropped then holds the record.
+    follow(Duration::from_secs(245)).await;
+    let asked = follow(Duration::from_secs(243)).await;
+    // One Service once in a minute, and not nine.
+    assert!((1..=12).contains(&asked), "{asked}");
+    let seen = turn(&provider, &all).await.unwrap();
+    let healthy = seen
+        .iter()
+        .filter(|one| one.conditions[0].holds == Some(true));
+    assert_eq!(healthy.count(), 8, "{seen:#?}");
 }
