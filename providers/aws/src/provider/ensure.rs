@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ballast_provider::mark::SERVICE_UID;
 use ballast_provider::{
-    Balancer, LoadBalancer, Member, Observed, ProviderError, Refusal, ServiceId,
+    Balancer, Endpoint, LoadBalancer, Member, Observed, ProviderError, Readiness, Refusal,
+    ServiceId,
 };
 use tokio::time::Instant;
 use tracing::debug;
@@ -156,6 +157,10 @@ impl Inner {
             (Arc::clone(&service.id.uid), needs)
         });
         record.want(name, needs.collect());
+        let mut endpoints = asked.iter().filter_map(|one| one.member.endpoints.as_ref());
+        let waits = |one: &Endpoint| one.readiness == Readiness::Gated;
+        let gated = endpoints.any(|all| all.iter().any(waits));
+        record.health.waits_for_pods(gated, Instant::now());
         record.contradiction = None;
         record.faults.clear();
         for _ in 0..ROUNDS {
@@ -252,6 +257,9 @@ impl Inner {
             objection: (said.objection.clone())
                 .or_else(|| record.capacity.objection(record.present())),
             health: present.and_then(|it| record.health.condition(&it.arn, uid)),
+            healthy: present
+                .filter(|_| one.settings.target_type == Some(TargetType::Ip))
+                .and_then(|it| record.health.healthy_pods(&it.arn, uid)),
             stand_in: record.stand_in(now).map(|it| it.hostname.clone()),
             settles,
         }

@@ -19,7 +19,8 @@
 //! All that is known is about one load balancer. An answer about another one begins anew, so that the
 //! health of a load balancer never counts for its successor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 use crate::client::values::{Health, TargetHealth};
 use crate::observed::Arn;
+use crate::target::TargetId;
 
 const FIRST: Duration = Duration::from_secs(10);
 const LAST: Duration = Duration::from_mins(1);
@@ -74,6 +76,8 @@ pub(super) struct Watch {
     settling: Option<Instant>,
     /// Nothing has changed since the last answer, so that it still counts for whoever has enough.
     fresh: bool,
+    /// Pods become ready only when they are healthy targets.
+    gated: bool,
 }
 
 /// All targets of all target groups of one Service.
@@ -85,6 +89,8 @@ pub(super) struct Summary {
     total: usize,
     /// Reasons of those that are not healthy, with how many.
     reasons: BTreeMap<String, usize>,
+    /// The pods among them, and whether each is healthy on all its ports.
+    pods: BTreeMap<IpAddr, bool>,
 }
 
 // === impl Needs ===
@@ -149,9 +155,25 @@ impl Watch {
                 due: self.due,
                 pause: self.pause,
                 settling: self.settling,
+                gated: self.gated,
                 ..Self::default()
             };
         }
+    }
+
+    /// Whether pods become ready only when they are healthy targets: then AWS is asked until they are.
+    pub(super) fn waits_for_pods(&mut self, gated: bool, now: Instant) {
+        if gated && !self.gated && self.due.is_none() {
+            self.begin(now);
+        }
+        self.gated = gated;
+    }
+
+    /// The pods of a Service that are healthy on all their ports; `None` if nobody knows.
+    pub(super) fn healthy_pods(&self, of: &str, uid: &str) -> Option<BTreeSet<IpAddr>> {
+        let (_, summary) = self.last_of(of, uid)?;
+        let pods = summary.pods.iter();
+        Some(pods.filter(|(_, well)| **well).map(|(ip, _)| *ip).collect())
     }
 
     /// Whether AWS is asked about the targets of this Service when it is asked next. Whoever has enough is left out
@@ -183,11 +205,14 @@ impl Watch {
         let news = self.heard.as_ref() != Some(&heard);
         self.same = if news { 0 } else { self.same + 1 };
         let enough = all().all(|(needs, summary)| summary.is_final(*needs));
-        let rests = enough || self.same >= ENOUGH;
+        let rests = enough || (self.same >= ENOUGH && !self.gated);
         if rests {
             self.due = None;
         } else if self.due.is_some() {
-            self.pause = (self.pause * 2).clamp(FIRST, LAST);
+            // A roll-out waits for pods that are examined.
+            let soon = self.gated && all().any(|(_, summary)| summary.initial > 0);
+            let longest = if soon { FIRST } else { LAST };
+            self.pause = (self.pause * 2).clamp(FIRST, longest);
             self.due = Some(now + self.pause);
         }
         self.heard = Some(heard);
@@ -253,6 +278,13 @@ impl Watch {
 
 impl Summary {
     pub(super) fn add(&mut self, one: &TargetHealth) {
+        if let TargetId::Address(address) = &one.target
+            && one.health != Health::Draining
+        {
+            let well = one.health == Health::Healthy;
+            let pod = self.pods.entry(address.ip()).or_insert(true);
+            *pod &= well;
+        }
         match one.health {
             // It was deregistered.
             Health::Draining => return,
@@ -313,7 +345,7 @@ mod tests {
 
     fn target(health: Health, reason: Option<&str>) -> TargetHealth {
         TargetHealth {
-            target: crate::target::TargetId::Instance("i-1".into()),
+            target: TargetId::Instance("i-1".into()),
             health,
             reason: reason.map(str::to_owned),
             description: None,

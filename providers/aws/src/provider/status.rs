@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use ballast_provider::{
     Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, ProviderError, Reason, Refusal,
     State,
@@ -20,6 +23,8 @@ pub(super) struct Words {
     pub(super) remarks: Vec<String>,
     pub(super) objection: Option<Refusal>,
     pub(super) health: Option<ExtraCondition>,
+    /// The pods that are healthy targets, if pods are targets and somebody knows.
+    pub(super) healthy: Option<BTreeSet<IpAddr>>,
     /// The name of the load balancer that serves until the one that replaces it does.
     pub(super) stand_in: Option<String>,
     /// The load balancer has become active a moment ago, and AWS still examines its targets.
@@ -65,7 +70,7 @@ pub(super) fn observed(
             .into_iter()
             .collect(),
         conditions: words.health.into_iter().collect(),
-        healthy: None,
+        healthy: words.healthy,
     }
 }
 

@@ -10,7 +10,7 @@ use ballast_provider::{ExtraKind, LoadBalancer, Provider};
 
 use crate::bed::{Bed, addresses, delete, ensure, registered, service, settle, with, with_pods};
 use crate::quiet::Quiet;
-use crate::support::{balancer, settle_all};
+use crate::support::{balancer, gated, settle_all};
 
 const ONE: &str = "10.0.100.1";
 const TWO: &str = "10.0.100.2";
@@ -265,4 +265,38 @@ async fn the_nodes_let_the_load_balancer_in() {
     let (bed, _) = prepared(&[ONE]).await;
     let all = bed.fake.snapshot().security_groups;
     assert_eq!(all[NODE_GROUP].ingress.len(), 1);
+}
+
+/// Pods that wait for their gate are targets, and the controller hears of each that is healthy, however long the others
+/// take.
+#[tokio::test(start_paused = true)]
+async fn pods_with_a_gate_are_said_when_they_are_healthy() {
+    let ports = service("web", &[(80, 30_080), (443, 30_443)]);
+    let web = gated(with_pods(ports, &[ONE, TWO]));
+    let quiet = Quiet::of(vec![web.clone()]).await;
+    let provider = quiet.bed.start().await.unwrap();
+    settle(&provider, &web).await.unwrap();
+    quiet
+        .bed
+        .fake
+        .edit(|cloud, _| cloud.sick.insert(TWO.parse().unwrap()));
+    let healthy = async || {
+        let seen = ensure(&provider, &web).await.unwrap();
+        let all = seen.healthy.into_iter().flatten();
+        all.map(|ip| ip.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(healthy().await, [""; 0]);
+    quiet.follow(&provider, Duration::from_secs(605)).await;
+    assert_eq!(healthy().await, [ONE]);
+    // Long after nobody would wait for a target that stays unhealthy.
+    quiet.follow(&provider, Duration::from_secs(3_605)).await;
+    quiet.bed.fake.edit(|cloud, _| cloud.sick.clear());
+    let (turns, _) = quiet.follow(&provider, Duration::from_secs(125)).await;
+    assert!(turns >= 1, "nobody has said so");
+    assert_eq!(healthy().await, [ONE, TWO]);
+    // Without pods as targets there is nothing to say.
+    let nodes = ensure(&provider, &service("web", &[(80, 30_080)]))
+        .await
+        .unwrap();
+    assert_eq!(nodes.healthy, None);
 }

@@ -146,6 +146,15 @@ pub(crate) async fn retarget(
 /// Names the pods of a Service in tests. It has no effect on AWS.
 const PODS: &str = "test/pods";
 
+/// The pods become ready when they are healthy targets.
+const GATED: &str = "test/gated";
+
+/// The same Service; its pods have the readiness gate.
+pub(crate) fn gated(mut service: LoadBalancer) -> LoadBalancer {
+    service.settings.insert(GATED.into(), String::new());
+    service
+}
+
 /// The same Service, with pods as targets, at these addresses.
 pub(crate) fn with_pods(service: LoadBalancer, addresses: &[&str]) -> LoadBalancer {
     let mut service = with(service, "nlb-target-type", "ip");
@@ -162,7 +171,11 @@ fn endpoints(service: &LoadBalancer) -> Arc<BTreeSet<Endpoint>> {
             listener: (listener.protocol, listener.port),
             address,
             port: 8_000 + listener.port,
-            readiness: Readiness::Ready,
+            readiness: if service.settings.contains_key(GATED) {
+                Readiness::Gated
+            } else {
+                Readiness::Ready
+            },
         })
     });
     Arc::new(all.collect())
