@@ -124,14 +124,17 @@ impl AwsProvider {
     };
 
     /// The calls that would take over the load balancer that a Service names ([`crate::adopt::ADOPT`]) and bring it to
-    /// what the Service asks for, if these are the nodes. It only reads.
+    /// what the Service asks for, if these are the nodes. It only reads, and this provider learns nothing from it.
     pub async fn preview_adoption(
         &self,
         balancer: &Balancer,
         targets: &TargetSet,
     ) -> Result<Vec<Call>, ProviderError> {
-        self.inner.targets().replace(Nodes::of(&targets.nodes));
-        self.inner.preview_adoption(balancer).await
+        let inner = &self.inner;
+        let (class, mark) = (inner.class.clone(), inner.mark.clone());
+        let alone = Self::new(&inner.clients, inner.connection.clone(), class, mark);
+        alone.inner.targets().replace(Nodes::of(&targets.nodes));
+        alone.inner.preview_adoption(balancer).await
     }
 
     /// The provider of a class. Makes no call. `clients` are those of the process: classes of one account

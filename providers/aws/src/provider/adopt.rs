@@ -116,7 +116,8 @@ impl Inner {
     }
 
     /// The calls that take over the load balancer that a Service names, and bring it to what the Service asks
-    /// for. Makes none of them.
+    /// for; what is left of them if the Service has it already. Makes none of them, and counts as made what is
+    /// missing: only for a provider that does nothing else.
     pub(super) async fn preview_adoption(
         &self,
         balancer: &Balancer,
@@ -130,25 +131,34 @@ impl Inner {
             return Err(mendable(adopt::refused(&"the Service names none")));
         };
         let id = one.part().service.id.clone();
-        let Some(objects) = self.adoptable(client, &adopted, &id).await? else {
-            return Ok(Vec::new());
-        };
-        let mut record = Record::empty(balancer.key.clone());
-        let marks = self.mark.tags_on(&balancer.key, &id);
-        record.observed = self
-            .read_as_own(client, &balancer.key, &adopted, &marks, Urgency::Service)
-            .await?;
+        let key = &balancer.key;
+        self.restore(&[]).await?;
+        let cell = self.records.of(key);
+        let mut record = cell.lock().await;
+        let unmarked = self.adoptable(client, &adopted, &id).await?;
         let name = adopted.name().to_owned();
+        record.tried.load_balancers.insert(name.clone());
+        self.read(client, &mut record, Urgency::Service).await?;
+        if unmarked.is_some() {
+            let marks = self.mark.tags_on(key, &id);
+            let there = self.read_as_own(client, key, &adopted, &marks, Urgency::Service);
+            let there = there.await?.load_balancers;
+            record.observed.load_balancers.extend(there);
+        }
         let Some(there) = record.observed.load_balancers.get(&name) else {
             return Err(mendable(adopt::refused(&"it is gone")));
         };
         one.settings_mut().scheme = Some(there.scheme);
         record.want(name, BTreeMap::new());
+        let missing = self.foresee_backend_group(client).await?;
         let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
-        let (found, _) = self
+        let (found, faults) = self
             .find(client, &parts, record.present(), record.prefix_lists())
             .await?;
-        let desired = Desired::of(&self.mark, &record.key, &parts, &found)?.desired;
+        if let Some(why) = faults.into_values().next() {
+            return Err(why);
+        }
+        let desired = Desired::of(&self.mark, key, &parts, &found)?.desired;
         let situation = Situation {
             nodes: self.targets().nodes(),
             pods: Pods::of(&balancer.members),
@@ -160,8 +170,26 @@ impl Inner {
         if let Some(objection) = plan.objection {
             return Err(objection.into());
         }
-        let first = self.marks(&balancer.key, &id, objects);
-        Ok([first].into_iter().chain(plan.calls).collect())
+        let mut needed = plan.calls.iter().filter_map(Call::makes);
+        if let Some(why) = needed.find_map(|name| record.foreign.get(name)) {
+            return Err(why.clone());
+        }
+        let mut calls = Vec::new();
+        if let Some(id) = &desired.backend_group {
+            calls = self.opening_calls(client, id, missing.as_ref()).await?;
+            let regroups = |call: &Call| matches!(call, Call::SetSecurityGroups { .. });
+            let waits = self.remarks_on_nodes().into_iter().next();
+            if let Some(why) = waits.filter(|_| plan.calls.iter().any(regroups)) {
+                return Err(keeps_its_groups(&why));
+            }
+        }
+        calls.extend(unmarked.map(|objects| self.marks(key, &id, objects)));
+        let named = |call| match &missing {
+            Some(Call::CreateSecurityGroup { name, .. }) => with_made(call, name),
+            _ => call,
+        };
+        calls.extend(plan.calls.into_iter().map(named));
+        Ok(calls)
     }
 
     /// A load balancer that serves already gets other security groups only when the nodes admit them. What is new
@@ -171,9 +199,7 @@ impl Inner {
         let opened = self.open_nodes(client, Urgency::Service).await;
         match (opened, self.remarks_on_nodes().first()) {
             (Err(why @ ProviderError::Throttled { .. }), _) | (Err(why), None) => Err(why),
-            (_, Some(why)) => Err(mendable(adopt::refused(&format!(
-                "it keeps its security groups until the nodes admit Ballast's. {why}"
-            )))),
+            (_, Some(why)) => Err(keeps_its_groups(why)),
             (Ok(()), None) => Ok(()),
         }
     }
@@ -182,5 +208,32 @@ impl Inner {
     fn is_of(&self, tags: &Tags, id: &ServiceId) -> bool {
         let service = ballast_provider::mark::service_of(tags);
         self.mark.owns(tags) && service.is_some_and(|one| one.uid == id.uid)
+    }
+}
+
+/// The nodes do not admit Ballast's load balancers.
+fn keeps_its_groups(why: &str) -> ProviderError {
+    mendable(adopt::refused(&format!(
+        "it keeps its security groups until the nodes admit Ballast's. {why}"
+    )))
+}
+
+/// A security group that an earlier call makes has no ID yet.
+fn with_made(call: Call, name: &str) -> Call {
+    let made = |one: Ref| match one {
+        Ref::Known(id) if id == name => Ref::Made(id),
+        other => other,
+    };
+    match call {
+        Call::SetSecurityGroups {
+            load_balancer,
+            security_groups,
+            private_link_rules,
+        } => Call::SetSecurityGroups {
+            load_balancer,
+            security_groups: security_groups.into_iter().map(made).collect(),
+            private_link_rules,
+        },
+        other => other,
     }
 }

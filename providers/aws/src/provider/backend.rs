@@ -30,6 +30,7 @@ use crate::network::{self, NodeGroups};
 use crate::rate::Urgency;
 
 mod close;
+mod foresee;
 
 /// The time between two tries to let load balancers in, if AWS has refused it.
 const REOPEN: Duration = Duration::from_mins(1);
@@ -324,6 +325,22 @@ impl Inner {
     }
 
     async fn own_backend_group(&self, client: &Client, vpc: &str) -> Result<String, ProviderError> {
+        let found = self.listed_backend_group(client, vpc).await?;
+        // It was deleted a moment ago.
+        found.ok_or_else(|| {
+            ProviderError::transient(format!(
+                "the security group {} exists, and AWS does not list it yet",
+                self.backend_name()
+            ))
+        })
+    }
+
+    /// The ID of the group with its name, if there is one. It must be Ballast's.
+    async fn listed_backend_group(
+        &self,
+        client: &Client,
+        vpc: &str,
+    ) -> Result<Option<String>, ProviderError> {
         let name = self.backend_name();
         let filters = [
             Filter::new("vpc-id", [vpc]),
@@ -335,15 +352,12 @@ impl Inner {
             .map_err(|why| error(&why))?;
         let mine = found.iter().find(|one| self.mark.owns(&one.tags));
         match (mine, found.first()) {
-            (Some(mine), _) => Ok(mine.id.clone()),
+            (Some(mine), _) => Ok(Some(mine.id.clone())),
             (None, Some(foreign)) => Err(ProviderError::transient(format!(
                 "the security group {} has the name {name} that this class needs, and not Ballast's tags of this cluster and class. Ballast does not touch it: delete it, or give it its tags back",
                 foreign.id
             ))),
-            // It was deleted a moment ago.
-            (None, None) => Err(ProviderError::transient(format!(
-                "the security group {name} exists, and AWS does not list it yet"
-            ))),
+            (None, None) => Ok(None),
         }
     }
 

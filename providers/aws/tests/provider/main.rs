@@ -5,6 +5,7 @@
 #![allow(missing_docs)]
 
 mod adopt;
+mod adopt_preview;
 mod annotations;
 mod bed;
 mod capacity;
