@@ -24,6 +24,8 @@ pub const LISTENER_PORT: &str = "ballast.dev/listener-port";
 pub struct Pods {
     /// By the UID of the Service and the port of the listener. A port without pods is here, too.
     addresses: BTreeMap<(Arc<str>, u16), BTreeSet<SocketAddr>>,
+    /// Where TCP and UDP have other pods.
+    mixed: BTreeSet<(Arc<str>, u16)>,
 }
 
 // === impl Pods ===
@@ -31,7 +33,7 @@ pub struct Pods {
 impl Pods {
     /// Those of these Services. A Service whose pods are not known has none here.
     pub fn of<'a>(members: impl IntoIterator<Item = &'a Member>) -> Self {
-        let mut addresses: BTreeMap<(Arc<str>, u16), BTreeSet<SocketAddr>> = BTreeMap::new();
+        let mut all = Self::default();
         for member in members {
             let service = &member.load_balancer;
             let Some(endpoints) = &member.endpoints else {
@@ -41,10 +43,32 @@ impl Pods {
                 let key = (Arc::clone(&service.id.uid), listener.port);
                 let front = (listener.protocol, listener.port);
                 let mine = endpoints.iter().filter(|one| one.listener == front);
-                addresses.entry(key).or_default().extend(targets(mine));
+                all.add(key, targets(mine).into_iter().collect());
             }
         }
-        Self { addresses }
+        all
+    }
+
+    /// TCP and UDP of one port have one target group, and a target has one port: only pods that serve both on it can
+    /// be targets.
+    fn add(&mut self, key: (Arc<str>, u16), found: BTreeSet<SocketAddr>) {
+        let Some(other) = self.addresses.get_mut(&key) else {
+            self.addresses.insert(key, found);
+            return;
+        };
+        if *other != found {
+            other.retain(|one| found.contains(one));
+            self.mixed.insert(key);
+        }
+    }
+
+    /// What the owner of this Service should know of its ports.
+    pub(crate) fn remark(&self, uid: &str) -> Option<String> {
+        let mut mixed = self.mixed.iter().filter(|(one, _)| **one == *uid);
+        let (_, port) = mixed.next()?;
+        Some(format!(
+            "port {port} is TCP and UDP, and pods serve them on different ports: with nlb-target-type: ip only pods that serve both on one port are targets. Use the same targetPort for both, or two ports"
+        ))
     }
 
     /// The targets of a target group with these tags; `None` if nobody knows them, so that it keeps what it has.

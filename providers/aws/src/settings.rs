@@ -207,6 +207,9 @@ impl Allowed {
     /// These annotations, without their prefix.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Refusal> {
         let known = names.into_iter().map(|name| {
+            if name == ADOPT {
+                return Ok(ADOPT);
+            }
             let key = format!("{PREFIX}{name}");
             match annotations::find(&key) {
                 Ok((known, None)) if known.support == Support::Supported => Ok(known.name),
@@ -232,6 +235,9 @@ impl Settings {
         let mut parsed = Parsed::default();
         for (key, value) in annotations {
             if key == ADOPT {
+                if allowed.is_some_and(|it| !it.0.contains(ADOPT)) {
+                    return Err(not_allowed(key));
+                }
                 let adopted = Adopted::parse(&format!("annotation {key}"), value.trim())?;
                 parsed.settings.adopted = Some(adopted);
                 continue;
@@ -243,12 +249,7 @@ impl Settings {
             let (known, port) = annotations::find(key)?;
             match known.support {
                 Support::Supported if allowed.is_some_and(|it| !it.0.contains(known.name)) => {
-                    return Err(Refusal::new(
-                        Reason::Unsupported,
-                        format!(
-                            "annotation {key}: the class of the Service does not allow it (spec.aws.allowedAnnotations)"
-                        ),
-                    ));
+                    return Err(not_allowed(key));
                 }
                 Support::Supported => {
                     parsed.set(known.name, port, &format!("annotation {key}"), value.trim())?;
@@ -537,6 +538,15 @@ impl HealthCheck {
         }
         Ok(())
     }
+}
+
+fn not_allowed(key: &str) -> Refusal {
+    Refusal::new(
+        Reason::Unsupported,
+        format!(
+            "annotation {key}: the class of the Service does not allow it (spec.aws.allowedAnnotations)"
+        ),
+    )
 }
 
 fn or<T: Clone>(own: Vec<T>, class: &[T]) -> Vec<T> {

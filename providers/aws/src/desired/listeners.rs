@@ -174,6 +174,14 @@ impl Front<'_> {
             all.entry(preserve.into()).or_insert_with(|| "false".into());
         }
         let tls = secure && settings.tls.to_targets;
+        if target_type == TargetType::Ip
+            && transport == Transport::Udp
+            && settings.health_check.port.is_none()
+        {
+            remarks.push(format!(
+                "port {number} is UDP, and AWS has no health check for UDP: it connects to the same port of each pod with TCP. If nothing listens there, set {PREFIX}healthcheck-port"
+            ));
+        }
         let selector = selector(settings);
         let mut tags = self.tags.clone();
         let protocol = transport.protocol(tls);

@@ -113,6 +113,15 @@ fn both_protocols_of_a_port_share_a_target_group() {
         ..endpoint(53, 2)
     };
     one.endpoints = Some(Arc::new([endpoint(53, 1), udp].into()));
-    let all = Pods::of([&one]).selected(&tags(53)).unwrap();
-    assert_eq!(all.len(), 2);
+    let pods = Pods::of([&one]);
+    assert_eq!(pods.selected(&tags(53)).unwrap().len(), 0);
+    assert!(pods.remark("uid-1").unwrap().contains("port 53"));
+    let udp = Endpoint {
+        listener: (Protocol::Udp, 53),
+        ..endpoint(53, 1)
+    };
+    one.endpoints = Some(Arc::new([endpoint(53, 1), udp].into()));
+    let pods = Pods::of([&one]);
+    assert_eq!(pods.selected(&tags(53)).unwrap().len(), 1);
+    assert_eq!(pods.remark("uid-1"), None);
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::{Balancer, Key, ProviderError, ServiceId};
+use ballast_provider::{Balancer, Key, ProviderError, ServiceId, mark};
 use tracing::info;
 
 use super::Inner;
@@ -22,9 +22,15 @@ use crate::client::Client;
 use crate::client::values::Tags;
 use crate::desired::{Desired, Part};
 use crate::observed::Arn;
-use crate::plan::{self, Situation};
+use crate::plan::{self, Plan, Situation};
 use crate::pods::Pods;
 use crate::rate::Urgency;
+
+/// What a Service would have, and how it gets there.
+struct Planned {
+    desired: Desired,
+    plan: Plan,
+}
 
 // === impl Inner ===
 
@@ -35,15 +41,18 @@ impl Inner {
         client: &Client,
         record: &mut Record,
         adopted: &Adopted,
+        balancer: &Balancer,
         id: &ServiceId,
     ) -> Result<Ended, ProviderError> {
         let mut known = record.observed.load_balancers.values();
         if known.any(|one| one.arn == adopted.arn) {
             return Ok(Ended::Done);
         }
-        let found = self.adoptable(client, adopted, id).await?;
+        let found = self.adoptable(client, adopted, &record.key, id).await?;
         let name = adopted.name().to_owned();
         if let Some(objects) = found {
+            // Whoever cannot serve it must not mark it: it would be deleted with the Service.
+            Box::pin(self.can_serve(client, record, balancer, adopted, id)).await?;
             let call = self.marks(&record.key, id, objects);
             match self.execute(client, record, &[call], "").await {
                 Ended::Done => {
@@ -72,6 +81,7 @@ impl Inner {
         &self,
         client: &Client,
         adopted: &Adopted,
+        key: &Key,
         id: &ServiceId,
     ) -> Result<Option<Vec<Arn>>, ProviderError> {
         let failed = |why| error(&why);
@@ -92,11 +102,18 @@ impl Inner {
             ));
         };
         let listeners = client.listeners(&adopted.arn, manner).await;
-        let listeners = listeners.map_err(failed)?.into_iter().map(|one| one.arn);
+        let listeners = listeners.map_err(failed)?;
+        if let Some(one) = listeners.iter().find(|one| one.transport.is_none()) {
+            return Err(wrong(&format!(
+                "its listener on port {} has a protocol that Ballast does not make",
+                one.port
+            )));
+        }
+        let listeners = listeners.into_iter().map(|one| one.arn);
         let objects: Vec<Arn> = arns.into_iter().chain(listeners).collect();
         let tags = client.tags(&objects, manner).await.map_err(failed)?;
         let own = tags.get(&adopted.arn).cloned().unwrap_or_default();
-        if self.is_of(&own, id) {
+        if self.is_of(&own, key, id) {
             return Ok(None);
         }
         if let Some(other) = ballast_provider::Mark::of(&own) {
@@ -135,7 +152,7 @@ impl Inner {
         self.restore(&[]).await?;
         let cell = self.records.of(key);
         let mut record = cell.lock().await;
-        let unmarked = self.adoptable(client, &adopted, &id).await?;
+        let unmarked = self.adoptable(client, &adopted, key, &id).await?;
         let name = adopted.name().to_owned();
         record.tried.load_balancers.insert(name.clone());
         self.read(client, &mut record, Urgency::Service).await?;
@@ -145,39 +162,13 @@ impl Inner {
             let there = there.await?.load_balancers;
             record.observed.load_balancers.extend(there);
         }
-        let Some(there) = record.observed.load_balancers.get(&name) else {
-            return Err(mendable(adopt::refused(&"it is gone")));
-        };
-        one.settings_mut().scheme = Some(there.scheme);
-        record.want(name, BTreeMap::new());
         let missing = self.foresee_backend_group(client).await?;
-        let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
-        let (found, faults) = self
-            .find(client, &parts, record.present(), record.prefix_lists())
+        let Planned { desired, plan } = self
+            .planned(client, &mut record, balancer, &mut asked, name)
             .await?;
-        if let Some(why) = faults.into_values().next() {
-            return Err(why);
-        }
-        let desired = Desired::of(&self.mark, key, &parts, &found)?.desired;
-        let situation = Situation {
-            nodes: self.targets().nodes(),
-            pods: Pods::of(&balancer.members),
-            successor_serves: false,
-            prefix_lists: found.prefix_lists,
-            reservation_waits: false,
-        };
-        let plan = plan::plan(&desired, &situation, &record.observed);
-        if let Some(objection) = plan.objection {
-            return Err(objection.into());
-        }
-        let mut needed = plan.calls.iter().filter_map(Call::makes);
-        if let Some(why) = needed.find_map(|name| record.foreign.get(name)) {
-            return Err(why.clone());
-        }
         let mut calls = Vec::new();
         if let Some(id) = &desired.backend_group {
             calls = self.opening_calls(client, id, missing.as_ref()).await?;
-            let regroups = |call: &Call| matches!(call, Call::SetSecurityGroups { .. });
             let waits = self.remarks_on_nodes().into_iter().next();
             if let Some(why) = waits.filter(|_| plan.calls.iter().any(regroups)) {
                 return Err(keeps_its_groups(&why));
@@ -190,6 +181,75 @@ impl Inner {
         };
         calls.extend(plan.calls.into_iter().map(named));
         Ok(calls)
+    }
+
+    /// Refuses what a Service cannot do with the load balancer that it names, before anything of it is marked.
+    async fn can_serve(
+        &self,
+        client: &Client,
+        record: &Record,
+        balancer: &Balancer,
+        adopted: &Adopted,
+        id: &ServiceId,
+    ) -> Result<(), ProviderError> {
+        let mut asked = self.asked(balancer)?;
+        let marks = self.mark.tags_on(&record.key, id);
+        let there = self.read_as_own(client, &record.key, adopted, &marks, Urgency::Service);
+        let mut scratch = record.clone();
+        scratch
+            .observed
+            .load_balancers
+            .extend(there.await?.load_balancers);
+        let name = adopted.name().to_owned();
+        let Planned { desired, plan } = self
+            .planned(client, &mut scratch, balancer, &mut asked, name)
+            .await?;
+        if desired.backend_group.is_some() && plan.calls.iter().any(regroups) {
+            self.nodes_admit(client).await?;
+        }
+        Ok(())
+    }
+
+    /// What would be done with the load balancer of this name if it were the Service's. `record` has it.
+    async fn planned(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        balancer: &Balancer,
+        asked: &mut [Asked<'_>],
+        name: String,
+    ) -> Result<Planned, ProviderError> {
+        let Some(there) = record.observed.load_balancers.get(&name) else {
+            return Err(mendable(adopt::refused(&"it is gone")));
+        };
+        for one in &mut *asked {
+            one.settings_mut().scheme = Some(there.scheme);
+        }
+        record.want(name, BTreeMap::new());
+        let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
+        let (found, faults) = self
+            .find(client, &parts, record.present(), record.prefix_lists())
+            .await?;
+        if let Some(why) = faults.into_values().next() {
+            return Err(why);
+        }
+        let desired = Desired::of(&self.mark, &record.key, &parts, &found)?.desired;
+        let situation = Situation {
+            nodes: self.targets().nodes(),
+            pods: Pods::of(&balancer.members),
+            successor_serves: false,
+            prefix_lists: found.prefix_lists,
+            reservation_waits: false,
+        };
+        let mut plan = plan::plan(&desired, &situation, &record.observed);
+        if let Some(objection) = plan.objection.take() {
+            return Err(objection.into());
+        }
+        let mut needed = plan.calls.iter().filter_map(Call::makes);
+        if let Some(why) = needed.find_map(|name| record.foreign.get(name)) {
+            return Err(why.clone());
+        }
+        Ok(Planned { desired, plan })
     }
 
     /// A load balancer that serves already gets other security groups only when the nodes admit them. What is new
@@ -205,10 +265,17 @@ impl Inner {
     }
 
     /// Whether these are the tags of what this Service has.
-    fn is_of(&self, tags: &Tags, id: &ServiceId) -> bool {
-        let service = ballast_provider::mark::service_of(tags);
-        self.mark.owns(tags) && service.is_some_and(|one| one.uid == id.uid)
+    fn is_of(&self, tags: &Tags, key: &Key, id: &ServiceId) -> bool {
+        let service = mark::service_of(tags);
+        self.mark.owns(tags)
+            && mark::key_of(tags).as_ref() == Some(key)
+            && service.is_some_and(|one| one.uid == id.uid)
     }
+}
+
+/// Whether a load balancer gets other security groups.
+fn regroups(call: &Call) -> bool {
+    matches!(call, Call::SetSecurityGroups { .. })
 }
 
 /// The nodes do not admit Ballast's load balancers.

@@ -16,14 +16,14 @@ use tracing::debug;
 
 use super::Inner;
 use super::execute::{Cleaning, Ended, error, may_return_another};
-use super::faults::Owners;
+use super::faults::{Faults, Owners};
 use super::health::Needs;
 use super::records::{Behind, Depth, Extent, Record};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
-use crate::desired::{Desired, Outcome, Part};
-use crate::observed::ObservedLoadBalancer;
+use crate::desired::{Desired, Outcome, Part, PrefixLists};
+use crate::observed::{Observed as There, ObservedLoadBalancer};
 use crate::plan::{self, Plan, Situation};
 use crate::pods::Pods;
 use crate::rate::Urgency;
@@ -55,6 +55,14 @@ struct Said {
     of_all: Vec<String>,
     /// Why the load balancer keeps something that they do not want any more.
     objection: Option<Refusal>,
+}
+
+/// What the Services of a load balancer need.
+struct Wanted {
+    desired: Desired,
+    /// What each of them should know, in their order.
+    remarks: Vec<Vec<String>>,
+    prefix_lists: PrefixLists,
 }
 
 /// Makes a status of what was said.
@@ -163,6 +171,22 @@ impl Inner {
         record.health.waits_for_pods(gated, Instant::now());
         record.contradiction = None;
         record.faults.clear();
+        let ended = self.rounds(client, balancer, &mut asked, record).await;
+        // Pods come and go, whatever else somebody must mend first.
+        if matches!(&ended, Err(why) if !matches!(why, ProviderError::Throttled { .. })) {
+            self.follow_pods_of(client, record, balancer).await;
+        }
+        ended
+    }
+
+    /// Plans and executes until nothing differs any more.
+    async fn rounds(
+        &self,
+        client: &Client,
+        balancer: &Balancer,
+        asked: &mut [Asked<'_>],
+        record: &mut Record,
+    ) -> Result<Vec<(ServiceId, Observed)>, ProviderError> {
         for _ in 0..ROUNDS {
             if record.depth == Depth::Doubtful {
                 self.read(client, record, Urgency::Service).await?;
@@ -170,12 +194,12 @@ impl Inner {
             if record.retained && self.take_back(client, record).await? == Ended::Stale {
                 continue;
             }
-            if let [one] = &mut asked[..]
-                && self.take_over(client, record, one).await? == Ended::Stale
+            if let [one] = &mut *asked
+                && self.take_over(client, record, balancer, one).await? == Ended::Stale
             {
                 continue;
             }
-            let (said, show) = match self.step(client, &asked, record).await? {
+            let (said, show) = match self.step(client, asked, record).await? {
                 Step::Again => continue,
                 // The same words as at the end, so that they cost no write of their own.
                 Step::Halfway(said) => (said, status::halfway as Show),
@@ -209,13 +233,14 @@ impl Inner {
         &self,
         client: &Client,
         record: &mut Record,
+        balancer: &Balancer,
         one: &mut Asked<'_>,
     ) -> Result<Ended, ProviderError> {
         let Some(adopted) = one.settings.adopted.clone() else {
             return Ok(Ended::Done);
         };
         let id = one.id().clone();
-        if self.adopt(client, record, &adopted, &id).await? == Ended::Stale {
+        if self.adopt(client, record, &adopted, balancer, &id).await? == Ended::Stale {
             return Ok(Ended::Stale);
         }
         let Some(there) = record.observed.load_balancers.get(adopted.name()) else {
@@ -239,7 +264,10 @@ impl Inner {
         remarks.extend(one.remarks.iter().cloned());
         match one.settings.target_type.unwrap_or_default() {
             TargetType::Instance => remarks.extend(self.remarks_on_nodes()),
-            TargetType::Ip => remarks.extend(record.refused.remark()),
+            TargetType::Ip => {
+                let endpoints = one.member.endpoints.as_ref();
+                remarks.extend(endpoints.and_then(|all| record.refused.remark(all)));
+            }
         }
         remarks.extend(record.capacity.remark());
         if let Some(left) = &record.cleanup {
@@ -272,19 +300,11 @@ impl Inner {
         record: &mut Record,
     ) -> Result<Step, ProviderError> {
         let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
-        let (present, lists) = (record.present(), record.prefix_lists());
-        let (found, faults) = self.find(client, &parts, present, lists).await?;
-        let outcome = Desired::of(&self.mark, &record.key, &parts, &found)?;
-        let Outcome {
-            mut desired,
+        let Wanted {
+            desired,
             remarks,
-        } = outcome;
-        // Its clients stay until it says again who they are.
-        let faulty = parts
-            .iter()
-            .filter(|it| faults.contains_key(&it.service.id.uid));
-        faulty.for_each(|it| desired.keep_clients(it.service, &record.observed));
-        record.faults.extend(faults);
+            prefix_lists,
+        } = self.wanted(client, &parts, record).await?;
         // Whoever is not accepted has no part in it.
         record.members = asked.iter().map(|one| one.id().clone()).collect();
         let mut said = Said {
@@ -294,6 +314,7 @@ impl Inner {
         let now = Instant::now();
         let pods = Pods::of(asked.iter().map(|one| one.member));
         record.refused.keep(&pods, now);
+        let ready = pods.clone();
         let pods = pods.without(&record.refused.addresses());
         let units = desired.capacity;
         record.capacity.want(units);
@@ -308,9 +329,14 @@ impl Inner {
             nodes: self.targets().nodes(),
             pods,
             successor_serves: record.is_replaced(now),
-            prefix_lists: found.prefix_lists,
+            prefix_lists,
             reservation_waits: refused.is_some(),
         };
+        let unknown = unknown_pods(&desired, &situation, &record.observed);
+        if let (Some((_, why)), [_]) = (unknown.first_key_value(), asked) {
+            return Err(why.clone());
+        }
+        record.faults.extend(unknown);
         let mut plan = plan::plan(&desired, &situation, &record.observed);
         (record.capacity).planned(plan.reservation_waits, refused, now);
         let mut needed = plan.calls.iter().filter_map(Call::makes);
@@ -331,12 +357,13 @@ impl Inner {
             return Ok(Step::Settled(said));
         }
         let regroups = |call: &Call| matches!(call, Call::SetSecurityGroups { .. });
-        if asked.iter().any(|one| one.settings.adopted.is_some()) && plan.calls.iter().any(regroups)
-        {
+        let adopts = asked.iter().any(|one| one.settings.adopted.is_some());
+        if adopts && desired.backend_group.is_some() && plan.calls.iter().any(regroups) {
             self.nodes_admit(client).await?;
         }
         for (part, remarks) in parts.iter().zip(&mut said.of_each) {
-            remarks.extend(no_target(part, &desired, &situation));
+            remarks.extend(no_target(part, &desired, &situation, &ready));
+            remarks.extend(ready.remark(&part.service.id.uid));
         }
         said.of_all = std::mem::take(&mut plan.remarks);
         said.objection = plan.objection.take();
@@ -373,6 +400,35 @@ impl Inner {
         record.behind = Behind::No;
         record.left = false;
         Ok(Step::Settled(said))
+    }
+
+    /// What the Services of a load balancer need, and what is looked up for that. What only one of them names wrongly
+    /// is its fault.
+    async fn wanted(
+        &self,
+        client: &Client,
+        parts: &[Part<'_>],
+        record: &mut Record,
+    ) -> Result<Wanted, ProviderError> {
+        let (present, lists) = (record.present(), record.prefix_lists());
+        let (found, faults) = self.find(client, parts, present, lists).await?;
+        let outcome = Desired::of(&self.mark, &record.key, parts, &found)?;
+        let Outcome {
+            mut desired,
+            remarks,
+        } = outcome;
+        // Its clients stay until it says again who they are.
+        for part in parts {
+            if faults.contains_key(&part.service.id.uid) {
+                desired.keep_clients(part.service, &record.observed);
+            }
+        }
+        record.faults.extend(faults);
+        Ok(Wanted {
+            desired,
+            remarks,
+            prefix_lists: found.prefix_lists,
+        })
     }
 
     /// What a former process has finished costs no call, but for the pods that it has. `None`: everything else is
@@ -445,19 +501,43 @@ impl Inner {
 }
 
 /// What to say if the labels that a Service asks for select no node, or it has no pod that can be a target.
-fn no_target(part: &Part<'_>, desired: &Desired, situation: &Situation) -> Option<String> {
+fn no_target(
+    part: &Part<'_>,
+    desired: &Desired,
+    situation: &Situation,
+    ready: &Pods,
+) -> Option<String> {
     let group = desired.target_groups.values().find(|group| {
         let uid = group.tags.get(SERVICE_UID).map(String::as_str);
         uid == Some(&*part.service.id.uid)
     })?;
     if group.target_type == TargetType::Ip {
-        let none = situation.pods.has_none(&part.service.id.uid);
+        let none = ready.has_none(&part.service.id.uid);
         return none.then(|| "no pod of the Service is ready, so there is no target".to_owned());
     }
     let labels = group.selector.tag()?;
     let nodes = situation.nodes.as_ref()?;
     let none = nodes.selected(&group.selector).is_empty();
     none.then(|| format!("target-node-labels: no node has {labels}, so there is no target"))
+}
+
+/// The Services of target groups that do not exist yet, and of which nobody knows which pods they get: no listener
+/// moves to an empty one.
+fn unknown_pods(desired: &Desired, situation: &Situation, observed: &There) -> Faults {
+    let new = desired
+        .target_groups
+        .values()
+        .filter(|group| !observed.target_groups.contains_key(&group.name));
+    let unknown = new.filter(|group| {
+        let targets = situation.targets(group.target_type, &group.tags);
+        group.target_type == TargetType::Ip && targets.is_none()
+    });
+    let named = unknown.filter_map(|group| {
+        let uid = group.tags.get(SERVICE_UID)?.as_str();
+        let why = "the pods of the Service are not known yet, so nothing is sent to them";
+        Some((Arc::from(uid), ProviderError::transient(why)))
+    });
+    named.collect()
 }
 
 /// A load balancer that AWS could not make is made again only some minutes later.

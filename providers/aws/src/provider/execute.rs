@@ -25,7 +25,7 @@ const CLEANUP: (Duration, Duration) = (Duration::from_secs(15), Duration::from_m
 const REFUSED: Duration = Duration::from_mins(10);
 
 /// AWS's code for more targets than a load balancer may have in a zone.
-const TOO_MANY_TARGETS: &str = "TooManyTargets";
+pub(super) const TOO_MANY_TARGETS: &str = "TooManyTargets";
 /// AWS's code for more certificates than a load balancer may have.
 const TOO_MANY_CERTIFICATES: &str = "TooManyCertificates";
 /// AWS's code for a certificate that does not exist, or is not in the list of a listener.
@@ -181,6 +181,9 @@ fn names_addresses(call: &Call) -> bool {
     }
 }
 
+/// AWS refuses a call if it refuses one target of it: which of them it accepts must be found out.
+const SEARCHED: [&str; 2] = [INVALID_TARGET, TOO_MANY_TARGETS];
+
 // === impl Cleaning ===
 
 impl Cleaning {
@@ -262,7 +265,8 @@ impl Inner {
                 Err(why) if is_done(call, &why) => {
                     effect::apply(&mut record.observed, call, &ids, &Answer::default());
                 }
-                Err(why) if why.code == INVALID_TARGET => {
+                Err(why) if leave_first(&mut left, call, &why) => {}
+                Err(why) if SEARCHED.contains(&why.code.as_str()) => {
                     let Call::RegisterTargets {
                         target_group,
                         targets,
@@ -271,9 +275,12 @@ impl Inner {
                         return Ended::Failed(why);
                     };
                     let before = record.asks(call);
-                    let registered = self
-                        .register(client, target_group, targets, why, &ids)
-                        .await;
+                    let registered = if why.code == INVALID_TARGET {
+                        self.register(client, target_group, targets, why, &ids)
+                            .await
+                    } else {
+                        self.fill(client, target_group, targets, why, &ids).await
+                    };
                     record.answered(before);
                     record.refused.refuse(registered.pods, Instant::now());
                     for call in &registered.made {
@@ -289,7 +296,6 @@ impl Inner {
                     warn!(error = %why, key = %record.key, "AWS reserves no capacity");
                     left.retain(|call| !call.finishes());
                 }
-                Err(why) if leave_first(&mut left, call, &why) => {}
                 Err(why) if isolate(record, &mut left, &owners, call, &why) => {
                     self.forget_given(&why);
                 }

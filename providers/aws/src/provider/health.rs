@@ -111,7 +111,8 @@ impl Watch {
     pub(super) fn begin(&mut self, now: Instant) {
         self.same = 0;
         self.pause = FIRST;
-        self.due = Some(now + FIRST);
+        // Whoever changes all the time must not put it off.
+        self.ask_at(now + FIRST);
         self.fresh = false;
     }
 

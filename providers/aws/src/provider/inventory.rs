@@ -269,7 +269,7 @@ impl Inner {
         for one in balancers {
             let own = tags.remove(&one.arn).unwrap_or_default();
             let as_own = names.as_own.as_ref() == Some(&one.arn);
-            if let Err(why) = self.must_own(&own, "load balancer", &one.name, &one.arn)
+            if let Err(why) = self.must_own(&own, key, "load balancer", &one.name, &one.arn)
                 && !as_own
             {
                 foreign.insert(one.name.clone(), why);
@@ -288,7 +288,7 @@ impl Inner {
         }
         for one in groups {
             let tags = tags.remove(&one.arn).unwrap_or_default();
-            if let Err(why) = self.must_own(&tags, "target group", &one.name, &one.arn) {
+            if let Err(why) = self.must_own(&tags, key, "target group", &one.name, &one.arn) {
                 foreign.insert(one.name.clone(), why);
                 tried.target_groups.insert(one.name);
                 continue;
@@ -313,7 +313,9 @@ impl Inner {
             ];
             let taken = client.security_groups(&filters, manner(urgency)).await;
             for one in taken.map_err(failed)? {
-                if let Err(why) = self.must_own(&one.tags, "security group", &one.name, &one.id) {
+                if let Err(why) =
+                    self.must_own(&one.tags, key, "security group", &one.name, &one.id)
+                {
                     foreign.insert(one.name.clone(), why);
                     tried.security_groups.insert(one.name);
                 }
@@ -354,11 +356,13 @@ impl Inner {
     fn must_own(
         &self,
         tags: &Tags,
+        key: &Key,
         kind: &str,
         name: &str,
         arn: &str,
     ) -> Result<(), ProviderError> {
-        if self.mark.owns(tags) {
+        // What belongs to other Services of the class is no less foreign.
+        if self.mark.owns(tags) && key_of(tags).as_ref() == Some(key) {
             return Ok(());
         }
         warn!(

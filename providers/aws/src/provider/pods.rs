@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ballast_provider::ProviderError;
+use ballast_provider::{Balancer, Endpoint, ProviderError};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::execute::{Ended, error};
 use super::inventory::registered;
-use super::records::{Answers, Record};
+use super::records::{Answers, Depth, Record};
 use super::{Inner, PATIENCE};
 use crate::call::{Call, Ref};
 use crate::client::{Cause, Client, Manner};
@@ -21,45 +22,80 @@ use crate::pods::Pods;
 use crate::rate::Urgency;
 use crate::target::TargetType;
 
-/// How long a pod that AWS does not accept as a target is left out. Each search for such pods takes many calls.
-const AGAIN: Duration = Duration::from_mins(5);
+/// How long a pod that AWS does not accept as a target is left out, at first and at most. Each search for such pods
+/// takes many calls.
+const AGAIN: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(2));
 /// Pods that a remark names.
 const NAMED: usize = 5;
 
 /// Pods that AWS does not accept as targets, and when they are tried again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RefusedPods(BTreeMap<SocketAddr, Instant>);
+pub(super) struct RefusedPods(BTreeMap<SocketAddr, Refused>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refused {
+    until: Instant,
+    pause: Duration,
+    /// It is tried again in this turn.
+    tried: bool,
+}
 
 // === impl RefusedPods ===
 
 impl RefusedPods {
     pub(super) fn refuse(&mut self, pods: impl IntoIterator<Item = SocketAddr>, now: Instant) {
-        self.0
-            .extend(pods.into_iter().map(|one| (one, now + AGAIN)));
+        let (first, longest) = AGAIN;
+        for one in pods {
+            let before = self.0.get(&one).copied();
+            let pause = before.map_or(first, |it| (it.pause * 2).min(longest));
+            let refused = Refused {
+                until: now + pause,
+                pause,
+                tried: false,
+            };
+            self.0.insert(one, refused);
+            if before.is_some_and(|it| it.tried) {
+                // The others wait as long as the one that was tried for all of them.
+                let due = self.0.values_mut().filter(|it| it.until <= now);
+                due.for_each(|it| *it = refused);
+            }
+        }
     }
 
-    /// Forgets those that are gone, and those that are to be tried again.
+    /// Before a turn: forgets those that are gone, and those that were tried again and not refused. Of those that are
+    /// due, one is tried for all: if AWS accepts it now, it may accept the others.
     pub(super) fn keep(&mut self, pods: &Pods, now: Instant) {
-        self.0
-            .retain(|one, until| now < *until && pods.contains(one));
+        let accepted = self.0.values().any(|it| it.tried);
+        self.0.retain(|one, it| !it.tried && pods.contains(one));
+        let due = self.0.values_mut().filter(|it| it.until <= now);
+        let many = if accepted { usize::MAX } else { 1 };
+        due.take(many).for_each(|it| it.tried = true);
     }
 
+    /// Those that are left out.
     pub(super) fn addresses(&self) -> BTreeSet<SocketAddr> {
-        self.0.keys().copied().collect()
+        let waits = self.0.iter().filter(|(_, it)| !it.tried);
+        waits.map(|(one, _)| *one).collect()
     }
 
     /// When the first of them is tried again.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.0.values().min().copied()
+        let waits = self.0.values().filter(|it| !it.tried);
+        waits.map(|it| it.until).min()
     }
 
-    /// What the owner of the Service should know.
-    pub(super) fn remark(&self) -> Option<String> {
-        if self.0.is_empty() {
+    /// What the owner of a Service with these pods should know.
+    pub(super) fn remark(&self, pods: &BTreeSet<Endpoint>) -> Option<String> {
+        let own: BTreeSet<SocketAddr> = pods
+            .iter()
+            .map(|one| SocketAddr::new(one.address, one.port))
+            .filter(|one| self.0.get(one).is_some_and(|it| !it.tried))
+            .collect();
+        if own.is_empty() {
             return None;
         }
-        let named: Vec<String> = self.0.keys().take(NAMED).map(ToString::to_string).collect();
-        let more = match self.0.len().saturating_sub(NAMED) {
+        let named: Vec<String> = own.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = match own.len().saturating_sub(NAMED) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
@@ -103,6 +139,22 @@ impl Inner {
         }
     }
 
+    /// The same after a turn that has failed for another reason. What goes wrong here is said by the next turn.
+    pub(super) async fn follow_pods_of(
+        &self,
+        client: &Client,
+        record: &mut Record,
+        balancer: &Balancer,
+    ) {
+        if record.retained {
+            return;
+        }
+        let pods = Pods::of(&balancer.members).without(&record.refused.addresses());
+        if let Err(why) = self.follow_pods(client, record, &pods).await {
+            debug!(error = %why, key = %record.key, "cannot change the pods that are targets");
+        }
+    }
+
     /// Reads the targets of target groups of pods, as far as they are not known.
     async fn read_pods(
         &self,
@@ -111,7 +163,8 @@ impl Inner {
     ) -> Result<Ended, ProviderError> {
         let groups = record.observed.target_groups.iter();
         let unknown = groups.filter(|(name, group)| {
-            group.target_type == TargetType::Ip && !record.pods_known.contains(*name)
+            let known = record.depth == Depth::Full || record.pods_known.contains(*name);
+            group.target_type == TargetType::Ip && !known
         });
         let unknown: Vec<(String, String)> = unknown
             .map(|(name, group)| (name.clone(), group.arn.clone()))
@@ -140,19 +193,61 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use ballast_provider::{Member, Placement, Protocol, Readiness};
+
     use super::*;
 
+    fn pod(last: u8) -> Endpoint {
+        Endpoint {
+            listener: (Protocol::Tcp, 80),
+            address: [10, 1, 0, last].into(),
+            port: 8080,
+            readiness: Readiness::Ready,
+        }
+    }
+
+    fn service(lasts: impl Iterator<Item = u8>) -> Member {
+        Member {
+            load_balancer: crate::desired::tests::service(&[(Protocol::Tcp, 80, 0)]),
+            published: Vec::new(),
+            placement: Placement::default(),
+            endpoints: Some(Arc::new(lasts.map(pod).collect())),
+        }
+    }
+
     #[test]
-    fn what_aws_does_not_accept_is_named_and_tried_again() {
-        let now = Instant::now();
+    fn what_aws_does_not_accept_is_named_and_tried_again_less_and_less_often() {
+        let mut now = Instant::now();
         let mut refused = RefusedPods::default();
-        assert_eq!((refused.remark(), refused.due()), (None, None));
-        let pods = (1..=7).map(|last| SocketAddr::from(([10, 1, 0, last], 8080)));
-        refused.refuse(pods, now);
-        let remark = refused.remark().unwrap();
-        assert!(remark.contains("10.1.0.5:8080 and 2 more"), "{remark}");
-        assert_eq!(refused.due(), Some(now + AGAIN));
-        // None of them is a pod any more.
+        let member = service(1..=7);
+        let endpoints = member.endpoints.clone().unwrap_or_default();
+        assert_eq!((refused.remark(&endpoints), refused.due()), (None, None));
+        let pods = Pods::of([&member]);
+        let all = || (1..=7).map(|last| SocketAddr::from(([10, 1, 0, last], 8080)));
+        refused.refuse(all(), now);
+        for minutes in [5, 10, 20, 40, 80, 120, 120] {
+            let remark = refused.remark(&endpoints).unwrap_or_default();
+            assert!(remark.contains("10.1.0.5:8080 and 2 more"), "{remark}");
+            refused.keep(&pods, now);
+            assert_eq!(refused.addresses().len(), 7);
+            now += Duration::from_mins(minutes);
+            assert_eq!(refused.due(), Some(now));
+            refused.keep(&pods, now);
+            // One of them is tried for all.
+            assert_eq!(refused.addresses().len(), 6);
+            refused.refuse(all().take(1), now);
+        }
+        refused.keep(&pods, now + Duration::from_hours(2));
+        // It was accepted this time: the others are tried, and accepted, too.
+        refused.keep(&pods, now + Duration::from_hours(2));
+        assert_eq!((refused.addresses().len(), refused.due()), (0, None));
+        refused.keep(&pods, now + Duration::from_hours(2));
+        assert_eq!(refused, RefusedPods::default());
+        refused.refuse(all(), now);
+        // Another Service hears nothing of them, and gone pods are forgotten.
+        assert_eq!(refused.remark(&BTreeSet::from([pod(9)])), None);
         refused.keep(&Pods::default(), now);
         assert_eq!(refused, RefusedPods::default());
     }

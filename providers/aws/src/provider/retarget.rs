@@ -20,7 +20,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::execute::{Ended, error};
+use super::execute::{Ended, TOO_MANY_TARGETS, error};
 use super::inventory::registered;
 use super::records::{Behind, Cell, Depth, Record};
 use super::targets::{Epoch, SETTLED, Written};
@@ -323,6 +323,47 @@ impl Inner {
             made,
             pods,
             ended: Ok(()),
+        }
+    }
+
+    /// Registers as many of these targets as AWS has room for, after it has `refused` all of them together.
+    pub(super) async fn fill(
+        &self,
+        client: &Client,
+        target_group: &Ref,
+        targets: &[TargetId],
+        refused: CallError,
+        ids: &Ids,
+    ) -> Registered {
+        let end = Instant::now() + SEARCH;
+        let (mut made, mut refused) = (Vec::new(), Some(refused));
+        let mut rest = vec![targets.to_vec()];
+        let ended = loop {
+            let Some(some) = rest.pop() else {
+                break Ok(());
+            };
+            let call = Call::RegisterTargets {
+                target_group: target_group.clone(),
+                targets: some.clone(),
+            };
+            let answer = match refused.take() {
+                Some(why) => Err(why),
+                None => client.call(&call, ids, call.urgency(), PATIENCE).await,
+            };
+            match answer {
+                Ok(_) => made.push(call),
+                Err(why) if why.code != TOO_MANY_TARGETS => break Err(why),
+                Err(why) if some.len() < 2 || Instant::now() >= end => break Err(why),
+                Err(_) => {
+                    let (one, other) = some.split_at(some.len() / 2);
+                    rest.extend([other.to_vec(), one.to_vec()]);
+                }
+            }
+        };
+        Registered {
+            made,
+            pods: Vec::new(),
+            ended,
         }
     }
 

@@ -22,6 +22,7 @@ mod network;
 mod pods;
 mod quiet;
 mod regressions;
+mod rules;
 mod settled;
 mod sharing;
 mod stories;
