@@ -136,8 +136,11 @@ impl Endpoints {
         let slices = slices.iter().filter_map(|slice| slice.as_ref().as_ref());
         // One that has just got another label is found under both.
         let slices = slices.filter(|slice| slice.service == name);
-        let waits = |pod: &str| followed.waiting(&name.namespace, pod).is_some();
-        Some(Arc::new(slices::endpoints(id, wanted, slices, &waits)))
+        let is_target = |pod: &str| {
+            let found = followed.gated(&name.namespace, pod, GatedPod::is_target);
+            found.is_some()
+        };
+        Some(Arc::new(slices::endpoints(id, wanted, slices, &is_target)))
     }
 
     /// The pods behind a Service whose gate is closed, and nothing else keeps them from being
@@ -155,7 +158,7 @@ impl Endpoints {
             .flat_map(|slice| slice.unready().map(|it| it.0))
             .collect();
         let waiting = pods.into_iter().filter_map(|pod| {
-            let uid = followed.waiting(&name.namespace, pod)?;
+            let uid = followed.gated(&name.namespace, pod, GatedPod::waits)?;
             let name = Name {
                 namespace: name.namespace.clone(),
                 name: pod.into(),
@@ -220,14 +223,19 @@ impl Followed {
         self.gate.trouble().or_else(pods)
     }
 
-    /// The UID of a pod that only its gate keeps from being ready.
-    fn waiting(&self, namespace: &Arc<str>, pod: &str) -> Option<Box<str>> {
+    /// The UID of a pod with a gate, if this is true of it.
+    fn gated(
+        &self,
+        namespace: &Arc<str>,
+        pod: &str,
+        is: fn(&GatedPod) -> bool,
+    ) -> Option<Box<str>> {
         let name = Name {
             namespace: Arc::clone(namespace),
             name: pod.into(),
         };
         let pod = self.pods.as_ref()?.store.get(&name)?;
-        let pod = pod.as_ref().as_ref().filter(|pod| pod.waits())?;
+        let pod = pod.as_ref().as_ref().filter(|pod| is(pod))?;
         Some(pod.uid.clone())
     }
 

@@ -4,11 +4,12 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::watched::{PodSpec, PodStatus, Watched};
+use super::watched::{PodCondition, PodSpec, PodStatus, Watched};
 
 /// The condition of the gate.
 pub const GATE: &str = "ballast.dev/target-healthy";
 const CONTAINERS_READY: &str = "ContainersReady";
+const READY: &str = "Ready";
 
 /// A Pod, as the watch reads it.
 pub type WatchedPod = Watched<Pod, PodSpec, PodStatus>;
@@ -22,6 +23,15 @@ pub struct GatedPod {
     ready_but: bool,
     /// The gate is open.
     open: bool,
+    /// The pod has become unready since the gate opened, although its containers are ready: its node
+    /// does not answer.
+    lost: bool,
+}
+
+/// Whether a pod has become unready after its gate opened.
+fn is_lost(ready: Option<&PodCondition>, gate: Option<&PodCondition>) -> bool {
+    let since = |it: &PodCondition| it.last_transition_time.as_ref().map(|time| time.0);
+    ready.is_some_and(|ready| ready.status != "True" && since(ready) > gate.and_then(since))
 }
 
 // === impl GatedPod ===
@@ -37,10 +47,8 @@ impl GatedPod {
             .status
             .iter()
             .flat_map(|it| it.conditions.iter().flatten());
-        let is_true = |kind: &str| {
-            let mut all = conditions.clone();
-            all.any(|it| it.kind == kind && it.status == "True")
-        };
+        let find = |kind: &str| conditions.clone().find(|it| it.kind == kind);
+        let is_true = |kind: &str| find(kind).is_some_and(|it| it.status == "True");
         let others = gates.iter().map(|gate| gate.condition_type.as_str());
         let mut others = others.filter(|gate| *gate != GATE);
         Some(Self {
@@ -49,12 +57,20 @@ impl GatedPod {
                 && is_true(CONTAINERS_READY)
                 && others.all(is_true),
             open: is_true(GATE),
+            lost: is_lost(find(READY), find(GATE)),
         })
     }
 
     /// Whether only the gate keeps it from being ready.
     pub const fn waits(&self) -> bool {
         self.ready_but && !self.open
+    }
+
+    /// Whether it is a target although its slice does not call it ready: while it waits, and until
+    /// the slice follows its open gate. Otherwise the pod would be deregistered in the moment in
+    /// which it becomes ready, and be examined anew.
+    pub const fn is_target(&self) -> bool {
+        self.ready_but && !(self.open && self.lost)
     }
 }
 
@@ -147,6 +163,58 @@ mod tests {
             });
             let pod = GatedPod::of(&serde_json::from_value(pod).unwrap());
             assert_eq!(pod.map(|pod| pod.waits()), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_pod_stays_a_target_until_its_slice_follows() {
+        let at = |second: u8| format!("2026-01-02T03:04:{second:02}Z");
+        // The status of the containers, the gate and the pod, and since when.
+        for (what, containers, gate, ready, expected) in [
+            ("it waits", "True", ("False", 2), ("False", 1), true),
+            (
+                "the gate has opened",
+                "True",
+                ("True", 5),
+                ("False", 1),
+                true,
+            ),
+            (
+                "in the same second",
+                "True",
+                ("True", 5),
+                ("False", 5),
+                true,
+            ),
+            ("it is ready", "True", ("True", 5), ("True", 6), true),
+            ("its node is lost", "True", ("True", 5), ("False", 9), false),
+            (
+                "lost, in other words",
+                "True",
+                ("True", 5),
+                ("Unknown", 9),
+                false,
+            ),
+            (
+                "a container fails",
+                "False",
+                ("True", 5),
+                ("False", 9),
+                false,
+            ),
+            ("it starts", "False", ("False", 2), ("False", 1), false),
+        ] {
+            let pod = json!({
+                "metadata": {"name": "web-1", "uid": "u"},
+                "spec": {"readinessGates": [{"conditionType": GATE}]},
+                "status": {"conditions": [
+                    {"type": CONTAINERS_READY, "status": containers, "lastTransitionTime": at(3)},
+                    {"type": GATE, "status": gate.0, "lastTransitionTime": at(gate.1)},
+                    {"type": READY, "status": ready.0, "lastTransitionTime": at(ready.1)},
+                ]},
+            });
+            let pod = GatedPod::of(&serde_json::from_value(pod).unwrap()).unwrap();
+            assert_eq!(pod.is_target(), expected, "{what}");
         }
     }
 }

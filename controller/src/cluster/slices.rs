@@ -87,19 +87,18 @@ pub fn is_off_limits(address: IpAddr) -> bool {
 
 /// The endpoints of a Service for a load balancer, from all slices with its name. A slice that
 /// another Service of the same name owned is not counted: that Service is gone, and its slices
-/// soon are. `waits` says of a pod whether only its gate keeps it from being ready.
+/// soon are. `gated` says of a pod that is not ready whether it is a target because of its gate.
 pub fn endpoints<'a>(
     id: &ServiceId,
     load_balancer: &LoadBalancer,
     slices: impl IntoIterator<Item = &'a Slice>,
-    waits: &dyn Fn(&str) -> bool,
+    gated: &dyn Fn(&str) -> bool,
 ) -> BTreeSet<Endpoint> {
     let mut all: BTreeMap<((Protocol, u16), IpAddr, u16), Readiness> = BTreeMap::new();
     let own = slices.into_iter().filter(|slice| slice.is_of(id));
     for slice in own {
         let pods = slice.pods.iter().map(|pod| {
-            let gated = pod.name.as_deref().is_some_and(waits);
-            let readiness = if gated {
+            let readiness = if pod.name.as_deref().is_some_and(gated) {
                 Readiness::Gated
             } else {
                 pod.readiness

@@ -156,12 +156,16 @@ pub struct PodStatus {
 
 /// A condition of a Pod.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PodCondition {
     /// `type`
     #[serde(rename = "type")]
     pub kind: String,
     /// `status`
     pub status: String,
+    /// `lastTransitionTime`
+    #[serde(default)]
+    pub last_transition_time: Option<Time>,
 }
 
 /// `conditions` of an endpoint.

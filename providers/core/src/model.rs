@@ -222,8 +222,9 @@ pub struct Endpoint {
 pub enum Readiness {
     /// It is ready.
     Ready,
-    /// It would be ready if its gate `ballast.dev/target-healthy` were open. The gate opens when
-    /// the load balancer finds it healthy, so it must be a target before it is ready.
+    /// It would be ready if its gate `ballast.dev/target-healthy` were open, or the gate has just
+    /// opened. It opens when the load balancer finds the pod healthy, so the pod must be a target
+    /// before it is ready.
     Gated,
     /// It terminates and still serves. kube-proxy uses such pods where no other is left.
     Ending,

@@ -159,6 +159,21 @@ fn pods_that_wait_for_their_gate() {
             services: services.into(),
         }]
     );
+    // Its gate opens. It stays a target until its slices call it ready, and nobody opens it again.
+    let mut open = pod("a", "True");
+    open.version = 2;
+    let object = json!({
+        "metadata": {"name": "a", "namespace": "shop", "uid": "a"},
+        "spec": {"readinessGates": [{"conditionType": "ballast.dev/target-healthy"}]},
+        "status": {"conditions": [
+            {"type": "ContainersReady", "status": "True"},
+            {"type": "ballast.dev/target-healthy", "status": "True"},
+        ]},
+    });
+    open.view = GatedPod::of(&serde_json::from_value(object).unwrap());
+    assert_eq!(apply_pod(Update::Applied(open)), ["api", "web"]);
+    assert_eq!(readiness(), [Readiness::Gated, Readiness::Unready]);
+    assert!(endpoints.waiting(&id("web")).is_empty());
     // A pod that is in no slice wakes nobody.
     assert!(apply_pod(Update::Applied(pod("c", "True"))).is_empty());
     assert_eq!(apply_pod(Update::Deleted(name("a"))), ["api", "web"]);
