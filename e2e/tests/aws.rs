@@ -1,6 +1,8 @@
 //! A class for AWS on the real controller. The cloud is the strict fake, where time runs faster; nodes
 //! are its instances.
 
+mod pods;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -90,6 +92,17 @@ impl<'a> Aws<'a> {
         Ok(all[0].clone())
     }
 
+    /// The one of a Service in `default`.
+    async fn balancer_of(&self, service: &str) -> Result<Value> {
+        let report = self.report().await?;
+        let wanted = format!("default/{service}");
+        let mut all = report["loadBalancers"].as_array().into_iter().flatten();
+        let found = all.find(|it| it["tags"]["ballast.dev/service"] == wanted.as_str());
+        found
+            .cloned()
+            .with_context(|| format!("none of {wanted}: {report}"))
+    }
+
     /// The ports of its listeners.
     async fn ports(&self) -> Result<BTreeSet<u64>> {
         let balancer = self.balancer().await?;
@@ -112,12 +125,7 @@ impl<'a> Aws<'a> {
                 .flat_map(|port| instances.iter().map(|it| (instance(*it), *port)))
                 .collect();
             let balancer = self.balancer().await?;
-            let groups = balancer["targetGroups"].as_array().context("no groups")?;
-            let targets = groups.iter().filter_map(|it| it["targets"].as_array());
-            let now: BTreeSet<(String, u64)> = targets
-                .flatten()
-                .filter_map(|it| Some((it["id"].as_str()?.to_owned(), it["port"].as_u64()?)))
-                .collect();
+            let now = targets(&balancer)?;
             ensure!(
                 now == expected,
                 "targets are {now:?}, not {expected:?}: {balancer}"
@@ -160,6 +168,16 @@ impl<'a> Aws<'a> {
 
 fn instance(number: u16) -> String {
     format!("i-{number:08}")
+}
+
+/// The targets of a load balancer with their ports.
+fn targets(balancer: &Value) -> Result<BTreeSet<(String, u64)>> {
+    let groups = balancer["targetGroups"].as_array().context("no groups")?;
+    let targets = groups.iter().filter_map(|it| it["targets"].as_array());
+    let targets = targets.flatten();
+    let named =
+        targets.filter_map(|it| Some((it["id"].as_str()?.to_owned(), it["port"].as_u64()?)));
+    Ok(named.collect())
 }
 
 /// Says which instance a node is, as a cloud provider does.

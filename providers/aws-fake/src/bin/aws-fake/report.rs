@@ -71,10 +71,15 @@ fn groups_of(fake: &Fake, all: &Snapshot, balancer: &str) -> Vec<Value> {
         let health = fake.edit(|cloud, now| cloud.describe_target_health(now, arn, &[]));
         let targets = health.unwrap_or_default().into_iter();
         let targets = targets.filter(|it| it.state != "draining");
-        let targets = targets.map(|it| json!({"id": it.id, "port": it.port, "state": it.state}));
+        let targets = targets.map(|it| {
+            let there = group.targets.get(&(it.id.clone(), it.port));
+            let registered = there.map(|there| there.registered.as_secs_f64());
+            json!({"id": it.id, "port": it.port, "state": it.state, "registered": registered})
+        });
         Some(json!({
             "name": group.name,
             "port": group.port,
+            "targetType": group.target_type,
             "targets": targets.collect::<Vec<_>>(),
         }))
     })
