@@ -489,7 +489,7 @@ async fn services_of_aws() -> Result<()> {
     };
     let (good, bad) = (
         service(""),
-        service("service.beta.kubernetes.io/aws-load-balancer-nlb-target-type: ip"),
+        service("service.beta.kubernetes.io/aws-load-balancer-quic-enabled-ports: '80'"),
     );
     let files = ["migrate", "lbc", "-f", "-"];
     for (input, code, out, err) in [
@@ -499,12 +499,7 @@ async fn services_of_aws() -> Result<()> {
             "web-ballast",
             "LoadBalancerClass nlb does not exist",
         ),
-        (
-            &bad,
-            5,
-            "does not support ip targets yet",
-            "LoadBalancerClass nlb",
-        ),
+        (&bad, 5, "makes no QUIC listeners", "LoadBalancerClass nlb"),
         (
             &"kind: Nothing".to_owned(),
             4,
