@@ -38,11 +38,18 @@ pub struct IamPolicyArgs {
     #[arg(long = "node-security-group", value_name = "ID")]
     pub node_security_groups: Vec<String>,
 
-    /// The name of the cluster in the tags of the AWS Load Balancer Controller and of
-    /// cloud-provider-aws. The policy then also permits to take over their load balancers
-    /// (annotation aws.ballast.dev/adopt). Remove that part afterwards.
+    /// The name of the cluster in the tags of the AWS Load Balancer Controller. The policy then
+    /// also permits to take over its load balancers (annotation aws.ballast.dev/adopt). Remove that
+    /// part afterwards.
     #[arg(long, value_name = "NAME")]
     pub adopt_from_cluster: Option<String>,
+
+    /// With --adopt-from-cluster: also load balancers of cloud-provider-aws with this name. Their
+    /// listeners have no tags, so the policy permits to mark, and then to change, each listener of a
+    /// Network Load Balancer of the account that has neither tags of the AWS Load Balancer
+    /// Controller nor Ballast's.
+    #[arg(long, requires = "adopt_from_cluster")]
+    pub adopt_in_tree: bool,
 }
 
 /// Prints the policy.
@@ -57,8 +64,9 @@ pub fn run(args: &IamPolicyArgs) -> Result<ExitCode> {
         cluster: args.cluster_uid.clone(),
         node_groups: args.node_security_groups.iter().cloned().collect(),
         takes_over: args.adopt_from_cluster.clone(),
+        in_tree: args.adopt_in_tree,
     };
-    if let Some(warning) = warning(args) {
+    for warning in warnings(args) {
         say(warning);
     }
     print(&serde_json::to_string_pretty(&policy(&scope))?)?;
@@ -66,10 +74,14 @@ pub fn run(args: &IamPolicyArgs) -> Result<ExitCode> {
 }
 
 /// What reaches further than necessary. It is no part of the document.
-fn warning(args: &IamPolicyArgs) -> Option<&'static str> {
-    args.node_security_groups.is_empty().then_some(
+fn warnings(args: &IamPolicyArgs) -> Vec<&'static str> {
+    let rules = args.node_security_groups.is_empty().then_some(
         "Warning: without --node-security-group this policy permits rules in every security group of the account.\n",
-    )
+    );
+    let listeners = args.adopt_in_tree.then_some(
+        "Warning: with --adopt-in-tree this policy permits to take each listener of a Network Load Balancer of the account that has neither tags of the AWS Load Balancer Controller nor Ballast's. Remove that part after the migration.\n",
+    );
+    rules.into_iter().chain(listeners).collect()
 }
 
 #[cfg(test)]
@@ -77,15 +89,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_for_every_security_group_has_a_warning() {
-        let of = |groups: &[&str]| {
-            warning(&IamPolicyArgs {
+    fn rights_that_reach_far_have_a_warning() {
+        let of = |groups: &[&str], in_tree| {
+            let all = warnings(&IamPolicyArgs {
                 cluster_uid: None,
-                adopt_from_cluster: None,
+                adopt_from_cluster: Some("prod".into()),
+                adopt_in_tree: in_tree,
                 node_security_groups: groups.iter().map(|id| (*id).to_owned()).collect(),
-            })
+            });
+            all.concat()
         };
-        assert!(of(&[]).is_some_and(|text| text.contains("--node-security-group")));
-        assert_eq!(of(&["sg-1"]), None);
+        assert!(of(&[], false).contains("--node-security-group"));
+        assert_eq!(of(&["sg-1"], false), "");
+        assert!(of(&["sg-1"], true).contains("--adopt-in-tree"));
     }
 }

@@ -6,6 +6,11 @@
 //! cluster's, or give away what is its own. One right reaches further: the rule in the security groups
 //! of the nodes, which carry no tag of Ballast's. It can be restricted to those groups.
 //!
+//! Two additions permit the first tags on load balancers of other controllers, which Ballast may change from then on.
+//! Those of the AWS Load Balancer Controller name their cluster ([`Scope::takes_over`]). Listeners of
+//! cloud-provider-aws have no tags, so that one ([`Scope::in_tree`]) reaches **every** listener of a Network Load
+//! Balancer of the account that has neither the tag of the AWS Load Balancer Controller nor Ballast's, whoever made it.
+//!
 //! Source: "Actions, resources, and condition keys" for Elastic Load Balancing V2 and Amazon EC2 in
 //! the Service Authorization Reference. AWS has never seen this policy: no account was at hand.
 
@@ -24,8 +29,11 @@ pub struct Scope {
     pub cluster: Option<String>,
     /// The IDs of the nodes' security groups; empty permits the rule in every group.
     pub node_groups: BTreeSet<String>,
-    /// The name of the cluster in the tags of other controllers, whose load balancers Services may take over.
+    /// The name of the cluster in the tags of the AWS Load Balancer Controller, whose load balancers Services may take
+    /// over.
     pub takes_over: Option<String>,
+    /// Also those of cloud-provider-aws, and each listener without tags. Without [`Scope::takes_over`] it says nothing.
+    pub in_tree: bool,
 }
 
 /// Actions that make an object, which gets its tags with them.
@@ -240,16 +248,20 @@ impl Scope {
                 "Condition": condition
             })
         };
-        vec![
-            statement("TakeOver", &[balancers, listeners], json!({lbc: name}), &[]),
-            statement(
-                "TakeOverInTree",
-                &[balancers],
-                json!({in_tree: "owned"}),
-                &[],
-            ),
-            statement("TakeOverListeners", &[listeners], json!({}), &[lbc]),
-        ]
+        let mut statements = vec![statement(
+            "TakeOver",
+            &[balancers, listeners],
+            json!({lbc: name}),
+            &[],
+        )];
+        if self.in_tree {
+            let owned = json!({in_tree: "owned"});
+            statements.push(statement("TakeOverInTree", &[balancers], owned, &[]));
+            // Nothing on them says whose they are.
+            let listeners = statement("TakeOverListeners", &[listeners], json!({}), &[lbc]);
+            statements.push(listeners);
+        }
+        statements
     }
 
     fn node_groups(&self) -> Value {
@@ -305,6 +317,7 @@ mod tests {
             cluster: Some("uid-1".into()),
             node_groups: BTreeSet::from(["sg-1".to_owned()]),
             takes_over: Some("prod".into()),
+            in_tree: true,
         });
         for statement in policy["Statement"].as_array().expect("a list") {
             let text = statement.to_string();
@@ -375,16 +388,30 @@ mod tests {
             all.cloned().collect::<Vec<_>>()
         };
         assert_eq!(sids(&policy(&Scope::default())), [Value::Null; 0]);
-        for cluster in [Some("uid-1".to_owned()), None] {
+        let alone = Scope {
+            in_tree: true,
+            ..Scope::default()
+        };
+        assert_eq!(sids(&policy(&alone)), [Value::Null; 0]);
+        for (cluster, in_tree) in [
+            (Some("uid-1".to_owned()), false),
+            (Some("uid-1".to_owned()), true),
+            (None, false),
+            (None, true),
+        ] {
             let scope = Scope {
                 cluster,
                 takes_over: Some("prod".into()),
+                in_tree,
                 ..Scope::default()
             };
             let all = sids(&policy(&scope));
-            assert_eq!(all.len(), 3);
+            assert_eq!(all.len(), if in_tree { 3 } else { 1 });
             for one in all {
                 let text = one.to_string();
+                // Only whoever asks for it may mark listeners of which nothing says whose they are.
+                let names = text.contains("\"prod\"") || text.contains("cluster/prod");
+                assert!(names || in_tree, "{text}");
                 assert!(
                     text.contains("aws:RequestTag/ballast.dev/cluster"),
                     "{text}"
@@ -392,8 +419,7 @@ mod tests {
                 let own = "aws:ResourceTag/ballast.dev/cluster";
                 assert_eq!(one["Condition"]["Null"][own], "true", "{text}");
                 assert_eq!(one["Action"], "elasticloadbalancing:AddTags");
-                let named = text.contains("\"prod\"") || text.contains("cluster/prod");
-                assert!(named || !text.contains(":loadbalancer/"), "{text}");
+                assert!(names || !text.contains(":loadbalancer/"), "{text}");
             }
         }
     }
@@ -404,6 +430,7 @@ mod tests {
             cluster: Some("6f7c1f0e-0000-4000-8000-000000000000".into()),
             node_groups: BTreeSet::from(["sg-0123".to_owned()]),
             takes_over: None,
+            in_tree: false,
         };
         insta::assert_json_snapshot!(policy(&scope));
     }
