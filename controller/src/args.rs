@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ballast_aws::adopt::UNNAMED;
 use ballast_aws::client::Clients;
 use ballast_mock::Token;
 use clap::{Args, Parser, Subcommand};
@@ -145,12 +146,13 @@ pub struct ControllerArgs {
     )]
     pub classes: Vec<String>,
 
-    /// Name of the cluster in tags. It is for people only: Ballast identifies a cluster by the
-    /// UID of its kube-system namespace.
+    /// Name of the cluster in tags, for people: Ballast identifies a cluster by the UID of its
+    /// kube-system namespace. On AWS it also says which load balancers of other controllers belong
+    /// to this cluster, if Services name them to take them over; the default says nothing.
     #[arg(
         long,
         env = "BALLAST_CLUSTER_NAME",
-        default_value = "kubernetes",
+        default_value = UNNAMED,
         value_name = "NAME"
     )]
     pub cluster_name: String,

@@ -16,6 +16,9 @@ use crate::observed::Arn;
 /// The annotation that names a load balancer by its ARN.
 pub const ADOPT: &str = "aws.ballast.dev/adopt";
 
+/// The name of a cluster that nobody has named. Many have it, so it says of no load balancer whose it is.
+pub const UNNAMED: &str = "kubernetes";
+
 /// The Service, as the AWS Load Balancer Controller writes it.
 const STACK: &str = "service.k8s.aws/stack";
 /// What the object is for the AWS Load Balancer Controller.

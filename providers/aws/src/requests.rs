@@ -23,7 +23,7 @@ pub(crate) fn check(member: &Member) -> Result<(), Refusal> {
         return Err(Refusal::new(
             Reason::Unsupported,
             format!(
-                "annotation {ADOPT}: a Service with ballast.dev/share-key takes over no load balancer. Let it take over one alone first"
+                "annotation {ADOPT}: a Service with ballast.dev/share-key takes over no load balancer: it has the one that it shares. Remove one of the two"
             ),
         ));
     }

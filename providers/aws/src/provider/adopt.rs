@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::{Balancer, Key, ProviderError, ServiceId, mark};
+use ballast_provider::{Balancer, Key, ProviderError, Reason, ServiceId, mark};
 use tracing::info;
 
 use super::Inner;
@@ -18,8 +18,8 @@ use super::network::mendable;
 use super::records::Record;
 use crate::adopt::{self, Adopted};
 use crate::call::{Call, Ref};
-use crate::client::Client;
 use crate::client::values::Tags;
+use crate::client::{CallError, Cause, Client};
 use crate::desired::{Desired, Part};
 use crate::observed::Arn;
 use crate::plan::{self, Plan, Situation};
@@ -57,6 +57,9 @@ impl Inner {
             match self.execute(client, record, &[call], "").await {
                 Ended::Done => {
                     info!(arn = adopted.arn, service = %id, "took over a load balancer");
+                }
+                Ended::Failed(why) if why.cause == Cause::Denied => {
+                    return Err(lacks_right(&why));
                 }
                 Ended::Failed(why) => return Err(error(&why)),
                 Ended::Stale => {}
@@ -124,7 +127,8 @@ impl Inner {
         }
         let vpc = self.vpc(client).await?;
         let mut clusters = self.network().clusters();
-        clusters.insert(self.mark.cluster_name.clone());
+        let named = &self.mark.cluster_name;
+        clusters.extend(Some(named.clone()).filter(|name| name != adopt::UNNAMED));
         adopt::permit(&own, id, &clusters).map_err(mendable)?;
         if load_balancer.vpc != vpc {
             return Err(wrong(&format!("it is not in the VPC {vpc} of the nodes")));
@@ -283,6 +287,16 @@ fn keeps_its_groups(why: &str) -> ProviderError {
     mendable(adopt::refused(&format!(
         "it keeps its security groups until the nodes admit Ballast's. {why}"
     )))
+}
+
+/// The usual policy has no right to mark what other controllers have made.
+fn lacks_right(why: &CallError) -> ProviderError {
+    ProviderError::failed(
+        Reason::AccessDenied,
+        format!(
+            "AWS does not permit {why}. `ballast iam-policy --adopt-from-cluster NAME` prints the right to take load balancers over; with --adopt-in-tree also those of cloud-provider-aws"
+        ),
+    )
 }
 
 /// A security group that an earlier call makes has no ID yet.

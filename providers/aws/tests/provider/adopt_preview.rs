@@ -1,9 +1,12 @@
-//! The dry run of a take-over: it changes nothing, and says what would be done.
+//! The dry run of a take-over: it changes nothing, and says what would be done. And what a take-over needs of
+//! whoever installs Ballast: the name of the cluster, and a right.
 
 use std::time::Duration;
 
-use ballast_aws::adopt::ADOPT;
+use ballast_aws::adopt::{ADOPT, UNNAMED};
 use ballast_aws::call::{Call, Ref};
+use ballast_aws::client::Clients;
+use ballast_aws::provider::AwsProvider;
 use ballast_aws::rate::Limits;
 use ballast_aws_fake::Fault;
 use ballast_aws_fake::state::listeners::Change;
@@ -11,10 +14,10 @@ use ballast_aws_fake::state::load_balancers::{Create, Mapping};
 use ballast_aws_fake::state::seed::{NODE_GROUP, VPC};
 use ballast_aws_fake::state::target_groups::Create as CreateTargetGroup;
 use ballast_aws_fake::state::{Cloud, Moment, Tags};
-use ballast_provider::{LoadBalancer, ProviderError};
+use ballast_provider::{LoadBalancer, Mark, ProviderError, Reason};
 
 use crate::bed::{Bed, instance, service, settle, with, with_pods};
-use crate::support::{balancer, provider};
+use crate::support::{balancer, connection, mark, provider};
 
 /// What the AWS Load Balancer Controller has made for shop/web: one listener, and a target group without targets.
 fn make(cloud: &mut Cloud, now: Moment) -> String {
@@ -212,4 +215,49 @@ async fn the_dry_run_refuses_what_the_controller_refuses() {
     });
     let said = preview(&bed, &web).await.unwrap_err().to_string();
     assert!(said.contains("until the nodes admit Ballast's"), "{said}");
+}
+
+/// Many clusters have the name that nobody has chosen, so it says of no load balancer whose it is.
+#[tokio::test]
+async fn the_default_name_of_the_cluster_permits_nothing() {
+    for (name, permitted) in [("shop", true), (UNNAMED, false)] {
+        let (bed, web) = prepared().await;
+        bed.fake.edit(|cloud, _| {
+            let one = cloud.load_balancers.get_mut(&web.settings[ADOPT]).unwrap();
+            one.tags
+                .insert("elbv2.k8s.aws/cluster".into(), name.to_owned());
+        });
+        let mark = Mark {
+            cluster_name: name.into(),
+            ..mark("cluster-1")
+        };
+        let connection = connection(&bed.fake, Limits::NONE);
+        let provider = AwsProvider::new(&Clients::default(), connection, bed.class.clone(), mark);
+        let wanted = balancer(&provider, std::slice::from_ref(&web));
+        let seen = Box::pin(provider.preview_adoption(&wanted, &bed.targets())).await;
+        match seen {
+            Ok(_) => assert!(permitted, "{name}"),
+            Err(why) => {
+                let said = why.to_string();
+                assert!(
+                    !permitted && said.contains("name the cluster kubernetes"),
+                    "{said}"
+                );
+            }
+        }
+    }
+}
+
+/// The usual policy has no right to mark what other controllers have made.
+#[tokio::test]
+async fn a_missing_right_to_take_over_is_named() {
+    let (bed, web) = prepared().await;
+    let provider = bed.start().await.unwrap();
+    let denied = Fault::on("AddTags").always();
+    bed.fake
+        .fault(denied.error_with_status(403, "AccessDenied", "not authorized"));
+    let why = settle(&provider, &web).await.unwrap_err();
+    assert_eq!(why.reason(), Reason::AccessDenied);
+    let said = why.to_string();
+    assert!(said.contains("iam-policy --adopt-from-cluster"), "{said}");
 }

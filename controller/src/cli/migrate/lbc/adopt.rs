@@ -1,6 +1,8 @@
 //! `ballast migrate lbc NAME --adopt ARN`: which calls would take over the load balancer of a Service. It makes none
 //! of them, and changes nothing in the cluster.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use ballast_aws::adopt::ADOPT;
 use ballast_aws::client::{Clients, Connection};
@@ -14,6 +16,7 @@ use serde::Serialize;
 
 use super::becomes::{self, Aim};
 use super::{LbcArgs, cluster, dialect, of_class};
+use crate::class::uses_endpoints;
 use crate::cli::cluster::list;
 use crate::cli::{Output, note, print};
 use crate::cluster::eligibility::eligible;
@@ -51,7 +54,7 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
         );
     };
     let settings = of_class(&class)?;
-    let member = member(&service, arn, &settings, args)?;
+    let mut member = member(&service, arn, &settings, args)?;
     let nodes: Vec<NodeView> = list(
         &Api::<Node>::all(client.clone()),
         "Nodes",
@@ -63,7 +66,7 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
     .collect();
     let mark = Mark {
         cluster: uid(&client).await?,
-        cluster_name: args.cluster_name.clone().unwrap_or_default(),
+        cluster_name: args.cluster_name.clone(),
         class: args.class.clone(),
     };
     let connection = Connection {
@@ -71,6 +74,10 @@ pub(super) async fn run(args: &LbcArgs, arn: &str) -> Result<()> {
         ..Connection::default()
     };
     let provider = AwsProvider::new(&Clients::default(), connection, settings, mark);
+    if uses_endpoints(&provider, &member.load_balancer) {
+        let pods = cluster::pods(&client, &member.load_balancer).await?;
+        member.endpoints = Some(Arc::new(pods));
+    }
     let balancer = Balancer {
         key: provider.key(&member.load_balancer),
         members: vec![member],

@@ -219,7 +219,8 @@ fn asked(
     let id = ServiceId {
         namespace: meta.namespace.as_deref().unwrap_or_default().into(),
         name: meta.name.as_deref().unwrap_or_default().into(),
-        uid: "".into(),
+        // A manifest has none.
+        uid: meta.uid.as_deref().unwrap_or_default().into(),
     };
     Ok(Member {
         load_balancer: translate::load_balancer(&id, spec, annotations, dialect)?,

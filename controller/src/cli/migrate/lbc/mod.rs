@@ -18,6 +18,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use ballast_aws::adopt::UNNAMED;
 use ballast_aws::settings::ClassSettings;
 use ballast_crds::LoadBalancerClass;
 use clap::Args;
@@ -63,7 +64,8 @@ annotation aws-load-balancer-type is nlb-ip or external (the AWS Load Balancer C
 or nlb (in-tree). The flags of these controllers are not read; their own defaults are assumed.
 
 It needs the right to list Services. It reads the LoadBalancerClass if it may. --adopt also needs
-the rights to read the class, Nodes and the namespace kube-system, and your AWS credentials.
+the rights to read the class, Nodes, the namespace kube-system and, if pods are the targets,
+EndpointSlices, and your AWS credentials.
 
 Exit status:
   0  each setting has an equal, even if it differs
@@ -108,8 +110,8 @@ pub struct LbcArgs {
     pub adopt: Option<String>,
 
     /// With --adopt: the --cluster-name flag of Ballast's controller.
-    #[arg(long, value_name = "NAME", requires = "adopt")]
-    pub cluster_name: Option<String>,
+    #[arg(long, value_name = "NAME", default_value = UNNAMED, requires = "adopt")]
+    pub cluster_name: String,
 
     /// Output format.
     #[arg(short, long, default_value = "text", value_name = "FORMAT")]

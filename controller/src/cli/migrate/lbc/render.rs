@@ -91,7 +91,7 @@ fn settings(all: &[Becomes], look: Look) -> String {
     table.render(look)
 }
 
-/// The steps for one Service. An adoption of the load balancer itself does not exist.
+/// The steps with a second Service. Those that take the load balancer over are in docs/aws-migrate.md.
 fn next(all: &[Becomes], called: &Called) -> String {
     let ready = all.iter().find(|one| one.second.is_some());
     let commands = ready.map(|one| commands(one, called));

@@ -53,7 +53,7 @@ fn of(service: &Service) -> Becomes {
 fn args() -> LbcArgs {
     LbcArgs {
         adopt: None,
-        cluster_name: None,
+        cluster_name: UNNAMED.into(),
         name: None,
         namespace: None,
         files: Vec::new(),
