@@ -5,11 +5,14 @@
 //!
 //! - [`annotations`]: every annotation that Services on AWS may have, and what Ballast does
 //!   with it.
+//! - [`adopt`]: which load balancer of another controller a Service may take over.
 //! - [`settings`]: what a class and a Service ask of an NLB, parsed and merged.
 //! - `requests`: what a Service asks for in other ways, and AWS cannot do.
 //! - [`desired`]: the cloud objects that one Service needs.
 //! - [`observed`]: those that it has.
+//! - [`target`]: one target, as AWS names it.
 //! - [`nodes`]: which nodes are targets of which target group.
+//! - [`pods`]: which pods are.
 //! - [`call`]: one call to AWS.
 //! - [`plan`]: the calls that turn one into the other.
 //! - [`effect`]: what a call has changed.

@@ -53,6 +53,8 @@ impl Inner {
         if let Some(objects) = found {
             // Whoever cannot serve it must not mark it: it would be deleted with the Service.
             Box::pin(self.can_serve(client, record, balancer, adopted, id)).await?;
+            // Whoever releases it looks for it by its name, although the call has no answer.
+            record.tried.load_balancers.insert(name.clone());
             let call = self.marks(&record.key, id, objects);
             match self.execute(client, record, &[call], "").await {
                 Ended::Done => {

@@ -11,7 +11,7 @@ use ballast_provider::{
     Balancer, Endpoint, LoadBalancer, Member, Observed, ProviderError, Readiness, Refusal,
     ServiceId,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::Inner;
@@ -33,6 +33,8 @@ use crate::target::TargetType;
 
 /// Plans in one turn. What is there differs from what was known only after something went wrong.
 const ROUNDS: usize = 4;
+/// How long a turn that has failed changes the pods that are targets.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// The time between two tries to make a load balancer that AWS could not make.
 pub(super) const REMAKE: Duration = Duration::from_mins(5);
 
@@ -168,13 +170,19 @@ impl Inner {
         let mut endpoints = asked.iter().filter_map(|one| one.member.endpoints.as_ref());
         let waits = |one: &Endpoint| one.readiness == Readiness::Gated;
         let gated = endpoints.any(|all| all.iter().any(waits));
-        record.health.waits_for_pods(gated, Instant::now());
+        if record.health.waits_for_pods(gated, Instant::now()) {
+            self.polls.notify_one();
+        }
         record.contradiction = None;
         record.faults.clear();
         let ended = self.rounds(client, balancer, &mut asked, record).await;
         // Pods come and go, whatever else somebody must mend first.
         if matches!(&ended, Err(why) if !matches!(why, ProviderError::Throttled { .. })) {
-            self.follow_pods_of(client, record, balancer).await;
+            // Whoever is dropped leaves a doubt. What failed must be said in time.
+            let follows = self.follow_pods_of(client, record, balancer);
+            if timeout(AFTER_FAILURE, follows).await.is_err() {
+                debug!(key = %balancer.key, "AWS takes too long to change the pods that are targets");
+            }
         }
         ended
     }

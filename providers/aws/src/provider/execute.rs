@@ -170,6 +170,13 @@ fn leave_first<'a>(left: &mut VecDeque<&'a Call>, refused: &'a Call, why: &CallE
     any
 }
 
+/// Pods that AWS had refused may be targets now.
+fn accepted(record: &mut Record, call: &Call) {
+    if let Call::RegisterTargets { targets, .. } = call {
+        record.refused.accept(targets);
+    }
+}
+
 /// Whether a call names pods.
 fn names_addresses(call: &Call) -> bool {
     match call {
@@ -253,6 +260,7 @@ impl Inner {
                         info!(id, "{} made {name}", call.action());
                     }
                     effect::apply(&mut record.observed, call, &ids, &answer);
+                    accepted(record, call);
                     record.capacity.made(call, Instant::now());
                     if matches!(call, Call::CreateLoadBalancer { .. }) {
                         record.reaches(Extent::Named);
@@ -285,6 +293,7 @@ impl Inner {
                     record.refused.refuse(registered.pods, Instant::now());
                     for call in &registered.made {
                         effect::apply(&mut record.observed, call, &ids, &Answer::default());
+                        accepted(record, call);
                     }
                     if let Err(why) = registered.ended
                         && !isolate(record, &mut left, &owners, call, &why)

@@ -162,17 +162,21 @@ impl Watch {
         }
     }
 
-    /// Whether pods become ready only when they are healthy targets: then AWS is asked until they are.
-    pub(super) fn waits_for_pods(&mut self, gated: bool, now: Instant) {
-        if gated && !self.gated && self.due.is_none() {
+    /// Whether pods become ready only when they are healthy targets: then AWS is asked until they are. True if that
+    /// begins now.
+    pub(super) fn waits_for_pods(&mut self, gated: bool, now: Instant) -> bool {
+        let begins = gated && !self.gated && self.due.is_none();
+        if begins {
             self.begin(now);
         }
         self.gated = gated;
+        begins
     }
 
-    /// The pods of a Service that are healthy on all their ports; `None` if nobody knows.
+    /// The pods of a Service that are healthy on all their ports; `None` if nobody knows, or something has changed
+    /// since: another pod may have the address.
     pub(super) fn healthy_pods(&self, of: &str, uid: &str) -> Option<BTreeSet<IpAddr>> {
-        let (_, summary) = self.last_of(of, uid)?;
+        let (_, summary) = self.last_of(of, uid).filter(|_| self.fresh)?;
         let pods = summary.pods.iter();
         Some(pods.filter(|(_, well)| **well).map(|(ip, _)| *ip).collect())
     }
@@ -194,7 +198,6 @@ impl Watch {
     pub(super) fn heard(&mut self, of: &str, heard: Heard, now: Instant) -> bool {
         self.turn_to(of);
         let unreported = self.settling.is_some();
-        self.fresh = true;
         self.asked_since.get_or_insert(now);
         let all = || heard.values();
         if all().all(|(_, summary)| summary.healthy == 0) {
@@ -203,8 +206,11 @@ impl Watch {
             self.serves_since.get_or_insert(now);
             self.served = true;
         }
-        let news = self.heard.as_ref() != Some(&heard);
+        // Whoever waits for pods has heard nothing since something changed.
+        let awaited = self.gated && !self.fresh;
+        let news = awaited || self.heard.as_ref() != Some(&heard);
         self.same = if news { 0 } else { self.same + 1 };
+        self.fresh = true;
         let enough = all().all(|(needs, summary)| summary.is_final(*needs));
         let rests = enough || (self.same >= ENOUGH && !self.gated);
         if rests {

@@ -1,8 +1,9 @@
 //! Reads what exists: everything of the class by names and tags, and everything of one load balancer ([`super::full`] has what
 //! lists do not say).
 //!
-//! All names of Ballast's objects begin with the same letters, so only those need a look at their
-//! tags; the tags decide whose they are.
+//! All names of target groups of Ballast's begin with the same letters, so only those need a look at their tags. Of
+//! load balancers all of the region are looked at, because one that was taken over keeps its name. The tags decide
+//! whose they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -20,7 +20,7 @@ use crate::client::{Cause, Client, Manner};
 use crate::plan;
 use crate::pods::Pods;
 use crate::rate::Urgency;
-use crate::target::TargetType;
+use crate::target::{TargetId, TargetType};
 
 /// How long a pod that AWS does not accept as a target is left out, at first and at most. Each search for such pods
 /// takes many calls.
@@ -30,7 +30,11 @@ const NAMED: usize = 5;
 
 /// Pods that AWS does not accept as targets, and when they are tried again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RefusedPods(BTreeMap<SocketAddr, Refused>);
+pub(super) struct RefusedPods {
+    all: BTreeMap<SocketAddr, Refused>,
+    /// AWS has accepted one that it had refused.
+    accepted: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Refused {
@@ -46,41 +50,55 @@ impl RefusedPods {
     pub(super) fn refuse(&mut self, pods: impl IntoIterator<Item = SocketAddr>, now: Instant) {
         let (first, longest) = AGAIN;
         for one in pods {
-            let before = self.0.get(&one).copied();
+            let before = self.all.get(&one).copied();
             let pause = before.map_or(first, |it| (it.pause * 2).min(longest));
             let refused = Refused {
                 until: now + pause,
                 pause,
                 tried: false,
             };
-            self.0.insert(one, refused);
+            self.all.insert(one, refused);
             if before.is_some_and(|it| it.tried) {
                 // The others wait as long as the one that was tried for all of them.
-                let due = self.0.values_mut().filter(|it| it.until <= now);
+                let due = self.all.values_mut().filter(|it| it.until <= now);
                 due.for_each(|it| *it = refused);
             }
         }
     }
 
-    /// Before a turn: forgets those that are gone, and those that were tried again and not refused. Of those that are
-    /// due, one is tried for all: if AWS accepts it now, it may accept the others.
+    /// AWS has accepted these targets.
+    pub(super) fn accept(&mut self, targets: &[TargetId]) {
+        for one in targets {
+            if let TargetId::Address(address) = one {
+                self.accepted |= self.all.remove(address).is_some();
+            }
+        }
+    }
+
+    /// Before a plan: forgets those that are gone. Of those that are due, one is tried for all: if AWS accepts it now,
+    /// it may accept the others.
     pub(super) fn keep(&mut self, pods: &Pods, now: Instant) {
-        let accepted = self.0.values().any(|it| it.tried);
-        self.0.retain(|one, it| !it.tried && pods.contains(one));
-        let due = self.0.values_mut().filter(|it| it.until <= now);
-        let many = if accepted { usize::MAX } else { 1 };
+        self.all.retain(|one, _| pods.contains(one));
+        let accepted = std::mem::take(&mut self.accepted);
+        let tries = self.all.values().any(|it| it.tried);
+        let due = self.all.values_mut().filter(|it| it.until <= now);
+        let many = match (accepted, tries) {
+            (true, _) => usize::MAX,
+            (false, true) => 0,
+            (false, false) => 1,
+        };
         due.take(many).for_each(|it| it.tried = true);
     }
 
     /// Those that are left out.
     pub(super) fn addresses(&self) -> BTreeSet<SocketAddr> {
-        let waits = self.0.iter().filter(|(_, it)| !it.tried);
+        let waits = self.all.iter().filter(|(_, it)| !it.tried);
         waits.map(|(one, _)| *one).collect()
     }
 
     /// When the first of them is tried again.
     pub(super) fn due(&self) -> Option<Instant> {
-        let waits = self.0.values().filter(|it| !it.tried);
+        let waits = self.all.values().filter(|it| !it.tried);
         waits.map(|it| it.until).min()
     }
 
@@ -89,7 +107,7 @@ impl RefusedPods {
         let own: BTreeSet<SocketAddr> = pods
             .iter()
             .map(|one| SocketAddr::new(one.address, one.port))
-            .filter(|one| self.0.get(one).is_some_and(|it| !it.tried))
+            .filter(|one| self.all.get(one).is_some_and(|it| !it.tried))
             .collect();
         if own.is_empty() {
             return None;
@@ -239,11 +257,18 @@ mod tests {
             assert_eq!(refused.addresses().len(), 6);
             refused.refuse(all().take(1), now);
         }
-        refused.keep(&pods, now + Duration::from_hours(2));
-        // It was accepted this time: the others are tried, and accepted, too.
-        refused.keep(&pods, now + Duration::from_hours(2));
+        now += Duration::from_hours(2);
+        refused.keep(&pods, now);
+        // A turn that ends before the call changes nothing.
+        refused.keep(&pods, now);
+        assert_eq!(refused.addresses().len(), 6);
+        // It is accepted this time: the others are tried.
+        let accepted: Vec<TargetId> = all().map(TargetId::Address).collect();
+        refused.accept(&accepted[..1]);
+        refused.keep(&pods, now);
         assert_eq!((refused.addresses().len(), refused.due()), (0, None));
-        refused.keep(&pods, now + Duration::from_hours(2));
+        refused.accept(&accepted);
+        refused.keep(&pods, now);
         assert_eq!(refused, RefusedPods::default());
         refused.refuse(all(), now);
         // Another Service hears nothing of them, and gone pods are forgotten.

@@ -337,7 +337,9 @@ impl Record {
         let Some(arn) = self.present().map(|present| present.arn.clone()) else {
             return false;
         };
-        if groups.is_empty() || !is_serving(self.present()) {
+        // Without any answer nobody has asked.
+        let asked = groups.iter().any(|arn| answers.contains_key(arn));
+        if !asked || !is_serving(self.present()) {
             return false;
         }
         let Some(heard) = self.by_member(&arn, answers, &groups) else {

@@ -2,7 +2,7 @@
 //! provider. It changes nothing.
 //!
 //! [`mod@becomes`] decides for one Service, [`differences`] knows the other controllers, [`balancer`] and [`render`]
-//! say it, `manifest` writes the second Service: all of these are pure. Only [`run`] and `cluster` do I/O.
+//! say it, `manifest` writes the second Service: all of these are pure. Only [`run`], `cluster` and `adopt` do I/O.
 
 mod adopt;
 pub mod balancer;

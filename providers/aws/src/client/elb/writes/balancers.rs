@@ -13,6 +13,9 @@ use crate::client::{Action, Answer, CallError, Client, Manner};
 use crate::desired::{Subnet, Tls, Transport};
 use crate::settings::Scheme;
 
+/// So many objects in one call that changes tags: AWS documents the number for the call that reads them.
+const TAGGED: usize = 20;
+
 impl Client {
     pub(super) async fn create_load_balancer(
         &self,
@@ -284,16 +287,19 @@ impl Client {
         tagged: &Tags,
         manner: Manner,
     ) -> Result<Answer, CallError> {
-        make!(
-            self,
-            AddTags,
-            manner,
-            self.elb()
-                .add_tags()
-                .set_resource_arns(Some(of.to_vec()))
-                .set_tags(tags(tagged)),
-            |_| Answer::default()
-        )
+        for some in of.chunks(TAGGED) {
+            make!(
+                self,
+                AddTags,
+                manner,
+                self.elb()
+                    .add_tags()
+                    .set_resource_arns(Some(some.to_vec()))
+                    .set_tags(tags(tagged)),
+                |_| Answer::default()
+            )?;
+        }
+        Ok(Answer::default())
     }
 
     pub(super) async fn remove_tags(
@@ -302,16 +308,19 @@ impl Client {
         keys: &[String],
         manner: Manner,
     ) -> Result<Answer, CallError> {
-        make!(
-            self,
-            RemoveTags,
-            manner,
-            self.elb()
-                .remove_tags()
-                .set_resource_arns(Some(of.to_vec()))
-                .set_tag_keys(Some(keys.to_vec())),
-            |_| Answer::default()
-        )
+        for some in of.chunks(TAGGED) {
+            make!(
+                self,
+                RemoveTags,
+                manner,
+                self.elb()
+                    .remove_tags()
+                    .set_resource_arns(Some(some.to_vec()))
+                    .set_tag_keys(Some(keys.to_vec())),
+                |_| Answer::default()
+            )?;
+        }
+        Ok(Answer::default())
     }
 }
 
