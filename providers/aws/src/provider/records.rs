@@ -375,7 +375,9 @@ impl Record {
         let asked = all.filter(|group| {
             groups.contains(&group.arn) && self.health.asks_about(&arn, uid_of(group))
         });
-        asked.map(|group| group.arn.clone()).collect()
+        let asked: Vec<Arn> = asked.map(|group| group.arn.clone()).collect();
+        // All have enough, and somebody wants to know that it is still so.
+        if asked.is_empty() { groups } else { asked }
     }
 
     /// How the targets of each Service are. What was not asked is as it was. `None`: it is not known of all.
