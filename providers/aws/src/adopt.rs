@@ -35,6 +35,10 @@ const CLUSTER: &str = "kubernetes.io/cluster/";
 pub struct Adopted {
     /// Its ARN.
     pub arn: Arn,
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
 }
 
 // === impl Adopted ===
@@ -42,20 +46,16 @@ pub struct Adopted {
 impl Adopted {
     /// The value of the annotation.
     pub(crate) fn parse(key: &str, value: &str) -> Result<Self, Refusal> {
-        let adopted = Self {
-            arn: value.to_owned(),
-        };
-        if adopted.name().is_empty() || adopted.region().is_empty() {
-            return Err(invalid(format!(
+        Self::of(value).ok_or_else(|| {
+            invalid(format!(
                 "{key} must be the ARN of a Network Load Balancer, such as arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/net/web/0123456789abcdef, not \"{value}\""
-            )));
-        }
-        Ok(adopted)
+            ))
+        })
     }
 
-    /// The parts of `arn:PARTITION:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/net/NAME/ID`.
-    fn parts(&self) -> Option<(&str, &str)> {
-        let parts: Vec<&str> = self.arn.splitn(6, ':').collect();
+    /// From `arn:PARTITION:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/net/NAME/ID`.
+    fn of(arn: &str) -> Option<Self> {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
         let ["arn", _, "elasticloadbalancing", region, _, resource] = parts[..] else {
             return None;
         };
@@ -63,17 +63,12 @@ impl Adopted {
         let ["loadbalancer", "net", name, _] = path[..] else {
             return None;
         };
-        Some((region, name))
-    }
-
-    /// The name of the load balancer.
-    pub fn name(&self) -> &str {
-        self.parts().map_or("", |(_, name)| name)
-    }
-
-    /// The region of the load balancer.
-    pub fn region(&self) -> &str {
-        self.parts().map_or("", |(region, _)| region)
+        let named = !region.is_empty() && !name.is_empty();
+        named.then(|| Self {
+            arn: arn.to_owned(),
+            name: name.to_owned(),
+            region: region.to_owned(),
+        })
     }
 }
 
@@ -141,7 +136,7 @@ mod tests {
     fn an_arn_has_a_name_and_a_region() {
         let adopted = Adopted::parse(ADOPT, WEB).unwrap();
         assert_eq!(
-            (adopted.name(), adopted.region()),
+            (adopted.name.as_str(), adopted.region.as_str()),
             ("k8s-shop-web", "eu-central-1")
         );
         for wrong in [

@@ -192,6 +192,11 @@ impl Call {
         matches!(self, Self::AddTags { tags, .. } if tags.contains_key(APPLIED))
     }
 
+    /// Whether it gives a load balancer other security groups.
+    pub const fn sets_groups(&self) -> bool {
+        matches!(self, Self::SetSecurityGroups { .. })
+    }
+
     /// How soon it must be made.
     pub const fn urgency(&self) -> Urgency {
         match self {

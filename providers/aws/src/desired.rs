@@ -395,7 +395,7 @@ impl Desired {
 /// balancer that it replaces, and can be made before that is deleted. So is the name of one that was taken over.
 fn scope(key: &Key, settings: &Settings) -> String {
     match &settings.adopted {
-        Some(adopted) => format!("{key}/{}", adopted.name()),
+        Some(adopted) => format!("{key}/{}", adopted.name),
         None => scoped(key, settings.scheme.unwrap_or_default()),
     }
 }
@@ -412,7 +412,7 @@ pub(crate) fn name(mark: &Mark, key: &Key, scheme: Scheme) -> String {
 /// The name of the load balancer of Services with these settings.
 pub(crate) fn name_of(mark: &Mark, key: &Key, settings: &Settings) -> String {
     match &settings.adopted {
-        Some(adopted) => adopted.name().to_owned(),
+        Some(adopted) => adopted.name.clone(),
         None => name(mark, key, settings.scheme.unwrap_or_default()),
     }
 }

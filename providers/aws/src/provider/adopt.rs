@@ -7,16 +7,16 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::{Balancer, Key, ProviderError, Reason, ServiceId, mark};
+use ballast_provider::{Balancer, Key, ProviderError, Reason, Refusal, ServiceId, mark};
 use tracing::info;
 
 use super::Inner;
-use super::ensure::Asked;
+use super::ensure::{Asked, Wanted};
 use super::execute::{Ended, error};
 use super::inventory::manner;
 use super::network::mendable;
 use super::records::Record;
-use crate::adopt::{self, Adopted};
+use crate::adopt::{self, ADOPT, Adopted};
 use crate::call::{Call, Ref};
 use crate::client::values::Tags;
 use crate::client::{CallError, Cause, Client};
@@ -49,10 +49,10 @@ impl Inner {
             return Ok(Ended::Done);
         }
         let found = self.adoptable(client, adopted, &record.key, id).await?;
-        let name = adopted.name().to_owned();
+        let name = adopted.name.clone();
         if let Some(objects) = found {
             // Whoever cannot serve it must not mark it: it would be deleted with the Service.
-            Box::pin(self.can_serve(client, record, balancer, adopted, id)).await?;
+            Box::pin(self.prepare(client, record, balancer, adopted, id)).await?;
             // Whoever releases it looks for it by its name, although the call has no answer.
             record.tried.load_balancers.insert(name.clone());
             let call = self.marks(&record.key, id, objects);
@@ -92,10 +92,10 @@ impl Inner {
         let failed = |why| error(&why);
         let manner = manner(Urgency::Service);
         let wrong = |why: &str| mendable(adopt::refused(&why));
-        if adopted.region() != client.region() {
+        if adopted.region != client.region() {
             return Err(wrong(&format!(
                 "it is in the region {}, and the class is in {}",
-                adopted.region(),
+                adopted.region,
                 client.region()
             )));
         }
@@ -159,7 +159,7 @@ impl Inner {
         let cell = self.records.of(key);
         let mut record = cell.lock().await;
         let unmarked = self.adoptable(client, &adopted, key, &id).await?;
-        let name = adopted.name().to_owned();
+        let name = adopted.name.clone();
         record.tried.load_balancers.insert(name.clone());
         self.read(client, &mut record, Urgency::Service).await?;
         if unmarked.is_some() {
@@ -176,7 +176,7 @@ impl Inner {
         if let Some(id) = &desired.backend_group {
             calls = self.opening_calls(client, id, missing.as_ref()).await?;
             let waits = self.remarks_on_nodes().into_iter().next();
-            if let Some(why) = waits.filter(|_| plan.calls.iter().any(regroups)) {
+            if let Some(why) = waits.filter(|_| plan.calls.iter().any(Call::sets_groups)) {
                 return Err(keeps_its_groups(&why));
             }
         }
@@ -189,8 +189,9 @@ impl Inner {
         Ok(calls)
     }
 
-    /// Refuses what a Service cannot do with the load balancer that it names, before anything of it is marked.
-    async fn can_serve(
+    /// Refuses what a Service cannot do with the load balancer that it names, before anything of it is marked. Makes
+    /// the backend group of the class, which the load balancer needs, and lets it in.
+    async fn prepare(
         &self,
         client: &Client,
         record: &Record,
@@ -206,11 +207,11 @@ impl Inner {
             .observed
             .load_balancers
             .extend(there.await?.load_balancers);
-        let name = adopted.name().to_owned();
+        let name = adopted.name.clone();
         let Planned { desired, plan } = self
             .planned(client, &mut scratch, balancer, &mut asked, name)
             .await?;
-        if desired.backend_group.is_some() && plan.calls.iter().any(regroups) {
+        if desired.backend_group.is_some() && plan.calls.iter().any(Call::sets_groups) {
             self.nodes_admit(client).await?;
         }
         Ok(())
@@ -233,18 +234,19 @@ impl Inner {
         }
         record.want(name, BTreeMap::new());
         let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();
-        let (found, faults) = self
-            .find(client, &parts, record.present(), record.prefix_lists())
-            .await?;
-        if let Some(why) = faults.into_values().next() {
-            return Err(why);
+        let Wanted {
+            desired,
+            prefix_lists,
+            ..
+        } = self.wanted(client, &parts, record).await?;
+        if let Some(why) = record.faults.values().next() {
+            return Err(why.clone());
         }
-        let desired = Desired::of(&self.mark, &record.key, &parts, &found)?.desired;
         let situation = Situation {
             nodes: self.targets().nodes(),
             pods: Pods::of(&balancer.members),
             successor_serves: false,
-            prefix_lists: found.prefix_lists,
+            prefix_lists,
             reservation_waits: false,
         };
         let mut plan = plan::plan(&desired, &situation, &record.observed);
@@ -279,16 +281,14 @@ impl Inner {
     }
 }
 
-/// Whether a load balancer gets other security groups.
-fn regroups(call: &Call) -> bool {
-    matches!(call, Call::SetSecurityGroups { .. })
-}
-
 /// The nodes do not admit Ballast's load balancers.
 fn keeps_its_groups(why: &str) -> ProviderError {
-    mendable(adopt::refused(&format!(
-        "it keeps its security groups until the nodes admit Ballast's. {why}"
-    )))
+    mendable(Refusal::new(
+        Reason::Invalid,
+        format!(
+            "annotation {ADOPT}: the load balancer keeps its security groups until the nodes admit Ballast's. {why}"
+        ),
+    ))
 }
 
 /// The usual policy has no right to mark what other controllers have made.

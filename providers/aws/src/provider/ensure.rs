@@ -60,11 +60,11 @@ struct Said {
 }
 
 /// What the Services of a load balancer need.
-struct Wanted {
-    desired: Desired,
+pub(super) struct Wanted {
+    pub(super) desired: Desired,
     /// What each of them should know, in their order.
     remarks: Vec<Vec<String>>,
-    prefix_lists: PrefixLists,
+    pub(super) prefix_lists: PrefixLists,
 }
 
 /// Makes a status of what was said.
@@ -251,7 +251,7 @@ impl Inner {
         if self.adopt(client, record, &adopted, balancer, &id).await? == Ended::Stale {
             return Ok(Ended::Stale);
         }
-        let Some(there) = record.observed.load_balancers.get(adopted.name()) else {
+        let Some(there) = record.observed.load_balancers.get(&adopted.name) else {
             return Ok(Ended::Done);
         };
         let asked = one.settings.scheme.replace(there.scheme);
@@ -364,9 +364,8 @@ impl Inner {
         if must_wait(&plan, record) {
             return Ok(Step::Settled(said));
         }
-        let regroups = |call: &Call| matches!(call, Call::SetSecurityGroups { .. });
         let adopts = asked.iter().any(|one| one.settings.adopted.is_some());
-        if adopts && desired.backend_group.is_some() && plan.calls.iter().any(regroups) {
+        if adopts && desired.backend_group.is_some() && plan.calls.iter().any(Call::sets_groups) {
             self.nodes_admit(client).await?;
         }
         for (part, remarks) in parts.iter().zip(&mut said.of_each) {
@@ -412,7 +411,7 @@ impl Inner {
 
     /// What the Services of a load balancer need, and what is looked up for that. What only one of them names wrongly
     /// is its fault.
-    async fn wanted(
+    pub(super) async fn wanted(
         &self,
         client: &Client,
         parts: &[Part<'_>],

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ballast_provider::ProviderError;
-use ballast_provider::mark::{APPLIED, SERVICE_UID};
+use ballast_provider::mark::SERVICE_UID;
 
 use crate::call::{Call, Ref};
 use crate::client::values::Tags;
@@ -24,11 +24,6 @@ pub(super) struct Owners<'a>(BTreeMap<&'a str, &'a str>);
 /// Whether it is what one Service asks for that AWS refuses, and not what AWS refuses anybody now.
 pub(super) const fn is_of_one(why: &CallError) -> bool {
     matches!(why.cause, Cause::Invalid | Cause::Quota | Cause::NotFound)
-}
-
-/// Whether the call says that everything is applied.
-fn says_applied(call: &Call) -> bool {
-    matches!(call, Call::AddTags { tags, .. } if tags.contains_key(APPLIED))
 }
 
 fn uid(tags: &Tags) -> Option<&str> {
@@ -74,8 +69,7 @@ impl<'a> Owners<'a> {
     /// Whether a call of a plan is left out after these faults.
     pub(super) fn is_left_out(&self, call: &Call, observed: &Observed, faults: &Faults) -> bool {
         let refused = |uid: &str| faults.contains_key(uid);
-        !faults.is_empty()
-            && (says_applied(call) || self.owner(call, observed).is_some_and(refused))
+        !faults.is_empty() && (call.finishes() || self.owner(call, observed).is_some_and(refused))
     }
 
     fn of_ref<'b>(&'b self, of: &Ref, observed: &'b Observed) -> Option<&'b str> {

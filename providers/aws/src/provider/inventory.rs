@@ -223,7 +223,7 @@ impl Inner {
         urgency: Urgency,
     ) -> Result<Observed, ProviderError> {
         let names = Names {
-            load_balancers: vec![adopted.name().to_owned()],
+            load_balancers: vec![adopted.name.clone()],
             target_groups: Vec::new(),
             listeners: BTreeMap::new(),
             security_groups: Vec::new(),

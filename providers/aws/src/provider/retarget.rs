@@ -58,6 +58,13 @@ enum Fared {
     Failed(ProviderError),
 }
 
+fn registration(target_group: &Ref, targets: &[TargetId]) -> Call {
+    Call::RegisterTargets {
+        target_group: target_group.clone(),
+        targets: targets.to_vec(),
+    }
+}
+
 /// What came of a search for targets that AWS accepts.
 pub(super) struct Registered {
     /// The calls that succeeded, whatever became of the others.
@@ -272,10 +279,7 @@ impl Inner {
             if some.is_empty() {
                 continue;
             }
-            let call = Call::RegisterTargets {
-                target_group: target_group.clone(),
-                targets: some.clone(),
-            };
+            let call = registration(target_group, &some);
             let answer = match refused.take() {
                 Some(why) => Err(why),
                 None => client.call(&call, ids, call.urgency(), PATIENCE).await,
@@ -342,10 +346,7 @@ impl Inner {
             let Some(some) = rest.pop() else {
                 break Ok(());
             };
-            let call = Call::RegisterTargets {
-                target_group: target_group.clone(),
-                targets: some.clone(),
-            };
+            let call = registration(target_group, &some);
             let answer = match refused.take() {
                 Some(why) => Err(why),
                 None => client.call(&call, ids, call.urgency(), PATIENCE).await,
