@@ -49,6 +49,7 @@ mod pods;
 mod records;
 mod release;
 mod retarget;
+mod said;
 mod status;
 mod tags;
 mod targets;
@@ -64,9 +65,9 @@ use ballast_provider::{
 use futures::stream::BoxStream;
 use tokio::sync::Notify;
 
-use self::ensure::Asked;
 use self::network::Network;
 use self::records::Records;
+use self::said::Asked;
 use self::tags::Kept;
 use self::targets::Targets;
 use crate::call::Call;

@@ -11,11 +11,12 @@ use ballast_provider::{Balancer, Key, ProviderError, Reason, Refusal, ServiceId,
 use tracing::info;
 
 use super::Inner;
-use super::ensure::{Asked, Wanted};
+use super::ensure::Wanted;
 use super::execute::{Ended, error};
 use super::inventory::manner;
 use super::network::mendable;
 use super::records::Record;
+use super::said::Asked;
 use crate::adopt::{self, ADOPT, Adopted};
 use crate::call::{Call, Ref};
 use crate::client::values::Tags;
@@ -150,7 +151,7 @@ impl Inner {
         let Some(one) = asked.first_mut() else {
             return Ok(Vec::new());
         };
-        let Some(adopted) = one.settings().adopted.clone() else {
+        let Some(adopted) = one.settings.adopted.clone() else {
             return Err(mendable(adopt::refused(&"the Service names none")));
         };
         let id = one.part().service.id.clone();
@@ -230,7 +231,7 @@ impl Inner {
             return Err(mendable(adopt::refused(&"it is gone")));
         };
         for one in &mut *asked {
-            one.settings_mut().scheme = Some(there.scheme);
+            one.settings.scheme = Some(there.scheme);
         }
         record.want(name, BTreeMap::new());
         let parts: Vec<Part<'_>> = asked.iter().map(Asked::part).collect();

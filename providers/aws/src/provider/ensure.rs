@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use ballast_provider::mark::SERVICE_UID;
 use ballast_provider::{
-    Balancer, Endpoint, LoadBalancer, Member, Observed, ProviderError, Readiness, Refusal,
-    ServiceId,
+    Balancer, Endpoint, LoadBalancer, Observed, ProviderError, Readiness, Refusal, ServiceId,
 };
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -19,6 +18,7 @@ use super::execute::{Cleaning, Ended, error, may_return_another};
 use super::faults::{Faults, Owners};
 use super::health::Needs;
 use super::records::{Behind, Depth, Extent, Record};
+use super::said::{Asked, Said, no_target};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
@@ -48,17 +48,6 @@ enum Step {
     Again,
 }
 
-/// What the owners of the Services should know of a plan.
-#[derive(Default)]
-struct Said {
-    /// Each of them, in the order of the Services.
-    of_each: Vec<Vec<String>>,
-    /// All of them.
-    of_all: Vec<String>,
-    /// Why the load balancer keeps something that they do not want any more.
-    objection: Option<Refusal>,
-}
-
 /// What the Services of a load balancer need.
 pub(super) struct Wanted {
     pub(super) desired: Desired,
@@ -69,38 +58,6 @@ pub(super) struct Wanted {
 
 /// Makes a status of what was said.
 type Show = fn(&LoadBalancer, Option<&ObservedLoadBalancer>, Publish, Words) -> Observed;
-
-/// One Service of a load balancer, and what it asks for.
-pub(super) struct Asked<'a> {
-    member: &'a Member,
-    /// Merged with those of the class.
-    settings: Settings,
-    /// What its owner should know, whatever is done.
-    remarks: Vec<String>,
-}
-
-// === impl Asked ===
-
-impl Asked<'_> {
-    pub(super) const fn part(&self) -> Part<'_> {
-        Part {
-            service: &self.member.load_balancer,
-            settings: &self.settings,
-        }
-    }
-
-    pub(super) const fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    pub(super) const fn settings_mut(&mut self) -> &mut Settings {
-        &mut self.settings
-    }
-
-    fn id(&self) -> &ServiceId {
-        &self.member.load_balancer.id
-    }
-}
 
 // === impl Inner ===
 
@@ -262,43 +219,6 @@ impl Inner {
             ));
         }
         Ok(Ended::Done)
-    }
-
-    /// What is said of one Service: with what is said whatever a plan did.
-    fn words(&self, said: &Said, at: usize, one: &Asked<'_>, record: &Record) -> Words {
-        let now = Instant::now();
-        let mut remarks = said.of_each.get(at).cloned().unwrap_or_default();
-        remarks.extend(said.of_all.iter().cloned());
-        remarks.extend(one.remarks.iter().cloned());
-        match one.settings.target_type.unwrap_or_default() {
-            TargetType::Instance => remarks.extend(self.remarks_on_nodes()),
-            TargetType::Ip => {
-                let endpoints = one.member.endpoints.as_ref();
-                remarks.extend(endpoints.and_then(|all| record.refused.remark(all)));
-            }
-        }
-        remarks.extend(record.capacity.remark());
-        if let Some(left) = &record.cleanup {
-            remarks.extend(left.refused.iter().cloned());
-        }
-        if !record.is_replaced(now) {
-            remarks.extend(remarks_on_former(record));
-        }
-        let settles = record.health.settles(now);
-        // It is said together with the end of the wait.
-        let present = record.present().filter(|_| !settles);
-        let uid = &one.id().uid;
-        Words {
-            remarks,
-            objection: (said.objection.clone())
-                .or_else(|| record.capacity.objection(record.present())),
-            health: present.and_then(|it| record.health.condition(&it.arn, uid)),
-            healthy: present
-                .filter(|_| one.settings.target_type == Some(TargetType::Ip))
-                .and_then(|it| record.health.healthy_pods(&it.arn, uid)),
-            stand_in: record.stand_in(now).map(|it| it.hostname.clone()),
-            settles,
-        }
     }
 
     async fn step(
@@ -507,27 +427,6 @@ impl Inner {
     }
 }
 
-/// What to say if the labels that a Service asks for select no node, or it has no pod that can be a target.
-fn no_target(
-    part: &Part<'_>,
-    desired: &Desired,
-    situation: &Situation,
-    ready: &Pods,
-) -> Option<String> {
-    let group = desired.target_groups.values().find(|group| {
-        let uid = group.tags.get(SERVICE_UID).map(String::as_str);
-        uid == Some(&*part.service.id.uid)
-    })?;
-    if group.target_type == TargetType::Ip {
-        let none = ready.has_none(&part.service.id.uid);
-        return none.then(|| "no pod of the Service is ready, so there is no target".to_owned());
-    }
-    let labels = group.selector.tag()?;
-    let nodes = situation.nodes.as_ref()?;
-    let none = nodes.selected(&group.selector).is_empty();
-    none.then(|| format!("target-node-labels: no node has {labels}, so there is no target"))
-}
-
 /// The Services of target groups that do not exist yet, and of which nobody knows which pods they get: no listener
 /// moves to an empty one.
 fn unknown_pods(desired: &Desired, situation: &Situation, observed: &There) -> Faults {
@@ -552,16 +451,6 @@ fn must_wait(plan: &Plan, record: &Record) -> bool {
     let remakes = |call: &Call| matches!(call, Call::DeleteLoadBalancer { .. });
     let since = record.remade.map(|at| at.elapsed());
     plan.calls.iter().any(remakes) && since.is_some_and(|since| since < REMAKE)
-}
-
-/// What its owner should know of load balancers that another one replaces.
-fn remarks_on_former(record: &Record) -> impl Iterator<Item = String> {
-    record.former().map(|(name, one)| {
-        format!(
-            "the former load balancer {name} ({}) stays until the new one has had a healthy target for 3 minutes, and for a day at most",
-            one.hostname
-        )
-    })
 }
 
 /// Where a plan is cut in two, so that the name of a new load balancer is published before the

@@ -20,15 +20,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ballast_provider::mark::{SERVICE_UID, service_of};
+use ballast_provider::mark::service_of;
 use ballast_provider::{Key, ProviderError, ServiceId};
 use tokio::time::Instant;
 
 use super::capacity::Capacity;
 use super::ensure::REMAKE;
 use super::faults::Faults;
-use super::health::{Heard, Needs, Summary, Watch};
-use super::inventory::registered;
+use super::health::{Needs, Watch};
 use super::pods::RefusedPods;
 use crate::call::Call;
 use crate::client::CallError;
@@ -42,6 +41,7 @@ use crate::rate::Ticket;
 use crate::target::TargetType;
 
 mod all;
+mod hearing;
 
 pub(super) use self::all::{Cell, LAG, Records};
 
@@ -285,32 +285,6 @@ impl Record {
         all.filter(move |(name, _)| wanted.is_some_and(|wanted| wanted != *name))
     }
 
-    /// The target groups that the load balancer sends to. What lists say does not include listeners.
-    pub(super) fn groups(&self) -> Vec<Arn> {
-        let Some(present) = self.present() else {
-            return Vec::new();
-        };
-        let listed = self.depth == Depth::Names && self.observed.load_balancers.len() == 1;
-        let listeners = present.listeners.values();
-        let used: BTreeSet<&Arn> = listeners.map(|one| &one.target_group).collect();
-        let all = self.observed.target_groups.values().map(|group| &group.arn);
-        all.filter(|arn| listed || used.contains(arn))
-            .cloned()
-            .collect()
-    }
-
-    /// When to ask how its targets are. Nothing is healthy before the load balancer is active.
-    pub(super) fn health_due(&self) -> Option<Instant> {
-        let asks = !self.retained && is_serving(self.present()) && !self.groups().is_empty();
-        self.health.due().filter(|_| asks)
-    }
-
-    /// Whether nobody has asked how its targets are since this process started, and nobody is about to.
-    pub(super) fn is_unheard(&self) -> bool {
-        let asks = !self.retained && self.depth == Depth::Names && is_serving(self.present());
-        asks && self.wanted.is_some() && self.health.is_unheard() && !self.groups().is_empty()
-    }
-
     /// The load balancer whose name stays published: one that serves, while the one that replaces it has
     /// not had a healthy target yet.
     pub(super) fn stand_in(&self, now: Instant) -> Option<&ObservedLoadBalancer> {
@@ -329,87 +303,6 @@ impl Record {
         if let Some(one) = all.find(|one| hostnames.contains(&one.hostname)) {
             self.health.has_published(&one.arn);
         }
-    }
-
-    /// What AWS says of its targets. True if there is news.
-    pub(super) fn heard(&mut self, answers: &Answers, now: Instant) -> bool {
-        let groups = self.groups();
-        let Some(arn) = self.present().map(|present| present.arn.clone()) else {
-            return false;
-        };
-        // Without any answer nobody has asked.
-        let asked = groups.iter().any(|arn| answers.contains_key(arn));
-        if !asked || !is_serving(self.present()) {
-            return false;
-        }
-        let Some(heard) = self.by_member(&arn, answers, &groups) else {
-            return false;
-        };
-        let news = self.health.heard(&arn, heard, now);
-        if self.former().next().is_some()
-            && let Some(at) = self.health.replaces_at().filter(|at| *at > now)
-        {
-            let (least, most) = REPLACING;
-            self.health.ask_at(at.clamp(now + least, now + most));
-        }
-        news
-    }
-
-    /// Whether AWS has targets that are not known.
-    pub(super) fn misses(&self, answers: &Answers) -> bool {
-        let mut all = self.observed.target_groups.values();
-        let misses = |group: &ObservedTargetGroup| {
-            let targets = answers.get(&group.arn).map(|all| registered(all));
-            targets.is_some_and(|targets| !targets.is_subset(&group.targets))
-        };
-        self.targets_known && self.depth != Depth::Doubtful && all.any(misses)
-    }
-
-    /// Those of them of which AWS is asked how their targets are.
-    pub(super) fn groups_to_ask(&self) -> Vec<Arn> {
-        let Some(arn) = self.present().map(|present| present.arn.clone()) else {
-            return Vec::new();
-        };
-        let groups = self.groups();
-        let all = self.observed.target_groups.values();
-        let asked = all.filter(|group| {
-            groups.contains(&group.arn) && self.health.asks_about(&arn, uid_of(group))
-        });
-        let asked: Vec<Arn> = asked.map(|group| group.arn.clone()).collect();
-        // All have enough, and somebody wants to know that it is still so.
-        if asked.is_empty() { groups } else { asked }
-    }
-
-    /// How the targets of each Service are. What was not asked is as it was. `None`: it is not known of all.
-    fn by_member(&self, of: &str, answers: &Answers, groups: &[Arn]) -> Option<Heard> {
-        let mut heard = Heard::new();
-        let all = self.observed.target_groups.values();
-        let mine: Vec<&ObservedTargetGroup> =
-            all.filter(|group| groups.contains(&group.arn)).collect();
-        for group in &mine {
-            let uid = uid_of(group);
-            let mut own = mine.iter().filter(|one| uid_of(one) == uid);
-            if !own.all(|one| answers.contains_key(&one.arn)) {
-                let last = self.health.last_of(of, uid)?.clone();
-                heard.insert(uid.into(), last);
-                continue;
-            }
-            let needs = self.needs(uid);
-            let (_, summary) = heard
-                .entry(uid.into())
-                .or_insert((needs, Summary::default()));
-            for target in answers.get(&group.arn).into_iter().flatten() {
-                summary.add(target);
-            }
-        }
-        Some(heard)
-    }
-
-    /// How many targets of a Service must be healthy.
-    pub(super) fn needs(&self, uid: &str) -> Needs {
-        let wanted = self.wanted.as_ref();
-        let needs = wanted.and_then(|wanted| wanted.needs.get(uid));
-        needs.copied().unwrap_or_default()
     }
 
     /// Whether others than this Service have something here, or are about to. The tags of the load balancer and its
@@ -559,11 +452,6 @@ pub(super) fn members(observed: &Observed) -> BTreeSet<ServiceId> {
 fn served(observed: &Observed) -> BTreeSet<ServiceId> {
     let groups = observed.target_groups.values();
     groups.filter_map(|one| service_of(&one.tags)).collect()
-}
-
-/// The UID of the Service that a target group serves.
-fn uid_of(group: &ObservedTargetGroup) -> &str {
-    group.tags.get(SERVICE_UID).map_or("", String::as_str)
 }
 
 /// Whether it is there and takes traffic.

@@ -58,13 +58,6 @@ enum Fared {
     Failed(ProviderError),
 }
 
-fn registration(target_group: &Ref, targets: &[TargetId]) -> Call {
-    Call::RegisterTargets {
-        target_group: target_group.clone(),
-        targets: targets.to_vec(),
-    }
-}
-
 /// What came of a search for targets that AWS accepts.
 pub(super) struct Registered {
     /// The calls that succeeded, whatever became of the others.
@@ -494,5 +487,12 @@ impl Inner {
         drop(records);
         self.settle(client, &nodes, selectors, targets.epoch())
             .await
+    }
+}
+
+fn registration(target_group: &Ref, targets: &[TargetId]) -> Call {
+    Call::RegisterTargets {
+        target_group: target_group.clone(),
+        targets: targets.to_vec(),
     }
 }
