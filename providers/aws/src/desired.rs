@@ -23,12 +23,16 @@ mod capacity;
 mod check;
 mod clients;
 mod listeners;
+mod names;
 mod shared;
+mod subnets;
 mod tls;
 
 use clients::given;
 pub(crate) use clients::{MOST_RULES, rules, weight};
 use listeners::Served;
+pub(crate) use names::{name, name_of};
+use names::{scope, tags};
 
 /// The prefix of all names.
 pub(crate) const NAMES: &str = "bl";
@@ -353,7 +357,7 @@ impl Desired {
             Groups::Given(given(settings, found)?)
         };
         let manages = settings.manage_backend_rules.unwrap_or(own);
-        let subnets = subnets(settings, found)?;
+        let subnets = subnets::of(settings, found)?;
         let desired = Self {
             name: name_of(mark, key, settings),
             scheme,
@@ -391,32 +395,6 @@ impl Desired {
     }
 }
 
-/// The scheme is part of all names, so that the successor of another scheme shares nothing with the load
-/// balancer that it replaces, and can be made before that is deleted. So is the name of one that was taken over.
-fn scope(key: &Key, settings: &Settings) -> String {
-    match &settings.adopted {
-        Some(adopted) => format!("{key}/{}", adopted.name),
-        None => scoped(key, settings.scheme.unwrap_or_default()),
-    }
-}
-
-fn scoped(key: &Key, scheme: Scheme) -> String {
-    format!("{key}/{}", scheme.as_str())
-}
-
-/// The name of the load balancer of one scheme.
-pub(crate) fn name(mark: &Mark, key: &Key, scheme: Scheme) -> String {
-    mark.name_of(NAMES, &scoped(key, scheme))
-}
-
-/// The name of the load balancer of Services with these settings.
-pub(crate) fn name_of(mark: &Mark, key: &Key, settings: &Settings) -> String {
-    match &settings.adopted {
-        Some(adopted) => adopted.name.clone(),
-        None => name(mark, key, settings.scheme.unwrap_or_default()),
-    }
-}
-
 /// Refuses what can be refused before anything is looked up.
 pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
     for Part { service, settings } in parts {
@@ -440,77 +418,6 @@ pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
         rules(parts, &PrefixLists::new())?;
     }
     Ok(())
-}
-
-/// AWS's limit for the tags of an object, less one for the tag of what was applied.
-const MOST_TAGS: usize = 49;
-
-/// The tags of the objects of one Service; target groups may have one more.
-fn tags(
-    mark: &Mark,
-    key: &Key,
-    service: &LoadBalancer,
-    settings: &Settings,
-) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut tags = settings.tags.clone();
-    tags.extend(mark.tags_on(key, &service.id));
-    let pods = settings.target_type == Some(TargetType::Ip);
-    let more = usize::from(pods || selector(settings).tag().is_some());
-    if tags.len() + more > MOST_TAGS {
-        return Err(Refusal::new(
-            Reason::QuotaExceeded,
-            format!(
-                "{} tags, Ballast's own among them; AWS permits {MOST_TAGS}",
-                tags.len()
-            ),
-        ));
-    }
-    Ok(tags)
-}
-
-/// Pods are targets wherever they run.
-fn selector(settings: &Settings) -> Selector {
-    let labels = match settings.target_type.unwrap_or_default() {
-        TargetType::Instance => settings.node_labels.clone(),
-        TargetType::Ip => None,
-    };
-    Selector::new(labels.unwrap_or_default())
-}
-
-fn subnets(settings: &Settings, found: &LookedUp) -> Result<Vec<Subnet>, Refusal> {
-    if found.subnets.is_empty() {
-        return Err(invalid(format!(
-            "annotation {PREFIX}subnets: no subnet was found"
-        )));
-    }
-    for (name, addresses) in [
-        ("eip-allocations", settings.elastic_addresses.len()),
-        ("private-ipv4-addresses", settings.private_addresses.len()),
-    ] {
-        if addresses > 0 && addresses != found.subnets.len() {
-            return Err(invalid(format!(
-                "annotation {PREFIX}{name} has {addresses} entries for {} subnets: each subnet needs one, in the same order",
-                found.subnets.len()
-            )));
-        }
-    }
-    for (at, subnet) in found.subnets.iter().enumerate() {
-        if let Some(same) = found.subnets[..at].iter().find(|it| it.zone == subnet.zone) {
-            return Err(invalid(format!(
-                "annotation {PREFIX}subnets: {} and {} are both in zone {}; a load balancer has one subnet in each zone",
-                same.id, subnet.id, subnet.zone
-            )));
-        }
-    }
-    let numbered = found.subnets.iter().enumerate();
-    Ok(numbered
-        .map(|(at, found)| Subnet {
-            id: found.id.clone(),
-            zone: found.zone.clone(),
-            elastic_address: settings.elastic_addresses.get(at).cloned(),
-            private_address: settings.private_addresses.get(at).copied(),
-        })
-        .collect())
 }
 
 // === impl Transport ===

@@ -3,9 +3,9 @@
 //! A target group of pods says with its tags which Service it serves, and with the tag [`LISTENER_PORT`] which port
 //! of it. So its targets are compared with the right pods, also those of a load balancer that another one replaces.
 //!
-//! Pods are targets while they are ready, and before, if only their gate waits for the load balancer. If there is none, those that still serve while they terminate stay, as
-//! kube-proxy does it (KEP-1669). A pod that is no target any more drains: AWS ends its connections after the
-//! deregistration delay.
+//! Pods are targets while they are ready, and before, if only their gate waits for the load balancer. If
+//! there is none, those that still serve while they terminate stay, as kube-proxy does it (KEP-1669). A pod
+//! that is no target any more drains: AWS ends its connections after the deregistration delay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

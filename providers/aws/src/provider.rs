@@ -34,8 +34,10 @@
 mod adopt;
 mod backend;
 mod capacity;
+mod cleanup;
 mod drift;
 mod ensure;
+mod everything;
 mod execute;
 mod faults;
 mod follow;
@@ -272,7 +274,7 @@ impl ballast_provider::Inventory for AwsInventory {
     async fn all(&self) -> Result<Vec<Owned>, ProviderError> {
         let client = Client::connect(&self.connection).await;
         let client = client.map_err(|error| ProviderError::transient(error.to_string()))?;
-        let all = inventory::everything(&client).await;
+        let all = everything::everything(&client).await;
         all.map_err(|why| execute::error(&why))
     }
 }

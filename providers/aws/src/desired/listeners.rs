@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ballast_provider::{Affinity, Key, Listener, Mark, Protocol, Reason, Refusal};
 
-use super::{ListenerSpec, NAMES, Part, TargetGroup, Transport, check, selector, tags, tls};
+use super::names::{scope, selector, tags};
+use super::{ListenerSpec, NAMES, Part, TargetGroup, Transport, check, tls};
 use crate::annotations::{PREFIX, invalid};
 use crate::nodes::NODE_LABELS;
 use crate::pods::LISTENER_PORT;
@@ -49,7 +50,7 @@ impl Served {
         remarks: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
         let Part { service, settings } = *part;
-        let mut scope = super::scope(key, settings);
+        let mut scope = scope(key, settings);
         if let Key::Shared(_) = key {
             // One Service may take over a port from another one: never its target group.
             scope = format!("{scope}/{}", service.id.uid);

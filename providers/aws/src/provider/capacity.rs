@@ -1,7 +1,7 @@
 //! What became of the capacity that a load balancer reserves. Pure.
 //!
-//! AWS refuses a reservation for reasons that only people or time can change, such as a quota. So a refusal ends no turn: the
-//! Service says it, and is tried again with growing pauses.
+//! AWS refuses a reservation for reasons that only people or time can change, such as a quota. So a refusal
+//! ends no turn: the Service says it, and is tried again with growing pauses.
 
 use std::time::Duration;
 

@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::Inner;
-use super::execute::{Cleaning, Ended, error, may_return_another};
+use super::cleanup::Cleaning;
+use super::execute::{Ended, error, may_return_another};
 use super::faults::{Faults, Owners};
 use super::health::Needs;
 use super::records::{Behind, Depth, Extent, Record};

@@ -1,15 +1,15 @@
-//! Makes the calls of a plan, and says what a failure means for the Service.
+//! Makes the calls of a plan, and says what a failure means for the Service. [`super::cleanup`] deletes what
+//! nothing uses after them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ballast_provider::{ProviderError, Reason};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::faults::{Owners, is_of_one};
-use super::records::{Depth, Extent, Leftover, Record};
+use super::records::{Extent, Record};
 use super::retarget::INVALID_TARGET;
 use super::{Inner, PATIENCE};
 use crate::call::Call;
@@ -17,12 +17,6 @@ use crate::client::{Answer, CallError, Cause, Client, Ids, Manner};
 use crate::effect;
 use crate::rate::Urgency;
 use crate::target::{TargetId, TargetType};
-
-/// The pauses between two tries to delete what AWS says is in use: network interfaces of a load
-/// balancer stay for about a minute after it.
-const CLEANUP: (Duration, Duration) = (Duration::from_secs(15), Duration::from_mins(1));
-/// The longest pause between two tries to delete what AWS refuses to delete.
-const REFUSED: Duration = Duration::from_mins(10);
 
 /// AWS's code for more targets than a load balancer may have in a zone.
 pub(super) const TOO_MANY_TARGETS: &str = "TooManyTargets";
@@ -42,28 +36,6 @@ const GIVEN: [&str; 9] = [
     "InvalidPrefixListId.NotFound",
     "InvalidPrefixListID.NotFound",
 ];
-/// So many tries to delete something fail while all goes as it should: together with the pauses between them
-/// they take about five minutes.
-const USUAL: u32 = 6;
-
-/// Whose clean-up it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cleaning {
-    /// A Service goes: it waits for the end. The controller makes the pauses.
-    OfRelease,
-    /// A Service has changed and has what it wants. The next try is made only after a pause.
-    OfLiving,
-}
-
-/// How a clean-up ended. Each call of it was made, whatever became of the others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cleaned {
-    /// Something is left; try again after this time.
-    pub(super) left: Option<Duration>,
-    /// The first failure that is none of something in use.
-    pub(super) failed: Option<CallError>,
-}
-
 /// How a plan ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -123,35 +95,6 @@ pub(super) fn error(why: &CallError) -> ProviderError {
     ProviderError::failed(reason, message)
 }
 
-/// What the owner of a Service should know of something that could not be deleted. `None`: nothing; it
-/// is in use for a while, as usual, or the next try may know more.
-fn remark(call: &Call, why: &CallError, times: u32) -> Option<String> {
-    let (what, id) = match call {
-        Call::DeleteLoadBalancer { load_balancer } => ("the former load balancer", load_balancer),
-        Call::DeleteTargetGroup { target_group } => ("the target group", target_group),
-        Call::DeleteSecurityGroup { security_group } => ("the security group", security_group),
-        _ => return None,
-    };
-    let usual = why.cause == Cause::InUse
-        && !matches!(call, Call::DeleteLoadBalancer { .. })
-        && times <= USUAL;
-    if usual || why.cause.uncertain() || matches!(why.cause, Cause::Throttled { .. }) {
-        return None;
-    }
-    let hint = match why.cause {
-        Cause::Protected => {
-            ". Switch its deletion protection off in AWS, or set the attribute deletion_protection.enabled=false"
-        }
-        Cause::InUse if matches!(call, Call::DeleteSecurityGroup { .. }) => {
-            ". A rule of another security group may name it: remove that rule"
-        }
-        _ => "",
-    };
-    Some(format!(
-        "{what} {id} is not used any more and could not be deleted; Ballast tries again: {why}{hint}"
-    ))
-}
-
 /// New targets and certificates come before the former ones leave. If AWS has no room for both, those that leave
 /// go first, and `refused` is made again after them. False if none is left that could make room. Targets make no
 /// room for certificates, and the other way round: what would help nobody stays until its turn.
@@ -190,17 +133,6 @@ fn names_addresses(call: &Call) -> bool {
 
 /// AWS refuses a call if it refuses one target of it: which of them it accepts must be found out.
 const SEARCHED: [&str; 2] = [INVALID_TARGET, TOO_MANY_TARGETS];
-
-// === impl Cleaning ===
-
-impl Cleaning {
-    const fn urgency(self) -> Urgency {
-        match self {
-            Self::OfRelease => Urgency::Service,
-            Self::OfLiving => Urgency::Background,
-        }
-    }
-}
 
 // === impl Inner ===
 
@@ -362,92 +294,6 @@ impl Inner {
         }
         why
     }
-
-    /// Deletes what nothing uses. What AWS does not delete waits, and holds up nothing else.
-    pub(super) async fn clean_up(
-        &self,
-        client: &Client,
-        record: &mut Record,
-        calls: &[Call],
-        cleaning: Cleaning,
-    ) -> Cleaned {
-        if calls.is_empty() {
-            record.cleanup = None;
-            return Cleaned::default();
-        }
-        if cleaning == Cleaning::OfLiving
-            && let Some(before) = &record.cleanup
-            && let Some(left) = before.due.checked_duration_since(Instant::now())
-            && !left.is_zero()
-        {
-            return Cleaned {
-                left: Some(left),
-                failed: None,
-            };
-        }
-        let ids = Ids::default();
-        let mut cleaned = Cleaned::default();
-        let mut refused = Vec::new();
-        let (mut pause, longest) = CLEANUP;
-        if let Some(before) = &record.cleanup {
-            pause = before.pause * 2;
-        }
-        let times = record.cleanup.as_ref().map_or(0, |before| before.times);
-        let times = times.saturating_add(1);
-        let mut most = longest;
-        for call in calls {
-            let why = match make(client, record, call, cleaning.urgency(), &ids).await {
-                Ok(answer) => {
-                    effect::apply(&mut record.observed, call, &ids, &answer);
-                    continue;
-                }
-                Err(why) if is_done(call, &why) => {
-                    effect::apply(&mut record.observed, call, &ids, &Answer::default());
-                    continue;
-                }
-                Err(why) => why,
-            };
-            cleaned.left = Some(pause);
-            if why.cause.uncertain() {
-                record.doubt();
-            }
-            if let Some(remark) = remark(call, &why, times) {
-                if times == USUAL + 1 {
-                    warn!("{remark}");
-                }
-                refused.push(remark);
-                most = REFUSED;
-            }
-            if let Cause::Throttled { retry_after } = why.cause {
-                // The other calls would wait behind this one.
-                pause = pause.max(retry_after);
-                most = most.max(retry_after);
-                cleaned.failed.get_or_insert(why);
-                break;
-            }
-            if why.cause != Cause::InUse {
-                cleaned.failed.get_or_insert(why);
-            }
-        }
-        if cleaned.left.is_none() {
-            record.cleanup = None;
-            return cleaned;
-        }
-        let pause = pause.min(most);
-        // What had no answer is read again in the next turn, and then nothing is in its way.
-        let wait = match record.depth {
-            Depth::Doubtful => Duration::ZERO,
-            Depth::Names | Depth::Full => pause,
-        };
-        cleaned.left = Some(wait);
-        record.cleanup = Some(Leftover {
-            due: Instant::now() + wait,
-            pause,
-            times,
-            refused,
-        });
-        cleaned
-    }
 }
 
 /// Whether a call that AWS refuses concerns only one of several Services on the load balancer. Then the rest
@@ -474,7 +320,7 @@ fn isolate(
 
 /// Makes one call for a load balancer. If it must wait, it keeps its place until its next turn. Whoever
 /// waits here may be dropped, so the record is doubtful until there is an answer.
-async fn make(
+pub(super) async fn make(
     client: &Client,
     record: &mut Record,
     call: &Call,
@@ -508,7 +354,7 @@ const fn makes(call: &Call) -> bool {
 
 /// Whether a failure says that there is nothing left to do: what is to be deleted is gone, nothing of a
 /// target is registered, or a certificate is not in the list of its listener.
-fn is_done(call: &Call, why: &CallError) -> bool {
+pub(super) fn is_done(call: &Call, why: &CallError) -> bool {
     let gone = why.cause == Cause::NotFound;
     match call {
         Call::DeleteLoadBalancer { .. }

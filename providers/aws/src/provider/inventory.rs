@@ -1,5 +1,5 @@
-//! Reads what exists: everything of the class by names and tags, and everything of one load balancer ([`super::full`] has what
-//! lists do not say).
+//! Reads what exists: everything of the class by names and tags, and everything of one load balancer.
+//! [`super::full`] has what lists do not say, and [`super::everything`] reads what any class has.
 //!
 //! All names of target groups of Ballast's begin with the same letters, so only those need a look at their tags. Of
 //! load balancers all of the region are looked at, because one that was taken over keeps its name. The tags decide
@@ -7,10 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ballast_provider::mark::{
-    CLASS, CLUSTER, RETAINED, SERVICE_UID, SHARE_KEY, key_of, service_of,
-};
-use ballast_provider::{Key, Mark, Owned, ProviderError, Published};
+use ballast_provider::mark::{CLASS, CLUSTER, RETAINED, SERVICE_UID, SHARE_KEY, key_of};
+use ballast_provider::{Key, Mark, ProviderError, Published};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -376,44 +374,10 @@ impl Inner {
     }
 }
 
-/// Everything of any cluster and class in one region, for commands.
-pub(super) async fn everything(client: &Client) -> Result<Vec<Owned>, CallError> {
-    let mut all: Vec<(String, String)> = Vec::new();
-    let balancers = client.all_load_balancers(manner(Urgency::Service)).await?;
-    let balancers = balancers.into_iter().filter(|one| one.network);
-    all.extend(balancers.map(|one| (one.arn, one.name)));
-    let groups = client.all_target_groups(manner(Urgency::Service)).await?;
-    let groups = groups.into_iter().filter(|one| is_ours(&one.name));
-    all.extend(groups.map(|one| (one.arn, one.name)));
-    let arns: Vec<String> = all.iter().map(|(arn, _)| arn.clone()).collect();
-    let mut tags = client.tags(&arns, manner(Urgency::Service)).await?;
-    let mut owned: Vec<Owned> = all
-        .into_iter()
-        .filter_map(|(arn, name)| own(name, tags.remove(&arn)?))
-        .collect();
-    let filters = [Filter::tag_key(CLUSTER)];
-    let groups = client
-        .security_groups(&filters, manner(Urgency::Service))
-        .await?;
-    owned.extend(groups.into_iter().filter_map(|one| own(one.name, one.tags)));
-    Ok(owned)
-}
-
 /// Whether a name has the form of [`Mark::name_of`]. Whose it is only the tags say.
-fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     name.strip_prefix(NAMES)
         .is_some_and(|rest| rest.starts_with('-'))
-}
-
-/// `None`: the tags name no cluster and class.
-fn own(name: String, tags: Tags) -> Option<Owned> {
-    Mark::of(&tags)?;
-    Some(Owned {
-        key: key_of(&tags),
-        services: service_of(&tags).into_iter().collect(),
-        name,
-        tags,
-    })
 }
 
 // === impl Inventory ===

@@ -1,8 +1,8 @@
 //! Reads the names of what one load balancer has, for a process that gives it up.
 //!
 //! A list that lags behind does not show what the former process made in its last moments. So a release
-//! asks for the load balancers by the names that follow from its key, and for the target groups
-//! behind them, unless this process knows already that there is nothing else ([`Extent`]). What
+//! asks for the load balancers by the names that follow from its key and by those that its record has (one
+//! that was taken over keeps its own), and for the target groups behind them, unless this process knows already that there is nothing else ([`Extent`]). What
 //! only a list can show, the first look at everything finds ([`super::follow`]).
 //!
 //! It reads neither listeners nor attributes nor targets: whoever deletes needs none of them.

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ballast_provider::mark::CLUSTER;
 use ballast_provider::{ProviderError, Refusal};
 use ipnet::Ipv4Net;
 use tokio::time::Instant;
@@ -23,8 +22,7 @@ use super::backend::Backend;
 use super::execute::error;
 use super::faults::Faults;
 use super::{Inner, PATIENCE};
-use crate::annotations::{PREFIX, invalid};
-use crate::client::values::{Filter, Instance, RouteTable, SecurityGroup, Subnet, Tags};
+use crate::client::values::{Filter, Instance, RouteTable, Subnet, Tags};
 use crate::client::{Client, Manner};
 use crate::desired::{FoundSubnet, LookedUp, Part, PrefixLists};
 use crate::network::{self, Subnets};
@@ -32,6 +30,10 @@ use crate::nodes::Nodes;
 use crate::observed::ObservedLoadBalancer;
 use crate::rate::Urgency;
 use crate::settings::{Scheme, Settings};
+
+mod groups;
+
+use groups::Named;
 
 /// How long a look-up counts.
 const FRESH: Duration = Duration::from_mins(10);
@@ -55,18 +57,6 @@ pub(super) struct Network {
     /// security group would get too many rules. So they are read once.
     pub(super) prefix_lists: PrefixLists,
     pub(super) backend: Backend,
-}
-
-/// What a name of a security group stands for.
-#[derive(Debug, Default)]
-struct Named {
-    /// For how long it counts; `None` before the first look-up.
-    until: Option<Instant>,
-    /// The IDs of the user's groups.
-    ids: Vec<String>,
-    /// Ballast has made a group of this name: its tags are those of a Service, whose author must not choose
-    /// the groups of others.
-    made: bool,
 }
 
 /// A list, and until when it counts.
@@ -137,92 +127,13 @@ impl Network {
         }
     }
 
-    /// The names that nobody has asked for.
-    fn unknown_groups(&self, names: &[String]) -> Vec<String> {
-        let now = Instant::now();
-        let fresh = |of: &Named| of.until.is_some_and(|until| until > now);
-        let new = |name: &&String| !self.named.get(*name).is_some_and(fresh);
-        names.iter().filter(new).cloned().collect()
-    }
-
-    /// EC2 does not answer: what it has said before counts for a while. False if it has said nothing that
-    /// these names need.
-    fn trust_groups(&mut self, names: &[String], present: &BTreeSet<String>) -> bool {
-        let soon = Instant::now() + SOON;
-        let known = |name: &String| {
-            let those = self.named.get(name).map_or(0, |those| those.ids.len());
-            present.contains(name) || those == 1
-        };
-        if !names.iter().all(known) {
-            return false;
-        }
-        for name in names {
-            if let Some(those) = self.named.get_mut(name) {
-                those.until = those.until.max(Some(soon));
-            }
-        }
-        true
-    }
-
-    /// The same for subnets by name.
+    /// EC2 does not answer: the subnets that it has listed under these names count for a while.
     fn trust_subnets(&mut self, names: &[String]) -> Option<Vec<FoundSubnet>> {
         let (until, all) = self.subnets.as_mut()?;
         let found = network::named(names, all).ok()?;
         *until = (Instant::now() + SOON).max(*until);
         Some(found)
     }
-
-    fn learn_groups(&mut self, asked: Vec<String>, found: &[SecurityGroup]) {
-        let now = Instant::now();
-        let remembered = |of: &Named| of.until.is_some_and(|until| until + REMEMBERED > now);
-        self.named.retain(|_, of| remembered(of));
-        for name in asked {
-            let is_named = |group: &SecurityGroup| {
-                group.id == name || !is_id(&name) && group.tags.get("Name") == Some(&name)
-            };
-            let those = found.iter().filter(|group| is_named(group));
-            let (made, given): (Vec<_>, Vec<_>) =
-                those.partition(|group| group.tags.contains_key(CLUSTER));
-            let counts = if given.len() == 1 { FRESH } else { SOON };
-            let those = Named {
-                until: Some(now + counts),
-                ids: given.into_iter().map(|group| group.id.clone()).collect(),
-                made: !made.is_empty(),
-            };
-            self.named.insert(name, those);
-        }
-    }
-
-    /// The ID of a security group.
-    fn group(&self, name: &String) -> Result<String, Refusal> {
-        let Some(those) = self.named.get(name) else {
-            // EC2 does not answer, and the load balancer has it.
-            return Ok(name.clone());
-        };
-        let refused = |why: String| {
-            Err(invalid(format!(
-                "annotation {PREFIX}security-groups: {why}"
-            )))
-        };
-        match &those.ids[..] {
-            [one] => Ok(one.clone()),
-            [] if those.made => refused(format!(
-                "Ballast has made the security group {name}, and deletes it with its Service; name one of your own"
-            )),
-            [] if is_id(name) => refused(format!("the security group {name} does not exist")),
-            [] => refused(format!(
-                "no security group of the VPC has the tag Name \"{name}\""
-            )),
-            several => refused(format!(
-                "\"{name}\" is the tag Name of {}; use an ID",
-                several.join(", ")
-            )),
-        }
-    }
-}
-
-fn is_id(name: &str) -> bool {
-    name.starts_with("sg-")
 }
 
 /// What somebody must mend, maybe in AWS.
@@ -463,43 +374,5 @@ impl Inner {
         let all: Arc<[RouteTable]> = all.map_err(|why| error(&why))?.into();
         self.network().routes = Some((Instant::now() + FRESH, Arc::clone(&all)));
         Ok(all)
-    }
-
-    /// Looks up the user's security groups.
-    async fn learn_named_groups(
-        &self,
-        client: &Client,
-        names: &[String],
-    ) -> Result<(), ProviderError> {
-        if self.network().unknown_groups(names).is_empty() {
-            return Ok(());
-        }
-        let vpc = self.vpc(client).await?;
-        let _looking = self.looking.lock().await;
-        let new = self.network().unknown_groups(names);
-        if !new.is_empty() {
-            let (ids, names): (Vec<_>, Vec<_>) = new.iter().cloned().partition(|name| is_id(name));
-            let mut found = Vec::new();
-            for filters in [
-                vec![Filter::new("group-id", ids)],
-                vec![Filter::tag("Name", names), Filter::new("vpc-id", [vpc])],
-            ] {
-                if filters[0].values.is_empty() {
-                    continue;
-                }
-                let those = client.security_groups(&filters, manner()).await;
-                found.extend(those.map_err(|why| error(&why))?);
-            }
-            self.network().learn_groups(new, &found);
-        }
-        Ok(())
-    }
-
-    /// The user's security groups.
-    fn named_groups(&self, names: &[String]) -> Result<Vec<String>, ProviderError> {
-        let network = self.network();
-        let ids: Result<Vec<String>, Refusal> =
-            names.iter().map(|name| network.group(name)).collect();
-        ids.map_err(mendable)
     }
 }

@@ -16,7 +16,8 @@ use jiff::Timestamp;
 
 use super::Inner;
 use super::backend::Closed;
-use super::execute::{Cleaning, Ended, error};
+use super::cleanup::Cleaning;
+use super::execute::{Ended, error};
 use super::full::listeners_of_all;
 use super::records::{Depth, Record};
 use crate::call::{Call, Ref};

@@ -1,9 +1,8 @@
 //! What a Service's status says of its load balancer. Pure.
 
-use std::time::Duration;
-
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ballast_provider::{
     Address, ExtraCondition, ExtraKind, LoadBalancer, Observed, ProviderError, Reason, Refusal,

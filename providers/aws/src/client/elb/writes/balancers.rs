@@ -359,6 +359,6 @@ fn created(made: &LoadBalancer) -> Answer {
     Answer {
         id: made.load_balancer_arn().map(str::to_owned),
         hostname: made.dns_name().map(str::to_lowercase),
-        state: Some(reads::state(made)),
+        state: Some(reads::decode::state(made)),
     }
 }
