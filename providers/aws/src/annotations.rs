@@ -10,9 +10,11 @@ use ballast_provider::{Reason, Refusal};
 /// All keys begin with this.
 pub const PREFIX: &str = "service.beta.kubernetes.io/aws-load-balancer-";
 
-/// Keys of another form, `actions.PROTOCOL-PORT`. With one of them a listener sends to several target groups.
-/// All of them are refused.
+/// Keys of another form, `actions.PROTOCOL-PORT`. With one of them a listener divides its connections.
 pub const ACTIONS: &str = "service.beta.kubernetes.io/actions.";
+
+/// All keys with [`ACTIONS`], where a class lists the annotations that it allows.
+pub const WEIGHTS: &str = "actions";
 
 /// What Ballast does with an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +44,11 @@ const IDLE: &str = "it is for Classic Load Balancers. Set tcp.idle_timeout.secon
 const EXTRA_GROUPS: &str = "it is for Classic Load Balancers. Name all security groups in service.beta.kubernetes.io/aws-load-balancer-security-groups";
 const NAME: &str = "Ballast names load balancers itself, because two Services could ask for the same name. For people, set the tag Name in service.beta.kubernetes.io/aws-load-balancer-additional-resource-tags";
 const QUIC: &str = "Ballast makes no QUIC listeners. UDP ports carry QUIC, too";
-const WEIGHTED: &str = "Ballast makes no listeners with several target groups. Make two Services, and divide the clients by weights in DNS";
 const NO_GROUPS: &str = "a load balancer that is made without security groups can never get any, and nodes would have to admit every client";
-const NO_IPV6: &str = "there is no IPv6 yet";
-const ONE_CLUSTER: &str = "each target group belongs to one cluster";
-const NOT_YET: Support = Support::Refused("Ballast does not support it yet");
+const IPV6_ADDRESSES: &str = "AWS chooses the IPv6 addresses, and Ballast names none. Clients use the hostname, which has them";
+const NAT_PREFIXES: &str =
+    "AWS chooses the ranges for source NAT out of the subnets (auto_assigned)";
+const ONE_CLUSTER: &str = "each target group of a Service belongs to one cluster. To have the targets of several clusters in one, name a target group of yours in aws.ballast.dev/target-groups";
 
 /// Refused and unknown keys are compared with the known ones only up to this length.
 const LONGEST: usize = 128;
@@ -69,7 +71,7 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     only("disable-nlb-sg", "false", NO_GROUPS),
     supported("eip-allocations"),
     supported("enable-icmp-for-path-mtu-discovery"),
-    only("enable-prefix-for-ipv6-source-nat", "off", NO_IPV6),
+    supported("enable-prefix-for-ipv6-source-nat"),
     Annotation {
         support: Support::NoEffect("TCP and UDP on one port always share a listener"),
         ..supported("enable-tcp-udp-listener")
@@ -85,8 +87,8 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("healthcheck-unhealthy-threshold"),
     supported("inbound-sg-rules-on-private-link-traffic"),
     supported("internal"),
-    only("ip-address-type", "ipv4", NO_IPV6),
-    refused("ipv6-addresses"),
+    supported("ip-address-type"),
+    never("ipv6-addresses", IPV6_ADDRESSES),
     supported("listener-attributes"),
     supported("manage-backend-security-group-rules"),
     supported("minimum-load-balancer-capacity"),
@@ -100,7 +102,7 @@ pub const ANNOTATIONS: [Annotation; 50] = [
     supported("scheme"),
     supported("security-group-prefix-lists"),
     supported("security-groups"),
-    refused("source-nat-ipv6-prefixes"),
+    only("source-nat-ipv6-prefixes", "auto_assigned", NAT_PREFIXES),
     supported("ssl-cert"),
     supported("ssl-negotiation-policy"),
     supported("ssl-ports"),
@@ -121,14 +123,6 @@ const fn supported(name: &'static str) -> Annotation {
     }
 }
 
-const fn refused(name: &'static str) -> Annotation {
-    Annotation {
-        name,
-        per_port: false,
-        support: NOT_YET,
-    }
-}
-
 const fn never(name: &'static str, why: &'static str) -> Annotation {
     Annotation {
         name,
@@ -143,17 +137,6 @@ const fn only(name: &'static str, value: &'static str, why: &'static str) -> Ann
         per_port: false,
         support: Support::Only(value, why),
     }
-}
-
-/// Refuses a key that has not the form of the others.
-pub(crate) fn refuse_action(key: &str) -> Result<(), Refusal> {
-    if key.starts_with(ACTIONS) {
-        return Err(Refusal::new(
-            Reason::Unsupported,
-            format!("annotation {key}: {WEIGHTED}"),
-        ));
-    }
-    Ok(())
 }
 
 /// The annotation of a Service's key, and the port that the key names. The key must begin with
@@ -319,7 +302,6 @@ mod tests {
         assert!(ranges.contains("load-balancer-source-ranges"));
         assert!(containers.contains("quic-enabled-containers"));
         assert!(actions.contains(ACTIONS), "{actions}");
-        let refusal = refuse_action(&format!("{ACTIONS}TCP-80")).expect_err("refused");
-        assert!(elsewhere[1][1] == "refused" && refusal.message.ends_with(&elsewhere[1][2]));
+        assert_eq!(elsewhere[1][1], "differs");
     }
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ballast_provider::mark::APPLIED;
 
-use crate::desired::{Check, Rule, Subnet, TargetGroup, Tls, Transport};
+use crate::desired::{Addresses, Check, Rule, Subnet, TargetGroup, Tls, Transport};
+use crate::forward::Forward;
 use crate::observed::Arn;
 use crate::rate::Urgency;
 use crate::settings::Scheme;
@@ -71,6 +72,7 @@ pub enum Call {
     CreateLoadBalancer {
         name: String,
         scheme: Scheme,
+        addresses: Addresses,
         subnets: Vec<Subnet>,
         security_groups: Vec<Ref>,
         tags: BTreeMap<String, String>,
@@ -84,8 +86,10 @@ pub enum Call {
         load_balancer: Ref,
         units: Option<u32>,
     },
+    /// Sets the families of its addresses, too.
     SetSubnets {
         load_balancer: Ref,
+        addresses: Addresses,
         subnets: Vec<Subnet>,
     },
     SetSecurityGroups {
@@ -106,7 +110,7 @@ pub enum Call {
         port: u16,
         transport: Transport,
         tls: Option<Tls>,
-        target_group: Ref,
+        forward: Forward<Ref>,
         tags: BTreeMap<String, String>,
     },
     /// What is absent does not change. The protocol and all that belongs to it change together. A
@@ -114,7 +118,9 @@ pub enum Call {
     ModifyListener {
         listener: Arn,
         protocol: Option<(Transport, Option<Tls>)>,
-        target_group: Option<Ref>,
+        forward: Option<Forward<Ref>>,
+        /// The UID of the Service that has the port from now on; AWS does not hear it.
+        service: Option<String>,
     },
     ModifyListenerAttributes {
         listener: Ref,
@@ -132,6 +138,19 @@ pub enum Call {
     },
     DeleteListener {
         listener: Arn,
+    },
+    /// A rule for clients with IPv6 addresses. Only dual-stack load balancers can have one.
+    CreateRule {
+        listener: Ref,
+        forward: Forward<Ref>,
+        tags: BTreeMap<String, String>,
+    },
+    ModifyRule {
+        rule: Arn,
+        forward: Forward<Ref>,
+    },
+    DeleteRule {
+        rule: Arn,
     },
     AddTags {
         of: Vec<Ref>,
@@ -171,6 +190,9 @@ impl Call {
             Self::AddListenerCertificates { .. } => "AddListenerCertificates",
             Self::RemoveListenerCertificates { .. } => "RemoveListenerCertificates",
             Self::DeleteListener { .. } => "DeleteListener",
+            Self::CreateRule { .. } => "CreateRule",
+            Self::ModifyRule { .. } => "ModifyRule",
+            Self::DeleteRule { .. } => "DeleteRule",
             Self::AddTags { .. } => "AddTags",
             Self::RemoveTags { .. } => "RemoveTags",
         }
@@ -203,8 +225,7 @@ impl Call {
             Self::RegisterTargets { .. }
             | Self::DeregisterTargets { .. }
             | Self::ModifyListener {
-                target_group: Some(_),
-                ..
+                forward: Some(_), ..
             } => Urgency::Traffic,
             _ => Urgency::Service,
         }

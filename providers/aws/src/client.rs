@@ -21,7 +21,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +31,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
@@ -160,7 +159,7 @@ pub struct Ids {
     /// The ID of the VPC of everything that is created.
     pub vpc: String,
     /// The addresses of the subnets of that VPC. Targets elsewhere are of no zone. Empty if nobody knows them.
-    pub subnets: Vec<Ipv4Net>,
+    pub subnets: Vec<IpNet>,
     /// The IDs and ARNs of what the plan's calls have made, by the names in [`Ref::Made`].
     pub made: BTreeMap<String, String>,
 }
@@ -437,8 +436,7 @@ impl Ids {
         let TargetId::Address(address) = target else {
             return None;
         };
-        let inside =
-            |range: &Ipv4Net| matches!(address.ip(), IpAddr::V4(ip) if range.contains(&ip));
+        let inside = |range: &IpNet| range.contains(&address.ip());
         let elsewhere = !self.subnets.is_empty() && !self.subnets.iter().any(inside);
         elsewhere.then_some("all")
     }

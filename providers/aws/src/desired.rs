@@ -5,31 +5,37 @@
 //! Targets are not part of it: they change with the nodes, for all Services at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ballast_provider::mark::digest;
-use ballast_provider::{Family, Key, LoadBalancer, Mark, Protocol, Reason, Refusal};
+use ballast_provider::{Family, FamilyPolicy, Key, LoadBalancer, Mark, Protocol, Refusal};
 use ipnet::IpNet;
 
 use crate::annotations::{PREFIX, invalid};
+use crate::forward::Forward;
 use crate::nodes::Selector;
 use crate::observed::Observed;
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme, Settings, attributes};
-use crate::target::TargetType;
+use crate::target::{Backends, TargetType};
 
 mod capacity;
 mod check;
 mod clients;
+mod families;
 mod listeners;
 mod names;
 mod shared;
 mod subnets;
 mod tls;
+mod weights;
 
 use clients::given;
 pub(crate) use clients::{MOST_RULES, rules, weight};
+use families::Split;
+pub(crate) use families::{missing as missing_ipv6, wanted as wants_ipv6};
 use listeners::Served;
 pub(crate) use names::{name, name_of};
 use names::{scope, tags};
@@ -89,8 +95,10 @@ pub struct ListenerSpec {
     pub tls: Option<Tls>,
     /// The ARNs of its certificates beside the default one. Clients choose by the name of the host.
     pub sni: BTreeSet<String>,
-    /// The name of its target group.
-    pub target_group: String,
+    /// Where it sends connections: target groups by name.
+    pub forward: Forward<String>,
+    /// The same for clients with IPv6 addresses, if they have target groups of their own.
+    pub ipv6: Option<Forward<String>>,
     /// The attributes that are set.
     pub attributes: BTreeMap<String, String>,
     /// Its tags.
@@ -103,13 +111,15 @@ pub struct TargetGroup {
     /// Its name. It differs where AWS can change nothing, such as protocol and port, and for each load
     /// balancer, because AWS permits a target group on one only.
     pub name: String,
-    /// What its targets are.
+    /// What its targets are for AWS.
     pub target_type: TargetType,
+    /// The family of their addresses.
+    pub family: Family,
     /// Its protocol.
     pub transport: Transport,
     /// Whether the load balancer speaks TLS to the targets.
     pub tls: bool,
-    /// The node port. Pods are registered with their own ports.
+    /// The node port. Addresses are registered with their own ports.
     pub port: u16,
     /// The health check.
     pub check: Check,
@@ -119,6 +129,20 @@ pub struct TargetGroup {
     pub selector: Selector,
     /// Its tags, which also say which nodes or pods are targets.
     pub tags: BTreeMap<String, String>,
+}
+
+/// The families of the addresses of a load balancer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Addresses {
+    /// IPv4.
+    #[default]
+    Ipv4,
+    /// Both.
+    Dualstack {
+        /// Connections of UDP that change their family come from a range of IPv6 addresses of each subnet. AWS has no
+        /// UDP listeners on dual-stack load balancers without it.
+        source_nat: bool,
+    },
 }
 
 /// What may come in, and from whom, as one rule of a security group.
@@ -200,6 +224,8 @@ pub struct FoundSubnet {
     pub id: String,
     /// The name of its zone.
     pub zone: String,
+    /// Whether it has IPv6 addresses.
+    pub ipv6: bool,
 }
 
 /// What was looked up for what the settings name.
@@ -219,6 +245,8 @@ pub struct LookedUp {
     pub unruled: BTreeSet<Arc<str>>,
     /// The load balancer exists and was made without security groups: it can never get any.
     pub groupless: bool,
+    /// Whether a node has an IPv6 address.
+    pub ipv6_nodes: bool,
 }
 
 /// One Service of a load balancer, and what it asks for.
@@ -228,6 +256,8 @@ pub struct Part<'a> {
     pub service: &'a LoadBalancer,
     /// Its settings, merged with those of the class.
     pub settings: &'a Settings,
+    /// `spec.ipFamilyPolicy`
+    pub policy: FamilyPolicy,
 }
 
 /// Everything that one load balancer needs, without targets.
@@ -237,6 +267,8 @@ pub struct Desired {
     pub name: String,
     /// Its scheme.
     pub scheme: Scheme,
+    /// The families of its addresses.
+    pub addresses: Addresses,
     /// Its subnets, in order.
     pub subnets: Vec<Subnet>,
     /// The security groups for clients.
@@ -269,8 +301,13 @@ pub struct Outcome {
 // === impl TargetGroup ===
 
 impl TargetGroup {
-    /// The attributes of a new one that differ from AWS's defaults for instances. Pods do not see the client's
-    /// address over TCP unless somebody asks for it.
+    /// What it sends to.
+    pub fn backends(&self) -> Backends {
+        Backends::of(self.target_type, self.family, &self.tags)
+    }
+
+    /// The attributes of a new one that differ from AWS's defaults for instances. What is a target by its address
+    /// does not see the client's address over TCP unless somebody asks for it.
     pub(crate) fn initial_attributes(&self) -> BTreeMap<String, String> {
         let hides = self.target_type == TargetType::Ip && self.transport == Transport::Tcp;
         let preserve = (
@@ -290,16 +327,32 @@ impl ListenerSpec {
     }
 }
 
+// === impl Addresses ===
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4 => "ipv4",
+            Self::Dualstack { source_nat: false } => "dualstack",
+            Self::Dualstack { source_nat: true } => "dualstack with source NAT",
+        })
+    }
+}
+
 // === impl Traffic ===
 
 impl Traffic {
-    /// "Fragmentation needed": what a router says to the sender of a packet that is too large (RFC 1191). Type 3
-    /// and code 4 of ICMP.
-    pub(crate) fn too_large() -> Self {
+    /// What a router says to the sender of a packet that is too large: "fragmentation needed", type 3 and code 4 of
+    /// ICMP (RFC 1191), and "packet too big", type 2 and code 0 of `ICMPv6` (RFC 4443).
+    pub(crate) fn too_large(family: Family) -> Self {
+        let (protocol, from, to) = match family {
+            Family::V4 => ("icmp", 3, 4),
+            Family::V6 => ("icmpv6", 2, 0),
+        };
         Self::Other {
-            protocol: "icmp".into(),
-            from: Some(3),
-            to: Some(4),
+            protocol: protocol.into(),
+            from: Some(from),
+            to: Some(to),
         }
     }
 }
@@ -315,25 +368,41 @@ impl Desired {
         found: &LookedUp,
     ) -> Result<Outcome, Refusal> {
         check(parts)?;
-        let Some(Part { service, settings }) = parts.first().copied() else {
+        let Some(Part {
+            service, settings, ..
+        }) = parts.first().copied()
+        else {
             return Err(invalid("a load balancer without a Service"));
         };
         let scheme = settings.scheme.unwrap_or_default();
         let own = settings.security_groups.is_empty();
         let mut remarks = Vec::new();
-        let mut listeners = BTreeMap::new();
-        let mut target_groups = BTreeMap::new();
+        let dualstack = families::dualstack(parts, found);
+        let mut all = Vec::new();
         for part in parts {
             let mut of_part = Vec::new();
-            let served = Served::of(mark, key, part, found.groupless, &mut of_part)?;
-            listeners.extend(served.listeners);
-            target_groups.extend(served.target_groups);
+            let split = Split::of(part, found, dualstack, &mut of_part);
+            let named = (mark, key);
+            all.push(Served::of(
+                named,
+                part,
+                split,
+                found.groupless,
+                &mut of_part,
+            )?);
             if found.groupless {
                 clients::groupless(part, &mut of_part);
             } else if !own {
                 clients::ignored(part, &mut of_part);
             }
             remarks.push(of_part);
+        }
+        weights::divide(parts, &mut all, &mut remarks);
+        let mut listeners = BTreeMap::new();
+        let mut target_groups = BTreeMap::new();
+        for served in all {
+            listeners.extend(served.listeners);
+            target_groups.extend(served.target_groups);
         }
         if found.groupless && !own {
             return Err(invalid(format!(
@@ -349,7 +418,8 @@ impl Desired {
                     let ruled = parts
                         .iter()
                         .filter(|it| !found.unruled.contains(&it.service.id.uid));
-                    rules(&ruled.copied().collect::<Vec<_>>(), &found.prefix_lists)?
+                    let ruled: Vec<Part<'_>> = ruled.copied().collect();
+                    rules(&ruled, &found.prefix_lists, dualstack)?
                 },
                 most: settings.most_rules.unwrap_or(MOST_RULES),
             }
@@ -361,6 +431,7 @@ impl Desired {
         let desired = Self {
             name: name_of(mark, key, settings),
             scheme,
+            addresses: families::addresses(parts, found),
             capacity: capacity::of(settings, subnets.len())?,
             subnets,
             backend_group: found.backend_group.clone().filter(|_| manages),
@@ -397,13 +468,12 @@ impl Desired {
 
 /// Refuses what can be refused before anything is looked up.
 pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
-    for Part { service, settings } in parts {
-        if !service.families.contains(&Family::V4) {
-            return Err(Refusal::new(
-                Reason::Unsupported,
-                "spec.ipFamilies: Ballast does not support IPv6 on AWS yet",
-            ));
-        }
+    for part in parts {
+        let Part {
+            service, settings, ..
+        } = *part;
+        families::check(part)?;
+        weights::check(part)?;
         if settings.target_type.unwrap_or_default() == TargetType::Instance {
             service.require_node_ports()?;
         }
@@ -415,7 +485,11 @@ pub(crate) fn check(parts: &[Part<'_>]) -> Result<(), Refusal> {
     if let Some(first) = parts.first()
         && first.settings.security_groups.is_empty()
     {
-        rules(parts, &PrefixLists::new())?;
+        rules(
+            parts,
+            &PrefixLists::new(),
+            parts.iter().any(families::wanted),
+        )?;
     }
     Ok(())
 }

@@ -5,8 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ballast_provider::Family;
+
 use crate::call::{Call, Ref};
 use crate::client::{Answer, Ids};
+use crate::forward::ObservedRule;
 use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     Reservation, SecurityGroup,
@@ -39,6 +42,9 @@ pub fn apply(observed: &mut Observed, call: &Call, ids: &Ids, answer: &Answer) {
         | Call::AddListenerCertificates { .. }
         | Call::RemoveListenerCertificates { .. }
         | Call::DeleteListener { .. } => effect.listener(call, answer),
+        Call::CreateRule { .. } | Call::ModifyRule { .. } | Call::DeleteRule { .. } => {
+            effect.rule(call, answer);
+        }
         Call::AddTags { of, tags } => effect.tags(of, |all| all.extend(tags.clone())),
         Call::RemoveTags { of, keys } => {
             effect.tags(of, |all| all.retain(|key, _| !keys.contains(key)));
@@ -81,9 +87,7 @@ impl Effect<'_> {
 
     fn listener_of(&mut self, of: &Ref) -> Option<&mut ObservedListener> {
         let arn = self.id(of);
-        let balancers = self.observed.load_balancers.values_mut();
-        let mut all = balancers.flat_map(|one| one.listeners.values_mut());
-        all.find(|one| one.arn == arn)
+        self.listeners().find(|one| one.arn == arn)
     }
 
     fn security_group(&mut self, call: &Call, answer: &Answer) {
@@ -126,6 +130,7 @@ impl Effect<'_> {
                 let group = ObservedTargetGroup {
                     arn: answer.id.clone().unwrap_or_default(),
                     target_type: target_group.target_type,
+                    family: target_group.family,
                     check: target_group.check.clone(),
                     attributes: target_group.initial_attributes(),
                     tags: tags.clone(),
@@ -181,6 +186,7 @@ impl Effect<'_> {
             Call::CreateLoadBalancer {
                 name,
                 scheme,
+                addresses,
                 subnets,
                 security_groups,
                 tags,
@@ -191,6 +197,7 @@ impl Effect<'_> {
                     state: answer.state.unwrap_or(LoadBalancerState::Provisioning),
                     reason: None,
                     scheme: *scheme,
+                    addresses: *addresses,
                     subnets: subnets.iter().cloned().collect(),
                     groups: security_groups.iter().map(|one| self.id(one)).collect(),
                     private_link_rules: true,
@@ -224,9 +231,11 @@ impl Effect<'_> {
             }
             Call::SetSubnets {
                 load_balancer,
+                addresses,
                 subnets,
             } => {
                 if let Some(one) = self.load_balancer_of(load_balancer) {
+                    one.addresses = *addresses;
                     one.subnets = subnets.iter().cloned().collect();
                 }
             }
@@ -256,7 +265,7 @@ impl Effect<'_> {
                 port,
                 transport,
                 tls,
-                target_group,
+                forward,
                 tags,
                 ..
             } => {
@@ -265,7 +274,8 @@ impl Effect<'_> {
                     transport: *transport,
                     tls: tls.clone(),
                     sni: BTreeSet::new(),
-                    target_group: self.id(target_group),
+                    forward: forward.map(|one| self.id(one)),
+                    rules: BTreeMap::new(),
                     attributes: BTreeMap::new(),
                     tags: tags.clone(),
                 };
@@ -276,9 +286,10 @@ impl Effect<'_> {
             Call::ModifyListener {
                 listener,
                 protocol,
-                target_group,
+                forward,
+                ..
             } => {
-                let new = target_group.as_ref().map(|one| self.id(one));
+                let new = forward.as_ref().map(|it| it.map(|one| self.id(one)));
                 if let Some(there) = self.listener_of(&Ref::Known(listener.clone())) {
                     if let Some((transport, tls)) = protocol {
                         there.transport = *transport;
@@ -288,7 +299,7 @@ impl Effect<'_> {
                     if there.tls.is_none() {
                         there.sni.clear();
                     }
-                    there.target_group = new.unwrap_or_else(|| there.target_group.clone());
+                    there.forward = new.unwrap_or_else(|| there.forward.clone());
                 }
             }
             Call::ModifyListenerAttributes {
@@ -324,6 +335,39 @@ impl Effect<'_> {
             }
             _ => {}
         }
+    }
+
+    fn rule(&mut self, call: &Call, answer: &Answer) {
+        match call {
+            Call::CreateRule {
+                listener, forward, ..
+            } => {
+                let rule = ObservedRule {
+                    family: Some(Family::V6),
+                    forward: forward.map(|one| self.id(one)),
+                };
+                if let Some(there) = self.listener_of(listener) {
+                    let arn = answer.id.clone().unwrap_or_default();
+                    there.rules.insert(arn, rule);
+                }
+            }
+            Call::ModifyRule { rule, forward } => {
+                let new = forward.map(|one| self.id(one));
+                let mut all = self.listeners();
+                if let Some(there) = all.find_map(|one| one.rules.get_mut(rule)) {
+                    there.forward = new;
+                }
+            }
+            Call::DeleteRule { rule } => self.listeners().for_each(|one| {
+                one.rules.remove(rule);
+            }),
+            _ => {}
+        }
+    }
+
+    fn listeners(&mut self) -> impl Iterator<Item = &mut ObservedListener> {
+        let balancers = self.observed.load_balancers.values_mut();
+        balancers.flat_map(|one| one.listeners.values_mut())
     }
 
     fn tags(&mut self, of: &[Ref], change: impl Fn(&mut BTreeMap<String, String>)) {

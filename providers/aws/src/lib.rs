@@ -30,6 +30,7 @@ pub mod call;
 pub mod client;
 pub mod desired;
 pub mod effect;
+pub mod forward;
 pub mod network;
 pub mod nodes;
 pub mod observed;

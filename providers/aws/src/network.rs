@@ -100,7 +100,7 @@ pub fn named(names: &[String], all: &[Subnet]) -> Result<Vec<FoundSubnet>, Refus
 
 /// One subnet for each zone of the region, for a Service that names none.
 pub fn discovered(
-    scheme: Scheme,
+    (scheme, dualstack): (Scheme, bool),
     region: &str,
     clusters: &BTreeSet<String>,
     all: &[Subnet],
@@ -113,7 +113,7 @@ pub fn discovered(
     };
     let regular = |subnet: &&Subnet| is_regular(&subnet.zone, region);
     let all = || all.iter().filter(regular);
-    let by_role = fitting(all().filter(tagged), clusters);
+    let by_role = fitting(all().filter(tagged), clusters, dualstack);
     if !by_role.is_empty() {
         return Ok(Subnets::Found(by_role));
     }
@@ -122,7 +122,7 @@ pub fn discovered(
     };
     let wanted = scheme == Scheme::InternetFacing;
     let reachable = |subnet: &&Subnet| is_public(subnet, routes) == wanted;
-    let by_route = fitting(all().filter(reachable), clusters);
+    let by_route = fitting(all().filter(reachable), clusters, dualstack);
     if by_route.is_empty() {
         return Err(no_subnet(scheme, &all().collect::<Vec<_>>()));
     }
@@ -163,10 +163,12 @@ const fn role_tag(scheme: Scheme) -> &'static str {
     }
 }
 
-/// One for each zone: a subnet of this cluster before others, and then the lowest ID.
+/// One for each zone: a subnet of this cluster before others, one with IPv6 addresses if they are asked for, and then
+/// the lowest ID.
 fn fitting<'a>(
     subnets: impl Iterator<Item = &'a Subnet>,
     clusters: &BTreeSet<String>,
+    dualstack: bool,
 ) -> Vec<FoundSubnet> {
     let mut zones: BTreeMap<&str, &Subnet> = BTreeMap::new();
     for subnet in subnets {
@@ -174,7 +176,10 @@ fn fitting<'a>(
         if subnet.outpost || subnet.free_addresses < FREE_ADDRESSES || foreign {
             continue;
         }
-        let rank = |subnet: &Subnet| (!belongs(&subnet.tags, clusters), subnet.id.clone());
+        let rank = |subnet: &Subnet| {
+            let lacks = dualstack && subnet.ipv6.is_empty();
+            (!belongs(&subnet.tags, clusters), lacks, subnet.id.clone())
+        };
         let best = zones.entry(&subnet.zone).or_insert(subnet);
         if rank(subnet) < rank(best) {
             *best = subnet;
@@ -231,6 +236,7 @@ impl From<&Subnet> for FoundSubnet {
         Self {
             id: subnet.id.clone(),
             zone: subnet.zone.clone(),
+            ipv6: !subnet.ipv6.is_empty(),
         }
     }
 }

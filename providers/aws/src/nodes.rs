@@ -5,11 +5,12 @@
 //! Service's first turn after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ballast_provider::{Labels, Target, mark};
 
-use crate::target::TargetId;
+use crate::target::{Reached, TargetId};
 
 /// The tag of a target group whose nodes need labels: `KEY=VALUE`, separated by spaces.
 pub const NODE_LABELS: &str = "ballast.dev/target-node-labels";
@@ -23,12 +24,21 @@ pub struct Selector(BTreeMap<String, String>);
 /// The nodes that load balancers send to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
-    /// The labels of each, by the ID of its instance.
-    instances: BTreeMap<String, Arc<Labels>>,
+    /// By the ID of its instance.
+    instances: BTreeMap<String, Node>,
     /// Nodes without an instance, by name: they are no targets.
     pub(crate) strangers: BTreeSet<String>,
-    /// Instances that AWS does not accept as targets: they do not exist, do not run, or are elsewhere.
+    /// IDs of instances and addresses that AWS does not accept as targets: they do not exist, do not run, or are
+    /// elsewhere.
     refused: BTreeSet<String>,
+}
+
+/// A node that can be a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    labels: Arc<Labels>,
+    /// Its first IPv6 address.
+    ipv6: Option<Ipv6Addr>,
 }
 
 /// Nodes that a remark names.
@@ -79,8 +89,14 @@ impl Nodes {
         for node in nodes {
             match instance_of(node) {
                 Some(id) => {
-                    let labels = Arc::clone(&node.labels);
-                    all.instances.insert(id.to_owned(), labels);
+                    let known = Node {
+                        labels: Arc::clone(&node.labels),
+                        ipv6: node.addresses.iter().find_map(|address| match address {
+                            IpAddr::V6(address) => Some(*address),
+                            IpAddr::V4(_) => None,
+                        }),
+                    };
+                    all.instances.insert(id.to_owned(), known);
                 }
                 None => {
                     all.strangers.insert(node.name.clone());
@@ -100,15 +116,33 @@ impl Nodes {
         self.instances.contains_key(id)
     }
 
-    /// The instances that are targets.
-    pub fn selected(&self, selector: &Selector) -> BTreeSet<TargetId> {
-        let all = self.instances.iter();
-        all.filter(|(id, labels)| selector.selects(labels) && !self.refused.contains(*id))
-            .map(|(id, _)| TargetId::Instance(id.clone()))
-            .collect()
+    /// Whether a node has an IPv6 address.
+    pub fn have_ipv6(&self) -> bool {
+        self.instances.values().any(|node| node.ipv6.is_some())
     }
 
-    /// AWS does not accept this instance.
+    /// Whether this is the IPv6 address of a node.
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        let mut all = self.instances.values();
+        all.any(|node| node.ipv6.is_some_and(|it| IpAddr::V6(it) == address))
+    }
+
+    /// The nodes that are targets.
+    pub fn selected(&self, selector: &Selector, reached: Reached) -> BTreeSet<TargetId> {
+        let all = self.instances.iter();
+        let all = all.filter(|(_, node)| selector.selects(&node.labels));
+        let targets = all.filter_map(|(id, node)| match reached {
+            Reached::Instance => Some(TargetId::Instance(id.clone())),
+            Reached::Ipv6(port) => {
+                let address = IpAddr::V6(node.ipv6?);
+                Some(TargetId::Address(SocketAddr::new(address, port)))
+            }
+        });
+        let accepted = targets.filter(|one| !self.refused.contains(&one.id()));
+        accepted.collect()
+    }
+
+    /// AWS does not accept this instance or address.
     pub(crate) fn refuse(&mut self, id: &str) {
         self.refused.insert(id.to_owned());
     }
@@ -117,11 +151,12 @@ impl Nodes {
     /// each search for those that it refuses takes many calls.
     pub(crate) fn keep_refused(&mut self, before: &Self) {
         let refused = before.refused.iter();
-        let there = refused.filter(|id| self.instances.contains_key(*id));
+        let is_address = |it: &str| it.parse().is_ok_and(|it| self.has_address(it));
+        let there = refused.filter(|id| self.instances.contains_key(*id) || is_address(id));
         self.refused = there.cloned().collect();
     }
 
-    /// Whether AWS did not accept this instance.
+    /// Whether AWS did not accept this instance or address.
     pub(crate) fn is_refused(&self, id: &str) -> bool {
         self.refused.contains(id)
     }
@@ -149,7 +184,7 @@ impl Nodes {
         });
         let refused = self.has_refused().then(|| {
             format!(
-                "AWS does not accept instances of nodes as targets, because they do not run, do not exist or are in another VPC: {}",
+                "AWS does not accept nodes as targets, because they do not run, do not exist or are in another VPC: {}",
                 named(&self.refused)
             )
         });
@@ -158,13 +193,17 @@ impl Nodes {
 
     /// A short name for the targets of all target groups, if these selectors are in use.
     pub fn name(&self, selectors: &BTreeSet<Selector>) -> String {
-        let all = self.selected(&Selector::default());
-        let ids = |all: BTreeSet<TargetId>| all.into_iter().map(|one| one.id());
-        let mut parts: Vec<String> = ids(all).collect();
+        let ids = |selector: &Selector| {
+            // The port says nothing of which nodes they are.
+            let reached = [Reached::Instance, Reached::Ipv6(0)];
+            let all = reached.map(|reached| self.selected(selector, reached));
+            all.into_iter().flatten().map(|one| one.id())
+        };
+        let mut parts: Vec<String> = ids(&Selector::default()).collect();
         for selector in selectors {
             if let Some(tag) = selector.tag() {
                 parts.push(tag);
-                parts.extend(ids(self.selected(selector)));
+                parts.extend(ids(selector));
             }
         }
         mark::digest(parts.iter().map(String::as_str))[..16].to_owned()
@@ -211,7 +250,7 @@ mod tests {
             remarks(1, &["i-1"]),
             [
                 "1 node is no target because its spec.providerID names no instance of AWS: node-0",
-                "AWS does not accept instances of nodes as targets, because they do not run, do not exist or are in another VPC: i-1"
+                "AWS does not accept nodes as targets, because they do not run, do not exist or are in another VPC: i-1"
             ]
         );
         assert_eq!(
@@ -268,7 +307,7 @@ mod tests {
             (&[("pool", "core"), ("disk", "")], &[]),
             (&[("disk", "ssd")], &[]),
         ] {
-            let selected = nodes.selected(&selector(wanted));
+            let selected = nodes.selected(&selector(wanted), Reached::Instance);
             let ids = selected.iter().map(TargetId::id);
             assert!(ids.eq(expected.iter().copied()), "{wanted:?}: {selected:?}");
         }

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ballast_provider::Family;
 use ballast_provider::mark::APPLIED;
 
-use crate::desired::{Check, Rule, Subnet, Tls, Transport};
+use crate::desired::{Addresses, Check, Rule, Subnet, Tls, Transport};
+use crate::forward::{Forward, ObservedRule};
 use crate::settings::Scheme;
-use crate::target::{TargetId, TargetType};
+use crate::target::{Backends, TargetId, TargetType};
 
 /// An Amazon Resource Name.
 pub type Arn = String;
@@ -60,6 +62,8 @@ pub struct ObservedLoadBalancer {
     pub reason: Option<String>,
     /// Its scheme.
     pub scheme: Scheme,
+    /// The families of its addresses.
+    pub addresses: Addresses,
     /// Its subnets.
     pub subnets: BTreeSet<Subnet>,
     /// Its security groups by ID.
@@ -96,8 +100,10 @@ pub struct ObservedListener {
     pub tls: Option<Tls>,
     /// The ARNs in its list of certificates. The default one is in it only if somebody has added it.
     pub sni: BTreeSet<Arn>,
-    /// The ARN of its target group.
-    pub target_group: Arn,
+    /// Where it sends connections: target groups by ARN.
+    pub forward: Forward<Arn>,
+    /// Its rules by ARN, which come before that. Only dual-stack load balancers have any.
+    pub rules: BTreeMap<Arn, ObservedRule>,
     /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
     pub attributes: BTreeMap<String, String>,
     /// Its tags.
@@ -109,8 +115,10 @@ pub struct ObservedListener {
 pub struct ObservedTargetGroup {
     /// Its ARN.
     pub arn: Arn,
-    /// What its targets are.
+    /// What its targets are for AWS.
     pub target_type: TargetType,
+    /// The family of their addresses.
+    pub family: Family,
     /// Its health check.
     pub check: Check,
     /// Those of its attributes that Ballast knows and that differ from AWS's defaults.
@@ -138,6 +146,30 @@ impl Observed {
         balancers
             .chain(targets.map(|one| (&one.arn, &mut one.tags)))
             .chain(clients.map(|one| (&one.id, &mut one.tags)))
+    }
+}
+
+// === impl ObservedListener ===
+
+impl ObservedListener {
+    /// The target groups that it uses, for clients of any family.
+    pub fn groups(&self) -> impl Iterator<Item = &Arn> {
+        let rules = self.rules.values().map(|rule| &rule.forward);
+        rules.chain([&self.forward]).flat_map(Forward::groups)
+    }
+
+    /// Whether it uses this target group.
+    pub fn sends_to(&self, target_group: &str) -> bool {
+        self.groups().any(|arn| arn == target_group)
+    }
+}
+
+// === impl ObservedTargetGroup ===
+
+impl ObservedTargetGroup {
+    /// What it sends to.
+    pub fn backends(&self) -> Backends {
+        Backends::of(self.target_type, self.family, &self.tags)
     }
 }
 

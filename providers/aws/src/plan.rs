@@ -33,25 +33,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ballast_provider::Refusal;
-use ballast_provider::mark::{APPLIED, SERVICE_UID};
+use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
 use crate::desired::{Desired, Groups, PrefixLists, TargetGroup};
-use crate::nodes::{Nodes, Selector};
+use crate::nodes::Nodes;
 use crate::observed::{
-    Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
+    Arn, LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
 };
 use crate::pods::Pods;
 use crate::settings::attributes;
-use crate::target::{TargetId, TargetType};
+use crate::target::{Backends, TargetId};
 
 mod balancer;
 mod capacity;
 mod differences;
 mod groups;
+mod leave;
 mod listeners;
 
 use self::differences::changes;
+pub use self::leave::leave;
 
 /// The most targets in one call.
 pub const CHUNK: usize = 200;
@@ -115,6 +117,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
         after.calls.push(call.clone());
     }
     after.listeners(desired, present, observed);
+    after.narrow(desired, present);
     after.late_attributes(desired, observed);
     after.tags(desired, present, observed);
     after.obsolete_rules(desired, observed, lists);
@@ -133,7 +136,7 @@ pub fn plan(desired: &Desired, situation: &Situation, observed: &Observed) -> Pl
     for (name, group) in &desired.target_groups {
         let there = observed.target_groups.get(name);
         let registered = there.map(|it| &it.targets);
-        if let Some(targets) = situation.targets(group.target_type, &group.tags) {
+        if let Some(targets) = situation.targets(&group.backends(), &group.tags) {
             plan.targets(&reference(there, name), &targets, registered);
         }
     }
@@ -203,40 +206,6 @@ pub fn release(observed: &Observed) -> Vec<Call> {
     balancers.chain(targets).chain(clients).collect()
 }
 
-/// The calls for a Service that leaves a load balancer which others stay on, and what nothing uses after them. Rules
-/// for its clients go with the next turn of another Service: nobody listens any more.
-pub fn leave(observed: &Observed, uid: &str) -> (Vec<Call>, Vec<Call>) {
-    let is_its =
-        |tags: &BTreeMap<String, String>| tags.get(SERVICE_UID).is_some_and(|it| it == uid);
-    let groups = observed.target_groups.values();
-    let groups: BTreeSet<&Arn> = groups
-        .filter(|it| is_its(&it.tags))
-        .map(|it| &it.arn)
-        .collect();
-    let mut calls = Vec::new();
-    for one in observed.load_balancers.values() {
-        let listeners = one.listeners.values();
-        let its: Vec<Call> = listeners
-            .filter(|it| groups.contains(&it.target_group))
-            .map(|it| Call::DeleteListener {
-                listener: it.arn.clone(),
-            })
-            .collect();
-        if !its.is_empty() && one.applied().is_some() {
-            let of = vec![Ref::Known(one.arn.clone())];
-            calls.push(Call::RemoveTags {
-                of,
-                keys: vec![APPLIED.to_owned()],
-            });
-        }
-        calls.extend(its);
-    }
-    let groups = groups.into_iter().map(|arn| Call::DeleteTargetGroup {
-        target_group: arn.clone(),
-    });
-    (calls, groups.collect())
-}
-
 /// The calls for new targets of one target group: what is new is registered first.
 pub fn retarget(
     target_group: &Ref,
@@ -251,15 +220,17 @@ pub fn retarget(
 // === impl Situation ===
 
 impl Situation {
-    /// The targets of a target group with these tags; `None` if they are not known.
+    /// The targets of a target group with these backends and tags; `None` if they are not known.
     pub(crate) fn targets(
         &self,
-        target_type: TargetType,
+        backends: &Backends,
         tags: &BTreeMap<String, String>,
     ) -> Option<BTreeSet<TargetId>> {
-        match target_type {
-            TargetType::Instance => Some(self.nodes.as_ref()?.selected(&Selector::of(tags))),
-            TargetType::Ip => self.pods.selected(tags),
+        match backends {
+            Backends::Nodes(selector, reached) => {
+                Some(self.nodes.as_ref()?.selected(selector, *reached))
+            }
+            Backends::Pods(family) => self.pods.selected(tags, *family),
         }
     }
 }
@@ -366,7 +337,7 @@ impl Plan {
         let used = groups_of(others);
         for one in observed.target_groups.values() {
             if used.contains(&one.arn)
-                && let Some(targets) = situation.targets(one.target_type, &one.tags)
+                && let Some(targets) = situation.targets(&one.backends(), &one.tags)
             {
                 let group = Ref::Known(one.arn.clone());
                 self.targets(&group, &targets, Some(&one.targets));
@@ -419,15 +390,14 @@ fn come_late(
     let balancers = observed.load_balancers.values();
     let mut listeners = balancers.flat_map(|one| one.listeners.values());
     sticky.is_some_and(|it| it == "true")
-        && there.is_some_and(|there| {
-            listeners.any(|one| one.tls.is_some() && one.target_group == there.arn)
-        })
+        && there
+            .is_some_and(|there| listeners.any(|one| one.tls.is_some() && one.sends_to(&there.arn)))
 }
 
 /// The target groups to which these load balancers send.
 fn groups_of<'a>(all: &[&'a ObservedLoadBalancer]) -> BTreeSet<&'a Arn> {
     let listeners = all.iter().flat_map(|one| one.listeners.values());
-    listeners.map(|listener| &listener.target_group).collect()
+    listeners.flat_map(ObservedListener::groups).collect()
 }
 
 fn load_balancer(desired: &Desired, present: Option<&ObservedLoadBalancer>) -> Ref {

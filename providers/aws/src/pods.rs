@@ -8,22 +8,25 @@
 //! that is no target any more drains: AWS ends its connections after the deregistration delay.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ballast_provider::mark::SERVICE_UID;
-use ballast_provider::{Endpoint, Member, Readiness};
+use ballast_provider::{Endpoint, Family, Member, Readiness};
 
 use crate::target::TargetId;
 
 /// The tag of a target group of pods that names the port of its listener.
 pub const LISTENER_PORT: &str = "ballast.dev/listener-port";
 
+/// A port of a Service, for clients of one family.
+type Port = (Arc<str>, u16, Family);
+
 /// The pods of the Services of one load balancer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pods {
-    /// By the UID of the Service and the port of the listener. A port without pods is here, too.
-    addresses: BTreeMap<(Arc<str>, u16), BTreeSet<SocketAddr>>,
+    /// By the UID of the Service, the port of the listener and their family. A port without pods is here, too.
+    addresses: BTreeMap<Port, BTreeSet<SocketAddr>>,
     /// Where TCP and UDP have other pods.
     mixed: BTreeSet<(Arc<str>, u16)>,
 }
@@ -40,10 +43,14 @@ impl Pods {
                 continue;
             };
             for listener in &service.listeners {
-                let key = (Arc::clone(&service.id.uid), listener.port);
                 let front = (listener.protocol, listener.port);
-                let mine = endpoints.iter().filter(|one| one.listener == front);
-                all.add(key, targets(mine).into_iter().collect());
+                for family in [Family::V4, Family::V6] {
+                    let key = (Arc::clone(&service.id.uid), listener.port, family);
+                    let mine = endpoints
+                        .iter()
+                        .filter(|one| one.listener == front && Family::of(one.address) == family);
+                    all.add(key, targets(mine).into_iter().collect());
+                }
             }
         }
         all
@@ -51,14 +58,14 @@ impl Pods {
 
     /// TCP and UDP of one port have one target group, and a target has one port: only pods that serve both on it can
     /// be targets.
-    fn add(&mut self, key: (Arc<str>, u16), found: BTreeSet<SocketAddr>) {
+    fn add(&mut self, key: Port, found: BTreeSet<SocketAddr>) {
         let Some(other) = self.addresses.get_mut(&key) else {
             self.addresses.insert(key, found);
             return;
         };
         if *other != found {
             other.retain(|one| found.contains(one));
-            self.mixed.insert(key);
+            self.mixed.insert((key.0, key.1));
         }
     }
 
@@ -71,11 +78,16 @@ impl Pods {
         ))
     }
 
-    /// The targets of a target group with these tags; `None` if nobody knows them, so that it keeps what it has.
-    pub fn selected(&self, tags: &BTreeMap<String, String>) -> Option<BTreeSet<TargetId>> {
+    /// The targets of a target group with these tags for pods of this family; `None` if nobody knows them, so that it
+    /// keeps what it has.
+    pub fn selected(
+        &self,
+        tags: &BTreeMap<String, String>,
+        family: Family,
+    ) -> Option<BTreeSet<TargetId>> {
         let uid = tags.get(SERVICE_UID)?;
         let port = tags.get(LISTENER_PORT)?.parse().ok()?;
-        let all = self.addresses.get(&(uid.as_str().into(), port))?;
+        let all = self.addresses.get(&(uid.as_str().into(), port, family))?;
         Some(all.iter().copied().map(TargetId::Address).collect())
     }
 
@@ -95,15 +107,15 @@ impl Pods {
 
     /// Whether the Service has no pod that can be a target, although its pods are known.
     pub(crate) fn has_none(&self, uid: &str) -> bool {
-        let mut own = self.addresses.iter().filter(|((one, _), _)| **one == *uid);
+        let own = self.addresses.iter();
+        let mut own = own.filter(|((one, ..), _)| **one == *uid);
         let first = own.next();
         first.is_some_and(|(_, all)| all.is_empty()) && own.all(|(_, all)| all.is_empty())
     }
 }
 
-/// The pods that are targets among those of one port. Load balancers have IPv4 addresses only.
+/// The pods that are targets among those of one port.
 fn targets<'a>(all: impl Iterator<Item = &'a Endpoint> + Clone) -> Vec<SocketAddr> {
-    let all = all.filter(|one| matches!(one.address, IpAddr::V4(_)));
     let address = |one: &Endpoint| SocketAddr::new(one.address, one.port);
     let usable: Vec<SocketAddr> = all
         .clone()

@@ -61,10 +61,11 @@ const TAGS: [Action; 4] = [
 const ROLE: &str = "iam:CreateServiceLinkedRole";
 
 /// What Ballast makes in Elastic Load Balancing.
-const TAGGED: [&str; 3] = [
+const TAGGED: [&str; 4] = [
     "arn:*:elasticloadbalancing:*:*:loadbalancer/net/*/*",
     "arn:*:elasticloadbalancing:*:*:listener/net/*/*/*",
     "arn:*:elasticloadbalancing:*:*:targetgroup/*/*",
+    "arn:*:elasticloadbalancing:*:*:listener-rule/net/*/*/*/*",
 ];
 /// Every security group.
 const GROUPS: &str = "arn:*:ec2:*:*:security-group/*";
@@ -138,7 +139,7 @@ pub fn policy(scope: &Scope) -> Value {
                 "Effect": "Allow",
                 "Action": tag,
                 "Resource": "*",
-                "Condition": scope.at_creation("elasticloadbalancing:CreateAction", &["CreateLoadBalancer", "CreateTargetGroup", "CreateListener"])
+                "Condition": scope.at_creation("elasticloadbalancing:CreateAction", &["CreateLoadBalancer", "CreateTargetGroup", "CreateListener", "CreateRule"])
             },
             {
                 "Sid": "TagGroupAtCreation",
@@ -226,7 +227,7 @@ impl Scope {
         let Some(name) = &self.takes_over else {
             return Vec::new();
         };
-        let [balancers, listeners, _] = TAGGED;
+        let [balancers, listeners, ..] = TAGGED;
         let in_tree = format!("aws:ResourceTag/kubernetes.io/cluster/{name}");
         let lbc = "aws:ResourceTag/elbv2.k8s.aws/cluster";
         let statement = |sid: &str, resources: &[&str], equals: Value, absent: &[&str]| {

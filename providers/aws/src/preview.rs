@@ -90,6 +90,7 @@ fn objects(member: &Member, class: &ClassSettings) -> Result<(Objects, Vec<Strin
     let parts = [Part {
         service,
         settings: &merged,
+        policy: member.placement.family_policy,
     }];
     desired::check(&parts)?;
     let (mark, key) = (nobody(), Key::alone(&service.id));
@@ -130,6 +131,7 @@ fn stand_ins(settings: &Settings) -> LookedUp {
     let subnet = |at: usize| FoundSubnet {
         id: format!("{SUBNET}{at}"),
         zone: format!("zone {at}"),
+        ipv6: true,
     };
     LookedUp {
         subnets: (0..count).map(subnet).collect(),
@@ -138,12 +140,13 @@ fn stand_ins(settings: &Settings) -> LookedUp {
         prefix_lists: PrefixLists::new(),
         unruled: std::collections::BTreeSet::new(),
         groupless: false,
+        ipv6_nodes: true,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ballast_provider::{FamilyPolicy, Placement, Reason};
+    use ballast_provider::{Placement, Reason};
 
     use super::*;
     use crate::annotations::PREFIX;
@@ -171,14 +174,14 @@ mod tests {
     #[test]
     fn every_annotation_that_is_refused_is_named_in_the_words_of_the_provider() {
         let all = [
-            ("ip-address-type", "dualstack"),
+            ("ipv6-addresses", "2001:db8::1"),
             ("name", "web"),
             ("scheme", "internet-facing"),
             ("shceme", "internal"),
         ];
         let seen = of(&all);
         let keys: Vec<_> = seen.refused.iter().map(|it| it.key.as_deref()).collect();
-        let expected = ["ip-address-type", "name", "shceme"].map(|it| format!("{PREFIX}{it}"));
+        let expected = ["ipv6-addresses", "name", "shceme"].map(|it| format!("{PREFIX}{it}"));
         assert_eq!(keys, expected.each_ref().map(|it| Some(it.as_str())));
         for one in &seen.refused {
             let settings = member(&all).load_balancer.settings;
@@ -254,7 +257,7 @@ mod tests {
         let seen = preview(&asks, &ClassSettings::default());
         assert!(seen.refused.is_empty());
         assert!(seen.remarks[0].contains("ballast.dev/address-pool"));
-        asks.placement.family_policy = FamilyPolicy::RequireDualStack;
+        asks.load_balancer.share_key = Some("a b".into());
         let seen = preview(&asks, &ClassSettings::default());
         assert_eq!((seen.refused.len(), seen.objects), (1, None));
     }

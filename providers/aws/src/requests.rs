@@ -2,7 +2,7 @@
 //!
 //! Annotations of AWS are in [`annotations`](crate::annotations).
 
-use ballast_provider::{Affinity, FamilyPolicy, Member, Reason, Refusal, text};
+use ballast_provider::{Affinity, Member, Reason, Refusal, text};
 
 use crate::adopt::ADOPT;
 use crate::annotations::PREFIX;
@@ -12,12 +12,6 @@ const TIMEOUT: u32 = 10_800;
 
 /// Refuses what the Service cannot do without.
 pub(crate) fn check(member: &Member) -> Result<(), Refusal> {
-    if member.placement.family_policy == FamilyPolicy::RequireDualStack {
-        return Err(Refusal::new(
-            Reason::Unsupported,
-            "spec.ipFamilyPolicy: Ballast does not support IPv6 on AWS yet, so no Service gets both families; use PreferDualStack or SingleStack",
-        ));
-    }
     let wanted = &member.load_balancer;
     if wanted.share_key.is_some() && wanted.settings.contains_key(ADOPT) {
         return Err(Refusal::new(
@@ -67,11 +61,6 @@ fn is_taggable(letter: char) -> bool {
 pub(crate) fn remarks(member: &Member) -> Vec<String> {
     let wanted = &member.load_balancer;
     let mut remarks = Vec::new();
-    if wanted.families.len() > 1 {
-        remarks.push(
-            "spec.ipFamilies: Ballast does not support IPv6 on AWS yet; the load balancer has IPv4 addresses only".to_owned(),
-        );
-    }
     if let Affinity::ClientIp { timeout_seconds } = wanted.affinity
         && timeout_seconds != TIMEOUT
     {
@@ -100,7 +89,7 @@ pub(crate) fn remarks(member: &Member) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use ballast_provider::{Family, Placement};
+    use ballast_provider::Placement;
 
     use super::*;
     use crate::desired::tests::{WEB, service};
@@ -108,12 +97,8 @@ mod tests {
     #[test]
     fn what_aws_cannot_do_is_said_or_refused() {
         type Ask = fn(&mut Member);
-        let table: [(Ask, &str); 8] = [
+        let table: [(Ask, &str); 7] = [
             (|_| {}, ""),
-            (
-                |it| it.load_balancer.families = vec![Family::V4, Family::V6],
-                "spec.ipFamilies",
-            ),
             (
                 |it| {
                     it.load_balancer.affinity = Affinity::ClientIp {
@@ -168,10 +153,6 @@ mod tests {
             member.load_balancer.share_key = Some("x".repeat(LONGEST_KEY + 1));
             let refused = check(&member).unwrap_err();
             assert!(refused.message.contains("at most 192"), "{refused}");
-            member.load_balancer.share_key = None;
-            member.placement.family_policy = FamilyPolicy::RequireDualStack;
-            let refused = check(&member).unwrap_err();
-            assert_eq!(refused.reason, Reason::Unsupported);
         }
     }
 }

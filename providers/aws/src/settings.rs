@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use ballast_provider::{Reason, Refusal, Settings as Annotations};
 
 use crate::adopt::{ADOPT, Adopted};
-use crate::annotations::{self, PREFIX, Support, invalid};
+use crate::annotations::{self, ACTIONS, PREFIX, Support, WEIGHTS, invalid};
 use crate::target::TargetType;
 
 pub mod attributes;
@@ -21,8 +21,10 @@ mod deprecated;
 mod parse;
 pub mod tls;
 mod values;
+pub mod weights;
 
 use self::tls::TlsSettings;
+use self::weights::Weighted;
 
 /// Where an NLB's addresses come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -133,6 +135,13 @@ pub struct Settings {
     pub node_labels: Option<BTreeMap<String, String>>,
     /// TLS at the listeners.
     pub tls: TlsSettings,
+    /// Whether the load balancer has IPv6 addresses, too. `None`: if the Service has the family.
+    pub dualstack: Option<bool>,
+    /// Whether connections of UDP that change their family come from a range of each subnet. `None`: if the load
+    /// balancer needs it.
+    pub source_nat: Option<bool>,
+    /// Listeners that divide their connections among Services.
+    pub weights: Vec<Weighted>,
     /// How many rules a security group may have in this account.
     pub most_rules: Option<usize>,
 }
@@ -208,8 +217,8 @@ impl Allowed {
     /// These annotations, without their prefix.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Refusal> {
         let known = names.into_iter().map(|name| {
-            if name == ADOPT {
-                return Ok(ADOPT);
+            if let Some(whole) = [ADOPT, WEIGHTS].into_iter().find(|it| *it == name) {
+                return Ok(whole);
             }
             let key = format!("{PREFIX}{name}");
             match annotations::find(&key) {
@@ -243,8 +252,14 @@ impl Settings {
                 parsed.settings.adopted = Some(adopted);
                 continue;
             }
+            if key.starts_with(ACTIONS) {
+                if allowed.is_some_and(|it| !it.0.contains(WEIGHTS)) {
+                    return Err(not_allowed(key));
+                }
+                parsed.settings.weights.push(Weighted::parse(key, value)?);
+                continue;
+            }
             if !key.starts_with(PREFIX) {
-                annotations::refuse_action(key)?;
                 continue;
             }
             let (known, port) = annotations::find(key)?;
@@ -341,6 +356,9 @@ impl Settings {
             proxy_protocol: self.proxy_protocol.or_else(|| class.proxy_protocol.clone()),
             node_labels: self.node_labels.or_else(|| class.node_labels.clone()),
             tls: self.tls,
+            dualstack: self.dualstack.or(class.dualstack),
+            source_nat: self.source_nat.or(class.source_nat),
+            weights: self.weights,
             most_rules: class.most_rules,
         }
     }

@@ -1,15 +1,45 @@
 //! The targets of target groups, as AWS names them. Plain values.
+//!
+//! Targets are nodes or pods. AWS has other types: an instance has IPv4 only, so nodes are instances for clients with
+//! IPv4 addresses and addresses for those with IPv6 addresses ("Client IP preservation" in the user guide). The
+//! type and the tags of a target group say what it has ([`Backends`]), so that nobody needs its Service for it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-/// What the targets of a target group are. AWS cannot change it.
+use ballast_provider::Family;
+
+use crate::nodes::Selector;
+
+/// The tag of a target group of nodes by their addresses: the node port.
+pub const NODE_PORT: &str = "ballast.dev/node-port";
+
+/// What a target group sends to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Backends {
+    /// Nodes, which have these labels.
+    Nodes(Selector, Reached),
+    /// The pods of a Service with addresses of this family. [`crate::pods`] knows which.
+    Pods(Family),
+}
+
+/// How nodes are targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reached {
+    /// By the ID of their instance, on the port of the target group.
+    Instance,
+    /// By their IPv6 address, on this port.
+    Ipv6(u16),
+}
+
+/// The type of the targets of a target group. AWS cannot change it. Of a Service: what it is asked to send to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetType {
-    /// Nodes, on their node ports.
+    /// Instances. Of a Service: nodes, on their node ports.
     #[default]
     Instance,
-    /// Pods, on their own ports.
+    /// Addresses. Of a Service: pods, on their own ports.
     Ip,
 }
 
@@ -20,6 +50,25 @@ pub enum TargetId {
     Instance(String),
     /// An address, and the port that gets traffic.
     Address(SocketAddr),
+}
+
+// === impl Backends ===
+
+impl Backends {
+    /// What a target group with this type and these tags sends to.
+    pub fn of(target_type: TargetType, family: Family, tags: &BTreeMap<String, String>) -> Self {
+        let port = tags.get(NODE_PORT).and_then(|port| port.parse().ok());
+        match (target_type, port) {
+            (TargetType::Instance, _) => Self::Nodes(Selector::of(tags), Reached::Instance),
+            (TargetType::Ip, Some(port)) => Self::Nodes(Selector::of(tags), Reached::Ipv6(port)),
+            (TargetType::Ip, None) => Self::Pods(family),
+        }
+    }
+
+    /// Whether they are nodes.
+    pub const fn are_nodes(&self) -> bool {
+        matches!(self, Self::Nodes(..))
+    }
 }
 
 // === impl TargetType ===

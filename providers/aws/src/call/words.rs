@@ -36,11 +36,12 @@ impl Call {
             } => format!("{} of {security_group}", count(rules.len(), "rule")),
             Self::DeleteSecurityGroup { security_group } => security_group.clone(),
             Self::CreateTargetGroup { target_group, .. } => format!(
-                "{}, {} {}, targets: {}",
+                "{}, {} {}, targets: {} ({})",
                 target_group.name,
                 target_group.transport.protocol(target_group.tls),
                 target_group.port,
-                target_group.target_type.as_str()
+                target_group.target_type.as_str(),
+                target_group.family
             ),
             Self::ModifyTargetGroup { target_group, .. } => {
                 format!("the health check of {target_group}")
@@ -58,9 +59,12 @@ impl Call {
                 target_group,
                 targets,
             } => format!("{} of {target_group}", count(targets.len(), "target")),
-            Self::CreateLoadBalancer { name, scheme, .. } => {
-                format!("{name}, {}", scheme.as_str())
-            }
+            Self::CreateLoadBalancer {
+                name,
+                scheme,
+                addresses,
+                ..
+            } => format!("{name}, {}, {addresses}", scheme.as_str()),
             Self::DeleteLoadBalancer { load_balancer } => load_balancer.clone(),
             Self::ModifyLoadBalancerAttributes {
                 load_balancer,
@@ -75,10 +79,11 @@ impl Call {
             },
             Self::SetSubnets {
                 load_balancer,
+                addresses,
                 subnets,
             } => {
                 let ids: Vec<&str> = subnets.iter().map(|one| one.id.as_str()).collect();
-                format!("{} for {load_balancer}", ids.join(", "))
+                format!("{} for {load_balancer}, {addresses}", ids.join(", "))
             }
             Self::SetSecurityGroups {
                 load_balancer,
@@ -90,7 +95,10 @@ impl Call {
             | Self::ModifyListenerAttributes { .. }
             | Self::AddListenerCertificates { .. }
             | Self::RemoveListenerCertificates { .. }
-            | Self::DeleteListener { .. } => self.about_listener(),
+            | Self::DeleteListener { .. }
+            | Self::CreateRule { .. }
+            | Self::ModifyRule { .. }
+            | Self::DeleteRule { .. } => self.about_listener(),
             Self::AddTags { of, tags } => format!("{} on {}", pairs(tags), listed(of)),
             Self::RemoveTags { of, keys } => format!("{} of {}", keys.join(", "), listed(of)),
         }
@@ -102,22 +110,20 @@ impl Call {
                 port,
                 transport,
                 tls,
-                target_group,
+                forward,
                 ..
-            } => format!(
-                "{port}/{} to {target_group}",
-                transport.protocol(tls.is_some())
-            ),
+            } => format!("{port}/{} to {forward}", transport.protocol(tls.is_some())),
             Self::ModifyListener {
                 listener,
                 protocol,
-                target_group,
+                forward,
+                ..
             } => {
                 let protocol = protocol.as_ref().map(|(transport, tls)| {
                     format!(" becomes {}", transport.protocol(tls.is_some()))
                 });
-                let target_group = target_group.as_ref().map(|it| format!(" sends to {it}"));
-                let both = [protocol, target_group];
+                let forward = forward.as_ref().map(|it| format!(" sends to {it}"));
+                let both = [protocol, forward];
                 let both: Vec<String> = both.into_iter().flatten().collect();
                 format!("{listener}{}", both.join(" and"))
             }
@@ -134,6 +140,11 @@ impl Call {
                 certificate,
             } => format!("{certificate} of {listener}"),
             Self::DeleteListener { listener } => listener.clone(),
+            Self::CreateRule {
+                listener, forward, ..
+            } => format!("clients with IPv6 of {listener} to {forward}"),
+            Self::ModifyRule { rule, forward } => format!("{rule} sends to {forward}"),
+            Self::DeleteRule { rule } => rule.clone(),
             _ => String::new(),
         }
     }
@@ -158,6 +169,7 @@ fn listed(all: &[Ref]) -> String {
 mod tests {
     use super::*;
     use crate::desired::Transport;
+    use crate::forward::Forward;
     use crate::target::TargetId;
 
     #[test]
@@ -175,7 +187,8 @@ mod tests {
                 Call::ModifyListener {
                     listener: "arn-l".into(),
                     protocol: Some((Transport::Tcp, None)),
-                    target_group: Some(group()),
+                    forward: Some(Forward::to(group())),
+                    service: None,
                 },
                 "ModifyListener: arn-l becomes TCP and sends to bl-1",
             ),

@@ -19,6 +19,8 @@ pub(super) use self::writes::write;
 
 /// The most names or ARNs of one read.
 const CHUNK: usize = 20;
+/// The field of a condition that is about the client's address.
+const SOURCE_IP: &str = "source-ip";
 /// The most objects on a page.
 const PAGE: i32 = 400;
 

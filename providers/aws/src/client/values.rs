@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ballast_provider::Family;
+use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::desired::{Check, Rule, Subnet as Mapping, Tls, Transport};
+use crate::desired::{Addresses, Check, Rule, Subnet as Mapping, Tls, Transport};
+use crate::forward::{Forward, ObservedRule};
 use crate::observed::{Arn, LoadBalancerState};
 use crate::settings::Scheme;
 use crate::target::{TargetId, TargetType};
@@ -33,6 +35,8 @@ pub struct LoadBalancer {
     pub reason: Option<String>,
     /// Its scheme.
     pub scheme: Scheme,
+    /// The families of its addresses.
+    pub families: Addresses,
     /// The ID of its VPC.
     pub vpc: String,
     /// Its zones by name.
@@ -63,8 +67,17 @@ pub struct Listener {
     pub transport: Option<Transport>,
     /// If it ends TLS: how.
     pub tls: Option<Tls>,
-    /// The target group of its default action, if there is exactly one.
-    pub target_group: Option<Arn>,
+    /// Where its default action sends connections; `None` if Ballast makes no such actions.
+    pub forward: Option<Forward<Arn>>,
+}
+
+/// A rule of a listener beside its default action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerRule {
+    /// Its ARN.
+    pub arn: Arn,
+    /// What it says.
+    pub rule: ObservedRule,
 }
 
 /// A target group, of whatever kind.
@@ -82,6 +95,8 @@ pub struct TargetGroup {
     pub port: Option<u16>,
     /// What its targets are; `None` if Ballast makes no such target groups.
     pub target_type: Option<TargetType>,
+    /// The family of its targets.
+    pub family: Family,
     /// The ID of its VPC.
     pub vpc: Option<String>,
     /// Its health check; `None` if Ballast makes no such checks.
@@ -148,8 +163,10 @@ pub struct Subnet {
     pub vpc: String,
     /// The name of its zone.
     pub zone: String,
-    /// Its addresses.
+    /// Its IPv4 addresses.
     pub range: Option<Ipv4Net>,
+    /// Its ranges of IPv6 addresses.
+    pub ipv6: Vec<Ipv6Net>,
     /// The number of addresses that nothing uses.
     pub free_addresses: u32,
     /// Whether it is on an outpost.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ballast_provider::{Reason, Refusal};
-use ipnet::IpNet;
+use ballast_provider::{Family, Reason, Refusal};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{LookedUp, Part, PrefixLists, Rule, Source, Traffic};
 use crate::annotations::{PREFIX, invalid};
@@ -14,10 +14,14 @@ use crate::settings::Settings;
 pub(crate) const MOST_RULES: usize = 60;
 
 /// The rules for all ports of these Services, if AWS permits so many.
-pub(crate) fn rules(parts: &[Part<'_>], lists: &PrefixLists) -> Result<BTreeSet<Rule>, Refusal> {
+pub(crate) fn rules(
+    parts: &[Part<'_>],
+    lists: &PrefixLists,
+    dualstack: bool,
+) -> Result<BTreeSet<Rule>, Refusal> {
     let mut rules = BTreeSet::new();
     for part in parts {
-        rules.extend(of(part)?);
+        rules.extend(of(part, dualstack));
     }
     let settings = parts.iter().map(|part| part.settings);
     let most = settings.clone().find_map(|it| it.most_rules);
@@ -51,45 +55,68 @@ pub(crate) fn rules(parts: &[Part<'_>], lists: &PrefixLists) -> Result<BTreeSet<
     ))
 }
 
-/// Every port for every source. Without source ranges and prefix lists, all clients may connect.
-fn of(part: &Part<'_>) -> Result<BTreeSet<Rule>, Refusal> {
-    let Part { service, settings } = *part;
+/// Every port for every source. Without source ranges and prefix lists, all clients may connect. A range of IPv6
+/// addresses harms no load balancer that has none.
+fn of(part: &Part<'_>, dualstack: bool) -> BTreeSet<Rule> {
+    let Part {
+        service, settings, ..
+    } = *part;
     let mut sources: Vec<Source> = settings
         .prefix_lists
         .iter()
         .cloned()
         .map(Source::PrefixList)
         .collect();
-    if let Some(range) = (service.source_ranges.iter()).find(|range| matches!(range, IpNet::V6(_)))
-    {
-        return Err(Refusal::new(
-            Reason::Unsupported,
-            format!("source range {range}: Ballast does not support IPv6 on AWS yet"),
-        ));
-    }
     sources.extend(service.source_ranges.iter().copied().map(Source::Range));
     if sources.is_empty() {
-        sources.push(Source::Range(IpNet::V4(ipnet::Ipv4Net::default())));
+        sources.push(Source::Range(IpNet::V4(Ipv4Net::default())));
+        if dualstack {
+            sources.push(Source::Range(IpNet::V6(Ipv6Net::default())));
+        }
     }
     let ports = service.listeners.iter();
     let ports = ports.map(|listener| Traffic::Port(listener.protocol, listener.port));
-    let too_large = (settings.path_mtu == Some(true)).then(Traffic::too_large);
-    let rules = ports.chain(too_large).flat_map(|traffic| {
+    let asks = settings.path_mtu == Some(true);
+    let too_large = [Family::V4, Family::V6].into_iter().filter(|_| asks);
+    let too_large = too_large.flat_map(|family| {
+        let mine = sources.iter().filter(move |source| match source {
+            Source::Range(range) => matches!(range, IpNet::V4(_)) == (family == Family::V4),
+            Source::PrefixList(_) | Source::Group(_) => family == Family::V4 || dualstack,
+        });
+        mine.map(move |source| Rule {
+            traffic: Traffic::too_large(family),
+            source: source.clone(),
+        })
+    });
+    let rules = ports.flat_map(|traffic| {
         sources.iter().map(move |source| Rule {
             traffic: traffic.clone(),
             source: source.clone(),
         })
     });
-    Ok(rules.collect())
+    rules.chain(too_large).collect()
 }
 
-/// For how many rules of AWS's limit these count.
+/// For how many rules of AWS's limit these count. It counts each family of addresses apart; of what Ballast does not
+/// know the family of, it counts for both.
 pub(crate) fn weight<'a>(rules: impl IntoIterator<Item = &'a Rule>, lists: &PrefixLists) -> usize {
-    let each = rules.into_iter().map(|rule| match &rule.source {
-        Source::PrefixList(id) => lists.get(id).copied().unwrap_or(1),
-        Source::Range(_) | Source::Group(_) => 1,
-    });
-    each.sum()
+    let (mut four, mut six) = (0, 0);
+    for rule in rules {
+        match &rule.source {
+            Source::Range(IpNet::V4(_)) => four += 1,
+            Source::Range(IpNet::V6(_)) => six += 1,
+            Source::PrefixList(id) => {
+                let entries = lists.get(id).copied().unwrap_or(1);
+                four += entries;
+                six += entries;
+            }
+            Source::Group(_) => {
+                four += 1;
+                six += 1;
+            }
+        }
+    }
+    four.max(six)
 }
 
 /// The security groups of the user. A load balancer without any could never get one.
@@ -106,7 +133,9 @@ pub(super) fn given(settings: &Settings, found: &LookedUp) -> Result<Vec<String>
 
 /// What nobody does for a load balancer without security groups.
 pub(super) fn groupless(part: &Part<'_>, remarks: &mut Vec<String>) {
-    let Part { service, settings } = *part;
+    let Part {
+        service, settings, ..
+    } = *part;
     let restricted = !service.source_ranges.is_empty() || !settings.prefix_lists.is_empty();
     let ranges = if restricted {
         ", and the source ranges of the Service have no effect"
@@ -120,7 +149,9 @@ pub(super) fn groupless(part: &Part<'_>, remarks: &mut Vec<String>) {
 
 /// What has no effect with security groups of the user.
 pub(super) fn ignored(part: &Part<'_>, remarks: &mut Vec<String>) {
-    let Part { service, settings } = *part;
+    let Part {
+        service, settings, ..
+    } = *part;
     if !service.source_ranges.is_empty()
         || !settings.prefix_lists.is_empty()
         || settings.path_mtu == Some(true)

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::{Affinity, Key, Listener, Mark, Protocol, Reason, Refusal};
+use ballast_provider::{Affinity, Family, Key, Listener, Mark, Protocol, Reason, Refusal};
 
+use super::families::Split;
 use super::names::{scope, selector, tags};
+use super::weights::Groups;
 use super::{ListenerSpec, NAMES, Part, TargetGroup, Transport, check, tls};
 use crate::annotations::{PREFIX, invalid};
+use crate::forward::Forward;
 use crate::nodes::NODE_LABELS;
 use crate::pods::LISTENER_PORT;
 use crate::settings::attributes;
-use crate::target::TargetType;
+use crate::target::{NODE_PORT, TargetType};
 
 /// AWS's limit for the listeners of a load balancer.
 pub(super) const MOST_LISTENERS: usize = 50;
@@ -22,6 +25,8 @@ pub(super) struct Served {
     pub(super) listeners: BTreeMap<u16, ListenerSpec>,
     /// By name.
     pub(super) target_groups: BTreeMap<String, TargetGroup>,
+    /// The target groups of each port.
+    pub(super) groups: BTreeMap<u16, Groups>,
 }
 
 /// A listener of one Service, and how its target group is named and marked.
@@ -43,13 +48,15 @@ struct Front<'a> {
 impl Served {
     /// One listener per port. TCP and UDP share one, because AWS has at most one listener on a port.
     pub(super) fn of(
-        mark: &Mark,
-        key: &Key,
+        (mark, key): (&Mark, &Key),
         part: &Part<'_>,
+        split: Split,
         groupless: bool,
         remarks: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
-        let Part { service, settings } = *part;
+        let Part {
+            service, settings, ..
+        } = *part;
         let mut scope = scope(key, settings);
         if let Key::Shared(_) = key {
             // One Service may take over a port from another one: never its target group.
@@ -97,13 +104,25 @@ impl Served {
                 secure: ends.is_some(),
                 tags: &tags,
             };
-            let group = front.target_group(remarks)?;
+            let group = front.target_group(split.default, remarks)?;
+            // What is to be said of it was said of the first one.
+            let ipv6 = split
+                .ipv6
+                .then(|| front.target_group(Family::V6, &mut Vec::new()))
+                .transpose()?;
+            let groups = Groups {
+                default: group.name.clone(),
+                ipv6: ipv6.as_ref().map(|it| it.name.clone()),
+                transport: group.transport,
+                tls: group.tls,
+            };
             let (tls, sni) = ends.unzip();
             let listener = ListenerSpec {
                 transport: group.transport,
                 tls,
                 sni: sni.unwrap_or_default(),
-                target_group: group.name.clone(),
+                forward: Forward::to(groups.default.clone()),
+                ipv6: groups.ipv6.clone().map(Forward::to),
                 attributes: settings
                     .listener_attributes
                     .get(&port)
@@ -118,7 +137,9 @@ impl Served {
                 )));
             }
             served.listeners.insert(port, listener);
-            served.target_groups.insert(group.name.clone(), group);
+            served.groups.insert(port, groups);
+            let made = [group].into_iter().chain(ipv6);
+            (served.target_groups).extend(made.map(|group| (group.name.clone(), group)));
         }
         Ok(served)
     }
@@ -127,9 +148,15 @@ impl Served {
 // === impl Front ===
 
 impl Front<'_> {
-    /// The target group of all listeners of one port.
-    fn target_group(&self, remarks: &mut Vec<String>) -> Result<TargetGroup, Refusal> {
-        let Part { service, settings } = *self.part;
+    /// The target group of all listeners of one port, for clients of one family.
+    fn target_group(
+        &self,
+        family: Family,
+        remarks: &mut Vec<String>,
+    ) -> Result<TargetGroup, Refusal> {
+        let Part {
+            service, settings, ..
+        } = *self.part;
         let (same, secure) = (self.same, self.secure);
         let mut transports = same.iter().map(|listener| listener.protocol);
         let (first, second) = (transports.next(), transports.next());
@@ -138,14 +165,19 @@ impl Front<'_> {
             (Some(Protocol::Udp), None) => Transport::Udp,
             _ => Transport::Tcp,
         };
-        let target_type = settings.target_type.unwrap_or_default();
+        let backends = settings.target_type.unwrap_or_default();
+        // For AWS, an instance has IPv4 only.
+        let target_type = match (backends, family) {
+            (TargetType::Instance, Family::V4) => TargetType::Instance,
+            _ => TargetType::Ip,
+        };
         let number = same.first().map_or(0, |listener| listener.port);
-        let port = match target_type {
+        let port = match backends {
             TargetType::Instance => same.first().map_or(0, |listener| listener.node_port),
             // AWS wants one, and each pod is registered with its own.
             TargetType::Ip => number,
         };
-        if target_type == TargetType::Instance
+        if backends == TargetType::Instance
             && let Some(other) = same.iter().find(|listener| listener.node_port != port)
         {
             return Err(invalid(format!(
@@ -171,11 +203,12 @@ impl Front<'_> {
         ));
         }
         if target_type == TargetType::Ip && transport == Transport::Tcp {
-            // AWS's default is another one than for instances.
-            all.entry(preserve.into()).or_insert_with(|| "false".into());
+            // AWS's default is another one than for instances, and nodes behave as these.
+            let preserves = (backends == TargetType::Instance).to_string();
+            all.entry(preserve.into()).or_insert(preserves);
         }
         let tls = secure && settings.tls.to_targets;
-        if target_type == TargetType::Ip
+        if backends == TargetType::Ip
             && transport == Transport::Udp
             && settings.health_check.port.is_none()
         {
@@ -186,9 +219,12 @@ impl Front<'_> {
         let selector = selector(settings);
         let mut tags = self.tags.clone();
         let protocol = transport.protocol(tls);
-        let name = match target_type {
+        let name = match backends {
             TargetType::Instance => {
                 tags.extend(selector.tag().map(|tag| (NODE_LABELS.to_owned(), tag)));
+                if target_type == TargetType::Ip {
+                    tags.insert(NODE_PORT.to_owned(), port.to_string());
+                }
                 format!("{}/{number}/{protocol}/{port}", self.scope)
             }
             TargetType::Ip => {
@@ -196,9 +232,14 @@ impl Front<'_> {
                 format!("{}/{number}/{protocol}/ip", self.scope)
             }
         };
+        let name = match family {
+            Family::V4 => name,
+            Family::V6 => format!("{name}/ipv6"),
+        };
         Ok(TargetGroup {
             name: self.mark.name_of(NAMES, &name),
             target_type,
+            family,
             transport,
             tls,
             port,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ballast_provider::{Key, LoadBalancer, Mark, Reason, Refusal};
+use ballast_provider::{Family, Key, LoadBalancer, Mark, Reason, Refusal};
 
 use super::NAMES;
 use crate::nodes::Selector;
@@ -48,7 +48,8 @@ pub(super) fn tags(
     let mut tags = settings.tags.clone();
     tags.extend(mark.tags_on(key, &service.id));
     let pods = settings.target_type == Some(TargetType::Ip);
-    let more = usize::from(pods || selector(settings).tag().is_some());
+    let by_address = !pods && service.families.contains(&Family::V6);
+    let more = usize::from(pods || selector(settings).tag().is_some()) + usize::from(by_address);
     if tags.len() + more > MOST_TAGS {
         return Err(Refusal::new(
             Reason::QuotaExceeded,

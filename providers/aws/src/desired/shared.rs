@@ -8,36 +8,56 @@ use std::collections::BTreeMap;
 
 use ballast_provider::{LoadBalancer, Reason, Refusal};
 
-use super::Part;
 use super::listeners::MOST_LISTENERS;
+use super::{Part, families};
 use crate::annotations::PREFIX;
-use crate::settings::Settings;
 
 /// A setting that a load balancer has once, as text.
-type Once = (&'static str, fn(&Settings) -> String);
+type Once = (&'static str, fn(&Part<'_>) -> String);
 
 /// All of them, by the annotation that sets them.
-const ONCE: [Once; 9] = [
-    ("scheme", |it| it.scheme.unwrap_or_default().as_str().into()),
-    ("subnets", |it| it.subnets.join(",")),
-    ("security-groups", |it| it.security_groups.join(",")),
-    ("manage-backend-security-group-rules", |it| {
-        let manages = it.manage_backend_rules;
-        manages.unwrap_or(it.security_groups.is_empty()).to_string()
+const ONCE: [Once; 10] = [
+    ("scheme", |Part { settings: it, .. }| {
+        it.scheme.unwrap_or_default().as_str().into()
     }),
-    ("inbound-sg-rules-on-private-link-traffic", |it| {
-        let on = it.private_link_rules.unwrap_or(true);
-        if on { "on" } else { "off" }.into()
+    ("subnets", |Part { settings: it, .. }| it.subnets.join(",")),
+    ("security-groups", |Part { settings: it, .. }| {
+        it.security_groups.join(",")
     }),
-    ("attributes", |it| pairs(&it.attributes)),
-    ("minimum-load-balancer-capacity", |it| {
-        let units = super::capacity::wanted(it);
-        units.map_or_else(String::new, |units| format!("CapacityUnits={units}"))
+    (
+        "manage-backend-security-group-rules",
+        |Part { settings: it, .. }| {
+            let manages = it.manage_backend_rules;
+            manages.unwrap_or(it.security_groups.is_empty()).to_string()
+        },
+    ),
+    (
+        "inbound-sg-rules-on-private-link-traffic",
+        |Part { settings: it, .. }| {
+            let on = it.private_link_rules.unwrap_or(true);
+            if on { "on" } else { "off" }.into()
+        },
+    ),
+    ("attributes", |Part { settings: it, .. }| {
+        pairs(&it.attributes)
     }),
-    ("eip-allocations", |it| it.elastic_addresses.join(",")),
-    ("private-ipv4-addresses", |it| {
+    (
+        "minimum-load-balancer-capacity",
+        |Part { settings: it, .. }| {
+            let units = super::capacity::wanted(it);
+            units.map_or_else(String::new, |units| format!("CapacityUnits={units}"))
+        },
+    ),
+    ("eip-allocations", |Part { settings: it, .. }| {
+        it.elastic_addresses.join(",")
+    }),
+    ("private-ipv4-addresses", |Part { settings: it, .. }| {
         let all = it.private_addresses.iter().map(ToString::to_string);
         all.collect::<Vec<_>>().join(",")
+    }),
+    ("ip-address-type", |part| {
+        let dualstack = families::wanted(part);
+        if dualstack { "dualstack" } else { "ipv4" }.into()
     }),
 ];
 
@@ -71,7 +91,7 @@ pub(super) fn agree(parts: &[Part<'_>]) -> Result<(), Refusal> {
     };
     for other in others {
         for (name, value) in ONCE {
-            let (one, another) = (value(first.settings), value(other.settings));
+            let (one, another) = (value(first), value(other));
             if one != another {
                 return Err(Refusal::new(
                     Reason::Invalid,

@@ -6,7 +6,9 @@ use super::*;
 use crate::settings::attributes;
 
 mod clients;
+mod families;
 mod tls;
+mod weights;
 
 pub(crate) fn mark() -> Mark {
     Mark {
@@ -20,6 +22,7 @@ fn subnet(zone: &str) -> FoundSubnet {
     FoundSubnet {
         id: format!("subnet-{zone}"),
         zone: format!("eu-central-1{zone}"),
+        ipv6: true,
     }
 }
 
@@ -31,6 +34,7 @@ fn found() -> LookedUp {
         prefix_lists: PrefixLists::new(),
         unruled: std::collections::BTreeSet::new(),
         groupless: false,
+        ipv6_nodes: true,
     }
 }
 
@@ -93,20 +97,29 @@ pub(crate) struct Alone {
 }
 
 fn alone(service: &LoadBalancer, settings: &Settings, found: &LookedUp) -> Result<Alone, Refusal> {
-    let parts = [Part { service, settings }];
+    let parts = [part(service, settings)];
     let outcome = Desired::of(&mark(), &Key::alone(&service.id), &parts, found)?;
     let Outcome { desired, remarks } = outcome;
     let remarks = remarks.concat();
     Ok(Alone { desired, remarks })
 }
 
+pub(crate) fn part<'a>(service: &'a LoadBalancer, settings: &'a Settings) -> Part<'a> {
+    Part {
+        service,
+        settings,
+        policy: FamilyPolicy::SingleStack,
+    }
+}
+
 fn check_alone(service: &LoadBalancer, settings: &Settings) -> Result<(), Refusal> {
-    check(&[Part { service, settings }])
+    check(&[part(service, settings)])
 }
 
 /// The target group of one port.
 fn group(desired: &Desired, port: u16) -> &TargetGroup {
-    &desired.target_groups[&desired.listeners[&port].target_group]
+    let name = desired.listeners[&port].forward.only();
+    &desired.target_groups[name.expect("one target group")]
 }
 
 #[test]

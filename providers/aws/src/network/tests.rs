@@ -7,6 +7,7 @@ fn subnet(id: &str, zone: &str, tags: &[(&str, &str)]) -> Subnet {
         vpc: "vpc-1".into(),
         zone: zone.into(),
         range: None,
+        ipv6: Vec::new(),
         free_addresses: 100,
         outpost: false,
         tags: (tags.iter())
@@ -70,7 +71,15 @@ fn role_tags_decide_and_each_zone_has_one() {
             &[("kubernetes.io/role/internal-elb", "0")],
         ),
     ];
-    let of = |scheme| ids(discovered(scheme, "eu-west-1", &mine(), &all, None));
+    let of = |scheme| {
+        ids(discovered(
+            (scheme, false),
+            "eu-west-1",
+            &mine(),
+            &all,
+            None,
+        ))
+    };
     assert_eq!(of(Scheme::Internal), ["subnet-2", "subnet-4"]);
     assert_eq!(of(Scheme::InternetFacing), ["subnet-6"]);
 }
@@ -89,10 +98,16 @@ fn zones_of_other_kinds_must_be_named() {
     let routes = [table("rtb-1", true, &[], false)];
     for tags in [&[INTERNAL][..], &[]] {
         let all = all(tags);
-        let found = discovered(Scheme::Internal, "us-west-2", &mine(), &all, Some(&routes));
+        let found = discovered(
+            (Scheme::Internal, false),
+            "us-west-2",
+            &mine(),
+            &all,
+            Some(&routes),
+        );
         assert_eq!(ids(found), ["subnet-2"], "{tags:?}");
         let far = discovered(
-            Scheme::Internal,
+            (Scheme::Internal, false),
             "us-west-2",
             &mine(),
             &all[..1],
@@ -117,7 +132,7 @@ fn without_role_tags_the_routes_decide() {
         full,
         away,
     ];
-    let of = |scheme, routes| discovered(scheme, "eu-west-1", &mine(), &all, routes);
+    let of = |scheme, routes| discovered((scheme, false), "eu-west-1", &mine(), &all, routes);
     assert_eq!(of(Scheme::Internal, None), Ok(Subnets::NeedsRoutes));
     let routes = [
         table("rtb-1", true, &[], false),

@@ -7,7 +7,7 @@ use ballast_provider::{Reason, Refusal};
 use super::differences::changes;
 use super::{Plan, load_balancer};
 use crate::call::{Call, Ref};
-use crate::desired::{Desired, Subnet};
+use crate::desired::{Addresses, Desired, Subnet};
 use crate::observed::ObservedLoadBalancer;
 use crate::settings::attributes;
 
@@ -26,6 +26,7 @@ impl Plan {
             self.calls.push(Call::CreateLoadBalancer {
                 name: desired.name.clone(),
                 scheme: desired.scheme,
+                addresses: desired.addresses,
                 subnets: desired.subnets.clone(),
                 security_groups: security_groups.to_vec(),
                 tags: desired.tags.clone(),
@@ -64,25 +65,18 @@ impl Plan {
         let ids = |subnets: &mut dyn Iterator<Item = &Subnet>| -> BTreeSet<String> {
             subnets.map(|subnet| subnet.id.clone()).collect()
         };
-        if ids(&mut there.subnets.iter()) == ids(&mut desired.subnets.iter()) {
+        // Listeners that are there may need what is not wanted any more.
+        let addresses = desired.addresses.max(there.addresses);
+        let same = ids(&mut there.subnets.iter()) == ids(&mut desired.subnets.iter());
+        if same && addresses == there.addresses {
             return;
         }
         let replaced = |subnet: &&Subnet| {
             let mut present = there.subnets.iter();
             present.any(|one| one.zone == subnet.zone && one.id != subnet.id)
         };
-        let mut set = |mut subnets: Vec<Subnet>| {
-            // AWS refuses other addresses in a zone that stays.
-            for subnet in &mut subnets {
-                if let Some(now) = there.subnets.iter().find(|one| one.id == subnet.id) {
-                    subnet.clone_from(now);
-                }
-            }
-            self.calls.push(Call::SetSubnets {
-                load_balancer: Ref::Known(there.arn.clone()),
-                subnets,
-            });
-        };
+        let mut set =
+            |subnets: Vec<Subnet>| self.calls.push(set_subnets(there, addresses, subnets));
         let (moved, rest): (Vec<&Subnet>, Vec<&Subnet>) =
             desired.subnets.iter().partition(replaced);
         let stays = |subnet: &&Subnet| there.subnets.iter().any(|one| one.id == subnet.id);
@@ -93,6 +87,9 @@ impl Plan {
                 set(desired.subnets.clone());
             }
             Some(one) => {
+                if addresses != there.addresses {
+                    set(there.subnets.iter().cloned().collect());
+                }
                 self.objection = Some(Refusal::new(
                     Reason::Unsupported,
                     format!(
@@ -101,6 +98,17 @@ impl Plan {
                     ),
                 ));
             }
+        }
+    }
+
+    /// After the listeners: gives up the IPv6 addresses that nothing needs any more.
+    pub(super) fn narrow(&mut self, desired: &Desired, present: Option<&ObservedLoadBalancer>) {
+        if let Some(there) = present.filter(|there| desired.addresses < there.addresses)
+            && self.objection.is_none()
+        {
+            let subnets = desired.subnets.clone();
+            self.calls
+                .push(set_subnets(there, desired.addresses, subnets));
         }
     }
 
@@ -178,5 +186,23 @@ impl Plan {
                 attributes: all,
             });
         }
+    }
+}
+
+/// AWS refuses other addresses in a zone that stays.
+fn set_subnets(
+    there: &ObservedLoadBalancer,
+    addresses: Addresses,
+    mut subnets: Vec<Subnet>,
+) -> Call {
+    for subnet in &mut subnets {
+        if let Some(now) = there.subnets.iter().find(|one| one.id == subnet.id) {
+            subnet.clone_from(now);
+        }
+    }
+    Call::SetSubnets {
+        load_balancer: Ref::Known(there.arn.clone()),
+        addresses,
+        subnets,
     }
 }

@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ballast_provider::Family;
+use ballast_provider::mark::SERVICE_UID;
+
 use super::differences::changes;
 use super::{Plan, load_balancer, reference};
 use crate::call::{Call, Ref};
 use crate::desired::{Desired, ListenerSpec};
+use crate::forward::Forward;
 use crate::observed::{Arn, Observed, ObservedListener, ObservedLoadBalancer};
 use crate::settings::attributes;
 
@@ -19,10 +23,11 @@ impl Plan {
         observed: &Observed,
     ) {
         for (&port, listener) in &desired.listeners {
-            let there = observed.target_groups.get(&listener.target_group);
-            let target_group = reference(there, &listener.target_group);
+            let refers = |name: &String| reference(observed.target_groups.get(name), name);
+            let forward = listener.forward.map(refers);
+            let ipv6 = listener.ipv6.as_ref().map(|it| it.map(refers));
             if let Some(now) = present.and_then(|present| present.listeners.get(&port)) {
-                self.listener(listener, now, target_group);
+                self.listener(listener, now, forward, ipv6);
                 continue;
             }
             // No name in AWS has a slash.
@@ -33,12 +38,13 @@ impl Plan {
                 port,
                 transport: listener.transport,
                 tls: listener.tls.clone(),
-                target_group,
+                forward,
                 tags: listener.tags.clone(),
             });
             let this = Ref::Made(name);
             self.add_certificates(&this, &listener.sni);
             self.listener_attributes(&this, listener, &BTreeMap::new());
+            self.add_rule(&this, listener, ipv6);
         }
         for (port, listener) in present.iter().flat_map(|present| &present.listeners) {
             if !desired.listeners.contains_key(port) {
@@ -52,14 +58,49 @@ impl Plan {
     /// Certificates that are new come first and those that are not wanted any more go last, so that
     /// a client always finds the one for its host. AWS's limit is that of the load balancer: whoever makes the
     /// calls finds out if it has no room for both.
-    fn listener(&mut self, wanted: &ListenerSpec, now: &ObservedListener, target_group: Ref) {
+    fn listener(
+        &mut self,
+        wanted: &ListenerSpec,
+        now: &ObservedListener,
+        forward: Forward<Ref>,
+        ipv6: Option<Forward<Ref>>,
+    ) {
         let this = Ref::Known(now.arn.clone());
-        let moves = target_group.known() != Some(now.target_group.as_str());
+        let moves = forward != now.forward.map(|arn| Ref::Known(arn.clone()));
         let speaks = now.transport != wanted.transport || now.tls != wanted.tls;
-        let modify = (moves || speaks).then(|| Call::ModifyListener {
+        // AWS checks the protocols of the groups of rules, too.
+        let mut ours = now.rules.iter().filter(|_| !speaks && ipv6.is_some());
+        let kept = ours.find(|(_, rule)| rule.family == Some(Family::V6));
+        let obsolete = now.rules.keys();
+        let obsolete = obsolete.filter(|arn| kept.is_none_or(|(kept, _)| kept != *arn));
+        self.calls
+            .extend(obsolete.map(|arn| Call::DeleteRule { rule: arn.clone() }));
+        self.default_action(wanted, now, moves.then_some(forward), speaks);
+        match (kept, ipv6) {
+            (Some((arn, rule)), Some(forward)) => {
+                if forward != rule.forward.map(|arn| Ref::Known(arn.clone())) {
+                    let rule = arn.clone();
+                    self.calls.push(Call::ModifyRule { rule, forward });
+                }
+            }
+            (_, ipv6) => self.add_rule(&this, wanted, ipv6),
+        }
+    }
+
+    /// Everything of a listener but its rules.
+    fn default_action(
+        &mut self,
+        wanted: &ListenerSpec,
+        now: &ObservedListener,
+        forward: Option<Forward<Ref>>,
+        speaks: bool,
+    ) {
+        let this = Ref::Known(now.arn.clone());
+        let modify = (forward.is_some() || speaks).then(|| Call::ModifyListener {
             listener: now.arn.clone(),
             protocol: speaks.then(|| (wanted.transport, wanted.tls.clone())),
-            target_group: moves.then_some(target_group),
+            forward,
+            service: wanted.tags.get(SERVICE_UID).cloned(),
         });
         let (Some(tls), true) = (&wanted.tls, now.tls.is_some()) else {
             // Only a listener that ends TLS can have certificates, and it loses them with TLS.
@@ -99,6 +140,15 @@ impl Plan {
                 attributes,
             });
         }
+    }
+
+    /// The rule for clients with IPv6 addresses, if they have target groups of their own.
+    fn add_rule(&mut self, listener: &Ref, wanted: &ListenerSpec, forward: Option<Forward<Ref>>) {
+        self.calls.extend(forward.map(|forward| Call::CreateRule {
+            listener: listener.clone(),
+            forward,
+            tags: wanted.tags.clone(),
+        }));
     }
 
     fn add_certificates(&mut self, listener: &Ref, certificates: &BTreeSet<Arn>) {

@@ -7,6 +7,7 @@ use crate::desired::tests::{WEB, desired, service};
 
 mod capacity;
 mod cloud;
+mod families;
 mod pods;
 mod properties;
 mod tls;

@@ -36,8 +36,9 @@ fn tags(port: u16) -> BTreeMap<String, String> {
 /// The last bytes of the addresses of the targets of port 80.
 fn selected(endpoints: Vec<Endpoint>) -> Vec<String> {
     let pods = Pods::of([&member(&[80], Some(endpoints))]);
-    let all = pods.selected(&tags(80)).unwrap();
-    all.iter().map(ToString::to_string).collect()
+    let families = [Family::V4, Family::V6];
+    let all = families.map(|family| pods.selected(&tags(80), family).unwrap());
+    all.iter().flatten().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -65,8 +66,12 @@ fn ready_pods_are_targets_and_others_only_if_none_is() {
         (vec![starts(2), ends(1)], one),
         (vec![starts(2)], &[]),
         (vec![gated(1), starts(2)], one),
-        (vec![ready(1), v6.clone()], one),
-        (vec![v6], &[]),
+        // Each family has its own.
+        (
+            vec![ready(1), v6.clone()],
+            &["10.1.0.1:8080", "[fd00::1]:8080"],
+        ),
+        (vec![ends(1), v6], &["10.1.0.1:8080", "[fd00::1]:8080"]),
     ];
     for (endpoints, expected) in table {
         assert_eq!(selected(endpoints.clone()), expected, "{endpoints:?}");
@@ -78,7 +83,7 @@ fn each_target_group_has_the_pods_of_its_port() {
     let all = vec![endpoint(80, 1), endpoint(443, 2), endpoint(7, 3)];
     let pods = Pods::of([&member(&[80, 443, 53], Some(all))]);
     let of = |port| {
-        let all = pods.selected(&tags(port))?;
+        let all = pods.selected(&tags(port), Family::V4)?;
         Some(all.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     assert_eq!(of(80), Some(vec!["10.1.0.1:8080".into()]));
@@ -88,14 +93,14 @@ fn each_target_group_has_the_pods_of_its_port() {
     assert_eq!(of(7), None);
     let mut other = tags(80);
     other.insert(SERVICE_UID.into(), "uid-2".into());
-    assert_eq!(pods.selected(&other), None);
-    assert_eq!(pods.selected(&BTreeMap::new()), None);
+    assert_eq!(pods.selected(&other, Family::V4), None);
+    assert_eq!(pods.selected(&BTreeMap::new(), Family::V4), None);
 }
 
 #[test]
 fn what_nobody_knows_stays_as_it_is() {
     let pods = Pods::of([&member(&[80], None)]);
-    assert_eq!(pods.selected(&tags(80)), None);
+    assert_eq!(pods.selected(&tags(80), Family::V4), None);
     assert!(!pods.has_none("uid-1"));
     let none = Pods::of([&member(&[80, 443], Some(vec![]))]);
     assert!(none.has_none("uid-1") && !none.has_none("uid-2"));
@@ -114,7 +119,7 @@ fn both_protocols_of_a_port_share_a_target_group() {
     };
     one.endpoints = Some(Arc::new([endpoint(53, 1), udp].into()));
     let pods = Pods::of([&one]);
-    assert_eq!(pods.selected(&tags(53)).unwrap().len(), 0);
+    assert_eq!(pods.selected(&tags(53), Family::V4).unwrap().len(), 0);
     assert!(pods.remark("uid-1").unwrap().contains("port 53"));
     let udp = Endpoint {
         listener: (Protocol::Udp, 53),
@@ -122,6 +127,6 @@ fn both_protocols_of_a_port_share_a_target_group() {
     };
     one.endpoints = Some(Arc::new([endpoint(53, 1), udp].into()));
     let pods = Pods::of([&one]);
-    assert_eq!(pods.selected(&tags(53)).unwrap().len(), 1);
+    assert_eq!(pods.selected(&tags(53), Family::V4).unwrap().len(), 1);
     assert_eq!(pods.remark("uid-1"), None);
 }

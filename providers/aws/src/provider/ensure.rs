@@ -18,12 +18,13 @@ use super::cleanup::Cleaning;
 use super::execute::{Ended, error, may_return_another};
 use super::faults::{Faults, Owners};
 use super::health::Needs;
+use super::network::mendable;
 use super::records::{Behind, Depth, Extent, Record};
 use super::said::{Asked, Said, no_target};
 use super::status::{self, Words};
 use crate::call::Call;
 use crate::client::Client;
-use crate::desired::{Desired, Outcome, Part, PrefixLists};
+use crate::desired::{self, Desired, Outcome, Part, PrefixLists};
 use crate::observed::{Observed as There, ObservedLoadBalancer};
 use crate::plan::{self, Plan, Situation};
 use crate::pods::Pods;
@@ -115,7 +116,7 @@ impl Inner {
         let first = asked
             .first()
             .map_or(&self.class.settings, |one| &one.settings);
-        let name = crate::desired::name_of(&self.mark, &balancer.key, first);
+        let name = desired::name_of(&self.mark, &balancer.key, first);
         let needs = asked.iter().map(|one| {
             let service = &one.member.load_balancer;
             let needs = match one.settings.target_type.unwrap_or_default() {
@@ -339,7 +340,19 @@ impl Inner {
         record: &mut Record,
     ) -> Result<Wanted, ProviderError> {
         let (present, lists) = (record.present(), record.prefix_lists());
-        let (found, faults) = self.find(client, parts, present, lists).await?;
+        let (mut found, faults) = self.find(client, parts, present, lists).await?;
+        if let Some(why) = desired::missing_ipv6(parts, &found) {
+            return Err(mendable(why));
+        }
+        found.ipv6_nodes = match self.targets().nodes() {
+            Some(nodes) => nodes.have_ipv6(),
+            None => record.has_ipv6_nodes(),
+        };
+        let depends = |part: &Part<'_>| {
+            let nodes = part.settings.target_type != Some(TargetType::Ip);
+            nodes && part.service.families.len() > 1 && desired::wants_ipv6(part)
+        };
+        record.ipv6_nodes = parts.iter().any(depends).then_some(found.ipv6_nodes);
         let outcome = Desired::of(&self.mark, &record.key, parts, &found)?;
         let Outcome {
             mut desired,
@@ -436,8 +449,8 @@ fn unknown_pods(desired: &Desired, situation: &Situation, observed: &There) -> F
         .values()
         .filter(|group| !observed.target_groups.contains_key(&group.name));
     let unknown = new.filter(|group| {
-        let targets = situation.targets(group.target_type, &group.tags);
-        group.target_type == TargetType::Ip && targets.is_none()
+        let backends = group.backends();
+        !backends.are_nodes() && situation.targets(&backends, &group.tags).is_none()
     });
     let named = unknown.filter_map(|group| {
         let uid = group.tags.get(SERVICE_UID)?.as_str();

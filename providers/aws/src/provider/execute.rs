@@ -16,7 +16,7 @@ use crate::call::Call;
 use crate::client::{Answer, CallError, Cause, Client, Ids, Manner};
 use crate::effect;
 use crate::rate::Urgency;
-use crate::target::{TargetId, TargetType};
+use crate::target::TargetId;
 
 /// AWS's code for more targets than a load balancer may have in a zone.
 pub(super) const TOO_MANY_TARGETS: &str = "TooManyTargets";
@@ -284,7 +284,7 @@ impl Inner {
             let ports = groups.clone().count();
             let nodes = self.targets().nodes().unwrap_or_default();
             let nodes = nodes.ids().count();
-            let pods = groups.clone().any(|it| it.target_type == TargetType::Ip);
+            let pods = groups.clone().any(|it| !it.backends().are_nodes());
             let counts = if pods {
                 "A pod counts once for each port".to_owned()
             } else {
@@ -360,7 +360,8 @@ pub(super) fn is_done(call: &Call, why: &CallError) -> bool {
         Call::DeleteLoadBalancer { .. }
         | Call::DeleteTargetGroup { .. }
         | Call::DeleteSecurityGroup { .. }
-        | Call::DeleteListener { .. } => gone,
+        | Call::DeleteListener { .. }
+        | Call::DeleteRule { .. } => gone,
         Call::DeregisterTargets { .. } => why.code == INVALID_TARGET,
         Call::RemoveListenerCertificates { .. } => why.code == NO_CERTIFICATE,
         _ => false,

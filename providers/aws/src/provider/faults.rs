@@ -46,19 +46,21 @@ impl<'a> Owners<'a> {
     /// The UID of the only Service that a call concerns; `None` if it concerns the load balancer.
     pub(super) fn owner<'b>(&'b self, call: &'b Call, observed: &'b Observed) -> Option<&'b str> {
         match call {
-            Call::CreateTargetGroup { tags, .. } | Call::CreateListener { tags, .. } => uid(tags),
+            Call::CreateTargetGroup { tags, .. }
+            | Call::CreateListener { tags, .. }
+            | Call::CreateRule { tags, .. } => uid(tags),
             Call::ModifyTargetGroup { target_group, .. }
             | Call::ModifyTargetGroupAttributes { target_group, .. }
             | Call::RegisterTargets { target_group, .. }
-            | Call::DeregisterTargets { target_group, .. }
+            | Call::DeregisterTargets { target_group, .. } => self.of_ref(target_group, observed),
             // The port may have been another Service's before.
-            | Call::ModifyListener {
-                target_group: Some(target_group),
-                ..
-            } => self.of_ref(target_group, observed),
+            Call::ModifyListener {
+                service: Some(uid), ..
+            } => Some(uid),
             Call::ModifyListener { listener, .. } | Call::DeleteListener { listener } => {
                 known(listener, observed)
             }
+            Call::ModifyRule { rule, .. } | Call::DeleteRule { rule } => of_rule(rule, observed),
             Call::ModifyListenerAttributes { listener, .. }
             | Call::AddListenerCertificates { listener, .. }
             | Call::RemoveListenerCertificates { listener, .. } => self.of_ref(listener, observed),
@@ -78,6 +80,13 @@ impl<'a> Owners<'a> {
             Ref::Known(id) => known(id, observed),
         }
     }
+}
+
+/// The Service of the listener with this rule.
+fn of_rule<'b>(rule: &str, observed: &'b Observed) -> Option<&'b str> {
+    let balancers = observed.load_balancers.values();
+    let mut listeners = balancers.flat_map(|one| one.listeners.values());
+    uid(&listeners.find(|one| one.rules.contains_key(rule))?.tags)
 }
 
 /// The Service that an object names, if it is a target group or a listener.

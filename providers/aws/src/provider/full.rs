@@ -10,7 +10,7 @@ use super::inventory::{listener, manner, registered};
 use super::records::Answers;
 use crate::client::values::{self, TargetHealth};
 use crate::client::{CallError, Cause, Client};
-use crate::desired::Transport;
+use crate::desired::{Addresses, Transport};
 use crate::observed::{Arn, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup};
 use crate::rate::Urgency;
 use crate::settings::attributes;
@@ -75,9 +75,10 @@ pub(super) async fn rest(
             reservation(client, there, urgency).await?;
             calls += 1;
         }
+        let ipv6 = there.addresses != Addresses::Ipv4;
         let mut reads = vec![];
         for one in there.listeners.values_mut() {
-            reads.push(listener_details(client, one, urgency).boxed());
+            reads.push(listener_details(client, one, ipv6, urgency).boxed());
         }
         calls += several(reads).await?.into_iter().sum::<u32>();
     }
@@ -95,26 +96,33 @@ async fn several<T>(reads: Vec<BoxFuture<'_, Result<T, CallError>>>) -> Result<V
     stream::iter(reads).buffered(AT_ONCE).try_collect().await
 }
 
-/// Returns the number of calls.
+/// `ipv6`: reads rules, too; other load balancers have none. Returns the number of calls.
 async fn listener_details(
     client: &Client,
     one: &mut ObservedListener,
+    ipv6: bool,
     urgency: Urgency,
 ) -> Result<u32, CallError> {
+    let mut calls = 0;
+    if ipv6 {
+        let rules = client.rules(&one.arn, manner(urgency)).await?;
+        one.rules = rules.into_iter().map(|it| (it.arn, it.rule)).collect();
+        calls += 1;
+    }
     if one.tls.is_some() {
         one.sni = client
             .listener_certificates(&one.arn, manner(urgency))
             .await?;
-        return Ok(1);
+        return Ok(calls + 1);
     }
     if one.transport != Transport::Tcp {
-        return Ok(0);
+        return Ok(calls);
     }
     let attributes = client
         .listener_attributes(&one.arn, manner(urgency))
         .await?;
     one.attributes = attributes::changed(attributes, &attributes::LISTENER);
-    Ok(1)
+    Ok(calls + 1)
 }
 
 /// Takes two calls.

@@ -421,6 +421,7 @@ pub(super) fn load_balancer(one: values::LoadBalancer, tags: Tags) -> ObservedLo
         state: one.state,
         reason: one.reason,
         scheme: one.scheme,
+        addresses: one.families,
         subnets: one.zones.into_values().map(|zone| zone.subnet).collect(),
         groups: one.security_groups,
         private_link_rules: one.private_link_rules,
@@ -439,6 +440,7 @@ pub(super) fn target_group(
     let group = ObservedTargetGroup {
         arn: one.arn,
         target_type: one.target_type?,
+        family: one.family,
         check: one.check?,
         attributes: BTreeMap::new(),
         tags,
@@ -455,7 +457,8 @@ pub(super) fn listener(one: values::Listener, tags: Tags) -> Option<(u16, Observ
         transport: one.transport?,
         tls: one.tls,
         sni: BTreeSet::new(),
-        target_group: one.target_group.unwrap_or_default(),
+        forward: one.forward.unwrap_or_default(),
+        rules: BTreeMap::new(),
         attributes: BTreeMap::new(),
         tags,
     };

@@ -84,7 +84,7 @@ fn permitted(parts: &[Part<'_>], lists: &PrefixLists) -> Result<(), ProviderErro
             "annotation {PREFIX}security-group-prefix-lists: the prefix list {missing} does not exist in this region"
         )));
     }
-    match desired::rules(parts, lists) {
+    match desired::rules(parts, lists, parts.iter().any(desired::wants_ipv6)) {
         Ok(_) => Ok(()),
         Err(refusal) if own.is_none_or(Vec::is_empty) => Err(refusal.into()),
         Err(refusal) => Err(mendable(refusal)),

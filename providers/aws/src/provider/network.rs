@@ -14,7 +14,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ballast_provider::{ProviderError, Refusal};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -24,7 +24,7 @@ use super::faults::Faults;
 use super::{Inner, PATIENCE};
 use crate::client::values::{Filter, Instance, RouteTable, Subnet, Tags};
 use crate::client::{Client, Manner};
-use crate::desired::{FoundSubnet, LookedUp, Part, PrefixLists};
+use crate::desired::{Addresses, FoundSubnet, LookedUp, Part, PrefixLists};
 use crate::network::{self, Subnets};
 use crate::nodes::Nodes;
 use crate::observed::ObservedLoadBalancer;
@@ -171,26 +171,30 @@ impl Inner {
             .first()
             .map_or(&self.class.settings, |first| first.settings);
         let scheme = settings.scheme.unwrap_or_default();
+        let dualstack = parts.iter().any(crate::desired::wants_ipv6);
+        let asked = (scheme, dualstack);
         let subnets = match present {
             // A load balancer keeps its subnets unless others are named.
             Some(present) if settings.subnets.is_empty() => {
+                let ipv6 = self.subnets_with_ipv6(client, dualstack, present).await?;
                 let present = present.subnets.iter().map(|subnet| FoundSubnet {
                     id: subnet.id.clone(),
                     zone: subnet.zone.clone(),
+                    ipv6: ipv6.contains(&subnet.id),
                 });
                 let mut found: Vec<FoundSubnet> = present.collect();
                 // In the order in which they were found: lists of addresses have it, too.
                 found.sort_by(|one, other| one.zone.cmp(&other.zone));
                 found
             }
-            Some(_) => match self.subnets(client, settings, scheme).await {
+            Some(_) => match self.subnets(client, settings, asked).await {
                 Ok(found) => found,
                 Err(why) => {
                     let last = self.network().trust_subnets(&settings.subnets);
                     last.ok_or(why)?
                 }
             },
-            None => self.subnets(client, settings, scheme).await?,
+            None => self.subnets(client, settings, asked).await?,
         };
         let groupless = present.is_some_and(|present| present.groups.is_empty());
         if groupless {
@@ -201,6 +205,7 @@ impl Inner {
                 prefix_lists: PrefixLists::new(),
                 unruled: BTreeSet::new(),
                 groupless,
+                ipv6_nodes: false,
             };
             return Ok((found, Faults::new()));
         }
@@ -232,8 +237,29 @@ impl Inner {
             prefix_lists,
             unruled: faults.keys().cloned().collect(),
             groupless,
+            ipv6_nodes: false,
         };
         Ok((found, faults))
+    }
+
+    /// The IDs of the subnets with IPv6 addresses, as far as a load balancer needs them.
+    async fn subnets_with_ipv6(
+        &self,
+        client: &Client,
+        wanted: bool,
+        present: &ObservedLoadBalancer,
+    ) -> Result<BTreeSet<String>, ProviderError> {
+        if !wanted {
+            return Ok(BTreeSet::new());
+        }
+        if present.addresses != Addresses::Ipv4 {
+            // AWS has found them in each of its subnets.
+            return Ok(present.subnets.iter().map(|it| it.id.clone()).collect());
+        }
+        let vpc = self.vpc(client).await?;
+        let all = self.all_subnets(client, &vpc).await?;
+        let with = all.iter().filter(|subnet| !subnet.ipv6.is_empty());
+        Ok(with.map(|subnet| subnet.id.clone()).collect())
     }
 
     /// The VPC of everything that is created.
@@ -289,7 +315,7 @@ impl Inner {
         &self,
         client: &Client,
         settings: &Settings,
-        scheme: Scheme,
+        asked: (Scheme, bool),
     ) -> Result<Vec<FoundSubnet>, ProviderError> {
         let vpc = self.vpc(client).await?;
         let all = self.all_subnets(client, &vpc).await?;
@@ -306,12 +332,12 @@ impl Inner {
         }
         let clusters = self.network().clusters();
         let region = client.region();
-        let chosen = network::discovered(scheme, region, &clusters, &all, None).map_err(refused)?;
+        let chosen = network::discovered(asked, region, &clusters, &all, None).map_err(refused)?;
         if let Subnets::Found(found) = chosen {
             return Ok(found);
         }
         let routes = self.all_routes(client, &vpc).await?;
-        let chosen = network::discovered(scheme, region, &clusters, &all, Some(&routes));
+        let chosen = network::discovered(asked, region, &clusters, &all, Some(&routes));
         match chosen.map_err(refused)? {
             Subnets::Found(found) => Ok(found),
             Subnets::NeedsRoutes => Ok(Vec::new()),
@@ -319,7 +345,7 @@ impl Inner {
     }
 
     /// The addresses of all subnets. If EC2 does not answer, what it has said before; empty if it has said nothing.
-    pub(super) async fn subnet_ranges(&self, client: &Client) -> Vec<Ipv4Net> {
+    pub(super) async fn subnet_ranges(&self, client: &Client) -> Vec<IpNet> {
         let read = async {
             let vpc = self.vpc(client).await?;
             self.all_subnets(client, &vpc).await
@@ -335,7 +361,12 @@ impl Inner {
             }
         };
         let all = all.iter().flat_map(|all| all.iter());
-        all.filter_map(|subnet| subnet.range).collect()
+        let ranges = |subnet: &Subnet| {
+            let four = subnet.range.map(IpNet::V4);
+            let six = subnet.ipv6.iter().copied().map(IpNet::V6);
+            four.into_iter().chain(six).collect::<Vec<_>>()
+        };
+        all.flat_map(ranges).collect()
     }
 
     async fn all_subnets(

@@ -20,7 +20,7 @@ use crate::client::{Cause, Client, Manner};
 use crate::plan;
 use crate::pods::Pods;
 use crate::rate::Urgency;
-use crate::target::{TargetId, TargetType};
+use crate::target::{Backends, TargetId};
 
 /// How long a pod that AWS does not accept as a target is left out, at first and at most. Each search for such pods
 /// takes many calls.
@@ -139,8 +139,8 @@ impl Inner {
         }
         let mut calls: Vec<Call> = Vec::new();
         for group in record.observed.target_groups.values() {
-            if group.target_type == TargetType::Ip
-                && let Some(wanted) = pods.selected(&group.tags)
+            if let Backends::Pods(family) = group.backends()
+                && let Some(wanted) = pods.selected(&group.tags, family)
             {
                 let target_group = Ref::Known(group.arn.clone());
                 calls.extend(plan::retarget(&target_group, &wanted, &group.targets));
@@ -182,7 +182,7 @@ impl Inner {
         let groups = record.observed.target_groups.iter();
         let unknown = groups.filter(|(name, group)| {
             let known = record.depth == Depth::Full || record.pods_known.contains(*name);
-            group.target_type == TargetType::Ip && !known
+            !group.backends().are_nodes() && !known
         });
         let unknown: Vec<(String, String)> = unknown
             .map(|(name, group)| (name.clone(), group.arn.clone()))

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ballast_provider::mark::service_of;
-use ballast_provider::{Key, ProviderError, ServiceId};
+use ballast_provider::{Family, Key, ProviderError, ServiceId};
 use tokio::time::Instant;
 
 use super::capacity::Capacity;
@@ -34,11 +34,9 @@ use crate::client::CallError;
 use crate::client::values::TargetHealth;
 use crate::desired::Source;
 use crate::nodes::{Nodes, Selector};
-use crate::observed::{
-    Arn, LoadBalancerState, Observed, ObservedLoadBalancer, ObservedTargetGroup,
-};
+use crate::observed::{Arn, LoadBalancerState, Observed, ObservedLoadBalancer};
 use crate::rate::Ticket;
-use crate::target::TargetType;
+use crate::target::{Backends, TargetId};
 
 mod all;
 mod hearing;
@@ -103,6 +101,9 @@ pub(super) struct Record {
     pub(super) pods_known: BTreeSet<String>,
     /// Pods that AWS does not accept as targets.
     pub(super) refused: RefusedPods,
+    /// Its Services get target groups for nodes with IPv6 addresses if there are such nodes: whether there were.
+    /// `None`: it does not matter.
+    pub(super) ipv6_nodes: Option<bool>,
     /// A Service has left, and nobody has asked for the turn of another one that completes the rest.
     pub(super) left: bool,
     /// What became of it in the last wave.
@@ -196,6 +197,7 @@ impl Record {
             groups_known: BTreeSet::new(),
             pods_known: BTreeSet::new(),
             refused: RefusedPods::default(),
+            ipv6_nodes: None,
             left: false,
             behind: Behind::No,
             retained: false,
@@ -324,8 +326,17 @@ impl Record {
     pub(super) fn selectors(&self) -> impl Iterator<Item = Selector> {
         let groups = self.observed.target_groups.values();
         groups
-            .filter(|group| !self.retained && group.target_type == TargetType::Instance)
-            .map(|group| Selector::of(&group.tags))
+            .filter(|_| !self.retained)
+            .filter_map(|group| match group.backends() {
+                Backends::Nodes(selector, _) => Some(selector),
+                Backends::Pods(_) => None,
+            })
+    }
+
+    /// Whether it has target groups for nodes with IPv6 addresses.
+    pub(super) fn has_ipv6_nodes(&self) -> bool {
+        let mut groups = self.observed.target_groups.values();
+        groups.any(|group| group.family == Family::V6 && group.backends().are_nodes())
     }
 
     /// The prefix lists in the rules of its security groups.
@@ -346,11 +357,12 @@ impl Record {
     /// Whether all its target groups are known to have their nodes.
     pub(super) fn has_targets_of(&self, nodes: &Nodes) -> bool {
         let groups = self.observed.target_groups.values();
-        let mut of_nodes = groups.filter(|group| group.target_type == TargetType::Instance);
-        let has = |group: &ObservedTargetGroup| {
-            group.targets == nodes.selected(&Selector::of(&group.tags))
+        let mut all = groups.map(|group| (group.backends(), &group.targets));
+        let has = |(backends, targets): (Backends, &BTreeSet<TargetId>)| match backends {
+            Backends::Nodes(selector, reached) => *targets == nodes.selected(&selector, reached),
+            Backends::Pods(_) => true,
         };
-        self.targets_known && of_nodes.all(has)
+        self.targets_known && all.all(has)
     }
 
     /// What AWS does not delete for long, and why.

@@ -30,7 +30,7 @@ use crate::client::{CallError, Cause, Client, Ids, Manner};
 use crate::nodes::{Nodes, Selector};
 use crate::plan;
 use crate::rate::Urgency;
-use crate::target::{TargetId, TargetType};
+use crate::target::{Backends, TargetId};
 
 /// AWS's code for a target that cannot be one.
 pub(super) const INVALID_TARGET: &str = "InvalidTarget";
@@ -111,8 +111,10 @@ impl Inner {
             // Waves leave out what is kept, so the tag says nothing of it.
             if !record.targets_known && !record.retained {
                 let groups = record.observed.target_groups.values_mut();
-                for group in groups.filter(|it| it.target_type == TargetType::Instance) {
-                    group.targets = nodes.selected(&Selector::of(&group.tags));
+                for group in groups {
+                    if let Backends::Nodes(selector, reached) = group.backends() {
+                        group.targets = nodes.selected(&selector, reached);
+                    }
                 }
                 record.targets_known = true;
             }
@@ -173,7 +175,13 @@ impl Inner {
         let now = Instant::now();
         match changed {
             Ok(changed) => {
-                record.behind = Behind::No;
+                let ipv6 = self.targets().nodes().map(|nodes| nodes.have_ipv6());
+                let other = record
+                    .ipv6_nodes
+                    .zip(ipv6)
+                    .is_some_and(|(had, has)| had != has);
+                // Its own turn makes other target groups.
+                record.behind = if other { Behind::Asks } else { Behind::No };
                 if changed {
                     record.health.begin(now);
                 }
@@ -196,7 +204,7 @@ impl Inner {
     ) -> Result<bool, ProviderError> {
         let mut changed = false;
         let groups = record.observed.target_groups.iter();
-        let of_nodes = groups.filter(|(_, it)| it.target_type == TargetType::Instance);
+        let of_nodes = groups.filter(|(_, it)| it.backends().are_nodes());
         let names: Vec<String> = of_nodes.map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(group) = record.observed.target_groups.get(&name) else {
@@ -230,7 +238,10 @@ impl Inner {
             let Some(nodes) = self.targets().nodes() else {
                 return Ok(changed);
             };
-            let wanted = nodes.selected(&Selector::of(&group.tags));
+            let Backends::Nodes(selector, reached) = group.backends() else {
+                continue;
+            };
+            let wanted = nodes.selected(&selector, reached);
             let calls = plan::retarget(&Ref::Known(arn), &wanted, &group.targets);
             changed |= !calls.is_empty();
             match self.execute(client, record, &calls, "").await {
@@ -261,9 +272,7 @@ impl Inner {
         let mut pods = Vec::new();
         // What another target group has found out need not be found out again.
         let nodes = self.targets().nodes().unwrap_or_default();
-        let is_refused =
-            |one: &TargetId| matches!(one, TargetId::Instance(id) if nodes.is_refused(id));
-        let left = targets.iter().filter(|one| !is_refused(one));
+        let left = targets.iter().filter(|one| !nodes.is_refused(&one.id()));
         let left: Vec<TargetId> = left.cloned().collect();
         let mut refused = (left.len() == targets.len()).then_some(refused);
         let mut rest = vec![left];
@@ -296,6 +305,9 @@ impl Inner {
                     warn!(target = %alone, error = %why, "AWS does not accept this target");
                     match alone {
                         TargetId::Instance(id) => self.refuse(client, id).await,
+                        TargetId::Address(address) if nodes.has_address(address.ip()) => {
+                            self.refuse(client, &alone.id()).await;
+                        }
                         TargetId::Address(address) => pods.push(*address),
                     }
                     found = true;

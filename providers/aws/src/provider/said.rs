@@ -11,7 +11,7 @@ use crate::desired::{Desired, Part};
 use crate::plan::Situation;
 use crate::pods::Pods;
 use crate::settings::Settings;
-use crate::target::TargetType;
+use crate::target::{Reached, TargetType};
 
 /// What the owners of the Services should know of a plan.
 #[derive(Default)]
@@ -40,6 +40,7 @@ impl Asked<'_> {
         Part {
             service: &self.member.load_balancer,
             settings: &self.settings,
+            policy: self.member.placement.family_policy,
         }
     }
 
@@ -100,13 +101,15 @@ pub(super) fn no_target(
         let uid = group.tags.get(SERVICE_UID).map(String::as_str);
         uid == Some(&*part.service.id.uid)
     })?;
-    if group.target_type == TargetType::Ip {
+    if !group.backends().are_nodes() {
         let none = ready.has_none(&part.service.id.uid);
         return none.then(|| "no pod of the Service is ready, so there is no target".to_owned());
     }
     let labels = group.selector.tag()?;
     let nodes = situation.nodes.as_ref()?;
-    let none = nodes.selected(&group.selector).is_empty();
+    let none = nodes
+        .selected(&group.selector, Reached::Instance)
+        .is_empty();
     none.then(|| format!("target-node-labels: no node has {labels}, so there is no target"))
 }
 

@@ -71,6 +71,10 @@ impl Parsed {
             | "alpn-policy"
             | "backend-protocol" => settings.tls.set(name, key, value)?,
             "target-node-labels" => settings.node_labels = Some(values::labels(key, value)?),
+            "ip-address-type" => settings.dualstack = Some(values::ip_address_type(key, value)?),
+            "enable-prefix-for-ipv6-source-nat" => {
+                settings.source_nat = Some(values::on_or_off(key, value)?);
+            }
             "nlb-target-type" => settings.target_type = Some(values::target_type(key, value)?),
             "type" => {
                 if value == values::NLB_IP {

@@ -75,6 +75,8 @@ fn everything_is_parsed() {
         ),
         ("alpn-policy", "HTTP2Optional"),
         ("backend-protocol", "SSL"),
+        ("ip-address-type", "dualstack"),
+        ("enable-prefix-for-ipv6-source-nat", "on"),
     ]);
     assert_eq!(all.subnets, ["subnet-b", "subnet-a"], "in the given order");
     assert_eq!(all.tags["note"], "a,b");
@@ -204,6 +206,10 @@ const REFUSED: &[(&[(&str, &str)], &str)] = &[
         "the name of a security policy such as ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09, not \"TLS13\"",
     ),
     (
+        &[("ip-address-type", "ipv6")],
+        "ip-address-type must be ipv4 or dualstack, not \"ipv6\"",
+    ),
+    (
         &[("alpn-policy", "h2")],
         "one of HTTP1Only, HTTP2Only, HTTP2Optional, HTTP2Preferred, None, not \"h2\"",
     ),
@@ -228,10 +234,11 @@ fn values_that_cannot_be_used_are_refused_with_key_and_value() {
 }
 
 #[test]
-fn what_is_not_supported_yet_is_refused_by_name() {
+fn what_is_not_supported_is_refused_by_name() {
     for (name, value) in [
         ("quic-enabled-ports", "443"),
-        ("ip-address-type", "dualstack"),
+        ("ipv6-addresses", "2001:db8::1"),
+        ("source-nat-ipv6-prefixes", "2001:db8::/80"),
         ("disable-nlb-sg", "true"),
     ] {
         let refusal = refused(&[(name, value)]);
@@ -242,8 +249,11 @@ fn what_is_not_supported_yet_is_refused_by_name() {
 
 /// So that a Service that says what is so anyway can move to Ballast.
 #[test]
-fn the_default_of_what_is_not_supported_yet_is_accepted() {
-    let all = [("ip-address-type", "ipv4"), ("disable-nlb-sg", "false")];
+fn the_default_of_what_is_not_supported_is_accepted() {
+    let all = [
+        ("source-nat-ipv6-prefixes", "auto_assigned"),
+        ("disable-nlb-sg", "false"),
+    ];
     assert_eq!(parsed(&all), Parsed::default());
 }
 
@@ -268,7 +278,8 @@ fn every_supported_annotation_does_something() {
         "healthcheck-protocol" => "http",
         "healthcheck-path" => "/",
         "healthcheck-success-codes" => "200",
-        "enable-icmp-for-path-mtu-discovery" => "on",
+        "enable-icmp-for-path-mtu-discovery" | "enable-prefix-for-ipv6-source-nat" => "on",
+        "ip-address-type" => "dualstack",
         "inbound-sg-rules-on-private-link-traffic" => "off",
         "internal"
         | "access-log-enabled"
@@ -420,11 +431,16 @@ proptest! {
 }
 
 #[test]
-fn listeners_with_several_target_groups_are_refused() {
+fn weights_are_an_annotation_of_their_own() {
     let key = format!("{}TCP-80", annotations::ACTIONS);
-    let one = [(key.clone(), "{}".to_owned())].into();
-    let refusal = Settings::of(&one, None).expect_err("refused");
-    assert_eq!(refusal.reason, Reason::Unsupported);
+    let group = r#"{"serviceName":"web","servicePort":80}"#;
+    let value = format!(r#"{{"type":"forward","forwardConfig":{{"targetGroups":[{group}]}}}}"#);
+    let one = [(key.clone(), value)].into();
+    let parsed = Settings::of(&one, None).expect("accepted");
+    assert_eq!(parsed.settings.weights.len(), 1);
+    let allowed = Allowed::of([annotations::WEIGHTS]).expect("known");
+    assert!(Settings::of(&one, Some(&allowed)).is_ok());
+    let refusal = Settings::of(&one, Some(&Allowed::default())).expect_err("not allowed");
     assert!(refusal.message.contains(&key), "{refusal}");
 }
 

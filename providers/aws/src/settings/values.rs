@@ -46,6 +46,15 @@ pub(super) fn on_or_off(key: &str, value: &str) -> Result<bool, Refusal> {
     }
 }
 
+/// Whether it is `dualstack`.
+pub(super) fn ip_address_type(key: &str, value: &str) -> Result<bool, Refusal> {
+    match value {
+        "dualstack" => Ok(true),
+        "ipv4" => Ok(false),
+        _ => Err(must_be(key, "ipv4 or dualstack", value)),
+    }
+}
+
 pub(super) fn number(key: &str, value: &str, range: RangeInclusive<u32>) -> Result<u32, Refusal> {
     let number = value.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ballast_aws::call::{Call, Ref};
 use ballast_aws::client::Cause;
 use ballast_aws::client::values::{Filter, Health, LoadBalancer};
-use ballast_aws::desired::{Check, Subnet, Tls, Transport};
+use ballast_aws::desired::{Addresses, Check, Subnet, Tls, Transport};
+use ballast_aws::forward::Forward;
 use ballast_aws::observed::{LoadBalancerState, Reservation};
 use ballast_aws::settings::Scheme;
 use ballast_aws::settings::tls::{Alpn, POLICY};
@@ -68,6 +69,7 @@ async fn a_load_balancer_is_made_and_changed() {
     let three = ["a", "b", "c"].map(|zone| subnet(&format!("subnet-private-{zone}")));
     bed.call(&Call::SetSubnets {
         load_balancer: made("balancer"),
+        addresses: Addresses::Ipv4,
         subnets: three.to_vec(),
     })
     .await
@@ -141,16 +143,17 @@ async fn listeners_of_a_load_balancer() {
         let balancer = bed.id("balancer");
         let found = bed.client.listeners(&balancer, manner()).await.unwrap();
         let all = found.into_iter();
-        let all = all.map(|one| (one.port, (one.transport, one.target_group)));
+        let all = all.map(|one| (one.port, (one.transport, one.forward)));
         all.collect::<BTreeMap<_, _>>()
     };
-    let web = (Some(Transport::Tcp), Some(bed.id("web")));
-    let dns = (Some(Transport::TcpUdp), Some(bed.id("dns")));
+    let web = (Some(Transport::Tcp), Some(Forward::to(bed.id("web"))));
+    let dns = (Some(Transport::TcpUdp), Some(Forward::to(bed.id("dns"))));
     assert_eq!(read(&bed).await, BTreeMap::from([(80, web), (53, dns)]));
     bed.call(&Call::ModifyListener {
         listener: bed.id("listener"),
         protocol: None,
-        target_group: Some(made("other")),
+        forward: Some(Forward::to(made("other"))),
+        service: None,
     })
     .await
     .unwrap();
@@ -159,7 +162,7 @@ async fn listeners_of_a_load_balancer() {
     })
     .await
     .unwrap();
-    let other = (Some(Transport::Tcp), Some(bed.id("other")));
+    let other = (Some(Transport::Tcp), Some(Forward::to(bed.id("other"))));
     assert_eq!(read(&bed).await, BTreeMap::from([(80, other)]));
 }
 
@@ -181,7 +184,8 @@ async fn a_listener_ends_tls() {
     let modify = |protocol: (Transport, Option<Tls>)| Call::ModifyListener {
         listener: listener.clone(),
         protocol: Some(protocol),
-        target_group: None,
+        forward: None,
+        service: None,
     };
     let tls = |certificate: &str, alpn| Tls {
         certificate: certificate.to_owned(),

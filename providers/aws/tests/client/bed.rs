@@ -7,7 +7,10 @@ use ballast_aws::call::{Call, Ref};
 use ballast_aws::client::{
     Answer, CallError, CallerIdentity, Cause, Client, Connection, Endpoints, Ids, Manner,
 };
-use ballast_aws::desired::{Check, Rule, Source, Subnet, TargetGroup, Traffic, Transport};
+use ballast_aws::desired::{
+    Addresses, Check, Rule, Source, Subnet, TargetGroup, Traffic, Transport,
+};
+use ballast_aws::forward::Forward;
 use ballast_aws::nodes::Selector;
 use ballast_aws::rate::{Limits, Urgency};
 use ballast_aws::settings::{CheckProtocol, Scheme};
@@ -158,6 +161,7 @@ pub(crate) fn target_group(name: &str, transport: Transport, check: Check) -> Ca
     Call::CreateTargetGroup {
         target_group: TargetGroup {
             target_type: ballast_aws::target::TargetType::Instance,
+            family: ballast_provider::Family::V4,
             name: name.into(),
             transport,
             tls: false,
@@ -182,6 +186,7 @@ pub(crate) fn load_balancer(name: &str, subnets: Vec<Subnet>) -> Call {
     Call::CreateLoadBalancer {
         name: name.into(),
         scheme: Scheme::Internal,
+        addresses: Addresses::Ipv4,
         subnets,
         security_groups: vec![made("group")],
         tags: tags(&[("owner", "test")]),
@@ -195,7 +200,7 @@ pub(crate) fn listener(port: u16, transport: Transport, group: &str) -> Call {
         port,
         transport,
         tls: None,
-        target_group: made(group),
+        forward: Forward::to(made(group)),
         tags: tags(&[("owner", "test")]),
     }
 }

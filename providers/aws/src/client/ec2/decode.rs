@@ -118,6 +118,9 @@ fn subnet(element: &Element) -> Result<Subnet, String> {
         vpc: needed(element, "vpcId")?,
         zone: element.string("availabilityZone"),
         range: element.number("cidrBlock"),
+        ipv6: (element.items("ipv6CidrBlockAssociationSet"))
+            .filter_map(|one| one.number("ipv6CidrBlock"))
+            .collect(),
         free_addresses: element.number("availableIpAddressCount").unwrap_or(0),
         outpost: element.text("outpostArn").is_some(),
         tags: tags(element),

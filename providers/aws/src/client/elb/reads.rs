@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_elasticloadbalancingv2::types::MinimumLoadBalancerCapacity;
 
 use super::{CHUNK, PAGE, answered, fault};
-use crate::client::values::{Listener, LoadBalancer, Tags, TargetGroup, TargetHealth};
+use crate::client::values::{
+    Listener, ListenerRule, LoadBalancer, Tags, TargetGroup, TargetHealth,
+};
 use crate::client::{Action, CallError, Cause, Client, Manner, Soon};
 use crate::observed::{Arn, Reservation};
 
 pub(super) mod decode;
 
-use decode::{failed, health, listener, load_balancer, pair, target_group};
+use decode::{failed, health, listener, load_balancer, pair, rule, target_group};
 
 /// What is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +144,38 @@ impl Client {
             })
         };
         existing(arns, read).await
+    }
+
+    /// The rules of a listener beside its default action.
+    pub async fn rules(
+        &self,
+        listener: &str,
+        manner: Manner,
+    ) -> Result<Vec<ListenerRule>, CallError> {
+        let mut all = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let from = &marker;
+            let (mut page, next): Page<ListenerRule> = self
+                .perform(Action::DescribeRules, manner, |_| {
+                    Box::pin(async move {
+                        let output = (self.elb().describe_rules())
+                            .listener_arn(listener)
+                            .page_size(PAGE)
+                            .set_marker(from.clone());
+                        let output = output.send().await.map_err(fault)?;
+                        let page = output.rules().iter().filter_map(rule).collect();
+                        let next = output.next_marker().map(str::to_owned);
+                        Ok(answered((page, next), &output))
+                    })
+                })
+                .await?;
+            all.append(&mut page);
+            marker = next;
+            if marker.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// The ARNs in the list of certificates of a listener that ends TLS. The default one is in this list

@@ -3,10 +3,13 @@
 
 mod balancers;
 mod groups;
+mod listeners;
 
 use self::groups::descriptions;
 use crate::call::{Call, Ref};
 use crate::client::{Action, Answer, CallError, Client, Ids, Manner};
+use crate::forward::Forward;
+use crate::observed::Arn;
 
 /// What security groups say of themselves; nobody can change it later.
 const DESCRIPTION: &str = "Clients of a load balancer; managed by Ballast";
@@ -94,13 +97,15 @@ pub(in crate::client) async fn write(
         Call::CreateLoadBalancer {
             name,
             scheme,
+            addresses,
             subnets,
             security_groups,
             tags,
         } => {
             let groups = all(security_groups)?;
+            let placed = (*addresses, subnets.as_slice());
             client
-                .create_load_balancer(name, *scheme, subnets, &groups, tags, manner)
+                .create_load_balancer(name, *scheme, placed, &groups, tags, manner)
                 .await
         }
         Call::ModifyLoadBalancerAttributes {
@@ -123,10 +128,12 @@ pub(in crate::client) async fn write(
         }
         Call::SetSubnets {
             load_balancer,
+            addresses,
             subnets,
         } => {
             let load_balancer = id(load_balancer)?;
-            client.set_subnets(&load_balancer, subnets, manner).await
+            let placed = (*addresses, subnets.as_slice());
+            client.set_subnets(&load_balancer, placed, manner).await
         }
         Call::SetSecurityGroups {
             load_balancer,
@@ -146,12 +153,12 @@ pub(in crate::client) async fn write(
             port,
             transport,
             tls,
-            target_group,
+            forward,
             tags,
             ..
         } => {
-            let (load_balancer, target_group) = (id(load_balancer)?, id(target_group)?);
-            let to = (*port, *transport, tls.as_ref(), target_group.as_str());
+            let (load_balancer, forward) = (id(load_balancer)?, targets(forward, &id)?);
+            let to = (*port, *transport, tls.as_ref(), &forward);
             client
                 .create_listener(&load_balancer, to, tags, manner)
                 .await
@@ -159,12 +166,13 @@ pub(in crate::client) async fn write(
         Call::ModifyListener {
             listener,
             protocol,
-            target_group,
+            forward,
+            ..
         } => {
-            let target_group = target_group.as_ref().map(id).transpose()?;
+            let forward = forward.as_ref().map(|it| targets(it, &id)).transpose()?;
             let protocol = (protocol.as_ref()).map(|(transport, tls)| (*transport, tls.as_ref()));
             client
-                .modify_listener(listener, protocol, target_group.as_deref(), manner)
+                .modify_listener(listener, protocol, forward.as_ref(), manner)
                 .await
         }
         Call::ModifyListenerAttributes {
@@ -195,6 +203,19 @@ pub(in crate::client) async fn write(
                 .await
         }
         Call::DeleteListener { listener } => client.delete_listener(listener, manner).await,
+        Call::CreateRule {
+            listener,
+            forward,
+            tags,
+        } => {
+            let (listener, forward) = (id(listener)?, targets(forward, &id)?);
+            client.create_rule(&listener, &forward, tags, manner).await
+        }
+        Call::ModifyRule { rule, forward } => {
+            let forward = targets(forward, &id)?;
+            client.modify_rule(rule, &forward, manner).await
+        }
+        Call::DeleteRule { rule } => client.delete_rule(rule, manner).await,
         Call::AddTags { of, tags } => {
             let (arns, others) = by_service(all(of)?);
             if !others.is_empty() {
@@ -244,9 +265,25 @@ const fn action(call: &Call) -> Action {
         Call::AddListenerCertificates { .. } => Action::AddListenerCertificates,
         Call::RemoveListenerCertificates { .. } => Action::RemoveListenerCertificates,
         Call::DeleteListener { .. } => Action::DeleteListener,
+        Call::CreateRule { .. } => Action::CreateRule,
+        Call::ModifyRule { .. } => Action::ModifyRule,
+        Call::DeleteRule { .. } => Action::DeleteRule,
         Call::AddTags { .. } => Action::AddTags,
         Call::RemoveTags { .. } => Action::RemoveTags,
     }
+}
+
+/// Where a listener sends connections, by ARN.
+fn targets(
+    forward: &Forward<Ref>,
+    id: &impl Fn(&Ref) -> Result<String, CallError>,
+) -> Result<Forward<Arn>, CallError> {
+    let each = forward
+        .iter()
+        .map(|(group, weight)| Ok((id(group)?, weight)));
+    Ok(Forward::weighted(
+        each.collect::<Result<Vec<_>, CallError>>()?,
+    ))
 }
 
 /// Objects of Elastic Load Balancing have ARNs, those of EC2 have IDs.

@@ -1,11 +1,13 @@
 //! A model of AWS for tests of plans.
 
+use ballast_provider::Family;
 use ballast_provider::mark::APPLIED;
 
 use crate::call::{Call, Ref};
 use crate::client::{Answer, Ids};
-use crate::desired::{Desired, MOST_RULES, Subnet, Transport};
+use crate::desired::{Addresses, Desired, MOST_RULES, Subnet, Transport};
 use crate::effect;
+use crate::forward::Forward;
 use crate::observed::{
     LoadBalancerState, Observed, ObservedListener, ObservedLoadBalancer, ObservedTargetGroup,
     SecurityGroup,
@@ -63,7 +65,7 @@ impl Cloud {
     fn uses(&self, arn: &str) -> bool {
         let all = self.now.load_balancers.values();
         all.flat_map(|one| one.listeners.values())
-            .any(|listener| listener.target_group == arn)
+            .any(|listener| listener.sends_to(arn))
     }
 
     pub(super) fn call(&mut self, call: &Call) {
@@ -78,6 +80,11 @@ impl Cloud {
             assert!(count <= MOST_RULES, "RulesPerSecurityGroupLimitExceeded");
         }
         self.check_sticky();
+        for one in self.now.load_balancers.values() {
+            for listener in one.listeners.values() {
+                self.check_families(one.addresses, listener);
+            }
+        }
         self.check_reserved();
     }
 
@@ -94,8 +101,10 @@ impl Cloud {
         let balancers = self.now.load_balancers.values();
         let listeners = balancers.flat_map(|one| one.listeners.values());
         for one in listeners.filter(|one| one.tls.is_some()) {
-            let group = self.target_group(&Ref::Known(one.target_group.clone()));
-            assert!(!group.attributes.contains_key(STICKINESS), "{one:?}");
+            for arn in one.groups() {
+                let group = self.target_group(&Ref::Known(arn.clone()));
+                assert!(!group.attributes.contains_key(STICKINESS), "{one:?}");
+            }
         }
     }
 
@@ -109,6 +118,7 @@ impl Cloud {
                 port,
                 ..
             } => format!("{}/{port}", self.id(load_balancer)),
+            Call::CreateRule { listener, .. } => format!("{}/rule", self.id(listener)),
             _ => return Answer::default(),
         };
         Answer {
@@ -217,9 +227,13 @@ impl Cloud {
             }
             Call::SetSubnets {
                 load_balancer,
+                addresses,
                 subnets,
             } => {
                 let there = self.load_balancer(load_balancer);
+                for one in there.listeners.values() {
+                    self.check_families(*addresses, one);
+                }
                 let replaces = |one: &Subnet| {
                     let mut now = there.subnets.iter();
                     now.any(|it| it.zone == one.zone && it.id != one.id)
@@ -228,29 +242,53 @@ impl Cloud {
                 let stays = subnets.iter().any(|one| there.subnets.contains(one));
                 assert!(stays, "all zones at once");
             }
+            Call::DeleteLoadBalancer { .. } => {}
+            call => self.check_listener(call),
+        }
+    }
+
+    fn check_listener(&self, call: &Call) {
+        match call {
             Call::CreateListener {
                 load_balancer,
                 port,
-                target_group,
+                forward,
                 ..
             } => {
-                self.associate(&self.id(load_balancer), &self.id(target_group));
+                self.associate(&self.id(load_balancer), forward);
                 let there = &self.load_balancer(load_balancer).listeners;
                 assert!(!there.contains_key(port), "DuplicateListener");
             }
             Call::ModifyListener {
                 listener,
                 protocol,
-                target_group,
+                forward,
+                ..
             } => {
-                let changes = protocol.is_some() || target_group.is_some();
+                let changes = protocol.is_some() || forward.is_some();
                 assert!(changes, "nothing changes");
-                if let Some(new) = target_group {
-                    let load_balancer = listener.rsplit_once('/').expect("an ARN").0;
-                    self.associate(load_balancer, &self.id(new));
-                    let targets = &self.target_group(new).targets;
-                    assert!(!targets.is_empty(), "its clients reach nobody");
+                let there = self.listener(&Ref::Known(listener.clone()));
+                assert!(
+                    protocol.is_none() || there.rules.is_empty(),
+                    "of another protocol"
+                );
+                if let Some(new) = forward {
+                    self.moves(listener, new);
                 }
+            }
+            Call::CreateRule {
+                listener, forward, ..
+            } => {
+                self.moves(&self.id(listener), forward);
+                assert!(self.listener(listener).rules.is_empty(), "PriorityInUse");
+            }
+            Call::ModifyRule { rule, forward } => {
+                self.moves(rule.rsplit_once('/').expect("an ARN").0, forward);
+            }
+            Call::DeleteRule { rule } => {
+                let balancers = self.now.load_balancers.values();
+                let mut listeners = balancers.flat_map(|one| one.listeners.values());
+                assert!(listeners.any(|one| one.rules.contains_key(rule)));
             }
             Call::ModifyListenerAttributes {
                 listener,
@@ -275,20 +313,38 @@ impl Cloud {
                 let there = self.listener(listener);
                 assert!(there.sni.contains(certificate), "CertificateNotFound");
             }
-            Call::DeleteListener { .. } | Call::DeleteLoadBalancer { .. } => {}
+            Call::DeleteListener { .. } => {}
             call => panic!("{call:?}"),
         }
     }
 
+    /// Clients of a listener have other target groups.
+    fn moves(&self, listener: &str, forward: &Forward<Ref>) {
+        let load_balancer = listener.rsplit_once('/').expect("an ARN").0;
+        self.associate(load_balancer, forward);
+        for group in forward.groups() {
+            let targets = &self.target_group(group).targets;
+            assert!(!targets.is_empty(), "its clients reach nobody");
+        }
+    }
+
     /// AWS permits a target group on one load balancer only.
-    fn associate(&self, load_balancer: &str, target_group: &str) {
+    fn associate(&self, load_balancer: &str, forward: &Forward<Ref>) {
         let others = self.now.load_balancers.values();
-        let mut others = others.filter(|one| one.arn != load_balancer);
-        let taken = others.any(|one| {
-            let mut listeners = one.listeners.values();
-            listeners.any(|listener| listener.target_group == target_group)
-        });
-        assert!(!taken, "TargetGroupAssociationLimit");
+        let others = others.filter(|one| one.arn != load_balancer);
+        for one in others.flat_map(|one| one.listeners.values()) {
+            let taken = forward.groups().any(|it| one.sends_to(&self.id(it)));
+            assert!(!taken, "TargetGroupAssociationLimit");
+        }
+    }
+
+    /// Only dual-stack load balancers have rules, and send to IPv6 addresses. With UDP they need source NAT.
+    fn check_families(&self, addresses: Addresses, one: &ObservedListener) {
+        let v6 = |arn: &String| self.target_group(&Ref::Known(arn.clone())).family == Family::V6;
+        let six = !one.rules.is_empty() || one.groups().any(v6);
+        assert!(!six || addresses != Addresses::Ipv4, "{one:?}");
+        let nat = addresses != Addresses::Dualstack { source_nat: false };
+        assert!(nat || one.transport == Transport::Tcp, "{one:?}");
     }
 
     /// Makes all calls of a plan, and returns their actions; those of the clean-up come last. A load balancer that it makes

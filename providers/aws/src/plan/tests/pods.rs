@@ -3,7 +3,6 @@
 use ballast_provider::{Endpoint, LoadBalancer, Member, Placement, Protocol, Readiness};
 
 use super::*;
-use crate::desired::Part;
 use crate::desired::tests::{of, settings};
 use crate::pods::Pods;
 use crate::settings::attributes::PRESERVE_CLIENT_IP;
@@ -102,10 +101,7 @@ fn a_pod_is_asked_on_its_own_port_and_needs_no_node_port() {
     let refused = of(&web, &named).unwrap_err().to_string();
     assert!(refused.contains("\"http\" must be a number"), "{refused}");
     let settings = settings(&[]);
-    let instances = Part {
-        service: &web,
-        settings: &settings,
-    };
+    let instances = crate::desired::tests::part(&web, &settings);
     assert!(crate::desired::check(&[instances]).is_err());
 }
 

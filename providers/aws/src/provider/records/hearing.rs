@@ -7,7 +7,7 @@ use ballast_provider::mark::SERVICE_UID;
 use tokio::time::Instant;
 
 use super::{Answers, Depth, REPLACING, Record, is_serving};
-use crate::observed::{Arn, ObservedTargetGroup};
+use crate::observed::{Arn, ObservedListener, ObservedTargetGroup};
 use crate::provider::health::{Heard, Needs, Summary};
 use crate::provider::inventory::registered;
 
@@ -21,7 +21,7 @@ impl Record {
         };
         let listed = self.depth == Depth::Names && self.observed.load_balancers.len() == 1;
         let listeners = present.listeners.values();
-        let used: BTreeSet<&Arn> = listeners.map(|one| &one.target_group).collect();
+        let used: BTreeSet<&Arn> = listeners.flat_map(ObservedListener::groups).collect();
         let all = self.observed.target_groups.values().map(|group| &group.arn);
         all.filter(|arn| listed || used.contains(arn))
             .cloned()

@@ -53,6 +53,7 @@ fn a_page_of_subnets() {
         vpc: "vpc-1a2b3c4d".into(),
         zone: "us-east-1a".into(),
         range: "10.0.1.0/24".parse().ok(),
+        ipv6: Vec::new(),
         free_addresses: 251,
         outpost: false,
         tags: tags(&[("Name", "A & B"), ("kubernetes.io/role/elb", "")]),

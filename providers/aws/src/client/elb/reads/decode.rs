@@ -4,18 +4,22 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    AvailabilityZone, CapacityReservationStateEnum, ForwardActionConfig, Listener as SdkListener,
+    Action as SdkAction, AvailabilityZone, CapacityReservationStateEnum,
+    EnablePrefixForIpv6SourceNatEnum, ForwardActionConfig, IpAddressType, Listener as SdkListener,
     LoadBalancer as SdkLoadBalancer, LoadBalancerSchemeEnum, LoadBalancerStateEnum,
-    LoadBalancerTypeEnum, ProtocolEnum, TargetGroup as SdkTargetGroup, TargetHealthDescription,
+    LoadBalancerTypeEnum, ProtocolEnum, Rule as SdkRule, SourceIpAddressTypeEnum,
+    TargetGroup as SdkTargetGroup, TargetGroupIpAddressTypeEnum, TargetHealthDescription,
     TargetTypeEnum, ZonalCapacityReservationState,
 };
+use ballast_provider::Family;
 
-use crate::client::elb::transport;
+use crate::client::elb::{SOURCE_IP, transport};
 use crate::client::stable;
 use crate::client::values::{
-    Health, Listener, LoadBalancer, LoadBalancerZone, TargetGroup, TargetHealth,
+    Health, Listener, ListenerRule, LoadBalancer, LoadBalancerZone, TargetGroup, TargetHealth,
 };
-use crate::desired::{Check, Subnet, Tls};
+use crate::desired::{Addresses, Check, Subnet, Tls};
+use crate::forward::{Forward, ObservedRule};
 use crate::observed::{Arn, LoadBalancerState};
 use crate::settings::tls::Alpn;
 use crate::settings::{CheckProtocol, Scheme};
@@ -49,6 +53,7 @@ pub(super) fn load_balancer(of: &SdkLoadBalancer) -> Option<LoadBalancer> {
             Some(LoadBalancerSchemeEnum::InternetFacing) => Scheme::InternetFacing,
             _ => Scheme::Internal,
         },
+        families: families(of),
         vpc: of.vpc_id().unwrap_or_default().to_owned(),
         zones: of.availability_zones().iter().filter_map(zone).collect(),
         security_groups: of.security_groups().iter().cloned().collect(),
@@ -92,7 +97,7 @@ pub(super) fn listener(of: &SdkListener) -> Option<Listener> {
         port: of.port().and_then(|port| u16::try_from(port).ok())?,
         transport: speaks.map(|(transport, _)| transport),
         tls: speaks.filter(|(_, tls)| *tls).map(|_| tls(of)),
-        target_group: forwards_to(of),
+        forward: forwards_to(of.default_actions()),
     })
 }
 
@@ -109,19 +114,58 @@ fn tls(of: &SdkListener) -> Tls {
     }
 }
 
-/// The only target group of the default action. AWS names it twice, directly and in the weighted
-/// list; a list of several has no direct name.
-fn forwards_to(of: &SdkListener) -> Option<Arn> {
-    let [action] = of.default_actions() else {
+/// A rule beside the default action.
+pub(super) fn rule(of: &SdkRule) -> Option<ListenerRule> {
+    if of.is_default() == Some(true) {
+        return None;
+    }
+    let family = match of.conditions() {
+        [one] if one.field() == Some(SOURCE_IP) => {
+            let source = one.source_ip_config();
+            match source.and_then(|source| source.ip_address_type()) {
+                Some(SourceIpAddressTypeEnum::Ipv4) => Some(Family::V4),
+                Some(SourceIpAddressTypeEnum::Ipv6) => Some(Family::V6),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    Some(ListenerRule {
+        arn: of.rule_arn()?.to_owned(),
+        rule: ObservedRule {
+            family,
+            forward: forwards_to(of.actions()).unwrap_or_default(),
+        },
+    })
+}
+
+/// The target groups of the only action. AWS names a group that is alone twice, directly and in the weighted list.
+fn forwards_to(actions: &[SdkAction]) -> Option<Forward<Arn>> {
+    let [action] = actions else {
         return None;
     };
     let listed = action
         .forward_config()
         .map(ForwardActionConfig::target_groups);
     match listed {
-        Some([one]) => one.target_group_arn().map(str::to_owned),
-        Some([_, _, ..]) => None,
-        _ => action.target_group_arn().map(str::to_owned),
+        None | Some([]) => Some(Forward::to(action.target_group_arn()?.to_owned())),
+        Some(groups) => {
+            let each = groups.iter().map(|group| {
+                let weight = group.weight().and_then(|it| u32::try_from(it).ok());
+                Some((group.target_group_arn()?.to_owned(), weight.unwrap_or(1)))
+            });
+            Some(Forward::weighted(each.collect::<Option<Vec<_>>>()?))
+        }
+    }
+}
+
+fn families(of: &SdkLoadBalancer) -> Addresses {
+    let nat = of.enable_prefix_for_ipv6_source_nat();
+    match of.ip_address_type() {
+        Some(IpAddressType::Ipv4) | None => Addresses::Ipv4,
+        Some(_) => Addresses::Dualstack {
+            source_nat: nat == Some(&EnablePrefixForIpv6SourceNatEnum::On),
+        },
     }
 }
 
@@ -137,6 +181,10 @@ pub(super) fn target_group(of: &SdkTargetGroup) -> Option<TargetGroup> {
             Some(TargetTypeEnum::Instance) => Some(TargetType::Instance),
             Some(TargetTypeEnum::Ip) => Some(TargetType::Ip),
             _ => None,
+        },
+        family: match of.ip_address_type() {
+            Some(TargetGroupIpAddressTypeEnum::Ipv6) => Family::V6,
+            _ => Family::V4,
         },
         vpc: of.vpc_id().map(str::to_owned),
         check: check(of),

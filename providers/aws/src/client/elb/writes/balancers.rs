@@ -1,16 +1,15 @@
-//! Writes to load balancers, listeners and tags.
+//! Writes to load balancers and tags.
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action as ListenerAction, ActionTypeEnum, Certificate, IpAddressType, ListenerAttribute,
-    LoadBalancer, LoadBalancerAttribute, LoadBalancerSchemeEnum, LoadBalancerTypeEnum,
-    MinimumLoadBalancerCapacity, SubnetMapping,
+    EnablePrefixForIpv6SourceNatEnum, IpAddressType, LoadBalancer, LoadBalancerAttribute,
+    LoadBalancerSchemeEnum, LoadBalancerTypeEnum, MinimumLoadBalancerCapacity, SubnetMapping,
 };
 
 use super::{known, make};
-use crate::client::elb::{answered, fault, protocol, reads, tags};
+use crate::client::elb::{answered, fault, reads, tags};
 use crate::client::values::Tags;
 use crate::client::{Action, Answer, CallError, Client, Manner};
-use crate::desired::{Subnet, Tls, Transport};
+use crate::desired::{Addresses, Subnet};
 use crate::settings::Scheme;
 
 /// So many objects in one call that changes tags: AWS documents the number for the call that reads them.
@@ -21,7 +20,7 @@ impl Client {
         &self,
         name: &str,
         scheme: Scheme,
-        subnets: &[Subnet],
+        (addresses, subnets): (Addresses, &[Subnet]),
         groups: &[String],
         tagged: &Tags,
         manner: Manner,
@@ -39,7 +38,8 @@ impl Client {
                 .create_load_balancer()
                 .name(name)
                 .r#type(LoadBalancerTypeEnum::Network)
-                .ip_address_type(IpAddressType::Ipv4)
+                .ip_address_type(kind(addresses))
+                .set_enable_prefix_for_ipv6_source_nat(source_nat(addresses))
                 .scheme(scheme.clone())
                 .set_subnets(plain.clone())
                 .set_subnet_mappings(mapped.clone())
@@ -101,7 +101,7 @@ impl Client {
     pub(super) async fn set_subnets(
         &self,
         load_balancer: &str,
-        subnets: &[Subnet],
+        (addresses, subnets): (Addresses, &[Subnet]),
         manner: Manner,
     ) -> Result<Answer, CallError> {
         let (plain, mapped) = &mappings(subnets);
@@ -112,6 +112,8 @@ impl Client {
             self.elb()
                 .set_subnets()
                 .load_balancer_arn(load_balancer)
+                .ip_address_type(kind(addresses))
+                .set_enable_prefix_for_ipv6_source_nat(source_nat(addresses))
                 .set_subnets(plain.clone())
                 .set_subnet_mappings(mapped.clone()),
             |_| Answer::default()
@@ -151,132 +153,6 @@ impl Client {
             self.elb()
                 .delete_load_balancer()
                 .load_balancer_arn(load_balancer),
-            |_| Answer::default()
-        )
-    }
-
-    pub(super) async fn create_listener(
-        &self,
-        load_balancer: &str,
-        (port, transport, tls, target_group): (u16, Transport, Option<&Tls>, &str),
-        tagged: &Tags,
-        manner: Manner,
-    ) -> Result<Answer, CallError> {
-        make!(
-            self,
-            CreateListener,
-            manner,
-            self.elb()
-                .create_listener()
-                .load_balancer_arn(load_balancer)
-                .protocol(protocol(transport, tls.is_some()))
-                .set_certificates(tls.map(|tls| certificate(&tls.certificate)))
-                .set_ssl_policy(tls.map(|tls| tls.policy.clone()))
-                .set_alpn_policy(tls.map(|tls| vec![tls.alpn.as_str().to_owned()]))
-                .port(port.into())
-                .default_actions(forward(target_group))
-                .set_tags(tags(tagged)),
-            |output| {
-                let made = output.listeners().first();
-                made.and_then(|made| made.listener_arn())
-                    .map(|arn| Answer::made(arn.to_owned()))
-            }
-        )
-        .and_then(|made| known(Action::CreateListener, made))
-    }
-
-    pub(super) async fn modify_listener(
-        &self,
-        listener: &str,
-        speaks: Option<(Transport, Option<&Tls>)>,
-        target_group: Option<&str>,
-        manner: Manner,
-    ) -> Result<Answer, CallError> {
-        let tls = speaks.and_then(|(_, tls)| tls);
-        make!(
-            self,
-            ModifyListener,
-            manner,
-            self.elb()
-                .modify_listener()
-                .listener_arn(listener)
-                .set_protocol(speaks.map(|(transport, tls)| protocol(transport, tls.is_some())))
-                .set_certificates(tls.map(|tls| certificate(&tls.certificate)))
-                .set_ssl_policy(tls.map(|tls| tls.policy.clone()))
-                .set_alpn_policy(tls.map(|tls| vec![tls.alpn.as_str().to_owned()]))
-                .set_default_actions(target_group.map(|group| vec![forward(group)])),
-            |_| Answer::default()
-        )
-    }
-
-    pub(super) async fn modify_listener_attributes(
-        &self,
-        listener: &str,
-        attributes: &Tags,
-        manner: Manner,
-    ) -> Result<Answer, CallError> {
-        let all = attributes.iter();
-        let all =
-            all.map(|(key, value)| ListenerAttribute::builder().key(key).value(value).build());
-        let all = &all.collect::<Vec<_>>();
-        make!(
-            self,
-            ModifyListenerAttributes,
-            manner,
-            self.elb()
-                .modify_listener_attributes()
-                .listener_arn(listener)
-                .set_attributes(Some(all.clone())),
-            |_| Answer::default()
-        )
-    }
-
-    pub(super) async fn add_listener_certificate(
-        &self,
-        listener: &str,
-        arn: &str,
-        manner: Manner,
-    ) -> Result<Answer, CallError> {
-        make!(
-            self,
-            AddListenerCertificates,
-            manner,
-            self.elb()
-                .add_listener_certificates()
-                .listener_arn(listener)
-                .set_certificates(Some(certificate(arn))),
-            |_| Answer::default()
-        )
-    }
-
-    pub(super) async fn remove_listener_certificate(
-        &self,
-        listener: &str,
-        arn: &str,
-        manner: Manner,
-    ) -> Result<Answer, CallError> {
-        make!(
-            self,
-            RemoveListenerCertificates,
-            manner,
-            self.elb()
-                .remove_listener_certificates()
-                .listener_arn(listener)
-                .set_certificates(Some(certificate(arn))),
-            |_| Answer::default()
-        )
-    }
-
-    pub(super) async fn delete_listener(
-        &self,
-        listener: &str,
-        manner: Manner,
-    ) -> Result<Answer, CallError> {
-        make!(
-            self,
-            DeleteListener,
-            manner,
-            self.elb().delete_listener().listener_arn(listener),
             |_| Answer::default()
         )
     }
@@ -324,6 +200,22 @@ impl Client {
     }
 }
 
+fn kind(addresses: Addresses) -> IpAddressType {
+    match addresses {
+        Addresses::Ipv4 => IpAddressType::Ipv4,
+        Addresses::Dualstack { .. } => IpAddressType::Dualstack,
+    }
+}
+
+/// AWS takes it with dual-stack load balancers only.
+const fn source_nat(addresses: Addresses) -> Option<EnablePrefixForIpv6SourceNatEnum> {
+    match addresses {
+        Addresses::Ipv4 => None,
+        Addresses::Dualstack { source_nat: true } => Some(EnablePrefixForIpv6SourceNatEnum::On),
+        Addresses::Dualstack { source_nat: false } => Some(EnablePrefixForIpv6SourceNatEnum::Off),
+    }
+}
+
 /// Subnets without addresses go by their IDs; AWS takes one form for all of them.
 fn mappings(subnets: &[Subnet]) -> (Option<Vec<String>>, Option<Vec<SubnetMapping>>) {
     let plain = subnets
@@ -341,18 +233,6 @@ fn mappings(subnets: &[Subnet]) -> (Option<Vec<String>>, Option<Vec<SubnetMappin
             .build()
     });
     (None, Some(mapped.collect()))
-}
-
-/// A list of one: AWS takes no more in any call.
-fn certificate(arn: &str) -> Vec<Certificate> {
-    vec![Certificate::builder().certificate_arn(arn).build()]
-}
-
-fn forward(target_group: &str) -> ListenerAction {
-    ListenerAction::builder()
-        .r#type(ActionTypeEnum::Forward)
-        .target_group_arn(target_group)
-        .build()
 }
 
 fn created(made: &LoadBalancer) -> Answer {

@@ -1,8 +1,11 @@
 //! Writes to target groups and their targets.
 
 use aws_sdk_elasticloadbalancingv2::types::{
-    Matcher, ProtocolEnum, TargetDescription, TargetGroupAttribute, TargetTypeEnum,
+    Matcher, ProtocolEnum, TargetDescription, TargetGroupAttribute, TargetGroupIpAddressTypeEnum,
+    TargetTypeEnum,
 };
+
+use ballast_provider::Family;
 
 use super::{known, make};
 use crate::client::elb::{answered, fault, protocol, tags};
@@ -34,6 +37,10 @@ impl Client {
                 .target_type(match group.target_type {
                     TargetType::Instance => TargetTypeEnum::Instance,
                     TargetType::Ip => TargetTypeEnum::Ip,
+                })
+                .ip_address_type(match group.family {
+                    Family::V4 => TargetGroupIpAddressTypeEnum::Ipv4,
+                    Family::V6 => TargetGroupIpAddressTypeEnum::Ipv6,
                 })
                 .health_check_enabled(true)
                 .health_check_protocol(check_protocol(check))

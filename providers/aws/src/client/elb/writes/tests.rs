@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::desired::{Check, Subnet, TargetGroup, Transport};
+use crate::desired::{Addresses, Check, Subnet, TargetGroup, Transport};
 use crate::nodes::Selector;
 use crate::settings::{CheckProtocol, Scheme};
 
@@ -43,6 +43,7 @@ fn calls() -> Vec<Call> {
             target_group: TargetGroup {
                 name: String::new(),
                 target_type: crate::target::TargetType::Instance,
+                family: ballast_provider::Family::V4,
                 transport: Transport::Tcp,
                 tls: false,
                 port: 1,
@@ -75,6 +76,7 @@ fn calls() -> Vec<Call> {
         Call::CreateLoadBalancer {
             name: String::new(),
             scheme: Scheme::Internal,
+            addresses: Addresses::Ipv4,
             subnets: Vec::<Subnet>::new(),
             security_groups: Vec::new(),
             tags: tags(),
@@ -89,6 +91,7 @@ fn calls() -> Vec<Call> {
         },
         Call::SetSubnets {
             load_balancer: it(),
+            addresses: Addresses::Ipv4,
             subnets: Vec::new(),
         },
         Call::SetSecurityGroups {
@@ -105,13 +108,14 @@ fn calls() -> Vec<Call> {
             port: 1,
             transport: Transport::Tcp,
             tls: None,
-            target_group: it(),
+            forward: Forward::to(it()),
             tags: tags(),
         },
         Call::ModifyListener {
             listener: String::new(),
             protocol: None,
-            target_group: None,
+            forward: None,
+            service: None,
         },
         Call::ModifyListenerAttributes {
             listener: it(),
@@ -127,6 +131,18 @@ fn calls() -> Vec<Call> {
         },
         Call::DeleteListener {
             listener: String::new(),
+        },
+        Call::CreateRule {
+            listener: it(),
+            forward: Forward::to(it()),
+            tags: tags(),
+        },
+        Call::ModifyRule {
+            rule: String::new(),
+            forward: Forward::to(it()),
+        },
+        Call::DeleteRule {
+            rule: String::new(),
         },
         Call::AddTags {
             of: vec![it()],

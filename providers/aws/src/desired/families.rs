@@ -1,0 +1,155 @@
+//! Which families of addresses a load balancer, its target groups and its listeners have. Pure.
+//!
+//! A load balancer has IPv6 addresses, too, if its Services ask for the family or for `dualstack` by name, and its
+//! subnets have them. Targets see the addresses of their clients only in the family of their target group; otherwise
+//! they see one of the load balancer ("Client IP preservation" in the user guide). So a Service with both families has
+//! a target group for each, if its targets have both, and a listener rule for the second one.
+
+use ballast_provider::{Family, FamilyPolicy, Protocol, Reason, Refusal};
+
+use super::{Addresses, LookedUp, Part};
+use crate::annotations::{PREFIX, invalid};
+use crate::target::TargetType;
+
+/// The families of the target groups of one Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Split {
+    /// That of the default action.
+    pub(super) default: Family,
+    /// Whether clients with IPv6 addresses have target groups of their own.
+    pub(super) ipv6: bool,
+}
+
+/// Whether a Service asks for a load balancer with IPv6 addresses.
+pub(crate) fn wanted(part: &Part<'_>) -> bool {
+    let named = part.settings.dualstack;
+    named.unwrap_or_else(|| part.service.families.contains(&Family::V6))
+}
+
+/// Refuses what contradicts itself.
+pub(super) fn check(part: &Part<'_>) -> Result<(), Refusal> {
+    let Part {
+        service, settings, ..
+    } = *part;
+    if !wanted(part) && !service.families.contains(&Family::V4) {
+        return Err(invalid(format!(
+            "annotation {PREFIX}ip-address-type: ipv4 gives the load balancer no IPv6 addresses, and spec.ipFamilies of the Service has only IPv6. Use dualstack"
+        )));
+    }
+    let mut all = service.listeners.iter();
+    if wanted(part)
+        && settings.source_nat == Some(false)
+        && let Some(one) = all.find(|one| one.protocol == Protocol::Udp)
+    {
+        return Err(Refusal::new(
+            Reason::Unsupported,
+            format!(
+                "annotation {PREFIX}enable-prefix-for-ipv6-source-nat: off: port {} is UDP, and AWS has no UDP listeners on dual-stack load balancers without it. Remove the annotation, or use {PREFIX}ip-address-type: ipv4",
+                one.port
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Why these Services cannot have the IPv6 addresses that they need. Somebody can mend it in AWS.
+pub(crate) fn missing(parts: &[Part<'_>], found: &LookedUp) -> Option<Refusal> {
+    let needs = |part: &&Part<'_>| {
+        wanted(part)
+            && (part.settings.dualstack == Some(true)
+                || part.policy == FamilyPolicy::RequireDualStack
+                || !part.service.families.contains(&Family::V4))
+    };
+    let part = parts.iter().find(needs)?;
+    let subnet = without_ipv6(found)?;
+    let asks = if part.settings.dualstack == Some(true) {
+        format!("annotation {PREFIX}ip-address-type: dualstack")
+    } else if part.policy == FamilyPolicy::RequireDualStack {
+        "spec.ipFamilyPolicy: RequireDualStack".to_owned()
+    } else {
+        "spec.ipFamilies".to_owned()
+    };
+    Some(Refusal::new(
+        Reason::Invalid,
+        format!(
+            "{asks} needs IPv6 addresses in all subnets, and {subnet} has none. Give it an IPv6 CIDR, or name others with {PREFIX}subnets"
+        ),
+    ))
+}
+
+/// Whether these Services get IPv6 addresses.
+pub(super) fn dualstack(parts: &[Part<'_>], found: &LookedUp) -> bool {
+    parts.iter().any(wanted) && without_ipv6(found).is_none()
+}
+
+/// The families of the load balancer.
+pub(super) fn addresses(parts: &[Part<'_>], found: &LookedUp) -> Addresses {
+    if !dualstack(parts, found) {
+        return Addresses::Ipv4;
+    }
+    let source_nat = parts.iter().any(|part| {
+        let mut all = part.service.listeners.iter();
+        part.settings.source_nat == Some(true) || all.any(|one| one.protocol == Protocol::Udp)
+    });
+    Addresses::Dualstack { source_nat }
+}
+
+impl Split {
+    /// The families of the target groups of one Service, and what its owner should know of them.
+    pub(super) fn of(
+        part: &Part<'_>,
+        found: &LookedUp,
+        dualstack: bool,
+        remarks: &mut Vec<String>,
+    ) -> Self {
+        let Part {
+            service, settings, ..
+        } = *part;
+        let has = |family| service.families.contains(&family);
+        if !dualstack {
+            remarks.extend(without(part, found));
+            return Self {
+                default: Family::V4,
+                ipv6: false,
+            };
+        }
+        if !has(Family::V4) {
+            return Self {
+                default: Family::V6,
+                ipv6: false,
+            };
+        }
+        let pods = settings.target_type == Some(TargetType::Ip);
+        let why = if !has(Family::V6) {
+            Some("spec.ipFamilies of the Service has no IPv6")
+        } else if pods || found.ipv6_nodes {
+            None
+        } else {
+            Some("no node has an IPv6 address")
+        };
+        remarks.extend(why.map(|why| {
+            format!("targets do not see the addresses of clients with IPv6, but IPv4 addresses of the load balancer: {why}")
+        }));
+        Self {
+            default: Family::V4,
+            ipv6: why.is_none(),
+        }
+    }
+}
+
+/// What to say of a Service that gets no IPv6 addresses.
+fn without(part: &Part<'_>, found: &LookedUp) -> Option<String> {
+    let asks = part.service.families.contains(&Family::V6);
+    let named = part.settings.dualstack == Some(false);
+    let why = if named {
+        format!("{PREFIX}ip-address-type says so")
+    } else {
+        format!("subnet {} has none", without_ipv6(found)?)
+    };
+    asks.then(|| format!("spec.ipFamilies: the load balancer has no IPv6 addresses: {why}"))
+}
+
+fn without_ipv6(found: &LookedUp) -> Option<&str> {
+    let mut all = found.subnets.iter();
+    all.find(|it| !it.ipv6).map(|it| it.id.as_str())
+}
