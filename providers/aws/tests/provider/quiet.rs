@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ballast_aws_fake::state::seed::NODE_GROUP;
 use ballast_aws_fake::{Config, Time};
 use ballast_provider::{LoadBalancer, Provider, ServiceId, State, TrafficPolicy};
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
-use crate::bed::{Bed, ensure, instance, service, settle};
+use crate::bed::{Bed, ensure, service, settle};
 
 /// What says how much capacity is reserved.
 const RESERVED: &str = "DescribeCapacityReservation";
@@ -127,14 +126,7 @@ async fn an_hour(quiet: &Quiet, healthy: Option<bool>) {
 #[tokio::test(start_paused = true)]
 async fn questions_without_an_answer_are_seldom_asked() {
     let mut quiet = Quiet::new(1).await;
-    quiet.bed.fake.edit(|cloud, _| {
-        let mut more = cloud.security_groups.get(NODE_GROUP).unwrap().clone();
-        more.id = "sg-0000000000000more".into();
-        more.name = "more".into();
-        let node = cloud.instances.get_mut(&instance(1)).unwrap();
-        node.groups.push(more.id.clone());
-        cloud.security_groups.put(more.id.clone(), more);
-    });
+    quiet.bed.second_group();
     quiet.bed.nodes += 1;
     let provider = quiet.bed.start().await.unwrap();
     for one in quiet.all.values() {

@@ -13,7 +13,7 @@ use ballast_provider::{
 
 use futures::StreamExt;
 
-use crate::bed::{Bed, certificate, service, with};
+use crate::bed::{Bed, certificate, ports, service, with};
 use crate::support::{balancer, settle_all};
 
 mod crashes;
@@ -57,12 +57,6 @@ async fn leave(
 fn refused(provider: &AwsProvider, members: &[LoadBalancer]) -> Refusal {
     let refusal = provider.validate(&balancer(provider, members));
     refusal.expect_err("it is accepted")
-}
-
-/// The ports that listen.
-fn ports(bed: &Bed) -> BTreeSet<u16> {
-    let all = bed.fake.snapshot();
-    all.listeners.values().map(|one| one.port).collect()
 }
 
 fn count(calls: &[String], action: &str) -> usize {
@@ -490,12 +484,7 @@ async fn a_prefix_list_of_one_member_holds_up_no_other() {
     for list in ["pl-gone", "pl-offices"] {
         let bed = Bed::new().await;
         let provider = bed.start().await.unwrap();
-        let entries = |number| {
-            bed.fake.edit(|cloud, _| {
-                let list = cloud.prefix_lists.get_mut("pl-offices").unwrap();
-                list.max_entries = number;
-            });
-        };
+        let entries = |number| bed.set_max_entries("pl-offices", number);
         entries(61);
         let bad = with(member("bad", 443), "security-group-prefix-lists", list);
         let web = member("web", 80);
